@@ -1,0 +1,5 @@
+from __future__ import annotations
+
+from selfpos.cli import main
+
+main()

@@ -1,0 +1,85 @@
+"""What a person sees while work runs: progress bars, tables, messages; and the log file kept beside the results."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress, TaskID
+
+log = logging.getLogger("selfpos")
+
+
+def screen() -> Console:
+    """A console on standard error, where progress and messages go; standard output is kept for results."""
+    from rich.console import Console
+
+    return Console(file=sys.stderr, highlight=False)
+
+
+class Bar:
+    """One running progress bar. `advance(1, loss=0.31)` moves it and shows the newest numbers beside it."""
+
+    def __init__(self, progress: Progress, task: TaskID) -> None:
+        self._progress, self._task = progress, task
+        self._numbers: dict[str, float | str] = {}
+
+    def advance(self, amount: float = 1, **numbers: float | str) -> None:
+        self._numbers |= numbers
+        shown = "  ".join(f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in self._numbers.items())
+        self._progress.update(self._task, advance=amount, numbers=shown)
+
+
+@contextmanager
+def progress(title: str, total: float | None, *, unit: str = "step") -> Iterator[Bar]:
+    """Show a progress bar titled `title` while the block runs. `unit` is `"bytes"` for sizes, else the word after the count."""
+    from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    count = DownloadColumn() if unit == "bytes" else MofNCompleteColumn()
+    columns = [
+        TextColumn("{task.description}"), BarColumn(bar_width=24), count, TextColumn("" if unit == "bytes" else unit),
+        TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), TextColumn("[cyan]{task.fields[numbers]}"),
+    ]  # fmt: skip
+    with Progress(*columns, console=screen(), refresh_per_second=4) as bars:
+        yield Bar(bars, bars.add_task(title, total=total, numbers=""))
+
+
+def table_text(header: Sequence[str], rows: Sequence[Sequence[str]], *, title: str = "") -> str:
+    """A table as text for standard output: first column left, the others right. Cells may carry rich markup such as `[bold]`."""
+    import io
+    import shutil
+
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title or None, title_justify="left")
+    for index, name in enumerate(header):
+        table.add_column(name, justify="left" if index == 0 else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    terminal = sys.stdout.isatty()
+    width = shutil.get_terminal_size().columns if terminal else 200
+    out = Console(file=io.StringIO(), width=width, force_terminal=terminal, highlight=False)
+    out.print(table)
+    return out.file.getvalue().rstrip("\n")  # type: ignore[attr-defined]
+
+
+@contextmanager
+def log_to(path: Path) -> Iterator[None]:
+    """Append everything logged under `selfpos` while the block runs to the file `path`, one line each with its time."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        handler.close()

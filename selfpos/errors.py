@@ -1,0 +1,32 @@
+"""The errors a user may see: one sentence that names the thing, what was expected, what was found and what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class SelfposError(Exception):
+    """A fault that its user can mend. The command line prints the message without a traceback and exits with `exit_code`."""
+
+    exit_code = 2
+
+
+class OperationError(SelfposError):
+    """The request was right but something outside failed: the network, the disk, one of several evaluation tasks."""
+
+    exit_code = 1
+
+
+def nearest(word: str, choices: Iterable[str]) -> str:
+    """`; did you mean 'x'?` for the nearest of `choices`, or an empty string when none is near."""
+    known = {choice.lower(): choice for choice in choices}
+    found = difflib.get_close_matches(word.lower(), list(known), n=1, cutoff=0.6)
+    return f"; did you mean '{known[found[0]]}'?" if found else ""
+
+
+def unknown(kind: str, word: str, choices: Iterable[str]) -> SelfposError:
+    """The error for a name that does not exist, with the nearest right one, or all of them when there are few."""
+    names = sorted(choices)
+    hint = nearest(word, names) or (f"; known: {', '.join(names)}" if len(names) <= 30 else "")
+    return SelfposError(f"there is no {kind} named '{word}'{hint}")
