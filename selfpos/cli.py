@@ -1,0 +1,66 @@
+"""The command line: `selfpos VERB …`. One file per verb in `selfpos/commands/`; each parses, calls one function of the room it belongs to, prints."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+import click
+
+from selfpos import __version__
+from selfpos.errors import SelfposError, nearest
+
+# verb → (module below selfpos, one line for `selfpos --help`). A verb's module is imported only when it is called or asked for help.
+VERBS = {
+    "run": ("commands.run", "Carry out a recipe: specialists, joint rival, merges, scores, report."),
+    "finetune": ("commands.finetune", "Fine-tune one specialist from a base model."),
+    "merge": ("commands.merge", "Merge specialists into one model."),
+    "eval-mteb": ("commands.eval_mteb", "Score a model on MTEB tasks."),
+    "push": ("commands.push", "Publish a model on the Hugging Face Hub, with its card."),
+    "report": ("commands.report", "Write the HTML report of a run."),
+    "methods": ("commands.methods", "List the merge methods and what each needs."),
+    "tasks": ("commands.tasks", "List the task types and the columns each reads."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose verbs are imported when used, so that `--help` answers at once."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in VERBS:
+            return None
+        module = import_module(f"selfpos.{VERBS[name][0]}")
+        return module.command
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in VERBS:
+            raise click.UsageError(f"there is no verb '{args[0]}'{nearest(args[0], VERBS)}", ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Verbs"):
+            formatter.write_dl([(name, line) for name, (_, line) in VERBS.items()])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.version_option(__version__, prog_name="selfpos")
+def selfpos() -> None:
+    """One general text-embedding model out of many specialists."""
+
+
+def main() -> None:
+    """Run the command line. Exit status: 0 done, 1 something outside failed, 2 a mistake in what was asked, 130 stopped by Ctrl-C."""
+    try:
+        selfpos(standalone_mode=False)
+    except SelfposError as error:
+        click.echo(f"selfpos: {error}", err=True)
+        sys.exit(error.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("selfpos: stopped; the same command continues where this one left off", err=True)
+        sys.exit(130)
