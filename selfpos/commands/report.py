@@ -1,0 +1,18 @@
+"""`selfpos report`: the HTML report of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command("report")
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), help="File to write [default: report.html in the run's folder].")
+def command(run: Path, out: Path | None) -> None:
+    """Write the report of the run in folder RUN as one HTML file that needs nothing else. Works from partial results."""
+    from selfpos.report import write_report
+    from selfpos.storage.run_folder import RunFolder
+
+    click.echo(str(write_report(RunFolder(run), out)))

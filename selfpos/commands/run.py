@@ -1,0 +1,37 @@
+"""`selfpos run`: carry out a recipe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command("run")
+@click.argument("recipe", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), help="Folder of the run [default: checkpoints/NAME of the recipe].")
+@click.option(
+    "--data-root",
+    type=click.Path(path_type=Path),
+    help="Folder with local copies of the recipe's data sets: tasks read what their field `local` names below it, MTEB its data.",
+)
+def command(recipe: Path, out: Path | None, data_root: Path | None) -> None:
+    """Carry out RECIPE: train the specialists and the joint rival, merge, score every model, write the report.
+
+    A run that was stopped continues when started again: finished jobs are kept, a training goes on from its last checkpoint.
+    """
+    from selfpos.commands.quiet import quiet_libraries
+    from selfpos.console import log_to, screen
+    from selfpos.recipe import load_recipe
+    from selfpos.report.table import score_table
+
+    quiet_libraries()
+    plan = load_recipe(recipe)
+    folder = out or Path("checkpoints") / plan.name
+    screen().print(f"[bold]{plan.name}[/bold]: {len(plan.tasks)} tasks, {len(plan.merges)} merges, into {folder}")
+    from selfpos.pipeline import run_recipe
+
+    with log_to(folder / "run.log"):
+        done = run_recipe(plan, folder, data_root=data_root)
+    click.echo(score_table(done))
+    click.echo(f"report: {done.report}")

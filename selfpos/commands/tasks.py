@@ -1,0 +1,15 @@
+"""`selfpos tasks`: the task types."""
+
+from __future__ import annotations
+
+import click
+
+
+@click.command("tasks")
+def command() -> None:
+    """List the task types, what a record of each holds, and the column names that are understood."""
+    from selfpos.console import table_text
+    from selfpos.tasks import TASKS
+
+    rows = [[name, "\n".join(f"{column}: {', '.join(aliases)}" for column, aliases in kind.columns.items()), kind.summary] for name, kind in TASKS.items()]
+    click.echo(table_text(["type", "columns (accepted names)", "what it is"], rows))

@@ -1,0 +1,107 @@
+"""Jobs of a run: what is finished is kept, what is missing is done, in order, each result whole or absent."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from selfpos.console import log, screen
+from selfpos.errors import SelfposError
+from selfpos.storage.run_folder import RunFolder
+
+
+@dataclass(frozen=True)
+class Job:
+    """One piece of a run. `inputs` is everything that decides its result, apart from the jobs named in `after`; `work` writes `output`.
+
+    A job whose `work` can pick up its own half-finished output (an evaluation, task by task) says so with `continues`.
+    """
+
+    name: str
+    inputs: dict[str, Any]
+    output: Path
+    work: Callable[[], None]
+    after: tuple[str, ...] = ()
+    continues: bool = False
+
+
+def job_keys(jobs: Sequence[Job]) -> dict[str, str]:
+    """The key of each job: a hash of its inputs and of the keys of the jobs before it. Equal keys mean equal results."""
+    keys: dict[str, str] = {}
+    for job in jobs:
+        described = {"name": job.name, "inputs": job.inputs, "after": [keys[before] for before in job.after]}
+        keys[job.name] = hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
+    return keys
+
+
+def execute(jobs: Sequence[Job], folder: RunFolder) -> list[str]:
+    """Do the jobs that are not finished, in the order given, and return their names.
+
+    Raises SelfposError, before anything is done, when the folder holds a result that other settings made: nothing is overwritten.
+    """
+    keys = job_keys(jobs)
+    marks = {job.name: _read_mark(folder.mark(job.name)) for job in jobs}
+    foreign = [job.name for job in jobs if (mark := marks[job.name]) and mark["key"] != keys[job.name]]
+    if foreign:
+        raise SelfposError(
+            f"{folder.path} holds results made with other settings or data ({', '.join(foreign)}); choose another folder with --out, or remove this one"
+        )
+    done = []
+    for number, job in enumerate(jobs, start=1):
+        if marks[job.name] and job.output.exists():
+            log.info("%s: finished before, kept", job.name)
+            continue
+        screen().print(f"[bold]{number}/{len(jobs)}[/bold] {job.name}")
+        log.info("%s: started", job.name)
+        if not job.continues:
+            _remove(job.output)  # written whole, but the run was stopped before it could say so
+        started = time.monotonic()
+        job.work()
+        seconds = time.monotonic() - started
+        _write_mark(folder.mark(job.name), {"key": keys[job.name], "seconds": round(seconds, 3), "inputs": job.inputs})
+        log.info("%s: finished in %.1f s", job.name, seconds)
+        done.append(job.name)
+    return done
+
+
+@contextmanager
+def locked(folder: RunFolder) -> Iterator[None]:
+    """Hold the run's folder for this process alone; raises SelfposError when another process works in it. The lock ends with the process."""
+    import fcntl
+
+    folder.path.mkdir(parents=True, exist_ok=True)
+    with folder.lock.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise SelfposError(f"another selfpos is at work in {folder.path}; wait for it or choose another folder with --out") from None
+        yield
+
+
+def _read_mark(file: Path) -> dict[str, Any] | None:
+    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
+
+
+def _write_mark(file: Path, mark: dict[str, Any]) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    beside = file.with_suffix(".tmp")
+    with beside.open("w", encoding="utf-8") as stream:
+        json.dump(mark, stream, indent=1)
+        stream.flush()
+        os.fsync(stream.fileno())
+    beside.replace(file)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,226 @@
+"""A recipe becomes a graph of jobs: specialists and joint rival → task vectors → merges → scores → table and report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from selfpos.errors import SelfposError, unknown
+from selfpos.jobs import Job, execute, locked
+from selfpos.recipe import MergeSettings, Recipe
+from selfpos.storage.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from selfpos.tasks import TaskType
+
+SELF_POSITIONING = "self-positioning"
+
+
+@dataclass(frozen=True)
+class TaskData:
+    """One task's records, split into those it is trained on and those of the probe set."""
+
+    type: TaskType
+    training: Dataset
+    probe: Dataset
+    hash: str
+    description: str
+
+
+def run_recipe(recipe: Recipe, out: Path, *, data_root: Path | None = None) -> RunFolder:
+    """Carry out `recipe` in the folder `out` and return that folder.
+
+    Finished jobs of an earlier start are kept. With `data_root`, tasks that name a `local` data set read it from there.
+    Raises SelfposError on any mistake in the recipe, before anything is trained or written.
+    """
+    import yaml
+
+    from selfpos.storage.hashing import content_hash
+    from selfpos.storage.locate import locate_model
+
+    _check_methods(recipe)
+    base = locate_model(recipe.base)
+    data = load_tasks(recipe, data_root)
+    evaluation = _evaluation_tasks(recipe, data_root)
+    folder = RunFolder(out)
+    graph = _Graph(recipe, folder, base, content_hash(base), data, evaluation)
+    with locked(folder):
+        jobs = graph.jobs()
+        if not folder.recipe.exists():
+            folder.recipe.write_text(yaml.safe_dump(recipe.model_dump(mode="json", exclude_defaults=True), sort_keys=False), encoding="utf-8")
+        execute(jobs, folder)
+    return folder
+
+
+def load_tasks(recipe: Recipe, data_root: Path | None) -> dict[str, TaskData]:
+    """Read every task's data and hold its part of the probe set out of it."""
+    from selfpos.data.probe import hold_out
+    from selfpos.data.sources import load_source
+    from selfpos.tasks import get_task
+
+    loaded = {}
+    for name, source in recipe.tasks.items():
+        kind = get_task(source.type)
+        local = source.local if data_root is not None else None
+        found = load_source(
+            local or source.data, kind, split=source.split, columns=source.columns, data_root=data_root if local else None,
+            limit=source.limit, seed=recipe.seed,
+        )  # fmt: skip
+        training, probe = hold_out(found.dataset, recipe.probe.per_task, recipe.seed)
+        loaded[name] = TaskData(kind, training, probe, found.hash, found.description)
+    return loaded
+
+
+def _check_methods(recipe: Recipe) -> None:
+    from selfpos.merging.registry import METHODS
+
+    for merge in recipe.merges.values():
+        if merge.method not in METHODS and merge.method != SELF_POSITIONING:
+            raise unknown("merge method", merge.method, [*METHODS, SELF_POSITIONING])
+    taken = {"base", "joint"} & {*recipe.tasks, *recipe.merges} | {*recipe.tasks} & {*recipe.merges}
+    if taken:
+        raise SelfposError(f"recipe {recipe.name}: the name '{sorted(taken)[0]}' stands for two models; rename the task or the merge")
+
+
+def _evaluation_tasks(recipe: Recipe, data_root: Path | None) -> list[Any]:
+    from selfpos.evaluation import select_tasks
+
+    given = recipe.evaluation.data_dir
+    data_dir = Path(given) if given else data_root
+    return select_tasks(recipe.evaluation.tasks, benchmark=recipe.evaluation.benchmark, data_dir=data_dir)
+
+
+@dataclass(frozen=True)
+class _Graph:
+    """The jobs of one recipe. Every method that ends in `_job` makes one; the functions below the class do the work."""
+
+    recipe: Recipe
+    folder: RunFolder
+    base: Path
+    base_hash: str
+    data: dict[str, TaskData]
+    evaluation: list[Any]
+
+    def jobs(self) -> list[Job]:
+        specialists = [self._specialist_job(task) for task in self.data]
+        trained = list(specialists)
+        if self.recipe.joint is not None:
+            trained.append(self._joint_job())
+        needed = tuple(job.name for job in specialists)
+        probe = self._probe_job()
+        merges = [self._merge_job(name, merge, needed) for name, merge in self.recipe.merges.items()]
+        models = {"base": (self.base, ())} | {job.name.split("/")[-1]: (job.output, (job.name,)) for job in [*trained, *merges]}
+        scores = [self._score_job(name, model, after) for name, (model, after) in models.items()]
+        table = Job("table", {}, self.folder.table, partial(write_table, self.folder, list(models)), tuple(job.name for job in scores))
+        report = Job("report", {}, self.folder.report, partial(_write_report, self.folder), (table.name, "vectors"))
+        return [*trained, probe, self._geometry_job(needed), *merges, *scores, table, report]
+
+    def _training_inputs(self, tasks: list[str]) -> dict[str, Any]:
+        return {
+            "base": self.base_hash,
+            "data": {task: self.data[task].hash for task in tasks},
+            "types": {task: self.data[task].type.name for task in tasks},
+            "training": self.recipe.training.model_dump(mode="json"),
+            "probe": self.recipe.probe.per_task,
+            "seed": self.recipe.seed,
+        }
+
+    def _specialist_job(self, task: str) -> Job:
+        out = self.folder.specialist(task)
+        return Job(f"specialist/{task}", self._training_inputs([task]), out, partial(self._train, [task], out, task), continues=False)
+
+    def _joint_job(self) -> Job:
+        joint = self.recipe.joint
+        assert joint is not None
+        inputs = self._training_inputs(list(self.data)) | {"joint": joint.model_dump(mode="json")}
+        steps = joint.steps or (self.recipe.training.steps or 0) * len(self.data) or None
+        work = partial(self._train, list(self.data), self.folder.joint, "joint", steps=steps, mixture=joint.mixture)
+        return Job("joint", inputs, self.folder.joint, work)
+
+    def _train(self, tasks: list[str], out: Path, name: str, steps: int | None = None, mixture: str = "proportional") -> None:
+        from selfpos.training import train
+
+        settings = self.recipe.training if steps is None else self.recipe.training.model_copy(update={"steps": steps})
+        data = {task: (self.data[task].type, self.data[task].training) for task in tasks}
+        train(self.base, data, out, settings, seed=self.recipe.seed, mixture=mixture, name=name)
+
+    def _probe_job(self) -> Job:
+        inputs = {"data": {task: data.hash for task, data in self.data.items()}, "per_task": self.recipe.probe.per_task, "seed": self.recipe.seed}
+        return Job("probe", inputs, self.folder.probe, self._write_probe)
+
+    def _write_probe(self) -> None:
+        from selfpos.data.probe import write_probe
+
+        write_probe(self.folder.probe, {task: data.probe for task, data in self.data.items()}, {task: data.type for task, data in self.data.items()})
+
+    def _geometry_job(self, specialists: tuple[str, ...]) -> Job:
+        sources = [self.folder.specialist(task) for task in self.data]
+        return Job("vectors", {}, self.folder.geometry, partial(write_geometry, self.base, sources, self.folder.geometry), specialists)
+
+    def _merge_job(self, name: str, merge: MergeSettings, specialists: tuple[str, ...]) -> Job:
+        inputs = {"merge": merge.model_dump(mode="json"), "seed": self.recipe.seed}
+        learned = merge.method == SELF_POSITIONING
+        work: Callable[[], None] = partial(self._position_and_merge if learned else self._merge, name, merge)
+        return Job(f"merge/{name}", inputs, self.folder.merged(name), work, (*specialists, "probe") if learned else specialists)
+
+    def _merge(self, name: str, merge: MergeSettings) -> None:
+        from selfpos.merging import merge as merge_models
+        from selfpos.publishing.card import write_card
+
+        sources = [self.folder.specialist(task) for task in self.data]
+        out = self.folder.merged(name)
+        merge_models(self.base, sources, merge.method, out, weights=merge.weights, params=merge.params, base_name=self.recipe.base)
+        write_card(out)
+
+    def _position_and_merge(self, name: str, merge: MergeSettings) -> None:
+        from selfpos.data.probe import read_probe
+        from selfpos.positioning import position_and_merge
+        from selfpos.recipe import PositioningSettings
+
+        sources = [self.folder.specialist(task) for task in self.data]
+        position_and_merge(
+            self.base, sources, read_probe(self.folder.probe), merge.positioning or PositioningSettings(), self.folder.merged(name),
+            seed=self.recipe.seed, base_name=self.recipe.base, record=self.folder.position(name), trajectory=self.folder.trajectory(name),
+        )  # fmt: skip
+
+    def _score_job(self, name: str, model: Path, after: tuple[str, ...]) -> Job:
+        from selfpos.evaluation import task_identity
+
+        inputs = {"base": self.base_hash, "tasks": [task_identity(task) for task in self.evaluation]}
+        return Job(f"scores/{name}", inputs, self.folder.scores(name), partial(self._score, name, model), after, continues=True)
+
+    def _score(self, name: str, model: Path) -> None:
+        from selfpos.evaluation import evaluate
+
+        evaluate(model, self.evaluation, self.folder.scores(name), name=f"{self.recipe.name}/{name}", batch_size=self.recipe.evaluation.batch_size)
+
+
+def write_geometry(base: Path, sources: list[Path], out: Path) -> None:
+    """Write the Gram matrix of the task vectors of `sources` as JSON: {"names": N names, "gram": N×N inner products}."""
+    from selfpos.storage.model_folder import open_model
+    from selfpos.vectors import gram, open_vectors
+
+    vectors = open_vectors(open_model(base), sources)
+    out.write_text(json.dumps({"names": [vector.name for vector in vectors], "gram": gram(vectors).tolist()}, indent=1), encoding="utf-8")
+
+
+def write_table(folder: RunFolder, models: list[str]) -> None:
+    """Gather the scores of `models` from their MTEB files into one JSON table: {"tasks": …, "scores": {model: {task: main score}}}."""
+    from selfpos.evaluation import read_scores
+
+    scores = {model: read_scores(folder.scores(model)) for model in models}
+    kinds = {task: {"type": score.type, "metric": score.metric} for found in scores.values() for task, score in found.items()}
+    table = {"tasks": kinds, "scores": {model: {task: score.main_score for task, score in found.items()} for model, found in scores.items()}}
+    folder.table.write_text(json.dumps(table, indent=1), encoding="utf-8")
+
+
+def _write_report(folder: RunFolder) -> None:
+    from selfpos.report import write_report
+
+    write_report(folder)
