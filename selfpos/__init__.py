@@ -1,5 +1,69 @@
-"""selfpos: one general text-embedding model out of many specialists."""
+"""selfpos: one general text-embedding model out of many specialists.
+
+Names are imported when first used, so that `import selfpos` costs nothing.
+"""
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from selfpos.data.probe import hold_out, read_probe, write_probe
+    from selfpos.data.sources import load_source
+    from selfpos.evaluation import evaluate, read_scores, select_tasks
+    from selfpos.operations import finetune, merge, position_and_merge, probe_of
+    from selfpos.pipeline import run_recipe
+    from selfpos.positioning import position
+    from selfpos.recipe import PositioningSettings, Recipe, TaskSource, TrainingSettings, load_recipe
+    from selfpos.tasks import get_task
+    from selfpos.vectors import gram, open_vectors
+
+_HOMES = {
+    "selfpos.data.probe": ("hold_out", "read_probe", "write_probe"),
+    "selfpos.data.sources": ("load_source",),
+    "selfpos.evaluation": ("evaluate", "read_scores", "select_tasks"),
+    "selfpos.operations": ("finetune", "merge", "position_and_merge", "probe_of"),
+    "selfpos.pipeline": ("run_recipe",),
+    "selfpos.positioning": ("position",),
+    "selfpos.recipe": ("PositioningSettings", "Recipe", "TaskSource", "TrainingSettings", "load_recipe"),
+    "selfpos.tasks": ("get_task",),
+    "selfpos.vectors": ("gram", "open_vectors"),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "PositioningSettings",
+    "Recipe",
+    "TaskSource",
+    "TrainingSettings",
+    "evaluate",
+    "finetune",
+    "get_task",
+    "gram",
+    "hold_out",
+    "load_recipe",
+    "load_source",
+    "merge",
+    "open_vectors",
+    "position",
+    "position_and_merge",
+    "probe_of",
+    "read_probe",
+    "read_scores",
+    "run_recipe",
+    "select_tasks",
+    "write_probe",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'selfpos' has no attribute '{name}'")
+    return getattr(import_module(_HOME_OF[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

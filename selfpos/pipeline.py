@@ -53,7 +53,9 @@ def run_recipe(recipe: Recipe, out: Path, *, data_root: Path | None = None) -> R
     with locked(folder):
         jobs = graph.jobs()
         if not folder.recipe.exists():
-            folder.recipe.write_text(yaml.safe_dump(recipe.model_dump(mode="json", exclude_defaults=True), sort_keys=False), encoding="utf-8")
+            folder.recipe.write_text(
+                yaml.safe_dump(recipe.model_dump(mode="json", exclude_defaults=True), sort_keys=False), encoding="utf-8"
+            )
         execute(jobs, folder)
     return folder
 
@@ -151,17 +153,24 @@ class _Graph:
         train(self.base, data, out, settings, seed=self.recipe.seed, mixture=mixture, name=name)
 
     def _probe_job(self) -> Job:
-        inputs = {"data": {task: data.hash for task, data in self.data.items()}, "per_task": self.recipe.probe.per_task, "seed": self.recipe.seed}
+        inputs = {
+            "data": {task: data.hash for task, data in self.data.items()},
+            "per_task": self.recipe.probe.per_task,
+            "seed": self.recipe.seed,
+        }
         return Job("probe", inputs, self.folder.probe, self._write_probe)
 
     def _write_probe(self) -> None:
         from selfpos.data.probe import write_probe
 
-        write_probe(self.folder.probe, {task: data.probe for task, data in self.data.items()}, {task: data.type for task, data in self.data.items()})
+        write_probe(
+            self.folder.probe, {task: data.probe for task, data in self.data.items()}, {task: data.type for task, data in self.data.items()}
+        )
 
     def _geometry_job(self, specialists: tuple[str, ...]) -> Job:
-        sources = [self.folder.specialist(task) for task in self.data]
-        return Job("vectors", {}, self.folder.geometry, partial(write_geometry, self.base, sources, self.folder.geometry), specialists)
+        return Job(
+            "vectors", {}, self.folder.geometry, partial(write_geometry, self.base, self._specialists(), self.folder.geometry), specialists
+        )
 
     def _merge_job(self, name: str, merge: MergeSettings, specialists: tuple[str, ...]) -> Job:
         inputs = {"merge": merge.model_dump(mode="json"), "seed": self.recipe.seed}
@@ -170,24 +179,24 @@ class _Graph:
         return Job(f"merge/{name}", inputs, self.folder.merged(name), work, (*specialists, "probe") if learned else specialists)
 
     def _merge(self, name: str, merge: MergeSettings) -> None:
-        from selfpos.merging import merge as merge_models
-        from selfpos.publishing.card import write_card
+        from selfpos.operations import merge as merge_models
 
-        sources = [self.folder.specialist(task) for task in self.data]
-        out = self.folder.merged(name)
-        merge_models(self.base, sources, merge.method, out, weights=merge.weights, params=merge.params, base_name=self.recipe.base)
-        write_card(out)
+        merge_models(
+            self.recipe.base, self._specialists(), merge.method, self.folder.merged(name), weights=merge.weights, params=merge.params
+        )
 
     def _position_and_merge(self, name: str, merge: MergeSettings) -> None:
         from selfpos.data.probe import read_probe
-        from selfpos.positioning import position_and_merge
+        from selfpos.operations import position_and_merge
         from selfpos.recipe import PositioningSettings
 
-        sources = [self.folder.specialist(task) for task in self.data]
         position_and_merge(
-            self.base, sources, read_probe(self.folder.probe), merge.positioning or PositioningSettings(), self.folder.merged(name),
-            seed=self.recipe.seed, base_name=self.recipe.base, record=self.folder.position(name), trajectory=self.folder.trajectory(name),
+            self.recipe.base, self._specialists(), read_probe(self.folder.probe), merge.positioning or PositioningSettings(),
+            self.folder.merged(name), seed=self.recipe.seed, record=self.folder.position(name), trajectory=self.folder.trajectory(name),
         )  # fmt: skip
+
+    def _specialists(self) -> list[Path]:
+        return [self.folder.specialist(task) for task in self.data]
 
     def _score_job(self, name: str, model: Path, after: tuple[str, ...]) -> Job:
         from selfpos.evaluation import task_identity
@@ -198,7 +207,13 @@ class _Graph:
     def _score(self, name: str, model: Path) -> None:
         from selfpos.evaluation import evaluate
 
-        evaluate(model, self.evaluation, self.folder.scores(name), name=f"{self.recipe.name}/{name}", batch_size=self.recipe.evaluation.batch_size)
+        evaluate(
+            model,
+            self.evaluation,
+            self.folder.scores(name),
+            name=f"{self.recipe.name}/{name}",
+            batch_size=self.recipe.evaluation.batch_size,
+        )
 
 
 def write_geometry(base: Path, sources: list[Path], out: Path) -> None:
@@ -216,7 +231,10 @@ def write_table(folder: RunFolder, models: list[str]) -> None:
 
     scores = {model: read_scores(folder.scores(model)) for model in models}
     kinds = {task: {"type": score.type, "metric": score.metric} for found in scores.values() for task, score in found.items()}
-    table = {"tasks": kinds, "scores": {model: {task: score.main_score for task, score in found.items()} for model, found in scores.items()}}
+    table = {
+        "tasks": kinds,
+        "scores": {model: {task: score.main_score for task, score in found.items()} for model, found in scores.items()},
+    }
     folder.table.write_text(json.dumps(table, indent=1), encoding="utf-8")
 
 

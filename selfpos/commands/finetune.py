@@ -12,7 +12,9 @@ TYPES = "sts, retrieval, reranking, classification, clustering, pair-classificat
 @click.command("finetune")
 @click.option("--task", required=True, help=f"Task type: {TYPES}.")
 @click.option("--base", default="all-MiniLM-L6-v2", show_default=True, help="Model folder or Hub name.")
-@click.option("--data", default="corpus", show_default=True, help="'corpus' (docstrings on this machine), a local file or folder, or hub:NAME.")
+@click.option(
+    "--data", default="corpus", show_default=True, help="'corpus' (docstrings on this machine), a local file or folder, or hub:NAME."
+)
 @click.option("--split", default="train", show_default=True)
 @click.option("--column", "columns", multiple=True, metavar="OURS=THEIRS", help="Name of a column in the data; may be repeated.")
 @click.option("--limit", type=click.IntRange(min=1), help="Records to keep, drawn with the seed.")
@@ -27,13 +29,23 @@ TYPES = "sts, retrieval, reranking, classification, clustering, pair-classificat
 @click.option("--probe", type=click.IntRange(min=0), default=256, show_default=True, help="Records held out for Self Positioning.")
 @click.option("--seed", type=int, default=0, show_default=True)
 def command(
-    task: str, base: str, data: str, split: str, columns: tuple[str, ...], limit: int | None, out: Path, lora: int | None, probe: int, seed: int, **given: float | None
+    task: str,
+    base: str,
+    data: str,
+    split: str,
+    columns: tuple[str, ...],
+    limit: int | None,
+    out: Path,
+    lora: int | None,
+    probe: int,
+    seed: int,
+    **given: float | None,
 ) -> None:
     """Fine-tune the base model on one task with sentence-transformers' trainer, and save it as a folder that SentenceTransformer loads."""
     from selfpos.commands.quiet import quiet_libraries
     from selfpos.console import screen
     from selfpos.errors import SelfposError
-    from selfpos.finetune import finetune
+    from selfpos.operations import finetune
     from selfpos.recipe import TaskSource, TrainingSettings, validate
     from selfpos.tasks import get_task
 

@@ -29,7 +29,9 @@ class ManyValues(click.Command):
 
 
 @click.command("merge", cls=ManyValues)
-@click.option("--vectors", "sources", multiple=True, required=True, metavar="MODEL…", help="Fine-tuned models (folders, Hub names, or adapters).")
+@click.option(
+    "--vectors", "sources", multiple=True, required=True, metavar="MODEL…", help="Fine-tuned models (folders, Hub names, or adapters)."
+)
 @click.option("--method", required=True, help="See `selfpos methods`; or self-positioning, which learns the coefficients.")
 @click.option("--base", default="all-MiniLM-L6-v2", show_default=True, help="The model they were fine-tuned from.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to write; must not exist.")
@@ -44,32 +46,27 @@ def command(
     probe: Path | None, steps: int | None, seed: int,
 ) -> None:  # fmt: skip
     """Merge fine-tuned models of one base. The result loads with SentenceTransformer and keeps the base's pooling, normalisation and prompts."""
-    from selfpos.merging import merge
-    from selfpos.publishing.card import write_card
-    from selfpos.storage.locate import locate_model
+    from selfpos.operations import merge
 
-    folder, folders = locate_model(base), [locate_model(source) for source in sources]
     if method == "self-positioning":
-        _position(folder, folders, base, out, probe, steps, seed, dtype)
-        return
-    merge(folder, folders, method, out, weights=list(weights) or None, params=_parse(params), dtype=dtype, base_name=base)
-    write_card(out)
+        _position(sources, base, out, probe, steps, seed, dtype)
+    else:
+        merge(base, sources, method, out, weights=list(weights) or None, params=_parse(params), dtype=dtype)
     click.echo(str(out))
 
 
-def _position(base: Path, sources: list[Path], base_name: str, out: Path, probe: Path | None, steps: int | None, seed: int, dtype: str | None) -> None:
+def _position(sources: tuple[str, ...], base: str, out: Path, probe: Path | None, steps: int | None, seed: int, dtype: str | None) -> None:
     from selfpos.commands.quiet import quiet_libraries
     from selfpos.data.probe import read_probe
-    from selfpos.finetune import probe_of
-    from selfpos.positioning import position_and_merge
+    from selfpos.operations import position_and_merge, probe_of
     from selfpos.recipe import PositioningSettings
+    from selfpos.storage.locate import locate_model
 
     quiet_libraries()
     settings = PositioningSettings() if steps is None else PositioningSettings(steps=steps)
-    tasks = read_probe(probe) if probe else probe_of(sources)
-    found = position_and_merge(base, sources, tasks, settings, out, seed=seed, base_name=base_name, dtype=dtype)
+    tasks = read_probe(probe) if probe else probe_of([locate_model(source) for source in sources])
+    found = position_and_merge(base, sources, tasks, settings, out, seed=seed, dtype=dtype)
     click.echo("  ".join(f"{name} {value:.3f}" for name, value in zip(found.names, found.coefficients, strict=True)))
-    click.echo(str(out))
 
 
 def _parse(params: tuple[str, ...]) -> dict[str, Any]:

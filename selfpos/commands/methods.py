@@ -11,5 +11,8 @@ def command() -> None:
     from selfpos.console import table_text
     from selfpos.merging.registry import METHODS
 
-    rows = [[name, method.summary, ", ".join(method.needs), ", ".join(str(parameter) for parameter in method.parameters)] for name, method in METHODS.items()]
+    rows = [
+        [name, method.summary, ", ".join(method.needs), ", ".join(str(parameter) for parameter in method.parameters)]
+        for name, method in METHODS.items()
+    ]
     click.echo(table_text(["method", "what it does", "needs", "parameters"], rows))

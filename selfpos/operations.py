@@ -1,0 +1,141 @@
+"""Whole operations, each a path through several rooms: what the verbs of the command line, the jobs of a run and Python users call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from selfpos.errors import SelfposError
+from selfpos.recipe import PositioningSettings, TaskSource, TrainingSettings, validate
+
+if TYPE_CHECKING:
+    from selfpos.data.probe import ProbeTask
+    from selfpos.positioning import Position
+    from selfpos.training import TrainingResult
+
+
+def finetune(
+    base: str,
+    source: TaskSource,
+    out: Path,
+    settings: TrainingSettings,
+    *,
+    probe: int = 256,
+    seed: int = 0,
+    say: Callable[[str], object] = print,
+) -> TrainingResult:
+    """Train a specialist of `base` (folder or Hub name) on `source` and write it to `out`.
+
+    `probe` records are held out of the training data; they can be drawn again with `probe_of`. Raises SelfposError on bad input or when `out` exists.
+    """
+    from selfpos.data.probe import hold_out
+    from selfpos.data.sources import load_source
+    from selfpos.storage.locate import locate_model
+    from selfpos.tasks import get_task
+    from selfpos.training import train
+
+    if out.exists():
+        raise SelfposError(f"{out} exists; choose another folder with --out, or remove it")
+    kind = get_task(source.type)
+    folder = locate_model(base)
+    found = load_source(source.data, kind, split=source.split, columns=source.columns, data_root=None, limit=source.limit, seed=seed)
+    say(f"data: {found.description}")
+    training, _ = hold_out(found.dataset, probe, seed)
+    remembered = {"source": source.model_dump(mode="json"), "hash": found.hash, "probe": probe, "seed": seed}
+    return train(
+        folder,
+        {source.type: (kind, training)},
+        out,
+        settings,
+        seed=seed,
+        name=out.name,
+        base_name=base,
+        provenance={"finetune": remembered},
+    )
+
+
+def probe_of(specialists: Sequence[Path]) -> dict[str, ProbeTask]:
+    """The probe records that `finetune` held out for each of `specialists`, drawn again from their sources.
+
+    Raises SelfposError when a folder does not say what it was trained on, or its data has changed since.
+    """
+    from selfpos.data.probe import ProbeTask, hold_out
+    from selfpos.data.sources import load_source
+    from selfpos.storage.manifest import read_manifest
+    from selfpos.tasks import get_task
+
+    probes: dict[str, Any] = {}
+    for folder in specialists:
+        remembered = (read_manifest(folder) or {}).get("finetune")
+        if not remembered or not remembered["probe"]:
+            raise SelfposError(f"{folder} does not say which records were held out for a probe; give the probe set with --probe FOLDER")
+        source = validate(TaskSource, remembered["source"], f"{folder}/selfpos.json")
+        kind = get_task(source.type)
+        found = load_source(
+            source.data, kind, split=source.split, columns=source.columns, data_root=None, limit=source.limit, seed=remembered["seed"]
+        )
+        if found.hash != remembered["hash"]:
+            raise SelfposError(
+                f"the data of {folder} ({source.data}) has changed since it was trained; give a probe set with --probe FOLDER"
+            )
+        _, probe = hold_out(found.dataset, remembered["probe"], remembered["seed"])
+        probes[folder.name] = ProbeTask(folder.name, kind, probe)
+    return probes
+
+
+def merge(
+    base: str,
+    vectors: Sequence[str | Path],
+    method: str,
+    out: Path,
+    *,
+    weights: Sequence[float] | None = None,
+    params: Mapping[str, Any] | None = None,
+    dtype: str | None = None,
+) -> Path:
+    """Merge `vectors` (models fine-tuned from `base`: folders, Hub names or adapters) by a method of `selfpos methods`, with a card; returns `out`.
+
+    Raises SelfposError on models that do not fit together, unknown methods or parameters, and when `out` exists.
+    """
+    from selfpos.merging import merge as merge_folders
+    from selfpos.publishing.card import write_card
+    from selfpos.storage.locate import locate_model
+
+    sources = [locate_model(str(vector)) for vector in vectors]
+    merge_folders(locate_model(base), sources, method, out, weights=weights, params=params, dtype=dtype, base_name=base)
+    write_card(out)
+    return out
+
+
+def position_and_merge(
+    base: str,
+    vectors: Sequence[str | Path],
+    probe: Mapping[str, ProbeTask],
+    settings: PositioningSettings,
+    out: Path,
+    *,
+    seed: int = 0,
+    record: Path | None = None,
+    trajectory: Path | None = None,
+    dtype: str | None = None,
+) -> Position:
+    """Find the coefficients of `vectors` by Self Positioning on `probe`, write the merged model to `out`, with a card; returns the position found.
+
+    The position is also written to `record` (JSON) and its path to `trajectory` (JSON Lines), when given.
+    """
+    from selfpos.merging import merge as merge_folders
+    from selfpos.positioning import position
+    from selfpos.publishing.card import write_card
+    from selfpos.storage.locate import locate_model
+
+    if out.exists():
+        raise SelfposError(f"{out} exists; choose another folder with --out, or remove it")
+    folder, sources = locate_model(base), [locate_model(str(vector)) for vector in vectors]
+    found = position(folder, sources, probe, settings, seed=seed, trajectory=trajectory)
+    if record is not None:
+        found.write(record)
+    provenance = {"method": "self-positioning", "positioning": found.summary()}
+    merge_folders(folder, sources, "linear", out, weights=found.coefficients, dtype=dtype, base_name=base, provenance=provenance)
+    write_card(out)
+    return found
