@@ -1,0 +1,75 @@
+"""What a run left on disk, read back for tables and figures. Whatever is not there yet is named in `missing`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from selfpos.errors import SelfposError
+from selfpos.recipe import Recipe, load_recipe
+from selfpos.storage.run_folder import RunFolder
+
+
+@dataclass(frozen=True)
+class Search:
+    """One search for coefficients: what it found and the steps that led there."""
+
+    position: dict[str, Any]
+    trajectory: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class RunResults:
+    """The results of a run. `scores` maps model → task → main score in 0..1; `tasks` maps task → {"type", "metric"}."""
+
+    recipe: Recipe
+    tasks: dict[str, dict[str, str]]
+    scores: dict[str, dict[str, float]]
+    vectors: list[str]
+    gram: list[list[float]]
+    searches: dict[str, Search]
+    seconds: dict[str, float]
+    missing: list[str] = field(default_factory=list)
+
+    def mean(self, model: str) -> float | None:
+        """Mean over all tasks of the run; None while one is missing."""
+        scores = self.scores.get(model, {})
+        return sum(scores.values()) / len(scores) if len(scores) == len(self.tasks) and scores else None
+
+    def kind(self, model: str) -> str:
+        """`base`, `specialist`, `joint`, `positioned` (learned coefficients) or `merge`."""
+        if model in ("base", "joint"):
+            return model
+        if model in self.recipe.tasks:
+            return "specialist"
+        return "positioned" if self.recipe.merges[model].method == "self-positioning" else "merge"
+
+
+def read_results(folder: RunFolder) -> RunResults:
+    """Read the run in `folder`; raises SelfposError when it is no run at all."""
+    if not folder.recipe.is_file():
+        raise SelfposError(f"{folder.path} is no run: it has no {folder.recipe.name}")
+    recipe = load_recipe(folder.recipe)
+    missing = []
+    table: dict[str, Any] = {"tasks": {}, "scores": {}}
+    if folder.table.is_file():
+        table = json.loads(folder.table.read_text(encoding="utf-8"))
+    else:
+        missing.append("scores of all models")
+    geometry: dict[str, Any] = {"names": [], "gram": []}
+    if folder.geometry.is_file():
+        geometry = json.loads(folder.geometry.read_text(encoding="utf-8"))
+    else:
+        missing.append("norms and angles of the task vectors")
+    searches = {}
+    for name, merge in recipe.merges.items():
+        if merge.method != "self-positioning":
+            continue
+        if folder.position(name).is_file() and folder.trajectory(name).is_file():
+            steps = [json.loads(line) for line in folder.trajectory(name).read_text(encoding="utf-8").splitlines()]
+            searches[name] = Search(json.loads(folder.position(name).read_text(encoding="utf-8")), steps)
+        else:
+            missing.append(f"coefficients of {name}")
+    seconds = {file.stem: json.loads(file.read_text(encoding="utf-8"))["seconds"] for file in sorted((folder.path / "jobs").glob("*.json"))}
+    return RunResults(recipe, table["tasks"], table["scores"], geometry["names"], geometry["gram"], searches, seconds, missing)
