@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from selfpos import __version__
 from selfpos.report import figures
 from selfpos.report.results import RunResults, read_results
 from selfpos.report.table import make_table
@@ -69,4 +70,4 @@ def _pictures(results: RunResults) -> list[Picture]:
 def _versions() -> dict[str, str]:
     from importlib.metadata import version
 
-    return {name: version(name) for name in ("selfpos", "torch", "transformers", "sentence-transformers", "mteb", "numpy")}
+    return {"selfpos": __version__} | {name: version(name) for name in ("torch", "transformers", "sentence-transformers", "mteb", "numpy")}

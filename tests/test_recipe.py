@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from selfpos.errors import SelfposError
+from selfpos.recipe import Recipe, load_recipe, validate
+
+GOOD = {"name": "r", "tasks": {"a": {"type": "sts", "data": "x.jsonl"}}, "merges": {"m": {"method": "average"}}}
+
+
+def faults(change: dict) -> str:
+    with pytest.raises(SelfposError) as caught:
+        validate(Recipe, GOOD | change, "recipe r.yaml")
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("file", sorted((Path(__file__).parent.parent / "recipes").glob("*.yaml")), ids=lambda file: file.stem)
+def test_shipped_recipes_are_valid_and_named_as_their_file(file: Path) -> None:
+    assert load_recipe(file).name == file.stem
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"trainning": {}}, "no field 'trainning'; did you mean 'training'?"),
+        ({"training": {"learning_rat": 1}}, "no field 'training.learning_rat'; did you mean 'learning_rate'?"),
+        ({"tasks": {"a": {"type": "sts", "dat": "x"}}}, "no field 'tasks.a.dat'; did you mean 'data'?"),
+        ({"merges": {"m": {"method": "self-positioning", "positioning": {"step": 3}}}}, "did you mean 'steps'?"),
+        ({"training": {"batch_size": "many"}}, "field 'training.batch_size'"),
+        ({"training": {"steps": 0}}, "greater than or equal to 1"),
+        ({"tasks": {}}, "field 'tasks'"),
+        ({"merges": {"m": {"method": "ties", "positioning": {}}}}, "belongs to method self-positioning"),
+        ({"name": "../up"}, "field 'name'"),
+    ],
+)
+def test_a_mistake_is_named_with_the_nearest_right_name(change: dict, says: str) -> None:
+    assert says in faults(change)
+
+
+def test_all_mistakes_are_told_at_once() -> None:
+    text = faults({"trainning": {}, "tasks": {"a": {"type": "sts"}}})
+    assert "trainning" in text
+    assert "field 'tasks.a.data' is missing" in text
+
+
+@pytest.mark.parametrize(("text", "says"), [("a: [", "is not YAML"), ("- 1", "must be a mapping")])
+def test_a_file_that_is_no_recipe(tmp_path: Path, text: str, says: str) -> None:
+    (tmp_path / "r.yaml").write_text(text, encoding="utf-8")
+    with pytest.raises(SelfposError, match=says):
+        load_recipe(tmp_path / "r.yaml")
+    with pytest.raises(SelfposError, match="no recipe file"):
+        load_recipe(tmp_path / "absent.yaml")
