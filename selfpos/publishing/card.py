@@ -1,0 +1,236 @@
+"""The model card: `README.md` of a model folder, made of facts. What is not known is left out."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from selfpos.errors import SelfposError
+from selfpos.publishing.citations import bibtex
+from selfpos.publishing.facts import MANIFEST, Facts, Parent, hub_datasets, read_facts
+from selfpos.publishing.licence import Licence, Lookup, derive_licence, parse_licence
+from selfpos.publishing.metadata import card_data
+from selfpos.publishing.scores import Scores, read_scores
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+RESULTS = "results"  # folder of MTEB result files inside a model folder
+MARK = f"Written by selfpos from {MANIFEST}."  # by this a card of ours is known
+SECTIONS = ("title", "about", "use", "prompts", "transformers", "merge", "search", "training", "scores", "end")
+
+
+@dataclass(frozen=True)
+class Card:
+    """A card and the files it refers to: pictures and recipe, name → bytes. `licence_fault` says why no licence is stated."""
+
+    text: str
+    extras: Mapping[str, bytes]
+    licence: Licence | None
+    licence_fault: str | None
+
+
+def write_card(folder: Path, *, results: Path | None = None, licence: str | None = None) -> Path:
+    """Write `README.md`, and the pictures and recipe it refers to, into the model `folder`; return its path.
+
+    `results` holds MTEB result files of this model, named as `selfpos.json` names it, and of its rivals; `folder/results` when absent.
+    Where no licence follows from the parents, the card states none. Raises SelfposError where `folder` is no model.
+    """
+    card = build_card(folder, results=results, licence=licence)
+    for name, content in card.extras.items():
+        _replace(folder / name, content)
+    return _replace(folder / "README.md", card.text.encode())
+
+
+def build_card(
+    folder: Path, *, repo: str | None = None, results: Path | None = None, licence: str | None = None, lookup: Lookup | None = None
+) -> Card:
+    """Make the card of the model in `folder` without writing anything. `repo` is the Hub id it will have; see `write_card` for the rest."""
+    facts = read_facts(folder)
+    root = results or folder / RESULTS
+    scores = read_scores(root) if root.is_dir() else None
+    fault: str | None = None
+    decided: Licence | None = parse_licence(licence) if licence else None
+    if decided is None:
+        try:
+            decided = derive_licence(facts, lookup)
+        except SelfposError as error:
+            fault = str(error)
+    figures = _figures(facts)
+    recipe = {"recipe.yaml": f"{facts.recipe}\n".encode()} if facts.recipe else {}
+    return Card(render(facts, scores, decided, repo or facts.name, figures), {**figures, **recipe}, decided, fault)
+
+
+def render(facts: Facts, scores: Scores | None, licence: Licence | None, repo: str, figures: Mapping[str, bytes]) -> str:
+    """The card's Markdown, metadata block first."""
+    from selfpos.publishing.comparison import comparison, worse_tasks
+
+    own = _own_name(facts, scores)
+    env = _environment()
+    env.globals |= {
+        "facts": facts,
+        "shape": facts.shape,
+        "mark": MARK,
+        "manifest": MANIFEST,
+        "summary": summary(facts),
+        "repo": repo,
+        "base_id": facts.base.repo if facts.base else None,
+        "prompts": any(facts.shape.prompts.values()),
+        "retrieval": {"query", "document"} <= set(facts.shape.prompts),
+        "licence": licence,
+        "coefficients": any(parent.coefficient is not None for parent in facts.parents),
+        "norms": any(parent.norm is not None for parent in facts.parents),
+        "figures": {name.removesuffix(".png").removeprefix("selfpos-"): name for name in figures},
+        "probe_rows": _probe_rows(facts),
+        "scores": scores,
+        "score_table": comparison(scores, own, facts) if scores else None,
+        "intervals": bool(scores and any(score.interval for found in scores.models.values() for score in found)),
+        "costs": _costs(facts),
+        "limitations": [*facts.limitations, *(worse_tasks(scores, own, facts) if scores and own else [])],
+        "citations": bibtex(*_used(facts), "mteb" if scores else None, "sentence-transformers"),
+    }
+    metadata = card_data(facts, licence, scores, own).to_yaml()
+    sections = [env.get_template(f"card/{name}.md.j2").render() for name in SECTIONS]
+    body = "\n\n".join(section.strip() for section in sections if section.strip())
+    return f"---\n{metadata}\n---\n" + re.sub(r"\n{3,}", "\n\n", body) + "\n"
+
+
+def summary(facts: Facts) -> str:
+    """One sentence that says what the model is."""
+    base = f" from {_link(facts.base)}" if facts.base else ""
+    tasks = ", ".join(_plain(entry.task) for entry in facts.data)
+    what = "A [PEFT](https://huggingface.co/docs/peft) adapter" if facts.adapter else "A text-embedding model"
+    if facts.kind == "merged":
+        parents = f"{len(facts.parents)} models" if facts.parents else "several models"
+        return f"{what} for [sentence-transformers](https://sbert.net), merged from {parents}{' fine-tuned' + base if base else ''}."
+    if facts.kind == "joint":
+        return (
+            f"{what} for [sentence-transformers](https://sbert.net), trained{base} on several tasks at once{': ' + tasks if tasks else ''}."
+        )
+    if facts.kind == "specialist":
+        return f"{what} for [sentence-transformers](https://sbert.net), fine-tuned{base}{' for one task: ' + tasks if tasks else ''}."
+    return f"{what} for [sentence-transformers](https://sbert.net)."
+
+
+def _used(facts: Facts) -> list[str | None]:
+    """Methods to cite."""
+    return [facts.method, "self-positioning" if facts.search else None, "lora" if facts.adapter else None]
+
+
+def _own_name(facts: Facts, scores: Scores | None) -> str | None:
+    """The name under which the result files hold this model: its own, or the last part of a longer one."""
+    models = scores.models if scores else {}
+    return next((name for name in models if name == facts.name or name.rsplit("/", 1)[-1] == facts.name), None)
+
+
+def _probe_rows(facts: Facts) -> list[dict[str, Any]]:
+    if not facts.search:
+        return []
+    probe = {entry.task: entry for entry in facts.search.probe}
+    rows = []
+    for task in dict.fromkeys([*probe, *facts.search.losses]):
+        entry, (before, after) = probe.get(task), facts.search.losses.get(task, (None, None))
+        about = (
+            {"type": entry.type, "records": entry.records, "source": entry.source}
+            if entry
+            else {"type": None, "records": None, "source": None}
+        )
+        rows.append({"task": task, "before": before, "after": after, **about})
+    return rows
+
+
+def _costs(facts: Facts) -> list[str]:
+    where = f" on {_plain(facts.device)}" if facts.device else ""
+    lines = []
+    if facts.search and facts.search.seconds:
+        lines.append(f"search for the coefficients: {_duration(facts.search.seconds)}{where}")
+    if facts.seconds:
+        what = "merging" if facts.kind == "merged" else "training"
+        lines.append(f"{what}: {_duration(facts.seconds)}{where}{f', {facts.steps} steps' if facts.steps else ''}")
+    return lines
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.3g} s"
+    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def _figures(facts: Facts) -> dict[str, bytes]:
+    from selfpos.publishing.figures import coefficient_map, trajectory_plot
+
+    found: dict[str, bytes] = {}
+    if facts.search and facts.search.groups:
+        found["selfpos-coefficients.png"] = coefficient_map(facts.search.groups, [parent.name for parent in facts.parents])
+    if facts.search and (plot := trajectory_plot(facts.search.trajectory, [parent.name for parent in facts.parents])):
+        found["selfpos-trajectory.png"] = plot
+    return found
+
+
+def _environment() -> Environment:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    # Markdown, not HTML: what comes from outside is neutralised by the filters below instead.
+    env = Environment(loader=PackageLoader("selfpos.publishing"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    env.filters |= {"plain": _plain, "code": _code, "number": _number, "link": _link, "source": _source, "settings": _settings}
+    return env
+
+
+def _plain(value: object) -> str:
+    """Text that cannot break out of a Markdown table cell or start HTML."""
+    text = "" if value is None else " ".join(str(value).split())
+    return text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("[", "\\[").replace("`", "\\`")
+
+
+def _code(value: object) -> str:
+    text = " ".join(str(value).split("\n")).replace("|", "\\|").replace("`", "'")
+    return f"`{text}`"
+
+
+def _number(value: object) -> str:
+    if isinstance(value, list | tuple):
+        return ", ".join(_number(entry) for entry in value)
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return "" if value is None else str(value)
+
+
+def _settings(values: Mapping[str, Any]) -> str:
+    """Settings as `name value` pairs; those that were not set are left out."""
+    return ", ".join(f"{_plain(name)} {_code(_number(value))}" for name, value in values.items() if value is not None)
+
+
+def _link(parent: Parent | None) -> str:
+    """A parent's name, linked to the commit it was taken from where it is on the Hub."""
+    if parent is None:
+        return ""
+    if not parent.repo:
+        return _plain(parent.name)
+    tree = f"/tree/{parent.revision}" if parent.revision else ""
+    link = f"[{_plain(parent.repo)}](https://huggingface.co/{parent.repo}{tree})"
+    return link if parent.repo.endswith(parent.name) else f"{_plain(parent.name)} ({link})"
+
+
+def _source(text: str | None) -> str:
+    """Where data came from; Hub data sets linked, a path on the maker's disk cut to its last part."""
+    if not text:
+        return ""
+    repos = hub_datasets(text)
+    if repos:
+        return ", ".join(f"[{name}](https://huggingface.co/datasets/{name})" for name in repos)
+    return _plain(Path(text).name if Path(text).is_absolute() else text)
+
+
+def _replace(path: Path, content: bytes) -> Path:
+    """Write beside, flush, rename: a reader sees the old file or the new one, whole."""
+    beside = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    with beside.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(path)
+    return path

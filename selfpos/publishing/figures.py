@@ -1,0 +1,52 @@
+"""The card's two pictures, as PNG bytes: coefficients by part of the network, and their way through the search."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from io import BytesIO
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def coefficient_map(groups: Mapping[str, Sequence[float]], names: Sequence[str]) -> bytes:
+    """Heat map: one row per parent, one column per group (layer or tensor), zero white."""
+    import numpy as np
+    from matplotlib.figure import Figure
+
+    values = np.array([list(group) for group in groups.values()], dtype=float).T
+    bound = max(1e-12, float(np.abs(values).max()))
+    figure = Figure(figsize=(min(16.0, 3 + 0.35 * len(groups)), 1.6 + 0.35 * len(values)), layout="constrained")
+    axes = figure.subplots()
+    image = axes.imshow(values, cmap="RdBu_r", vmin=-bound, vmax=bound, aspect="auto")
+    axes.set_yticks(range(len(values)), [names[i] if i < len(names) else str(i + 1) for i in range(len(values))])
+    step = max(1, len(groups) // 40)
+    axes.set_xticks(range(0, len(groups), step), list(groups)[::step], rotation=60, ha="right", fontsize=7)
+    figure.colorbar(image, label="coefficient")
+    return _png(figure)
+
+
+def trajectory_plot(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> bytes | None:
+    """Coefficients over steps, one line per parent; None where the trajectory holds no coefficients for every step."""
+    from matplotlib.figure import Figure
+
+    points = [(row.get("step", index), row.get("coefficients")) for index, row in enumerate(rows)]
+    width = len(points[0][1]) if points and isinstance(points[0][1], list) else 0
+    if len(points) < 2 or not width or not all(isinstance(values, list) and len(values) == width for _, values in points):
+        return None
+    figure = Figure(figsize=(7, 3.2), layout="constrained")
+    axes = figure.subplots()
+    for index in range(width):
+        label = names[index] if index < len(names) else str(index + 1)
+        axes.plot([step for step, _ in points], [values[index] for _, values in points if values], label=label)
+    axes.set(xlabel="step", ylabel="coefficient")
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
+    return _png(figure)
+
+
+def _png(figure: Figure) -> bytes:
+    out = BytesIO()
+    figure.savefig(out, format="png", dpi=130, metadata={"Software": None})  # the version of matplotlib would change the bytes
+    return out.getvalue()

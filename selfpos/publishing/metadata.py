@@ -1,0 +1,114 @@
+"""The card's metadata block, made of `huggingface_hub`'s own classes so that the Hub accepts it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from selfpos.errors import SelfposError
+from selfpos.publishing.facts import Facts
+from selfpos.publishing.licence import Licence
+from selfpos.publishing.scores import Scores
+
+if TYPE_CHECKING:
+    from huggingface_hub import EvalResult, ModelCardData
+
+_RELATION = {"merged": "merge", "specialist": "finetune", "joint": "finetune"}
+_TASK_TAGS = {"STS": "sentence-similarity", "Retrieval": "text-retrieval", "Reranking": "text-ranking"}
+
+
+def card_data(facts: Facts, licence: Licence | None, scores: Scores | None = None, model: str | None = None) -> ModelCardData:
+    """Metadata of the card. `model` is the name under which `scores` holds this model's own results."""
+    from huggingface_hub import ModelCardData
+
+    bases = list(dict.fromkeys(parent.repo for parent in (facts.base, *facts.parents) if parent is not None and parent.repo))
+    relation = "adapter" if facts.adapter else _RELATION.get(facts.kind)
+    results = eval_results(scores, model) if scores and model else []
+    return ModelCardData(
+        library_name="peft" if facts.adapter else "sentence-transformers",
+        pipeline_tag="sentence-similarity",
+        license=licence.id if licence else None,
+        license_name=licence.name if licence else None,
+        license_link=licence.link if licence else None,
+        base_model=bases or None,
+        base_model_relation=relation if bases else None,
+        datasets=facts.dataset_repos or None,
+        tags=_tags(facts),
+        model_name=facts.name if results else None,
+        eval_results=results or None,
+    )
+
+
+def _tags(facts: Facts) -> list[str]:
+    tags = ["sentence-transformers", "sentence-similarity", "feature-extraction", "selfpos"]
+    if facts.kind == "merged":
+        tags += ["merge", *([facts.method] if facts.method else [])]
+    if facts.adapter:
+        tags.append("lora")
+    if facts.search and "self-positioning" not in tags:
+        tags.append("self-positioning")
+    return tags
+
+
+def eval_results(scores: Scores, model: str) -> list[EvalResult]:
+    """This model's scores as the Hub's model-index wants them, in percent and in MTEB's own naming of data set, subset and split."""
+    from huggingface_hub import EvalResult
+
+    found = []
+    for score in scores.models.get(model, ()):
+        task = scores.tasks[score.task]
+        found.append(
+            EvalResult(
+                task_type=task.category or _TASK_TAGS.get(str(task.type), "feature-extraction"),
+                task_name=task.type,
+                dataset_type=task.dataset or "unknown",
+                dataset_name=f"MTEB {score.task}" if task.dataset else score.task,
+                dataset_config=score.subset,
+                dataset_split=score.split,
+                dataset_revision=score.revision if task.dataset else None,
+                metric_type=task.metric or "main_score",
+                metric_value=round(100 * score.value, 3),
+            )
+        )
+    return found
+
+
+def check_metadata(text: str) -> list[str]:
+    """Faults in the metadata block of the card `text`, as sentences: read back with the Hub's own classes, the ids with its own rules."""
+    from huggingface_hub import ModelCard
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    try:
+        data = ModelCard(text, ignore_metadata_errors=False).data.to_dict()
+    except ValueError as error:
+        return [f"the card's metadata is not valid: {' '.join(str(error).split())}"]
+    faults = []
+    for key in ("base_model", "datasets"):
+        for name in _listed(data.get(key)):
+            try:
+                validate_repo_id(name)
+            except HFValidationError:
+                faults.append(f"the card names '{name}' under {key}, which is no id of the Hub")
+    if data.get("license") == "other" and not (data.get("license_name") and data.get("license_link")):
+        faults.append("licence 'other' needs a name and a link: --license other:NAME:LINK")
+    return faults
+
+
+def _listed(value: object) -> Sequence[str]:
+    return [value] if isinstance(value, str) else value if isinstance(value, list) else []
+
+
+def check_repo(repo: str) -> str:
+    """Return `repo` where it is a full Hub id `USER/NAME`; raise SelfposError where it is not."""
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    try:
+        validate_repo_id(repo)
+    except HFValidationError as error:
+        raise SelfposError(f"'{repo}' is no repository id of the Hub: {' '.join(str(error).split())}") from None
+    if not re.fullmatch(r"[^/]+/[^/]+", repo):
+        raise SelfposError(f"'{repo}' names no owner; write USER/NAME")
+    return repo
