@@ -1,0 +1,128 @@
+"""Training records out of the embedded corpus, one function per task type, each with that type's canonical columns.
+
+What each task asks: retrieval - which docstring goes on after this summary; classification and clustering - which subpackage a summary is from;
+pair classification - does A name B in its See Also section; sts - how near two functions are, in four grades; reranking - which of several bodies of one
+subpackage is that of the summary.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+from selfpos.data.corpus import Corpus, Entry
+from selfpos.errors import SelfposError, unknown
+
+if TYPE_CHECKING:
+    import datasets
+
+# A subpackage with fewer entries in the split is no class of its own.
+MIN_PER_LABEL = 15
+NEGATIVES_PER_QUERY = 4
+# Grades of the sts task.
+SAME, LINKED, NEIGHBOUR, UNRELATED = 3.0, 2.0, 1.0, 0.0
+
+
+def training_records(corpus: Corpus, task: str, *, split: str, seed: int) -> datasets.Dataset:
+    """Records of `split` for `task`, drawn with `seed`. Raises SelfposError for a task that the corpus cannot supply, or a split without records."""
+    import datasets
+
+    if task not in RECORDS:
+        raise unknown("task type that the embedded corpus can supply", task, RECORDS)
+    entries = corpus.part(split)
+    records = RECORDS[task](entries, random.Random(seed))
+    if not records:
+        raise SelfposError(f"the embedded corpus has no {task} records in its split '{split}' (splits: train, validation, test)")
+    return datasets.Dataset.from_list(records)
+
+
+def retrieval(entries: list[Entry], rng: random.Random) -> list[dict[str, Any]]:
+    """anchor: a summary; positive: the rest of its docstring."""
+    return [{"anchor": entry.summary, "positive": entry.body} for entry in entries]
+
+
+def labelled(entries: list[Entry], rng: random.Random, *, minimum: int = MIN_PER_LABEL) -> list[dict[str, Any]]:
+    """text: a summary; label: its subpackage, of those with at least `minimum` entries."""
+    counts = Counter(entry.subpackage for entry in entries)
+    return [{"text": entry.summary, "label": entry.subpackage} for entry in entries if counts[entry.subpackage] >= minimum]
+
+
+def pair_classification(entries: list[Entry], rng: random.Random) -> list[dict[str, Any]]:
+    """Two summaries; label 1 when one names the other in its See Also, else 0, for as many pairs of one subpackage that do not."""
+    linked = links(entries)
+    neighbours = by_subpackage(entries)
+    related = {frozenset((first.name, second.name)) for first, second in linked}
+    records = [{"sentence1": first.summary, "sentence2": second.summary, "label": 1} for first, second in linked]
+    for first, _ in linked:
+        other = _draw(neighbours[first.subpackage], rng, lambda entry, first=first: frozenset((first.name, entry.name)) not in related | {frozenset((first.name,))})
+        if other is not None:
+            records.append({"sentence1": first.summary, "sentence2": other.summary, "label": 0})
+    rng.shuffle(records)
+    return records
+
+
+def sts(entries: list[Entry], rng: random.Random) -> list[dict[str, Any]]:
+    """A summary, a body, and how near their functions are: 3 the same, 2 linked by See Also, 1 of one subpackage, 0 of different packages.
+
+    As many of each grade as there are links. The second text is a body in every grade, so that its form does not give the grade away.
+    """
+    linked = links(entries)
+    neighbours = by_subpackage(entries)
+    related = {frozenset((first.name, second.name)) for first, second in linked}
+    records = []
+    for first, second in linked:
+        package = first.name.split(".")[0]
+        near = _draw(neighbours[first.subpackage], rng, lambda entry, first=first: entry is not first and frozenset((first.name, entry.name)) not in related)
+        far = _draw(entries, rng, lambda entry, package=package: entry.name.split(".")[0] != package)
+        for other, score in ((first, SAME), (second, LINKED), (near, NEIGHBOUR), (far, UNRELATED)):
+            if other is not None:
+                records.append({"sentence1": first.summary, "sentence2": other.body, "score": score})
+    rng.shuffle(records)
+    return records
+
+
+def reranking(entries: list[Entry], rng: random.Random) -> list[dict[str, Any]]:
+    """query: a summary; positive: its body; negative: bodies of the same subpackage."""
+    neighbours = by_subpackage(entries)
+    records = []
+    for entry in entries:
+        others = [other.body for other in neighbours[entry.subpackage] if other is not entry]
+        if len(others) >= NEGATIVES_PER_QUERY:
+            records.append({"query": entry.summary, "positive": [entry.body], "negative": rng.sample(others, NEGATIVES_PER_QUERY)})
+    return records
+
+
+def links(entries: Iterable[Entry]) -> list[tuple[Entry, Entry]]:
+    """Pairs of `entries` of which one names the other in its See Also, each pair once. Both are in `entries`: no function is in two splits."""
+    known = {entry.name: entry for entry in entries}
+    pairs: dict[frozenset[str], tuple[Entry, Entry]] = {}
+    for entry in known.values():
+        for target in entry.see_also:
+            if target in known:
+                pairs.setdefault(frozenset((entry.name, target)), (entry, known[target]))
+    return list(pairs.values())
+
+
+def by_subpackage(entries: Iterable[Entry]) -> dict[str, list[Entry]]:
+    """The entries of each subpackage, in order."""
+    groups: dict[str, list[Entry]] = defaultdict(list)
+    for entry in entries:
+        groups[entry.subpackage].append(entry)
+    return groups
+
+
+def _draw(entries: list[Entry], rng: random.Random, fits: Callable[[Entry], bool], tries: int = 20) -> Entry | None:
+    """A random entry that fits, or None when `tries` draws find none."""
+    return next((entry for entry in (rng.choice(entries) for _ in range(tries)) if fits(entry)), None)
+
+
+RECORDS: dict[str, Callable[[list[Entry], random.Random], list[dict[str, Any]]]] = {
+    "retrieval": retrieval,
+    "classification": labelled,
+    "clustering": labelled,
+    "pair-classification": pair_classification,
+    "sts": sts,
+    "reranking": reranking,
+}
