@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from selfpos.cli import VERBS
+from tests.conftest import make_tiny_model
 
 
 def selfpos(*words: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -41,3 +45,95 @@ def said(done: subprocess.CompletedProcess[str]) -> str:
 
 def test_unknown_verb_names_the_nearest() -> None:
     assert "did you mean 'merge'?" in said(selfpos("marge"))
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, tiny_base: Path) -> dict:
+    data = tmp_path / "pairs.jsonl"
+    data.write_text("".join(f'{{"anchor": "word {n}", "positive": "about {n}"}}\n' for n in range(40)), encoding="utf-8")
+    return {
+        "name": "bad",
+        "base": str(tiny_base),
+        "tasks": {"retrieval": {"type": "retrieval", "data": str(data)}},
+        "training": {"steps": 1, "batch_size": 4},
+        "probe": {"per_task": 4},
+        "merges": {"average": {"method": "average"}},
+    }
+
+
+def run(recipe: dict, folder: Path) -> subprocess.CompletedProcess[str]:
+    file = folder / "recipe.yaml"
+    file.write_text(yaml.safe_dump(recipe), encoding="utf-8")
+    return selfpos("run", file, "--out", folder / "out")
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"trainning": {}}, "no field 'trainning'; did you mean 'training'"),
+        ({"tasks": {"a": {"type": "retrival", "data": "x"}}}, "did you mean 'retrieval'"),
+        ({"tasks": {"a": {"type": "retrieval", "data": "absent.jsonl"}}}, "absent.jsonl"),
+        ({"merges": {"m": {"method": "tise"}}}, "did you mean 'ties'"),
+        ({"merges": {"m": {"method": "ties", "params": {"densty": 0.1}}}}, "densty"),
+        ({"merges": {"retrieval": {"method": "average"}}}, "stands for two models"),
+        ({"evaluation": {"tasks": ["STSBenchmrk"]}}, "STSBenchmark"),
+        ({"base": "no/such/folder"}, "no/such/folder"),
+    ],
+)
+def test_a_wrong_recipe_gets_one_sentence_and_writes_nothing(recipe: dict, tmp_path: Path, change: dict, says: str) -> None:
+    assert says in said(run(recipe | change, tmp_path))
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_empty_data_set(recipe: dict, tmp_path: Path) -> None:
+    (tmp_path / "pairs.jsonl").write_text("", encoding="utf-8")
+    assert "pairs.jsonl" in said(run(recipe, tmp_path))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_is_no_model(recipe: dict, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    sentence = said(run(recipe | {"base": str(tmp_path / "empty")}, tmp_path))
+    assert "sentence-transformers" in sentence
+    assert not (tmp_path / "out").exists()
+    assert "sentence-transformers" in said(selfpos("eval-mteb", tmp_path / "empty", "--tasks", "corpus", "--out", tmp_path / "scores"))
+    assert "sentence-transformers" in said(selfpos("push", tmp_path / "empty", "me/model", "--dry-run"))
+
+
+def merge(base: Path, sources: list[Path], out: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    return selfpos("merge", "--vectors", *sources, "--base", base, "--method", "average", "--out", out, *words)
+
+
+def test_merge_refuses_another_architecture_another_base_and_an_existing_folder(
+    tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path
+) -> None:
+    other = make_tiny_model(tmp_path / "other", hidden=48)
+    assert "embeddings" in said(merge(tiny_base, [tiny_specialists[0], other], tmp_path / "out"))
+    stranger = tmp_path / "stranger"
+    shutil.copytree(tiny_specialists[0], stranger)
+    (stranger / "selfpos.json").write_text(json.dumps({"base": {"name": "another-base", "hash": "0" * 64}}), encoding="utf-8")
+    assert "another-base" in said(merge(tiny_base, [tiny_specialists[1], stranger], tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "precious.txt").write_text("mine", encoding="utf-8")
+    assert "exists" in said(merge(tiny_base, tiny_specialists, tmp_path / "out"))
+    assert [file.name for file in (tmp_path / "out").iterdir()] == ["precious.txt"]
+
+
+def test_merge_takes_the_words_after_vectors_and_its_result_loads(tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    done = merge(tiny_base, tiny_specialists, tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    merged, base = SentenceTransformer(str(tmp_path / "out")), SentenceTransformer(str(tiny_base))
+    assert [type(module) for module in merged] == [type(module) for module in base]
+    assert merged.prompts == base.prompts
+    assert "average" in (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+
+
+def test_push_dry_run_shows_files_and_card_and_sends_nothing(tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path) -> None:
+    assert merge(tiny_base, tiny_specialists, tmp_path / "out").returncode == 0
+    done = selfpos("push", tmp_path / "out", "someone/merged", "--dry-run", "--license", "mit")
+    assert done.returncode == 0, done.stderr
+    assert "model.safetensors" in done.stdout
+    assert "base_model_relation: merge" in done.stdout

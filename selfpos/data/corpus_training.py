@@ -56,7 +56,11 @@ def pair_classification(entries: list[Entry], rng: random.Random) -> list[dict[s
     related = {frozenset((first.name, second.name)) for first, second in linked}
     records = [{"sentence1": first.summary, "sentence2": second.summary, "label": 1} for first, second in linked]
     for first, _ in linked:
-        other = _draw(neighbours[first.subpackage], rng, lambda entry, first=first: frozenset((first.name, entry.name)) not in related | {frozenset((first.name,))})
+        other = _draw(
+            neighbours[first.subpackage],
+            rng,
+            lambda entry, first=first: frozenset((first.name, entry.name)) not in related | {frozenset((first.name,))},
+        )
         if other is not None:
             records.append({"sentence1": first.summary, "sentence2": other.summary, "label": 0})
     rng.shuffle(records)
@@ -74,7 +78,11 @@ def sts(entries: list[Entry], rng: random.Random) -> list[dict[str, Any]]:
     records = []
     for first, second in linked:
         package = first.name.split(".")[0]
-        near = _draw(neighbours[first.subpackage], rng, lambda entry, first=first: entry is not first and frozenset((first.name, entry.name)) not in related)
+        near = _draw(
+            neighbours[first.subpackage],
+            rng,
+            lambda entry, first=first: entry is not first and frozenset((first.name, entry.name)) not in related,
+        )
         far = _draw(entries, rng, lambda entry, package=package: entry.name.split(".")[0] != package)
         for other, score in ((first, SAME), (second, LINKED), (near, NEIGHBOUR), (far, UNRELATED)):
             if other is not None:

@@ -80,7 +80,9 @@ def _classification(corpus: Corpus) -> dict[str, Any]:
 
     groups = {split: by_subpackage(corpus.part(split)) for split in ("train", "test")}
     counts = {split: Counter({label: len(entries) for label, entries in group.items()}) for split, group in groups.items()}
-    labels = sorted(label for label in groups["test"] if counts["train"][label] >= MIN_PER_LABEL and counts["test"][label] >= MIN_TEST_PER_LABEL)
+    labels = sorted(
+        label for label in groups["test"] if counts["train"][label] >= MIN_PER_LABEL and counts["test"][label] >= MIN_TEST_PER_LABEL
+    )
     data = {}
     for split, size in (("train", TRAIN_PER_LABEL), ("test", TEST_PER_LABEL)):
         rows = [(entry.summary, number) for number, label in enumerate(labels) for entry in _sample(groups[split][label], size)]

@@ -20,7 +20,15 @@ KINDS = {
 
 
 def new_task(
-    kind: str, name: str, description: str, load: Callable[[], Mapping[str, Any]], *, revision: str, source: str, splits: tuple[str, ...] = ("test",), **attributes: Any
+    kind: str,
+    name: str,
+    description: str,
+    load: Callable[[], Mapping[str, Any]],
+    *,
+    revision: str,
+    source: str,
+    splits: tuple[str, ...] = ("test",),
+    **attributes: Any,
 ) -> AbsTask:
     """A task of our own, of a type in `KINDS`. `load` returns what the abstract task keeps in `dataset`; it is called when the task is first run.
 
@@ -57,13 +65,17 @@ def with_data(task_class: type[AbsTask], metadata: Any, load: Callable[[], Mappi
     return type(task_class.__name__, (task_class,), {"metadata": metadata, "load_data": load_data, **attributes})()
 
 
-def retrieval_data(documents: Mapping[str, Mapping[str, str]], queries: Mapping[str, str], relevant: Mapping[str, Mapping[str, int]], *, pools: Any = None) -> dict[str, Any]:
+def retrieval_data(
+    documents: Mapping[str, Mapping[str, str]], queries: Mapping[str, str], relevant: Mapping[str, Mapping[str, int]], *, pools: Any = None
+) -> dict[str, Any]:
     """What a retrieval task keeps for one split: `documents` id -> title and text; `queries` id -> text; `relevant` query -> document -> grade;
     `pools` query -> documents to rank, for reranking."""
     from datasets import Dataset
 
     return {
-        "corpus": Dataset.from_list([{"id": key, "title": document.get("title", ""), "text": document["text"]} for key, document in documents.items()]),
+        "corpus": Dataset.from_list(
+            [{"id": key, "title": document.get("title", ""), "text": document["text"]} for key, document in documents.items()]
+        ),
         "queries": Dataset.from_list([{"id": key, "text": text} for key, text in queries.items() if key in relevant]),
         "relevant_docs": {key: dict(grades) for key, grades in relevant.items()},
         "top_ranked": pools,

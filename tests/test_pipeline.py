@@ -1,0 +1,103 @@
+"""A whole run on a tiny model, as a process: killed in the middle, started again, reported."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from selfpos.storage.run_folder import RunFolder
+
+ROOT = Path(__file__).parent.parent
+MODELS = ["base", "retrieval", "pairs", "joint", "average", "task-arithmetic", "slerp", "ties", "self-positioning"]
+TASKS = ["PythonDocsHeldOutClustering", "PythonDocsRetrieval", "PythonDocsSeeAlsoPairs", "PythonDocsSubpackageClassification"]
+
+
+def start(recipe: Path, out: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "selfpos", "run", str(recipe), "--out", str(out)]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+
+
+@pytest.fixture(scope="module")
+def killed_and_finished(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[RunFolder, list[str], str]:
+    """A run that was killed with SIGKILL after its first specialist and then started again: its folder, the jobs kept, the output."""
+    folder = tmp_path_factory.mktemp("pipeline")
+    recipe = {
+        "name": "tiny",
+        "base": str(tiny_base),
+        "tasks": {
+            "retrieval": {"type": "retrieval", "data": "corpus", "limit": 200},
+            "pairs": {"type": "pair-classification", "data": "corpus", "limit": 200},
+        },
+        "training": {"steps": 3, "batch_size": 8, "max_length": 16},
+        "probe": {"per_task": 16},
+        "merges": {name: {"method": name} for name in ["average", "task-arithmetic", "slerp", "ties"]}
+        | {"self-positioning": {"method": "self-positioning", "positioning": {"steps": 3, "batch_size": 4}}},
+        "evaluation": {"tasks": ["corpus"]},
+    }
+    file = folder / "recipe.yaml"
+    file.write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
+    run = RunFolder(folder / "out")
+    first = start(file, run.path)
+    deadline = time.monotonic() + 240
+    while not run.mark("specialist/retrieval").exists():
+        assert first.poll() is None, first.communicate()[1]
+        assert time.monotonic() < deadline, "no specialist was trained in time"
+        time.sleep(0.1)
+    os.killpg(first.pid, signal.SIGKILL)
+    first.communicate()
+    kept = sorted(mark.name for mark in run.mark("x").parent.glob("*.json"))
+    second = start(file, run.path)
+    out, err = second.communicate(timeout=600)
+    assert second.returncode == 0, err
+    return run, kept, out
+
+
+def test_every_model_is_scored_on_every_task(killed_and_finished: tuple[RunFolder, list[str], str]) -> None:
+    run, _, out = killed_and_finished
+    table = json.loads(run.table.read_text(encoding="utf-8"))
+    assert list(table["scores"]) == MODELS
+    assert all(sorted(scores) == TASKS for scores in table["scores"].values())
+    assert all(0 <= score <= 1 for scores in table["scores"].values() for score in scores.values())
+    assert all(model in out for model in MODELS)
+    assert str(run.report) in out
+
+
+def test_finished_jobs_were_not_repeated(killed_and_finished: tuple[RunFolder, list[str], str]) -> None:
+    run, kept, _ = killed_and_finished
+    log = run.log.read_text(encoding="utf-8")
+    assert "specialist.retrieval.json" in kept
+    assert "specialist/retrieval: finished before, kept" in log
+    assert log.count("specialist/retrieval: started") == 1
+    assert not list(run.path.rglob("*.tmp*"))
+
+
+def test_the_report_has_table_coefficients_and_angles(killed_and_finished: tuple[RunFolder, list[str], str]) -> None:
+    page = killed_and_finished[0].report.read_text(encoding="utf-8")
+    for expected in ("Scores", "Path of the coefficients: self-positioning", "Norms and angles", "Coefficients found"):
+        assert expected in page
+
+
+def test_two_models_never_share_a_score(killed_and_finished: tuple[RunFolder, list[str], str]) -> None:
+    table = json.loads(killed_and_finished[0].table.read_text(encoding="utf-8"))
+    seen = [tuple(table["scores"][model].values()) for model in MODELS]
+    assert len(set(seen)) == len(MODELS)
+
+
+def test_a_changed_recipe_does_not_overwrite_the_run(killed_and_finished: tuple[RunFolder, list[str], str], tmp_path: Path) -> None:
+    run = killed_and_finished[0]
+    recipe = yaml.safe_load(run.recipe.read_text(encoding="utf-8"))
+    recipe["training"]["steps"] = 4
+    file = tmp_path / "changed.yaml"
+    file.write_text(yaml.safe_dump(recipe), encoding="utf-8")
+    changed = start(file, run.path)
+    _, err = changed.communicate(timeout=120)
+    assert changed.returncode == 2
+    assert "made with other settings" in err
