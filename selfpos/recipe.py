@@ -52,15 +52,35 @@ class ProbeSettings(Settings):
 
 
 class PositioningSettings(Settings):
-    """Self Positioning (Li et al., arXiv 2410.15035, section 3.3): find the coefficients of the task vectors by gradient descent on the probe set."""
+    """Self Positioning (Li et al., arXiv 2410.15035, section 3.3): find the coefficients of the task vectors by descent on the probe set."""
 
-    space: Literal["spherical", "linear"] = Field("spherical", description="the paper's chain of SLERPs, or free coefficients")
+    space: Literal["spherical", "polar", "linear", "simplex"] = Field(
+        "spherical",
+        description="spherical: the paper's chain of SLERPs; polar: the same without an order; linear: free; simplex: shares of 1",
+    )
+    granularity: Literal["model", "kind", "layer-group", "layer", "tensor"] = Field("model", description="what shares its coefficients")
+    layer_groups: int = Field(4, ge=1, description="groups of consecutive layers, for granularity layer-group")
+    shrinkage: float = Field(1.0, ge=0, description="pull of finer coefficients towards the model's: ρ·Σ share·offset²")
     steps: int = Field(1000, ge=1)
-    batch_size: int = Field(32, ge=2)
+    batch_size: int = Field(32, ge=2, description="probe records a step; a mixed batch shares them evenly among the tasks")
+    batches: Literal["mixed", "single"] = Field("mixed", description="whether a step looks at all tasks, or at one of them in turn")
     learning_rate: float = Field(5e-3, gt=0, description="of Adam")
     penalty: float = Field(0.05, ge=0, description="μ of the paper's μ·λ")
     temperature: float = Field(0.05, gt=0)
     max_length: int | None = Field(None, ge=8)
+    dropout: bool = Field(False, description="whether the merged model's dropout is on while searching")
+    validation: float = Field(
+        0.25,
+        ge=0,
+        le=0.75,
+        description="share of the probe held out to choose the best iterate by; 0: all of it is searched on, the last is kept",
+    )
+    validation_records: int = Field(128, ge=2, description="records of each task, at most, that an iterate is judged by")
+    evaluate_every: int | None = Field(None, ge=1, description="steps between such judgements; a twentieth of the steps when absent")
+    angles: Literal["global", "tensor"] = Field("global", description="one angle between two vectors, or one for each tensor")
+    angle_gradient: bool = Field(True, description="whether the angle to the chain so far, which depends on its a_i, is differentiated too")
+    positive: bool = Field(True, description="keep every a_i of the chain above zero")
+    exclude: list[str] = Field(default_factory=list, description="patterns of tensor names that stay at the base, as '*embeddings*'")
 
 
 class TaskSource(Settings):

@@ -1,0 +1,100 @@
+"""Task vectors as the search reads them, over and over: streamed from their memory maps, or resident on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from selfpos.storage.numbers import to_float32
+from selfpos.vectors.chunks import spans
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from selfpos.storage.model_folder import ModelFolder
+    from selfpos.vectors import TaskVector
+
+
+class Deltas(Protocol):
+    """The two things that positioning asks of N task vectors at one tensor."""
+
+    def merge_into(self, key: str, coefficients: Sequence[float], out: Tensor) -> None:
+        """Write θ0 + Σ c_i V_i to `out`, in its number format."""
+
+    def products(self, key: str, gradient: Tensor) -> Tensor:
+        """<gradient, V_i> of every vector, (N,) float64 on the gradient's device."""
+
+
+class Streamed:
+    """Vectors in their files, read a cache-sized piece at a time: no memory of their own, whatever N is. For models on the CPU."""
+
+    def __init__(self, base: ModelFolder, vectors: Sequence[TaskVector]) -> None:
+        self.base, self.vectors = base, vectors
+
+    def merge_into(self, key: str, coefficients: Sequence[float], out: Tensor) -> None:
+        entry, raw = self.base.tensors[key], self.base.raw(key)
+        flat = out.detach().view(-1).numpy()
+        parts = [(vector.reader(key), c) for vector, c in zip(self.vectors, coefficients, strict=True) if c != 0 and key in vector.pieces]
+        for start, stop in spans(entry.shape):
+            weights = to_float32(raw[start:stop], entry.dtype)
+            piece = flat[start:stop]
+            piece[:] = weights
+            for read, c in parts:
+                piece += np.multiply(read(start, stop, weights), c, dtype=flat.dtype)
+
+    def products(self, key: str, gradient: Tensor) -> Tensor:
+        entry, raw = self.base.tensors[key], self.base.raw(key)
+        flat = gradient.reshape(-1).numpy()
+        found = np.zeros(len(self.vectors))
+        parts = [(i, vector.reader(key)) for i, vector in enumerate(self.vectors) if key in vector.pieces]
+        for start, stop in _touched(flat.reshape(gradient.shape)):
+            weights = to_float32(raw[start:stop], entry.dtype)
+            for i, read in parts:
+                found[i] += np.dot(flat[start:stop], read(start, stop, weights).astype(flat.dtype, copy=False))
+        return torch.from_numpy(found)
+
+
+def _touched(gradient: NDArray) -> list[tuple[int, int]]:
+    """Flat ranges of `gradient` that hold all that is not zero: a batch touches few rows of a word embedding."""
+    shape = gradient.shape
+    if len(shape) < 2 or gradient.size < 1 << 20:
+        return list(spans(shape))
+    rows = np.flatnonzero(gradient.any(axis=tuple(range(1, len(shape)))))
+    if 4 * len(rows) > shape[0]:
+        return list(spans(shape))
+    width = gradient.size // shape[0]
+    breaks = np.flatnonzero(np.diff(rows) > 1) + 1
+    return [(int(run[0]) * width, (int(run[-1]) + 1) * width) for run in np.split(rows, breaks) if len(run)]
+
+
+class Resident:
+    """Base and vectors kept on the device, the vectors in a number format of choice: N + 1 models of memory, for speed on a GPU."""
+
+    def __init__(
+        self, base: ModelFolder, vectors: Sequence[TaskVector], keys: Sequence[str], device: torch.device, dtype: torch.dtype
+    ) -> None:
+        self._base = {key: base.read(key).to(device, torch.float32) for key in keys}
+        self._deltas = {key: torch.stack([vector.delta(key).reshape(-1).to(device, dtype) for vector in vectors]) for key in keys}
+
+    def merge_into(self, key: str, coefficients: Sequence[float], out: Tensor) -> None:
+        merged = self._base[key].to(out.dtype, copy=True)
+        flat = merged.view(-1)
+        for delta, c in zip(self._deltas[key], coefficients, strict=True):
+            if c != 0:
+                flat.add_(delta.to(flat.dtype), alpha=c)
+        out.copy_(merged)
+
+    def products(self, key: str, gradient: Tensor) -> Tensor:
+        flat = gradient.reshape(-1)
+        return torch.stack([torch.dot(flat, delta.to(flat.dtype)) for delta in self._deltas[key]]).double()
+
+
+def open_deltas(base: ModelFolder, vectors: Sequence[TaskVector], keys: Sequence[str], device: torch.device, where: str) -> Deltas:
+    """`where`: `disk` streams (CPU only), `float32` or `bf16` keeps the vectors on the device, `auto` is disk on the CPU and bf16 on a GPU."""
+    if where == "disk" or (where == "auto" and device.type == "cpu"):
+        return Streamed(base, vectors)
+    return Resident(base, vectors, keys, device, torch.float32 if where == "float32" else torch.bfloat16)

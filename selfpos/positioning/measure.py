@@ -1,0 +1,101 @@
+"""Each task's own measure on probe records, higher is better: what an iterate is chosen and guarded by, since a probe loss is not the score."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from selfpos.positioning.objective import TaskProbe
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+DEPTH = 10  # of nDCG
+
+
+class TaskMeasure:
+    """The measure of one task on its validation records, with its search records as gallery or training set of the head.
+
+    By the form of the records: graded pairs, Spearman's correlation of cosine and score; labelled pairs, average precision of ranking by
+    cosine; labelled texts, accuracy of nearest class means (taken from the search records) on validation texts; pairs without labels,
+    nDCG@10 of finding the second text among the second texts of all records.
+    `texts` must be embedded to call `scores`. At most `records` records of each part are used.
+    """
+
+    def __init__(self, search: TaskProbe, validation: TaskProbe, records: int) -> None:
+        self.name = validation.name
+        self._own = validation.everything(records)
+        self._gallery = search.everything(records)
+        self.texts = [text for batch in (self._own, self._gallery) for column in batch.columns for text in column]
+
+    def score(self, embeddings: Tensor) -> float:
+        """The measure, of embeddings (len(texts), d) of `texts` in order."""
+        return float(self.score_of(self.items(embeddings), None))
+
+    def items(self, embeddings: Tensor) -> dict[str, NDArray]:
+        """What the measure is made of, one value for each validation record, so that records can be drawn again for a bootstrap."""
+        columns = self._unit_columns(embeddings)
+        own, gallery = columns[: len(self._own.columns)], columns[len(self._own.columns) :]
+        labels = None if self._own.labels is None else self._own.labels.numpy()
+        if labels is not None and len(own) == 1:
+            assert self._gallery.labels is not None
+            return {"hits": _nearest_class(own[0], labels, gallery[0], self._gallery.labels.numpy())}
+        if labels is not None:
+            return {"cosines": (own[0] * own[1]).sum(1), "target": labels}
+        candidates, texts = (
+            np.concatenate([*own[1:], *gallery[1:]]),
+            [t for b in (self._own, self._gallery) for c in b.columns[1:] for t in c],
+        )
+        return {"gains": _gains(own[0], own[1], self._own.columns[1], candidates, texts)}
+
+    def score_of(self, items: Mapping[str, NDArray], chosen: NDArray | None) -> float:
+        """The measure over the records `chosen` (indices, repeats allowed), or over all."""
+        from scipy.stats import spearmanr
+        from sklearn.metrics import average_precision_score
+
+        items = items if chosen is None else {name: values[chosen] for name, values in items.items()}
+        if "cosines" not in items:
+            values = next(iter(items.values()))
+            return float(np.nanmean(values)) if np.isfinite(values).any() else 0.0
+        cosines, target = items["cosines"], items["target"]
+        if len(np.unique(target)) < 2 or len(np.unique(cosines)) < 2:
+            return 0.0
+        if np.issubdtype(target.dtype, np.integer):
+            return float(average_precision_score(target, cosines))
+        return float(spearmanr(cosines, target).statistic)
+
+    def _unit_columns(self, embeddings: Tensor) -> list[NDArray]:
+        units = torch.nn.functional.normalize(embeddings.detach().double(), dim=1).cpu().numpy()
+        columns, start = [], 0
+        for batch in (self._own, self._gallery):
+            for column in batch.columns:
+                columns.append(units[start : start + len(column)])
+                start += len(column)
+        return columns
+
+
+def _nearest_class(texts: NDArray, labels: NDArray, known: NDArray, known_labels: NDArray) -> NDArray:
+    """1 where the nearest class mean of `known` is the right one, else 0; nan for a label that `known` does not have."""
+    classes = np.unique(known_labels)
+    means = np.stack([known[known_labels == label].mean(0) for label in classes])
+    means /= np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12)
+    hits = (classes[(texts @ means.T).argmax(1)] == labels).astype(float)
+    hits[~np.isin(labels, classes)] = np.nan
+    return hits
+
+
+def _gains(anchors: NDArray, positives: NDArray, own_texts: list[str], candidates: NDArray, texts: list[str]) -> NDArray:
+    """1 / log2(1 + rank) of each anchor's positive among the distinct candidate texts, 0 beyond rank 10."""
+    first: dict[str, int] = {}
+    for index, text in enumerate(texts):
+        first.setdefault(text, index)
+    distinct = list(first.values())
+    similarities = anchors @ candidates[distinct].T
+    own = (anchors * positives).sum(1, keepdims=True)
+    same = np.array([[texts[place] == text for place in distinct] for text in own_texts])
+    ranks = 1 + ((similarities > own) & ~same).sum(1)
+    return np.where(ranks <= DEPTH, 1 / np.log2(1 + ranks), 0.0)

@@ -1,0 +1,133 @@
+"""What positioning minimises: each task's own loss on batches of its probe records, computed from embeddings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from selfpos.errors import SelfposError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from selfpos.data.probe import ProbeTask
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Records of one task: its text columns, each of n texts, and the labels or scores (n,) when the task has them."""
+
+    task: str
+    columns: list[list[str]]
+    labels: Tensor | None
+
+
+class _Embedded(nn.Module):
+    """Stands where a loss expects its model: the features it gets hold the embeddings already."""
+
+    def forward(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
+        return features
+
+
+class TaskProbe:
+    """The probe records of one task, its loss on them, and its batches."""
+
+    def __init__(self, name: str, task_type: Any, dataset: Dataset, temperature: float) -> None:
+        self.name, self.type, self.dataset = name, task_type, dataset
+        self.loss = task_type.loss(_Embedded(), temperature)
+
+    def draw(self, size: int, generator: torch.Generator) -> Batch:
+        """One batch of at most `size` records, drawn so that it suits the loss (the task type knows how)."""
+        records = self.type.draw(self.dataset, min(size, len(self.dataset)), generator)
+        return self._batch(records)
+
+    def everything(self, limit: int | None = None) -> Batch:
+        """All records as one batch in their order, or the first `limit` of them."""
+        return self._batch(self.dataset[:limit])
+
+    def _batch(self, records: Mapping[str, list]) -> Batch:
+        target = self.type.target if self.type.target in records else None
+        columns = [list(values) for name, values in records.items() if name != target]
+        return Batch(self.name, columns, None if target is None else torch.tensor(records[target]))
+
+    def loss_of(self, batch: Batch, embeddings: Sequence[Tensor]) -> Tensor:
+        """The task's loss of `batch`, given the embeddings (n, d) of each of its columns. Raises SelfposError when it is not finite."""
+        labels = None if batch.labels is None else batch.labels.to(embeddings[0].device)
+        value: Tensor = self.loss([{"sentence_embedding": column} for column in embeddings], labels)
+        if not torch.isfinite(value):
+            raise SelfposError(f"the loss of task {self.name} on the probe is {value.item()}: check its records, or raise the temperature")
+        return value
+
+
+def losses_of(tasks: Mapping[str, TaskProbe], batches: Sequence[Batch], embeddings: Tensor) -> dict[str, Tensor]:
+    """Mean loss of each task over its batches, from the embeddings of all their texts in order, as `texts_of` lists them."""
+    values: dict[str, list[Tensor]] = {}
+    start = 0
+    for batch in batches:
+        columns = []
+        for column in batch.columns:
+            columns.append(embeddings[start : start + len(column)])
+            start += len(column)
+        values.setdefault(batch.task, []).append(tasks[batch.task].loss_of(batch, columns))
+    return {task: torch.stack(found).mean() for task, found in values.items()}
+
+
+def texts_of(batches: Sequence[Batch]) -> list[str]:
+    """All texts of `batches`, batch by batch and column by column."""
+    return [text for batch in batches for column in batch.columns for text in column]
+
+
+def split_probe(
+    probe: Mapping[str, ProbeTask], held_out: float, seed: int, temperature: float
+) -> tuple[dict[str, TaskProbe], dict[str, TaskProbe]]:
+    """(search part, validation part) of every task, `held_out` being the share of records kept for validation (0: no validation part).
+
+    Raises SelfposError when a task has no record, or too few for two parts of at least two records.
+    """
+    if not probe:
+        raise SelfposError("the probe set holds no task, so there is nothing to position by")
+    search, validation = {}, {}
+    for name, task in probe.items():
+        count = len(task.dataset)
+        if count == 0:
+            raise SelfposError(f"the probe set holds no record of task {name}; raise probe.per_task or check the task's data")
+        kept = round(count * held_out)
+        if count - kept < 2 or (held_out and kept < 2):
+            raise SelfposError(
+                f"the probe set holds {count} records of task {name}, too few with a held-out share of {held_out:g}; raise probe.per_task"
+            )
+        order = torch.randperm(count, generator=torch.Generator().manual_seed(seed)).tolist()
+        search[name] = TaskProbe(name, task.type, task.dataset.select(sorted(order[kept:])), temperature)
+        if kept:
+            validation[name] = TaskProbe(name, task.type, task.dataset.select(sorted(order[:kept])), temperature)
+    return search, validation
+
+
+class Draws:
+    """Batches for the steps of a search: mixed over the tasks, or of a single task at a time in shuffled rounds."""
+
+    def __init__(self, tasks: Mapping[str, TaskProbe], batch_size: int, seed: int, *, single: bool = False) -> None:
+        self.tasks, self.single = tasks, single
+        self.size = batch_size if single else max(4, batch_size // len(tasks))  # 4: two labels with two records each
+        self.generator = torch.Generator().manual_seed(seed)
+        self._round: list[str] = []
+
+    def next(self) -> list[Batch]:
+        if not self.single:
+            return [task.draw(self.size, self.generator) for task in self.tasks.values()]
+        if not self._round:
+            names = list(self.tasks)
+            self._round = [names[i] for i in torch.randperm(len(names), generator=self.generator).tolist()]
+        return [self.tasks[self._round.pop()].draw(self.size, self.generator)]
+
+    def fixed(self, records: int) -> list[Batch]:
+        """Batches of every task to measure by, about `records` records of each if it has so many."""
+        return [
+            task.draw(self.size, self.generator)
+            for task in self.tasks.values()
+            for _ in range(max(1, min(records, len(task.dataset)) // self.size))
+        ]

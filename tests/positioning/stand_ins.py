@@ -1,0 +1,80 @@
+"""Small stand-ins for the rooms next door, so that these tests fail for reasons of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from datasets import Dataset
+from torch import nn
+
+from selfpos.positioning.live import LiveModel
+from selfpos.storage.model_folder import open_model
+from selfpos.vectors import open_vectors
+
+
+def make_live(base: Path, sources: Sequence[Path], **options: object) -> LiveModel:
+    """A live model over real folders."""
+    folder = open_model(base)
+    return LiveModel(folder, open_vectors(folder, sources), **options)
+
+
+class PairTask:
+    """InfoNCE over in-batch negatives, in the interface of a task type."""
+
+    name = "pairs"
+    target = None
+    text_columns = ("anchor", "positive")
+
+    def loss(self, model: nn.Module, temperature: float) -> nn.Module:
+        from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
+
+        return MultipleNegativesRankingLoss(model, scale=1 / temperature)
+
+    def draw(self, dataset: Dataset, batch_size: int, generator: torch.Generator) -> dict[str, list]:
+        return dict(dataset[torch.randperm(len(dataset), generator=generator)[:batch_size].tolist()])
+
+
+class GradedTask(PairTask):
+    """CoSENT over graded pairs."""
+
+    name = "graded"
+    target = "score"
+    text_columns = ("sentence1", "sentence2")
+
+    def loss(self, model: nn.Module, temperature: float) -> nn.Module:
+        from sentence_transformers.sentence_transformer.losses import CoSENTLoss
+
+        return CoSENTLoss(model, scale=1 / temperature)
+
+
+@dataclass
+class Probe:
+    """One task of a probe set."""
+
+    name: str
+    type: PairTask
+    dataset: Dataset
+
+
+def words(count: int, seed: int) -> list[str]:
+    """`count` random texts of two to six letters each spelled apart, which the tiny model's vocabulary knows."""
+    generator = torch.Generator().manual_seed(seed)
+    texts = []
+    for _ in range(count):
+        length = int(torch.randint(2, 7, (1,), generator=generator))
+        texts.append(" ".join(chr(97 + int(n)) for n in torch.randint(0, 26, (length,), generator=generator)))
+    return texts
+
+
+def pairs(count: int = 24, seed: int = 0) -> Probe:
+    return Probe("pairs", PairTask(), Dataset.from_dict({"anchor": words(count, seed), "positive": words(count, seed + 1)}))
+
+
+def graded(count: int = 24, seed: int = 7) -> Probe:
+    scores = torch.rand(count, generator=torch.Generator().manual_seed(seed)).tolist()
+    return Probe(
+        "graded", GradedTask(), Dataset.from_dict({"sentence1": words(count, seed), "sentence2": words(count, seed + 1), "score": scores})
+    )

@@ -1,0 +1,69 @@
+"""Which tensors share coefficients."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from selfpos.errors import SelfposError
+from selfpos.positioning.groups import hierarchy, kind_of, layer_of
+
+KEYS = [
+    "embeddings.word_embeddings.weight",
+    "embeddings.LayerNorm.weight",
+    *(f"encoder.layer.{n}.{part}" for n in range(6) for part in ("attention.self.query.weight", "output.dense.weight")),
+    "pooler.dense.weight",
+    "2_Dense/linear.weight",
+]
+
+
+def test_layers_and_kinds() -> None:
+    assert layer_of("encoder.layer.3.attention.self.query.weight") == "encoder.layer.3"
+    assert layer_of("layers.11.mlp.up_proj.weight") == "layers.11"
+    assert layer_of("embeddings.LayerNorm.weight") == "embeddings"
+    kinds = {
+        "encoder.layer.3.attention.self.query.weight": "attention",
+        "encoder.layer.3.attention.output.LayerNorm.bias": "norm",
+        "encoder.layer.3.output.dense.weight": "mlp",
+        "layers.0.mlp.down_proj.weight": "mlp",
+        "embeddings.word_embeddings.weight": "embedding",
+        "2_Dense/linear.weight": "other",
+    }
+    assert {key: kind_of(key) for key in kinds} == kinds
+
+
+def test_effective_parameters_are_sums_over_levels() -> None:
+    levels = hierarchy(KEYS, "tensor")
+    assert levels.rows[0] == "model"
+    assert "encoder.layer.3" in levels.rows
+    assert "2_Dense/linear" in levels.rows
+    assert "2_Dense/linear.weight" not in levels.rows  # its layer has no other tensor
+    assert levels.lookup.sum(1).max() == 3
+    offsets = torch.zeros(len(levels.rows), 1, dtype=torch.float64)
+    offsets[0], offsets[levels.rows.index("encoder.layer.3")] = 1, 0.25
+    effective = (levels.lookup @ offsets).squeeze(1)
+    assert {key for key, value in zip(KEYS, effective.tolist(), strict=True) if value == 1.25} == {
+        key for key in KEYS if key.startswith("encoder.layer.3.")
+    }
+
+
+def test_layer_groups_split_the_depth_evenly() -> None:
+    assert [row for row in hierarchy(KEYS, "layer-group", layer_groups=3).rows if row.startswith("layers")] == [
+        "layers 0-1",
+        "layers 2-3",
+        "layers 4-5",
+    ]
+
+
+def test_shares_of_a_row_are_of_the_whole_vector() -> None:
+    levels = hierarchy(KEYS, "layer")
+    squared = torch.ones(len(KEYS), 2, dtype=torch.float64)
+    squared[:, 1] = 0
+    shares = levels.offset_shares(squared)
+    assert shares[0].tolist() == [0, 0]
+    assert shares[levels.rows.index("encoder.layer.0")].tolist() == [2 / len(KEYS), 0]
+
+
+def test_unknown_granularity() -> None:
+    with pytest.raises(SelfposError, match="did you mean 'layer'"):
+        hierarchy(KEYS, "layers")
