@@ -1,0 +1,117 @@
+"""What a task vector holds for one tensor: a fine-tuned tensor to subtract the base from, or low-rank factors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from selfpos.storage.model_folder import ModelFolder, raw_tensor
+from selfpos.storage.numbers import to_float32
+from selfpos.storage.tensor_file import TensorEntry
+
+Reader = Callable[[int, int, np.ndarray], np.ndarray]
+"""(start, stop, base[start:stop] as flat float32) -> V[start:stop] as flat float32, a fresh array."""
+
+Maps = dict[Path, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Dense:
+    """V = tuned − base."""
+
+    entry: TensorEntry
+    maps: Maps = field(repr=False)
+
+    def open(self) -> Reader:
+        raw, dtype = raw_tensor(self.entry, self.maps), self.entry.dtype
+
+        def read(start: int, stop: int, base: np.ndarray) -> np.ndarray:
+            return np.subtract(to_float32(raw[start:stop], dtype), base)
+
+        return read
+
+
+@dataclass(frozen=True)
+class LowRank:
+    """V = scaling · B·A (transposed, and folded into the tensor's shape, as the layer's type wants)."""
+
+    a: TensorEntry
+    b: TensorEntry
+    scaling: float
+    transposed: bool
+    maps: Maps = field(repr=False)
+
+    @property
+    def rank(self) -> int:
+        return self.a.shape[1] if self.embedding else self.a.shape[0]
+
+    @property
+    def embedding(self) -> bool:
+        return ".lora_embedding_" in self.a.key
+
+    def factors(self) -> tuple[np.ndarray, np.ndarray]:
+        """(left, right) in float32 with V = left @ right, the scaling in `left`; V's columns are the tensor's axes after the first, flattened."""
+        a, b = (to_float32(raw_tensor(entry, self.maps), entry.dtype).reshape(entry.shape[0], -1) for entry in (self.a, self.b))
+        left, right = (a.T, b.T) if self.transposed else (b, a)
+        return left * np.float32(self.scaling), right
+
+    def open(self) -> Reader:
+        left, right = self.factors()
+        columns = right.shape[1]
+
+        def read(start: int, stop: int, base: np.ndarray) -> np.ndarray:
+            first, last = start // columns, -(-stop // columns)
+            rows = left[first:last] @ right
+            return rows.reshape(-1)[start - first * columns : stop - first * columns]
+
+        return read
+
+
+@dataclass(frozen=True)
+class Dora:
+    """V = m·(W + D)/‖W + D‖ − W with D = scaling·B·A and norms over rows (Liu et al., arXiv 2402.09353, equation 5)."""
+
+    low_rank: LowRank
+    magnitude: TensorEntry
+    base: ModelFolder = field(repr=False)
+    key: str
+    maps: Maps = field(repr=False)
+
+    def open(self) -> Reader:
+        left, right = self.low_rank.factors()
+        columns = right.shape[1]
+        magnitude = to_float32(raw_tensor(self.magnitude, self.maps), self.magnitude.dtype).reshape(-1, 1)
+        weights, dtype = self.base.raw(self.key), self.base.tensors[self.key].dtype
+
+        def read(start: int, stop: int, base: np.ndarray) -> np.ndarray:
+            first, last = start // columns, -(-stop // columns)
+            weight = to_float32(weights[first * columns : last * columns], dtype).reshape(-1, columns)
+            moved = weight + left[first:last] @ right
+            moved *= magnitude[first:last] / np.linalg.norm(moved, axis=1, keepdims=True)
+            moved -= weight
+            return moved.reshape(-1)[start - first * columns : stop - first * columns]
+
+        return read
+
+
+@dataclass(frozen=True)
+class Shift:
+    """V = scaling · b for a bias that an adapter adds."""
+
+    entry: TensorEntry
+    scaling: float
+    maps: Maps = field(repr=False)
+
+    def open(self) -> Reader:
+        values = to_float32(raw_tensor(self.entry, self.maps), self.entry.dtype)
+
+        def read(start: int, stop: int, base: np.ndarray) -> np.ndarray:
+            return values[start:stop] * np.float32(self.scaling)
+
+        return read
+
+
+Piece = Dense | LowRank | Dora | Shift

