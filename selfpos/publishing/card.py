@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 from selfpos.errors import SelfposError
 from selfpos.publishing.citations import bibtex
-from selfpos.publishing.facts import MANIFEST, Facts, Parent, hub_datasets, read_facts
+from selfpos.publishing.facts import Facts, Parent, hub_datasets, read_facts
 from selfpos.publishing.licence import Licence, Lookup, derive_licence, parse_licence
 from selfpos.publishing.metadata import card_data
-from selfpos.publishing.scores import Scores, read_scores
+from selfpos.publishing.scores import Scores, find_scores, read_scores
+from selfpos.storage.manifest import MANIFEST
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-RESULTS = "results"  # folder of MTEB result files inside a model folder
 MARK = f"Written by selfpos from {MANIFEST}."  # by this a card of ours is known
 SECTIONS = ("title", "about", "use", "prompts", "transformers", "merge", "search", "training", "scores", "end")
 
@@ -32,12 +32,14 @@ class Card:
     extras: Mapping[str, bytes]
     licence: Licence | None
     licence_fault: str | None
+    scores: Scores | None
 
 
 def write_card(folder: Path, *, results: Path | None = None, licence: str | None = None) -> Path:
     """Write `README.md`, and the pictures and recipe it refers to, into the model `folder`; return its path.
 
-    `results` holds MTEB result files of this model, named as `selfpos.json` names it, and of its rivals; `folder/results` when absent.
+    `results` holds the scores of this model and of its rivals (see publishing.scores); those in `folder/eval`, or of the run that the
+    folder is part of, when absent.
     Where no licence follows from the parents, the card states none. Raises SelfposError where `folder` is no model.
     """
     card = build_card(folder, results=results, licence=licence)
@@ -51,8 +53,9 @@ def build_card(
 ) -> Card:
     """Make the card of the model in `folder` without writing anything. `repo` is the Hub id it will have; see `write_card` for the rest."""
     facts = read_facts(folder)
-    root = results or folder / RESULTS
-    scores = read_scores(root) if root.is_dir() else None
+    title = repo.rpartition("/")[2] if repo else facts.name
+    root = results or find_scores(folder)
+    scores = read_scores(root) if root else None
     fault: str | None = None
     decided: Licence | None = parse_licence(licence) if licence else None
     if decided is None:
@@ -62,10 +65,11 @@ def build_card(
             fault = str(error)
     figures = _figures(facts)
     recipe = {"recipe.yaml": f"{facts.recipe}\n".encode()} if facts.recipe else {}
-    return Card(render(facts, scores, decided, repo or facts.name, figures), {**figures, **recipe}, decided, fault)
+    text = render(facts, scores, decided, repo or facts.name, title, figures)
+    return Card(text, {**figures, **recipe}, decided, fault, scores)
 
 
-def render(facts: Facts, scores: Scores | None, licence: Licence | None, repo: str, figures: Mapping[str, bytes]) -> str:
+def render(facts: Facts, scores: Scores | None, licence: Licence | None, repo: str, title: str, figures: Mapping[str, bytes]) -> str:
     """The card's Markdown, metadata block first."""
     from selfpos.publishing.comparison import comparison, worse_tasks
 
@@ -78,6 +82,7 @@ def render(facts: Facts, scores: Scores | None, licence: Licence | None, repo: s
         "manifest": MANIFEST,
         "summary": summary(facts),
         "repo": repo,
+        "title": title,
         "base_id": facts.base.repo if facts.base else None,
         "prompts": any(facts.shape.prompts.values()),
         "retrieval": {"query", "document"} <= set(facts.shape.prompts),
@@ -93,7 +98,7 @@ def render(facts: Facts, scores: Scores | None, licence: Licence | None, repo: s
         "limitations": [*facts.limitations, *(worse_tasks(scores, own, facts) if scores and own else [])],
         "citations": bibtex(*_used(facts), "mteb" if scores else None, "sentence-transformers"),
     }
-    metadata = card_data(facts, licence, scores, own).to_yaml()
+    metadata = card_data(facts, licence, title, scores, own).to_yaml()
     sections = [env.get_template(f"card/{name}.md.j2").render() for name in SECTIONS]
     body = "\n\n".join(section.strip() for section in sections if section.strip())
     return f"---\n{metadata}\n---\n" + re.sub(r"\n{3,}", "\n\n", body) + "\n"

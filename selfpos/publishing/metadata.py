@@ -18,8 +18,8 @@ _RELATION = {"merged": "merge", "specialist": "finetune", "joint": "finetune"}
 _TASK_TAGS = {"STS": "sentence-similarity", "Retrieval": "text-retrieval", "Reranking": "text-ranking"}
 
 
-def card_data(facts: Facts, licence: Licence | None, scores: Scores | None = None, model: str | None = None) -> ModelCardData:
-    """Metadata of the card. `model` is the name under which `scores` holds this model's own results."""
+def card_data(facts: Facts, licence: Licence | None, title: str, scores: Scores | None = None, model: str | None = None) -> ModelCardData:
+    """Metadata of the card titled `title`. `model` is the name under which `scores` holds this model's own results."""
     from huggingface_hub import ModelCardData
 
     bases = list(dict.fromkeys(parent.repo for parent in (facts.base, *facts.parents) if parent is not None and parent.repo))
@@ -35,7 +35,7 @@ def card_data(facts: Facts, licence: Licence | None, scores: Scores | None = Non
         base_model_relation=relation if bases else None,
         datasets=facts.dataset_repos or None,
         tags=_tags(facts),
-        model_name=facts.name if results else None,
+        model_name=title if results else None,
         eval_results=results or None,
     )
 

@@ -9,9 +9,10 @@ from pathlib import Path
 
 from selfpos.errors import SelfposError
 from selfpos.publishing.card import MARK, Card, build_card
-from selfpos.publishing.facts import MANIFEST
 from selfpos.publishing.licence import Licence, Lookup
 from selfpos.publishing.metadata import check_metadata, check_repo
+from selfpos.publishing.scores import FOLDER, Scores, published
+from selfpos.storage.manifest import MANIFEST
 
 CARD = "README.md"
 KINDS = {
@@ -56,6 +57,7 @@ class PushPlan:
     private: bool
     branch: str | None
     pull_request: bool
+    replace: bool
     message: str
     files: tuple[PlannedFile, ...]
     card: str
@@ -68,6 +70,16 @@ class PushPlan:
         """Bytes of all files together."""
         return sum(file.bytes for file in self.files)
 
+    def text(self) -> str:
+        """The plan for a person: where to, what, the card, notes and problems."""
+        place = "a pull request to " if self.pull_request else f"branch {self.branch} of " if self.branch else ""
+        visible = "private" if self.private else "public"
+        lines = [f"to {place}{self.repo} ({visible} where it is new): {len(self.files)} files, {_size(self.total_bytes)}", ""]
+        lines += [f"{_size(file.bytes):>10}  {file.path}" for file in self.files]
+        lines += ["", self.card.strip(), ""]
+        lines += [f"note: {note}" for note in self.notes] + [f"problem: {problem}" for problem in self.problems]
+        return "\n".join(lines).rstrip()
+
 
 def plan_push(
     folder: Path,
@@ -76,6 +88,7 @@ def plan_push(
     private: bool = True,
     branch: str | None = None,
     pull_request: bool = False,
+    replace: bool = False,
     message: str | None = None,
     licence: str | None = None,
     results: Path | None = None,
@@ -84,7 +97,8 @@ def plan_push(
 ) -> PushPlan:
     """Plan to send the model in `folder` to the Hub repository `repo`; nothing is sent or written.
 
-    `licence` decides where none follows from the parents; `results` holds MTEB result files (`folder/results` when absent);
+    With `branch` or `pull_request` it goes there instead of to the main branch; `replace` lets it overwrite another model.
+    `licence` decides where none follows from the parents; `results` holds scores, as for `card.write_card`;
     `keep_card` sends `folder/README.md` as it stands; `lookup` may ask the Hub for the licence of a parent.
     What speaks against the push is listed in `problems`. Raises SelfposError only where `folder` is no model at all.
     """
@@ -102,6 +116,7 @@ def plan_push(
         made_here = {**made.extras, CARD: text.encode()}
         files = [file for file in files if file.path not in made_here]
         files += [PlannedFile(name, len(content), content=content) for name, content in made_here.items()]
+        files = _with_scores(files, made.scores)
         if own.is_file() and MARK not in own.read_text(encoding="utf-8", errors="replace"):
             notes.append(
                 f"{CARD} in the folder was not written by selfpos; the generated card is sent in its place (--keep-card sends yours)"
@@ -111,10 +126,18 @@ def plan_push(
     if not (folder / MANIFEST).is_file():
         notes.append(f"{folder} has no {MANIFEST}: the card says nothing of how the model was made, and it cannot be reproduced")
     return PushPlan(
-        folder=folder, repo=repo, repo_type="model", private=private, branch=branch, pull_request=pull_request,
+        folder=folder, repo=repo, repo_type="model", private=private, branch=branch, pull_request=pull_request, replace=replace,
         message=message or f"Upload {folder.resolve().name} with selfpos", files=tuple(sorted(files, key=lambda file: file.path)), card=text,
         licence=made.licence, problems=tuple(problems), notes=tuple(notes),
     )  # fmt: skip
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}" if unit != "B" else f"{count:.0f} B"
+        count /= 1000
+    return f"{count:.3g} GB"
 
 
 def _repo_problems(repo: str) -> list[str]:
@@ -145,6 +168,17 @@ def _files(folder: Path, notes: list[str]) -> Iterator[PlannedFile]:
         else:
             reason = "a pickle may hold code" if path.suffix in PICKLES else "no part of a model"
             notes.append(f"{name} is left out ({reason})")
+
+
+def _with_scores(files: list[PlannedFile], scores: Scores | None) -> list[PlannedFile]:
+    """`files` with the result files that the card's table was made from, in the place where they are looked for in a model folder."""
+    if scores is None:
+        return files
+    kept = [file for file in files if not file.path.startswith(f"{FOLDER}/")]
+    for path, found in published(scores).items():
+        where = {"source": found} if isinstance(found, Path) else {"content": found}
+        kept.append(PlannedFile(path, found.stat().st_size if isinstance(found, Path) else len(found), **where))  # type: ignore[arg-type]
+    return kept
 
 
 def _card_problems(card: Card, text: str, keep_card: bool) -> list[str]:

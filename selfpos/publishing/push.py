@@ -1,7 +1,179 @@
-"""Sending a planned model to the Hugging Face Hub."""
+"""Sending a planned model to the Hugging Face Hub, and making sure that it arrived."""
 
 from __future__ import annotations
 
-from selfpos.publishing.plan import PlannedFile, PushPlan, plan_push
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
-__all__ = ["PlannedFile", "PushPlan", "plan_push"]
+from selfpos.console import log
+from selfpos.errors import OperationError, SelfposError
+from selfpos.publishing.plan import PICKLES, PlannedFile, PushPlan, plan_push
+from selfpos.publishing.session import AGAIN, hub
+
+if TYPE_CHECKING:
+    from huggingface_hub import CommitInfo, HfApi
+    from huggingface_hub.hf_api import FolderVerification
+
+__all__ = ["PlannedFile", "PushPlan", "Pushed", "plan_push", "push"]
+WEIGHTS = {".safetensors", ".gguf", ".onnx", *PICKLES}
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """What stands on the Hub now: `revision` is the commit that holds all files, compared with ours by hash."""
+
+    repo: str
+    repo_type: str
+    revision: str
+    url: str
+    files: int
+    bytes: int
+    notes: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return "\n".join([f"{self.repo}@{self.revision}", self.url, *self.notes])
+
+
+def push(plan: PushPlan) -> Pushed:
+    """Carry out `plan`: create the repository where there is none, send what it does not hold yet, compare hashes; return what stands.
+
+    A second call after a failure sends only what is missing. Raises SelfposError, before anything is sent, where the plan has problems,
+    the token is missing, wrong or too weak, or the repository holds another model; OperationError where the Hub or the network fails.
+    """
+    if plan.problems:
+        raise SelfposError("; ".join(plan.problems))
+    with hub(f"pushing {plan.repo}", plan.repo) as api, _staged(plan) as stage:
+        user = _check_token(api, plan)
+        _validate_card(api, plan)
+        notes = list(_check_target(api, plan, stage))
+        target = _open_target(api, plan, user)
+        log.info("pushing %d files, %d bytes, to %s", len(plan.files), plan.total_bytes, plan.repo)
+        commit = api.upload_folder(
+            repo_id=plan.repo,
+            repo_type=plan.repo_type,
+            folder_path=stage,
+            commit_message=plan.message,
+            revision=target,
+            create_pr=plan.pull_request and target is None,
+            delete_patterns=_stale(api, plan, stage, target) if plan.replace else None,
+        )
+        _compare(api, plan, stage, commit)
+        return Pushed(plan.repo, plan.repo_type, commit.oid, _url(plan, commit, target), len(plan.files), plan.total_bytes, tuple(notes))
+
+
+@contextmanager
+def _staged(plan: PushPlan) -> Iterator[Path]:
+    """A temporary folder laid out as the repository will be: links to the model's files, and the files made for it."""
+    with tempfile.TemporaryDirectory(prefix="selfpos-push-") as name:
+        stage = Path(name).resolve()
+        for file in plan.files:
+            place = stage / file.path
+            place.parent.mkdir(parents=True, exist_ok=True)
+            if file.content is not None:
+                place.write_bytes(file.content)
+            elif file.source is not None:
+                place.symlink_to(file.source.resolve())
+        yield stage
+
+
+def _check_token(api: HfApi, plan: PushPlan) -> str:
+    """The user's name. Raises where the token is refused, may only read, or its user has nothing to do with the owner of the repository."""
+    who = api.whoami()
+    name, owner = str(who["name"]), plan.repo.partition("/")[0]
+    if (who.get("auth") or {}).get("accessToken", {}).get("role") == "read":
+        raise SelfposError(f"the access token of {name} may only read; make one with write permission and log in with it: `hf auth login`")
+    if not plan.pull_request and owner not in {name, *(str(org.get("name")) for org in who.get("orgs") or ())}:
+        raise SelfposError(f"the access token belongs to {name}, who is not in {owner}; push to {name}/… or propose a change with --pr")
+    return name
+
+
+def _validate_card(api: HfApi, plan: PushPlan) -> None:
+    """Let the Hub itself judge the card's metadata, which it would otherwise do after the upload."""
+    from huggingface_hub import DatasetCard, ModelCard
+
+    card = (ModelCard if plan.repo_type == "model" else DatasetCard)(plan.card, ignore_metadata_errors=False)
+    try:
+        card.validate(repo_type=plan.repo_type)
+    except ValueError as error:
+        raise SelfposError(f"the Hub does not accept the card's metadata: {' '.join(str(error).split())}") from None
+
+
+def _check_target(api: HfApi, plan: PushPlan, stage: Path) -> Iterator[str]:
+    """Refuse a repository that holds another model; note what its owner may not expect."""
+    from huggingface_hub.errors import RepositoryNotFoundError
+
+    try:
+        info = api.repo_info(plan.repo, repo_type=plan.repo_type)
+    except RepositoryNotFoundError:
+        if plan.pull_request:
+            raise SelfposError(f"{plan.repo} does not exist, so there is nothing to propose a change to; push without --pr") from None
+        return
+    if bool(info.private) != plan.private:
+        yield f"{plan.repo} was {'private' if info.private else 'public'} before and stays so"
+    if plan.pull_request or plan.replace:
+        return
+    state = _verification(api, plan, stage, plan.branch if plan.branch in _branches(api, plan) else None)
+    foreign = [path for path in state.missing_paths if PurePosixPath(path).suffix in WEIGHTS]
+    foreign += [entry["path"] for entry in state.mismatches if PurePosixPath(entry["path"]).suffix in WEIGHTS]
+    if foreign:
+        raise SelfposError(
+            f"{plan.repo} exists and holds another model ({', '.join(sorted(foreign)[:3])}); choose another name, "
+            "another branch with --branch, a pull request with --pr, or --replace to overwrite it"
+        )
+
+
+def _open_target(api: HfApi, plan: PushPlan, user: str) -> str | None:
+    """Create the repository and the branch where they are missing; the revision to commit to. None: main, or a pull request still to open."""
+    if plan.pull_request:
+        return _open_pull_request(api, plan, user)
+    api.create_repo(plan.repo, repo_type=plan.repo_type, private=plan.private, exist_ok=True)
+    if plan.branch is not None:
+        api.create_branch(plan.repo, repo_type=plan.repo_type, branch=plan.branch, exist_ok=True)
+    return plan.branch
+
+
+def _open_pull_request(api: HfApi, plan: PushPlan, user: str) -> str | None:
+    """The pull request that an earlier start opened for the same purpose: the client itself would open a second one."""
+    for found in api.get_repo_discussions(plan.repo, repo_type=plan.repo_type, discussion_type="pull_request"):
+        if found.author == user and found.title == plan.message and found.status in ("open", "draft"):
+            return f"refs/pr/{found.num}"
+    return None
+
+
+def _branches(api: HfApi, plan: PushPlan) -> set[str]:
+    return {ref.name for ref in api.list_repo_refs(plan.repo, repo_type=plan.repo_type).branches} if plan.branch else set()
+
+
+def _stale(api: HfApi, plan: PushPlan, stage: Path, target: str | None) -> list[str]:
+    """Weights of the model that is being replaced which the new one would not overwrite."""
+    missing = _verification(api, plan, stage, target).missing_paths
+    return [path for path in missing if PurePosixPath(path).suffix in WEIGHTS]
+
+
+def _verification(api: HfApi, plan: PushPlan, stage: Path, revision: str | None) -> FolderVerification:
+    return api.verify_repo_checksums(plan.repo, repo_type=plan.repo_type, revision=revision, local_dir=stage)
+
+
+def _compare(api: HfApi, plan: PushPlan, stage: Path, commit: CommitInfo) -> None:
+    """Raise OperationError unless the commit holds every file of the plan with our content, by the Hub's own hashes."""
+    state = _verification(api, plan, stage, commit.oid)
+    wrong = sorted(entry["path"] for entry in state.mismatches)
+    if wrong or state.extra_paths:
+        what = [f"{', '.join(wrong)} arrived changed"] if wrong else []
+        what += [f"{', '.join(sorted(state.extra_paths))} did not arrive"] if state.extra_paths else []
+        raise OperationError(f"{plan.repo}@{commit.oid[:12]} is not what was sent: {' and '.join(what)}; do not use it; {AGAIN}")
+
+
+def _url(plan: PushPlan, commit: CommitInfo, target: str | None) -> str:
+    from huggingface_hub import constants
+
+    if commit.pr_url:
+        return str(commit.pr_url)
+    place = f"{constants.ENDPOINT}/{'' if plan.repo_type == 'model' else f'{plan.repo_type}s/'}{plan.repo}"
+    if target and target.startswith("refs/pr/"):
+        return f"{place}/discussions/{target.removeprefix('refs/pr/')}"
+    return f"{place}/tree/{target}" if target else place

@@ -1,19 +1,30 @@
-"""Scores for the card, read from MTEB's own result files: `<root>/<model>/<revision>/<task>.json`."""
+"""Scores for the card, read from what MTEB and `selfpos eval-mteb` wrote.
+
+A folder of scores holds MTEB's result files, `<model>/<revision>/<task>.json` at any depth. Where `selfpos eval-mteb` wrote them there is a
+`last.json` too, which tells the scores that count, and type and metric of tasks that MTEB itself does not know.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, stdev
 from typing import Any
 
 from selfpos.publishing.shape import read_json
 
+FOLDER = "eval"  # of scores inside a model folder: it is no part of the model's content hash
+LAST = "last.json"
+
 
 @dataclass(frozen=True)
 class Score:
-    """One model on one split and language subset of one task. `value` is MTEB's main score, between 0 and 1."""
+    """One model on one split and language subset of one task. `value` is MTEB's main score, between 0 and 1.
+
+    `interval` is the 95 % interval of that mean over MTEB's repeated draws of training or clustering samples, where there are such.
+    """
 
     task: str
     value: float
@@ -36,11 +47,12 @@ class Task:
 
 @dataclass(frozen=True)
 class Scores:
-    """All result files below one root: model → its scores, and what is known of the tasks."""
+    """The scores of all models below one folder: model → its scores, and what is known of the tasks. `files` are MTEB's result files."""
 
     models: Mapping[str, tuple[Score, ...]]
     tasks: Mapping[str, Task]
-    mteb: str | None = None
+    mteb: str | None
+    files: tuple[Path, ...]
 
     def value(self, model: str, task: str) -> float | None:
         """Mean over the splits and subsets that `model` was scored on, None where it was not."""
@@ -48,52 +60,101 @@ class Scores:
         return fmean(found) if found else None
 
     def interval(self, model: str, task: str) -> tuple[float, float] | None:
-        """The interval recorded with the score; None where there is none, or more than one score to it."""
+        """The interval of the task's only score; None where there is none, or more than one score to it."""
         found = [score for score in self.models.get(model, ()) if score.task == task]
         return found[0].interval if len(found) == 1 else None
 
 
+def find_scores(folder: Path) -> Path | None:
+    """Where the scores of the model in `folder` are: inside it, or in the run that it is part of."""
+    if (folder / FOLDER).is_dir():
+        return folder / FOLDER
+    for run in folder.resolve().parents[:2]:
+        if (run / "recipe.yaml").is_file() and (run / "scores").is_dir():
+            return run / "scores"
+    return None
+
+
 def read_scores(root: Path) -> Scores | None:
-    """Read every result file below `root`; None where there is none. Raises SelfposError where one is not JSON."""
+    """Read what was scored below `root`; None where nothing was. Raises SelfposError where a file is not JSON."""
+    files, known = _last_files(root)
+    found = files or [(file.parent.parent.name, file) for file in sorted(root.rglob("*.json"))]
     models: dict[str, list[Score]] = {}
+    used: list[Path] = []
     versions: set[str] = set()
-    for file in sorted(root.rglob("*.json")):
+    for model, file in found:
         record = read_json(file)
-        if not isinstance(record, dict) or "task_name" not in record or not isinstance(record.get("scores"), dict):
-            continue
-        model = file.parent.parent.name.replace("__", "/")
-        models.setdefault(model, []).extend(_scores(record))
-        versions.add(str(record.get("mteb_version")))
+        if isinstance(record, dict) and "task_name" in record and isinstance(record.get("scores"), dict):
+            metric = known.get(record["task_name"], {}).get("metric")
+            models.setdefault(model.replace("__", "/").rsplit("/", 1)[-1], []).extend(_scores(record, metric))
+            versions.add(str(record.get("mteb_version")))
+            used.append(file)
     if not models:
         return None
-    names = {score.task for scores in models.values() for score in scores}
-    tasks = {name: describe(name, root) for name in sorted(names)}
-    return Scores({name: tuple(scores) for name, scores in models.items()}, tasks, versions.pop() if len(versions) == 1 else None)
+    names = sorted({score.task for scores in models.values() for score in scores})
+    tasks = {name: _describe(name, known.get(name, {})) for name in names}
+    version = versions.pop() if len(versions) == 1 else None
+    return Scores({name: tuple(scores) for name, scores in models.items()}, tasks, version, tuple(used))
 
 
-def _scores(record: Mapping[str, Any]) -> list[Score]:
-    found = []
+def _last_files(root: Path) -> tuple[list[tuple[str, Path]], dict[str, dict[str, Any]]]:
+    """Model and file of every score that counts, and task → its type and metric, by the `last.json` files below `root`."""
+    files: list[tuple[str, Path]] = []
+    known: dict[str, dict[str, Any]] = {}
+    for last in sorted(root.rglob(LAST)):
+        record = read_json(last)
+        for task, entry in (record.get("tasks") or {}).items() if isinstance(record, dict) else ():
+            files.append((str(record.get("model")), last.parent / str(entry.get("file"))))
+            known[task] = entry
+    return files, known
+
+
+def _scores(record: Mapping[str, Any], metric: str | None) -> Iterable[Score]:
     for split, subsets in record["scores"].items():
         for entry in subsets:
-            if isinstance(entry.get("main_score"), int | float):
-                bounds = entry.get("interval")
-                interval = (float(bounds[0]), float(bounds[1])) if isinstance(bounds, list) and len(bounds) == 2 else None
+            value = entry.get("main_score")
+            if isinstance(value, int | float):
                 subset = str(entry.get("hf_subset", "default"))
-                found.append(
-                    Score(record["task_name"], float(entry["main_score"]), split, subset, record.get("dataset_revision"), interval)
-                )
-    return found
+                yield Score(record["task_name"], float(value), split, subset, record.get("dataset_revision"), _interval(entry, metric))
 
 
-def describe(name: str, root: Path) -> Task:
-    """The task as MTEB knows it; a task of the user's own as `tasks.json` below `root` describes it; else its name alone."""
-    own = read_json(root / "tasks.json").get(name)
-    if isinstance(own, dict):
-        return Task(name, own.get("type"), own.get("metric"), own.get("dataset"), own.get("category"))
+def _interval(entry: Mapping[str, Any], metric: str | None) -> tuple[float, float] | None:
+    """95 % t interval of the mean over repeated draws, if the main score is such a mean."""
+    given = [draw.get(metric) for draw in entry.get("scores_per_experiment") or () if isinstance(draw, dict)]
+    given = given or [value for level in (entry.get("v_measures") or {}).values() for value in level]
+    draws = [float(value) for value in given if isinstance(value, int | float)]
+    if len(draws) < 2 or len(draws) != len(given) or abs(fmean(draws) - entry["main_score"]) > 1e-6:
+        return None
+    from scipy.stats import t
+
+    half = float(t.ppf(0.975, len(draws) - 1)) * stdev(draws) / len(draws) ** 0.5
+    return fmean(draws) - half, fmean(draws) + half
+
+
+def _describe(name: str, known: Mapping[str, Any]) -> Task:
+    """The task as MTEB knows it; one that MTEB does not know as `last.json` tells it."""
     import mteb
 
     try:
         metadata = mteb.get_task(name).metadata
     except (KeyError, ValueError):
-        return Task(name)
+        return Task(name, known.get("type"), known.get("metric"))
     return Task(name, metadata.type, metadata.main_score, metadata.dataset["path"], metadata._hf_task_type()[0])
+
+
+def published(scores: Scores) -> dict[str, Path | bytes]:
+    """The result files as they lie below the `eval` folder of a published model: path → file, and a `last.json` per model to read them by."""
+    files: dict[str, Path | bytes] = {}
+    lasts: dict[str, dict[str, Any]] = {}
+    for file in scores.files:
+        model, revision = file.parent.parent.name, file.parent.name
+        short = model.rsplit("__", 1)[-1]
+        files[f"{FOLDER}/{short}/results/{model}/{revision}/{file.name}"] = file
+        last = lasts.setdefault(short, {"model": model.replace("__", "/"), "revision": revision, "tasks": {}})
+        name = str(read_json(file)["task_name"])
+        task, value = scores.tasks[name], scores.value(short, name)
+        place = f"results/{model}/{revision}/{file.name}"
+        last["tasks"][name] = {"type": task.type, "metric": task.metric, "main_score": value, "file": place}
+    for short, last in lasts.items():
+        files[f"{FOLDER}/{short}/{LAST}"] = (json.dumps(last, indent=1) + "\n").encode()
+    return files

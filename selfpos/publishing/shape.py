@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from selfpos.errors import SelfposError
+from selfpos.storage.model_folder import read_json as read_json_file
+from selfpos.storage.tensor_file import read_header
 
 
 @dataclass(frozen=True)
@@ -65,12 +65,7 @@ def read_shape(folder: Path) -> Shape:
 
 def read_json(path: Path) -> Any:
     """The JSON value in `path`; an empty mapping where the file is absent. Raises SelfposError where it is not JSON."""
-    if not path.is_file():
-        return {}
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise SelfposError(f"{path} is not valid JSON ({error}); restore it before publishing") from None
+    return read_json_file(path) if path.is_file() else {}
 
 
 def _output(modules: list[tuple[str, Path]]) -> tuple[str | None, int | None]:
@@ -109,16 +104,8 @@ def _max_tokens(folder: Path, modules: list[tuple[str, Path]]) -> int | None:
 
 def _weights(folder: Path) -> tuple[int, tuple[str, ...]]:
     """Number of weights in the folder's safetensors files and the dtypes in which they are stored, the commonest first."""
-    from safetensors import SafetensorError, safe_open
-
     count: dict[str, int] = {}
     for file in sorted(folder.rglob("*.safetensors")):
-        try:
-            with safe_open(file, framework="np") as tensors:
-                for key in tensors.keys():  # noqa: SIM118 (not a mapping)
-                    entry = tensors.get_slice(key)
-                    dtype = str(entry.get_dtype())
-                    count[dtype] = count.get(dtype, 0) + math.prod(entry.get_shape())
-        except SafetensorError as error:
-            raise SelfposError(f"{file} is not a whole safetensors file ({error}); make or copy the model again") from None
+        for entry in read_header(file)[0].values():
+            count[entry.dtype] = count.get(entry.dtype, 0) + entry.numel
     return sum(count.values()), tuple(sorted(count, key=lambda dtype: (-count[dtype], dtype)))
