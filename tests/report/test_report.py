@@ -42,7 +42,9 @@ def fill(folder: RunFolder) -> None:
     folder.position("positioned").parent.mkdir()
     found = {"names": ["retrieval", "pairs"], "coefficients": [0.8, 1.2], "best_step": 1}
     folder.position("positioned").write_text(json.dumps(found), encoding="utf-8")
-    steps = [{"step": step, "coefficients": [0.7 + step / 10, 0.7], "losses": {"retrieval": 1.0 - step / 10, "pairs": 0.5}} for step in range(3)]
+    steps = [
+        {"step": step, "coefficients": [0.7 + step / 10, 0.7], "losses": {"retrieval": 1.0 - step / 10, "pairs": 0.5}} for step in range(3)
+    ]
     folder.trajectory("positioned").write_text("\n".join(json.dumps(step) for step in steps), encoding="utf-8")
 
 
