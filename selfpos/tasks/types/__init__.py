@@ -1,0 +1,3 @@
+"""One file per task type; each registers itself."""
+
+from __future__ import annotations

@@ -1,0 +1,72 @@
+"""Reranking: a question, texts that answer it and texts that do not though they look as if.
+
+Record: `query`, `positive` (a list of texts, or one), `negative` (a list of texts, or one).
+    For the loss a record becomes triples of anchor, positive, negative, until each of its positives and negatives has served once;
+    the order within a record is shuffled. A record without a positive or without a negative is left out.
+Batch: triples no two of which share a text, so each comes from another question.
+Loss: InfoNCE as in retrieval, the other triples' positives and negatives serving as negatives too.
+Validation: mean average precision over each question's own candidates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from selfpos.console import log
+from selfpos.errors import SelfposError
+from selfpos.tasks import draws, nli
+from selfpos.tasks.registry import register
+from selfpos.tasks.task import TaskType
+
+if TYPE_CHECKING:
+    import torch
+    from datasets import Dataset
+    from sentence_transformers import SentenceTransformer
+
+
+@register
+class Reranking(TaskType):
+    name = "reranking"
+    summary = "a question, texts that answer it, texts that do not"
+    columns: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "query": ("query", "anchor", "question"),
+        "positive": ("positive", "pos", "positives"),
+        "negative": ("negative", "neg", "negatives"),
+    }
+    listed = frozenset({"positive", "negative"})
+    text_columns = ("anchor", "positive", "negative")
+    sampler = "no_duplicates"
+    measure = "map"
+
+    def prepare(self, dataset: Dataset, seed: int) -> Dataset:
+        import random
+
+        from datasets import Dataset as Records
+
+        dataset = self.canonical(dataset)
+        order = random.Random(seed)
+        triples: list[tuple[str, str, str]] = []
+        left_out = 0
+        for record in dataset:
+            positives, negatives = (
+                [record[side]] if isinstance(record[side], str) else list(record[side]) for side in ("positive", "negative")
+            )
+            order.shuffle(positives)
+            order.shuffle(negatives)
+            pairs = nli.cycled(positives, negatives)
+            triples += [(record["query"], positive, negative) for positive, negative in pairs]
+            left_out += not pairs
+        if left_out:
+            log.info("reranking: %d of %d records have no positive or no negative and are left out", left_out, len(dataset))
+        if not triples:
+            raise SelfposError(f"none of the {len(dataset)} records of the reranking set has both a positive and a negative")
+        return Records.from_dict({column: [triple[place] for triple in triples] for place, column in enumerate(self.text_columns)})
+
+    def loss(self, model: SentenceTransformer, temperature: float) -> torch.nn.Module:
+        from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
+
+        return MultipleNegativesRankingLoss(model, scale=1 / temperature)
+
+    def draw(self, dataset: Dataset, batch_size: int, generator: torch.Generator) -> dict[str, list[Any]]:
+        return draws.distinct_texts(dataset, self.text_columns, batch_size, generator)

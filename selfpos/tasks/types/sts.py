@@ -1,0 +1,73 @@
+"""Semantic textual similarity: pairs of texts with a graded similarity.
+
+Record: `sentence1`, `sentence2`, `score` (a number, larger is more similar, any range). An inference set (premise, hypothesis, label)
+    is taken too: entailment 1, neutral 0.5, contradiction 0.
+Batch: records at random.
+Loss: CoSENT, log(1 + Σ exp((s_kl − s_ij)/τ)) over all couples of pairs in the batch where (i, j) has the higher score: it asks for the
+    right order of cosines, as the measure does, and not for their size.
+Validation: Spearman correlation of cosine and score.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from selfpos.errors import SelfposError
+from selfpos.tasks import draws, nli
+from selfpos.tasks.registry import register
+from selfpos.tasks.task import TaskType
+
+if TYPE_CHECKING:
+    import torch
+    from datasets import Dataset
+    from sentence_transformers import SentenceTransformer
+
+
+@register
+class Sts(TaskType):
+    name = "sts"
+    summary = "pairs of texts and how similar they are"
+    columns: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "sentence1": ("sentence1", "sentence_a", "text1", "text_a", "question1", "anchor"),
+        "sentence2": ("sentence2", "sentence_b", "text2", "text_b", "question2", "positive"),
+        "score": ("score", "similarity_score", "similarity", "labels", "label"),
+    }
+    text_columns = ("sentence1", "sentence2")
+    target = "score"
+    measure = "cosine_spearman"
+
+    def canonical(self, dataset: Dataset, columns: Mapping[str, str] | None = None) -> Dataset:
+        if not columns and nli.is_nli(dataset):
+            from datasets import Dataset as Records
+
+            pairs = nli.graded_pairs(dataset, {"entailment": 1.0, "neutral": 0.5, "contradiction": 0.0})
+            dataset = Records.from_dict({"sentence1": pairs["sentence1"], "sentence2": pairs["sentence2"], "score": pairs["grade"]})
+        return super().canonical(dataset, columns)
+
+    def prepare(self, dataset: Dataset, seed: int) -> Dataset:
+        """Scores are brought to 0..1 by the smallest and largest found, unless they lie there already."""
+        import numpy as np
+
+        dataset = self.canonical(dataset)
+        try:
+            scores = np.asarray(dataset["score"][:], dtype=np.float64)
+        except (TypeError, ValueError):
+            raise SelfposError(f"column 'score' of task type sts must hold numbers, found {dataset.features['score']}") from None
+        low, high = scores.min(), scores.max()
+        if not np.isfinite(scores).all():
+            raise SelfposError("column 'score' of task type sts holds numbers that are not finite")
+        if low == high:
+            raise SelfposError(f"all {len(scores)} scores are {low:g}: sts needs pairs of different similarity")
+        if low < 0 or high > 1:
+            scores = (scores - low) / (high - low)
+        texts = dataset.select_columns(list(self.text_columns))
+        return texts.add_column("score", scores.tolist())
+
+    def loss(self, model: SentenceTransformer, temperature: float) -> torch.nn.Module:
+        from sentence_transformers.sentence_transformer.losses import CoSENTLoss
+
+        return CoSENTLoss(model, scale=1 / temperature)
+
+    def draw(self, dataset: Dataset, batch_size: int, generator: torch.Generator) -> dict[str, list[Any]]:
+        return draws.distinct_targets(dataset, "score", batch_size, generator)

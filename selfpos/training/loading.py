@@ -1,0 +1,60 @@
+"""The base model made ready to be trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from selfpos.errors import SelfposError
+from selfpos.recipe import TrainingSettings
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+Precision = Literal["float32", "bf16", "fp16"]
+
+
+def load_trainable(base: Path, settings: TrainingSettings) -> SentenceTransformer:
+    """The model at `base` in float32, all of it trainable, or with `settings.lora` only a fresh adapter. Raises SelfposError when neither goes."""
+    from sentence_transformers import SentenceTransformer
+
+    try:
+        model = SentenceTransformer(str(base), local_files_only=True, model_kwargs={"dtype": "float32"}).float()
+    except (OSError, ValueError, KeyError) as error:
+        raise SelfposError(f"{base} does not load as a sentence-transformers model: {' '.join(str(error).split())[:300]}") from None
+    if settings.lora is None:
+        return model
+    if not model.has_peft_compatible_model():
+        raise SelfposError(f"{base} has no transformer to which a LoRA adapter could be added; train without lora")
+    from peft import LoraConfig, TaskType
+
+    lora = settings.lora
+    targets = lora.target_modules
+    config = LoraConfig(
+        task_type=TaskType.FEATURE_EXTRACTION, r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=targets
+    )
+    model.requires_grad_(False)  # modules after the transformer, too: the adapter is all that the specialist adds
+    try:
+        model.add_adapter(config)
+    except ValueError as error:
+        raise SelfposError(f"LoRA target_modules {targets!r} do not fit {base}: {' '.join(str(error).split())[:300]}") from None
+    return model
+
+
+def choose_precision(asked: str, device: Any) -> Precision:
+    """The precision to train in on `device`; `auto` is bf16 on a GPU that computes in it, else float32. Raises SelfposError where it cannot be had."""
+    import torch
+
+    on_gpu = device.type == "cuda"
+    has_bf16 = on_gpu and torch.cuda.is_bf16_supported(including_emulation=False)
+    if asked == "auto":
+        return "bf16" if has_bf16 else "float32"
+    if asked == "float32":
+        return "float32"
+    if not on_gpu:
+        raise SelfposError(f"precision {asked} needs a GPU, and the model is on {device.type}; use auto or float32")
+    if asked == "bf16":
+        if not has_bf16:
+            raise SelfposError(f"{torch.cuda.get_device_name()} does not compute in bf16; use auto, fp16 or float32")
+        return "bf16"
+    return "fp16"

@@ -1,0 +1,206 @@
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+import torch
+from datasets import ClassLabel, Dataset, Features, Value
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from selfpos.errors import SelfposError
+from selfpos.tasks import TASKS, get_task
+
+NLI = Dataset.from_dict(
+    {
+        "premise": ["p", "p", "p", "q", "q", "r", "s"],
+        "hypothesis": ["e1", "e2", "c1", "e3", "n1", "c2", "x"],
+        "label": ["entailment", "entailment", "contradiction", "entailment", "neutral", "contradiction", "-"],
+    }
+)
+
+
+def rows(dataset: Dataset) -> list[tuple]:
+    return [tuple(record.values()) for record in dataset]
+
+
+def test_all_six_types_are_registered_under_their_names() -> None:
+    assert set(TASKS) >= {"sts", "retrieval", "reranking", "classification", "clustering", "pair-classification"}
+    assert all(kind.name == name and kind.summary and kind.measure for name, kind in TASKS.items())
+
+
+def test_unknown_type_is_met_with_the_nearest() -> None:
+    with pytest.raises(SelfposError, match="no task type named 'retreival'; did you mean 'retrieval'"):
+        get_task("retreival")
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "columns", "expected"),
+    [
+        ("sts", {"sentence1": ["a"], "sentence2": ["b"], "score": [1.0]}, None, ["sentence1", "sentence2", "score"]),
+        ("sts", {"label": [1.0], "text_b": ["b"], "text_a": ["a"], "id": [3]}, None, ["sentence1", "sentence2", "score"]),
+        ("retrieval", {"query": ["q"], "pos": [["p"]], "neg": [["n"]]}, None, ["anchor", "positive", "negative"]),
+        ("retrieval", {"question": ["q"], "answer": ["p"]}, None, ["anchor", "positive"]),
+        ("retrieval", {"l": ["q"], "r": ["p"]}, {"anchor": "l", "positive": "r"}, ["anchor", "positive"]),
+        ("reranking", {"anchor": ["q"], "positive": ["p"], "negative": ["n"]}, None, ["query", "positive", "negative"]),
+        ("classification", {"sentence": ["t"], "intent": ["x"]}, None, ["text", "label"]),
+        ("clustering", {"title": ["t"], "topic": [4]}, None, ["text", "label"]),
+        ("pair-classification", {"question1": ["a"], "question2": ["b"], "is_duplicate": [1]}, None, ["sentence1", "sentence2", "label"]),
+    ],
+)  # fmt: skip
+def test_usual_columns_are_understood(name: str, given: dict, columns: dict | None, expected: list[str]) -> None:
+    found = get_task(name).canonical(Dataset.from_dict(given), columns)
+    assert found.column_names == expected
+    assert get_task(name).canonical(found).column_names == expected
+
+
+def test_columns_may_be_swapped() -> None:
+    data = Dataset.from_dict({"anchor": ["a"], "positive": ["b"]})
+    assert rows(get_task("retrieval").canonical(data, {"anchor": "positive", "positive": "anchor"})) == [("b", "a")]
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "columns", "message"),
+    [
+        ("sts", {"sentence1": ["a"], "text": ["b"]}, None, "lacks sentence2 and score: found columns sentence1, text; accepted names are"),
+        ("sts", {"sentence1": ["a"]}, {"scores": "x"}, "has no column 'scores'; did you mean 'score'"),
+        ("sts", {"sentence1": ["a"], "rating": [1]}, {"score": "ratng"}, "no column 'ratng' to take as 'score'; did you mean 'rating'"),
+        ("sts", {"sentence1": [], "sentence2": [], "score": []}, None, "has no records"),
+        ("sts", {"sentence1": ["a", None], "sentence2": ["b", "c"], "score": [1, 2]}, None, "'sentence1' has no value on 1 of 2 records"),
+        ("retrieval", {"query": ["a"], "positive": [7]}, None, "'positive' must hold text or lists of text"),
+        ("classification", {"text": [1], "label": ["a"]}, None, "'text' must hold text to serve"),
+    ],
+)  # fmt: skip
+def test_data_that_does_not_fit_is_refused_by_name(name: str, data: dict, columns: dict | None, message: str) -> None:
+    with pytest.raises(SelfposError) as error:
+        get_task(name).canonical(Dataset.from_dict(data), columns)
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "message"),
+    [
+        ("sts", {"sentence1": ["a", "b"], "sentence2": ["b", "c"], "score": [3, 3]}, "all 2 scores are 3"),
+        ("sts", {"sentence1": ["a", "b"], "sentence2": ["b", "c"], "score": ["x", "y"]}, "must hold numbers"),
+        ("sts", {"sentence1": ["a", "b"], "sentence2": ["b", "c"], "score": [1.0, float("inf")]}, "not finite"),
+        ("pair-classification", {"sentence1": ["a", "b"], "sentence2": ["b", "c"], "label": [1, 1]}, "needs both 0 and 1"),
+        ("pair-classification", {"sentence1": ["a", "b"], "sentence2": ["b", "c"], "label": [1, 2]}, "are 0 and 1, found 2"),
+        ("classification", {"text": ["a", "b", "c"], "label": ["x", "x", "y"]}, "at least 2 labels with 2 texts each, found 1"),
+        ("reranking", {"query": ["q"], "positive": [["p"]], "negative": [[]]}, "none of the 1 records"),
+    ],
+)
+def test_data_without_anything_to_learn_is_refused(name: str, data: dict, message: str) -> None:
+    if name == "reranking":
+        data = data | {"negative": [[], ["n"]], "query": ["q", "r"], "positive": [["p"], []]}
+        message = "none of the 2 records"
+    with pytest.raises(SelfposError) as error:
+        get_task(name).prepare(Dataset.from_dict(data), seed=0)
+    assert message in str(error.value)
+
+
+def test_scores_are_brought_to_the_unit_interval() -> None:
+    data = {"sentence1": list("abc"), "sentence2": list("xyz")}
+    kind = get_task("sts")
+    assert kind.prepare(Dataset.from_dict(data | {"score": [0, 2, 5]}), 0)["score"][:] == [0, 0.4, 1]
+    assert kind.prepare(Dataset.from_dict(data | {"score": [0.2, 0.5, 0.5]}), 0)["score"][:] == [0.2, 0.5, 0.5]
+
+
+def test_inference_set_gives_triples_pairs_or_grades() -> None:
+    # p: e1, e2 | c1;  q has no contradiction, r no entailment; nobody agreed on s
+    assert rows(get_task("retrieval").prepare(NLI, 0)) == [("p", "e1", "c1"), ("p", "e2", "c1")]
+    pairs = rows(get_task("pair-classification").prepare(NLI, 0))
+    assert pairs == [("p", "e1", 1), ("p", "e2", 1), ("p", "c1", 0), ("q", "e3", 1), ("r", "c2", 0)]
+    assert dict(Counter(get_task("sts").prepare(NLI, 0)["score"][:])) == {1.0: 3, 0.5: 1, 0.0: 2}
+
+
+def test_inference_labels_as_numbers_follow_their_names() -> None:
+    features = Features(
+        {"premise": Value("string"), "hypothesis": Value("string"), "label": ClassLabel(names=["contradiction", "entailment"])}
+    )
+    named = Dataset.from_dict({"premise": ["p", "p"], "hypothesis": ["no", "yes"], "label": [0, 1]}, features=features)
+    assert rows(get_task("retrieval").prepare(named, 0)) == [("p", "yes", "no")]
+    plain = Dataset.from_dict({"premise": ["p", "p", "p"], "hypothesis": ["yes", "no", "?"], "label": [0, 2, -1]})
+    assert rows(get_task("retrieval").prepare(plain, 0)) == [("p", "yes", "no")]
+
+
+def test_reranking_uses_every_positive_and_every_negative() -> None:
+    data = Dataset.from_dict(
+        {"query": ["q", "r", "s"], "positive": [["p1", "p2", "p3"], ["p4"], ["p5"]], "negative": [["n1"], ["n2", "n3"], []]}
+    )
+    kind = get_task("reranking")
+    found = rows(kind.prepare(data, seed=3))
+    assert {triple for triple in found if triple[0] == "q"} == {("q", p, "n1") for p in ("p1", "p2", "p3")}
+    assert {triple for triple in found if triple[0] == "r"} == {("r", "p4", "n2"), ("r", "p4", "n3")}
+    assert len(found) == 5
+    assert rows(kind.prepare(data, seed=3)) == found
+    assert sorted(rows(kind.prepare(kind.prepare(data, seed=3), seed=3))) == sorted(found)
+
+
+def test_retrieval_draws_one_of_listed_negatives_and_keeps_columns_of_them() -> None:
+    kind = get_task("retrieval")
+    listed = Dataset.from_dict({"query": ["q", "r"], "pos": [["p1", "p2"], ["p3"]], "neg": [["n1", "n2"], ["n3"]]})
+    found = rows(kind.prepare(listed, 0))
+    assert [triple[:2] for triple in found] == [("q", "p1"), ("q", "p2"), ("r", "p3")]
+    assert {triple[2] for triple in found[:2]} <= {"n1", "n2"}
+    columns = Dataset.from_dict({"anchor": ["q"], "positive": ["p"], "negative_1": ["a"], "negative_2": ["b"], "negative_10": ["c"]})
+    kept = kind.prepare(columns, 0)
+    assert kept.column_names == ["anchor", "positive", "negative", "negative_2", "negative_3"]
+    assert rows(kind.prepare(kept, 0)) == [("q", "p", "a", "b", "c")]
+    assert kind.texts_of(kept.column_names) == kept.column_names
+
+
+small = st.integers(0, 6).map(str)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(small, small, small), min_size=2, max_size=30), st.integers(2, 8), st.integers(0, 99))
+def test_no_two_records_of_a_retrieval_batch_share_a_text(triples: list[tuple], size: int, seed: int) -> None:
+    names = ("anchor", "positive", "negative")
+    data = Dataset.from_dict({name: [triple[place] for triple in triples] for place, name in enumerate(names)})
+    try:
+        batch = get_task("retrieval").draw(data, size, torch.Generator().manual_seed(seed))
+    except SelfposError:
+        assert all(set(a) & set(b) for a in triples for b in triples)  # no two records are apart
+        return
+    drawn = list(zip(*batch.values(), strict=True))
+    assert 2 <= len(drawn) <= size and set(drawn) <= set(triples)
+    texts = [text for record in drawn for text in set(record)]
+    assert len(texts) == len(set(texts))
+    if len(drawn) < size:  # only when nothing more would fit
+        assert all(set(record) & set(texts) for record in triples)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(0, 4), min_size=4, max_size=40), st.integers(4, 12), st.integers(0, 99))
+def test_every_record_of_a_label_batch_has_a_positive_and_a_negative(labels: list[int], size: int, seed: int) -> None:
+    data = Dataset.from_dict({"text": [str(i) for i in range(len(labels))], "label": labels})
+    try:
+        batch = get_task("classification").draw(data, size, torch.Generator().manual_seed(seed))
+    except SelfposError:
+        assert sum(count >= 2 for count in Counter(labels).values()) < 2
+        return
+    counts = Counter(batch["label"])
+    assert len(counts) >= 2 and min(counts.values()) >= 2 and 4 <= len(batch["text"]) <= size
+    assert len(set(batch["text"])) == len(batch["text"])
+    assert all(labels[int(text)] == label for text, label in zip(batch["text"], batch["label"], strict=True))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 29), st.integers(2, 8), st.integers(0, 99))
+def test_a_pair_batch_never_has_a_single_target(ones: int, size: int, seed: int) -> None:
+    data = Dataset.from_dict({"sentence1": list("x" * 30), "sentence2": list("y" * 30), "label": [1] * ones + [0] * (30 - ones)})
+    batch = get_task("pair-classification").draw(data, size, torch.Generator().manual_seed(seed))
+    assert set(batch["label"]) == {0, 1} and len(batch["label"]) == size
+
+
+def test_a_draw_is_decided_by_its_generator() -> None:
+    data = Dataset.from_dict({"anchor": [f"a{i}" for i in range(50)], "positive": [f"p{i}" for i in range(50)]})
+    first, again, other = (get_task("retrieval").draw(data, 8, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
+    assert first == again != other
+
+
+@pytest.mark.parametrize("name", ["classification", "retrieval"])
+def test_a_batch_that_cannot_be_drawn_is_refused(name: str) -> None:
+    data = {"text": list("abc"), "label": [0, 0, 1]} if name == "classification" else {"anchor": ["a", "a"], "positive": ["b", "c"]}
+    with pytest.raises(SelfposError, match="a batch needs 2"):
+        get_task(name).draw(Dataset.from_dict(data), 4, torch.Generator())

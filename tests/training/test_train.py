@@ -1,0 +1,330 @@
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset
+from safetensors.torch import load_file
+
+from selfpos.errors import OperationError, SelfposError
+from selfpos.recipe import LoraSettings, TrainingSettings
+from selfpos.storage.hashing import content_hash
+from selfpos.storage.manifest import read_manifest
+from selfpos.tasks import get_task
+from selfpos.training import TrainingResult, train
+
+FAST = TrainingSettings(steps=3, batch_size=4, learning_rate=1e-3)
+
+
+def words(seed: int, count: int) -> list[str]:
+    draw = np.random.default_rng(seed)
+    return [" ".join("".join(draw.choice(list("abcdefgh"), 4)) for _ in range(6)) for _ in range(count)]
+
+
+def records(task: str, count: int = 24) -> Dataset:
+    a, b, c = (words(seed, count) for seed in (1, 2, 3))
+    return Dataset.from_dict(
+        {
+            "sts": {"sentence1": a, "sentence2": b, "score": [float(i % 5) for i in range(count)]},
+            "retrieval": {"anchor": a, "positive": b},
+            "reranking": {"query": a, "positive": [[x] for x in b], "negative": [[x, x + " z"] for x in c]},
+            "classification": {"text": a, "label": ["abc"[i % 3] for i in range(count)]},
+            "clustering": {"text": a, "label": [i % 3 for i in range(count)]},
+            "pair-classification": {"sentence1": a, "sentence2": b, "label": [i % 2 for i in range(count)]},
+        }[task]
+    )
+
+
+def run(base: Path, out: Path, *tasks: str, settings: TrainingSettings = FAST, seed: int = 5, **options: object) -> TrainingResult:
+    data = {task: (get_task(task), records(task)) for task in tasks}
+    return train(base, data, out, settings, seed=seed, name=out.name, **options)  # type: ignore[arg-type]
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("task", ["sts", "retrieval", "reranking", "classification", "clustering", "pair-classification"])
+def test_a_specialist_of_each_type_loads_and_differs_from_its_base_in_weights_alone(task: str, tiny_base: Path, tmp_path: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    out = tmp_path / task
+    result = run(tiny_base, out, task)
+    assert (result.steps, result.samples, result.out) == (3, 12, out)
+    assert [step for step, _ in result.losses] == [1, 3] and all(np.isfinite(loss) for _, loss in result.losses)
+    files = {str(file.relative_to(tiny_base)) for file in tiny_base.rglob("*") if file.is_file()} - {"README.md"}
+    assert {str(file.relative_to(out)) for file in out.rglob("*") if file.is_file()} == files | {"selfpos.json"}
+    assert {name for name in files if (out / name).read_bytes() != (tiny_base / name).read_bytes()} == {
+        "model.safetensors",
+        "2_Dense/model.safetensors",
+    }
+    assert sorted(path.name for path in tmp_path.iterdir()) == [task]  # no checkpoints, no temporary folders
+    model = SentenceTransformer(str(out), device="cpu")
+    assert model.prompts == {"query": "query: ", "document": ""} and model.max_seq_length == 32
+    assert np.linalg.norm(model.encode(["abcd efgh"])) == pytest.approx(1, abs=1e-5)
+
+
+def test_the_manifest_says_what_made_the_model(tiny_base: Path, tmp_path: Path) -> None:
+    run(tiny_base, tmp_path / "out", "sts", base_name="tiny", provenance={"finetune": {"source": "here"}})
+    manifest = read_manifest(tmp_path / "out")
+    assert manifest is not None
+    assert manifest["base"] == {"name": "tiny", "hash": content_hash(tiny_base)}
+    assert manifest["kind"] == "specialist" and manifest["tasks"]["sts"]["records"] == 24 and len(manifest["tasks"]["sts"]["hash"]) == 64
+    assert manifest["settings"]["steps"] == 3 and manifest["seed"] == 5 and manifest["steps"] == 3 and manifest["samples"] == 12
+    assert manifest["seconds"] > 0 and manifest["peak_memory_bytes"] > 1e7 and manifest["versions"]["torch"] == torch.__version__
+    assert manifest["precision"] == "float32" and manifest["finetune"] == {"source": "here"}
+
+
+@pytest.mark.parametrize(("mixture", "steps"), [("proportional", 18), ("round-robin", 18)])
+def test_a_joint_model_learns_from_every_task(mixture: str, steps: int, tiny_base: Path, tmp_path: Path) -> None:
+    # names that would be no module names inside the trainer
+    data = {"a.b": (get_task("sts"), records("sts")), "forward": (get_task("retrieval"), records("retrieval"))}
+    data["x"] = (get_task("classification"), records("classification"))
+    result = train(tiny_base, data, tmp_path / "joint", FAST.model_copy(update={"steps": None}), seed=0, mixture=mixture, name="joint")
+    manifest = read_manifest(tmp_path / "joint")
+    assert manifest is not None and manifest["kind"] == "joint" and set(manifest["tasks"]) == set(data) and manifest["mixture"] == mixture
+    assert result.steps == steps
+
+
+def test_batches_of_a_joint_training_come_from_one_task_each_and_fit_its_loss(
+    tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from selfpos.training.trainer import Trainer
+
+    seen = []
+    collect = Trainer.compute_loss
+
+    def spy(self: Trainer, model: object, inputs: dict, **options: object) -> object:
+        task = list(manifest_order)[int(inputs["dataset_name"])]
+        ids = {name: inputs[f"{name}_input_ids"] for name in get_task(task).text_columns if f"{name}_input_ids" in inputs}
+        seen.append((task, ids, inputs.get("label")))
+        return collect(self, model, inputs, **options)
+
+    monkeypatch.setattr(Trainer, "compute_loss", spy)
+    manifest_order = ("retrieval", "classification", "pair-classification")
+    run(tiny_base, tmp_path / "joint", *manifest_order, settings=FAST.model_copy(update={"steps": 12}), mixture="round-robin")
+    assert [task for task, _, _ in seen] == list(manifest_order) * 4
+    for task, ids, labels in seen:
+        if task == "retrieval":
+            rows = [tuple(row.tolist()) for row in torch.cat([torch.nn.functional.pad(x, (0, 40 - x.shape[1])) for x in ids.values()])]
+            assert len(set(rows)) == len(rows) == 8
+        if task == "classification":
+            assert sorted(torch.bincount(labels)[labels.unique()].tolist()) == [2, 2]
+
+
+def test_the_loss_goes_down(tiny_base: Path, tmp_path: Path) -> None:
+    settings = TrainingSettings(steps=60, batch_size=8, learning_rate=3e-3)
+    losses = run(tiny_base, tmp_path / "out", "classification", settings=settings).losses
+    assert losses[-1][1] < 0.9 * losses[0][1]
+
+
+def test_equal_seeds_give_equal_bytes_and_others_do_not(tiny_base: Path, tmp_path: Path) -> None:
+    for name, seed in (("first", 1), ("again", 1), ("other", 2)):
+        run(tiny_base, tmp_path / name, "retrieval", "sts", seed=seed)
+    assert content_hash(tmp_path / "first") == content_hash(tmp_path / "again") != content_hash(tmp_path / "other")
+
+
+def test_text_is_cut_to_max_length_only_while_training(tiny_base: Path, tmp_path: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    run(tiny_base, tmp_path / "cut", "retrieval", settings=FAST.model_copy(update={"max_length": 8}))
+    run(tiny_base, tmp_path / "whole", "retrieval", settings=FAST.model_copy(update={"max_length": 500}))  # the model's 32 still hold
+    assert content_hash(tmp_path / "cut") != content_hash(tmp_path / "whole")
+    model = SentenceTransformer(str(tmp_path / "cut"), device="cpu")
+    assert model.preprocess(["a b c d e f g h i j k l m n"])["input_ids"].shape[1] == 16
+
+
+def test_lora_saves_an_adapter_that_the_library_loads_and_whose_product_is_the_change(tiny_base: Path, tmp_path: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    settings = FAST.model_copy(update={"lora": LoraSettings(rank=2, alpha=8)})
+    run(tiny_base, tmp_path / "lora", "sts", settings=settings)
+    run(tiny_base, tmp_path / "same", "sts", settings=settings)
+    adapter = load_file(tmp_path / "lora" / "adapter_model.safetensors")
+    config = json.loads((tmp_path / "lora" / "adapter_config.json").read_text())
+    assert (config["r"], config["lora_alpha"], config["inference_mode"]) == (2, 8, True)
+    assert not (tmp_path / "lora" / "model.safetensors").exists()
+    assert content_hash(tmp_path / "lora") == content_hash(tmp_path / "same")
+    dense = load_file(tmp_path / "lora" / "2_Dense" / "model.safetensors")
+    assert all(torch.equal(value, load_file(tiny_base / "2_Dense" / "model.safetensors")[key]) for key, value in dense.items())
+
+    loaded = SentenceTransformer(str(tmp_path / "lora"), device="cpu")
+    by_hand = SentenceTransformer(str(tiny_base), device="cpu")
+    weights = dict(by_hand.transformers_model.named_parameters())
+    moved = 0.0
+    with torch.no_grad():
+        for key in (key for key in adapter if "lora_A" in key):
+            name = key.removeprefix("base_model.model.").replace(".lora_A.weight", ".weight")
+            change = 8 / 2 * adapter[key.replace("lora_A", "lora_B")] @ adapter[key]
+            weights[name] += change
+            moved += change.abs().sum().item()
+    assert moved > 0
+    np.testing.assert_allclose(loaded.encode(["abc def"]), by_hand.encode(["abc def"]), atol=1e-5)
+
+
+def interrupted(monkeypatch: pytest.MonkeyPatch, at: int) -> None:
+    """Have the trainer stopped by Ctrl-C in step `at`."""
+    from selfpos.training.trainer import Trainer
+
+    step = Trainer.training_step
+
+    def stop(self: Trainer, *args: object, **kwargs: object) -> torch.Tensor:
+        if self.state.global_step + 1 == at:
+            raise KeyboardInterrupt
+        return step(self, *args, **kwargs)
+
+    monkeypatch.setattr(Trainer, "training_step", stop)
+
+
+@pytest.mark.parametrize(
+    ("tasks", "lora", "stop", "resumed"),
+    [
+        (("sts",), False, 6, 4),  # in the middle of the first epoch of 6 steps
+        (("sts",), False, 12, 10),  # in the second
+        (("retrieval",), False, 8, 6),  # at the seam of two epochs
+        (("classification", "retrieval", "pair-classification"), False, 12, 10),
+        (("retrieval",), True, 7, 6),
+    ],
+)
+def test_an_interrupted_training_goes_on_to_the_same_bytes(
+    tasks: tuple[str, ...], lora: bool, stop: int, resumed: int, tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = TrainingSettings(steps=14, batch_size=4, learning_rate=1e-3, checkpoint_every=2, lora=LoraSettings(rank=2) if lora else None)
+    whole = run(tiny_base, tmp_path / "whole", *tasks, settings=settings.model_copy(update={"checkpoint_every": 100}))
+    out = tmp_path / "out"
+    with monkeypatch.context() as patch:
+        interrupted(patch, at=stop)
+        with pytest.raises(KeyboardInterrupt):
+            run(tiny_base, out, *tasks, settings=settings)
+    checkpoints = tmp_path / "out.checkpoints"
+    assert not out.exists()
+    assert sorted(path.name for path in checkpoints.iterdir()) == [f"step-{resumed}", "training.json"]
+    assert not list(checkpoints.rglob("training_args.bin"))
+    (checkpoints / "checkpoint-99").mkdir()  # as a kill in the middle of saving leaves it
+    result = run(tiny_base, out, *tasks, settings=settings)
+    assert result.resumed_from == resumed and result.steps == 14
+    assert content_hash(out) == content_hash(tmp_path / "whole")
+    assert result.losses[-1] == pytest.approx(whole.losses[-1])
+    assert not checkpoints.exists()
+
+
+def test_checkpoints_of_another_training_are_not_gone_on_from(tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = TrainingSettings(steps=6, batch_size=4, checkpoint_every=2)
+    with monkeypatch.context() as patch:
+        interrupted(patch, at=4)
+        with pytest.raises(KeyboardInterrupt):
+            run(tiny_base, tmp_path / "out", "sts", settings=settings)
+    with pytest.raises(
+        SelfposError, match=r"out.checkpoints holds checkpoints of another training, which differs in seed \(there 5, now 6\)"
+    ):
+        run(tiny_base, tmp_path / "out", "sts", settings=settings, seed=6)
+    assert run(tiny_base, tmp_path / "out", "sts", settings=settings).resumed_from == 2
+
+
+def test_an_interruption_before_any_checkpoint_leaves_nothing(tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    interrupted(monkeypatch, at=2)
+    with pytest.raises(KeyboardInterrupt):
+        run(tiny_base, tmp_path / "out", "sts")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(
+    tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from selfpos.training.trainer import Trainer
+
+    compute = Trainer.compute_loss
+    monkeypatch.setattr(
+        Trainer, "compute_loss", lambda self, *a, **k: compute(self, *a, **k) * (float("nan") if self.state.global_step == 4 else 1)
+    )
+    with pytest.raises(OperationError) as error:
+        run(tiny_base, tmp_path / "out", "sts", settings=TrainingSettings(steps=6, batch_size=4, checkpoint_every=2))
+    kept = tmp_path / "out.checkpoints" / "step-4"
+    assert (
+        str(error.value) == f"training out stopped, the loss is nan at step 5; its last good checkpoint is {kept}; lower the learning rate"
+    )
+    assert all(torch.isfinite(weight).all() for weight in load_file(kept / "model.safetensors").values())
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("tasks", "settings", "options", "message"),
+    [
+        (("sts",), {"precision": "bf16"}, {}, "precision bf16 needs a GPU, and the model is on cpu"),
+        (("sts",), {"batch_size": 64}, {}, "task 'sts' (sts) gives no full batch of 64 from its 24 records"),
+        (("retrieval", "sts"), {"batch_size": 64}, {}, "gives no full batch of 64 from its 24 records"),
+        (("classification",), {"batch_size": 5}, {}, "cannot be drawn in batches of 5: batch_size must be an even number"),
+        (("sts",), {"lora": LoraSettings(target_modules=["nowhere"])}, {}, "LoRA target_modules ['nowhere'] do not fit"),
+        (("sts",), {}, {"mixture": "random"}, "no mixture 'random'"),
+        ((), {}, {}, "at least one task"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_trained_is_refused(
+    tasks: tuple[str, ...], settings: dict, options: dict, message: str, tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SelfposError) as error:
+        run(tiny_base, tmp_path / "out", *tasks, settings=FAST.model_copy(update=settings), **options)
+    assert message in str(error.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_existing_output_is_not_touched(tiny_base: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    with pytest.raises(SelfposError, match="exists"):
+        run(tiny_base, tmp_path / "out", "sts")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_only_our_bar_is_shown_and_the_course_is_logged(
+    tiny_base: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    import datasets
+    from transformers.utils import logging as transformers_logging
+
+    before = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled(), datasets.are_progress_bars_disabled()
+    with caplog.at_level(logging.INFO, logger="selfpos"):
+        run(tiny_base, tmp_path / "out", "retrieval", "classification")
+    shown = capfd.readouterr()
+    assert shown.out == ""
+    assert len(shown.err.strip().splitlines()) == 1 and "3/3 step" in shown.err and "loss" in shown.err
+    assert [record.message[:10] for record in caplog.records if "loss" in record.message] == ["out: step ", "out: step "]
+    after = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled(), datasets.are_progress_bars_disabled()
+    assert after == before
+
+
+@pytest.mark.slow
+def test_a_killed_training_goes_on_to_the_same_bytes(tiny_base: Path, tmp_path: Path) -> None:
+    """kill -9 from outside, wherever it strikes."""
+    settings = TrainingSettings(steps=80, batch_size=4, learning_rate=1e-3, checkpoint_every=5)
+    run(tiny_base, tmp_path / "whole", "sts", settings=settings.model_copy(update={"checkpoint_every": 100}))
+    script = (
+        "import sys, torch; from pathlib import Path; torch.set_num_threads(1)\n"
+        "from tests.training.test_train import run; from selfpos.recipe import TrainingSettings\n"
+        "run(Path(sys.argv[1]), Path(sys.argv[2]), 'sts', settings=TrainingSettings.model_validate_json(sys.argv[3]))\n"
+    )
+    command = [sys.executable, "-c", script, str(tiny_base), str(tmp_path / "out"), settings.model_dump_json()]
+    process = subprocess.Popen(command, cwd=Path(__file__).parents[2], stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob("out.checkpoints/step-*")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert not (tmp_path / "out").exists()
+    result = run(tiny_base, tmp_path / "out", "sts", settings=settings)
+    assert result.resumed_from and result.resumed_from % 5 == 0
+    assert content_hash(tmp_path / "out") == content_hash(tmp_path / "whole")
