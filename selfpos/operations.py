@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -127,15 +129,18 @@ def position_and_merge(
     from selfpos.merging import merge as merge_folders
     from selfpos.positioning import position
     from selfpos.publishing.card import write_card
+    from selfpos.storage.atomic import write_text
     from selfpos.storage.locate import locate_model
 
     if out.exists():
         raise SelfposError(f"{out} exists; choose another folder with --out, or remove it")
     folder, sources = locate_model(base), [locate_model(str(vector)) for vector in vectors]
     found = position(folder, sources, probe, settings, seed=seed, trajectory=trajectory)
+    facts = {key: value for key, value in asdict(found).items() if value is not None}
     if record is not None:
-        found.write(record)
-    provenance = {"method": "self-positioning", "positioning": found.summary()}
+        write_text(record, json.dumps(facts, indent=1))
+    probed = {name: {"type": task.type.name, "records": len(task.dataset)} for name, task in probe.items()}
+    provenance = {"positioning": facts | {"settings": settings.model_dump(mode="json"), "probe": probed, "seed": seed}}
     merge_folders(folder, sources, "linear", out, weights=found.coefficients, dtype=dtype, base_name=base, provenance=provenance)
     write_card(out)
     return found

@@ -11,7 +11,7 @@ import click
 class ManyValues(click.Command):
     """Lets `--vectors A B C` take all words up to the next option, as `--vectors A --vectors B` does."""
 
-    many = ("--vectors", "--weights")
+    many: tuple[str, ...] = ("--vectors", "--weights")
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         spread: list[str] = []

@@ -192,7 +192,7 @@ def _search(folder: Path, told: Mapping[str, Any]) -> Search:
         probe=_data(_mapping(_mapping(told, "probe"), "tasks") or _mapping(told, "probe")),
         losses={task: (before.get(task), value) for task, value in after.items() if isinstance(value, int | float)},
         steps=told.get("steps"),
-        best_step=told.get("best_step"),
+        best_step=told.get("step"),
         seconds=told.get("seconds"),
         trajectory=_trajectory(folder, told.get("trajectory")),
         groups={name: tuple(values) for name, values in groups.items()} if isinstance(groups, Mapping) else {},

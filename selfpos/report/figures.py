@@ -35,26 +35,26 @@ def means(results: RunResults) -> Figure:
 
 
 def coefficient_path(search: Search) -> Figure:
-    """Coefficient of each task vector over the steps of the search, with the probe loss below; the step kept is marked."""
+    """Coefficient of each task vector over the steps of the search; below, loss on each task's batches (faint) and held-out records (dots)."""
     figure, (upper, lower) = _plots(6.4, 4.6)
-    steps = [point["step"] for point in search.trajectory]
+    path = [point for point in search.trajectory if "coefficients" in point]
+    judged = [point for point in search.trajectory if "validation" in point]
+    steps = [point["step"] for point in path]
     for index, name in enumerate(search.position["names"]):
-        upper.plot(steps, [point["coefficients"][index] for point in search.trajectory], label=name, color=LINES[index % len(LINES)])
+        upper.plot(steps, [point["coefficients"][index] for point in path], label=name, color=LINES[index % len(LINES)])
     upper.set_ylabel("coefficient")
     upper.legend(frameon=False, fontsize=8, labelcolor=GREY)
-    for index, task in enumerate(search.trajectory[0]["losses"] if search.trajectory else []):
+    for index, task in enumerate(search.position["losses"]):
+        colour = LINES[index % len(LINES)]
+        lower.plot(steps, [point["losses"].get(task, math.nan) for point in path], color=colour, alpha=0.35, linewidth=1)
         lower.plot(
-            steps,
-            [point["losses"].get(task, math.nan) for point in search.trajectory],
-            label=task,
-            color=LINES[index % len(LINES)],
-            alpha=0.8,
+            [p["step"] for p in judged], [p["validation"].get(task, math.nan) for p in judged], "o-", markersize=3, color=colour, label=task
         )
     lower.set_ylabel("probe loss")
     lower.set_xlabel("step")
     lower.legend(frameon=False, fontsize=8, labelcolor=GREY)
     for axes in (upper, lower):
-        axes.axvline(search.position["best_step"], color=GREY, linestyle=":", linewidth=1)
+        axes.axvline(search.position["step"], color=GREY, linestyle=":", linewidth=1)
         axes.grid(alpha=0.3)
     return figure
 

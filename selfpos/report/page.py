@@ -57,7 +57,7 @@ def _pictures(results: RunResults) -> list[Picture]:
         found = ", ".join(
             f"{vector} {value:.3f}" for vector, value in zip(search.position["names"], search.position["coefficients"], strict=True)
         )
-        says = f"Coefficients of the task vectors over the search; kept at step {search.position['best_step']}: {found}."
+        says = f"Coefficients of the task vectors over the search; kept at step {search.position['step']}: {found}."
         pictures.append(Picture(f"Path of the coefficients: {name}", says, figures.svg(figures.coefficient_path(search))))
     if results.gram:
         says = (

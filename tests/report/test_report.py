@@ -40,7 +40,7 @@ def fill(folder: RunFolder) -> None:
     folder.table.write_text(json.dumps({"tasks": tasks, "scores": SCORES}), encoding="utf-8")
     folder.geometry.write_text(json.dumps({"names": ["retrieval", "pairs"], "gram": [[4.0, 0.0], [0.0, 1.0]]}), encoding="utf-8")
     folder.position("positioned").parent.mkdir()
-    found = {"names": ["retrieval", "pairs"], "coefficients": [0.8, 1.2], "best_step": 1}
+    found = {"names": ["retrieval", "pairs"], "coefficients": [0.8, 1.2], "step": 1, "losses": {"retrieval": 0.9, "pairs": 0.5}}
     folder.position("positioned").write_text(json.dumps(found), encoding="utf-8")
     steps = [
         {"step": step, "coefficients": [0.7 + step / 10, 0.7], "losses": {"retrieval": 1.0 - step / 10, "pairs": 0.5}} for step in range(3)
