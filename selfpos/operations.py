@@ -105,7 +105,7 @@ def merge(
     from selfpos.storage.locate import locate_model
 
     sources = [locate_model(str(vector)) for vector in vectors]
-    merge_folders(locate_model(base), sources, method, out, weights=weights, params=params, dtype=dtype, base_name=base)
+    merge_folders(locate_model(base), sources, method, out, weights=weights, params=params, dtype=dtype)
     write_card(out)
     return out
 
@@ -139,8 +139,8 @@ def position_and_merge(
     facts = {key: value for key, value in asdict(found).items() if value is not None}
     if record is not None:
         write_text(record, json.dumps(facts, indent=1))
-    probed = {name: {"type": task.type.name, "records": len(task.dataset)} for name, task in probe.items()}
+    probed = {name: {"type": task.type.name, "records": len(task.records)} for name, task in probe.items()}
     provenance = {"positioning": facts | {"settings": settings.model_dump(mode="json"), "probe": probed, "seed": seed}}
-    merge_folders(folder, sources, "linear", out, weights=found.coefficients, dtype=dtype, base_name=base, provenance=provenance)
+    merge_folders(folder, sources, "linear", out, weights=found.coefficients, dtype=dtype, provenance=provenance)
     write_card(out)
     return found

@@ -80,11 +80,21 @@ def load_tasks(recipe: Recipe, data_root: Path | None) -> dict[str, TaskData]:
 
 
 def _check_methods(recipe: Recipe) -> None:
-    from selfpos.merging.registry import METHODS
+    """Refuse what no merge could be made with, before anything is trained."""
+    from selfpos.merging import METHODS, get_method
+    from selfpos.merging.rules import make_settings
 
-    for merge in recipe.merges.values():
-        if merge.method not in METHODS and merge.method != SELF_POSITIONING:
-            raise unknown("merge method", merge.method, [*METHODS, SELF_POSITIONING])
+    for name, merge in recipe.merges.items():
+        if merge.method == SELF_POSITIONING:
+            continue
+        if merge.method not in METHODS:
+            raise unknown("merging method", merge.method, [*METHODS, SELF_POSITIONING])
+        method = get_method(merge.method)
+        try:
+            method.check_count(len(recipe.tasks))
+            make_settings(method, len(recipe.tasks), merge.weights, merge.params)
+        except SelfposError as error:
+            raise SelfposError(f"recipe {recipe.name}, merge {name}: {error}") from None
     taken = {"base", "joint"} & {*recipe.tasks, *recipe.merges} | {*recipe.tasks} & {*recipe.merges}
     if taken:
         raise SelfposError(f"recipe {recipe.name}: the name '{sorted(taken)[0]}' stands for two models; rename the task or the merge")

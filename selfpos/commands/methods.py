@@ -12,7 +12,7 @@ def command() -> None:
     from selfpos.merging.registry import METHODS
 
     rows = [
-        [name, method.summary, ", ".join(method.needs), ", ".join(str(parameter) for parameter in method.parameters)]
+        [name, method.summary, method.needs, ", ".join(str(parameter) for parameter in method.parameters)]
         for name, method in METHODS.items()
     ]
     click.echo(table_text(["method", "what it does", "needs", "parameters"], rows))

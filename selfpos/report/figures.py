@@ -61,9 +61,11 @@ def coefficient_path(search: Search) -> Figure:
 
 def angles(results: RunResults) -> Figure:
     """Angles between the task vectors in degrees, with their norms on the axis."""
+    import numpy as np
+
     from selfpos.vectors.angles import norms_and_cosines
 
-    norms, cosines = norms_and_cosines(results.gram)
+    norms, cosines = norms_and_cosines(np.array(results.gram))
     count = len(results.vectors)
     figure, axes = _plot(1.8 + 0.95 * count, 1.2 + 0.8 * count)
     degrees = [[math.degrees(math.acos(max(-1.0, min(1.0, float(cosines[i][j]))))) for j in range(count)] for i in range(count)]
