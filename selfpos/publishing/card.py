@@ -89,7 +89,7 @@ def render(facts: Facts, scores: Scores | None, licence: Licence | None, repo: s
         "licence": licence,
         "coefficients": any(parent.coefficient is not None for parent in facts.parents),
         "norms": any(parent.norm is not None for parent in facts.parents),
-        "figures": {name.removesuffix(".png").removeprefix("selfpos-"): name for name in figures},
+        "figures": {kind: f"selfpos-{kind}.png" if f"selfpos-{kind}.png" in figures else None for kind in ("coefficients", "trajectory")},
         "probe_rows": _probe_rows(facts),
         "scores": scores,
         "score_table": comparison(scores, own, facts) if scores else None,
