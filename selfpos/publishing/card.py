@@ -50,21 +50,32 @@ def write_card(folder: Path, *, results: Path | None = None, licence: str | None
 
 
 def build_card(
-    folder: Path, *, repo: str | None = None, results: Path | None = None, licence: str | None = None, lookup: Lookup | None = None
+    folder: Path,
+    *,
+    repo: str | None = None,
+    told: Mapping[str, Any] | None = None,
+    results: Path | None = None,
+    licence: str | None = None,
+    lookup: Lookup | None = None,
 ) -> Card:
-    """Make the card of the model in `folder` without writing anything. `repo` is the Hub id it will have; see `write_card` for the rest."""
-    facts = read_facts(folder)
-    title = repo.rpartition("/")[2] if repo else facts.name
+    """Make the card of the model in `folder` without writing anything.
+
+    `repo` is the Hub id it will have; `told` are the records that the card tells from instead of `selfpos.json`, where parents are looked for
+    on this disk to find their licence; `lookup` asks the Hub for it. See `write_card` for the rest.
+    """
+    own = read_facts(folder)
+    facts = own if told is None else read_facts(folder, told)
     root = results or find_scores(folder)
     scores = read_scores(root) if root else None
     fault: str | None = None
     decided: Licence | None = parse_licence(licence) if licence else None
     if decided is None:
         try:
-            decided = derive_licence(facts, lookup)
+            decided = derive_licence(own, lookup)
         except SelfposError as error:
             fault = str(error)
     extras = _extras(facts)
+    title = repo.rpartition("/")[2] if repo else facts.name
     text = render(facts, scores, decided, repo or facts.name, title, list(extras))
     return Card(text, extras, decided, fault, scores)
 

@@ -106,13 +106,13 @@ class Facts:
         return list(dict.fromkeys(names))
 
 
-def read_facts(folder: Path) -> Facts:
+def read_facts(folder: Path, told: Mapping[str, Any] | None = None) -> Facts:
     """Gather what the model folder, its `selfpos.json` and the run it is part of say. A lone folder without that file yields its shape only.
 
-    Raises SelfposError where `folder` is no model, or where one of its JSON files is damaged.
+    `told` takes the place of what `selfpos.json` holds. Raises SelfposError where `folder` is no model, or one of its JSON files is damaged.
     """
     shape = read_shape(folder)
-    told = read_manifest(folder) or {}
+    told = (read_manifest(folder) or {}) if told is None else told
     around = surroundings_of(folder)
     merge = _mapping(told, "merge")
     training = _mapping(told, "training") or (told if "tasks" in told and not merge else {})
@@ -120,7 +120,7 @@ def read_facts(folder: Path) -> Facts:
         name=str(told.get("name") or folder.resolve().name),
         kind=_kind(told, merge, training),
         shape=shape,
-        base=_parent(told.get("base") or (shape.adapter or {}).get("base_model_name_or_path")),
+        base=parse_parent(told.get("base") or (shape.adapter or {}).get("base_model_name_or_path")),
         base_coefficient=_base_coefficient(merge),
         parents=_parents(merge, told),
         groups=_groups(merge, _mapping(told, "positioning")),
@@ -170,7 +170,7 @@ def _parents(merge: Mapping[str, Any], told: Mapping[str, Any]) -> tuple[Parent,
     entries: Sequence[Any] = merge.get("sources") or ()
     given = merge.get("coefficients") or _mapping(told, "positioning").get("coefficients")
     coefficients = given[-len(entries) :] if isinstance(given, list) and len(given) >= len(entries) else [None] * len(entries)
-    found = [_parent(entry, coefficient) for entry, coefficient in zip(entries, coefficients, strict=True)]
+    found = [parse_parent(entry, coefficient) for entry, coefficient in zip(entries, coefficients, strict=True)]
     return tuple(parent for parent in found if parent is not None)
 
 
@@ -185,7 +185,7 @@ def _groups(merge: Mapping[str, Any], search: Mapping[str, Any]) -> dict[str, tu
     return {str(name): tuple(values) for name, values in given.items()} if isinstance(given, Mapping) else {}
 
 
-def _parent(entry: Any, coefficient: float | None = None) -> Parent | None:
+def parse_parent(entry: Any, coefficient: float | None = None) -> Parent | None:
     """A parent from its record, or from its bare name. Where a Hub snapshot's path is recorded, the path tells repository and commit."""
     if not entry:
         return None
@@ -194,7 +194,9 @@ def _parent(entry: Any, coefficient: float | None = None) -> Parent | None:
     repo, revision = record.get("repo"), record.get("revision")
     if snapshot := re.search(r"models--([^/]+?)--([^/]+)/snapshots/([0-9a-f]{40})", str(source)):
         repo, revision = repo or f"{snapshot[1]}/{snapshot[2]}", revision or snapshot[3]
-    name = str(record.get("name") or Path(str(source)).name)
+    name = str(record.get("name") or source)
+    if Path(name).is_absolute():
+        name = Path(name).name
     if not repo and name.removeprefix("sentence-transformers/") == DEFAULT_MODEL:
         repo = f"sentence-transformers/{DEFAULT_MODEL}"
     coefficient = record.get("coefficient", coefficient)

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 
 from selfpos.console import log
 from selfpos.errors import OperationError, SelfposError
-from selfpos.publishing.plan import PICKLES, PlannedFile, PushPlan, plan_push
+from selfpos.publishing.files import PICKLES, PlannedFile
+from selfpos.publishing.plan import PushPlan, plan_push
 from selfpos.publishing.session import AGAIN, hub
+from selfpos.storage.hashing import content_hash
 from selfpos.storage.manifest import MANIFEST
 
 if TYPE_CHECKING:
@@ -25,7 +27,10 @@ WEIGHTS = {".safetensors", ".gguf", ".onnx", *PICKLES}
 
 @dataclass(frozen=True)
 class Pushed:
-    """What stands on the Hub now: `revision` is the commit that holds all files, compared with ours by hash."""
+    """What stands on the Hub now: `revision` is the commit that holds all files, compared with ours by hash.
+
+    `hash` is the content hash of the model there, which is not the local folder's where records that name local folders were changed.
+    """
 
     repo: str
     repo_type: str
@@ -33,6 +38,7 @@ class Pushed:
     url: str
     files: int
     bytes: int
+    hash: str
     notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
@@ -66,7 +72,16 @@ def push(plan: PushPlan) -> Pushed:
         _compare(api, plan, stage, commit)
         if commit.oid == before:
             notes.append(f"{plan.repo} held all of it already")
-        return Pushed(plan.repo, plan.repo_type, commit.oid, _url(plan, commit, target), len(plan.files), plan.total_bytes, tuple(notes))
+        return Pushed(
+            plan.repo,
+            plan.repo_type,
+            commit.oid,
+            _url(plan, commit, target),
+            len(plan.files),
+            plan.total_bytes,
+            content_hash(stage),
+            tuple(notes),
+        )
 
 
 @contextmanager
