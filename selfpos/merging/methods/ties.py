@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from selfpos.merging.consensus import elect_and_join
+from selfpos.merging.parameters import Limits, PerVector
+from selfpos.merging.registry import kernel
+from selfpos.merging.stream import Array, Chunk, Stream, array_module
+from selfpos.merging.thresholds import thresholds
+
+
+def survey(stream: Stream) -> Mapping[str, Any]:
+    """The magnitude from which on entries are kept, per tensor and vector."""
+    scope = stream.settings.constant("scope")
+    return thresholds(stream, lambda key: [[density] for density in stream.settings.params(key)["density"]], scope)
+
+
+@kernel(reference="https://arxiv.org/abs/2306.01708", survey=survey)
+def ties(
+    chunk: Chunk,
+    *,
+    density: Annotated[float, "share of each vector's entries kept, the largest", Limits(0, 1), PerVector] = 0.2,
+    scale: Annotated[float, "λ, the factor of the merged vector"] = 1.0,
+    scope: Annotated[Literal["model", "tensor"], "what the share is of: a whole vector, as in the paper, or each tensor"] = "model",
+    normalize: Annotated[bool, "divide by the sum of the weights that agree (else their plain weighted sum)"] = True,
+) -> Array:
+    """TIES: trim small entries, elect a sign for each, join what agrees.
+
+    V_i' keeps the `density` largest |entries| of V_i; s = sign Σ w_i V_i'; V = λ · (Σ_{sign V_i' = s} w_i V_i') / (Σ_{sign V_i' = s} w_i).
+
+    Entries that tie with the last one kept are kept too. Absent weights are 1. One more pass finds the thresholds, exactly.
+    Source: Yadav et al. 2023, arXiv 2306.01708, section 4.
+    Prefer it when vectors of different tasks disagree in sign, and their small entries are noise.
+    """
+    xp = array_module(chunk.base)
+    trimmed = [vector * (xp.abs(vector) >= limits[0]) for vector, limits in zip(chunk.vectors, chunk.statistics, strict=True)]
+    return elect_and_join(trimmed, chunk.weights, normalize) * scale

@@ -1,0 +1,162 @@
+"""Base and vectors as a stream of chunks: what statistics passes and kernels see."""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from selfpos.errors import SelfposError
+from selfpos.merging.registry import Grain
+from selfpos.merging.rules import Settings
+from selfpos.storage.model_folder import ModelFolder
+from selfpos.storage.numbers import to_float32
+from selfpos.vectors import TaskVector
+from selfpos.vectors.chunks import CHUNK, spans
+from selfpos.vectors.pieces import Dense, Reader
+
+Array = Any
+"""A float32 numpy array, or a torch tensor when a device was asked for; kernels use what both have (see array_module)."""
+
+TASK = 16 * CHUNK
+"""Elements that one thread takes at a time."""
+
+
+def array_module(array: Array) -> Any:
+    """numpy or torch, whichever `array` is from: both name the functions that kernels need alike."""
+    if isinstance(array, np.ndarray):
+        return np
+    import torch
+
+    return torch
+
+
+@dataclass(slots=True)
+class Chunk:
+    """A piece of one tensor: flat for grain 'element', (rows, columns) for 'row', the whole tensor as a matrix (or flat) for 'matrix'.
+
+    `statistics` is what the method's survey found for this tensor; `probe[name]` holds the data statistics of each vector for it.
+    """
+
+    key: str
+    start: int
+    base: Array
+    vectors: list[Array]
+    weights: list[float]
+    seed: int = 0
+    statistics: Any = None
+    probe: dict[str, list[Array]] = field(default_factory=dict)
+
+    def uniform(self, index: int) -> Array:
+        """Random numbers in [0, 1) of the chunk's shape for vector `index`, the same for the same seed whatever threads do."""
+        words = np.random.SeedSequence([self.seed, zlib.crc32(self.key.encode()), index, self.start])
+        values = np.random.Generator(np.random.SFC64(words)).random(tuple(self.base.shape), dtype=np.float32)
+        return values if isinstance(self.base, np.ndarray) else array_module(self.base).from_numpy(values).to(self.base.device)
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Base and vectors at the tensors that are merged. Chunks hold weights and parameters' tensor-wise values already."""
+
+    base: ModelFolder
+    vectors: list[TaskVector]
+    keys: tuple[str, ...]
+    settings: Settings
+    grain: Grain = "element"
+    seed: int = 0
+    threads: int = 1
+    device: str = "cpu"
+    advance: Callable[[int], None] = lambda nbytes: None
+
+    def tasks(self, keys: Iterable[str] | None = None) -> Iterator[tuple[str, list[tuple[int, int]]]]:
+        """Each tensor cut into (key, ranges) of about TASK elements; ranges are chunks."""
+        for key in self.keys if keys is None else keys:
+            ranges: list[tuple[int, int]] = []
+            size = 0
+            for start, stop in self.ranges(key):
+                ranges.append((start, stop))
+                size += stop - start
+                if size >= TASK:
+                    yield key, ranges
+                    ranges, size = [], 0
+            if ranges:
+                yield key, ranges
+
+    def ranges(self, key: str) -> Iterator[tuple[int, int]]:
+        """The chunks of a tensor, as flat ranges."""
+        shape = self.base.tensors[key].shape
+        if self.grain == "matrix":
+            return iter([(0, math.prod(shape))] if math.prod(shape) else [])
+        if self.grain == "row" and shape and math.prod(shape[1:]) > CHUNK:
+            row = math.prod(shape[1:])
+            return ((index * row, index * row + row) for index in range(shape[0]))
+        return spans(shape)
+
+    def chunks(self, key: str, ranges: Iterable[tuple[int, int]] | None = None, statistics: Any = None) -> Iterator[Chunk]:
+        """Read the chunks of a tensor, or some of them, one by one. Raises SelfposError at a number that is not finite."""
+        entry = self.base.tensors[key]
+        raw = self.base.raw(key)
+        readers = [vector.reader(key) for vector in self.vectors]
+        weights = self.settings.weights(key)
+        for start, stop in self.ranges(key) if ranges is None else ranges:
+            base = to_float32(raw[start:stop], entry.dtype)
+            moves = self._read(key, start, stop, base, readers)
+            shaped = [self._shaped(key, array) for array in (base, *moves)]
+            yield Chunk(key, start, shaped[0], shaped[1:], weights, self.seed, statistics)
+            self.advance((stop - start) * (1 + len(moves)))
+
+    def _read(self, key: str, start: int, stop: int, base: np.ndarray, readers: list[Reader]) -> list[np.ndarray]:
+        moves = []
+        if not _finite(base):
+            raise _not_finite(key, str(self.base.tensors[key].file), base, start)
+        for vector, reader in zip(self.vectors, readers, strict=True):
+            move = reader(start, stop, base)
+            if not _finite(move):
+                piece = vector.pieces.get(key)
+                raise _not_finite(key, str(piece.entry.file if isinstance(piece, Dense) else vector.source), move, start)
+            moves.append(move)
+        return moves
+
+    def _shaped(self, key: str, array: np.ndarray) -> Array:
+        shape = self.base.tensors[key].shape
+        if self.grain != "element":
+            array = array.reshape(-1, math.prod(shape[1:])) if len(shape) > 1 else array.reshape(1, -1) if self.grain == "row" else array
+        if self.device == "cpu":
+            return array
+        import torch
+
+        return torch.from_numpy(np.array(array)).to(self.device)
+
+    def map(self, function: Callable[..., Any], items: Iterable[tuple[Any, ...]]) -> Iterator[Any]:
+        """`function(*item)` for every item, on the stream's threads, results in order."""
+        if self.threads == 1:
+            yield from (function(*item) for item in items)
+            return
+        pool = ThreadPoolExecutor(self.threads)
+        try:
+            yield from pool.map(lambda item: function(*item), items)
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def by_key(keys: Iterable[str], value: Any) -> Mapping[str, Any]:
+    """The same statistics for every tensor."""
+    return dict.fromkeys(keys, value)
+
+
+def _finite(array: np.ndarray) -> bool:
+    # The dot product is not finite when an element is not (or when it overflows, which the slower test then sorts out).
+    flat = array.reshape(-1)
+    return bool(np.isfinite(np.dot(flat, flat))) or bool(np.isfinite(flat).all())
+
+
+def _not_finite(key: str, place: str, array: np.ndarray, start: int) -> SelfposError:
+    where = int(np.flatnonzero(~np.isfinite(array.reshape(-1)))[0])
+    return SelfposError(
+        f"{place}: tensor {key} holds {array.reshape(-1)[where]} at element {start + where}; nothing is merged from a damaged model"
+    )
