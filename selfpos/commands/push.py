@@ -13,22 +13,24 @@ import click
 @click.option("--private/--public", default=True, show_default=True, help="Of a repository that does not exist yet.")
 @click.option("--branch", help="Branch to push to; made when it does not exist.")
 @click.option("--pr", is_flag=True, help="Open a pull request instead of pushing.")
+@click.option("--replace", is_flag=True, help="Overwrite another model that the repository holds.")
 @click.option("--message", help="Commit message.")
 @click.option("--license", "licence", help="Licence of the model, where it does not follow from its parents'.")
 @click.option("--results", type=click.Path(path_type=Path), help="Folder with MTEB results of this model and its rivals, for the card.")
 @click.option("--keep-card", is_flag=True, help="Send the README.md in the folder as it is.")
 @click.option("--dry-run", is_flag=True, help="Show the files, their sizes and the card; send nothing.")
 def command(
-    model: Path, repo: str, private: bool, branch: str | None, pr: bool, message: str | None, licence: str | None, results: Path | None,
-    keep_card: bool, dry_run: bool,
+    model: Path, repo: str, private: bool, branch: str | None, pr: bool, replace: bool, message: str | None, licence: str | None,
+    results: Path | None, keep_card: bool, dry_run: bool,
 ) -> None:  # fmt: skip
     """Publish the model folder MODEL as REPO (USER/NAME) on the Hugging Face Hub, with a card that says how it was made."""
     from selfpos.errors import SelfposError
     from selfpos.publishing.push import plan_push, push
 
     plan = plan_push(
-        model, repo, private=private, branch=branch, pull_request=pr, message=message, licence=licence, results=results, keep_card=keep_card
-    )
+        model, repo, private=private, branch=branch, pull_request=pr, replace=replace, message=message, licence=licence, results=results,
+        keep_card=keep_card,
+    )  # fmt: skip
     if dry_run:
         click.echo(plan.text())
     if plan.problems:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from selfpos.errors import SelfposError
 from selfpos.publishing.citations import bibtex
-from selfpos.publishing.facts import Facts, Parent, hub_datasets, read_facts
+from selfpos.publishing.facts import TRAJECTORY, Facts, Parent, hub_datasets, read_facts
 from selfpos.publishing.licence import Licence, Lookup, derive_licence, parse_licence
 from selfpos.publishing.metadata import card_data
 from selfpos.publishing.scores import Scores, find_scores, read_scores
@@ -26,7 +27,7 @@ SECTIONS = ("title", "about", "use", "prompts", "transformers", "merge", "search
 
 @dataclass(frozen=True)
 class Card:
-    """A card and the files it refers to: pictures and recipe, name → bytes. `licence_fault` says why no licence is stated."""
+    """A card and the files it refers to: pictures, recipe, trajectory, name → bytes. `licence_fault` says why no licence is stated."""
 
     text: str
     extras: Mapping[str, bytes]
@@ -49,27 +50,37 @@ def write_card(folder: Path, *, results: Path | None = None, licence: str | None
 
 
 def build_card(
-    folder: Path, *, repo: str | None = None, results: Path | None = None, licence: str | None = None, lookup: Lookup | None = None
+    folder: Path,
+    *,
+    repo: str | None = None,
+    told: Mapping[str, Any] | None = None,
+    results: Path | None = None,
+    licence: str | None = None,
+    lookup: Lookup | None = None,
 ) -> Card:
-    """Make the card of the model in `folder` without writing anything. `repo` is the Hub id it will have; see `write_card` for the rest."""
-    facts = read_facts(folder)
-    title = repo.rpartition("/")[2] if repo else facts.name
+    """Make the card of the model in `folder` without writing anything.
+
+    `repo` is the Hub id it will have; `told` are the records that the card tells from instead of `selfpos.json`, where parents are looked for
+    on this disk to find their licence; `lookup` asks the Hub for it. See `write_card` for the rest.
+    """
+    own = read_facts(folder)
+    facts = own if told is None else read_facts(folder, told)
     root = results or find_scores(folder)
     scores = read_scores(root) if root else None
     fault: str | None = None
     decided: Licence | None = parse_licence(licence) if licence else None
     if decided is None:
         try:
-            decided = derive_licence(facts, lookup)
+            decided = derive_licence(own, lookup)
         except SelfposError as error:
             fault = str(error)
-    figures = _figures(facts)
-    recipe = {"recipe.yaml": f"{facts.recipe}\n".encode()} if facts.recipe else {}
-    text = render(facts, scores, decided, repo or facts.name, title, figures)
-    return Card(text, {**figures, **recipe}, decided, fault, scores)
+    extras = _extras(facts)
+    title = repo.rpartition("/")[2] if repo else facts.name
+    text = render(facts, scores, decided, repo or facts.name, title, list(extras))
+    return Card(text, extras, decided, fault, scores)
 
 
-def render(facts: Facts, scores: Scores | None, licence: Licence | None, repo: str, title: str, figures: Mapping[str, bytes]) -> str:
+def render(facts: Facts, scores: Scores | None, licence: Licence | None, repo: str, title: str, extras: Sequence[str]) -> str:
     """The card's Markdown, metadata block first."""
     from selfpos.publishing.comparison import comparison, worse_tasks
 
@@ -89,7 +100,7 @@ def render(facts: Facts, scores: Scores | None, licence: Licence | None, repo: s
         "licence": licence,
         "coefficients": any(parent.coefficient is not None for parent in facts.parents),
         "norms": any(parent.norm is not None for parent in facts.parents),
-        "figures": {name.removesuffix(".png").removeprefix("selfpos-"): name for name in figures},
+        "figures": {kind: f"selfpos-{kind}.png" if f"selfpos-{kind}.png" in extras else None for kind in ("coefficients", "trajectory")},
         "probe_rows": _probe_rows(facts),
         "scores": scores,
         "score_table": comparison(scores, own, facts) if scores else None,
@@ -155,7 +166,9 @@ def _costs(facts: Facts) -> list[str]:
         lines.append(f"search for the coefficients: {_duration(facts.search.seconds)}{where}")
     if facts.seconds:
         what = "merging" if facts.kind == "merged" else "training"
-        lines.append(f"{what}: {_duration(facts.seconds)}{where}{f', {facts.steps} steps' if facts.steps else ''}")
+        steps = f", {facts.steps} steps" if facts.steps else ""
+        memory = f", at most {facts.peak_memory / 1e9:.1f} GB of memory" if facts.peak_memory else ""
+        lines.append(f"{what}: {_duration(facts.seconds)}{where}{steps}{memory}")
     return lines
 
 
@@ -169,10 +182,22 @@ def _figures(facts: Facts) -> dict[str, bytes]:
     from selfpos.publishing.figures import coefficient_map, trajectory_plot
 
     found: dict[str, bytes] = {}
-    if facts.search and facts.search.groups:
-        found["selfpos-coefficients.png"] = coefficient_map(facts.search.groups, [parent.name for parent in facts.parents])
-    if facts.search and (plot := trajectory_plot(facts.search.trajectory, [parent.name for parent in facts.parents])):
+    names = [parent.name for parent in facts.parents]
+    if facts.groups:
+        width = len(next(iter(facts.groups.values())))
+        found["selfpos-coefficients.png"] = coefficient_map(facts.groups, ["base", *names] if width == len(names) + 1 else names)
+    if facts.search and (plot := trajectory_plot(facts.search.trajectory, names)):
         found["selfpos-trajectory.png"] = plot
+    return found
+
+
+def _extras(facts: Facts) -> dict[str, bytes]:
+    """Files that the card refers to or is made from, where the model folder itself may not hold them."""
+    found = _figures(facts)
+    if facts.recipe:
+        found["recipe.yaml"] = f"{facts.recipe}\n".encode()
+    if facts.search and facts.search.trajectory:
+        found[TRAJECTORY] = "".join(f"{json.dumps(row)}\n" for row in facts.search.trajectory).encode()
     return found
 
 

@@ -5,16 +5,19 @@ Every field is optional. What the file does not say is None or empty here, and i
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from selfpos.publishing.shape import Shape, read_json, read_shape
+from selfpos.publishing.shape import Shape, read_shape
+from selfpos.publishing.surroundings import Surroundings, surroundings_of
 from selfpos.storage.locate import DEFAULT_MODEL
-from selfpos.storage.manifest import MANIFEST
+from selfpos.storage.manifest import read_manifest
 
+TRAJECTORY = "trajectory.jsonl"  # of the search, in a published model
 Kind = Literal["merged", "specialist", "joint", "model"]
 
 
@@ -55,18 +58,23 @@ class Search:
     best_step: int | None = None
     seconds: float | None = None
     trajectory: tuple[Mapping[str, Any], ...] = ()
-    groups: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Facts:
-    """All that the card, the metadata and the licence are made from."""
+    """All that the card, the metadata and the licence are made from.
+
+    `base_coefficient` is that of a method which gives the base one of its own; `groups` holds coefficients per tensor or layer, the base's
+    first where it has one, where they differ.
+    """
 
     name: str
     kind: Kind
     shape: Shape
     base: Parent | None = None
+    base_coefficient: float | None = None
     parents: tuple[Parent, ...] = ()
+    groups: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     method: str | None = None
     params: Mapping[str, Any] = field(default_factory=dict)
     dtype: str | None = None
@@ -78,9 +86,9 @@ class Facts:
     seconds: float | None = None
     seed: int | None = None
     device: str | None = None
+    peak_memory: int | None = None
     created: str | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
-    hash: str | None = None
     recipe: str | None = None
     limitations: tuple[str, ...] = ()
     licence: str | None = None
@@ -98,73 +106,97 @@ class Facts:
         return list(dict.fromkeys(names))
 
 
-def read_facts(folder: Path) -> Facts:
-    """Gather what the model folder and its `selfpos.json` say. A folder without that file yields its shape and nothing else.
+def read_facts(folder: Path, told: Mapping[str, Any] | None = None) -> Facts:
+    """Gather what the model folder, its `selfpos.json` and the run it is part of say. A lone folder without that file yields its shape only.
 
-    Raises SelfposError where `folder` is no model, or where one of its JSON files is damaged.
+    `told` takes the place of what `selfpos.json` holds. Raises SelfposError where `folder` is no model, or one of its JSON files is damaged.
     """
     shape = read_shape(folder)
-    told = read_json(folder / MANIFEST)
-    merge, training = _mapping(told, "merge"), _mapping(told, "training")
-    adapter_base = (shape.adapter or {}).get("base_model_name_or_path")
-    base = _parent(told.get("base") or adapter_base)
+    told = (read_manifest(folder) or {}) if told is None else told
+    around = surroundings_of(folder)
+    merge = _mapping(told, "merge")
+    training = _mapping(told, "training") or (told if "tasks" in told and not merge else {})
     return Facts(
         name=str(told.get("name") or folder.resolve().name),
         kind=_kind(told, merge, training),
         shape=shape,
-        base=base,
+        base=parse_parent(told.get("base") or (shape.adapter or {}).get("base_model_name_or_path")),
+        base_coefficient=_base_coefficient(merge),
         parents=_parents(merge, told),
-        method=merge.get("method"),
+        groups=_groups(merge, _mapping(told, "positioning")),
+        method=_method(told, merge),
         params=_mapping(merge, "params"),
         dtype=merge.get("dtype"),
-        search=_search(folder, _mapping(told, "positioning")) if told.get("positioning") else None,
-        data=_data(_mapping(training, "tasks") or _mapping(training, "data")),
+        search=_search(folder, told, around) if told.get("positioning") else None,
+        data=_data(_with_sources(_mapping(training, "tasks"), told, around)),
         mixture=training.get("mixture"),
         training=_mapping(training, "settings"),
         steps=training.get("steps"),
-        seconds=training.get("seconds") or merge.get("seconds") or told.get("seconds"),
+        seconds=_first(training.get("seconds"), merge.get("seconds"), told.get("seconds"), around.seconds if around else None),
         seed=_first(told.get("seed"), training.get("seed"), merge.get("seed")),
         device=_first(told.get("device"), training.get("device")),
+        peak_memory=training.get("peak_memory_bytes"),
         created=told.get("created"),
         versions=_mapping(told, "versions"),
-        hash=told.get("hash"),
-        recipe=_recipe(folder, told),
+        recipe=_recipe(folder, told, around),
         limitations=tuple(told.get("limitations") or ()),
         licence=told.get("licence") or told.get("license"),
     )
 
 
 def _kind(told: Mapping[str, Any], merge: Mapping[str, Any], training: Mapping[str, Any]) -> Kind:
-    if told.get("kind") in ("merged", "specialist", "joint"):
-        return told["kind"]
-    if merge:
+    if merge or told.get("kind") in ("merge", "merged"):
         return "merged"
-    tasks = _mapping(training, "tasks") or _mapping(training, "data")
-    return "joint" if len(tasks) > 1 else "specialist" if training else "model"
+    if told.get("kind") in ("specialist", "joint"):
+        return told["kind"]
+    return "joint" if len(_mapping(training, "tasks")) > 1 else "specialist" if training else "model"
+
+
+def _with_sources(tasks: Mapping[str, Any], told: Mapping[str, Any], around: Surroundings | None) -> dict[str, Any]:
+    """`tasks` with the source of each task's data, as `finetune` or the run's recipe named it."""
+    finetune = _mapping(_mapping(told, "finetune"), "source")
+    known = {task: {"source": finetune["data"]} for task in tasks if len(tasks) == 1 and finetune.get("data")}
+    known = known or {task: {"source": entry["source"]} for task, entry in (around.tasks.items() if around else ())}
+    return {task: {**known.get(task, {}), **(entry if isinstance(entry, Mapping) else {})} for task, entry in tasks.items()}
+
+
+def _base_coefficient(merge: Mapping[str, Any]) -> float | None:
+    """The base's own coefficient, of a method that gives it one: it comes before the parents'."""
+    given = merge.get("coefficients")
+    return given[0] if isinstance(given, list) and len(given) == len(merge.get("sources") or ()) + 1 else None
 
 
 def _parents(merge: Mapping[str, Any], told: Mapping[str, Any]) -> tuple[Parent, ...]:
     entries: Sequence[Any] = merge.get("sources") or ()
-    coefficients = merge.get("coefficients") or _mapping(told, "positioning").get("coefficients") or merge.get("weights") or ()
-    found = []
-    for index, entry in enumerate(entries):
-        given = coefficients[index] if isinstance(coefficients, list) and index < len(coefficients) else None
-        parent = _parent(entry, given if isinstance(given, int | float) else None)
-        if parent is not None:
-            found.append(parent)
-    return tuple(found)
+    given = merge.get("coefficients") or _mapping(told, "positioning").get("coefficients")
+    coefficients = given[-len(entries) :] if isinstance(given, list) and len(given) >= len(entries) else [None] * len(entries)
+    found = [parse_parent(entry, coefficient) for entry, coefficient in zip(entries, coefficients, strict=True)]
+    return tuple(parent for parent in found if parent is not None)
 
 
-def _parent(entry: Any, coefficient: float | None = None) -> Parent | None:
+def _method(told: Mapping[str, Any], merge: Mapping[str, Any]) -> str | None:
+    """The merge method; self-positioning where the coefficients of a linear merge were searched for."""
+    given = told.get("method") or merge.get("method")
+    return "self-positioning" if told.get("positioning") and given in (None, "linear") else given
+
+
+def _groups(merge: Mapping[str, Any], search: Mapping[str, Any]) -> dict[str, tuple[float, ...]]:
+    given = _first(merge.get("coefficients"), search.get("tensors"))
+    return {str(name): tuple(values) for name, values in given.items()} if isinstance(given, Mapping) else {}
+
+
+def parse_parent(entry: Any, coefficient: float | None = None) -> Parent | None:
     """A parent from its record, or from its bare name. Where a Hub snapshot's path is recorded, the path tells repository and commit."""
     if not entry:
         return None
     record: Mapping[str, Any] = entry if isinstance(entry, Mapping) else {"name": str(entry), "source": str(entry)}
-    source = record.get("source") or record.get("path") or record.get("name")
+    source = record.get("path") or record.get("source") or record.get("name")
     repo, revision = record.get("repo"), record.get("revision")
     if snapshot := re.search(r"models--([^/]+?)--([^/]+)/snapshots/([0-9a-f]{40})", str(source)):
         repo, revision = repo or f"{snapshot[1]}/{snapshot[2]}", revision or snapshot[3]
-    name = str(record.get("name") or Path(str(source)).name)
+    name = str(record.get("name") or source)
+    if Path(name).is_absolute():
+        name = Path(name).name
     if not repo and name.removeprefix("sentence-transformers/") == DEFAULT_MODEL:
         repo = f"sentence-transformers/{DEFAULT_MODEL}"
     coefficient = record.get("coefficient", coefficient)
@@ -183,46 +215,43 @@ def _data(tasks: Mapping[str, Any]) -> tuple[DataSource, ...]:
     return tuple(found)
 
 
-def _search(folder: Path, told: Mapping[str, Any]) -> Search:
-    before, after = _mapping(told, "losses_before"), _mapping(told, "losses")
-    groups = told.get("groups") or {}
+def _search(folder: Path, told: Mapping[str, Any], around: Surroundings | None) -> Search:
+    search = _mapping(told, "positioning")
+    before, after = _mapping(search, "losses_before"), _mapping(search, "losses")
     return Search(
-        settings=_mapping(told, "settings"),
-        parameters=_mapping(told, "parameters"),
-        probe=_data(_mapping(_mapping(told, "probe"), "tasks") or _mapping(told, "probe")),
+        settings=_mapping(search, "settings"),
+        parameters=_mapping(search, "parameters"),
+        probe=_data(_mapping(search, "probe") or (around.probe if around else {})),
         losses={task: (before.get(task), value) for task, value in after.items() if isinstance(value, int | float)},
-        steps=told.get("steps"),
-        best_step=told.get("step"),
-        seconds=told.get("seconds"),
-        trajectory=_trajectory(folder, told.get("trajectory")),
-        groups={name: tuple(values) for name, values in groups.items()} if isinstance(groups, Mapping) else {},
+        steps=search.get("steps"),
+        best_step=_first(search.get("best_step"), search.get("step")),
+        seconds=search.get("seconds"),
+        trajectory=_trajectory([folder / TRAJECTORY, *([around.trajectory] if around else [])]),
     )
 
 
-def _trajectory(folder: Path, told: Any) -> tuple[Mapping[str, Any], ...]:
-    """The rows of the search's trajectory, kept in the manifest itself or in a JSON Lines file inside the model folder."""
-    import json
-
-    if isinstance(told, list):
-        return tuple(row for row in told if isinstance(row, Mapping))
-    file = folder / Path(str(told)).name if told else folder / "trajectory.jsonl"
-    if not file.is_file():
-        return ()
-    rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+def _trajectory(files: Sequence[Path]) -> tuple[Mapping[str, Any], ...]:
+    """The rows of the first of `files` that is there: one JSON object a line. A line that a stopped search left unfinished is passed over."""
+    file = next((file for file in files if file.is_file()), None)
+    rows = []
+    for line in file.read_text(encoding="utf-8").splitlines() if file else ():
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            continue
     return tuple(row for row in rows if isinstance(row, Mapping))
 
 
-def _recipe(folder: Path, told: Mapping[str, Any]) -> str | None:
-    """The recipe as YAML text: the file beside the weights, or what the manifest holds."""
+def _recipe(folder: Path, told: Mapping[str, Any], around: Surroundings | None) -> str | None:
+    """The recipe as YAML text: the file beside the weights, what the manifest holds, or that of the run."""
     import yaml
 
-    file = folder / "recipe.yaml"
+    file, recipe = folder / "recipe.yaml", told.get("recipe")
     if file.is_file():
         return file.read_text(encoding="utf-8").strip()
-    recipe = told.get("recipe")
     if isinstance(recipe, Mapping):
         return str(yaml.safe_dump(dict(recipe), sort_keys=False, allow_unicode=True)).strip()
-    return None
+    return around.recipe_text if around else None
 
 
 def hub_datasets(source: str) -> list[str]:

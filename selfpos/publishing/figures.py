@@ -28,10 +28,10 @@ def coefficient_map(groups: Mapping[str, Sequence[float]], names: Sequence[str])
 
 
 def trajectory_plot(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> bytes | None:
-    """Coefficients over steps, one line per parent; None where the trajectory holds no coefficients for every step."""
+    """Coefficients over steps, one line per parent; None where the trajectory holds no coefficients. Rows without are passed over."""
     from matplotlib.figure import Figure
 
-    points = [(row.get("step", index), row.get("coefficients")) for index, row in enumerate(rows)]
+    points = [(row.get("step", index), row["coefficients"]) for index, row in enumerate(rows) if "coefficients" in row]
     width = len(points[0][1]) if points and isinstance(points[0][1], list) else 0
     if len(points) < 2 or not width or not all(isinstance(values, list) and len(values) == width for _, values in points):
         return None
@@ -39,7 +39,7 @@ def trajectory_plot(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> 
     axes = figure.subplots()
     for index in range(width):
         label = names[index] if index < len(names) else str(index + 1)
-        axes.plot([step for step, _ in points], [values[index] for _, values in points if values], label=label)
+        axes.plot([step for step, _ in points], [values[index] for _, values in points], label=label)
     axes.set(xlabel="step", ylabel="coefficient")
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from selfpos.console import log
 from selfpos.errors import SelfposError
 from selfpos.publishing.facts import Facts, Parent
 from selfpos.publishing.shape import read_json
@@ -117,8 +118,13 @@ def from_metadata(data: dict[str, Any]) -> Licence | None:
 
 
 def hub_licence(repo: str, revision: str | None) -> Licence | None:
-    """Ask the Hub for the licence in the card of `repo`. None where the card names none; errors of the client pass through."""
-    from huggingface_hub import HfApi
+    """Ask the Hub for the licence in the card of `repo`. None where the card names none, or where the Hub cannot be asked."""
+    from selfpos.publishing.session import hub
 
-    card = HfApi().model_info(repo, revision=revision).card_data
+    try:
+        with hub(f"looking up the licence of {repo}", repo) as api:
+            card = api.model_info(repo, revision=revision).card_data
+    except SelfposError as error:
+        log.warning("%s", error)
+        return None
     return from_metadata(card.to_dict()) if card else None

@@ -11,8 +11,11 @@ from typing import TYPE_CHECKING
 
 from selfpos.console import log
 from selfpos.errors import OperationError, SelfposError
-from selfpos.publishing.plan import PICKLES, PlannedFile, PushPlan, plan_push
+from selfpos.publishing.files import PICKLES, PlannedFile
+from selfpos.publishing.plan import PushPlan, plan_push
 from selfpos.publishing.session import AGAIN, hub
+from selfpos.storage.hashing import content_hash
+from selfpos.storage.manifest import MANIFEST
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitInfo, HfApi
@@ -24,7 +27,10 @@ WEIGHTS = {".safetensors", ".gguf", ".onnx", *PICKLES}
 
 @dataclass(frozen=True)
 class Pushed:
-    """What stands on the Hub now: `revision` is the commit that holds all files, compared with ours by hash."""
+    """What stands on the Hub now: `revision` is the commit that holds all files, compared with ours by hash.
+
+    `hash` is the content hash of the model there, which is not the local folder's where records that name local folders were changed.
+    """
 
     repo: str
     repo_type: str
@@ -32,6 +38,7 @@ class Pushed:
     url: str
     files: int
     bytes: int
+    hash: str
     notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
@@ -49,8 +56,9 @@ def push(plan: PushPlan) -> Pushed:
     with hub(f"pushing {plan.repo}", plan.repo) as api, _staged(plan) as stage:
         user = _check_token(api, plan)
         _validate_card(api, plan)
-        notes = list(_check_target(api, plan, stage))
-        target = _open_target(api, plan, user)
+        notes: list[str] = []
+        before = _check_target(api, plan, stage, notes)
+        target = _open_target(api, plan, user, exists=before is not None)
         log.info("pushing %d files, %d bytes, to %s", len(plan.files), plan.total_bytes, plan.repo)
         commit = api.upload_folder(
             repo_id=plan.repo,
@@ -62,7 +70,18 @@ def push(plan: PushPlan) -> Pushed:
             delete_patterns=_stale(api, plan, stage, target) if plan.replace else None,
         )
         _compare(api, plan, stage, commit)
-        return Pushed(plan.repo, plan.repo_type, commit.oid, _url(plan, commit, target), len(plan.files), plan.total_bytes, tuple(notes))
+        if commit.oid == before:
+            notes.append(f"{plan.repo} held all of it already")
+        return Pushed(
+            plan.repo,
+            plan.repo_type,
+            commit.oid,
+            _url(plan, commit, target),
+            len(plan.files),
+            plan.total_bytes,
+            content_hash(stage),
+            tuple(notes),
+        )
 
 
 @contextmanager
@@ -102,8 +121,8 @@ def _validate_card(api: HfApi, plan: PushPlan) -> None:
         raise SelfposError(f"the Hub does not accept the card's metadata: {' '.join(str(error).split())}") from None
 
 
-def _check_target(api: HfApi, plan: PushPlan, stage: Path) -> Iterator[str]:
-    """Refuse a repository that holds another model; note what its owner may not expect."""
+def _check_target(api: HfApi, plan: PushPlan, stage: Path, notes: list[str]) -> str | None:
+    """The commit that the repository is at, None where there is no such repository. Raises where it holds another model."""
     from huggingface_hub.errors import RepositoryNotFoundError
 
     try:
@@ -111,26 +130,32 @@ def _check_target(api: HfApi, plan: PushPlan, stage: Path) -> Iterator[str]:
     except RepositoryNotFoundError:
         if plan.pull_request:
             raise SelfposError(f"{plan.repo} does not exist, so there is nothing to propose a change to; push without --pr") from None
-        return
+        return None
     if bool(info.private) != plan.private:
-        yield f"{plan.repo} was {'private' if info.private else 'public'} before and stays so"
+        notes.append(f"{plan.repo} was {'private' if info.private else 'public'} before and stays so")
     if plan.pull_request or plan.replace:
-        return
-    state = _verification(api, plan, stage, plan.branch if plan.branch in _branches(api, plan) else None)
-    foreign = [path for path in state.missing_paths if PurePosixPath(path).suffix in WEIGHTS]
-    foreign += [entry["path"] for entry in state.mismatches if PurePosixPath(entry["path"]).suffix in WEIGHTS]
+        return str(info.sha)
+    if plan.branch is not None and plan.branch not in _branches(api, plan):
+        return str(info.sha)
+    state = _verification(api, plan, stage, plan.branch)
+    changed = [entry["path"] for entry in state.mismatches]
+    if (stage / MANIFEST).is_file() and MANIFEST not in [*changed, *state.extra_paths]:
+        return str(info.sha)  # the same story, so the same model, of which something may have arrived damaged or not at all
+    foreign = [path for path in [*state.missing_paths, *changed] if PurePosixPath(path).suffix in WEIGHTS]
     if foreign:
         raise SelfposError(
             f"{plan.repo} exists and holds another model ({', '.join(sorted(foreign)[:3])}); choose another name, "
             "another branch with --branch, a pull request with --pr, or --replace to overwrite it"
         )
+    return str(info.sha)
 
 
-def _open_target(api: HfApi, plan: PushPlan, user: str) -> str | None:
+def _open_target(api: HfApi, plan: PushPlan, user: str, *, exists: bool) -> str | None:
     """Create the repository and the branch where they are missing; the revision to commit to. None: main, or a pull request still to open."""
     if plan.pull_request:
         return _open_pull_request(api, plan, user)
-    api.create_repo(plan.repo, repo_type=plan.repo_type, private=plan.private, exist_ok=True)
+    if not exists:
+        api.create_repo(plan.repo, repo_type=plan.repo_type, private=plan.private, exist_ok=True)
     if plan.branch is not None:
         api.create_branch(plan.repo, repo_type=plan.repo_type, branch=plan.branch, exist_ok=True)
     return plan.branch
@@ -145,7 +170,7 @@ def _open_pull_request(api: HfApi, plan: PushPlan, user: str) -> str | None:
 
 
 def _branches(api: HfApi, plan: PushPlan) -> set[str]:
-    return {ref.name for ref in api.list_repo_refs(plan.repo, repo_type=plan.repo_type).branches} if plan.branch else set()
+    return {ref.name for ref in api.list_repo_refs(plan.repo, repo_type=plan.repo_type).branches}
 
 
 def _stale(api: HfApi, plan: PushPlan, stage: Path, target: str | None) -> list[str]:
@@ -165,7 +190,8 @@ def _compare(api: HfApi, plan: PushPlan, stage: Path, commit: CommitInfo) -> Non
     if wrong or state.extra_paths:
         what = [f"{', '.join(wrong)} arrived changed"] if wrong else []
         what += [f"{', '.join(sorted(state.extra_paths))} did not arrive"] if state.extra_paths else []
-        raise OperationError(f"{plan.repo}@{commit.oid[:12]} is not what was sent: {' and '.join(what)}; do not use it; {AGAIN}")
+        how = AGAIN if (stage / MANIFEST).is_file() else "send it again with --replace"
+        raise OperationError(f"{plan.repo}@{commit.oid[:12]} is not what was sent: {' and '.join(what)}; do not use it; {how}")
 
 
 def _url(plan: PushPlan, commit: CommitInfo, target: str | None) -> str:

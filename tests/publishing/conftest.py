@@ -7,64 +7,100 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from tests.publishing.hub_server import TOKEN, Hub, running_hub
 
-# The client waits up to eight seconds between its tries; here it does not.
-_START = """
-import sys, time, types
-import huggingface_hub.utils._http as http
-http.time = types.SimpleNamespace(**(vars(time) | {"sleep": lambda seconds: time.sleep(min(seconds, 0.02))}))
-"""
-_VERB = _START + "from selfpos.cli import main; main()"
+ROOT = Path(__file__).parent.parent.parent
 
 
-@dataclass
+@dataclass(frozen=True)
+class Done:
+    """What a call of the command line came to."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+    @property
+    def sentence(self) -> str:
+        """The one line that selfpos says on failing: no traceback, and no token anywhere."""
+        assert "Traceback" not in self.stderr, self.stderr
+        assert TOKEN not in self.stdout + self.stderr
+        lines = [line for line in self.stderr.splitlines() if line.startswith("selfpos: ")]
+        assert len(lines) == 1, self.stderr
+        return lines[0]
+
+
 class Client:
-    """Runs the command line, or a piece of Python, as a process whose Hub is the one on loopback."""
+    """Runs the command line, or a piece of Python, in a process whose Hub is the one on loopback."""
 
-    hub: Hub
-    home: Path
-    token: str | None = TOKEN
-    env: dict[str, str] = field(default_factory=dict)
+    def __init__(self, hub: Hub, home: Path) -> None:
+        self.env = environment(hub, home)
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.publishing.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+            env=self.env,
+        )
 
-    def __call__(self, *words: str, **env: str) -> subprocess.CompletedProcess[str]:
-        """`selfpos` with `words`."""
-        return self._run(["-c", _VERB, *words], env)
+    def __call__(self, *words: str, **env: str | None) -> Done:
+        """`selfpos` with `words`; `env` sets (None: unsets) environment variables for this call."""
+        return self._call(list(words), env, None)
 
-    def python(self, code: str, *words: str, **env: str) -> str:
+    def python(self, code: str, **env: str | None) -> str:
         """Run `code` and return what it prints; it must succeed."""
-        done = self._run(["-c", _START + code, *words], env)
+        done = self._call([], env, code)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    def environment(self, env: dict[str, str]) -> dict[str, str]:
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING"))}
-        own = {"HF_ENDPOINT": self.hub.endpoint, "HF_HOME": str(self.home), "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1",
-               "OMP_NUM_THREADS": "1", "NO_PROXY": "127.0.0.1"}  # fmt: skip
-        return kept | own | ({"HF_TOKEN": self.token} if self.token else {}) | self.env | env
+    def _call(self, words: list[str], env: dict[str, str | None], code: str | None) -> Done:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps({"words": words, "env": env, "code": code}) + "\n")
+        self._process.stdin.flush()
+        return Done(**json.loads(self._process.stdout.readline()))
 
-    def _run(self, words: list[str], env: dict[str, str]) -> subprocess.CompletedProcess[str]:
-        root = Path(__file__).parent.parent.parent
-        return subprocess.run(
-            [sys.executable, *words], capture_output=True, text=True, timeout=120, cwd=root, env=self.environment(env), check=False
-        )
+    def close(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait(timeout=30)
+
+
+def environment(hub: Hub, home: Path) -> dict[str, str]:
+    """The environment of a process that takes `hub` for the Hugging Face Hub and keeps its cache in `home`."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING"))}
+    own = {
+        "HF_ENDPOINT": hub.endpoint, "HF_HOME": str(home), "HF_TOKEN": TOKEN, "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1",
+        "OMP_NUM_THREADS": "1", "NO_PROXY": "127.0.0.1",
+    }  # fmt: skip
+    return kept | own
+
+
+@pytest.fixture(scope="session")
+def _running_hub() -> Iterator[Hub]:
+    with running_hub() as hub:
+        yield hub
 
 
 @pytest.fixture
-def hub() -> Iterator[Hub]:
-    with running_hub() as running:
-        yield running
+def hub(_running_hub: Hub) -> Hub:
+    """The hub on loopback, empty and in good health."""
+    _running_hub.reset()
+    return _running_hub
 
 
-@pytest.fixture
-def client(hub: Hub, tmp_path: Path) -> Client:
-    return Client(hub, tmp_path / "hf-home")
+@pytest.fixture(scope="session")
+def client(_running_hub: Hub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    running = Client(_running_hub, tmp_path_factory.mktemp("hf-home"))
+    yield running
+    running.close()
 
 
 def write_manifest(folder: Path, **fields: object) -> Path:
@@ -78,6 +114,3 @@ def merged(tiny_base: Path, tmp_path: Path) -> Path:
     folder = tmp_path / "merged"
     shutil.copytree(tiny_base, folder)
     return write_manifest(folder, kind="merged", name="merged", licence="apache-2.0", merge={"method": "ties", "sources": []})
-
-
-Push = Callable[..., subprocess.CompletedProcess[str]]

@@ -61,14 +61,18 @@ class Hub:
     """The state of the server, and the handle by which tests look at it and break it."""
 
     def __init__(self) -> None:
+        self.endpoint = ""
+        self.lock = threading.Lock()
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything."""
         self.repos: dict[str, Repo] = {}  # 'models/alice/name' → repository
         self.objects: dict[str, bytes] = {}  # large storage by the name that the client gave
         self.collections: dict[str, dict[str, Any]] = {}
         self.faults: list[Fault] = []
         self.requests: list[str] = []  # 'METHOD path', in order
         self.authorizations: list[str] = []
-        self.endpoint = ""
-        self.lock = threading.Lock()
 
     def fail(self, pattern: str, what: int | str, **more: Any) -> None:
         """Let requests matching `pattern` fail; see Fault."""
@@ -240,7 +244,9 @@ class _Handler(BaseHTTPRequestHandler):
             raise _HubError(403, f'You don\'t have the rights to create a model under the namespace "{owner}".')
         kind, name = f"{wanted.get('type') or 'model'}s", f"{owner}/{wanted['name']}"
         if f"{kind}/{name}" in self.hub.repos:
-            raise _HubError(409, "You already created this model repo")
+            url = f"{self.hub.endpoint}/{'' if kind == 'models' else kind + '/'}{name}"
+            self._json({"error": "You already created this model repo", "url": url}, 409)
+            return
         repo = self.hub.repos[f"{kind}/{name}"] = Repo(private=wanted.get("visibility") == "private" or bool(wanted.get("private")))
         repo.commit("main", {".gitattributes": (b"*.safetensors filter=lfs\n", False)}, "initial commit")
         self._json({"url": f"{self.hub.endpoint}/{'' if kind == 'models' else kind + '/'}{name}"})
@@ -313,7 +319,8 @@ class _Handler(BaseHTTPRequestHandler):
         objects = []
         for wanted in json.loads(body)["objects"]:
             answer: dict[str, Any] = {"oid": wanted["oid"], "size": wanted["size"]}
-            if wanted["oid"] not in self.hub.objects:
+            held = self.hub.objects.get(wanted["oid"])
+            if held is None or hashlib.sha256(held).hexdigest() != wanted["oid"]:
                 href = f"{self.hub.endpoint}/storage/{wanted['oid']}"
                 answer["actions"] = {"upload": {"href": href}, "verify": {"href": f"{self.hub.endpoint}/verify"}}
             objects.append(answer)

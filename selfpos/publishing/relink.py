@@ -1,0 +1,56 @@
+"""A model's own records as strangers may read them: parents by their place on the Hub, not by folders of the disk it was made on."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from selfpos.publishing.facts import Facts, parse_parent
+from selfpos.publishing.shape import read_json
+
+ADAPTER = "adapter_config.json"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a model stands on the Hub: repository, commit, and the content hash of what lies there."""
+
+    repo: str
+    revision: str
+    hash: str
+
+
+def public_manifest(told: Mapping[str, Any], published: Mapping[str, Place]) -> dict[str, Any]:
+    """`told`, the content of a `selfpos.json`, with every parent that is on the Hub named by repository and commit, and no local folder named.
+
+    `published` maps a parent's name to where it was published.
+    """
+    public: dict[str, Any] = copy.deepcopy(dict(told))
+    merge = public.get("merge")
+    parents = [public.get("base"), *((merge.get("sources") or ()) if isinstance(merge, dict) else ())]
+    for record in parents:
+        parent = parse_parent(record)
+        if not isinstance(record, dict) or parent is None:
+            continue
+        for key in ("path", "source"):
+            record.pop(key, None)
+        record["name"] = parent.name
+        place = published.get(parent.name)
+        if place is not None:
+            record |= {"repo": place.repo, "revision": place.revision, "hash": place.hash}
+        elif parent.repo:
+            record |= {"repo": parent.repo} | ({"revision": parent.revision} if parent.revision else {})
+    return public
+
+
+def public_adapter(folder: Path, facts: Facts) -> bytes | None:
+    """`adapter_config.json` naming its base by Hub id and commit, where it names a folder of this disk; None where it need not change."""
+    named = str((facts.shape.adapter or {}).get("base_model_name_or_path") or "")
+    if not facts.adapter or facts.base is None or not facts.base.repo or named == facts.base.repo:
+        return None
+    config = read_json(folder / ADAPTER) | {"base_model_name_or_path": facts.base.repo, "revision": facts.base.revision}
+    return json.dumps(config, indent=2, sort_keys=True).encode()

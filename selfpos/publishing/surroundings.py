@@ -1,0 +1,66 @@
+"""What the run that a model is part of knows of it: recipe, data, trajectory of the search, seconds. Absent for a model that stands alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from selfpos.publishing.shape import read_json
+from selfpos.storage.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from selfpos.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """The run around one of its models."""
+
+    run: RunFolder
+    recipe: Recipe
+    model: Path
+
+    @property
+    def recipe_text(self) -> str:
+        return self.run.recipe.read_text(encoding="utf-8").strip()
+
+    @property
+    def tasks(self) -> Mapping[str, Mapping[str, Any]]:
+        """Task → its type and where its data came from."""
+        return {name: {"type": task.type, "source": task.data} for name, task in self.recipe.tasks.items()}
+
+    @property
+    def probe(self) -> Mapping[str, Mapping[str, Any]]:
+        """Task → type, source and number of its probe records."""
+        return {name: {**task, "records": self.recipe.probe.per_task} for name, task in self.tasks.items()}
+
+    @property
+    def trajectory(self) -> Path:
+        """The trajectory of the search behind the model, whether or not there is one."""
+        return self.run.trajectory(self.model.name)
+
+    @property
+    def seconds(self) -> float | None:
+        """Seconds that the job which made the model took."""
+        jobs = [f"merge/{self.model.name}", f"specialist/{self.model.name}", "joint"]
+        outputs = [self.run.merged(self.model.name), self.run.specialist(self.model.name), self.run.joint]
+        job = next((job for job, output in zip(jobs, outputs, strict=True) if output == self.model), None)
+        seconds = read_json(self.run.mark(job)).get("seconds") if job else None
+        return float(seconds) if isinstance(seconds, int | float) else None
+
+
+def surroundings_of(model: Path) -> Surroundings | None:
+    """The run whose folder holds `model` as a merge, a specialist or the joint model; None where there is none.
+
+    Raises SelfposError where the run's recipe is not valid.
+    """
+    from selfpos.recipe import load_recipe
+
+    place = model.resolve()
+    for parent in place.parents[:2]:
+        run = RunFolder(parent)
+        if run.recipe.is_file() and place in (run.merged(place.name), run.specialist(place.name), run.joint):
+            return Surroundings(run, load_recipe(run.recipe), place)
+    return None

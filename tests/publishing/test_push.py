@@ -1,0 +1,141 @@
+"""Pushing with the real client over real HTTP: what arrives, what a second start sends, and what each fault leaves on either side."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import make_specialist
+from tests.publishing.conftest import Client, write_manifest
+from tests.publishing.hub_server import Hub
+
+REPO = "alice/merged"
+CONTENT = {"config.json", "model.safetensors", "modules.json", "README.md", "selfpos.json", "tokenizer.json", "2_Dense/model.safetensors"}
+
+
+def uploads(hub: Hub) -> int:
+    return sum(request.startswith("PUT /storage/") for request in hub.requests)
+
+
+def test_push_sends_the_folder_and_says_where_it_is(hub: Hub, client: Client, merged: Path) -> None:
+    before = {path: path.read_bytes() for path in merged.rglob("*") if path.is_file()}
+    done = client("push", str(merged), REPO, "--message", "first light")
+    assert done.returncode == 0, done.stderr
+    files = hub.files(REPO)
+    assert set(files) >= CONTENT
+    assert all(files[path.relative_to(merged).as_posix()] == content for path, content in before.items() if path.name != "README.md")
+    assert {path: path.read_bytes() for path in merged.rglob("*") if path.is_file()} == before
+    repo = hub.model(REPO)
+    assert repo.private
+    assert repo.messages[-1] == "first light"
+    assert done.stdout.splitlines()[:2] == [f"{REPO}@{repo.branches['main']}", f"{hub.endpoint}/{REPO}"]
+
+
+def test_public_by_flag_and_never_changed_afterwards(hub: Hub, client: Client, merged: Path) -> None:
+    assert client("push", str(merged), REPO, "--public").returncode == 0
+    assert not hub.model(REPO).private
+    again = client("push", str(merged), REPO)
+    assert "was public before and stays so" in again.stdout
+    assert not hub.model(REPO).private
+
+
+def test_second_push_of_the_same_sends_nothing(hub: Hub, client: Client, merged: Path) -> None:
+    client("push", str(merged), REPO)
+    hub.heal()
+    done = client("push", str(merged), REPO)
+    assert done.returncode == 0, done.stderr
+    assert "held all of it already" in done.stdout
+    assert uploads(hub) == 0
+    assert not any("/commit/" in request for request in hub.requests)
+
+
+def test_dry_run_speaks_to_nobody(hub: Hub, client: Client, merged: Path) -> None:
+    done = client("push", str(merged), REPO, "--dry-run")
+    assert done.returncode == 0, done.stderr
+    assert hub.requests == []
+    assert "model.safetensors" in done.stdout
+    assert "base_model_relation" not in done.stdout  # no parent is on the Hub
+    assert "# merged" in done.stdout
+
+
+def test_branch_is_made_and_main_stays(hub: Hub, client: Client, merged: Path) -> None:
+    client("push", str(merged), REPO)
+    main = hub.model(REPO).branches["main"]
+    other = make_specialist(merged, merged.parent / "other", seed=5)
+    done = client("push", str(other), REPO, "--branch", "v2")
+    assert done.returncode == 0, done.stderr
+    assert hub.model(REPO).branches["main"] == main
+    assert hub.files(REPO, "v2")["model.safetensors"] == (other / "model.safetensors").read_bytes()
+    assert done.stdout.splitlines()[1].endswith("/tree/v2")
+
+
+def test_pull_request_is_opened_once_and_continued(hub: Hub, client: Client, merged: Path) -> None:
+    client("push", str(merged), REPO)
+    other = make_specialist(merged, merged.parent / "other", seed=5)
+    first = client("push", str(other), REPO, "--pr", "--message", "better weights")
+    assert first.returncode == 0, first.stderr
+    assert first.stdout.splitlines()[1].endswith("/discussions/1")
+    assert hub.files(REPO)["model.safetensors"] == (merged / "model.safetensors").read_bytes()
+    assert hub.files(REPO, "refs/pr/1")["model.safetensors"] == (other / "model.safetensors").read_bytes()
+    shutil.copy(merged / "config.json", other / "extra.json")
+    second = client("push", str(other), REPO, "--pr", "--message", "better weights")
+    assert second.stdout.splitlines()[1].endswith("/discussions/1")
+    assert len(hub.model(REPO).discussions) == 1
+    assert "extra.json" in hub.files(REPO, "refs/pr/1")
+
+
+def test_name_taken_by_another_model_is_refused_unless_replaced(hub: Hub, client: Client, merged: Path) -> None:
+    other = make_specialist(merged, merged.parent / "other", seed=5)
+    write_manifest(other, name="other", licence="mit", kind="merged")
+    (other / "2_Dense" / "model.safetensors").rename(other / "2_Dense" / "old.safetensors")
+    assert client("push", str(other), REPO).returncode == 0
+    stood = hub.files(REPO)
+    refused = client("push", str(merged), REPO)
+    assert refused.returncode == 2
+    assert "holds another model" in refused.sentence
+    assert hub.files(REPO) == stood
+    assert client("push", str(merged), REPO, "--replace").returncode == 0
+    assert hub.files(REPO)["model.safetensors"] == (merged / "model.safetensors").read_bytes()
+    assert "2_Dense/old.safetensors" not in hub.files(REPO)
+
+
+# Each fault: (what matches, what happens, exit status, words of the sentence). A second start, the fault gone, must finish.
+FAULTS = {
+    "500 on storage": (r"PUT /storage", 500, {}, 1, "a fault of its own, status 500"),
+    "500 on commit": (r"POST .*/commit/", 500, {}, 1, "a fault of its own, status 500"),
+    "429 with retry-after": (r"POST .*/preupload/", 429, {"headers": {"Retry-After": "0"}}, 1, "wait 0 s"),
+    "quota": (r"POST .*/commit/", 403, {"message": "Private repository storage limit reached"}, 1, "has no room for it"),
+    "no permission": (r"POST /api/repos/create", 403, {"message": "You don't have the rights"}, 2, "write permission"),
+    "token revoked midway": (r"POST .*/commit/", 401, {"message": "Invalid credentials in Authorization header"}, 2, "does not accept the access token"),
+    "commit conflict": (r"POST .*/commit/", 412, {"message": "A commit has happened since"}, 1, "changed by someone else"),
+    "cut while uploading": (r"PUT /storage", "cut", {}, 1, "the connection to"),
+    "cut at the second file": (r"PUT /storage", "cut", {"skip": 1}, 1, "the connection to"),
+    "cut while committing": (r"POST .*/commit/", "cut", {}, 1, "the connection to"),
+    "cut at the very start": (r"GET /api/whoami", "cut", {}, 1, "the connection to"),
+    "metadata refused": (r"POST /api/validate-yaml", 400, {"message": "license must be one of"}, 2, "license must be one of"),
+    "corrupted upload": (r"PUT /storage", "corrupt", {"times": 1}, 1, "arrived changed"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_fault_is_told_in_a_sentence_and_a_second_start_finishes(name: str, hub: Hub, client: Client, merged: Path) -> None:
+    pattern, what, more, status, words = FAULTS[name]
+    local = {path: path.read_bytes() for path in merged.rglob("*") if path.is_file()}
+    hub.fail(pattern, what, **more)
+    broken = client("push", str(merged), REPO)
+    assert broken.returncode == status, broken.stderr
+    assert words in broken.sentence
+    assert {path: path.read_bytes() for path in merged.rglob("*") if path.is_file()} == local
+    if name != "corrupted upload":  # nothing half: all files, or none but the empty repository
+        assert REPO not in {key.removeprefix("models/") for key in hub.repos} or hub.files(REPO) == {}
+    stored = set(hub.objects)
+    hub.heal()
+    again = client("push", str(merged), REPO)
+    assert again.returncode == 0, again.stderr
+    assert set(hub.files(REPO)) >= CONTENT
+    assert hub.files(REPO)["model.safetensors"] == local[merged / "model.safetensors"]
+    if name == "cut while committing":
+        assert stored
+        assert uploads(hub) == 0  # what was stored before is not sent again
