@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import platform
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     import datasets
 
 # Raise when extraction changes what it returns: part of the cache's key.
-FORMAT = 1
+FORMAT = 2
 # Distribution name -> package as it is imported, besides the standard library.
 DISTRIBUTIONS = {"numpy": "numpy", "scipy": "scipy", "scikit-learn": "sklearn", "pandas": "pandas"}
 
@@ -109,7 +110,7 @@ def _read_cache(file: Path, key: str) -> tuple[Entry, ...] | None:
             raise ValueError("its content does not match its hash")
         records = [json.loads(line) for line in lines.decode("utf-8").splitlines()]
         return tuple(Entry(**record | {"see_also": tuple(record["see_also"])}) for record in records)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
         log.warning("the cached corpus %s is damaged (%s) and is made anew", file, error)
@@ -129,4 +130,5 @@ def _write_cache(file: Path, key: str, entries: tuple[Entry, ...]) -> None:
         beside.replace(file)
     except OSError as error:
         log.warning("the corpus could not be cached in %s (%s); it will be read again next time", file.parent, error)
-        beside.unlink(missing_ok=True)
+        with suppress(OSError):
+            beside.unlink()
