@@ -12,7 +12,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from selfpos.data.corpus import Corpus, Entry
+from selfpos.data.corpus_extraction import Entry
 from selfpos.errors import SelfposError, unknown
 
 if TYPE_CHECKING:
@@ -25,16 +25,17 @@ NEGATIVES_PER_QUERY = 4
 SAME, LINKED, NEIGHBOUR, UNRELATED = 3.0, 2.0, 1.0, 0.0
 
 
-def training_records(corpus: Corpus, task: str, *, split: str, seed: int) -> datasets.Dataset:
-    """Records of `split` for `task`, drawn with `seed`. Raises SelfposError for a task that the corpus cannot supply, or a split without records."""
+def training_records(entries: list[Entry], task: str, *, seed: int) -> datasets.Dataset:
+    """Records for `task` out of `entries`, drawn with `seed`. Raises SelfposError for a task that the corpus cannot supply, or when none come out."""
     import datasets
 
     if task not in RECORDS:
         raise unknown("task type that the embedded corpus can supply", task, RECORDS)
-    entries = corpus.part(split)
     records = RECORDS[task](entries, random.Random(seed))
     if not records:
-        raise SelfposError(f"the embedded corpus has no {task} records in its split '{split}' (splits: train, validation, test)")
+        raise SelfposError(
+            f"{len(entries)} entries of the embedded corpus give no {task} records; its splits are train, validation and test"
+        )
     return datasets.Dataset.from_list(records)
 
 
@@ -43,24 +44,19 @@ def retrieval(entries: list[Entry], rng: random.Random) -> list[dict[str, Any]]:
     return [{"anchor": entry.summary, "positive": entry.body} for entry in entries]
 
 
-def labelled(entries: list[Entry], rng: random.Random, *, minimum: int = MIN_PER_LABEL) -> list[dict[str, Any]]:
-    """text: a summary; label: its subpackage, of those with at least `minimum` entries."""
+def labelled(entries: list[Entry], rng: random.Random) -> list[dict[str, Any]]:
+    """text: a summary; label: its subpackage, of those with at least MIN_PER_LABEL entries."""
     counts = Counter(entry.subpackage for entry in entries)
-    return [{"text": entry.summary, "label": entry.subpackage} for entry in entries if counts[entry.subpackage] >= minimum]
+    return [{"text": entry.summary, "label": entry.subpackage} for entry in entries if counts[entry.subpackage] >= MIN_PER_LABEL]
 
 
 def pair_classification(entries: list[Entry], rng: random.Random) -> list[dict[str, Any]]:
     """Two summaries; label 1 when one names the other in its See Also, else 0, for as many pairs of one subpackage that do not."""
     linked = links(entries)
-    neighbours = by_subpackage(entries)
-    related = {frozenset((first.name, second.name)) for first, second in linked}
+    neighbours, related = by_subpackage(entries), _related(linked)
     records = [{"sentence1": first.summary, "sentence2": second.summary, "label": 1} for first, second in linked]
     for first, _ in linked:
-        other = _draw(
-            neighbours[first.subpackage],
-            rng,
-            lambda entry, first=first: frozenset((first.name, entry.name)) not in related | {frozenset((first.name,))},
-        )
+        other = _other_than({first.name, *related[first.name]}, neighbours[first.subpackage], rng)
         if other is not None:
             records.append({"sentence1": first.summary, "sentence2": other.summary, "label": 0})
     rng.shuffle(records)
@@ -73,17 +69,13 @@ def sts(entries: list[Entry], rng: random.Random) -> list[dict[str, Any]]:
     As many of each grade as there are links. The second text is a body in every grade, so that its form does not give the grade away.
     """
     linked = links(entries)
-    neighbours = by_subpackage(entries)
-    related = {frozenset((first.name, second.name)) for first, second in linked}
+    neighbours, related = by_subpackage(entries), _related(linked)
+    packages = {first.package for first, _ in linked}
+    strangers = {package: [entry for entry in entries if entry.package != package] for package in packages}
     records = []
     for first, second in linked:
-        package = first.name.split(".")[0]
-        near = _draw(
-            neighbours[first.subpackage],
-            rng,
-            lambda entry, first=first: entry is not first and frozenset((first.name, entry.name)) not in related,
-        )
-        far = _draw(entries, rng, lambda entry, package=package: entry.name.split(".")[0] != package)
+        near = _other_than({first.name, *related[first.name]}, neighbours[first.subpackage], rng)
+        far = _other_than(related[first.name], strangers[first.package], rng)
         for other, score in ((first, SAME), (second, LINKED), (near, NEIGHBOUR), (far, UNRELATED)):
             if other is not None:
                 records.append({"sentence1": first.summary, "sentence2": other.body, "score": score})
@@ -121,9 +113,18 @@ def by_subpackage(entries: Iterable[Entry]) -> dict[str, list[Entry]]:
     return groups
 
 
-def _draw(entries: list[Entry], rng: random.Random, fits: Callable[[Entry], bool], tries: int = 20) -> Entry | None:
-    """A random entry that fits, or None when `tries` draws find none."""
-    return next((entry for entry in (rng.choice(entries) for _ in range(tries)) if fits(entry)), None)
+def _related(linked: list[tuple[Entry, Entry]]) -> dict[str, set[str]]:
+    related: dict[str, set[str]] = defaultdict(set)
+    for first, second in linked:
+        related[first.name].add(second.name)
+        related[second.name].add(first.name)
+    return related
+
+
+def _other_than(excluded: set[str], entries: list[Entry], rng: random.Random, tries: int = 20) -> Entry | None:
+    """A random entry that is not excluded by name, or None when `tries` draws find none."""
+    drawn = (rng.choice(entries) for _ in range(tries if entries else 0))
+    return next((entry for entry in drawn if entry.name not in excluded), None)
 
 
 RECORDS: dict[str, Callable[[list[Entry], random.Random], list[dict[str, Any]]]] = {

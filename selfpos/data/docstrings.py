@@ -10,11 +10,11 @@ from dataclasses import dataclass
 # Of tables (Parameters, Returns) only the indented descriptions are kept, not names and types.
 PROSE_SECTIONS = ("notes", "warnings")
 TABLE_SECTIONS = ("parameters", "attributes", "returns", "yields", "other parameters", "raises")
-# Directives that go with everything indented below them; of others (note, warning) only the directive's own line goes.
-BLOCKS_TO_DROP = {"versionadded", "versionchanged", "deprecated", "math", "plot", "code-block", "seealso", "math::", "index", "doctest"}
+# Directives that go with everything indented below them; of others (note, warning) only the directive itself goes.
+BLOCKS_TO_DROP = {"versionadded", "versionchanged", "deprecated", "math", "plot", "code-block", "seealso", "index", "doctest"}
 
 _UNDERLINE = re.compile(r"^\s*([-=~^])\1{2,}\s*$")
-_DIRECTIVE = re.compile(r"^(\s*)\.\. +(\[[^\]]+\]|[\w-]+(?=::))")
+_DIRECTIVE = re.compile(r"^\s*\.\. +(\[[^\]]+\]|[\w-]+(?=::)):{0,2}(.*)$")
 _ROLE = re.compile(r":[a-z:]+:`~?!?([^`]*)`")
 _QUOTED = re.compile(r"`+([^`]+)`+_{0,2}")
 _CITATION = re.compile(r"\s*\[[\w#*]+\]_")
@@ -102,8 +102,10 @@ def _without_blocks(lines: list[str]) -> list[str]:
         directive = _DIRECTIVE.match(line)
         if directive is None:
             kept.append(line)
-        elif directive[2].lower() in BLOCKS_TO_DROP or directive[2].startswith("["):
+        elif directive[1].lower() in BLOCKS_TO_DROP or directive[1].startswith("["):
             indent = width
+        else:
+            kept.append(directive[2])
     return kept
 
 

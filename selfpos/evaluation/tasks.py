@@ -58,7 +58,7 @@ def with_data(task_class: type[AbsTask], metadata: Any, load: Callable[[], Mappi
 
     def load_data(self: AbsTask, num_proc: int | None = None, **_: Any) -> None:
         if not self.data_loaded:
-            self.dataset = dict(load())
+            self.dataset = load()
             self.dataset_transform(num_proc=num_proc)
             self.data_loaded = True
 

@@ -1,0 +1,131 @@
+"""Reading records from local files: JSON Lines (also gzipped), JSON, CSV, TSV, Parquet, and folders in the BEIR layout."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+from selfpos.errors import SelfposError
+
+ENDINGS = (".jsonl", ".jsonl.gz", ".json", ".csv", ".tsv", ".parquet")
+
+
+def find(folder: Path, stem: str, endings: tuple[str, ...] = ENDINGS) -> Path | None:
+    """The file `stem` with one of `endings` in `folder`, or None."""
+    return next((file for ending in endings if (file := folder / f"{stem}{ending}").is_file()), None)
+
+
+def read_records(file: Path) -> list[dict[str, Any]]:
+    """All records of `file`, as dictionaries. Raises SelfposError naming the file (and line) when it is missing, empty, damaged or of unknown kind."""
+    if not file.is_file():
+        raise SelfposError(f"there is no data file {file}")
+    name = file.name.lower()
+    if name.endswith((".jsonl", ".jsonl.gz")):
+        records = _json_lines(file)
+    elif name.endswith(".json"):
+        records = _json(file)
+    elif name.endswith((".csv", ".tsv", ".parquet")):
+        records = _table(file)
+    else:
+        raise SelfposError(f"data file {file} is of no known kind; expected one of {', '.join(ENDINGS)}")
+    if not records:
+        raise SelfposError(f"data file {file} has no records")
+    return records
+
+
+def read_beir(folder: Path, split: str) -> tuple[dict[str, dict[str, str]], dict[str, str], dict[str, dict[str, int]]]:
+    """A retrieval set in the BEIR layout: documents (id -> title, text), queries (id -> text), and judgements of `split` (query -> document -> grade).
+
+    Raises SelfposError for a missing file, a line that does not fit, or a judgement of a query or document that does not exist.
+    """
+    parts = beir_files(folder, split)
+    missing = [expected for expected, file in parts.items() if file is None]
+    if missing:
+        raise SelfposError(f"{folder} lacks {', '.join(missing)}")
+    corpus, asked, judged = (file for file in parts.values() if file is not None)
+    documents = {_id(row, corpus): {"title": row.get("title") or "", "text": row.get("text") or ""} for row in read_records(corpus)}
+    queries = {_id(row, asked): row.get("text") or "" for row in read_records(asked)}
+    relevant: dict[str, dict[str, int]] = {}
+    for number, line in enumerate(judged.read_text(encoding="utf-8").splitlines()[1:], start=2):
+        try:
+            query, document, grade = line.split("\t")
+            relevant.setdefault(query, {})[document] = int(grade)
+        except ValueError:
+            raise SelfposError(
+                f"{judged}, line {number}: expected query-id, corpus-id and a whole score between tabs, found {line!r}"
+            ) from None
+        if query not in queries or document not in documents:
+            raise SelfposError(f"{judged}, line {number}: there is no query {query} or no document {document}")
+    if not relevant:
+        raise SelfposError(f"{judged} has no judgements")
+    return documents, queries, relevant
+
+
+def beir_files(folder: Path, split: str) -> dict[str, Path | None]:
+    """The three files of a BEIR folder by what they are called, None for one that is not there."""
+    lines = (".jsonl", ".jsonl.gz")
+    return {
+        "corpus.jsonl[.gz]": find(folder, "corpus", lines),
+        "queries.jsonl[.gz]": find(folder, "queries", lines),
+        f"qrels/{split}.tsv": find(folder / "qrels", split, (".tsv",)),
+    }
+
+
+def document_text(document: dict[str, str]) -> str:
+    """Title and text as one, as MTEB joins them."""
+    return f"{document.get('title') or ''} {document['text']}".strip()
+
+
+def _id(row: dict[str, Any], file: Path) -> str:
+    if "_id" not in row:
+        raise SelfposError(f"{file}: a record has no field '_id'; found {', '.join(row)}")
+    return str(row["_id"])
+
+
+def _json_lines(file: Path) -> list[dict[str, Any]]:
+    records = []
+    number = 0
+    try:
+        with gzip.open(file, "rt", encoding="utf-8") if file.suffix == ".gz" else file.open(encoding="utf-8") as stream:
+            for number, line in enumerate(stream, start=1):
+                if line.strip():
+                    record = json.loads(line)
+                    if not isinstance(record, dict):
+                        raise SelfposError(f"data file {file}, line {number}: expected a JSON object, found {type(record).__name__}")
+                    records.append(record)
+    except json.JSONDecodeError as error:
+        raise SelfposError(f"data file {file}, line {number} is not JSON: {error.msg}") from None
+    except (OSError, EOFError, UnicodeDecodeError) as error:
+        raise SelfposError(f"data file {file} cannot be read to its end (after line {number}): {error}") from None
+    return records
+
+
+def _json(file: Path) -> list[dict[str, Any]]:
+    try:
+        records = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise SelfposError(f"data file {file} is not JSON: {error}") from None
+    if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
+        raise SelfposError(f"data file {file} must hold a list of JSON objects")
+    return records
+
+
+def _table(file: Path) -> list[dict[str, Any]]:
+    import pandas as pd
+    import pyarrow.parquet
+
+    try:
+        if file.suffix.lower() == ".parquet":
+            return pyarrow.parquet.read_table(file).to_pylist()
+        # Only an empty cell is a missing value: "NA" and "null" are words.
+        frame = pd.read_csv(file, sep="\t" if file.suffix.lower() == ".tsv" else ",", keep_default_na=False, na_values=[""])
+    except pd.errors.EmptyDataError:
+        return []
+    except (ValueError, OSError) as error:  # the parsers' own errors are ValueErrors
+        raise SelfposError(f"data file {file} cannot be read: {' '.join(str(error).split())}") from None
+    records = frame.to_dict("records")
+    return [
+        {str(key): None if isinstance(value, float) and value != value else value for key, value in record.items()} for record in records
+    ]

@@ -1,0 +1,97 @@
+"""The probe set: a few records of each task, held out of its training data, on which coefficients are searched. On disk one JSON Lines file."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from selfpos.data.files import read_records
+from selfpos.errors import SelfposError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from selfpos.tasks import TaskType
+
+FILE = "probe.jsonl"
+
+
+@dataclass(frozen=True)
+class ProbeTask:
+    """One task's part of the probe set. `records` have the canonical columns of `type`."""
+
+    name: str
+    type: TaskType
+    records: Dataset
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        """The records prepared for the type's loss."""
+        return self.type.prepare(self.records, seed=0)
+
+
+def hold_out(dataset: Dataset, count: int, seed: int) -> tuple[Dataset, Dataset]:
+    """Split `dataset` into (training, probe) with `count` records in the probe, drawn with `seed`; both keep the order of the data.
+
+    Raises SelfposError when nothing would be left to train on.
+    """
+    if count >= len(dataset):
+        raise SelfposError(
+            f"a probe of {count} records leaves nothing of {len(dataset)} to train on; ask for a smaller probe or give more data"
+        )
+    drawn = set(random.Random(f"probe {seed}").sample(range(len(dataset)), count))
+    return dataset.select([row for row in range(len(dataset)) if row not in drawn]), dataset.select(sorted(drawn))
+
+
+def write_probe(folder: Path, probe: Mapping[str, Dataset], types: Mapping[str, TaskType]) -> Path:
+    """Write the probe set as `folder`/probe.jsonl, one record per line with its task and type, and its hash in the manifest.
+
+    Raises SelfposError when `folder` exists.
+    """
+    from selfpos.storage.atomic import fresh_folder
+    from selfpos.storage.hashing import sha256_file
+    from selfpos.storage.manifest import write_manifest
+
+    with fresh_folder(folder) as fresh:
+        with (fresh / FILE).open("w", encoding="utf-8") as stream:
+            for task, records in probe.items():
+                for record in records:
+                    stream.write(json.dumps({"task": task, "type": types[task].name, "record": record}, ensure_ascii=False) + "\n")
+        counts = {task: len(records) for task, records in probe.items()}
+        write_manifest(fresh, {"probe": {"sha256": sha256_file(fresh / FILE), "records": counts}})
+    return folder / FILE
+
+
+def read_probe(folder: Path) -> dict[str, ProbeTask]:
+    """The probe set in `folder` (or in the JSON Lines file given instead), task by task in the order of the file.
+
+    Raises SelfposError for a missing or damaged file, and for one that is not what its manifest says was written.
+    """
+    from datasets import Dataset
+
+    from selfpos.storage.hashing import sha256_file
+    from selfpos.storage.manifest import read_manifest
+    from selfpos.tasks import get_task
+
+    file = folder / FILE if folder.is_dir() else folder
+    lines = read_records(file)
+    written = (read_manifest(folder) or {}).get("probe") if folder.is_dir() else None
+    if written is not None and written.get("sha256") != sha256_file(file):
+        raise SelfposError(f"{file} is not the probe set that was written there: its SHA-256 differs from the one in selfpos.json")
+    records: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    kinds: dict[str, str] = {}
+    for number, line in enumerate(lines, start=1):
+        if not ({"task", "type", "record"} <= set(line) and isinstance(line["record"], dict)):
+            raise SelfposError(f"{file}, record {number}: expected the fields task, type and record, found {', '.join(line)}")
+        if kinds.setdefault(line["task"], line["type"]) != line["type"]:
+            raise SelfposError(
+                f"{file}, record {number}: task {line['task']} is of type {line['type']} here and of type {kinds[line['task']]} before"
+            )
+        records[line["task"]].append(line["record"])
+    return {task: ProbeTask(task, get_task(kinds[task]), Dataset.from_list(found)) for task, found in records.items()}

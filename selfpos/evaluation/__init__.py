@@ -1,0 +1,9 @@
+"""Scoring models with mteb: which tasks, where their data comes from, what came out."""
+
+from __future__ import annotations
+
+from selfpos.evaluation.run import TasksFailedError, evaluate, task_identity
+from selfpos.evaluation.scores import TaskScore, read_scores
+from selfpos.evaluation.select import select_tasks
+
+__all__ = ["TaskScore", "TasksFailedError", "evaluate", "read_scores", "select_tasks", "task_identity"]

@@ -1,0 +1,152 @@
+"""Scoring one model: mteb runs the tasks; here each model gets an identity, finished tasks are kept, and a failing task does not stop the others."""
+
+from __future__ import annotations
+
+import logging
+import random
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from selfpos.console import log, progress
+from selfpos.errors import OperationError, SelfposError
+from selfpos.evaluation.scores import TaskScore, score_of, write_last
+
+if TYPE_CHECKING:
+    from mteb import ResultCache
+    from mteb.abstasks import AbsTask
+    from mteb.models import ModelMeta
+
+
+class TasksFailedError(OperationError):
+    """Some tasks failed: `failures` holds task -> reason, `scores` those of the tasks that did not."""
+
+    def __init__(self, message: str, failures: dict[str, str], scores: dict[str, TaskScore]) -> None:
+        super().__init__(message)
+        self.failures, self.scores = failures, scores
+
+
+def evaluate(model: Path, tasks: Sequence[AbsTask], out: Path, *, name: str, batch_size: int = 64) -> dict[str, TaskScore]:
+    """Score the sentence-transformers folder `model` on `tasks` with mteb; returns task name -> score, in the order of `tasks`.
+
+    Result files go to `out`/results/<model>/<revision>/ as mteb lays them out; the revision is the model's content hash. A task is not run again when
+    its results for these weights and this data are there, and of one that was stopped only the missing parts are. `name` is how the model is called.
+    Raises SelfposError when `model` is no sentence-transformers folder or there are no tasks; TasksFailedError after the last task when any failed.
+    """
+    from selfpos.storage.model_folder import read_modules
+
+    read_modules(model)
+    if not tasks:
+        raise SelfposError("there are no tasks to score the model on")
+    from mteb import ResultCache
+
+    from selfpos.evaluation.encoder import identity
+
+    meta = identity(model, name)
+    scorer = _Scorer(model, meta, ResultCache(out), batch_size)
+    scores: dict[str, TaskScore] = {}
+    failures: dict[str, str] = {}
+    with quiet(), progress(f"scoring {name}", len(tasks), unit="tasks") as bar:
+        for task in tasks:
+            title = task.metadata.name
+            try:
+                scores[title] = scorer.score(task)
+                bar.advance(1, task=title, score=scores[title].main_score)
+            except Exception as error:
+                failures[title] = " ".join(f"{type(error).__name__}: {error}".split())[:400]
+                log.error("task %s failed on %s: %s", title, name, failures[title], exc_info=not isinstance(error, SelfposError))
+                bar.advance(1, task=title, score="failed")
+    write_last(out, str(meta.name), str(meta.revision), scores)
+    if failures:
+        reasons = "; ".join(f"{task} ({reason})" for task, reason in failures.items())
+        rest = f"the scores of the other {len(scores)} are in {out}" if scores else "there are no scores"
+        raise TasksFailedError(f"{len(failures)} of {len(tasks)} tasks failed on {name}: {reasons}; {rest}", failures, scores)
+    return scores
+
+
+def task_identity(task: AbsTask) -> dict[str, Any]:
+    """What decides a task's scores besides the model: its name, data revision, splits and subsets. JSON-serialisable."""
+    return {
+        "task": task.metadata.name,
+        "revision": revision_of(task),
+        "splits": list(task.eval_splits),
+        "subsets": list(task.hf_subsets or []),
+    }
+
+
+def revision_of(task: AbsTask) -> str:
+    """The revision of the task's data: of the Hub, or a content hash for data kept locally."""
+    return str(task.metadata.dataset.get("revision", ""))
+
+
+class _Scorer:
+    """One model and the folder of its results. The model is loaded when the first task has to be run."""
+
+    def __init__(self, folder: Path, meta: ModelMeta, cache: ResultCache, batch_size: int) -> None:
+        self._folder, self._meta, self._cache, self._batch_size = folder, meta, cache, batch_size
+        self._encoder: Any = None
+
+    def score(self, task: AbsTask) -> TaskScore:
+        import mteb
+        import numpy as np
+
+        file = self._cache.get_task_result_path(task.metadata.name, self._meta)
+        found = self._kept(task, file)
+        if found is not None and not found.get_missing_evaluations(task):
+            return score_of(task, found, file)
+        if self._encoder is None:
+            from selfpos.evaluation.encoder import load_encoder
+
+            self._encoder = load_encoder(self._folder, self._meta)
+        # A task draws its samples from generators that it keeps: started anew, they give every model the same samples.
+        task.rng_state, task.np_rng = random.Random(task.seed), np.random.default_rng(task.seed)
+        results = mteb.evaluate(
+            self._encoder,
+            task,
+            cache=self._cache,
+            overwrite_strategy="always" if found is None else "only-missing",
+            encode_kwargs={"batch_size": self._batch_size, "show_progress_bar": False},
+            show_progress_bar=False,
+            co2_tracker=False,
+        )
+        if not results.task_results:
+            raise OperationError(f"mteb gave no result ({'; '.join(str(failed.exception) for failed in results.exceptions or [])})")
+        return score_of(task, results.task_results[0], file)
+
+    def _kept(self, task: AbsTask, file: Path) -> Any:
+        """The results of `task` in `file` when they can be used: readable, and of the data that the task has now."""
+        from mteb.results import TaskResult
+
+        if not file.is_file():
+            return None
+        try:
+            found = TaskResult.from_disk(file)
+        except Exception as error:
+            log.warning("the result file %s cannot be read (%s) and is made anew", file, " ".join(str(error).split())[:200])
+            file.unlink()  # mteb reads it before it writes
+            return None
+        return found if found.dataset_revision == revision_of(task) else None
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep mteb's warnings and its progress bars, and those of datasets, off the screen while the block runs."""
+    from datasets import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+
+    loggers = [logging.getLogger(name) for name in ("mteb", "datasets")]
+    levels = [logger.level for logger in loggers]
+    bars = not are_progress_bars_disabled()
+    try:
+        disable_progress_bars()
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+        if bars:
+            enable_progress_bars()

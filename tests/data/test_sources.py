@@ -1,0 +1,180 @@
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from selfpos.data.sources import load_source
+from selfpos.errors import OperationError, SelfposError
+from selfpos.tasks import get_task
+
+PAIRS = [{"sentence1": f"one {i}", "sentence2": f"two {i}", "score": i / 2} for i in range(10)]
+STS = get_task("sts")
+
+
+def write_lines(file: Path, records: list[dict[str, Any]]) -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    text = "".join(json.dumps(record) + "\n" for record in records)
+    file.write_bytes(gzip.compress(text.encode()) if file.suffix == ".gz" else text.encode())
+    return file
+
+
+@pytest.fixture
+def beir(tmp_path: Path) -> Path:
+    folder = tmp_path / "beir"
+    write_lines(folder / "corpus.jsonl.gz", [{"_id": f"d{i}", "title": "T" if i else "", "text": f"document {i}"} for i in range(3)])
+    write_lines(folder / "queries.jsonl", [{"_id": "q0", "text": "query 0"}, {"_id": "q1", "text": "query 1"}])
+    (folder / "qrels").mkdir()
+    (folder / "qrels" / "train.tsv").write_text("query-id\tcorpus-id\tscore\nq0\td0\t1\nq0\td1\t2\nq0\td2\t0\nq1\td2\t1\n")
+    return folder
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz", "a.json", "a.csv", "a.tsv", "a.parquet"])
+def test_every_kind_of_file_gives_the_same_records(tmp_path: Path, name: str) -> None:
+    import pandas as pd
+
+    file, frame = tmp_path / name, pd.DataFrame(PAIRS)
+    if "jsonl" in name:
+        write_lines(file, PAIRS)
+    elif name.endswith("json"):
+        file.write_text(json.dumps(PAIRS))
+    elif name.endswith("parquet"):
+        frame.to_parquet(file)
+    else:
+        frame.to_csv(file, index=False, sep="\t" if name.endswith("tsv") else ",")
+    found = load_source(str(file), STS)
+    assert found.dataset.to_list() == PAIRS
+    assert found.hash == load_source(str(write_lines(tmp_path / "again.jsonl", PAIRS)), STS).hash
+    assert not found.dropped and found.description == f"{file}: 10 records"
+
+
+def test_folder_with_splits_below_the_data_root(tmp_path: Path) -> None:
+    write_lines(tmp_path / "set" / "train.jsonl.gz", PAIRS)
+    write_lines(tmp_path / "set" / "test.jsonl", PAIRS[:4])
+    assert len(load_source("set", STS, data_root=tmp_path).dataset) == 10
+    assert len(load_source("set", STS, data_root=tmp_path, split="test").dataset) == 4
+    with pytest.raises(SelfposError, match="has no split 'dev'; found test, train"):
+        load_source("set", STS, data_root=tmp_path, split="dev")
+
+
+def test_beir_folder_becomes_pairs_or_pools(beir: Path) -> None:
+    assert load_source(str(beir), get_task("retrieval")).dataset.to_list() == [
+        {"anchor": "query 0", "positive": "document 0"},
+        {"anchor": "query 0", "positive": "T document 1"},
+        {"anchor": "query 1", "positive": "T document 2"},
+    ]
+    assert load_source(str(beir), get_task("reranking")).dataset.to_list() == [
+        {"query": "query 0", "positive": ["document 0", "T document 1"], "negative": ["T document 2"]}
+    ]
+
+
+def test_a_judgement_of_what_does_not_exist_is_named(beir: Path) -> None:
+    (beir / "qrels" / "train.tsv").write_text("query-id\tcorpus-id\tscore\nq0\td0\t1\nq0\td9\t1\n")
+    with pytest.raises(SelfposError, match=r"train.tsv, line 3: there is no query q0 or no document d9"):
+        load_source(str(beir), get_task("retrieval"))
+
+
+def test_records_without_value_or_text_are_dropped_and_counted(tmp_path: Path) -> None:
+    odd = [{"sentence1": "  ", "sentence2": "x", "score": 1}, {"sentence1": "x", "sentence2": None, "score": 1}, {"sentence1": "x", "sentence2": "y"}]
+    found = load_source(str(write_lines(tmp_path / "a.jsonl", PAIRS + odd)), STS)
+    assert found.dataset.to_list() == PAIRS
+    assert found.dropped == {"blank text": 1, "missing value": 2}
+    assert "dropped: " in found.description and "2 with a missing value" in found.description
+
+
+def test_an_empty_cell_is_missing_and_the_word_null_is_not(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("text,label\nnull,NA\n,x\nword,y\n")
+    found = load_source(str(tmp_path / "a.csv"), get_task("classification"))
+    assert found.dataset.to_list() == [{"text": "null", "label": "NA"}, {"text": "word", "label": "y"}]
+
+
+def test_columns_by_alias_and_by_name(tmp_path: Path) -> None:
+    write_lines(tmp_path / "a.jsonl", [{"utterance": "hello", "intent": "greet", "more": 1}])
+    assert load_source(str(tmp_path / "a.jsonl"), get_task("classification")).dataset.to_list() == [{"text": "hello", "label": "greet"}]
+    found = load_source(str(tmp_path / "a.jsonl"), get_task("classification"), columns={"label": "more"})
+    assert found.dataset.to_list() == [{"text": "hello", "label": 1}]
+
+
+def test_limit_draws_with_the_seed_and_keeps_the_order(tmp_path: Path) -> None:
+    file = str(write_lines(tmp_path / "a.jsonl", PAIRS))
+    first, same, other = (load_source(file, STS, limit=5, seed=seed) for seed in (1, 1, 2))
+    scores = first.dataset["score"][:]
+    assert scores == sorted(scores) and len(scores) == 5
+    assert first.hash == same.hash != other.hash
+    assert first.description.endswith("5 of 10 records")
+
+
+def test_several_sources_follow_each_other(tmp_path: Path) -> None:
+    one, two = write_lines(tmp_path / "a.jsonl", PAIRS[:3]), write_lines(tmp_path / "b.jsonl", PAIRS[5:])
+    assert load_source([str(one), str(two)], STS).dataset.to_list() == PAIRS[:3] + PAIRS[5:]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.jsonl", b"", "has no records"),
+        ("a.jsonl", b'{"sentence1": "x"}\n{"sentence1": \n', "line 2 is not JSON"),
+        ("a.jsonl", b"[1]\n", "line 1: expected a JSON object, found list"),
+        ("a.jsonl.gz", gzip.compress(b'{"text": "x"}\n' * 99)[:-9], "cannot be read to its end"),
+        ("a.json", b'{"a": 1}', "must hold a list of JSON objects"),
+        ("a.csv", b"", "has no records"),
+        ("a.parquet", b"PAR1", "cannot be read"),
+        ("a.xml", b"<a/>", "is of no known kind; expected one of .jsonl"),
+        ("a.jsonl", b'{"sentence1": "x"}\n', "lacks sentence2 and score"),
+        ("a.jsonl", b'{"sentence1": "", "sentence2": "x", "score": 1}\n', "has no usable records: 1 with a blank text"),
+        ("a.jsonl", b'{"sentence1": "x", "sentence2": "y", "score": 1}\n{"sentence1": [], "sentence2": "y", "score": 1}\n', "values of different kinds"),
+    ],
+)  # fmt: skip
+def test_bad_files_give_one_sentence_that_names_the_file(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(SelfposError) as caught:
+        load_source(str(tmp_path / name), STS)
+    assert name in str(caught.value) and message in str(caught.value) and "\n" not in str(caught.value)
+    assert caught.value.exit_code == 2
+
+
+def test_missing_file_and_mistyped_corpus() -> None:
+    with pytest.raises(SelfposError, match=r"there is no file or folder corpis; .*did you mean 'corpus'\?"):
+        load_source("corpis", STS)
+
+
+def test_hub_set_with_configuration_and_revision(monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    asked: list[tuple[Any, ...]] = []
+
+    def load(name: str, config: str | None, *, split: str, revision: str | None) -> datasets.Dataset:
+        asked.append((name, config, split, revision))
+        return datasets.Dataset.from_list(PAIRS)
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    found = load_source("hub:some/set:mrpc@abc123", STS, split="validation")
+    assert asked == [("some/set", "mrpc", "validation", "abc123")]
+    assert found.dataset.to_list() == PAIRS
+
+
+def test_hub_set_in_the_beir_layout(monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    tables: dict[str, list[dict[str, Any]]] = {
+        "corpus": [{"_id": "d", "title": "A", "text": "b"}],
+        "queries": [{"_id": "q", "text": "what?"}],
+        "default": [{"query-id": "q", "corpus-id": "d", "score": 1}],
+    }
+    splits = {"corpus": "corpus", "queries": "queries", "default": "train"}
+
+    def load(name: str, config: str, *, split: str, revision: str | None) -> datasets.Dataset:
+        assert split == splits[config]
+        return datasets.Dataset.from_list(tables[config])
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    monkeypatch.setattr(datasets, "get_dataset_config_names", lambda name, revision: list(tables))
+    assert load_source("hub:mteb/scifact", get_task("retrieval")).dataset.to_list() == [{"anchor": "what?", "positive": "A b"}]
+
+
+def test_the_hub_does_not_answer() -> None:
+    with pytest.raises(OperationError, match=r"data 'hub:no/such': the Hugging Face Hub did not supply data set no/such, split 'train'"):
+        load_source("hub:no/such", STS)  # the suite runs with HF_HUB_OFFLINE
