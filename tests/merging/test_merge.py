@@ -97,10 +97,26 @@ def test_provenance_names_inputs_and_coefficients(tiny_base: Path, tiny_speciali
     assert manifest["base"]["hash"] == content_hash(tiny_base)
     assert [source["hash"] for source in manifest["merge"]["sources"]] == [content_hash(source) for source in tiny_specialists[:2]]
     assert manifest["merge"]["coefficients"] == [0.3, 0.6] == result.coefficients
+    assert manifest["base"]["path"] == str(tiny_base)
     with safe_open(result.out / "model.safetensors", "np") as file:
-        assert json.loads(file.metadata()["selfpos"]) == manifest and file.metadata()["format"] == "pt"
+        embedded = json.loads(file.metadata()["selfpos"])
+        assert file.metadata()["format"] == "pt"
+    for record in (manifest["base"], *manifest["merge"]["sources"]):
+        del record["path"]  # where the inputs were may not change the bytes
+    assert embedded == manifest
     # a merge has its base's hash in its manifest, so it can be a vector again
     merge(tiny_base, [result.out, tiny_specialists[2]], "average", tmp_path / "again")
+
+
+def test_inputs_elsewhere_under_their_old_names_give_equal_bytes(tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path) -> None:
+    import shutil
+
+    elsewhere = [Path(shutil.copytree(folder, tmp_path / f"copy{index}")) for index, folder in enumerate([tiny_base, *tiny_specialists])]
+    one = merge(tiny_base, tiny_specialists, "ties", tmp_path / "one")
+    names = [one.manifest["base"]["name"], *(source["name"] for source in one.manifest["merge"]["sources"])]
+    two = merge(elsewhere[0], elsewhere[1:], "ties", tmp_path / "two", names=names)
+    for file in ("model.safetensors", "2_Dense/model.safetensors"):
+        assert (one.out / file).read_bytes() == (two.out / file).read_bytes()
 
 
 def test_equal_merges_give_equal_bytes(tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path) -> None:
