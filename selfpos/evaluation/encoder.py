@@ -51,20 +51,30 @@ def load_encoder(folder: Path, meta: ModelMeta) -> Any:
                 field: getattr(self.mteb_model_meta, field) for field in ("max_tokens", "embed_dim", "similarity_fn_name", "framework")
             }
             self.mteb_model_meta = meta.model_copy(update={**found, "loader": SentenceTransformerEncoderWrapper})
+            self._routed = any(type(module).__name__ in ("Router", "Asym") for module in self.model.modules())
             self._kept: dict[tuple[Any, ...], torch.Tensor] = {}
 
+        def _key(self, task_metadata: Any, prompt_type: Any) -> tuple[Any, ...]:
+            """What decides an embedding besides its text: the prompt, and the side where the model has one network for each."""
+            name = get_prompt_name(self.model_prompts, task_metadata, prompt_type) if self.model_prompts else None
+            if name is not None:
+                return (self.model_prompts[name], self._routed and prompt_type)
+            if prompt_type is not None:
+                return (None, prompt_type)  # sentence-transformers chooses the prompt
+            return (self.model.prompts.get(self.model.default_prompt_name or "") or "", False)
+
         def encode(self, inputs: Any, *, task_metadata: Any, prompt_type: Any = None, **kwargs: Any) -> torch.Tensor:
-            names = self.model_prompts and get_prompt_name(self.model_prompts, task_metadata, prompt_type)
+            key = self._key(task_metadata, prompt_type)
             texts = [text for batch in inputs for text in batch["text"]]
-            new = [text for text in dict.fromkeys(texts) if (names, prompt_type, text) not in self._kept]
+            new = [text for text in dict.fromkeys(texts) if (*key, text) not in self._kept]
             fresh: dict[str, torch.Tensor] = {}
             if new:
                 loader = DataLoader(Dataset.from_dict({"text": new}), batch_size=len(new))
                 rows = super().encode(loader, task_metadata=task_metadata, prompt_type=prompt_type, **kwargs)
                 fresh = dict(zip(new, torch.as_tensor(rows), strict=True))
-            embeddings = torch.stack([fresh[text] if text in fresh else self._kept[names, prompt_type, text] for text in texts])
+            embeddings = torch.stack([fresh[text] if text in fresh else self._kept[*key, text] for text in texts])
             if len(self._kept) + len(fresh) <= MOST_KEPT:
-                self._kept |= {(names, prompt_type, text): row for text, row in fresh.items()}
+                self._kept |= {(*key, text): row for text, row in fresh.items()}
             return embeddings
 
     return Encoder()

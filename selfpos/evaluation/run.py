@@ -91,6 +91,7 @@ class _Scorer:
     def score(self, task: AbsTask) -> TaskScore:
         import mteb
         import numpy as np
+        from mteb.results import TaskResult
 
         file = self._cache.get_task_result_path(task.metadata.name, self._meta)
         found = self._kept(task, file)
@@ -113,7 +114,7 @@ class _Scorer:
         )
         if not results.task_results:
             raise OperationError(f"mteb gave no result ({'; '.join(str(failed.exception) for failed in results.exceptions or [])})")
-        return score_of(task, results.task_results[0], file)
+        return score_of(task, TaskResult.from_disk(file), file)  # the file has fewer digits: the score is the same whenever it is read
 
     def _kept(self, task: AbsTask, file: Path) -> Any:
         """The results of `task` in `file` when they can be used: readable, and of the data that the task has now."""

@@ -46,9 +46,10 @@ def _named(name: str) -> list[AbsTask | str]:
         from selfpos.data.corpus import load_corpus
         from selfpos.evaluation.corpus_tasks import corpus_tasks
 
-        found = [task for task in corpus_tasks(load_corpus()) if name in (CORPUS, task.metadata.name)]
-        if found:
-            return list(found)
+        own = {task.metadata.name: task for task in corpus_tasks(load_corpus())}
+        if name != CORPUS and name not in own:
+            raise unknown("task", name, own)
+        return list(own.values()) if name == CORPUS else [own[name]]
     if name in local_data.OWN_TASKS:
         return [name]
     try:

@@ -26,7 +26,7 @@ class Problem:
     def __init__(self, live: LiveModel, tasks: Mapping[str, TaskProbe], settings: PositioningSettings) -> None:
         self.live, self.tasks, self.settings = live, tasks, settings
         self.names = [vector.name for vector in live.vectors]
-        grams = torch.from_numpy(np.stack([tensor_gram(live.base, live.vectors, key) for key in live.keys]))
+        grams = torch.from_numpy(np.stack([tensor_gram(live.vectors, key) for key in live.keys]))
         self.gram = grams.sum(0)
         self.angles = grams if settings.angles == "tensor" else self.gram
         self.squared = torch.diagonal(grams, dim1=-2, dim2=-1)  # (T, N)

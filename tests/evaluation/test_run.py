@@ -1,0 +1,191 @@
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from selfpos.errors import SelfposError
+from selfpos.evaluation import TasksFailedError, evaluate, read_scores, task_identity
+from selfpos.evaluation.encoder import identity, load_encoder, model_name
+from selfpos.storage.hashing import content_hash
+
+if TYPE_CHECKING:
+    from mteb.abstasks import AbsTask
+
+MakeTask = Callable[..., "AbsTask"]
+
+
+@pytest.fixture
+def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fail when a model is loaded: everything must come from results that are there."""
+    monkeypatch.setattr("selfpos.evaluation.encoder.load_encoder", lambda *_: pytest.fail("a model was loaded"))
+
+
+def test_scores_are_those_of_the_embeddings(tiny_base: Path, tmp_path: Path, sts_task: MakeTask) -> None:
+    from scipy.stats import spearmanr
+    from sentence_transformers import SentenceTransformer
+
+    task = sts_task()
+    score = evaluate(tiny_base, [task], tmp_path, name="tiny")["selfpos-TestSTS"]
+    task.load_data()
+    data = task.dataset["test"]
+    model = SentenceTransformer(str(tiny_base), device="cpu")
+    one, two = (model.encode(data[column][:]).astype(np.float64) for column in ("sentence1", "sentence2"))
+    cosine = (one * two).sum(1) / np.linalg.norm(one, axis=1) / np.linalg.norm(two, axis=1)
+    assert score.main_score == pytest.approx(spearmanr(cosine, data["score"][:]).statistic, abs=1e-6)
+    assert (score.type, score.metric) == ("STS", "cosine_spearman")
+
+
+def test_different_models_get_different_scores_under_one_name(
+    tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path, sts_task: MakeTask
+) -> None:
+    """mteb gives every local model one identity, and with it the first one's scores (its default result cache)."""
+    models = [tiny_base, *tiny_specialists]
+    scores = [evaluate(model, [sts_task()], tmp_path, name="model")["selfpos-TestSTS"] for model in models]
+    assert len({score.main_score for score in scores}) == len(models)
+    assert len({score.file for score in scores}) == len(models)
+    again = [evaluate(model, [sts_task()], tmp_path / "fresh", name="model")["selfpos-TestSTS"] for model in models]
+    assert [score.main_score for score in again] == [score.main_score for score in scores]
+
+
+def test_results_are_in_mtebs_layout_and_mteb_loads_them(tiny_base: Path, tmp_path: Path, sts_task: MakeTask) -> None:
+    import mteb
+
+    score = evaluate(tiny_base, [sts_task()], tmp_path, name="tiny")["selfpos-TestSTS"]
+    revision = content_hash(tiny_base)[:40]
+    folder = tmp_path / "results" / "local__tiny" / revision
+    assert {file.name for file in folder.iterdir()} == {"selfpos-TestSTS.json", "model_meta.json", "run_settings.jsonl"}
+    (loaded,) = mteb.ResultCache(tmp_path).load_results().model_results
+    assert (loaded.model_name, loaded.model_revision) == ("local/tiny", revision)
+    assert loaded.task_results[0].get_score() == pytest.approx(score.main_score, abs=1e-6)
+    assert json.loads((folder / "model_meta.json").read_text())["max_tokens"] == 32
+
+
+def test_finished_tasks_are_not_run_again(tiny_base: Path, tmp_path: Path, sts_task: MakeTask, no_model: None) -> None:
+    with pytest.raises(pytest.fail.Exception):  # not caught as a failing task
+        evaluate(tiny_base, [sts_task()], tmp_path, name="tiny")
+
+
+def test_resume_keeps_results_of_the_same_weights_and_data(
+    tiny_base: Path, tmp_path: Path, sts_task: MakeTask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = evaluate(tiny_base, [sts_task()], tmp_path / "out", name="tiny")
+    loads: list[Path] = []
+    monkeypatch.setattr("selfpos.evaluation.encoder.load_encoder", lambda folder, meta: loads.append(folder) or load_encoder(folder, meta))
+    assert evaluate(tiny_base, [sts_task()], tmp_path / "out", name="tiny") == first
+    copy = tmp_path / "copy"
+    shutil.copytree(tiny_base, copy)
+    (copy / "README.md").write_text("another card does not change what is scored")
+    assert evaluate(copy, [sts_task()], tmp_path / "out", name="tiny") == first
+    assert loads == []
+    evaluate(tiny_base, [sts_task(), sts_task("selfpos-Second", seed=1)], tmp_path / "out", name="tiny")
+    assert loads == [tiny_base]
+
+
+def test_other_data_is_scored_anew(tiny_base: Path, tmp_path: Path, sts_task: MakeTask) -> None:
+    (first,) = evaluate(tiny_base, [sts_task()], tmp_path, name="tiny").values()
+    (second,) = evaluate(tiny_base, [sts_task(revision="two", seed=1)], tmp_path, name="tiny").values()
+    assert first.main_score != second.main_score
+    assert json.loads(second.file.read_text())["dataset_revision"] == "two"
+
+
+def test_a_damaged_result_file_is_made_anew(tiny_base: Path, tmp_path: Path, sts_task: MakeTask) -> None:
+    (first,) = evaluate(tiny_base, [sts_task()], tmp_path, name="tiny").values()
+    first.file.write_text(first.file.read_text()[:100])
+    assert evaluate(tiny_base, [sts_task()], tmp_path, name="tiny") == {first.task: first}
+
+
+def test_a_failing_task_does_not_take_the_others_down(tiny_base: Path, tmp_path: Path, sts_task: MakeTask, failing_task: AbsTask) -> None:
+    with pytest.raises(TasksFailedError) as caught:
+        evaluate(tiny_base, [failing_task, sts_task()], tmp_path, name="tiny")
+    assert str(caught.value) == (
+        f"1 of 2 tasks failed on tiny: selfpos-Failing (ValueError: the data is not there); the scores of the other 1 are in {tmp_path}"
+    )
+    assert caught.value.exit_code == 1
+    assert list(caught.value.scores) == list(read_scores(tmp_path)) == ["selfpos-TestSTS"]
+
+
+def test_interruption_is_not_a_failing_task(tiny_base: Path, tmp_path: Path, sts_task: MakeTask, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    task = sts_task()
+    monkeypatch.setattr(type(task), "load_data", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(tiny_base, [task], tmp_path, name="tiny")
+
+
+def test_a_task_draws_the_same_samples_for_every_model(tiny_base: Path, tmp_path: Path, made_up_corpus: object) -> None:
+    from selfpos.evaluation.corpus_tasks import corpus_tasks
+
+    (task,) = (task for task in corpus_tasks(made_up_corpus) if task.metadata.type == "Clustering")  # type: ignore[arg-type]
+    scores = [evaluate(tiny_base, [task], tmp_path / str(turn), name="tiny")[task.metadata.name].main_score for turn in range(2)]
+    assert scores[0] == scores[1]
+
+
+def test_the_scores_read_are_of_the_model_scored_last(
+    tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path, sts_task: MakeTask
+) -> None:
+    evaluate(tiny_base, [sts_task()], tmp_path, name="tiny")
+    last = evaluate(tiny_specialists[0], [sts_task()], tmp_path, name="tiny")
+    assert read_scores(tmp_path) == last
+    (tmp_path / "last.json").write_text("{")
+    with pytest.raises(SelfposError, match=r"last.json is damaged"):
+        read_scores(tmp_path)
+    with pytest.raises(SelfposError, match="there are no scores in"):
+        read_scores(tmp_path / "nothing")
+
+
+def test_prompts_come_from_the_model_and_each_text_is_embedded_once(
+    tiny_base: Path, made_up_corpus: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from datasets import Dataset
+    from mteb.types import PromptType
+    from sentence_transformers import SentenceTransformer
+    from torch.utils.data import DataLoader
+
+    from selfpos.evaluation.corpus_tasks import corpus_tasks
+
+    encoder = load_encoder(tiny_base, identity(tiny_base, "tiny"))
+    plain = SentenceTransformer(str(tiny_base), device="cpu")
+    embedded: list[str] = []
+    whole = type(encoder.model).encode
+    monkeypatch.setattr(
+        type(encoder.model), "encode", lambda self, texts, *a, **k: (embedded.extend(texts), whole(self, texts, *a, **k))[1]
+    )
+    metadata = corpus_tasks(made_up_corpus)[0].metadata  # type: ignore[arg-type]
+    texts = ["abc def", "ghi", "abc def"]
+    loader = DataLoader(Dataset.from_dict({"text": texts}), batch_size=2)
+    for kind, prompt in ((PromptType.query, "query: "), (PromptType.document, ""), (None, "")):
+        found = encoder.encode(
+            loader, task_metadata=metadata, hf_split="test", hf_subset="default", prompt_type=kind, show_progress_bar=False
+        )
+        assert np.allclose(np.asarray(found), whole(plain, texts, prompt=prompt), atol=1e-6)
+    assert embedded == ["abc def", "ghi"] * 2  # once for each prompt: the document's is empty, as there is none for either side
+    encoder.encode(loader, task_metadata=metadata, hf_split="test", hf_subset="default", prompt_type=PromptType.query)
+    assert len(embedded) == 4
+
+
+def test_names() -> None:
+    assert model_name("sentence-transformers/all-MiniLM-L6-v2") == "sentence-transformers/all-MiniLM-L6-v2"
+    assert model_name("all-MiniLM-L6-v2") == "local/all-MiniLM-L6-v2"
+    assert model_name("/some/where/my model") == "local/my-model"
+    assert model_name("./here") == "local/here"
+
+
+def test_what_is_no_model_and_no_tasks(tmp_path: Path, tiny_base: Path, sts_task: MakeTask) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(SelfposError, match="is no sentence-transformers model"):
+        evaluate(tmp_path / "empty", [sts_task()], tmp_path / "out", name="x")
+    with pytest.raises(SelfposError, match="there are no tasks"):
+        evaluate(tiny_base, [], tmp_path / "out", name="x")
+    assert not (tmp_path / "out").exists()
+
+
+def test_identity_of_a_task(sts_task: MakeTask) -> None:
+    assert task_identity(sts_task()) == {"task": "selfpos-TestSTS", "revision": "one", "splits": ["test"], "subsets": ["default"]}

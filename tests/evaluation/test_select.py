@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from selfpos.data.corpus import Corpus
+from selfpos.errors import SelfposError
+from selfpos.evaluation import select_tasks
+
+STS_LINES = '{"sentence1": "a b", "sentence2": "a c", "score": 3.5}\n{"sentence1": "x", "sentence2": "y", "score": 0}\n'
+
+
+@pytest.fixture(autouse=True)
+def made_up(made_up_corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("selfpos.data.corpus.load_corpus", lambda: made_up_corpus)
+
+
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from datasets import config
+    from huggingface_hub import constants
+
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(config, "HF_DATASETS_CACHE", str(tmp_path / "sets"))
+
+
+def test_corpus_stands_for_its_four_tasks_and_each_has_its_name(tmp_path: Path) -> None:
+    names = [task.metadata.name for task in select_tasks(["corpus"], data_dir=tmp_path)]
+    assert len(names) == 4
+    assert [task.metadata.name for task in select_tasks([names[2], names[0], names[2]])] == [names[2], names[0]]
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [("STSBenchmrk", "STSBenchmark"), ("stsbenchmark", "STSBenchmark"), ("corpsu", "corpus"), ("PythonDocRetrieval", "PythonDocsRetrieval"),
+     ("selfpos-MPRC", "selfpos-MRPC")],
+)  # fmt: skip
+def test_an_unknown_name_gets_the_nearest(name: str, hint: str) -> None:
+    with pytest.raises(SelfposError, match=f"there is no (MTEB )?task named '{name}'; did you mean '{hint}'"):
+        select_tasks([name])
+
+
+def test_benchmarks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    names = [task.metadata.name for task in select_tasks(["STS22.v2", "STS12"], benchmark="MTEB(eng, v2)")]
+    assert names[:2] == ["STS22.v2", "STS12"] and len(names) == len(set(names)) > 35
+    with pytest.raises(SelfposError, match=r"no MTEB benchmark named 'MTEB\(eng v2\)'; did you mean 'MTEB\(eng, v2\)'"):
+        select_tasks([], benchmark="MTEB(eng v2)")
+    with pytest.raises(SelfposError, match="name at least one task"):
+        select_tasks([])
+
+
+def test_missing_local_data_is_listed_at_once(tmp_path: Path) -> None:
+    (tmp_path / "stsbenchmark").mkdir()
+    (tmp_path / "stsbenchmark" / "test.jsonl").write_text(STS_LINES)
+    with pytest.raises(SelfposError) as caught:
+        select_tasks(["STSBenchmark", "SciFact", "Banking77Classification", "selfpos-MRPC", "STS17", "corpus"], data_dir=tmp_path)
+    assert str(caught.value) == (
+        f"data for 4 of 9 tasks is missing in {tmp_path}: SciFact (scifact/corpus.jsonl[.gz], scifact/queries.jsonl[.gz], scifact/qrels/test.tsv); "
+        "Banking77Classification (banking77/train.jsonl[.gz], banking77/test.jsonl[.gz]); selfpos-MRPC (mrpc/test.jsonl[.gz]); "
+        "STS17 (no layout of local files is known for it); put the files there, or leave out --data-dir to let mteb fetch data from the Hub"
+    )
+    with pytest.raises(SelfposError, match="there is no folder"):
+        select_tasks(["STSBenchmark"], data_dir=tmp_path / "nothing")
+
+
+def test_offline_says_what_was_never_fetched(tmp_path: Path, offline: None) -> None:
+    (tmp_path / "hub" / "datasets--mteb--sts12-sts").mkdir(parents=True)
+    assert len(select_tasks(["STS12", "corpus"])) == 5
+    with pytest.raises(SelfposError) as caught:
+        select_tasks(["STS12", "STS13", "selfpos-MRPC"])
+    assert "data for 2 of 3 tasks is missing on this machine: STS13 (data set mteb/sts13-sts); selfpos-MRPC (only on local data)" in str(
+        caught.value
+    )
+    assert "--data-dir" in str(caught.value) and "HF_HUB_OFFLINE" in str(caught.value)
