@@ -9,9 +9,8 @@ from typing import Any
 
 import torch
 from sentence_transformers import SentenceTransformerTrainer
-from sentence_transformers.base.sampler import DefaultBatchSampler, GroupByLabelBatchSampler, NoDuplicatesBatchSampler
+from sentence_transformers.base.sampler import GroupByLabelBatchSampler, NoDuplicatesBatchSampler
 from sentence_transformers.sentence_transformer.training_args import BatchSamplers
-from torch.utils.data import RandomSampler
 from transformers import PrinterCallback, TrainerCallback
 
 from selfpos.console import Bar, log, progress
@@ -20,33 +19,10 @@ from selfpos.tasks import TaskType
 from selfpos.training.checkpoints import Checkpoints
 
 
-class ShuffledBatchSampler(DefaultBatchSampler):
-    """Random batches whose order depends on seed and epoch alone.
-
-    The library's own default goes on with its generator's state from one epoch to the next, so a training resumed in its second epoch
-    would see the first one's order again.
-    """
-
-    def __iter__(self) -> Any:
-        self.generator.manual_seed(self.seed + self.epoch)
-        yield from super().__iter__()
-
-
-def _shuffled(dataset: Any, *, generator: torch.Generator, **options: Any) -> ShuffledBatchSampler:
-    return ShuffledBatchSampler(RandomSampler(dataset, generator=generator), generator=generator, **options)
-
-
-SAMPLERS = {
-    BatchSamplers.BATCH_SAMPLER: _shuffled,
-    BatchSamplers.NO_DUPLICATES: NoDuplicatesBatchSampler,
-    BatchSamplers.GROUP_BY_LABEL: GroupByLabelBatchSampler,
-}
-
-
 class Trainer(SentenceTransformerTrainer):
     """The library's trainer with each task's own batch sampler, no model card, and a stop at a loss that is not finite.
 
-    `kinds`: for each training data set the name of its task and its type, in the order in which the data sets were given.
+    `kinds`: for each training data set, by its `id`, the name of its task and its type.
     """
 
     def __init__(self, *args: Any, kinds: Mapping[int, tuple[str, TaskType]], **kwargs: Any) -> None:
@@ -57,7 +33,7 @@ class Trainer(SentenceTransformerTrainer):
     def get_batch_sampler(self, dataset: Any, batch_size: int, **options: Any) -> Any:
         name, kind = self._kinds[id(dataset)]
         try:
-            sampler = SAMPLERS[kind.batch_sampler](dataset, batch_size=batch_size, **options)
+            sampler = self._make_sampler(kind.batch_sampler, dataset, batch_size=batch_size, **options)
         except ValueError as error:
             raise SelfposError(f"task '{name}' ({kind.name}) cannot be drawn in batches of {batch_size}: {error}") from None
         if len(sampler) == 0:
@@ -66,6 +42,13 @@ class Trainer(SentenceTransformerTrainer):
                 "lower the batch size or give more data"
             )
         return sampler
+
+    def _make_sampler(self, choice: BatchSamplers, dataset: Any, **options: Any) -> Any:
+        if choice == BatchSamplers.NO_DUPLICATES:
+            return NoDuplicatesBatchSampler(dataset, **options)
+        if choice == BatchSamplers.GROUP_BY_LABEL:
+            return GroupByLabelBatchSampler(dataset, **options)
+        return super().get_batch_sampler(dataset, **options)
 
     def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
         """None: cards are written by the publishing room, and the library's would look data sets and models up on the Hub."""
