@@ -48,11 +48,12 @@ class DataSource:
 
 @dataclass(frozen=True)
 class Search:
-    """How coefficients were found on a probe set. `losses` is per task: mean probe loss at the start and at the position kept."""
+    """How coefficients were found on a probe set, whose Hub id is `probe_set` where it was published. `losses` is per task: mean probe loss at the start and at the position kept."""
 
     settings: Mapping[str, Any] = field(default_factory=dict)
     parameters: Mapping[str, Any] = field(default_factory=dict)
     probe: tuple[DataSource, ...] = ()
+    probe_set: str | None = None
     losses: Mapping[str, tuple[float | None, float]] = field(default_factory=dict)
     steps: int | None = None
     best_step: int | None = None
@@ -102,7 +103,8 @@ class Facts:
     def dataset_repos(self) -> list[str]:
         """Hub ids of the data sets it was trained or searched on, each once, in order."""
         sources = [*self.data, *(self.search.probe if self.search else ())]
-        names = [part for entry in sources if entry.source for part in hub_datasets(entry.source)]
+        names = [self.search.probe_set] if self.search and self.search.probe_set else []
+        names += [part for entry in sources if entry.source for part in hub_datasets(entry.source)]
         return list(dict.fromkeys(names))
 
 
@@ -222,6 +224,7 @@ def _search(folder: Path, told: Mapping[str, Any], around: Surroundings | None) 
         settings=_mapping(search, "settings"),
         parameters=_mapping(search, "parameters"),
         probe=_data(_mapping(search, "probe") or (around.probe if around else {})),
+        probe_set=search.get("probe_set"),
         losses={task: (before.get(task), value) for task, value in after.items() if isinstance(value, int | float)},
         steps=search.get("steps"),
         best_step=_first(search.get("best_step"), search.get("step")),

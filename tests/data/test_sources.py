@@ -78,7 +78,11 @@ def test_a_judgement_of_what_does_not_exist_is_named(beir: Path) -> None:
 
 
 def test_records_without_value_or_text_are_dropped_and_counted(tmp_path: Path) -> None:
-    odd = [{"sentence1": "  ", "sentence2": "x", "score": 1}, {"sentence1": "x", "sentence2": None, "score": 1}, {"sentence1": "x", "sentence2": "y"}]
+    odd = [
+        {"sentence1": "  ", "sentence2": "x", "score": 1},
+        {"sentence1": "x", "sentence2": None, "score": 1},
+        {"sentence1": "x", "sentence2": "y"},
+    ]
     found = load_source(str(write_lines(tmp_path / "a.jsonl", PAIRS + odd)), STS)
     assert found.dataset.to_list() == PAIRS
     assert found.dropped == {"blank text": 1, "missing value": 2}
