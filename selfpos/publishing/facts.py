@@ -122,7 +122,7 @@ def read_facts(folder: Path, told: Mapping[str, Any] | None = None) -> Facts:
         name=str(told.get("name") or folder.resolve().name),
         kind=_kind(told, merge, training),
         shape=shape,
-        base=parse_parent(told.get("base") or (shape.adapter or {}).get("base_model_name_or_path")),
+        base=_base(told, shape, around),
         base_coefficient=_base_coefficient(merge),
         parents=_parents(merge, told),
         groups=_groups(merge, _mapping(told, "positioning")),
@@ -160,6 +160,14 @@ def _with_sources(tasks: Mapping[str, Any], told: Mapping[str, Any], around: Sur
     known = {task: {"source": finetune["data"]} for task in tasks if len(tasks) == 1 and finetune.get("data")}
     known = known or {task: {"source": entry["source"]} for task, entry in (around.tasks.items() if around else ())}
     return {task: {**known.get(task, {}), **(entry if isinstance(entry, Mapping) else {})} for task, entry in tasks.items()}
+
+
+def _base(told: Mapping[str, Any], shape: Shape, around: Surroundings | None) -> Parent | None:
+    """The base as the manifest names it; inside a run under the name that the recipe gives it."""
+    record = told.get("base") or (shape.adapter or {}).get("base_model_name_or_path")
+    if around is not None and isinstance(record, Mapping):
+        record = {**record, "name": around.recipe.base}
+    return parse_parent(record)
 
 
 def _base_coefficient(merge: Mapping[str, Any]) -> float | None:
