@@ -17,6 +17,7 @@ VERBS = {
     "merge": ("commands.merge", "Merge specialists into one model."),
     "eval-mteb": ("commands.eval_mteb", "Score a model on MTEB tasks."),
     "push": ("commands.push", "Publish a model on the Hugging Face Hub, with its card."),
+    "reproduce": ("commands.reproduce", "Repeat the merge that made a model and compare the bytes."),
     "report": ("commands.report", "Write the HTML report of a run."),
     "methods": ("commands.methods", "List the merge methods and what each needs."),
     "tasks": ("commands.tasks", "List the task types and the columns each reads."),

@@ -85,7 +85,7 @@ def render(facts: Facts, scores: Scores | None, licence: Licence | None, repo: s
     from selfpos.publishing.comparison import comparison, worse_tasks
 
     own = _own_name(facts, scores)
-    env = _environment()
+    env = environment()
     env.globals |= {
         "facts": facts,
         "shape": facts.shape,
@@ -201,7 +201,7 @@ def _extras(facts: Facts) -> dict[str, bytes]:
     return found
 
 
-def _environment() -> Environment:
+def environment() -> Environment:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     # Markdown, not HTML: what comes from outside is neutralised by the filters below instead.

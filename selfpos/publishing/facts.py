@@ -48,11 +48,12 @@ class DataSource:
 
 @dataclass(frozen=True)
 class Search:
-    """How coefficients were found on a probe set. `losses` is per task: mean probe loss at the start and at the position kept."""
+    """How coefficients were found on a probe set, whose Hub id is `probe_set` where it was published. `losses` is per task: mean probe loss at the start and at the position kept."""
 
     settings: Mapping[str, Any] = field(default_factory=dict)
     parameters: Mapping[str, Any] = field(default_factory=dict)
     probe: tuple[DataSource, ...] = ()
+    probe_set: str | None = None
     losses: Mapping[str, tuple[float | None, float]] = field(default_factory=dict)
     steps: int | None = None
     best_step: int | None = None
@@ -102,7 +103,8 @@ class Facts:
     def dataset_repos(self) -> list[str]:
         """Hub ids of the data sets it was trained or searched on, each once, in order."""
         sources = [*self.data, *(self.search.probe if self.search else ())]
-        names = [part for entry in sources if entry.source for part in hub_datasets(entry.source)]
+        names = [self.search.probe_set] if self.search and self.search.probe_set else []
+        names += [part for entry in sources if entry.source for part in hub_datasets(entry.source)]
         return list(dict.fromkeys(names))
 
 
@@ -120,7 +122,7 @@ def read_facts(folder: Path, told: Mapping[str, Any] | None = None) -> Facts:
         name=str(told.get("name") or folder.resolve().name),
         kind=_kind(told, merge, training),
         shape=shape,
-        base=parse_parent(told.get("base") or (shape.adapter or {}).get("base_model_name_or_path")),
+        base=_base(told, shape, around),
         base_coefficient=_base_coefficient(merge),
         parents=_parents(merge, told),
         groups=_groups(merge, _mapping(told, "positioning")),
@@ -158,6 +160,14 @@ def _with_sources(tasks: Mapping[str, Any], told: Mapping[str, Any], around: Sur
     known = {task: {"source": finetune["data"]} for task in tasks if len(tasks) == 1 and finetune.get("data")}
     known = known or {task: {"source": entry["source"]} for task, entry in (around.tasks.items() if around else ())}
     return {task: {**known.get(task, {}), **(entry if isinstance(entry, Mapping) else {})} for task, entry in tasks.items()}
+
+
+def _base(told: Mapping[str, Any], shape: Shape, around: Surroundings | None) -> Parent | None:
+    """The base as the manifest names it; inside a run under the name that the recipe gives it."""
+    record = told.get("base") or (shape.adapter or {}).get("base_model_name_or_path")
+    if around is not None and isinstance(record, Mapping):
+        record = {**record, "name": around.recipe.base}
+    return parse_parent(record)
 
 
 def _base_coefficient(merge: Mapping[str, Any]) -> float | None:
@@ -222,6 +232,7 @@ def _search(folder: Path, told: Mapping[str, Any], around: Surroundings | None) 
         settings=_mapping(search, "settings"),
         parameters=_mapping(search, "parameters"),
         probe=_data(_mapping(search, "probe") or (around.probe if around else {})),
+        probe_set=search.get("probe_set"),
         losses={task: (before.get(task), value) for task, value in after.items() if isinstance(value, int | float)},
         steps=search.get("steps"),
         best_step=_first(search.get("best_step"), search.get("step")),

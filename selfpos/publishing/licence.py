@@ -10,7 +10,7 @@ from typing import Any
 
 from selfpos.console import log
 from selfpos.errors import SelfposError
-from selfpos.publishing.facts import Facts, Parent
+from selfpos.publishing.facts import Facts, Parent, parse_parent
 from selfpos.publishing.shape import read_json
 from selfpos.storage.locate import DEFAULT_MODEL
 from selfpos.storage.manifest import MANIFEST
@@ -57,7 +57,7 @@ def derive_licence(facts: Facts, lookup: Lookup | None = None) -> Licence:
     family = [parent for parent in (facts.base, *facts.parents) if parent is not None]
     if not family:
         raise SelfposError(f"{facts.name} records no parent to take a licence from; name the licence with --license")
-    found = {parent.name: _of(parent, lookup) for parent in family}
+    found = {parent.name: _of(parent, facts.base, lookup) for parent in family}
     unknown = [name for name, licence in found.items() if licence is None]
     if unknown:
         raise SelfposError(f"the licence of {', '.join(unknown)} is not known, so none follows for {facts.name}; name it with --license")
@@ -70,20 +70,21 @@ def derive_licence(facts: Facts, lookup: Lookup | None = None) -> Licence:
     return known.pop()
 
 
-def _of(parent: Parent, lookup: Lookup | None, depth: int = 4) -> Licence | None:
-    """What the record says, else the card in the parent's folder, else that of the base it was fine-tuned from, else the Hub's."""
+def _of(parent: Parent, base: Parent | None, lookup: Lookup | None, depth: int = 4) -> Licence | None:
+    """What the record says, else the card in the parent's folder, else that of the base it was fine-tuned from, else the Hub's.
+
+    `base` is that of the merge: a parent that records the same content hash for its own base was fine-tuned from it.
+    """
     if parent.licence:
         return Licence(parent.licence)
     folder = _folder(parent)
     if folder is not None:
         if licence := card_licence(folder / "README.md"):
             return licence
-        told = read_json(folder / MANIFEST).get("base")
-        if told and depth:
-            base = told if isinstance(told, dict) else {"name": told}
-            name = str(base.get("name"))
-            grand = Parent(name, base.get("source") or name, base.get("repo"), base.get("revision"), licence=base.get("licence"))
-            return _of(grand, lookup, depth - 1)
+        grand = parse_parent(read_json(folder / MANIFEST).get("base"))
+        if grand is not None and depth:
+            same = base is not None and grand.hash is not None and grand.hash == base.hash
+            return _of(base if same and base is not None else grand, None, lookup, depth - 1)
     return lookup(parent.repo, parent.revision) if lookup and parent.repo else None
 
 

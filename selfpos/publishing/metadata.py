@@ -79,10 +79,11 @@ def check_metadata(text: str) -> list[str]:
     from huggingface_hub import ModelCard
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id
+    from yaml import YAMLError
 
     try:
         data = ModelCard(text, ignore_metadata_errors=False).data.to_dict()
-    except ValueError as error:
+    except (ValueError, YAMLError) as error:
         return [f"the card's metadata is not valid: {' '.join(str(error).split())}"]
     faults = []
     for key in ("base_model", "datasets"):

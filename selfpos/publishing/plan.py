@@ -73,20 +73,21 @@ def plan_push(
     results: Path | None = None,
     keep_card: bool = False,
     parents: Mapping[str, Place] | None = None,
+    probe: str | None = None,
     lookup: Lookup | None = hub_licence,
 ) -> PushPlan:
     """Plan to send the model in `folder` to the Hub repository `repo`; nothing is sent or written.
 
     With `branch` or `pull_request` it goes there instead of to the main branch; `replace` lets it overwrite another model.
     `licence` decides where none follows from the parents; `results` holds scores, as for `card.write_card`; `keep_card` sends
-    `folder/README.md` as it stands; `parents` tells where on the Hub parents are that were merged from local folders; `lookup` asks for the
+    `folder/README.md` as it stands; `parents` tells where on the Hub parents are that were merged from local folders, `probe` which data set of the Hub is the probe set; `lookup` asks for the
     licence of a parent on the Hub that is not on this disk. What speaks against the push is listed in `problems`.
     Raises SelfposError only where `folder` is no model at all.
     """
     if not folder.is_dir():
         raise SelfposError(f"there is no model folder {folder}")
     told = read_manifest(folder)
-    public = public_manifest(told, parents or {}) if told is not None else None
+    public = public_manifest(told, parents or {}, probe) if told is not None else None
     facts = read_facts(folder, public)
     files, notes = files_of(folder)
     made = build_card(folder, repo=repo, told=public, results=results, licence=licence, lookup=lookup)

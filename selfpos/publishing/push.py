@@ -14,7 +14,6 @@ from selfpos.errors import OperationError, SelfposError
 from selfpos.publishing.files import PICKLES, PlannedFile
 from selfpos.publishing.plan import PushPlan, plan_push
 from selfpos.publishing.session import AGAIN, hub
-from selfpos.storage.hashing import content_hash
 from selfpos.storage.manifest import MANIFEST
 
 if TYPE_CHECKING:
@@ -27,10 +26,7 @@ WEIGHTS = {".safetensors", ".gguf", ".onnx", *PICKLES}
 
 @dataclass(frozen=True)
 class Pushed:
-    """What stands on the Hub now: `revision` is the commit that holds all files, compared with ours by hash.
-
-    `hash` is the content hash of the model there, which is not the local folder's where records that name local folders were changed.
-    """
+    """What stands on the Hub now: `revision` is the commit that holds all files, compared with ours by hash."""
 
     repo: str
     repo_type: str
@@ -38,7 +34,6 @@ class Pushed:
     url: str
     files: int
     bytes: int
-    hash: str
     notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
@@ -79,7 +74,6 @@ def push(plan: PushPlan) -> Pushed:
             _url(plan, commit, target),
             len(plan.files),
             plan.total_bytes,
-            content_hash(stage),
             tuple(notes),
         )
 

@@ -17,17 +17,16 @@ ADAPTER = "adapter_config.json"
 
 @dataclass(frozen=True)
 class Place:
-    """Where a model stands on the Hub: repository, commit, and the content hash of what lies there."""
+    """Where a model stands on the Hub: repository and commit. The commit is None while it is still to be made."""
 
     repo: str
-    revision: str
-    hash: str
+    revision: str | None
 
 
-def public_manifest(told: Mapping[str, Any], published: Mapping[str, Place]) -> dict[str, Any]:
+def public_manifest(told: Mapping[str, Any], published: Mapping[str, Place], probe: str | None = None) -> dict[str, Any]:
     """`told`, the content of a `selfpos.json`, with every parent that is on the Hub named by repository and commit, and no local folder named.
 
-    `published` maps a parent's name to where it was published.
+    `published` maps a parent's name to where it was published; `probe` is the Hub id of the probe set, where that was published.
     """
     public: dict[str, Any] = copy.deepcopy(dict(told))
     merge = public.get("merge")
@@ -41,9 +40,11 @@ def public_manifest(told: Mapping[str, Any], published: Mapping[str, Place]) -> 
         record["name"] = parent.name
         place = published.get(parent.name)
         if place is not None:
-            record |= {"repo": place.repo, "revision": place.revision, "hash": place.hash}
+            record |= {"repo": place.repo, "revision": place.revision}
         elif parent.repo:
             record |= {"repo": parent.repo} | ({"revision": parent.revision} if parent.revision else {})
+    if probe is not None and isinstance(public.get("positioning"), dict):
+        public["positioning"]["probe_set"] = probe
     return public
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from selfpos import __version__
 from selfpos.errors import OperationError, SelfposError
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def hub(doing: str, subject: str) -> Iterator[HfApi]:
 
     with _patient_client():
         try:
-            yield HfApi(library_name="selfpos")
+            yield HfApi(library_name="selfpos", library_version=__version__)
         except SelfposError:
             raise
         except (OSError, ValueError, RuntimeError, httpx2.HTTPError) as error:
@@ -69,18 +70,20 @@ def explain(error: BaseException, doing: str, subject: str) -> SelfposError:
         if isinstance(cause, OfflineModeIsEnabled):
             return SelfposError(f"{doing} needs the network, and HF_HUB_OFFLINE is set; unset it")
         if isinstance(cause, HfHubHTTPError) and cause.response is not None:
-            return _answer(cause, doing, subject)
+            said = getattr(cause, "server_message", None) or ""
+            return _answer(cause.response.status_code, said, _wait(cause.response), doing, subject)
         if isinstance(cause, httpx2.TimeoutException):
             return OperationError(f"{doing} stopped: {constants.ENDPOINT} did not answer for {ANSWER_SECONDS:g} s; {AGAIN}")
+        if found := re.search(r"HTTP status \w+ error \((\d{3})", str(cause)):  # of the Xet client, which has no other way to tell it
+            return _answer(int(found[1]), "", " a while", doing, subject)
         if isinstance(cause, httpx2.TransportError | ConnectionError):
             return OperationError(f"{doing} stopped: the connection to {constants.ENDPOINT} failed ({hide(_first_line(cause))}); {AGAIN}")
     return OperationError(f"{doing} stopped: {hide(_first_line(chain[-1]))}; {AGAIN}")
 
 
-def _answer(error: httpx2.HTTPStatusError, doing: str, subject: str) -> SelfposError:
+def _answer(status: int, message: str, wait: str, doing: str, subject: str) -> SelfposError:
     """The sentence for an HTTP status, with the server's own words where it gives any."""
-    status = error.response.status_code
-    said = hide(" ".join((getattr(error, "server_message", None) or "").split()).rstrip("."))
+    said = hide(" ".join(message.split()).rstrip("."))
     words = f" ({said})" if said else ""
     if status == 401:
         return SelfposError(f"the Hub does not accept the access token{words}; log in again with `hf auth login`, or mend HF_TOKEN")
@@ -93,7 +96,7 @@ def _answer(error: httpx2.HTTPStatusError, doing: str, subject: str) -> SelfposE
     if status in (409, 412):
         return OperationError(f"{doing} stopped: {subject} was changed by someone else at the same time{words}; {AGAIN}")
     if status == 429:
-        return OperationError(f"{doing} stopped: the Hub takes no more requests for now; wait{_wait(error.response)}, then {AGAIN}")
+        return OperationError(f"{doing} stopped: the Hub takes no more requests for now; wait{wait}, then {AGAIN}")
     if status >= 500:
         return OperationError(f"{doing} stopped: the Hub has a fault of its own, status {status}{words}; try later, {AGAIN}")
     return OperationError(f"{doing} stopped: the Hub refused it with status {status}{words}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 
 NOT_CONTENT = {
@@ -40,8 +41,21 @@ def content_files(folder: Path) -> list[Path]:
 
 
 def content_hash(folder: Path) -> str:
-    """SHA-256 in hex over the names and contents of everything in the model `folder` that determines its embeddings (see content_files)."""
+    """SHA-256 in hex over the names and contents of everything in the model `folder` that determines its embeddings (see content_files).
+
+    Of an adapter's configuration, where it looks for its base is left out: that is another name on another disk and on the Hub.
+    """
     whole = hashlib.sha256()
     for file in content_files(folder):
-        whole.update(f"{file.as_posix()}\0{sha256_file(folder / file)}\n".encode())
+        digest = _adapter_digest(folder / file) if file.name == "adapter_config.json" else sha256_file(folder / file)
+        whole.update(f"{file.as_posix()}\0{digest}\n".encode())
     return whole.hexdigest()
+
+
+def _adapter_digest(file: Path) -> str:
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+        kept = {key: value for key, value in config.items() if key not in ("base_model_name_or_path", "revision")}
+    except (ValueError, AttributeError):
+        return sha256_file(file)
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()

@@ -39,8 +39,10 @@ class Done:
 class Client:
     """Runs the command line, or a piece of Python, in a process whose Hub is the one on loopback."""
 
-    def __init__(self, hub: Hub, home: Path) -> None:
+    def __init__(self, hub: Hub, home: Path, *, xet: bool = False) -> None:
         self.env = environment(hub, home)
+        if xet:
+            del self.env["HF_HUB_DISABLE_XET"]
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.publishing.worker"],
             stdin=subprocess.PIPE,

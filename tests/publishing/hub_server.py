@@ -21,6 +21,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 TOKEN = "hf_" + "Loopback" * 5  # of user 'alice', who may write
 READ_TOKEN = "hf_" + "Readonly" * 5
 DATE = "2026-11-23T09:00:00.000Z"
+XET = b"xet: "  # stands for a file in Xet storage, followed by its SHA-256 and size: chunks are not put together again here
 LARGE = 10_000  # bytes from which a file goes to large storage, as .safetensors and .png always do
 
 
@@ -69,6 +70,8 @@ class Hub:
         """Forget everything."""
         self.repos: dict[str, Repo] = {}  # 'models/alice/name' → repository
         self.objects: dict[str, bytes] = {}  # large storage by the name that the client gave
+        self.xorbs: dict[str, int] = {}  # Xet storage: packs of chunks by hash → size
+        self.shards: list[bytes] = []  # which files are made of which chunks
         self.collections: dict[str, dict[str, Any]] = {}
         self.faults: list[Fault] = []
         self.requests: list[str] = []  # 'METHOD path', in order
@@ -126,6 +129,10 @@ def git_blob(content: bytes) -> str:
 
 
 def _entry(path: str, content: bytes, large: bool) -> dict[str, Any]:
+    if content.startswith(XET):
+        _, oid, size = content.decode().split()
+        lfs = {"oid": oid, "size": int(size), "pointerSize": 134}
+        return {"type": "file", "path": path, "size": int(size), "oid": git_blob(content), "lfs": lfs}
     entry: dict[str, Any] = {"type": "file", "path": path, "size": len(content), "oid": git_blob(content)}
     if large:
         sha = hashlib.sha256(content).hexdigest()
@@ -309,8 +316,8 @@ class _Handler(BaseHTTPRequestHandler):
             large = file["size"] > LARGE or path.endswith((".safetensors", ".png", ".parquet"))
             entry: dict[str, Any] = {"path": path, "uploadMode": "lfs" if large else "regular", "shouldIgnore": False}
             if path in tree:
-                content, was_large = tree[path]
-                entry["oid"] = hashlib.sha256(content).hexdigest() if was_large else git_blob(content)
+                held = _entry(path, *tree[path])
+                entry["oid"] = held["lfs"]["oid"] if "lfs" in held else held["oid"]
             files.append(entry)
         self._json({"files": files})
 
@@ -355,6 +362,9 @@ class _Handler(BaseHTTPRequestHandler):
             if line["key"] == "file":
                 tree[value["path"]] = (base64.b64decode(value["content"]), False)
             elif line["key"] == "lfsFile":
+                if self._in_xet(value["oid"]):
+                    tree[value["path"]] = (XET + f"{value['oid']} {value['size']}".encode(), True)
+                    continue
                 if value["oid"] not in self.hub.objects:
                     raise _HubError(400, f"LFS pointer points to a file that does not exist: {value['path']}")
                 tree[value["path"]] = (self.hub.objects[value["oid"]], True)
@@ -365,6 +375,26 @@ class _Handler(BaseHTTPRequestHandler):
         self._json(
             {"commitUrl": f"{url}/commit/{oid}", "commitOid": oid, "pullRequestUrl": f"{url}/discussions/{pull['num']}" if pull else None}
         )
+
+    def xet_token(self, _: bytes, _kind: str, _name: str, _revision: str) -> None:
+        self._user(write=True)
+        expiry = int(time.time()) + 3600
+        headers = {"X-Xet-Cas-Url": f"{self.hub.endpoint}/cas", "X-Xet-Access-Token": "xet", "X-Xet-Token-Expiration": str(expiry)}
+        self._json({"casUrl": headers["X-Xet-Cas-Url"], "exp": expiry, "accessToken": "xet"}, headers=headers)
+
+    def xorb(self, body: bytes, name: str) -> None:
+        self.hub.xorbs[name] = len(body)
+        self._json({"was_inserted": True})
+
+    def shard(self, body: bytes) -> None:
+        self.hub.shards.append(body)
+        self._json({"result": 1})
+
+    def _in_xet(self, oid: str) -> bool:
+        """Whether a shard names a file of this SHA-256, which it writes as four little-endian words."""
+        raw = bytes.fromhex(oid)
+        words = b"".join(raw[start : start + 8][::-1] for start in range(0, 32, 8))
+        return any(raw in shard or words in shard for shard in self.hub.shards)
 
     # ------------------------------------------------------------ pull requests and collections
 
@@ -431,6 +461,9 @@ _ROUTES: list[tuple[str, str, Callable[..., None]]] = [
     ("PUT", "/storage/([0-9a-f]+)", _Handler.store),
     ("POST", "/verify", _Handler.verify),
     ("POST", _R + "/commit/([^/]+)", _Handler.commit),
+    ("GET", _R + "/xet-write-token/(.+)", _Handler.xet_token),
+    ("POST", "/cas/v1/xorbs/default/([0-9a-f]+)", _Handler.xorb),
+    ("POST", "/cas/v1/shards", _Handler.shard),
     ("GET", _R + "/discussions", _Handler.discussions),
     ("POST", _R + "/discussions", _Handler.discuss),
     ("GET", _R + r"/discussions/(\d+)", _Handler.discussion),

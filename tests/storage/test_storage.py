@@ -212,3 +212,15 @@ def test_opening_a_model_imports_no_torch(tiny_base: Path) -> None:
         "m = open_model(Path(sys.argv[1])); content_hash(m.path); assert 'torch' not in sys.modules and 'transformers' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", program, str(tiny_base)], check=True)
+
+
+def test_an_adapters_hash_does_not_depend_on_where_its_base_is(tmp_path: Path) -> None:
+    for name, config in {
+        "here": {"r": 4, "base_model_name_or_path": "/disk/base", "revision": None},
+        "hub": {"revision": "abc", "base_model_name_or_path": "owner/base", "r": 4},
+        "other": {"r": 8, "base_model_name_or_path": "/disk/base", "revision": None},
+    }.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "adapter_config.json").write_text(json.dumps(config))
+        (tmp_path / name / "adapter_model.safetensors").write_bytes(b"weights")
+    assert content_hash(tmp_path / "here") == content_hash(tmp_path / "hub") != content_hash(tmp_path / "other")

@@ -1,0 +1,28 @@
+"""`selfpos reproduce`: make a merged model again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command("reproduce")
+@click.argument("model")
+@click.option("--out", type=click.Path(path_type=Path), help="Keep the new model in this folder; must not exist.")
+@click.option("--parent", "given", multiple=True, metavar="NAME=FOLDER", help="Where a parent is that is not on the Hub; may be repeated.")
+def command(model: str, out: Path | None, given: tuple[str, ...]) -> None:
+    """Repeat the merge that made MODEL (a folder, or USER/NAME[@REVISION] on the Hub) and say whether the same bytes come out."""
+    from selfpos.errors import OperationError, SelfposError
+    from selfpos.publishing.reproduce import reproduce
+
+    parents = {}
+    for entry in given:
+        name, equals, folder = entry.partition("=")
+        if not equals:
+            raise SelfposError(f"--parent takes NAME=FOLDER, found '{entry}'")
+        parents[name] = Path(folder)
+    found = reproduce(model, out, parents=parents)
+    if not found.identical:
+        raise OperationError(str(found))
+    click.echo(str(found))

@@ -1,0 +1,126 @@
+"""Making a merged model again from what it says of itself, and telling whether the same bytes come out."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from selfpos.errors import SelfposError, unknown
+from selfpos.publishing.differences import compare_models
+from selfpos.publishing.facts import Parent, parse_parent
+from selfpos.storage.hashing import content_hash
+from selfpos.storage.locate import DEFAULT_MODEL, locate_model
+from selfpos.storage.manifest import MANIFEST, read_manifest
+
+OURS = {"kind", "base", "merge", "versions"}  # what a merge writes into its manifest itself; the rest was given to it
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """What came of making `model` again. `differences` is empty where every file that decides its embeddings has the same bytes."""
+
+    model: str
+    files: int
+    differences: tuple[str, ...]
+    notes: tuple[str, ...]
+    out: Path | None
+
+    @property
+    def identical(self) -> bool:
+        """Whether the same bytes came out."""
+        return not self.differences
+
+    def __str__(self) -> str:
+        verdict = (
+            f"{self.model} was made again byte for byte: {self.files} files equal"
+            if self.identical
+            else f"{self.model} was made again, but not byte for byte: {'; '.join(self.differences)}"
+        )
+        return "\n".join([verdict, *self.notes, *([str(self.out)] if self.out else [])])
+
+
+def reproduce(model: str, out: Path | None = None, *, parents: Mapping[str, Path] | None = None) -> Reproduction:
+    """Repeat the merge that made `model`, a local folder or a Hub id (`USER/NAME[@REVISION]`), and compare.
+
+    Base and parents are taken from the Hub at the commits recorded, or from the folders recorded, or from `parents` (name → folder), and
+    must have the content hashes recorded. Learned coefficients are taken as they were found. The new model is kept in `out` where given.
+    Raises SelfposError where `model` is no merge of ours, or a parent cannot be had or is another; OperationError where the Hub fails.
+    """
+    from selfpos.merging import METHODS, merge
+
+    folder = locate_model(model)
+    told = read_manifest(folder)
+    if told is None:
+        raise SelfposError(f"{model} has no {MANIFEST}, so it does not say how it was made")
+    made = told.get("merge")
+    if not isinstance(made, dict) or not made.get("sources"):
+        raise SelfposError(f"{model} was not made by a merge (kind: {told.get('kind', 'unknown')}); only merges can be repeated")
+    if made.get("method") not in METHODS:
+        raise unknown("merge method", str(made.get("method")), METHODS)
+    if METHODS[made["method"]].probe:
+        raise SelfposError(
+            f"{model} was merged by {made['method']} with statistics from data, which it does not carry; it cannot be repeated"
+        )
+    family = [parent for record in (told.get("base"), *made["sources"]) if (parent := parse_parent(record)) is not None]
+    for name in parents or {}:
+        if name not in {parent.name for parent in family}:
+            raise unknown("parent", name, {parent.name for parent in family})
+    folders = [_locate(parent, model, parents or {}) for parent in family]
+    asked: Mapping[str, Any] = made.get("asked") or {}
+    with _place(out) as place:
+        merge(
+            folders[0],
+            folders[1:],
+            made["method"],
+            place,
+            weights=made.get("weights"),
+            params=made.get("params"),
+            seed=made.get("seed", 0),
+            names=[parent.name for parent in family],
+            provenance={key: value for key, value in told.items() if key not in OURS},
+            **asked,
+        )
+        files, differences = compare_models(folder, place)
+        notes = _notes(told, read_manifest(place) or {}) if differences else ()
+    return Reproduction(model, files, tuple(differences), tuple(notes), out)
+
+
+def _locate(parent: Parent, model: str, given: Mapping[str, Path]) -> Path:
+    """The folder of one of the models that were merged, its content checked against the hash recorded."""
+    recorded = Path(parent.source) if parent.source else None
+    if parent.name in given:
+        folder = locate_model(str(given[parent.name]))
+    elif parent.repo and (parent.revision or parent.repo.endswith(f"/{DEFAULT_MODEL}")):
+        folder = locate_model(f"{parent.repo}@{parent.revision}" if parent.revision else parent.repo)
+    elif recorded is not None and recorded.is_dir():
+        folder = recorded
+    else:
+        raise SelfposError(
+            f"{model} was merged from {parent.name}, which is neither here nor on the Hub; name its folder with --parent {parent.name}=FOLDER"
+        )
+    found = content_hash(folder)
+    if parent.hash and found != parent.hash:
+        raise SelfposError(
+            f"{folder} is not the {parent.name} that {model} was merged from: expected content hash {parent.hash[:16]}, found {found[:16]}"
+        )
+    return folder
+
+
+@contextmanager
+def _place(out: Path | None) -> Iterator[Path]:
+    """`out`, or a place that is removed afterwards."""
+    if out is not None:
+        yield out
+        return
+    with tempfile.TemporaryDirectory(prefix="selfpos-reproduce-") as name:
+        yield Path(name) / "model"
+
+
+def _notes(told: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Versions that differ between then and now: the first thing to look at."""
+    then, here = told.get("versions") or {}, now.get("versions") or {}
+    return [f"{name} was {version} then and is {here[name]} now" for name, version in then.items() if here.get(name, version) != version]

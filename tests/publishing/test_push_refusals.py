@@ -1,0 +1,175 @@
+"""What stops a push before anything is sent, and that the token stays where it belongs."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from selfpos.errors import SelfposError
+from selfpos.publishing.push import plan_push
+from selfpos.publishing.session import hide
+from tests.publishing.conftest import Client, Done, environment, write_manifest
+from tests.publishing.hub_server import READ_TOKEN, TOKEN, Hub
+
+REPO = "alice/merged"
+
+
+def nothing_was_sent(hub: Hub) -> bool:
+    return not hub.repos and not any(request.startswith(("PUT", "POST /api/repos")) or "/commit/" in request for request in hub.requests)
+
+
+@pytest.mark.parametrize(
+    ("words", "env", "said"),
+    [
+        ([REPO], {"HF_TOKEN": None}, "no Hugging Face access token"),
+        ([REPO], {"HF_TOKEN": "hf_" + "Wrong" * 7}, "does not accept the access token"),
+        ([REPO], {"HF_TOKEN": READ_TOKEN}, "may only read"),
+        (["bob/merged"], {}, "belongs to alice, who is not in bob"),
+        (["alice/a b"], {}, "no repository id"),
+        (["merged"], {}, "write USER/NAME"),
+        ([REPO, "--branch", "a..b"], {}, "no name for a branch"),
+        ([REPO, "--branch", "v2", "--pr"], {}, "not both"),
+        ([REPO, "--pr"], {}, "nothing to propose a change to"),
+        ([REPO, "--license", "My Own"], {}, "no licence identifier"),
+        ([REPO, "--license", "not-a-licence"], {}, "does not accept the card's metadata"),
+        ([REPO, "--collection"], {}, "no collection to publish"),
+    ],
+)
+def test_is_refused_in_a_sentence(words: list[str], env: dict[str, str | None], said: str, hub: Hub, client: Client, merged: Path) -> None:
+    done = client("push", str(merged), *words, **env)
+    assert done.returncode == 2, done.stderr
+    assert said in done.sentence
+    assert READ_TOKEN not in done.stdout + done.stderr
+    assert nothing_was_sent(hub)
+
+
+def test_organisations_of_the_user_are_allowed(hub: Hub, client: Client, merged: Path) -> None:
+    assert client("push", str(merged), "guild/merged").returncode == 0
+    assert "models/guild/merged" in hub.repos
+
+
+def test_hub_that_does_not_answer(hub: Hub, client: Client, merged: Path) -> None:
+    hub.fail(r"POST .*/preupload/", "stall", seconds=1.5)
+    client.python("import selfpos.publishing.session as s; s.ANSWER_SECONDS = 0.2")
+    try:
+        done = client("push", str(merged), REPO)
+        assert done.returncode == 1
+        assert "did not answer for 0.2 s" in done.sentence
+    finally:
+        client.python("import selfpos.publishing.session as s; s.ANSWER_SECONDS = 120.0")
+    hub.heal()
+    assert client("push", str(merged), REPO).returncode == 0
+
+
+def test_slow_hub_and_passing_faults_are_sat_out(hub: Hub, client: Client, merged: Path) -> None:
+    hub.fail(r"PUT /storage", 503, times=2)
+    hub.fail(r"POST .*/preupload/", 429, times=1, headers={"Retry-After": "1"})
+    hub.fail(r"/commit/", "slow", seconds=0.5)
+    done = client("push", str(merged), REPO)
+    assert done.returncode == 0, done.stderr
+    assert "model.safetensors" in hub.files(REPO)
+
+
+def test_offline_is_said(hub: Hub, tmp_path: Path, merged: Path) -> None:
+    env = environment(hub, tmp_path / "home") | {"HF_HUB_OFFLINE": "1"}
+    words = [sys.executable, "-m", "selfpos", "push", str(merged), REPO]
+    done = subprocess.run(words, capture_output=True, text=True, env=env, check=False)
+    assert done.returncode == 2
+    assert Done(done.returncode, done.stdout, done.stderr).sentence.endswith("needs the network, and HF_HUB_OFFLINE is set; unset it")
+    assert hub.requests == []
+
+
+def test_no_hub_at_all_is_said(client: Client, merged: Path) -> None:
+    """Nobody listens: the port of the client's endpoint is closed."""
+    done = client.python(f"""
+import huggingface_hub.constants as c
+from pathlib import Path
+from selfpos.errors import OperationError
+from selfpos.publishing.push import plan_push, push
+import huggingface_hub.hf_api as api
+kept = c.ENDPOINT
+c.ENDPOINT = api.constants.ENDPOINT = "http://127.0.0.1:9"
+try:
+    push(plan_push(Path({str(merged)!r}), "alice/merged"))
+except OperationError as error:
+    print(error)
+finally:
+    c.ENDPOINT = api.constants.ENDPOINT = kept
+""")
+    assert "the connection to http://127.0.0.1:9 failed" in done
+
+
+def test_token_goes_to_the_hub_and_nowhere_else(hub: Hub, client: Client, merged: Path) -> None:
+    done = client("push", str(merged), REPO)
+    assert f"Bearer {TOKEN}" in hub.authorizations
+    assert TOKEN not in done.stdout + done.stderr
+    assert not any(TOKEN.encode() in content for content in hub.files(REPO).values())
+    hub.fail(r"POST .*/commit/", 400, message=f"bad token {TOKEN} in request")
+    (merged / "extra.txt").write_text("more")
+    told = client("push", str(merged), REPO)
+    assert "***" in told.sentence
+    assert TOKEN not in told.stderr
+
+
+def test_hide_takes_out_the_token_in_use_and_those_that_look_like_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "a-token-of-another-kind")
+    assert hide("a-token-of-another-kind and hf_abcdefghijklmnopqrstuvwxyz0123") == "*** and ***"
+
+
+def test_token_in_a_file_is_a_problem(merged: Path) -> None:
+    (merged / "notes.txt").write_text(f"export HF_TOKEN={TOKEN}\n")
+    (problem,) = plan_push(merged, REPO).problems
+    assert problem.startswith("notes.txt holds what looks like a Hugging Face access token")
+    assert TOKEN not in problem
+
+
+def test_pickles_and_strangers_are_left_out_and_said(merged: Path) -> None:
+    (merged / "training_args.bin").write_bytes(b"x")
+    (merged / "core.dump").write_bytes(b"x")
+    (merged / ".cache").mkdir()
+    (merged / ".cache" / "secret.json").write_text("{}")
+    plan = plan_push(merged, REPO)
+    assert {file.path for file in plan.files}.isdisjoint({"training_args.bin", "core.dump", ".cache/secret.json"})
+    assert "training_args.bin is left out (a pickle may hold code)" in plan.notes
+    assert "core.dump is left out (no part of a model)" in plan.notes
+
+
+def test_what_is_no_model_is_refused(tmp_path: Path, merged: Path) -> None:
+    with pytest.raises(SelfposError, match="there is no model folder"):
+        plan_push(tmp_path / "nowhere", REPO)
+    with pytest.raises(SelfposError, match="neither a sentence-transformers model"):
+        plan_push(tmp_path, REPO)
+    weights = merged / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-10])
+    with pytest.raises(SelfposError, match=r"model\.safetensors is truncated"):
+        plan_push(merged, REPO)
+
+
+def test_own_card_is_kept_on_request_and_checked(merged: Path) -> None:
+    card = merged / "README.md"
+    card.write_text("---\nlicense: mit\n---\n# mine\n")
+    plan = plan_push(merged, REPO)
+    assert "# merged" in plan.card
+    assert any("--keep-card" in note for note in plan.notes)
+    kept = plan_push(merged, REPO, keep_card=True)
+    assert kept.card == card.read_text()
+    assert next(file for file in kept.files if file.path == "README.md").source == card
+    card.write_text("---\nlicense: [unclosed\n---\n# mine\n")
+    assert any("metadata is not valid" in problem for problem in plan_push(merged, REPO, keep_card=True).problems)
+    card.unlink()
+    assert any("--keep-card" in problem for problem in plan_push(merged, REPO, keep_card=True).problems)
+
+
+def test_records_that_go_out_name_no_local_folder(merged: Path) -> None:
+    base = {"name": "/home/me/base", "path": "/home/me/base", "hash": "1"}
+    parent = {"name": "sts", "path": "/home/me/sts", "hash": "2"}
+    write_manifest(merged, kind="merge", licence="mit", base=base, merge={"method": "ties", "sources": [parent]})
+    plan = plan_push(merged, REPO)
+    assert not any(b"/home/me" in file.read() for file in plan.files)
+    sent = json.loads(next(file for file in plan.files if file.path == "selfpos.json").read())
+    assert sent["base"] == {"name": "base", "hash": "1"}
+    assert any(note.startswith("base, sts are not on the Hub") for note in plan.notes)

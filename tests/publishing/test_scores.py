@@ -1,0 +1,128 @@
+"""Scores on the card: from MTEB's own files, beside rivals, and as the metadata that the Hub reads."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from statistics import fmean
+
+import pytest
+from huggingface_hub import ModelCard
+
+from selfpos.errors import SelfposError
+from selfpos.publishing.card import build_card
+from selfpos.publishing.push import plan_push
+from selfpos.publishing.scores import find_scores, read_scores
+from tests.publishing.conftest import write_manifest
+
+ACCURACY = [0.5, 0.6, 0.7]
+
+
+def write_result(root: Path, model: str, task: str, value: float, **more: object) -> Path:
+    """One of MTEB's result files, in MTEB's own layout below `root`."""
+    entry = {"main_score": value, "hf_subset": "default", "languages": ["eng-Latn"], **more}
+    record = {"dataset_revision": "abc", "task_name": task, "mteb_version": "2.26.24", "evaluation_time": 1.0, "scores": {"test": [entry]}}
+    file = root / "results" / model.replace("/", "__") / "rev" / f"{task}.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(record))
+    return file
+
+
+def write_last(root: Path, model: str, tasks: dict[str, tuple[str, str, float]]) -> None:
+    listed = {
+        task: {"type": kind, "metric": metric, "main_score": value, "file": f"results/{model.replace('/', '__')}/rev/{task}.json"}
+        for task, (kind, metric, value) in tasks.items()
+    }
+    (root / "last.json").write_text(json.dumps({"model": model, "revision": "rev", "tasks": listed}))
+
+
+@pytest.fixture
+def run(tiny_base: Path, tmp_path: Path) -> Path:
+    """A run `quick` with a base, a specialist and the merged model `sp`, all scored on a task of MTEB's and on two of our own."""
+    run = tmp_path / "quick"
+    tasks = {"retrieval": {"type": "retrieval", "data": "corpus"}}
+    recipe = {"name": "quick", "tasks": tasks, "merges": {"sp": {"method": "ties"}}}
+    run.mkdir()
+    (run / "recipe.yaml").write_text(json.dumps(recipe))
+    model = Path(shutil.copytree(tiny_base, run / "merged" / "sp"))
+    sources = [{"name": "retrieval", "hash": "a" * 64}]
+    write_manifest(
+        model, kind="merge", licence="mit", base={"name": "model", "hash": "b" * 64}, merge={"method": "ties", "sources": sources}
+    )
+    for name, sts, docs in (("base", 0.82, 0.3), ("retrieval", 0.7, 0.5), ("sp", 0.81234, 0.6)):
+        root = run / "scores" / name
+        write_result(root, f"quick/{name}", "STSBenchmark", sts)
+        write_result(root, f"quick/{name}", "OwnDocsRetrieval", docs)
+        write_result(root, f"quick/{name}", "OwnLabels", fmean(ACCURACY), scores_per_experiment=[{"accuracy": value} for value in ACCURACY])
+        known = {"STSBenchmark": ("STS", "cosine_spearman", sts), "OwnDocsRetrieval": ("Retrieval", "ndcg_at_10", docs)}
+        write_last(root, f"quick/{name}", known | {"OwnLabels": ("Classification", "accuracy", fmean(ACCURACY))})
+    return run
+
+
+def test_card_in_a_run_has_its_scores_beside_its_rivals(run: Path) -> None:
+    text = build_card(run / "merged" / "sp", repo="alice/quick-sp").text
+    table = text.partition("## Scores")[2].partition("\n## ")[0]
+    assert "MTEB 2.26.24 main scores in percent" in table
+    assert "| task | **sp** | base | retrieval |" in table
+    assert "| STSBenchmark (STS, cosine_spearman) | 81.23 | 82.00 | 70.00 |" in table
+    assert "| OwnDocsRetrieval (Retrieval, ndcg_at_10) | 60.00 | 30.00 | 50.00 |" in table
+    assert "| OwnLabels (Classification, accuracy) | 60.00 (35.2–84.8) | 60.00 (35.2–84.8) | 60.00 (35.2–84.8) |" in table
+    assert "| **mean of 3** | 67.08 | 57.33 | 60.00 |" in table
+    assert "- On STSBenchmark it scores below its base: 81.23 against 82.00." in text
+    assert "name: quick" not in table
+    assert "recipe.yaml" in text
+
+
+def test_model_index_is_read_back_by_the_hubs_own_classes(run: Path) -> None:
+    data = ModelCard(build_card(run / "merged" / "sp", repo="alice/quick-sp").text).data
+    assert data.model_name == "quick-sp"
+    found = {result.dataset_name: result for result in data.eval_results}
+    assert set(found) == {"MTEB STSBenchmark", "OwnDocsRetrieval", "OwnLabels"}
+    sts = found["MTEB STSBenchmark"]
+    assert (sts.task_type, sts.dataset_type, sts.metric_type) == ("sentence-similarity", "mteb/stsbenchmark-sts", "cosine_spearman")
+    assert (sts.metric_value, sts.dataset_split, sts.dataset_config) == (81.234, "test", "default")
+    assert found["OwnDocsRetrieval"].dataset_type == "unknown"  # not on the Hub, so no id of it
+
+
+def test_scores_go_along_and_are_found_again(run: Path, tmp_path: Path) -> None:
+    plan = plan_push(run / "merged" / "sp", "alice/quick-sp")
+    assert plan.problems == ()
+    fetched = tmp_path / "fetched"
+    for file in plan.files:
+        (fetched / file.path).parent.mkdir(parents=True, exist_ok=True)
+        (fetched / file.path).write_bytes(file.read())
+    assert find_scores(fetched) == fetched / "eval"
+    here, there = read_scores(run / "scores"), read_scores(fetched / "eval")
+    assert here is not None
+    assert there is not None
+    assert here.models == there.models
+    assert here.tasks == there.tasks
+    assert "## Scores" in build_card(fetched).text
+
+
+def test_raw_mteb_folder_without_last_json(tmp_path: Path) -> None:
+    write_result(tmp_path, "owner/model", "STSBenchmark", 0.8)
+    write_result(tmp_path, "owner/model", "NotATask", 0.5)
+    scores = read_scores(tmp_path)
+    assert scores is not None
+    assert scores.value("model", "STSBenchmark") == 0.8
+    assert scores.tasks["STSBenchmark"].type == "STS"
+    assert scores.tasks["NotATask"].type is None
+
+
+def test_mean_is_left_out_where_a_model_misses_a_task(run: Path) -> None:
+    last = run / "scores" / "base" / "last.json"
+    record = json.loads(last.read_text())
+    del record["tasks"]["OwnDocsRetrieval"]
+    last.write_text(json.dumps(record))
+    text = build_card(run / "merged" / "sp").text
+    assert "| **mean of 3** | 67.08 |  | 60.00 |" in text
+
+
+def test_nothing_scored_and_damaged_files(tmp_path: Path) -> None:
+    assert read_scores(tmp_path) is None
+    file = write_result(tmp_path, "m", "STSBenchmark", 0.8)
+    file.write_text(file.read_text()[:-5])
+    with pytest.raises(SelfposError, match=r"STSBenchmark\.json is not JSON"):
+        read_scores(tmp_path)
