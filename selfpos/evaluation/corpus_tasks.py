@@ -25,6 +25,9 @@ PAIRS = 300
 PER_CLUSTER = 25
 
 
+NAMES = ("PythonDocsRetrieval", "PythonDocsSubpackageClassification", "PythonDocsSeeAlsoPairs", "PythonDocsHeldOutClustering")
+
+
 def corpus_tasks(corpus: Corpus) -> list[AbsTask]:
     """The four tasks: retrieval, classification, pair classification and clustering. Their data is made when they are first run."""
     sizes = (QUERIES, DOCUMENTS, DOCUMENT_LENGTH, LABELS, TEST_PER_LABEL, TRAIN_PER_LABEL, PAIRS, PER_CLUSTER)
