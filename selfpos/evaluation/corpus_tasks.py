@@ -23,6 +23,7 @@ QUERIES, DOCUMENTS, DOCUMENT_LENGTH = 250, 350, 200  # length in characters: the
 LABELS, TEST_PER_LABEL, TRAIN_PER_LABEL = 40, 8, 8
 PAIRS = 300
 PER_CLUSTER = 25
+NAMES = ("PythonDocsRetrieval", "PythonDocsSubpackageClassification", "PythonDocsSeeAlsoPairs", "PythonDocsHeldOutClustering")
 
 
 def corpus_tasks(corpus: Corpus) -> list[AbsTask]:

@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from selfpos.errors import SelfposError, unknown
-from selfpos.evaluation import local_data
+from selfpos.evaluation import corpus_tasks, local_data
 
 if TYPE_CHECKING:
     from mteb.abstasks import AbsTask
 
 CORPUS = "corpus"
-CORPUS_PREFIX = "PythonDocs"
 
 
 def select_tasks(names: Sequence[str], benchmark: str | None = None, data_dir: Path | None = None) -> list[AbsTask]:
@@ -42,21 +41,17 @@ def _named(name: str) -> list[AbsTask | str]:
     """The tasks a name stands for; one of our own on local data is still a name."""
     import mteb
 
-    if name == CORPUS or name.startswith(CORPUS_PREFIX):
+    if name == CORPUS or name in corpus_tasks.NAMES:
         from selfpos.data.corpus import load_corpus
-        from selfpos.evaluation.corpus_tasks import corpus_tasks
 
-        own = {task.metadata.name: task for task in corpus_tasks(load_corpus())}
-        if name != CORPUS and name not in own:
-            raise unknown("task", name, own)
-        return list(own.values()) if name == CORPUS else [own[name]]
+        return [task for task in corpus_tasks.corpus_tasks(load_corpus()) if name in (CORPUS, task.metadata.name)]
     if name in local_data.OWN_TASKS:
         return [name]
     try:
         return [mteb.get_task(name)]
     except KeyError:
         known = [task.metadata.name for task in mteb.get_tasks(exclude_superseded=False)]
-        raise unknown("MTEB task", name, [*known, *local_data.OWN_TASKS, CORPUS]) from None
+        raise unknown("MTEB task", name, [*known, *local_data.OWN_TASKS, *corpus_tasks.NAMES, CORPUS]) from None
 
 
 def _of_benchmark(name: str) -> list[AbsTask | str]:
@@ -73,7 +68,7 @@ def _with_data(chosen: dict[str, AbsTask | str], data_dir: Path | None) -> list[
     missing: list[str] = []
     for name, task in chosen.items():
         theirs = None if isinstance(task, str) else task
-        if theirs is not None and name.startswith(CORPUS_PREFIX):
+        if theirs is not None and name in corpus_tasks.NAMES:
             ready.append(theirs)
         elif data_dir is None:
             if theirs is None:

@@ -155,9 +155,7 @@ def test_prompts_come_from_the_model_and_each_text_is_embedded_once(
     plain = SentenceTransformer(str(tiny_base), device="cpu")
     embedded: list[str] = []
     whole = type(encoder.model).encode
-    monkeypatch.setattr(
-        type(encoder.model), "encode", lambda self, texts, *a, **k: (embedded.extend(texts), whole(self, texts, *a, **k))[1]
-    )
+    monkeypatch.setattr(type(encoder.model), "encode", lambda self, inputs, **k: (embedded.extend(inputs), whole(self, inputs, **k))[1])
     metadata = corpus_tasks(made_up_corpus)[0].metadata  # type: ignore[arg-type]
     texts = ["abc def", "ghi", "abc def"]
     loader = DataLoader(Dataset.from_dict({"text": texts}), batch_size=2)
