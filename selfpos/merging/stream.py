@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 
 from selfpos.errors import SelfposError
+from selfpos.merging.depth import is_embedding
+from selfpos.merging.probe_statistics import ProbeStatistics
 from selfpos.merging.registry import Grain
 from selfpos.merging.rules import Settings
 from selfpos.storage.model_folder import ModelFolder
@@ -27,6 +29,15 @@ TASK = 16 * CHUNK
 """Elements that one thread takes at a time."""
 
 
+ON_DEVICE = 64
+"""On an accelerator chunks are so many times larger: there the way to the device costs, not the cache."""
+
+
+def is_linear_map(key: str, shape: tuple[int, ...]) -> bool:
+    """Whether a tensor is the matrix of a linear map, by its shape and name: not a table of embeddings, not a single row or column."""
+    return len(shape) == 2 and min(shape) > 1 and not is_embedding(key)
+
+
 def array_module(array: Array) -> Any:
     """numpy or torch, whichever `array` is from: both name the functions that kernels need alike."""
     if isinstance(array, np.ndarray):
@@ -36,9 +47,15 @@ def array_module(array: Array) -> Any:
     return torch
 
 
+def like(array: Array, values: np.ndarray) -> Array:
+    """`values` as an array of the kind of `array`, on its device."""
+    return values if isinstance(array, np.ndarray) else array_module(array).from_numpy(values).to(array.device)
+
+
 @dataclass(slots=True)
 class Chunk:
-    """A piece of one tensor: flat for grain 'element', (rows, columns) for 'row', the whole tensor as a matrix (or flat) for 'matrix'.
+    """A piece of one tensor: flat for grain 'element', (rows, columns) for 'row'. For 'matrix' a linear map's whole matrix, and flat pieces of
+    every tensor that is none (embeddings, norms, biases).
 
     `statistics` is what the method's survey found for this tensor; `probe[name]` holds the data statistics of each vector for it.
     """
@@ -50,18 +67,18 @@ class Chunk:
     weights: list[float]
     seed: int = 0
     statistics: Any = None
-    probe: dict[str, list[Array]] = field(default_factory=dict)
+    probe: dict[str, list[Array | None]] = field(default_factory=dict)
 
     def uniform(self, index: int) -> Array:
         """Random numbers in [0, 1) of the chunk's shape for vector `index`, the same for the same seed whatever threads do."""
         words = np.random.SeedSequence([self.seed, zlib.crc32(self.key.encode()), index, self.start])
         values = np.random.Generator(np.random.SFC64(words)).random(tuple(self.base.shape), dtype=np.float32)
-        return values if isinstance(self.base, np.ndarray) else array_module(self.base).from_numpy(values).to(self.base.device)
+        return like(self.base, values)
 
 
 @dataclass(frozen=True)
 class Stream:
-    """Base and vectors at the tensors that are merged. Chunks hold weights and parameters' tensor-wise values already."""
+    """Base and vectors at the tensors `keys`. `tied` maps the second name of a tensor that is stored twice to its first."""
 
     base: ModelFolder
     vectors: list[TaskVector]
@@ -71,7 +88,9 @@ class Stream:
     seed: int = 0
     threads: int = 1
     device: str = "cpu"
-    advance: Callable[[int], None] = lambda nbytes: None
+    tied: Mapping[str, str] = field(default_factory=dict)
+    statistics: Mapping[str, list[ProbeStatistics]] = field(default_factory=dict)
+    advance: Callable[[int], None] = lambda elements: None
 
     def tasks(self, keys: Iterable[str] | None = None) -> Iterator[tuple[str, list[tuple[int, int]]]]:
         """Each tensor cut into (key, ranges) of about TASK elements; ranges are chunks."""
@@ -90,15 +109,16 @@ class Stream:
     def ranges(self, key: str) -> Iterator[tuple[int, int]]:
         """The chunks of a tensor, as flat ranges."""
         shape = self.base.tensors[key].shape
-        if self.grain == "matrix":
-            return iter([(0, math.prod(shape))] if math.prod(shape) else [])
-        if self.grain == "row" and shape and math.prod(shape[1:]) > CHUNK:
-            row = math.prod(shape[1:])
-            return ((index * row, index * row + row) for index in range(shape[0]))
-        return spans(shape)
+        size = CHUNK if self.device == "cpu" else CHUNK * ON_DEVICE
+        if self.grain == "matrix" and is_linear_map(key, shape):
+            return iter([(0, math.prod(shape))])
+        if self.grain == "row":
+            size = max(size, math.prod(shape[1:]) if len(shape) > 1 else math.prod(shape))
+        return spans(shape, size)
 
     def chunks(self, key: str, ranges: Iterable[tuple[int, int]] | None = None, statistics: Any = None) -> Iterator[Chunk]:
         """Read the chunks of a tensor, or some of them, one by one. Raises SelfposError at a number that is not finite."""
+        key = self.tied.get(key, key)
         entry = self.base.tensors[key]
         raw = self.base.raw(key)
         readers = [vector.reader(key) for vector in self.vectors]
@@ -107,7 +127,7 @@ class Stream:
             base = to_float32(raw[start:stop], entry.dtype)
             moves = self._read(key, start, stop, base, readers)
             shaped = [self._shaped(key, array) for array in (base, *moves)]
-            yield Chunk(key, start, shaped[0], shaped[1:], weights, self.seed, statistics)
+            yield Chunk(key, start, shaped[0], shaped[1:], weights, self.seed, statistics, self._probe(key, start, stop))
             self.advance((stop - start) * (1 + len(moves)))
 
     def _read(self, key: str, start: int, stop: int, base: np.ndarray, readers: list[Reader]) -> list[np.ndarray]:
@@ -122,10 +142,20 @@ class Stream:
             moves.append(move)
         return moves
 
+    def _probe(self, key: str, start: int, stop: int) -> dict[str, list[Array | None]]:
+        shape = self.base.tensors[key].shape
+        found: dict[str, list[Array | None]] = {}
+        for name, files in self.statistics.items():
+            arrays = [file.read(key, shape, start, stop) for file in files]
+            found[name] = [None if array is None else self._shaped(key, array) if array.size == stop - start else array for array in arrays]
+        return found
+
     def _shaped(self, key: str, array: np.ndarray) -> Array:
         shape = self.base.tensors[key].shape
-        if self.grain != "element":
-            array = array.reshape(-1, math.prod(shape[1:])) if len(shape) > 1 else array.reshape(1, -1) if self.grain == "row" else array
+        if self.grain == "row":
+            array = array.reshape(-1, math.prod(shape[1:])) if len(shape) > 1 else array.reshape(1, -1)
+        elif self.grain == "matrix" and is_linear_map(key, shape):
+            array = array.reshape(shape)
         if self.device == "cpu":
             return array
         import torch
@@ -142,11 +172,6 @@ class Stream:
             yield from pool.map(lambda item: function(*item), items)
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
-
-
-def by_key(keys: Iterable[str], value: Any) -> Mapping[str, Any]:
-    """The same statistics for every tensor."""
-    return dict.fromkeys(keys, value)
 
 
 def _finite(array: np.ndarray) -> bool:

@@ -18,6 +18,9 @@ from selfpos.merging.stream import Chunk, Stream
 Score = Callable[[Chunk], list[np.ndarray]]
 """A chunk's non-negative scores, flat float32, one array for each group whose threshold is wanted; without side effects on the chunk."""
 
+Counts = Callable[[str, int], list[list[int]]]
+"""(key, elements) -> per group, the counts k of the largest scores to be kept: the thresholds wanted."""
+
 AT_ONCE = 1 << 20  # elements up to which a tensor's scores are simply held
 SAMPLED = 128  # one element in so many is looked at to bracket the threshold
 SLACK = 0.003  # half the width of the bracket, as a share of the elements
@@ -33,27 +36,22 @@ def kept(share: float, numel: int) -> int:
     return min(numel, math.ceil(share * numel - 1e-9))
 
 
-def thresholds(
-    stream: Stream, shares: Callable[[str], Sequence[Sequence[float]]], scope: Scope, score: Score = magnitude
-) -> dict[str, list[list[float]]]:
-    """For each tensor, group and share: the score t such that keeping scores ≥ t keeps that share of the largest (and all that tie with the last).
+def thresholds(stream: Stream, counts: Counts, scope: Scope, score: Score = magnitude) -> dict[str, list[list[float]]]:
+    """For each tensor, group and count k: the k-th largest score, so that keeping scores ≥ it keeps k (and all that tie with the last).
 
-    `shares(key)[group]` lists the shares of one group. With scope 'model' a group's elements are those of all tensors together. A share of 0
-    has the threshold infinity. Raises SelfposError when shares differ between tensors that have one threshold together.
+    With scope 'model' a group's elements are those of all tensors together. Count 0 has the threshold infinity. Raises SelfposError when
+    counts differ between tensors that have one threshold together.
     """
+    sizes = {key: stream.base.tensors[key].numel for key in stream.keys}
     if scope == "model":
-        wanted = {key: [list(group) for group in shares(key)] for key in stream.keys}
-        first = next(iter(wanted.values()), [])
-        if any(other != first for other in wanted.values()):
+        wanted = [counts(key, sum(sizes.values())) for key in stream.keys]
+        if any(other != wanted[0] for other in wanted):
             raise SelfposError(
                 "the density differs between tensors, so one threshold for the whole model has no meaning; set scope to tensor"
             )
-        total = sum(stream.base.tensors[key].numel for key in stream.keys)
-        found = _select(stream, stream.keys, [[kept(share, total) for share in group] for group in first], score)
-        return dict.fromkeys(stream.keys, found)
+        return dict.fromkeys(stream.keys, _select(stream, stream.keys, wanted[0], score) if wanted else [])
     result = {}
-    sizes = {key: stream.base.tensors[key].numel for key in stream.keys}
-    ranks = {key: [[kept(share, size) for share in group] for group in shares(key)] for key, size in sizes.items()}
+    ranks = {key: counts(key, size) for key, size in sizes.items()}
     small = [key for key in stream.keys if sizes[key] <= AT_ONCE]
     for key, values in zip(
         small, stream.map(lambda key: _select_at_once(stream, key, ranks[key], score), ((key,) for key in small)), strict=True

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from selfpos.storage.atomic import fresh_folder
+from selfpos.storage.atomic import fresh_folder, resumable_folder
 from selfpos.storage.hashing import content_hash, sha256_file
-from selfpos.storage.locate import locate_model
+from selfpos.storage.locate import display_name, hub_snapshot, locate_model
 from selfpos.storage.manifest import read_manifest, write_manifest
 from selfpos.storage.model_folder import ModelFolder, Module, open_model
 from selfpos.storage.tensor_file import TensorEntry, TensorFileWriter, read_header
@@ -15,11 +15,14 @@ __all__ = [
     "TensorEntry",
     "TensorFileWriter",
     "content_hash",
+    "display_name",
     "fresh_folder",
+    "hub_snapshot",
     "locate_model",
     "open_model",
     "read_header",
     "read_manifest",
+    "resumable_folder",
     "sha256_file",
     "write_manifest",
 ]

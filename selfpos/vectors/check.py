@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import filecmp
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,14 @@ PASSING = {
 }  # fmt: skip
 MODES = {"cls_token": "cls", "mean_tokens": "mean", "max_tokens": "max", "mean_sqrt_len_tokens": "mean_sqrt_len", "weightedmean_tokens": "weightedmean",
          "lasttoken": "lasttoken"}  # fmt: skip
+
+
+TOKEN_TABLE = re.compile(r"word_embeddings|embed_tokens|tok_embeddings|(^|[./])(wte|shared|embedding)\.weight")
+
+
+def is_token_table(key: str) -> bool:
+    """Whether a tensor has one row per token of the vocabulary, by its name."""
+    return TOKEN_TABLE.search(key) is not None
 
 
 def tensor_differences(base: Mapping[str, TensorEntry], other: Mapping[str, TensorEntry]) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -12,11 +12,12 @@ import numpy as np
 
 from selfpos.errors import SelfposError
 from selfpos.storage.hashing import content_hash
+from selfpos.storage.locate import hub_snapshot
 from selfpos.storage.manifest import read_manifest
 from selfpos.storage.model_folder import ADAPTER, ModelFolder, open_model, weight_files
-from selfpos.storage.tensor_file import read_header
+from selfpos.storage.tensor_file import TensorEntry, read_header
 from selfpos.vectors.adapter import adapter_pieces
-from selfpos.vectors.check import config_differences, tensor_differences
+from selfpos.vectors.check import config_differences, is_token_table, tensor_differences, tokenizer_differences
 from selfpos.vectors.pieces import Dense, LowRank, Maps, Piece, Reader
 
 if TYPE_CHECKING:
@@ -25,12 +26,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TaskVector:
-    """V = θ − θ0 of one specialist. `pieces` holds what moves; tensors without a piece stand still."""
+    """V = θ − θ0 of one specialist. `pieces` holds what moves; tensors without a piece stand still.
+
+    `differences` are those from the base, in words, and `misfits` the tensors that cannot be compared for that reason: none unless tolerated.
+    """
 
     name: str
     source: Path
     base: ModelFolder = field(repr=False)
     pieces: dict[str, Piece] = field(repr=False)
+    differences: tuple[str, ...] = ()
+    misfits: frozenset[str] = frozenset()
 
     @cached_property
     def keys(self) -> tuple[str, ...]:
@@ -64,17 +70,22 @@ def _standing_still(start: int, stop: int, base: np.ndarray) -> np.ndarray:
     return np.zeros(stop - start, np.float32)
 
 
-def open_vectors(base: ModelFolder, sources: Sequence[Path]) -> list[TaskVector]:
-    """The task vectors of fine-tuned models and PEFT adapters, in the order given.
+def open_vectors(
+    base: ModelFolder, sources: Sequence[Path], *, names: Sequence[str] | None = None, tolerate: bool = False
+) -> list[TaskVector]:
+    """The task vectors of fine-tuned models and PEFT adapters, in the order given; `names` are what to call them, absent their folders' names.
 
     Raises SelfposError when a source differs from the base in its tensors, modules, pooling, prompts or tokenizer (the differences
-    are listed), or when its manifest says that it was trained from another base.
+    are listed; with `tolerate` they are noted in the vector instead), or when its manifest says that it was trained from another base.
     """
+    if names is not None and len(names) != len(sources):
+        raise SelfposError(f"found {len(names)} names for {len(sources)} vectors; give one per vector")
     vectors = []
     base_hash = ""
-    for source, name in zip(sources, distinct_names(sources), strict=True):
-        manifest = read_manifest(source) or {}
-        recorded = manifest.get("base")
+    for source, name in zip(sources, names or distinct_names(sources), strict=True):
+        if not source.is_dir():
+            raise SelfposError(f"there is no model or adapter folder {source}")
+        recorded = (read_manifest(source) or {}).get("base")
         if isinstance(recorded, dict) and recorded.get("hash"):
             base_hash = base_hash or content_hash(base.path)
             if recorded["hash"] != base_hash:
@@ -82,43 +93,57 @@ def open_vectors(base: ModelFolder, sources: Sequence[Path]) -> list[TaskVector]
                     f"{source} was made from another base: its manifest names {recorded.get('name')} with content hash {recorded['hash'][:12]}…, "
                     f"found {base.path} with {base_hash[:12]}…; give that base, or vectors of this one"
                 )
-        vectors.append(TaskVector(name, source, base, _pieces(base, source)))
+        pieces, others = (_adapter if (source / ADAPTER).is_file() else _model)(base, source)
+        faults, misfits = ([], set()) if others is None else _compare(base, source, others)
+        if faults and not tolerate:
+            more = f"; and {len(faults) - 6} more" if len(faults) > 6 else ""
+            raise SelfposError(f"{source} does not fit the base {base.path}: {'; '.join(faults[:6])}{more}")
+        fitting = {key: piece for key, piece in pieces.items() if key not in misfits}
+        vectors.append(TaskVector(name, source, base, fitting, tuple(faults), frozenset(misfits)))
     return vectors
 
 
-def _pieces(base: ModelFolder, source: Path) -> dict[str, Piece]:
-    if not source.is_dir():
-        raise SelfposError(f"there is no model or adapter folder {source}")
-    if not (source / ADAPTER).is_file():
-        model = open_model(source)
-        faults = config_differences(base.path, source) + tensor_differences(base.tensors, model.tensors)
-        _refuse(base, source, faults)
-        maps: Maps = {}
-        return {key: Dense(model.tensors[key], maps) for key, entry in base.tensors.items() if entry.mergeable}
+Entries = Mapping[str, TensorEntry]
+
+
+def _model(base: ModelFolder, source: Path) -> tuple[dict[str, Piece], Entries | None]:
+    """A fine-tuned model: its pieces and its tensors."""
+    tensors = open_model(source).tensors
+    maps: Maps = {}
+    return {key: Dense(tensors[key], maps) for key, entry in base.tensors.items() if entry.mergeable and key in tensors}, tensors
+
+
+def _adapter(base: ModelFolder, source: Path) -> tuple[dict[str, Piece], Entries | None]:
+    """An adapter: its pieces; and, where sentence-transformers saved it, all tensors of the model it stands for, of which other modules are whole."""
     pieces = adapter_pieces(source, base)
-    if (source / "modules.json").is_file():  # an adapter saved by sentence-transformers: its other modules are whole
-        others = {key: entry for file, prefix in weight_files(source) for key, entry in read_header(file, prefix)[0].items()}
-        of_base = {key: entry for key, entry in base.tensors.items() if "/" in key}
-        _refuse(base, source, config_differences(base.path, source) + tensor_differences(of_base, others))
-        maps = {}
-        pieces |= {key: Dense(others[key], maps) for key, entry in of_base.items() if entry.mergeable}
-    return pieces
+    if not (source / "modules.json").is_file():
+        return pieces, None
+    others = {key: entry for file, prefix in weight_files(source) for key, entry in read_header(file, prefix)[0].items()}
+    maps: Maps = {}
+    pieces |= {key: Dense(others[key], maps) for key, entry in base.tensors.items() if entry.mergeable and key in others}
+    return pieces, {key: entry for key, entry in base.tensors.items() if "/" not in key} | others
 
 
-def _refuse(base: ModelFolder, source: Path, faults: list[str]) -> None:
-    if faults:
-        more = f"; and {len(faults) - 6} more" if len(faults) > 6 else ""
-        raise SelfposError(f"{source} does not fit the base {base.path}: {'; '.join(faults[:6])}{more}")
+def _compare(base: ModelFolder, source: Path, tensors: Entries) -> tuple[list[str], set[str]]:
+    """The differences in words, and the keys of the base at which there is therefore no vector."""
+    faults = config_differences(base.path, source) + tensor_differences(base.tensors, tensors)
+    misfits = {key for key, entry in base.tensors.items() if entry.mergeable and (key not in tensors or tensors[key].shape != entry.shape)}
+    if tokenizer_differences(base.path, source):
+        misfits |= {key for key in base.tensors if is_token_table(key)}
+    return faults, misfits
 
 
 def distinct_names(sources: Sequence[Path]) -> list[str]:
-    """The folders' names, with as much of the way to them as tells them apart; the same folder given twice gets a number."""
+    """What to call the vectors: a Hub snapshot's repository, else the folder's name with as much of the way to it as tells them apart; the
+    same folder given twice gets a number."""
     paths = [source.resolve() for source in sources]
     depth = 1
     names = [path.name for path in paths]
+    snapshots = [hub_snapshot(source) for source in sources]
     while len(set(names)) < len(set(paths)) and depth < max(len(path.parts) for path in paths):
         depth += 1
         names = ["/".join(path.parts[-depth:]) for path in paths]
+    names = [snapshot[0] if snapshot else name for snapshot, name in zip(snapshots, names, strict=True)]
     seen: dict[str, int] = {}
     for index, name in enumerate(names):
         seen[name] = seen.get(name, 0) + 1

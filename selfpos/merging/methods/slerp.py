@@ -5,10 +5,8 @@ import math
 import numpy as np
 
 from selfpos.errors import SelfposError
+from selfpos.merging.geometry import slerp_shares
 from selfpos.merging.registry import combination
-
-PARALLEL = 1e-7
-"""Below this sine the vectors count as parallel, and the limit, linear interpolation, is taken."""
 
 
 @combination(reference="https://arxiv.org/abs/2410.15035", gram="model", ordered=True)
@@ -43,10 +41,7 @@ def chain(gram: np.ndarray, a: list[float]) -> list[float]:
         earlier = math.fsum(a[:n]) / n
         share = a[n] / (earlier + a[n])  # of V_(1..n−1), as printed
         inner = float(coefficients @ gram[:, n])
-        lengths = math.sqrt(max(float(coefficients @ gram @ coefficients), 0.0) * max(float(gram[n, n]), 0.0))
-        angle = math.acos(min(1.0, max(-1.0, inner / lengths))) if lengths > 0 else 0.0
-        sine = math.sin(angle)
-        first, second = (share, 1 - share) if sine < PARALLEL else (math.sin(share * angle) / sine, math.sin((1 - share) * angle) / sine)
+        first, second = slerp_shares(float(coefficients @ gram @ coefficients), float(gram[n, n]), inner, 1 - share)
         coefficients *= first
         coefficients[n] = second
     return coefficients.tolist()

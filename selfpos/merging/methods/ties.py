@@ -4,23 +4,23 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from selfpos.merging.consensus import elect_and_join
-from selfpos.merging.parameters import Limits, PerVector
+from selfpos.merging.parameters import Limits
 from selfpos.merging.registry import kernel
 from selfpos.merging.stream import Array, Chunk, Stream, array_module
-from selfpos.merging.thresholds import thresholds
+from selfpos.merging.thresholds import kept, thresholds
 
 
 def survey(stream: Stream) -> Mapping[str, Any]:
     """The magnitude from which on entries are kept, per tensor and vector."""
     scope = stream.settings.constant("scope")
-    return thresholds(stream, lambda key: [[density] for density in stream.settings.params(key)["density"]], scope)
+    return thresholds(stream, lambda key, numel: [[kept(share, numel)] for share in stream.settings.params(key)["density"]], scope)
 
 
 @kernel(reference="https://arxiv.org/abs/2306.01708", survey=survey)
 def ties(
     chunk: Chunk,
     *,
-    density: Annotated[float, "share of each vector's entries kept, the largest", Limits(0, 1), PerVector] = 0.2,
+    density: Annotated[tuple[float, ...], "share of each vector's entries kept, the largest", Limits(0, 1)] = (0.2,),
     scale: Annotated[float, "λ, the factor of the merged vector"] = 1.0,
     scope: Annotated[Literal["model", "tensor"], "what the share is of: a whole vector, as in the paper, or each tensor"] = "model",
     normalize: Annotated[bool, "divide by the sum of the weights that agree (else their plain weighted sum)"] = True,

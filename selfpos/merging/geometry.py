@@ -1,0 +1,57 @@
+"""Interpolation on spheres, worked out on inner products alone: every point is a combination of the inputs, so its coefficients say everything."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+PARALLEL = 1e-7
+"""Below this sine two directions count as parallel, and the limit, linear interpolation, is taken."""
+
+OPPOSITE = 1e-6
+"""Directions whose weighted sum is shorter than this count as cancelling out: there is no one point between opposite directions."""
+
+
+def of_models(gram: np.ndarray) -> np.ndarray:
+    """Inner products (N + 1, N + 1) of the models [θ0, θ_1..θ_N] from those of [θ0, V_1..V_N]."""
+    basis = np.eye(gram.shape[0])
+    basis[1:, 0] = 1.0
+    return basis @ gram @ basis.T
+
+
+def over_base(coefficients: np.ndarray) -> list[float]:
+    """Coefficients of [θ0, V_1..V_N] from those of the models [θ0, θ_1..θ_N]."""
+    return [float(coefficients.sum()), *map(float, coefficients[1:])]
+
+
+def slerp_shares(first: float, second: float, inner: float, t: float, linear_above: float = 1.0) -> tuple[float, float]:
+    """The factors of two points with squared norms `first`, `second` and inner product `inner` at the way t from the one to the other.
+
+    Linear interpolation where a point is zero, the two are parallel, or |cosine| exceeds `linear_above`.
+    """
+    lengths = math.sqrt(max(first, 0.0) * max(second, 0.0))
+    cosine = min(1.0, max(-1.0, inner / lengths)) if lengths > 0 else 1.0
+    angle = math.acos(cosine)
+    sine = math.sin(angle)
+    if sine < PARALLEL or abs(cosine) > linear_above:
+        return 1 - t, t
+    return math.sin((1 - t) * angle) / sine, math.sin(t * angle) / sine
+
+
+def normalized(weights: list[float]) -> np.ndarray:
+    """Weights divided by their sum; all equal where that is 0."""
+    values = np.array(weights, np.float64)
+    total = values.sum()
+    return values / total if abs(total) > 1e-12 else np.full(len(values), 1 / len(values))
+
+
+def unit_scales(gram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Norms (N,) and their reciprocals, 0 for a zero vector."""
+    norms = np.sqrt(np.clip(np.diag(gram), 0, None))
+    return norms, np.divide(1.0, norms, out=np.zeros_like(norms), where=norms > 0)
+
+
+def length(point: np.ndarray, gram: np.ndarray) -> float:
+    """The norm of Σ point_i · input_i."""
+    return math.sqrt(max(float(point @ gram @ point), 0.0))

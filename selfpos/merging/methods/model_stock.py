@@ -1,0 +1,23 @@
+from __future__ import annotations
+
+import numpy as np
+
+from selfpos.merging.registry import combination
+from selfpos.vectors.angles import norms_and_cosines
+
+
+@combination(reference="https://arxiv.org/abs/2403.19522", weighting="none", gram="tensor", fewest=2)
+def model_stock(weights: list[float], gram: np.ndarray) -> list[float]:
+    """Model Stock: the average, drawn toward the base as far as the vectors disagree, per tensor.
+
+    θ = θ0 + t · (1/N) Σ V_i with t = N cos φ / (1 + (N − 1) cos φ), cos φ the mean cosine of all pairs. Orthogonal vectors give the base back.
+
+    Source: Jang et al. 2024, arXiv 2403.19522, equation 9.
+    Prefer it for several fine-tunings of one task; for different tasks, whose vectors are nearly orthogonal, it moves too little.
+    """
+    count = len(weights)
+    _, cosines = norms_and_cosines(gram)
+    cosine = float(cosines[np.triu_indices(count, 1)].mean())
+    below = 1 + (count - 1) * cosine
+    t = count * cosine / below if abs(below) > 1e-6 else 0.0
+    return [t / count] * count

@@ -1,0 +1,28 @@
+from __future__ import annotations
+
+from typing import Annotated
+
+from selfpos.merging.matrices import is_matrix, mean, nearest_orthogonal, thin_svd
+from selfpos.merging.registry import kernel
+from selfpos.merging.stream import Array, Chunk, array_module
+
+
+@kernel(reference="https://arxiv.org/abs/2412.00081", weighting="none", grain="matrix")
+def tsv_m(chunk: Chunk, *, scale: Annotated[float, "α, the factor of the merged vector"] = 1.0) -> Array:
+    """Task Singular Vectors: join the leading singular directions of all vectors, made orthogonal to each other.
+
+    Per matrix of rank r: the r/N leading singular triples of each V_i are put side by side in U, Σ, Vᵀ; U⊥ and V⊥ are the orthonormal
+    matrices nearest to U and V (Procrustes); V = α U⊥ Σ V⊥ᵀ. Embeddings, norms and biases take the mean.
+
+    Source: Gargiulo et al. 2025, arXiv 2412.00081, algorithm 1 (TSV-Merge).
+    Prefer it for many vectors of different tasks, whose leading directions would overlap in a sum.
+    """
+    if not is_matrix(chunk):
+        return mean(chunk.vectors)
+    xp = array_module(chunk.base)
+    rank = max(1, min(chunk.base.shape) // len(chunk.vectors))
+    parts = [thin_svd(xp, vector) for vector in chunk.vectors]
+    left = nearest_orthogonal(xp, xp.concatenate([part[0][:, :rank] for part in parts], axis=1))
+    right = nearest_orthogonal(xp, xp.concatenate([part[2][:rank] for part in parts], axis=0))
+    values = xp.concatenate([part[1][:rank] for part in parts])
+    return (left * values) @ right * scale

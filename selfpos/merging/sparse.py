@@ -1,0 +1,91 @@
+"""Ways to thin out task vectors, shared by DARE, DELLA and Breadcrumbs with and without sign election."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from selfpos.errors import SelfposError
+from selfpos.merging.stream import Array, Chunk, Stream, array_module
+from selfpos.merging.thresholds import kept, thresholds
+
+
+def weighted_sum(vectors: list[Array], weights: list[float], normalize: bool) -> Array:
+    """Σ w_i V_i, divided by Σ w_i with `normalize` (unless that is 0)."""
+    total = vectors[0] * weights[0]
+    for vector, weight in zip(vectors[1:], weights[1:], strict=True):
+        total += vector * weight
+    mass = sum(weights)
+    return total / mass if normalize and abs(mass) > 1e-8 else total
+
+
+def drop_at_random(chunk: Chunk, density: Sequence[float], rescale: bool) -> list[Array]:
+    """Every entry kept with chance `density`, and then divided by it with `rescale`."""
+    thinned = []
+    for index, (vector, chance) in enumerate(zip(chunk.vectors, density, strict=True)):
+        if chance < 1:
+            vector = vector * (chunk.uniform(index) < chance)
+            if rescale and chance > 0:
+                vector /= chance
+        thinned.append(vector)
+    return thinned
+
+
+def drop_by_rank(chunk: Chunk, density: Sequence[float], epsilon: Sequence[float], rescale: bool) -> list[Array]:
+    """Every entry of a row kept with a chance that rises with its rank by magnitude from density − ε/2 to density + ε/2."""
+    thinned = []
+    for index, (vector, middle, width) in enumerate(zip(chunk.vectors, density, epsilon, strict=True)):
+        low, high = middle - width / 2, middle + width / 2
+        if low < 0 or high > 1 or (middle > 0 and low == 0 and rescale):
+            raise SelfposError(f"density ± epsilon/2 must lie between 0 and 1, found {middle:g} ± {width / 2:g}; make epsilon smaller")
+        chance = ranks(vector) * width + low
+        vector = vector * (chunk.uniform(index) < chance)
+        thinned.append(vector / chance if rescale and middle > 0 else vector)
+    return thinned
+
+
+def ranks(rows: Array) -> Array:
+    """The rank by magnitude of each entry in its row, from 0 (smallest) to 1 (largest); 1/2 in rows of one. Entries that tie keep their order."""
+    count = rows.shape[-1]
+    if count == 1:
+        return rows * 0.0 + 0.5
+    if isinstance(rows, np.ndarray):
+        # Magnitude and position in one integer: sorting those is several times faster than an argsort.
+        keys = np.abs(rows).view(np.uint32).astype(np.uint64) << np.uint64(32)
+        keys |= np.arange(count, dtype=np.uint64)
+        keys.sort(axis=-1)
+        order = (keys & np.uint64(0xFFFFFFFF)).astype(np.int64)
+        found = np.empty(rows.shape, np.float32)
+        np.put_along_axis(found, order, np.arange(count, dtype=np.float32) / np.float32(count - 1), axis=-1)
+        return found
+    xp = array_module(rows)
+    order = xp.argsort(xp.argsort(xp.abs(rows), dim=-1, stable=True), dim=-1)
+    return order.to(rows.dtype) / (count - 1)
+
+
+def band_survey(stream: Stream) -> Mapping[str, Any]:
+    """Per tensor and vector: the magnitudes below which, and from which on, entries are removed."""
+
+    def counts(key: str, numel: int) -> list[list[int]]:
+        params = stream.settings.params(key)
+        found = []
+        for density, gamma in zip(params["density"], params["gamma"], strict=True):
+            target = kept(density, numel)
+            top = min(math.floor(gamma * numel + 1e-9), numel - target)
+            found.append([top, top + target])
+        return found
+
+    return thresholds(stream, counts, "tensor")
+
+
+def band(chunk: Chunk) -> list[Array]:
+    """The vectors without their largest and smallest entries, by the limits of `band_survey`."""
+    xp = array_module(chunk.base)
+    thinned = []
+    for vector, (high, low) in zip(chunk.vectors, chunk.statistics, strict=True):
+        size = xp.abs(vector)
+        thinned.append(vector * ((size >= low) & (size < high)))
+    return thinned
