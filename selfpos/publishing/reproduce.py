@@ -19,6 +19,17 @@ from selfpos.storage.manifest import MANIFEST, read_manifest
 OURS = {"kind", "base", "merge", "versions"}  # what a merge writes into its manifest itself; the rest was given to it
 
 
+# Options of `merging.merge` that decide the bytes of the output, and the fields of the manifest that record them as they were given.
+ASKED = {
+    "dtype": "dtype_given",
+    "shard_size": "shard_size",
+    "device": "device",
+    "output": "output",
+    "rank": "rank",
+    "take_from": "take_from",
+}
+
+
 @dataclass(frozen=True)
 class Reproduction:
     """What came of making `model` again. `differences` is empty where every file that decides its embeddings has the same bytes."""
@@ -70,7 +81,7 @@ def reproduce(model: str, out: Path | None = None, *, parents: Mapping[str, Path
         if name not in {parent.name for parent in family}:
             raise unknown("parent", name, {parent.name for parent in family})
     folders = [_locate(parent, model, parents or {}) for parent in family]
-    asked: Mapping[str, Any] = made.get("asked") or {}
+    asked: Any = {option: made[recorded] for option, recorded in ASKED.items() if made.get(recorded) is not None}
     with _place(out) as place:
         merge(
             folders[0],
@@ -80,7 +91,8 @@ def reproduce(model: str, out: Path | None = None, *, parents: Mapping[str, Path
             weights=made.get("weights"),
             params=made.get("params"),
             seed=made.get("seed", 0),
-            names=[parent.name for parent in family],
+            base_name=family[0].name,
+            names=[parent.name for parent in family[1:]],
             provenance={key: value for key, value in told.items() if key not in OURS},
             **asked,
         )
