@@ -51,36 +51,93 @@ class ProbeSettings(Settings):
     per_task: int = Field(256, ge=2)
 
 
-class PositioningSettings(Settings):
-    """Self Positioning (Li et al., arXiv 2410.15035, section 3.3): find the coefficients of the task vectors by descent on the probe set."""
+PAPER: dict[str, Any] = {
+    "search": "sgd", "space": "spherical", "steps": 1000, "batch_size": 32, "learning_rate": 5e-3, "penalty": 0.05, "temperature": 0.02,
+    "batches": "single", "normalise": "none", "validation": 0.0, "select": "loss", "extrapolation": 0.0, "positive": False, "compare": False,
+}  # fmt: skip
+"""Self Positioning as printed (Li et al., arXiv 2410.15035, section 3.3 and appendix), with the probe drawn 16,000 records a task."""
 
+
+class PositioningSettings(Settings):
+    """Self Positioning: find the coefficients of the task vectors by the losses of the merged model on the probe set.
+
+    `preset: paper` gives the paper's own settings, on which fields given beside it still win.
+    """
+
+    preset: Literal["default", "paper"] = "default"
+    search: Literal["linearised", "sgd", "cma-es", "loss-softmax"] = Field(
+        "linearised", description="linearised: trust region by forward passes; sgd: the paper's; the others for comparison"
+    )
     space: Literal["spherical", "polar", "linear", "simplex"] = Field(
-        "spherical",
-        description="spherical: the paper's chain of SLERPs; polar: the same without an order; linear: free; simplex: shares of 1",
+        "linear", description="spherical: the paper's chain of SLERPs; polar: the same without an order; linear: free; simplex: shares of 1"
     )
     granularity: Literal["model", "kind", "layer-group", "layer", "tensor"] = Field("model", description="what shares its coefficients")
     layer_groups: int = Field(4, ge=1, description="groups of consecutive layers, for granularity layer-group")
-    shrinkage: float = Field(1.0, ge=0, description="pull of finer coefficients towards the model's: ρ·Σ share·offset²")
-    steps: int = Field(1000, ge=1)
-    batch_size: int = Field(32, ge=2, description="probe records a step; a mixed batch shares them evenly among the tasks")
-    batches: Literal["mixed", "single"] = Field("mixed", description="whether a step looks at all tasks, or at one of them in turn")
-    learning_rate: float = Field(5e-3, gt=0, description="of Adam")
-    penalty: float = Field(0.05, ge=0, description="μ of the paper's μ·λ")
-    temperature: float = Field(0.05, gt=0)
-    max_length: int | None = Field(None, ge=8)
-    dropout: bool = Field(False, description="whether the merged model's dropout is on while searching")
-    validation: float = Field(
-        0.25,
-        ge=0,
-        le=0.75,
-        description="share of the probe held out to choose the best iterate by; 0: all of it is searched on, the last is kept",
-    )
-    validation_records: int = Field(128, ge=2, description="records of each task, at most, that an iterate is judged by")
-    evaluate_every: int | None = Field(None, ge=1, description="steps between such judgements; a twentieth of the steps when absent")
+    shrinkage: float = Field(1.0, ge=0, description="ρ, the pull of finer coefficients towards the model's: ρ·Σ share·offset²")
     angles: Literal["global", "tensor"] = Field("global", description="one angle between two vectors, or one for each tensor")
     angle_gradient: bool = Field(True, description="whether the angle to the chain so far, which depends on its a_i, is differentiated too")
+    order: Literal["given", "longest-first", "shortest-first"] = Field("given", description="of the vectors in the chain")
     positive: bool = Field(True, description="keep every a_i of the chain above zero")
     exclude: list[str] = Field(default_factory=list, description="patterns of tensor names that stay at the base, as '*embeddings*'")
+
+    temperature: float = Field(0.05, gt=0)
+    in_batch_negatives: bool = Field(True, description="false: only a record's own negatives count")
+    normalise: Literal["none", "base", "gain"] = Field(
+        "base", description="unit of a task's loss: its own, the base's loss, or what the best specialist gains over the base"
+    )
+    balance: Literal["mean", "worst", "uncertainty"] = Field("mean", description="how the tasks' losses become one")
+    ratios: dict[str, float] = Field(default_factory=dict, description="weight of a task in the mean; 1 when absent")
+    penalty: float = Field(0.0, ge=0, description="μ of the paper's μ·λ")
+    extrapolation: float = Field(0.02, ge=0, description="price ν of coefficients above 1 or below 0: ν·mean of their squared excess")
+
+    validation: float = Field(
+        0.5, ge=0, le=0.75, description="share of the probe held out to choose by; 0: all of it is searched on, the last point is kept"
+    )
+    validation_records: int = Field(128, ge=2, description="records of each task, at most, that a point is judged by")
+    select: Literal["measure", "loss"] = Field("measure", description="choose by each task's own measure, or by the loss")
+    guard: float = Field(1.0, ge=0, description="weight of what tasks lose against the base, when choosing by the measure")
+    patience: int | None = Field(None, ge=1, description="judgements without a better point before the search ends")
+    compare: bool = Field(True, description="measure the base, the specialists and tuned task arithmetic on the validation part as well")
+    intervals: int = Field(20, ge=0, description="resamples behind the intervals of linearised coefficients and of gains; 0: none")
+
+    rounds: int = Field(3, ge=1, description="of the linearised search")
+    radius: float = Field(0.5, gt=0, description="of its first trust region, in coefficients")
+    early_share: float = Field(0.5, gt=0, le=1, description="share of the records that its first round looks at")
+
+    steps: int = Field(200, ge=1, description="of sgd")
+    batch_size: int = Field(32, ge=4, description="probe records an sgd step; a mixed batch shares them evenly among the tasks")
+    batches: Literal["mixed", "single"] = Field("mixed", description="whether an sgd step looks at all tasks, or at one of them in turn")
+    learning_rate: float = Field(0.02, gt=0, description="of Adam")
+    evaluate_every: int | None = Field(None, ge=1, description="steps between judgements; a twentieth of the steps when absent")
+    chunk: int | None = Field(None, ge=1, description="texts whose activations are in memory at once (GradCache); all of a batch when absent")
+    dropout: bool = Field(False, description="whether the merged model's dropout is on while searching")
+
+    evaluations: int = Field(200, ge=4, description="of cma-es")
+    sigma: float = Field(0.3, gt=0, description="first standard deviation of cma-es")
+    fitness: Literal["loss", "measure"] = Field("loss", description="what cma-es minimises")
+    softmax_temperature: float = Field(5.0, gt=0, description="T of loss-softmax, c = softmax(−L/T)")
+    examples: int = Field(5, ge=1, description="records of each task that loss-softmax looks at")
+
+    max_length: int | None = Field(None, ge=8)
+    precision: Literal["auto", "float32", "bf16"] = Field("auto", description="of the forward pass; auto: bf16 on GPUs that have it")
+    vectors_in: Literal["auto", "disk", "float32", "bf16"] = Field("auto", description="where vectors are kept: memory-mapped, or on the device")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _preset_first(cls, data: Any) -> Any:
+        return {**PAPER, **data} if isinstance(data, dict) and data.get("preset") == "paper" else data
+
+    @model_validator(mode="after")
+    def _fields_agree(self) -> PositioningSettings:
+        if self.search in ("linearised", "loss-softmax") and self.space != "linear":
+            raise ValueError(f"search {self.search} works in space linear, not {self.space}")
+        if self.batches == "single" and self.search == "sgd" and self.balance != "mean":
+            raise ValueError(f"balance {self.balance} compares tasks, so it needs mixed batches")
+        if self.chunk and self.dropout:
+            raise ValueError("chunk embeds every text twice, which dropout would make differ; switch one of them off")
+        if self.fitness == "measure" and not self.validation:
+            raise ValueError("fitness measure needs a validation part; give 'validation' a share")
+        return self
 
 
 class TaskSource(Settings):

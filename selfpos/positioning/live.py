@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from selfpos.errors import SelfposError
 from selfpos.positioning.deltas import open_deltas
+from selfpos.positioning.gradient import collect
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -37,9 +39,10 @@ class LiveModel:
         exclude: Sequence[str] = (),
         dropout: bool = False,
         chunk: int = 32,
+        autocast: torch.dtype | None = None,
         vectors_in: str = "auto",
     ) -> None:
-        self.base, self.vectors, self.chunk = base, list(vectors), chunk
+        self.base, self.vectors, self.chunk, self.autocast = base, list(vectors), chunk, autocast
         self.model = _load(base, device, dtype, max_length)
         self.model.train(dropout)
         places = find_places(base, self.model)
@@ -51,7 +54,7 @@ class LiveModel:
         self.model.requires_grad_(False)
         for parameter in self.parameters.values():
             parameter.requires_grad_(True)
-        self.evaluations = 0  # texts embedded so far: the cost that searches are compared by
+        self.embedded = 0  # texts so far: the cost that searches are compared by
 
     @property
     def device(self) -> torch.device:
@@ -65,13 +68,17 @@ class LiveModel:
         for key, row in zip(self.keys, table.tolist(), strict=True):
             self.deltas.merge_into(key, row, self.parameters[key])
 
+    def collect(self) -> AbstractContextManager[Tensor]:
+        """A block in which every backward pass adds ∂L/∂c of each tensor to the table (T, N) that it yields."""
+        return collect(self.parameters, self.deltas, len(self.vectors))
+
     def embed(self, texts: Sequence[str]) -> Tensor:
         """Embeddings (len(texts), d) at the weights now placed. Texts of like length share a forward pass, so that little padding is run."""
         order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
         parts = []
         for start in range(0, len(order), self.chunk):
             parts.append(self.forward([texts[i] for i in order[start : start + self.chunk]]))
-        self.evaluations += len(texts)
+        self.embedded += len(texts)
         back = torch.empty(len(order), dtype=torch.long, device=self.device)
         back[torch.tensor(order, device=self.device)] = torch.arange(len(order), device=self.device)
         return torch.cat(parts)[back]
@@ -81,8 +88,9 @@ class LiveModel:
         from sentence_transformers.util import batch_to_device
 
         features: dict[str, Any] = batch_to_device(self.model.preprocess(texts), self.device)
-        embeddings: Tensor = self.model(features)["sentence_embedding"]
-        return embeddings
+        with torch.autocast(self.device.type, dtype=self.autocast, enabled=self.autocast is not None):
+            embeddings: Tensor = self.model(features)["sentence_embedding"]
+        return embeddings if self.autocast is None else embeddings.float()
 
 
 def _load(base: ModelFolder, device: str, dtype: torch.dtype, max_length: int | None) -> SentenceTransformer:

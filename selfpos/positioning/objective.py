@@ -25,6 +25,16 @@ class Batch:
     columns: list[list[str]]
     labels: Tensor | None
 
+    @property
+    def count(self) -> int:
+        return len(self.columns[0])
+
+    def take(self, rows: Tensor) -> Batch:
+        """The batch of the records `rows` alone."""
+        chosen = rows.tolist()
+        columns = [[column[row] for row in chosen] for column in self.columns]
+        return Batch(self.task, columns, None if self.labels is None else self.labels[rows])
+
 
 class _Embedded(nn.Module):
     """Stands where a loss expects its model: the features it gets hold the embeddings already."""
@@ -36,8 +46,8 @@ class _Embedded(nn.Module):
 class TaskProbe:
     """The probe records of one task, its loss on them, and its batches."""
 
-    def __init__(self, name: str, task_type: Any, dataset: Dataset, temperature: float) -> None:
-        self.name, self.type, self.dataset = name, task_type, dataset
+    def __init__(self, name: str, task_type: Any, dataset: Dataset, temperature: float, *, in_batch_negatives: bool = True) -> None:
+        self.name, self.type, self.dataset, self.in_batch_negatives = name, task_type, dataset, in_batch_negatives
         self.loss = task_type.loss(_Embedded(), temperature)
 
     def draw(self, size: int, generator: torch.Generator) -> Batch:
@@ -57,7 +67,14 @@ class TaskProbe:
     def loss_of(self, batch: Batch, embeddings: Sequence[Tensor]) -> Tensor:
         """The task's loss of `batch`, given the embeddings (n, d) of each of its columns. Raises SelfposError when it is not finite."""
         labels = None if batch.labels is None else batch.labels.to(embeddings[0].device)
-        value: Tensor = self.loss([{"sentence_embedding": column} for column in embeddings], labels)
+        if labels is None and not self.in_batch_negatives:
+            if len(embeddings) < 3:
+                raise SelfposError(f"task {self.name} has no negatives of its own, so in_batch_negatives cannot be switched off")
+            # a batch of one record has no other record's texts for negatives
+            alone = [[{"sentence_embedding": column[row : row + 1]} for column in embeddings] for row in range(len(embeddings[0]))]
+            value = torch.stack([self.loss(record, None) for record in alone]).mean()
+        else:
+            value = self.loss([{"sentence_embedding": column} for column in embeddings], labels)
         if not torch.isfinite(value):
             raise SelfposError(f"the loss of task {self.name} on the probe is {value.item()}: check its records, or raise the temperature")
         return value
@@ -82,7 +99,7 @@ def texts_of(batches: Sequence[Batch]) -> list[str]:
 
 
 def split_probe(
-    probe: Mapping[str, ProbeTask], held_out: float, seed: int, temperature: float
+    probe: Mapping[str, ProbeTask], held_out: float, seed: int, temperature: float, *, in_batch_negatives: bool = True
 ) -> tuple[dict[str, TaskProbe], dict[str, TaskProbe]]:
     """(search part, validation part) of every task, `held_out` being the share of records kept for validation (0: no validation part).
 
@@ -101,9 +118,13 @@ def split_probe(
                 f"the probe set holds {count} records of task {name}, too few with a held-out share of {held_out:g}; raise probe.per_task"
             )
         order = torch.randperm(count, generator=torch.Generator().manual_seed(seed)).tolist()
-        search[name] = TaskProbe(name, task.type, task.dataset.select(sorted(order[kept:])), temperature)
+        search[name] = TaskProbe(
+            name, task.type, task.dataset.select(sorted(order[kept:])), temperature, in_batch_negatives=in_batch_negatives
+        )
         if kept:
-            validation[name] = TaskProbe(name, task.type, task.dataset.select(sorted(order[:kept])), temperature)
+            validation[name] = TaskProbe(
+                name, task.type, task.dataset.select(sorted(order[:kept])), temperature, in_batch_negatives=in_batch_negatives
+            )
     return search, validation
 
 
@@ -124,10 +145,10 @@ class Draws:
             self._round = [names[i] for i in torch.randperm(len(names), generator=self.generator).tolist()]
         return [self.tasks[self._round.pop()].draw(self.size, self.generator)]
 
-    def fixed(self, records: int) -> list[Batch]:
-        """Batches of every task to measure by, about `records` records of each if it has so many."""
+    def fixed(self, records: int | None = None) -> list[Batch]:
+        """Batches of every task to measure by: about `records` records of each, or about all."""
         return [
             task.draw(self.size, self.generator)
             for task in self.tasks.values()
-            for _ in range(max(1, min(records, len(task.dataset)) // self.size))
+            for _ in range(max(1, min(records or len(task.dataset), len(task.dataset)) // self.size))
         ]

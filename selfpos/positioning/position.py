@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from selfpos.console import log
 from selfpos.errors import SelfposError
 
 if TYPE_CHECKING:
     from selfpos.data.probe import ProbeTask
+    from selfpos.positioning.problem import Problem
+    from selfpos.positioning.trajectory import Point, Trajectory
+    from selfpos.positioning.uncertainty import Rival
     from selfpos.recipe import PositioningSettings
 
 
@@ -19,20 +22,27 @@ if TYPE_CHECKING:
 class Position:
     """A position found: V_p = Σ coefficients[i]·V_i.
 
-    `tensors` holds the coefficients of each tensor where they differ (granularity finer than the model), and `coefficients` is then their
-    mean by share of squared length. `losses` are those of the point kept: on the validation part, or of the last batch when nothing is
-    held out. `step` is the step of the point kept, `steps` those made. `interrupted` is set when the search was stopped by Ctrl-C.
+    `tensors` holds the coefficients of each tensor where they may differ (granularity finer than the model, or tensors excluded), and
+    `coefficients` is then their mean by share of squared length. `losses` and `scores` are those of the point kept: on the validation
+    part, or, when nothing is held out, losses on the last records looked at and no scores. `step` is the step of the point kept, `steps`
+    those made. `interrupted` is set when Ctrl-C ended the search. `intervals` are 90 % intervals of the coefficients (linearised search),
+    `rivals` and `verdict` the comparison with simple alternatives on the validation part.
     """
 
     names: list[str]
     coefficients: list[float]
     parameters: dict[str, float]
     losses: dict[str, float]
+    scores: dict[str, float]
     tensors: dict[str, list[float]] | None
     step: int
     steps: int
     seconds: float
+    texts: int
     interrupted: bool = False
+    intervals: list[tuple[float, float]] | None = None
+    rivals: list[Rival] = field(default_factory=list)
+    verdict: str | None = None
 
 
 def position(
@@ -48,56 +58,104 @@ def position(
     """Find the coefficients of the task vectors of `sources` (fine-tuned from the model folder `base`) that suit the probe set best.
 
     A probe task needs no vector of its own, nor a vector a probe task. Equal seeds give equal results on one machine. Ctrl-C ends the
-    search with the best point so far. `device` is the GPU if there is one. Raises SelfposError: no vector, no probe record of a task, a
-    loss or coefficient that is not finite.
+    search with the best point so far. `device` is the GPU if there is one. `trajectory` is a JSONL file for the way the search went.
+    Raises SelfposError: no vector, too few probe records of a task, a loss or coefficient that is not finite.
     """
     import torch
 
-    from selfpos.positioning import sgd
-    from selfpos.positioning.live import LiveModel
-    from selfpos.positioning.objective import Draws, split_probe
+    from selfpos.positioning.judge import Judge
+    from selfpos.positioning.objective import split_probe
     from selfpos.positioning.problem import Problem
     from selfpos.positioning.trajectory import Trajectory
-    from selfpos.storage.model_folder import open_model
-    from selfpos.vectors import open_vectors
 
     if not sources:
         raise SelfposError("there is no task vector to position; give at least one fine-tuned model")
-    search_part, validation_part = split_probe(probe, settings.validation, seed, settings.temperature)
-    folder = open_model(base)
-    vectors = open_vectors(folder, sources)
+    parts = split_probe(probe, settings.validation, seed, settings.temperature, in_batch_negatives=settings.in_batch_negatives)
     torch.manual_seed(seed)  # dropout, where it is asked for
-    live = LiveModel(
+    live = open_live(base, sources, settings, device)
+    problem = Problem(live, parts[0], settings)
+    judge = Judge(parts[0], parts[1], settings, seed) if parts[1] else None
+    search = find_search(settings.search)
+    with Trajectory(trajectory) as record:
+        around, interrupted = None, False
+        try:
+            if judge:
+                judge.measure_base(live)
+            around = search(problem, judge, record, seed=seed)
+        except KeyboardInterrupt:
+            interrupted = True
+            if record.best is None:
+                raise
+            log.warning("positioning stopped at step %d; the best point so far is kept", record.steps)
+        if record.best is None:
+            raise SelfposError(f"search {settings.search} measured no point; give it more steps, rounds or evaluations")
+        result = _result(problem, record, record.best, interrupted)
+    return result if interrupted else _with_doubts(result, problem, parts, record.best, around, seed)
+
+
+def open_live(base: Path, sources: Sequence[Path], settings: PositioningSettings, device: str | None) -> Any:
+    """The live model of `settings` over the model folder `base` and the fine-tuned `sources`."""
+    import torch
+
+    from selfpos.positioning.live import LiveModel
+    from selfpos.storage.model_folder import open_model
+    from selfpos.vectors import open_vectors
+
+    folder = open_model(base)
+    place = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    half = settings.precision == "bf16" or (settings.precision == "auto" and place.startswith("cuda") and torch.cuda.is_bf16_supported())
+    return LiveModel(
         folder,
-        vectors,
-        device=device or ("cuda" if torch.cuda.is_available() else "cpu"),
+        open_vectors(folder, sources),
+        device=place,
         max_length=settings.max_length,
         exclude=settings.exclude,
         dropout=settings.dropout,
+        autocast=torch.bfloat16 if half else None,
+        vectors_in=settings.vectors_in,
     )
-    problem = Problem(live, search_part, settings)
-    validation = Draws(validation_part, settings.batch_size, seed, single=settings.batches == "single") if validation_part else None
-    interrupted = False
-    with Trajectory(trajectory) as record:
-        try:
-            sgd.search(problem, validation, record, seed=seed)
-        except KeyboardInterrupt:
-            interrupted = True
-            log.warning("positioning stopped at step %d; the best point so far is kept", record.steps)
-        best = record.best
-        if best is None:
-            raise KeyboardInterrupt
-        table = problem.table(best.parameters)
-        return Position(
-            names=problem.names,
-            coefficients=problem.mean_coefficients(best.parameters).tolist(),
-            parameters=dict(zip(problem.space.labels(problem.names), best.parameters[0].tolist(), strict=True)),
-            losses=best.losses,
-            tensors=None
-            if settings.granularity == "model" and settings.angles == "global"
-            else dict(zip(live.keys, table.tolist(), strict=True)),
-            step=best.step,
-            steps=record.steps,
-            seconds=record.seconds,
-            interrupted=interrupted,
-        )
+
+
+def find_search(name: str) -> Callable[..., Any]:
+    """The search called `name`: a function of (problem, judge, trajectory, seed)."""
+    from selfpos.positioning import cma_es, linearised, loss_softmax, sgd
+
+    return {"sgd": sgd.search, "linearised": linearised.search, "cma-es": cma_es.search, "loss-softmax": loss_softmax.search}[name]
+
+
+def _result(problem: Problem, record: Trajectory, best: Point, interrupted: bool) -> Position:
+    settings = problem.settings
+    whole = settings.granularity == "model" and settings.angles == "global" and not settings.exclude
+    return Position(
+        names=problem.names,
+        coefficients=problem.mean_coefficients(best.parameters).tolist(),
+        parameters=dict(zip(problem.space.labels(problem.names), best.parameters[0].tolist(), strict=True)),
+        losses=best.losses,
+        scores=best.judgement.scores if best.judgement else {},
+        tensors=None if whole else dict(zip(problem.live.keys, problem.table(best.parameters).tolist(), strict=True)),
+        step=best.step,
+        steps=record.steps,
+        seconds=record.seconds,
+        texts=problem.live.embedded,
+        interrupted=interrupted,
+    )
+
+
+def _with_doubts(result: Position, problem: Problem, parts: Any, best: Point, around: Any, seed: int) -> Position:
+    """`result` with intervals of its coefficients and the comparison with its rivals, as far as the settings ask for them."""
+    from dataclasses import replace
+
+    from selfpos.positioning.judge import Judge
+    from selfpos.positioning.uncertainty import coefficient_intervals, compare, verdict
+
+    settings = problem.settings
+    if around is not None and settings.intervals:
+        result = replace(result, intervals=coefficient_intervals(around, result.coefficients, settings.intervals, seed))
+    if parts[1] and settings.compare:
+        judge = Judge(parts[0], parts[1], settings.model_copy(update={"select": "measure"}), seed)
+        judge.measure_base(problem.live)
+        problem.live.place(problem.table(best.parameters))
+        rivals = compare(problem.live, judge, judge.measure(problem.live), seed=seed)
+        result = replace(result, rivals=rivals, verdict=verdict(rivals))
+        log.info("positioning: %s", result.verdict)
+    return result

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from selfpos.positioning.gradient import collect
+from selfpos.positioning.balance import Balance, check_ratios
 from selfpos.positioning.groups import hierarchy
 from selfpos.positioning.live import LiveModel
 from selfpos.positioning.objective import Batch, TaskProbe, losses_of, texts_of
-from selfpos.positioning.space import get_space
+from selfpos.positioning.space import chain_order, get_space
 from selfpos.vectors import tensor_gram
 
 if TYPE_CHECKING:
@@ -29,52 +30,105 @@ class Problem:
         grams = torch.from_numpy(np.stack([tensor_gram(live.vectors, key) for key in live.keys]))
         self.gram = grams.sum(0)
         self.angles = grams if settings.angles == "tensor" else self.gram
-        self.squared = torch.diagonal(grams, dim1=-2, dim2=-1)  # (T, N)
+        squared = torch.diagonal(grams, dim1=-2, dim2=-1)  # (T, N)
         self.hierarchy = hierarchy(live.keys, settings.granularity, layer_groups=settings.layer_groups)
-        self.space = get_space(settings.space, through_angle=settings.angle_gradient)
+        self.space = get_space(settings.space, through_angle=settings.angle_gradient, order=chain_order(self.gram, settings.order))
         first = self.space.start(self.gram)
         self.start = torch.cat([first, torch.zeros(len(self.hierarchy.rows) - 1, first.shape[1], dtype=torch.float64)])
-        total = self.squared.sum(0)
-        used = torch.where(total > 0, total, torch.ones_like(total))
-        self.tensor_shares = self.squared / used  # (T, N): where each vector's length lies
-        self.offset_shares = self.hierarchy.offset_shares(self.squared)  # (R, N)
+        total = squared.sum(0)
+        self.tensor_shares = squared / torch.where(total > 0, total, torch.ones_like(total))  # (T, N): where a vector's length lies
+        self.offset_shares = self.hierarchy.offset_shares(squared)  # (R, N)
+        everything = squared.sum()
+        self.weights = squared.sum(1) / everything if everything > 0 else torch.full((len(live.keys),), 1 / len(live.keys)).double()
+        check_ratios(settings.ratios, tasks)
+        self.balance = Balance(settings.normalise, settings.balance, settings.ratios)
 
     def table(self, parameters: Tensor) -> Tensor:
         """Coefficients of every tensor, (T, N), differentiable in the parameters."""
-        return self.space.coefficients(self.hierarchy.lookup @ parameters, self.angles)
+        rows: Tensor = self.space.coefficients(self.hierarchy.lookup @ parameters, self.angles)
+        return rows
 
     def mean_coefficients(self, parameters: Tensor) -> Tensor:
         """One coefficient a vector, (N,): the mean over tensors, each counted by its share of the vector's squared length."""
         table, shares = self.table(parameters), self.tensor_shares
-        empty = shares.sum(0) == 0
-        return torch.where(empty, table.mean(0), (table * shares).sum(0))
+        return torch.where(shares.sum(0) == 0, table.mean(0), (table * shares).sum(0))
 
     def penalty(self, parameters: Tensor) -> Tensor:
-        """μ·λ of the paper, and the shrinkage of finer rows towards coarser ones: ρ · mean over vectors of Σ share · offset²."""
-        scale = self.space.scale(self.hierarchy.lookup @ parameters, self.angles)
-        weights = self.squared.sum(1)
-        total = weights.sum()
-        mean = (scale * weights).sum() / total if total > 0 else scale.mean()
-        value = self.settings.penalty * mean
-        if len(self.hierarchy.rows) > 1 and self.settings.shrinkage:
+        """What a point costs beside its loss, with every tensor counted by its share w_t of the vectors' squared length:
+
+        μ·λ of the paper; ρ · mean over vectors of Σ share · offset², which shrinks finer rows towards coarser ones; and the price ν of
+        extrapolation beyond a specialist, or to the other side of the base: ν · Σ_t w_t · mean over vectors of max(0, c − 1)² + max(0, −c)².
+        """
+        rows = self.hierarchy.lookup @ parameters
+        value = self.settings.penalty * (self.space.scale(rows, self.angles) * self.weights).sum()
+        if len(self.hierarchy.rows) > 1:
             offsets = parameters[:, : len(self.names)]
             value = value + self.settings.shrinkage * (self.offset_shares * offsets.square()).sum() / len(self.names)
+        if self.settings.extrapolation:
+            table = self.table(parameters)
+            beyond = (table - 1).clamp_min(0).square() + (-table).clamp_min(0).square()
+            value = value + self.settings.extrapolation * (beyond.mean(1) * self.weights).sum()
         return value
 
     def gradient(self, parameters: Tensor, batches: Sequence[Batch]) -> tuple[dict[str, float], Tensor]:
-        """Losses of `batches` by task, and the gradient of their mean plus penalty with respect to the parameters, (R, P)."""
+        """Losses of `batches` by task, and the gradient of their balance plus penalty with respect to the parameters, (R, P)."""
         variable = parameters.detach().clone().requires_grad_(True)
         table = self.table(variable)
         self.live.place(table.detach())
-        with collect(self.live.parameters, self.live.deltas, len(self.names)) as by_tensor:
-            losses = losses_of(self.tasks, batches, self.live.embed(texts_of(batches)))
-            torch.stack(list(losses.values())).mean().backward()
+        with self.live.collect() as by_tensor:
+            if self.settings.chunk:
+                losses = self._backward_in_chunks(batches, self.settings.chunk)
+            else:
+                losses = losses_of(self.tasks, batches, self.live.embed(texts_of(batches)))
+                self.balance(losses).backward()
         total = (table * by_tensor.cpu()).sum() + self.penalty(variable)
         (gradient,) = torch.autograd.grad(total, variable)
         return {task: value.item() for task, value in losses.items()}, gradient
 
+    def _backward_in_chunks(self, batches: Sequence[Batch], size: int) -> dict[str, Tensor]:
+        """The same backward pass with the activations of at most `size` texts in memory (GradCache, Gao et al., arXiv 2101.06983).
+
+        All texts are embedded without a graph, the loss is differentiated with respect to the embeddings, and each chunk is then embedded
+        again with a graph to carry its share of that gradient on. Twice the forward passes, and batches as large as one likes.
+        """
+        texts = texts_of(batches)
+        with torch.no_grad():
+            embeddings = self.live.embed(texts)
+        embeddings.requires_grad_(True)
+        losses = losses_of(self.tasks, batches, embeddings)
+        self.balance(losses).backward()
+        assert embeddings.grad is not None
+        order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+        for start in range(0, len(order), size):
+            chosen = order[start : start + size]
+            self.live.embed([texts[i] for i in chosen]).backward(embeddings.grad[chosen])
+        return losses
+
     @torch.no_grad()
-    def losses(self, parameters: Tensor, tasks: Mapping[str, TaskProbe], batches: Sequence[Batch]) -> dict[str, float]:
-        """Losses of `batches` of `tasks` by task, forward only, at the weights of `parameters`."""
-        self.live.place(self.table(parameters))
-        return {task: float(value) for task, value in losses_of(tasks, batches, self.live.embed(texts_of(batches))).items()}
+    def losses(self, parameters: Tensor, batches: Sequence[Batch]) -> dict[str, float]:
+        """Losses of `batches` by task, forward only, at the weights of `parameters`."""
+        return self._losses_at(self.table(parameters), batches)
+
+    def value(self, parameters: Tensor, losses: Mapping[str, float]) -> float:
+        """What is minimised, given the losses there: their balance plus the penalty."""
+        return self.balance.value(losses) + self.penalty(parameters).item()
+
+    @torch.no_grad()
+    def measure_references(self, batches: Sequence[Batch]) -> None:
+        """Measure what losses are normalised by, on fixed `batches`: the base's, and the best that any one specialist has on each task."""
+        if not self.balance.needs_references:
+            return
+        shape = (len(self.live.keys), len(self.names))
+        base = self._losses_at(torch.zeros(shape, dtype=torch.float64), batches)
+        best: dict[str, float] = {}
+        if self.balance.normalise == "gain":
+            for place in range(len(self.names)):
+                alone = torch.zeros(shape, dtype=torch.float64)
+                alone[:, place] = 1
+                for task, loss in self._losses_at(alone, batches).items():
+                    best[task] = min(loss, best.get(task, loss))
+        self.balance = replace(self.balance, base=base, specialist=best)
+
+    def _losses_at(self, table: Tensor, batches: Sequence[Batch]) -> dict[str, float]:
+        self.live.place(table)
+        return {task: value.item() for task, value in losses_of(self.tasks, batches, self.live.embed(texts_of(batches))).items()}

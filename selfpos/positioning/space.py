@@ -6,11 +6,13 @@ those groups, (G, N, N), to coefficients (G, N), and is differentiable in the pa
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from selfpos.errors import unknown
 
 NEARLY_PARALLEL = 0.9995  # |cos| beyond which a SLERP becomes a LERP: sin α is then below .032 and divides
 
@@ -72,13 +74,22 @@ def _ones_and_scale(gram: Tensor) -> Tensor:
     return torch.ones(1, gram.shape[-1] + 1, dtype=torch.float64)
 
 
-def spherical(*, through_angle: bool = True) -> Space:
+def spherical(*, through_angle: bool = True, order: Sequence[int] | None = None) -> Space:
     """The paper's space: a_1..a_N and λ, V_p = λ·V_(1..N) (equations 9 and 10); all ones at the start."""
+
+    def coefficients(rows: Tensor, gram: Tensor) -> Tensor:
+        a, scale = rows[..., :-1], rows[..., -1:]
+        if order is None:
+            return scale * chain(a, gram, through_angle=through_angle)
+        taken = torch.as_tensor(order)
+        c = chain(a[..., taken], gram[..., taken, :][..., taken], through_angle=through_angle)
+        return scale * c[..., torch.argsort(taken)]
+
     return Space(
         "spherical",
         lambda names: [*(f"a[{name}]" for name in names), "lambda"],
         _ones_and_scale,
-        lambda rows, gram: rows[..., -1:] * chain(rows[..., :-1], gram, through_angle=through_angle),
+        coefficients,
         lambda rows, gram: rows[..., -1],
         positive=True,
     )
@@ -128,12 +139,10 @@ def simplex() -> Space:
     return Space("simplex", lambda names: [f"a[{name}]" for name in names], start, coefficients, scale, positive=False)
 
 
-def get_space(name: str, *, through_angle: bool = True) -> Space:
-    """The space called `name`: spherical, polar, linear or simplex."""
-    from selfpos.errors import unknown
-
+def get_space(name: str, *, through_angle: bool = True, order: Sequence[int] | None = None) -> Space:
+    """The space called `name`: spherical, polar, linear or simplex. `order` is the one in which the chain takes the vectors, if not theirs."""
     spaces: dict[str, Callable[[], Space]] = {
-        "spherical": lambda: spherical(through_angle=through_angle),
+        "spherical": lambda: spherical(through_angle=through_angle, order=order),
         "polar": polar,
         "linear": linear,
         "simplex": simplex,
@@ -141,3 +150,11 @@ def get_space(name: str, *, through_angle: bool = True) -> Space:
     if name not in spaces:
         raise unknown("space", name, spaces)
     return spaces[name]()
+
+
+def chain_order(gram: Tensor, order: str) -> list[int] | None:
+    """The order of the chain by name: `given`, or by the vectors' lengths, `longest-first` or `shortest-first`."""
+    if order == "given":
+        return None
+    lengths = torch.diagonal(gram).tolist()
+    return sorted(range(len(lengths)), key=lambda i: lengths[i], reverse=order == "longest-first")

@@ -14,6 +14,7 @@ from typing import IO
 from torch import Tensor
 
 from selfpos.errors import OperationError, SelfposError
+from selfpos.positioning.judge import Judgement
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class Point:
     parameters: Tensor
     losses: dict[str, float]
     value: float
+    judgement: Judgement | None = None
 
 
 class Trajectory:
@@ -60,13 +62,14 @@ class Trajectory:
         if wrong is not None:
             raise SelfposError(f"'{wrong}' is no longer a finite number at step {step} of positioning; lower the learning rate")
 
-    def judge(self, step: int, parameters: Tensor, losses: Mapping[str, float], value: float, **numbers: float) -> bool:
-        """Record a point measured on the validation part and keep it if it is the best; True if it is."""
+    def judge(self, step: int, parameters: Tensor, judgement: Judgement, **numbers: float) -> bool:
+        """Record a point judged on the validation part and keep it if it is the best; True if it is."""
         self.steps = max(self.steps, step)
-        better = self.best is None or value < self.best.value
-        self._write({"step": step, "validation": dict(losses), "value": value, "best": better, **numbers})
+        better = self.best is None or judgement.value < self.best.value
+        found = {"validation": judgement.losses, "scores": judgement.scores, "value": judgement.value, "best": better}
+        self._write({"step": step, **found, **numbers})
         if better:
-            self.best = Point(step, parameters.detach().clone(), dict(losses), value)
+            self.best = Point(step, parameters.detach().clone(), judgement.losses, judgement.value, judgement)
         return better
 
     def latest(self, step: int, parameters: Tensor, losses: Mapping[str, float]) -> None:

@@ -15,10 +15,12 @@ from tests.positioning.stand_ins import graded, make_live, pairs
 
 
 def make_problem(base: Path, sources: list[Path], *, vectors_in: str = "auto", **options: object) -> tuple[Problem, list]:
-    settings = PositioningSettings(**{"penalty": 0.03, **options})
+    settings = PositioningSettings(**{"search": "sgd", "penalty": 0.03, "extrapolation": 0.2, **options})
     live = make_live(base, sources, dtype=torch.float64, vectors_in=vectors_in)
     search, _ = split_probe({"pairs": pairs(), "graded": graded()}, 0.0, 0, 0.1)
-    return Problem(live, search, settings), Draws(search, 12, 0).next()
+    problem, draws = Problem(live, search, settings), Draws(search, 12, 0)
+    problem.measure_references(draws.fixed(12))
+    return problem, draws.next()
 
 
 def through_the_merge(problem: Problem, batches: list, parameters: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -39,7 +41,7 @@ def through_the_merge(problem: Problem, batches: list, parameters: torch.Tensor)
             for text in texts_of(batches)
         ]
     )
-    loss = torch.stack(list(losses_of(problem.tasks, batches, embeddings).values())).mean() + problem.penalty(variable)
+    loss = problem.balance(losses_of(problem.tasks, batches, embeddings)) + problem.penalty(variable)
     return loss.detach(), torch.autograd.grad(loss, variable)[0]
 
 
@@ -56,6 +58,12 @@ def through_the_merge(problem: Problem, batches: list, parameters: torch.Tensor)
         {"space": "linear", "granularity": "layer-group", "layer_groups": 2},
         {"space": "simplex", "granularity": "layer"},
         {"space": "spherical", "granularity": "tensor"},
+        {"space": "spherical", "order": "longest-first"},
+        {"normalise": "gain"},
+        {"balance": "worst"},
+        {"balance": "uncertainty", "normalise": "none"},
+        {"ratios": {"graded": 3.0}},
+        {"space": "polar", "chunk": 7},
     ],
     ids=lambda options: "-".join(str(value) for value in options.values()),
 )
@@ -65,7 +73,7 @@ def test_gradient_equals_autograd_through_the_merge(tiny_base: Path, tiny_specia
     parameters = problem.start + 0.1 * torch.rand(problem.start.shape, dtype=torch.float64, generator=generator)
     losses, gradient = problem.gradient(parameters, batches)
     loss, expected = through_the_merge(problem, batches, parameters)
-    assert sum(losses.values()) / len(losses) + float(problem.penalty(parameters)) == pytest.approx(float(loss), rel=1e-9)
+    assert problem.value(parameters, losses) == pytest.approx(float(loss), rel=1e-9)
     assert gradient.abs().max() > 1e-4
     torch.testing.assert_close(gradient, expected, rtol=1e-7, atol=1e-9)
 
@@ -76,8 +84,7 @@ def test_gradient_equals_finite_differences(tiny_base: Path, tiny_specialists: l
     parameters = problem.start + 0.05
 
     def value(at: torch.Tensor) -> float:
-        losses = problem.losses(at, problem.tasks, batches)
-        return sum(losses.values()) / len(losses) + float(problem.penalty(at))
+        return problem.value(at, problem.losses(at, batches))
 
     _, gradient = problem.gradient(parameters, batches)
     for place in [(0, 0), (0, parameters.shape[1] - 1), (parameters.shape[0] - 1, 1)]:

@@ -14,11 +14,17 @@ from torch import nn
 from selfpos.errors import SelfposError
 from selfpos.positioning import sgd
 from selfpos.positioning.live import LiveModel
+from selfpos.positioning.judge import Judge
 from selfpos.positioning.objective import Draws, split_probe
 from selfpos.positioning.problem import Problem
 from selfpos.positioning.trajectory import Trajectory
 from selfpos.recipe import PositioningSettings
 from tests.positioning.stand_ins import PairTask, Probe, graded, make_live, pairs, words
+
+
+PLAIN = {
+    "search": "sgd", "space": "spherical", "batch_size": 16, "normalise": "none", "select": "loss", "validation": 0.25, "extrapolation": 0.0,
+}  # fmt: skip
 
 
 class NearTo(PairTask):
@@ -41,11 +47,12 @@ class NearTo(PairTask):
 
 
 def run(live: LiveModel, probe: dict[str, Probe], path: Path | None = None, seed: int = 0, **options: object) -> tuple[Problem, Trajectory]:
-    settings = PositioningSettings(**{"batch_size": 16, "penalty": 0.0, **options})
+    settings = PositioningSettings(**{**PLAIN, **options})
     search, held_out = split_probe(probe, settings.validation, seed, settings.temperature)
     problem = Problem(live, search, settings)
+    judge = Judge(search, held_out, settings, seed) if held_out else None
     with Trajectory(path) as record:
-        sgd.search(problem, Draws(held_out, settings.batch_size, seed) if held_out else None, record, seed=seed)
+        sgd.search(problem, judge, record, seed=seed)
     return problem, record
 
 
@@ -124,10 +131,10 @@ def test_ctrl_c_leaves_the_best_so_far(tiny_base: Path, tiny_specialists: list[P
 
     monkeypatch.setattr(Problem, "gradient", stopping)
     live = make_live(tiny_base, tiny_specialists[:2])
-    settings = PositioningSettings(steps=10, evaluate_every=1)
+    settings = PositioningSettings(**PLAIN, steps=10, evaluate_every=1)
     search, held_out = split_probe({"pairs": pairs()}, 0.25, 0, 0.05)
     with Trajectory(None) as record, pytest.raises(KeyboardInterrupt):
-        sgd.search(Problem(live, search, settings), Draws(held_out, 8, 0), record, seed=0)
+        sgd.search(Problem(live, search, settings), Judge(search, held_out, settings, 0), record, seed=0)
     assert record.best is not None
     assert record.steps == 2
 
@@ -150,6 +157,18 @@ def test_a_loss_that_is_no_number_is_one_sentence(tiny_base: Path, tiny_speciali
 def test_an_empty_probe_is_one_sentence(probe: dict, message: str) -> None:
     with pytest.raises(SelfposError, match=message):
         split_probe(probe, 0.25, 0, 0.05)
+
+
+def test_patience_ends_a_search_that_gets_nowhere(tiny_base: Path, tiny_specialists: list[Path]) -> None:
+    live = make_live(tiny_base, tiny_specialists)
+    live.place(live_start := torch.full((len(live.keys), 3), 0.25**0.5).double() * 0)
+    texts = words(32, seed=4)
+    with torch.no_grad():
+        task = NearTo(live.embed(texts))
+    probe = {"near": Probe("near", task, Dataset.from_dict({"text": texts, "label": list(range(32))}))}
+    _, record = run(live, probe, space="simplex", steps=50, evaluate_every=1, learning_rate=2.0, patience=3)
+    assert live_start.sum() == 0
+    assert record.steps < 50
 
 
 def test_single_task_batches_visit_every_task_in_each_round(tiny_base: Path, tiny_specialists: list[Path]) -> None:
