@@ -29,7 +29,7 @@ LARGEST_BATCH = 256  # records of a task that serve as each other's negatives
 MEMORY = 4 << 30  # bytes that the derivatives may take
 ACCEPT, SHRINK, GROW = 0.1, 0.25, 0.75  # shares of the predicted decrease that must come true
 ATTEMPTS = 4  # smaller and smaller steps from one linearisation before giving up
-NEGLIGIBLE = 1e-4  # a predicted decrease below this share of the value ends the search
+NEGLIGIBLE = 5e-4  # a predicted decrease below this share of the value ends the search
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,11 @@ class Linearisation:
     derivatives: Tensor
     batches: list[Batch]
 
-    def minimise(self, batches: Sequence[Batch], radius: float) -> tuple[Tensor, float]:
-        """Parameters within `radius` of the point that minimise the linearised objective on `batches`, and the objective there."""
+    def minimise(self, batches: Sequence[Batch], radius: float, start: Tensor | None = None) -> tuple[Tensor, float]:
+        """Parameters within `radius` of the point that minimise the linearised objective on `batches`, and the objective there.
+
+        The descent begins at the point, or at the parameters `start`.
+        """
         from scipy.optimize import minimize
 
         rows = self.table.rows(texts_of(batches))
@@ -64,8 +67,10 @@ class Linearisation:
             (gradient,) = torch.autograd.grad(value, change)
             return value.item(), gradient.numpy().reshape(-1)
 
-        start = np.zeros(self.parameters.numel())
-        found = minimize(objective, start, jac=True, method="L-BFGS-B", bounds=[(-radius, radius)] * len(start), options={"maxiter": 200})
+        first = np.zeros(shape.numel()) if start is None else (start - self.parameters).numpy().reshape(-1)
+        found = minimize(
+            objective, first, jac=True, method="L-BFGS-B", bounds=[(-radius, radius)] * len(first), options={"maxiter": 200, "ftol": 1e-7}
+        )
         return self.parameters + torch.from_numpy(found.x).reshape(shape), float(found.fun)
 
 
@@ -125,13 +130,6 @@ class _Probe:
         losses = {task: loss.item() for task, loss in found.items()}
         return self.problem.value(point, losses), losses
 
-    def early(self, share: float, seed: int) -> list[Batch]:
-        """Batches of about `share` of each task's records."""
-        return [
-            task.draw(max(4, round(share * min(len(task.dataset), LARGEST_BATCH))), torch.Generator().manual_seed(seed))
-            for task in self.problem.tasks.values()
-        ]
-
 
 def search(problem: Problem, judge: Judge | None, trajectory: Trajectory, *, seed: int) -> Linearisation | None:
     """At most `rounds` rounds from the space's start, reporting to `trajectory`; returns the last linearisation.
@@ -152,7 +150,8 @@ def search(problem: Problem, judge: Judge | None, trajectory: Trajectory, *, see
             trajectory.latest(0, point, probe.value(point, embeddings, probe.batches)[1])
         for number in range(1, settings.rounds + 1):
             early = number == 1 and settings.rounds > 1 and settings.early_share < 1
-            batches = probe.early(settings.early_share, seed) if early else probe.batches
+            generator = torch.Generator().manual_seed(seed)
+            batches = [batch.part(settings.early_share, generator) for batch in probe.batches] if early else probe.batches
             table = TextTable(texts_of(batches))
             around = linearise(problem, point, batches, table, embeddings[probe.table.rows(table.texts)])
             before, _ = probe.value(point, embeddings, batches)

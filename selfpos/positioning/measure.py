@@ -27,30 +27,32 @@ class TaskMeasure:
     """
 
     def __init__(self, search: TaskProbe, validation: TaskProbe, records: int) -> None:
-        self.name = validation.name
         self._own = validation.everything(records)
-        self._gallery = search.everything(records)
-        self.texts = [text for batch in (self._own, self._gallery) for column in batch.columns for text in column]
+        columns, labels = len(self._own.columns), self._own.labels
+        self._head = labels is not None and columns == 1
+        known = search.everything(records)
+        self._known_labels = known.labels if self._head else None
+        # pairs with a target are measured by themselves, and of plain pairs only the second texts are searched: no more is embedded
+        self._gallery = known.columns if self._head else known.columns[1:] if labels is None else []
+        self.texts = [text for column in (*self._own.columns, *self._gallery) for text in column]
 
     def score(self, embeddings: Tensor) -> float:
         """The measure, of embeddings (len(texts), d) of `texts` in order."""
-        return float(self.score_of(self.items(embeddings), None))
+        return self.score_of(self.items(embeddings), None)
 
     def items(self, embeddings: Tensor) -> dict[str, NDArray]:
         """What the measure is made of, one value for each validation record, so that records can be drawn again for a bootstrap."""
-        columns = self._unit_columns(embeddings)
-        own, gallery = columns[: len(self._own.columns)], columns[len(self._own.columns) :]
+        units = torch.nn.functional.normalize(embeddings.detach().double(), dim=1).cpu().numpy()
+        ends = np.cumsum([len(column) for column in (*self._own.columns, *self._gallery)])[:-1]
+        parts = np.split(units, ends)
+        own, gallery = parts[: len(self._own.columns)], parts[len(self._own.columns) :]
         labels = None if self._own.labels is None else self._own.labels.numpy()
-        if labels is not None and len(own) == 1:
-            assert self._gallery.labels is not None
-            return {"hits": _nearest_class(own[0], labels, gallery[0], self._gallery.labels.numpy())}
+        if self._known_labels is not None and labels is not None:
+            return {"hits": _nearest_class(own[0], labels, gallery[0], self._known_labels.numpy())}
         if labels is not None:
             return {"cosines": (own[0] * own[1]).sum(1), "target": labels}
-        candidates, texts = (
-            np.concatenate([*own[1:], *gallery[1:]]),
-            [t for b in (self._own, self._gallery) for c in b.columns[1:] for t in c],
-        )
-        return {"gains": _gains(own[0], own[1], self._own.columns[1], candidates, texts)}
+        texts = [text for column in (*self._own.columns[1:], *self._gallery) for text in column]
+        return {"gains": _gains(own[0], own[1], self._own.columns[1], np.concatenate([*own[1:], *gallery]), texts)}
 
     def score_of(self, items: Mapping[str, NDArray], chosen: NDArray | None) -> float:
         """The measure over the records `chosen` (indices, repeats allowed), or over all."""
@@ -67,15 +69,6 @@ class TaskMeasure:
         if np.issubdtype(target.dtype, np.integer):
             return float(average_precision_score(target, cosines))
         return float(spearmanr(cosines, target).statistic)
-
-    def _unit_columns(self, embeddings: Tensor) -> list[NDArray]:
-        units = torch.nn.functional.normalize(embeddings.detach().double(), dim=1).cpu().numpy()
-        columns, start = [], 0
-        for batch in (self._own, self._gallery):
-            for column in batch.columns:
-                columns.append(units[start : start + len(column)])
-                start += len(column)
-        return columns
 
 
 def _nearest_class(texts: NDArray, labels: NDArray, known: NDArray, known_labels: NDArray) -> NDArray:

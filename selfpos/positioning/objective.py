@@ -29,10 +29,11 @@ class Batch:
     def count(self) -> int:
         return len(self.columns[0])
 
-    def take(self, rows: Tensor) -> Batch:
-        """The batch of the records `rows` alone."""
-        chosen = rows.tolist()
-        columns = [[column[row] for row in chosen] for column in self.columns]
+    def part(self, share: float, generator: torch.Generator) -> Batch:
+        """The batch of about `share` of its records, at least four, drawn in neighbouring twos: task types put equal labels side by side."""
+        twos = torch.randperm((self.count + 1) // 2, generator=generator)[: max(2, round(share * self.count / 2))].tolist()
+        rows = [row for two in sorted(twos) for row in (2 * two, 2 * two + 1) if row < self.count]
+        columns = [[column[row] for row in rows] for column in self.columns]
         return Batch(self.task, columns, None if self.labels is None else self.labels[rows])
 
 

@@ -39,12 +39,13 @@ def coefficient_intervals(around: Linearisation, found: Sequence[float], count: 
     whole as the whole's strays from the truth (subsampling at half the size: Politis and Romano, Annals of Statistics 22, 1994), so the
     quantiles of the differences make the interval.
     """
-    whole = around.problem.mean_coefficients(around.minimise(around.batches, REACH)[0])
+    solution, _ = around.minimise(around.batches, REACH)
+    whole = around.problem.mean_coefficients(solution)
     differences = []
     for number in range(count):
         generator = torch.Generator().manual_seed(seed + number)
-        halves = [batch.take(torch.randperm(batch.count, generator=generator)[: max(2, batch.count // 2)]) for batch in around.batches]
-        differences.append((around.problem.mean_coefficients(around.minimise(halves, REACH)[0]) - whole).numpy())
+        halves = [batch.part(0.5, generator) for batch in around.batches]
+        differences.append((around.problem.mean_coefficients(around.minimise(halves, REACH, solution)[0]) - whole).numpy())
     low, high = np.quantile(np.array(differences), [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
     return [(float(c - above), float(c - below)) for c, below, above in zip(found, low, high, strict=True)]
 

@@ -13,14 +13,13 @@ from torch import nn
 
 from selfpos.errors import SelfposError
 from selfpos.positioning import sgd
-from selfpos.positioning.live import LiveModel
 from selfpos.positioning.judge import Judge
+from selfpos.positioning.live import LiveModel
 from selfpos.positioning.objective import Draws, split_probe
 from selfpos.positioning.problem import Problem
 from selfpos.positioning.trajectory import Trajectory
 from selfpos.recipe import PositioningSettings
 from tests.positioning.stand_ins import PairTask, Probe, graded, make_live, pairs, words
-
 
 PLAIN = {
     "search": "sgd", "space": "spherical", "batch_size": 16, "normalise": "none", "select": "loss", "validation": 0.25, "extrapolation": 0.0,
