@@ -120,6 +120,7 @@ class PositioningSettings(Settings):
 
     max_length: int | None = Field(None, ge=8)
     precision: Literal["auto", "float32", "bf16"] = Field("auto", description="of the forward pass; auto: bf16 on GPUs that have it")
+    low_rank: bool = Field(True, description="run LoRA adapters beside the base instead of merging them, when all vectors are such")
     vectors_in: Literal["auto", "disk", "float32", "bf16"] = Field("auto", description="where vectors are kept: memory-mapped, or on the device")
 
     @model_validator(mode="before")

@@ -12,6 +12,7 @@ from selfpos.errors import SelfposError
 
 if TYPE_CHECKING:
     from selfpos.data.probe import ProbeTask
+    from selfpos.positioning.live import LiveModel
     from selfpos.positioning.problem import Problem
     from selfpos.positioning.trajectory import Point, Trajectory
     from selfpos.positioning.uncertainty import Rival
@@ -93,20 +94,23 @@ def position(
     return result if interrupted else _with_doubts(result, problem, parts, record.best, around, seed)
 
 
-def open_live(base: Path, sources: Sequence[Path], settings: PositioningSettings, device: str | None) -> Any:
+def open_live(base: Path, sources: Sequence[Path], settings: PositioningSettings, device: str | None) -> LiveModel:
     """The live model of `settings` over the model folder `base` and the fine-tuned `sources`."""
     import torch
 
     from selfpos.positioning.live import LiveModel
+    from selfpos.positioning.lowrank import LowRankModel, is_low_rank
     from selfpos.storage.model_folder import open_model
     from selfpos.vectors import open_vectors
 
     folder = open_model(base)
     place = device or ("cuda" if torch.cuda.is_available() else "cpu")
     half = settings.precision == "bf16" or (settings.precision == "auto" and place.startswith("cuda") and torch.cuda.is_bf16_supported())
-    return LiveModel(
+    vectors = open_vectors(folder, sources)
+    kind = LowRankModel if settings.low_rank and is_low_rank(vectors) else LiveModel
+    return kind(
         folder,
-        open_vectors(folder, sources),
+        vectors,
         device=place,
         max_length=settings.max_length,
         exclude=settings.exclude,
@@ -125,6 +129,7 @@ def find_search(name: str) -> Callable[..., Any]:
 
 def _result(problem: Problem, record: Trajectory, best: Point, interrupted: bool) -> Position:
     settings = problem.settings
+    # tensors that no adapter moves have no coefficient of their own: theirs may be anything
     whole = settings.granularity == "model" and settings.angles == "global" and not settings.exclude
     return Position(
         names=problem.names,
