@@ -141,6 +141,6 @@ def position_and_merge(
         write_text(record, json.dumps(facts, indent=1))
     probed = {name: {"type": task.type.name, "records": len(task.records)} for name, task in probe.items()}
     provenance = {"positioning": facts | {"settings": settings.model_dump(mode="json"), "probe": probed, "seed": seed}}
-    merge_folders(folder, sources, "linear", out, weights=found.coefficients, dtype=dtype, base_name=base, provenance=provenance)
+    merge_folders(folder, sources, "linear", out, weights=found.weights, dtype=dtype, base_name=base, provenance=provenance)
     write_card(out)
     return found

@@ -109,7 +109,9 @@ class PositioningSettings(Settings):
     batches: Literal["mixed", "single"] = Field("mixed", description="whether an sgd step looks at all tasks, or at one of them in turn")
     learning_rate: float = Field(0.02, gt=0, description="of Adam")
     evaluate_every: int | None = Field(None, ge=1, description="steps between judgements; a twentieth of the steps when absent")
-    chunk: int | None = Field(None, ge=1, description="texts whose activations are in memory at once (GradCache); all of a batch when absent")
+    chunk: int | None = Field(
+        None, ge=1, description="texts whose activations are in memory at once (GradCache); all of a batch when absent"
+    )
     dropout: bool = Field(False, description="whether the merged model's dropout is on while searching")
 
     evaluations: int = Field(200, ge=4, description="of cma-es")
@@ -121,7 +123,9 @@ class PositioningSettings(Settings):
     max_length: int | None = Field(None, ge=8)
     precision: Literal["auto", "float32", "bf16"] = Field("auto", description="of the forward pass; auto: bf16 on GPUs that have it")
     low_rank: bool = Field(True, description="run LoRA adapters beside the base instead of merging them, when all vectors are such")
-    vectors_in: Literal["auto", "disk", "float32", "bf16"] = Field("auto", description="where vectors are kept: memory-mapped, or on the device")
+    vectors_in: Literal["auto", "disk", "float32", "bf16"] = Field(
+        "auto", description="where vectors are kept: memory-mapped, or on the device"
+    )
 
     @model_validator(mode="before")
     @classmethod

@@ -23,9 +23,18 @@ class Coefficients:
     tensors: dict[str, list[float]] | None
     base: str | None
 
-    def of(self, key: str) -> list[float]:
-        """The coefficients of one tensor. A tensor that the search left out (`exclude`, or no part of the embedding) stays at the base."""
-        return self.values if self.tensors is None else self.tensors.get(key, [0.0] * len(self.values))
+    @property
+    def weights(self) -> list[float] | dict[str, list[float]]:
+        """What method `linear` takes to apply them."""
+        return as_weights(self.values, self.tensors)
+
+
+def as_weights(values: list[float], tensors: dict[str, list[float]] | None) -> list[float] | dict[str, list[float]]:
+    """Coefficients as weights of method `linear`: one a vector, or a rule for each tensor.
+
+    A tensor that the search left out (`exclude`, or no part of the embedding) stays at the base.
+    """
+    return values if tensors is None else {**tensors, "default": [0.0] * len(values)}
 
 
 def write_coefficients(path: Path, coefficients: Coefficients, found_by: dict[str, Any]) -> Path:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from selfpos.console import log
 from selfpos.errors import SelfposError
+from selfpos.positioning.coefficients import as_weights
 
 if TYPE_CHECKING:
     from selfpos.data.probe import ProbeTask
@@ -44,6 +45,11 @@ class Position:
     intervals: list[tuple[float, float]] | None = None
     rivals: list[Rival] = field(default_factory=list)
     verdict: str | None = None
+
+    @property
+    def weights(self) -> list[float] | dict[str, list[float]]:
+        """What method `linear` takes to apply this position: one weight a vector, or a rule for each tensor, all others staying at the base."""
+        return as_weights(self.coefficients, self.tensors)
 
 
 def position(

@@ -13,9 +13,9 @@ from selfpos.positioning.coefficients import Coefficients, read_coefficients, wr
 def test_read_back_in_the_order_of_the_vectors_given(tmp_path: Path) -> None:
     file = write_coefficients(tmp_path / "c.json", Coefficients(["a", "b"], [0.1, 1 / 3], {"w": [1.0, 2.0]}, "hash"), {"seed": 1})
     found = read_coefficients(file, ["b", "a"], "hash")
-    assert (found.values, found.of("w"), found.of("left out")) == ([1 / 3, 0.1], [2.0, 1.0], [0.0, 0.0])
+    assert (found.values, found.weights) == ([1 / 3, 0.1], {"w": [2.0, 1.0], "default": [0.0, 0.0]})
     assert [path.name for path in tmp_path.iterdir()] == ["c.json"]
-    assert Coefficients(["a"], [0.5], None, None).of("any") == [0.5]
+    assert Coefficients(["a"], [0.5], None, None).weights == [0.5]
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,7 @@ def test_finds_the_optimum_where_it_is_known(tiny_base: Path, tiny_specialists: 
     with torch.no_grad():
         task = NearTo(live.embed(texts))
     probe = {"near": Probe("near", task, Dataset.from_dict({"text": texts, "label": list(range(48))}))}
-    problem, record = run(live, probe, space=space, steps=250, learning_rate=0.03)
+    problem, record = run(live, probe, space=space, steps=120, learning_rate=0.05)
     assert record.best is not None
     assert problem.mean_coefficients(record.best.parameters).tolist() == pytest.approx(optimum, abs=0.03)
 
