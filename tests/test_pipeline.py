@@ -39,7 +39,12 @@ def killed_and_finished(tiny_base: Path, tmp_path_factory: pytest.TempPathFactor
         "training": {"steps": 3, "batch_size": 8, "max_length": 16},
         "probe": {"per_task": 16},
         "merges": {name: {"method": name} for name in ["average", "task-arithmetic", "slerp", "ties"]}
-        | {"self-positioning": {"method": "self-positioning", "positioning": {"search": "sgd", "steps": 3, "batch_size": 4, "validation": 0.0}}},
+        | {
+            "self-positioning": {
+                "method": "self-positioning",
+                "positioning": {"search": "sgd", "steps": 3, "batch_size": 4, "validation": 0.0},
+            }
+        },
         "evaluation": {"tasks": ["corpus"]},
     }
     file = folder / "recipe.yaml"
