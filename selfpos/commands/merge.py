@@ -39,7 +39,7 @@ class ManyValues(click.Command):
 @click.option("--param", "params", multiple=True, metavar="NAME=VALUE", help="A parameter of the method; may be repeated.")
 @click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), help="Of the weights written [default: the base's].")
 @click.option("--probe", type=click.Path(path_type=Path), help="Probe set folder for self-positioning [default: what finetune held out].")
-@click.option("--steps", type=click.IntRange(min=1), help="Steps of self-positioning.")
+@click.option("--steps", type=click.IntRange(min=1), help="Search by that many steps of gradient descent instead of linearised.")
 @click.option("--seed", type=int, default=0, show_default=True)
 def command(
     sources: tuple[str, ...], method: str, base: str, out: Path, weights: tuple[float, ...], params: tuple[str, ...], dtype: str | None,
@@ -63,7 +63,7 @@ def _position(sources: tuple[str, ...], base: str, out: Path, probe: Path | None
     from selfpos.storage.locate import locate_model
 
     quiet_libraries()
-    settings = PositioningSettings() if steps is None else PositioningSettings(steps=steps)
+    settings = PositioningSettings() if steps is None else PositioningSettings(search="sgd", steps=steps)
     tasks = read_probe(probe) if probe else probe_of([locate_model(source) for source in sources])
     found = position_and_merge(base, sources, tasks, settings, out, seed=seed, dtype=dtype)
     click.echo("  ".join(f"{name} {value:.3f}" for name, value in zip(found.names, found.coefficients, strict=True)))
