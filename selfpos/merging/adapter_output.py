@@ -135,7 +135,9 @@ def _write_config(plan: Plan, folder: Path, ranks: dict[str, int]) -> None:
         "inference_mode": True,
     }
     if (source / "modules.json").is_file():
-        copy_side_files(source, side_files(source, code=bool(plan.options.get("allow_code"))), folder, "F32")
+        # Without config.json at its root: that is how sentence-transformers tells an adapter from a model.
+        aside = [file for file in side_files(source, code=bool(plan.options.get("allow_code"))) if file != Path("config.json")]
+        copy_side_files(source, aside, folder, "F32")
         _copy_still_weights(plan, folder)
     write_text(folder / ADAPTER, json.dumps(config, indent=2) + "\n")
 

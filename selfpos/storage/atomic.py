@@ -39,8 +39,10 @@ def fresh_folder(out: Path) -> Iterator[Path]:
             folder.chmod(0o755)
             yield folder
             publish(folder, out)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(folder, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise _outside(error, out) from error
         raise
 
 
@@ -68,6 +70,8 @@ def resumable_folder(out: Path, fingerprint: str, *, worth_keeping: Callable[[Pa
         except BaseException as error:
             if isinstance(error, Exception) or not worth_keeping(folder):
                 shutil.rmtree(folder, ignore_errors=True)
+            if isinstance(error, OSError):
+                raise _outside(error, out) from error
             raise
 
 
@@ -109,6 +113,11 @@ def write_text(file: Path, text: str) -> None:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def _outside(error: OSError, out: Path) -> OperationError:
+    place = f" ({error.filename})" if error.filename else ""
+    return OperationError(f"writing {out} failed: {error.strerror or error}{place}; nothing is left of it")
 
 
 def _remove_if_abandoned(folder: Path) -> None:

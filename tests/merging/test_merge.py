@@ -106,7 +106,10 @@ def test_adapters_and_models_in_one_merge(tiny_base: Path, tiny_specialists: lis
     expected = make_adapter(tiny_base, tmp_path / "adapter", use_rslora=True)
     start, vectors = vectors_of(tiny_base, tiny_specialists[:1])
     lora = ref.flat({key: expected.get(key, np.zeros_like(value)) for key, value in start.items()})
-    for method, merged in [("linear", 0.5 * vectors[0] + 0.25 * lora), ("task-arithmetic", 0.5 * vectors[0] + 0.25 * lora)]:
+    for method, merged in [
+        ("linear", 0.5 * vectors[0] + 0.25 * lora),
+        ("ties", ref.join([ref.trim(vectors[0], 0.2), ref.trim(lora, 0.2)], [0.5, 0.25])),
+    ]:
         result = merge(tiny_base, [tiny_specialists[0], tmp_path / "adapter"], method, tmp_path / method, weights=[0.5, 0.25])
         check(result.out, start, merged, atol=5e-6)
 

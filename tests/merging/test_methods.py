@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import zlib
 from pathlib import Path
 from typing import Any
@@ -256,3 +257,17 @@ def test_long_tensors_pass_in_chunks_like_short_ones(tmp_path: Path, monkeypatch
             cut = run(tmp_path / f"cut{index}", base, tuned[:count], method, given, params)
         for key, value in whole.items():
             np.testing.assert_allclose(cut[key], value, atol=1e-6, err_msg=f"{method} {key}")
+
+
+@pytest.mark.parametrize(("method", "weights", "params"), [case for case in CASES if case[0] != "wudi" or case[2]["steps"]])
+def test_kernels_run_on_torch_tensors_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, weights: list[float] | None, params: dict[str, Any]
+) -> None:
+    """The arithmetic of a device, on torch's CPU tensors: `cpu:0` takes the way that `cuda:0` takes."""
+    monkeypatch.setattr(sys.modules["selfpos.merging.plan"], "check_device", lambda device: None)
+    count = counts(method)[-1]
+    base, tuned = models(9, count)
+    given = weights[:count] if weights else None
+    found = [run(tmp_path / device, base, tuned, method, given, params, device=device) for device in ("cpu", "cpu:0")]
+    for key, value in found[0].items():
+        np.testing.assert_allclose(found[1][key], value, atol=2e-6, rtol=1e-5, err_msg=key)

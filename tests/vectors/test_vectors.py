@@ -45,6 +45,7 @@ def make_adapter(base: Path, folder: Path, *, seed: int = 0, plain: bool = False
     else:
         shutil.copytree(base, folder, ignore=shutil.ignore_patterns("model.safetensors"))
         shutil.copy(base / "2_Dense" / "model.safetensors", folder / "2_Dense")
+        (folder / "config.json").unlink()  # as sentence-transformers saves adapters
         adapted.save_pretrained(folder)
     merged = adapted.merge_and_unload().state_dict()
     return {name: merged[name].double().numpy() - value for name, value in before.items() if name in merged}

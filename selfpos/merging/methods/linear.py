@@ -1,15 +1,18 @@
 from __future__ import annotations
 
+from typing import Annotated
+
 from selfpos.merging.registry import combination
 
 
 @combination(reference="https://arxiv.org/abs/2203.05482", weighting="mean")
-def linear(weights: list[float]) -> list[float]:
+def linear(weights: list[float], *, normalize: Annotated[bool, "divide the weights by their sum"] = False) -> list[float]:
     """The weighted sum of task vectors, weights taken as they are.
 
-    θ = θ0 + Σ w_i V_i. The weights are not normalised; where they sum to 1 this is the weighted mean Σ w_i θ_i. Absent weights are 1/N.
+    θ = θ0 + Σ w_i V_i; where the weights sum to 1, or with `normalize`, this is the weighted mean Σ w_i θ_i. Absent weights are 1/N.
 
     Source: Wortsman et al. 2022, arXiv 2203.05482; this is also how coefficients found by a search are applied.
     Prefer it when the weights are known.
     """
-    return weights
+    total = sum(weights)
+    return [weight / total for weight in weights] if normalize and total else weights

@@ -1,0 +1,274 @@
+"""Tensors stored twice, tensors taken from a named model, adapters as output, plans in words, data statistics, memory."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from selfpos.errors import SelfposError
+from selfpos.merging import METHODS, merge, plan
+from selfpos.merging.describe import describe, method_rows
+from selfpos.merging.registry import Method, combination, kernel
+from selfpos.merging.stream import Chunk
+from tests.merging import reference as ref
+from tests.merging.folders import difference, make_folder, moved, random_state
+from tests.vectors.test_vectors import changed, make_adapter
+
+
+def twice(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return state | {"encoder.embed_tokens.weight": state["shared.weight"].copy()}
+
+
+def test_tensors_stored_twice_are_merged_once(tmp_path: Path) -> None:
+    shapes = {"shared.weight": (300, 20), "layers.0.w.weight": (300, 20)}
+    generator = np.random.default_rng(0)
+    base = random_state(generator, shapes=shapes)
+    tuned = [moved(base, random_state(generator, 0.1, shapes)) for _ in range(2)]
+    place = make_folder(tmp_path / "base", twice(base))
+    sources = [make_folder(tmp_path / f"v{index}", twice(state)) for index, state in enumerate(tuned)]
+    single = make_folder(tmp_path / "single", base)
+    alone = [make_folder(tmp_path / f"s{index}", state) for index, state in enumerate(tuned)]
+    made = plan(place, sources, "ties", tmp_path / "out")
+    assert made.tied == {"shared.weight": "encoder.embed_tokens.weight"} or made.tied == {"encoder.embed_tokens.weight": "shared.weight"}
+    for method in ("ties", "dare-linear", "slerp"):
+        found = load_file(merge(place, sources, method, tmp_path / method).out / "model.safetensors")
+        np.testing.assert_array_equal(found["shared.weight"], found["encoder.embed_tokens.weight"])
+        if method != "dare-linear":  # one copy in the statistics, so all is as if the second were not there
+            expected = load_file(merge(single, alone, method, tmp_path / f"{method}-single").out / "model.safetensors")
+            for key, value in expected.items():
+                np.testing.assert_allclose(found[key], value, atol=1e-7)
+
+
+def test_what_differs_is_taken_from_a_named_model(tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    other = tmp_path / "other"
+    changed(tiny_specialists[0], other, "tokenizer")
+    pooling = json.loads((other / "1_Pooling" / "config.json").read_text())
+    (other / "1_Pooling" / "config.json").write_text(json.dumps(pooling | {"pooling_mode": "cls"}))
+    sources = [other, tiny_specialists[1]]
+    with pytest.raises(SelfposError, match=r"pooling is 'cls'.*tokenizer differs"):
+        merge(tiny_base, sources, "average", tmp_path / "out")
+    with pytest.raises(SelfposError, match="no model to take from named 'othr'; did you mean 'other'"):
+        merge(tiny_base, sources, "average", tmp_path / "out", take_from="othr")
+    for name, folder in [("base", tiny_base), ("other", other)]:
+        result = merge(tiny_base, sources, "average", tmp_path / f"from-{name}", take_from=name)
+        assert any("tokenizer differs" in warning and name in warning for warning in result.warnings)
+        frame, found = ref.load(folder), ref.load(result.out)
+        table = "embeddings.word_embeddings.weight"
+        np.testing.assert_array_equal(found[table], frame[table])
+        key = "embeddings.position_embeddings.weight"
+        np.testing.assert_allclose(found[key], np.mean([ref.load(source)[key] for source in sources], axis=0), atol=1e-6)
+        assert (result.out / "tokenizer.json").read_bytes() == (folder / "tokenizer.json").read_bytes()
+        mode = SentenceTransformer(str(result.out), device="cpu")[1].get_config_dict()["pooling_mode"]
+        assert mode == ("mean" if name == "base" else "cls")
+
+
+def test_tensors_only_some_have_are_taken_whole(tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path) -> None:
+    changed(tiny_specialists[0], tmp_path / "short", "shape")
+    key = "encoder.layer.0.output.dense.bias"
+    sources = [tmp_path / "short", tiny_specialists[1]]
+    for name, folder in [("base", tiny_base), ("short", sources[0])]:
+        out = merge(tiny_base, sources, "average", tmp_path / f"from-{name}", take_from=name).out
+        np.testing.assert_array_equal(ref.load(out)[key], ref.load(folder)[key])
+        np.testing.assert_allclose(
+            ref.load(out)["pooler.dense.bias"], np.mean([ref.load(source)["pooler.dense.bias"] for source in sources], axis=0), atol=1e-6
+        )
+
+
+ADAPTERS: list[dict[str, Any]] = [
+    {"r": 4, "target_modules": ["query", "word_embeddings"]},
+    {"r": 2, "use_rslora": True, "target_modules": ["query", "value"], "rank_pattern": {"layer.1.attention.self.query": 3}},
+]
+
+
+@pytest.mark.parametrize("plain", [True, False])
+def test_adapters_merge_to_one_adapter(tiny_base: Path, tmp_path: Path, plain: bool) -> None:
+    """Exact by concatenation: the adapter that PEFT loads does what the merged model does."""
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModel
+
+    for index, options in enumerate(ADAPTERS):
+        make_adapter(tiny_base, tmp_path / f"a{index}", seed=index, plain=plain, **options)
+    sources = [tmp_path / "a0", tmp_path / "a1"]
+    weights = [0.7, -0.4]
+    model = merge(tiny_base, sources, "linear", tmp_path / "model", weights=weights).out
+    adapter = merge(tiny_base, sources, "linear", tmp_path / "adapter", weights=weights, output="adapter")
+    assert (adapter.out / "modules.json").exists() != plain and not (adapter.out / "model.safetensors").exists()
+    loaded = PeftModel.from_pretrained(AutoModel.from_pretrained(tiny_base), adapter.out).merge_and_unload().state_dict()
+    for key, value in ref.load(model).items():
+        if "/" not in key:
+            np.testing.assert_allclose(loaded[key].double().numpy(), value, atol=2e-6, err_msg=key)
+    if not plain:
+        from sentence_transformers import SentenceTransformer
+
+        texts = ["a b c", "d e"]
+        whole, low = (SentenceTransformer(str(folder), device="cpu") for folder in (model, adapter.out))
+        np.testing.assert_allclose(low.encode(texts), whole.encode(texts), atol=2e-5)
+    assert torch.is_grad_enabled()
+    again = merge(tiny_base, [adapter.out], "average", tmp_path / "again").out
+    for key, value in ref.load(model).items():
+        np.testing.assert_allclose(ref.load(again)[key], value, atol=2e-6)
+
+
+def test_adapters_truncated_to_a_rank_report_the_error(tiny_base: Path, tmp_path: Path) -> None:
+    for index in range(2):
+        make_adapter(tiny_base, tmp_path / f"a{index}", seed=index, plain=True, r=4, target_modules=["query"])
+    sources = [tmp_path / "a0", tmp_path / "a1"]
+    exact, cut = (merge(tiny_base, sources, "slerp", tmp_path / f"r{rank}", output="adapter", rank=rank) for rank in (99, 3))
+    assert exact.manifest["merge"]["truncation"] == {"rank": 99, "error": 0.0, "worst": None}
+    base = ref.load(tiny_base)
+    models = [ref.load(merge(tiny_base, [made.out], "average", tmp_path / f"m{i}").out) for i, made in enumerate((exact, cut))]
+    dropped = whole = 0.0
+    for key, value in base.items():
+        vectors = [model[key] - value for model in models]
+        if np.any(vectors[0]):
+            sigma = np.linalg.svd(vectors[0], compute_uv=False)
+            np.testing.assert_allclose(np.linalg.norm(vectors[0] - vectors[1]), np.linalg.norm(sigma[3:]), rtol=1e-3)
+            dropped, whole = dropped + np.sum(sigma[3:] ** 2), whole + np.sum(sigma**2)
+    report = cut.manifest["merge"]["truncation"]
+    assert report["error"] == pytest.approx(np.sqrt(dropped / whole), rel=1e-4) and report["worst"]["error"] >= report["error"]
+    assert json.loads((cut.out / "adapter_config.json").read_text())["r"] == 3
+
+
+def test_what_is_not_low_rank_makes_no_adapter(tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path) -> None:
+    make_adapter(tiny_base, tmp_path / "a", plain=True)
+    make_adapter(tiny_base, tmp_path / "dora", plain=True, use_dora=True)
+    for sources, method, message in [
+        ([tmp_path / "a"], "ties", "method ties does not make a low-rank result"),
+        ([tmp_path / "a", tiny_specialists[0]], "linear", "alpha moves .* by more than low-rank factors"),
+        ([tmp_path / "dora"], "linear", "dora moves"),
+        ([tmp_path / "a"], "tensor-slerp", "scales the base too"),
+    ]:
+        with pytest.raises(SelfposError, match=message):
+            merge(tiny_base, sources, method, tmp_path / "out", output="adapter")
+    assert not (tmp_path / "out").exists()
+
+
+def test_plans_say_what_will_be_done(tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path) -> None:
+    made = plan(tiny_base, tiny_specialists, "ties", tmp_path / "out", dtype="bfloat16", weights=["0..1", 1, 2])
+    rows = dict(describe(made))
+    assert rows["method"].startswith("ties: TIES") and rows["density"] == "[0.2, 0.2, 0.2]" and "different by tensor" in rows["weights"]
+    assert "2 passes" in rows["read"] and "bfloat16" in rows["write"] and "45 %" in rows["warning"]
+    size = sum(file.stat().st_size for file in tiny_base.rglob("*.safetensors"))
+    assert made.bytes_written == pytest.approx(size / 2, rel=0.2) and made.bytes_read == pytest.approx(8 * size, rel=0.1)
+    assert made.memory < made.budget
+    assert not (tmp_path / "out").exists() and not list(tmp_path.iterdir())
+    tight = plan(tiny_base, tiny_specialists, "tsv-m", tmp_path / "out", budget=1000)
+    assert any("more than the budget" in warning for warning in tight.warnings)
+    rows_by_method = {name: rest for name, *rest in method_rows()}
+    assert (
+        set(rows_by_method) == set(METHODS) and rows_by_method["nearswap"][1] == "one vector" and "density=0.2" in rows_by_method["ties"][2]
+    )
+
+
+def test_devices_that_are_not_there_are_refused(tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path) -> None:
+    with pytest.raises(SelfposError, match="did you mean 'cuda'"):
+        merge(tiny_base, tiny_specialists, "average", tmp_path / "out", device="cude")
+    with pytest.raises(SelfposError, match="there is no device cuda:63"):
+        merge(tiny_base, tiny_specialists, "average", tmp_path / "out", device="cuda:63")
+
+
+@pytest.fixture
+def own_method() -> Any:
+    """Methods registered in a test are gone after it."""
+    before = dict(METHODS)
+    yield
+    METHODS.clear()
+    METHODS.update(before)
+
+
+def test_methods_may_ask_for_data_statistics(tmp_path: Path, own_method: None) -> None:
+    """A Fisher-like method: statistics of the tensors' shapes come in pieces, others whole, absent ones as None."""
+
+    @kernel(reference="https://example.org", probe=("importance",))
+    def weighted_by_data(chunk: Chunk, *, floor: Annotated[float, "added to every importance"] = 0.0) -> Any:
+        """A test's method."""
+        parts = chunk.probe["importance"]
+        if parts[0] is None:
+            return chunk.vectors[0] * 0.0
+        mass = sum(part + floor for part in parts)
+        return sum(vector * (part + floor) for vector, part in zip(chunk.vectors, parts, strict=True)) / mass
+
+    shapes = {"a": (100_000,), "b": (5, 4)}
+    generator = np.random.default_rng(0)
+    base = random_state(generator, shapes=shapes)
+    tuned = [moved(base, random_state(generator, shapes=shapes)) for _ in range(2)]
+    place = make_folder(tmp_path / "base", base)
+    sources = [make_folder(tmp_path / f"v{index}", state) for index, state in enumerate(tuned)]
+    files = [tmp_path / f"i{index}.safetensors" for index in range(2)]
+    importance = [generator.random(100_000).astype(np.float32) for _ in files]
+    for file, values in zip(files, importance, strict=True):
+        save_file({"a": values}, file)
+    with pytest.raises(SelfposError, match="needs the statistics 'importance' of each of the 2 vectors, found 0"):
+        merge(place, sources, "weighted-by-data", tmp_path / "out")
+    with pytest.raises(SelfposError, match="has no use for the statistics 'importance'"):
+        merge(place, sources, "average", tmp_path / "out", statistics={"importance": files})
+    out = merge(place, sources, "weighted-by-data", tmp_path / "out", statistics={"importance": files}).out
+    found = difference(base, load_file(out / "model.safetensors"))
+    vectors = [difference(base, state)["a"] for state in tuned]
+    np.testing.assert_allclose(found["a"], np.average(vectors, axis=0, weights=importance), atol=1e-5)
+    np.testing.assert_array_equal(found["b"], 0)
+
+
+def test_names_are_registered_once(own_method: None) -> None:
+    with pytest.raises(ValueError, match="registered twice"):
+
+        @combination(reference="https://example.org")
+        def average(weights: list[float]) -> list[float]:
+            """Another."""
+            return weights
+
+    assert isinstance(METHODS["average"], Method)
+
+
+def test_names_given_stand_in_the_provenance(tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path) -> None:
+    elsewhere = [shutil.copytree(source, tmp_path / f"copy{index}") for index, source in enumerate(tiny_specialists[:2])]
+    one = merge(tiny_base, tiny_specialists[:2], "ties", tmp_path / "one", base_name="org/base", names=["org/a", "org/b"])
+    two = merge(tiny_base, elsewhere, "ties", tmp_path / "two", base_name="org/base", names=["org/a", "org/b"])
+    assert [source["name"] for source in one.manifest["merge"]["sources"]] == ["org/a", "org/b"] and one.manifest["base"][
+        "name"
+    ] == "org/base"
+    assert (one.out / "model.safetensors").read_bytes() == (two.out / "model.safetensors").read_bytes()
+    with pytest.raises(SelfposError, match="found 1 names for 2 vectors"):
+        merge(tiny_base, elsewhere, "ties", tmp_path / "out", names=["x"])
+
+
+MEASURE = """
+import re, sys
+from pathlib import Path
+from selfpos.merging import merge
+def anonymous():
+    return int(re.search(r"RssAnon:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) / 1024
+import selfpos.merging.write, threading, time
+top, start = [0.0], anonymous()
+def watch():
+    while True:
+        top[0] = max(top[0], anonymous()); time.sleep(0.002)
+threading.Thread(target=watch, daemon=True).start()
+merge(Path(sys.argv[1]), [Path(name) for name in sys.argv[4:]], sys.argv[3], Path(sys.argv[2]), threads=2)
+print(top[0] - start)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's /proc")
+def test_memory_does_not_grow_with_models_or_their_number(tmp_path: Path) -> None:
+    """Megabytes of anonymous memory beyond those after import: 64 MB of weights each, two or eight of them."""
+    shapes = {f"layers.{index}.w": (2000, 1000) for index in range(8)}
+    base = {key: np.zeros(shape, np.float32) for key, shape in shapes.items()}
+    place = make_folder(tmp_path / "base", base)
+    source = make_folder(tmp_path / "v", random_state(np.random.default_rng(0), shapes=shapes))
+    used = {}
+    for count in (2, 8):
+        command = [sys.executable, "-c", MEASURE, str(place), str(tmp_path / f"out{count}"), "ties", *[str(source)] * count]
+        used[count] = float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    assert used[8] < 60 and used[2] < 40, used

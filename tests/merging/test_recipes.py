@@ -1,0 +1,224 @@
+"""mergekit's recipes: what they become here, the same weights as mergekit's own arithmetic, and the lines that cannot be honoured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from safetensors.numpy import load_file
+
+from selfpos.errors import SelfposError
+from selfpos.merging.mergekit_methods import MERGEKIT
+from selfpos.merging.mergekit_recipe import is_mergekit_recipe, merge_recipe, translate_recipe
+from selfpos.merging.registry import get_method
+from tests.merging.folders import make_folder
+from tests.merging.test_methods import models
+
+
+def write(file: Path, text: str) -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text, encoding="utf-8")
+    return file
+
+
+def test_a_recipe_with_everything(tmp_path: Path) -> None:
+    file = write(
+        tmp_path / "merge.yml",
+        """
+models:
+  - model: a/base
+  - model: one
+    parameters:
+      density: [1, 0.7, 0.1]
+      weight: 1.0
+  - model: two
+    parameters:
+      density: 0.33
+      weight:
+        - filter: mlp
+          value: 0.5
+        - value: [0, 0.25]
+merge_method: ties
+base_model: a/base
+parameters:
+  normalize: false
+  lambda: 0.9
+  int8_mask: true
+dtype: float32
+out_dtype: bfloat16
+tokenizer_source: union
+""",
+    )
+    assert is_mergekit_recipe(file)
+    found = translate_recipe(file)
+    assert (found.base, found.sources, found.method, found.dtype) == ("a/base", ["one", "two"], "ties", "bfloat16")
+    assert found.weights == [1.0, {"*mlp*": 0.5, "default": "0..0.25"}]
+    assert found.params == {"density": ["1..0.7..0.1", 0.33], "normalize": False, "scale": 0.9, "scope": "tensor"}
+    assert any("tokenizer" in note for note in found.notes)
+
+
+def test_whole_slices_are_models(tmp_path: Path) -> None:
+    file = write(
+        tmp_path / "merge.yml",
+        """
+slices:
+  - sources:
+      - model: one
+        layer_range: [0, 3]
+      - model: two
+        layer_range: [0, 3]
+merge_method: slerp
+base_model: one
+parameters:
+  t:
+    - filter: self_attn
+      value: [0, 0.5, 1]
+    - value: 0.5
+dtype: bfloat16
+""",
+    )
+    found = translate_recipe(file)
+    assert (found.base, found.sources, found.method, found.layers) == ("one", ["two"], "tensor-slerp", 3)
+    assert found.params == {"t": {"*self_attn*": "0..0.5..1", "default": 0.5}} and found.weights is None
+
+
+HEAD = "merge_method: ties\nbase_model: b\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "message"),
+    [
+        ("merge_method: passthrough\nmodels: [{model: a}]", 1, "method 'passthrough' is not here"),
+        ("merge_method: slrep\nmodels: [{model: a}]", 1, "did you mean 'slerp'"),
+        ("merge_method: ties\nmodels: [{model: a}]", 1, "needs a base_model"),
+        (f"{HEAD}models:\n  - model: a\n    parameters:\n      densty: 0.3", 6, "parameter 'densty'.*did you mean 'density'"),
+        (f"{HEAD}models:\n  - model: a\nparameters:\n  rescale: true", 6, "rescale: true cannot be honoured"),
+        (f"{HEAD}models:\n  - model: a\nmerge_metod: x", 5, "field 'merge_metod'.*did you mean 'merge_method'"),
+        (f"{HEAD}slices:\n  - sources: [{{model: a, layer_range: [0, 2]}}]\n  - sources: []", 3, "2 slices put parts of models together"),
+        (f"{HEAD}slices:\n  - sources:\n    - model: a\n      layer_range: [2, 4]", 6, "only whole models"),
+        (f"{HEAD}models:\n  - model: a\ntokenizer: {{source: union}}", 5, "'tokenizer' is not done here"),
+        (f"{HEAD}models:\n  - model: a\n    parameters:\n      weight: [a, b]", 6, "expected a number"),
+        (f"{HEAD}models:\n  - model: c+lora", 4, "an adapter is merged over base_model"),
+        ("merge_method: linear\nmodels:\n  - model: a\nparameters:\n  normalize: false", 5, "normalize: false cannot be honoured"),
+        ("merge_method: nuslerp\nmodels:\n  - model: a\nparameters:\n  nuslerp_row_wise: true", 5, "row_wise: true cannot be honoured"),
+        (f"{HEAD}models: []", 3, "expected a list of models"),
+    ],
+)
+def test_what_cannot_be_honoured_is_named_with_its_line(tmp_path: Path, text: str, line: int, message: str) -> None:
+    with pytest.raises(SelfposError, match=rf"line {line}: .*{message}"):
+        translate_recipe(write(tmp_path / "merge.yml", text))
+
+
+def test_files_that_are_no_recipes(tmp_path: Path) -> None:
+    for text, message in [("[1, 2]", "mapping"), ("a: [", "not YAML")]:
+        with pytest.raises(SelfposError, match=message):
+            translate_recipe(write(tmp_path / "merge.yml", text))
+    with pytest.raises(SelfposError, match="no recipe file"):
+        translate_recipe(tmp_path / "nowhere.yml")
+
+
+def test_counterparts_exist() -> None:
+    for name, counterpart in MERGEKIT.items():
+        parameters = {parameter.name: parameter for parameter in get_method(counterpart.method).parameters}
+        assert {*counterpart.params.values(), *counterpart.defaults} <= set(parameters), name
+        for theirs, ours in counterpart.params.items():
+            assert parameters[ours].per_vector == (theirs in counterpart.per_model), (name, theirs)
+
+
+# (method, top parameters, parameters of each of three models, whether a base model is named)
+SHARED: list[tuple[str, dict[str, Any], list[dict[str, Any]], bool]] = [
+    ("linear", {}, [{"weight": 1.0}, {"weight": 2.0}, {"weight": 0.5}], False),
+    ("linear", {}, [{"weight": 1.0}, {"weight": 2.0}, {"weight": 0.5}], True),
+    ("slerp", {"t": 0.3}, [{}], True),
+    ("nuslerp", {}, [{"weight": 1.0}, {"weight": 3.0}], True),
+    ("nuslerp", {}, [{"weight": 1.0}, {"weight": 3.0}], False),
+    ("multislerp", {}, [{"weight": 1.0}, {"weight": 2.0}, {"weight": 0.5}], True),
+    ("multislerp", {}, [{"weight": 1.0}, {"weight": 2.0}, {"weight": 0.5}], False),
+    ("karcher", {}, [{}, {}, {}], False),
+    ("task_arithmetic", {"lambda": 0.5}, [{"weight": 1.0}, {"weight": -0.5}, {"weight": 0.5}], True),
+    ("ties", {}, [{"weight": 1.0, "density": 0.5}, {"weight": 0.5, "density": 0.25}, {"weight": 2.0, "density": 1.0}], True),
+    ("ties", {"normalize": False, "lambda": 0.7}, [{"weight": 1.0, "density": 0.5}, {"weight": 0.5, "density": 0.25}, {"weight": 2.0}], True),
+    ("breadcrumbs", {"density": 0.5, "gamma": 0.25}, [{"weight": 1.0}, {"weight": 0.5}], True),
+    ("breadcrumbs_ties", {"density": 0.5, "gamma": 0.25}, [{"weight": 1.0}, {"weight": 0.5}], True),
+    ("sce", {"select_topk": 0.5}, [{}, {}, {}], True),
+    ("model_stock", {}, [{}, {}, {}], True),
+    ("nearswap", {"t": 0.05}, [{}], True),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("method", "top", "each", "based"), SHARED)
+def test_same_weights_as_mergekit(tmp_path: Path, method: str, top: dict[str, Any], each: list[dict[str, Any]], based: bool) -> None:
+    """Where mergekit is installed. Shapes are chosen so that shares of elements are whole numbers: mergekit rounds them down, we round them up."""
+    api = pytest.importorskip("mergekit.merge_methods.api")
+    import torch
+
+    base, tuned = models(7, len(each))
+    shapes = ("encoder.layer.0.dense.weight", "encoder.layer.0.dense.bias", "encoder.layer.2.conv.weight")
+    base = {key: base[key] for key in shapes}
+    tuned = [{key: state[key] for key in shapes} for state in tuned]
+    make_folder(tmp_path / "base", base)
+    recipe: dict[str, Any] = {"merge_method": method, "parameters": top, "models": []}
+    for index, (state, parameters) in enumerate(zip(tuned, each, strict=True)):
+        make_folder(tmp_path / f"m{index}", state)
+        recipe["models"].append({"model": str(tmp_path / f"m{index}"), "parameters": parameters})
+    if based:
+        recipe["base_model"] = str(tmp_path / "base")
+    file = write(tmp_path / "merge.yml", yaml.safe_dump(recipe))
+    found = load_file(merge_recipe(file, tmp_path / "out").out / "model.safetensors")
+
+    inputs = {f"m{index}": {key: torch.from_numpy(value) for key, value in state.items()} for index, state in enumerate(tuned)}
+    parameters = dict(top)
+    for name in {name for given in each for name in given}:
+        parameters[name] = {f"m{index}": given.get(name, 1.0) for index, given in enumerate(each)}
+    if based and method != "linear":
+        inputs = {"base": {key: torch.from_numpy(value) for key, value in base.items()}} | inputs
+    expected = api.merge_state_dicts(inputs, method, parameters=parameters, base="base" if "base" in inputs else None)
+    for key, value in expected.items():
+        np.testing.assert_allclose(found[key], value.numpy(), atol=3e-6, err_msg=key)
+
+
+def test_recipes_over_depth_and_names_act_where_they_say(tmp_path: Path) -> None:
+    base, tuned = models(8, 2)
+    for name, state in [("base", base), ("one", tuned[0]), ("two", tuned[1])]:
+        make_folder(tmp_path / name, state)
+    file = write(
+        tmp_path / "merge.yml",
+        f"""
+models:
+  - model: {tmp_path / "one"}
+    parameters:
+      weight: [0, 1]
+  - model: {tmp_path / "two"}
+    parameters:
+      weight:
+        - filter: bias
+          value: 2
+        - value: 0
+merge_method: task_arithmetic
+base_model: {tmp_path / "base"}
+""",
+    )
+    result = merge_recipe(file, tmp_path / "out")
+    found = load_file(result.out / "model.safetensors")
+    assert isinstance(result.coefficients, dict)
+    depth = {0: 0.0, 1: 0.5, 2: 1.0}
+    for key, value in base.items():
+        first = depth[int(key.split(".")[2])] if "layer." in key else 0.0 if "embed" in key else 1.0
+        second = 2.0 if "bias" in key else 0.0
+        assert result.coefficients[key] == [first, second]
+        np.testing.assert_allclose(
+            found[key], value + first * (tuned[0][key] - value) + second * (tuned[1][key] - value), atol=1e-6, err_msg=key
+        )
+
+
+def test_layers_must_be_all(tmp_path: Path) -> None:
+    base, tuned = models(8, 1)
+    make_folder(tmp_path / "base", base)
+    make_folder(tmp_path / "one", tuned[0])
+    sources = [{"model": str(tmp_path / name), "layer_range": [0, 2]} for name in ("base", "one")]
+    recipe = {"merge_method": "slerp", "base_model": str(tmp_path / "base"), "slices": [{"sources": sources}], "parameters": {"t": 0.5}}
+    with pytest.raises(SelfposError, match="layers 0 to 2 of models that have 3"):
+        merge_recipe(write(tmp_path / "merge.yml", yaml.safe_dump(recipe)), tmp_path / "out")
