@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from selfpos.publishing.facts import Facts, parse_parent
+from selfpos.publishing.facts import parse_parent
 from selfpos.publishing.shape import read_json
+from selfpos.publishing.story import Facts
 
 ADAPTER = "adapter_config.json"
 

@@ -11,7 +11,8 @@ from typing import Any
 
 from selfpos.errors import SelfposError, unknown
 from selfpos.publishing.differences import compare_models
-from selfpos.publishing.facts import Parent, parse_parent
+from selfpos.publishing.facts import parse_parent
+from selfpos.publishing.story import Parent
 from selfpos.storage.hashing import content_hash
 from selfpos.storage.locate import DEFAULT_MODEL, locate_model
 from selfpos.storage.manifest import MANIFEST, read_manifest
