@@ -149,7 +149,7 @@ def _search(folder: Path, told: Mapping[str, Any], around: Surroundings | None) 
         settings=_mapping(search, "settings"),
         parameters=_mapping(search, "parameters"),
         probe=_data(probe),
-        probe_set=search.get("probe_set"),
+        probe_set=_mapping(told, "published").get("probe_set"),
         losses={task: (before.get(task), value) for task, value in after.items() if isinstance(value, int | float)},
         steps=search.get("steps"),
         best_step=search.get("step"),

@@ -60,6 +60,8 @@ def _source(text: str | None) -> str:
     """Where data came from; Hub data sets linked, a path on the maker's disk cut to its last part."""
     if not text:
         return ""
+    if text == "corpus":
+        return "docstrings of installed Python packages (selfpos's corpus)"
     repos = hub_datasets(text)
     if repos:
         return ", ".join(f"[{name}](https://huggingface.co/datasets/{name})" for name in repos)

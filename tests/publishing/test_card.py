@@ -75,7 +75,7 @@ def test_merged_with_coefficients_found_by_self_positioning(model: Path) -> None
     card = build_card(model)
     assert "Merged by **self-positioning**." in card.text
     assert "| retrieval | 0.7 |" in card.text
-    assert "100 steps, of which the position after step 90 was kept." in card.text
+    assert "100 steps, of which the position at step 90 was kept." in card.text
     assert "lambda `1.03`" in card.text
     assert "Settings: space `spherical`." in card.text
     assert "| retrieval | retrieval | 256 | 1.3 | 1.25 |" in card.text
