@@ -19,11 +19,13 @@ import click
 @click.option("--results", type=click.Path(path_type=Path), help="Folder with MTEB results of this model and its rivals, for the card.")
 @click.option("--keep-card", is_flag=True, help="Send the README.md in the folder as it is.")
 @click.option("--collection", is_flag=True, help="Publish its local parents with it, as REPO-NAME, and gather all in a collection.")
+@click.option("--probe", type=click.Path(path_type=Path), help="With --collection: folder of the probe set [default: that of the run].")
 @click.option("--probe-license", "probe_licence", help="With --collection: publish the probe set, too, under this licence.")
 @click.option("--dry-run", is_flag=True, help="Show the files, their sizes and the card; send nothing.")
 def command(
     model: Path, repo: str, private: bool, branch: str | None, pr: bool, replace: bool, message: str | None, licence: str | None,
-    results: Path | None, keep_card: bool, collection: bool, probe_licence: str | None, dry_run: bool,
+    results: Path | None, keep_card: bool, collection: bool, probe: Path | None, probe_licence: str | None,
+    dry_run: bool,
 ) -> None:  # fmt: skip
     """Publish the model folder MODEL as REPO (USER/NAME) on the Hugging Face Hub, with a card that says how it was made."""
     from selfpos.errors import SelfposError
@@ -35,8 +37,9 @@ def command(
         if branch or pr or keep_card:
             raise SelfposError("--collection makes repositories of its own; it does not go with --branch, --pr or --keep-card")
         plan = plan_collection(
-            model, repo, private=private, replace=replace, message=message, licence=licence, results=results, probe_licence=probe_licence
-        )
+            model, repo, private=private, replace=replace, message=message, licence=licence, results=results, probe=probe,
+            probe_licence=probe_licence,
+        )  # fmt: skip
     else:
         plan = plan_push(
             model, repo, private=private, branch=branch, pull_request=pr, replace=replace, message=message, licence=licence, results=results,

@@ -8,18 +8,17 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from selfpos.errors import SelfposError
 from selfpos.publishing.citations import bibtex
-from selfpos.publishing.facts import TRAJECTORY, Facts, Parent, hub_datasets, read_facts
+from selfpos.publishing.facts import TRAJECTORY, read_facts
 from selfpos.publishing.licence import Licence, Lookup, derive_licence, parse_licence
+from selfpos.publishing.markdown import environment, link, plain
 from selfpos.publishing.metadata import card_data
-from selfpos.publishing.scores import Scores, find_scores, read_scores
+from selfpos.publishing.scores import FOLDER, Scores, find_scores, read_scores
+from selfpos.publishing.story import Facts
 from selfpos.storage.manifest import MANIFEST
-
-if TYPE_CHECKING:
-    from jinja2 import Environment
 
 MARK = f"Written by selfpos from {MANIFEST}."  # by this a card of ours is known
 SECTIONS = ("title", "about", "use", "prompts", "transformers", "merge", "search", "training", "scores", "end")
@@ -67,6 +66,8 @@ def build_card(
     facts = own if told is None else read_facts(folder, told)
     root = results or find_scores(folder)
     scores = read_scores(root) if root else None
+    if scores and root and root.name != FOLDER and results is None:
+        scores = scores.of(_rivals(facts))  # of a run's other merges its report tells
     fault: str | None = None
     decided: Licence | None = parse_licence(licence) if licence else None
     if decided is None:
@@ -99,9 +100,13 @@ def render(facts: Facts, scores: Scores | None, licence: Licence | None, repo: s
         "retrieval": {"query", "document"} <= set(facts.shape.prompts),
         "licence": licence,
         "coefficients": any(parent.coefficient is not None for parent in facts.parents),
+        "revisions": any(parent.revision for parent in facts.parents),
         "norms": any(parent.norm is not None for parent in facts.parents),
         "figures": {kind: f"selfpos-{kind}.png" if f"selfpos-{kind}.png" in extras else None for kind in ("coefficients", "trajectory")},
-        "probe_rows": _probe_rows(facts),
+        "probe_rows": (rows := _probe_rows(facts)),
+        "probe_sources": any(row["source"] for row in rows),
+        "probe_starts": any(row["before"] is not None for row in rows),
+        "data_sources": any(row.source for row in facts.data),
         "scores": scores,
         "score_table": comparison(scores, own, facts) if scores else None,
         "intervals": bool(scores and any(score.interval for found in scores.models.values() for score in found)),
@@ -117,8 +122,8 @@ def render(facts: Facts, scores: Scores | None, licence: Licence | None, repo: s
 
 def summary(facts: Facts) -> str:
     """One sentence that says what the model is."""
-    base = f" from {_link(facts.base)}" if facts.base else ""
-    tasks = ", ".join(_plain(entry.task) for entry in facts.data)
+    base = f" from {link(facts.base)}" if facts.base else ""
+    tasks = ", ".join(plain(entry.task) for entry in facts.data)
     what = "A [PEFT](https://huggingface.co/docs/peft) adapter" if facts.adapter else "A text-embedding model"
     if facts.kind == "merged":
         parents = f"{len(facts.parents)} models" if facts.parents else "several models"
@@ -135,6 +140,11 @@ def summary(facts: Facts) -> str:
 def _used(facts: Facts) -> list[str | None]:
     """Methods to cite."""
     return [facts.method, "self-positioning" if facts.search else None, "lora" if facts.adapter else None]
+
+
+def _rivals(facts: Facts) -> list[str]:
+    """The model itself and what it is to be compared with: its base, the specialists, the joint model."""
+    return [facts.name, "base", *(parent.name for parent in facts.parents), "joint"]
 
 
 def _own_name(facts: Facts, scores: Scores | None) -> str | None:
@@ -160,12 +170,14 @@ def _probe_rows(facts: Facts) -> list[dict[str, Any]]:
 
 
 def _costs(facts: Facts) -> list[str]:
-    where = f" on {_plain(facts.device)}" if facts.device else ""
+    where = f" on {plain(facts.device)}" if facts.device else ""
     lines = []
+    if facts.parents_seconds:
+        lines.append(f"training the parents, one after the other: {_duration(facts.parents_seconds)}")
     if facts.search and facts.search.seconds:
         lines.append(f"search for the coefficients: {_duration(facts.search.seconds)}{where}")
     if facts.seconds:
-        what = "merging" if facts.kind == "merged" else "training"
+        what = ("search and merging, together" if facts.search else "merging") if facts.kind == "merged" else "training"
         steps = f", {facts.steps} steps" if facts.steps else ""
         memory = f", at most {facts.peak_memory / 1e9:.1f} GB of memory" if facts.peak_memory else ""
         lines.append(f"{what}: {_duration(facts.seconds)}{where}{steps}{memory}")
@@ -199,60 +211,6 @@ def _extras(facts: Facts) -> dict[str, bytes]:
     if facts.search and facts.search.trajectory:
         found[TRAJECTORY] = "".join(f"{json.dumps(row)}\n" for row in facts.search.trajectory).encode()
     return found
-
-
-def environment() -> Environment:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    # Markdown, not HTML: what comes from outside is neutralised by the filters below instead.
-    env = Environment(loader=PackageLoader("selfpos.publishing"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    env.filters |= {"plain": _plain, "code": _code, "number": _number, "link": _link, "source": _source, "settings": _settings}
-    return env
-
-
-def _plain(value: object) -> str:
-    """Text that cannot break out of a Markdown table cell or start HTML."""
-    text = "" if value is None else " ".join(str(value).split())
-    return text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("[", "\\[").replace("`", "\\`")
-
-
-def _code(value: object) -> str:
-    text = " ".join(str(value).split("\n")).replace("|", "\\|").replace("`", "'")
-    return f"`{text}`"
-
-
-def _number(value: object) -> str:
-    if isinstance(value, list | tuple):
-        return ", ".join(_number(entry) for entry in value)
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    return "" if value is None else str(value)
-
-
-def _settings(values: Mapping[str, Any]) -> str:
-    """Settings as `name value` pairs; those that were not set are left out."""
-    return ", ".join(f"{_plain(name)} {_code(_number(value))}" for name, value in values.items() if value is not None)
-
-
-def _link(parent: Parent | None) -> str:
-    """A parent's name, linked to the commit it was taken from where it is on the Hub."""
-    if parent is None:
-        return ""
-    if not parent.repo:
-        return _plain(parent.name)
-    tree = f"/tree/{parent.revision}" if parent.revision else ""
-    link = f"[{_plain(parent.repo)}](https://huggingface.co/{parent.repo}{tree})"
-    return link if parent.repo.endswith(parent.name) else f"{_plain(parent.name)} ({link})"
-
-
-def _source(text: str | None) -> str:
-    """Where data came from; Hub data sets linked, a path on the maker's disk cut to its last part."""
-    if not text:
-        return ""
-    repos = hub_datasets(text)
-    if repos:
-        return ", ".join(f"[{name}](https://huggingface.co/datasets/{name})" for name in repos)
-    return _plain(Path(text).name if Path(text).is_absolute() else text)
 
 
 def _replace(path: Path, content: bytes) -> Path:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from selfpos.publishing.facts import Facts
 from selfpos.publishing.scores import Scores
+from selfpos.publishing.story import Facts
 
 
 @dataclass(frozen=True)
@@ -61,9 +61,9 @@ def _base(scores: Scores, facts: Facts) -> str | None:
 
 
 def _order(scores: Scores, own: str | None, facts: Facts) -> list[str]:
-    """Own first, then the base, the parents in their order, then the rest by name."""
+    """Own first, then the base, the parents in their order, the joint model, then the rest by name."""
     base = _base(scores, facts)
-    wanted = [own, base, *(parent.name for parent in facts.parents)]
+    wanted = [own, base, *(parent.name for parent in facts.parents), "joint"]
     first = [name for name in wanted if name is not None and name in scores.models]
     return list(dict.fromkeys([*first, *sorted(scores.models)]))
 

@@ -8,104 +8,16 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from selfpos.publishing.shape import Shape, read_shape
+from selfpos.publishing.story import DataSource, Facts, Kind, Parent, Search
 from selfpos.publishing.surroundings import Surroundings, surroundings_of
 from selfpos.storage.locate import DEFAULT_MODEL
 from selfpos.storage.manifest import read_manifest
 
 TRAJECTORY = "trajectory.jsonl"  # of the search, in a published model
-Kind = Literal["merged", "specialist", "joint", "model"]
-
-
-@dataclass(frozen=True)
-class Parent:
-    """A model that another was made from: the base, or one of the merged."""
-
-    name: str
-    source: str | None = None
-    repo: str | None = None
-    revision: str | None = None
-    hash: str | None = None
-    licence: str | None = None
-    coefficient: float | None = None
-    norm: float | None = None
-
-
-@dataclass(frozen=True)
-class DataSource:
-    """Training or probe data: the task it serves, its type, where it came from and how many records there were."""
-
-    task: str
-    type: str | None = None
-    source: str | None = None
-    records: int | None = None
-    hash: str | None = None
-
-
-@dataclass(frozen=True)
-class Search:
-    """How coefficients were found on a probe set, whose Hub id is `probe_set` where it was published. `losses` is per task: mean probe loss at the start and at the position kept."""
-
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    parameters: Mapping[str, Any] = field(default_factory=dict)
-    probe: tuple[DataSource, ...] = ()
-    probe_set: str | None = None
-    losses: Mapping[str, tuple[float | None, float]] = field(default_factory=dict)
-    steps: int | None = None
-    best_step: int | None = None
-    seconds: float | None = None
-    trajectory: tuple[Mapping[str, Any], ...] = ()
-
-
-@dataclass(frozen=True)
-class Facts:
-    """All that the card, the metadata and the licence are made from.
-
-    `base_coefficient` is that of a method which gives the base one of its own; `groups` holds coefficients per tensor or layer, the base's
-    first where it has one, where they differ.
-    """
-
-    name: str
-    kind: Kind
-    shape: Shape
-    base: Parent | None = None
-    base_coefficient: float | None = None
-    parents: tuple[Parent, ...] = ()
-    groups: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
-    method: str | None = None
-    params: Mapping[str, Any] = field(default_factory=dict)
-    dtype: str | None = None
-    search: Search | None = None
-    data: tuple[DataSource, ...] = ()
-    mixture: str | None = None
-    training: Mapping[str, Any] = field(default_factory=dict)
-    steps: int | None = None
-    seconds: float | None = None
-    seed: int | None = None
-    device: str | None = None
-    peak_memory: int | None = None
-    created: str | None = None
-    versions: Mapping[str, str] = field(default_factory=dict)
-    recipe: str | None = None
-    limitations: tuple[str, ...] = ()
-    licence: str | None = None
-
-    @property
-    def adapter(self) -> bool:
-        """Whether the folder holds a PEFT adapter rather than a whole model."""
-        return self.shape.adapter is not None
-
-    @property
-    def dataset_repos(self) -> list[str]:
-        """Hub ids of the data sets it was trained or searched on, each once, in order."""
-        sources = [*self.data, *(self.search.probe if self.search else ())]
-        names = [self.search.probe_set] if self.search and self.search.probe_set else []
-        names += [part for entry in sources if entry.source for part in hub_datasets(entry.source)]
-        return list(dict.fromkeys(names))
 
 
 def read_facts(folder: Path, told: Mapping[str, Any] | None = None) -> Facts:
@@ -135,9 +47,10 @@ def read_facts(folder: Path, told: Mapping[str, Any] | None = None) -> Facts:
         training=_mapping(training, "settings"),
         steps=training.get("steps"),
         seconds=_first(training.get("seconds"), merge.get("seconds"), told.get("seconds"), around.seconds if around else None),
-        seed=_first(told.get("seed"), training.get("seed"), merge.get("seed")),
+        seed=_first(told.get("seed"), _mapping(told, "positioning").get("seed"), training.get("seed"), merge.get("seed")),
         device=_first(told.get("device"), training.get("device")),
         peak_memory=training.get("peak_memory_bytes"),
+        parents_seconds=around.specialists_seconds([parent.name for parent in _parents(merge, told)]) if around else None,
         created=told.get("created"),
         versions=_mapping(told, "versions"),
         recipe=_recipe(folder, told, around),
@@ -227,17 +140,21 @@ def _data(tasks: Mapping[str, Any]) -> tuple[DataSource, ...]:
 
 def _search(folder: Path, told: Mapping[str, Any], around: Surroundings | None) -> Search:
     search = _mapping(told, "positioning")
-    before, after = _mapping(search, "losses_before"), _mapping(search, "losses")
+    rows = _trajectory([folder / TRAJECTORY, *([around.trajectory] if around else [])])
+    judged = [row["validation"] for row in rows if isinstance(row.get("validation"), Mapping)]
+    before, after = judged[0] if judged else {}, _mapping(search, "losses")
+    sources: Mapping[str, Any] = around.probe if around else {}
+    probe = {task: {**sources.get(task, {}), **entry} for task, entry in (_mapping(search, "probe") or sources).items()}
     return Search(
         settings=_mapping(search, "settings"),
         parameters=_mapping(search, "parameters"),
-        probe=_data(_mapping(search, "probe") or (around.probe if around else {})),
-        probe_set=search.get("probe_set"),
+        probe=_data(probe),
+        probe_set=_mapping(told, "published").get("probe_set"),
         losses={task: (before.get(task), value) for task, value in after.items() if isinstance(value, int | float)},
         steps=search.get("steps"),
-        best_step=_first(search.get("best_step"), search.get("step")),
+        best_step=search.get("step"),
         seconds=search.get("seconds"),
-        trajectory=_trajectory([folder / TRAJECTORY, *([around.trajectory] if around else [])]),
+        trajectory=rows,
     )
 
 
@@ -263,11 +180,6 @@ def _recipe(folder: Path, told: Mapping[str, Any], around: Surroundings | None) 
     if isinstance(recipe, Mapping):
         return str(yaml.safe_dump(dict(recipe), sort_keys=False, allow_unicode=True)).strip()
     return around.recipe_text if around else None
-
-
-def hub_datasets(source: str) -> list[str]:
-    """Hub ids named in a data source: `hub:NAME[:CONFIG][@REVISION]`, several of them separated by commas."""
-    return re.findall(r"hub:([\w.-]+(?:/[\w.-]+)?)", source)
 
 
 def _mapping(record: Mapping[str, Any], key: str) -> Mapping[str, Any]:

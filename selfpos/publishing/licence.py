@@ -10,8 +10,9 @@ from typing import Any
 
 from selfpos.console import log
 from selfpos.errors import SelfposError
-from selfpos.publishing.facts import Facts, Parent, parse_parent
+from selfpos.publishing.facts import parse_parent
 from selfpos.publishing.shape import read_json
+from selfpos.publishing.story import Facts, Parent
 from selfpos.storage.locate import DEFAULT_MODEL
 from selfpos.storage.manifest import MANIFEST
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from selfpos.errors import SelfposError
-from selfpos.publishing.facts import Facts
 from selfpos.publishing.licence import Licence
 from selfpos.publishing.scores import Scores
+from selfpos.publishing.story import Facts
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult, ModelCardData

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 from selfpos.errors import SelfposError
 from selfpos.publishing.card import MARK, Card, build_card
 from selfpos.publishing.checks import content_problems, target_problems
-from selfpos.publishing.facts import Facts, read_facts
+from selfpos.publishing.facts import read_facts
 from selfpos.publishing.files import PlannedFile, files_of, planned
 from selfpos.publishing.licence import Licence, Lookup, hub_licence
 from selfpos.publishing.metadata import check_metadata
 from selfpos.publishing.relink import ADAPTER, Place, public_adapter, public_manifest
 from selfpos.publishing.scores import FOLDER, published
+from selfpos.publishing.story import Facts
 from selfpos.storage.manifest import MANIFEST, read_manifest
 
 if TYPE_CHECKING:

@@ -6,12 +6,13 @@ import json
 from pathlib import Path
 
 from selfpos.errors import SelfposError
-from selfpos.publishing.card import MARK, environment
+from selfpos.publishing.card import MARK
 from selfpos.publishing.checks import target_problems
-from selfpos.publishing.facts import DataSource, Facts
 from selfpos.publishing.files import files_of, planned
 from selfpos.publishing.licence import Licence
+from selfpos.publishing.markdown import environment
 from selfpos.publishing.plan import CARD, PushPlan, in_order
+from selfpos.publishing.story import DataSource, Facts
 
 FILE = "probe.jsonl"
 

@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from selfpos.publishing.facts import Facts, parse_parent
+from selfpos.publishing.facts import parse_parent
 from selfpos.publishing.shape import read_json
+from selfpos.publishing.story import Facts
 
 ADAPTER = "adapter_config.json"
+PUBLISHED = "published"  # what is added to the records; it is no part of those that the weight files hold
 
 
 @dataclass(frozen=True)
@@ -43,8 +45,8 @@ def public_manifest(told: Mapping[str, Any], published: Mapping[str, Place], pro
             record |= {"repo": place.repo, "revision": place.revision}
         elif parent.repo:
             record |= {"repo": parent.repo} | ({"revision": parent.revision} if parent.revision else {})
-    if probe is not None and isinstance(public.get("positioning"), dict):
-        public["positioning"]["probe_set"] = probe
+    if probe is not None:
+        public[PUBLISHED] = {"probe_set": probe}
     return public
 
 

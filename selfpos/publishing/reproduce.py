@@ -11,12 +11,20 @@ from typing import Any
 
 from selfpos.errors import SelfposError, unknown
 from selfpos.publishing.differences import compare_models
-from selfpos.publishing.facts import Parent, parse_parent
+from selfpos.publishing.facts import parse_parent
+from selfpos.publishing.relink import PUBLISHED
+from selfpos.publishing.story import Parent
 from selfpos.storage.hashing import content_hash
 from selfpos.storage.locate import DEFAULT_MODEL, locate_model
 from selfpos.storage.manifest import MANIFEST, read_manifest
 
-OURS = {"kind", "base", "merge", "versions"}  # what a merge writes into its manifest itself; the rest was given to it
+OURS = {
+    "kind",
+    "base",
+    "merge",
+    "versions",
+    PUBLISHED,
+}  # what merging and publishing write into a manifest; the rest was given to the merge
 
 
 # Options of `merging.merge` that decide the bytes of the output, and the fields of the manifest that record them as they were given.

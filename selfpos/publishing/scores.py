@@ -7,7 +7,7 @@ A folder of scores holds MTEB's result files, `<model>/<revision>/<task>.json` a
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
@@ -54,6 +54,13 @@ class Scores:
     mteb: str | None
     files: tuple[Path, ...]
 
+    def of(self, names: Sequence[str]) -> Scores | None:
+        """Those of the models `names`; None where none of them was scored."""
+        models = {name: scores for name, scores in self.models.items() if name in names}
+        tasks = {score.task for scores in models.values() for score in scores}
+        files = tuple(file for file in self.files if _short(file.parent.parent.name) in models)
+        return Scores(models, {name: task for name, task in self.tasks.items() if name in tasks}, self.mteb, files) if models else None
+
     def value(self, model: str, task: str) -> float | None:
         """Mean over the splits and subsets that `model` was scored on, None where it was not."""
         found = [score.value for score in self.models.get(model, ()) if score.task == task]
@@ -86,7 +93,7 @@ def read_scores(root: Path) -> Scores | None:
         record = read_json(file)
         if isinstance(record, dict) and "task_name" in record and isinstance(record.get("scores"), dict):
             metric = known.get(record["task_name"], {}).get("metric")
-            models.setdefault(model.replace("__", "/").rsplit("/", 1)[-1], []).extend(_scores(record, metric))
+            models.setdefault(_short(model), []).extend(_scores(record, metric))
             versions.add(str(record.get("mteb_version")))
             used.append(file)
     if not models:
@@ -95,6 +102,11 @@ def read_scores(root: Path) -> Scores | None:
     tasks = {name: _describe(name, known.get(name, {})) for name in names}
     version = versions.pop() if len(versions) == 1 else None
     return Scores({name: tuple(scores) for name, scores in models.items()}, tasks, version, tuple(used))
+
+
+def _short(model: str) -> str:
+    """The last part of a model's name, as MTEB writes it (`owner/name`) or files it (`owner__name`)."""
+    return model.replace("__", "/").rpartition("/")[2]
 
 
 def _last_files(root: Path) -> tuple[list[tuple[str, Path]], dict[str, dict[str, Any]]]:
@@ -148,7 +160,7 @@ def published(scores: Scores) -> dict[str, Path | bytes]:
     lasts: dict[str, dict[str, Any]] = {}
     for file in scores.files:
         model, revision = file.parent.parent.name, file.parent.name
-        short = model.rsplit("__", 1)[-1]
+        short = _short(model)
         files[f"{FOLDER}/{short}/results/{model}/{revision}/{file.name}"] = file
         last = lasts.setdefault(short, {"model": model.replace("__", "/"), "revision": revision, "tasks": {}})
         name = str(read_json(file)["task_name"])

@@ -103,9 +103,11 @@ def _max_tokens(folder: Path, modules: list[tuple[str, Path]]) -> int | None:
 
 
 def _weights(folder: Path) -> tuple[int, tuple[str, ...]]:
-    """Number of weights in the folder's safetensors files and the dtypes in which they are stored, the commonest first."""
+    """Number of weights (floats) in the folder's safetensors files and the dtypes in which they are stored, the commonest first."""
     count: dict[str, int] = {}
     for file in sorted(folder.rglob("*.safetensors")):
         for entry in read_header(file)[0].values():
+            if not entry.mergeable:
+                continue  # a buffer of integers, such as position ids
             count[entry.dtype] = count.get(entry.dtype, 0) + entry.numel
     return sum(count.values()), tuple(sorted(count, key=lambda dtype: (-count[dtype], dtype)))

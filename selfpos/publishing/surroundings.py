@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,7 +47,16 @@ class Surroundings:
         jobs = [f"merge/{self.model.name}", f"specialist/{self.model.name}", "joint"]
         outputs = [self.run.merged(self.model.name), self.run.specialist(self.model.name), self.run.joint]
         job = next((job for job, output in zip(jobs, outputs, strict=True) if output == self.model), None)
-        seconds = read_json(self.run.mark(job)).get("seconds") if job else None
+        return self._seconds(job) if job else None
+
+    def specialists_seconds(self, names: Sequence[str]) -> float | None:
+        """Seconds that training the specialists `names` took, all together; None where that is not known of each."""
+        found = [self._seconds(f"specialist/{name}") for name in names]
+        known = [seconds for seconds in found if seconds is not None]
+        return sum(known) if known and len(known) == len(found) else None
+
+    def _seconds(self, job: str) -> float | None:
+        seconds = read_json(self.run.mark(job)).get("seconds")
         return float(seconds) if isinstance(seconds, int | float) else None
 
 

@@ -75,10 +75,10 @@ def test_merged_with_coefficients_found_by_self_positioning(model: Path) -> None
     card = build_card(model)
     assert "Merged by **self-positioning**." in card.text
     assert "| retrieval | 0.7 |" in card.text
-    assert "100 steps, of which the position after step 90 was kept." in card.text
+    assert "100 steps, of which the position at step 90 was kept." in card.text
     assert "lambda `1.03`" in card.text
     assert "Settings: space `spherical`." in card.text
-    assert "| retrieval | retrieval | 256 |  |  | 1.25 |" in card.text
+    assert "| retrieval | retrieval | 256 | 1.3 | 1.25 |" in card.text
     assert "search for the coefficients: 61.2 s" in card.text
     assert "li2024improving" in card.text
     assert set(card.extras) == {"selfpos-trajectory.png", "trajectory.jsonl"}
@@ -208,7 +208,7 @@ def test_hostile_names_stay_text(model: Path) -> None:
     assert "<script" not in text
     assert "](http://evil)" not in text.replace("\\[z](http://evil)", "")
     row = next(line for line in text.splitlines() if line.startswith("| x"))
-    assert len(re.findall(r"(?<!\\)\|", row)) == 4
+    assert len(re.findall(r"(?<!\\)\|", row)) == 3
     assert metadata(text)["tags"]
     assert "{{" not in text
 

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from selfpos.errors import SelfposError
-from selfpos.publishing.facts import Facts, Parent, read_facts
+from selfpos.publishing.facts import read_facts
 from selfpos.publishing.licence import Licence, card_licence, derive_licence, parse_licence
 from selfpos.publishing.shape import read_shape
+from selfpos.publishing.story import Facts, Parent
 from tests.publishing.conftest import Client, write_manifest
 from tests.publishing.hub_server import Hub
 

@@ -104,6 +104,41 @@ def test_collection_stopped_halfway_continues_without_repeating(hub: Hub, client
     assert len(hub.collections) == 1
 
 
+def test_positioned_model_with_its_probe_set(hub: Hub, client: Client, stranger: Client, family: Path) -> None:
+    """Coefficients that were searched for: the records go into the weight files, so what publishing adds must not change the bytes."""
+    probe = family / "probe"
+    probe.mkdir()
+    lines = [{"task": "retrieval", "type": "retrieval", "record": {"anchor": f"a{row}", "positive": "b"}} for row in range(3)]
+    (probe / "probe.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    client.python(f"""
+from pathlib import Path
+from selfpos.merging import merge
+from selfpos.storage import locate_model
+from selfpos.publishing.card import write_card
+folder = Path({str(family)!r})
+found = {{"coefficients": [0.7, 0.4], "losses": {{"retrieval": 1.0}}, "steps": 9, "step": 8, "seed": 3, "seconds": 1.5}}
+merge(locate_model("alice/base"), [folder / "retrieval", folder / "sts"], "linear", folder / "sp", weights=[0.7, 0.4],
+      provenance={{"positioning": found}})
+write_card(folder / "sp")
+""")
+    words = ["push", str(family / "sp"), "alice/sp", "--collection", "--probe", str(probe)]
+    assert "--probe-license ID publishes it" in client(*words, "--dry-run").stdout
+    done = client(*words, "--probe-license", "cc0-1.0")
+    assert done.returncode == 0, done.stderr
+    sent = hub.repos["datasets/alice/sp-probe"].tree("main") or {}
+    assert sent["probe.jsonl"][0] == (probe / "probe.jsonl").read_bytes()
+    assert b"license: cc0-1.0\n" in sent["README.md"][0]
+    assert b"| retrieval | retrieval | 3 |" in sent["README.md"][0]
+    card = hub.files("alice/sp")["README.md"].decode()
+    assert "datasets:\n- alice/sp-probe\n" in card
+    assert "Merged by **self-positioning**" in card
+    (collection,) = hub.collections.values()
+    assert {"id": "alice/sp-probe", "type": "dataset"}.items() <= collection["items"][-1].items()
+    again = stranger("reproduce", "alice/sp")
+    assert again.returncode == 0, again.stderr
+    assert "byte for byte" in again.stdout
+
+
 def test_local_folder_is_reproduced_in_place(client: Client, family: Path) -> None:
     done = client("reproduce", str(family / "merged"))
     assert done.returncode == 0, done.stderr

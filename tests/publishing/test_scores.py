@@ -64,7 +64,7 @@ def test_card_in_a_run_has_its_scores_beside_its_rivals(run: Path) -> None:
     text = build_card(run / "merged" / "sp", repo="alice/quick-sp").text
     table = text.partition("## Scores")[2].partition("\n## ")[0]
     assert "MTEB 2.26.24 main scores in percent" in table
-    assert "| task | **sp** | base | retrieval |" in table
+    assert "| task | **quick-sp** | base | retrieval |" in table
     assert "| STSBenchmark (STS, cosine_spearman) | 81.23 | 82.00 | 70.00 |" in table
     assert "| OwnDocsRetrieval (Retrieval, ndcg_at_10) | 60.00 | 30.00 | 50.00 |" in table
     assert "| OwnLabels (Classification, accuracy) | 60.00 (35.2–84.8) | 60.00 (35.2–84.8) | 60.00 (35.2–84.8) |" in table
