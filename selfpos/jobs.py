@@ -42,21 +42,29 @@ def job_keys(jobs: Sequence[Job]) -> dict[str, str]:
     return keys
 
 
+def refuse_foreign(jobs: Sequence[Job], folder: RunFolder) -> None:
+    """Raise SelfposError when the folder holds a result of these jobs that other settings or data made: nothing is overwritten."""
+    keys = job_keys(jobs)
+    foreign = [job.name for job in jobs if (mark := _read_mark(folder.mark(job.name))) and mark["key"] != keys[job.name]]
+    # What is computed again in seconds from the other results may change with them.
+    if foreign := [name for name in foreign if name not in ("table", "report")]:
+        raise SelfposError(
+            f"{folder.path} holds results made with other settings or data ({', '.join(foreign)}); choose another folder with --out, or remove it"
+        )
+
+
 def execute(jobs: Sequence[Job], folder: RunFolder) -> list[str]:
     """Do the jobs that are not finished, in the order given, and return their names.
 
-    Raises SelfposError, before anything is done, when the folder holds a result that other settings made: nothing is overwritten.
+    Raises SelfposError, before anything is done, as `refuse_foreign` does.
     """
+    refuse_foreign(jobs, folder)
     keys = job_keys(jobs)
     marks = {job.name: _read_mark(folder.mark(job.name)) for job in jobs}
-    foreign = [job.name for job in jobs if (mark := marks[job.name]) and mark["key"] != keys[job.name]]
-    if foreign:
-        raise SelfposError(
-            f"{folder.path} holds results made with other settings or data ({', '.join(foreign)}); choose another folder with --out, or remove this one"
-        )
     done = []
     for number, job in enumerate(jobs, start=1):
-        if marks[job.name] and job.output.exists():
+        mark = marks[job.name]
+        if mark and mark["key"] == keys[job.name] and job.output.exists():
             log.info("%s: finished before, kept", job.name)
             continue
         screen().print(f"[bold]{number}/{len(jobs)}[/bold] {job.name}")

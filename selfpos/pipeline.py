@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from selfpos.errors import SelfposError, unknown
-from selfpos.jobs import Job, execute, locked
+from selfpos.jobs import Job, execute, locked, refuse_foreign
 from selfpos.recipe import MergeSettings, Recipe
 from selfpos.storage.run_folder import RunFolder
 
@@ -41,6 +41,7 @@ def run_recipe(recipe: Recipe, out: Path, *, data_root: Path | None = None) -> R
     """
     import yaml
 
+    from selfpos.storage.atomic import write_text
     from selfpos.storage.hashing import content_hash
     from selfpos.storage.locate import locate_model
 
@@ -52,10 +53,8 @@ def run_recipe(recipe: Recipe, out: Path, *, data_root: Path | None = None) -> R
     graph = _Graph(recipe, folder, base, content_hash(base), data, evaluation)
     with locked(folder):
         jobs = graph.jobs()
-        if not folder.recipe.exists():
-            folder.recipe.write_text(
-                yaml.safe_dump(recipe.model_dump(mode="json", exclude_defaults=True), sort_keys=False), encoding="utf-8"
-            )
+        refuse_foreign(jobs, folder)
+        write_text(folder.recipe, yaml.safe_dump(recipe.model_dump(mode="json", exclude_unset=True), sort_keys=False))
         execute(jobs, folder)
     return folder
 

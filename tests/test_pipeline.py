@@ -16,7 +16,7 @@ import yaml
 from selfpos.storage.run_folder import RunFolder
 
 ROOT = Path(__file__).parent.parent
-MODELS = ["base", "retrieval", "pairs", "joint", "average", "task-arithmetic", "slerp", "ties", "self-positioning"]
+MODELS = ["base", "retrieval", "pairs", "joint", "average", "task-arithmetic", "slerp", "ties", "self-positioning", "linearised"]
 TASKS = ["PythonDocsHeldOutClustering", "PythonDocsRetrieval", "PythonDocsSeeAlsoPairs", "PythonDocsSubpackageClassification"]
 
 
@@ -29,7 +29,7 @@ def start(recipe: Path, out: Path) -> subprocess.Popen[str]:
 def killed_and_finished(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[RunFolder, list[str], str]:
     """A run that was killed with SIGKILL after its first specialist and then started again: its folder, the jobs kept, the output."""
     folder = tmp_path_factory.mktemp("pipeline")
-    recipe = {
+    recipe: dict = {
         "name": "tiny",
         "base": str(tiny_base),
         "tasks": {
@@ -47,6 +47,7 @@ def killed_and_finished(tiny_base: Path, tmp_path_factory: pytest.TempPathFactor
         },
         "evaluation": {"tasks": ["corpus"]},
     }
+    recipe["merges"]["linearised"] = {"method": "self-positioning", "positioning": {"rounds": 1, "intervals": 2}}
     file = folder / "recipe.yaml"
     file.write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
     run = RunFolder(folder / "out")
