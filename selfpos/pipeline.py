@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from selfpos.console import log_to
 from selfpos.errors import SelfposError, unknown
 from selfpos.jobs import Job, execute, locked, refuse_foreign
 from selfpos.recipe import MergeSettings, Recipe
@@ -44,14 +45,16 @@ def run_recipe(recipe: Recipe, out: Path, *, data_root: Path | None = None) -> R
     from selfpos.storage.atomic import write_text
     from selfpos.storage.hashing import content_hash
     from selfpos.storage.locate import locate_model
+    from selfpos.storage.model_folder import open_model
 
     _check_methods(recipe)
     base = locate_model(recipe.base)
+    open_model(base)  # refuses what is no model
     data = load_tasks(recipe, data_root)
     evaluation = _evaluation_tasks(recipe, data_root)
     folder = RunFolder(out)
     graph = _Graph(recipe, folder, base, content_hash(base), data, evaluation)
-    with locked(folder):
+    with locked(folder), log_to(folder.log):
         jobs = graph.jobs()
         refuse_foreign(jobs, folder)
         write_text(folder.recipe, yaml.safe_dump(recipe.model_dump(mode="json", exclude_unset=True), sort_keys=False))

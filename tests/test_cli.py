@@ -136,4 +136,5 @@ def test_push_dry_run_shows_files_and_card_and_sends_nothing(tiny_base: Path, ti
     done = selfpos("push", tmp_path / "out", "someone/merged", "--dry-run", "--license", "mit")
     assert done.returncode == 0, done.stderr
     assert "model.safetensors" in done.stdout
-    assert "base_model_relation: merge" in done.stdout
+    assert "- merge" in done.stdout  # its tag
+    assert "license: mit" in done.stdout

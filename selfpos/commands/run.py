@@ -21,7 +21,7 @@ def command(recipe: Path, out: Path | None, data_root: Path | None) -> None:
     A run that was stopped continues when started again: finished jobs are kept, a training goes on from its last checkpoint.
     """
     from selfpos.commands.quiet import quiet_libraries
-    from selfpos.console import log_to, screen
+    from selfpos.console import screen
     from selfpos.recipe import load_recipe
     from selfpos.report.table import score_table
 
@@ -31,7 +31,6 @@ def command(recipe: Path, out: Path | None, data_root: Path | None) -> None:
     screen().print(f"[bold]{plan.name}[/bold]: {len(plan.tasks)} tasks, {len(plan.merges)} merges, into {folder}")
     from selfpos.pipeline import run_recipe
 
-    with log_to(folder / "run.log"):
-        done = run_recipe(plan, folder, data_root=data_root)
+    done = run_recipe(plan, folder, data_root=data_root)
     click.echo(score_table(done))
     click.echo(f"report: {done.report}")
