@@ -49,7 +49,7 @@ class Unit:
     rate: float
     seeds: tuple[int, ...]
 
-    def keys(self) -> set[tuple[Any, ...]]:
+    def result_keys(self) -> set[tuple[Any, ...]]:
         """What identifies the results of this unit: one key per method and seed."""
         place = self.imbalance
         names = (self.method, *self.refits)
@@ -64,7 +64,9 @@ def draw_sample(
 ) -> Sample:
     """The imbalanced training set of `seed`, its validation set and its minority. `size_matched`: as many examples in all, but balanced."""
     sizes = profiles.class_sizes(imbalance.profile, classes, recipe.n_max, imbalance.rho, imbalance.mu)
-    order = profiles.class_order(imbalance.minority, classes, seed)
+    # Classes without n_max images can only be small ones, as in the paper's ImageNet sets.
+    scarce = np.flatnonzero(np.bincount(labels, minlength=classes) - recipe.validation < recipe.n_max)
+    order = profiles.class_order(imbalance.minority, classes, seed, scarce)
     counts = profiles.sizes_by_class(sizes, order)
     minority = order[: profiles.minority_count(classes, imbalance.mu)]
     if size_matched:

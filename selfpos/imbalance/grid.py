@@ -55,7 +55,7 @@ def _rates(parent: str, recipe: ImbalanceRecipe) -> list[float]:
 
 
 def key_of(record: dict[str, Any]) -> tuple[Any, ...]:
-    """A record's key, as `Unit.keys` has it."""
+    """A record's key, as `Unit.result_keys` has it."""
     return tuple(record[field] for field in ("profile", "rho", "mu", "minority_rule", "method", "rate", "seed"))
 
 
@@ -81,7 +81,7 @@ def run_grid(recipe: ImbalanceRecipe, out: Path, *, data: str | None = None, dev
         results.check_same_settings(out, before, recipe)
     done = {key_of(record) for record in records}
     units = plan(recipe)
-    missing = [unit for unit in units if not unit.keys() <= done]
+    missing = [unit for unit in units if not unit.result_keys() <= done]
     if not missing:
         return 0
     place = pick_device(device)
@@ -95,7 +95,7 @@ def run_grid(recipe: ImbalanceRecipe, out: Path, *, data: str | None = None, dev
         for unit in missing:
             bar.advance(0, now=str(unit))
             found = run_unit(unit, recipe, images, place, tick=partial(bar.advance, len(unit.seeds)))
-            keys = unit.keys()
+            keys = unit.result_keys()
             records = [record for record in records if key_of(record) not in keys] + found
             results.write_results(out, records, recipe)
             log.info("%s: %.1f s per network", unit, found[0]["seconds"])

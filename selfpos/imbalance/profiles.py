@@ -48,14 +48,17 @@ def minority_count(classes: int, mu: float | None) -> int:
     return count
 
 
-def class_order(minority: Minority, classes: int, seed: int) -> Ints:
+def class_order(minority: Minority, classes: int, seed: int, scarce: Ints | None = None) -> Ints:
     """All classes, those that become small first. With one seed the minorities of different `mu` are nested.
 
-    random: a permutation drawn from `seed`; lowest / highest: by label; a list: these first, then the others by label.
+    random: a permutation drawn from `seed`, in which the `scarce` classes (those too small to be of the majority) come first; lowest /
+    highest: by label; a list: these first, then the others by label.
     """
     if isinstance(minority, str):
         if minority == "random":
-            return np.random.default_rng([seed, 0]).permutation(classes)
+            drawn = np.random.default_rng([seed, 0]).permutation(classes)
+            first = np.isin(drawn, scarce if scarce is not None else [])
+            return np.concatenate([drawn[first], drawn[~first]])
         ascending = np.arange(classes)
         return ascending if minority == "lowest" else ascending[::-1].copy()
     given = [int(label) for label in minority]

@@ -1,0 +1,74 @@
+"""`selfpos imbalance`: run a study, report it, and the comparisons that carry it over to text and to merging."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+FILE = click.Path(dir_okay=False, path_type=Path)
+
+
+@click.group()
+def imbalance() -> None:
+    """Class imbalance in convolutional networks, reproduced, extended and carried over to text."""
+
+
+@imbalance.command()
+@click.argument("recipe", type=FILE)
+@click.option(
+    "--out", type=FILE, help="Parquet file of results; checkpoints/NAME/results.parquet when absent. A stopped run goes on from it."
+)
+@click.option("--data", help="Folder of images (or hub:NAME) in place of the recipe's.")
+@click.option("--device", default="auto", show_default=True, help="cpu, cuda, … ; auto takes a GPU when there is one.")
+@click.option("--dry-run", is_flag=True, help="Only list what would be trained.")
+def run(recipe: Path, out: Path | None, data: str | None, device: str, dry_run: bool) -> None:
+    """Train the networks of RECIPE whose results are still missing."""
+    from selfpos.imbalance.grid import plan, run_grid
+    from selfpos.imbalance.recipe import load_imbalance_recipe
+
+    settings = load_imbalance_recipe(recipe)
+    out = out or Path("checkpoints") / settings.name / "results.parquet"
+    units = plan(settings)
+    if dry_run:
+        for unit in units:
+            click.echo(f"{unit}{' + ' + ', '.join(unit.refits) if unit.refits else ''} (rate {unit.rate:g})")
+        click.echo(f"{len(units)} units, {sum(len(unit.seeds) for unit in units)} networks to train; results in {out}")
+        return
+    try:
+        trained = run_grid(settings, out, data=data, device=device)
+    except KeyboardInterrupt:
+        click.echo(f"stopped; what was finished is in {out}, and the same command goes on from there", err=True)
+        raise SystemExit(130) from None
+    click.echo(f"{trained} of {len(units)} units trained; results in {out}")
+
+
+@imbalance.command()
+@click.argument("results", type=FILE)
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Folder of the report; beside the results when absent.")
+@click.option(
+    "--select", type=click.Choice(["validation", "test"]), help="What learning rates are chosen on; the recipe's choice when absent."
+)
+def report(results: Path, out: Path | None, select: str | None) -> None:
+    """Check the paper's claims A1 to A9 on RESULTS (a Parquet file of `run`) and draw its figures."""
+    from selfpos.console import table_text
+    from selfpos.imbalance.report import write_report
+
+    folder = out or results.parent / "report"
+    claims = write_report(results, folder, select)
+    click.echo(table_text(["claim", "", "verdict"], [[claim.name, claim.sentence, claim.verdict] for claim in claims]))
+    click.echo(f"numbers and figures: {folder / 'report.md'}")
+
+
+@imbalance.command()
+def methods() -> None:
+    """List the methods and their sources."""
+    from selfpos.console import table_text
+    from selfpos.imbalance.methods.registry import Refit, get_method, method_names
+
+    rows = [get_method(name) for name in method_names()]
+    click.echo(
+        table_text(
+            ["method", "trained from", "source"], [[m.name, m.parent if isinstance(m, Refit) else "scratch", m.source] for m in rows]
+        )
+    )
