@@ -72,3 +72,6 @@ def methods() -> None:
             ["method", "trained from", "source"], [[m.name, m.parent if isinstance(m, Refit) else "scratch", m.source] for m in rows]
         )
     )
+
+
+command = imbalance
