@@ -29,8 +29,8 @@ def run(recipe: Path, out: Path | None, data: str | None, device: str, dry_run: 
 
     settings = load_imbalance_recipe(recipe)
     out = out or Path("checkpoints") / settings.name / "results.parquet"
-    units = plan(settings)
     if dry_run:
+        units = plan(settings)
         for unit in units:
             click.echo(f"{unit}{' + ' + ', '.join(unit.refits) if unit.refits else ''} (rate {unit.rate:g})")
         click.echo(f"{len(units)} units, {sum(len(unit.seeds) for unit in units)} networks to train; results in {out}")
@@ -40,7 +40,7 @@ def run(recipe: Path, out: Path | None, data: str | None, device: str, dry_run: 
     except KeyboardInterrupt:
         click.echo(f"stopped; what was finished is in {out}, and the same command goes on from there", err=True)
         raise SystemExit(130) from None
-    click.echo(f"{trained} of {len(units)} units trained; results in {out}")
+    click.echo(f"{trained} units trained; results in {out}")
 
 
 @imbalance.command()

@@ -19,10 +19,14 @@ from selfpos.imbalance.recipe import ImbalanceRecipe
 from selfpos.imbalance.sources import ImageData, read_images
 
 
-def plan(recipe: ImbalanceRecipe) -> list[Unit]:
-    """All units in the order they run: first all of the grid for the first seeds. Raises SelfposError for an unknown method."""
+def plan(recipe: ImbalanceRecipe, at_once: int = 1) -> list[Unit]:
+    """All units in the order they run: first all of the grid for the first seeds. Raises SelfposError for an unknown method.
+
+    `at_once` seeds are trained as one wide network. On a CPU that is slower than one after the other (benchmarks/imbalance.py), so `run_grid`
+    does it on GPUs only.
+    """
     units: dict[Unit, None] = {}
-    chunks = [range(start, min(start + recipe.networks_at_once, recipe.seeds)) for start in range(0, recipe.seeds, recipe.networks_at_once)]
+    chunks = [range(start, min(start + at_once, recipe.seeds)) for start in range(0, recipe.seeds, at_once)]
     for seeds in chunks:
         for part in recipe.grid:
             families = _families(part.methods or recipe.methods)
@@ -80,11 +84,11 @@ def run_grid(recipe: ImbalanceRecipe, out: Path, *, data: str | None = None, dev
         records, before = results.read_results(out)
         results.check_same_settings(out, before, recipe)
     done = {key_of(record) for record in records}
-    units = plan(recipe)
+    place = pick_device(device)
+    units = plan(recipe, 1 if place.type == "cpu" else recipe.networks_at_once)
     missing = [unit for unit in units if not unit.result_keys() <= done]
     if not missing:
         return 0
-    place = pick_device(device)
     images = _on_device(read_images(data or recipe.data, preprocessing=recipe.preprocessing), place)
     weight = recipe.training.iterations
     with (

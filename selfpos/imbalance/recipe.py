@@ -80,7 +80,7 @@ class ImbalanceRecipe(Settings):
     methods: list[str] = Field(default_factory=lambda: ["baseline", "ros", "rus", "two-phase-ros", "two-phase-rus"], min_length=1)
     seeds: int = Field(5, ge=1, description="repetitions: seeds 0, 1, …")
     select: Literal["validation", "test"] = Field("validation", description="what the best of several learning rates is chosen on")
-    networks_at_once: int = Field(5, ge=1, description="seeds of one cell that are trained as one wide network")
+    networks_at_once: int = Field(5, ge=1, description="seeds of one cell that a GPU trains as one wide network")
     curve_every: int | None = Field(None, ge=1, description="iterations between points of the learning curves")
     training: TrainingSettings = TrainingSettings()
 
