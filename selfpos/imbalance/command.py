@@ -61,6 +61,24 @@ def report(results: Path, out: Path | None, select: str | None) -> None:
 
 
 @imbalance.command()
+@click.argument("short", type=FILE)
+@click.argument("long", type=FILE)
+def ordering(short: Path, long: Path) -> None:
+    """Compare the order of the methods in two results files, such as those of a short and of a long training."""
+    from selfpos.console import table_text
+    from selfpos.imbalance.analysis import Study
+    from selfpos.imbalance.ordering import compare_orderings
+    from selfpos.imbalance.results import read_results
+
+    studies = [Study(records, recipe.select) for records, recipe in (read_results(short), read_results(long))]
+    found = compare_orderings(*studies)
+    rows = [[one.setting, str(one.methods), f"{one.tau:+.2f}", ", ".join(one.reversed_pairs) or "none"] for one in found]
+    click.echo(table_text(["setting", "methods", "Kendall's τ", "significantly reversed pairs"], rows))
+    changed = any(one.reversed_pairs for one in found)
+    click.echo("not decided: nothing in common" if not found else f"the ordering {'changes' if changed else 'is not shown to change'}")
+
+
+@imbalance.command()
 def methods() -> None:
     """List the methods and their sources."""
     from selfpos.console import table_text

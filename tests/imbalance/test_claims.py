@@ -9,6 +9,7 @@ import pytest
 
 from selfpos.imbalance.analysis import Study, interval, paired_bootstrap
 from selfpos.imbalance.claims import check_claims
+from selfpos.imbalance.ordering import compare_orderings
 
 RHOS, MUS = (10.0, 1000.0), (0.2, 0.5, 0.8)
 
@@ -103,3 +104,12 @@ def test_intervals() -> None:
     assert interval([3.0]).low == -np.inf
     pairs = np.random.default_rng(1).normal(1, 2, 400)
     assert paired_bootstrap(pairs.tolist()).low == pytest.approx(interval(pairs).low, abs=0.03)
+
+
+def test_orderings_of_two_lengths() -> None:
+    short = study_of(as_the_paper)
+    (same, *_) = compare_orderings(short, study_of(as_the_paper))
+    assert (same.tau, same.reversed_pairs) == (pytest.approx(1.0), [])
+    swapped = study_of(lambda method, *place: as_the_paper({"ros": "rus", "rus": "ros"}.get(method, method), *place))
+    assert all("ros / rus" in one.reversed_pairs and one.tau < 1 for one in compare_orderings(short, swapped))
+    assert compare_orderings(short, Study([])) == []
