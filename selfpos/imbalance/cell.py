@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,17 +12,17 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from selfpos.imbalance import metrics, profiles
+from selfpos.imbalance import profiles
 from selfpos.imbalance.methods.registry import Method, Refit, get_method
 from selfpos.imbalance.networks import Network, build, use_cosine_head
 from selfpos.imbalance.recipe import ImbalanceRecipe
 from selfpos.imbalance.sampling import stream
+from selfpos.imbalance.scoring import Scoring
 from selfpos.imbalance.second_stage import Stage
 from selfpos.imbalance.sources import ImageData
-from selfpos.imbalance.trainer import Sample, Watch, fit, image_batches, predict
+from selfpos.imbalance.trainer import Sample, Watch, fit, image_batches
 
 Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -84,119 +84,73 @@ def test_index(labels: Ints, classes: int, recipe: ImbalanceRecipe) -> Ints:
     return np.sort(profiles.subset(profiles.class_permutations(labels, classes, 0), limits))
 
 
-def run_unit(
+@dataclass
+class Trained:
+    """The networks of a unit behind their training, and what they were trained on."""
+
+    networks: list[Network]
+    samples: list[Sample]
+    positions: list[Ints]  # of each sample, as its method drew from them
+    scoring: Scoring
+
+
+def train_unit(
     unit: Unit, recipe: ImbalanceRecipe, data: ImageData, device: torch.device, tick: Callable[[], None] | None = None
-) -> list[dict[str, Any]]:
-    """Train and score the unit; one record per seed, method and decision rule. The same unit gives the same records, on one machine."""
+) -> Trained:
+    """Draw the unit's samples, build its networks and train them."""
     method = get_method(unit.method)
     if not isinstance(method, Method):
         raise ValueError(f"{unit.method} is a second stage of {method.parent}, which its unit must train")
-    start = time.perf_counter()
-    samples = [
-        draw_sample(data.train.labels, data.classes, unit.imbalance, recipe, seed, size_matched=method.size_matched) for seed in unit.seeds
-    ]
-    networks = [build(recipe.network, data.classes, seed) for seed in unit.seeds]
+    labels, classes = data.train.labels, data.classes
+    samples = [draw_sample(labels, classes, unit.imbalance, recipe, seed, size_matched=method.size_matched) for seed in unit.seeds]
+    networks = [build(recipe.network, classes, seed) for seed in unit.seeds]
     for network, seed in zip(networks, unit.seeds, strict=True):
         if method.cosine_head:
             use_cosine_head(network, seed)
         network.to(device)
-    scoring = _Scoring(networks, samples, data, test_index(data.test.labels, data.classes, recipe), recipe.train_scored)
-    positions = [
-        sample.positions if method.resample is None else method.resample(sample.labels, sample.seed, method.ratio) for sample in samples
-    ]
+    scoring = Scoring(networks, samples, data, test_index(data.test.labels, classes, recipe), recipe.train_scored)
+    positions = [s.positions if method.resample is None else method.resample(s.labels, s.seed, method.ratio) for s in samples]
+    streams = [stream(own, recipe.training.batch_size, seed) for own, seed in zip(positions, unit.seeds, strict=True)]
+    fit(
+        networks,
+        image_batches(data.train, samples, streams, device, unit.seeds[0]),
+        np.stack([sample.counts for sample in samples]),
+        recipe.training,
+        rate=unit.rate,
+        iterations=recipe.training.iterations,
+        loss=method.loss,
+        mix=method.mix,
+        mix_seeds=unit.seeds,
+        optimizer=method.optimizer,
+        tick=tick,
+        watch=Watch(recipe.curve_every, scoring.look) if recipe.curve_every else None,
+    )
+    return Trained(networks, samples, positions, scoring)
+
+
+def run_unit(
+    unit: Unit, recipe: ImbalanceRecipe, data: ImageData, device: torch.device, tick: Callable[[], None] | None = None
+) -> list[dict[str, Any]]:
+    """Train and score the unit; one record per seed, method and decision rule. The same unit gives the same records, on one machine."""
+    start = time.perf_counter()
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(unit.seeds[0])  # of dropout, the one draw that depends on which seeds are trained together
-        streams = [stream(own, recipe.training.batch_size, seed) for own, seed in zip(positions, unit.seeds, strict=True)]
-        fit(
-            networks,
-            image_batches(data.train, samples, streams, device, unit.seeds[0]),
-            np.stack([sample.counts for sample in samples]),
-            recipe.training,
-            rate=unit.rate,
-            iterations=recipe.training.iterations,
-            loss=method.loss,
-            mix=method.mix,
-            mix_seeds=unit.seeds,
-            optimizer=method.optimizer,
-            tick=tick,
-            watch=Watch(recipe.curve_every, scoring.look) if recipe.curve_every else None,
-        )
-        heads: dict[str, Sequence[nn.Module]] = {unit.method: [network.head for network in networks]}
-        stage = Stage(networks, samples, data.train, recipe.training, unit.rate)
+        trained = train_unit(unit, recipe, data, device, tick)
+        heads: dict[str, Sequence[nn.Module]] = {unit.method: [network.head for network in trained.networks]}
+        stage = Stage(trained.networks, trained.samples, data.train, recipe.training, unit.rate)
         for name in unit.refits:
             refit = get_method(name)
             if not isinstance(refit, Refit):
                 raise ValueError(f"{name} is no second stage")
             heads[name] = [head.to(device) for head in refit.refit(stage)]
-    effective = [np.bincount(sample.labels[own], minlength=data.classes) for sample, own in zip(samples, positions, strict=True)]
-    records = scoring.records(heads, effective)
-    seconds = (time.perf_counter() - start) / len(networks)
+    effective = [
+        np.bincount(sample.labels[own], minlength=data.classes) for sample, own in zip(trained.samples, trained.positions, strict=True)
+    ]
+    records = trained.scoring.records(heads, effective)
+    seconds = (time.perf_counter() - start) / len(trained.networks)
     place = unit.imbalance
     common = {
         "profile": place.profile, "rho": place.rho, "mu": place.mu, "minority_rule": str(place.minority), "rate": unit.rate,
         "iterations": recipe.training.iterations, "seconds": seconds,
     }  # fmt: skip
     return [common | record for record in records]
-
-
-class _Scoring:
-    """The sets a unit's networks are scored on, and the points of their learning curves."""
-
-    def __init__(self, networks: Sequence[Network], samples: Sequence[Sample], data: ImageData, test: Ints, per_class: int) -> None:
-        self.networks, self.samples, self.data, self.test = networks, samples, data, test
-        # A sample lies class by class; its first `per_class` of every class, for the train-test gap.
-        places = [np.concatenate([np.flatnonzero(s.labels == c)[:per_class] for c in range(data.classes)]) for s in samples]
-        self.train = np.stack([s.index[at] for s, at in zip(samples, places, strict=True)], axis=1)
-        self.curves: list[list[dict[str, float]]] = [[] for _ in networks]
-
-    def look(self, iteration: int) -> None:
-        heads = {"": [network.head for network in self.networks]}
-        test = predict(self.networks, heads, self.data.test, self.test)[""]
-        train = predict(self.networks, heads, self.data.train, self.train)[""]
-        for s, sample in enumerate(self.samples):
-            truth = self.data.test.labels[self.test]
-            ours = self._groups(test[s], truth, sample)
-            self.curves[s].append(
-                {"iteration": iteration, "test_accuracy": float((test[s].argmax(axis=1) == truth).mean())}
-                | {f"test_{name}": value for name, value in ours.items()}
-                | {
-                    f"train_{name}": value
-                    for name, value in self._groups(train[s], self.data.train.labels[self.train[:, s]], sample).items()
-                }
-            )
-
-    @staticmethod
-    def _groups(decision: Floats, labels: Ints, sample: Sample) -> dict[str, float]:
-        recalls = metrics.class_recalls(decision, labels)
-        small = np.isin(np.arange(len(recalls)), sample.minority)
-        return {"balanced": float(recalls.mean()), "minority": float(recalls[small].mean()), "majority": float(recalls[~small].mean())}
-
-    def records(self, heads: dict[str, Sequence[nn.Module]], effective: Sequence[Ints]) -> list[dict[str, Any]]:
-        """One record per set of heads, network and decision rule; `effective` are the class sizes after sampling, for the first set."""
-        test = predict(self.networks, heads, self.data.test, self.test)
-        train = predict(self.networks, heads, self.data.train, self.train)
-        reserve = np.stack([sample.validation for sample in self.samples], axis=1)
-        validation = predict(self.networks, heads, self.data.train, reserve) if len(reserve) else None
-        found = []
-        for name in heads:
-            for s, sample in enumerate(self.samples):
-                truth, own = self.data.test.labels[self.test], self.data.train.labels
-                rules: dict[str, tuple[Ints, float]] = {"plain": (sample.counts, 0.0), "original": (sample.counts, 1.0)}
-                if name == next(iter(heads)):
-                    rules["effective"] = (effective[s], 1.0)
-                if validation is not None:
-                    rules["tuned"] = (sample.counts, metrics.best_tau(validation[name][s], own[reserve[:, s]], sample.counts))
-                base = {
-                    "method": name, "seed": sample.seed, "total": int(sample.counts.sum()), "sizes": sample.counts.tolist(),
-                    "minority_classes": sample.minority.tolist(), "curve": self.curves[s] if name == next(iter(heads)) else [],
-                    **{f"train_{key}": value for key, value in self._groups(train[name][s], own[self.train[:, s]], sample).items()},
-                }  # fmt: skip
-                for rule, (prior, tau) in rules.items():
-                    decide = metrics.divide_by_prior(test[name][s], prior, tau)
-                    record = base | {"rule": rule, "tau": tau} | asdict(metrics.score(test[name][s], decide, truth, sample.minority))
-                    if validation is not None:
-                        seen = metrics.divide_by_prior(validation[name][s], prior, tau)
-                        scored = metrics.score(validation[name][s], seen, own[reserve[:, s]], sample.minority)
-                        record |= {"validation_auc": scored.auc, "validation_accuracy": scored.accuracy}
-                    found.append(record)
-        return found

@@ -56,7 +56,7 @@ def report(results: Path, out: Path | None, select: str | None) -> None:
 
     folder = out or results.parent / "report"
     claims = write_report(results, folder, select)
-    click.echo(table_text(["claim", "", "verdict"], [[claim.name, claim.sentence, claim.verdict] for claim in claims]))
+    click.echo(table_text(["claim", "verdict"], [[f"{claim.name}  {claim.sentence}", claim.verdict] for claim in claims]))
     click.echo(f"numbers and figures: {folder / 'report.md'}")
 
 
@@ -90,6 +90,44 @@ def methods() -> None:
             ["method", "trained from", "source"], [[m.name, m.parent if isinstance(m, Refit) else "scratch", m.source] for m in rows]
         )
     )
+
+
+@imbalance.group()
+def compare() -> None:
+    """What class imbalance teaches about merging, and the reverse: one comparison a verb, each with its verdict."""
+
+
+@compare.command()
+@click.argument("recipe", type=FILE)
+@click.option("--rho", type=float, default=100, show_default=True, help="Imbalance ratio of a step imbalance.")
+@click.option("--mu", type=float, default=0.5, show_default=True, help="Share of minority classes.")
+@click.option("--data", help="Folder of images (or hub:NAME) in place of the recipe's.")
+@click.option("--device", default="auto", show_default=True)
+def path(recipe: Path, rho: float, mu: float, data: str | None, device: str) -> None:
+    """Weights between baseline and ROS against sampling to partial ratios, with the network and training of RECIPE."""
+    import numpy as np
+
+    from selfpos.console import progress, table_text
+    from selfpos.errors import SelfposError
+    from selfpos.imbalance.cell import Imbalance
+    from selfpos.imbalance.compare.path import MARGIN, compare_path
+    from selfpos.imbalance.grid import pick_device
+    from selfpos.imbalance.recipe import load_imbalance_recipe
+    from selfpos.imbalance.sources import read_images
+
+    settings = load_imbalance_recipe(recipe)
+    if not settings.validation:
+        raise SelfposError(f"recipe {recipe} keeps no validation images, on which this comparison chooses; set field 'validation'")
+    images = read_images(data or settings.data, preprocessing=settings.preprocessing)
+    with progress("path", 5 * settings.seeds * settings.training.iterations) as bar:
+        point = Imbalance("step", rho, mu, "random")
+        found = compare_path(point, settings, images, pick_device(device), tick=bar.advance)
+    rows = [["α of the path", f"{alpha:g}", f"{np.mean(values):.2f}"] for alpha, values in found.by_alpha.items()]
+    rows += [["ratio after ROS", f"{ratio:.4g}", f"{np.mean(values):.2f}"] for ratio, values in found.by_ratio.items()]
+    click.echo(table_text(["", "value", "test AUC × 100"], rows))
+    click.echo(f"chosen on validation: α {found.chosen_alpha}, ratio {[round(ratio, 1) for ratio in found.chosen_ratio]}")
+    click.echo(f"interpolation minus best ratio: {found.gain} ({found.gain.n} seeds, paired bootstrap)")
+    click.echo(f"interpolation is no worse than a searched ratio (margin {MARGIN}): {found.verdict}")
 
 
 command = imbalance

@@ -74,6 +74,8 @@ def step_auc(study: Study, figure: Figure) -> bool:
 def linear_auc(study: Study, figure: Figure) -> bool:
     """Figure 4: AUC over ρ for linear imbalance."""
     rhos = study.axis("linear", "rho")
+    if not rhos:
+        return False
     (panel,) = _panels(figure, ["linear imbalance"])
     drawn = [_line(panel, [(r, study.get("linear", r, None, m)) for r in rhos], m, color=c) for m, c in METHODS.items()]
     panel.set(xscale="log", xlabel="ρ", ylabel="multi-class ROC AUC × 100")
@@ -83,7 +85,9 @@ def linear_auc(study: Study, figure: Figure) -> bool:
 
 def same_total(study: Study, figure: Figure) -> bool:
     """Figure 5: step (μ = 0.5) and linear imbalance with the same number of examples, and our balanced control of that number."""
-    rhos = study.axis("linear", "rho")
+    rhos = [rho for rho in study.axis("linear", "rho") if study.get("step", rho, 0.5, "baseline")]
+    if not rhos:
+        return False
     (panel,) = _panels(figure, ["baseline, same number of examples"])
     drawn = [
         _line(panel, [(r, study.get("linear", r, None, "baseline")) for r in rhos], "linear"),

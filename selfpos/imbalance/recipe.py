@@ -7,9 +7,8 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from selfpos.errors import SelfposError
 from selfpos.imbalance import schedules
-from selfpos.recipe import Name, Settings, validate
+from selfpos.recipe import Name, Settings, load_settings
 
 
 class ScheduleSettings(Settings):
@@ -93,14 +92,4 @@ class ImbalanceRecipe(Settings):
 
 def load_imbalance_recipe(path: Path) -> ImbalanceRecipe:
     """Read and validate the recipe at `path`. Raises SelfposError naming each wrong field."""
-    import yaml
-
-    if not path.is_file():
-        raise SelfposError(f"there is no recipe file {path}")
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise SelfposError(f"recipe {path} is not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(data, dict):
-        raise SelfposError(f"recipe {path} must be a mapping of fields, found {type(data).__name__}")
-    return validate(ImbalanceRecipe, data, f"recipe {path}")
+    return load_settings(path, ImbalanceRecipe)
