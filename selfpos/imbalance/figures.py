@@ -37,15 +37,19 @@ def draw_all(study: Study, folder: Path) -> list[Path]:
 
 
 def _line(axes: Axes, points: Iterable[Point], label: str, **style: Any) -> bool:
-    """A line through the means with a band of the 95 % intervals; False when there is no point."""
+    """A line through the means with a band of the 95 % intervals (from three seeds on); False when there is no point."""
     found = [(x, interval(values.values())) for x, values in points if values]
     if not found:
         return False
     xs = [x for x, _ in found]
     (line,) = axes.plot(xs, [value.mean for _, value in found], marker="o", markersize=3, label=label, **style)
-    if all(value.n > 1 for _, value in found):
+    if all(value.n > 2 for _, value in found):
         axes.fill_between(xs, [v.low for _, v in found], [v.high for _, v in found], alpha=0.15, color=line.get_color(), linewidth=0)
     return True
+
+
+def _legend(figure: Figure, panel: Axes) -> None:
+    figure.legend(*panel.get_legend_handles_labels(), loc="outside right upper", frameon=False)
 
 
 def _panels(figure: Figure, titles: list[str]) -> list[Axes]:
@@ -67,7 +71,7 @@ def step_auc(study: Study, figure: Figure) -> bool:
             _line(panel, [(rho, study.get("step", rho, mu, method)) for rho in rhos], method, color=color)
         panel.set(xscale="log", xlabel="ρ")
     axes[0].set_ylabel("multi-class ROC AUC × 100")
-    axes[0].legend(frameon=False)
+    _legend(figure, axes[0])
     return True
 
 
@@ -79,7 +83,7 @@ def linear_auc(study: Study, figure: Figure) -> bool:
     (panel,) = _panels(figure, ["linear imbalance"])
     drawn = [_line(panel, [(r, study.get("linear", r, None, m)) for r in rhos], m, color=c) for m, c in METHODS.items()]
     panel.set(xscale="log", xlabel="ρ", ylabel="multi-class ROC AUC × 100")
-    panel.legend(frameon=False)
+    _legend(figure, panel)
     return any(drawn)
 
 
@@ -95,7 +99,7 @@ def same_total(study: Study, figure: Figure) -> bool:
         _line(panel, [(r, study.get("step", r, 0.5, "size-matched")) for r in rhos], "balanced (control)"),
     ]
     panel.set(xscale="log", xlabel="ρ", ylabel="multi-class ROC AUC × 100")
-    panel.legend(frameon=False)
+    _legend(figure, panel)
     return all(drawn[:2])
 
 
@@ -113,7 +117,7 @@ def thresholding(study: Study, figure: Figure) -> bool:
                 _line(panel, points, label, color=METHODS[method], linestyle=dash)
         panel.set(xscale="log", xlabel="ρ")
     axes[0].set_ylabel("test accuracy, %")
-    axes[0].legend(frameon=False)
+    _legend(figure, axes[0])
     return True
 
 
@@ -136,7 +140,7 @@ def partial_sampling(study: Study, figure: Figure) -> bool:
             _line(panel, sorted(points, key=lambda point: point[0]), kind, color=METHODS[kind])
         panel.set(xscale="log", xlabel="ratio after sampling")
     axes[0].set_ylabel("multi-class ROC AUC × 100")
-    axes[0].legend(frameon=False)
+    _legend(figure, axes[0])
     return True
 
 
@@ -155,7 +159,7 @@ def curves(study: Study, figure: Figure) -> bool:
                 values = np.mean([[100 * point[f"{split}_{group}"] for point in curve] for curve in found], axis=0)
                 panel.plot([point["iteration"] for point in found[0]], values, dash, color=color, label=f"{split}, {group}")
         panel.set(xlabel="iteration", ylabel="mean recall, %")
-        panel.legend(frameon=False)
+    _legend(figure, figure.axes[0])
     return True
 
 
