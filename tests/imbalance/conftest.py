@@ -7,7 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-pytest.importorskip("imblearn", reason="needs the extra `imbalance`")
+
+@pytest.fixture(scope="session", autouse=True)
+def _extra() -> None:
+    """Without the extra the whole room is skipped, visibly."""
+    pytest.importorskip("imblearn", reason="needs the extra `imbalance`")
 
 
 def make_images(count: int, seed: int, classes: int = 10) -> tuple[np.ndarray, np.ndarray]:
