@@ -205,6 +205,11 @@ class Recipe(Settings):
 
 def load_recipe(path: Path) -> Recipe:
     """Read and validate the recipe at `path`. Raises SelfposError naming each wrong field, and the nearest right name."""
+    return load_settings(path, Recipe)
+
+
+def load_settings(path: Path, model: type[Model]) -> Model:
+    """Read the YAML file at `path` as a `model`. Raises SelfposError naming each wrong field, and the nearest right name."""
     import yaml
 
     if not path.is_file():
@@ -215,7 +220,7 @@ def load_recipe(path: Path) -> Recipe:
         raise SelfposError(f"recipe {path} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(data, dict):
         raise SelfposError(f"recipe {path} must be a mapping of fields, found {type(data).__name__}")
-    return validate(Recipe, data, f"recipe {path}")
+    return validate(model, data, f"recipe {path}")
 
 
 def validate(model: type[Model], data: dict[str, Any], source: str) -> Model:

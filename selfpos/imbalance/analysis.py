@@ -1,0 +1,99 @@
+"""Looking at a study's records: choosing learning rates, and intervals over seeds."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean over seeds with its 95 % confidence interval (Student's t); infinite for a single value."""
+
+    mean: float
+    low: float
+    high: float
+    n: int
+
+    def __str__(self) -> str:
+        return f"{self.mean:+.2f}" if self.n < 2 else f"{self.mean:+.2f} [{self.low:+.2f}, {self.high:+.2f}]"
+
+
+def interval(values: Iterable[float]) -> Interval:
+    """Mean and 95 % t interval of `values`."""
+    from scipy.stats import t
+
+    found = np.array(list(values), dtype=np.float64)
+    if len(found) < 2:
+        return Interval(float(found.mean()) if len(found) else float("nan"), -np.inf, np.inf, len(found))
+    half = float(t.ppf(0.975, len(found) - 1)) * float(found.std(ddof=1)) / len(found) ** 0.5
+    return Interval(float(found.mean()), float(found.mean()) - half, float(found.mean()) + half, len(found))
+
+
+def paired_bootstrap(differences: Sequence[float], *, draws: int = 10_000, seed: int = 0) -> Interval:
+    """Mean of paired differences with its 95 % percentile interval over resamples of the pairs. Too narrow for very few pairs, so
+    the number of pairs belongs beside it."""
+    found = np.array(differences, dtype=np.float64)
+    means = found[np.random.default_rng(seed).integers(len(found), size=(draws, len(found)))].mean(axis=1)
+    low, high = np.quantile(means, [0.025, 0.975])
+    return Interval(float(found.mean()), float(low), float(high), len(found))
+
+
+class Study:
+    """A study's records by cell, one value per seed, after the choice of learning rates.
+
+    select "validation": in every cell the rate with the best mean validation AUC. "test": as the paper did for CIFAR-10, the single best run
+    of a cell by test AUC; it leaves one optimistic value per cell and no interval.
+    """
+
+    def __init__(self, records: Iterable[Record], select: str = "validation") -> None:
+        cells: dict[tuple, dict[float, list[Record]]] = defaultdict(lambda: defaultdict(list))
+        for record in records:
+            cells[_cell(record)][record["rate"]].append(record)
+        self.select = select
+        self.cells: dict[tuple, dict[int, Record]] = {cell: self._chosen(rates) for cell, rates in cells.items()}
+
+    def _chosen(self, rates: Mapping[float, list[Record]]) -> dict[int, Record]:
+        if len(rates) > 1 and self.select == "test":
+            return {0: max((record for records in rates.values() for record in records), key=lambda record: record["auc"])}
+        best = max(rates, key=lambda rate: np.mean([record["validation_auc"] or 0.0 for record in rates[rate]]))
+        return {record["seed"]: record for record in rates[best]}
+
+    def axis(self, profile: str, name: str) -> list[float]:
+        """The ratios ("rho") or minority shares ("mu") that cells of `profile` were run at, ascending."""
+        place = {"rho": 1, "mu": 2}[name]
+        return sorted({cell[place] for cell in self.cells if cell[0] == profile and cell[place] is not None})
+
+    def methods(self) -> list[str]:
+        return sorted({cell[3] for cell in self.cells})
+
+    def get(self, profile: str, rho: float, mu: float | None, method: str, rule: str = "plain", field: str = "auc") -> dict[int, float]:
+        """100 × `field` by seed; empty when the cell was not run."""
+        return {seed: 100 * record[field] for seed, record in self.cells.get((profile, rho, mu, method, rule), {}).items()}
+
+    def seeds_of(self, profile: str, rho: float, mu: float | None, method: str, rule: str = "plain") -> dict[int, Record]:
+        return self.cells.get((profile, rho, mu, method, rule), {})
+
+
+def _cell(record: Record) -> tuple:
+    return (record["profile"], record["rho"], record["mu"], record["method"], record["rule"])
+
+
+def difference(first: Mapping[int, float], second: Mapping[int, float]) -> dict[int, float]:
+    """first − second, seed by seed, for the seeds both have."""
+    return {seed: first[seed] - second[seed] for seed in first if seed in second}
+
+
+def average(parts: Iterable[Mapping[int, float]]) -> dict[int, float]:
+    """The mean over cells, seed by seed, for the seeds all of them have."""
+    found = [part for part in parts if part]
+    if not found:
+        return {}
+    shared = set.intersection(*(set(part) for part in found))
+    return {seed: float(np.mean([part[seed] for part in found])) for seed in sorted(shared)}

@@ -1,0 +1,113 @@
+"""A whole study: which units it consists of, and the driver that runs those that are still missing."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from selfpos.console import log, log_to, progress
+from selfpos.errors import SelfposError
+from selfpos.imbalance import results
+from selfpos.imbalance.cell import Imbalance, Unit, run_unit
+from selfpos.imbalance.images import ArrayImages
+from selfpos.imbalance.methods.registry import Method, Refit, get_method
+from selfpos.imbalance.profiles import Minority
+from selfpos.imbalance.recipe import ImbalanceRecipe
+from selfpos.imbalance.sources import ImageData, read_images
+
+
+def plan(recipe: ImbalanceRecipe, at_once: int = 1) -> list[Unit]:
+    """All units in the order they run: first all of the grid for the first seeds. Raises SelfposError for an unknown method.
+
+    `at_once` seeds are trained as one wide network. On a CPU that is slower than one after the other (benchmarks/imbalance.py), so `run_grid`
+    does it on GPUs only.
+    """
+    units: dict[Unit, None] = {}
+    chunks = [range(start, min(start + at_once, recipe.seeds)) for start in range(0, recipe.seeds, at_once)]
+    for seeds in chunks:
+        for part in recipe.grid:
+            families = _families(part.methods or recipe.methods)
+            chosen = part.minority if part.minority is not None else recipe.minority
+            minority: Minority = chosen if isinstance(chosen, str) else tuple(chosen)
+            shares: list[float | None] = [*part.mu] if part.mu else [None]
+            for mu in shares:
+                for rho in part.rho:
+                    for parent, refits in families.items():
+                        for rate in _rates(parent, recipe):
+                            units[Unit(Imbalance(part.profile, rho, mu, minority), parent, refits, rate, tuple(seeds))] = None
+    return list(units)
+
+
+def _families(names: list[str]) -> dict[str, tuple[str, ...]]:
+    """Second stages by the method that trains their networks; that method runs and is recorded even when it was not named."""
+    families: dict[str, list[str]] = {}
+    for name in names:
+        method = get_method(name)
+        families.setdefault(method.parent, [])
+        if isinstance(method, Refit):
+            families[method.parent].append(name)
+    return {parent: tuple(dict.fromkeys(refits)) for parent, refits in families.items()}
+
+
+def _rates(parent: str, recipe: ImbalanceRecipe) -> list[float]:
+    method = get_method(parent)
+    adamw = isinstance(method, Method) and method.optimizer == "adamw"
+    return recipe.training.adamw_rates if adamw else recipe.training.learning_rates
+
+
+def key_of(record: dict[str, Any]) -> tuple[Any, ...]:
+    """A record's key, as `Unit.result_keys` has it."""
+    return tuple(record[field] for field in ("profile", "rho", "mu", "minority_rule", "method", "rate", "seed"))
+
+
+def pick_device(name: str) -> torch.device:
+    """The device `name`; auto: a GPU when there is one. Raises SelfposError for one that is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.zeros(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        raise SelfposError(f"there is no device '{name}' here: {str(error).splitlines()[0]}") from None
+
+
+def run_grid(recipe: ImbalanceRecipe, out: Path, *, data: str | None = None, device: str = "auto") -> int:
+    """Run the units of `recipe` whose results are not in the Parquet file `out` yet, adding each as it ends; return how many were run.
+
+    A run stopped at any moment loses at most the unit it was in. `data` replaces the recipe's images. Raises SelfposError when `out` was
+    made with other settings.
+    """
+    records: list[dict[str, Any]] = []
+    if out.exists():
+        records, before = results.read_results(out)
+        results.check_same_settings(out, before, recipe)
+    done = {key_of(record) for record in records}
+    place = pick_device(device)
+    units = plan(recipe, 1 if place.type == "cpu" else recipe.networks_at_once)
+    missing = [unit for unit in units if not unit.result_keys() <= done]
+    if not missing:
+        return 0
+    images = _on_device(read_images(data or recipe.data, preprocessing=recipe.preprocessing), place)
+    weight = recipe.training.iterations
+    with (
+        log_to(out.with_suffix(".log")),
+        progress(recipe.name, sum(len(unit.seeds) for unit in missing) * weight, unit="network steps") as bar,
+    ):
+        log.info("%s: %d of %d units to run on %s, data %s", recipe.name, len(missing), len(units), place, images.description)
+        for unit in missing:
+            bar.advance(0, now=str(unit))
+            found = run_unit(unit, recipe, images, place, tick=partial(bar.advance, len(unit.seeds)))
+            keys = unit.result_keys()
+            records = [record for record in records if key_of(record) not in keys] + found
+            results.write_results(out, records, recipe)
+            log.info("%s: %.1f s per network", unit, found[0]["seconds"])
+    return len(missing)
+
+
+def _on_device(data: ImageData, device: torch.device) -> ImageData:
+    def move(images: Any) -> Any:
+        return images.to(device) if isinstance(images, ArrayImages) else images
+
+    return ImageData(move(data.train), move(data.test), data.class_names, data.description)

@@ -1,0 +1,11 @@
+"""ROS and RUS: random minority oversampling and random majority undersampling, to full balance or (`ros:R`, `rus:R`) to the ratio R."""
+
+from __future__ import annotations
+
+from selfpos.imbalance.methods.registry import Method, register
+from selfpos.imbalance.sampling import oversample, undersample
+
+SOURCE = "Buda, Maki, Mazurowski 2018, sections 3.1.1 and 4.5"
+
+register(Method("ros", SOURCE, resample=oversample))
+register(Method("rus", SOURCE, resample=undersample))

@@ -1,0 +1,95 @@
+"""The recipe of an imbalance study: data, network, grid, methods and training, as typed and validated settings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from selfpos.imbalance import schedules
+from selfpos.recipe import Name, Settings, load_settings
+
+
+class ScheduleSettings(Settings):
+    """Caffe's learning-rate policy."""
+
+    policy: Literal["fixed", "inv", "multistep", "poly"] = "fixed"
+    gamma: float = Field(1e-4, gt=0, description="of inv")
+    power: float = Field(0.75, gt=0, description="of inv and poly")
+    drops: list[float] = Field(default_factory=list, description="of multistep: shares of the iterations at which the rate falls")
+    factor: float = Field(0.1, gt=0, description="of multistep: what the rate is multiplied with at a drop")
+
+    def over(self, iterations: int) -> schedules.Schedule:
+        """The schedule for a training of `iterations` steps."""
+        if self.policy == "inv":
+            return schedules.inverse(self.gamma, self.power)
+        if self.policy == "multistep":
+            return schedules.steps([round(drop * iterations) for drop in self.drops], self.factor)
+        return schedules.polynomial(iterations, self.power) if self.policy == "poly" else schedules.constant()
+
+
+class TrainingSettings(Settings):
+    """How every network is trained; the number of iterations is the same for all methods."""
+
+    iterations: int = Field(10_000, ge=1)
+    batch_size: int = Field(64, ge=2)
+    learning_rates: list[float] = Field(default_factory=lambda: [0.01], min_length=1, description="base rates of SGD; several are a search")
+    adamw_rates: list[float] = Field(default_factory=lambda: [1e-3], min_length=1, description="base rates of the method adamw")
+    momentum: float = Field(0.9, ge=0, lt=1)
+    weight_decay: float = Field(5e-4, ge=0, description="on all weights, biases included, as Caffe has it")
+    bias_rate: float = Field(1.0, gt=0, description="factor of the biases' learning rate (Caffe's lr_mult)")
+    schedule: ScheduleSettings = ScheduleSettings()
+    second_iterations: int | None = Field(
+        None, ge=1, description="length of a second stage (two-phase, cRT, LWS, SMOTE); as the first when absent"
+    )
+    second_rate: float = Field(0.1, gt=0, description="factor of two-phase's base rate in its second stage")
+
+
+class GridSettings(Settings):
+    """One rectangle of the grid: a profile with its ratios (and, for step, shares of minority classes) and the methods run on it."""
+
+    profile: Literal["step", "linear", "exp", "balanced"]
+    rho: list[float] = Field(default_factory=lambda: [1.0], min_length=1)
+    mu: list[float] | None = None
+    methods: list[str] | None = Field(None, description="those of the recipe when absent")
+    minority: Literal["random", "lowest", "highest"] | list[int] | None = Field(None, description="the recipe's when absent")
+
+    @model_validator(mode="after")
+    def _mu_belongs_to_step(self) -> GridSettings:
+        if (self.profile == "step") != bool(self.mu):
+            raise ValueError(f"'mu' belongs to profile step, which needs it; found profile {self.profile} with mu {self.mu}")
+        return self
+
+
+class ImbalanceRecipe(Settings):
+    """A whole study."""
+
+    name: Name
+    data: str = Field(description="a folder of images, or hub:NAME[@REVISION]; --data replaces it")
+    preprocessing: Literal["scale", "gcn-zca", "raw"] = "scale"
+    network: Literal["lenet", "all-cnn", "resnet-10"]
+    n_max: int = Field(ge=2, description="training images of the largest class")
+    validation: int = Field(0, ge=0, description="training images per class kept back to select on; never trained on")
+    test: Literal["official", "balanced"] = Field("official", description="balanced: as many test images of every class as the rarest has")
+    test_limit: int | None = Field(None, ge=1, description="test images per class at most")
+    train_scored: int = Field(200, ge=1, description="training images per class that the train-test gap is measured on, at most")
+    minority: Literal["random", "lowest", "highest"] | list[int] = "random"
+    grid: list[GridSettings] = Field(min_length=1)
+    methods: list[str] = Field(default_factory=lambda: ["baseline", "ros", "rus", "two-phase-ros", "two-phase-rus"], min_length=1)
+    seeds: int = Field(5, ge=1, description="repetitions: seeds 0, 1, …")
+    select: Literal["validation", "test"] = Field("validation", description="what the best of several learning rates is chosen on")
+    networks_at_once: int = Field(5, ge=1, description="seeds of one cell that a GPU trains as one wide network")
+    curve_every: int | None = Field(None, ge=1, description="iterations between points of the learning curves")
+    training: TrainingSettings = TrainingSettings()
+
+    @model_validator(mode="after")
+    def _selection_has_a_set(self) -> ImbalanceRecipe:
+        if self.select == "validation" and len(self.training.learning_rates) > 1 and not self.validation:
+            raise ValueError("'select: validation' with several learning_rates needs 'validation' > 0")
+        return self
+
+
+def load_imbalance_recipe(path: Path) -> ImbalanceRecipe:
+    """Read and validate the recipe at `path`. Raises SelfposError naming each wrong field."""
+    return load_settings(path, ImbalanceRecipe)

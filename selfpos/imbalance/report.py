@@ -1,0 +1,74 @@
+"""A study's report: the claims with their verdicts, the table of all settings, and the figures, as Markdown beside PNG files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from selfpos.imbalance.analysis import Study, interval
+from selfpos.imbalance.claims import Claim, check_claims
+from selfpos.imbalance.figures import draw_all
+from selfpos.imbalance.recipe import ImbalanceRecipe
+from selfpos.imbalance.results import read_results
+
+MARKS = {True: "met", False: "contradicted", None: "open"}
+DEAD = 0.505  # an AUC at or below this is guessing
+
+
+def write_report(results: Path, folder: Path, select: str | None = None) -> list[Claim]:
+    """Write report.md and its figures for the results file into `folder`; return the claims. `select` replaces the recipe's choice."""
+    records, recipe = read_results(results)
+    study = Study(records, select or recipe.select)
+    claims = check_claims(study)
+    figures = draw_all(study, folder)
+    dead = [record for record in records if record["rule"] == "plain" and record["auc"] <= DEAD]
+    networks = {(r["profile"], r["rho"], r["mu"], r["method"], r["rate"], r["seed"]) for r in records}
+    lines = [f"# {recipe.name}", "", *_setting(recipe, study), ""]
+    lines += [
+        f"{len(networks)} networks are recorded, {len(dead)} of them with an AUC of {100 * DEAD:g} or less (guessing); they are counted like all others.",
+        "",
+    ]
+    lines += ["## Claims of the paper", "", "| claim | | verdict |", "|---|---|---|"]
+    lines += [f"| {claim.name} | {claim.sentence} | **{claim.verdict}** |" for claim in claims]
+    for claim in claims:
+        lines += ["", f"### {claim.name}: {claim.verdict}", "", "| check | mean [95 % over seeds] | |", "|---|---|---|"]
+        lines += [f"| {check.text} | {check.value} | {MARKS[check.met]} |" for check in claim.checks]
+    lines += ["", "## All settings", "", *_table(study), ""]
+    lines += [f"![{path.stem}]({path.name})" for path in figures]
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "report.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return claims
+
+
+def _setting(recipe: ImbalanceRecipe, study: Study) -> list[str]:
+    training = recipe.training
+    return [
+        f"{recipe.network} on {recipe.data}, n_max {recipe.n_max}, {training.iterations} iterations of {training.batch_size}, {recipe.seeds} seeds. "
+        f"Learning rates chosen on {study.select}"
+        + (
+            " by the test score, as the paper did: optimistic, and without intervals."
+            if study.select == "test" and len(training.learning_rates) > 1
+            else "."
+        )
+        + " Differences are paired by seed; intervals are Student's t."
+    ]
+
+
+def _table(study: Study) -> list[str]:
+    rows = [
+        "| setting | method | AUC | accuracy | with thresholding | minority recall | majority recall |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for profile, rho, mu, method, rule in sorted(study.cells, key=lambda cell: (cell[0], cell[1], cell[2] or 0.0, cell[3], cell[4])):
+        if rule != "plain":
+            continue
+        values = [study.get(profile, rho, mu, method, "plain", field) for field in ("auc", "accuracy")]
+        values += [study.get(profile, rho, mu, method, "original", "accuracy")]
+        values += [study.get(profile, rho, mu, method, "plain", field) for field in ("minority", "majority")]
+        place = f"{profile} ρ={rho:g}" + ("" if mu is None else f" μ={mu:g}")
+        rows.append(f"| {place} | {method} | " + " | ".join(_cell(list(value.values())) for value in values) + " |")
+    return rows
+
+
+def _cell(values: list[float]) -> str:
+    found = interval(values)
+    return f"{found.mean:.2f}" if found.n < 2 else f"{found.mean:.2f} ± {found.high - found.mean:.2f}"

@@ -1,0 +1,72 @@
+"""The results of a study: one Parquet file, rewritten whole beside itself and renamed, so that it is always readable."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from selfpos.errors import SelfposError
+from selfpos.imbalance.recipe import ImbalanceRecipe
+
+# What may change between two runs into one file: everything else changes what a record means.
+FREE = {"name", "data", "grid", "methods", "seeds", "select", "networks_at_once"}
+
+
+def _schema() -> Any:
+    import pyarrow as pa
+
+    number, text, count = pa.float64(), pa.string(), pa.int64()
+    point = {f"{split}_{group}": number for split in ("test", "train") for group in ("balanced", "minority", "majority")}
+    fields = {
+        "profile": text, "rho": number, "mu": number, "minority_rule": text, "method": text, "rule": text, "rate": number, "seed": count,
+        "iterations": count, "seconds": number, "total": count, "sizes": pa.list_(count), "minority_classes": pa.list_(count), "tau": number,
+        "auc": number, "accuracy": number, "balanced_accuracy": number, "minority": number, "majority": number, "recalls": pa.list_(number),
+        "validation_auc": number, "validation_accuracy": number,
+        "train_balanced": number, "train_minority": number, "train_majority": number,
+        "curve": pa.list_(pa.struct({"iteration": count, "test_accuracy": number, **point})),
+    }  # fmt: skip
+    return pa.schema(fields)
+
+
+def read_results(path: Path) -> tuple[list[dict[str, Any]], ImbalanceRecipe]:
+    """All records of the file and the recipe that made them. Raises SelfposError when it is no results file."""
+    import pyarrow.lib
+    import pyarrow.parquet
+
+    if not path.is_file():
+        raise SelfposError(f"there are no results at {path}; run `selfpos imbalance run RECIPE` first")
+    try:
+        table = pyarrow.parquet.read_table(path)
+    except pyarrow.lib.ArrowInvalid as error:
+        raise SelfposError(f"{path} is no Parquet file: {error}") from None
+    recipe = (table.schema.metadata or {}).get(b"recipe")
+    if recipe is None:
+        raise SelfposError(f"{path} holds no results of selfpos imbalance: its schema has no recipe")
+    return table.to_pylist(), ImbalanceRecipe.model_validate(json.loads(recipe))
+
+
+def write_results(path: Path, records: list[dict[str, Any]], recipe: ImbalanceRecipe) -> None:
+    """Replace the file by one with these records."""
+    import pyarrow as pa
+    import pyarrow.parquet
+
+    schema = _schema().with_metadata({"recipe": recipe.model_dump_json()})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with beside.open("wb") as file:
+            pyarrow.parquet.write_table(pa.Table.from_pylist(records, schema=schema), file, compression="zstd")
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def check_same_settings(path: Path, before: ImbalanceRecipe, now: ImbalanceRecipe) -> None:
+    """Raise SelfposError when records made by the two recipes cannot stand in one file."""
+    old, new = before.model_dump(exclude=FREE), now.model_dump(exclude=FREE)
+    if changed := [f"{key} ({old[key]!r} before, {new[key]!r} now)" for key in old if old[key] != new[key]]:
+        raise SelfposError(f"the results in {path} were made with other settings: {'; '.join(changed)}; name another file with --out")

@@ -1,0 +1,82 @@
+"""Scoring trained networks on test, validation and training images, by every decision rule."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from selfpos.imbalance import metrics
+from selfpos.imbalance.networks import Network
+from selfpos.imbalance.sources import ImageData
+from selfpos.imbalance.trainer import Sample, predict
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+
+class Scoring:
+    """The sets a unit's networks are scored on, and the points of their learning curves."""
+
+    def __init__(self, networks: Sequence[Network], samples: Sequence[Sample], data: ImageData, test: Ints, per_class: int) -> None:
+        self.networks, self.samples, self.data, self.test = networks, samples, data, test
+        # A sample lies class by class; its first `per_class` of every class, for the train-test gap.
+        places = [np.concatenate([np.flatnonzero(s.labels == c)[:per_class] for c in range(data.classes)]) for s in samples]
+        self.train = np.stack([s.index[at] for s, at in zip(samples, places, strict=True)], axis=1)
+        self.curves: list[list[dict[str, float]]] = [[] for _ in networks]
+
+    def look(self, iteration: int) -> None:
+        heads = {"": [network.head for network in self.networks]}
+        test = predict(self.networks, heads, self.data.test, self.test)[""]
+        train = predict(self.networks, heads, self.data.train, self.train)[""]
+        for s, sample in enumerate(self.samples):
+            truth = self.data.test.labels[self.test]
+            ours = self._groups(test[s], truth, sample)
+            self.curves[s].append(
+                {"iteration": iteration, "test_accuracy": float((test[s].argmax(axis=1) == truth).mean())}
+                | {f"test_{name}": value for name, value in ours.items()}
+                | {
+                    f"train_{name}": value
+                    for name, value in self._groups(train[s], self.data.train.labels[self.train[:, s]], sample).items()
+                }
+            )
+
+    @staticmethod
+    def _groups(decision: Floats, labels: Ints, sample: Sample) -> dict[str, float]:
+        recalls = metrics.class_recalls(decision, labels)
+        small = np.isin(np.arange(len(recalls)), sample.minority)
+        return {"balanced": float(recalls.mean()), "minority": float(recalls[small].mean()), "majority": float(recalls[~small].mean())}
+
+    def records(self, heads: dict[str, Sequence[nn.Module]], effective: Sequence[Ints]) -> list[dict[str, Any]]:
+        """One record per set of heads, network and decision rule; `effective` are the class sizes after sampling, for the first set."""
+        test = predict(self.networks, heads, self.data.test, self.test)
+        train = predict(self.networks, heads, self.data.train, self.train)
+        reserve = np.stack([sample.validation for sample in self.samples], axis=1)
+        validation = predict(self.networks, heads, self.data.train, reserve) if len(reserve) else None
+        found = []
+        for name in heads:
+            for s, sample in enumerate(self.samples):
+                truth, own = self.data.test.labels[self.test], self.data.train.labels
+                rules: dict[str, tuple[Ints, float]] = {"plain": (sample.counts, 0.0), "original": (sample.counts, 1.0)}
+                if name == next(iter(heads)):
+                    rules["effective"] = (effective[s], 1.0)
+                if validation is not None:
+                    rules["tuned"] = (sample.counts, metrics.best_tau(validation[name][s], own[reserve[:, s]], sample.counts))
+                base = {
+                    "method": name, "seed": sample.seed, "total": int(sample.counts.sum()), "sizes": sample.counts.tolist(),
+                    "minority_classes": sample.minority.tolist(), "curve": self.curves[s] if name == next(iter(heads)) else [],
+                    **{f"train_{key}": value for key, value in self._groups(train[name][s], own[self.train[:, s]], sample).items()},
+                }  # fmt: skip
+                for rule, (prior, tau) in rules.items():
+                    decide = metrics.divide_by_prior(test[name][s], prior, tau)
+                    record = base | {"rule": rule, "tau": tau} | asdict(metrics.score(test[name][s], decide, truth, sample.minority))
+                    if validation is not None:
+                        seen = metrics.divide_by_prior(validation[name][s], prior, tau)
+                        scored = metrics.score(validation[name][s], seen, own[reserve[:, s]], sample.minority)
+                        record |= {"validation_auc": scored.auc, "validation_accuracy": scored.accuracy}
+                    found.append(record)
+        return found

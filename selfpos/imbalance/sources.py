@@ -1,0 +1,146 @@
+"""Where images come from: MNIST's IDX files, an .npz archive, a folder of image files, or a Hub data set named by the user."""
+
+from __future__ import annotations
+
+import gzip
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from selfpos.errors import OperationError, SelfposError
+from selfpos.imbalance.images import ArrayImages, FileImages, Images
+
+IDX_FILES = {
+    "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
+    "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
+}
+IMAGE_ENDINGS = {".png", ".jpg", ".jpeg", ".bmp", ".webp"}
+
+
+@dataclass(frozen=True)
+class ImageData:
+    """Training and test images with the names of their classes."""
+
+    train: Images
+    test: Images
+    class_names: list[str]
+    description: str
+
+    @property
+    def classes(self) -> int:
+        return len(self.class_names)
+
+
+def read_images(source: str, *, preprocessing: str) -> ImageData:
+    """Read `source`: a folder (IDX files, one .npz, or train/ and test/ or val/ with a folder per class), an .npz, or hub:NAME[@REVISION].
+
+    preprocessing "scale": values times 1/256 (the LeNet example's); "gcn-zca": whitened; "raw": 0–255. Raises SelfposError when nothing
+    readable is there.
+    """
+    if source.startswith("hub:"):
+        arrays = _read_hub(source.removeprefix("hub:"))
+    else:
+        path = Path(source).expanduser()
+        archives = [path] if path.suffix == ".npz" else sorted(path.glob("*.npz"))
+        if any(path.glob("train-images-idx3-ubyte*")):
+            arrays = [
+                array for part in IDX_FILES.values() for array in (read_idx(_idx_file(path, part[0])), read_idx(_idx_file(path, part[1])))
+            ]
+        elif len(archives) == 1 and archives[0].is_file():
+            arrays = _read_npz(archives[0])
+        elif (path / "train").is_dir():
+            return _read_folder(path)
+        else:
+            raise SelfposError(
+                f"there are no images at {path}: expected MNIST's IDX files, one .npz archive, or the folders train/ and test/ with a folder per class"
+            )
+    return _in_memory(*arrays, preprocessing=preprocessing, description=source)
+
+
+def read_idx(path: Path) -> NDArray[np.uint8]:
+    """The array in an IDX file of unsigned bytes, plain or gzipped. Raises SelfposError for any other content."""
+    data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    if len(data) < 4 or data[:3] != b"\x00\x00\x08":
+        raise SelfposError(f"{path} is no IDX file of unsigned bytes")
+    rank = data[3]
+    shape = np.frombuffer(data, ">u4", rank, offset=4).astype(int).tolist()
+    if len(data) != 4 + 4 * rank + int(np.prod(shape)):
+        raise SelfposError(f"{path} should hold {shape} bytes behind its header, found {len(data) - 4 - 4 * rank}; the file is truncated")
+    return np.frombuffer(data, np.uint8, offset=4 + 4 * rank).reshape(shape)
+
+
+def _idx_file(folder: Path, stem: str) -> Path:
+    for name in (f"{stem}.gz", stem):
+        if (folder / name).is_file():
+            return folder / name
+    raise SelfposError(f"{folder} has no {stem}[.gz]")
+
+
+def _read_npz(path: Path) -> list[NDArray]:
+    names = ["x_train", "y_train", "x_test", "y_test"]
+    with np.load(path, allow_pickle=False) as archive:
+        if missing := [name for name in names if name not in archive.files]:
+            raise SelfposError(f"{path} has no array {', '.join(missing)}; found {', '.join(archive.files)}")
+        return [archive[name] for name in names]
+
+
+def _read_hub(name: str) -> list[NDArray]:
+    from datasets import load_dataset
+
+    name, _, revision = name.partition("@")
+    try:
+        sets = load_dataset(name, revision=revision or None)
+    except Exception as error:
+        raise OperationError(f"data set {name} could not be had from the Hub: {error}") from None
+    arrays: list[NDArray] = []
+    for split in ("train", "test"):
+        columns = sets[split].column_names
+        image = next((column for column in ("image", "img") if column in columns), None)
+        label = next((column for column in ("label", "labels", "fine_label") if column in columns), None)
+        if image is None or label is None:
+            raise SelfposError(f"data set {name} has no image and label columns in {split}; found {', '.join(columns)}")
+        arrays += [np.stack([np.asarray(picture) for picture in sets[split][image]]), np.asarray(sets[split][label])]
+    return arrays
+
+
+def _in_memory(x_train: NDArray, y_train: NDArray, x_test: NDArray, y_test: NDArray, *, preprocessing: str, description: str) -> ImageData:
+    for images, labels in ((x_train, y_train), (x_test, y_test)):
+        if len(images) != len(labels):
+            raise SelfposError(f"{description} has {len(images)} images but {len(labels)} labels")
+    scale = 1.0
+    if preprocessing == "gcn-zca":
+        from selfpos.imbalance.whitening import whiten
+
+        x_train, x_test = whiten(x_train, x_test)
+    elif preprocessing == "scale":
+        scale = 1 / 256
+
+    def pack(images: NDArray, labels: NDArray) -> ArrayImages:
+        shaped = images[:, None] if images.ndim == 3 else images.transpose(0, 3, 1, 2)
+        return ArrayImages(torch.from_numpy(np.array(shaped, order="C")), labels.astype(np.int64), scale)
+
+    names = [str(label) for label in range(int(y_train.max()) + 1)]
+    return ImageData(pack(x_train, y_train), pack(x_test, y_test), names, description)
+
+
+def _read_folder(path: Path) -> ImageData:
+    held_out = next((path / name for name in ("test", "val", "validation") if (path / name).is_dir()), None)
+    if held_out is None:
+        raise SelfposError(f"{path} has a folder train/ but neither test/ nor val/")
+    names = sorted(folder.name for folder in (path / "train").iterdir() if folder.is_dir())
+
+    def pack(root: Path) -> FileImages:
+        files = [
+            (file, label)
+            for label, name in enumerate(names)
+            for file in sorted((root / name).glob("*"))
+            if file.suffix.lower() in IMAGE_ENDINGS
+        ]
+        if not files:
+            raise SelfposError(f"{root} holds no images; expected {root}/CLASS/*.jpg")
+        return FileImages([file for file, _ in files], np.array([label for _, label in files], dtype=np.int64))
+
+    return ImageData(pack(path / "train"), pack(held_out), names, str(path))

@@ -1,0 +1,115 @@
+"""Verdicts on made-up results whose truth is known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from selfpos.imbalance.analysis import Study, interval, paired_bootstrap
+from selfpos.imbalance.claims import check_claims
+from selfpos.imbalance.ordering import compare_orderings
+
+RHOS, MUS = (10.0, 1000.0), (0.2, 0.5, 0.8)
+
+
+def record(method: str, auc: float, seed: int, profile: str = "step", rho: float = 10.0, mu: float | None = 0.5, **more: object) -> dict:
+    base = {
+        "profile": profile, "rho": rho, "mu": mu, "minority_rule": "random", "method": method, "rule": "plain", "rate": 0.01, "seed": seed,
+        "auc": auc, "accuracy": auc, "validation_auc": auc, "minority": auc, "majority": auc, "curve": [],
+    }  # fmt: skip
+    return base | more
+
+
+def study_of(value: Callable[[str, float, float, str], float], noise: float = 0.0005) -> Study:
+    """Step results auc = value(method, log10 ρ, μ, rule) with a little noise, 5 seeds."""
+    rng = np.random.default_rng(0)
+    return Study(
+        record(method, value(method, np.log10(rho), mu, rule) + noise * rng.normal(), seed, rho=rho, mu=mu, rule=rule)
+        for method in ("baseline", "ros", "rus", "two-phase-ros", "two-phase-rus", "size-matched", "ros:100", "rus:100")
+        for rho in RHOS
+        for mu in MUS
+        for rule in ("plain", "original")
+        for seed in range(5)
+    )
+
+
+def as_the_paper(method: str, strength: float, mu: float, rule: str) -> float:
+    baseline = 0.99 - 0.05 * strength * mu
+    ros = 0.99 - 0.02 * strength * mu
+    rus = 0.93 - 0.01 * strength
+    bonus = 0.02 if rule == "original" and method != "rus" else 0.0
+    values = {
+        "baseline": baseline, "ros": ros, "rus": rus, "two-phase-ros": (baseline + ros) / 2, "two-phase-rus": (baseline + rus) / 2,
+        "size-matched": 0.99, "ros:100": (baseline + ros) / 2, "rus:100": max(baseline, rus) + 0.01,
+    }  # fmt: skip
+    return values[method] + bonus
+
+
+def verdicts(study: Study) -> dict[str, str]:
+    return {claim.name: claim.verdict for claim in check_claims(study)}
+
+
+def test_results_like_the_papers_hold() -> None:
+    found = verdicts(study_of(as_the_paper))
+    assert {name: found[name] for name in ("A1", "A2", "A3", "A4", "A7", "A8")} == dict.fromkeys(
+        ("A1", "A2", "A3", "A4", "A7", "A8"), "holds"
+    )
+    assert found["A5"] == found["A9"] == "not decided"  # no linear cells, no curves
+
+
+def test_opposite_results_do_not_hold() -> None:
+    def opposite(method: str, strength: float, mu: float, rule: str) -> float:
+        if method.startswith("two-phase"):
+            return 0.999
+        mirrored = 1.8 - as_the_paper(method, strength, mu, rule)
+        return mirrored - (0.3 if method == "ros" else 0)
+
+    found = verdicts(study_of(opposite))
+    assert {found[name] for name in ("A1", "A2", "A4", "A7")} == {"does not hold"}
+
+
+def test_noise_decides_nothing() -> None:
+    assert verdicts(study_of(lambda *place: 0.9, noise=0.02))["A1"] == "not decided"
+    assert set(verdicts(Study([])).values()) == {"not decided"}
+
+
+def test_gap_growth_is_seen() -> None:
+    def curve(growth: float) -> list[dict[str, float]]:
+        names = [f"{split}_{group}" for split in ("train", "test") for group in ("balanced", "minority", "majority")]
+        return [{"iteration": i} | {name: 0.9 + (growth * i if name.startswith("train") else 0) for name in names} for i in range(4)]
+
+    for growth, verdict in ((0.0, "holds"), (0.02, "does not hold")):
+        study = Study(record("ros", 0.9, seed, curve=curve(growth)) for seed in range(3))
+        assert verdicts(study)["A9"] == verdict
+
+
+def test_learning_rates_are_chosen_on_validation_or_test() -> None:
+    runs = [
+        record("ros", auc, seed, rate=rate, validation_auc=v) for rate, auc, v in ((0.1, 0.8, 0.9), (0.01, 0.9, 0.7)) for seed in range(3)
+    ]
+    honest, optimistic = Study(runs, "validation"), Study(runs, "test")
+    assert list(honest.get("step", 10.0, 0.5, "ros").values()) == pytest.approx([80, 80, 80])
+    assert list(optimistic.get("step", 10.0, 0.5, "ros").values()) == pytest.approx([90])
+
+
+def test_intervals() -> None:
+    from scipy import stats
+
+    values = [1.0, 2.0, 4.0, 4.5]
+    low, high = stats.t.interval(0.95, 3, loc=np.mean(values), scale=stats.sem(values))
+    found = interval(values)
+    assert (found.mean, found.low, found.high) == pytest.approx((np.mean(values), low, high))
+    assert interval([3.0]).low == -np.inf
+    pairs = np.random.default_rng(1).normal(1, 2, 400)
+    assert paired_bootstrap(pairs.tolist()).low == pytest.approx(interval(pairs).low, abs=0.03)
+
+
+def test_orderings_of_two_lengths() -> None:
+    short = study_of(as_the_paper)
+    (same, *_) = compare_orderings(short, study_of(as_the_paper))
+    assert (same.tau, same.reversed_pairs) == (pytest.approx(1.0), [])
+    swapped = study_of(lambda method, *place: as_the_paper({"ros": "rus", "rus": "ros"}.get(method, method), *place))
+    assert all("ros / rus" in one.reversed_pairs and one.tau < 1 for one in compare_orderings(short, swapped))
+    assert compare_orderings(short, Study([])) == []

@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import gzip
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from selfpos.errors import OperationError, SelfposError
+from selfpos.imbalance.sources import read_idx, read_images
+from selfpos.imbalance.whitening import contrast_normalise, fit_zca, whiten
+from tests.conftest import SHARED_DATA
+
+
+def write_idx(path: Path, array: np.ndarray) -> None:
+    data = b"\x00\x00\x08" + bytes([array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes()
+    path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
+
+
+def test_idx_files(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for prefix, count in (("train", 30), ("t10k", 20)):
+        write_idx(tmp_path / f"{prefix}-images-idx3-ubyte.gz", rng.integers(0, 256, (count, 28, 28), dtype=np.uint8))
+        write_idx(tmp_path / f"{prefix}-labels-idx1-ubyte", np.arange(count, dtype=np.uint8) % 10)
+    data = read_images(str(tmp_path), preprocessing="scale")
+    images = data.train.batch(np.array([[3, 4], [5, 6]]), None)
+    assert images.shape == (2, 2, 1, 28, 28)
+    raw = read_idx(tmp_path / "train-images-idx3-ubyte.gz")
+    np.testing.assert_array_equal(images[1, 0, 0].numpy(), raw[5] / np.float32(256))
+    assert data.classes == 10
+    assert data.test.labels.tolist() == [*range(10), *range(10)]
+
+
+def test_bad_idx_files(tmp_path: Path) -> None:
+    write_idx(tmp_path / "whole", np.zeros((4, 5), np.uint8))
+    cut = (tmp_path / "whole").read_bytes()[:-3]
+    (tmp_path / "cut").write_bytes(cut)
+    with pytest.raises(SelfposError, match=r"should hold \[4, 5\] bytes behind its header, found 17"):
+        read_idx(tmp_path / "cut")
+    (tmp_path / "other").write_bytes(b"PNG....")
+    with pytest.raises(SelfposError, match="no IDX file"):
+        read_idx(tmp_path / "other")
+    with pytest.raises(SelfposError, match="there are no images at"):
+        read_images(str(tmp_path / "nowhere"), preprocessing="scale")
+
+
+def test_npz_names_its_missing_arrays(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", x_train=np.zeros((2, 4, 4, 3), np.uint8), labels=np.zeros(2))
+    with pytest.raises(SelfposError, match="no array y_train, x_test, y_test; found x_train, labels"):
+        read_images(str(tmp_path), preprocessing="raw")
+
+
+def test_folder_of_image_files(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for split in ("train", "val"):
+        for label, shade in (("cat", 40), ("dog", 200)):
+            (tmp_path / split / label).mkdir(parents=True)
+            for place, (width, height) in enumerate([(300, 260), (256, 400)]):
+                pixels = np.full((height, width, 3), shade, np.uint8)
+                pixels[:, : width // 2] += 20
+                Image.fromarray(pixels + rng.integers(0, 3, pixels.shape, dtype=np.uint8)).save(tmp_path / split / label / f"{place}.png")
+    data = read_images(str(tmp_path), preprocessing="raw")
+    assert data.class_names == ["cat", "dog"]
+    index = np.array([0, 1, 2, 3])
+    centre = data.test.batch(index, None)
+    assert centre.shape == (4, 3, 224, 224)
+    assert centre[0, 0, 0, 0] > centre[0, 0, 0, -1] + 10  # the test view is not mirrored
+    first, again = (data.train.batch(np.repeat(index, 8), np.random.default_rng(1)) for _ in range(2))
+    assert (first == again).all()
+    left_is_bright = (first[:, 0, 0, 0] > first[:, 0, 0, -1] + 10).float().mean().item()
+    assert 0.2 < left_is_bright < 0.8  # about half are mirrored
+    (tmp_path / "val" / "dog" / "1.png").write_bytes(b"no image")
+    with pytest.raises(OperationError, match=r"1\.png cannot be read"):
+        data.test.batch(index, None)
+
+
+def test_contrast_normalisation_and_zca() -> None:
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (400, 4, 4, 3)).astype(np.uint8)
+    flat = contrast_normalise(images)
+    np.testing.assert_allclose(flat.mean(axis=1), 0, atol=1e-4)
+    np.testing.assert_allclose(np.linalg.norm(flat, axis=1), 55, rtol=1e-5)
+    mean, matrix = fit_zca(flat, ridge=0.1)
+    centred = flat.astype(np.float64) - mean
+    covariance = centred.T @ centred / len(flat)
+    # By definition P (C + 0.1 I) P = I; and P is symmetric, which is what makes it ZCA.
+    np.testing.assert_allclose(matrix @ (covariance + 0.1 * np.eye(48)) @ matrix, np.eye(48), atol=1e-3)
+    np.testing.assert_allclose(matrix, matrix.T, atol=1e-6)
+    train, test = whiten(images, images[:5])
+    np.testing.assert_allclose(train[:5], test, atol=1e-4)
+    assert train.shape == images.shape
+    assert contrast_normalise(np.full((1, 2, 2, 3), 9, np.uint8)).tolist() == [[0.0] * 12]  # a blank image stays blank
+
+
+def test_real_mnist_counts() -> None:
+    folder = SHARED_DATA / "images" / "mnist"
+    if not folder.is_dir():
+        pytest.skip(f"no MNIST at {folder}")
+    data = read_images(str(folder), preprocessing="scale")
+    assert np.bincount(data.test.labels).tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
+    assert (np.bincount(data.train.labels).min(), np.bincount(data.train.labels).max()) == (5421, 6742)

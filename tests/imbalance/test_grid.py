@@ -1,0 +1,189 @@
+"""The whole way: recipe, training, Parquet, resuming, report."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from selfpos.errors import SelfposError
+from selfpos.imbalance import cell as cell_module
+from selfpos.imbalance import grid
+from selfpos.imbalance.cell import Imbalance, Unit, draw_sample, run_unit
+from selfpos.imbalance.grid import plan, run_grid
+from selfpos.imbalance.recipe import ImbalanceRecipe, load_imbalance_recipe
+from selfpos.imbalance.report import write_report
+from selfpos.imbalance.results import read_results
+from selfpos.imbalance.sources import read_images
+
+RECIPES = Path(__file__).parents[2] / "recipes" / "imbalance"
+
+
+def tiny(archive: Path, **changes: object) -> dict:
+    return {
+        "name": "tiny", "data": str(archive), "network": "lenet", "n_max": 40, "validation": 10, "seeds": 2, "networks_at_once": 2,
+        "grid": [{"profile": "step", "rho": [10], "mu": [0.5]}],
+        "training": {"iterations": 12, "batch_size": 16, "learning_rates": [0.01], "second_iterations": 5},
+    } | changes  # fmt: skip
+
+
+def test_shipped_recipes_are_valid_and_the_papers_grid_is_whole() -> None:
+    plans = {path.stem: plan(load_imbalance_recipe(path)) for path in RECIPES.glob("*.yaml")}
+    assert {"mnist", "mnist-small", "cifar10", "cifar10-small", "imagenet"} <= set(plans)
+
+    def networks(name: str, grids: set[str]) -> int:
+        paper = {"baseline", "ros", "rus", "two-phase-ros", "two-phase-rus"}
+        keys = {key for unit in plans[name] if unit.imbalance.profile in grids for key in unit.result_keys() if key[4] in paper}
+        return len(keys)
+
+    assert networks("mnist", {"step", "linear"}) == 22_500
+    assert networks("cifar10", {"step", "linear"}) == 640
+    small = load_imbalance_recipe(RECIPES / "mnist-small.yaml")
+    assert small.seeds >= 5
+    step = next(part for part in small.grid if part.profile == "step")
+    assert (step.rho, step.mu) == ([10, 100, 1000, 5000], [0.2, 0.5, 0.8])
+
+
+def test_recipe_mistakes_are_named(archive: Path, tmp_path: Path) -> None:
+    def load(**changes: object) -> None:
+        (tmp_path / "r.yaml").write_text(yaml.safe_dump(tiny(archive, **changes)), encoding="utf-8")
+        plan(load_imbalance_recipe(tmp_path / "r.yaml"))
+
+    with pytest.raises(SelfposError, match="no field 'netwerk'; did you mean 'network'"):
+        load(netwerk="lenet")
+    with pytest.raises(SelfposError, match="'mu' belongs to profile step"):
+        load(grid=[{"profile": "linear", "rho": [10], "mu": [0.5]}])
+    with pytest.raises(SelfposError, match="needs 'validation' > 0"):
+        load(validation=0, training={"learning_rates": [0.1, 0.01]})
+    with pytest.raises(SelfposError, match="did you mean 'baseline'"):
+        load(methods=["baselin"])
+
+
+def test_sample_and_its_size_matched_control(archive: Path, tmp_path: Path) -> None:
+    recipe = ImbalanceRecipe.model_validate(tiny(archive))
+    data = read_images(str(archive), preprocessing="scale")
+    point = Imbalance("step", 10, 0.5, "random")
+    sample = draw_sample(data.train.labels, 10, point, recipe, 0)
+    control = draw_sample(data.train.labels, 10, point, recipe, 0, size_matched=True)
+    assert sorted(sample.counts.tolist()) == [4] * 5 + [40] * 5
+    assert (sample.counts[sample.minority] == 4).all()
+    assert control.counts.tolist() == [22] * 10
+    assert not set(sample.index.tolist()) & set(sample.validation.tolist())
+    assert np.bincount(data.train.labels[sample.validation]).tolist() == [10] * 10
+
+
+def test_records_do_not_depend_on_who_trains_beside(archive: Path) -> None:
+    recipe = ImbalanceRecipe.model_validate(tiny(archive))
+    data = read_images(str(archive), preprocessing="scale")
+    device = grid.pick_device("cpu")
+    point = Imbalance("step", 10, 0.5, "random")
+    together = run_unit(Unit(point, "ros", ("two-phase-ros",), 0.01, (0, 1)), recipe, data, device)
+    again = run_unit(Unit(point, "ros", ("two-phase-ros",), 0.01, (0, 1)), recipe, data, device)
+    alone = run_unit(Unit(point, "ros", ("two-phase-ros",), 0.01, (1,)), recipe, data, device)
+    for record in [*together, *again, *alone]:
+        record.pop("seconds")
+    assert together == again
+    theirs = {(r["method"], r["rule"]): r for r in together if r["seed"] == 1}
+    for record in alone:
+        other = theirs[record["method"], record["rule"]]
+        assert record["sizes"] == other["sizes"]
+        assert record["auc"] == pytest.approx(other["auc"], abs=0.01)
+        assert (record["accuracy"] if record["rule"] == "plain" else 0) == pytest.approx(
+            other["accuracy"] if record["rule"] == "plain" else 0, abs=0.05
+        )
+
+
+EVERYTHING = [
+    "baseline", "ros", "rus", "two-phase-ros", "two-phase-rus", "size-matched", "ros:5", "rus:5", "weighted", "class-balanced", "focal",
+    "focal-balanced", "ldam-drw", "logit-adjustment", "balanced-softmax", "mixup", "remix", "adamw", "crt", "lws", "tau-norm", "ncm", "smote",
+]  # fmt: skip
+
+
+def test_every_method_end_to_end_with_report(archive: Path, tmp_path: Path) -> None:
+    recipe = ImbalanceRecipe.model_validate(
+        tiny(
+            archive,
+            curve_every=3,
+            test_limit=8,
+            train_scored=8,
+            training={"iterations": 6, "batch_size": 16, "second_iterations": 2},
+            methods=EVERYTHING,
+            grid=[
+                {"profile": "balanced", "methods": ["baseline"]},
+                {"profile": "step", "rho": [10], "mu": [0.5]},
+                {"profile": "linear", "rho": [10], "methods": ["baseline", "ros", "rus"]},
+            ],
+        )
+    )
+    out = tmp_path / "results.parquet"
+    assert run_grid(recipe, out, device="cpu") == len(plan(recipe))
+    records, stored = read_results(out)
+    assert stored == recipe
+    assert {record["method"] for record in records} == set(EVERYTHING)
+    for record in records:
+        assert record["total"] == sum(record["sizes"])
+        assert 0 <= record["auc"] <= 1
+        assert record["accuracy"] == pytest.approx(record["balanced_accuracy"])  # the test set is balanced
+        assert record["balanced_accuracy"] == pytest.approx(np.mean(record["recalls"]))
+    assert all(len(r["curve"]) == 2 for r in records if r["method"] == "ros")
+    assert run_grid(recipe, out, device="cpu") == 0
+    claims = write_report(out, tmp_path / "report")
+    assert [claim.name for claim in claims] == [f"A{n}" for n in range(1, 10)]
+    assert {path.name for path in (tmp_path / "report").iterdir()} == {
+        "report.md", "figure-3-step.png", "figure-4-linear.png", "figure-5-same-total.png", "figure-6-thresholding.png",
+        "figure-7-partial.png", "figure-8-curves.png",
+    }  # fmt: skip
+    assert "| A9 |" in (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
+
+
+def test_other_settings_do_not_join_a_results_file(archive: Path, tmp_path: Path) -> None:
+    recipe = ImbalanceRecipe.model_validate(tiny(archive, methods=["baseline"], seeds=1))
+    run_grid(recipe, tmp_path / "r.parquet", device="cpu")
+    more_seeds = recipe.model_copy(update={"seeds": 2})
+    assert run_grid(more_seeds, tmp_path / "r.parquet", device="cpu") == 1
+    with pytest.raises(SelfposError, match="made with other settings: n_max \\(40 before, 30 now\\)"):
+        run_grid(recipe.model_copy(update={"n_max": 30}), tmp_path / "r.parquet", device="cpu")
+
+
+def test_stopped_unit_is_run_again_and_finished_ones_are_not(archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = ImbalanceRecipe.model_validate(tiny(archive, methods=["baseline", "ros", "rus"], networks_at_once=1))
+    out = tmp_path / "r.parquet"
+    ran: list[str] = []
+
+    def stop_at_third(unit: Unit, *rest: object, **named: object) -> list:
+        if len(ran) == 2:
+            raise KeyboardInterrupt
+        ran.append(str(unit))
+        return cell_module.run_unit(unit, *rest, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(grid, "run_unit", stop_at_third)
+    with pytest.raises(KeyboardInterrupt):
+        run_grid(recipe, out, device="cpu")
+    assert len({(r["method"], r["seed"]) for r in read_results(out)[0]}) == 2
+    monkeypatch.setattr(grid, "run_unit", cell_module.run_unit)
+    assert run_grid(recipe, out, device="cpu") == len(plan(recipe)) - 2
+    assert {(r["method"], r["seed"]) for r in read_results(out)[0]} == {(m, s) for m in ("baseline", "ros", "rus") for s in (0, 1)}
+
+
+def test_killed_process_leaves_a_readable_file(archive: Path, tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(tiny(archive, seeds=40, networks_at_once=1)), encoding="utf-8")
+    out = tmp_path / "r.parquet"
+    code = "from selfpos.imbalance.command import imbalance; imbalance()"
+    command = [sys.executable, "-c", code, "run", str(tmp_path / "r.yaml"), "--out", str(out), "--device", "cpu"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])})
+    deadline = time.monotonic() + 60
+    while not out.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130, errors.decode()
+    assert "the same command goes on from there" in errors.decode()
+    assert len(read_results(out)[0]) >= 4
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
