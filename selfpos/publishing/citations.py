@@ -82,6 +82,30 @@ _ENTRIES: dict[str, str] = {
   booktitle = {Findings of the Association for Computational Linguistics: ACL 2024},
   year = {2024}
 }""",
+    "tsv": """@inproceedings{gargiulo2025task,
+  title = {Task Singular Vectors: Reducing Task Interference in Model Merging},
+  author = {Gargiulo, Antonio Andrea and Crisostomi, Donato and Bucarelli, Maria Sofia and Scardapane, Simone and Silvestri, Fabrizio and Rodol{\\`a}, Emanuele},
+  booktitle = {Proceedings of the Computer Vision and Pattern Recognition Conference},
+  year = {2025}
+}""",
+    "iso": """@inproceedings{marczak2025no,
+  title = {No Task Left Behind: Isotropic Model Merging with Common and Task-Specific Subspaces},
+  author = {Marczak, Daniel and Magistri, Simone and Cygert, Sebastian and Twardowski, Bart{\\l}omiej and Bagdanov, Andrew D. and van de Weijer, Joost},
+  booktitle = {International Conference on Machine Learning},
+  year = {2025}
+}""",
+    "wudi": """@inproceedings{cheng2025whoever,
+  title = {Whoever Started the Interference Should End It: Guiding Data-Free Model Merging via Task Vectors},
+  author = {Cheng, Runxi and Xiong, Feng and Wei, Yongxian and Zhu, Wanyun and Yuan, Chun},
+  booktitle = {International Conference on Machine Learning},
+  year = {2025}
+}""",
+    "sce": """@article{wan2024fusechat,
+  title = {FuseChat: Knowledge Fusion of Chat Models},
+  author = {Wan, Fanqi and Zhong, Longguang and Yang, Ziyi and Chen, Ruijun and Quan, Xiaojun},
+  journal = {arXiv preprint arXiv:2408.07990},
+  year = {2024}
+}""",
     "lora": """@inproceedings{hu2022lora,
   title = {LoRA: Low-Rank Adaptation of Large Language Models},
   author = {Hu, Edward J. and Shen, Yelong and Wallis, Phillip and Allen-Zhu, Zeyuan and Li, Yuanzhi and Wang, Shean and Wang, Lu and Chen, Weizhu},

@@ -17,6 +17,7 @@ from selfpos.publishing.surroundings import Surroundings, surroundings_of
 from selfpos.storage.locate import DEFAULT_MODEL
 from selfpos.storage.manifest import read_manifest
 
+SELF_POSITIONING = "https://arxiv.org/abs/2410.15035"
 TRAJECTORY = "trajectory.jsonl"  # of the search, in a published model
 
 
@@ -39,6 +40,7 @@ def read_facts(folder: Path, told: Mapping[str, Any] | None = None) -> Facts:
         parents=_parents(merge, told),
         groups=_groups(merge, _mapping(told, "positioning")),
         method=_method(told, merge),
+        reference=SELF_POSITIONING if told.get("positioning") else _address(merge.get("reference")),
         params=_mapping(merge, "params"),
         dtype=merge.get("dtype"),
         search=_search(folder, told, around) if told.get("positioning") else None,
@@ -185,6 +187,10 @@ def _recipe(folder: Path, told: Mapping[str, Any], around: Surroundings | None) 
 def _mapping(record: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     value = record.get(key)
     return value if isinstance(value, Mapping) else {}
+
+
+def _address(value: Any) -> str | None:
+    return value if isinstance(value, str) and re.fullmatch(r"https?://[^\s()<>]+", value) else None
 
 
 def _first(*values: Any) -> Any:

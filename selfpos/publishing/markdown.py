@@ -33,6 +33,8 @@ def _code(value: object) -> str:
 
 
 def _number(value: object) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_number(entry)}" for name, entry in value.items() if entry is not None)
     if isinstance(value, list | tuple):
         return ", ".join(_number(entry) for entry in value)
     if isinstance(value, float):

@@ -68,6 +68,7 @@ class Facts:
     parents: tuple[Parent, ...] = ()
     groups: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     method: str | None = None
+    reference: str | None = None
     params: Mapping[str, Any] = field(default_factory=dict)
     dtype: str | None = None
     search: Search | None = None

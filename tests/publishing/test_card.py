@@ -73,7 +73,7 @@ def test_merged_with_coefficients_found_by_self_positioning(model: Path) -> None
     rows.insert(1, {"step": 1, "validation": {"retrieval": 1.3}, "value": 1.3, "best": True})
     (model / "trajectory.jsonl").write_text("\n".join(map(json.dumps, rows)) + '\n{"step": 101, "coeff', encoding="utf-8")
     card = build_card(model)
-    assert "Merged by **self-positioning**." in card.text
+    assert "Merged by **self-positioning** ([reference](https://arxiv.org/abs/2410.15035))." in card.text
     assert "| retrieval | 0.7 |" in card.text
     assert "100 steps, of which the position at step 90 was kept." in card.text
     assert "lambda `1.03`" in card.text
