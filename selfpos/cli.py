@@ -20,6 +20,7 @@ VERBS = {
     "reproduce": ("commands.reproduce", "Repeat the merge that made a model and compare the bytes."),
     "report": ("commands.report", "Write the HTML report of a run."),
     "methods": ("commands.methods", "List the merge methods and what each needs."),
+    "imbalance": ("imbalance.command", "The companion study of class imbalance in CNNs."),
     "tasks": ("commands.tasks", "List the task types and the columns each reads."),
 }
 
