@@ -44,9 +44,19 @@ def coefficient_path(search: Search) -> Figure:
         upper.plot(steps, [point["coefficients"][index] for point in path], label=name, color=LINES[index % len(LINES)])
     upper.set_ylabel("coefficient")
     upper.legend(frameon=False, fontsize=8, labelcolor=GREY)
-    for index, task in enumerate(search.position["losses"]):
+    for index, task in enumerate(
+        dict.fromkeys(name for point in [*path, {"losses": search.position["losses"]}] for name in point["losses"])
+    ):
         colour = LINES[index % len(LINES)]
-        lower.plot(steps, [point["losses"].get(task, math.nan) for point in path], color=colour, alpha=0.35, linewidth=1)
+        lower.plot(
+            steps,
+            [point["losses"].get(task, math.nan) for point in path],
+            color=colour,
+            alpha=0.35,
+            linewidth=1,
+            marker=".",
+            label=None if judged else task,
+        )
         lower.plot(
             [p["step"] for p in judged], [p["validation"].get(task, math.nan) for p in judged], "o-", markersize=3, color=colour, label=task
         )
