@@ -94,7 +94,11 @@ def test_the_real_files_are_read(name: str, text_data: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "published"),
-    [("STSBenchmark", 0.82032), ("Banking77Classification", 0.80042), ("FeedbackQARetrieval", 0.41968)],
+    [
+        ("STSBenchmark", 0.82032),
+        pytest.param("Banking77Classification", 0.80042, marks=pytest.mark.nightly),
+        pytest.param("FeedbackQARetrieval", 0.41968, marks=pytest.mark.nightly),
+    ],
 )
 def test_published_scores_are_reproduced(name: str, published: float, text_data: Path, tmp_path: Path) -> None:
     """FeedbackQA: one question of 1,992 more is answered (0.42018): two passages are equally near, and their order in the corpus decides."""
