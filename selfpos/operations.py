@@ -52,7 +52,6 @@ def finetune(
         settings,
         seed=seed,
         name=out.name,
-        base_name=base,
         provenance={"finetune": remembered},
     )
 
@@ -105,7 +104,7 @@ def merge(
     from selfpos.storage.locate import locate_model
 
     sources = [locate_model(str(vector)) for vector in vectors]
-    merge_folders(locate_model(base), sources, method, out, weights=weights, params=params, dtype=dtype, base_name=base)
+    merge_folders(locate_model(base), sources, method, out, weights=weights, params=params, dtype=dtype)
     write_card(out)
     return out
 
@@ -141,6 +140,6 @@ def position_and_merge(
         write_text(record, json.dumps(facts, indent=1))
     probed = {name: {"type": task.type.name, "records": len(task.records)} for name, task in probe.items()}
     provenance = {"positioning": facts | {"settings": settings.model_dump(mode="json"), "probe": probed, "seed": seed}}
-    merge_folders(folder, sources, "linear", out, weights=found.weights, dtype=dtype, base_name=base, provenance=provenance)
+    merge_folders(folder, sources, "linear", out, weights=found.weights, dtype=dtype, provenance=provenance)
     write_card(out)
     return found

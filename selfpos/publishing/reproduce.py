@@ -90,6 +90,7 @@ def reproduce(model: str, out: Path | None = None, *, parents: Mapping[str, Path
             raise unknown("parent", name, {parent.name for parent in family})
     folders = [_locate(parent, model, parents or {}) for parent in family]
     asked: Any = {option: made[recorded] for option, recorded in ASKED.items() if made.get(recorded) is not None}
+    notes = _settle_device(asked)
     with _place(out) as place:
         merge(
             folders[0],
@@ -105,8 +106,19 @@ def reproduce(model: str, out: Path | None = None, *, parents: Mapping[str, Path
             **asked,
         )
         files, differences = compare_models(folder, place)
-        notes = _notes(told, read_manifest(place) or {}) if differences else ()
+        if differences:
+            notes += _other_versions(told, read_manifest(place) or {})
     return Reproduction(model, files, tuple(differences), tuple(notes), out)
+
+
+def _settle_device(asked: dict[str, Any]) -> list[str]:
+    """Take the processor where the merge was made on a GPU and there is none here; says so."""
+    if str(asked.get("device", "cpu")).startswith("cuda"):
+        import torch
+
+        if not torch.cuda.is_available():
+            return [f"it was merged on {asked.pop('device')}, and again here on the processor"]
+    return []
 
 
 def _locate(parent: Parent, model: str, given: Mapping[str, Path]) -> Path:
@@ -140,7 +152,7 @@ def _place(out: Path | None) -> Iterator[Path]:
         yield Path(name) / "model"
 
 
-def _notes(told: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+def _other_versions(told: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Versions that differ between then and now: the first thing to look at."""
     then, here = told.get("versions") or {}, now.get("versions") or {}
     return [f"{name} was {version} then and is {here[name]} now" for name, version in then.items() if here.get(name, version) != version]

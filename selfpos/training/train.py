@@ -16,6 +16,7 @@ from selfpos.errors import OperationError, SelfposError
 from selfpos.recipe import TrainingSettings
 from selfpos.storage.atomic import fresh_folder, refuse_existing
 from selfpos.storage.hashing import content_hash
+from selfpos.storage.locate import display_name, hub_snapshot
 from selfpos.storage.manifest import write_manifest
 from selfpos.tasks import TaskType
 from selfpos.training.checkpoints import Checkpoints, checkpoints_of
@@ -55,7 +56,8 @@ def train(
 
     With several tasks every batch comes from a single one: in proportion to their sizes, or round robin until the smallest is used up
     (`mixture`). Equal inputs, seed and number of threads give equal bytes. A training that was stopped goes on from its last checkpoint
-    in `<out>.checkpoints/`, which is removed at the end. `base_name` is what the manifest calls the base; `provenance` is added to it.
+    in `<out>.checkpoints/`, which is removed at the end. `base_name` is what the manifest calls the base, its name on the Hub or its folder's
+    when absent; `provenance` is added to it.
 
     Raises SelfposError on settings or data that cannot be trained with and when `out` exists; OperationError when the training diverges
     (its last checkpoint is kept), or memory or disk run out.
@@ -71,7 +73,7 @@ def train(
         prepared = {task: kind.prepare(records, seed) for task, (kind, records) in data.items()}
         base_hash = content_hash(base)
         made_of: dict[str, Any] = {
-            "base": {"name": base_name or base.name, "hash": base_hash},
+            "base": {"name": base_name or display_name(base), **_place(base), "hash": base_hash},
             "tasks": {
                 task: {"type": data[task][0].name, "records": len(records), "hash": _hash(records)} for task, records in prepared.items()
             },
@@ -193,6 +195,12 @@ def _run(
         **environment(model.device),
     }
     return result, trainer.model, measured
+
+
+def _place(base: Path) -> dict[str, str]:
+    """Where on the Hub the base is from, if it is."""
+    snapshot = hub_snapshot(base)
+    return {"repo": snapshot[0], "revision": snapshot[1]} if snapshot else {}
 
 
 def _only(mapping: Mapping[str, Any]) -> Any:

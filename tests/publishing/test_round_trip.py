@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from selfpos.publishing.push import plan_push
 from selfpos.storage import content_hash
 from tests.conftest import make_specialist
 from tests.publishing.conftest import Client, write_manifest
@@ -72,7 +73,10 @@ def test_collection_is_published_loaded_and_reproduced(hub: Hub, client: Client,
     assert "base_model:\n- alice/base\n- alice/quick-retrieval\n- alice/quick-sts\n" in card
     assert "license: apache-2.0\n" in card
 
-    np.testing.assert_array_equal(encode(stranger, "alice/quick"), encode(client, str(family / "merged")))
+    from sentence_transformers import SentenceTransformer
+
+    mine = SentenceTransformer(str(family / "merged"), device="cpu")
+    np.testing.assert_array_equal(encode(stranger, "alice/quick"), np.array([mine.encode_query(TEXTS), mine.encode_document(TEXTS)]))
 
     local = family / "elsewhere"
     local.mkdir()
@@ -143,6 +147,20 @@ def test_local_folder_is_reproduced_in_place(client: Client, family: Path) -> No
     done = client("reproduce", str(family / "merged"))
     assert done.returncode == 0, done.stderr
     assert "byte for byte" in done.stdout
+
+
+def test_folders_of_this_disk_are_in_no_file_that_goes_out(client: Client, family: Path, tiny_base: Path) -> None:
+    """A base and vectors given as folders: their paths are in the local records, and nowhere in what is published."""
+    vectors = [str(family / name) for name in ("retrieval", "sts")]
+    done = client("merge", "--base", str(tiny_base), "--vectors", *vectors, "--method", "slerp", "--out", str(family / "local"))
+    assert done.returncode == 0, done.stderr
+    assert str(tiny_base) in (family / "local" / "selfpos.json").read_text()
+    plan = plan_push(family / "local", "alice/local", licence="mit")
+    assert plan.problems == ()
+    for file in plan.files:
+        assert str(tiny_base).encode() not in file.read(), file.path
+        assert str(family).encode() not in file.read(), file.path
+    assert client("reproduce", str(family / "local")).returncode == 0
 
 
 def test_changed_weights_are_told_tensor_by_tensor(client: Client, family: Path) -> None:
