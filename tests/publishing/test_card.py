@@ -136,7 +136,7 @@ def test_joint_model(model: Path) -> None:
     text = build_card(model).text
     assert "trained from" in text
     assert "on several tasks at once: a, b." in text
-    assert "tasks are drawn round-robin" in text
+    assert "Each batch comes from one task (mixture: round-robin)." in text
 
 
 def test_lora_adapter(tiny_base: Path, tmp_path: Path) -> None:
