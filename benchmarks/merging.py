@@ -1,0 +1,187 @@
+"""Merging side by side: selfpos, mergekit, SentenceTransformer.merge, LM_Cocktail and plain `cp`, each in its own process on the same inputs.
+
+    python benchmarks/merging.py --rivals VENV/bin/python --shapes minilm bert-base xlmr-base qwen3-0.6b --counts 3 --methods linear ties
+
+The rivals' Python needs mergekit 0.1.5, sentence-transformers 6.2 and LM_Cocktail 0.0.4; without --rivals only selfpos and `cp` run. Every output is
+checked before its time counts. By default all are held to one core, so that CPU seconds compare; --cores 0 takes all. Results go to
+benchmarks/results/merging.json and .md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from merging_check import lost_on_reload, wrong_tensors
+from merging_contenders import CONTENDERS, METHODS, STARTUP, Job, command
+from merging_inputs import SHAPES, make_inputs
+from merging_report import write_report
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def measure(words: list[str], cores: int) -> dict[str, Any]:
+    """Run a command; wall and CPU seconds (with those of its children), peak anonymous memory in MB, and what it said when it failed."""
+    limit = (lambda: os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])) if cores else None
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONPATH": str(Path(__file__).parent.parent)}
+    with tempfile.TemporaryFile() as said:
+        start = time.perf_counter()
+        process = subprocess.Popen(words, stdout=said, stderr=said, preexec_fn=limit, env=environment)
+        peak = [0]
+        done = threading.Event()
+
+        def watch() -> None:
+            while not done.wait(0.005):
+                try:
+                    found = re.search(r"RssAnon:\s+(\d+)", Path(f"/proc/{process.pid}/status").read_text())
+                except OSError:
+                    return
+                peak[0] = max(peak[0], int(found[1]) if found else 0)
+
+        watcher = threading.Thread(target=watch)
+        watcher.start()
+        _, status, usage = os.wait4(process.pid, 0)
+        wall = time.perf_counter() - start
+        process.returncode = os.waitstatus_to_exitcode(status)
+        done.set()
+        watcher.join()
+        said.seek(0)
+        lines = said.read().decode(errors="replace").strip().splitlines()
+    failed = f"exit {process.returncode}: {lines[-1][:300] if lines else ''}" if process.returncode else None
+    return {"wall": wall, "cpu": usage.ru_utime + usage.ru_stime, "anonymous_mb": peak[0] / 1024, "failed": failed}
+
+
+def median(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """The run with the median CPU time."""
+    return sorted(runs, key=lambda run: run["cpu"])[len(runs) // 2]
+
+
+def run_job(job: Job, contender: str, place: Path, options: argparse.Namespace) -> dict[str, Any] | None:
+    """One contender's result for a job: the median run, and what its output got wrong or lost."""
+    python = sys.executable if contender == "selfpos" else options.rivals
+    out = place / f"out-{contender}"
+    runs = []
+    for _ in range(options.repeats):
+        shutil.rmtree(out, ignore_errors=True)
+        words = command(contender, job, out, python)
+        if words is None:
+            return None
+        runs.append(measure(words, options.cores))
+        if runs[-1]["failed"]:
+            shutil.rmtree(out, ignore_errors=True)
+            return runs[-1]
+    result = median(runs) | {"output_mb": sum(file.stat().st_size for file in out.rglob("*.safetensors")) / 1e6}
+    if not options.unchecked:
+        result |= {"wrong": wrong_tensors(job, out, contender), "lost": lost_on_reload(job, out)}
+    shutil.rmtree(out, ignore_errors=True)
+    return result
+
+
+def copy_floor(job: Job, place: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """`cp` of one model's weights, and with the bytes flushed to disk as selfpos does."""
+    files = sorted(str(file) for file in job.base.glob("*.safetensors"))
+    target = place / "copy"
+    flush = f"import os, shutil, sys; [os.fsync(os.open(shutil.copy(f, {str(target)!r}), os.O_RDONLY)) for f in sys.argv[1:]]"
+    found = {}
+    for name, words in {"cp": ["cp", *files, str(target)], "cp_flushed": [sys.executable, "-S", "-c", flush, *files]}.items():
+        runs = []
+        for _ in range(options.repeats):
+            shutil.rmtree(target, ignore_errors=True)
+            target.mkdir()
+            runs.append(measure(words, options.cores))
+        found[name] = median(runs)
+    shutil.rmtree(target, ignore_errors=True)
+    return found
+
+
+def warm(job: Job) -> None:
+    """Read the inputs once, so that all contenders find them in the page cache."""
+    for folder in [job.base, *job.sources]:
+        for file in folder.rglob("*.safetensors"):
+            with file.open("rb", buffering=0) as handle:
+                while handle.read(1 << 24):
+                    pass
+
+
+def facts(options: argparse.Namespace) -> dict[str, Any]:
+    """The machine and the versions."""
+    code = "import importlib.metadata as m, json, sys; print(json.dumps({n: m.version(n) for n in sys.argv[1:]}))"
+    names = ["mergekit", "sentence-transformers", "LM_Cocktail", "torch", "transformers"]
+    rivals = {}
+    for name in names if options.rivals else []:
+        done = subprocess.run([options.rivals, "-c", code, name], capture_output=True, text=True)
+        rivals |= json.loads(done.stdout) if done.returncode == 0 else {}
+    try:
+        own = version("selfpos")
+    except PackageNotFoundError:
+        from selfpos import __version__ as own
+    processor = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
+    return {
+        "processor": processor[1] if processor else platform.processor(),
+        "cores_used": options.cores or len(os.sched_getaffinity(0)),
+        "python": platform.python_version(),
+        "versions": {"selfpos": own, "numpy": version("numpy"), **rivals},
+        "date": time.strftime("%Y-%m-%d"),
+        "repeats": options.repeats,
+    }
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rivals", help="the Python in whose environment the rivals are installed")
+    parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=["minilm", "bert-base", "xlmr-110m", "xlmr-base", "qwen3-0.6b"])
+    parser.add_argument("--counts", nargs="+", type=int, default=[3])
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=["linear", "task-arithmetic", "slerp", "ties", "ties-global"])
+    parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=list(CONTENDERS))
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--cores", type=int, default=1, help="cores that each process may use; 0 for all")
+    parser.add_argument("--work", type=Path, help="folder for inputs, kept for the next run [default: a temporary one]")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder for merging.json and merging.md")
+    parser.add_argument("--unchecked", action="store_true", help="skip the checks (for a quick look)")
+    return parser.parse_args()
+
+
+def main() -> None:
+    options = parse()
+    with tempfile.TemporaryDirectory(prefix="merging-") as temporary:
+        place = options.work or Path(temporary)
+        place.mkdir(parents=True, exist_ok=True)
+        contenders = [name for name in options.contenders if name == "selfpos" or options.rivals]
+        startup = {
+            name: statistics.median(
+                measure([sys.executable if name == "selfpos" else options.rivals, "-c", STARTUP[name]], options.cores)["cpu"]
+                for _ in range(3)
+            )
+            for name in contenders
+        }
+        jobs = []
+        for shape in options.shapes:
+            for count in options.counts:
+                base, sources = make_inputs(place, shape, count)
+                for method in options.methods:
+                    job = Job(shape, method, base, sources)
+                    warm(job)
+                    results = {"cp": None, **copy_floor(job, place, options)}
+                    for contender in contenders:
+                        results[contender] = run_job(job, contender, place, options)
+                        shown = results[contender]
+                        print(job.name, contender, {k: v for k, v in shown.items() if v} if shown else "has no such method", flush=True)
+                    jobs.append({"shape": shape, "method": method, "count": count, "results": results})
+                    write_report(options.results, {"facts": facts(options), "startup_cpu": startup, "jobs": jobs})
+
+
+if __name__ == "__main__":
+    main()
