@@ -201,7 +201,7 @@ def plan(
     copied = side_files(frame.path, code=allow_code)
     settings = make_settings(chosen, len(sources), weights, params, keys)
     dtypes = {key: _dtype(key, opened, frame, vectors, NAMES.get(dtype or "")) for key in frame.tensors}
-    workers = threads or os.cpu_count() or 1
+    workers = threads or len(os.sched_getaffinity(0))
     with ThreadPoolExecutor(workers) as pool:
         hashes = list(pool.map(content_hash, [base, *sources]))
     return Plan(
