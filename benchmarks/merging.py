@@ -85,11 +85,7 @@ def run_job(job: Job, contender: str, place: Path, options: argparse.Namespace) 
             return runs[-1]
     result = median(runs) | {"output_mb": sum(file.stat().st_size for file in out.rglob("*.safetensors")) / 1e6}
     if not options.unchecked:
-<<<<<<< HEAD
-        result |= {"wrong": wrong_tensors(job, out), "lost": lost_on_reload(job, out)}
-=======
         result |= {"wrong": wrong_tensors(job, out, contender), "lost": lost_on_reload(job, out)}
->>>>>>> merging
     shutil.rmtree(out, ignore_errors=True)
     return result
 

@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import json
-<<<<<<< HEAD
-import subprocess
-import sys
-=======
 import math
 import subprocess
 import sys
 from collections.abc import Callable
->>>>>>> merging
 from pathlib import Path
 
 import numpy as np
@@ -25,11 +20,7 @@ TOLERANCE = {"F32": 2e-6, "BF16": 2e-3}  # of weights around 0.05
 MISSED = 1e-6  # share of elements that may differ: those that tie with a threshold, or that one side rounds up and the other down
 
 
-<<<<<<< HEAD
-def wrong_tensors(job: Job, out: Path) -> list[str]:
-=======
 def wrong_tensors(job: Job, out: Path, contender: str) -> list[str]:
->>>>>>> merging
     """What is wrong with the weights in `out`; nothing when all is right. TIES of whole vectors is not computed again here (the tests do)."""
     base = open_model(job.base)
     sources = [open_model(source) for source in job.sources]
@@ -40,11 +31,7 @@ def wrong_tensors(job: Job, out: Path, contender: str) -> list[str]:
         if key not in written:
             faults.append(f"{key} is missing")
             continue
-<<<<<<< HEAD
-        expected = reference(job.method, base, sources, key)
-=======
         expected = reference(job.method, base, sources, key, rounding=math.ceil if contender == "selfpos" else math.floor)
->>>>>>> merging
         if expected is None:
             continue
         found = made.read_float32(key).astype(np.float64)
@@ -54,13 +41,8 @@ def wrong_tensors(job: Job, out: Path, contender: str) -> list[str]:
     return faults
 
 
-<<<<<<< HEAD
-def reference(method: str, base: ModelFolder, sources: list[ModelFolder], key: str) -> np.ndarray | None:
-    """One merged tensor in float64, or None for what is not computed again."""
-=======
 def reference(method: str, base: ModelFolder, sources: list[ModelFolder], key: str, rounding: Callable[[float], int]) -> np.ndarray | None:
     """One merged tensor in float64, or None for what is not computed again. `rounding` is how a share of elements becomes a number of them."""
->>>>>>> merging
     start = base.read_float32(key).astype(np.float64)
     tuned = [source.read_float32(key).astype(np.float64) for source in sources]
     if method == "linear":
@@ -80,11 +62,7 @@ def reference(method: str, base: ModelFolder, sources: list[ModelFolder], key: s
     for value in tuned:
         vector = value - start
         size = np.abs(vector).ravel()
-<<<<<<< HEAD
-        count = max(1, int(DENSITY * size.size))
-=======
         count = max(1, rounding(DENSITY * size.size))
->>>>>>> merging
         kept.append(vector * (np.abs(vector) >= np.partition(size, size.size - count)[size.size - count]))
     sign = np.sign(sum(kept))
     agrees = [(np.sign(vector) == sign) & (vector != 0) for vector in kept]
