@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from merging_check import lost_on_reload, wrong_tensors
-from merging_contenders import CONTENDERS, METHODS, STARTUP, Job, command
+from merging_contenders import CONTENDERS, METHODS, STARTUP, Job, command, write_command
 from merging_inputs import SHAPES, make_inputs
 from merging_report import write_report
 
@@ -60,8 +60,9 @@ def measure(words: list[str], cores: int) -> dict[str, Any]:
         watcher.join()
         said.seek(0)
         lines = said.read().decode(errors="replace").strip().splitlines()
-    failed = f"exit {process.returncode}: {lines[-1][:300] if lines else ''}" if process.returncode else None
-    return {"wall": wall, "cpu": usage.ru_utime + usage.ru_stime, "anonymous_mb": peak[0] / 1024, "failed": failed}
+    last = lines[-1][:300] if lines else ""
+    failed = f"exit {process.returncode}: {last}" if process.returncode else None
+    return {"wall": wall, "cpu": usage.ru_utime + usage.ru_stime, "anonymous_mb": peak[0] / 1024, "failed": failed, "said": last}
 
 
 def median(runs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -91,20 +92,32 @@ def run_job(job: Job, contender: str, place: Path, options: argparse.Namespace) 
 
 
 def copy_floor(job: Job, place: Path, options: argparse.Namespace) -> dict[str, Any]:
-    """`cp` of one model's weights, and with the bytes flushed to disk as selfpos does."""
-    files = sorted(str(file) for file in job.base.glob("*.safetensors"))
+    """Moving the bytes of a merge without merging: `cp` of one model's weights while the others are read; and the same flushed to disk."""
+    files = sorted(map(str, job.base.glob("*.safetensors")))
+    others = sorted(str(file) for source in job.sources for file in source.glob("*.safetensors"))
     target = place / "copy"
-    flush = f"import os, shutil, sys; [os.fsync(os.open(shutil.copy(f, {str(target)!r}), os.O_RDONLY)) for f in sys.argv[1:]]"
+    move = f"cat {' '.join(others)} > /dev/null; cp {' '.join(files)} {target}"
     found = {}
-    for name, words in {"cp": ["cp", *files, str(target)], "cp_flushed": [sys.executable, "-S", "-c", flush, *files]}.items():
+    for name, script in {"cp": move, "cp_flushed": f"{move}; sync {target}/*"}.items():
         runs = []
         for _ in range(options.repeats):
             shutil.rmtree(target, ignore_errors=True)
             target.mkdir()
-            runs.append(measure(words, options.cores))
+            runs.append(measure(["sh", "-c", script], options.cores))
         found[name] = median(runs)
     shutil.rmtree(target, ignore_errors=True)
     return found
+
+
+def write_alone(job: Job, place: Path, options: argparse.Namespace) -> float:
+    """CPU seconds in which selfpos merges and writes, without start-up, checks and hashes."""
+    out = place / "out-write"
+    found = []
+    for _ in range(options.repeats):
+        shutil.rmtree(out, ignore_errors=True)
+        found.append(float(measure(write_command(job, out), options.cores)["said"]))
+    shutil.rmtree(out, ignore_errors=True)
+    return statistics.median(found)
 
 
 def warm(job: Job) -> None:
@@ -174,11 +187,18 @@ def main() -> None:
                 for method in options.methods:
                     job = Job(shape, method, base, sources)
                     warm(job)
-                    results = {"cp": None, **copy_floor(job, place, options)}
+                    results: dict[str, Any] = copy_floor(job, place, options)
                     for contender in contenders:
                         results[contender] = run_job(job, contender, place, options)
+                        if contender == "selfpos" and method == "linear":
+                            results[contender]["write_cpu"] = write_alone(job, place, options)
                         shown = results[contender]
-                        print(job.name, contender, {k: v for k, v in shown.items() if v} if shown else "has no such method", flush=True)
+                        print(
+                            job.name,
+                            contender,
+                            {k: v for k, v in shown.items() if v and k != "said"} if shown else "has no such method",
+                            flush=True,
+                        )
                     jobs.append({"shape": shape, "method": method, "count": count, "results": results})
                     write_report(options.results, {"facts": facts(options), "startup_cpu": startup, "jobs": jobs})
 

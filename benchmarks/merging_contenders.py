@@ -50,6 +50,12 @@ def command(contender: str, job: Job, out: Path, python: str) -> list[str] | Non
     return [python, __file__, contender, json.dumps(facts)]
 
 
+def write_command(job: Job, out: Path) -> list[str]:
+    """The process that prints how long merging and writing alone take selfpos."""
+    facts = {"method": job.method, "base": str(job.base), "sources": list(map(str, job.sources)), "out": str(out)}
+    return [sys.executable, __file__, "selfpos-write", json.dumps(facts)]
+
+
 def _selfpos(job: Job, out: Path) -> list[str]:
     base, sources, extra = job.base, job.sources, []
     method = {"ties-global": "ties", "slerp": "tensor-slerp"}.get(job.method, job.method)
@@ -99,5 +105,21 @@ def lm_cocktail_merge(method: str, base: str, sources: list[str], out: str) -> N
     mix_models(sources, "encoder", [1 / len(sources)] * len(sources), out)
 
 
+def selfpos_write(method: str, base: str, sources: list[str], out: str) -> None:
+    """Print the CPU seconds that selfpos needs to merge and write, after start-up, checks and hashes of the inputs."""
+    import resource
+
+    from selfpos.merging import plan
+    from selfpos.merging.merge import execute
+
+    made = plan(Path(base), [Path(source) for source in sources], method, Path(out))
+    before = resource.getrusage(resource.RUSAGE_SELF)
+    execute(made, show=False)
+    after = resource.getrusage(resource.RUSAGE_SELF)
+    print(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+
+
 if __name__ == "__main__":
-    {"sentence-transformers": sentence_transformers_merge, "LM_Cocktail": lm_cocktail_merge}[sys.argv[1]](**json.loads(sys.argv[2]))
+    {"selfpos-write": selfpos_write, "sentence-transformers": sentence_transformers_merge, "LM_Cocktail": lm_cocktail_merge}[sys.argv[1]](
+        **json.loads(sys.argv[2])
+    )

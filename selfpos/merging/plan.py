@@ -187,6 +187,13 @@ def plan(
     if dtype is not None and dtype not in NAMES:
         raise unknown("number format", dtype, NAMES)
     check_device(device)
+    if output not in ("model", "adapter"):
+        raise unknown("kind of output", output, ["model", "adapter"])
+    for name, number in {"threads": threads, "budget": budget, "shard_size": shard_size, "rank": rank}.items():
+        if number is not None and number < 1:
+            raise SelfposError(f"{name} must be at least 1, found {number}")
+    if rank is not None and output != "adapter":
+        raise SelfposError("a rank is for the output 'adapter' only; leave it away for a whole model")
     opened = open_model(base)
     vectors = open_vectors(opened, sources, names=names, tolerate=take_from is not None)
     frame = _frame(opened, vectors, take_from)

@@ -132,11 +132,11 @@ class Stream:
 
     def _read(self, key: str, start: int, stop: int, base: np.ndarray, readers: list[Reader]) -> list[np.ndarray]:
         moves = []
-        if not _finite(base):
+        if not finite(base):
             raise _not_finite(key, str(self.base.tensors[key].file), base, start)
         for vector, reader in zip(self.vectors, readers, strict=True):
             move = reader(start, stop, base)
-            if not _finite(move):
+            if not finite(move):
                 piece = vector.pieces.get(key)
                 raise _not_finite(key, str(piece.entry.file if isinstance(piece, Dense) else vector.source), move, start)
             moves.append(move)
@@ -164,17 +164,24 @@ class Stream:
 
     def map(self, function: Callable[..., Any], items: Iterable[tuple[Any, ...]]) -> Iterator[Any]:
         """`function(*item)` for every item, on the stream's threads, results in order."""
+
+        def call(item: tuple[Any, ...]) -> Any:
+            # Numbers that are not finite are looked for and named; numpy's own warnings about them would say less.
+            with np.errstate(over="ignore", invalid="ignore"):
+                return function(*item)
+
         if self.threads == 1:
-            yield from (function(*item) for item in items)
+            yield from map(call, items)
             return
         pool = ThreadPoolExecutor(self.threads)
         try:
-            yield from pool.map(lambda item: function(*item), items)
+            yield from pool.map(call, items)
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _finite(array: np.ndarray) -> bool:
+def finite(array: np.ndarray) -> bool:
+    """Whether every element is a finite number."""
     # The dot product is not finite when an element is not (or when it overflows, which the slower test then sorts out).
     flat = array.reshape(-1)
     return bool(np.isfinite(np.dot(flat, flat))) or bool(np.isfinite(flat).all())

@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 
 from selfpos.console import log
+from selfpos.errors import SelfposError
 from selfpos.merging.layout import write_indices
 from selfpos.merging.plan import Plan
 from selfpos.merging.prepare import Prepared
-from selfpos.merging.stream import Stream
+from selfpos.merging.stream import Stream, finite
 from selfpos.storage.atomic import write_text
 from selfpos.storage.model_folder import read_json
-from selfpos.storage.numbers import STORED, from_float32, to_float32
+from selfpos.storage.numbers import STORED, TORCH, from_float32, to_float32
 from selfpos.storage.tensor_file import TensorFileWriter
 
 JOURNAL = ".journal"
@@ -72,7 +73,10 @@ def _carry_out(tasks: list[Task], plan: Plan, stream: Stream, prepared: Prepared
             merged = prepared.merge(chunk)
             merged += chunk.base
             values: np.ndarray = merged if isinstance(merged, np.ndarray) else merged.cpu().numpy()
-            task.writer.write(task.name, from_float32(values.reshape(-1), dtype), chunk.start * STORED[dtype].itemsize)
+            stored = from_float32(values.reshape(-1), dtype)
+            if not finite(values) or (dtype == "F16" and not np.isfinite(stored).all()):
+                raise _overflow(plan, task.key, dtype)
+            task.writer.write(task.name, stored, chunk.start * STORED[dtype].itemsize)
 
     done = min(_journal(folder), len(tasks))
     if done:
@@ -85,6 +89,11 @@ def _carry_out(tasks: list[Task], plan: Plan, stream: Stream, prepared: Prepared
                 writer.sync()
             write_text(folder / JOURNAL, json.dumps({"pieces": finished}))
             last = time.monotonic()
+
+
+def _overflow(plan: Plan, key: str, dtype: str) -> SelfposError:
+    remedy = "write bfloat16 or float32" if dtype == "F16" else "make weights or scale smaller"
+    return SelfposError(f"method {plan.method.name}: merged tensor {key} holds numbers beyond the range of {TORCH[dtype]}; {remedy}")
 
 
 def _journal(folder: Path) -> int:

@@ -25,6 +25,18 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
+def fingerprint_file(path: Path) -> str:
+    """The XXH3-128 of the file, in hex: eight times as fast as SHA-256, and as sure against accidents, though not against forgery."""
+    import xxhash
+
+    digest = xxhash.xxh3_128()
+    piece = memoryview(bytearray(1 << 20))
+    with path.open("rb", buffering=0) as handle:
+        while count := handle.readinto(piece):
+            digest.update(piece[:count])
+    return digest.hexdigest()
+
+
 def content_files(folder: Path) -> list[Path]:
     """The files below `folder` that determine its embeddings (weights, tokenizer, configs, code), relative to it, sorted.
 
@@ -41,15 +53,23 @@ def content_files(folder: Path) -> list[Path]:
 
 
 def content_hash(folder: Path) -> str:
-    """SHA-256 in hex over the names and contents of everything in the model `folder` that determines its embeddings (see content_files).
+    """A hash of 64 hex digits over the names and contents of everything in the model `folder` that determines its embeddings (see content_files).
 
+    It is the SHA-256 of a list of names and digests; those of weight files are XXH3-128, since a merge hashes gigabytes of them. It tells models
+    apart; whoever must rule out forgery compares SHA-256 of the files.
     Of an adapter's configuration, where it looks for its base is left out: that is another name on another disk and on the Hub.
     """
     whole = hashlib.sha256()
     for file in content_files(folder):
-        digest = _adapter_digest(folder / file) if file.name == "adapter_config.json" else sha256_file(folder / file)
+        digest = _digest(folder / file)
         whole.update(f"{file.as_posix()}\0{digest}\n".encode())
     return whole.hexdigest()
+
+
+def _digest(file: Path) -> str:
+    if file.name == "adapter_config.json":
+        return _adapter_digest(file)
+    return fingerprint_file(file) if file.suffix == ".safetensors" else sha256_file(file)
 
 
 def _adapter_digest(file: Path) -> str:

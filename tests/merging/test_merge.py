@@ -141,6 +141,11 @@ def test_sharded_output(tiny_base: Path, tiny_specialists: list[Path], tmp_path:
         ({"method": "linear", "weights": [1, 1]}, "2 weights for 3 vectors"),
         ({"method": "linear", "weights": [1, 1, float("nan")]}, "must be numbers"),
         ({"method": "slerp", "weights": [1, -1, 1]}, "which is 0"),
+        ({"method": "linear", "rank": 4}, "a rank is for the output 'adapter' only"),
+        ({"method": "linear", "threads": 0}, "threads must be at least 1"),
+        ({"method": "linear", "output": "adaptor"}, "did you mean 'adapter'"),
+        ({"method": "task-arithmetic", "weights": [3e38, 3e38, 3e38], "params": {"scale": 3e38}}, "beyond the range of float32"),
+        ({"method": "linear", "weights": [1e7, 0, 0], "dtype": "float16"}, "beyond the range of float16; write bfloat16"),
         ({"method": "linear", "dtype": "float31"}, "number format named 'float31'; did you mean 'float32'"),
     ],
 )

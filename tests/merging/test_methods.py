@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
@@ -201,20 +201,20 @@ def test_masks_of_different_vectors_and_tensors_are_independent(tmp_path: Path) 
         assert abs(np.corrcoef(one, other)[0, 1]) < 0.03
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.filter_too_much])
 @given(
     method=st.sampled_from(
         [name for name in sorted(METHODS) if not METHODS[name].random and name not in {"wudi", "tsv-m", "iso-c", "iso-cts"}]
     ),
     seed=st.integers(0, 10_000),
     count=st.integers(1, 3),
-    decimals=st.sampled_from([0, 1, 8]),
+    decimals=st.sampled_from([0, 8]),
     scale=st.sampled_from([1e-3, 1.0, 30.0]),
 )
 def test_any_numbers_match_float64(
     tmp_path_factory: pytest.TempPathFactory, method: str, seed: int, count: int, decimals: int, scale: float
 ) -> None:
-    """Rounded numbers bring ties, zeros and equal magnitudes."""
+    """Whole numbers, exact in both arithmetics, bring ties, zeros and equal magnitudes."""
     found = get_method(method)
     count = max(found.fewest, min(count, found.most or count))
     generator = np.random.default_rng(seed)
@@ -226,14 +226,13 @@ def test_any_numbers_match_float64(
     tuned = [moved(base, {k: (2 * v).round(decimals) for k, v in random_state(generator, scale, shapes).items()}) for _ in range(count)]
     params = DEFAULTS.get(method, {})
     vectors = [difference(base, state) for state in tuned]
-    if method in {"breadcrumbs", "breadcrumbs-ties", "sce", "karcher", "multi-slerp", "slerp", "norm-equalized"} and decimals < 8:
-        return  # which of equal entries is left out is free there, and opposite directions have no mean
+    # Which of equal entries is left out is free there, and opposite directions have no mean.
+    assume(decimals == 8 or method not in {"breadcrumbs", "breadcrumbs-ties", "sce", "karcher", "multi-slerp", "slerp", "norm-equalized"})
     result = run(tmp_path_factory.mktemp("any"), base, tuned, method, params=params)
     expected = ref.METHODS[method]({k: v.astype(np.float64) for k, v in base.items()}, vectors, None, **params)
     if method in {"ties"}:  # a sum that is zero but for rounding has no sign to agree on
         total = sum(ref.flat(vector) for vector in vectors)
-        if np.any((np.abs(total) < 1e-5 * scale) & (np.abs(total) > 0)):
-            return
+        assume(not np.any((np.abs(total) < 1e-5 * scale) & (np.abs(total) > 0)))
     for key, value in expected.items():
         np.testing.assert_allclose(result[key], value, atol=5e-6 * scale, rtol=1e-4, err_msg=f"{method} {key}")
 
