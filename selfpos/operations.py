@@ -6,13 +6,14 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from selfpos.errors import SelfposError
 from selfpos.recipe import PositioningSettings, TaskSource, TrainingSettings, validate
 
 if TYPE_CHECKING:
     from selfpos.data.probe import ProbeTask
+    from selfpos.merging.plan import Options
     from selfpos.positioning import Position
     from selfpos.training import TrainingResult
 
@@ -85,28 +86,29 @@ def probe_of(specialists: Sequence[Path]) -> dict[str, ProbeTask]:
     return probes
 
 
-def merge(
-    base: str,
-    vectors: Sequence[str | Path],
-    method: str,
-    out: Path,
-    *,
-    weights: Sequence[float] | None = None,
-    params: Mapping[str, Any] | None = None,
-    dtype: str | None = None,
-) -> Path:
+def merge(base: str, vectors: Sequence[str | Path], method: str, out: Path, **options: Unpack[Options]) -> Path:
     """Merge `vectors` (models fine-tuned from `base`: folders, Hub names or adapters) by a method of `selfpos methods`, with a card; returns `out`.
 
-    Raises SelfposError on models that do not fit together, unknown methods or parameters, and when `out` exists.
+    The options are those of `merging.plan`: weights, params, dtype, seed and others. Raises SelfposError on models that do not fit together,
+    unknown methods or parameters, and when `out` exists.
     """
     from selfpos.merging import merge as merge_folders
     from selfpos.publishing.card import write_card
     from selfpos.storage.locate import locate_model
 
     sources = [locate_model(str(vector)) for vector in vectors]
-    merge_folders(locate_model(base), sources, method, out, weights=weights, params=params, dtype=dtype)
+    merge_folders(locate_model(base), sources, method, out, **options)
     write_card(out)
     return out
+
+
+def plan_merge(base: str, vectors: Sequence[str | Path], method: str, out: Path, **options: Unpack[Options]) -> list[tuple[str, str]]:
+    """What `merge` with the same arguments would read, merge and write, as rows of label and text; raises what it would raise, writes nothing."""
+    from selfpos.merging import plan
+    from selfpos.merging.describe import describe
+    from selfpos.storage.locate import locate_model
+
+    return describe(plan(locate_model(base), [locate_model(str(vector)) for vector in vectors], method, out, **options))
 
 
 def position_and_merge(

@@ -194,8 +194,9 @@ class _Graph:
         from selfpos.operations import merge as merge_models
 
         merge_models(
-            self.recipe.base, self._specialists(), merge.method, self.folder.merged(name), weights=merge.weights, params=merge.params
-        )
+            self.recipe.base, self._specialists(), merge.method, self.folder.merged(name),
+            weights=merge.weights, params=merge.params, seed=self.recipe.seed,
+        )  # fmt: skip
 
     def _position_and_merge(self, name: str, merge: MergeSettings) -> None:
         from selfpos.data.probe import read_probe

@@ -167,7 +167,9 @@ class MergeSettings(Settings):
     """One merged model of a run: a method and its parameters, or Self Positioning and its settings."""
 
     method: str
-    weights: list[float] | None = None
+    weights: list[Any] | dict[str, Any] | None = Field(
+        None, description="one per vector: numbers, ramps over depth, or rules by tensor name"
+    )
     params: dict[str, Any] = Field(default_factory=dict, description="the method's own parameters, see `selfpos methods`")
     positioning: PositioningSettings | None = None
 

@@ -29,29 +29,81 @@ class ManyValues(click.Command):
 
 
 @click.command("merge", cls=ManyValues)
-@click.option(
-    "--vectors", "sources", multiple=True, required=True, metavar="MODEL…", help="Fine-tuned models (folders, Hub names, or adapters)."
-)
-@click.option("--method", required=True, help="See `selfpos methods`; or self-positioning, which learns the coefficients.")
+@click.argument("recipe", required=False, type=click.Path(path_type=Path))
+@click.option("--vectors", "sources", multiple=True, metavar="MODEL…", help="Fine-tuned models (folders, Hub names, or adapters).")
+@click.option("--method", help="See `selfpos methods`; or self-positioning, which learns the coefficients.")
 @click.option("--base", default="all-MiniLM-L6-v2", show_default=True, help="The model they were fine-tuned from.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to write; must not exist.")
-@click.option("--weights", multiple=True, type=float, metavar="NUMBER…", help="One per vector.")
-@click.option("--param", "params", multiple=True, metavar="NAME=VALUE", help="A parameter of the method; may be repeated.")
-@click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), help="Of the weights written [default: the base's].")
+@click.option(
+    "--weights",
+    multiple=True,
+    metavar="WEIGHT…",
+    help="One per vector: 0.5, a ramp over depth 0.2..0.8, or '{layers.0-5: 0.3, default: 1}'.",
+)
+@click.option(
+    "--param", "params", multiple=True, metavar="NAME=VALUE", help="A parameter of the method, values as for --weights; may be repeated."
+)
+@click.option(
+    "--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), help="Of the weights written [default: the widest of the inputs']."
+)
+@click.option("--dry-run", is_flag=True, help="Show what would be read, merged and written; write nothing.")
+@click.option("--adapter", is_flag=True, help="Write one LoRA adapter, where all vectors are such, instead of a model.")
+@click.option("--rank", type=click.IntRange(min=1), help="With --adapter: truncate to this rank.")
+@click.option(
+    "--take-from", metavar="NAME", help="'base' or a vector's name: take from it what differs (tokenizer, pooling, prompts, shapes)."
+)
+@click.option("--device", default="cpu", show_default=True, help="Where the arithmetic runs: cpu, cuda, cuda:1, …")
+@click.option("--threads", type=click.IntRange(min=1), help="[default: one per core]")
+@click.option("--memory", type=click.IntRange(min=1), default=512, show_default=True, help="MB that may be used beyond the runtime.")
+@click.option("--allow-code", is_flag=True, help="Keep Python code that the base brings along.")
 @click.option("--probe", type=click.Path(path_type=Path), help="Probe set folder for self-positioning [default: what finetune held out].")
 @click.option("--steps", type=click.IntRange(min=1), help="Search by that many steps of gradient descent instead of linearised.")
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 def command(
-    sources: tuple[str, ...], method: str, base: str, out: Path, weights: tuple[float, ...], params: tuple[str, ...], dtype: str | None,
-    probe: Path | None, steps: int | None, seed: int,
+    recipe: Path | None, sources: tuple[str, ...], method: str | None, base: str, out: Path, weights: tuple[str, ...], params: tuple[str, ...],
+    dtype: str | None, dry_run: bool, adapter: bool, rank: int | None, take_from: str | None, device: str, threads: int | None, memory: int,
+    allow_code: bool, probe: Path | None, steps: int | None, seed: int,
 ) -> None:  # fmt: skip
-    """Merge fine-tuned models of one base. The result loads with SentenceTransformer and keeps the base's pooling, normalisation and prompts."""
-    from selfpos.operations import merge
+    """Merge fine-tuned models of one base. The result loads with SentenceTransformer and keeps the base's pooling, normalisation and prompts.
 
+    RECIPE is a mergekit recipe (YAML); without one, --vectors and --method say what to merge.
+    """
+    from selfpos.errors import SelfposError
+
+    if recipe is None and not (sources and method):
+        raise SelfposError("say what to merge: --vectors and --method, or a mergekit recipe")
+    if recipe is not None and (sources or method or weights or params):
+        raise SelfposError(f"{recipe} says what to merge; leave --vectors, --method, --weights and --param away")
     if method == "self-positioning":
-        _position(sources, base, out, probe, steps, seed, dtype)
-    else:
-        merge(base, sources, method, out, weights=list(weights) or None, params=_parse(params), dtype=dtype)
+        return _position(sources, base, out, probe, steps, seed, dtype)
+    options: dict[str, Any] = {
+        "dtype": dtype, "seed": seed, "threads": threads, "device": device, "budget": memory << 20, "rank": rank, "take_from": take_from,
+        "output": "adapter" if adapter else "model", "allow_code": allow_code,
+    }  # fmt: skip
+    if recipe is None:
+        options |= {"weights": [_value(weight) for weight in weights] or None, "params": _parse(params)}
+    _merge(recipe, base, sources, method or "", out, options, dry_run)
+    return None
+
+
+def _merge(
+    recipe: Path | None, base: str, sources: tuple[str, ...], method: str, out: Path, options: dict[str, Any], dry_run: bool
+) -> None:
+    from selfpos.operations import merge, plan_merge
+
+    if recipe is not None:
+        from selfpos.merging.mergekit_recipe import recipe_arguments
+
+        base, found, method, asked, notes = recipe_arguments(recipe)
+        sources = tuple(found)
+        options |= asked | ({"dtype": options["dtype"]} if options["dtype"] else {})
+        for note in notes:
+            click.echo(note, err=True)
+    if dry_run:
+        for label, text in plan_merge(base, sources, method, out, **options):
+            click.echo(f"{label:<14}{text}")
+        return
+    merge(base, sources, method, out, **options)
     click.echo(str(out))
 
 
@@ -69,9 +121,19 @@ def _position(sources: tuple[str, ...], base: str, out: Path, probe: Path | None
     click.echo("  ".join(f"{name} {value:.3f}" for name, value in zip(found.names, found.coefficients, strict=True)))
 
 
-def _parse(params: tuple[str, ...]) -> dict[str, Any]:
+def _value(text: str) -> Any:
+    """A word of the command line as a number, ramp, rules or word: as YAML reads it."""
     import yaml
 
+    from selfpos.errors import SelfposError
+
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise SelfposError(f"cannot read the value '{text}'; rules are written like '{{layers.0-5: 0.3, default: 1}}'") from None
+
+
+def _parse(params: tuple[str, ...]) -> dict[str, Any]:
     from selfpos.errors import SelfposError
 
     parsed = {}
@@ -79,5 +141,5 @@ def _parse(params: tuple[str, ...]) -> dict[str, Any]:
         name, equals, value = param.partition("=")
         if not equals:
             raise SelfposError(f"--param takes NAME=VALUE, found '{param}'")
-        parsed[name.replace("-", "_")] = yaml.safe_load(value)
+        parsed[name.replace("-", "_")] = _value(value)
     return parsed

@@ -9,10 +9,6 @@ import click
 def command() -> None:
     """List the merge methods, what each needs, and its parameters with their defaults."""
     from selfpos.console import table_text
-    from selfpos.merging.registry import METHODS
+    from selfpos.merging.describe import method_rows
 
-    rows = [
-        [name, method.summary, method.needs, ", ".join(str(parameter) for parameter in method.parameters)]
-        for name, method in METHODS.items()
-    ]
-    click.echo(table_text(["method", "what it does", "needs", "parameters"], rows))
+    click.echo(table_text(["method", "what it does", "needs", "parameters"], [list(row) for row in method_rows()]))

@@ -61,17 +61,25 @@ def merge_recipe(file: Path, out: Path, **options: Any) -> MergeResult:
     Raises SelfposError naming the line that cannot be honoured, or whatever the merge itself refuses.
     """
     from selfpos.storage.locate import locate_model
+
+    base, sources, method, asked, _ = recipe_arguments(file)
+    return merge(locate_model(base), [locate_model(source) for source in sources], method, out, **(asked | options))
+
+
+def recipe_arguments(file: Path) -> tuple[str, list[str], str, dict[str, Any], list[str]]:
+    """(base, sources, method, options, notes) of the merge that a recipe asks for, after a look at how many layers its base has."""
+    from selfpos.storage.locate import locate_model
     from selfpos.storage.model_folder import open_model
 
     asked = translate_recipe(file)
-    base = locate_model(asked.base)
-    found = max((layer for key in open_model(base).tensors if (layer := layer_of(key)) is not None), default=-1) + 1
-    if asked.layers is not None and found != asked.layers:
-        raise SelfposError(
-            f"{file} takes layers 0 to {asked.layers} of models that have {found}: parts of models cannot be put together here"
-        )
-    sources = [locate_model(source) for source in asked.sources]
-    return merge(base, sources, asked.method, out, **({"weights": asked.weights, "params": asked.params, "dtype": asked.dtype} | options))
+    if asked.layers is not None:
+        keys = open_model(locate_model(asked.base)).tensors
+        found = max((layer for key in keys if (layer := layer_of(key)) is not None), default=-1) + 1
+        if found != asked.layers:
+            raise SelfposError(
+                f"{file} takes layers 0 to {asked.layers} of models that have {found}: parts of models cannot be put together here"
+            )
+    return asked.base, asked.sources, asked.method, {"weights": asked.weights, "params": asked.params, "dtype": asked.dtype}, asked.notes
 
 
 def translate_recipe(file: Path) -> Translation:

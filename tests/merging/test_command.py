@@ -1,0 +1,90 @@
+"""`selfpos merge` as a process: dry runs, recipes, rules, adapters."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from selfpos.storage import read_manifest
+from tests.merging import reference as ref
+from tests.vectors.test_vectors import make_adapter
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def selfpos(*words: str | Path) -> subprocess.CompletedProcess[str]:
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from selfpos.cli import main; main()"
+    return subprocess.run([sys.executable, "-c", code, *map(str, words)], capture_output=True, text=True)
+
+
+def test_a_dry_run_says_everything_and_writes_nothing(tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path) -> None:
+    words = [
+        "merge",
+        "--base",
+        tiny_base,
+        "--vectors",
+        *tiny_specialists,
+        "--method",
+        "ties",
+        "--out",
+        tmp_path / "out",
+        "--dtype",
+        "bfloat16",
+    ]
+    done = selfpos(*words, "--dry-run", "--param", "density=0.1..0.3", "--param", "scope=tensor")
+    assert done.returncode == 0, done.stderr
+    for said in ("alpha (model)", "different by tensor", "bfloat16", "2 passes", "warning"):
+        assert said in done.stdout
+    assert not list(tmp_path.iterdir())
+    wrong = selfpos(*words, "--dry-run", "--param", "densty=1")
+    assert wrong.returncode == 2 and "did you mean 'density'" in wrong.stderr and "Traceback" not in wrong.stderr
+
+
+def test_rules_on_the_command_line(tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path) -> None:
+    weights = ["0..1", "{layers.0: 0.5, default: -0.25}", "2"]
+    words = ["merge", "--base", tiny_base, "--vectors", *tiny_specialists, "--method", "task-arithmetic", "--out", tmp_path / "out"]
+    done = selfpos(*words, "--weights", *weights, "--seed", "3")
+    assert done.returncode == 0, done.stderr
+    manifest = read_manifest(tmp_path / "out")
+    assert manifest is not None and manifest["merge"]["seed"] == 3
+    found = manifest["merge"]["coefficients"]
+    assert found["encoder.layer.0.output.dense.weight"] == [0, 0.5, 2] and found["encoder.layer.1.output.dense.weight"] == [1, -0.25, 2]
+    assert (tmp_path / "out" / "README.md").is_file()
+
+
+def test_a_mergekit_recipe_runs_unchanged(tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path) -> None:
+    models = [{"model": str(source), "parameters": {"weight": 0.5}} for source in tiny_specialists[:2]]
+    recipe = {"merge_method": "task_arithmetic", "base_model": str(tiny_base), "models": models, "dtype": "float32"}
+    (tmp_path / "merge.yml").write_text(yaml.safe_dump(recipe))
+    done = selfpos("merge", tmp_path / "merge.yml", "--out", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    states = [ref.load(source) for source in tiny_specialists[:2]]
+    for key, value in ref.load(tmp_path / "out").items():
+        np.testing.assert_allclose(value, np.mean([state[key] for state in states], axis=0), atol=1e-6)
+    (tmp_path / "bad.yml").write_text(yaml.safe_dump(recipe | {"merge_method": "passthrough"}))
+    refused = selfpos("merge", tmp_path / "bad.yml", "--out", tmp_path / "bad")
+    assert refused.returncode == 2 and "line" in refused.stderr and "passthrough" in refused.stderr
+    both = selfpos("merge", tmp_path / "merge.yml", "--method", "ties", "--out", tmp_path / "bad")
+    assert both.returncode == 2 and "says what to merge" in both.stderr
+    neither = selfpos("merge", "--out", tmp_path / "bad")
+    assert neither.returncode == 2 and "--vectors and --method" in neither.stderr
+
+
+def test_one_adapter_out_of_two(tiny_base: Path, tmp_path: Path) -> None:
+    for index in range(2):
+        make_adapter(tiny_base, tmp_path / f"a{index}", seed=index, plain=True)
+    words = ["merge", "--base", tiny_base, "--vectors", tmp_path / "a0", tmp_path / "a1", "--method", "average", "--out", tmp_path / "out"]
+    done = selfpos(*words, "--adapter", "--rank", "5")
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "out" / "adapter_config.json").read_text())["r"] == 5
+    assert not (tmp_path / "out" / "model.safetensors").exists()
+
+
+def test_methods_are_listed_with_their_needs() -> None:
+    done = selfpos("methods")
+    assert done.returncode == 0 and "tsv-m" in done.stdout and "whole matrices" in done.stdout and "one vector" in done.stdout
