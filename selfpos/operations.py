@@ -118,30 +118,36 @@ def position_and_merge(
     settings: PositioningSettings,
     out: Path,
     *,
-    seed: int = 0,
     record: Path | None = None,
     trajectory: Path | None = None,
-    dtype: str | None = None,
+    keep_interrupted: bool = True,
+    **options: Unpack[Options],
 ) -> Position:
     """Find the coefficients of `vectors` by Self Positioning on `probe`, write the merged model to `out`, with a card; returns the position found.
 
-    The position is also written to `record` (JSON) and its path to `trajectory` (JSON Lines), when given.
+    The position is also written to `record` (JSON) and its path to `trajectory` (JSON Lines), when given. A search that Ctrl-C ended is
+    merged with the best point so far, or, without `keep_interrupted`, nothing is made of it and KeyboardInterrupt goes on. The options are
+    those of `merging.plan` without weights, params and provenance; they are checked before the search, and `seed` is the search's, too.
     """
     from selfpos.merging import merge as merge_folders
+    from selfpos.merging import plan
     from selfpos.positioning import position
     from selfpos.publishing.card import write_card
     from selfpos.storage.atomic import write_text
     from selfpos.storage.locate import locate_model
 
-    if out.exists():
-        raise SelfposError(f"{out} exists; choose another folder with --out, or remove it")
     folder, sources = locate_model(base), [locate_model(str(vector)) for vector in vectors]
+    plan(folder, sources, "linear", out, **options)
+    seed = options.get("seed", 0)
     found = position(folder, sources, probe, settings, seed=seed, trajectory=trajectory)
+    if found.interrupted and not keep_interrupted:
+        raise KeyboardInterrupt
     facts = {key: value for key, value in asdict(found).items() if value is not None}
     if record is not None:
         write_text(record, json.dumps(facts, indent=1))
     probed = {name: {"type": task.type.name, "records": len(task.records)} for name, task in probe.items()}
     provenance = {"positioning": facts | {"settings": settings.model_dump(mode="json"), "probe": probed, "seed": seed}}
-    merge_folders(folder, sources, "linear", out, weights=found.weights, dtype=dtype, provenance=provenance)
+    asked: Options = {**options, "weights": found.weights, "provenance": provenance}
+    merge_folders(folder, sources, "linear", out, **asked)
     write_card(out)
     return found

@@ -74,12 +74,20 @@ def command(
         raise SelfposError("say what to merge: --vectors and --method, or a mergekit recipe")
     if recipe is not None and (sources or method or weights or params):
         raise SelfposError(f"{recipe} says what to merge; leave --vectors, --method, --weights and --param away")
-    if method == "self-positioning":
-        return _position(sources, base, out, probe, steps, seed, dtype)
+    learned = method == "self-positioning"
+    if probe is not None and not learned:
+        raise SelfposError("--probe is for --method self-positioning, which alone learns from a probe set")
+    if steps is not None and not learned:
+        raise SelfposError("--steps is for --method self-positioning, which alone searches")
     options: dict[str, Any] = {
         "dtype": dtype, "seed": seed, "threads": threads, "device": device, "budget": memory << 20, "rank": rank, "take_from": take_from,
         "output": "adapter" if adapter else "model", "allow_code": allow_code,
     }  # fmt: skip
+    if learned:
+        refused = {"--weights": weights, "--param": params, "--take-from": take_from, "--dry-run": dry_run}
+        if given := [option for option, value in refused.items() if value]:
+            raise SelfposError(f"{given[0]} does not go with --method self-positioning; leave it away")
+        return _position(sources, base, out, probe, steps, options)
     if recipe is None:
         options |= {"weights": [_value(weight) for weight in weights] or None, "params": _parse(params)}
     _merge(recipe, base, sources, method or "", out, options, dry_run)
@@ -107,7 +115,7 @@ def _merge(
     click.echo(str(out))
 
 
-def _position(sources: tuple[str, ...], base: str, out: Path, probe: Path | None, steps: int | None, seed: int, dtype: str | None) -> None:
+def _position(sources: tuple[str, ...], base: str, out: Path, probe: Path | None, steps: int | None, options: dict[str, Any]) -> None:
     from selfpos.commands.quiet import quiet_libraries
     from selfpos.data.probe import read_probe
     from selfpos.operations import position_and_merge, probe_of
@@ -117,7 +125,7 @@ def _position(sources: tuple[str, ...], base: str, out: Path, probe: Path | None
     quiet_libraries()
     settings = PositioningSettings() if steps is None else PositioningSettings(search="sgd", steps=steps)
     tasks = read_probe(probe) if probe else probe_of([locate_model(source) for source in sources])
-    found = position_and_merge(base, sources, tasks, settings, out, seed=seed, dtype=dtype)
+    found = position_and_merge(base, sources, tasks, settings, out, **options)
     click.echo("  ".join(f"{name} {value:.3f}" for name, value in zip(found.names, found.coefficients, strict=True)))
 
 

@@ -196,6 +196,8 @@ def plan(
         raise SelfposError("a rank is for the output 'adapter' only; leave it away for a whole model")
     opened = open_model(base)
     vectors = open_vectors(opened, sources, names=names, tolerate=take_from is not None)
+    if output == "adapter" and (whole := next((vector for vector in vectors if not (vector.source / ADAPTER).is_file()), None)):
+        raise SelfposError(f"{whole.name} is a whole model, not low-rank, so no adapter holds the merge; write a model instead")
     frame = _frame(opened, vectors, take_from)
     misfits = frozenset().union(*(vector.misfits for vector in vectors))
     keys = tuple(

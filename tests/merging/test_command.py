@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 import yaml
 
 from selfpos.storage import read_manifest
@@ -88,3 +89,21 @@ def test_one_adapter_out_of_two(tiny_base: Path, tmp_path: Path) -> None:
 def test_methods_are_listed_with_their_needs() -> None:
     done = selfpos("methods")
     assert done.returncode == 0 and "tsv-m" in done.stdout and "whole matrices" in done.stdout and "one vector" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--method", "self-positioning", "--dry-run"], "--dry-run does not go with --method self-positioning"),
+        (["--method", "self-positioning", "--weights", "1", "1", "1"], "--weights does not go with"),
+        (["--method", "self-positioning", "--param", "density=0.2"], "--param does not go with"),
+        (["--method", "average", "--probe", "somewhere"], "--probe is for --method self-positioning"),
+        (["--method", "average", "--steps", "3"], "--steps is for --method self-positioning"),
+    ],
+)
+def test_an_option_that_would_be_passed_over_is_refused(
+    tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path, words: list[str], says: str
+) -> None:
+    done = selfpos("merge", "--base", tiny_base, "--vectors", *tiny_specialists, "--out", tmp_path / "out", *words)
+    assert done.returncode == 2 and says in done.stderr and "Traceback" not in done.stderr
+    assert not list(tmp_path.iterdir())

@@ -145,7 +145,7 @@ def test_what_is_not_low_rank_makes_no_adapter(tiny_base: Path, tiny_specialists
     make_adapter(tiny_base, tmp_path / "dora", plain=True, use_dora=True)
     for sources, method, message in [
         ([tmp_path / "a"], "ties", "method ties does not make a low-rank result"),
-        ([tmp_path / "a", tiny_specialists[0]], "linear", "alpha moves .* by more than low-rank factors"),
+        ([tmp_path / "a", tiny_specialists[0]], "linear", "alpha is a whole model, not low-rank"),
         ([tmp_path / "dora"], "linear", "dora moves"),
         ([tmp_path / "a"], "tensor-slerp", "scales the base too"),
     ]:

@@ -1,0 +1,73 @@
+"""Whole operations on a tiny model, called as Python users and the verbs call them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from selfpos.data.probe import ProbeTask
+from selfpos.errors import SelfposError
+from selfpos.operations import finetune, position_and_merge, probe_of
+from selfpos.recipe import LoraSettings, PositioningSettings, TaskSource, TrainingSettings
+from selfpos.storage.manifest import read_manifest
+from selfpos.tasks import get_task
+from tests.positioning.stand_ins import pairs
+
+SEARCH = PositioningSettings(search="sgd", steps=3, batch_size=8, validation=0.0)
+
+
+def specialist(base: Path, data: Path, out: Path, **settings: object) -> Path:
+    """Train `out` for one step on forty made-up pairs, which are written to `data` first."""
+    lines = [json.dumps({"anchor": f"word {data.stem} {n}", "positive": f"about {n} {data.stem}"}) for n in range(40)]
+    data.write_text("\n".join(lines), encoding="utf-8")
+    training = TrainingSettings(steps=1, batch_size=8, max_length=16, **settings)
+    finetune(str(base), TaskSource(type="retrieval", data=str(data)), out, training, probe=16, say=lambda text: None)
+    return out
+
+
+def test_adapters_are_positioned_and_written_as_one_adapter_when_asked(tiny_base: Path, tmp_path: Path) -> None:
+    lora = LoraSettings(rank=2)
+    sources = [specialist(tiny_base, tmp_path / f"{name}.jsonl", tmp_path / name, lora=lora) for name in ("one", "two")]
+    found = position_and_merge(str(tiny_base), sources, probe_of(sources), SEARCH, tmp_path / "out", output="adapter")
+    assert found.names == ["one", "two"]
+    assert (tmp_path / "out" / "adapter_model.safetensors").is_file()
+    assert not (tmp_path / "out" / "model.safetensors").exists()
+
+
+def test_what_cannot_be_written_is_refused_before_the_search(
+    tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("selfpos.positioning.position", lambda *_, **__: pytest.fail("it searched"))
+    with pytest.raises(SelfposError, match="adapter"):
+        position_and_merge(str(tiny_base), tiny_specialists, {"pairs": pairs()}, SEARCH, tmp_path / "out", output="adapter")
+    (tmp_path / "out").mkdir()
+    with pytest.raises(SelfposError, match="exists"):
+        position_and_merge(str(tiny_base), tiny_specialists, {"pairs": pairs()}, SEARCH, tmp_path / "out")
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_ctrl_c_in_the_search(
+    tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keep: bool
+) -> None:
+    from selfpos.positioning.problem import Problem
+
+    original, calls = Problem.gradient, []
+
+    def stopping(self: Problem, *args: object) -> object:
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return original(self, *args)
+
+    monkeypatch.setattr(Problem, "gradient", stopping)
+    probe, record = {"pairs": ProbeTask("pairs", get_task("retrieval"), pairs().dataset)}, tmp_path / "record.json"
+    if keep:
+        assert position_and_merge(str(tiny_base), tiny_specialists, probe, SEARCH, tmp_path / "out", record=record).steps == 1
+        assert (read_manifest(tmp_path / "out") or {})["positioning"]["interrupted"] is True
+        return
+    with pytest.raises(KeyboardInterrupt):
+        position_and_merge(str(tiny_base), tiny_specialists, probe, SEARCH, tmp_path / "out", record=record, keep_interrupted=False)
+    assert not (tmp_path / "out").exists()
+    assert not record.exists()
