@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from selfpos.console import log, screen
-from selfpos.errors import SelfposError
+from selfpos.errors import OperationError, SelfposError
 from selfpos.storage.run_folder import RunFolder
 
 
@@ -82,10 +82,22 @@ def execute(jobs: Sequence[Job], folder: RunFolder) -> list[str]:
 
 @contextmanager
 def locked(folder: RunFolder) -> Iterator[None]:
-    """Hold the run's folder for this process alone; raises SelfposError when another process works in it. The lock ends with the process."""
+    """Hold the run's folder, made if need be, for this process alone. The lock ends with the process.
+
+    Raises SelfposError when another process works in it, and when it is a file or a folder with other things than a run: a run removes
+    what it takes for its own half-made results. OperationError when the disk refuses.
+    """
     import fcntl
 
-    folder.path.mkdir(parents=True, exist_ok=True)
+    path = folder.path
+    if path.exists() and not path.is_dir():
+        raise SelfposError(f"{path} is a file; choose another folder for the run with --out")
+    if path.is_dir() and any(path.iterdir()) and not (folder.lock.exists() or folder.recipe.exists()):
+        raise SelfposError(f"{path} exists and holds other things than a run; choose another folder with --out")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OperationError(f"cannot make the folder {path}: {error.strerror}") from None
     with folder.lock.open("a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from selfpos.errors import SelfposError
+from selfpos.errors import OperationError, SelfposError
 from selfpos.jobs import Job, execute, locked
 from selfpos.storage.run_folder import RunFolder
 
@@ -66,3 +66,19 @@ def test_two_processes_cannot_work_in_one_folder(tmp_path: Path) -> None:
         beside = subprocess.run(command, capture_output=True, text=True)
     assert "another selfpos is at work" in beside.stderr
     assert subprocess.run(command).returncode == 0
+
+
+def test_a_folder_with_other_things_is_no_place_for_a_run(tmp_path: Path) -> None:
+    (tmp_path / "joint").mkdir()
+    (tmp_path / "joint" / "precious.txt").write_text("mine", encoding="utf-8")
+    with pytest.raises(SelfposError, match="holds other things than a run"), locked(RunFolder(tmp_path)):
+        pytest.fail("it began")
+    assert [file.name for file in tmp_path.rglob("*")] == ["joint", "precious.txt"]
+    with pytest.raises(SelfposError, match="is a file"), locked(RunFolder(tmp_path / "joint" / "precious.txt")):
+        pytest.fail("it began")
+    with pytest.raises(OperationError, match="cannot make the folder"), locked(RunFolder(tmp_path / "joint" / "precious.txt" / "run")):
+        pytest.fail("it began")
+    with locked(RunFolder(tmp_path / "empty")):
+        pass
+    with locked(RunFolder(tmp_path / "empty")):  # a run that was stopped at once
+        pass
