@@ -9,7 +9,9 @@ import click
 
 @click.command("report")
 @click.argument("run", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), help="File to write [default: report.html in the run's folder].")
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="File to write, must not exist [default: report.html in the run's folder, written anew]."
+)
 def command(run: Path, out: Path | None) -> None:
     """Write the report of the run in folder RUN as one HTML file that needs nothing else. Works from partial results."""
     from selfpos.report import write_report

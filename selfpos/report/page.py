@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from selfpos import __version__
+from selfpos.errors import OperationError
 from selfpos.report import figures
 from selfpos.report.results import RunResults, read_results
 from selfpos.report.table import make_table
+from selfpos.storage.atomic import refuse_existing, write_text
 from selfpos.storage.run_folder import RunFolder
 
 
@@ -24,10 +26,13 @@ class Picture:
 def write_report(folder: RunFolder, out: Path | None = None) -> Path:
     """Write the report of the run in `folder` to `out` (default: `report.html` in that folder) and return its path.
 
-    Works from partial results and lists what is missing. Raises SelfposError when `folder` is no run.
+    Works from partial results and lists what is missing. Raises SelfposError when `folder` is no run or the `out` asked for exists,
+    OperationError when the disk refuses.
     """
     from jinja2 import Environment, PackageLoader
 
+    if out is not None:
+        refuse_existing(out)
     results = read_results(folder)
     pages = Environment(loader=PackageLoader("selfpos.report"), autoescape=True, trim_blocks=True, lstrip_blocks=True)
     text = pages.get_template("report.html").render(
@@ -38,9 +43,11 @@ def write_report(folder: RunFolder, out: Path | None = None) -> Path:
         versions=_versions(),
     )
     target = out or folder.report
-    beside = target.with_suffix(".tmp")
-    beside.write_text(text, encoding="utf-8")
-    beside.replace(target)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_text(target, text)
+    except OSError as error:
+        raise OperationError(f"cannot write the report {target}: {error.strerror}") from None
     return target
 
 

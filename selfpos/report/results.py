@@ -71,5 +71,9 @@ def read_results(folder: RunFolder) -> RunResults:
             searches[name] = Search(json.loads(folder.position(name).read_text(encoding="utf-8")), steps)
         else:
             missing.append(f"coefficients of {name}")
-    seconds = {file.stem: json.loads(file.read_text(encoding="utf-8"))["seconds"] for file in sorted((folder.path / "jobs").glob("*.json"))}
+    models = {"base", "joint", *recipe.tasks, *recipe.merges}  # marks of merges that the recipe no longer has stay in the folder
+    marks = [
+        file for file in sorted((folder.path / "jobs").glob("*.json")) if "." not in file.stem or file.stem.partition(".")[2] in models
+    ]
+    seconds = {mark.stem: json.loads(mark.read_text(encoding="utf-8"))["seconds"] for mark in marks}
     return RunResults(recipe, table["tasks"], table["scores"], geometry["names"], geometry["gram"], searches, seconds, missing)

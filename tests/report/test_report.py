@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from selfpos.errors import SelfposError
+from selfpos.errors import OperationError, SelfposError
 from selfpos.report import write_report
 from selfpos.report.results import read_results
 from selfpos.report.table import make_table, markdown_table, score_table
@@ -77,3 +77,21 @@ def test_a_partial_run_is_reported_with_what_is_missing(run: RunFolder) -> None:
 def test_no_run(tmp_path: Path) -> None:
     with pytest.raises(SelfposError, match="is no run"):
         write_report(RunFolder(tmp_path))
+
+
+def test_a_place_of_its_own_is_made_and_never_overwritten(run: RunFolder, tmp_path: Path) -> None:
+    page = write_report(run, tmp_path / "deep" / "page.html")
+    text = page.read_text(encoding="utf-8")
+    with pytest.raises(SelfposError, match="exists already"):
+        write_report(run, page)
+    with pytest.raises(OperationError, match="cannot write the report"):
+        write_report(run, page / "page.html")
+    assert page.read_text(encoding="utf-8") == text
+    assert [file.name for file in page.parent.iterdir()] == ["page.html"]
+
+
+def test_jobs_of_merges_that_left_the_recipe_are_not_told(run: RunFolder) -> None:
+    for job in ("vectors", "merge/average", "merge/of-before", "scores/base", "scores/of-before"):
+        run.mark(job).parent.mkdir(exist_ok=True)
+        run.mark(job).write_text('{"key": "", "seconds": 1.5}', encoding="utf-8")
+    assert list(read_results(run).seconds) == ["merge.average", "scores.base", "vectors"]
