@@ -51,6 +51,7 @@ def run_recipe(recipe: Recipe, out: Path, *, data_root: Path | None = None) -> R
     base = locate_model(recipe.base)
     open_model(base)  # refuses what is no model
     data = load_tasks(recipe, data_root)
+    _check_positioning(recipe, data)
     evaluation = _evaluation_tasks(recipe, data_root)
     folder = RunFolder(out)
     graph = _Graph(recipe, folder, base, content_hash(base), data, evaluation)
@@ -100,6 +101,25 @@ def _check_methods(recipe: Recipe) -> None:
     taken = {"base", "joint"} & {*recipe.tasks, *recipe.merges} | {*recipe.tasks} & {*recipe.merges}
     if taken:
         raise SelfposError(f"recipe {recipe.name}: the name '{sorted(taken)[0]}' stands for two models; rename the task or the merge")
+
+
+def _check_positioning(recipe: Recipe, data: dict[str, TaskData]) -> None:
+    """Refuse a probe set or ratios that no search could work with, before anything is trained."""
+    from selfpos.data.probe import ProbeTask
+    from selfpos.positioning.balance import check_ratios
+    from selfpos.positioning.objective import split_probe
+    from selfpos.recipe import PositioningSettings
+
+    probe = {name: ProbeTask(name, task.type, task.probe) for name, task in data.items()}
+    for name, merge in recipe.merges.items():
+        if merge.method != SELF_POSITIONING:
+            continue
+        settings = merge.positioning or PositioningSettings()
+        try:
+            check_ratios(settings.ratios, probe)
+            split_probe(probe, settings.validation, recipe.seed, settings.temperature)
+        except SelfposError as error:
+            raise SelfposError(f"recipe {recipe.name}, merge {name}: {error}") from None
 
 
 def _evaluation_tasks(recipe: Recipe, data_root: Path | None) -> list[Any]:
@@ -232,16 +252,18 @@ class _Graph:
 
 def write_geometry(base: Path, sources: list[Path], out: Path) -> None:
     """Write the Gram matrix of the task vectors of `sources` as JSON: {"names": N names, "gram": N×N inner products}."""
+    from selfpos.storage.atomic import write_text
     from selfpos.storage.model_folder import open_model
     from selfpos.vectors import gram, open_vectors
 
     vectors = open_vectors(open_model(base), sources)
-    out.write_text(json.dumps({"names": [vector.name for vector in vectors], "gram": gram(vectors).tolist()}, indent=1), encoding="utf-8")
+    write_text(out, json.dumps({"names": [vector.name for vector in vectors], "gram": gram(vectors).tolist()}, indent=1))
 
 
 def write_table(folder: RunFolder, models: list[str]) -> None:
     """Gather the scores of `models` from their MTEB files into one JSON table: {"tasks": …, "scores": {model: {task: main score}}}."""
     from selfpos.evaluation import read_scores
+    from selfpos.storage.atomic import write_text
 
     scores = {model: read_scores(folder.scores(model)) for model in models}
     kinds = {task: {"type": score.type, "metric": score.metric} for found in scores.values() for task, score in found.items()}
@@ -249,7 +271,7 @@ def write_table(folder: RunFolder, models: list[str]) -> None:
         "tasks": kinds,
         "scores": {model: {task: score.main_score for task, score in found.items()} for model, found in scores.items()},
     }
-    folder.table.write_text(json.dumps(table, indent=1), encoding="utf-8")
+    write_text(folder.table, json.dumps(table, indent=1))
 
 
 def _write_report(folder: RunFolder) -> None:

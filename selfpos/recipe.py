@@ -177,6 +177,11 @@ class MergeSettings(Settings):
     def _positioning_belongs_to_its_method(self) -> MergeSettings:
         if self.positioning is not None and self.method != "self-positioning":
             raise ValueError(f"'positioning' belongs to method self-positioning, not to {self.method}")
+        if self.method == "self-positioning" and (self.weights is not None or self.params):
+            field = "weights" if self.weights is not None else "params"
+            raise ValueError(
+                f"'{field}' is for other methods: self-positioning finds the coefficients, and its settings go under 'positioning'"
+            )
         return self
 
 
@@ -196,7 +201,7 @@ class Recipe(Settings):
 
     name: Name
     base: str = "all-MiniLM-L6-v2"
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**32)
     tasks: dict[Name, TaskSource] = Field(min_length=1)
     training: TrainingSettings = TrainingSettings()
     joint: JointSettings | None = JointSettings()

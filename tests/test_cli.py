@@ -76,6 +76,8 @@ def run(recipe: dict, folder: Path) -> subprocess.CompletedProcess[str]:
         ({"merges": {"m": {"method": "tise"}}}, "did you mean 'ties'"),
         ({"merges": {"m": {"method": "ties", "params": {"densty": 0.1}}}}, "densty"),
         ({"merges": {"retrieval": {"method": "average"}}}, "stands for two models"),
+        ({"merges": {"m": {"method": "self-positioning", "positioning": {"ratios": {"retrieva": 2}}}}}, "did you mean 'retrieval'"),
+        ({"merges": {"m": {"method": "self-positioning"}}, "probe": {"per_task": 3}}, "too few with a held-out share of 0.5"),
         ({"evaluation": {"tasks": ["STSBenchmrk"]}}, "STSBenchmark"),
         ({"base": "no/such/folder"}, "no/such/folder"),
     ],

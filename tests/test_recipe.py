@@ -32,6 +32,9 @@ def test_shipped_recipes_are_valid_and_named_as_their_file(file: Path) -> None:
         ({"training": {"steps": 0}}, "greater than or equal to 1"),
         ({"tasks": {}}, "field 'tasks'"),
         ({"merges": {"m": {"method": "ties", "positioning": {}}}}, "belongs to method self-positioning"),
+        ({"merges": {"m": {"method": "self-positioning", "weights": [1, 1]}}}, "'weights' is for other methods"),
+        ({"merges": {"m": {"method": "self-positioning", "params": {"steps": 3}}}}, "'params' is for other methods"),
+        ({"seed": 2**32}, "field 'seed'"),
         ({"name": "../up"}, "field 'name'"),
     ],
 )

@@ -27,7 +27,7 @@ TYPES = "sts, retrieval, reranking, classification, clustering, pair-classificat
 @click.option("--max-length", type=click.IntRange(min=8), help="Tokens per text while training.")
 @click.option("--lora", type=click.IntRange(min=1), metavar="RANK", help="Train a LoRA adapter of this rank instead of all weights.")
 @click.option("--probe", type=click.IntRange(min=0), default=256, show_default=True, help="Records held out for Self Positioning.")
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--seed", type=click.IntRange(min=0, max=2**32 - 1), default=0, show_default=True)
 def command(
     task: str,
     base: str,
