@@ -33,13 +33,15 @@ def evaluate(model: Path, tasks: Sequence[AbsTask], out: Path, *, name: str, bat
 
     Result files go to `out`/results/<model>/<revision>/ as mteb lays them out; the revision is the model's content hash. A task is not run again when
     its results for these weights and this data are there, and of one that was stopped only the missing parts are. `name` is how the model is called.
-    Raises SelfposError when `model` is no sentence-transformers folder or there are no tasks; TasksFailedError after the last task when any failed.
+    Raises SelfposError when `model` is no sentence-transformers folder, `out` is a file or there are no tasks; TasksFailedError after the last task when any failed.
     """
     from selfpos.storage.model_folder import read_modules
 
     read_modules(model)
     if not tasks:
         raise SelfposError("there are no tasks to score the model on")
+    if out.exists() and not out.is_dir():
+        raise SelfposError(f"{out} is a file; expected a folder for the result files")
     from mteb import ResultCache
 
     from selfpos.evaluation.encoder import identity
@@ -56,7 +58,8 @@ def evaluate(model: Path, tasks: Sequence[AbsTask], out: Path, *, name: str, bat
                 bar.advance(1, task=title, score=scores[title].main_score)
             except Exception as error:
                 failures[title] = " ".join(f"{type(error).__name__}: {error}".split())[:400]
-                log.error("task %s failed on %s: %s", title, name, failures[title], exc_info=not isinstance(error, SelfposError))
+                log.error("task %s failed on %s: %s", title, name, failures[title])
+                log.info("where task %s failed", title, exc_info=True)  # for the log of a run, not for the screen
                 bar.advance(1, task=title, score="failed")
     write_last(out, str(meta.name), str(meta.revision), scores)
     if failures:

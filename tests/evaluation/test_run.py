@@ -100,13 +100,17 @@ def test_a_damaged_result_file_is_made_anew(tiny_base: Path, tmp_path: Path, sts
     assert evaluate(tiny_base, [sts_task()], tmp_path, name="tiny") == {first.task: first}
 
 
-def test_a_failing_task_does_not_take_the_others_down(tiny_base: Path, tmp_path: Path, sts_task: MakeTask, failing_task: AbsTask) -> None:
+def test_a_failing_task_does_not_take_the_others_down(
+    tiny_base: Path, tmp_path: Path, sts_task: MakeTask, failing_task: AbsTask, caplog: pytest.LogCaptureFixture
+) -> None:
     with pytest.raises(TasksFailedError) as caught:
         evaluate(tiny_base, [failing_task, sts_task()], tmp_path, name="tiny")
     assert str(caught.value) == (
         f"1 of 2 tasks failed on tiny: selfpos-Failing (ValueError: the data is not there); the scores of the other 1 are in {tmp_path}"
     )
     assert caught.value.exit_code == 1
+    # without a log file, warnings and errors go to the screen, which is no place for a traceback
+    assert [record.exc_info for record in caplog.records if record.levelname in ("WARNING", "ERROR")] == [None]
     assert list(caught.value.scores) == list(read_scores(tmp_path)) == ["selfpos-TestSTS"]
 
 
@@ -187,3 +191,9 @@ def test_what_is_no_model_and_no_tasks(tmp_path: Path, tiny_base: Path, sts_task
 
 def test_identity_of_a_task(sts_task: MakeTask) -> None:
     assert task_identity(sts_task()) == {"task": "selfpos-TestSTS", "revision": "one", "splits": ["test"], "subsets": ["default"]}
+
+
+def test_a_file_is_no_place_for_results(tiny_base: Path, tmp_path: Path, sts_task: MakeTask) -> None:
+    (tmp_path / "file").write_text("mine", encoding="utf-8")
+    with pytest.raises(SelfposError, match="is a file; expected a folder"):
+        evaluate(tiny_base, [sts_task()], tmp_path / "file", name="tiny")
