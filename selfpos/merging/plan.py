@@ -210,7 +210,7 @@ def plan(
     copied = side_files(frame.path, code=allow_code)
     settings = make_settings(chosen, len(sources), weights, params, keys)
     dtypes = {key: _dtype(key, opened, frame, vectors, NAMES.get(dtype or "")) for key in frame.tensors}
-    workers = threads or len(os.sched_getaffinity(0))
+    workers = threads or _cores()
     with ThreadPoolExecutor(workers) as pool:
         hashes = list(pool.map(content_hash, [base, *sources]))
     return Plan(
@@ -231,6 +231,11 @@ def plan(
         threads=workers,
         options=options,
     )
+
+
+def _cores() -> int:
+    """Cores that this process may use; of the machine, where the system does not tell (macOS)."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def check_device(device: str) -> None:
