@@ -58,7 +58,7 @@ def finetune(
 
 
 def probe_of(specialists: Sequence[Path]) -> dict[str, ProbeTask]:
-    """The probe records that `finetune` held out for each of `specialists`, drawn again from their sources.
+    """The probe records that `finetune` held out for each of `specialists`, drawn again from their sources and named as their task vectors.
 
     Raises SelfposError when a folder does not say what it was trained on, or its data has changed since.
     """
@@ -66,9 +66,10 @@ def probe_of(specialists: Sequence[Path]) -> dict[str, ProbeTask]:
     from selfpos.data.sources import load_source
     from selfpos.storage.manifest import read_manifest
     from selfpos.tasks import get_task
+    from selfpos.vectors.task_vector import distinct_names
 
     probes: dict[str, Any] = {}
-    for folder in specialists:
+    for folder, name in zip(specialists, distinct_names(specialists), strict=True):
         remembered = (read_manifest(folder) or {}).get("finetune")
         if not remembered or not remembered["probe"]:
             raise SelfposError(f"{folder} does not say which records were held out for a probe; give the probe set with --probe FOLDER")
@@ -82,7 +83,7 @@ def probe_of(specialists: Sequence[Path]) -> dict[str, ProbeTask]:
                 f"the data of {folder} ({source.data}) has changed since it was trained; give a probe set with --probe FOLDER"
             )
         _, probe = hold_out(found.dataset, remembered["probe"], remembered["seed"])
-        probes[folder.name] = ProbeTask(folder.name, kind, probe)
+        probes[name] = ProbeTask(name, kind, probe)
     return probes
 
 

@@ -71,3 +71,23 @@ def test_ctrl_c_in_the_search(
         position_and_merge(str(tiny_base), tiny_specialists, probe, SEARCH, tmp_path / "out", record=record, keep_interrupted=False)
     assert not (tmp_path / "out").exists()
     assert not record.exists()
+
+
+def test_specialists_with_one_folder_name_keep_a_probe_each(tiny_base: Path, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        specialist(tiny_base, tmp_path / f"{name}.jsonl", tmp_path / name / "model")
+    probe = probe_of([tmp_path / "one" / "model", tmp_path / "two" / "model"])
+    assert list(probe) == ["one/model", "two/model"]
+    assert "about" in probe["one/model"].records[0]["positive"]
+    assert set(probe["one/model"].records["anchor"]).isdisjoint(probe["two/model"].records["anchor"])
+
+
+def test_an_adapter_finds_its_base_from_any_working_folder(tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    monkeypatch.chdir(tiny_base.parent)
+    specialist(Path(tiny_base.name), tmp_path / "data.jsonl", tmp_path / "adapter", lora=LoraSettings(rank=2))
+    monkeypatch.chdir(tmp_path)
+    adapted = SentenceTransformer(str(tmp_path / "adapter"), device="cpu", local_files_only=True)
+    assert adapted.encode("a b c").shape == SentenceTransformer(str(tiny_base), device="cpu").encode("a b c").shape

@@ -18,8 +18,8 @@ def load_trainable(base: Path, settings: TrainingSettings) -> SentenceTransforme
     """The model at `base` in float32, all of it trainable, or with `settings.lora` only a fresh adapter. Raises SelfposError when neither goes."""
     from sentence_transformers import SentenceTransformer
 
-    try:
-        model = SentenceTransformer(str(base), local_files_only=True, model_kwargs={"dtype": "float32"}).float()
+    try:  # an adapter notes this path, and is to find its base from any working folder
+        model = SentenceTransformer(str(base.absolute()), local_files_only=True, model_kwargs={"dtype": "float32"}).float()
     except (OSError, ValueError, KeyError) as error:
         raise SelfposError(f"{base} does not load as a sentence-transformers model: {' '.join(str(error).split())[:300]}") from None
     if settings.lora is None:
