@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +14,7 @@ from typing import Any
 
 from selfpos.console import log, screen
 from selfpos.errors import OperationError, SelfposError
+from selfpos.storage.atomic import write_text
 from selfpos.storage.run_folder import RunFolder
 
 
@@ -112,12 +112,7 @@ def _read_mark(file: Path) -> dict[str, Any] | None:
 
 def _write_mark(file: Path, mark: dict[str, Any]) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    beside = file.with_suffix(".tmp")
-    with beside.open("w", encoding="utf-8") as stream:
-        json.dump(mark, stream, indent=1)
-        stream.flush()
-        os.fsync(stream.fileno())
-    beside.replace(file)
+    write_text(file, json.dumps(mark, indent=1))
 
 
 def _remove(path: Path) -> None:

@@ -22,12 +22,12 @@ class ManyTasks(ManyValues):
 @click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True)
 def command(model: str, tasks: tuple[str, ...], benchmark: str | None, data_dir: Path | None, out: Path | None, batch_size: int) -> None:
     """Score MODEL (a folder or a Hub name) on MTEB tasks with mteb itself. Results already there for the same weights are kept."""
-    from selfpos.commands.quiet import quiet_libraries
     from selfpos.console import table_text
     from selfpos.evaluation import evaluate, select_tasks
+    from selfpos.quiet import quiet_process
     from selfpos.storage.locate import locate_model
 
-    quiet_libraries()
+    quiet_process()
     folder = locate_model(model)
     chosen = select_tasks([name for word in tasks for name in word.split(",")], benchmark=benchmark, data_dir=data_dir)
     scores = evaluate(folder, chosen, out or Path("checkpoints") / "scores", name=model, batch_size=batch_size)

@@ -42,14 +42,14 @@ def command(
     **given: float | None,
 ) -> None:
     """Fine-tune the base model on one task with sentence-transformers' trainer, and save it as a folder that SentenceTransformer loads."""
-    from selfpos.commands.quiet import quiet_libraries
     from selfpos.console import screen
     from selfpos.errors import SelfposError
     from selfpos.operations import finetune
+    from selfpos.quiet import quiet_process
     from selfpos.recipe import TaskSource, TrainingSettings, validate
     from selfpos.tasks import get_task
 
-    quiet_libraries()
+    quiet_process()
     kind = get_task(task)
     pairs = [column.partition("=") for column in columns]
     if wrong := [name for name, equals, theirs in pairs if not (equals and name and theirs)]:

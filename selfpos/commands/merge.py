@@ -116,13 +116,13 @@ def _merge(
 
 
 def _position(sources: tuple[str, ...], base: str, out: Path, probe: Path | None, steps: int | None, options: dict[str, Any]) -> None:
-    from selfpos.commands.quiet import quiet_libraries
     from selfpos.data.probe import read_probe
     from selfpos.operations import position_and_merge, probe_of
+    from selfpos.quiet import quiet_process
     from selfpos.recipe import PositioningSettings
     from selfpos.storage.locate import locate_model
 
-    quiet_libraries()
+    quiet_process()
     settings = PositioningSettings() if steps is None else PositioningSettings(search="sgd", steps=steps)
     tasks = read_probe(probe) if probe else probe_of([locate_model(source) for source in sources])
     found = position_and_merge(base, sources, tasks, settings, out, **options)

@@ -20,12 +20,12 @@ def command(recipe: Path, out: Path | None, data_root: Path | None) -> None:
 
     A run that was stopped continues when started again: finished jobs are kept, a training goes on from its last checkpoint.
     """
-    from selfpos.commands.quiet import quiet_libraries
     from selfpos.console import screen
+    from selfpos.quiet import quiet_process
     from selfpos.recipe import load_recipe
     from selfpos.report.table import score_table
 
-    quiet_libraries()
+    quiet_process()
     plan = load_recipe(recipe)
     folder = out or Path("checkpoints") / plan.name
     screen().print(f"[bold]{plan.name}[/bold]: {len(plan.tasks)} tasks, {len(plan.merges)} merges, into {folder}")

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 import random
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from selfpos.console import log, progress
 from selfpos.errors import OperationError, SelfposError
 from selfpos.evaluation.scores import TaskScore, score_of, write_last
+from selfpos.quiet import quiet_libraries
 
 if TYPE_CHECKING:
     from mteb import ResultCache
@@ -50,7 +48,7 @@ def evaluate(model: Path, tasks: Sequence[AbsTask], out: Path, *, name: str, bat
     scorer = _Scorer(model, meta, ResultCache(out), batch_size)
     scores: dict[str, TaskScore] = {}
     failures: dict[str, str] = {}
-    with quiet(), progress(f"scoring {name}", len(tasks), unit="tasks") as bar:
+    with quiet_libraries(hide_warnings=True), progress(f"scoring {name}", len(tasks), unit="tasks") as bar:
         for task in tasks:
             title = task.metadata.name
             try:
@@ -132,25 +130,3 @@ class _Scorer:
             file.unlink()  # mteb reads it before it writes
             return None
         return found if found.dataset_revision == revision_of(task) else None
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keep mteb's warnings and its progress bars, and those of datasets, off the screen while the block runs."""
-    from datasets import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
-
-    loggers = [logging.getLogger(name) for name in ("mteb", "datasets")]
-    levels = [logger.level for logger in loggers]
-    bars = not are_progress_bars_disabled()
-    try:
-        disable_progress_bars()
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
-        if bars:
-            enable_progress_bars()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from selfpos.errors import SelfposError, unknown
 from selfpos.evaluation import corpus_tasks, local_data
+from selfpos.quiet import quiet_libraries
 
 if TYPE_CHECKING:
     from mteb.abstasks import AbsTask
@@ -27,9 +28,7 @@ def select_tasks(names: Sequence[str], benchmark: str | None = None, data_dir: P
         raise SelfposError("name at least one task with --tasks, or a benchmark with --benchmark; 'corpus' needs no data")
     if data_dir is not None and not data_dir.is_dir():
         raise SelfposError(f"there is no folder {data_dir} to read MTEB data from")
-    from selfpos.evaluation.run import quiet
-
-    with quiet():
+    with quiet_libraries(hide_warnings=True):
         tasks = [task for name in names for task in _named(name)]
         if benchmark is not None:
             tasks += _of_benchmark(benchmark)

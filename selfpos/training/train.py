@@ -67,7 +67,7 @@ def train(
         raise SelfposError("a training needs the data of at least one task")
     if mixture not in ("proportional", "round-robin"):
         raise SelfposError(f"there is no mixture '{mixture}'; known: proportional, round-robin")
-    from selfpos.training.quiet import quiet_libraries
+    from selfpos.quiet import quiet_libraries
 
     with quiet_libraries(), _outside_failures(settings):
         prepared = {task: kind.prepare(records, seed) for task, (kind, records) in data.items()}
