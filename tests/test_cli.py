@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -133,6 +134,13 @@ def test_merge_takes_the_words_after_vectors_and_its_result_loads(tiny_base: Pat
     assert "average" in (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
 
 
+def test_an_equals_sign_takes_the_words_after_it_too(tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path) -> None:
+    first, *others = tiny_specialists
+    done = selfpos("merge", f"--vectors={first}", *others, "--base", tiny_base, "--method", "average", "--out", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    assert len(json.loads((tmp_path / "out" / "selfpos.json").read_text(encoding="utf-8"))["merge"]["sources"]) == 3
+
+
 def test_push_dry_run_shows_files_and_card_and_sends_nothing(tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path) -> None:
     assert merge(tiny_base, tiny_specialists, tmp_path / "out").returncode == 0
     done = selfpos("push", tmp_path / "out", "someone/merged", "--dry-run", "--license", "mit")
@@ -140,3 +148,28 @@ def test_push_dry_run_shows_files_and_card_and_sends_nothing(tiny_base: Path, ti
     assert "model.safetensors" in done.stdout
     assert "- merge" in done.stdout  # its tag
     assert "license: mit" in done.stdout
+
+
+def test_a_specialist_is_trained_and_positioned_with_what_was_held_out(tiny_base: Path, tmp_path: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    data = tmp_path / "pairs.jsonl"
+    data.write_text("".join(f'{{"anchor": "word {n}", "positive": "about {n}"}}\n' for n in range(60)), encoding="utf-8")
+    words = ["--task", "retrieval", "--base", tiny_base, "--data", data, "--steps", "2", "--batch-size", "8", "--probe", "32"]
+    done = selfpos("finetune", *words, "--out", tmp_path / "docs")
+    assert done.returncode == 0, done.stderr
+    assert "60 records" in " ".join(done.stderr.split())
+    again = selfpos("finetune", *words, "--out", tmp_path / "docs")
+    assert "exists" in said(again)
+
+    merge = ["merge", "--vectors", tmp_path / "docs", "--base", tiny_base, "--method", "self-positioning", "--out", tmp_path / "merged"]
+    done = selfpos(*merge)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"merged  \(docs -?\d+\.\d{3}\)", done.stdout)
+    assert "on the probe set: " in done.stderr
+    assert "self" in (tmp_path / "merged" / "README.md").read_text(encoding="utf-8").lower()
+    assert SentenceTransformer(str(tmp_path / "merged"), device="cpu").encode("a").shape == (16,)
+
+    data.write_text(data.read_text(encoding="utf-8").replace("about 1", "about one"), encoding="utf-8")
+    assert "has changed since it was trained" in said(selfpos(*merge[:-1], tmp_path / "other"))
+    assert not (tmp_path / "other").exists()

@@ -9,7 +9,7 @@ import click
 
 
 class ManyValues(click.Command):
-    """Lets `--vectors A B C` take all words up to the next option, as `--vectors A --vectors B` does."""
+    """Lets `--vectors A B C` take all words up to the next option, as `--vectors A --vectors B` does; `--vectors=A B` too."""
 
     many: tuple[str, ...] = ("--vectors", "--weights")
 
@@ -18,8 +18,9 @@ class ManyValues(click.Command):
         option: str | None = None
         for word in args:
             if word.startswith("--"):
-                option = word if word in self.many else None
-                if option is None:
+                name, equals, _ = word.partition("=")
+                option = name if name in self.many else None
+                if option is None or equals:
                     spread.append(word)
             elif option is not None:
                 spread += [option, word]
@@ -126,7 +127,10 @@ def _position(sources: tuple[str, ...], base: str, out: Path, probe: Path | None
     settings = PositioningSettings() if steps is None else PositioningSettings(search="sgd", steps=steps)
     tasks = read_probe(probe) if probe else probe_of([locate_model(source) for source in sources])
     found = position_and_merge(base, sources, tasks, settings, out, **options)
-    click.echo("  ".join(f"{name} {value:.3f}" for name, value in zip(found.names, found.coefficients, strict=True)))
+    coefficients = "  ".join(f"{name} {value:.3f}" for name, value in zip(found.names, found.coefficients, strict=True))
+    click.echo(f"{out}  ({coefficients})")
+    if found.verdict:
+        click.echo(f"on the probe set: {found.verdict}", err=True)
 
 
 def _value(text: str) -> Any:
