@@ -64,5 +64,5 @@ def main() -> None:
         error.show()
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
-        click.echo("selfpos: stopped; the same command continues where this one left off", err=True)
+        click.echo("selfpos: stopped; what is finished is kept, and the same command goes on from there", err=True)
         sys.exit(130)

@@ -108,3 +108,46 @@ def test_a_changed_recipe_does_not_overwrite_the_run(killed_and_finished: tuple[
     _, err = changed.communicate(timeout=120)
     assert changed.returncode == 2
     assert "made with other settings" in err
+
+
+def test_ctrl_c_in_a_search_stops_the_run_and_the_search_is_made_again(
+    tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from selfpos.pipeline import run_recipe
+    from selfpos.positioning.problem import Problem
+    from selfpos.recipe import Recipe
+
+    original, calls = Problem.gradient, []
+
+    def stopping(self: Problem, *args: object) -> object:
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return original(self, *args)
+
+    monkeypatch.setattr(Problem, "gradient", stopping)
+    data = tmp_path / "pairs.jsonl"
+    data.write_text("".join(f'{{"anchor": "word {n}", "positive": "about {n}"}}\n' for n in range(40)), encoding="utf-8")
+    recipe = Recipe.model_validate(
+        {
+            "name": "stopped",
+            "base": str(tiny_base),
+            "tasks": {"retrieval": {"type": "retrieval", "data": str(data)}},
+            "training": {"steps": 1, "batch_size": 8, "max_length": 16},
+            "joint": None,
+            "probe": {"per_task": 16},
+            "merges": {"found": {"method": "self-positioning", "positioning": {"search": "sgd", "steps": 4, "validation": 0.0}}},
+            "evaluation": {"tasks": ["PythonDocsSeeAlsoPairs"]},
+        }
+    )
+    run = RunFolder(tmp_path / "out")
+    with pytest.raises(KeyboardInterrupt):
+        run_recipe(recipe, run.path)
+    assert run.mark("specialist/retrieval").exists()
+    assert not run.mark("merge/found").exists()
+    assert not run.merged("found").exists()
+    assert not run.position("found").exists()
+    run_recipe(recipe, run.path)
+    found = json.loads(run.position("found").read_text(encoding="utf-8"))
+    assert (found["steps"], found["interrupted"]) == (4, False)
+    assert run.log.read_text(encoding="utf-8").count("specialist/retrieval: started") == 1
