@@ -28,13 +28,15 @@ if TYPE_CHECKING:
 
 
 def is_low_rank(vectors: Sequence[TaskVector]) -> bool:
-    """Whether all that the vectors move, they move by low-rank factors. A module saved whole but unchanged does not count."""
+    """Whether there are low-rank factors, and all that the vectors move, they move by such. A module saved whole but unchanged does not count."""
     from selfpos.vectors.pieces import LowRank
 
     def counts(vector: TaskVector, key: str) -> bool:
         return isinstance(vector.pieces[key], LowRank) or not vector.values(key).any()
 
     # adapters have few pieces; a fine-tuned model's first weight settles the matter
+    if not any(isinstance(piece, LowRank) for vector in vectors for piece in vector.pieces.values()):
+        return False  # models that stand still, for one
     return all(vector.pieces and all(counts(vector, key) for key in vector.pieces) for vector in vectors)
 
 

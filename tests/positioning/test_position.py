@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from selfpos.errors import SelfposError
@@ -74,3 +75,9 @@ def test_no_vector_is_one_sentence(tiny_base: Path) -> None:
 def test_all_tensors_excluded_is_one_sentence(tiny_base: Path, tiny_specialists: list[Path]) -> None:
     with pytest.raises(SelfposError, match="exclude them all"):
         find(tiny_base, tiny_specialists, exclude=["*"])
+
+
+def test_vectors_of_length_zero_leave_the_base(tiny_base: Path) -> None:
+    found = find(tiny_base, [tiny_base, tiny_base], validation=0.0)
+    assert len(found.coefficients) == 2
+    assert np.isfinite(found.coefficients).all()
