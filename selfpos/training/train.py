@@ -18,6 +18,7 @@ from selfpos.storage.atomic import fresh_folder, refuse_existing
 from selfpos.storage.hashing import content_hash
 from selfpos.storage.locate import display_name, hub_snapshot
 from selfpos.storage.manifest import write_manifest
+from selfpos.storage.model_folder import read_modules
 from selfpos.tasks import TaskType
 from selfpos.training.checkpoints import Checkpoints, checkpoints_of
 
@@ -59,10 +60,11 @@ def train(
     in `<out>.checkpoints/`, which is removed at the end. `base_name` is what the manifest calls the base, its name on the Hub or its folder's
     when absent; `provenance` is added to it.
 
-    Raises SelfposError on settings or data that cannot be trained with and when `out` exists; OperationError when the training diverges
+    Raises SelfposError on settings or data that cannot be trained with, when `base` is no sentence-transformers folder and when `out` exists; OperationError when the training diverges
     (its last checkpoint is kept), or memory or disk run out.
     """
     refuse_existing(out)
+    read_modules(base)
     if not data:
         raise SelfposError("a training needs the data of at least one task")
     if mixture not in ("proportional", "round-robin"):

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -281,6 +282,16 @@ def test_what_cannot_be_trained_is_refused(
         run(tiny_base, tmp_path / "out", *tasks, settings=FAST.model_copy(update=settings), **options)
     assert message in str(error.value)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_plain_transformer_is_refused_before_it_is_trained(tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = tmp_path / "plain"
+    shutil.copytree(tiny_base, plain)
+    (plain / "modules.json").unlink()
+    monkeypatch.setattr("selfpos.training.trainer.Trainer.train", lambda *_, **__: pytest.fail("it trained"))
+    with pytest.raises(SelfposError, match="no sentence-transformers model"):
+        run(plain, tmp_path / "out", "sts")
+    assert [path.name for path in tmp_path.iterdir()] == ["plain"]
 
 
 def test_an_existing_output_is_not_touched(tiny_base: Path, tmp_path: Path) -> None:
