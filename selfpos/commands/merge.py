@@ -90,6 +90,11 @@ def command(
             raise SelfposError(f"{given[0]} does not go with --method self-positioning; leave it away")
         return _position(sources, base, out, probe, steps, options)
     if recipe is None:
+        from selfpos.errors import unknown
+        from selfpos.merging import METHODS
+
+        if method not in METHODS:
+            raise unknown("merging method", str(method), [*METHODS, "self-positioning"])
         options |= {"weights": [_value(weight) for weight in weights] or None, "params": _parse(params)}
     _merge(recipe, base, sources, method or "", out, options, dry_run)
     return None

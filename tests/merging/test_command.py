@@ -98,6 +98,7 @@ def test_methods_are_listed_with_their_needs() -> None:
         (["--method", "self-positioning", "--weights", "1", "1", "1"], "--weights does not go with"),
         (["--method", "self-positioning", "--param", "density=0.2"], "--param does not go with"),
         (["--method", "average", "--probe", "somewhere"], "--probe is for --method self-positioning"),
+        (["--method", "self-positionning"], "did you mean 'self-positioning'?"),
         (["--method", "average", "--steps", "3"], "--steps is for --method self-positioning"),
     ],
 )
