@@ -8,7 +8,7 @@ from importlib import import_module
 import click
 
 from selfpos import __version__
-from selfpos.errors import SelfposError, nearest
+from selfpos.errors import OperationError, SelfposError, nearest
 
 # verb → (module below selfpos, one line for `selfpos --help`). A verb's module is imported only when it is called or asked for help.
 VERBS = {
@@ -63,6 +63,10 @@ def main() -> None:
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        click.echo(f"selfpos: {where}{error.strerror or error}", err=True)
+        sys.exit(OperationError.exit_code)
     except (click.Abort, KeyboardInterrupt):
         click.echo("selfpos: stopped; what is finished is kept, and the same command goes on from there", err=True)
         sys.exit(130)

@@ -22,7 +22,8 @@ from selfpos.storage.run_folder import RunFolder
 class Job:
     """One piece of a run. `inputs` is everything that decides its result, apart from the jobs named in `after`; `work` writes `output`.
 
-    A job whose `work` can pick up its own half-finished output (an evaluation, task by task) says so with `continues`.
+    A job whose `work` picks up what it finds of its own output (an evaluation, task by task) says so with `continues`; one that is made again
+    in seconds from other results (a table, a report) with `derived`. Both may meet output of other inputs.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Job:
     work: Callable[[], None]
     after: tuple[str, ...] = ()
     continues: bool = False
+    derived: bool = False
 
 
 def job_keys(jobs: Sequence[Job]) -> dict[str, str]:
@@ -45,9 +47,9 @@ def job_keys(jobs: Sequence[Job]) -> dict[str, str]:
 def refuse_foreign(jobs: Sequence[Job], folder: RunFolder) -> None:
     """Raise SelfposError when the folder holds a result of these jobs that other settings or data made: nothing is overwritten."""
     keys = job_keys(jobs)
-    foreign = [job.name for job in jobs if (mark := _read_mark(folder.mark(job.name))) and mark["key"] != keys[job.name]]
-    # What is computed again in seconds from the other results may change with them.
-    if foreign := [name for name in foreign if name not in ("table", "report")]:
+    lasting = [job for job in jobs if not (job.continues or job.derived)]
+    foreign = [job.name for job in lasting if (mark := _read_mark(folder.mark(job.name))) and mark["key"] != keys[job.name]]
+    if foreign:
         raise SelfposError(
             f"{folder.path} holds results made with other settings or data ({', '.join(foreign)}); choose another folder with --out, or remove it"
         )

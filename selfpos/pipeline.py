@@ -127,7 +127,8 @@ def _evaluation_tasks(recipe: Recipe, data_root: Path | None) -> list[Any]:
 
     given = recipe.evaluation.data_dir
     data_dir = Path(given) if given else data_root
-    return select_tasks(recipe.evaluation.tasks, benchmark=recipe.evaluation.benchmark, data_dir=data_dir)
+    names = [*recipe.evaluation.tasks, *(recipe.evaluation.local if data_dir is not None else [])]
+    return select_tasks(names, benchmark=recipe.evaluation.benchmark, data_dir=data_dir)
 
 
 @dataclass(frozen=True)
@@ -151,8 +152,10 @@ class _Graph:
         merges = [self._merge_job(name, merge, needed) for name, merge in self.recipe.merges.items()]
         models = {"base": (self.base, ())} | {job.name.split("/")[-1]: (job.output, (job.name,)) for job in [*trained, *merges]}
         scores = [self._score_job(name, model, after) for name, (model, after) in models.items()]
-        table = Job("table", {}, self.folder.table, partial(write_table, self.folder, list(models)), tuple(job.name for job in scores))
-        report = Job("report", {}, self.folder.report, partial(_write_report, self.folder), (table.name, "vectors"))
+        table = Job(
+            "table", {}, self.folder.table, partial(write_table, self.folder, list(models)), tuple(job.name for job in scores), derived=True
+        )
+        report = Job("report", {}, self.folder.report, partial(_write_report, self.folder), (table.name, "vectors"), derived=True)
         return [*trained, probe, self._geometry_job(needed), *merges, *scores, table, report]
 
     def _training_inputs(self, tasks: list[str]) -> dict[str, Any]:
@@ -167,7 +170,7 @@ class _Graph:
 
     def _specialist_job(self, task: str) -> Job:
         out = self.folder.specialist(task)
-        return Job(f"specialist/{task}", self._training_inputs([task]), out, partial(self._train, [task], out, task), continues=False)
+        return Job(f"specialist/{task}", self._training_inputs([task]), out, partial(self._train, [task], out, task))
 
     def _joint_job(self) -> Job:
         joint = self.recipe.joint

@@ -160,7 +160,7 @@ class JointSettings(Settings):
     """The joint rival: one model trained on all tasks, each batch from a single task."""
 
     mixture: Literal["proportional", "round-robin"] = "proportional"
-    steps: int | None = Field(None, ge=1, description="sum of the specialists' steps when absent, so that sample draws are equal")
+    steps: int | None = Field(None, ge=1, description="the specialists' steps together when absent; with epochs, as many epochs")
 
 
 class MergeSettings(Settings):
@@ -190,6 +190,9 @@ class EvaluationSettings(Settings):
 
     tasks: list[str] = Field(
         default_factory=lambda: ["corpus"], min_length=1, description="MTEB task names; 'corpus': those of the embedded corpus"
+    )
+    local: list[str] = Field(
+        default_factory=list, description="tasks scored besides when MTEB data is kept locally, such as 'selfpos-MRPC'"
     )
     benchmark: str | None = None
     data_dir: str | None = Field(None, description="folder with MTEB data kept locally")

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from selfpos import cli
 from selfpos.cli import VERBS
 from tests.conftest import make_tiny_model
 
@@ -173,3 +174,14 @@ def test_a_specialist_is_trained_and_positioned_with_what_was_held_out(tiny_base
     data.write_text(data.read_text(encoding="utf-8").replace("about 1", "about one"), encoding="utf-8")
     assert "has changed since it was trained" in said(selfpos(*merge[:-1], tmp_path / "other"))
     assert not (tmp_path / "other").exists()
+
+
+def test_a_disk_that_refuses_is_one_sentence_and_exit_1(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device", "out/model.safetensors")
+
+    monkeypatch.setattr(cli, "selfpos", full)
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    assert stopped.value.code == 1
+    assert capsys.readouterr().err == "selfpos: out/model.safetensors: No space left on device\n"

@@ -82,3 +82,24 @@ def test_a_folder_with_other_things_is_no_place_for_a_run(tmp_path: Path) -> Non
         pass
     with locked(RunFolder(tmp_path / "empty")):  # a run that was stopped at once
         pass
+
+
+def test_scores_of_other_tasks_are_filled_in_and_a_table_is_made_again(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+
+    def jobs(tasks: int) -> list[Job]:
+        def score() -> None:
+            (tmp_path / "scores").mkdir(exist_ok=True)
+            (tmp_path / "scores" / str(tasks)).touch()
+
+        def tabulate() -> None:
+            (tmp_path / "table").write_text(str(len(list((tmp_path / "scores").iterdir()))), encoding="utf-8")
+
+        return [
+            Job("scores", {"tasks": tasks}, tmp_path / "scores", score, continues=True),
+            Job("table", {}, tmp_path / "table", tabulate, ("scores",), derived=True),
+        ]
+
+    execute(jobs(1), run)
+    assert execute(jobs(2), run) == ["scores", "table"]
+    assert (tmp_path / "table").read_text(encoding="utf-8") == "2"
