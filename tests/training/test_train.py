@@ -21,7 +21,7 @@ from selfpos.errors import OperationError, SelfposError
 from selfpos.recipe import LoraSettings, TrainingSettings
 from selfpos.storage.hashing import content_hash
 from selfpos.storage.manifest import read_manifest
-from selfpos.tasks import get_task
+from selfpos.tasks import TASKS, get_task
 from selfpos.training import TrainingResult, train
 
 FAST = TrainingSettings(steps=3, batch_size=4, learning_rate=1e-3)
@@ -42,6 +42,9 @@ def records(task: str, count: int = 24) -> Dataset:
             "classification": {"text": a, "label": ["abc"[i % 3] for i in range(count)]},
             "clustering": {"text": a, "label": [i % 3 for i in range(count)]},
             "pair-classification": {"sentence1": a, "sentence2": b, "label": [i % 2 for i in range(count)]},
+            "bitext": {"sentence1": a, "sentence2": b},
+            "summarization": {"text": a, "summary": b},
+            "instruction-retrieval": {"query": a, "instruction": c, "positive": b},
         }[task]
     )
 
@@ -59,7 +62,7 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize("task", ["sts", "retrieval", "reranking", "classification", "clustering", "pair-classification"])
+@pytest.mark.parametrize("task", sorted(TASKS))
 def test_a_specialist_of_each_type_loads_and_differs_from_its_base_in_weights_alone(task: str, tiny_base: Path, tmp_path: Path) -> None:
     from sentence_transformers import SentenceTransformer
 

@@ -29,13 +29,14 @@ class Sts(TaskType):
     name = "sts"
     summary = "pairs of texts and how similar they are"
     columns: ClassVar[Mapping[str, tuple[str, ...]]] = {
-        "sentence1": ("sentence1", "sentence_a", "text1", "text_a", "question1", "anchor"),
-        "sentence2": ("sentence2", "sentence_b", "text2", "text_b", "question2", "positive"),
-        "score": ("score", "similarity_score", "similarity", "labels", "label"),
+        "sentence1": ("sentence1", "sentence_a", "sent1", "text1", "text_a", "question1", "anchor"),
+        "sentence2": ("sentence2", "sentence_b", "sent2", "text2", "text_b", "question2", "positive"),
+        "score": ("score", "similarity_score", "similarity", "relatedness_score", "labels", "label"),
     }
     text_columns = ("sentence1", "sentence2")
     target = "score"
     measure = "cosine_spearman"
+    mteb_type = "STS"
 
     def canonical(self, dataset: Dataset, columns: Mapping[str, str] | None = None) -> Dataset:
         if not columns and nli.is_nli(dataset):
