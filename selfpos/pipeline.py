@@ -107,7 +107,7 @@ def _check_positioning(recipe: Recipe, data: dict[str, TaskData]) -> None:
     """Refuse a probe set or ratios that no search could work with, before anything is trained."""
     from selfpos.data.probe import ProbeTask
     from selfpos.positioning.balance import check_ratios
-    from selfpos.positioning.objective import split_probe
+    from selfpos.positioning.objective import check_draws, split_probe
     from selfpos.recipe import PositioningSettings
 
     probe = {name: ProbeTask(name, task.type, task.probe) for name, task in data.items()}
@@ -117,7 +117,8 @@ def _check_positioning(recipe: Recipe, data: dict[str, TaskData]) -> None:
         settings = merge.positioning or PositioningSettings()
         try:
             check_ratios(settings.ratios, probe)
-            split_probe(probe, settings.validation, recipe.seed, settings.temperature)
+            for part in split_probe(probe, settings.validation, recipe.seed, settings.temperature):
+                check_draws(part, settings.batch_size, single=settings.batches == "single")
         except SelfposError as error:
             raise SelfposError(f"recipe {recipe.name}, merge {name}: {error}") from None
 
@@ -163,7 +164,7 @@ class _Graph:
             "base": self.base_hash,
             "data": {task: self.data[task].hash for task in tasks},
             "types": {task: self.data[task].type.name for task in tasks},
-            "training": self.recipe.training.model_dump(mode="json"),
+            "training": self.recipe.training.that_decide(),
             "probe": self.recipe.probe.per_task,
             "seed": self.recipe.seed,
         }

@@ -44,6 +44,10 @@ class TrainingSettings(Settings):
     checkpoint_every: int = Field(500, ge=1, description="steps between checkpoints from which a stopped training resumes")
     lora: LoraSettings | None = None
 
+    def that_decide(self) -> dict[str, Any]:
+        """The settings that decide the trained weights, as plain data: equal ones, on equal data, give equal weights."""
+        return self.model_dump(mode="json", exclude={"checkpoint_every"})
+
 
 class ProbeSettings(Settings):
     """The probe set: `per_task` records of each task, held out from its training data before training."""

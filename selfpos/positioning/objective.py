@@ -153,3 +153,13 @@ class Draws:
             for task in self.tasks.values()
             for _ in range(max(1, min(records or len(task.dataset), len(task.dataset)) // self.size))
         ]
+
+
+def check_draws(tasks: Mapping[str, TaskProbe], batch_size: int, *, single: bool = False) -> None:
+    """Raise SelfposError, naming the task, unless every one of `tasks` can give such a batch as a search with these settings draws."""
+    draws = Draws(tasks, batch_size, seed=0, single=single)
+    for name, task in tasks.items():
+        try:
+            task.draw(draws.size, draws.generator)
+        except SelfposError as error:
+            raise SelfposError(f"the probe of task {name}: {error}; raise the probe's number of records, or look at the data") from None

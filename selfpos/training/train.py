@@ -79,7 +79,7 @@ def train(
             "tasks": {
                 task: {"type": data[task][0].name, "records": len(records), "hash": _hash(records)} for task, records in prepared.items()
             },
-            "settings": settings.model_dump(mode="json", exclude={"checkpoint_every"}),
+            "settings": settings.that_decide(),
             "mixture": mixture,
             "seed": seed,
         }
@@ -112,12 +112,11 @@ def _run(
     import torch
     from datasets import DatasetDict
     from sentence_transformers.sentence_transformer.data_collator import SentenceTransformerDataCollator
-    from sentence_transformers.sentence_transformer.training_args import SentenceTransformerTrainingArguments
     from transformers import set_seed
 
     from selfpos.training.loading import choose_precision, load_trainable
     from selfpos.training.measure import environment, peak_memory
-    from selfpos.training.trainer import Reporter, Trainer
+    from selfpos.training.trainer import Arguments, Reporter, Trainer
 
     set_seed(seed)  # before LoRA draws its first weights
     model = load_trainable(base, settings)
@@ -129,13 +128,13 @@ def _run(
     kinds = {id(prepared[task]): (task, kind) for task, (kind, _) in data.items()}
     several = len(prepared) > 1
     resume = checkpoints.latest()
-    arguments = SentenceTransformerTrainingArguments(
+    arguments = Arguments(
         output_dir=str(checkpoints.folder),
         max_steps=settings.steps or -1,
         num_train_epochs=settings.epochs,
         per_device_train_batch_size=settings.batch_size,
         learning_rate=settings.learning_rate,
-        warmup_steps=min(settings.warmup, 1 - 1e-9),  # a share of all steps only below 1
+        warmup_steps=min(settings.warmup, 1 - 1e-9),  # a share of all steps only below 1; see Arguments
         bf16=precision == "bf16",
         fp16=precision == "fp16",
         seed=seed,

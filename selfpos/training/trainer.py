@@ -10,13 +10,20 @@ from typing import Any
 import torch
 from sentence_transformers import SentenceTransformerTrainer
 from sentence_transformers.base.sampler import GroupByLabelBatchSampler, NoDuplicatesBatchSampler
-from sentence_transformers.sentence_transformer.training_args import BatchSamplers
+from sentence_transformers.sentence_transformer.training_args import BatchSamplers, SentenceTransformerTrainingArguments
 from transformers import PrinterCallback, TrainerCallback
 
 from selfpos.console import Bar, log, progress
 from selfpos.errors import OperationError, SelfposError
 from selfpos.tasks import TaskType
 from selfpos.training.checkpoints import Checkpoints
+
+
+class Arguments(SentenceTransformerTrainingArguments):
+    """The library's arguments, with a warm-up that leaves at least the last step at the full learning rate."""
+
+    def get_warmup_steps(self, num_training_steps: int) -> int:
+        return min(super().get_warmup_steps(num_training_steps), num_training_steps - 1)
 
 
 class Trainer(SentenceTransformerTrainer):

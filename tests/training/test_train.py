@@ -136,6 +136,13 @@ def test_the_loss_goes_down(tiny_base: Path, tmp_path: Path) -> None:
     assert losses[-1][1] < 0.9 * losses[0][1]
 
 
+@pytest.mark.parametrize("warmup", [0.0, 0.1, 1.0])
+def test_a_training_of_one_step_moves_the_weights(warmup: float, tiny_base: Path, tmp_path: Path) -> None:
+    run(tiny_base, tmp_path / "out", "sts", settings=FAST.model_copy(update={"steps": 1, "warmup": warmup}))
+    before, after = (load_file(folder / "model.safetensors") for folder in (tiny_base, tmp_path / "out"))
+    assert any(not torch.equal(before[name], after[name]) for name in before)
+
+
 def test_equal_seeds_give_equal_bytes_and_others_do_not(tiny_base: Path, tmp_path: Path) -> None:
     for name, seed in (("first", 1), ("again", 1), ("other", 2)):
         run(tiny_base, tmp_path / name, "retrieval", "sts", seed=seed)
