@@ -173,7 +173,9 @@ def test_a_probe_from_which_no_batch_comes_is_refused_before_any_training(tiny_b
 
 def test_what_does_not_change_a_result_is_no_part_of_its_key(tiny_base: Path, tmp_path: Path) -> None:
     def inputs(**training: object) -> dict:
-        recipe = small_recipe(tiny_base, tmp_path / "data.jsonl", training={"steps": 1, "batch_size": 8, **training}, merges={"mean": {"method": "average"}})
+        recipe = small_recipe(
+            tiny_base, tmp_path / "data.jsonl", training={"steps": 1, "batch_size": 8, **training}, merges={"mean": {"method": "average"}}
+        )
         graph = _Graph(recipe, RunFolder(tmp_path / "out"), tiny_base, "hash", load_tasks(recipe, None), [])
         return next(job.inputs for job in graph.jobs() if job.name == "specialist/labels")
 

@@ -36,7 +36,7 @@ class ProbeTask:
         return self.type.prepare(self.records, seed=0)
 
 
-def hold_out(dataset: Dataset, count: int, seed: int) -> tuple[Dataset, Dataset]:
+def hold_out(dataset: Dataset, count: int, seed: int | str) -> tuple[Dataset, Dataset]:
     """Split `dataset` into (training, probe) with `count` records in the probe, drawn with `seed`; both keep the order of the data.
 
     Raises SelfposError when nothing would be left to train on.

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from selfpos.errors import SelfposError
+from selfpos.tasks.losses import Embedded
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -37,19 +38,12 @@ class Batch:
         return Batch(self.task, columns, None if self.labels is None else self.labels[rows])
 
 
-class _Embedded(nn.Module):
-    """Stands where a loss expects its model: the features it gets hold the embeddings already."""
-
-    def forward(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
-        return features
-
-
 class TaskProbe:
     """The probe records of one task, its loss on them, and its batches."""
 
     def __init__(self, name: str, task_type: Any, dataset: Dataset, temperature: float, *, in_batch_negatives: bool = True) -> None:
         self.name, self.type, self.dataset, self.in_batch_negatives = name, task_type, dataset, in_batch_negatives
-        self.loss = task_type.loss(_Embedded(), temperature)
+        self.loss = task_type.loss(Embedded(), temperature)
 
     def draw(self, size: int, generator: torch.Generator) -> Batch:
         """One batch of at most `size` records, drawn so that it suits the loss (the task type knows how)."""
