@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 from pathlib import Path
 
@@ -62,6 +63,11 @@ def _snapshot(name: str) -> Path:
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise OperationError(f"there is no folder {name}, and the Hugging Face Hub did not supply it: {reason}") from None
     return Path(folder)
+
+
+def cache_folder() -> Path:
+    """Where the project keeps what it can make again: `$XDG_CACHE_HOME/selfpos` or `~/.cache/selfpos`."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "selfpos"
 
 
 def hub_snapshot(folder: Path) -> tuple[str, str] | None:
