@@ -49,7 +49,8 @@ def write_examples(file: Path, parts: Sequence[Part], revision: str) -> None:
     """Write `parts`, on data of `revision`, to `file`; other parts on that data that are there already stay."""
     fresh = {(part.split, part.subset) for part in parts}
     kept = [part for part in read_examples(file, revision) if (part.split, part.subset) not in fresh]
-    heads, arrays = [], {}
+    heads: list[dict[str, object]] = []
+    arrays: dict[str, np.ndarray] = {}
     for number, part in enumerate([*kept, *parts]):
         heads.append({"split": part.split, "subset": part.subset, "kind": part.kind, "count": part.count, "key": part.key})
         arrays |= {f"{number}.{name}": array for name, array in part.arrays.items()}
