@@ -103,7 +103,7 @@ def compare(
     rows = _ranked(_corrected(rows, tasks, types), list(tasks))
     notes = [f"no intervals on {task}: {reason}" for task, reason in lacking.items()]
     tests = sum(found.p is not None for row in rows for column, found in row.differences.items() if column in tasks)
-    needed = int(2 * tests / (1 - level)) + 1  # below it, the smallest p-value that resamples can give is not significant
+    needed = int(round(2 * tests / (1 - level), 6))  # below it, the smallest p-value that resamples can give is not significant
     if tests and draws < needed and all(len(model.runs) == 1 for model in models):
         notes.append(
             f"{draws} resamples cannot tell {tests} differences apart from chance after the correction: take at least {needed} (--draws)"

@@ -47,6 +47,21 @@ class RunFolder:
         """Scores of all models on all tasks, as JSON."""
         return self.path / "table.json"
 
+    @property
+    def analysis(self) -> Path:
+        """What an analysis of the run found, as JSON."""
+        return self.path / "analysis.json"
+
+    @property
+    def budget(self) -> Path:
+        """What each method of the run cost, as JSON."""
+        return self.path / "budget.json"
+
+    @property
+    def landscapes(self) -> Path:
+        """Probe losses over planes of two task vectors, one JSON file each."""
+        return self.path / "landscapes"
+
     def mark(self, job: str) -> Path:
         """The file that says that `job` is finished, and from what."""
         return self.path / "jobs" / f"{job.replace('/', '.')}.json"
