@@ -50,10 +50,12 @@ def coefficient_path(search: Search) -> Figure:
 
 def by_layer(search: Search) -> dict[str, list[float]]:
     """Layer → its coefficients, the mean over its tensors; empty where the whole model shares them."""
-    from selfpos.positioning.groups import layer_of
+    if not search.position.get("tensors"):
+        return {}
+    from selfpos.positioning.groups import layer_of  # brings torch along
 
     found: dict[str, list[list[float]]] = defaultdict(list)
-    for key, row in (search.position.get("tensors") or {}).items():
+    for key, row in search.position["tensors"].items():
         found[layer_of(key.rpartition("/")[2])].append(row)
     layers = {layer: [sum(column) / len(rows) for column in zip(*rows, strict=True)] for layer, rows in found.items()}
     varied = any(
