@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 COLOURS = {"base": "#999999", "specialist": "#56B4E9", "joint": "#E69F00", "merge": "#009E73", "positioned": "#D55E00"}
 MARKERS = {"base": "s", "specialist": "^", "joint": "D", "merge": "o", "positioned": "*"}
 LINES = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999", "#F0E442"]
+SCALE = 1.15  # of a figure on a page, at most: so that text has one size in all of them
 INK = "#5f6771"  # of axes and text; in SVG it gives way to the page's own ink
 
 
@@ -92,6 +93,10 @@ def svg(figure: Figure, name: str) -> str:
     with mpl.rc_context({"svg.hashsalt": "selfpos", "svg.fonttype": "none"}):
         figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
     found = text.getvalue()[text.getvalue().index("<svg") :].replace(INK, "currentColor")
+    widest = round(figure.get_figwidth() * 96 * SCALE)
+    found = re.sub(
+        r' width="[\d.]+pt" height="[\d.]+pt"| height="[\d.]+pt" width="[\d.]+pt"', f' style="max-width: {widest}px"', found, count=1
+    )
     found = re.sub(r"<metadata>.*?</metadata>", "", found, flags=re.DOTALL)  # holds addresses, and says only that matplotlib drew it
     return re.sub(r'(id="|href="#|url\(#)', rf"\g<1>{name}-", found)
 

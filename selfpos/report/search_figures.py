@@ -41,6 +41,7 @@ def coefficient_path(search: Search) -> Figure:
         )
     lower.set_ylabel("probe loss")
     lower.set_xlabel("step")
+    lower.xaxis.get_major_locator().set_params(integer=True)
     lower.legend(frameon=False, fontsize=8, labelcolor=INK)
     for axes in (upper, lower):
         axes.axvline(search.position["step"], color=INK, linestyle=":", linewidth=1)
