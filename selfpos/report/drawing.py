@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import re
 from pathlib import Path
@@ -15,7 +16,7 @@ COLOURS = {"base": "#999999", "specialist": "#56B4E9", "joint": "#E69F00", "merg
 MARKERS = {"base": "s", "specialist": "^", "joint": "D", "merge": "o", "positioned": "*"}
 LINES = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999", "#F0E442"]
 SCALE = 1.15  # of a figure on a page, at most: so that text has one size in all of them
-INK = "#5f6771"  # of axes and text; in SVG it gives way to the page's own ink
+GREY = "#5f6771"  # of axes and text; in SVG it gives way to the page's own ink
 
 
 def plots(width: float, height: float, rows: int = 1, columns: int = 1, **options: Any) -> tuple[Figure, list[Any]]:
@@ -25,11 +26,11 @@ def plots(width: float, height: float, rows: int = 1, columns: int = 1, **option
     figure = Figure(figsize=(width, height), layout="constrained")
     axes = list(figure.subplots(rows, columns, squeeze=False, **options).ravel())
     for one in axes:
-        one.tick_params(colors=INK, labelsize=9)
+        one.tick_params(colors=GREY, labelsize=9)
         for label in (one.xaxis.label, one.yaxis.label, one.title):
-            label.set_color(INK)
+            label.set_color(GREY)
         for side, spine in one.spines.items():
-            spine.set_color(INK)
+            spine.set_color(GREY)
             spine.set_alpha(0.4)
             spine.set_visible(side in ("left", "bottom"))
     return figure, axes
@@ -58,7 +59,7 @@ def matrix(values: Any, rows: list[str], columns: list[str], texts: list[list[st
             empty = bool(np.ma.getmaskarray(table)[row, column])
             red, green, blue, _ = colormaps[colours]((float(table.filled(0.0)[row, column]) - low) / ((high - low) or 1))
             light = 0.299 * red + 0.587 * green + 0.114 * blue > 0.55
-            axes.text(column, row, text, ha="center", va="center", fontsize=8, color=INK if empty else "#111111" if light else "#ffffff")
+            axes.text(column, row, text, ha="center", va="center", fontsize=8, color=GREY if empty else "#111111" if light else "#ffffff")
     axes.set_xticks(range(len(columns)), columns, rotation=30, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(len(rows)), rows)
     axes.tick_params(length=0)
@@ -85,19 +86,20 @@ def spread_out(places: list[float], gap: float) -> list[float]:
     return back
 
 
-def svg(figure: Figure, name: str) -> str:
-    """The figure as an SVG element for a page: transparent, its text in the colour of the page, its ids begun with `name`, equal bytes for equal figures."""
+def svg(figure: Figure, name: str = "") -> str:
+    """The figure as an SVG element for a page: transparent, its text in the colour of the page, its ids begun with `name` (or a hash of it), equal bytes for equal figures."""
     import matplotlib as mpl
 
     text = io.StringIO()
     with mpl.rc_context({"svg.hashsalt": "selfpos", "svg.fonttype": "none"}):
         figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
-    found = text.getvalue()[text.getvalue().index("<svg") :].replace(INK, "currentColor")
+    found = text.getvalue()[text.getvalue().index("<svg") :].replace(GREY, "currentColor")
     widest = round(figure.get_figwidth() * 96 * SCALE)
     found = re.sub(
         r' width="[\d.]+pt" height="[\d.]+pt"| height="[\d.]+pt" width="[\d.]+pt"', f' style="max-width: {widest}px"', found, count=1
     )
     found = re.sub(r"<metadata>.*?</metadata>", "", found, flags=re.DOTALL)  # holds addresses, and says only that matplotlib drew it
+    name = name or f"f{hashlib.sha256(found.encode()).hexdigest()[:8]}"
     return re.sub(r'(id="|href="#|url\(#)', rf"\g<1>{name}-", found)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from selfpos.report.drawing import COLOURS, INK, MARKERS, matrix, plot, plots, spread_out
+from selfpos.report.drawing import COLOURS, GREY, MARKERS, matrix, plot, plots, spread_out
 from selfpos.report.results import RunResults
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def means(results: RunResults) -> Figure:
             axes.plot(ends, [place, place], color=COLOURS[kind], alpha=0.45, linewidth=3, solid_capstyle="round")
         axes.plot([100 * mean], [place], MARKERS[kind], color=COLOURS[kind], markersize=11 if kind == "positioned" else 8)
         axes.annotate(
-            f"{100 * mean:.2f}", (100 * mean, place), xytext=(0, 7), textcoords="offset points", ha="center", fontsize=8, color=INK
+            f"{100 * mean:.2f}", (100 * mean, place), xytext=(0, 7), textcoords="offset points", ha="center", fontsize=8, color=GREY
         )
     axes.set_yticks(range(len(found)), [model for _, model in found])
     axes.set_xlabel("mean score over all tasks (percent)")
@@ -82,12 +82,12 @@ def slopes(results: RunResults) -> Figure:
             role = results.kind(model)
             panel.plot([0, 1], [start, end], color=COLOURS[role], linewidth=1.6, alpha=0.9, zorder=2 + (role == "positioned"))
             panel.plot([1], [end], MARKERS[role], color=COLOURS[role], markersize=8 if role == "positioned" else 5, zorder=4)
-            panel.plot([1.04, 1.1], [end, label], color=INK, linewidth=0.5, alpha=0.5)
-            panel.text(1.12, label, f"{model}  {end:.1f}", va="center", fontsize=7.5, color=INK)
+            panel.plot([1.04, 1.1], [end, label], color=GREY, linewidth=0.5, alpha=0.5)
+            panel.text(1.12, label, f"{model}  {end:.1f}", va="center", fontsize=7.5, color=GREY)
         panel.plot([0], [start], MARKERS["base"], color=COLOURS["base"], markersize=6)
         panel.set_xlim(-0.1, 2.5)
         panel.set_xticks([0, 1], [f"{results.baseline}\n{start:.1f}", "each model"])
-        panel.set_title(f"{kind} ({len(tasks)} task{'s' if len(tasks) > 1 else ''})", fontsize=10, loc="left", color=INK)
+        panel.set_title(f"{kind} ({len(tasks)} task{'s' if len(tasks) > 1 else ''})", fontsize=10, loc="left", color=GREY)
         panel.spines["bottom"].set_visible(False)
         panel.grid(axis="y", alpha=0.25)
     return figure

@@ -60,6 +60,7 @@ def write_report(folder: RunFolder, out: Path | None = None, *, figures_to: Path
         pictures=pictures,
         recipe=folder.recipe.read_text(encoding="utf-8"),
         versions=_versions(),
+        sections=[file.read_text(encoding="utf-8") for file in folder.sections],
     )
     target = out or folder.report
     try:
@@ -131,9 +132,9 @@ def _of_space(results: RunResults) -> list[Picture]:
             "Norm of each task vector and the angle between each two, in degrees; 90° means that the tasks moved the weights independently."
         )
         pictures.append(Picture("Norms and angles of the task vectors", says, space_figures.angles(results)))
-    for title, names, cosines in results.conflicts:
+    for point, names, cosines in results.conflicts:
         says = "Cosine between the gradients of each two tasks; below zero (red), a step that helps one task harms the other."
-        pictures.append(Picture(f"Conflict between gradients: {title}", says, space_figures.conflict(names, cosines)))
+        pictures.append(Picture(f"Conflict between gradients at {point}", says, space_figures.conflict(names, cosines)))
     return pictures
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -151,15 +151,17 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def _conflicts(analysis: dict[str, Any]) -> list[tuple[str, list[str], list[list[float]]]]:
-    """Every square matrix of cosines in an analysis with the names of its rows: title, names, cosines."""
+    """The cosines of the tasks' gradients in an analysis: where in the space they were measured, names of the tasks, cosines (NaN where lost in noise)."""
     found = []
-    for title, part in analysis.items():
-        if isinstance(part, dict) and isinstance(part.get("cosines"), list):
-            names = part.get("names") or part.get("tasks") or []
-            if _square(part["cosines"], len(names)):
-                found.append((title.replace("_", " ").replace("-", " "), [str(name) for name in names], part["cosines"]))
+    for point, measured in (analysis.get("gradients") or {}).items():
+        pairs = {tuple(pair["tasks"]): pair["cosine"] for pair in measured["pairs"]}
+        names = list(dict.fromkeys(task for pair in pairs for task in pair))
+        cosines = [[1.0 if one == two else _cosine(pairs, one, two) for two in names] for one in names]
+        if names:
+            found.append((point, names, cosines))
     return found
 
 
-def _square(rows: Sequence[Any], count: int) -> bool:
-    return count > 1 and len(rows) == count and all(isinstance(row, list) and len(row) == count for row in rows)
+def _cosine(pairs: dict[tuple[str, ...], float | None], one: str, two: str) -> float:
+    value = pairs.get((one, two), pairs.get((two, one)))
+    return math.nan if value is None else float(value)

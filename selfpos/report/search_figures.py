@@ -6,7 +6,7 @@ import math
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from selfpos.report.drawing import INK, LINES, matrix, plots
+from selfpos.report.drawing import GREY, LINES, matrix, plots
 from selfpos.report.results import Search
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ def coefficient_path(search: Search) -> Figure:
     for index, name in enumerate(search.position["names"]):
         upper.plot(steps, [point["coefficients"][index] for point in path], label=name, color=LINES[index % len(LINES)])
     upper.set_ylabel("coefficient")
-    upper.legend(frameon=False, fontsize=8, labelcolor=INK)
+    upper.legend(frameon=False, fontsize=8, labelcolor=GREY)
     for index, task in enumerate(
         dict.fromkeys(name for point in [*path, {"losses": search.position["losses"]}] for name in point["losses"])
     ):
@@ -42,9 +42,9 @@ def coefficient_path(search: Search) -> Figure:
     lower.set_ylabel("probe loss")
     lower.set_xlabel("step")
     lower.xaxis.get_major_locator().set_params(integer=True)
-    lower.legend(frameon=False, fontsize=8, labelcolor=INK)
+    lower.legend(frameon=False, fontsize=8, labelcolor=GREY)
     for axes in (upper, lower):
-        axes.axvline(search.position["step"], color=INK, linestyle=":", linewidth=1)
+        axes.axvline(search.position["step"], color=GREY, linestyle=":", linewidth=1)
         axes.grid(alpha=0.3)
     return figure
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from selfpos.report.drawing import COLOURS, INK, MARKERS, matrix, plots
+from selfpos.report.drawing import COLOURS, GREY, MARKERS, matrix, plots
 from selfpos.report.results import RunResults
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def angles(results: RunResults) -> Figure:
 
 def conflict(names: list[str], cosines: list[list[float]]) -> Figure:
     """Cosines of the tasks' gradients: below zero, a step that helps one task harms the other."""
-    texts = [[f"{value:+.2f}" for value in row] for row in cosines]
+    texts = [["noise" if math.isnan(value) else f"{value:+.2f}" for value in row] for row in cosines]
     return matrix(cosines, names, names, texts, colours="RdBu", low=-1, high=1)
 
 
@@ -63,8 +64,8 @@ def landscape(results: RunResults, found: Mapping[str, Any]) -> Figure:
     for place, name in enumerate(entries):
         height = 1 - (place + 0.5) / max(12, len(entries))
         if name == entries[-1]:
-            key.plot([0.04], [height], "x", color=INK, markersize=8, markeredgewidth=2)
-            key.text(0.14, height, f"{name} ({mean.min():.3f})", va="center", fontsize=8, color=INK)
+            key.plot([0.04], [height], "x", color=GREY, markersize=8, markeredgewidth=2)
+            key.text(0.14, height, f"{name} ({mean.min():.3f})", va="center", fontsize=8, color=GREY)
             continue
         spot, role = found["models"][name], results.kind(name)
         style = {
@@ -79,7 +80,7 @@ def landscape(results: RunResults, found: Mapping[str, Any]) -> Figure:
                       bbox={"boxstyle": "round,pad=0.12", "facecolor": "#ffffff", "alpha": 0.75, "linewidth": 0}, zorder=7)  # fmt: skip
         key.plot([0.04], [height], MARKERS[role], alpha=faint, **style)
         outside = f", {100 * spot['outside']:.0f} % outside" if spot["outside"] > 0.005 else ""
-        key.text(0.14, height, f"{place + 1} {name}{outside}", va="center", fontsize=8, color=INK)
+        key.text(0.14, height, f"{place + 1} {name}{outside}", va="center", fontsize=8, color=GREY)
     key.set(xlim=(0, 1), ylim=(0, 1))
     reach = [found["models"][name] for name in names]
     low, high = float(axis[0]), float(axis[-1])

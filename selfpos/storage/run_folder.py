@@ -50,7 +50,7 @@ class RunFolder:
     @property
     def analysis(self) -> Path:
         """What an analysis of the run found, as JSON."""
-        return self.path / "analysis.json"
+        return self.path / "analysis" / "analysis.json"
 
     @property
     def budget(self) -> Path:
@@ -61,6 +61,11 @@ class RunFolder:
     def landscapes(self) -> Path:
         """Probe losses over planes of two task vectors, one JSON file each."""
         return self.path / "landscapes"
+
+    @property
+    def sections(self) -> list[Path]:
+        """HTML that other rooms left for the report, one file each: `<folder>/section.html`."""
+        return sorted(self.path.glob("*/section.html"))
 
     def mark(self, job: str) -> Path:
         """The file that says that `job` is finished, and from what."""

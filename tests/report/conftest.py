@@ -61,8 +61,10 @@ def full_run(tmp_path: Path) -> RunFolder:
     plane = {"pair": ["retrieval", "pairs"], "axis": axis, "losses": losses}
     plane["models"] = {name: dict(zip(("x", "y", "outside"), place, strict=True)) for name, place in places.items()}
     (run.landscapes / "retrieval+pairs.json").write_text(json.dumps(plane), encoding="utf-8")
-    cosines = {"names": ["retrieval", "pairs"], "cosines": [[1.0, -0.21], [-0.21, 1.0]]}
-    run.analysis.write_text(json.dumps({"gradients at the base": cosines, "other": 3}), encoding="utf-8")
+    pairs = [{"tasks": ["retrieval", "pairs"], "cosine": -0.21, "low": -0.3, "high": -0.1}]
+    run.analysis.parent.mkdir()
+    run.analysis.write_text(json.dumps({"name": "full", "gradients": {"base": {"pairs": pairs}}}), encoding="utf-8")
+    (run.analysis.parent / "section.html").write_text('<h2 id="analysis">Conflict and imbalance</h2>', encoding="utf-8")
     run.budget.write_text(json.dumps({"joint": {"seconds": 99.5, "draws": 1920, "memory": 1.5e9}}), encoding="utf-8")
     for job, seconds in {"specialist/retrieval": 40.0, "joint": 80.0, "merge/ties": 1.5, "scores/base": 9.0}.items():
         run.mark(job).parent.mkdir(exist_ok=True)

@@ -22,7 +22,7 @@ BROWSER = next((found for name in ("chromium", "chromium-browser", "google-chrom
 TITLES = [
     "Mean scores", "Gains by task type", "Scores by method and task", "Path of the coefficients: positioned", "Path of the coefficients: by-layer",
     "Coefficients by layer: by-layer", "Landscape of retrieval and pairs", "Norms and angles of the task vectors",
-    "Conflict between gradients: gradients at the base",
+    "Conflict between gradients at base",
 ]  # fmt: skip
 # What a reader does and sees, noted in the page's own title, which is printed with the page.
 PROBE = """<script>
@@ -45,6 +45,7 @@ def test_every_figure_is_there_with_its_words_and_as_files(full_run: RunFolder, 
     assert not re.search(r'(src|href)="(?!data:|#)', page)
     assert "Could be added" not in page
     assert "Differences to base" in page
+    assert '<h2 id="analysis">Conflict and imbalance</h2>' in page
     files = sorted(file.name for file in (tmp_path / "figures").iterdir())
     assert len(files) == 2 * len(TITLES)
     assert (tmp_path / "figures" / "mean-scores.png").read_bytes()[:4] == b"\x89PNG"
