@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from selfpos.comparison import Comparison
     from selfpos.report.costs import Cost
 
-DRAWS = 2000  # resamples behind the report's intervals; more are needed only for very many comparisons
-
 
 @dataclass(frozen=True)
 class Search:
@@ -104,7 +102,7 @@ def with_details(results: RunResults, folder: RunFolder) -> RunResults:
     found = models_of_run(folder, results.recipe)
     scored = [Scored(name, {"": {task: score for task, score in run.items() if task in results.tasks}}) for name, run in found.items()]
     scored = [model for model in scored if model.runs[""]]
-    comparison = compare(scored, draws=DRAWS) if len(scored) > 1 else None
+    comparison = compare(scored) if len(scored) > 1 else None
     landscapes = [found for file in sorted(folder.landscapes.glob("*.json")) if (found := _read(file)).get("losses")]
     conflicts = _conflicts(_read(folder.analysis)) if folder.analysis.is_file() else []
     optional = [] if landscapes else ["the landscape of the probe loss (selfpos report RUN --landscape NAME NAME)"]

@@ -74,7 +74,7 @@ def landscape(results: RunResults, found: Mapping[str, Any]) -> Figure:
             "markeredgecolor": "#111111",
             "markeredgewidth": 0.7,
         }
-        faint = 0.45 if spot["outside"] > 0.5 else 1.0
+        faint = 0.6 if spot["outside"] > 0.5 else 1.0
         axes.plot(spot["x"], spot["y"], MARKERS[role], alpha=faint, zorder=6, **style)
         axes.annotate(str(place + 1), (spot["x"], spot["y"]), xytext=(6, 5), textcoords="offset points", fontsize=7.5, color="#111111",
                       bbox={"boxstyle": "round,pad=0.12", "facecolor": "#ffffff", "alpha": 0.75, "linewidth": 0}, zorder=7)  # fmt: skip
