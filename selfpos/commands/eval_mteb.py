@@ -10,14 +10,25 @@ from selfpos.commands.merge import ManyValues
 
 
 class ManyTasks(ManyValues):
-    many = ("--tasks",)
+    many = ("--tasks", "--task-types", "--languages")
 
 
 @click.command("eval-mteb", cls=ManyTasks)
 @click.argument("model")
-@click.option("--tasks", multiple=True, metavar="TASK…", help="MTEB task names; 'corpus' for those of the embedded corpus.")
+@click.option(
+    "--tasks",
+    multiple=True,
+    metavar="TASK…",
+    help="MTEB task names; 'corpus': those of the embedded corpus; 'quick': one small task per type; FILE.yaml: a task of your own.",
+)
 @click.option("--benchmark", help='An MTEB benchmark, such as "MTEB(eng, v2)".')
-@click.option("--data-dir", type=click.Path(path_type=Path), help="Folder with MTEB data kept locally; nothing else is read when given.")
+@click.option("--task-types", multiple=True, metavar="TYPE…", help="Only tasks of these types, as MTEB calls them: STS, Retrieval, …")
+@click.option("--languages", multiple=True, metavar="CODE…", help="Only tasks in these languages, as eng or eng-Latn.")
+@click.option(
+    "--data-dir",
+    type=click.Path(path_type=Path),
+    help="Folder with MTEB data kept locally, in our layout or the Hub's; nothing else is read.",
+)
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for MTEB's result files [default: checkpoints/scores].")
 @click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True)
 @click.option(
@@ -30,6 +41,8 @@ def command(
     model: str,
     tasks: tuple[str, ...],
     benchmark: str | None,
+    task_types: tuple[str, ...],
+    languages: tuple[str, ...],
     data_dir: Path | None,
     out: Path | None,
     batch_size: int,
@@ -47,7 +60,8 @@ def command(
         raise SelfposError("--cache and --no-cache exclude each other; give one of them")
     quiet_process()
     folder = locate_model(model)
-    chosen = select_tasks([name for word in tasks for name in word.split(",")], benchmark=benchmark, data_dir=data_dir)
+    names = [name for word in tasks for name in word.split(",")]
+    chosen = select_tasks(names, benchmark=benchmark, data_dir=data_dir, types=task_types, languages=languages)
     out = out or Path("checkpoints") / "scores"
     kept = None if no_cache else cache or out / "cache"
     scores = evaluate(folder, chosen, out, name=model, batch_size=batch_size, cache=kept, announce=_announce)
