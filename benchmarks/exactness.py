@@ -21,6 +21,10 @@ from selfpos.storage.locate import locate_model
 
 MODEL = "all-MiniLM-L6-v2"
 SPACES = "punctuation is set off by spaces in MTEB's copy, in ours not; this tokenizer sees the same words"
+DRAWS = (
+    "mean of ten draws of 32 training texts per label, which mteb 0.0.2 took from numpy's global generator and mteb 2 seeds anew each time: "
+    "over five other seeds the mean is .641 to .683, and a draw's standard deviation .02 to .05; the published main score was average precision"
+)
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -47,7 +51,7 @@ PUBLISHED = [
     Published("STS16", "cosine_spearman", 0.78989, "A, mteb 1.12.75", why=SPACES),
     Published("Banking77Classification", "accuracy", 0.80042, "A, mteb 1.12.75"),
     Published("EmotionClassification", "accuracy", 0.40830, "A, mteb 1.12.75"),
-    Published("AmazonCounterfactualClassification", "accuracy", 0.64149, "P", subset="en", tolerance=5e-3),
+    Published("AmazonCounterfactualClassification", "accuracy", 0.64149, "P", subset="en", tolerance=5e-3, why=DRAWS),
     Published("PoemSentimentClassification", "accuracy", 0.47212, "A, mteb 1.12.75"),
     Published("PoemSentimentClassification", "accuracy", 0.44286, "A, mteb 1.12.75", split="validation"),
     Published("MLQuestions", "ndcg_at_10", 0.57203, "A, mteb 1.12.75"),
