@@ -17,6 +17,7 @@ VERBS = {
     "merge": ("commands.merge", "Merge specialists into one model."),
     "eval-mteb": ("commands.eval_mteb", "Score a model on MTEB tasks."),
     "compare": ("commands.compare", "Compare scored models: means, ranks, and differences with intervals."),
+    "fetch-data": ("commands.fetch_data", "Fetch the data of MTEB tasks for machines without a network."),
     "push": ("commands.push", "Publish a model on the Hugging Face Hub, with its card."),
     "reproduce": ("commands.reproduce", "Repeat the merge that made a model and compare the bytes."),
     "report": ("commands.report", "Write the HTML report of a run."),

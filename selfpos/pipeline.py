@@ -250,6 +250,7 @@ class _Graph:
             self.folder.scores(name),
             name=f"{self.recipe.name}/{name}",
             batch_size=self.recipe.evaluation.batch_size,
+            cache=self.folder.cache if self.recipe.evaluation.cache else None,
         )
 
 

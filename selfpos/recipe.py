@@ -197,6 +197,7 @@ class EvaluationSettings(Settings):
     benchmark: str | None = None
     data_dir: str | None = Field(None, description="folder with MTEB data kept locally")
     batch_size: int = Field(64, ge=1)
+    cache: bool = Field(True, description="keep embeddings and tokens in the run's folder cache/, which may be removed at any time")
 
 
 class Recipe(Settings):

@@ -88,3 +88,8 @@ class RunFolder:
     def scores(self, model: str) -> Path:
         """MTEB result files of `model`, in MTEB's own layout."""
         return self.path / "scores" / model
+
+    @property
+    def cache(self) -> Path:
+        """Embeddings and tokens kept while models are scored; nothing of the run is lost with it."""
+        return self.path / "cache"
