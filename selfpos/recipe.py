@@ -199,6 +199,13 @@ class EvaluationSettings(Settings):
     batch_size: int = Field(64, ge=1)
 
 
+class OverlapSettings(Settings):
+    """The overlap guard: whether training and probe records give test items of the run's evaluation tasks away."""
+
+    remove: bool = Field(False, description="drop the records that do; the report is kept in either case")
+    threshold: float | None = Field(0.8, gt=0, le=1, description="Jaccard similarity of near duplicates; null: only word for word")
+
+
 class Recipe(Settings):
     """A whole run: specialists, the joint rival, merges, scores, report."""
 
@@ -211,6 +218,7 @@ class Recipe(Settings):
     probe: ProbeSettings = ProbeSettings()
     merges: dict[Name, MergeSettings] = Field(min_length=1)
     evaluation: EvaluationSettings = EvaluationSettings()
+    overlap: OverlapSettings | None = Field(None, description="absent: not looked for")
 
 
 def load_recipe(path: Path) -> Recipe:
