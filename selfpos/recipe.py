@@ -206,6 +206,20 @@ class OverlapSettings(Settings):
     threshold: float | None = Field(0.8, gt=0, le=1, description="Jaccard similarity of near duplicates; null: only word for word")
 
 
+class AnalysisSettings(Settings):
+    """What `selfpos analyse` measures by."""
+
+    records: Literal["probe", "training"] = Field("probe", description="whose gradients: of the held-out records, or of those trained on")
+    batches: int = Field(8, ge=2, description="of each task, at each point; intervals need 3")
+    batch_size: int = Field(32, ge=4)
+    memory: float = Field(1.0, gt=0, description="GiB of gradients held at once; less memory, more passes")
+    arms: bool = Field(False, description="train small specialists on shares of the records, for equal epochs and for equal steps")
+    arm_steps: int = Field(32, ge=4, description="of the longest arm")
+    arm_shares: list[Annotated[float, Field(gt=0, le=1)]] = Field(
+        default_factory=lambda: [0.25, 0.5, 1.0], min_length=2, description="of the records that the longest arm sees once"
+    )
+
+
 class Recipe(Settings):
     """A whole run: specialists, the joint rival, merges, scores, report."""
 

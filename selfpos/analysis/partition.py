@@ -95,7 +95,9 @@ def partition(vectors: np.ndarray, names: Sequence[str], count: int, seed: int =
     return Partition(ordered, float(silhouette_score(vectors, found.labels_)) if defined else None, float(found.inertia_))
 
 
-def cluster_tasks(clusters: Sequence[Sequence[str]], sources: Mapping[str, TaskSource], data_root: Path | None = None) -> dict[str, TaskSource]:
+def cluster_tasks(
+    clusters: Sequence[Sequence[str]], sources: Mapping[str, TaskSource], data_root: Path | None = None
+) -> dict[str, TaskSource]:
     """The tasks of a recipe that trains one specialist a cluster, each from several data sets.
 
     A task has one type, split and choice of columns: where those differ within a cluster, it becomes several tasks, named after their types. Limits

@@ -12,7 +12,9 @@ from selfpos.commands.sources import WORDS
 @click.command("cluster", epilog=WORDS)
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCE…")
 @click.option("--base", help="Model folder or Hub name that embeds [default: the recipe's, else all-MiniLM-L6-v2].")
-@click.option("--data-root", type=click.Path(path_type=Path), help="Folder below which a recipe's tasks read what their field `local` names.")
+@click.option(
+    "--data-root", type=click.Path(path_type=Path), help="Folder below which a recipe's tasks read what their field `local` names."
+)
 @click.option("-k", "counts", multiple=True, type=click.IntRange(min=2), help="Number of clusters; may be repeated [default: 2, 3 and 4].")
 @click.option("--samples", type=click.IntRange(min=2), default=100, show_default=True, help="Pairs of texts embedded of each data set.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for a recipe of each partition; must not exist.")
@@ -44,7 +46,12 @@ def command(
     vectors = embed_sources(folder, {name: (kind, found.dataset) for name, (kind, found) in loaded.items()}, count=samples, seed=seed)
     partitions = {count: partition(vectors, list(named), count, seed) for count in wanted}
     rows = [
-        [name, named[name].type, f"{len(loaded[name][1].dataset):,}", *(str(_number(found.clusters, name)) for found in partitions.values())]
+        [
+            name,
+            named[name].type,
+            f"{len(loaded[name][1].dataset):,}",
+            *(str(_number(found.clusters, name)) for found in partitions.values()),
+        ]
         for name in named
     ]
     click.echo(table_text(["data", "type", "records", *(f"cluster of {count}" for count in wanted)], rows))

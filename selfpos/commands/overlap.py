@@ -27,7 +27,9 @@ class ManyTasks(ManyValues):
 )
 @click.option("--exact", is_flag=True, help="Compare word for word only.")
 @click.option("--out", type=click.Path(path_type=Path), help="File for the whole report, as JSON; must not exist.")
-@click.option("--remove", type=click.Path(path_type=Path), help="Folder to write the data to without the records that overlap; must not exist.")
+@click.option(
+    "--remove", type=click.Path(path_type=Path), help="Folder to write the data to without the records that overlap; must not exist."
+)
 def command(
     sources: tuple[str, ...],
     tasks: tuple[str, ...],

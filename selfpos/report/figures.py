@@ -21,7 +21,7 @@ GREY = "#808080"  # of axes and text: seen on both backgrounds
 def means(results: RunResults) -> Figure:
     """Mean score of every model as a dot, sorted, coloured by its role."""
     found = sorted((mean, model) for model in results.scores if (mean := results.mean(model)) is not None)
-    figure, axes = _plot(6.4, 0.9 + 0.3 * len(found))
+    figure, axes = plot(6.4, 0.9 + 0.3 * len(found))
     for row, (mean, model) in enumerate(found):
         axes.plot([100 * mean], [row], "o", color=COLOURS[results.kind(model)], markersize=8)
         axes.annotate(
@@ -77,7 +77,7 @@ def angles(results: RunResults) -> Figure:
 
     norms, cosines = norms_and_cosines(np.array(results.gram))
     count = len(results.vectors)
-    figure, axes = _plot(1.8 + 0.95 * count, 1.2 + 0.8 * count)
+    figure, axes = plot(1.8 + 0.95 * count, 1.2 + 0.8 * count)
     degrees = [[math.degrees(math.acos(max(-1.0, min(1.0, float(cosines[i][j]))))) for j in range(count)] for i in range(count)]
     axes.imshow(degrees, cmap="RdBu", vmin=0, vmax=180, alpha=0.85)
     for i in range(count):
@@ -95,7 +95,7 @@ def heat_map(results: RunResults) -> Figure:
     base = results.scores["base"]
     gain = [[100 * (results.scores[model][task] - base[task]) for task in tasks] for model in models]
     limit = max((abs(value) for row in gain for value in row), default=1) or 1
-    figure, axes = _plot(2.2 + 1.15 * len(tasks), 1.4 + 0.34 * len(models))
+    figure, axes = plot(2.2 + 1.15 * len(tasks), 1.4 + 0.34 * len(models))
     axes.imshow(gain, cmap="PuOr_r", vmin=-limit, vmax=limit, aspect="auto", alpha=0.9)
     for row, values in enumerate(gain):
         for column, value in enumerate(values):
@@ -128,7 +128,8 @@ def save(figure: Figure, path: Path) -> None:
     figure.savefig(path, dpi=160, facecolor="white")
 
 
-def _plot(width: float, height: float):  # type: ignore[no-untyped-def]
+def plot(width: float, height: float):  # type: ignore[no-untyped-def]
+    """An empty figure of `width` by `height` inches, and its axes in the report's colours."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")

@@ -41,6 +41,7 @@ def write_report(folder: RunFolder, out: Path | None = None) -> Path:
         pictures=_pictures(results),
         recipe=folder.recipe.read_text(encoding="utf-8"),
         versions=_versions(),
+        sections=[file.read_text(encoding="utf-8") for file in folder.sections],
     )
     target = out or folder.report
     try:

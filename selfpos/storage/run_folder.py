@@ -52,6 +52,11 @@ class RunFolder:
         """Scores of all models on all tasks, as JSON."""
         return self.path / "table.json"
 
+    @property
+    def sections(self) -> list[Path]:
+        """HTML that other rooms left for the report, one file each: `<folder>/section.html`."""
+        return sorted(self.path.glob("*/section.html"))
+
     def mark(self, job: str) -> Path:
         """The file that says that `job` is finished, and from what."""
         return self.path / "jobs" / f"{job.replace('/', '.')}.json"
