@@ -46,10 +46,11 @@ def gradient_products(
                 value = loss()
                 if not torch.isfinite(value):
                     raise SelfposError(f"a loss is {value.item()}, so it has no gradient: check the records, or raise the temperature")
-                gradients = torch.autograd.grad(value, [parameters[key] for key in sorted(keys)], allow_unused=True)
-                by_key = dict(zip(sorted(keys), gradients, strict=True))
+                names = sorted(keys) if value.requires_grad else []  # none where the loss reaches none of this pass
+                gradients = torch.autograd.grad(value, [parameters[key] for key in names], allow_unused=True) if names else []
+                by_key = dict(zip(names, gradients, strict=True))
                 for part, rows in held.items():
-                    gradient = by_key[part[0]]
+                    gradient = by_key.get(part[0])
                     if gradient is not None:
                         rows[row] = gradient.detach().reshape(-1)[part[1] : part[2]].float().cpu().numpy()
                 each()
