@@ -16,6 +16,7 @@ from selfpos.recipe import AnalysisSettings, Recipe, load_recipe
 from selfpos.storage.run_folder import RunFolder
 
 if TYPE_CHECKING:
+    import numpy as np
     from datasets import Dataset
 
     from selfpos.pipeline import TaskData
@@ -308,6 +309,7 @@ def measure_point(
 
     Batches are drawn with `seed`, the same at every point. Dropout is off, as `live` was made. Raises SelfposError where no batch can be drawn.
     """
+    import numpy as np
     import torch
 
     from selfpos.analysis.conflict import pair_conflicts, task_gradients
@@ -334,10 +336,11 @@ def measure_point(
     total = len(passes({key: parameter.numel() for key, parameter in live.parameters.items()}, len(owners), memory)) * len(owners)
     with progress(f"gradients at {title}", total, unit="passes") as bar:
         found = gradient_products(live.parameters, [loss_of(batch) for batch in batches], memory=memory, each=lambda: bar.advance(1))
-    layers: dict[str, Any] = {}
+    whole = np.zeros((len(owners), len(owners)))
+    layers: dict[str, np.ndarray] = {}
     for key, gram in found.items():
-        layers[layer_of(key)] = layers.get(layer_of(key), 0) + gram
-    whole = sum(found.values())
+        whole += gram
+        layers[layer_of(key)] = layers.get(layer_of(key), np.zeros_like(whole)) + gram
     return {
         "batches": settings.batches,
         "batch_size": settings.batch_size,

@@ -49,7 +49,7 @@ class NearIndex:
         """For each place in `texts` whose text is near to some of the index, the places of those in the index, in order."""
         if not self.texts:
             return {}
-        result = {}
+        result: dict[int, list[int]] = {}
         for start in range(0, len(texts), PIECE):
             found = self._near(texts[start : start + PIECE])
             result |= {start + place: others for place, others in found.items()}

@@ -34,12 +34,12 @@ def _columns(task: Any) -> list[str] | None:
     if isinstance(task, abstasks.AbsTaskSTS):
         return list(task.column_names)
     if isinstance(task, abstasks.AbsTaskPairClassification):
-        named = [task.input1_column_name, task.input2_column_name]
-        return named if all(isinstance(name, str) for name in named) else None
+        both = [task.input1_column_name, task.input2_column_name]
+        return both if all(isinstance(name, str) for name in both) else None
     if isinstance(task, abstasks.AbsTaskBitextMining):
         return None if task.parallel_subsets else ["sentence1", "sentence2"]
-    named = getattr(task, "input_column_name", None)
-    return [named] if isinstance(named, str) else None
+    name = getattr(task, "input_column_name", None)
+    return [name] if isinstance(name, str) else None
 
 
 def _tables(task: Any) -> Iterator[Any]:
