@@ -23,6 +23,9 @@ VERBS = {
     "report": ("commands.report", "Write the HTML report of a run."),
     "methods": ("commands.methods", "List the merge methods and what each needs."),
     "imbalance": ("imbalance.command", "The companion study of class imbalance in CNNs."),
+    "overlap": ("commands.overlap", "Say which test items training data gives away, and remove them."),
+    "cluster": ("commands.cluster", "Partition many data sets into tasks by what their texts are like."),
+    "analyse": ("commands.analyse", "Measure what drives the tasks of a run apart: conflict and imbalance."),
     "tasks": ("commands.tasks", "List the task types and the columns each reads."),
 }
 

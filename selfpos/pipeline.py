@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any
 from selfpos.console import log_to
 from selfpos.errors import SelfposError, unknown
 from selfpos.jobs import Job, execute, locked, refuse_foreign
-from selfpos.recipe import MergeSettings, Recipe
+from selfpos.recipe import MergeSettings, Recipe, TaskSource
 from selfpos.storage.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
+    from selfpos.data.sources import LoadedSource
+    from selfpos.guard import Guard
     from selfpos.tasks import TaskType
 
 SELF_POSITIONING = "self-positioning"
@@ -42,6 +44,7 @@ def run_recipe(recipe: Recipe, out: Path, *, data_root: Path | None = None) -> R
     """
     import yaml
 
+    from selfpos.guard import open_guard
     from selfpos.storage.atomic import write_text
     from selfpos.storage.hashing import content_hash
     from selfpos.storage.locate import locate_model
@@ -52,34 +55,49 @@ def run_recipe(recipe: Recipe, out: Path, *, data_root: Path | None = None) -> R
     open_model(base)  # refuses what is no model
     data = load_tasks(recipe, data_root)
     _check_positioning(recipe, data)
-    evaluation = _evaluation_tasks(recipe, data_root)
+    evaluation = evaluation_tasks(recipe, data_root)
+    guard = open_guard(recipe.overlap, evaluation)
+    if guard is not None:  # a second time, for nothing has been read of mteb until the data was known to be right
+        data = load_tasks(recipe, data_root, guard)
+        _check_positioning(recipe, data)
     folder = RunFolder(out)
     graph = _Graph(recipe, folder, base, content_hash(base), data, evaluation)
     with locked(folder), log_to(folder.log):
         jobs = graph.jobs()
         refuse_foreign(jobs, folder)
         write_text(folder.recipe, yaml.safe_dump(recipe.model_dump(mode="json", exclude_unset=True), sort_keys=False))
+        if guard is not None:
+            guard.write(folder.overlap)
         execute(jobs, folder)
     return folder
 
 
-def load_tasks(recipe: Recipe, data_root: Path | None) -> dict[str, TaskData]:
-    """Read every task's data and hold its part of the probe set out of it."""
+def load_tasks(recipe: Recipe, data_root: Path | None, guard: Guard | None = None) -> dict[str, TaskData]:
+    """Read every task's data, have `guard` look at it, and hold its part of the probe set out of it."""
     from selfpos.data.probe import hold_out
-    from selfpos.data.sources import load_source
-    from selfpos.tasks import get_task
 
     loaded = {}
     for name, source in recipe.tasks.items():
-        kind = get_task(source.type)
-        local = source.local if data_root is not None else None
-        found = load_source(
-            local or source.data, kind, split=source.split, columns=source.columns, data_root=data_root if local else None,
-            limit=source.limit, seed=recipe.seed,
-        )  # fmt: skip
+        kind, found = load_task(source, recipe.seed, data_root)
+        if guard is not None:
+            found = guard.look(name, kind, found)
         training, probe = hold_out(found.dataset, recipe.probe.per_task, recipe.seed)
         loaded[name] = TaskData(kind, training, probe, found.hash, found.description)
     return loaded
+
+
+def load_task(source: TaskSource, seed: int, data_root: Path | None) -> tuple[TaskType, LoadedSource]:
+    """The type and the records of one task of a recipe: from below `data_root` where that is given and the task says what to read there."""
+    from selfpos.data.sources import load_source
+    from selfpos.tasks import get_task
+
+    kind = get_task(source.type)
+    local = source.local if data_root is not None else None
+    found = load_source(
+        local or source.data, kind, split=source.split, columns=source.columns, data_root=data_root if local else None,
+        limit=source.limit, seed=seed,
+    )  # fmt: skip
+    return kind, found
 
 
 def _check_methods(recipe: Recipe) -> None:
@@ -122,7 +140,8 @@ def _check_positioning(recipe: Recipe, data: dict[str, TaskData]) -> None:
             raise SelfposError(f"recipe {recipe.name}, merge {name}: {error}") from None
 
 
-def _evaluation_tasks(recipe: Recipe, data_root: Path | None) -> list[Any]:
+def evaluation_tasks(recipe: Recipe, data_root: Path | None) -> list[Any]:
+    """The MTEB tasks that every model of the run is scored on."""
     from selfpos.evaluation import select_tasks
 
     given = recipe.evaluation.data_dir

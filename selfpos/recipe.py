@@ -200,6 +200,27 @@ class EvaluationSettings(Settings):
     cache: bool = Field(True, description="keep embeddings and tokens in the run's folder cache/, which may be removed at any time")
 
 
+class OverlapSettings(Settings):
+    """The overlap guard: whether training and probe records give test items of the run's evaluation tasks away."""
+
+    remove: bool = Field(False, description="drop the records that do; the report is kept in either case")
+    threshold: float | None = Field(0.8, gt=0, le=1, description="Jaccard similarity of near duplicates; null: only word for word")
+
+
+class AnalysisSettings(Settings):
+    """What `selfpos analyse` measures by."""
+
+    records: Literal["probe", "training"] = Field("probe", description="whose gradients: of the held-out records, or of those trained on")
+    batches: int = Field(8, ge=2, description="of each task, at each point; intervals need 3")
+    batch_size: int = Field(32, ge=4)
+    memory: float = Field(1.0, gt=0, description="GiB of gradients held at once; less memory, more passes")
+    arms: bool = Field(False, description="train small specialists on shares of the records, for equal epochs and for equal steps")
+    arm_steps: int = Field(32, ge=4, description="of the longest arm")
+    arm_shares: list[Annotated[float, Field(gt=0, le=1)]] = Field(
+        default_factory=lambda: [0.25, 0.5, 1.0], min_length=2, description="of the records that the longest arm sees once"
+    )
+
+
 class Recipe(Settings):
     """A whole run: specialists, the joint rival, merges, scores, report."""
 
@@ -212,6 +233,7 @@ class Recipe(Settings):
     probe: ProbeSettings = ProbeSettings()
     merges: dict[Name, MergeSettings] = Field(min_length=1)
     evaluation: EvaluationSettings = EvaluationSettings()
+    overlap: OverlapSettings | None = Field(None, description="absent: not looked for")
 
 
 def load_recipe(path: Path) -> Recipe:

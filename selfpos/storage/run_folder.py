@@ -34,6 +34,11 @@ class RunFolder:
         return self.path / "joint"
 
     @property
+    def overlap(self) -> Path:
+        """What training records share with test data, as JSON, when the recipe asks for it."""
+        return self.path / "overlap.json"
+
+    @property
     def geometry(self) -> Path:
         """Gram matrix of the task vectors, as JSON."""
         return self.path / "vectors.json"
