@@ -148,7 +148,8 @@ class Stream:
         for name, files in self.statistics.items():
             arrays = [file.read(key, shape, start, stop) for file in files]
             found[name] = [
-                None if array is None else self._shaped(key, array) if array.size == stop - start else self._moved(array) for array in arrays
+                None if array is None else self._shaped(key, array) if array.size == stop - start else self._moved(array)
+                for array in arrays
             ]
         return found
 

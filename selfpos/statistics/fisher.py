@@ -36,7 +36,9 @@ def gather(live: LiveModel, task: TaskProbe, groups: Sequence[Batch], totals: To
     Of m groups B: F = 1/m Σ_B (∇ L(B))², element by element. The labels are those of the records (empirical Fisher), where the Fisher
     information proper takes the model's own predictions for labels, which graded and contrastive losses do not define.
     """
-    handles = [parameter.register_post_accumulate_grad_hook(_adder(torch.from_numpy(totals[key]))) for key, parameter in live.parameters.items()]
+    handles = [
+        parameter.register_post_accumulate_grad_hook(_adder(torch.from_numpy(totals[key]))) for key, parameter in live.parameters.items()
+    ]
     try:
         for group in groups:
             texts = texts_of([group])
