@@ -87,18 +87,37 @@ def probe_of(specialists: Sequence[Path]) -> dict[str, ProbeTask]:
     return probes
 
 
-def merge(base: str, vectors: Sequence[str | Path], method: str, out: Path, **options: Unpack[Options]) -> Path:
+def merge(
+    base: str,
+    vectors: Sequence[str | Path],
+    method: str,
+    out: Path,
+    *,
+    probe: Mapping[str, ProbeTask] | None = None,
+    statistics_in: Path | None = None,
+    **options: Unpack[Options],
+) -> Path:
     """Merge `vectors` (models fine-tuned from `base`: folders, Hub names or adapters) by a method of `selfpos methods`, with a card; returns `out`.
 
-    The options are those of `merging.plan`: weights, params, dtype, seed and others. Raises SelfposError on models that do not fit together,
-    unknown methods or parameters, and when `out` exists.
+    `probe` is for methods that need one, its tasks named as the vectors; absent, it is drawn again with `probe_of`. What they gather is kept
+    in the folder `statistics_in` for later merges, where given. The options are those of `merging.plan`: weights, params, dtype, seed and
+    others. Raises SelfposError on models that do not fit together, unknown methods or parameters, and when `out` exists.
     """
-    from selfpos.merging import merge as merge_folders
+    from selfpos.merging import execute, plan
     from selfpos.publishing.card import write_card
     from selfpos.storage.locate import locate_model
 
     sources = [locate_model(str(vector)) for vector in vectors]
-    merge_folders(locate_model(base), sources, method, out, **options)
+    made = plan(locate_model(base), sources, method, out, **options)
+    if not made.method.probe and (probe is not None or statistics_in is not None):
+        raise SelfposError(f"method {made.method.name} looks at no data: leave the probe set away")
+    if made.method.probe and not made.statistics:
+        from selfpos.statistics import gathered
+
+        with gathered(made, probe_of(sources) if probe is None else probe, statistics_in) as complete:
+            execute(complete)
+    else:
+        execute(made)
     write_card(out)
     return out
 

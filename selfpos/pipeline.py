@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from selfpos.console import log_to
 from selfpos.errors import SelfposError, unknown
 from selfpos.jobs import Job, execute, locked, refuse_foreign
-from selfpos.recipe import MergeSettings, Recipe, TaskSource
+from selfpos.recipe import LEARNED, MergeSettings, Recipe, TaskSource
 from selfpos.storage.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from selfpos.data.sources import LoadedSource
     from selfpos.guard import Guard
     from selfpos.tasks import TaskType
-
-SELF_POSITIONING = "self-positioning"
 
 
 @dataclass(frozen=True)
@@ -54,12 +52,12 @@ def run_recipe(recipe: Recipe, out: Path, *, data_root: Path | None = None) -> R
     base = locate_model(recipe.base)
     open_model(base)  # refuses what is no model
     data = load_tasks(recipe, data_root)
-    _check_positioning(recipe, data)
+    _check_probe(recipe, data)
     evaluation = evaluation_tasks(recipe, data_root)
     guard = open_guard(recipe.overlap, evaluation)
     if guard is not None:  # a second time, for nothing has been read of mteb until the data was known to be right
         data = load_tasks(recipe, data_root, guard)
-        _check_positioning(recipe, data)
+        _check_probe(recipe, data)
     folder = RunFolder(out)
     graph = _Graph(recipe, folder, base, content_hash(base), data, evaluation)
     with locked(folder), log_to(folder.log):
@@ -106,10 +104,10 @@ def _check_methods(recipe: Recipe) -> None:
     from selfpos.merging.rules import make_settings
 
     for name, merge in recipe.merges.items():
-        if merge.method == SELF_POSITIONING:
+        if merge.method in LEARNED:
             continue
         if merge.method not in METHODS:
-            raise unknown("merging method", merge.method, [*METHODS, SELF_POSITIONING])
+            raise unknown("merging method", merge.method, [*METHODS, *LEARNED])
         method = get_method(merge.method)
         try:
             method.check_count(len(recipe.tasks))
@@ -121,21 +119,22 @@ def _check_methods(recipe: Recipe) -> None:
         raise SelfposError(f"recipe {recipe.name}: the name '{sorted(taken)[0]}' stands for two models; rename the task or the merge")
 
 
-def _check_positioning(recipe: Recipe, data: dict[str, TaskData]) -> None:
-    """Refuse a probe set or ratios that no search could work with, before anything is trained."""
+def _check_probe(recipe: Recipe, data: dict[str, TaskData]) -> None:
+    """Refuse a probe set or ratios that no search, and no method that looks at data, could work with, before anything is trained."""
     from selfpos.data.probe import ProbeTask
+    from selfpos.merging import METHODS
     from selfpos.positioning.balance import check_ratios
     from selfpos.positioning.objective import split_probe
-    from selfpos.recipe import PositioningSettings
+    from selfpos.statistics import check_probe
 
     probe = {name: ProbeTask(name, task.type, task.probe) for name, task in data.items()}
     for name, merge in recipe.merges.items():
-        if merge.method != SELF_POSITIONING:
-            continue
-        settings = merge.positioning or PositioningSettings()
         try:
-            check_ratios(settings.ratios, probe)
-            split_probe(probe, settings.validation, recipe.seed, settings.temperature)
+            if settings := merge.search:
+                check_ratios(settings.ratios, probe)
+                split_probe(probe, settings.validation, recipe.seed, settings.temperature)
+            else:
+                check_probe(METHODS[merge.method].probe, probe, recipe.seed)
         except SelfposError as error:
             raise SelfposError(f"recipe {recipe.name}, merge {name}: {error}") from None
 
@@ -228,25 +227,28 @@ class _Graph:
 
     def _merge_job(self, name: str, merge: MergeSettings, specialists: tuple[str, ...]) -> Job:
         inputs = {"merge": merge.model_dump(mode="json"), "seed": self.recipe.seed}
-        learned = merge.method == SELF_POSITIONING
+        learned = merge.search is not None
         work: Callable[[], None] = partial(self._position_and_merge if learned else self._merge, name, merge)
-        return Job(f"merge/{name}", inputs, self.folder.merged(name), work, (*specialists, "probe") if learned else specialists)
+        probed = learned or _needs_probe(merge)
+        return Job(f"merge/{name}", inputs, self.folder.merged(name), work, (*specialists, "probe") if probed else specialists)
 
     def _merge(self, name: str, merge: MergeSettings) -> None:
+        from selfpos.data.probe import read_probe
         from selfpos.operations import merge as merge_models
 
+        probe = read_probe(self.folder.probe) if _needs_probe(merge) else None
         merge_models(
-            self.recipe.base, self._specialists(), merge.method, self.folder.merged(name),
+            self.recipe.base, self._specialists(), merge.method, self.folder.merged(name), probe=probe,
             weights=merge.weights, params=merge.params, seed=self.recipe.seed,
         )  # fmt: skip
 
     def _position_and_merge(self, name: str, merge: MergeSettings) -> None:
         from selfpos.data.probe import read_probe
         from selfpos.operations import position_and_merge
-        from selfpos.recipe import PositioningSettings
 
+        assert merge.search is not None
         position_and_merge(
-            self.recipe.base, self._specialists(), read_probe(self.folder.probe), merge.positioning or PositioningSettings(),
+            self.recipe.base, self._specialists(), read_probe(self.folder.probe), merge.search,
             self.folder.merged(name), seed=self.recipe.seed, record=self.folder.position(name), trajectory=self.folder.trajectory(name),
             keep_interrupted=False,
         )  # fmt: skip
@@ -271,6 +273,12 @@ class _Graph:
             batch_size=self.recipe.evaluation.batch_size,
             cache=self.folder.cache if self.recipe.evaluation.cache else None,
         )
+
+
+def _needs_probe(merge: MergeSettings) -> bool:
+    from selfpos.merging import get_method
+
+    return bool(get_method(merge.method).probe)
 
 
 def write_geometry(base: Path, sources: list[Path], out: Path) -> None:

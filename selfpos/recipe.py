@@ -57,14 +57,24 @@ PAPER: dict[str, Any] = {
 }  # fmt: skip
 """Self Positioning as printed (Li et al., arXiv 2410.15035, section 3.3 and appendix), with the probe drawn 16,000 records a task."""
 
+PRESETS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "paper": PAPER,
+    "lm-cocktail": {"search": "loss-softmax", "normalise": "none", "validation": 0.0, "extrapolation": 0.0, "compare": False},
+    "layer-wise": {"search": "sgd", "granularity": "layer"},
+    "cma-es": {"search": "cma-es"},
+}
+LEARNED = {"self-positioning": "default", "lm-cocktail": "lm-cocktail", "layer-wise": "layer-wise", "cma-es": "cma-es"}
+"""The methods that find their coefficients on the probe set → their presets. What each does: `positioning/methods.py`."""
+
 
 class PositioningSettings(Settings):
     """Self Positioning: find the coefficients of the task vectors by the losses of the merged model on the probe set.
 
-    `preset: paper` gives the paper's own settings, on which fields given beside it still win.
+    `preset: paper` gives the paper's own settings, on which fields given beside it still win; the other presets are methods of their own.
     """
 
-    preset: Literal["default", "paper"] = "default"
+    preset: Literal["default", "paper", "lm-cocktail", "layer-wise", "cma-es"] = "default"
     search: Literal["linearised", "sgd", "cma-es", "loss-softmax"] = Field(
         "linearised", description="linearised: trust region by forward passes; sgd: the paper's; the others for comparison"
     )
@@ -130,7 +140,7 @@ class PositioningSettings(Settings):
     @model_validator(mode="before")
     @classmethod
     def _preset_first(cls, data: Any) -> Any:
-        return {**PAPER, **data} if isinstance(data, dict) and data.get("preset") == "paper" else data
+        return {**PRESETS.get(str(data.get("preset")), {}), **data} if isinstance(data, dict) else data
 
     @model_validator(mode="after")
     def _fields_agree(self) -> PositioningSettings:
@@ -164,7 +174,7 @@ class JointSettings(Settings):
 
 
 class MergeSettings(Settings):
-    """One merged model of a run: a method and its parameters, or Self Positioning and its settings."""
+    """One merged model of a run: a method and its parameters, or one that searches (self-positioning and its like) and its settings."""
 
     method: str
     weights: list[Any] | dict[str, Any] | None = Field(
@@ -173,16 +183,31 @@ class MergeSettings(Settings):
     params: dict[str, Any] = Field(default_factory=dict, description="the method's own parameters, see `selfpos methods`")
     positioning: PositioningSettings | None = None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _preset_of_the_method(cls, data: Any) -> Any:
+        preset = LEARNED.get(str(data.get("method")), "default") if isinstance(data, dict) else "default"
+        given = data.get("positioning") or {} if isinstance(data, dict) else {}
+        return data if preset == "default" or not isinstance(given, dict) else {**data, "positioning": {"preset": preset, **given}}
+
     @model_validator(mode="after")
     def _positioning_belongs_to_its_method(self) -> MergeSettings:
-        if self.positioning is not None and self.method != "self-positioning":
-            raise ValueError(f"'positioning' belongs to method self-positioning, not to {self.method}")
-        if self.method == "self-positioning" and (self.weights is not None or self.params):
+        if self.positioning is not None and self.method not in LEARNED:
+            raise ValueError(f"'positioning' belongs to methods that search ({', '.join(LEARNED)}), not to {self.method}")
+        if self.method in LEARNED and (self.weights is not None or self.params):
             field = "weights" if self.weights is not None else "params"
             raise ValueError(
-                f"'{field}' is for other methods: self-positioning finds the coefficients, and its settings go under 'positioning'"
+                f"'{field}' is for other methods: {self.method} finds the coefficients, and its settings go under 'positioning'"
             )
+        own = LEARNED.get(self.method, "default")
+        if self.positioning is not None and own != "default" and self.positioning.preset != own:
+            raise ValueError(f"method {self.method} has a preset of its own: leave 'preset: {self.positioning.preset}' away")
         return self
+
+    @property
+    def search(self) -> PositioningSettings | None:
+        """The settings of a method that searches for its coefficients; None for the others."""
+        return self.positioning or PositioningSettings() if self.method in LEARNED else None
 
 
 class EvaluationSettings(Settings):

@@ -16,6 +16,7 @@ from selfpos.merging.adapter_output import write_adapter
 from selfpos.merging.layout import copy_side_files
 from selfpos.merging.plan import MEGABYTE, Options, Plan, plan
 from selfpos.merging.prepare import make_stream, prepare
+from selfpos.merging.probe_statistics import require_statistics
 from selfpos.merging.provenance import compact, main_dtype, provenance, without_places
 from selfpos.merging.write import interrupted_with_progress, write_weights
 from selfpos.storage.atomic import resumable_folder
@@ -46,9 +47,10 @@ def merge(base: Path, sources: Sequence[Path], method: str, out: Path, *, show: 
 
 
 def execute(plan: Plan, *, show: bool = True) -> MergeResult:
-    """Carry out a plan."""
+    """Carry out a plan. Raises SelfposError when it lacks data statistics that its method needs."""
     from threadpoolctl import threadpool_limits
 
+    require_statistics(plan.method, plan.statistics, len(plan.vectors))
     start = time.monotonic()
     for warning in plan.warnings:
         log.warning(warning)

@@ -60,7 +60,7 @@ class RunResults:
             return model
         if model in self.recipe.tasks:
             return "specialist"
-        return "positioned" if self.recipe.merges[model].method == "self-positioning" else "merge"
+        return "positioned" if self.recipe.merges[model].search else "merge"
 
 
 def read_results(folder: RunFolder) -> RunResults:
@@ -77,7 +77,7 @@ def read_results(folder: RunFolder) -> RunResults:
         missing.append("norms and angles of the task vectors")
     searches = {}
     for name, merge in recipe.merges.items():
-        if merge.method != "self-positioning":
+        if merge.search is None:
             continue
         if folder.position(name).is_file() and folder.trajectory(name).is_file():
             steps = [json.loads(line) for line in folder.trajectory(name).read_text(encoding="utf-8").splitlines()]
