@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -98,8 +99,7 @@ def merge(base: str, vectors: Sequence[str | Path], method: str, out: Path, **op
     from selfpos.storage.locate import locate_model
 
     sources = [locate_model(str(vector)) for vector in vectors]
-    merge_folders(locate_model(base), sources, method, out, **options)
-    write_card(out)
+    merge_folders(locate_model(base), sources, method, out, finish=partial(write_card, place=out), **options)
     return out
 
 
@@ -149,6 +149,5 @@ def position_and_merge(
     probed = {name: {"type": task.type.name, "records": len(task.records)} for name, task in probe.items()}
     provenance = {"positioning": facts | {"settings": settings.model_dump(mode="json"), "probe": probed, "seed": seed}}
     asked: Options = {**options, "weights": found.weights, "provenance": provenance}
-    merge_folders(folder, sources, "linear", out, **asked)
-    write_card(out)
+    merge_folders(folder, sources, "linear", out, finish=partial(write_card, place=out), **asked)
     return found

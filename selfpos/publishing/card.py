@@ -35,14 +35,14 @@ class Card:
     scores: Scores | None
 
 
-def write_card(folder: Path, *, results: Path | None = None, licence: str | None = None) -> Path:
+def write_card(folder: Path, *, place: Path | None = None, results: Path | None = None, licence: str | None = None) -> Path:
     """Write `README.md`, and the pictures and recipe it refers to, into the model `folder`; return its path.
 
-    `results` holds the scores of this model and of its rivals (see publishing.scores); those in `folder/eval`, or of the run that the
-    folder is part of, when absent.
+    `place` is where the folder will be when it is whole, if not there yet; `results` holds the scores of this model and of its rivals (see
+    publishing.scores); those in `folder/eval`, or of the run that the folder is part of, when absent.
     Where no licence follows from the parents, the card states none. Raises SelfposError where `folder` is no model.
     """
-    card = build_card(folder, results=results, licence=licence)
+    card = build_card(folder, place=place, results=results, licence=licence)
     for name, content in card.extras.items():
         _replace(folder / name, content)
     return _replace(folder / "README.md", card.text.encode())
@@ -51,6 +51,7 @@ def write_card(folder: Path, *, results: Path | None = None, licence: str | None
 def build_card(
     folder: Path,
     *,
+    place: Path | None = None,
     repo: str | None = None,
     told: Mapping[str, Any] | None = None,
     results: Path | None = None,
@@ -62,8 +63,8 @@ def build_card(
     `repo` is the Hub id it will have; `told` are the records that the card tells from instead of `selfpos.json`, where parents are looked for
     on this disk to find their licence; `lookup` asks the Hub for it. See `write_card` for the rest.
     """
-    own = read_facts(folder)
-    facts = own if told is None else read_facts(folder, told)
+    own = read_facts(folder, place=place)
+    facts = own if told is None else read_facts(folder, told, place=place)
     root = results or find_scores(folder)
     scores = read_scores(root) if root else None
     if scores and root and root.name != FOLDER and results is None:
