@@ -86,7 +86,7 @@ def render(facts: Facts, scores: Scores | None, licence: Licence | None, repo: s
     """The card's Markdown, metadata block first."""
     from selfpos.publishing.comparison import comparison, worse_tasks
 
-    own = _own_name(facts, scores)
+    own = own_name(facts, scores)
     env = environment()
     env.globals |= {
         "facts": facts,
@@ -110,6 +110,7 @@ def render(facts: Facts, scores: Scores | None, licence: Licence | None, repo: s
         "data_sources": any(row.source for row in facts.data),
         "scores": scores,
         "score_table": comparison(scores, own, facts) if scores else None,
+        "local_data": scores.on_local_data(own) if scores and own else [],
         "intervals": bool(scores and any(score.interval for found in scores.models.values() for score in found)),
         "costs": _costs(facts),
         "limitations": [*facts.limitations, *(worse_tasks(scores, own, facts) if scores and own else [])],
@@ -148,7 +149,7 @@ def _rivals(facts: Facts) -> list[str]:
     return [facts.name, "base", *(parent.name for parent in facts.parents), "joint"]
 
 
-def _own_name(facts: Facts, scores: Scores | None) -> str | None:
+def own_name(facts: Facts, scores: Scores | None) -> str | None:
     """The name under which the result files hold this model: its own, or the last part of a longer one."""
     models = scores.models if scores else {}
     return next((name for name in models if name == facts.name or name.rsplit("/", 1)[-1] == facts.name), None)
