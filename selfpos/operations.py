@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -111,14 +112,14 @@ def merge(
     made = plan(locate_model(base), sources, method, out, **options)
     if not made.method.probe and (probe is not None or statistics_in is not None):
         raise SelfposError(f"method {made.method.name} looks at no data: leave the probe set away")
+    card = partial(write_card, place=out)
     if made.method.probe and not made.statistics:
         from selfpos.statistics import gathered
 
         with gathered(made, probe_of(sources) if probe is None else probe, statistics_in) as complete:
-            execute(complete)
+            execute(complete, finish=card)
     else:
-        execute(made)
-    write_card(out)
+        execute(made, finish=card)
     return out
 
 
@@ -168,6 +169,5 @@ def position_and_merge(
     probed = {name: {"type": task.type.name, "records": len(task.records)} for name, task in probe.items()}
     provenance = {"positioning": facts | {"settings": settings.model_dump(mode="json"), "probe": probed, "seed": seed}}
     asked: Options = {**options, "weights": found.weights, "provenance": provenance}
-    merge_folders(folder, sources, "linear", out, **asked)
-    write_card(out)
+    merge_folders(folder, sources, "linear", out, finish=partial(write_card, place=out), **asked)
     return found

@@ -174,7 +174,8 @@ class _Graph:
             "table", {}, self.folder.table, partial(write_table, self.folder, list(models)), tuple(job.name for job in scores), derived=True
         )
         report = Job("report", {}, self.folder.report, partial(_write_report, self.folder), (table.name, "vectors"), derived=True)
-        return [*trained, probe, self._geometry_job(needed), *merges, *scores, table, report]
+        cards = [self._card_job(name, table.name) for name in self.recipe.merges]
+        return [*trained, probe, self._geometry_job(needed), *merges, *scores, table, *cards, report]
 
     def _training_inputs(self, tasks: list[str]) -> dict[str, Any]:
         return {
@@ -255,6 +256,13 @@ class _Graph:
 
     def _specialists(self) -> list[Path]:
         return [self.folder.specialist(task) for task in self.data]
+
+    def _card_job(self, name: str, table: str) -> Job:
+        """The card that the merge was written with knew neither scores nor seconds: it is made anew when they are there."""
+        from selfpos.publishing.card import write_card
+
+        merged = self.folder.merged(name)
+        return Job(f"card/{name}", {}, merged / "README.md", partial(write_card, merged), (f"merge/{name}", table), derived=True)
 
     def _score_job(self, name: str, model: Path, after: tuple[str, ...]) -> Job:
         from selfpos.evaluation import task_identity

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -45,6 +48,29 @@ def test_what_cannot_be_written_is_refused_before_the_search(
     (tmp_path / "out").mkdir()
     with pytest.raises(SelfposError, match="exists"):
         position_and_merge(str(tiny_base), tiny_specialists, {"pairs": pairs()}, SEARCH, tmp_path / "out")
+
+
+def test_a_merge_killed_at_the_last_moment_is_whole_with_its_card(tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path) -> None:
+    """The process dies as soon as the folder is at its place: nothing that belongs to it was still to be written."""
+    program = f"""
+import os, signal
+from pathlib import Path
+from selfpos.operations import merge
+from selfpos.storage import atomic
+
+rename = atomic.publish
+def publish_and_die(folder, out):
+    rename(folder, out)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+atomic.publish = publish_and_die
+merge({str(tiny_base)!r}, {[str(path) for path in tiny_specialists]!r}, "average", Path({str(tmp_path / "out")!r}))
+"""
+    killed = subprocess.run([sys.executable, "-c", program], cwd=Path(__file__).parent.parent, capture_output=True, text=True, check=False)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert "# out\n" in (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert not [path for path in (tmp_path / "out").iterdir() if path.name.startswith(".")]
 
 
 @pytest.mark.parametrize("keep", [True, False])

@@ -91,6 +91,22 @@ def test_the_report_has_table_coefficients_and_angles(killed_and_finished: tuple
         assert expected in page
 
 
+def test_the_card_of_a_merge_has_the_scores_and_is_what_push_would_send(killed_and_finished: tuple[RunFolder, list[str], str]) -> None:
+    from selfpos.publishing.plan import plan_push
+
+    folder = killed_and_finished[0].merged("self-positioning")
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    assert "## Scores" in card
+    assert "| PythonDocsRetrieval (" in card
+    assert "search and merging, together: " in card
+    sent = plan_push(folder, "alice/tiny", licence="mit").card
+    for here, there in (("self-positioning", "tiny"), ("self-positioning", "alice/tiny")):
+        assert f'"{here}"' in card or f"# {here}\n" in card
+        assert f'"{there}"' in sent or f"# {there}\n" in sent
+    table = [line for line in card.splitlines() if line.startswith("| PythonDocs")]
+    assert table == [line for line in sent.splitlines() if line.startswith("| PythonDocs")]
+
+
 def test_two_models_never_share_a_score(killed_and_finished: tuple[RunFolder, list[str], str]) -> None:
     table = json.loads(killed_and_finished[0].table.read_text(encoding="utf-8"))
     # The linearised search of vectors of three steps may rightly stay at its start, which is the scaled sum that SLERP makes too.

@@ -22,18 +22,18 @@ from selfpos.storage.manifest import read_manifest
 TRAJECTORY = "trajectory.jsonl"  # of the search, in a published model
 
 
-def read_facts(folder: Path, told: Mapping[str, Any] | None = None) -> Facts:
+def read_facts(folder: Path, told: Mapping[str, Any] | None = None, *, place: Path | None = None) -> Facts:
     """Gather what the model folder, its `selfpos.json` and the run it is part of say. A lone folder without that file yields its shape only.
 
-    `told` takes the place of what `selfpos.json` holds. Raises SelfposError where `folder` is no model, or one of its JSON files is damaged.
+    `told` takes the place of what `selfpos.json` holds; `place` is where the folder will be, if not there yet. Raises SelfposError where `folder` is no model, or one of its JSON files is damaged.
     """
     shape = read_shape(folder)
     told = (read_manifest(folder) or {}) if told is None else told
-    around = surroundings_of(folder)
+    around = surroundings_of(place or folder)
     merge = _mapping(told, "merge")
     training = _mapping(told, "training") or (told if "tasks" in told and not merge else {})
     return Facts(
-        name=str(told.get("name") or folder.resolve().name),
+        name=str(told.get("name") or (place or folder).resolve().name),
         kind=_kind(told, merge, training),
         shape=shape,
         base=_base(told, shape, around),

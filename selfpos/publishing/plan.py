@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from selfpos.errors import SelfposError
-from selfpos.publishing.card import MARK, Card, build_card
+from selfpos.publishing.card import MARK, Card, build_card, own_name
 from selfpos.publishing.checks import content_problems, target_problems
+from selfpos.publishing.eval_results import eval_results
 from selfpos.publishing.facts import read_facts
 from selfpos.publishing.files import PlannedFile, files_of, planned
 from selfpos.publishing.licence import Licence, Lookup, hub_licence
@@ -94,6 +95,8 @@ def plan_push(
     made = build_card(folder, repo=repo, told=public, results=results, licence=licence, lookup=lookup)
     if made.scores:
         files = {path: file for path, file in files.items() if not path.startswith(f"{FOLDER}/")} | planned(published(made.scores))
+        if own := own_name(facts, made.scores):
+            files |= planned(eval_results(made.scores, own))
     files |= planned(_made(folder, facts, public if public != told else None, made))
     problems = target_problems(repo, branch, pull_request)
     card = folder / CARD
