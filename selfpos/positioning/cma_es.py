@@ -66,7 +66,7 @@ def evolve(
     admissible: Callable[[Tensor], Tensor],
     generation: Callable[[Sequence[Tensor], Sequence[float]], None] = lambda candidates, values: None,
 ) -> None:
-    """Generations of candidates shaped as `start`, each brought into bounds by `admissible`, until `evaluations` are made or it stands still.
+    """Generations of candidates shaped as `start`, each brought into bounds by `admissible`, as many as `evaluations` allow or until it stands still.
 
     `generation` is told each one. Raises SelfposError when the package `cma` is not installed, or there is only one parameter.
     """
@@ -76,9 +76,10 @@ def evolve(
         raise SelfposError("search cma-es needs the package cma: pip install 'selfpos[search]'") from None
     if start.numel() < 2:
         raise SelfposError("search cma-es needs two parameters at least; with a single vector use search: linearised")
+    size = min(4 + int(3 * np.log(start.numel())), evaluations)  # of a generation: Hansen's default, where there are as many evaluations
     # a seed of 0 means "take the clock" to cma
-    strategy = cma.CMAEvolutionStrategy(start.flatten().tolist(), sigma, {"seed": seed + 1, "verbose": -9})
-    while fitness.asked < evaluations and not strategy.stop():
+    strategy = cma.CMAEvolutionStrategy(start.flatten().tolist(), sigma, {"seed": seed + 1, "popsize": size, "verbose": -9})
+    while fitness.asked + size <= evaluations and not strategy.stop():
         asked = strategy.ask()
         candidates = [admissible(torch.from_numpy(np.array(x)).reshape(start.shape)) for x in asked]
         values = [fitness(candidate) for candidate in candidates]

@@ -26,9 +26,9 @@ def refine(problem: Problem, judge: Judge, trajectory: Trajectory, *, seed: int)
     """
     settings, best = problem.settings, trajectory.best
     assert best is not None
-    kept = trajectory.kept.get("refined-from")
+    kept = trajectory.kept.get("refined_from")
     start, value, searched = (best.parameters, best.value, trajectory.steps) if kept is None else (kept["at"], kept["value"], kept["steps"])
-    trajectory.keep(**{"refined-from": {"at": start, "value": value, "steps": searched}})
+    trajectory.keep(refined_from={"at": start, "value": value, "steps": searched})
 
     def fitness(row: Tensor, number: int) -> float:
         candidate = start.clone()
