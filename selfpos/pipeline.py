@@ -251,7 +251,7 @@ class _Graph:
         position_and_merge(
             self.recipe.base, self._specialists(), read_probe(self.folder.probe), merge.search,
             self.folder.merged(name), seed=self.recipe.seed, record=self.folder.position(name), trajectory=self.folder.trajectory(name),
-            keep_interrupted=False,
+            coefficients=self.folder.coefficients(name), keep_interrupted=False,
         )  # fmt: skip
 
     def _specialists(self) -> list[Path]:

@@ -127,6 +127,10 @@ class PositioningSettings(Settings):
     evaluations: int = Field(200, ge=4, description="of cma-es")
     sigma: float = Field(0.3, gt=0, description="first standard deviation of cma-es")
     fitness: Literal["loss", "measure"] = Field("loss", description="what cma-es minimises")
+    refine: Literal["none", "coordinate", "cma-es"] = Field(
+        "none", description="after the search, move the model's coefficients by the validation measures themselves"
+    )
+    refine_evaluations: int = Field(40, ge=1, description="points that the refinement measures, at most")
     softmax_temperature: float = Field(5.0, gt=0, description="T of loss-softmax, c = softmax(−L/T)")
     examples: int = Field(5, ge=1, description="records of each task that loss-softmax looks at")
 
@@ -152,6 +156,8 @@ class PositioningSettings(Settings):
             raise ValueError("chunk embeds every text twice, which dropout would make differ; switch one of them off")
         if self.fitness == "measure" and not self.validation:
             raise ValueError("fitness measure needs a validation part; give 'validation' a share")
+        if self.refine != "none" and not (self.validation and self.select == "measure"):
+            raise ValueError("refine goes by the measures on a validation part; give 'validation' a share and 'select: measure'")
         return self
 
 

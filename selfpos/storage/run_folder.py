@@ -90,6 +90,10 @@ class RunFolder:
         """One line of JSON per step of the search behind the merge `name`."""
         return self.path / "positions" / f"{name}.trajectory.jsonl"
 
+    def coefficients(self, name: str) -> Path:
+        """What `selfpos merge --coefficients` applies again to the same vectors, for the merge `name`."""
+        return self.path / "positions" / f"{name}.coefficients.json"
+
     def scores(self, model: str) -> Path:
         """MTEB result files of `model`, in MTEB's own layout."""
         return self.path / "scores" / model
