@@ -15,9 +15,12 @@ from selfpos.errors import SelfposError
 from selfpos.recipe import PositioningSettings, TaskSource, TrainingSettings, validate
 
 if TYPE_CHECKING:
+    from datasets import Dataset
+
     from selfpos.data.probe import ProbeTask
     from selfpos.merging.plan import Options
     from selfpos.positioning import Position
+    from selfpos.tasks import TaskType
     from selfpos.training import TrainingResult
 
 
@@ -47,7 +50,9 @@ def finetune(
     folder = locate_model(base)
     found = load_source(source.data, kind, split=source.split, columns=source.columns, data_root=None, limit=source.limit, seed=seed)
     say(f"data: {found.description}")
-    training, _ = hold_out(found.dataset, probe, seed)
+    training, held_out = hold_out(found.dataset, probe, seed)
+    if probe:
+        _check_probe(kind, held_out)
     remembered = {"source": source.model_dump(mode="json"), "hash": found.hash, "probe": probe, "seed": seed}
     return train(
         folder,
@@ -58,6 +63,18 @@ def finetune(
         name=out.name,
         provenance={"finetune": remembered},
     )
+
+
+def _check_probe(kind: TaskType, records: Dataset) -> None:
+    """Raise SelfposError when Self Positioning could draw no batch from these probe records: better before the training than after it."""
+    import torch
+
+    try:
+        kind.draw(kind.prepare(records, seed=0), min(32, len(records)), torch.Generator().manual_seed(0))
+    except SelfposError as error:
+        raise SelfposError(
+            f"the {len(records)} records held out for a probe serve none: {error}; give --probe more of them, or --probe 0 to hold out none"
+        ) from None
 
 
 def probe_of(specialists: Sequence[Path]) -> dict[str, ProbeTask]:

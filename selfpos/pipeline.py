@@ -124,7 +124,7 @@ def _check_probe(recipe: Recipe, data: dict[str, TaskData]) -> None:
     from selfpos.data.probe import ProbeTask
     from selfpos.merging import METHODS
     from selfpos.positioning.balance import check_ratios
-    from selfpos.positioning.objective import split_probe
+    from selfpos.positioning.objective import check_draws, split_probe
     from selfpos.statistics import check_probe
 
     probe = {name: ProbeTask(name, task.type, task.probe) for name, task in data.items()}
@@ -132,7 +132,8 @@ def _check_probe(recipe: Recipe, data: dict[str, TaskData]) -> None:
         try:
             if settings := merge.search:
                 check_ratios(settings.ratios, probe)
-                split_probe(probe, settings.validation, recipe.seed, settings.temperature)
+                for part in split_probe(probe, settings.validation, recipe.seed, settings.temperature):
+                    check_draws(part, settings.batch_size, single=settings.batches == "single")
             else:
                 check_probe(METHODS[merge.method].probe, probe, recipe.seed)
         except SelfposError as error:
@@ -182,7 +183,7 @@ class _Graph:
             "base": self.base_hash,
             "data": {task: self.data[task].hash for task in tasks},
             "types": {task: self.data[task].type.name for task in tasks},
-            "training": self.recipe.training.model_dump(mode="json"),
+            "training": self.recipe.training.that_decide(),
             "probe": self.recipe.probe.per_task,
             "seed": self.recipe.seed,
         }

@@ -30,6 +30,25 @@ class LoraSettings(Settings):
     target_modules: str | list[str] = "all-linear"
 
 
+class ValidationSettings(Settings):
+    """Records held out of a training, on which the model is measured as it learns, each task by its type's own measure; the best state is kept.
+
+    Exactly one of `share` and `split` says which records. `patience`, when given, ends the training early.
+    """
+
+    share: float | None = Field(None, gt=0, le=0.5, description="of each task's training records, drawn with the seed")
+    split: str | None = Field(None, description="a split of the tasks' own data, as 'validation'")
+    every: int = Field(100, ge=1, description="steps between measurements; the last step is measured, too")
+    patience: int | None = Field(None, ge=1, description="measurements without a better one before the training stops")
+    records: int = Field(500, ge=4, description="of each task, at most")
+
+    @model_validator(mode="after")
+    def _one_place(self) -> ValidationSettings:
+        if (self.share is None) == (self.split is None):
+            raise ValueError("validation wants either a share of the training data or the name of a split")
+        return self
+
+
 class TrainingSettings(Settings):
     """How a model is fine-tuned. One of `steps` and `epochs` decides the length; `steps` wins when both are given."""
 
@@ -43,6 +62,36 @@ class TrainingSettings(Settings):
     precision: Literal["auto", "float32", "bf16", "fp16"] = Field("auto", description="auto: bf16 on GPUs that have it, else float32")
     checkpoint_every: int = Field(500, ge=1, description="steps between checkpoints from which a stopped training resumes")
     lora: LoraSettings | None = None
+    sts_loss: Literal["cosent", "infonce"] = Field(
+        "cosent", description="of graded pairs: their order by cosine (CoSENT), or InfoNCE of the similar ones, as the paper has it"
+    )
+    sts_positive: float = Field(
+        0.8, gt=0, le=1, description="with sts_loss infonce: pairs graded at least so high, on a scale of 0 to 1, are positives"
+    )
+    cached: int | None = Field(
+        None,
+        ge=1,
+        description="texts whose activations are in memory at once (GradCache): batches as large as one likes, twice the forward passes",
+    )
+    matryoshka: list[Annotated[int, Field(ge=1)]] = Field(
+        default_factory=list,
+        description="dimensions at which the first numbers of an embedding are to serve by themselves; add the whole, too",
+    )
+    batching: Literal["shuffled", "length"] = Field(
+        "shuffled",
+        description="length: texts of like length share a batch, which saves padding; a task's rules for its batches hold either way",
+    )
+    gradient_checkpointing: bool = Field(False, description="compute activations again in the backward pass: less memory, a third slower")
+    validation: ValidationSettings | None = None
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    report_to: list[Literal["wandb", "tensorboard", "mlflow", "trackio"]] = Field(
+        default_factory=list,
+        description="trackers that follow the training, as sentence-transformers' trainer does; their own packages are needed",
+    )
+
+    def that_decide(self) -> dict[str, Any]:
+        """The settings that decide the trained weights, as plain data: equal ones, on equal data, give equal weights."""
+        return self.model_dump(mode="json", exclude={"checkpoint_every", "report_to"})
 
 
 class ProbeSettings(Settings):

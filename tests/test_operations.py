@@ -117,3 +117,15 @@ def test_an_adapter_finds_its_base_from_any_working_folder(tiny_base: Path, tmp_
     monkeypatch.chdir(tmp_path)
     adapted = SentenceTransformer(str(tmp_path / "adapter"), device="cpu", local_files_only=True)
     assert adapted.encode("a b c").shape == SentenceTransformer(str(tiny_base), device="cpu").encode("a b c").shape
+
+
+def test_a_probe_that_gives_no_batch_is_refused_before_the_training(
+    tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("selfpos.training.train", lambda *_, **__: pytest.fail("it trained"))
+    data = tmp_path / "labels.jsonl"
+    data.write_text("".join(json.dumps({"text": f"word {n}", "label": n // 2}) + "\n" for n in range(40)), encoding="utf-8")
+    source = TaskSource(type="classification", data=str(data))
+    with pytest.raises(SelfposError, match=r"the 3 records held out for a probe serve none: .*; give --probe more of them"):
+        finetune(str(tiny_base), source, tmp_path / "out", TrainingSettings(steps=1), probe=3, say=lambda text: None)
+    assert not (tmp_path / "out").exists()

@@ -13,6 +13,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from selfpos.errors import SelfposError
+from selfpos.pipeline import _Graph, load_tasks, run_recipe
+from selfpos.recipe import Recipe
 from selfpos.storage.run_folder import RunFolder
 
 ROOT = Path(__file__).parent.parent
@@ -129,9 +132,7 @@ def test_a_changed_recipe_does_not_overwrite_the_run(killed_and_finished: tuple[
 def test_ctrl_c_in_a_search_stops_the_run_and_the_search_is_made_again(
     tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from selfpos.pipeline import run_recipe
     from selfpos.positioning.problem import Problem
-    from selfpos.recipe import Recipe
 
     original, calls = Problem.gradient, []
 
@@ -167,3 +168,31 @@ def test_ctrl_c_in_a_search_stops_the_run_and_the_search_is_made_again(
     found = json.loads(run.position("found").read_text(encoding="utf-8"))
     assert (found["steps"], found["interrupted"]) == (4, False)
     assert run.log.read_text(encoding="utf-8").count("specialist/retrieval: started") == 1
+
+
+def small_recipe(base: Path, data: Path, **changes: object) -> Recipe:
+    """One classification task of 40 texts with 10 labels, one specialist, one search."""
+    data.write_text("".join(json.dumps({"text": f"word {n}", "label": n % 10}) + "\n" for n in range(40)), encoding="utf-8")
+    recipe = {
+        "name": "small", "base": str(base), "tasks": {"labels": {"type": "classification", "data": str(data)}},
+        "training": {"steps": 1, "batch_size": 8}, "joint": None, "probe": {"per_task": 10},
+        "merges": {"found": {"method": "self-positioning"}}, "evaluation": {"tasks": ["PythonDocsSeeAlsoPairs"]},
+    }  # fmt: skip
+    return Recipe.model_validate(recipe | changes)
+
+
+def test_a_probe_from_which_no_batch_comes_is_refused_before_any_training(tiny_base: Path, tmp_path: Path) -> None:
+    with pytest.raises(SelfposError, match=r"merge found: the probe of task labels: .*a batch needs 2 labels with 2 records each"):
+        run_recipe(small_recipe(tiny_base, tmp_path / "data.jsonl"), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_does_not_change_a_result_is_no_part_of_its_key(tiny_base: Path, tmp_path: Path) -> None:
+    def inputs(**training: object) -> dict:
+        recipe = small_recipe(
+            tiny_base, tmp_path / "data.jsonl", training={"steps": 1, "batch_size": 8, **training}, merges={"mean": {"method": "average"}}
+        )
+        graph = _Graph(recipe, RunFolder(tmp_path / "out"), tiny_base, "hash", load_tasks(recipe, None), [])
+        return next(job.inputs for job in graph.jobs() if job.name == "specialist/labels")
+
+    assert inputs(checkpoint_every=7) == inputs() != inputs(temperature=0.1)

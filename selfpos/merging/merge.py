@@ -13,7 +13,7 @@ from typing import Any, Unpack
 
 from selfpos.console import log, progress
 from selfpos.merging.adapter_output import write_adapter
-from selfpos.merging.layout import copy_side_files
+from selfpos.merging.layout import add_prompts, copy_side_files
 from selfpos.merging.plan import MEGABYTE, Options, Plan, plan
 from selfpos.merging.prepare import make_stream, prepare
 from selfpos.merging.probe_statistics import require_statistics
@@ -78,6 +78,7 @@ def execute(plan: Plan, *, show: bool = True, finish: Finish | None = None) -> M
             manifest["merge"]["truncation"] = write_adapter(plan, prepared.coefficients, folder, _metadata(manifest))
         else:
             copy_side_files(plan.frame.path, plan.side_files, folder, main_dtype(plan))
+            add_prompts(folder, plan.prompts)
             write_weights(plan, stream, prepared, folder, _metadata(manifest))
         write_manifest(folder, manifest)
         if finish is not None:
