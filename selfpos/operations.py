@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
+from selfpos.console import log
 from selfpos.errors import SelfposError
 from selfpos.recipe import PositioningSettings, TaskSource, TrainingSettings, validate
 
@@ -95,12 +96,22 @@ def merge(base: str, vectors: Sequence[str | Path], method: str, out: Path, **op
     unknown methods or parameters, and when `out` exists.
     """
     from selfpos.merging import merge as merge_folders
-    from selfpos.publishing.card import write_card
     from selfpos.storage.locate import locate_model
 
     sources = [locate_model(str(vector)) for vector in vectors]
-    merge_folders(locate_model(base), sources, method, out, finish=partial(write_card, place=out), **options)
+    merge_folders(locate_model(base), sources, method, out, finish=partial(_add_card, out), **options)
     return out
+
+
+def _add_card(out: Path, folder: Path) -> None:
+    """Write the card of the merge that will stand at `out` into `folder`. A card that cannot be made costs no merge, nor hours of a search."""
+    from selfpos.publishing.card import write_card
+
+    try:
+        write_card(folder, place=out)
+    except Exception as error:
+        log.warning("%s has no card: %s: %s", out, type(error).__name__, error)
+        log.info("where the card of %s failed", out, exc_info=True)
 
 
 def plan_merge(base: str, vectors: Sequence[str | Path], method: str, out: Path, **options: Unpack[Options]) -> list[tuple[str, str]]:
@@ -133,7 +144,6 @@ def position_and_merge(
     from selfpos.merging import merge as merge_folders
     from selfpos.merging import plan
     from selfpos.positioning import position
-    from selfpos.publishing.card import write_card
     from selfpos.storage.atomic import write_text
     from selfpos.storage.locate import locate_model
 
@@ -149,5 +159,5 @@ def position_and_merge(
     probed = {name: {"type": task.type.name, "records": len(task.records)} for name, task in probe.items()}
     provenance = {"positioning": facts | {"settings": settings.model_dump(mode="json"), "probe": probed, "seed": seed}}
     asked: Options = {**options, "weights": found.weights, "provenance": provenance}
-    merge_folders(folder, sources, "linear", out, finish=partial(write_card, place=out), **asked)
+    merge_folders(folder, sources, "linear", out, finish=partial(_add_card, out), **asked)
     return found
