@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
+from selfpos.console import log
 from selfpos.errors import SelfposError
 from selfpos.recipe import PositioningSettings, TaskSource, TrainingSettings, validate
 
@@ -124,14 +125,13 @@ def merge(
     others. Raises SelfposError on models that do not fit together, unknown methods or parameters, and when `out` exists.
     """
     from selfpos.merging import execute, plan
-    from selfpos.publishing.card import write_card
     from selfpos.storage.locate import locate_model
 
     sources = [locate_model(str(vector)) for vector in vectors]
     made = plan(locate_model(base), sources, method, out, **options)
     if not made.method.probe and (probe is not None or statistics_in is not None):
         raise SelfposError(f"method {made.method.name} looks at no data: leave the probe set away")
-    card = partial(write_card, place=out)
+    card = partial(_add_card, out)
     if made.method.probe and not made.statistics:
         from selfpos.statistics import gathered
 
@@ -140,6 +140,18 @@ def merge(
     else:
         execute(made, finish=card)
     return out
+
+
+def _add_card(out: Path, folder: Path) -> None:
+    """Write the card of the merge that will stand at `out` into `folder`. A card that cannot be made costs no merge, nor hours of a search."""
+
+    from selfpos.publishing.card import write_card
+
+    try:
+        write_card(folder, place=out)
+    except Exception as error:
+        log.warning("%s has no card: %s: %s", out, type(error).__name__, error)
+        log.info("where the card of %s failed", out, exc_info=True)
 
 
 def plan_merge(base: str, vectors: Sequence[str | Path], method: str, out: Path, **options: Unpack[Options]) -> list[tuple[str, str]]:
@@ -175,7 +187,6 @@ def position_and_merge(
     from selfpos.merging import plan
     from selfpos.positioning import position
     from selfpos.positioning.coefficients import Coefficients, write_coefficients
-    from selfpos.publishing.card import write_card
     from selfpos.storage.atomic import write_text
     from selfpos.storage.locate import locate_model
 
@@ -193,7 +204,7 @@ def position_and_merge(
     probed = {name: {"type": task.type.name, "records": len(task.records)} for name, task in probe.items()}
     told = facts | {"settings": settings.model_dump(mode="json"), "probe": probed, "seed": seed}
     asked: Options = {**options, "weights": found.weights, "provenance": {"positioning": told}}
-    merge_folders(folder, sources, "linear", out, finish=partial(write_card, place=out), **asked)
+    merge_folders(folder, sources, "linear", out, finish=partial(_add_card, out), **asked)
     if coefficients is not None:
         base_hash, *hashes = planned.hashes
         kept = Coefficients(found.names, hashes, found.coefficients, found.tensors, planned.base_name, base_hash, told)
@@ -219,7 +230,6 @@ def merge_by_coefficients(file: Path, base: str, vectors: Sequence[str | Path], 
     """
     from selfpos.merging import merge as merge_folders
     from selfpos.positioning.coefficients import read_coefficients
-    from selfpos.publishing.card import write_card
     from selfpos.storage.hashing import content_hash
     from selfpos.storage.locate import locate_model
 
@@ -230,5 +240,5 @@ def merge_by_coefficients(file: Path, base: str, vectors: Sequence[str | Path], 
         **options, "seed": found.found_by.get("seed", options.get("seed", 0)), "weights": found.weights, "names": found.names,
         "base_name": found.base_name, "provenance": {"positioning": found.found_by},
     }  # fmt: skip
-    merge_folders(folder, [sources[place] for place in order], "linear", out, finish=partial(write_card, place=out), **asked)
+    merge_folders(folder, [sources[place] for place in order], "linear", out, finish=partial(_add_card, out), **asked)
     return out

@@ -12,7 +12,7 @@ import pytest
 
 from selfpos.data.probe import ProbeTask
 from selfpos.errors import SelfposError
-from selfpos.operations import finetune, position_and_merge, probe_of
+from selfpos.operations import finetune, merge, position_and_merge, probe_of
 from selfpos.recipe import LoraSettings, PositioningSettings, TaskSource, TrainingSettings
 from selfpos.storage.manifest import read_manifest
 from selfpos.tasks import get_task
@@ -71,6 +71,20 @@ merge({str(tiny_base)!r}, {[str(path) for path in tiny_specialists]!r}, "average
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     assert "# out\n" in (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
     assert not [path for path in (tmp_path / "out").iterdir() if path.name.startswith(".")]
+
+
+def test_a_card_that_fails_costs_no_merge(
+    tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("no card today")
+
+    monkeypatch.setattr("selfpos.publishing.card.build_card", broken)
+    with caplog.at_level("WARNING", "selfpos"):
+        merge(str(tiny_base), tiny_specialists, "average", tmp_path / "out")
+    assert "out has no card: ZeroDivisionError: no card today" in caplog.text
+    assert (tmp_path / "out" / "model.safetensors").is_file()
+    assert not (tmp_path / "out" / "README.md").exists()
 
 
 @pytest.mark.parametrize("keep", [True, False])

@@ -102,6 +102,9 @@ def render(facts: Facts, scores: Scores | None, licence: Licence | None, repo: s
         "retrieval": {"query", "document"} <= set(facts.shape.prompts),
         "licence": licence,
         "coefficients": any(parent.coefficient is not None for parent in facts.parents),
+        "coefficient_intervals": any(parent.interval for parent in facts.parents),
+        "search_parameters": _search_parameters(facts),
+        "local_parents": [plain(parent.name) for parent in facts.local_parents],
         "revisions": any(parent.revision for parent in facts.parents),
         "norms": any(parent.norm is not None for parent in facts.parents),
         "figures": {kind: f"selfpos-{kind}.png" if f"selfpos-{kind}.png" in extras else None for kind in ("coefficients", "trajectory")},
@@ -110,12 +113,12 @@ def render(facts: Facts, scores: Scores | None, licence: Licence | None, repo: s
         "probe_starts": any(row["before"] is not None for row in rows),
         "data_sources": any(row.source for row in facts.data),
         "scores": scores,
-        "score_table": comparison(scores, own, facts) if scores else None,
+        "score_table": comparison(scores, own, facts) if scores and own else None,
         "local_data": scores.on_local_data(own) if scores and own else [],
         "intervals": bool(scores and any(score.interval for found in scores.models.values() for score in found)),
         "costs": _costs(facts),
         "limitations": [*facts.limitations, *(worse_tasks(scores, own, facts) if scores and own else [])],
-        "citations": bibtex(*_used(facts), "mteb" if scores else None, "sentence-transformers"),
+        "citations": bibtex(*_used(facts), "mteb" if scores and own else None, "sentence-transformers"),
     }
     metadata = card_data(facts, licence, title, scores, own).to_yaml()
     sections = [env.get_template(f"card/{name}.md.j2").render() for name in SECTIONS]
@@ -170,6 +173,12 @@ def _probe_rows(facts: Facts) -> list[dict[str, Any]]:
         )
         rows.append({"task": task, "before": before, "after": after, **about})
     return rows
+
+
+def _search_parameters(facts: Facts) -> Mapping[str, Any]:
+    """Those of the space that was searched, where they are not the coefficients themselves, which the table of parents holds."""
+    found = facts.search.parameters if facts.search else {}
+    return {} if list(found.values()) == [parent.coefficient for parent in facts.parents] else found
 
 
 def _costs(facts: Facts) -> list[str]:

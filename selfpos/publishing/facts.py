@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,9 @@ def _parents(merge: Mapping[str, Any], told: Mapping[str, Any]) -> tuple[Parent,
     given = merge.get("coefficients") or _mapping(told, "positioning").get("coefficients")
     coefficients = given[-len(entries) :] if isinstance(given, list) and len(given) >= len(entries) else [None] * len(entries)
     found = [parse_parent(entry, coefficient) for entry, coefficient in zip(entries, coefficients, strict=True)]
+    intervals = _mapping(told, "positioning").get("intervals")
+    if isinstance(intervals, list) and len(intervals) == len(found):
+        found = [replace(parent, interval=(low, high)) if parent else None for parent, (low, high) in zip(found, intervals, strict=True)]
     return tuple(parent for parent in found if parent is not None)
 
 
@@ -166,6 +170,7 @@ def _search(folder: Path, told: Mapping[str, Any], around: Surroundings | None) 
         steps=search.get("steps"),
         best_step=search.get("step"),
         seconds=search.get("seconds"),
+        verdict=search.get("verdict"),
         trajectory=rows,
     )
 

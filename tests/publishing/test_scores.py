@@ -95,7 +95,7 @@ def test_model_index_is_read_back_by_the_hubs_own_classes(run: Path) -> None:
 def test_scores_go_along_and_are_found_again(run: Path, tmp_path: Path) -> None:
     plan = plan_push(run / "merged" / "sp", "alice/quick-sp")
     assert plan.problems == ()
-    fetched = tmp_path / "fetched"
+    fetched = tmp_path / "fetched" / "sp"
     for file in plan.files:
         (fetched / file.path).parent.mkdir(parents=True, exist_ok=True)
         (fetched / file.path).write_bytes(file.read())
@@ -149,6 +149,13 @@ def test_mean_is_left_out_where_a_model_misses_a_task(run: Path) -> None:
     last.write_text(json.dumps(record))
     text = build_card(run / "merged" / "sp").text
     assert "| **mean of 3** | 67.08 |  | 60.00 |" in text
+
+
+def test_scores_of_others_alone_are_no_scores_of_the_model(run: Path) -> None:
+    shutil.rmtree(run / "scores" / "sp")
+    plan = plan_push(run / "merged" / "sp", "alice/quick-sp")
+    assert "## Scores" not in plan.card
+    assert any("the card has no scores: those found are of base, retrieval, none of them of sp" in note for note in plan.notes)
 
 
 def test_nothing_scored_and_damaged_files(tmp_path: Path) -> None:

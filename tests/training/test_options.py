@@ -94,7 +94,7 @@ def test_the_papers_loss_learns_from_the_pairs_that_are_alike(tiny_base: Path, t
     assert kind.name == "sts" and kind.target is None
     assert [tuple(record.values()) for record in kind.prepare(data, 0)] == [("e", "k"), ("f", "l")]
     assert [tuple(record.values()) for record in kind.prepare(kind.prepare(data, 0), 0)] == [("e", "k"), ("f", "l")]
-    with pytest.raises(SelfposError, match="1 of 6 pairs are graded 0.9 or more"):
+    with pytest.raises(SelfposError, match=r"1 of 6 pairs are graded 0.9 or more"):
         get_task("sts").under(with_(sts_loss="infonce", sts_positive=0.9)).prepare(data, 0)
     nli = {"premise": ["p", "p"], "hypothesis": ["e", "c"], "label": ["entailment", "contradiction"]}
     assert kind.prepare(Dataset.from_dict(nli), 0).to_list() == [{"anchor": "p", "positive": "e", "negative": "c"}]
@@ -265,7 +265,7 @@ def test_validation_comes_from_one_place(validation: dict, message: str) -> None
 
 def test_validation_records_that_cannot_be_measured_are_refused_before_the_training(tiny_base: Path, tmp_path: Path) -> None:
     few = Dataset.from_dict({"text": ["a", "b"], "label": [0, 1]})
-    with pytest.raises(SelfposError, match="the 2 validation records of task classification: .*at least 2 labels with 2 texts each"):
+    with pytest.raises(SelfposError, match=r"the 2 validation records of task classification: .*at least 2 labels with 2 texts each"):
         run(tiny_base, tmp_path / "out", "classification", settings=with_(validation={"split": "dev"}), validation={"classification": few})
     with pytest.raises(SelfposError, match="task sts comes without records of the split 'dev'"):
         run(tiny_base, tmp_path / "out", "sts", settings=with_(validation={"split": "dev"}))
