@@ -16,11 +16,16 @@ VERBS = {
     "finetune": ("commands.finetune", "Fine-tune one specialist from a base model."),
     "merge": ("commands.merge", "Merge specialists into one model."),
     "eval-mteb": ("commands.eval_mteb", "Score a model on MTEB tasks."),
+    "compare": ("commands.compare", "Compare scored models: means, ranks, and differences with intervals."),
+    "fetch-data": ("commands.fetch_data", "Fetch the data of MTEB tasks for machines without a network."),
     "push": ("commands.push", "Publish a model on the Hugging Face Hub, with its card."),
     "reproduce": ("commands.reproduce", "Repeat the merge that made a model and compare the bytes."),
     "report": ("commands.report", "Write the HTML report of a run."),
     "methods": ("commands.methods", "List the merge methods and what each needs."),
     "imbalance": ("imbalance.command", "The companion study of class imbalance in CNNs."),
+    "overlap": ("commands.overlap", "Say which test items training data gives away, and remove them."),
+    "cluster": ("commands.cluster", "Partition many data sets into tasks by what their texts are like."),
+    "analyse": ("commands.analyse", "Measure what drives the tasks of a run apart: conflict and imbalance."),
     "tasks": ("commands.tasks", "List the task types and the columns each reads."),
 }
 

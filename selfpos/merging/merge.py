@@ -16,6 +16,7 @@ from selfpos.merging.adapter_output import write_adapter
 from selfpos.merging.layout import copy_side_files
 from selfpos.merging.plan import MEGABYTE, Options, Plan, plan
 from selfpos.merging.prepare import make_stream, prepare
+from selfpos.merging.probe_statistics import require_statistics
 from selfpos.merging.provenance import compact, main_dtype, provenance, without_places
 from selfpos.merging.write import JOURNAL, interrupted_with_progress, write_weights
 from selfpos.storage.atomic import resumable_folder
@@ -59,9 +60,10 @@ def merge(
 
 
 def execute(plan: Plan, *, show: bool = True, finish: Finish | None = None) -> MergeResult:
-    """Carry out a plan; see `merge`."""
+    """Carry out a plan; see `merge`. Raises SelfposError when it lacks data statistics that its method needs."""
     from threadpoolctl import threadpool_limits
 
+    require_statistics(plan.method, plan.statistics, len(plan.vectors))
     start = time.monotonic()
     for warning in plan.warnings:
         log.warning(warning)

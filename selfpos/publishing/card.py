@@ -18,6 +18,7 @@ from selfpos.publishing.markdown import environment, link, plain
 from selfpos.publishing.metadata import card_data
 from selfpos.publishing.scores import FOLDER, Scores, find_scores, read_scores
 from selfpos.publishing.story import Facts
+from selfpos.recipe import LEARNED
 from selfpos.storage.manifest import MANIFEST
 
 MARK = f"Written by selfpos from {MANIFEST}."  # by this a card of ours is known
@@ -144,7 +145,7 @@ def summary(facts: Facts) -> str:
 
 def _used(facts: Facts) -> list[str | None]:
     """Methods to cite."""
-    return [facts.method, "self-positioning" if facts.search else None, "lora" if facts.adapter else None]
+    return [facts.method, "self-positioning" if facts.search and facts.method not in LEARNED else None, "lora" if facts.adapter else None]
 
 
 def _rivals(facts: Facts) -> list[str]:

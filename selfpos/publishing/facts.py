@@ -12,13 +12,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from selfpos.positioning.methods import METHODS
 from selfpos.publishing.shape import Shape, read_shape
 from selfpos.publishing.story import DataSource, Facts, Kind, Parent, Search
 from selfpos.publishing.surroundings import Surroundings, surroundings_of
+from selfpos.recipe import LEARNED
 from selfpos.storage.locate import DEFAULT_MODEL
 from selfpos.storage.manifest import read_manifest
 
-SELF_POSITIONING = "https://arxiv.org/abs/2410.15035"
 TRAJECTORY = "trajectory.jsonl"  # of the search, in a published model
 
 
@@ -41,7 +42,7 @@ def read_facts(folder: Path, told: Mapping[str, Any] | None = None, *, place: Pa
         parents=_parents(merge, told),
         groups=_groups(merge, _mapping(told, "positioning")),
         method=_method(told, merge),
-        reference=SELF_POSITIONING if told.get("positioning") else _address(merge.get("reference")),
+        reference=_search_reference(told) if told.get("positioning") else _address(merge.get("reference")),
         params=_mapping(merge, "params"),
         dtype=merge.get("dtype"),
         search=_search(folder, told, around) if told.get("positioning") else None,
@@ -104,9 +105,18 @@ def _parents(merge: Mapping[str, Any], told: Mapping[str, Any]) -> tuple[Parent,
 
 
 def _method(told: Mapping[str, Any], merge: Mapping[str, Any]) -> str | None:
-    """The merge method; self-positioning where the coefficients of a linear merge were searched for."""
+    """The merge method; self-positioning, or the search that its preset stands for, where the coefficients of a linear merge were searched for."""
     given = told.get("method") or merge.get("method")
-    return "self-positioning" if told.get("positioning") and given in (None, "linear") else given
+    return _search_method(told) if told.get("positioning") and given in (None, "linear") else given
+
+
+def _search_method(told: Mapping[str, Any]) -> str:
+    preset = _mapping(_mapping(told, "positioning"), "settings").get("preset")
+    return next((name for name, own in LEARNED.items() if own == preset), "self-positioning")
+
+
+def _search_reference(told: Mapping[str, Any]) -> str:
+    return METHODS[_search_method(told)].reference
 
 
 def _groups(merge: Mapping[str, Any], search: Mapping[str, Any]) -> dict[str, tuple[float, ...]]:

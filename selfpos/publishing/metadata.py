@@ -10,6 +10,7 @@ from selfpos.errors import SelfposError
 from selfpos.publishing.licence import Licence
 from selfpos.publishing.scores import Scores
 from selfpos.publishing.story import Facts
+from selfpos.recipe import LEARNED
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult, ModelCardData
@@ -46,7 +47,7 @@ def _tags(facts: Facts) -> list[str]:
         tags += ["merge", *([facts.method] if facts.method else [])]
     if facts.adapter:
         tags.append("lora")
-    if facts.search and "self-positioning" not in tags:
+    if facts.search and facts.method not in LEARNED:
         tags.append("self-positioning")
     return tags
 
