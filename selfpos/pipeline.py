@@ -105,6 +105,7 @@ def _check_probe(recipe: Recipe, data: dict[str, TaskData]) -> None:
     """Refuse a probe set or ratios that no search, and no method that looks at data, could work with, before anything is trained."""
     from selfpos.data.probe import ProbeTask
     from selfpos.merging import METHODS
+    from selfpos.positioning import cma_es
     from selfpos.positioning.balance import check_ratios
     from selfpos.positioning.objective import split_probe
     from selfpos.statistics import check_probe
@@ -115,6 +116,8 @@ def _check_probe(recipe: Recipe, data: dict[str, TaskData]) -> None:
             if settings := merge.search:
                 check_ratios(settings.ratios, probe)
                 split_probe(probe, settings.validation, recipe.seed, settings.temperature)
+                if settings.search == "cma-es":
+                    cma_es.library()
             else:
                 check_probe(METHODS[merge.method].probe, probe, recipe.seed)
         except SelfposError as error:

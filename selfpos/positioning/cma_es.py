@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 
@@ -15,16 +17,22 @@ from selfpos.positioning.trajectory import Trajectory
 RECORDS = 256  # of each task that a candidate is measured on
 
 
+def library() -> Any:
+    """The package `cma`. Raises SelfposError when it is not installed."""
+    try:
+        import cma
+    except ImportError:
+        raise SelfposError("search cma-es needs the package cma: pip install 'selfpos[search]'") from None
+    return cma
+
+
 def search(problem: Problem, judge: Judge | None, trajectory: Trajectory, *, seed: int) -> None:
     """At most `evaluations` candidates from the space's start. Fitness `loss` is the objective on fixed batches of the search part, and the
     best candidate of each generation is then judged; fitness `measure` is the judge's value itself, so that the search refines by it.
 
     Raises SelfposError when the package `cma` is not installed, or there is only one parameter.
     """
-    try:
-        import cma
-    except ImportError:
-        raise SelfposError("search cma-es needs the package cma: pip install 'selfpos[search]'") from None
+    cma = library()
     settings = problem.settings
     if problem.start.numel() < 2:
         raise SelfposError("search cma-es needs two parameters at least; with a single vector use search: linearised")
