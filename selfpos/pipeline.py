@@ -123,6 +123,7 @@ def _check_probe(recipe: Recipe, data: dict[str, TaskData]) -> None:
     """Refuse a probe set or ratios that no search, and no method that looks at data, could work with, before anything is trained."""
     from selfpos.data.probe import ProbeTask
     from selfpos.merging import METHODS
+    from selfpos.positioning import cma_es
     from selfpos.positioning.balance import check_ratios
     from selfpos.positioning.objective import check_draws, split_probe
     from selfpos.statistics import check_probe
@@ -134,6 +135,8 @@ def _check_probe(recipe: Recipe, data: dict[str, TaskData]) -> None:
                 check_ratios(settings.ratios, probe)
                 for part in split_probe(probe, settings.validation, recipe.seed, settings.temperature):
                     check_draws(part, settings.batch_size, single=settings.batches == "single")
+                if settings.search == "cma-es":
+                    cma_es.library()
             else:
                 check_probe(METHODS[merge.method].probe, probe, recipe.seed)
         except SelfposError as error:

@@ -24,7 +24,8 @@ class Learned:
     @property
     def needs(self) -> str:
         count = "two vectors or more, " if self.fewest > 1 else ""
-        return f"{count}a probe set (forward{' and backward' if self.preset.search == 'sgd' else ''} passes)"
+        package = ", the package cma" if self.preset.search == "cma-es" else ""
+        return f"{count}a probe set (forward{' and backward' if self.preset.search == 'sgd' else ''} passes){package}"
 
     @property
     def preset(self) -> PositioningSettings:
