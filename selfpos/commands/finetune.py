@@ -6,7 +6,10 @@ from pathlib import Path
 
 import click
 
-TYPES = "sts, retrieval, reranking, classification, clustering, pair-classification"
+TYPES = (
+    "sts, retrieval, reranking, classification, clustering, pair-classification, bitext, summarization, instruction-retrieval "
+    "(`selfpos tasks` tells their columns)"
+)
 
 
 @click.command("finetune")

@@ -38,7 +38,7 @@ class ProbeTask:
         return self.type.prepare(self.records, seed=0)
 
 
-def hold_out(dataset: Dataset, count: int, seed: int) -> tuple[Dataset, Dataset]:
+def hold_out(dataset: Dataset, count: int, seed: int | str) -> tuple[Dataset, Dataset]:
     """Split `dataset` into (training, probe) with `count` records in the probe, drawn with `seed`; both keep the order of the data.
 
     No text of the probe is trained on, but as a negative: a probe of pairs of which one half is known flatters the specialist that has seen it.

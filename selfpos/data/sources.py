@@ -56,7 +56,7 @@ def load_source(
     for one in specs:
         try:
             part, gone = _complete(_read(one, task_type.name, split, data_root), task_type, columns or {})
-            parts.append(_without_empty(task_type.canonical(part, columns), dropped))
+            parts.append(_without_empty(task_type.canonical(part, columns), task_type, dropped))
         except SelfposError as error:
             raise type(error)(f"data '{one}': {error}") from None
         dropped["missing value"] += gone
@@ -184,8 +184,8 @@ def _complete(dataset: Dataset, task_type: TaskType, columns: Mapping[str, str])
     return dataset.select(kept), len(dataset) - len(kept)
 
 
-def _without_empty(dataset: Dataset, dropped: Counter[str]) -> Dataset:
-    """The records none of whose texts is blank (and whose lists of texts hold something)."""
+def _without_empty(dataset: Dataset, task_type: TaskType, dropped: Counter[str]) -> Dataset:
+    """The records none of whose texts is blank (and whose lists of texts hold something), but for those that may be."""
 
     def says_something(value: Any) -> bool:
         return (
@@ -194,6 +194,7 @@ def _without_empty(dataset: Dataset, dropped: Counter[str]) -> Dataset:
             else not isinstance(value, list) or (bool(value) and all(map(says_something, value)))
         )
 
-    kept = [row for row, record in enumerate(dataset) if all(map(says_something, record.values()))]
+    texts = dataset.select_columns([name for name in dataset.column_names if name not in task_type.may_be_blank])
+    kept = [row for row, record in enumerate(texts) if all(map(says_something, record.values()))]
     dropped["blank text"] += len(dataset) - len(kept)
     return dataset.select(kept) if len(kept) < len(dataset) else dataset

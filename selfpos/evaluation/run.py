@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from selfpos.console import log, progress
 from selfpos.errors import OperationError, SelfposError
+from selfpos.evaluation.examples import examples_file, write_examples
+from selfpos.evaluation.recording import recording
 from selfpos.evaluation.scores import TaskScore, score_of, write_last
 from selfpos.quiet import quiet_libraries
 
@@ -43,7 +45,7 @@ def evaluate(
 ) -> dict[str, TaskScore]:
     """Score the sentence-transformers folder `model` on `tasks` with mteb; returns task name -> score, in the order of `tasks`.
 
-    Result files go to `out`/results/<model>/<revision>/ as mteb lays them out; the revision is the model's content hash. A task is not run again when
+    Result files go to `out`/results/<model>/<revision>/ as mteb lays them out, what was right of each example to `out`/examples beside it; the revision is the model's content hash. A task is not run again when
     its results for these weights and this data are there, and of one that was stopped only the missing parts are. `name` is how the model is called.
     With `cache`, embeddings and tokens are kept in that folder: a task that was stopped goes on where it was, and models of one tokenizer share
     its work; the folder may be removed at any time. `announce` is told prompts, length limit and the like (rows of label and text) before the
@@ -139,17 +141,20 @@ class _Scorer:
             self._load()
         # A task draws its samples from generators that it keeps: started anew, they give every model the same samples.
         task.rng_state, task.np_rng = random.Random(task.seed), np.random.default_rng(task.seed)
-        results = mteb.evaluate(
-            self._encoder,
-            task,
-            cache=self._results,
-            overwrite_strategy="always" if found is None else "only-missing",
-            encode_kwargs={"batch_size": self._batch_size, "show_progress_bar": False},
-            show_progress_bar=False,
-            co2_tracker=False,
-        )
+        with recording(task) as examples:
+            results = mteb.evaluate(
+                self._encoder,
+                task,
+                cache=self._results,
+                overwrite_strategy="always" if found is None else "only-missing",
+                encode_kwargs={"batch_size": self._batch_size, "show_progress_bar": False},
+                show_progress_bar=False,
+                co2_tracker=False,
+            )
         if not results.task_results:
             raise OperationError(f"mteb gave no result ({'; '.join(str(failed.exception) for failed in results.exceptions or [])})")
+        if examples:
+            write_examples(examples_file(file), examples, revision_of(task))
         return score_of(task, TaskResult.from_disk(file), file)  # the file has fewer digits: the score is the same whenever it is read
 
     def _load(self) -> None:

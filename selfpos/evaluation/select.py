@@ -144,6 +144,20 @@ def _quick(data_dir: Path | None) -> list[str]:
     return found
 
 
+def local_tasks(data_dir: Path) -> list[AbsTask]:
+    """All tasks whose data is in `data_dir`. Raises SelfposError when there is none."""
+    import mteb
+
+    if not data_dir.is_dir():
+        raise SelfposError(f"there is no folder {data_dir} to read MTEB data from")
+    with quiet_libraries(hide_warnings=True):
+        known = {name: mteb.get_task(name) for name in local_data.MTEB_TASKS}
+        there = [name for name in [*known, *local_data.OWN_TASKS] if not local_data.missing_files(name, data_dir, known.get(name))]
+    if not there:
+        raise SelfposError(f"{data_dir} has the data of no task; expected folders such as stsbenchmark with test.jsonl")
+    return select_tasks(there, data_dir=data_dir)
+
+
 def _named(name: str) -> list[AbsTask | str]:
     """The tasks a name stands for; one of our own on local data is still a name."""
     import mteb
