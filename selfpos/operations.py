@@ -40,20 +40,28 @@ def finetune(
     `probe` records are held out of the training data; they can be drawn again with `probe_of`. Raises SelfposError on bad input or when `out` exists.
     """
     from selfpos.data.probe import hold_out
-    from selfpos.data.sources import load_source
+    from selfpos.data.report import describe_data, report_lines
+    from selfpos.data.sources import load_task
     from selfpos.storage.locate import locate_model
     from selfpos.tasks import get_task
     from selfpos.training import train
+    from selfpos.training.negatives import mine
 
     if out.exists():
         raise SelfposError(f"{out} exists; choose another folder with --out, or remove it")
     kind = get_task(source.type)
     folder = locate_model(base)
-    found = load_source(source.data, kind, split=source.split, columns=source.columns, data_root=None, limit=source.limit, seed=seed)
+    found = load_task(source, seed=seed)
     say(f"data: {found.description}")
+    report = describe_data(found, kind, folder)
+    for line in report_lines(report):
+        say(line)
     training, held_out = hold_out(found.dataset, probe, seed)
     if probe:
         _check_probe(kind, held_out)
+    validation = _validation_split(source, settings, seed)
+    if source.mine is not None:
+        training = mine(training, kind.under(settings), source.mine, folder, source.prompts, seed)
     remembered = {"source": source.model_dump(mode="json"), "hash": found.hash, "probe": probe, "seed": seed}
     return train(
         folder,
@@ -62,8 +70,19 @@ def finetune(
         settings,
         seed=seed,
         name=out.name,
-        provenance={"finetune": remembered},
+        validation={source.type: validation} if validation is not None else None,
+        prompts={source.type: source.prompts},
+        provenance={"finetune": remembered, "data": {source.type: report}},
     )
+
+
+def _validation_split(source: TaskSource, settings: TrainingSettings, seed: int) -> Dataset | None:
+    """The records of the split that `settings` would have the training validated on, when they name one."""
+    from selfpos.data.sources import load_task
+
+    if settings.validation is None or settings.validation.split is None:
+        return None
+    return load_task(source, seed=seed, split=settings.validation.split).dataset
 
 
 def _check_probe(kind: TaskType, records: Dataset) -> None:
@@ -84,7 +103,7 @@ def probe_of(specialists: Sequence[Path]) -> dict[str, ProbeTask]:
     Raises SelfposError when a folder does not say what it was trained on, or its data has changed since.
     """
     from selfpos.data.probe import ProbeTask, hold_out
-    from selfpos.data.sources import load_source
+    from selfpos.data.sources import load_task
     from selfpos.storage.manifest import read_manifest
     from selfpos.tasks import get_task
     from selfpos.vectors.task_vector import distinct_names
@@ -96,15 +115,13 @@ def probe_of(specialists: Sequence[Path]) -> dict[str, ProbeTask]:
             raise SelfposError(f"{folder} does not say which records were held out for a probe; give the probe set with --probe FOLDER")
         source = validate(TaskSource, remembered["source"], f"{folder}/selfpos.json")
         kind = get_task(source.type)
-        found = load_source(
-            source.data, kind, split=source.split, columns=source.columns, data_root=None, limit=source.limit, seed=remembered["seed"]
-        )
+        found = load_task(source, seed=remembered["seed"])
         if found.hash != remembered["hash"]:
             raise SelfposError(
                 f"the data of {folder} ({source.data}) has changed since it was trained; give a probe set with --probe FOLDER"
             )
         _, probe = hold_out(found.dataset, remembered["probe"], remembered["seed"])
-        probes[name] = ProbeTask(name, kind, probe)
+        probes[name] = ProbeTask(name, kind, probe, source.prompts)
     return probes
 
 

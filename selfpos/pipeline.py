@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from selfpos.console import log_to
+from selfpos.console import log, log_to
 from selfpos.errors import SelfposError, unknown
 from selfpos.jobs import Job, execute, locked, refuse_foreign
 from selfpos.recipe import LEARNED, MergeSettings, Recipe, TaskSource
@@ -19,7 +19,11 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
     from selfpos.data.sources import LoadedSource
+<<<<<<< HEAD
     from selfpos.guard import Guard
+=======
+    from selfpos.recipe import TaskSource
+>>>>>>> types
     from selfpos.tasks import TaskType
 
 
@@ -32,6 +36,16 @@ class TaskData:
     probe: Dataset
     hash: str
     description: str
+    source: TaskSource
+    loaded: LoadedSource
+    validation: Dataset | None = None
+
+    def decides(self) -> dict[str, Any]:
+        """What of the source decides a training beside its records: prompts, mined negatives, the records validated on."""
+        from selfpos.data.sources import hash_records
+
+        found = self.source.model_dump(mode="json", include={"prompts", "mine"})
+        return found | ({} if self.validation is None else {"validation": hash_records(self.validation)})
 
 
 def run_recipe(recipe: Recipe, out: Path, *, data_root: Path | None = None) -> RunFolder:
@@ -73,14 +87,28 @@ def run_recipe(recipe: Recipe, out: Path, *, data_root: Path | None = None) -> R
 def load_tasks(recipe: Recipe, data_root: Path | None, guard: Guard | None = None) -> dict[str, TaskData]:
     """Read every task's data, have `guard` look at it, and hold its part of the probe set out of it."""
     from selfpos.data.probe import hold_out
+<<<<<<< HEAD
 
     loaded = {}
     for name, source in recipe.tasks.items():
         kind, found = load_task(source, recipe.seed, data_root)
         if guard is not None:
             found = guard.look(name, kind, found)
+=======
+    from selfpos.data.sources import load_task
+    from selfpos.tasks import get_task
+    from selfpos.tasks.prompts import column_prompts
+
+    loaded = {}
+    for name, source in recipe.tasks.items():
+        kind = get_task(source.type)
+        column_prompts(kind, source.prompts, kind.text_columns)  # refuses such as the type has no place for
+        found = load_task(source, seed=recipe.seed, data_root=data_root)
+>>>>>>> types
         training, probe = hold_out(found.dataset, recipe.probe.per_task, recipe.seed)
-        loaded[name] = TaskData(kind, training, probe, found.hash, found.description)
+        asked = recipe.training.validation
+        validation = load_task(source, seed=recipe.seed, data_root=data_root, split=asked.split).dataset if asked and asked.split else None
+        loaded[name] = TaskData(kind, training, probe, found.hash, found.description, source, found, validation)
     return loaded
 
 
@@ -128,12 +156,13 @@ def _check_probe(recipe: Recipe, data: dict[str, TaskData]) -> None:
     from selfpos.positioning.objective import check_draws, split_probe
     from selfpos.statistics import check_probe
 
-    probe = {name: ProbeTask(name, task.type, task.probe) for name, task in data.items()}
+    probe = {name: ProbeTask(name, task.type, task.probe, task.source.prompts) for name, task in data.items()}
     for name, merge in recipe.merges.items():
         try:
             if settings := merge.search:
                 check_ratios(settings.ratios, probe)
-                for part in split_probe(probe, settings.validation, recipe.seed, settings.temperature):
+                parts = split_probe(probe, settings.validation, recipe.seed, settings.temperature)
+                for part in filter(None, parts):  # without validation the second is empty
                     check_draws(part, settings.batch_size, single=settings.batches == "single")
                 if settings.search == "cma-es":
                     cma_es.library()
@@ -186,6 +215,7 @@ class _Graph:
             "base": self.base_hash,
             "data": {task: self.data[task].hash for task in tasks},
             "types": {task: self.data[task].type.name for task in tasks},
+            "sources": {task: self.data[task].decides() for task in tasks},
             "training": self.recipe.training.that_decide(),
             "probe": self.recipe.probe.per_task,
             "seed": self.recipe.seed,
@@ -207,13 +237,36 @@ class _Graph:
         from selfpos.training import train
 
         settings = self.recipe.training if steps is None else self.recipe.training.model_copy(update={"steps": steps})
-        data = {task: (self.data[task].type, self.data[task].training) for task in tasks}
-        train(self.base, data, out, settings, seed=self.recipe.seed, mixture=mixture, name=name)
+        chosen = {task: self.data[task] for task in tasks}
+        validation = {task: found.validation for task, found in chosen.items() if found.validation is not None}
+        train(
+            self.base, {task: (found.type, self._records(found)) for task, found in chosen.items()}, out, settings, seed=self.recipe.seed,
+            mixture=mixture, name=name, validation=validation, prompts={task: found.source.prompts for task, found in chosen.items()},
+            provenance={"data": {task: self._report(task) for task in chosen}},
+        )  # fmt: skip
+
+    def _records(self, data: TaskData) -> Dataset:
+        """The records that one task is trained on, with hard negatives where they are asked for."""
+        from selfpos.training.negatives import mine
+
+        if data.source.mine is None:
+            return data.training
+        kind = data.type.under(self.recipe.training)
+        return mine(data.training, kind, data.source.mine, self.base, data.source.prompts, self.recipe.seed)
+
+    def _report(self, task: str) -> dict[str, Any]:
+        """What one task's data is like; logged as well."""
+        from selfpos.data.report import describe_data, report_lines
+
+        report = describe_data(self.data[task].loaded, self.data[task].type, self.base)
+        log.info("data of %s: %s", task, "; ".join([self.data[task].description, *report_lines(report)]))
+        return report
 
     def _probe_job(self) -> Job:
         inputs = {
             "data": {task: data.hash for task, data in self.data.items()},
             "per_task": self.recipe.probe.per_task,
+            "prompts": {task: data.source.prompts for task, data in self.data.items()},
             "seed": self.recipe.seed,
         }
         return Job("probe", inputs, self.folder.probe, self._write_probe)
@@ -221,9 +274,10 @@ class _Graph:
     def _write_probe(self) -> None:
         from selfpos.data.probe import write_probe
 
-        write_probe(
-            self.folder.probe, {task: data.probe for task, data in self.data.items()}, {task: data.type for task, data in self.data.items()}
-        )
+        probe = {task: data.probe for task, data in self.data.items()}
+        types = {task: data.type for task, data in self.data.items()}
+        prompts = {task: data.source.prompts for task, data in self.data.items()}
+        write_probe(self.folder.probe, probe, types, prompts)
 
     def _geometry_job(self, specialists: tuple[str, ...]) -> Job:
         return Job(
