@@ -113,10 +113,13 @@ def check_sources(
     With `remove` the records that give nothing away are written there, `<source>/train.jsonl` each with its type's column names, and the report
     beside them. Raises SelfposError on sources or tasks that cannot be read, and when there is nothing to check against.
     """
+    from selfpos.data.sources import load_task
     from selfpos.evaluation.select import local_tasks, select_tasks
-    from selfpos.pipeline import evaluation_tasks, load_task
+    from selfpos.pipeline import evaluation_tasks
+    from selfpos.tasks import get_task
 
-    loaded = {name: load_task(source, recipe.seed if recipe else 0, data_root) for name, source in sources.items()}
+    seed = recipe.seed if recipe else 0
+    loaded = {name: (get_task(source.type), load_task(source, seed=seed, data_root=data_root)) for name, source in sources.items()}
     if names or benchmark:
         tasks = select_tasks(names, benchmark=benchmark, data_dir=data_dir)
     elif recipe is not None:

@@ -19,11 +19,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
     from selfpos.data.sources import LoadedSource
-<<<<<<< HEAD
     from selfpos.guard import Guard
-=======
-    from selfpos.recipe import TaskSource
->>>>>>> types
     from selfpos.tasks import TaskType
 
 
@@ -87,14 +83,6 @@ def run_recipe(recipe: Recipe, out: Path, *, data_root: Path | None = None) -> R
 def load_tasks(recipe: Recipe, data_root: Path | None, guard: Guard | None = None) -> dict[str, TaskData]:
     """Read every task's data, have `guard` look at it, and hold its part of the probe set out of it."""
     from selfpos.data.probe import hold_out
-<<<<<<< HEAD
-
-    loaded = {}
-    for name, source in recipe.tasks.items():
-        kind, found = load_task(source, recipe.seed, data_root)
-        if guard is not None:
-            found = guard.look(name, kind, found)
-=======
     from selfpos.data.sources import load_task
     from selfpos.tasks import get_task
     from selfpos.tasks.prompts import column_prompts
@@ -104,26 +92,13 @@ def load_tasks(recipe: Recipe, data_root: Path | None, guard: Guard | None = Non
         kind = get_task(source.type)
         column_prompts(kind, source.prompts, kind.text_columns)  # refuses such as the type has no place for
         found = load_task(source, seed=recipe.seed, data_root=data_root)
->>>>>>> types
+        if guard is not None:
+            found = guard.look(name, kind, found)
         training, probe = hold_out(found.dataset, recipe.probe.per_task, recipe.seed)
         asked = recipe.training.validation
         validation = load_task(source, seed=recipe.seed, data_root=data_root, split=asked.split).dataset if asked and asked.split else None
         loaded[name] = TaskData(kind, training, probe, found.hash, found.description, source, found, validation)
     return loaded
-
-
-def load_task(source: TaskSource, seed: int, data_root: Path | None) -> tuple[TaskType, LoadedSource]:
-    """The type and the records of one task of a recipe: from below `data_root` where that is given and the task says what to read there."""
-    from selfpos.data.sources import load_source
-    from selfpos.tasks import get_task
-
-    kind = get_task(source.type)
-    local = source.local if data_root is not None else None
-    found = load_source(
-        local or source.data, kind, split=source.split, columns=source.columns, data_root=data_root if local else None,
-        limit=source.limit, seed=seed,
-    )  # fmt: skip
-    return kind, found
 
 
 def _check_methods(recipe: Recipe) -> None:

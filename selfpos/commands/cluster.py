@@ -26,12 +26,13 @@ def command(
     from selfpos.analysis.partition import cluster_recipe, cluster_tasks, embed_sources, partition
     from selfpos.commands.sources import read_sources
     from selfpos.console import table_text
+    from selfpos.data.sources import load_task
     from selfpos.errors import SelfposError
-    from selfpos.pipeline import load_task
     from selfpos.quiet import quiet_process
     from selfpos.recipe import MergeSettings, Recipe
     from selfpos.storage.atomic import fresh_folder, refuse_existing
     from selfpos.storage.locate import DEFAULT_MODEL, locate_model
+    from selfpos.tasks import get_task
 
     quiet_process()
     if out is not None:
@@ -42,7 +43,7 @@ def command(
         raise SelfposError(f"{len(named)} data sets cannot be parted into {max(wanted, default=2)} clusters; name more data, or lower -k")
     backbone = base or (recipe.base if recipe else DEFAULT_MODEL)
     folder = locate_model(backbone)
-    loaded = {name: load_task(source, seed, data_root) for name, source in named.items()}
+    loaded = {name: (get_task(source.type), load_task(source, seed=seed, data_root=data_root)) for name, source in named.items()}
     vectors = embed_sources(folder, {name: (kind, found.dataset) for name, (kind, found) in loaded.items()}, count=samples, seed=seed)
     partitions = {count: partition(vectors, list(named), count, seed) for count in wanted}
     rows = [

@@ -86,14 +86,13 @@ def _snapshot(name: str) -> Path:
     return Path(folder)
 
 
-<<<<<<< HEAD
 def _first_line(error: BaseException) -> str:
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-=======
+
+
 def cache_folder() -> Path:
     """Where the project keeps what it can make again: `$XDG_CACHE_HOME/selfpos` or `~/.cache/selfpos`."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "selfpos"
->>>>>>> types
 
 
 def hub_snapshot(folder: Path) -> tuple[str, str] | None:
