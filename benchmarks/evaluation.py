@@ -177,7 +177,7 @@ def plain(model: str, data_dir: str, tasks: list[str], batch_size: int) -> dict[
 
 
 def ours(model: str, data_dir: str, tasks: list[str], batch_size: int, out: str, cache: str | None) -> dict[str, Any]:
-    """The same through selfpos; scores with all their digits are read from what the tasks returned to mteb."""
+    """The same through selfpos; scores are of mteb's result files, which have six digits."""
     prepare()
     from selfpos.evaluation import evaluate, select_tasks
     from selfpos.storage.locate import locate_model

@@ -45,8 +45,9 @@ def evaluate(
 ) -> dict[str, TaskScore]:
     """Score the sentence-transformers folder `model` on `tasks` with mteb; returns task name -> score, in the order of `tasks`.
 
-    Result files go to `out`/results/<model>/<revision>/ as mteb lays them out, what was right of each example to `out`/examples beside it; the revision is the model's content hash. A task is not run again when
-    its results for these weights and this data are there, and of one that was stopped only the missing parts are. `name` is how the model is called.
+    Result files go to `out`/results/<model>/<revision>/ as mteb lays them out, what was right of each example to `out`/examples beside it; the
+    revision is the model's content hash. A task is not run again when its results for these weights and this data are there, and of one that was
+    stopped only the missing parts are. `name` is how the model is called.
     With `cache`, embeddings and tokens are kept in that folder: a task that was stopped goes on where it was, and models of one tokenizer share
     its work; the folder may be removed at any time. `announce` is told prompts, length limit and the like (rows of label and text) before the
     first task that is run.
