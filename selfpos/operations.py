@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
+from selfpos.console import log
 from selfpos.errors import SelfposError
 from selfpos.recipe import PositioningSettings, TaskSource, TrainingSettings, validate
 
@@ -121,20 +125,50 @@ def probe_of(specialists: Sequence[Path]) -> dict[str, ProbeTask]:
     return probes
 
 
-def merge(base: str, vectors: Sequence[str | Path], method: str, out: Path, **options: Unpack[Options]) -> Path:
+def merge(
+    base: str,
+    vectors: Sequence[str | Path],
+    method: str,
+    out: Path,
+    *,
+    probe: Mapping[str, ProbeTask] | None = None,
+    statistics_in: Path | None = None,
+    **options: Unpack[Options],
+) -> Path:
     """Merge `vectors` (models fine-tuned from `base`: folders, Hub names or adapters) by a method of `selfpos methods`, with a card; returns `out`.
 
-    The options are those of `merging.plan`: weights, params, dtype, seed and others. Raises SelfposError on models that do not fit together,
-    unknown methods or parameters, and when `out` exists.
+    `probe` is for methods that need one, its tasks named as the vectors; absent, it is drawn again with `probe_of`. What they gather is kept
+    in the folder `statistics_in` for later merges, where given. The options are those of `merging.plan`: weights, params, dtype, seed and
+    others. Raises SelfposError on models that do not fit together, unknown methods or parameters, and when `out` exists.
     """
-    from selfpos.merging import merge as merge_folders
-    from selfpos.publishing.card import write_card
+    from selfpos.merging import execute, plan
     from selfpos.storage.locate import locate_model
 
     sources = [locate_model(str(vector)) for vector in vectors]
-    merge_folders(locate_model(base), sources, method, out, **options)
-    write_card(out)
+    made = plan(locate_model(base), sources, method, out, **options)
+    if not made.method.probe and (probe is not None or statistics_in is not None):
+        raise SelfposError(f"method {made.method.name} looks at no data: leave the probe set away")
+    card = partial(_add_card, out)
+    if made.method.probe and not made.statistics:
+        from selfpos.statistics import gathered
+
+        with gathered(made, probe_of(sources) if probe is None else probe, statistics_in) as complete:
+            execute(complete, finish=card)
+    else:
+        execute(made, finish=card)
     return out
+
+
+def _add_card(out: Path, folder: Path) -> None:
+    """Write the card of the merge that will stand at `out` into `folder`. A card that cannot be made costs no merge, nor hours of a search."""
+
+    from selfpos.publishing.card import write_card
+
+    try:
+        write_card(folder, place=out)
+    except Exception as error:
+        log.warning("%s has no card: %s: %s", out, type(error).__name__, error)
+        log.info("where the card of %s failed", out, exc_info=True)
 
 
 def plan_merge(base: str, vectors: Sequence[str | Path], method: str, out: Path, **options: Unpack[Options]) -> list[tuple[str, str]]:
@@ -155,34 +189,73 @@ def position_and_merge(
     *,
     record: Path | None = None,
     trajectory: Path | None = None,
+    coefficients: Path | None = None,
     keep_interrupted: bool = True,
     **options: Unpack[Options],
 ) -> Position:
     """Find the coefficients of `vectors` by Self Positioning on `probe`, write the merged model to `out`, with a card; returns the position found.
 
-    The position is also written to `record` (JSON) and its path to `trajectory` (JSON Lines), when given. A search that Ctrl-C ended is
+    The position is also written to `record` (JSON), its path to `trajectory` (JSON Lines) and what `merge_by_coefficients` applies again to
+    `coefficients`, when given. A search that was killed goes on when it is started again with the same arguments. A search that Ctrl-C ended is
     merged with the best point so far, or, without `keep_interrupted`, nothing is made of it and KeyboardInterrupt goes on. The options are
     those of `merging.plan` without weights, params and provenance; they are checked before the search, and `seed` is the search's, too.
     """
     from selfpos.merging import merge as merge_folders
     from selfpos.merging import plan
     from selfpos.positioning import position
-    from selfpos.publishing.card import write_card
+    from selfpos.positioning.coefficients import Coefficients, write_coefficients
     from selfpos.storage.atomic import write_text
     from selfpos.storage.locate import locate_model
 
     folder, sources = locate_model(base), [locate_model(str(vector)) for vector in vectors]
-    plan(folder, sources, "linear", out, **options)
+    planned = plan(folder, sources, "linear", out, **options)
     seed = options.get("seed", 0)
-    found = position(folder, sources, probe, settings, seed=seed, trajectory=trajectory)
+    states = out.parent / f".{out.name}.search"
+    state = states / f"{_identity(planned.hashes, probe, settings, seed)}.pt"
+    found = position(folder, sources, probe, settings, seed=seed, trajectory=trajectory, state=state)
     if found.interrupted and not keep_interrupted:
         raise KeyboardInterrupt
     facts = {key: value for key, value in asdict(found).items() if value is not None}
     if record is not None:
         write_text(record, json.dumps(facts, indent=1))
     probed = {name: {"type": task.type.name, "records": len(task.records)} for name, task in probe.items()}
-    provenance = {"positioning": facts | {"settings": settings.model_dump(mode="json"), "probe": probed, "seed": seed}}
-    asked: Options = {**options, "weights": found.weights, "provenance": provenance}
-    merge_folders(folder, sources, "linear", out, **asked)
-    write_card(out)
+    told = facts | {"settings": settings.model_dump(mode="json"), "probe": probed, "seed": seed}
+    asked: Options = {**options, "weights": found.weights, "provenance": {"positioning": told}}
+    merge_folders(folder, sources, "linear", out, finish=partial(_add_card, out), **asked)
+    if coefficients is not None:
+        base_hash, *hashes = planned.hashes
+        kept = Coefficients(found.names, hashes, found.coefficients, found.tensors, planned.base_name, base_hash, told)
+        write_coefficients(coefficients, kept)
+    shutil.rmtree(states, ignore_errors=True)
     return found
+
+
+def _identity(hashes: Sequence[str], probe: Mapping[str, ProbeTask], settings: PositioningSettings, seed: int) -> str:
+    """A hash of all that decides the way of a search, but for the machine."""
+    from selfpos.data.sources import hash_records
+
+    records = {name: [task.type.name, hash_records(task.records)] for name, task in probe.items()}
+    facts = [hashes, records, settings.model_dump(mode="json"), seed]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def merge_by_coefficients(file: Path, base: str, vectors: Sequence[str | Path], out: Path, **options: Unpack[Options]) -> Path:
+    """Merge `vectors`, in any order, by the coefficients in `file`, which a search has written for them; returns `out`.
+
+    With the options that the search was given, the weights are those that it wrote, byte for byte. Raises SelfposError when base or vectors
+    are not those of the file by their content, and as `merge` does.
+    """
+    from selfpos.merging import merge as merge_folders
+    from selfpos.positioning.coefficients import read_coefficients
+    from selfpos.storage.hashing import content_hash
+    from selfpos.storage.locate import locate_model
+
+    found = read_coefficients(file)
+    folder, sources = locate_model(base), [locate_model(str(vector)) for vector in vectors]
+    order = found.order([content_hash(source) for source in sources], content_hash(folder), file)
+    asked: Options = {
+        **options, "seed": found.found_by.get("seed", options.get("seed", 0)), "weights": found.weights, "names": found.names,
+        "base_name": found.base_name, "provenance": {"positioning": found.found_by},
+    }  # fmt: skip
+    merge_folders(folder, [sources[place] for place in order], "linear", out, finish=partial(_add_card, out), **asked)
+    return out

@@ -12,17 +12,15 @@ from typing import TYPE_CHECKING, Any
 from selfpos.console import log, log_to
 from selfpos.errors import SelfposError, unknown
 from selfpos.jobs import Job, execute, locked, refuse_foreign
-from selfpos.recipe import MergeSettings, Recipe
+from selfpos.recipe import LEARNED, MergeSettings, Recipe, TaskSource
 from selfpos.storage.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
     from selfpos.data.sources import LoadedSource
-    from selfpos.recipe import TaskSource
+    from selfpos.guard import Guard
     from selfpos.tasks import TaskType
-
-SELF_POSITIONING = "self-positioning"
 
 
 @dataclass(frozen=True)
@@ -54,6 +52,7 @@ def run_recipe(recipe: Recipe, out: Path, *, data_root: Path | None = None) -> R
     """
     import yaml
 
+    from selfpos.guard import open_guard
     from selfpos.storage.atomic import write_text
     from selfpos.storage.hashing import content_hash
     from selfpos.storage.locate import locate_model
@@ -63,20 +62,26 @@ def run_recipe(recipe: Recipe, out: Path, *, data_root: Path | None = None) -> R
     base = locate_model(recipe.base)
     open_model(base)  # refuses what is no model
     data = load_tasks(recipe, data_root)
-    _check_positioning(recipe, data)
-    evaluation = _evaluation_tasks(recipe, data_root)
+    _check_probe(recipe, data)
+    evaluation = evaluation_tasks(recipe, data_root)
+    guard = open_guard(recipe.overlap, evaluation)
+    if guard is not None:  # a second time, for nothing has been read of mteb until the data was known to be right
+        data = load_tasks(recipe, data_root, guard)
+        _check_probe(recipe, data)
     folder = RunFolder(out)
     graph = _Graph(recipe, folder, base, content_hash(base), data, evaluation)
     with locked(folder), log_to(folder.log):
         jobs = graph.jobs()
         refuse_foreign(jobs, folder)
         write_text(folder.recipe, yaml.safe_dump(recipe.model_dump(mode="json", exclude_unset=True), sort_keys=False))
+        if guard is not None:
+            guard.write(folder.overlap)
         execute(jobs, folder)
     return folder
 
 
-def load_tasks(recipe: Recipe, data_root: Path | None) -> dict[str, TaskData]:
-    """Read every task's data and hold its part of the probe set out of it."""
+def load_tasks(recipe: Recipe, data_root: Path | None, guard: Guard | None = None) -> dict[str, TaskData]:
+    """Read every task's data, have `guard` look at it, and hold its part of the probe set out of it."""
     from selfpos.data.probe import hold_out
     from selfpos.data.sources import load_task
     from selfpos.tasks import get_task
@@ -87,6 +92,8 @@ def load_tasks(recipe: Recipe, data_root: Path | None) -> dict[str, TaskData]:
         kind = get_task(source.type)
         column_prompts(kind, source.prompts, kind.text_columns)  # refuses such as the type has no place for
         found = load_task(source, seed=recipe.seed, data_root=data_root)
+        if guard is not None:
+            found = guard.look(name, kind, found)
         training, probe = hold_out(found.dataset, recipe.probe.per_task, recipe.seed)
         asked = recipe.training.validation
         validation = load_task(source, seed=recipe.seed, data_root=data_root, split=asked.split).dataset if asked and asked.split else None
@@ -100,10 +107,10 @@ def _check_methods(recipe: Recipe) -> None:
     from selfpos.merging.rules import make_settings
 
     for name, merge in recipe.merges.items():
-        if merge.method == SELF_POSITIONING:
+        if merge.method in LEARNED:
             continue
         if merge.method not in METHODS:
-            raise unknown("merging method", merge.method, [*METHODS, SELF_POSITIONING])
+            raise unknown("merging method", merge.method, [*METHODS, *LEARNED])
         method = get_method(merge.method)
         try:
             method.check_count(len(recipe.tasks))
@@ -115,27 +122,33 @@ def _check_methods(recipe: Recipe) -> None:
         raise SelfposError(f"recipe {recipe.name}: the name '{sorted(taken)[0]}' stands for two models; rename the task or the merge")
 
 
-def _check_positioning(recipe: Recipe, data: dict[str, TaskData]) -> None:
-    """Refuse a probe set or ratios that no search could work with, before anything is trained."""
+def _check_probe(recipe: Recipe, data: dict[str, TaskData]) -> None:
+    """Refuse a probe set or ratios that no search, and no method that looks at data, could work with, before anything is trained."""
     from selfpos.data.probe import ProbeTask
+    from selfpos.merging import METHODS
+    from selfpos.positioning import cma_es
     from selfpos.positioning.balance import check_ratios
     from selfpos.positioning.objective import check_draws, split_probe
-    from selfpos.recipe import PositioningSettings
+    from selfpos.statistics import check_probe
 
     probe = {name: ProbeTask(name, task.type, task.probe, task.source.prompts) for name, task in data.items()}
     for name, merge in recipe.merges.items():
-        if merge.method != SELF_POSITIONING:
-            continue
-        settings = merge.positioning or PositioningSettings()
         try:
-            check_ratios(settings.ratios, probe)
-            for part in split_probe(probe, settings.validation, recipe.seed, settings.temperature):
-                check_draws(part, settings.batch_size, single=settings.batches == "single")
+            if settings := merge.search:
+                check_ratios(settings.ratios, probe)
+                parts = split_probe(probe, settings.validation, recipe.seed, settings.temperature)
+                for part in filter(None, parts):  # without validation the second is empty
+                    check_draws(part, settings.batch_size, single=settings.batches == "single")
+                if settings.search == "cma-es":
+                    cma_es.library()
+            else:
+                check_probe(METHODS[merge.method].probe, probe, recipe.seed)
         except SelfposError as error:
             raise SelfposError(f"recipe {recipe.name}, merge {name}: {error}") from None
 
 
-def _evaluation_tasks(recipe: Recipe, data_root: Path | None) -> list[Any]:
+def evaluation_tasks(recipe: Recipe, data_root: Path | None) -> list[Any]:
+    """The MTEB tasks that every model of the run is scored on."""
     from selfpos.evaluation import select_tasks
 
     given = recipe.evaluation.data_dir
@@ -169,7 +182,8 @@ class _Graph:
             "table", {}, self.folder.table, partial(write_table, self.folder, list(models)), tuple(job.name for job in scores), derived=True
         )
         report = Job("report", {}, self.folder.report, partial(_write_report, self.folder), (table.name, "vectors"), derived=True)
-        return [*trained, probe, self._geometry_job(needed), *merges, *scores, table, report]
+        cards = [self._card_job(name, table.name) for name in self.recipe.merges]
+        return [*trained, probe, self._geometry_job(needed), *merges, *scores, table, *cards, report]
 
     def _training_inputs(self, tasks: list[str]) -> dict[str, Any]:
         return {
@@ -247,31 +261,41 @@ class _Graph:
 
     def _merge_job(self, name: str, merge: MergeSettings, specialists: tuple[str, ...]) -> Job:
         inputs = {"merge": merge.model_dump(mode="json"), "seed": self.recipe.seed}
-        learned = merge.method == SELF_POSITIONING
+        learned = merge.search is not None
         work: Callable[[], None] = partial(self._position_and_merge if learned else self._merge, name, merge)
-        return Job(f"merge/{name}", inputs, self.folder.merged(name), work, (*specialists, "probe") if learned else specialists)
+        probed = learned or _needs_probe(merge)
+        return Job(f"merge/{name}", inputs, self.folder.merged(name), work, (*specialists, "probe") if probed else specialists)
 
     def _merge(self, name: str, merge: MergeSettings) -> None:
+        from selfpos.data.probe import read_probe
         from selfpos.operations import merge as merge_models
 
+        probe = read_probe(self.folder.probe) if _needs_probe(merge) else None
         merge_models(
-            self.recipe.base, self._specialists(), merge.method, self.folder.merged(name),
+            self.recipe.base, self._specialists(), merge.method, self.folder.merged(name), probe=probe,
             weights=merge.weights, params=merge.params, seed=self.recipe.seed,
         )  # fmt: skip
 
     def _position_and_merge(self, name: str, merge: MergeSettings) -> None:
         from selfpos.data.probe import read_probe
         from selfpos.operations import position_and_merge
-        from selfpos.recipe import PositioningSettings
 
+        assert merge.search is not None
         position_and_merge(
-            self.recipe.base, self._specialists(), read_probe(self.folder.probe), merge.positioning or PositioningSettings(),
+            self.recipe.base, self._specialists(), read_probe(self.folder.probe), merge.search,
             self.folder.merged(name), seed=self.recipe.seed, record=self.folder.position(name), trajectory=self.folder.trajectory(name),
-            keep_interrupted=False,
+            coefficients=self.folder.coefficients(name), keep_interrupted=False,
         )  # fmt: skip
 
     def _specialists(self) -> list[Path]:
         return [self.folder.specialist(task) for task in self.data]
+
+    def _card_job(self, name: str, table: str) -> Job:
+        """The card that the merge was written with knew neither scores nor seconds: it is made anew when they are there."""
+        from selfpos.publishing.card import write_card
+
+        merged = self.folder.merged(name)
+        return Job(f"card/{name}", {}, merged / "README.md", partial(write_card, merged), (f"merge/{name}", table), derived=True)
 
     def _score_job(self, name: str, model: Path, after: tuple[str, ...]) -> Job:
         from selfpos.evaluation import task_identity
@@ -288,7 +312,14 @@ class _Graph:
             self.folder.scores(name),
             name=f"{self.recipe.name}/{name}",
             batch_size=self.recipe.evaluation.batch_size,
+            cache=self.folder.cache if self.recipe.evaluation.cache else None,
         )
+
+
+def _needs_probe(merge: MergeSettings) -> bool:
+    from selfpos.merging import get_method
+
+    return bool(get_method(merge.method).probe)
 
 
 def write_geometry(base: Path, sources: list[Path], out: Path) -> None:

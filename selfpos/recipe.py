@@ -106,14 +106,24 @@ PAPER: dict[str, Any] = {
 }  # fmt: skip
 """Self Positioning as printed (Li et al., arXiv 2410.15035, section 3.3 and appendix), with the probe drawn 16,000 records a task."""
 
+PRESETS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "paper": PAPER,
+    "lm-cocktail": {"search": "loss-softmax", "normalise": "none", "validation": 0.0, "extrapolation": 0.0, "compare": False},
+    "layer-wise": {"search": "sgd", "granularity": "layer"},
+    "cma-es": {"search": "cma-es"},
+}
+LEARNED = {"self-positioning": "default", "lm-cocktail": "lm-cocktail", "layer-wise": "layer-wise", "cma-es": "cma-es"}
+"""The methods that find their coefficients on the probe set → their presets. What each does: `positioning/methods.py`."""
+
 
 class PositioningSettings(Settings):
     """Self Positioning: find the coefficients of the task vectors by the losses of the merged model on the probe set.
 
-    `preset: paper` gives the paper's own settings, on which fields given beside it still win.
+    `preset: paper` gives the paper's own settings, on which fields given beside it still win; the other presets are methods of their own.
     """
 
-    preset: Literal["default", "paper"] = "default"
+    preset: Literal["default", "paper", "lm-cocktail", "layer-wise", "cma-es"] = "default"
     search: Literal["linearised", "sgd", "cma-es", "loss-softmax"] = Field(
         "linearised", description="linearised: trust region by forward passes; sgd: the paper's; the others for comparison"
     )
@@ -166,6 +176,10 @@ class PositioningSettings(Settings):
     evaluations: int = Field(200, ge=4, description="of cma-es")
     sigma: float = Field(0.3, gt=0, description="first standard deviation of cma-es")
     fitness: Literal["loss", "measure"] = Field("loss", description="what cma-es minimises")
+    refine: Literal["none", "coordinate", "cma-es"] = Field(
+        "none", description="after the search, move the model's coefficients by the validation measures themselves"
+    )
+    refine_evaluations: int = Field(40, ge=1, description="points that the refinement measures, at most")
     softmax_temperature: float = Field(5.0, gt=0, description="T of loss-softmax, c = softmax(−L/T)")
     examples: int = Field(5, ge=1, description="records of each task that loss-softmax looks at")
 
@@ -179,7 +193,7 @@ class PositioningSettings(Settings):
     @model_validator(mode="before")
     @classmethod
     def _preset_first(cls, data: Any) -> Any:
-        return {**PAPER, **data} if isinstance(data, dict) and data.get("preset") == "paper" else data
+        return {**PRESETS.get(str(data.get("preset")), {}), **data} if isinstance(data, dict) else data
 
     @model_validator(mode="after")
     def _fields_agree(self) -> PositioningSettings:
@@ -191,6 +205,8 @@ class PositioningSettings(Settings):
             raise ValueError("chunk embeds every text twice, which dropout would make differ; switch one of them off")
         if self.fitness == "measure" and not self.validation:
             raise ValueError("fitness measure needs a validation part; give 'validation' a share")
+        if self.refine != "none" and not (self.validation and self.select == "measure"):
+            raise ValueError("refine goes by the measures on a validation part; give 'validation' a share and 'select: measure'")
         return self
 
 
@@ -248,7 +264,7 @@ class JointSettings(Settings):
 
 
 class MergeSettings(Settings):
-    """One merged model of a run: a method and its parameters, or Self Positioning and its settings."""
+    """One merged model of a run: a method and its parameters, or one that searches (self-positioning and its like) and its settings."""
 
     method: str
     weights: list[Any] | dict[str, Any] | None = Field(
@@ -257,16 +273,31 @@ class MergeSettings(Settings):
     params: dict[str, Any] = Field(default_factory=dict, description="the method's own parameters, see `selfpos methods`")
     positioning: PositioningSettings | None = None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _preset_of_the_method(cls, data: Any) -> Any:
+        preset = LEARNED.get(str(data.get("method")), "default") if isinstance(data, dict) else "default"
+        given = data.get("positioning") or {} if isinstance(data, dict) else {}
+        return data if preset == "default" or not isinstance(given, dict) else {**data, "positioning": {"preset": preset, **given}}
+
     @model_validator(mode="after")
     def _positioning_belongs_to_its_method(self) -> MergeSettings:
-        if self.positioning is not None and self.method != "self-positioning":
-            raise ValueError(f"'positioning' belongs to method self-positioning, not to {self.method}")
-        if self.method == "self-positioning" and (self.weights is not None or self.params):
+        if self.positioning is not None and self.method not in LEARNED:
+            raise ValueError(f"'positioning' belongs to methods that search ({', '.join(LEARNED)}), not to {self.method}")
+        if self.method in LEARNED and (self.weights is not None or self.params):
             field = "weights" if self.weights is not None else "params"
             raise ValueError(
-                f"'{field}' is for other methods: self-positioning finds the coefficients, and its settings go under 'positioning'"
+                f"'{field}' is for other methods: {self.method} finds the coefficients, and its settings go under 'positioning'"
             )
+        own = LEARNED.get(self.method, "default")
+        if self.positioning is not None and own != "default" and self.positioning.preset != own:
+            raise ValueError(f"method {self.method} has a preset of its own: leave 'preset: {self.positioning.preset}' away")
         return self
+
+    @property
+    def search(self) -> PositioningSettings | None:
+        """The settings of a method that searches for its coefficients; None for the others."""
+        return self.positioning or PositioningSettings() if self.method in LEARNED else None
 
 
 class EvaluationSettings(Settings):
@@ -281,6 +312,28 @@ class EvaluationSettings(Settings):
     benchmark: str | None = None
     data_dir: str | None = Field(None, description="folder with MTEB data kept locally")
     batch_size: int = Field(64, ge=1)
+    cache: bool = Field(True, description="keep embeddings and tokens in the run's folder cache/, which may be removed at any time")
+
+
+class OverlapSettings(Settings):
+    """The overlap guard: whether training and probe records give test items of the run's evaluation tasks away."""
+
+    remove: bool = Field(False, description="drop the records that do; the report is kept in either case")
+    threshold: float | None = Field(0.8, gt=0, le=1, description="Jaccard similarity of near duplicates; null: only word for word")
+
+
+class AnalysisSettings(Settings):
+    """What `selfpos analyse` measures by."""
+
+    records: Literal["probe", "training"] = Field("probe", description="whose gradients: of the held-out records, or of those trained on")
+    batches: int = Field(8, ge=2, description="of each task, at each point; intervals need 3")
+    batch_size: int = Field(32, ge=4)
+    memory: float = Field(1.0, gt=0, description="GiB of gradients held at once; less memory, more passes")
+    arms: bool = Field(False, description="train small specialists on shares of the records, for equal epochs and for equal steps")
+    arm_steps: int = Field(32, ge=4, description="of the longest arm")
+    arm_shares: list[Annotated[float, Field(gt=0, le=1)]] = Field(
+        default_factory=lambda: [0.25, 0.5, 1.0], min_length=2, description="of the records that the longest arm sees once"
+    )
 
 
 class Recipe(Settings):
@@ -295,6 +348,7 @@ class Recipe(Settings):
     probe: ProbeSettings = ProbeSettings()
     merges: dict[Name, MergeSettings] = Field(min_length=1)
     evaluation: EvaluationSettings = EvaluationSettings()
+    overlap: OverlapSettings | None = Field(None, description="absent: not looked for")
 
 
 def load_recipe(path: Path) -> Recipe:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from selfpos.tasks import TaskType
 
 FILE = "probe.jsonl"
+# A group of records that share texts makes up at most one in this many of the probe.
+LARGEST_SHARE = 10
 
 
 @dataclass(frozen=True)
@@ -49,14 +51,60 @@ class ProbeTask:
 def hold_out(dataset: Dataset, count: int, seed: int | str) -> tuple[Dataset, Dataset]:
     """Split `dataset` into (training, probe) with `count` records in the probe, drawn with `seed`; both keep the order of the data.
 
-    Raises SelfposError when nothing would be left to train on.
+    No text of the probe is trained on, but as a negative: a probe of pairs of which one half is known flatters the specialist that has seen it.
+    So records that share texts are held out together; where they are too many for that, those that share a text with the probe are in neither
+    part. Raises SelfposError when nothing would be left to train on.
     """
     if count >= len(dataset):
         raise SelfposError(
             f"a probe of {count} records leaves nothing of {len(dataset)} to train on; ask for a smaller probe or give more data"
         )
-    drawn = set(random.Random(f"probe {seed}").sample(range(len(dataset)), count))
-    return dataset.select([row for row in range(len(dataset)) if row not in drawn]), dataset.select(sorted(drawn))
+    rng = random.Random(f"probe {seed}")
+    texts = _positive_texts(dataset)
+    groups = _sharing(texts)
+    rng.shuffle(groups)
+    drawn: list[int] = []
+    rest: list[int] = []
+    for group in groups:
+        # A large group would make the probe one subject's.
+        whole = len(group) <= max(1, count // LARGEST_SHARE) and len(drawn) + len(group) <= count
+        (drawn if whole else rest).extend(group)
+    drawn += rng.sample(rest, count - len(drawn))
+    known = {text for row in drawn for text in texts[row]}
+    training = [row for row, found in enumerate(texts) if known.isdisjoint(found)]
+    if not training:
+        raise SelfposError(
+            f"each of {len(dataset)} records shares a text with a probe of {count}: nothing is left to train on; ask for a smaller probe"
+        )
+    return dataset.select(training), dataset.select(sorted(drawn))
+
+
+def _positive_texts(dataset: Dataset) -> list[set[str]]:
+    """The texts of each record, without negatives and the target."""
+    found: list[set[str]] = [set() for _ in range(len(dataset))]
+    for column in dataset.column_names:
+        if column not in ("label", "score", "negative"):
+            for row, value in enumerate(dataset[column]):
+                found[row].update(value if isinstance(value, list) else [value])
+    return found
+
+
+def _sharing(texts: list[set[str]]) -> list[list[int]]:
+    """Rows grouped so that no text is in two groups, each group as small as that allows, in order of the first row."""
+    import numpy as np
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    numbers: dict[str, int] = {}
+    edges = [(row, len(texts) + numbers.setdefault(text, len(numbers))) for row, found in enumerate(texts) for text in sorted(found)]
+    rows, columns = np.array(edges).T
+    size = len(texts) + len(numbers)
+    graph = coo_array((np.ones(len(edges), dtype=np.int8), (rows, columns)), shape=(size, size))
+    _, component = connected_components(graph, directed=False)
+    groups: dict[int, list[int]] = defaultdict(list)
+    for row in range(len(texts)):
+        groups[int(component[row])].append(row)
+    return list(groups.values())
 
 
 def write_probe(

@@ -140,6 +140,15 @@ class Draws:
             self._round = [names[i] for i in torch.randperm(len(names), generator=self.generator).tolist()]
         return [self.tasks[self._round.pop()].draw(self.size, self.generator)]
 
+    def state(self) -> dict[str, Any]:
+        """Where the draws are, for `restore`."""
+        return {"generator": self.generator.get_state(), "round": list(self._round)}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on where `state` was taken."""
+        self.generator.set_state(state["generator"])
+        self._round = list(state["round"])
+
     def fixed(self, records: int | None = None) -> list[Batch]:
         """Batches of every task to measure by: about `records` records of each, or about all."""
         return [
