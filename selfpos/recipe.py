@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 
 from selfpos.errors import SelfposError, nearest
 
@@ -156,11 +156,53 @@ class TaskSource(Settings):
     limit: int | None = Field(None, ge=1, description="records to keep, drawn with the run's seed")
 
 
-class JointSettings(Settings):
-    """The joint rival: one model trained on all tasks, each batch from a single task."""
+class MixtureSettings(Settings):
+    """How the batches of several tasks are mixed, each batch from a single task; `training/mixtures.py` has the formulas."""
 
-    mixture: Literal["proportional", "round-robin"] = "proportional"
-    steps: int | None = Field(None, ge=1, description="the specialists' steps together when absent; with epochs, as many epochs")
+    mixture: Literal["proportional", "round-robin", "temperature", "resampled"] = "proportional"
+    alpha: float = Field(0.5, ge=0, le=1, description="of temperature, N^α: 1 is proportional, 0 as many of each task")
+    size: Literal["total", "max"] = Field(
+        "total", description="of resampled: as many records as all tasks have, or the largest ratio as many as the largest task has"
+    )
+    ratio: dict[Name, Annotated[float, Field(gt=0)]] = Field(default_factory=dict, description="of resampled: task → share; 1 when absent")
+    surgery: Literal["pcgrad"] | None = Field(
+        None, description="a step takes a batch of every task and projects conflicting gradients; goes with round-robin"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _surgery_takes_all_tasks_in_turn(cls, data: Any) -> Any:
+        return {"mixture": "round-robin", **data} if isinstance(data, dict) and data.get("surgery") else data
+
+    @model_validator(mode="after")
+    def _fields_belong_to_the_mixture(self) -> MixtureSettings:
+        for field, owner in (("alpha", "temperature"), ("size", "resampled"), ("ratio", "resampled")):
+            if field in self.model_fields_set and self.mixture != owner:
+                raise ValueError(f"'{field}' belongs to mixture {owner}, not to {self.mixture}")
+        if self.surgery and self.mixture != "round-robin":
+            raise ValueError(f"surgery {self.surgery} takes a batch of every task in each step, so it needs round-robin, not {self.mixture}")
+        return self
+
+
+class JointSettings(MixtureSettings):
+    """A joint rival: one model trained on all tasks."""
+
+    steps: int | None = Field(
+        None, ge=1, description="as many batches as the specialists together when absent; with epochs, as many epochs"
+    )
+
+
+def _joint_form(value: Any) -> str:
+    """Whether `joint` holds one setting or names with settings each, whose values are all mappings."""
+    if isinstance(value, dict) and value and all(isinstance(part, dict | JointSettings) for part in value.values()):
+        return "(one)" if set(value) == {"ratio"} else "(several)"
+    return "(one)"
+
+
+JointField = Annotated[
+    Annotated[JointSettings, Tag("(one)")] | Annotated[dict[Name, JointSettings], Tag("(several)")], Discriminator(_joint_form)
+]
+"""One joint rival, called "joint", or several by name."""
 
 
 class MergeSettings(Settings):
@@ -207,10 +249,17 @@ class Recipe(Settings):
     seed: int = Field(0, ge=0, lt=2**32)
     tasks: dict[Name, TaskSource] = Field(min_length=1)
     training: TrainingSettings = TrainingSettings()
-    joint: JointSettings | None = JointSettings()
+    joint: JointField | None = Field(default_factory=JointSettings, description="one setting, or name: setting of several rivals")
     probe: ProbeSettings = ProbeSettings()
     merges: dict[Name, MergeSettings] = Field(min_length=1)
     evaluation: EvaluationSettings = EvaluationSettings()
+
+    @property
+    def joints(self) -> dict[str, JointSettings]:
+        """The joint rivals by name."""
+        if isinstance(self.joint, JointSettings):
+            return {"joint": self.joint}
+        return self.joint or {}
 
 
 def load_recipe(path: Path) -> Recipe:
@@ -243,7 +292,7 @@ def validate(model: type[Model], data: dict[str, Any], source: str) -> Model:
 
 
 def _sentence(model: type[Settings], fault: dict[str, Any]) -> str:
-    place = ".".join(str(part) for part in fault["loc"])
+    place = ".".join(str(part) for part in fault["loc"] if part not in ("(one)", "(several)"))
     if fault["type"] == "extra_forbidden":
         *parents, word = fault["loc"]
         return f"there is no field '{place}'{nearest(str(word), _fields_at(model, parents))}"
