@@ -23,8 +23,11 @@ class MixtureBatchSampler(MultiDatasetDefaultBatchSampler):
     def __init__(self, dataset: ConcatDataset, batch_samplers: list[BatchSampler], batches: Sequence[int], *, seed: int, **options: Any) -> None:
         super().__init__(dataset, batch_samplers, seed=seed)
         self.batches = batches
-        for sampler in batch_samplers:
-            sampler.generator = torch.Generator()  # not one for all, which a new pass of one would start anew for the others
+        self._generators = [torch.Generator() for _ in batch_samplers]  # not one for all, which a new pass would start anew for the others
+        for sampler, generator in zip(batch_samplers, self._generators, strict=True):
+            sampler.generator = generator
+            if hasattr(sampler.sampler, "generator"):  # of those that shuffle by another sampler
+                sampler.sampler.generator = generator
 
     def __iter__(self) -> Iterator[list[int]]:
         generator = torch.Generator().manual_seed(self.seed + self.epoch)
@@ -41,6 +44,7 @@ class MixtureBatchSampler(MultiDatasetDefaultBatchSampler):
         number = self.epoch * passes
         while True:
             sampler.set_epoch(number)
+            self._generators[place].manual_seed(self.seed + number)
             empty = True
             for batch in sampler:
                 empty = False

@@ -94,6 +94,7 @@ def test_a_step_of_a_joint_training_is_that_of_projected_gradients(
             return take(surgery)
 
         if not alone:
+            model.train()
             state = torch.get_rng_state()
             loss = self.compute_loss(model, dict(self._prepare_inputs(inputs)))
             parts = torch.autograd.grad(loss, list(model.parameters()), allow_unused=True, materialize_grads=True)
@@ -118,4 +119,4 @@ def test_a_step_of_a_joint_training_is_that_of_projected_gradients(
     rng = random.Random("surgery 5 0")
     orders = [rng.sample(range(3), 3) for _ in range(3)]
     np.testing.assert_allclose(results[0], brute_force(gradients, orders), atol=1e-7)
-    np.testing.assert_allclose(seen[0], alone[0] / 3, atol=1e-7)  # so that the step is that of the mean loss where nothing conflicts
+    np.testing.assert_allclose(seen[0], alone[0] / 3, atol=1e-5)  # so that the step is that of the mean loss where nothing conflicts
