@@ -180,7 +180,9 @@ class MixtureSettings(Settings):
             if field in self.model_fields_set and self.mixture != owner:
                 raise ValueError(f"'{field}' belongs to mixture {owner}, not to {self.mixture}")
         if self.surgery and self.mixture != "round-robin":
-            raise ValueError(f"surgery {self.surgery} takes a batch of every task in each step, so it needs round-robin, not {self.mixture}")
+            raise ValueError(
+                f"surgery {self.surgery} takes a batch of every task in each step, so it needs round-robin, not {self.mixture}"
+            )
         return self
 
 
@@ -205,10 +207,36 @@ JointField = Annotated[
 """One joint rival, called "joint", or several by name."""
 
 
+class IterativeSettings(Settings):
+    """The iterative pipeline: training on one task after the other, each from where the last ended. Every checkpoint is a task vector."""
+
+    order: list[Name] = Field(default_factory=list, description="of the tasks; as they are listed when absent")
+    steps: int | None = Field(None, ge=1, description="on each task; a specialist's when absent")
+
+
+class BaggingSettings(MixtureSettings):
+    """The bagging pipeline: one joint model on each of several random parts of the data, as task vectors (BOOM, arXiv 2602.05787)."""
+
+    shares: list[Annotated[float, Field(gt=0, le=1)]] = Field(
+        default_factory=lambda: [0.2, 0.4, 0.6, 0.8, 1.0],
+        min_length=2,
+        description="part of every task's records that each model is trained on",
+    )
+    steps: int | None = Field(None, ge=1, description="of all its models together; when absent each takes its share of the joint model's")
+
+
+class BudgetSettings(Settings):
+    """Every pipeline takes what the specialists take together, in records drawn or in steps of the optimizer. The two differ with surgery,
+    whose steps draw a batch of every task."""
+
+    equal: Literal["draws", "steps"]
+
+
 class MergeSettings(Settings):
     """One merged model of a run: a method and its parameters, or Self Positioning and its settings."""
 
     method: str
+    vectors: Literal["separate", "iterative", "bagging"] = Field("separate", description="the pipeline whose models are merged")
     weights: list[Any] | dict[str, Any] | None = Field(
         None, description="one per vector: numbers, ramps over depth, or rules by tensor name"
     )
@@ -250,6 +278,9 @@ class Recipe(Settings):
     tasks: dict[Name, TaskSource] = Field(min_length=1)
     training: TrainingSettings = TrainingSettings()
     joint: JointField | None = Field(default_factory=JointSettings, description="one setting, or name: setting of several rivals")
+    iterative: IterativeSettings | None = None
+    bagging: BaggingSettings | None = None
+    budget: BudgetSettings | None = Field(None, description="absent: each pipeline as long as its own settings say")
     probe: ProbeSettings = ProbeSettings()
     merges: dict[Name, MergeSettings] = Field(min_length=1)
     evaluation: EvaluationSettings = EvaluationSettings()
@@ -260,6 +291,44 @@ class Recipe(Settings):
         if isinstance(self.joint, JointSettings):
             return {"joint": self.joint}
         return self.joint or {}
+
+    @property
+    def stages(self) -> dict[str, str]:
+        """The checkpoints of the iterative pipeline by name, in order: the task that each was trained on last."""
+        order = (self.iterative.order or list(self.tasks)) if self.iterative else []
+        return {f"iterative-{number}-{task}": task for number, task in enumerate(order, start=1)}
+
+    @property
+    def bags(self) -> dict[str, float]:
+        """The models of the bagging pipeline by name, in order: the share of the data that each is trained on."""
+        return {f"bagging-{number}": share for number, share in enumerate(self.bagging.shares if self.bagging else [], start=1)}
+
+    @model_validator(mode="after")
+    def _pipelines_fit_the_tasks(self) -> Recipe:
+        if self.iterative and self.iterative.order and sorted(self.iterative.order) != sorted(self.tasks):
+            raise ValueError(
+                f"iterative.order must name every task once: {', '.join(self.tasks)} (found {', '.join(self.iterative.order)})"
+            )
+        pipelines: dict[str, Any] = {"iterative": self.iterative, "bagging": self.bagging}
+        for name, merge in self.merges.items():
+            if merge.vectors in pipelines and pipelines[merge.vectors] is None:
+                raise ValueError(f"merge {name} is of the vectors of '{merge.vectors}', a pipeline that the recipe does not have")
+        if self.bagging and not any(merge.vectors == "bagging" for merge in self.merges.values()):
+            raise ValueError(
+                "'bagging' trains models to be merged, and no merge has 'vectors: bagging'; add one, of method multi-slerp say"
+            )
+        mixed = {name: joint for name, joint in {**self.joints, "bagging": self.bagging}.items() if joint}
+        for name, joint in mixed.items():
+            if joint.surgery and len(self.tasks) < 2:
+                raise ValueError(f"{name}: gradient surgery is between tasks, and there is one task only")
+            for task in joint.ratio:
+                if task not in self.tasks:
+                    raise ValueError(f"{name}: there is no task '{task}'{nearest(task, self.tasks)}")
+        if self.budget:
+            for name, settings in {**mixed, "iterative": self.iterative}.items():
+                if settings is not None and settings.steps:
+                    raise ValueError(f"{name} has steps of its own, which the budget decides; remove one of them")
+        return self
 
 
 def load_recipe(path: Path) -> Recipe:

@@ -13,7 +13,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # One colour per role, readable on white and on dark grey alike, and told apart by the colour-blind (Okabe and Ito's palette).
-COLOURS = {"base": "#999999", "specialist": "#56B4E9", "joint": "#E69F00", "merge": "#009E73", "positioned": "#D55E00"}
+COLOURS = {
+    "base": "#999999", "specialist": "#56B4E9", "iterative": "#0072B2", "bagging": "#CC79A7", "joint": "#E69F00", "merge": "#009E73",
+    "positioned": "#D55E00",
+}  # fmt: skip
 LINES = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999", "#F0E442"]
 GREY = "#808080"  # of axes and text: seen on both backgrounds
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,7 +22,10 @@ class Search:
 
 @dataclass(frozen=True)
 class RunResults:
-    """The results of a run. `scores` maps model → task → main score in 0..1; `tasks` maps task → {"type", "metric"}."""
+    """The results of a run. `scores` maps model → task → main score in 0..1; `tasks` maps task → {"type", "metric"}.
+
+    `pipelines` maps pipeline → what its trainings took, of which `equal` was held equal.
+    """
 
     recipe: Recipe
     tasks: dict[str, dict[str, str]]
@@ -31,6 +35,8 @@ class RunResults:
     searches: dict[str, Search]
     seconds: dict[str, float]
     missing: list[str] = field(default_factory=list)
+    pipelines: dict[str, dict[str, float]] = field(default_factory=dict)
+    equal: str | None = None
 
     def mean(self, model: str) -> float | None:
         """Mean over all tasks of the run; None while one is missing."""
@@ -38,11 +44,18 @@ class RunResults:
         return sum(scores.values()) / len(scores) if len(scores) == len(self.tasks) and scores else None
 
     def kind(self, model: str) -> str:
-        """`base`, `specialist`, `joint`, `positioned` (learned coefficients) or `merge`."""
-        if model in ("base", "joint"):
+        """`base`, `specialist`, `joint`, `iterative`, `bagging`, `positioned` (learned coefficients) or `merge`."""
+        if model == "base":
             return model
-        if model in self.recipe.tasks:
-            return "specialist"
+        known: dict[str, Collection[str]] = {
+            "specialist": self.recipe.tasks,
+            "joint": self.recipe.joints,
+            "iterative": self.recipe.stages,
+            "bagging": self.recipe.bags,
+        }
+        for kind, names in known.items():
+            if model in names:
+                return kind
         return "positioned" if self.recipe.merges[model].method == "self-positioning" else "merge"
 
 
@@ -71,9 +84,13 @@ def read_results(folder: RunFolder) -> RunResults:
             searches[name] = Search(json.loads(folder.position(name).read_text(encoding="utf-8")), steps)
         else:
             missing.append(f"coefficients of {name}")
-    models = {"base", "joint", *recipe.tasks, *recipe.merges}  # marks of merges that the recipe no longer has stay in the folder
+    trained = {*recipe.tasks, *recipe.joints, *recipe.stages, *recipe.bags}
+    models = {"base", "joint", *trained, *recipe.merges}  # marks of merges that the recipe no longer has stay in the folder
     marks = [
         file for file in sorted((folder.path / "jobs").glob("*.json")) if "." not in file.stem or file.stem.partition(".")[2] in models
     ]
     seconds = {mark.stem: json.loads(mark.read_text(encoding="utf-8"))["seconds"] for mark in marks}
-    return RunResults(recipe, table["tasks"], table["scores"], geometry["names"], geometry["gram"], searches, seconds, missing)
+    took = json.loads(folder.pipelines.read_text(encoding="utf-8")) if folder.pipelines.is_file() else {"pipelines": {}, "equal": None}
+    return RunResults(
+        recipe, table["tasks"], table["scores"], geometry["names"], geometry["gram"], searches, seconds, missing, took["pipelines"], took["equal"]
+    )  # fmt: skip

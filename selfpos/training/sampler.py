@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from sentence_transformers.base.sampler import MultiDatasetDefaultBatchSampler
-from torch.utils.data import BatchSampler, ConcatDataset
+from torch.utils.data import ConcatDataset
 
 from selfpos.errors import SelfposError
 
@@ -20,7 +20,7 @@ class MixtureBatchSampler(MultiDatasetDefaultBatchSampler):
     `batches` are the numbers, one per data set. The order depends on `seed` and the epoch alone.
     """
 
-    def __init__(self, dataset: ConcatDataset, batch_samplers: list[BatchSampler], batches: Sequence[int], *, seed: int, **options: Any) -> None:
+    def __init__(self, dataset: ConcatDataset, batch_samplers: list[Any], batches: Sequence[int], *, seed: int, **options: Any) -> None:
         super().__init__(dataset, batch_samplers, seed=seed)
         self.batches = batches
         self._generators = [torch.Generator() for _ in batch_samplers]  # not one for all, which a new pass would start anew for the others

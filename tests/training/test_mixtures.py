@@ -91,7 +91,9 @@ def test_the_order_depends_on_the_epoch_alone() -> None:
     again.set_epoch(1)
     assert list(again) == epochs[1]
     assert epochs[0] != epochs[1] != epochs[2]
-    assert len({tuple(sorted(row for batch in epoch for row in batch if row >= 8)) for epoch in epochs}) == 3  # other parts of the large set
+    assert (
+        len({tuple(sorted(row for batch in epoch for row in batch if row >= 8)) for epoch in epochs}) == 3
+    )  # other parts of the large set
 
 
 def test_a_data_set_without_a_batch_does_not_hang(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -42,7 +42,9 @@ def test_closed_forms() -> None:
     # a − ⟨a,b⟩/‖b‖² b = (½, ½), b − ⟨b,a⟩ a = (0, 1)
     np.testing.assert_allclose(pcgrad_weights(apart, [[1], [0]]) @ np.stack([a, b]), [0.5, 1.5])
     np.testing.assert_array_equal(pcgrad_weights(np.eye(3), [[0, 1, 2]] * 3), [1, 1, 1])  # nothing conflicts
-    np.testing.assert_array_equal(pcgrad_weights(np.array([[1.0, -1.0], [-1.0, 1.0]]), [[1], [0]]), [2, 2])  # opposite: g − (−1)·(−g) twice, 0
+    np.testing.assert_array_equal(
+        pcgrad_weights(np.array([[1.0, -1.0], [-1.0, 1.0]]), [[1], [0]]), [2, 2]
+    )  # opposite: g − (−1)·(−g) twice, 0
     np.testing.assert_array_equal(pcgrad_weights(np.zeros((2, 2)), [[1], [0]]), [1, 1])  # no gradient at all
 
 

@@ -108,7 +108,12 @@ def test_a_joint_model_learns_from_every_task(mixture: dict, steps: int, batches
     settings = FAST.model_copy(update={"steps": None})
     result = train(tiny_base, data, tmp_path / "joint", settings, seed=0, mixture=MixtureSettings(**mixture), name="joint")
     manifest = read_manifest(tmp_path / "joint")
-    assert manifest is not None and manifest["kind"] == "joint" and set(manifest["tasks"]) == set(data) and manifest["mixture"] in ("round-robin", mixture.get("mixture"))
+    assert (
+        manifest is not None
+        and manifest["kind"] == "joint"
+        and set(manifest["tasks"]) == set(data)
+        and manifest["mixture"] in ("round-robin", mixture.get("mixture"))
+    )
     assert (result.steps, result.samples) == (steps, 4 * batches)
 
 
@@ -128,7 +133,13 @@ def test_batches_of_a_joint_training_come_from_one_task_each_and_fit_its_loss(
 
     monkeypatch.setattr(Trainer, "compute_loss", spy)
     manifest_order = ("retrieval", "classification", "pair-classification")
-    run(tiny_base, tmp_path / "joint", *manifest_order, settings=FAST.model_copy(update={"steps": 12}), mixture=MixtureSettings(mixture="round-robin"))
+    run(
+        tiny_base,
+        tmp_path / "joint",
+        *manifest_order,
+        settings=FAST.model_copy(update={"steps": 12}),
+        mixture=MixtureSettings(mixture="round-robin"),
+    )
     assert [task for task, _, _ in seen] == list(manifest_order) * 4
     for task, ids, labels in seen:
         if task == "retrieval":
@@ -218,7 +229,9 @@ def interrupted(monkeypatch: pytest.MonkeyPatch, at: int) -> None:
 def test_an_interrupted_training_goes_on_to_the_same_bytes(
     tasks: tuple[str, ...], options: dict, stop: int, resumed: int, tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = TrainingSettings(steps=14, batch_size=4, learning_rate=1e-3, checkpoint_every=2, lora=LoraSettings(rank=2) if options.get("lora") else None)
+    settings = TrainingSettings(
+        steps=14, batch_size=4, learning_rate=1e-3, checkpoint_every=2, lora=LoraSettings(rank=2) if options.get("lora") else None
+    )
     mixture = MixtureSettings(**{name: value for name, value in options.items() if name != "lora"})
     whole = run(tiny_base, tmp_path / "whole", *tasks, settings=settings.model_copy(update={"checkpoint_every": 100}), mixture=mixture)
     out = tmp_path / "out"
