@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from selfpos.console import log_to
 from selfpos.errors import SelfposError, unknown
-from selfpos.jobs import Job, execute, locked, refuse_foreign
-from selfpos.recipe import MergeSettings, MixtureSettings, Recipe, TrainingSettings
+from selfpos.jobs import Executor, Job, execute, locked, refuse_foreign
+from selfpos.recipe import MergeSettings, MixtureSettings, Recipe, ResourceSettings, TrainingSettings
 from selfpos.storage.run_folder import RunFolder
 from selfpos.trainings import SEPARATE, Training, plan_trainings
 
@@ -38,10 +38,10 @@ class TaskData:
     description: str
 
 
-def run_recipe(recipe: Recipe, out: Path, *, data_root: Path | None = None) -> RunFolder:
+def run_recipe(recipe: Recipe, out: Path, *, data_root: Path | None = None, executor: Executor = execute) -> RunFolder:
     """Carry out `recipe` in the folder `out` and return that folder.
 
-    Finished jobs of an earlier start are kept. With `data_root`, tasks that name a `local` data set read it from there.
+    Finished jobs of an earlier start are kept; `executor` does the others, here or on a cluster. With `data_root`, tasks that name a `local` data set read it from there.
     Raises SelfposError on any mistake in the recipe, before anything is trained or written.
     """
     import yaml
@@ -63,7 +63,7 @@ def run_recipe(recipe: Recipe, out: Path, *, data_root: Path | None = None) -> R
         jobs = graph.jobs()
         refuse_foreign(jobs, folder)
         write_text(folder.recipe, yaml.safe_dump(recipe.model_dump(mode="json", exclude_unset=True), sort_keys=False))
-        execute(jobs, folder)
+        executor(jobs, folder)
     return folder
 
 
@@ -187,7 +187,10 @@ class _Graph:
         if training.share < 1:
             inputs["share"] = training.share
         after = (training.start.job,) if training.start else ()
-        return Job(training.job, inputs, training.out, partial(self._train, training), after)
+        return Job(training.job, inputs, training.out, partial(self._train, training), after, **self._resources("training"))
+
+    def _resources(self, kind: Literal["training", "merging", "evaluation"]) -> dict[str, Any]:
+        return self.recipe.resources.get(kind, ResourceSettings()).model_dump()
 
     def _settings(self, training: Training) -> TrainingSettings:
         return self.recipe.training.model_copy(update={"steps": training.steps})
@@ -237,7 +240,8 @@ class _Graph:
         learned = merge.method == SELF_POSITIONING
         work: Callable[[], None] = partial(self._position_and_merge if learned else self._merge, name, merge)
         trained = tuple(training.job for training in self._pipelines[merge.vectors])
-        return Job(f"merge/{name}", inputs, self.folder.merged(name), work, (*trained, "probe") if learned else trained)
+        after = (*trained, "probe") if learned else trained
+        return Job(f"merge/{name}", inputs, self.folder.merged(name), work, after, **self._resources("merging"))
 
     def _merge(self, name: str, merge: MergeSettings) -> None:
         from selfpos.operations import merge as merge_models
@@ -265,7 +269,8 @@ class _Graph:
         from selfpos.evaluation import task_identity
 
         inputs = {"base": self.base_hash, "tasks": [task_identity(task) for task in self.evaluation]}
-        return Job(f"scores/{name}", inputs, self.folder.scores(name), partial(self._score, name, model), after, continues=True)
+        work, asked = partial(self._score, name, model), self._resources("evaluation")
+        return Job(f"scores/{name}", inputs, self.folder.scores(name), work, after, continues=True, **asked)
 
     def _score(self, name: str, model: Path) -> None:
         from selfpos.evaluation import evaluate

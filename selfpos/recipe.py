@@ -269,6 +269,13 @@ class EvaluationSettings(Settings):
     batch_size: int = Field(64, ge=1)
 
 
+class ResourceSettings(Settings):
+    """What a job asks of a cluster (`selfpos run --ray`); it computes in as many threads as it has CPUs."""
+
+    cpus: float = Field(1, gt=0)
+    gpus: float = Field(0, ge=0, description="a job that asks for none sees none")
+
+
 class Recipe(Settings):
     """A whole run: specialists, the joint rival, merges, scores, report."""
 
@@ -284,6 +291,9 @@ class Recipe(Settings):
     probe: ProbeSettings = ProbeSettings()
     merges: dict[Name, MergeSettings] = Field(min_length=1)
     evaluation: EvaluationSettings = EvaluationSettings()
+    resources: dict[Literal["training", "merging", "evaluation"], ResourceSettings] = Field(
+        default_factory=dict, description="of each job of a kind; one CPU when absent"
+    )
 
     @property
     def joints(self) -> dict[str, JointSettings]:

@@ -53,13 +53,18 @@ def provenance(plan: Plan, coefficients: Coefficients | None) -> dict[str, Any]:
 
 
 def without_places(manifest: dict[str, Any]) -> dict[str, Any]:
-    """The copy of a manifest for the weight files' metadata."""
+    """The copy of a manifest for the weight files' metadata: equal for equal merges, so without places and the time a search took."""
 
     def strip(entry: dict[str, Any]) -> dict[str, Any]:
         return {key: value for key, value in entry.items() if key not in PLACE}
 
     merge = manifest["merge"]
-    return manifest | {"base": strip(manifest["base"]), "merge": merge | {"sources": [strip(source) for source in merge["sources"]]}}
+    timeless = {"positioning": {key: value for key, value in (manifest.get("positioning") or {}).items() if key != "seconds"}}
+    return (
+        manifest
+        | {"base": strip(manifest["base"]), "merge": merge | {"sources": [strip(source) for source in merge["sources"]]}}
+        | (timeless if "positioning" in manifest else {})
+    )
 
 
 def compact(coefficients: Coefficients | None) -> list[float] | Coefficients | None:
