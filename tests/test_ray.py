@@ -23,23 +23,36 @@ from tests.test_pipelines import MODELS, every_pipeline
 pytest.importorskip("ray", reason="Ray is not installed (pip install 'selfpos[ray]')")
 
 
+class TwoMachines:
+    """A cluster with a head that has no CPU, and two machines with one each."""
+
+    def __init__(self) -> None:
+        from ray.cluster_utils import Cluster
+
+        self._cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+
+    def address(self) -> str:
+        """Where it is, once both machines are there."""
+        while len(self._cluster.worker_nodes) < 2:
+            self._cluster.add_node(num_cpus=1)
+        self._cluster.wait_for_nodes()
+        return str(self._cluster.address)
+
+    def lose_one(self) -> None:
+        """Switch a machine off in the middle of its work."""
+        self._cluster.remove_node(next(iter(self._cluster.worker_nodes)), allow_graceful=False)
+
+    def shutdown(self) -> None:
+        self._cluster.shutdown()
+
+
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[Callable[[], tuple[str, list]]]:
-    """Brings the cluster to a head without CPUs and two machines with one each; gives its address and the two."""
-    from ray.cluster_utils import Cluster
-
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-
-    def ready() -> tuple[str, list]:
-        while len(made.worker_nodes) < 2:
-            made.add_node(num_cpus=1)
-        made.wait_for_nodes()
-        return made.address, list(made.worker_nodes)
-
-    ready.remove = lambda node: made.remove_node(node, allow_graceful=False)  # type: ignore[attr-defined]
-    yield ready
-    made.shutdown()
+def cluster() -> Iterator[TwoMachines]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        machines = TwoMachines()
+        yield machines
+        machines.shutdown()
 
 
 def write(folder: Path, name: str, text: str = "done") -> None:
@@ -86,10 +99,11 @@ def when(file: Path, then: Callable[[], object]) -> threading.Thread:
     return thread
 
 
+@pytest.mark.slow
 def test_a_job_whose_worker_is_killed_is_begun_again_and_no_job_before_those_it_needs(
-    cluster: Callable[[], tuple[str, list]], run: RunFolder, caplog: pytest.LogCaptureFixture
+    cluster: TwoMachines, run: RunFolder, caplog: pytest.LogCaptureFixture
 ) -> None:
-    address, _ = cluster()
+    address = cluster.address()
     begun = run.path / "b.begun"
     killer = when(begun, lambda: os.kill(int(begun.read_text()), 9))
     with caplog.at_level(logging.INFO, logger="selfpos"):
@@ -102,8 +116,9 @@ def test_a_job_whose_worker_is_killed_is_begun_again_and_no_job_before_those_it_
     assert execute_on_ray(plain, run, address=address) == [] == execute(plain, run)  # either goes on where the other was
 
 
-def test_what_a_job_says_is_said_and_what_is_done_is_kept(cluster: Callable[[], tuple[str, list]], run: RunFolder) -> None:
-    address, _ = cluster()
+@pytest.mark.slow
+def test_what_a_job_says_is_said_and_what_is_done_is_kept(cluster: TwoMachines, run: RunFolder) -> None:
+    address = cluster.address()
     with pytest.raises(OperationError, match="the disk is full"):
         execute_on_ray(jobs_of(run.path, c=partial(refuse, "the disk is full")), run, address=address)
     assert run.mark("a").exists() and run.mark("b").exists() and not run.mark("c").exists()
@@ -114,11 +129,10 @@ def die() -> None:
     os._exit(1)
 
 
-def test_a_job_that_takes_its_worker_with_it_is_given_up(
-    cluster: Callable[[], tuple[str, list]], run: RunFolder, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.slow
+def test_a_job_that_takes_its_worker_with_it_is_given_up(cluster: TwoMachines, run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("selfpos.ray_jobs.PAUSE", 0.0)
-    address, _ = cluster()
+    address = cluster.address()
     with pytest.raises(OperationError, match="job a lost its worker 3 times"):
         execute_on_ray(jobs_of(run.path, a=die)[:1], run, address=address)
 
@@ -136,17 +150,17 @@ def test_no_cluster_is_one_sentence(run: RunFolder, monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.slow
 def test_a_run_that_loses_a_machine_has_the_bytes_of_one_at_home(
-    cluster: Callable[[], tuple[str, list]], tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cluster: TwoMachines, tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import torch
 
     from selfpos.pipeline import run_recipe
 
-    address, machines = cluster()
+    address = cluster.address()
     recipe = Recipe.model_validate(every_pipeline(tiny_base, tmp_path) | {"resources": {"training": {"cpus": 1}}})
     away, home = RunFolder(tmp_path / "away"), RunFolder(tmp_path / "home")
     monkeypatch.chdir(tmp_path)
-    killer = when(away.specialist("pairs").with_name("pairs.checkpoints") / "step-2", lambda: cluster.remove(machines[0]))  # type: ignore[attr-defined]
+    killer = when(away.specialist("pairs").with_name("pairs.checkpoints") / "step-2", cluster.lose_one)
     run_recipe(recipe, Path("away"), executor=partial(execute_on_ray, address=address))
     killer.join(timeout=1)
     assert not killer.is_alive()
