@@ -9,19 +9,20 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from selfpos.console import log_to
+from selfpos.console import log, log_to
 from selfpos.errors import SelfposError, unknown
 from selfpos.jobs import Executor, Job, execute, locked, refuse_foreign
-from selfpos.recipe import MergeSettings, MixtureSettings, Recipe, ResourceSettings, TrainingSettings
+from selfpos.recipe import LEARNED, MergeSettings, MixtureSettings, Recipe, ResourceSettings, TaskSource, TrainingSettings
 from selfpos.storage.run_folder import RunFolder
 from selfpos.trainings import SEPARATE, Training, plan_trainings
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
+    from selfpos.data.sources import LoadedSource
+    from selfpos.guard import Guard
     from selfpos.tasks import TaskType
 
-SELF_POSITIONING = "self-positioning"
 # Of the table of pipelines: its name for what a training's manifest says.
 SUMMED = {"draws": "samples", "steps": "steps", "tokens": "tokens", "seconds": "seconds"}
 PEAKS = ("peak_memory_bytes", "peak_gpu_memory_bytes")
@@ -36,6 +37,16 @@ class TaskData:
     probe: Dataset
     hash: str
     description: str
+    source: TaskSource
+    loaded: LoadedSource
+    validation: Dataset | None = None
+
+    def decides(self) -> dict[str, Any]:
+        """What of the source decides a training beside its records: prompts, mined negatives, the records validated on."""
+        from selfpos.data.sources import hash_records
+
+        found = self.source.model_dump(mode="json", include={"prompts", "mine"})
+        return found | ({} if self.validation is None else {"validation": hash_records(self.validation)})
 
 
 def run_recipe(recipe: Recipe, out: Path, *, data_root: Path | None = None, executor: Executor = execute) -> RunFolder:
@@ -46,6 +57,7 @@ def run_recipe(recipe: Recipe, out: Path, *, data_root: Path | None = None, exec
     """
     import yaml
 
+    from selfpos.guard import open_guard
     from selfpos.storage.atomic import write_text
     from selfpos.storage.hashing import content_hash
     from selfpos.storage.locate import locate_model
@@ -55,34 +67,42 @@ def run_recipe(recipe: Recipe, out: Path, *, data_root: Path | None = None, exec
     base = locate_model(recipe.base)
     open_model(base)  # refuses what is no model
     data = load_tasks(recipe, data_root)
-    _check_positioning(recipe, data)
-    evaluation = _evaluation_tasks(recipe, data_root)
+    _check_probe(recipe, data)
+    evaluation = evaluation_tasks(recipe, data_root)
+    guard = open_guard(recipe.overlap, evaluation)
+    if guard is not None:  # a second time, for nothing has been read of mteb until the data was known to be right
+        data = load_tasks(recipe, data_root, guard)
+        _check_probe(recipe, data)
     folder = RunFolder(out)
     graph = _Graph(recipe, folder, base, content_hash(base), data, evaluation)
     with locked(folder), log_to(folder.log):
         jobs = graph.jobs()
         refuse_foreign(jobs, folder)
         write_text(folder.recipe, yaml.safe_dump(recipe.model_dump(mode="json", exclude_unset=True), sort_keys=False))
+        if guard is not None:
+            guard.write(folder.overlap)
         executor(jobs, folder)
     return folder
 
 
-def load_tasks(recipe: Recipe, data_root: Path | None) -> dict[str, TaskData]:
-    """Read every task's data and hold its part of the probe set out of it."""
+def load_tasks(recipe: Recipe, data_root: Path | None, guard: Guard | None = None) -> dict[str, TaskData]:
+    """Read every task's data, have `guard` look at it, and hold its part of the probe set out of it."""
     from selfpos.data.probe import hold_out
-    from selfpos.data.sources import load_source
+    from selfpos.data.sources import load_task
     from selfpos.tasks import get_task
+    from selfpos.tasks.prompts import column_prompts
 
     loaded = {}
     for name, source in recipe.tasks.items():
         kind = get_task(source.type)
-        local = source.local if data_root is not None else None
-        found = load_source(
-            local or source.data, kind, split=source.split, columns=source.columns, data_root=data_root if local else None,
-            limit=source.limit, seed=recipe.seed,
-        )  # fmt: skip
+        column_prompts(kind, source.prompts, kind.text_columns)  # refuses such as the type has no place for
+        found = load_task(source, seed=recipe.seed, data_root=data_root)
+        if guard is not None:
+            found = guard.look(name, kind, found)
         training, probe = hold_out(found.dataset, recipe.probe.per_task, recipe.seed)
-        loaded[name] = TaskData(kind, training, probe, found.hash, found.description)
+        asked = recipe.training.validation
+        validation = load_task(source, seed=recipe.seed, data_root=data_root, split=asked.split).dataset if asked and asked.split else None
+        loaded[name] = TaskData(kind, training, probe, found.hash, found.description, source, found, validation)
     return loaded
 
 
@@ -93,10 +113,10 @@ def _check_methods(recipe: Recipe) -> None:
 
     counts = {"separate": len(recipe.tasks), "iterative": len(recipe.stages), "bagging": len(recipe.bags)}
     for name, merge in recipe.merges.items():
-        if merge.method == SELF_POSITIONING:
+        if merge.method in LEARNED:
             continue
         if merge.method not in METHODS:
-            raise unknown("merging method", merge.method, [*METHODS, SELF_POSITIONING])
+            raise unknown("merging method", merge.method, [*METHODS, *LEARNED])
         method = get_method(merge.method)
         try:
             method.check_count(counts[merge.vectors])
@@ -111,26 +131,33 @@ def _check_methods(recipe: Recipe) -> None:
         )
 
 
-def _check_positioning(recipe: Recipe, data: dict[str, TaskData]) -> None:
-    """Refuse a probe set or ratios that no search could work with, before anything is trained."""
+def _check_probe(recipe: Recipe, data: dict[str, TaskData]) -> None:
+    """Refuse a probe set or ratios that no search, and no method that looks at data, could work with, before anything is trained."""
     from selfpos.data.probe import ProbeTask
+    from selfpos.merging import METHODS
+    from selfpos.positioning import cma_es
     from selfpos.positioning.balance import check_ratios
-    from selfpos.positioning.objective import split_probe
-    from selfpos.recipe import PositioningSettings
+    from selfpos.positioning.objective import check_draws, split_probe
+    from selfpos.statistics import check_probe
 
-    probe = {name: ProbeTask(name, task.type, task.probe) for name, task in data.items()}
+    probe = {name: ProbeTask(name, task.type, task.probe, task.source.prompts) for name, task in data.items()}
     for name, merge in recipe.merges.items():
-        if merge.method != SELF_POSITIONING:
-            continue
-        settings = merge.positioning or PositioningSettings()
         try:
-            check_ratios(settings.ratios, probe)
-            split_probe(probe, settings.validation, recipe.seed, settings.temperature)
+            if settings := merge.search:
+                check_ratios(settings.ratios, probe)
+                parts = split_probe(probe, settings.validation, recipe.seed, settings.temperature)
+                for part in filter(None, parts):  # without validation the second is empty
+                    check_draws(part, settings.batch_size, single=settings.batches == "single")
+                if settings.search == "cma-es":
+                    cma_es.library()
+            else:
+                check_probe(METHODS[merge.method].probe, probe, recipe.seed)
         except SelfposError as error:
             raise SelfposError(f"recipe {recipe.name}, merge {name}: {error}") from None
 
 
-def _evaluation_tasks(recipe: Recipe, data_root: Path | None) -> list[Any]:
+def evaluation_tasks(recipe: Recipe, data_root: Path | None) -> list[Any]:
+    """The MTEB tasks that every model of the run is scored on."""
     from selfpos.evaluation import select_tasks
 
     given = recipe.evaluation.data_dir
@@ -163,7 +190,8 @@ class _Graph:
         pipelines = self._pipelines_job(tuple(job.name for job in trained))
         last = (table.name, "vectors", pipelines.name)
         report = Job("report", {}, self.folder.report, partial(_write_report, self.folder), last, derived=True)
-        return [*trained, self._probe_job(), self._geometry_job(), *merges, *scores, pipelines, table, report]
+        cards = [self._card_job(name, table.name) for name in self.recipe.merges]
+        return [*trained, self._probe_job(), self._geometry_job(), *merges, *scores, pipelines, table, *cards, report]
 
     @cached_property
     def _pipelines(self) -> dict[str, list[Training]]:
@@ -178,7 +206,8 @@ class _Graph:
             "base": self.base_hash,
             "data": {task: self.data[task].hash for task in training.tasks},
             "types": {task: self.data[task].type.name for task in training.tasks},
-            "training": self._settings(training).model_dump(mode="json"),
+            "sources": {task: self.data[task].decides() for task in training.tasks},
+            "training": self._settings(training).that_decide(),
             "probe": self.recipe.probe.per_task,
             "seed": self._seed(training),
         }
@@ -203,11 +232,14 @@ class _Graph:
         from selfpos.training.bagging import random_part
 
         seed = self._seed(training)
-        data = {task: self.data[task] for task in training.tasks}
+        chosen = {task: self.data[task] for task in training.tasks}
+        records = {task: (found.type, random_part(self._records(found), training.share, seed)) for task, found in chosen.items()}
         train(
-            self.base, {task: (part.type, random_part(part.training, training.share, seed)) for task, part in data.items()}, training.out,
-            self._settings(training), seed=seed, mixture=training.mixture, start=training.start.out if training.start else None,
-            name=training.name,
+            self.base, records, training.out, self._settings(training), seed=seed, mixture=training.mixture,
+            start=training.start.out if training.start else None, name=training.name,
+            validation={task: found.validation for task, found in chosen.items() if found.validation is not None},
+            prompts={task: found.source.prompts for task, found in chosen.items()},
+            provenance={"data": {task: self._report(task) for task in chosen}},
         )  # fmt: skip
 
     def _pipelines_job(self, trained: tuple[str, ...]) -> Job:
@@ -215,10 +247,28 @@ class _Graph:
         held = self.recipe.budget.equal if self.recipe.budget else None
         return Job("pipelines", {}, self.folder.pipelines, partial(write_pipelines, self.folder, folders, held), trained, derived=True)
 
+    def _records(self, data: TaskData) -> Dataset:
+        """The records that one task is trained on, with hard negatives where they are asked for."""
+        from selfpos.training.negatives import mine
+
+        if data.source.mine is None:
+            return data.training
+        kind = data.type.under(self.recipe.training)
+        return mine(data.training, kind, data.source.mine, self.base, data.source.prompts, self.recipe.seed)
+
+    def _report(self, task: str) -> dict[str, Any]:
+        """What one task's data is like; logged as well."""
+        from selfpos.data.report import describe_data, report_lines
+
+        report = describe_data(self.data[task].loaded, self.data[task].type, self.base)
+        log.info("data of %s: %s", task, "; ".join([self.data[task].description, *report_lines(report)]))
+        return report
+
     def _probe_job(self) -> Job:
         inputs = {
             "data": {task: data.hash for task, data in self.data.items()},
             "per_task": self.recipe.probe.per_task,
+            "prompts": {task: data.source.prompts for task, data in self.data.items()},
             "seed": self.recipe.seed,
         }
         return Job("probe", inputs, self.folder.probe, self._write_probe)
@@ -226,9 +276,10 @@ class _Graph:
     def _write_probe(self) -> None:
         from selfpos.data.probe import write_probe
 
-        write_probe(
-            self.folder.probe, {task: data.probe for task, data in self.data.items()}, {task: data.type for task, data in self.data.items()}
-        )
+        probe = {task: data.probe for task, data in self.data.items()}
+        types = {task: data.type for task, data in self.data.items()}
+        prompts = {task: data.source.prompts for task, data in self.data.items()}
+        write_probe(self.folder.probe, probe, types, prompts)
 
     def _geometry_job(self) -> Job:
         specialists = self._pipelines[SEPARATE]
@@ -237,33 +288,42 @@ class _Graph:
 
     def _merge_job(self, name: str, merge: MergeSettings) -> Job:
         inputs = {"merge": merge.model_dump(mode="json"), "seed": self.recipe.seed}
-        learned = merge.method == SELF_POSITIONING
+        learned = merge.search is not None
         work: Callable[[], None] = partial(self._position_and_merge if learned else self._merge, name, merge)
         trained = tuple(training.job for training in self._pipelines[merge.vectors])
-        after = (*trained, "probe") if learned else trained
+        after = (*trained, "probe") if learned or _needs_probe(merge) else trained
         return Job(f"merge/{name}", inputs, self.folder.merged(name), work, after, **self._resources("merging"))
 
     def _merge(self, name: str, merge: MergeSettings) -> None:
+        from selfpos.data.probe import read_probe
         from selfpos.operations import merge as merge_models
 
+        probe = read_probe(self.folder.probe) if _needs_probe(merge) else None
         merge_models(
-            self.recipe.base, self._vectors(merge), merge.method, self.folder.merged(name),
+            self.recipe.base, self._vectors(merge), merge.method, self.folder.merged(name), probe=probe,
             weights=merge.weights, params=merge.params, seed=self.recipe.seed,
         )  # fmt: skip
 
     def _position_and_merge(self, name: str, merge: MergeSettings) -> None:
         from selfpos.data.probe import read_probe
         from selfpos.operations import position_and_merge
-        from selfpos.recipe import PositioningSettings
 
+        assert merge.search is not None
         position_and_merge(
-            self.recipe.base, self._vectors(merge), read_probe(self.folder.probe), merge.positioning or PositioningSettings(),
+            self.recipe.base, self._vectors(merge), read_probe(self.folder.probe), merge.search,
             self.folder.merged(name), seed=self.recipe.seed, record=self.folder.position(name), trajectory=self.folder.trajectory(name),
-            keep_interrupted=False,
+            coefficients=self.folder.coefficients(name), keep_interrupted=False,
         )  # fmt: skip
 
     def _vectors(self, merge: MergeSettings) -> list[Path]:
         return [training.out for training in self._pipelines[merge.vectors]]
+
+    def _card_job(self, name: str, table: str) -> Job:
+        """The card that the merge was written with knew neither scores nor seconds: it is made anew when they are there."""
+        from selfpos.publishing.card import write_card
+
+        merged = self.folder.merged(name)
+        return Job(f"card/{name}", {}, merged / "README.md", partial(write_card, merged), (f"merge/{name}", table), derived=True)
 
     def _score_job(self, name: str, model: Path, after: tuple[str, ...]) -> Job:
         from selfpos.evaluation import task_identity
@@ -281,7 +341,14 @@ class _Graph:
             self.folder.scores(name),
             name=f"{self.recipe.name}/{name}",
             batch_size=self.recipe.evaluation.batch_size,
+            cache=self.folder.cache if self.recipe.evaluation.cache else None,
         )
+
+
+def _needs_probe(merge: MergeSettings) -> bool:
+    from selfpos.merging import get_method
+
+    return bool(get_method(merge.method).probe)
 
 
 def write_geometry(base: Path, sources: list[Path], out: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from selfpos.errors import SelfposError
-from selfpos.recipe import Recipe, load_recipe, validate
+from selfpos.recipe import PositioningSettings, Recipe, load_recipe, validate
 
 GOOD = {"name": "r", "tasks": {"a": {"type": "sts", "data": "x.jsonl"}}, "merges": {"m": {"method": "average"}}}
 
@@ -31,7 +31,10 @@ def test_shipped_recipes_are_valid_and_named_as_their_file(file: Path) -> None:
         ({"training": {"batch_size": "many"}}, "field 'training.batch_size'"),
         ({"training": {"steps": 0}}, "greater than or equal to 1"),
         ({"tasks": {}}, "field 'tasks'"),
-        ({"merges": {"m": {"method": "ties", "positioning": {}}}}, "belongs to method self-positioning"),
+        ({"merges": {"m": {"method": "ties", "positioning": {}}}}, "belongs to methods that search (self-positioning, lm-cocktail"),
+        ({"merges": {"m": {"method": "lm-cocktail", "positioning": {"preset": "paper"}}}}, "leave 'preset: paper' away"),
+        ({"merges": {"m": {"method": "layer-wise", "positioning": {"step": 3}}}}, "did you mean 'steps'?"),
+        ({"merges": {"m": {"method": "cma-es", "weights": [1, 1]}}}, "'weights' is for other methods: cma-es finds the coefficients"),
         ({"merges": {"m": {"method": "self-positioning", "weights": [1, 1]}}}, "'weights' is for other methods"),
         ({"merges": {"m": {"method": "self-positioning", "params": {"steps": 3}}}}, "'params' is for other methods"),
         ({"seed": 2**32}, "field 'seed'"),
@@ -68,6 +71,21 @@ def test_joint_is_one_rival_or_several_and_comes_back_as_it_was_written(joint: d
     recipe = validate(Recipe, GOOD | {"joint": joint}, "recipe r.yaml")
     assert list(recipe.joints) == names
     assert validate(Recipe, recipe.model_dump(mode="json", exclude_unset=True), "again").joints == recipe.joints
+
+
+def test_methods_that_search_are_presets_on_which_fields_beside_them_win() -> None:
+    merges = {
+        "cocktail": {"method": "lm-cocktail", "positioning": {"examples": 9}},
+        "layers": {"method": "layer-wise"},
+        "own": {"method": "self-positioning"},
+        "plain": {"method": "ties"},
+    }
+    recipe = validate(Recipe, GOOD | {"merges": merges}, "recipe")
+    cocktail, layers, own, plain = (merge.search for merge in recipe.merges.values())
+    assert cocktail is not None and (cocktail.search, cocktail.examples, cocktail.validation) == ("loss-softmax", 9, 0.0)
+    assert layers is not None and (layers.search, layers.granularity) == ("sgd", "layer")
+    assert own == PositioningSettings() and plain is None
+    assert Recipe.model_validate(recipe.model_dump(mode="json", exclude_unset=True)) == recipe
 
 
 def test_all_mistakes_are_told_at_once() -> None:
