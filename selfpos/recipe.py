@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 
 from selfpos.errors import SelfposError, nearest
 
@@ -256,17 +256,87 @@ class TaskSource(Settings):
         return self
 
 
-class JointSettings(Settings):
-    """The joint rival: one model trained on all tasks, each batch from a single task."""
+class MixtureSettings(Settings):
+    """How the batches of several tasks are mixed, each batch from a single task; `training/mixtures.py` has the formulas."""
 
-    mixture: Literal["proportional", "round-robin"] = "proportional"
-    steps: int | None = Field(None, ge=1, description="the specialists' steps together when absent; with epochs, as many epochs")
+    mixture: Literal["proportional", "round-robin", "temperature", "resampled"] = "proportional"
+    alpha: float = Field(0.5, ge=0, le=1, description="of temperature, N^α: 1 is proportional, 0 as many of each task")
+    size: Literal["total", "max"] = Field(
+        "total", description="of resampled: as many records as all tasks have, or the largest ratio as many as the largest task has"
+    )
+    ratio: dict[Name, Annotated[float, Field(gt=0)]] = Field(default_factory=dict, description="of resampled: task → share; 1 when absent")
+    surgery: Literal["pcgrad"] | None = Field(
+        None, description="a step takes a batch of every task and projects conflicting gradients; goes with round-robin"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _surgery_takes_all_tasks_in_turn(cls, data: Any) -> Any:
+        return {"mixture": "round-robin", **data} if isinstance(data, dict) and data.get("surgery") else data
+
+    @model_validator(mode="after")
+    def _fields_belong_to_the_mixture(self) -> MixtureSettings:
+        for field, owner in (("alpha", "temperature"), ("size", "resampled"), ("ratio", "resampled")):
+            if field in self.model_fields_set and self.mixture != owner:
+                raise ValueError(f"'{field}' belongs to mixture {owner}, not to {self.mixture}")
+        if self.surgery and self.mixture != "round-robin":
+            raise ValueError(
+                f"surgery {self.surgery} takes a batch of every task in each step, so it needs round-robin, not {self.mixture}"
+            )
+        return self
+
+
+class JointSettings(MixtureSettings):
+    """A joint rival: one model trained on all tasks."""
+
+    steps: int | None = Field(
+        None, ge=1, description="as many batches as the specialists together when absent; with epochs, as many epochs"
+    )
+
+
+def _joint_form(value: Any) -> str:
+    """Whether `joint` holds one setting or names with settings each, whose values are all mappings."""
+    if isinstance(value, dict) and value and all(isinstance(part, dict | JointSettings) for part in value.values()):
+        return "(one)" if set(value) == {"ratio"} else "(several)"
+    return "(one)"
+
+
+JointField = Annotated[
+    Annotated[JointSettings, Tag("(one)")] | Annotated[dict[Name, JointSettings], Tag("(several)")], Discriminator(_joint_form)
+]
+"""One joint rival, called "joint", or several by name."""
+
+
+class IterativeSettings(Settings):
+    """The iterative pipeline: training on one task after the other, each from where the last ended. Every checkpoint is a task vector."""
+
+    order: list[Name] = Field(default_factory=list, description="of the tasks; as they are listed when absent")
+    steps: int | None = Field(None, ge=1, description="on each task; a specialist's when absent")
+
+
+class BaggingSettings(MixtureSettings):
+    """The bagging pipeline: one joint model on each of several random parts of the data, as task vectors (BOOM, arXiv 2602.05787)."""
+
+    shares: list[Annotated[float, Field(gt=0, le=1)]] = Field(
+        default_factory=lambda: [0.2, 0.4, 0.6, 0.8, 1.0],
+        min_length=2,
+        description="part of every task's records that each model is trained on",
+    )
+    steps: int | None = Field(None, ge=1, description="of all its models together; when absent each takes its share of the joint model's")
+
+
+class BudgetSettings(Settings):
+    """Every pipeline takes what the specialists take together, in records drawn or in steps of the optimizer. The two differ with surgery,
+    whose steps draw a batch of every task."""
+
+    equal: Literal["draws", "steps"]
 
 
 class MergeSettings(Settings):
     """One merged model of a run: a method and its parameters, or one that searches (self-positioning and its like) and its settings."""
 
     method: str
+    vectors: Literal["separate", "iterative", "bagging"] = Field("separate", description="the pipeline whose models are merged")
     weights: list[Any] | dict[str, Any] | None = Field(
         None, description="one per vector: numbers, ramps over depth, or rules by tensor name"
     )
@@ -336,6 +406,13 @@ class AnalysisSettings(Settings):
     )
 
 
+class ResourceSettings(Settings):
+    """What a job asks of a cluster (`selfpos run --ray`); it computes in as many threads as it has CPUs."""
+
+    cpus: float = Field(1, gt=0)
+    gpus: float = Field(0, ge=0, description="a job that asks for none sees none")
+
+
 class Recipe(Settings):
     """A whole run: specialists, the joint rival, merges, scores, report."""
 
@@ -344,11 +421,68 @@ class Recipe(Settings):
     seed: int = Field(0, ge=0, lt=2**32)
     tasks: dict[Name, TaskSource] = Field(min_length=1)
     training: TrainingSettings = TrainingSettings()
-    joint: JointSettings | None = JointSettings()
+    joint: JointField | None = Field(default_factory=JointSettings, description="one setting, or name: setting of several rivals")
+    iterative: IterativeSettings | None = None
+    bagging: BaggingSettings | None = None
+    budget: BudgetSettings | None = Field(None, description="absent: each pipeline as long as its own settings say")
     probe: ProbeSettings = ProbeSettings()
     merges: dict[Name, MergeSettings] = Field(min_length=1)
     evaluation: EvaluationSettings = EvaluationSettings()
     overlap: OverlapSettings | None = Field(None, description="absent: not looked for")
+    resources: dict[Literal["training", "merging", "evaluation"], ResourceSettings] = Field(
+        default_factory=dict, description="of each job of a kind; one CPU when absent"
+    )
+
+    @property
+    def joints(self) -> dict[str, JointSettings]:
+        """The joint rivals by name."""
+        if isinstance(self.joint, JointSettings):
+            return {"joint": self.joint}
+        return self.joint or {}
+
+    @property
+    def stages(self) -> dict[str, str]:
+        """The checkpoints of the iterative pipeline by name, in order: the task that each was trained on last."""
+        order = (self.iterative.order or list(self.tasks)) if self.iterative else []
+        return {f"iterative-{number}-{task}": task for number, task in enumerate(order, start=1)}
+
+    @property
+    def bags(self) -> dict[str, float]:
+        """The models of the bagging pipeline by name, in order: the share of the data that each is trained on."""
+        return {f"bagging-{number}": share for number, share in enumerate(self.bagging.shares if self.bagging else [], start=1)}
+
+    @property
+    def trained(self) -> list[str]:
+        """Every model that is trained, by name, in the order of tables."""
+        first = list(self.stages)[: int(self.iterative is not None and self.iterative.steps in (None, self.training.steps))]  # a specialist
+        return [*self.tasks, *self.joints, *(name for name in self.stages if name not in first), *self.bags]
+
+    @model_validator(mode="after")
+    def _pipelines_fit_the_tasks(self) -> Recipe:
+        if self.iterative and self.iterative.order and sorted(self.iterative.order) != sorted(self.tasks):
+            raise ValueError(
+                f"iterative.order must name every task once: {', '.join(self.tasks)} (found {', '.join(self.iterative.order)})"
+            )
+        pipelines: dict[str, Any] = {"iterative": self.iterative, "bagging": self.bagging}
+        for name, merge in self.merges.items():
+            if merge.vectors in pipelines and pipelines[merge.vectors] is None:
+                raise ValueError(f"merge {name} is of the vectors of '{merge.vectors}', a pipeline that the recipe does not have")
+        if self.bagging and not any(merge.vectors == "bagging" for merge in self.merges.values()):
+            raise ValueError(
+                "'bagging' trains models to be merged, and no merge has 'vectors: bagging'; add one, of method multi-slerp say"
+            )
+        mixed = {name: joint for name, joint in {**self.joints, "bagging": self.bagging}.items() if joint}
+        for name, joint in mixed.items():
+            if joint.surgery and len(self.tasks) < 2:
+                raise ValueError(f"{name}: gradient surgery is between tasks, and there is one task only")
+            for task in joint.ratio:
+                if task not in self.tasks:
+                    raise ValueError(f"{name}: there is no task '{task}'{nearest(task, self.tasks)}")
+        if self.budget:
+            for name, settings in {**mixed, "iterative": self.iterative}.items():
+                if settings is not None and settings.steps:
+                    raise ValueError(f"{name} has steps of its own, which the budget decides; remove one of them")
+        return self
 
 
 def load_recipe(path: Path) -> Recipe:
@@ -381,7 +515,7 @@ def validate(model: type[Model], data: dict[str, Any], source: str) -> Model:
 
 
 def _sentence(model: type[Settings], fault: dict[str, Any]) -> str:
-    place = ".".join(str(part) for part in fault["loc"])
+    place = ".".join(str(part) for part in fault["loc"] if part not in ("(one)", "(several)"))
     if fault["type"] == "extra_forbidden":
         *parents, word = fault["loc"]
         return f"there is no field '{place}'{nearest(str(word), _fields_at(model, parents))}"

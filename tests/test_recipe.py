@@ -38,11 +38,39 @@ def test_shipped_recipes_are_valid_and_named_as_their_file(file: Path) -> None:
         ({"merges": {"m": {"method": "self-positioning", "weights": [1, 1]}}}, "'weights' is for other methods"),
         ({"merges": {"m": {"method": "self-positioning", "params": {"steps": 3}}}}, "'params' is for other methods"),
         ({"seed": 2**32}, "field 'seed'"),
+        ({"joint": {"mixtur": "proportional"}}, "no field 'joint.mixtur'; did you mean 'mixture'?"),
+        ({"joint": {"hot": {"mixture": "temperature", "alfa": 1}}}, "no field 'joint.hot.alfa'; did you mean 'alpha'?"),
+        ({"joint": {"mixture": "random"}}, "field 'joint.mixture'"),
+        ({"joint": {"alpha": 0.5}}, "'alpha' belongs to mixture temperature, not to proportional"),
+        ({"joint": {"mixture": "temperature", "ratio": {"a": 1}}}, "'ratio' belongs to mixture resampled"),
+        ({"joint": {"mixture": "resampled", "ratio": {"aa": 1}}}, "joint: there is no task 'aa'; did you mean 'a'?"),
+        ({"joint": {"surgery": "pcgrad", "mixture": "proportional"}}, "needs round-robin"),
+        ({"joint": {"surgery": "pcgrad"}}, "joint: gradient surgery is between tasks"),
+        ({"iterative": {"order": ["a", "b"]}}, "must name every task once"),
+        ({"merges": {"m": {"method": "average", "vectors": "iterative"}}}, "a pipeline that the recipe does not have"),
+        ({"bagging": {}}, "no merge has 'vectors: bagging'"),
+        ({"budget": {"equal": "steps"}, "joint": {"steps": 3}}, "joint has steps of its own, which the budget decides"),
         ({"name": "../up"}, "field 'name'"),
     ],
 )
 def test_a_mistake_is_named_with_the_nearest_right_name(change: dict, says: str) -> None:
     assert says in faults(change)
+
+
+@pytest.mark.parametrize(
+    ("joint", "names"),
+    [
+        (None, []),
+        ({}, ["joint"]),
+        ({"mixture": "round-robin", "steps": 3}, ["joint"]),
+        ({"ratio": {"a": 2}, "mixture": "resampled"}, ["joint"]),
+        ({"plain": {}, "max-3-1": {"mixture": "resampled", "size": "max", "ratio": {"a": 3}}}, ["plain", "max-3-1"]),
+    ],
+)
+def test_joint_is_one_rival_or_several_and_comes_back_as_it_was_written(joint: dict | None, names: list[str]) -> None:
+    recipe = validate(Recipe, GOOD | {"joint": joint}, "recipe r.yaml")
+    assert list(recipe.joints) == names
+    assert validate(Recipe, recipe.model_dump(mode="json", exclude_unset=True), "again").joints == recipe.joints
 
 
 def test_methods_that_search_are_presets_on_which_fields_beside_them_win() -> None:

@@ -43,8 +43,7 @@ def find_models(places: Sequence[str], scores: Path) -> list[Scored]:
 
 def models_of_run(folder: RunFolder, recipe: Recipe) -> dict[str, dict[str, TaskScore]]:
     """Model → task → score of what has been scored in the run `folder`, in the order of its tables."""
-    joint = ["joint"] if recipe.joint is not None else []
-    names = ["base", *recipe.tasks, *joint, *recipe.merges]
+    names = ["base", *recipe.trained, *recipe.merges]
     return {name: read_scores(folder.scores(name)) for name in names if (folder.scores(name) / LAST).is_file()}
 
 
@@ -79,8 +78,9 @@ def _making(recipe: Recipe, model: str) -> Any:
         made |= {"training": recipe.training.model_dump(), "probe": recipe.probe.model_dump()}
         tasks = [model] if model in recipe.tasks else list(recipe.tasks)
         made["tasks"] = {task: recipe.tasks[task].model_dump() for task in tasks}
-    if model == "joint" and recipe.joint:
-        made["joint"] = recipe.joint.model_dump()
+    if model in recipe.joints:
+        made["joint"] = recipe.joints[model].model_dump()
+    made |= {part: getattr(recipe, part).model_dump() for part in ("iterative", "bagging", "budget") if getattr(recipe, part) is not None}
     if model in recipe.merges:
         made["merge"] = recipe.merges[model].model_dump()
     return made

@@ -30,11 +30,11 @@ class Cost:
 def costs_of(results: RunResults, folder: RunFolder, budget: Mapping[str, Any]) -> list[Cost]:
     """The costs of all models, from the marks of jobs, the manifests and the searches; `budget` (model → seconds, draws, memory) wins where it tells."""
     recipe = results.recipe
-    names = ["base", *recipe.tasks, *(["joint"] if recipe.joint else []), *recipe.merges]
+    names = ["base", *recipe.trained, *recipe.merges]
     found = []
     for name in names:
         kind = results.kind(name)
-        job = {"specialist": f"specialist.{name}", "joint": "joint"}.get(kind, f"merge.{name}")
+        job = "joint" if name == "joint" else f"{kind if name in recipe.trained else 'merge'}.{name}"
         manifest = _manifest(folder, kind, name)
         draws = None
         if manifest.get("samples") is not None:
@@ -60,7 +60,7 @@ def costs_of(results: RunResults, folder: RunFolder, budget: Mapping[str, Any]) 
 def origins_of(results: RunResults, folder: RunFolder) -> list[tuple[str, str, str]]:
     """Model, what made it, and the hash of what went into it, of every model that has a manifest."""
     found = []
-    for name in [*results.recipe.tasks, "joint", *results.recipe.merges]:
+    for name in [*results.recipe.trained, *results.recipe.merges]:
         manifest = _manifest(folder, results.kind(name), name)
         if not manifest:
             continue
@@ -76,6 +76,8 @@ def origins_of(results: RunResults, folder: RunFolder) -> list[tuple[str, str, s
 
 
 def _manifest(folder: RunFolder, kind: str, name: str) -> dict[str, Any]:
-    places: dict[str, Path] = {"specialist": folder.specialist(name), "joint": folder.joint}
+    places: dict[str, Path] = {
+        "specialist": folder.specialist(name), "joint": folder.rival(name), "iterative": folder.stage(name), "bagging": folder.bag(name),
+    }  # fmt: skip
     place = places.get(kind, folder.merged(name))
     return (read_manifest(place) or {}) if place.is_dir() and kind != "base" else {}

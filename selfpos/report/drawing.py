@@ -12,8 +12,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # One colour per role, readable on white and on dark grey alike, and told apart by the colour-blind (Okabe and Ito's palette).
-COLOURS = {"base": "#999999", "specialist": "#56B4E9", "joint": "#E69F00", "merge": "#009E73", "positioned": "#D55E00"}
-MARKERS = {"base": "s", "specialist": "^", "joint": "D", "merge": "o", "positioned": "*"}
+COLOURS = {
+    "base": "#999999", "specialist": "#56B4E9", "iterative": "#0072B2", "bagging": "#CC79A7", "joint": "#E69F00", "merge": "#009E73",
+    "positioned": "#D55E00",
+}  # fmt: skip
+MARKERS = {"base": "s", "specialist": "^", "iterative": ">", "bagging": "v", "joint": "D", "merge": "o", "positioned": "*"}
 LINES = ["#2B8CC4", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999", "#F0E442"]
 SCALE = 1.15  # of a figure on a page, at most: so that text has one size in all of them
 GREY = "#5f6771"  # of axes and text; in SVG it gives way to the page's own ink

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +28,8 @@ class Search:
 
 @dataclass(frozen=True)
 class RunResults:
-    """The results of a run. `missing` is what the run has yet to make, `optional` what other verbs could add. `scores` maps model → task → main score in 0..1; `tasks` maps task → {"type", "metric"}."""
+    """The results of a run. `missing` is what the run has yet to make, `optional` what other verbs could add. `scores` maps model → task → main score in 0..1; `tasks` maps task → {"type", "metric"};
+    `pipelines` maps pipeline → what its trainings took, of which `equal` was held equal."""
 
     recipe: Recipe
     tasks: dict[str, dict[str, str]]
@@ -43,6 +45,8 @@ class RunResults:
     conflicts: list[tuple[str, list[str], list[list[float]]]] = field(default_factory=list)
     costs: list[Cost] = field(default_factory=list)
     origins: list[tuple[str, str, str]] = field(default_factory=list)
+    pipelines: dict[str, dict[str, float]] = field(default_factory=dict)
+    equal: str | None = None
 
     @property
     def baseline(self) -> str:
@@ -55,11 +59,18 @@ class RunResults:
         return sum(scores.values()) / len(scores) if len(scores) == len(self.tasks) and scores else None
 
     def kind(self, model: str) -> str:
-        """`base`, `specialist`, `joint`, `positioned` (learned coefficients) or `merge`."""
-        if model in ("base", "joint"):
+        """`base`, `specialist`, `joint`, `iterative`, `bagging`, `positioned` (learned coefficients) or `merge`."""
+        if model == "base":
             return model
-        if model in self.recipe.tasks:
-            return "specialist"
+        known: dict[str, Collection[str]] = {
+            "specialist": self.recipe.tasks,
+            "joint": self.recipe.joints,
+            "iterative": self.recipe.stages,
+            "bagging": self.recipe.bags,
+        }
+        for kind, names in known.items():
+            if model in names:
+                return kind
         return "positioned" if self.recipe.merges[model].search else "merge"
 
 
@@ -84,12 +95,15 @@ def read_results(folder: RunFolder) -> RunResults:
             searches[name] = Search(_read(folder.position(name)), steps)
         else:
             missing.append(f"coefficients of {name}")
-    models = {"base", "joint", *recipe.tasks, *recipe.merges}  # marks of merges that the recipe no longer has stay in the folder
+    models = {"base", "joint", *recipe.trained, *recipe.merges}  # marks of merges that the recipe no longer has stay in the folder
     marks = [
         file for file in sorted((folder.path / "jobs").glob("*.json")) if "." not in file.stem or file.stem.partition(".")[2] in models
     ]
     seconds = {mark.stem: _read(mark)["seconds"] for mark in marks}
-    return RunResults(recipe, tasks, scores, geometry["names"], geometry["gram"], searches, seconds, missing)
+    took = _read(folder.pipelines) if folder.pipelines.is_file() else {"pipelines": {}, "equal": None}
+    return RunResults(
+        recipe, tasks, scores, geometry["names"], geometry["gram"], searches, seconds, missing, pipelines=took["pipelines"], equal=took["equal"]
+    )  # fmt: skip
 
 
 def with_details(results: RunResults, folder: RunFolder) -> RunResults:
@@ -128,7 +142,7 @@ def _scores(folder: RunFolder, recipe: Recipe, missing: list[str]) -> tuple[dict
     from selfpos.comparison import models_of_run
 
     found = models_of_run(folder, recipe)
-    all_models = ["base", *recipe.tasks, *(["joint"] if recipe.joint else []), *recipe.merges]
+    all_models = ["base", *recipe.trained, *recipe.merges]
     lacking = [model for model in all_models if model not in found]
     missing.append(
         f"scores of {', '.join(lacking)}" if found and lacking else "scores of all models" if not found else "the table of the run"

@@ -58,7 +58,7 @@ def landscape(results: RunResults, found: Mapping[str, Any]) -> Figure:
         del filled
     best = np.unravel_index(int(mean.argmin()), mean.shape)
     axes.plot(axis[best[1]], axis[best[0]], "x", color="#ffffff", markersize=9, markeredgewidth=2, zorder=5)
-    names = [name for name in found["models"] if name in ("base", "joint", *results.recipe.tasks, *results.recipe.merges)]
+    names = [name for name in found["models"] if name in ("base", *results.recipe.trained, *results.recipe.merges)]
     key.set_axis_off()
     entries = [*names, "least on the grid"]
     for place, name in enumerate(entries):

@@ -33,6 +33,23 @@ class RunFolder:
     def joint(self) -> Path:
         return self.path / "joint"
 
+    def rival(self, name: str) -> Path:
+        """The joint rival `name`, of which there may be several."""
+        return self.joint if name == "joint" else self.path / "joints" / name
+
+    def stage(self, name: str) -> Path:
+        """A checkpoint of the iterative pipeline."""
+        return self.path / "iterative" / name
+
+    def bag(self, name: str) -> Path:
+        """A model of the bagging pipeline."""
+        return self.path / "bagging" / name
+
+    @property
+    def pipelines(self) -> Path:
+        """What each pipeline took: draws, steps, tokens, seconds, peak memory; as JSON."""
+        return self.path / "pipelines.json"
+
     @property
     def overlap(self) -> Path:
         """What training records share with test data, as JSON, when the recipe asks for it."""

@@ -9,11 +9,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from selfpos.console import log, screen
-from selfpos.errors import OperationError, SelfposError
-from selfpos.recipe import TrainingSettings
+from selfpos.errors import OperationError, SelfposError, unknown
+from selfpos.recipe import MixtureSettings, TrainingSettings
 from selfpos.storage.atomic import fresh_folder, refuse_existing
 from selfpos.storage.hashing import content_hash
 from selfpos.storage.locate import display_name, hub_snapshot
@@ -31,12 +31,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """A model that was trained. `losses` are (step, mean loss since the one before); `resumed_from` is the step a stopped training went on from."""
+    """A model that was trained. `samples` are records drawn, `tokens` those of their texts without padding; `seconds` count from the first start.
+    `losses` are (step, mean loss since the one before); `resumed_from` is the step a stopped training went on from."""
 
     out: Path
     name: str
     steps: int
     samples: int
+    tokens: int
     seconds: float
     losses: tuple[tuple[int, float], ...]
     resumed_from: int | None
@@ -49,7 +51,8 @@ def train(
     settings: TrainingSettings,
     *,
     seed: int,
-    mixture: Literal["proportional", "round-robin"] | str = "proportional",
+    mixture: MixtureSettings | None = None,
+    start: Path | None = None,
     name: str,
     validation: Mapping[str, Dataset] | None = None,
     prompts: Mapping[str, Prompts] | None = None,
@@ -59,8 +62,9 @@ def train(
     """Fine-tune the model folder `base` on `data` (task name → its type and records, canonical or as `TaskType.canonical` accepts them)
     and write it to `out`: a sentence-transformers folder, or a PEFT adapter folder with `settings.lora`; and a manifest.
 
-    With several tasks every batch comes from a single one: in proportion to their sizes, or round robin until the smallest is used up
-    (`mixture`). Equal inputs, seed and number of threads give equal bytes. A training that was stopped goes on from its last checkpoint
+    With several tasks every batch comes from a single one, and `mixture` says how often from which; with its surgery a step takes one batch of
+    every task. `start` is a model that was trained from `base` by this function, with the same `lora` or without, and from which this
+    training goes on. Equal inputs, seed and number of threads give equal bytes. A training that was stopped goes on from its last checkpoint
     in `<out>.checkpoints/`, which is removed at the end. With `settings.validation` the model is measured as it learns and the best state is
     what is written; `validation` gives each task's records for that, where they are no share of `data`. `prompts` (task name → prompts) go
     before the texts and are kept in the model. `base_name` is what the manifest calls the base, its name on the Hub or its folder's
@@ -73,8 +77,11 @@ def train(
     read_modules(base)
     if not data:
         raise SelfposError("a training needs the data of at least one task")
-    if mixture not in ("proportional", "round-robin"):
-        raise SelfposError(f"there is no mixture '{mixture}'; known: proportional, round-robin")
+    mixture = mixture or MixtureSettings()
+    if mixture.surgery and len(data) < 2:
+        raise SelfposError("gradient surgery is between tasks: it needs the data of two or more")
+    if unknown_tasks := sorted(set(mixture.ratio) - set(data)):
+        raise unknown("task", unknown_tasks[0], data)
     check_trackers(settings.report_to)
     from selfpos.quiet import quiet_libraries
 
@@ -85,12 +92,14 @@ def train(
             "base": {"name": base_name or display_name(base), **_place(base), "hash": base_hash},
             "tasks": {task: found.describe() for task, found in tasks.items()},
             "settings": settings.that_decide(),
-            "mixture": mixture,
+            "mixture": mixture.mixture,
+            **({"mixture_settings": mixture.model_dump(mode="json")} if len(data) > 1 else {}),
+            **({"start": {"name": start.name, "hash": content_hash(start)}} if start else {}),
             "seed": seed,
         }
         identity = made_of | {"base": base_hash}
         with checkpoints_of(out, identity) as checkpoints:
-            result, model, measured = _run(base, tasks, out, settings, checkpoints, seed=seed, mixture=mixture, name=name)
+            result, model, measured = _run(base, start, tasks, out, settings, checkpoints, seed=seed, mixture=mixture, name=name)
             manifest = {"kind": "joint" if len(data) > 1 else "specialist", "name": name, **made_of, **measured, **(provenance or {})}
             with fresh_folder(out) as folder:
                 from selfpos.training.saving import save_model
@@ -148,29 +157,29 @@ def _prepare(
 
 def _run(
     base: Path,
+    start: Path | None,
     tasks: Mapping[str, _Task],
     out: Path,
     settings: TrainingSettings,
     checkpoints: Checkpoints,
     *,
     seed: int,
-    mixture: str,
+    mixture: MixtureSettings,
     name: str,
 ) -> tuple[TrainingResult, SentenceTransformer, dict[str, Any]]:
     """Train; returns the result, the model, and what was measured, for the manifest."""
-    import torch
     from datasets import DatasetDict
     from sentence_transformers.sentence_transformer.data_collator import SentenceTransformerDataCollator
     from transformers import set_seed
 
     from selfpos.training.loading import choose_precision, load_trainable
-    from selfpos.training.measure import environment, peak_memory
+    from selfpos.training.measure import environment
     from selfpos.training.objective import make_loss, named
     from selfpos.training.trainer import Arguments, Reporter, Trainer
     from selfpos.training.validation import TaskValidation, Validator
 
     set_seed(seed)  # before LoRA draws its first weights
-    model = load_trainable(base, settings)
+    model = load_trainable(base, settings, start)
     precision = choose_precision(settings.precision, model.device)
     limit = model.max_seq_length
     length = settings.max_length if limit is None or settings.max_length is None else min(settings.max_length, limit)
@@ -183,6 +192,7 @@ def _run(
     arguments = Arguments(
         output_dir=str(checkpoints.folder),
         max_steps=settings.steps or -1,
+        gradient_accumulation_steps=len(tasks) if mixture.surgery else 1,
         num_train_epochs=settings.epochs,
         per_device_train_batch_size=settings.batch_size,
         learning_rate=settings.learning_rate,
@@ -193,7 +203,7 @@ def _run(
         seed=seed,
         dataloader_drop_last=True,
         dataloader_pin_memory=model.device.type == "cuda",
-        multi_dataset_batch_sampler=mixture.replace("-", "_"),
+        multi_dataset_batch_sampler="round_robin" if mixture.mixture == "round-robin" else "proportional",  # others: Trainer
         logging_steps=10,
         logging_first_step=True,
         logging_nan_inf_filter=False,
@@ -203,8 +213,6 @@ def _run(
         disable_tqdm=True,
         use_cpu=model.device.type == "cpu",
     )
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
     validator = None
     if settings.validation is not None:
         measures = {
@@ -227,6 +235,7 @@ def _run(
             kinds={id(found.records): (task, found.kind) for task, found in tasks.items()},
             by_length=settings.batching == "length",
             max_tokens=length,
+            mixture=mixture,
         )
         try:
             trainer.train(resume_from_checkpoint=str(resume) if resume else None)
@@ -247,8 +256,9 @@ def _run(
         out=out,
         name=name,
         steps=state.global_step,
-        samples=state.global_step * arguments.train_batch_size,
-        seconds=round(reporter.seconds, 3),
+        samples=state.global_step * arguments.train_batch_size * arguments.gradient_accumulation_steps,
+        tokens=state.num_input_tokens_seen,
+        seconds=reporter.took["seconds"],
         losses=tuple(reporter.losses),
         resumed_from=int(resume.name.removeprefix("step-")) if resume else None,
     )
@@ -257,11 +267,11 @@ def _run(
         "precision": precision,
         "steps": result.steps,
         "samples": result.samples,
-        "seconds": result.seconds,
+        "tokens": result.tokens,
         "resumed_from": result.resumed_from,
         "loss_curve": reporter.losses,
+        **reporter.took,
         **({"validation": validator.describe()} if validator else {}),
-        **peak_memory(),
         **environment(model.device),
     }
     return result, trainer.model, measured

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Any
@@ -15,9 +14,14 @@ from transformers import PrinterCallback, TrainerCallback
 
 from selfpos.console import Bar, log, progress
 from selfpos.errors import OperationError, SelfposError
+from selfpos.recipe import MixtureSettings
 from selfpos.tasks import TaskType
 from selfpos.training.batching import LengthBatchSampler
 from selfpos.training.checkpoints import Checkpoints
+from selfpos.training.measure import Spent
+from selfpos.training.mixtures import records_per_epoch
+from selfpos.training.sampler import MixtureBatchSampler
+from selfpos.training.surgery import Surgery
 
 
 class Arguments(SentenceTransformerTrainingArguments):
@@ -28,18 +32,29 @@ class Arguments(SentenceTransformerTrainingArguments):
 
 
 class Trainer(SentenceTransformerTrainer):
-    """The library's trainer with each task's own batch sampler, no model card, and a stop at a loss that is not finite.
+    """The library's trainer with each task's own batch sampler, more mixtures, no model card, and a stop at a loss that is not finite.
 
-    `kinds`: for each training data set, by its `id`, the name of its task and its type. With `by_length` batches are made of texts of like
-    length, of which `max_tokens` are read.
+    `kinds`: for each training data set, by its `id`, the name of its task and its type. With surgery in `mixture` the tasks' batches of a step
+    are to come as those of gradient accumulation. With `by_length` batches are made of texts of like length, of which `max_tokens` are read.
     """
 
     def __init__(
-        self, *args: Any, kinds: Mapping[int, tuple[str, TaskType]], by_length: bool = False, max_tokens: int | None = None, **kwargs: Any
+        self,
+        *args: Any,
+        kinds: Mapping[int, tuple[str, TaskType]],
+        mixture: MixtureSettings,
+        by_length: bool = False,
+        max_tokens: int | None = None,
+        **kwargs: Any,
     ) -> None:
-        self._kinds, self._by_length, self._max_tokens = kinds, by_length, max_tokens
+        self._kinds, self._mixture, self._by_length, self._max_tokens = kinds, mixture, by_length, max_tokens
         super().__init__(*args, **kwargs)
         self.remove_callback(PrinterCallback)
+        self._surgery = None
+        if mixture.surgery:
+            if self.args.world_size > 1:
+                raise SelfposError("gradient surgery runs in one process: each would have the gradients of another task")
+            self._surgery = Surgery([weight for weight in self.model.parameters() if weight.requires_grad], self.args.seed)
 
     def get_batch_sampler(self, dataset: Any, batch_size: int, **options: Any) -> Any:
         name, kind = self._kinds[id(dataset)]
@@ -64,6 +79,14 @@ class Trainer(SentenceTransformerTrainer):
             return GroupByLabelBatchSampler(dataset, **options)
         return super().get_batch_sampler(dataset, **options)
 
+    def get_multi_dataset_batch_sampler(self, dataset: Any, batch_samplers: Any, **options: Any) -> Any:
+        if self._mixture.mixture in ("proportional", "round-robin"):  # the library's
+            return super().get_multi_dataset_batch_sampler(dataset, batch_samplers, **options)
+        sizes = {self._kinds[id(part)][0]: len(part) for part in dataset.datasets}
+        records = records_per_epoch(self._mixture, sizes)
+        batches = [max(1, count // batch_samplers[0].batch_size) for count in records.values()]
+        return MixtureBatchSampler(dataset, batch_samplers, batches, seed=options["seed"])
+
     def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
         """None: cards are written by the publishing room, and the library's would look data sets and models up on the Hub."""
 
@@ -72,7 +95,17 @@ class Trainer(SentenceTransformerTrainer):
         # One look per step, as the library does by default (logging_nan_inf_filter), but before the weights are touched.
         if not torch.isfinite(loss):
             raise NotFiniteError(f"the loss is {loss.item():g} at step {self.state.global_step + 1}")
+        if self._surgery is not None and self.accelerator.sync_gradients:
+            self._surgery.operate(self.state.global_step)
+        elif self._surgery is not None:
+            self._surgery.set_aside()
         return loss
+
+    def _track_num_input_tokens(self, inputs: Mapping[str, Any]) -> None:
+        """Count the tokens of a batch, padding left out, in the trainer's state, which checkpoints keep."""
+        masks = [value for name, value in inputs.items() if name.endswith("attention_mask")]
+        count = sum(int(mask.sum()) for mask in masks)
+        self.state.num_input_tokens_seen += count * self.args.world_size  # as good as the sum, and no process waits
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         """Save the model of a checkpoint: no card (see above) and no pickled arguments."""
@@ -89,10 +122,12 @@ class Reporter(TrainerCallback):
     def __init__(self, title: str, checkpoints: Checkpoints, every: int, stack: ExitStack) -> None:
         self.title, self.checkpoints, self.every, self._stack = title, checkpoints, every, stack
         self.losses: list[tuple[int, float]] = []
-        self.seconds = 0.0
+        self._spent = Spent()
+        self.took = self._spent.now()
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._begun = time.perf_counter()
+        if (before := self.checkpoints.latest()) is not None:
+            self._spent.add(before)
         self._bar: Bar = self._stack.enter_context(progress(self.title, state.max_steps))
         self._bar.advance(state.global_step)
         self.losses = [(entry["step"], entry["loss"]) for entry in state.log_history if "loss" in entry]
@@ -114,7 +149,8 @@ class Reporter(TrainerCallback):
         for name, weight in model.named_parameters():
             if not torch.isfinite(weight).all():
                 raise NotFiniteError(f"the weights of {name} are not finite after step {state.global_step}")
+        self._spent.write(self.checkpoints.written(state.global_step))
         self.checkpoints.keep(state.global_step)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.seconds = time.perf_counter() - self._begun
+        self.took = self._spent.now()
