@@ -10,7 +10,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from selfpos.report.figures import means, save
+from selfpos.report.drawing import save
+from selfpos.report.figures import means
 from selfpos.report.results import RunResults, read_results
 from selfpos.report.table import markdown_table
 from selfpos.storage.run_folder import RunFolder

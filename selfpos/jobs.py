@@ -29,7 +29,7 @@ class Job:
     name: str
     inputs: dict[str, Any]
     output: Path
-    work: Callable[[], None]
+    work: Callable[[], object]
     after: tuple[str, ...] = ()
     continues: bool = False
     derived: bool = False

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
+from selfpos.console import log
 from selfpos.errors import SelfposError
 from selfpos.recipe import PositioningSettings, TaskSource, TrainingSettings, validate
 
 if TYPE_CHECKING:
+    from datasets import Dataset
+
     from selfpos.data.probe import ProbeTask
     from selfpos.merging.plan import Options
     from selfpos.positioning import Position
+    from selfpos.tasks import TaskType
     from selfpos.training import TrainingResult
 
 
@@ -33,18 +40,28 @@ def finetune(
     `probe` records are held out of the training data; they can be drawn again with `probe_of`. Raises SelfposError on bad input or when `out` exists.
     """
     from selfpos.data.probe import hold_out
-    from selfpos.data.sources import load_source
+    from selfpos.data.report import describe_data, report_lines
+    from selfpos.data.sources import load_task
     from selfpos.storage.locate import locate_model
     from selfpos.tasks import get_task
     from selfpos.training import train
+    from selfpos.training.negatives import mine
 
     if out.exists():
         raise SelfposError(f"{out} exists; choose another folder with --out, or remove it")
     kind = get_task(source.type)
     folder = locate_model(base)
-    found = load_source(source.data, kind, split=source.split, columns=source.columns, data_root=None, limit=source.limit, seed=seed)
+    found = load_task(source, seed=seed)
     say(f"data: {found.description}")
-    training, _ = hold_out(found.dataset, probe, seed)
+    report = describe_data(found, kind, folder)
+    for line in report_lines(report):
+        say(line)
+    training, held_out = hold_out(found.dataset, probe, seed)
+    if probe:
+        _check_probe(kind, held_out)
+    validation = _validation_split(source, settings, seed)
+    if source.mine is not None:
+        training = mine(training, kind.under(settings), source.mine, folder, source.prompts, seed)
     remembered = {"source": source.model_dump(mode="json"), "hash": found.hash, "probe": probe, "seed": seed}
     return train(
         folder,
@@ -53,8 +70,31 @@ def finetune(
         settings,
         seed=seed,
         name=out.name,
-        provenance={"finetune": remembered},
+        validation={source.type: validation} if validation is not None else None,
+        prompts={source.type: source.prompts},
+        provenance={"finetune": remembered, "data": {source.type: report}},
     )
+
+
+def _validation_split(source: TaskSource, settings: TrainingSettings, seed: int) -> Dataset | None:
+    """The records of the split that `settings` would have the training validated on, when they name one."""
+    from selfpos.data.sources import load_task
+
+    if settings.validation is None or settings.validation.split is None:
+        return None
+    return load_task(source, seed=seed, split=settings.validation.split).dataset
+
+
+def _check_probe(kind: TaskType, records: Dataset) -> None:
+    """Raise SelfposError when Self Positioning could draw no batch from these probe records: better before the training than after it."""
+    import torch
+
+    try:
+        kind.draw(kind.prepare(records, seed=0), min(32, len(records)), torch.Generator().manual_seed(0))
+    except SelfposError as error:
+        raise SelfposError(
+            f"the {len(records)} records held out for a probe serve none: {error}; give --probe more of them, or --probe 0 to hold out none"
+        ) from None
 
 
 def probe_of(specialists: Sequence[Path]) -> dict[str, ProbeTask]:
@@ -63,7 +103,7 @@ def probe_of(specialists: Sequence[Path]) -> dict[str, ProbeTask]:
     Raises SelfposError when a folder does not say what it was trained on, or its data has changed since.
     """
     from selfpos.data.probe import ProbeTask, hold_out
-    from selfpos.data.sources import load_source
+    from selfpos.data.sources import load_task
     from selfpos.storage.manifest import read_manifest
     from selfpos.tasks import get_task
     from selfpos.vectors.task_vector import distinct_names
@@ -75,15 +115,13 @@ def probe_of(specialists: Sequence[Path]) -> dict[str, ProbeTask]:
             raise SelfposError(f"{folder} does not say which records were held out for a probe; give the probe set with --probe FOLDER")
         source = validate(TaskSource, remembered["source"], f"{folder}/selfpos.json")
         kind = get_task(source.type)
-        found = load_source(
-            source.data, kind, split=source.split, columns=source.columns, data_root=None, limit=source.limit, seed=remembered["seed"]
-        )
+        found = load_task(source, seed=remembered["seed"])
         if found.hash != remembered["hash"]:
             raise SelfposError(
                 f"the data of {folder} ({source.data}) has changed since it was trained; give a probe set with --probe FOLDER"
             )
         _, probe = hold_out(found.dataset, remembered["probe"], remembered["seed"])
-        probes[name] = ProbeTask(name, kind, probe)
+        probes[name] = ProbeTask(name, kind, probe, source.prompts)
     return probes
 
 
@@ -104,22 +142,33 @@ def merge(
     others. Raises SelfposError on models that do not fit together, unknown methods or parameters, and when `out` exists.
     """
     from selfpos.merging import execute, plan
-    from selfpos.publishing.card import write_card
     from selfpos.storage.locate import locate_model
 
     sources = [locate_model(str(vector)) for vector in vectors]
     made = plan(locate_model(base), sources, method, out, **options)
     if not made.method.probe and (probe is not None or statistics_in is not None):
         raise SelfposError(f"method {made.method.name} looks at no data: leave the probe set away")
+    card = partial(_add_card, out)
     if made.method.probe and not made.statistics:
         from selfpos.statistics import gathered
 
         with gathered(made, probe_of(sources) if probe is None else probe, statistics_in) as complete:
-            execute(complete)
+            execute(complete, finish=card)
     else:
-        execute(made)
-    write_card(out)
+        execute(made, finish=card)
     return out
+
+
+def _add_card(out: Path, folder: Path) -> None:
+    """Write the card of the merge that will stand at `out` into `folder`. A card that cannot be made costs no merge, nor hours of a search."""
+
+    from selfpos.publishing.card import write_card
+
+    try:
+        write_card(folder, place=out)
+    except Exception as error:
+        log.warning("%s has no card: %s: %s", out, type(error).__name__, error)
+        log.info("where the card of %s failed", out, exc_info=True)
 
 
 def plan_merge(base: str, vectors: Sequence[str | Path], method: str, out: Path, **options: Unpack[Options]) -> list[tuple[str, str]]:
@@ -140,34 +189,73 @@ def position_and_merge(
     *,
     record: Path | None = None,
     trajectory: Path | None = None,
+    coefficients: Path | None = None,
     keep_interrupted: bool = True,
     **options: Unpack[Options],
 ) -> Position:
     """Find the coefficients of `vectors` by Self Positioning on `probe`, write the merged model to `out`, with a card; returns the position found.
 
-    The position is also written to `record` (JSON) and its path to `trajectory` (JSON Lines), when given. A search that Ctrl-C ended is
+    The position is also written to `record` (JSON), its path to `trajectory` (JSON Lines) and what `merge_by_coefficients` applies again to
+    `coefficients`, when given. A search that was killed goes on when it is started again with the same arguments. A search that Ctrl-C ended is
     merged with the best point so far, or, without `keep_interrupted`, nothing is made of it and KeyboardInterrupt goes on. The options are
     those of `merging.plan` without weights, params and provenance; they are checked before the search, and `seed` is the search's, too.
     """
     from selfpos.merging import merge as merge_folders
     from selfpos.merging import plan
     from selfpos.positioning import position
-    from selfpos.publishing.card import write_card
+    from selfpos.positioning.coefficients import Coefficients, write_coefficients
     from selfpos.storage.atomic import write_text
     from selfpos.storage.locate import locate_model
 
     folder, sources = locate_model(base), [locate_model(str(vector)) for vector in vectors]
-    plan(folder, sources, "linear", out, **options)
+    planned = plan(folder, sources, "linear", out, **options)
     seed = options.get("seed", 0)
-    found = position(folder, sources, probe, settings, seed=seed, trajectory=trajectory)
+    states = out.parent / f".{out.name}.search"
+    state = states / f"{_identity(planned.hashes, probe, settings, seed)}.pt"
+    found = position(folder, sources, probe, settings, seed=seed, trajectory=trajectory, state=state)
     if found.interrupted and not keep_interrupted:
         raise KeyboardInterrupt
     facts = {key: value for key, value in asdict(found).items() if value is not None}
     if record is not None:
         write_text(record, json.dumps(facts, indent=1))
     probed = {name: {"type": task.type.name, "records": len(task.records)} for name, task in probe.items()}
-    provenance = {"positioning": facts | {"settings": settings.model_dump(mode="json"), "probe": probed, "seed": seed}}
-    asked: Options = {**options, "weights": found.weights, "provenance": provenance}
-    merge_folders(folder, sources, "linear", out, **asked)
-    write_card(out)
+    told = facts | {"settings": settings.model_dump(mode="json"), "probe": probed, "seed": seed}
+    asked: Options = {**options, "weights": found.weights, "provenance": {"positioning": told}}
+    merge_folders(folder, sources, "linear", out, finish=partial(_add_card, out), **asked)
+    if coefficients is not None:
+        base_hash, *hashes = planned.hashes
+        kept = Coefficients(found.names, hashes, found.coefficients, found.tensors, planned.base_name, base_hash, told)
+        write_coefficients(coefficients, kept)
+    shutil.rmtree(states, ignore_errors=True)
     return found
+
+
+def _identity(hashes: Sequence[str], probe: Mapping[str, ProbeTask], settings: PositioningSettings, seed: int) -> str:
+    """A hash of all that decides the way of a search, but for the machine."""
+    from selfpos.data.sources import hash_records
+
+    records = {name: [task.type.name, hash_records(task.records)] for name, task in probe.items()}
+    facts = [hashes, records, settings.model_dump(mode="json"), seed]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def merge_by_coefficients(file: Path, base: str, vectors: Sequence[str | Path], out: Path, **options: Unpack[Options]) -> Path:
+    """Merge `vectors`, in any order, by the coefficients in `file`, which a search has written for them; returns `out`.
+
+    With the options that the search was given, the weights are those that it wrote, byte for byte. Raises SelfposError when base or vectors
+    are not those of the file by their content, and as `merge` does.
+    """
+    from selfpos.merging import merge as merge_folders
+    from selfpos.positioning.coefficients import read_coefficients
+    from selfpos.storage.hashing import content_hash
+    from selfpos.storage.locate import locate_model
+
+    found = read_coefficients(file)
+    folder, sources = locate_model(base), [locate_model(str(vector)) for vector in vectors]
+    order = found.order([content_hash(source) for source in sources], content_hash(folder), file)
+    asked: Options = {
+        **options, "seed": found.found_by.get("seed", options.get("seed", 0)), "weights": found.weights, "names": found.names,
+        "base_name": found.base_name, "provenance": {"positioning": found.found_by},
+    }  # fmt: skip
+    merge_folders(folder, [sources[place] for place in order], "linear", out, finish=partial(_add_card, out), **asked)
+    return out

@@ -9,15 +9,17 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from selfpos.console import log_to
+from selfpos.console import log, log_to
 from selfpos.errors import SelfposError, unknown
 from selfpos.jobs import Job, execute, locked, refuse_foreign
-from selfpos.recipe import LEARNED, MergeSettings, Recipe
+from selfpos.recipe import LEARNED, MergeSettings, Recipe, TaskSource
 from selfpos.storage.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
+    from selfpos.data.sources import LoadedSource
+    from selfpos.guard import Guard
     from selfpos.tasks import TaskType
 
 
@@ -30,6 +32,16 @@ class TaskData:
     probe: Dataset
     hash: str
     description: str
+    source: TaskSource
+    loaded: LoadedSource
+    validation: Dataset | None = None
+
+    def decides(self) -> dict[str, Any]:
+        """What of the source decides a training beside its records: prompts, mined negatives, the records validated on."""
+        from selfpos.data.sources import hash_records
+
+        found = self.source.model_dump(mode="json", include={"prompts", "mine"})
+        return found | ({} if self.validation is None else {"validation": hash_records(self.validation)})
 
 
 def run_recipe(recipe: Recipe, out: Path, *, data_root: Path | None = None) -> RunFolder:
@@ -40,6 +52,7 @@ def run_recipe(recipe: Recipe, out: Path, *, data_root: Path | None = None) -> R
     """
     import yaml
 
+    from selfpos.guard import open_guard
     from selfpos.storage.atomic import write_text
     from selfpos.storage.hashing import content_hash
     from selfpos.storage.locate import locate_model
@@ -50,33 +63,41 @@ def run_recipe(recipe: Recipe, out: Path, *, data_root: Path | None = None) -> R
     open_model(base)  # refuses what is no model
     data = load_tasks(recipe, data_root)
     _check_probe(recipe, data)
-    evaluation = _evaluation_tasks(recipe, data_root)
+    evaluation = evaluation_tasks(recipe, data_root)
+    guard = open_guard(recipe.overlap, evaluation)
+    if guard is not None:  # a second time, for nothing has been read of mteb until the data was known to be right
+        data = load_tasks(recipe, data_root, guard)
+        _check_probe(recipe, data)
     folder = RunFolder(out)
     graph = _Graph(recipe, folder, base, content_hash(base), data, evaluation)
     with locked(folder), log_to(folder.log):
         jobs = graph.jobs()
         refuse_foreign(jobs, folder)
         write_text(folder.recipe, yaml.safe_dump(recipe.model_dump(mode="json", exclude_unset=True), sort_keys=False))
+        if guard is not None:
+            guard.write(folder.overlap)
         execute(jobs, folder)
     return folder
 
 
-def load_tasks(recipe: Recipe, data_root: Path | None) -> dict[str, TaskData]:
-    """Read every task's data and hold its part of the probe set out of it."""
+def load_tasks(recipe: Recipe, data_root: Path | None, guard: Guard | None = None) -> dict[str, TaskData]:
+    """Read every task's data, have `guard` look at it, and hold its part of the probe set out of it."""
     from selfpos.data.probe import hold_out
-    from selfpos.data.sources import load_source
+    from selfpos.data.sources import load_task
     from selfpos.tasks import get_task
+    from selfpos.tasks.prompts import column_prompts
 
     loaded = {}
     for name, source in recipe.tasks.items():
         kind = get_task(source.type)
-        local = source.local if data_root is not None else None
-        found = load_source(
-            local or source.data, kind, split=source.split, columns=source.columns, data_root=data_root if local else None,
-            limit=source.limit, seed=recipe.seed,
-        )  # fmt: skip
+        column_prompts(kind, source.prompts, kind.text_columns)  # refuses such as the type has no place for
+        found = load_task(source, seed=recipe.seed, data_root=data_root)
+        if guard is not None:
+            found = guard.look(name, kind, found)
         training, probe = hold_out(found.dataset, recipe.probe.per_task, recipe.seed)
-        loaded[name] = TaskData(kind, training, probe, found.hash, found.description)
+        asked = recipe.training.validation
+        validation = load_task(source, seed=recipe.seed, data_root=data_root, split=asked.split).dataset if asked and asked.split else None
+        loaded[name] = TaskData(kind, training, probe, found.hash, found.description, source, found, validation)
     return loaded
 
 
@@ -107,15 +128,17 @@ def _check_probe(recipe: Recipe, data: dict[str, TaskData]) -> None:
     from selfpos.merging import METHODS
     from selfpos.positioning import cma_es
     from selfpos.positioning.balance import check_ratios
-    from selfpos.positioning.objective import split_probe
+    from selfpos.positioning.objective import check_draws, split_probe
     from selfpos.statistics import check_probe
 
-    probe = {name: ProbeTask(name, task.type, task.probe) for name, task in data.items()}
+    probe = {name: ProbeTask(name, task.type, task.probe, task.source.prompts) for name, task in data.items()}
     for name, merge in recipe.merges.items():
         try:
             if settings := merge.search:
                 check_ratios(settings.ratios, probe)
-                split_probe(probe, settings.validation, recipe.seed, settings.temperature)
+                parts = split_probe(probe, settings.validation, recipe.seed, settings.temperature)
+                for part in filter(None, parts):  # without validation the second is empty
+                    check_draws(part, settings.batch_size, single=settings.batches == "single")
                 if settings.search == "cma-es":
                     cma_es.library()
             else:
@@ -124,7 +147,8 @@ def _check_probe(recipe: Recipe, data: dict[str, TaskData]) -> None:
             raise SelfposError(f"recipe {recipe.name}, merge {name}: {error}") from None
 
 
-def _evaluation_tasks(recipe: Recipe, data_root: Path | None) -> list[Any]:
+def evaluation_tasks(recipe: Recipe, data_root: Path | None) -> list[Any]:
+    """The MTEB tasks that every model of the run is scored on."""
     from selfpos.evaluation import select_tasks
 
     given = recipe.evaluation.data_dir
@@ -158,14 +182,16 @@ class _Graph:
             "table", {}, self.folder.table, partial(write_table, self.folder, list(models)), tuple(job.name for job in scores), derived=True
         )
         report = Job("report", {}, self.folder.report, partial(_write_report, self.folder), (table.name, "vectors"), derived=True)
-        return [*trained, probe, self._geometry_job(needed), *merges, *scores, table, report]
+        cards = [self._card_job(name, table.name) for name in self.recipe.merges]
+        return [*trained, probe, self._geometry_job(needed), *merges, *scores, table, *cards, report]
 
     def _training_inputs(self, tasks: list[str]) -> dict[str, Any]:
         return {
             "base": self.base_hash,
             "data": {task: self.data[task].hash for task in tasks},
             "types": {task: self.data[task].type.name for task in tasks},
-            "training": self.recipe.training.model_dump(mode="json"),
+            "sources": {task: self.data[task].decides() for task in tasks},
+            "training": self.recipe.training.that_decide(),
             "probe": self.recipe.probe.per_task,
             "seed": self.recipe.seed,
         }
@@ -186,13 +212,36 @@ class _Graph:
         from selfpos.training import train
 
         settings = self.recipe.training if steps is None else self.recipe.training.model_copy(update={"steps": steps})
-        data = {task: (self.data[task].type, self.data[task].training) for task in tasks}
-        train(self.base, data, out, settings, seed=self.recipe.seed, mixture=mixture, name=name)
+        chosen = {task: self.data[task] for task in tasks}
+        validation = {task: found.validation for task, found in chosen.items() if found.validation is not None}
+        train(
+            self.base, {task: (found.type, self._records(found)) for task, found in chosen.items()}, out, settings, seed=self.recipe.seed,
+            mixture=mixture, name=name, validation=validation, prompts={task: found.source.prompts for task, found in chosen.items()},
+            provenance={"data": {task: self._report(task) for task in chosen}},
+        )  # fmt: skip
+
+    def _records(self, data: TaskData) -> Dataset:
+        """The records that one task is trained on, with hard negatives where they are asked for."""
+        from selfpos.training.negatives import mine
+
+        if data.source.mine is None:
+            return data.training
+        kind = data.type.under(self.recipe.training)
+        return mine(data.training, kind, data.source.mine, self.base, data.source.prompts, self.recipe.seed)
+
+    def _report(self, task: str) -> dict[str, Any]:
+        """What one task's data is like; logged as well."""
+        from selfpos.data.report import describe_data, report_lines
+
+        report = describe_data(self.data[task].loaded, self.data[task].type, self.base)
+        log.info("data of %s: %s", task, "; ".join([self.data[task].description, *report_lines(report)]))
+        return report
 
     def _probe_job(self) -> Job:
         inputs = {
             "data": {task: data.hash for task, data in self.data.items()},
             "per_task": self.recipe.probe.per_task,
+            "prompts": {task: data.source.prompts for task, data in self.data.items()},
             "seed": self.recipe.seed,
         }
         return Job("probe", inputs, self.folder.probe, self._write_probe)
@@ -200,9 +249,10 @@ class _Graph:
     def _write_probe(self) -> None:
         from selfpos.data.probe import write_probe
 
-        write_probe(
-            self.folder.probe, {task: data.probe for task, data in self.data.items()}, {task: data.type for task, data in self.data.items()}
-        )
+        probe = {task: data.probe for task, data in self.data.items()}
+        types = {task: data.type for task, data in self.data.items()}
+        prompts = {task: data.source.prompts for task, data in self.data.items()}
+        write_probe(self.folder.probe, probe, types, prompts)
 
     def _geometry_job(self, specialists: tuple[str, ...]) -> Job:
         return Job(
@@ -234,11 +284,18 @@ class _Graph:
         position_and_merge(
             self.recipe.base, self._specialists(), read_probe(self.folder.probe), merge.search,
             self.folder.merged(name), seed=self.recipe.seed, record=self.folder.position(name), trajectory=self.folder.trajectory(name),
-            keep_interrupted=False,
+            coefficients=self.folder.coefficients(name), keep_interrupted=False,
         )  # fmt: skip
 
     def _specialists(self) -> list[Path]:
         return [self.folder.specialist(task) for task in self.data]
+
+    def _card_job(self, name: str, table: str) -> Job:
+        """The card that the merge was written with knew neither scores nor seconds: it is made anew when they are there."""
+        from selfpos.publishing.card import write_card
+
+        merged = self.folder.merged(name)
+        return Job(f"card/{name}", {}, merged / "README.md", partial(write_card, merged), (f"merge/{name}", table), derived=True)
 
     def _score_job(self, name: str, model: Path, after: tuple[str, ...]) -> Job:
         from selfpos.evaluation import task_identity
@@ -255,6 +312,7 @@ class _Graph:
             self.folder.scores(name),
             name=f"{self.recipe.name}/{name}",
             batch_size=self.recipe.evaluation.batch_size,
+            cache=self.folder.cache if self.recipe.evaluation.cache else None,
         )
 
 

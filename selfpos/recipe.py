@@ -30,6 +30,25 @@ class LoraSettings(Settings):
     target_modules: str | list[str] = "all-linear"
 
 
+class ValidationSettings(Settings):
+    """Records held out of a training, on which the model is measured as it learns, each task by its type's own measure; the best state is kept.
+
+    Exactly one of `share` and `split` says which records. `patience`, when given, ends the training early.
+    """
+
+    share: float | None = Field(None, gt=0, le=0.5, description="of each task's training records, drawn with the seed")
+    split: str | None = Field(None, description="a split of the tasks' own data, as 'validation'")
+    every: int = Field(100, ge=1, description="steps between measurements; the last step is measured, too")
+    patience: int | None = Field(None, ge=1, description="measurements without a better one before the training stops")
+    records: int = Field(500, ge=4, description="of each task, at most")
+
+    @model_validator(mode="after")
+    def _one_place(self) -> ValidationSettings:
+        if (self.share is None) == (self.split is None):
+            raise ValueError("validation wants either a share of the training data or the name of a split")
+        return self
+
+
 class TrainingSettings(Settings):
     """How a model is fine-tuned. One of `steps` and `epochs` decides the length; `steps` wins when both are given."""
 
@@ -43,6 +62,36 @@ class TrainingSettings(Settings):
     precision: Literal["auto", "float32", "bf16", "fp16"] = Field("auto", description="auto: bf16 on GPUs that have it, else float32")
     checkpoint_every: int = Field(500, ge=1, description="steps between checkpoints from which a stopped training resumes")
     lora: LoraSettings | None = None
+    sts_loss: Literal["cosent", "infonce"] = Field(
+        "cosent", description="of graded pairs: their order by cosine (CoSENT), or InfoNCE of the similar ones, as the paper has it"
+    )
+    sts_positive: float = Field(
+        0.8, gt=0, le=1, description="with sts_loss infonce: pairs graded at least so high, on a scale of 0 to 1, are positives"
+    )
+    cached: int | None = Field(
+        None,
+        ge=1,
+        description="texts whose activations are in memory at once (GradCache): batches as large as one likes, twice the forward passes",
+    )
+    matryoshka: list[Annotated[int, Field(ge=1)]] = Field(
+        default_factory=list,
+        description="dimensions at which the first numbers of an embedding are to serve by themselves; add the whole, too",
+    )
+    batching: Literal["shuffled", "length"] = Field(
+        "shuffled",
+        description="length: texts of like length share a batch, which saves padding; a task's rules for its batches hold either way",
+    )
+    gradient_checkpointing: bool = Field(False, description="compute activations again in the backward pass: less memory, a third slower")
+    validation: ValidationSettings | None = None
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    report_to: list[Literal["wandb", "tensorboard", "mlflow", "trackio"]] = Field(
+        default_factory=list,
+        description="trackers that follow the training, as sentence-transformers' trainer does; their own packages are needed",
+    )
+
+    def that_decide(self) -> dict[str, Any]:
+        """The settings that decide the trained weights, as plain data: equal ones, on equal data, give equal weights."""
+        return self.model_dump(mode="json", exclude={"checkpoint_every", "report_to"})
 
 
 class ProbeSettings(Settings):
@@ -127,6 +176,10 @@ class PositioningSettings(Settings):
     evaluations: int = Field(200, ge=4, description="of cma-es")
     sigma: float = Field(0.3, gt=0, description="first standard deviation of cma-es")
     fitness: Literal["loss", "measure"] = Field("loss", description="what cma-es minimises")
+    refine: Literal["none", "coordinate", "cma-es"] = Field(
+        "none", description="after the search, move the model's coefficients by the validation measures themselves"
+    )
+    refine_evaluations: int = Field(40, ge=1, description="points that the refinement measures, at most")
     softmax_temperature: float = Field(5.0, gt=0, description="T of loss-softmax, c = softmax(−L/T)")
     examples: int = Field(5, ge=1, description="records of each task that loss-softmax looks at")
 
@@ -152,7 +205,22 @@ class PositioningSettings(Settings):
             raise ValueError("chunk embeds every text twice, which dropout would make differ; switch one of them off")
         if self.fitness == "measure" and not self.validation:
             raise ValueError("fitness measure needs a validation part; give 'validation' a share")
+        if self.refine != "none" and not (self.validation and self.select == "measure"):
+            raise ValueError("refine goes by the measures on a validation part; give 'validation' a share and 'select: measure'")
         return self
+
+
+class MiningSettings(Settings):
+    """Hard negatives for pairs that have none, found among the other answers of the data (sentence-transformers' mine_hard_negatives)."""
+
+    count: int = Field(1, ge=1, description="to a pair; a pair for which fewer are found is left out")
+    model: str | None = Field(None, description="that finds them: a folder or a name on the Hub; the base when absent")
+    range_min: int = Field(10, ge=0, description="nearest texts to skip, since they are likely to be right answers")
+    range_max: int = Field(100, ge=1, description="how far down the list of nearest texts to look")
+    relative_margin: float | None = Field(0.05, description="a negative must be less similar than the positive by at least this share")
+    max_score: float | None = Field(None, description="cosine above which a text is taken for a right answer")
+    min_score: float | None = Field(None, description="cosine below which a text is too easy")
+    sampling: Literal["top", "random"] = Field("top", description="the nearest that are left, or drawn with the seed")
 
 
 class TaskSource(Settings):
@@ -164,6 +232,28 @@ class TaskSource(Settings):
     split: str = "train"
     columns: dict[str, str] = Field(default_factory=dict, description="the type's column name: the data's column name")
     limit: int | None = Field(None, ge=1, description="records to keep, drawn with the run's seed")
+    weights: list[Annotated[float, Field(gt=0)]] | None = Field(
+        None,
+        description="shares of several `data` in the task's records: as many as there are without repeating any; all of all when absent",
+    )
+    duplicates: Literal["keep", "drop"] = Field("keep", description="records that occur before, in every column the same")
+    streaming: bool = Field(
+        False,
+        description="read record by record into a file that is mapped into memory, for data larger than that; with limit, only its beginning",
+    )
+    prompts: str | dict[str, str] = Field(
+        "", description="put before all texts, or under query and document before each side of a task that has them; kept in the model"
+    )
+    mine: MiningSettings | None = Field(None, description="hard negatives for a task that asks and answers, whose data has none")
+
+    @model_validator(mode="after")
+    def _fields_agree(self) -> TaskSource:
+        if not isinstance(self.prompts, str) and (strange := set(self.prompts) - {"query", "document"}):
+            raise ValueError(f"'prompts' are for query and document, found {', '.join(sorted(strange))}")
+        if self.weights is not None and (isinstance(self.data, str) or len(self.data) != len(self.weights)):
+            count = 1 if isinstance(self.data, str) else len(self.data)
+            raise ValueError(f"'weights' must hold one number for each of the data, found {len(self.weights)} for {count}")
+        return self
 
 
 class JointSettings(Settings):
@@ -222,6 +312,28 @@ class EvaluationSettings(Settings):
     benchmark: str | None = None
     data_dir: str | None = Field(None, description="folder with MTEB data kept locally")
     batch_size: int = Field(64, ge=1)
+    cache: bool = Field(True, description="keep embeddings and tokens in the run's folder cache/, which may be removed at any time")
+
+
+class OverlapSettings(Settings):
+    """The overlap guard: whether training and probe records give test items of the run's evaluation tasks away."""
+
+    remove: bool = Field(False, description="drop the records that do; the report is kept in either case")
+    threshold: float | None = Field(0.8, gt=0, le=1, description="Jaccard similarity of near duplicates; null: only word for word")
+
+
+class AnalysisSettings(Settings):
+    """What `selfpos analyse` measures by."""
+
+    records: Literal["probe", "training"] = Field("probe", description="whose gradients: of the held-out records, or of those trained on")
+    batches: int = Field(8, ge=2, description="of each task, at each point; intervals need 3")
+    batch_size: int = Field(32, ge=4)
+    memory: float = Field(1.0, gt=0, description="GiB of gradients held at once; less memory, more passes")
+    arms: bool = Field(False, description="train small specialists on shares of the records, for equal epochs and for equal steps")
+    arm_steps: int = Field(32, ge=4, description="of the longest arm")
+    arm_shares: list[Annotated[float, Field(gt=0, le=1)]] = Field(
+        default_factory=lambda: [0.25, 0.5, 1.0], min_length=2, description="of the records that the longest arm sees once"
+    )
 
 
 class Recipe(Settings):
@@ -236,6 +348,7 @@ class Recipe(Settings):
     probe: ProbeSettings = ProbeSettings()
     merges: dict[Name, MergeSettings] = Field(min_length=1)
     evaluation: EvaluationSettings = EvaluationSettings()
+    overlap: OverlapSettings | None = Field(None, description="absent: not looked for")
 
 
 def load_recipe(path: Path) -> Recipe:

@@ -67,12 +67,17 @@ class ManyValues(click.Command):
 @click.option(
     "--statistics", type=click.Path(path_type=Path), help="Keep what fisher and regmean gather in this folder, for other merges to take."
 )
+@click.option(
+    "--coefficients",
+    type=click.Path(path_type=Path),
+    help="Apply this file, which self-positioning wrote beside its model (OUT.coefficients.json), to the same vectors again.",
+)
 @click.option("--steps", type=click.IntRange(min=1), help="Search by that many steps of gradient descent.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 def command(
     recipe: Path | None, sources: tuple[str, ...], method: str | None, base: str, out: Path, weights: tuple[str, ...], params: tuple[str, ...],
     dtype: str | None, dry_run: bool, adapter: bool, rank: int | None, take_from: str | None, device: str, threads: int | None, memory: int,
-    allow_code: bool, probe: Path | None, statistics: Path | None, steps: int | None, seed: int,
+    allow_code: bool, probe: Path | None, statistics: Path | None, coefficients: Path | None, steps: int | None, seed: int,
 ) -> None:  # fmt: skip
     """Merge fine-tuned models of one base. The result loads with SentenceTransformer and keeps the base's pooling, normalisation and prompts.
 
@@ -80,7 +85,12 @@ def command(
     """
     from selfpos.errors import SelfposError, unknown
 
-    if recipe is None and not (sources and method):
+    if coefficients is not None:
+        idle = {"a recipe": recipe, "--method": method, "--weights": weights, "--param": params, "--probe": probe, "--steps": steps,
+                "--dry-run": dry_run, "--take-from": take_from}  # fmt: skip
+        if given := [option for option, value in idle.items() if value]:
+            raise SelfposError(f"--coefficients says how to merge, so {given[0]} does not go with it; leave it away")
+    elif recipe is None and not (sources and method):
         raise SelfposError("say what to merge: --vectors and --method, or a mergekit recipe")
     if recipe is not None and (sources or method or weights or params):
         raise SelfposError(f"{recipe} says what to merge; leave --vectors, --method, --weights and --param away")
@@ -100,6 +110,11 @@ def command(
         "dtype": dtype, "seed": seed, "threads": threads, "device": device, "budget": memory << 20, "rank": rank, "take_from": take_from,
         "output": "adapter" if adapter else "model", "allow_code": allow_code,
     }  # fmt: skip
+    if coefficients is not None:
+        from selfpos.operations import merge_by_coefficients
+
+        click.echo(str(merge_by_coefficients(coefficients, base, sources, out, **options)))
+        return None
     if method in LEARNED:
         refused = {"--weights": weights, "--take-from": take_from, "--dry-run": dry_run}
         if given := [option for option, value in refused.items() if value]:
@@ -148,14 +163,17 @@ def _position(sources: tuple[str, ...], base: str, given: dict[str, Any], out: P
     from selfpos.operations import position_and_merge, probe_of
     from selfpos.quiet import quiet_process
     from selfpos.recipe import PositioningSettings, validate
+    from selfpos.storage.atomic import refuse_existing
     from selfpos.storage.locate import locate_model
 
     quiet_process()
+    coefficients = out.with_name(f"{out.name}.coefficients.json")
+    refuse_existing(coefficients)
     settings = validate(PositioningSettings, given, "--param")
     tasks = read_probe(probe) if probe else probe_of([locate_model(source) for source in sources])
-    found = position_and_merge(base, sources, tasks, settings, out, **options)
-    coefficients = "  ".join(f"{name} {value:.3f}" for name, value in zip(found.names, found.coefficients, strict=True))
-    click.echo(f"{out}  ({coefficients})")
+    found = position_and_merge(base, sources, tasks, settings, out, coefficients=coefficients, **options)
+    shown = "  ".join(f"{name} {value:.3f}" for name, value in zip(found.names, found.coefficients, strict=True))
+    click.echo(f"{out}  ({shown})")
     if found.verdict:
         click.echo(f"on the probe set: {found.verdict}", err=True)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, TypedDict
 
 from selfpos.errors import SelfposError, unknown
-from selfpos.merging.layout import OutputFile, output_files, side_files
+from selfpos.merging.layout import OutputFile, gather_prompts, output_files, side_files
 from selfpos.merging.probe_statistics import ProbeStatistics, open_statistics
 from selfpos.merging.registry import Method, get_method
 from selfpos.merging.rules import Settings, make_settings
@@ -68,6 +68,7 @@ class Plan:
     dtypes: dict[str, str]
     files: list[OutputFile]
     side_files: list[Path]
+    prompts: dict[str, str]
     statistics: dict[str, list[ProbeStatistics]]
     hashes: list[str]
     base_name: str
@@ -234,6 +235,7 @@ def plan(
         files=output_files(frame, dtypes, shard_size),
         side_files=copied,
         statistics=open_statistics(chosen, statistics, len(sources)) if statistics else {},
+        prompts=gather_prompts(frame.path, sources),
         hashes=hashes,
         base_name=base_name or display_name(base),
         threads=workers,

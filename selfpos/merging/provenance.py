@@ -14,6 +14,8 @@ from selfpos.storage.locate import hub_snapshot
 
 PLACE = ("path", "repo", "revision")
 """Fields that say where an input was found. They stand in the manifest, not in the weight files, whose bytes must not depend on it."""
+TIME = "seconds"
+"""Nor must they depend on how long the search for the coefficients took."""
 
 
 def provenance(plan: Plan, coefficients: Coefficients | None) -> dict[str, Any]:
@@ -53,12 +55,16 @@ def provenance(plan: Plan, coefficients: Coefficients | None) -> dict[str, Any]:
 
 
 def without_places(manifest: dict[str, Any]) -> dict[str, Any]:
-    """The copy of a manifest for the weight files' metadata."""
+    """The copy of a manifest for the weight files' metadata: without places, and without the time that what was given to the merge took."""
 
     def strip(entry: dict[str, Any]) -> dict[str, Any]:
         return {key: value for key, value in entry.items() if key not in PLACE}
 
     merge = manifest["merge"]
+    manifest = {
+        name: {key: value for key, value in part.items() if key != TIME} if isinstance(part, dict) else part
+        for name, part in manifest.items()
+    }
     return manifest | {"base": strip(manifest["base"]), "merge": merge | {"sources": [strip(source) for source in merge["sources"]]}}
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from selfpos.console import progress
 from selfpos.errors import SelfposError
 from selfpos.positioning.judge import Judge
 from selfpos.positioning.objective import Draws
 from selfpos.positioning.problem import Problem
+from selfpos.positioning.replay import Replay
 from selfpos.positioning.trajectory import Trajectory
 
 RECORDS = 256  # of each task that a candidate is measured on
@@ -32,42 +34,61 @@ def search(problem: Problem, judge: Judge | None, trajectory: Trajectory, *, see
 
     Raises SelfposError when the package `cma` is not installed, or there is only one parameter.
     """
-    cma = library()
     settings = problem.settings
-    if problem.start.numel() < 2:
-        raise SelfposError("search cma-es needs two parameters at least; with a single vector use search: linearised")
     batches = Draws(problem.tasks, RECORDS, seed, single=True).fixed(RECORDS)
     problem.measure_references(batches)
-    # a seed of 0 means "take the clock" to cma
-    strategy = cma.CMAEvolutionStrategy(problem.start.flatten().tolist(), settings.sigma, {"seed": seed + 1, "verbose": -9})
-    done = 0
 
-    def fitness(candidate: torch.Tensor, number: int) -> float:
+    def fitness(candidate: Tensor, number: int) -> float:
         losses = problem.losses(candidate, batches)
         value = problem.value(candidate, losses)
         trajectory.step(number, losses, problem.mean_coefficients(candidate).tolist(), value=value, texts=problem.live.embedded)
         if judge is None:
-            if value < best[0]:
+            if value < min(measured.values, default=float("inf")):
                 trajectory.latest(number, candidate, losses)
         elif settings.fitness == "measure":
-            problem.live.place(problem.table(candidate))
-            judgement = judge.measure(problem.live)
-            trajectory.judge(number, candidate, judgement)
-            value = judgement.value
-        best[0] = min(best[0], value)
+            value = judged(candidate, number)
         return value
 
-    best = [float("inf")]
-    with progress("positioning", settings.evaluations, unit="candidate") as bar:
-        while done < settings.evaluations and not strategy.stop():
-            candidates = [torch.from_numpy(np.array(x)).reshape(problem.start.shape) for x in strategy.ask()]
-            values = []
-            for candidate in candidates:
-                done += 1
-                values.append(fitness(candidate, done))
-                bar.advance(1, value=min(values))
-            strategy.tell([candidate.flatten().numpy() for candidate in candidates], values)
-            if judge and settings.fitness == "loss":
-                champion = candidates[int(np.argmin(values))]
-                problem.live.place(problem.table(champion))
-                trajectory.judge(done, champion, judge.measure(problem.live))
+    def judged(candidate: Tensor, number: int) -> float:
+        assert judge is not None
+        problem.live.place(problem.table(candidate))
+        judgement = judge.measure(problem.live)
+        trajectory.judge(number, candidate, judgement)
+        return judgement.value
+
+    measured = Replay("cma-es", fitness, trajectory, problem.live)
+    champions = Replay("cma-es-champions", lambda candidate, _: judged(candidate, measured.asked), trajectory, problem.live)
+
+    def generation(candidates: Sequence[Tensor], values: Sequence[float]) -> None:
+        if judge and settings.fitness == "loss":
+            champions(candidates[int(np.argmin(values))])
+
+    with measured.shown("positioning", settings.evaluations):
+        evolve(measured, problem.start, settings.sigma, settings.evaluations, seed, problem.admissible, generation)
+
+
+def evolve(
+    fitness: Replay,
+    start: Tensor,
+    sigma: float,
+    evaluations: int,
+    seed: int,
+    admissible: Callable[[Tensor], Tensor],
+    generation: Callable[[Sequence[Tensor], Sequence[float]], None] = lambda candidates, values: None,
+) -> None:
+    """Generations of candidates shaped as `start`, each brought into bounds by `admissible`, as many as `evaluations` allow or until it stands still.
+
+    `generation` is told each one. Raises SelfposError when the package `cma` is not installed, or there is only one parameter.
+    """
+    cma = library()
+    if start.numel() < 2:
+        raise SelfposError("search cma-es needs two parameters at least; with a single vector use search: linearised")
+    size = min(4 + int(3 * np.log(start.numel())), evaluations)  # of a generation: Hansen's default, where there are as many evaluations
+    # a seed of 0 means "take the clock" to cma
+    strategy = cma.CMAEvolutionStrategy(start.flatten().tolist(), sigma, {"seed": seed + 1, "popsize": size, "verbose": -9})
+    while fitness.asked + size <= evaluations and not strategy.stop():
+        asked = strategy.ask()
+        candidates = [admissible(torch.from_numpy(np.array(x)).reshape(start.shape)) for x in asked]
+        values = [fitness(candidate) for candidate in candidates]
+        generation(candidates, values)
+        strategy.tell(asked, values)

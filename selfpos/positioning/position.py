@@ -13,6 +13,7 @@ from selfpos.positioning.coefficients import as_weights
 
 if TYPE_CHECKING:
     from selfpos.data.probe import ProbeTask
+    from selfpos.positioning.judge import Judge
     from selfpos.positioning.live import LiveModel
     from selfpos.positioning.problem import Problem
     from selfpos.positioning.trajectory import Point, Trajectory
@@ -60,12 +61,14 @@ def position(
     *,
     seed: int,
     trajectory: Path | None = None,
+    state: Path | None = None,
     device: str | None = None,
 ) -> Position:
     """Find the coefficients of the task vectors of `sources` (fine-tuned from the model folder `base`) that suit the probe set best.
 
     A probe task needs no vector of its own, nor a vector a probe task. Equal seeds give equal results on one machine. Ctrl-C ends the
-    search with the best point so far. `device` is the GPU if there is one. `trajectory` is a JSONL file for the way the search went.
+    search with the best point so far. `device` is the GPU if there is one. `trajectory` is a JSONL file for the way the search went, `state`
+    a file from which a search of the same arguments that was killed goes on, with the same result; it is for the caller to remove.
     Raises SelfposError: no vector, too few probe records of a task, a loss or coefficient that is not finite.
     """
     import torch
@@ -73,6 +76,7 @@ def position(
     from selfpos.positioning.judge import Judge
     from selfpos.positioning.objective import split_probe
     from selfpos.positioning.problem import Problem
+    from selfpos.positioning.refine import refine
     from selfpos.positioning.trajectory import Trajectory
 
     if not sources:
@@ -82,13 +86,14 @@ def position(
     live = open_live(base, sources, settings, device)
     problem = Problem(live, parts[0], settings)
     judge = Judge(parts[0], parts[1], settings, seed) if parts[1] else None
-    search = find_search(settings.search)
-    with Trajectory(trajectory) as record:
-        around, interrupted = None, False
+    with Trajectory(trajectory, state) as record:
+        spread, interrupted = None, False
         try:
             if judge:
                 judge.measure_base(live)
-            around = search(problem, judge, record, seed=seed)
+            spread = _search(problem, judge, record, seed)
+            if judge and settings.refine != "none":
+                refine(problem, judge, record, seed=seed)
         except KeyboardInterrupt:
             interrupted = True
             if record.best is None:
@@ -97,7 +102,23 @@ def position(
         if record.best is None:
             raise SelfposError(f"search {settings.search} measured no point; give it more steps, rounds or evaluations")
         result = _result(problem, record, record.best, interrupted)
-    return result if interrupted else _with_doubts(result, problem, parts, record.best, around, seed)
+    return result if interrupted else _with_doubts(result, problem, parts, record.best, spread, seed)
+
+
+def _search(problem: Problem, judge: Judge | None, record: Trajectory, seed: int) -> list[tuple[float, float]] | None:
+    """Search, unless a search that was killed had come to its end; how far below and above what was found each coefficient may lie."""
+    from selfpos.positioning.uncertainty import coefficient_intervals
+
+    if done := record.kept.get("searched"):
+        problem.live.embedded = done["texts"]
+        spread: list[tuple[float, float]] | None = done["spread"]
+        return spread
+    around = find_search(problem.settings.search)(problem, judge, record, seed=seed)
+    spread = None
+    if around is not None and problem.settings.intervals:
+        spread = coefficient_intervals(around, [0.0] * len(problem.names), problem.settings.intervals, seed)
+    record.keep(searched={"spread": spread, "texts": problem.live.embedded})
+    return spread
 
 
 def open_live(base: Path, sources: Sequence[Path], settings: PositioningSettings, device: str | None) -> LiveModel:
@@ -152,16 +173,16 @@ def _result(problem: Problem, record: Trajectory, best: Point, interrupted: bool
     )
 
 
-def _with_doubts(result: Position, problem: Problem, parts: Any, best: Point, around: Any, seed: int) -> Position:
+def _with_doubts(result: Position, problem: Problem, parts: Any, best: Point, spread: Any, seed: int) -> Position:
     """`result` with intervals of its coefficients and the comparison with its rivals, as far as the settings ask for them."""
     from dataclasses import replace
 
     from selfpos.positioning.judge import Judge
-    from selfpos.positioning.uncertainty import coefficient_intervals, compare, verdict
+    from selfpos.positioning.uncertainty import compare, verdict
 
     settings = problem.settings
-    if around is not None and settings.intervals:
-        result = replace(result, intervals=coefficient_intervals(around, result.coefficients, settings.intervals, seed))
+    if spread is not None:
+        result = replace(result, intervals=[(c + low, c + high) for c, (low, high) in zip(result.coefficients, spread, strict=True)])
     if parts[1] and settings.compare:
         judge = Judge(parts[0], parts[1], settings.model_copy(update={"select": "measure"}), seed)
         judge.measure_base(problem.live)

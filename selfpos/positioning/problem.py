@@ -20,6 +20,8 @@ from selfpos.vectors import tensor_gram
 if TYPE_CHECKING:
     from selfpos.recipe import PositioningSettings
 
+SMALLEST_A = 1e-3  # the a_i of the chain only make sense above zero; a step below is taken back to here
+
 
 class Problem:
     """Everything a search needs. `start` are the parameters (R, P) to begin from; all arithmetic on them is float64."""
@@ -47,6 +49,13 @@ class Problem:
         """Coefficients of every tensor, (T, N), differentiable in the parameters."""
         rows: Tensor = self.space.coefficients(self.hierarchy.lookup @ parameters, self.angles)
         return rows
+
+    def admissible(self, parameters: Tensor) -> Tensor:
+        """`parameters`, rows (R, P) or the model's row (P,), with the a_i of a chain that is to stay positive taken back above zero."""
+        if self.space.positive and self.settings.positive:
+            parameters = parameters.clone()
+            parameters.view(-1, parameters.shape[-1])[0, : len(self.names)].clamp_(min=SMALLEST_A)
+        return parameters
 
     def mean_coefficients(self, parameters: Tensor) -> Tensor:
         """One coefficient a vector, (N,): the mean over tensors, each counted by its share of the vector's squared length."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 
 from selfpos.console import progress
@@ -11,7 +13,6 @@ from selfpos.positioning.problem import Problem
 from selfpos.positioning.trajectory import Trajectory
 
 REFERENCE_RECORDS = 128  # of each task, on which the losses that others are divided by are measured
-SMALLEST_A = 1e-3  # the a_i of the chain only make sense above zero; a step below is taken back to here
 
 
 def search(problem: Problem, judge: Judge | None, trajectory: Trajectory, *, seed: int) -> None:
@@ -19,7 +20,7 @@ def search(problem: Problem, judge: Judge | None, trajectory: Trajectory, *, see
 
     With a validation part, the point kept is the best that the judge has seen: at the start, every `evaluate_every` steps and at the end.
     A minibatch is far too noisy to choose by. The search ends early after `patience` judgements without a better one. Without a
-    validation part the last point is kept, as in the paper.
+    validation part the last point is kept, as in the paper. What it needs to go on after a kill, to the same bits, is kept in `trajectory`.
     """
     settings = problem.settings
     draws = Draws(problem.tasks, settings.batch_size, seed, single=settings.batches == "single")
@@ -27,20 +28,28 @@ def search(problem: Problem, judge: Judge | None, trajectory: Trajectory, *, see
     every = settings.evaluate_every or max(1, settings.steps // 20)
     parameters = problem.start.clone().requires_grad_(True)
     optimizer = torch.optim.Adam([parameters], lr=settings.learning_rate)
-    waited = 0
+    first, waited = 1, 0
+    if kept := trajectory.kept.get("sgd"):
+        parameters.data.copy_(kept["parameters"])
+        optimizer.load_state_dict(kept["optimizer"])
+        draws.restore(kept["draws"])
+        restore_random(kept["random"])
+        problem.live.embedded = kept["texts"]
+        first, waited = kept["step"] + 1, kept["waited"]
     with progress("positioning", settings.steps) as bar:
-        if judge:
+        bar.advance(first - 1)
+        if judge and first == 1:
             problem.live.place(problem.table(parameters.detach()))
             trajectory.judge(0, parameters, judge.measure(problem.live))
-        for step in range(1, settings.steps + 1):
+        for step in range(first, settings.steps + 1):
+            if settings.patience and waited >= settings.patience:
+                return
             losses, gradient = problem.gradient(parameters, draws.next())
             coefficients = problem.mean_coefficients(parameters.detach()).tolist()
             trajectory.step(step, losses, coefficients, gradient_norm=float(gradient.norm()))
             parameters.grad = gradient
             optimizer.step()
-            if problem.space.positive and settings.positive:
-                with torch.no_grad():
-                    parameters[0, : len(problem.names)].clamp_(min=SMALLEST_A)
+            parameters.data.copy_(problem.admissible(parameters.data))
             bar.advance(loss=sum(losses.values()) / len(losses))
             if judge is None:
                 trajectory.latest(step, parameters, losses)
@@ -49,5 +58,22 @@ def search(problem: Problem, judge: Judge | None, trajectory: Trajectory, *, see
                 judgement = judge.measure(problem.live)
                 waited = 0 if trajectory.judge(step, parameters, judgement) else waited + 1
                 bar.advance(0, validation=judgement.value)
-                if settings.patience and waited >= settings.patience:
-                    return
+            trajectory.keep(
+                sparing=True,
+                sgd={
+                    "step": step, "waited": waited, "parameters": parameters.detach(), "optimizer": optimizer.state_dict(),
+                    "draws": draws.state(), "random": random_state(), "texts": problem.live.embedded,
+                },
+            )  # fmt: skip
+
+
+def random_state() -> dict[str, torch.Tensor]:
+    """Where torch's own generators are, which dropout draws from."""
+    return {"cpu": torch.get_rng_state()} | ({"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else {})
+
+
+def restore_random(state: Mapping[str, torch.Tensor]) -> None:
+    """Set torch's generators back to `state`."""
+    torch.set_rng_state(state["cpu"])
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])

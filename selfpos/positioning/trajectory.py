@@ -1,7 +1,8 @@
-"""The way a search went: one JSON line a step, and the best point so far."""
+"""The way a search went: one JSON line a step, the best point so far, and what a killed search goes on from."""
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import time
@@ -9,12 +10,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO
+from typing import IO, Any
 
+import torch
 from torch import Tensor
 
+from selfpos.console import log
 from selfpos.errors import OperationError, SelfposError
 from selfpos.positioning.judge import Judgement
+from selfpos.storage.atomic import write_bytes
+
+EVERY = 10.0
+"""Seconds of work that a kill may cost, where a search could save after every step."""
 
 
 @dataclass(frozen=True)
@@ -29,19 +36,29 @@ class Point:
 
 
 class Trajectory:
-    """Writes what a search reports to a JSONL file as it happens, if there is one, and keeps the best point."""
+    """Writes what a search reports to a JSONL file as it happens, if there is one, and keeps the best point.
 
-    def __init__(self, path: Path | None) -> None:
-        self.path, self.steps = path, 0
+    With the file `state`, a search can `keep` what it would need to go on, and finds it again in `kept` after a kill; the trajectory then
+    goes on from the same line. The file is removed by whoever has made something of the result.
+    """
+
+    def __init__(self, path: Path | None, state: Path | None = None) -> None:
+        self.path, self.state, self.steps = path, state, 0
         self.best: Point | None = None
+        self.kept: dict[str, Any] = {}
         self.started = time.perf_counter()
-        self._file: IO[str] | None = None
+        self._file: IO[bytes] | None = None
+        self._saved = -math.inf
 
     def __enter__(self) -> Trajectory:
+        found = self._load()
         if self.path is not None:
             try:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
-                self._file = self.path.open("w", encoding="utf-8")
+                self._file = self.path.open("r+b" if found and self.path.is_file() else "wb")
+                if found:
+                    self._file.truncate(min(found["written"], self.path.stat().st_size))
+                    self._file.seek(0, io.SEEK_END)
             except OSError as error:
                 raise OperationError(f"cannot write the trajectory {self.path}: {error.strerror}") from None
         return self
@@ -49,6 +66,45 @@ class Trajectory:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self._file is not None:
             self._file.close()
+
+    def _load(self) -> dict[str, Any] | None:
+        if self.state is None or not self.state.is_file():
+            return None
+        try:
+            found: dict[str, Any] = torch.load(self.state, weights_only=True)
+        except Exception:
+            log.warning("%s is damaged; the search begins anew", self.state)
+            return None
+        self.kept, self.steps = found["kept"], found["steps"]
+        self.started -= found["seconds"]
+        if found["best"]:
+            scores, base = found["best"].pop("scores"), found["best"]
+            judgement = None if scores is None else Judgement(base["losses"], scores, base["value"], {})
+            self.best = Point(**base, judgement=judgement)
+        log.info("positioning goes on from step %d of a search that was stopped", self.steps)
+        return found
+
+    def keep(self, *, sparing: bool = False, **kept: Any) -> None:
+        """Save `kept` (tensors and plain values) beside what was kept before, with the best point and the length of the trajectory.
+
+        With `sparing`, only if ten seconds have passed since the last time: for what changes every step.
+        """
+        if self.state is None or (sparing and time.perf_counter() - self._saved < EVERY):
+            return
+        self.kept |= kept
+        best = self.best and {
+            "step": self.best.step, "parameters": self.best.parameters, "losses": self.best.losses, "value": self.best.value,
+            "scores": self.best.judgement.scores if self.best.judgement else None,
+        }  # fmt: skip
+        written = self._file.tell() if self._file else 0
+        content = io.BytesIO()
+        torch.save({"kept": self.kept, "best": best, "steps": self.steps, "seconds": self.seconds, "written": written}, content)
+        try:
+            self.state.parent.mkdir(parents=True, exist_ok=True)
+            write_bytes(self.state, content.getvalue())
+        except OSError as error:
+            raise OperationError(f"cannot write the state of the search {self.state}: {error.strerror}") from None
+        self._saved = time.perf_counter()
 
     @property
     def seconds(self) -> float:
@@ -78,5 +134,5 @@ class Trajectory:
 
     def _write(self, line: dict) -> None:
         if self._file is not None:
-            self._file.write(json.dumps({**line, "seconds": round(self.seconds, 3)}) + "\n")
+            self._file.write((json.dumps({**line, "seconds": round(self.seconds, 3)}) + "\n").encode())
             self._file.flush()

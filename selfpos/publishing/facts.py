@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,18 +23,18 @@ from selfpos.storage.manifest import read_manifest
 TRAJECTORY = "trajectory.jsonl"  # of the search, in a published model
 
 
-def read_facts(folder: Path, told: Mapping[str, Any] | None = None) -> Facts:
+def read_facts(folder: Path, told: Mapping[str, Any] | None = None, *, place: Path | None = None) -> Facts:
     """Gather what the model folder, its `selfpos.json` and the run it is part of say. A lone folder without that file yields its shape only.
 
-    `told` takes the place of what `selfpos.json` holds. Raises SelfposError where `folder` is no model, or one of its JSON files is damaged.
+    `told` takes the place of what `selfpos.json` holds; `place` is where the folder will be, if not there yet. Raises SelfposError where `folder` is no model, or one of its JSON files is damaged.
     """
     shape = read_shape(folder)
     told = (read_manifest(folder) or {}) if told is None else told
-    around = surroundings_of(folder)
+    around = surroundings_of(place or folder)
     merge = _mapping(told, "merge")
     training = _mapping(told, "training") or (told if "tasks" in told and not merge else {})
     return Facts(
-        name=str(told.get("name") or folder.resolve().name),
+        name=str(told.get("name") or (place or folder).resolve().name),
         kind=_kind(told, merge, training),
         shape=shape,
         base=_base(told, shape, around),
@@ -97,6 +98,9 @@ def _parents(merge: Mapping[str, Any], told: Mapping[str, Any]) -> tuple[Parent,
     given = merge.get("coefficients") or _mapping(told, "positioning").get("coefficients")
     coefficients = given[-len(entries) :] if isinstance(given, list) and len(given) >= len(entries) else [None] * len(entries)
     found = [parse_parent(entry, coefficient) for entry, coefficient in zip(entries, coefficients, strict=True)]
+    intervals = _mapping(told, "positioning").get("intervals")
+    if isinstance(intervals, list) and len(intervals) == len(found):
+        found = [replace(parent, interval=(low, high)) if parent else None for parent, (low, high) in zip(found, intervals, strict=True)]
     return tuple(parent for parent in found if parent is not None)
 
 
@@ -166,6 +170,7 @@ def _search(folder: Path, told: Mapping[str, Any], around: Surroundings | None) 
         steps=search.get("steps"),
         best_step=search.get("step"),
         seconds=search.get("seconds"),
+        verdict=search.get("verdict"),
         trajectory=rows,
     )
 

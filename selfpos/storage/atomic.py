@@ -102,10 +102,15 @@ def locked(folder: Path) -> Iterator[None]:
 
 def write_text(file: Path, text: str) -> None:
     """Write `text` to `file` so that a reader sees the old content or the new, never a part."""
+    write_bytes(file, text.encode())
+
+
+def write_bytes(file: Path, content: bytes) -> None:
+    """Write `content` to `file` so that a reader sees the old content or the new, never a part."""
     handle, name = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(text)
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
         Path(name).chmod(0o644)

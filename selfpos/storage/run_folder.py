@@ -34,6 +34,11 @@ class RunFolder:
         return self.path / "joint"
 
     @property
+    def overlap(self) -> Path:
+        """What training records share with test data, as JSON, when the recipe asks for it."""
+        return self.path / "overlap.json"
+
+    @property
     def geometry(self) -> Path:
         """Gram matrix of the task vectors, as JSON."""
         return self.path / "vectors.json"
@@ -46,6 +51,26 @@ class RunFolder:
     def table(self) -> Path:
         """Scores of all models on all tasks, as JSON."""
         return self.path / "table.json"
+
+    @property
+    def analysis(self) -> Path:
+        """What an analysis of the run found, as JSON."""
+        return self.path / "analysis" / "analysis.json"
+
+    @property
+    def budget(self) -> Path:
+        """What each method of the run cost, as JSON."""
+        return self.path / "budget.json"
+
+    @property
+    def landscapes(self) -> Path:
+        """Probe losses over planes of two task vectors, one JSON file each."""
+        return self.path / "landscapes"
+
+    @property
+    def sections(self) -> list[Path]:
+        """HTML that other rooms left for the report, one file each: `<folder>/section.html`."""
+        return sorted(self.path.glob("*/section.html"))
 
     def mark(self, job: str) -> Path:
         """The file that says that `job` is finished, and from what."""
@@ -65,6 +90,15 @@ class RunFolder:
         """One line of JSON per step of the search behind the merge `name`."""
         return self.path / "positions" / f"{name}.trajectory.jsonl"
 
+    def coefficients(self, name: str) -> Path:
+        """What `selfpos merge --coefficients` applies again to the same vectors, for the merge `name`."""
+        return self.path / "positions" / f"{name}.coefficients.json"
+
     def scores(self, model: str) -> Path:
         """MTEB result files of `model`, in MTEB's own layout."""
         return self.path / "scores" / model
+
+    @property
+    def cache(self) -> Path:
+        """Embeddings and tokens kept while models are scored; nothing of the run is lost with it."""
+        return self.path / "cache"

@@ -19,7 +19,9 @@ def load_trainable(base: Path, settings: TrainingSettings) -> SentenceTransforme
     from sentence_transformers import SentenceTransformer
 
     try:  # an adapter notes this path, and is to find its base from any working folder
-        model = SentenceTransformer(str(base.absolute()), local_files_only=True, model_kwargs={"dtype": "float32"}).float()
+        model = SentenceTransformer(
+            str(base.absolute()), device=choose_device(settings.device), local_files_only=True, model_kwargs={"dtype": "float32"}
+        ).float()
     except (OSError, ValueError, KeyError) as error:
         raise SelfposError(f"{base} does not load as a sentence-transformers model: {' '.join(str(error).split())[:300]}") from None
     if settings.lora is None:
@@ -39,6 +41,16 @@ def load_trainable(base: Path, settings: TrainingSettings) -> SentenceTransforme
     except ValueError as error:
         raise SelfposError(f"LoRA target_modules {targets!r} do not fit {base}: {' '.join(str(error).split())[:300]}") from None
     return model
+
+
+def choose_device(asked: str) -> str | None:
+    """The device `asked` for, None for the library's own choice. Raises SelfposError where this machine has none such."""
+    import torch
+
+    there = {"auto": True, "cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not there[asked]:
+        raise SelfposError(f"device {asked} was asked for, and torch {torch.__version__} finds none on this machine; use auto or cpu")
+    return None if asked == "auto" else asked
 
 
 def choose_precision(asked: str, device: Any) -> Precision:

@@ -20,7 +20,9 @@ from selfpos.storage.locate import display_name, hub_snapshot
 from selfpos.storage.manifest import write_manifest
 from selfpos.storage.model_folder import read_modules
 from selfpos.tasks import TaskType
+from selfpos.tasks.prompts import Prompts, column_prompts, kept_prompts
 from selfpos.training.checkpoints import Checkpoints, checkpoints_of
+from selfpos.training.tracking import check_trackers, logs_beside
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -49,6 +51,8 @@ def train(
     seed: int,
     mixture: Literal["proportional", "round-robin"] | str = "proportional",
     name: str,
+    validation: Mapping[str, Dataset] | None = None,
+    prompts: Mapping[str, Prompts] | None = None,
     base_name: str | None = None,
     provenance: Mapping[str, Any] | None = None,
 ) -> TrainingResult:
@@ -57,7 +61,9 @@ def train(
 
     With several tasks every batch comes from a single one: in proportion to their sizes, or round robin until the smallest is used up
     (`mixture`). Equal inputs, seed and number of threads give equal bytes. A training that was stopped goes on from its last checkpoint
-    in `<out>.checkpoints/`, which is removed at the end. `base_name` is what the manifest calls the base, its name on the Hub or its folder's
+    in `<out>.checkpoints/`, which is removed at the end. With `settings.validation` the model is measured as it learns and the best state is
+    what is written; `validation` gives each task's records for that, where they are no share of `data`. `prompts` (task name → prompts) go
+    before the texts and are kept in the model. `base_name` is what the manifest calls the base, its name on the Hub or its folder's
     when absent; `provenance` is added to it.
 
     Raises SelfposError on settings or data that cannot be trained with, when `base` is no sentence-transformers folder and when `out` exists; OperationError when the training diverges
@@ -69,37 +75,80 @@ def train(
         raise SelfposError("a training needs the data of at least one task")
     if mixture not in ("proportional", "round-robin"):
         raise SelfposError(f"there is no mixture '{mixture}'; known: proportional, round-robin")
+    check_trackers(settings.report_to)
     from selfpos.quiet import quiet_libraries
 
-    with quiet_libraries(), _outside_failures(settings):
-        prepared = {task: kind.prepare(records, seed) for task, (kind, records) in data.items()}
+    with quiet_libraries(), logs_beside(out), _outside_failures(settings):
+        tasks = _prepare(data, settings, validation or {}, prompts or {}, seed)
         base_hash = content_hash(base)
         made_of: dict[str, Any] = {
             "base": {"name": base_name or display_name(base), **_place(base), "hash": base_hash},
-            "tasks": {
-                task: {"type": data[task][0].name, "records": len(records), "hash": _hash(records)} for task, records in prepared.items()
-            },
-            "settings": settings.model_dump(mode="json", exclude={"checkpoint_every"}),
+            "tasks": {task: found.describe() for task, found in tasks.items()},
+            "settings": settings.that_decide(),
             "mixture": mixture,
             "seed": seed,
         }
         identity = made_of | {"base": base_hash}
         with checkpoints_of(out, identity) as checkpoints:
-            result, model, measured = _run(base, data, prepared, out, settings, checkpoints, seed=seed, mixture=mixture, name=name)
+            result, model, measured = _run(base, tasks, out, settings, checkpoints, seed=seed, mixture=mixture, name=name)
             manifest = {"kind": "joint" if len(data) > 1 else "specialist", "name": name, **made_of, **measured, **(provenance or {})}
             with fresh_folder(out) as folder:
                 from selfpos.training.saving import save_model
 
-                save_model(model, base, folder)
+                save_model(model, base, folder, kept_prompts({task: (found.kind, found.asked) for task, found in tasks.items()}))
                 write_manifest(folder, manifest)
             checkpoints.remove()
     return result
 
 
+@dataclass(frozen=True)
+class _Task:
+    """One task of a training: its type as it was given, and as the settings would have it learnt; its records and those to validate on,
+    prepared for these two the other way round; its prompts, as they were asked for."""
+
+    given: TaskType
+    kind: TaskType
+    records: Dataset
+    held_out: Dataset | None
+    asked: Prompts
+
+    @property
+    def prompts(self) -> dict[str, str]:
+        """The prompt of each column of `records` that has one."""
+        return column_prompts(self.kind, self.asked, self.records.column_names)
+
+    def describe(self) -> dict[str, Any]:
+        """What decides the result, for the manifest."""
+        found: dict[str, Any] = {"type": self.kind.name, "records": len(self.records), "hash": _hash(self.records)}
+        if self.prompts:
+            found["prompts"] = self.prompts
+        if self.held_out is not None:
+            found["validation"] = {"records": len(self.held_out), "hash": _hash(self.held_out)}
+        return found
+
+
+def _prepare(
+    data: Mapping[str, tuple[TaskType, Dataset]],
+    settings: TrainingSettings,
+    validation: Mapping[str, Dataset],
+    prompts: Mapping[str, Prompts],
+    seed: int,
+) -> dict[str, _Task]:
+    tasks = {}
+    for task, (given, records) in data.items():
+        kind, held_out = given.under(settings), None
+        if settings.validation is not None:
+            from selfpos.training.validation import split_validation
+
+            # measured as the type itself is, whatever loss it learns by
+            records, held_out = split_validation(task, given, records, validation.get(task), settings.validation, seed)
+        tasks[task] = _Task(given, kind, kind.prepare(records, seed), held_out, prompts.get(task, ""))
+    return tasks
+
+
 def _run(
     base: Path,
-    data: Mapping[str, tuple[TaskType, Dataset]],
-    prepared: Mapping[str, Dataset],
+    tasks: Mapping[str, _Task],
     out: Path,
     settings: TrainingSettings,
     checkpoints: Checkpoints,
@@ -112,12 +161,13 @@ def _run(
     import torch
     from datasets import DatasetDict
     from sentence_transformers.sentence_transformer.data_collator import SentenceTransformerDataCollator
-    from sentence_transformers.sentence_transformer.training_args import SentenceTransformerTrainingArguments
     from transformers import set_seed
 
     from selfpos.training.loading import choose_precision, load_trainable
     from selfpos.training.measure import environment, peak_memory
-    from selfpos.training.trainer import Reporter, Trainer
+    from selfpos.training.objective import make_loss, named
+    from selfpos.training.trainer import Arguments, Reporter, Trainer
+    from selfpos.training.validation import TaskValidation, Validator
 
     set_seed(seed)  # before LoRA draws its first weights
     model = load_trainable(base, settings)
@@ -125,19 +175,21 @@ def _run(
     limit = model.max_seq_length
     length = settings.max_length if limit is None or settings.max_length is None else min(settings.max_length, limit)
     # Numbers for names: the trainer makes module names of them, where dots and some words are not allowed.
-    losses = {str(number): kind.loss(model, settings.temperature) for number, (kind, _) in enumerate(data.values())}
-    kinds = {id(prepared[task]): (task, kind) for task, (kind, _) in data.items()}
-    several = len(prepared) > 1
+    numbered = {str(number): task for number, task in enumerate(tasks.values())}
+    losses = {number: make_loss(task.kind, model, settings) for number, task in numbered.items()}
+    several = len(tasks) > 1
+    prompts = {number: task.prompts for number, task in numbered.items()}
     resume = checkpoints.latest()
-    arguments = SentenceTransformerTrainingArguments(
+    arguments = Arguments(
         output_dir=str(checkpoints.folder),
         max_steps=settings.steps or -1,
         num_train_epochs=settings.epochs,
         per_device_train_batch_size=settings.batch_size,
         learning_rate=settings.learning_rate,
-        warmup_steps=min(settings.warmup, 1 - 1e-9),  # a share of all steps only below 1
+        warmup_steps=min(settings.warmup, 1 - 1e-9),  # a share of all steps only below 1; see Arguments
         bf16=precision == "bf16",
         fp16=precision == "fp16",
+        gradient_checkpointing=settings.gradient_checkpointing,
         seed=seed,
         dataloader_drop_last=True,
         dataloader_pin_memory=model.device.type == "cuda",
@@ -146,22 +198,35 @@ def _run(
         logging_first_step=True,
         logging_nan_inf_filter=False,
         save_strategy="no",  # the reporter asks for checkpoints; the library's strategies make one at the end, too
-        report_to="none",
+        report_to=list(settings.report_to) or "none",
+        run_name=name,
         disable_tqdm=True,
         use_cpu=model.device.type == "cpu",
     )
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
+    validator = None
+    if settings.validation is not None:
+        measures = {
+            task: TaskValidation(found.given, found.held_out, found.asked, settings.validation.records)
+            for task, found in tasks.items()
+            if found.held_out is not None
+        }
+        validator = Validator(measures, settings.validation, checkpoints)
     with ExitStack() as stack:
         reporter = Reporter(name, checkpoints, settings.checkpoint_every, stack)
         trainer = Trainer(
             model=model,
             args=arguments,
-            train_dataset=DatasetDict({str(n): records for n, records in enumerate(prepared.values())}) if several else _only(prepared),
-            loss=losses if several else _only(losses),
-            data_collator=SentenceTransformerDataCollator(preprocess_fn=model.preprocess, max_length=length),
-            callbacks=[reporter],
-            kinds=kinds,
+            train_dataset=DatasetDict({number: task.records for number, task in numbered.items()}) if several else numbered["0"].records,
+            loss=losses if several else losses["0"],
+            data_collator=SentenceTransformerDataCollator(
+                preprocess_fn=model.preprocess, max_length=length, prompts=prompts if several else prompts["0"]
+            ),
+            callbacks=[validator, reporter] if validator else [reporter],
+            kinds={id(found.records): (task, found.kind) for task, found in tasks.items()},
+            by_length=settings.batching == "length",
+            max_tokens=length,
         )
         try:
             trainer.train(resume_from_checkpoint=str(resume) if resume else None)
@@ -172,10 +237,12 @@ def _run(
     state = trainer.state
     if state.global_step == 0:
         raise SelfposError(f"training {name} found no batch of {settings.batch_size} with distinct texts in its data; lower the batch size")
-    if state.global_step < state.max_steps:
+    if state.global_step < state.max_steps and not (validator and validator.stopped):
         notice = f"{name}: the data gave {state.global_step} steps instead of {state.max_steps}, for want of distinct texts"
         log.warning(notice)
         screen().print(f"[yellow]{notice}[/yellow]")
+    if validator is not None:
+        validator.restore_best(trainer)
     result = TrainingResult(
         out=out,
         name=name,
@@ -186,13 +253,14 @@ def _run(
         resumed_from=int(resume.name.removeprefix("step-")) if resume else None,
     )
     measured = {
-        "losses": {task: type(loss).__name__ for task, loss in zip(data, losses.values(), strict=True)},
+        "losses": {task: named(loss) for task, loss in zip(tasks, losses.values(), strict=True)},
         "precision": precision,
         "steps": result.steps,
         "samples": result.samples,
         "seconds": result.seconds,
         "resumed_from": result.resumed_from,
         "loss_curve": reporter.losses,
+        **({"validation": validator.describe()} if validator else {}),
         **peak_memory(),
         **environment(model.device),
     }
@@ -203,11 +271,6 @@ def _place(base: Path) -> dict[str, str]:
     """Where on the Hub the base is from, if it is."""
     snapshot = hub_snapshot(base)
     return {"repo": snapshot[0], "revision": snapshot[1]} if snapshot else {}
-
-
-def _only(mapping: Mapping[str, Any]) -> Any:
-    (value,) = mapping.values()
-    return value
 
 
 def _hash(dataset: Dataset) -> str:

@@ -10,30 +10,44 @@ from typing import Any
 import torch
 from sentence_transformers import SentenceTransformerTrainer
 from sentence_transformers.base.sampler import GroupByLabelBatchSampler, NoDuplicatesBatchSampler
-from sentence_transformers.sentence_transformer.training_args import BatchSamplers
+from sentence_transformers.sentence_transformer.training_args import BatchSamplers, SentenceTransformerTrainingArguments
 from transformers import PrinterCallback, TrainerCallback
 
 from selfpos.console import Bar, log, progress
 from selfpos.errors import OperationError, SelfposError
 from selfpos.tasks import TaskType
+from selfpos.training.batching import LengthBatchSampler
 from selfpos.training.checkpoints import Checkpoints
+
+
+class Arguments(SentenceTransformerTrainingArguments):
+    """The library's arguments, with a warm-up that leaves at least the last step at the full learning rate."""
+
+    def get_warmup_steps(self, num_training_steps: int) -> int:
+        return min(super().get_warmup_steps(num_training_steps), num_training_steps - 1)
 
 
 class Trainer(SentenceTransformerTrainer):
     """The library's trainer with each task's own batch sampler, no model card, and a stop at a loss that is not finite.
 
-    `kinds`: for each training data set, by its `id`, the name of its task and its type.
+    `kinds`: for each training data set, by its `id`, the name of its task and its type. With `by_length` batches are made of texts of like
+    length, of which `max_tokens` are read.
     """
 
-    def __init__(self, *args: Any, kinds: Mapping[int, tuple[str, TaskType]], **kwargs: Any) -> None:
-        self._kinds = kinds
+    def __init__(
+        self, *args: Any, kinds: Mapping[int, tuple[str, TaskType]], by_length: bool = False, max_tokens: int | None = None, **kwargs: Any
+    ) -> None:
+        self._kinds, self._by_length, self._max_tokens = kinds, by_length, max_tokens
         super().__init__(*args, **kwargs)
         self.remove_callback(PrinterCallback)
 
     def get_batch_sampler(self, dataset: Any, batch_size: int, **options: Any) -> Any:
         name, kind = self._kinds[id(dataset)]
         try:
-            sampler = self._make_sampler(kind.batch_sampler, dataset, batch_size=batch_size, **options)
+            if self._by_length:
+                sampler = LengthBatchSampler(dataset, kind, batch_size, options["generator"], options["seed"], self._max_tokens)
+            else:
+                sampler = self._make_sampler(kind.batch_sampler, dataset, batch_size=batch_size, **options)
         except ValueError as error:
             raise SelfposError(f"task '{name}' ({kind.name}) cannot be drawn in batches of {batch_size}: {error}") from None
         if len(sampler) == 0:
@@ -86,9 +100,9 @@ class Reporter(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._bar.advance(1)
-        last = state.global_step >= state.max_steps
+        last = state.global_step >= state.max_steps or control.should_training_stop
         control.should_log = control.should_log or last
-        control.should_save = state.global_step % self.every == 0 and not last
+        control.should_save = (control.should_save or state.global_step % self.every == 0) and not last
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **kwargs: Any) -> None:
         if "loss" in logs:

@@ -144,3 +144,26 @@ def test_an_option_that_would_be_passed_over_is_refused(
     done = selfpos("merge", "--base", tiny_base, "--vectors", *tiny_specialists, "--out", tmp_path / "out", *words)
     assert done.returncode == 2 and says in done.stderr and "Traceback" not in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_coefficients_of_a_search_are_applied_again(tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path) -> None:
+    from selfpos.positioning.coefficients import Coefficients, write_coefficients
+    from selfpos.storage.hashing import content_hash
+
+    hashes = [content_hash(source) for source in tiny_specialists]
+    found = Coefficients(["alpha", "beta", "gamma"], hashes, [0.5, -0.25, 1.5], None, "base", content_hash(tiny_base), {"seed": 4})
+    file = write_coefficients(tmp_path / "c.json", found)
+    words = ["merge", "--base", tiny_base, "--coefficients", file, "--out", tmp_path / "out", "--vectors"]
+    done = selfpos(*words, *reversed(tiny_specialists))
+    assert done.returncode == 0, done.stderr
+    base, states = ref.load(tiny_base), [ref.load(source) for source in tiny_specialists]
+    for key, value in ref.load(tmp_path / "out").items():
+        expected = base[key] + sum(c * (state[key] - base[key]) for c, state in zip(found.values, states, strict=True))
+        np.testing.assert_allclose(value, expected, atol=1e-6)
+    for wrong, says in [
+        (tiny_specialists[:2], "give gamma of the content hash"),
+        ([*tiny_specialists, "--method", "ties"], "--method does not go with it"),
+    ]:
+        refused = selfpos(*words[:6], tmp_path / "wrong", "--vectors", *wrong)
+        assert refused.returncode == 2 and says in refused.stderr and "Traceback" not in refused.stderr
+        assert not (tmp_path / "wrong").exists()

@@ -10,8 +10,10 @@ import torch
 from datasets import Dataset
 from torch import nn
 
+from selfpos.data.probe import ProbeTask
 from selfpos.positioning.live import LiveModel
 from selfpos.storage.model_folder import open_model
+from selfpos.tasks import get_task
 from selfpos.vectors import open_vectors
 
 
@@ -78,3 +80,9 @@ def graded(count: int = 24, seed: int = 7) -> Probe:
     return Probe(
         "graded", GradedTask(), Dataset.from_dict({"sentence1": words(count, seed), "sentence2": words(count, seed + 1), "score": scores})
     )
+
+
+def records() -> dict[str, ProbeTask]:
+    """A probe set of two tasks of the real types, as operations take it."""
+    kinds = {"pairs": (get_task("retrieval"), pairs()), "graded": (get_task("sts"), graded())}
+    return {name: ProbeTask(name, kind, probe.dataset) for name, (kind, probe) in kinds.items()}

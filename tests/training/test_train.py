@@ -21,7 +21,7 @@ from selfpos.errors import OperationError, SelfposError
 from selfpos.recipe import LoraSettings, TrainingSettings
 from selfpos.storage.hashing import content_hash
 from selfpos.storage.manifest import read_manifest
-from selfpos.tasks import get_task
+from selfpos.tasks import TASKS, get_task
 from selfpos.training import TrainingResult, train
 
 FAST = TrainingSettings(steps=3, batch_size=4, learning_rate=1e-3)
@@ -42,6 +42,9 @@ def records(task: str, count: int = 24) -> Dataset:
             "classification": {"text": a, "label": ["abc"[i % 3] for i in range(count)]},
             "clustering": {"text": a, "label": [i % 3 for i in range(count)]},
             "pair-classification": {"sentence1": a, "sentence2": b, "label": [i % 2 for i in range(count)]},
+            "bitext": {"sentence1": a, "sentence2": b},
+            "summarization": {"text": a, "summary": b},
+            "instruction-retrieval": {"query": a, "instruction": c, "positive": b},
         }[task]
     )
 
@@ -59,7 +62,7 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize("task", ["sts", "retrieval", "reranking", "classification", "clustering", "pair-classification"])
+@pytest.mark.parametrize("task", sorted(TASKS))
 def test_a_specialist_of_each_type_loads_and_differs_from_its_base_in_weights_alone(task: str, tiny_base: Path, tmp_path: Path) -> None:
     from sentence_transformers import SentenceTransformer
 
@@ -131,6 +134,13 @@ def test_the_loss_goes_down(tiny_base: Path, tmp_path: Path) -> None:
     settings = TrainingSettings(steps=60, batch_size=8, learning_rate=3e-3)
     losses = run(tiny_base, tmp_path / "out", "classification", settings=settings).losses
     assert losses[-1][1] < 0.9 * losses[0][1]
+
+
+@pytest.mark.parametrize("warmup", [0.0, 0.1, 1.0])
+def test_a_training_of_one_step_moves_the_weights(warmup: float, tiny_base: Path, tmp_path: Path) -> None:
+    run(tiny_base, tmp_path / "out", "sts", settings=FAST.model_copy(update={"steps": 1, "warmup": warmup}))
+    before, after = (load_file(folder / "model.safetensors") for folder in (tiny_base, tmp_path / "out"))
+    assert any(not torch.equal(before[name], after[name]) for name in before)
 
 
 def test_equal_seeds_give_equal_bytes_and_others_do_not(tiny_base: Path, tmp_path: Path) -> None:

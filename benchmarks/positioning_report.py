@@ -1,0 +1,94 @@
+"""The results of benchmarks/positioning.py as JSON and as Markdown tables."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+
+def write_report(folder: Path, results: dict[str, Any]) -> None:
+    """Write positioning.json and positioning.md into `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if "steps" in results:
+        results["ratios"] = ratios(results["steps"])
+    if "searches" in results:
+        reached(results["searches"])
+    (folder / "positioning.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    (folder / "positioning.md").write_text(markdown(results), encoding="utf-8")
+
+
+def ratios(steps: dict[str, Any]) -> list[dict[str, Any]]:
+    """The numbers that the targets are about: what, found, target (at most), or None where nothing is asked."""
+
+    def of(first: str, second: str, what: str) -> float:
+        return float(steps[first][what] / steps[second][what])
+
+    memory = [steps[f"step {n}"]["megabytes"] for n in (2, 4, 8, 16)]
+    ours, theirs = steps["step 3"]["gradient"], steps["graph 3"]["gradient"]
+    largest = max(map(abs, theirs))
+    rows = [
+        ("step, N = 4 / forward and backward: time", of("step 4", "forward and backward", "seconds"), 1.15),
+        ("step, N = 4 / AdamW step: memory", of("step 4", "AdamW step", "megabytes"), 0.6),
+        ("the same with activations of 16 texts at a time (chunk): memory", of("step 4, chunk 16", "AdamW step", "megabytes"), None),
+        ("that chunked step / forward and backward: time", of("step 4, chunk 16", "forward and backward", "seconds"), None),
+        ("memory for N = 2, 4, 8, 16: largest / smallest", max(memory) / min(memory), 1.1),
+        ("gradient, N = 3: largest difference from the graph's, relative", max(abs(a - b) for a, b in zip(ours, theirs, strict=True)) / largest, 1e-3),
+        *((f"step / graph through the merge, N = {n}: memory", of(f"step {n}", f"graph {n}", "megabytes"), 0.5 if n == 3 else None) for n in (2, 3, 8)),
+        ("step / graph through the merge, N = 3: time", of("step 3", "graph 3", "seconds"), None),
+        ("low-rank step / dense step: time", of("adapters, low rank", "adapters, dense", "seconds"), 0.75),
+        ("low-rank step / dense step: memory", of("adapters, low rank", "adapters, dense", "megabytes"), 0.6),
+    ]  # fmt: skip
+    return [{"what": what, "found": found, "target": target} for what, found, target in rows]
+
+
+def reached(searches: dict[str, Any]) -> None:
+    """Add to each search when it came to the paper's validation loss, in seconds and as a share of the paper's whole time; None: never."""
+    paper = next(search for name, search in searches.items() if name.startswith("paper"))
+    for search in searches.values():
+        search["reached"] = next((seconds for seconds, value in search["way"] if value <= paper["value"]), None)
+        search["share"] = None if search["reached"] is None else search["reached"] / paper["seconds"]
+
+
+def markdown(results: dict[str, Any]) -> str:
+    """All tables."""
+    facts = results["facts"]
+    versions = ", ".join(f"{name} {number}" for name, number in facts["versions"].items())
+    lines = [
+        "# Positioning: time and memory",
+        "",
+        f"{facts['date']}, {facts['processor']}, {facts['cores']} core(s), Python {facts['python']}; {versions}.",
+        "How it was measured: benchmarks/positioning.py, at its head.",
+    ]
+    if facts["quick"]:
+        lines += ["", "**A quick try on tiny random models: the numbers mean nothing.**"]
+    if "steps" in results:
+        lines += [
+            "",
+            f"A model of shape `{facts['shape']}`, 32 pairs of texts of {facts['words']} words.",
+            "",
+            "| step | seconds | MB |",
+            "|---|---:|---:|",
+        ]
+        lines += [f"| {name} | {step['seconds']:.3f} | {step['megabytes']:.0f} |" for name, step in results["steps"].items()]
+        lines += ["", "| ratio | found | target |", "|---|---:|---:|"]
+        for row in results["ratios"]:
+            target = "–" if row["target"] is None else f"≤ {row['target']:g}"
+            lines.append(f"| {row['what']} | {row['found']:.3g} | {target} |")
+    if "searches" in results:
+        lines += [
+            "",
+            f"Searches, texts of at most {facts['max_length']} tokens: the best validation loss on the way (base = 1), time of the whole search,",
+            "and when it had reached the loss that the paper's search ends with.",
+            "",
+            "| search | validation loss | seconds | texts embedded | reached after | of the paper's time | coefficients |",
+            "|---|---:|---:|---:|---:|---:|---|",
+        ]
+        for name, search in results["searches"].items():
+            after = "never" if search["reached"] is None else f"{search['reached']:.1f} s"
+            share = "–" if search["share"] is None else f"{100 * search['share']:.1f} %"
+            coefficients = ", ".join(f"{c:.2f}" for c in search["coefficients"])
+            lines.append(
+                f"| {name} | {search['value']:.4f} | {search['seconds']:.1f} | {search['texts']:,} | {after} | {share} | {coefficients} |"
+            )
+    return "\n".join(lines) + "\n"

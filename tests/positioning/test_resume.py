@@ -1,0 +1,150 @@
+"""A search that is killed goes on where it was, and ends with the same bytes as one that was left alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from selfpos.operations import position_and_merge
+from selfpos.positioning import trajectory
+from selfpos.positioning.judge import Judge
+from selfpos.positioning.live import LiveModel
+from selfpos.recipe import PositioningSettings
+from tests.positioning.stand_ins import records
+
+ROOT = Path(__file__).parent.parent.parent
+COMMON = {"compare": False, "intervals": 2}
+SGD = {"search": "sgd", "space": "spherical", "steps": 8, "batch_size": 16, "evaluate_every": 2, "dropout": True}
+EVOLVED = {"search": "cma-es", "evaluations": 20}
+
+
+class Killed(BaseException):
+    """Passes through everything, as nothing does after SIGKILL."""
+
+
+def search(base: Path, sources: list[Path], folder: Path, options: dict) -> dict[str, bytes]:
+    """What a search leaves: its weights, coefficients and trajectory, times aside."""
+    folder.mkdir(exist_ok=True)
+    settings = PositioningSettings(**COMMON, **options)
+    position_and_merge(
+        str(base), sources, records(), settings, folder / "out", trajectory=folder / "way.jsonl", coefficients=folder / "c.json", seed=2
+    )
+    assert sorted(path.name for path in folder.iterdir()) == ["c.json", "out", "way.jsonl"]
+    way = [json.loads(line) for line in (folder / "way.jsonl").read_text().splitlines()]
+    found = json.loads((folder / "c.json").read_text())
+    found["found_by"].pop("seconds")
+    timeless = json.dumps([{key: value for key, value in line.items() if key != "seconds"} for line in way])
+    return {
+        **{path.name: path.read_bytes() for path in (folder / "out").rglob("*.safetensors")},
+        "c": json.dumps(found).encode(),
+        "way": timeless.encode(),
+    }
+
+
+class Mortal:
+    """Counts the calls of LiveModel.embed since `start`, and dies in the one that was asked for."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.count, self.deadly, original = 0, 0, LiveModel.embed
+
+        def embed(live: LiveModel, texts: list[str]) -> object:
+            self.count += 1
+            if self.count == self.deadly:
+                raise Killed
+            return original(live, texts)
+
+        monkeypatch.setattr(LiveModel, "embed", embed)
+
+    def start(self, deadly: int = 0) -> None:
+        self.count, self.deadly = 0, deadly
+
+
+@pytest.mark.parametrize(
+    ("options", "shares"),
+    [
+        pytest.param(SGD, [0.2, 0.5], id="sgd"),
+        pytest.param({"rounds": 3, "patience": 2}, [0.5, 0.3], id="linearised"),
+        pytest.param({"rounds": 2, "granularity": "layer", "refine": "coordinate", "refine_evaluations": 9}, [0.9, 0.1], id="refined"),
+        pytest.param(EVOLVED, [0.3, 0.4], id="cma-es"),
+        pytest.param(EVOLVED | {"fitness": "measure"}, [0.5], id="cma-es-by-measure"),
+        pytest.param({"rounds": 1, "refine": "cma-es", "refine_evaluations": 12}, [0.8], id="refined-by-cma-es"),
+    ],
+)
+def test_killed_and_started_again(
+    tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict, shares: list[float]
+) -> None:
+    """`shares` of the whole search's forward passes after which it is killed, each counted from its own start."""
+    if "cma-es" in options.values():
+        pytest.importorskip("cma")
+    monkeypatch.setattr(trajectory, "EVERY", 0.0)
+    mortal = Mortal(monkeypatch)
+    alone = search(tiny_base, tiny_specialists[:2], tmp_path / "alone", options)
+    whole = mortal.count
+    for share in shares:
+        mortal.start(round(share * whole))
+        with pytest.raises(Killed):
+            search(tiny_base, tiny_specialists[:2], tmp_path / "killed", options)
+    mortal.start()
+    assert search(tiny_base, tiny_specialists[:2], tmp_path / "killed", options) == alone
+    assert mortal.count < whole
+
+
+def test_kill_nine_in_a_process_of_its_own(tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path) -> None:
+    script = f"""
+import os, signal, sys
+from pathlib import Path
+sys.path.insert(0, {str(ROOT)!r})
+from selfpos.positioning import trajectory
+from selfpos.positioning.problem import Problem
+from tests.positioning.test_resume import SGD, search
+
+trajectory.EVERY, original, count = 0.0, Problem.gradient, [0]
+
+def deadly(self, *args):
+    count[0] += 1
+    if count[0] == 6:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return original(self, *args)
+
+Problem.gradient = deadly
+search(Path({str(tiny_base)!r}), [Path({str(tiny_specialists[0])!r})], Path({str(tmp_path / "killed")!r}), SGD)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    (state,) = (tmp_path / "killed" / ".out.search").iterdir()
+    assert state.suffix == ".pt"
+    assert not (tmp_path / "killed" / "out").exists()
+    steps = (tmp_path / "killed" / "way.jsonl").read_text().count('"gradient_norm"')
+    assert steps == 5
+    assert search(tiny_base, tiny_specialists[:1], tmp_path / "killed", SGD) == search(
+        tiny_base, tiny_specialists[:1], tmp_path / "alone", SGD
+    )
+
+
+def test_other_settings_begin_anew_and_a_damaged_state_is_no_trouble(
+    tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(self: Judge, *args: object) -> None:
+        raise Killed
+
+    monkeypatch.setattr(trajectory, "EVERY", 0.0)
+    plain = SGD | {"steps": 2, "validation": 0.0}
+    alone = search(tiny_base, tiny_specialists[:1], tmp_path / "alone", plain)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(Judge, "measure", stop)
+        search(tiny_base, tiny_specialists[:1], tmp_path / "killed", SGD)
+    states = tmp_path / "killed" / ".out.search"
+    states.mkdir(exist_ok=True)
+    other = tmp_path / "killed" / "out"
+    from selfpos.operations import _identity
+    from selfpos.storage.hashing import content_hash
+
+    name = _identity([content_hash(tiny_base), content_hash(tiny_specialists[0])], records(), PositioningSettings(**COMMON, **plain), 2)
+    (states / f"{name}.pt").write_bytes(b"torn")
+    assert search(tiny_base, tiny_specialists[:1], other.parent, plain) == alone
