@@ -199,7 +199,7 @@ def _run(
         warmup_steps=min(settings.warmup, 1 - 1e-9),  # a share of all steps only below 1; see Arguments
         bf16=precision == "bf16",
         fp16=precision == "fp16",
-        gradient_checkpointing=settings.gradient_checkpointing,
+        activation_checkpointing=settings.gradient_checkpointing or None,
         seed=seed,
         dataloader_drop_last=True,
         dataloader_pin_memory=model.device.type == "cuda",
