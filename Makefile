@@ -23,7 +23,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(BIN)/pip install --quiet -c constraints.txt -e '.[offline,dev,imbalance]'
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[offline,dev,imbalance,search]'
 	touch $@
 
 clean:

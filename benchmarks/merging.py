@@ -66,16 +66,21 @@ def measure(words: list[str], cores: int) -> dict[str, Any]:
 
 
 def median(runs: list[dict[str, Any]]) -> dict[str, Any]:
-    """The run with the median CPU time."""
-    return sorted(runs, key=lambda run: run["cpu"])[len(runs) // 2]
+    """The run with the median CPU time, and of how many it is."""
+    return sorted(runs, key=lambda run: run["cpu"])[len(runs) // 2] | {"runs": len(runs)}
+
+
+def enough(runs: list[dict[str, Any]], options: argparse.Namespace) -> bool:
+    """Whether more runs would not pay: all repeats are done, or they have taken more CPU time than is to be spent on one contender."""
+    return len(runs) >= options.repeats or sum(run["cpu"] for run in runs) > options.patience
 
 
 def run_job(job: Job, contender: str, place: Path, options: argparse.Namespace) -> dict[str, Any] | None:
     """One contender's result for a job: the median run, and what its output got wrong or lost."""
     python = sys.executable if contender == "selfpos" else options.rivals
     out = place / f"out-{contender}"
-    runs = []
-    for _ in range(options.repeats):
+    runs: list[dict[str, Any]] = []
+    while not enough(runs, options):
         shutil.rmtree(out, ignore_errors=True)
         words = command(contender, job, out, python)
         if words is None:
@@ -160,6 +165,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=["linear", "task-arithmetic", "slerp", "ties", "ties-global"])
     parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=list(CONTENDERS))
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--patience", type=float, default=60, help="CPU seconds after which a contender is not repeated")
     parser.add_argument("--cores", type=int, default=1, help="cores that each process may use; 0 for all")
     parser.add_argument("--work", type=Path, help="folder for inputs, kept for the next run [default: a temporary one]")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder for merging.json and merging.md")

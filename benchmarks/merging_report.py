@@ -46,7 +46,9 @@ def markdown(results: dict[str, Any]) -> str:
         "",
         f"{facts['date']}, {facts['processor']}, {facts['cores_used']} core(s), Python {facts['python']}; {versions}.",
         "Each contender in its own process on the same inputs in the page cache; CPU seconds from start to end of the process / peak anonymous",
-        "memory in MB; the median of " + str(facts["repeats"]) + " runs. Outputs were checked against float64 before their times counted.",
+        "memory in MB; the median of "
+        + str(facts["repeats"])
+        + " runs, or of fewer where one takes long. Outputs were checked against float64 before their times counted.",
         "`cp` copies one model's weights and reads the others; `over cp` is the CPU time in which selfpos merges and writes, without",
         "start-up, checks and hashes, over that.",
         "",

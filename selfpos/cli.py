@@ -16,11 +16,16 @@ VERBS = {
     "finetune": ("commands.finetune", "Fine-tune one specialist from a base model."),
     "merge": ("commands.merge", "Merge specialists into one model."),
     "eval-mteb": ("commands.eval_mteb", "Score a model on MTEB tasks."),
+    "compare": ("commands.compare", "Compare scored models: means, ranks, and differences with intervals."),
+    "fetch-data": ("commands.fetch_data", "Fetch the data of MTEB tasks for machines without a network."),
     "push": ("commands.push", "Publish a model on the Hugging Face Hub, with its card."),
     "reproduce": ("commands.reproduce", "Repeat the merge that made a model and compare the bytes."),
     "report": ("commands.report", "Write the HTML report of a run."),
     "methods": ("commands.methods", "List the merge methods and what each needs."),
     "imbalance": ("imbalance.command", "The companion study of class imbalance in CNNs."),
+    "overlap": ("commands.overlap", "Say which test items training data gives away, and remove them."),
+    "cluster": ("commands.cluster", "Partition many data sets into tasks by what their texts are like."),
+    "analyse": ("commands.analyse", "Measure what drives the tasks of a run apart: conflict and imbalance."),
     "tasks": ("commands.tasks", "List the task types and the columns each reads."),
 }
 
@@ -56,12 +61,15 @@ def selfpos() -> None:
 def main() -> None:
     """Run the command line. Exit status: 0 done, 1 something outside failed, 2 a mistake in what was asked, 130 stopped by Ctrl-C."""
     try:
-        selfpos(standalone_mode=False)
+        selfpos(prog_name="selfpos", standalone_mode=False)
     except SelfposError as error:
         click.echo(f"selfpos: {error}", err=True)
         sys.exit(error.exit_code)
-    except click.ClickException as error:
+    except click.exceptions.NoArgsIsHelpError as error:
         error.show()
+        sys.exit(error.exit_code)
+    except click.ClickException as error:
+        click.echo(f"selfpos: {_sentence(error)}", err=True)
         sys.exit(error.exit_code)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
@@ -70,3 +78,14 @@ def main() -> None:
     except (click.Abort, KeyboardInterrupt):
         click.echo("selfpos: stopped; what is finished is kept, and the same command goes on from there", err=True)
         sys.exit(130)
+
+
+def _sentence(error: click.ClickException) -> str:
+    """What click says of a mistake, without the usage lines, and where to read on."""
+    if isinstance(error, click.NoSuchOption) and error.ctx is not None:
+        options = [name for parameter in error.ctx.command.params for name in parameter.opts]
+        return f"there is no option '{error.option_name}'{nearest(error.option_name, options)} (see {error.ctx.command_path} --help)"
+    said = " ".join(error.format_message().split()).rstrip(".")
+    said = said[:1].lower() + said[1:]
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    return f"{said} (see {context.command_path} --help)" if context else said

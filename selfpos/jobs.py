@@ -23,16 +23,23 @@ class Job:
     """One piece of a run. `inputs` is everything that decides its result, apart from the jobs named in `after`; `work` writes `output`.
 
     A job whose `work` picks up what it finds of its own output (an evaluation, task by task) says so with `continues`; one that is made again
-    in seconds from other results (a table, a report) with `derived`. Both may meet output of other inputs.
+    in seconds from other results (a table, a report) with `derived`. Both may meet output of other inputs. `cpus` and `gpus` are what it asks
+    of a cluster.
     """
 
     name: str
     inputs: dict[str, Any]
     output: Path
-    work: Callable[[], None]
+    work: Callable[[], object]
     after: tuple[str, ...] = ()
     continues: bool = False
     derived: bool = False
+    cpus: float = 1
+    gpus: float = 0
+
+
+Executor = Callable[[Sequence[Job], RunFolder], list[str]]
+"""What does the unfinished jobs of a run and returns their names: `execute` in this process, `selfpos.ray_jobs.execute_on_ray` on a cluster."""
 
 
 def job_keys(jobs: Sequence[Job]) -> dict[str, str]:
@@ -60,26 +67,42 @@ def execute(jobs: Sequence[Job], folder: RunFolder) -> list[str]:
 
     Raises SelfposError, before anything is done, as `refuse_foreign` does.
     """
+    left = unfinished(jobs, folder)
+    keys = job_keys(jobs)
+    for job in left:
+        screen().print(f"[bold]{jobs.index(job) + 1}/{len(jobs)}[/bold] {job.name}")
+        log.info("%s: started", job.name)
+        finish(job, keys[job.name], carry_out(job), folder)
+    return [job.name for job in left]
+
+
+def unfinished(jobs: Sequence[Job], folder: RunFolder) -> list[Job]:
+    """Those of the jobs whose result an earlier start has not left. Raises SelfposError as `refuse_foreign` does."""
     refuse_foreign(jobs, folder)
     keys = job_keys(jobs)
-    marks = {job.name: _read_mark(folder.mark(job.name)) for job in jobs}
-    done = []
-    for number, job in enumerate(jobs, start=1):
-        mark = marks[job.name]
+    left = []
+    for job in jobs:
+        mark = _read_mark(folder.mark(job.name))
         if mark and mark["key"] == keys[job.name] and job.output.exists():
             log.info("%s: finished before, kept", job.name)
-            continue
-        screen().print(f"[bold]{number}/{len(jobs)}[/bold] {job.name}")
-        log.info("%s: started", job.name)
-        if not job.continues:
-            _remove(job.output)  # written whole, but the run was stopped before it could say so
-        started = time.monotonic()
-        job.work()
-        seconds = time.monotonic() - started
-        _write_mark(folder.mark(job.name), {"key": keys[job.name], "seconds": round(seconds, 3), "inputs": job.inputs})
-        log.info("%s: finished in %.1f s", job.name, seconds)
-        done.append(job.name)
-    return done
+        else:
+            left.append(job)
+    return left
+
+
+def carry_out(job: Job) -> float:
+    """Do the work of a job; returns the seconds it took."""
+    if not job.continues:
+        _remove(job.output)  # written whole, but the run was stopped before it could say so
+    started = time.monotonic()
+    job.work()
+    return time.monotonic() - started
+
+
+def finish(job: Job, key: str, seconds: float, folder: RunFolder) -> None:
+    """Mark a job as finished."""
+    _write_mark(folder.mark(job.name), {"key": key, "seconds": round(seconds, 3), "inputs": job.inputs})
+    log.info("%s: finished in %.1f s", job.name, seconds)
 
 
 @contextmanager

@@ -7,16 +7,21 @@ import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
+from selfpos.console import log
 from selfpos.errors import SelfposError
 from selfpos.recipe import PositioningSettings, TaskSource, TrainingSettings, validate
 
 if TYPE_CHECKING:
+    from datasets import Dataset
+
     from selfpos.data.probe import ProbeTask
     from selfpos.merging.plan import Options
     from selfpos.positioning import Position
+    from selfpos.tasks import TaskType
     from selfpos.training import TrainingResult
 
 
@@ -35,18 +40,28 @@ def finetune(
     `probe` records are held out of the training data; they can be drawn again with `probe_of`. Raises SelfposError on bad input or when `out` exists.
     """
     from selfpos.data.probe import hold_out
-    from selfpos.data.sources import load_source
+    from selfpos.data.report import describe_data, report_lines
+    from selfpos.data.sources import load_task
     from selfpos.storage.locate import locate_model
     from selfpos.tasks import get_task
     from selfpos.training import train
+    from selfpos.training.negatives import mine
 
     if out.exists():
         raise SelfposError(f"{out} exists; choose another folder with --out, or remove it")
     kind = get_task(source.type)
     folder = locate_model(base)
-    found = load_source(source.data, kind, split=source.split, columns=source.columns, data_root=None, limit=source.limit, seed=seed)
+    found = load_task(source, seed=seed)
     say(f"data: {found.description}")
-    training, _ = hold_out(found.dataset, probe, seed)
+    report = describe_data(found, kind, folder)
+    for line in report_lines(report):
+        say(line)
+    training, held_out = hold_out(found.dataset, probe, seed)
+    if probe:
+        _check_probe(kind, held_out)
+    validation = _validation_split(source, settings, seed)
+    if source.mine is not None:
+        training = mine(training, kind.under(settings), source.mine, folder, source.prompts, seed)
     remembered = {"source": source.model_dump(mode="json"), "hash": found.hash, "probe": probe, "seed": seed}
     return train(
         folder,
@@ -55,8 +70,31 @@ def finetune(
         settings,
         seed=seed,
         name=out.name,
-        provenance={"finetune": remembered},
+        validation={source.type: validation} if validation is not None else None,
+        prompts={source.type: source.prompts},
+        provenance={"finetune": remembered, "data": {source.type: report}},
     )
+
+
+def _validation_split(source: TaskSource, settings: TrainingSettings, seed: int) -> Dataset | None:
+    """The records of the split that `settings` would have the training validated on, when they name one."""
+    from selfpos.data.sources import load_task
+
+    if settings.validation is None or settings.validation.split is None:
+        return None
+    return load_task(source, seed=seed, split=settings.validation.split).dataset
+
+
+def _check_probe(kind: TaskType, records: Dataset) -> None:
+    """Raise SelfposError when Self Positioning could draw no batch from these probe records: better before the training than after it."""
+    import torch
+
+    try:
+        kind.draw(kind.prepare(records, seed=0), min(32, len(records)), torch.Generator().manual_seed(0))
+    except SelfposError as error:
+        raise SelfposError(
+            f"the {len(records)} records held out for a probe serve none: {error}; give --probe more of them, or --probe 0 to hold out none"
+        ) from None
 
 
 def probe_of(specialists: Sequence[Path]) -> dict[str, ProbeTask]:
@@ -65,7 +103,7 @@ def probe_of(specialists: Sequence[Path]) -> dict[str, ProbeTask]:
     Raises SelfposError when a folder does not say what it was trained on, or its data has changed since.
     """
     from selfpos.data.probe import ProbeTask, hold_out
-    from selfpos.data.sources import load_source
+    from selfpos.data.sources import load_task
     from selfpos.storage.manifest import read_manifest
     from selfpos.tasks import get_task
     from selfpos.vectors.task_vector import distinct_names
@@ -77,32 +115,60 @@ def probe_of(specialists: Sequence[Path]) -> dict[str, ProbeTask]:
             raise SelfposError(f"{folder} does not say which records were held out for a probe; give the probe set with --probe FOLDER")
         source = validate(TaskSource, remembered["source"], f"{folder}/selfpos.json")
         kind = get_task(source.type)
-        found = load_source(
-            source.data, kind, split=source.split, columns=source.columns, data_root=None, limit=source.limit, seed=remembered["seed"]
-        )
+        found = load_task(source, seed=remembered["seed"])
         if found.hash != remembered["hash"]:
             raise SelfposError(
                 f"the data of {folder} ({source.data}) has changed since it was trained; give a probe set with --probe FOLDER"
             )
         _, probe = hold_out(found.dataset, remembered["probe"], remembered["seed"])
-        probes[name] = ProbeTask(name, kind, probe)
+        probes[name] = ProbeTask(name, kind, probe, source.prompts)
     return probes
 
 
-def merge(base: str, vectors: Sequence[str | Path], method: str, out: Path, **options: Unpack[Options]) -> Path:
+def merge(
+    base: str,
+    vectors: Sequence[str | Path],
+    method: str,
+    out: Path,
+    *,
+    probe: Mapping[str, ProbeTask] | None = None,
+    statistics_in: Path | None = None,
+    **options: Unpack[Options],
+) -> Path:
     """Merge `vectors` (models fine-tuned from `base`: folders, Hub names or adapters) by a method of `selfpos methods`, with a card; returns `out`.
 
-    The options are those of `merging.plan`: weights, params, dtype, seed and others. Raises SelfposError on models that do not fit together,
-    unknown methods or parameters, and when `out` exists.
+    `probe` is for methods that need one, its tasks named as the vectors; absent, it is drawn again with `probe_of`. What they gather is kept
+    in the folder `statistics_in` for later merges, where given. The options are those of `merging.plan`: weights, params, dtype, seed and
+    others. Raises SelfposError on models that do not fit together, unknown methods or parameters, and when `out` exists.
     """
-    from selfpos.merging import merge as merge_folders
-    from selfpos.publishing.card import write_card
+    from selfpos.merging import execute, plan
     from selfpos.storage.locate import locate_model
 
     sources = [locate_model(str(vector)) for vector in vectors]
-    merge_folders(locate_model(base), sources, method, out, **options)
-    write_card(out)
+    made = plan(locate_model(base), sources, method, out, **options)
+    if not made.method.probe and (probe is not None or statistics_in is not None):
+        raise SelfposError(f"method {made.method.name} looks at no data: leave the probe set away")
+    card = partial(_add_card, out)
+    if made.method.probe and not made.statistics:
+        from selfpos.statistics import gathered
+
+        with gathered(made, probe_of(sources) if probe is None else probe, statistics_in) as complete:
+            execute(complete, finish=card)
+    else:
+        execute(made, finish=card)
     return out
+
+
+def _add_card(out: Path, folder: Path) -> None:
+    """Write the card of the merge that will stand at `out` into `folder`. A card that cannot be made costs no merge, nor hours of a search."""
+
+    from selfpos.publishing.card import write_card
+
+    try:
+        write_card(folder, place=out)
+    except Exception as error:
+        log.warning("%s has no card: %s: %s", out, type(error).__name__, error)
+        log.info("where the card of %s failed", out, exc_info=True)
 
 
 def plan_merge(base: str, vectors: Sequence[str | Path], method: str, out: Path, **options: Unpack[Options]) -> list[tuple[str, str]]:
@@ -138,7 +204,6 @@ def position_and_merge(
     from selfpos.merging import plan
     from selfpos.positioning import position
     from selfpos.positioning.coefficients import Coefficients, write_coefficients
-    from selfpos.publishing.card import write_card
     from selfpos.storage.atomic import write_text
     from selfpos.storage.locate import locate_model
 
@@ -156,8 +221,7 @@ def position_and_merge(
     probed = {name: {"type": task.type.name, "records": len(task.records)} for name, task in probe.items()}
     told = facts | {"settings": settings.model_dump(mode="json"), "probe": probed, "seed": seed}
     asked: Options = {**options, "weights": found.weights, "provenance": {"positioning": told}}
-    merge_folders(folder, sources, "linear", out, **asked)
-    write_card(out)
+    merge_folders(folder, sources, "linear", out, finish=partial(_add_card, out), **asked)
     if coefficients is not None:
         base_hash, *hashes = planned.hashes
         kept = Coefficients(found.names, hashes, found.coefficients, found.tensors, planned.base_name, base_hash, told)
@@ -183,7 +247,6 @@ def merge_by_coefficients(file: Path, base: str, vectors: Sequence[str | Path], 
     """
     from selfpos.merging import merge as merge_folders
     from selfpos.positioning.coefficients import read_coefficients
-    from selfpos.publishing.card import write_card
     from selfpos.storage.hashing import content_hash
     from selfpos.storage.locate import locate_model
 
@@ -194,6 +257,5 @@ def merge_by_coefficients(file: Path, base: str, vectors: Sequence[str | Path], 
         **options, "seed": found.found_by.get("seed", options.get("seed", 0)), "weights": found.weights, "names": found.names,
         "base_name": found.base_name, "provenance": {"positioning": found.found_by},
     }  # fmt: skip
-    merge_folders(folder, [sources[place] for place in order], "linear", out, **asked)
-    write_card(out)
+    merge_folders(folder, [sources[place] for place in order], "linear", out, finish=partial(_add_card, out), **asked)
     return out

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from selfpos.console import log_to
+from selfpos.console import log, log_to
 from selfpos.errors import SelfposError, unknown
-from selfpos.jobs import Job, execute, locked, refuse_foreign
-from selfpos.recipe import MergeSettings, Recipe
+from selfpos.jobs import Executor, Job, execute, locked, refuse_foreign
+from selfpos.recipe import LEARNED, MergeSettings, MixtureSettings, Recipe, ResourceSettings, TaskSource, TrainingSettings
 from selfpos.storage.run_folder import RunFolder
+from selfpos.trainings import SEPARATE, Training, plan_trainings
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
+    from selfpos.data.sources import LoadedSource
+    from selfpos.guard import Guard
     from selfpos.tasks import TaskType
 
-SELF_POSITIONING = "self-positioning"
+# Of the table of pipelines: its name for what a training's manifest says.
+SUMMED = {"draws": "samples", "steps": "steps", "tokens": "tokens", "seconds": "seconds"}
+PEAKS = ("peak_memory_bytes", "peak_gpu_memory_bytes")
 
 
 @dataclass(frozen=True)
@@ -32,16 +37,27 @@ class TaskData:
     probe: Dataset
     hash: str
     description: str
+    source: TaskSource
+    loaded: LoadedSource
+    validation: Dataset | None = None
+
+    def decides(self) -> dict[str, Any]:
+        """What of the source decides a training beside its records: prompts, mined negatives, the records validated on."""
+        from selfpos.data.sources import hash_records
+
+        found = self.source.model_dump(mode="json", include={"prompts", "mine"})
+        return found | ({} if self.validation is None else {"validation": hash_records(self.validation)})
 
 
-def run_recipe(recipe: Recipe, out: Path, *, data_root: Path | None = None) -> RunFolder:
+def run_recipe(recipe: Recipe, out: Path, *, data_root: Path | None = None, executor: Executor = execute) -> RunFolder:
     """Carry out `recipe` in the folder `out` and return that folder.
 
-    Finished jobs of an earlier start are kept. With `data_root`, tasks that name a `local` data set read it from there.
+    Finished jobs of an earlier start are kept; `executor` does the others, here or on a cluster. With `data_root`, tasks that name a `local` data set read it from there.
     Raises SelfposError on any mistake in the recipe, before anything is trained or written.
     """
     import yaml
 
+    from selfpos.guard import open_guard
     from selfpos.storage.atomic import write_text
     from selfpos.storage.hashing import content_hash
     from selfpos.storage.locate import locate_model
@@ -51,34 +67,42 @@ def run_recipe(recipe: Recipe, out: Path, *, data_root: Path | None = None) -> R
     base = locate_model(recipe.base)
     open_model(base)  # refuses what is no model
     data = load_tasks(recipe, data_root)
-    _check_positioning(recipe, data)
-    evaluation = _evaluation_tasks(recipe, data_root)
+    _check_probe(recipe, data)
+    evaluation = evaluation_tasks(recipe, data_root)
+    guard = open_guard(recipe.overlap, evaluation)
+    if guard is not None:  # a second time, for nothing has been read of mteb until the data was known to be right
+        data = load_tasks(recipe, data_root, guard)
+        _check_probe(recipe, data)
     folder = RunFolder(out)
     graph = _Graph(recipe, folder, base, content_hash(base), data, evaluation)
     with locked(folder), log_to(folder.log):
         jobs = graph.jobs()
         refuse_foreign(jobs, folder)
         write_text(folder.recipe, yaml.safe_dump(recipe.model_dump(mode="json", exclude_unset=True), sort_keys=False))
-        execute(jobs, folder)
+        if guard is not None:
+            guard.write(folder.overlap)
+        executor(jobs, folder)
     return folder
 
 
-def load_tasks(recipe: Recipe, data_root: Path | None) -> dict[str, TaskData]:
-    """Read every task's data and hold its part of the probe set out of it."""
+def load_tasks(recipe: Recipe, data_root: Path | None, guard: Guard | None = None) -> dict[str, TaskData]:
+    """Read every task's data, have `guard` look at it, and hold its part of the probe set out of it."""
     from selfpos.data.probe import hold_out
-    from selfpos.data.sources import load_source
+    from selfpos.data.sources import load_task
     from selfpos.tasks import get_task
+    from selfpos.tasks.prompts import column_prompts
 
     loaded = {}
     for name, source in recipe.tasks.items():
         kind = get_task(source.type)
-        local = source.local if data_root is not None else None
-        found = load_source(
-            local or source.data, kind, split=source.split, columns=source.columns, data_root=data_root if local else None,
-            limit=source.limit, seed=recipe.seed,
-        )  # fmt: skip
+        column_prompts(kind, source.prompts, kind.text_columns)  # refuses such as the type has no place for
+        found = load_task(source, seed=recipe.seed, data_root=data_root)
+        if guard is not None:
+            found = guard.look(name, kind, found)
         training, probe = hold_out(found.dataset, recipe.probe.per_task, recipe.seed)
-        loaded[name] = TaskData(kind, training, probe, found.hash, found.description)
+        asked = recipe.training.validation
+        validation = load_task(source, seed=recipe.seed, data_root=data_root, split=asked.split).dataset if asked and asked.split else None
+        loaded[name] = TaskData(kind, training, probe, found.hash, found.description, source, found, validation)
     return loaded
 
 
@@ -87,42 +111,53 @@ def _check_methods(recipe: Recipe) -> None:
     from selfpos.merging import METHODS, get_method
     from selfpos.merging.rules import make_settings
 
+    counts = {"separate": len(recipe.tasks), "iterative": len(recipe.stages), "bagging": len(recipe.bags)}
     for name, merge in recipe.merges.items():
-        if merge.method == SELF_POSITIONING:
+        if merge.method in LEARNED:
             continue
         if merge.method not in METHODS:
-            raise unknown("merging method", merge.method, [*METHODS, SELF_POSITIONING])
+            raise unknown("merging method", merge.method, [*METHODS, *LEARNED])
         method = get_method(merge.method)
         try:
-            method.check_count(len(recipe.tasks))
-            make_settings(method, len(recipe.tasks), merge.weights, merge.params)
+            method.check_count(counts[merge.vectors])
+            make_settings(method, counts[merge.vectors], merge.weights, merge.params)
         except SelfposError as error:
             raise SelfposError(f"recipe {recipe.name}, merge {name}: {error}") from None
-    taken = {"base", "joint"} & {*recipe.tasks, *recipe.merges} | {*recipe.tasks} & {*recipe.merges}
-    if taken:
-        raise SelfposError(f"recipe {recipe.name}: the name '{sorted(taken)[0]}' stands for two models; rename the task or the merge")
+    names = ["base", *recipe.tasks, *recipe.joints, *recipe.stages, *recipe.bags, *recipe.merges]
+    twice = sorted(name for name in {*names} if names.count(name) > 1 or (name == "joint" and name in {*recipe.tasks, *recipe.merges}))
+    if twice:
+        raise SelfposError(
+            f"recipe {recipe.name}: the name '{twice[0]}' stands for two models; rename the task, the joint rival or the merge"
+        )
 
 
-def _check_positioning(recipe: Recipe, data: dict[str, TaskData]) -> None:
-    """Refuse a probe set or ratios that no search could work with, before anything is trained."""
+def _check_probe(recipe: Recipe, data: dict[str, TaskData]) -> None:
+    """Refuse a probe set or ratios that no search, and no method that looks at data, could work with, before anything is trained."""
     from selfpos.data.probe import ProbeTask
+    from selfpos.merging import METHODS
+    from selfpos.positioning import cma_es
     from selfpos.positioning.balance import check_ratios
-    from selfpos.positioning.objective import split_probe
-    from selfpos.recipe import PositioningSettings
+    from selfpos.positioning.objective import check_draws, split_probe
+    from selfpos.statistics import check_probe
 
-    probe = {name: ProbeTask(name, task.type, task.probe) for name, task in data.items()}
+    probe = {name: ProbeTask(name, task.type, task.probe, task.source.prompts) for name, task in data.items()}
     for name, merge in recipe.merges.items():
-        if merge.method != SELF_POSITIONING:
-            continue
-        settings = merge.positioning or PositioningSettings()
         try:
-            check_ratios(settings.ratios, probe)
-            split_probe(probe, settings.validation, recipe.seed, settings.temperature)
+            if settings := merge.search:
+                check_ratios(settings.ratios, probe)
+                parts = split_probe(probe, settings.validation, recipe.seed, settings.temperature)
+                for part in filter(None, parts):  # without validation the second is empty
+                    check_draws(part, settings.batch_size, single=settings.batches == "single")
+                if settings.search == "cma-es":
+                    cma_es.library()
+            else:
+                check_probe(METHODS[merge.method].probe, probe, recipe.seed)
         except SelfposError as error:
             raise SelfposError(f"recipe {recipe.name}, merge {name}: {error}") from None
 
 
-def _evaluation_tasks(recipe: Recipe, data_root: Path | None) -> list[Any]:
+def evaluation_tasks(recipe: Recipe, data_root: Path | None) -> list[Any]:
+    """The MTEB tasks that every model of the run is scored on."""
     from selfpos.evaluation import select_tasks
 
     given = recipe.evaluation.data_dir
@@ -143,54 +178,97 @@ class _Graph:
     evaluation: list[Any]
 
     def jobs(self) -> list[Job]:
-        specialists = [self._specialist_job(task) for task in self.data]
-        trained = list(specialists)
-        if self.recipe.joint is not None:
-            trained.append(self._joint_job())
-        needed = tuple(job.name for job in specialists)
-        probe = self._probe_job()
-        merges = [self._merge_job(name, merge, needed) for name, merge in self.recipe.merges.items()]
-        models = {"base": (self.base, ())} | {job.name.split("/")[-1]: (job.output, (job.name,)) for job in [*trained, *merges]}
+        trainings = self._trainings()
+        trained = [self._training_job(training) for training in trainings]
+        merges = [self._merge_job(name, merge) for name, merge in self.recipe.merges.items()]
+        models = {"base": (self.base, ())} | {training.name: (training.out, (training.job,)) for training in trainings}
+        models |= {name: (job.output, (job.name,)) for name, job in zip(self.recipe.merges, merges, strict=True)}
         scores = [self._score_job(name, model, after) for name, (model, after) in models.items()]
         table = Job(
             "table", {}, self.folder.table, partial(write_table, self.folder, list(models)), tuple(job.name for job in scores), derived=True
         )
-        report = Job("report", {}, self.folder.report, partial(_write_report, self.folder), (table.name, "vectors"), derived=True)
-        return [*trained, probe, self._geometry_job(needed), *merges, *scores, table, report]
+        pipelines = self._pipelines_job(tuple(job.name for job in trained))
+        last = (table.name, "vectors", pipelines.name)
+        report = Job("report", {}, self.folder.report, partial(_write_report, self.folder), last, derived=True)
+        cards = [self._card_job(name, table.name) for name in self.recipe.merges]
+        return [*trained, self._probe_job(), self._geometry_job(), *merges, *scores, pipelines, table, *cards, report]
 
-    def _training_inputs(self, tasks: list[str]) -> dict[str, Any]:
-        return {
+    @cached_property
+    def _pipelines(self) -> dict[str, list[Training]]:
+        return plan_trainings(self.recipe, self.folder, {task: len(data.training) for task, data in self.data.items()})
+
+    def _trainings(self) -> list[Training]:
+        """All trainings, each once."""
+        return list({training.job: training for pipeline in self._pipelines.values() for training in pipeline}.values())
+
+    def _training_job(self, training: Training) -> Job:
+        inputs: dict[str, Any] = {
             "base": self.base_hash,
-            "data": {task: self.data[task].hash for task in tasks},
-            "types": {task: self.data[task].type.name for task in tasks},
-            "training": self.recipe.training.model_dump(mode="json"),
+            "data": {task: self.data[task].hash for task in training.tasks},
+            "types": {task: self.data[task].type.name for task in training.tasks},
+            "sources": {task: self.data[task].decides() for task in training.tasks},
+            "training": self._settings(training).that_decide(),
             "probe": self.recipe.probe.per_task,
-            "seed": self.recipe.seed,
+            "seed": self._seed(training),
         }
+        if training.mixture is not None:
+            inputs["mixture"] = training.mixture.model_dump(mode="json", include=set(MixtureSettings.model_fields))
+        if training.share < 1:
+            inputs["share"] = training.share
+        after = (training.start.job,) if training.start else ()
+        return Job(training.job, inputs, training.out, partial(self._train, training), after, **self._resources("training"))
 
-    def _specialist_job(self, task: str) -> Job:
-        out = self.folder.specialist(task)
-        return Job(f"specialist/{task}", self._training_inputs([task]), out, partial(self._train, [task], out, task))
+    def _resources(self, kind: Literal["training", "merging", "evaluation"]) -> dict[str, Any]:
+        return self.recipe.resources.get(kind, ResourceSettings()).model_dump()
 
-    def _joint_job(self) -> Job:
-        joint = self.recipe.joint
-        assert joint is not None
-        inputs = self._training_inputs(list(self.data)) | {"joint": joint.model_dump(mode="json")}
-        steps = joint.steps or (self.recipe.training.steps or 0) * len(self.data) or None
-        work = partial(self._train, list(self.data), self.folder.joint, "joint", steps=steps, mixture=joint.mixture)
-        return Job("joint", inputs, self.folder.joint, work)
+    def _settings(self, training: Training) -> TrainingSettings:
+        return self.recipe.training.model_copy(update={"steps": training.steps})
 
-    def _train(self, tasks: list[str], out: Path, name: str, steps: int | None = None, mixture: str = "proportional") -> None:
+    def _seed(self, training: Training) -> int:
+        return (self.recipe.seed + training.variant) % 2**32
+
+    def _train(self, training: Training) -> None:
         from selfpos.training import train
+        from selfpos.training.bagging import random_part
 
-        settings = self.recipe.training if steps is None else self.recipe.training.model_copy(update={"steps": steps})
-        data = {task: (self.data[task].type, self.data[task].training) for task in tasks}
-        train(self.base, data, out, settings, seed=self.recipe.seed, mixture=mixture, name=name)
+        seed = self._seed(training)
+        chosen = {task: self.data[task] for task in training.tasks}
+        records = {task: (found.type, random_part(self._records(found), training.share, seed)) for task, found in chosen.items()}
+        train(
+            self.base, records, training.out, self._settings(training), seed=seed, mixture=training.mixture,
+            start=training.start.out if training.start else None, name=training.name,
+            validation={task: found.validation for task, found in chosen.items() if found.validation is not None},
+            prompts={task: found.source.prompts for task, found in chosen.items()},
+            provenance={"data": {task: self._report(task) for task in chosen}},
+        )  # fmt: skip
+
+    def _pipelines_job(self, trained: tuple[str, ...]) -> Job:
+        folders = {name: [training.out for training in trainings] for name, trainings in self._pipelines.items()}
+        held = self.recipe.budget.equal if self.recipe.budget else None
+        return Job("pipelines", {}, self.folder.pipelines, partial(write_pipelines, self.folder, folders, held), trained, derived=True)
+
+    def _records(self, data: TaskData) -> Dataset:
+        """The records that one task is trained on, with hard negatives where they are asked for."""
+        from selfpos.training.negatives import mine
+
+        if data.source.mine is None:
+            return data.training
+        kind = data.type.under(self.recipe.training)
+        return mine(data.training, kind, data.source.mine, self.base, data.source.prompts, self.recipe.seed)
+
+    def _report(self, task: str) -> dict[str, Any]:
+        """What one task's data is like; logged as well."""
+        from selfpos.data.report import describe_data, report_lines
+
+        report = describe_data(self.data[task].loaded, self.data[task].type, self.base)
+        log.info("data of %s: %s", task, "; ".join([self.data[task].description, *report_lines(report)]))
+        return report
 
     def _probe_job(self) -> Job:
         inputs = {
             "data": {task: data.hash for task, data in self.data.items()},
             "per_task": self.recipe.probe.per_task,
+            "prompts": {task: data.source.prompts for task, data in self.data.items()},
             "seed": self.recipe.seed,
         }
         return Job("probe", inputs, self.folder.probe, self._write_probe)
@@ -198,48 +276,61 @@ class _Graph:
     def _write_probe(self) -> None:
         from selfpos.data.probe import write_probe
 
-        write_probe(
-            self.folder.probe, {task: data.probe for task, data in self.data.items()}, {task: data.type for task, data in self.data.items()}
-        )
+        probe = {task: data.probe for task, data in self.data.items()}
+        types = {task: data.type for task, data in self.data.items()}
+        prompts = {task: data.source.prompts for task, data in self.data.items()}
+        write_probe(self.folder.probe, probe, types, prompts)
 
-    def _geometry_job(self, specialists: tuple[str, ...]) -> Job:
-        return Job(
-            "vectors", {}, self.folder.geometry, partial(write_geometry, self.base, self._specialists(), self.folder.geometry), specialists
-        )
+    def _geometry_job(self) -> Job:
+        specialists = self._pipelines[SEPARATE]
+        work = partial(write_geometry, self.base, [training.out for training in specialists], self.folder.geometry)
+        return Job("vectors", {}, self.folder.geometry, work, tuple(training.job for training in specialists))
 
-    def _merge_job(self, name: str, merge: MergeSettings, specialists: tuple[str, ...]) -> Job:
+    def _merge_job(self, name: str, merge: MergeSettings) -> Job:
         inputs = {"merge": merge.model_dump(mode="json"), "seed": self.recipe.seed}
-        learned = merge.method == SELF_POSITIONING
+        learned = merge.search is not None
         work: Callable[[], None] = partial(self._position_and_merge if learned else self._merge, name, merge)
-        return Job(f"merge/{name}", inputs, self.folder.merged(name), work, (*specialists, "probe") if learned else specialists)
+        trained = tuple(training.job for training in self._pipelines[merge.vectors])
+        after = (*trained, "probe") if learned or _needs_probe(merge) else trained
+        return Job(f"merge/{name}", inputs, self.folder.merged(name), work, after, **self._resources("merging"))
 
     def _merge(self, name: str, merge: MergeSettings) -> None:
+        from selfpos.data.probe import read_probe
         from selfpos.operations import merge as merge_models
 
+        probe = read_probe(self.folder.probe) if _needs_probe(merge) else None
         merge_models(
-            self.recipe.base, self._specialists(), merge.method, self.folder.merged(name),
+            self.recipe.base, self._vectors(merge), merge.method, self.folder.merged(name), probe=probe,
             weights=merge.weights, params=merge.params, seed=self.recipe.seed,
         )  # fmt: skip
 
     def _position_and_merge(self, name: str, merge: MergeSettings) -> None:
         from selfpos.data.probe import read_probe
         from selfpos.operations import position_and_merge
-        from selfpos.recipe import PositioningSettings
 
+        assert merge.search is not None
         position_and_merge(
-            self.recipe.base, self._specialists(), read_probe(self.folder.probe), merge.positioning or PositioningSettings(),
+            self.recipe.base, self._vectors(merge), read_probe(self.folder.probe), merge.search,
             self.folder.merged(name), seed=self.recipe.seed, record=self.folder.position(name), trajectory=self.folder.trajectory(name),
             coefficients=self.folder.coefficients(name), keep_interrupted=False,
         )  # fmt: skip
 
-    def _specialists(self) -> list[Path]:
-        return [self.folder.specialist(task) for task in self.data]
+    def _vectors(self, merge: MergeSettings) -> list[Path]:
+        return [training.out for training in self._pipelines[merge.vectors]]
+
+    def _card_job(self, name: str, table: str) -> Job:
+        """The card that the merge was written with knew neither scores nor seconds: it is made anew when they are there."""
+        from selfpos.publishing.card import write_card
+
+        merged = self.folder.merged(name)
+        return Job(f"card/{name}", {}, merged / "README.md", partial(write_card, merged), (f"merge/{name}", table), derived=True)
 
     def _score_job(self, name: str, model: Path, after: tuple[str, ...]) -> Job:
         from selfpos.evaluation import task_identity
 
         inputs = {"base": self.base_hash, "tasks": [task_identity(task) for task in self.evaluation]}
-        return Job(f"scores/{name}", inputs, self.folder.scores(name), partial(self._score, name, model), after, continues=True)
+        work, asked = partial(self._score, name, model), self._resources("evaluation")
+        return Job(f"scores/{name}", inputs, self.folder.scores(name), work, after, continues=True, **asked)
 
     def _score(self, name: str, model: Path) -> None:
         from selfpos.evaluation import evaluate
@@ -250,7 +341,14 @@ class _Graph:
             self.folder.scores(name),
             name=f"{self.recipe.name}/{name}",
             batch_size=self.recipe.evaluation.batch_size,
+            cache=self.folder.cache if self.recipe.evaluation.cache else None,
         )
+
+
+def _needs_probe(merge: MergeSettings) -> bool:
+    from selfpos.merging import get_method
+
+    return bool(get_method(merge.method).probe)
 
 
 def write_geometry(base: Path, sources: list[Path], out: Path) -> None:
@@ -261,6 +359,24 @@ def write_geometry(base: Path, sources: list[Path], out: Path) -> None:
 
     vectors = open_vectors(open_model(base), sources)
     write_text(out, json.dumps({"names": [vector.name for vector in vectors], "gram": gram(vectors).tolist()}, indent=1))
+
+
+def write_pipelines(folder: RunFolder, pipelines: Mapping[str, list[Path]], held: str | None) -> None:
+    """Add up what the trainings of each pipeline took, from their manifests, as JSON.
+
+    {"equal": what was held equal or null, "pipelines": {name: {"trainings", "draws", "steps", "tokens", "seconds", "peak_memory_bytes", and on
+    a GPU "peak_gpu_memory_bytes"}}}: sums, and the largest peak. A training of two pipelines counts in both.
+    """
+    from selfpos.storage.atomic import write_text
+    from selfpos.storage.manifest import read_manifest
+
+    table = {}
+    for name, outputs in pipelines.items():
+        manifests = [read_manifest(out) or {} for out in outputs]
+        sums = {key: sum(found[field] for found in manifests) for key, field in SUMMED.items()}
+        peaks = {key: max(found[key] for found in manifests) for key in PEAKS if all(key in found for found in manifests)}
+        table[name] = {"trainings": len(outputs), **sums, "seconds": round(sums["seconds"], 3), **peaks}
+    write_text(folder.pipelines, json.dumps({"equal": held, "pipelines": table}, indent=1))
 
 
 def write_table(folder: RunFolder, models: list[str]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 
 from selfpos.errors import SelfposError, nearest
 
@@ -30,6 +30,25 @@ class LoraSettings(Settings):
     target_modules: str | list[str] = "all-linear"
 
 
+class ValidationSettings(Settings):
+    """Records held out of a training, on which the model is measured as it learns, each task by its type's own measure; the best state is kept.
+
+    Exactly one of `share` and `split` says which records. `patience`, when given, ends the training early.
+    """
+
+    share: float | None = Field(None, gt=0, le=0.5, description="of each task's training records, drawn with the seed")
+    split: str | None = Field(None, description="a split of the tasks' own data, as 'validation'")
+    every: int = Field(100, ge=1, description="steps between measurements; the last step is measured, too")
+    patience: int | None = Field(None, ge=1, description="measurements without a better one before the training stops")
+    records: int = Field(500, ge=4, description="of each task, at most")
+
+    @model_validator(mode="after")
+    def _one_place(self) -> ValidationSettings:
+        if (self.share is None) == (self.split is None):
+            raise ValueError("validation wants either a share of the training data or the name of a split")
+        return self
+
+
 class TrainingSettings(Settings):
     """How a model is fine-tuned. One of `steps` and `epochs` decides the length; `steps` wins when both are given."""
 
@@ -43,6 +62,36 @@ class TrainingSettings(Settings):
     precision: Literal["auto", "float32", "bf16", "fp16"] = Field("auto", description="auto: bf16 on GPUs that have it, else float32")
     checkpoint_every: int = Field(500, ge=1, description="steps between checkpoints from which a stopped training resumes")
     lora: LoraSettings | None = None
+    sts_loss: Literal["cosent", "infonce"] = Field(
+        "cosent", description="of graded pairs: their order by cosine (CoSENT), or InfoNCE of the similar ones, as the paper has it"
+    )
+    sts_positive: float = Field(
+        0.8, gt=0, le=1, description="with sts_loss infonce: pairs graded at least so high, on a scale of 0 to 1, are positives"
+    )
+    cached: int | None = Field(
+        None,
+        ge=1,
+        description="texts whose activations are in memory at once (GradCache): batches as large as one likes, twice the forward passes",
+    )
+    matryoshka: list[Annotated[int, Field(ge=1)]] = Field(
+        default_factory=list,
+        description="dimensions at which the first numbers of an embedding are to serve by themselves; add the whole, too",
+    )
+    batching: Literal["shuffled", "length"] = Field(
+        "shuffled",
+        description="length: texts of like length share a batch, which saves padding; a task's rules for its batches hold either way",
+    )
+    gradient_checkpointing: bool = Field(False, description="compute activations again in the backward pass: less memory, a third slower")
+    validation: ValidationSettings | None = None
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    report_to: list[Literal["wandb", "tensorboard", "mlflow", "trackio"]] = Field(
+        default_factory=list,
+        description="trackers that follow the training, as sentence-transformers' trainer does; their own packages are needed",
+    )
+
+    def that_decide(self) -> dict[str, Any]:
+        """The settings that decide the trained weights, as plain data: equal ones, on equal data, give equal weights."""
+        return self.model_dump(mode="json", exclude={"checkpoint_every", "report_to"})
 
 
 class ProbeSettings(Settings):
@@ -57,14 +106,24 @@ PAPER: dict[str, Any] = {
 }  # fmt: skip
 """Self Positioning as printed (Li et al., arXiv 2410.15035, section 3.3 and appendix), with the probe drawn 16,000 records a task."""
 
+PRESETS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "paper": PAPER,
+    "lm-cocktail": {"search": "loss-softmax", "normalise": "none", "validation": 0.0, "extrapolation": 0.0, "compare": False},
+    "layer-wise": {"search": "sgd", "granularity": "layer"},
+    "cma-es": {"search": "cma-es"},
+}
+LEARNED = {"self-positioning": "default", "lm-cocktail": "lm-cocktail", "layer-wise": "layer-wise", "cma-es": "cma-es"}
+"""The methods that find their coefficients on the probe set → their presets. What each does: `positioning/methods.py`."""
+
 
 class PositioningSettings(Settings):
     """Self Positioning: find the coefficients of the task vectors by the losses of the merged model on the probe set.
 
-    `preset: paper` gives the paper's own settings, on which fields given beside it still win.
+    `preset: paper` gives the paper's own settings, on which fields given beside it still win; the other presets are methods of their own.
     """
 
-    preset: Literal["default", "paper"] = "default"
+    preset: Literal["default", "paper", "lm-cocktail", "layer-wise", "cma-es"] = "default"
     search: Literal["linearised", "sgd", "cma-es", "loss-softmax"] = Field(
         "linearised", description="linearised: trust region by forward passes; sgd: the paper's; the others for comparison"
     )
@@ -134,7 +193,7 @@ class PositioningSettings(Settings):
     @model_validator(mode="before")
     @classmethod
     def _preset_first(cls, data: Any) -> Any:
-        return {**PAPER, **data} if isinstance(data, dict) and data.get("preset") == "paper" else data
+        return {**PRESETS.get(str(data.get("preset")), {}), **data} if isinstance(data, dict) else data
 
     @model_validator(mode="after")
     def _fields_agree(self) -> PositioningSettings:
@@ -151,6 +210,19 @@ class PositioningSettings(Settings):
         return self
 
 
+class MiningSettings(Settings):
+    """Hard negatives for pairs that have none, found among the other answers of the data (sentence-transformers' mine_hard_negatives)."""
+
+    count: int = Field(1, ge=1, description="to a pair; a pair for which fewer are found is left out")
+    model: str | None = Field(None, description="that finds them: a folder or a name on the Hub; the base when absent")
+    range_min: int = Field(10, ge=0, description="nearest texts to skip, since they are likely to be right answers")
+    range_max: int = Field(100, ge=1, description="how far down the list of nearest texts to look")
+    relative_margin: float | None = Field(0.05, description="a negative must be less similar than the positive by at least this share")
+    max_score: float | None = Field(None, description="cosine above which a text is taken for a right answer")
+    min_score: float | None = Field(None, description="cosine below which a text is too easy")
+    sampling: Literal["top", "random"] = Field("top", description="the nearest that are left, or drawn with the seed")
+
+
 class TaskSource(Settings):
     """One task: its type and the data it is trained on."""
 
@@ -160,35 +232,142 @@ class TaskSource(Settings):
     split: str = "train"
     columns: dict[str, str] = Field(default_factory=dict, description="the type's column name: the data's column name")
     limit: int | None = Field(None, ge=1, description="records to keep, drawn with the run's seed")
+    weights: list[Annotated[float, Field(gt=0)]] | None = Field(
+        None,
+        description="shares of several `data` in the task's records: as many as there are without repeating any; all of all when absent",
+    )
+    duplicates: Literal["keep", "drop"] = Field("keep", description="records that occur before, in every column the same")
+    streaming: bool = Field(
+        False,
+        description="read record by record into a file that is mapped into memory, for data larger than that; with limit, only its beginning",
+    )
+    prompts: str | dict[str, str] = Field(
+        "", description="put before all texts, or under query and document before each side of a task that has them; kept in the model"
+    )
+    mine: MiningSettings | None = Field(None, description="hard negatives for a task that asks and answers, whose data has none")
+
+    @model_validator(mode="after")
+    def _fields_agree(self) -> TaskSource:
+        if not isinstance(self.prompts, str) and (strange := set(self.prompts) - {"query", "document"}):
+            raise ValueError(f"'prompts' are for query and document, found {', '.join(sorted(strange))}")
+        if self.weights is not None and (isinstance(self.data, str) or len(self.data) != len(self.weights)):
+            count = 1 if isinstance(self.data, str) else len(self.data)
+            raise ValueError(f"'weights' must hold one number for each of the data, found {len(self.weights)} for {count}")
+        return self
 
 
-class JointSettings(Settings):
-    """The joint rival: one model trained on all tasks, each batch from a single task."""
+class MixtureSettings(Settings):
+    """How the batches of several tasks are mixed, each batch from a single task; `training/mixtures.py` has the formulas."""
 
-    mixture: Literal["proportional", "round-robin"] = "proportional"
-    steps: int | None = Field(None, ge=1, description="the specialists' steps together when absent; with epochs, as many epochs")
+    mixture: Literal["proportional", "round-robin", "temperature", "resampled"] = "proportional"
+    alpha: float = Field(0.5, ge=0, le=1, description="of temperature, N^α: 1 is proportional, 0 as many of each task")
+    size: Literal["total", "max"] = Field(
+        "total", description="of resampled: as many records as all tasks have, or the largest ratio as many as the largest task has"
+    )
+    ratio: dict[Name, Annotated[float, Field(gt=0)]] = Field(default_factory=dict, description="of resampled: task → share; 1 when absent")
+    surgery: Literal["pcgrad"] | None = Field(
+        None, description="a step takes a batch of every task and projects conflicting gradients; goes with round-robin"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _surgery_takes_all_tasks_in_turn(cls, data: Any) -> Any:
+        return {"mixture": "round-robin", **data} if isinstance(data, dict) and data.get("surgery") else data
+
+    @model_validator(mode="after")
+    def _fields_belong_to_the_mixture(self) -> MixtureSettings:
+        for field, owner in (("alpha", "temperature"), ("size", "resampled"), ("ratio", "resampled")):
+            if field in self.model_fields_set and self.mixture != owner:
+                raise ValueError(f"'{field}' belongs to mixture {owner}, not to {self.mixture}")
+        if self.surgery and self.mixture != "round-robin":
+            raise ValueError(
+                f"surgery {self.surgery} takes a batch of every task in each step, so it needs round-robin, not {self.mixture}"
+            )
+        return self
+
+
+class JointSettings(MixtureSettings):
+    """A joint rival: one model trained on all tasks."""
+
+    steps: int | None = Field(
+        None, ge=1, description="as many batches as the specialists together when absent; with epochs, as many epochs"
+    )
+
+
+def _joint_form(value: Any) -> str:
+    """Whether `joint` holds one setting or names with settings each, whose values are all mappings."""
+    if isinstance(value, dict) and value and all(isinstance(part, dict | JointSettings) for part in value.values()):
+        return "(one)" if set(value) == {"ratio"} else "(several)"
+    return "(one)"
+
+
+JointField = Annotated[
+    Annotated[JointSettings, Tag("(one)")] | Annotated[dict[Name, JointSettings], Tag("(several)")], Discriminator(_joint_form)
+]
+"""One joint rival, called "joint", or several by name."""
+
+
+class IterativeSettings(Settings):
+    """The iterative pipeline: training on one task after the other, each from where the last ended. Every checkpoint is a task vector."""
+
+    order: list[Name] = Field(default_factory=list, description="of the tasks; as they are listed when absent")
+    steps: int | None = Field(None, ge=1, description="on each task; a specialist's when absent")
+
+
+class BaggingSettings(MixtureSettings):
+    """The bagging pipeline: one joint model on each of several random parts of the data, as task vectors (BOOM, arXiv 2602.05787)."""
+
+    shares: list[Annotated[float, Field(gt=0, le=1)]] = Field(
+        default_factory=lambda: [0.2, 0.4, 0.6, 0.8, 1.0],
+        min_length=2,
+        description="part of every task's records that each model is trained on",
+    )
+    steps: int | None = Field(None, ge=1, description="of all its models together; when absent each takes its share of the joint model's")
+
+
+class BudgetSettings(Settings):
+    """Every pipeline takes what the specialists take together, in records drawn or in steps of the optimizer. The two differ with surgery,
+    whose steps draw a batch of every task."""
+
+    equal: Literal["draws", "steps"]
 
 
 class MergeSettings(Settings):
-    """One merged model of a run: a method and its parameters, or Self Positioning and its settings."""
+    """One merged model of a run: a method and its parameters, or one that searches (self-positioning and its like) and its settings."""
 
     method: str
+    vectors: Literal["separate", "iterative", "bagging"] = Field("separate", description="the pipeline whose models are merged")
     weights: list[Any] | dict[str, Any] | None = Field(
         None, description="one per vector: numbers, ramps over depth, or rules by tensor name"
     )
     params: dict[str, Any] = Field(default_factory=dict, description="the method's own parameters, see `selfpos methods`")
     positioning: PositioningSettings | None = None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _preset_of_the_method(cls, data: Any) -> Any:
+        preset = LEARNED.get(str(data.get("method")), "default") if isinstance(data, dict) else "default"
+        given = data.get("positioning") or {} if isinstance(data, dict) else {}
+        return data if preset == "default" or not isinstance(given, dict) else {**data, "positioning": {"preset": preset, **given}}
+
     @model_validator(mode="after")
     def _positioning_belongs_to_its_method(self) -> MergeSettings:
-        if self.positioning is not None and self.method != "self-positioning":
-            raise ValueError(f"'positioning' belongs to method self-positioning, not to {self.method}")
-        if self.method == "self-positioning" and (self.weights is not None or self.params):
+        if self.positioning is not None and self.method not in LEARNED:
+            raise ValueError(f"'positioning' belongs to methods that search ({', '.join(LEARNED)}), not to {self.method}")
+        if self.method in LEARNED and (self.weights is not None or self.params):
             field = "weights" if self.weights is not None else "params"
             raise ValueError(
-                f"'{field}' is for other methods: self-positioning finds the coefficients, and its settings go under 'positioning'"
+                f"'{field}' is for other methods: {self.method} finds the coefficients, and its settings go under 'positioning'"
             )
+        own = LEARNED.get(self.method, "default")
+        if self.positioning is not None and own != "default" and self.positioning.preset != own:
+            raise ValueError(f"method {self.method} has a preset of its own: leave 'preset: {self.positioning.preset}' away")
         return self
+
+    @property
+    def search(self) -> PositioningSettings | None:
+        """The settings of a method that searches for its coefficients; None for the others."""
+        return self.positioning or PositioningSettings() if self.method in LEARNED else None
 
 
 class EvaluationSettings(Settings):
@@ -203,6 +382,35 @@ class EvaluationSettings(Settings):
     benchmark: str | None = None
     data_dir: str | None = Field(None, description="folder with MTEB data kept locally")
     batch_size: int = Field(64, ge=1)
+    cache: bool = Field(True, description="keep embeddings and tokens in the run's folder cache/, which may be removed at any time")
+
+
+class OverlapSettings(Settings):
+    """The overlap guard: whether training and probe records give test items of the run's evaluation tasks away."""
+
+    remove: bool = Field(False, description="drop the records that do; the report is kept in either case")
+    threshold: float | None = Field(0.8, gt=0, le=1, description="Jaccard similarity of near duplicates; null: only word for word")
+
+
+class AnalysisSettings(Settings):
+    """What `selfpos analyse` measures by."""
+
+    records: Literal["probe", "training"] = Field("probe", description="whose gradients: of the held-out records, or of those trained on")
+    batches: int = Field(8, ge=2, description="of each task, at each point; intervals need 3")
+    batch_size: int = Field(32, ge=4)
+    memory: float = Field(1.0, gt=0, description="GiB of gradients held at once; less memory, more passes")
+    arms: bool = Field(False, description="train small specialists on shares of the records, for equal epochs and for equal steps")
+    arm_steps: int = Field(32, ge=4, description="of the longest arm")
+    arm_shares: list[Annotated[float, Field(gt=0, le=1)]] = Field(
+        default_factory=lambda: [0.25, 0.5, 1.0], min_length=2, description="of the records that the longest arm sees once"
+    )
+
+
+class ResourceSettings(Settings):
+    """What a job asks of a cluster (`selfpos run --ray`); it computes in as many threads as it has CPUs."""
+
+    cpus: float = Field(1, gt=0)
+    gpus: float = Field(0, ge=0, description="a job that asks for none sees none")
 
 
 class Recipe(Settings):
@@ -213,10 +421,68 @@ class Recipe(Settings):
     seed: int = Field(0, ge=0, lt=2**32)
     tasks: dict[Name, TaskSource] = Field(min_length=1)
     training: TrainingSettings = TrainingSettings()
-    joint: JointSettings | None = JointSettings()
+    joint: JointField | None = Field(default_factory=JointSettings, description="one setting, or name: setting of several rivals")
+    iterative: IterativeSettings | None = None
+    bagging: BaggingSettings | None = None
+    budget: BudgetSettings | None = Field(None, description="absent: each pipeline as long as its own settings say")
     probe: ProbeSettings = ProbeSettings()
     merges: dict[Name, MergeSettings] = Field(min_length=1)
     evaluation: EvaluationSettings = EvaluationSettings()
+    overlap: OverlapSettings | None = Field(None, description="absent: not looked for")
+    resources: dict[Literal["training", "merging", "evaluation"], ResourceSettings] = Field(
+        default_factory=dict, description="of each job of a kind; one CPU when absent"
+    )
+
+    @property
+    def joints(self) -> dict[str, JointSettings]:
+        """The joint rivals by name."""
+        if isinstance(self.joint, JointSettings):
+            return {"joint": self.joint}
+        return self.joint or {}
+
+    @property
+    def stages(self) -> dict[str, str]:
+        """The checkpoints of the iterative pipeline by name, in order: the task that each was trained on last."""
+        order = (self.iterative.order or list(self.tasks)) if self.iterative else []
+        return {f"iterative-{number}-{task}": task for number, task in enumerate(order, start=1)}
+
+    @property
+    def bags(self) -> dict[str, float]:
+        """The models of the bagging pipeline by name, in order: the share of the data that each is trained on."""
+        return {f"bagging-{number}": share for number, share in enumerate(self.bagging.shares if self.bagging else [], start=1)}
+
+    @property
+    def trained(self) -> list[str]:
+        """Every model that is trained, by name, in the order of tables."""
+        first = list(self.stages)[: int(self.iterative is not None and self.iterative.steps in (None, self.training.steps))]  # a specialist
+        return [*self.tasks, *self.joints, *(name for name in self.stages if name not in first), *self.bags]
+
+    @model_validator(mode="after")
+    def _pipelines_fit_the_tasks(self) -> Recipe:
+        if self.iterative and self.iterative.order and sorted(self.iterative.order) != sorted(self.tasks):
+            raise ValueError(
+                f"iterative.order must name every task once: {', '.join(self.tasks)} (found {', '.join(self.iterative.order)})"
+            )
+        pipelines: dict[str, Any] = {"iterative": self.iterative, "bagging": self.bagging}
+        for name, merge in self.merges.items():
+            if merge.vectors in pipelines and pipelines[merge.vectors] is None:
+                raise ValueError(f"merge {name} is of the vectors of '{merge.vectors}', a pipeline that the recipe does not have")
+        if self.bagging and not any(merge.vectors == "bagging" for merge in self.merges.values()):
+            raise ValueError(
+                "'bagging' trains models to be merged, and no merge has 'vectors: bagging'; add one, of method multi-slerp say"
+            )
+        mixed = {name: joint for name, joint in {**self.joints, "bagging": self.bagging}.items() if joint}
+        for name, joint in mixed.items():
+            if joint.surgery and len(self.tasks) < 2:
+                raise ValueError(f"{name}: gradient surgery is between tasks, and there is one task only")
+            for task in joint.ratio:
+                if task not in self.tasks:
+                    raise ValueError(f"{name}: there is no task '{task}'{nearest(task, self.tasks)}")
+        if self.budget:
+            for name, settings in {**mixed, "iterative": self.iterative}.items():
+                if settings is not None and settings.steps:
+                    raise ValueError(f"{name} has steps of its own, which the budget decides; remove one of them")
+        return self
 
 
 def load_recipe(path: Path) -> Recipe:
@@ -249,7 +515,7 @@ def validate(model: type[Model], data: dict[str, Any], source: str) -> Model:
 
 
 def _sentence(model: type[Settings], fault: dict[str, Any]) -> str:
-    place = ".".join(str(part) for part in fault["loc"])
+    place = ".".join(str(part) for part in fault["loc"] if part not in ("(one)", "(several)"))
     if fault["type"] == "extra_forbidden":
         *parents, word = fault["loc"]
         return f"there is no field '{place}'{nearest(str(word), _fields_at(model, parents))}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -17,10 +18,10 @@ from selfpos.cli import VERBS
 from tests.conftest import make_tiny_model
 
 
-def selfpos(*words: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+def selfpos(*words: str | Path, cwd: Path | None = None, **env: str) -> subprocess.CompletedProcess[str]:
     root = Path(__file__).parent.parent
     code = f"import sys; sys.path.insert(0, {str(root)!r}); from selfpos.cli import main; main()"
-    return subprocess.run([sys.executable, "-c", code, *map(str, words)], capture_output=True, text=True, cwd=cwd)
+    return subprocess.run([sys.executable, "-c", code, *map(str, words)], capture_output=True, text=True, cwd=cwd, env=os.environ | env)
 
 
 @pytest.mark.parametrize("verb", ["", *VERBS])
@@ -47,6 +48,34 @@ def said(done: subprocess.CompletedProcess[str]) -> str:
 
 def test_unknown_verb_names_the_nearest() -> None:
     assert "did you mean 'merge'?" in said(selfpos("marge"))
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("finetune", "missing option '--task' (see selfpos finetune --help)"),
+        ("finetune --task sts --stpes 3", "there is no option '--stpes'; did you mean '--steps'? (see selfpos finetune --help)"),
+        ("finetune --task", "option '--task' requires an argument"),
+        ("finetune --task sts --steps many --out x", "'many' is not a valid integer range (see selfpos finetune --help)"),
+        ("push model", "missing argument 'REPO' (see selfpos push --help)"),
+        ("--nope", "there is no option '--nope' (see selfpos --help)"),
+    ],
+)
+def test_a_wrong_command_line_gets_one_sentence_without_usage_lines(words: str, says: str) -> None:
+    sentence = said(selfpos(*words.split()))
+    assert sentence.startswith("selfpos: ")
+    assert sentence.endswith(f"{says}\n")
+    assert sentence.count("\n") == 1
+
+
+def test_a_name_that_is_neither_folder_nor_model_is_a_mistake(tmp_path: Path) -> None:
+    """`nowhere/x` could be a name on the Hub; without a network the cache is all that can be asked."""
+    done = selfpos(
+        "eval-mteb", "nowhere/x", "--tasks", "STSBenchmark", "--out", tmp_path / "scores", HF_HUB_OFFLINE="1", HF_HOME=str(tmp_path)
+    )
+    assert "there is no folder nowhere/x" in said(done)
+    assert "HF_HUB_OFFLINE is set" in said(done)
+    assert not (tmp_path / "scores").exists()
 
 
 @pytest.fixture

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from selfpos.data.probe import ProbeTask
 from selfpos.errors import SelfposError
-from selfpos.operations import finetune, position_and_merge, probe_of
+from selfpos.operations import finetune, merge, position_and_merge, probe_of
 from selfpos.recipe import LoraSettings, PositioningSettings, TaskSource, TrainingSettings
 from selfpos.storage.manifest import read_manifest
 from selfpos.tasks import get_task
@@ -45,6 +48,43 @@ def test_what_cannot_be_written_is_refused_before_the_search(
     (tmp_path / "out").mkdir()
     with pytest.raises(SelfposError, match="exists"):
         position_and_merge(str(tiny_base), tiny_specialists, {"pairs": pairs()}, SEARCH, tmp_path / "out")
+
+
+def test_a_merge_killed_at_the_last_moment_is_whole_with_its_card(tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path) -> None:
+    """The process dies as soon as the folder is at its place: nothing that belongs to it was still to be written."""
+    program = f"""
+import os, signal
+from pathlib import Path
+from selfpos.operations import merge
+from selfpos.storage import atomic
+
+rename = atomic.publish
+def publish_and_die(folder, out):
+    rename(folder, out)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+atomic.publish = publish_and_die
+merge({str(tiny_base)!r}, {[str(path) for path in tiny_specialists]!r}, "average", Path({str(tmp_path / "out")!r}))
+"""
+    killed = subprocess.run([sys.executable, "-c", program], cwd=Path(__file__).parent.parent, capture_output=True, text=True, check=False)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert "# out\n" in (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert not [path for path in (tmp_path / "out").iterdir() if path.name.startswith(".")]
+
+
+def test_a_card_that_fails_costs_no_merge(
+    tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("no card today")
+
+    monkeypatch.setattr("selfpos.publishing.card.build_card", broken)
+    with caplog.at_level("WARNING", "selfpos"):
+        merge(str(tiny_base), tiny_specialists, "average", tmp_path / "out")
+    assert "out has no card: ZeroDivisionError: no card today" in caplog.text
+    assert (tmp_path / "out" / "model.safetensors").is_file()
+    assert not (tmp_path / "out" / "README.md").exists()
 
 
 @pytest.mark.parametrize("keep", [True, False])
@@ -91,3 +131,15 @@ def test_an_adapter_finds_its_base_from_any_working_folder(tiny_base: Path, tmp_
     monkeypatch.chdir(tmp_path)
     adapted = SentenceTransformer(str(tmp_path / "adapter"), device="cpu", local_files_only=True)
     assert adapted.encode("a b c").shape == SentenceTransformer(str(tiny_base), device="cpu").encode("a b c").shape
+
+
+def test_a_probe_that_gives_no_batch_is_refused_before_the_training(
+    tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("selfpos.training.train", lambda *_, **__: pytest.fail("it trained"))
+    data = tmp_path / "labels.jsonl"
+    data.write_text("".join(json.dumps({"text": f"word {n}", "label": n // 2}) + "\n" for n in range(40)), encoding="utf-8")
+    source = TaskSource(type="classification", data=str(data))
+    with pytest.raises(SelfposError, match=r"the 3 records held out for a probe serve none: .*; give --probe more of them"):
+        finetune(str(tiny_base), source, tmp_path / "out", TrainingSettings(steps=1), probe=3, say=lambda text: None)
+    assert not (tmp_path / "out").exists()

@@ -13,6 +13,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from selfpos.errors import SelfposError
+from selfpos.pipeline import _Graph, load_tasks, run_recipe
+from selfpos.recipe import Recipe
 from selfpos.storage.run_folder import RunFolder
 
 ROOT = Path(__file__).parent.parent
@@ -91,10 +94,26 @@ def test_the_report_has_table_coefficients_and_angles(killed_and_finished: tuple
         assert expected in page
 
 
+def test_the_card_of_a_merge_has_the_scores_and_is_what_push_would_send(killed_and_finished: tuple[RunFolder, list[str], str]) -> None:
+    from selfpos.publishing.plan import plan_push
+
+    folder = killed_and_finished[0].merged("self-positioning")
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    assert "## Scores" in card
+    assert "| PythonDocsRetrieval (" in card
+    assert "search and merging, together: " in card
+    sent = plan_push(folder, "alice/tiny", licence="mit").card
+    for here, there in (("self-positioning", "tiny"), ("self-positioning", "alice/tiny")):
+        assert f'"{here}"' in card or f"# {here}\n" in card
+        assert f'"{there}"' in sent or f"# {there}\n" in sent
+    table = [line for line in card.splitlines() if line.startswith("| PythonDocs")]
+    assert table == [line for line in sent.splitlines() if line.startswith("| PythonDocs")]
+
+
 def test_two_models_never_share_a_score(killed_and_finished: tuple[RunFolder, list[str], str]) -> None:
     table = json.loads(killed_and_finished[0].table.read_text(encoding="utf-8"))
-    # The linearised search of vectors of three steps may rightly stay at its start, which is the scaled sum that SLERP makes too.
-    models = [model for model in MODELS if model != "linearised"]
+    # Merges of vectors of three steps lie so near each other that two of them may rightly score alike.
+    models = ["base", "retrieval", "pairs", "joint"]
     assert len({tuple(table["scores"][model].values()) for model in models}) == len(models)
 
 
@@ -113,9 +132,7 @@ def test_a_changed_recipe_does_not_overwrite_the_run(killed_and_finished: tuple[
 def test_ctrl_c_in_a_search_stops_the_run_and_the_search_is_made_again(
     tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from selfpos.pipeline import run_recipe
     from selfpos.positioning.problem import Problem
-    from selfpos.recipe import Recipe
 
     original, calls = Problem.gradient, []
 
@@ -151,3 +168,80 @@ def test_ctrl_c_in_a_search_stops_the_run_and_the_search_is_made_again(
     found = json.loads(run.position("found").read_text(encoding="utf-8"))
     assert (found["steps"], found["interrupted"]) == (4, False)
     assert run.log.read_text(encoding="utf-8").count("specialist/retrieval: started") == 1
+
+
+def small_recipe(base: Path, data: Path, **changes: object) -> Recipe:
+    """One classification task of 40 texts with 10 labels, one specialist, one search."""
+    data.write_text("".join(json.dumps({"text": f"word {n}", "label": n % 10}) + "\n" for n in range(40)), encoding="utf-8")
+    recipe = {
+        "name": "small", "base": str(base), "tasks": {"labels": {"type": "classification", "data": str(data)}},
+        "training": {"steps": 1, "batch_size": 8}, "joint": None, "probe": {"per_task": 10},
+        "merges": {"found": {"method": "self-positioning"}}, "evaluation": {"tasks": ["PythonDocsSeeAlsoPairs"]},
+    }  # fmt: skip
+    return Recipe.model_validate(recipe | changes)
+
+
+def test_a_probe_from_which_no_batch_comes_is_refused_before_any_training(tiny_base: Path, tmp_path: Path) -> None:
+    with pytest.raises(SelfposError, match=r"merge found: the probe of task labels: .*a batch needs 2 labels with 2 records each"):
+        run_recipe(small_recipe(tiny_base, tmp_path / "data.jsonl"), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_does_not_change_a_result_is_no_part_of_its_key(tiny_base: Path, tmp_path: Path) -> None:
+    def inputs(**training: object) -> dict:
+        recipe = small_recipe(
+            tiny_base, tmp_path / "data.jsonl", training={"steps": 1, "batch_size": 8, **training}, merges={"mean": {"method": "average"}}
+        )
+        graph = _Graph(recipe, RunFolder(tmp_path / "out"), tiny_base, "hash", load_tasks(recipe, None), [])
+        return next(job.inputs for job in graph.jobs() if job.name == "specialist/labels")
+
+    assert inputs(checkpoint_every=7) == inputs() != inputs(temperature=0.1)
+
+
+def test_methods_that_look_at_data_are_merges_of_a_recipe(tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from selfpos import jobs, pipeline
+
+    def without_scores(given: list[jobs.Job], folder: RunFolder) -> list[str]:
+        return jobs.execute([job for job in given if job.name.partition("/")[0] not in {"scores", "table", "card", "report"}], folder)
+
+    monkeypatch.setattr(pipeline, "execute", without_scores)
+    tasks = {}
+    for name in ("one", "two"):
+        lines = [json.dumps({"anchor": f"word {name} {n}", "positive": f"about {n} {name}"}) for n in range(40)]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(lines), encoding="utf-8")
+        tasks[name] = {"type": "retrieval", "data": str(tmp_path / f"{name}.jsonl")}
+    quick = {"validation": 0.0, "compare": False}
+    recipe = {
+        "name": "data",
+        "base": str(tiny_base),
+        "tasks": tasks,
+        "training": {"steps": 3, "batch_size": 8, "max_length": 16},
+        "joint": None,
+        "probe": {"per_task": 16},
+        "merges": {
+            "fisher": {"method": "fisher", "weights": [1.0, 2.0]},
+            "regmean": {"method": "regmean", "params": {"alpha": 0.5}},
+            "lm-cocktail": {"method": "lm-cocktail"},
+            "layer-wise": {"method": "layer-wise", "positioning": {"steps": 2, "batch_size": 8, **quick}},
+            "cma-es": {"method": "cma-es", "positioning": {"evaluations": 4, **quick}},
+        },
+    }
+    run = pipeline.run_recipe(Recipe.model_validate(recipe), tmp_path / "out")
+    told = {name: json.loads((run.merged(name) / "selfpos.json").read_text(encoding="utf-8")) for name in recipe["merges"]}
+    for name in ("fisher", "regmean"):
+        assert told[name]["merge"]["method"] == name
+        assert told[name]["statistics"]["probe"] == {task: {"type": "retrieval", "records": 16} for task in tasks}
+    assert sum(told["lm-cocktail"]["merge"]["coefficients"]) == pytest.approx(1)
+    coefficients = told["layer-wise"]["merge"]["coefficients"]
+    assert len({tuple(values) for key, values in coefficients.items() if key.startswith("encoder.")}) > 1
+    for name in ("lm-cocktail", "layer-wise", "cma-es"):
+        assert told[name]["positioning"]["settings"]["preset"] == name
+        assert f"**{name}**" in (run.merged(name) / "README.md").read_text(encoding="utf-8")
+    assert not list(run.path.rglob("*.statistics"))
+    recipe["probe"] = {"per_task": 2}
+    recipe["tasks"]["one"] = {"type": "classification", "data": str(tmp_path / "labels.jsonl")}
+    (tmp_path / "labels.jsonl").write_text("".join(f'{{"text": "t{n}", "label": "l{n % 2}"}}\n' for n in range(20)), encoding="utf-8")
+    recipe["merges"] = {"m": {"method": "fisher"}}
+    with pytest.raises(SelfposError, match=r"merge m: .*label"):
+        pipeline.run_recipe(Recipe.model_validate(recipe), tmp_path / "refused")
+    assert not (tmp_path / "refused").exists()

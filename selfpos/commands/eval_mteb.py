@@ -10,26 +10,66 @@ from selfpos.commands.merge import ManyValues
 
 
 class ManyTasks(ManyValues):
-    many = ("--tasks",)
+    many = ("--tasks", "--task-types", "--languages")
 
 
 @click.command("eval-mteb", cls=ManyTasks)
 @click.argument("model")
-@click.option("--tasks", multiple=True, metavar="TASK…", help="MTEB task names; 'corpus' for those of the embedded corpus.")
+@click.option(
+    "--tasks",
+    multiple=True,
+    metavar="TASK…",
+    help="MTEB task names; 'corpus': those of the embedded corpus; 'quick': one small task per type; FILE.yaml: a task of your own.",
+)
 @click.option("--benchmark", help='An MTEB benchmark, such as "MTEB(eng, v2)".')
-@click.option("--data-dir", type=click.Path(path_type=Path), help="Folder with MTEB data kept locally; nothing else is read when given.")
+@click.option("--task-types", multiple=True, metavar="TYPE…", help="Only tasks of these types, as MTEB calls them: STS, Retrieval, …")
+@click.option("--languages", multiple=True, metavar="CODE…", help="Only tasks in these languages, as eng or eng-Latn.")
+@click.option(
+    "--data-dir",
+    type=click.Path(path_type=Path),
+    help="Folder with MTEB data kept locally, in our layout or the Hub's; nothing else is read.",
+)
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for MTEB's result files [default: checkpoints/scores].")
 @click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True)
-def command(model: str, tasks: tuple[str, ...], benchmark: str | None, data_dir: Path | None, out: Path | None, batch_size: int) -> None:
+@click.option(
+    "--cache",
+    type=click.Path(path_type=Path),
+    help="Where embeddings and tokens are kept, so that a stopped or extended evaluation goes on; may be removed at any time [default: OUT/cache].",
+)
+@click.option("--no-cache", is_flag=True, help="Keep embeddings and tokens in memory only.")
+def command(
+    model: str,
+    tasks: tuple[str, ...],
+    benchmark: str | None,
+    task_types: tuple[str, ...],
+    languages: tuple[str, ...],
+    data_dir: Path | None,
+    out: Path | None,
+    batch_size: int,
+    cache: Path | None,
+    no_cache: bool,
+) -> None:
     """Score MODEL (a folder or a Hub name) on MTEB tasks with mteb itself. Results already there for the same weights are kept."""
     from selfpos.console import table_text
+    from selfpos.errors import SelfposError
     from selfpos.evaluation import evaluate, select_tasks
     from selfpos.quiet import quiet_process
     from selfpos.storage.locate import locate_model
 
+    if cache is not None and no_cache:
+        raise SelfposError("--cache and --no-cache exclude each other; give one of them")
     quiet_process()
     folder = locate_model(model)
-    chosen = select_tasks([name for word in tasks for name in word.split(",")], benchmark=benchmark, data_dir=data_dir)
-    scores = evaluate(folder, chosen, out or Path("checkpoints") / "scores", name=model, batch_size=batch_size)
+    names = [name for word in tasks for name in word.split(",")]
+    chosen = select_tasks(names, benchmark=benchmark, data_dir=data_dir, types=task_types, languages=languages)
+    out = out or Path("checkpoints") / "scores"
+    kept = None if no_cache else cache or out / "cache"
+    scores = evaluate(folder, chosen, out, name=model, batch_size=batch_size, cache=kept, announce=_announce)
     rows = [[name, score.type, score.metric, f"{score.main_score:.5f}"] for name, score in scores.items()]
     click.echo(table_text(["task", "type", "metric", "score"], rows))
+
+
+def _announce(rows: list[tuple[str, str]]) -> None:
+    """What the scores depend on besides the weights, before the first is made."""
+    for label, text in rows:
+        click.echo(f"{label:<12}{text}", err=True)

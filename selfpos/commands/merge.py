@@ -32,7 +32,7 @@ class ManyValues(click.Command):
 @click.command("merge", cls=ManyValues)
 @click.argument("recipe", required=False, type=click.Path(path_type=Path))
 @click.option("--vectors", "sources", multiple=True, metavar="MODEL…", help="Fine-tuned models (folders, Hub names, or adapters).")
-@click.option("--method", help="See `selfpos methods`; or self-positioning, which learns the coefficients.")
+@click.option("--method", help="See `selfpos methods`.")
 @click.option("--base", default="all-MiniLM-L6-v2", show_default=True, help="The model they were fine-tuned from.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to write; must not exist.")
 @click.option(
@@ -42,7 +42,11 @@ class ManyValues(click.Command):
     help="One per vector: 0.5, a ramp over depth 0.2..0.8, or '{layers.0-5: 0.3, default: 1}'.",
 )
 @click.option(
-    "--param", "params", multiple=True, metavar="NAME=VALUE", help="A parameter of the method, values as for --weights; may be repeated."
+    "--param",
+    "params",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="A parameter of the method, values as for --weights; of methods that search, a setting. May be repeated.",
 )
 @click.option(
     "--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), help="Of the weights written [default: the widest of the inputs']."
@@ -57,24 +61,29 @@ class ManyValues(click.Command):
 @click.option("--threads", type=click.IntRange(min=1), help="[default: one per core]")
 @click.option("--memory", type=click.IntRange(min=1), default=512, show_default=True, help="MB that may be used beyond the runtime.")
 @click.option("--allow-code", is_flag=True, help="Keep Python code that the base brings along.")
-@click.option("--probe", type=click.Path(path_type=Path), help="Probe set folder for self-positioning [default: what finetune held out].")
+@click.option(
+    "--probe", type=click.Path(path_type=Path), help="Probe set folder, for methods that look at data [default: what finetune held out]."
+)
+@click.option(
+    "--statistics", type=click.Path(path_type=Path), help="Keep what fisher and regmean gather in this folder, for other merges to take."
+)
 @click.option(
     "--coefficients",
     type=click.Path(path_type=Path),
     help="Apply this file, which self-positioning wrote beside its model (OUT.coefficients.json), to the same vectors again.",
 )
-@click.option("--steps", type=click.IntRange(min=1), help="Search by that many steps of gradient descent instead of linearised.")
+@click.option("--steps", type=click.IntRange(min=1), help="Search by that many steps of gradient descent.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 def command(
     recipe: Path | None, sources: tuple[str, ...], method: str | None, base: str, out: Path, weights: tuple[str, ...], params: tuple[str, ...],
     dtype: str | None, dry_run: bool, adapter: bool, rank: int | None, take_from: str | None, device: str, threads: int | None, memory: int,
-    allow_code: bool, probe: Path | None, coefficients: Path | None, steps: int | None, seed: int,
+    allow_code: bool, probe: Path | None, statistics: Path | None, coefficients: Path | None, steps: int | None, seed: int,
 ) -> None:  # fmt: skip
     """Merge fine-tuned models of one base. The result loads with SentenceTransformer and keeps the base's pooling, normalisation and prompts.
 
     RECIPE is a mergekit recipe (YAML); without one, --vectors and --method say what to merge.
     """
-    from selfpos.errors import SelfposError
+    from selfpos.errors import SelfposError, unknown
 
     if coefficients is not None:
         idle = {"a recipe": recipe, "--method": method, "--weights": weights, "--param": params, "--probe": probe, "--steps": steps,
@@ -85,11 +94,18 @@ def command(
         raise SelfposError("say what to merge: --vectors and --method, or a mergekit recipe")
     if recipe is not None and (sources or method or weights or params):
         raise SelfposError(f"{recipe} says what to merge; leave --vectors, --method, --weights and --param away")
-    learned = method == "self-positioning"
-    if probe is not None and not learned:
-        raise SelfposError("--probe is for --method self-positioning, which alone learns from a probe set")
-    if steps is not None and not learned:
-        raise SelfposError("--steps is for --method self-positioning, which alone searches")
+    from selfpos.merging import METHODS
+    from selfpos.recipe import LEARNED
+
+    if method is not None and method not in [*METHODS, *LEARNED]:
+        raise unknown("merging method", method, [*METHODS, *LEARNED])
+    gathers = method in METHODS and bool(METHODS[method].probe)
+    if probe is not None and not (gathers or method in LEARNED):
+        raise SelfposError(f"--probe is for methods that look at data, and {method or 'a mergekit recipe'} does not; see `selfpos methods`")
+    if statistics is not None and not gathers:
+        raise SelfposError("--statistics is for methods fisher and regmean, which alone gather such")
+    if steps is not None and method not in ("self-positioning", "layer-wise"):
+        raise SelfposError("--steps is for methods self-positioning and layer-wise, which alone descend a gradient")
     options: dict[str, Any] = {
         "dtype": dtype, "seed": seed, "threads": threads, "device": device, "budget": memory << 20, "rank": rank, "take_from": take_from,
         "output": "adapter" if adapter else "model", "allow_code": allow_code,
@@ -99,25 +115,31 @@ def command(
 
         click.echo(str(merge_by_coefficients(coefficients, base, sources, out, **options)))
         return None
-    if learned:
-        refused = {"--weights": weights, "--param": params, "--take-from": take_from, "--dry-run": dry_run}
+    if method in LEARNED:
+        refused = {"--weights": weights, "--take-from": take_from, "--dry-run": dry_run}
         if given := [option for option, value in refused.items() if value]:
-            raise SelfposError(f"{given[0]} does not go with --method self-positioning; leave it away")
-        return _position(sources, base, out, probe, steps, options)
+            raise SelfposError(f"{given[0]} does not go with --method {method}; leave it away")
+        given_settings = {"preset": LEARNED[method], **({"search": "sgd", "steps": steps} if steps else {}), **_parse(params)}
+        return _position(sources, base, given_settings, out, probe, options)
     if recipe is None:
-        from selfpos.errors import unknown
-        from selfpos.merging import METHODS
-
-        if method not in METHODS:
-            raise unknown("merging method", str(method), [*METHODS, "self-positioning"])
         options |= {"weights": [_value(weight) for weight in weights] or None, "params": _parse(params)}
-    _merge(recipe, base, sources, method or "", out, options, dry_run)
+    _merge(recipe, base, sources, method or "", out, options, dry_run, _data(probe, statistics) if gathers else {})
     return None
 
 
+def _data(probe: Path | None, statistics: Path | None) -> dict[str, Any]:
+    """What a method that looks at data takes beside the options of every merge."""
+    from selfpos.data.probe import read_probe
+    from selfpos.quiet import quiet_process
+
+    quiet_process()
+    return {"probe": read_probe(probe) if probe else None, "statistics_in": statistics}
+
+
 def _merge(
-    recipe: Path | None, base: str, sources: tuple[str, ...], method: str, out: Path, options: dict[str, Any], dry_run: bool
-) -> None:
+    recipe: Path | None, base: str, sources: tuple[str, ...], method: str, out: Path, options: dict[str, Any], dry_run: bool,
+    data: dict[str, Any],
+) -> None:  # fmt: skip
     from selfpos.operations import merge, plan_merge
 
     if recipe is not None:
@@ -132,22 +154,22 @@ def _merge(
         for label, text in plan_merge(base, sources, method, out, **options):
             click.echo(f"{label:<14}{text}")
         return
-    merge(base, sources, method, out, **options)
+    merge(base, sources, method, out, **data, **options)
     click.echo(str(out))
 
 
-def _position(sources: tuple[str, ...], base: str, out: Path, probe: Path | None, steps: int | None, options: dict[str, Any]) -> None:
+def _position(sources: tuple[str, ...], base: str, given: dict[str, Any], out: Path, probe: Path | None, options: dict[str, Any]) -> None:
     from selfpos.data.probe import read_probe
     from selfpos.operations import position_and_merge, probe_of
     from selfpos.quiet import quiet_process
-    from selfpos.recipe import PositioningSettings
+    from selfpos.recipe import PositioningSettings, validate
     from selfpos.storage.atomic import refuse_existing
     from selfpos.storage.locate import locate_model
 
     quiet_process()
     coefficients = out.with_name(f"{out.name}.coefficients.json")
     refuse_existing(coefficients)
-    settings = PositioningSettings() if steps is None else PositioningSettings(search="sgd", steps=steps)
+    settings = validate(PositioningSettings, given, "--param")
     tasks = read_probe(probe) if probe else probe_of([locate_model(source) for source in sources])
     found = position_and_merge(base, sources, tasks, settings, out, coefficients=coefficients, **options)
     shown = "  ".join(f"{name} {value:.3f}" for name, value in zip(found.names, found.coefficients, strict=True))

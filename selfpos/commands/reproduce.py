@@ -14,7 +14,7 @@ import click
 def command(model: str, out: Path | None, given: tuple[str, ...]) -> None:
     """Repeat the merge that made MODEL (a folder, or USER/NAME[@REVISION] on the Hub) and say whether the same bytes come out."""
     from selfpos.errors import OperationError, SelfposError
-    from selfpos.publishing.reproduce import reproduce
+    from selfpos.reproduction import reproduce
 
     parents = {}
     for entry in given:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import click
@@ -15,7 +16,8 @@ import click
     type=click.Path(path_type=Path),
     help="Folder with local copies of the recipe's data sets: tasks read what their field `local` names below it, MTEB its data.",
 )
-def command(recipe: Path, out: Path | None, data_root: Path | None) -> None:
+@click.option("--ray", metavar="ADDRESS|auto", help="Send the jobs to a Ray cluster: its address, or auto for the one on this machine.")
+def command(recipe: Path, out: Path | None, data_root: Path | None, ray: str | None) -> None:
     """Carry out RECIPE: train the specialists and the joint rival, merge, score every model, write the report.
 
     A run that was stopped continues when started again: finished jobs are kept, a training goes on from its last checkpoint.
@@ -29,8 +31,15 @@ def command(recipe: Path, out: Path | None, data_root: Path | None) -> None:
     plan = load_recipe(recipe)
     folder = out or Path("checkpoints") / plan.name
     screen().print(f"[bold]{plan.name}[/bold]: {len(plan.tasks)} tasks, {len(plan.merges)} merges, into {folder}")
+    from selfpos.jobs import Executor, execute
     from selfpos.pipeline import run_recipe
 
-    done = run_recipe(plan, folder, data_root=data_root)
+    executor: Executor = execute
+    if ray is not None:
+        from selfpos.ray_jobs import check_ray, execute_on_ray
+
+        check_ray()
+        executor = partial(execute_on_ray, address=ray)
+    done = run_recipe(plan, folder, data_root=data_root, executor=executor)
     click.echo(score_table(done))
     click.echo(f"report: {done.report}")

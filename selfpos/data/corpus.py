@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from selfpos.console import log
 from selfpos.data.corpus_extraction import HELD_OUT, MAX_BODY, Entry, extract
 from selfpos.data.corpus_training import training_records
+from selfpos.storage.locate import cache_folder
 
 if TYPE_CHECKING:
     import datasets
@@ -63,7 +64,7 @@ def load_corpus(cache: Path | None = None, *, max_body: int = MAX_BODY) -> Corpu
     """
     versions = corpus_versions()
     key = json.dumps({"format": FORMAT, "max_body": max_body, "held_out": HELD_OUT, **versions}, sort_keys=True)
-    folder = cache or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "selfpos"
+    folder = cache or cache_folder()
     file = folder / f"corpus-{hashlib.sha256(key.encode()).hexdigest()[:16]}.jsonl.gz"
     entries = _read_cache(file, key)
     if entries is None:

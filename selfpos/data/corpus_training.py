@@ -2,7 +2,7 @@
 
 What each task asks: retrieval - which docstring goes on after this summary; classification and clustering - which subpackage a summary is from;
 pair classification - does A name B in its See Also section; sts - how near two functions are, in four grades; reranking - which of several bodies of one
-subpackage is that of the summary.
+subpackage is that of the summary; summarization - which summary heads this docstring.
 """
 
 from __future__ import annotations
@@ -42,6 +42,11 @@ def training_records(entries: list[Entry], task: str, *, seed: int) -> datasets.
 def retrieval(entries: list[Entry], rng: random.Random) -> list[dict[str, Any]]:
     """anchor: a summary; positive: the rest of its docstring."""
     return [{"anchor": entry.summary, "positive": entry.body} for entry in entries]
+
+
+def summarization(entries: list[Entry], rng: random.Random) -> list[dict[str, Any]]:
+    """text: a docstring without its first sentence; summary: that sentence."""
+    return [{"text": entry.body, "summary": entry.summary} for entry in entries]
 
 
 def labelled(entries: list[Entry], rng: random.Random) -> list[dict[str, Any]]:
@@ -134,4 +139,5 @@ RECORDS: dict[str, Callable[[list[Entry], random.Random], list[dict[str, Any]]]]
     "pair-classification": pair_classification,
     "sts": sts,
     "reranking": reranking,
+    "summarization": summarization,
 }

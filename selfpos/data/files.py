@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +22,7 @@ def read_records(file: Path) -> list[dict[str, Any]]:
     """All records of `file`, as dictionaries. Raises SelfposError naming the file (and line) when it is missing, empty, damaged or of unknown kind."""
     if not file.is_file():
         raise SelfposError(f"there is no data file {file}")
-    name = file.name.lower()
-    if name.endswith((".jsonl", ".jsonl.gz")):
-        records = _json_lines(file)
-    elif name.endswith(".json"):
-        records = _json(file)
-    elif name.endswith((".csv", ".tsv", ".parquet")):
-        records = _table(file)
-    else:
-        raise SelfposError(f"data file {file} is of no known kind; expected one of {', '.join(ENDINGS)}")
+    records = list(iter_records(file))
     if not records:
         raise SelfposError(f"data file {file} has no records")
     return records
@@ -84,8 +77,25 @@ def _id(row: dict[str, Any], file: Path) -> str:
     return str(row["_id"])
 
 
-def _json_lines(file: Path) -> list[dict[str, Any]]:
-    records = []
+def iter_records(file: Path) -> Iterator[dict[str, Any]]:
+    """The records of `file` one after the other, as dictionaries. JSON Lines and Parquet are read bit by bit, other kinds whole.
+
+    Raises SelfposError naming the file (and line) when it is damaged or of unknown kind.
+    """
+    name = file.name.lower()
+    if name.endswith((".jsonl", ".jsonl.gz")):
+        yield from _json_lines(file)
+    elif name.endswith(".parquet"):
+        yield from _parquet(file)
+    elif name.endswith(".json"):
+        yield from _json(file)
+    elif name.endswith((".csv", ".tsv")):
+        yield from _table(file)
+    else:
+        raise SelfposError(f"data file {file} is of no known kind; expected one of {', '.join(ENDINGS)}")
+
+
+def _json_lines(file: Path) -> Iterator[dict[str, Any]]:
     number = 0
     try:
         with gzip.open(file, "rt", encoding="utf-8") if file.suffix == ".gz" else file.open(encoding="utf-8") as stream:
@@ -94,12 +104,11 @@ def _json_lines(file: Path) -> list[dict[str, Any]]:
                     record = json.loads(line)
                     if not isinstance(record, dict):
                         raise SelfposError(f"data file {file}, line {number}: expected a JSON object, found {type(record).__name__}")
-                    records.append(record)
+                    yield record
     except json.JSONDecodeError as error:
         raise SelfposError(f"data file {file}, line {number} is not JSON: {error.msg}") from None
     except (OSError, EOFError, UnicodeDecodeError) as error:
         raise SelfposError(f"data file {file} cannot be read to its end (after line {number}): {error}") from None
-    return records
 
 
 def _json(file: Path) -> list[dict[str, Any]]:
@@ -112,18 +121,25 @@ def _json(file: Path) -> list[dict[str, Any]]:
     return records
 
 
-def _table(file: Path) -> list[dict[str, Any]]:
-    import pandas as pd
+def _parquet(file: Path) -> Iterator[dict[str, Any]]:
     import pyarrow.parquet
 
     try:
-        if file.suffix.lower() == ".parquet":
-            return pyarrow.parquet.read_table(file).to_pylist()
+        for rows in pyarrow.parquet.ParquetFile(file).iter_batches(10_000):
+            yield from rows.to_pylist()
+    except (ValueError, OSError) as error:  # Arrow's own errors are ValueErrors
+        raise SelfposError(f"data file {file} cannot be read: {' '.join(str(error).split())}") from None
+
+
+def _table(file: Path) -> list[dict[str, Any]]:
+    import pandas as pd
+
+    try:
         # Only an empty cell is a missing value: "NA" and "null" are words.
         frame = pd.read_csv(file, sep="\t" if file.suffix.lower() == ".tsv" else ",", keep_default_na=False, na_values=[""])
     except pd.errors.EmptyDataError:
         return []
-    except (ValueError, OSError) as error:  # the parsers' own errors are ValueErrors
+    except (ValueError, OSError) as error:  # the parser's own errors are ValueErrors
         raise SelfposError(f"data file {file} cannot be read: {' '.join(str(error).split())}") from None
     records = frame.to_dict("records")
     return [

@@ -20,37 +20,97 @@ if TYPE_CHECKING:
     from selfpos.tasks import TaskType
 
 FILE = "probe.jsonl"
+# A group of records that share texts makes up at most one in this many of the probe.
+LARGEST_SHARE = 10
 
 
 @dataclass(frozen=True)
 class ProbeTask:
-    """One task's part of the probe set. `records` have the canonical columns of `type`."""
+    """One task's part of the probe set. `records` have the canonical columns of `type`; `prompts` are those the task is trained with."""
 
     name: str
     type: TaskType
     records: Dataset
+    prompts: str | Mapping[str, str] = ""
 
     @cached_property
     def dataset(self) -> Dataset:
-        """The records prepared for the type's loss."""
-        return self.type.prepare(self.records, seed=0)
+        """The records prepared for the type's loss, each text behind its prompt."""
+        from datasets import Dataset as Records
+
+        from selfpos.tasks.prompts import column_prompts
+
+        prepared = self.type.prepare(self.records, seed=0)
+        before = column_prompts(self.type, self.prompts, prepared.column_names)
+        if not before:
+            return prepared
+        columns = {column: [before.get(column, "") + text for text in prepared[column]] for column in before}
+        return Records.from_dict({column: columns.get(column, prepared[column][:]) for column in prepared.column_names})
 
 
-def hold_out(dataset: Dataset, count: int, seed: int) -> tuple[Dataset, Dataset]:
+def hold_out(dataset: Dataset, count: int, seed: int | str) -> tuple[Dataset, Dataset]:
     """Split `dataset` into (training, probe) with `count` records in the probe, drawn with `seed`; both keep the order of the data.
 
-    Raises SelfposError when nothing would be left to train on.
+    No text of the probe is trained on, but as a negative: a probe of pairs of which one half is known flatters the specialist that has seen it.
+    So records that share texts are held out together; where they are too many for that, those that share a text with the probe are in neither
+    part. Raises SelfposError when nothing would be left to train on.
     """
     if count >= len(dataset):
         raise SelfposError(
             f"a probe of {count} records leaves nothing of {len(dataset)} to train on; ask for a smaller probe or give more data"
         )
-    drawn = set(random.Random(f"probe {seed}").sample(range(len(dataset)), count))
-    return dataset.select([row for row in range(len(dataset)) if row not in drawn]), dataset.select(sorted(drawn))
+    rng = random.Random(f"probe {seed}")
+    texts = _positive_texts(dataset)
+    groups = _sharing(texts)
+    rng.shuffle(groups)
+    drawn: list[int] = []
+    rest: list[int] = []
+    for group in groups:
+        # A large group would make the probe one subject's.
+        whole = len(group) <= max(1, count // LARGEST_SHARE) and len(drawn) + len(group) <= count
+        (drawn if whole else rest).extend(group)
+    drawn += rng.sample(rest, count - len(drawn))
+    known = {text for row in drawn for text in texts[row]}
+    training = [row for row, found in enumerate(texts) if known.isdisjoint(found)]
+    if not training:
+        raise SelfposError(
+            f"each of {len(dataset)} records shares a text with a probe of {count}: nothing is left to train on; ask for a smaller probe"
+        )
+    return dataset.select(training), dataset.select(sorted(drawn))
 
 
-def write_probe(folder: Path, probe: Mapping[str, Dataset], types: Mapping[str, TaskType]) -> Path:
-    """Write the probe set as `folder`/probe.jsonl, one record per line with its task and type, and its hash in the manifest.
+def _positive_texts(dataset: Dataset) -> list[set[str]]:
+    """The texts of each record, without negatives and the target."""
+    found: list[set[str]] = [set() for _ in range(len(dataset))]
+    for column in dataset.column_names:
+        if column not in ("label", "score", "negative"):
+            for row, value in enumerate(dataset[column]):
+                found[row].update(value if isinstance(value, list) else [value])
+    return found
+
+
+def _sharing(texts: list[set[str]]) -> list[list[int]]:
+    """Rows grouped so that no text is in two groups, each group as small as that allows, in order of the first row."""
+    import numpy as np
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    numbers: dict[str, int] = {}
+    edges = [(row, len(texts) + numbers.setdefault(text, len(numbers))) for row, found in enumerate(texts) for text in sorted(found)]
+    rows, columns = np.array(edges).T
+    size = len(texts) + len(numbers)
+    graph = coo_array((np.ones(len(edges), dtype=np.int8), (rows, columns)), shape=(size, size))
+    _, component = connected_components(graph, directed=False)
+    groups: dict[int, list[int]] = defaultdict(list)
+    for row in range(len(texts)):
+        groups[int(component[row])].append(row)
+    return list(groups.values())
+
+
+def write_probe(
+    folder: Path, probe: Mapping[str, Dataset], types: Mapping[str, TaskType], prompts: Mapping[str, str | Mapping[str, str]] | None = None
+) -> Path:
+    """Write the probe set as `folder`/probe.jsonl, one record per line with its task, type and `prompts`, and its hash in the manifest.
 
     Raises SelfposError when `folder` exists.
     """
@@ -61,8 +121,10 @@ def write_probe(folder: Path, probe: Mapping[str, Dataset], types: Mapping[str, 
     with fresh_folder(folder) as fresh:
         with (fresh / FILE).open("w", encoding="utf-8") as stream:
             for task, records in probe.items():
+                asked = (prompts or {}).get(task)
+                head = {"task": task, "type": types[task].name} | ({"prompts": asked} if asked else {})
                 for record in records:
-                    stream.write(json.dumps({"task": task, "type": types[task].name, "record": record}, ensure_ascii=False) + "\n")
+                    stream.write(json.dumps(head | {"record": record}, ensure_ascii=False) + "\n")
         counts = {task: len(records) for task, records in probe.items()}
         write_manifest(fresh, {"probe": {"sha256": sha256_file(fresh / FILE), "records": counts}})
     return folder / FILE
@@ -86,6 +148,7 @@ def read_probe(folder: Path) -> dict[str, ProbeTask]:
         raise SelfposError(f"{file} is not the probe set that was written there: its SHA-256 differs from the one in selfpos.json")
     records: dict[str, list[dict[str, Any]]] = defaultdict(list)
     kinds: dict[str, str] = {}
+    prompts: dict[str, Any] = {}
     for number, line in enumerate(lines, start=1):
         if not ({"task", "type", "record"} <= set(line) and isinstance(line["record"], dict)):
             raise SelfposError(f"{file}, record {number}: expected the fields task, type and record, found {', '.join(line)}")
@@ -94,4 +157,5 @@ def read_probe(folder: Path) -> dict[str, ProbeTask]:
                 f"{file}, record {number}: task {line['task']} is of type {line['type']} here and of type {kinds[line['task']]} before"
             )
         records[line["task"]].append(line["record"])
-    return {task: ProbeTask(task, get_task(kinds[task]), Dataset.from_list(found)) for task, found in records.items()}
+        prompts[line["task"]] = line.get("prompts", "")
+    return {task: ProbeTask(task, get_task(kinds[task]), Dataset.from_list(found), prompts[task]) for task, found in records.items()}

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from selfpos.errors import OperationError
+from selfpos.evaluation.embed import Manner, embed, packing, tokenise, tokenizer_identity
+from selfpos.evaluation.load import load_model
+from selfpos.evaluation.store import DiskStore, MemoryStore, Store, key_of
+
 if TYPE_CHECKING:
     from mteb.models import ModelMeta
+    from sentence_transformers import SentenceTransformer
 
-# Embeddings kept in memory; beyond it texts are embedded again. 200,000 of 384 numbers are 300 MB.
-MOST_KEPT = 200_000
+# What is kept in memory when nothing is kept on disk; beyond it texts are embedded again. 300 MB are 200,000 embeddings of 384 numbers.
+MEMORY = 300_000_000
+# Texts that are sorted by length together; their tokens are in memory at once.
+AT_ONCE = 50_000
 # Characters of the content hash that serve as revision: as many as in a commit of the Hub.
 REVISION_LENGTH = 40
 
@@ -31,14 +42,96 @@ def identity(folder: Path, name: str) -> ModelMeta:
     return ModelMeta.create_empty(overwrites={"name": model_name(name), "revision": content_hash(folder)[:REVISION_LENGTH]})
 
 
-def load_encoder(folder: Path, meta: ModelMeta) -> Any:
-    """The model in `folder` for `mteb.evaluate`. Prompts, length limit, pooling and similarity are the model's own; each text is embedded once."""
-    import torch
-    from datasets import Dataset
+class Embedder:
+    """Embeds texts, each once: embeddings are kept by model, prompt, side and text, tokens by tokenizer, prompt, side and text.
+
+    With `cache` both are kept in that folder, where the next process finds them, and merges of one base find each other's tokens; without,
+    embeddings are kept in memory up to a limit. An embedding that is not finite raises OperationError.
+    """
+
+    def __init__(self, model: SentenceTransformer, about: dict[str, Any], cache: Path | None) -> None:
+        self.model, self._about, self._cache = model, about, cache
+        self._stores: dict[tuple[str, Manner], Store] = {}
+        self.dimension = int(model.encode(["a"], show_progress_bar=False).shape[1])
+
+    def rows(self, texts: list[str], manner: Manner, batch_size: int, plain: Callable[[list[str]], np.ndarray]) -> np.ndarray:
+        """The embeddings of `texts`, float32, n×d. `plain` embeds texts of models whose features are not known here."""
+        store = self._embeddings(manner)
+        place: dict[str, int] = {}
+        for text in texts:
+            place.setdefault(text, len(place))
+        unique = list(place)
+        rows = np.empty((len(unique), self.dimension), np.float32)
+        missing = []
+        for number, text in enumerate(unique):
+            record = store.get(key_of(text))
+            if record is None:
+                missing.append(number)
+            else:
+                rows[number] = np.frombuffer(record, np.float32)
+        missing.sort(key=lambda number: -len(unique[number]))
+        for start in range(0, len(missing), AT_ONCE):
+            self._fill(rows, missing[start : start + AT_ONCE], unique, manner, batch_size, plain, store)
+        return rows if len(unique) == len(texts) else rows[[place[text] for text in texts]]
+
+    def close(self) -> None:
+        """Let go of the files of the cache."""
+        for store in self._stores.values():
+            store.close()
+        self._stores.clear()
+
+    def _fill(
+        self, rows: np.ndarray, missing: list[int], unique: list[str], manner: Manner, batch_size: int, plain: Any, store: Store
+    ) -> None:
+        texts = [unique[number] for number in missing]
+        extra = packing(self.model, manner)
+        if extra is None:
+            parts: Any = (
+                (range(start, min(start + 16 * batch_size, len(texts))), plain(texts[start : start + 16 * batch_size]))
+                for start in range(0, len(texts), 16 * batch_size)
+            )
+        else:
+            self.model.eval()
+            parts = embed(self.model, tokenise(self.model, texts, manner, self._tokens(manner)), manner, extra, batch_size)
+        for places, new in parts:
+            if not np.isfinite(new).all():
+                bad = next(texts[place] for place, row in zip(places, new, strict=True) if not np.isfinite(row).all())
+                raise OperationError(f"the model's embedding of {bad[:60]!r} is not finite (NaN or infinity): its weights are damaged")
+            rows[[missing[place] for place in places]] = new
+            store.put((key_of(texts[place]), row.tobytes()) for place, row in zip(places, np.asarray(new, np.float32), strict=True))
+
+    def _embeddings(self, manner: Manner) -> Store:
+        return self._store("embeddings", manner, {**self._about, "prompt": manner.prompt, "side": manner.side}, MEMORY)
+
+    def _tokens(self, manner: Manner) -> Store:
+        return self._store("tokens", manner, tokenizer_identity(self.model, manner), 0)
+
+    def _store(self, kind: str, manner: Manner, about: dict[str, Any] | None, in_memory: int) -> Store:
+        if (kind, manner) not in self._stores:
+            if self._cache is None or about is None:
+                self._stores[kind, manner] = MemoryStore(in_memory)
+            else:
+                self._stores[kind, manner] = DiskStore(self._cache / kind, {**about, **_versions()})
+        return self._stores[kind, manner]
+
+
+def _versions() -> dict[str, str]:
+    """Those of the libraries that make tokens and embeddings."""
+    import sentence_transformers
+    import transformers
+
+    return {"sentence-transformers": sentence_transformers.__version__, "transformers": transformers.__version__}
+
+
+def load_encoder(folder: Path, meta: ModelMeta, cache: Path | None = None) -> Any:
+    """The model in `folder` for `mteb.evaluate`. Prompts, length limit, pooling and similarity are the model's own; each text is embedded once.
+
+    With `cache`, embeddings and tokens are kept in that folder (see Embedder). Raises SelfposError when the model cannot be loaded or used.
+    """
     from mteb.models.abs_encoder import get_prompt_name
     from mteb.models.sentence_transformer_wrapper import SentenceTransformerEncoderWrapper
-    from sentence_transformers import SentenceTransformer
-    from torch.utils.data import DataLoader
+
+    model = load_model(folder)
 
     class Encoder(SentenceTransformerEncoderWrapper):
         """Tasks share texts (the documents of one corpus, both sides of pairs), so embeddings are kept by prompt and text."""
@@ -46,35 +139,70 @@ def load_encoder(folder: Path, meta: ModelMeta) -> Any:
         mteb_model_meta: Any
 
         def __init__(self) -> None:
-            super().__init__(SentenceTransformer(str(folder), local_files_only=True))
+            super().__init__(model)
             found = {
                 field: getattr(self.mteb_model_meta, field) for field in ("max_tokens", "embed_dim", "similarity_fn_name", "framework")
             }
             self.mteb_model_meta = meta.model_copy(update={**found, "loader": SentenceTransformerEncoderWrapper})
-            self._routed = any(type(module).__name__ in ("Router", "Asym") for module in self.model.modules())
-            self._kept: dict[tuple[Any, ...], torch.Tensor] = {}
+            self._sided = any(type(module).__name__ in ("Router", "Asym") for module in model.modules()) or any(
+                getattr(model[0], field, None) for field in ("query_length", "document_length", "query_expansion")
+            )
+            self.embedder = Embedder(model, embedding_identity(folder, model), cache)
 
-        def _key(self, task_metadata: Any, prompt_type: Any) -> tuple[Any, ...]:
-            """What decides an embedding besides its text: the prompt, and the side where the model has one network for each."""
+        def _manner(self, task_metadata: Any, prompt_type: Any) -> Manner:
+            """The prompt as mteb and sentence-transformers choose it, and the side where the model treats the two differently."""
+            side = None if prompt_type is None else str(prompt_type.value)
             name = get_prompt_name(self.model_prompts, task_metadata, prompt_type) if self.model_prompts else None
-            if name is not None:
-                return (self.model_prompts[name], self._routed and prompt_type)
-            if prompt_type is not None:
-                return (None, prompt_type)  # sentence-transformers chooses the prompt
-            return (self.model.prompts.get(self.model.default_prompt_name or "") or "", False)
+            if name is not None and self.model_prompts:
+                prompt = self.model_prompts[name]
+            else:
+                names = {"query": ["query"], "document": ["document", "passage", "corpus"]}.get(side or "", [])
+                chosen = next((name for name in names if name in model.prompts), model.default_prompt_name or "")
+                prompt = model.prompts.get(chosen) or ""
+            return Manner(prompt or None, side if self._sided else None)
 
-        def encode(self, inputs: Any, *, task_metadata: Any, prompt_type: Any = None, **kwargs: Any) -> torch.Tensor:
-            key = self._key(task_metadata, prompt_type)
+        def encode(self, inputs: Any, *, task_metadata: Any, prompt_type: Any = None, **kwargs: Any) -> Any:
+            if {"image", "audio", "video"} & set(inputs.dataset.features):
+                return super().encode(inputs, task_metadata=task_metadata, prompt_type=prompt_type, **kwargs)
+            manner = self._manner(task_metadata, prompt_type)
             texts = [text for batch in inputs for text in batch["text"]]
-            new = [text for text in dict.fromkeys(texts) if (*key, text) not in self._kept]
-            fresh: dict[str, torch.Tensor] = {}
-            if new:
-                loader = DataLoader(Dataset.from_dict({"text": new}), batch_size=len(new))
-                rows = super().encode(loader, task_metadata=task_metadata, prompt_type=prompt_type, **kwargs)
-                fresh = dict(zip(new, torch.as_tensor(rows), strict=True))
-            embeddings = torch.stack([fresh[text] if text in fresh else self._kept[*key, text] for text in texts])
-            if len(self._kept) + len(fresh) <= MOST_KEPT:
-                self._kept |= {(*key, text): row for text, row in fresh.items()}
-            return embeddings
+            size = int(kwargs.get("batch_size", 32))
+
+            def plain(some: list[str]) -> np.ndarray:
+                chosen = {"query": model.encode_query, "document": model.encode_document}.get(manner.side or "", model.encode)
+                return np.asarray(chosen(some, prompt=manner.prompt or "", batch_size=size, show_progress_bar=False), np.float32)
+
+            return self.embedder.rows(texts, manner, size, plain)
 
     return Encoder()
+
+
+def embedding_identity(folder: Path, model: SentenceTransformer) -> dict[str, Any]:
+    """What decides the embedding of a text besides prompt and side. JSON-serialisable."""
+    from selfpos.evaluation.load import adapter_base
+    from selfpos.storage.hashing import content_hash
+
+    base = adapter_base(folder)  # the adapter's own hash does not tell it
+    return {
+        "model": content_hash(folder),
+        "base": content_hash(base) if base is not None else None,
+        "max_length": model.max_seq_length,
+        "dtype": str(next(model.parameters()).dtype) if any(True for _ in model.parameters()) else None,
+        "device": model.device.type,
+        "truncate_dim": model.truncate_dim,
+    }
+
+
+def describe_encoder(encoder: Any) -> list[tuple[str, str]]:
+    """What decides scores besides weights, as rows of label and text: length limit, pooling, prompts, number format, similarity."""
+    model = encoder.model
+    pooling: dict[str, Any] = next((module.get_config_dict() for module in model if type(module).__name__ == "Pooling"), {})
+    prompts = {name: text for name, text in (model.prompts or {}).items() if text}
+    kinds = " → ".join(type(module).__name__ for module in model)
+    return [
+        ("modules", kinds + (f" (pooling: {pooling['pooling_mode']})" if "pooling_mode" in pooling else "")),
+        ("prompts", ", ".join(f"{name} {text!r}" for name, text in prompts.items()) or "none"),
+        ("max length", f"{model.max_seq_length} tokens" if model.max_seq_length else "the model's own"),
+        ("embeddings", f"{encoder.embedder.dimension} numbers, computed in {next(model.parameters()).dtype}".replace("torch.", "")),
+        ("similarity", str(model.similarity_fn_name)),
+    ]

@@ -132,18 +132,18 @@ def _load_subset(local: LocalSet, folder: Path, splits: Mapping[str, str]) -> An
     if local.kind == "retrieval":
         return {split: retrieval_data(*files.read_beir(folder, ours)) for split, ours in splits.items()}
     if local.kind == "reranking":
-        return {split: _pools(_rows(folder, ours)) for split, ours in splits.items()}
+        return {split: pools(_rows(folder, ours)) for split, ours in splits.items()}
     wanted = {"train": "train", **splits} if local.kind == "classification" else dict(splits)
     tables = {split: _rows(folder, ours) for split, ours in wanted.items()}
-    return DatasetDict({split: _columns(local, rows, tables) for split, rows in tables.items()})
+    return DatasetDict({split: columns(local, rows, tables) for split, rows in tables.items()})
 
 
 def _rows(folder: Path, split: str) -> list[dict[str, Any]]:
     return files.read_records(files.find(folder, split, LINES) or folder / f"{split}.jsonl")
 
 
-def _columns(local: LocalSet, rows: list[dict[str, Any]], tables: Mapping[str, list[dict[str, Any]]]) -> Any:
-    """One split with the column names of MTEB's abstract task; labels of classification as numbers."""
+def columns(local: LocalSet, rows: list[dict[str, Any]], tables: Mapping[str, list[dict[str, Any]]]) -> Any:
+    """One split of `tables` with the column names of MTEB's abstract task; labels of classification as numbers."""
     from datasets import Dataset
 
     def column(name: str) -> list[Any]:
@@ -160,7 +160,7 @@ def _columns(local: LocalSet, rows: list[dict[str, Any]], tables: Mapping[str, l
     return Dataset.from_dict({"text": column("text"), "label": [numbers[label] for label in column("label")]})
 
 
-def _pools(rows: list[dict[str, Any]]) -> dict[str, Any]:
+def pools(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Reranking: each question ranks its own candidates. Questions without a wrong answer tell nothing and are left out."""
     documents: dict[str, dict[str, str]] = {}
     queries: dict[str, str] = {}

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from selfpos.merging import methods  # registers every method
-from selfpos.merging.merge import MergeResult, merge
+from selfpos.merging.merge import MergeResult, execute, merge
 from selfpos.merging.plan import Plan, plan
 from selfpos.merging.registry import METHODS, Method, get_method
 
-__all__ = ["METHODS", "MergeResult", "Method", "Plan", "get_method", "merge", "methods", "plan"]
+__all__ = ["METHODS", "MergeResult", "Method", "Plan", "execute", "get_method", "merge", "methods", "plan"]

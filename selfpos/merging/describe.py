@@ -23,6 +23,7 @@ def describe(plan: Plan) -> list[tuple[str, str]]:
         rows.append(("weights", _over_tensors([settings.weights(key) for key in plan.keys])))
     for parameter in plan.method.parameters:
         rows.append((parameter.name, _over_tensors([settings.params(key)[parameter.name] for key in plan.keys])))
+    rows += [("data", f"{name} of each vector on its own task's probe records, gathered before") for name in plan.method.probe]
     taken = len(plan.dtypes) - len(plan.keys)
     rows += [
         (

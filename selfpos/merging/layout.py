@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +30,7 @@ NOT_COPIED = {
     ".md",
 }
 NOT_COPIED_NAMES = {"selfpos.json", INDEX, "adapter_config.json", "trainer_state.json", "data_config.json", "train_script.py"}
+CONFIG = "config_sentence_transformers.json"
 NOT_COPIED_FOLDERS = ("onnx", "openvino", "eval", "runs", "logs", "checkpoint-", ".")
 
 
@@ -93,6 +94,34 @@ def side_files(base: Path, *, code: bool) -> list[Path]:
                     f"{file} names Python code of the model's own (auto_map), which loading it would run; pass allow_code to keep it"
                 )
     return found
+
+
+def gather_prompts(base: Path, sources: Sequence[Path]) -> dict[str, str]:
+    """The prompts that models trained from `base` have and it has not, by name. Raises SelfposError where two of them differ under one name."""
+    known, found = _prompts(base), dict[str, str]()
+    for source in sources:
+        for name, text in _prompts(source).items():
+            if not known.get(name) and found.setdefault(name, text) != text:
+                raise SelfposError(
+                    f"{source} has the prompt {text!r} under '{name}', where another model has {found[name]!r}: the merged model can have one; "
+                    "train both with the same prompt, or remove it from the config_sentence_transformers.json of one"
+                )
+    return found
+
+
+def _prompts(folder: Path) -> dict[str, str]:
+    file = folder / CONFIG
+    config = read_json(file) if file.is_file() else {}
+    return {name: text for name, text in (config.get("prompts") or {}).items() if text} if isinstance(config, dict) else {}
+
+
+def add_prompts(folder: Path, prompts: Mapping[str, str]) -> None:
+    """Have the model in `folder` keep `prompts` besides its own."""
+    if prompts:
+        file = folder / CONFIG
+        config = read_json(file) if file.is_file() else {}
+        config["prompts"] = {**(config.get("prompts") or {}), **prompts}
+        file.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
 def copy_side_files(base: Path, files: list[Path], folder: Path, dtype: str) -> None:

@@ -22,6 +22,14 @@ def total(vectors: list[Array]) -> Array:
     return found
 
 
+def weighted_mean(vectors: list[Array], weights: list[float]) -> Array:
+    """Σ w_i V_i / Σ w_i."""
+    found = vectors[0] * (weights[0] / sum(weights))
+    for vector, weight in zip(vectors[1:], weights[1:], strict=True):
+        found += vector * (weight / sum(weights))
+    return found
+
+
 def is_matrix(chunk: Chunk) -> bool:
     """Whether the chunk is the whole matrix of a linear map (see stream.is_linear_map), not a flat piece of something else."""
     return len(chunk.base.shape) == 2

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +13,12 @@ from typing import Any, Unpack
 
 from selfpos.console import log, progress
 from selfpos.merging.adapter_output import write_adapter
-from selfpos.merging.layout import copy_side_files
+from selfpos.merging.layout import add_prompts, copy_side_files
 from selfpos.merging.plan import MEGABYTE, Options, Plan, plan
 from selfpos.merging.prepare import make_stream, prepare
+from selfpos.merging.probe_statistics import require_statistics
 from selfpos.merging.provenance import compact, main_dtype, provenance, without_places
-from selfpos.merging.write import interrupted_with_progress, write_weights
+from selfpos.merging.write import JOURNAL, interrupted_with_progress, write_weights
 from selfpos.storage.atomic import resumable_folder
 from selfpos.storage.manifest import write_manifest
 
@@ -36,19 +37,33 @@ class MergeResult:
     seconds: float
 
 
-def merge(base: Path, sources: Sequence[Path], method: str, out: Path, *, show: bool = True, **options: Unpack[Options]) -> MergeResult:
+Finish = Callable[[Path], object]
+
+
+def merge(
+    base: Path,
+    sources: Sequence[Path],
+    method: str,
+    out: Path,
+    *,
+    show: bool = True,
+    finish: Finish | None = None,
+    **options: Unpack[Options],
+) -> MergeResult:
     """Merge fine-tuned models or adapters over their base into the new sentence-transformers folder `out` (or adapter folder).
 
-    The options are those of `plan.plan`. Raises SelfposError when the inputs do not fit each other or the method (nothing is written),
+    The options are those of `plan.plan`. `finish` is called with the folder when all else is in it but it is not yet at its place, to add what
+    must not be missing there (a card). Raises SelfposError when the inputs do not fit each other or the method (nothing is written),
     OperationError when the disk refuses. A merge that was killed goes on where it was when it is started again.
     """
-    return execute(plan(base, sources, method, out, **options), show=show)
+    return execute(plan(base, sources, method, out, **options), show=show, finish=finish)
 
 
-def execute(plan: Plan, *, show: bool = True) -> MergeResult:
-    """Carry out a plan."""
+def execute(plan: Plan, *, show: bool = True, finish: Finish | None = None) -> MergeResult:
+    """Carry out a plan; see `merge`. Raises SelfposError when it lacks data statistics that its method needs."""
     from threadpoolctl import threadpool_limits
 
+    require_statistics(plan.method, plan.statistics, len(plan.vectors))
     start = time.monotonic()
     for warning in plan.warnings:
         log.warning(warning)
@@ -63,8 +78,12 @@ def execute(plan: Plan, *, show: bool = True) -> MergeResult:
             manifest["merge"]["truncation"] = write_adapter(plan, prepared.coefficients, folder, _metadata(manifest))
         else:
             copy_side_files(plan.frame.path, plan.side_files, folder, main_dtype(plan))
+            add_prompts(folder, plan.prompts)
             write_weights(plan, stream, prepared, folder, _metadata(manifest))
         write_manifest(folder, manifest)
+        if finish is not None:
+            finish(folder)
+        (folder / JOURNAL).unlink(missing_ok=True)
     return MergeResult(plan.out, manifest, compact(prepared.coefficients), plan.warnings, time.monotonic() - start)
 
 

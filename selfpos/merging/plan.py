@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
 from selfpos.errors import SelfposError, unknown
-from selfpos.merging.layout import OutputFile, output_files, side_files
+from selfpos.merging.layout import OutputFile, gather_prompts, output_files, side_files
 from selfpos.merging.probe_statistics import ProbeStatistics, open_statistics
 from selfpos.merging.registry import Method, get_method
 from selfpos.merging.rules import Settings, make_settings
@@ -68,6 +68,7 @@ class Plan:
     dtypes: dict[str, str]
     files: list[OutputFile]
     side_files: list[Path]
+    prompts: dict[str, str]
     statistics: dict[str, list[ProbeStatistics]]
     hashes: list[str]
     base_name: str
@@ -115,11 +116,19 @@ class Plan:
             shapes = {key: self.base.tensors[key] for key in self.keys}
             largest = max((entry.numel for key, entry in shapes.items() if is_linear_map(key, entry.shape)), default=0)
             need += (3 * len(self.vectors) + 6) * largest * 4
+            if "gram" in self.method.probe:
+                widest = max((entry.shape[1] for key, entry in shapes.items() if is_linear_map(key, entry.shape)), default=0)
+                need += 4 * widest**2 * 8  # their sum and its factors, in float64
         return need
 
     def nbytes(self, key: str) -> int:
         """The size of a tensor in the output."""
         return self.frame.tensors[key].numel * STORED[self.dtypes[key]].itemsize
+
+    def with_statistics(self, files: Mapping[str, Sequence[Path]], provenance: Mapping[str, Any]) -> Plan:
+        """The same merge with its data statistics, `provenance` (where they come from) added to the manifest."""
+        options: Options = {**self.options, "provenance": {**(self.options.get("provenance") or {}), **provenance}}
+        return replace(self, statistics=open_statistics(self.method, files, len(self.vectors)), options=options)
 
     @property
     def warnings(self) -> list[str]:
@@ -170,8 +179,8 @@ def plan(
     threads: absent, one per core. device: cpu, or a torch device for the arithmetic. budget: bytes of memory beyond the runtime.
     shard_size: bytes per weight file at most. output: a whole model, or one LoRA adapter, of `rank` if given, where all sources are such.
     take_from: 'base' or a vector's name, whose tokenizer, configs and tensors are taken where the sources differ. allow_code: keep a model's own
-    Python code. statistics: files with data statistics by name, one per vector. base_name, names: what to call the inputs. provenance: added to
-    the manifest.
+    Python code. statistics: files with data statistics by name, one per vector; absent, they are to be gathered before the plan is carried out.
+    base_name, names: what to call the inputs. provenance: added to the manifest.
 
     Raises SelfposError for whatever cannot be merged, before any weight is read.
     """
@@ -225,7 +234,8 @@ def plan(
         dtypes=dtypes,
         files=output_files(frame, dtypes, shard_size),
         side_files=copied,
-        statistics=open_statistics(chosen, statistics, len(sources)),
+        statistics=open_statistics(chosen, statistics, len(sources)) if statistics else {},
+        prompts=gather_prompts(frame.path, sources),
         hashes=hashes,
         base_name=base_name or display_name(base),
         threads=workers,

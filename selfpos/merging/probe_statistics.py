@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -33,14 +34,18 @@ class ProbeStatistics:
         return to_float32(raw[start:stop], entry.dtype)
 
 
-def open_statistics(method: Method, files: Mapping[str, Sequence[Path]] | None, count: int) -> dict[str, list[ProbeStatistics]]:
+def open_statistics(method: Method, files: Mapping[str, Sequence[Path]], count: int) -> dict[str, list[ProbeStatistics]]:
     """Open what `method` needs. Raises SelfposError when something is missing, or given without need."""
-    files = files or {}
     for name in files:
         if name not in method.probe:
             raise SelfposError(f"method {method.name} has no use for the statistics '{name}'")
+    require_statistics(method, files, count)
+    return {name: [ProbeStatistics(read_header(file)[0]) for file in files[name]] for name in method.probe}
+
+
+def require_statistics(method: Method, given: Mapping[str, Sequence[Any]], count: int) -> None:
+    """Raise SelfposError unless all that `method` needs is there."""
     for name in method.probe:
-        found = len(files.get(name, ()))
+        found = len(given.get(name, ()))
         if found != count:
             raise SelfposError(f"method {method.name} needs the statistics '{name}' of each of the {count} vectors, found {found}")
-    return {name: [ProbeStatistics(read_header(file)[0]) for file in files[name]] for name in method.probe}

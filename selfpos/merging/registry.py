@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 Scope = Literal["model", "tensor"]
 Grain = Literal["element", "row", "matrix"]
-Weighting = Literal["mean", "one", "none"]
+Weighting = Literal["mean", "one", "share", "none"]
 Survey = Callable[["Stream"], Mapping[str, Any]]
 """A statistics pass: reads the whole stream before anything is written, returns what the kernel is to see, by tensor key."""
 
@@ -28,7 +28,8 @@ Survey = Callable[["Stream"], Mapping[str, Any]]
 class Method:
     """One merging method and what it needs.
 
-    `weighting`: weights absent mean 1/N each ('mean') or 1 each ('one'); 'none': the method takes no weights.
+    `weighting`: weights absent mean 1/N each ('mean') or 1 each ('one'; 'share' as well, but none below zero and not all zero); 'none': the
+    method takes no weights.
     `gram`: a combination's inner products, of whole vectors ('model') or of each tensor; `with_base`: row and column 0 belong to θ0.
     `grain`: a kernel's chunks hold any elements, whole rows, or whole matrices. `survey`: its statistics pass.
     `probe`: names of statistics gathered from data that must be given, one file per vector (see stream.Chunk.probe).
@@ -58,7 +59,7 @@ class Method:
     @property
     def needs(self) -> str:
         """What the method needs besides base and vectors, in words."""
-        parts = [f"{name} of each vector, from data" for name in self.probe]
+        parts = [f"a probe set ({name} of each vector)" for name in self.probe]
         if self.gram:
             parts.append("inner products (one more pass)")
         if self.survey is not None:

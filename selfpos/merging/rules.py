@@ -47,6 +47,8 @@ class Settings:
         for value in values:
             if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
                 raise SelfposError(f"weights must be numbers, found {value!r}")
+        if self.method.weighting == "share" and (min(values) < 0 or max(values) == 0):
+            raise SelfposError(f"method {self.method.name} takes weights from 0 upwards that are not all 0, found {values}")
         return [float(value) for value in values]
 
     def params(self, key: str) -> dict[str, Any]:

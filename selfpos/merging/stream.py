@@ -147,7 +147,10 @@ class Stream:
         found: dict[str, list[Array | None]] = {}
         for name, files in self.statistics.items():
             arrays = [file.read(key, shape, start, stop) for file in files]
-            found[name] = [None if array is None else self._shaped(key, array) if array.size == stop - start else array for array in arrays]
+            found[name] = [
+                None if array is None else self._shaped(key, array) if array.size == stop - start else self._moved(array)
+                for array in arrays
+            ]
         return found
 
     def _shaped(self, key: str, array: np.ndarray) -> Array:
@@ -156,6 +159,9 @@ class Stream:
             array = array.reshape(-1, math.prod(shape[1:])) if len(shape) > 1 else array.reshape(1, -1)
         elif self.grain == "matrix" and is_linear_map(key, shape):
             array = array.reshape(shape)
+        return self._moved(array)
+
+    def _moved(self, array: np.ndarray) -> Array:
         if self.device == "cpu":
             return array
         import torch

@@ -55,7 +55,6 @@ def write_weights(plan: Plan, stream: Stream, prepared: Prepared, folder: Path, 
         tasks = list(_tasks(plan, stream, writers))
         _carry_out(tasks, plan, stream, prepared, folder, writers)
     write_indices(folder, plan.files, {key: plan.nbytes(key) for key in plan.dtypes})
-    (folder / JOURNAL).unlink(missing_ok=True)
 
 
 def _tasks(plan: Plan, stream: Stream, writers: list[TensorFileWriter]) -> Iterator[Task]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +17,15 @@ from selfpos.positioning.replay import Replay
 from selfpos.positioning.trajectory import Trajectory
 
 RECORDS = 256  # of each task that a candidate is measured on
+
+
+def library() -> Any:
+    """The package `cma`. Raises SelfposError when it is not installed."""
+    try:
+        import cma
+    except ImportError:
+        raise SelfposError("search cma-es needs the package cma: pip install 'selfpos[search]'") from None
+    return cma
 
 
 def search(problem: Problem, judge: Judge | None, trajectory: Trajectory, *, seed: int) -> None:
@@ -70,10 +80,7 @@ def evolve(
 
     `generation` is told each one. Raises SelfposError when the package `cma` is not installed, or there is only one parameter.
     """
-    try:
-        import cma
-    except ImportError:
-        raise SelfposError("search cma-es needs the package cma: pip install 'selfpos[search]'") from None
+    cma = library()
     if start.numel() < 2:
         raise SelfposError("search cma-es needs two parameters at least; with a single vector use search: linearised")
     size = min(4 + int(3 * np.log(start.numel())), evaluations)  # of a generation: Hansen's default, where there are as many evaluations

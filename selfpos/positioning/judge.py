@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from selfpos.positioning.balance import Balance
-from selfpos.positioning.measure import TaskMeasure
 from selfpos.positioning.objective import Draws, TaskProbe, losses_of, texts_of
+from selfpos.tasks.measure import TaskMeasure
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -58,7 +58,8 @@ class Judge:
         draws = Draws(validation, settings.batch_size, seed, single=settings.batches == "single")
         self.batches = draws.fixed(settings.validation_records)
         measured = validation.items() if settings.select == "measure" else []  # their texts cost forward passes
-        self.measures = {name: TaskMeasure(search[name], task, settings.validation_records) for name, task in measured}
+        most = settings.validation_records
+        self.measures = {name: TaskMeasure(search[name].everything(most), task.everything(most)) for name, task in measured}
         self.table = TextTable([*texts_of(self.batches), *(text for measure in self.measures.values() for text in measure.texts)])
         self.base: Judgement | None = None
 

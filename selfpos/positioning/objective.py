@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from selfpos.errors import SelfposError
+from selfpos.tasks.losses import Embedded
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -37,19 +38,12 @@ class Batch:
         return Batch(self.task, columns, None if self.labels is None else self.labels[rows])
 
 
-class _Embedded(nn.Module):
-    """Stands where a loss expects its model: the features it gets hold the embeddings already."""
-
-    def forward(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
-        return features
-
-
 class TaskProbe:
     """The probe records of one task, its loss on them, and its batches."""
 
     def __init__(self, name: str, task_type: Any, dataset: Dataset, temperature: float, *, in_batch_negatives: bool = True) -> None:
         self.name, self.type, self.dataset, self.in_batch_negatives = name, task_type, dataset, in_batch_negatives
-        self.loss = task_type.loss(_Embedded(), temperature)
+        self.loss = task_type.loss(Embedded(), temperature)
 
     def draw(self, size: int, generator: torch.Generator) -> Batch:
         """One batch of at most `size` records, drawn so that it suits the loss (the task type knows how)."""
@@ -162,3 +156,13 @@ class Draws:
             for task in self.tasks.values()
             for _ in range(max(1, min(records or len(task.dataset), len(task.dataset)) // self.size))
         ]
+
+
+def check_draws(tasks: Mapping[str, TaskProbe], batch_size: int, *, single: bool = False) -> None:
+    """Raise SelfposError, naming the task, unless every one of `tasks` can give such a batch as a search with these settings draws."""
+    draws = Draws(tasks, batch_size, seed=0, single=single)
+    for name, task in tasks.items():
+        try:
+            task.draw(draws.size, draws.generator)
+        except SelfposError as error:
+            raise SelfposError(f"the probe of task {name}: {error}; raise the probe's number of records, or look at the data") from None

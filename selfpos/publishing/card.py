@@ -18,6 +18,7 @@ from selfpos.publishing.markdown import environment, link, plain
 from selfpos.publishing.metadata import card_data
 from selfpos.publishing.scores import FOLDER, Scores, find_scores, read_scores
 from selfpos.publishing.story import Facts
+from selfpos.recipe import LEARNED
 from selfpos.storage.manifest import MANIFEST
 
 MARK = f"Written by selfpos from {MANIFEST}."  # by this a card of ours is known
@@ -35,14 +36,14 @@ class Card:
     scores: Scores | None
 
 
-def write_card(folder: Path, *, results: Path | None = None, licence: str | None = None) -> Path:
+def write_card(folder: Path, *, place: Path | None = None, results: Path | None = None, licence: str | None = None) -> Path:
     """Write `README.md`, and the pictures and recipe it refers to, into the model `folder`; return its path.
 
-    `results` holds the scores of this model and of its rivals (see publishing.scores); those in `folder/eval`, or of the run that the
-    folder is part of, when absent.
+    `place` is where the folder will be when it is whole, if not there yet; `results` holds the scores of this model and of its rivals (see
+    publishing.scores); those in `folder/eval`, or of the run that the folder is part of, when absent.
     Where no licence follows from the parents, the card states none. Raises SelfposError where `folder` is no model.
     """
-    card = build_card(folder, results=results, licence=licence)
+    card = build_card(folder, place=place, results=results, licence=licence)
     for name, content in card.extras.items():
         _replace(folder / name, content)
     return _replace(folder / "README.md", card.text.encode())
@@ -51,6 +52,7 @@ def write_card(folder: Path, *, results: Path | None = None, licence: str | None
 def build_card(
     folder: Path,
     *,
+    place: Path | None = None,
     repo: str | None = None,
     told: Mapping[str, Any] | None = None,
     results: Path | None = None,
@@ -62,8 +64,8 @@ def build_card(
     `repo` is the Hub id it will have; `told` are the records that the card tells from instead of `selfpos.json`, where parents are looked for
     on this disk to find their licence; `lookup` asks the Hub for it. See `write_card` for the rest.
     """
-    own = read_facts(folder)
-    facts = own if told is None else read_facts(folder, told)
+    own = read_facts(folder, place=place)
+    facts = own if told is None else read_facts(folder, told, place=place)
     root = results or find_scores(folder)
     scores = read_scores(root) if root else None
     if scores and root and root.name != FOLDER and results is None:
@@ -85,7 +87,7 @@ def render(facts: Facts, scores: Scores | None, licence: Licence | None, repo: s
     """The card's Markdown, metadata block first."""
     from selfpos.publishing.comparison import comparison, worse_tasks
 
-    own = _own_name(facts, scores)
+    own = own_name(facts, scores)
     env = environment()
     env.globals |= {
         "facts": facts,
@@ -100,6 +102,9 @@ def render(facts: Facts, scores: Scores | None, licence: Licence | None, repo: s
         "retrieval": {"query", "document"} <= set(facts.shape.prompts),
         "licence": licence,
         "coefficients": any(parent.coefficient is not None for parent in facts.parents),
+        "coefficient_intervals": any(parent.interval for parent in facts.parents),
+        "search_parameters": _search_parameters(facts),
+        "local_parents": [plain(parent.name) for parent in facts.local_parents],
         "revisions": any(parent.revision for parent in facts.parents),
         "norms": any(parent.norm is not None for parent in facts.parents),
         "figures": {kind: f"selfpos-{kind}.png" if f"selfpos-{kind}.png" in extras else None for kind in ("coefficients", "trajectory")},
@@ -108,11 +113,12 @@ def render(facts: Facts, scores: Scores | None, licence: Licence | None, repo: s
         "probe_starts": any(row["before"] is not None for row in rows),
         "data_sources": any(row.source for row in facts.data),
         "scores": scores,
-        "score_table": comparison(scores, own, facts) if scores else None,
+        "score_table": comparison(scores, own, facts) if scores and own else None,
+        "local_data": scores.on_local_data(own) if scores and own else [],
         "intervals": bool(scores and any(score.interval for found in scores.models.values() for score in found)),
         "costs": _costs(facts),
         "limitations": [*facts.limitations, *(worse_tasks(scores, own, facts) if scores and own else [])],
-        "citations": bibtex(*_used(facts), "mteb" if scores else None, "sentence-transformers"),
+        "citations": bibtex(*_used(facts), "mteb" if scores and own else None, "sentence-transformers"),
     }
     metadata = card_data(facts, licence, title, scores, own).to_yaml()
     sections = [env.get_template(f"card/{name}.md.j2").render() for name in SECTIONS]
@@ -139,7 +145,7 @@ def summary(facts: Facts) -> str:
 
 def _used(facts: Facts) -> list[str | None]:
     """Methods to cite."""
-    return [facts.method, "self-positioning" if facts.search else None, "lora" if facts.adapter else None]
+    return [facts.method, "self-positioning" if facts.search and facts.method not in LEARNED else None, "lora" if facts.adapter else None]
 
 
 def _rivals(facts: Facts) -> list[str]:
@@ -147,7 +153,7 @@ def _rivals(facts: Facts) -> list[str]:
     return [facts.name, "base", *(parent.name for parent in facts.parents), "joint"]
 
 
-def _own_name(facts: Facts, scores: Scores | None) -> str | None:
+def own_name(facts: Facts, scores: Scores | None) -> str | None:
     """The name under which the result files hold this model: its own, or the last part of a longer one."""
     models = scores.models if scores else {}
     return next((name for name in models if name == facts.name or name.rsplit("/", 1)[-1] == facts.name), None)
@@ -167,6 +173,12 @@ def _probe_rows(facts: Facts) -> list[dict[str, Any]]:
         )
         rows.append({"task": task, "before": before, "after": after, **about})
     return rows
+
+
+def _search_parameters(facts: Facts) -> Mapping[str, Any]:
+    """Those of the space that was searched, where they are not the coefficients themselves, which the table of parents holds."""
+    found = facts.search.parameters if facts.search else {}
+    return {} if list(found.values()) == [parent.coefficient for parent in facts.parents] else found
 
 
 def _costs(facts: Facts) -> list[str]:

@@ -8,31 +8,33 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from selfpos.positioning.methods import METHODS
 from selfpos.publishing.shape import Shape, read_shape
 from selfpos.publishing.story import DataSource, Facts, Kind, Parent, Search
 from selfpos.publishing.surroundings import Surroundings, surroundings_of
+from selfpos.recipe import LEARNED
 from selfpos.storage.locate import DEFAULT_MODEL
 from selfpos.storage.manifest import read_manifest
 
-SELF_POSITIONING = "https://arxiv.org/abs/2410.15035"
 TRAJECTORY = "trajectory.jsonl"  # of the search, in a published model
 
 
-def read_facts(folder: Path, told: Mapping[str, Any] | None = None) -> Facts:
+def read_facts(folder: Path, told: Mapping[str, Any] | None = None, *, place: Path | None = None) -> Facts:
     """Gather what the model folder, its `selfpos.json` and the run it is part of say. A lone folder without that file yields its shape only.
 
-    `told` takes the place of what `selfpos.json` holds. Raises SelfposError where `folder` is no model, or one of its JSON files is damaged.
+    `told` takes the place of what `selfpos.json` holds; `place` is where the folder will be, if not there yet. Raises SelfposError where `folder` is no model, or one of its JSON files is damaged.
     """
     shape = read_shape(folder)
     told = (read_manifest(folder) or {}) if told is None else told
-    around = surroundings_of(folder)
+    around = surroundings_of(place or folder)
     merge = _mapping(told, "merge")
     training = _mapping(told, "training") or (told if "tasks" in told and not merge else {})
     return Facts(
-        name=str(told.get("name") or folder.resolve().name),
+        name=str(told.get("name") or (place or folder).resolve().name),
         kind=_kind(told, merge, training),
         shape=shape,
         base=_base(told, shape, around),
@@ -40,7 +42,7 @@ def read_facts(folder: Path, told: Mapping[str, Any] | None = None) -> Facts:
         parents=_parents(merge, told),
         groups=_groups(merge, _mapping(told, "positioning")),
         method=_method(told, merge),
-        reference=SELF_POSITIONING if told.get("positioning") else _address(merge.get("reference")),
+        reference=_search_reference(told) if told.get("positioning") else _address(merge.get("reference")),
         params=_mapping(merge, "params"),
         dtype=merge.get("dtype"),
         search=_search(folder, told, around) if told.get("positioning") else None,
@@ -96,13 +98,25 @@ def _parents(merge: Mapping[str, Any], told: Mapping[str, Any]) -> tuple[Parent,
     given = merge.get("coefficients") or _mapping(told, "positioning").get("coefficients")
     coefficients = given[-len(entries) :] if isinstance(given, list) and len(given) >= len(entries) else [None] * len(entries)
     found = [parse_parent(entry, coefficient) for entry, coefficient in zip(entries, coefficients, strict=True)]
+    intervals = _mapping(told, "positioning").get("intervals")
+    if isinstance(intervals, list) and len(intervals) == len(found):
+        found = [replace(parent, interval=(low, high)) if parent else None for parent, (low, high) in zip(found, intervals, strict=True)]
     return tuple(parent for parent in found if parent is not None)
 
 
 def _method(told: Mapping[str, Any], merge: Mapping[str, Any]) -> str | None:
-    """The merge method; self-positioning where the coefficients of a linear merge were searched for."""
+    """The merge method; self-positioning, or the search that its preset stands for, where the coefficients of a linear merge were searched for."""
     given = told.get("method") or merge.get("method")
-    return "self-positioning" if told.get("positioning") and given in (None, "linear") else given
+    return _search_method(told) if told.get("positioning") and given in (None, "linear") else given
+
+
+def _search_method(told: Mapping[str, Any]) -> str:
+    preset = _mapping(_mapping(told, "positioning"), "settings").get("preset")
+    return next((name for name, own in LEARNED.items() if own == preset), "self-positioning")
+
+
+def _search_reference(told: Mapping[str, Any]) -> str:
+    return METHODS[_search_method(told)].reference
 
 
 def _groups(merge: Mapping[str, Any], search: Mapping[str, Any]) -> dict[str, tuple[float, ...]]:
@@ -156,6 +170,7 @@ def _search(folder: Path, told: Mapping[str, Any], around: Surroundings | None) 
         steps=search.get("steps"),
         best_step=search.get("step"),
         seconds=search.get("seconds"),
+        verdict=search.get("verdict"),
         trajectory=rows,
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
@@ -11,20 +12,34 @@ if TYPE_CHECKING:
 
 
 def coefficient_map(groups: Mapping[str, Sequence[float]], names: Sequence[str]) -> bytes:
-    """Heat map: one row per parent, one column per group (layer or tensor), zero white."""
+    """Heat map: one row per parent, one column per part of the network (layer, or tensor where those of a layer differ), zero white."""
     import numpy as np
     from matplotlib.figure import Figure
 
-    values = np.array([list(group) for group in groups.values()], dtype=float).T
+    columns = parts(groups)
+    values = np.array([list(group) for _, group in columns], dtype=float).T
     bound = max(1e-12, float(np.abs(values).max()))
-    figure = Figure(figsize=(min(16.0, 3 + 0.35 * len(groups)), 1.6 + 0.35 * len(values)), layout="constrained")
+    figure = Figure(figsize=(min(12.0, 3 + 0.45 * len(columns)), 1.6 + 0.35 * len(values)), layout="constrained")
     axes = figure.subplots()
     image = axes.imshow(values, cmap="RdBu_r", vmin=-bound, vmax=bound, aspect="auto")
     axes.set_yticks(range(len(values)), [names[i] if i < len(names) else str(i + 1) for i in range(len(values))])
-    step = max(1, len(groups) // 40)
-    axes.set_xticks(range(0, len(groups), step), list(groups)[::step], rotation=60, ha="right", fontsize=7)
+    labels = [label for label, _ in columns]
+    places = [index for index, label in enumerate(labels) if index == 0 or labels[index - 1] != label]
+    places = places[:: max(1, -(-len(places) // 40))]
+    axes.set_xticks(places, [labels[index] for index in places], rotation=60, ha="right", fontsize=8)
     figure.colorbar(image, label="coefficient")
     return _png(figure)
+
+
+def parts(groups: Mapping[str, Sequence[float]]) -> list[tuple[str, tuple[float, ...]]]:
+    """Columns of the map, each a label and its coefficients: tensor names cut to their layer or module, equal neighbours of one label made one."""
+    columns: list[tuple[str, tuple[float, ...]]] = []
+    for name, values in groups.items():
+        layer = re.search(r"\blayers?\.(\d+)\b|\bh\.(\d+)\b", name)
+        label = f"layer {layer[1] or layer[2]}" if layer else re.split(r"[./]", name)[0]
+        if not columns or columns[-1] != (label, tuple(values)):
+            columns.append((label, tuple(values)))
+    return columns
 
 
 def trajectory_plot(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> bytes | None:

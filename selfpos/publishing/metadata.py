@@ -10,6 +10,7 @@ from selfpos.errors import SelfposError
 from selfpos.publishing.licence import Licence
 from selfpos.publishing.scores import Scores
 from selfpos.publishing.story import Facts
+from selfpos.recipe import LEARNED
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult, ModelCardData
@@ -46,7 +47,7 @@ def _tags(facts: Facts) -> list[str]:
         tags += ["merge", *([facts.method] if facts.method else [])]
     if facts.adapter:
         tags.append("lora")
-    if facts.search and "self-positioning" not in tags:
+    if facts.search and facts.method not in LEARNED:
         tags.append("self-positioning")
     return tags
 
@@ -57,16 +58,16 @@ def eval_results(scores: Scores, model: str) -> list[EvalResult]:
 
     found = []
     for score in scores.models.get(model, ()):
-        task = scores.tasks[score.task]
+        task, from_hub = scores.tasks[score.task], scores.from_hub(score)
         found.append(
             EvalResult(
                 task_type=task.category or _TASK_TAGS.get(str(task.type), "feature-extraction"),
                 task_name=task.type,
-                dataset_type=task.dataset or "unknown",
-                dataset_name=f"MTEB {score.task}" if task.dataset else score.task,
+                dataset_type=task.dataset if task.dataset and from_hub else "unknown",
+                dataset_name=f"MTEB {score.task}{'' if from_hub else ', data kept locally'}" if task.dataset else score.task,
                 dataset_config=score.subset,
                 dataset_split=score.split,
-                dataset_revision=score.revision if task.dataset else None,
+                dataset_revision=score.revision if from_hub else None,
                 metric_type=task.metric or "main_score",
                 metric_value=round(100 * score.value, 3),
             )

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from selfpos.errors import SelfposError
-from selfpos.publishing.card import MARK, Card, build_card
+from selfpos.publishing.card import MARK, Card, build_card, own_name
 from selfpos.publishing.checks import content_problems, target_problems
+from selfpos.publishing.eval_results import eval_results
 from selfpos.publishing.facts import read_facts
 from selfpos.publishing.files import PlannedFile, files_of, planned
 from selfpos.publishing.licence import Licence, Lookup, hub_licence
@@ -94,6 +95,11 @@ def plan_push(
     made = build_card(folder, repo=repo, told=public, results=results, licence=licence, lookup=lookup)
     if made.scores:
         files = {path: file for path, file in files.items() if not path.startswith(f"{FOLDER}/")} | planned(published(made.scores))
+        own = own_name(facts, made.scores)
+        if own is not None:
+            files |= planned(eval_results(made.scores, own))
+        else:
+            notes.append(f"the card has no scores: those found are of {', '.join(made.scores.models)}, none of them of {facts.name}")
     files |= planned(_made(folder, facts, public if public != told else None, made))
     problems = target_problems(repo, branch, pull_request)
     card = folder / CARD
@@ -137,7 +143,7 @@ def _notes(folder: Path, facts: Facts, has_manifest: bool, keep_card: bool) -> l
         notes.append(f"the folder's {CARD} was not written by selfpos; the generated card is sent in its place (--keep-card sends yours)")
     if not has_manifest:
         notes.append(f"{folder} has no {MANIFEST}: the card says nothing of how the model was made, and it cannot be reproduced")
-    local = [parent.name for parent in (facts.base, *facts.parents) if parent is not None and not parent.repo]
+    local = [parent.name for parent in facts.local_parents]
     if local and facts.kind == "merged":
         notes.append(
             f"{', '.join(local)} {_are(local)} not on the Hub, so others cannot repeat the merge; --collection publishes them with it"

@@ -36,12 +36,15 @@ class Score:
 
 @dataclass(frozen=True)
 class Task:
-    """What an evaluation task is. `dataset` is its Hub id, None where its data is local; `category` the Hub's name of such tasks."""
+    """What an evaluation task is. `dataset` and `revision` are those of its data on the Hub, None for a task that MTEB does not know; `category`
+    is the Hub's name of such tasks.
+    """
 
     name: str
     type: str | None = None
     metric: str | None = None
     dataset: str | None = None
+    revision: str | None = None
     category: str | None = None
 
 
@@ -58,8 +61,22 @@ class Scores:
         """Those of the models `names`; None where none of them was scored."""
         models = {name: scores for name, scores in self.models.items() if name in names}
         tasks = {score.task for scores in models.values() for score in scores}
-        files = tuple(file for file in self.files if _short(file.parent.parent.name) in models)
+        files = tuple(file for model in models for file in self.files_of(model))
         return Scores(models, {name: task for name, task in self.tasks.items() if name in tasks}, self.mteb, files) if models else None
+
+    def files_of(self, model: str) -> list[Path]:
+        """MTEB's result files of `model`, one per task."""
+        return [file for file in self.files if _short(file.parent.parent.name) == model]
+
+    def from_hub(self, score: Score) -> bool:
+        """Whether it was made on the data of the Hub that MTEB names for its task, rather than on files kept locally."""
+        task = self.tasks[score.task]
+        return task.dataset is not None and score.revision == task.revision
+
+    def on_local_data(self, model: str) -> list[str]:
+        """MTEB's tasks that `model` was scored on with files kept locally."""
+        found = self.models.get(model, ())
+        return sorted({score.task for score in found if self.tasks[score.task].dataset is not None and not self.from_hub(score)})
 
     def value(self, model: str, task: str) -> float | None:
         """Mean over the splits and subsets that `model` was scored on, None where it was not."""
@@ -151,7 +168,8 @@ def _describe(name: str, known: Mapping[str, Any]) -> Task:
         metadata = mteb.get_task(name).metadata
     except (KeyError, ValueError):
         return Task(name, known.get("type"), known.get("metric"))
-    return Task(name, metadata.type, metadata.main_score, metadata.dataset["path"], metadata._hf_task_type()[0])
+    data = metadata.dataset
+    return Task(name, metadata.type, metadata.main_score, data["path"], data.get("revision"), metadata._hf_task_type()[0])
 
 
 def published(scores: Scores) -> dict[str, Path | bytes]:

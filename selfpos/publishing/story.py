@@ -14,7 +14,7 @@ Kind = Literal["merged", "specialist", "joint", "model"]
 
 @dataclass(frozen=True)
 class Parent:
-    """A model that another was made from: the base, or one of the merged."""
+    """A model that another was made from: the base, or one of the merged. `interval` is the 90 % interval of a coefficient that was searched for."""
 
     name: str
     source: str | None = None
@@ -24,6 +24,7 @@ class Parent:
     licence: str | None = None
     coefficient: float | None = None
     norm: float | None = None
+    interval: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,9 @@ class DataSource:
 
 @dataclass(frozen=True)
 class Search:
-    """How coefficients were found on a probe set, whose Hub id is `probe_set` where it was published. `losses` is per task: mean loss on the probe at the start and at the position kept."""
+    """How coefficients were found on a probe set, whose Hub id is `probe_set` where it was published. `losses` is per task:
+    mean loss on the probe at the start and at the position kept; `verdict` is what the search said of its position beside its rivals.
+    """
 
     settings: Mapping[str, Any] = field(default_factory=dict)
     parameters: Mapping[str, Any] = field(default_factory=dict)
@@ -49,6 +52,7 @@ class Search:
     steps: int | None = None
     best_step: int | None = None
     seconds: float | None = None
+    verdict: str | None = None
     trajectory: tuple[Mapping[str, Any], ...] = ()
 
 
@@ -91,6 +95,11 @@ class Facts:
     def adapter(self) -> bool:
         """Whether the folder holds a PEFT adapter rather than a whole model."""
         return self.shape.adapter is not None
+
+    @property
+    def local_parents(self) -> list[Parent]:
+        """The base and the parents that are not on the Hub."""
+        return [parent for parent in (self.base, *self.parents) if parent is not None and not parent.repo]
 
     @property
     def dataset_repos(self) -> list[str]:

@@ -1,156 +1,93 @@
-"""The figures of a run, each a function from results to a matplotlib figure; `svg` and `save` turn one into text or a file."""
+"""Figures of scores: the means, the table as a heat map, and the way from the base to every model by task type."""
 
 from __future__ import annotations
 
-import io
-import math
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from selfpos.report.results import RunResults, Search
+from selfpos.report.drawing import COLOURS, GREY, MARKERS, matrix, plot, plots, spread_out
+from selfpos.report.results import RunResults
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# One colour per role, readable on white and on dark grey alike, and told apart by the colour-blind (Okabe and Ito's palette).
-COLOURS = {"base": "#999999", "specialist": "#56B4E9", "joint": "#E69F00", "merge": "#009E73", "positioned": "#D55E00"}
-LINES = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999", "#F0E442"]
-GREY = "#808080"  # of axes and text: seen on both backgrounds
-
 
 def means(results: RunResults) -> Figure:
-    """Mean score of every model as a dot, sorted, coloured by its role."""
+    """Mean score of every model as a dot, sorted, coloured by its role; the bar is the interval of its difference to the baseline, where there is one."""
+    from selfpos.comparison.differences import MEAN
+
     found = sorted((mean, model) for model in results.scores if (mean := results.mean(model)) is not None)
-    figure, axes = _plot(6.4, 0.9 + 0.3 * len(found))
-    for row, (mean, model) in enumerate(found):
-        axes.plot([100 * mean], [row], "o", color=COLOURS[results.kind(model)], markersize=8)
+    rows = {row.model: row for row in results.comparison.rows} if results.comparison else {}
+    figure, axes = plot(6.4, 0.9 + 0.3 * len(found))
+    for place, (mean, model) in enumerate(found):
+        kind = results.kind(model)
+        gain = rows[model].differences.get(MEAN) if model in rows else None
+        if gain is not None and gain.low is not None and gain.high is not None:
+            ends = [100 * (mean - gain.value + end) for end in (gain.low, gain.high)]
+            axes.plot(ends, [place, place], color=COLOURS[kind], alpha=0.45, linewidth=3, solid_capstyle="round")
+        axes.plot([100 * mean], [place], MARKERS[kind], color=COLOURS[kind], markersize=11 if kind == "positioned" else 8)
         axes.annotate(
-            f"{100 * mean:.2f}", (100 * mean, row), xytext=(8, 0), textcoords="offset points", va="center", fontsize=8, color=GREY
+            f"{100 * mean:.2f}", (100 * mean, place), xytext=(0, 7), textcoords="offset points", ha="center", fontsize=8, color=GREY
         )
     axes.set_yticks(range(len(found)), [model for _, model in found])
     axes.set_xlabel("mean score over all tasks (percent)")
-    axes.margins(x=0.12, y=0.08)
+    axes.margins(x=0.08, y=0.08)
     axes.grid(axis="x", alpha=0.3)
     return figure
 
 
-def coefficient_path(search: Search) -> Figure:
-    """Coefficient of each task vector over the steps of the search; below, loss on each task's batches (faint) and held-out records (dots)."""
-    figure, (upper, lower) = _plots(6.4, 4.6)
-    path = [point for point in search.trajectory if "coefficients" in point]
-    judged = [point for point in search.trajectory if "validation" in point]
-    steps = [point["step"] for point in path]
-    for index, name in enumerate(search.position["names"]):
-        upper.plot(steps, [point["coefficients"][index] for point in path], label=name, color=LINES[index % len(LINES)])
-    upper.set_ylabel("coefficient")
-    upper.legend(frameon=False, fontsize=8, labelcolor=GREY)
-    for index, task in enumerate(
-        dict.fromkeys(name for point in [*path, {"losses": search.position["losses"]}] for name in point["losses"])
-    ):
-        colour = LINES[index % len(LINES)]
-        lower.plot(
-            steps,
-            [point["losses"].get(task, math.nan) for point in path],
-            color=colour,
-            alpha=0.35,
-            linewidth=1,
-            marker=".",
-            label=None if judged else task,
-        )
-        lower.plot(
-            [p["step"] for p in judged], [p["validation"].get(task, math.nan) for p in judged], "o-", markersize=3, color=colour, label=task
-        )
-    lower.set_ylabel("probe loss")
-    lower.set_xlabel("step")
-    lower.legend(frameon=False, fontsize=8, labelcolor=GREY)
-    for axes in (upper, lower):
-        axes.axvline(search.position["step"], color=GREY, linestyle=":", linewidth=1)
-        axes.grid(alpha=0.3)
-    return figure
-
-
-def angles(results: RunResults) -> Figure:
-    """Angles between the task vectors in degrees, with their norms on the axis."""
-    import numpy as np
-
-    from selfpos.vectors.angles import norms_and_cosines
-
-    norms, cosines = norms_and_cosines(np.array(results.gram))
-    count = len(results.vectors)
-    figure, axes = _plot(1.8 + 0.95 * count, 1.2 + 0.8 * count)
-    degrees = [[math.degrees(math.acos(max(-1.0, min(1.0, float(cosines[i][j]))))) for j in range(count)] for i in range(count)]
-    axes.imshow(degrees, cmap="RdBu", vmin=0, vmax=180, alpha=0.85)
-    for i in range(count):
-        for j in range(count):
-            axes.text(j, i, f"{degrees[i][j]:.1f}°", ha="center", va="center", fontsize=9, color="#111111")
-    axes.set_xticks(range(count), results.vectors, rotation=20, ha="right")
-    axes.set_yticks(range(count), [f"{name}\n|V| = {float(norm):.3f}" for name, norm in zip(results.vectors, norms, strict=True)])
-    return figure
-
-
 def heat_map(results: RunResults) -> Figure:
-    """Difference of every model to the base on every task, in points of percent."""
-    tasks = list(results.tasks)
-    models = [model for model in results.scores if model != "base"]
-    base = results.scores["base"]
-    gain = [[100 * (results.scores[model][task] - base[task]) for task in tasks] for model in models]
-    limit = max((abs(value) for row in gain for value in row), default=1) or 1
-    figure, axes = _plot(2.2 + 1.15 * len(tasks), 1.4 + 0.34 * len(models))
-    axes.imshow(gain, cmap="PuOr_r", vmin=-limit, vmax=limit, aspect="auto", alpha=0.9)
-    for row, values in enumerate(gain):
-        for column, value in enumerate(values):
-            axes.text(
-                column,
-                row,
-                f"{value:+.1f}",
-                ha="center",
-                va="center",
-                fontsize=8,
-                color="#111111" if abs(value) < 0.6 * limit else "#ffffff",
-            )
-    axes.set_xticks(range(len(tasks)), tasks, rotation=20, ha="right")
-    axes.set_yticks(range(len(models)), models)
+    """Scores in percent, each with its difference to the baseline below it, by which it is coloured; a tilde where that is not significant."""
+    tasks, models = list(results.tasks), list(results.scores)
+    baseline = results.baseline
+    known = {row.model: row.differences for row in results.comparison.rows} if results.comparison else {}
+
+    def gain(model: str, task: str) -> float:
+        own, other = results.scores[model].get(task), results.scores.get(baseline, {}).get(task)
+        return float("nan") if own is None or other is None else 100 * (own - other)
+
+    def text(model: str, task: str) -> str:
+        if task not in results.scores[model]:
+            return "–"
+        score = f"{100 * results.scores[model][task]:.1f}"
+        difference = known.get(model, {}).get(task)
+        faint = "~" if difference is not None and difference.significant is False else ""
+        return score if model == baseline or gain(model, task) != gain(model, task) else f"{score}\n{gain(model, task):+.1f}{faint}"
+
+    values = [[gain(model, task) for task in tasks] for model in models]
+    limit = max((abs(value) for row in values for value in row if value == value), default=1.0) or 1.0
+    texts = [[text(model, task) for task in tasks] for model in models]
+    return matrix(values, models, tasks, texts, colours="PuOr_r", low=-limit, high=limit)
+
+
+def slopes(results: RunResults) -> Figure:
+    """For each task type, lines from the baseline's mean score on its tasks to every other model's."""
+    types: dict[str, list[str]] = {}
+    for task, told in results.tasks.items():
+        types.setdefault(told["type"], []).append(task)
+    columns = min(3, len(types))
+    rows = -(-len(types) // columns)
+    figure, axes = plots(2.9 * columns + 0.4, (1.2 + 0.24 * len(results.scores)) * rows, rows, columns)
+    for panel in axes[len(types) :]:
+        panel.set_visible(False)
+    for panel, (kind, tasks) in zip(axes, types.items(), strict=False):
+        scored = {model: found for model, found in results.scores.items() if all(task in found for task in tasks)}
+        value = {model: 100 * sum(found[task] for task in tasks) / len(tasks) for model, found in scored.items()}
+        start = value.get(results.baseline)
+        if start is None:
+            continue
+        ends = {model: end for model, end in value.items() if model != results.baseline}
+        reach = max([*ends.values(), start]) - min([*ends.values(), start]) or 1.0
+        labels = spread_out(list(ends.values()), reach * 1.25 / max(8, len(ends)))
+        for (model, end), label in zip(ends.items(), labels, strict=True):
+            role = results.kind(model)
+            panel.plot([0, 1], [start, end], color=COLOURS[role], linewidth=1.6, alpha=0.9, zorder=2 + (role == "positioned"))
+            panel.plot([1], [end], MARKERS[role], color=COLOURS[role], markersize=8 if role == "positioned" else 5, zorder=4)
+            panel.plot([1.04, 1.1], [end, label], color=GREY, linewidth=0.5, alpha=0.5)
+            panel.text(1.12, label, f"{model}  {end:.1f}", va="center", fontsize=7.5, color=GREY)
+        panel.plot([0], [start], MARKERS["base"], color=COLOURS["base"], markersize=6)
+        panel.set_xlim(-0.1, 2.5)
+        panel.set_xticks([0, 1], [f"{results.baseline}\n{start:.1f}", "each model"])
+        panel.set_title(f"{kind} ({len(tasks)} task{'s' if len(tasks) > 1 else ''})", fontsize=10, loc="left", color=GREY)
+        panel.spines["bottom"].set_visible(False)
+        panel.grid(axis="y", alpha=0.25)
     return figure
-
-
-def svg(figure: Figure) -> str:
-    """The figure as an SVG element, with a transparent background and the same bytes for the same figure."""
-    import matplotlib as mpl
-
-    text = io.StringIO()
-    with mpl.rc_context({"svg.hashsalt": "selfpos", "svg.fonttype": "none"}):
-        figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
-    return text.getvalue()[text.getvalue().index("<svg") :]
-
-
-def save(figure: Figure, path: Path) -> None:
-    """Write the figure to `path`, as PNG or SVG by its suffix."""
-    figure.savefig(path, dpi=160, facecolor="white")
-
-
-def _plot(width: float, height: float):  # type: ignore[no-untyped-def]
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained")
-    axes = figure.subplots()
-    _colour(axes)
-    return figure, axes
-
-
-def _plots(width: float, height: float):  # type: ignore[no-untyped-def]
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained")
-    axes = figure.subplots(2, 1, sharex=True)
-    for one in axes:
-        _colour(one)
-    return figure, axes
-
-
-def _colour(axes) -> None:  # type: ignore[no-untyped-def]
-    axes.tick_params(colors=GREY, labelsize=9)
-    axes.xaxis.label.set_color(GREY)
-    axes.yaxis.label.set_color(GREY)
-    for spine in axes.spines.values():
-        spine.set_color(GREY)
-        spine.set_alpha(0.4)

@@ -2,75 +2,139 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from selfpos import __version__
+from selfpos.comparison.tables import differences_grid, how
 from selfpos.errors import OperationError
-from selfpos.report import figures
-from selfpos.report.results import RunResults, read_results
+from selfpos.report import drawing, figures, search_figures, space_figures
+from selfpos.report.results import RunResults, read_results, with_details
 from selfpos.report.table import make_table
 from selfpos.storage.atomic import refuse_existing, write_text
 from selfpos.storage.run_folder import RunFolder
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 
 @dataclass(frozen=True)
 class Picture:
-    """One figure of the page: an SVG element, what it is called, and what one sees in it (also its alt text)."""
+    """One figure of the page: what it is called, what one sees in it (also its alt text), and the figure; `wide` when it needs the whole width."""
 
     title: str
     says: str
-    svg: str
+    figure: Figure
+    wide: bool = False
+
+    @property
+    def name(self) -> str:
+        """What its files are called, and its ids begin with."""
+        return re.sub(r"[^a-z0-9]+", "-", self.title.lower()).strip("-")
+
+    @property
+    def svg(self) -> str:
+        return drawing.svg(self.figure, self.name)
 
 
-def write_report(folder: RunFolder, out: Path | None = None) -> Path:
+def write_report(folder: RunFolder, out: Path | None = None, *, figures_to: Path | None = None) -> Path:
     """Write the report of the run in `folder` to `out` (default: `report.html` in that folder) and return its path.
 
-    Works from partial results and lists what is missing. Raises SelfposError when `folder` is no run or the `out` asked for exists,
-    OperationError when the disk refuses.
+    With `figures_to` every figure is also written to that folder, as PNG and as SVG. Works from partial results and lists what is missing.
+    Raises SelfposError when `folder` is no run or the `out` asked for exists, OperationError when the disk refuses.
     """
     from jinja2 import Environment, PackageLoader
 
     if out is not None:
         refuse_existing(out)
-    results = read_results(folder)
+    results = with_details(read_results(folder), folder)
+    pictures = _pictures(results)
     pages = Environment(loader=PackageLoader("selfpos.report"), autoescape=True, trim_blocks=True, lstrip_blocks=True)
     text = pages.get_template("report.html").render(
         results=results,
         table=make_table(results),
-        pictures=_pictures(results),
+        differences=differences_grid(results.comparison) if results.comparison else None,
+        how=how(results.comparison) if results.comparison else "",
+        pictures=pictures,
         recipe=folder.recipe.read_text(encoding="utf-8"),
         versions=_versions(),
+        sections=[file.read_text(encoding="utf-8") for file in folder.sections],
     )
     target = out or folder.report
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         write_text(target, text)
+        if figures_to is not None:
+            figures_to.mkdir(parents=True, exist_ok=True)
+            for picture in pictures:
+                for suffix in (".png", ".svg"):
+                    drawing.save(picture.figure, figures_to / f"{picture.name}{suffix}")
     except OSError as error:
         raise OperationError(f"cannot write the report {target}: {error.strerror}") from None
     return target
 
 
 def _pictures(results: RunResults) -> list[Picture]:
+    return [*_of_scores(results), *_of_searches(results), *_of_space(results)]
+
+
+def _of_scores(results: RunResults) -> list[Picture]:
     pictures = []
-    complete = bool(results.scores) and all(results.mean(model) is not None for model in results.scores)
-    if complete:
-        top = max(results.scores, key=lambda model: results.mean(model) or 0)
-        says = f"Mean score of each of {len(results.scores)} models over {len(results.tasks)} tasks; highest: {top}."
-        pictures.append(Picture("Mean scores", says, figures.svg(figures.means(results))))
-        says = "Difference of each model to the base on each task, in points of percent; orange is better than the base."
-        pictures.append(Picture("Gain over the base", says, figures.svg(figures.heat_map(results))))
+    known = [model for model in results.scores if results.mean(model) is not None]
+    if known:
+        top = max(known, key=lambda model: results.mean(model) or 0)
+        says = f"Mean score of each of {len(known)} models over {len(results.tasks)} tasks; highest: {top}."
+        if results.comparison:
+            says += f" Bars are 95 % intervals of the difference to {results.baseline}, over the tasks' examples."
+        pictures.append(Picture("Mean scores", says, figures.means(results)))
+    if results.scores and results.baseline in results.scores and len(results.scores) > 1:
+        says = (
+            f"From {results.baseline} to each model, by task type: mean score over the tasks of the type, in percent. Blue triangles are specialists, the "
+            "yellow diamond is the joint model, green dots are merges, orange stars merges with learned coefficients."
+        )
+        pictures.append(Picture("Gains by task type", says, figures.slopes(results), wide=True))
+        says = f"Score of each model on each task, in percent, and its difference to {results.baseline} in points; orange is better, violet worse"
+        says += "; a tilde marks differences that are not significant." if results.comparison else "."
+        pictures.append(Picture("Scores by method and task", says, figures.heat_map(results), wide=len(results.tasks) > 5))
+    return pictures
+
+
+def _of_searches(results: RunResults) -> list[Picture]:
+    pictures = []
     for name, search in results.searches.items():
         found = ", ".join(
             f"{vector} {value:.3f}" for vector, value in zip(search.position["names"], search.position["coefficients"], strict=True)
         )
-        says = f"Coefficients of the task vectors over the search; kept at step {search.position['step']}: {found}."
-        pictures.append(Picture(f"Path of the coefficients: {name}", says, figures.svg(figures.coefficient_path(search))))
+        says = f"Coefficients of the task vectors over the search, and the probe loss of each task; kept at step {search.position['step']} (dotted): {found}."
+        pictures.append(Picture(f"Path of the coefficients: {name}", says, search_figures.coefficient_path(search)))
+        if search_figures.by_layer(search):
+            says = "Coefficient of each task vector in each layer, the mean over the layer's tensors; red adds, blue subtracts."
+            pictures.append(Picture(f"Coefficients by layer: {name}", says, search_figures.layer_map(search)))
+    return pictures
+
+
+def _of_space(results: RunResults) -> list[Picture]:
+    pictures = []
+    for found in results.landscapes:
+        one, two = found["pair"]
+        done = (
+            f" Measured so far: {len(found['losses'])} of {len(found['axis'])} rows." if len(found["losses"]) < len(found["axis"]) else ""
+        )
+        says = (
+            f"Loss of the probe (mean over tasks, 1 is the base) at the base plus x times the vector of {one} plus y times that of {two}; lighter is lower. "
+            f"Models are projected on this plane: where the key says that a share lies outside of it, the loss below a mark is not the model's own.{done}"
+        )
+        pictures.append(Picture(f"Landscape of {one} and {two}", says, space_figures.landscape(results, found), wide=True))
     if results.gram:
         says = (
             "Norm of each task vector and the angle between each two, in degrees; 90° means that the tasks moved the weights independently."
         )
-        pictures.append(Picture("Norms and angles of the task vectors", says, figures.svg(figures.angles(results))))
+        pictures.append(Picture("Norms and angles of the task vectors", says, space_figures.angles(results)))
+    for point, names, cosines in results.conflicts:
+        says = "Cosine between the gradients of each two tasks; below zero (red), a step that helps one task harms the other."
+        pictures.append(Picture(f"Conflict between gradients at {point}", says, space_figures.conflict(names, cosines)))
     return pictures
 
 

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Collection
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from selfpos.errors import SelfposError
 from selfpos.recipe import Recipe, load_recipe
 from selfpos.storage.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from selfpos.comparison import Comparison
+    from selfpos.report.costs import Cost
 
 
 @dataclass(frozen=True)
@@ -21,7 +28,8 @@ class Search:
 
 @dataclass(frozen=True)
 class RunResults:
-    """The results of a run. `scores` maps model → task → main score in 0..1; `tasks` maps task → {"type", "metric"}."""
+    """The results of a run. `missing` is what the run has yet to make, `optional` what other verbs could add. `scores` maps model → task → main score in 0..1; `tasks` maps task → {"type", "metric"};
+    `pipelines` maps pipeline → what its trainings took, of which `equal` was held equal."""
 
     recipe: Recipe
     tasks: dict[str, dict[str, str]]
@@ -31,6 +39,19 @@ class RunResults:
     searches: dict[str, Search]
     seconds: dict[str, float]
     missing: list[str] = field(default_factory=list)
+    optional: list[str] = field(default_factory=list)
+    comparison: Comparison | None = None
+    landscapes: list[dict[str, Any]] = field(default_factory=list)
+    conflicts: list[tuple[str, list[str], list[list[float]]]] = field(default_factory=list)
+    costs: list[Cost] = field(default_factory=list)
+    origins: list[tuple[str, str, str]] = field(default_factory=list)
+    pipelines: dict[str, dict[str, float]] = field(default_factory=dict)
+    equal: str | None = None
+
+    @property
+    def baseline(self) -> str:
+        """The model that differences are to."""
+        return self.comparison.baseline if self.comparison else "base"
 
     def mean(self, model: str) -> float | None:
         """Mean over all tasks of the run; None while one is missing."""
@@ -38,12 +59,19 @@ class RunResults:
         return sum(scores.values()) / len(scores) if len(scores) == len(self.tasks) and scores else None
 
     def kind(self, model: str) -> str:
-        """`base`, `specialist`, `joint`, `positioned` (learned coefficients) or `merge`."""
-        if model in ("base", "joint"):
+        """`base`, `specialist`, `joint`, `iterative`, `bagging`, `positioned` (learned coefficients) or `merge`."""
+        if model == "base":
             return model
-        if model in self.recipe.tasks:
-            return "specialist"
-        return "positioned" if self.recipe.merges[model].method == "self-positioning" else "merge"
+        known: dict[str, Collection[str]] = {
+            "specialist": self.recipe.tasks,
+            "joint": self.recipe.joints,
+            "iterative": self.recipe.stages,
+            "bagging": self.recipe.bags,
+        }
+        for kind, names in known.items():
+            if model in names:
+                return kind
+        return "positioned" if self.recipe.merges[model].search else "merge"
 
 
 def read_results(folder: RunFolder) -> RunResults:
@@ -51,29 +79,101 @@ def read_results(folder: RunFolder) -> RunResults:
     if not folder.recipe.is_file():
         raise SelfposError(f"{folder.path} is no run: it has no {folder.recipe.name}")
     recipe = load_recipe(folder.recipe)
-    missing = []
-    table: dict[str, Any] = {"tasks": {}, "scores": {}}
-    if folder.table.is_file():
-        table = json.loads(folder.table.read_text(encoding="utf-8"))
-    else:
-        missing.append("scores of all models")
+    missing: list[str] = []
+    tasks, scores = _scores(folder, recipe, missing)
     geometry: dict[str, Any] = {"names": [], "gram": []}
     if folder.geometry.is_file():
-        geometry = json.loads(folder.geometry.read_text(encoding="utf-8"))
+        geometry = _read(folder.geometry)
     else:
         missing.append("norms and angles of the task vectors")
     searches = {}
     for name, merge in recipe.merges.items():
-        if merge.method != "self-positioning":
+        if merge.search is None:
             continue
         if folder.position(name).is_file() and folder.trajectory(name).is_file():
             steps = [json.loads(line) for line in folder.trajectory(name).read_text(encoding="utf-8").splitlines()]
-            searches[name] = Search(json.loads(folder.position(name).read_text(encoding="utf-8")), steps)
+            searches[name] = Search(_read(folder.position(name)), steps)
         else:
             missing.append(f"coefficients of {name}")
-    models = {"base", "joint", *recipe.tasks, *recipe.merges}  # marks of merges that the recipe no longer has stay in the folder
+    models = {"base", "joint", *recipe.trained, *recipe.merges}  # marks of merges that the recipe no longer has stay in the folder
     marks = [
         file for file in sorted((folder.path / "jobs").glob("*.json")) if "." not in file.stem or file.stem.partition(".")[2] in models
     ]
-    seconds = {mark.stem: json.loads(mark.read_text(encoding="utf-8"))["seconds"] for mark in marks}
-    return RunResults(recipe, table["tasks"], table["scores"], geometry["names"], geometry["gram"], searches, seconds, missing)
+    seconds = {mark.stem: _read(mark)["seconds"] for mark in marks}
+    took = _read(folder.pipelines) if folder.pipelines.is_file() else {"pipelines": {}, "equal": None}
+    return RunResults(
+        recipe, tasks, scores, geometry["names"], geometry["gram"], searches, seconds, missing, pipelines=took["pipelines"], equal=took["equal"]
+    )  # fmt: skip
+
+
+def with_details(results: RunResults, folder: RunFolder) -> RunResults:
+    """`results` with what only the report tells: intervals, landscapes, conflicts of gradients, costs and where every model comes from."""
+    from dataclasses import replace
+
+    from selfpos.comparison import Scored, compare, models_of_run
+    from selfpos.report.costs import costs_of, origins_of
+
+    found = models_of_run(folder, results.recipe)
+    scored = [Scored(name, {"": {task: score for task, score in run.items() if task in results.tasks}}) for name, run in found.items()]
+    scored = [model for model in scored if model.runs[""]]
+    comparison = compare(scored) if len(scored) > 1 else None
+    landscapes = [found for file in sorted(folder.landscapes.glob("*.json")) if (found := _read(file)).get("losses")]
+    conflicts = _conflicts(_read(folder.analysis)) if folder.analysis.is_file() else []
+    optional = [] if landscapes else ["the landscape of the probe loss (selfpos report RUN --landscape NAME NAME)"]
+    optional += [] if conflicts else ["conflicts between the tasks' gradients (selfpos analyse)"]
+    if scored and (comparison is None or comparison.notes):
+        optional.append("intervals of all scores (score again, so that the examples behind them are kept)")
+    return replace(
+        results,
+        optional=optional,
+        comparison=comparison,
+        landscapes=landscapes,
+        conflicts=conflicts,
+        costs=costs_of(results, folder, _read(folder.budget) if folder.budget.is_file() else {}),
+        origins=origins_of(results, folder),
+    )
+
+
+def _scores(folder: RunFolder, recipe: Recipe, missing: list[str]) -> tuple[dict[str, dict[str, str]], dict[str, dict[str, float]]]:
+    """The run's table, or as long as it is not there what has been scored so far."""
+    if folder.table.is_file():
+        table = _read(folder.table)
+        return table["tasks"], table["scores"]
+    from selfpos.comparison import models_of_run
+
+    found = models_of_run(folder, recipe)
+    all_models = ["base", *recipe.trained, *recipe.merges]
+    lacking = [model for model in all_models if model not in found]
+    missing.append(
+        f"scores of {', '.join(lacking)}" if found and lacking else "scores of all models" if not found else "the table of the run"
+    )
+    tasks = {task: {"type": score.type, "metric": score.metric} for run in found.values() for task, score in run.items()}
+    return tasks, {model: {task: score.main_score for task, score in run.items()} for model, run in found.items()}
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """The JSON object in `file`; raises SelfposError when it is none."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise SelfposError(f"{file} is no JSON object; remove it, and let its maker write it again")
+    return found
+
+
+def _conflicts(analysis: dict[str, Any]) -> list[tuple[str, list[str], list[list[float]]]]:
+    """The cosines of the tasks' gradients in an analysis: where in the space they were measured, names of the tasks, cosines (NaN where lost in noise)."""
+    found = []
+    for point, measured in (analysis.get("gradients") or {}).items():
+        pairs = {tuple(pair["tasks"]): pair["cosine"] for pair in measured["pairs"]}
+        names = list(dict.fromkeys(task for pair in pairs for task in pair))
+        cosines = [[1.0 if one == two else _cosine(pairs, one, two) for two in names] for one in names]
+        if names:
+            found.append((point, names, cosines))
+    return found
+
+
+def _cosine(pairs: dict[tuple[str, ...], float | None], one: str, two: str) -> float:
+    value = pairs.get((one, two), pairs.get((two, one)))
+    return math.nan if value is None else float(value)

@@ -79,11 +79,11 @@ def publish(folder: Path, out: Path) -> None:
     """Flush every file of `folder` to disk and rename it to `out`. Raises SelfposError when `out` has appeared meanwhile."""
     for file in sorted(folder.rglob("*")):
         if not file.is_symlink():
-            _sync(file)
-    _sync(folder)
+            flush(file)
+    flush(folder)
     refuse_existing(out)
     folder.rename(out)
-    _sync(out.parent)
+    flush(out.parent)
 
 
 @contextmanager
@@ -102,7 +102,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 def write_text(file: Path, text: str) -> None:
     """Write `text` to `file` so that a reader sees the old content or the new, never a part."""
-    write_bytes(file, text.encode("utf-8"))
+    write_bytes(file, text.encode())
 
 
 def write_bytes(file: Path, content: bytes) -> None:
@@ -133,7 +133,8 @@ def _remove_if_abandoned(folder: Path) -> None:
         return  # in use, or gone
 
 
-def _sync(path: Path) -> None:
+def flush(path: Path) -> None:
+    """Return when the file or folder is on the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 from pathlib import Path
 
@@ -19,7 +20,8 @@ HUB_LEFT_OUT = ["onnx/*", "openvino/*", "*/onnx/*", "*/openvino/*"]
 def locate_model(name: str) -> Path:
     """The local folder of the model `name`: a folder, the packaged all-MiniLM-L6-v2, or a snapshot of the Hub (`name` or `name@revision`).
 
-    Raises SelfposError when a path does not exist or the packaged weights are not the published ones, OperationError when the Hub cannot supply it.
+    Raises SelfposError when there is neither a folder nor, as far as can be told, a model on the Hub of that name, or the packaged weights are
+    not the published ones; OperationError when the Hub has it and cannot supply it.
     """
     path = Path(name).expanduser()
     if path.is_dir():
@@ -54,14 +56,43 @@ def _packaged() -> Path | None:
 
 def _snapshot(name: str) -> Path:
     from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (
+        HfHubHTTPError,
+        IncompleteSnapshotError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
 
     repository, _, revision = name.partition("@")
     try:
         folder = snapshot_download(repository, revision=revision or None, allow_patterns=HUB_FILES, ignore_patterns=HUB_LEFT_OUT)
+    except RevisionNotFoundError:
+        raise SelfposError(f"the Hugging Face Hub has {repository}, but no revision {revision} of it") from None
+    except RepositoryNotFoundError:
+        raise SelfposError(
+            f"there is no folder {name}, and the Hugging Face Hub has no model of that name, or none that you may read"
+        ) from None
     except Exception as error:
-        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise OperationError(f"there is no folder {name}, and the Hugging Face Hub did not supply it: {reason}") from None
+        cause = error.__cause__ or error
+        unknown = isinstance(error, LocalEntryNotFoundError) and not isinstance(error, IncompleteSnapshotError)
+        if unknown and not isinstance(cause, HfHubHTTPError):
+            why = "HF_HUB_OFFLINE is set" if isinstance(cause, OfflineModeIsEnabled) else f"no connection: {_first_line(cause)}"
+            raise SelfposError(
+                f"there is no folder {name}, no model of that name was fetched before, and the Hugging Face Hub cannot be asked for one ({why})"
+            ) from None
+        raise OperationError(f"there is no folder {name}, and the Hugging Face Hub did not supply it: {_first_line(error)}") from None
     return Path(folder)
+
+
+def _first_line(error: BaseException) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def cache_folder() -> Path:
+    """Where the project keeps what it can make again: `$XDG_CACHE_HOME/selfpos` or `~/.cache/selfpos`."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "selfpos"
 
 
 def hub_snapshot(folder: Path) -> tuple[str, str] | None:

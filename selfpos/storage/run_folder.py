@@ -33,6 +33,28 @@ class RunFolder:
     def joint(self) -> Path:
         return self.path / "joint"
 
+    def rival(self, name: str) -> Path:
+        """The joint rival `name`, of which there may be several."""
+        return self.joint if name == "joint" else self.path / "joints" / name
+
+    def stage(self, name: str) -> Path:
+        """A checkpoint of the iterative pipeline."""
+        return self.path / "iterative" / name
+
+    def bag(self, name: str) -> Path:
+        """A model of the bagging pipeline."""
+        return self.path / "bagging" / name
+
+    @property
+    def pipelines(self) -> Path:
+        """What each pipeline took: draws, steps, tokens, seconds, peak memory; as JSON."""
+        return self.path / "pipelines.json"
+
+    @property
+    def overlap(self) -> Path:
+        """What training records share with test data, as JSON, when the recipe asks for it."""
+        return self.path / "overlap.json"
+
     @property
     def geometry(self) -> Path:
         """Gram matrix of the task vectors, as JSON."""
@@ -46,6 +68,26 @@ class RunFolder:
     def table(self) -> Path:
         """Scores of all models on all tasks, as JSON."""
         return self.path / "table.json"
+
+    @property
+    def analysis(self) -> Path:
+        """What an analysis of the run found, as JSON."""
+        return self.path / "analysis" / "analysis.json"
+
+    @property
+    def budget(self) -> Path:
+        """What each method of the run cost, as JSON."""
+        return self.path / "budget.json"
+
+    @property
+    def landscapes(self) -> Path:
+        """Probe losses over planes of two task vectors, one JSON file each."""
+        return self.path / "landscapes"
+
+    @property
+    def sections(self) -> list[Path]:
+        """HTML that other rooms left for the report, one file each: `<folder>/section.html`."""
+        return sorted(self.path.glob("*/section.html"))
 
     def mark(self, job: str) -> Path:
         """The file that says that `job` is finished, and from what."""
@@ -72,3 +114,8 @@ class RunFolder:
     def scores(self, model: str) -> Path:
         """MTEB result files of `model`, in MTEB's own layout."""
         return self.path / "scores" / model
+
+    @property
+    def cache(self) -> Path:
+        """Embeddings and tokens kept while models are scored; nothing of the run is lost with it."""
+        return self.path / "cache"

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.training_args import BatchSamplers
 
+    from selfpos.recipe import TrainingSettings
+
 
 class TaskType(ABC):
     """A kind of task. Records come in with whatever column names their source has, and go through two forms:
@@ -31,6 +33,8 @@ class TaskType(ABC):
     optional: ClassVar[frozenset[str]] = frozenset()
     #: canonical columns that may hold several texts per record
     listed: ClassVar[frozenset[str]] = frozenset()
+    #: canonical columns whose text may be blank
+    may_be_blank: ClassVar[frozenset[str]] = frozenset()
     #: prepared columns that are embedded, in the order in which the loss takes them
     text_columns: ClassVar[tuple[str, ...]]
     #: prepared column with what the loss learns from beside the texts
@@ -39,6 +43,14 @@ class TaskType(ABC):
     sampler: ClassVar[str] = "batch_sampler"
     #: what a validation split is scored by, in MTEB's words
     measure: ClassVar[str]
+    #: MTEB's name of this type, under which a trained model keeps its prompts, so that MTEB finds them
+    mteb_type: ClassVar[str]
+    #: whether the first text asks and the others answer, so that they may have different prompts
+    asks: ClassVar[bool] = False
+
+    def under(self, settings: TrainingSettings) -> TaskType:
+        """The type as `settings` would have it learnt: another than itself where they choose among its losses."""
+        return self
 
     @abstractmethod
     def prepare(self, dataset: Dataset, seed: int) -> Dataset:
@@ -75,14 +87,15 @@ class TaskType(ABC):
         """
         if len(dataset) == 0:
             raise SelfposError(f"the data set for task type {self.name} has no records")
-        found = self._match(list(dataset.column_names), dict(columns or {}))
+        found = self.find_columns(dataset, columns)
         renamed = dataset.select_columns(list(found.values())).rename_columns({actual: name for name, actual in found.items()})
         for name in found:
             self._check(renamed, name, found[name])
         return renamed
 
-    def _match(self, present: list[str], chosen: dict[str, str]) -> dict[str, str]:
-        """Canonical name → column of the data set."""
+    def find_columns(self, dataset: Dataset, columns: Mapping[str, str] | None = None) -> dict[str, str]:
+        """Canonical name → the column of `dataset` that is taken for it. Raises SelfposError as `canonical` does."""
+        present, chosen = list(dataset.column_names), dict(columns or {})
         for name, actual in chosen.items():
             if name not in self.columns:
                 raise SelfposError(

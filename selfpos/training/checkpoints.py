@@ -23,10 +23,14 @@ class Checkpoints:
         """The newest whole checkpoint, or None."""
         return max(self.folder.glob("step-*"), key=_step, default=None)
 
+    def written(self, step: int) -> Path:
+        """The folder in which the trainer writes the checkpoint of `step`."""
+        return self.folder / f"checkpoint-{step}"
+
     def keep(self, step: int) -> None:
         """Declare the trainer's `checkpoint-{step}` whole: flush it, give it its name, remove older ones."""
         older = list(self.folder.glob("step-*"))
-        publish(self.folder / f"checkpoint-{step}", self.folder / f"step-{step}")
+        publish(self.written(step), self.folder / f"step-{step}")
         for checkpoint in older:
             shutil.rmtree(checkpoint)
 

@@ -14,12 +14,19 @@ if TYPE_CHECKING:
 Precision = Literal["float32", "bf16", "fp16"]
 
 
-def load_trainable(base: Path, settings: TrainingSettings) -> SentenceTransformer:
-    """The model at `base` in float32, all of it trainable, or with `settings.lora` only a fresh adapter. Raises SelfposError when neither goes."""
+def load_trainable(base: Path, settings: TrainingSettings, start: Path | None = None) -> SentenceTransformer:
+    """The model at `base` in float32, all of it trainable, or with `settings.lora` only a fresh adapter. Raises SelfposError when neither goes.
+
+    With `start`, a model trained from `base` in the same way, its weights or its adapter are where training begins.
+    """
     from sentence_transformers import SentenceTransformer
 
+    if start is not None and settings.lora is None:
+        base = start
     try:  # an adapter notes this path, and is to find its base from any working folder
-        model = SentenceTransformer(str(base.absolute()), local_files_only=True, model_kwargs={"dtype": "float32"}).float()
+        model = SentenceTransformer(
+            str(base.absolute()), device=choose_device(settings.device), local_files_only=True, model_kwargs={"dtype": "float32"}
+        ).float()
     except (OSError, ValueError, KeyError) as error:
         raise SelfposError(f"{base} does not load as a sentence-transformers model: {' '.join(str(error).split())[:300]}") from None
     if settings.lora is None:
@@ -35,10 +42,23 @@ def load_trainable(base: Path, settings: TrainingSettings) -> SentenceTransforme
     )
     model.requires_grad_(False)  # modules after the transformer, too: the adapter is all that the specialist adds
     try:
-        model.add_adapter(config)
+        if start is not None:
+            model.load_adapter(str(start.absolute()), is_trainable=True)
+        else:
+            model.add_adapter(config)
     except ValueError as error:
         raise SelfposError(f"LoRA target_modules {targets!r} do not fit {base}: {' '.join(str(error).split())[:300]}") from None
     return model
+
+
+def choose_device(asked: str) -> str | None:
+    """The device `asked` for, None for the library's own choice. Raises SelfposError where this machine has none such."""
+    import torch
+
+    there = {"auto": True, "cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not there[asked]:
+        raise SelfposError(f"device {asked} was asked for, and torch {torch.__version__} finds none on this machine; use auto or cpu")
+    return None if asked == "auto" else asked
 
 
 def choose_precision(asked: str, device: Any) -> Precision:

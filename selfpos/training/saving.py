@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,12 +18,14 @@ TOKENIZER_FILES = {
 }  # fmt: skip
 
 
-def save_model(model: SentenceTransformer, base: Path, folder: Path) -> None:
+def save_model(model: SentenceTransformer, base: Path, folder: Path, prompts: Mapping[str, str]) -> None:
     """Save `model`, trained from the model folder `base`, to `folder`: its weights, or its adapter, and the base's own configuration.
+    `prompts` are those of the tasks it was trained on, kept beside the base's.
 
     The library's save writes the tokenizer with the truncation of the last training batch, and configurations in its newest form; here
     tokenizer, pooling, normalisation, prompts and length limit stay the base's, byte for byte, so that models of one base can be compared.
     """
+    model.prompts = {**model.prompts, **prompts}
     model.save_pretrained(str(folder), create_model_card=False)
     for adapter in folder.rglob("adapter_config.json"):
         _settle_adapter(adapter)
@@ -39,6 +42,14 @@ def save_model(model: SentenceTransformer, base: Path, folder: Path) -> None:
         tokenizer_file = file.name in TOKENIZER_FILES and ours.parent.is_dir()
         if (ours.is_file() or tokenizer_file) and not _says_other_dtype(file):
             shutil.copyfile(file, ours)
+    if prompts:
+        _add_prompts(folder / "config_sentence_transformers.json", prompts)
+
+
+def _add_prompts(file: Path, prompts: Mapping[str, str]) -> None:
+    config = json.loads(file.read_text(encoding="utf-8"))
+    config["prompts"] = {**(config.get("prompts") or {}), **prompts}
+    file.write_text(json.dumps(config, indent=2), encoding="utf-8")
 
 
 def _settle_adapter(file: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Any
@@ -10,30 +9,60 @@ from typing import Any
 import torch
 from sentence_transformers import SentenceTransformerTrainer
 from sentence_transformers.base.sampler import GroupByLabelBatchSampler, NoDuplicatesBatchSampler
-from sentence_transformers.sentence_transformer.training_args import BatchSamplers
+from sentence_transformers.sentence_transformer.training_args import BatchSamplers, SentenceTransformerTrainingArguments
 from transformers import PrinterCallback, TrainerCallback
 
 from selfpos.console import Bar, log, progress
 from selfpos.errors import OperationError, SelfposError
+from selfpos.recipe import MixtureSettings
 from selfpos.tasks import TaskType
+from selfpos.training.batching import LengthBatchSampler
 from selfpos.training.checkpoints import Checkpoints
+from selfpos.training.measure import Spent
+from selfpos.training.mixtures import records_per_epoch
+from selfpos.training.sampler import MixtureBatchSampler
+from selfpos.training.surgery import Surgery
+
+
+class Arguments(SentenceTransformerTrainingArguments):
+    """The library's arguments, with a warm-up that leaves at least the last step at the full learning rate."""
+
+    def get_warmup_steps(self, num_training_steps: int) -> int:
+        return min(super().get_warmup_steps(num_training_steps), num_training_steps - 1)
 
 
 class Trainer(SentenceTransformerTrainer):
-    """The library's trainer with each task's own batch sampler, no model card, and a stop at a loss that is not finite.
+    """The library's trainer with each task's own batch sampler, more mixtures, no model card, and a stop at a loss that is not finite.
 
-    `kinds`: for each training data set, by its `id`, the name of its task and its type.
+    `kinds`: for each training data set, by its `id`, the name of its task and its type. With surgery in `mixture` the tasks' batches of a step
+    are to come as those of gradient accumulation. With `by_length` batches are made of texts of like length, of which `max_tokens` are read.
     """
 
-    def __init__(self, *args: Any, kinds: Mapping[int, tuple[str, TaskType]], **kwargs: Any) -> None:
-        self._kinds = kinds
+    def __init__(
+        self,
+        *args: Any,
+        kinds: Mapping[int, tuple[str, TaskType]],
+        mixture: MixtureSettings,
+        by_length: bool = False,
+        max_tokens: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self._kinds, self._mixture, self._by_length, self._max_tokens = kinds, mixture, by_length, max_tokens
         super().__init__(*args, **kwargs)
         self.remove_callback(PrinterCallback)
+        self._surgery = None
+        if mixture.surgery:
+            if self.args.world_size > 1:
+                raise SelfposError("gradient surgery runs in one process: each would have the gradients of another task")
+            self._surgery = Surgery([weight for weight in self.model.parameters() if weight.requires_grad], self.args.seed)
 
     def get_batch_sampler(self, dataset: Any, batch_size: int, **options: Any) -> Any:
         name, kind = self._kinds[id(dataset)]
         try:
-            sampler = self._make_sampler(kind.batch_sampler, dataset, batch_size=batch_size, **options)
+            if self._by_length:
+                sampler = LengthBatchSampler(dataset, kind, batch_size, options["generator"], options["seed"], self._max_tokens)
+            else:
+                sampler = self._make_sampler(kind.batch_sampler, dataset, batch_size=batch_size, **options)
         except ValueError as error:
             raise SelfposError(f"task '{name}' ({kind.name}) cannot be drawn in batches of {batch_size}: {error}") from None
         if len(sampler) == 0:
@@ -50,6 +79,14 @@ class Trainer(SentenceTransformerTrainer):
             return GroupByLabelBatchSampler(dataset, **options)
         return super().get_batch_sampler(dataset, **options)
 
+    def get_multi_dataset_batch_sampler(self, dataset: Any, batch_samplers: Any, **options: Any) -> Any:
+        if self._mixture.mixture in ("proportional", "round-robin"):  # the library's
+            return super().get_multi_dataset_batch_sampler(dataset, batch_samplers, **options)
+        sizes = {self._kinds[id(part)][0]: len(part) for part in dataset.datasets}
+        records = records_per_epoch(self._mixture, sizes)
+        batches = [max(1, count // batch_samplers[0].batch_size) for count in records.values()]
+        return MixtureBatchSampler(dataset, batch_samplers, batches, seed=options["seed"])
+
     def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
         """None: cards are written by the publishing room, and the library's would look data sets and models up on the Hub."""
 
@@ -58,7 +95,17 @@ class Trainer(SentenceTransformerTrainer):
         # One look per step, as the library does by default (logging_nan_inf_filter), but before the weights are touched.
         if not torch.isfinite(loss):
             raise NotFiniteError(f"the loss is {loss.item():g} at step {self.state.global_step + 1}")
+        if self._surgery is not None and self.accelerator.sync_gradients:
+            self._surgery.operate(self.state.global_step)
+        elif self._surgery is not None:
+            self._surgery.set_aside()
         return loss
+
+    def _track_num_input_tokens(self, inputs: Mapping[str, Any]) -> None:
+        """Count the tokens of a batch, padding left out, in the trainer's state, which checkpoints keep."""
+        masks = [value for name, value in inputs.items() if name.endswith("attention_mask")]
+        count = sum(int(mask.sum()) for mask in masks)
+        self.state.num_input_tokens_seen += count * self.args.world_size  # as good as the sum, and no process waits
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         """Save the model of a checkpoint: no card (see above) and no pickled arguments."""
@@ -75,10 +122,12 @@ class Reporter(TrainerCallback):
     def __init__(self, title: str, checkpoints: Checkpoints, every: int, stack: ExitStack) -> None:
         self.title, self.checkpoints, self.every, self._stack = title, checkpoints, every, stack
         self.losses: list[tuple[int, float]] = []
-        self.seconds = 0.0
+        self._spent = Spent()
+        self.took = self._spent.now()
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._begun = time.perf_counter()
+        if (before := self.checkpoints.latest()) is not None:
+            self._spent.add(before)
         self._bar: Bar = self._stack.enter_context(progress(self.title, state.max_steps))
         self._bar.advance(state.global_step)
         self.losses = [(entry["step"], entry["loss"]) for entry in state.log_history if "loss" in entry]
@@ -86,9 +135,9 @@ class Reporter(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._bar.advance(1)
-        last = state.global_step >= state.max_steps
+        last = state.global_step >= state.max_steps or control.should_training_stop
         control.should_log = control.should_log or last
-        control.should_save = state.global_step % self.every == 0 and not last
+        control.should_save = (control.should_save or state.global_step % self.every == 0) and not last
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **kwargs: Any) -> None:
         if "loss" in logs:
@@ -100,7 +149,8 @@ class Reporter(TrainerCallback):
         for name, weight in model.named_parameters():
             if not torch.isfinite(weight).all():
                 raise NotFiniteError(f"the weights of {name} are not finite after step {state.global_step}")
+        self._spent.write(self.checkpoints.written(state.global_step))
         self.checkpoints.keep(state.global_step)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.seconds = time.perf_counter() - self._begun
+        self.took = self._spent.now()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from datasets import Dataset
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from selfpos.data.probe import hold_out, read_probe, write_probe
@@ -13,6 +13,7 @@ from selfpos.errors import SelfposError
 from selfpos.tasks import get_task
 
 
+@settings(deadline=None)  # scipy is imported by the first
 @given(st.integers(2, 60), st.data(), st.integers(0, 3))
 def test_hold_out_is_a_partition_in_order(size: int, data: st.DataObject, seed: int) -> None:
     count = data.draw(st.integers(0, size - 1))
@@ -26,6 +27,32 @@ def test_hold_out_is_a_partition_in_order(size: int, data: st.DataObject, seed: 
 def test_hold_out_leaves_something_to_train_on() -> None:
     with pytest.raises(SelfposError, match="a probe of 3 records leaves nothing of 3 to train on"):
         hold_out(Dataset.from_dict({"n": [1, 2, 3]}), 3, 0)
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 30)), min_size=12, max_size=80), st.integers(1, 6), st.integers(0, 3))
+def test_no_text_of_the_probe_is_trained_on(pairs: list[tuple[int, int]], count: int, seed: int) -> None:
+    records = Dataset.from_dict(
+        {"sentence1": [f"a{a}" for a, _ in pairs], "sentence2": [f"b{b}" for _, b in pairs], "label": [0] * len(pairs)}
+    )
+    try:
+        training, probe = hold_out(records, count, seed)
+    except SelfposError as error:
+        assert "shares a text with a probe" in str(error)
+        return
+    assert len(probe) == count and len(training) > 0
+    for column in ("sentence1", "sentence2"):
+        assert set(training[column][:]).isdisjoint(probe[column][:])
+
+
+def test_records_that_share_texts_are_held_out_together_where_they_fit() -> None:
+    """Two records to a query: nothing is lost, and both of a query's records are on the same side. Shared negatives and labels tie nothing."""
+    queries = [f"q{row // 2}" for row in range(100)]
+    records = Dataset.from_dict(
+        {"anchor": queries, "positive": [f"p{row}" for row in range(100)], "negative": ["n"] * 100, "label": ["x"] * 100}
+    )
+    training, probe = hold_out(records, 20, 0)
+    assert len(probe) == 20 and len(training) == 80
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import pytest
 
 from selfpos.errors import SelfposError
 from selfpos.evaluation import TasksFailedError, evaluate, read_scores, task_identity
+from selfpos.evaluation.embed import tokenise
 from selfpos.evaluation.encoder import identity, load_encoder, model_name
 from selfpos.storage.hashing import content_hash
 
@@ -76,7 +77,9 @@ def test_resume_keeps_results_of_the_same_weights_and_data(
 ) -> None:
     first = evaluate(tiny_base, [sts_task()], tmp_path / "out", name="tiny")
     loads: list[Path] = []
-    monkeypatch.setattr("selfpos.evaluation.encoder.load_encoder", lambda folder, meta: loads.append(folder) or load_encoder(folder, meta))
+    monkeypatch.setattr(
+        "selfpos.evaluation.encoder.load_encoder", lambda folder, *more: loads.append(folder) or load_encoder(folder, *more)
+    )
     assert evaluate(tiny_base, [sts_task()], tmp_path / "out", name="tiny") == first
     copy = tmp_path / "copy"
     shutil.copytree(tiny_base, copy)
@@ -158,8 +161,9 @@ def test_prompts_come_from_the_model_and_each_text_is_embedded_once(
     encoder = load_encoder(tiny_base, identity(tiny_base, "tiny"))
     plain = SentenceTransformer(str(tiny_base), device="cpu")
     embedded: list[str] = []
-    whole = type(encoder.model).encode
-    monkeypatch.setattr(type(encoder.model), "encode", lambda self, inputs, **k: (embedded.extend(inputs), whole(self, inputs, **k))[1])
+    monkeypatch.setattr(
+        "selfpos.evaluation.encoder.tokenise", lambda model, texts, *more: (embedded.extend(texts), tokenise(model, texts, *more))[1]
+    )
     metadata = corpus_tasks(made_up_corpus)[0].metadata  # type: ignore[arg-type]
     texts = ["abc def", "ghi", "abc def"]
     loader = DataLoader(Dataset.from_dict({"text": texts}), batch_size=2)
@@ -167,7 +171,7 @@ def test_prompts_come_from_the_model_and_each_text_is_embedded_once(
         found = encoder.encode(
             loader, task_metadata=metadata, hf_split="test", hf_subset="default", prompt_type=kind, show_progress_bar=False
         )
-        assert np.allclose(np.asarray(found), whole(plain, texts, prompt=prompt), atol=1e-6)
+        assert np.allclose(np.asarray(found), plain.encode(texts, prompt=prompt), atol=1e-6)
     assert embedded == ["abc def", "ghi"] * 2  # once for each prompt: the document's is empty, as there is none for either side
     encoder.encode(loader, task_metadata=metadata, hf_split="test", hf_subset="default", prompt_type=PromptType.query)
     assert len(embedded) == 4

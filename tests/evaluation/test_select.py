@@ -60,7 +60,8 @@ def test_missing_local_data_is_listed_at_once(tmp_path: Path) -> None:
     assert str(caught.value) == (
         f"data for 4 of 9 tasks is missing in {tmp_path}: SciFact (scifact/corpus.jsonl[.gz], scifact/queries.jsonl[.gz], scifact/qrels/test.tsv); "
         "Banking77Classification (banking77/train.jsonl[.gz], banking77/test.jsonl[.gz]); selfpos-MRPC (mrpc/test.jsonl[.gz]); "
-        "STS17 (no layout of local files is known for it); put the files there, or leave out --data-dir to let mteb fetch data from the Hub"
+        "STS17 (mteb/sts17-crosslingual-sts/); put the files there (`selfpos fetch-data` does, where there is a network), "
+        "or leave out --data-dir to let mteb fetch data from the Hub"
     )
     with pytest.raises(SelfposError, match="there is no folder"):
         select_tasks(["STSBenchmark"], data_dir=tmp_path / "nothing")

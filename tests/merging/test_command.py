@@ -86,9 +86,39 @@ def test_one_adapter_out_of_two(tiny_base: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "out" / "model.safetensors").exists()
 
 
+def test_methods_that_look_at_data_take_a_probe_set(tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path) -> None:
+    from selfpos.data.probe import write_probe
+    from selfpos.tasks import get_task
+    from tests.positioning.stand_ins import graded, pairs
+
+    records = {"alpha": pairs(16).dataset, "beta": graded(16).dataset}
+    write_probe(tmp_path / "probe", records, {"alpha": get_task("retrieval"), "beta": get_task("sts")})
+    words = ["merge", "--base", tiny_base, "--vectors", *tiny_specialists[:2], "--probe", tmp_path / "probe"]
+    planned = selfpos(*words, "--method", "fisher", "--out", tmp_path / "fisher", "--dry-run")
+    assert planned.returncode == 0 and "fisher of each vector on its own task's probe records" in planned.stdout, planned.stderr
+    assert {path.name for path in tmp_path.iterdir()} == {"probe"}
+    done = selfpos(*words, "--method", "regmean", "--out", tmp_path / "regmean", "--statistics", tmp_path / "kept", "--param", "alpha=0.5")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == str(tmp_path / "regmean") and len(list((tmp_path / "kept").iterdir())) == 2
+    manifest = read_manifest(tmp_path / "regmean")
+    assert manifest is not None and manifest["merge"]["params"] == {"alpha": 0.5}
+    done = selfpos(*words, "--method", "lm-cocktail", "--out", tmp_path / "cocktail", "--param", "softmax_temperature=0.5")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(str(tmp_path / "cocktail")) and "alpha 0." in done.stdout
+    wrong = selfpos(*words[:-2], tiny_specialists[2], *words[-2:], "--method", "fisher", "--out", tmp_path / "wrong")
+    assert wrong.returncode == 2 and "the probe set has no task 'gamma'" in wrong.stderr and "Traceback" not in wrong.stderr
+    assert {path.name for path in tmp_path.iterdir()} == {"probe", "kept", "regmean", "cocktail"}
+
+
 def test_methods_are_listed_with_their_needs() -> None:
     done = selfpos("methods")
     assert done.returncode == 0 and "tsv-m" in done.stdout and "whole matrices" in done.stdout and "one vector" in done.stdout
+    for name in ("fisher", "regmean", "self-positioning", "lm-cocktail", "layer-wise", "cma-es"):
+        row = next(line for line in done.stdout.splitlines() if line.startswith(f"│ {name} "))
+        assert "a probe set" in row, row
+    about = selfpos("methods", "lm-cocktail")
+    assert about.returncode == 0 and "softmax(−L_i / T)" in about.stdout and "arXiv 2311.13534" in about.stdout
+    assert "did you mean 'fisher'?" in selfpos("methods", "fishr").stderr
 
 
 @pytest.mark.parametrize(
@@ -96,10 +126,16 @@ def test_methods_are_listed_with_their_needs() -> None:
     [
         (["--method", "self-positioning", "--dry-run"], "--dry-run does not go with --method self-positioning"),
         (["--method", "self-positioning", "--weights", "1", "1", "1"], "--weights does not go with"),
-        (["--method", "self-positioning", "--param", "density=0.2"], "--param does not go with"),
-        (["--method", "average", "--probe", "somewhere"], "--probe is for --method self-positioning"),
+        (["--method", "self-positioning", "--param", "learnin_rate=0.2"], "did you mean 'learning_rate'"),
+        (["--method", "average", "--probe", "somewhere"], "--probe is for methods that look at data, and average does not"),
+        (["--method", "average", "--statistics", "somewhere"], "--statistics is for methods fisher and regmean"),
         (["--method", "self-positionning"], "did you mean 'self-positioning'?"),
-        (["--method", "average", "--steps", "3"], "--steps is for --method self-positioning"),
+        (["--method", "lm-coctail"], "did you mean 'lm-cocktail'?"),
+        (["--method", "average", "--steps", "3"], "--steps is for methods self-positioning and layer-wise"),
+        (["--method", "fisher", "--weights", "1", "-1", "1"], "takes weights from 0 upwards"),
+        (["--method", "regmean", "--param", "alpha=2"], "must lie between 0 and 1"),
+        (["--method", "fisher", "--probe", "nowhere"], "nowhere"),
+        (["--method", "fisher"], "does not say which records were held out for a probe; give the probe set with --probe FOLDER"),
     ],
 )
 def test_an_option_that_would_be_passed_over_is_refused(

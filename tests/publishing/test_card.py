@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from selfpos.publishing.card import build_card, write_card
+from selfpos.publishing.figures import parts
 from selfpos.publishing.metadata import check_metadata
 from tests.conftest import make_tiny_model
 from tests.publishing.conftest import write_manifest
@@ -66,7 +67,7 @@ def test_merged_with_coefficients_found_by_self_positioning(model: Path) -> None
     merge = {"method": "linear", "weights": [0.7, 0.4], "params": {}, "sources": SOURCES, "coefficients": [0.7, 0.4]}
     search = {
         "coefficients": [0.7, 0.4], "parameters": {"a[retrieval]": 1.1, "lambda": 1.03}, "losses": {"retrieval": 1.25}, "step": 90, "steps": 100,
-        "seconds": 61.2, "settings": {"space": "spherical", "max_length": None}, "probe": {"retrieval": {"type": "retrieval", "records": 256}},
+        "seconds": 61.2, "intervals": [[0.5, 0.9], [0.1, 0.7]], "verdict": "not clearly better than base", "settings": {"space": "spherical", "max_length": None}, "probe": {"retrieval": {"type": "retrieval", "records": 256}},
     }  # fmt: skip
     write_manifest(model, kind="merge", base=BASE, merge=merge, positioning=search)
     rows = [{"step": step, "losses": {}, "coefficients": [0.5 + step / 500, 0.5 - step / 1000]} for step in range(0, 100, 10)]
@@ -74,10 +75,11 @@ def test_merged_with_coefficients_found_by_self_positioning(model: Path) -> None
     (model / "trajectory.jsonl").write_text("\n".join(map(json.dumps, rows)) + '\n{"step": 101, "coeff', encoding="utf-8")
     card = build_card(model)
     assert "Merged by **self-positioning** ([reference](https://arxiv.org/abs/2410.15035))." in card.text
-    assert "| retrieval | 0.7 |" in card.text
-    assert "100 steps, of which the position at step 90 was kept." in card.text
-    assert "lambda `1.03`" in card.text
-    assert "Settings: space `spherical`." in card.text
+    assert "100 steps; the position of number 90 was kept." in card.text
+    assert "Parameters of the position: a\\[retrieval] `1.1`, lambda `1.03`." in card.text
+    assert "<summary>All settings of the search</summary>\n\nspace `spherical`\n" in card.text
+    assert "| retrieval | 0.7 (0.50 to 0.90) |" in card.text
+    assert "Judged on the probe set: not clearly better than base." in card.text
     assert "| retrieval | retrieval | 256 | 1.3 | 1.25 |" in card.text
     assert "search for the coefficients: 61.2 s" in card.text
     assert "li2024improving" in card.text
@@ -94,6 +96,27 @@ def test_coefficients_per_tensor_are_drawn(model: Path) -> None:
     assert list(card.extras) == ["selfpos-coefficients.png"]
     assert "(selfpos-coefficients.png)" in card.text
     assert card.extras == build_card(model).extras  # same facts, same bytes
+
+
+def test_map_of_coefficients_has_a_column_for_each_layer() -> None:
+    names = [f"encoder.layer.{layer}.{part}.weight" for layer in range(2) for part in ("key", "query")]
+    groups = {"embeddings.word.weight": [1.0], **{name: [float(name[14])] for name in names}, "2_Dense/linear.weight": [0.5]}
+    assert parts(groups) == [("embeddings", (1.0,)), ("layer 0", (0.0,)), ("layer 1", (1.0,)), ("2_Dense", (0.5,))]
+    assert parts({names[0]: [0.1], names[1]: [0.2]}) == [("layer 0", (0.1,)), ("layer 0", (0.2,))]
+
+
+def test_parameters_that_are_the_coefficients_are_not_told_twice(model: Path) -> None:
+    search = {"coefficients": [0.7, 0.4], "parameters": {"c[retrieval]": 0.7, "c[sts]": 0.4}, "steps": 2}
+    merge = {"method": "linear", "sources": SOURCES, "coefficients": [0.7, 0.4]}
+    write_manifest(model, kind="merge", base=BASE, merge=merge, positioning=search)
+    assert "Parameters" not in build_card(model).text
+
+
+def test_how_to_make_it_again_says_what_a_stranger_lacks(model: Path) -> None:
+    write_manifest(model, kind="merge", base=BASE, merge={"method": "ties", "sources": SOURCES})
+    assert "needs what is not on the Hub (retrieval): name the folder of each with `--parent NAME=FOLDER`" in build_card(model).text
+    write_manifest(model, kind="merge", base=BASE, merge={"method": "ties", "sources": SOURCES[1:]})
+    assert "fetches the parents named there" in build_card(model).text
 
 
 def test_coefficient_of_the_base_is_shown_apart(model: Path) -> None:

@@ -83,6 +83,21 @@ def test_offline_is_said(hub: Hub, tmp_path: Path, merged: Path) -> None:
     assert hub.requests == []
 
 
+def test_model_that_the_hub_does_not_have_or_cannot_give(hub: Hub, client: Client, merged: Path, tmp_path: Path) -> None:
+    """A wrong name is the user's mistake, exit status 2; a Hub that fails over a right one is not."""
+    assert client("push", str(merged), REPO).returncode == 0
+    for name, says in (("alice/nobody", "no model of that name"), (f"{REPO}@v9", "no revision v9")):
+        done = client("reproduce", name)
+        assert done.returncode == 2, done.stderr
+        assert says in done.sentence
+    hub.fail(r"GET /api/models/alice/other", 503)
+    hub.fail(r"GET .*/resolve/", "cut")
+    for name in ("alice/other", REPO):
+        done = client("reproduce", name)
+        assert done.returncode == 1, done.stderr
+        assert "the Hugging Face Hub did not supply it" in done.sentence
+
+
 def test_no_hub_at_all_is_said(client: Client, merged: Path) -> None:
     """Nobody listens: the port of the client's endpoint is closed."""
     done = client.python(f"""

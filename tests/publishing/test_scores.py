@@ -17,12 +17,19 @@ from selfpos.publishing.scores import find_scores, read_scores
 from tests.publishing.conftest import write_manifest
 
 ACCURACY = [0.5, 0.6, 0.7]
+HUB_REVISION = "b0fddb56ed78048fa8b90373c8a3cfc37b684831"  # of the data that MTEB has for STSBenchmark
 
 
-def write_result(root: Path, model: str, task: str, value: float, **more: object) -> Path:
+def write_result(root: Path, model: str, task: str, value: float, revision: str = HUB_REVISION, **more: object) -> Path:
     """One of MTEB's result files, in MTEB's own layout below `root`."""
     entry = {"main_score": value, "hf_subset": "default", "languages": ["eng-Latn"], **more}
-    record = {"dataset_revision": "abc", "task_name": task, "mteb_version": "2.26.24", "evaluation_time": 1.0, "scores": {"test": [entry]}}
+    record = {
+        "dataset_revision": revision,
+        "task_name": task,
+        "mteb_version": "2.26.24",
+        "evaluation_time": 1.0,
+        "scores": {"test": [entry]},
+    }
     file = root / "results" / model.replace("/", "__") / "rev" / f"{task}.json"
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(record))
@@ -88,7 +95,7 @@ def test_model_index_is_read_back_by_the_hubs_own_classes(run: Path) -> None:
 def test_scores_go_along_and_are_found_again(run: Path, tmp_path: Path) -> None:
     plan = plan_push(run / "merged" / "sp", "alice/quick-sp")
     assert plan.problems == ()
-    fetched = tmp_path / "fetched"
+    fetched = tmp_path / "fetched" / "sp"
     for file in plan.files:
         (fetched / file.path).parent.mkdir(parents=True, exist_ok=True)
         (fetched / file.path).write_bytes(file.read())
@@ -99,6 +106,30 @@ def test_scores_go_along_and_are_found_again(run: Path, tmp_path: Path) -> None:
     assert here.models == there.models
     assert here.tasks == there.tasks
     assert "## Scores" in build_card(fetched).text
+
+
+def test_scores_go_along_in_the_form_that_leaderboards_of_the_hub_read(run: Path) -> None:
+    import yaml
+    from huggingface_hub import parse_eval_result_entries
+
+    files = {file.path: file.read() for file in plan_push(run / "merged" / "sp", "alice/quick-sp").files}
+    assert [path for path in files if path.startswith(".eval_results/")] == [
+        ".eval_results/STSBenchmark.yaml"
+    ]  # MTEB's, of this model only
+    entries = parse_eval_result_entries(yaml.safe_load(files[".eval_results/STSBenchmark.yaml"]))
+    assert [(entry.dataset_id, entry.task_id, entry.value) for entry in entries] == [
+        ("mteb/stsbenchmark-sts", "STSBenchmark_default_test", 81.234),
+        ("mteb/stsbenchmark-sts", "STSBenchmark", 81.234),
+    ]
+
+
+def test_scores_on_local_data_are_not_passed_off_as_those_of_the_hubs_data(run: Path) -> None:
+    write_result(run / "scores" / "sp", "quick/sp", "STSBenchmark", 0.81234, revision="a content hash")
+    plan = plan_push(run / "merged" / "sp", "alice/quick-sp")
+    assert not any(file.path.startswith(".eval_results/") for file in plan.files)
+    (sts,) = [result for result in ModelCard(plan.card).data.eval_results if "STSBenchmark" in result.dataset_name]
+    assert (sts.dataset_name, sts.dataset_type, sts.dataset_revision) == ("MTEB STSBenchmark, data kept locally", "unknown", None)
+    assert "data kept locally instead of MTEB's own on the Hub: STSBenchmark." in plan.card
 
 
 def test_raw_mteb_folder_without_last_json(tmp_path: Path) -> None:
@@ -118,6 +149,13 @@ def test_mean_is_left_out_where_a_model_misses_a_task(run: Path) -> None:
     last.write_text(json.dumps(record))
     text = build_card(run / "merged" / "sp").text
     assert "| **mean of 3** | 67.08 |  | 60.00 |" in text
+
+
+def test_scores_of_others_alone_are_no_scores_of_the_model(run: Path) -> None:
+    shutil.rmtree(run / "scores" / "sp")
+    plan = plan_push(run / "merged" / "sp", "alice/quick-sp")
+    assert "## Scores" not in plan.card
+    assert any("the card has no scores: those found are of base, retrieval, none of them of sp" in note for note in plan.notes)
 
 
 def test_nothing_scored_and_damaged_files(tmp_path: Path) -> None:

@@ -94,6 +94,9 @@ def test_default_loss_of_each_type_against_float64(name: str) -> None:
         "pair-classification": lambda: cosent(columns[0], columns[1], targets),
         "retrieval": lambda: info_nce(columns),
         "reranking": lambda: info_nce(columns),
+        "instruction-retrieval": lambda: info_nce(columns),
+        "bitext": lambda: (info_nce(columns) + info_nce(columns[::-1])) / 2,
+        "summarization": lambda: (info_nce(columns) + info_nce(columns[::-1])) / 2,
         "classification": lambda: supervised(columns[0], targets),
         "clustering": lambda: supervised(columns[0], targets),
     }[name]()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import get_args
 
 import pytest
 import torch
@@ -24,9 +25,15 @@ def rows(dataset: Dataset) -> list[tuple]:
     return [tuple(record.values()) for record in dataset]
 
 
-def test_all_six_types_are_registered_under_their_names() -> None:
-    assert set(TASKS) >= {"sts", "retrieval", "reranking", "classification", "clustering", "pair-classification"}
+def test_every_type_is_registered_under_its_name() -> None:
+    from mteb.abstasks.task_metadata import TaskType
+
+    assert set(TASKS) == {
+        "sts", "retrieval", "reranking", "classification", "clustering", "pair-classification", "bitext", "summarization",
+        "instruction-retrieval",
+    }  # fmt: skip
     assert all(kind.name == name and kind.summary and kind.measure for name, kind in TASKS.items())
+    assert {kind.mteb_type for kind in TASKS.values()} <= set(get_args(TaskType))
 
 
 def test_unknown_type_is_met_with_the_nearest() -> None:
@@ -46,6 +53,19 @@ def test_unknown_type_is_met_with_the_nearest() -> None:
         ("classification", {"sentence": ["t"], "intent": ["x"]}, None, ["text", "label"]),
         ("clustering", {"title": ["t"], "topic": [4]}, None, ["text", "label"]),
         ("pair-classification", {"question1": ["a"], "question2": ["b"], "is_duplicate": [1]}, None, ["sentence1", "sentence2", "label"]),
+        ("pair-classification", {"sent1": [["a", "b"]], "sent2": [["c", "d"]], "labels": [[1, 0]]}, None, ["sentence1", "sentence2", "label"]),
+        ("classification", {"text": ["t"], "label": [1], "label_text": ["x"]}, None, ["text", "label"]),
+        ("classification", {"tweet": ["t"], "class": [1], "count": [3]}, None, ["text", "label"]),
+        ("classification", {"text": ["t"], "coarse_label": [1], "fine_label": [3]}, None, ["text", "label"]),
+        ("classification", {"review_body": ["t"], "stars": [1]}, None, ["text", "label"]),
+        ("clustering", {"sentences": [["t", "u"]], "labels": [["x", "y"]]}, None, ["text", "label"]),
+        ("retrieval", {"context": ["c"], "title": ["t"], "question": ["q"], "id": ["1"]}, None, ["anchor", "positive"]),
+        ("bitext", {"sentence2": ["b"], "sentence1": ["a"], "lang": ["de-en"]}, None, ["sentence1", "sentence2"]),
+        ("bitext", {"src": ["a"], "tgt": ["b"]}, None, ["sentence1", "sentence2"]),
+        ("bitext", {"id": ["1"], "translation": [{"de": "a", "fr": "b"}]}, None, ["sentence1", "sentence2"]),
+        ("summarization", {"article": ["a"], "highlights": ["b"], "id": ["1"]}, None, ["text", "summary"]),
+        ("summarization", {"dialogue": ["a"], "summary": ["b"]}, None, ["text", "summary"]),
+        ("instruction-retrieval", {"query": ["q"], "instruction": ["i"], "pos": [["p"]]}, None, ["query", "instruction", "positive"]),
     ],
 )  # fmt: skip
 def test_usual_columns_are_understood(name: str, given: dict, columns: dict | None, expected: list[str]) -> None:
@@ -69,6 +89,9 @@ def test_columns_may_be_swapped() -> None:
         ("sts", {"sentence1": ["a", None], "sentence2": ["b", "c"], "score": [1, 2]}, None, "'sentence1' has no value on 1 of 2 records"),
         ("retrieval", {"query": ["a"], "positive": [7]}, None, "'positive' must hold text or lists of text"),
         ("classification", {"text": [1], "label": ["a"]}, None, "'text' must hold text to serve"),
+        ("clustering", {"text": [["a", "b"]], "label": [["x"]]}, None, "record 1 holds lists of different length: 2 text, 1 label"),
+        ("bitext", {"translation": [{"de": "a", "en": "b", "fr": "c"}]}, None, "texts in two languages, found de, en, fr"),
+        ("instruction-retrieval", {"query": ["q"], "positive": ["p"]}, None, "lacks instruction"),
     ],
 )  # fmt: skip
 def test_data_that_does_not_fit_is_refused_by_name(name: str, data: dict, columns: dict | None, message: str) -> None:
@@ -147,6 +170,31 @@ def test_retrieval_draws_one_of_listed_negatives_and_keeps_columns_of_them() -> 
     assert kept.column_names == ["anchor", "positive", "negative", "negative_2", "negative_3"]
     assert rows(kind.prepare(kept, 0)) == [("q", "p", "a", "b", "c")]
     assert kind.texts_of(kept.column_names) == kept.column_names
+
+
+def test_lists_of_texts_become_records_of_their_own() -> None:
+    nested = Dataset.from_dict({"sentences": [["a", "b"], ["c", "d"]], "labels": [["x", "y"], ["x", "y"]], "id": [1, 2]})
+    assert rows(get_task("clustering").canonical(nested)) == [("a", "x"), ("b", "y"), ("c", "x"), ("d", "y")]
+    assert rows(get_task("clustering").canonical(nested, {"text": "sentences"})) == rows(get_task("clustering").canonical(nested))
+
+
+def test_translations_come_in_the_order_of_their_languages() -> None:
+    data = Dataset.from_dict({"translation": [{"de": "Haus", "fr": "maison"}, {"de": "Hund", "fr": "chien"}]})
+    assert rows(get_task("bitext").prepare(data, 0)) == [("Haus", "maison"), ("Hund", "chien")]
+
+
+def test_an_instruction_follows_its_question_as_mteb_joins_them() -> None:
+    from mteb._create_dataloaders import _combine_queries_with_instruction_text
+
+    kind = get_task("instruction-retrieval")
+    data = Dataset.from_dict(
+        {"query": ["q", "q", "r"], "instruction": ["only x", "", "only y"], "positive": [["p1"], ["p2"], ["p3", "p4"]], "neg": [["n"]] * 3}
+    )
+    found = kind.prepare(data, 0)
+    assert rows(found) == [("q only x", "p1", "n"), ("q", "p2", "n"), ("r only y", "p3", "n"), ("r only y", "p4", "n")]
+    assert rows(kind.prepare(found, 0)) == rows(found) and kind.texts_of(found.column_names) == ["anchor", "positive", "negative"]
+    theirs = _combine_queries_with_instruction_text(Dataset.from_dict({"text": ["q"], "instruction": ["only x"]}))
+    assert theirs["text"][0] == found["anchor"][0]
 
 
 small = st.integers(0, 6).map(str)

@@ -18,10 +18,10 @@ from datasets import Dataset
 from safetensors.torch import load_file
 
 from selfpos.errors import OperationError, SelfposError
-from selfpos.recipe import LoraSettings, TrainingSettings
+from selfpos.recipe import LoraSettings, MixtureSettings, TrainingSettings
 from selfpos.storage.hashing import content_hash
 from selfpos.storage.manifest import read_manifest
-from selfpos.tasks import get_task
+from selfpos.tasks import TASKS, get_task
 from selfpos.training import TrainingResult, train
 
 FAST = TrainingSettings(steps=3, batch_size=4, learning_rate=1e-3)
@@ -42,6 +42,9 @@ def records(task: str, count: int = 24) -> Dataset:
             "classification": {"text": a, "label": ["abc"[i % 3] for i in range(count)]},
             "clustering": {"text": a, "label": [i % 3 for i in range(count)]},
             "pair-classification": {"sentence1": a, "sentence2": b, "label": [i % 2 for i in range(count)]},
+            "bitext": {"sentence1": a, "sentence2": b},
+            "summarization": {"text": a, "summary": b},
+            "instruction-retrieval": {"query": a, "instruction": c, "positive": b},
         }[task]
     )
 
@@ -59,7 +62,7 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize("task", ["sts", "retrieval", "reranking", "classification", "clustering", "pair-classification"])
+@pytest.mark.parametrize("task", sorted(TASKS))
 def test_a_specialist_of_each_type_loads_and_differs_from_its_base_in_weights_alone(task: str, tiny_base: Path, tmp_path: Path) -> None:
     from sentence_transformers import SentenceTransformer
 
@@ -90,15 +93,31 @@ def test_the_manifest_says_what_made_the_model(tiny_base: Path, tmp_path: Path) 
     assert manifest["precision"] == "float32" and manifest["finetune"] == {"source": "here"}
 
 
-@pytest.mark.parametrize(("mixture", "steps"), [("proportional", 18), ("round-robin", 18)])
-def test_a_joint_model_learns_from_every_task(mixture: str, steps: int, tiny_base: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("mixture", "steps", "batches"),
+    [
+        ({"mixture": "proportional"}, 18, 18),
+        ({"mixture": "round-robin"}, 18, 18),
+        ({"mixture": "temperature", "alpha": 0}, 18, 18),
+        ({"mixture": "resampled", "ratio": {"a.b": 2}}, 9 + 4 + 4, 17),  # 36, 18 and 18 of 72 records, in batches of 4
+        ({"mixture": "resampled", "size": "max", "ratio": {"x": 3}}, 2 + 2 + 6, 10),
+        ({"surgery": "pcgrad"}, 6, 18),
+    ],
+)
+def test_a_joint_model_learns_from_every_task(mixture: dict, steps: int, batches: int, tiny_base: Path, tmp_path: Path) -> None:
     # names that would be no module names inside the trainer
     data = {"a.b": (get_task("sts"), records("sts")), "forward": (get_task("retrieval"), records("retrieval"))}
     data["x"] = (get_task("classification"), records("classification"))
-    result = train(tiny_base, data, tmp_path / "joint", FAST.model_copy(update={"steps": None}), seed=0, mixture=mixture, name="joint")
+    settings = FAST.model_copy(update={"steps": None})
+    result = train(tiny_base, data, tmp_path / "joint", settings, seed=0, mixture=MixtureSettings(**mixture), name="joint")
     manifest = read_manifest(tmp_path / "joint")
-    assert manifest is not None and manifest["kind"] == "joint" and set(manifest["tasks"]) == set(data) and manifest["mixture"] == mixture
-    assert result.steps == steps
+    assert (
+        manifest is not None
+        and manifest["kind"] == "joint"
+        and set(manifest["tasks"]) == set(data)
+        and manifest["mixture"] in ("round-robin", mixture.get("mixture"))
+    )
+    assert (result.steps, result.samples) == (steps, 4 * batches)
 
 
 def test_batches_of_a_joint_training_come_from_one_task_each_and_fit_its_loss(
@@ -117,7 +136,13 @@ def test_batches_of_a_joint_training_come_from_one_task_each_and_fit_its_loss(
 
     monkeypatch.setattr(Trainer, "compute_loss", spy)
     manifest_order = ("retrieval", "classification", "pair-classification")
-    run(tiny_base, tmp_path / "joint", *manifest_order, settings=FAST.model_copy(update={"steps": 12}), mixture="round-robin")
+    run(
+        tiny_base,
+        tmp_path / "joint",
+        *manifest_order,
+        settings=FAST.model_copy(update={"steps": 12}),
+        mixture=MixtureSettings(mixture="round-robin"),
+    )
     assert [task for task, _, _ in seen] == list(manifest_order) * 4
     for task, ids, labels in seen:
         if task == "retrieval":
@@ -131,6 +156,13 @@ def test_the_loss_goes_down(tiny_base: Path, tmp_path: Path) -> None:
     settings = TrainingSettings(steps=60, batch_size=8, learning_rate=3e-3)
     losses = run(tiny_base, tmp_path / "out", "classification", settings=settings).losses
     assert losses[-1][1] < 0.9 * losses[0][1]
+
+
+@pytest.mark.parametrize("warmup", [0.0, 0.1, 1.0])
+def test_a_training_of_one_step_moves_the_weights(warmup: float, tiny_base: Path, tmp_path: Path) -> None:
+    run(tiny_base, tmp_path / "out", "sts", settings=FAST.model_copy(update={"steps": 1, "warmup": warmup}))
+    before, after = (load_file(folder / "model.safetensors") for folder in (tiny_base, tmp_path / "out"))
+    assert any(not torch.equal(before[name], after[name]) for name in before)
 
 
 def test_equal_seeds_give_equal_bytes_and_others_do_not(tiny_base: Path, tmp_path: Path) -> None:
@@ -191,44 +223,54 @@ def interrupted(monkeypatch: pytest.MonkeyPatch, at: int) -> None:
     monkeypatch.setattr(Trainer, "training_step", stop)
 
 
+def run_until(monkeypatch: pytest.MonkeyPatch, at: int, base: Path, out: Path, *tasks: str, **options: object) -> None:
+    """A training that Ctrl-C ends in step `at`."""
+    with monkeypatch.context() as patch:
+        interrupted(patch, at)
+        with pytest.raises(KeyboardInterrupt):
+            run(base, out, *tasks, **options)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
-    ("tasks", "lora", "stop", "resumed"),
+    ("tasks", "options", "stop", "resumed"),
     [
-        (("sts",), False, 6, 4),  # in the middle of the first epoch of 6 steps
-        (("sts",), False, 12, 10),  # in the second
-        (("retrieval",), False, 8, 6),  # at the seam of two epochs
-        (("classification", "retrieval", "pair-classification"), False, 12, 10),
-        (("retrieval",), True, 7, 6),
+        (("sts",), {}, 6, 4),  # in the middle of the first epoch of 6 steps
+        (("sts",), {}, 12, 10),  # in the second
+        (("retrieval",), {}, 8, 6),  # at the seam of two epochs
+        (("classification", "retrieval", "pair-classification"), {}, 12, 10),
+        (("sts", "retrieval"), {"mixture": "resampled", "ratio": {"sts": 4}}, 11, 10),  # sts a second time, in the first epoch of 11
+        (("sts", "retrieval"), {"mixture": "resampled", "ratio": {"sts": 4}}, 13, 12),  # and in the second
+        (("classification", "retrieval", "sts"), {"surgery": "pcgrad"}, 10, 8),
+        (("retrieval",), {"lora": True}, 7, 6),
     ],
 )
 def test_an_interrupted_training_goes_on_to_the_same_bytes(
-    tasks: tuple[str, ...], lora: bool, stop: int, resumed: int, tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tasks: tuple[str, ...], options: dict, stop: int, resumed: int, tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = TrainingSettings(steps=14, batch_size=4, learning_rate=1e-3, checkpoint_every=2, lora=LoraSettings(rank=2) if lora else None)
-    whole = run(tiny_base, tmp_path / "whole", *tasks, settings=settings.model_copy(update={"checkpoint_every": 100}))
+    settings = TrainingSettings(
+        steps=14, batch_size=4, learning_rate=1e-3, checkpoint_every=2, lora=LoraSettings(rank=2) if options.get("lora") else None
+    )
+    mixture = MixtureSettings(**{name: value for name, value in options.items() if name != "lora"})
+    whole = run(tiny_base, tmp_path / "whole", *tasks, settings=settings.model_copy(update={"checkpoint_every": 100}), mixture=mixture)
     out = tmp_path / "out"
-    with monkeypatch.context() as patch:
-        interrupted(patch, at=stop)
-        with pytest.raises(KeyboardInterrupt):
-            run(tiny_base, out, *tasks, settings=settings)
+    run_until(monkeypatch, stop, tiny_base, out, *tasks, settings=settings, mixture=mixture)
     checkpoints = tmp_path / "out.checkpoints"
     assert not out.exists()
     assert sorted(path.name for path in checkpoints.iterdir()) == [f"step-{resumed}", "training.json"]
     assert not list(checkpoints.rglob("training_args.bin"))
     (checkpoints / "checkpoint-99").mkdir()  # as a kill in the middle of saving leaves it
-    result = run(tiny_base, out, *tasks, settings=settings)
+    result = run(tiny_base, out, *tasks, settings=settings, mixture=mixture)
     assert result.resumed_from == resumed and result.steps == 14
     assert content_hash(out) == content_hash(tmp_path / "whole")
-    assert result.losses[-1] == pytest.approx(whole.losses[-1])
+    assert (result.tokens, result.samples) == (whole.tokens, whole.samples)
+    if resumed <= 10:  # from a later step on, the last entry is the mean of fewer
+        assert result.losses[-1] == pytest.approx(whole.losses[-1])
     assert not checkpoints.exists()
 
 
 def test_checkpoints_of_another_training_are_not_gone_on_from(tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = TrainingSettings(steps=6, batch_size=4, checkpoint_every=2)
-    with monkeypatch.context() as patch:
-        interrupted(patch, at=4)
-        with pytest.raises(KeyboardInterrupt):
-            run(tiny_base, tmp_path / "out", "sts", settings=settings)
+    run_until(monkeypatch, 4, tiny_base, tmp_path / "out", "sts", settings=settings)
     with pytest.raises(
         SelfposError, match=r"out.checkpoints holds checkpoints of another training, which differs in seed \(there 5, now 6\)"
     ):
@@ -270,7 +312,8 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(
         (("retrieval", "sts"), {"batch_size": 64}, {}, "gives no full batch of 64 from its 24 records"),
         (("classification",), {"batch_size": 5}, {}, "cannot be drawn in batches of 5: batch_size must be an even number"),
         (("sts",), {"lora": LoraSettings(target_modules=["nowhere"])}, {}, "LoRA target_modules ['nowhere'] do not fit"),
-        (("sts",), {}, {"mixture": "random"}, "no mixture 'random'"),
+        (("sts",), {}, {"mixture": MixtureSettings(surgery="pcgrad")}, "surgery is between tasks"),
+        (("sts", "retrieval"), {}, {"mixture": MixtureSettings(mixture="resampled", ratio={"stss": 2})}, "did you mean 'sts'"),
         ((), {}, {}, "at least one task"),
     ],
 )  # fmt: skip
@@ -339,3 +382,30 @@ def test_a_killed_training_goes_on_to_the_same_bytes(tiny_base: Path, tmp_path: 
     result = run(tiny_base, tmp_path / "out", "sts", settings=settings)
     assert result.resumed_from and result.resumed_from % 5 == 0
     assert content_hash(tmp_path / "out") == content_hash(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("lora", [False, True])
+def test_a_training_goes_on_from_another_model(lora: bool, tiny_base: Path, tmp_path: Path) -> None:
+    """As in the iterative pipeline: what the second learns is added to the first, and the base stays θ0."""
+    settings = FAST.model_copy(update={"lora": LoraSettings(rank=2) if lora else None})
+    run(tiny_base, tmp_path / "first", "sts", settings=settings)
+    run(tiny_base, tmp_path / "still", "retrieval", settings=settings.model_copy(update={"learning_rate": 1e-12}), start=tmp_path / "first")
+    run(tiny_base, tmp_path / "second", "retrieval", settings=settings, start=tmp_path / "first")
+    weights = "adapter_model.safetensors" if lora else "model.safetensors"
+    first, still, second = (load_file(tmp_path / name / weights) for name in ("first", "still", "second"))
+    assert set(first) == set(still) == set(second)
+    assert all(torch.allclose(first[key], still[key], atol=1e-8) for key in first)
+    assert any(not torch.allclose(first[key], second[key], atol=1e-5) for key in first)
+    manifest = read_manifest(tmp_path / "second")
+    assert manifest is not None and manifest["base"]["hash"] == content_hash(tiny_base)
+    assert manifest["start"] == {"name": "first", "hash": content_hash(tmp_path / "first")}
+
+
+def test_what_a_training_took_counts_from_its_first_start(tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = TrainingSettings(steps=6, batch_size=4, checkpoint_every=2)
+    run_until(monkeypatch, 6, tiny_base, tmp_path / "out", "retrieval", settings=settings)
+    spent = json.loads((tmp_path / "out.checkpoints" / "step-4" / "spent.json").read_text(encoding="utf-8"))
+    result = run(tiny_base, tmp_path / "out", "retrieval", settings=settings)
+    assert result.seconds > spent["seconds"] > 0
+    assert (read_manifest(tmp_path / "out") or {})["seconds"] == result.seconds
+    assert result.tokens == (read_manifest(tmp_path / "out") or {})["tokens"] > 6 * 4 * 2 * 2  # two texts a record, of more than two tokens

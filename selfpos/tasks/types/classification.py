@@ -1,6 +1,7 @@
 """Classification: texts with a label.
 
-Record: `text`, `label` (a name or a number).
+Record: `text`, `label` (a name or a number). A record may also hold a list of texts and the list of their labels, as clustering sets on
+    the Hub do.
 Batch: at least two texts of each of at least two labels, so that every text has a positive and negatives of other labels only.
 Loss: supervised InfoNCE (see `selfpos.tasks.losses`).
 Validation: accuracy of a logistic regression on the embeddings.
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from selfpos.errors import SelfposError
 from selfpos.tasks import draws
+from selfpos.tasks.nested import unnested
 from selfpos.tasks.registry import register
 from selfpos.tasks.task import TaskType
 
@@ -28,13 +30,23 @@ class Classification(TaskType):
     name = "classification"
     summary = "texts with a label"
     columns: ClassVar[Mapping[str, tuple[str, ...]]] = {
-        "text": ("text", "sentence", "content", "sentences", "utterance"),
-        "label": ("label", "labels", "label_text", "intent", "category"),
-    }
+        "text": (
+            "text", "sentence", "content", "sentences", "utterance", "tweet", "review", "review_body", "comment_text", "headline", "title",
+            "question",
+        ),
+        "label": (
+            "label", "labels", "label_text", "intent", "category", "coarse_label", "label-coarse", "topic", "sentiment", "emotion", "stars",
+            "class",
+        ),
+    }  # fmt: skip
     text_columns = ("text",)
     target = "label"
     sampler = "group_by_label"
     measure = "accuracy"
+    mteb_type = "Classification"
+
+    def canonical(self, dataset: Dataset, columns: Mapping[str, str] | None = None) -> Dataset:
+        return super().canonical(unnested(dataset, self, columns), columns)
 
     def prepare(self, dataset: Dataset, seed: int) -> Dataset:
         """Labels become 0, 1, … in the order of their names."""

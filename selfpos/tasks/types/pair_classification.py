@@ -1,7 +1,7 @@
 """Pair classification: pairs of texts that belong together or do not.
 
 Record: `sentence1`, `sentence2`, `label` (1 or 0, or true and false). An inference set (premise, hypothesis, label) is taken as MTEB
-    takes it: entailment 1, contradiction 0, neutral left out.
+    takes it: entailment 1, contradiction 0, neutral left out. A record may also hold lists of all three, as older sets on the Hub do.
 Batch: records at random.
 Loss: CoSENT on the labels, log(1 + Σ exp((s_neg − s_pos)/τ)) over all couples of a pair labelled 0 and a pair labelled 1. The measure
     asks how well cosine ranks ones above zeros, at no particular threshold, and so does this loss. Contrastive and online contrastive loss
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from selfpos.errors import SelfposError
 from selfpos.tasks import draws, nli
+from selfpos.tasks.nested import unnested
 from selfpos.tasks.registry import register
 from selfpos.tasks.task import TaskType
 
@@ -31,13 +32,14 @@ class PairClassification(TaskType):
     name = "pair-classification"
     summary = "pairs of texts that belong together or do not"
     columns: ClassVar[Mapping[str, tuple[str, ...]]] = {
-        "sentence1": ("sentence1", "sentence_a", "text1", "text_a", "question1", "question", "query", "anchor"),
-        "sentence2": ("sentence2", "sentence_b", "text2", "text_b", "question2", "sentence", "passage", "positive"),
+        "sentence1": ("sentence1", "sentence_a", "sent1", "text1", "text_a", "question1", "question", "query", "anchor"),
+        "sentence2": ("sentence2", "sentence_b", "sent2", "text2", "text_b", "question2", "sentence", "passage", "positive"),
         "label": ("label", "labels", "is_duplicate", "score"),
     }
     text_columns = ("sentence1", "sentence2")
     target = "label"
     measure = "max_ap"
+    mteb_type = "PairClassification"
 
     def canonical(self, dataset: Dataset, columns: Mapping[str, str] | None = None) -> Dataset:
         if not columns and nli.is_nli(dataset):
@@ -45,7 +47,7 @@ class PairClassification(TaskType):
 
             pairs = nli.graded_pairs(dataset, {"entailment": 1, "contradiction": 0})
             dataset = Records.from_dict({"sentence1": pairs["sentence1"], "sentence2": pairs["sentence2"], "label": pairs["grade"]})
-        return super().canonical(dataset, columns)
+        return super().canonical(unnested(dataset, self, columns), columns)
 
     def prepare(self, dataset: Dataset, seed: int) -> Dataset:
         dataset = self.canonical(dataset)

@@ -38,6 +38,8 @@ class Reranking(TaskType):
     text_columns = ("anchor", "positive", "negative")
     sampler = "no_duplicates"
     measure = "map"
+    mteb_type = "Reranking"
+    asks = True
 
     def prepare(self, dataset: Dataset, seed: int) -> Dataset:
         import random

@@ -32,15 +32,17 @@ class Retrieval(TaskType):
     name = "retrieval"
     summary = "a question and a text that answers it, with or without hard negatives"
     columns: ClassVar[Mapping[str, tuple[str, ...]]] = {
-        "anchor": ("anchor", "query", "question"),
-        "positive": ("positive", "pos", "positives", "answer"),
-        "negative": ("negative", "neg", "negatives", "hard_negative"),
+        "anchor": ("anchor", "query", "question", "title"),
+        "positive": ("positive", "pos", "positives", "answer", "passage", "document", "context", "body"),
+        "negative": ("negative", "neg", "negatives", "hard_negative", "hard_negatives"),
     }
     optional = frozenset({"negative"})
     listed = frozenset({"positive", "negative"})
     text_columns = ("anchor", "positive", "negative")
     sampler = "no_duplicates"
     measure = "ndcg_at_10"
+    mteb_type = "Retrieval"
+    asks = True
 
     def canonical(self, dataset: Dataset, columns: Mapping[str, str] | None = None) -> Dataset:
         if not columns and nli.is_nli(dataset):

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from selfpos.errors import SelfposError, unknown
-from selfpos.publishing.differences import compare_models
 from selfpos.publishing.facts import parse_parent
 from selfpos.publishing.relink import PUBLISHED
 from selfpos.publishing.story import Parent
+from selfpos.storage.differences import compare_models
 from selfpos.storage.hashing import content_hash
 from selfpos.storage.locate import DEFAULT_MODEL, locate_model
 from selfpos.storage.manifest import MANIFEST, read_manifest

@@ -11,8 +11,8 @@ from datasets import Dataset
 from scipy.stats import spearmanr
 from torch import nn
 
-from selfpos.positioning.measure import TaskMeasure
 from selfpos.positioning.objective import TaskProbe
+from selfpos.tasks.measure import TaskMeasure
 from tests.positioning.stand_ins import GradedTask, PairTask
 
 
@@ -36,7 +36,7 @@ def test_graded_pairs_by_spearman() -> None:
     vectors = {text: rng.normal(size=4).tolist() for text in "abcdefghij"}
     first, second, scores = list("abcde"), list("fghij"), rng.random(5).tolist()
     own = probe(GradedTask(), sentence1=first, sentence2=second, score=scores)
-    measure = TaskMeasure(own, own, 100)
+    measure = TaskMeasure(own.everything(), own.everything())
     assert measure.texts == first + second
     cosines = [
         np.dot(vectors[x], vectors[y]) / np.linalg.norm(vectors[x]) / np.linalg.norm(vectors[y]) for x, y in zip(first, second, strict=True)
@@ -47,7 +47,7 @@ def test_graded_pairs_by_spearman() -> None:
 def test_labelled_pairs_by_average_precision() -> None:
     vectors = {"a": [1.0, 0], "near": [1, 0.1], "middle": [1, 1.0], "far": [0.0, 1]}
     own = probe(Labelled(), sentence1=["a"] * 3, sentence2=["near", "middle", "far"], label=[1, 0, 1])
-    measure = TaskMeasure(own, own, 100)
+    measure = TaskMeasure(own.everything(), own.everything())
     assert measure.score(embed(measure, vectors)) == pytest.approx((1 + 2 / 3) / 2)
 
 
@@ -64,7 +64,7 @@ def test_labelled_texts_by_the_nearest_class_mean_of_the_other_part() -> None:
     }
     search = probe(Labelled(), text=["x1", "x2", "y1", "y2"], label=[0, 0, 1, 1])
     validation = probe(Labelled(), text=["p", "q", "r", "s"], label=[0, 1, 1, 7])  # r is wrong, 7 is unknown and does not count
-    measure = TaskMeasure(search, validation, 100)
+    measure = TaskMeasure(search.everything(), validation.everything())
     assert measure.score(embed(measure, vectors)) == pytest.approx(2 / 3)
 
 
@@ -72,7 +72,7 @@ def test_pairs_by_ndcg_among_the_second_texts_of_both_parts() -> None:
     vectors = {"a": [1.0, 0, 0], "A": [0.9, 0.3, 0], "b": [0, 1.0, 0], "B": [0.5, 0.6, 0.0], "c": [0.0, 0.0, 1.0], "C": [0, 0.9, 0.1]}
     search = probe(PairTask(), anchor=["c"], positive=["C"])
     validation = probe(PairTask(), anchor=["a", "b"], positive=["A", "B"])
-    measure = TaskMeasure(search, validation, 100)
+    measure = TaskMeasure(search.everything(), validation.everything())
     assert "c" not in measure.texts
     # a finds A first; b finds C before B
     assert measure.score(embed(measure, vectors)) == pytest.approx((1 + 1 / math.log2(3)) / 2)
@@ -81,13 +81,14 @@ def test_pairs_by_ndcg_among_the_second_texts_of_both_parts() -> None:
 def test_a_text_that_occurs_twice_is_one_candidate() -> None:
     vectors = {"a": [1.0, 0], "b": [0.0, 1], "same": [1.0, 1.0]}
     own = probe(PairTask(), anchor=["a", "b"], positive=["same", "same"])
-    assert TaskMeasure(own, own, 100).score(embed(TaskMeasure(own, own, 100), vectors)) == 1
+    measure = TaskMeasure(own.everything(), own.everything())
+    assert measure.score(embed(measure, vectors)) == 1
 
 
 def test_records_drawn_again_change_the_measure_as_records_do() -> None:
     vectors = {"a": [1.0, 0, 0], "A": [0.9, 0.3, 0], "b": [0, 1.0, 0], "B": [0.5, 0.6, 0.0], "c": [0.0, 0.0, 1.0], "C": [0, 0.9, 0.1]}
     search = probe(PairTask(), anchor=["c"], positive=["C"])
-    measure = TaskMeasure(search, probe(PairTask(), anchor=["a", "b"], positive=["A", "B"]), 100)
+    measure = TaskMeasure(search.everything(), probe(PairTask(), anchor=["a", "b"], positive=["A", "B"]).everything())
     items = measure.items(embed(measure, vectors))
     assert measure.score_of(items, np.array([0, 0])) == 1
     assert measure.score_of(items, np.array([1, 1])) == pytest.approx(1 / math.log2(3))

@@ -1,36 +1,58 @@
-"""Each task's own measure on probe records, higher is better: what an iterate is chosen and guarded by, since a probe loss is not the score."""
+"""Each task's own measure on a few records, higher is better: what a state of a model is chosen by, since a loss is not the score."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from selfpos.positioning.objective import TaskProbe
-
 if TYPE_CHECKING:
+    from datasets import Dataset
     from numpy.typing import NDArray
 
 DEPTH = 10  # of nDCG
 
 
+class Measured(Protocol):
+    """Records of one task: its text columns, each of n texts, and the labels or scores (n,) when the task has them."""
+
+    @property
+    def columns(self) -> list[list[str]]: ...
+    @property
+    def labels(self) -> Tensor | None: ...
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Records to measure on, out of a data set."""
+
+    columns: list[list[str]]
+    labels: Tensor | None
+
+    @classmethod
+    def of(cls, dataset: Dataset, columns: Sequence[str], target: str | None, prompts: Mapping[str, str]) -> Texts:
+        """The texts of `columns`, each behind its column's prompt, and the column `target` when there is one."""
+        texts = [[prompts.get(column, "") + text for text in dataset[column]] for column in columns]
+        return cls(texts, torch.tensor(dataset[target][:]) if target in dataset.column_names else None)
+
+
 class TaskMeasure:
-    """The measure of one task on its validation records, with its search records as gallery or training set of the head.
+    """The measure of one task on its `own` records, with `known` ones as gallery or training set of the head.
 
     By the form of the records: graded pairs, Spearman's correlation of cosine and score; labelled pairs, average precision of ranking by
-    cosine; labelled texts, accuracy of nearest class means (taken from the search records) on validation texts; pairs without labels,
+    cosine; labelled texts, accuracy of nearest class means (taken from the known records) on its own texts; pairs without labels,
     nDCG@10 of finding the second text among the second texts of all records.
-    `texts` must be embedded to call `scores`. At most `records` records of each part are used.
+    `texts` must be embedded to call `score`.
     """
 
-    def __init__(self, search: TaskProbe, validation: TaskProbe, records: int) -> None:
-        self._own = validation.everything(records)
+    def __init__(self, known: Measured, own: Measured) -> None:
+        self._own = own
         columns, labels = len(self._own.columns), self._own.labels
         self._head = labels is not None and columns == 1
-        known = search.everything(records)
         self._known_labels = known.labels if self._head else None
         # pairs with a target are measured by themselves, and of plain pairs only the second texts are searched: no more is embedded
         self._gallery = known.columns if self._head else known.columns[1:] if labels is None else []

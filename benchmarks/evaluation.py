@@ -1,0 +1,245 @@
+"""`selfpos` evaluation against `mteb.evaluate` plain: the same model and tasks, equal scores, and the ratio of times. Results go to benchmarks/results/evaluation.json and .md.
+
+    python benchmarks/evaluation.py --data-dir ../shared/data/text            # the English set: an hour or two on two cores
+    python benchmarks/evaluation.py --data-dir ../shared/data/text --quick    # seven small tasks: minutes
+
+Each measurement is a process of its own; what is measured already (in --work) is not measured again, so that a stopped benchmark goes on.
+
+- plain      `mteb.evaluate(SentenceTransformer(folder), tasks, cache=None)`, batch size as given (mteb's default is 32)
+- ours       `selfpos.evaluation.evaluate`, an empty cache
+- added      the same with one task more: `ours` on the results and the cache of the first evaluation, `plain` on all tasks anew, for mteb's own
+             result cache cannot be used with local models (it gives all of them one identity)
+- merge      `ours` on another model of the same tokenizer, whose tokens are there
+- small      one small task: `ours` with an empty cache and with none, `plain`; the median of --repeats
+
+Times are of loading the data, embedding and scoring, without imports; CPU seconds are given beside wall seconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+QUICK = [
+    "STSBenchmark", "STS16", "PoemSentimentClassification", "EmotionClassification", "AmazonCounterfactualClassification",
+    "LIMITSmallRetrieval", "selfpos-MRPC",
+]  # fmt: skip
+FULL = [
+    "STSBenchmark", "STS12", "STS13", "STS14", "STS15", "STS16", "Banking77Classification", "EmotionClassification",
+    "AmazonCounterfactualClassification", "PoemSentimentClassification", "SciFact", "MLQuestions", "FeedbackQARetrieval", "BIRCO-Relic",
+    "LIMITSmallRetrieval", "selfpos-StackOverflowTitles", "selfpos-TwentyNewsgroupsSubjects", "selfpos-MRPC", "selfpos-QuoraPairs",
+    "selfpos-WikiQAReranking", "selfpos-CLINC150",
+]  # fmt: skip
+ADDED = {True: "selfpos-TwentyNewsgroupsSubjects", False: "selfpos-WikiQAReranking"}
+SMALL = "LIMITSmallRetrieval"
+RESULTS = Path(__file__).parent / "results"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data-dir", type=Path, required=True, help="folder with MTEB data kept locally")
+    parser.add_argument("--model", default="all-MiniLM-L6-v2")
+    parser.add_argument("--quick", action="store_true", help="a selection that takes minutes")
+    parser.add_argument("--tasks", nargs="+", help="these tasks instead")
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--repeats", type=int, default=3, help="of the small task")
+    parser.add_argument(
+        "--work", type=Path, default=Path("checkpoints") / "benchmark-evaluation", help="where measurements are kept until all are made"
+    )
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--one", nargs=2, metavar=("WHAT", "JSON"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.one:
+        job = json.loads(options.one[1])
+        print(json.dumps(plain(**job) if options.one[0] == "plain" else ours(**job)))
+        return
+    write(options, measure(options))
+
+
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """All measurements, name -> result; those that are in the work folder are read."""
+    tasks = options.tasks or (QUICK if options.quick else FULL)
+    more = ADDED[options.quick]
+    first = [task for task in tasks if task != more]
+    work = options.work / ("quick" if options.quick else "full")
+    work.mkdir(parents=True, exist_ok=True)
+    common = {"model": options.model, "data_dir": str(options.data_dir), "batch_size": options.batch_size}
+    merge = str(moved_model(options.model, work / "merge"))
+    found: dict[str, Any] = {}
+
+    def run(name: str, what: str, tasks: list[str], scores: str = "", cache: str = "", **other: Any) -> None:
+        file = work / f"{name}.json"
+        job = {**common, "tasks": tasks, **other}
+        if what == "ours":
+            job |= {"out": str(work / (scores or name)), "cache": str(work / cache) if cache else None}
+        if file.is_file() and (kept := json.loads(file.read_text()))["job"] == job:
+            found[name] = kept
+            return
+        if what == "ours" and not scores:
+            shutil.rmtree(work / name, ignore_errors=True)
+        done = subprocess.run(
+            [sys.executable, __file__, "--data-dir", ".", "--one", what, json.dumps(job)], stdout=subprocess.PIPE, text=True, check=True
+        )
+        found[name] = {"job": job} | json.loads(done.stdout.splitlines()[-1])
+        file.write_text(json.dumps(found[name]))
+        print(f"{name}: {found[name]['wall']:.1f} s, {found[name]['cpu']:.1f} s CPU", flush=True)
+
+    def empty(*folders: str, unless: str) -> None:
+        if not (work / f"{unless}.json").is_file():
+            for folder in folders:
+                shutil.rmtree(work / folder, ignore_errors=True)
+
+    for turn in range(options.repeats):
+        run(f"small-plain-{turn}", "plain", [SMALL])
+        empty(f"small-cache-{turn}", unless=f"small-ours-{turn}")
+        run(f"small-ours-{turn}", "ours", [SMALL], cache=f"small-cache-{turn}")
+        run(f"small-ours-without-{turn}", "ours", [SMALL])
+    empty("scores", "cache", unless="ours")
+    run("ours", "ours", first, scores="scores", cache="cache")
+    run("added-ours", "ours", [*first, more], scores="scores", cache="cache")
+    run("merge-ours", "ours", first, cache="cache", model=merge)
+    run("plain", "plain", first)
+    run("added-plain", "plain", [more])
+    return found
+
+
+def moved_model(model: str, folder: Path) -> Path:
+    """A model of the same tokenizer with other weights, as merges are."""
+    from safetensors.torch import load_file, save_file
+
+    from selfpos.storage.locate import locate_model
+
+    if not folder.is_dir():
+        beside = folder.with_name("merge.tmp")
+        shutil.rmtree(beside, ignore_errors=True)
+        shutil.copytree(locate_model(model), beside)
+        tensors = load_file(beside / "model.safetensors")
+        moved = {name: value * 1.001 if value.is_floating_point() else value for name, value in tensors.items()}
+        save_file(moved, beside / "model.safetensors", metadata={"format": "pt"})
+        beside.rename(folder)
+    return folder
+
+
+def prepare() -> None:
+    """Imports are not measured."""
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    import mteb  # noqa: F401
+    import sentence_transformers  # noqa: F401
+
+    from selfpos.quiet import quiet_process
+
+    quiet_process()
+
+
+def clock(work: Any) -> tuple[Any, dict[str, float]]:
+    wall, cpu = time.perf_counter(), time.process_time()
+    result = work()
+    return result, {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
+
+
+def plain(model: str, data_dir: str, tasks: list[str], batch_size: int) -> dict[str, Any]:
+    """mteb as it is, on the tasks with the same local data."""
+    prepare()
+    import mteb
+    from sentence_transformers import SentenceTransformer
+
+    from selfpos.evaluation import select_tasks
+    from selfpos.storage.locate import locate_model
+
+    chosen = select_tasks(tasks, data_dir=Path(data_dir))
+
+    def work() -> tuple[dict[str, float], dict[str, float]]:
+        encoder = SentenceTransformer(str(locate_model(model)))
+        scores, seconds = {}, {}
+        for task in chosen:
+            started = time.perf_counter()
+            encode = {"batch_size": batch_size, "show_progress_bar": False}
+            (result,) = mteb.evaluate(
+                encoder, task, cache=None, co2_tracker=False, encode_kwargs=encode, show_progress_bar=False
+            ).task_results
+            scores[task.metadata.name] = result.get_score(splits=list(task.eval_splits))
+            seconds[task.metadata.name] = time.perf_counter() - started
+            task.unload_data()
+        return scores, seconds
+
+    (scores, seconds), times = clock(work)
+    return {"scores": scores, "seconds": seconds, **times}
+
+
+def ours(model: str, data_dir: str, tasks: list[str], batch_size: int, out: str, cache: str | None) -> dict[str, Any]:
+    """The same through selfpos; scores are of mteb's result files, which have six digits."""
+    prepare()
+    from selfpos.evaluation import evaluate, select_tasks
+    from selfpos.storage.locate import locate_model
+
+    chosen = select_tasks(tasks, data_dir=Path(data_dir))
+    found, times = clock(
+        lambda: evaluate(
+            locate_model(model), chosen, Path(out), name="benchmark", batch_size=batch_size, cache=Path(cache) if cache else None
+        )
+    )
+    seconds = {name: json.loads(score.file.read_text())["evaluation_time"] for name, score in found.items()}
+    return {"scores": {name: score.main_score for name, score in found.items()}, "seconds": seconds, **times}
+
+
+def write(options: argparse.Namespace, found: dict[str, Any]) -> None:
+    """The results as JSON, and as a table for people."""
+
+    def median(name: str) -> float:
+        return statistics.median(found[f"{name}-{turn}"]["wall"] for turn in range(options.repeats))
+
+    theirs, mine = found["plain"], found["ours"]
+    differences = {task: abs(value - mine["scores"][task]) for task, value in theirs["scores"].items()}
+    more = found["added-plain"]["job"]["tasks"][0]
+    differences[more] = abs(found["added-plain"]["scores"][more] - found["added-ours"]["scores"][more])
+    anew = theirs["wall"] + found["added-plain"]["wall"]
+    ratios = {
+        "largest difference of scores (target 1e-6)": max(differences.values()),
+        "plain / ours (target 1.5)": theirs["wall"] / mine["wall"],
+        "plain / ours, CPU": theirs["cpu"] / mine["cpu"],
+        "plain / ours, one task added (target 3)": anew / found["added-ours"]["wall"],
+        "plain / ours, a second merge": theirs["wall"] / found["merge-ours"]["wall"],
+        "ours / plain, one small task, cache on (target 1.05)": median("small-ours") / median("small-plain"),
+        "ours / plain, one small task, cache off (target 1.05)": median("small-ours-without") / median("small-plain"),
+    }
+    processor = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
+    facts = {
+        "processor": processor[1] if processor else platform.processor(),
+        "cores": len(os.sched_getaffinity(0)),
+        "threads": os.environ.get("OMP_NUM_THREADS", "all"),
+        "model": options.model,
+        "batch_size": options.batch_size,
+        "quick": options.quick,
+        "date": time.strftime("%Y-%m-%d"),
+    }
+    per_task = {
+        task: {"plain": theirs["seconds"][task], "ours": mine["seconds"][task], "difference": differences[task]}
+        for task in theirs["scores"]
+    }
+    walls = {name: {"wall": result["wall"], "cpu": result["cpu"]} for name, result in found.items()}
+    options.out.mkdir(parents=True, exist_ok=True)
+    name = "evaluation-quick" if options.quick else "evaluation"
+    whole = {"facts": facts, "ratios": ratios, "tasks": per_task, "measurements": walls}
+    (options.out / f"{name}.json").write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
+    lines = [
+        f"{facts['processor']}, {facts['cores']} cores, threads: {facts['threads']}; {options.model}, batch size {options.batch_size}; {facts['date']}", "",
+        "| what | measured |", "|---|---:|", *(f"| {what} | {value:.3g} |" for what, value in ratios.items()), "",
+        "| task | plain, s | ours, s | ratio | difference of scores |", "|---|---:|---:|---:|---:|",
+        *(f"| {task} | {one['plain']:.1f} | {one['ours']:.1f} | {one['plain'] / max(one['ours'], 1e-3):.2f} | {one['difference']:.1e} |" for task, one in per_task.items()),
+    ]  # fmt: skip
+    (options.out / f"{name}.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()

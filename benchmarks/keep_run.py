@@ -1,0 +1,53 @@
+"""Keep the result of a run: its scores, vectors, coefficients and cost as benchmarks/results/NAME.json, its table as NAME.md, its means as docs/NAME.png.
+
+python benchmarks/keep_run.py checkpoints/quickstart --note "make quickstart in a fresh clone, two CPU cores"
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from selfpos.report.drawing import save
+from selfpos.report.figures import means
+from selfpos.report.results import RunResults, read_results
+from selfpos.report.table import markdown_table
+from selfpos.storage.run_folder import RunFolder
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def facts(results: RunResults, note: str) -> dict[str, Any]:
+    """All that a reader of the numbers may ask: what was run, scored and found, and what each job took in seconds."""
+    searches = {name: search.position for name, search in results.searches.items()}
+    return {
+        "recipe": results.recipe.model_dump(mode="json", exclude_unset=True),
+        "note": note,
+        "tasks": results.tasks,
+        "scores": results.scores,
+        "vectors": results.vectors,
+        "gram": results.gram,
+        "coefficients": {name: dict(zip(found["names"], found["coefficients"], strict=True)) for name, found in searches.items()},
+        "verdicts": {name: found.get("verdict") for name, found in searches.items()},
+        "seconds": results.seconds,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, help="folder of a finished run")
+    parser.add_argument("--note", required=True, help="on what it was run, how long it took, in how much memory")
+    options = parser.parse_args()
+    results = read_results(RunFolder(options.run))
+    if results.missing:
+        parser.error(f"{options.run} is not finished: {', '.join(results.missing)} missing")
+    name, kept = results.recipe.name, ROOT / "benchmarks" / "results"
+    (kept / f"{name}.json").write_text(json.dumps(facts(results, options.note), indent=1) + "\n", encoding="utf-8")
+    (kept / f"{name}.md").write_text(f"# {name}\n\n{options.note}\n\n{markdown_table(results)}\n", encoding="utf-8")
+    save(means(results), ROOT / "docs" / f"{name}.png")
+
+
+if __name__ == "__main__":
+    main()

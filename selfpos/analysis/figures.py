@@ -1,0 +1,118 @@
+"""The figures of an analysis, drawn as the report draws its own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from selfpos.report.drawing import GREY, LINES, plot, save, svg
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from selfpos.analysis.study import Findings
+
+__all__ = ["draw", "save", "svg"]
+
+
+def draw(found: Findings) -> dict[str, tuple[str, Figure]]:
+    """Every figure there is data for: file name → title and figure."""
+    drawn = {}
+    if any(point["pairs"] for point in found.gradients.values()):
+        drawn["gradients"] = ("Cosine of the tasks' gradients, with 95 % intervals", gradients(found))
+        drawn["layers"] = ("Cosine of the tasks' gradients at the base, layer by layer", layers(found))
+    if found.gaps:
+        drawn["gaps"] = ("Joint model minus best specialist, in points of percent", gaps(found))
+    if found.dominance:
+        drawn["dominance"] = ("How much of the joint vector is each specialist", dominance(found))
+    if found.arms:
+        drawn["arms"] = ("Length of the vector against records, for equal epochs and equal steps", arms(found))
+    return drawn
+
+
+def gradients(found: Findings) -> Figure:
+    """One row for each pair of tasks and point; left of zero the tasks pull apart."""
+    labels, points = [], list(found.gradients)
+    rows = [(point, pair) for place in range(len(found.gradients[points[0]]["pairs"])) for point in points
+            for pair in [found.gradients[point]["pairs"][place]]]  # fmt: skip
+    figure, axes = plot(6.8, 1.0 + 0.26 * len(rows))
+    for row, (point, pair) in enumerate(reversed(rows)):
+        labels.append(f"{' – '.join(pair['tasks'])} at {point}")
+        if pair["cosine"] is None:
+            axes.annotate("lost in noise", (0, row), fontsize=7, color=GREY, va="center")
+            continue
+        colour = LINES[points.index(point) % len(LINES)]
+        if pair["low"] is not None:
+            axes.plot([pair["low"], pair["high"]], [row, row], color=colour, alpha=0.6)
+        axes.plot([pair["cosine"]], [row], "o", color=colour, markersize=5)
+    axes.axvline(0, color=GREY, linewidth=1)
+    axes.set_yticks(range(len(labels)), labels, fontsize=7)
+    axes.set_xlabel("cosine")
+    axes.grid(axis="x", alpha=0.3)
+    return figure
+
+
+def layers(found: Findings) -> Figure:
+    """A line for each pair of tasks over the layers, from the embeddings on."""
+    measured = next(iter(found.gradients.values()))["layers"]
+    names = list(measured)
+    figure, axes = plot(6.8, 3.6)
+    for place, pair in enumerate(measured[names[0]]):
+        cosines = [measured[name][place]["cosine"] for name in names]
+        known = [(at, cosine) for at, cosine in enumerate(cosines) if cosine is not None]
+        axes.plot(
+            *zip(*known, strict=True) if known else ([], []),
+            "o-",
+            markersize=3,
+            color=LINES[place % len(LINES)],
+            label=" – ".join(pair["tasks"]),
+        )
+    axes.axhline(0, color=GREY, linewidth=1)
+    axes.set_xticks(range(len(names)), names, rotation=35, ha="right", fontsize=7)
+    axes.set_ylabel("cosine")
+    axes.legend(frameon=False, fontsize=8, labelcolor=GREY)
+    axes.grid(alpha=0.3)
+    return figure
+
+
+def gaps(found: Findings) -> Figure:
+    """One bar for each evaluation task; left of zero the joint model is behind."""
+    figure, axes = plot(6.4, 0.9 + 0.32 * len(found.gaps))
+    rows = sorted(found.gaps, key=lambda gap: gap["gap"], reverse=True)
+    axes.barh(range(len(rows)), [100 * gap["gap"] for gap in rows], color=[LINES[1] if gap["gap"] < 0 else LINES[2] for gap in rows])
+    axes.set_yticks(range(len(rows)), [gap["task"] for gap in rows])
+    axes.axvline(0, color=GREY, linewidth=1)
+    axes.set_xlabel("joint − best specialist (points)")
+    axes.grid(axis="x", alpha=0.3)
+    return figure
+
+
+def dominance(found: Findings) -> Figure:
+    """Cosine and coefficient of every specialist, side by side."""
+    assert found.dominance is not None
+    shares = found.dominance["shares"]
+    figure, axes = plot(6.4, 0.9 + 0.45 * len(shares))
+    for offset, measure in ((0.2, "cosine"), (-0.2, "coefficient")):
+        places = [row + offset for row in range(len(shares))]
+        axes.barh(places, [share[measure] for share in shares], height=0.36, label=measure, color=LINES[0 if measure == "cosine" else 4])
+    axes.set_yticks(range(len(shares)), [share["name"] for share in shares])
+    axes.axvline(0, color=GREY, linewidth=1)
+    axes.legend(frameon=False, fontsize=8, labelcolor=GREY)
+    axes.grid(axis="x", alpha=0.3)
+    return figure
+
+
+def arms(found: Findings) -> Figure:
+    """Length against records, both on logarithmic scales: full lines see their records once, broken ones go on for equal steps."""
+    figure, axes = plot(6.4, 3.8)
+    for place, task in enumerate(dict.fromkeys(arm["task"] for arm in found.arms)):
+        own = [arm for arm in found.arms if arm["task"] == task]
+        for kind, style in (("equal epochs", "o-"), ("equal steps", "s--")):
+            line = sorted((arm["records"], arm["norm"]) for arm in own if arm["kind"] in (kind, "longest"))
+            axes.plot(*zip(*line, strict=True), style, markersize=4, color=LINES[place % len(LINES)], label=f"{task}, {kind}")
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xlabel("records")
+    axes.set_ylabel("‖V‖")
+    axes.legend(frameon=False, fontsize=7, labelcolor=GREY)
+    axes.grid(alpha=0.3, which="both")
+    return figure

@@ -1,0 +1,90 @@
+"""What a task's data is like: how much of it there is and was dropped, how long its texts are, what occurs twice, how often each label."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from selfpos.data.sources import LoadedSource
+    from selfpos.tasks import TaskType
+
+QUANTILES = {"median": 0.5, "90 %": 0.9, "99 %": 0.99, "longest": 1.0}
+MEASURED = 2000
+"""Records whose texts are tokenised, evenly spread over the data."""
+SHOWN = 10
+"""Labels that are counted by name."""
+
+
+def describe_data(found: LoadedSource, kind: TaskType, base: Path) -> dict[str, Any]:
+    """The report on `found`, as plain data: records found, kept and dropped by reason; for each text column the number of texts, of different
+    ones among them, and quantiles of their length in tokens of `base`; the number of labels and the commonest, or quantiles of scores."""
+    dataset = found.dataset
+    report: dict[str, Any] = {"found": found.found, "kept": len(dataset), "dropped": dict(found.dropped)}
+    if found.revisions:
+        report["revisions"] = dict(found.revisions)
+    report["repeated records"] = len(dataset) - len({hash(str(record)) for record in dataset})
+    count = _token_counter(base)
+    spread = range(0, len(dataset), max(1, len(dataset) // MEASURED))
+    for column in dataset.column_names:
+        if column in ("label", "score"):
+            report[column] = _values(dataset[column][:])
+            continue
+        texts = list(_flat(dataset[column]))
+        lengths = count(list(_flat(dataset.select(spread)[column])))
+        report.setdefault("texts", {})[column] = {
+            "count": len(texts),
+            "different": len(set(texts)),
+            "tokens": {name: int(np.quantile(lengths, share, method="higher")) for name, share in QUANTILES.items()},
+        }
+    return report
+
+
+def report_lines(report: dict[str, Any]) -> list[str]:
+    """The report in lines for a person to read."""
+    dropped = ", ".join(f"{count} {reason}" for reason, count in report["dropped"].items())
+    lines = [f"  {report['kept']} of {report['found']} records" + (f"; dropped: {dropped}" if dropped else "")]
+    if repeated := report["repeated records"]:
+        lines[0] += f"; {repeated} occur before (kept)"
+    lines += [f"  {name} at revision {revision}" for name, revision in report.get("revisions", {}).items()]
+    for column, found in report.get("texts", {}).items():
+        tokens = ", ".join(f"{name} {length}" for name, length in found["tokens"].items())
+        lines.append(f"  {column}: {found['count']} texts, {found['different']} different; tokens: {tokens}")
+    for column in ("label", "score"):
+        if found := report.get(column):
+            counts = ", ".join(f"{label} {count}" for label, count in found["commonest"].items())
+            lines.append(f"  {column}: {found['different']} values, the commonest {counts}; the rarest {found['rarest']} times")
+    return lines
+
+
+def _values(values: list[Any]) -> dict[str, Any]:
+    counts = Counter(map(str, values))
+    return {"different": len(counts), "commonest": dict(counts.most_common(SHOWN)), "rarest": min(counts.values())}
+
+
+def _flat(values: Iterable[Any]) -> Iterable[str]:
+    for value in values:
+        if isinstance(value, str):
+            yield value
+        else:
+            yield from value
+
+
+def _token_counter(base: Path) -> Callable[[list[str]], list[int]]:
+    """Counts the tokens of texts, special ones included, without any limit."""
+    file = next(iter(sorted(base.rglob("tokenizer.json"))), None)
+    if file is None:
+        from transformers import AutoTokenizer
+
+        slow = AutoTokenizer.from_pretrained(str(base), local_files_only=True)
+        return lambda texts: [len(slow(text, truncation=False)["input_ids"]) for text in texts]
+    from tokenizers import Tokenizer
+
+    fast = Tokenizer.from_file(str(file))
+    fast.no_truncation()
+    fast.no_padding()
+    return lambda texts: [len(found.ids) for found in fast.encode_batch(texts)]

@@ -1,0 +1,96 @@
+"""Loading a model to be scored: what would load and score nonsense is refused with the reason."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from selfpos.errors import SelfposError
+from selfpos.storage.model_folder import ADAPTER, read_json, read_modules
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+# A tokenizer without any of these has no words, and transformers makes one all the same.
+VOCABULARIES = (
+    "tokenizer.json",
+    "vocab.txt",
+    "vocab.json",
+    "*.model",
+    "*.spm",
+    "*.bpe",
+    "*.tiktoken",
+    "tekken.json",
+    "bpe.codes",
+    "vocab.bpe",
+)
+
+
+def load_model(folder: Path) -> SentenceTransformer:
+    """The sentence-transformers model in `folder`, which has embedded a text of one letter.
+
+    Raises SelfposError when it cannot be loaded: it has no tokenizer, the base of its adapter is gone, its parts do not fit together, its file is
+    torn, or its embeddings are not finite.
+    """
+    import numpy as np
+    from sentence_transformers import SentenceTransformer
+
+    adapter_base(folder)
+    _check_tokenizer(folder)
+    try:
+        model = SentenceTransformer(str(folder), local_files_only=True)
+    except Exception as error:
+        raise SelfposError(f"{folder} does not load as a sentence-transformers model: {_line(error)}") from None
+    try:
+        row = model.encode(["a"], show_progress_bar=False)
+    except Exception as error:
+        raise SelfposError(f"{folder} loads, but its parts do not fit together: embedding a text failed with {_line(error)}") from None
+    if not np.isfinite(row).all():
+        raise SelfposError(f"{folder} gives embeddings that are not finite (NaN or infinity): its weights are damaged")
+    return model
+
+
+def adapter_base(folder: Path) -> Path | None:
+    """The folder of the base that an adapter in `folder` builds on, None when there is no adapter. Raises SelfposError when it is not there."""
+    file = next((place / ADAPTER for place in _module_folders(folder) if (place / ADAPTER).is_file()), None)
+    if file is None:
+        return None
+    name = read_json(file).get("base_model_name_or_path")
+    if not name:
+        raise SelfposError(f"{file} does not say what base its adapter was trained on (base_model_name_or_path)")
+    base = Path(str(name)).expanduser()
+    if base.is_dir():
+        return base
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(str(name), local_files_only=True))
+    except Exception:
+        raise SelfposError(
+            f"{folder} is an adapter of {name}, which is no folder here and no model that was fetched: put the base there, or write its place into {file}"
+        ) from None
+
+
+def _module_folders(folder: Path) -> Iterator[Path]:
+    """Where weights may be: the folder itself and those of its modules."""
+    yield folder
+    for module in read_modules(folder):
+        if module.path:
+            yield folder / module.path
+
+
+def _check_tokenizer(folder: Path) -> None:
+    first = read_modules(folder)[0]
+    if first.kind != "Transformer":
+        return
+    places = [folder / first.path]
+    base = adapter_base(folder)
+    if base is not None:
+        places.append(base)
+    if not any(next(place.glob(pattern), None) for place in places for pattern in VOCABULARIES):
+        raise SelfposError(f"{places[0]} has no tokenizer (none of {', '.join(VOCABULARIES[:4])}…): copy it from the model's base")
+
+
+def _line(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"

@@ -1,0 +1,162 @@
+"""Listening to an mteb task while it scores a model: what it predicted for each example, in the form of `examples.Part`.
+
+mteb hands a task's predictions to `_save_task_predictions`, and a retrieval task's scores by query to `task_specific_scores`; both are listened to on
+the task object at hand and nowhere else. A part is kept only if it comes to the very score that mteb reports.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from selfpos.console import log
+from selfpos.evaluation.examples import Part
+from selfpos.evaluation.measures import score_of
+
+if TYPE_CHECKING:
+    from mteb.abstasks import AbsTask
+
+AGREEMENT = 1e-4  # mteb rounds retrieval scores to five digits
+LISTENED = ("_evaluate_subset", "_save_task_predictions", "task_specific_scores")
+
+
+@contextmanager
+def recording(task: AbsTask) -> Iterator[list[Part]]:
+    """While the block runs, what `task` finds out about examples is added to the list that is yielded, a part for each split and subset.
+
+    Task types that tell nothing of their examples, or nothing that their score follows from, leave no part. Scores are never changed by it.
+    """
+    parts: list[Part] = []
+    heard: dict[str, Any] = {}
+    evaluate = task._evaluate_subset
+
+    def evaluate_and_listen(model: Any, data: Any, *, hf_split: str, hf_subset: str, **options: Any) -> Any:
+        heard.clear()
+        heard["random"] = copy.deepcopy(getattr(task, "rng_state", None))
+        options["prediction_folder"] = Path()  # asks for predictions; nothing is written there
+        scores = evaluate(model, data, hf_split=hf_split, hf_subset=hf_subset, **options)
+        try:
+            part = _part(task, data, heard, hf_split, hf_subset)
+            wanted = float(scores[task.metadata.main_score])
+            if part is not None and abs(score_of(part) - wanted) > AGREEMENT:
+                raise ValueError(f"they come to {score_of(part):.5f}, the score is {wanted:.5f}")
+        except Exception as error:
+            part = None
+            log.info("the examples of %s (%s, %s) are not kept: %s", task.metadata.name, hf_split, hf_subset, error)
+        if part is not None:
+            parts.append(part)
+        return scores
+
+    def hear_predictions(predictions: Any, *_: Any, **__: Any) -> None:
+        heard["predictions"] = predictions
+
+    def hear_queries(scores: Mapping[str, Any], *rest: Any, **options: Any) -> Any:
+        heard["queries"] = scores
+        return type(task).task_specific_scores(task, scores, *rest, **options)  # type: ignore[attr-defined]
+
+    hooks = dict(zip(LISTENED, (evaluate_and_listen, hear_predictions, hear_queries), strict=True))
+    hooks = {name: hook for name, hook in hooks.items() if hasattr(task, name)}
+    for name, hook in hooks.items():
+        setattr(task, name, hook)
+    try:
+        yield parts
+    finally:
+        for name in hooks:
+            delattr(task, name)
+
+
+def _part(task: AbsTask, data: Any, heard: Mapping[str, Any], split: str, subset: str) -> Part | None:
+    from mteb import abstasks
+
+    makers = {
+        abstasks.AbsTaskRetrieval: _queries,
+        abstasks.AbsTaskSTS: _similarities,
+        abstasks.AbsTaskPairClassification: _pairs,
+        abstasks.AbsTaskClassification: _classified,
+        abstasks.AbsTaskClustering: _clustered,
+    }
+    make = next((maker for kind, maker in makers.items() if isinstance(task, kind)), None)
+    found = make(task, data[split] if make is _classified else data, heard) if make else None
+    if found is None:
+        return None
+    kind, count, identity, arrays = found
+    return Part(split, subset, kind, count, hashlib.sha256(identity).hexdigest()[:16], arrays)
+
+
+Found = tuple[str, int, bytes, dict[str, np.ndarray]]  # kind, count, what the examples are known by, arrays
+
+
+def _queries(task: Any, data: Any, heard: Mapping[str, Any]) -> Found | None:
+    """Each query's own value of the main score, as pytrec_eval gives it."""
+    name, _, depth = task.metadata.main_score.rpartition("_at_")
+    names = {"ndcg": "ndcg_cut", "map": "map_cut", "recall": "recall", "precision": "P", "hit_rate": "success"}
+    if name not in names or not heard.get("queries"):
+        return None
+    scores = heard["queries"]
+    ids = sorted(scores)
+    values = np.array([scores[query][f"{names[name]}_{depth}"] for query in ids], np.float32)
+    return "mean", len(ids), "\n".join(ids).encode(), {"values": values}
+
+
+def _similarities(task: Any, data: Any, heard: Mapping[str, Any]) -> Found | None:
+    side, _, kind = task.metadata.main_score.rpartition("_")
+    names = {"cosine": "cosine_scores", "euclidean": "euclidean_distances", "manhattan": "manhattan_distances", "": "similarity_scores"}
+    scores = heard["predictions"].get(names.get(side, ""))
+    if scores is None or kind not in ("spearman", "pearson"):
+        return None
+    gold = np.array(data["score"], np.float64)
+    # the order must survive storing: similarities differ in the seventh digit, so they are kept as they are
+    return kind, len(gold), gold.tobytes(), {"scores": np.array(scores, np.float64), "gold": gold}
+
+
+def _pairs(task: Any, data: Any, heard: Mapping[str, Any]) -> Found | None:
+    """Scores by the similarity whose average precision is the greatest, since `max_ap` is the greatest of them."""
+    rows = data[0] if len(data) == 1 else data
+    gold = np.array(rows[task.label_column_name], np.int8)
+    signs = {"cosine_scores": 1, "similarity_scores": 1, "dot_scores": 1, "euclidean_distances": -1, "manhattan_distances": -1}
+    asked = task.metadata.main_score.removesuffix("_ap")
+    if asked != "max":
+        signs = {name: sign for name, sign in signs.items() if name.startswith(f"{asked}_")}
+    given = {name: sign * np.array(heard["predictions"][name], np.float64) for name, sign in signs.items()}
+    parts = [Part("", "", "average-precision", len(gold), "", {"scores": scores, "gold": gold}) for scores in given.values()]
+    return ("average-precision", len(gold), gold.tobytes(), dict(max(parts, key=score_of).arrays)) if parts else None
+
+
+def _classified(task: Any, data: Any, heard: Mapping[str, Any]) -> Found | None:
+    """Share of the experiments (other draws of training texts) in which each text was classified rightly."""
+    if task.metadata.main_score != "accuracy":
+        return None
+    gold = np.array(data[task.label_column_name])
+    right = np.array(heard["predictions"]) == gold
+    return "mean", len(gold), str(gold.tolist()).encode(), {"values": right.mean(0, dtype=np.float32)}
+
+
+def _clustered(task: Any, data: Any, heard: Mapping[str, Any]) -> Found | None:
+    """The draws of documents are made again as mteb made them, from the generator as it stood before."""
+    if task.metadata.main_score != "v_measure":
+        return None
+    rng, total = heard["random"], len(data)
+    wanted = task.max_document_to_embed
+    if task.max_fraction_of_documents_to_embed is not None:
+        wanted = int(task.max_fraction_of_documents_to_embed * total)
+    chosen = list(range(total)) if wanted is None else rng.sample(range(total), k=min(total, wanted))
+    given = [label if isinstance(label, list) else [label] for label in data[task.label_column_name]]
+    index, labels, clusters = [], [], []
+    for depth, assigned in enumerate(heard["predictions"].values()):
+        pool = [document for document in chosen if len(given[document]) > depth and given[document][depth] != -1]
+        numbers = {label: number for number, label in enumerate(sorted({given[document][depth] for document in pool}, key=str))}
+        for clustering in assigned:
+            drawn = [pool[place] for place in rng.choices(range(len(pool)), k=len(clustering))]
+            index.append(drawn)
+            labels.append([numbers[given[document][depth]] for document in drawn])
+            clusters.append(clustering)
+    places = {document: place for place, document in enumerate(sorted(chosen))}
+    arrays = {"index": np.array([[places[document] for document in drawn] for drawn in index], np.int32)}
+    arrays |= {"labels": np.array(labels, np.int32), "clusters": np.array(clusters, np.int32)}
+    return "v-measure", len(places), arrays["index"].tobytes() + arrays["labels"].tobytes(), arrays

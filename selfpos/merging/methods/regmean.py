@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+from typing import Annotated
+
+import numpy as np
+
+from selfpos.merging.matrices import as_double, as_single, is_matrix, weighted_mean
+from selfpos.merging.parameters import Limits
+from selfpos.merging.registry import kernel
+from selfpos.merging.stream import Array, Chunk, array_module, like
+
+RIDGE = 1e-6
+"""Of the mean diagonal element: what no input of the probe reaches stays at the mean, and float32 sums do not turn into directions."""
+
+
+@kernel(reference="https://arxiv.org/abs/2212.09849", weighting="share", grain="matrix", probe=("gram",))
+def regmean(
+    chunk: Chunk, *, alpha: Annotated[float, "factor of what is off the diagonal of each Gram matrix", Limits(0, 1)] = 0.9
+) -> Array:
+    """RegMean: each linear layer takes the weights that come nearest to all specialists' outputs on their own inputs.
+
+    For y = W x with G_i = mean of x xᵀ over the inputs x that the layer of specialist i gets for its own task's probe records:
+    W = (Σ w_i W_i G̃_i)(Σ w_i G̃_i)⁻¹, G̃ = α G + (1 − α) diag G, the minimiser of Σ w_i tr (W − W_i) G̃_i (W − W_i)ᵀ; what no input reaches
+    stays at the mean. Embeddings, norms, biases and linear layers that the probe did not run take the mean Σ w_i V_i / Σ w_i.
+
+    Source: Jin et al. 2023, arXiv 2212.09849; their G_i are sums over inputs, which lets a task of long texts count for more.
+    Needs a probe set, whose labels it does not look at, one forward pass over it by each specialist, and disk for the G_i (about a model each).
+    Prefer it where the specialists see different inputs and a search is not wanted; its authors found it above plain and Fisher-weighted means.
+    RegMean++ is not here: it wants each layer's inputs from the layers merged so far, a pass over the probe set for every layer.
+    """
+    mean = weighted_mean(chunk.vectors, chunk.weights)
+    grams = [gram for gram in chunk.probe["gram"] if gram is not None]
+    if not is_matrix(chunk) or len(grams) < len(chunk.vectors):
+        return mean
+    xp = array_module(chunk.base)
+    inner, offset = as_double(grams[0]) * 0.0, as_double(mean) * 0.0
+    diagonal = like(chunk.base, np.eye(len(inner)))
+    for vector, gram, weight in zip(chunk.vectors, grams, chunk.weights, strict=True):
+        shrunk = as_double(gram) * (diagonal * (1 - alpha) + alpha) * weight
+        inner += shrunk
+        offset += as_double(vector - mean) @ shrunk
+    size = float(xp.trace(inner)) / len(inner)
+    if size == 0:
+        return mean
+    inner += diagonal * (RIDGE * size)
+    return mean + as_single(xp.linalg.solve(inner, offset.T).T)

@@ -1,0 +1,83 @@
+"""What each model of a run cost, and what it was made of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from selfpos.storage.manifest import read_manifest
+from selfpos.storage.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from selfpos.report.results import RunResults
+
+
+@dataclass(frozen=True)
+class Cost:
+    """One model: seconds to make it (for a merge, beyond its specialists) and to score it, samples drawn from training data or texts that a search
+    embedded, and the most memory in bytes. None where it is not known."""
+
+    model: str
+    kind: str
+    seconds: float | None
+    draws: str | None
+    memory: float | None
+    scoring: float | None
+
+
+def costs_of(results: RunResults, folder: RunFolder, budget: Mapping[str, Any]) -> list[Cost]:
+    """The costs of all models, from the marks of jobs, the manifests and the searches; `budget` (model → seconds, draws, memory) wins where it tells."""
+    recipe = results.recipe
+    names = ["base", *recipe.trained, *recipe.merges]
+    found = []
+    for name in names:
+        kind = results.kind(name)
+        job = "joint" if name == "joint" else f"{kind if name in recipe.trained else 'merge'}.{name}"
+        manifest = _manifest(folder, kind, name)
+        draws = None
+        if manifest.get("samples") is not None:
+            draws = f"{manifest['samples']:,} samples"
+        elif name in results.searches and results.searches[name].position.get("texts") is not None:
+            draws = f"{results.searches[name].position['texts']:,} texts"
+        told = budget.get(name)
+        told = told if isinstance(told, dict) else {}
+        given = told.get("draws", draws)
+        found.append(
+            Cost(
+                name,
+                kind,
+                told.get("seconds", results.seconds.get(job)),
+                f"{given:,}" if isinstance(given, int | float) else given,
+                told.get("memory", manifest.get("peak_memory_bytes")),
+                results.seconds.get(f"scores.{name}"),
+            )
+        )
+    return found
+
+
+def origins_of(results: RunResults, folder: RunFolder) -> list[tuple[str, str, str]]:
+    """Model, what made it, and the hash of what went into it, of every model that has a manifest."""
+    found = []
+    for name in [*results.recipe.trained, *results.recipe.merges]:
+        manifest = _manifest(folder, results.kind(name), name)
+        if not manifest:
+            continue
+        seed = manifest.get("seed", (manifest.get("merge") or {}).get("seed"))
+        data = ", ".join(f"{task}: {told['records']:,} records {told['hash'][:12]}" for task, told in (manifest.get("tasks") or {}).items())
+        merged = manifest.get("merge") or {}
+        sources = ", ".join(f"{source['name']} {source['hash'][:12]}" for source in merged.get("sources") or ())
+        made = merged.get("method") or manifest.get("kind", "")
+        if "positioning" in manifest:
+            made = f"self-positioning, applied by {made}"
+        found.append((name, f"{made}, seed {seed}", data or sources))
+    return found
+
+
+def _manifest(folder: RunFolder, kind: str, name: str) -> dict[str, Any]:
+    places: dict[str, Path] = {
+        "specialist": folder.specialist(name), "joint": folder.rival(name), "iterative": folder.stage(name), "bagging": folder.bag(name),
+    }  # fmt: skip
+    place = places.get(kind, folder.merged(name))
+    return (read_manifest(place) or {}) if place.is_dir() and kind != "base" else {}

@@ -1,0 +1,7 @@
+"""Statistics of specialists on a probe set, which data-driven merging methods ask for: one file per kind, gathered streamed to disk."""
+
+from __future__ import annotations
+
+from selfpos.statistics.gather import check_probe, gathered
+
+__all__ = ["check_probe", "gathered"]

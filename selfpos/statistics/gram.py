@@ -1,0 +1,70 @@
+"""Gram matrices of what goes into each linear layer of one specialist on its own task's probe records."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from selfpos.positioning.objective import Batch, TaskProbe, texts_of
+
+if TYPE_CHECKING:
+    from selfpos.positioning.live import LiveModel
+    from selfpos.statistics.totals import Totals
+
+
+def shapes(live: LiveModel) -> dict[str, tuple[int, ...]]:
+    """For the weight of every linear layer, inputs × inputs."""
+    return {key: (layer.in_features, layer.in_features) for key, layer in linear_layers(live).items()}
+
+
+def linear_layers(live: LiveModel) -> dict[str, nn.Linear]:
+    """The linear layers whose weight is merged, by its key."""
+    keys = {id(parameter): key for key, parameter in live.parameters.items()}
+    layers = (module for module in live.model.modules() if isinstance(module, nn.Linear))
+    return {keys[id(layer.weight)]: layer for layer in layers if id(layer.weight) in keys}
+
+
+def pieces(task: TaskProbe, seed: int) -> list[Batch]:
+    """All records at once: labels and order do not matter here."""
+    return [task.everything()]
+
+
+@torch.no_grad()
+def gather(live: LiveModel, task: TaskProbe, batches: Sequence[Batch], totals: Totals, advance: Callable[[int], None]) -> None:
+    """Add to `totals` the mean of x xᵀ over all inputs x of each layer: one for every token of every text, or for every text after pooling."""
+    counts: dict[str, int] = defaultdict(int)
+    layers = linear_layers(live)
+    sums = {key: torch.from_numpy(totals[key]) for key in layers}
+
+    def hook_for(key: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+        def add(layer: nn.Module, arguments: tuple[Any, ...]) -> None:
+            inputs = arguments[0].detach().float().reshape(-1, arguments[0].shape[-1])
+            sums[key].add_((inputs.T @ inputs).to(sums[key]))
+            counts[key] += len(inputs)
+
+        return add
+
+    handles = [layer.register_forward_pre_hook(hook_for(key)) for key, layer in layers.items()]
+    try:
+        for texts in of_one_length(live, texts_of(batches)):
+            live.forward(texts)
+            advance(len(texts))
+    finally:
+        for handle in handles:
+            handle.remove()
+    for key, count in counts.items():
+        totals[key][:] /= count
+
+
+def of_one_length(live: LiveModel, texts: Sequence[str]) -> list[list[str]]:
+    """The texts in batches of equally many tokens: nothing is padded, and so nothing but tokens goes through the layers."""
+    mask = live.model.preprocess(list(texts)).get("attention_mask")
+    lengths = range(len(texts)) if mask is None else mask.sum(1).tolist()
+    groups: dict[int, list[str]] = defaultdict(list)
+    for text, length in zip(texts, lengths, strict=True):
+        groups[length].append(text)
+    return [group[start : start + live.chunk] for group in groups.values() for start in range(0, len(group), live.chunk)]

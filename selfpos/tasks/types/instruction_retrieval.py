@@ -1,0 +1,49 @@
+"""Instruction retrieval: a question, an instruction that says what counts as an answer, and a text that answers it under that instruction.
+
+Record: `query`, `instruction`, `positive`, and hard negatives as in retrieval: best such as answer the question but not the instruction.
+    The anchor is the question followed by its instruction, with a space between, as MTEB joins them for its instruction tasks. A record
+    without an instruction (an empty one) is a plain question.
+Batch and loss: those of retrieval. Records that ask the same question under other instructions may share a batch; what answers one of them
+    is then a negative of the other, which is what teaches a model to heed the instruction. Where one text answers several of them,
+    they never meet in a batch, since they share a text.
+Validation: nDCG@10; MTEB's own is p-MRR, which wants every question under two instructions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, ClassVar
+
+from selfpos.tasks.registry import register
+from selfpos.tasks.types.retrieval import Retrieval
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+
+@register
+class InstructionRetrieval(Retrieval):
+    name = "instruction-retrieval"
+    summary = "a question with an instruction, and a text that answers it"
+    columns: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "query": ("query", "only_query", "question", "anchor"),
+        "instruction": ("instruction", "only_instruction", "prompt", "narrative"),
+        "positive": Retrieval.columns["positive"],
+        "negative": Retrieval.columns["negative"],
+    }
+    may_be_blank = frozenset({"instruction"})
+    mteb_type = "InstructionRetrieval"
+
+    def prepare(self, dataset: Dataset, seed: int) -> Dataset:
+        """The records of retrieval that they are with the instruction in the anchor; accepts those, too, as `canonical` of retrieval does."""
+        if "instruction" in dataset.column_names:
+            dataset = self.canonical(dataset)
+            anchors = [
+                f"{query} {instruction}".strip() for query, instruction in zip(dataset["query"], dataset["instruction"], strict=True)
+            ]
+            texts = [column for column in dataset.column_names if column not in ("query", "instruction")]
+            dataset = dataset.select_columns(texts).add_column("anchor", anchors).select_columns(["anchor", *texts])
+        return _PLAIN.prepare(dataset, seed)
+
+
+_PLAIN = Retrieval()

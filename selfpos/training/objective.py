@@ -1,0 +1,74 @@
+"""The loss of each task as the settings want it: the type's own, in chunks of a large batch, at several dimensions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from sentence_transformers.base.losses.gradcache import CachedLossMixin
+from sentence_transformers.sentence_transformer.losses import MatryoshkaLoss
+from torch import Tensor, nn
+
+from selfpos.errors import SelfposError
+from selfpos.tasks.losses import Embedded
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+    from selfpos.recipe import TrainingSettings
+    from selfpos.tasks import TaskType
+
+
+def make_loss(kind: TaskType, model: SentenceTransformer, settings: TrainingSettings) -> nn.Module:
+    """The loss of `kind` over `model`, with `settings.cached` and `settings.matryoshka` around it.
+
+    Raises SelfposError for a dimension that the model does not have.
+    """
+    loss = kind.loss(model, settings.temperature)
+    if settings.cached:
+        loss = ChunkedLoss(model, kind.loss(Embedded(), settings.temperature), settings.cached)  # type: ignore[arg-type]
+    if settings.matryoshka:
+        whole = model.get_embedding_dimension()
+        if whole is not None and max(settings.matryoshka) > whole:
+            raise SelfposError(f"matryoshka dimension {max(settings.matryoshka)} is more than the model's {whole}")
+        loss = MatryoshkaLoss(model, loss, sorted(settings.matryoshka, reverse=True))
+    return loss
+
+
+def named(loss: nn.Module) -> str:
+    """What the manifest calls `loss`: its class, and that of what it wraps."""
+    inner = getattr(loss, "loss", None)
+    name = type(loss).__name__
+    return f"{name}({named(inner)})" if isinstance(loss, MatryoshkaLoss | ChunkedLoss) and inner is not None else name
+
+
+class ChunkedLoss(CachedLossMixin, nn.Module):
+    """Any `loss` of embeddings, of a batch that is embedded `mini_batch_size` texts at a time.
+
+    sentence-transformers' gradient caching (Gao et al., arXiv 2101.06983), which its own Cached losses are made with, around a loss built over
+    `Embedded`: so every type's loss can have large batches, CoSENT and supervised InfoNCE, too. Gradients are those of `loss` on the whole batch.
+    """
+
+    def __init__(self, model: SentenceTransformer, loss: nn.Module, mini_batch_size: int) -> None:
+        super().__init__()
+        self.model = model
+        self.loss: nn.Module = loss
+        self.mini_batch_size = mini_batch_size
+        self.mini_batch_num_tokens: int | None = None
+        self.show_progress_bar = False
+
+    def calculate_loss(self, reps: list[list[Tensor]], labels: Tensor | None = None, *, with_backward: bool = False) -> Tensor:
+        """The loss of embeddings: for each column a list of chunks (n_i, d). With `with_backward` their gradients are computed at once."""
+        value: Tensor = self.loss([{"sentence_embedding": torch.cat(chunks)} for chunks in reps], labels)
+        if with_backward:
+            value.backward()
+            value = value.detach()
+        return value
+
+    def forward(self, sentence_features: Iterable[dict[str, Tensor]], labels: Tensor | None = None) -> Tensor:
+        value: Tensor = self.forward_cached(list(sentence_features), labels)  # type: ignore[operator]  # of the mixin
+        return value
+
+    def get_config_dict(self) -> dict[str, Any]:
+        return {"mini_batch_size": self.mini_batch_size}

@@ -1,0 +1,121 @@
+"""The report with everything in it, as text and in a browser."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from selfpos.report import write_report
+from selfpos.report.costs import costs_of
+from selfpos.report.drawing import spread_out
+from selfpos.report.results import read_results
+from selfpos.report.search_figures import by_layer
+from selfpos.storage.run_folder import RunFolder
+
+BROWSER = next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None)
+TITLES = [
+    "Mean scores", "Gains by task type", "Scores by method and task", "Path of the coefficients: positioned", "Path of the coefficients: by-layer",
+    "Coefficients by layer: by-layer", "Landscape of retrieval and pairs", "Norms and angles of the task vectors",
+    "Conflict between gradients at base",
+]  # fmt: skip
+# What a reader does and sees, noted in the page's own title, which is printed with the page.
+PROBE = """<script>
+const table = document.querySelector("table.sortable"), heads = table.querySelectorAll("th button");
+const column = index => [...table.tBodies[0].rows].map(row => row.cells[index].textContent);
+heads[1].click(); const down = column(1); heads[1].click(); const up = column(1); heads[0].click(); const names = column(0);
+document.title = JSON.stringify({down, up, names, width: innerWidth, needed: document.documentElement.scrollWidth,
+  paper: getComputedStyle(document.body).backgroundColor, images: document.querySelectorAll("[role=img]").length,
+  named: document.querySelectorAll("figure [role=img][aria-label]:not([aria-label=''])").length,
+  text: Math.min(...[...document.querySelectorAll("figure svg text")].map(one => one.getBoundingClientRect().height).filter(Boolean))});
+</script>"""
+
+
+def test_every_figure_is_there_with_its_words_and_as_files(full_run: RunFolder, tmp_path: Path) -> None:
+    page = write_report(full_run, figures_to=tmp_path / "figures").read_text(encoding="utf-8")
+    assert re.findall(r"<figure[^>]*><h3>([^<]*)</h3>", page) == TITLES
+    assert page.count('role="img" aria-label="') == len(TITLES)
+    identities = re.findall(r'\bid="([^"]+)"', page)
+    assert len(identities) == len(set(identities))
+    assert not re.search(r'(src|href)="(?!data:|#)', page)
+    assert "Could be added" not in page
+    assert "Differences to base" in page
+    assert '<h2 id="analysis">Conflict and imbalance</h2>' in page
+    files = sorted(file.name for file in (tmp_path / "figures").iterdir())
+    assert len(files) == 2 * len(TITLES)
+    assert (tmp_path / "figures" / "mean-scores.png").read_bytes()[:4] == b"\x89PNG"
+    assert page == write_report(full_run).read_text(encoding="utf-8")
+
+
+def test_costs_come_from_marks_manifests_and_searches_and_a_budget_wins(full_run: RunFolder) -> None:
+    results = read_results(full_run)
+    costs = {cost.model: cost for cost in costs_of(results, full_run, json.loads(full_run.budget.read_text()))}
+    retrieval, joint, positioned = costs["retrieval"], costs["joint"], costs["positioned"]
+    assert (retrieval.seconds, retrieval.draws, retrieval.memory) == (40.0, "960 samples", 1.2e9)
+    assert (joint.seconds, joint.draws, joint.memory) == (99.5, "1,920", 1.5e9)
+    assert (positioned.seconds, positioned.draws) == (None, "4,321 texts")
+    assert costs["base"].scoring == 9.0
+
+
+def test_layers_are_in_order_and_means_of_their_tensors(full_run: RunFolder) -> None:
+    searches = read_results(full_run).searches
+    assert by_layer(searches["positioned"]) == {}
+    layers = by_layer(searches["by-layer"])
+    assert next(iter(layers)) == "embeddings"
+    assert list(layers)[1:] == [f"encoder.layer.{layer}" for layer in range(6)]
+    assert layers["encoder.layer.3"] == pytest.approx([0.9, 0.4])
+
+
+def test_labels_are_moved_apart_in_their_order() -> None:
+    moved = spread_out([1.0, 1.0, 1.05, 3.0], 0.2)
+    assert moved[0] < moved[1] < moved[2] < moved[3] == 3.0
+    assert min(b - a for a, b in pairwise(moved)) >= 0.199
+    assert spread_out([3.0, 1.0], 0.2) == [3.0, 1.0]
+
+
+def test_what_is_scored_so_far_is_shown(full_run: RunFolder) -> None:
+    shutil.rmtree(full_run.scores("ties"))
+    shutil.rmtree(full_run.landscapes)
+    full_run.analysis.unlink()
+    page = write_report(full_run).read_text(encoding="utf-8")
+    assert "Not there yet: scores of ties." in page
+    assert "Could be added: the landscape of the probe loss" in page
+    assert "Mean scores" in page
+
+
+def in_browser(page: Path, folder: Path, *, width: int, dark: bool) -> tuple[dict, str]:
+    """Open `page` in headless Chromium; returns what PROBE saw, and what the browser had to say."""
+    probed = folder / f"{width}-{dark}.html"
+    probed.write_text(page.read_text(encoding="utf-8").replace("</body>", PROBE + "</body>"), encoding="utf-8")
+    assert BROWSER is not None
+    command = [
+        BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync",
+        "--no-first-run", f"--user-data-dir={folder / f'profile-{width}-{dark}'}", f"--window-size={width},2000", "--enable-logging=stderr",
+        f"--blink-settings=preferredColorScheme={0 if dark else 1}", "--virtual-time-budget=2000", "--dump-dom", probed.as_uri(),
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, timeout=180)
+    title = re.search(r"<title>(.*?)</title>", done.stdout, re.DOTALL)
+    assert title, done.stderr
+    said = "\n".join(line for line in done.stderr.splitlines() if "CONSOLE" in line)
+    return json.loads(title[1].replace("&amp;", "&")), said
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium to open the page in")
+@pytest.mark.parametrize(("width", "dark"), [(1280, False), (390, True)])
+def test_in_a_browser(full_run: RunFolder, tmp_path: Path, width: int, dark: bool) -> None:
+    found, said = in_browser(write_report(full_run), tmp_path, width=width, dark=dark)
+    assert said == ""
+    numbers = [float(text) for text in found["down"]]
+    assert numbers == sorted(numbers, reverse=True)
+    assert found["up"] == sorted(found["up"], key=float)
+    assert found["names"] == sorted(found["names"])
+    assert found["needed"] <= found["width"]  # the page itself never scrolls sideways
+    assert found["images"] == found["named"] == len(TITLES)
+    assert found["text"] >= 7.5  # pixels, of the smallest text in a figure
+    assert (found["paper"] == "rgb(23, 25, 28)") == dark

@@ -1,0 +1,389 @@
+"""The options of a training, each through a real one of a tiny model."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset
+from safetensors.torch import load_file
+
+from selfpos.errors import OperationError, SelfposError
+from selfpos.recipe import LoraSettings, TrainingSettings, ValidationSettings
+from selfpos.storage.hashing import content_hash
+from selfpos.storage.manifest import read_manifest
+from selfpos.tasks import TASKS, get_task
+from selfpos.tasks.prompts import column_prompts, kept_prompts
+from selfpos.training import train
+from selfpos.training.objective import make_loss
+from tests.training.test_train import FAST, interrupted, one_thread, records, run, words
+
+__all__ = ["one_thread"]
+
+
+def with_(**changes: object) -> TrainingSettings:
+    return FAST.model_validate(FAST.model_dump() | changes)
+
+
+def gradients(base: Path, task: str, **settings: object) -> tuple[float, dict[str, torch.Tensor]]:
+    """Loss and gradients of one batch of eight records, in float64 and without dropout."""
+    from sentence_transformers import SentenceTransformer
+
+    model = SentenceTransformer(str(base), device="cpu").double().eval()
+    kind = get_task(task).under(with_(**settings))
+    prepared = kind.prepare(records(task), 0)
+    rows = prepared[:8]
+    loss = make_loss(kind, model, with_(**settings))
+    features = [model.preprocess(rows[column]) for column in kind.texts_of(prepared.column_names)]
+    value = loss(features, torch.tensor(rows[kind.target]) if kind.target else None)
+    value.backward()
+    return value.item(), {name: weight.grad for name, weight in model.named_parameters() if weight.grad is not None}
+
+
+@pytest.mark.parametrize("task", ["retrieval", "sts", "classification", "bitext"])
+@pytest.mark.parametrize("matryoshka", [[], [4, 16]])
+def test_a_batch_in_chunks_has_the_gradient_of_the_whole(task: str, matryoshka: list[int], tiny_base: Path) -> None:
+    whole, expected = gradients(tiny_base, task, matryoshka=matryoshka)
+    for size in (1, 3, 64):
+        found, by_chunks = gradients(tiny_base, task, matryoshka=matryoshka, cached=size)
+        assert found == pytest.approx(whole, rel=1e-9)
+        assert set(by_chunks) == set(expected)
+        assert all(torch.allclose(by_chunks[name], expected[name], rtol=1e-6, atol=1e-10) for name in expected)
+
+
+def test_matryoshka_is_the_sum_of_the_losses_of_the_first_numbers(tiny_base: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    model = SentenceTransformer(str(tiny_base), device="cpu").double().eval()
+    rows = records("retrieval")[:8]
+    with torch.no_grad():
+        a, b = (model(model.preprocess(rows[column]))["sentence_embedding"].numpy() for column in ("anchor", "positive"))
+
+    def info_nce(size: int) -> float:
+        q, d = (x[:, :size] / np.linalg.norm(x[:, :size], axis=1, keepdims=True) for x in (a, b))
+        s = q @ d.T / 0.05
+        return float(np.mean([math.log(np.exp(s[i] - s[i, i]).sum()) for i in range(8)]))
+
+    found, _ = gradients(tiny_base, "retrieval", matryoshka=[4, 16])
+    assert found == pytest.approx(info_nce(4) + info_nce(16), rel=1e-9)
+    with pytest.raises(SelfposError, match="matryoshka dimension 17 is more than the model's 16"):
+        gradients(tiny_base, "retrieval", matryoshka=[17])
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"cached": 2}, {"matryoshka": [4, 16]}, {"gradient_checkpointing": True}, {"batching": "length"}, {"sts_loss": "infonce"}],
+)
+def test_every_option_trains_every_type_again_to_the_same_bytes(settings: dict, tiny_base: Path, tmp_path: Path) -> None:
+    run(tiny_base, tmp_path / "plain", *TASKS, settings=with_(steps=9), mixture="round-robin")
+    for name in ("first", "again"):
+        result = run(tiny_base, tmp_path / name, *TASKS, settings=with_(steps=9, **settings), mixture="round-robin")
+        assert result.steps == 9
+    assert content_hash(tmp_path / "first") == content_hash(tmp_path / "again")
+    if settings != {"gradient_checkpointing": True}:
+        assert content_hash(tmp_path / "first") != content_hash(tmp_path / "plain")
+
+
+def test_the_papers_loss_learns_from_the_pairs_that_are_alike(tiny_base: Path, tmp_path: Path) -> None:
+    data = Dataset.from_dict({"sentence1": list("abcdef"), "sentence2": list("ghijkl"), "score": [0, 1, 2, 3, 4, 5]})
+    kind = get_task("sts").under(with_(sts_loss="infonce"))
+    assert kind.name == "sts" and kind.target is None
+    assert [tuple(record.values()) for record in kind.prepare(data, 0)] == [("e", "k"), ("f", "l")]
+    assert [tuple(record.values()) for record in kind.prepare(kind.prepare(data, 0), 0)] == [("e", "k"), ("f", "l")]
+    with pytest.raises(SelfposError, match=r"1 of 6 pairs are graded 0\.9 or more"):
+        get_task("sts").under(with_(sts_loss="infonce", sts_positive=0.9)).prepare(data, 0)
+    nli = {"premise": ["p", "p"], "hypothesis": ["e", "c"], "label": ["entailment", "contradiction"]}
+    assert kind.prepare(Dataset.from_dict(nli), 0).to_list() == [{"anchor": "p", "positive": "e", "negative": "c"}]
+    run(tiny_base, tmp_path / "out", "sts", settings=with_(sts_loss="infonce", batch_size=2))
+    assert (read_manifest(tmp_path / "out") or {})["losses"] == {"sts": "MultipleNegativesRankingLoss"}
+
+
+# Prompts
+
+
+def test_prompts_go_by_side_and_are_kept_where_mteb_looks() -> None:
+    retrieval, sts = get_task("retrieval"), get_task("sts")
+    sides = {"query": "Q: ", "document": "D: "}
+    columns = ["anchor", "positive", "negative", "negative_2"]
+    assert column_prompts(retrieval, sides, columns) == {"anchor": "Q: "} | dict.fromkeys(columns[1:], "D: ")
+    assert column_prompts(sts, "S: ", ["sentence1", "sentence2", "score"]) == {"sentence1": "S: ", "sentence2": "S: "}
+    kept = kept_prompts({"r": (retrieval, sides), "s": (sts, "S: ")})
+    assert kept == {"Retrieval-query": "Q: ", "query": "Q: ", "Retrieval-document": "D: ", "document": "D: ", "STS": "S: "}
+    two = kept_prompts({"r": (retrieval, {"query": "Q: "}), "other": (retrieval, {"query": "O: "})})
+    assert two == {"r-query": "Q: ", "other-query": "O: "}
+    with pytest.raises(SelfposError, match="sts has no query and no document"):
+        column_prompts(sts, sides, ["sentence1"])
+    with pytest.raises(SelfposError, match="prompts are for query and document, found passage"):
+        column_prompts(retrieval, {"passage": "x"}, columns)
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_prompts_are_trained_with_and_loaded_again(several: bool, tiny_base: Path, tmp_path: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    tasks = ("bitext", "classification") if several else ("bitext",)
+    run(tiny_base, tmp_path / "without", *tasks)
+    run(tiny_base, tmp_path / "with", *tasks, prompts={"bitext": "x y "})
+    assert (
+        load_file(tmp_path / "with" / "model.safetensors")["encoder.layer.0.output.dense.weight"]
+        .ne(load_file(tmp_path / "without" / "model.safetensors")["encoder.layer.0.output.dense.weight"])
+        .any()
+    )
+    # the same texts with the prompt written out give the same weights
+    before = {column: ["x y " + text for text in texts] for column, texts in records("bitext").to_dict().items()}
+    data = {task: (get_task(task), records(task)) for task in tasks} | {"bitext": (get_task("bitext"), Dataset.from_dict(before))}
+    train(tiny_base, data, tmp_path / "by-hand", FAST, seed=5, name="x")
+    weights = [load_file(tmp_path / name / "model.safetensors") for name in ("with", "by-hand")]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    model = SentenceTransformer(str(tmp_path / "with"), device="cpu")
+    assert model.prompts == {"query": "query: ", "document": "", "BitextMining": "x y "}
+    assert (read_manifest(tmp_path / "with") or {})["tasks"]["bitext"]["prompts"] == {"sentence1": "x y ", "sentence2": "x y "}
+
+
+def test_specialists_with_prompts_of_their_own_are_merged_and_keep_them(tiny_base: Path, tmp_path: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    from selfpos.merging import merge
+
+    for task, prompt in (("bitext", "b "), ("sts", "s "), ("summarization", "")):
+        run(tiny_base, tmp_path / task, task, prompts={task: prompt})
+    merge(tiny_base, [tmp_path / "bitext", tmp_path / "sts", tmp_path / "summarization"], "average", tmp_path / "merged")
+    prompts = SentenceTransformer(str(tmp_path / "merged"), device="cpu").prompts
+    assert prompts == {"query": "query: ", "document": "", "BitextMining": "b ", "STS": "s "}
+    run(tiny_base, tmp_path / "other", "bitext", prompts={"bitext": "c "})
+    with pytest.raises(SelfposError, match="has the prompt 'c ' under 'BitextMining', where another model has 'b '"):
+        merge(tiny_base, [tmp_path / "bitext", tmp_path / "other"], "average", tmp_path / "none")
+
+
+# Validation
+
+VALIDATED = ValidationSettings(share=0.25, every=2)
+
+
+def scripted(monkeypatch: pytest.MonkeyPatch, *scores: float) -> list[int]:
+    """Have the measurements come out as `scores`, one after the other (the last again and again); returns where calls are counted."""
+    from selfpos.training.validation import TaskValidation
+
+    calls: list[int] = []
+
+    def score(self: TaskValidation, model: object) -> float:
+        calls.append(1)
+        return scores[min(len(calls), len(scores)) - 1]
+
+    monkeypatch.setattr(TaskValidation, "score", score)
+    return calls
+
+
+@pytest.mark.parametrize("task", sorted(TASKS))
+def test_every_type_is_measured_by_its_own_measure(task: str, tiny_base: Path, tmp_path: Path) -> None:
+    result = run(tiny_base, tmp_path / "out", task, settings=with_(validation=VALIDATED.model_dump()))
+    manifest = read_manifest(tmp_path / "out") or {}
+    assert result.steps == 3 and [entry["step"] for entry in manifest["validation"]["history"]] == [2, 3]
+    assert all(-1 <= entry["scores"][task] <= 1 for entry in manifest["validation"]["history"])
+    triples = 1 + (task == "reranking")  # to a record
+    assert manifest["tasks"][task]["records"] == 18 * triples and manifest["tasks"][task]["validation"]["records"] == 6 * triples
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
+
+
+def test_measuring_does_not_change_what_is_learnt(tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kind, data = get_task("retrieval"), records("retrieval")
+    measured = with_(steps=6, validation={"split": "dev", "every": 2})
+    train(tiny_base, {"r": (kind, data)}, tmp_path / "plain", with_(steps=6), seed=0, name="x")
+    from selfpos.training.validation import TaskValidation
+
+    original, rising = TaskValidation.score, iter(range(9))
+    monkeypatch.setattr(TaskValidation, "score", lambda self, model: original(self, model) * 0 + next(rising))
+    train(tiny_base, {"r": (kind, data)}, tmp_path / "measured", measured, seed=0, name="x", validation={"r": data.select(range(8))})
+    assert content_hash(tmp_path / "plain") == content_hash(tmp_path / "measured")
+
+
+@pytest.mark.parametrize("lora", [False, True])
+def test_the_best_state_is_kept(lora: bool, tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    more = {"lora": LoraSettings(rank=2).model_dump()} if lora else {}
+    common = {"steps": 8, "warmup": 0.0, "validation": VALIDATED.model_dump(), **more}
+    scripted(monkeypatch, 0.1, 0.9, 0.2, 0.3)
+    run(tiny_base, tmp_path / "best", "sts", settings=with_(**common))
+    assert (read_manifest(tmp_path / "best") or {})["validation"]["best_step"] == 4
+    # the state after 4 of 8 steps is the checkpoint of a training that was stopped there
+    scripted(monkeypatch, 0.1, 0.2, 0.3, 0.4)
+    with monkeypatch.context() as patch:
+        interrupted(patch, at=5)
+        with pytest.raises(KeyboardInterrupt):
+            run(tiny_base, tmp_path / "stopped", "sts", settings=with_(**common))
+    name = "adapter_model.safetensors" if lora else "model.safetensors"
+    there = load_file(tmp_path / "stopped.checkpoints" / "step-4" / name)
+    best = load_file(tmp_path / "best" / name)
+    assert best and all(torch.equal(best[key], there[key]) for key in best)
+
+
+def test_patience_ends_a_training_that_gets_no_better(tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = with_(steps=20, validation=VALIDATED.model_dump() | {"patience": 2})
+    scripted(monkeypatch, 0.5, 0.6, 0.4, 0.5, 0.9)
+    assert run(tiny_base, tmp_path / "out", "sts", settings=settings).steps == 8
+    found = (read_manifest(tmp_path / "out") or {})["validation"]
+    assert (found["best_step"], found["stopped_early"], len(found["history"])) == (4, True, 4)
+
+
+@pytest.mark.parametrize("stop", [4, 7, 9])
+def test_a_measured_training_goes_on_to_the_same_bytes(stop: int, tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The best state, at step 4, is kept through an interruption before it, after it, and after a later checkpoint."""
+    settings = with_(steps=12, validation=VALIDATED.model_dump() | {"patience": 3}, checkpoint_every=3)
+    from selfpos.training.validation import TaskValidation
+
+    by_step = {2: 0.1, 4: 0.8, 6: 0.7, 8: 0.6, 10: 0.5, 12: 0.9}
+    from selfpos.training.trainer import Trainer
+
+    now = []
+    step = Trainer.training_step
+    monkeypatch.setattr(Trainer, "training_step", lambda self, *a, **k: (now.append(self.state.global_step + 1), step(self, *a, **k))[1])
+    monkeypatch.setattr(TaskValidation, "score", lambda self, model: by_step[now[-1]])
+    run(tiny_base, tmp_path / "whole", "sts", settings=settings)
+    with monkeypatch.context() as patch:
+        interrupted(patch, at=stop)
+        with pytest.raises(KeyboardInterrupt):
+            run(tiny_base, tmp_path / "out", "sts", settings=settings)
+    result = run(tiny_base, tmp_path / "out", "sts", settings=settings)
+    assert result.resumed_from == {4: 3, 7: 6, 9: 6}[stop] and result.steps == 10
+    assert content_hash(tmp_path / "out") == content_hash(tmp_path / "whole")
+    assert [(read_manifest(tmp_path / name) or {})["validation"]["best_step"] for name in ("out", "whole")] == [4, 4]
+    validation = [(read_manifest(tmp_path / name) or {})["validation"] for name in ("out", "whole")]
+    assert validation[0] == validation[1]
+
+
+@pytest.mark.parametrize(
+    ("validation", "message"),
+    [({}, "either a share"), ({"share": 0.1, "split": "dev"}, "either a share"), ({"share": 0.9}, "less than or equal to 0.5")],
+)
+def test_validation_comes_from_one_place(validation: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        with_(validation=validation)
+
+
+def test_validation_records_that_cannot_be_measured_are_refused_before_the_training(tiny_base: Path, tmp_path: Path) -> None:
+    few = Dataset.from_dict({"text": ["a", "b"], "label": [0, 1]})
+    with pytest.raises(SelfposError, match=r"the 2 validation records of task classification: .*at least 2 labels with 2 texts each"):
+        run(tiny_base, tmp_path / "out", "classification", settings=with_(validation={"split": "dev"}), validation={"classification": few})
+    with pytest.raises(SelfposError, match="task sts comes without records of the split 'dev'"):
+        run(tiny_base, tmp_path / "out", "sts", settings=with_(validation={"split": "dev"}))
+    assert list(tmp_path.iterdir()) == []
+
+
+# Trackers and devices
+
+
+def test_a_tracker_that_is_not_installed_and_a_device_that_is_not_there_are_refused(
+    tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr("selfpos.training.tracking.find_spec", lambda name: None)
+    with pytest.raises(SelfposError, match="report_to wandb needs the package wandb, which is not installed"):
+        run(tiny_base, tmp_path / "out", "sts", settings=with_(report_to=["wandb"]))
+    with pytest.raises(SelfposError, match=r"device cuda was asked for, and torch .* finds none on this machine; use auto or cpu"):
+        run(tiny_base, tmp_path / "out", "sts", settings=with_(device="cuda"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_tensorboard_follows_the_training_beside_the_output(tiny_base: Path, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    run(tiny_base, tmp_path / "plain", "sts")
+    run(tiny_base, tmp_path / "out", "sts", settings=with_(report_to=["tensorboard"]))
+    assert list((tmp_path / "out.logs").glob("events.*"))
+    assert content_hash(tmp_path / "out") == content_hash(tmp_path / "plain")
+    assert "report_to" not in json.dumps(read_manifest(tmp_path / "out"))
+
+
+# Batches by length
+
+
+def lengthy(task: str, count: int) -> Dataset:
+    """Records of `task` with texts between one and forty words."""
+    draw = np.random.default_rng(0)
+    data = records(task, count).to_dict()
+    column = next(name for name, values in data.items() if isinstance(values[0], str))
+    data[column] = [" ".join(words(i, int(draw.integers(1, 8)))) for i in range(count)]
+    return Dataset.from_dict(data)
+
+
+@pytest.mark.parametrize("task", sorted(TASKS))
+def test_batches_by_length_are_whole_keep_the_rules_and_pad_less(task: str) -> None:
+    from selfpos.training.batching import LengthBatchSampler
+
+    kind = get_task(task)
+    data = kind.prepare(lengthy(task, 400), 0)
+    sampler = LengthBatchSampler(data, kind, 8, torch.Generator(), 3)
+    texts = kind.texts_of(data.column_names)
+    batches = list(sampler)
+    assert len(data) // 8 - 1 <= len(batches) == len(sampler) and all(len(batch) == 8 for batch in batches)  # an odd text is left out
+    rows = [row for batch in batches for row in batch]
+    assert len(set(rows)) == len(rows)
+    assert list(sampler) == batches
+    sampler.set_epoch(1)
+    assert list(sampler) != batches
+    for batch in batches:
+        found = data[batch]
+        if kind.sampler == "no_duplicates":
+            each = [{found[column][row] for column in texts} for row in range(8)]
+            assert len(set.union(*each)) == sum(map(len, each))
+        if kind.sampler == "group_by_label":
+            counts = [found["label"].count(label) for label in set(found["label"])]
+            assert len(counts) >= 2 and min(counts) >= 2
+
+    def padded(chosen: list[list[int]]) -> int:
+        return sum(8 * max(len(text) for text in data[batch][column]) for batch in chosen for column in texts)
+
+    shuffled = torch.randperm(len(data), generator=torch.Generator().manual_seed(0)).tolist()
+    assert padded(batches) < 0.8 * padded([shuffled[start : start + 8] for start in range(0, len(data) - 7, 8)])
+
+
+def test_records_that_share_texts_still_give_full_batches_by_length() -> None:
+    from selfpos.training.batching import LengthBatchSampler
+
+    data = Dataset.from_dict({"anchor": [f"a{i}" for i in range(64)], "positive": [f"p{i // 8}" for i in range(64)]})
+    batches = list(LengthBatchSampler(data, get_task("retrieval"), 8, torch.Generator(), 0))
+    assert len(batches) == 8
+    assert all(len(set(data[batch]["positive"])) == 8 for batch in batches)
+    lopsided = Dataset.from_dict({"text": [str(i) for i in range(40)], "label": [0] * 36 + [1] * 4})
+    batches = list(LengthBatchSampler(lopsided, get_task("classification"), 4, torch.Generator(), 0))
+    assert all(sorted(lopsided[batch]["label"]) == [0, 0, 1, 1] for batch in batches) and len(batches) == 2
+
+
+# What runs out
+
+
+@pytest.mark.parametrize(
+    ("fault", "settings", "message"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory"), {}, "the GPU's memory ran out; lower batch_size (4) or max_length (that of the model), or give"),
+        (torch.OutOfMemoryError("x"), {"cached": 3, "gradient_checkpointing": True}, "set cached below 3, or train with lora"),
+        (MemoryError(), {"max_length": 99}, "the memory ran out; lower batch_size (4) or max_length (99)"),
+        (RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory: you tried"), {}, "the memory ran out"),
+        (OSError(28, "No space left on device"), {}, "the disk is full; free some space and start again"),
+        (RuntimeError("PytorchStreamWriter failed writing file data/3: file write failed"), {}, "the disk is full"),
+        (RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)"), {}, "the disk is full"),
+    ],
+)  # fmt: skip
+def test_what_runs_out_is_one_sentence_that_says_what_to_do(
+    fault: Exception, settings: dict, message: str, tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from selfpos.training.trainer import Trainer
+
+    def fail(self: Trainer, *args: object, **kwargs: object) -> None:
+        raise fault
+
+    monkeypatch.setattr(Trainer, "training_step", fail)
+    with pytest.raises(OperationError) as error:
+        run(tiny_base, tmp_path / "out", "sts", settings=with_(**settings))
+    assert message in str(error.value) and "\n" not in str(error.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_other_faults_are_not_taken_for_these(tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from selfpos.training.trainer import Trainer
+
+    monkeypatch.setattr(Trainer, "training_step", lambda *_, **__: (_ for _ in ()).throw(RuntimeError("shape mismatch")))
+    with pytest.raises(RuntimeError, match="shape mismatch"):
+        run(tiny_base, tmp_path / "out", "sts")
