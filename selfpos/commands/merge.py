@@ -57,7 +57,12 @@ class ManyValues(click.Command):
 @click.option(
     "--take-from", metavar="NAME", help="'base' or a vector's name: take from it what differs (tokenizer, pooling, prompts, shapes)."
 )
-@click.option("--device", default="cpu", show_default=True, help="Where the arithmetic runs: cpu, cuda, cuda:1, …")
+@click.option(
+    "--device",
+    default="cpu",
+    show_default=True,
+    help="Where the arithmetic runs: cpu, cuda, cuda:1, … Meant for methods that need whole matrices; others wait for the disk.",
+)
 @click.option("--threads", type=click.IntRange(min=1), help="[default: one per core]")
 @click.option("--memory", type=click.IntRange(min=1), default=512, show_default=True, help="MB that may be used beyond the runtime.")
 @click.option("--allow-code", is_flag=True, help="Keep Python code that the base brings along.")

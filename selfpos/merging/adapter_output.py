@@ -77,8 +77,7 @@ def truncate(factors: Factors, rank: int) -> tuple[Factors, float, float]:
 
 def _low_rank_only(plan: Plan, coefficients: Coefficients | None) -> Coefficients:
     name = plan.method.name
-    if coefficients is None:
-        raise SelfposError(f"method {name} does not make a low-rank result of low-rank vectors; write a model instead of an adapter")
+    assert coefficients is not None  # the plan lets no other method through
     if any(len(values) > len(plan.vectors) and values[0] != 1.0 for values in coefficients.values()):
         raise SelfposError(f"method {name} with these parameters scales the base too, which an adapter cannot; write a model instead")
     for vector in plan.vectors:

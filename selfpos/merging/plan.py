@@ -203,6 +203,8 @@ def plan(
             raise SelfposError(f"{name} must be at least 1, found {number}")
     if rank is not None and output != "adapter":
         raise SelfposError("a rank is for the output 'adapter' only; leave it away for a whole model")
+    if output == "adapter" and chosen.form != "combination":
+        raise SelfposError(f"method {method} does not make a low-rank result of low-rank vectors; write a model instead of an adapter")
     opened = open_model(base)
     vectors = open_vectors(opened, sources, names=names, tolerate=take_from is not None)
     if output == "adapter" and (whole := next((vector for vector in vectors if not (vector.source / ADAPTER).is_file()), None)):
