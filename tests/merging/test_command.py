@@ -107,7 +107,7 @@ def test_methods_that_look_at_data_take_a_probe_set(tiny_base: Path, tiny_specia
     assert done.stdout.startswith(str(tmp_path / "cocktail")) and "alpha 0." in done.stdout
     wrong = selfpos(*words[:-2], tiny_specialists[2], *words[-2:], "--method", "fisher", "--out", tmp_path / "wrong")
     assert wrong.returncode == 2 and "the probe set has no task 'gamma'" in wrong.stderr and "Traceback" not in wrong.stderr
-    assert {path.name for path in tmp_path.iterdir()} == {"probe", "kept", "regmean", "cocktail"}
+    assert {path.name for path in tmp_path.iterdir()} == {"probe", "kept", "regmean", "cocktail", "cocktail.coefficients.json"}
 
 
 def test_methods_are_listed_with_their_needs() -> None:
