@@ -92,7 +92,7 @@ def command(
 
     if coefficients is not None:
         idle = {"a recipe": recipe, "--method": method, "--weights": weights, "--param": params, "--probe": probe, "--steps": steps,
-                "--dry-run": dry_run, "--take-from": take_from}  # fmt: skip
+                "--dry-run": dry_run, "--take-from": take_from, "--statistics": statistics}  # fmt: skip
         if given := [option for option, value in idle.items() if value]:
             raise SelfposError(f"--coefficients says how to merge, so {given[0]} does not go with it; leave it away")
     elif recipe is None and not (sources and method):
