@@ -32,6 +32,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from positioning_contenders import CONTENDERS
 from positioning_inputs import ADAPTERS, SHAPES, WORDS, make_models, make_random_probe, make_specialists
 from positioning_report import write_report
 
@@ -41,8 +42,10 @@ GRAPHS = (2, 3, 8)
 GIVES_BACK = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
 
 
-def run(contender: str, arguments: dict[str, Any], environment: dict[str, str] | None = None) -> dict[str, Any]:
-    """What `contender` measures, in a process of its own."""
+def run(contender: str, arguments: dict[str, Any], *, own: bool, environment: dict[str, str] | None = None) -> dict[str, Any]:
+    """What `contender` measures, in a process of its own; or, for a try, in this one."""
+    if not own:
+        return CONTENDERS[contender](**arguments)
     words = [sys.executable, str(HERE / "positioning_contenders.py"), contender, json.dumps(arguments)]
     quiet = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONPATH": str(HERE.parent)}
     done = subprocess.run(words, capture_output=True, text=True, env=os.environ | quiet | (environment or {}))
@@ -73,8 +76,9 @@ def steps(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     found = {}
     for name, (contender, arguments) in step_jobs(COUNTS).items():
         arguments = arguments | {"folder": str(folder)}
-        timed = run(contender, arguments | {"repeats": options.repeats})
-        held = run(contender, arguments | {"repeats": min(2, options.repeats)}, GIVES_BACK)
+        own = not options.quick or name == "AdamW step"
+        timed = run(contender, arguments | {"repeats": options.repeats}, own=own)
+        held = run(contender, arguments | {"repeats": min(2, options.repeats)}, own=own, environment=GIVES_BACK) if own else timed
         found[name] = {
             "seconds": timed["seconds"], "megabytes": held["megabytes"], "megabytes_with_heap": timed["megabytes"], "gradient": timed["result"]
         }  # fmt: skip
@@ -105,9 +109,9 @@ def searches(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     }
     found = {}
     for number, (name, settings) in enumerate(wanted.items()):
-        found[name] = run("search", given | {"trajectory": str(folder / f"way{number}.jsonl"), "settings": settings})
+        found[name] = run("search", given | {"trajectory": str(folder / f"way{number}.jsonl"), "settings": settings}, own=not options.quick)
         print(f"{name}: {found[name]['value']:.4f} in {found[name]['seconds']:.1f} s", flush=True)
-    found["grid, 5 points a vector"] = run("grid", given | {"settings": free})
+    found["grid, 5 points a vector"] = run("grid", given | {"settings": free}, own=not options.quick)
     return found
 
 

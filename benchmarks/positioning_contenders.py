@@ -81,19 +81,19 @@ class Idle:
             seconds.append(time.perf_counter() - started)
         stop.set()
         watcher.join()
-        return {"seconds": statistics.median(seconds), "megabytes": (peak[0] - self.memory) / 1e6, "result": result}
+        return {"seconds": statistics.median(seconds), "megabytes": max(1.0, (peak[0] - self.memory) / 1e6), "result": result}
 
 
-def plain(folder: Path, repeats: int, *, adam: bool) -> dict[str, Any]:
+def plain(folder: str, repeats: int, *, adam: bool) -> dict[str, Any]:
     """Forward and backward of fine-tuning as a trainer makes them, in training mode, texts tokenised each time; with `adam`, AdamW's step too."""
     idle = Idle()
     import torch
     from sentence_transformers import SentenceTransformer
 
-    model = SentenceTransformer(str(folder / "base"), device="cpu").train()
+    model = SentenceTransformer(f"{folder}/base", device="cpu").train()
     loss = Pairs().loss(model, 0.05)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5)
-    columns = [texts(folder, BATCH, seed) for seed in (0, 1)]
+    columns = [texts(Path(folder), BATCH, seed) for seed in (0, 1)]
 
     def step() -> None:
         loss([model.preprocess(column) for column in columns], None).backward()
@@ -104,21 +104,21 @@ def plain(folder: Path, repeats: int, *, adam: bool) -> dict[str, Any]:
     return idle.measured(step, repeats)
 
 
-def step(folder: Path, repeats: int, sources: list[str], **options: Any) -> dict[str, Any]:
+def step(folder: str, repeats: int, sources: list[str], **options: Any) -> dict[str, Any]:
     """A step of positioning over `sources`."""
     idle = Idle()
-    problem, batches = problem_of(folder, [folder / name for name in sources], **options)
+    problem, batches = problem_of(Path(folder), [Path(folder, name) for name in sources], **options)
     return idle.measured(lambda: problem.gradient(problem.start, batches)[1].flatten().tolist(), repeats)
 
 
-def graph(folder: Path, repeats: int, sources: list[str]) -> dict[str, Any]:
+def graph(folder: str, repeats: int, sources: list[str]) -> dict[str, Any]:
     """The same gradient with a graph through the merge (torch.func.functional_call over θ0 + Σ c_i V_i, all vectors in memory)."""
     idle = Idle()
     import torch
 
     from selfpos.positioning.objective import losses_of, texts_of
 
-    problem, batches = problem_of(folder, [folder / name for name in sources])
+    problem, batches = problem_of(Path(folder), [Path(folder, name) for name in sources])
     live = problem.live
     names = {id(parameter): name for name, parameter in live.model.named_parameters()}
     base = {key: live.base.read(key).clone() for key in live.keys}
@@ -190,7 +190,4 @@ def grid(base: str, vectors: list[str], probe: str, settings: dict[str, Any]) ->
 CONTENDERS: dict[str, Callable[..., dict[str, Any]]] = {"plain": plain, "step": step, "graph": graph, "search": search, "grid": grid}
 
 if __name__ == "__main__":
-    arguments = json.loads(sys.argv[2])
-    if "folder" in arguments:
-        arguments["folder"] = Path(arguments["folder"])
-    print(json.dumps(CONTENDERS[sys.argv[1]](**arguments)))
+    print(json.dumps(CONTENDERS[sys.argv[1]](**json.loads(sys.argv[2]))))

@@ -68,7 +68,7 @@ class Study:
 
     @property
     def place(self) -> Path:
-        return self.folder / self.setting / f"seed{self.seed}"
+        return self.folder / "scores" / self.setting / f"seed{self.seed}"
 
     @cached_property
     def base(self) -> Path:

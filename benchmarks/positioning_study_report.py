@@ -15,7 +15,7 @@ REFERENCE = "Self Positioning"
 
 def write_report(folder: Path, results: Path) -> None:
     """Gather every job's file below `folder` and write positioning_study.json and .md into `results`."""
-    jobs = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(folder.glob("*/seed*/*/*.json"))]
+    jobs = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(folder.glob("scores/*/seed*/*/*.json"))]
     results.mkdir(parents=True, exist_ok=True)
     rows = summarise(jobs)
     (results / "positioning_study.json").write_text(json.dumps({"rows": rows, "jobs": jobs}, indent=1) + "\n", encoding="utf-8")

@@ -199,7 +199,7 @@ def _run(
         warmup_steps=min(settings.warmup, 1 - 1e-9),  # a share of all steps only below 1; see Arguments
         bf16=precision == "bf16",
         fp16=precision == "fp16",
-        gradient_checkpointing=settings.gradient_checkpointing,
+        activation_checkpointing=settings.gradient_checkpointing or None,
         seed=seed,
         dataloader_drop_last=True,
         dataloader_pin_memory=model.device.type == "cuda",
@@ -299,11 +299,24 @@ def _outside_failures(settings: TrainingSettings) -> Iterator[None]:
     try:
         yield
     except torch.OutOfMemoryError:
-        raise OperationError(
-            f"the GPU's memory ran out at batch size {settings.batch_size} and max_length {settings.max_length or 'of the model'}; "
-            "lower either, or train with lora"
-        ) from None
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
+        raise _out_of_memory("the GPU's memory", settings) from None
+    except MemoryError:
+        raise _out_of_memory("the memory", settings) from None
+    except (OSError, RuntimeError) as error:
+        # torch knows no class for its own: a full disk is a RuntimeError of its file writer, too little memory one of its allocator
+        text = str(error)
+        if "can't allocate memory" in text or "not enough memory" in text:
+            raise _out_of_memory("the memory", settings) from None
+        full = isinstance(error, OSError) and error.errno == errno.ENOSPC
+        if not (full or "No space left on device" in text or "PytorchStreamWriter failed" in text or "(os error 28)" in text):
             raise
         raise OperationError("the disk is full; free some space and start again: the training goes on from its last checkpoint") from None
+
+
+def _out_of_memory(what: str, settings: TrainingSettings) -> OperationError:
+    length = settings.max_length or "that of the model"
+    chunks = f"set cached below {settings.cached}" if settings.cached else f"give cached a number of texts below {settings.batch_size}"
+    ways = [f"lower batch_size ({settings.batch_size}) or max_length ({length})", chunks]
+    ways += [] if settings.gradient_checkpointing else ["switch gradient_checkpointing on"]
+    ways += [] if settings.lora else ["train with lora"]
+    return OperationError(f"{what} ran out; {', or '.join(ways)}")

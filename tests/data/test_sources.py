@@ -9,6 +9,7 @@ import pytest
 
 from selfpos.data.sources import load_source
 from selfpos.errors import OperationError, SelfposError
+from selfpos.recipe import TaskSource
 from selfpos.tasks import get_task
 
 PAIRS = [{"sentence1": f"one {i}", "sentence2": f"two {i}", "score": i / 2} for i in range(10)]
@@ -143,6 +144,92 @@ def test_bad_files_give_one_sentence_that_names_the_file(tmp_path: Path, name: s
 def test_missing_file_and_mistyped_corpus() -> None:
     with pytest.raises(SelfposError, match=r"there is no file or folder corpis; .*did you mean 'corpus'\?"):
         load_source("corpis", STS)
+
+
+def test_weights_are_shares_and_nothing_is_repeated(tmp_path: Path) -> None:
+    one, two = write_lines(tmp_path / "a.jsonl", PAIRS), write_lines(tmp_path / "b.jsonl", [{**pair, "score": -1.0} for pair in PAIRS[:4]])
+    found = load_source([str(one), str(two)], STS, weights=[3, 2], seed=1).dataset
+    scores = found["score"][:]
+    assert scores.count(-1.0) == 4 and len(scores) == 10  # 4 is all of the scarcer, 6 go with it
+    assert len({json.dumps(record) for record in found}) == 10
+    assert load_source([str(one), str(two)], STS, weights=[3, 2], seed=1).dataset.to_list() == found.to_list()
+    assert load_source([str(one), str(two)], STS, weights=[3, 2], seed=2).dataset.to_list() != found.to_list()
+    with pytest.raises(ValueError, match="'weights' must hold one number for each of the data, found 2 for 1"):
+        TaskSource(type="sts", data=str(one), weights=[1, 2])
+
+
+def test_duplicates_are_dropped_when_asked_and_across_sources(tmp_path: Path) -> None:
+    one, two = write_lines(tmp_path / "a.jsonl", [*PAIRS, PAIRS[3]]), write_lines(tmp_path / "b.jsonl", PAIRS[:2])
+    assert len(load_source([str(one), str(two)], STS).dataset) == 13
+    found = load_source([str(one), str(two), str(one)][:1], STS, duplicates="drop")
+    assert found.dataset.to_list() == PAIRS and found.dropped == {"duplicate": 1} and found.found == 11
+    assert found.description.endswith("10 records (dropped: 1 that occur before)")
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz", "a.csv", "a.parquet"])
+def test_streamed_files_give_the_same_records_from_a_mapped_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    import datasets
+    import pandas as pd
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    file = tmp_path / name
+    if "jsonl" in name:
+        write_lines(file, PAIRS)
+    elif name.endswith("csv"):
+        pd.DataFrame(PAIRS).to_csv(file, index=False)
+    else:
+        pd.DataFrame(PAIRS).to_parquet(file)
+    found = load_source(str(file), STS, streaming=True)
+    assert found.dataset.to_list() == PAIRS and found.hash == load_source(str(file), STS).hash
+    assert found.dataset.cache_files and all(str(tmp_path / "cache") in part["filename"] for part in found.dataset.cache_files)
+    assert load_source(str(file), STS, streaming=True, limit=3).dataset.to_list() == PAIRS[:3]
+
+
+def test_a_stream_reads_no_more_than_its_limit_and_a_changed_file_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    file = tmp_path / "a.jsonl"
+    file.write_text("".join(json.dumps(pair) + "\n" for pair in PAIRS[:4]) + "not JSON\n")
+    assert len(load_source(str(file), STS, streaming=True, limit=4).dataset) == 4
+    with pytest.raises(SelfposError, match=r"a\.jsonl, line 5 is not JSON"):
+        load_source(str(file), STS, streaming=True)
+    write_lines(file, PAIRS)
+    assert len(load_source(str(file), STS, streaming=True).dataset) == 10
+
+
+def test_a_streamed_hub_set_is_shuffled_within_a_window_and_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    many = [{"sentence1": f"one {n}", "sentence2": f"two {n}", "score": float(n)} for n in range(50)]
+    asked = []
+
+    def load(name: str, config: str | None, *, split: str, revision: str | None, streaming: bool) -> datasets.IterableDataset:
+        asked.append((revision, streaming))
+        return datasets.Dataset.from_list(many).to_iterable_dataset()
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    monkeypatch.setattr("selfpos.data.sources._commit", lambda name, revision: "c0ffee")
+    found = load_source("hub:some/set:default", STS, streaming=True, limit=10, seed=3)
+    assert asked == [("c0ffee", True)] and found.revisions == {"some/set": "c0ffee"}
+    assert len(found.dataset) == 10 and found.dataset["score"][:] != [float(n) for n in range(10)]
+
+
+def test_the_commit_of_a_hub_set_is_recorded_and_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    from types import SimpleNamespace
+
+    import datasets
+    import huggingface_hub
+
+    asked = []
+    monkeypatch.setattr(huggingface_hub, "dataset_info", lambda name, revision: SimpleNamespace(sha=f"sha of {revision}"))
+    monkeypatch.setattr(
+        datasets, "load_dataset", lambda *place, **more: (asked.append(more["revision"]), datasets.Dataset.from_list(PAIRS))[1]
+    )
+    assert load_source("hub:some/set:mrpc", STS).revisions == {"some/set": "sha of None"}
+    assert load_source("hub:some/set:mrpc@v1", STS).revisions == {"some/set": "sha of v1"}
+    assert asked == ["sha of None", "sha of v1"]
 
 
 def test_hub_set_with_configuration_and_revision(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ import torch
 from datasets import Dataset
 from safetensors.torch import load_file
 
-from selfpos.errors import SelfposError
+from selfpos.errors import OperationError, SelfposError
 from selfpos.recipe import LoraSettings, TrainingSettings, ValidationSettings
 from selfpos.storage.hashing import content_hash
 from selfpos.storage.manifest import read_manifest
@@ -349,3 +349,41 @@ def test_records_that_share_texts_still_give_full_batches_by_length() -> None:
     lopsided = Dataset.from_dict({"text": [str(i) for i in range(40)], "label": [0] * 36 + [1] * 4})
     batches = list(LengthBatchSampler(lopsided, get_task("classification"), 4, torch.Generator(), 0))
     assert all(sorted(lopsided[batch]["label"]) == [0, 0, 1, 1] for batch in batches) and len(batches) == 2
+
+
+# What runs out
+
+
+@pytest.mark.parametrize(
+    ("fault", "settings", "message"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory"), {}, "the GPU's memory ran out; lower batch_size (4) or max_length (that of the model), or give"),
+        (torch.OutOfMemoryError("x"), {"cached": 3, "gradient_checkpointing": True}, "set cached below 3, or train with lora"),
+        (MemoryError(), {"max_length": 99}, "the memory ran out; lower batch_size (4) or max_length (99)"),
+        (RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory: you tried"), {}, "the memory ran out"),
+        (OSError(28, "No space left on device"), {}, "the disk is full; free some space and start again"),
+        (RuntimeError("PytorchStreamWriter failed writing file data/3: file write failed"), {}, "the disk is full"),
+        (RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)"), {}, "the disk is full"),
+    ],
+)  # fmt: skip
+def test_what_runs_out_is_one_sentence_that_says_what_to_do(
+    fault: Exception, settings: dict, message: str, tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from selfpos.training.trainer import Trainer
+
+    def fail(self: Trainer, *args: object, **kwargs: object) -> None:
+        raise fault
+
+    monkeypatch.setattr(Trainer, "training_step", fail)
+    with pytest.raises(OperationError) as error:
+        run(tiny_base, tmp_path / "out", "sts", settings=with_(**settings))
+    assert message in str(error.value) and "\n" not in str(error.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_other_faults_are_not_taken_for_these(tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from selfpos.training.trainer import Trainer
+
+    monkeypatch.setattr(Trainer, "training_step", lambda *_, **__: (_ for _ in ()).throw(RuntimeError("shape mismatch")))
+    with pytest.raises(RuntimeError, match="shape mismatch"):
+        run(tiny_base, tmp_path / "out", "sts")

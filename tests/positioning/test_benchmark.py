@@ -1,0 +1,26 @@
+"""The benchmark of positioning runs from end to end, and its gradients agree with a graph through the merge."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+@pytest.mark.slow
+def test_a_quick_benchmark_fills_every_table(tmp_path: Path) -> None:
+    pytest.importorskip("cma")
+    words = [sys.executable, ROOT / "benchmarks" / "positioning.py", "--quick", "--out", tmp_path]
+    done = subprocess.run(words, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "positioning.json").read_text())
+    ratios = {row["what"]: row["found"] for row in found["ratios"]}
+    assert ratios["gradient, N = 3: largest difference from the graph's, relative"] < 1e-3
+    assert all(search["value"] > 0 for search in found["searches"].values())
+    assert "linearised" in (tmp_path / "positioning.md").read_text()
