@@ -137,6 +137,11 @@ def test_a_job_that_takes_its_worker_with_it_is_given_up(cluster: TwoMachines, r
         execute_on_ray(jobs_of(run.path, a=die)[:1], run, address=address)
 
 
+def test_nobody_at_an_address_is_one_sentence_at_once(run: RunFolder) -> None:
+    with pytest.raises(SelfposError, match=r"no Ray cluster at '127.0.0.1:1' \(.*refused\); start one"):
+        execute_on_ray(jobs_of(run.path), run, address="127.0.0.1:1")
+
+
 def test_no_cluster_is_one_sentence(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     import ray
 
