@@ -64,9 +64,7 @@ def test_nothing_left_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_verb_reports_and_writes_cleaned_data_and_a_run_keeps_the_report(
-    tmp_path: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_verb_reports_and_writes_cleaned_data_and_a_run_keeps_the_report(tmp_path: Path, tiny_base: Path) -> None:
     from selfpos import pipeline
 
     train = lines(tmp_path / "data/train.jsonl", PAIRS)
@@ -80,10 +78,14 @@ def test_the_verb_reports_and_writes_cleaned_data_and_a_run_keeps_the_report(
     assert json.loads((out / "overlap.json").read_text())["sources"]["data"]["overlapping"] == 5
 
     started = []
-    monkeypatch.setattr(pipeline, "execute", lambda jobs, folder: started.extend(jobs))
+
+    def begin(jobs: list, folder: object) -> list[str]:
+        started.extend(jobs)
+        return []
+
     evaluation = {"tasks": ["STS12"], "data_dir": str(tmp_path / "mteb")}
     recipe = recipe_of(train, base=str(tiny_base), evaluation=evaluation, overlap={"remove": True})
-    run = pipeline.run_recipe(recipe, tmp_path / "run")
+    run = pipeline.run_recipe(recipe, tmp_path / "run", executor=begin)
     assert started
     assert json.loads(run.overlap.read_text())["sources"]["sts"]["overlapping"] == 5
     assert load_recipe(run.recipe).overlap == OverlapSettings(remove=True)

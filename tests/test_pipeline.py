@@ -198,13 +198,12 @@ def test_what_does_not_change_a_result_is_no_part_of_its_key(tiny_base: Path, tm
     assert inputs(checkpoint_every=7) == inputs() != inputs(temperature=0.1)
 
 
-def test_methods_that_look_at_data_are_merges_of_a_recipe(tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_methods_that_look_at_data_are_merges_of_a_recipe(tiny_base: Path, tmp_path: Path) -> None:
     from selfpos import jobs, pipeline
 
     def without_scores(given: list[jobs.Job], folder: RunFolder) -> list[str]:
         return jobs.execute([job for job in given if job.name.partition("/")[0] not in {"scores", "table", "card", "report"}], folder)
 
-    monkeypatch.setattr(pipeline, "execute", without_scores)
     tasks = {}
     for name in ("one", "two"):
         lines = [json.dumps({"anchor": f"word {name} {n}", "positive": f"about {n} {name}"}) for n in range(40)]
@@ -226,7 +225,7 @@ def test_methods_that_look_at_data_are_merges_of_a_recipe(tiny_base: Path, tmp_p
             "cma-es": {"method": "cma-es", "positioning": {"evaluations": 4, **quick}},
         },
     }
-    run = pipeline.run_recipe(Recipe.model_validate(recipe), tmp_path / "out")
+    run = pipeline.run_recipe(Recipe.model_validate(recipe), tmp_path / "out", executor=without_scores)
     told = {name: json.loads((run.merged(name) / "selfpos.json").read_text(encoding="utf-8")) for name in recipe["merges"]}
     for name in ("fisher", "regmean"):
         assert told[name]["merge"]["method"] == name

@@ -13,7 +13,7 @@ from datasets import Dataset
 from safetensors.torch import load_file
 
 from selfpos.errors import OperationError, SelfposError
-from selfpos.recipe import LoraSettings, TrainingSettings, ValidationSettings
+from selfpos.recipe import LoraSettings, MixtureSettings, TrainingSettings, ValidationSettings
 from selfpos.storage.hashing import content_hash
 from selfpos.storage.manifest import read_manifest
 from selfpos.tasks import TASKS, get_task
@@ -79,9 +79,11 @@ def test_matryoshka_is_the_sum_of_the_losses_of_the_first_numbers(tiny_base: Pat
     [{"cached": 2}, {"matryoshka": [4, 16]}, {"gradient_checkpointing": True}, {"batching": "length"}, {"sts_loss": "infonce"}],
 )
 def test_every_option_trains_every_type_again_to_the_same_bytes(settings: dict, tiny_base: Path, tmp_path: Path) -> None:
-    run(tiny_base, tmp_path / "plain", *TASKS, settings=with_(steps=9), mixture="round-robin")
+    run(tiny_base, tmp_path / "plain", *TASKS, settings=with_(steps=9), mixture=MixtureSettings(mixture="round-robin"))
     for name in ("first", "again"):
-        result = run(tiny_base, tmp_path / name, *TASKS, settings=with_(steps=9, **settings), mixture="round-robin")
+        result = run(
+            tiny_base, tmp_path / name, *TASKS, settings=with_(steps=9, **settings), mixture=MixtureSettings(mixture="round-robin")
+        )
         assert result.steps == 9
     assert content_hash(tmp_path / "first") == content_hash(tmp_path / "again")
     if settings != {"gradient_checkpointing": True}:
