@@ -10,8 +10,8 @@ k-means; nDCG@10 among the relevant documents and 500 others. All choices are ma
 
 One job after the other, each result one JSON file in --out; the first seed's table of rivals comes first, then the other seeds', then the
 ablation seed by seed: one factor at a time about the default, and granularity × probe size, or with --full all factors crossed. On two cores
-a seed's specialists and joint models take about 15 minutes, each rival half a minute, the paper's 1,000 steps a quarter of an hour, each point
-of the ablation one to two minutes; the ablation has 18 points a seed, with --full 180. The tables (positioning_study.json and .md in
+a seed's specialists and joint models take about 15 minutes, each rival half a minute, each search of our own one to two minutes more, the
+paper's 1,000 steps a quarter of an hour (estimates from forward passes counted, not measured alone), each point of the ablation two minutes; the ablation has 18 points a seed, with --full 180. The tables (positioning_study.json and .md in
 benchmarks/results) are written again after each job.
 """
 
@@ -27,6 +27,7 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 from positioning_study_report import write_report
@@ -170,10 +171,16 @@ class Study:
         from selfpos.recipe import PositioningSettings
 
         settings = PositioningSettings(max_length=64, **options)
-        found = position(self.base, self.specialists, self.probe(records), settings, seed=self.seed)
+        records = min(records, 16) if self.quick else records
+        state = (
+            self.place / f"search-{crc32(repr((settings, records)).encode()):08x}.pt"
+        )  # the paper's steps take more than one sitting may
+        found = position(self.base, self.specialists, self.probe(records), settings, seed=self.seed, state=state)
         facts = asdict(found)
         facts.pop("tensors")
-        return self.merged("linear", weights=found.weights) | {"position": facts}
+        scored = self.merged("linear", weights=found.weights) | {"position": facts}
+        state.unlink(missing_ok=True)
+        return scored
 
     def score(self, model: Path) -> dict[str, float]:
         """Test scores by task, in percent."""
