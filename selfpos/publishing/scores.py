@@ -17,13 +17,15 @@ from selfpos.publishing.shape import read_json
 
 FOLDER = "eval"  # of scores inside a model folder: it is no part of the model's content hash
 LAST = "last.json"
+RESAMPLES = 2000
 
 
 @dataclass(frozen=True)
 class Score:
     """One model on one split and language subset of one task. `value` is MTEB's main score, between 0 and 1.
 
-    `interval` is the 95 % interval of that mean over MTEB's repeated draws of training or clustering samples, where there are such.
+    `interval` is its 95 % interval: of a bootstrap over the task's examples where what the model got right of each was kept, else of the mean over
+    MTEB's repeated draws of training or clustering samples, where there are such.
     """
 
     task: str
@@ -110,7 +112,7 @@ def read_scores(root: Path) -> Scores | None:
         record = read_json(file)
         if isinstance(record, dict) and "task_name" in record and isinstance(record.get("scores"), dict):
             metric = known.get(record["task_name"], {}).get("metric")
-            models.setdefault(_short(model), []).extend(_scores(record, metric))
+            models.setdefault(_short(model), []).extend(_scores(record, metric, file))
             versions.add(str(record.get("mteb_version")))
             used.append(file)
     if not models:
@@ -138,16 +140,35 @@ def _last_files(root: Path) -> tuple[list[tuple[str, Path]], dict[str, dict[str,
     return files, known
 
 
-def _scores(record: Mapping[str, Any], metric: str | None) -> Iterable[Score]:
+def _scores(record: Mapping[str, Any], metric: str | None, file: Path) -> Iterable[Score]:
+    revision = record.get("dataset_revision")
+    resampled = _resampled(file, str(revision))
     for split, subsets in record["scores"].items():
         for entry in subsets:
             value = entry.get("main_score")
             if isinstance(value, int | float):
                 subset = str(entry.get("hf_subset", "default"))
-                yield Score(record["task_name"], float(value), split, subset, record.get("dataset_revision"), _interval(entry, metric))
+                interval = resampled.get((split, subset)) or _over_draws(entry, metric)
+                yield Score(record["task_name"], float(value), split, subset, revision, interval)
 
 
-def _interval(entry: Mapping[str, Any], metric: str | None) -> tuple[float, float] | None:
+def _resampled(file: Path, revision: str) -> dict[tuple[str, str], tuple[float, float]]:
+    """(split, subset) → 95 % percentile interval of the main score over resampled examples, for the parts kept beside MTEB's result file."""
+    import numpy as np
+
+    from selfpos.evaluation.examples import examples_file, read_examples
+    from selfpos.evaluation.measures import resamples
+
+    if len(file.parents) < 4:
+        return {}
+    found = {}
+    for part in read_examples(examples_file(file), revision):
+        low, high = np.quantile(resamples([part], RESAMPLES, seed=0), [0.025, 0.975])
+        found[part.split, part.subset] = (float(low), float(high))
+    return found
+
+
+def _over_draws(entry: Mapping[str, Any], metric: str | None) -> tuple[float, float] | None:
     """95 % t interval of the mean over repeated draws, if the main score is such a mean."""
     given = [draw.get(metric) for draw in entry.get("scores_per_experiment") or () if isinstance(draw, dict)]
     given = given or [value for level in (entry.get("v_measures") or {}).values() for value in level]

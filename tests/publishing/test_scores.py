@@ -7,10 +7,12 @@ import shutil
 from pathlib import Path
 from statistics import fmean
 
+import numpy as np
 import pytest
 from huggingface_hub import ModelCard
 
 from selfpos.errors import SelfposError
+from selfpos.evaluation.examples import Part, examples_file, write_examples
 from selfpos.publishing.card import build_card
 from selfpos.publishing.push import plan_push
 from selfpos.publishing.scores import find_scores, read_scores
@@ -164,3 +166,27 @@ def test_nothing_scored_and_damaged_files(tmp_path: Path) -> None:
     file.write_text(file.read_text()[:-5])
     with pytest.raises(SelfposError, match=r"STSBenchmark\.json is not JSON"):
         read_scores(tmp_path)
+
+
+def test_the_interval_is_that_of_resampled_examples_where_they_were_kept(tmp_path: Path) -> None:
+    from scipy.stats import bootstrap
+
+    values = np.random.default_rng(3).beta(4, 2, size=400)
+    file = write_result(tmp_path, "one", "STSBenchmark", float(values.mean()))
+    part = Part("test", "default", "mean", len(values), "key", {"values": values})
+    write_examples(examples_file(file), [part], HUB_REVISION)
+    write_result(tmp_path, "two", "STSBenchmark", 0.5)
+    found = read_scores(tmp_path)
+    assert found is not None
+    (one,), (two,) = found.models["one"], found.models["two"]
+    expected = bootstrap((values,), np.mean, method="percentile", rng=4).confidence_interval
+    assert one.interval == pytest.approx((expected.low, expected.high), abs=0.003)
+    assert two.interval is None
+
+
+def test_examples_of_other_data_give_no_interval(tmp_path: Path) -> None:
+    file = write_result(tmp_path, "one", "STSBenchmark", 0.5)
+    part = Part("test", "default", "mean", 4, "key", {"values": np.array([0.0, 1.0, 0.0, 1.0])})
+    write_examples(examples_file(file), [part], "of last year")
+    found = read_scores(tmp_path)
+    assert found is not None and found.models["one"][0].interval is None
