@@ -15,7 +15,9 @@ from selfpos.publishing.probe_card import plan_probe
 from selfpos.publishing.push import Pushed, push
 from selfpos.publishing.relink import Place
 from selfpos.publishing.session import hub
-from selfpos.publishing.surroundings import surroundings_of
+from selfpos.publishing.story import Parent
+from selfpos.publishing.surroundings import Surroundings, surroundings_of
+from selfpos.storage.hashing import content_hash
 
 
 @dataclass(frozen=True)
@@ -59,14 +61,15 @@ def plan_collection(
     if facts.kind != "merged" or not facts.parents:
         raise SelfposError(f"{model} is not a merged model with parents on record, so there is no collection to publish; push it alone")
     options: dict[str, Any] = {"private": private, "licence": licence, "replace": replace, "message": message}
-    vectors = {
-        parent.name: plan_push(Path(parent.source), f"{repo}-{_slug(parent.name)}", **options)
-        for parent in facts.parents
-        if not parent.repo and parent.source and Path(parent.source).is_dir()
-    }
     around = surroundings_of(model)
+    local = {parent.name: _folder_of(parent, around) for parent in facts.parents if not parent.repo}
+    vectors = {name: plan_push(folder, f"{repo}-{_slug(name)}", **options) for name, folder in local.items() if folder}
     place = probe or (around.run.probe if around and facts.search and around.run.probe.is_dir() else None)
-    notes = []
+    notes = [
+        f"{name}, which it was made from, is not in its folder any more, so the collection goes without it"
+        for name in local
+        if not local[name]
+    ]
     probe_plan = None
     if place is not None and probe_licence is not None:
         probe_plan = plan_probe(place, f"{repo}-probe", repo, facts, parse_licence(probe_licence), private=private)
@@ -94,6 +97,16 @@ def push_collection(plan: CollectionPlan) -> list[Pushed]:
     url = _collect(plan, everything)
     first = Pushed(**{**vars(merged), "notes": (*merged.notes, f"collection: {url}")})
     return [first, *everything[1:]]
+
+
+def _folder_of(parent: Parent, around: Surroundings | None) -> Path | None:
+    """Where the parent's model lies: at the place on record, or in the run around the merge, wherever that was moved to."""
+    if parent.source and Path(parent.source).is_dir():
+        return Path(parent.source)
+    if around is None or parent.name not in around.recipe.tasks:
+        return None
+    folder = around.run.specialist(parent.name)
+    return folder if folder.is_dir() and content_hash(folder) == parent.hash else None
 
 
 def _collect(plan: CollectionPlan, everything: list[Pushed]) -> str:

@@ -14,8 +14,10 @@ from huggingface_hub import ModelCard
 from selfpos.errors import SelfposError
 from selfpos.evaluation.examples import Part, examples_file, write_examples
 from selfpos.publishing.card import build_card
+from selfpos.publishing.collection import plan_collection
 from selfpos.publishing.push import plan_push
 from selfpos.publishing.scores import find_scores, read_scores
+from selfpos.storage import content_hash
 from tests.publishing.conftest import write_manifest
 
 ACCURACY = [0.5, 0.6, 0.7]
@@ -190,3 +192,20 @@ def test_examples_of_other_data_give_no_interval(tmp_path: Path) -> None:
     write_examples(examples_file(file), [part], "of last year")
     found = read_scores(tmp_path)
     assert found is not None and found.models["one"][0].interval is None
+
+
+def test_a_parent_is_found_in_its_run_wherever_that_was_moved_to(run: Path, tiny_base: Path) -> None:
+    specialist = Path(shutil.copytree(tiny_base, run / "specialists" / "retrieval"))
+    manifest = json.loads((run / "merged" / "sp" / "selfpos.json").read_text(encoding="utf-8"))
+    source = {"name": "retrieval", "hash": content_hash(specialist), "source": "elsewhere/retrieval"}
+    manifest["merge"]["sources"] = [source]
+    (run / "merged" / "sp" / "selfpos.json").write_text(json.dumps(manifest), encoding="utf-8")
+    planned = plan_collection(run / "merged" / "sp", "alice/sp")
+    assert list(planned.vectors) == ["retrieval"]
+    assert planned.notes == ()
+
+    manifest["merge"]["sources"] = [source | {"hash": "c" * 64}]
+    (run / "merged" / "sp" / "selfpos.json").write_text(json.dumps(manifest), encoding="utf-8")
+    planned = plan_collection(run / "merged" / "sp", "alice/sp")
+    assert not planned.vectors
+    assert "retrieval, which it was made from, is not in its folder any more" in planned.notes[0]
