@@ -90,6 +90,7 @@ def run_job(job: Job, contender: str, place: Path, options: argparse.Namespace) 
             shutil.rmtree(out, ignore_errors=True)
             return runs[-1]
     result = median(runs) | {"output_mb": sum(file.stat().st_size for file in out.rglob("*.safetensors")) / 1e6}
+    result.pop("said")  # places of this machine
     if not options.unchecked:
         result |= {"wrong": wrong_tensors(job, out, contender), "lost": lost_on_reload(job, out)}
     shutil.rmtree(out, ignore_errors=True)
