@@ -490,19 +490,19 @@ def load_recipe(path: Path) -> Recipe:
     return load_settings(path, Recipe)
 
 
-def load_settings(path: Path, model: type[Model]) -> Model:
-    """Read the YAML file at `path` as a `model`. Raises SelfposError naming each wrong field, and the nearest right name."""
+def load_settings(path: Path, model: type[Model], what: str = "recipe") -> Model:
+    """Read the YAML file at `path` as a `model`, called `what` in errors. Raises SelfposError naming each wrong field, and the nearest right name."""
     import yaml
 
     if not path.is_file():
-        raise SelfposError(f"there is no recipe file {path}")
+        raise SelfposError(f"there is no {what} file {path}")
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
-        raise SelfposError(f"recipe {path} is not YAML: {' '.join(str(error).split())}") from None
+        raise SelfposError(f"{what} {path} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(data, dict):
-        raise SelfposError(f"recipe {path} must be a mapping of fields, found {type(data).__name__}")
-    return validate(model, data, f"recipe {path}")
+        raise SelfposError(f"{what} {path} must be a mapping of fields, found {type(data).__name__}")
+    return validate(model, data, f"{what} {path}")
 
 
 def validate(model: type[Model], data: dict[str, Any], source: str) -> Model:

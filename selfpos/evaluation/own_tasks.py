@@ -20,7 +20,7 @@ from selfpos.data import files
 from selfpos.errors import SelfposError, nearest
 from selfpos.evaluation import local_data
 from selfpos.evaluation.tasks import new_task, retrieval_data
-from selfpos.recipe import Name, Settings, validate
+from selfpos.recipe import Name, Settings, load_settings
 
 if TYPE_CHECKING:
     from mteb.abstasks import AbsTask
@@ -51,17 +51,7 @@ def own_task(file: Path) -> AbsTask:
 
     Raises SelfposError naming the file, field or column that is wrong.
     """
-    import yaml
-
-    if not file.is_file():
-        raise SelfposError(f"there is no task file {file}")
-    try:
-        data = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise SelfposError(f"task file {file} is not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(data, dict):
-        raise SelfposError(f"task file {file} must be a mapping of fields, found {type(data).__name__}")
-    task = validate(TaskDeclaration, data, f"task file {file}")
+    task = load_settings(file, TaskDeclaration, "task file")
     wanted = {"retrieval": {"folder"}, "classification": {"train", "test"}}.get(task.type, {"test"})
     if set(task.files) != wanted:
         raise SelfposError(

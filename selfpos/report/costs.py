@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,8 +26,8 @@ class Cost:
     scoring: float | None
 
 
-def costs_of(results: RunResults, folder: RunFolder, budget: Mapping[str, Any]) -> list[Cost]:
-    """The costs of all models, from the marks of jobs, the manifests and the searches; `budget` (model → seconds, draws, memory) wins where it tells."""
+def costs_of(results: RunResults, folder: RunFolder) -> list[Cost]:
+    """The costs of all models, from the marks of jobs, the manifests and the searches."""
     recipe = results.recipe
     names = ["base", *recipe.trained, *recipe.merges]
     found = []
@@ -41,19 +40,8 @@ def costs_of(results: RunResults, folder: RunFolder, budget: Mapping[str, Any]) 
             draws = f"{manifest['samples']:,} samples"
         elif name in results.searches and results.searches[name].position.get("texts") is not None:
             draws = f"{results.searches[name].position['texts']:,} texts"
-        told = budget.get(name)
-        told = told if isinstance(told, dict) else {}
-        given = told.get("draws", draws)
-        found.append(
-            Cost(
-                name,
-                kind,
-                told.get("seconds", results.seconds.get(job)),
-                f"{given:,}" if isinstance(given, int | float) else given,
-                told.get("memory", manifest.get("peak_memory_bytes")),
-                results.seconds.get(f"scores.{name}"),
-            )
-        )
+        seconds, scoring = results.seconds.get(job), results.seconds.get(f"scores.{name}")
+        found.append(Cost(name, kind, seconds, draws, manifest.get("peak_memory_bytes"), scoring))
     return found
 
 

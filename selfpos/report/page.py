@@ -132,9 +132,6 @@ def _of_space(results: RunResults) -> list[Picture]:
             "Norm of each task vector and the angle between each two, in degrees; 90° means that the tasks moved the weights independently."
         )
         pictures.append(Picture("Norms and angles of the task vectors", says, space_figures.angles(results)))
-    for point, names, cosines in results.conflicts:
-        says = "Cosine between the gradients of each two tasks; below zero (red), a step that helps one task harms the other."
-        pictures.append(Picture(f"Conflict between gradients at {point}", says, space_figures.conflict(names, cosines)))
     return pictures
 
 

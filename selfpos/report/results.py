@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Collection
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from selfpos.errors import SelfposError
 from selfpos.recipe import Recipe, load_recipe
+from selfpos.storage.manifest import read_object
 from selfpos.storage.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -42,7 +41,6 @@ class RunResults:
     optional: list[str] = field(default_factory=list)
     comparison: Comparison | None = None
     landscapes: list[dict[str, Any]] = field(default_factory=list)
-    conflicts: list[tuple[str, list[str], list[list[float]]]] = field(default_factory=list)
     costs: list[Cost] = field(default_factory=list)
     origins: list[tuple[str, str, str]] = field(default_factory=list)
     pipelines: dict[str, dict[str, float]] = field(default_factory=dict)
@@ -83,7 +81,7 @@ def read_results(folder: RunFolder) -> RunResults:
     tasks, scores = _scores(folder, recipe, missing)
     geometry: dict[str, Any] = {"names": [], "gram": []}
     if folder.geometry.is_file():
-        geometry = _read(folder.geometry)
+        geometry = read_object(folder.geometry)
     else:
         missing.append("norms and angles of the task vectors")
     searches = {}
@@ -92,22 +90,22 @@ def read_results(folder: RunFolder) -> RunResults:
             continue
         if folder.position(name).is_file() and folder.trajectory(name).is_file():
             steps = [json.loads(line) for line in folder.trajectory(name).read_text(encoding="utf-8").splitlines()]
-            searches[name] = Search(_read(folder.position(name)), steps)
+            searches[name] = Search(read_object(folder.position(name)), steps)
         else:
             missing.append(f"coefficients of {name}")
     models = {"base", "joint", *recipe.trained, *recipe.merges}  # marks of merges that the recipe no longer has stay in the folder
     marks = [
         file for file in sorted((folder.path / "jobs").glob("*.json")) if "." not in file.stem or file.stem.partition(".")[2] in models
     ]
-    seconds = {mark.stem: _read(mark)["seconds"] for mark in marks}
-    took = _read(folder.pipelines) if folder.pipelines.is_file() else {"pipelines": {}, "equal": None}
+    seconds = {mark.stem: read_object(mark)["seconds"] for mark in marks}
+    took = read_object(folder.pipelines) if folder.pipelines.is_file() else {"pipelines": {}, "equal": None}
     return RunResults(
         recipe, tasks, scores, geometry["names"], geometry["gram"], searches, seconds, missing, pipelines=took["pipelines"], equal=took["equal"]
     )  # fmt: skip
 
 
 def with_details(results: RunResults, folder: RunFolder) -> RunResults:
-    """`results` with what only the report tells: intervals, landscapes, conflicts of gradients, costs and where every model comes from."""
+    """`results` with what only the report tells: intervals, landscapes, costs and where every model comes from."""
     from dataclasses import replace
 
     from selfpos.comparison import Scored, compare, models_of_run
@@ -117,10 +115,9 @@ def with_details(results: RunResults, folder: RunFolder) -> RunResults:
     scored = [Scored(name, {"": {task: score for task, score in run.items() if task in results.tasks}}) for name, run in found.items()]
     scored = [model for model in scored if model.runs[""]]
     comparison = compare(scored) if len(scored) > 1 else None
-    landscapes = [found for file in sorted(folder.landscapes.glob("*.json")) if (found := _read(file)).get("losses")]
-    conflicts = _conflicts(_read(folder.analysis)) if folder.analysis.is_file() else []
+    landscapes = [found for file in sorted(folder.landscapes.glob("*.json")) if (found := read_object(file)).get("losses")]
     optional = [] if landscapes else ["the landscape of the probe loss (selfpos report RUN --landscape NAME NAME)"]
-    optional += [] if conflicts else ["conflicts between the tasks' gradients (selfpos analyse)"]
+    optional += [] if folder.analysis.is_file() else ["conflicts between the tasks' gradients (selfpos analyse)"]
     if scored and (comparison is None or comparison.notes):
         optional.append("intervals of all scores (score again, so that the examples behind them are kept)")
     return replace(
@@ -128,8 +125,7 @@ def with_details(results: RunResults, folder: RunFolder) -> RunResults:
         optional=optional,
         comparison=comparison,
         landscapes=landscapes,
-        conflicts=conflicts,
-        costs=costs_of(results, folder, _read(folder.budget) if folder.budget.is_file() else {}),
+        costs=costs_of(results, folder),
         origins=origins_of(results, folder),
     )
 
@@ -137,7 +133,7 @@ def with_details(results: RunResults, folder: RunFolder) -> RunResults:
 def _scores(folder: RunFolder, recipe: Recipe, missing: list[str]) -> tuple[dict[str, dict[str, str]], dict[str, dict[str, float]]]:
     """The run's table, or as long as it is not there what has been scored so far."""
     if folder.table.is_file():
-        table = _read(folder.table)
+        table = read_object(folder.table)
         return table["tasks"], table["scores"]
     from selfpos.comparison import models_of_run
 
@@ -149,31 +145,3 @@ def _scores(folder: RunFolder, recipe: Recipe, missing: list[str]) -> tuple[dict
     )
     tasks = {task: {"type": score.type, "metric": score.metric} for run in found.values() for task, score in run.items()}
     return tasks, {model: {task: score.main_score for task, score in run.items()} for model, run in found.items()}
-
-
-def _read(file: Path) -> dict[str, Any]:
-    """The JSON object in `file`; raises SelfposError when it is none."""
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError:
-        found = None
-    if not isinstance(found, dict):
-        raise SelfposError(f"{file} is no JSON object; remove it, and let its maker write it again")
-    return found
-
-
-def _conflicts(analysis: dict[str, Any]) -> list[tuple[str, list[str], list[list[float]]]]:
-    """The cosines of the tasks' gradients in an analysis: where in the space they were measured, names of the tasks, cosines (NaN where lost in noise)."""
-    found = []
-    for point, measured in (analysis.get("gradients") or {}).items():
-        pairs = {tuple(pair["tasks"]): pair["cosine"] for pair in measured["pairs"]}
-        names = list(dict.fromkeys(task for pair in pairs for task in pair))
-        cosines = [[1.0 if one == two else _cosine(pairs, one, two) for two in names] for one in names]
-        if names:
-            found.append((point, names, cosines))
-    return found
-
-
-def _cosine(pairs: dict[tuple[str, ...], float | None], one: str, two: str) -> float:
-    value = pairs.get((one, two), pairs.get((two, one)))
-    return math.nan if value is None else float(value)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -24,12 +23,6 @@ def angles(results: RunResults) -> Figure:
     rows = [f"{name}\n|V| = {norm:.3f}" for name, norm in zip(results.vectors, norms, strict=True)]
     texts = [[f"{value:.1f}°" for value in row] for row in degrees]
     return matrix(degrees, rows, results.vectors, texts, colours="RdBu", low=0, high=180)
-
-
-def conflict(names: list[str], cosines: list[list[float]]) -> Figure:
-    """Cosines of the tasks' gradients: below zero, a step that helps one task harms the other."""
-    texts = [["noise" if math.isnan(value) else f"{value:+.2f}" for value in row] for row in cosines]
-    return matrix(cosines, names, names, texts, colours="RdBu", low=-1, high=1)
 
 
 def landscape(results: RunResults, found: Mapping[str, Any]) -> Figure:

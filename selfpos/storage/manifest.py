@@ -22,12 +22,15 @@ def write_manifest(folder: Path, data: dict[str, Any]) -> Path:
 def read_manifest(folder: Path) -> dict[str, Any] | None:
     """The manifest of `folder`, or None when it has none. Raises SelfposError when it is no JSON object."""
     file = folder / MANIFEST
-    if not file.is_file():
-        return None
+    return read_object(file) if file.is_file() else None
+
+
+def read_object(file: Path) -> dict[str, Any]:
+    """The JSON object in `file`. Raises SelfposError when it holds none."""
     try:
         data = json.loads(file.read_text(encoding="utf-8"))
     except ValueError:
         data = None
     if not isinstance(data, dict):
-        raise SelfposError(f"{file} is not a JSON object; remove it, or write the folder again")
+        raise SelfposError(f"{file} is not a JSON object; remove it, and let its maker write it again")
     return data

@@ -75,11 +75,6 @@ class RunFolder:
         return self.path / "analysis" / "analysis.json"
 
     @property
-    def budget(self) -> Path:
-        """What each method of the run cost, as JSON."""
-        return self.path / "budget.json"
-
-    @property
     def landscapes(self) -> Path:
         """Probe losses over planes of two task vectors, one JSON file each."""
         return self.path / "landscapes"

@@ -26,7 +26,7 @@ MODELS = {
 
 @pytest.fixture
 def full_run(tmp_path: Path) -> RunFolder:
-    """Eight models on three tasks; two searches, one by layer; a landscape, an analysis, a budget and marks of jobs."""
+    """Eight models on three tasks; two searches, one by layer; a landscape, an analysis and marks of jobs."""
     run = RunFolder(tmp_path / "full")
     run.path.mkdir()
     recipe = {
@@ -65,7 +65,6 @@ def full_run(tmp_path: Path) -> RunFolder:
     run.analysis.parent.mkdir()
     run.analysis.write_text(json.dumps({"name": "full", "gradients": {"base": {"pairs": pairs}}}), encoding="utf-8")
     (run.analysis.parent / "section.html").write_text('<h2 id="analysis">Conflict and imbalance</h2>', encoding="utf-8")
-    run.budget.write_text(json.dumps({"joint": {"seconds": 99.5, "draws": 1920, "memory": 1.5e9}}), encoding="utf-8")
     for job, seconds in {"specialist/retrieval": 40.0, "joint": 80.0, "merge/ties": 1.5, "scores/base": 9.0}.items():
         run.mark(job).parent.mkdir(exist_ok=True)
         run.mark(job).write_text(json.dumps({"key": "", "seconds": seconds}), encoding="utf-8")

@@ -22,7 +22,6 @@ BROWSER = next((found for name in ("chromium", "chromium-browser", "google-chrom
 TITLES = [
     "Mean scores", "Gains by task type", "Scores by method and task", "Path of the coefficients: positioned", "Path of the coefficients: by-layer",
     "Coefficients by layer: by-layer", "Landscape of retrieval and pairs", "Norms and angles of the task vectors",
-    "Conflict between gradients at base",
 ]  # fmt: skip
 # What a reader does and sees, noted in the page's own title, which is printed with the page.
 PROBE = """<script>
@@ -52,12 +51,12 @@ def test_every_figure_is_there_with_its_words_and_as_files(full_run: RunFolder, 
     assert page == write_report(full_run).read_text(encoding="utf-8")
 
 
-def test_costs_come_from_marks_manifests_and_searches_and_a_budget_wins(full_run: RunFolder) -> None:
+def test_costs_come_from_marks_manifests_and_searches(full_run: RunFolder) -> None:
     results = read_results(full_run)
-    costs = {cost.model: cost for cost in costs_of(results, full_run, json.loads(full_run.budget.read_text()))}
+    costs = {cost.model: cost for cost in costs_of(results, full_run)}
     retrieval, joint, positioned = costs["retrieval"], costs["joint"], costs["positioned"]
     assert (retrieval.seconds, retrieval.draws, retrieval.memory) == (40.0, "960 samples", 1.2e9)
-    assert (joint.seconds, joint.draws, joint.memory) == (99.5, "1,920", 1.5e9)
+    assert (joint.seconds, joint.draws, joint.memory) == (80.0, None, None)
     assert (positioned.seconds, positioned.draws) == (None, "4,321 texts")
     assert costs["base"].scoring == 9.0
 
