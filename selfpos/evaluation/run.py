@@ -134,6 +134,8 @@ class _Scorer:
         import numpy as np
         from mteb.results import TaskResult
 
+        from selfpos.evaluation.columns import columns_as_lists
+
         file = self._results.get_task_result_path(task.metadata.name, self._meta)
         found = self._kept(task, file)
         if found is not None and not found.get_missing_evaluations(task):
@@ -142,7 +144,7 @@ class _Scorer:
             self._load()
         # A task draws its samples from generators that it keeps: started anew, they give every model the same samples.
         task.rng_state, task.np_rng = random.Random(task.seed), np.random.default_rng(task.seed)
-        with recording(task) as examples:
+        with columns_as_lists(task), recording(task) as examples:
             results = mteb.evaluate(
                 self._encoder,
                 task,
