@@ -25,6 +25,8 @@ MEMORY = 300_000_000
 AT_ONCE = 50_000
 # Characters of the content hash that serve as revision: as many as in a commit of the Hub.
 REVISION_LENGTH = 40
+# What mteb finds out about a model by itself, for its metadata beside the results.
+TOLD = ("max_tokens", "embed_dim", "similarity_fn_name", "framework", "n_embedding_parameters", "adapted_from")
 
 
 def model_name(name: str) -> str:
@@ -144,8 +146,11 @@ def load_encoder(folder: Path, meta: ModelMeta, cache: Path | None = None) -> An
         def __init__(self) -> None:
             super().__init__(model, model_prompts=listed.prompts or None)
             self.listed, self.instruction_template, self.prompts_dict = listed, listed.template, None
-            found = {
-                field: getattr(self.mteb_model_meta, field) for field in ("max_tokens", "embed_dim", "similarity_fn_name", "framework")
+            own = self.mteb_model_meta
+            size = sum(weights.numel() * weights.element_size() for weights in model.parameters())
+            found = {field: getattr(own, field) for field in TOLD} | {
+                "n_parameters": sum(weights.numel() for weights in model.parameters()),
+                "memory_usage_mb": size / 2**20,
             }
             self.mteb_model_meta = meta.model_copy(update={**found, "loader": SentenceTransformerEncoderWrapper})
             self._sided = any(type(module).__name__ in ("Router", "Asym") for module in model.modules()) or any(
