@@ -19,6 +19,7 @@ import click
 def command(model: str, out: Path | None, given: tuple[str, ...], probe: Path | None) -> None:
     """Repeat the merge that made MODEL (a folder, or USER/NAME[@REVISION] on the Hub) and say whether the same bytes come out."""
     from selfpos.errors import OperationError, SelfposError
+    from selfpos.quiet import quiet_process
     from selfpos.reproduction import reproduce
 
     parents = {}
@@ -27,6 +28,7 @@ def command(model: str, out: Path | None, given: tuple[str, ...], probe: Path | 
         if not equals:
             raise SelfposError(f"--parent takes NAME=FOLDER, found '{entry}'")
         parents[name] = Path(folder)
+    quiet_process()
     found = reproduce(model, out, parents=parents, probe=probe)
     if not found.identical:
         raise OperationError(str(found))

@@ -76,7 +76,9 @@ def execute(plan: Plan, *, show: bool = True, finish: Finish | None = None) -> M
         prepared = prepare(plan, stream)
         manifest = provenance(plan, prepared.coefficients)
         if plan.options.get("output") == "adapter":
-            manifest["merge"]["truncation"] = write_adapter(plan, prepared.coefficients, folder, _metadata(manifest))
+            lost = manifest["merge"]["truncation"] = write_adapter(plan, prepared.coefficients, folder, _metadata(manifest))
+            if lost is not None:
+                log.warning("truncating to rank %d loses %.2g of the merged vector (relative Frobenius norm)", lost["rank"], lost["error"])
         else:
             copy_side_files(plan.frame.path, plan.side_files, folder, main_dtype(plan))
             add_prompts(folder, plan.prompts)

@@ -121,7 +121,7 @@ class Plan:
         need = -(-(self._once + self._per_thread) // MEGABYTE)
         reason = f" for {self._largest}, its largest matrix" if self.method.grain == "matrix" and self._largest else ""
         raise SelfposError(
-            f"method {self.method.name} needs about {need:,} MB of memory{reason}, and may use {self.budget / MEGABYTE:,.0f} MB; allow it more"
+            f"method {self.method.name} needs about {need:,} MB of memory{reason}, and may use {self.budget / MEGABYTE:,.0f} MB; allow it that much (--memory)"
         )
 
     @cached_property

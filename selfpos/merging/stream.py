@@ -56,7 +56,7 @@ def like(array: Array, values: np.ndarray) -> Array:
 
 @dataclass(frozen=True)
 class OneByOne(Sequence[Array]):
-    """Arrays that are read each time they are asked for: who goes through them holds one of them, not all. Of whole matrices, that matters."""
+    """Arrays that are read each time they are asked for: who goes through them holds one of them, not all."""
 
     read: Callable[[int], Array]
     length: int
@@ -99,13 +99,16 @@ class Chunk:
 
 @dataclass(frozen=True)
 class Stream:
-    """Base and vectors at the tensors `keys`. `tied` maps the second name of a tensor that is stored twice to its first."""
+    """Base and vectors at the tensors `keys`. `tied` maps the second name of a tensor that is stored twice to its first. With `one_by_one` the
+    vectors of every chunk are read as a kernel goes through them, which leaves more of a core's cache to each.
+    """
 
     base: ModelFolder
     vectors: list[TaskVector]
     keys: tuple[str, ...]
     settings: Settings
     grain: Grain = "element"
+    one_by_one: bool = False
     seed: int = 0
     threads: int = 1
     device: str = "cpu"
@@ -144,13 +147,13 @@ class Stream:
         raw = self.base.raw(key)
         readers = [vector.reader(key) for vector in self.vectors]
         weights = self.settings.weights(key)
-        whole = self.grain == "matrix" and is_linear_map(key, entry.shape)
+        one_by_one = self.one_by_one or (self.grain == "matrix" and is_linear_map(key, entry.shape))
         for start, stop in self.ranges(key) if ranges is None else ranges:
             base = to_float32(raw[start:stop], entry.dtype)
             if not finite(base):
                 raise _not_finite(key, str(entry.file), base, start)
             lazy = OneByOne(partial(self._read, key, start, stop, base, readers), len(readers))
-            vectors: Sequence[Array] = lazy if whole else list(lazy)
+            vectors: Sequence[Array] = lazy if one_by_one else list(lazy)
             yield Chunk(key, start, self._shaped(key, base), vectors, weights, self.seed, statistics, self._probe(key, start, stop))
             self.advance((stop - start) * (1 + len(readers)))
 

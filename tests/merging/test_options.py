@@ -176,7 +176,7 @@ def test_a_budget_takes_threads_away_and_refuses_what_one_thread_exceeds(
     many, few = (plan(tiny_base, tiny_specialists, "linear", out, threads=64, budget=budget << 20) for budget in (512, 10))
     assert many.threads == 64 and 1 <= few.threads < 10 and few.memory <= 10 << 20 < many.memory
     for method, message in [
-        ("linear", r"linear needs about 3 MB of memory, and may use 1 MB; allow it more"),
+        ("linear", r"linear needs about 3 MB of memory, and may use 1 MB; allow it that much"),
         ("tsv-m", "its largest matrix"),
     ]:
         with pytest.raises(SelfposError, match=message):
