@@ -24,6 +24,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -106,8 +107,8 @@ def output(job: Job, contender: str, place: Path) -> Path:
     return place / f"out {job.name} {contender}".replace(" ", "-")
 
 
-def check_rows(rows: list[dict[str, Any]], place: Path) -> None:
-    """Add to each contender's result what its output got wrong or lost; remove the outputs."""
+def check_rows(rows: list[dict[str, Any]], place: Path) -> Iterator[dict[str, Any]]:
+    """Add to each contender's result what its output got wrong or lost, row by row; remove the outputs."""
     checked = []
     for row in rows:
         job = Job(row["shape"], row["method"], *make_inputs(place, row["shape"], row["count"]))
@@ -120,6 +121,7 @@ def check_rows(rows: list[dict[str, Any]], place: Path) -> None:
             row["results"][name] |= {"wrong": wrong, "lost": lost[name]}
         row["checked"] = True
         print(job.name, {name: [*row["results"][name]["wrong"][:1], *lost[name]] for name in outputs}, flush=True)
+        yield row
         for out in outputs.values():
             shutil.rmtree(out)
 
@@ -228,23 +230,28 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="merging-") as temporary:
         place = options.work or Path(temporary)
         place.mkdir(parents=True, exist_ok=True)
-        results = read_results(options.results, facts(options))
-        if options.check:
-            check_rows([row for row in results["jobs"] if not row["checked"]], place)
+        known = facts(options)
+
+        def keep(row: dict[str, Any]) -> None:
+            results = read_results(options.results, known)  # read again each time: rows may be checked while others are measured
+            for contender in options.contenders if options.rivals else ["selfpos"]:
+                if contender not in results["startup_cpu"]:
+                    results["startup_cpu"][contender] = startup(contender, options)
+            add_row(results, row)
             write_report(options.results, results)
+
+        if options.check:
+            waiting = [row for row in read_results(options.results, known)["jobs"] if not row["checked"]]
+            for row in check_rows(waiting, place):
+                keep(row)
             return
-        for contender in options.contenders if options.rivals else ["selfpos"]:
-            if contender not in results["startup_cpu"]:
-                results["startup_cpu"][contender] = startup(contender, options)
         for shape in options.shapes:
             for count in options.counts:
                 for method in options.methods:
                     row = measure_row(Job(shape, method, *make_inputs(place, shape, count)), place, options)
-                    add_row(results, row)
-                    write_report(options.results, results)
-                    if not options.defer:
-                        check_rows([row], place)
-                        write_report(options.results, results)
+                    keep(row)
+                    for checked in [] if options.defer else check_rows([row], place):
+                        keep(checked)
 
 
 if __name__ == "__main__":
