@@ -223,12 +223,20 @@ class MiningSettings(Settings):
     sampling: Literal["top", "random"] = Field("top", description="the nearest that are left, or drawn with the seed")
 
 
+class LocalSource(Settings):
+    """A local copy of a task's data whose split or columns are not called as where it is from."""
+
+    data: str = Field(description="a file or folder below --data-root")
+    split: str | None = Field(None, description="the task's own when absent")
+    columns: dict[str, str] | None = Field(None, description="the task's own when absent")
+
+
 class TaskSource(Settings):
     """One task: its type and the data it is trained on."""
 
     type: str = Field(description="a task type, see `selfpos tasks`")
     data: str | list[str] = Field(description="'corpus' (the embedded one), a local file or folder, or 'hub:NAME[:CONFIG][@REVISION]'")
-    local: str | None = Field(None, description="the same data below --data-root, used when that is given")
+    local: str | LocalSource | None = Field(None, description="the same data below --data-root, used when that is given")
     split: str = "train"
     columns: dict[str, str] = Field(default_factory=dict, description="the type's column name: the data's column name")
     limit: int | None = Field(None, ge=1, description="records to keep, drawn with the run's seed")
@@ -245,6 +253,16 @@ class TaskSource(Settings):
         "", description="put before all texts, or under query and document before each side of a task that has them; kept in the model"
     )
     mine: MiningSettings | None = Field(None, description="hard negatives for a task that asks and answers, whose data has none")
+
+    @property
+    def local_copy(self) -> TaskSource | None:
+        """The source with its local copy in place of its data, whose path is below --data-root; None where it has none."""
+        if self.local is None:
+            return None
+        local = LocalSource(data=self.local) if isinstance(self.local, str) else self.local
+        columns = self.columns if local.columns is None else local.columns
+        there = {"data": local.data, "split": local.split or self.split, "columns": columns, "local": None, "weights": None}
+        return self.model_copy(update=there)
 
     @model_validator(mode="after")
     def _fields_agree(self) -> TaskSource:
@@ -398,6 +416,9 @@ class AnalysisSettings(Settings):
     records: Literal["probe", "training"] = Field("probe", description="whose gradients: of the held-out records, or of those trained on")
     batches: int = Field(8, ge=2, description="of each task, at each point; intervals need 3")
     batch_size: int = Field(32, ge=4)
+    points: list[str] = Field(
+        default_factory=list, description="where gradients are measured: base, and models of the run; all of them when absent"
+    )
     memory: float = Field(1.0, gt=0, description="GiB of gradients held at once; less memory, more passes")
     arms: bool = Field(False, description="train small specialists on shares of the records, for equal epochs and for equal steps")
     arm_steps: int = Field(32, ge=4, description="of the longest arm")
