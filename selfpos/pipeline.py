@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -63,6 +64,11 @@ def run_recipe(recipe: Recipe, out: Path, *, data_root: Path | None = None, exec
     from selfpos.storage.locate import locate_model
     from selfpos.storage.model_folder import open_model
 
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise SelfposError(
+            "a run does one job after the other in one process: start `selfpos run` by itself, on a cluster with --ray; "
+            "`selfpos finetune` is what torchrun and accelerate can start"
+        )
     _check_methods(recipe)
     base = locate_model(recipe.base)
     open_model(base)  # refuses what is no model
