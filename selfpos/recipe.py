@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -95,9 +96,20 @@ class TrainingSettings(Settings):
 
 
 class ProbeSettings(Settings):
-    """The probe set: `per_task` records of each task, held out from its training data before training."""
+    """The probe set: `per_task` records of each task, held out from its training data before training, or from another split of it."""
 
     per_task: int = Field(256, ge=2)
+    ratio: dict[Name, Annotated[float, Field(gt=0)]] = Field(
+        default_factory=dict, description="task → share of the probe, 1 when absent; a task with the largest has `per_task` records"
+    )
+    split: str | None = Field(
+        None, description="of the tasks' own data, as 'validation', that the probe is drawn from; nothing is held out"
+    )
+
+    def counts(self, tasks: Iterable[str]) -> dict[str, int]:
+        """The probe records of each of `tasks`."""
+        shares = {task: self.ratio.get(task, 1.0) for task in tasks}
+        return {task: max(2, round(self.per_task * share / max(shares.values()))) for task, share in shares.items()}
 
 
 PAPER: dict[str, Any] = {
@@ -492,6 +504,9 @@ class Recipe(Settings):
             raise ValueError(
                 "'bagging' trains models to be merged, and no merge has 'vectors: bagging'; add one, of method multi-slerp say"
             )
+        for task in self.probe.ratio:
+            if task not in self.tasks:
+                raise ValueError(f"probe.ratio: there is no task '{task}'{nearest(task, self.tasks)}")
         mixed = {name: joint for name, joint in {**self.joints, "bagging": self.bagging}.items() if joint}
         for name, joint in mixed.items():
             if joint.surgery and len(self.tasks) < 2:
