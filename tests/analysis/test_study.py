@@ -129,7 +129,7 @@ def test_every_joint_model_is_measured_and_points_can_be_chosen(run: RunFolder, 
     assert {gap["rival"]: gap["gap"] for gap in found.gaps} == {"joint": pytest.approx(-0.1), "equal": pytest.approx(0.1)}
     coefficients = {share["name"]: share["coefficient"] for share in found.dominance["equal"]["shares"]}
     assert coefficients == {"retrieval": pytest.approx(0, abs=1e-6), "sts": pytest.approx(1, abs=1e-6)}
-    with pytest.raises(SelfposError, match=r"no point 'eqal'.*equal"):
+    with pytest.raises(SelfposError, match=r"no point named 'eqal'.*equal"):
         analyse(run.path, SETTINGS.model_copy(update={"points": ["eqal"]}))
 
 
