@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -63,6 +64,11 @@ def run_recipe(recipe: Recipe, out: Path, *, data_root: Path | None = None, exec
     from selfpos.storage.locate import locate_model
     from selfpos.storage.model_folder import open_model
 
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise SelfposError(
+            "a run does one job after the other in one process: start `selfpos run` by itself, on a cluster with --ray; "
+            "`selfpos finetune` is what torchrun and accelerate can start"
+        )
     _check_methods(recipe)
     base = locate_model(recipe.base)
     open_model(base)  # refuses what is no model
@@ -93,13 +99,20 @@ def load_tasks(recipe: Recipe, data_root: Path | None, guard: Guard | None = Non
     from selfpos.tasks.prompts import column_prompts
 
     loaded = {}
+    held = recipe.probe.counts(recipe.tasks)
     for name, source in recipe.tasks.items():
         kind = get_task(source.type)
         column_prompts(kind, source.prompts, kind.text_columns)  # refuses such as the type has no place for
         found = load_task(source, seed=recipe.seed, data_root=data_root)
         if guard is not None:
             found = guard.look(name, kind, found)
-        training, probe = hold_out(found.dataset, recipe.probe.per_task, recipe.seed)
+        if recipe.probe.split is None:
+            training, probe = hold_out(found.dataset, held[name], recipe.seed)
+        else:
+            other = load_task(source, seed=recipe.seed, data_root=data_root, split=recipe.probe.split)
+            if guard is not None:
+                other = guard.look(f"{name}, probe", kind, other)
+            training, (_, probe) = found.dataset, hold_out(other.dataset, held[name], recipe.seed)
         asked = recipe.training.validation
         validation = load_task(source, seed=recipe.seed, data_root=data_root, split=asked.split).dataset if asked and asked.split else None
         loaded[name] = TaskData(kind, training, probe, found.hash, found.description, source, found, validation)
@@ -197,6 +210,14 @@ class _Graph:
     def _pipelines(self) -> dict[str, list[Training]]:
         return plan_trainings(self.recipe, self.folder, {task: len(data.training) for task, data in self.data.items()})
 
+    @property
+    def _held_out(self) -> int | dict[str, int]:
+        """The probe records of each task that its training goes without: one number where all have as many."""
+        probe = self.recipe.probe
+        if probe.split is not None:
+            return 0
+        return probe.counts(self.recipe.tasks) if probe.ratio else probe.per_task
+
     def _trainings(self) -> list[Training]:
         """All trainings, each once."""
         return list({training.job: training for pipeline in self._pipelines.values() for training in pipeline}.values())
@@ -208,7 +229,7 @@ class _Graph:
             "types": {task: self.data[task].type.name for task in training.tasks},
             "sources": {task: self.data[task].decides() for task in training.tasks},
             "training": self._settings(training).that_decide(),
-            "probe": self.recipe.probe.per_task,
+            "probe": self._held_out,
             "seed": self._seed(training),
         }
         if training.mixture is not None:
@@ -265,9 +286,11 @@ class _Graph:
         return report
 
     def _probe_job(self) -> Job:
+        from selfpos.data.sources import hash_records
+
         inputs = {
             "data": {task: data.hash for task, data in self.data.items()},
-            "per_task": self.recipe.probe.per_task,
+            "per_task": self._held_out or {task: hash_records(data.probe) for task, data in self.data.items()},
             "prompts": {task: data.source.prompts for task, data in self.data.items()},
             "seed": self.recipe.seed,
         }
