@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -112,7 +113,15 @@ def _validate_card(api: HfApi, plan: PushPlan) -> None:
     try:
         card.validate(repo_type=plan.repo_type)
     except ValueError as error:
-        raise SelfposError(f"the Hub does not accept the card's metadata: {' '.join(str(error).split())}") from None
+        raise SelfposError(f"the Hub does not accept the card's metadata: {_messages(str(error))}") from None
+
+
+def _messages(answer: str) -> str:
+    """The sentences in what the Hub answers to metadata: JSON with a list of errors."""
+    try:
+        return "; ".join(str(found["message"]) for found in json.loads(answer)["errors"])
+    except (ValueError, LookupError, TypeError):
+        return " ".join(answer.split())
 
 
 def _check_target(api: HfApi, plan: PushPlan, stage: Path, notes: list[str]) -> str | None:

@@ -12,7 +12,8 @@ import pytest
 from selfpos.errors import SelfposError
 from selfpos.publishing.push import plan_push
 from selfpos.publishing.session import hide
-from tests.publishing.conftest import Client, Done, environment, write_manifest
+from tests.publishing.client import Client, Done, environment
+from tests.publishing.conftest import write_manifest
 from tests.publishing.hub_server import READ_TOKEN, TOKEN, Hub
 
 REPO = "alice/merged"
