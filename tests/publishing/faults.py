@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -88,7 +87,7 @@ CASES = {
     "connection cut at the start": Case(1, "the connection to", r"GET /api/whoami", "cut"),
     "connection cut while uploading": Case(1, "the connection to", r"POST /cas/v1/xorbs", "cut"),
     "connection cut while committing": Case(1, "the connection to", r"POST .*/commit/", "cut"),
-    "answer lost after committing": Case(0, "", r"POST .*/commit/", "lost", {"times": 1}, whole=True),
+    "answer lost after committing": Case(1, "the connection to", r"POST .*/commit/", "lost", whole=True),
     "slow (half a second an answer)": Case(0, "", r"", "slow", {"seconds": 0.5, "times": 4}, whole=True),
     "no answer at all": Case(1, "did not answer for 0.2 s", r"POST .*/preupload/", "stall", {"seconds": 1.0}, patience=0.2),
     "upload damaged on its way": Case(1, "as it does with what was damaged on its way", r"POST /cas/v1/xorbs", "corrupt", {"times": 1}),
@@ -96,6 +95,19 @@ CASES = {
     "LFS: connection cut while uploading": Case(1, "the connection to", r"PUT /storage", "cut", lfs=True),
     "LFS: connection cut at the second file": Case(1, "the connection to", r"PUT /storage", "cut", {"skip": 1}, lfs=True),
     "LFS: upload damaged on its way": Case(1, "arrived changed", r"PUT /storage", "corrupt", {"times": 1}, lfs=True, whole=True),
+}
+
+
+# Of `selfpos reproduce NAME` with a name of the Hub: the name, what fails of which requests, status and words of what the user sees.
+PULLS: dict[str, tuple[str, str, int | str, int, str]] = {
+    "no such model (404)": ("alice/nobody", "", "", 2, "no model of that name"),
+    "no such revision (404)": (f"{REPO}@v9", "", "", 2, "no revision v9"),
+    "token refused (401)": (REPO, r"GET /api/models/", 401, 2, "no model of that name"),
+    "fault of the Hub (503)": (REPO, r"GET /api/models/", 503, 1, "did not supply it"),
+    "connection cut while a small file is fetched": (REPO, r"GET .*/resolve/", "cut", 1, "did not supply it"),
+    "no permission for Xet (403)": (REPO, r"GET .*/xet-read-token/", 403, 1, "did not supply it"),
+    "connection cut while chunks are fetched": (REPO, r"GET /xorbs/", "cut", 1, "did not supply it"),
+    "chunks damaged on their way": (REPO, r"GET /xorbs/", "corrupt", 1, "did not supply it"),
 }
 
 
@@ -114,7 +126,8 @@ def play(case: Case, hub: Hub, client: Client, model: Path, other: Path) -> Outc
         client.python(PATIENCE.format(seconds=kept))
     sentence = first.sentence if first.returncode else first.stdout.strip().splitlines()[0]
     (there, files), sent = _there(hub, case), uploads(hub)
-    here = "unchanged" if contents(model) == before and not _leftovers() else "CHANGED"
+    leftovers = list(client.temporary.glob("selfpos-push-*"))
+    here = "unchanged" if contents(model) == before and not leftovers else "CHANGED"
     hub.heal()
     second = client("push", str(model), case.repo, *(["--replace"] if case.taken else []))
     then = second.sentence if second.returncode else f"finishes{', with --replace' if case.taken else ''}"
@@ -140,10 +153,6 @@ def _there(hub: Hub, case: Case) -> tuple[str, int]:
 def uploads(hub: Hub) -> int:
     """Requests that sent large files, or packs of them."""
     return sum(request.startswith(UPLOADS) for request in hub.requests)
-
-
-def _leftovers() -> list[Path]:
-    return list(Path(tempfile.gettempdir()).glob("selfpos-push-*"))
 
 
 def other_model(model: Path, folder: Path) -> Path:

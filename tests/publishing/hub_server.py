@@ -79,6 +79,7 @@ class Hub:
         self.collections: dict[str, dict[str, Any]] = {}
         self.faults: list[Fault] = []
         self.requests: list[str] = []  # 'METHOD path', in order
+        self.received = 0  # bytes that came into large storage since the last healing
         self.authorizations: list[str] = []
 
     def fail(self, pattern: str, what: int | str, **more: Any) -> None:
@@ -89,6 +90,7 @@ class Hub:
         """End all faults and forget the requests so far."""
         self.faults.clear()
         self.requests.clear()
+        self.received = 0
 
     def model(self, name: str) -> Repo:
         return self.repos[f"models/{name}"]
@@ -354,6 +356,7 @@ class _Handler(BaseHTTPRequestHandler):
         if self.corrupt:
             body = bytes([body[0] ^ 1]) + body[1:]
         self.hub.objects[oid] = body
+        self.hub.received += len(body)
         self._send(b"", 200, {})
 
     def verify(self, body: bytes) -> None:
@@ -402,6 +405,7 @@ class _Handler(BaseHTTPRequestHandler):
         if self.corrupt:
             body = body[:20] + bytes([body[20] ^ 1]) + body[21:]
         self.hub.xet.xorbs[name] = body
+        self.hub.received += len(body)
         self._json({"was_inserted": True})
 
     def shard(self, body: bytes) -> None:
@@ -427,7 +431,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def chunks(self, _: bytes, name: str) -> None:
         content = self.hub.xet.xorbs[name]
-        self._send_range(content[:-1] + bytes([content[-1] ^ 1]) if self.corrupt else content, {})
+        self._send_range(content[:20] + bytes([content[20] ^ 1]) + content[21:] if self.corrupt else content, {})
 
     # ------------------------------------------------------------ pull requests and collections
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from tests.conftest import make_specialist
 from tests.publishing.client import Client
@@ -97,6 +99,28 @@ def test_name_taken_by_another_model_is_refused_unless_replaced(hub: Hub, client
     assert client("push", str(merged), REPO, "--replace").returncode == 0
     assert hub.files(REPO)["model.safetensors"] == (merged / "model.safetensors").read_bytes()
     assert "2_Dense/old.safetensors" not in hub.files(REPO)
+
+
+@pytest.mark.parametrize("xet", [True, False])
+def test_large_files_that_arrived_are_not_sent_again(xet: bool, hub: Hub, client: Client, lfs_client: Client, merged: Path) -> None:
+    """Interrupted for good at the third of four, files are sent from there on."""
+    rng = np.random.default_rng(xet)
+    for piece in range(4):
+        save_file({f"w{piece}": rng.standard_normal(100_000, dtype=np.float32)}, merged / f"piece-{piece}.safetensors")
+    one, pattern = (client, "POST /cas/v1/xorbs/") if xet else (lfs_client, "PUT /storage/")
+    limit = int(one.python("import selfpos.publishing.push as p; print(p.LARGE); p.LARGE = 100_000"))
+    try:
+        hub.fail(pattern, "cut", skip=2)
+        broken = one("push", str(merged), REPO)
+        assert "the connection to" in broken.sentence
+        assert hub.files(REPO) == {}
+        assert hub.received > 700_000
+        hub.heal()
+        assert one("push", str(merged), REPO).returncode == 0
+        assert 700_000 < hub.received < 900_000 + 200_000  # two pieces, and the model's own weights
+    finally:
+        one.python(f"import selfpos.publishing.push as p; p.LARGE = {limit}")
+    assert hub.files(REPO)["piece-0.safetensors"] == (merged / "piece-0.safetensors").read_bytes()
 
 
 @pytest.mark.parametrize("name", CASES)
