@@ -62,6 +62,11 @@ def test_scores_means_ranks_and_differences(make_run: MakeRun, tmp_path: Path) -
     whole = ties.differences[MEAN]
     assert whole.high is not None and whole.low is not None
     assert whole.high - whole.low == pytest.approx(np.sqrt(np.square(widths).sum()) / 3, rel=0.06)  # tasks are independent
+    by_type = ties.differences[MEAN_OF_TYPES]
+    assert by_type.high is not None and by_type.low is not None
+    shares = np.array([0.25, 0.25, 0.5])  # two tasks of one type, one of the other
+    assert by_type.high - by_type.low == pytest.approx(np.sqrt(np.square(shares * widths).sum()), rel=0.06)
+    assert by_type.value == pytest.approx(float(shares @ [part.value for part in parts]))
 
 
 def test_intervals_of_a_correlation_are_those_of_scipy(make_run: MakeRun, tmp_path: Path) -> None:

@@ -98,16 +98,17 @@ CASES = {
 }
 
 
-# Of `selfpos reproduce NAME` with a name of the Hub: the name, what fails of which requests, status and words of what the user sees.
+# Of `selfpos reproduce NAME` with a name of the Hub that is not in the client's cache: the name, what fails of which requests, status and words of
+# what the user sees.
 PULLS: dict[str, tuple[str, str, int | str, int, str]] = {
     "no such model (404)": ("alice/nobody", "", "", 2, "no model of that name"),
-    "no such revision (404)": (f"{REPO}@v9", "", "", 2, "no revision v9"),
-    "token refused (401)": (REPO, r"GET /api/models/", 401, 2, "no model of that name"),
-    "fault of the Hub (503)": (REPO, r"GET /api/models/", 503, 1, "did not supply it"),
-    "connection cut while a small file is fetched": (REPO, r"GET .*/resolve/", "cut", 1, "did not supply it"),
-    "no permission for Xet (403)": (REPO, r"GET .*/xet-read-token/", 403, 1, "did not supply it"),
-    "connection cut while chunks are fetched": (REPO, r"GET /xorbs/", "cut", 1, "did not supply it"),
-    "chunks damaged on their way": (REPO, r"GET /xorbs/", "corrupt", 1, "did not supply it"),
+    "no such revision (404)": ("{repo}@v9", "", "", 2, "no revision v9"),
+    "token refused (401)": ("{repo}", r"GET /api/models/", 401, 2, "no model of that name"),
+    "fault of the Hub (503)": ("{repo}", r"GET /api/models/", 503, 1, "did not supply it"),
+    "connection cut while a small file is fetched": ("{repo}", r"GET .*/resolve/", "cut", 1, "did not supply it"),
+    "no permission for Xet (403)": ("{repo}", r"GET .*/xet-read-token/", 403, 1, "did not supply it"),
+    "connection cut while chunks are fetched": ("{repo}", r"GET /xorbs/", "cut", 1, "did not supply it"),
+    "chunks damaged on their way": ("{repo}", r"GET /xorbs/", "corrupt", 1, "did not supply it"),
 }
 
 

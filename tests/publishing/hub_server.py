@@ -57,7 +57,8 @@ class Repo:
         return self.commits.get(self.branches.get(revision, revision))
 
     def commit(self, branch: str, tree: dict[str, tuple[bytes, bool]], message: str) -> str:
-        oid = hashlib.sha1(f"{branch}{message}{len(self.commits)}".encode()).hexdigest()
+        files = "".join(f"{path}{hashlib.sha1(content).hexdigest()}" for path, (content, _) in sorted(tree.items()))
+        oid = hashlib.sha1(f"{branch}{message}{len(self.commits)}{files}".encode()).hexdigest()
         self.commits[oid], self.branches[branch] = tree, oid
         self.messages.append(message)
         return oid

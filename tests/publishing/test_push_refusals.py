@@ -56,17 +56,18 @@ def test_offline_is_said(hub: Hub, tmp_path: Path, merged: Path) -> None:
 
 
 @pytest.mark.parametrize("fault", PULLS)
-def test_model_that_the_hub_does_not_have_or_cannot_give(fault: str, hub: Hub, client: Client, merged: Path) -> None:
+def test_model_that_the_hub_does_not_have_or_cannot_give(fault: str, hub: Hub, client: Client, merged: Path, tmp_path: Path) -> None:
     """A wrong name is the user's mistake, exit status 2; a Hub that fails over a right one is not. Gone the fault, the model is there."""
     name, pattern, what, status, says = PULLS[fault]
-    assert client("push", str(merged), REPO).returncode == 0
+    repo = f"alice/{tmp_path.name}"
+    assert client("push", str(merged), repo).returncode == 0
     if what:
         hub.fail(pattern, what)
-    done = client("reproduce", name)
+    done = client("reproduce", name.format(repo=repo))
     assert done.returncode == status, done.stderr
     assert says in done.sentence
     hub.heal()
-    assert "was not made by a merge" in client("reproduce", REPO).sentence  # fetched: its records name no parents
+    assert "was not made by a merge" in client("reproduce", repo).sentence  # fetched: its records name no parents
 
 
 def test_no_hub_at_all_is_said(client: Client, merged: Path) -> None:
@@ -99,6 +100,19 @@ def test_token_goes_to_the_hub_and_nowhere_else(hub: Hub, client: Client, merged
     told = client("push", str(merged), REPO)
     assert "***" in told.sentence
     assert TOKEN not in told.stderr
+
+
+def test_token_is_not_in_what_the_libraries_log(hub: Hub, tmp_path: Path, merged: Path) -> None:
+    """With every log turned on, of a push that fails in the middle."""
+    loud = {"HF_DEBUG": "1", "HF_HUB_VERBOSITY": "debug", "RUST_LOG": "debug", "PYTHONWARNINGS": "default"}
+    hub.fail(r"POST .*/commit/", 500)
+    words = [sys.executable, "-m", "selfpos", "push", str(merged), REPO]
+    done = subprocess.run(words, capture_output=True, text=True, env=environment(hub, tmp_path / "home") | loud, check=False)
+    assert done.returncode == 1
+    assert "/commit/" in done.stderr  # loud indeed
+    assert TOKEN not in done.stdout + done.stderr
+    written = [file.read_bytes() for file in (tmp_path / "home").rglob("*") if file.is_file()]
+    assert not any(TOKEN.encode() in content for content in written)
 
 
 def test_hide_takes_out_the_token_in_use_and_those_that_look_like_one(monkeypatch: pytest.MonkeyPatch) -> None:
