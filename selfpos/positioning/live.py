@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from selfpos.errors import SelfposError
 from selfpos.positioning.deltas import open_deltas
 from selfpos.positioning.gradient import collect
+from selfpos.positioning.recompute import Recompute
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -54,6 +55,7 @@ class LiveModel:
         self.model.requires_grad_(False)
         for parameter in self.parameters.values():
             parameter.requires_grad_(True)
+        self.recompute = Recompute(self.model, products=False, autocast=self._autocast)
         self.embedded = 0  # texts so far: the cost that searches are compared by
 
     @property
@@ -88,9 +90,13 @@ class LiveModel:
         from sentence_transformers.util import batch_to_device
 
         features: dict[str, Any] = batch_to_device(self.model.preprocess(texts), self.device)
-        with torch.autocast(self.device.type, dtype=self.autocast, enabled=self.autocast is not None):
+        saving = self.recompute.forgetting() if torch.is_grad_enabled() else nullcontext()
+        with saving, self._autocast():
             embeddings: Tensor = self.model(features)["sentence_embedding"]
         return embeddings if self.autocast is None else embeddings.float()
+
+    def _autocast(self) -> AbstractContextManager[None]:
+        return torch.autocast(self.device.type, dtype=self.autocast, enabled=self.autocast is not None)
 
 
 def _load(base: ModelFolder, device: str, dtype: torch.dtype, max_length: int | None) -> SentenceTransformer:
