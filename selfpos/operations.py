@@ -200,13 +200,15 @@ def position_and_merge(
 
     The position is also written to `record` (JSON), its path to `trajectory` (JSON Lines) and what `merge_by_coefficients` applies again to
     `coefficients`, when given. A search that was killed goes on when it is started again with the same arguments. A search that Ctrl-C ended is
-    merged with the best point so far, or, without `keep_interrupted`, nothing is made of it and KeyboardInterrupt goes on. The options are
+    merged with the best point so far, or, without `keep_interrupted`, nothing is made of it and KeyboardInterrupt goes on. Of several processes
+    that a launcher has started, the first alone merges and writes. The options are
     those of `merging.plan` without weights, params and provenance; they are checked before the search, and `seed` is the search's, too.
     """
     from selfpos.merging import merge as merge_folders
     from selfpos.merging import plan
     from selfpos.positioning import position
     from selfpos.positioning.coefficients import Coefficients, write_coefficients
+    from selfpos.positioning.processes import is_main
     from selfpos.storage.atomic import write_text
     from selfpos.storage.locate import locate_model
 
@@ -218,6 +220,8 @@ def position_and_merge(
     found = position(folder, sources, probe, settings, seed=seed, trajectory=trajectory, state=state)
     if found.interrupted and not keep_interrupted:
         raise KeyboardInterrupt
+    if not is_main():
+        return found
     facts = {key: value for key, value in asdict(found).items() if value is not None}
     if record is not None:
         write_text(record, json.dumps(facts, indent=1))

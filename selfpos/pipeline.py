@@ -58,6 +58,7 @@ def run_recipe(recipe: Recipe, out: Path, *, data_root: Path | None = None, exec
     """
     import yaml
 
+    from selfpos.evaluation.select import recipe_tasks
     from selfpos.guard import open_guard
     from selfpos.storage.atomic import write_text
     from selfpos.storage.hashing import content_hash
@@ -74,7 +75,7 @@ def run_recipe(recipe: Recipe, out: Path, *, data_root: Path | None = None, exec
     open_model(base)  # refuses what is no model
     data = load_tasks(recipe, data_root)
     _check_probe(recipe, data)
-    evaluation = evaluation_tasks(recipe, data_root)
+    evaluation = recipe_tasks(recipe.evaluation, data_root)
     guard = open_guard(recipe.overlap, evaluation)
     if guard is not None:  # a second time, for nothing has been read of mteb until the data was known to be right
         data = load_tasks(recipe, data_root, guard)
@@ -167,16 +168,6 @@ def _check_probe(recipe: Recipe, data: dict[str, TaskData]) -> None:
                 check_probe(METHODS[merge.method].probe, probe, recipe.seed)
         except SelfposError as error:
             raise SelfposError(f"recipe {recipe.name}, merge {name}: {error}") from None
-
-
-def evaluation_tasks(recipe: Recipe, data_root: Path | None) -> list[Any]:
-    """The MTEB tasks that every model of the run is scored on."""
-    from selfpos.evaluation import select_tasks
-
-    given = recipe.evaluation.data_dir
-    data_dir = Path(given) if given else data_root
-    names = [*recipe.evaluation.tasks, *(recipe.evaluation.local if data_dir is not None else [])]
-    return select_tasks(names, benchmark=recipe.evaluation.benchmark, data_dir=data_dir)
 
 
 @dataclass(frozen=True)
@@ -288,9 +279,10 @@ class _Graph:
     def _probe_job(self) -> Job:
         from selfpos.data.sources import hash_records
 
+        hashes = {task: hash_records(data.probe) for task, data in self.data.items()}
         inputs = {
             "data": {task: data.hash for task, data in self.data.items()},
-            "per_task": self._held_out or {task: hash_records(data.probe) for task, data in self.data.items()},
+            "per_task": self._held_out or hashes,
             "prompts": {task: data.source.prompts for task, data in self.data.items()},
             "seed": self.recipe.seed,
         }

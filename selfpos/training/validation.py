@@ -33,7 +33,7 @@ BATCH = 64
 class TaskValidation:
     """The measure of one task on its validation records, prepared for the loss.
 
-    Of labelled texts, whose measure is that of a classifier, every second record teaches the classifier and the others are measured.
+    Of labelled texts, whose measure is that of a classifier, every second record teaches the classifier alone and the others are measured, too.
     """
 
     def __init__(self, kind: TaskType, dataset: Dataset, prompts: Prompts, records: int) -> None:
