@@ -44,14 +44,16 @@ def finetune(
     from selfpos.data.sources import load_task
     from selfpos.storage.locate import locate_model
     from selfpos.tasks import get_task
-    from selfpos.training import train
+    from selfpos.training import processes, train
     from selfpos.training.negatives import mine
 
     if out.exists():
         raise SelfposError(f"{out} exists; choose another folder with --out, or remove it")
     kind = get_task(source.type)
     folder = locate_model(base)
-    found = load_task(source, seed=seed)
+    processes.join(settings.device)
+    with processes.first_before_others():  # a stream is written to the cache
+        found = load_task(source, seed=seed)
     say(f"data: {found.description}")
     report = describe_data(found, kind, folder)
     for line in report_lines(report):
@@ -61,7 +63,8 @@ def finetune(
         _check_probe(kind, held_out)
     validation = _validation_split(source, settings, seed)
     if source.mine is not None:
-        training = mine(training, kind.under(settings), source.mine, folder, source.prompts, seed)
+        with processes.first_before_others():
+            training = mine(training, kind.under(settings), source.mine, folder, source.prompts, seed)
     remembered = {"source": source.model_dump(mode="json"), "hash": found.hash, "probe": probe, "seed": seed}
     return train(
         folder,
