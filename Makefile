@@ -3,13 +3,18 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: quickstart test lint clean
+.PHONY: quickstart test test-ray lint clean
 
 quickstart: $(VENV)/.installed
 	$(BIN)/selfpos run recipes/quickstart.yaml
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest
+
+# On a real local Ray cluster of two workers. Apart, for Ray is 100 MB more and its cluster takes minutes on two cores.
+test-ray: $(VENV)/.installed-dev
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[ray]'
+	$(BIN)/python -m pytest tests/test_ray.py
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -2,9 +2,12 @@
 
     python benchmarks/merging.py --rivals VENV/bin/python --shapes minilm bert-base xlmr-base qwen3-0.6b --counts 3 --methods linear ties
 
-The rivals' Python needs mergekit 0.1.5, sentence-transformers 6.2 and LM_Cocktail 0.0.4; without --rivals only selfpos and `cp` run. Every output is
-checked before its time counts. By default all are held to one core, so that CPU seconds compare; --cores 0 takes all. Results go to
-benchmarks/results/merging.json and .md.
+The rivals' Python needs mergekit 0.1.5, sentence-transformers 6.2 and LM_Cocktail 0.0.4; without --rivals only selfpos and `cp` run. By default all
+are held to one core, so that CPU seconds compare; --cores 0 takes all.
+
+A row (shape, method, number of vectors) is measured in one go, all contenders after one another, and replaces the row of that name in
+benchmarks/results/merging.json and .md; rows of another machine or other versions are never mixed with it. Every output is checked before its time
+counts: at once, or with --defer in a later start with --check, so that a quiet machine need not be kept waiting.
 """
 
 from __future__ import annotations
@@ -21,14 +24,17 @@ import sys
 import tempfile
 import threading
 import time
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from merging_check import lost_on_reload, wrong_tensors
 from merging_contenders import CONTENDERS, METHODS, STARTUP, Job, command, write_command
 from merging_inputs import SHAPES, make_inputs
-from merging_report import write_report
+from merging_report import add_row, read_results, write_report
+
+from selfpos import __version__
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -66,8 +72,8 @@ def measure(words: list[str], cores: int) -> dict[str, Any]:
 
 
 def median(runs: list[dict[str, Any]]) -> dict[str, Any]:
-    """The run with the median CPU time, and of how many it is."""
-    return sorted(runs, key=lambda run: run["cpu"])[len(runs) // 2] | {"runs": len(runs)}
+    """The run with the median CPU time (the faster of two), and of how many it is."""
+    return sorted(runs, key=lambda run: run["cpu"])[(len(runs) - 1) // 2] | {"runs": len(runs)}
 
 
 def enough(runs: list[dict[str, Any]], options: argparse.Namespace) -> bool:
@@ -76,9 +82,9 @@ def enough(runs: list[dict[str, Any]], options: argparse.Namespace) -> bool:
 
 
 def run_job(job: Job, contender: str, place: Path, options: argparse.Namespace) -> dict[str, Any] | None:
-    """One contender's result for a job: the median run, and what its output got wrong or lost."""
+    """One contender's median run for a job; its last output stays in `place`, to be checked."""
     python = sys.executable if contender == "selfpos" else options.rivals
-    out = place / f"out-{contender}"
+    out = output(job, contender, place)
     runs: list[dict[str, Any]] = []
     while not enough(runs, options):
         shutil.rmtree(out, ignore_errors=True)
@@ -88,13 +94,36 @@ def run_job(job: Job, contender: str, place: Path, options: argparse.Namespace) 
         runs.append(measure(words, options.cores))
         if runs[-1]["failed"]:
             shutil.rmtree(out, ignore_errors=True)
+            runs[-1]["failed"] = runs[-1]["failed"].replace(str(place), "…")
+            del runs[-1]["said"]
             return runs[-1]
     result = median(runs) | {"output_mb": sum(file.stat().st_size for file in out.rglob("*.safetensors")) / 1e6}
-    result.pop("said")  # places of this machine
-    if not options.unchecked:
-        result |= {"wrong": wrong_tensors(job, out, contender), "lost": lost_on_reload(job, out)}
-    shutil.rmtree(out, ignore_errors=True)
+    del result["said"]  # places of this machine
     return result
+
+
+def output(job: Job, contender: str, place: Path) -> Path:
+    """Where a contender writes."""
+    return place / f"out {job.name} {contender}".replace(" ", "-")
+
+
+def check_rows(rows: list[dict[str, Any]], place: Path) -> Iterator[dict[str, Any]]:
+    """Add to each contender's result what its output got wrong or lost, row by row; remove the outputs."""
+    checked = []
+    for row in rows:
+        job = Job(row["shape"], row["method"], *make_inputs(place, row["shape"], row["count"]))
+        outputs = {name: out for name in CONTENDERS if (out := output(job, name, place)).exists()}
+        if missing := [name for name, result in row["results"].items() if result and "output_mb" in result and name not in outputs]:
+            raise SystemExit(f"{job.name}: the output of {missing[0]} is not below {place}; measure the row again")
+        checked.append((job, outputs))
+    for row, (job, outputs), lost in zip(rows, checked, lost_on_reload(checked), strict=True):
+        for name, wrong in wrong_tensors(job, outputs).items():
+            row["results"][name] |= {"wrong": wrong, "lost": lost[name]}
+        row["checked"] = True
+        print(job.name, {name: [*row["results"][name]["wrong"][:1], *lost[name]] for name in outputs}, flush=True)
+        yield row
+        for out in outputs.values():
+            shutil.rmtree(out)
 
 
 def copy_floor(job: Job, place: Path, options: argparse.Namespace) -> dict[str, Any]:
@@ -136,25 +165,19 @@ def warm(job: Job) -> None:
 
 
 def facts(options: argparse.Namespace) -> dict[str, Any]:
-    """The machine and the versions."""
+    """The machine and the versions: what rows of one file have in common."""
     code = "import importlib.metadata as m, json, sys; print(json.dumps({n: m.version(n) for n in sys.argv[1:]}))"
     names = ["mergekit", "sentence-transformers", "LM_Cocktail", "torch", "transformers"]
     rivals = {}
     for name in names if options.rivals else []:
         done = subprocess.run([options.rivals, "-c", code, name], capture_output=True, text=True)
         rivals |= json.loads(done.stdout) if done.returncode == 0 else {}
-    try:
-        own = version("selfpos")
-    except PackageNotFoundError:
-        from selfpos import __version__ as own
     processor = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
     return {
         "processor": processor[1] if processor else platform.processor(),
         "cores_used": options.cores or len(os.sched_getaffinity(0)),
         "python": platform.python_version(),
-        "versions": {"selfpos": own, "numpy": version("numpy"), **rivals},
-        "date": time.strftime("%Y-%m-%d"),
-        "repeats": options.repeats,
+        "versions": {"selfpos": __version__, "numpy": version("numpy"), **rivals},
     }
 
 
@@ -170,8 +193,36 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--cores", type=int, default=1, help="cores that each process may use; 0 for all")
     parser.add_argument("--work", type=Path, help="folder for inputs, kept for the next run [default: a temporary one]")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder for merging.json and merging.md")
-    parser.add_argument("--unchecked", action="store_true", help="skip the checks (for a quick look)")
-    return parser.parse_args()
+    parser.add_argument("--without", nargs="+", default=[], metavar="NAME=REASON", help="contenders not to run, and what the table says")
+    parser.add_argument("--defer", action="store_true", help="keep the outputs below --work for a later start with --check")
+    parser.add_argument("--check", action="store_true", help="measure nothing: check the outputs that --defer has kept")
+    options = parser.parse_args()
+    options.without = dict(entry.split("=", 1) for entry in options.without)
+    if (options.defer or options.check) and not options.work:
+        parser.error("--defer and --check need --work")
+    return options
+
+
+def startup(contender: str, options: argparse.Namespace) -> float:
+    """CPU seconds of importing what a contender needs."""
+    python = sys.executable if contender == "selfpos" else options.rivals
+    return statistics.median(measure([python, "-c", STARTUP[contender]], options.cores)["cpu"] for _ in range(3))
+
+
+def measure_row(job: Job, place: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """All contenders on one job, after one another."""
+    warm(job)
+    results: dict[str, Any] = copy_floor(job, place, options)
+    for contender in options.contenders if options.rivals else ["selfpos"]:
+        if contender in options.without:
+            results[contender] = {"failed": None, "not_run": options.without[contender]}
+            continue
+        results[contender] = run_job(job, contender, place, options)
+        if contender == "selfpos" and job.method == "linear":
+            results[contender]["write_cpu"] = write_alone(job, place, options)
+        print(job.name, contender, results[contender] or "has no such method", flush=True)
+    row = {"shape": job.shape, "method": job.method, "count": len(job.sources), "date": time.strftime("%Y-%m-%d"), "checked": False}
+    return row | {"results": results}
 
 
 def main() -> None:
@@ -179,35 +230,28 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="merging-") as temporary:
         place = options.work or Path(temporary)
         place.mkdir(parents=True, exist_ok=True)
-        contenders = [name for name in options.contenders if name == "selfpos" or options.rivals]
-        startup = {
-            name: statistics.median(
-                measure([sys.executable if name == "selfpos" else options.rivals, "-c", STARTUP[name]], options.cores)["cpu"]
-                for _ in range(3)
-            )
-            for name in contenders
-        }
-        jobs = []
+        known = facts(options)
+
+        def keep(row: dict[str, Any]) -> None:
+            results = read_results(options.results, known)  # read again each time: rows may be checked while others are measured
+            for contender in options.contenders if options.rivals else ["selfpos"]:
+                if contender not in results["startup_cpu"]:
+                    results["startup_cpu"][contender] = startup(contender, options)
+            add_row(results, row)
+            write_report(options.results, results)
+
+        if options.check:
+            waiting = [row for row in read_results(options.results, known)["jobs"] if not row["checked"]]
+            for row in check_rows(waiting, place):
+                keep(row)
+            return
         for shape in options.shapes:
             for count in options.counts:
-                base, sources = make_inputs(place, shape, count)
                 for method in options.methods:
-                    job = Job(shape, method, base, sources)
-                    warm(job)
-                    results: dict[str, Any] = copy_floor(job, place, options)
-                    for contender in contenders:
-                        results[contender] = run_job(job, contender, place, options)
-                        if contender == "selfpos" and method == "linear":
-                            results[contender]["write_cpu"] = write_alone(job, place, options)
-                        shown = results[contender]
-                        print(
-                            job.name,
-                            contender,
-                            {k: v for k, v in shown.items() if v and k != "said"} if shown else "has no such method",
-                            flush=True,
-                        )
-                    jobs.append({"shape": shape, "method": method, "count": count, "results": results})
-                    write_report(options.results, {"facts": facts(options), "startup_cpu": startup, "jobs": jobs})
+                    row = measure_row(Job(shape, method, *make_inputs(place, shape, count)), place, options)
+                    keep(row)
+                    for checked in [] if options.defer else check_rows([row], place):
+                        keep(checked)
 
 
 if __name__ == "__main__":

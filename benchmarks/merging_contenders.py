@@ -45,7 +45,7 @@ def command(contender: str, job: Job, out: Path, python: str) -> list[str] | Non
     if contender == "mergekit":
         recipe = out.with_suffix(".yml")
         recipe.write_text(json.dumps(_mergekit_recipe(job)))  # JSON is YAML
-        return [str(Path(python).with_name("mergekit-yaml")), str(recipe), str(out), "--no-copy-tokenizer"][:3]
+        return [str(Path(python).with_name("mergekit-yaml")), str(recipe), str(out)]
     facts = {"method": job.method, "base": str(job.base), "sources": list(map(str, job.sources)), "out": str(out)}
     return [python, __file__, contender, json.dumps(facts)]
 

@@ -2,11 +2,12 @@
 
     python benchmarks/merging_killed.py
 
-Three models of 60 million weights each are made in a temporary folder (1 GB); work is noted every fifth of a second, so that there is something to keep.
+What it prints is kept in benchmarks/results/merging_killed.txt. Three models of 60 million weights each are made in a temporary folder (1 GB); work is noted every fifth of a second, so that there is something to keep.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -19,6 +20,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+RESULT = Path(__file__).parent / "results" / "merging_killed.txt"
 SHAPES = {f"encoder.layer.{index}.dense.weight": (2500, 2000) for index in range(12)}
 PROGRAM = """
 import sys
@@ -51,16 +53,19 @@ def main() -> None:
 
         subprocess.run(command(folder / "whole"), check=True, env=environment)
         process = subprocess.Popen(command(folder / "out"), env=environment)
-        while not list(folder.glob(".out.tmp-*/.journal")):
+        while not any(json.loads(found.read_text())["pieces"] >= 20 for found in folder.glob(".out.tmp-*/.journal")):
             time.sleep(0.01)
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
-        print(f"killed: exit status {process.returncode}; output folder there: {(folder / 'out').exists()}\n{listing(folder)}")
+        said = [time.strftime("%Y-%m-%d")]
+        said.append(f"killed: exit status {process.returncode}; output folder there: {(folder / 'out').exists()}\n{listing(folder)}")
         (journal,) = folder.glob(".out.tmp-*/.journal")
-        print(f"  .journal says: {journal.read_text()}")
+        said.append(f"  .journal says: {journal.read_text()}")
         subprocess.run(command(folder / "out"), check=True, env=environment)
         same = (folder / "out" / "model.safetensors").read_bytes() == (folder / "whole" / "model.safetensors").read_bytes()
-        print(f"second start: finished; same bytes as a merge that nobody disturbed: {same}\n{listing(folder)}")
+        said.append(f"second start: finished; same bytes as a merge that nobody disturbed: {same}\n{listing(folder)}")
+    print("\n".join(said))
+    RESULT.write_text("\n".join(said) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -6,12 +6,36 @@ import json
 from pathlib import Path
 from typing import Any
 
+from merging_contenders import METHODS
+from merging_inputs import SHAPES
+
 RIVALS = ("mergekit", "sentence-transformers")
 TITLES = {"selfpos": "selfpos", "mergekit": "mergekit", "sentence-transformers": "sentence-transformers", "LM_Cocktail": "LM_Cocktail"}
 
 
+def read_results(folder: Path, facts: dict[str, Any]) -> dict[str, Any]:
+    """What merging.json in `folder` holds, to be added to; nothing yet where there is none. Rows of other facts (machine, versions) end the program."""
+    file = folder / "merging.json"
+    if not file.is_file():
+        return {"facts": facts, "startup_cpu": {}, "jobs": []}
+    results: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    if results["facts"] != facts:
+        raise SystemExit(f"{file} holds rows of {results['facts']}, not of {facts}; name another folder with --results, or remove it")
+    return results
+
+
+def add_row(results: dict[str, Any], row: dict[str, Any]) -> None:
+    """Put a row to its place: by size of the model, method, number of vectors; an earlier row of the same three goes."""
+    kept = [other for other in results["jobs"] if _name(other) != _name(row)]
+    results["jobs"] = sorted([*kept, row], key=lambda job: (list(SHAPES).index(job["shape"]), METHODS.index(job["method"]), job["count"]))
+
+
+def _name(row: dict[str, Any]) -> tuple[str, str, int]:
+    return row["shape"], row["method"], row["count"]
+
+
 def write_report(folder: Path, results: dict[str, Any]) -> None:
-    """Write merging.json and merging.md into `folder`."""
+    """Write merging.json, and merging.md of the rows whose outputs have been checked, into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     for job in results["jobs"]:
         job["ratios"] = ratios(job["results"])
@@ -29,7 +53,7 @@ def ratios(results: dict[str, Any]) -> dict[str, float]:
     found = {"cp_flushed_wall": own["wall"] / results["cp_flushed"]["wall"]}
     if "write_cpu" in own:
         found["cp_cpu"] = own["write_cpu"] / max(results["cp"]["cpu"], 0.01)
-    valid = [results[name] for name in RIVALS if results.get(name) and not results[name]["failed"]]
+    valid = [results[name] for name in RIVALS if results.get(name) and "output_mb" in results[name]]
     if valid:
         found["cpu"] = min(rival["cpu"] for rival in valid) / own["cpu"]
         found["memory"] = min(rival["anonymous_mb"] for rival in valid) / own["anonymous_mb"]
@@ -38,17 +62,17 @@ def ratios(results: dict[str, Any]) -> dict[str, float]:
 
 def markdown(results: dict[str, Any]) -> str:
     """Tables of CPU seconds / peak anonymous memory, with the machine above and the remarks below."""
-    facts = results["facts"]
+    facts, rows = results["facts"], [job for job in results["jobs"] if job["checked"]]
+    dates = sorted({job["date"] for job in rows})
     versions = ", ".join(f"{name} {number}" for name, number in facts["versions"].items())
     contenders = [name for name in TITLES if name in results["startup_cpu"]]
     lines = [
         "# Merging, side by side",
         "",
-        f"{facts['date']}, {facts['processor']}, {facts['cores_used']} core(s), Python {facts['python']}; {versions}.",
-        "Each contender in its own process on the same inputs in the page cache; CPU seconds from start to end of the process / peak anonymous",
-        "memory in MB; the median of "
-        + str(facts["repeats"])
-        + " runs, or of fewer where one takes long. Outputs were checked against float64 before their times counted.",
+        f"{', '.join(dates)}; {facts['processor']}, {facts['cores_used']} core(s), Python {facts['python']}; {versions}.",
+        "Each contender in its own process on the same inputs in the page cache, all contenders of a row after one another; CPU seconds from start",
+        "to end of the process / peak anonymous memory in MB. Medians of three runs; * one run, ** the faster of two, where a run takes long.",
+        "Outputs were checked against float64, and loaded again, before their times counted.",
         "`cp` copies one model's weights and reads the others; `over cp` is the CPU time in which selfpos merges and writes, without",
         "start-up, checks and hashes, over that.",
         "",
@@ -56,7 +80,7 @@ def markdown(results: dict[str, Any]) -> str:
         "|---" * (7 + len(contenders)) + "|",
     ]
     remarks: dict[str, list[str]] = {}
-    for job in results["jobs"]:
+    for job in rows:
         cells = []
         for name in contenders:
             cell, remark = _cell(job["results"].get(name))
@@ -81,7 +105,9 @@ def _cell(result: dict[str, Any] | None) -> tuple[str, str]:
     """A cell, and a remark for below the table."""
     if result is None:
         return "–", ""
+    if "not_run" in result:
+        return "not run", result["not_run"]
     if result["failed"]:
         return "fails", result["failed"]
-    remarks = [*result.get("wrong", [])[:1], *result.get("lost", [])]
-    return f"{result['cpu']:.2f} s / {result['anonymous_mb']:.0f}", "; ".join(remarks)
+    remarks = [*result["wrong"][:1], *result["lost"]]
+    return f"{result['cpu']:.2f} s / {result['anonymous_mb']:.0f}{ {1: '*', 2: '**'}.get(result['runs'], '') }", "; ".join(remarks)

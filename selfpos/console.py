@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,11 +17,16 @@ if TYPE_CHECKING:
 log = logging.getLogger("selfpos")
 
 
+def is_first() -> bool:
+    """Whether this process speaks for all: it is on its own, or the first of those that torchrun or accelerate started."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def screen() -> Console:
     """A console on standard error, where progress and messages go; standard output is kept for results."""
     from rich.console import Console
 
-    return Console(file=sys.stderr, highlight=False)
+    return Console(file=sys.stderr, highlight=False, quiet=not is_first())
 
 
 class Bar:

@@ -114,8 +114,7 @@ def check_sources(
     beside them. Raises SelfposError on sources or tasks that cannot be read, and when there is nothing to check against.
     """
     from selfpos.data.sources import load_task
-    from selfpos.evaluation.select import local_tasks, select_tasks
-    from selfpos.pipeline import evaluation_tasks
+    from selfpos.evaluation.select import local_tasks, recipe_tasks, select_tasks
     from selfpos.tasks import get_task
 
     seed = recipe.seed if recipe else 0
@@ -123,7 +122,7 @@ def check_sources(
     if names or benchmark:
         tasks = select_tasks(names, benchmark=benchmark, data_dir=data_dir)
     elif recipe is not None:
-        tasks = evaluation_tasks(recipe, data_dir or data_root)
+        tasks = recipe_tasks(recipe.evaluation, data_dir or data_root)
     elif data_dir is not None:
         tasks = local_tasks(data_dir)
     else:

@@ -44,14 +44,16 @@ def finetune(
     from selfpos.data.sources import load_task
     from selfpos.storage.locate import locate_model
     from selfpos.tasks import get_task
-    from selfpos.training import train
+    from selfpos.training import processes, train
     from selfpos.training.negatives import mine
 
     if out.exists():
         raise SelfposError(f"{out} exists; choose another folder with --out, or remove it")
     kind = get_task(source.type)
     folder = locate_model(base)
-    found = load_task(source, seed=seed)
+    processes.join(settings.device)
+    with processes.first_before_others():  # a stream is written to the cache
+        found = load_task(source, seed=seed)
     say(f"data: {found.description}")
     report = describe_data(found, kind, folder)
     for line in report_lines(report):
@@ -61,7 +63,8 @@ def finetune(
         _check_probe(kind, held_out)
     validation = _validation_split(source, settings, seed)
     if source.mine is not None:
-        training = mine(training, kind.under(settings), source.mine, folder, source.prompts, seed)
+        with processes.first_before_others():
+            training = mine(training, kind.under(settings), source.mine, folder, source.prompts, seed)
     remembered = {"source": source.model_dump(mode="json"), "hash": found.hash, "probe": probe, "seed": seed}
     return train(
         folder,
@@ -197,13 +200,15 @@ def position_and_merge(
 
     The position is also written to `record` (JSON), its path to `trajectory` (JSON Lines) and what `merge_by_coefficients` applies again to
     `coefficients`, when given. A search that was killed goes on when it is started again with the same arguments. A search that Ctrl-C ended is
-    merged with the best point so far, or, without `keep_interrupted`, nothing is made of it and KeyboardInterrupt goes on. The options are
+    merged with the best point so far, or, without `keep_interrupted`, nothing is made of it and KeyboardInterrupt goes on. Of several processes
+    that a launcher has started, the first alone merges and writes. The options are
     those of `merging.plan` without weights, params and provenance; they are checked before the search, and `seed` is the search's, too.
     """
     from selfpos.merging import merge as merge_folders
     from selfpos.merging import plan
     from selfpos.positioning import position
     from selfpos.positioning.coefficients import Coefficients, write_coefficients
+    from selfpos.positioning.processes import is_main
     from selfpos.storage.atomic import write_text
     from selfpos.storage.locate import locate_model
 
@@ -215,6 +220,8 @@ def position_and_merge(
     found = position(folder, sources, probe, settings, seed=seed, trajectory=trajectory, state=state)
     if found.interrupted and not keep_interrupted:
         raise KeyboardInterrupt
+    if not is_main():
+        return found
     facts = {key: value for key, value in asdict(found).items() if value is not None}
     if record is not None:
         write_text(record, json.dumps(facts, indent=1))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -57,18 +58,24 @@ def run_recipe(recipe: Recipe, out: Path, *, data_root: Path | None = None, exec
     """
     import yaml
 
+    from selfpos.evaluation.select import recipe_tasks
     from selfpos.guard import open_guard
     from selfpos.storage.atomic import write_text
     from selfpos.storage.hashing import content_hash
     from selfpos.storage.locate import locate_model
     from selfpos.storage.model_folder import open_model
 
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise SelfposError(
+            "a run does one job after the other in one process: start `selfpos run` by itself, on a cluster with --ray; "
+            "`selfpos finetune` is what torchrun and accelerate can start"
+        )
     _check_methods(recipe)
     base = locate_model(recipe.base)
     open_model(base)  # refuses what is no model
     data = load_tasks(recipe, data_root)
     _check_probe(recipe, data)
-    evaluation = evaluation_tasks(recipe, data_root)
+    evaluation = recipe_tasks(recipe.evaluation, data_root)
     guard = open_guard(recipe.overlap, evaluation)
     if guard is not None:  # a second time, for nothing has been read of mteb until the data was known to be right
         data = load_tasks(recipe, data_root, guard)
@@ -93,13 +100,20 @@ def load_tasks(recipe: Recipe, data_root: Path | None, guard: Guard | None = Non
     from selfpos.tasks.prompts import column_prompts
 
     loaded = {}
+    held = recipe.probe.counts(recipe.tasks)
     for name, source in recipe.tasks.items():
         kind = get_task(source.type)
         column_prompts(kind, source.prompts, kind.text_columns)  # refuses such as the type has no place for
         found = load_task(source, seed=recipe.seed, data_root=data_root)
         if guard is not None:
             found = guard.look(name, kind, found)
-        training, probe = hold_out(found.dataset, recipe.probe.per_task, recipe.seed)
+        if recipe.probe.split is None:
+            training, probe = hold_out(found.dataset, held[name], recipe.seed)
+        else:
+            other = load_task(source, seed=recipe.seed, data_root=data_root, split=recipe.probe.split)
+            if guard is not None:
+                other = guard.look(f"{name}, probe", kind, other)
+            training, (_, probe) = found.dataset, hold_out(other.dataset, held[name], recipe.seed)
         asked = recipe.training.validation
         validation = load_task(source, seed=recipe.seed, data_root=data_root, split=asked.split).dataset if asked and asked.split else None
         loaded[name] = TaskData(kind, training, probe, found.hash, found.description, source, found, validation)
@@ -156,16 +170,6 @@ def _check_probe(recipe: Recipe, data: dict[str, TaskData]) -> None:
             raise SelfposError(f"recipe {recipe.name}, merge {name}: {error}") from None
 
 
-def evaluation_tasks(recipe: Recipe, data_root: Path | None) -> list[Any]:
-    """The MTEB tasks that every model of the run is scored on."""
-    from selfpos.evaluation import select_tasks
-
-    given = recipe.evaluation.data_dir
-    data_dir = Path(given) if given else data_root
-    names = [*recipe.evaluation.tasks, *(recipe.evaluation.local if data_dir is not None else [])]
-    return select_tasks(names, benchmark=recipe.evaluation.benchmark, data_dir=data_dir)
-
-
 @dataclass(frozen=True)
 class _Graph:
     """The jobs of one recipe. Every method that ends in `_job` makes one; the functions below the class do the work."""
@@ -197,6 +201,14 @@ class _Graph:
     def _pipelines(self) -> dict[str, list[Training]]:
         return plan_trainings(self.recipe, self.folder, {task: len(data.training) for task, data in self.data.items()})
 
+    @property
+    def _held_out(self) -> int | dict[str, int]:
+        """The probe records of each task that its training goes without: one number where all have as many."""
+        probe = self.recipe.probe
+        if probe.split is not None:
+            return 0
+        return probe.counts(self.recipe.tasks) if probe.ratio else probe.per_task
+
     def _trainings(self) -> list[Training]:
         """All trainings, each once."""
         return list({training.job: training for pipeline in self._pipelines.values() for training in pipeline}.values())
@@ -208,7 +220,7 @@ class _Graph:
             "types": {task: self.data[task].type.name for task in training.tasks},
             "sources": {task: self.data[task].decides() for task in training.tasks},
             "training": self._settings(training).that_decide(),
-            "probe": self.recipe.probe.per_task,
+            "probe": self._held_out,
             "seed": self._seed(training),
         }
         if training.mixture is not None:
@@ -265,9 +277,12 @@ class _Graph:
         return report
 
     def _probe_job(self) -> Job:
+        from selfpos.data.sources import hash_records
+
+        hashes = {task: hash_records(data.probe) for task, data in self.data.items()}
         inputs = {
             "data": {task: data.hash for task, data in self.data.items()},
-            "per_task": self.recipe.probe.per_task,
+            "per_task": self._held_out or hashes,
             "prompts": {task: data.source.prompts for task, data in self.data.items()},
             "seed": self.recipe.seed,
         }

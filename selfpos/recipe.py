@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -95,9 +96,20 @@ class TrainingSettings(Settings):
 
 
 class ProbeSettings(Settings):
-    """The probe set: `per_task` records of each task, held out from its training data before training."""
+    """The probe set: `per_task` records of each task, held out from its training data before training, or from another split of it."""
 
     per_task: int = Field(256, ge=2)
+    ratio: dict[Name, Annotated[float, Field(gt=0)]] = Field(
+        default_factory=dict, description="task → share of the probe, 1 when absent; a task with the largest has `per_task` records"
+    )
+    split: str | None = Field(
+        None, description="of the tasks' own data, as 'validation', that the probe is drawn from; nothing is held out"
+    )
+
+    def counts(self, tasks: Iterable[str]) -> dict[str, int]:
+        """The probe records of each of `tasks`."""
+        shares = {task: self.ratio.get(task, 1.0) for task in tasks}
+        return {task: max(2, round(self.per_task * share / max(shares.values()))) for task, share in shares.items()}
 
 
 PAPER: dict[str, Any] = {
@@ -223,12 +235,20 @@ class MiningSettings(Settings):
     sampling: Literal["top", "random"] = Field("top", description="the nearest that are left, or drawn with the seed")
 
 
+class LocalSource(Settings):
+    """A local copy of a task's data whose split or columns are not called as where it is from."""
+
+    data: str = Field(description="a file or folder below --data-root")
+    split: str | None = Field(None, description="the task's own when absent")
+    columns: dict[str, str] | None = Field(None, description="the task's own when absent")
+
+
 class TaskSource(Settings):
     """One task: its type and the data it is trained on."""
 
     type: str = Field(description="a task type, see `selfpos tasks`")
     data: str | list[str] = Field(description="'corpus' (the embedded one), a local file or folder, or 'hub:NAME[:CONFIG][@REVISION]'")
-    local: str | None = Field(None, description="the same data below --data-root, used when that is given")
+    local: str | LocalSource | None = Field(None, description="the same data below --data-root, used when that is given")
     split: str = "train"
     columns: dict[str, str] = Field(default_factory=dict, description="the type's column name: the data's column name")
     limit: int | None = Field(None, ge=1, description="records to keep, drawn with the run's seed")
@@ -245,6 +265,16 @@ class TaskSource(Settings):
         "", description="put before all texts, or under query and document before each side of a task that has them; kept in the model"
     )
     mine: MiningSettings | None = Field(None, description="hard negatives for a task that asks and answers, whose data has none")
+
+    @property
+    def local_copy(self) -> TaskSource | None:
+        """The source with its local copy in place of its data, whose path is below --data-root; None where it has none."""
+        if self.local is None:
+            return None
+        local = LocalSource(data=self.local) if isinstance(self.local, str) else self.local
+        columns = self.columns if local.columns is None else local.columns
+        there = {"data": local.data, "split": local.split or self.split, "columns": columns, "local": None, "weights": None}
+        return self.model_copy(update=there)
 
     @model_validator(mode="after")
     def _fields_agree(self) -> TaskSource:
@@ -398,6 +428,9 @@ class AnalysisSettings(Settings):
     records: Literal["probe", "training"] = Field("probe", description="whose gradients: of the held-out records, or of those trained on")
     batches: int = Field(8, ge=2, description="of each task, at each point; intervals need 3")
     batch_size: int = Field(32, ge=4)
+    points: list[str] = Field(
+        default_factory=list, description="where gradients are measured: base, and models of the run; all of them when absent"
+    )
     memory: float = Field(1.0, gt=0, description="GiB of gradients held at once; less memory, more passes")
     arms: bool = Field(False, description="train small specialists on shares of the records, for equal epochs and for equal steps")
     arm_steps: int = Field(32, ge=4, description="of the longest arm")
@@ -471,6 +504,9 @@ class Recipe(Settings):
             raise ValueError(
                 "'bagging' trains models to be merged, and no merge has 'vectors: bagging'; add one, of method multi-slerp say"
             )
+        for task in self.probe.ratio:
+            if task not in self.tasks:
+                raise ValueError(f"probe.ratio: there is no task '{task}'{nearest(task, self.tasks)}")
         mixed = {name: joint for name, joint in {**self.joints, "bagging": self.bagging}.items() if joint}
         for name, joint in mixed.items():
             if joint.surgery and len(self.tasks) < 2:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from selfpos.errors import SelfposError, unknown
 from selfpos.publishing.facts import parse_parent
@@ -18,11 +18,16 @@ from selfpos.storage.hashing import content_hash
 from selfpos.storage.locate import DEFAULT_MODEL, locate_model
 from selfpos.storage.manifest import MANIFEST, read_manifest
 
+if TYPE_CHECKING:
+    from selfpos.data.probe import ProbeTask
+    from selfpos.merging import Plan
+
 OURS = {
     "kind",
     "base",
     "merge",
     "versions",
+    "statistics",
     PUBLISHED,
 }  # what merging and publishing write into a manifest; the rest was given to the merge
 
@@ -62,14 +67,16 @@ class Reproduction:
         return "\n".join([verdict, *self.notes, *([str(self.out)] if self.out else [])])
 
 
-def reproduce(model: str, out: Path | None = None, *, parents: Mapping[str, Path] | None = None) -> Reproduction:
+def reproduce(model: str, out: Path | None = None, *, parents: Mapping[str, Path] | None = None, probe: Path | None = None) -> Reproduction:
     """Repeat the merge that made `model`, a local folder or a Hub id (`USER/NAME[@REVISION]`), and compare.
 
     Base and parents are taken from the Hub at the commits recorded, or from the folders recorded, or from `parents` (name → folder), and
-    must have the content hashes recorded. Learned coefficients are taken as they were found. The new model is kept in `out` where given.
-    Raises SelfposError where `model` is no merge of ours, or a parent cannot be had or is another; OperationError where the Hub fails.
+    must have the content hashes recorded. Learned coefficients are taken as they were found; statistics from data are gathered again, on the
+    probe set in the folder `probe`, or in `probe` beside the model or its folder, or as the specialists held it out. The new model is kept in
+    `out` where given. Raises SelfposError where `model` is no merge of ours, or a parent or the probe set cannot be had or is another;
+    OperationError where the Hub fails.
     """
-    from selfpos.merging import METHODS, merge
+    from selfpos.merging import METHODS, execute, plan
 
     folder = locate_model(model)
     told = read_manifest(folder)
@@ -80,10 +87,9 @@ def reproduce(model: str, out: Path | None = None, *, parents: Mapping[str, Path
         raise SelfposError(f"{model} was not made by a merge (kind: {told.get('kind', 'unknown')}); only merges can be repeated")
     if made.get("method") not in METHODS:
         raise unknown("merge method", str(made.get("method")), METHODS)
-    if METHODS[made["method"]].probe:
-        raise SelfposError(
-            f"{model} was merged by {made['method']} with statistics from data, which it does not carry; it cannot be repeated"
-        )
+    method = METHODS[made["method"]]
+    if probe is not None and not method.probe:
+        raise SelfposError(f"{model} was merged by {method.name} without a look at data; leave --probe away")
     family = [parent for record in (told.get("base"), *made["sources"]) if (parent := parse_parent(record)) is not None]
     for name in parents or {}:
         if name not in {parent.name for parent in family}:
@@ -91,20 +97,24 @@ def reproduce(model: str, out: Path | None = None, *, parents: Mapping[str, Path
     folders = [_locate(parent, model, parents or {}) for parent in family]
     asked: Any = {option: made[recorded] for option, recorded in ASKED.items() if made.get(recorded) is not None}
     notes = _settle_device(asked)
+    names = [parent.name for parent in family[1:]]
+    records = _probe(told, model, folder, dict(zip(names, folders[1:], strict=True)), probe) if method.probe else {}
     with _place(out) as place:
-        merge(
+        planned = plan(
             folders[0],
             folders[1:],
-            made["method"],
+            method.name,
             place,
             weights=made.get("weights"),
             params=made.get("params"),
             seed=made.get("seed", 0),
             base_name=family[0].name,
-            names=[parent.name for parent in family[1:]],
+            names=names,
             provenance={key: value for key, value in told.items() if key not in OURS},
             **asked,
         )
+        with _with_statistics(planned, records) as complete:
+            execute(complete)
         files, differences = compare_models(folder, place)
         if differences:
             notes += _other_versions(told, read_manifest(place) or {})
@@ -140,6 +150,56 @@ def _locate(parent: Parent, model: str, given: Mapping[str, Path]) -> Path:
             f"{folder} is not the {parent.name} that {model} was merged from: expected content hash {parent.hash[:16]}, found {found[:16]}"
         )
     return folder
+
+
+def _probe(told: Mapping[str, Any], model: str, folder: Path, specialists: Mapping[str, Path], given: Path | None) -> dict[str, ProbeTask]:
+    """The probe set that the statistics of `model` were gathered on, told by the hashes of its tasks."""
+    from selfpos.data.probe import FILE, read_probe
+    from selfpos.operations import probe_of
+    from selfpos.statistics import probe_hash
+
+    recorded: dict[str, dict[str, Any]] = (told.get("statistics") or {}).get("probe") or {}
+    if not all(task.get("hash") for task in recorded.values()) or set(recorded) != set(specialists):
+        raise SelfposError(f"{model} does not say which probe set its statistics are of, so they cannot be gathered again")
+
+    def same(found: Mapping[str, ProbeTask]) -> bool:
+        return all(name in found and probe_hash(found[name]) == task.get("hash") for name, task in recorded.items())
+
+    if given is not None:
+        found = read_probe(given)
+        if not same(found):
+            raise SelfposError(
+                f"{given} is not the probe set that {model} was merged with: the hashes of its records differ from those recorded"
+            )
+        return {name: found[name] for name in recorded}
+    for place in (folder.parent / "probe", folder.parent.parent / "probe"):
+        if (place / FILE).is_file() and same(found := read_probe(place)):
+            return {name: found[name] for name in recorded}
+    try:
+        found = dict(zip(specialists, probe_of(list(specialists.values())).values(), strict=True))
+        if same(found):
+            return found
+        reason = "what its specialists held out has changed"
+    except SelfposError as error:
+        reason = str(error)
+    published = (told.get(PUBLISHED) or {}).get("probe_set")
+    shown = ", ".join(f"{name} ({task.get('records')} records)" for name, task in recorded.items())
+    raise SelfposError(
+        f"{model} was merged with statistics from a probe set of {shown}, which is not at hand ({reason}); give it with --probe FOLDER"
+        + (f": it was published as the data set {published}" if published else "")
+    )
+
+
+@contextmanager
+def _with_statistics(plan: Plan, probe: Mapping[str, ProbeTask]) -> Iterator[Plan]:
+    """The plan as it can be carried out."""
+    if not plan.method.probe:
+        yield plan
+        return
+    from selfpos.statistics import gathered
+
+    with gathered(plan, probe) as complete:
+        yield complete
 
 
 @contextmanager

@@ -48,6 +48,16 @@ def test_records_that_give_items_away_reach_neither_training_nor_probe(tmp_path:
     assert "7 dropped as overlapping with test data" in removing.description
 
 
+def test_a_probe_from_another_split_holds_nothing_out_and_is_looked_at_too(tmp_path: Path) -> None:
+    lines(tmp_path / "set/train.jsonl", PAIRS[10:])
+    lines(tmp_path / "set/dev.jsonl", PAIRS[:10])
+    recipe, removing = recipe_of(tmp_path / "set", probe={"per_task": 2, "split": "dev"}), guard(True)
+    found = load_tasks(recipe, None, removing)["sts"]
+    assert found.training["sentence1"][:] == [row["sentence1"] for row in PAIRS[10:]]
+    assert len(found.probe) == 2 and {row["sentence1"] for row in found.probe} <= {row["sentence1"] for row in PAIRS[7:10]}
+    assert [row[0] for row in removing.rows()] == ["sts, probe"]
+
+
 def test_the_report_is_kept_and_tells_each_task(tmp_path: Path) -> None:
     recipe, seen = recipe_of(lines(tmp_path / "train.jsonl", PAIRS)), guard(True)
     load_tasks(recipe, None, seen)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from selfpos.errors import SelfposError
-from selfpos.recipe import PositioningSettings, Recipe, load_recipe, validate
+from selfpos.recipe import PositioningSettings, ProbeSettings, Recipe, load_recipe, validate
 
 GOOD = {"name": "r", "tasks": {"a": {"type": "sts", "data": "x.jsonl"}}, "merges": {"m": {"method": "average"}}}
 
@@ -86,6 +86,12 @@ def test_methods_that_search_are_presets_on_which_fields_beside_them_win() -> No
     assert layers is not None and (layers.search, layers.granularity) == ("sgd", "layer")
     assert own == PositioningSettings() and plain is None
     assert Recipe.model_validate(recipe.model_dump(mode="json", exclude_unset=True)) == recipe
+
+
+def test_the_probe_has_as_many_records_of_each_task_or_the_ratio_asked_for() -> None:
+    assert ProbeSettings(per_task=30).counts("abc") == {"a": 30, "b": 30, "c": 30}
+    assert ProbeSettings(per_task=30, ratio={"a": 3, "b": 2}).counts("abc") == {"a": 30, "b": 20, "c": 10}
+    assert "there is no task 'strs'" in faults(GOOD | {"probe": {"ratio": {"strs": 2}}})
 
 
 def test_all_mistakes_are_told_at_once() -> None:

@@ -51,28 +51,30 @@ def dominance(gram: np.ndarray, names: Sequence[str]) -> Dominance:
 
 @dataclass(frozen=True)
 class Gap:
-    """One evaluation task: scores in 0..1 of the base, the joint model and the specialist that is best at it, and `gap` = joint − best."""
+    """One evaluation task: scores in 0..1 of the base, of the joint model called `rival` and of the specialist that is best at it, and
+    `gap` = joint − best."""
 
     task: str
     base: float | None
+    rival: str
     joint: float
     best: float
     specialist: str
     gap: float
 
 
-def joint_gaps(scores: Mapping[str, Mapping[str, float]], specialists: Sequence[str]) -> list[Gap]:
-    """What the joint model gains or loses against the best specialist on every evaluation task: the paper's evidence of conflict.
+def joint_gaps(scores: Mapping[str, Mapping[str, float]], specialists: Sequence[str], joints: Sequence[str]) -> list[Gap]:
+    """What each of the joint models `joints` gains or loses against the best specialist on every evaluation task: the paper's evidence of conflict.
 
     The best of several models is chosen on the score itself, so that it is ahead by luck alone where all are equal: a small loss proves nothing.
     """
-    joint = scores.get("joint", {})
     found = []
-    for task, score in joint.items():
-        own = {name: scores[name][task] for name in specialists if task in scores.get(name, {})}
-        if own:
-            best = max(own, key=lambda name: own[name])
-            found.append(Gap(task, scores.get("base", {}).get(task), score, own[best], best, score - own[best]))
+    for rival in joints:
+        for task, score in scores.get(rival, {}).items():
+            own = {name: scores[name][task] for name in specialists if task in scores.get(name, {})}
+            if own:
+                best = max(own, key=lambda name: own[name])
+                found.append(Gap(task, scores.get("base", {}).get(task), rival, score, own[best], best, score - own[best]))
     return found
 
 

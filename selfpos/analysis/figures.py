@@ -23,7 +23,7 @@ def draw(found: Findings) -> dict[str, tuple[str, Figure]]:
     if found.gaps:
         drawn["gaps"] = ("Joint model minus best specialist, in points of percent", gaps(found))
     if found.dominance:
-        drawn["dominance"] = ("How much of the joint vector is each specialist", dominance(found))
+        drawn["dominance"] = ("How much of each joint vector is each specialist", dominance(found))
     if found.arms:
         drawn["arms"] = ("Length of the vector against records, for equal epochs and equal steps", arms(found))
     return drawn
@@ -75,11 +75,12 @@ def layers(found: Findings) -> Figure:
 
 
 def gaps(found: Findings) -> Figure:
-    """One bar for each evaluation task; left of zero the joint model is behind."""
+    """One bar for each evaluation task and joint model; left of zero it is behind."""
+    several = len(found.rivals) > 1
     figure, axes = plot(6.4, 0.9 + 0.32 * len(found.gaps))
     rows = sorted(found.gaps, key=lambda gap: gap["gap"], reverse=True)
     axes.barh(range(len(rows)), [100 * gap["gap"] for gap in rows], color=[LINES[1] if gap["gap"] < 0 else LINES[2] for gap in rows])
-    axes.set_yticks(range(len(rows)), [gap["task"] for gap in rows])
+    axes.set_yticks(range(len(rows)), [f"{gap['task']}, {gap['rival']}" if several else gap["task"] for gap in rows], fontsize=7)
     axes.axvline(0, color=GREY, linewidth=1)
     axes.set_xlabel("joint − best specialist (points)")
     axes.grid(axis="x", alpha=0.3)
@@ -87,15 +88,16 @@ def gaps(found: Findings) -> Figure:
 
 
 def dominance(found: Findings) -> Figure:
-    """Cosine and coefficient of every specialist, side by side."""
-    assert found.dominance is not None
-    shares = found.dominance["shares"]
-    figure, axes = plot(6.4, 0.9 + 0.45 * len(shares))
-    for offset, measure in ((0.2, "cosine"), (-0.2, "coefficient")):
-        places = [row + offset for row in range(len(shares))]
-        axes.barh(places, [share[measure] for share in shares], height=0.36, label=measure, color=LINES[0 if measure == "cosine" else 4])
-    axes.set_yticks(range(len(shares)), [share["name"] for share in shares])
+    """Coefficient of every specialist in every joint vector, side by side."""
+    specialists = [share["name"] for share in next(iter(found.dominance.values()))["shares"]]
+    figure, axes = plot(6.4, 0.9 + 0.2 * len(specialists) * (1 + len(found.dominance)))
+    height = 0.8 / len(found.dominance)
+    for number, (rival, lead) in enumerate(found.dominance.items()):
+        places = [row + 0.4 - height * (number + 0.5) for row in range(len(specialists))]
+        axes.barh(places, [share["coefficient"] for share in lead["shares"]], height=height, label=rival, color=LINES[number % len(LINES)])
+    axes.set_yticks(range(len(specialists)), specialists)
     axes.axvline(0, color=GREY, linewidth=1)
+    axes.set_xlabel("coefficient in the nearest combination")
     axes.legend(frameon=False, fontsize=8, labelcolor=GREY)
     axes.grid(axis="x", alpha=0.3)
     return figure

@@ -107,7 +107,7 @@ def cluster_tasks(
     for number, members in enumerate(clusters, start=1):
         groups: dict[tuple[Any, ...], list[TaskSource]] = defaultdict(list)
         for name in members:
-            source = sources[name]
+            source = _at(sources[name], data_root)
             groups[source.type, source.split, tuple(sorted(source.columns.items()))].append(source)
         for kind, split, columns in groups:
             group = groups[kind, split, columns]
@@ -116,7 +116,7 @@ def cluster_tasks(
             taken = sum(other == name or other.startswith(f"{name}.") for other in tasks)
             tasks[name if not taken else f"{name}.{taken + 1}"] = TaskSource(
                 type=kind,
-                data=[place for source in group for place in _places(source, data_root)],
+                data=[place for source in group for place in ([source.data] if isinstance(source.data, str) else source.data)],
                 split=split,
                 columns=dict(columns),
                 limit=sum(limit for limit in limits if limit) if all(limits) else None,
@@ -135,7 +135,7 @@ def cluster_recipe(recipe: Recipe, tasks: Mapping[str, TaskSource], count: int) 
     return yaml.safe_dump(made, sort_keys=False, allow_unicode=True, width=120)
 
 
-def _places(source: TaskSource, data_root: Path | None) -> list[str]:
-    if source.local and data_root is not None:
-        return [str(data_root / source.local)]
-    return [source.data] if isinstance(source.data, str) else list(source.data)
+def _at(source: TaskSource, data_root: Path | None) -> TaskSource:
+    """The source, or its local copy below `data_root`."""
+    local = source.local_copy
+    return source if local is None or data_root is None else local.model_copy(update={"data": str(data_root / str(local.data))})

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from selfpos.console import log_to, progress
-from selfpos.errors import SelfposError
+from selfpos.errors import SelfposError, unknown
 from selfpos.jobs import Job, execute, locked
 from selfpos.recipe import AnalysisSettings, Recipe, load_recipe
 from selfpos.storage.run_folder import RunFolder
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
     from selfpos.positioning.live import LiveModel
     from selfpos.tasks import TaskType
 
-BASE, JOINT = "base", "joint"
+BASE = "base"
 
 
 @dataclass(frozen=True)
 class Findings:
     """Everything that an analysis found, read back from its folder; what was not measured is empty or None.
 
-    `gradients`: point → {"pairs", "tasks", "layers", "batches", …} as `measure_point` writes them.
+    `gradients`: point → {"pairs", "tasks", "layers", "batches", …} as `measure_point` writes them. `dominance`: joint model → who leads it.
     """
 
     name: str
@@ -38,17 +38,22 @@ class Findings:
     gradients: dict[str, dict[str, Any]] = field(default_factory=dict)
     gaps: list[dict[str, Any]] = field(default_factory=list)
     vectors: list[dict[str, Any]] = field(default_factory=list)
-    dominance: dict[str, Any] | None = None
+    dominance: dict[str, dict[str, Any]] = field(default_factory=dict)
     arms: list[dict[str, Any]] = field(default_factory=list)
     law: dict[str, Any] | None = None
     missing: list[str] = field(default_factory=list)
+
+    @property
+    def rivals(self) -> list[str]:
+        """The joint models of which there are scores."""
+        return list(dict.fromkeys(gap["rival"] for gap in self.gaps))
 
 
 def analyse(
     target: Path, settings: AnalysisSettings | None = None, *, out: Path | None = None, data_root: Path | None = None
 ) -> tuple[Path, Findings]:
     """Measure the run in the folder `target`, or what the recipe `target` would train: gradients at the base and, of a run, at its specialists and its
-    joint model; scores, lengths and angles of a run; with `settings.arms` small specialists of either. Returns the folder written, and the findings.
+    joint models (or at `settings.points` of these); scores, lengths and angles of a run; with `settings.arms` small specialists of either. Returns the folder written, and the findings.
 
     The folder is `out`, `<run>/analysis` when absent, or `checkpoints/<recipe>-analysis`. Measurements already there are kept; `data_root` is needed
     where the run was given it and training records are read. Memory: one model, one backward pass, and `settings.memory` GiB of gradients.
@@ -102,15 +107,26 @@ class Study:
 
     @cached_property
     def models(self) -> dict[str, Path]:
-        """The specialists and the joint model that the run has finished."""
+        """The specialists and the joint models that the run has finished."""
         if self.run is None:
             return {}
-        places = {task: self.run.specialist(task) for task in self.recipe.tasks} | {JOINT: self.run.joint}
+        places = {task: self.run.specialist(task) for task in self.recipe.tasks} | {
+            name: self.run.rival(name) for name in self.recipe.joints
+        }
         return {name: place for name, place in places.items() if place.is_dir()}
 
     @property
     def specialists(self) -> list[str]:
-        return [name for name in self.models if name != JOINT]
+        return [name for name in self.models if name in self.recipe.tasks]
+
+    @cached_property
+    def points(self) -> list[str]:
+        """Where gradients are measured. Raises SelfposError for a point of the settings that is no model of the run."""
+        every = [BASE, *self.models]
+        for point in self.settings.points:
+            if point not in every:
+                raise unknown("point", point, every)
+        return list(dict.fromkeys(self.settings.points)) or every
 
     @cached_property
     def data(self) -> dict[str, TaskData]:
@@ -131,7 +147,7 @@ class Study:
 
     @cached_property
     def live(self) -> LiveModel:
-        """The base with the specialists and the joint model as vectors: it can stand at any of the points."""
+        """The base with the specialists and the joint models as vectors: it can stand at any of the points."""
         import torch
 
         from selfpos.positioning.live import LiveModel
@@ -165,7 +181,7 @@ class Study:
                 partial(self._measure, point),
                 derived=True,
             )
-            for point in (BASE, *self.models)
+            for point in self.points
         ]
         if self.models:
             found.append(Job("vectors", inputs | {"models": hashes}, self.folder.geometry, self._geometry, derived=True))
@@ -237,21 +253,24 @@ class Study:
 
         missing = []
         if self.run is not None:
-            missing = [f"model {name}" for name in (*self.recipe.tasks, *([JOINT] if self.recipe.joint else [])) if name not in self.models]
+            missing = [f"model {name}" for name in (*self.recipe.tasks, *self.recipe.joints) if name not in self.models]
         gaps: list[Any] = []
         if self.run is not None and self.run.table.is_file():
-            gaps = joint_gaps(_read(self.run.table)["scores"], list(self.recipe.tasks))
+            gaps = joint_gaps(_read(self.run.table)["scores"], list(self.recipe.tasks), list(self.recipe.joints))
         elif self.run is not None:
             missing.append("scores")
-        vectors, lead = [], None
+        vectors: list[Any] = []
+        lead: dict[str, Any] = {}
         if self.models:
-            vectors = self._vectors()
-            if JOINT in self.models and self.specialists:
-                import numpy as np
+            import numpy as np
 
-                lead = asdict(dominance(np.array(_read(self.folder.geometry)["gram"]), self.specialists))
+            vectors, gram = self._vectors(), np.array(_read(self.folder.geometry)["gram"])
+            names = list(self.models)
+            for rival in [name for name in names if name not in self.recipe.tasks] if self.specialists else []:
+                rows = [names.index(name) for name in (*self.specialists, rival)]
+                lead[rival] = asdict(dominance(gram[np.ix_(rows, rows)], self.specialists))
         arms, law = self._arm_findings() if self.settings.arms else ([], None)
-        gradients = {point: _read(self.gradients(point)) for point in (BASE, *self.models)}
+        gradients = {point: _read(self.gradients(point)) for point in self.points}
         return Findings(
             self.recipe.name, self.settings.records, gradients, [asdict(gap) for gap in gaps], vectors, lead, arms, law, missing
         )

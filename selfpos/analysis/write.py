@@ -51,23 +51,16 @@ def tables(found: Findings) -> list[Table]:
         ]
         made.append(("How strong is each task's gradient?", says, ["at", "task", "length", "signal"], rows))
     if found.gaps:
-        worse = sum(gap["gap"] < 0 for gap in found.gaps)
-        says = (
-            f"The joint model is behind the best specialist on {worse} of {len(found.gaps)} evaluation tasks. The best of several is chosen by the score "
-            "itself, which flatters it: small gaps prove nothing."
-        )
+        worse = {rival: [gap["gap"] < 0 for gap in found.gaps if gap["rival"] == rival] for rival in found.rivals}
+        counts = ", ".join(f"{rival} on {sum(lost)} of {len(lost)} evaluation tasks" for rival, lost in worse.items())
+        says = f"Behind the best specialist: {counts}. The best of several is chosen by the score itself, which flatters it: small gaps prove nothing."
         rows = [
-            [
-                gap["task"],
-                _percent(gap["base"]),
-                _percent(gap["joint"]),
-                _percent(gap["best"]),
-                gap["specialist"],
-                f"{100 * gap['gap']:+.2f}",
-            ]
+            [gap["task"], _percent(gap["base"]), gap["rival"], _percent(gap["joint"]), _percent(gap["best"]), gap["specialist"],
+             f"{100 * gap['gap']:+.2f}"]
             for gap in found.gaps
-        ]
-        made.append(("Joint model or specialist?", says, ["evaluation task", "base", "joint", "best", "specialist", "gap"], rows))
+        ]  # fmt: skip
+        header = ["evaluation task", "base", "joint model", "its score", "best", "specialist", "gap"]
+        made.append(("Joint model or specialist?", says, header, rows))
     if found.vectors:
         says = "Length of each model's vector, what it was trained on, and its angle to the others in degrees."
         names = [row["name"] for row in found.vectors]
@@ -78,23 +71,27 @@ def tables(found: Findings) -> list[Table]:
         ]  # fmt: skip
         made.append(("How long are the vectors, and how far apart?", says, ["model", "‖V‖", "records", "steps", *names], rows))
     if found.dominance:
-        shares = found.dominance["shares"]
-        leader = max(shares, key=lambda share: share["cosine"])["name"]
+        leaders = ", ".join(
+            f"{rival} (length {lead['norm']:.4f}) leans most to {max(lead['shares'], key=lambda share: share['cosine'])['name']}, and "
+            f"{lead['explained']:.0%} of its squared length lies in the specialists' span"
+            for rival, lead in found.dominance.items()
+        )
         says = (
-            f"The joint vector (length {found.dominance['norm']:.4f}) leans most to {leader}; {found.dominance['explained']:.0%} of its squared length lies in the "
-            "specialists' span. Projection: how far it goes along a specialist's vector, 1 being as far. Coefficient: in the nearest combination of all."
+            f"Of the joint vectors {leaders}. Projection: how far one goes along a specialist's vector, 1 being as far. Coefficient: in the nearest "
+            "combination of all."
         )
         rows = [
             [
+                rival,
                 share["name"],
-                f"{share['cosine']:+.3f}",
-                f"{share['projection']:+.3f}",
-                f"{share['coefficient']:+.3f}",
+                *(f"{share[measure]:+.3f}" for measure in ("cosine", "projection", "coefficient")),
                 f"{share['norm']:.4f}",
             ]
-            for share in shares
+            for rival, lead in found.dominance.items()
+            for share in lead["shares"]
         ]
-        made.append(("Who dominates the joint model?", says, ["specialist", "cosine", "projection", "coefficient", "‖V‖"], rows))
+        header = ["joint model", "specialist", "cosine", "projection", "coefficient", "‖V‖"]
+        made.append(("Who dominates the joint model?", says, header, rows))
     if found.arms:
         says = "Small specialists on shares of the records: `equal epochs` see theirs once, `equal steps` go on as long as the longest."
         if found.law:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -18,12 +19,13 @@ import click
 )
 @click.option("--batches", type=click.IntRange(min=2), help="Batches of each task at each point [default: 8].")
 @click.option("--batch-size", type=click.IntRange(min=4), help="Records in a batch [default: 32].")
+@click.option("--point", "points", multiple=True, metavar="MODEL", help="Measure gradients at this model of the run only; may be repeated.")
 @click.option("--memory", type=click.FloatRange(min=0, min_open=True), help="GiB of gradients held at once [default: 1].")
 @click.option("--arms", is_flag=True, help="Train small specialists on shares of the records, for equal epochs and for equal steps.")
 @click.option("--arm-steps", type=click.IntRange(min=4), help="Steps of the longest arm [default: 32].")
-def command(target: Path, out: Path | None, data_root: Path | None, arms: bool, **given: float | str | None) -> None:
-    """Measure what drives tasks apart in TARGET, a run's folder or a recipe: the cosines of the tasks' gradients, the joint model against the
-    specialists, lengths and angles of the vectors, and who dominates the joint one. Goes into the run's report."""
+def command(target: Path, out: Path | None, data_root: Path | None, arms: bool, **given: Any) -> None:
+    """Measure what drives tasks apart in TARGET, a run's folder or a recipe: the cosines of the tasks' gradients, joint models against the
+    specialists, lengths and angles of the vectors, and who dominates the joint ones. Goes into the run's report."""
     from selfpos.analysis.study import analyse
     from selfpos.analysis.write import tables
     from selfpos.console import table_text
@@ -31,7 +33,7 @@ def command(target: Path, out: Path | None, data_root: Path | None, arms: bool, 
     from selfpos.recipe import AnalysisSettings, validate
 
     quiet_process()
-    settings = {name: value for name, value in given.items() if value is not None} | {"arms": arms}
+    settings = {name: value for name, value in given.items() if value not in (None, ())} | {"arms": arms}
     folder, found = analyse(target, validate(AnalysisSettings, settings, "selfpos analyse"), out=out, data_root=data_root)
     for title, _, header, rows in tables(found):
         click.echo(table_text(header, rows, title=title))

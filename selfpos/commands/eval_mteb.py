@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -37,6 +38,9 @@ class ManyTasks(ManyValues):
     help="Where embeddings and tokens are kept, so that a stopped or extended evaluation goes on; may be removed at any time [default: OUT/cache].",
 )
 @click.option("--no-cache", is_flag=True, help="Keep embeddings and tokens in memory only.")
+@click.option("--ray", metavar="ADDRESS|auto", help="Send the tasks to a Ray cluster: its address, or auto for the one on this machine.")
+@click.option("--ray-cpus", type=click.FloatRange(min=0), default=1, show_default=True, help="CPUs for each task on the cluster.")
+@click.option("--ray-gpus", type=click.FloatRange(min=0), default=0, show_default=True, help="GPUs for each task on the cluster.")
 def command(
     model: str,
     tasks: tuple[str, ...],
@@ -48,6 +52,9 @@ def command(
     batch_size: int,
     cache: Path | None,
     no_cache: bool,
+    ray: str | None,
+    ray_cpus: float,
+    ray_gpus: float,
 ) -> None:
     """Score MODEL (a folder or a Hub name) on MTEB tasks with mteb itself. Results already there for the same weights are kept."""
     from selfpos.console import table_text
@@ -61,10 +68,28 @@ def command(
     quiet_process()
     folder = locate_model(model)
     names = [name for word in tasks for name in word.split(",")]
-    chosen = select_tasks(names, benchmark=benchmark, data_dir=data_dir, types=task_types, languages=languages)
+    selection: dict[str, Any] = {"names": names, "benchmark": benchmark, "data_dir": data_dir, "types": task_types, "languages": languages}
     out = out or Path("checkpoints") / "scores"
     kept = None if no_cache else cache or out / "cache"
-    scores = evaluate(folder, chosen, out, name=model, batch_size=batch_size, cache=kept, announce=_announce)
+    if ray is None:
+        scores = evaluate(folder, select_tasks(**selection), out, name=model, batch_size=batch_size, cache=kept, announce=_announce)
+    else:
+        from selfpos.evaluation.on_ray import evaluate_on_ray
+        from selfpos.ray_jobs import check_ray
+
+        check_ray()
+        scores = evaluate_on_ray(
+            folder,
+            selection,
+            out,
+            address=ray,
+            name=model,
+            batch_size=batch_size,
+            cache=kept,
+            announce=_announce,
+            cpus=ray_cpus,
+            gpus=ray_gpus,
+        )
     rows = [[name, score.type, score.metric, f"{score.main_score:.5f}"] for name, score in scores.items()]
     click.echo(table_text(["task", "type", "metric", "score"], rows))
 

@@ -73,7 +73,7 @@ def command(
     **given: Any,
 ) -> None:
     """Fine-tune the base model on one task with sentence-transformers' trainer, and save it as a folder that SentenceTransformer loads."""
-    from selfpos.console import screen
+    from selfpos.console import is_first, screen
     from selfpos.operations import finetune
     from selfpos.quiet import quiet_process
     from selfpos.recipe import TaskSource, TrainingSettings
@@ -100,7 +100,8 @@ def command(
     }  # fmt: skip
     source = checked(TaskSource, asked, "selfpos finetune")
     result = finetune(base, source, out, training, probe=probe, seed=seed, say=screen().print)
-    click.echo(f"{result.out}  ({result.steps} steps, {result.seconds:.0f} s)")
+    if is_first():
+        click.echo(f"{result.out}  ({result.steps} steps, {result.seconds:.0f} s)")
 
 
 def _validation(where: str, **more: int | None) -> dict[str, Any]:

@@ -65,6 +65,7 @@ class ManyValues(click.Command):
 )
 @click.option("--threads", type=click.IntRange(min=1), help="[default: one per core]")
 @click.option("--memory", type=click.IntRange(min=1), default=512, show_default=True, help="MB that may be used beyond the runtime.")
+@click.option("--shard-size", type=click.IntRange(min=1), default=5000, show_default=True, help="MB that one weight file may have.")
 @click.option("--allow-code", is_flag=True, help="Keep Python code that the base brings along.")
 @click.option(
     "--probe", type=click.Path(path_type=Path), help="Probe set folder, for methods that look at data [default: what finetune held out]."
@@ -82,7 +83,7 @@ class ManyValues(click.Command):
 def command(
     recipe: Path | None, sources: tuple[str, ...], method: str | None, base: str, out: Path, weights: tuple[str, ...], params: tuple[str, ...],
     dtype: str | None, dry_run: bool, adapter: bool, rank: int | None, take_from: str | None, device: str, threads: int | None, memory: int,
-    allow_code: bool, probe: Path | None, statistics: Path | None, coefficients: Path | None, steps: int | None, seed: int,
+    shard_size: int, allow_code: bool, probe: Path | None, statistics: Path | None, coefficients: Path | None, steps: int | None, seed: int,
 ) -> None:  # fmt: skip
     """Merge fine-tuned models of one base. The result loads with SentenceTransformer and keeps the base's pooling, normalisation and prompts.
 
@@ -112,7 +113,8 @@ def command(
     if steps is not None and method not in ("self-positioning", "layer-wise"):
         raise SelfposError("--steps is for methods self-positioning and layer-wise, which alone descend a gradient")
     options: dict[str, Any] = {
-        "dtype": dtype, "seed": seed, "threads": threads, "device": device, "budget": memory << 20, "rank": rank, "take_from": take_from,
+        "dtype": dtype, "seed": seed, "threads": threads, "device": device, "budget": memory << 20,
+        "shard_size": shard_size * 1_000_000, "rank": rank, "take_from": take_from,
         "output": "adapter" if adapter else "model", "allow_code": allow_code,
     }  # fmt: skip
     if coefficients is not None:
@@ -121,11 +123,11 @@ def command(
         click.echo(str(merge_by_coefficients(coefficients, base, sources, out, **options)))
         return None
     if method in LEARNED:
-        refused = {"--weights": weights, "--take-from": take_from, "--dry-run": dry_run}
+        refused = {"--weights": weights, "--take-from": take_from}
         if given := [option for option, value in refused.items() if value]:
             raise SelfposError(f"{given[0]} does not go with --method {method}; leave it away")
         given_settings = {"preset": LEARNED[method], **({"search": "sgd", "steps": steps} if steps else {}), **_parse(params)}
-        return _position(sources, base, given_settings, out, probe, options)
+        return _position(method, sources, base, given_settings, out, probe, options, dry_run)
     if recipe is None:
         options |= {"weights": [_value(weight) for weight in weights] or None, "params": _parse(params)}
     _merge(recipe, base, sources, method or "", out, options, dry_run, _data(probe, statistics) if gathers else {})
@@ -148,7 +150,7 @@ def _merge(
     from selfpos.operations import merge, plan_merge
 
     if recipe is not None:
-        from selfpos.merging.mergekit_recipe import recipe_arguments
+        from selfpos.mergekit import recipe_arguments
 
         base, found, method, asked, notes = recipe_arguments(recipe)
         sources = tuple(found)
@@ -163,9 +165,12 @@ def _merge(
     click.echo(str(out))
 
 
-def _position(sources: tuple[str, ...], base: str, given: dict[str, Any], out: Path, probe: Path | None, options: dict[str, Any]) -> None:
+def _position(
+    method: str, sources: tuple[str, ...], base: str, given: dict[str, Any], out: Path, probe: Path | None, options: dict[str, Any],
+    dry_run: bool,
+) -> None:  # fmt: skip
     from selfpos.data.probe import read_probe
-    from selfpos.operations import position_and_merge, probe_of
+    from selfpos.operations import plan_merge, position_and_merge, probe_of
     from selfpos.quiet import quiet_process
     from selfpos.recipe import PositioningSettings, validate
     from selfpos.storage.atomic import refuse_existing
@@ -176,6 +181,15 @@ def _position(sources: tuple[str, ...], base: str, given: dict[str, Any], out: P
     refuse_existing(coefficients)
     settings = validate(PositioningSettings, given, "--param")
     tasks = read_probe(probe) if probe else probe_of([locate_model(source) for source in sources])
+    if dry_run:
+        searched = ", ".join(f"{name} ({len(task.records)} records)" for name, task in tasks.items())
+        replaced = {
+            "method": f"{method}: a search for coefficients, which are then applied as by linear",
+            "weights": f"searched on {searched}",
+        }
+        for label, text in plan_merge(base, sources, "linear", out, **options):
+            click.echo(f"{label:<14}{replaced.get(label, text)}")
+        return
     found = position_and_merge(base, sources, tasks, settings, out, coefficients=coefficients, **options)
     shown = "  ".join(f"{name} {value:.3f}" for name, value in zip(found.names, found.coefficients, strict=True))
     click.echo(f"{out}  ({shown})")

@@ -17,6 +17,9 @@ import click
 @click.option("--message", help="Commit message.")
 @click.option("--license", "licence", help="Licence of the model, where it does not follow from its parents'.")
 @click.option("--results", type=click.Path(path_type=Path), help="Folder with MTEB results of this model and its rivals, for the card.")
+@click.option(
+    "--overlap", type=click.Path(path_type=Path), help="Report of `selfpos overlap --out`, for the card [default: that of the run]."
+)
 @click.option("--keep-card", is_flag=True, help="Send the README.md in the folder as it is.")
 @click.option("--collection", is_flag=True, help="Publish its local parents with it, as REPO-NAME, and gather all in a collection.")
 @click.option("--probe", type=click.Path(path_type=Path), help="With --collection: folder of the probe set [default: that of the run].")
@@ -24,7 +27,7 @@ import click
 @click.option("--dry-run", is_flag=True, help="Show the files, their sizes and the card; send nothing.")
 def command(
     model: Path, repo: str, private: bool, branch: str | None, pr: bool, replace: bool, message: str | None, licence: str | None,
-    results: Path | None, keep_card: bool, collection: bool, probe: Path | None, probe_licence: str | None,
+    results: Path | None, overlap: Path | None, keep_card: bool, collection: bool, probe: Path | None, probe_licence: str | None,
     dry_run: bool,
 ) -> None:  # fmt: skip
     """Publish the model folder MODEL as REPO (USER/NAME) on the Hugging Face Hub, with a card that says how it was made."""
@@ -37,13 +40,13 @@ def command(
         if branch or pr or keep_card:
             raise SelfposError("--collection makes repositories of its own; it does not go with --branch, --pr or --keep-card")
         plan = plan_collection(
-            model, repo, private=private, replace=replace, message=message, licence=licence, results=results, probe=probe,
+            model, repo, private=private, replace=replace, message=message, licence=licence, results=results, overlap=overlap, probe=probe,
             probe_licence=probe_licence,
         )  # fmt: skip
     else:
         plan = plan_push(
             model, repo, private=private, branch=branch, pull_request=pr, replace=replace, message=message, licence=licence, results=results,
-            keep_card=keep_card,
+            overlap=overlap, keep_card=keep_card,
         )  # fmt: skip
     if dry_run:
         click.echo(plan.text())

@@ -11,9 +11,15 @@ import click
 @click.argument("model")
 @click.option("--out", type=click.Path(path_type=Path), help="Keep the new model in this folder; must not exist.")
 @click.option("--parent", "given", multiple=True, metavar="NAME=FOLDER", help="Where a parent is that is not on the Hub; may be repeated.")
-def command(model: str, out: Path | None, given: tuple[str, ...]) -> None:
+@click.option(
+    "--probe",
+    type=click.Path(path_type=Path),
+    help="Probe set folder, for merges by fisher and regmean [default: beside MODEL, or as held out].",
+)
+def command(model: str, out: Path | None, given: tuple[str, ...], probe: Path | None) -> None:
     """Repeat the merge that made MODEL (a folder, or USER/NAME[@REVISION] on the Hub) and say whether the same bytes come out."""
     from selfpos.errors import OperationError, SelfposError
+    from selfpos.quiet import quiet_process
     from selfpos.reproduction import reproduce
 
     parents = {}
@@ -22,7 +28,8 @@ def command(model: str, out: Path | None, given: tuple[str, ...]) -> None:
         if not equals:
             raise SelfposError(f"--parent takes NAME=FOLDER, found '{entry}'")
         parents[name] = Path(folder)
-    found = reproduce(model, out, parents=parents)
+    quiet_process()
+    found = reproduce(model, out, parents=parents, probe=probe)
     if not found.identical:
         raise OperationError(str(found))
     click.echo(str(found))

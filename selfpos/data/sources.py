@@ -43,16 +43,17 @@ def load_task(source: TaskSource, *, seed: int, data_root: Path | None = None, s
     """The records of a recipe's task, of its split or of another; from its `local` data when there is a `data_root` to find that in."""
     from selfpos.tasks import get_task
 
-    local = source.local if data_root is not None else None
+    local = source.local_copy if data_root is not None else None
+    source = local or source
     return load_source(
-        local or source.data,
+        source.data,
         get_task(source.type),
         split=split or source.split,
         columns=source.columns,
         data_root=data_root if local else None,
         limit=source.limit,
         seed=seed,
-        weights=None if local else source.weights,
+        weights=source.weights,
         streaming=source.streaming,
         duplicates=source.duplicates,
     )

@@ -73,8 +73,14 @@ def recording(task: AbsTask) -> Iterator[list[Part]]:
 
 def _part(task: AbsTask, data: Any, heard: Mapping[str, Any], split: str, subset: str) -> Part | None:
     from mteb import abstasks
+    from mteb.abstasks.multilabel_classification import AbsTaskMultilabelClassification
+    from mteb.abstasks.text.bitext_mining import AbsTaskBitextMining
+    from mteb.abstasks.text.summarization import AbsTaskSummarization
 
     makers = {
+        AbsTaskMultilabelClassification: _labelled,  # before classification, of which it is one
+        AbsTaskBitextMining: _translated,
+        AbsTaskSummarization: _summarised,
         abstasks.AbsTaskRetrieval: _queries,
         abstasks.AbsTaskSTS: _similarities,
         abstasks.AbsTaskPairClassification: _pairs,
@@ -82,7 +88,7 @@ def _part(task: AbsTask, data: Any, heard: Mapping[str, Any], split: str, subset
         abstasks.AbsTaskClustering: _clustered,
     }
     make = next((maker for kind, maker in makers.items() if isinstance(task, kind)), None)
-    found = make(task, data[split] if make is _classified else data, heard) if make else None
+    found = make(task, data[split] if make in (_classified, _labelled) else data, heard) if make else None
     if found is None:
         return None
     kind, count, identity, arrays = found
@@ -135,6 +141,48 @@ def _classified(task: Any, data: Any, heard: Mapping[str, Any]) -> Found | None:
     gold = np.array(data[task.label_column_name])
     right = np.array(heard["predictions"]) == gold
     return "mean", len(gold), str(gold.tolist()).encode(), {"values": right.mean(0, dtype=np.float32)}
+
+
+def _labelled(task: Any, data: Any, heard: Mapping[str, Any]) -> Found | None:
+    """Share of the experiments in which each text got exactly its labels; of splits that mteb does not cut."""
+    if task.metadata.main_score != "accuracy" or (task.max_eval_samples is not None and len(data) > task.max_eval_samples):
+        return None
+    from sklearn.preprocessing import MultiLabelBinarizer
+
+    gold = MultiLabelBinarizer().fit_transform(data[task.label_column_name])
+    right = (np.array(heard["predictions"]) == gold).all(2)
+    return "mean", len(gold), gold.tobytes(), {"values": right.mean(0, dtype=np.float32)}
+
+
+def _translated(task: Any, data: Any, heard: Mapping[str, Any]) -> Found | None:
+    """Of each sentence whether its translation was found, or its own F1, which falls with every other that was taken for it: the mean of these is
+    mteb's F1, weighted by sentence."""
+    if task.metadata.main_score not in ("f1", "accuracy") or len(heard["predictions"]) != 1:
+        return None
+    (neighbours,) = heard["predictions"].values()
+    found = np.array([neighbour["corpus_id"] for neighbour in neighbours])
+    wanted = np.arange(len(found)) if "gold" not in data else np.array([pair[1] for pair in data["gold"]])
+    right = found == wanted
+    values = right.astype(np.float64)
+    if task.metadata.main_score == "f1":
+        times = np.bincount(found, minlength=int(max(found.max(), wanted.max())) + 1)
+        values = np.where(np.bincount(wanted[right], minlength=len(times)), 2 / (1 + times), 0.0)[wanted]
+    columns = [data[name] for name in task._DEFAULT_PAIR[0]]
+    return "mean", len(found), str(columns).encode(), {"values": values}
+
+
+def _summarised(task: Any, data: Any, heard: Mapping[str, Any]) -> Found | None:
+    """Each document's correlation between what people and the model think of its summaries."""
+    from scipy.stats import pearsonr, spearmanr
+
+    side, _, kind = task.metadata.main_score.rpartition("_")
+    scores = heard["predictions"].get({"cosine": "cosine_scores", "dot": "dot_scores", "": "similarity_scores"}.get(side, ""))
+    if scores is None or kind not in ("spearman", "pearson"):
+        return None
+    people = heard["predictions"]["human_scores"]
+    measure = spearmanr if kind == "spearman" else pearsonr
+    values = [float(measure(told, said).statistic) for told, said in zip(people, scores, strict=True)]
+    return "mean", len(values), str(people).encode(), {"values": np.array(values)}
 
 
 def _clustered(task: Any, data: Any, heard: Mapping[str, Any]) -> Found | None:

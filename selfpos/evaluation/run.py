@@ -54,16 +54,7 @@ def evaluate(
     Raises SelfposError when `model` is no sentence-transformers folder or does not load, `out` is a file, there are no tasks or two of one name;
     TasksFailedError after the last task when any failed.
     """
-    from selfpos.storage.model_folder import read_modules
-
-    read_modules(model)
-    if not tasks:
-        raise SelfposError("there are no tasks to score the model on")
-    names = [task.metadata.name for task in tasks]
-    if len(set(names)) < len(names):
-        raise SelfposError(f"two tasks are called {next(n for n in names if names.count(n) > 1)}; their results would go to one file")
-    if out.exists() and not out.is_dir():
-        raise SelfposError(f"{out} is a file; expected a folder for the result files")
+    check_tasks(model, tasks, out)
     from mteb import ResultCache
 
     from selfpos.evaluation.encoder import identity
@@ -88,10 +79,29 @@ def evaluate(
                 bar.advance(1, task=title, score="failed")
     write_last(out, str(meta.name), str(meta.revision), scores)
     if failures:
-        reasons = "; ".join(f"{task} ({reason})" for task, reason in failures.items())
-        rest = f"the scores of the other {len(scores)} are in {out}" if scores else "there are no scores"
-        raise TasksFailedError(f"{len(failures)} of {len(tasks)} tasks failed on {name}: {reasons}; {rest}", failures, scores)
+        raise TasksFailedError(failures_told(failures, scores, name, out), failures, scores)
     return scores
+
+
+def check_tasks(model: Path, tasks: Sequence[AbsTask], out: Path) -> None:
+    """Raise SelfposError, before anything is computed, on what `evaluate` refuses without loading the model."""
+    from selfpos.storage.model_folder import read_modules
+
+    read_modules(model)
+    if not tasks:
+        raise SelfposError("there are no tasks to score the model on")
+    names = [task.metadata.name for task in tasks]
+    if len(set(names)) < len(names):
+        raise SelfposError(f"two tasks are called {next(n for n in names if names.count(n) > 1)}; their results would go to one file")
+    if out.exists() and not out.is_dir():
+        raise SelfposError(f"{out} is a file; expected a folder for the result files")
+
+
+def failures_told(failures: dict[str, str], scores: dict[str, TaskScore], name: str, out: Path) -> str:
+    """Which tasks failed and why, in one sentence."""
+    reasons = "; ".join(f"{task} ({reason})" for task, reason in failures.items())
+    rest = f"the scores of the other {len(scores)} are in {out}" if scores else "there are no scores"
+    return f"{len(failures)} of {len(failures) + len(scores)} tasks failed on {name}: {reasons}; {rest}"
 
 
 def task_identity(task: AbsTask) -> dict[str, Any]:
@@ -134,6 +144,8 @@ class _Scorer:
         import numpy as np
         from mteb.results import TaskResult
 
+        from selfpos.evaluation.columns import columns_as_lists
+
         file = self._results.get_task_result_path(task.metadata.name, self._meta)
         found = self._kept(task, file)
         if found is not None and not found.get_missing_evaluations(task):
@@ -142,7 +154,7 @@ class _Scorer:
             self._load()
         # A task draws its samples from generators that it keeps: started anew, they give every model the same samples.
         task.rng_state, task.np_rng = random.Random(task.seed), np.random.default_rng(task.seed)
-        with recording(task) as examples:
+        with columns_as_lists(task), recording(task) as examples:
             results = mteb.evaluate(
                 self._encoder,
                 task,

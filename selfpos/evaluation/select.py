@@ -15,6 +15,8 @@ from selfpos.quiet import quiet_libraries
 if TYPE_CHECKING:
     from mteb.abstasks import AbsTask
 
+    from selfpos.recipe import EvaluationSettings
+
 CORPUS = "corpus"
 QUICK = "quick"
 # One task per type, each of a few thousand short texts, so that a small model is scored in minutes on a CPU; those of MTEB's English benchmark where
@@ -54,6 +56,13 @@ def select_tasks(
     with quiet_libraries(hide_warnings=True):
         chosen = _chosen(names, benchmark, types, languages, data_dir)
         return _with_data(chosen, data_dir)
+
+
+def recipe_tasks(settings: EvaluationSettings, data_root: Path | None) -> list[AbsTask]:
+    """The tasks that every model of a run is scored on: those its recipe names, and its `local` ones where there is a folder of data."""
+    data_dir = Path(settings.data_dir) if settings.data_dir else data_root
+    names = [*settings.tasks, *(settings.local if data_dir is not None else [])]
+    return select_tasks(names, benchmark=settings.benchmark, data_dir=data_dir)
 
 
 def wanted_tasks(names: Sequence[str], benchmark: str | None, types: Sequence[str] = (), languages: Sequence[str] = ()) -> list[AbsTask]:

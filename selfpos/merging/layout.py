@@ -9,8 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from selfpos.errors import SelfposError
+from selfpos.storage.manifest import read_manifest
 from selfpos.storage.model_folder import INDEX, WEIGHTS, ModelFolder, read_json
 from selfpos.storage.numbers import STORED, TORCH
+from selfpos.tasks import TASKS
+from selfpos.tasks.prompts import SIDES
 
 # Weights in any form, exports to other runtimes, and what describes the base as a publication rather than as a model.
 NOT_COPIED = {
@@ -97,10 +100,16 @@ def side_files(base: Path, *, code: bool) -> list[Path]:
 
 
 def gather_prompts(base: Path, sources: Sequence[Path]) -> dict[str, str]:
-    """The prompts that models trained from `base` have and it has not, by name. Raises SelfposError where two of them differ under one name."""
+    """The prompts that models trained from `base` have and it has not, by name. Those for any question and any document (`query`, `document`) only
+    where all models that were trained to ask have the same. Raises SelfposError where two of them differ under another name.
+    """
     known, found = _prompts(base), dict[str, str]()
-    for source in sources:
-        for name, text in _prompts(source).items():
+    having = {source: _prompts(source) for source in sources}
+    for side in SIDES:
+        if len({prompts.get(side) for source, prompts in having.items() if side in prompts or _asks(source)}) > 1:
+            having = {source: {name: text for name, text in prompts.items() if name != side} for source, prompts in having.items()}
+    for source, prompts in having.items():
+        for name, text in prompts.items():
             if not known.get(name) and found.setdefault(name, text) != text:
                 raise SelfposError(
                     f"{source} has the prompt {text!r} under '{name}', where another model has {found[name]!r}: the merged model can have one; "
@@ -113,6 +122,12 @@ def _prompts(folder: Path) -> dict[str, str]:
     file = folder / CONFIG
     config = read_json(file) if file.is_file() else {}
     return {name: text for name, text in (config.get("prompts") or {}).items() if text} if isinstance(config, dict) else {}
+
+
+def _asks(folder: Path) -> bool:
+    """Whether a model's manifest says that it was trained on a task that has questions."""
+    tasks = (read_manifest(folder) or {}).get("tasks", {})
+    return any(kind in TASKS and TASKS[kind].asks for kind in (task.get("type") for task in tasks.values()))
 
 
 def add_prompts(folder: Path, prompts: Mapping[str, str]) -> None:

@@ -67,15 +67,18 @@ def execute(plan: Plan, *, show: bool = True, finish: Finish | None = None) -> M
     start = time.monotonic()
     for warning in plan.warnings:
         log.warning(warning)
-    nbytes = plan.elements * 4
+    nbytes = plan.bytes_read
+    share = nbytes / plan.elements
     shown = progress(f"merging ({plan.method.name})", nbytes, unit="bytes") if show and nbytes >= SHOWN_FROM else nullcontext()
     limits = threadpool_limits(plan.threads if plan.method.grain == "matrix" else 1)
     with resumable_folder(plan.out, fingerprint(plan), worth_keeping=interrupted_with_progress) as folder, shown as bar, limits:
-        stream = make_stream(plan, (lambda elements: bar.advance(4 * elements)) if bar is not None else lambda elements: None)
+        stream = make_stream(plan, (lambda elements: bar.advance(share * elements)) if bar is not None else lambda elements: None)
         prepared = prepare(plan, stream)
         manifest = provenance(plan, prepared.coefficients)
         if plan.options.get("output") == "adapter":
-            manifest["merge"]["truncation"] = write_adapter(plan, prepared.coefficients, folder, _metadata(manifest))
+            lost = manifest["merge"]["truncation"] = write_adapter(plan, prepared.coefficients, folder, _metadata(manifest))
+            if lost is not None:
+                log.warning("truncating to rank %d loses %.2g of the merged vector (relative Frobenius norm)", lost["rank"], lost["error"])
         else:
             copy_side_files(plan.frame.path, plan.side_files, folder, main_dtype(plan))
             add_prompts(folder, plan.prompts)

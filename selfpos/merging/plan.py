@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
@@ -15,6 +17,7 @@ from selfpos.merging.probe_statistics import ProbeStatistics, open_statistics
 from selfpos.merging.registry import Method, get_method
 from selfpos.merging.rules import Settings, make_settings
 from selfpos.merging.stream import is_linear_map
+from selfpos.merging.thresholds import AT_ONCE, collected
 from selfpos.storage.atomic import refuse_existing
 from selfpos.storage.hashing import content_hash
 from selfpos.storage.locate import display_name
@@ -22,7 +25,7 @@ from selfpos.storage.model_folder import ADAPTER, ModelFolder, open_model
 from selfpos.storage.numbers import MERGEABLE, NAMES, STORED, TORCH
 from selfpos.vectors import TaskVector, open_vectors
 from selfpos.vectors.chunks import CHUNK
-from selfpos.vectors.pieces import Dense
+from selfpos.vectors.pieces import Dense, LowRank
 from selfpos.vectors.tied import tied_tensors
 
 MEGABYTE = 1 << 20
@@ -108,18 +111,47 @@ class Plan:
     @property
     def memory(self) -> int:
         """About how many bytes the merge holds at a time, beyond the runtime and the memory maps."""
-        arrays = len(self.vectors) + 8  # base, vectors, and the temporaries of a kernel
-        need = self.threads * arrays * CHUNK * 4
-        if self.method.survey:
-            need += 32 * MEGABYTE * len(self.vectors)
-        if self.method.grain == "matrix":
-            shapes = {key: self.base.tensors[key] for key in self.keys}
-            largest = max((entry.numel for key, entry in shapes.items() if is_linear_map(key, entry.shape)), default=0)
-            need += (3 * len(self.vectors) + 6) * largest * 4
-            if "gram" in self.method.probe:
-                widest = max((entry.shape[1] for key, entry in shapes.items() if is_linear_map(key, entry.shape)), default=0)
-                need += 4 * widest**2 * 8  # their sum and its factors, in float64
+        return self._once + self.threads * self._per_thread
+
+    def within_budget(self) -> Plan:
+        """The plan with as few threads as its budget wants. Raises SelfposError when one thread is too many."""
+        room = (self.budget - self._once) // self._per_thread
+        if room >= 1:
+            return replace(self, threads=min(self.threads, room))
+        need = -(-(self._once + self._per_thread) // MEGABYTE)
+        reason = f" for {self._largest}, its largest matrix" if self.method.grain == "matrix" and self._largest else ""
+        raise SelfposError(
+            f"method {self.method.name} needs about {need:,} MB of memory{reason}, and may use {self.budget / MEGABYTE:,.0f} MB; allow it that much (--memory)"
+        )
+
+    @cached_property
+    def _largest(self) -> str:
+        """The largest matrix of a linear map; empty when there is none."""
+        found = [key for key in self.keys if is_linear_map(key, self.base.tensors[key].shape)]
+        return max(found, key=lambda key: self.base.tensors[key].numel, default="")
+
+    @cached_property
+    def _once(self) -> int:
+        """Bytes held whatever the number of threads: what a survey collects, and whole matrices."""
+        total = sum(self.base.tensors[key].numel for key in self.keys)
+        need = collected(total, len(self.vectors)) if self.method.survey else 0
+        if self.method.grain == "matrix" and self._largest and self.options.get("device", "cpu") == "cpu":
+            rows, columns = self.base.tensors[self._largest].shape
+            need += 4 * (self.method.holds[0] * rows * columns + self.method.holds[1] * columns**2)
         return need
+
+    @cached_property
+    def _per_thread(self) -> int:
+        """Bytes that each thread holds: chunks of base and vectors and the temporaries of a kernel, and the factors of adapters."""
+        size, temporaries = CHUNK, 8
+        if self.method.grain == "row":
+            rows = (entry.shape for key in self.keys if (entry := self.base.tensors[key]).numel)
+            size, temporaries = max([size, *(math.prod(shape[1:] or shape) for shape in rows)]), 14
+        need = (len(self.vectors) + temporaries) * size
+        if self.method.survey:
+            need += (len(self.vectors) + 2) * AT_ONCE
+        factors = [piece for vector in self.vectors for piece in vector.pieces.values() if isinstance(piece, LowRank)]
+        return 4 * (need + 2 * len(self.vectors) * max((piece.a.numel + piece.b.numel for piece in factors), default=0))
 
     def nbytes(self, key: str) -> int:
         """The size of a tensor in the output."""
@@ -137,11 +169,6 @@ class Plan:
             found.append(
                 f"writing {' and '.join(kinds)}: a small task vector loses much of itself to rounding (45 % at 1e-4 beside weights of 0.05); "
                 "float32 keeps it"
-            )
-        if self.memory > self.budget:
-            found.append(
-                f"method {self.method.name} needs about {self.memory // MEGABYTE} MB for the largest matrix, "
-                f"more than the budget of {self.budget // MEGABYTE} MB"
             )
         place = self.options.get("take_from")
         for vector in self.vectors:
@@ -176,7 +203,8 @@ def plan(
 
     sources: fine-tuned models or PEFT adapters. weights: one per vector, each a number, ramp or rules (see merging.rules); params: the method's own.
     dtype: float32, float16, bfloat16 or float64 for the output; absent, each tensor keeps the widest format it has among base and sources.
-    threads: absent, one per core. device: cpu, or a torch device for the arithmetic. budget: bytes of memory beyond the runtime.
+    threads: at most so many; absent, one per core. device: cpu, or a torch device for the arithmetic. budget: bytes of memory beyond the runtime,
+    for which threads are left away, and beyond which nothing is merged.
     shard_size: bytes per weight file at most. output: a whole model, or one LoRA adapter, of `rank` if given, where all sources are such.
     take_from: 'base' or a vector's name, whose tokenizer, configs and tensors are taken where the sources differ. allow_code: keep a model's own
     Python code. statistics: files with data statistics by name, one per vector; absent, they are to be gathered before the plan is carried out.
@@ -224,7 +252,7 @@ def plan(
     workers = threads or _cores()
     with ThreadPoolExecutor(workers) as pool:
         hashes = list(pool.map(content_hash, [base, *sources]))
-    return Plan(
+    made = Plan(
         base=opened,
         frame=frame,
         vectors=vectors,
@@ -243,6 +271,7 @@ def plan(
         threads=workers,
         options=options,
     )
+    return made if output == "adapter" else made.within_budget()
 
 
 def _cores() -> int:

@@ -30,6 +30,7 @@ def make_stream(plan: Plan, advance: Callable[[int], None] = lambda elements: No
         tuple(key for key in plan.keys if key not in plan.tied),
         plan.settings,
         grain=plan.method.grain,
+        one_by_one=plan.method.form == "combination",
         seed=plan.seed,
         # A whole matrix at a time, with all threads for the linear algebra library; else a thread for each task.
         threads=1 if plan.method.grain == "matrix" else plan.threads,

@@ -23,11 +23,9 @@ class ProbeStatistics:
     entries: Mapping[str, TensorEntry]
     maps: dict[Path, np.ndarray] = field(default_factory=dict, repr=False)
 
-    def read(self, key: str, shape: tuple[int, ...], start: int, stop: int) -> np.ndarray | None:
-        """For elements start to stop of tensor `key`: the same range, flat, of statistics of its shape; others whole. None where there are none."""
-        entry = self.entries.get(key)
-        if entry is None:
-            return None
+    def read(self, key: str, shape: tuple[int, ...], start: int, stop: int) -> np.ndarray:
+        """For elements start to stop of tensor `key`: the same range, flat, of statistics of its shape; others whole."""
+        entry = self.entries[key]
         raw = raw_tensor(entry, self.maps)
         if entry.shape != shape:
             return to_float32(raw, entry.dtype).reshape(entry.shape)

@@ -31,7 +31,8 @@ class Method:
     `weighting`: weights absent mean 1/N each ('mean') or 1 each ('one'; 'share' as well, but none below zero and not all zero); 'none': the
     method takes no weights.
     `gram`: a combination's inner products, of whole vectors ('model') or of each tensor; `with_base`: row and column 0 belong to θ0.
-    `grain`: a kernel's chunks hold any elements, whole rows, or whole matrices. `survey`: its statistics pass.
+    `grain`: a kernel's chunks hold any elements, whole rows, or whole matrices; `holds`: how much memory one of whole matrices takes at most, in
+    matrices of the size at hand and in square ones of its width (measured). `survey`: its statistics pass.
     `probe`: names of statistics gathered from data that must be given, one file per vector (see stream.Chunk.probe).
     """
 
@@ -45,6 +46,7 @@ class Method:
     gram: Scope | None = None
     with_base: bool = False
     grain: Grain = "element"
+    holds: tuple[int, int] = (0, 0)
     survey: Survey | None = None
     probe: tuple[str, ...] = ()
     fewest: int = 1
@@ -123,6 +125,7 @@ def kernel(
     reference: str,
     weighting: Weighting = "one",
     grain: Grain = "element",
+    holds: tuple[int, int] = (0, 0),
     survey: Survey | None = None,
     probe: tuple[str, ...] = (),
     fewest: int = 1,
@@ -134,7 +137,7 @@ def kernel(
 
     def register(function: Callable[..., Any]) -> Callable[..., Any]:
         options = {"weighting": weighting, "grain": grain, "survey": survey, "probe": probe, "fewest": fewest, "most": most}
-        _add(function, reference, "kernel", ordered=ordered, random=random, **options)
+        _add(function, reference, "kernel", holds=holds, ordered=ordered, random=random, **options)
         return function
 
     return register

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import Any, overload
 
 import numpy as np
 
@@ -52,22 +54,41 @@ def like(array: Array, values: np.ndarray) -> Array:
     return values if isinstance(array, np.ndarray) else array_module(array).from_numpy(values).to(array.device)
 
 
+@dataclass(frozen=True)
+class OneByOne(Sequence[Array]):
+    """Arrays that are read each time they are asked for: who goes through them holds one of them, not all."""
+
+    read: Callable[[int], Array]
+    length: int
+
+    def __len__(self) -> int:
+        return self.length
+
+    @overload
+    def __getitem__(self, index: int) -> Array: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Array]: ...
+    def __getitem__(self, index: int | slice) -> Array:
+        places = range(self.length)[index]
+        return self.read(places) if isinstance(places, int) else [self.read(place) for place in places]
+
+
 @dataclass(slots=True)
 class Chunk:
     """A piece of one tensor: flat for grain 'element', (rows, columns) for 'row'. For 'matrix' a linear map's whole matrix, and flat pieces of
-    every tensor that is none (embeddings, norms, biases).
+    every tensor that is none (embeddings, norms, biases). The vectors of a whole matrix are read one by one.
 
-    `statistics` is what the method's survey found for this tensor; `probe[name]` holds the data statistics of each vector for it.
+    `statistics` is what the method's survey found for this tensor; `probe[name]` holds the data statistics of each vector for it, where all have such.
     """
 
     key: str
     start: int
     base: Array
-    vectors: list[Array]
+    vectors: Sequence[Array]
     weights: list[float]
     seed: int = 0
     statistics: Any = None
-    probe: dict[str, list[Array | None]] = field(default_factory=dict)
+    probe: dict[str, Sequence[Array]] = field(default_factory=dict)
 
     def uniform(self, index: int) -> Array:
         """Random numbers in [0, 1) of the chunk's shape for vector `index`, the same for the same seed whatever threads do."""
@@ -78,13 +99,16 @@ class Chunk:
 
 @dataclass(frozen=True)
 class Stream:
-    """Base and vectors at the tensors `keys`. `tied` maps the second name of a tensor that is stored twice to its first."""
+    """Base and vectors at the tensors `keys`. `tied` maps the second name of a tensor that is stored twice to its first. With `one_by_one` the
+    vectors of every chunk are read as a kernel goes through them, which leaves more of a core's cache to each.
+    """
 
     base: ModelFolder
     vectors: list[TaskVector]
     keys: tuple[str, ...]
     settings: Settings
     grain: Grain = "element"
+    one_by_one: bool = False
     seed: int = 0
     threads: int = 1
     device: str = "cpu"
@@ -123,35 +147,32 @@ class Stream:
         raw = self.base.raw(key)
         readers = [vector.reader(key) for vector in self.vectors]
         weights = self.settings.weights(key)
+        one_by_one = self.one_by_one or (self.grain == "matrix" and is_linear_map(key, entry.shape))
         for start, stop in self.ranges(key) if ranges is None else ranges:
             base = to_float32(raw[start:stop], entry.dtype)
-            moves = self._read(key, start, stop, base, readers)
-            shaped = [self._shaped(key, array) for array in (base, *moves)]
-            yield Chunk(key, start, shaped[0], shaped[1:], weights, self.seed, statistics, self._probe(key, start, stop))
-            self.advance((stop - start) * (1 + len(moves)))
+            if not finite(base):
+                raise _not_finite(key, str(entry.file), base, start)
+            lazy = OneByOne(partial(self._read, key, start, stop, base, readers), len(readers))
+            vectors: Sequence[Array] = lazy if one_by_one else list(lazy)
+            yield Chunk(key, start, self._shaped(key, base), vectors, weights, self.seed, statistics, self._probe(key, start, stop))
+            self.advance((stop - start) * (1 + len(readers)))
 
-    def _read(self, key: str, start: int, stop: int, base: np.ndarray, readers: list[Reader]) -> list[np.ndarray]:
-        moves = []
-        if not finite(base):
-            raise _not_finite(key, str(self.base.tensors[key].file), base, start)
-        for vector, reader in zip(self.vectors, readers, strict=True):
-            move = reader(start, stop, base)
-            if not finite(move):
-                piece = vector.pieces.get(key)
-                raise _not_finite(key, str(piece.entry.file if isinstance(piece, Dense) else vector.source), move, start)
-            moves.append(move)
-        return moves
+    def _read(self, key: str, start: int, stop: int, base: np.ndarray, readers: list[Reader], index: int) -> Array:
+        move = readers[index](start, stop, base)
+        if not finite(move):
+            piece, source = self.vectors[index].pieces.get(key), self.vectors[index].source
+            raise _not_finite(key, str(piece.entry.file if isinstance(piece, Dense) else source), move, start)
+        return self._shaped(key, move)
 
-    def _probe(self, key: str, start: int, stop: int) -> dict[str, list[Array | None]]:
+    def _probe(self, key: str, start: int, stop: int) -> dict[str, Sequence[Array]]:
         shape = self.base.tensors[key].shape
-        found: dict[str, list[Array | None]] = {}
-        for name, files in self.statistics.items():
-            arrays = [file.read(key, shape, start, stop) for file in files]
-            found[name] = [
-                None if array is None else self._shaped(key, array) if array.size == stop - start else self._moved(array)
-                for array in arrays
-            ]
-        return found
+
+        def read(files: list[ProbeStatistics], index: int) -> Array:
+            array = files[index].read(key, shape, start, stop)
+            return self._shaped(key, array) if array.size == stop - start else self._moved(array)
+
+        known = {name: files for name, files in self.statistics.items() if all(key in file.entries for file in files)}
+        return {name: OneByOne(partial(read, files), len(files)) for name, files in known.items()}
 
     def _shaped(self, key: str, array: np.ndarray) -> Array:
         shape = self.base.tensors[key].shape
@@ -180,8 +201,14 @@ class Stream:
             yield from map(call, items)
             return
         pool = ThreadPoolExecutor(self.threads)
+        ahead: deque[Future[Any]] = deque()
         try:
-            yield from pool.map(call, items)
+            for item in items:
+                ahead.append(pool.submit(call, item))
+                if len(ahead) > 4 * self.threads:  # results that wait for their turn take memory
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 

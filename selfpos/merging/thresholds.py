@@ -1,13 +1,14 @@
 """The exact k-th largest score of a tensor or of a whole model, streamed, without sorting.
 
 A sparse sample brackets the threshold. One pass then counts what lies above the bracket and collects the little that lies inside, among which
-the k-th is selected. Should the bracket miss (the counts tell), two passes over a histogram of the float's bits find it whatever the values.
+the k-th is selected. Should the bracket miss (the counts tell), or hold more than memory should, two passes over histograms of the floats' bits
+find it whatever the values and however many.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -22,8 +23,15 @@ Counts = Callable[[str, int], list[list[int]]]
 """(key, elements) -> per group, the counts k of the largest scores to be kept: the thresholds wanted."""
 
 AT_ONCE = 1 << 20  # elements up to which a tensor's scores are simply held
-SAMPLED = 128  # one element in so many is looked at to bracket the threshold
+SAMPLED = 128  # one element in so many is looked at to bracket the threshold,
+LARGEST_SAMPLE = 1 << 21  # but not many more than these
+MOST_INSIDE = 8 << 20  # elements, for each threshold, up to which those inside a bracket are collected
 SLACK = 0.003  # half the width of the bracket, as a share of the elements
+
+
+def collected(numel: int, groups: int) -> int:
+    """About how many bytes samples and brackets of `numel` elements take at most, for `groups` thresholds."""
+    return 4 * groups * (2 * min(numel // SAMPLED, LARGEST_SAMPLE) + 2 * min(math.ceil(3 * SLACK * numel), MOST_INSIDE))
 
 
 def magnitude(chunk: Chunk) -> list[np.ndarray]:
@@ -80,6 +88,8 @@ def _largest(values: np.ndarray, rank: int) -> float:
 
 def _select(stream: Stream, keys: Sequence[str], ranks: list[list[int]], score: Score) -> list[list[float]]:
     total = sum(stream.base.tensors[key].numel for key in keys)
+    if 3 * SLACK * total > MOST_INSIDE:
+        return _by_histogram(stream, keys, score, ranks)
     samples = _sample(stream, keys, score, len(ranks))
     brackets = [[_bracket(sample, rank, total) for rank in group] for sample, group in zip(samples, ranks, strict=True)]
 
@@ -97,9 +107,10 @@ def _select(stream: Stream, keys: Sequence[str], ranks: list[list[int]], score: 
         return seen
 
     parts = list(stream.map(look, stream.tasks(keys)))
-    found = []
+    found: list[list[float]] = []
     for index, group in enumerate(ranks):
-        values = []
+        values: list[float] = []
+        found.append(values)
         for place, rank in enumerate(group):
             low, high = brackets[index][place]
             seen = [part[index][place] for part in parts]
@@ -112,17 +123,17 @@ def _select(stream: Stream, keys: Sequence[str], ranks: list[list[int]], score: 
                 inside = np.concatenate([piece for item in seen for piece in item[3]])
                 values.append(_largest(inside, rank - from_high) if rank - from_high <= inside.size else low)
             else:
-                values.append(_by_histogram(stream, keys, score, index, rank))
-        found.append(values)
+                return _by_histogram(stream, keys, score, ranks)
     return found
 
 
 def _sample(stream: Stream, keys: Sequence[str], score: Score, groups: int) -> list[np.ndarray]:
     """A share of every chunk's scores, from its beginning, per group, ascending."""
     parts: list[list[np.ndarray]] = [[] for _ in range(groups)]
+    one_in = max(SAMPLED, sum(stream.base.tensors[key].numel for key in keys) // LARGEST_SAMPLE)
 
     def read(key: str, ranges: list[tuple[int, int]]) -> list[list[np.ndarray]]:
-        heads = [(start, start + max(1, (stop - start) // SAMPLED)) for start, stop in ranges]
+        heads = [(start, start + max(1, (stop - start) // one_in)) for start, stop in ranges]
         return [score(chunk) for chunk in stream.chunks(key, heads)]
 
     for chunks in stream.map(read, stream.tasks(keys)):
@@ -141,28 +152,31 @@ def _bracket(sample: np.ndarray, rank: int, total: int) -> tuple[float, float]:
     return (float(sample[int(low)]) if low >= 0 else 0.0), (float(sample[math.ceil(high)]) if high < size - 1 else math.inf)
 
 
-def _by_histogram(stream: Stream, keys: Sequence[str], score: Score, group: int, rank: int) -> float:
-    """The rank-th largest score: the upper 16 of its 32 bits from one pass, the lower from a second. Non-negative floats order like their bits."""
-    upper, left = _highest_bin(_histogram(stream, keys, score, group, None), rank)
-    lower, _ = _highest_bin(_histogram(stream, keys, score, group, upper), left)
-    return float(np.array(upper << 16 | lower, np.uint32).view(np.float32))
+def _by_histogram(stream: Stream, keys: Sequence[str], score: Score, ranks: list[list[int]]) -> list[list[float]]:
+    """The thresholds: the upper 16 of their 32 bits from one pass, the lower from a second. Non-negative floats order like their bits."""
+    wanted = [(group, rank) for group, found in enumerate(ranks) for rank in found if rank]
+    upper = _histograms(stream, keys, score, [(group, None) for group, _ in wanted])
+    bins = [_highest_bin(counts, rank) for counts, (_, rank) in zip(upper, wanted, strict=True)]
+    lower = _histograms(stream, keys, score, [(group, top) for (group, _), (top, _) in zip(wanted, bins, strict=True)])
+    bits = [top << 16 | _highest_bin(counts, left)[0] for counts, (top, left) in zip(lower, bins, strict=True)]
+    values = iter(np.array(bits, np.uint32).view(np.float32).tolist())
+    return [[next(values) if rank else math.inf for rank in group] for group in ranks]
 
 
-def _histogram(stream: Stream, keys: Sequence[str], score: Score, group: int, upper: int | None) -> np.ndarray:
+def _histograms(stream: Stream, keys: Sequence[str], score: Score, wanted: list[tuple[int, int | None]]) -> np.ndarray:
+    """For each (group, upper) wanted: how many scores have which upper 16 bits, or, of those with the upper bits `upper`, which lower."""
+
     def count(key: str, ranges: list[tuple[int, int]]) -> np.ndarray:
-        counts = np.zeros(1 << 16, np.int64)
+        counts = np.zeros((len(wanted), 1 << 16), np.int64)
         for chunk in stream.chunks(key, ranges):
-            bits = np.abs(score(chunk)[group]).view(np.uint32)  # abs: -0.0 is 0
-            picked = bits >> np.uint32(16) if upper is None else bits[bits >> np.uint32(16) == upper] & np.uint32(0xFFFF)
-            counts += np.bincount(picked, minlength=1 << 16)
+            bits = [np.abs(values).view(np.uint32) for values in score(chunk)]  # abs: -0.0 is 0
+            for row, (group, upper) in zip(counts, wanted, strict=True):
+                head = bits[group] >> np.uint32(16)
+                row += np.bincount(head if upper is None else bits[group][head == upper] & np.uint32(0xFFFF), minlength=1 << 16)
         return counts
 
-    return _sum(stream.map(count, stream.tasks(keys)))
-
-
-def _sum(parts: Iterable[np.ndarray]) -> np.ndarray:
-    total = np.zeros(1 << 16, np.int64)
-    for part in parts:
+    total = np.zeros((len(wanted), 1 << 16), np.int64)
+    for part in stream.map(count, stream.tasks(keys)):
         total += part
     return total
 

@@ -81,13 +81,23 @@ def _carry_out(tasks: list[Task], plan: Plan, stream: Stream, prepared: Prepared
     if done:
         log.info(f"continuing an interrupted merge: {done} of {len(tasks)} pieces were written")
         stream.advance(sum(stop - start for task in tasks[:done] for start, stop in task.ranges) * (1 + len(plan.vectors)))
-    last = time.monotonic()
-    for finished, _ in enumerate(stream.map(work, ((task,) for task in tasks[done:])), start=done + 1):
-        if time.monotonic() - last >= CHECKPOINT_SECONDS:
-            for writer in writers:
-                writer.sync()
-            write_text(folder / JOURNAL, json.dumps({"pieces": finished}))
-            last = time.monotonic()
+
+    def note(finished: int) -> None:
+        for writer in writers:
+            writer.sync()
+        write_text(folder / JOURNAL, json.dumps({"pieces": finished}))
+
+    last, finished = time.monotonic(), done
+    try:
+        for number, _ in enumerate(stream.map(work, ((task,) for task in tasks[done:])), start=done + 1):
+            finished = number
+            if time.monotonic() - last >= CHECKPOINT_SECONDS:
+                note(finished)
+                last = time.monotonic()
+    except KeyboardInterrupt:
+        if finished > done:
+            note(finished)
+        raise
 
 
 def _overflow(plan: Plan, key: str, dtype: str) -> SelfposError:

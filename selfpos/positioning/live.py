@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from selfpos.errors import SelfposError
 from selfpos.positioning.deltas import open_deltas
 from selfpos.positioning.gradient import collect
+from selfpos.positioning.processes import Processes
+from selfpos.positioning.recompute import Recompute
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -41,8 +43,10 @@ class LiveModel:
         chunk: int = 32,
         autocast: torch.dtype | None = None,
         vectors_in: str = "auto",
+        processes: Processes | None = None,
     ) -> None:
         self.base, self.vectors, self.chunk, self.autocast = base, list(vectors), chunk, autocast
+        self.processes = processes or Processes()
         self.model = _load(base, device, dtype, max_length)
         self.model.train(dropout)
         places = find_places(base, self.model)
@@ -54,6 +58,7 @@ class LiveModel:
         self.model.requires_grad_(False)
         for parameter in self.parameters.values():
             parameter.requires_grad_(True)
+        self.recompute = Recompute(self.model, products=False, autocast=self._autocast)
         self.embedded = 0  # texts so far: the cost that searches are compared by
 
     @property
@@ -72,13 +77,20 @@ class LiveModel:
         """A block in which every backward pass adds ∂L/∂c of each tensor to the table (T, N) that it yields."""
         return collect(self.parameters, self.deltas, len(self.vectors))
 
-    def embed(self, texts: Sequence[str]) -> Tensor:
-        """Embeddings (len(texts), d) at the weights now placed. Texts of like length share a forward pass, so that little padding is run."""
+    def embed(self, texts: Sequence[str], *, alone: bool = False) -> Tensor:
+        """Embeddings (len(texts), d) at the weights now placed. Texts of like length share a forward pass, so that little padding is run.
+
+        Several processes share the work, and each is given all embeddings, unless one asks for what it needs `alone`, which is not
+        counted.
+        """
+        processes = Processes() if alone else self.processes
         order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
-        parts = []
-        for start in range(0, len(order), self.chunk):
-            parts.append(self.forward([texts[i] for i in order[start : start + self.chunk]]))
-        self.embedded += len(texts)
+        chunks = processes.chunks(order, self.chunk, even=torch.is_grad_enabled())  # a batch of a step is small, a probe is not
+        own = [self.forward([texts[i] for i in chunk]) for chunk in chunks[processes.rank :: processes.count]]
+        # with fewer texts than processes, one that has none still has to say what embeddings look like
+        parts = processes.gather(own or [self.forward(list(texts[:1]))[:0]], [len(chunk) for chunk in chunks])
+        if not alone:
+            self.embedded += len(texts)
         back = torch.empty(len(order), dtype=torch.long, device=self.device)
         back[torch.tensor(order, device=self.device)] = torch.arange(len(order), device=self.device)
         return torch.cat(parts)[back]
@@ -88,9 +100,13 @@ class LiveModel:
         from sentence_transformers.util import batch_to_device
 
         features: dict[str, Any] = batch_to_device(self.model.preprocess(texts), self.device)
-        with torch.autocast(self.device.type, dtype=self.autocast, enabled=self.autocast is not None):
+        saving = self.recompute.forgetting() if torch.is_grad_enabled() else nullcontext()
+        with saving, self._autocast():
             embeddings: Tensor = self.model(features)["sentence_embedding"]
         return embeddings if self.autocast is None else embeddings.float()
+
+    def _autocast(self) -> AbstractContextManager[None]:
+        return torch.autocast(self.device.type, dtype=self.autocast, enabled=self.autocast is not None)
 
 
 def _load(base: ModelFolder, device: str, dtype: torch.dtype, max_length: int | None) -> SentenceTransformer:

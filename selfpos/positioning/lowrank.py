@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from selfpos.errors import SelfposError
 from selfpos.positioning.live import LiveModel
+from selfpos.positioning.recompute import Recompute
 
 if TYPE_CHECKING:
     from selfpos.storage.model_folder import ModelFolder
@@ -58,6 +59,9 @@ class LowRankModel(LiveModel):
             right = torch.cat([pair[2] for pair in pairs], 0).to(self.device, dtype)
             which = torch.tensor([index for index, _, factor in pairs for _ in range(len(factor))], device=self.device)
             self._beside(owners[id(self.parameters[key])], key, row, left, right, which)
+        self.recompute = Recompute(
+            self.model, products=True, autocast=self._autocast
+        )  # behind the adapters, whose products are in what it sees
 
     @staticmethod
     def _factors(vector: TaskVector, key: str) -> tuple[Tensor, Tensor] | None:

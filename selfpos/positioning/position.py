@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from selfpos.positioning.judge import Judge
     from selfpos.positioning.live import LiveModel
     from selfpos.positioning.problem import Problem
+    from selfpos.positioning.processes import Processes
     from selfpos.positioning.trajectory import Point, Trajectory
     from selfpos.positioning.uncertainty import Rival
     from selfpos.recipe import PositioningSettings
@@ -68,7 +69,8 @@ def position(
 
     A probe task needs no vector of its own, nor a vector a probe task. Equal seeds give equal results on one machine. Ctrl-C ends the
     search with the best point so far. `device` is the GPU if there is one. `trajectory` is a JSONL file for the way the search went, `state`
-    a file from which a search of the same arguments that was killed goes on, with the same result; it is for the caller to remove.
+    a file from which a search of the same arguments that was killed goes on, with the same result; it is for the caller to remove. Started by `accelerate
+    launch` or `torchrun`, the processes share the work, each is given the result, and the first alone writes files.
     Raises SelfposError: no vector, too few probe records of a task, a loss or coefficient that is not finite.
     """
     import torch
@@ -76,17 +78,20 @@ def position(
     from selfpos.positioning.judge import Judge
     from selfpos.positioning.objective import split_probe
     from selfpos.positioning.problem import Problem
+    from selfpos.positioning.processes import Processes, is_main
     from selfpos.positioning.refine import refine
     from selfpos.positioning.trajectory import Trajectory
 
     if not sources:
         raise SelfposError("there is no task vector to position; give at least one fine-tuned model")
     parts = split_probe(probe, settings.validation, seed, settings.temperature, in_batch_negatives=settings.in_batch_negatives)
-    torch.manual_seed(seed)  # dropout, where it is asked for
-    live = open_live(base, sources, settings, device)
+    processes = Processes.joined()
+    torch.manual_seed(seed + processes.rank)  # dropout, where it is asked for
+    live = open_live(base, sources, settings, device, processes)
     problem = Problem(live, parts[0], settings)
     judge = Judge(parts[0], parts[1], settings, seed) if parts[1] else None
-    with Trajectory(trajectory, state) as record:
+    with Trajectory(trajectory, state, writes=is_main()) as record, processes.interruptible():
+        processes.wait()  # all have read where the search is to go on
         spread, interrupted = None, False
         try:
             if judge:
@@ -121,8 +126,10 @@ def _search(problem: Problem, judge: Judge | None, record: Trajectory, seed: int
     return spread
 
 
-def open_live(base: Path, sources: Sequence[Path], settings: PositioningSettings, device: str | None) -> LiveModel:
-    """The live model of `settings` over the model folder `base` and the fine-tuned `sources`."""
+def open_live(
+    base: Path, sources: Sequence[Path], settings: PositioningSettings, device: str | None, processes: Processes | None = None
+) -> LiveModel:
+    """The live model of `settings` over the model folder `base` and the fine-tuned `sources`, of which each of `processes` has one."""
     import torch
 
     from selfpos.positioning.live import LiveModel
@@ -131,7 +138,7 @@ def open_live(base: Path, sources: Sequence[Path], settings: PositioningSettings
     from selfpos.vectors import open_vectors
 
     folder = open_model(base)
-    place = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    place = device or (processes and processes.device) or ("cuda" if torch.cuda.is_available() else "cpu")
     half = settings.precision == "bf16" or (settings.precision == "auto" and place.startswith("cuda") and torch.cuda.is_bf16_supported())
     vectors = open_vectors(folder, sources)
     kind = LowRankModel if settings.low_rank and is_low_rank(vectors) else LiveModel
@@ -144,6 +151,7 @@ def open_live(base: Path, sources: Sequence[Path], settings: PositioningSettings
         dropout=settings.dropout,
         autocast=torch.bfloat16 if half else None,
         vectors_in=settings.vectors_in,
+        processes=processes,
     )
 
 

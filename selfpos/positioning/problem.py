@@ -90,7 +90,7 @@ class Problem:
             else:
                 losses = losses_of(self.tasks, batches, self.live.embed(texts_of(batches)))
                 self.balance(losses).backward()
-        total = (table * by_tensor.cpu()).sum() + self.penalty(variable)
+        total = (table * self.live.processes.sum(by_tensor).cpu()).sum() + self.penalty(variable)
         (gradient,) = torch.autograd.grad(total, variable)
         return {task: value.item() for task, value in losses.items()}, gradient
 
@@ -108,9 +108,10 @@ class Problem:
         self.balance(losses).backward()
         assert embeddings.grad is not None
         order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
-        for start in range(0, len(order), size):
-            chosen = order[start : start + size]
-            self.live.embed([texts[i] for i in chosen]).backward(embeddings.grad[chosen])
+        processes = self.live.processes
+        for chosen in processes.chunks(order, size)[processes.rank :: processes.count]:
+            self.live.embed([texts[i] for i in chosen], alone=True).backward(embeddings.grad[chosen])
+        self.live.embedded += len(texts)
         return losses
 
     @torch.no_grad()

@@ -39,11 +39,11 @@ class Trajectory:
     """Writes what a search reports to a JSONL file as it happens, if there is one, and keeps the best point.
 
     With the file `state`, a search can `keep` what it would need to go on, and finds it again in `kept` after a kill; the trajectory then
-    goes on from the same line. The file is removed by whoever has made something of the result.
+    goes on from the same line. The file is removed by whoever has made something of the result. One that does not write reads alone.
     """
 
-    def __init__(self, path: Path | None, state: Path | None = None) -> None:
-        self.path, self.state, self.steps = path, state, 0
+    def __init__(self, path: Path | None, state: Path | None = None, *, writes: bool = True) -> None:
+        self.path, self.state, self.writes, self.steps = path if writes else None, state, writes, 0
         self.best: Point | None = None
         self.kept: dict[str, Any] = {}
         self.started = time.perf_counter()
@@ -89,7 +89,7 @@ class Trajectory:
 
         With `sparing`, only if ten seconds have passed since the last time: for what changes every step.
         """
-        if self.state is None or (sparing and time.perf_counter() - self._saved < EVERY):
+        if self.state is None or not self.writes or (sparing and time.perf_counter() - self._saved < EVERY):
             return
         self.kept |= kept
         best = self.best and {

@@ -6,7 +6,7 @@ import json
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,13 @@ from selfpos.publishing.facts import TRAJECTORY, read_facts
 from selfpos.publishing.licence import Licence, Lookup, derive_licence, parse_licence
 from selfpos.publishing.markdown import environment, link, plain
 from selfpos.publishing.metadata import card_data
+from selfpos.publishing.overlap import FILE as OVERLAP
+from selfpos.publishing.overlap import overlap_sentences, read_overlap
+from selfpos.publishing.roles import Roles, find_roles
 from selfpos.publishing.scores import FOLDER, Scores, find_scores, read_scores
 from selfpos.publishing.story import Facts
 from selfpos.recipe import LEARNED
+from selfpos.storage.hashing import content_hash
 from selfpos.storage.manifest import MANIFEST
 
 MARK = f"Written by selfpos from {MANIFEST}."  # by this a card of ours is known
@@ -27,13 +31,15 @@ SECTIONS = ("title", "about", "use", "prompts", "transformers", "merge", "search
 
 @dataclass(frozen=True)
 class Card:
-    """A card and the files it refers to: pictures, recipe, trajectory, name → bytes. `licence_fault` says why no licence is stated."""
+    """A card and the files it refers to: pictures, recipe, trajectory, name → bytes. `licence_fault` says why no licence is stated; `roles` which of the
+    models in `scores` is this one, and which are its rivals."""
 
     text: str
     extras: Mapping[str, bytes]
     licence: Licence | None
     licence_fault: str | None
     scores: Scores | None
+    roles: Roles
 
 
 def write_card(folder: Path, *, place: Path | None = None, results: Path | None = None, licence: str | None = None) -> Path:
@@ -57,19 +63,26 @@ def build_card(
     told: Mapping[str, Any] | None = None,
     results: Path | None = None,
     licence: str | None = None,
+    overlap: Path | None = None,
     lookup: Lookup | None = None,
 ) -> Card:
     """Make the card of the model in `folder` without writing anything.
 
     `repo` is the Hub id it will have; `told` are the records that the card tells from instead of `selfpos.json`, where parents are looked for
-    on this disk to find their licence; `lookup` asks the Hub for it. See `write_card` for the rest.
+    on this disk to find their licence; `lookup` asks the Hub for it; `overlap` is a report that `selfpos overlap --out` wrote. See `write_card` for the
+    rest.
     """
     own = read_facts(folder, place=place)
     facts = own if told is None else read_facts(folder, told, place=place)
+    if overlap is not None:
+        facts = replace(facts, overlap=read_overlap([overlap]))
     root = results or find_scores(folder)
     scores = read_scores(root) if root else None
+    roles = find_roles(scores, facts, content_hash(folder)) if scores else Roles()
+    if scores and roles.stale:
+        scores = scores.of([model for model in scores.models if model not in roles.stale])
     if scores and root and root.name != FOLDER and results is None:
-        scores = scores.of(_rivals(facts))  # of a run's other merges its report tells
+        scores = scores.of(roles.family)  # of a run's other merges its report tells
     fault: str | None = None
     decided: Licence | None = parse_licence(licence) if licence else None
     if decided is None:
@@ -79,15 +92,15 @@ def build_card(
             fault = str(error)
     extras = _extras(facts)
     title = repo.rpartition("/")[2] if repo else facts.name
-    text = render(facts, scores, decided, repo or facts.name, title, list(extras))
-    return Card(text, extras, decided, fault, scores)
+    text = render(facts, scores, roles, decided, repo or facts.name, title, list(extras))
+    return Card(text, extras, decided, fault, scores, roles)
 
 
-def render(facts: Facts, scores: Scores | None, licence: Licence | None, repo: str, title: str, extras: Sequence[str]) -> str:
+def render(facts: Facts, scores: Scores | None, roles: Roles, licence: Licence | None, repo: str, title: str, extras: Sequence[str]) -> str:
     """The card's Markdown, metadata block first."""
     from selfpos.publishing.comparison import comparison, worse_tasks
 
-    own = own_name(facts, scores)
+    own = roles.own
     env = environment()
     env.globals |= {
         "facts": facts,
@@ -113,11 +126,11 @@ def render(facts: Facts, scores: Scores | None, licence: Licence | None, repo: s
         "probe_starts": any(row["before"] is not None for row in rows),
         "data_sources": any(row.source for row in facts.data),
         "scores": scores,
-        "score_table": comparison(scores, own, facts) if scores and own else None,
+        "score_table": comparison(scores, roles) if scores and own else None,
         "local_data": scores.on_local_data(own) if scores and own else [],
         "intervals": bool(scores and any(score.interval for found in scores.models.values() for score in found)),
         "costs": _costs(facts),
-        "limitations": [*facts.limitations, *(worse_tasks(scores, own, facts) if scores and own else [])],
+        "limitations": [*facts.limitations, *_overlap(facts, bool(scores and own)), *(worse_tasks(scores, roles) if scores else [])],
         "citations": bibtex(*_used(facts), "mteb" if scores and own else None, "sentence-transformers"),
     }
     metadata = card_data(facts, licence, title, scores, own).to_yaml()
@@ -145,18 +158,17 @@ def summary(facts: Facts) -> str:
 
 def _used(facts: Facts) -> list[str | None]:
     """Methods to cite."""
-    return [facts.method, "self-positioning" if facts.search and facts.method not in LEARNED else None, "lora" if facts.adapter else None]
+    search = "self-positioning" if facts.search and facts.method not in LEARNED else None
+    return [facts.method, search, "lora" if facts.adapter else None, *facts.techniques]
 
 
-def _rivals(facts: Facts) -> list[str]:
-    """The model itself and what it is to be compared with: its base, the specialists, the joint model."""
-    return [facts.name, "base", *(parent.name for parent in facts.parents), "joint"]
-
-
-def own_name(facts: Facts, scores: Scores | None) -> str | None:
-    """The name under which the result files hold this model: its own, or the last part of a longer one."""
-    models = scores.models if scores else {}
-    return next((name for name in models if name == facts.name or name.rsplit("/", 1)[-1] == facts.name), None)
+def _overlap(facts: Facts, scored: bool) -> list[str]:
+    """What training data shares with test data, or that it was not looked for where there are scores that it would bear upon."""
+    if facts.overlap is not None:
+        return overlap_sentences(facts.overlap, [*(parent.name for parent in facts.parents), *(entry.task for entry in facts.data)])
+    return (
+        ["Whether its training data gives test items of these tasks away was not looked for."] if scored and facts.kind != "model" else []
+    )
 
 
 def _probe_rows(facts: Facts) -> list[dict[str, Any]]:
@@ -217,9 +229,13 @@ def _figures(facts: Facts) -> dict[str, bytes]:
 
 def _extras(facts: Facts) -> dict[str, bytes]:
     """Files that the card refers to or is made from, where the model folder itself may not hold them."""
+    import yaml
+
     found = _figures(facts)
     if facts.recipe:
         found["recipe.yaml"] = f"{facts.recipe}\n".encode()
+    if facts.overlap is not None:
+        found[OVERLAP] = yaml.safe_dump(dict(facts.overlap), sort_keys=False, allow_unicode=True).encode()
     if facts.search and facts.search.trajectory:
         found[TRAJECTORY] = "".join(f"{json.dumps(row)}\n" for row in facts.search.trajectory).encode()
     return found

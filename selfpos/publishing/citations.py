@@ -106,6 +106,60 @@ _ENTRIES: dict[str, str] = {
   journal = {arXiv preprint arXiv:2408.07990},
   year = {2024}
 }""",
+    "karcher": """@article{wang2026functionality,
+  title = {Functionality-Oriented LLM Merging on the Fisher-Rao Manifold},
+  author = {Wang, Jiayu and Ye, Zuojun and Yin, Wenpeng},
+  journal = {arXiv preprint arXiv:2603.04972},
+  year = {2026}
+}""",
+    "layer-wise": """@article{yang2024supermerge,
+  title = {SuperMerge: An Approach For Gradient-Based Model Merging},
+  author = {Yang, Haoyu and Zhang, Zheng and Sathe, Saket},
+  journal = {arXiv preprint arXiv:2412.10416},
+  year = {2024}
+}""",
+    "cma-es": """@article{hansen2016cma,
+  title = {The CMA Evolution Strategy: A Tutorial},
+  author = {Hansen, Nikolaus},
+  journal = {arXiv preprint arXiv:1604.00772},
+  year = {2016}
+}""",
+    "mergekit": """@inproceedings{goddard2024arcee,
+  title = {Arcee's MergeKit: A Toolkit for Merging Large Language Models},
+  author = {Goddard, Charles and Siriwardhana, Shamane and Ehghaghi, Malikeh and Meyers, Luke and Karpukhin, Vladimir and Benedict, Brian and McQuade, Mark and Solawetz, Jacob},
+  booktitle = {Proceedings of the 2024 Conference on Empirical Methods in Natural Language Processing: Industry Track},
+  year = {2024}
+}""",
+    "boom": """@article{zhang2026bagging,
+  title = {Bagging-Based Model Merging for Robust General Text Embeddings},
+  author = {Zhang, Hengran and Bi, Keping and Guo, Jiafeng and Zhang, Jiaming and Yang, Wenbo and Shi, Daiting and Cheng, Xueqi},
+  journal = {arXiv preprint arXiv:2602.05787},
+  year = {2026}
+}""",
+    "pcgrad": """@inproceedings{yu2020gradient,
+  title = {Gradient Surgery for Multi-Task Learning},
+  author = {Yu, Tianhe and Kumar, Saurabh and Gupta, Abhishek and Levine, Sergey and Hausman, Karol and Finn, Chelsea},
+  booktitle = {Advances in Neural Information Processing Systems},
+  year = {2020}
+}""",
+    "cosent": """@article{huang2024cosent,
+  title = {CoSENT: Consistent Sentence Embedding via Similarity Ranking},
+  author = {Huang, Xiang and Peng, Hao and Zou, Dongcheng and Liu, Zhiwei and Li, Jianxin and Liu, Kay and Wu, Jia and Su, Jianlin and Yu, Philip S.},
+  journal = {IEEE/ACM Transactions on Audio, Speech, and Language Processing},
+  year = {2024}
+}""",
+    "gradcache": """@inproceedings{gao2021scaling,
+  title = {Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup},
+  author = {Gao, Luyu and Zhang, Yunyi and Han, Jiawei and Callan, Jamie},
+  booktitle = {Proceedings of the 6th Workshop on Representation Learning for NLP},
+  year = {2021}
+}""",
+    "matryoshka": """@inproceedings{kusupati2022matryoshka,
+  title = {Matryoshka Representation Learning},
+  author = {Kusupati, Aditya and Bhatt, Gantavya and Rege, Aniket and Wallingford, Matthew and Sinha, Aditya and Ramanujan, Vivek and Howard-Snyder, William and Chen, Kaifeng and Kakade, Sham and Jain, Prateek and Farhadi, Ali},
+  booktitle = {Advances in Neural Information Processing Systems},
+  year = {2022}
+}""",
     "lora": """@inproceedings{hu2022lora,
   title = {LoRA: Low-Rank Adaptation of Large Language Models},
   author = {Hu, Edward J. and Shen, Yelong and Wallis, Phillip and Allen-Zhu, Zeyuan and Li, Yuanzhi and Wang, Shean and Wang, Lu and Chen, Weizhu},
@@ -125,7 +179,10 @@ _ENTRIES: dict[str, str] = {
   year = {2023}
 }""",
 }
-_SAME = {"soup": "average", "fewshot": "lm-cocktail", "loss-softmax": "lm-cocktail"}
+_SAME = {
+    "linear": "average", "soup": "average", "norm-equalized": "self-positioning", "nuslerp": "mergekit", "fewshot": "lm-cocktail",
+    "loss-softmax": "lm-cocktail",
+}  # fmt: skip
 
 
 def bibtex(*used: str | None) -> list[str]:

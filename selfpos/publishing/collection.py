@@ -50,7 +50,7 @@ class CollectionPlan:
 
 def plan_collection(
     model: Path, repo: str, *, private: bool = True, licence: str | None = None, results: Path | None = None, replace: bool = False,
-    message: str | None = None, probe: Path | None = None, probe_licence: str | None = None,
+    message: str | None = None, overlap: Path | None = None, probe: Path | None = None, probe_licence: str | None = None,
 ) -> CollectionPlan:  # fmt: skip
     """Plan to publish the merged `model` as `repo`, each local parent as `repo`-NAME and the probe set as `repo`-probe; nothing is sent.
 
@@ -60,7 +60,7 @@ def plan_collection(
     facts = read_facts(model)
     if facts.kind != "merged" or not facts.parents:
         raise SelfposError(f"{model} is not a merged model with parents on record, so there is no collection to publish; push it alone")
-    options: dict[str, Any] = {"private": private, "licence": licence, "replace": replace, "message": message}
+    options: dict[str, Any] = {"private": private, "licence": licence, "replace": replace, "message": message, "overlap": overlap}
     around = surroundings_of(model)
     local = {parent.name: _folder_of(parent, around) for parent in facts.parents if not parent.repo}
     vectors = {name: plan_push(folder, f"{repo}-{_slug(name)}", **options) for name, folder in local.items() if folder}
@@ -103,10 +103,8 @@ def _folder_of(parent: Parent, around: Surroundings | None) -> Path | None:
     """Where the parent's model lies: at the place on record, or in the run around the merge, wherever that was moved to."""
     if parent.source and Path(parent.source).is_dir():
         return Path(parent.source)
-    if around is None or parent.name not in around.recipe.tasks:
-        return None
-    folder = around.run.specialist(parent.name)
-    return folder if folder.is_dir() and content_hash(folder) == parent.hash else None
+    folder = around.trained(parent.name) if around else None
+    return folder if folder and content_hash(folder) == parent.hash else None
 
 
 def _collect(plan: CollectionPlan, everything: list[Pushed]) -> str:

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
+from selfpos.publishing.roles import Roles
 from selfpos.publishing.scores import Scores
-from selfpos.publishing.story import Facts
+
+RESAMPLES = 2000
 
 
 @dataclass(frozen=True)
@@ -27,9 +29,9 @@ class Comparison:
     rows: tuple[Row, ...]
 
 
-def comparison(scores: Scores, own: str | None, facts: Facts) -> Comparison:
+def comparison(scores: Scores, roles: Roles) -> Comparison:
     """Tasks by type with the mean of each type that has several, then the mean over all that every model was scored on."""
-    models = _order(scores, own, facts)
+    models = [*roles.family, *sorted(name for name in scores.models if name not in roles.family and name not in roles.stale)]
     tasks = sorted(scores.tasks.values(), key=lambda task: (task.type or "~", task.name))
     rows: list[Row] = []
     for type_ in dict.fromkeys(task.type for task in tasks):
@@ -41,31 +43,43 @@ def comparison(scores: Scores, own: str | None, facts: Facts) -> Comparison:
             rows.append(_mean(f"*{type_}, mean of {len(members)}*", scores, models, [task.name for task in members]))
     if len(tasks) > 1:
         rows.append(_mean(f"**mean of {len(tasks)}**", scores, models, [task.name for task in tasks]))
-    return Comparison(tuple(models), own, tuple(rows))
+    return Comparison(tuple(models), roles.own, tuple(rows))
 
 
-def worse_tasks(scores: Scores, own: str, facts: Facts) -> list[str]:
-    """A sentence for each task on which this model scores below its base."""
-    base = _base(scores, facts)
-    found = []
-    for task in scores.tasks if base and base != own else ():
-        mine, other = scores.value(own, task), scores.value(base, task) if base else None
-        if mine is not None and other is not None and mine < other:
-            found.append(f"On {task} it scores below its base: {100 * mine:.2f} against {100 * other:.2f}.")
+def worse_tasks(scores: Scores, roles: Roles) -> list[str]:
+    """A sentence for each task on which this model scores below its base, with the interval of the difference where the examples were kept."""
+    own, base = roles.own, roles.base
+    if own is None or base is None or own == base:
+        return []
+    both = {task: (scores.value(own, task), scores.value(base, task)) for task in scores.tasks}
+    worse = {task: (mine, other) for task, (mine, other) in both.items() if mine is not None and other is not None and mine < other}
+    spans = _differences(scores, own, base, list(worse)) if worse else {}
+    return [
+        f"On {task} it scores below its base: {100 * mine:.2f} against {100 * other:.2f}{spans.get(task, '')}."
+        for task, (mine, other) in worse.items()
+    ]
+
+
+def _differences(scores: Scores, own: str, base: str, tasks: Sequence[str]) -> dict[str, str]:
+    """Task → the 95 % interval of the difference of `own` to `base`, by a paired bootstrap over the task's examples, in words."""
+    from selfpos.comparison import Scored, compare
+    from selfpos.evaluation.scores import TaskScore
+
+    def scored(model: str) -> Scored:
+        files = {file.stem: file for file in scores.files[model]}
+        found = {task: TaskScore(task, "", "", scores.value(model, task) or 0.0, files[task]) for task in tasks if task in files}
+        return Scored(model, {"": found})
+
+    (row,) = [row for row in compare([scored(own), scored(base)], baseline=base, draws=RESAMPLES).rows if row.model == own]
+    found = {}
+    for task in tasks:
+        difference = row.differences.get(task)
+        if difference is not None and difference.low is not None and difference.high is not None:
+            noise = ", within the noise" if difference.low <= 0 <= difference.high else ""
+            found[task] = (
+                f" (difference {100 * difference.value:+.2f}, 95 % interval {100 * difference.low:+.2f} to {100 * difference.high:+.2f}{noise})"
+            )
     return found
-
-
-def _base(scores: Scores, facts: Facts) -> str | None:
-    names = {"base", facts.base.name, facts.base.repo} if facts.base else {"base"}
-    return next((model for model in scores.models if model in names), None)
-
-
-def _order(scores: Scores, own: str | None, facts: Facts) -> list[str]:
-    """Own first, then the base, the parents in their order, the joint model, then the rest by name."""
-    base = _base(scores, facts)
-    wanted = [own, base, *(parent.name for parent in facts.parents), "joint"]
-    first = [name for name in wanted if name is not None and name in scores.models]
-    return list(dict.fromkeys([*first, *sorted(scores.models)]))
 
 
 def _cell(scores: Scores, model: str, task: str) -> str:

@@ -13,7 +13,7 @@ def eval_results(scores: Scores, model: str) -> dict[str, bytes]:
 
     known = {score.task for score in scores.models[model] if scores.from_hub(score)}
     found = {}
-    for file in scores.files_of(model):
+    for file in scores.files[model]:
         if file.stem in known:
             found[f"{FOLDER}/{file.stem}.yaml"] = TaskResult.from_disk(file)._to_hf_benchmark_result().to_yaml().encode()
     return found

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from selfpos.positioning.methods import METHODS
+from selfpos.publishing import overlap
 from selfpos.publishing.shape import Shape, read_shape
 from selfpos.publishing.story import DataSource, Facts, Kind, Parent, Search
 from selfpos.publishing.surroundings import Surroundings, surroundings_of
@@ -54,11 +55,14 @@ def read_facts(folder: Path, told: Mapping[str, Any] | None = None, *, place: Pa
         seed=_first(told.get("seed"), _mapping(told, "positioning").get("seed"), training.get("seed"), merge.get("seed")),
         device=_first(told.get("device"), training.get("device")),
         peak_memory=training.get("peak_memory_bytes"),
-        parents_seconds=around.specialists_seconds([parent.name for parent in _parents(merge, told)]) if around else None,
+        parents_seconds=around.training_seconds([parent.name for parent in _parents(merge, told)]) if around else None,
         created=told.get("created"),
         versions=_mapping(told, "versions"),
         recipe=_recipe(folder, told, around),
         limitations=tuple(told.get("limitations") or ()),
+        joints=tuple(around.recipe.joints) if around else (),
+        techniques=_techniques(told, training, around),
+        overlap=overlap.read_overlap([folder / overlap.FILE, *([around.run.overlap] if around else [])]),
         licence=told.get("licence") or told.get("license"),
     )
 
@@ -69,6 +73,21 @@ def _kind(told: Mapping[str, Any], merge: Mapping[str, Any], training: Mapping[s
     if told.get("kind") in ("specialist", "joint"):
         return told["kind"]
     return "joint" if len(_mapping(training, "tasks")) > 1 else "specialist" if training else "model"
+
+
+def _techniques(told: Mapping[str, Any], training: Mapping[str, Any], around: Surroundings | None) -> tuple[str, ...]:
+    """What the training of the model used, and for a merge the pipeline that its vectors come from, by the names of publishing.citations."""
+    settings, mixture = _mapping(training, "settings"), _mapping(training, "mixture_settings")
+    types = {entry.get("type") for entry in _mapping(training, "tasks").values() if isinstance(entry, Mapping)}
+    name = around.model.name if around else None
+    bagged = around is not None and (
+        name in around.recipe.bags or (name in around.recipe.merges and around.recipe.merges[name].vectors == "bagging")
+    )
+    used = {
+        "cosent": "sts" in types and settings.get("sts_loss") == "cosent", "gradcache": settings.get("cached"),
+        "matryoshka": settings.get("matryoshka"), "pcgrad": mixture.get("surgery") == "pcgrad", "boom": bagged,
+    }  # fmt: skip
+    return tuple(name for name, found in used.items() if found)
 
 
 def _with_sources(tasks: Mapping[str, Any], told: Mapping[str, Any], around: Surroundings | None) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from selfpos.errors import SelfposError
-from selfpos.publishing.card import MARK, Card, build_card, own_name
+from selfpos.publishing.card import MARK, Card, build_card
 from selfpos.publishing.checks import content_problems, target_problems
 from selfpos.publishing.eval_results import eval_results
 from selfpos.publishing.facts import read_facts
@@ -76,14 +76,15 @@ def plan_push(
     keep_card: bool = False,
     parents: Mapping[str, Place] | None = None,
     probe: str | None = None,
+    overlap: Path | None = None,
     lookup: Lookup | None = hub_licence,
 ) -> PushPlan:
     """Plan to send the model in `folder` to the Hub repository `repo`; nothing is sent or written.
 
     With `branch` or `pull_request` it goes there instead of to the main branch; `replace` lets it overwrite another model.
     `licence` decides where none follows from the parents; `results` holds scores, as for `card.write_card`; `keep_card` sends
-    `folder/README.md` as it stands; `parents` tells where on the Hub parents are that were merged from local folders, `probe` which data set of the Hub is the probe set; `lookup` asks for the
-    licence of a parent on the Hub that is not on this disk. What speaks against the push is listed in `problems`.
+    `folder/README.md` as it stands; `parents` tells where on the Hub parents are that were merged from local folders, `probe` which data set of the Hub is the probe set;
+    `overlap` is a report of `selfpos overlap`; `lookup` asks for the licence of a parent on the Hub that is not on this disk. What speaks against the push is listed in `problems`.
     Raises SelfposError only where `folder` is no model at all.
     """
     if not folder.is_dir():
@@ -92,14 +93,15 @@ def plan_push(
     public = public_manifest(told, parents or {}, probe) if told is not None else None
     facts = read_facts(folder, public)
     files, notes = files_of(folder)
-    made = build_card(folder, repo=repo, told=public, results=results, licence=licence, lookup=lookup)
+    made = build_card(folder, repo=repo, told=public, results=results, licence=licence, overlap=overlap, lookup=lookup)
     if made.scores:
         files = {path: file for path, file in files.items() if not path.startswith(f"{FOLDER}/")} | planned(published(made.scores))
-        own = own_name(facts, made.scores)
-        if own is not None:
-            files |= planned(eval_results(made.scores, own))
+        if made.roles.own is not None:
+            files |= planned(eval_results(made.scores, made.roles.own))
         else:
             notes.append(f"the card has no scores: those found are of {', '.join(made.scores.models)}, none of them of {facts.name}")
+    for name in made.roles.stale:
+        notes.append(f"the scores found of {name} are of other weights than those it has now, so they are left out; score it again")
     files |= planned(_made(folder, facts, public if public != told else None, made))
     problems = target_problems(repo, branch, pull_request)
     card = folder / CARD

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from selfpos.console import log
 from selfpos.errors import OperationError, SelfposError
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from huggingface_hub.hf_api import FolderVerification
 
 __all__ = ["PlannedFile", "PushPlan", "Pushed", "plan_push", "push"]
+LARGE = 8_000_000  # bytes from which a file is sent by itself
 WEIGHTS = {".safetensors", ".gguf", ".onnx", *PICKLES}
 
 
@@ -55,15 +57,7 @@ def push(plan: PushPlan) -> Pushed:
         before = _check_target(api, plan, stage, notes)
         target = _open_target(api, plan, user, exists=before is not None)
         log.info("pushing %d files, %d bytes, to %s", len(plan.files), plan.total_bytes, plan.repo)
-        commit = api.upload_folder(
-            repo_id=plan.repo,
-            repo_type=plan.repo_type,
-            folder_path=stage,
-            commit_message=plan.message,
-            revision=target,
-            create_pr=plan.pull_request and target is None,
-            delete_patterns=_stale(api, plan, stage, target) if plan.replace else None,
-        )
+        commit = _upload(api, plan, stage, target)
         _compare(api, plan, stage, commit)
         if commit.oid == before:
             notes.append(f"{plan.repo} held all of it already")
@@ -112,7 +106,15 @@ def _validate_card(api: HfApi, plan: PushPlan) -> None:
     try:
         card.validate(repo_type=plan.repo_type)
     except ValueError as error:
-        raise SelfposError(f"the Hub does not accept the card's metadata: {' '.join(str(error).split())}") from None
+        raise SelfposError(f"the Hub does not accept the card's metadata: {_messages(str(error))}") from None
+
+
+def _messages(answer: str) -> str:
+    """The sentences in what the Hub answers to metadata: JSON with a list of errors."""
+    try:
+        return "; ".join(str(found["message"]) for found in json.loads(answer)["errors"])
+    except (ValueError, LookupError, TypeError):
+        return " ".join(answer.split())
 
 
 def _check_target(api: HfApi, plan: PushPlan, stage: Path, notes: list[str]) -> str | None:
@@ -165,6 +167,28 @@ def _open_pull_request(api: HfApi, plan: PushPlan, user: str) -> str | None:
 
 def _branches(api: HfApi, plan: PushPlan) -> set[str]:
     return {ref.name for ref in api.list_repo_refs(plan.repo, repo_type=plan.repo_type).branches}
+
+
+def _upload(api: HfApi, plan: PushPlan, stage: Path, target: str | None) -> CommitInfo:
+    """Send all files and put them in one commit, so that a reader never sees half of them.
+
+    Large files are sent one after the other, each finished before the next: what is finished is not sent again by a second start, whereas of files
+    sent together, as `upload_folder` does it, Xet storage keeps nothing when they are interrupted.
+    """
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+
+    where: dict[str, Any] = {
+        "repo_id": plan.repo,
+        "repo_type": plan.repo_type,
+        "revision": target,
+        "create_pr": plan.pull_request and target is None,
+    }
+    additions = {file.path: CommitOperationAdd(file.path, str(stage / file.path)) for file in plan.files}
+    for file in plan.files:
+        if file.bytes >= LARGE:
+            api.preupload_lfs_files(additions=[additions[file.path]], free_memory=False, **where)
+    gone = [CommitOperationDelete(path) for path in _stale(api, plan, stage, target)] if plan.replace else []
+    return api.create_commit(operations=[*gone, *additions.values()], commit_message=plan.message, **where)
 
 
 def _stale(api: HfApi, plan: PushPlan, stage: Path, target: str | None) -> list[str]:

@@ -52,23 +52,25 @@ class Task:
 
 @dataclass(frozen=True)
 class Scores:
-    """The scores of all models below one folder: model → its scores, and what is known of the tasks. `files` are MTEB's result files."""
+    """The scores of all models below one folder: model → its scores, and what is known of the tasks. `files` are MTEB's result files by model;
+    `identities` the name and revision under which MTEB filed it, the revision being the content hash of a model that we scored.
+    """
 
     models: Mapping[str, tuple[Score, ...]]
     tasks: Mapping[str, Task]
     mteb: str | None
-    files: tuple[Path, ...]
+    files: Mapping[str, tuple[Path, ...]]
+
+    @property
+    def identities(self) -> dict[str, tuple[str, str]]:
+        return {model: (files[0].parent.parent.name.replace("__", "/"), files[0].parent.name) for model, files in self.files.items()}
 
     def of(self, names: Sequence[str]) -> Scores | None:
         """Those of the models `names`; None where none of them was scored."""
         models = {name: scores for name, scores in self.models.items() if name in names}
         tasks = {score.task for scores in models.values() for score in scores}
-        files = tuple(file for model in models for file in self.files_of(model))
+        files = {model: self.files[model] for model in models}
         return Scores(models, {name: task for name, task in self.tasks.items() if name in tasks}, self.mteb, files) if models else None
-
-    def files_of(self, model: str) -> list[Path]:
-        """MTEB's result files of `model`, one per task."""
-        return [file for file in self.files if _short(file.parent.parent.name) == model]
 
     def from_hub(self, score: Score) -> bool:
         """Whether it was made on the data of the Hub that MTEB names for its task, rather than on files kept locally."""
@@ -103,24 +105,32 @@ def find_scores(folder: Path) -> Path | None:
 
 def read_scores(root: Path) -> Scores | None:
     """Read what was scored below `root`; None where nothing was. Raises SelfposError where a file is not JSON."""
-    files, known = _last_files(root)
-    found = files or [(file.parent.parent.name, file) for file in sorted(root.rglob("*.json"))]
-    models: dict[str, list[Score]] = {}
-    used: list[Path] = []
-    versions: set[str] = set()
-    for model, file in found:
-        record = read_json(file)
-        if isinstance(record, dict) and "task_name" in record and isinstance(record.get("scores"), dict):
-            metric = known.get(record["task_name"], {}).get("metric")
-            models.setdefault(_short(model), []).extend(_scores(record, metric, file))
-            versions.add(str(record.get("mteb_version")))
-            used.append(file)
-    if not models:
+    listed, known = _last_files(root)
+    covered = {file.parent.parent for file in listed}  # what lies beside, of the same models, counts no more
+    found = [*listed, *(file for file in sorted(root.rglob("*.json")) if file.parent.parent not in covered)]
+    records = [(file, read_json(file)) for file in dict.fromkeys(found)]
+    records = [(file, record) for file, record in records if isinstance(record, dict) and isinstance(record.get("scores"), dict)]
+    records = [(file, record) for file, record in records if "task_name" in record]
+    if not records:
         return None
-    names = sorted({score.task for scores in models.values() for score in scores})
-    tasks = {name: _describe(name, known.get(name, {})) for name in names}
-    version = versions.pop() if len(versions) == 1 else None
-    return Scores({name: tuple(scores) for name, scores in models.items()}, tasks, version, tuple(used))
+    models: dict[str, list[Score]] = {}
+    files: dict[str, list[Path]] = {}
+    places = {file.parent for file, _ in records}
+    names = [_short(place.parent.name) for place in places]
+    for file, record in records:
+        short = _short(file.parent.parent.name)
+        model = short if names.count(short) == 1 else f"{short}@{file.parent.name[:8]}"
+        metric = known.get(record["task_name"], {}).get("metric")
+        models.setdefault(model, []).extend(_scores(record, metric, file))
+        files.setdefault(model, []).append(file)
+    versions = {str(record.get("mteb_version")) for _, record in records}
+    tasks = {name: _describe(name, known.get(name, {})) for name in sorted({str(record["task_name"]) for _, record in records})}
+    return Scores(
+        {name: tuple(scores) for name, scores in models.items()},
+        tasks,
+        versions.pop() if len(versions) == 1 else None,
+        {name: tuple(found) for name, found in files.items()},
+    )
 
 
 def _short(model: str) -> str:
@@ -128,14 +138,14 @@ def _short(model: str) -> str:
     return model.replace("__", "/").rpartition("/")[2]
 
 
-def _last_files(root: Path) -> tuple[list[tuple[str, Path]], dict[str, dict[str, Any]]]:
-    """Model and file of every score that counts, and task → its type and metric, by the `last.json` files below `root`."""
-    files: list[tuple[str, Path]] = []
+def _last_files(root: Path) -> tuple[list[Path], dict[str, dict[str, Any]]]:
+    """The files of every score that counts, and task → its type and metric, by the `last.json` files below `root`."""
+    files: list[Path] = []
     known: dict[str, dict[str, Any]] = {}
     for last in sorted(root.rglob(LAST)):
         record = read_json(last)
         for task, entry in (record.get("tasks") or {}).items() if isinstance(record, dict) else ():
-            files.append((str(record.get("model")), last.parent / str(entry.get("file"))))
+            files.append(last.parent / str(entry.get("file")))
             known[task] = entry
     return files, known
 
@@ -196,16 +206,14 @@ def _describe(name: str, known: Mapping[str, Any]) -> Task:
 def published(scores: Scores) -> dict[str, Path | bytes]:
     """The result files as they lie below the `eval` folder of a published model: path → file, and a `last.json` per model to read them by."""
     files: dict[str, Path | bytes] = {}
-    lasts: dict[str, dict[str, Any]] = {}
-    for file in scores.files:
-        model, revision = file.parent.parent.name, file.parent.name
-        short = _short(model)
-        files[f"{FOLDER}/{short}/results/{model}/{revision}/{file.name}"] = file
-        last = lasts.setdefault(short, {"model": model.replace("__", "/"), "revision": revision, "tasks": {}})
-        name = str(read_json(file)["task_name"])
-        task, value = scores.tasks[name], scores.value(short, name)
-        place = f"results/{model}/{revision}/{file.name}"
-        last["tasks"][name] = {"type": task.type, "metric": task.metric, "main_score": value, "file": place}
-    for short, last in lasts.items():
+    for short, found in scores.files.items():
+        model, revision = found[0].parent.parent.name, found[0].parent.name
+        last: dict[str, Any] = {"model": model.replace("__", "/"), "revision": revision, "tasks": {}}
+        for file in found:
+            place = f"results/{model}/{revision}/{file.name}"
+            files[f"{FOLDER}/{short}/{place}"] = file
+            name = str(read_json(file)["task_name"])
+            task, value = scores.tasks[name], scores.value(short, name)
+            last["tasks"][name] = {"type": task.type, "metric": task.metric, "main_score": value, "file": place}
         files[f"{FOLDER}/{short}/{LAST}"] = (json.dumps(last, indent=1) + "\n").encode()
     return files

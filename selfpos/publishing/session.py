@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,7 +34,7 @@ def hub(doing: str, subject: str) -> Iterator[HfApi]:
             yield HfApi(library_name="selfpos", library_version=__version__)
         except SelfposError:
             raise
-        except (OSError, ValueError, RuntimeError, httpx2.HTTPError) as error:
+        except (OSError, ValueError, LookupError, RuntimeError, httpx2.HTTPError) as error:
             raise explain(error, doing, subject) from None
 
 
@@ -75,7 +76,12 @@ def explain(error: BaseException, doing: str, subject: str) -> SelfposError:
         if isinstance(cause, httpx2.TimeoutException):
             return OperationError(f"{doing} stopped: {constants.ENDPOINT} did not answer for {ANSWER_SECONDS:g} s; {AGAIN}")
         if found := re.search(r"HTTP status \w+ error \((\d{3})", str(cause)):  # of the Xet client, which has no other way to tell it
+            if found[1] == "400":
+                refused = "the Hub's storage refused what arrived there (status 400), as it does with what was damaged on its way"
+                return OperationError(f"{doing} stopped: {refused}; {AGAIN}")
             return _answer(int(found[1]), "", " a while", doing, subject)
+        if isinstance(cause, json.JSONDecodeError | LookupError):
+            return OperationError(f"{doing} stopped: what {constants.ENDPOINT} answered is no answer of the Hub's; {AGAIN}")
         if isinstance(cause, httpx2.TransportError | ConnectionError):
             return OperationError(f"{doing} stopped: the connection to {constants.ENDPOINT} failed ({hide(_first_line(cause))}); {AGAIN}")
     return OperationError(f"{doing} stopped: {hide(_first_line(chain[-1]))}; {AGAIN}")
@@ -119,7 +125,9 @@ def _chain(error: BaseException) -> list[BaseException]:
 
 
 def _first_line(error: BaseException) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    """What `error` says, without the address of the request, which is long and of no use to the user."""
+    line = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return re.sub(r" for url \([^)]*\)", "", line)
 
 
 def hide(text: str) -> str:

@@ -61,7 +61,8 @@ class Facts:
     """All that the card, the metadata and the licence are made from.
 
     `base_coefficient` is that of a method which gives the base one of its own; `groups` holds coefficients per tensor or layer, the base's
-    first where it has one, where they differ.
+    first where it has one, where they differ. `joints` are the run's joint rivals, `techniques` what training used that is to be cited,
+    `overlap` the report of what training data shares with test data.
     """
 
     name: str
@@ -89,6 +90,9 @@ class Facts:
     versions: Mapping[str, str] = field(default_factory=dict)
     recipe: str | None = None
     limitations: tuple[str, ...] = ()
+    joints: tuple[str, ...] = ()
+    techniques: tuple[str, ...] = ()
+    overlap: Mapping[str, Any] | None = None
     licence: str | None = None
 
     @property

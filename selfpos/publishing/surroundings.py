@@ -44,14 +44,15 @@ class Surroundings:
     @property
     def seconds(self) -> float | None:
         """Seconds that the job which made the model took."""
-        jobs = [f"merge/{self.model.name}", f"specialist/{self.model.name}", "joint"]
-        outputs = [self.run.merged(self.model.name), self.run.specialist(self.model.name), self.run.joint]
-        job = next((job for job, output in zip(jobs, outputs, strict=True) if output == self.model), None)
-        return self._seconds(job) if job else None
+        return self._seconds(_places(self.run, self.model.name)[self.model])
 
-    def specialists_seconds(self, names: Sequence[str]) -> float | None:
-        """Seconds that training the specialists `names` took, all together; None where that is not known of each."""
-        found = [self._seconds(f"specialist/{name}") for name in names]
+    def trained(self, name: str) -> Path | None:
+        """The folder of the model `name` that the run trained: a specialist, a joint rival, a stage or a bag; None where there is none."""
+        return next((place for place in _places(self.run, name) if place.is_dir() and place != self.run.merged(name)), None)
+
+    def training_seconds(self, names: Sequence[str]) -> float | None:
+        """Seconds that training the models `names` took, all together; None where that is not known of each."""
+        found = [self._seconds(_places(self.run, name)[place]) if (place := self.trained(name)) else None for name in names]
         known = [seconds for seconds in found if seconds is not None]
         return sum(known) if known and len(known) == len(found) else None
 
@@ -61,7 +62,7 @@ class Surroundings:
 
 
 def surroundings_of(model: Path) -> Surroundings | None:
-    """The run whose folder holds `model` as a merge, a specialist or the joint model; None where there is none.
+    """The run whose folder holds `model` as a merge or as one that it trained; None where there is none.
 
     Raises SelfposError where the run's recipe is not valid.
     """
@@ -70,6 +71,14 @@ def surroundings_of(model: Path) -> Surroundings | None:
     place = model.resolve()
     for parent in place.parents[:2]:
         run = RunFolder(parent)
-        if run.recipe.is_file() and place in (run.merged(place.name), run.specialist(place.name), run.joint):
+        if run.recipe.is_file() and place in _places(run, place.name):
             return Surroundings(run, load_recipe(run.recipe), place)
     return None
+
+
+def _places(run: RunFolder, name: str) -> dict[Path, str]:
+    """Where a model called `name` may lie in `run`, and the job that makes it there."""
+    return {
+        run.merged(name): f"merge/{name}", run.specialist(name): f"specialist/{name}",
+        run.rival(name): "joint" if name == "joint" else f"joint/{name}", run.stage(name): f"iterative/{name}", run.bag(name): f"bagging/{name}",
+    }  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,17 +10,19 @@ from selfpos.storage.manifest import read_manifest
 from selfpos.storage.run_folder import RunFolder
 
 if TYPE_CHECKING:
+    from selfpos.recipe import Recipe
     from selfpos.report.results import RunResults
 
 
 @dataclass(frozen=True)
 class Cost:
-    """One model: seconds to make it (for a merge, beyond its specialists) and to score it, samples drawn from training data or texts that a search
-    embedded, and the most memory in bytes. None where it is not known."""
+    """One model: seconds to make it (for a merge, beyond what it merges), in `total` with all that it was made from, and to score it; samples drawn
+    from training data or texts that a search embedded, and the most memory in bytes. None where it is not known."""
 
     model: str
     kind: str
     seconds: float | None
+    total: float | None
     draws: str | None
     memory: float | None
     scoring: float | None
@@ -41,8 +43,23 @@ def costs_of(results: RunResults, folder: RunFolder) -> list[Cost]:
         elif name in results.searches and results.searches[name].position.get("texts") is not None:
             draws = f"{results.searches[name].position['texts']:,} texts"
         seconds, scoring = results.seconds.get(job), results.seconds.get(f"scores.{name}")
-        found.append(Cost(name, kind, seconds, draws, manifest.get("peak_memory_bytes"), scoring))
-    return found
+        found.append(Cost(name, kind, seconds, seconds, draws, manifest.get("peak_memory_bytes"), scoring))
+    alone = {cost.model: cost.seconds for cost in found}
+    return [replace(cost, total=_together([alone.get(name) for name in [*_parts(recipe, cost.model), cost.model]])) for cost in found]
+
+
+def _parts(recipe: Recipe, name: str) -> list[str]:
+    """What the model `name` was made from: for a merge the models of its pipeline, for a stage of the iterative one those before it."""
+    if name in recipe.merges:
+        pipelines: dict[str, list[str]] = {"separate": list(recipe.tasks), "iterative": list(recipe.stages), "bagging": list(recipe.bags)}
+        return [part for part in pipelines[recipe.merges[name].vectors] if part in recipe.trained]
+    stages = list(recipe.stages)
+    return [stage for stage in stages[: stages.index(name)] if stage in recipe.trained] if name in stages else []
+
+
+def _together(seconds: list[float | None]) -> float | None:
+    known = [one for one in seconds if one is not None]
+    return sum(known) if len(known) == len(seconds) else None
 
 
 def origins_of(results: RunResults, folder: RunFolder) -> list[tuple[str, str, str]]:

@@ -35,6 +35,35 @@ def means(results: RunResults) -> Figure:
     return figure
 
 
+def score_and_cost(results: RunResults) -> Figure:
+    """Mean score of every model over the seconds that it took to make, with all it was made from."""
+    seconds = {cost.model: cost.total for cost in results.costs if cost.total}
+    found = [
+        (seconds[model], 100 * mean, model) for model in results.scores if model in seconds and (mean := results.mean(model)) is not None
+    ]
+    figure, axes = plot(6.4, 4.0)
+    for took, mean, model in found:
+        role = results.kind(model)
+        axes.plot([took], [mean], MARKERS[role], color=COLOURS[role], markersize=11 if role == "positioned" else 8)
+    reach = max(mean for _, mean, _ in found) - min(mean for _, mean, _ in found) or 1.0
+    labels = spread_out([mean for _, mean, _ in found], reach / 18)
+    widest = max(took for took, _, _ in found)
+    for (took, mean, model), label in zip(found, labels, strict=True):
+        axes.plot([took, 1.06 * widest], [mean, label], color=GREY, linewidth=0.5, alpha=0.35)
+        axes.text(1.08 * widest, label, model, va="center", fontsize=7.5, color=GREY)
+    base = results.mean("base")
+    if base is not None:
+        axes.axhline(100 * base, color=COLOURS["base"], linestyle="--", linewidth=1)
+        axes.annotate(
+            "base", (0, 100 * base), xycoords=("axes fraction", "data"), xytext=(4, 3), textcoords="offset points", fontsize=8, color=GREY
+        )
+    axes.set_xlim(0, 1.45 * widest)
+    axes.set_xlabel("seconds to make it, with all that it is made from")
+    axes.set_ylabel("mean score (percent)")
+    axes.grid(alpha=0.3)
+    return figure
+
+
 def heat_map(results: RunResults) -> Figure:
     """Scores in percent, each with its difference to the baseline below it, by which it is coloured; a tilde where that is not significant."""
     tasks, models = list(results.tasks), list(results.scores)
@@ -64,9 +93,9 @@ def slopes(results: RunResults) -> Figure:
     types: dict[str, list[str]] = {}
     for task, told in results.tasks.items():
         types.setdefault(told["type"], []).append(task)
-    columns = min(3, len(types))
+    columns = 2 if len(types) in (2, 4) else min(3, len(types))
     rows = -(-len(types) // columns)
-    figure, axes = plots(2.9 * columns + 0.4, (1.2 + 0.24 * len(results.scores)) * rows, rows, columns)
+    figure, axes = plots((2.9 if columns == 3 else 4.0) * columns + 0.4, (1.2 + 0.24 * len(results.scores)) * rows, rows, columns)
     for panel in axes[len(types) :]:
         panel.set_visible(False)
     for panel, (kind, tasks) in zip(axes, types.items(), strict=False):

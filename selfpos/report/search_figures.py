@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
@@ -14,37 +13,32 @@ if TYPE_CHECKING:
 
 
 def coefficient_path(search: Search) -> Figure:
-    """Coefficient of each task vector over the steps of the search; below, loss on each task's batches (faint) and held-out records (dots)."""
+    """Coefficient of each task vector over the steps of the search, and where it was kept; below, loss on each task's batches (faint dots) and on
+    its held-out records (lines)."""
     figure, (upper, lower) = plots(6.4, 4.6, 2, sharex=True)
     path = [point for point in search.trajectory if "coefficients" in point]
     judged = [point for point in search.trajectory if "validation" in point]
-    steps = [point["step"] for point in path]
-    for index, name in enumerate(search.position["names"]):
-        upper.plot(steps, [point["coefficients"][index] for point in path], label=name, color=LINES[index % len(LINES)])
-    upper.set_ylabel("coefficient")
+    names, kept = search.position["names"], search.position["step"]
+    tasks = dict.fromkeys(name for point in [*path, {"losses": search.position["losses"]}] for name in point["losses"])
+    colours = {name: LINES[index % len(LINES)] for index, name in enumerate(dict.fromkeys([*names, *tasks]))}
+    for index, name in enumerate(names):
+        upper.plot([point["step"] for point in path], [point["coefficients"][index] for point in path], label=name, color=colours[name])
+        upper.plot([kept], [search.position["coefficients"][index]], "*", color=colours[name], markersize=10)
+    upper.set_ylabel("coefficient (★ kept)")
     upper.legend(frameon=False, fontsize=8, labelcolor=GREY)
-    for index, task in enumerate(
-        dict.fromkeys(name for point in [*path, {"losses": search.position["losses"]}] for name in point["losses"])
-    ):
-        colour = LINES[index % len(LINES)]
-        lower.plot(
-            steps,
-            [point["losses"].get(task, math.nan) for point in path],
-            color=colour,
-            alpha=0.35,
-            linewidth=1,
-            marker=".",
-            label=None if judged else task,
-        )
-        lower.plot(
-            [p["step"] for p in judged], [p["validation"].get(task, math.nan) for p in judged], "o-", markersize=3, color=colour, label=task
-        )
-    lower.set_ylabel("probe loss")
+    for task in tasks:
+        drawn = [(point["step"], point["losses"][task]) for point in path if task in point["losses"]]
+        held = [(point["step"], point["validation"][task]) for point in judged if task in point["validation"]]
+        lower.plot(*zip(*drawn, strict=True), ".", color=colours[task], alpha=0.45) if drawn else None
+        lower.plot(*zip(*held, strict=True), "o-", markersize=3, color=colours[task]) if held else None
+    values = [value for line in lower.lines for value in line.get_ydata() if value > 0]
+    if values and max(values) > 30 * min(values):
+        lower.set_yscale("log")
+    lower.set_ylabel("probe loss" if judged else "loss of batches")
     lower.set_xlabel("step")
     lower.xaxis.get_major_locator().set_params(integer=True)
-    lower.legend(frameon=False, fontsize=8, labelcolor=GREY)
     for axes in (upper, lower):
-        axes.axvline(search.position["step"], color=GREY, linestyle=":", linewidth=1)
+        axes.axvline(kept, color=GREY, linestyle=":", linewidth=1)
         axes.grid(alpha=0.3)
     return figure
 

@@ -13,16 +13,19 @@ if TYPE_CHECKING:
 
 
 def angles(results: RunResults) -> Figure:
-    """Angles between the task vectors in degrees, with their norms on the axis."""
+    """Angles between the task vectors in degrees, coloured by how far they are from 90°, and their norms on the diagonal."""
     import numpy as np
 
     from selfpos.vectors.angles import norms_and_cosines
 
     norms, cosines = norms_and_cosines(np.array(results.gram))
     degrees = np.degrees(np.arccos(np.clip(cosines, -1, 1)))
-    rows = [f"{name}\n|V| = {norm:.3f}" for name, norm in zip(results.vectors, norms, strict=True)]
     texts = [[f"{value:.1f}°" for value in row] for row in degrees]
-    return matrix(degrees, rows, results.vectors, texts, colours="RdBu", low=0, high=180)
+    for place, norm in enumerate(norms):
+        texts[place][place] = f"‖V‖\n{norm:.3g}"
+    np.fill_diagonal(degrees, np.nan)
+    reach = max(10.0, float(np.nanmax(np.abs(degrees - 90), initial=0.0)))
+    return matrix(degrees, results.vectors, results.vectors, texts, colours="RdBu", low=90 - reach, high=90 + reach)
 
 
 def landscape(results: RunResults, found: Mapping[str, Any]) -> Figure:

@@ -7,7 +7,7 @@ import json
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,12 +61,21 @@ def gathered(plan: Plan, probe: Mapping[str, ProbeTask], folder: Path | None = N
             raise
         files = {name: [one.file for one in wanted if one.statistic == name] for name in plan.method.probe}
         told = {
-            "probe": {name: {"type": task.type.name, "records": len(task.dataset)} for name, task in probe.items()},
+            "probe": {
+                name: {"type": task.type.name, "records": len(task.dataset), "hash": probe_hash(task)} for name, task in probe.items()
+            },
             "fingerprints": {f"{one.statistic} of {one.task.name}": one.fingerprint for one in wanted},
         }
         yield plan.with_statistics(files, {"statistics": told})
         if folder is None:
             shutil.rmtree(place, ignore_errors=True)
+
+
+def probe_hash(task: ProbeTask) -> str:
+    """SHA-256 (hex) over the records of a probe task as a specialist sees them, behind their prompts."""
+    from selfpos.data.sources import hash_records
+
+    return hash_records(task.dataset)
 
 
 def check_probe(statistics: tuple[str, ...], probe: Mapping[str, ProbeTask], seed: int) -> None:
@@ -146,6 +155,6 @@ def _refuse_damaged(plan: Plan) -> None:
     """Read everything once: the engine names the file and tensor of a number that is not finite, where a loss would only be nan."""
     from selfpos.merging.prepare import make_stream
 
-    stream = make_stream(plan)
+    stream = replace(make_stream(plan), grain="element")
     for _ in stream.map(lambda key, ranges: sum(1 for _ in stream.chunks(key, ranges)), stream.tasks()):
         pass

@@ -44,8 +44,8 @@ class TaskMeasure:
     """The measure of one task on its `own` records, with `known` ones as gallery or training set of the head.
 
     By the form of the records: graded pairs, Spearman's correlation of cosine and score; labelled pairs, average precision of ranking by
-    cosine; labelled texts, accuracy of nearest class means (taken from the known records) on its own texts; pairs without labels,
-    nDCG@10 of finding the second text among the second texts of all records.
+    cosine; labelled texts, accuracy on its own texts of nearest class means of all others, known and own; pairs without labels, nDCG@10
+    of finding the second text among the second texts of all records.
     `texts` must be embedded to call `score`.
     """
 
@@ -93,14 +93,27 @@ class TaskMeasure:
         return float(spearmanr(cosines, target).statistic)
 
 
-def _nearest_class(texts: NDArray, labels: NDArray, known: NDArray, known_labels: NDArray) -> NDArray:
-    """1 where the nearest class mean of `known` is the right one, else 0; nan for a label that `known` does not have."""
-    classes = np.unique(known_labels)
-    means = np.stack([known[known_labels == label].mean(0) for label in classes])
-    means /= np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12)
-    hits = (classes[(texts @ means.T).argmax(1)] == labels).astype(float)
-    hits[~np.isin(labels, classes)] = np.nan
+def _nearest_class(own: NDArray, own_labels: NDArray, known: NDArray, known_labels: NDArray) -> NDArray:
+    """1 where the nearest class mean is the own text's, else 0; nan for a text that is the only one of its class.
+
+    Means are of all texts but the one asked about: every record serves, where a split of the records leaves many classes on one side only.
+    """
+    texts, labels = np.concatenate([known, own]), np.concatenate([known_labels, own_labels])
+    classes, places = np.unique(labels, return_inverse=True)
+    sums = np.zeros((len(classes), texts.shape[1]))
+    np.add.at(sums, places, texts)
+    mine = places[len(known) :]
+    cosines = own @ _units(sums).T
+    others = sums[mine] - own
+    cosines[np.arange(len(own)), mine] = (own * _units(others)).sum(1)
+    hits = (cosines.argmax(1) == mine).astype(float)
+    hits[np.bincount(places)[mine] < 2] = np.nan
     return hits
+
+
+def _units(rows: NDArray) -> NDArray:
+    lengths: NDArray = np.linalg.norm(rows, axis=1, keepdims=True)
+    return rows / np.maximum(lengths, 1e-12)
 
 
 def _gains(anchors: NDArray, positives: NDArray, own_texts: list[str], candidates: NDArray, texts: list[str]) -> NDArray:

@@ -39,13 +39,14 @@ def kept_prompts(tasks: Mapping[str, tuple[TaskType, Prompts]]) -> dict[str, str
     """The prompts that a model trained on `tasks` keeps, by the names under which MTEB and sentence-transformers look for them.
 
     A type's prompts go under MTEB's name of the type (`STS`, `Retrieval-query`), those of types that ask also under `query` and
-    `document`, for `encode_query`. Where tasks disagree about a name, each keeps its own under the task's name instead.
+    `document`, for `encode_query`. Where tasks disagree about a name, be it that one has no prompt, each keeps its own under the task's name
+    instead.
     """
     wanted: dict[str, dict[str, str]] = {}
     for task, (kind, prompts) in tasks.items():
-        by_side = {side: text for side, text in _by_side(kind, prompts).items() if text}
+        by_side = _by_side(kind, prompts)
         if not kind.asks:
-            by_side = {"": by_side["query"]} if by_side else {}
+            by_side = {"": by_side["query"]}
         for side, text in by_side.items():
             names = [f"{kind.mteb_type}-{side}", side] if side else [kind.mteb_type]
             for name in names:
@@ -56,4 +57,4 @@ def kept_prompts(tasks: Mapping[str, tuple[TaskType, Prompts]]) -> dict[str, str
             kept[name] = next(iter(texts.values()))
         elif name not in SIDES:
             kept |= texts
-    return kept
+    return {name: text for name, text in kept.items() if text}

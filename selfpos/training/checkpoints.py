@@ -9,8 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from selfpos.console import is_first
 from selfpos.errors import SelfposError
 from selfpos.storage.atomic import locked, publish, write_text
+from selfpos.training import processes
 
 
 class Checkpoints:
@@ -43,10 +45,14 @@ class Checkpoints:
 def checkpoints_of(out: Path, identity: dict[str, Any]) -> Iterator[Checkpoints]:
     """The checkpoints of the training that writes `out` and is described by `identity`.
 
-    While the block runs no other process can train to the same output. A folder without a checkpoint is not left behind. Raises
+    While the block runs no other process can train to the same output, but for those that train together. A folder without a checkpoint is not left behind. Raises
     SelfposError when the checkpoints found there belong to another training, naming what differs.
     """
     folder = out.with_name(out.name + ".checkpoints")
+    if not is_first():
+        processes.wait()  # until it is in order
+        yield Checkpoints(folder)
+        return
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder):
         checkpoints = Checkpoints(folder)
@@ -56,6 +62,7 @@ def checkpoints_of(out: Path, identity: dict[str, Any]) -> Iterator[Checkpoints]
         if checkpoints.latest() is not None:
             _refuse_other(folder, json.loads(file.read_text(encoding="utf-8")), json.loads(json.dumps(identity)))
         write_text(file, json.dumps(identity, indent=2))
+        processes.wait()
         try:
             yield checkpoints
         finally:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from selfpos.console import log, screen
+from selfpos.console import is_first, log, screen
 from selfpos.errors import OperationError, SelfposError, unknown
 from selfpos.recipe import MixtureSettings, TrainingSettings
 from selfpos.storage.atomic import fresh_folder, refuse_existing
@@ -21,6 +21,7 @@ from selfpos.storage.manifest import write_manifest
 from selfpos.storage.model_folder import read_modules
 from selfpos.tasks import TaskType
 from selfpos.tasks.prompts import Prompts, column_prompts, kept_prompts
+from selfpos.training import processes
 from selfpos.training.checkpoints import Checkpoints, checkpoints_of
 from selfpos.training.tracking import check_trackers, logs_beside
 
@@ -70,6 +71,8 @@ def train(
     before the texts and are kept in the model. `base_name` is what the manifest calls the base, its name on the Hub or its folder's
     when absent; `provenance` is added to it.
 
+    Under torchrun or accelerate every process calls this alike: a step draws `batch_size` records in each, and the first writes.
+
     Raises SelfposError on settings or data that cannot be trained with, when `base` is no sentence-transformers folder and when `out` exists; OperationError when the training diverges
     (its last checkpoint is kept), or memory or disk run out.
     """
@@ -83,6 +86,7 @@ def train(
     if unknown_tasks := sorted(set(mixture.ratio) - set(data)):
         raise unknown("task", unknown_tasks[0], data)
     check_trackers(settings.report_to)
+    processes.join(settings.device)
     from selfpos.quiet import quiet_libraries
 
     with quiet_libraries(), logs_beside(out), _outside_failures(settings):
@@ -96,17 +100,21 @@ def train(
             **({"mixture_settings": mixture.model_dump(mode="json")} if len(data) > 1 else {}),
             **({"start": {"name": start.name, "hash": content_hash(start)}} if start else {}),
             "seed": seed,
+            **({"processes": processes.count()} if processes.count() > 1 else {}),
         }
         identity = made_of | {"base": base_hash}
         with checkpoints_of(out, identity) as checkpoints:
             result, model, measured = _run(base, start, tasks, out, settings, checkpoints, seed=seed, mixture=mixture, name=name)
-            manifest = {"kind": "joint" if len(data) > 1 else "specialist", "name": name, **made_of, **measured, **(provenance or {})}
-            with fresh_folder(out) as folder:
-                from selfpos.training.saving import save_model
+            if is_first():
+                manifest = {"kind": "joint" if len(data) > 1 else "specialist", "name": name, **made_of, **measured, **(provenance or {})}
+                with fresh_folder(out) as folder:
+                    from selfpos.training.saving import save_model
 
-                save_model(model, base, folder, kept_prompts({task: (found.kind, found.asked) for task, found in tasks.items()}))
-                write_manifest(folder, manifest)
-            checkpoints.remove()
+                    save_model(model, base, folder, kept_prompts({task: (found.kind, found.asked) for task, found in tasks.items()}))
+                    write_manifest(folder, manifest)
+            processes.wait()
+            if is_first():
+                checkpoints.remove()
     return result
 
 
@@ -256,7 +264,7 @@ def _run(
         out=out,
         name=name,
         steps=state.global_step,
-        samples=state.global_step * arguments.train_batch_size * arguments.gradient_accumulation_steps,
+        samples=state.global_step * arguments.train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size,
         tokens=state.num_input_tokens_seen,
         seconds=reporter.took["seconds"],
         losses=tuple(reporter.losses),

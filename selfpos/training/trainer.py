@@ -12,10 +12,11 @@ from sentence_transformers.base.sampler import GroupByLabelBatchSampler, NoDupli
 from sentence_transformers.sentence_transformer.training_args import BatchSamplers, SentenceTransformerTrainingArguments
 from transformers import PrinterCallback, TrainerCallback
 
-from selfpos.console import Bar, log, progress
+from selfpos.console import Bar, is_first, log, progress
 from selfpos.errors import OperationError, SelfposError
 from selfpos.recipe import MixtureSettings
 from selfpos.tasks import TaskType
+from selfpos.training import processes
 from selfpos.training.batching import LengthBatchSampler
 from selfpos.training.checkpoints import Checkpoints
 from selfpos.training.measure import Spent
@@ -149,8 +150,11 @@ class Reporter(TrainerCallback):
         for name, weight in model.named_parameters():
             if not torch.isfinite(weight).all():
                 raise NotFiniteError(f"the weights of {name} are not finite after step {state.global_step}")
-        self._spent.write(self.checkpoints.written(state.global_step))
-        self.checkpoints.keep(state.global_step)
+        processes.wait()  # until each has written its random state
+        if is_first():
+            self._spent.write(self.checkpoints.written(state.global_step))
+            self.checkpoints.keep(state.global_step)
+        processes.wait()
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.took = self._spent.now()

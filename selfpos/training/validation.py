@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback
 
-from selfpos.console import log
+from selfpos.console import is_first, log
 from selfpos.errors import SelfposError
 from selfpos.storage.atomic import write_text
 from selfpos.tasks.measure import TaskMeasure, Texts
 from selfpos.tasks.prompts import Prompts, column_prompts
+from selfpos.training import processes
 from selfpos.training.checkpoints import Checkpoints
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ BATCH = 64
 class TaskValidation:
     """The measure of one task on its validation records, prepared for the loss.
 
-    Of labelled texts, whose measure is that of a classifier, every second record teaches the classifier and the others are measured.
+    Of labelled texts, whose measure is that of a classifier, every second record teaches the classifier alone and the others are measured, too.
     """
 
     def __init__(self, kind: TaskType, dataset: Dataset, prompts: Prompts, records: int) -> None:
@@ -74,7 +75,7 @@ class Validator(TrainerCallback):
         step, last = state.global_step, state.global_step >= state.max_steps
         if not last and step % self.settings.every:
             return
-        scores = {name: task.score(model) for name, task in self.tasks.items()}
+        scores = processes.of_first({name: task.score(model) for name, task in self.tasks.items()})
         self.history.append({"step": step, "scores": scores, "mean": sum(scores.values()) / len(scores)})
         log.info("validation at step %d: %s", step, ", ".join(f"{name} {score:.4f}" for name, score in scores.items()))
         since = sum(entry["step"] > self.best["step"] for entry in self.history)
@@ -84,6 +85,8 @@ class Validator(TrainerCallback):
         control.should_save = self.best["step"] == step and not last
 
     def on_save(self, args: Any, state: Any, control: Any, model: SentenceTransformer, **kwargs: Any) -> None:
+        if not is_first():
+            return
         folder = self.checkpoints.folder / f"checkpoint-{state.global_step}"
         write_text(folder / "validation.json", json.dumps(self.history))
         if self.history and self.best["step"] == state.global_step:

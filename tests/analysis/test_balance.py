@@ -38,9 +38,9 @@ def test_gaps_are_to_the_best_specialist() -> None:
         "b": {"X": 0.2, "Y": 0.5},
         "ties": {"X": 1, "Y": 1},
     }
-    found = joint_gaps(scores, ["a", "b", "unfinished"])
+    found = joint_gaps(scores, ["a", "b", "unfinished"], ["joint", "untrained"])
     assert [(gap.task, gap.specialist, gap.gap) for gap in found] == [("X", "a", pytest.approx(-0.2)), ("Y", "b", pytest.approx(0.1))]
-    assert joint_gaps({"base": {"X": 1}}, ["a"]) == []
+    assert joint_gaps({"base": {"X": 1}}, ["a"], ["joint"]) == []
 
 
 def test_the_law_of_lengths_tells_records_from_steps() -> None:

@@ -94,19 +94,43 @@ def test_a_run_is_measured_at_every_model_and_told_in_its_report(run: RunFolder)
     assert folder == run.path / "analysis"
     assert list(found.gradients) == ["base", "retrieval", "sts", "joint"]
     assert found.gradients["base"] != found.gradients["joint"]
-    assert found.gaps[0] | {"gap": None} == {"task": "T", "base": 0.1, "joint": 0.3, "best": 0.4, "specialist": "retrieval", "gap": None}
-    assert found.dominance is not None and {share["name"] for share in found.dominance["shares"]} == {"retrieval", "sts"}
+    assert found.gaps[0] | {"gap": None} == {
+        "task": "T",
+        "base": 0.1,
+        "rival": "joint",
+        "joint": 0.3,
+        "best": 0.4,
+        "specialist": "retrieval",
+        "gap": None,
+    }
+    assert {share["name"] for share in found.dominance["joint"]["shares"]} == {"retrieval", "sts"}
     assert not found.missing
     written = {file.name for file in folder.iterdir() if file.is_file()}
     assert {"analysis.json", "analysis.md", "section.html", "gradients.png", "layers.png", "gaps.png", "dominance.png"} <= written
     text = (folder / "analysis.md").read_text(encoding="utf-8")
-    assert "| T | 10.00 | 30.00 | 40.00 | retrieval | -10.00 |" in text
+    assert "| T | 10.00 | joint | 30.00 | 40.00 | retrieval | -10.00 |" in text
     assert '<h2 id="analysis">' in write_report(run).read_text(encoding="utf-8")
 
     before = (folder / "gradients/joint.json").stat().st_mtime_ns
     assert analyse(run.path, SETTINGS)[1] == found
     assert (folder / "gradients/joint.json").stat().st_mtime_ns == before
     assert analyse(run.path, SETTINGS.model_copy(update={"batches": 2}))[1] != found
+
+
+def test_every_joint_model_is_measured_and_points_can_be_chosen(run: RunFolder, recipe: Path) -> None:
+    made = yaml.safe_load(run.recipe.read_text()) | {"joint": {"joint": {}, "equal": {"mixture": "round-robin"}}}
+    run.recipe.write_text(yaml.safe_dump(made))
+    shutil.copytree(run.specialist("sts"), run.rival("equal"))
+    table = json.loads(run.table.read_text())
+    table["scores"]["equal"] = {"T": 0.5}
+    run.table.write_text(json.dumps(table))
+    _, found = analyse(run.path, SETTINGS.model_copy(update={"points": ["base", "equal"]}))
+    assert list(found.gradients) == ["base", "equal"] and not found.missing
+    assert {gap["rival"]: gap["gap"] for gap in found.gaps} == {"joint": pytest.approx(-0.1), "equal": pytest.approx(0.1)}
+    coefficients = {share["name"]: share["coefficient"] for share in found.dominance["equal"]["shares"]}
+    assert coefficients == {"retrieval": pytest.approx(0, abs=1e-6), "sts": pytest.approx(1, abs=1e-6)}
+    with pytest.raises(SelfposError, match=r"no point named 'eqal'.*equal"):
+        analyse(run.path, SETTINGS.model_copy(update={"points": ["eqal"]}))
 
 
 def test_less_memory_changes_nothing_but_the_passes(run: RunFolder, tmp_path: Path) -> None:
@@ -137,7 +161,7 @@ def test_an_unfinished_run_is_measured_as_far_as_it_got(run: RunFolder) -> None:
     run.table.unlink()
     _, found = analyse(run.path, SETTINGS)
     assert found.missing == ["model joint", "scores"]
-    assert found.dominance is None and not found.gaps and found.vectors
+    assert not found.dominance and not found.gaps and found.vectors
 
 
 def test_what_is_neither_run_nor_recipe_is_refused(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.stats import bootstrap, spearmanr, t
 
 from selfpos.comparison import compare, find_models
 from selfpos.comparison.differences import MEAN, MEAN_OF_TYPES
@@ -23,13 +24,16 @@ from tests.comparison.conftest import MODELS, TYPES, part_of, write_scores
 MakeRun = Callable[..., RunFolder]
 
 
+def load(run: RunFolder, model: str, task: str) -> dict[str, np.ndarray]:
+    """The examples behind a score, as they are stored."""
+    (file,) = run.scores(model).glob(f"results/*/*/{task}.json")
+    with np.load(examples_file(file)) as stored:
+        return {name: stored[name] for name in stored.files}
+
+
 def plain_interval(run: RunFolder, model: str, task: str) -> tuple[float, float]:
     """The slow way, one resample at a time."""
-    values = []
-    for name in (model, "base"):
-        (file,) = run.scores(name).glob(f"results/*/*/{task}.json")
-        with np.load(examples_file(file)) as stored:
-            values.append(stored["0.values"])
+    values = [load(run, name, task)["0.values"] for name in (model, "base")]
     rng = np.random.default_rng(0)
     drawn = [(values[0] - values[1])[rng.integers(len(values[0]), size=len(values[0]))].mean() for _ in range(4000)]
     return float(np.quantile(drawn, 0.025)), float(np.quantile(drawn, 0.975))
@@ -58,6 +62,57 @@ def test_scores_means_ranks_and_differences(make_run: MakeRun, tmp_path: Path) -
     whole = ties.differences[MEAN]
     assert whole.high is not None and whole.low is not None
     assert whole.high - whole.low == pytest.approx(np.sqrt(np.square(widths).sum()) / 3, rel=0.06)  # tasks are independent
+    by_type = ties.differences[MEAN_OF_TYPES]
+    assert by_type.high is not None and by_type.low is not None
+    shares = np.array([0.25, 0.25, 0.5])  # two tasks of one type, one of the other
+    assert by_type.high - by_type.low == pytest.approx(np.sqrt(np.square(shares * widths).sum()), rel=0.06)
+    assert by_type.value == pytest.approx(float(shares @ [part.value for part in parts]))
+
+
+def test_intervals_of_a_correlation_are_those_of_scipy(make_run: MakeRun, tmp_path: Path) -> None:
+    """Spearman is no mean over pairs, so the paired bootstrap is done again by scipy, from the pairs themselves."""
+    run = make_run()
+    stored = {name: load(run, name, "Pairs") for name in ("ties", "base")}
+    gold = stored["base"]["0.gold"]
+
+    def difference(place: np.ndarray) -> float:
+        one, two = (spearmanr(stored[name]["0.scores"][place], gold[place]).statistic for name in ("ties", "base"))
+        return one - two
+
+    plain = bootstrap((np.arange(len(gold)),), difference, vectorized=False, method="percentile", n_resamples=1500, rng=1)
+    rows = {row.model: row for row in compare(find_models([str(run.path)], tmp_path), draws=8000).rows}
+    found = rows["ties"].differences["Pairs"]
+    width = plain.confidence_interval.high - plain.confidence_interval.low
+    assert (found.low, found.high) == pytest.approx(tuple(plain.confidence_interval), abs=0.08 * width)
+    assert found.value == pytest.approx(difference(np.arange(len(gold))))
+
+
+def test_intervals_over_seeds_and_examples_are_those_of_the_formula(make_run: MakeRun, tmp_path: Path) -> None:
+    """Three seeds: variance over examples and over seeds added, and Student's t; worked out one resample at a time."""
+    runs = [make_run(f"seed-{seed}", seed=seed) for seed in (1, 2, 3)]
+    gains = np.stack([load(run, "ties", "Docs")["0.values"] - load(run, "base", "Docs")["0.values"] for run in runs])
+    rng = np.random.default_rng(5)
+    drawn = [gains[:, rng.integers(gains.shape[1], size=gains.shape[1])].mean() for _ in range(6000)]
+    examples, seeds = np.var(drawn, ddof=1), gains.mean(1).var(ddof=1) / 3
+    freedom = 2 * ((examples + seeds) / seeds) ** 2
+    half = t.ppf(0.975, freedom) * np.sqrt(examples + seeds)
+    rows = {row.model: row for row in compare(find_models([str(run.path) for run in runs], tmp_path), draws=6000).rows}
+    found = rows["ties"].differences["Docs"]
+    assert found.value == pytest.approx(gains.mean(), abs=1e-6)
+    assert found.high is not None and found.low is not None
+    assert (found.high - found.low) / 2 == pytest.approx(half, rel=0.05)
+
+
+def test_holm_runs_over_all_differences_on_tasks_and_over_each_mean_by_itself(make_run: MakeRun, tmp_path: Path) -> None:
+    """Twelve differences on tasks are one family; the four models' means over tasks are another. Worked out by the definition."""
+    rows = compare(find_models([str(make_run().path)], tmp_path), draws=2000).rows
+    for family in (list(TYPES), [MEAN]):
+        told = {(row.model, column): found for row in rows for column, found in row.differences.items() if column in family}
+        assert len(told) == 4 * len(family)
+        order = sorted(told, key=lambda cell: told[cell].p or 0)
+        bounds = [min(1.0, (len(order) - place) * (told[cell].p or 0)) for place, cell in enumerate(order)]
+        for place, cell in enumerate(order):
+            assert told[cell].adjusted == pytest.approx(max(bounds[: place + 1]))
 
 
 def test_a_baseline_of_choice_and_a_wrong_one(make_run: MakeRun, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import ttest_1samp
+from scipy.stats import norm, ttest_1samp
 
 from selfpos.comparison.intervals import estimate
 from selfpos.comparison.ranks import borda_ranks, holm
@@ -86,6 +86,15 @@ def test_intervals_over_seeds_and_examples_cover_the_truth() -> None:
         assert found.low is not None and found.high is not None
         held += found.low <= 0 <= found.high
     assert 0.92 <= held / worlds <= 0.995
+
+
+def test_over_one_seed_interval_and_p_are_those_of_the_resamples() -> None:
+    """Resamples that are normal: percentiles, and both tails."""
+    draws = np.random.default_rng(3).normal(0.02, 0.01, 400_000)
+    found = estimate(draws, np.array([0.02]), alpha=0.1)
+    assert (found.low, found.high) == pytest.approx(norm.interval(0.9, 0.02, 0.01), abs=2e-4)
+    assert found.p == pytest.approx(2 * norm.sf(2), rel=0.03)
+    assert estimate(-draws, np.array([-0.02])).p == pytest.approx(found.p, rel=1e-6)
 
 
 def test_where_examples_do_not_matter_seeds_are_a_t_test() -> None:

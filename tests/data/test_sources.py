@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from selfpos.data.sources import load_source
+from selfpos.data.sources import load_source, load_task
 from selfpos.errors import OperationError, SelfposError
 from selfpos.recipe import TaskSource
 from selfpos.tasks import get_task
@@ -59,6 +59,16 @@ def test_folder_with_splits_below_the_data_root(tmp_path: Path) -> None:
     assert len(load_source("set", STS, data_root=tmp_path, split="test").dataset) == 4
     with pytest.raises(SelfposError, match="has no split 'dev'; found test, train"):
         load_source("set", STS, data_root=tmp_path, split="dev")
+
+
+def test_a_local_copy_may_have_other_columns_and_another_split(tmp_path: Path) -> None:
+    copied = [{"left": pair["sentence1"], "right": pair["sentence2"], "score": pair["score"]} for pair in PAIRS]
+    write_lines(tmp_path / "set" / "test.jsonl", copied)
+    local = {"data": "set", "split": "test", "columns": {"sentence1": "left", "sentence2": "right"}}
+    source = TaskSource.model_validate({"type": "sts", "data": "hub:some/pairs", "columns": {"score": "grade"}, "local": local})
+    assert load_task(source, seed=0, data_root=tmp_path).dataset.to_list() == PAIRS
+    with pytest.raises(OperationError, match="some/pairs"):
+        load_task(source, seed=0)
 
 
 def test_beir_folder_becomes_pairs_or_pools(beir: Path) -> None:

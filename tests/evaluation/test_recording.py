@@ -49,6 +49,35 @@ def test_sts_and_reranking(tiny_base: Path, tmp_path: Path, sts_task: Callable[.
         assert score_of(part) == pytest.approx(scores[name].main_score, abs=1e-5)
 
 
+@pytest.mark.parametrize("name", ["MockBitextMiningTask", "MockSummarizationTask", "MockMultilabelClassification"])
+def test_the_other_types_as_mteb_has_them(name: str, tiny_base: Path, tmp_path: Path) -> None:
+    from mteb import mocks
+
+    task = getattr(mocks, name)()
+    if name == "MockMultilabelClassification":  # as most real tasks of its type
+        task.metadata = task.metadata.model_copy(update={"main_score": "accuracy"})
+    (score,) = evaluate(tiny_base, [task], tmp_path, name="tiny").values()
+    (part,) = read_examples(examples_file(score.file), revision_of(task))
+    assert score_of(part) == pytest.approx(score.main_score, abs=1e-5)
+
+
+def test_f1_of_translations_found_more_than_once() -> None:
+    """mteb's score is scikit-learn's F1 weighted by label; here each sentence has its own part of it."""
+    from types import SimpleNamespace
+
+    from sklearn.metrics import f1_score
+
+    from selfpos.evaluation.recording import _translated
+
+    found = np.random.default_rng(0).integers(12, size=40) + np.arange(40) // 14 * 12
+    task = SimpleNamespace(metadata=SimpleNamespace(main_score="f1"), _DEFAULT_PAIR=[("one", "two")])
+    heard = {"predictions": {"one-two": [{"corpus_id": int(place)} for place in found]}}
+    part = _translated(task, {"one": list("a" * 40), "two": list("b" * 40)}, heard)
+    assert part is not None
+    assert part[3]["values"].mean() == pytest.approx(f1_score(np.arange(40), found, average="weighted", zero_division=0))
+    assert 0 < part[3]["values"].mean() < 1
+
+
 def test_a_clustering_that_draws_its_documents_is_drawn_again_the_same(tiny_base: Path, tmp_path: Path) -> None:
     from datasets import Dataset, DatasetDict
 

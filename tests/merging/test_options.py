@@ -163,12 +163,25 @@ def test_plans_say_what_will_be_done(tiny_base: Path, tiny_specialists: list[Pat
     assert made.bytes_written == pytest.approx(size / 2, rel=0.2) and made.bytes_read == pytest.approx(8 * size, rel=0.1)
     assert made.memory < made.budget
     assert not (tmp_path / "out").exists() and not list(tmp_path.iterdir())
-    tight = plan(tiny_base, tiny_specialists, "tsv-m", tmp_path / "out", budget=1000)
-    assert any("more than the budget" in warning for warning in tight.warnings)
     rows_by_method = {name: rest for name, *rest in method_rows()}
     assert (
         set(rows_by_method) == set(METHODS) and rows_by_method["nearswap"][1] == "one vector" and "density=0.2" in rows_by_method["ties"][2]
     )
+
+
+def test_a_budget_takes_threads_away_and_refuses_what_one_thread_exceeds(
+    tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    many, few = (plan(tiny_base, tiny_specialists, "linear", out, threads=64, budget=budget << 20) for budget in (512, 10))
+    assert many.threads == 64 and 1 <= few.threads < 10 and few.memory <= 10 << 20 < many.memory
+    for method, message in [
+        ("linear", r"linear needs about 3 MB of memory, and may use 1 MB; allow it that much"),
+        ("tsv-m", "its largest matrix"),
+    ]:
+        with pytest.raises(SelfposError, match=message):
+            merge(tiny_base, tiny_specialists, method, out, budget=1 << 20)
+    assert not list(tmp_path.iterdir())
 
 
 def test_devices_that_are_not_there_are_refused(tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path) -> None:
@@ -188,13 +201,13 @@ def own_method() -> Any:
 
 
 def test_methods_may_ask_for_data_statistics(tmp_path: Path, own_method: None) -> None:
-    """A Fisher-like method: statistics of the tensors' shapes come in pieces, others whole, absent ones as None."""
+    """A Fisher-like method: statistics of the tensors' shapes come in pieces, others whole, absent ones not at all."""
 
     @kernel(reference="https://example.org", probe=("importance",))
     def weighted_by_data(chunk: Chunk, *, floor: Annotated[float, "added to every importance"] = 0.0) -> Any:
         """A test's method."""
-        parts = chunk.probe["importance"]
-        if parts[0] is None:
+        parts = chunk.probe.get("importance")
+        if parts is None:
             return chunk.vectors[0] * 0.0
         mass = sum(part + floor for part in parts)
         return sum(vector * (part + floor) for vector, part in zip(chunk.vectors, parts, strict=True)) / mass
@@ -255,20 +268,22 @@ def watch():
     while True:
         top[0] = max(top[0], anonymous()); time.sleep(0.002)
 threading.Thread(target=watch, daemon=True).start()
-merge(Path(sys.argv[1]), [Path(name) for name in sys.argv[4:]], sys.argv[3], Path(sys.argv[2]), threads=2)
+merge(Path(sys.argv[1]), [Path(name) for name in sys.argv[4:]], sys.argv[3], Path(sys.argv[2]), threads=1)
 print(top[0] - start)
 """
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's /proc")
-def test_memory_does_not_grow_with_models_or_their_number(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("method", "few", "many"), [("ties", 40, 60), ("iso-c", 30, 30)])
+def test_memory_does_not_grow_with_models_or_their_number(tmp_path: Path, method: str, few: float, many: float) -> None:
     """Megabytes of anonymous memory beyond those after import: 64 MB of weights each, two or eight of them."""
-    shapes = {f"layers.{index}.w": (2000, 1000) for index in range(8)}
+    shapes = {f"layers.{index}.w": (2000, 1000) if method == "ties" else (2000, 200) for index in range(2)}
     base = {key: np.zeros(shape, np.float32) for key, shape in shapes.items()}
     place = make_folder(tmp_path / "base", base)
     source = make_folder(tmp_path / "v", random_state(np.random.default_rng(0), shapes=shapes))
     used = {}
     for count in (2, 8):
-        command = [sys.executable, "-c", MEASURE, str(place), str(tmp_path / f"out{count}"), "ties", *[str(source)] * count]
+        command = [sys.executable, "-c", MEASURE, str(place), str(tmp_path / f"out{count}"), method, *[str(source)] * count]
         used[count] = float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-    assert used[8] < 60 and used[2] < 40, used
+        assert used[count] < plan(place, [source] * count, method, tmp_path / "out", threads=1).memory / 2**20 + 20
+    assert used[8] < many and used[2] < few, used

@@ -32,7 +32,7 @@ PROGRAM = """
 import sys, time
 from pathlib import Path
 from selfpos.merging import merge, registry, write
-write.CHECKPOINT_SECONDS = 0
+write.CHECKPOINT_SECONDS = float(sys.argv.pop(1))
 method, seen = registry.METHODS["ties"], []
 def slow(chunk, **params):
     seen.append(chunk.key)
@@ -52,9 +52,10 @@ def test_killed_merges_go_on(
 ) -> None:
     base, sources = folders
     whole = merge(base, sources, "ties", tmp_path / "whole", threads=1)
+    seconds = "0" if stop == signal.SIGKILL else "1000"  # Ctrl-C notes what is finished whenever it comes
     out = tmp_path / "out"
     process = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, str(base), str(out), *map(str, sources)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        [sys.executable, "-c", PROGRAM, seconds, str(base), str(out), *map(str, sources)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     )
     assert process.stdout is not None and process.stdout.readline() == b"now\n"
     (left,) = tmp_path.glob(".out.tmp-*")

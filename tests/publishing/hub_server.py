@@ -1,6 +1,7 @@
 """A small Hub on loopback: the endpoints that the real client uses to create, upload, look and download, with faults on request.
 
-Commits, trees and blobs are kept in memory. Hashes are those of what was really received, so that a corrupted upload shows.
+Commits, trees and blobs are kept in memory. Large files come and go through Xet storage, as with the Hub, or through LFS for clients that have no Xet.
+Hashes are those of what was really received, so that a corrupted upload shows.
 """
 
 from __future__ import annotations
@@ -18,16 +19,18 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, ClassVar
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from tests.publishing.xet_storage import DamagedError, XetStorage
+
 TOKEN = "hf_" + "Loopback" * 5  # of user 'alice', who may write
 READ_TOKEN = "hf_" + "Readonly" * 5
 DATE = "2026-11-23T09:00:00.000Z"
-XET = b"xet: "  # stands for a file in Xet storage, followed by its SHA-256 and size: chunks are not put together again here
 LARGE = 10_000  # bytes from which a file goes to large storage, as .safetensors and .png always do
 
 
 @dataclass
 class Fault:
-    """What happens to requests whose `METHOD path` matches: a status, or 'cut', 'corrupt', 'slow' or 'stall'; `times` of them, after `skip`."""
+    """What happens to requests whose `METHOD path` matches: a status, or 'cut',  'lost' (done, but not answered), 'page' (a web page instead of an
+    answer), 'corrupt', 'slow' or 'stall'; `times` of them, after `skip`. `body` goes into the answer."""
 
     pattern: str
     what: int | str
@@ -35,6 +38,8 @@ class Fault:
     skip: int = 0
     headers: dict[str, str] = field(default_factory=dict)
     message: str = ""
+    code: str | None = None
+    body: dict[str, Any] = field(default_factory=dict)
     seconds: float = 0.3
 
 
@@ -52,7 +57,8 @@ class Repo:
         return self.commits.get(self.branches.get(revision, revision))
 
     def commit(self, branch: str, tree: dict[str, tuple[bytes, bool]], message: str) -> str:
-        oid = hashlib.sha1(f"{branch}{message}{len(self.commits)}".encode()).hexdigest()
+        files = "".join(f"{path}{hashlib.sha1(content).hexdigest()}" for path, (content, _) in sorted(tree.items()))
+        oid = hashlib.sha1(f"{branch}{message}{len(self.commits)}{files}".encode()).hexdigest()
         self.commits[oid], self.branches[branch] = tree, oid
         self.messages.append(message)
         return oid
@@ -64,17 +70,17 @@ class Hub:
     def __init__(self) -> None:
         self.endpoint = ""
         self.lock = threading.Lock()
+        self.xet = XetStorage()
         self.reset()
 
     def reset(self) -> None:
-        """Forget everything."""
+        """Forget everything but the chunks in Xet storage, which clients remember having sent."""
         self.repos: dict[str, Repo] = {}  # 'models/alice/name' → repository
-        self.objects: dict[str, bytes] = {}  # large storage by the name that the client gave
-        self.xorbs: dict[str, int] = {}  # Xet storage: packs of chunks by hash → size
-        self.shards: list[bytes] = []  # which files are made of which chunks
+        self.objects: dict[str, bytes] = {}  # large storage by the name that the client gave: the SHA-256
         self.collections: dict[str, dict[str, Any]] = {}
         self.faults: list[Fault] = []
         self.requests: list[str] = []  # 'METHOD path', in order
+        self.received = 0  # bytes that came into large storage since the last healing
         self.authorizations: list[str] = []
 
     def fail(self, pattern: str, what: int | str, **more: Any) -> None:
@@ -85,6 +91,7 @@ class Hub:
         """End all faults and forget the requests so far."""
         self.faults.clear()
         self.requests.clear()
+        self.received = 0
 
     def model(self, name: str) -> Repo:
         return self.repos[f"models/{name}"]
@@ -129,10 +136,6 @@ def git_blob(content: bytes) -> str:
 
 
 def _entry(path: str, content: bytes, large: bool) -> dict[str, Any]:
-    if content.startswith(XET):
-        _, oid, size = content.decode().split()
-        lfs = {"oid": oid, "size": int(size), "pointerSize": 134}
-        return {"type": "file", "path": path, "size": int(size), "oid": git_blob(content), "lfs": lfs}
     entry: dict[str, Any] = {"type": "file", "path": path, "size": len(content), "oid": git_blob(content)}
     if large:
         sha = hashlib.sha256(content).hexdigest()
@@ -168,12 +171,17 @@ class _Handler(BaseHTTPRequestHandler):
             self.connection.close()
             return
         body = self._body()
+        if fault is not None and fault.what == "page":
+            self.lost = False
+            self._send(b"<!doctype html><title>Sign in to this network</title>", 200, {"Content-Type": "text/html"})
+            return
         if fault is not None and fault.what == "slow":
             time.sleep(fault.seconds)
         self.corrupt = fault is not None and fault.what == "corrupt"
+        self.lost = fault is not None and fault.what == "lost"
         try:
             if fault is not None and isinstance(fault.what, int):
-                raise _HubError(fault.what, fault.message or "the server was told to fail")
+                raise _HubError(fault.what, fault.message or "the server was told to fail", fault.code)
             for method, pattern, action in _ROUTES:
                 found = re.fullmatch(pattern, url.path)
                 if method == self.command and found:
@@ -185,7 +193,7 @@ class _Handler(BaseHTTPRequestHandler):
             headers["X-Error-Message"] = error.message
             if error.code:
                 headers["X-Error-Code"] = error.code
-            self._json({"error": error.message}, error.status, headers)
+            self._json({"error": error.message, **(fault.body if fault else {})}, error.status, headers)
 
     do_GET = do_POST = do_PUT = do_HEAD = do_DELETE = _serve  # noqa: N815
 
@@ -200,6 +208,10 @@ class _Handler(BaseHTTPRequestHandler):
         return self.rfile.read(int(self.headers.get("Content-Length") or 0))
 
     def _send(self, content: bytes, status: int, headers: dict[str, str]) -> None:
+        if self.lost:
+            self.close_connection = True
+            self.connection.close()
+            return
         self.send_response(status)
         for name, value in {"Content-Length": str(len(content)), **headers}.items():
             self.send_header(name, value)
@@ -291,9 +303,17 @@ class _Handler(BaseHTTPRequestHandler):
         content, large = tree[path]
         etag = hashlib.sha256(content).hexdigest() if large else git_blob(content)
         headers = {"ETag": f'"{etag}"', "X-Repo-Commit": repo.branches.get(revision, revision), "Accept-Ranges": "bytes"}
+        if large and (stored := self.hub.xet.by_sha256(etag)):
+            route = f"{self.hub.endpoint}/api/{kind or 'models'}/{name}/xet-read-token/{headers['X-Repo-Commit']}"
+            headers |= {"X-Xet-Hash": stored.name, "X-Xet-Refresh-Route": route}
+        self._send_range(content, headers)
+
+    def _send_range(self, content: bytes, headers: dict[str, str]) -> None:
+        """The whole, or the bytes that the request asks for."""
         if self.headers.get("Range"):
-            start = int(self.headers["Range"].removeprefix("bytes=").split("-")[0])
-            self._send(content[start:], 206, {**headers, "Content-Range": f"bytes {start}-{len(content) - 1}/{len(content)}"})
+            first, _, last = self.headers["Range"].removeprefix("bytes=").partition("-")
+            start, stop = int(first), min(int(last or len(content)) + 1, len(content))
+            self._send(content[start:stop], 206, {**headers, "Content-Range": f"bytes {start}-{stop - 1}/{len(content)}"})
         else:
             self._send(content, 200, headers)
 
@@ -337,6 +357,7 @@ class _Handler(BaseHTTPRequestHandler):
         if self.corrupt:
             body = bytes([body[0] ^ 1]) + body[1:]
         self.hub.objects[oid] = body
+        self.hub.received += len(body)
         self._send(b"", 200, {})
 
     def verify(self, body: bytes) -> None:
@@ -362,9 +383,6 @@ class _Handler(BaseHTTPRequestHandler):
             if line["key"] == "file":
                 tree[value["path"]] = (base64.b64decode(value["content"]), False)
             elif line["key"] == "lfsFile":
-                if self._in_xet(value["oid"]):
-                    tree[value["path"]] = (XET + f"{value['oid']} {value['size']}".encode(), True)
-                    continue
                 if value["oid"] not in self.hub.objects:
                     raise _HubError(400, f"LFS pointer points to a file that does not exist: {value['path']}")
                 tree[value["path"]] = (self.hub.objects[value["oid"]], True)
@@ -376,25 +394,45 @@ class _Handler(BaseHTTPRequestHandler):
             {"commitUrl": f"{url}/commit/{oid}", "commitOid": oid, "pullRequestUrl": f"{url}/discussions/{pull['num']}" if pull else None}
         )
 
-    def xet_token(self, _: bytes, _kind: str, _name: str, _revision: str) -> None:
-        self._user(write=True)
+    # ------------------------------------------------------------ Xet storage
+
+    def xet_token(self, _: bytes, _kind: str, _name: str, what: str, _revision: str) -> None:
+        self._user(write=what == "write")
         expiry = int(time.time()) + 3600
         headers = {"X-Xet-Cas-Url": f"{self.hub.endpoint}/cas", "X-Xet-Access-Token": "xet", "X-Xet-Token-Expiration": str(expiry)}
         self._json({"casUrl": headers["X-Xet-Cas-Url"], "exp": expiry, "accessToken": "xet"}, headers=headers)
 
     def xorb(self, body: bytes, name: str) -> None:
-        self.hub.xorbs[name] = len(body)
+        if self.corrupt:
+            body = body[:20] + bytes([body[20] ^ 1]) + body[21:]
+        self.hub.xet.xorbs[name] = body
+        self.hub.received += len(body)
         self._json({"was_inserted": True})
 
     def shard(self, body: bytes) -> None:
-        self.hub.shards.append(body)
+        try:
+            self.hub.objects |= {file.sha256: file.content for file in self.hub.xet.add_shard(body)}
+        except DamagedError as error:
+            raise _HubError(400, str(error)) from None
         self._json({"result": 1})
 
-    def _in_xet(self, oid: str) -> bool:
-        """Whether a shard names a file of this SHA-256, which it writes as four little-endian words."""
-        raw = bytes.fromhex(oid)
-        words = b"".join(raw[start : start + 8][::-1] for start in range(0, 32, 8))
-        return any(raw in shard or words in shard for shard in self.hub.shards)
+    def reconstruction(self, _: bytes, name: str) -> None:
+        file = self.hub.xet.files.get(name)
+        if file is None:
+            raise _HubError(404, "no such file")
+        fetch: dict[str, list[dict[str, Any]]] = {}
+        for term in file.terms:
+            first, last = self.hub.xet.span(term)
+            place = {"url": f"{self.hub.endpoint}/xorbs/{term.name}", "url_range": {"start": first, "end": last}}
+            fetch.setdefault(term.name, []).append({"range": {"start": term.start, "end": term.end}, **place})
+        terms = [
+            {"hash": term.name, "unpacked_length": term.length, "range": {"start": term.start, "end": term.end}} for term in file.terms
+        ]
+        self._json({"offset_into_first_range": 0, "terms": terms, "fetch_info": fetch})
+
+    def chunks(self, _: bytes, name: str) -> None:
+        content = self.hub.xet.xorbs[name]
+        self._send_range(content[:20] + bytes([content[20] ^ 1]) + content[21:] if self.corrupt else content, {})
 
     # ------------------------------------------------------------ pull requests and collections
 
@@ -461,9 +499,11 @@ _ROUTES: list[tuple[str, str, Callable[..., None]]] = [
     ("PUT", "/storage/([0-9a-f]+)", _Handler.store),
     ("POST", "/verify", _Handler.verify),
     ("POST", _R + "/commit/([^/]+)", _Handler.commit),
-    ("GET", _R + "/xet-write-token/(.+)", _Handler.xet_token),
+    ("GET", _R + "/xet-(read|write)-token/(.+)", _Handler.xet_token),
     ("POST", "/cas/v1/xorbs/default/([0-9a-f]+)", _Handler.xorb),
     ("POST", "/cas/v1/shards", _Handler.shard),
+    ("GET", "/cas/v1/reconstructions/([0-9a-f]+)", _Handler.reconstruction),
+    ("GET", "/xorbs/([0-9a-f]+)", _Handler.chunks),
     ("GET", _R + "/discussions", _Handler.discussions),
     ("POST", _R + "/discussions", _Handler.discuss),
     ("GET", _R + r"/discussions/(\d+)", _Handler.discussion),

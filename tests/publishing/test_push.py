@@ -5,18 +5,18 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from tests.conftest import make_specialist
-from tests.publishing.conftest import Client, write_manifest
+from tests.publishing.client import Client
+from tests.publishing.conftest import write_manifest
+from tests.publishing.faults import CASES, REPO, contents, other_model, play, uploads
 from tests.publishing.hub_server import Hub
 
-REPO = "alice/merged"
-CONTENT = {"config.json", "model.safetensors", "modules.json", "README.md", "selfpos.json", "tokenizer.json", "2_Dense/model.safetensors"}
-
-
-def uploads(hub: Hub) -> int:
-    return sum(request.startswith("PUT /storage/") for request in hub.requests)
+WEIGHTS = {"model.safetensors", "2_Dense/model.safetensors"}
+CONTENT = WEIGHTS | {"config.json", "modules.json", "README.md", "selfpos.json", "tokenizer.json"}
 
 
 def test_push_sends_the_folder_and_says_where_it_is(hub: Hub, client: Client, merged: Path) -> None:
@@ -101,41 +101,42 @@ def test_name_taken_by_another_model_is_refused_unless_replaced(hub: Hub, client
     assert "2_Dense/old.safetensors" not in hub.files(REPO)
 
 
-# Each fault: (what matches, what happens, exit status, words of the sentence). A second start, the fault gone, must finish.
-FAULTS = {
-    "500 on storage": (r"PUT /storage", 500, {}, 1, "a fault of its own, status 500"),
-    "500 on commit": (r"POST .*/commit/", 500, {}, 1, "a fault of its own, status 500"),
-    "429 with retry-after": (r"POST .*/preupload/", 429, {"headers": {"Retry-After": "0"}}, 1, "wait 0 s"),
-    "quota": (r"POST .*/commit/", 403, {"message": "Private repository storage limit reached"}, 1, "has no room for it"),
-    "no permission": (r"POST /api/repos/create", 403, {"message": "You don't have the rights"}, 2, "write permission"),
-    "token revoked midway": (r"POST .*/commit/", 401, {"message": "Invalid credentials in Authorization header"}, 2, "does not accept the access token"),
-    "commit conflict": (r"POST .*/commit/", 412, {"message": "A commit has happened since"}, 1, "changed by someone else"),
-    "cut while uploading": (r"PUT /storage", "cut", {}, 1, "the connection to"),
-    "cut at the second file": (r"PUT /storage", "cut", {"skip": 1}, 1, "the connection to"),
-    "cut while committing": (r"POST .*/commit/", "cut", {}, 1, "the connection to"),
-    "cut at the very start": (r"GET /api/whoami", "cut", {}, 1, "the connection to"),
-    "metadata refused": (r"POST /api/validate-yaml", 400, {"message": "license must be one of"}, 2, "license must be one of"),
-    "corrupted upload": (r"PUT /storage", "corrupt", {"times": 1}, 1, "arrived changed"),
-}  # fmt: skip
+@pytest.mark.parametrize("xet", [True, False])
+def test_large_files_that_arrived_are_not_sent_again(xet: bool, hub: Hub, client: Client, lfs_client: Client, merged: Path) -> None:
+    """Interrupted for good at the third of four, files are sent from there on."""
+    rng = np.random.default_rng(xet)
+    for piece in range(4):
+        save_file({f"w{piece}": rng.standard_normal(100_000, dtype=np.float32)}, merged / f"piece-{piece}.safetensors")
+    one, pattern = (client, "POST /cas/v1/xorbs/") if xet else (lfs_client, "PUT /storage/")
+    limit = int(one.python("import selfpos.publishing.push as p; print(p.LARGE); p.LARGE = 100_000"))
+    try:
+        hub.fail(pattern, "cut", skip=2)
+        broken = one("push", str(merged), REPO)
+        assert "the connection to" in broken.sentence
+        assert hub.files(REPO) == {}
+        assert hub.received > 700_000
+        hub.heal()
+        assert one("push", str(merged), REPO).returncode == 0
+        assert 700_000 < hub.received < 900_000 + 200_000  # two pieces, and the model's own weights
+    finally:
+        one.python(f"import selfpos.publishing.push as p; p.LARGE = {limit}")
+    assert hub.files(REPO)["piece-0.safetensors"] == (merged / "piece-0.safetensors").read_bytes()
 
 
-@pytest.mark.parametrize("name", FAULTS)
-def test_fault_is_told_in_a_sentence_and_a_second_start_finishes(name: str, hub: Hub, client: Client, merged: Path) -> None:
-    pattern, what, more, status, words = FAULTS[name]
-    local = {path: path.read_bytes() for path in merged.rglob("*") if path.is_file()}
-    hub.fail(pattern, what, **more)
-    broken = client("push", str(merged), REPO)
-    assert broken.returncode == status, broken.stderr
-    assert words in broken.sentence
-    assert {path: path.read_bytes() for path in merged.rglob("*") if path.is_file()} == local
-    if name != "corrupted upload":  # nothing half: all files, or none but the empty repository
-        assert REPO not in {key.removeprefix("models/") for key in hub.repos} or hub.files(REPO) == {}
-    stored = set(hub.objects)
-    hub.heal()
-    again = client("push", str(merged), REPO)
-    assert again.returncode == 0, again.stderr
+@pytest.mark.parametrize("name", CASES)
+def test_fault_is_told_in_a_sentence_and_a_second_start_finishes(
+    name: str, hub: Hub, client: Client, lfs_client: Client, merged: Path, tmp_path: Path
+) -> None:
+    case = CASES[name]
+    found = play(case, hub, lfs_client if case.lfs else client, merged, other_model(merged, tmp_path / "other"))
+    assert found.status == case.status, found.sentence
+    assert case.says in found.sentence
+    assert found.here == "unchanged"
+    if case.repo != REPO:
+        assert (found.again, hub.repos) == (2, {})
+        return
+    assert (found.again, found.files > 0) == (0, case.whole or case.taken), found  # nothing half: all files, or none
+    assert {path: hub.files(REPO)[path] for path in WEIGHTS} == {path: contents(merged)[path] for path in WEIGHTS}
     assert set(hub.files(REPO)) >= CONTENT
-    assert hub.files(REPO)["model.safetensors"] == local[merged / "model.safetensors"]
-    if name == "cut while committing":
-        assert stored
-        assert uploads(hub) == 0  # what was stored before is not sent again
+    if "commit" in case.pattern:
+        assert found.sent[1] == 0  # what was stored before is not sent again

@@ -13,7 +13,8 @@ import pytest
 from selfpos.publishing.push import plan_push
 from selfpos.storage import content_hash
 from tests.conftest import make_specialist
-from tests.publishing.conftest import Client, write_manifest
+from tests.publishing.client import Client
+from tests.publishing.conftest import write_manifest
 from tests.publishing.hub_server import Hub
 
 TEXTS = ["a bc d", "e", "f g h i j k"]

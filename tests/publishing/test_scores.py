@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from statistics import fmean
@@ -24,8 +25,10 @@ ACCURACY = [0.5, 0.6, 0.7]
 HUB_REVISION = "b0fddb56ed78048fa8b90373c8a3cfc37b684831"  # of the data that MTEB has for STSBenchmark
 
 
-def write_result(root: Path, model: str, task: str, value: float, revision: str = HUB_REVISION, **more: object) -> Path:
-    """One of MTEB's result files, in MTEB's own layout below `root`."""
+def write_result(
+    root: Path, model: str, task: str, value: float, revision: str = HUB_REVISION, content: str = "rev", **more: object
+) -> Path:
+    """One of MTEB's result files, in MTEB's own layout below `root`; `content` stands for the model's revision."""
     entry = {"main_score": value, "hf_subset": "default", "languages": ["eng-Latn"], **more}
     record = {
         "dataset_revision": revision,
@@ -34,7 +37,7 @@ def write_result(root: Path, model: str, task: str, value: float, revision: str 
         "evaluation_time": 1.0,
         "scores": {"test": [entry]},
     }
-    file = root / "results" / model.replace("/", "__") / "rev" / f"{task}.json"
+    file = root / "results" / model.replace("/", "__") / content / f"{task}.json"
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(record))
     return file
@@ -160,6 +163,125 @@ def test_scores_of_others_alone_are_no_scores_of_the_model(run: Path) -> None:
     plan = plan_push(run / "merged" / "sp", "alice/quick-sp")
     assert "## Scores" not in plan.card
     assert any("the card has no scores: those found are of base, retrieval, none of them of sp" in note for note in plan.notes)
+
+
+def scored_anew(run: Path, name: str, content: str, value: float) -> Path:
+    """The scores of `name` as `selfpos eval-mteb` files them: below the hash of the weights."""
+    shutil.rmtree(run / "scores" / name)
+    return write_result(run / "scores" / name, f"quick/{name}", "STSBenchmark", value, content=content[:40])
+
+
+def test_scores_are_matched_to_models_by_content(run: Path, tmp_path: Path) -> None:
+    """Whatever the models were called when they were scored; and scores of weights that are there no more are not shown."""
+    model = run / "merged" / "sp"
+    elsewhere = tmp_path / "results"
+    for name, content, value in (("first", content_hash(model), 0.9), ("second", "a" * 64, 0.8), ("third", "b" * 64, 0.7)):
+        write_result(elsewhere, f"local/{name}", "STSBenchmark", value, content=content[:40])
+    plan = plan_push(model, "alice/sp", results=elsewhere)
+    assert "| task | **sp** | third | second |" in plan.card  # own, base, parent
+    assert plan.notes == tuple(note for note in plan.notes if "other weights" not in note)
+
+    scored_anew(run, "sp", "c" * 64, 0.99)
+    scored_anew(run, "retrieval", "d" * 64, 0.98)
+    plan = plan_push(model, "alice/sp")
+    assert "## Scores" not in plan.card
+    assert not any("sp/" in file.path for file in plan.files if file.path.startswith("eval/"))
+    for name in ("sp", "retrieval"):
+        assert f"the scores found of {name} are of other weights than those it has now, so they are left out; score it again" in plan.notes
+    scored_anew(run, "sp", content_hash(model), 0.99)
+    assert "| STSBenchmark (STS, cosine_spearman) | 99.00 | 82.00 |" in plan_push(model, "alice/sp").card
+
+
+def test_models_scored_in_one_folder_are_all_found(tmp_path: Path) -> None:
+    """`selfpos eval-mteb` notes the last of them only."""
+    for name, content in (("one", "1" * 40), ("two", "2" * 40), ("two", "3" * 40)):
+        write_result(tmp_path, f"local/{name}", "STSBenchmark", 0.5, content=content)
+    write_result(tmp_path, "local/last", "STSBenchmark", 0.8)
+    write_last(tmp_path, "local/last", {"STSBenchmark": ("STS", "cosine_spearman", 0.8)})
+    found = read_scores(tmp_path)
+    assert found is not None
+    assert set(found.models) == {"last", "one", "two@22222222", "two@33333333"}
+    assert found.identities["one"] == ("local/one", "1" * 40)
+
+
+def test_joint_rivals_of_any_name_are_beside_it_and_have_cards_of_their_own(run: Path, tiny_base: Path) -> None:
+    recipe = json.loads((run / "recipe.yaml").read_text())
+    recipe |= {"joint": {"round-robin": {"mixture": "round-robin"}, "surgery": {"surgery": "pcgrad"}}}
+    recipe["tasks"]["sts"] = {"type": "sts", "data": "corpus"}
+    (run / "recipe.yaml").write_text(json.dumps(recipe))
+    for name in ("surgery", "round-robin", "joint"):
+        write_result(run / "scores" / name, f"quick/{name}", "STSBenchmark", 0.75)
+    head = next(line for line in build_card(run / "merged" / "sp").text.splitlines() if line.startswith("| task |"))
+    assert head == "| task | **sp** | base | retrieval | round-robin | surgery |"
+    model = Path(shutil.copytree(tiny_base, run / "joints" / "surgery"))
+    tasks = {"retrieval": {"type": "retrieval", "records": 5}, "sts": {"type": "sts", "records": 5}}
+    settings = {"sts_loss": "cosent", "cached": 8, "matryoshka": [8]}
+    write_manifest(model, kind="joint", name="surgery", tasks=tasks, settings=settings, mixture_settings={"surgery": "pcgrad"})
+    (run / "jobs").mkdir()
+    (run / "jobs" / "joint.surgery.json").write_text('{"seconds": 33.0}')
+    text = build_card(model).text
+    assert "- training: 33 s" in text
+    assert "| task | **surgery** |" in text
+    assert all(key in text for key in ("yu2020gradient", "gao2021scaling", "kusupati2022matryoshka", "huang2024cosent"))
+
+
+def test_a_task_that_got_worse_is_told_with_the_interval_of_the_difference(run: Path) -> None:
+    rng = np.random.default_rng(0)
+    base = rng.beta(4, 2, size=300)
+    for name, values in (("base", base), ("sp", base - 0.05 + rng.normal(0, 0.02, 300))):
+        (file,) = (run / "scores" / name).rglob("OwnDocsRetrieval.json")
+        write_result(run / "scores" / name, f"quick/{name}", "OwnDocsRetrieval", float(values.mean()))
+        write_examples(examples_file(file), [Part("test", "default", "mean", 300, "key", {"values": values})], HUB_REVISION)
+    text = build_card(run / "merged" / "sp").text
+    found = re.search(r"- On OwnDocsRetrieval it scores below its base: .* \(difference (.*), 95 % interval (.*) to (.*)\)\.", text)
+    assert found is not None
+    value, low, high = map(float, found.groups())
+    assert -5.4 < low < value < high < -4.6
+    assert "- On STSBenchmark it scores below its base: 81.23 against 82.00." in text  # no examples were kept
+    assert "within the noise" not in text
+
+
+OVERLAP = {
+    "settings": {"remove": False, "threshold": 0.8},
+    "not checked": ["OwnThings"],
+    "sources": {
+        "retrieval": {"records": 90, "overlapping": 3, "tasks": {
+            "STSBenchmark": {"items": 1379, "exact": 2, "near": 1, "texts": 5, "records": 3},
+            "OwnDocsRetrieval": {"items": 50, "exact": 0, "near": 0, "texts": 4, "records": 0},
+        }},
+        "of-another": {"records": 9, "overlapping": 1, "tasks": {"Banking77": {"items": 9, "exact": 1, "near": 0, "texts": 1, "records": 1}}},
+    },
+}  # fmt: skip
+
+
+def test_overlap_that_was_found_is_a_limitation(run: Path, tmp_path: Path) -> None:
+    model = run / "merged" / "sp"
+    unknown = "- Whether its training data gives test items of these tasks away was not looked for."
+    assert unknown in build_card(model).text
+    (run / "overlap.json").write_text(json.dumps(OVERLAP))
+    plan = plan_push(model, "alice/sp")
+    lines = [
+        "Training data of retrieval gives 3 of the 1,379 test items of STSBenchmark away, 1 of them nearly so and the others word for word.",
+        "No training record was found to give a test item of other tasks away, word for word or nearly (Jaccard similarity from 0.8): "
+        "OwnDocsRetrieval.",
+        "Not checked for overlap, since their test items are not known: OwnThings.",
+    ]
+    assert all(f"- {line}\n" in plan.card for line in lines)
+    assert unknown not in plan.card
+    assert "Banking77" not in plan.card
+    sent = {file.path: file.read() for file in plan.files}
+    fetched = Path(shutil.copytree(model, tmp_path / "fetched"))
+    (fetched / "overlap.yaml").write_bytes(sent["overlap.yaml"])
+    assert content_hash(fetched) == content_hash(model)
+    assert all(f"- {line}\n" in build_card(fetched).text for line in lines)  # what was published tells it again
+
+    (run / "overlap.json").unlink()
+    report = tmp_path / "report.json"
+    report.write_text(json.dumps(OVERLAP))
+    assert lines[0] in plan_push(model, "alice/sp", overlap=report).card
+    report.write_text("[]")
+    with pytest.raises(SelfposError, match="no report of `selfpos overlap`"):
+        plan_push(model, "alice/sp", overlap=report)
 
 
 def test_nothing_scored_and_damaged_files(tmp_path: Path) -> None:

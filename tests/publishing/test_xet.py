@@ -1,41 +1,31 @@
-"""Xet storage, which the client takes for large files wherever `hf_xet` is installed, as it is by default: our part must work with it, too."""
+"""Xet storage, which the client takes for large files wherever `hf_xet` is installed, as it is by default, and LFS, which it takes elsewhere."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.publishing.conftest import Client
-from tests.publishing.hub_server import XET, Hub
+from tests.publishing.client import Client
+from tests.publishing.faults import REPO, contents, uploads
+from tests.publishing.hub_server import Hub
 
-pytest.importorskip("hf_xet")
-REPO = "alice/merged"
-
-
-@pytest.fixture
-def xet_client(hub: Hub, tmp_path: Path) -> Iterator[Client]:
-    client = Client(hub, tmp_path / "home", xet=True)
-    yield client
-    client.close()
+DOWNLOAD = "from huggingface_hub import snapshot_download as d; print('AT', d({repo!r}, cache_dir={cache!r}))"
 
 
-def test_push_goes_through_xet_and_is_compared_by_sha256(hub: Hub, xet_client: Client, merged: Path) -> None:
-    hub.fail(r"GET .*/xet-write-token/", 403)
-    refused = xet_client("push", str(merged), REPO)
-    assert refused.returncode == 2
-    assert "may not do this with alice/merged" in refused.sentence
-    assert hub.files(REPO) == {}
+@pytest.mark.parametrize("xet", [True, False])
+def test_what_is_pushed_comes_back_with_the_same_bytes(
+    xet: bool, hub: Hub, client: Client, lfs_client: Client, merged: Path, tmp_path: Path
+) -> None:
+    one = client if xet else lfs_client
+    assert one("push", str(merged), REPO).returncode == 0
+    assert any(request.startswith("POST /cas/v1/xorbs" if xet else "PUT /storage") for request in hub.requests)
     hub.heal()
-    done = xet_client("push", str(merged), REPO)
-    assert done.returncode == 0, done.stderr
-    assert hub.xorbs
-    assert not any(request.startswith("PUT /storage") for request in hub.requests)
-    weights = (merged / "model.safetensors").read_bytes()
-    assert hub.files(REPO)["model.safetensors"] == XET + f"{hashlib.sha256(weights).hexdigest()} {len(weights)}".encode()
+    place = one.python(DOWNLOAD.format(repo=REPO, cache=str(tmp_path / "cache"))).rpartition("AT ")[2].strip()
+    assert any(request.startswith("GET /xorbs") for request in hub.requests) == xet
+    fetched, sent = contents(Path(place)), contents(merged)
+    assert all(fetched[path] == content for path, content in sent.items() if path != "README.md")
     hub.heal()
-    again = xet_client("push", str(merged), REPO)
+    again = one("push", str(merged), REPO)
     assert "held all of it already" in again.stdout
-    assert not any("/commit/" in request for request in hub.requests)
+    assert uploads(hub) == 0

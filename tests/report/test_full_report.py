@@ -14,13 +14,14 @@ import pytest
 from selfpos.report import write_report
 from selfpos.report.costs import costs_of
 from selfpos.report.drawing import spread_out
-from selfpos.report.results import read_results
+from selfpos.report.page import breakable, findings
+from selfpos.report.results import read_results, with_details
 from selfpos.report.search_figures import by_layer
 from selfpos.storage.run_folder import RunFolder
 
 BROWSER = next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None)
 TITLES = [
-    "Mean scores", "Gains by task type", "Scores by method and task", "Path of the coefficients: positioned", "Path of the coefficients: by-layer",
+    "Mean scores", "Gains by task type", "Scores by method and task", "Score and cost", "Path of the coefficients: positioned", "Path of the coefficients: by-layer",
     "Coefficients by layer: by-layer", "Landscape of retrieval and pairs", "Norms and angles of the task vectors",
 ]  # fmt: skip
 # What a reader does and sees, noted in the page's own title, which is printed with the page.
@@ -59,6 +60,33 @@ def test_costs_come_from_marks_manifests_and_searches(full_run: RunFolder) -> No
     assert (joint.seconds, joint.draws, joint.memory) == (80.0, None, None)
     assert (positioned.seconds, positioned.draws) == (None, "4,321 texts")
     assert costs["base"].scoring == 9.0
+    assert (retrieval.total, joint.total, costs["ties"].total) == (40.0, 80.0, None)  # what the other specialist took is not known
+    full_run.mark("specialist/pairs").write_text(json.dumps({"key": "", "seconds": 20.0}), encoding="utf-8")
+    again = {cost.model: cost for cost in costs_of(read_results(full_run), full_run)}
+    assert (again["ties"].seconds, again["ties"].total) == (1.5, 61.5)
+
+
+def test_findings_name_the_best_and_say_where_it_may_be_chance(full_run: RunFolder) -> None:
+    found = findings(with_details(read_results(full_run), full_run))
+    assert re.match(
+        r"Highest mean: retrieval \(\d\d\.\d\d; \+\d\.\d\d \[\+\d\.\d\d, \+\d\.\d\d\] against base\)\. Best merge: by-layer \(", found
+    )
+    for merge in ("ties", "by-layer", "positioned"):
+        shutil.rmtree(full_run.scores(merge))
+    assert found != findings(with_details(read_results(full_run), full_run))
+    shutil.rmtree(full_run.path / "scores")
+    assert findings(with_details(read_results(full_run), full_run)) == ""
+
+
+def test_names_break_where_words_do() -> None:
+    assert str(breakable("PythonDocs-of<X>")) == "Python<wbr>Docs-<wbr>of&lt;X&gt;"
+
+
+def test_coefficients_of_all_searches_are_in_one_table(full_run: RunFolder) -> None:
+    page = write_report(full_run).read_text(encoding="utf-8")
+    table = page.partition("<h2>Coefficients found</h2>")[2].partition("</table>")[0]
+    assert table.count('<tr class="positioned">') == 2
+    assert table.count("<td>0.8000<small>[0.70, 0.90]</small></td>") == 2
 
 
 def test_layers_are_in_order_and_means_of_their_tensors(full_run: RunFolder) -> None:

@@ -51,21 +51,21 @@ def test_labelled_pairs_by_average_precision() -> None:
     assert measure.score(embed(measure, vectors)) == pytest.approx((1 + 2 / 3) / 2)
 
 
-def test_labelled_texts_by_the_nearest_class_mean_of_the_other_part() -> None:
-    vectors = {
-        "x1": [1.0, 0.2],
-        "x2": [1.0, -0.2],
-        "y1": [0.1, 1.0],
-        "y2": [-0.1, 1.0],
-        "p": [0.9, 0.1],
-        "q": [0.2, 0.9],
-        "r": [1.0, 0.5],
-        "s": [1.0, 1.0],
-    }
-    search = probe(Labelled(), text=["x1", "x2", "y1", "y2"], label=[0, 0, 1, 1])
-    validation = probe(Labelled(), text=["p", "q", "r", "s"], label=[0, 1, 1, 7])  # r is wrong, 7 is unknown and does not count
-    measure = TaskMeasure(search.everything(), validation.everything())
-    assert measure.score(embed(measure, vectors)) == pytest.approx(2 / 3)
+def test_labelled_texts_by_the_nearest_mean_of_all_others() -> None:
+    rng = np.random.default_rng(0)
+    labels = dict(zip("abcdefghijkl", [0, 0, 1, 1, 2, 3, 0, 1, 3, 4, 5, 5], strict=True))
+    centres = rng.normal(size=(6, 3))
+    vectors = {text: (centres[label] + 0.7 * rng.normal(size=3)).tolist() for text, label in labels.items()}
+    known = probe(Labelled(), text=list("abcdef"), label=[0, 0, 1, 1, 2, 3])
+    own = probe(Labelled(), text=list("ghijkl"), label=[0, 1, 3, 4, 5, 5])  # 4 occurs once and does not count; 5 only among its own
+    measure = TaskMeasure(known.everything(), own.everything())
+    units = {text: np.array(vector) / np.linalg.norm(vector) for text, vector in vectors.items()}
+    hits = []
+    for text in "ghikl":
+        sums = {c: sum(units[other] for other in units if labels[other] == c and other != text) for c in set(labels.values())}
+        hits.append(max(sums, key=lambda c: units[text] @ sums[c] / np.linalg.norm(sums[c])) == labels[text])
+    assert 0 < sum(hits) < 5
+    assert measure.score(embed(measure, vectors)) == pytest.approx(np.mean(hits))
 
 
 def test_pairs_by_ndcg_among_the_second_texts_of_both_parts() -> None:

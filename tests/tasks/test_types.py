@@ -65,7 +65,9 @@ def test_unknown_type_is_met_with_the_nearest() -> None:
         ("bitext", {"id": ["1"], "translation": [{"de": "a", "fr": "b"}]}, None, ["sentence1", "sentence2"]),
         ("summarization", {"article": ["a"], "highlights": ["b"], "id": ["1"]}, None, ["text", "summary"]),
         ("summarization", {"dialogue": ["a"], "summary": ["b"]}, None, ["text", "summary"]),
+        ("summarization", {"text": ["a"], "simplified": ["b"]}, None, ["text", "summary"]),
         ("instruction-retrieval", {"query": ["q"], "instruction": ["i"], "pos": [["p"]]}, None, ["query", "instruction", "positive"]),
+        ("instruction-retrieval", {"query": ["q"], "answer": ["p"]}, None, ["query", "positive"]),
     ],
 )  # fmt: skip
 def test_usual_columns_are_understood(name: str, given: dict, columns: dict | None, expected: list[str]) -> None:
@@ -91,7 +93,7 @@ def test_columns_may_be_swapped() -> None:
         ("classification", {"text": [1], "label": ["a"]}, None, "'text' must hold text to serve"),
         ("clustering", {"text": [["a", "b"]], "label": [["x"]]}, None, "record 1 holds lists of different length: 2 text, 1 label"),
         ("bitext", {"translation": [{"de": "a", "en": "b", "fr": "c"}]}, None, "texts in two languages, found de, en, fr"),
-        ("instruction-retrieval", {"query": ["q"], "positive": ["p"]}, None, "lacks instruction"),
+        ("instruction-retrieval", {"query": ["q"], "instruction": ["i"]}, None, "lacks positive"),
     ],
 )  # fmt: skip
 def test_data_that_does_not_fit_is_refused_by_name(name: str, data: dict, columns: dict | None, message: str) -> None:
@@ -157,6 +159,20 @@ def test_reranking_uses_every_positive_and_every_negative() -> None:
     assert len(found) == 5
     assert rows(kind.prepare(data, seed=3)) == found
     assert sorted(rows(kind.prepare(kind.prepare(data, seed=3), seed=3))) == sorted(found)
+
+
+def test_candidates_one_a_record_are_gathered_by_question() -> None:
+    kind = get_task("reranking")
+    judged = {
+        "question": ["q", "q", "r", "q", "r"], "document_title": ["t"] * 5, "answer": ["no", "yes", "never", "nor", "neither"],
+        "label": [0, 1, 0, 0, 0],
+    }  # fmt: skip
+    assert kind.canonical(Dataset.from_dict(judged)).to_list() == [{"query": "q", "positive": ["yes"], "negative": ["no", "nor"]}]
+    with pytest.raises(SelfposError, match="1 for candidates that answer and 0 for others, found 0, 1, 2"):
+        kind.canonical(Dataset.from_dict(judged | {"label": [0, 1, 2, 0, 0]}))
+    qnli = Dataset.from_dict(judged).cast_column("label", ClassLabel(names=["entailment", "not_entailment"]))
+    with pytest.raises(SelfposError, match=r"found .*not_entailment"):  # there 0 is the right answer
+        kind.canonical(qnli)
 
 
 def test_retrieval_draws_one_of_listed_negatives_and_keeps_columns_of_them() -> None:

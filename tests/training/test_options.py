@@ -117,6 +117,10 @@ def test_prompts_go_by_side_and_are_kept_where_mteb_looks() -> None:
     assert kept == {"Retrieval-query": "Q: ", "query": "Q: ", "Retrieval-document": "D: ", "document": "D: ", "STS": "S: "}
     two = kept_prompts({"r": (retrieval, {"query": "Q: "}), "other": (retrieval, {"query": "O: "})})
     assert two == {"r-query": "Q: ", "other-query": "O: "}
+    # a task without a prompt is not to be asked with another's
+    one = kept_prompts({"r": (retrieval, ""), "i": (get_task("instruction-retrieval"), {"query": "I: "})})
+    assert one == {"InstructionRetrieval-query": "I: "}
+    assert kept_prompts({"r": (retrieval, ""), "other": (retrieval, sides)}) == {"other-query": "Q: ", "other-document": "D: "}
     with pytest.raises(SelfposError, match="sts has no query and no document"):
         column_prompts(sts, sides, ["sentence1"])
     with pytest.raises(SelfposError, match="prompts are for query and document, found passage"):
@@ -156,6 +160,12 @@ def test_specialists_with_prompts_of_their_own_are_merged_and_keep_them(tiny_bas
     merge(tiny_base, [tmp_path / "bitext", tmp_path / "sts", tmp_path / "summarization"], "average", tmp_path / "merged")
     prompts = SentenceTransformer(str(tmp_path / "merged"), device="cpu").prompts
     assert prompts == {"query": "query: ", "document": "", "BitextMining": "b ", "STS": "s "}
+    # what one specialist asks with is not put before the questions of another that asks without
+    run(tiny_base, tmp_path / "asks", "retrieval")
+    run(tiny_base, tmp_path / "instructed", "instruction-retrieval", prompts={"instruction-retrieval": {"document": "d "}})
+    merge(tiny_base, [tmp_path / "asks", tmp_path / "instructed"], "average", tmp_path / "both")
+    prompts = SentenceTransformer(str(tmp_path / "both"), device="cpu").prompts
+    assert prompts == {"query": "query: ", "document": "", "InstructionRetrieval-document": "d "}
     run(tiny_base, tmp_path / "other", "bitext", prompts={"bitext": "c "})
     with pytest.raises(SelfposError, match="has the prompt 'c ' under 'BitextMining', where another model has 'b '"):
         merge(tiny_base, [tmp_path / "bitext", tmp_path / "other"], "average", tmp_path / "none")

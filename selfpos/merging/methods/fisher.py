@@ -23,8 +23,8 @@ def fisher(
     Needs a probe set, one backward pass over it by each specialist, and disk for the F_i (a model each).
     Prefer it when the tasks live in different weights, such as rows of the word embeddings. It does not see how weights act together: RegMean does.
     """
-    found = [information for information in chunk.probe["fisher"] if information is not None]
-    if len(found) < len(chunk.vectors):
+    found = chunk.probe.get("fisher")
+    if found is None:
         return weighted_mean(chunk.vectors, chunk.weights)
     merged, mass = chunk.base * 0.0, chunk.base * 0.0
     for vector, information, weight in zip(chunk.vectors, found, chunk.weights, strict=True):

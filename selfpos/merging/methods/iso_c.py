@@ -7,7 +7,7 @@ from selfpos.merging.registry import kernel
 from selfpos.merging.stream import Array, Chunk, array_module
 
 
-@kernel(reference="https://arxiv.org/abs/2502.04959", weighting="none", grain="matrix")
+@kernel(reference="https://arxiv.org/abs/2502.04959", weighting="none", grain="matrix", holds=(11, 0))
 def iso_c(chunk: Chunk, *, scale: Annotated[float, "α, the factor of the merged vector"] = 1.0) -> Array:
     """Isotropic merging in the common subspace: the sum of the vectors with all singular values made equal.
 

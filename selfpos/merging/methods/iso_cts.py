@@ -2,13 +2,13 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from selfpos.merging.matrices import is_matrix, mean, nearest_orthogonal, thin_svd, total
+from selfpos.merging.matrices import is_matrix, leading, mean, nearest_orthogonal, total
 from selfpos.merging.parameters import Limits
 from selfpos.merging.registry import kernel
 from selfpos.merging.stream import Array, Chunk, array_module
 
 
-@kernel(reference="https://arxiv.org/abs/2502.04959", weighting="none", grain="matrix")
+@kernel(reference="https://arxiv.org/abs/2502.04959", weighting="none", grain="matrix", holds=(14, 0))
 def iso_cts(
     chunk: Chunk,
     *,
@@ -30,14 +30,10 @@ def iso_cts(
     rank, count = min(chunk.base.shape), len(chunk.vectors)
     own = int(rank * (1 - common) + 1e-9) // count
     shared = rank - own * count
-    left, values, right = thin_svd(xp, total(chunk.vectors))
-    lefts, sizes, rights = [left[:, :shared]], [values[:shared]], [right[:shared]]
+    parts = [leading(xp, total(chunk.vectors), shared)]
     if own:
-        for vector in chunk.vectors:
-            residual = vector - lefts[0] @ (lefts[0].T @ vector)
-            part = thin_svd(xp, residual)
-            lefts.append(part[0][:, :own])
-            sizes.append(part[1][:own])
-            rights.append(part[2][:own])
-    joined = nearest_orthogonal(xp, xp.concatenate(lefts, axis=1)) @ nearest_orthogonal(xp, xp.concatenate(rights, axis=0))
-    return joined * (scale * float(xp.concatenate(sizes).mean()))
+        common_left = parts[0][0]
+        parts += [leading(xp, vector - common_left @ (common_left.T @ vector), own) for vector in chunk.vectors]
+    left = nearest_orthogonal(xp, xp.concatenate([part[0] for part in parts], axis=1))
+    right = nearest_orthogonal(xp, xp.concatenate([part[2] for part in parts], axis=0))
+    return left @ right * (scale * float(xp.concatenate([part[1] for part in parts]).mean()))

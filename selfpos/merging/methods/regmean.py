@@ -2,18 +2,16 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import numpy as np
-
-from selfpos.merging.matrices import as_double, as_single, is_matrix, weighted_mean
+from selfpos.merging.matrices import as_double, as_single, diagonal, is_matrix, weighted_mean
 from selfpos.merging.parameters import Limits
 from selfpos.merging.registry import kernel
-from selfpos.merging.stream import Array, Chunk, array_module, like
+from selfpos.merging.stream import Array, Chunk, array_module
 
 RIDGE = 1e-6
 """Of the mean diagonal element: what no input of the probe reaches stays at the mean, and float32 sums do not turn into directions."""
 
 
-@kernel(reference="https://arxiv.org/abs/2212.09849", weighting="share", grain="matrix", probe=("gram",))
+@kernel(reference="https://arxiv.org/abs/2212.09849", weighting="share", grain="matrix", holds=(8, 6), probe=("gram",))
 def regmean(
     chunk: Chunk, *, alpha: Annotated[float, "factor of what is off the diagonal of each Gram matrix", Limits(0, 1)] = 0.9
 ) -> Array:
@@ -29,18 +27,19 @@ def regmean(
     RegMean++ is not here: it wants each layer's inputs from the layers merged so far, a pass over the probe set for every layer.
     """
     mean = weighted_mean(chunk.vectors, chunk.weights)
-    grams = [gram for gram in chunk.probe["gram"] if gram is not None]
-    if not is_matrix(chunk) or len(grams) < len(chunk.vectors):
+    grams = chunk.probe.get("gram")
+    if not is_matrix(chunk) or grams is None:
         return mean
     xp = array_module(chunk.base)
-    inner, offset = as_double(grams[0]) * 0.0, as_double(mean) * 0.0
-    diagonal = like(chunk.base, np.eye(len(inner)))
+    inner: Array = 0.0
+    offset = as_double(mean) * 0.0
     for vector, gram, weight in zip(chunk.vectors, grams, chunk.weights, strict=True):
-        shrunk = as_double(gram) * (diagonal * (1 - alpha) + alpha) * weight
-        inner += shrunk
+        shrunk = as_double(gram) * (alpha * weight)
+        diagonal(xp, shrunk)[:] = as_double(xp.diagonal(gram)) * weight
+        inner = shrunk + inner
         offset += as_double(vector - mean) @ shrunk
     size = float(xp.trace(inner)) / len(inner)
     if size == 0:
         return mean
-    inner += diagonal * (RIDGE * size)
+    diagonal(xp, inner)[:] += RIDGE * size
     return mean + as_single(xp.linalg.solve(inner, offset.T).T)

@@ -2,12 +2,12 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from selfpos.merging.matrices import is_matrix, mean, nearest_orthogonal, thin_svd
+from selfpos.merging.matrices import is_matrix, leading, mean, nearest_orthogonal
 from selfpos.merging.registry import kernel
 from selfpos.merging.stream import Array, Chunk, array_module
 
 
-@kernel(reference="https://arxiv.org/abs/2412.00081", weighting="none", grain="matrix")
+@kernel(reference="https://arxiv.org/abs/2412.00081", weighting="none", grain="matrix", holds=(13, 0))
 def tsv_m(chunk: Chunk, *, scale: Annotated[float, "α, the factor of the merged vector"] = 1.0) -> Array:
     """Task Singular Vectors: join the leading singular directions of all vectors, made orthogonal to each other.
 
@@ -21,8 +21,8 @@ def tsv_m(chunk: Chunk, *, scale: Annotated[float, "α, the factor of the merged
         return mean(chunk.vectors)
     xp = array_module(chunk.base)
     rank = max(1, min(chunk.base.shape) // len(chunk.vectors))
-    parts = [thin_svd(xp, vector) for vector in chunk.vectors]
-    left = nearest_orthogonal(xp, xp.concatenate([part[0][:, :rank] for part in parts], axis=1))
-    right = nearest_orthogonal(xp, xp.concatenate([part[2][:rank] for part in parts], axis=0))
-    values = xp.concatenate([part[1][:rank] for part in parts])
+    parts = [leading(xp, vector, rank) for vector in chunk.vectors]
+    left = nearest_orthogonal(xp, xp.concatenate([part[0] for part in parts], axis=1))
+    right = nearest_orthogonal(xp, xp.concatenate([part[2] for part in parts], axis=0))
+    values = xp.concatenate([part[1] for part in parts])
     return (left * values) @ right * scale

@@ -8,7 +8,7 @@ from selfpos.merging.registry import kernel
 from selfpos.merging.stream import Array, Chunk, array_module
 
 
-@kernel(reference="https://arxiv.org/abs/2503.08099", weighting="none", grain="matrix")
+@kernel(reference="https://arxiv.org/abs/2503.08099", weighting="none", grain="matrix", holds=(9, 2))
 def wudi(
     chunk: Chunk,
     *,
@@ -27,11 +27,11 @@ def wudi(
     if not is_matrix(chunk):
         return mean(chunk.vectors) * scale
     xp = array_module(chunk.base)
-    vectors = chunk.vectors if steps else [as_double(vector) for vector in chunk.vectors]  # the exact solution divides by squares
-    start = total(vectors)
+    exact = as_double if not steps else as_single  # the exact solution divides by squares
+    start = total(map(exact, chunk.vectors))
     # With V = Σ V_i + X the gradient is 2 (X · inputs + offset): a step costs one product however many vectors there are.
     inputs, offset = start.T @ start * 0.0, start * 0.0
-    for vector in vectors:
+    for vector in map(exact, chunk.vectors):
         energy = float((vector * vector).sum())
         if energy > 0:
             inputs += vector.T @ vector / energy

@@ -2,7 +2,8 @@
 
 Record: `query`, `instruction`, `positive`, and hard negatives as in retrieval: best such as answer the question but not the instruction.
     The anchor is the question followed by its instruction, with a space between, as MTEB joins them for its instruction tasks. A record
-    without an instruction (an empty one) is a plain question.
+    without an instruction (an empty one) is a plain question. Data without the column has one instruction for all, the task's `prompts`
+    (`query: "Find the page that answers the question: "`), as in INSTRUCTOR (Su et al. 2022, arXiv 2212.09741) and E5-mistral.
 Batch and loss: those of retrieval. Records that ask the same question under other instructions may share a batch; what answers one of them
     is then a negative of the other, which is what teaches a model to heed the instruction. Where one text answers several of them,
     they never meet in a batch, since they share a text.
@@ -31,6 +32,7 @@ class InstructionRetrieval(Retrieval):
         "positive": Retrieval.columns["positive"],
         "negative": Retrieval.columns["negative"],
     }
+    optional = frozenset({"instruction", "negative"})
     may_be_blank = frozenset({"instruction"})
     mteb_type = "InstructionRetrieval"
 

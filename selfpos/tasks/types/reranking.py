@@ -1,6 +1,7 @@
 """Reranking: a question, texts that answer it and texts that do not though they look as if.
 
-Record: `query`, `positive` (a list of texts, or one), `negative` (a list of texts, or one).
+Record: `query`, `positive` (a list of texts, or one), `negative` (a list of texts, or one). Sets with one candidate a record and a label
+    (1 or 0: whether it answers), as WikiQA on the Hub, are gathered by question.
     For the loss a record becomes triples of anchor, positive, negative, until each of its positives and negatives has served once;
     the order within a record is shuffled. A record without a positive or without a negative is left out.
 Batch: triples no two of which share a text, so each comes from another question.
@@ -10,6 +11,7 @@ Validation: mean average precision over each question's own candidates.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
     import torch
     from datasets import Dataset
     from sentence_transformers import SentenceTransformer
+
+#: columns with one candidate a record
+CANDIDATES = ("answer", "passage", "sentence", "document", "candidate")
 
 
 @register
@@ -40,6 +45,33 @@ class Reranking(TaskType):
     measure = "map"
     mteb_type = "Reranking"
     asks = True
+
+    def canonical(self, dataset: Dataset, columns: Mapping[str, str] | None = None) -> Dataset:
+        if not columns and "label" in dataset.column_names and not any(name in dataset.column_names for name in self.columns["negative"]):
+            dataset = self._by_question(dataset)
+        return super().canonical(dataset, columns)
+
+    def _by_question(self, dataset: Dataset) -> Dataset:
+        """Candidates one a record, gathered by question; questions whose candidates are all right or all wrong teach nothing and are left out."""
+        from datasets import Dataset as Records
+
+        asks, answers = (
+            next((name for name in names if name in dataset.column_names), None) for names in (self.columns["query"], CANDIDATES)
+        )
+        names = getattr(dataset.features["label"], "names", None)
+        labels = {str(label) for label in dataset.unique("label")}
+        if asks is None or answers is None:
+            return dataset
+        if not labels <= {"0", "1", "False", "True"} or (names and names not in (["0", "1"], ["False", "True"])):
+            raise SelfposError(
+                f"a reranking set with a label has 1 for candidates that answer and 0 for others, found {', '.join(names or sorted(labels))}"
+            )
+        sides: dict[str, tuple[list[str], list[str]]] = defaultdict(lambda: ([], []))
+        for query, answer, label in zip(dataset[asks], dataset[answers], dataset["label"], strict=True):
+            sides[query][int(label)].append(answer)
+        both = {query: found for query, found in sides.items() if all(found)}
+        negatives, positives = ([found[label] for found in both.values()] for label in (0, 1))
+        return Records.from_dict({"query": list(both), "positive": positives, "negative": negatives})
 
     def prepare(self, dataset: Dataset, seed: int) -> Dataset:
         import random

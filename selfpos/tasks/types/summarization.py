@@ -26,7 +26,7 @@ class Summarization(Bitext):
     summary = "a text and its summary"
     columns: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "text": ("text", "article", "document", "dialogue", "report", "source", "body"),
-        "summary": ("summary", "highlights", "abstract", "headline", "target", "title"),
+        "summary": ("summary", "highlights", "simplified", "abstract", "headline", "target", "title"),
     }
     text_columns = ("text", "summary")
     measure = "cosine_spearman"

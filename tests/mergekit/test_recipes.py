@@ -11,8 +11,8 @@ import yaml
 from safetensors.numpy import load_file
 
 from selfpos.errors import SelfposError
-from selfpos.merging.mergekit_methods import MERGEKIT
-from selfpos.merging.mergekit_recipe import is_mergekit_recipe, merge_recipe, translate_recipe
+from selfpos.mergekit import merge_recipe, translate_recipe
+from selfpos.mergekit.methods import MERGEKIT
 from selfpos.merging.registry import get_method
 from tests.merging.folders import make_folder
 from tests.merging.test_methods import models
@@ -52,7 +52,6 @@ out_dtype: bfloat16
 tokenizer_source: union
 """,
     )
-    assert is_mergekit_recipe(file)
     found = translate_recipe(file)
     assert (found.base, found.sources, found.method, found.dtype) == ("a/base", ["one", "two"], "ties", "bfloat16")
     assert found.weights == [1.0, {"*mlp*": 0.5, "default": "0..0.25"}]

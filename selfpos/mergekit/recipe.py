@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from selfpos.errors import SelfposError, nearest
+from selfpos.mergekit.methods import EVERY_PARAMETER, HARMLESS, MERGEKIT, Counterpart
+from selfpos.mergekit.recipe_file import Place, RecipeFile, read_recipe_file
 from selfpos.merging.depth import layer_of
 from selfpos.merging.merge import MergeResult, merge
-from selfpos.merging.mergekit_methods import EVERY_PARAMETER, HARMLESS, MERGEKIT, Counterpart
-from selfpos.merging.recipe_file import Place, RecipeFile, read_recipe_file
 from selfpos.merging.registry import get_method
 
 FIELDS = (
@@ -47,12 +47,6 @@ class Translation:
     dtype: str | None
     notes: list[str] = field(default_factory=list)
     layers: int | None = None
-
-
-def is_mergekit_recipe(file: Path) -> bool:
-    """Whether a YAML file is one of mergekit's recipes."""
-    data = read_recipe_file(file).data
-    return "merge_method" in data and ("models" in data or "slices" in data)
 
 
 def merge_recipe(file: Path, out: Path, **options: Any) -> MergeResult:

@@ -1,0 +1,103 @@
+"""Activations made again: the same gradients to the bit, and less that is kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from selfpos.positioning.live import LiveModel
+from selfpos.positioning.lowrank import LowRankModel
+from selfpos.positioning.objective import Draws, split_probe
+from selfpos.positioning.problem import Problem
+from selfpos.positioning.recompute import Recompute
+from selfpos.recipe import PositioningSettings
+from selfpos.storage.model_folder import open_model
+from selfpos.vectors import open_vectors
+from tests.positioning.stand_ins import graded, pairs
+from tests.vectors.test_vectors import make_adapter
+
+
+def never(model: nn.Module, **options: object) -> Recompute:
+    """A recomputation of nothing."""
+    return Recompute(nn.Module(), **options)
+
+
+@pytest.mark.parametrize("kind", [LiveModel, LowRankModel])
+@pytest.mark.parametrize("dropout", [False, True])
+def test_gradients_keep_their_bits(
+    tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[LiveModel], dropout: bool
+) -> None:
+    sources = tiny_specialists[:2]
+    if kind is LowRankModel:
+        sources = [tmp_path / "one", tmp_path / "two"]
+        for seed, path in enumerate(sources):
+            make_adapter(tiny_base, path, seed=seed, r=4, target_modules="all-linear")
+    folder = open_model(tiny_base)
+    search, _ = split_probe({"pairs": pairs(), "graded": graded()}, 0.0, 0, 0.1)
+    batches = Draws(search, 12, 0).next()
+    found = []
+    for again in (True, False):
+        if not again:
+            monkeypatch.setattr("selfpos.positioning.live.Recompute", never)
+            monkeypatch.setattr("selfpos.positioning.lowrank.Recompute", never)
+        live = kind(folder, open_vectors(folder, sources), dropout=dropout)
+        problem = Problem(live, search, PositioningSettings(search="sgd", normalise="none", granularity="layer"))
+        torch.manual_seed(0)
+        found.append(problem.gradient(problem.start, batches)[1])
+    assert found[0].abs().max() > 1e-3
+    assert torch.equal(*found)
+
+
+class Layer(nn.Module):
+    def __init__(self, activation: nn.Module) -> None:
+        super().__init__()
+        self.up, self.activation, self.down = nn.Linear(8, 64), activation, nn.Linear(64, 8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.down(self.activation(self.up(x)))
+
+
+def kept(model: nn.Module, x: torch.Tensor, **options: object) -> tuple[int, list[torch.Tensor]]:
+    """Bytes of distinct wide tensors that the graph of a forward pass keeps alive, and the gradients it leads to."""
+    memory: dict[int, int] = {}
+    recompute = Recompute(model, autocast=lambda: torch.autocast("cpu", enabled=False), **options)
+    original = recompute._pack
+
+    def watched(tensor: torch.Tensor) -> object:
+        packed = original(tensor)
+        held = packed if isinstance(packed, torch.Tensor) else packed.taken
+        if held.shape[-1] == 64 and held.numel() > 64 * 8:
+            memory[held.untyped_storage().data_ptr()] = held.numel()
+        return packed
+
+    recompute._pack = watched  # type: ignore[method-assign]
+    with recompute.forgetting():
+        y = model(x)
+    leaves = [x, *(p for p in model.parameters() if p.requires_grad)]
+    return sum(memory.values()), list(torch.autograd.grad(y.square().sum(), leaves))
+
+
+@pytest.mark.parametrize("activation", [nn.GELU(), nn.SiLU(), nn.ReLU(), nn.Tanh()])
+def test_one_wide_tensor_a_layer_is_kept_and_none_where_weights_stand_still(activation: nn.Module) -> None:
+    torch.manual_seed(0)
+    model, x = nn.Sequential(Layer(activation), Layer(activation)), torch.randn(32, 8, requires_grad=True)
+    expected = torch.autograd.grad(model(x).square().sum(), [x, *model.parameters()])
+    size, found = kept(model, x, products=False)
+    assert size == 2 * 32 * 64
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+    model.requires_grad_(False)
+    size, found = kept(model, x, products=True)
+    if isinstance(activation, (nn.GELU, nn.SiLU)):
+        assert size == 0
+    assert torch.equal(found[0], expected[0])
+
+
+def test_an_activation_done_in_place_is_left_alone() -> None:
+    torch.manual_seed(0)
+    model, x = Layer(nn.SiLU(inplace=True)), torch.randn(32, 8, requires_grad=True)
+    expected = torch.autograd.grad(model(x).square().sum(), [x, *model.parameters()])
+    _, found = kept(model, x, products=False)
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))

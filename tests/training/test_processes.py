@@ -1,0 +1,64 @@
+"""A training in two processes, as torchrun starts them. `python -m tests.training.test_processes BASE OUT` is what each of them does."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from selfpos.recipe import TrainingSettings, ValidationSettings
+from selfpos.storage.hashing import content_hash
+from selfpos.storage.manifest import read_manifest
+from tests.training.test_train import run
+
+SETTINGS = TrainingSettings(
+    steps=6, batch_size=4, learning_rate=1e-3, checkpoint_every=2, device="cpu", validation=ValidationSettings(share=0.25, every=3)
+)
+ROOT = Path(__file__).parents[2]
+
+
+def test_two_processes_train_one_model_and_go_on_where_both_were(tiny_base: Path, tmp_path: Path) -> None:
+    together = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", __name__]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [*together, str(tiny_base), str(tmp_path)], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    run(tiny_base, tmp_path / "alone", "pair-classification", settings=SETTINGS)
+    manifest = read_manifest(tmp_path / "whole") or {}
+    assert (manifest["processes"], manifest["steps"], manifest["samples"]) == (2, 6, 48)
+    assert [entry["step"] for entry in manifest["validation"]["history"]] == [3, 6]
+    resumed = read_manifest(tmp_path / "interrupted") or {}
+    assert resumed["resumed_from"] == 4
+    assert content_hash(tmp_path / "interrupted") == content_hash(tmp_path / "whole") != content_hash(tmp_path / "alone")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["alone", "interrupted", "whole"]
+    assert done.stderr.count("whole ━") == done.stderr.count("interrupted ━") - 1 == 1  # one bar to a start, of the first process alone
+
+
+def main(base: Path, out: Path) -> None:
+    import torch
+    from transformers import TrainerCallback
+
+    from selfpos.training import processes, trainer
+
+    torch.set_num_threads(1)
+    run(base, out / "whole", "pair-classification", settings=SETTINGS)
+
+    class Stop(TrainerCallback):
+        def on_step_begin(self, args: object, state: object, control: object, **_: object) -> None:
+            if state.global_step == 5:  # type: ignore[attr-defined]
+                raise KeyboardInterrupt
+
+    begin = trainer.Trainer.__init__
+    trainer.Trainer.__init__ = lambda self, *args, callbacks, **more: begin(self, *args, callbacks=[*callbacks, Stop()], **more)  # type: ignore[method-assign]
+    try:
+        run(base, out / "interrupted", "pair-classification", settings=SETTINGS)
+    except KeyboardInterrupt:
+        trainer.Trainer.__init__ = begin  # type: ignore[method-assign]
+    processes.wait()
+    run(base, out / "interrupted", "pair-classification", settings=SETTINGS)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))
