@@ -88,6 +88,8 @@ def run_recipe(recipe: Recipe, out: Path, *, data_root: Path | None = None, exec
         write_text(folder.recipe, yaml.safe_dump(recipe.model_dump(mode="json", exclude_unset=True), sort_keys=False))
         if guard is not None:
             guard.write(folder.overlap)
+            folder.overlap_section.parent.mkdir(exist_ok=True)
+            write_text(folder.overlap_section, guard.section())
         executor(jobs, folder)
     return folder
 
