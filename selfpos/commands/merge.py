@@ -170,6 +170,7 @@ def _position(
     method: str, sources: tuple[str, ...], base: str, given: dict[str, Any], out: Path, probe: Path | None, options: dict[str, Any],
     dry_run: bool,
 ) -> None:  # fmt: skip
+    from selfpos.console import is_first
     from selfpos.data.probe import read_probe
     from selfpos.operations import plan_merge, position_and_merge, probe_of
     from selfpos.quiet import quiet_process
@@ -192,6 +193,8 @@ def _position(
             click.echo(f"{label:<14}{replaced.get(label, text)}")
         return
     found = position_and_merge(base, sources, tasks, settings, out, coefficients=coefficients, **options)
+    if not is_first():
+        return
     shown = "  ".join(f"{name} {value:.3f}" for name, value in zip(found.names, found.coefficients, strict=True))
     click.echo(f"{out}  ({shown})")
     if found.verdict:
