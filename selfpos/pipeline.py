@@ -68,7 +68,7 @@ def run_recipe(recipe: Recipe, out: Path, *, data_root: Path | None = None, exec
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise SelfposError(
             "a run does one job after the other in one process: start `selfpos run` by itself, on a cluster with --ray; "
-            "`selfpos finetune` is what torchrun and accelerate can start"
+            "`selfpos finetune` and `selfpos merge --method self-positioning` are what torchrun and accelerate can start"
         )
     _check_methods(recipe)
     base = locate_model(recipe.base)
