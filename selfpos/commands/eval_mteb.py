@@ -31,6 +31,7 @@ class ManyTasks(ManyValues):
     help="Folder with MTEB data kept locally, in our layout or the Hub's; nothing else is read.",
 )
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for MTEB's result files [default: checkpoints/scores].")
+@click.option("--name", help="Name under which the results are filed, as USER/NAME for MTEB's leaderboard [default: MODEL].")
 @click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True)
 @click.option(
     "--cache",
@@ -49,6 +50,7 @@ def command(
     languages: tuple[str, ...],
     data_dir: Path | None,
     out: Path | None,
+    name: str | None,
     batch_size: int,
     cache: Path | None,
     no_cache: bool,
@@ -56,7 +58,12 @@ def command(
     ray_cpus: float,
     ray_gpus: float,
 ) -> None:
-    """Score MODEL (a folder or a Hub name) on MTEB tasks with mteb itself. Results already there for the same weights are kept."""
+    """Score MODEL (a folder or a Hub name) on MTEB tasks with mteb itself. Results already there for the same weights are kept.
+
+    The preset `quick` is one task per type, each of a few thousand short texts, so that a small model takes minutes on a CPU: STSBenchmark,
+    Banking77Classification, TwitterSemEval2015, AskUbuntuDupQuestions, TwentyNewsgroupsClustering.v2 and FeedbackQARetrieval; on local data
+    selfpos-MRPC, selfpos-WikiQAReranking and selfpos-TwentyNewsgroupsSubjects stand in for the third to the fifth.
+    """
     from selfpos.console import table_text
     from selfpos.errors import SelfposError
     from selfpos.evaluation import evaluate, select_tasks
@@ -72,7 +79,7 @@ def command(
     out = out or Path("checkpoints") / "scores"
     kept = None if no_cache else cache or out / "cache"
     if ray is None:
-        scores = evaluate(folder, select_tasks(**selection), out, name=model, batch_size=batch_size, cache=kept, announce=_announce)
+        scores = evaluate(folder, select_tasks(**selection), out, name=name or model, batch_size=batch_size, cache=kept, announce=_announce)
     else:
         from selfpos.evaluation.on_ray import evaluate_on_ray
         from selfpos.ray_jobs import check_ray
@@ -83,7 +90,7 @@ def command(
             selection,
             out,
             address=ray,
-            name=model,
+            name=name or model,
             batch_size=batch_size,
             cache=kept,
             announce=_announce,

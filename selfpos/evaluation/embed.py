@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from selfpos.evaluation.packed import packed_layers
 from selfpos.evaluation.store import Store, key_of
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ def embed(
     device = model.device.type
     # A batch of very short texts may hold more of them than `batch_size`: what costs is tokens.
     groups = batches([len(row) for row in tokens], BUDGET.get(device, BUDGET_ELSEWHERE), max(batch_size, 256))
-    with _workers(device) as compute:
+    with packed_layers(model), _workers(device) as compute:
         yield from compute(lambda group: (group, _forward(model, [tokens[place] for place in group], manner, extra)), groups)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from selfpos.errors import OperationError
 from selfpos.evaluation.embed import Manner, embed, packing, tokenise, tokenizer_identity
 from selfpos.evaluation.load import load_model
+from selfpos.evaluation.prompts import ListedPrompts, listed_prompts
 from selfpos.evaluation.store import DiskStore, MemoryStore, Store, key_of
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ MEMORY = 300_000_000
 AT_ONCE = 50_000
 # Characters of the content hash that serve as revision: as many as in a commit of the Hub.
 REVISION_LENGTH = 40
+# What mteb finds out about a model by itself, for its metadata beside the results.
+TOLD = ("max_tokens", "embed_dim", "similarity_fn_name", "framework", "n_embedding_parameters", "adapted_from")
 
 
 def model_name(name: str) -> str:
@@ -126,12 +129,14 @@ def _versions() -> dict[str, str]:
 def load_encoder(folder: Path, meta: ModelMeta, cache: Path | None = None) -> Any:
     """The model in `folder` for `mteb.evaluate`. Prompts, length limit, pooling and similarity are the model's own; each text is embedded once.
 
+    A model without prompts, whose name mteb knows, gets those that mteb's list has for it (see `prompts`).
     With `cache`, embeddings and tokens are kept in that folder (see Embedder). Raises SelfposError when the model cannot be loaded or used.
     """
     from mteb.models.abs_encoder import get_prompt_name
     from mteb.models.sentence_transformer_wrapper import SentenceTransformerEncoderWrapper
 
     model = load_model(folder)
+    listed = ListedPrompts() if any((model.prompts or {}).values()) else listed_prompts(str(meta.name))
 
     class Encoder(SentenceTransformerEncoderWrapper):
         """Tasks share texts (the documents of one corpus, both sides of pairs), so embeddings are kept by prompt and text."""
@@ -139,9 +144,13 @@ def load_encoder(folder: Path, meta: ModelMeta, cache: Path | None = None) -> An
         mteb_model_meta: Any
 
         def __init__(self) -> None:
-            super().__init__(model)
-            found = {
-                field: getattr(self.mteb_model_meta, field) for field in ("max_tokens", "embed_dim", "similarity_fn_name", "framework")
+            super().__init__(model, model_prompts=listed.prompts or None)
+            self.listed, self.instruction_template, self.prompts_dict = listed, listed.template, None
+            own = self.mteb_model_meta
+            size = sum(weights.numel() * weights.element_size() for weights in model.parameters())
+            found = {field: getattr(own, field) for field in TOLD} | {
+                "n_parameters": sum(weights.numel() for weights in model.parameters()),
+                "memory_usage_mb": size / 2**20,
             }
             self.mteb_model_meta = meta.model_copy(update={**found, "loader": SentenceTransformerEncoderWrapper})
             self._sided = any(type(module).__name__ in ("Router", "Asym") for module in model.modules()) or any(
@@ -152,6 +161,10 @@ def load_encoder(folder: Path, meta: ModelMeta, cache: Path | None = None) -> An
         def _manner(self, task_metadata: Any, prompt_type: Any) -> Manner:
             """The prompt as mteb and sentence-transformers choose it, and the side where the model treats the two differently."""
             side = None if prompt_type is None else str(prompt_type.value)
+            kept = side if self._sided else None
+            if listed.template is not None:
+                instructed = listed.instructed or side != "document"
+                return Manner((self.get_task_instruction(task_metadata, prompt_type) if instructed else None) or None, kept)
             name = get_prompt_name(self.model_prompts, task_metadata, prompt_type) if self.model_prompts else None
             if name is not None and self.model_prompts:
                 prompt = self.model_prompts[name]
@@ -159,7 +172,7 @@ def load_encoder(folder: Path, meta: ModelMeta, cache: Path | None = None) -> An
                 names = {"query": ["query"], "document": ["document", "passage", "corpus"]}.get(side or "", [])
                 chosen = next((name for name in names if name in model.prompts), model.default_prompt_name or "")
                 prompt = model.prompts.get(chosen) or ""
-            return Manner(prompt or None, side if self._sided else None)
+            return Manner(prompt or None, kept)
 
         def encode(self, inputs: Any, *, task_metadata: Any, prompt_type: Any = None, **kwargs: Any) -> Any:
             if {"image", "audio", "video"} & set(inputs.dataset.features):
@@ -199,9 +212,16 @@ def describe_encoder(encoder: Any) -> list[tuple[str, str]]:
     pooling: dict[str, Any] = next((module.get_config_dict() for module in model if type(module).__name__ == "Pooling"), {})
     prompts = {name: text for name, text in (model.prompts or {}).items() if text}
     kinds = " → ".join(type(module).__name__ for module in model)
+    listed: ListedPrompts = encoder.listed
+    own = ", ".join(f"{name} {text!r}" for name, text in prompts.items()) or "none"
+    if listed.template is not None:
+        own = f"the instruction of each task in {listed.template!r}" + ("" if listed.instructed else ", documents without")
+    from_list = "; from mteb's list of models, for the folder has none" if listed.template is not None or listed.prompts else ""
+    if listed.loader is not None:
+        from_list += f"; mteb itself loads this model with {listed.loader}, which is not used here"
     return [
         ("modules", kinds + (f" (pooling: {pooling['pooling_mode']})" if "pooling_mode" in pooling else "")),
-        ("prompts", ", ".join(f"{name} {text!r}" for name, text in prompts.items()) or "none"),
+        ("prompts", own + from_list),
         ("max length", f"{model.max_seq_length} tokens" if model.max_seq_length else "the model's own"),
         ("embeddings", f"{encoder.embedder.dimension} numbers, computed in {next(model.parameters()).dtype}".replace("torch.", "")),
         ("similarity", str(model.similarity_fn_name)),

@@ -38,6 +38,7 @@ def new_task(
     from mteb.abstasks.task_metadata import TaskMetadata
 
     base, task_type, category, main_score = KINDS[kind]
+    task_class = getattr(mteb.abstasks, base)
     metadata = TaskMetadata(
         name=name,
         description=description,
@@ -49,8 +50,9 @@ def new_task(
         eval_langs=["eng-Latn"],
         main_score=main_score,
         reference=None,
+        prompt=task_class.abstask_prompt,  # what models that want an instruction are told
     )
-    return with_data(getattr(mteb.abstasks, base), metadata, load, **attributes)
+    return with_data(task_class, metadata, load, **attributes)
 
 
 def with_data(task_class: type[AbsTask], metadata: Any, load: Callable[[], Mapping[str, Any]], **attributes: Any) -> AbsTask:

@@ -96,7 +96,7 @@ def test_the_real_files_are_read(name: str, text_data: Path) -> None:
     ("name", "published"),
     [
         ("STSBenchmark", 0.82032),
-        pytest.param("Banking77Classification", 0.80042, marks=pytest.mark.nightly),
+        ("Banking77Classification", 0.80042),
         pytest.param("FeedbackQARetrieval", 0.41968, marks=pytest.mark.nightly),
     ],
 )

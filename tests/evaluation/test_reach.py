@@ -50,6 +50,9 @@ def test_quick_has_one_task_of_each_type(monkeypatch: pytest.MonkeyPatch, text_d
     local = select_tasks(["quick"], data_dir=text_data)
     assert [str(task.metadata.type) for task in local] == [str(task.metadata.type) for task in theirs]
     assert len({str(task.metadata.type) for task in theirs}) == len(theirs)
+    from selfpos.commands.eval_mteb import command
+
+    assert all(task in str(command.help) for pair in QUICK_TASKS.items() for task in pair if task)
 
 
 def test_a_task_of_ones_own_is_scored(tiny_base: Path, tmp_path: Path) -> None:

@@ -64,7 +64,9 @@ def test_results_are_in_mtebs_layout_and_mteb_loads_them(tiny_base: Path, tmp_pa
     (loaded,) = mteb.ResultCache(tmp_path).load_results().model_results
     assert (loaded.model_name, loaded.model_revision) == ("local/tiny", revision)
     assert loaded.task_results[0].get_score() == pytest.approx(score.main_score, abs=1e-6)
-    assert json.loads((folder / "model_meta.json").read_text())["max_tokens"] == 32
+    meta = json.loads((folder / "model_meta.json").read_text())
+    assert (meta["max_tokens"], meta["embed_dim"], meta["similarity_fn_name"]) == (32, 16, "cosine")
+    assert meta["n_parameters"] > meta["n_embedding_parameters"] > 0 and meta["memory_usage_mb"] > 0
 
 
 def test_finished_tasks_are_not_run_again(tiny_base: Path, tmp_path: Path, sts_task: MakeTask, no_model: None) -> None:
