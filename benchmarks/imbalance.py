@@ -2,7 +2,8 @@
 
     python benchmarks/imbalance.py --threads 1 [--device cuda] [--out benchmarks/results/imbalance.json]
 
-The ways take turns, round by round, so that other work on the machine falls on all of them; the median of the rounds counts.
+The ways take turns, round by round, so that other work on the machine falls on all of them; the median of the rounds counts. On one thread of
+a CPU the seconds are those that the process computed, not those it waited for a core.
 plain: torch as one writes it, a network after the other. single: this project's `fit`, a network after the other, which is what a worker of
 `run_grid` does on a CPU. wide: `fit` on all at once (grouped convolutions), which is what it does on a GPU. vmap: torch.func over stacked
 parameters. Large networks are only measured as `run_grid` trains them.
@@ -77,15 +78,16 @@ def measure(network: str, ways: dict[str, Way], count: int, batch: int, steps: i
     images = torch.rand(batch, count, *SHAPES[network], device=device)
     targets = torch.randint(10, (batch, count), device=device)
     seconds: dict[str, list[float]] = {name: [] for name in ways}
+    clock = _clock(device)
     for turn in range(rounds + 1):
         for name, way in ways.items():
             networks = [build(network, 10, seed).to(device) for seed in range(count)]
             _wait(device)
-            start = time.perf_counter()
+            start = clock()
             way(networks, images, targets, steps)
             _wait(device)
             if turn:
-                seconds[name].append(time.perf_counter() - start)
+                seconds[name].append(clock() - start)
     return {name: count * batch * steps / statistics.median(found) for name, found in seconds.items()}
 
 
@@ -124,6 +126,7 @@ def main() -> None:
     speed = {"lenet": small[way]} | {name: found[way] for name, found in large.items()}
     result = {
         "network": "lenet", "networks": chosen.networks, "batch": chosen.batch, "device": _device(device), "threads": chosen.threads,
+        "seconds of": "computing" if _clock(device) is time.process_time else "wall clock",
         "torch": torch.__version__, "images_per_second": {name: round(value, 1) for name, value in small.items()},
         "ratio_to_plain": {name: round(value / small["plain"], 2) for name, value in small.items()},
         "images_per_second_as_trained": {name: round(value, 1) for name, value in speed.items()},
@@ -133,6 +136,10 @@ def main() -> None:
     if chosen.out:
         chosen.out.parent.mkdir(parents=True, exist_ok=True)
         chosen.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+
+
+def _clock(device: torch.device) -> Callable[[], float]:
+    return time.process_time if device.type == "cpu" and torch.get_num_threads() == 1 else time.perf_counter
 
 
 def _wait(device: torch.device) -> None:
