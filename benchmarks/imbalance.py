@@ -1,10 +1,12 @@
-"""Images per second of training many small networks: one wide network against a plain loop over single ones, in one run.
+"""Images per second of training many small networks, one way against another in one run, and what the paper's grids cost at that speed.
 
-    python benchmarks/imbalance.py --networks 5 --batch 64 --threads 1 [--device cuda] [--out benchmarks/results/imbalance.json]
+    python benchmarks/imbalance.py --threads 1 [--device cuda] [--out benchmarks/results/imbalance.json]
 
-The ways take turns, round by round, so that other work on the machine falls on all of them; the median of the rounds counts.
-plain: torch as one writes it, a network after the other. single: this project's `fit`, a network after the other. wide: `fit` on all at once
-(grouped convolutions). vmap: torch.func over stacked parameters.
+The ways take turns, round by round, so that other work on the machine falls on all of them; the median of the rounds counts. On one thread of
+a CPU the seconds are those that the process computed, not those it waited for a core.
+plain: torch as one writes it, a network after the other. single: this project's `fit`, a network after the other, which is what a worker of
+`run_grid` does on a CPU. wide: `fit` on all at once (grouped convolutions), which is what it does on a GPU. vmap: torch.func over stacked
+parameters. Large networks are only measured as `run_grid` trains them.
 """
 
 from __future__ import annotations
@@ -22,12 +24,15 @@ import numpy as np
 import torch
 from torch import nn
 
+from selfpos.imbalance.grid import plan
 from selfpos.imbalance.networks import Network, build
-from selfpos.imbalance.recipe import TrainingSettings
+from selfpos.imbalance.recipe import TrainingSettings, load_imbalance_recipe
 from selfpos.imbalance.trainer import fit
 
-SHAPES = {"lenet": (1, 28, 28), "all-cnn": (3, 32, 32)}
+SHAPES = {"lenet": (1, 28, 28), "all-cnn": (3, 32, 32), "resnet-10": (3, 224, 224)}
 SETTINGS = TrainingSettings()
+RECIPES = Path(__file__).parents[1] / "recipes" / "imbalance"
+GRIDS = ["mnist", "mnist-small", "cifar10", "cifar10-small", "imagenet"]
 
 
 def plain(networks: list[Network], images: torch.Tensor, targets: torch.Tensor, steps: int) -> None:
@@ -64,20 +69,45 @@ def vmap(networks: list[Network], images: torch.Tensor, targets: torch.Tensor, s
         optimiser.step()
 
 
-WAYS: dict[str, Callable[[list[Network], torch.Tensor, torch.Tensor, int], None]] = {
-    "plain": plain,
-    "single": single,
-    "wide": wide,
-    "vmap": vmap,
-}
+Way = Callable[[list[Network], torch.Tensor, torch.Tensor, int], None]
+WAYS: dict[str, Way] = {"plain": plain, "single": single, "wide": wide, "vmap": vmap}
+
+
+def measure(network: str, ways: dict[str, Way], count: int, batch: int, steps: int, rounds: int, device: torch.device) -> dict[str, float]:
+    """Images per second of each way of training `count` networks; the first round only warms up."""
+    images = torch.rand(batch, count, *SHAPES[network], device=device)
+    targets = torch.randint(10, (batch, count), device=device)
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    clock = _clock(device)
+    for turn in range(rounds + 1):
+        for name, way in ways.items():
+            networks = [build(network, 10, seed).to(device) for seed in range(count)]
+            _wait(device)
+            start = clock()
+            way(networks, images, targets, steps)
+            _wait(device)
+            if turn:
+                seconds[name].append(clock() - start)
+    return {name: count * batch * steps / statistics.median(found) for name, found in seconds.items()}
+
+
+def cost(name: str, speed: dict[str, float]) -> dict[str, object]:
+    """What training all units of a recipe takes at `speed`, images per second by network; second stages and scoring come on top."""
+    recipe = load_imbalance_recipe(RECIPES / f"{name}.yaml")
+    networks = sum(len(unit.seeds) for unit in plan(recipe))
+    images = networks * recipe.training.iterations * recipe.training.batch_size
+    return {
+        "networks trained": networks,
+        "iterations": recipe.training.iterations,
+        "hours": round(images / speed[recipe.network] / 3600, 2),
+    }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--network", choices=sorted(SHAPES), default="lenet")
-    parser.add_argument("--networks", type=int, default=5)
+    parser.add_argument("--networks", type=int, default=5, help="LeNets at once")
     parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", default="cpu")
@@ -85,31 +115,36 @@ def main() -> None:
     chosen = parser.parse_args()
     torch.set_num_threads(chosen.threads)
     device = torch.device(chosen.device)
-    images = torch.rand(chosen.batch, chosen.networks, *SHAPES[chosen.network], device=device)
-    targets = torch.randint(10, (chosen.batch, chosen.networks), device=device)
-    seconds: dict[str, list[float]] = {name: [] for name in WAYS}
-    for turn in range(chosen.rounds + 1):
-        for name, way in WAYS.items():
-            networks = [build(chosen.network, 10, seed).to(device) for seed in range(chosen.networks)]
-            if device.type == "cuda":
-                torch.cuda.synchronize()
-            start = time.perf_counter()
-            way(networks, images, targets, chosen.steps)
-            if device.type == "cuda":
-                torch.cuda.synchronize()
-            if turn:  # the first round warms up
-                seconds[name].append(time.perf_counter() - start)
-    count = chosen.networks * chosen.batch * chosen.steps
-    speed = {name: count / statistics.median(found) for name, found in seconds.items()}
+    gpu = device.type == "cuda"
+    small = measure("lenet", WAYS, chosen.networks, chosen.batch, chosen.steps, chosen.rounds, device)
+    as_trained: dict[str, Way] = {"wide": wide} if gpu else {"single": single}
+    (way,) = as_trained
+    large = {
+        "all-cnn": measure("all-cnn", as_trained, 1, 256 if gpu else 32, 2, 2, device),
+        "resnet-10": measure("resnet-10", as_trained, 1, 256 if gpu else 16, 2, 2, device),
+    }
+    speed = {"lenet": small[way]} | {name: found[way] for name, found in large.items()}
     result = {
-        "network": chosen.network, "networks": chosen.networks, "batch": chosen.batch, "device": _device(device), "threads": chosen.threads,
-        "torch": torch.__version__, "images_per_second": {name: round(value, 1) for name, value in speed.items()},
-        "ratio_to_plain": {name: round(value / speed["plain"], 2) for name, value in speed.items()},
+        "network": "lenet", "networks": chosen.networks, "batch": chosen.batch, "device": _device(device), "threads": chosen.threads,
+        "seconds of": "computing" if _clock(device) is time.process_time else "wall clock",
+        "torch": torch.__version__, "images_per_second": {name: round(value, 1) for name, value in small.items()},
+        "ratio_to_plain": {name: round(value / small["plain"], 2) for name, value in small.items()},
+        "images_per_second_as_trained": {name: round(value, 1) for name, value in speed.items()},
+        f"cost on {'one GPU' if gpu else 'one core'}": {name: cost(name, speed) for name in GRIDS},
     }  # fmt: skip
     print(json.dumps(result, indent=2))
     if chosen.out:
         chosen.out.parent.mkdir(parents=True, exist_ok=True)
         chosen.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+
+
+def _clock(device: torch.device) -> Callable[[], float]:
+    return time.process_time if device.type == "cpu" and torch.get_num_threads() == 1 else time.perf_counter
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
 
 
 def _device(device: torch.device) -> str:

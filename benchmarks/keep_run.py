@@ -14,12 +14,13 @@ from selfpos.report.drawing import save
 from selfpos.report.figures import means
 from selfpos.report.results import RunResults, read_results
 from selfpos.report.table import markdown_table
+from selfpos.storage.manifest import read_object
 from selfpos.storage.run_folder import RunFolder
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def facts(results: RunResults, note: str) -> dict[str, Any]:
+def facts(results: RunResults, folder: RunFolder, note: str) -> dict[str, Any]:
     """All that a reader of the numbers may ask: what was run, scored and found, and what each job took in seconds."""
     searches = {name: search.position for name, search in results.searches.items()}
     return {
@@ -32,6 +33,8 @@ def facts(results: RunResults, note: str) -> dict[str, Any]:
         "coefficients": {name: dict(zip(found["names"], found["coefficients"], strict=True)) for name, found in searches.items()},
         "verdicts": {name: found.get("verdict") for name, found in searches.items()},
         "seconds": results.seconds,
+        "pipelines": results.pipelines,
+        **({"overlap": read_object(folder.overlap)["sources"]} if folder.overlap.is_file() else {}),
     }
 
 
@@ -44,7 +47,7 @@ def main() -> None:
     if results.missing:
         parser.error(f"{options.run} is not finished: {', '.join(results.missing)} missing")
     name, kept = results.recipe.name, ROOT / "benchmarks" / "results"
-    (kept / f"{name}.json").write_text(json.dumps(facts(results, options.note), indent=1) + "\n", encoding="utf-8")
+    (kept / f"{name}.json").write_text(json.dumps(facts(results, RunFolder(options.run), options.note), indent=1) + "\n", encoding="utf-8")
     (kept / f"{name}.md").write_text(f"# {name}\n\n{options.note}\n\n{markdown_table(results)}\n", encoding="utf-8")
     save(means(results), ROOT / "docs" / f"{name}.png")
 

@@ -195,7 +195,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder for merging.json and merging.md")
     parser.add_argument("--without", nargs="+", default=[], metavar="NAME=REASON", help="contenders not to run, and what the table says")
     parser.add_argument("--defer", action="store_true", help="keep the outputs below --work for a later start with --check")
-    parser.add_argument("--check", action="store_true", help="measure nothing: check the outputs that --defer has kept")
+    parser.add_argument("--check", action="store_true", help="measure nothing: check the outputs of these rows that --defer has kept")
     options = parser.parse_args()
     options.without = dict(entry.split("=", 1) for entry in options.without)
     if (options.defer or options.check) and not options.work:
@@ -241,7 +241,11 @@ def main() -> None:
             write_report(options.results, results)
 
         if options.check:
-            waiting = [row for row in read_results(options.results, known)["jobs"] if not row["checked"]]
+            asked = {"shape": options.shapes, "method": options.methods, "count": options.counts}
+            rows = [
+                row for row in read_results(options.results, known)["jobs"] if all(row[name] in values for name, values in asked.items())
+            ]
+            waiting = [row for row in rows if not row["checked"]]
             for row in check_rows(waiting, place):
                 keep(row)
             return

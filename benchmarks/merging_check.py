@@ -106,7 +106,7 @@ def reference(method: str, start: np.ndarray, tuned: list[np.ndarray], about: li
 
 def ties(start: np.ndarray, vectors: list[np.ndarray], limits: list[tuple[float, float]]) -> tuple[np.ndarray, np.ndarray]:
     """TIES by tensor. Either way may go: elements that tie with the threshold (contenders keep all of them, or as many as make up the share, and
-    round the share up or down), and those whose votes cancel but for rounding.
+    round the share up or down), and those whose votes cancel (contenders take neither sign, or the positive one).
     """
     kept, either_way = [], np.zeros(start.shape, bool)
     for vector, (low, high) in zip(vectors, limits, strict=True):
@@ -114,7 +114,7 @@ def ties(start: np.ndarray, vectors: list[np.ndarray], limits: list[tuple[float,
         kept.append(vector * (size >= low))
         either_way |= (size >= low - TIE) & (size <= high + TIE)
     total = sum(kept)
-    either_way |= (np.abs(total) < TIE) & (total != 0)
+    either_way |= (np.abs(total) < TIE) & np.any([vector != 0 for vector in kept], axis=0)
     agrees = [(np.sign(vector) == np.sign(total)) & (vector != 0) for vector in kept]
     count = np.maximum(sum(mask.astype(np.int64) for mask in agrees), 1)
     return start + sum(vector * mask for vector, mask in zip(kept, agrees, strict=True)) / count, either_way

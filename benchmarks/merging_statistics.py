@@ -90,7 +90,8 @@ def markdown(results: dict[str, Any]) -> str:
         "",
         f"{results['date']}; {known['processor']}, 1 core, Python {known['python']}. all-MiniLM-L6-v2, two vectors, two probe tasks of "
         f"{results['records']} pairs, {results['texts']} texts in all.",
-        "Each line is a whole process, start-up and writing included: CPU seconds, and peak anonymous memory in MB; medians of three runs.",
+        "Each line is a whole process, start-up and writing included: CPU seconds, and peak anonymous memory in MB; "
+        + (f"medians of {repeats} runs." if (repeats := results["rows"][0]["runs"]) > 1 else "one run each."),
         "",
         "| process | CPU | memory | CPU against embedding once | memory against it |",
         "|---|--:|--:|--:|--:|",

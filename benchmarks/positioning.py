@@ -1,4 +1,4 @@
-"""Speed and memory of positioning: ratios in one run, each contender in a process of its own. Needs a quiet machine, 15 minutes on two cores.
+"""Speed and memory of positioning: ratios in one run, each contender in a process of its own. Needs a quiet machine, 20 minutes of one core.
 
     python benchmarks/positioning.py            # all, with specialists trained for it on the embedded corpus
     python benchmarks/positioning.py --quick    # everything once on tiny random models: does it run? The numbers mean nothing
@@ -15,7 +15,8 @@
 Time is the median with the allocator as it is. Memory is the peak of anonymous pages above the idle process (pages of mapped files can be
 dropped), taken in a second process whose allocator gives freed blocks of 64 KB and more back at once: glibc otherwise keeps what
 activations leave behind, half a gigabyte here, and the peak then tells of its heap and not of what a step needs.
-Results go to benchmarks/results/positioning.json and .md.
+What has been measured is kept in --work, and the same command goes on from there; times that are compared are best measured in one go,
+`--only steps` for one. Results go to benchmarks/results/positioning.json and .md after every part.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ import os
 import platform
 import subprocess
 import sys
-import tempfile
+from collections.abc import Callable
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
@@ -35,6 +36,8 @@ from typing import Any
 from positioning_contenders import CONTENDERS
 from positioning_inputs import ADAPTERS, SHAPES, WORDS, make_models, make_random_probe, make_specialists
 from positioning_report import write_report
+
+from selfpos.storage.atomic import write_text
 
 HERE = Path(__file__).parent
 COUNTS = (2, 3, 4, 8, 16)
@@ -71,27 +74,48 @@ def step_jobs(counts: tuple[int, ...]) -> dict[str, tuple[str, dict[str, Any]]]:
     }
 
 
-def steps(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
+class Kept:
+    """What has been measured so far, by section and name, in a file of the folder `work`; measured there once."""
+
+    def __init__(self, work: Path) -> None:
+        self._file = work / "found.json"
+        self.found: dict[str, dict[str, Any]] = json.loads(self._file.read_text(encoding="utf-8")) if self._file.is_file() else {}
+
+    def __call__(self, section: str, name: str, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        known = self.found.setdefault(section, {})
+        if name not in known:
+            known[name] = measure()
+            write_text(self._file, json.dumps(self.found, indent=1))
+        found: dict[str, Any] = known[name]
+        return found
+
+
+def steps(folder: Path, options: argparse.Namespace, kept: Kept) -> dict[str, Any]:
     """Time and memory of every kind of step."""
     found = {}
-    for name, (contender, arguments) in step_jobs(COUNTS).items():
+
+    def measure(contender: str, arguments: dict[str, Any]) -> dict[str, Any]:
         arguments = arguments | {"folder": str(folder)}
-        own = not options.quick or name == "AdamW step"
+        own = not options.quick or arguments.get("adam", False)
         timed = run(contender, arguments | {"repeats": options.repeats}, own=own)
         held = run(contender, arguments | {"repeats": min(2, options.repeats)}, own=own, environment=GIVES_BACK) if own else timed
-        found[name] = {
+        return {
             "seconds": timed["seconds"], "megabytes": held["megabytes"], "megabytes_with_heap": timed["megabytes"], "gradient": timed["result"]
         }  # fmt: skip
-        print(f"{name}: {timed['seconds']:.3f} s, {held['megabytes']:.0f} MB", flush=True)
+
+    for name, (contender, arguments) in step_jobs(COUNTS).items():
+        found[name] = kept("steps", name, lambda contender=contender, arguments=arguments: measure(contender, arguments))  # type: ignore[misc]
+        print(f"{name}: {found[name]['seconds']:.3f} s, {found[name]['megabytes']:.0f} MB", flush=True)
     return found
 
 
-def searches(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
+def searches(folder: Path, options: argparse.Namespace, kept: Kept) -> dict[str, Any]:
     """Every search from the same start to the same validation part."""
     if options.probe:
         given = {"base": options.base, "vectors": [str(vector) for vector in options.vectors], "probe": str(options.probe)}
     elif options.quick:
-        make_random_probe(folder, folder / "probe", 32)
+        if not (folder / "probe").exists():
+            make_random_probe(folder, folder / "probe", 32)
         given = {"base": str(folder / "base"), "vectors": [str(folder / f"v{n}") for n in range(3)], "probe": str(folder / "probe")}
     else:
         vectors = make_specialists(folder, steps=30, probe=192)
@@ -108,10 +132,12 @@ def searches(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
         "LM-Cocktail": free | {"search": "loss-softmax"},
     }
     found = {}
+    own = not options.quick
     for number, (name, settings) in enumerate(wanted.items()):
-        found[name] = run("search", given | {"trajectory": str(folder / f"way{number}.jsonl"), "settings": settings}, own=not options.quick)
+        arguments = given | {"trajectory": str(folder / f"way{number}.jsonl"), "settings": settings}
+        found[name] = kept("searches", name, lambda arguments=arguments: run("search", arguments, own=own))  # type: ignore[misc]
         print(f"{name}: {found[name]['value']:.4f} in {found[name]['seconds']:.1f} s", flush=True)
-    found["grid, 5 points a vector"] = run("grid", given | {"settings": free}, own=not options.quick)
+    found["grid, 5 points a vector"] = kept("searches", "grid", lambda: run("grid", given | {"settings": free}, own=own))
     return found
 
 
@@ -127,6 +153,9 @@ def main() -> None:
     parser.add_argument("--max-length", type=int, default=32, help="tokens of a probe text in the searches")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--only", choices=["steps", "searches"])
+    parser.add_argument(
+        "--work", type=Path, default=Path("checkpoints/positioning-benchmark"), help="folder for models and what is measured"
+    )
     parser.add_argument("--out", type=Path, default=HERE / "results", help="folder for positioning.json and positioning.md")
     options = parser.parse_args()
     if options.quick:
@@ -137,14 +166,19 @@ def main() -> None:
         "shape": options.shape, "quick": options.quick, "words": WORDS, "max_length": options.max_length,
     }  # fmt: skip
     results: dict[str, Any] = {"facts": facts}
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+    folder = options.work / ("quick" if options.quick else options.shape)
+    if not (folder / "made").exists():
+        folder.mkdir(parents=True)
         make_models(folder, SHAPES[options.shape], max(COUNTS))
-        if options.only != "searches":
-            results["steps"] = steps(folder, options)
-        if options.only != "steps":
-            results["searches"] = searches(folder, options)
-    write_report(options.out, results)
+        (folder / "made").touch()
+    kept = Kept(folder)
+    for section, measure in (("steps", steps), ("searches", searches)):
+        if options.only in (None, section):
+            measure(folder, options, kept)
+            kept("whole", section, dict)
+        if section in kept.found.get("whole", {}):
+            results[section] = kept.found[section]
+            write_report(options.out, results)
     print((options.out / "positioning.md").read_text(encoding="utf-8"))
 
 

@@ -144,7 +144,10 @@ def search(base: str, vectors: list[str], probe: str, trajectory: str, settings:
 
     chosen = PositioningSettings(compare=False, intervals=0, select="loss", **settings)
     path = Path(trajectory)
-    found = position(locate_model(base), [Path(vector) for vector in vectors], read_probe(Path(probe)), chosen, seed=0, trajectory=path)
+    models = [Path(vector) for vector in vectors]
+    state = path.with_suffix(".pt")  # the paper's steps take more than one sitting may
+    found = position(locate_model(base), models, read_probe(Path(probe)), chosen, seed=0, trajectory=path, state=state)
+    state.unlink(missing_ok=True)
     lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     way = [(line["seconds"], line["value"]) for line in lines if "validation" in line and line["best"]]
     return {"value": way[-1][1], "way": way, "seconds": found.seconds, "texts": found.texts, "coefficients": found.coefficients}

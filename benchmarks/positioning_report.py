@@ -12,6 +12,7 @@ def write_report(folder: Path, results: dict[str, Any]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     if "steps" in results:
         results["ratios"] = ratios(results["steps"])
+        results["on_paper"] = dict(on_paper())
     if "searches" in results:
         reached(results["searches"])
     (folder / "positioning.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
@@ -40,6 +41,28 @@ def ratios(steps: dict[str, Any]) -> list[dict[str, Any]]:
         ("low-rank step / dense step: memory", of("adapters, low rank", "adapters, dense", "megabytes"), 0.6),
     ]  # fmt: skip
     return [{"what": what, "found": found, "target": target} for what, found, target in rows]
+
+
+def on_paper(
+    *, width: int = 4096, inner: int = 14336, keys: int = 1024, layers: int = 32, vocabulary: int = 32000
+) -> list[tuple[str, float]]:
+    """What a low-rank search over a base of 7·10⁹ weights (the shape of Mistral-7B) with eight adapters of rank 16 needs, in GB, part by part.
+
+    Counted, not measured: weights and factors in float32; for each token and layer, in bf16, what the backward pass keeps of a gated layer
+    whose weights have no gradient and whose widening products are made again: two norms' inputs (float32) and scales, queries, keys and
+    values before and after their rotation, the attention's result, the activation function's result and the factors' products.
+    """
+    adapters, rank, tokens = 8, 16, 8 * 512
+    linears = [(width, width), (width, keys), (width, keys), (width, width), (width, inner), (width, inner), (inner, width)]
+    weights = vocabulary * width + layers * (sum(a * b for a, b in linears) + 2 * width)
+    factors = adapters * layers * rank * sum(a + b for a, b in linears)
+    kept = 2 * 2 * 2 * width + 2 * (width + 2 * keys) + width + inner + len(linears) * adapters * rank  # numbers of two bytes
+    widest = 3 * tokens * inner * 2  # made again, of one layer at a time
+    parts = [("base, float32", 4 * weights), ("eight adapters of rank 16 on all linear layers, float32", 4 * factors),
+             ("activations of 8 texts of 512 tokens, bf16", 2 * kept * tokens * layers), ("made again, one layer", widest),
+             ("weights cast to bf16, which the backward pass keeps", 2 * weights)]  # fmt: skip
+    rows = [(name, size / 1e9) for name, size in parts]
+    return [*rows, ("together (a large GPU has 80)", sum(size for _, size in rows))]
 
 
 def reached(searches: dict[str, Any]) -> None:
@@ -75,6 +98,14 @@ def markdown(results: dict[str, Any]) -> str:
         for row in results["ratios"]:
             target = "–" if row["target"] is None else f"≤ {row['target']:g}"
             lines.append(f"| {row['what']} | {row['found']:.3g} | {target} |")
+        lines += [
+            "",
+            "On paper, a low-rank search over a base of 7·10⁹ weights, batches in chunks of eight texts:",
+            "",
+            "| part | GB |",
+            "|---|---:|",
+        ]
+        lines += [f"| {name} | {size:.1f} |" for name, size in on_paper()]
     if "searches" in results:
         lines += [
             "",

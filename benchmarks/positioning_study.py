@@ -13,11 +13,15 @@ ablation seed by seed: one factor at a time about the default, and granularity Ã
 a seed's specialists and joint models take about 15 minutes, each rival half a minute, each search of our own one to two minutes more, the
 paper's 1,000 steps a quarter of an hour (estimates from forward passes counted, not measured alone), each point of the ablation two minutes; the ablation has 18 points a seed, with --full 180. The tables (positioning_study.json and .md in
 benchmarks/results) are written again after each job.
+
+Two processes may share the work, a seed each, with the same --out. Each job's file says which code made it, by a hash of what finds
+coefficients; started with other code, the searches are made again, and what no search has made stays.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import itertools
 import json
 import random
@@ -197,6 +201,21 @@ class Study:
         return {task: 100 * measure(self.data / SOURCES[task], embed, share) for task, measure in MEASURES.items()}
 
 
+def code() -> str:
+    """A hash of all that decides what a search finds: the room of positioning, its settings, and the measures that points are chosen by."""
+    room = Path(__file__).parent.parent / "selfpos"
+    files = [*sorted((room / "positioning").glob("*.py")), room / "recipe.py", room / "tasks" / "measure.py"]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:12]
+
+
+def is_done(file: Path) -> bool:
+    """Whether `file` holds the result of a job that this code would make again to the same end."""
+    if not file.exists():
+        return False
+    found = json.loads(file.read_text(encoding="utf-8"))
+    return "position" not in found or found.get("code") == code()
+
+
 def titles(count: int) -> list[int]:
     """The order of the StackOverflow titles, the same for every seed; the last 2,000 are the test."""
     return random.Random("titles").sample(range(count), count)
@@ -284,6 +303,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=list(SETTINGS))
     parser.add_argument("--paper-steps", type=int, default=1000)
+    parser.add_argument("--stages", nargs="+", choices=("rivals", "ablation"), default=["rivals", "ablation"])
     parser.add_argument("--full", action="store_true", help="cross all factors of the ablation")
     parser.add_argument("--quick", action="store_true", help="two training steps, a tenth of the tests")
     parser.add_argument("--limit", type=int, help="stop after so many jobs")
@@ -292,17 +312,24 @@ def main() -> None:
     studies = [
         Study(options.data, options.out, seed, setting, options.quick, steps) for seed in options.seeds for setting in options.settings
     ]
-    stages = [("rivals", study, study.jobs()) for study in studies]
-    stages += [("ablation", study, study.ablation(options.full)) for study in studies]
+    stages = [("rivals", study, study.jobs()) for study in studies if "rivals" in options.stages]
+    stages += [("ablation", study, study.ablation(options.full)) for study in studies if "ablation" in options.stages]
     done = 0
     for stage, study, jobs in stages:
         for name, work in jobs:
             file = study.place / stage / f"{name}.json"
-            if file.exists():
+            if is_done(file):
                 continue
             if options.limit is not None and done >= options.limit:
                 return
-            found = work() | {"name": name, "stage": stage, "setting": study.setting, "seed": study.seed, "quick": study.quick}
+            found = work() | {
+                "name": name,
+                "stage": stage,
+                "setting": study.setting,
+                "seed": study.seed,
+                "quick": study.quick,
+                "code": code(),
+            }
             file.parent.mkdir(parents=True, exist_ok=True)
             write_text(file, json.dumps(found, indent=1))
             write_report(options.out, options.results)

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from selfpos.storage.atomic import write_text
+
 LEVEL = 0.9  # of every interval
 REFERENCE = "Self Positioning"
 
@@ -18,8 +20,9 @@ def write_report(folder: Path, results: Path) -> None:
     jobs = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(folder.glob("scores/*/seed*/*/*.json"))]
     results.mkdir(parents=True, exist_ok=True)
     rows = summarise(jobs)
-    (results / "positioning_study.json").write_text(json.dumps({"rows": rows, "jobs": jobs}, indent=1) + "\n", encoding="utf-8")
-    (results / "positioning_study.md").write_text(markdown(rows, any(job["quick"] for job in jobs)), encoding="utf-8")
+    # whole or not at all: two processes may do a seed each
+    write_text(results / "positioning_study.json", json.dumps({"rows": rows, "jobs": jobs}, indent=1) + "\n")
+    write_text(results / "positioning_study.md", markdown(rows, any(job["quick"] for job in jobs)))
 
 
 def summarise(jobs: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -42,6 +45,7 @@ def summarise(jobs: list[dict[str, Any]]) -> list[dict[str, Any]]:
             {
                 "stage": stage, "setting": setting, "name": name, "seeds": len(seeds),
                 "scores": {task: float(np.mean([job["scores"][task] for job in group])) for task in group[0]["scores"]},
+                "code": sorted({job["code"] for job in group if "code" in job}),
                 "mean": float(np.mean([own for own, _ in pairs])), "difference": interval(differences),
                 "seconds": float(np.mean([job["position"]["seconds"] for job in group])) if "position" in group[0] else None,
             }

@@ -22,7 +22,7 @@ VERBS = {
     "reproduce": ("commands.reproduce", "Repeat the merge that made a model and compare the bytes."),
     "report": ("commands.report", "Write the HTML report of a run."),
     "methods": ("commands.methods", "List the merge methods and what each needs."),
-    "imbalance": ("imbalance.command", "The companion study of class imbalance in CNNs."),
+    "imbalance": ("commands.imbalance", "The companion study of class imbalance in CNNs."),
     "overlap": ("commands.overlap", "Say which test items training data gives away, and remove them."),
     "cluster": ("commands.cluster", "Partition many data sets into tasks by what their texts are like."),
     "analyse": ("commands.analyse", "Measure what drives the tasks of a run apart: conflict and imbalance."),

@@ -69,6 +69,20 @@ class Guard:
             if one.texts or one.records
         ]
 
+    def section(self) -> str:
+        """What was found as HTML, for the report of a run."""
+        from html import escape
+
+        def row(cells: Sequence[str], tag: str) -> str:
+            return "<tr>" + "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in cells) + "</tr>"
+
+        lost = ", ".join(f"{len(one.rows):,} of {one.records:,} records of {name}" for name, one in self.found.items() if one.rows)
+        says = f"{'Left out' if self.settings.remove else 'Kept'}, though they give test items away: {lost}." if lost else "None was found."
+        unread = f" Not looked at, since their items are not known: {', '.join(self.unread)}." if self.unread else ""
+        body = "\n".join(row(cells, "td") for cells in self.rows())
+        table = f'<div class="scroll"><table><thead>{row(HEADER, "th")}</thead><tbody>\n{body}\n</tbody></table></div>\n' if lost else ""
+        return f'<h2 id="overlap">Overlap of training and test data</h2>\n<p class="soft">{escape(says + unread)}</p>\n{table}'
+
     def write(self, file: Path) -> None:
         """Write `facts` to `file`."""
         from selfpos.storage.atomic import write_text

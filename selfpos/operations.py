@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
-from selfpos.console import log
+from selfpos.console import is_first, log
 from selfpos.errors import SelfposError
 from selfpos.recipe import PositioningSettings, TaskSource, TrainingSettings, validate
 
@@ -208,7 +208,6 @@ def position_and_merge(
     from selfpos.merging import plan
     from selfpos.positioning import position
     from selfpos.positioning.coefficients import Coefficients, write_coefficients
-    from selfpos.positioning.processes import is_main
     from selfpos.storage.atomic import write_text
     from selfpos.storage.locate import locate_model
 
@@ -220,7 +219,7 @@ def position_and_merge(
     found = position(folder, sources, probe, settings, seed=seed, trajectory=trajectory, state=state)
     if found.interrupted and not keep_interrupted:
         raise KeyboardInterrupt
-    if not is_main():
+    if not is_first():
         return found
     facts = {key: value for key, value in asdict(found).items() if value is not None}
     if record is not None:

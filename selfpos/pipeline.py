@@ -68,7 +68,7 @@ def run_recipe(recipe: Recipe, out: Path, *, data_root: Path | None = None, exec
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise SelfposError(
             "a run does one job after the other in one process: start `selfpos run` by itself, on a cluster with --ray; "
-            "`selfpos finetune` is what torchrun and accelerate can start"
+            "`selfpos finetune` and `selfpos merge --method self-positioning` are what torchrun and accelerate can start"
         )
     _check_methods(recipe)
     base = locate_model(recipe.base)
@@ -88,6 +88,8 @@ def run_recipe(recipe: Recipe, out: Path, *, data_root: Path | None = None, exec
         write_text(folder.recipe, yaml.safe_dump(recipe.model_dump(mode="json", exclude_unset=True), sort_keys=False))
         if guard is not None:
             guard.write(folder.overlap)
+            folder.overlap_section.parent.mkdir(exist_ok=True)
+            write_text(folder.overlap_section, guard.section())
         executor(jobs, folder)
     return folder
 

@@ -367,8 +367,8 @@ class MergeSettings(Settings):
 
     method: str
     vectors: Literal["separate", "iterative", "bagging"] = Field("separate", description="the pipeline whose models are merged")
-    weights: list[Any] | dict[str, Any] | None = Field(
-        None, description="one per vector: numbers, ramps over depth, or rules by tensor name"
+    weights: float | str | list[Any] | dict[str, Any] | None = Field(
+        None, description="one for all vectors, or one per vector: numbers, ramps over depth, or rules by tensor name"
     )
     params: dict[str, Any] = Field(default_factory=dict, description="the method's own parameters, see `selfpos methods`")
     positioning: PositioningSettings | None = None

@@ -68,6 +68,14 @@ def test_the_report_is_kept_and_tells_each_task(tmp_path: Path) -> None:
     assert [row[:2] for row in seen.rows()] == [["sts", "STS12"]]
 
 
+def test_the_report_of_a_run_has_a_section_of_it(tmp_path: Path) -> None:
+    recipe, seen = recipe_of(lines(tmp_path / "train.jsonl", PAIRS)), guard(True)
+    assert "None was found." in seen.section() and "<table>" not in seen.section()
+    load_tasks(recipe, None, seen)
+    assert "Left out, though they give test items away: 7 of 30 records of sts." in seen.section()
+    assert "<tr><td>sts</td><td>STS12</td><td>7</td><td>7</td><td>0</td><td>14</td><td>7</td></tr>" in seen.section()
+
+
 def test_nothing_left_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SelfposError, match="nothing is left to train on"):
         load_tasks(recipe_of(lines(tmp_path / "train.jsonl", PAIRS[:7])), None, guard(True))

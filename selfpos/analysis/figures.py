@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
-from selfpos.report.drawing import GREY, LINES, plot, save, svg
+from selfpos.report.drawing import GREY, LINES, matrix, plot, save, svg
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -18,7 +19,7 @@ def draw(found: Findings) -> dict[str, tuple[str, Figure]]:
     """Every figure there is data for: file name → title and figure."""
     drawn = {}
     if any(point["pairs"] for point in found.gradients.values()):
-        drawn["gradients"] = ("Cosine of the tasks' gradients, with 95 % intervals", gradients(found))
+        drawn["gradients"] = ("Cosine of the tasks' gradients, with 95 % intervals; rings where the batches give none", gradients(found))
         drawn["layers"] = ("Cosine of the tasks' gradients at the base, layer by layer", layers(found))
     if found.gaps:
         drawn["gaps"] = ("Joint model minus best specialist, in points of percent", gaps(found))
@@ -30,7 +31,7 @@ def draw(found: Findings) -> dict[str, tuple[str, Figure]]:
 
 
 def gradients(found: Findings) -> Figure:
-    """One row for each pair of tasks and point; left of zero the tasks pull apart."""
+    """One row for each pair of tasks and point; left of zero the tasks pull apart. A ring stands for a cosine without an interval."""
     labels, points = [], list(found.gradients)
     rows = [(point, pair) for place in range(len(found.gradients[points[0]]["pairs"])) for point in points
             for pair in [found.gradients[point]["pairs"][place]]]  # fmt: skip
@@ -43,7 +44,8 @@ def gradients(found: Findings) -> Figure:
         colour = LINES[points.index(point) % len(LINES)]
         if pair["low"] is not None:
             axes.plot([pair["low"], pair["high"]], [row, row], color=colour, alpha=0.6)
-        axes.plot([pair["cosine"]], [row], "o", color=colour, markersize=5)
+        known = pair["low"] is not None  # a ring where too few batches give no interval
+        axes.plot([pair["cosine"]], [row], "o", color=colour, markersize=5, markerfacecolor=colour if known else "none")
     axes.axvline(0, color=GREY, linewidth=1)
     axes.set_yticks(range(len(labels)), labels, fontsize=7)
     axes.set_xlabel("cosine")
@@ -52,25 +54,25 @@ def gradients(found: Findings) -> Figure:
 
 
 def layers(found: Findings) -> Figure:
-    """A line for each pair of tasks over the layers, from the embeddings on."""
+    """Over the layers, from the embeddings on: a line for each pair of tasks, or, where there are too many to tell lines apart, a row of a map."""
     measured = next(iter(found.gradients.values()))["layers"]
     names = list(measured)
+    pairs = [" – ".join(pair["tasks"]) for pair in measured[names[0]]]
+    cosines = [[measured[name][place]["cosine"] for name in names] for place in range(len(pairs))]
+    if len(pairs) > len(LINES):
+        known = [[math.nan if cosine is None else cosine for cosine in row] for row in cosines]
+        most = max((abs(cosine) for row in known for cosine in row if not math.isnan(cosine)), default=1.0)
+        texts = [["" if cosine is None else f"{cosine:+.2f}" for cosine in row] for row in cosines]
+        return matrix(known, pairs, names, texts, colours="PuOr_r", low=-most, high=most)
     figure, axes = plot(6.8, 3.6)
-    for place, pair in enumerate(measured[names[0]]):
-        cosines = [measured[name][place]["cosine"] for name in names]
-        known = [(at, cosine) for at, cosine in enumerate(cosines) if cosine is not None]
-        axes.plot(
-            *zip(*known, strict=True) if known else ([], []),
-            "o-",
-            markersize=3,
-            color=LINES[place % len(LINES)],
-            label=" – ".join(pair["tasks"]),
-        )
+    for place, (pair, row) in enumerate(zip(pairs, cosines, strict=True)):
+        points = [(at, cosine) for at, cosine in enumerate(row) if cosine is not None]
+        axes.plot(*zip(*points, strict=True) if points else ([], []), "o-", markersize=3, color=LINES[place], label=pair)
     axes.axhline(0, color=GREY, linewidth=1)
-    axes.set_xticks(range(len(names)), names, rotation=35, ha="right", fontsize=7)
     axes.set_ylabel("cosine")
     axes.legend(frameon=False, fontsize=8, labelcolor=GREY)
     axes.grid(alpha=0.3)
+    axes.set_xticks(range(len(names)), names, rotation=35, ha="right", fontsize=7)
     return figure
 
 

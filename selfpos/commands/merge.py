@@ -39,7 +39,7 @@ class ManyValues(click.Command):
     "--weights",
     multiple=True,
     metavar="WEIGHT…",
-    help="One per vector: 0.5, a ramp over depth 0.2..0.8, or '{layers.0-5: 0.3, default: 1}'.",
+    help="One for all vectors, or one per vector: 0.5, a ramp over depth 0.2..0.8, or '{layers.0-5: 0.3, default: 1}'.",
 )
 @click.option(
     "--param",
@@ -129,7 +129,8 @@ def command(
         given_settings = {"preset": LEARNED[method], **({"search": "sgd", "steps": steps} if steps else {}), **_parse(params)}
         return _position(method, sources, base, given_settings, out, probe, options, dry_run)
     if recipe is None:
-        options |= {"weights": [_value(weight) for weight in weights] or None, "params": _parse(params)}
+        values = [_value(weight) for weight in weights]
+        options |= {"weights": (values if len(values) > 1 else values[0]) if values else None, "params": _parse(params)}
     _merge(recipe, base, sources, method or "", out, options, dry_run, _data(probe, statistics) if gathers else {})
     return None
 
@@ -169,6 +170,7 @@ def _position(
     method: str, sources: tuple[str, ...], base: str, given: dict[str, Any], out: Path, probe: Path | None, options: dict[str, Any],
     dry_run: bool,
 ) -> None:  # fmt: skip
+    from selfpos.console import is_first
     from selfpos.data.probe import read_probe
     from selfpos.operations import plan_merge, position_and_merge, probe_of
     from selfpos.quiet import quiet_process
@@ -191,6 +193,8 @@ def _position(
             click.echo(f"{label:<14}{replaced.get(label, text)}")
         return
     found = position_and_merge(base, sources, tasks, settings, out, coefficients=coefficients, **options)
+    if not is_first():
+        return
     shown = "  ".join(f"{name} {value:.3f}" for name, value in zip(found.names, found.coefficients, strict=True))
     click.echo(f"{out}  ({shown})")
     if found.verdict:

@@ -27,7 +27,8 @@ class Difference:
 def estimate(draws: np.ndarray | None, by_seed: np.ndarray, alpha: float = 0.05) -> Difference:
     """The mean of the differences `by_seed` (s,), one for each pair of runs, with its 1 − α interval and two-sided p-value.
 
-    `draws` (b,) are that mean on resamples of the examples. With one seed: the percentile interval, and twice the smaller tail. With several:
+    `draws` (b,) are that mean on resamples of the examples. With one seed: the percentile interval, and twice the smaller tail, of the draws moved
+    to have the difference for their mean: a resample holds examples twice, which by itself raises measures such as the V-measure. With several:
     the variance over resamples and that over seeds, s²/S, are added, and the interval is Student's t with Welch's and Satterthwaite's degrees of
     freedom, which the seeds alone limit: a percentile interval over three seeds would be far too narrow.
     """
@@ -35,6 +36,7 @@ def estimate(draws: np.ndarray | None, by_seed: np.ndarray, alpha: float = 0.05)
     if draws is None:
         return Difference(value, alpha=alpha)
     if count == 1:
+        draws = draws - draws.mean() + value
         low, high = np.quantile(draws, [alpha / 2, 1 - alpha / 2])
         tail = 1 + min(int((draws <= 0).sum()), int((draws >= 0).sum()))
         return Difference(value, float(low), float(high), min(1.0, 2 * tail / (len(draws) + 1)), alpha=alpha)

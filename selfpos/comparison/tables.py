@@ -81,7 +81,7 @@ def how(comparison: Comparison) -> str:
     alpha = 1 - comparison.level
     return (
         f"Intervals ({100 * comparison.level:g} %) are of a paired bootstrap with {comparison.draws:,} resamples of each task's examples (pairs, "
-        f"queries, texts, documents), the same for both models; tasks are resampled independently.{several} Marks of significance are at {alpha:.2g} "
+        f"queries, texts, documents), the same for both models, around the difference found; tasks are resampled independently.{several} Marks of significance are at {alpha:.2g} "
         "after Holm's correction: over all differences on tasks together, over those of the type means, and over the models for each mean. "
         "What a model owes to its training seed is in no interval over one seed."
     )

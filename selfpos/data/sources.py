@@ -101,7 +101,9 @@ def load_source(
             read = _read(one, task_type.name, split, data_root, window, revisions)
             part, gone = _complete(read, task_type, columns or {})
             there += len(read)
-            parts.append(_usable(task_type.canonical(part, columns), task_type, seen, dropped))
+            canonical = task_type.canonical(part, columns)
+            dropped["type"] += max(0, len(part) - len(canonical))
+            parts.append(_usable(canonical, task_type, seen, dropped))
         except SelfposError as error:
             raise type(error)(f"data '{one}': {error}") from None
         dropped["missing value"] += gone
@@ -145,7 +147,7 @@ def _describe(spec: str, task: str) -> str:
 
 
 def _reasons(dropped: Mapping[str, int]) -> str:
-    words = {"duplicate": "that occur before"}
+    words = {"duplicate": "that occur before", "type": "that the task type leaves out or gathers with others"}
     return ", ".join(f"{count} {words.get(reason, f'with a {reason}')}" for reason, count in dropped.items() if count)
 
 

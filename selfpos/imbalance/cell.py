@@ -94,6 +94,11 @@ class Trained:
     scoring: Scoring
 
 
+def new_network(recipe: ImbalanceRecipe, data: ImageData, seed: int) -> Network:
+    """The network of `seed` before any training."""
+    return data.network(seed) if data.network else build(recipe.network, data.classes, seed)
+
+
 def train_unit(
     unit: Unit, recipe: ImbalanceRecipe, data: ImageData, device: torch.device, tick: Callable[[], None] | None = None
 ) -> Trained:
@@ -103,7 +108,7 @@ def train_unit(
         raise ValueError(f"{unit.method} is a second stage of {method.parent}, which its unit must train")
     labels, classes = data.train.labels, data.classes
     samples = [draw_sample(labels, classes, unit.imbalance, recipe, seed, size_matched=method.size_matched) for seed in unit.seeds]
-    networks = [build(recipe.network, classes, seed) for seed in unit.seeds]
+    networks = [new_network(recipe, data, seed) for seed in unit.seeds]
     for network, seed in zip(networks, unit.seeds, strict=True):
         if method.cosine_head:
             use_cosine_head(network, seed)
@@ -121,7 +126,7 @@ def train_unit(
         loss=method.loss,
         mix=method.mix,
         mix_seeds=unit.seeds,
-        optimizer=method.optimizer,
+        optimizer=method.optimizer or recipe.training.optimizer,
         tick=tick,
         watch=Watch(recipe.curve_every, scoring.look) if recipe.curve_every else None,
     )

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from functools import partial
+import multiprocessing
+import signal
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +27,8 @@ from selfpos.imbalance.sources import ImageData, read_images
 def plan(recipe: ImbalanceRecipe, at_once: int = 1) -> list[Unit]:
     """All units in the order they run: first all of the grid for the first seeds. Raises SelfposError for an unknown method.
 
-    `at_once` seeds are trained as one wide network. On a CPU that is slower than one after the other (benchmarks/imbalance.py), so `run_grid`
-    does it on GPUs only.
+    `at_once` seeds are trained as one wide network. For convolutions on a CPU that is slower than one after the other
+    (benchmarks/imbalance.py), so `run_grid` does it on GPUs and for heads only.
     """
     units: dict[Unit, None] = {}
     chunks = [range(start, min(start + at_once, recipe.seeds)) for start in range(0, recipe.seeds, at_once)]
@@ -73,11 +78,20 @@ def pick_device(name: str) -> torch.device:
         raise SelfposError(f"there is no device '{name}' here: {str(error).splitlines()[0]}") from None
 
 
-def run_grid(recipe: ImbalanceRecipe, out: Path, *, data: str | None = None, device: str = "auto") -> int:
+def run_grid(
+    recipe: ImbalanceRecipe,
+    out: Path,
+    *,
+    data: str | None = None,
+    images: ImageData | None = None,
+    device: str = "auto",
+    workers: int = 1,
+) -> int:
     """Run the units of `recipe` whose results are not in the Parquet file `out` yet, adding each as it ends; return how many were run.
 
-    A run stopped at any moment loses at most the unit it was in. `data` replaces the recipe's images. Raises SelfposError when `out` was
-    made with other settings.
+    A run stopped at any moment loses at most the units it was in. `data` replaces the recipe's images, or `images` do, which are in memory already. With several `workers`, on a CPU only,
+    that many processes of one thread each train a unit apiece: small networks use cores far better so than by sharing every operation among
+    them. Raises SelfposError when `out` was made with other settings.
     """
     records: list[dict[str, Any]] = []
     if out.exists():
@@ -85,20 +99,35 @@ def run_grid(recipe: ImbalanceRecipe, out: Path, *, data: str | None = None, dev
         results.check_same_settings(out, before, recipe)
     done = {key_of(record) for record in records}
     place = pick_device(device)
-    units = plan(recipe, 1 if place.type == "cpu" else recipe.networks_at_once)
+    if workers > 1 and place.type != "cpu":
+        raise SelfposError(f"--workers are processes on a CPU; on {place} a cell's networks are trained as one wide network instead")
+    if recipe.network in ("head", "encoder") and images is None:
+        raise SelfposError(f"recipe {recipe.name} is about texts; run it with `selfpos imbalance compare text`")
+    alone = recipe.network == "encoder" or (place.type == "cpu" and recipe.network != "head")
+    units = plan(recipe, 1 if alone else recipe.networks_at_once)
     missing = [unit for unit in units if not unit.result_keys() <= done]
     if not missing:
         return 0
-    images = _on_device(read_images(data or recipe.data, preprocessing=recipe.preprocessing), place)
+    source = data or recipe.data
+    images = _on_device(images or read_images(source, preprocessing=recipe.preprocessing), place)
     weight = recipe.training.iterations
     with (
         log_to(out.with_suffix(".log")),
         progress(recipe.name, sum(len(unit.seeds) for unit in missing) * weight, unit="network steps") as bar,
     ):
         log.info("%s: %d of %d units to run on %s, data %s", recipe.name, len(missing), len(units), place, images.description)
-        for unit in missing:
-            bar.advance(0, now=str(unit))
-            found = run_unit(unit, recipe, images, place, tick=partial(bar.advance, len(unit.seeds)))
+
+        def here() -> Iterator[tuple[Unit, list[dict[str, Any]]]]:
+            for unit in missing:
+                bar.advance(0, now=str(unit))
+                yield unit, run_unit(unit, recipe, images, place, tick=partial(bar.advance, len(unit.seeds)))
+
+        def beside() -> Iterator[tuple[Unit, list[dict[str, Any]]]]:
+            for unit, found in _in_processes(missing, recipe, source, workers):
+                bar.advance(len(unit.seeds) * weight, now=str(unit))
+                yield unit, found
+
+        for unit, found in here() if workers == 1 else beside():
             keys = unit.result_keys()
             records = [record for record in records if key_of(record) not in keys] + found
             results.write_results(out, records, recipe)
@@ -106,8 +135,36 @@ def run_grid(recipe: ImbalanceRecipe, out: Path, *, data: str | None = None, dev
     return len(missing)
 
 
+def _in_processes(units: list[Unit], recipe: ImbalanceRecipe, source: str, workers: int) -> Iterator[tuple[Unit, list[dict[str, Any]]]]:
+    """The units with their records, as they end. Leaving the loop early ends the processes at once."""
+    pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"), initializer=_start_worker)
+    try:
+        running = {pool.submit(_run_in_worker, unit, recipe, source): unit for unit in units}
+        for future in as_completed(running):
+            yield running[future], future.result()
+    finally:
+        for process in list((pool._processes or {}).values()):
+            process.terminate()
+        pool.shutdown(cancel_futures=True)
+
+
+def _start_worker() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
+    torch.set_num_threads(1)
+
+
+def _run_in_worker(unit: Unit, recipe: ImbalanceRecipe, source: str) -> list[dict[str, Any]]:
+    return run_unit(unit, recipe, _read_once(source, recipe.preprocessing), torch.device("cpu"))
+
+
+@cache
+def _read_once(source: str, preprocessing: str) -> ImageData:
+    """A worker's images, read at its first unit."""
+    return read_images(source, preprocessing=preprocessing)
+
+
 def _on_device(data: ImageData, device: torch.device) -> ImageData:
     def move(images: Any) -> Any:
         return images.to(device) if isinstance(images, ArrayImages) else images
 
-    return ImageData(move(data.train), move(data.test), data.class_names, data.description)
+    return replace(data, train=move(data.train), test=move(data.test))

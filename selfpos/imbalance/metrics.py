@@ -42,15 +42,15 @@ def one_vs_rest_auc(scores: Floats, labels: Ints) -> Floats:
     return (sums - positives * (positives + 1) / 2) / (positives * (n - positives))
 
 
-def score(log_probs: Floats, decision: Floats, labels: Ints, minority: Ints) -> Scores:
+def score(log_probs: Floats, decision: Floats, labels: Ints, minority: Ints, auc: float | None = None) -> Scores:
     """Score one network on one set. `log_probs` (n, K): its log-softmax, for the AUC; `decision` (n, K): what its prediction is the argmax of.
 
-    `minority` holds the labels of the minority classes.
+    `minority` holds the labels of the minority classes; `auc` is the AUC where another decision on the same set had it computed.
     """
     recalls = class_recalls(decision, labels)
     small = np.isin(np.arange(len(recalls)), minority)
     return Scores(
-        auc=float(one_vs_rest_auc(log_probs, labels).mean()),
+        auc=float(one_vs_rest_auc(log_probs, labels).mean()) if auc is None else auc,
         accuracy=float((decision.argmax(axis=1) == labels).mean()),
         balanced_accuracy=float(recalls.mean()),
         minority=float(recalls[small].mean()),

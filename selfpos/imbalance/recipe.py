@@ -36,6 +36,7 @@ class TrainingSettings(Settings):
     batch_size: int = Field(64, ge=2)
     learning_rates: list[float] = Field(default_factory=lambda: [0.01], min_length=1, description="base rates of SGD; several are a search")
     adamw_rates: list[float] = Field(default_factory=lambda: [1e-3], min_length=1, description="base rates of the method adamw")
+    optimizer: Literal["sgd", "adamw"] = "sgd"
     momentum: float = Field(0.9, ge=0, lt=1)
     weight_decay: float = Field(5e-4, ge=0, description="on all weights, biases included, as Caffe has it")
     bias_rate: float = Field(1.0, gt=0, description="factor of the biases' learning rate (Caffe's lr_mult)")
@@ -68,7 +69,10 @@ class ImbalanceRecipe(Settings):
     name: Name
     data: str = Field(description="a folder of images, or hub:NAME[@REVISION]; --data replaces it")
     preprocessing: Literal["scale", "gcn-zca", "raw"] = "scale"
-    network: Literal["lenet", "all-cnn", "resnet-10"]
+    network: Literal["lenet", "all-cnn", "resnet-10", "head", "encoder"] = Field(
+        description="head: a linear layer on the embeddings of `encoder`; encoder: that one fine-tuned with it; both for texts, see `compare text`"
+    )
+    encoder: str | None = Field(None, description="of texts: a sentence-transformers folder or a name on the Hub")
     n_max: int = Field(ge=2, description="training images of the largest class")
     validation: int = Field(0, ge=0, description="training images per class kept back to select on; never trained on")
     test: Literal["official", "balanced"] = Field("official", description="balanced: as many test images of every class as the rarest has")
@@ -82,6 +86,12 @@ class ImbalanceRecipe(Settings):
     networks_at_once: int = Field(5, ge=1, description="seeds of one cell that a GPU trains as one wide network")
     curve_every: int | None = Field(None, ge=1, description="iterations between points of the learning curves")
     training: TrainingSettings = TrainingSettings()
+
+    @model_validator(mode="after")
+    def _texts_have_an_encoder(self) -> ImbalanceRecipe:
+        if (self.network in ("head", "encoder")) != (self.encoder is not None):
+            raise ValueError(f"'encoder' goes with network head or encoder, found network {self.network} with encoder {self.encoder}")
+        return self
 
     @model_validator(mode="after")
     def _selection_has_a_set(self) -> ImbalanceRecipe:

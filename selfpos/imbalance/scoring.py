@@ -71,12 +71,17 @@ class Scoring:
                     "minority_classes": sample.minority.tolist(), "curve": self.curves[s] if name == next(iter(heads)) else [],
                     **{f"train_{key}": value for key, value in self._groups(train[name][s], own[self.train[:, s]], sample).items()},
                 }  # fmt: skip
+                sets = {"": (test[name][s], truth)}
+                if validation is not None:
+                    sets["validation"] = (validation[name][s], own[reserve[:, s]])
+                aucs = {key: float(metrics.one_vs_rest_auc(scores, labels).mean()) for key, (scores, labels) in sets.items()}
                 for rule, (prior, tau) in rules.items():
-                    decide = metrics.divide_by_prior(test[name][s], prior, tau)
-                    record = base | {"rule": rule, "tau": tau} | asdict(metrics.score(test[name][s], decide, truth, sample.minority))
+                    scored = {
+                        key: metrics.score(scores, metrics.divide_by_prior(scores, prior, tau), labels, sample.minority, aucs[key])
+                        for key, (scores, labels) in sets.items()
+                    }
+                    record = base | {"rule": rule, "tau": tau} | asdict(scored[""])
                     if validation is not None:
-                        seen = metrics.divide_by_prior(validation[name][s], prior, tau)
-                        scored = metrics.score(validation[name][s], seen, own[reserve[:, s]], sample.minority)
-                        record |= {"validation_auc": scored.auc, "validation_accuracy": scored.accuracy}
+                        record |= {"validation_auc": aucs["validation"], "validation_accuracy": scored["validation"].accuracy}
                     found.append(record)
         return found

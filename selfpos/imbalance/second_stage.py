@@ -84,7 +84,9 @@ class Stage:
         counts = np.stack([sample.counts for sample in self.samples])
         for module in modules:
             module.to(self.device)
-        fit(modules, batches, counts, self.settings, rate=self.rate * rate, iterations=self.iterations, tick=self.tick)
+        fit(
+            modules, batches, counts, self.settings, rate=self.rate * rate, iterations=self.iterations, optimizer=self.settings.optimizer, tick=self.tick
+        )  # fmt: skip
 
     def features(self) -> list[Tensor]:
         """The trunk's output on each network's own examples, (n, F, h, w) per network; computed once."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from selfpos.errors import OperationError, SelfposError
 from selfpos.imbalance.images import ArrayImages, FileImages, Images
+from selfpos.imbalance.networks import Network
 
 IDX_FILES = {
     "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
@@ -28,6 +30,7 @@ class ImageData:
     test: Images
     class_names: list[str]
     description: str
+    network: Callable[[int], Network] | None = None  # seed → a network for these data, where the recipe's `network` is no image network
 
     @property
     def classes(self) -> int:

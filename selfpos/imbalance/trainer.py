@@ -69,8 +69,6 @@ def fit(
     """
     device = next(networks[0].parameters()).device
     wide = widen(networks).train()
-    if device.type == "cpu":
-        wide = wide.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # pooling and convolutions are much faster so, on a CPU
     parameters = [(name, parameter) for name, parameter in wide.named_parameters() if parameter.requires_grad]
     groups = [
         {"params": [p for name, p in parameters if name.endswith("bias") == biases], "factor": settings.bias_rate if biases else 1.0}
@@ -159,4 +157,7 @@ def _forward(wide: nn.Module, images: Tensor) -> Tensor:
 def join_networks(images: Tensor) -> Tensor:
     """(B, S, C, H, W) → (B, S·C, H, W), the layout a wide network takes."""
     joined = images.reshape(images.shape[0], -1, *images.shape[3:])
-    return joined.contiguous(memory_format=torch.channels_last) if joined.device.type == "cpu" else joined
+    if joined.device.type != "cpu":
+        return joined
+    # Copied even where it seems needless: images of one channel have both layouts at once, and torch would take the slower for all that follows.
+    return torch.empty_like(joined, memory_format=torch.channels_last).copy_(joined)

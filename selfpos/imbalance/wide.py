@@ -57,10 +57,21 @@ def _grouped(x: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> Ten
 
 
 def widen(networks: Sequence[nn.Module]) -> nn.Module:
-    """One module that computes all `networks` (same architecture) side by side; with a single one, a plain copy of it."""
+    """One module that computes all `networks` (same architecture) side by side; with a single one, a copy of it.
+
+    On a CPU its convolutions are laid out channels last, in which they and the pooling behind them run several times as fast.
+    """
     wide = copy.deepcopy(networks[0])
-    if len(networks) == 1:
-        return wide
+    if len(networks) > 1:
+        _join(wide, networks)
+    for layer in wide.modules():
+        if isinstance(layer, nn.Conv2d) and layer.weight.device.type == "cpu":
+            layer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return wide
+
+
+def _join(wide: nn.Module, networks: Sequence[nn.Module]) -> None:
+    """Turn `wide`, a copy of the first of `networks`, into all of them."""
     parts = [dict(network.named_modules()) for network in networks]
     for name, layer in list(wide.named_modules()):
         _widen_layer(layer, len(networks))
@@ -70,7 +81,6 @@ def widen(networks: Sequence[nn.Module]) -> nn.Module:
                 layer._parameters[key] = nn.Parameter(joined)
             else:
                 layer._buffers[key] = joined
-    return wide
 
 
 def copy_back(wide: nn.Module, networks: Sequence[nn.Module]) -> None:

@@ -201,7 +201,7 @@ def plan(
 ) -> Plan:
     """Open and check everything a merge needs; write nothing.
 
-    sources: fine-tuned models or PEFT adapters. weights: one per vector, each a number, ramp or rules (see merging.rules); params: the method's own.
+    sources: fine-tuned models or PEFT adapters. weights: one for all or one per vector, each a number, ramp or rules (see merging.rules); params: the method's own.
     dtype: float32, float16, bfloat16 or float64 for the output; absent, each tensor keeps the widest format it has among base and sources.
     threads: at most so many; absent, one per core. device: cpu, or a torch device for the arithmetic. budget: bytes of memory beyond the runtime,
     for which threads are left away, and beyond which nothing is merged.

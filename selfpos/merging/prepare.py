@@ -31,6 +31,7 @@ def make_stream(plan: Plan, advance: Callable[[int], None] = lambda elements: No
         plan.settings,
         grain=plan.method.grain,
         one_by_one=plan.method.form == "combination",
+        checked=plan.method.form != "combination",  # a sum is not finite when one of its terms is not
         seed=plan.seed,
         # A whole matrix at a time, with all threads for the linear algebra library; else a thread for each task.
         threads=1 if plan.method.grain == "matrix" else plan.threads,
@@ -61,7 +62,7 @@ def prepare(plan: Plan, stream: Stream) -> Prepared:
 def combination_coefficients(plan: Plan, stream: Stream) -> Coefficients:
     """The coefficients of every tensor."""
     method, settings = plan.method, plan.settings
-    grams = inner_products(replace(stream, device="cpu"), with_base=method.with_base) if method.gram is not None else {}
+    grams = inner_products(replace(stream, device="cpu", checked=True), with_base=method.with_base) if method.gram is not None else {}
     if method.gram == "model" and grams:
         grams = dict.fromkeys(grams, np.sum(list(grams.values()), axis=0))
     found = {}

@@ -1,7 +1,7 @@
 """Weights and parameters that may differ between vectors and between tensors.
 
 A value is a number (or a word, or true/false), a ramp over depth such as `0.2..0.8` (more stops are equally spaced: `0..1..0`), a list of one
-value per vector where the parameter allows it, or a mapping from rules to values. A rule is `layers.0-5`, `layers.3`, a glob over tensor names
+value per vector where the parameter allows it (one value is for all vectors), or a mapping from rules to values. A rule is `layers.0-5`, `layers.3`, a glob over tensor names
 (`*.attention.*`, `2_Dense/*`) or `default`; the first that fits a tensor counts.
 """
 
@@ -40,7 +40,7 @@ class Settings:
         if values is None:
             return [absent] * self.count
         if not isinstance(values, list):
-            raise SelfposError(f"weights must be a list of one per vector, found {values!r}")
+            values = [values] * self.count
         if len(values) != self.count:
             raise SelfposError(f"found {len(values)} weights for {self.count} vectors; give one per vector, in their order")
         values = [absent if value is None else value for value in values]

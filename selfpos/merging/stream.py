@@ -100,7 +100,8 @@ class Chunk:
 @dataclass(frozen=True)
 class Stream:
     """Base and vectors at the tensors `keys`. `tied` maps the second name of a tensor that is stored twice to its first. With `one_by_one` the
-    vectors of every chunk are read as a kernel goes through them, which leaves more of a core's cache to each.
+    vectors of every chunk are read as a kernel goes through them, which leaves more of a core's cache to each. Without `checked` numbers that are
+    not finite are passed on, for a reader who will see them in what becomes of them.
     """
 
     base: ModelFolder
@@ -109,6 +110,7 @@ class Stream:
     settings: Settings
     grain: Grain = "element"
     one_by_one: bool = False
+    checked: bool = True
     seed: int = 0
     threads: int = 1
     device: str = "cpu"
@@ -150,7 +152,7 @@ class Stream:
         one_by_one = self.one_by_one or (self.grain == "matrix" and is_linear_map(key, entry.shape))
         for start, stop in self.ranges(key) if ranges is None else ranges:
             base = to_float32(raw[start:stop], entry.dtype)
-            if not finite(base):
+            if self.checked and not finite(base):
                 raise _not_finite(key, str(entry.file), base, start)
             lazy = OneByOne(partial(self._read, key, start, stop, base, readers), len(readers))
             vectors: Sequence[Array] = lazy if one_by_one else list(lazy)
@@ -159,7 +161,7 @@ class Stream:
 
     def _read(self, key: str, start: int, stop: int, base: np.ndarray, readers: list[Reader], index: int) -> Array:
         move = readers[index](start, stop, base)
-        if not finite(move):
+        if self.checked and not finite(move):
             piece, source = self.vectors[index].pieces.get(key), self.vectors[index].source
             raise _not_finite(key, str(piece.entry.file if isinstance(piece, Dense) else source), move, start)
         return self._shaped(key, move)

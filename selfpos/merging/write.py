@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +74,7 @@ def _carry_out(tasks: list[Task], plan: Plan, stream: Stream, prepared: Prepared
             values: np.ndarray = merged if isinstance(merged, np.ndarray) else merged.cpu().numpy()
             stored = from_float32(values.reshape(-1), dtype)
             if not finite(values) or (dtype == "F16" and not np.isfinite(stored).all()):
+                _refuse_damaged(stream, task)
                 raise _overflow(plan, task.key, dtype)
             task.writer.write(task.name, stored, chunk.start * STORED[dtype].itemsize)
 
@@ -98,6 +99,13 @@ def _carry_out(tasks: list[Task], plan: Plan, stream: Stream, prepared: Prepared
         if finished > done:
             note(finished)
         raise
+
+
+def _refuse_damaged(stream: Stream, task: Task) -> None:
+    """Raise SelfposError where it is an input that holds numbers that are not finite."""
+    for chunk in replace(stream, checked=True, one_by_one=False).chunks(task.key, task.ranges):
+        for _ in chunk.vectors:
+            pass
 
 
 def _overflow(plan: Plan, key: str, dtype: str) -> SelfposError:

@@ -5,9 +5,9 @@ The N adapters of a layer run beside it as one pair of products with the coeffic
     y = W x + [s_1 B_1 … s_N B_N] · diag(c_1 … c_1, …, c_N … c_N) · [A_1; …; A_N] x,
 
 so ∂L/∂c falls out of the backward pass over activations alone. Memory: the base once, the factors, and the activations of a batch. On
-paper, a base of 7·10⁹ weights takes 28 GB in float32; eight adapters of rank 16 on all linear layers of such a model (d = 4096, 32 layers,
-40·10⁶ weights each) 1.3 GB; activations of 8 texts of 512 tokens in bf16, 34·d bytes a token and layer (Korthikanti et al., arXiv
-2205.05198, equation 2 without the attention term), 18 GB: 47 GB of the 80 that a large GPU has. With `chunk: 8` any batch takes no more.
+paper, a base of 7·10⁹ weights takes 28 GB in float32, the casts to bf16 that its backward pass keeps 14, eight adapters of rank 16 on all
+linear layers 1.3, activations of 8 texts of 512 tokens in bf16 17: 61 GB of the 80 that a large GPU has, counted part by part in
+benchmarks/positioning_report.py. With `chunk: 8` any batch takes no more.
 """
 
 from __future__ import annotations

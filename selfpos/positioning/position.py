@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from selfpos.console import log
+from selfpos.console import is_first, log
 from selfpos.errors import SelfposError
 from selfpos.positioning.coefficients import as_weights
 
@@ -78,7 +78,7 @@ def position(
     from selfpos.positioning.judge import Judge
     from selfpos.positioning.objective import split_probe
     from selfpos.positioning.problem import Problem
-    from selfpos.positioning.processes import Processes, is_main
+    from selfpos.positioning.processes import Processes
     from selfpos.positioning.refine import refine
     from selfpos.positioning.trajectory import Trajectory
 
@@ -90,7 +90,7 @@ def position(
     live = open_live(base, sources, settings, device, processes)
     problem = Problem(live, parts[0], settings)
     judge = Judge(parts[0], parts[1], settings, seed) if parts[1] else None
-    with Trajectory(trajectory, state, writes=is_main()) as record, processes.interruptible():
+    with Trajectory(trajectory, state, writes=is_first()) as record, processes.interruptible():
         processes.wait()  # all have read where the search is to go on
         spread, interrupted = None, False
         try:

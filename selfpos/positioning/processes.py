@@ -19,11 +19,6 @@ import torch
 from torch import Tensor
 
 
-def is_main() -> bool:
-    """Whether this process is the one that writes files: the first, or the only one."""
-    return int(os.environ.get("RANK", "0")) == 0
-
-
 class Processes:
     """The processes of one launch, `count` of them, this one being number `rank`; one alone unless a launcher says otherwise.
 

@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import isclose
 from pathlib import Path
 from typing import Any
 
@@ -126,9 +127,9 @@ def render(facts: Facts, scores: Scores | None, roles: Roles, licence: Licence |
         "probe_starts": any(row["before"] is not None for row in rows),
         "data_sources": any(row.source for row in facts.data),
         "scores": scores,
-        "score_table": comparison(scores, roles) if scores and own else None,
+        "score_table": (table := comparison(scores, roles) if scores and own else None),
         "local_data": scores.on_local_data(own) if scores and own else [],
-        "intervals": bool(scores and any(score.interval for found in scores.models.values() for score in found)),
+        "intervals": bool(table and any("<sub>" in cell for row in table.rows for cell in row.cells)),
         "costs": _costs(facts),
         "limitations": [*facts.limitations, *_overlap(facts, bool(scores and own)), *(worse_tasks(scores, roles) if scores else [])],
         "citations": bibtex(*_used(facts), "mteb" if scores and own else None, "sentence-transformers"),
@@ -190,7 +191,9 @@ def _probe_rows(facts: Facts) -> list[dict[str, Any]]:
 def _search_parameters(facts: Facts) -> Mapping[str, Any]:
     """Those of the space that was searched, where they are not the coefficients themselves, which the table of parents holds."""
     found = facts.search.parameters if facts.search else {}
-    return {} if list(found.values()) == [parent.coefficient for parent in facts.parents] else found
+    known = [parent.coefficient or 0.0 for parent in facts.parents]
+    same = len(known) == len(found) and all(isclose(value, other, abs_tol=5e-5) for value, other in zip(found.values(), known, strict=True))
+    return {} if same else found
 
 
 def _costs(facts: Facts) -> list[str]:
@@ -222,7 +225,8 @@ def _figures(facts: Facts) -> dict[str, bytes]:
     if facts.groups:
         width = len(next(iter(facts.groups.values())))
         found["selfpos-coefficients.png"] = coefficient_map(facts.groups, ["base", *names] if width == len(names) + 1 else names)
-    if facts.search and (plot := trajectory_plot(facts.search.trajectory, names)):
+    kept = (facts.search.best_step, [parent.coefficient for parent in facts.parents]) if facts.search else (None, [])
+    if facts.search and (plot := trajectory_plot(facts.search.trajectory, names, *kept)):
         found["selfpos-trajectory.png"] = plot
     return found
 

@@ -86,7 +86,8 @@ def _cell(scores: Scores, model: str, task: str) -> str:
     value, interval = scores.value(model, task), scores.interval(model, task)
     if value is None:
         return ""
-    return f"{100 * value:.2f}" + (f" ({100 * interval[0]:.1f}–{100 * interval[1]:.1f})" if interval else "")
+    # word joiners: an interval is not to be broken in a narrow column
+    return f"{100 * value:.2f}" + (f"<br><sub>{100 * interval[0]:.1f}\u2060–\u2060{100 * interval[1]:.1f}</sub>" if interval else "")
 
 
 def _mean(label: str, scores: Scores, models: Sequence[str], tasks: Sequence[str]) -> Row:

@@ -42,9 +42,13 @@ def parts(groups: Mapping[str, Sequence[float]]) -> list[tuple[str, tuple[float,
     return columns
 
 
-def trajectory_plot(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> bytes | None:
-    """Coefficients over steps, one line per parent; None where the trajectory holds no coefficients. Rows without are passed over."""
+def trajectory_plot(
+    rows: Sequence[Mapping[str, Any]], names: Sequence[str], kept: int | None = None, coefficients: Sequence[float | None] = ()
+) -> bytes | None:
+    """Coefficients over steps, one line per parent, and a star where they were kept; None where the trajectory holds no coefficients. Rows without are
+    passed over."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     points = [(row.get("step", index), row["coefficients"]) for index, row in enumerate(rows) if "coefficients" in row]
     width = len(points[0][1]) if points and isinstance(points[0][1], list) else 0
@@ -54,8 +58,11 @@ def trajectory_plot(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> 
     axes = figure.subplots()
     for index in range(width):
         label = names[index] if index < len(names) else str(index + 1)
-        axes.plot([step for step, _ in points], [values[index] for _, values in points], label=label)
-    axes.set(xlabel="step", ylabel="coefficient")
+        (line,) = axes.plot([step for step, _ in points], [values[index] for _, values in points], label=label)
+        if kept is not None and index < len(coefficients) and (value := coefficients[index]) is not None:
+            axes.plot([kept], [value], "*", color=line.get_color(), markersize=12)
+    axes.set(xlabel="step" if kept is None else "step (★ kept)", ylabel="coefficient")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
     return _png(figure)

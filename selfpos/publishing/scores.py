@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -22,10 +23,8 @@ RESAMPLES = 2000
 
 @dataclass(frozen=True)
 class Score:
-    """One model on one split and language subset of one task. `value` is MTEB's main score, between 0 and 1.
-
-    `interval` is its 95 % interval: of a bootstrap over the task's examples where what the model got right of each was kept, else of the mean over
-    MTEB's repeated draws of training or clustering samples, where there are such.
+    """One model on one split and language subset of one task. `value` is MTEB's main score, between 0 and 1; `draws` are those of MTEB's repeated draws
+    of training or clustering samples, where it is their mean; `file` is MTEB's.
     """
 
     task: str
@@ -33,7 +32,38 @@ class Score:
     split: str
     subset: str
     revision: str | None
-    interval: tuple[float, float] | None = None
+    draws: tuple[float, ...] = ()
+    file: Path | None = field(default=None, compare=False)
+
+    @cached_property
+    def interval(self) -> tuple[float, float] | None:
+        """Its 95 % interval: of a bootstrap over the task's examples where what the model got right of each was kept, else of the mean over `draws`."""
+        return self._resampled() or self._over_draws()
+
+    def _resampled(self) -> tuple[float, float] | None:
+        """Percentiles over resampled examples, moved to have the score for their mean: examples drawn twice by themselves raise a V-measure."""
+        import numpy as np
+
+        from selfpos.evaluation.examples import examples_file, read_examples
+        from selfpos.evaluation.measures import resamples
+
+        if self.file is None or len(self.file.parents) < 4:
+            return None
+        for part in read_examples(examples_file(self.file), str(self.revision)):
+            if (part.split, part.subset) == (self.split, self.subset):
+                drawn = resamples([part], RESAMPLES, seed=0)
+                low, high = np.quantile(drawn, [0.025, 0.975]) - drawn.mean() + self.value
+                return float(low), float(high)
+        return None
+
+    def _over_draws(self) -> tuple[float, float] | None:
+        """Student's t interval of the mean."""
+        if len(self.draws) < 2:
+            return None
+        from scipy.stats import t
+
+        half = float(t.ppf(0.975, len(self.draws) - 1)) * stdev(self.draws) / len(self.draws) ** 0.5
+        return self.value - half, self.value + half
 
 
 @dataclass(frozen=True)
@@ -152,43 +182,20 @@ def _last_files(root: Path) -> tuple[list[Path], dict[str, dict[str, Any]]]:
 
 def _scores(record: Mapping[str, Any], metric: str | None, file: Path) -> Iterable[Score]:
     revision = record.get("dataset_revision")
-    resampled = _resampled(file, str(revision))
     for split, subsets in record["scores"].items():
         for entry in subsets:
             value = entry.get("main_score")
             if isinstance(value, int | float):
                 subset = str(entry.get("hf_subset", "default"))
-                interval = resampled.get((split, subset)) or _over_draws(entry, metric)
-                yield Score(record["task_name"], float(value), split, subset, revision, interval)
+                yield Score(record["task_name"], float(value), split, subset, revision, _draws(entry, metric), file)
 
 
-def _resampled(file: Path, revision: str) -> dict[tuple[str, str], tuple[float, float]]:
-    """(split, subset) → 95 % percentile interval of the main score over resampled examples, for the parts kept beside MTEB's result file."""
-    import numpy as np
-
-    from selfpos.evaluation.examples import examples_file, read_examples
-    from selfpos.evaluation.measures import resamples
-
-    if len(file.parents) < 4:
-        return {}
-    found = {}
-    for part in read_examples(examples_file(file), revision):
-        low, high = np.quantile(resamples([part], RESAMPLES, seed=0), [0.025, 0.975])
-        found[part.split, part.subset] = (float(low), float(high))
-    return found
-
-
-def _over_draws(entry: Mapping[str, Any], metric: str | None) -> tuple[float, float] | None:
-    """95 % t interval of the mean over repeated draws, if the main score is such a mean."""
+def _draws(entry: Mapping[str, Any], metric: str | None) -> tuple[float, ...]:
+    """The main score of each of MTEB's repeated draws, if the main score is their mean."""
     given = [draw.get(metric) for draw in entry.get("scores_per_experiment") or () if isinstance(draw, dict)]
     given = given or [value for level in (entry.get("v_measures") or {}).values() for value in level]
-    draws = [float(value) for value in given if isinstance(value, int | float)]
-    if len(draws) < 2 or len(draws) != len(given) or abs(fmean(draws) - entry["main_score"]) > 1e-6:
-        return None
-    from scipy.stats import t
-
-    half = float(t.ppf(0.975, len(draws) - 1)) * stdev(draws) / len(draws) ** 0.5
-    return fmean(draws) - half, fmean(draws) + half
+    draws = tuple(float(value) for value in given if isinstance(value, int | float))
+    return draws if draws and len(draws) == len(given) and abs(fmean(draws) - entry["main_score"]) <= 1e-6 else ()
 
 
 def _describe(name: str, known: Mapping[str, Any]) -> Task:

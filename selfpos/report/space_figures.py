@@ -28,6 +28,21 @@ def angles(results: RunResults) -> Figure:
     return matrix(degrees, results.vectors, results.vectors, texts, colours="RdBu", low=90 - reach, high=90 + reach)
 
 
+def _labels_aside(places: Mapping[str, tuple[float, float]], width: float) -> dict[str, tuple[float, float]]:
+    """Where to put each label beside its mark, in points: the direction that is farthest from the other marks and the labels put before. `width` is
+    that of the plot, of about 270 points."""
+    points = {name: (270 * x / width, 270 * y / width) for name, (x, y) in places.items()}
+    taken = list(points.values())
+    found = {}
+    for name, (x, y) in points.items():
+        around = [(9, 6), (-13, 6), (9, -12), (-13, -12), (-3, 11), (-3, -17)]
+        others = [place for place in taken if place != (x, y)]
+        best = max(around, key=lambda d: min(((x + d[0] - a) ** 2 + (y + d[1] - b) ** 2 for a, b in others), default=0.0))
+        found[name] = (float(best[0]), float(best[1]))
+        taken.append((x + best[0], y + best[1]))
+    return found
+
+
 def landscape(results: RunResults, found: Mapping[str, Any]) -> Figure:
     """The mean over tasks of the probe loss, each divided by the base's, over the plane of two vectors; and on it every model's projection.
 
@@ -50,11 +65,12 @@ def landscape(results: RunResults, found: Mapping[str, Any]) -> Figure:
     if len(rows) > 1 and len(levels) > 2:
         filled = axes.contourf(axis, axis[: len(rows)], mean, levels=levels, cmap="viridis_r", alpha=0.9)
         lines = axes.contour(axis, axis[: len(rows)], mean, levels=levels[::2], colors="#ffffff", linewidths=0.6, alpha=0.7)
-        axes.clabel(lines, fmt="%.3f", fontsize=6.5)
+        axes.clabel(lines, fmt="%.2f", fontsize=7, colors="#ffffff")
         del filled
     best = np.unravel_index(int(mean.argmin()), mean.shape)
     axes.plot(axis[best[1]], axis[best[0]], "x", color="#ffffff", markersize=9, markeredgewidth=2, zorder=5)
     names = [name for name in found["models"] if name in ("base", *results.recipe.trained, *results.recipe.merges)]
+    aside = _labels_aside({name: (found["models"][name]["x"], found["models"][name]["y"]) for name in names}, float(axis[-1] - axis[0]))
     key.set_axis_off()
     entries = [*names, "least on the grid"]
     for place, name in enumerate(entries):
@@ -72,7 +88,7 @@ def landscape(results: RunResults, found: Mapping[str, Any]) -> Figure:
         }
         faint = 0.6 if spot["outside"] > 0.5 else 1.0
         axes.plot(spot["x"], spot["y"], MARKERS[role], alpha=faint, zorder=6, **style)
-        axes.annotate(str(place + 1), (spot["x"], spot["y"]), xytext=(6, 5), textcoords="offset points", fontsize=7.5, color="#111111",
+        axes.annotate(str(place + 1), (spot["x"], spot["y"]), xytext=aside[name], textcoords="offset points", fontsize=7.5, color="#111111",
                       bbox={"boxstyle": "round,pad=0.12", "facecolor": "#ffffff", "alpha": 0.75, "linewidth": 0}, zorder=7)  # fmt: skip
         key.plot([0.04], [height], MARKERS[role], alpha=faint, **style)
         outside = f", {100 * spot['outside']:.0f} % outside" if spot["outside"] > 0.005 else ""

@@ -25,17 +25,15 @@ TORCH = {
 """safetensors name -> torch's (and a config.json's) name."""
 
 
-def to_float32(raw: np.ndarray, dtype: str, out: np.ndarray | None = None) -> np.ndarray:
-    """Stored bits of format `dtype` as float32, same shape; into `out` when given. Float32 input comes back as it is, uncopied, without `out`."""
-    if dtype == "F32" and out is None:
+def to_float32(raw: np.ndarray, dtype: str) -> np.ndarray:
+    """Stored bits of format `dtype` as float32, same shape. Float32 input comes back as it is, uncopied."""
+    if dtype == "F32":
         return raw
-    if out is None:
-        out = np.empty(raw.shape, np.float32)
-    if dtype == "BF16":
-        np.left_shift(raw, np.uint32(16), out=out.view(np.uint32), dtype=np.uint32)
-    else:
-        np.copyto(out, raw, casting="same_kind")
-    return out
+    if dtype != "BF16":
+        return raw.astype(np.float32)
+    bits = raw.astype(np.uint32)  # two plain loops: a shift that widens as it goes is several times slower
+    bits <<= np.uint32(16)
+    return bits.view(np.float32)
 
 
 def from_float32(values: np.ndarray, dtype: str) -> np.ndarray:

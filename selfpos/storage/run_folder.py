@@ -75,6 +75,11 @@ class RunFolder:
         return self.path / "analysis" / "analysis.json"
 
     @property
+    def overlap_section(self) -> Path:
+        """What the overlap guard found, as a section of the report."""
+        return self.path / "overlap" / "section.html"
+
+    @property
     def landscapes(self) -> Path:
         """Probe losses over planes of two task vectors, one JSON file each."""
         return self.path / "landscapes"

@@ -20,6 +20,14 @@ def is_nli(dataset: Dataset) -> bool:
     return {"premise", "hypothesis", "label"} <= set(dataset.column_names)
 
 
+def ones(dataset: Dataset) -> Dataset:
+    """The records with label 1 where the pair belongs together: sets of two labels with entailment first, as QNLI and RTE of GLUE, are turned."""
+    if tuple(getattr(dataset.features.get("label"), "names", None) or ()) != ("entailment", "not_entailment"):
+        return dataset
+    turned = [None if label is None or label < 0 else 1 - label for label in dataset["label"]]
+    return dataset.remove_columns("label").add_column("label", turned)
+
+
 def _judged(dataset: Dataset) -> list[tuple[str, str, str]]:
     """(premise, hypothesis, name of the label) of the records on which annotators agreed."""
     feature = dataset.features["label"]

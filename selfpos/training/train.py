@@ -310,8 +310,11 @@ def _outside_failures(settings: TrainingSettings) -> Iterator[None]:
         raise _out_of_memory("the GPU's memory", settings) from None
     except MemoryError:
         raise _out_of_memory("the memory", settings) from None
-    except (OSError, RuntimeError) as error:
-        # torch knows no class for its own: a full disk is a RuntimeError of its file writer, too little memory one of its allocator
+    except SelfposError:
+        raise
+    except Exception as error:
+        # Told by their text: a full disk is a RuntimeError of torch's file writer and a plain Exception of safetensors, too little memory a
+        # RuntimeError of torch's allocator.
         text = str(error)
         if "can't allocate memory" in text or "not enough memory" in text:
             raise _out_of_memory("the memory", settings) from None

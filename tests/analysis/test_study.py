@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,8 @@ import pytest
 import torch
 import yaml
 
-from selfpos.analysis.study import analyse, measure_point
+from selfpos.analysis.figures import draw, svg
+from selfpos.analysis.study import Findings, analyse, measure_point
 from selfpos.errors import SelfposError
 from selfpos.positioning.live import LiveModel
 from selfpos.positioning.objective import TaskProbe
@@ -131,6 +134,20 @@ def test_every_joint_model_is_measured_and_points_can_be_chosen(run: RunFolder, 
     assert coefficients == {"retrieval": pytest.approx(0, abs=1e-6), "sts": pytest.approx(1, abs=1e-6)}
     with pytest.raises(SelfposError, match=r"no point named 'eqal'.*equal"):
         analyse(run.path, SETTINGS.model_copy(update={"points": ["eqal"]}))
+
+
+def test_many_pairs_of_tasks_are_drawn_as_a_map() -> None:
+    tasks = [f"task-{number}" for number in range(5)]
+    pair = {"cosine": 0.1, "low": None, "high": None, "raw_cosine": 0.1, "share": 0.5, "conflicting": False}
+    pairs = [pair | {"tasks": couple} for couple in itertools.combinations(tasks, 2)]
+    lost = [pair | {"cosine": None} for pair in pairs]
+    found = Findings("many", "probe", {"base": {"pairs": pairs, "tasks": {}, "layers": {"embeddings": pairs, "layer.0": lost}}})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # of a figure whose legend leaves no room
+        drawn = draw(found)
+        assert svg(drawn["layers"][1]).count("task-0 – task-1") and svg(drawn["gradients"][1])
+    (image,) = drawn["layers"][1].axes[0].images
+    assert image.get_array().shape == (10, 2)
 
 
 def test_less_memory_changes_nothing_but_the_passes(run: RunFolder, tmp_path: Path) -> None:

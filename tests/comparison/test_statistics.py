@@ -13,7 +13,7 @@ from scipy.stats import norm, ttest_1samp
 from selfpos.comparison.intervals import estimate
 from selfpos.comparison.ranks import borda_ranks, holm
 from selfpos.evaluation.examples import Part
-from selfpos.evaluation.measures import resamples
+from selfpos.evaluation.measures import resamples, score_of
 
 
 @settings(max_examples=100, deadline=None)
@@ -67,7 +67,7 @@ def test_intervals_of_a_correlation_cover_the_truth() -> None:
         gold = rng.normal(size=pairs)
         parts = [Part("", "", "spearman", pairs, "", {"scores": gold + rng.normal(size=pairs), "gold": gold}) for _ in range(2)]
         drawn = resamples(parts, 300, seed=world)
-        found = estimate(drawn[:, 1] - drawn[:, 0], np.zeros(1))
+        found = estimate(drawn[:, 1] - drawn[:, 0], np.array([score_of(parts[1]) - score_of(parts[0])]))
         assert found.low is not None and found.high is not None
         held += found.low <= 0 <= found.high
     assert 0.90 <= held / worlds <= 0.985
@@ -95,6 +95,8 @@ def test_over_one_seed_interval_and_p_are_those_of_the_resamples() -> None:
     assert (found.low, found.high) == pytest.approx(norm.interval(0.9, 0.02, 0.01), abs=2e-4)
     assert found.p == pytest.approx(2 * norm.sf(2), rel=0.03)
     assert estimate(-draws, np.array([-0.02])).p == pytest.approx(found.p, rel=1e-6)
+    biased = estimate(draws + 0.05, np.array([0.02]), alpha=0.1)  # as with measures that examples drawn twice raise
+    assert (biased.low, biased.high, biased.p) == pytest.approx((found.low, found.high, found.p), abs=1e-4)
 
 
 def test_where_examples_do_not_matter_seeds_are_a_t_test() -> None:

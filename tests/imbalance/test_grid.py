@@ -172,13 +172,23 @@ def test_stopped_unit_is_run_again_and_finished_ones_are_not(archive: Path, tmp_
     assert {(r["method"], r["seed"]) for r in read_results(out)[0]} == {(m, s) for m in ("baseline", "ros", "rus") for s in (0, 1)}
 
 
-def test_killed_process_leaves_a_readable_file(archive: Path, tmp_path: Path) -> None:
+def test_workers_find_what_one_process_finds(archive: Path, tmp_path: Path) -> None:
+    recipe = ImbalanceRecipe.model_validate(tiny(archive, methods=["baseline", "two-phase-ros"]))
+    for workers in (1, 2):
+        assert run_grid(recipe, tmp_path / f"{workers}.parquet", device="cpu", workers=workers) == 4
+    one, two = ({(r["method"], r["rule"], r["seed"]): r for r in read_results(tmp_path / f"{n}.parquet")[0]} for n in (1, 2))
+    assert one.keys() == two.keys()
+    assert all(one[key]["auc"] == pytest.approx(two[key]["auc"], abs=0.01) for key in one)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_killed_process_leaves_a_readable_file(archive: Path, tmp_path: Path, workers: int) -> None:
     (tmp_path / "r.yaml").write_text(yaml.safe_dump(tiny(archive, seeds=40, networks_at_once=1)), encoding="utf-8")
     out = tmp_path / "r.parquet"
-    code = "from selfpos.imbalance.command import imbalance; imbalance()"
-    command = [sys.executable, "-c", code, "run", str(tmp_path / "r.yaml"), "--out", str(out), "--device", "cpu"]
+    code = "from selfpos.commands.imbalance import imbalance; imbalance()"
+    command = [sys.executable, "-c", code, "run", str(tmp_path / "r.yaml"), "--out", str(out), "--device", "cpu", "--workers", str(workers)]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])})
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while not out.exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)

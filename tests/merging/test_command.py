@@ -102,6 +102,8 @@ def test_methods_that_look_at_data_take_a_probe_set(tiny_base: Path, tiny_specia
     assert done.stdout.strip() == str(tmp_path / "regmean") and len(list((tmp_path / "kept").iterdir())) == 2
     manifest = read_manifest(tmp_path / "regmean")
     assert manifest is not None and manifest["merge"]["params"] == {"alpha": 0.5}
+    planned = selfpos(*words, "--method", "lm-cocktail", "--out", tmp_path / "cocktail", "--dry-run")
+    assert planned.returncode == 0 and "searched on alpha (16 records), beta (16 records)" in planned.stdout, planned.stderr
     done = selfpos(*words, "--method", "lm-cocktail", "--out", tmp_path / "cocktail", "--param", "softmax_temperature=0.5")
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(str(tmp_path / "cocktail")) and "alpha 0." in done.stdout
@@ -124,7 +126,7 @@ def test_methods_are_listed_with_their_needs() -> None:
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["--method", "self-positioning", "--dry-run"], "--dry-run does not go with --method self-positioning"),
+        (["--method", "self-positioning", "--take-from", "alpha"], "--take-from does not go with --method self-positioning"),
         (["--method", "self-positioning", "--weights", "1", "1", "1"], "--weights does not go with"),
         (["--method", "self-positioning", "--param", "learnin_rate=0.2"], "did you mean 'learning_rate'"),
         (["--method", "average", "--probe", "somewhere"], "--probe is for methods that look at data, and average does not"),

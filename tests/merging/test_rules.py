@@ -60,6 +60,9 @@ KEYS = ["embed.weight", "layers.0.a.weight", "layers.1.a.weight", "layers.2.b.we
         (["0..1", 3], [[0, 3], [0, 3], [0.5, 3], [1, 3], [1, 3]]),
         ([{"layers.0-1": 0.3, "default": 0.7}, 1], [[0.7, 1], [0.3, 1], [0.3, 1], [0.7, 1], [0.7, 1]]),
         ({"*.a.*": [1, 2], "default": [3, "0..4"]}, [[3, 0], [1, 2], [1, 2], [3, 4], [3, 4]]),
+        (0.5, [[0.5, 0.5]] * 5),
+        ("0..1", [[0, 0], [0, 0], [0.5, 0.5], [1, 1], [1, 1]]),
+        ({"layers.0": 2}, [[1, 1], [2, 2], [1, 1], [1, 1], [1, 1]]),
         ([{"layers.2": 5}, 2], [[1, 2], [1, 2], [1, 2], [5, 2], [1, 2]]),
     ],
 )
@@ -81,7 +84,7 @@ def test_parameters_by_tensor() -> None:
     ("weights", "params", "message"),
     [
         ([1, 2, 3], {}, "3 weights for 2 vectors"),
-        ({"default": 1}, {}, "list of one per vector"),
+        ({"default": "x"}, {}, "must be numbers"),
         ([1, "a..b"], {}, "a ramp is numbers"),
         ([1, "x"], {}, "must be numbers"),
         ([True, 1], {}, "must be numbers"),

@@ -10,9 +10,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from selfpos.console import is_first
 from selfpos.operations import position_and_merge
 from selfpos.positioning.problem import Problem
-from selfpos.positioning.processes import is_main
 from selfpos.recipe import PositioningSettings
 from tests.positioning.stand_ins import records
 
@@ -35,7 +35,7 @@ def run(folder: Path, base: Path, sources: dict[str, list[Path]]) -> None:
         found = position_and_merge(
             str(base), sources[kind], records(), settings, out / "model", record=out / "found.json", trajectory=out / "way.jsonl", seed=1
         )
-        if not is_main():
+        if not is_first():
             (out / "second.json").write_text(json.dumps(asdict(found)))
 
 
@@ -45,7 +45,7 @@ def interrupt(folder: Path, base: Path, sources: list[Path]) -> None:
 
     def third(self: Problem, *arguments: Any) -> Any:
         calls.append(1)
-        if len(calls) == 3 and not is_main():
+        if len(calls) == 3 and not is_first():
             os.kill(os.getpid(), signal.SIGINT)
         return original(self, *arguments)
 

@@ -103,12 +103,12 @@ CASES = {
 PULLS: dict[str, tuple[str, str, int | str, int, str]] = {
     "no such model (404)": ("alice/nobody", "", "", 2, "no model of that name"),
     "no such revision (404)": ("{repo}@v9", "", "", 2, "no revision v9"),
-    "token refused (401)": ("{repo}", r"GET /api/models/", 401, 2, "no model of that name"),
+    "token refused (401)": ("{repo}", r"GET /api/models/", 401, 1, "401 Unauthorized"),
     "fault of the Hub (503)": ("{repo}", r"GET /api/models/", 503, 1, "did not supply it"),
     "connection cut while a small file is fetched": ("{repo}", r"GET .*/resolve/", "cut", 1, "did not supply it"),
     "no permission for Xet (403)": ("{repo}", r"GET .*/xet-read-token/", 403, 1, "did not supply it"),
     "connection cut while chunks are fetched": ("{repo}", r"GET /xorbs/", "cut", 1, "did not supply it"),
-    "chunks damaged on their way": ("{repo}", r"GET /xorbs/", "corrupt", 1, "did not supply it"),
+    "head of a chunk damaged on its way": ("{repo}", r"GET /xorbs/", "corrupt", 1, "did not supply it"),
 }
 
 

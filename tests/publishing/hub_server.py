@@ -432,7 +432,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def chunks(self, _: bytes, name: str) -> None:
         content = self.hub.xet.xorbs[name]
-        self._send_range(content[:20] + bytes([content[20] ^ 1]) + content[21:] if self.corrupt else content, {})
+        if self.corrupt:  # the scheme of the first chunk: not every changed byte of its content would be noticed by the client
+            content = content[:4] + bytes([content[4] ^ 8]) + content[5:]
+        self._send_range(content, {})
 
     # ------------------------------------------------------------ pull requests and collections
 

@@ -14,6 +14,7 @@ from huggingface_hub import ModelCard
 
 from selfpos.errors import SelfposError
 from selfpos.evaluation.examples import Part, examples_file, write_examples
+from selfpos.evaluation.measures import resamples, score_of
 from selfpos.publishing.card import build_card
 from selfpos.publishing.collection import plan_collection
 from selfpos.publishing.push import plan_push
@@ -81,7 +82,8 @@ def test_card_in_a_run_has_its_scores_beside_its_rivals(run: Path) -> None:
     assert "| task | **quick-sp** | base | retrieval |" in table
     assert "| STSBenchmark (STS, cosine_spearman) | 81.23 | 82.00 | 70.00 |" in table
     assert "| OwnDocsRetrieval (Retrieval, ndcg_at_10) | 60.00 | 30.00 | 50.00 |" in table
-    assert "| OwnLabels (Classification, accuracy) | 60.00 (35.2–84.8) | 60.00 (35.2–84.8) | 60.00 (35.2–84.8) |" in table
+    cell = "60.00<br><sub>35.2\u2060–\u206084.8</sub>"
+    assert f"| OwnLabels (Classification, accuracy) | {cell} | {cell} | {cell} |" in table
     assert "| **mean of 3** | 67.08 | 57.33 | 60.00 |" in table
     assert "- On STSBenchmark it scores below its base: 81.23 against 82.00." in text
     assert "name: quick" not in table
@@ -306,6 +308,22 @@ def test_the_interval_is_that_of_resampled_examples_where_they_were_kept(tmp_pat
     expected = bootstrap((values,), np.mean, method="percentile", rng=4).confidence_interval
     assert one.interval == pytest.approx((expected.low, expected.high), abs=0.003)
     assert two.interval is None
+
+
+def test_an_interval_is_around_its_score_where_drawing_documents_twice_raises_it(tmp_path: Path) -> None:
+    """The V-measure of few documents in many clusters, some of which every resample holds twice."""
+    rng = np.random.default_rng(0)
+    labels, clusters = rng.integers(12, size=(3, 60)), rng.integers(12, size=(3, 60))
+    arrays = {"labels": labels, "clusters": clusters, "index": np.tile(np.arange(60), (3, 1))}
+    part = Part("test", "default", "v-measure", 60, "key", arrays)
+    file = write_result(tmp_path, "one", "STSBenchmark", score_of(part))
+    write_examples(examples_file(file), [part], HUB_REVISION)
+    found = read_scores(tmp_path)
+    assert found is not None
+    (one,) = found.models["one"]
+    assert one.interval is not None
+    assert resamples([part], 500, seed=1).min() > one.value  # plain percentiles would not even hold it
+    assert one.interval[0] < one.value < one.interval[1]
 
 
 def test_examples_of_other_data_give_no_interval(tmp_path: Path) -> None:

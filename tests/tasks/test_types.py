@@ -171,8 +171,12 @@ def test_candidates_one_a_record_are_gathered_by_question() -> None:
     with pytest.raises(SelfposError, match="1 for candidates that answer and 0 for others, found 0, 1, 2"):
         kind.canonical(Dataset.from_dict(judged | {"label": [0, 1, 2, 0, 0]}))
     qnli = Dataset.from_dict(judged).cast_column("label", ClassLabel(names=["entailment", "not_entailment"]))
-    with pytest.raises(SelfposError, match=r"found .*not_entailment"):  # there 0 is the right answer
-        kind.canonical(qnli)
+    turned = [{"query": "q", "positive": ["no", "nor"], "negative": ["yes"]}]  # there 0 is the right answer
+    assert kind.canonical(qnli).to_list() == turned
+    assert rows(get_task("retrieval").canonical(qnli)) == [("q", "no"), ("r", "never"), ("q", "nor"), ("r", "neither")]
+    assert rows(get_task("retrieval").canonical(Dataset.from_dict(judged))) == [("q", "yes")]
+    pairs = get_task("pair-classification").canonical(qnli.rename_column("answer", "sentence"))
+    assert pairs["label"][:] == [1, 0, 1, 1, 1]
 
 
 def test_retrieval_draws_one_of_listed_negatives_and_keeps_columns_of_them() -> None:

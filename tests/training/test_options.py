@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from selfpos.errors import OperationError, SelfposError
@@ -375,7 +376,7 @@ def test_records_that_share_texts_still_give_full_batches_by_length() -> None:
         (RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory: you tried"), {}, "the memory ran out"),
         (OSError(28, "No space left on device"), {}, "the disk is full; free some space and start again"),
         (RuntimeError("PytorchStreamWriter failed writing file data/3: file write failed"), {}, "the disk is full"),
-        (RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)"), {}, "the disk is full"),
+        (SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"), {}, "the disk is full"),
     ],
 )  # fmt: skip
 def test_what_runs_out_is_one_sentence_that_says_what_to_do(

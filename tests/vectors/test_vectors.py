@@ -96,6 +96,28 @@ def test_adapters_equal_pefts_own_merge(tiny_base: Path, tmp_path: Path, options
     assert moved >= 2
 
 
+def test_factors_of_layers_that_store_weights_the_other_way_round(tmp_path: Path) -> None:
+    """GPT-2's Conv1D is inputs × outputs, which PEFT calls fan_in_fan_out."""
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModel, GPT2Config, GPT2Model
+
+    base = tmp_path / "base"
+    GPT2Model(GPT2Config(vocab_size=20, n_positions=8, n_embd=8, n_layer=1, n_head=2, bos_token_id=0, eos_token_id=0)).save_pretrained(base)
+    (base / "modules.json").write_text(
+        json.dumps([{"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"}])
+    )
+    before = state(base)
+    options: dict[str, Any] = {"target_modules": ["c_attn", "c_fc"], "fan_in_fan_out": True, "init_lora_weights": False}
+    adapted = get_peft_model(AutoModel.from_pretrained(base), LoraConfig(r=3, lora_alpha=5, **options))
+    adapted.save_pretrained(tmp_path / "adapter")
+    merged = adapted.merge_and_unload().state_dict()
+    (vector,) = open_vectors(open_model(base), [tmp_path / "adapter"])
+    assert vector.low_rank and len(vector.pieces) == 2
+    for key in vector.pieces:
+        np.testing.assert_allclose(vector.values(key), merged[key].double().numpy() - before[key], atol=2e-6)
+        assert vector.values(key).shape[0] == 8 and np.abs(vector.values(key)).max() > 1e-3
+
+
 def test_adapter_folders_without_modules_leave_the_rest_alone(tiny_base: Path, tmp_path: Path) -> None:
     expected = make_adapter(tiny_base, tmp_path / "adapter", plain=True)
     assert not (tmp_path / "adapter" / "modules.json").exists()

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from selfpos.imbalance.methods.registry import Refit, register
 from selfpos.imbalance.metrics import class_recalls
-from selfpos.imbalance.networks import classifier_of, init_head
+from selfpos.imbalance.networks import Network, classifier_of, init_head
 from selfpos.imbalance.sampling import class_balanced_stream
 from selfpos.imbalance.second_stage import Stage
 from selfpos.imbalance.wide import CosineHead
@@ -56,7 +56,7 @@ def learn_scales(stage: Stage) -> list[nn.Sequential]:
 def normalise(stage: Stage) -> list[nn.Sequential]:
     """τ-norm: w_i / ‖w_i‖^τ, biases dropped; τ of 0, 0.1, …, 2 with the best balanced accuracy on validation, 1 where there is none."""
     taus = [round(0.1 * step, 1) for step in range(21)] if stage.has_validation else [1.0]
-    candidates = {tau: [_normalised(network.head, network.classifier.weight, tau) for network in stage.networks] for tau in taus}
+    candidates = {tau: [normalised_head(network, tau) for network in stage.networks] for tau in taus}
     if not stage.has_validation:
         return candidates[1.0]
     probs = stage.predict_validation({str(tau): heads for tau, heads in candidates.items()})
@@ -65,12 +65,12 @@ def normalise(stage: Stage) -> list[nn.Sequential]:
     return [candidates[tau][s] for s, tau in enumerate(best)]
 
 
-def _normalised(head: nn.Sequential, weight: Tensor, tau: float) -> nn.Sequential:
-    norms = weight.detach().flatten(1).norm(dim=1)
-    changed = copy.deepcopy(head)
+def normalised_head(network: Network, tau: float) -> nn.Sequential:
+    """The network's head with its rows divided by their lengths to the power τ, and without biases."""
+    changed = copy.deepcopy(network.head)
     target = classifier_of(changed)
     with torch.no_grad():
-        target.weight.copy_(weight / norms.view(-1, 1, 1, 1) ** tau)
+        target.weight.div_(target.weight.flatten(1).norm(dim=1).view(-1, 1, 1, 1) ** tau)
         if not isinstance(target, CosineHead) and target.bias is not None:
             target.bias.zero_()
     return changed

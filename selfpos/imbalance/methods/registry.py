@@ -32,7 +32,7 @@ class Method:
     ratio: float = 1.0
     mix: losses.Mix | None = None
     cosine_head: bool = False
-    optimizer: Literal["sgd", "adamw"] = "sgd"
+    optimizer: Literal["sgd", "adamw"] | None = None  # the recipe's
     size_matched: bool = False
 
     @property

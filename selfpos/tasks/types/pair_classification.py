@@ -1,7 +1,7 @@
 """Pair classification: pairs of texts that belong together or do not.
 
 Record: `sentence1`, `sentence2`, `label` (1 or 0, or true and false). An inference set (premise, hypothesis, label) is taken as MTEB
-    takes it: entailment 1, contradiction 0, neutral left out. A record may also hold lists of all three, as older sets on the Hub do.
+    takes it: entailment 1, contradiction 0, neutral left out; one of two labels, with entailment as its 0 (QNLI, RTE), is turned. A record may also hold lists of all three, as older sets on the Hub do.
 Batch: records at random.
 Loss: CoSENT on the labels, log(1 + Σ exp((s_neg − s_pos)/τ)) over all couples of a pair labelled 0 and a pair labelled 1. The measure
     asks how well cosine ranks ones above zeros, at no particular threshold, and so does this loss. Contrastive and online contrastive loss
@@ -47,7 +47,7 @@ class PairClassification(TaskType):
 
             pairs = nli.graded_pairs(dataset, {"entailment": 1, "contradiction": 0})
             dataset = Records.from_dict({"sentence1": pairs["sentence1"], "sentence2": pairs["sentence2"], "label": pairs["grade"]})
-        return super().canonical(unnested(dataset, self, columns), columns)
+        return super().canonical(unnested(nli.ones(dataset), self, columns), columns)
 
     def prepare(self, dataset: Dataset, seed: int) -> Dataset:
         dataset = self.canonical(dataset)

@@ -58,13 +58,13 @@ class Reranking(TaskType):
         asks, answers = (
             next((name for name in names if name in dataset.column_names), None) for names in (self.columns["query"], CANDIDATES)
         )
-        names = getattr(dataset.features["label"], "names", None)
-        labels = {str(label) for label in dataset.unique("label")}
         if asks is None or answers is None:
             return dataset
-        if not labels <= {"0", "1", "False", "True"} or (names and names not in (["0", "1"], ["False", "True"])):
+        dataset = nli.ones(dataset)
+        labels = {str(label) for label in dataset.unique("label")}
+        if not labels <= {"0", "1", "False", "True"}:
             raise SelfposError(
-                f"a reranking set with a label has 1 for candidates that answer and 0 for others, found {', '.join(names or sorted(labels))}"
+                f"a reranking set with a label has 1 for candidates that answer and 0 for others, found {', '.join(sorted(labels))}"
             )
         sides: dict[str, tuple[list[str], list[str]]] = defaultdict(lambda: ([], []))
         for query, answer, label in zip(dataset[asks], dataset[answers], dataset["label"], strict=True):

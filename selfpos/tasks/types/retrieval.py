@@ -1,6 +1,7 @@
 """Retrieval: a question, or any short text, and a text that answers it.
 
 Record: `anchor`, `positive`, and hard negatives where there are any: `negative`, `negative_2`, … one column each, or one column of lists.
+    Where a `label` says which pairs are right (1) and which are not (0), as in WikiQA and QNLI, the right ones are taken.
     From a list of positives each gives a record; from a list of negatives one is drawn for each record. An inference set (premise,
     hypothesis, label) is taken too: the premise, something it entails, something that contradicts it.
 Batch: records no two of which share a text, so that nobody's positive is another's negative.
@@ -49,6 +50,8 @@ class Retrieval(TaskType):
             from datasets import Dataset as Records
 
             dataset = Records.from_dict(nli.triples(dataset))
+        elif "label" in dataset.column_names:
+            dataset = _right_pairs(nli.ones(dataset))
         result = super().canonical(dataset, columns)
         numbered = sorted((column for column in dataset.column_names if _NUMBERED.match(column)), key=lambda name: (len(name), name))
         for place, column in enumerate(numbered, start=1 + ("negative" in result.column_names)):
@@ -87,6 +90,14 @@ class Retrieval(TaskType):
 
     def draw(self, dataset: Dataset, batch_size: int, generator: torch.Generator) -> dict[str, list[Any]]:
         return draws.distinct_texts(dataset, self.texts_of(dataset.column_names), batch_size, generator)
+
+
+def _right_pairs(dataset: Dataset) -> Dataset:
+    """Those labelled 1 where all are labelled 1 or 0; any other label is about something else."""
+    labels = dataset["label"][:]
+    if set(map(str, labels)) != {"0", "1"}:
+        return dataset
+    return dataset.select([row for row, label in enumerate(labels) if str(label) == "1"])
 
 
 def _is_list(dataset: Dataset, column: str) -> bool:

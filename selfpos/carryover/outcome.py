@@ -1,0 +1,102 @@
+"""What all comparisons share: one measurement per seed, kept in a JSON file that a stopped comparison goes on from, and an outcome with verdicts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from selfpos.errors import SelfposError
+from selfpos.imbalance.analysis import Interval, paired_bootstrap
+
+Values = dict[str, Any]  # what was measured for one seed, as JSON holds it
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A paired difference over seeds, and whether what it is asked for holds: all of its interval above `least`.
+
+    Where the reference names a falsifier that any overlap fulfils (`strict`), what is not shown to hold does not hold.
+    """
+
+    claim: str
+    gain: Interval
+    least: float = 0.0
+    strict: bool = False
+
+    @property
+    def verdict(self) -> str:
+        if self.gain.n < 2:
+            return "not decided"
+        if self.gain.low > self.least:
+            return "holds"
+        return "does not hold" if self.strict or self.gain.high < self.least else "not decided"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A comparison's table and findings; `falsifier` is what would speak against it."""
+
+    title: str
+    falsifier: str
+    header: list[str]
+    rows: list[list[str]]
+    findings: list[Finding]
+
+    def markdown(self) -> str:
+        """Table, findings and falsifier."""
+        lines = [f"# {self.title}", "", f"Falsifier: {self.falsifier}", ""]
+        for header, rows in (
+            (self.header, self.rows),
+            (["claim", "paired difference [95 %, bootstrap over seeds]", "seeds", "verdict"], self.found),
+        ):
+            lines += ["| " + " | ".join(row) + " |" for row in (header, ["---"] * len(header), *rows)] + [""]
+        return "\n".join(lines)
+
+    @property
+    def found(self) -> list[list[str]]:
+        """The findings as rows of a table."""
+        return [[one.claim, str(one.gain), str(one.gain.n), one.verdict] for one in self.findings]
+
+
+def finding(claim: str, first: list[float], second: list[float], least: float = 0.0, strict: bool = False) -> Finding:
+    """first − second, paired by seed."""
+    return Finding(claim, paired_bootstrap([a - b for a, b in zip(first, second, strict=True)]), least, strict)
+
+
+def over_seeds(file: Path, settings: Values, seeds: int, measure: Callable[[int], Values]) -> list[Values]:
+    """What `measure` finds for seeds 0, 1, …; those that `file` has already are not measured again.
+
+    Raises SelfposError when the file was made with other settings.
+    """
+    from selfpos.storage.atomic import write_text
+
+    kept: dict[str, Any] = {"settings": json.loads(json.dumps(settings)), "seeds": {}}
+    if file.exists():
+        before = json.loads(file.read_text(encoding="utf-8"))
+        if changed := [key for key in kept["settings"] if before["settings"].get(key) != kept["settings"][key]]:
+            raise SelfposError(f"the results in {file} were made with other settings ({', '.join(changed)}); name another file with --out")
+        kept = before
+    file.parent.mkdir(parents=True, exist_ok=True)
+    for seed in range(seeds):
+        if str(seed) not in kept["seeds"]:
+            kept["seeds"][str(seed)] = measure(seed)
+            write_text(file, json.dumps(kept, indent=1) + "\n")
+    return [json.loads(json.dumps(kept["seeds"][str(seed)])) for seed in range(seeds)]
+
+
+def write_outcome(outcome: Outcome, file: Path, settings: Values) -> None:
+    """The outcome as Markdown beside the JSON file of what was measured."""
+    from selfpos.storage.atomic import write_text
+
+    told = "; ".join(f"{key} {value}" for key, value in settings.items() if not isinstance(value, dict))
+    write_text(file.with_suffix(".md"), f"{outcome.markdown()}\n{told}\n")
+
+
+def mean(values: list[float], digits: int = 2) -> str:
+    """The mean for a table."""
+    return f"{np.mean(values):.{digits}f}"

@@ -1,0 +1,89 @@
+"""Step imbalance between the tasks of text-embedding training: joint training on every mixture against merged specialists, at equal draws.
+
+Every ρ and seed is a run of `selfpos.pipeline` of its own, with that many records a task beyond its probe; which tasks are small is drawn from the
+seed. With draws held equal, Total and Max of one ratio are the same mixture, so one rival stands for both.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from selfpos.carryover.norms import r_squared
+from selfpos.carryover.outcome import Outcome, Values, finding, mean
+from selfpos.errors import SelfposError
+from selfpos.imbalance import profiles
+from selfpos.recipe import BudgetSettings, Recipe
+
+OVERSAMPLED, POSITIONED = "oversampled", "self-positioning"
+
+
+def check(recipe: Recipe) -> None:
+    """Raise SelfposError when `recipe` cannot be compared: equal draws, the two models of the verdict, a measure for every task."""
+    wrong = [
+        (recipe.budget != BudgetSettings(equal="draws"), "needs 'budget: {equal: draws}'"),
+        (OVERSAMPLED not in recipe.joints, f"needs a joint rival named '{OVERSAMPLED}'"),
+        (POSITIONED not in recipe.merges, f"needs a merge named '{POSITIONED}'"),
+        (len(_measured(recipe)) != len(recipe.tasks), "must name one evaluation task for each task, in their order (tasks, then local)"),
+    ]
+    if faults := [fault for is_wrong, fault in wrong if is_wrong]:
+        raise SelfposError(f"recipe {recipe.name} " + "; ".join(faults))
+
+
+def measure(recipe: Recipe, rhos: list[float], mu: float, largest: int, folder: Path, data_root: Path | None, seed: int) -> Values:
+    """By ρ: the sizes and small tasks, the lengths of the vectors, and the score × 100 of every model on every task, in the tasks' order."""
+    from selfpos.data.sources import load_task
+    from selfpos.pipeline import run_recipe
+
+    found: Values = {}
+    count = len(recipe.tasks)
+    for rho in rhos:
+        order = profiles.class_order("random", count, seed)
+        sizes = profiles.sizes_by_class(profiles.class_sizes("step", count, largest, rho, mu), order).tolist()
+        sources = {
+            name: source.model_copy(update={"limit": size + recipe.probe.per_task})
+            for (name, source), size in zip(recipe.tasks.items(), sizes, strict=True)
+        }
+        for name, source in sources.items():
+            if (there := len(load_task(source, seed=seed, data_root=data_root).dataset)) < (source.limit or 0):
+                raise SelfposError(f"task {name} has {there} records, but {source.limit} are asked (its probe among them); lower --largest")
+        own = recipe.model_copy(update={"name": f"{recipe.name}-rho{rho:g}-seed{seed}", "seed": seed, "tasks": sources})
+        run = run_recipe(own, folder / f"rho-{rho:g}" / f"seed-{seed}", data_root=data_root)
+        table = json.loads(run.table.read_text(encoding="utf-8"))["scores"]
+        gram = np.array(json.loads(run.geometry.read_text(encoding="utf-8"))["gram"])
+        found[f"{rho:g}"] = {
+            "sizes": sizes, "small": sorted(order[: profiles.minority_count(count, mu)].tolist()),
+            "lengths": np.sqrt(np.diag(gram)).tolist(),
+            "scores": {model: [100 * own_scores[task] for task in _measured(recipe)] for model, own_scores in table.items()},
+        }  # fmt: skip
+    return found
+
+
+def outcome(found: list[Values]) -> Outcome:
+    """Mean, worst and small tasks by ρ and model; Self Positioning against oversampling."""
+    rows, findings = [], []
+    for rho in found[0]:
+        runs = [one[rho] for one in found]
+        means = {model: [float(np.mean(run["scores"][model])) for run in runs] for model in runs[0]["scores"]}
+        for model, values in means.items():
+            worst = [min(run["scores"][model]) for run in runs]
+            small = [float(np.mean([run["scores"][model][task] for task in run["small"]])) for run in runs]
+            rows.append([rho, model, mean(values), mean(worst), mean(small)])
+        if float(rho) > 1:
+            fits = [r_squared(run["sizes"], run["lengths"]) for run in runs]
+            rows.append([rho, f"(R² of ‖V‖ on N: {mean(fits, 3)})", "", "", ""])
+        claim = f"ρ={rho}: Self Positioning is better than joint training with oversampling, mean of the tasks"
+        findings.append(finding(claim, means[POSITIONED], means[OVERSAMPLED], strict=True))
+    return Outcome(
+        "Imbalance between tasks",
+        "merging fails where oversampling at equal draws lies within the interval",
+        ["ρ", "model", "mean", "worst task", "small tasks"],
+        rows,
+        findings,
+    )
+
+
+def _measured(recipe: Recipe) -> list[str]:
+    return [*recipe.evaluation.tasks, *recipe.evaluation.local]

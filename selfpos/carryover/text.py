@@ -1,0 +1,198 @@
+"""The same grid on texts: a linear head on an encoder's embeddings, or the encoder fine-tuned with it. Does the order of the methods carry over?
+
+Texts take the place of images: their embeddings are maps of one pixel, scaled so that a coordinate has a variance of about one, and all of the
+study's methods, metrics and claims work on them as they are. Of a fine-tuned encoder the trunk is the encoder, an "image" a row of tokens.
+"""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from selfpos.carryover.outcome import Finding, Outcome
+from selfpos.console import log, progress
+from selfpos.errors import SelfposError
+from selfpos.imbalance import profiles
+from selfpos.imbalance.analysis import Study, average, paired_bootstrap
+from selfpos.imbalance.claims import check_claims, step_cells
+from selfpos.imbalance.images import ArrayImages
+from selfpos.imbalance.networks import Network, caffe_xavier
+from selfpos.imbalance.recipe import ImbalanceRecipe
+from selfpos.imbalance.sources import ImageData, read_images
+from selfpos.imbalance.wide import Dense
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+Ints = NDArray[np.int64]
+MAX_TOKENS = 64
+HELD_OUT = 0.2  # of each class, as the test set of data that have a single split
+
+
+class Encoder(nn.Module):
+    """Tokens (B, 2, 1, L), ids and attention mask, → scaled embeddings (B, F, 1, 1)."""
+
+    def __init__(self, model: SentenceTransformer, scale: float) -> None:
+        super().__init__()
+        self.model, self.scale = model, scale
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        ids, mask = tokens[:, 0, 0].long(), tokens[:, 1, 0].long()
+        longest = int(mask.sum(dim=1).max())
+        found = self.model({"input_ids": ids[:, :longest].contiguous(), "attention_mask": mask[:, :longest].contiguous()})
+        return self.scale * found["sentence_embedding"][:, :, None, None]
+
+
+def open_data(recipe: ImbalanceRecipe, source: str | None) -> ImageData:
+    """The images or texts of `recipe`, or those of `source` in their place."""
+    place = source or recipe.data
+    return read_images(place, preprocessing=recipe.preprocessing) if recipe.encoder is None else read_texts(recipe, place)
+
+
+def read_texts(recipe: ImbalanceRecipe, source: str) -> ImageData:
+    """Labelled texts (what `selfpos.data` reads as classification) as input of a head or of an encoder.
+
+    Training texts are those of the splits train and validation; data with the split test alone give a fifth of each class to the test set.
+    Embeddings are kept in the project's cache. Raises SelfposError when there are no texts or no model.
+    """
+    from selfpos.evaluation.load import load_model
+    from selfpos.storage.locate import locate_model
+
+    assert recipe.encoder is not None
+    (train, train_names), (test, test_names), told = _splits(source)
+    names = sorted(set(train_names))
+    if strange := sorted(set(test_names) - set(names)):
+        raise SelfposError(f"{source}: the test texts have labels that the training texts lack: {', '.join(strange[:5])}")
+    number = {name: place for place, name in enumerate(names)}
+    labels = [np.array([number[name] for name in own], dtype=np.int64) for own in (train_names, test_names)]
+    folder = locate_model(recipe.encoder)
+    model = load_model(folder)
+    size = int(model.get_embedding_dimension() or 0)
+    scale = size**0.5
+    if recipe.network == "head":
+        inputs = [scale * _embedded(model, folder, texts)[..., None, None] for texts in (train, test)]
+    else:
+        inputs = list(_tokens(model, train, test))
+
+    def network(seed: int) -> Network:
+        trunk = nn.Sequential() if recipe.network == "head" else nn.Sequential(Encoder(copy.deepcopy(model), scale))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            head = Dense(size, len(names))
+            caffe_xavier(head)
+        return Network(trunk, nn.Sequential(head))
+
+    sets = [ArrayImages(torch.from_numpy(own), these) for own, these in zip(inputs, labels, strict=True)]
+    return ImageData(sets[0], sets[1], names, f"{source} ({told})", network)
+
+
+def _splits(source: str) -> tuple[tuple[list[str], list[str]], tuple[list[str], list[str]], str]:
+    from selfpos.data.sources import load_source
+    from selfpos.tasks import get_task
+
+    def load(split: str) -> tuple[list[str], list[str]]:
+        found = load_source(source, get_task("classification"), split=split).dataset
+        return list(found["text"]), [str(label) for label in found["label"]]
+
+    there: dict[str, tuple[list[str], list[str]]] = {}
+    for split in ("train", "validation"):
+        try:
+            there[split] = load(split)
+        except SelfposError as error:
+            log.info("%s: no split %s: %s", source, split, error)
+    texts, labels = load("test")
+    if there:
+        joined = [sum((part[side] for part in there.values()), start=list[str]()) for side in (0, 1)]
+        return (joined[0], joined[1]), (texts, labels), f"trained on {' and '.join(there)}"
+    ids = np.unique(labels, return_inverse=True)[1].astype(np.int64)
+    counts = np.rint(HELD_OUT * np.bincount(ids)).astype(np.int64)
+    test = set(profiles.subset(profiles.class_permutations(ids, len(counts), 0), counts).tolist())
+    parts = [[place for place in range(len(texts)) if (place in test) is held] for held in (False, True)]
+    train, held_out = (([texts[i] for i in part], [labels[i] for i in part]) for part in parts)
+    return train, held_out, f"a single split, {HELD_OUT:.0%} of each class held out as test"
+
+
+def _embedded(model: SentenceTransformer, folder: Path, texts: list[str]) -> NDArray[np.float32]:
+    """Unit-length embeddings (n, F), from the cache where they are there."""
+    import hashlib
+    import io
+
+    from selfpos.storage.atomic import write_bytes
+    from selfpos.storage.hashing import content_hash
+    from selfpos.storage.locate import cache_folder
+
+    key = hashlib.sha256("\0".join([content_hash(folder), *texts]).encode()).hexdigest()[:24]
+    file = cache_folder() / "imbalance" / f"{key}.npy"
+    if file.is_file():
+        return np.load(file, allow_pickle=False)
+    parts = []
+    with progress("embedding", len(texts), unit="texts") as bar:
+        for start in range(0, len(texts), 512):
+            parts.append(model.encode(texts[start : start + 512], batch_size=64, normalize_embeddings=True, show_progress_bar=False))
+            bar.advance(len(parts[-1]))
+    found = np.concatenate(parts).astype(np.float32)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    buffer = io.BytesIO()
+    np.save(buffer, found)
+    write_bytes(file, buffer.getvalue())
+    return found
+
+
+def _tokens(model: SentenceTransformer, *sets: list[str]) -> list[NDArray[np.int32]]:
+    """Ids and masks of each set, (n, 2, 1, L), all of one length."""
+    tokenizer: Any = model.tokenizer
+    lists = [tokenizer(texts, truncation=True, max_length=MAX_TOKENS)["input_ids"] for texts in sets]
+    longest = max(len(ids) for own in lists for ids in own)
+    found = []
+    for own in lists:
+        tokens = np.zeros((len(own), 2, 1, longest), dtype=np.int32)
+        for row, ids in enumerate(own):
+            tokens[row, 0, 0, : len(ids)], tokens[row, 1, 0, : len(ids)] = ids, 1
+        found.append(tokens)
+    return found
+
+
+def outcome(study: Study, images: Study | None) -> Outcome:
+    """The claims on texts, and, beside a study of images, whether the methods stand in the same order there."""
+    rows = [[f"{claim.name}  {claim.sentence}", claim.verdict, _verdict_on(images, claim.name)] for claim in check_claims(study)]
+    findings = []
+    if images is not None:
+        taus = list(_agreement(study, images).values())
+        gain = paired_bootstrap(taus) if taus else paired_bootstrap([float("nan")])
+        findings.append(Finding("the order of the methods by AUC carries over (Kendall's τ, seed by seed, above 0)", gain))
+    return Outcome(
+        "The order of the methods on texts and on images",
+        "Kendall's τ between the two orders is not above 0, or a claim that holds on images does not hold on texts",
+        ["claim", "texts", "images"],
+        rows,
+        findings,
+    )
+
+
+def _verdict_on(images: Study | None, name: str) -> str:
+    return "–" if images is None else next(claim.verdict for claim in check_claims(images) if claim.name == name)
+
+
+def _agreement(study: Study, images: Study) -> dict[int, float]:
+    """Kendall's τ-b by seed of the text study: its methods' AUC over the shared step settings against the images' means."""
+    from scipy.stats import kendalltau
+
+    def by_method(of: Study) -> dict[str, dict[int, float]]:
+        # Ratios differ between data sets of different sizes: the mean over all step settings is what can be compared.
+        cells = step_cells(of)
+        means = {method: average(of.get("step", *cell, method) for cell in cells) for method in of.methods() if ":" not in method}
+        return {method: values for method, values in means.items() if values and method != "size-matched"}
+
+    ours, theirs = by_method(study), by_method(images)
+    shared = sorted(set(ours) & set(theirs))
+    if len(shared) < 3:
+        return {}
+    seeds = set.intersection(*(set(ours[method]) for method in shared))
+    means = [float(np.mean(list(theirs[method].values()))) for method in shared]
+    return {seed: float(kendalltau([ours[method][seed] for method in shared], means).statistic) for seed in sorted(seeds)}

