@@ -26,12 +26,14 @@ LINES = (".jsonl", ".jsonl.gz")
 @dataclass(frozen=True)
 class LocalSet:
     """How local files serve one task. `folders`: MTEB's subset -> folder; `splits`: MTEB's split -> ours, where the names differ or for our own tasks;
-    `labels`: our labels in the order of MTEB's numbers."""
+    `labels`: our labels in the order of MTEB's numbers; `shared_ids`: MTEB numbers queries as it does documents (`WHO-7` for ours, `WHO-test-7`), and
+    its task leaves out of a query's ranking the document that has the query's id."""
 
     kind: str
     folders: Mapping[str, str]
     splits: Mapping[str, str] = field(default_factory=dict)
     labels: tuple[Any, ...] | None = None
+    shared_ids: bool = False
     description: str = ""
     attributes: Mapping[str, Any] = field(default_factory=dict)
 
@@ -51,7 +53,7 @@ MTEB_TASKS: dict[str, LocalSet] = {
     "PoemSentimentClassification": _one("classification", "poem_sentiment", labels=(-1, 1, 0, 2)),
     "SciFact": _one("retrieval", "scifact"),
     "MLQuestions": _one("retrieval", "mlquestions", splits={"dev": "validation"}),
-    "FeedbackQARetrieval": _one("retrieval", "feedbackqa"),
+    "FeedbackQARetrieval": _one("retrieval", "feedbackqa", shared_ids=True),
     "BIRCO-Relic": _one("retrieval", "birco_relic"),
     "LIMITSmallRetrieval": _one("retrieval", "limit_small"),
 }
@@ -81,10 +83,9 @@ def local_task(name: str, data_dir: Path, task: AbsTask | None = None) -> AbsTas
     local = OWN_TASKS[name] if task is None else MTEB_TASKS[name]
     present = [subset for subset in local.folders if task is None or "default" in local.folders or subset in task.hf_subsets]
     splits = {split: local.splits.get(split, split) for split in (["test"] if task is None else task.eval_splits)}
-    revision = (
-        "local-"
-        + _hash([file for subset in present for file in _needed(local, data_dir / local.folders[subset], splits).values() if file])[:16]
-    )
+    revision = ("local-ids-" if local.shared_ids else "local-") + _hash(
+        [file for subset in present for file in _needed(local, data_dir / local.folders[subset], splits).values() if file]
+    )[:16]
     load = partial(_load, local, {subset: data_dir / local.folders[subset] for subset in present}, splits)
     if task is None:
         return new_task(
@@ -130,12 +131,21 @@ def _load_subset(local: LocalSet, folder: Path, splits: Mapping[str, str]) -> An
     from datasets import DatasetDict
 
     if local.kind == "retrieval":
-        return {split: retrieval_data(*files.read_beir(folder, ours)) for split, ours in splits.items()}
+        return {split: _retrieval(local, folder, ours) for split, ours in splits.items()}
     if local.kind == "reranking":
         return {split: pools(_rows(folder, ours)) for split, ours in splits.items()}
     wanted = {"train": "train", **splits} if local.kind == "classification" else dict(splits)
     tables = {split: _rows(folder, ours) for split, ours in wanted.items()}
     return DatasetDict({split: columns(local, rows, tables) for split, rows in tables.items()})
+
+
+def _retrieval(local: LocalSet, folder: Path, split: str) -> dict[str, Any]:
+    documents, queries, relevant = files.read_beir(folder, split)
+    if local.shared_ids:
+        names = {key: key.replace(f"-{split}-", "-") for key in relevant}
+        queries = {names[key]: queries[key] for key in queries if key in relevant}
+        relevant = {names[key]: grades for key, grades in relevant.items()}
+    return retrieval_data(documents, queries, relevant)
 
 
 def _rows(folder: Path, split: str) -> list[dict[str, Any]]:
