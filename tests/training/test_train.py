@@ -373,7 +373,7 @@ def test_a_killed_training_goes_on_to_the_same_bytes(tiny_base: Path, tmp_path: 
     )
     command = [sys.executable, "-c", script, str(tiny_base), str(tmp_path / "out"), settings.model_dump_json()]
     process = subprocess.Popen(command, cwd=Path(__file__).parents[2], stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300  # importing the libraries takes a loaded machine minutes
     while not list(tmp_path.glob("out.checkpoints/step-*")) and time.monotonic() < deadline:
         time.sleep(0.02)
     os.kill(process.pid, signal.SIGKILL)
