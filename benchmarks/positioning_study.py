@@ -8,7 +8,7 @@ two settings: `equal`, 80 steps each; `unequal`, 20, 80, 80 and 25 steps, and a 
 scored on held-out test data by its task's measure: Spearman's correlation; accuracy of a logistic regression on ten texts a class; V-measure of
 k-means; nDCG@10 among the relevant documents and 500 others. All choices are made on the probe, which is held out of the training data.
 
-One job after the other, each result one JSON file in --out; the first seed's table of rivals comes first, then the other seeds', then the
+One job after the other, each result one JSON file in --out; the table of rivals comes first, seed by seed, then the paper's steps, then the
 ablation seed by seed: one factor at a time about the default, and granularity × probe size, or with --full all factors crossed. On two cores
 a seed's specialists and joint models take about 15 minutes, each rival half a minute, each search of our own one to two minutes more, the
 paper's 1,000 steps a quarter of an hour (estimates from forward passes counted, not measured alone), each point of the ablation two minutes; the ablation has 18 points a seed, with --full 180. The tables (positioning_study.json and .md in
@@ -52,6 +52,7 @@ RIVALS: dict[str, tuple[str, dict[str, Any]]] = {
     "Iso-C": ("iso-c", {}),
     "model stock": ("model-stock", {}),
 }
+STAGES = ("rivals", "paper", "ablation")
 FACTORS: dict[str, list[Any]] = {
     "granularity": ["model", "kind", "layer-group", "layer", "tensor"],
     "objective": [{}, {"normalise": "gain"}, {"balance": "worst"}, {"balance": "uncertainty", "normalise": "none"}],
@@ -143,6 +144,9 @@ class Study:
         yield "joint", self.joint
         yield "Self Positioning, refined", lambda: self.positioned({"refine": "coordinate"})
         yield "Self Positioning, Adam", lambda: self.positioned({"search": "sgd", "steps": 4 if self.quick else 80, "learning_rate": 0.04})
+
+    def paper(self) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
+        """The rival that takes as long as all others."""
         yield "paper", lambda: self.positioned({"preset": "paper", "steps": self.paper_steps})
 
     def ablation(self, full: bool) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
@@ -303,7 +307,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=list(SETTINGS))
     parser.add_argument("--paper-steps", type=int, default=1000)
-    parser.add_argument("--stages", nargs="+", choices=("rivals", "ablation"), default=["rivals", "ablation"])
+    parser.add_argument("--stages", nargs="+", choices=STAGES, default=list(STAGES))
     parser.add_argument("--full", action="store_true", help="cross all factors of the ablation")
     parser.add_argument("--quick", action="store_true", help="two training steps, a tenth of the tests")
     parser.add_argument("--limit", type=int, help="stop after so many jobs")
@@ -312,19 +316,19 @@ def main() -> None:
     studies = [
         Study(options.data, options.out, seed, setting, options.quick, steps) for seed in options.seeds for setting in options.settings
     ]
-    stages = [("rivals", study, study.jobs()) for study in studies if "rivals" in options.stages]
-    stages += [("ablation", study, study.ablation(options.full)) for study in studies if "ablation" in options.stages]
+    work_of = {"rivals": Study.jobs, "paper": Study.paper, "ablation": lambda study: study.ablation(options.full)}
     done = 0
-    for stage, study, jobs in stages:
-        for name, work in jobs:
-            file = study.place / stage / f"{name}.json"
+    for stage, study in itertools.product([stage for stage in STAGES if stage in options.stages], studies):
+        table = "ablation" if stage == "ablation" else "rivals"
+        for name, work in work_of[stage](study):
+            file = study.place / table / f"{name}.json"
             if is_done(file):
                 continue
             if options.limit is not None and done >= options.limit:
                 return
             found = work() | {
                 "name": name,
-                "stage": stage,
+                "stage": table,
                 "setting": study.setting,
                 "seed": study.seed,
                 "quick": study.quick,
