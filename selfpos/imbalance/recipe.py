@@ -69,7 +69,7 @@ class ImbalanceRecipe(Settings):
     name: Name
     data: str = Field(description="a folder of images, or hub:NAME[@REVISION]; --data replaces it")
     preprocessing: Literal["scale", "gcn-zca", "raw"] = "scale"
-    network: Literal["lenet", "all-cnn", "resnet-10", "head", "encoder"] = Field(
+    network: Literal["lenet", "all-cnn", "cifar-quick", "resnet-10", "head", "encoder"] = Field(
         description="head: a linear layer on the embeddings of `encoder`; encoder: that one fine-tuned with it; both for texts, see `compare text`"
     )
     encoder: str | None = Field(None, description="of texts: a sentence-transformers folder or a name on the Hub")

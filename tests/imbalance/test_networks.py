@@ -12,7 +12,10 @@ from selfpos.imbalance.recipe import ScheduleSettings
 from selfpos.imbalance.wide import Dense
 
 
-@pytest.mark.parametrize(("name", "classes", "count"), [("lenet", 10, 431_080), ("all-cnn", 10, 1_369_738), ("resnet-10", 1000, 5_413_096)])
+@pytest.mark.parametrize(
+    ("name", "classes", "count"),
+    [("lenet", 10, 431_080), ("all-cnn", 10, 1_369_738), ("cifar-quick", 10, 145_578), ("resnet-10", 1000, 5_413_096)],
+)
 def test_parameter_counts_of_the_reference(name: str, classes: int, count: int) -> None:
     weighted = [layer for layer in build(name, classes, 0).modules() if isinstance(layer, nn.Conv2d | Dense)]
     assert sum(parameter.numel() for layer in weighted for parameter in layer.parameters()) == count
@@ -20,7 +23,12 @@ def test_parameter_counts_of_the_reference(name: str, classes: int, count: int) 
 
 @pytest.mark.parametrize(
     ("name", "shape", "features"),
-    [("lenet", (1, 28, 28), (500, 1, 1)), ("all-cnn", (3, 32, 32), (192, 6, 6)), ("resnet-10", (3, 224, 224), (512, 1, 1))],
+    [
+        ("lenet", (1, 28, 28), (500, 1, 1)),
+        ("all-cnn", (3, 32, 32), (192, 6, 6)),
+        ("cifar-quick", (3, 32, 32), (64, 1, 1)),
+        ("resnet-10", (3, 224, 224), (512, 1, 1)),
+    ],
 )
 def test_shapes(name: str, shape: tuple, features: tuple) -> None:
     network = build(name, 10, 0).eval()
@@ -74,7 +82,7 @@ def test_same_seed_same_network_and_torch_untouched() -> None:
         build("lenett", 10, 0)
 
 
-@pytest.mark.parametrize(("name", "shape"), [("lenet", (1, 28, 28)), ("all-cnn", (3, 32, 32))])
+@pytest.mark.parametrize(("name", "shape"), [("lenet", (1, 28, 28)), ("all-cnn", (3, 32, 32)), ("cifar-quick", (3, 32, 32))])
 def test_cosine_head_is_the_scaled_cosine(name: str, shape: tuple) -> None:
     network = build(name, 10, 0).eval()
     use_cosine_head(network, 0)
