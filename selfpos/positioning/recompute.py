@@ -82,9 +82,10 @@ class Recompute:
         origin = self._origins.get(tensor.untyped_storage().data_ptr())
         output = origin.output() if origin else None
         if origin is None or output is None or output._version != origin.version:
-            return tensor
+            # without its node: a result that its own node keeps would hold that node, and both stay where no backward pass comes by (a pooler's)
+            return tensor.detach()
         whole = output.numel() == tensor.numel() and output.is_contiguous() and tensor.is_contiguous()
-        return _Recipe(origin.module, origin.taken, tensor.shape) if whole else tensor
+        return _Recipe(origin.module, origin.taken, tensor.shape) if whole else tensor.detach()
 
     @torch.no_grad()
     def _unpack(self, packed: Tensor | _Recipe) -> Tensor:

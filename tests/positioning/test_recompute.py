@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -101,3 +104,26 @@ def test_an_activation_done_in_place_is_left_alone() -> None:
     expected = torch.autograd.grad(model(x).square().sum(), [x, *model.parameters()])
     _, found = kept(model, x, products=False)
     assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+def test_a_branch_that_no_backward_pass_visits_is_freed() -> None:
+    class Pooled(nn.Module):
+        """As BERT: what its pooler gives is asked for by nobody."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.pooler = Layer(nn.GELU()), nn.Linear(8, 8)
+
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            found = self.layer(x)
+            return found, torch.tanh(self.pooler(found))
+
+    model = Pooled()
+    recompute = Recompute(model, products=False, autocast=nullcontext)
+    with recompute.forgetting():
+        found, pooled = model(torch.ones(3, 8))
+    found.sum().backward()
+    gone = [weakref.ref(found), weakref.ref(pooled)]
+    del found, pooled
+    gc.collect()
+    assert [reference() for reference in gone] == [None, None]
