@@ -139,8 +139,7 @@ def _classified(task: Any, data: Any, heard: Mapping[str, Any]) -> Found | None:
     gold, predicted = np.array(data[task.label_column_name]), np.array(heard["predictions"])
     identity = str(gold.tolist()).encode()
     if task.metadata.main_score == "f1":
-        _, numbers = np.unique(np.append(predicted, gold), return_inverse=True)
-        numbers = numbers.astype(np.int32).reshape(-1, len(gold))
+        numbers = np.unique(np.append(predicted, gold), return_inverse=True)[1].astype(np.int32).reshape(-1, len(gold))
         return "macro-f1", len(gold), identity, {"predicted": numbers[:-1], "gold": numbers[-1]}
     if task.metadata.main_score != "accuracy":
         return None
