@@ -24,9 +24,10 @@ class Part:
     """One model on the examples of one split and subset of a task. `kind` says how the task's main score comes from the arrays:
 
     - `mean`: "values" (n,), of which the score is the mean: a query's nDCG, the share of experiments that classified a text rightly, a sentence's F1
-      among translations, a document's correlation over its summaries
+      among translations, a text's label ranking average precision, a document's correlation over its summaries
     - `spearman`, `pearson`: the correlation of "scores" (n,), what the model said of each pair, with "gold" (n,)
     - `average-precision`: of "scores" (n,), higher for likelier pairs, with "gold" (n,) of 0 and 1
+    - `macro-f1`: mean over experiments of the mean F1 over labels, of "predicted" (e, n) against "gold" (n,), both numbers of labels
     - `v-measure`: mean over draws of the V-measure of "clusters" (d, k) against "labels" (d, k), drawn from documents "index" (d, k) of n
 
     `key` tells one set of examples from another: only parts of equal keys can be paired.

@@ -109,6 +109,24 @@ def _average_precision(part: Part) -> Measure:
     return measure
 
 
+def _macro_f1(part: Part) -> Measure:
+    """Mean over the experiments of the mean F1 over the labels that were drawn or predicted, 2·hits / (predicted + true), as scikit-learn has it."""
+    gold, experiments = part.arrays["gold"], part.arrays["predicted"]
+    labels = np.arange(max(gold.max(), experiments.max()) + 1)
+    true = (gold[:, None] == labels).astype(np.float64)
+    said = [(predicted[:, None] == labels).astype(np.float64) for predicted in experiments]
+
+    def measure(weights: Array) -> Array:
+        values, expected = np.zeros(len(weights)), weights @ true
+        for predicted in said:
+            both = weights @ predicted + expected
+            f1 = np.divide(2 * (weights @ (predicted * true)), both, out=np.zeros_like(both), where=both > 0)
+            values += f1.sum(1) / (both > 0).sum(1)
+        return values / len(said)
+
+    return measure
+
+
 def _v_measure(part: Part) -> Measure:
     """Mean over the draws of 2·I(L; C) / (H(L) + H(C)), the harmonic mean of homogeneity and completeness. Clusterings are kept, documents resampled."""
     from scipy.sparse import csr_array
@@ -144,5 +162,6 @@ KINDS: dict[str, Callable[[Part], Measure]] = {
     "pearson": _pearson,
     "spearman": _spearman,
     "average-precision": _average_precision,
+    "macro-f1": _macro_f1,
     "v-measure": _v_measure,
 }

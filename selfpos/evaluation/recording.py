@@ -135,23 +135,37 @@ def _pairs(task: Any, data: Any, heard: Mapping[str, Any]) -> Found | None:
 
 
 def _classified(task: Any, data: Any, heard: Mapping[str, Any]) -> Found | None:
-    """Share of the experiments (other draws of training texts) in which each text was classified rightly."""
+    """Share of the experiments (other draws of training texts) in which each text was classified rightly; for F1, what each experiment predicted."""
+    gold, predicted = np.array(data[task.label_column_name]), np.array(heard["predictions"])
+    identity = str(gold.tolist()).encode()
+    if task.metadata.main_score == "f1":
+        numbers = np.unique(np.append(predicted, gold), return_inverse=True)[1].astype(np.int32).reshape(-1, len(gold))
+        return "macro-f1", len(gold), identity, {"predicted": numbers[:-1], "gold": numbers[-1]}
     if task.metadata.main_score != "accuracy":
         return None
-    gold = np.array(data[task.label_column_name])
-    right = np.array(heard["predictions"]) == gold
-    return "mean", len(gold), str(gold.tolist()).encode(), {"values": right.mean(0, dtype=np.float32)}
+    return "mean", len(gold), identity, {"values": (predicted == gold).mean(0, dtype=np.float32)}
 
 
 def _labelled(task: Any, data: Any, heard: Mapping[str, Any]) -> Found | None:
-    """Share of the experiments in which each text got exactly its labels; of splits that mteb does not cut."""
-    if task.metadata.main_score != "accuracy" or (task.max_eval_samples is not None and len(data) > task.max_eval_samples):
+    """Of each text, the share of the experiments in which it got exactly its labels, or its mean label ranking average precision; of splits that mteb
+    does not cut."""
+    if task.metadata.main_score not in ("accuracy", "lrap") or (task.max_eval_samples is not None and len(data) > task.max_eval_samples):
         return None
     from sklearn.preprocessing import MultiLabelBinarizer
 
     gold = MultiLabelBinarizer().fit_transform(data[task.label_column_name])
-    right = (np.array(heard["predictions"]) == gold).all(2)
-    return "mean", len(gold), gold.tobytes(), {"values": right.mean(0, dtype=np.float32)}
+    predicted = np.array(heard["predictions"])
+    values = (predicted == gold).all(2) if task.metadata.main_score == "accuracy" else _ranking_precision(predicted, gold)
+    return "mean", len(gold), gold.tobytes(), {"values": values.mean(0, dtype=np.float32)}
+
+
+def _ranking_precision(predicted: np.ndarray, gold: np.ndarray) -> np.ndarray:
+    """Label ranking average precision (e, n) where labels are ranked by being predicted (e, n, labels) or not, as scikit-learn counts ties: the right
+    labels that were predicted rank below all predicted ones, the others below all labels."""
+    labels = gold.shape[1]
+    right, hits, given = gold.sum(1), (predicted & gold).sum(2), predicted.sum(2)
+    found = hits**2 / np.maximum(given, 1) + (right - hits) * right / labels
+    return np.where((right == 0) | (right == labels), 1.0, found / np.maximum(right, 1))
 
 
 def _translated(task: Any, data: Any, heard: Mapping[str, Any]) -> Found | None:

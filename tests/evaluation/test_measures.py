@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import pearsonr, spearmanr
-from sklearn.metrics import average_precision_score, v_measure_score
+from sklearn.metrics import average_precision_score, f1_score, v_measure_score
 
 from selfpos.evaluation.examples import Part
 from selfpos.evaluation.measures import measure_of, resamples, score_of
@@ -44,6 +44,16 @@ def test_weights_give_what_the_drawn_examples_give(kind: str, seed: int, count: 
     if kind != "mean" and (len(set(gold[chosen])) < 2 or len(set(scores[chosen])) < 2):
         return  # nothing varies, and the plain measure is not defined
     assert weighted(part(kind, count, **arrays), chosen) == pytest.approx(PLAIN[kind](arrays, chosen), abs=1e-10)
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10**6), experiments=st.integers(1, 4), labels=st.integers(1, 12))
+def test_macro_f1_of_drawn_texts_counts_the_labels_that_are_left(seed: int, experiments: int, labels: int) -> None:
+    rng = np.random.default_rng(seed)
+    gold, predicted = rng.integers(labels, size=20), rng.integers(labels, size=(experiments, 20))
+    chosen = rng.integers(20, size=20)
+    wanted = np.mean([f1_score(gold[chosen], one[chosen], average="macro", zero_division=0) for one in predicted])
+    assert weighted(part("macro-f1", 20, gold=gold, predicted=predicted), chosen) == pytest.approx(wanted, abs=1e-10)
 
 
 @settings(max_examples=40, deadline=None)

@@ -49,16 +49,36 @@ def test_sts_and_reranking(tiny_base: Path, tmp_path: Path, sts_task: Callable[.
         assert score_of(part) == pytest.approx(scores[name].main_score, abs=1e-5)
 
 
-@pytest.mark.parametrize("name", ["MockBitextMiningTask", "MockSummarizationTask", "MockMultilabelClassification"])
-def test_the_other_types_as_mteb_has_them(name: str, tiny_base: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "metric"),
+    [
+        ("MockBitextMiningTask", None),
+        ("MockSummarizationTask", None),
+        ("MockClassificationTask", "f1"),
+        ("MockMultilabelClassification", "accuracy"),
+        ("MockMultilabelClassification", "lrap"),
+    ],
+)
+def test_the_other_types_as_mteb_has_them(name: str, metric: str | None, tiny_base: Path, tmp_path: Path) -> None:
     from mteb import mocks
 
     task = getattr(mocks, name)()
-    if name == "MockMultilabelClassification":  # as most real tasks of its type
-        task.metadata = task.metadata.model_copy(update={"main_score": "accuracy"})
+    if metric:
+        task.metadata = task.metadata.model_copy(update={"main_score": metric})
     (score,) = evaluate(tiny_base, [task], tmp_path, name="tiny").values()
     (part,) = read_examples(examples_file(score.file), revision_of(task))
     assert score_of(part) == pytest.approx(score.main_score, abs=1e-5)
+
+
+def test_label_ranking_precision_of_each_text_is_scikit_learns() -> None:
+    from sklearn.metrics import label_ranking_average_precision_score
+
+    from selfpos.evaluation.recording import _ranking_precision
+
+    rng = np.random.default_rng(0)
+    gold, predicted = rng.integers(2, size=(60, 3)), rng.integers(2, size=(2, 60, 3))
+    wanted = [[label_ranking_average_precision_score(a[None], b[None]) for a, b in zip(gold, one, strict=True)] for one in predicted]
+    assert _ranking_precision(predicted, gold) == pytest.approx(np.array(wanted))
 
 
 def test_f1_of_translations_found_more_than_once() -> None:
