@@ -181,7 +181,7 @@ def _probe(told: Mapping[str, Any], model: str, folder: Path, specialists: Mappi
             return found
         reason = "what its specialists held out has changed"
     except SelfposError as error:
-        reason = str(error)
+        reason = str(error).partition("; give")[0]  # what to give is said once, below
     published = (told.get(PUBLISHED) or {}).get("probe_set")
     shown = ", ".join(f"{name} ({task.get('records')} records)" for name, task in recorded.items())
     raise SelfposError(

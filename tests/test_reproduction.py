@@ -30,8 +30,9 @@ def test_statistics_are_gathered_again(tiny_base: Path, tiny_specialists: list[P
     out = merge(str(tiny_base), tiny_specialists[:2], method, tmp_path / "run" / "merged", probe=read_probe(place), weights=[1, 2], seed=3)
     with pytest.raises(
         SelfposError, match=r"probe set of beta \(16 records\), alpha \(16 records\), which is not at hand .*--probe FOLDER"
-    ):
+    ) as refused:
         reproduce(str(out))
+    assert str(refused.value).count("--probe") == 1
     with pytest.raises(SelfposError, match=r"is not the probe set that .* was merged with"):
         reproduce(str(out), probe=make_probe(tmp_path / "other", first="x"))
     assert reproduce(str(out), probe=place).identical

@@ -76,6 +76,11 @@ def _snapshot(name: str) -> Path:
         ) from None
     except Exception as error:
         cause = error.__cause__ or error
+        refused = next((found for found in (error, cause) if isinstance(found, HfHubHTTPError) and found.response is not None), None)
+        if refused is not None and refused.response.status_code == 401:
+            raise SelfposError(
+                f"the Hugging Face Hub was asked for {name} and does not accept the access token; log in again with `hf auth login`, or mend HF_TOKEN"
+            ) from None
         unknown = isinstance(error, LocalEntryNotFoundError) and not isinstance(error, IncompleteSnapshotError)
         if unknown and not isinstance(cause, HfHubHTTPError):
             why = "HF_HUB_OFFLINE is set" if isinstance(cause, OfflineModeIsEnabled) else f"no connection: {_first_line(cause)}"
@@ -87,7 +92,9 @@ def _snapshot(name: str) -> Path:
 
 
 def _first_line(error: BaseException) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    """What `error` says, without the address of the request, which is long and of no use to the user."""
+    line = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return re.sub(r" for url[ :]*(\([^)]*\)|'[^']*')", "", line)
 
 
 def cache_folder() -> Path:

@@ -103,7 +103,7 @@ CASES = {
 PULLS: dict[str, tuple[str, str, int | str, int, str]] = {
     "no such model (404)": ("alice/nobody", "", "", 2, "no model of that name"),
     "no such revision (404)": ("{repo}@v9", "", "", 2, "no revision v9"),
-    "token refused (401)": ("{repo}", r"GET /api/models/", 401, 1, "401 Unauthorized"),
+    "token refused (401)": ("{repo}", r"GET /api/models/", 401, 2, "does not accept the access token"),
     "fault of the Hub (503)": ("{repo}", r"GET /api/models/", 503, 1, "did not supply it"),
     "connection cut while a small file is fetched": ("{repo}", r"GET .*/resolve/", "cut", 1, "did not supply it"),
     "no permission for Xet (403)": ("{repo}", r"GET .*/xet-read-token/", 403, 1, "did not supply it"),
