@@ -16,7 +16,9 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description
 class Settings(BaseModel):
     """Settings refuse fields they do not know, and do not change once made."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, defer_build=True
+    )  # most commands need few of the schemas, and each takes its time
 
 
 Model = TypeVar("Model", bound=Settings)
@@ -453,14 +455,14 @@ class Recipe(Settings):
     base: str = "all-MiniLM-L6-v2"
     seed: int = Field(0, ge=0, lt=2**32)
     tasks: dict[Name, TaskSource] = Field(min_length=1)
-    training: TrainingSettings = TrainingSettings()
+    training: TrainingSettings = Field(default_factory=TrainingSettings)
     joint: JointField | None = Field(default_factory=JointSettings, description="one setting, or name: setting of several rivals")
     iterative: IterativeSettings | None = None
     bagging: BaggingSettings | None = None
     budget: BudgetSettings | None = Field(None, description="absent: each pipeline as long as its own settings say")
-    probe: ProbeSettings = ProbeSettings()
+    probe: ProbeSettings = Field(default_factory=ProbeSettings)
     merges: dict[Name, MergeSettings] = Field(min_length=1)
-    evaluation: EvaluationSettings = EvaluationSettings()
+    evaluation: EvaluationSettings = Field(default_factory=EvaluationSettings)
     overlap: OverlapSettings | None = Field(None, description="absent: not looked for")
     resources: dict[Literal["training", "merging", "evaluation"], ResourceSettings] = Field(
         default_factory=dict, description="of each job of a kind; one CPU when absent"

@@ -10,7 +10,6 @@ from statistics import fmean
 from typing import Any
 
 from selfpos.errors import SelfposError
-from selfpos.evaluation.encoder import REVISION_LENGTH
 from selfpos.evaluation.scores import LAST, TaskScore, read_scores
 from selfpos.recipe import Recipe, load_recipe
 from selfpos.storage.run_folder import RunFolder
@@ -88,7 +87,7 @@ def _making(recipe: Recipe, model: str) -> Any:
 
 def _model(place: str, scores: Path) -> Scored:
     """One model: by the run that it is part of, else by its content hash below `scores`."""
-    from selfpos.storage.hashing import content_hash
+    from selfpos.storage.hashing import REVISION_LENGTH, content_hash
     from selfpos.storage.locate import locate_model
 
     folder = locate_model(place)

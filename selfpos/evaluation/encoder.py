@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 MEMORY = 300_000_000
 # Texts that are sorted by length together; their tokens are in memory at once.
 AT_ONCE = 50_000
-# Characters of the content hash that serve as revision: as many as in a commit of the Hub.
-REVISION_LENGTH = 40
 # What mteb finds out about a model by itself, for its metadata beside the results.
 TOLD = ("max_tokens", "embed_dim", "similarity_fn_name", "framework", "n_embedding_parameters", "adapted_from")
 
@@ -40,7 +38,7 @@ def identity(folder: Path, name: str) -> ModelMeta:
     """The metadata that tells this model from every other: mteb gives all local models one name and revision, and one model's scores to all of them."""
     from mteb.models import ModelMeta
 
-    from selfpos.storage.hashing import content_hash
+    from selfpos.storage.hashing import REVISION_LENGTH, content_hash
 
     return ModelMeta.create_empty(overwrites={"name": model_name(name), "revision": content_hash(folder)[:REVISION_LENGTH]})
 

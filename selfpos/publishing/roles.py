@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from selfpos.evaluation.encoder import REVISION_LENGTH
 from selfpos.publishing.scores import Scores
 from selfpos.publishing.story import Facts
+from selfpos.storage.hashing import REVISION_LENGTH
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,9 @@ NOT_CONTENT = {
 NOT_CONTENT_FOLDERS = {"onnx", "openvino", "eval", "runs", "logs"}
 CONTENT_ENDINGS = {".safetensors", ".json", ".txt", ".model", ".jinja", ".vocab", ".bpe", ".tiktoken", ".py"}
 
+REVISION_LENGTH = 40
+"""Characters of the content hash that serve as a local model's revision: as many as in a commit of the Hub."""
+
 
 def sha256_file(path: Path) -> str:
     """The SHA-256 of the file, in hex."""
