@@ -53,7 +53,7 @@ def _legend(figure: Figure, panel: Axes) -> None:
 
 
 def _panels(figure: Figure, titles: list[str]) -> list[Axes]:
-    figure.set_size_inches(3.2 * len(titles) + 0.6, 3.2)
+    figure.set_size_inches(3.2 * len(titles) + 1.8, 3.2)  # the legend stands beside the panels
     axes = figure.subplots(1, len(titles), sharey=True, squeeze=False)[0]
     for panel, title in zip(axes, titles, strict=True):
         panel.set_title(title)
@@ -92,7 +92,7 @@ def same_total(study: Study, figure: Figure) -> bool:
     rhos = [rho for rho in study.axis("linear", "rho") if study.get("step", rho, 0.5, "baseline")]
     if not rhos:
         return False
-    (panel,) = _panels(figure, ["baseline, same number of examples"])
+    (panel,) = _panels(figure, ["baseline, equal totals"])
     drawn = [
         _line(panel, [(r, study.get("linear", r, None, "baseline")) for r in rhos], "linear"),
         _line(panel, [(r, study.get("step", r, 0.5, "baseline")) for r in rhos], "step, μ = 0.5"),
