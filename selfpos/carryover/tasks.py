@@ -14,8 +14,9 @@ import numpy as np
 from selfpos.carryover.norms import r_squared
 from selfpos.carryover.outcome import Outcome, Values, finding, mean
 from selfpos.errors import SelfposError
+from selfpos.evaluation.own_tasks import ENDINGS, TaskDeclaration
 from selfpos.imbalance import profiles
-from selfpos.recipe import BudgetSettings, Recipe
+from selfpos.recipe import BudgetSettings, Recipe, load_settings
 
 OVERSAMPLED, POSITIONED = "oversampled", "self-positioning"
 
@@ -86,4 +87,8 @@ def outcome(found: list[Values]) -> Outcome:
 
 
 def _measured(recipe: Recipe) -> list[str]:
-    return [*recipe.evaluation.tasks, *recipe.evaluation.local]
+    """Names in the run's table; a task that a file declares stands there by its own name."""
+    return [
+        load_settings(Path(task), TaskDeclaration, "task file").name if task.endswith(ENDINGS) else task
+        for task in [*recipe.evaluation.tasks, *recipe.evaluation.local]
+    ]
