@@ -1,34 +1,42 @@
 """Refinement after the search: a few steps on the validation measure itself, because a probe loss is not the score.
 
 Only the model's own row of parameters moves, a handful of numbers; what finer rows have found stays. The measure of a validation part of a
-hundred records is noisy, and whatever is chosen by it flatters it: refine with a large validation part, and mistrust small gains.
+hundred records is noisy, and whatever is chosen by it flatters it. So the refined point is taken only where it is clearly better than the
+search's on the same records, by the lower end of a paired 90 % interval; a large validation part makes that likelier.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
+from selfpos.console import log
 from selfpos.positioning.cma_es import evolve
 from selfpos.positioning.judge import Judge
 from selfpos.positioning.problem import Problem
 from selfpos.positioning.replay import Replay
-from selfpos.positioning.trajectory import Trajectory
+from selfpos.positioning.trajectory import Point, Trajectory
+from selfpos.positioning.uncertainty import gain_interval
 
 STEP = 0.2  # of the first moves, in parameters, and the first standard deviation of cma-es
 SMALLEST = 0.02  # moves below change no measure
 
 
 def refine(problem: Problem, judge: Judge, trajectory: Trajectory, *, seed: int) -> None:
-    """From the best point so far, at most `refine_evaluations` more, by `settings.refine`: `coordinate` or `cma-es`; the best one is kept.
+    """From the best point so far, at most `refine_evaluations` more, by `settings.refine`: `coordinate` or `cma-es`; the best one is kept if it
+    is clearly better, or else the search's.
 
     Raises SelfposError, for cma-es, when the package `cma` is not installed or there is only one parameter.
     """
     settings, best = problem.settings, trajectory.best
     assert best is not None
     kept = trajectory.kept.get("refined_from")
-    start, value, searched = (best.parameters, best.value, trajectory.steps) if kept is None else (kept["at"], kept["value"], kept["steps"])
-    trajectory.keep(refined_from={"at": start, "value": value, "steps": searched})
+    if kept is None:
+        kept = {"at": best.parameters, "step": best.step, "value": best.value, "steps": trajectory.steps}
+    trajectory.keep(refined_from=kept)
+    start, value, searched = kept["at"], kept["value"], kept["steps"]
 
     def fitness(row: Tensor, number: int) -> float:
         candidate = start.clone()
@@ -44,6 +52,24 @@ def refine(problem: Problem, judge: Judge, trajectory: Trajectory, *, seed: int)
             evolve(measured, start[0], STEP, settings.refine_evaluations, seed, problem.admissible)
         else:
             _coordinates(measured, start[0], value, problem)
+    _unless_noise(problem, judge, trajectory, Point(kept["step"], start, {}, value), seed)
+
+
+def _unless_noise(problem: Problem, judge: Judge, trajectory: Trajectory, start: Point, seed: int) -> None:
+    """Go back to the search's point `start` where the best point's gain over it may be chance."""
+    assert trajectory.best is not None
+    judgements = []
+    for point in (trajectory.best, start):
+        problem.live.place(problem.table(point.parameters))
+        judgements.append(judge.measure(problem.live))
+    found, first = judgements
+    low, high = gain_interval(judge, found, first, seed)
+    gain = f"{100 * low:+.1f} to {100 * high:+.1f} points on the validation part"
+    if low > 0:
+        log.info("refined: %s", gain)
+        return
+    log.info("refinement found nothing clearly better (%s); the search's point stays", gain)
+    trajectory.best = replace(start, losses=first.losses, judgement=first)
 
 
 def _coordinates(fitness: Replay, point: Tensor, value: float, problem: Problem) -> None:

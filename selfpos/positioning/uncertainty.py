@@ -51,7 +51,10 @@ def coefficient_intervals(around: Linearisation, found: Sequence[float], count: 
 
 
 def compare(live: LiveModel, judge: Judge, found: Judgement, *, seed: int) -> list[Rival]:
-    """The base, each specialist, and task arithmetic with its λ tuned on the same validation records, each against the judgement `found`."""
+    """The base, each specialist, and task arithmetic with its λ tuned on the same validation records, each against the judgement `found`.
+
+    λ has the best mean measure, whether or not a task falls below the base there: the verdict is on means, and its hardest rival the honest one.
+    """
     count = len(live.vectors)
 
     def at(coefficients: Sequence[float]) -> Judgement:
@@ -62,23 +65,27 @@ def compare(live: LiveModel, judge: Judge, found: Judgement, *, seed: int) -> li
     for place, vector in enumerate(live.vectors):
         points[vector.name] = at([float(other == place) for other in range(count)])
     scaled = {scale: at([scale] * count) for scale in GRID}
-    best = min(scaled, key=lambda scale: scaled[scale].value)
+    best = max(scaled, key=lambda scale: sum(scaled[scale].scores.values()))
     points[f"task arithmetic {best:g}"] = scaled[best]
     return [_rival(name, judge, point, found, seed) for name, point in points.items()]
 
 
-def _rival(name: str, judge: Judge, point: Judgement, found: Judgement, seed: int) -> Rival:
-    """The gain of `found` over `point`, and its interval by drawing the same validation records again for both."""
+def gain_interval(judge: Judge, found: Judgement, other: Judgement, seed: int) -> tuple[float, float]:
+    """90 % interval of the mean measure of `found` less that of `other`, by drawing the same validation records again for both."""
     rng = np.random.default_rng(seed)
     draws = np.zeros(RESAMPLES)
     for task, measure in judge.measures.items():
         size = len(next(iter(found.items[task].values())))
         for number in range(RESAMPLES):
             chosen = rng.integers(size, size=size)
-            draws[number] += measure.score_of(found.items[task], chosen) - measure.score_of(point.items[task], chosen)
+            draws[number] += measure.score_of(found.items[task], chosen) - measure.score_of(other.items[task], chosen)
     low, high = np.quantile(draws / len(judge.measures), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)
+
+
+def _rival(name: str, judge: Judge, point: Judgement, found: Judgement, seed: int) -> Rival:
     gain = sum(found.scores[task] - score for task, score in point.scores.items()) / len(point.scores)
-    return Rival(name, point.scores, gain, float(low), float(high))
+    return Rival(name, point.scores, gain, *gain_interval(judge, found, point, seed))
 
 
 def verdict(rivals: Sequence[Rival]) -> str:

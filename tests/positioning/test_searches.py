@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,13 +14,13 @@ from datasets import Dataset
 
 from selfpos.errors import SelfposError
 from selfpos.positioning import cma_es, linearised, loss_softmax, position
-from selfpos.positioning.judge import Judge
+from selfpos.positioning.judge import Judge, Judgement
 from selfpos.positioning.live import LiveModel
 from selfpos.positioning.objective import split_probe
 from selfpos.positioning.position import find_search
 from selfpos.positioning.problem import Problem
 from selfpos.positioning.trajectory import Trajectory
-from selfpos.positioning.uncertainty import Rival, coefficient_intervals, verdict
+from selfpos.positioning.uncertainty import Rival, coefficient_intervals, compare, verdict
 from selfpos.recipe import PositioningSettings
 from tests.positioning.stand_ins import Probe, graded, make_live, pairs, words
 from tests.positioning.test_sgd import NearTo
@@ -174,6 +175,24 @@ def test_a_position_is_compared_with_what_needs_no_search(tiny_base: Path, tiny_
         assert rival.low <= rival.high
     assert len(found.intervals) == 3
     assert found.verdict
+
+
+def test_the_scale_of_task_arithmetic_is_that_of_the_best_mean_measure() -> None:
+    """Whether or not a task falls below the base there, which the value of a point would count."""
+
+    def measure(live: SimpleNamespace) -> Judgement:
+        scale = float(live.at[0, 0])
+        items = np.full(10, 0.5 + 0.3 * (1 - abs(scale - 0.75)))
+        return Judgement({}, {"task": items.mean()}, scale, {"task": {"hit": items}})
+
+    live = SimpleNamespace(keys=["w"], vectors=[SimpleNamespace(name="alpha"), SimpleNamespace(name="beta")])
+    live.place = lambda table: setattr(live, "at", table)
+    score = SimpleNamespace(score_of=lambda items, chosen: float(items["hit"][chosen].mean()))
+    judge = SimpleNamespace(base=None, measures={"task": score}, measure=measure)
+    live.place(torch.tensor([[0.75, 0.75]]))
+    rivals = compare(live, judge, measure(live), seed=0)
+    assert rivals[-1].name == "task arithmetic 0.75"
+    assert rivals[-1].gain == pytest.approx(0, abs=1e-6)
 
 
 def test_the_verdict_names_what_is_not_beaten() -> None:
