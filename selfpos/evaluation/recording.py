@@ -57,7 +57,7 @@ def recording(task: AbsTask) -> Iterator[list[Part]]:
         heard["predictions"] = predictions
 
     def hear_queries(scores: Mapping[str, Any], *rest: Any, **options: Any) -> Any:
-        heard["queries"] = scores
+        heard["queries"], heard["runs"] = scores, rest[:2]  # what is relevant to each query, and the scores of what was found for it
         return type(task).task_specific_scores(task, scores, *rest, **options)  # type: ignore[attr-defined]
 
     hooks = dict(zip(LISTENED, (evaluate_and_listen, hear_predictions, hear_queries), strict=True))
@@ -100,6 +100,8 @@ Found = tuple[str, int, bytes, dict[str, np.ndarray]]  # kind, count, what the e
 
 def _queries(task: Any, data: Any, heard: Mapping[str, Any]) -> Found | None:
     """Each query's own value of the main score, as pytrec_eval gives it."""
+    if task.metadata.main_score == "p-MRR":
+        return _followed(*heard["runs"])
     name, _, depth = task.metadata.main_score.rpartition("_at_")
     names = {"ndcg": "ndcg_cut", "map": "map_cut", "recall": "recall", "precision": "P", "hit_rate": "success"}
     if name not in names or not heard.get("queries"):
@@ -108,6 +110,31 @@ def _queries(task: Any, data: Any, heard: Mapping[str, Any]) -> Found | None:
     ids = sorted(scores)
     values = np.array([scores[query][f"{names[name]}_{depth}"] for query in ids], np.float32)
     return "mean", len(ids), "\n".join(ids).encode(), {"values": values}
+
+
+def _followed(relevant: Mapping[str, Mapping[str, int]], found: Mapping[str, Mapping[str, float]]) -> Found | None:
+    """Each question's p-MRR: how far the documents that another instruction makes irrelevant move, from its run with the first instruction ("-og") to
+    that with the other ("-changed") (Weller et al. 2024, arXiv 2403.15246, section 4)."""
+    values = {}
+    for asked in (query.removesuffix("-og") for query in found if query.endswith("-og")):
+        before, after = (relevant.get(f"{asked}-{which}", {}) for which in ("og", "changed"))
+        runs = [found.get(f"{asked}-{which}", {}) for which in ("og", "changed")]
+        moves = []
+        for document in (document for document, grade in before.items() if after.get(document, 0) != grade):
+            old, new = (_rank(run, document) for run in runs)
+            moves.append(new / old - 1 if old >= new else 1 - old / new)
+        if moves:
+            values[asked] = float(np.mean(moves))
+    ids = sorted(values)
+    return ("mean", len(ids), "\n".join(ids).encode(), {"values": np.array([values[one] for one in ids])}) if ids else None
+
+
+def _rank(run: Mapping[str, float], document: str) -> int:
+    """Place of `document` by score, equal scores by name, the last first, as mteb has it; after all where it was not found."""
+    if document not in run:
+        return len(run) + 1
+    own = (run[document], document)
+    return 1 + sum((score, name) > own for name, score in run.items())
 
 
 def _similarities(task: Any, data: Any, heard: Mapping[str, Any]) -> Found | None:

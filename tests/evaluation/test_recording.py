@@ -70,6 +70,28 @@ def test_the_other_types_as_mteb_has_them(name: str, metric: str | None, tiny_ba
     assert score_of(part) == pytest.approx(score.main_score, abs=1e-5)
 
 
+def test_how_far_instructions_are_followed_is_mtebs_mean_over_questions() -> None:
+    from mteb._evaluators.retrieval_metrics import evaluate_p_mrr_change
+
+    from selfpos.evaluation.recording import _followed
+
+    rng = np.random.default_rng(0)
+    documents = [f"d{number}" for number in range(12)]
+    relevant, found, changed = {}, {}, {}
+    for question in ("q1", "q2", "q3"):
+        relevant[f"{question}-og"] = dict.fromkeys(documents[:5], 1) | {"d11": 0}
+        relevant[f"{question}-changed"] = dict.fromkeys(documents[:3], 1) | dict.fromkeys(documents[3:5], 0)
+        changed[question] = documents[3:5]
+        for which in ("og", "changed"):  # ties, and documents that were not found
+            found[f"{question}-{which}"] = {name: float(rng.integers(4)) for name in documents if rng.random() < 0.8}
+    part = _followed(relevant, found)
+    assert part is not None
+    assert part[3]["values"].shape == (3,)
+    wanted = evaluate_p_mrr_change(relevant, found, changed, [1, 5])["p-MRR"]
+    assert part[3]["values"].mean() == pytest.approx(wanted)
+    assert wanted != 0
+
+
 def test_label_ranking_precision_of_each_text_is_scikit_learns() -> None:
     from sklearn.metrics import label_ranking_average_precision_score
 
