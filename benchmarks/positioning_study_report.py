@@ -17,7 +17,10 @@ REFERENCE = "Self Positioning"
 
 def write_report(folder: Path, results: Path) -> None:
     """Gather every job's file below `folder` and write positioning_study.json and .md into `results`."""
-    jobs = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(folder.glob("scores/*/seed*/*/*.json"))]
+    jobs = [
+        json.loads(file.read_text(encoding="utf-8"))
+        for file in sorted((file for table in ("rivals", "ablation") for file in folder.glob(f"scores/*/seed*/{table}/*.json")))
+    ]
     results.mkdir(parents=True, exist_ok=True)
     rows = summarise(jobs)
     # whole or not at all: two processes may do a seed each
