@@ -19,7 +19,7 @@ def write_report(folder: Path, results: Path) -> None:
     """Gather every job's file below `folder` and write positioning_study.json and .md into `results`."""
     jobs = [
         json.loads(file.read_text(encoding="utf-8"))
-        for file in sorted((file for table in ("rivals", "ablation") for file in folder.glob(f"scores/*/seed*/{table}/*.json")))
+        for file in sorted(file for table in ("rivals", "ablation") for file in folder.glob(f"scores/*/seed*/{table}/*.json"))
     ]
     results.mkdir(parents=True, exist_ok=True)
     rows = summarise(jobs)
