@@ -157,8 +157,9 @@ def a5(study: Study) -> Claim:
     for rho in rhos:
         gain = difference(study.get("linear", rho, None, "ros"), study.get("linear", rho, None, "baseline"))
         checks.append(above(f"ROS minus baseline, linear ρ={rho:g}", gain))
-    drop = difference(study.get("linear", rhos[0], None, "rus"), study.get("linear", rhos[-1], None, "rus"))
-    checks.append(above(f"RUS at linear ρ={rhos[0]:g} minus at ρ={rhos[-1]:g}", drop))
+    if len(rhos) > 1:
+        drop = difference(study.get("linear", rhos[0], None, "rus"), study.get("linear", rhos[-1], None, "rus"))
+        checks.append(above(f"RUS at linear ρ={rhos[0]:g} minus at ρ={rhos[-1]:g}", drop))
     return Claim("A5", _A5, checks)
 
 
