@@ -221,6 +221,8 @@ def changed(tiny_base: Path, folder: Path, what: str) -> None:
     elif what == "modules":
         modules = json.loads((folder / "modules.json").read_text())
         (folder / "modules.json").write_text(json.dumps(modules[:-1]))
+    elif what.endswith(".json"):
+        (folder / what).write_text("[]")
     elif what == "tokenizer":
         data = json.loads((folder / "tokenizer.json").read_text())
         vocabulary = data["model"]["vocab"]
@@ -240,6 +242,8 @@ def changed(tiny_base: Path, folder: Path, what: str) -> None:
         ("heads", "num_attention_heads is 4, expected 2"),
         ("modules", r"modules are Transformer \+ Pooling \+ Dense, expected Transformer \+ Pooling \+ Dense \+ Normalize"),
         ("tokenizer", r"tokenizer differs \(tokenizer.json: vocabulary\)"),
+        ("tokenizer.json", r"tokenizer differs \(tokenizer.json: vocabulary"),
+        ("config_sentence_transformers.json", "its prompts are {}"),
     ],
 )
 def test_other_architectures_are_refused_with_the_difference(tiny_base: Path, tmp_path: Path, what: str, message: str) -> None:
