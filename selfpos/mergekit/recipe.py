@@ -17,6 +17,8 @@ from selfpos.mergekit.recipe_file import Place, RecipeFile, read_recipe_file
 from selfpos.merging.depth import layer_of
 from selfpos.merging.merge import MergeResult, merge
 from selfpos.merging.registry import get_method
+from selfpos.merging.rules import number
+from selfpos.storage.numbers import NAMES
 
 FIELDS = (
     "merge_method",
@@ -82,19 +84,22 @@ def translate_recipe(file: Path) -> Translation:
     data = recipe.data
     for name in data:
         if name not in FIELDS:
-            raise recipe.fault((name,), f"field '{name}' has no counterpart here{nearest(name, FIELDS)}")
+            raise recipe.fault((str(name),), f"field '{name}' has no counterpart here{nearest(str(name), FIELDS)}")
     name = str(data.get("merge_method"))
     if name not in MERGEKIT:
         raise recipe.fault(
             ("merge_method",), f"mergekit's method '{name}' is not here{nearest(name, MERGEKIT)}; known: {', '.join(MERGEKIT)}"
         )
+    for field_name in ("dtype", "out_dtype"):
+        if data.get(field_name) is not None and str(data[field_name]) not in NAMES:
+            raise recipe.fault((field_name,), f"there is no number format '{data[field_name]}'; known: {', '.join(sorted(NAMES))}")
     notes = [] if "tokenizer_source" not in data else ["tokenizer_source: the tokenizer is the base's, and models must share it"]
     for field_name in ("tokenizer", "chat_template"):
         if field_name in data:
             raise recipe.fault((field_name,), f"'{field_name}' is not done here: the output has the base's tokenizer")
     counterpart = MERGEKIT[name]
     models, layers = _models(recipe)
-    base = data.get("base_model")
+    base = None if data.get("base_model") is None else _plain(recipe, data["base_model"], ("base_model",))
     if base is None and counterpart.origin == "vectors":
         raise recipe.fault(("merge_method",), f"method '{name}' needs a base_model")
     sources = [(model, place) for model, place in models if counterpart.origin == "models" or model != base]
@@ -119,23 +124,27 @@ def _models(recipe: RecipeFile) -> tuple[list[tuple[str, Place]], int | None]:
     entries = recipe.data.get("models")
     if entries is None:
         slices = recipe.data.get("slices") or []
+        if not isinstance(slices, list) or not all(isinstance(piece, dict) for piece in slices):
+            raise recipe.fault(("slices",), "expected a list of slices")
         if len(slices) != 1:
             raise recipe.fault(("slices",), f"{len(slices)} slices put parts of models together, which is not done here")
         for name in slices[0]:
             if name != "sources":
                 raise recipe.fault(("slices", 0, name), f"'{name}' of a slice has no counterpart here; set it at the top")
         entries, place = slices[0].get("sources"), ("slices", 0, "sources")
-        for index, entry in enumerate(entries or []):
-            start, stop = entry.get("layer_range") or (0, None)
-            if start != 0 or stop != (layers if index else stop):
-                raise recipe.fault((*place, index, "layer_range"), f"layers {start} to {stop}: only whole models are merged here")
-            layers = stop
     if not isinstance(entries, list) or not entries or not all(isinstance(entry, dict) and "model" in entry for entry in entries):
         raise recipe.fault(place, "expected a list of models")
     for index, entry in enumerate(entries):
         for name in entry:
             if name not in {"model", "parameters", "layer_range"}:
                 raise recipe.fault((*place, index, name), f"'{name}' of a model has no counterpart here")
+        if (span := entry.get("layer_range")) is None:
+            continue
+        if not isinstance(span, list) or len(span) != 2:
+            raise recipe.fault((*place, index, "layer_range"), f"expected a first and a last layer, found {span!r}")
+        if span[0] != 0 or span[1] != (layers or span[1]):
+            raise recipe.fault((*place, index, "layer_range"), f"layers {span[0]} to {span[1]}: only whole models are merged here")
+        layers = span[1]
     found = [(_plain(recipe, entry["model"], (*place, index, "model")), (*place, index)) for index, entry in enumerate(entries)]
     return found, layers
 
@@ -159,13 +168,18 @@ def _params(recipe: RecipeFile, counterpart: Counterpart, sources: list[tuple[st
     known = {*counterpart.params, *counterpart.refused, *counterpart.notes, *HARMLESS, *counterpart.per_model}
     places: list[Place] = [("parameters",), *((*place, "parameters") for _, place in sources)]
     for place in places:
-        for name, value in (recipe.at(place) or {}).items():
-            where = (*place, name)
+        block = recipe.at(place) or {}
+        if not isinstance(block, dict):
+            raise recipe.fault(place, f"expected a mapping of parameters, found {block!r}")
+        for name, value in block.items():
+            where = (*place, str(name))
             if name in EVERY_PARAMETER and name not in known:
                 notes.append(f"{name}: not used by this method")
                 continue
             if name not in known:
-                raise recipe.fault(where, f"parameter '{name}' has no counterpart in method {counterpart.method}{nearest(name, known)}")
+                raise recipe.fault(
+                    where, f"parameter '{name}' has no counterpart in method {counterpart.method}{nearest(str(name), known)}"
+                )
             if len(place) > 1 and name not in counterpart.per_model and name not in HARMLESS:
                 raise recipe.fault(where, f"parameter '{name}' is one for all models")
             refused, reason = counterpart.refused.get(name, ((), ""))
@@ -211,11 +225,15 @@ def _rules(recipe: RecipeFile, value: Any, place: Place) -> Any:
             rules[rule] = _rules(recipe, item["value"], (*place, index, "value"))
         return rules
     if isinstance(value, list):
+        value = [number(item) for item in value]
         if not value or not all(isinstance(item, int | float) and not isinstance(item, bool) for item in value):
             raise recipe.fault(place, f"expected a number, a list of numbers over depth, or filters, found {value!r}")
         return "..".join(map(str, value)) if len(value) > 1 else value[0]
     if isinstance(value, dict):
         raise recipe.fault(place, "a mapping by model has no counterpart here; give the parameter at each model")
+    value = number(value)
+    if not isinstance(value, int | float | None):
+        raise recipe.fault(place, f"expected a number, found {value!r}")
     return value
 
 

@@ -39,10 +39,10 @@ def read_recipe_file(file: Path) -> RecipeFile:
 
     if not file.is_file():
         raise SelfposError(f"there is no recipe file {file}")
-    text = file.read_text(encoding="utf-8")
     try:
+        text = file.read_text(encoding="utf-8")
         data, tree = yaml.safe_load(text), yaml.compose(text, yaml.SafeLoader)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise SelfposError(f"recipe {file} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(data, dict):
         raise SelfposError(f"recipe {file} must be a mapping of fields, found {type(data).__name__}")

@@ -14,6 +14,7 @@ from selfpos.errors import SelfposError
 from selfpos.merging.layout import copy_side_files, side_files
 from selfpos.merging.plan import Plan
 from selfpos.merging.prepare import Coefficients
+from selfpos.merging.stream import finite
 from selfpos.storage.atomic import write_text
 from selfpos.storage.model_folder import ADAPTER, read_json
 from selfpos.storage.numbers import NAMES, from_float32
@@ -101,6 +102,11 @@ def _concatenate(pieces: list[tuple[LowRank, float]], key: str) -> Factors:
             f"the adapters store {key} in different layouts (fan_in_fan_out), which one adapter cannot hold; write a model instead"
         )
     factors = [piece.factors() for piece, _ in pieces]
+    for (piece, _), pair in zip(pieces, factors, strict=True):
+        if not all(finite(factor) for factor in pair):
+            raise SelfposError(
+                f"{piece.a.file}: the factors of tensor {key} hold numbers that are not finite; nothing is merged from a damaged adapter"
+            )
     left = np.concatenate([part[0] * np.float32(c) for part, (_, c) in zip(factors, pieces, strict=True)], axis=1)
     return left, np.concatenate([part[1] for part in factors], axis=0)
 

@@ -233,6 +233,10 @@ def plan(
         raise SelfposError("a rank is for the output 'adapter' only; leave it away for a whole model")
     if output == "adapter" and chosen.form != "combination":
         raise SelfposError(f"method {method} does not make a low-rank result of low-rank vectors; write a model instead of an adapter")
+    if inside := next((folder for folder in (base, *sources) if out.resolve().is_relative_to(folder.resolve())), None):
+        raise SelfposError(
+            f"{out} lies within {inside}, a model to be merged, of which it would be taken for a part; choose another output"
+        )
     opened = open_model(base)
     vectors = open_vectors(opened, sources, names=names, tolerate=take_from is not None)
     if output == "adapter" and (whole := next((vector for vector in vectors if not (vector.source / ADAPTER).is_file()), None)):

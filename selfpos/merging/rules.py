@@ -81,6 +81,14 @@ class Settings:
             return [self._at(item, key, place) for item in value]
         if isinstance(value, str) and ".." in value:
             return ramp(value, self.depth.get(key, 0.0), place)
+        return number(value)
+
+
+def number(value: Any) -> Any:
+    """`value`, as a number where it is the word for one, as which YAML takes 1e-5."""
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
         return value
 
 

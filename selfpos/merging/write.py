@@ -14,6 +14,7 @@ import numpy as np
 
 from selfpos.console import log
 from selfpos.errors import SelfposError
+from selfpos.merging.halves import stored_halves, sums
 from selfpos.merging.layout import write_indices
 from selfpos.merging.plan import Plan
 from selfpos.merging.prepare import Prepared
@@ -66,9 +67,24 @@ def _tasks(plan: Plan, stream: Stream, writers: list[TensorFileWriter]) -> Itera
 
 
 def _carry_out(tasks: list[Task], plan: Plan, stream: Stream, prepared: Prepared, folder: Path, writers: list[TensorFileWriter]) -> None:
+    def by_halves(task: Task) -> list[tuple[int, int]]:
+        """Merge and write what can be summed as it is stored; the ranges that remain."""
+        key = stream.tied.get(task.key, task.key)
+        stored = stored_halves(stream, key) if plan.dtypes[task.key] == "BF16" else None
+        if prepared.coefficients is None or stored is None:
+            return task.ranges
+        remaining = []
+        for start, stop, bits in sums(stored, prepared.coefficients[key], task.ranges):
+            if bits is None:
+                remaining.append((start, stop))
+            else:
+                task.writer.write(task.name, bits, start * bits.itemsize)
+                stream.advance((stop - start) * len(stored))
+        return remaining
+
     def work(task: Task) -> None:
         dtype = plan.dtypes[task.key]
-        for chunk in stream.chunks(task.key, task.ranges):
+        for chunk in stream.chunks(task.key, by_halves(task)):
             merged = prepared.merge(chunk)
             merged += chunk.base
             values: np.ndarray = merged if isinstance(merged, np.ndarray) else merged.cpu().numpy()

@@ -8,6 +8,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -51,7 +52,7 @@ def read_header(file: Path, prefix: str = "") -> tuple[dict[str, TensorEntry], d
         try:
             header = json.loads(handle.read(length))
             metadata = header.pop("__metadata__", None) or {}
-            spans = {name: (item["dtype"], tuple(item["shape"]), *item["data_offsets"]) for name, item in header.items()}
+            spans = {name: _span(item) for name, item in header.items()}
         except (ValueError, KeyError, TypeError, AttributeError):
             raise SelfposError(f"{file} is not a safetensors file: its header cannot be read; fetch or write it again") from None
     entries: dict[str, TensorEntry] = {}
@@ -67,6 +68,14 @@ def read_header(file: Path, prefix: str = "") -> tuple[dict[str, TensorEntry], d
         state = "truncated" if 8 + length + position > size else "longer than its header says"
         raise SelfposError(f"{file} is {state}: expected {8 + length + position} bytes, found {size}; fetch or write it again")
     return entries, metadata
+
+
+def _span(item: Any) -> tuple[str, tuple[int, ...], int, int]:
+    """Format, shape, and first and last byte of a tensor, as its header has them. Raises TypeError or ValueError where they are none."""
+    dtype, shape, (start, stop) = item["dtype"], tuple(item["shape"]), item["data_offsets"]
+    if not isinstance(dtype, str) or not all(isinstance(number, int) for number in (*shape, start, stop)):
+        raise TypeError
+    return dtype, shape, start, stop
 
 
 class TensorFileWriter:

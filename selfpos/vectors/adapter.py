@@ -49,14 +49,18 @@ def adapter_pieces(folder: Path, base: ModelFolder) -> dict[str, Piece]:
         elif part in {"A.weight", "embedding_A"}:
             key = _base_key(base, folder, f"{module}.weight")
             pieces[key] = _low_rank(folder, base, config, entries, name, module, key, maps)
+        elif part not in {"B.weight", "embedding_B", "B.bias", "magnitude_vector", "magnitude_vector.weight"}:
+            raise SelfposError(
+                f"{file}: tensor {name} is no part of a LoRA adapter that is known here; merge it into its base with PEFT first"
+            )
+        elif not {f"{name.removesuffix(part)}{first}" for first in ("A.weight", "embedding_A")} & entries.keys():
+            raise SelfposError(f"{file}: tensor {name} has no matching lora_A; save the adapter again")
         elif part == "B.bias":
             key = _base_key(base, folder, f"{module}.bias")
             rank = entries[name.replace("lora_B.bias", "lora_A.weight")].shape[0]
             pieces[key] = Shift(_shaped(entries[name], base.tensors[key], folder), _scaling(config, module, rank), maps)
-        elif part not in {"B.weight", "embedding_B", "magnitude_vector", "magnitude_vector.weight"}:
-            raise SelfposError(
-                f"{file}: tensor {name} is no part of a LoRA adapter that is known here; merge it into its base with PEFT first"
-            )
+    if not pieces:
+        raise SelfposError(f"{file} holds no tensor; save the adapter again")
     return pieces
 
 
@@ -84,6 +88,8 @@ def _low_rank(
     b = entries.get(name.replace(".lora_A.", ".lora_B.").replace(".lora_embedding_A", ".lora_embedding_B"))
     if b is None:
         raise SelfposError(f"{a.file}: tensor {name} has no matching lora_B; save the adapter again")
+    if min(len(a.shape), len(b.shape)) < 2 or not (a.numel and b.numel):
+        raise SelfposError(f"{a.file}: {name} and its lora_B have shapes {list(a.shape)} and {list(b.shape)}; expected two matrices")
     embedding = name.endswith("embedding_A")
     transposed = embedding or bool(config.get("fan_in_fan_out"))
     rank, width, height = a.shape[0], math.prod(a.shape[1:]), b.shape[0]
@@ -100,6 +106,10 @@ def _low_rank(
     if not magnitudes or transposed or len(shape) != 2:
         raise SelfposError(
             f"adapter {folder} uses DoRA on {module}, which is merged for plain linear layers only; merge it with PEFT first"
+        )
+    if magnitudes[0].numel != shape[0]:
+        raise SelfposError(
+            f"{a.file}: tensor {magnitudes[0].name} has {magnitudes[0].numel} elements; expected {shape[0]}, one per row of {key}"
         )
     return Dora(piece, magnitudes[0], base, key, maps)
 

@@ -55,7 +55,7 @@ def config_differences(base: Path, other: Path) -> list[str]:
         return [f"its modules are {' + '.join(kinds[1])}, expected {' + '.join(kinds[0])}"]
     faults = []
     for module, counterpart in zip(mine, theirs, strict=True):
-        ours, found = _config(base / module.path), _config(other / counterpart.path)
+        ours, found = _mapping(base / module.path / "config.json"), _mapping(other / counterpart.path / "config.json")
         if module.kind == "Pooling":
             ours, found = {"pooling": pooling_mode(ours)}, {"pooling": pooling_mode(found)}
         place = "" if module.kind == "Pooling" else f"{module.kind} "
@@ -91,7 +91,7 @@ def tokenizer_differences(base: Path, other: Path) -> list[str]:
 
 
 def _tokenizer(file: Path) -> dict[str, Any]:
-    data = read_json(file)
+    data = _mapping(file)
     model = data.get("model") or {}
     return {
         "vocabulary": model.get("vocab"),
@@ -107,9 +107,7 @@ def _plain(part: Any) -> str:
 
 
 def _prompt_differences(base: Path, other: Path) -> list[str]:
-    mine, theirs = ({}, {})
-    name = "config_sentence_transformers.json"
-    mine, theirs = (read_json(folder / name) if (folder / name).is_file() else {} for folder in (base, other))
+    mine, theirs = (_mapping(folder / "config_sentence_transformers.json") for folder in (base, other))
     faults = []
     prompts = [{key: text for key, text in (config.get("prompts") or {}).items() if text} for config in (mine, theirs)]
     # What a specialist has besides is its own task's prompt, which the base does not know.
@@ -123,8 +121,8 @@ def _prompt_differences(base: Path, other: Path) -> list[str]:
     return faults
 
 
-def _config(folder: Path) -> dict[str, Any]:
-    file = folder / "config.json"
+def _mapping(file: Path) -> dict[str, Any]:
+    """The JSON object in `file`; empty where it holds another kind of thing, or is not there."""
     data = read_json(file) if file.is_file() else {}
     return data if isinstance(data, dict) else {}
 

@@ -29,7 +29,8 @@ class Dense:
         raw, dtype = raw_tensor(self.entry, self.maps), self.entry.dtype
 
         def read(start: int, stop: int, base: np.ndarray) -> np.ndarray:
-            return np.subtract(to_float32(raw[start:stop], dtype), base)
+            values = to_float32(raw[start:stop], dtype)
+            return np.subtract(values, base, out=None if dtype == "F32" else values)
 
         return read
 

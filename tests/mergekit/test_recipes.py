@@ -104,11 +104,26 @@ HEAD = "merge_method: ties\nbase_model: b\n"
         ("merge_method: linear\nmodels:\n  - model: a\nparameters:\n  normalize: false", 5, "normalize: false cannot be honoured"),
         ("merge_method: nuslerp\nmodels:\n  - model: a\nparameters:\n  nuslerp_row_wise: true", 5, "row_wise: true cannot be honoured"),
         (f"{HEAD}models: []", 3, "expected a list of models"),
+        (f"{HEAD}slices: {{sources: []}}", 3, "expected a list of slices"),
+        (f"{HEAD}slices:\n  - sources:\n    - a", 4, "expected a list of models"),
+        (f"{HEAD}slices:\n  - sources:\n    - model: a\n      layer_range: 4", 6, "expected a first and a last layer, found 4"),
+        (f"{HEAD}models:\n  - model: a\n    layer_range: [2, 4]", 5, "only whole models"),
+        (f"{HEAD}models:\n  - model: a\n    parameters: 5", 5, "expected a mapping of parameters"),
+        (f"{HEAD}models:\n  - model: a\n    parameters:\n      weight: much", 6, "expected a number, found 'much'"),
+        (f"{HEAD}models:\n  - model: a\ndtype: float31", 5, "no number format 'float31'"),
+        (f"{HEAD}models:\n  - model: a\n5: x", 5, "field '5' has no counterpart"),
+        (f"{HEAD}models:\n  - model: a\nparameters:\n  5: x", 6, "parameter '5' has no counterpart"),
+        ("merge_method: ties\nbase_model: {model: a}\nmodels: [{model: a}]", 2, "a model is named by a path or a Hub name"),
     ],
 )
 def test_what_cannot_be_honoured_is_named_with_its_line(tmp_path: Path, text: str, line: int, message: str) -> None:
     with pytest.raises(SelfposError, match=rf"line {line}: .*{message}"):
         translate_recipe(write(tmp_path / "merge.yml", text))
+
+
+def test_numbers_that_yaml_takes_for_words(tmp_path: Path) -> None:
+    text = "merge_method: karcher\nmodels: [{model: a}, {model: b}]\nparameters: {tol: 1e-6, max_iter: 20}"
+    assert translate_recipe(write(tmp_path / "merge.yml", text)).params["tolerance"] == 1e-6
 
 
 def test_files_that_are_no_recipes(tmp_path: Path) -> None:

@@ -140,6 +140,26 @@ def test_adapters_truncated_to_a_rank_report_the_error(tiny_base: Path, tmp_path
     assert json.loads((cut.out / "adapter_config.json").read_text())["r"] == 3
 
 
+@pytest.mark.parametrize("rank", [None, 1])
+def test_damaged_factors_make_no_adapter(tiny_base: Path, tmp_path: Path, rank: int | None) -> None:
+    make_adapter(tiny_base, tmp_path / "a", plain=True, r=2, target_modules=["query"])
+    tensors = load_file(tmp_path / "a" / "adapter_model.safetensors")
+    tensors["base_model.model.encoder.layer.1.attention.self.query.lora_B.weight"][0, 0] = float("nan")
+    save_file(tensors, tmp_path / "a" / "adapter_model.safetensors")
+    with pytest.raises(
+        SelfposError, match=r"a/adapter_model\.safetensors: the factors of tensor encoder\.layer\.1\.attention\.self\.query"
+    ):
+        merge(tiny_base, [tmp_path / "a"], "linear", tmp_path / "out", output="adapter", rank=rank)
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_an_output_within_an_input_is_refused(tiny_base: Path, tiny_specialists: list[Path]) -> None:
+    for folder in (tiny_base, tiny_specialists[1]):
+        with pytest.raises(SelfposError, match="lies within"):
+            merge(tiny_base, tiny_specialists, "average", folder / "merged" / "out")
+        assert not (folder / "merged").exists()
+
+
 def test_what_is_not_low_rank_makes_no_adapter(tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path) -> None:
     make_adapter(tiny_base, tmp_path / "a", plain=True)
     make_adapter(tiny_base, tmp_path / "dora", plain=True, use_dora=True)

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -113,6 +114,17 @@ def test_torn_weights_are_refused_by_name(tiny_base: Path, tmp_path: Path) -> No
         with pytest.raises(SelfposError, match=message) as caught:
             open_model(folder)
         assert "model.safetensors" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "change", [{"shape": "ab"}, {"shape": 2}, {"data_offsets": [0, 4, 8]}, {"data_offsets": [None, 8]}, {"dtype": ["F32"]}, {"dtype": None}]
+)
+def test_headers_of_other_kinds_are_refused(tmp_path: Path, change: dict[str, Any]) -> None:
+    text = json.dumps({"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]} | change}).encode()
+    file = tmp_path / "model.safetensors"
+    file.write_bytes(len(text).to_bytes(8, "little") + text + bytes(8))
+    with pytest.raises(SelfposError, match=r"model\.safetensors is not a safetensors file"):
+        read_header(file)
 
 
 def test_folders_that_are_no_model_are_refused(tiny_base: Path, tmp_path: Path) -> None:

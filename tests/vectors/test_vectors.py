@@ -16,6 +16,7 @@ from selfpos.errors import SelfposError
 from selfpos.storage import content_hash, open_model, write_manifest
 from selfpos.vectors import gram, norms_and_cosines, open_vectors, tensor_gram
 from selfpos.vectors.chunks import spans
+from tests.merging.folders import make_folder
 
 
 def state(folder: Path) -> dict[str, np.ndarray]:
@@ -161,6 +162,32 @@ def test_adapters_that_are_no_weight_are_refused(tiny_base: Path, tmp_path: Path
         open_vectors(open_model(tiny_base), [tmp_path / "adapter"])
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"lora_A.weight": None}, "lora_B.weight has no matching lora_A"),
+        ({"lora_B.weight": None}, "lora_A.weight has no matching lora_B"),
+        ({"lora_A.weight": None, "lora_B.weight": None}, "holds no tensor"),
+        ({"lora_A.weight": None, "lora_B.weight": None, "lora_B.bias": [8]}, "lora_B.bias has no matching lora_A"),
+        ({"lora_A.weight": [0, 6], "lora_B.weight": [8, 0]}, "expected two matrices"),
+        ({"lora_A.weight": []}, "expected two matrices"),
+        ({"lora_magnitude_vector": [5]}, "lora_magnitude_vector has 5 elements; expected 8"),
+    ],
+)
+def test_torn_adapters_are_refused(tmp_path: Path, change: dict[str, list[int] | None], message: str) -> None:
+    base = make_folder(
+        tmp_path / "base", {"layer.0.dense.weight": np.ones((8, 6), np.float32), "layer.0.dense.bias": np.ones(8, np.float32)}
+    )
+    shapes = {"lora_A.weight": [2, 6], "lora_B.weight": [8, 2]} | change
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": 2, "lora_alpha": 4}))
+    tensors = {f"base_model.model.layer.0.dense.{name}": torch.ones(shape) for name, shape in shapes.items() if shape is not None}
+    save_file(tensors, adapter / "adapter_model.safetensors")
+    with pytest.raises(SelfposError, match=message):
+        open_vectors(open_model(base), [adapter])
+
+
 def test_adapters_of_another_architecture_are_refused(tiny_base: Path, tmp_path: Path) -> None:
     from tests.conftest import make_tiny_model
 
@@ -194,6 +221,8 @@ def changed(tiny_base: Path, folder: Path, what: str) -> None:
     elif what == "modules":
         modules = json.loads((folder / "modules.json").read_text())
         (folder / "modules.json").write_text(json.dumps(modules[:-1]))
+    elif what.endswith(".json"):
+        (folder / what).write_text("[]")
     elif what == "tokenizer":
         data = json.loads((folder / "tokenizer.json").read_text())
         vocabulary = data["model"]["vocab"]
@@ -213,6 +242,8 @@ def changed(tiny_base: Path, folder: Path, what: str) -> None:
         ("heads", "num_attention_heads is 4, expected 2"),
         ("modules", r"modules are Transformer \+ Pooling \+ Dense, expected Transformer \+ Pooling \+ Dense \+ Normalize"),
         ("tokenizer", r"tokenizer differs \(tokenizer.json: vocabulary\)"),
+        ("tokenizer.json", r"tokenizer differs \(tokenizer.json: vocabulary"),
+        ("config_sentence_transformers.json", "its prompts are {}"),
     ],
 )
 def test_other_architectures_are_refused_with_the_difference(tiny_base: Path, tmp_path: Path, what: str, message: str) -> None:
