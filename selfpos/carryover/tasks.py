@@ -14,9 +14,9 @@ import numpy as np
 from selfpos.carryover.norms import r_squared
 from selfpos.carryover.outcome import Outcome, Values, finding, mean
 from selfpos.errors import SelfposError
-from selfpos.evaluation.own_tasks import ENDINGS, TaskDeclaration
+from selfpos.evaluation.own_tasks import task_name
 from selfpos.imbalance import profiles
-from selfpos.recipe import BudgetSettings, Recipe, load_settings
+from selfpos.recipe import BudgetSettings, Recipe
 
 OVERSAMPLED, POSITIONED = "oversampled", "self-positioning"
 
@@ -34,11 +34,15 @@ def check(recipe: Recipe) -> None:
 
 
 def measure(recipe: Recipe, rhos: list[float], mu: float, largest: int, folder: Path, data_root: Path | None, seed: int) -> Values:
-    """By ρ: the sizes and small tasks, the lengths of the vectors, and the score × 100 of every model on every task, in the tasks' order."""
+    """By ρ: the sizes and small tasks, the lengths of the vectors, and the score × 100 of every model on every task, in the tasks' order.
+
+    Raises SelfposError, before anything is trained, when a small task has no full batch or a task too few records.
+    """
     from selfpos.data.sources import load_task
     from selfpos.pipeline import run_recipe
 
     found: Values = {}
+    measured = _measured(recipe)
     count, batch = len(recipe.tasks), recipe.training.batch_size
     for rho in rhos:
         if (least := int(profiles.class_sizes("step", count, largest, rho, mu).min())) < batch:
@@ -62,7 +66,7 @@ def measure(recipe: Recipe, rhos: list[float], mu: float, largest: int, folder: 
         found[f"{rho:g}"] = {
             "sizes": sizes, "small": sorted(order[: profiles.minority_count(count, mu)].tolist()),
             "lengths": np.sqrt(np.diag(gram)).tolist(),
-            "scores": {model: [100 * own_scores[task] for task in _measured(recipe)] for model, own_scores in table.items()},
+            "scores": {model: [100 * own_scores[task] for task in measured] for model, own_scores in table.items()},
         }  # fmt: skip
     return found
 
@@ -92,8 +96,5 @@ def outcome(found: list[Values]) -> Outcome:
 
 
 def _measured(recipe: Recipe) -> list[str]:
-    """Names in the run's table; a task that a file declares stands there by its own name."""
-    return [
-        load_settings(Path(task), TaskDeclaration, "task file").name if task.endswith(ENDINGS) else task
-        for task in [*recipe.evaluation.tasks, *recipe.evaluation.local]
-    ]
+    """Names of the evaluation tasks in the run's table."""
+    return [task_name(word) for word in [*recipe.evaluation.tasks, *recipe.evaluation.local]]

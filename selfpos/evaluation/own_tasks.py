@@ -70,6 +70,11 @@ def own_task(file: Path) -> AbsTask:
     )
 
 
+def task_name(word: str) -> str:
+    """Under which name the scores of the task `word` are filed: its own, or that which the task file `word` gives it."""
+    return load_settings(Path(word), TaskDeclaration, "task file").name if word.endswith(ENDINGS) else word
+
+
 def _read(task: TaskDeclaration, places: dict[Any, Path]) -> dict[str, Any]:
     """Split -> records with our columns; of a retrieval task, what `files.read_beir` gives."""
     if task.type == "retrieval":
