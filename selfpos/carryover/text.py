@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 Ints = NDArray[np.int64]
+ByMethod = dict[str, dict[int, float]]  # method → seed → value
 MAX_TOKENS = 64
 HELD_OUT = 0.2  # of each class, as the test set of data that have a single split
 
@@ -167,7 +168,7 @@ def outcome(study: Study, images: Study | None) -> Outcome:
         rows.append([f"mean AUC × 100 of {method} over the step settings", *means])
     findings = []
     if images is not None:
-        taus = list(_agreement(study, images).values())
+        taus = list(_agreement(ours, theirs).values())
         gain = paired_bootstrap(taus) if taus else paired_bootstrap([float("nan")])
         findings.append(Finding("the order of the methods by AUC carries over (Kendall's τ, seed by seed, above 0)", gain))
     return Outcome(
@@ -183,11 +184,10 @@ def _verdict_on(images: Study | None, name: str) -> str:
     return "–" if images is None else next(claim.verdict for claim in check_claims(images) if claim.name == name)
 
 
-def _agreement(study: Study, images: Study) -> dict[int, float]:
-    """Kendall's τ-b by seed of the text study: its methods' AUC over the shared step settings against the images' means."""
+def _agreement(ours: ByMethod, theirs: ByMethod) -> dict[int, float]:
+    """Kendall's τ-b by seed of the text study: its methods' AUC over the step settings against the images' means."""
     from scipy.stats import kendalltau
 
-    ours, theirs = _by_method(study), _by_method(images)
     shared = sorted(set(ours) & set(theirs))
     if len(shared) < 3:
         return {}
@@ -196,8 +196,8 @@ def _agreement(study: Study, images: Study) -> dict[int, float]:
     return {seed: float(kendalltau([ours[method][seed] for method in shared], means).statistic) for seed in sorted(seeds)}
 
 
-def _by_method(study: Study) -> dict[str, dict[int, float]]:
-    """Method → seed → AUC. Ratios differ between data sets of different sizes: the mean over all step settings is what can be compared."""
+def _by_method(study: Study) -> ByMethod:
+    """AUC × 100. Ratios differ between data sets of different sizes: the mean over all step settings is what can be compared."""
     cells = step_cells(study)
     means = {method: average(study.get("step", *cell, method) for cell in cells) for method in study.methods() if ":" not in method}
     return {method: values for method, values in means.items() if values and method != "size-matched"}
