@@ -191,7 +191,8 @@ class PositioningSettings(Settings):
     sigma: float = Field(0.3, gt=0, description="first standard deviation of cma-es")
     fitness: Literal["loss", "measure"] = Field("loss", description="what cma-es minimises")
     refine: Literal["none", "coordinate", "cma-es"] = Field(
-        "none", description="after the search, move the model's coefficients by the validation measures themselves"
+        "none",
+        description="after the search, move the model's coefficients by the validation measures themselves, where that is clearly better",
     )
     refine_evaluations: int = Field(40, ge=1, description="points that the refinement measures, at most")
     softmax_temperature: float = Field(5.0, gt=0, description="T of loss-softmax, c = softmax(−L/T)")

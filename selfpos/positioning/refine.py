@@ -7,14 +7,12 @@ search's on the same records, by the lower end of a paired 90 % interval; a larg
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 from torch import Tensor
 
 from selfpos.console import log
 from selfpos.positioning.cma_es import evolve
-from selfpos.positioning.judge import Judge
+from selfpos.positioning.judge import Judge, Judgement
 from selfpos.positioning.problem import Problem
 from selfpos.positioning.replay import Replay
 from selfpos.positioning.trajectory import Point, Trajectory
@@ -52,24 +50,27 @@ def refine(problem: Problem, judge: Judge, trajectory: Trajectory, *, seed: int)
             evolve(measured, start[0], STEP, settings.refine_evaluations, seed, problem.admissible)
         else:
             _coordinates(measured, start[0], value, problem)
-    _unless_noise(problem, judge, trajectory, Point(kept["step"], start, {}, value), seed)
+    _unless_noise(problem, judge, trajectory, kept["step"], start, seed)
 
 
-def _unless_noise(problem: Problem, judge: Judge, trajectory: Trajectory, start: Point, seed: int) -> None:
-    """Go back to the search's point `start` where the best point's gain over it may be chance."""
+def _unless_noise(problem: Problem, judge: Judge, trajectory: Trajectory, step: int, start: Tensor, seed: int) -> None:
+    """Go back to the search's point `start`, of its `step`, where the best point's gain over it may be chance."""
     assert trajectory.best is not None
-    judgements = []
-    for point in (trajectory.best, start):
-        problem.live.place(problem.table(point.parameters))
-        judgements.append(judge.measure(problem.live))
-    found, first = judgements
+    if trajectory.best.step == step:
+        return
+
+    def at(parameters: Tensor) -> Judgement:  # anew: a search that was killed has not kept what was right of each record
+        problem.live.place(problem.table(parameters))
+        return judge.measure(problem.live)
+
+    found, first = at(trajectory.best.parameters), at(start)
     low, high = gain_interval(judge, found, first, seed)
     gain = f"{100 * low:+.1f} to {100 * high:+.1f} points on the validation part"
     if low > 0:
         log.info("refined: %s", gain)
         return
     log.info("refinement found nothing clearly better (%s); the search's point stays", gain)
-    trajectory.best = replace(start, losses=first.losses, judgement=first)
+    trajectory.best = Point(step, start, first.losses, first.value, first)
 
 
 def _coordinates(fitness: Replay, point: Tensor, value: float, problem: Problem) -> None:
