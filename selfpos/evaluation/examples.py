@@ -23,8 +23,8 @@ FOLDER = "examples"  # beside MTEB's `results`
 class Part:
     """One model on the examples of one split and subset of a task. `kind` says how the task's main score comes from the arrays:
 
-    - `mean`: "values" (n,), of which the score is the mean: a query's nDCG, a question's p-MRR, the share of experiments that classified a text rightly, a sentence's F1
-      among translations, a text's label ranking average precision, a document's correlation over its summaries
+    - `mean`: "values" (n,), of which the score is the mean: a query's nDCG, a question's p-MRR, the share of experiments that classified a text
+      rightly, a sentence's F1 among translations, a text's label ranking average precision, a document's correlation over its summaries
     - `spearman`, `pearson`: the correlation of "scores" (n,), what the model said of each pair, with "gold" (n,)
     - `average-precision`: of "scores" (n,), higher for likelier pairs, with "gold" (n,) of 0 and 1
     - `macro-f1`: mean over experiments of the mean F1 over labels, of "predicted" (e, n) against "gold" (n,), both numbers of labels

@@ -76,7 +76,7 @@ def draw_sample(
     return Sample(seed, index, labels[index], counts, minority, profiles.validation_subset(permutations, recipe.validation))
 
 
-def test_index(labels: Ints, classes: int, recipe: ImbalanceRecipe) -> Ints:
+def scored_positions(labels: Ints, classes: int, recipe: ImbalanceRecipe) -> Ints:
     """Positions of the test images that count: all, or as many of each class as of the rarest, or at most `test_limit` of each."""
     counts = np.bincount(labels, minlength=classes)
     limits = np.full(classes, counts.min()) if recipe.test == "balanced" else counts
@@ -113,7 +113,7 @@ def train_unit(
         if method.cosine_head:
             use_cosine_head(network, seed)
         network.to(device)
-    scoring = Scoring(networks, samples, data, test_index(data.test.labels, classes, recipe), recipe.train_scored)
+    scoring = Scoring(networks, samples, data, scored_positions(data.test.labels, classes, recipe), recipe.train_scored)
     positions = [s.positions if method.resample is None else method.resample(s.labels, s.seed, method.ratio) for s in samples]
     streams = [stream(own, recipe.training.batch_size, seed) for own, seed in zip(positions, unit.seeds, strict=True)]
     fit(
