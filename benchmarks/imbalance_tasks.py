@@ -1,4 +1,4 @@
-"""Imbalance between tasks within hours on one core: `selfpos imbalance compare tasks` on tasks with short texts, scored on the first 500 records of each test.
+"""Imbalance between tasks within hours on one core: `selfpos imbalance compare tasks` on tasks with short texts, scored on 500 records of each test.
 
     python benchmarks/imbalance_tasks.py --data ../shared/data/text --rho 50
 
@@ -9,7 +9,6 @@ seconds. Started again it goes on where it was.
 from __future__ import annotations
 
 import argparse
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -21,9 +20,6 @@ RECORDS = 500
 
 
 def main() -> None:
-    from selfpos.data.sources import load_source
-    from selfpos.tasks import get_task
-
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder with the three data sets")
     parser.add_argument("--rho", default="1,10,50")
@@ -37,8 +33,6 @@ def main() -> None:
     recipe["tasks"] = {kind: {"type": kind, "data": str(options.data / folder)} for kind, folder in TASKS.items()}
     recipe["training"]["batch_size"] = 16  # at ρ = 50 a small task has 32 records
     recipe["evaluation"]["tasks"] = [str(declare(kind, options.data / folder, options.out / "tasks")) for kind, folder in TASKS.items()]
-    for kind, folder in TASKS.items():  # said before hours are spent
-        load_source(str(options.data / folder), get_task(kind), split="train")
     file = options.out / "recipe.yaml"
     file.write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
     words = {"rho": options.rho, "largest": options.largest, "seeds": options.seeds}
@@ -47,25 +41,19 @@ def main() -> None:
     sys.exit(subprocess.run([sys.executable, "-m", "selfpos", "imbalance", "compare", "tasks", str(file), *told]).returncode)
 
 
-def declare(kind: str, folder: Path, out: Path) -> Path:
-    """A task file on the first records of the test, and the training data as it is where the task fits a head."""
+def declare(kind: str, source: Path, out: Path) -> Path:
+    """A task file on records drawn from the test, and on the training data as they are where the task fits a head."""
+    from selfpos.data.sources import load_source
+    from selfpos.tasks import get_task
+
     out.mkdir(parents=True, exist_ok=True)
-    splits = ("test", "train") if kind == "classification" else ("test",)
     files = {}
-    for split in splits:
-        rows = read_first(folder, split, RECORDS if split == "test" else None)
+    for split, limit in [("test", RECORDS), ("train", None)] if kind == "classification" else [("test", RECORDS)]:
         files[split] = f"{kind}-{split}.jsonl"
-        (out / files[split]).write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        load_source(str(source), get_task(kind), split=split, limit=limit).dataset.to_json(out / files[split])
     file = out / f"{kind}.yaml"
-    file.write_text(yaml.safe_dump({"name": f"{folder.name}-{RECORDS}", "type": kind, "files": files}), encoding="utf-8")
+    file.write_text(yaml.safe_dump({"name": f"{source.name}-{RECORDS}", "type": kind, "files": files}), encoding="utf-8")
     return file
-
-
-def read_first(folder: Path, split: str, count: int | None) -> list[dict[str, object]]:
-    from selfpos.data.files import read_records
-
-    (file,) = (folder / f"{split}{ending}" for ending in (".jsonl", ".jsonl.gz") if (folder / f"{split}{ending}").exists())
-    return list(read_records(file))[:count]
 
 
 if __name__ == "__main__":
