@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from selfpos.operations import position_and_merge
 from selfpos.positioning import trajectory
@@ -115,7 +116,8 @@ def deadly(self, *args):
 Problem.gradient = deadly
 search(Path({str(tiny_base)!r}), [Path({str(tiny_specialists[0])!r})], Path({str(tmp_path / "killed")!r}), SGD)
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}  # of another number, sums differ in their last bits
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=os.environ | threads)
     assert done.returncode == -signal.SIGKILL, done.stderr
     (state,) = (tmp_path / "killed" / ".out.search").iterdir()
     assert state.suffix == ".pt"
