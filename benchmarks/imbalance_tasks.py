@@ -23,7 +23,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder with the three data sets")
     parser.add_argument("--rho", default="1,10,50")
-    parser.add_argument("--largest", type=int, default=1600, help="training records of a large task")
+    parser.add_argument("--largest", type=int, default=800, help="training records of a large task")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--out", type=Path, default=Path("checkpoints/imbalance-tasks"))
     options = parser.parse_args()
@@ -31,7 +31,7 @@ def main() -> None:
     recipe = yaml.safe_load((Path(__file__).parent.parent / "recipes" / "imbalance-tasks.yaml").read_text(encoding="utf-8"))
     recipe["name"] = "imbalance-tasks-short"
     recipe["tasks"] = {kind: {"type": kind, "data": str(options.data / folder)} for kind, folder in TASKS.items()}
-    recipe["training"]["batch_size"] = 16  # at ρ = 50 a small task has 32 records
+    recipe["training"]["batch_size"] = 8  # at ρ = 50 a small task has 16 records
     recipe["evaluation"]["tasks"] = [str(declare(kind, options.data / folder, options.out / "tasks")) for kind, folder in TASKS.items()]
     file = options.out / "recipe.yaml"
     file.write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")

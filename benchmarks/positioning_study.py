@@ -30,11 +30,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
 import numpy as np
 from positioning_study_report import write_report
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 SOURCES = {"sts": "stsbenchmark", "classification": "banking77", "clustering": "stackoverflow_short", "retrieval": "scifact"}
 SETTINGS = {
@@ -52,6 +55,7 @@ RIVALS: dict[str, tuple[str, dict[str, Any]]] = {
     "Iso-C": ("iso-c", {}),
     "model stock": ("model-stock", {}),
 }
+INFORMED = {"Fisher": "fisher", "RegMean": "regmean"}  # look at each specialist on records of its own task
 STAGES = ("rivals", "paper", "ablation")
 FACTORS: dict[str, list[Any]] = {
     "granularity": ["model", "kind", "layer-group", "layer", "tensor"],
@@ -116,9 +120,7 @@ class Study:
         data = {task: self.records[task][:2] for task in tasks}
         if name == "harmful":
             kind, dataset = data["classification"]
-            labels = dataset["label"][:]
-            random.Random(self.seed).shuffle(labels)
-            data = {"classification": (kind, dataset.remove_columns("label").add_column("label", labels))}
+            data = {"classification": (kind, with_labels_shuffled(dataset, self.seed))}
         train(self.base, data, out, settings, seed=self.seed, name=name)
         return out
 
@@ -140,6 +142,8 @@ class Study:
         yield "Self Positioning", lambda: self.positioned({})
         for name, (method, params) in RIVALS.items():
             yield name, lambda method=method, params=params: self.merged(method, params=params)  # type: ignore[misc]
+        for name, method in INFORMED.items():
+            yield name, lambda method=method: self.informed(method)  # type: ignore[misc]
         yield "LM-Cocktail", lambda: self.positioned({"search": "loss-softmax"})
         yield "joint", self.joint
         yield "Self Positioning, refined", lambda: self.positioned({"refine": "coordinate"})
@@ -170,6 +174,22 @@ class Study:
         out = self.place / "merged"
         shutil.rmtree(out, ignore_errors=True)
         merge(self.base, self.specialists, method, out, seed=self.seed, show=False, **options)
+        scores = self.score(out)
+        shutil.rmtree(out)
+        return {"scores": scores}
+
+    def informed(self, method: str) -> dict[str, Any]:
+        """Scores of a merge by what the specialists do on their own records: the harmful one on shuffled labels, as it was trained."""
+        from selfpos.data.probe import ProbeTask
+        from selfpos.operations import merge
+
+        probe = self.probe()
+        if "harmful" in SETTINGS[self.setting]:
+            known = probe["classification"]
+            probe["harmful"] = ProbeTask("harmful", known.type, with_labels_shuffled(known.dataset, self.seed))
+        out = self.place / method
+        shutil.rmtree(out, ignore_errors=True)
+        merge(str(self.base), self.specialists, method, out, probe=probe, seed=self.seed, names=list(SETTINGS[self.setting]))
         scores = self.score(out)
         shutil.rmtree(out)
         return {"scores": scores}
@@ -218,6 +238,12 @@ def is_done(file: Path) -> bool:
         return False
     found = json.loads(file.read_text(encoding="utf-8"))
     return "position" not in found or found.get("code") == code()
+
+
+def with_labels_shuffled(dataset: Dataset, seed: int) -> Dataset:
+    labels = dataset["label"][:]
+    random.Random(seed).shuffle(labels)
+    return dataset.remove_columns("label").add_column("label", labels)
 
 
 def titles(count: int) -> list[int]:
