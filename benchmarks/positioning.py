@@ -8,7 +8,7 @@
    activations of 16 texts at a time (`chunk`);
 2. against a graph through the merge (torch.func.functional_call over θ0 + Σ c_i V_i, all vectors in memory), the form of FusionBench's
    layer-wise wrapper: same gradients, time, memory;
-3. the low-rank step against the dense step on the same LoRA vectors;
+3. the low-rank step against the dense step on the same LoRA vectors, and again at the width and depth of BERT-base (`wide`);
 4. what searches cost to reach the validation loss of the paper's 1,000 Adam steps: the linearised search, CMA-ES, LM-Cocktail's softmax of
    losses, and a grid of five points a vector (one vector after the other).
 
@@ -62,15 +62,22 @@ def step_jobs(counts: tuple[int, ...]) -> dict[str, tuple[str, dict[str, Any]]]:
     """Name → contender and its arguments."""
     dense = {f"step {n}": ("step", {"sources": [f"v{i}" for i in range(n)]}) for n in counts}
     graphs = {f"graph {n}": ("graph", {"sources": [f"v{i}" for i in range(n)]}) for n in GRAPHS}
-    adapters = [f"a{i}" for i in range(ADAPTERS)]
     return {
         "forward and backward": ("plain", {"adam": False}),
         "AdamW step": ("plain", {"adam": True}),
         **dense,
         "step 4, chunk 16": ("step", {"sources": [f"v{i}" for i in range(4)], "chunk": 16}),
         **graphs,
-        "adapters, dense": ("step", {"sources": adapters, "low_rank": False}),
-        "adapters, low rank": ("step", {"sources": adapters}),
+        **adapter_jobs(),
+    }
+
+
+def adapter_jobs() -> dict[str, tuple[str, dict[str, Any]]]:
+    """The two ways to take a step over adapters."""
+    sources = [f"a{i}" for i in range(ADAPTERS)]
+    return {
+        "adapters, dense": ("step", {"sources": sources, "low_rank": False}),
+        "adapters, low rank": ("step", {"sources": sources}),
     }
 
 
@@ -90,9 +97,24 @@ class Kept:
         return found
 
 
-def steps(folder: Path, options: argparse.Namespace, kept: Kept) -> dict[str, Any]:
+def steps(folder: Path, options: argparse.Namespace, kept: Kept) -> None:
     """Time and memory of every kind of step."""
-    found = {}
+    compare("steps", step_jobs(COUNTS), folder, options, kept)
+
+
+def wide(folder: Path, options: argparse.Namespace, kept: Kept) -> None:
+    """The two steps over adapters on a wider and deeper model."""
+    shape = "tiny" if options.quick else "base"
+    place = folder / f"wide-{shape}"
+    if not (place / "made").exists():
+        place.mkdir(exist_ok=True)
+        make_models(place, SHAPES[shape], 0)
+        (place / "made").touch()
+    compare("wide", adapter_jobs(), place, options, kept)
+
+
+def compare(section: str, jobs: dict[str, tuple[str, dict[str, Any]]], folder: Path, options: argparse.Namespace, kept: Kept) -> None:
+    """Time and memory of the steps in `jobs`, on the models in `folder`."""
 
     def measure(contender: str, arguments: dict[str, Any]) -> dict[str, Any]:
         arguments = arguments | {"folder": str(folder)}
@@ -103,13 +125,12 @@ def steps(folder: Path, options: argparse.Namespace, kept: Kept) -> dict[str, An
             "seconds": timed["seconds"], "megabytes": held["megabytes"], "megabytes_with_heap": timed["megabytes"], "gradient": timed["result"]
         }  # fmt: skip
 
-    for name, (contender, arguments) in step_jobs(COUNTS).items():
-        found[name] = kept("steps", name, lambda contender=contender, arguments=arguments: measure(contender, arguments))  # type: ignore[misc]
-        print(f"{name}: {found[name]['seconds']:.3f} s, {found[name]['megabytes']:.0f} MB", flush=True)
-    return found
+    for name, (contender, arguments) in jobs.items():
+        found = kept(section, name, lambda contender=contender, arguments=arguments: measure(contender, arguments))  # type: ignore[misc]
+        print(f"{name}: {found['seconds']:.3f} s, {found['megabytes']:.0f} MB", flush=True)
 
 
-def searches(folder: Path, options: argparse.Namespace, kept: Kept) -> dict[str, Any]:
+def searches(folder: Path, options: argparse.Namespace, kept: Kept) -> None:
     """Every search from the same start to the same validation part."""
     if options.probe:
         given = {"base": options.base, "vectors": [str(vector) for vector in options.vectors], "probe": str(options.probe)}
@@ -131,14 +152,12 @@ def searches(folder: Path, options: argparse.Namespace, kept: Kept) -> dict[str,
         "CMA-ES": free | {"search": "cma-es", "evaluations": options.evaluations},
         "LM-Cocktail": free | {"search": "loss-softmax"},
     }
-    found = {}
     own = not options.quick
     for number, (name, settings) in enumerate(wanted.items()):
         arguments = given | {"trajectory": str(folder / f"way{number}.jsonl"), "settings": settings}
-        found[name] = kept("searches", name, lambda arguments=arguments: run("search", arguments, own=own))  # type: ignore[misc]
-        print(f"{name}: {found[name]['value']:.4f} in {found[name]['seconds']:.1f} s", flush=True)
-    found["grid, 5 points a vector"] = kept("searches", "grid", lambda: run("grid", given | {"settings": free}, own=own))
-    return found
+        found = kept("searches", name, lambda arguments=arguments: run("search", arguments, own=own))  # type: ignore[misc]
+        print(f"{name}: {found['value']:.4f} in {found['seconds']:.1f} s", flush=True)
+    kept("searches", "grid", lambda: run("grid", given | {"settings": free}, own=own))
 
 
 def main() -> None:
@@ -152,7 +171,7 @@ def main() -> None:
     parser.add_argument("--evaluations", type=int, default=70, help="of CMA-ES")
     parser.add_argument("--max-length", type=int, default=32, help="tokens of a probe text in the searches")
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--only", choices=["steps", "searches"])
+    parser.add_argument("--only", choices=["steps", "wide", "searches"])
     parser.add_argument(
         "--work", type=Path, default=Path("checkpoints/positioning-benchmark"), help="folder for models and what is measured"
     )
@@ -172,7 +191,7 @@ def main() -> None:
         make_models(folder, SHAPES[options.shape], max(COUNTS))
         (folder / "made").touch()
     kept = Kept(folder)
-    for section, measure in (("steps", steps), ("searches", searches)):
+    for section, measure in (("steps", steps), ("wide", wide), ("searches", searches)):
         if options.only in (None, section):
             measure(folder, options, kept)
             kept("whole", section, dict)

@@ -41,6 +41,22 @@ def is_low_rank(vectors: Sequence[TaskVector]) -> bool:
     return all(vector.pieces and all(counts(vector, key) for key in vector.pieces) for vector in vectors)
 
 
+class _Added(torch.autograd.Function):
+    """output + narrow leftᵀ, written into `output` (…, d): no further tensor of its size, and one pass over it less. narrow (…, R), left (d, R)."""
+
+    @staticmethod
+    def forward(ctx: Any, output: Tensor, narrow: Tensor, left: Tensor) -> Tensor:
+        ctx.mark_dirty(output)
+        ctx.save_for_backward(left)
+        output.view(-1, output.shape[-1]).addmm_(narrow.reshape(-1, narrow.shape[-1]), left.T)
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
+        (left,) = ctx.saved_tensors
+        return gradient, gradient @ left, None
+
+
 class LowRankModel(LiveModel):
     """A live model whose coefficients are the diagonal between concatenated LoRA factors. `keys` are the tensors that an adapter moves."""
 
@@ -75,7 +91,8 @@ class LowRankModel(LiveModel):
         """Let `module` add its adapters' products to its output."""
 
         def linear(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-            return output + nn.functional.linear(nn.functional.linear(inputs[0], right) * self._table[row, which], left)
+            narrow = nn.functional.linear(inputs[0], right) * self._table[row, which]
+            return _Added.apply(output, narrow.to(output.dtype), left.to(output.dtype))
 
         def embedding(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
             return output + (nn.functional.embedding(inputs[0], left) * self._table[row, which]) @ right

@@ -61,6 +61,20 @@ def test_embeddings_losses_and_gradients_equal_the_dense_path(
         torch.testing.assert_close(row, dense_rows[name], rtol=20 * close, atol=20 * close)
 
 
+def test_gradients_in_bfloat16_are_those_of_float32_within_its_precision(tiny_base: Path, adapters: list[Path]) -> None:
+    settings = PositioningSettings(search="sgd", normalise="none")
+    search, _ = split_probe({"pairs": pairs(), "graded": graded()}, 0.0, 0, 0.1)
+    batches = Draws(search, 12, 0).next()
+    found = []
+    for autocast in (None, torch.bfloat16):
+        folder = open_model(tiny_base)
+        problem = Problem(LowRankModel(folder, open_vectors(folder, adapters), autocast=autocast), search, settings)
+        found.append(problem.gradient(problem.start, batches)[1])
+    exact, rough = found
+    assert not torch.equal(exact, rough)
+    torch.testing.assert_close(rough, exact, rtol=0, atol=0.05 * float(exact.abs().max()))
+
+
 def test_no_weight_of_the_base_has_a_gradient_or_changes(tiny_base: Path, adapters: list[Path]) -> None:
     live = open_live(tiny_base, adapters, PositioningSettings(), "cpu")
     assert isinstance(live, LowRankModel)
