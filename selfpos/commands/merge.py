@@ -221,5 +221,8 @@ def _parse(params: tuple[str, ...]) -> dict[str, Any]:
         name, equals, value = param.partition("=")
         if not equals:
             raise SelfposError(f"--param takes NAME=VALUE, found '{param}'")
-        parsed[name.replace("-", "_")] = _value(value)
+        name = name.replace("-", "_")
+        if name in parsed:
+            raise SelfposError(f"--param gives {name} twice; keep one of them")
+        parsed[name] = _value(value)
     return parsed

@@ -137,6 +137,7 @@ def test_methods_are_listed_with_their_needs() -> None:
         (["--method", "fisher", "--weights", "1", "-1", "1"], "takes weights from 0 upwards"),
         (["--method", "regmean", "--param", "alpha=2"], "must lie between 0 and 1"),
         (["--method", "fisher", "--probe", "nowhere"], "nowhere"),
+        (["--method", "ties", "--param", "density=0.1", "--param", "density=0.3"], "--param gives density twice"),
         (["--method", "fisher"], "does not say which records were held out for a probe; give the probe set with --probe FOLDER"),
     ],
 )
