@@ -36,7 +36,7 @@ def check(recipe: Recipe) -> None:
 def measure(recipe: Recipe, rhos: list[float], mu: float, largest: int, folder: Path, data_root: Path | None, seed: int) -> Values:
     """By ρ: the sizes and small tasks, the lengths of the vectors, and the score × 100 of every model on every task, in the tasks' order.
 
-    Raises SelfposError, before anything is trained, when a small task has no full batch or a task too few records.
+    Raises SelfposError, before anything is trained, when a small task has fewer records than a batch, or the data fewer than a task is to have.
     """
     from selfpos.data.sources import load_task
     from selfpos.pipeline import run_recipe
