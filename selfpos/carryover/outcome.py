@@ -14,6 +14,7 @@ from selfpos.errors import SelfposError
 from selfpos.imbalance.analysis import Interval, paired_bootstrap
 
 Values = dict[str, Any]  # what was measured for one seed, as JSON holds it
+FEWEST = 5  # seeds: an interval resampled from n pairs covers their median with 1 − 2^(1−n) at most, of two pairs with a half
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Finding:
 
     @property
     def verdict(self) -> str:
-        if self.gain.n < 2:
+        if self.gain.n < FEWEST:
             return "not decided"
         if self.gain.low > self.least:
             return "holds"
