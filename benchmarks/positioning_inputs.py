@@ -13,6 +13,7 @@ SHAPES = {
 }
 WORDS = 30  # of a random text
 ADAPTERS = 4
+RANK = 16
 
 
 def make_models(folder: Path, shape: dict[str, int], count: int) -> None:
@@ -41,7 +42,7 @@ def make_models(folder: Path, shape: dict[str, int], count: int) -> None:
         save_file(moved, folder / f"v{number}" / "model.safetensors", metadata={"format": "pt"})
     for number in range(ADAPTERS):
         torch.manual_seed(number)
-        config = LoraConfig(r=16, lora_alpha=32, target_modules="all-linear")
+        config = LoraConfig(r=RANK, lora_alpha=32, target_modules="all-linear")
         adapted = get_peft_model(AutoModel.from_pretrained(folder / "base"), config)
         for name, parameter in adapted.named_parameters():
             if "lora_B" in name:
