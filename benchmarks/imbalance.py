@@ -1,12 +1,14 @@
 """Images per second of training many small networks, one way against another in one run, and what the paper's grids cost at that speed.
 
     python benchmarks/imbalance.py --threads 1 [--device cuda] [--out benchmarks/results/imbalance.json]
+    python benchmarks/imbalance.py --threads 2 --networks 6 --out benchmarks/results/imbalance_two_cores.json   # a machine, all of its cores
 
 The ways take turns, round by round, so that other work on the machine falls on all of them; the median of the rounds counts. On one thread of
 a CPU the seconds are those that the process computed, not those it waited for a core.
 plain: torch as one writes it, a network after the other. single: this project's `fit`, a network after the other, which is what a worker of
 `run_grid` does on a CPU. wide: `fit` on all at once (grouped convolutions), which is what it does on a GPU. vmap: torch.func over stacked
-parameters. Large networks are only measured as `run_grid` trains them.
+parameters. workers: `single` in as many processes as there are threads, one thread each, as `run_grid` does with `--workers`; the other ways
+have all threads for one network. Large networks are only measured as `run_grid` trains them.
 """
 
 from __future__ import annotations
@@ -18,6 +20,9 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +57,17 @@ def single(networks: list[Network], images: torch.Tensor, targets: torch.Tensor,
 
 def wide(networks: list[Network], images: torch.Tensor, targets: torch.Tensor, steps: int) -> None:
     fit(networks, itertools.repeat((images, targets)), np.ones((len(networks), 10), np.int64), SETTINGS, rate=0.01, iterations=steps)
+
+
+def workers(pool: ProcessPoolExecutor, networks: list[Network], images: torch.Tensor, targets: torch.Tensor, steps: int) -> None:
+    parts = [(images[:, place : place + 1].numpy(), targets[:, place : place + 1].numpy()) for place in range(len(networks))]
+    for trained in [pool.submit(_train_one, network, *part, steps) for network, part in zip(networks, parts, strict=True)]:
+        trained.result()
+
+
+def _train_one(network: Network, images: np.ndarray, targets: np.ndarray, steps: int) -> Network:
+    single([network], torch.from_numpy(images), torch.from_numpy(targets), steps)
+    return network
 
 
 def vmap(networks: list[Network], images: torch.Tensor, targets: torch.Tensor, steps: int) -> None:
@@ -116,23 +132,27 @@ def main() -> None:
     torch.set_num_threads(chosen.threads)
     device = torch.device(chosen.device)
     gpu = device.type == "cuda"
-    small = measure("lenet", WAYS, chosen.networks, chosen.batch, chosen.steps, chosen.rounds, device)
+    pool = ProcessPoolExecutor(chosen.threads, get_context("spawn"), torch.set_num_threads, (1,))
+    ways = WAYS | ({"workers": partial(workers, pool)} if chosen.threads > 1 and not gpu else {})
+    small = measure("lenet", ways, chosen.networks, chosen.batch, chosen.steps, chosen.rounds, device)
     as_trained: dict[str, Way] = {"wide": wide} if gpu else {"single": single}
     (way,) = as_trained
     large = {
         "all-cnn": measure("all-cnn", as_trained, 1, 256 if gpu else 32, 2, 2, device),
         "resnet-10": measure("resnet-10", as_trained, 1, 256 if gpu else 16, 2, 2, device),
     }
-    speed = {"lenet": small[way]} | {name: found[way] for name, found in large.items()}
+    where = "one GPU" if gpu else "one core" if chosen.threads == 1 else f"{chosen.threads} cores"
+    speed = {"lenet": small.get("workers", small[way])} | {name: found[way] for name, found in large.items()}
     result = {
         "network": "lenet", "networks": chosen.networks, "batch": chosen.batch, "device": _device(device), "threads": chosen.threads,
         "seconds of": "computing" if _clock(device) is time.process_time else "wall clock",
         "torch": torch.__version__, "images_per_second": {name: round(value, 1) for name, value in small.items()},
         "ratio_to_plain": {name: round(value / small["plain"], 2) for name, value in small.items()},
         "images_per_second_as_trained": {name: round(value, 1) for name, value in speed.items()},
-        f"cost on {'one GPU' if gpu else 'one core'}": {name: cost(name, speed) for name in GRIDS},
+        f"cost on {where}": {name: cost(name, speed) for name in GRIDS},
     }  # fmt: skip
     print(json.dumps(result, indent=2))
+    pool.shutdown()
     if chosen.out:
         chosen.out.parent.mkdir(parents=True, exist_ok=True)
         chosen.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
