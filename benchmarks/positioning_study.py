@@ -144,7 +144,7 @@ class Study:
             yield name, lambda method=method, params=params: self.merged(method, params=params)  # type: ignore[misc]
         for name, method in INFORMED.items():
             yield name, lambda method=method: self.informed(method)  # type: ignore[misc]
-        yield "LM-Cocktail", lambda: self.positioned({"search": "loss-softmax"})
+        yield "LM-Cocktail", lambda: self.positioned({"preset": "lm-cocktail"})
         yield "joint", self.joint
         yield "Self Positioning, refined", lambda: self.positioned({"refine": "coordinate"})
         yield "Self Positioning, Adam", lambda: self.positioned({"search": "sgd", "steps": 4 if self.quick else 80, "learning_rate": 0.04})

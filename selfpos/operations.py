@@ -216,7 +216,7 @@ def position_and_merge(
     seed = options.get("seed", 0)
     states = out.parent / f".{out.name}.search"
     state = states / f"{_identity(planned.hashes, probe, settings, seed)}.pt"
-    found = position(folder, sources, probe, settings, seed=seed, trajectory=trajectory, state=state)
+    found = position(folder, sources, probe, settings, seed=seed, trajectory=trajectory, state=state, device=options.get("device"))
     if found.interrupted and not keep_interrupted:
         raise KeyboardInterrupt
     if not is_first():
@@ -240,7 +240,7 @@ def _identity(hashes: Sequence[str], probe: Mapping[str, ProbeTask], settings: P
     """A hash of all that decides the way of a search, but for the machine."""
     from selfpos.data.sources import hash_records
 
-    records = {name: [task.type.name, hash_records(task.records)] for name, task in probe.items()}
+    records = [[name, task.type.name, hash_records(task.records), task.prompts] for name, task in probe.items()]
     facts = [hashes, records, settings.model_dump(mode="json"), seed]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 

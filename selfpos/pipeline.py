@@ -153,7 +153,7 @@ def _check_probe(recipe: Recipe, data: dict[str, TaskData]) -> None:
     from selfpos.merging import METHODS
     from selfpos.positioning import cma_es
     from selfpos.positioning.balance import check_ratios
-    from selfpos.positioning.objective import check_draws, split_probe
+    from selfpos.positioning.objective import check_draws, searched_by, split_probe
     from selfpos.statistics import check_probe
 
     probe = {name: ProbeTask(name, task.type, task.probe, task.source.prompts) for name, task in data.items()}
@@ -161,7 +161,7 @@ def _check_probe(recipe: Recipe, data: dict[str, TaskData]) -> None:
         try:
             if settings := merge.search:
                 check_ratios(settings.ratios, probe)
-                parts = split_probe(probe, settings.validation, recipe.seed, settings.temperature)
+                parts = split_probe(searched_by(probe, settings), settings.validation, recipe.seed, settings.temperature)
                 for part in filter(None, parts):  # without validation the second is empty
                     check_draws(part, settings.batch_size, single=settings.batches == "single")
                 if settings.search == "cma-es":

@@ -116,7 +116,8 @@ class ProbeSettings(Settings):
 
 PAPER: dict[str, Any] = {
     "search": "sgd", "space": "spherical", "steps": 1000, "batch_size": 32, "learning_rate": 5e-3, "penalty": 0.05, "temperature": 0.02,
-    "batches": "single", "normalise": "none", "validation": 0.0, "select": "loss", "extrapolation": 0.0, "positive": False, "compare": False,
+    "batches": "single", "normalise": "none", "sts_loss": "infonce", "validation": 0.0, "select": "loss", "extrapolation": 0.0,
+    "positive": False, "compare": False,
 }  # fmt: skip
 """Self Positioning as printed (Li et al., arXiv 2410.15035, section 3.3 and appendix), with the probe drawn 16,000 records a task."""
 
@@ -155,11 +156,18 @@ class PositioningSettings(Settings):
 
     temperature: float = Field(0.05, gt=0)
     in_batch_negatives: bool = Field(True, description="false: only a record's own negatives count")
+    sts_loss: Literal["cosent", "infonce"] = Field(
+        "cosent",
+        description="of graded pairs on the probe: CoSENT, or InfoNCE of the similar ones, which is the paper's one loss for all tasks",
+    )
+    sts_positive: float = Field(0.8, gt=0, le=1, description="with sts_loss infonce: pairs graded at least so high are positives")
     normalise: Literal["none", "base", "gain"] = Field(
         "base", description="unit of a task's loss: its own, the base's loss, or what the best specialist gains over the base"
     )
     balance: Literal["mean", "worst", "uncertainty"] = Field("mean", description="how the tasks' losses become one")
-    ratios: dict[str, float] = Field(default_factory=dict, description="weight of a task in the mean; 1 when absent")
+    ratios: dict[str, Annotated[float, Field(gt=0)]] = Field(
+        default_factory=dict, description="weight of a task in the mean; 1 when absent"
+    )
     penalty: float = Field(0.0, ge=0, description="μ of the paper's μ·λ")
     extrapolation: float = Field(0.02, ge=0, description="price ν of coefficients above 1 or below 0: ν·mean of their squared excess")
 

@@ -59,9 +59,7 @@ class ManyValues(click.Command):
 )
 @click.option(
     "--device",
-    default="cpu",
-    show_default=True,
-    help="Where the arithmetic runs: cpu, cuda, cuda:1, … Meant for methods that need whole matrices; others wait for the disk.",
+    help="Where the arithmetic runs: cpu, cuda, cuda:1, … [default: cpu, for most methods wait for the disk; a search takes the GPU if there is one]",
 )
 @click.option("--threads", type=click.IntRange(min=1), help="[default: one per core]")
 @click.option("--memory", type=click.IntRange(min=1), default=512, show_default=True, help="MB that may be used beyond the runtime.")
@@ -82,7 +80,7 @@ class ManyValues(click.Command):
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 def command(
     recipe: Path | None, sources: tuple[str, ...], method: str | None, base: str, out: Path, weights: tuple[str, ...], params: tuple[str, ...],
-    dtype: str | None, dry_run: bool, adapter: bool, rank: int | None, take_from: str | None, device: str, threads: int | None, memory: int,
+    dtype: str | None, dry_run: bool, adapter: bool, rank: int | None, take_from: str | None, device: str | None, threads: int | None, memory: int,
     shard_size: int, allow_code: bool, probe: Path | None, statistics: Path | None, coefficients: Path | None, steps: int | None, seed: int,
 ) -> None:  # fmt: skip
     """Merge fine-tuned models of one base. The result loads with SentenceTransformer and keeps the base's pooling, normalisation and prompts.
@@ -113,7 +111,7 @@ def command(
     if steps is not None and method not in ("self-positioning", "layer-wise"):
         raise SelfposError("--steps is for methods self-positioning and layer-wise, which alone descend a gradient")
     options: dict[str, Any] = {
-        "dtype": dtype, "seed": seed, "threads": threads, "device": device, "budget": memory << 20,
+        "dtype": dtype, "seed": seed, "threads": threads, "budget": memory << 20, **({"device": device} if device else {}),
         "shard_size": shard_size * 1_000_000, "rank": rank, "take_from": take_from,
         "output": "adapter" if adapter else "model", "allow_code": allow_code,
     }  # fmt: skip
@@ -126,13 +124,34 @@ def command(
         refused = {"--weights": weights, "--take-from": take_from}
         if given := [option for option, value in refused.items() if value]:
             raise SelfposError(f"{given[0]} does not go with --method {method}; leave it away")
-        given_settings = {"preset": LEARNED[method], **({"search": "sgd", "steps": steps} if steps else {}), **_parse(params)}
+        given_settings = _search_settings(method, steps, _parse(params))
         return _position(method, sources, base, given_settings, out, probe, options, dry_run)
     if recipe is None:
         values = [_value(weight) for weight in weights]
         options |= {"weights": (values if len(values) > 1 else values[0]) if values else None, "params": _parse(params)}
     _merge(recipe, base, sources, method or "", out, options, dry_run, _data(probe, statistics) if gathers else {})
     return None
+
+
+def _search_settings(method: str, steps: int | None, params: dict[str, Any]) -> dict[str, Any]:
+    """What --method, --steps and --param say of a search. Raises SelfposError where they contradict each other."""
+    from selfpos.errors import SelfposError
+    from selfpos.recipe import LEARNED
+
+    own = LEARNED[method]
+    owner = {preset: name for name, preset in LEARNED.items()}.get(str(params.get("preset", own)), method)
+    if owner != method:
+        raise SelfposError(f"--param preset={params['preset']} is another method: say --method {owner}")
+    if own != "default" and params.get("preset", own) != own:
+        raise SelfposError(f"method {method} has a preset of its own: leave --param preset={params['preset']} away")
+    if steps is None:
+        return {"preset": own, **params}
+    if "steps" in params or params.get("search", "sgd") != "sgd":
+        name = "steps" if "steps" in params else "search"
+        raise SelfposError(
+            f"--steps asks for so many steps of gradient descent, and --param {name}={params[name]} for something else; keep one"
+        )
+    return {"preset": own, "search": "sgd", "steps": steps, **params}
 
 
 def _data(probe: Path | None, statistics: Path | None) -> dict[str, Any]:
@@ -192,6 +211,10 @@ def _position(
         for label, text in plan_merge(base, sources, "linear", out, **options):
             click.echo(f"{label:<14}{replaced.get(label, text)}")
         return
+    if options["threads"]:
+        import torch
+
+        torch.set_num_threads(options["threads"])
     found = position_and_merge(base, sources, tasks, settings, out, coefficients=coefficients, **options)
     if not is_first():
         return

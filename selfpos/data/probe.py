@@ -135,8 +135,6 @@ def read_probe(folder: Path) -> dict[str, ProbeTask]:
 
     Raises SelfposError for a missing or damaged file, and for one that is not what its manifest says was written.
     """
-    from datasets import Dataset
-
     from selfpos.storage.hashing import sha256_file
     from selfpos.storage.manifest import read_manifest
     from selfpos.tasks import get_task
@@ -152,10 +150,22 @@ def read_probe(folder: Path) -> dict[str, ProbeTask]:
     for number, line in enumerate(lines, start=1):
         if not ({"task", "type", "record"} <= set(line) and isinstance(line["record"], dict)):
             raise SelfposError(f"{file}, record {number}: expected the fields task, type and record, found {', '.join(line)}")
+        if not (isinstance(line["task"], str) and isinstance(line["type"], str)):
+            raise SelfposError(f"{file}, record {number}: task and type are names, found {line['task']!r} and {line['type']!r}")
         if kinds.setdefault(line["task"], line["type"]) != line["type"]:
             raise SelfposError(
                 f"{file}, record {number}: task {line['task']} is of type {line['type']} here and of type {kinds[line['task']]} before"
             )
         records[line["task"]].append(line["record"])
         prompts[line["task"]] = line.get("prompts", "")
-    return {task: ProbeTask(task, get_task(kinds[task]), Dataset.from_list(found), prompts[task]) for task, found in records.items()}
+    return {task: ProbeTask(task, get_task(kinds[task]), _table(file, task, found), prompts[task]) for task, found in records.items()}
+
+
+def _table(file: Path, task: str, records: list[dict[str, Any]]) -> Dataset:
+    from datasets import Dataset
+    from pyarrow import ArrowException
+
+    try:
+        return Dataset.from_list(records)
+    except (ArrowException, TypeError) as error:
+        raise SelfposError(f"{file}: the records of task {task} do not fit into one table: {error}") from None

@@ -59,7 +59,7 @@ class Judge:
         self.batches = draws.fixed(settings.validation_records)
         measured = validation.items() if settings.select == "measure" else []  # their texts cost forward passes
         most = settings.validation_records
-        self.measures = {name: TaskMeasure(search[name].everything(most), task.everything(most)) for name, task in measured}
+        self.measures = {name: TaskMeasure(search[name].sample(most, seed), task.sample(most, seed)) for name, task in measured}
         self.table = TextTable([*texts_of(self.batches), *(text for measure in self.measures.values() for text in measure.texts)])
         self.base: Judgement | None = None
 

@@ -108,7 +108,7 @@ class _Probe:
 
     def __init__(self, problem: Problem, judge: Judge | None, seed: int) -> None:
         self.problem, self.judge = problem, judge
-        self.batches = Draws(problem.tasks, LARGEST_BATCH, seed, single=True).fixed()
+        self.batches = Draws(problem.tasks, LARGEST_BATCH, seed, single=True).covering()
         searched = TextTable(texts_of(self.batches))
         self.count = len(searched.texts)
         self.table = TextTable([*searched.texts, *(judge.table.texts if judge else [])])

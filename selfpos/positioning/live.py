@@ -51,6 +51,8 @@ class LiveModel:
         self.model.train(dropout)
         places = find_places(base, self.model)
         self.parameters = {key: p for key, p in places.items() if not any(fnmatchcase(key, pattern) for pattern in exclude)}
+        if strange := [pattern for pattern in exclude if not any(fnmatchcase(key, pattern) for key in places)]:
+            raise SelfposError(f"the pattern '{strange[0]}' of exclude fits no tensor of {base.path}, whose first is {next(iter(places))}")
         if not self.parameters:
             raise SelfposError(f"no tensor of {base.path} is left to position: the patterns {', '.join(exclude)} exclude them all")
         self.keys = list(self.parameters)

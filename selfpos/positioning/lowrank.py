@@ -65,6 +65,10 @@ class LowRankModel(LiveModel):
         self.model.requires_grad_(False)
         moved = {key: [self._factors(vector, key) for vector in self.vectors] for key in self.parameters}
         self.parameters = {key: self.parameters[key] for key, found in moved.items() if any(pair is not None for pair in found)}
+        if not self.parameters:
+            raise SelfposError(
+                f"no tensor that the adapters move is left to position: the patterns {', '.join(options['exclude'])} exclude them all"
+            )
         self.keys = list(self.parameters)
         dtype = next(self.model.parameters()).dtype
         self._table = nn.Parameter(torch.zeros(len(self.keys), len(self.vectors), dtype=dtype, device=self.device))

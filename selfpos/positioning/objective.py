@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import ceil
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
     from selfpos.data.probe import ProbeTask
+    from selfpos.recipe import PositioningSettings
 
 
 @dataclass(frozen=True)
@@ -45,14 +47,22 @@ class TaskProbe:
         self.name, self.type, self.dataset, self.in_batch_negatives = name, task_type, dataset, in_batch_negatives
         self.loss = task_type.loss(Embedded(), temperature)
 
-    def draw(self, size: int, generator: torch.Generator) -> Batch:
-        """One batch of at most `size` records, drawn so that it suits the loss (the task type knows how)."""
-        records = self.type.draw(self.dataset, min(size, len(self.dataset)), generator)
-        return self._batch(records)
+    def draw(self, size: int, generator: torch.Generator, rows: Sequence[int] | None = None) -> Batch:
+        """One batch of at most `size` records, of `rows` or of all, drawn so that it suits the loss (the task type knows how)."""
+        dataset = self.dataset if rows is None else self.dataset.select(sorted(rows))
+        return self._batch(self.type.draw(dataset, min(size, len(dataset)), generator))
 
-    def everything(self, limit: int | None = None) -> Batch:
-        """All records as one batch in their order, or the first `limit` of them."""
-        return self._batch(self.dataset[:limit])
+    def everything(self) -> Batch:
+        """All records as one batch in their order."""
+        return self._batch(self.dataset[:])
+
+    def sample(self, most: int, seed: int) -> Batch:
+        """All records as one batch in their order, or `most` of them, drawn with `seed`: data often comes sorted by grade or class."""
+        count = len(self.dataset)
+        if count <= most:
+            return self.everything()
+        drawn = torch.randperm(count, generator=torch.Generator().manual_seed(seed))[:most]
+        return self._batch(self.dataset.select(sorted(drawn.tolist()))[:])
 
     def _batch(self, records: Mapping[str, list]) -> Batch:
         target = self.type.target if self.type.target in records else None
@@ -91,6 +101,11 @@ def losses_of(tasks: Mapping[str, TaskProbe], batches: Sequence[Batch], embeddin
 def texts_of(batches: Sequence[Batch]) -> list[str]:
     """All texts of `batches`, batch by batch and column by column."""
     return [text for batch in batches for column in batch.columns for text in column]
+
+
+def searched_by(probe: Mapping[str, ProbeTask], settings: PositioningSettings) -> dict[str, ProbeTask]:
+    """The probe with every task's type as `settings` would have it: the paper's preset takes graded pairs by InfoNCE, for one."""
+    return {name: replace(task, type=task.type.under(settings)) for name, task in probe.items()}
 
 
 def split_probe(
@@ -148,6 +163,19 @@ class Draws:
         """Go on where `state` was taken."""
         self.generator.set_state(state["generator"])
         self._round = list(state["round"])
+
+    def covering(self) -> list[Batch]:
+        """Batches of every task that look at all of its records, each once, but for those that its loss has no use for."""
+        found = []
+        for task in self.tasks.values():
+            parts = ceil(len(task.dataset) / self.size)
+            if parts == 1:
+                found.append(task.draw(self.size, self.generator))
+                continue
+            order = torch.randperm(len(task.dataset), generator=self.generator).tolist()
+            for part in range(parts):
+                found.append(task.draw(self.size, self.generator, order[part::parts]))
+        return found
 
     def fixed(self, records: int | None = None) -> list[Batch]:
         """Batches of every task to measure by: about `records` records of each, or about all."""

@@ -76,7 +76,7 @@ def position(
     import torch
 
     from selfpos.positioning.judge import Judge
-    from selfpos.positioning.objective import split_probe
+    from selfpos.positioning.objective import searched_by, split_probe
     from selfpos.positioning.problem import Problem
     from selfpos.positioning.processes import Processes
     from selfpos.positioning.refine import refine
@@ -84,6 +84,7 @@ def position(
 
     if not sources:
         raise SelfposError("there is no task vector to position; give at least one fine-tuned model")
+    probe = searched_by(probe, settings)
     parts = split_probe(probe, settings.validation, seed, settings.temperature, in_batch_negatives=settings.in_batch_negatives)
     processes = Processes.joined()
     torch.manual_seed(seed + processes.rank)  # dropout, where it is asked for

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from selfpos.errors import SelfposError
 from selfpos.positioning.balance import Balance, check_ratios
 from selfpos.positioning.groups import hierarchy
 from selfpos.positioning.live import LiveModel
@@ -31,6 +33,8 @@ class Problem:
         self.names = [vector.name for vector in live.vectors]
         grams = torch.from_numpy(np.stack([tensor_gram(live.vectors, key) for key in live.keys]))
         self.gram = grams.sum(0)
+        if wrong := [name for name, length in zip(self.names, self.gram.diagonal().tolist(), strict=True) if not math.isfinite(length)]:
+            raise SelfposError(f"task vector {wrong[0]} has no finite length: its weights, or the base's, hold NaN or infinite numbers")
         self.angles = grams if settings.angles == "tensor" else self.gram
         squared = torch.diagonal(grams, dim1=-2, dim2=-1)  # (T, N)
         self.hierarchy = hierarchy(live.keys, settings.granularity, layer_groups=settings.layer_groups)

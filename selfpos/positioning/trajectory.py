@@ -20,6 +20,8 @@ from selfpos.errors import OperationError, SelfposError
 from selfpos.positioning.judge import Judgement
 from selfpos.storage.atomic import write_bytes
 
+FORMAT = 1
+"""Of the state that a killed search goes on from. Raised whenever a search keeps something else, so that no older state is taken up."""
 EVERY = 10.0
 """Seconds of work that a kill may cost, where a search could save after every step."""
 
@@ -75,6 +77,9 @@ class Trajectory:
         except Exception:
             log.warning("%s is damaged; the search begins anew", self.state)
             return None
+        if not isinstance(found, dict) or found.get("format") != FORMAT:
+            log.warning("%s is of another version; the search begins anew", self.state)
+            return None
         self.kept, self.steps = found["kept"], found["steps"]
         self.started -= found["seconds"]
         if found["best"]:
@@ -98,7 +103,8 @@ class Trajectory:
         }  # fmt: skip
         written = self._file.tell() if self._file else 0
         content = io.BytesIO()
-        torch.save({"kept": self.kept, "best": best, "steps": self.steps, "seconds": self.seconds, "written": written}, content)
+        state = {"format": FORMAT, "kept": self.kept, "best": best, "steps": self.steps, "seconds": self.seconds, "written": written}
+        torch.save(state, content)
         try:
             self.state.parent.mkdir(parents=True, exist_ok=True)
             write_bytes(self.state, content.getvalue())

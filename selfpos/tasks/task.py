@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.training_args import BatchSamplers
 
-    from selfpos.recipe import TrainingSettings
+    from selfpos.recipe import PositioningSettings, TrainingSettings
 
 
 class TaskType(ABC):
@@ -48,8 +48,8 @@ class TaskType(ABC):
     #: whether the first text asks and the others answer, so that they may have different prompts
     asks: ClassVar[bool] = False
 
-    def under(self, settings: TrainingSettings) -> TaskType:
-        """The type as `settings` would have it learnt: another than itself where they choose among its losses."""
+    def under(self, settings: TrainingSettings | PositioningSettings) -> TaskType:
+        """The type as `settings` would have it learnt, or searched by: another than itself where they choose among its losses."""
         return self
 
     @abstractmethod

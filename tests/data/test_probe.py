@@ -92,5 +92,12 @@ def test_nothing_is_overwritten_and_changes_are_noticed(written: Path, tmp_path:
     (tmp_path / "plain.jsonl").write_text('{"text": "x"}\n')
     with pytest.raises(SelfposError, match="expected the fields task, type and record, found text"):
         read_probe(tmp_path / "plain.jsonl")
+    (tmp_path / "number.jsonl").write_text('{"task": 5, "type": "retrieval", "record": {"query": "a"}}\n')
+    with pytest.raises(SelfposError, match="record 1: task and type are names, found 5"):
+        read_probe(tmp_path / "number.jsonl")
+    mixed = [{"task": "a", "type": "retrieval", "record": {"query": query}} for query in ("text", 5)]
+    (tmp_path / "mixed.jsonl").write_text("".join(json.dumps(line) + "\n" for line in mixed))
+    with pytest.raises(SelfposError, match="records of task a do not fit into one table"):
+        read_probe(tmp_path / "mixed.jsonl")
     with pytest.raises(SelfposError, match="there is no data file"):
         read_probe(tmp_path / "nothing")

@@ -138,6 +138,13 @@ def test_methods_are_listed_with_their_needs() -> None:
         (["--method", "regmean", "--param", "alpha=2"], "must lie between 0 and 1"),
         (["--method", "fisher", "--probe", "nowhere"], "nowhere"),
         (["--method", "ties", "--param", "density=0.1", "--param", "density=0.3"], "--param gives density twice"),
+        (
+            ["--method", "lm-cocktail", "--param", "preset=paper"],
+            "method lm-cocktail has a preset of its own: leave --param preset=paper away",
+        ),
+        (["--method", "self-positioning", "--param", "preset=cma-es"], "is another method: say --method cma-es"),
+        (["--method", "self-positioning", "--steps", "5", "--param", "search=linearised"], "--param search=linearised for something else"),
+        (["--method", "self-positioning", "--param", "ratios={alpha: 0}"], "greater than 0"),
         (["--method", "fisher"], "does not say which records were held out for a probe; give the probe set with --probe FOLDER"),
     ],
 )

@@ -30,6 +30,9 @@ class PairTask:
     target = None
     text_columns = ("anchor", "positive")
 
+    def under(self, settings: object) -> PairTask:
+        return self
+
     def loss(self, model: nn.Module, temperature: float) -> nn.Module:
         from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 

@@ -86,6 +86,11 @@ def test_no_weight_of_the_base_has_a_gradient_or_changes(tiny_base: Path, adapte
         live.place(torch.full((len(live.keys), 3), torch.nan))
 
 
+def test_a_pattern_that_excludes_all_that_adapters_move_is_one_sentence(tiny_base: Path, adapters: list[Path]) -> None:
+    with pytest.raises(SelfposError, match="no tensor that the adapters move is left to position"):
+        open_live(tiny_base, adapters[2:], PositioningSettings(exclude=["*value*"]), "cpu")
+
+
 def test_whole_models_take_the_dense_path(tiny_base: Path, tiny_specialists: list[Path], adapters: list[Path]) -> None:
     folder = open_model(tiny_base)
     assert is_low_rank(open_vectors(folder, adapters))

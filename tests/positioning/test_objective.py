@@ -6,8 +6,11 @@ import pytest
 import torch
 from datasets import Dataset
 
+from selfpos.data.probe import ProbeTask
 from selfpos.errors import SelfposError
-from selfpos.positioning.objective import Batch, TaskProbe
+from selfpos.positioning.objective import Batch, Draws, TaskProbe, searched_by, split_probe
+from selfpos.recipe import PositioningSettings
+from selfpos.tasks import get_task
 from tests.positioning.stand_ins import PairTask, pairs, words
 
 
@@ -34,3 +37,34 @@ def test_a_part_keeps_neighbours_together() -> None:
     assert part.labels is not None
     assert torch.equal(part.labels[::2], part.labels[1::2])
     assert part.columns[0] == [f"text {2 * int(label) + odd}" for label in part.labels[::2] for odd in (0, 1)]
+
+
+def test_of_sorted_records_a_sample_sees_all_grades() -> None:
+    data = Dataset.from_dict({"sentence1": words(600, 0), "sentence2": words(600, 1), "score": [n // 100 / 5 for n in range(600)]})
+    search, validation = split_probe({"graded": ProbeTask("graded", get_task("sts"), data)}, 0.5, 0, 0.05)
+    for part in (search["graded"], validation["graded"]):
+        drawn = part.sample(128, seed=0)
+        assert drawn.count == 128 and drawn.labels is not None and len(drawn.labels.unique()) == 6
+        assert part.sample(300, seed=0).columns == part.everything().columns
+
+
+def test_covering_batches_look_at_every_record_once() -> None:
+    numbers = [str(number) for number in range(600)]
+    task = TaskProbe("pairs", PairTask(), Dataset.from_dict({"anchor": numbers, "positive": numbers}), 0.05)
+    batches = Draws({"pairs": task}, 256, 0, single=True).covering()
+    assert [batch.count for batch in batches] == [200, 200, 200]
+    assert sorted(text for batch in batches for text in batch.columns[0]) == sorted(numbers)
+
+
+def test_the_papers_preset_takes_graded_pairs_by_infonce() -> None:
+    """Li et al. have one loss for all tasks; with pairs graded 0 and 1 it is retrieval's of the second."""
+    data = Dataset.from_dict({"sentence1": words(12, 0), "sentence2": words(12, 1), "score": [0.0, 1.0] * 6})
+    probe = {"graded": ProbeTask("graded", get_task("sts"), data)}
+    units = [torch.nn.functional.normalize(torch.randn(6, 5, generator=torch.Generator().manual_seed(n)), dim=1) for n in range(2)]
+    search, _ = split_probe(searched_by(probe, PositioningSettings(preset="paper")), 0.0, 0, 0.02)
+    batch = search["graded"].everything()
+    assert batch.labels is None and batch.columns == [data["sentence1"][1::2], data["sentence2"][1::2]]
+    expected = torch.nn.functional.cross_entropy(units[0] @ units[1].T / 0.02, torch.arange(6))
+    assert search["graded"].loss_of(batch, units).item() == pytest.approx(expected.item(), rel=1e-5)
+    assert searched_by(probe, PositioningSettings())["graded"].type.name == "sts"
+    assert split_probe(searched_by(probe, PositioningSettings()), 0.0, 0, 0.02)[0]["graded"].everything().labels is not None

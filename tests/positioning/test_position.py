@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.torch import load_file, save_file
 
 from selfpos.errors import SelfposError
 from selfpos.positioning import Position, position
@@ -75,6 +77,20 @@ def test_no_vector_is_one_sentence(tiny_base: Path) -> None:
 def test_all_tensors_excluded_is_one_sentence(tiny_base: Path, tiny_specialists: list[Path]) -> None:
     with pytest.raises(SelfposError, match="exclude them all"):
         find(tiny_base, tiny_specialists, exclude=["*"])
+
+
+def test_a_pattern_that_fits_nothing_is_one_sentence(tiny_base: Path, tiny_specialists: list[Path]) -> None:
+    with pytest.raises(SelfposError, match=r"the pattern '\*embedings\*' of exclude fits no tensor"):
+        find(tiny_base, tiny_specialists, exclude=["*embedings*"])
+
+
+def test_a_specialist_with_nan_weights_is_named(tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path) -> None:
+    shutil.copytree(tiny_specialists[1], tmp_path / "broken")
+    tensors = load_file(tmp_path / "broken" / "model.safetensors")
+    tensors["encoder.layer.0.output.dense.weight"][0, 0] = float("nan")
+    save_file(tensors, tmp_path / "broken" / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(SelfposError, match="task vector broken has no finite length"):
+        find(tiny_base, [tiny_specialists[0], tmp_path / "broken"])
 
 
 def test_vectors_of_length_zero_leave_the_base(tiny_base: Path) -> None:

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from selfpos.operations import position_and_merge
 from selfpos.positioning import trajectory
 from selfpos.positioning.judge import Judge
 from selfpos.positioning.live import LiveModel
+from selfpos.positioning.trajectory import Trajectory
 from selfpos.recipe import PositioningSettings
 from tests.positioning.stand_ins import records
 
@@ -150,3 +152,21 @@ def test_other_settings_begin_anew_and_a_damaged_state_is_no_trouble(
     name = _identity([content_hash(tiny_base), content_hash(tiny_specialists[0])], records(), PositioningSettings(**COMMON, **plain), 2)
     (states / f"{name}.pt").write_bytes(b"torn")
     assert search(tiny_base, tiny_specialists[:1], other.parent, plain) == alone
+
+
+def test_a_state_of_another_version_is_not_taken_up(tmp_path: Path) -> None:
+    torch.save({"kept": {"sgd": 1}, "steps": 3}, tmp_path / "state.pt")
+    with Trajectory(None, tmp_path / "state.pt") as begun:
+        assert (begun.kept, begun.steps, begun.best) == ({}, 0, None)
+
+
+def test_another_prompt_or_order_of_tasks_is_another_search() -> None:
+    from selfpos.operations import _identity
+
+    probe = records()
+    name, *_ = probe
+    prompted = {name: replace(probe[name], prompts="query: ")}
+    two = {"a": probe[name], "b": probe[name]}
+    settings = PositioningSettings()
+    assert _identity([], probe, settings, 0) != _identity([], prompted, settings, 0)
+    assert _identity([], two, settings, 0) != _identity([], dict(reversed(two.items())), settings, 0)

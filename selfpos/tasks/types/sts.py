@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from sentence_transformers import SentenceTransformer
 
-    from selfpos.recipe import TrainingSettings
+    from selfpos.recipe import PositioningSettings, TrainingSettings
 
 
 @register
@@ -78,7 +78,7 @@ class Sts(TaskType):
     def draw(self, dataset: Dataset, batch_size: int, generator: torch.Generator) -> dict[str, list[Any]]:
         return draws.distinct_targets(dataset, "score", batch_size, generator)
 
-    def under(self, settings: TrainingSettings) -> TaskType:
+    def under(self, settings: TrainingSettings | PositioningSettings) -> TaskType:
         return StsByInfoNCE(settings.sts_positive) if settings.sts_loss == "infonce" else self
 
 
