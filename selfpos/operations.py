@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from selfpos.console import is_first, log
-from selfpos.errors import SelfposError
+from selfpos.errors import OperationError, SelfposError
 from selfpos.recipe import PositioningSettings, TaskSource, TrainingSettings, validate
 
 if TYPE_CHECKING:
@@ -216,7 +216,12 @@ def position_and_merge(
     seed = options.get("seed", 0)
     states = out.parent / f".{out.name}.search"
     state = states / f"{_identity(planned.hashes, probe, settings, seed)}.pt"
-    found = position(folder, sources, probe, settings, seed=seed, trajectory=trajectory, state=state, device=options.get("device"))
+    try:
+        found = position(folder, sources, probe, settings, seed=seed, trajectory=trajectory, state=state, device=options.get("device"))
+    except SelfposError as error:
+        if not isinstance(error, OperationError):  # what was asked cannot be, now or later
+            _forget(state)
+        raise
     if found.interrupted and not keep_interrupted:
         raise KeyboardInterrupt
     if not is_first():
@@ -234,6 +239,13 @@ def position_and_merge(
         write_coefficients(coefficients, kept)
     shutil.rmtree(states, ignore_errors=True)
     return found
+
+
+def _forget(state: Path) -> None:
+    """Remove the state of a search, and its folder where it was the only one."""
+    state.unlink(missing_ok=True)
+    if state.parent.is_dir() and not any(state.parent.iterdir()):
+        state.parent.rmdir()
 
 
 def _identity(hashes: Sequence[str], probe: Mapping[str, ProbeTask], settings: PositioningSettings, seed: int) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 
 from selfpos.errors import SelfposError, nearest
 
@@ -132,6 +132,15 @@ LEARNED = {"self-positioning": "default", "lm-cocktail": "lm-cocktail", "layer-w
 """The methods that find their coefficients on the probe set → their presets. What each does: `positioning/methods.py`."""
 
 
+READ_BY = {
+    "sgd": ("steps", "learning_rate", "evaluate_every", "dropout"),
+    "linearised": ("rounds", "radius", "early_share"),
+    "cma-es": ("evaluations", "sigma", "fitness"),
+    "loss-softmax": ("softmax_temperature", "examples"),
+}
+"""Search → the settings that it alone looks at."""
+
+
 class PositioningSettings(Settings):
     """Self Positioning: find the coefficients of the task vectors by the losses of the merged model on the probe set.
 
@@ -152,7 +161,9 @@ class PositioningSettings(Settings):
     angle_gradient: bool = Field(True, description="whether the angle to the chain so far, which depends on its a_i, is differentiated too")
     order: Literal["given", "longest-first", "shortest-first"] = Field("given", description="of the vectors in the chain")
     positive: bool = Field(True, description="keep every a_i of the chain above zero")
-    exclude: list[str] = Field(default_factory=list, description="patterns of tensor names that stay at the base, as '*embeddings*'")
+    exclude: Annotated[list[str], BeforeValidator(lambda given: [given] if isinstance(given, str) else given)] = Field(
+        default_factory=list, description="patterns of tensor names that stay at the base, as '*embeddings*'"
+    )
 
     temperature: float = Field(0.05, gt=0)
     in_batch_negatives: bool = Field(True, description="false: only a record's own negatives count")
@@ -179,7 +190,7 @@ class PositioningSettings(Settings):
     guard: float = Field(1.0, ge=0, description="weight of what tasks lose against the base, when choosing by the measure")
     patience: int | None = Field(None, ge=1, description="judgements without a better point before the search ends")
     compare: bool = Field(True, description="measure the base, the specialists and tuned task arithmetic on the validation part as well")
-    intervals: int = Field(20, ge=0, description="resamples behind the intervals of linearised coefficients and of gains; 0: none")
+    intervals: int = Field(20, ge=0, description="resamples behind the intervals of linearised coefficients; 0: none")
 
     rounds: int = Field(3, ge=1, description="of the linearised search")
     radius: float = Field(0.5, gt=0, description="of its first trust region, in coefficients")
@@ -193,7 +204,7 @@ class PositioningSettings(Settings):
     chunk: int | None = Field(
         None, ge=1, description="texts whose activations are in memory at once (GradCache); all of a batch when absent"
     )
-    dropout: bool = Field(False, description="whether the merged model's dropout is on while searching")
+    dropout: bool = Field(False, description="whether the merged model's dropout is on in the steps of sgd")
 
     evaluations: int = Field(200, ge=4, description="of cma-es")
     sigma: float = Field(0.3, gt=0, description="first standard deviation of cma-es")
@@ -226,6 +237,16 @@ class PositioningSettings(Settings):
             raise ValueError(f"balance {self.balance} compares tasks, so it needs mixed batches")
         if self.chunk and self.dropout:
             raise ValueError("chunk embeds every text twice, which dropout would make differ; switch one of them off")
+        for search, fields in READ_BY.items():
+            idle = [
+                name for name in fields if name in self.model_fields_set and getattr(self, name) != type(self).model_fields[name].default
+            ]
+            if idle and search != self.search:
+                raise ValueError(f"'{idle[0]}' is for search {search}, and this one is {self.search}, which does not look at it")
+        if self.sts_loss == "infonce" and (self.compare or (self.validation and self.select == "measure")):
+            raise ValueError(
+                "sts_loss infonce leaves graded pairs no grade to be measured by: it goes with 'select: loss' and 'compare: false'"
+            )
         if self.fitness == "measure" and not self.validation:
             raise ValueError("fitness measure needs a validation part; give 'validation' a share")
         if self.refine != "none" and not (self.validation and self.select == "measure"):

@@ -77,7 +77,7 @@ class ManyValues(click.Command):
     help="Apply this file, which self-positioning wrote beside its model (OUT.coefficients.json), to the same vectors again.",
 )
 @click.option("--steps", type=click.IntRange(min=1), help="Search by that many steps of gradient descent.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--seed", type=click.IntRange(min=0, max=2**32 - 2), default=0, show_default=True)
 def command(
     recipe: Path | None, sources: tuple[str, ...], method: str | None, base: str, out: Path, weights: tuple[str, ...], params: tuple[str, ...],
     dtype: str | None, dry_run: bool, adapter: bool, rank: int | None, take_from: str | None, device: str | None, threads: int | None, memory: int,
@@ -198,7 +198,8 @@ def _position(
     from selfpos.storage.locate import locate_model
 
     quiet_process()
-    coefficients = out.with_name(f"{out.name}.coefficients.json")
+    refuse_existing(out)
+    coefficients, trajectory = (out.with_name(f"{out.name}.{kind}") for kind in ("coefficients.json", "trajectory.jsonl"))
     refuse_existing(coefficients)
     settings = validate(PositioningSettings, given, "--param")
     tasks = read_probe(probe) if probe else probe_of([locate_model(source) for source in sources])
@@ -215,10 +216,11 @@ def _position(
         import torch
 
         torch.set_num_threads(options["threads"])
-    found = position_and_merge(base, sources, tasks, settings, out, coefficients=coefficients, **options)
+    found = position_and_merge(base, sources, tasks, settings, out, coefficients=coefficients, trajectory=trajectory, **options)
     if not is_first():
         return
-    shown = "  ".join(f"{name} {value:.3f}" for name, value in zip(found.names, found.coefficients, strict=True))
+    ranges = [f" ({low:.2f} to {high:.2f})" for low, high in found.intervals or []] or [""] * len(found.names)
+    shown = "  ".join(f"{name} {value:.3f}{reach}" for name, value, reach in zip(found.names, found.coefficients, ranges, strict=True))
     click.echo(f"{out}  ({shown})")
     if found.verdict:
         click.echo(f"on the probe set: {found.verdict}", err=True)
@@ -230,6 +232,8 @@ def _value(text: str) -> Any:
 
     from selfpos.errors import SelfposError
 
+    if text.startswith("*"):  # a pattern, where YAML would look for an anchor
+        return text
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError:

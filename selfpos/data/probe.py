@@ -60,8 +60,8 @@ def hold_out(dataset: Dataset, count: int, seed: int | str) -> tuple[Dataset, Da
             f"a probe of {count} records leaves nothing of {len(dataset)} to train on; ask for a smaller probe or give more data"
         )
     rng = random.Random(f"probe {seed}")
-    texts = _positive_texts(dataset)
-    groups = _sharing(texts)
+    texts = positive_texts(dataset)
+    groups = sharing(texts)
     rng.shuffle(groups)
     drawn: list[int] = []
     rest: list[int] = []
@@ -79,7 +79,7 @@ def hold_out(dataset: Dataset, count: int, seed: int | str) -> tuple[Dataset, Da
     return dataset.select(training), dataset.select(sorted(drawn))
 
 
-def _positive_texts(dataset: Dataset) -> list[set[str]]:
+def positive_texts(dataset: Dataset) -> list[set[str]]:
     """The texts of each record, without negatives and the target."""
     found: list[set[str]] = [set() for _ in range(len(dataset))]
     for column in dataset.column_names:
@@ -89,7 +89,7 @@ def _positive_texts(dataset: Dataset) -> list[set[str]]:
     return found
 
 
-def _sharing(texts: list[set[str]]) -> list[list[int]]:
+def sharing(texts: list[set[str]]) -> list[list[int]]:
     """Rows grouped so that no text is in two groups, each group as small as that allows, in order of the first row."""
     import numpy as np
     from scipy.sparse import coo_array
@@ -156,8 +156,11 @@ def read_probe(folder: Path) -> dict[str, ProbeTask]:
             raise SelfposError(
                 f"{file}, record {number}: task {line['task']} is of type {line['type']} here and of type {kinds[line['task']]} before"
             )
+        asked = line.get("prompts", "")
+        if not (isinstance(asked, str) or (isinstance(asked, dict) and all(isinstance(text, str) for text in asked.values()))):
+            raise SelfposError(f"{file}, record {number}: prompts are a text, or a mapping of query and document to texts, found {asked!r}")
         records[line["task"]].append(line["record"])
-        prompts[line["task"]] = line.get("prompts", "")
+        prompts[line["task"]] = asked
     return {task: ProbeTask(task, get_task(kinds[task]), _table(file, task, found), prompts[task]) for task, found in records.items()}
 
 

@@ -45,14 +45,16 @@ class LiveModel:
         vectors_in: str = "auto",
         processes: Processes | None = None,
     ) -> None:
-        self.base, self.vectors, self.chunk, self.autocast = base, list(vectors), chunk, autocast
+        self.base, self.vectors, self.chunk, self.autocast, self.dropout = base, list(vectors), chunk, autocast, dropout
         self.processes = processes or Processes()
         self.model = _load(base, device, dtype, max_length)
-        self.model.train(dropout)
+        self.model.eval()
         places = find_places(base, self.model)
         self.parameters = {key: p for key, p in places.items() if not any(fnmatchcase(key, pattern) for pattern in exclude)}
-        if strange := [pattern for pattern in exclude if not any(fnmatchcase(key, pattern) for key in places)]:
-            raise SelfposError(f"the pattern '{strange[0]}' of exclude fits no tensor of {base.path}, whose first is {next(iter(places))}")
+        if strange := [pattern for pattern in exclude if not any(fnmatchcase(key, pattern) for key in base.tensors)]:
+            raise SelfposError(
+                f"the pattern '{strange[0]}' of exclude fits no tensor of {base.path}, whose first is {next(iter(base.tensors))}"
+            )
         if not self.parameters:
             raise SelfposError(f"no tensor of {base.path} is left to position: the patterns {', '.join(exclude)} exclude them all")
         self.keys = list(self.parameters)
@@ -98,9 +100,10 @@ class LiveModel:
         return torch.cat(parts)[back]
 
     def forward(self, texts: list[str]) -> Tensor:
-        """Embeddings of one padded batch of texts, with a graph where gradients are on."""
+        """Embeddings of one padded batch of texts, with a graph where gradients are on, and only there with dropout: else two looks would differ."""
         from sentence_transformers.util import batch_to_device
 
+        self.model.train(self.dropout and torch.is_grad_enabled())
         features: dict[str, Any] = batch_to_device(self.model.preprocess(texts), self.device)
         saving = self.recompute.forgetting() if torch.is_grad_enabled() else nullcontext()
         with saving, self._autocast():

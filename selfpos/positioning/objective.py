@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from selfpos.console import log
 from selfpos.errors import SelfposError
 from selfpos.tasks.losses import Embedded
 
@@ -64,6 +67,16 @@ class TaskProbe:
         drawn = torch.randperm(count, generator=torch.Generator().manual_seed(seed))[:most]
         return self._batch(self.dataset.select(sorted(drawn.tolist()))[:])
 
+    def parted(self, parts: int, generator: torch.Generator) -> list[list[int]]:
+        """All rows in `parts` of like size, drawn at random; texts of one label go together, for each needs another of its label."""
+        order = torch.randperm(len(self.dataset), generator=generator).tolist()
+        if self.type.target == "label":
+            labels = self.dataset["label"][:]
+            first = {label: place for place, label in reversed(list(enumerate(labels[row] for row in order)))}
+            order.sort(key=lambda row: first[labels[row]])
+        ends = [round(len(order) * part / parts) for part in range(parts + 1)]
+        return [order[start:stop] for start, stop in pairwise(ends)]
+
     def _batch(self, records: Mapping[str, list]) -> Batch:
         target = self.type.target if self.type.target in records else None
         columns = [list(values) for name, values in records.items() if name != target]
@@ -113,13 +126,17 @@ def split_probe(
 ) -> tuple[dict[str, TaskProbe], dict[str, TaskProbe]]:
     """(search part, validation part) of every task, `held_out` being the share of records kept for validation (0: no validation part).
 
+    Records that share a text come into one part, as far as that leaves a validation part of half the size or more.
     Raises SelfposError when a task has no record, or too few for two parts of at least two records.
     """
     if not probe:
         raise SelfposError("the probe set holds no task, so there is nothing to position by")
     search, validation = {}, {}
     for name, task in probe.items():
-        count = len(task.dataset)
+        try:
+            count = len(task.dataset)
+        except SelfposError as error:
+            raise SelfposError(f"the probe of task {name}: {error}; raise probe.per_task or check the task's data") from None
         if count == 0:
             raise SelfposError(f"the probe set holds no record of task {name}; raise probe.per_task or check the task's data")
         kept = round(count * held_out)
@@ -128,14 +145,28 @@ def split_probe(
                 f"the probe set holds {count} records of task {name}, too few with a held-out share of {held_out:g}; raise probe.per_task"
             )
         order = torch.randperm(count, generator=torch.Generator().manual_seed(seed)).tolist()
-        search[name] = TaskProbe(
-            name, task.type, task.dataset.select(sorted(order[kept:])), temperature, in_batch_negatives=in_batch_negatives
-        )
+        chosen = _apart(name, task.dataset, order, kept) if kept else set()
+        rows = [row for row in range(count) if row not in chosen]
+        search[name] = TaskProbe(name, task.type, task.dataset.select(rows), temperature, in_batch_negatives=in_batch_negatives)
         if kept:
-            validation[name] = TaskProbe(
-                name, task.type, task.dataset.select(sorted(order[:kept])), temperature, in_batch_negatives=in_batch_negatives
-            )
+            held = task.dataset.select(sorted(chosen))
+            validation[name] = TaskProbe(name, task.type, held, temperature, in_batch_negatives=in_batch_negatives)
     return search, validation
+
+
+def _apart(name: str, dataset: Dataset, order: Sequence[int], count: int) -> set[int]:
+    """At most `count` rows, the first of `order` that share no text with the other rows of `dataset`: the groups that fit, whole."""
+    from selfpos.data.probe import positive_texts, sharing
+
+    group_of = {row: group for group in sharing(positive_texts(dataset)) for row in group}
+    chosen: set[int] = set()
+    for row in order:
+        if row not in chosen and len(chosen) + len(group_of[row]) <= count:
+            chosen.update(group_of[row])
+    if len(chosen) >= max(2, count // 2):
+        return chosen
+    log.warning("nearly all probe records of task %s share texts; its validation part holds texts that are searched on as well", name)
+    return set(order[:count])
 
 
 class Draws:
@@ -172,9 +203,7 @@ class Draws:
             if parts == 1:
                 found.append(task.draw(self.size, self.generator))
                 continue
-            order = torch.randperm(len(task.dataset), generator=self.generator).tolist()
-            for part in range(parts):
-                found.append(task.draw(self.size, self.generator, order[part::parts]))
+            found += _drawn_from(task, task.parted(parts, self.generator), self) or [task.draw(self.size, self.generator)]
         return found
 
     def fixed(self, records: int | None = None) -> list[Batch]:
@@ -184,6 +213,15 @@ class Draws:
             for task in self.tasks.values()
             for _ in range(max(1, min(records or len(task.dataset), len(task.dataset)) // self.size))
         ]
+
+
+def _drawn_from(task: TaskProbe, parts: Sequence[Sequence[int]], draws: Draws) -> list[Batch]:
+    """A batch of each of `parts` that can give one: records without another of their label are of no use to the loss."""
+    found = []
+    for rows in parts:
+        with suppress(SelfposError):
+            found.append(task.draw(draws.size, draws.generator, rows))
+    return found
 
 
 def check_draws(tasks: Mapping[str, TaskProbe], batch_size: int, *, single: bool = False) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from selfpos.errors import unknown
 
+SMALLEST = 1e-3  # length below which vectors have cancelled each other, and nothing is divided by it
 NEARLY_PARALLEL = 0.9995  # |cos| beyond which a SLERP becomes a LERP: sin α is then below .032 and divides
 
 
@@ -101,7 +102,7 @@ def polar() -> Space:
     def coefficients(rows: Tensor, gram: Tensor) -> Tensor:
         direction = rows[..., :-1]
         size = length(direction, gram)
-        return rows[..., -1:] * direction / torch.where(size > 0, size, torch.ones_like(size)).unsqueeze(-1)
+        return rows[..., -1:] * direction / torch.where(size > SMALLEST, size, torch.ones_like(size)).unsqueeze(-1)
 
     return Space(
         "polar",
@@ -119,7 +120,7 @@ def linear() -> Space:
     def start(gram: Tensor) -> Tensor:
         ones = torch.ones(1, gram.shape[-1], dtype=torch.float64)
         size = length(ones, gram)
-        return ones / size.unsqueeze(-1) if float(size) > 1e-6 else ones / gram.shape[-1]
+        return ones / size.unsqueeze(-1) if float(size) > SMALLEST else ones / gram.shape[-1]
 
     return Space("linear", lambda names: [f"c[{name}]" for name in names], start, lambda rows, gram: rows, length, positive=False)
 

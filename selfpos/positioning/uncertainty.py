@@ -15,7 +15,7 @@ from selfpos.positioning.linearised import Linearisation
 if TYPE_CHECKING:
     from selfpos.positioning.live import LiveModel
 
-GRID = (0.25, 0.5, 0.75, 1.0)  # λ of tuned task arithmetic
+GRID = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5)  # λ of tuned task arithmetic
 LEVEL = 0.9  # of every interval
 RESAMPLES = 200  # of the validation records, behind the intervals of gains
 REACH = 1.0  # trust region in which the halves are solved
@@ -61,13 +61,13 @@ def compare(live: LiveModel, judge: Judge, found: Judgement, *, seed: int) -> li
         live.place(torch.tensor(coefficients, dtype=torch.float64).expand(len(live.keys), count))
         return judge.measure(live)
 
-    points = {"base": judge.base or at([0.0] * count)}
+    points = [("base", judge.base or at([0.0] * count))]
     for place, vector in enumerate(live.vectors):
-        points[vector.name] = at([float(other == place) for other in range(count)])
+        points.append((vector.name, at([float(other == place) for other in range(count)])))
     scaled = {scale: at([scale] * count) for scale in GRID}
     best = max(scaled, key=lambda scale: sum(scaled[scale].scores.values()))
-    points[f"task arithmetic {best:g}"] = scaled[best]
-    return [_rival(name, judge, point, found, seed) for name, point in points.items()]
+    points.append((f"task arithmetic {best:g}", scaled[best]))
+    return [_rival(name, judge, point, found, seed) for name, point in points]
 
 
 def gain_interval(judge: Judge, found: Judgement, other: Judgement, seed: int) -> tuple[float, float]:
@@ -89,12 +89,13 @@ def _rival(name: str, judge: Judge, point: Judgement, found: Judgement, seed: in
 
 
 def verdict(rivals: Sequence[Rival]) -> str:
-    """One sentence: which rivals the position is clearly better than, and which not."""
+    """One sentence: which rivals the position is clearly better than, and which not; on the records by which it was chosen, which flatters it."""
     equal = [rival for rival in rivals if rival.low <= 0]
     if not equal:
         least = min(rivals, key=lambda rival: rival.gain)
         return (
-            f"better than every rival on the validation part; the nearest is {least.name}, {100 * least.gain:.1f} points below on average"
+            f"better than base, specialists and task arithmetic on the validation part, by which it was chosen; "
+            f"the nearest is {least.name}, {100 * least.gain:.1f} points below on average"
         )
     found = ", ".join(
         f"{rival.name} ({100 * rival.gain:+.1f} points, {100 * rival.low:+.1f} to {100 * rival.high:+.1f})" for rival in equal

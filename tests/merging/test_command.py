@@ -109,7 +109,14 @@ def test_methods_that_look_at_data_take_a_probe_set(tiny_base: Path, tiny_specia
     assert done.stdout.startswith(str(tmp_path / "cocktail")) and "alpha 0." in done.stdout
     wrong = selfpos(*words[:-2], tiny_specialists[2], *words[-2:], "--method", "fisher", "--out", tmp_path / "wrong")
     assert wrong.returncode == 2 and "the probe set has no task 'gamma'" in wrong.stderr and "Traceback" not in wrong.stderr
-    assert {path.name for path in tmp_path.iterdir()} == {"probe", "kept", "regmean", "cocktail", "cocktail.coefficients.json"}
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "probe",
+        "kept",
+        "regmean",
+        "cocktail",
+        "cocktail.coefficients.json",
+        "cocktail.trajectory.jsonl",
+    }
 
 
 def test_methods_are_listed_with_their_needs() -> None:
@@ -145,6 +152,8 @@ def test_methods_are_listed_with_their_needs() -> None:
         (["--method", "self-positioning", "--param", "preset=cma-es"], "is another method: say --method cma-es"),
         (["--method", "self-positioning", "--steps", "5", "--param", "search=linearised"], "--param search=linearised for something else"),
         (["--method", "self-positioning", "--param", "ratios={alpha: 0}"], "greater than 0"),
+        (["--method", "self-positioning", "--out", "."], "exists already"),
+        (["--method", "self-positioning", "--seed", "99999999999999999999"], "--seed"),
         (["--method", "fisher"], "does not say which records were held out for a probe; give the probe set with --probe FOLDER"),
     ],
 )

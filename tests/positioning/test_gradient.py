@@ -100,6 +100,16 @@ def test_no_gradient_is_kept_and_the_model_is_held_once(tiny_base: Path, tiny_sp
     assert all(parameter.grad is None for parameter in problem.live.model.parameters())
 
 
+def test_dropout_is_on_in_a_step_and_off_where_points_are_looked_at(tiny_base: Path, tiny_specialists: list[Path]) -> None:
+    live = make_live(tiny_base, tiny_specialists[:1], dropout=True)
+    texts = ["a b c", "d e f"]
+    with torch.no_grad():
+        still = live.embed(texts)
+    assert not torch.equal(live.embed(texts), still)
+    with torch.no_grad():
+        assert torch.equal(live.embed(texts), still)
+
+
 def test_excluded_tensors_stay_at_the_base(tiny_base: Path, tiny_specialists: list[Path]) -> None:
     live = make_live(tiny_base, tiny_specialists[:1], exclude=["*embeddings*"])
     live.place(torch.ones(len(live.keys), 1, dtype=torch.float64))

@@ -68,3 +68,40 @@ def test_the_papers_preset_takes_graded_pairs_by_infonce() -> None:
     assert search["graded"].loss_of(batch, units).item() == pytest.approx(expected.item(), rel=1e-5)
     assert searched_by(probe, PositioningSettings())["graded"].type.name == "sts"
     assert split_probe(searched_by(probe, PositioningSettings()), 0.0, 0, 0.02)[0]["graded"].everything().labels is not None
+
+
+def test_covering_batches_keep_the_texts_of_a_label_together() -> None:
+    """600 labels of two texts each are all of use, however they are dealt; records without another of their label are of none."""
+    labels = [str(number // 2) for number in range(1200)]
+    data = Dataset.from_dict({"text": words(1200, 0), "label": labels})
+    kind = get_task("classification")
+    task = TaskProbe("many", kind, kind.prepare(data, 0), 0.05)
+    assert sum(batch.count for batch in Draws({"many": task}, 256, 0, single=True).covering()) >= 1190
+    sparse = Dataset.from_dict({"text": words(610, 0), "label": [str(min(number, 599)) for number in range(605)] + ["0"] * 5})
+    task = TaskProbe("sparse", kind, kind.prepare(sparse, 0), 0.05)
+    assert Draws({"sparse": task}, 256, 0, single=True).covering()
+
+
+def test_records_that_share_a_text_are_not_parted() -> None:
+    """The validation part must not hold half of a pair whose other half is searched on; where nothing is shared, single records are drawn."""
+    shared = [f"document {number // 3}" for number in range(60)]
+    data = Dataset.from_dict({"anchor": [f"query {number}" for number in range(60)], "positive": shared})
+    search, validation = split_probe({"pairs": ProbeTask("pairs", get_task("retrieval"), data)}, 0.5, 0, 0.05)
+    assert (len(search["pairs"].dataset), len(validation["pairs"].dataset)) == (30, 30)
+    assert not set(search["pairs"].dataset["positive"]) & set(validation["pairs"].dataset["positive"])
+    lone = Dataset.from_dict({"anchor": [f"a{number}" for number in range(40)], "positive": [f"b{number}" for number in range(40)]})
+    _, validation = split_probe({"pairs": ProbeTask("pairs", get_task("retrieval"), lone)}, 0.25, 7, 0.05)
+    order = torch.randperm(40, generator=torch.Generator().manual_seed(7)).tolist()
+    assert validation["pairs"].dataset["anchor"][:] == [f"a{row}" for row in sorted(order[:10])]
+
+
+def test_where_all_records_share_a_text_they_are_parted_and_it_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    data = Dataset.from_dict({"anchor": [f"query {number}" for number in range(20)], "positive": ["one"] * 20})
+    _, validation = split_probe({"pairs": ProbeTask("pairs", get_task("retrieval"), data)}, 0.5, 0, 0.05)
+    assert len(validation["pairs"].dataset) == 10 and "task pairs share texts" in caplog.text
+
+
+def test_a_task_without_records_is_named() -> None:
+    empty = Dataset.from_dict({"anchor": [], "positive": []})
+    with pytest.raises(SelfposError, match="the probe of task lone: the data set"):
+        split_probe({"lone": ProbeTask("lone", get_task("retrieval"), empty)}, 0.5, 0, 0.05)

@@ -199,7 +199,7 @@ def test_the_verdict_names_what_is_not_beaten() -> None:
     close, far = Rival("task arithmetic 0.75", {}, 0.003, -0.004, 0.01), Rival("base", {}, 0.05, 0.03, 0.07)
     assert "not clearly better than task arithmetic 0.75 (+0.3 points, -0.4 to +1.0)" in verdict([close, far])
     assert "base" not in verdict([close, far])
-    assert verdict([far]).startswith("better than every rival")
+    assert verdict([far]).startswith("better than base, specialists and task arithmetic")
 
 
 def test_a_derivative_table_that_does_not_fit_is_one_sentence(
