@@ -9,8 +9,8 @@
 2. against a graph through the merge (torch.func.functional_call over θ0 + Σ c_i V_i, all vectors in memory), the form of FusionBench's
    layer-wise wrapper: same gradients, time, memory;
 3. the low-rank step against the dense step on the same LoRA vectors, and again at the width and depth of BERT-base (`wide`);
-4. what searches cost to reach the validation loss of the paper's 1,000 Adam steps: the linearised search, CMA-ES, LM-Cocktail's softmax of
-   losses, and a grid of five points a vector (one vector after the other).
+4. what searches cost to reach the validation loss of the paper's 1,000 Adam steps, all with losses over the base's, no price on coefficients
+   and points chosen by the validation loss: the linearised search, CMA-ES, LM-Cocktail's softmax of losses, and a grid of five points a vector (one vector after the other).
 
 Time is the median with the allocator as it is. Memory is the peak of anonymous pages above the idle process (pages of mapped files can be
 dropped), taken in a second process whose allocator gives freed blocks of 64 KB and more back at once: glibc otherwise keeps what
@@ -150,7 +150,7 @@ def searches(folder: Path, options: argparse.Namespace, kept: Kept) -> None:
         f"paper, {options.steps} Adam steps": paper,
         "linearised": free,
         "CMA-ES": free | {"search": "cma-es", "evaluations": options.evaluations},
-        "LM-Cocktail": free | {"search": "loss-softmax"},
+        "softmax of losses": free | {"search": "loss-softmax"},
     }
     own = not options.quick
     for number, (name, settings) in enumerate(wanted.items()):

@@ -151,21 +151,14 @@ def _check_probe(recipe: Recipe, data: dict[str, TaskData]) -> None:
     """Refuse a probe set or ratios that no search, and no method that looks at data, could work with, before anything is trained."""
     from selfpos.data.probe import ProbeTask
     from selfpos.merging import METHODS
-    from selfpos.positioning import cma_es
-    from selfpos.positioning.balance import check_ratios
-    from selfpos.positioning.objective import check_draws, searched_by, split_probe
+    from selfpos.positioning.position import check
     from selfpos.statistics import check_probe
 
     probe = {name: ProbeTask(name, task.type, task.probe, task.source.prompts) for name, task in data.items()}
     for name, merge in recipe.merges.items():
         try:
             if settings := merge.search:
-                check_ratios(settings.ratios, probe)
-                parts = split_probe(searched_by(probe, settings), settings.validation, recipe.seed, settings.temperature)
-                for part in filter(None, parts):  # without validation the second is empty
-                    check_draws(part, settings.batch_size, single=settings.batches == "single")
-                if settings.search == "cma-es":
-                    cma_es.library()
+                check(probe, settings, seed=recipe.seed)
             else:
                 check_probe(METHODS[merge.method].probe, probe, recipe.seed)
         except SelfposError as error:

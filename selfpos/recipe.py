@@ -156,7 +156,7 @@ class PositioningSettings(Settings):
     )
     granularity: Literal["model", "kind", "layer-group", "layer", "tensor"] = Field("model", description="what shares its coefficients")
     layer_groups: int = Field(4, ge=1, description="groups of consecutive layers, for granularity layer-group")
-    shrinkage: float = Field(1.0, ge=0, description="ρ, the pull of finer coefficients towards the model's: ρ·Σ share·offset²")
+    shrinkage: float = Field(1.0, ge=0, description="ρ, the pull of finer coefficients (not of λ) towards the model's: ρ·Σ share·offset²")
     angles: Literal["global", "tensor"] = Field("global", description="one angle between two vectors, or one for each tensor")
     angle_gradient: bool = Field(True, description="whether the angle to the chain so far, which depends on its a_i, is differentiated too")
     order: Literal["given", "longest-first", "shortest-first"] = Field("given", description="of the vectors in the chain")

@@ -195,7 +195,7 @@ def test_a_specialist_is_trained_and_positioned_with_what_was_held_out(tiny_base
     merge = ["merge", "--vectors", tmp_path / "docs", "--base", tiny_base, "--method", "self-positioning", "--out", tmp_path / "merged"]
     done = selfpos(*merge)
     assert done.returncode == 0, done.stderr
-    assert re.search(r"merged  \(docs -?\d+\.\d{3}\)", done.stdout)
+    assert re.search(r"merged  \(docs -?\d+\.\d{3} \(-?\d+\.\d\d to -?\d+\.\d\d\)\)", done.stdout)
     assert "on the probe set: " in done.stderr
     assert "self" in (tmp_path / "merged" / "README.md").read_text(encoding="utf-8").lower()
     assert SentenceTransformer(str(tmp_path / "merged"), device="cpu").encode("a").shape == (16,)

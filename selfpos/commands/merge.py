@@ -192,10 +192,12 @@ def _position(
     from selfpos.console import is_first
     from selfpos.data.probe import read_probe
     from selfpos.operations import plan_merge, position_and_merge, probe_of
+    from selfpos.positioning.position import check
     from selfpos.quiet import quiet_process
     from selfpos.recipe import PositioningSettings, validate
     from selfpos.storage.atomic import refuse_existing
     from selfpos.storage.locate import locate_model
+    from selfpos.vectors.task_vector import distinct_names
 
     quiet_process()
     refuse_existing(out)
@@ -203,6 +205,13 @@ def _position(
     refuse_existing(coefficients)
     settings = validate(PositioningSettings, given, "--param")
     tasks = read_probe(probe) if probe else probe_of([locate_model(source) for source in sources])
+    names = distinct_names([locate_model(source) for source in sources])
+    check(tasks, settings, seed=options["seed"], vectors=len(names))
+    if alone := [
+        *(f"vector {name}" for name in names if name not in tasks),
+        *(f"probe task {task}" for task in tasks if task not in names),
+    ]:
+        click.echo(f"vectors and probe tasks do not match by name, which a search does not need: {', '.join(alone)} alone", err=True)
     if dry_run:
         searched = ", ".join(f"{name} ({len(task.records)} records)" for name, task in tasks.items())
         replaced = {

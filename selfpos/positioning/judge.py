@@ -48,7 +48,7 @@ class Judge:
     """Measures points on the validation part, at whatever weights the live model has.
 
     With `select: measure` the value is minus the mean of the tasks' own measures, plus `guard` times what tasks have lost against the
-    base beyond a slack of .005; with `select: loss` it is the balanced validation loss.
+    base beyond a slack of .005; with `select: loss` it is the mean of the validation losses over the base's.
     """
 
     def __init__(

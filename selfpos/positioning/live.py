@@ -15,6 +15,7 @@ from selfpos.positioning.deltas import open_deltas
 from selfpos.positioning.gradient import collect
 from selfpos.positioning.processes import Processes
 from selfpos.positioning.recompute import Recompute
+from selfpos.vectors.check import TOKENIZER_FILES
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -117,6 +118,10 @@ class LiveModel:
 def _load(base: ModelFolder, device: str, dtype: torch.dtype, max_length: int | None) -> SentenceTransformer:
     from sentence_transformers import SentenceTransformer
 
+    for module in base.modules:
+        folder = base.path / module.path
+        if module.kind == "Transformer" and not any((folder / name).is_file() for name in TOKENIZER_FILES):
+            raise SelfposError(f"{folder} has no tokenizer ({', '.join(TOKENIZER_FILES[:3])}, …), without which no text can be embedded")
     model = SentenceTransformer(str(base.path), device=device, local_files_only=True, model_kwargs={"dtype": torch.float32})
     model.to(dtype)
     if max_length is not None:

@@ -54,6 +54,27 @@ class Position:
         return as_weights(self.coefficients, self.tensors)
 
 
+PAPERS_RECORDS = 32_000  # of the probe set, all tasks together
+
+
+def check(probe: Mapping[str, ProbeTask], settings: PositioningSettings, *, seed: int, vectors: int | None = None) -> None:
+    """Raise SelfposError when no search with these settings could work on `probe` (and so many `vectors`), before anything is loaded or trained."""
+    from selfpos.positioning import cma_es
+    from selfpos.positioning.balance import check_ratios
+    from selfpos.positioning.objective import check_draws, searched_by, split_probe
+
+    check_ratios(settings.ratios, probe)
+    parts = split_probe(
+        searched_by(probe, settings), settings.validation, seed, settings.temperature, in_batch_negatives=settings.in_batch_negatives
+    )
+    for part in filter(None, parts):  # without validation the second is empty
+        check_draws(part, settings.batch_size, single=settings.batches == "single")
+    if settings.search == "cma-es":
+        cma_es.library()
+        if vectors == 1 and settings.granularity == "model":
+            raise SelfposError("search cma-es needs two coefficients or more, and there is one vector; use search linearised or sgd")
+
+
 def position(
     base: Path,
     sources: Sequence[Path],
@@ -85,6 +106,10 @@ def position(
     if not sources:
         raise SelfposError("there is no task vector to position; give at least one fine-tuned model")
     probe = searched_by(probe, settings)
+    if settings.preset == "paper" and (found := sum(len(task.dataset) for task in probe.values())) < PAPERS_RECORDS:
+        log.warning(
+            "the paper's preset fits all of the probe and holds nothing out; the paper has 32,000 records, here are %s", f"{found:,}"
+        )
     parts = split_probe(probe, settings.validation, seed, settings.temperature, in_batch_negatives=settings.in_batch_negatives)
     processes = Processes.joined()
     torch.manual_seed(seed + processes.rank)  # dropout, where it is asked for
@@ -104,7 +129,8 @@ def position(
             interrupted = True
             if record.best is None:
                 raise
-            log.warning("positioning stopped at step %d; the best point so far is kept", record.steps)
+            kept = "the best point so far is kept" if record.best.step else "no point but the start had been judged, and it is kept"
+            log.warning("positioning stopped at step %d; %s", record.steps, kept)
         if record.best is None:
             raise SelfposError(f"search {settings.search} measured no point; give it more steps, rounds or evaluations")
         result = _result(problem, record, record.best, interrupted)

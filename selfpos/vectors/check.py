@@ -75,9 +75,14 @@ def pooling_mode(config: dict[str, Any]) -> str:
     return "+".join(sorted(short for flag, short in MODES.items() if config.get(f"pooling_mode_{flag}")))
 
 
+TOKENIZER_FILES = (
+    "tokenizer.json", "vocab.txt", "vocab.json", "merges.txt", "sentencepiece.bpe.model", "spiece.model", "spm.model", "tokenizer.model",
+)  # fmt: skip
+
+
 def tokenizer_differences(base: Path, other: Path) -> list[str]:
     """Differences of what turns a text into token numbers. How a tokenizer pads or truncates by default is left aside: training changes it."""
-    for name in ("tokenizer.json", "vocab.txt", "vocab.json", "merges.txt", "sentencepiece.bpe.model", "spiece.model", "tokenizer.model"):
+    for name in TOKENIZER_FILES:
         mine, theirs = base / name, other / name
         if not (mine.is_file() and theirs.is_file()) or filecmp.cmp(mine, theirs, shallow=False):
             continue

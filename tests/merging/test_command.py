@@ -107,6 +107,15 @@ def test_methods_that_look_at_data_take_a_probe_set(tiny_base: Path, tiny_specia
     done = selfpos(*words, "--method", "lm-cocktail", "--out", tmp_path / "cocktail", "--param", "softmax_temperature=0.5")
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(str(tmp_path / "cocktail")) and "alpha 0." in done.stdout
+    few = selfpos(
+        *words, "--method", "self-positioning", "--out", tmp_path / "few", "--dry-run", "--param", "batches=single", "--param", "search=sgd"
+    )
+    assert few.returncode == 0, few.stderr
+    one = [*words[:4], tiny_specialists[0], *words[6:]]
+    lone = selfpos(*one, "--method", "cma-es", "--out", tmp_path / "lone", "--dry-run")
+    assert lone.returncode == 2 and "needs two coefficients or more" in lone.stderr
+    unlike = selfpos(*one, "--method", "self-positioning", "--out", tmp_path / "unlike", "--dry-run")
+    assert unlike.returncode == 0 and "probe task beta alone" in unlike.stderr
     wrong = selfpos(*words[:-2], tiny_specialists[2], *words[-2:], "--method", "fisher", "--out", tmp_path / "wrong")
     assert wrong.returncode == 2 and "the probe set has no task 'gamma'" in wrong.stderr and "Traceback" not in wrong.stderr
     assert {path.name for path in tmp_path.iterdir()} == {

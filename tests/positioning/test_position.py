@@ -93,6 +93,22 @@ def test_a_specialist_with_nan_weights_is_named(tiny_base: Path, tiny_specialist
         find(tiny_base, [tiny_specialists[0], tmp_path / "broken"])
 
 
+def test_a_base_without_tokenizer_is_one_sentence(tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path) -> None:
+    """Transformers would make one up that knows five tokens."""
+    shutil.copytree(tiny_base, tmp_path / "base")
+    for file in [*tmp_path.glob("base/tokenizer*"), *tmp_path.glob("base/vocab*"), *tmp_path.glob("base/special_tokens_map.json")]:
+        file.unlink()
+    with pytest.raises(SelfposError, match="has no tokenizer"):
+        find(tmp_path / "base", tiny_specialists)
+
+
+def test_a_small_probe_for_the_papers_preset_is_said(
+    tiny_base: Path, tiny_specialists: list[Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    position(tiny_base, tiny_specialists, {"pairs": pairs()}, PositioningSettings(preset="paper", steps=1), seed=0, device="cpu")
+    assert "the paper has 32,000 records, here are 24" in caplog.text
+
+
 def test_vectors_of_length_zero_leave_the_base(tiny_base: Path) -> None:
     found = find(tiny_base, [tiny_base, tiny_base], validation=0.0)
     assert len(found.coefficients) == 2
