@@ -42,8 +42,10 @@ def test_focal_closed_form(batch: tuple[Tensor, Tensor]) -> None:
     logits, targets = batch
     p = logits.softmax(dim=2).gather(2, targets[..., None])[..., 0]
     torch.testing.assert_close(focal(logits, targets, COUNTS, 0), -((1 - p) ** 2) * p.log())
-    equal = torch.full((2, 3), 7)
-    torch.testing.assert_close(focal_balanced(logits, targets, equal, 0), focal(logits, targets, equal, 0))
+    # α stays outside p_t: α (1 − p)² · −log p, over the batch's mean α
+    alpha = torch.stack([effective_number_weights(COUNTS)[s][targets[:, s]] for s in range(2)], dim=1)
+    expected = alpha / alpha.mean(dim=0) * -((1 - p) ** 2) * p.log()
+    torch.testing.assert_close(focal_balanced(logits, targets, COUNTS, 0), expected)
 
 
 def test_balanced_softmax_is_logit_adjustment(batch: tuple[Tensor, Tensor]) -> None:
