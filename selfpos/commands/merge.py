@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from selfpos.positioning import Position
 
 
 class ManyValues(click.Command):
@@ -228,11 +231,25 @@ def _position(
     found = position_and_merge(base, sources, tasks, settings, out, coefficients=coefficients, trajectory=trajectory, **options)
     if not is_first():
         return
+    _draw(found, trajectory, out.with_name(f"{out.name}.trajectory.png"))
     ranges = [f" ({low:.2f} to {high:.2f})" for low, high in found.intervals or []] or [""] * len(found.names)
     shown = "  ".join(f"{name} {value:.3f}{reach}" for name, value, reach in zip(found.names, found.coefficients, ranges, strict=True))
     click.echo(f"{out}  ({shown})")
     if found.verdict:
         click.echo(f"on the probe set: {found.verdict}", err=True)
+
+
+def _draw(found: Position, trajectory: Path, out: Path) -> None:
+    """The way of the search as a picture beside its file."""
+    import json
+    from dataclasses import asdict
+
+    from selfpos.report.drawing import save
+    from selfpos.report.results import Search
+    from selfpos.report.search_figures import coefficient_path
+
+    steps = [json.loads(line) for line in trajectory.read_text(encoding="utf-8").splitlines()]
+    save(coefficient_path(Search(asdict(found), steps)), out)
 
 
 def _value(text: str) -> Any:

@@ -125,6 +125,7 @@ def test_methods_that_look_at_data_take_a_probe_set(tiny_base: Path, tiny_specia
         "cocktail",
         "cocktail.coefficients.json",
         "cocktail.trajectory.jsonl",
+        "cocktail.trajectory.png",
     }
 
 
