@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from selfpos.errors import SelfposError
-from selfpos.imbalance.analysis import Interval, paired_interval
+from selfpos.imbalance.analysis import Interval, paired_bootstrap
 
 Values = dict[str, Any]  # what was measured for one seed, as JSON holds it
 FEWEST = 5  # seeds: an interval resampled from n pairs covers their median with 1 − 2^(1−n) at most, of two pairs with a half
@@ -47,14 +47,13 @@ class Outcome:
     header: list[str]
     rows: list[list[str]]
     findings: list[Finding]
-    others: list[list[str]] = field(default_factory=list)  # findings that are no difference: claim, what was found, seeds, verdict
 
     def markdown(self) -> str:
         """Table, findings and falsifier."""
         lines = [f"# {self.title}", "", f"Falsifier: {self.falsifier}", ""]
         for header, rows in (
             (self.header, self.rows),
-            (["claim", "paired difference [95 %: the wider of bootstrap and Student's t over seeds]", "seeds", "verdict"], self.found),
+            (["claim", "paired difference [95 %, bootstrap over seeds]", "seeds", "verdict"], self.found),
         ):
             lines += ["| " + " | ".join(row) + " |" for row in (header, ["---"] * len(header), *rows)] + [""]
         return "\n".join(lines)
@@ -62,12 +61,12 @@ class Outcome:
     @property
     def found(self) -> list[list[str]]:
         """The findings as rows of a table."""
-        return [[one.claim, str(one.gain), str(one.gain.n), one.verdict] for one in self.findings] + self.others
+        return [[one.claim, str(one.gain), str(one.gain.n), one.verdict] for one in self.findings]
 
 
 def finding(claim: str, first: list[float], second: list[float], least: float = 0.0, strict: bool = False) -> Finding:
     """first − second, paired by seed."""
-    return Finding(claim, paired_interval([a - b for a, b in zip(first, second, strict=True)]), least, strict)
+    return Finding(claim, paired_bootstrap([a - b for a, b in zip(first, second, strict=True)]), least, strict)
 
 
 def over_seeds(file: Path, settings: Values, seeds: int, measure: Callable[[int], Values]) -> list[Values]:
@@ -75,32 +74,20 @@ def over_seeds(file: Path, settings: Values, seeds: int, measure: Callable[[int]
 
     Raises SelfposError when the file was made with other settings.
     """
-    from selfpos.storage.atomic import locked_file, write_text
+    from selfpos.storage.atomic import write_text
 
     kept: dict[str, Any] = {"settings": json.loads(json.dumps(settings)), "seeds": {}}
-    with locked_file(file):
-        if file.exists():
-            before = _read(file)
-            if changed := [key for key in kept["settings"] if before["settings"].get(key) != kept["settings"][key]]:
-                raise SelfposError(
-                    f"the results in {file} were made with other settings ({', '.join(changed)}); name another file with --out"
-                )
-            kept = before
-        for seed in range(seeds):
-            if str(seed) not in kept["seeds"]:
-                kept["seeds"][str(seed)] = measure(seed)
-                write_text(file, json.dumps(kept, indent=1) + "\n")
+    if file.exists():
+        before = json.loads(file.read_text(encoding="utf-8"))
+        if changed := [key for key in kept["settings"] if before["settings"].get(key) != kept["settings"][key]]:
+            raise SelfposError(f"the results in {file} were made with other settings ({', '.join(changed)}); name another file with --out")
+        kept = before
+    file.parent.mkdir(parents=True, exist_ok=True)
+    for seed in range(seeds):
+        if str(seed) not in kept["seeds"]:
+            kept["seeds"][str(seed)] = measure(seed)
+            write_text(file, json.dumps(kept, indent=1) + "\n")
     return [json.loads(json.dumps(kept["seeds"][str(seed)])) for seed in range(seeds)]
-
-
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise SelfposError(f"{file} is no JSON file: {error}; name another file with --out") from None
-    if not isinstance(found, dict) or not all(isinstance(found.get(part), dict) for part in ("settings", "seeds")):
-        raise SelfposError(f"{file} holds no results of a comparison; name another file with --out")
-    return found
 
 
 def write_outcome(outcome: Outcome, file: Path, settings: Values) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -134,13 +133,11 @@ def _on_networks(name: str, description: str) -> None:
 
         comparison = importlib.import_module(f"selfpos.carryover.{name}")
         chosen = load_imbalance_recipe(recipe)
-        if not (1 < rho < inf and 0 < mu < 1):
-            raise SelfposError(f"--rho is a ratio above 1 and --mu a share between 0 and 1, found {rho:g} and {mu:g}")
         if not chosen.validation:
             raise SelfposError(f"recipe {recipe} keeps no validation set, on which this comparison chooses; set field 'validation'")
         file = out or Path("checkpoints") / f"compare-{name}-{chosen.name}.json"
         place, found = pick_device(device), open_data(chosen, data)
-        settings = {"comparison": name, "rho": rho, "mu": mu} | chosen.model_dump(mode="json", exclude={"data", "grid", "methods", "seeds"})
+        settings = {"rho": rho, "mu": mu} | chosen.model_dump(mode="json", exclude={"data", "grid", "methods", "seeds"})
         with progress(name, round(comparison.TRAININGS * chosen.seeds * chosen.training.iterations)) as bar:
             bench = Bench(Imbalance("step", rho, mu, "random"), chosen, found, place, bar.advance)
             measured = over_seeds(file, settings, chosen.seeds, lambda seed: comparison.measure(bench, seed))
@@ -203,7 +200,7 @@ def tasks(recipe: Path, rho: str, mu: float, largest: int, seeds: int, data_root
     except ValueError:
         raise SelfposError(f"--rho takes numbers with commas between them, found '{rho}'") from None
     file = out or Path("checkpoints") / f"compare-tasks-{chosen.name}.json"
-    settings = {"comparison": "tasks", "rho": rho, "mu": mu, "largest": largest} | chosen.model_dump(mode="json", exclude={"name", "seed"})
+    settings = {"rho": rho, "mu": mu, "largest": largest} | chosen.model_dump(mode="json", exclude={"name", "seed"})
     folder = file.with_suffix("")
     measured = over_seeds(file, settings, seeds, lambda seed: comparison.measure(chosen, ratios, mu, largest, folder, data_root, seed))
     _conclude(comparison.outcome(measured), file, settings)
@@ -216,8 +213,8 @@ def _conclude(found: Outcome, file: Path, settings: dict[str, Any]) -> None:
 
     write_outcome(found, file, settings)
     click.echo(table_text(found.header, found.rows))
-    if found.found:
-        click.echo(table_text(["claim", "found [95 %]", "seeds", "verdict"], found.found))
+    if found.findings:
+        click.echo(table_text(["claim", "difference [95 %]", "seeds", "verdict"], found.found))
     click.echo(f"falsifier: {found.falsifier}\nkept in {file} and {file.with_suffix('.md')}")
 
 

@@ -168,30 +168,6 @@ def _read(spec: str, task: str, split: str, data_root: Path | None, window: stre
     )
 
 
-def splits(spec: str) -> list[str]:
-    """The splits that `spec` has, a folder by its files and a Hub data set by its own list; none for a single file, which is no split.
-
-    Raises SelfposError when nothing is there, OperationError when the Hub does not answer.
-    """
-    if spec.startswith("hub:"):
-        import datasets
-
-        name, _, revision = spec.removeprefix("hub:").partition("@")
-        name, _, config = name.partition(":")
-        try:
-            return [str(split) for split in datasets.get_dataset_split_names(name, config or None, revision=revision or None)]
-        except (OSError, ValueError, KeyError) as error:
-            raise OperationError(
-                f"the Hugging Face Hub did not tell the splits of data set {name}: {' '.join(str(error).split())}"
-            ) from None
-    path = Path(spec).expanduser()
-    if not path.exists():
-        raise SelfposError(f"there is no file or folder {path}; give a local file or folder, or 'hub:NAME'")
-    if path.is_file():
-        return []
-    return sorted({file.name.split(".")[0] for file in path.iterdir() if file.name.endswith(files.ENDINGS)})
-
-
 def _read_file(file: Path, window: streams.Window | None) -> Dataset:
     return streams.spill_file(file, window) if window is not None else _dataset(files.read_records(file), file)
 

@@ -45,13 +45,6 @@ def paired_bootstrap(differences: Sequence[float], *, draws: int = 10_000, seed:
     return Interval(float(found.mean()), float(low), float(high), len(found))
 
 
-def paired_interval(differences: Sequence[float]) -> Interval:
-    """Mean of paired differences with the wider ends of its bootstrap and its Student's t interval: of five normal pairs the bootstrap alone
-    covers 83 % and not 95, and Student's t alone trusts that they are normal."""
-    resampled, normal = paired_bootstrap(differences), interval(differences)
-    return Interval(resampled.mean, min(resampled.low, normal.low), max(resampled.high, normal.high), resampled.n)
-
-
 class Study:
     """A study's records by cell, one value per seed, after the choice of learning rates.
 

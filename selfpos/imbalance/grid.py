@@ -6,7 +6,6 @@ import multiprocessing
 import signal
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
@@ -15,16 +14,14 @@ from typing import Any
 import torch
 
 from selfpos.console import log, log_to, progress
-from selfpos.errors import OperationError, SelfposError
+from selfpos.errors import SelfposError
 from selfpos.imbalance import results
 from selfpos.imbalance.cell import Imbalance, Unit, run_unit
 from selfpos.imbalance.images import ArrayImages
 from selfpos.imbalance.methods.registry import Method, Refit, get_method
 from selfpos.imbalance.profiles import Minority
 from selfpos.imbalance.recipe import ImbalanceRecipe
-from selfpos.imbalance.sampling import check_library
 from selfpos.imbalance.sources import ImageData, read_images
-from selfpos.storage.atomic import locked_file
 
 
 def plan(recipe: ImbalanceRecipe, at_once: int = 1) -> list[Unit]:
@@ -47,17 +44,6 @@ def plan(recipe: ImbalanceRecipe, at_once: int = 1) -> list[Unit]:
                         for rate in _rates(parent, recipe):
                             units[Unit(Imbalance(part.profile, rho, mu, minority), parent, refits, rate, tuple(seeds))] = None
     return list(units)
-
-
-def _check_methods(recipe: ImbalanceRecipe) -> None:
-    """Raise SelfposError for methods that cannot work, before anything is trained: of texts as tokens, or without the package that samples."""
-    names = [name for part in recipe.grid for name in part.methods or recipe.methods]
-    methods = [get_method(parent) for parent in _families(names)]
-    mixing = [method.name for method in methods if isinstance(method, Method) and method.mix is not None]
-    if recipe.network == "encoder" and mixing:
-        raise SelfposError(f"recipe {recipe.name}: method {mixing[0]} mixes inputs, and tokens cannot be mixed; use it with network head")
-    if "smote" in names or any(isinstance(method, Method) and method.resample is not None for method in methods):
-        check_library()
 
 
 def _families(names: list[str]) -> dict[str, tuple[str, ...]]:
@@ -107,11 +93,6 @@ def run_grid(
     that many processes of one thread each train a unit apiece: small networks use cores far better so than by sharing every operation among
     them. Raises SelfposError when `out` was made with other settings.
     """
-    with locked_file(out):
-        return _run_grid(recipe, out, data, images, device, workers)
-
-
-def _run_grid(recipe: ImbalanceRecipe, out: Path, data: str | None, images: ImageData | None, device: str, workers: int) -> int:
     records: list[dict[str, Any]] = []
     if out.exists():
         records, before = results.read_results(out)
@@ -122,19 +103,13 @@ def _run_grid(recipe: ImbalanceRecipe, out: Path, data: str | None, images: Imag
         raise SelfposError(f"--workers are processes on a CPU; on {place} a cell's networks are trained as one wide network instead")
     if recipe.network in ("head", "encoder") and images is None:
         raise SelfposError(f"recipe {recipe.name} is about texts; run it with `selfpos imbalance compare text`")
-    _check_methods(recipe)
     alone = recipe.network == "encoder" or (place.type == "cpu" and recipe.network != "head")
     units = plan(recipe, 1 if alone else recipe.networks_at_once)
     missing = [unit for unit in units if not unit.result_keys() <= done]
-    source = data or recipe.data
-    if not missing and data is None and images is None:
-        return 0
-    images = _on_device(images or read_images(source, preprocessing=recipe.preprocessing), place)
-    facts = results.DataFacts(images.summary, images.fingerprint)
-    if out.exists():
-        results.check_same_data(out, facts)
     if not missing:
         return 0
+    source = data or recipe.data
+    images = _on_device(images or read_images(source, preprocessing=recipe.preprocessing), place)
     weight = recipe.training.iterations
     with (
         log_to(out.with_suffix(".log")),
@@ -155,7 +130,7 @@ def _run_grid(recipe: ImbalanceRecipe, out: Path, data: str | None, images: Imag
         for unit, found in here() if workers == 1 else beside():
             keys = unit.result_keys()
             records = [record for record in records if key_of(record) not in keys] + found
-            results.write_results(out, records, recipe, facts)
+            results.write_results(out, records, recipe)
             log.info("%s: %.1f s per network", unit, found[0]["seconds"])
     return len(missing)
 
@@ -167,10 +142,6 @@ def _in_processes(units: list[Unit], recipe: ImbalanceRecipe, source: str, worke
         running = {pool.submit(_run_in_worker, unit, recipe, source): unit for unit in units}
         for future in as_completed(running):
             yield running[future], future.result()
-    except BrokenProcessPool:
-        raise OperationError(
-            "a worker was ended from outside, for want of memory perhaps; the same command goes on, with fewer --workers"
-        ) from None
     finally:
         for process in list((pool._processes or {}).values()):
             process.terminate()

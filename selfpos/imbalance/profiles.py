@@ -22,7 +22,7 @@ def class_sizes(profile: Profile, classes: int, n_max: int, rho: float = 1.0, mu
     exp: n_max · rho^(−i/(classes − 1)), as the long-tail literature has it. balanced: n_max everywhere.
     Sizes are rounded half to even and kept at 1 or more (the paper states no rule). Raises SelfposError for impossible values.
     """
-    if classes < 2 or n_max < 1 or not 1 <= rho < np.inf:
+    if classes < 2 or n_max < 1 or rho < 1:
         raise SelfposError(f"imbalance needs 2 classes or more, n_max ≥ 1 and rho ≥ 1; found {classes} classes, n_max {n_max}, rho {rho:g}")
     if (profile == "step") != (mu is not None):
         raise SelfposError(f"mu belongs to profile step, and step needs it; found profile {profile} with mu {mu}")
@@ -42,8 +42,6 @@ def minority_count(classes: int, mu: float | None) -> int:
     """How many classes form the minority group: round(mu · classes); without `mu` (linear, exp) the smaller half."""
     if mu is None:
         return classes // 2
-    if not 0 < mu < 1:
-        raise SelfposError(f"mu is the share of the minority classes, between 0 and 1, found {mu:g}")
     count = round(mu * classes)
     if not 0 < count < classes:
         raise SelfposError(f"mu {mu:g} leaves {count} of {classes} classes in the minority; it must leave at least one on each side")

@@ -38,7 +38,7 @@ class TrainingSettings(Settings):
     adamw_rates: list[float] = Field(default_factory=lambda: [1e-3], min_length=1, description="base rates of the method adamw")
     optimizer: Literal["sgd", "adamw"] = "sgd"
     momentum: float = Field(0.9, ge=0, lt=1)
-    weight_decay: float = Field(5e-4, ge=0, description="of SGD, on all weights, biases included, as Caffe has it; AdamW has its own, .01")
+    weight_decay: float = Field(5e-4, ge=0, description="on all weights, biases included, as Caffe has it")
     bias_rate: float = Field(1.0, gt=0, description="factor of the biases' learning rate (Caffe's lr_mult)")
     schedule: ScheduleSettings = ScheduleSettings()
     second_iterations: int | None = Field(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,54 +30,29 @@ def _schema() -> Any:
     return pa.schema(fields)
 
 
-@dataclass(frozen=True)
-class DataFacts:
-    """What a file of results knows of the data: in words where they were from, and a hash by which others are told apart."""
-
-    description: str
-    fingerprint: str
-
-
 def read_results(path: Path) -> tuple[list[dict[str, Any]], ImbalanceRecipe]:
     """All records of the file and the recipe that made them. Raises SelfposError when it is no results file."""
     import pyarrow.lib
     import pyarrow.parquet
-    from pydantic import ValidationError
 
     if not path.is_file():
         raise SelfposError(f"there are no results at {path}; run `selfpos imbalance run RECIPE` first")
     try:
         table = pyarrow.parquet.read_table(path)
-        records = table.to_pylist()
-    except (pyarrow.lib.ArrowException, OSError) as error:
-        raise SelfposError(f"{path} is no Parquet file, or a damaged one: {error}") from None
+    except pyarrow.lib.ArrowInvalid as error:
+        raise SelfposError(f"{path} is no Parquet file: {error}") from None
     recipe = (table.schema.metadata or {}).get(b"recipe")
     if recipe is None:
         raise SelfposError(f"{path} holds no results of selfpos imbalance: its schema has no recipe")
-    try:
-        return records, ImbalanceRecipe.model_validate(json.loads(recipe))
-    except (ValidationError, ValueError) as error:
-        first = str(error).splitlines()[-2:] if isinstance(error, ValidationError) else [str(error)]
-        raise SelfposError(
-            f"{path} was made by another version, whose recipe is not one here: {' '.join(' '.join(first).split())}"
-        ) from None
+    return table.to_pylist(), ImbalanceRecipe.model_validate(json.loads(recipe))
 
 
-def data_of(path: Path) -> DataFacts | None:
-    """What the file of results at `path` knows of its data; None for one made before that was kept."""
-    import pyarrow.parquet
-
-    kept = (pyarrow.parquet.read_schema(path).metadata or {}).get(b"data")
-    return None if kept is None else DataFacts(**json.loads(kept))
-
-
-def write_results(path: Path, records: list[dict[str, Any]], recipe: ImbalanceRecipe, data: DataFacts | None = None) -> None:
+def write_results(path: Path, records: list[dict[str, Any]], recipe: ImbalanceRecipe) -> None:
     """Replace the file by one with these records."""
     import pyarrow as pa
     import pyarrow.parquet
 
-    told = {} if data is None else {"data": json.dumps(asdict(data))}
-    schema = _schema().with_metadata({"recipe": recipe.model_dump_json(), **told})
+    schema = _schema().with_metadata({"recipe": recipe.model_dump_json()})
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -89,15 +63,6 @@ def write_results(path: Path, records: list[dict[str, Any]], recipe: ImbalanceRe
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
-
-
-def check_same_data(path: Path, now: DataFacts) -> None:
-    """Raise SelfposError when the records at `path` were made on other data."""
-    before = data_of(path)
-    if before is not None and before.fingerprint != now.fingerprint:
-        raise SelfposError(
-            f"the results in {path} are of other data ({before.description}) than {now.description}; name another file with --out"
-        )
 
 
 def check_same_settings(path: Path, before: ImbalanceRecipe, now: ImbalanceRecipe) -> None:

@@ -30,19 +30,12 @@ def _counts(labels: Ints) -> dict[int, int]:
     return {int(label): int(count) for label, count in zip(*np.unique(labels, return_counts=True), strict=True)}
 
 
-def check_library() -> None:
-    """Raise SelfposError when imbalanced-learn, whose samplers these are, is not installed."""
-    try:
-        import imblearn  # noqa: F401
-    except ImportError:
-        raise SelfposError("sampling needs the package imbalanced-learn; install it with: pip install 'selfpos[imbalance]'") from None
-
-
 def _resample(kind: str, labels: Ints, strategy: dict[int, int], seed: int) -> Ints:
-    check_library()
-    from imblearn.over_sampling import RandomOverSampler
-    from imblearn.under_sampling import RandomUnderSampler
-
+    try:
+        from imblearn.over_sampling import RandomOverSampler
+        from imblearn.under_sampling import RandomUnderSampler
+    except ImportError:
+        raise SelfposError("the imbalance study needs imbalanced-learn; install it with: pip install 'selfpos[imbalance]'") from None
     sampler = (RandomOverSampler if kind == "over" else RandomUnderSampler)(sampling_strategy=strategy, random_state=seed)
     sampler.fit_resample(np.arange(len(labels))[:, None], labels)
     return np.asarray(sampler.sample_indices_, dtype=np.int64)

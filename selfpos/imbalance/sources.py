@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,22 +36,6 @@ class ImageData:
     def classes(self) -> int:
         return len(self.class_names)
 
-    @property
-    def summary(self) -> str:
-        """The data in words that hold on any machine: without the folders above a local one."""
-        place = self.description if self.description.startswith("hub:") else Path(self.description).name
-        return f"{place}, {len(self.train.labels):,} examples for training and {len(self.test.labels):,} for testing"
-
-    @property
-    def fingerprint(self) -> str:
-        """A hash of class names, labels and stored pixels; embeddings and whitened images, whose last bits are a machine's, count by their labels."""
-        found = hashlib.sha256("\0".join(self.class_names).encode())
-        for images in (self.train, self.test):
-            found.update(images.labels.tobytes())
-            if isinstance(images, ArrayImages) and not images.pixels.is_floating_point():
-                found.update(images.pixels.cpu().contiguous().numpy().tobytes())
-        return found.hexdigest()[:16]
-
 
 def read_images(source: str, *, preprocessing: str) -> ImageData:
     """Read `source`: a folder (IDX files, one .npz, or train/ and test/ or val/ with a folder per class), an .npz, or hub:NAME[@REVISION].
@@ -72,8 +55,6 @@ def read_images(source: str, *, preprocessing: str) -> ImageData:
         elif len(archives) == 1 and archives[0].is_file():
             arrays = _read_npz(archives[0])
         elif (path / "train").is_dir():
-            if preprocessing != "raw":
-                raise SelfposError(f"images of the folder {path} are read as they are; set 'preprocessing: raw', found {preprocessing}")
             return _read_folder(path)
         else:
             raise SelfposError(

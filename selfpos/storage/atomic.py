@@ -100,25 +100,6 @@ def locked(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
-@contextmanager
-def locked_file(file: Path) -> Iterator[None]:
-    """Hold a lock beside `file`, which need not exist yet, while the block runs. Raises SelfposError when another process holds it."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    beside = file.with_name(f".{file.name}.lock")
-    handle = os.open(beside, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise SelfposError(f"another process is writing {file}; wait for it or choose another output") from None
-        try:
-            yield
-        finally:
-            beside.unlink(missing_ok=True)
-    finally:
-        os.close(handle)
-
-
 def write_text(file: Path, text: str) -> None:
     """Write `text` to `file` so that a reader sees the old content or the new, never a part."""
     write_bytes(file, text.encode())

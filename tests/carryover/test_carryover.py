@@ -16,7 +16,7 @@ from selfpos.carryover.arms import Bench, difference, inner, moved
 from selfpos.carryover.outcome import Finding, over_seeds
 from selfpos.commands.imbalance import imbalance
 from selfpos.errors import SelfposError
-from selfpos.imbalance.analysis import Interval, Study, interval, paired_bootstrap, paired_interval
+from selfpos.imbalance.analysis import Interval, Study
 from selfpos.imbalance.cell import Imbalance
 from selfpos.imbalance.methods.decoupled import normalised_head
 from selfpos.imbalance.networks import build
@@ -169,66 +169,6 @@ def test_text_grid_of_heads_and_of_an_encoder(tmp_path: Path, monkeypatch: pytes
     scores, labels = place.predict(trained.networks[0], trained.scoring.test, test=True)
     before, _ = place.predict(fresh, trained.scoring.test, test=True)
     assert np.mean(scores.argmax(axis=1) == labels) > max(0.6, np.mean(before.argmax(axis=1) == labels))
-
-
-def test_a_broken_split_is_not_taken_for_one_that_is_not_there(tmp_path: Path) -> None:
-    write_texts(tmp_path)
-    lines = (tmp_path / "train.jsonl").read_text(encoding="utf-8")
-    (tmp_path / "train.jsonl").write_text(lines[:-5], encoding="utf-8")
-    with pytest.raises(SelfposError, match=r"train\.jsonl"):
-        text._splits(str(tmp_path))
-    (tmp_path / "train.jsonl").unlink()
-    _, _, told = text._splits(str(tmp_path))
-    assert told == "a single split, 20% of each class held out as test"
-    train, test, told = text._splits(str(tmp_path / "test.jsonl"))  # one file is not its own training set
-    assert told.startswith("a single split") and not set(train[0]) & set(test[0])
-
-
-def test_claims_of_images_are_asked_of_texts() -> None:
-    def study(drop: float) -> Study:
-        blank = {
-            "profile": "step",
-            "minority_rule": "random",
-            "rule": "plain",
-            "rate": 0.1,
-            "validation_auc": 0.5,
-            "accuracy": 0.5,
-            "curve": [],
-        }
-        return Study(
-            blank | {"rho": rho, "mu": 0.5, "method": method, "auc": 0.9 - drop * place + 0.0001 * seed, "seed": seed}
-            for place, rho in enumerate((10.0, 100.0))
-            for method in ("baseline", "ros", "rus")
-            for seed in range(5)
-        )
-
-    def last(texts: Study) -> list[str]:
-        return text.outcome(texts, study(0.1)).found[-1]
-
-    assert last(study(0.1))[-1] == "holds"
-    assert last(study(-0.1))[1:] == ["A1 not", "", "does not hold"]
-
-
-def test_a_foreign_file_of_results_is_one_sentence(tmp_path: Path) -> None:
-    for content in ("no json", "[1]", '{"settings": {}}'):
-        (tmp_path / "r.json").write_text(content, encoding="utf-8")
-        with pytest.raises(SelfposError, match=r"r\.json"):
-            over_seeds(tmp_path / "r.json", {"comparison": "path"}, 1, lambda seed: {})
-
-
-def test_the_interval_is_the_wider_of_two() -> None:
-    """Five pairs whose bootstrap lies above zero and whose t interval does not."""
-    differences = [0.1, 0.15, 0.2, 0.3, 0.9]
-    found, resampled = paired_interval(differences), paired_bootstrap(differences)
-    assert resampled.low > 0 > found.low == pytest.approx(interval(differences).low)
-    assert found.high >= resampled.high
-
-
-def test_ratios_and_shares_that_are_none_are_refused(archive: Path, tmp_path: Path) -> None:
-    (tmp_path / "r.yaml").write_text(yaml.safe_dump(tiny(archive)), encoding="utf-8")
-    for words in (["--rho", "0.5"], ["--rho", "nan"], ["--mu", "1"]):
-        with pytest.raises(SelfposError, match="--rho is a ratio above 1 and --mu a share"):
-            CliRunner().invoke(imbalance, ["compare", "path", str(tmp_path / "r.yaml"), *words], catch_exceptions=False)
 
 
 def test_order_of_methods_between_two_studies() -> None:
