@@ -39,7 +39,7 @@ def as_the_paper(method: str, strength: float, mu: float, rule: str) -> float:
     baseline = 0.99 - 0.05 * strength * mu
     ros = 0.99 - 0.02 * strength * mu
     rus = 0.93 - 0.01 * strength
-    bonus = 0.02 if rule == "original" and method != "rus" else 0.0
+    bonus = 0.0 if rule == "plain" else -0.02 if method == "rus" else 0.02
     values = {
         "baseline": baseline, "ros": ros, "rus": rus, "two-phase-ros": (baseline + ros) / 2, "two-phase-rus": (baseline + rus) / 2,
         "size-matched": 0.99, "ros:100": (baseline + ros) / 2, "rus:100": max(baseline, rus) + 0.01,
@@ -56,7 +56,7 @@ def test_results_like_the_papers_hold() -> None:
     assert {name: found[name] for name in ("A1", "A2", "A3", "A4", "A7", "A8")} == dict.fromkeys(
         ("A1", "A2", "A3", "A4", "A7", "A8"), "holds"
     )
-    assert found["A5"] == found["A9"] == "not decided"  # no linear cells, no curves
+    assert found["A5"] == found["A9"] == "not run"  # no linear cells, no curves
 
 
 def test_opposite_results_do_not_hold() -> None:
@@ -72,17 +72,60 @@ def test_opposite_results_do_not_hold() -> None:
 
 def test_noise_decides_nothing() -> None:
     assert verdicts(study_of(lambda *place: 0.9, noise=0.02))["A1"] == "not decided"
-    assert set(verdicts(Study([])).values()) == {"not decided"}
+    assert set(verdicts(Study([])).values()) == {"not run"}
+
+
+def test_one_setting_is_enough_to_contradict() -> None:
+    def two_phase_gains_once(method: str, strength: float, mu: float, rule: str) -> float:
+        gain = 0.2 if (method, strength, mu) == ("two-phase-rus", 3.0, 0.5) else 0.0
+        return as_the_paper(method, strength, mu, rule) + gain
+
+    def two_phase_fails_once(method: str, strength: float, mu: float, rule: str) -> float:
+        return 0.6 if (method, strength, mu) == ("two-phase-ros", 1.0, 0.2) else as_the_paper(method, strength, mu, rule)
+
+    def thresholded_ros_loses_at_ten(method: str, strength: float, mu: float, rule: str) -> float:
+        loss = 0.03 if (method, strength, rule) == ("ros", 1.0, "original") else 0.0
+        return as_the_paper(method, strength, mu, rule) - loss
+
+    for value, name in ((two_phase_gains_once, "A4"), (two_phase_fails_once, "A4"), (thresholded_ros_loses_at_ten, "A7")):
+        assert verdicts(study_of(value))[name] == "does not hold"
+
+
+def test_undersampling_must_lose_by_thresholding() -> None:
+    def gains(method: str, strength: float, mu: float, rule: str) -> float:
+        return as_the_paper(method, strength, mu, rule) + (0.03 if (method, rule) == ("rus", "original") else 0)  # and is still behind ROS
+
+    assert verdicts(study_of(gains))["A7"] == "does not hold"
+
+
+def test_a_sampler_without_two_phase_leaves_it_open() -> None:
+    whole = study_of(as_the_paper)
+    part = Study(record for cell, seeds in whole.cells.items() if cell[3] != "two-phase-rus" for record in seeds.values())
+    (claim,) = [claim for claim in check_claims(part) if claim.name == "A4"]
+    assert claim.verdict == "not decided"
+    assert ("two-phase-rus between its two ends", "not run") in {(check.text, check.value) for check in claim.checks}
+
+
+def curve(gaps: dict[int, float]) -> list[dict[str, float]]:
+    names = [f"{split}_{group}" for split in ("train", "test") for group in ("balanced", "minority", "majority")]
+    return [{"iteration": at} | {name: 0.9 + (gap if name.startswith("train") else 0) for name in names} for at, gap in gaps.items()]
 
 
 def test_gap_growth_is_seen() -> None:
-    def curve(growth: float) -> list[dict[str, float]]:
-        names = [f"{split}_{group}" for split in ("train", "test") for group in ("balanced", "minority", "majority")]
-        return [{"iteration": i} | {name: 0.9 + (growth * i if name.startswith("train") else 0) for name in names} for i in range(4)]
-
     for growth, verdict in ((0.0, "holds"), (0.02, "does not hold")):
-        study = Study(record("ros", 0.9, seed, curve=curve(growth)) for seed in range(3))
+        study = Study(record("ros", 0.9, seed, curve=curve({i: growth * i for i in range(4)})) for seed in range(3))
         assert verdicts(study)["A9"] == verdict
+
+
+def test_gap_growth_is_that_of_the_second_half() -> None:
+    late = {100: 0.0, 200: 0.0, 300: 0.0, 400: 0.1, 500: 0.1, 600: 0.1}
+    early = {100: 0.0, 200: 0.0, 300: 0.1, 400: 0.1, 500: 0.1, 600: 0.1}
+    for gaps, verdict in ((late, "does not hold"), (early, "holds")):
+        assert verdicts(Study(record("ros", 0.9, seed, curve=curve(gaps)) for seed in range(3)))["A9"] == verdict
+    for short in ({4: 0.0}, {2: 0.0, 4: 0.0}, {500: 0.0, 590: 0.0, 600: 0.0}):
+        (*_, claim) = check_claims(Study(record("ros", 0.9, seed, curve=curve(short)) for seed in range(3)))
+        assert claim.verdict == "not decided"
+        assert {check.value for check in claim.checks} == {"too few points on the curves"}
 
 
 def test_learning_rates_are_chosen_on_validation_or_test() -> None:
