@@ -9,6 +9,7 @@ import click
 
 if TYPE_CHECKING:
     from selfpos.carryover.outcome import Outcome
+    from selfpos.imbalance.analysis import Study
 
 FILE = click.Path(dir_okay=False, path_type=Path)
 
@@ -71,12 +72,9 @@ def report(results: Path, out: Path | None, select: str | None) -> None:
 def ordering(short: Path, long: Path) -> None:
     """Compare the order of the methods in two results files, such as those of a short and of a long training."""
     from selfpos.console import table_text
-    from selfpos.imbalance.analysis import Study
     from selfpos.imbalance.ordering import compare_orderings
-    from selfpos.imbalance.results import read_results
 
-    studies = [Study(records, recipe.select) for records, recipe in (read_results(short), read_results(long))]
-    found = compare_orderings(*studies)
+    found = compare_orderings(_study(short), _study(long))
     rows = [[one.setting, str(one.methods), f"{one.tau:+.2f}", ", ".join(one.reversed_pairs) or "none"] for one in found]
     click.echo(table_text(["setting", "methods", "Kendall's τ", "significantly reversed pairs"], rows))
     changed = any(one.reversed_pairs for one in found)
@@ -163,19 +161,14 @@ for _name, _description in {
 def text(recipe: Path, against: Path | None, out: Path | None, data: str | None, device: str) -> None:
     """The grid on labelled texts: does the order of the methods carry over?"""
     from selfpos.carryover.text import open_data, outcome
-    from selfpos.imbalance.analysis import Study
     from selfpos.imbalance.grid import run_grid
     from selfpos.imbalance.recipe import load_imbalance_recipe
-    from selfpos.imbalance.results import read_results
 
     chosen = load_imbalance_recipe(recipe)
     file = out or Path("checkpoints") / chosen.name / "results.parquet"
-    images = Study(read_results(against)[0]) if against else None
+    images = _study(against) if against else None
     run_grid(chosen, file, images=open_data(chosen, data), device=device)
-    records, kept = read_results(file)
-    _conclude(
-        outcome(Study(records, kept.select), images), file, {"recipe": chosen.name, "network": chosen.network, "encoder": chosen.encoder}
-    )
+    _conclude(outcome(_study(file), images), file, {"recipe": chosen.name, "network": chosen.network, "encoder": chosen.encoder})
 
 
 @compare.command()
@@ -204,6 +197,15 @@ def tasks(recipe: Path, rho: str, mu: float, largest: int, seeds: int, data_root
     folder = file.with_suffix("")
     measured = over_seeds(file, settings, seeds, lambda seed: comparison.measure(chosen, ratios, mu, largest, folder, data_root, seed))
     _conclude(comparison.outcome(measured), file, settings)
+
+
+def _study(file: Path) -> Study:
+    """The records of a results file, with learning rates chosen as its recipe says."""
+    from selfpos.imbalance.analysis import Study
+    from selfpos.imbalance.results import read_results
+
+    records, recipe = read_results(file)
+    return Study(records, recipe.select)
 
 
 def _conclude(found: Outcome, file: Path, settings: dict[str, Any]) -> None:

@@ -35,8 +35,7 @@ class Imbalance:
     minority: profiles.Minority
 
     def __str__(self) -> str:
-        share = "" if self.mu is None else f" μ={self.mu:g}"
-        return f"{self.profile} ρ={self.rho:g}{share}"
+        return profiles.place_of(self.profile, self.rho, self.mu)
 
 
 @dataclass(frozen=True)

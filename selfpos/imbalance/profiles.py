@@ -15,6 +15,11 @@ Minority = Literal["random", "lowest", "highest"] | tuple[int, ...]
 Ints = NDArray[np.int64]
 
 
+def place_of(profile: str, rho: float, mu: float | None) -> str:
+    """A point of the grid in words."""
+    return f"{profile} ρ={rho:g}" + ("" if mu is None else f" μ={mu:g}")
+
+
 def class_sizes(profile: Profile, classes: int, n_max: int, rho: float = 1.0, mu: float | None = None) -> Ints:
     """Class sizes in ascending order, shape (classes,), for imbalance ratio `rho` = largest / smallest.
 

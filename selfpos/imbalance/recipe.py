@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import product
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, model_validator
 
 from selfpos.imbalance import schedules
+from selfpos.imbalance.profiles import place_of
 from selfpos.recipe import Name, Settings, load_settings
 
 
@@ -97,6 +99,19 @@ class ImbalanceRecipe(Settings):
     def _selection_has_a_set(self) -> ImbalanceRecipe:
         if self.select == "validation" and len(self.training.learning_rates) > 1 and not self.validation:
             raise ValueError("'select: validation' with several learning_rates needs 'validation' > 0")
+        return self
+
+    @model_validator(mode="after")
+    def _one_minority_per_point(self) -> ImbalanceRecipe:
+        found: dict[tuple[str, float, float | None], object] = {}
+        for part in self.grid:
+            minority = part.minority if part.minority is not None else self.minority
+            shares: list[float | None] = [*part.mu] if part.mu else [None]
+            for place in product([part.profile], part.rho, shares):
+                if found.setdefault(place, minority) != minority:
+                    raise ValueError(
+                        f"{place_of(*place)} is in the grid with the minorities {found[place]} and {minority}, which are two studies; make it two recipes"
+                    )
         return self
 
 

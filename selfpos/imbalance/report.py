@@ -7,6 +7,7 @@ from pathlib import Path
 from selfpos.imbalance.analysis import Study, interval
 from selfpos.imbalance.claims import Claim, check_claims
 from selfpos.imbalance.figures import draw_all
+from selfpos.imbalance.profiles import place_of
 from selfpos.imbalance.recipe import ImbalanceRecipe
 from selfpos.imbalance.results import read_results
 
@@ -64,8 +65,7 @@ def _table(study: Study) -> list[str]:
         values = [study.get(profile, rho, mu, method, "plain", field) for field in ("auc", "accuracy")]
         values += [study.get(profile, rho, mu, method, "original", "accuracy")]
         values += [study.get(profile, rho, mu, method, "plain", field) for field in ("minority", "majority")]
-        place = f"{profile} ρ={rho:g}" + ("" if mu is None else f" μ={mu:g}")
-        rows.append(f"| {place} | {method} | " + " | ".join(_cell(list(value.values())) for value in values) + " |")
+        rows.append(f"| {place_of(profile, rho, mu)} | {method} | " + " | ".join(_cell(list(value.values())) for value in values) + " |")
     return rows
 
 

@@ -177,6 +177,7 @@ def test_order_of_methods_between_two_studies() -> None:
             "profile": "step",
             "rho": 10.0,
             "mu": 0.5,
+            "minority_rule": "random",
             "rule": "plain",
             "rate": 0.1,
             "validation_auc": 0.5,

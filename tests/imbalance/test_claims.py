@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from selfpos.errors import SelfposError
 from selfpos.imbalance.analysis import Study, interval, paired_bootstrap
 from selfpos.imbalance.claims import check_claims
 from selfpos.imbalance.ordering import compare_orderings
@@ -135,6 +136,21 @@ def test_learning_rates_are_chosen_on_validation_or_test() -> None:
     honest, optimistic = Study(runs, "validation"), Study(runs, "test")
     assert list(honest.get("step", 10.0, 0.5, "ros").values()) == pytest.approx([80, 80, 80])
     assert list(optimistic.get("step", 10.0, 0.5, "ros").values()) == pytest.approx([90])
+
+
+def test_rates_are_not_chosen_on_nothing() -> None:
+    runs = [record("ros", auc, 0, rate=rate, validation_auc=None) for rate, auc in ((0.1, 0.4), (0.01, 0.9))]
+    with pytest.raises(SelfposError, match=r"step ρ=10 μ=0\.5 ros was run at 2 learning rates without validation images"):
+        Study(runs, "validation")
+    assert list(Study(runs, "test").get("step", 10.0, 0.5, "ros").values()) == pytest.approx([90])
+    assert list(Study(runs[:1], "validation").get("step", 10.0, 0.5, "ros").values()) == pytest.approx([40])
+
+
+def test_two_minorities_at_one_point_are_two_studies() -> None:
+    runs = [record("baseline", 0.9, 0, minority_rule="lowest"), record("ros", 0.8, 0, minority_rule="highest")]
+    with pytest.raises(SelfposError, match=r"step ρ=10 μ=0\.5 was run with the minorities lowest and highest"):
+        Study(runs)
+    assert Study([runs[0], runs[1] | {"rho": 100.0}]).methods() == ["baseline", "ros"]
 
 
 def test_intervals() -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import yaml
 
+from selfpos.commands.imbalance import _study
 from selfpos.errors import SelfposError
 from selfpos.imbalance import cell as cell_module
 from selfpos.imbalance import grid
@@ -62,6 +63,10 @@ def test_recipe_mistakes_are_named(archive: Path, tmp_path: Path) -> None:
         load(grid=[{"profile": "linear", "rho": [10], "mu": [0.5]}])
     with pytest.raises(SelfposError, match="needs 'validation' > 0"):
         load(validation=0, training={"learning_rates": [0.1, 0.01]})
+    twice = {"profile": "step", "rho": [2, 10], "mu": [0.5]}
+    with pytest.raises(SelfposError, match=r"step ρ=10 μ=0\.5 is in the grid with the minorities random and lowest"):
+        load(grid=[twice | {"rho": [10]}, twice | {"minority": "lowest"}])
+    load(grid=[twice, twice, twice | {"rho": [20], "minority": "lowest"}])
     with pytest.raises(SelfposError, match="did you mean 'baseline'"):
         load(methods=["baselin"])
 
@@ -150,6 +155,19 @@ def test_other_settings_do_not_join_a_results_file(archive: Path, tmp_path: Path
     assert run_grid(more_seeds, tmp_path / "r.parquet", device="cpu") == 1
     with pytest.raises(SelfposError, match="made with other settings: n_max \\(40 before, 30 now\\)"):
         run_grid(recipe.model_copy(update={"n_max": 30}), tmp_path / "r.parquet", device="cpu")
+
+
+def test_a_results_file_is_read_with_its_recipes_choice_of_rates(archive: Path, tmp_path: Path) -> None:
+    rates = {"iterations": 2, "batch_size": 8, "learning_rates": [1e-5, 0.02]}
+    recipe = ImbalanceRecipe.model_validate(
+        tiny(archive, validation=0, select="test", seeds=1, methods=["baseline"], curve_every=1, training=rates)
+    )
+    out = tmp_path / "r.parquet"
+    run_grid(recipe, out, device="cpu")
+    aucs = [100 * record["auc"] for record in read_results(out)[0] if record["rule"] == "plain"]
+    assert _study(out).get("step", 10.0, 0.5, "baseline") == {0: max(aucs)}
+    with pytest.raises(SelfposError, match="without validation images to choose one on"):
+        write_report(out, tmp_path / "report", "validation")
 
 
 def test_stopped_unit_is_run_again_and_finished_ones_are_not(archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
