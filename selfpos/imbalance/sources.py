@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,7 +67,12 @@ def read_images(source: str, *, preprocessing: str) -> ImageData:
 
 def read_idx(path: Path) -> NDArray[np.uint8]:
     """The array in an IDX file of unsigned bytes, plain or gzipped. Raises SelfposError for any other content."""
-    data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    data = path.read_bytes()
+    if path.suffix == ".gz":
+        try:
+            data = gzip.decompress(data)
+        except (EOFError, OSError, zlib.error) as error:
+            raise SelfposError(f"{path} is truncated or no gzip file ({error}); fetch it again") from None
     if len(data) < 4 or data[:3] != b"\x00\x00\x08":
         raise SelfposError(f"{path} is no IDX file of unsigned bytes")
     rank = data[3]
@@ -84,10 +91,15 @@ def _idx_file(folder: Path, stem: str) -> Path:
 
 def _read_npz(path: Path) -> list[NDArray]:
     names = ["x_train", "y_train", "x_test", "y_test"]
-    with np.load(path, allow_pickle=False) as archive:
-        if missing := [name for name in names if name not in archive.files]:
-            raise SelfposError(f"{path} has no array {', '.join(missing)}; found {', '.join(archive.files)}")
-        return [archive[name] for name in names]
+    try:
+        with zipfile.ZipFile(path) as file:
+            found = [Path(name).stem for name in file.namelist()]
+        if missing := [name for name in names if name not in found]:
+            raise SelfposError(f"{path} has no array {', '.join(missing)}; found {', '.join(found)}")
+        with np.load(path, allow_pickle=False) as archive:
+            return [archive[name] for name in names]
+    except (EOFError, OSError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+        raise SelfposError(f"{path} cannot be read as an .npz archive of plain arrays: {error}") from None
 
 
 def _read_hub(name: str) -> list[NDArray]:
@@ -111,8 +123,19 @@ def _read_hub(name: str) -> list[NDArray]:
 
 def _in_memory(x_train: NDArray, y_train: NDArray, x_test: NDArray, y_test: NDArray, *, preprocessing: str, description: str) -> ImageData:
     for images, labels in ((x_train, y_train), (x_test, y_test)):
-        if len(images) != len(labels):
-            raise SelfposError(f"{description} has {len(images)} images but {len(labels)} labels")
+        if images.ndim not in (3, 4) or labels.ndim != 1 or labels.dtype.kind not in "iu":
+            raise SelfposError(
+                f"{description}: expected images (n, height, width[, channels]) with whole numbers (n) as labels, "
+                f"found shapes {images.shape} and {labels.shape}, labels of type {labels.dtype}"
+            )
+        if len(images) != len(labels) or not len(images):
+            raise SelfposError(f"{description} has {len(images)} images and {len(labels)} labels; it needs images, and one label for each")
+        if labels.min() < 0:
+            raise SelfposError(f"{description} has the label {labels.min()}; labels count from 0")
+    if strange := sorted(set(y_test.tolist()) - set(y_train.tolist())):
+        raise SelfposError(
+            f"{description}: the test images have labels that the training images lack: {', '.join(str(one) for one in strange[:5])}"
+        )
     scale = 1.0
     if preprocessing == "gcn-zca":
         from selfpos.imbalance.whitening import whiten
