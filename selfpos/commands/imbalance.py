@@ -112,8 +112,14 @@ def _on_networks(name: str, description: str) -> None:
 
     @compare.command(name, help=description)
     @click.argument("recipe", type=FILE)
-    @click.option("--rho", type=float, default=100, show_default=True, help="Imbalance ratio.")
-    @click.option("--mu", type=float, default=0.5, show_default=True, help="Share of minority classes of a step imbalance.")
+    @click.option("--rho", type=click.FloatRange(1, min_open=True), default=100, show_default=True, help="Imbalance ratio.")
+    @click.option(
+        "--mu",
+        type=click.FloatRange(0, 1, min_open=True, max_open=True),
+        default=0.5,
+        show_default=True,
+        help="Share of minority classes of a step imbalance.",
+    )
     @OUT
     @DATA
     @DEVICE
@@ -125,7 +131,8 @@ def _on_networks(name: str, description: str) -> None:
         from selfpos.carryover.text import open_data
         from selfpos.console import progress
         from selfpos.errors import SelfposError
-        from selfpos.imbalance.cell import Imbalance
+        from selfpos.imbalance.cell import Imbalance, Unit
+        from selfpos.imbalance.checks import check_study
         from selfpos.imbalance.grid import pick_device
         from selfpos.imbalance.recipe import load_imbalance_recipe
 
@@ -135,9 +142,11 @@ def _on_networks(name: str, description: str) -> None:
             raise SelfposError(f"recipe {recipe} keeps no validation set, on which this comparison chooses; set field 'validation'")
         file = out or Path("checkpoints") / f"compare-{name}-{chosen.name}.json"
         place, found = pick_device(device), open_data(chosen, data)
+        point = Imbalance("step", rho, mu, "random")
+        check_study([Unit(point, "ros", (), chosen.training.learning_rates[0], tuple(range(chosen.seeds)))], chosen, found)
         settings = {"rho": rho, "mu": mu} | chosen.model_dump(mode="json", exclude={"data", "grid", "methods", "seeds"})
         with progress(name, round(comparison.TRAININGS * chosen.seeds * chosen.training.iterations)) as bar:
-            bench = Bench(Imbalance("step", rho, mu, "random"), chosen, found, place, bar.advance)
+            bench = Bench(point, chosen, found, place, bar.advance)
             measured = over_seeds(file, settings, chosen.seeds, lambda seed: comparison.measure(bench, seed))
         _conclude(comparison.outcome(measured), file, settings)
 

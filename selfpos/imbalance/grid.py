@@ -17,6 +17,7 @@ from selfpos.console import log, log_to, progress
 from selfpos.errors import SelfposError
 from selfpos.imbalance import results
 from selfpos.imbalance.cell import Imbalance, Unit, run_unit
+from selfpos.imbalance.checks import check_study
 from selfpos.imbalance.images import ArrayImages
 from selfpos.imbalance.methods.registry import Method, Refit, get_method
 from selfpos.imbalance.profiles import Minority
@@ -91,7 +92,7 @@ def run_grid(
 
     A run stopped at any moment loses at most the units it was in. `data` replaces the recipe's images, or `images` do, which are in memory already. With several `workers`, on a CPU only,
     that many processes of one thread each train a unit apiece: small networks use cores far better so than by sharing every operation among
-    them. Raises SelfposError when `out` was made with other settings.
+    them. Raises SelfposError when `out` was made with other settings, and, before anything is trained, when a unit is impossible on these images.
     """
     records: list[dict[str, Any]] = []
     if out.exists():
@@ -109,7 +110,9 @@ def run_grid(
     if not missing:
         return 0
     source = data or recipe.data
-    images = _on_device(images or read_images(source, preprocessing=recipe.preprocessing), place)
+    images = images or read_images(source, preprocessing=recipe.preprocessing)
+    check_study(missing, recipe, images)
+    images = _on_device(images, place)
     weight = recipe.training.iterations
     with (
         log_to(out.with_suffix(".log")),

@@ -4,22 +4,31 @@ from __future__ import annotations
 
 from itertools import product
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from selfpos.imbalance import schedules
 from selfpos.imbalance.profiles import place_of
 from selfpos.recipe import Name, Settings, load_settings
 
+Positive = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(gt=0, lt=1)]
 
-class ScheduleSettings(Settings):
+
+class Numbers(Settings):
+    """Settings whose numbers are finite."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+
+class ScheduleSettings(Numbers):
     """Caffe's learning-rate policy."""
 
     policy: Literal["fixed", "inv", "multistep", "poly"] = "fixed"
     gamma: float = Field(1e-4, gt=0, description="of inv")
     power: float = Field(0.75, gt=0, description="of inv and poly")
-    drops: list[float] = Field(default_factory=list, description="of multistep: shares of the iterations at which the rate falls")
+    drops: list[Share] = Field(default_factory=list, description="of multistep: shares of the iterations at which the rate falls")
     factor: float = Field(0.1, gt=0, description="of multistep: what the rate is multiplied with at a drop")
 
     def over(self, iterations: int) -> schedules.Schedule:
@@ -31,13 +40,15 @@ class ScheduleSettings(Settings):
         return schedules.polynomial(iterations, self.power) if self.policy == "poly" else schedules.constant()
 
 
-class TrainingSettings(Settings):
+class TrainingSettings(Numbers):
     """How every network is trained; the number of iterations is the same for all methods."""
 
     iterations: int = Field(10_000, ge=1)
     batch_size: int = Field(64, ge=2)
-    learning_rates: list[float] = Field(default_factory=lambda: [0.01], min_length=1, description="base rates of SGD; several are a search")
-    adamw_rates: list[float] = Field(default_factory=lambda: [1e-3], min_length=1, description="base rates of the method adamw")
+    learning_rates: list[Positive] = Field(
+        default_factory=lambda: [0.01], min_length=1, description="base rates of SGD; several are a search"
+    )
+    adamw_rates: list[Positive] = Field(default_factory=lambda: [1e-3], min_length=1, description="base rates of the method adamw")
     optimizer: Literal["sgd", "adamw"] = "sgd"
     momentum: float = Field(0.9, ge=0, lt=1)
     weight_decay: float = Field(5e-4, ge=0, description="on all weights, biases included, as Caffe has it")
@@ -49,12 +60,12 @@ class TrainingSettings(Settings):
     second_rate: float = Field(0.1, gt=0, description="factor of two-phase's base rate in its second stage")
 
 
-class GridSettings(Settings):
+class GridSettings(Numbers):
     """One rectangle of the grid: a profile with its ratios (and, for step, shares of minority classes) and the methods run on it."""
 
     profile: Literal["step", "linear", "exp", "balanced"]
-    rho: list[float] = Field(default_factory=lambda: [1.0], min_length=1)
-    mu: list[float] | None = None
+    rho: list[Annotated[float, Field(ge=1)]] = Field(default_factory=lambda: [1.0], min_length=1)
+    mu: list[Share] | None = None
     methods: list[str] | None = Field(None, description="those of the recipe when absent")
     minority: Literal["random", "lowest", "highest"] | list[int] | None = Field(None, description="the recipe's when absent")
 
@@ -65,7 +76,7 @@ class GridSettings(Settings):
         return self
 
 
-class ImbalanceRecipe(Settings):
+class ImbalanceRecipe(Numbers):
     """A whole study."""
 
     name: Name

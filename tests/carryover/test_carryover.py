@@ -123,6 +123,10 @@ def test_the_verb_prints_its_verdict_and_keeps_it(archive: Path, tmp_path: Path)
     assert "interpolation is no worse than a searched ratio" in found.output
     assert sorted(json.loads((tmp_path / "p.json").read_text(encoding="utf-8"))["seeds"]) == ["0", "1"]
     assert "Falsifier" in (tmp_path / "p.md").read_text(encoding="utf-8")
+    for option, value, told in (("--rho", "0.5", "is not in the range x>1"), ("--mu", "1", "is not in the range 0<x<1")):
+        assert told in CliRunner().invoke(imbalance, [*command, option, value]).output
+    with pytest.raises(SelfposError, match=r"mu 0\.01 leaves 0 of 10 classes in the minority"):
+        CliRunner().invoke(imbalance, [*command[:-1], str(tmp_path / "q.json"), "--mu", "0.01"], catch_exceptions=False)
     with pytest.raises(SelfposError, match="is about texts; run it with `selfpos imbalance compare text`"):
         CliRunner().invoke(imbalance, ["run", str(RECIPES / "imbalance" / "clinc150-heads.yaml")], catch_exceptions=False)
 

@@ -63,6 +63,18 @@ def test_recipe_mistakes_are_named(archive: Path, tmp_path: Path) -> None:
         load(grid=[{"profile": "linear", "rho": [10], "mu": [0.5]}])
     with pytest.raises(SelfposError, match="needs 'validation' > 0"):
         load(validation=0, training={"learning_rates": [0.1, 0.01]})
+    for training, told in (
+        ({"learning_rates": [0.1, -0.1]}, r"'training\.learning_rates\.1': Input should be greater than 0 \(found -0\.1\)"),
+        ({"weight_decay": float("nan")}, r"'training\.weight_decay': Input should be a finite number"),
+    ):
+        with pytest.raises(SelfposError, match=told):
+            load(training=training)
+    for rho, mu, told in ((0.5, 0.5, "rho"), (float("nan"), 0.5, "rho"), (10, 1.2, "mu"), (10, float("nan"), "mu"), (10, 0.0, "mu")):
+        with pytest.raises(SelfposError, match=rf"'grid\.0\.{told}\.0': Input should be"):
+            load(grid=[{"profile": "step", "rho": [rho], "mu": [mu]}])
+    for method in ("ros:nan", "rus:inf", "ros:0.5", "ros:x", "baseline:2"):
+        with pytest.raises(SelfposError, match="only ros:R and rus:R take a target ratio, a number of 1 or more"):
+            load(methods=[method])
     twice = {"profile": "step", "rho": [2, 10], "mu": [0.5]}
     with pytest.raises(SelfposError, match=r"step ρ=10 μ=0\.5 is in the grid with the minorities random and lowest"):
         load(grid=[twice | {"rho": [10]}, twice | {"minority": "lowest"}])
