@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from selfpos.errors import SelfposError
 from selfpos.imbalance.analysis import Study, interval, paired_bootstrap
 from selfpos.imbalance.claims import check_claims
+from selfpos.imbalance.figures import draw_all
 from selfpos.imbalance.ordering import compare_orderings
 
 RHOS, MUS = (10.0, 1000.0), (0.2, 0.5, 0.8)
@@ -127,6 +129,14 @@ def test_gap_growth_is_that_of_the_second_half() -> None:
         (*_, claim) = check_claims(Study(record("ros", 0.9, seed, curve=curve(short)) for seed in range(3)))
         assert claim.verdict == "not decided"
         assert {check.value for check in claim.checks} == {"too few points on the curves"}
+
+
+def test_curves_are_drawn_of_the_methods_that_have_them(tmp_path: Path) -> None:
+    points = curve(dict.fromkeys(range(4), 0.0))
+    other = [record("weighted", 0.9, seed, curve=points) for seed in range(2)]
+    names = {path.stem for path in draw_all(Study([*other, record("ros", 0.9, 0)]), tmp_path)}
+    assert "figure-8-curves" not in names
+    assert "figure-8-curves" in {path.stem for path in draw_all(Study([*other, record("ros", 0.9, 0, curve=points)]), tmp_path)}
 
 
 def test_learning_rates_are_chosen_on_validation_or_test() -> None:
