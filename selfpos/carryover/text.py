@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from selfpos.carryover.outcome import Finding, Outcome
-from selfpos.console import log, progress
-from selfpos.errors import SelfposError
+from selfpos.console import progress
+from selfpos.errors import OperationError, SelfposError
 from selfpos.imbalance import profiles
 from selfpos.imbalance.analysis import Study, average, paired_bootstrap
 from selfpos.imbalance.claims import check_claims, step_cells
@@ -90,7 +90,7 @@ def read_texts(recipe: ImbalanceRecipe, source: str) -> ImageData:
         return Network(trunk, nn.Sequential(head))
 
     sets = [ArrayImages(torch.from_numpy(own), these) for own, these in zip(inputs, labels, strict=True)]
-    return ImageData(sets[0], sets[1], names, f"{source} ({told})", network)
+    return ImageData(sets[0], sets[1], names, source, network, division=told)
 
 
 def _splits(source: str) -> tuple[tuple[list[str], list[str]], tuple[list[str], list[str]], str]:
@@ -101,12 +101,7 @@ def _splits(source: str) -> tuple[tuple[list[str], list[str]], tuple[list[str], 
         found = load_source(source, get_task("classification"), split=split).dataset
         return list(found["text"]), [str(label) for label in found["label"]]
 
-    there: dict[str, tuple[list[str], list[str]]] = {}
-    for split in ("train", "validation"):
-        try:
-            there[split] = load(split)
-        except SelfposError as error:
-            log.info("%s: no split %s: %s", source, split, error)
+    there = {split: load(split) for split in ("train", "validation") if split in _split_names(source)}
     texts, labels = load("test")
     if there:
         joined = [sum((part[side] for part in there.values()), start=list[str]()) for side in (0, 1)]
@@ -117,6 +112,27 @@ def _splits(source: str) -> tuple[tuple[list[str], list[str]], tuple[list[str], 
     parts = [[place for place in range(len(texts)) if (place in test) is held] for held in (False, True)]
     train, held_out = (([texts[i] for i in part], [labels[i] for i in part]) for part in parts)
     return train, held_out, f"a single split, {HELD_OUT:.0%} of each class held out as test"
+
+
+def _split_names(source: str) -> set[str]:
+    """The splits that `source` has. A single file is a test set; so is what is nowhere, as reading it will say."""
+    from selfpos.data import files
+
+    if source == "corpus":
+        return {"train", "validation", "test"}
+    if source.startswith("hub:"):
+        from datasets import get_dataset_split_names
+
+        name, _, revision = source.removeprefix("hub:").partition("@")
+        name, _, config = name.partition(":")
+        try:
+            return set(get_dataset_split_names(name, config or None, revision=revision or None))
+        except (OSError, ValueError, KeyError) as error:
+            raise OperationError(
+                f"the Hugging Face Hub did not tell the splits of data set {name}: {' '.join(str(error).split())}"
+            ) from None
+    path = Path(source).expanduser()
+    return {split for split in ("train", "validation", "test") if files.find(path, split) is not None} if path.is_dir() else {"test"}
 
 
 def _embedded(model: SentenceTransformer, folder: Path, texts: list[str]) -> NDArray[np.float32]:

@@ -170,14 +170,20 @@ for _name, _description in {
 def text(recipe: Path, against: Path | None, out: Path | None, data: str | None, device: str) -> None:
     """The grid on labelled texts: does the order of the methods carry over?"""
     from selfpos.carryover.text import open_data, outcome
+    from selfpos.errors import SelfposError
     from selfpos.imbalance.grid import run_grid
     from selfpos.imbalance.recipe import load_imbalance_recipe
 
     chosen = load_imbalance_recipe(recipe)
+    if chosen.encoder is None:
+        raise SelfposError(f"recipe {recipe} is about images; run it with `selfpos imbalance run`")
     file = out or Path("checkpoints") / chosen.name / "results.parquet"
     images = _study(against) if against else None
-    run_grid(chosen, file, images=open_data(chosen, data), device=device)
-    _conclude(outcome(_study(file), images), file, {"recipe": chosen.name, "network": chosen.network, "encoder": chosen.encoder})
+    found = open_data(chosen, data)
+    click.echo(f"{found.description}: {found.division}")
+    run_grid(chosen, file, images=found, device=device)
+    told = {"recipe": chosen.name, "network": chosen.network, "encoder": chosen.encoder, "texts": found.division}
+    _conclude(outcome(_study(file), images), file, told)
 
 
 @compare.command()

