@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,23 @@ class Finding:
             return "holds"
         return "does not hold" if self.strict or self.gain.high < self.least else "not decided"
 
+    @property
+    def row(self) -> list[str]:
+        return [self.claim, str(self.gain), str(self.gain.n), self.verdict]
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """A finding that is no difference over seeds: what was found, in words, and the verdict."""
+
+    claim: str
+    value: str
+    verdict: str
+
+    @property
+    def row(self) -> list[str]:
+        return [self.claim, self.value, "", self.verdict]
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -46,7 +63,7 @@ class Outcome:
     falsifier: str
     header: list[str]
     rows: list[list[str]]
-    findings: list[Finding]
+    findings: Sequence[Finding | Judgement]
 
     def markdown(self) -> str:
         """Table, findings and falsifier."""
@@ -61,7 +78,7 @@ class Outcome:
     @property
     def found(self) -> list[list[str]]:
         """The findings as rows of a table."""
-        return [[one.claim, str(one.gain), str(one.gain.n), one.verdict] for one in self.findings]
+        return [one.row for one in self.findings]
 
 
 def finding(claim: str, first: list[float], second: list[float], least: float = 0.0, strict: bool = False) -> Finding:

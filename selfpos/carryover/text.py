@@ -15,12 +15,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from selfpos.carryover.outcome import Finding, Outcome
+from selfpos.carryover.outcome import Finding, Judgement, Outcome
 from selfpos.console import progress
 from selfpos.errors import OperationError, SelfposError
 from selfpos.imbalance import profiles
 from selfpos.imbalance.analysis import Study, average, paired_bootstrap
-from selfpos.imbalance.claims import check_claims, step_cells
+from selfpos.imbalance.claims import NOT_RUN, check_claims, step_cells
 from selfpos.imbalance.images import ArrayImages
 from selfpos.imbalance.networks import Network, caffe_xavier
 from selfpos.imbalance.recipe import ImbalanceRecipe
@@ -176,17 +176,23 @@ def _tokens(model: SentenceTransformer, *sets: list[str]) -> list[NDArray[np.int
 
 
 def outcome(study: Study, images: Study | None) -> Outcome:
-    """The claims on texts, and, beside a study of images, whether the methods stand in the same order there."""
-    rows = [[f"{claim.name}  {claim.sentence}", claim.verdict, _verdict_on(images, claim.name)] for claim in check_claims(study)]
+    """The claims on texts, and, beside a study of images, whether they and the order of the methods are the same there."""
+    claims = check_claims(study)
+    there = {claim.name: claim.verdict for claim in check_claims(images)} if images is not None else {}
+    rows = [[f"{claim.name}  {claim.sentence}", claim.verdict, there.get(claim.name, "–")] for claim in claims]
     ours, theirs = _by_method(study), {} if images is None else _by_method(images)
+    rows.append(
+        ["ratios ρ of the step settings, over which the means are taken", _ratios(study), "–" if images is None else _ratios(images)]
+    )
     for method in sorted(ours, key=lambda name: -np.mean(list(ours[name].values()))):
         means = [f"{np.mean(list(of[method].values())):.2f}" if method in of else "–" for of in (ours, theirs)]
         rows.append([f"mean AUC × 100 of {method} over the step settings", *means])
-    findings = []
+    findings: list[Finding | Judgement] = []
     if images is not None:
         taus = list(_agreement(ours, theirs).values())
         gain = paired_bootstrap(taus) if taus else paired_bootstrap([float("nan")])
         findings.append(Finding("the order of the methods by AUC carries over (Kendall's τ, seed by seed, above 0)", gain))
+        findings.append(_claims_carry_over({claim.name: claim.verdict for claim in claims}, there))
     return Outcome(
         "The order of the methods on texts and on images",
         "Kendall's τ between the two orders is not above 0, or a claim that holds on images does not hold on texts",
@@ -196,8 +202,17 @@ def outcome(study: Study, images: Study | None) -> Outcome:
     )
 
 
-def _verdict_on(images: Study | None, name: str) -> str:
-    return "–" if images is None else next(claim.verdict for claim in check_claims(images) if claim.name == name)
+def _claims_carry_over(ours: dict[str, str], theirs: dict[str, str]) -> Judgement:
+    """Of the claims that hold on images and were run on texts: all hold, one does not, or some are undecided."""
+    shared = {name: ours[name] for name, verdict in theirs.items() if verdict == "holds" and ours[name] != NOT_RUN}
+    found = set(shared.values())
+    verdict = "does not hold" if "does not hold" in found else "holds" if found == {"holds"} else "not decided"
+    told = ", ".join(f"{name} {verdict}" for name, verdict in shared.items())
+    return Judgement("the claims that hold on images, where run, hold on texts", told or "none", verdict)
+
+
+def _ratios(study: Study) -> str:
+    return ", ".join(f"{rho:g}" for rho in sorted({rho for rho, _ in step_cells(study)}))
 
 
 def _agreement(ours: ByMethod, theirs: ByMethod) -> dict[int, float]:
@@ -213,7 +228,10 @@ def _agreement(ours: ByMethod, theirs: ByMethod) -> dict[int, float]:
 
 
 def _by_method(study: Study) -> ByMethod:
-    """AUC × 100. Ratios differ between data sets of different sizes: the mean over all step settings is what can be compared."""
+    """AUC × 100. Ratios differ between data sets of different sizes: the mean over the step settings at which all methods were run is what
+    can be compared."""
     cells = step_cells(study)
-    means = {method: average(study.get("step", *cell, method) for cell in cells) for method in study.methods() if ":" not in method}
-    return {method: values for method, values in means.items() if values and method != "size-matched"}
+    names = [name for name in study.methods() if ":" not in name and name != "size-matched"]
+    methods = [name for name in names if any(study.get("step", *cell, name) for cell in cells)]
+    shared = [cell for cell in cells if all(study.get("step", *cell, method) for method in methods)]
+    return {method: average(study.get("step", *cell, method) for cell in shared) for method in methods if shared}

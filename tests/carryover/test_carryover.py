@@ -201,24 +201,34 @@ def test_text_grid_of_heads_and_of_an_encoder(tmp_path: Path, monkeypatch: pytes
     assert np.mean(scores.argmax(axis=1) == labels) > max(0.6, np.mean(before.argmax(axis=1) == labels))
 
 
-def test_order_of_methods_between_two_studies() -> None:
-    def study(aucs: dict[str, float]) -> Study:
-        blank = {
-            "profile": "step",
-            "rho": 10.0,
-            "mu": 0.5,
-            "minority_rule": "random",
-            "rule": "plain",
-            "rate": 0.1,
-            "validation_auc": 0.5,
-            "accuracy": 0.5,
-            "curve": [],
-        }
-        return Study([blank | {"method": m, "auc": auc + 0.001 * seed, "seed": seed} for m, auc in aucs.items() for seed in range(5)])
+def step_study(aucs: dict[str, float], rhos: tuple[float, ...] = (10.0,)) -> Study:
+    blank = {
+        "profile": "step", "mu": 0.5, "minority_rule": "random", "rule": "plain", "rate": 0.1, "validation_auc": 0.5, "accuracy": 0.5, "curve": [],
+    }  # fmt: skip
+    return Study(
+        blank | {"rho": rho, "method": method, "auc": auc + 0.001 * seed - 0.0001 * rho, "seed": seed}
+        for method, auc in aucs.items()
+        for rho in rhos
+        for seed in range(5)
+    )
 
-    images = study({"baseline": 0.7, "ros": 0.9, "rus": 0.6})
-    assert text.outcome(study({"baseline": 0.8, "ros": 0.95, "rus": 0.5}), images).findings[0].verdict == "holds"
-    assert text.outcome(study({"baseline": 0.8, "ros": 0.5, "rus": 0.95}), images).findings[0].verdict == "does not hold"
+
+def test_order_of_methods_between_two_studies() -> None:
+    images = step_study({"baseline": 0.7, "ros": 0.9, "rus": 0.6})
+    same, opposite = {"baseline": 0.8, "ros": 0.95, "rus": 0.5}, {"baseline": 0.8, "ros": 0.5, "rus": 0.95}
+    for aucs, verdict in ((same, "holds"), (opposite, "does not hold")):
+        # ROS is best on images (A2).
+        assert [one.verdict for one in text.outcome(step_study(aucs), images).findings] == [verdict, verdict]
+    alone = text.outcome(step_study({"baseline": 0.8}), images).findings[1]
+    assert (alone.verdict, alone.row[1]) == ("not decided", "none")
+
+
+def test_means_of_methods_are_over_the_settings_all_were_run_at() -> None:
+    part = step_study({"ros": 0.9}, (10.0,))
+    whole = step_study({"baseline": 0.9}, (10.0, 1000.0))
+    joined = Study(record for study in (part, whole) for seeds in study.cells.values() for record in seeds.values())
+    means = {row[0].split()[5]: row[1] for row in text.outcome(joined, None).rows if row[0].startswith("mean AUC")}
+    assert means["ros"] == means["baseline"]
 
 
 def test_tasks_conclude_by_ratio() -> None:
