@@ -89,13 +89,13 @@ def finding(claim: str, first: list[float], second: list[float], least: float = 
 def over_seeds(file: Path, settings: Values, seeds: int, measure: Callable[[int], Values]) -> list[Values]:
     """What `measure` finds for seeds 0, 1, …; those that `file` has already are not measured again.
 
-    Raises SelfposError when the file was made with other settings.
+    Raises SelfposError when the file was made with other settings, or holds no comparison.
     """
     from selfpos.storage.atomic import write_text
 
     kept: dict[str, Any] = {"settings": json.loads(json.dumps(settings)), "seeds": {}}
     if file.exists():
-        before = json.loads(file.read_text(encoding="utf-8"))
+        before = _read(file)
         if changed := [key for key in kept["settings"] if before["settings"].get(key) != kept["settings"][key]]:
             raise SelfposError(f"the results in {file} were made with other settings ({', '.join(changed)}); name another file with --out")
         kept = before
@@ -105,6 +105,16 @@ def over_seeds(file: Path, settings: Values, seeds: int, measure: Callable[[int]
             kept["seeds"][str(seed)] = measure(seed)
             write_text(file, json.dumps(kept, indent=1) + "\n")
     return [json.loads(json.dumps(kept["seeds"][str(seed)])) for seed in range(seeds)]
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise SelfposError(f"{file} cannot be read as JSON: {error}; name another file with --out") from None
+    if not isinstance(found, dict) or any(not isinstance(found.get(key), dict) for key in ("settings", "seeds")):
+        raise SelfposError(f"{file} holds no results of `selfpos imbalance compare`; name another file with --out")
+    return found
 
 
 def write_outcome(outcome: Outcome, file: Path, settings: Values) -> None:

@@ -144,7 +144,7 @@ def _on_networks(name: str, description: str) -> None:
         place, found = pick_device(device), open_data(chosen, data)
         point = Imbalance("step", rho, mu, "random")
         check_study([Unit(point, "ros", (), chosen.training.learning_rates[0], tuple(range(chosen.seeds)))], chosen, found)
-        settings = {"rho": rho, "mu": mu} | chosen.model_dump(mode="json", exclude={"data", "grid", "methods", "seeds"})
+        settings = {"comparison": name, "rho": rho, "mu": mu} | chosen.model_dump(mode="json", exclude={"data", "grid", "methods", "seeds"})
         with progress(name, round(comparison.TRAININGS * chosen.seeds * chosen.training.iterations)) as bar:
             bench = Bench(point, chosen, found, place, bar.advance)
             measured = over_seeds(file, settings, chosen.seeds, lambda seed: comparison.measure(bench, seed))
@@ -208,7 +208,7 @@ def tasks(recipe: Path, rho: str, mu: float, largest: int, seeds: int, data_root
     except ValueError:
         raise SelfposError(f"--rho takes numbers with commas between them, found '{rho}'") from None
     file = out or Path("checkpoints") / f"compare-tasks-{chosen.name}.json"
-    settings = {"rho": rho, "mu": mu, "largest": largest} | chosen.model_dump(mode="json", exclude={"name", "seed"})
+    settings = {"comparison": "tasks", "rho": rho, "mu": mu, "largest": largest} | chosen.model_dump(mode="json", exclude={"name", "seed"})
     folder = file.with_suffix("")
     measured = over_seeds(file, settings, seeds, lambda seed: comparison.measure(chosen, ratios, mu, largest, folder, data_root, seed))
     _conclude(comparison.outcome(measured), file, settings)

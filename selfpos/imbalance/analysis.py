@@ -40,12 +40,21 @@ def interval(values: Iterable[float]) -> Interval:
 
 
 def paired_bootstrap(differences: Sequence[float], *, draws: int = 10_000, seed: int = 0) -> Interval:
-    """Mean of paired differences with its 95 % percentile interval over resamples of the pairs. Too narrow for very few pairs, so
-    the number of pairs belongs beside it."""
+    """Mean of paired differences with a 95 % interval from resamples of the pairs; infinite for a single pair.
+
+    The percentile interval of n pairs is too narrow as √((n − 1)/n) of a normal interval is beside Student's t, and covers 83 % instead of
+    95 % for five; its arms are widened by that ratio (after Hesterberg 2015, arXiv 1411.5279).
+    """
+    from scipy.stats import norm, t
+
     found = np.array(differences, dtype=np.float64)
-    means = found[np.random.default_rng(seed).integers(len(found), size=(draws, len(found)))].mean(axis=1)
+    mean, n = float(found.mean()), len(found)
+    if n < 2:
+        return Interval(mean, -np.inf, np.inf, n)
+    means = found[np.random.default_rng(seed).integers(n, size=(draws, n))].mean(axis=1)
     low, high = np.quantile(means, [0.025, 0.975])
-    return Interval(float(found.mean()), float(low), float(high), len(found))
+    widened = (n / (n - 1)) ** 0.5 * float(t.ppf(0.975, n - 1) / norm.ppf(0.975))
+    return Interval(mean, mean - widened * (mean - float(low)), mean + widened * (float(high) - mean), n)
 
 
 class Study:

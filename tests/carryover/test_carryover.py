@@ -52,8 +52,9 @@ def test_path(bench: Bench) -> None:
     assert found["alpha"]["0"] == found["ratio"]["10"]
     assert found["alpha"]["1"] == pytest.approx(found["ratio"]["1"], abs=0.1)
     best = {kind: max(found[kind].values(), key=lambda pair: pair[0])[1] for kind in found}
-    (claim,) = path.outcome([found, found]).findings
+    claim, over_ends = path.outcome([found, found]).findings
     assert claim.gain.mean == pytest.approx(best["alpha"] - best["ratio"])
+    assert over_ends.gain.mean == pytest.approx(best["alpha"] - max(found["alpha"]["0"], found["alpha"]["1"])[1])
 
 
 def test_experts(bench: Bench) -> None:
@@ -69,6 +70,16 @@ def test_experts(bench: Bench) -> None:
     thinned = np.bincount(bench.data.train.labels[experts.thinned(sample, bench.data.train.labels)])
     assert thinned.tolist() == [10 if count == 40 else 1 for count in sample.counts]
     assert {one.verdict for one in experts.outcome([found] * 5).findings} <= {"holds", "does not hold"}
+
+
+def test_the_search_has_no_dropout(bench: Bench) -> None:
+    start = bench.untrained(0)
+    start.trunk.append(torch.nn.Dropout(0.5))
+    vectors = [difference(build("lenet", 10, seed), bench.untrained(0)) for seed in (1, 2)]
+    gram = torch.tensor([[inner(a, b) for b in vectors] for a in vectors], dtype=torch.float64)
+    assert start.training
+    first, again = (experts.search(bench, start, vectors, gram, np.arange(40), 0) for _ in range(2))
+    assert first == again
 
 
 def test_norms(bench: Bench) -> None:
@@ -114,6 +125,13 @@ def test_a_stopped_comparison_goes_on(tmp_path: Path) -> None:
         over_seeds(file, {"rho": 100}, 4, measure)
 
 
+@pytest.mark.parametrize("content", ["{", "[]", '{"seeds": {}}', '{"settings": {}, "seeds": []}', "\x00"])
+def test_other_files_are_no_results(tmp_path: Path, content: str) -> None:
+    (tmp_path / "c.json").write_text(content, encoding="utf-8")
+    with pytest.raises(SelfposError, match=r"c\.json (cannot be read as JSON|holds no results of)"):
+        over_seeds(tmp_path / "c.json", {"rho": 10}, 1, lambda seed: pytest.fail("it was measured"))
+
+
 def test_the_verb_prints_its_verdict_and_keeps_it(archive: Path, tmp_path: Path) -> None:
     (tmp_path / "r.yaml").write_text(
         yaml.safe_dump(tiny(archive, test_limit=4, training={"iterations": 3, "batch_size": 8})), encoding="utf-8"
@@ -123,6 +141,8 @@ def test_the_verb_prints_its_verdict_and_keeps_it(archive: Path, tmp_path: Path)
     assert "interpolation is no worse than a searched ratio" in found.output
     assert sorted(json.loads((tmp_path / "p.json").read_text(encoding="utf-8"))["seeds"]) == ["0", "1"]
     assert "Falsifier" in (tmp_path / "p.md").read_text(encoding="utf-8")
+    with pytest.raises(SelfposError, match=r"made with other settings \(comparison\)"):
+        CliRunner().invoke(imbalance, ["compare", "experts", *command[2:]], catch_exceptions=False)
     for option, value, told in (("--rho", "0.5", "is not in the range x>1"), ("--mu", "1", "is not in the range 0<x<1")):
         assert told in CliRunner().invoke(imbalance, [*command, option, value]).output
     with pytest.raises(SelfposError, match=r"mu 0\.01 leaves 0 of 10 classes in the minority"):

@@ -175,6 +175,14 @@ def test_intervals() -> None:
     assert paired_bootstrap(pairs.tolist()).low == pytest.approx(interval(pairs).low, abs=0.03)
 
 
+def test_bootstrap_of_five_pairs_covers_the_mean() -> None:
+    rng = np.random.default_rng(0)
+    found = [paired_bootstrap(rng.normal(size=5).tolist(), draws=500, seed=trial) for trial in range(600)]
+    assert 0.93 < np.mean([one.low <= 0 <= one.high for one in found]) < 0.98
+    assert (paired_bootstrap([3.0]).low, paired_bootstrap([3.0]).high) == (-np.inf, np.inf)
+    assert (paired_bootstrap([0.4] * 5).low, paired_bootstrap([0.4] * 5).high) == pytest.approx((0.4, 0.4))
+
+
 def test_orderings_of_two_lengths() -> None:
     short = study_of(as_the_paper)
     (same, *_) = compare_orderings(short, study_of(as_the_paper))
