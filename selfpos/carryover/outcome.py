@@ -96,7 +96,8 @@ def over_seeds(file: Path, settings: Values, seeds: int, measure: Callable[[int]
     kept: dict[str, Any] = {"settings": json.loads(json.dumps(settings)), "seeds": {}}
     if file.exists():
         before = _read(file)
-        if changed := [key for key in kept["settings"] if before["settings"].get(key) != kept["settings"][key]]:
+        unknown = {"data": kept["settings"].get("data")} | before["settings"]  # older files have no note of their data
+        if changed := [key for key in kept["settings"] if unknown.get(key) != kept["settings"][key]]:
             raise SelfposError(f"the results in {file} were made with other settings ({', '.join(changed)}); name another file with --out")
         kept = before
     file.parent.mkdir(parents=True, exist_ok=True)

@@ -7,6 +7,8 @@ study's methods, metrics and claims work on them as they are. Of a fine-tuned en
 from __future__ import annotations
 
 import copy
+import hashlib
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,6 +72,7 @@ def read_texts(recipe: ImbalanceRecipe, source: str) -> ImageData:
     names = sorted(set(train_names))
     if strange := sorted(set(test_names) - set(names)):
         raise SelfposError(f"{source}: the test texts have labels that the training texts lack: {', '.join(strange[:5])}")
+    fingerprint = hashlib.sha256(json.dumps([train, train_names, test, test_names]).encode()).hexdigest()
     number = {name: place for place, name in enumerate(names)}
     labels = [np.array([number[name] for name in own], dtype=np.int64) for own in (train_names, test_names)]
     folder = locate_model(recipe.encoder)
@@ -90,7 +93,7 @@ def read_texts(recipe: ImbalanceRecipe, source: str) -> ImageData:
         return Network(trunk, nn.Sequential(head))
 
     sets = [ArrayImages(torch.from_numpy(own), these) for own, these in zip(inputs, labels, strict=True)]
-    return ImageData(sets[0], sets[1], names, source, network, division=told)
+    return ImageData(sets[0], sets[1], names, source, network, fingerprint=fingerprint, division=told)
 
 
 def _splits(source: str) -> tuple[tuple[list[str], list[str]], tuple[list[str], list[str]], str]:
@@ -137,7 +140,6 @@ def _split_names(source: str) -> set[str]:
 
 def _embedded(model: SentenceTransformer, folder: Path, texts: list[str]) -> NDArray[np.float32]:
     """Unit-length embeddings (n, F), from the cache where they are there."""
-    import hashlib
     import io
 
     from selfpos.storage.atomic import write_bytes

@@ -147,7 +147,7 @@ def _on_networks(name: str, description: str) -> None:
         settings = {"comparison": name, "rho": rho, "mu": mu} | chosen.model_dump(mode="json", exclude={"data", "grid", "methods", "seeds"})
         with progress(name, round(comparison.TRAININGS * chosen.seeds * chosen.training.iterations)) as bar:
             bench = Bench(point, chosen, found, place, bar.advance)
-            measured = over_seeds(file, settings, chosen.seeds, lambda seed: comparison.measure(bench, seed))
+            measured = over_seeds(file, settings | {"data": found.fingerprint}, chosen.seeds, lambda seed: comparison.measure(bench, seed))
         _conclude(comparison.outcome(measured), file, settings)
 
 

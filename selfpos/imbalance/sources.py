@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +34,7 @@ class ImageData:
     class_names: list[str]
     description: str
     network: Callable[[int], Network] | None = None  # seed → a network for these data, where the recipe's `network` is no image network
+    fingerprint: str = ""  # SHA-256 (hex) of what was read; empty for data that a caller made
     division: str = ""  # of data without a division of their own into training and test: how it was made
 
     @property
@@ -137,6 +139,7 @@ def _in_memory(x_train: NDArray, y_train: NDArray, x_test: NDArray, y_test: NDAr
         raise SelfposError(
             f"{description}: the test images have labels that the training images lack: {', '.join(str(one) for one in strange[:5])}"
         )
+    fingerprint = fingerprint_of([x_train, y_train.astype(np.int64), x_test, y_test.astype(np.int64)])
     scale = 1.0
     if preprocessing == "gcn-zca":
         from selfpos.imbalance.whitening import whiten
@@ -150,7 +153,16 @@ def _in_memory(x_train: NDArray, y_train: NDArray, x_test: NDArray, y_test: NDAr
         return ArrayImages(torch.from_numpy(np.array(shaped, order="C")), labels.astype(np.int64), scale)
 
     names = [str(label) for label in range(int(y_train.max()) + 1)]
-    return ImageData(pack(x_train, y_train), pack(x_test, y_test), names, description)
+    return ImageData(pack(x_train, y_train), pack(x_test, y_test), names, description, fingerprint=fingerprint)
+
+
+def fingerprint_of(arrays: Iterable[NDArray]) -> str:
+    """SHA-256 (hex) of the arrays' types, shapes and values."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(f"{array.dtype} {array.shape}\n".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
 
 
 def _read_folder(path: Path) -> ImageData:
@@ -158,6 +170,8 @@ def _read_folder(path: Path) -> ImageData:
     if held_out is None:
         raise SelfposError(f"{path} has a folder train/ but neither test/ nor val/")
     names = sorted(folder.name for folder in (path / "train").iterdir() if folder.is_dir())
+
+    digest = hashlib.sha256()
 
     def pack(root: Path) -> FileImages:
         files = [
@@ -168,6 +182,9 @@ def _read_folder(path: Path) -> ImageData:
         ]
         if not files:
             raise SelfposError(f"{root} holds no images; expected {root}/CLASS/*.jpg")
+        for file, label in files:
+            digest.update(f"{file.relative_to(root)} {file.stat().st_size} {label}\n".encode())
         return FileImages([file for file, _ in files], np.array([label for _, label in files], dtype=np.int64))
 
-    return ImageData(pack(path / "train"), pack(held_out), names, str(path))
+    sets = pack(path / "train"), pack(held_out)
+    return ImageData(*sets, names, str(path), fingerprint=digest.hexdigest())

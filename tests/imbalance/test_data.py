@@ -29,6 +29,10 @@ def test_idx_files(tmp_path: Path) -> None:
     assert images.shape == (2, 2, 1, 28, 28)
     raw = read_idx(tmp_path / "train-images-idx3-ubyte.gz")
     np.testing.assert_array_equal(images[1, 0, 0].numpy(), raw[5] / np.float32(256))
+    arrays = {name: read_idx(file) for name, file in zip(("x_train", "x_test"), sorted(tmp_path.glob("*.gz"), reverse=True), strict=True)}
+    labels = {name: np.arange(count) % 10 for name, count in (("y_train", 30), ("y_test", 20))}
+    np.savez(tmp_path / "same.npz", **arrays, **labels)
+    assert read_images(str(tmp_path / "same.npz"), preprocessing="raw").fingerprint == data.fingerprint
     assert data.classes == 10
     assert data.test.labels.tolist() == [*range(10), *range(10)]
 

@@ -14,15 +14,17 @@ import pytest
 import yaml
 
 from selfpos.commands.imbalance import _study
-from selfpos.errors import SelfposError
+from selfpos.errors import OperationError, SelfposError
 from selfpos.imbalance import cell as cell_module
 from selfpos.imbalance import grid
 from selfpos.imbalance.cell import Imbalance, Unit, draw_sample, run_unit
 from selfpos.imbalance.grid import plan, run_grid
 from selfpos.imbalance.recipe import ImbalanceRecipe, load_imbalance_recipe
 from selfpos.imbalance.report import write_report
-from selfpos.imbalance.results import read_results
+from selfpos.imbalance.results import data_of, read_results, write_results
 from selfpos.imbalance.sources import read_images
+from selfpos.storage.atomic import locked
+from tests.imbalance.conftest import make_images
 
 RECIPES = Path(__file__).parents[2] / "recipes" / "imbalance"
 
@@ -167,6 +169,59 @@ def test_other_settings_do_not_join_a_results_file(archive: Path, tmp_path: Path
     assert run_grid(more_seeds, tmp_path / "r.parquet", device="cpu") == 1
     with pytest.raises(SelfposError, match="made with other settings: n_max \\(40 before, 30 now\\)"):
         run_grid(recipe.model_copy(update={"n_max": 30}), tmp_path / "r.parquet", device="cpu")
+
+
+def test_other_data_do_not_join_a_results_file(archive: Path, tmp_path: Path) -> None:
+    recipe = ImbalanceRecipe.model_validate(tiny(archive, methods=["baseline"], seeds=1))
+    other = tmp_path / "other"
+    other.mkdir()
+    (x_train, y_train), (x_test, y_test) = make_images(60, 2), make_images(20, 1)
+    np.savez(other / "images.npz", x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)
+    out = tmp_path / "r.parquet"
+    run_grid(recipe, out, device="cpu")
+    for wanted in (recipe, recipe.model_copy(update={"seeds": 2})):
+        with pytest.raises(SelfposError, match=r"made with other data than .*other"):
+            run_grid(wanted, out, device="cpu", data=str(other))
+    records, _ = read_results(out)
+    write_results(out, records, recipe)  # as of a version that noted no data
+    assert run_grid(recipe.model_copy(update={"seeds": 2}), out, device="cpu", data=str(other)) == 1
+    assert data_of(out) is None
+
+
+def test_one_process_writes_a_results_file(archive: Path, tmp_path: Path) -> None:
+    recipe, out = ImbalanceRecipe.model_validate(tiny(archive, methods=["baseline"], seeds=1)), tmp_path / "r.parquet"
+    out.with_suffix(".log").touch()
+    with locked(out.with_suffix(".log")), pytest.raises(SelfposError, match=r"another process is writing .*r\.log"):
+        run_grid(recipe, out, device="cpu")
+    assert run_grid(recipe, out, device="cpu") == 1
+
+
+def test_results_that_cannot_be_read_are_named(archive: Path, tmp_path: Path) -> None:
+    import pyarrow.parquet
+
+    recipe, out = ImbalanceRecipe.model_validate(tiny(archive, methods=["baseline"], seeds=1)), tmp_path / "r.parquet"
+    run_grid(recipe, out, device="cpu")
+    table = pyarrow.parquet.read_table(out)
+    content = bytearray(out.read_bytes())
+    content[4:200] = b"\xff" * 196
+    out.write_bytes(content)
+    with pytest.raises(SelfposError, match=r"r\.parquet is no Parquet file, or a damaged one"):
+        read_results(out)
+    foreign = {b"recipe": recipe.model_dump_json().replace('"n_max"', '"largest"').encode()}
+    pyarrow.parquet.write_table(table.replace_schema_metadata(foreign), out)
+    with pytest.raises(SelfposError, match=r"r\.parquet, the recipe of its results: .*no field 'largest'"):
+        read_results(out)
+
+
+def test_a_dead_worker_is_a_sentence(archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grid, "_run_in_worker", die)
+    recipe = ImbalanceRecipe.model_validate(tiny(archive, methods=["baseline"]))
+    with pytest.raises(OperationError, match="a worker was ended from outside"):
+        run_grid(recipe, tmp_path / "r.parquet", device="cpu", workers=2)
+
+
+def die(*_: object) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_a_results_file_is_read_with_its_recipes_choice_of_rates(archive: Path, tmp_path: Path) -> None:
