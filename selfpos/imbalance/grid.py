@@ -37,6 +37,9 @@ def plan(recipe: ImbalanceRecipe, at_once: int = 1) -> list[Unit]:
     chunks = [range(start, min(start + at_once, recipe.seeds)) for start in range(0, recipe.seeds, at_once)]
     for seeds in chunks:
         for part in recipe.grid:
+            own = tuple(seed for seed in seeds if part.seeds is None or seed < part.seeds)
+            if not own:
+                continue
             families = _families(part.methods or recipe.methods)
             chosen = part.minority if part.minority is not None else recipe.minority
             minority: Minority = chosen if isinstance(chosen, str) else tuple(chosen)
@@ -45,7 +48,7 @@ def plan(recipe: ImbalanceRecipe, at_once: int = 1) -> list[Unit]:
                 for rho in part.rho:
                     for parent, refits in families.items():
                         for rate in _rates(parent, recipe):
-                            units[Unit(Imbalance(part.profile, rho, mu, minority), parent, refits, rate, tuple(seeds))] = None
+                            units[Unit(Imbalance(part.profile, rho, mu, minority), parent, refits, rate, own)] = None
     return list(units)
 
 

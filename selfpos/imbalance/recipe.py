@@ -31,6 +31,12 @@ class ScheduleSettings(Numbers):
     drops: list[Share] = Field(default_factory=list, description="of multistep: shares of the iterations at which the rate falls")
     factor: float = Field(0.1, gt=0, description="of multistep: what the rate is multiplied with at a drop")
 
+    @model_validator(mode="after")
+    def _drops_belong_to_multistep(self) -> ScheduleSettings:
+        if (self.policy == "multistep") != bool(self.drops):
+            raise ValueError(f"'drops' belong to policy multistep, which needs them; found policy {self.policy} with drops {self.drops}")
+        return self
+
     def over(self, iterations: int) -> schedules.Schedule:
         """The schedule for a training of `iterations` steps."""
         if self.policy == "inv":
@@ -50,8 +56,9 @@ class TrainingSettings(Numbers):
     )
     adamw_rates: list[Positive] = Field(default_factory=lambda: [1e-3], min_length=1, description="base rates of the method adamw")
     optimizer: Literal["sgd", "adamw"] = "sgd"
-    momentum: float = Field(0.9, ge=0, lt=1)
-    weight_decay: float = Field(5e-4, ge=0, description="on all weights, biases included, as Caffe has it")
+    momentum: float = Field(0.9, ge=0, lt=1, description="of SGD")
+    weight_decay: float = Field(5e-4, ge=0, description="of SGD, on all weights, biases included, as Caffe has it")
+    adamw_decay: float = Field(0.01, ge=0, description="of AdamW, apart from the gradient, on all weights")
     bias_rate: float = Field(1.0, gt=0, description="factor of the biases' learning rate (Caffe's lr_mult)")
     schedule: ScheduleSettings = ScheduleSettings()
     second_iterations: int | None = Field(
@@ -68,11 +75,14 @@ class GridSettings(Numbers):
     mu: list[Share] | None = None
     methods: list[str] | None = Field(None, description="those of the recipe when absent")
     minority: Literal["random", "lowest", "highest"] | list[int] | None = Field(None, description="the recipe's when absent")
+    seeds: int | None = Field(None, ge=1, description="the first of the recipe's seeds that are run here; all when absent")
 
     @model_validator(mode="after")
     def _mu_belongs_to_step(self) -> GridSettings:
         if (self.profile == "step") != bool(self.mu):
             raise ValueError(f"'mu' belongs to profile step, which needs it; found profile {self.profile} with mu {self.mu}")
+        if self.profile == "balanced" and self.rho != [1]:
+            raise ValueError(f"profile balanced has no ratio; found rho {self.rho}")
         return self
 
 

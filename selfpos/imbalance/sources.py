@@ -60,6 +60,10 @@ def read_images(source: str, *, preprocessing: str) -> ImageData:
         elif len(archives) == 1 and archives[0].is_file():
             arrays = _read_npz(archives[0])
         elif (path / "train").is_dir():
+            if preprocessing != "raw":
+                raise SelfposError(
+                    f"{path} holds image files, which the network normalises itself; set preprocessing to raw, found {preprocessing}"
+                )
             return _read_folder(path)
         else:
             raise SelfposError(

@@ -105,6 +105,8 @@ def test_folder_of_image_files(tmp_path: Path) -> None:
                 Image.fromarray(pixels + rng.integers(0, 3, pixels.shape, dtype=np.uint8)).save(tmp_path / split / label / f"{place}.png")
     data = read_images(str(tmp_path), preprocessing="raw")
     assert data.class_names == ["cat", "dog"]
+    with pytest.raises(SelfposError, match="set preprocessing to raw, found scale"):
+        read_images(str(tmp_path), preprocessing="scale")
     index = np.array([0, 1, 2, 3])
     centre = data.test.batch(index, None)
     assert centre.shape == (4, 3, 224, 224)

@@ -48,6 +48,7 @@ def test_shipped_recipes_are_valid_and_the_papers_grid_is_whole() -> None:
 
     assert networks("mnist", {"step", "linear"}) == 22_500
     assert networks("cifar10", {"step", "linear"}) == 640
+    assert networks("imagenet", {"step"}) == 15
     small = load_imbalance_recipe(RECIPES / "mnist-small.yaml")
     assert small.seeds >= 5
     step = next(part for part in small.grid if part.profile == "step")
@@ -74,6 +75,11 @@ def test_recipe_mistakes_are_named(archive: Path, tmp_path: Path) -> None:
     for rho, mu, told in ((0.5, 0.5, "rho"), (float("nan"), 0.5, "rho"), (10, 1.2, "mu"), (10, float("nan"), "mu"), (10, 0.0, "mu")):
         with pytest.raises(SelfposError, match=rf"'grid\.0\.{told}\.0': Input should be"):
             load(grid=[{"profile": "step", "rho": [rho], "mu": [mu]}])
+    with pytest.raises(SelfposError, match=r"profile balanced has no ratio; found rho \[10"):
+        load(grid=[{"profile": "balanced", "rho": [10]}])
+    for schedule in ({"policy": "multistep"}, {"policy": "inv", "drops": [0.5]}):
+        with pytest.raises(SelfposError, match="'drops' belong to policy multistep, which needs them"):
+            load(training={"schedule": schedule})
     for method in ("ros:nan", "rus:inf", "ros:0.5", "ros:x", "baseline:2"):
         with pytest.raises(SelfposError, match="only ros:R and rus:R take a target ratio, a number of 1 or more"):
             load(methods=[method])
