@@ -73,6 +73,45 @@ def test_opposite_results_do_not_hold() -> None:
     assert {found[name] for name in ("A1", "A2", "A4", "A7")} == {"does not hold"}
 
 
+def with_linear(step: Study, baseline: float, ros: float = 0.995, rus_fall: float = 0.05) -> Study:
+    """`step` with a balanced baseline of .99 and linear imbalances: baseline, ROS, and RUS that falls by `rus_fall` from one ratio to the next."""
+    rng = np.random.default_rng(1)
+    linear = [
+        record(method, value + 0.0005 * rng.normal(), seed, profile="linear", rho=rho, mu=None)
+        for place, rho in enumerate(RHOS)
+        for method, value in (("baseline", baseline), ("ros", ros), ("rus", 0.95 - rus_fall * place))
+        for seed in range(5)
+    ]
+    balanced = [record("baseline", 0.99, seed, profile="balanced", rho=1.0, mu=None) for seed in range(5)]
+    return Study([*balanced, *linear, *(own for seeds in step.cells.values() for own in seeds.values())])
+
+
+def test_linear_imbalance_and_equal_totals() -> None:
+    step = study_of(as_the_paper)
+    for study, found in (
+        (with_linear(step, baseline=0.988), {"A5": "holds", "A6": "holds"}),
+        (with_linear(step, baseline=0.5), {"A5": "does not hold", "A6": "does not hold"}),
+        (with_linear(step, baseline=0.988, ros=0.98), {"A5": "does not hold", "A6": "holds"}),
+        (with_linear(step, baseline=0.988, rus_fall=-0.05), {"A5": "does not hold", "A6": "holds"}),
+    ):
+        assert {name: verdicts(study)[name] for name in found} == found
+    matched = study_of(lambda method, *place: 0.5 if method == "size-matched" else as_the_paper(method, *place))
+    assert verdicts(with_linear(matched, baseline=0.988))["A6"] == "does not hold"
+
+
+def test_undersampling_and_partial_sampling_can_fail() -> None:
+    def changed(name: str, value: Callable[[float, float], float]) -> dict[str, str]:
+        return verdicts(
+            study_of(lambda method, strength, mu, rule: value(strength, mu) if method == name else as_the_paper(method, strength, mu, rule))
+        )
+
+    assert changed("rus", lambda strength, mu: 0.93 - 0.1 * mu)["A3"] == "does not hold"  # not flat in μ
+    assert changed("rus", lambda strength, mu: 0.999)["A3"] == "does not hold"  # better than ROS
+    assert changed("ros:100", lambda strength, mu: 0.5)["A8"] == "does not hold"  # some oversampling harms
+    assert changed("ros:100", lambda strength, mu: 0.999)["A8"] == "does not hold"  # full is not best
+    assert changed("rus:100", lambda strength, mu: 0.5)["A8"] == "not decided"  # "can beat" is not refuted by some settings
+
+
 def test_noise_decides_nothing() -> None:
     assert verdicts(study_of(lambda *place: 0.9, noise=0.02))["A1"] == "not decided"
     assert set(verdicts(Study([])).values()) == {"not run"}

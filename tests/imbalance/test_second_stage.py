@@ -33,10 +33,12 @@ def two_networks(name: str) -> tuple[list[Network], list[Sample], ArrayImages]:
     return networks, samples, ArrayImages(pixels, labels)
 
 
-def refit(method: str, networks: list[Network], samples: list[Sample], images: ArrayImages) -> list[nn.Sequential]:
+def refit(
+    method: str, networks: list[Network], samples: list[Sample], images: ArrayImages, second_rate: float = 0.1
+) -> list[nn.Sequential]:
     found = get_method(method)
     assert isinstance(found, Refit)
-    return found.refit(Stage(networks, samples, images, TrainingSettings(iterations=4, batch_size=8), 0.05))
+    return found.refit(Stage(networks, samples, images, TrainingSettings(iterations=4, batch_size=8, second_rate=second_rate), 0.05))
 
 
 @pytest.mark.parametrize("name", list(SHAPES))
@@ -65,3 +67,19 @@ def test_two_phase_goes_on_and_crt_starts_anew() -> None:
     tuned, anew = (refit(method, networks, samples, images)[0][0].weight for method in ("two-phase-ros", "crt"))
     assert 0 < (tuned - start).norm() < 0.1 * start.norm()
     assert (anew - start).norm() > start.norm()
+    faster = refit("two-phase-ros", networks, samples, images, second_rate=0.2)[0][0].weight
+    assert (faster - start).norm().item() == pytest.approx(2 * (tuned - start).norm().item(), rel=0.1)
+
+
+@pytest.mark.parametrize("name", list(SHAPES))
+def test_ncm_takes_the_nearest_mean(name: str) -> None:
+    networks, samples, images = two_networks(name)
+    heads = refit("ncm", networks, samples, images)
+    for network, head in zip(networks, heads, strict=True):
+        with torch.no_grad():
+            features = network.eval().trunk(images.pixels)
+            points = nn.functional.normalize(features.mean(dim=(2, 3)), dim=1)
+            means = torch.stack([points[images.labels == label].mean(dim=0) for label in range(4)])
+            distances = torch.cdist(points, means).square()
+            logits = head(features).flatten(1)
+        torch.testing.assert_close(logits - logits[:, :1], distances[:, :1] - distances, rtol=1e-3, atol=1e-5)
