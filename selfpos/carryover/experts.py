@@ -8,6 +8,8 @@ rivals get it too, as the images on which thresholding's τ is tuned.
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -62,6 +64,7 @@ def thinned(sample: Sample, labels: Ints) -> Ints:
 
 def search(bench: Bench, start: Network, vectors: list[dict[str, Tensor]], gram: Tensor, probe: Ints, seed: int) -> list[float]:
     """The coefficients of the two vectors that Self Positioning finds on the images `probe` of the training set."""
+    start = copy.deepcopy(start).eval()  # without dropout, and with the statistics its training left
     space = get_space("spherical")
     rows = space.start(gram).requires_grad_()
     optimiser = torch.optim.Adam([rows], lr=RATE)

@@ -41,7 +41,7 @@ def measure(bench: Bench, seed: int) -> Values:
         found += [inner(v, v) ** 0.5 for v in vectors]
         cosines.append([inner(v, vectors[-1]) / (a * found[-1]) for v, a in zip(vectors, found, strict=True)])
     longtail = replace(bench, imbalance=Imbalance("exp", bench.imbalance.rho, None, bench.imbalance.minority)).train("baseline", seed)
-    rows = longtail.networks[0].classifier.weight.detach().flatten(1).norm(dim=1).numpy()
+    rows = longtail.networks[0].classifier.weight.detach().flatten(1).norm(dim=1).cpu().numpy()
     counts = longtail.samples[0].counts
     base, ros = bench.train("baseline", seed), bench.train("ros", seed)
     network, sample, test = base.networks[0], base.samples[0], base.scoring.test

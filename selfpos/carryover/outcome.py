@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,23 @@ class Finding:
             return "holds"
         return "does not hold" if self.strict or self.gain.high < self.least else "not decided"
 
+    @property
+    def row(self) -> list[str]:
+        return [self.claim, str(self.gain), str(self.gain.n), self.verdict]
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """A finding that is no difference over seeds: what was found, in words, and the verdict."""
+
+    claim: str
+    value: str
+    verdict: str
+
+    @property
+    def row(self) -> list[str]:
+        return [self.claim, self.value, "", self.verdict]
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -46,7 +63,7 @@ class Outcome:
     falsifier: str
     header: list[str]
     rows: list[list[str]]
-    findings: list[Finding]
+    findings: Sequence[Finding | Judgement]
 
     def markdown(self) -> str:
         """Table, findings and falsifier."""
@@ -61,7 +78,7 @@ class Outcome:
     @property
     def found(self) -> list[list[str]]:
         """The findings as rows of a table."""
-        return [[one.claim, str(one.gain), str(one.gain.n), one.verdict] for one in self.findings]
+        return [one.row for one in self.findings]
 
 
 def finding(claim: str, first: list[float], second: list[float], least: float = 0.0, strict: bool = False) -> Finding:
@@ -72,14 +89,15 @@ def finding(claim: str, first: list[float], second: list[float], least: float = 
 def over_seeds(file: Path, settings: Values, seeds: int, measure: Callable[[int], Values]) -> list[Values]:
     """What `measure` finds for seeds 0, 1, …; those that `file` has already are not measured again.
 
-    Raises SelfposError when the file was made with other settings.
+    Raises SelfposError when the file was made with other settings, or holds no comparison.
     """
     from selfpos.storage.atomic import write_text
 
     kept: dict[str, Any] = {"settings": json.loads(json.dumps(settings)), "seeds": {}}
     if file.exists():
-        before = json.loads(file.read_text(encoding="utf-8"))
-        if changed := [key for key in kept["settings"] if before["settings"].get(key) != kept["settings"][key]]:
+        before = _read(file)
+        unknown = {"data": kept["settings"].get("data")} | before["settings"]  # older files have no note of their data
+        if changed := [key for key in kept["settings"] if unknown.get(key) != kept["settings"][key]]:
             raise SelfposError(f"the results in {file} were made with other settings ({', '.join(changed)}); name another file with --out")
         kept = before
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -88,6 +106,16 @@ def over_seeds(file: Path, settings: Values, seeds: int, measure: Callable[[int]
             kept["seeds"][str(seed)] = measure(seed)
             write_text(file, json.dumps(kept, indent=1) + "\n")
     return [json.loads(json.dumps(kept["seeds"][str(seed)])) for seed in range(seeds)]
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise SelfposError(f"{file} cannot be read as JSON: {error}; name another file with --out") from None
+    if not isinstance(found, dict) or any(not isinstance(found.get(key), dict) for key in ("settings", "seeds")):
+        raise SelfposError(f"{file} holds no results of `selfpos imbalance compare`; name another file with --out")
+    return found
 
 
 def write_outcome(outcome: Outcome, file: Path, settings: Values) -> None:

@@ -45,10 +45,15 @@ def outcome(found: list[Values]) -> Outcome:
     words = {"alpha": "α of the path", "ratio": "ratio after ROS"}
     rows = [[word, key, mean([one[kind][key][1] for one in found])] for kind, word in words.items() for key in found[0][kind]]
     rows += [[f"{word}, chosen on validation", ", ".join(chosen[kind]), mean(best[kind])] for kind, word in words.items()]
+    ends = [max((one["alpha"]["0"], one["alpha"]["1"]), key=lambda pair: pair[0])[1] for one in found]
+    rows.append(["better end of the path, baseline or ROS, chosen on validation", "", mean(ends)])
     return Outcome(
         "The path from baseline to ROS against partial sampling",
         f"the interpolation's AUC is below that of the best ratio by more than {MARGIN}",
         ["", "value", "test AUC × 100"],
         rows,
-        [finding(f"interpolation is no worse than a searched ratio (margin {MARGIN})", best["alpha"], best["ratio"], -MARGIN)],
+        [
+            finding(f"interpolation is no worse than a searched ratio (margin {MARGIN})", best["alpha"], best["ratio"], -MARGIN),
+            finding("interpolation is better than the better end of its path", best["alpha"], ends),
+        ],
     )

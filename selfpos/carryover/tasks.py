@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 
-from selfpos.carryover.norms import r_squared
 from selfpos.carryover.outcome import Outcome, Values, finding, mean
 from selfpos.errors import SelfposError
 from selfpos.evaluation.own_tasks import task_name
@@ -81,9 +80,6 @@ def outcome(found: list[Values]) -> Outcome:
             worst = [min(run["scores"][model]) for run in runs]
             small = [float(np.mean([run["scores"][model][task] for task in run["small"]])) for run in runs]
             rows.append([rho, model, mean(values), mean(worst), mean(small)])
-        if float(rho) > 1:
-            fits = [r_squared(run["sizes"], run["lengths"]) for run in runs]
-            rows.append([rho, f"(R² of ‖V‖ on N: {mean(fits, 3)})", "", "", ""])
         claim = f"ρ={rho}: Self Positioning is better than joint training with oversampling, mean of the tasks"
         findings.append(finding(claim, means[POSITIONED], means[OVERSAMPLED], strict=True))
     return Outcome(

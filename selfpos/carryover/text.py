@@ -7,6 +7,8 @@ study's methods, metrics and claims work on them as they are. Of a fine-tuned en
 from __future__ import annotations
 
 import copy
+import hashlib
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +17,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from selfpos.carryover.outcome import Finding, Outcome
-from selfpos.console import log, progress
-from selfpos.errors import SelfposError
+from selfpos.carryover.outcome import Finding, Judgement, Outcome
+from selfpos.console import progress
+from selfpos.errors import OperationError, SelfposError
 from selfpos.imbalance import profiles
 from selfpos.imbalance.analysis import Study, average, paired_bootstrap
-from selfpos.imbalance.claims import check_claims, step_cells
+from selfpos.imbalance.claims import NOT_RUN, check_claims, step_cells
 from selfpos.imbalance.images import ArrayImages
 from selfpos.imbalance.networks import Network, caffe_xavier
 from selfpos.imbalance.recipe import ImbalanceRecipe
@@ -70,6 +72,7 @@ def read_texts(recipe: ImbalanceRecipe, source: str) -> ImageData:
     names = sorted(set(train_names))
     if strange := sorted(set(test_names) - set(names)):
         raise SelfposError(f"{source}: the test texts have labels that the training texts lack: {', '.join(strange[:5])}")
+    fingerprint = hashlib.sha256(json.dumps([train, train_names, test, test_names]).encode()).hexdigest()
     number = {name: place for place, name in enumerate(names)}
     labels = [np.array([number[name] for name in own], dtype=np.int64) for own in (train_names, test_names)]
     folder = locate_model(recipe.encoder)
@@ -90,7 +93,7 @@ def read_texts(recipe: ImbalanceRecipe, source: str) -> ImageData:
         return Network(trunk, nn.Sequential(head))
 
     sets = [ArrayImages(torch.from_numpy(own), these) for own, these in zip(inputs, labels, strict=True)]
-    return ImageData(sets[0], sets[1], names, f"{source} ({told})", network)
+    return ImageData(sets[0], sets[1], names, source, network, fingerprint=fingerprint, division=told)
 
 
 def _splits(source: str) -> tuple[tuple[list[str], list[str]], tuple[list[str], list[str]], str]:
@@ -101,12 +104,7 @@ def _splits(source: str) -> tuple[tuple[list[str], list[str]], tuple[list[str], 
         found = load_source(source, get_task("classification"), split=split).dataset
         return list(found["text"]), [str(label) for label in found["label"]]
 
-    there: dict[str, tuple[list[str], list[str]]] = {}
-    for split in ("train", "validation"):
-        try:
-            there[split] = load(split)
-        except SelfposError as error:
-            log.info("%s: no split %s: %s", source, split, error)
+    there = {split: load(split) for split in ("train", "validation") if split in _split_names(source)}
     texts, labels = load("test")
     if there:
         joined = [sum((part[side] for part in there.values()), start=list[str]()) for side in (0, 1)]
@@ -119,9 +117,29 @@ def _splits(source: str) -> tuple[tuple[list[str], list[str]], tuple[list[str], 
     return train, held_out, f"a single split, {HELD_OUT:.0%} of each class held out as test"
 
 
+def _split_names(source: str) -> set[str]:
+    """The splits that `source` has. A single file is a test set; so is what is nowhere, as reading it will say."""
+    from selfpos.data import files
+
+    if source == "corpus":
+        return {"train", "validation", "test"}
+    if source.startswith("hub:"):
+        from datasets import get_dataset_split_names
+
+        name, _, revision = source.removeprefix("hub:").partition("@")
+        name, _, config = name.partition(":")
+        try:
+            return set(get_dataset_split_names(name, config or None, revision=revision or None))
+        except (OSError, ValueError, KeyError) as error:
+            raise OperationError(
+                f"the Hugging Face Hub did not tell the splits of data set {name}: {' '.join(str(error).split())}"
+            ) from None
+    path = Path(source).expanduser()
+    return {split for split in ("train", "validation", "test") if files.find(path, split) is not None} if path.is_dir() else {"test"}
+
+
 def _embedded(model: SentenceTransformer, folder: Path, texts: list[str]) -> NDArray[np.float32]:
     """Unit-length embeddings (n, F), from the cache where they are there."""
-    import hashlib
     import io
 
     from selfpos.storage.atomic import write_bytes
@@ -160,17 +178,23 @@ def _tokens(model: SentenceTransformer, *sets: list[str]) -> list[NDArray[np.int
 
 
 def outcome(study: Study, images: Study | None) -> Outcome:
-    """The claims on texts, and, beside a study of images, whether the methods stand in the same order there."""
-    rows = [[f"{claim.name}  {claim.sentence}", claim.verdict, _verdict_on(images, claim.name)] for claim in check_claims(study)]
+    """The claims on texts, and, beside a study of images, whether they and the order of the methods are the same there."""
+    claims = check_claims(study)
+    there = {claim.name: claim.verdict for claim in check_claims(images)} if images is not None else {}
+    rows = [[f"{claim.name}  {claim.sentence}", claim.verdict, there.get(claim.name, "–")] for claim in claims]
     ours, theirs = _by_method(study), {} if images is None else _by_method(images)
+    rows.append(
+        ["ratios ρ of the step settings, over which the means are taken", _ratios(study), "–" if images is None else _ratios(images)]
+    )
     for method in sorted(ours, key=lambda name: -np.mean(list(ours[name].values()))):
         means = [f"{np.mean(list(of[method].values())):.2f}" if method in of else "–" for of in (ours, theirs)]
         rows.append([f"mean AUC × 100 of {method} over the step settings", *means])
-    findings = []
+    findings: list[Finding | Judgement] = []
     if images is not None:
         taus = list(_agreement(ours, theirs).values())
         gain = paired_bootstrap(taus) if taus else paired_bootstrap([float("nan")])
         findings.append(Finding("the order of the methods by AUC carries over (Kendall's τ, seed by seed, above 0)", gain))
+        findings.append(_claims_carry_over({claim.name: claim.verdict for claim in claims}, there))
     return Outcome(
         "The order of the methods on texts and on images",
         "Kendall's τ between the two orders is not above 0, or a claim that holds on images does not hold on texts",
@@ -180,8 +204,17 @@ def outcome(study: Study, images: Study | None) -> Outcome:
     )
 
 
-def _verdict_on(images: Study | None, name: str) -> str:
-    return "–" if images is None else next(claim.verdict for claim in check_claims(images) if claim.name == name)
+def _claims_carry_over(ours: dict[str, str], theirs: dict[str, str]) -> Judgement:
+    """Of the claims that hold on images and were run on texts: all hold, one does not, or some are undecided."""
+    shared = {name: ours[name] for name, verdict in theirs.items() if verdict == "holds" and ours[name] != NOT_RUN}
+    found = set(shared.values())
+    verdict = "does not hold" if "does not hold" in found else "holds" if found == {"holds"} else "not decided"
+    told = ", ".join(f"{name} {verdict}" for name, verdict in shared.items())
+    return Judgement("the claims that hold on images, where run, hold on texts", told or "none", verdict)
+
+
+def _ratios(study: Study) -> str:
+    return ", ".join(f"{rho:g}" for rho in sorted({rho for rho, _ in step_cells(study)}))
 
 
 def _agreement(ours: ByMethod, theirs: ByMethod) -> dict[int, float]:
@@ -197,7 +230,10 @@ def _agreement(ours: ByMethod, theirs: ByMethod) -> dict[int, float]:
 
 
 def _by_method(study: Study) -> ByMethod:
-    """AUC × 100. Ratios differ between data sets of different sizes: the mean over all step settings is what can be compared."""
+    """AUC × 100. Ratios differ between data sets of different sizes: the mean over the step settings at which all methods were run is what
+    can be compared."""
     cells = step_cells(study)
-    means = {method: average(study.get("step", *cell, method) for cell in cells) for method in study.methods() if ":" not in method}
-    return {method: values for method, values in means.items() if values and method != "size-matched"}
+    names = [name for name in study.methods() if ":" not in name and name != "size-matched"]
+    methods = [name for name in names if any(study.get("step", *cell, name) for cell in cells)]
+    shared = [cell for cell in cells if all(study.get("step", *cell, method) for method in methods)]
+    return {method: average(study.get("step", *cell, method) for cell in shared) for method in methods if shared}

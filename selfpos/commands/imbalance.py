@@ -9,6 +9,7 @@ import click
 
 if TYPE_CHECKING:
     from selfpos.carryover.outcome import Outcome
+    from selfpos.imbalance.analysis import Study
 
 FILE = click.Path(dir_okay=False, path_type=Path)
 
@@ -71,12 +72,9 @@ def report(results: Path, out: Path | None, select: str | None) -> None:
 def ordering(short: Path, long: Path) -> None:
     """Compare the order of the methods in two results files, such as those of a short and of a long training."""
     from selfpos.console import table_text
-    from selfpos.imbalance.analysis import Study
     from selfpos.imbalance.ordering import compare_orderings
-    from selfpos.imbalance.results import read_results
 
-    studies = [Study(records, recipe.select) for records, recipe in (read_results(short), read_results(long))]
-    found = compare_orderings(*studies)
+    found = compare_orderings(_study(short), _study(long))
     rows = [[one.setting, str(one.methods), f"{one.tau:+.2f}", ", ".join(one.reversed_pairs) or "none"] for one in found]
     click.echo(table_text(["setting", "methods", "Kendall's τ", "significantly reversed pairs"], rows))
     changed = any(one.reversed_pairs for one in found)
@@ -114,8 +112,14 @@ def _on_networks(name: str, description: str) -> None:
 
     @compare.command(name, help=description)
     @click.argument("recipe", type=FILE)
-    @click.option("--rho", type=float, default=100, show_default=True, help="Imbalance ratio.")
-    @click.option("--mu", type=float, default=0.5, show_default=True, help="Share of minority classes of a step imbalance.")
+    @click.option("--rho", type=click.FloatRange(1, min_open=True), default=100, show_default=True, help="Imbalance ratio.")
+    @click.option(
+        "--mu",
+        type=click.FloatRange(0, 1, min_open=True, max_open=True),
+        default=0.5,
+        show_default=True,
+        help="Share of minority classes of a step imbalance.",
+    )
     @OUT
     @DATA
     @DEVICE
@@ -127,7 +131,8 @@ def _on_networks(name: str, description: str) -> None:
         from selfpos.carryover.text import open_data
         from selfpos.console import progress
         from selfpos.errors import SelfposError
-        from selfpos.imbalance.cell import Imbalance
+        from selfpos.imbalance.cell import Imbalance, Unit
+        from selfpos.imbalance.checks import check_study
         from selfpos.imbalance.grid import pick_device
         from selfpos.imbalance.recipe import load_imbalance_recipe
 
@@ -137,10 +142,12 @@ def _on_networks(name: str, description: str) -> None:
             raise SelfposError(f"recipe {recipe} keeps no validation set, on which this comparison chooses; set field 'validation'")
         file = out or Path("checkpoints") / f"compare-{name}-{chosen.name}.json"
         place, found = pick_device(device), open_data(chosen, data)
-        settings = {"rho": rho, "mu": mu} | chosen.model_dump(mode="json", exclude={"data", "grid", "methods", "seeds"})
+        point = Imbalance("step", rho, mu, "random")
+        check_study([Unit(point, "ros", (), chosen.training.learning_rates[0], tuple(range(chosen.seeds)))], chosen, found)
+        settings = {"comparison": name, "rho": rho, "mu": mu} | chosen.model_dump(mode="json", exclude={"data", "grid", "methods", "seeds"})
         with progress(name, round(comparison.TRAININGS * chosen.seeds * chosen.training.iterations)) as bar:
-            bench = Bench(Imbalance("step", rho, mu, "random"), chosen, found, place, bar.advance)
-            measured = over_seeds(file, settings, chosen.seeds, lambda seed: comparison.measure(bench, seed))
+            bench = Bench(point, chosen, found, place, bar.advance)
+            measured = over_seeds(file, settings | {"data": found.fingerprint}, chosen.seeds, lambda seed: comparison.measure(bench, seed))
         _conclude(comparison.outcome(measured), file, settings)
 
 
@@ -163,19 +170,20 @@ for _name, _description in {
 def text(recipe: Path, against: Path | None, out: Path | None, data: str | None, device: str) -> None:
     """The grid on labelled texts: does the order of the methods carry over?"""
     from selfpos.carryover.text import open_data, outcome
-    from selfpos.imbalance.analysis import Study
+    from selfpos.errors import SelfposError
     from selfpos.imbalance.grid import run_grid
     from selfpos.imbalance.recipe import load_imbalance_recipe
-    from selfpos.imbalance.results import read_results
 
     chosen = load_imbalance_recipe(recipe)
+    if chosen.encoder is None:
+        raise SelfposError(f"recipe {recipe} is about images; run it with `selfpos imbalance run`")
     file = out or Path("checkpoints") / chosen.name / "results.parquet"
-    images = Study(read_results(against)[0]) if against else None
-    run_grid(chosen, file, images=open_data(chosen, data), device=device)
-    records, kept = read_results(file)
-    _conclude(
-        outcome(Study(records, kept.select), images), file, {"recipe": chosen.name, "network": chosen.network, "encoder": chosen.encoder}
-    )
+    images = _study(against) if against else None
+    found = open_data(chosen, data)
+    click.echo(f"{found.description}: {found.division}")
+    run_grid(chosen, file, images=found, device=device)
+    told = {"recipe": chosen.name, "network": chosen.network, "encoder": chosen.encoder, "texts": found.division}
+    _conclude(outcome(_study(file), images), file, told)
 
 
 @compare.command()
@@ -200,10 +208,19 @@ def tasks(recipe: Path, rho: str, mu: float, largest: int, seeds: int, data_root
     except ValueError:
         raise SelfposError(f"--rho takes numbers with commas between them, found '{rho}'") from None
     file = out or Path("checkpoints") / f"compare-tasks-{chosen.name}.json"
-    settings = {"rho": rho, "mu": mu, "largest": largest} | chosen.model_dump(mode="json", exclude={"name", "seed"})
+    settings = {"comparison": "tasks", "rho": rho, "mu": mu, "largest": largest} | chosen.model_dump(mode="json", exclude={"name", "seed"})
     folder = file.with_suffix("")
     measured = over_seeds(file, settings, seeds, lambda seed: comparison.measure(chosen, ratios, mu, largest, folder, data_root, seed))
     _conclude(comparison.outcome(measured), file, settings)
+
+
+def _study(file: Path) -> Study:
+    """The records of a results file, with learning rates chosen as its recipe says."""
+    from selfpos.imbalance.analysis import Study
+    from selfpos.imbalance.results import read_results
+
+    records, recipe = read_results(file)
+    return Study(records, recipe.select)
 
 
 def _conclude(found: Outcome, file: Path, settings: dict[str, Any]) -> None:

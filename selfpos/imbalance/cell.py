@@ -35,8 +35,7 @@ class Imbalance:
     minority: profiles.Minority
 
     def __str__(self) -> str:
-        share = "" if self.mu is None else f" μ={self.mu:g}"
-        return f"{self.profile} ρ={self.rho:g}{share}"
+        return profiles.place_of(self.profile, self.rho, self.mu)
 
 
 @dataclass(frozen=True)
@@ -59,18 +58,30 @@ class Unit:
         return f"{self.imbalance} {self.method} seeds {self.seeds[0]}-{self.seeds[-1]}"
 
 
+def class_counts(
+    available: Ints, imbalance: Imbalance, recipe: ImbalanceRecipe, seed: int, *, size_matched: bool = False
+) -> tuple[Ints, Ints]:
+    """How many examples of every class the training set of `seed` takes, and the labels of its minority, from `available` (K,) of each.
+
+    `size_matched`: as many examples in all, but balanced. Raises SelfposError for an imbalance that the number of classes rules out.
+    """
+    classes = len(available)
+    sizes = profiles.class_sizes(imbalance.profile, classes, recipe.n_max, imbalance.rho, imbalance.mu)
+    # Classes without n_max images can only be small ones, as in the paper's ImageNet sets.
+    scarce = np.flatnonzero(available - recipe.validation < recipe.n_max)
+    order = profiles.class_order(imbalance.minority, classes, seed, scarce)
+    counts = profiles.sizes_by_class(sizes, order)
+    if size_matched:
+        counts = np.full(classes, max(round(counts.sum() / classes), 1), dtype=np.int64)
+    return counts, order[: profiles.minority_count(classes, imbalance.mu)]
+
+
 def draw_sample(
     labels: Ints, classes: int, imbalance: Imbalance, recipe: ImbalanceRecipe, seed: int, *, size_matched: bool = False
 ) -> Sample:
     """The imbalanced training set of `seed`, its validation set and its minority. `size_matched`: as many examples in all, but balanced."""
-    sizes = profiles.class_sizes(imbalance.profile, classes, recipe.n_max, imbalance.rho, imbalance.mu)
-    # Classes without n_max images can only be small ones, as in the paper's ImageNet sets.
-    scarce = np.flatnonzero(np.bincount(labels, minlength=classes) - recipe.validation < recipe.n_max)
-    order = profiles.class_order(imbalance.minority, classes, seed, scarce)
-    counts = profiles.sizes_by_class(sizes, order)
-    minority = order[: profiles.minority_count(classes, imbalance.mu)]
-    if size_matched:
-        counts = np.full(classes, max(round(counts.sum() / classes), 1), dtype=np.int64)
+    available = np.bincount(labels, minlength=classes)
+    counts, minority = class_counts(available, imbalance, recipe, seed, size_matched=size_matched)
     permutations = profiles.class_permutations(labels, classes, seed)
     index = profiles.subset(permutations, counts, reserve=recipe.validation)
     return Sample(seed, index, labels[index], counts, minority, profiles.validation_subset(permutations, recipe.validation))

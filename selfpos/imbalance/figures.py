@@ -151,7 +151,9 @@ def curves(study: Study, figure: Figure) -> bool:
         return False
     rho = max(cell[1] for cell in cells)
     mu = min((cell[2] for cell in cells if cell[1] == rho), key=lambda share: abs(share - 0.5))
-    methods = [method for method in ("baseline", "ros", "rus") if study.seeds_of("step", rho, mu, method)]
+    methods = [method for method in ("baseline", "ros", "rus") if any(r["curve"] for r in study.seeds_of("step", rho, mu, method).values())]
+    if not methods:
+        return False
     for panel, method in zip(_panels(figure, [f"{method}, ρ = {rho:g}, μ = {mu:g}" for method in methods]), methods, strict=True):
         found = [record["curve"] for record in study.seeds_of("step", rho, mu, method).values() if record["curve"]]
         for split, dash in (("train", "--"), ("test", "-")):

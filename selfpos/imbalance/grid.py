@@ -6,6 +6,7 @@ import multiprocessing
 import signal
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
@@ -14,14 +15,16 @@ from typing import Any
 import torch
 
 from selfpos.console import log, log_to, progress
-from selfpos.errors import SelfposError
+from selfpos.errors import OperationError, SelfposError
 from selfpos.imbalance import results
 from selfpos.imbalance.cell import Imbalance, Unit, run_unit
+from selfpos.imbalance.checks import check_study
 from selfpos.imbalance.images import ArrayImages
 from selfpos.imbalance.methods.registry import Method, Refit, get_method
 from selfpos.imbalance.profiles import Minority
 from selfpos.imbalance.recipe import ImbalanceRecipe
 from selfpos.imbalance.sources import ImageData, read_images
+from selfpos.storage.atomic import locked
 
 
 def plan(recipe: ImbalanceRecipe, at_once: int = 1) -> list[Unit]:
@@ -34,6 +37,9 @@ def plan(recipe: ImbalanceRecipe, at_once: int = 1) -> list[Unit]:
     chunks = [range(start, min(start + at_once, recipe.seeds)) for start in range(0, recipe.seeds, at_once)]
     for seeds in chunks:
         for part in recipe.grid:
+            own = tuple(seed for seed in seeds if part.seeds is None or seed < part.seeds)
+            if not own:
+                continue
             families = _families(part.methods or recipe.methods)
             chosen = part.minority if part.minority is not None else recipe.minority
             minority: Minority = chosen if isinstance(chosen, str) else tuple(chosen)
@@ -42,7 +48,7 @@ def plan(recipe: ImbalanceRecipe, at_once: int = 1) -> list[Unit]:
                 for rho in part.rho:
                     for parent, refits in families.items():
                         for rate in _rates(parent, recipe):
-                            units[Unit(Imbalance(part.profile, rho, mu, minority), parent, refits, rate, tuple(seeds))] = None
+                            units[Unit(Imbalance(part.profile, rho, mu, minority), parent, refits, rate, own)] = None
     return list(units)
 
 
@@ -91,13 +97,9 @@ def run_grid(
 
     A run stopped at any moment loses at most the units it was in. `data` replaces the recipe's images, or `images` do, which are in memory already. With several `workers`, on a CPU only,
     that many processes of one thread each train a unit apiece: small networks use cores far better so than by sharing every operation among
-    them. Raises SelfposError when `out` was made with other settings.
+    them. Raises SelfposError when `out` was made with other settings or data, when another process writes it, and, before anything is trained,
+    when a unit is impossible on these images; OperationError when a worker dies.
     """
-    records: list[dict[str, Any]] = []
-    if out.exists():
-        records, before = results.read_results(out)
-        results.check_same_settings(out, before, recipe)
-    done = {key_of(record) for record in records}
     place = pick_device(device)
     if workers > 1 and place.type != "cpu":
         raise SelfposError(f"--workers are processes on a CPU; on {place} a cell's networks are trained as one wide network instead")
@@ -105,34 +107,61 @@ def run_grid(
         raise SelfposError(f"recipe {recipe.name} is about texts; run it with `selfpos imbalance compare text`")
     alone = recipe.network == "encoder" or (place.type == "cpu" and recipe.network != "head")
     units = plan(recipe, 1 if alone else recipe.networks_at_once)
-    missing = [unit for unit in units if not unit.result_keys() <= done]
-    if not missing:
+    missing = _missing(units, _kept(out, recipe))
+    if not missing and results.data_of(out) is None:
         return 0
     source = data or recipe.data
-    images = _on_device(images or read_images(source, preprocessing=recipe.preprocessing), place)
-    weight = recipe.training.iterations
-    with (
-        log_to(out.with_suffix(".log")),
-        progress(recipe.name, sum(len(unit.seeds) for unit in missing) * weight, unit="network steps") as bar,
-    ):
+    images = images or read_images(source, preprocessing=recipe.preprocessing)
+    results.check_same_data(out, images)
+    if not missing:
+        return 0
+    check_study(missing, recipe, images)
+    images = _on_device(images, place)
+    journal = out.with_suffix(".log")
+    with log_to(journal), locked(journal):
+        # What is missing is known for certain from here on only: another process may have added to the file.
+        results.check_same_data(out, images)
+        records = _kept(out, recipe)
+        missing = _missing(units, records)
         log.info("%s: %d of %d units to run on %s, data %s", recipe.name, len(missing), len(units), place, images.description)
-
-        def here() -> Iterator[tuple[Unit, list[dict[str, Any]]]]:
-            for unit in missing:
-                bar.advance(0, now=str(unit))
-                yield unit, run_unit(unit, recipe, images, place, tick=partial(bar.advance, len(unit.seeds)))
-
-        def beside() -> Iterator[tuple[Unit, list[dict[str, Any]]]]:
-            for unit, found in _in_processes(missing, recipe, source, workers):
-                bar.advance(len(unit.seeds) * weight, now=str(unit))
-                yield unit, found
-
-        for unit, found in here() if workers == 1 else beside():
+        # Results whose data were not noted stay so: whether these are the same is not known.
+        fingerprint = results.data_of(out) if records else images.fingerprint
+        for unit, found in _train(missing, recipe, images, source, place, workers):
             keys = unit.result_keys()
             records = [record for record in records if key_of(record) not in keys] + found
-            results.write_results(out, records, recipe)
+            results.write_results(out, records, recipe, fingerprint)
             log.info("%s: %.1f s per network", unit, found[0]["seconds"])
     return len(missing)
+
+
+def _train(
+    units: list[Unit], recipe: ImbalanceRecipe, images: ImageData, source: str, place: torch.device, workers: int
+) -> Iterator[tuple[Unit, list[dict[str, Any]]]]:
+    """The units with their records, as they end, under a progress bar."""
+    weight = recipe.training.iterations
+    with progress(recipe.name, sum(len(unit.seeds) for unit in units) * weight, unit="network steps") as bar:
+        if workers > 1:
+            for unit, found in _in_processes(units, recipe, source, workers):
+                bar.advance(len(unit.seeds) * weight, now=str(unit))
+                yield unit, found
+            return
+        for unit in units:
+            bar.advance(0, now=str(unit))
+            yield unit, run_unit(unit, recipe, images, place, tick=partial(bar.advance, len(unit.seeds)))
+
+
+def _kept(out: Path, recipe: ImbalanceRecipe) -> list[dict[str, Any]]:
+    """The records in `out`, which must have been made with the settings of `recipe`."""
+    if not out.exists():
+        return []
+    records, before = results.read_results(out)
+    results.check_same_settings(out, before, recipe)
+    return records
+
+
+def _missing(units: list[Unit], records: list[dict[str, Any]]) -> list[Unit]:
+    done = {key_of(record) for record in records}
+    return [unit for unit in units if not unit.result_keys() <= done]
 
 
 def _in_processes(units: list[Unit], recipe: ImbalanceRecipe, source: str, workers: int) -> Iterator[tuple[Unit, list[dict[str, Any]]]]:
@@ -142,6 +171,10 @@ def _in_processes(units: list[Unit], recipe: ImbalanceRecipe, source: str, worke
         running = {pool.submit(_run_in_worker, unit, recipe, source): unit for unit in units}
         for future in as_completed(running):
             yield running[future], future.result()
+    except BrokenProcessPool:
+        raise OperationError(
+            "a worker was ended from outside, perhaps for want of memory; what was finished is kept, and the same command goes on from there, with fewer --workers if need be"
+        ) from None
     finally:
         for process in list((pool._processes or {}).values()):
             process.terminate()

@@ -9,6 +9,7 @@ from itertools import combinations
 import numpy as np
 
 from selfpos.imbalance.analysis import Study, difference, interval
+from selfpos.imbalance.profiles import place_of
 
 
 @dataclass(frozen=True)
@@ -39,9 +40,8 @@ def compare_orderings(first: Study, second: Study) -> list[Ordering]:
                 gaps = [interval(difference(value[one], value[other]).values()) for value in values]
                 if any((a.low > 0 and b.high < 0) for a, b in (gaps, gaps[::-1])):
                     flipped.append(f"{one} / {other}")
-            place = f"{profile} ρ={rho:g}" + ("" if mu is None else f" μ={mu:g}")
             means = [[float(np.mean(list(value[method].values()))) for method in methods] for value in values]
-            found.append(Ordering(place, len(methods), _kendall(*means), flipped))
+            found.append(Ordering(place_of(profile, rho, mu), len(methods), _kendall(*means), flipped))
     return found
 
 

@@ -15,6 +15,11 @@ Minority = Literal["random", "lowest", "highest"] | tuple[int, ...]
 Ints = NDArray[np.int64]
 
 
+def place_of(profile: str, rho: float, mu: float | None) -> str:
+    """A point of the grid in words."""
+    return f"{profile} ρ={rho:g}" + ("" if mu is None else f" μ={mu:g}")
+
+
 def class_sizes(profile: Profile, classes: int, n_max: int, rho: float = 1.0, mu: float | None = None) -> Ints:
     """Class sizes in ascending order, shape (classes,), for imbalance ratio `rho` = largest / smallest.
 
@@ -22,7 +27,7 @@ def class_sizes(profile: Profile, classes: int, n_max: int, rho: float = 1.0, mu
     exp: n_max · rho^(−i/(classes − 1)), as the long-tail literature has it. balanced: n_max everywhere.
     Sizes are rounded half to even and kept at 1 or more (the paper states no rule). Raises SelfposError for impossible values.
     """
-    if classes < 2 or n_max < 1 or rho < 1:
+    if classes < 2 or n_max < 1 or not 1 <= rho < np.inf:
         raise SelfposError(f"imbalance needs 2 classes or more, n_max ≥ 1 and rho ≥ 1; found {classes} classes, n_max {n_max}, rho {rho:g}")
     if (profile == "step") != (mu is not None):
         raise SelfposError(f"mu belongs to profile step, and step needs it; found profile {profile} with mu {mu}")
@@ -42,7 +47,7 @@ def minority_count(classes: int, mu: float | None) -> int:
     """How many classes form the minority group: round(mu · classes); without `mu` (linear, exp) the smaller half."""
     if mu is None:
         return classes // 2
-    count = round(mu * classes)
+    count = round(mu * classes) if 0 < mu < 1 else 0
     if not 0 < count < classes:
         raise SelfposError(f"mu {mu:g} leaves {count} of {classes} classes in the minority; it must leave at least one on each side")
     return count
@@ -84,12 +89,17 @@ def subset(permutations: Sequence[Ints], counts: Ints, *, reserve: int = 0) -> I
 
     The last `reserve` examples of each class are kept back for validation. Raises SelfposError when a class has too few.
     """
-    for label, (members, count) in enumerate(zip(permutations, counts, strict=True)):
-        if len(members) - reserve < count:
-            raise SelfposError(
-                f"class {label} has {len(members)} training examples, but {count} and {reserve} for validation were asked; lower n_max or validation"
-            )
+    refuse_scarcity(np.array([len(members) for members in permutations]), counts, reserve)
     return np.concatenate([members[:count] for members, count in zip(permutations, counts, strict=True)])
+
+
+def refuse_scarcity(available: Ints, counts: Ints, reserve: int) -> None:
+    """Raise SelfposError when a class has fewer examples than its count and `reserve` for validation."""
+    for label, (found, count) in enumerate(zip(available, counts, strict=True)):
+        if found - reserve < count:
+            raise SelfposError(
+                f"class {label} has {found} training examples, but {count} and {reserve} for validation were asked; lower n_max or validation"
+            )
 
 
 def validation_subset(permutations: Sequence[Ints], reserve: int) -> Ints:

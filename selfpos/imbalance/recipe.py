@@ -2,23 +2,40 @@
 
 from __future__ import annotations
 
+from itertools import product
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from selfpos.imbalance import schedules
+from selfpos.imbalance.profiles import place_of
 from selfpos.recipe import Name, Settings, load_settings
 
+Positive = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(gt=0, lt=1)]
 
-class ScheduleSettings(Settings):
+
+class Numbers(Settings):
+    """Settings whose numbers are finite."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+
+class ScheduleSettings(Numbers):
     """Caffe's learning-rate policy."""
 
     policy: Literal["fixed", "inv", "multistep", "poly"] = "fixed"
     gamma: float = Field(1e-4, gt=0, description="of inv")
     power: float = Field(0.75, gt=0, description="of inv and poly")
-    drops: list[float] = Field(default_factory=list, description="of multistep: shares of the iterations at which the rate falls")
+    drops: list[Share] = Field(default_factory=list, description="of multistep: shares of the iterations at which the rate falls")
     factor: float = Field(0.1, gt=0, description="of multistep: what the rate is multiplied with at a drop")
+
+    @model_validator(mode="after")
+    def _drops_belong_to_multistep(self) -> ScheduleSettings:
+        if (self.policy == "multistep") != bool(self.drops):
+            raise ValueError(f"'drops' belong to policy multistep, which needs them; found policy {self.policy} with drops {self.drops}")
+        return self
 
     def over(self, iterations: int) -> schedules.Schedule:
         """The schedule for a training of `iterations` steps."""
@@ -29,16 +46,19 @@ class ScheduleSettings(Settings):
         return schedules.polynomial(iterations, self.power) if self.policy == "poly" else schedules.constant()
 
 
-class TrainingSettings(Settings):
+class TrainingSettings(Numbers):
     """How every network is trained; the number of iterations is the same for all methods."""
 
     iterations: int = Field(10_000, ge=1)
     batch_size: int = Field(64, ge=2)
-    learning_rates: list[float] = Field(default_factory=lambda: [0.01], min_length=1, description="base rates of SGD; several are a search")
-    adamw_rates: list[float] = Field(default_factory=lambda: [1e-3], min_length=1, description="base rates of the method adamw")
+    learning_rates: list[Positive] = Field(
+        default_factory=lambda: [0.01], min_length=1, description="base rates of SGD; several are a search"
+    )
+    adamw_rates: list[Positive] = Field(default_factory=lambda: [1e-3], min_length=1, description="base rates of the method adamw")
     optimizer: Literal["sgd", "adamw"] = "sgd"
-    momentum: float = Field(0.9, ge=0, lt=1)
-    weight_decay: float = Field(5e-4, ge=0, description="on all weights, biases included, as Caffe has it")
+    momentum: float = Field(0.9, ge=0, lt=1, description="of SGD")
+    weight_decay: float = Field(5e-4, ge=0, description="of SGD, on all weights, biases included, as Caffe has it")
+    adamw_decay: float = Field(0.01, ge=0, description="of AdamW, apart from the gradient, on all weights")
     bias_rate: float = Field(1.0, gt=0, description="factor of the biases' learning rate (Caffe's lr_mult)")
     schedule: ScheduleSettings = ScheduleSettings()
     second_iterations: int | None = Field(
@@ -47,23 +67,26 @@ class TrainingSettings(Settings):
     second_rate: float = Field(0.1, gt=0, description="factor of two-phase's base rate in its second stage")
 
 
-class GridSettings(Settings):
+class GridSettings(Numbers):
     """One rectangle of the grid: a profile with its ratios (and, for step, shares of minority classes) and the methods run on it."""
 
     profile: Literal["step", "linear", "exp", "balanced"]
-    rho: list[float] = Field(default_factory=lambda: [1.0], min_length=1)
-    mu: list[float] | None = None
+    rho: list[Annotated[float, Field(ge=1)]] = Field(default_factory=lambda: [1.0], min_length=1)
+    mu: list[Share] | None = None
     methods: list[str] | None = Field(None, description="those of the recipe when absent")
     minority: Literal["random", "lowest", "highest"] | list[int] | None = Field(None, description="the recipe's when absent")
+    seeds: int | None = Field(None, ge=1, description="the first of the recipe's seeds that are run here; all when absent")
 
     @model_validator(mode="after")
     def _mu_belongs_to_step(self) -> GridSettings:
         if (self.profile == "step") != bool(self.mu):
             raise ValueError(f"'mu' belongs to profile step, which needs it; found profile {self.profile} with mu {self.mu}")
+        if self.profile == "balanced" and self.rho != [1]:
+            raise ValueError(f"profile balanced has no ratio; found rho {self.rho}")
         return self
 
 
-class ImbalanceRecipe(Settings):
+class ImbalanceRecipe(Numbers):
     """A whole study."""
 
     name: Name
@@ -97,6 +120,19 @@ class ImbalanceRecipe(Settings):
     def _selection_has_a_set(self) -> ImbalanceRecipe:
         if self.select == "validation" and len(self.training.learning_rates) > 1 and not self.validation:
             raise ValueError("'select: validation' with several learning_rates needs 'validation' > 0")
+        return self
+
+    @model_validator(mode="after")
+    def _one_minority_per_point(self) -> ImbalanceRecipe:
+        found: dict[tuple[str, float, float | None], object] = {}
+        for part in self.grid:
+            minority = part.minority if part.minority is not None else self.minority
+            shares: list[float | None] = [*part.mu] if part.mu else [None]
+            for place in product([part.profile], part.rho, shares):
+                if found.setdefault(place, minority) != minority:
+                    raise ValueError(
+                        f"{place_of(*place)} is in the grid with the minorities {found[place]} and {minority}, which are two studies; make it two recipes"
+                    )
         return self
 
 

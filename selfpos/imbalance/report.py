@@ -7,8 +7,9 @@ from pathlib import Path
 from selfpos.imbalance.analysis import Study, interval
 from selfpos.imbalance.claims import Claim, check_claims
 from selfpos.imbalance.figures import draw_all
+from selfpos.imbalance.profiles import place_of
 from selfpos.imbalance.recipe import ImbalanceRecipe
-from selfpos.imbalance.results import read_results
+from selfpos.imbalance.results import data_of, read_results
 
 MARKS = {True: "met", False: "contradicted", None: "open"}
 DEAD = 0.505  # an AUC at or below this is guessing
@@ -22,7 +23,7 @@ def write_report(results: Path, folder: Path, select: str | None = None) -> list
     figures = draw_all(study, folder)
     dead = [record for record in records if record["rule"] == "plain" and record["auc"] <= DEAD]
     networks = {(r["profile"], r["rho"], r["mu"], r["method"], r["rate"], r["seed"]) for r in records}
-    lines = [f"# {recipe.name}", "", *_setting(recipe, study), ""]
+    lines = [f"# {recipe.name}", "", *_setting(recipe, study, data_of(results)), ""]
     lines += [
         f"{len(networks)} networks are recorded, {len(dead)} of them with an AUC of {100 * DEAD:g} or less (guessing); they are counted like all others.",
         "",
@@ -39,10 +40,10 @@ def write_report(results: Path, folder: Path, select: str | None = None) -> list
     return claims
 
 
-def _setting(recipe: ImbalanceRecipe, study: Study) -> list[str]:
-    training = recipe.training
+def _setting(recipe: ImbalanceRecipe, study: Study, data: str | None) -> list[str]:
+    training, noted = recipe.training, f" (SHA-256 {data[:16]}…)" if data else ""
     return [
-        f"{recipe.network} on {recipe.data}, n_max {recipe.n_max}, {training.iterations} iterations of {training.batch_size}, {recipe.seeds} seeds. "
+        f"{recipe.network} on {recipe.data}, or what --data named in its place{noted}; n_max {recipe.n_max}, {training.iterations} iterations of {training.batch_size}, {recipe.seeds} seeds. "
         f"Learning rates chosen on {study.select}"
         + (
             " by the test score, as the paper did: optimistic, and without intervals."
@@ -64,8 +65,7 @@ def _table(study: Study) -> list[str]:
         values = [study.get(profile, rho, mu, method, "plain", field) for field in ("auc", "accuracy")]
         values += [study.get(profile, rho, mu, method, "original", "accuracy")]
         values += [study.get(profile, rho, mu, method, "plain", field) for field in ("minority", "majority")]
-        place = f"{profile} ρ={rho:g}" + ("" if mu is None else f" μ={mu:g}")
-        rows.append(f"| {place} | {method} | " + " | ".join(_cell(list(value.values())) for value in values) + " |")
+        rows.append(f"| {place_of(profile, rho, mu)} | {method} | " + " | ".join(_cell(list(value.values())) for value in values) + " |")
     return rows
 
 

@@ -9,6 +9,8 @@ from typing import Any
 
 from selfpos.errors import SelfposError
 from selfpos.imbalance.recipe import ImbalanceRecipe
+from selfpos.imbalance.sources import ImageData
+from selfpos.recipe import validate
 
 # What may change between two runs into one file: everything else changes what a record means.
 FREE = {"name", "data", "grid", "methods", "seeds", "select", "networks_at_once"}
@@ -31,7 +33,7 @@ def _schema() -> Any:
 
 
 def read_results(path: Path) -> tuple[list[dict[str, Any]], ImbalanceRecipe]:
-    """All records of the file and the recipe that made them. Raises SelfposError when it is no results file."""
+    """All records of the file and the recipe that made them. Raises SelfposError when it is no results file, or one that this version cannot read."""
     import pyarrow.lib
     import pyarrow.parquet
 
@@ -39,20 +41,29 @@ def read_results(path: Path) -> tuple[list[dict[str, Any]], ImbalanceRecipe]:
         raise SelfposError(f"there are no results at {path}; run `selfpos imbalance run RECIPE` first")
     try:
         table = pyarrow.parquet.read_table(path)
-    except pyarrow.lib.ArrowInvalid as error:
-        raise SelfposError(f"{path} is no Parquet file: {error}") from None
-    recipe = (table.schema.metadata or {}).get(b"recipe")
-    if recipe is None:
+    except (pyarrow.lib.ArrowException, OSError) as error:
+        raise SelfposError(f"{path} is no Parquet file, or a damaged one: {error}") from None
+    metadata = table.schema.metadata or {}
+    if b"recipe" not in metadata:
         raise SelfposError(f"{path} holds no results of selfpos imbalance: its schema has no recipe")
-    return table.to_pylist(), ImbalanceRecipe.model_validate(json.loads(recipe))
+    return table.to_pylist(), validate(ImbalanceRecipe, json.loads(metadata[b"recipe"]), f"{path}, the recipe of its results")
 
 
-def write_results(path: Path, records: list[dict[str, Any]], recipe: ImbalanceRecipe) -> None:
-    """Replace the file by one with these records."""
+def data_of(path: Path) -> str | None:
+    """The fingerprint of the data that made the results file's records; None where it was not noted, or there is no file."""
+    import pyarrow.parquet
+
+    metadata = pyarrow.parquet.read_schema(path).metadata if path.is_file() else None
+    found = (metadata or {}).get(b"data")
+    return found.decode() if found else None
+
+
+def write_results(path: Path, records: list[dict[str, Any]], recipe: ImbalanceRecipe, data: str | None = None) -> None:
+    """Replace the file by one with these records, made with the data of that fingerprint."""
     import pyarrow as pa
     import pyarrow.parquet
 
-    schema = _schema().with_metadata({"recipe": recipe.model_dump_json()})
+    schema = _schema().with_metadata({"recipe": recipe.model_dump_json(), "data": data or ""})
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -70,3 +81,9 @@ def check_same_settings(path: Path, before: ImbalanceRecipe, now: ImbalanceRecip
     old, new = before.model_dump(exclude=FREE), now.model_dump(exclude=FREE)
     if changed := [f"{key} ({old[key]!r} before, {new[key]!r} now)" for key in old if old[key] != new[key]]:
         raise SelfposError(f"the results in {path} were made with other settings: {'; '.join(changed)}; name another file with --out")
+
+
+def check_same_data(path: Path, data: ImageData) -> None:
+    """Raise SelfposError when the file's records were made with other data."""
+    if data_of(path) not in (None, data.fingerprint):
+        raise SelfposError(f"the results in {path} were made with other data than {data.description}; name another file with --out")

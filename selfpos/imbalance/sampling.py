@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib.util import find_spec
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,14 +32,21 @@ def _counts(labels: Ints) -> dict[int, int]:
 
 
 def _resample(kind: str, labels: Ints, strategy: dict[int, int], seed: int) -> Ints:
-    try:
-        from imblearn.over_sampling import RandomOverSampler
-        from imblearn.under_sampling import RandomUnderSampler
-    except ImportError:
-        raise SelfposError("the imbalance study needs imbalanced-learn; install it with: pip install 'selfpos[imbalance]'") from None
+    need_samplers()
+    from imblearn.over_sampling import RandomOverSampler
+    from imblearn.under_sampling import RandomUnderSampler
+
     sampler = (RandomOverSampler if kind == "over" else RandomUnderSampler)(sampling_strategy=strategy, random_state=seed)
     sampler.fit_resample(np.arange(len(labels))[:, None], labels)
     return np.asarray(sampler.sample_indices_, dtype=np.int64)
+
+
+def need_samplers() -> None:
+    """Raise SelfposError when imbalanced-learn is not installed."""
+    if find_spec("imblearn") is None:
+        raise SelfposError(
+            "over- and undersampling and SMOTE need imbalanced-learn; install it with: pip install 'selfpos[imbalance]', from a checkout '.[imbalance]'"
+        )
 
 
 def stream(indices: Ints, batch: int, seed: int) -> Iterator[Ints]:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import gzip
-from collections.abc import Callable
+import hashlib
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +34,8 @@ class ImageData:
     class_names: list[str]
     description: str
     network: Callable[[int], Network] | None = None  # seed → a network for these data, where the recipe's `network` is no image network
+    fingerprint: str = ""  # SHA-256 (hex) of what was read; empty for data that a caller made
+    division: str = ""  # of data without a division of their own into training and test: how it was made
 
     @property
     def classes(self) -> int:
@@ -55,6 +60,10 @@ def read_images(source: str, *, preprocessing: str) -> ImageData:
         elif len(archives) == 1 and archives[0].is_file():
             arrays = _read_npz(archives[0])
         elif (path / "train").is_dir():
+            if preprocessing != "raw":
+                raise SelfposError(
+                    f"{path} holds image files, which the network normalises itself; set preprocessing to raw, found {preprocessing}"
+                )
             return _read_folder(path)
         else:
             raise SelfposError(
@@ -65,7 +74,12 @@ def read_images(source: str, *, preprocessing: str) -> ImageData:
 
 def read_idx(path: Path) -> NDArray[np.uint8]:
     """The array in an IDX file of unsigned bytes, plain or gzipped. Raises SelfposError for any other content."""
-    data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    data = path.read_bytes()
+    if path.suffix == ".gz":
+        try:
+            data = gzip.decompress(data)
+        except (EOFError, OSError, zlib.error) as error:
+            raise SelfposError(f"{path} is truncated or no gzip file ({error}); fetch it again") from None
     if len(data) < 4 or data[:3] != b"\x00\x00\x08":
         raise SelfposError(f"{path} is no IDX file of unsigned bytes")
     rank = data[3]
@@ -84,10 +98,15 @@ def _idx_file(folder: Path, stem: str) -> Path:
 
 def _read_npz(path: Path) -> list[NDArray]:
     names = ["x_train", "y_train", "x_test", "y_test"]
-    with np.load(path, allow_pickle=False) as archive:
-        if missing := [name for name in names if name not in archive.files]:
-            raise SelfposError(f"{path} has no array {', '.join(missing)}; found {', '.join(archive.files)}")
-        return [archive[name] for name in names]
+    try:
+        with zipfile.ZipFile(path) as file:
+            found = [Path(name).stem for name in file.namelist()]
+        if missing := [name for name in names if name not in found]:
+            raise SelfposError(f"{path} has no array {', '.join(missing)}; found {', '.join(found)}")
+        with np.load(path, allow_pickle=False) as archive:
+            return [archive[name] for name in names]
+    except (EOFError, OSError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+        raise SelfposError(f"{path} cannot be read as an .npz archive of plain arrays: {error}") from None
 
 
 def _read_hub(name: str) -> list[NDArray]:
@@ -111,8 +130,20 @@ def _read_hub(name: str) -> list[NDArray]:
 
 def _in_memory(x_train: NDArray, y_train: NDArray, x_test: NDArray, y_test: NDArray, *, preprocessing: str, description: str) -> ImageData:
     for images, labels in ((x_train, y_train), (x_test, y_test)):
-        if len(images) != len(labels):
-            raise SelfposError(f"{description} has {len(images)} images but {len(labels)} labels")
+        if images.ndim not in (3, 4) or labels.ndim != 1 or labels.dtype.kind not in "iu":
+            raise SelfposError(
+                f"{description}: expected images (n, height, width[, channels]) with whole numbers (n) as labels, "
+                f"found shapes {images.shape} and {labels.shape}, labels of type {labels.dtype}"
+            )
+        if len(images) != len(labels) or not len(images):
+            raise SelfposError(f"{description} has {len(images)} images and {len(labels)} labels; it needs images, and one label for each")
+        if labels.min() < 0:
+            raise SelfposError(f"{description} has the label {labels.min()}; labels count from 0")
+    if strange := sorted(set(y_test.tolist()) - set(y_train.tolist())):
+        raise SelfposError(
+            f"{description}: the test images have labels that the training images lack: {', '.join(str(one) for one in strange[:5])}"
+        )
+    fingerprint = fingerprint_of([x_train, y_train.astype(np.int64), x_test, y_test.astype(np.int64)])
     scale = 1.0
     if preprocessing == "gcn-zca":
         from selfpos.imbalance.whitening import whiten
@@ -126,7 +157,16 @@ def _in_memory(x_train: NDArray, y_train: NDArray, x_test: NDArray, y_test: NDAr
         return ArrayImages(torch.from_numpy(np.array(shaped, order="C")), labels.astype(np.int64), scale)
 
     names = [str(label) for label in range(int(y_train.max()) + 1)]
-    return ImageData(pack(x_train, y_train), pack(x_test, y_test), names, description)
+    return ImageData(pack(x_train, y_train), pack(x_test, y_test), names, description, fingerprint=fingerprint)
+
+
+def fingerprint_of(arrays: Iterable[NDArray]) -> str:
+    """SHA-256 (hex) of the arrays' types, shapes and values."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(f"{array.dtype} {array.shape}\n".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
 
 
 def _read_folder(path: Path) -> ImageData:
@@ -134,6 +174,8 @@ def _read_folder(path: Path) -> ImageData:
     if held_out is None:
         raise SelfposError(f"{path} has a folder train/ but neither test/ nor val/")
     names = sorted(folder.name for folder in (path / "train").iterdir() if folder.is_dir())
+
+    digest = hashlib.sha256()
 
     def pack(root: Path) -> FileImages:
         files = [
@@ -144,6 +186,9 @@ def _read_folder(path: Path) -> ImageData:
         ]
         if not files:
             raise SelfposError(f"{root} holds no images; expected {root}/CLASS/*.jpg")
+        for file, label in files:
+            digest.update(f"{file.relative_to(root)} {file.stat().st_size} {label}\n".encode())
         return FileImages([file for file, _ in files], np.array([label for _, label in files], dtype=np.int64))
 
-    return ImageData(pack(path / "train"), pack(held_out), names, str(path))
+    sets = pack(path / "train"), pack(held_out)
+    return ImageData(*sets, names, str(path), fingerprint=digest.hexdigest())

@@ -77,7 +77,7 @@ def fit(
     groups = [group for group in groups if group["params"]]
     optimiser: torch.optim.Optimizer
     if optimizer == "adamw":
-        optimiser = torch.optim.AdamW(groups, lr=rate, fused=True)
+        optimiser = torch.optim.AdamW(groups, lr=rate, weight_decay=settings.adamw_decay, fused=True)
     else:
         optimiser = torch.optim.SGD(groups, lr=rate, momentum=settings.momentum, weight_decay=settings.weight_decay, fused=True)
     schedule = settings.schedule.over(iterations)

@@ -77,8 +77,9 @@ def _join(wide: nn.Module, networks: Sequence[nn.Module]) -> None:
         _widen_layer(layer, len(networks))
         for key in _state(layer):
             joined = torch.cat([_state(part[name])[key] for part in parts])
-            if key in layer._parameters:
-                layer._parameters[key] = nn.Parameter(joined)
+            own = layer._parameters.get(key)
+            if own is not None:
+                layer._parameters[key] = nn.Parameter(joined, requires_grad=own.requires_grad)
             else:
                 layer._buffers[key] = joined
 

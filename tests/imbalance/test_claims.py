@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from selfpos.errors import SelfposError
 from selfpos.imbalance.analysis import Study, interval, paired_bootstrap
 from selfpos.imbalance.claims import check_claims
+from selfpos.imbalance.figures import draw_all
 from selfpos.imbalance.ordering import compare_orderings
 
 RHOS, MUS = (10.0, 1000.0), (0.2, 0.5, 0.8)
@@ -39,7 +42,7 @@ def as_the_paper(method: str, strength: float, mu: float, rule: str) -> float:
     baseline = 0.99 - 0.05 * strength * mu
     ros = 0.99 - 0.02 * strength * mu
     rus = 0.93 - 0.01 * strength
-    bonus = 0.02 if rule == "original" and method != "rus" else 0.0
+    bonus = 0.0 if rule == "plain" else -0.02 if method == "rus" else 0.02
     values = {
         "baseline": baseline, "ros": ros, "rus": rus, "two-phase-ros": (baseline + ros) / 2, "two-phase-rus": (baseline + rus) / 2,
         "size-matched": 0.99, "ros:100": (baseline + ros) / 2, "rus:100": max(baseline, rus) + 0.01,
@@ -56,7 +59,7 @@ def test_results_like_the_papers_hold() -> None:
     assert {name: found[name] for name in ("A1", "A2", "A3", "A4", "A7", "A8")} == dict.fromkeys(
         ("A1", "A2", "A3", "A4", "A7", "A8"), "holds"
     )
-    assert found["A5"] == found["A9"] == "not decided"  # no linear cells, no curves
+    assert found["A5"] == found["A9"] == "not run"  # no linear cells, no curves
 
 
 def test_opposite_results_do_not_hold() -> None:
@@ -70,19 +73,109 @@ def test_opposite_results_do_not_hold() -> None:
     assert {found[name] for name in ("A1", "A2", "A4", "A7")} == {"does not hold"}
 
 
+def with_linear(step: Study, baseline: float, ros: float = 0.995, rus_fall: float = 0.05) -> Study:
+    """`step` with a balanced baseline of .99 and linear imbalances: baseline, ROS, and RUS that falls by `rus_fall` from one ratio to the next."""
+    rng = np.random.default_rng(1)
+    linear = [
+        record(method, value + 0.0005 * rng.normal(), seed, profile="linear", rho=rho, mu=None)
+        for place, rho in enumerate(RHOS)
+        for method, value in (("baseline", baseline), ("ros", ros), ("rus", 0.95 - rus_fall * place))
+        for seed in range(5)
+    ]
+    balanced = [record("baseline", 0.99, seed, profile="balanced", rho=1.0, mu=None) for seed in range(5)]
+    return Study([*balanced, *linear, *(own for seeds in step.cells.values() for own in seeds.values())])
+
+
+def test_linear_imbalance_and_equal_totals() -> None:
+    step = study_of(as_the_paper)
+    for study, found in (
+        (with_linear(step, baseline=0.988), {"A5": "holds", "A6": "holds"}),
+        (with_linear(step, baseline=0.5), {"A5": "does not hold", "A6": "does not hold"}),
+        (with_linear(step, baseline=0.988, ros=0.98), {"A5": "does not hold", "A6": "holds"}),
+        (with_linear(step, baseline=0.988, rus_fall=-0.05), {"A5": "does not hold", "A6": "holds"}),
+    ):
+        assert {name: verdicts(study)[name] for name in found} == found
+    matched = study_of(lambda method, *place: 0.5 if method == "size-matched" else as_the_paper(method, *place))
+    assert verdicts(with_linear(matched, baseline=0.988))["A6"] == "does not hold"
+
+
+def test_undersampling_and_partial_sampling_can_fail() -> None:
+    def changed(name: str, value: Callable[[float, float], float]) -> dict[str, str]:
+        return verdicts(
+            study_of(lambda method, strength, mu, rule: value(strength, mu) if method == name else as_the_paper(method, strength, mu, rule))
+        )
+
+    assert changed("rus", lambda strength, mu: 0.93 - 0.1 * mu)["A3"] == "does not hold"  # not flat in μ
+    assert changed("rus", lambda strength, mu: 0.999)["A3"] == "does not hold"  # better than ROS
+    assert changed("ros:100", lambda strength, mu: 0.5)["A8"] == "does not hold"  # some oversampling harms
+    assert changed("ros:100", lambda strength, mu: 0.999)["A8"] == "does not hold"  # full is not best
+    assert changed("rus:100", lambda strength, mu: 0.5)["A8"] == "not decided"  # "can beat" is not refuted by some settings
+
+
 def test_noise_decides_nothing() -> None:
     assert verdicts(study_of(lambda *place: 0.9, noise=0.02))["A1"] == "not decided"
-    assert set(verdicts(Study([])).values()) == {"not decided"}
+    assert set(verdicts(Study([])).values()) == {"not run"}
+
+
+def test_one_setting_is_enough_to_contradict() -> None:
+    def two_phase_gains_once(method: str, strength: float, mu: float, rule: str) -> float:
+        gain = 0.2 if (method, strength, mu) == ("two-phase-rus", 3.0, 0.5) else 0.0
+        return as_the_paper(method, strength, mu, rule) + gain
+
+    def two_phase_fails_once(method: str, strength: float, mu: float, rule: str) -> float:
+        return 0.6 if (method, strength, mu) == ("two-phase-ros", 1.0, 0.2) else as_the_paper(method, strength, mu, rule)
+
+    def thresholded_ros_loses_at_ten(method: str, strength: float, mu: float, rule: str) -> float:
+        loss = 0.03 if (method, strength, rule) == ("ros", 1.0, "original") else 0.0
+        return as_the_paper(method, strength, mu, rule) - loss
+
+    for value, name in ((two_phase_gains_once, "A4"), (two_phase_fails_once, "A4"), (thresholded_ros_loses_at_ten, "A7")):
+        assert verdicts(study_of(value))[name] == "does not hold"
+
+
+def test_undersampling_must_lose_by_thresholding() -> None:
+    def gains(method: str, strength: float, mu: float, rule: str) -> float:
+        return as_the_paper(method, strength, mu, rule) + (0.03 if (method, rule) == ("rus", "original") else 0)  # and is still behind ROS
+
+    assert verdicts(study_of(gains))["A7"] == "does not hold"
+
+
+def test_a_sampler_without_two_phase_leaves_it_open() -> None:
+    whole = study_of(as_the_paper)
+    part = Study(record for cell, seeds in whole.cells.items() if cell[3] != "two-phase-rus" for record in seeds.values())
+    (claim,) = [claim for claim in check_claims(part) if claim.name == "A4"]
+    assert claim.verdict == "not decided"
+    assert ("two-phase-rus between its two ends", "not run") in {(check.text, check.value) for check in claim.checks}
+
+
+def curve(gaps: dict[int, float]) -> list[dict[str, float]]:
+    names = [f"{split}_{group}" for split in ("train", "test") for group in ("balanced", "minority", "majority")]
+    return [{"iteration": at} | {name: 0.9 + (gap if name.startswith("train") else 0) for name in names} for at, gap in gaps.items()]
 
 
 def test_gap_growth_is_seen() -> None:
-    def curve(growth: float) -> list[dict[str, float]]:
-        names = [f"{split}_{group}" for split in ("train", "test") for group in ("balanced", "minority", "majority")]
-        return [{"iteration": i} | {name: 0.9 + (growth * i if name.startswith("train") else 0) for name in names} for i in range(4)]
-
     for growth, verdict in ((0.0, "holds"), (0.02, "does not hold")):
-        study = Study(record("ros", 0.9, seed, curve=curve(growth)) for seed in range(3))
+        study = Study(record("ros", 0.9, seed, curve=curve({i: growth * i for i in range(4)})) for seed in range(3))
         assert verdicts(study)["A9"] == verdict
+
+
+def test_gap_growth_is_that_of_the_second_half() -> None:
+    late = {100: 0.0, 200: 0.0, 300: 0.0, 400: 0.1, 500: 0.1, 600: 0.1}
+    early = {100: 0.0, 200: 0.0, 300: 0.1, 400: 0.1, 500: 0.1, 600: 0.1}
+    for gaps, verdict in ((late, "does not hold"), (early, "holds")):
+        assert verdicts(Study(record("ros", 0.9, seed, curve=curve(gaps)) for seed in range(3)))["A9"] == verdict
+    for short in ({4: 0.0}, {2: 0.0, 4: 0.0}, {500: 0.0, 590: 0.0, 600: 0.0}):
+        (*_, claim) = check_claims(Study(record("ros", 0.9, seed, curve=curve(short)) for seed in range(3)))
+        assert claim.verdict == "not decided"
+        assert {check.value for check in claim.checks} == {"too few points on the curves"}
+
+
+def test_curves_are_drawn_of_the_methods_that_have_them(tmp_path: Path) -> None:
+    points = curve(dict.fromkeys(range(4), 0.0))
+    other = [record("weighted", 0.9, seed, curve=points) for seed in range(2)]
+    names = {path.stem for path in draw_all(Study([*other, record("ros", 0.9, 0)]), tmp_path)}
+    assert "figure-8-curves" not in names
+    assert "figure-8-curves" in {path.stem for path in draw_all(Study([*other, record("ros", 0.9, 0, curve=points)]), tmp_path)}
 
 
 def test_learning_rates_are_chosen_on_validation_or_test() -> None:
@@ -92,6 +185,21 @@ def test_learning_rates_are_chosen_on_validation_or_test() -> None:
     honest, optimistic = Study(runs, "validation"), Study(runs, "test")
     assert list(honest.get("step", 10.0, 0.5, "ros").values()) == pytest.approx([80, 80, 80])
     assert list(optimistic.get("step", 10.0, 0.5, "ros").values()) == pytest.approx([90])
+
+
+def test_rates_are_not_chosen_on_nothing() -> None:
+    runs = [record("ros", auc, 0, rate=rate, validation_auc=None) for rate, auc in ((0.1, 0.4), (0.01, 0.9))]
+    with pytest.raises(SelfposError, match=r"step ρ=10 μ=0\.5 ros was run at 2 learning rates without validation images"):
+        Study(runs, "validation")
+    assert list(Study(runs, "test").get("step", 10.0, 0.5, "ros").values()) == pytest.approx([90])
+    assert list(Study(runs[:1], "validation").get("step", 10.0, 0.5, "ros").values()) == pytest.approx([40])
+
+
+def test_two_minorities_at_one_point_are_two_studies() -> None:
+    runs = [record("baseline", 0.9, 0, minority_rule="lowest"), record("ros", 0.8, 0, minority_rule="highest")]
+    with pytest.raises(SelfposError, match=r"step ρ=10 μ=0\.5 was run with the minorities lowest and highest"):
+        Study(runs)
+    assert Study([runs[0], runs[1] | {"rho": 100.0}]).methods() == ["baseline", "ros"]
 
 
 def test_intervals() -> None:
@@ -104,6 +212,14 @@ def test_intervals() -> None:
     assert interval([3.0]).low == -np.inf
     pairs = np.random.default_rng(1).normal(1, 2, 400)
     assert paired_bootstrap(pairs.tolist()).low == pytest.approx(interval(pairs).low, abs=0.03)
+
+
+def test_bootstrap_of_five_pairs_covers_the_mean() -> None:
+    rng = np.random.default_rng(0)
+    found = [paired_bootstrap(rng.normal(size=5).tolist(), draws=500, seed=trial) for trial in range(600)]
+    assert 0.93 < np.mean([one.low <= 0 <= one.high for one in found]) < 0.98
+    assert (paired_bootstrap([3.0]).low, paired_bootstrap([3.0]).high) == (-np.inf, np.inf)
+    assert (paired_bootstrap([0.4] * 5).low, paired_bootstrap([0.4] * 5).high) == pytest.approx((0.4, 0.4))
 
 
 def test_orderings_of_two_lengths() -> None:

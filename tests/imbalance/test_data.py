@@ -29,6 +29,10 @@ def test_idx_files(tmp_path: Path) -> None:
     assert images.shape == (2, 2, 1, 28, 28)
     raw = read_idx(tmp_path / "train-images-idx3-ubyte.gz")
     np.testing.assert_array_equal(images[1, 0, 0].numpy(), raw[5] / np.float32(256))
+    arrays = {name: read_idx(file) for name, file in zip(("x_train", "x_test"), sorted(tmp_path.glob("*.gz"), reverse=True), strict=True)}
+    labels = {name: np.arange(count) % 10 for name, count in (("y_train", 30), ("y_test", 20))}
+    np.savez(tmp_path / "same.npz", **arrays, **labels)
+    assert read_images(str(tmp_path / "same.npz"), preprocessing="raw").fingerprint == data.fingerprint
     assert data.classes == 10
     assert data.test.labels.tolist() == [*range(10), *range(10)]
 
@@ -44,6 +48,44 @@ def test_bad_idx_files(tmp_path: Path) -> None:
         read_idx(tmp_path / "other")
     with pytest.raises(SelfposError, match="there are no images at"):
         read_images(str(tmp_path / "nowhere"), preprocessing="scale")
+
+
+@pytest.mark.parametrize("content", [gzip.compress(bytes(5000))[:-12], b"<html>not found</html>"], ids=["truncated", "other"])
+def test_a_broken_download_is_named(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(content)
+    with pytest.raises(SelfposError, match=r"train-images-idx3-ubyte\.gz is truncated or no gzip file"):
+        read_images(str(tmp_path), preprocessing="scale")
+
+
+def test_broken_npz_is_named(tmp_path: Path) -> None:
+    whole = {name: np.zeros((4, 4, 4) if name.startswith("x") else 4, np.uint8) for name in ("x_train", "y_train", "x_test", "y_test")}
+    np.savez(tmp_path / "a.npz", **whole)
+    content = (tmp_path / "a.npz").read_bytes()
+    for broken in (b"hello", content[: len(content) // 2], b""):
+        (tmp_path / "a.npz").write_bytes(broken)
+        with pytest.raises(SelfposError, match=r"a\.npz cannot be read as an \.npz archive"):
+            read_images(str(tmp_path), preprocessing="raw")
+    np.savez(tmp_path / "a.npz", **whole | {"y_test": np.array(["a", None, 1, 2], dtype=object)})
+    with pytest.raises(SelfposError, match=r"a\.npz cannot be read as an \.npz archive of plain arrays"):
+        read_images(str(tmp_path), preprocessing="raw")
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"y_test": np.array([0, 1, 2, 7])}, "the test images have labels that the training images lack: 2, 7"),
+        ({"y_train": np.array([0, 1, 0, -1])}, "has the label -1"),
+        ({"y_train": np.array([0.0, 1.0, 0.0, 1.0])}, "labels of type float64"),
+        ({"y_train": np.eye(4, dtype=int)}, r"found shapes \(4, 6, 6\) and \(4, 4\)"),
+        ({"x_train": np.zeros((4, 36), np.uint8)}, r"found shapes \(4, 36\)"),
+        ({"x_test": np.zeros((0, 6, 6), np.uint8), "y_test": np.zeros(0, int)}, "has 0 images"),
+    ],
+)
+def test_images_and_labels_that_do_not_fit(tmp_path: Path, changed: dict[str, np.ndarray], told: str) -> None:
+    images, labels = np.zeros((4, 6, 6), np.uint8), np.array([0, 1, 0, 1])
+    np.savez(tmp_path / "a.npz", **{"x_train": images, "y_train": labels, "x_test": images, "y_test": labels} | changed)
+    with pytest.raises(SelfposError, match=told):
+        read_images(str(tmp_path), preprocessing="scale")
 
 
 def test_npz_names_its_missing_arrays(tmp_path: Path) -> None:
@@ -63,6 +105,8 @@ def test_folder_of_image_files(tmp_path: Path) -> None:
                 Image.fromarray(pixels + rng.integers(0, 3, pixels.shape, dtype=np.uint8)).save(tmp_path / split / label / f"{place}.png")
     data = read_images(str(tmp_path), preprocessing="raw")
     assert data.class_names == ["cat", "dog"]
+    with pytest.raises(SelfposError, match="set preprocessing to raw, found scale"):
+        read_images(str(tmp_path), preprocessing="scale")
     index = np.array([0, 1, 2, 3])
     centre = data.test.batch(index, None)
     assert centre.shape == (4, 3, 224, 224)

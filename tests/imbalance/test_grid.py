@@ -13,15 +13,18 @@ import numpy as np
 import pytest
 import yaml
 
-from selfpos.errors import SelfposError
+from selfpos.commands.imbalance import _study
+from selfpos.errors import OperationError, SelfposError
 from selfpos.imbalance import cell as cell_module
 from selfpos.imbalance import grid
 from selfpos.imbalance.cell import Imbalance, Unit, draw_sample, run_unit
 from selfpos.imbalance.grid import plan, run_grid
 from selfpos.imbalance.recipe import ImbalanceRecipe, load_imbalance_recipe
 from selfpos.imbalance.report import write_report
-from selfpos.imbalance.results import read_results
+from selfpos.imbalance.results import data_of, read_results, write_results
 from selfpos.imbalance.sources import read_images
+from selfpos.storage.atomic import locked
+from tests.imbalance.conftest import make_images
 
 RECIPES = Path(__file__).parents[2] / "recipes" / "imbalance"
 
@@ -45,6 +48,7 @@ def test_shipped_recipes_are_valid_and_the_papers_grid_is_whole() -> None:
 
     assert networks("mnist", {"step", "linear"}) == 22_500
     assert networks("cifar10", {"step", "linear"}) == 640
+    assert networks("imagenet", {"step"}) == 15
     small = load_imbalance_recipe(RECIPES / "mnist-small.yaml")
     assert small.seeds >= 5
     step = next(part for part in small.grid if part.profile == "step")
@@ -62,6 +66,27 @@ def test_recipe_mistakes_are_named(archive: Path, tmp_path: Path) -> None:
         load(grid=[{"profile": "linear", "rho": [10], "mu": [0.5]}])
     with pytest.raises(SelfposError, match="needs 'validation' > 0"):
         load(validation=0, training={"learning_rates": [0.1, 0.01]})
+    for training, told in (
+        ({"learning_rates": [0.1, -0.1]}, r"'training\.learning_rates\.1': Input should be greater than 0 \(found -0\.1\)"),
+        ({"weight_decay": float("nan")}, r"'training\.weight_decay': Input should be a finite number"),
+    ):
+        with pytest.raises(SelfposError, match=told):
+            load(training=training)
+    for rho, mu, told in ((0.5, 0.5, "rho"), (float("nan"), 0.5, "rho"), (10, 1.2, "mu"), (10, float("nan"), "mu"), (10, 0.0, "mu")):
+        with pytest.raises(SelfposError, match=rf"'grid\.0\.{told}\.0': Input should be"):
+            load(grid=[{"profile": "step", "rho": [rho], "mu": [mu]}])
+    with pytest.raises(SelfposError, match=r"profile balanced has no ratio; found rho \[10"):
+        load(grid=[{"profile": "balanced", "rho": [10]}])
+    for schedule in ({"policy": "multistep"}, {"policy": "inv", "drops": [0.5]}):
+        with pytest.raises(SelfposError, match="'drops' belong to policy multistep, which needs them"):
+            load(training={"schedule": schedule})
+    for method in ("ros:nan", "rus:inf", "ros:0.5", "ros:x", "baseline:2"):
+        with pytest.raises(SelfposError, match="only ros:R and rus:R take a target ratio, a number of 1 or more"):
+            load(methods=[method])
+    twice = {"profile": "step", "rho": [2, 10], "mu": [0.5]}
+    with pytest.raises(SelfposError, match=r"step ρ=10 μ=0\.5 is in the grid with the minorities random and lowest"):
+        load(grid=[twice | {"rho": [10]}, twice | {"minority": "lowest"}])
+    load(grid=[twice, twice, twice | {"rho": [20], "minority": "lowest"}])
     with pytest.raises(SelfposError, match="did you mean 'baseline'"):
         load(methods=["baselin"])
 
@@ -150,6 +175,72 @@ def test_other_settings_do_not_join_a_results_file(archive: Path, tmp_path: Path
     assert run_grid(more_seeds, tmp_path / "r.parquet", device="cpu") == 1
     with pytest.raises(SelfposError, match="made with other settings: n_max \\(40 before, 30 now\\)"):
         run_grid(recipe.model_copy(update={"n_max": 30}), tmp_path / "r.parquet", device="cpu")
+
+
+def test_other_data_do_not_join_a_results_file(archive: Path, tmp_path: Path) -> None:
+    recipe = ImbalanceRecipe.model_validate(tiny(archive, methods=["baseline"], seeds=1))
+    other = tmp_path / "other"
+    other.mkdir()
+    (x_train, y_train), (x_test, y_test) = make_images(60, 2), make_images(20, 1)
+    np.savez(other / "images.npz", x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)
+    out = tmp_path / "r.parquet"
+    run_grid(recipe, out, device="cpu")
+    for wanted in (recipe, recipe.model_copy(update={"seeds": 2})):
+        with pytest.raises(SelfposError, match=r"made with other data than .*other"):
+            run_grid(wanted, out, device="cpu", data=str(other))
+    records, _ = read_results(out)
+    write_results(out, records, recipe)  # as of a version that noted no data
+    assert run_grid(recipe.model_copy(update={"seeds": 2}), out, device="cpu", data=str(other)) == 1
+    assert data_of(out) is None
+
+
+def test_one_process_writes_a_results_file(archive: Path, tmp_path: Path) -> None:
+    recipe, out = ImbalanceRecipe.model_validate(tiny(archive, methods=["baseline"], seeds=1)), tmp_path / "r.parquet"
+    out.with_suffix(".log").touch()
+    with locked(out.with_suffix(".log")), pytest.raises(SelfposError, match=r"another process is writing .*r\.log"):
+        run_grid(recipe, out, device="cpu")
+    assert run_grid(recipe, out, device="cpu") == 1
+
+
+def test_results_that_cannot_be_read_are_named(archive: Path, tmp_path: Path) -> None:
+    import pyarrow.parquet
+
+    recipe, out = ImbalanceRecipe.model_validate(tiny(archive, methods=["baseline"], seeds=1)), tmp_path / "r.parquet"
+    run_grid(recipe, out, device="cpu")
+    table = pyarrow.parquet.read_table(out)
+    content = bytearray(out.read_bytes())
+    content[4:200] = b"\xff" * 196
+    out.write_bytes(content)
+    with pytest.raises(SelfposError, match=r"r\.parquet is no Parquet file, or a damaged one"):
+        read_results(out)
+    foreign = {b"recipe": recipe.model_dump_json().replace('"n_max"', '"largest"').encode()}
+    pyarrow.parquet.write_table(table.replace_schema_metadata(foreign), out)
+    with pytest.raises(SelfposError, match=r"r\.parquet, the recipe of its results: .*no field 'largest'"):
+        read_results(out)
+
+
+def test_a_dead_worker_is_a_sentence(archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grid, "_run_in_worker", die)
+    recipe = ImbalanceRecipe.model_validate(tiny(archive, methods=["baseline"]))
+    with pytest.raises(OperationError, match="a worker was ended from outside"):
+        run_grid(recipe, tmp_path / "r.parquet", device="cpu", workers=2)
+
+
+def die(*_: object) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_results_file_is_read_with_its_recipes_choice_of_rates(archive: Path, tmp_path: Path) -> None:
+    rates = {"iterations": 2, "batch_size": 8, "learning_rates": [1e-5, 0.02]}
+    recipe = ImbalanceRecipe.model_validate(
+        tiny(archive, validation=0, select="test", seeds=1, methods=["baseline"], curve_every=1, training=rates)
+    )
+    out = tmp_path / "r.parquet"
+    run_grid(recipe, out, device="cpu")
+    aucs = [100 * record["auc"] for record in read_results(out)[0] if record["rule"] == "plain"]
+    assert _study(out).get("step", 10.0, 0.5, "baseline") == {0: max(aucs)}
+    with pytest.raises(SelfposError, match="without validation images to choose one on"):
+        write_report(out, tmp_path / "report", "validation")
 
 
 def test_stopped_unit_is_run_again_and_finished_ones_are_not(archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -42,10 +42,11 @@ def test_focal_closed_form(batch: tuple[Tensor, Tensor]) -> None:
     logits, targets = batch
     p = logits.softmax(dim=2).gather(2, targets[..., None])[..., 0]
     torch.testing.assert_close(focal(logits, targets, COUNTS, 0), -((1 - p) ** 2) * p.log())
-    # α stays outside p_t: α (1 − p)² · −log p, over the batch's mean α
-    alpha = torch.stack([effective_number_weights(COUNTS)[s][targets[:, s]] for s in range(2)], dim=1)
-    expected = alpha / alpha.mean(dim=0) * -((1 - p) ** 2) * p.log()
-    torch.testing.assert_close(focal_balanced(logits, targets, COUNTS, 0), expected)
+    # The class weight stands before the focal term, not within p_t; the batch's mean is over the sum of weights.
+    for s in range(2):
+        weights = effective_number_weights(COUNTS)[s][targets[:, s]]
+        expected = (-weights * (1 - p[:, s]) ** 2 * p[:, s].log()).sum() / weights.sum()
+        assert per_network(focal_balanced(logits, targets, COUNTS, 0))[s] == pytest.approx(expected.item(), rel=1e-5)
 
 
 def test_balanced_softmax_is_logit_adjustment(batch: tuple[Tensor, Tensor]) -> None:

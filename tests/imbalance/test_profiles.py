@@ -48,6 +48,8 @@ def test_profiles_ascend_between_their_ends(classes: int, rho: float, n_max: int
         ("linear", 10, 100, 10, 0.5),
         ("step", 10, 100, 10, 0.01),
         ("step", 10, 100, 0.5, 0.5),
+        ("step", 10, 100, float("nan"), 0.5),
+        ("step", 10, 100, 10, float("nan")),
         ("linear", 1, 100, 10),
     ],
 )

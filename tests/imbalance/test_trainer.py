@@ -107,6 +107,21 @@ def test_single_training_is_plain_torch() -> None:
         torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-11)
 
 
+def test_adamw_decays_as_its_settings_say() -> None:
+    network, reference = build("lenet", 5, 0).double(), build("lenet", 5, 0).double()
+    settings = TrainingSettings(batch_size=8, adamw_decay=0.3, weight_decay=9.0)
+    fit([network], batches([0], (1, 28, 28)), COUNTS[:1], settings, rate=1e-3, iterations=2, optimizer="adamw")
+    optimiser = torch.optim.AdamW(reference.parameters(), lr=1e-3, weight_decay=0.3)
+    source = batches([0], (1, 28, 28))
+    for _ in range(2):
+        images, targets = next(source)
+        optimiser.zero_grad()
+        nn.functional.cross_entropy(reference(images[:, 0]), targets[:, 0]).backward()
+        optimiser.step()
+    for ours, theirs in zip(network.parameters(), reference.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-8)
+
+
 def test_widening_round_trip_and_unknown_layers() -> None:
     networks = [build("lenet", 5, seed) for seed in range(3)]
     wide = widen(networks)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from selfpos.imbalance.methods.registry import Refit, register
-from selfpos.imbalance.sampling import stream
+from selfpos.imbalance.sampling import need_samplers, stream
 from selfpos.imbalance.second_stage import Stage
 from selfpos.imbalance.wide import Dense
 
@@ -40,6 +40,7 @@ def smote(stage: Stage) -> list[nn.Sequential]:
 
     A class with fewer than 6 examples gets as many neighbours as it has; a class with a single one is replicated.
     """
+    need_samplers()
     from imblearn.over_sampling import SMOTE
 
     pools, labels = [], []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -74,7 +75,7 @@ def get_method(name: str) -> Method | Refit:
         target = float(ratio)
     except ValueError:
         target = 0.0
-    if not isinstance(method, Method) or method.resample is None or target < 1:
+    if not isinstance(method, Method) or method.resample is None or not 1 <= target < math.inf:
         raise SelfposError(f"method '{name}': only ros:R and rus:R take a target ratio, a number of 1 or more")
     return replace(method, name=name, ratio=target)
 
