@@ -101,11 +101,18 @@ def over_seeds(file: Path, settings: Values, seeds: int, measure: Callable[[int]
             raise SelfposError(f"the results in {file} were made with other settings ({', '.join(changed)}); name another file with --out")
         kept = before
     file.parent.mkdir(parents=True, exist_ok=True)
-    for seed in range(seeds):
-        if str(seed) not in kept["seeds"]:
-            kept["seeds"][str(seed)] = measure(seed)
-            write_text(file, json.dumps(kept, indent=1) + "\n")
+    for seed in missing_seeds(file, seeds):
+        found = measure(seed)
+        # Read again: another process may have measured seeds meanwhile.
+        kept["seeds"] |= (_read(file)["seeds"] if file.exists() else {}) | {str(seed): found}
+        write_text(file, json.dumps(kept, indent=1) + "\n")
     return [json.loads(json.dumps(kept["seeds"][str(seed)])) for seed in range(seeds)]
+
+
+def missing_seeds(file: Path, seeds: int) -> list[int]:
+    """Which of the seeds 0, 1, … `file` does not have yet."""
+    there = _read(file)["seeds"] if file.exists() else {}
+    return [seed for seed in range(seeds) if str(seed) not in there]
 
 
 def _read(file: Path) -> dict[str, Any]:

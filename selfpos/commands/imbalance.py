@@ -127,7 +127,7 @@ def _on_networks(name: str, description: str) -> None:
         import importlib
 
         from selfpos.carryover.arms import Bench
-        from selfpos.carryover.outcome import over_seeds
+        from selfpos.carryover.outcome import missing_seeds, over_seeds
         from selfpos.carryover.text import open_data
         from selfpos.console import progress
         from selfpos.errors import SelfposError
@@ -145,7 +145,7 @@ def _on_networks(name: str, description: str) -> None:
         point = Imbalance("step", rho, mu, "random")
         check_study([Unit(point, "ros", (), chosen.training.learning_rates[0], tuple(range(chosen.seeds)))], chosen, found)
         settings = {"comparison": name, "rho": rho, "mu": mu} | chosen.model_dump(mode="json", exclude={"data", "grid", "methods", "seeds"})
-        with progress(name, round(comparison.TRAININGS * chosen.seeds * chosen.training.iterations)) as bar:
+        with progress(name, round(comparison.TRAININGS * len(missing_seeds(file, chosen.seeds)) * chosen.training.iterations)) as bar:
             bench = Bench(point, chosen, found, place, bar.advance)
             measured = over_seeds(file, settings | {"data": found.fingerprint}, chosen.seeds, lambda seed: comparison.measure(bench, seed))
         _conclude(comparison.outcome(measured), file, settings)

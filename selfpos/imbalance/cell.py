@@ -150,7 +150,7 @@ def run_unit(
     """Train and score the unit; one record per seed, method and decision rule. The same unit gives the same records, on one machine."""
     start = time.perf_counter()
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(unit.seeds[0])  # of dropout, the one draw that depends on which seeds are trained together
+        torch.manual_seed(unit.seeds[0])  # of dropout, which with the augmentation of image files depends on who trains beside
         trained = train_unit(unit, recipe, data, device, tick)
         heads: dict[str, Sequence[nn.Module]] = {unit.method: [network.head for network in trained.networks]}
         stage = Stage(trained.networks, trained.samples, data.train, recipe.training, unit.rate)

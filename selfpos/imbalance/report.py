@@ -44,14 +44,16 @@ def _setting(recipe: ImbalanceRecipe, study: Study, data: str | None) -> list[st
     training, noted = recipe.training, f" (SHA-256 {data[:16]}…)" if data else ""
     return [
         f"{recipe.network} on {recipe.data}, or what --data named in its place{noted}; n_max {recipe.n_max}, {training.iterations} iterations of {training.batch_size}, {recipe.seeds} seeds. "
-        f"Learning rates chosen on {study.select}"
-        + (
-            " by the test score, as the paper did: optimistic, and without intervals."
-            if study.select == "test" and len(training.learning_rates) > 1
-            else "."
-        )
+        + _rates(training.learning_rates, study.select)
         + " Differences are paired by seed; intervals are Student's t."
     ]
+
+
+def _rates(rates: list[float], select: str) -> str:
+    if len(rates) == 1:
+        return f"Learning rate {rates[0]:g}."
+    by = "by the test score, as the paper did: optimistic, and without intervals" if select == "test" else "on validation"
+    return f"Learning rates chosen {by}."
 
 
 def _table(study: Study) -> list[str]:

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from selfpos.carryover import experts, norms, path, tasks, text
 from selfpos.carryover.arms import Bench, difference, inner, moved
-from selfpos.carryover.outcome import Finding, over_seeds
+from selfpos.carryover.outcome import Finding, missing_seeds, over_seeds
 from selfpos.commands.imbalance import imbalance
 from selfpos.errors import SelfposError
 from selfpos.imbalance.analysis import Interval, Study
@@ -123,6 +123,19 @@ def test_a_stopped_comparison_goes_on(tmp_path: Path) -> None:
     assert ran == [2, 3]
     with pytest.raises(SelfposError, match=r"made with other settings \(rho\)"):
         over_seeds(file, {"rho": 100}, 4, measure)
+
+
+def test_two_processes_keep_each_others_seeds(tmp_path: Path) -> None:
+    file = tmp_path / "c.json"
+
+    def measure(seed: int) -> dict:
+        if seed == 0:  # meanwhile, in another process
+            file.write_text(json.dumps({"settings": {"rho": 10}, "seeds": {"7": {"value": 7}}}), encoding="utf-8")
+        return {"value": seed}
+
+    assert over_seeds(file, {"rho": 10}, 2, measure) == [{"value": 0}, {"value": 1}]
+    assert sorted(json.loads(file.read_text(encoding="utf-8"))["seeds"]) == ["0", "1", "7"]
+    assert missing_seeds(file, 3) == [2]
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"seeds": {}}', '{"settings": {}, "seeds": []}', "\x00"])

@@ -68,7 +68,7 @@ def test_two_phase_goes_on_and_crt_starts_anew() -> None:
     assert 0 < (tuned - start).norm() < 0.1 * start.norm()
     assert (anew - start).norm() > start.norm()
     faster = refit("two-phase-ros", networks, samples, images, second_rate=0.2)[0][0].weight
-    assert (faster - start).norm().item() == pytest.approx(2 * (tuned - start).norm().item(), rel=0.1)
+    assert 1.4 * (tuned - start).norm() < (faster - start).norm() < 2.2 * (tuned - start).norm()
 
 
 @pytest.mark.parametrize("name", list(SHAPES))
