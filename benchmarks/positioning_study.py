@@ -11,7 +11,7 @@ k-means; nDCG@10 among the relevant documents and 500 others. All choices are ma
 One job after the other, each result one JSON file in --out; the table of rivals comes first, seed by seed, then the paper's steps, then the
 ablation seed by seed: one factor at a time about the default, and granularity × probe size, or with --full all factors crossed. On two cores
 a seed's specialists and joint models take about 15 minutes, each rival half a minute, each search of our own one to two minutes more, the
-paper's 1,000 steps a quarter of an hour (estimates from forward passes counted, not measured alone), each point of the ablation two minutes; the ablation has 18 points a seed, with --full 180. The tables (positioning_study.json and .md in
+paper's 1,000 steps half an hour, each point of the ablation two to seven minutes; the ablation has 26 points a seed, with --full 439. The tables (positioning_study.json and .md in
 benchmarks/results) are written again after each job.
 
 Two processes may share the work, a seed each, with the same --out. Each job's file says which code made it, by a hash of what finds
@@ -58,11 +58,18 @@ RIVALS: dict[str, tuple[str, dict[str, Any]]] = {
 INFORMED = {"Fisher": "fisher", "RegMean": "regmean"}  # look at each specialist on records of its own task
 STAGES = ("rivals", "paper", "ablation")
 FACTORS: dict[str, list[Any]] = {
-    "granularity": ["model", "kind", "layer-group", "layer", "tensor"],
+    "granularity": ["model", "kind", "layer-group", "layer"],
     "objective": [{}, {"normalise": "gain"}, {"balance": "worst"}, {"balance": "uncertainty", "normalise": "none"}],
     "records": [192, 128, 64],  # with 77 classes, fewer have no two texts of a class
     "extrapolation": [0.02, 0.0, 0.2],
+    "penalty": [0.0, 0.02, 0.1],
 }
+DESCENTS: list[dict[str, Any]] = [
+    *({"granularity": granularity} for granularity in ("model", "kind", "layer-group", "layer", "tensor")),
+    *({"granularity": "tensor", "shrinkage": shrinkage} for shrinkage in (0.0, 10.0)),
+]
+"""Granularity and shrinkage once more by Adam, whose steps cost the same however many coefficients there are."""
+ADAM = {"search": "sgd", "steps": 80, "learning_rate": 0.04}
 
 
 @dataclass(frozen=True)
@@ -147,7 +154,7 @@ class Study:
         yield "LM-Cocktail", lambda: self.positioned({"preset": "lm-cocktail"})
         yield "joint", self.joint
         yield "Self Positioning, refined", lambda: self.positioned({"refine": "coordinate"})
-        yield "Self Positioning, Adam", lambda: self.positioned({"search": "sgd", "steps": 4 if self.quick else 80, "learning_rate": 0.04})
+        yield "Self Positioning, Adam", lambda: self.positioned(ADAM | ({"steps": 4} if self.quick else {}))
 
     def paper(self) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
         """The rival that takes as long as all others."""
@@ -158,8 +165,13 @@ class Study:
         for chosen in points(full):
             records, objective = chosen.pop("records"), chosen.pop("objective")
             name = f"{chosen['granularity']}, {words(objective)}, {records} records, extrapolation {chosen['extrapolation']:g}"
+            name += f", penalty {chosen['penalty']:g}" if chosen["penalty"] else ""
             options = {**chosen, **objective, "compare": False, "intervals": 0}
             yield name, lambda options=options, records=records: self.positioned(options, records)  # type: ignore[misc]
+        for chosen in DESCENTS:
+            options = {**ADAM, **chosen, "compare": False} | ({"steps": 4} if self.quick else {})
+            name = "Adam, " + ", ".join(str(value) if name == "granularity" else f"{name} {value:g}" for name, value in chosen.items())
+            yield name, lambda options=options: self.positioned(options)  # type: ignore[misc]
 
     def joint(self) -> dict[str, Any]:
         steps = sum(steps for name, steps in SETTINGS[self.setting].items() if name != "harmful")

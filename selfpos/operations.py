@@ -214,13 +214,16 @@ def position_and_merge(
     folder, sources = locate_model(base), [locate_model(str(vector)) for vector in vectors]
     planned = plan(folder, sources, "linear", out, **options)
     seed = options.get("seed", 0)
-    states = out.parent / f".{out.name}.search"
+    states = search_states(out)
     state = states / f"{_identity(planned.hashes, probe, settings, seed)}.pt"
     try:
         found = position(folder, sources, probe, settings, seed=seed, trajectory=trajectory, state=state, device=options.get("device"))
-    except SelfposError as error:
-        if not isinstance(error, OperationError):  # what was asked cannot be, now or later
-            _forget(state)
+    except BaseException as error:
+        if is_first():
+            if isinstance(error, SelfposError) and not isinstance(error, OperationError):  # what was asked cannot be, now or later
+                _forget(state)
+            if trajectory is not None and not state.is_file():
+                trajectory.unlink(missing_ok=True)
         raise
     if found.interrupted and not keep_interrupted:
         raise KeyboardInterrupt
@@ -239,6 +242,11 @@ def position_and_merge(
         write_coefficients(coefficients, kept)
     shutil.rmtree(states, ignore_errors=True)
     return found
+
+
+def search_states(out: Path) -> Path:
+    """The folder beside the model `out` from whose files searches for it go on that were stopped; absent when there are none."""
+    return out.parent / f".{out.name}.search"
 
 
 def _forget(state: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -186,6 +187,10 @@ class PositioningSettings(Settings):
         0.5, ge=0, le=0.75, description="share of the probe held out to choose by; 0: all of it is searched on, the last point is kept"
     )
     validation_records: int = Field(128, ge=2, description="records of each task, at most, that a point is judged by")
+    pick: dict[Literal["granularity", "shrinkage", "penalty", "extrapolation"], Annotated[list[Any], Field(min_length=1)]] = Field(
+        default_factory=dict,
+        description="values to choose from on the validation part, a search for each combination: {granularity: [model, layer]}",
+    )
     select: Literal["measure", "loss"] = Field("measure", description="choose by each task's own measure, or by the loss")
     guard: float = Field(1.0, ge=0, description="weight of what tasks lose against the base, when choosing by the measure")
     patience: int | None = Field(None, ge=1, description="judgements without a better point before the search ends")
@@ -227,7 +232,16 @@ class PositioningSettings(Settings):
     @model_validator(mode="before")
     @classmethod
     def _preset_first(cls, data: Any) -> Any:
-        return {**PRESETS.get(str(data.get("preset")), {}), **data} if isinstance(data, dict) else data
+        if not isinstance(data, dict):
+            return data
+        preset = PRESETS.get(str(data.get("preset")), {})
+        if data.get("search", preset.get("search")) != preset.get(
+            "search"
+        ):  # what the preset says of its own search does not go for another
+            preset = {name: value for name, value in preset.items() if name not in READ_BY.get(preset.get("search", ""), ())}
+        if twice := [name for name in data.get("pick") or () if name in data]:
+            raise ValueError(f"'{twice[0]}' is both given and to be picked; keep one")
+        return {**preset, **data}
 
     @model_validator(mode="after")
     def _fields_agree(self) -> PositioningSettings:
@@ -243,15 +257,30 @@ class PositioningSettings(Settings):
             ]
             if idle and search != self.search:
                 raise ValueError(f"'{idle[0]}' is for search {search}, and this one is {self.search}, which does not look at it")
-        if self.sts_loss == "infonce" and (self.compare or (self.validation and self.select == "measure")):
-            raise ValueError(
-                "sts_loss infonce leaves graded pairs no grade to be measured by: it goes with 'select: loss' and 'compare: false'"
-            )
         if self.fitness == "measure" and not self.validation:
             raise ValueError("fitness measure needs a validation part; give 'validation' a share")
         if self.refine != "none" and not (self.validation and self.select == "measure"):
             raise ValueError("refine goes by the measures on a validation part; give 'validation' a share and 'select: measure'")
+        if self.pick and not self.validation:
+            raise ValueError("pick chooses on the validation part; give 'validation' a share")
+        self.candidates()
         return self
+
+    def candidates(self) -> list[tuple[dict[str, Any], PositioningSettings]]:
+        """What `pick` is to choose from: each combination of its values, and the settings with it; these settings alone without a `pick`.
+
+        Raises ValueError for a value that its setting cannot have.
+        """
+        found: list[tuple[dict[str, Any], PositioningSettings]] = []
+        for values in itertools.product(*self.pick.values()) if self.pick else ():
+            chosen = dict(zip(self.pick, values, strict=True))
+            given = {name: getattr(self, name) for name in self.model_fields_set} | {"pick": {}}
+            try:
+                found.append((dict(chosen), type(self).model_validate(given | chosen)))
+            except ValidationError as error:
+                wrong = error.errors()[0]
+                raise ValueError(f"pick, {'.'.join(map(str, wrong['loc'])) or 'settings'}: {wrong['msg']}") from None
+        return found or [({}, self)]
 
 
 class MiningSettings(Settings):

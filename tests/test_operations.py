@@ -113,6 +113,23 @@ def test_ctrl_c_in_the_search(
     assert not record.exists()
 
 
+@pytest.mark.parametrize("error", [SelfposError("no"), KeyboardInterrupt()], ids=["what cannot be", "stopped before the first point"])
+def test_a_search_that_came_to_nothing_leaves_nothing(
+    tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    from selfpos.positioning.judge import Judge
+
+    def failing(*args: object) -> object:
+        raise error
+
+    monkeypatch.setattr(Judge, "measure", failing)
+    settings = PositioningSettings(search="sgd", steps=1)
+    probe = {"pairs": ProbeTask("pairs", get_task("retrieval"), pairs().dataset)}
+    with pytest.raises(type(error)):
+        position_and_merge(str(tiny_base), tiny_specialists, probe, settings, tmp_path / "out", trajectory=tmp_path / "way.jsonl")
+    assert not list(tmp_path.iterdir())
+
+
 def test_specialists_with_one_folder_name_keep_a_probe_each(tiny_base: Path, tmp_path: Path) -> None:
     for name in ("one", "two"):
         (tmp_path / name).mkdir()

@@ -194,7 +194,7 @@ def _position(
 ) -> None:  # fmt: skip
     from selfpos.console import is_first
     from selfpos.data.probe import read_probe
-    from selfpos.operations import plan_merge, position_and_merge, probe_of
+    from selfpos.operations import plan_merge, position_and_merge, probe_of, search_states
     from selfpos.positioning.position import check
     from selfpos.quiet import quiet_process
     from selfpos.recipe import PositioningSettings, validate
@@ -204,8 +204,10 @@ def _position(
 
     quiet_process()
     refuse_existing(out)
-    coefficients, trajectory = (out.with_name(f"{out.name}.{kind}") for kind in ("coefficients.json", "trajectory.jsonl"))
-    refuse_existing(coefficients)
+    kinds = ("coefficients.json", "trajectory.png", "trajectory.jsonl")
+    coefficients, picture, trajectory = (out.with_name(f"{out.name}.{kind}") for kind in kinds)
+    for file in (coefficients, picture) if search_states(out).exists() else (coefficients, picture, trajectory):
+        refuse_existing(file)
     settings = validate(PositioningSettings, given, "--param")
     tasks = read_probe(probe) if probe else probe_of([locate_model(source) for source in sources])
     names = distinct_names([locate_model(source) for source in sources])
@@ -231,7 +233,7 @@ def _position(
     found = position_and_merge(base, sources, tasks, settings, out, coefficients=coefficients, trajectory=trajectory, **options)
     if not is_first():
         return
-    _draw(found, trajectory, out.with_name(f"{out.name}.trajectory.png"))
+    _draw(found, trajectory, picture)
     ranges = [f" ({low:.2f} to {high:.2f})" for low, high in found.intervals or []] or [""] * len(found.names)
     shown = "  ".join(f"{name} {value:.3f}{reach}" for name, value, reach in zip(found.names, found.coefficients, ranges, strict=True))
     click.echo(f"{out}  ({shown})")

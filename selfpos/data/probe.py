@@ -83,7 +83,7 @@ def positive_texts(dataset: Dataset) -> list[set[str]]:
     """The texts of each record, without negatives and the target."""
     found: list[set[str]] = [set() for _ in range(len(dataset))]
     for column in dataset.column_names:
-        if column not in ("label", "score", "negative"):
+        if column not in ("label", "score") and not column.startswith("negative"):
             for row, value in enumerate(dataset[column]):
                 found[row].update(value if isinstance(value, list) else [value])
     return found

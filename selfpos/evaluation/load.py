@@ -8,23 +8,10 @@ from typing import TYPE_CHECKING
 
 from selfpos.errors import SelfposError
 from selfpos.storage.model_folder import ADAPTER, read_json, read_modules
+from selfpos.storage.tokenizer import VOCABULARIES, has_tokenizer
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
-
-# A tokenizer without any of these has no words, and transformers makes one all the same.
-VOCABULARIES = (
-    "tokenizer.json",
-    "vocab.txt",
-    "vocab.json",
-    "*.model",
-    "*.spm",
-    "*.bpe",
-    "*.tiktoken",
-    "tekken.json",
-    "bpe.codes",
-    "vocab.bpe",
-)
 
 
 def load_model(folder: Path) -> SentenceTransformer:
@@ -88,7 +75,7 @@ def _check_tokenizer(folder: Path) -> None:
     base = adapter_base(folder)
     if base is not None:
         places.append(base)
-    if not any(next(place.glob(pattern), None) for place in places for pattern in VOCABULARIES):
+    if not any(has_tokenizer(place) for place in places):
         raise SelfposError(f"{places[0]} has no tokenizer (none of {', '.join(VOCABULARIES[:4])}…): copy it from the model's base")
 
 

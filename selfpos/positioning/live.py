@@ -15,7 +15,7 @@ from selfpos.positioning.deltas import open_deltas
 from selfpos.positioning.gradient import collect
 from selfpos.positioning.processes import Processes
 from selfpos.positioning.recompute import Recompute
-from selfpos.vectors.check import TOKENIZER_FILES
+from selfpos.storage.tokenizer import VOCABULARIES, has_tokenizer
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -120,8 +120,8 @@ def _load(base: ModelFolder, device: str, dtype: torch.dtype, max_length: int | 
 
     for module in base.modules:
         folder = base.path / module.path
-        if module.kind == "Transformer" and not any((folder / name).is_file() for name in TOKENIZER_FILES):
-            raise SelfposError(f"{folder} has no tokenizer ({', '.join(TOKENIZER_FILES[:3])}, …), without which no text can be embedded")
+        if module.kind == "Transformer" and not has_tokenizer(folder):
+            raise SelfposError(f"{folder} has no tokenizer ({', '.join(VOCABULARIES[:3])}, …), without which no text can be embedded")
     model = SentenceTransformer(str(base.path), device=device, local_files_only=True, model_kwargs={"dtype": torch.float32})
     model.to(dtype)
     if max_length is not None:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +19,8 @@ if TYPE_CHECKING:
 
     from selfpos.data.probe import ProbeTask
     from selfpos.recipe import PositioningSettings
+
+SMALLEST_BATCH = 4  # two labels with two records each
 
 
 @dataclass(frozen=True)
@@ -68,14 +68,18 @@ class TaskProbe:
         return self._batch(self.dataset.select(sorted(drawn.tolist()))[:])
 
     def parted(self, parts: int, generator: torch.Generator) -> list[list[int]]:
-        """All rows in `parts` of like size, drawn at random; texts of one label go together, for each needs another of its label."""
+        """All rows in `parts` of like size, drawn at random, with every label's share in each; texts that need another of their label come in twos."""
         order = torch.randperm(len(self.dataset), generator=generator).tolist()
+        dealt = [[row] for row in order]
         if self.type.target == "label":
             labels = self.dataset["label"][:]
-            first = {label: place for place, label in reversed(list(enumerate(labels[row] for row in order)))}
-            order.sort(key=lambda row: first[labels[row]])
-        ends = [round(len(order) * part / parts) for part in range(parts + 1)]
-        return [order[start:stop] for start, stop in pairwise(ends)]
+            together = 2 if self.type.sampler == "group_by_label" else 1
+            rows_of: dict[Any, list[int]] = {}
+            for row in order:
+                rows_of.setdefault(labels[row], []).append(row)
+            dealt = [rows[start : start + together] for rows in rows_of.values() for start in range(0, len(rows), together)]
+            dealt.sort(key=len, reverse=True)
+        return [[row for rows in dealt[part::parts] for row in rows] for part in range(parts)]
 
     def _batch(self, records: Mapping[str, list]) -> Batch:
         target = self.type.target if self.type.target in records else None
@@ -118,7 +122,8 @@ def texts_of(batches: Sequence[Batch]) -> list[str]:
 
 def searched_by(probe: Mapping[str, ProbeTask], settings: PositioningSettings) -> dict[str, ProbeTask]:
     """The probe with every task's type as `settings` would have it: the paper's preset takes graded pairs by InfoNCE, for one."""
-    return {name: replace(task, type=task.type.under(settings)) for name, task in probe.items()}
+    kinds = {name: task.type.under(settings) for name, task in probe.items()}
+    return {name: task if kinds[name] is task.type else replace(task, type=kinds[name]) for name, task in probe.items()}
 
 
 def split_probe(
@@ -126,7 +131,7 @@ def split_probe(
 ) -> tuple[dict[str, TaskProbe], dict[str, TaskProbe]]:
     """(search part, validation part) of every task, `held_out` being the share of records kept for validation (0: no validation part).
 
-    Records that share a text come into one part, as far as that leaves a validation part of half the size or more.
+    Records that share a text come into one part, as far as that leaves a validation part of half the size or more, and batches in both.
     Raises SelfposError when a task has no record, or too few for two parts of at least two records.
     """
     if not probe:
@@ -145,7 +150,7 @@ def split_probe(
                 f"the probe set holds {count} records of task {name}, too few with a held-out share of {held_out:g}; raise probe.per_task"
             )
         order = torch.randperm(count, generator=torch.Generator().manual_seed(seed)).tolist()
-        chosen = _apart(name, task.dataset, order, kept) if kept else set()
+        chosen = _apart(task, order, kept) if kept else set()
         rows = [row for row in range(count) if row not in chosen]
         search[name] = TaskProbe(name, task.type, task.dataset.select(rows), temperature, in_batch_negatives=in_batch_negatives)
         if kept:
@@ -154,19 +159,40 @@ def split_probe(
     return search, validation
 
 
-def _apart(name: str, dataset: Dataset, order: Sequence[int], count: int) -> set[int]:
-    """At most `count` rows, the first of `order` that share no text with the other rows of `dataset`: the groups that fit, whole."""
-    from selfpos.data.probe import positive_texts, sharing
+def _apart(task: ProbeTask, order: Sequence[int], count: int) -> set[int]:
+    """At most `count` rows, the first of `order` that share no text with the other rows: the groups that fit, whole, the small ones if they do.
 
-    group_of = {row: group for group in sharing(positive_texts(dataset)) for row in group}
-    chosen: set[int] = set()
-    for row in order:
-        if row not in chosen and len(chosen) + len(group_of[row]) <= count:
-            chosen.update(group_of[row])
-    if len(chosen) >= max(2, count // 2):
-        return chosen
-    log.warning("nearly all probe records of task %s share texts; its validation part holds texts that are searched on as well", name)
+    Where that leaves less than half of `count`, or one of the two parts without a batch, the first `count` rows of `order`.
+    """
+    from selfpos.data.probe import LARGEST_SHARE, positive_texts, sharing
+
+    group_of = {row: group for group in sharing(positive_texts(task.dataset)) for row in group}
+    for largest in (max(1, count // LARGEST_SHARE), count):
+        chosen: set[int] = set()
+        for row in order:
+            if row not in chosen and len(group_of[row]) <= min(largest, count - len(chosen)):
+                chosen.update(group_of[row])
+        if len(chosen) >= max(2, count // 2) and all(_gives_batch(task, rows) for rows in (chosen, set(order) - chosen)):
+            return chosen
     return set(order[:count])
+
+
+def _gives_batch(task: ProbeTask, rows: set[int]) -> bool:
+    try:
+        task.type.draw(task.dataset.select(sorted(rows)), min(SMALLEST_BATCH, len(rows)), torch.Generator().manual_seed(0))
+    except SelfposError:
+        return False
+    return True
+
+
+def sharing_texts(search: Mapping[str, TaskProbe], validation: Mapping[str, TaskProbe]) -> list[str]:
+    """The tasks of which a text is in both parts: `split_probe` could not keep them apart."""
+    from selfpos.data.probe import positive_texts
+
+    def texts(part: TaskProbe) -> set[str]:
+        return set().union(*positive_texts(part.dataset))
+
+    return [name for name, part in validation.items() if not texts(search[name]).isdisjoint(texts(part))]
 
 
 class Draws:
@@ -174,7 +200,7 @@ class Draws:
 
     def __init__(self, tasks: Mapping[str, TaskProbe], batch_size: int, seed: int, *, single: bool = False) -> None:
         self.tasks, self.single = tasks, single
-        self.size = batch_size if single else max(4, batch_size // len(tasks))  # 4: two labels with two records each
+        self.size = batch_size if single else max(SMALLEST_BATCH, batch_size // len(tasks))
         self.generator = torch.Generator().manual_seed(seed)
         self._round: list[str] = []
 
@@ -217,10 +243,14 @@ class Draws:
 
 def _drawn_from(task: TaskProbe, parts: Sequence[Sequence[int]], draws: Draws) -> list[Batch]:
     """A batch of each of `parts` that can give one: records without another of their label are of no use to the loss."""
-    found = []
+    found, idle = [], 0
     for rows in parts:
-        with suppress(SelfposError):
+        try:
             found.append(task.draw(draws.size, draws.generator, rows))
+        except SelfposError:
+            idle += len(rows)
+    if idle:
+        log.warning("%d of %d probe records of task %s make no batch and are not searched on", idle, len(task.dataset), task.name)
     return found
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from selfpos.positioning.live import LiveModel
     from selfpos.positioning.problem import Problem
     from selfpos.positioning.processes import Processes
-    from selfpos.positioning.trajectory import Point, Trajectory
+    from selfpos.positioning.trajectory import Closed, Trajectory
     from selfpos.positioning.uncertainty import Rival
     from selfpos.recipe import PositioningSettings
 
@@ -30,7 +30,8 @@ class Position:
     `coefficients` is then their mean by share of squared length. `losses` and `scores` are those of the point kept: on the validation
     part, or, when nothing is held out, losses on the last records looked at and no scores. `step` is the step of the point kept, `steps`
     those made. `interrupted` is set when Ctrl-C ended the search. `intervals` are 90 % intervals of the coefficients (linearised search),
-    `rivals` and `verdict` the comparison with simple alternatives on the validation part.
+    `rivals` and `verdict` the comparison with simple alternatives on the validation part. Where settings were to be picked, `picked` are those
+    of this position, and `tried` all of them in their order with what they came to.
     """
 
     names: list[str]
@@ -47,11 +48,22 @@ class Position:
     intervals: list[tuple[float, float]] | None = None
     rivals: list[Rival] = field(default_factory=list)
     verdict: str | None = None
+    picked: dict[str, Any] | None = None
+    tried: list[Tried] = field(default_factory=list)
 
     @property
     def weights(self) -> list[float] | dict[str, list[float]]:
         """What method `linear` takes to apply this position: one weight a vector, or a rule for each tensor, all others staying at the base."""
         return as_weights(self.coefficients, self.tensors)
+
+
+@dataclass(frozen=True)
+class Tried:
+    """Settings that a search was made with: the scores on the validation part of the point it kept, and the value it is chosen by (lower is better)."""
+
+    settings: dict[str, Any]
+    scores: dict[str, float]
+    value: float
 
 
 PAPERS_RECORDS = 32_000  # of the probe set, all tasks together
@@ -64,15 +76,24 @@ def check(probe: Mapping[str, ProbeTask], settings: PositioningSettings, *, seed
     from selfpos.positioning.objective import check_draws, searched_by, split_probe
 
     check_ratios(settings.ratios, probe)
-    parts = split_probe(
-        searched_by(probe, settings), settings.validation, seed, settings.temperature, in_batch_negatives=settings.in_batch_negatives
-    )
+    searched = searched_by(probe, settings)
+    _check_measures(probe, searched, settings)
+    parts = split_probe(searched, settings.validation, seed, settings.temperature, in_batch_negatives=settings.in_batch_negatives)
     for part in filter(None, parts):  # without validation the second is empty
         check_draws(part, settings.batch_size, single=settings.batches == "single")
     if settings.search == "cma-es":
         cma_es.library()
-        if vectors == 1 and settings.granularity == "model":
+        if vectors == 1 and settings.space in ("linear", "simplex") and any(one.granularity == "model" for _, one in settings.candidates()):
             raise SelfposError("search cma-es needs two coefficients or more, and there is one vector; use search linearised or sgd")
+
+
+def _check_measures(probe: Mapping[str, ProbeTask], searched: Mapping[str, ProbeTask], settings: PositioningSettings) -> None:
+    """Raise SelfposError where points are to be measured by grades that the loss, as `settings` would have it, does not keep."""
+    changed = [name for name in probe if searched[name].type is not probe[name].type]
+    if changed and settings.validation and (settings.compare or settings.select == "measure"):
+        raise SelfposError(
+            f"sts_loss infonce leaves the pairs of task {changed[0]} no grade to be measured by: it goes with 'select: loss' and 'compare: false'"
+        )
 
 
 def position(
@@ -97,7 +118,7 @@ def position(
     import torch
 
     from selfpos.positioning.judge import Judge
-    from selfpos.positioning.objective import searched_by, split_probe
+    from selfpos.positioning.objective import searched_by, sharing_texts, split_probe
     from selfpos.positioning.problem import Problem
     from selfpos.positioning.processes import Processes
     from selfpos.positioning.refine import refine
@@ -105,36 +126,61 @@ def position(
 
     if not sources:
         raise SelfposError("there is no task vector to position; give at least one fine-tuned model")
-    probe = searched_by(probe, settings)
-    if settings.preset == "paper" and (found := sum(len(task.dataset) for task in probe.values())) < PAPERS_RECORDS:
+    searched = searched_by(probe, settings)
+    _check_measures(probe, searched, settings)
+    parts = split_probe(searched, settings.validation, seed, settings.temperature, in_batch_negatives=settings.in_batch_negatives)
+    for task in sharing_texts(*parts) if parts[1] else ():
+        log.warning("nearly all probe records of task %s share texts; its validation part holds texts that are searched on as well", task)
+    found = sum(len(part.dataset) for part in parts[0].values())
+    if settings.preset == "paper" and not settings.validation and found < PAPERS_RECORDS:
         log.warning(
             "the paper's preset fits all of the probe and holds nothing out; the paper has 32,000 records, here are %s", f"{found:,}"
         )
-    parts = split_probe(probe, settings.validation, seed, settings.temperature, in_batch_negatives=settings.in_batch_negatives)
     processes = Processes.joined()
     torch.manual_seed(seed + processes.rank)  # dropout, where it is asked for
     live = open_live(base, sources, settings, device, processes)
-    problem = Problem(live, parts[0], settings)
+    candidates = settings.candidates()
+    first = Problem(live, parts[0], candidates[0][1])
+    problems = [first, *(Problem(live, parts[0], candidate, first.grams) for _, candidate in candidates[1:])]
     judge = Judge(parts[0], parts[1], settings, seed) if parts[1] else None
     with Trajectory(trajectory, state, writes=is_first()) as record, processes.interruptible():
         processes.wait()  # all have read where the search is to go on
-        spread, interrupted = None, False
+        interrupted, ends = False, record.closed
         try:
             if judge:
                 judge.measure_base(live)
-            spread = _search(problem, judge, record, seed)
-            if judge and settings.refine != "none":
-                refine(problem, judge, record, seed=seed)
+            for number, problem in enumerate(problems):
+                if number < len(record.closed):
+                    live.embedded = record.closed[number].texts
+                    continue
+                record.label = candidates[number][0]
+                spread = _search(problem, judge, record, seed)
+                if judge and problem.settings.refine != "none":
+                    refine(problem, judge, record, seed=seed)
+                if record.best is None:
+                    raise SelfposError(f"search {settings.search} measured no point; give it more steps, rounds or evaluations")
+                record.close(spread, live.embedded)
         except KeyboardInterrupt:
             interrupted = True
-            if record.best is None:
+            if record.best is not None:
+                kept = "the best point so far is kept" if record.best.step else "no point but the start had been judged, and it is kept"
+                log.warning("positioning stopped at step %d; %s", record.steps, kept)
+                ends = [*record.closed, record.ended(None, live.embedded)]  # not closed: started again, it goes on
+            elif not record.closed:
                 raise
-            kept = "the best point so far is kept" if record.best.step else "no point but the start had been judged, and it is kept"
-            log.warning("positioning stopped at step %d; %s", record.steps, kept)
-        if record.best is None:
-            raise SelfposError(f"search {settings.search} measured no point; give it more steps, rounds or evaluations")
-        result = _result(problem, record, record.best, interrupted)
-    return result if interrupted else _with_doubts(result, problem, parts, record.best, spread, seed)
+        # of equal values the first, as the settings come in the order of the asker
+        chosen = min(range(len(ends)), key=lambda number: ends[number].best.value)
+        problem, ended = problems[chosen], ends[chosen]
+        result = _result(problem, ended, record.seconds, live.embedded, interrupted)
+        if settings.pick:
+            record.keep_lines(candidates[chosen][0])
+            tried = [
+                Tried(label, closed.best.judgement.scores if closed.best.judgement else {}, closed.best.value)
+                for (label, _), closed in zip(candidates, ends, strict=False)
+            ]
+            result = replace(result, picked=candidates[chosen][0], tried=tried)
+            log.info("picked %s of %d settings", ", ".join(f"{name} {value}" for name, value in candidates[chosen][0].items()), len(tried))
+    return result if interrupted else _with_doubts(result, problem, parts, ended, seed)
 
 
 def _search(problem: Problem, judge: Judge | None, record: Trajectory, seed: int) -> list[tuple[float, float]] | None:
@@ -189,8 +235,8 @@ def find_search(name: str) -> Callable[..., Any]:
     return {"sgd": sgd.search, "linearised": linearised.search, "cma-es": cma_es.search, "loss-softmax": loss_softmax.search}[name]
 
 
-def _result(problem: Problem, record: Trajectory, best: Point, interrupted: bool) -> Position:
-    settings = problem.settings
+def _result(problem: Problem, ended: Closed, seconds: float, texts: int, interrupted: bool) -> Position:
+    settings, best = problem.settings, ended.best
     # tensors that no adapter moves have no coefficient of their own: theirs may be anything
     whole = settings.granularity == "model" and settings.angles == "global" and not settings.exclude
     return Position(
@@ -201,27 +247,26 @@ def _result(problem: Problem, record: Trajectory, best: Point, interrupted: bool
         scores=best.judgement.scores if best.judgement else {},
         tensors=None if whole else dict(zip(problem.live.keys, problem.table(best.parameters).tolist(), strict=True)),
         step=best.step,
-        steps=record.steps,
-        seconds=record.seconds,
-        texts=problem.live.embedded,
+        steps=ended.steps,
+        seconds=seconds,
+        texts=texts,
         interrupted=interrupted,
     )
 
 
-def _with_doubts(result: Position, problem: Problem, parts: Any, best: Point, spread: Any, seed: int) -> Position:
+def _with_doubts(result: Position, problem: Problem, parts: Any, ended: Closed, seed: int) -> Position:
     """`result` with intervals of its coefficients and the comparison with its rivals, as far as the settings ask for them."""
-    from dataclasses import replace
-
     from selfpos.positioning.judge import Judge
     from selfpos.positioning.uncertainty import compare, verdict
 
     settings = problem.settings
-    if spread is not None:
-        result = replace(result, intervals=[(c + low, c + high) for c, (low, high) in zip(result.coefficients, spread, strict=True)])
+    if ended.spread is not None:
+        about = zip(result.coefficients, ended.spread, strict=True)
+        result = replace(result, intervals=[(c + low, c + high) for c, (low, high) in about])
     if parts[1] and settings.compare:
         judge = Judge(parts[0], parts[1], settings.model_copy(update={"select": "measure"}), seed)
         judge.measure_base(problem.live)
-        problem.live.place(problem.table(best.parameters))
+        problem.live.place(problem.table(ended.best.parameters))
         rivals = compare(problem.live, judge, judge.measure(problem.live), seed=seed)
         result = replace(result, rivals=rivals, verdict=verdict(rivals))
         log.info("positioning: %s", result.verdict)

@@ -26,13 +26,17 @@ SMALLEST_A = 1e-3  # the a_i of the chain only make sense above zero; a step bel
 
 
 class Problem:
-    """Everything a search needs. `start` are the parameters (R, P) to begin from; all arithmetic on them is float64."""
+    """Everything a search needs. `start` are the parameters (R, P) to begin from; all arithmetic on them is float64.
 
-    def __init__(self, live: LiveModel, tasks: Mapping[str, TaskProbe], settings: PositioningSettings) -> None:
+    `grams` are the Gram matrices of the vectors in each tensor, (T, N, N), where they have been computed before.
+    """
+
+    def __init__(self, live: LiveModel, tasks: Mapping[str, TaskProbe], settings: PositioningSettings, grams: Tensor | None = None) -> None:
         self.live, self.tasks, self.settings = live, tasks, settings
         self.names = [vector.name for vector in live.vectors]
-        grams = torch.from_numpy(np.stack([tensor_gram(live.vectors, key) for key in live.keys]))
-        self.gram = grams.sum(0)
+        if grams is None:
+            grams = torch.from_numpy(np.stack([tensor_gram(live.vectors, key) for key in live.keys]))
+        self.grams, self.gram = grams, grams.sum(0)
         if wrong := [name for name, length in zip(self.names, self.gram.diagonal().tolist(), strict=True) if not math.isfinite(length)]:
             raise SelfposError(f"task vector {wrong[0]} has no finite length: its weights, or the base's, hold NaN or infinite numbers")
         self.angles = grams if settings.angles == "tensor" else self.gram

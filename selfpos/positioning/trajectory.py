@@ -20,7 +20,7 @@ from selfpos.errors import OperationError, SelfposError
 from selfpos.positioning.judge import Judgement
 from selfpos.storage.atomic import write_bytes
 
-FORMAT = 1
+FORMAT = 2
 """Of the state that a killed search goes on from. Raised whenever a search keeps something else, so that no older state is taken up."""
 EVERY = 10.0
 """Seconds of work that a kill may cost, where a search could save after every step."""
@@ -37,17 +37,30 @@ class Point:
     judgement: Judgement | None = None
 
 
+@dataclass(frozen=True)
+class Closed:
+    """What a search has come to: its best point, the steps it made, intervals about its coefficients, and the texts embedded by then."""
+
+    best: Point
+    steps: int
+    spread: list[tuple[float, float]] | None
+    texts: int
+
+
 class Trajectory:
     """Writes what a search reports to a JSONL file as it happens, if there is one, and keeps the best point.
 
     With the file `state`, a search can `keep` what it would need to go on, and finds it again in `kept` after a kill; the trajectory then
     goes on from the same line. The file is removed by whoever has made something of the result. One that does not write reads alone.
+    Of several searches, one after the other, `close` ends each, and `closed` holds what they came to.
     """
 
     def __init__(self, path: Path | None, state: Path | None = None, *, writes: bool = True) -> None:
         self.path, self.state, self.writes, self.steps = path if writes else None, state, writes, 0
         self.best: Point | None = None
         self.kept: dict[str, Any] = {}
+        self.closed: list[Closed] = []
+        self.label: dict[str, Any] = {}
         self.started = time.perf_counter()
         self._file: IO[bytes] | None = None
         self._saved = -math.inf
@@ -82,10 +95,8 @@ class Trajectory:
             return None
         self.kept, self.steps = found["kept"], found["steps"]
         self.started -= found["seconds"]
-        if found["best"]:
-            scores, base = found["best"].pop("scores"), found["best"]
-            judgement = None if scores is None else Judgement(base["losses"], scores, base["value"], {})
-            self.best = Point(**base, judgement=judgement)
+        self.best = _unpacked(found["best"])
+        self.closed = [Closed(**{**one, "best": _unpacked(one["best"])}) for one in found["closed"]]
         log.info("positioning goes on from step %d of a search that was stopped", self.steps)
         return found
 
@@ -97,13 +108,12 @@ class Trajectory:
         if self.state is None or not self.writes or (sparing and time.perf_counter() - self._saved < EVERY):
             return
         self.kept |= kept
-        best = self.best and {
-            "step": self.best.step, "parameters": self.best.parameters, "losses": self.best.losses, "value": self.best.value,
-            "scores": self.best.judgement.scores if self.best.judgement else None,
+        closed = [{**vars(one), "best": _packed(one.best)} for one in self.closed]
+        state = {
+            "format": FORMAT, "kept": self.kept, "best": _packed(self.best), "closed": closed, "steps": self.steps, "seconds": self.seconds,
+            "written": self._file.tell() if self._file else 0,
         }  # fmt: skip
-        written = self._file.tell() if self._file else 0
         content = io.BytesIO()
-        state = {"format": FORMAT, "kept": self.kept, "best": best, "steps": self.steps, "seconds": self.seconds, "written": written}
         torch.save(state, content)
         try:
             self.state.parent.mkdir(parents=True, exist_ok=True)
@@ -111,6 +121,27 @@ class Trajectory:
         except OSError as error:
             raise OperationError(f"cannot write the state of the search {self.state}: {error.strerror}") from None
         self._saved = time.perf_counter()
+
+    def ended(self, spread: list[tuple[float, float]] | None, texts: int) -> Closed:
+        """What the search so far has come to, given intervals about its coefficients and the number of texts embedded by now."""
+        assert self.best is not None
+        return Closed(self.best, self.steps, spread, texts)
+
+    def close(self, spread: list[tuple[float, float]] | None, texts: int) -> None:
+        """End a search, so that another can begin."""
+        self.closed.append(self.ended(spread, texts))
+        self.best, self.steps, self.kept = None, 0, {}
+        self.keep()
+
+    def keep_lines(self, label: Mapping[str, Any]) -> None:
+        """Leave in the file the lines of the search with this `label` alone."""
+        if self._file is None or self.path is None:
+            return
+        lines = [line for line in self.path.read_bytes().splitlines(keepends=True) if json.loads(line).get("setting", {}) == dict(label)]
+        self._file.seek(0)
+        self._file.truncate()
+        self._file.write(b"".join(lines))
+        self._file.flush()
 
     @property
     def seconds(self) -> float:
@@ -140,5 +171,21 @@ class Trajectory:
 
     def _write(self, line: dict) -> None:
         if self._file is not None:
-            self._file.write((json.dumps({**line, "seconds": round(self.seconds, 3)}) + "\n").encode())
+            label = {"setting": self.label} if self.label else {}
+            self._file.write((json.dumps({**line, **label, "seconds": round(self.seconds, 3)}) + "\n").encode())
             self._file.flush()
+
+
+def _packed(point: Point | None) -> dict[str, Any] | None:
+    """What of `point` a state keeps: all but what was right of each record."""
+    if point is None:
+        return None
+    scores = point.judgement.scores if point.judgement else None
+    return {"step": point.step, "parameters": point.parameters, "losses": point.losses, "value": point.value, "scores": scores}
+
+
+def _unpacked(kept: dict[str, Any] | None) -> Any:
+    if kept is None:
+        return None
+    scores = kept.pop("scores")
+    return Point(**kept, judgement=None if scores is None else Judgement(kept["losses"], scores, kept["value"], {}))

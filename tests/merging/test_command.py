@@ -129,6 +129,15 @@ def test_methods_that_look_at_data_take_a_probe_set(tiny_base: Path, tiny_specia
     }
 
 
+@pytest.mark.parametrize("kind", ["coefficients.json", "trajectory.jsonl", "trajectory.png"])
+def test_what_another_search_left_is_not_overwritten(tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path, kind: str) -> None:
+    (tmp_path / f"out.{kind}").write_text("precious")
+    words = ("merge", "--base", tiny_base, "--vectors", *tiny_specialists, "--method", "self-positioning", "--out", tmp_path / "out")
+    done = selfpos(*words)
+    assert done.returncode == 2 and f"out.{kind} exists already and is not overwritten" in done.stderr
+    assert (tmp_path / f"out.{kind}").read_text() == "precious"
+
+
 def test_methods_are_listed_with_their_needs() -> None:
     done = selfpos("methods")
     assert done.returncode == 0 and "tsv-m" in done.stdout and "whole matrices" in done.stdout and "one vector" in done.stdout

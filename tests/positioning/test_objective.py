@@ -8,7 +8,7 @@ from datasets import Dataset
 
 from selfpos.data.probe import ProbeTask
 from selfpos.errors import SelfposError
-from selfpos.positioning.objective import Batch, Draws, TaskProbe, searched_by, split_probe
+from selfpos.positioning.objective import Batch, Draws, TaskProbe, check_draws, searched_by, sharing_texts, split_probe
 from selfpos.recipe import PositioningSettings
 from selfpos.tasks import get_task
 from tests.positioning.stand_ins import PairTask, pairs, words
@@ -70,16 +70,41 @@ def test_the_papers_preset_takes_graded_pairs_by_infonce() -> None:
     assert split_probe(searched_by(probe, PositioningSettings()), 0.0, 0, 0.02)[0]["graded"].everything().labels is not None
 
 
-def test_covering_batches_keep_the_texts_of_a_label_together() -> None:
-    """600 labels of two texts each are all of use, however they are dealt; records without another of their label are of none."""
-    labels = [str(number // 2) for number in range(1200)]
+@pytest.mark.parametrize("copies", [2, 3, 7, 600])
+def test_covering_batches_keep_the_texts_of_a_label_together(copies: int) -> None:
+    """Texts of one label are dealt in twos, so that each finds another of its label; at most the last of an odd number is left out."""
+    labels = [str(number // copies) for number in range(1200)]
     data = Dataset.from_dict({"text": words(1200, 0), "label": labels})
     kind = get_task("classification")
     task = TaskProbe("many", kind, kind.prepare(data, 0), 0.05)
-    assert sum(batch.count for batch in Draws({"many": task}, 256, 0, single=True).covering()) >= 1190
+    batches = Draws({"many": task}, 256, 0, single=True).covering()
+    odd = copies % 2 * len(set(labels))
+    assert 1200 - odd <= sum(batch.count for batch in batches) <= 1200
+    assert len(batches) == 5 and all(200 - odd <= batch.count <= 256 for batch in batches)
+
+
+def test_of_records_without_another_of_their_label_it_is_said_that_they_are_left_out(caplog: pytest.LogCaptureFixture) -> None:
+    kind = get_task("classification")
     sparse = Dataset.from_dict({"text": words(610, 0), "label": [str(min(number, 599)) for number in range(605)] + ["0"] * 5})
     task = TaskProbe("sparse", kind, kind.prepare(sparse, 0), 0.05)
     assert Draws({"sparse": task}, 256, 0, single=True).covering()
+    assert "task sparse make no batch" not in caplog.text
+    lone = Dataset.from_dict({"text": words(1000, 0), "label": ["rare"] * 2 + ["common"] * 998})
+    task = TaskProbe("lone", kind, kind.prepare(lone, 0), 0.05)
+    assert len(Draws({"lone": task}, 256, 0, single=True).covering()) == 1
+    assert "of 1000 probe records of task lone make no batch" in caplog.text
+
+
+def test_covering_batches_look_at_all_labelled_pairs_whatever_their_labels() -> None:
+    data = Dataset.from_dict(
+        {"sentence1": words(1000, 0), "sentence2": words(1000, 1), "label": [int(number % 100 == 0) for number in range(1000)]}
+    )
+    kind = get_task("pair-classification")
+    task = TaskProbe("pairs", kind, kind.prepare(data, 0), 0.05)
+    batches = Draws({"pairs": task}, 256, 0, single=True).covering()
+    assert [batch.count for batch in batches] == [250] * 4
+    assert sorted(text for batch in batches for text in batch.columns[0]) == sorted(data["sentence1"])
+    assert {int(batch.labels.sum()) for batch in batches if batch.labels is not None} <= {2, 3}
 
 
 def test_records_that_share_a_text_are_not_parted() -> None:
@@ -95,10 +120,62 @@ def test_records_that_share_a_text_are_not_parted() -> None:
     assert validation["pairs"].dataset["anchor"][:] == [f"a{row}" for row in sorted(order[:10])]
 
 
-def test_where_all_records_share_a_text_they_are_parted_and_it_is_said(caplog: pytest.LogCaptureFixture) -> None:
-    data = Dataset.from_dict({"anchor": [f"query {number}" for number in range(20)], "positive": ["one"] * 20})
-    _, validation = split_probe({"pairs": ProbeTask("pairs", get_task("retrieval"), data)}, 0.5, 0, 0.05)
-    assert len(validation["pairs"].dataset) == 10 and "task pairs share texts" in caplog.text
+def retrieval_probe(anchors: list[str], positives: list[str]) -> ProbeTask:
+    return ProbeTask("task", get_task("retrieval"), Dataset.from_dict({"anchor": anchors, "positive": positives}))
+
+
+def graded_probe(premises: int, count: int) -> ProbeTask:
+    columns = {"sentence1": [f"premise {n % premises}" for n in range(count)], "sentence2": words(count, 1)}
+    return ProbeTask("task", get_task("sts"), Dataset.from_dict(columns | {"score": [n % 5 / 4 for n in range(count)]}))
+
+
+def labelled_pairs_probe(premises: int, count: int) -> ProbeTask:
+    columns = {"sentence1": [f"premise {n % premises}" for n in range(count)], "sentence2": words(count, 1)}
+    return ProbeTask(
+        "task", get_task("pair-classification"), Dataset.from_dict(columns | {"label": [n // premises % 2 for n in range(count)]})
+    )
+
+
+CROWDED = {
+    "all records share one text": retrieval_probe(words(20, 0), ["one"] * 20),
+    "half of the pairs ask one question": retrieval_probe(["one"] * 32 + words(32, 0), words(64, 1)),
+    "one premise's scores are equal": ProbeTask(
+        "task", get_task("sts"),
+        Dataset.from_dict({"sentence1": ["one"] * 4 + ["two"] * 4, "sentence2": words(8, 1), "score": [0.0] * 4 + [1.0] * 4}),
+    ),
+    "two questions": retrieval_probe(["one"] * 4 + ["two"] * 4, words(8, 1)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CROWDED)
+def test_what_cannot_be_kept_apart_is_parted_so_that_both_parts_give_batches(name: str) -> None:
+    probe = CROWDED[name]
+    search, validation = split_probe({"task": probe}, 0.5, 0, 0.05)
+    order = torch.randperm(len(probe.dataset), generator=torch.Generator().manual_seed(0)).tolist()
+    held = sorted(order[: len(order) // 2])
+    assert validation["task"].dataset[:] == probe.dataset.select(held)[:]
+    assert sharing_texts(search, validation) == ["task"]
+
+
+@pytest.mark.parametrize(
+    "probe",
+    [graded_probe(2, 8), labelled_pairs_probe(2, 16), retrieval_probe([f"question {n // 2}" for n in range(16)], words(16, 1))],
+    ids=["graded pairs of two premises", "labelled pairs of two premises", "eight questions"],
+)
+def test_few_large_groups_are_kept_apart_where_both_parts_give_batches(probe: ProbeTask) -> None:
+    search, validation = split_probe({"task": probe}, 0.5, 0, 0.05)
+    assert sharing_texts(search, validation) == []
+    assert len(validation["task"].dataset) == len(search["task"].dataset)
+    check_draws(search, 32)
+    check_draws(validation, 32)
+
+
+def test_a_large_group_is_not_held_out_whole_where_small_ones_will_do() -> None:
+    anchors = ["one"] * 20 + [f"question {number}" for number in range(180)]
+    for seed in range(5):
+        search, validation = split_probe({"task": retrieval_probe(anchors, words(200, 1))}, 0.5, seed, 0.05)
+        assert "one" not in validation["task"].dataset["anchor"] and len(validation["task"].dataset) == 100
+        assert sharing_texts(search, validation) == []
 
 
 def test_a_task_without_records_is_named() -> None:

@@ -8,13 +8,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from datasets import Dataset
 from safetensors.torch import load_file, save_file
 
+from selfpos.data.probe import ProbeTask
 from selfpos.errors import SelfposError
 from selfpos.positioning import Position, position
+from selfpos.positioning.position import check
 from selfpos.positioning.problem import Problem
 from selfpos.recipe import PositioningSettings
-from tests.positioning.stand_ins import graded, pairs
+from selfpos.tasks import get_task
+from tests.positioning.stand_ins import graded, pairs, records, words
 
 
 def find(base: Path, sources: list[Path], path: Path | None = None, **options: object) -> Position:
@@ -113,3 +117,74 @@ def test_vectors_of_length_zero_leave_the_base(tiny_base: Path) -> None:
     found = find(tiny_base, [tiny_base, tiny_base], validation=0.0)
     assert len(found.coefficients) == 2
     assert np.isfinite(found.coefficients).all()
+
+
+def test_settings_are_picked_by_the_validation_part(tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path) -> None:
+    """What is picked is what its search alone finds, and no other search has a better value there."""
+    common = {"learning_rate": 0.3, "space": "linear", "evaluate_every": 1, "compare": True}
+    alone = {
+        (granularity, penalty): find(tiny_base, tiny_specialists, granularity=granularity, penalty=penalty, **common)
+        for granularity in ("model", "layer") for penalty in (0.0, 5.0)
+    }  # fmt: skip
+    way = tmp_path / "trajectory.jsonl"
+    found = find(tiny_base, tiny_specialists, way, pick={"granularity": ["model", "layer"], "penalty": [0.0, 5.0]}, **common)
+    assert found.picked is not None
+    assert [tuple(one.settings.values()) for one in found.tried] == list(alone)
+    assert [one.scores for one in found.tried] == [one.scores for one in alone.values()]
+    values = [one.value for one in found.tried]
+    best = alone[found.picked["granularity"], found.picked["penalty"]]
+    assert found.tried[values.index(min(values))].settings == found.picked
+    assert (found.coefficients, found.tensors, found.step, found.verdict) == (best.coefficients, best.tensors, best.step, best.verdict)
+    lines = [json.loads(line) for line in way.read_text().splitlines()]
+    assert len(lines) == 4 + 5 and all(line["setting"] == found.picked for line in lines)
+
+
+def test_stopped_while_settings_are_tried_the_best_so_far_is_kept(
+    tiny_base: Path, tiny_specialists: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, count = Problem.gradient, [0]
+
+    def stopping(self: Problem, *args: object) -> object:
+        count[0] += 1
+        if count[0] == 6:
+            raise KeyboardInterrupt
+        return original(self, *args)
+
+    alone = find(tiny_base, tiny_specialists, penalty=0.0)
+    monkeypatch.setattr(Problem, "gradient", stopping)
+    found = find(tiny_base, tiny_specialists, pick={"penalty": [0.0, 0.0, 1.0]})
+    assert found.interrupted and len(found.tried) == 2
+    assert found.picked == {"penalty": 0.0} and found.coefficients == alone.coefficients and found.step == alone.step
+
+
+def test_infonce_of_graded_pairs_goes_with_what_does_not_measure_them(tiny_base: Path, tiny_specialists: list[Path]) -> None:
+    """Their grades are gone then; other tasks, and searches that hold nothing out, measure as they do."""
+    probe, pairs_alone = records(), {"pairs": records()["pairs"]}
+    measured = {"preset": "paper", "steps": 1, "validation": 0.5, "select": "measure"}
+    for given in (measured, {"sts_loss": "infonce"}, {"sts_loss": "infonce", "select": "loss"}):
+        with pytest.raises(SelfposError, match="sts_loss infonce leaves the pairs of task graded no grade"):
+            check(probe, PositioningSettings(**given), seed=0)
+        with pytest.raises(SelfposError, match="sts_loss infonce leaves the pairs of task graded no grade"):
+            position(tiny_base, tiny_specialists, probe, PositioningSettings(**given), seed=0, device="cpu")
+        check(pairs_alone, PositioningSettings(**given), seed=0)
+    check(probe, PositioningSettings(preset="paper", validation=0.5, sts_positive=0.3), seed=0)
+    check(probe, PositioningSettings(preset="paper", compare=True, sts_positive=0.3), seed=0)
+    assert position(tiny_base, tiny_specialists, pairs_alone, PositioningSettings(**measured), seed=0, device="cpu").scores
+
+
+def test_one_vector_has_two_coefficients_where_the_space_has_a_scale() -> None:
+    pytest.importorskip("cma")
+    for space in ("spherical", "polar"):
+        check(records(), PositioningSettings(search="cma-es", space=space), seed=0, vectors=1)
+    with pytest.raises(SelfposError, match="needs two coefficients or more"):
+        check(records(), PositioningSettings(search="cma-es", pick={"granularity": ["layer", "model"]}), seed=0, vectors=1)
+
+
+def test_that_halves_share_texts_is_said_once(tiny_base: Path, tiny_specialists: list[Path], caplog: pytest.LogCaptureFixture) -> None:
+    probe = records()
+    crowded = Dataset.from_dict({"anchor": words(24, 0), "positive": ["a b"] * 12 + ["c d"] * 12})
+    probe["pairs"] = ProbeTask("pairs", get_task("retrieval"), crowded)
+    settings = PositioningSettings(search="sgd", steps=1, temperature=1.0)
+    check(probe, settings, seed=0)
+    position(tiny_base, tiny_specialists, probe, settings, seed=0, device="cpu")
+    assert caplog.text.count("task pairs share texts") == 1 and "task graded share" not in caplog.text

@@ -76,6 +76,7 @@ class Mortal:
         pytest.param({"rounds": 2, "granularity": "layer", "refine": "coordinate", "refine_evaluations": 9}, [0.9, 0.1], id="refined"),
         pytest.param(EVOLVED, [0.3, 0.4], id="cma-es"),
         pytest.param(EVOLVED | {"fitness": "measure"}, [0.5], id="cma-es-by-measure"),
+        pytest.param({"rounds": 1, "pick": {"granularity": ["model", "layer"], "penalty": [0.0, 0.5]}}, [0.3, 0.4, 0.2], id="picked"),
         pytest.param({"rounds": 1, "refine": "cma-es", "refine_evaluations": 12}, [0.8], id="refined-by-cma-es"),
     ],
 )

@@ -25,7 +25,12 @@ def test_the_papers_preset_is_the_paper() -> None:
         ({"search": "cma-es", "fitness": "measure", "validation": 0.0}, "needs a validation part"),
         ({"steps": 500}, "'steps' is for search sgd, and this one is linearised"),
         ({"search": "sgd", "rounds": 5}, "'rounds' is for search linearised, and this one is sgd"),
-        ({"sts_loss": "infonce"}, "leaves graded pairs no grade to be measured by"),
+        ({"pick": {"granularity": ["model", "layers"]}}, "pick, granularity: Input should be 'model'"),
+        ({"pick": {"shrinkage": []}}, "at least 1 item"),
+        ({"pick": {"shrinkage": [-1]}}, "pick, shrinkage: Input should be greater than or equal to 0"),
+        ({"pick": {"rounds": [1, 2]}}, "pick"),
+        ({"pick": {"penalty": [0, 0.1]}, "penalty": 0.1}, "'penalty' is both given and to be picked"),
+        ({"pick": {"penalty": [0, 0.1]}, "validation": 0}, "pick chooses on the validation part"),
         ({"ratios": {"sts": 0.0}}, "greater than 0"),
         ({"granularity": "layers"}, "granularity"),
     ],
@@ -33,3 +38,19 @@ def test_the_papers_preset_is_the_paper() -> None:
 def test_contradictions_are_one_sentence(fields: dict, message: str) -> None:
     with pytest.raises(SelfposError, match=message):
         validate(PositioningSettings, fields, "positioning")
+
+
+def test_what_a_preset_says_of_its_own_search_does_not_go_for_another() -> None:
+    """`preset: paper` asks for 1,000 steps of Adam, of which another search knows nothing; the rest of it stays."""
+    other = PositioningSettings(preset="paper", search="cma-es")
+    assert (other.search, other.space, other.temperature, other.penalty, other.validation) == ("cma-es", "spherical", 0.02, 0.05, 0.0)
+    with pytest.raises(SelfposError, match="'steps' is for search sgd, and this one is cma-es"):
+        validate(PositioningSettings, {"preset": "paper", "search": "cma-es", "steps": 10}, "positioning")
+
+
+def test_candidates_are_the_combinations_in_the_order_given() -> None:
+    settings = PositioningSettings(pick={"granularity": ["model", "layer"], "penalty": [0.1, 0]}, rounds=2)
+    labels, made = zip(*settings.candidates(), strict=True)
+    assert labels == tuple({"granularity": g, "penalty": p} for g in ("model", "layer") for p in (0.1, 0))
+    assert made[1] == PositioningSettings(rounds=2) and made[2] == PositioningSettings(rounds=2, granularity="layer", penalty=0.1)
+    assert PositioningSettings().candidates() == [({}, PositioningSettings())]

@@ -1,0 +1,33 @@
+"""Folders with a tokenizer, and without."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from transformers import ByT5Tokenizer, CanineTokenizer
+
+from selfpos.errors import SelfposError
+from selfpos.storage.tokenizer import has_tokenizer
+
+
+def test_a_vocabulary_is_a_tokenizer(tiny_base: Path, tmp_path: Path) -> None:
+    assert has_tokenizer(tiny_base)
+    assert not has_tokenizer(tmp_path)
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "BertTokenizer"}))
+    assert not has_tokenizer(tmp_path)
+    (tmp_path / "sentencepiece.bpe.model").touch()
+    assert has_tokenizer(tmp_path)
+
+
+@pytest.mark.parametrize("kind", [ByT5Tokenizer, CanineTokenizer])
+def test_tokenizers_of_bytes_need_no_vocabulary(kind: type, tmp_path: Path) -> None:
+    kind().save_pretrained(tmp_path)
+    assert has_tokenizer(tmp_path)
+
+
+def test_a_configuration_that_is_no_json_is_named(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer_config.json").write_text("{")
+    with pytest.raises(SelfposError, match=r"tokenizer_config\.json"):
+        has_tokenizer(tmp_path)
