@@ -269,6 +269,7 @@ class PositioningSettings(Settings):
     def candidates(self) -> list[tuple[dict[str, Any], PositioningSettings]]:
         """What `pick` is to choose from: each combination of its values, and the settings with it; these settings alone without a `pick`.
 
+        Where all tensors share their coefficients there is nothing to shrink: of several values of shrinkage the first stands for all.
         Raises ValueError for a value that its setting cannot have.
         """
         found: list[tuple[dict[str, Any], PositioningSettings]] = []
@@ -280,6 +281,8 @@ class PositioningSettings(Settings):
             except ValidationError as error:
                 wrong = error.errors()[0]
                 raise ValueError(f"pick, {'.'.join(map(str, wrong['loc'])) or 'settings'}: {wrong['msg']}") from None
+            if found[-1][1].granularity == "model" and chosen.get("shrinkage") != self.pick.get("shrinkage", [None])[0]:
+                found.pop()
         return found or [({}, self)]
 
 

@@ -237,6 +237,9 @@ def _position(
     ranges = [f" ({low:.2f} to {high:.2f})" for low, high in found.intervals or []] or [""] * len(found.names)
     shown = "  ".join(f"{name} {value:.3f}{reach}" for name, value, reach in zip(found.names, found.coefficients, ranges, strict=True))
     click.echo(f"{out}  ({shown})")
+    if found.picked:
+        words = ", ".join(f"{name} {value}" for name, value in found.picked.items())
+        click.echo(f"picked on the validation part of the probe set, of {len(found.tried)} settings: {words}", err=True)
     if found.verdict:
         click.echo(f"on the probe set: {found.verdict}", err=True)
 

@@ -190,6 +190,8 @@ def _search(folder: Path, told: Mapping[str, Any], around: Surroundings | None) 
         best_step=search.get("step"),
         seconds=search.get("seconds"),
         verdict=search.get("verdict"),
+        picked=_mapping(search, "picked"),
+        tried=len(search.get("tried") or ()),
         trajectory=rows,
     )
 

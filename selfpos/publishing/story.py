@@ -42,6 +42,7 @@ class DataSource:
 class Search:
     """How coefficients were found on a probe set, whose Hub id is `probe_set` where it was published. `losses` is per task:
     mean loss on the probe at the start and at the position kept; `verdict` is what the search said of its position beside its rivals.
+    `picked` are the settings chosen on the validation part, `tried` the number of those that it chose from.
     """
 
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -53,6 +54,8 @@ class Search:
     best_step: int | None = None
     seconds: float | None = None
     verdict: str | None = None
+    picked: Mapping[str, Any] = field(default_factory=dict)
+    tried: int = 0
     trajectory: tuple[Mapping[str, Any], ...] = ()
 
 

@@ -53,4 +53,10 @@ def test_candidates_are_the_combinations_in_the_order_given() -> None:
     labels, made = zip(*settings.candidates(), strict=True)
     assert labels == tuple({"granularity": g, "penalty": p} for g in ("model", "layer") for p in (0.1, 0))
     assert made[1] == PositioningSettings(rounds=2) and made[2] == PositioningSettings(rounds=2, granularity="layer", penalty=0.1)
+    shrunk = PositioningSettings(pick={"shrinkage": [1, 10], "granularity": ["model", "layer"]})
+    assert [label for label, _ in shrunk.candidates()] == [
+        {"shrinkage": 1, "granularity": "model"},
+        {"shrinkage": 1, "granularity": "layer"},
+        {"shrinkage": 10, "granularity": "layer"},
+    ]
     assert PositioningSettings().candidates() == [({}, PositioningSettings())]

@@ -68,6 +68,7 @@ def test_merged_with_coefficients_found_by_self_positioning(model: Path) -> None
     search = {
         "coefficients": [0.7, 0.4], "parameters": {"a[retrieval]": 1.1, "lambda": 1.03}, "losses": {"retrieval": 1.25}, "step": 90, "steps": 100,
         "seconds": 61.2, "intervals": [[0.5, 0.9], [0.1, 0.7]], "verdict": "not clearly better than base", "settings": {"space": "spherical", "max_length": None}, "probe": {"retrieval": {"type": "retrieval", "records": 256}},
+        "picked": {"granularity": "model"}, "tried": [{"settings": {"granularity": name}} for name in ("model", "layer")],
     }  # fmt: skip
     write_manifest(model, kind="merge", base=BASE, merge=merge, positioning=search)
     rows = [{"step": step, "losses": {}, "coefficients": [0.5 + step / 500, 0.5 - step / 1000]} for step in range(0, 100, 10)]
@@ -80,6 +81,7 @@ def test_merged_with_coefficients_found_by_self_positioning(model: Path) -> None
     assert "<summary>All settings of the search</summary>\n\nspace `spherical`\n" in card.text
     assert "| retrieval | 0.7 (0.50 to 0.90) |" in card.text
     assert "Judged on the probe set: not clearly better than base." in card.text
+    assert "Of 2 settings that were tried, the best on the held-out part of the probe set: granularity `model`." in card.text
     assert "| retrieval | retrieval | 256 | 1.3 | 1.25 |" in card.text
     assert "search for the coefficients: 61.2 s" in card.text
     assert "li2024improving" in card.text
