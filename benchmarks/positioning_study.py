@@ -240,7 +240,7 @@ class Study:
 def code() -> str:
     """A hash of all that decides what a search finds: the room of positioning, its settings, and the measures that points are chosen by."""
     room = Path(__file__).parent.parent / "selfpos"
-    files = [*sorted((room / "positioning").glob("*.py")), room / "recipe.py", room / "tasks" / "measure.py"]
+    files = [*sorted((room / "positioning").glob("*.py")), room / "recipe" / "positioning.py", room / "tasks" / "measure.py"]
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:12]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from selfpos.storage.atomic import write_text
 
 LEVEL = 0.9  # of every interval
 REFERENCE = "Self Positioning"
+DEFAULT = "model, normalise base, 192 records, extrapolation 0.02"  # the point of the ablation that the others are compared with
 
 
 def write_report(folder: Path, results: Path) -> None:
@@ -44,7 +45,7 @@ def summarise(jobs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     rows = []
     for (stage, setting, name), group in found.items():
         seeds = [job["seed"] for job in group]
-        reference = REFERENCE if stage == "rivals" else first(jobs, setting)
+        reference = REFERENCE if stage == "rivals" else DEFAULT
         pairs = [(means[stage, setting, name, s], means.get((stage, setting, reference, s))) for s in seeds]
         differences = [own - other for own, other in pairs if other is not None]
         rows.append(
@@ -57,12 +58,6 @@ def summarise(jobs: list[dict[str, Any]]) -> list[dict[str, Any]]:
             }
         )  # fmt: skip
     return rows
-
-
-def first(jobs: list[dict[str, Any]], setting: str) -> str:
-    """The ablation's default: the name that begins with what every factor's first value gives."""
-    names = sorted(job["name"] for job in jobs if job["stage"] == "ablation" and job["setting"] == setting)
-    return next((name for name in names if name.startswith("model, normalise base, 192") and name.endswith(" 0.02")), "")
 
 
 def chosen_by_probe(jobs: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -87,18 +82,19 @@ PICKS = {
 
 
 def picked(jobs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """What `pick` takes by the validation part, seed by seed, from points of the ablation that the same code has searched."""
+    """What `pick` takes by the validation part, seed by seed, from points of the ablation that one version of the code has searched."""
     found = []
     places = sorted({(job["setting"], job["seed"]) for job in jobs if job["stage"] == "ablation"})
     for (setting, seed), (name, pattern) in itertools.product(places, PICKS.items()):
         here = [job for job in jobs if (job["setting"], job["seed"]) == (setting, seed)]
         reference = next((job for job in here if job["stage"] == "rivals" and job["name"] == REFERENCE), None)
         points = [job for job in here if job["stage"] == "ablation" and re.fullmatch(pattern, job["name"])]
-        newest = [job for job in points if job["code"] == points[0]["code"]]
-        if reference is None or len(newest) < 2:
+        codes = Counter(job["code"] for job in points)
+        alike = [job for job in points if job["code"] == max(codes, key=codes.__getitem__)]
+        if reference is None or len(alike) < 2:
             continue
         base = next(rival["scores"] for rival in reference["position"]["rivals"] if rival["name"] == "base")
-        best = min(newest, key=lambda job: _value(job["position"]["scores"], base))
+        best = min(alike, key=lambda job: _value(job["position"]["scores"], base))
         found.append(best | {"name": name, "picked": best["name"]})
     return found
 

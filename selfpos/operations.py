@@ -198,7 +198,7 @@ def position_and_merge(
 ) -> Position:
     """Find the coefficients of `vectors` by Self Positioning on `probe`, write the merged model to `out`, with a card; returns the position found.
 
-    The position is also written to `record` (JSON), its path to `trajectory` (JSON Lines) and what `merge_by_coefficients` applies again to
+    The position is also written to `record` (JSON), its path to `trajectory` (JSON Lines, when the search is over) and what `merge_by_coefficients` applies again to
     `coefficients`, when given. A search that was killed goes on when it is started again with the same arguments. A search that Ctrl-C ended is
     merged with the best point so far, or, without `keep_interrupted`, nothing is made of it and KeyboardInterrupt goes on. Of several processes
     that a launcher has started, the first alone merges and writes. The options are
@@ -208,25 +208,27 @@ def position_and_merge(
     from selfpos.merging import plan
     from selfpos.positioning import position
     from selfpos.positioning.coefficients import Coefficients, write_coefficients
+    from selfpos.positioning.trajectory import trajectory_of
     from selfpos.storage.atomic import write_text
     from selfpos.storage.locate import locate_model
 
     folder, sources = locate_model(base), [locate_model(str(vector)) for vector in vectors]
     planned = plan(folder, sources, "linear", out, **options)
     seed = options.get("seed", 0)
-    states = search_states(out)
+    states = out.parent / f".{out.name}.search"
     state = states / f"{_identity(planned.hashes, probe, settings, seed)}.pt"
+    way = state.with_suffix(".jsonl")  # of this search alone, be there others that were stopped
     try:
-        found = position(folder, sources, probe, settings, seed=seed, trajectory=trajectory, state=state, device=options.get("device"))
+        found = position(
+            folder, sources, probe, settings, seed=seed, trajectory=way if trajectory else None, state=state, device=options.get("device")
+        )
+        if found.interrupted and not keep_interrupted:
+            raise KeyboardInterrupt
     except BaseException as error:
         if is_first():
-            if isinstance(error, SelfposError) and not isinstance(error, OperationError):  # what was asked cannot be, now or later
-                _forget(state)
-            if trajectory is not None and not state.is_file():
-                trajectory.unlink(missing_ok=True)
+            final = isinstance(error, SelfposError) and not isinstance(error, OperationError)  # what was asked cannot be, now or later
+            _forget(state, way, final=final)
         raise
-    if found.interrupted and not keep_interrupted:
-        raise KeyboardInterrupt
     if not is_first():
         return found
     facts = {key: value for key, value in asdict(found).items() if value is not None}
@@ -240,18 +242,18 @@ def position_and_merge(
         base_hash, *hashes = planned.hashes
         kept = Coefficients(found.names, hashes, found.coefficients, found.tensors, planned.base_name, base_hash, told)
         write_coefficients(coefficients, kept)
+    if trajectory is not None:
+        write_text(trajectory, trajectory_of(way, found.picked or {}))
     shutil.rmtree(states, ignore_errors=True)
     return found
 
 
-def search_states(out: Path) -> Path:
-    """The folder beside the model `out` from whose files searches for it go on that were stopped; absent when there are none."""
-    return out.parent / f".{out.name}.search"
-
-
-def _forget(state: Path) -> None:
-    """Remove the state of a search, and its folder where it was the only one."""
-    state.unlink(missing_ok=True)
+def _forget(state: Path, way: Path, *, final: bool) -> None:
+    """Remove what a search has left that is not to go on, or that has no `state` to go on from, and its folder where it was the only one."""
+    if final:
+        state.unlink(missing_ok=True)
+    if not state.is_file():
+        way.unlink(missing_ok=True)
     if state.parent.is_dir() and not any(state.parent.iterdir()):
         state.parent.rmdir()
 
@@ -261,7 +263,8 @@ def _identity(hashes: Sequence[str], probe: Mapping[str, ProbeTask], settings: P
     from selfpos.data.sources import hash_records
 
     records = [[name, task.type.name, hash_records(task.records), task.prompts] for name, task in probe.items()]
-    facts = [hashes, records, settings.model_dump(mode="json"), seed]
+    order = [list(label.items()) for label, _ in settings.candidates()]  # a search that goes on takes them up in their order
+    facts = [hashes, records, settings.model_dump(mode="json"), order, seed]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -194,7 +194,7 @@ def _position(
 ) -> None:  # fmt: skip
     from selfpos.console import is_first
     from selfpos.data.probe import read_probe
-    from selfpos.operations import plan_merge, position_and_merge, probe_of, search_states
+    from selfpos.operations import plan_merge, position_and_merge, probe_of
     from selfpos.positioning.position import check
     from selfpos.quiet import quiet_process
     from selfpos.recipe import PositioningSettings, validate
@@ -206,7 +206,7 @@ def _position(
     refuse_existing(out)
     kinds = ("coefficients.json", "trajectory.png", "trajectory.jsonl")
     coefficients, picture, trajectory = (out.with_name(f"{out.name}.{kind}") for kind in kinds)
-    for file in (coefficients, picture) if search_states(out).exists() else (coefficients, picture, trajectory):
+    for file in (coefficients, picture, trajectory):
         refuse_existing(file)
     settings = validate(PositioningSettings, given, "--param")
     tasks = read_probe(probe) if probe else probe_of([locate_model(source) for source in sources])

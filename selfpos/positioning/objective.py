@@ -222,7 +222,7 @@ class Draws:
         self._round = list(state["round"])
 
     def covering(self) -> list[Batch]:
-        """Batches of every task that look at all of its records, each once, but for those that its loss has no use for."""
+        """Batches of every task that look at all of its records, each once. Texts with labels come in twos: of an odd number one is left out."""
         found = []
         for task in self.tasks.values():
             parts = ceil(len(task.dataset) / self.size)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from selfpos.console import is_first, log
-from selfpos.errors import SelfposError
+from selfpos.errors import OperationError, SelfposError
 from selfpos.positioning.coefficients import as_weights
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class Position:
     part, or, when nothing is held out, losses on the last records looked at and no scores. `step` is the step of the point kept, `steps`
     those made. `interrupted` is set when Ctrl-C ended the search. `intervals` are 90 % intervals of the coefficients (linearised search),
     `rivals` and `verdict` the comparison with simple alternatives on the validation part. Where settings were to be picked, `picked` are those
-    of this position, and `tried` all of them in their order with what they came to.
+    of this position, and `tried` all of them in their order with what they came to, but for those with which no search could be made.
     """
 
     names: list[str]
@@ -110,7 +110,7 @@ def position(
     """Find the coefficients of the task vectors of `sources` (fine-tuned from the model folder `base`) that suit the probe set best.
 
     A probe task needs no vector of its own, nor a vector a probe task. Equal seeds give equal results on one machine. Ctrl-C ends the
-    search with the best point so far. `device` is the GPU if there is one. `trajectory` is a JSONL file for the way the search went, `state`
+    search with the best point so far. `device` is the GPU if there is one. `trajectory` is a JSONL file for the way the search went (each line with its `setting`, where several are tried), `state`
     a file from which a search of the same arguments that was killed goes on, with the same result; it is for the caller to remove. Started by `accelerate
     launch` or `torchrun`, the processes share the work, each is given the result, and the first alone writes files.
     Raises SelfposError: no vector, too few probe records of a task, a loss or coefficient that is not finite.
@@ -121,7 +121,6 @@ def position(
     from selfpos.positioning.objective import searched_by, sharing_texts, split_probe
     from selfpos.positioning.problem import Problem
     from selfpos.positioning.processes import Processes
-    from selfpos.positioning.refine import refine
     from selfpos.positioning.trajectory import Trajectory
 
     if not sources:
@@ -130,14 +129,15 @@ def position(
     _check_measures(probe, searched, settings)
     parts = split_probe(searched, settings.validation, seed, settings.temperature, in_batch_negatives=settings.in_batch_negatives)
     for task in sharing_texts(*parts) if parts[1] else ():
-        log.warning("nearly all probe records of task %s share texts; its validation part holds texts that are searched on as well", task)
+        log.warning(
+            "records of task %s share texts and could not be kept apart: its validation part holds texts that are searched on", task
+        )
     found = sum(len(part.dataset) for part in parts[0].values())
     if settings.preset == "paper" and not settings.validation and found < PAPERS_RECORDS:
         log.warning(
             "the paper's preset fits all of the probe and holds nothing out; the paper has 32,000 records, here are %s", f"{found:,}"
         )
     processes = Processes.joined()
-    torch.manual_seed(seed + processes.rank)  # dropout, where it is asked for
     live = open_live(base, sources, settings, device, processes)
     candidates = settings.candidates()
     first = Problem(live, parts[0], candidates[0][1])
@@ -145,42 +145,62 @@ def position(
     judge = Judge(parts[0], parts[1], settings, seed) if parts[1] else None
     with Trajectory(trajectory, state, writes=is_first()) as record, processes.interruptible():
         processes.wait()  # all have read where the search is to go on
-        interrupted, ends = False, record.closed
+        interrupted, impossible = False, None
         try:
             if judge:
                 judge.measure_base(live)
-            for number, problem in enumerate(problems):
-                if number < len(record.closed):
-                    live.embedded = record.closed[number].texts
+            for (label, _), problem in zip(candidates, problems, strict=True):
+                if done := next((one for one in record.closed if one.label == label), None):
+                    live.embedded = done.texts
                     continue
-                record.label = candidates[number][0]
-                spread = _search(problem, judge, record, seed)
-                if judge and problem.settings.refine != "none":
-                    refine(problem, judge, record, seed=seed)
-                if record.best is None:
-                    raise SelfposError(f"search {settings.search} measured no point; give it more steps, rounds or evaluations")
-                record.close(spread, live.embedded)
+                record.label = label
+                torch.manual_seed(seed + processes.rank)  # dropout, where it is asked for
+                try:
+                    record.close(_find(problem, judge, record, seed), live.embedded)
+                except SelfposError as error:
+                    if isinstance(error, OperationError) or len(candidates) == 1:
+                        raise
+                    impossible = error
+                    log.warning("left out, %s: %s", _words(label), error)
+                    record.drop()
         except KeyboardInterrupt:
             interrupted = True
-            if record.best is not None:
-                kept = "the best point so far is kept" if record.best.step else "no point but the start had been judged, and it is kept"
-                log.warning("positioning stopped at step %d; %s", record.steps, kept)
-                ends = [*record.closed, record.ended(None, live.embedded)]  # not closed: started again, it goes on
-            elif not record.closed:
+            if record.best is None and not record.closed:
                 raise
-        # of equal values the first, as the settings come in the order of the asker
-        chosen = min(range(len(ends)), key=lambda number: ends[number].best.value)
-        problem, ended = problems[chosen], ends[chosen]
+        ends = [*record.closed, *([record.ended(None, live.embedded)] if record.best else [])]  # not closed: started again, it goes on
+        if not ends:
+            assert impossible is not None
+            raise impossible
+        ended = min(ends, key=lambda one: one.best.value)  # of equal values the first
+        problem = next(problem for (label, _), problem in zip(candidates, problems, strict=True) if label == ended.label)
         result = _result(problem, ended, record.seconds, live.embedded, interrupted)
-        if settings.pick:
-            record.keep_lines(candidates[chosen][0])
-            tried = [
-                Tried(label, closed.best.judgement.scores if closed.best.judgement else {}, closed.best.value)
-                for (label, _), closed in zip(candidates, ends, strict=False)
-            ]
-            result = replace(result, picked=candidates[chosen][0], tried=tried)
-            log.info("picked %s of %d settings", ", ".join(f"{name} {value}" for name, value in candidates[chosen][0].items()), len(tried))
+    if interrupted:
+        start = "" if ended.best.step else ", the start of the search: no other had been judged"
+        log.warning("positioning stopped at step %d; the best point so far is kept, that of step %d%s", ended.steps, ended.best.step, start)
+    if settings.pick:
+        tried = [Tried(one.label, one.best.judgement.scores if one.best.judgement else {}, one.best.value) for one in ends]
+        result = replace(result, picked=ended.label, tried=tried)
+        log.info("picked %s of %d settings", _words(ended.label), len(tried))
     return result if interrupted else _with_doubts(result, problem, parts, ended, seed)
+
+
+def _words(label: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in label.items())
+
+
+def _find(problem: Problem, judge: Judge | None, record: Trajectory, seed: int) -> list[tuple[float, float]] | None:
+    """Search, and refine where that is asked for: `record.best` is what came of it; returns the spread of its coefficients.
+
+    Raises SelfposError for a search that measured no point, and as it does.
+    """
+    from selfpos.positioning.refine import refine
+
+    spread = _search(problem, judge, record, seed)
+    if judge and problem.settings.refine != "none":
+        refine(problem, judge, record, seed=seed)
+    if record.best is None:
+        raise SelfposError(f"search {problem.settings.search} measured no point; give it more steps, rounds or evaluations")
+    return spread
 
 
 def _search(problem: Problem, judge: Judge | None, record: Trajectory, seed: int) -> list[tuple[float, float]] | None:

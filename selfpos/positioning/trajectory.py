@@ -39,8 +39,9 @@ class Point:
 
 @dataclass(frozen=True)
 class Closed:
-    """What a search has come to: its best point, the steps it made, intervals about its coefficients, and the texts embedded by then."""
+    """What a search has come to: its label, best point, the steps it made, intervals about its coefficients, and the texts embedded by then."""
 
+    label: dict[str, Any]
     best: Point
     steps: int
     spread: list[tuple[float, float]] | None
@@ -52,7 +53,7 @@ class Trajectory:
 
     With the file `state`, a search can `keep` what it would need to go on, and finds it again in `kept` after a kill; the trajectory then
     goes on from the same line. The file is removed by whoever has made something of the result. One that does not write reads alone.
-    Of several searches, one after the other, `close` ends each, and `closed` holds what they came to.
+    Of several searches, one after the other, `close` ends each, and `closed` holds what they came to; their lines carry their `label`.
     """
 
     def __init__(self, path: Path | None, state: Path | None = None, *, writes: bool = True) -> None:
@@ -97,7 +98,8 @@ class Trajectory:
         self.started -= found["seconds"]
         self.best = _unpacked(found["best"])
         self.closed = [Closed(**{**one, "best": _unpacked(one["best"])}) for one in found["closed"]]
-        log.info("positioning goes on from step %d of a search that was stopped", self.steps)
+        behind = f", {len(self.closed)} settings having been tried" if self.closed else ""
+        log.info("positioning goes on from step %d of a search that was stopped%s", self.steps, behind)
         return found
 
     def keep(self, *, sparing: bool = False, **kept: Any) -> None:
@@ -125,23 +127,17 @@ class Trajectory:
     def ended(self, spread: list[tuple[float, float]] | None, texts: int) -> Closed:
         """What the search so far has come to, given intervals about its coefficients and the number of texts embedded by now."""
         assert self.best is not None
-        return Closed(self.best, self.steps, spread, texts)
+        return Closed(self.label, self.best, self.steps, spread, texts)
 
     def close(self, spread: list[tuple[float, float]] | None, texts: int) -> None:
         """End a search, so that another can begin."""
         self.closed.append(self.ended(spread, texts))
+        self.drop()
+
+    def drop(self) -> None:
+        """Leave the search so far out, so that another can begin."""
         self.best, self.steps, self.kept = None, 0, {}
         self.keep()
-
-    def keep_lines(self, label: Mapping[str, Any]) -> None:
-        """Leave in the file the lines of the search with this `label` alone."""
-        if self._file is None or self.path is None:
-            return
-        lines = [line for line in self.path.read_bytes().splitlines(keepends=True) if json.loads(line).get("setting", {}) == dict(label)]
-        self._file.seek(0)
-        self._file.truncate()
-        self._file.write(b"".join(lines))
-        self._file.flush()
 
     @property
     def seconds(self) -> float:
@@ -174,6 +170,12 @@ class Trajectory:
             label = {"setting": self.label} if self.label else {}
             self._file.write((json.dumps({**line, **label, "seconds": round(self.seconds, 3)}) + "\n").encode())
             self._file.flush()
+
+
+def trajectory_of(file: Path, label: Mapping[str, Any]) -> str:
+    """The lines of `file` that are of the search with that `label`."""
+    lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
+    return "".join(line for line in lines if json.loads(line).get("setting", {}) == dict(label))
 
 
 def _packed(point: Point | None) -> dict[str, Any] | None:

@@ -13,12 +13,15 @@ from safetensors.torch import load_file, save_file
 
 from selfpos.data.probe import ProbeTask
 from selfpos.errors import SelfposError
-from selfpos.positioning import Position, position
+from selfpos.positioning import Position, linearised, position
 from selfpos.positioning.position import check
 from selfpos.positioning.problem import Problem
+from selfpos.positioning.trajectory import trajectory_of
 from selfpos.recipe import PositioningSettings
 from selfpos.tasks import get_task
 from tests.positioning.stand_ins import graded, pairs, records, words
+
+FREE: dict[str, object] = {"steps": 200, "batch_size": 32}  # as they are by default
 
 
 def find(base: Path, sources: list[Path], path: Path | None = None, **options: object) -> Position:
@@ -135,7 +138,8 @@ def test_settings_are_picked_by_the_validation_part(tiny_base: Path, tiny_specia
     best = alone[found.picked["granularity"], found.picked["penalty"]]
     assert found.tried[values.index(min(values))].settings == found.picked
     assert (found.coefficients, found.tensors, found.step, found.verdict) == (best.coefficients, best.tensors, best.step, best.verdict)
-    lines = [json.loads(line) for line in way.read_text().splitlines()]
+    assert len(way.read_text().splitlines()) == 4 * (4 + 5)
+    lines = [json.loads(line) for line in trajectory_of(way, found.picked).splitlines()]
     assert len(lines) == 4 + 5 and all(line["setting"] == found.picked for line in lines)
 
 
@@ -152,9 +156,22 @@ def test_stopped_while_settings_are_tried_the_best_so_far_is_kept(
 
     alone = find(tiny_base, tiny_specialists, penalty=0.0)
     monkeypatch.setattr(Problem, "gradient", stopping)
-    found = find(tiny_base, tiny_specialists, pick={"penalty": [0.0, 0.0, 1.0]})
+    found = find(tiny_base, tiny_specialists, pick={"penalty": [0.0, 5.0, 1.0]})
     assert found.interrupted and len(found.tried) == 2
     assert found.picked == {"penalty": 0.0} and found.coefficients == alone.coefficients and found.step == alone.step
+
+
+def test_settings_with_which_no_search_can_be_made_are_left_out(
+    tiny_base: Path, tiny_specialists: list[Path], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    options = {"search": "linearised", "space": "linear", "rounds": 1, "compare": False}
+    alone = find(tiny_base, tiny_specialists, **{**FREE, **options})
+    monkeypatch.setattr(linearised, "MEMORY", 2 * 3 * 96 * 16 * 4)
+    found = find(tiny_base, tiny_specialists, **{**FREE, **options}, pick={"granularity": ["tensor", "model"]})
+    assert found.picked == {"granularity": "model"} and found.coefficients == alone.coefficients and len(found.tried) == 1
+    assert "left out, granularity tensor: the linearised search would keep" in caplog.text
+    with pytest.raises(SelfposError, match="use a coarser granularity"):
+        find(tiny_base, tiny_specialists, **{**FREE, **options}, pick={"granularity": ["tensor", "layer"]})
 
 
 def test_infonce_of_graded_pairs_goes_with_what_does_not_measure_them(tiny_base: Path, tiny_specialists: list[Path]) -> None:

@@ -13,10 +13,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from selfpos.errors import SelfposError
 from selfpos.operations import position_and_merge
 from selfpos.positioning import trajectory
 from selfpos.positioning.judge import Judge
 from selfpos.positioning.live import LiveModel
+from selfpos.positioning.problem import Problem
 from selfpos.positioning.trajectory import Trajectory
 from selfpos.recipe import PositioningSettings
 from tests.positioning.stand_ins import records
@@ -31,13 +33,12 @@ class Killed(BaseException):
     """Passes through everything, as nothing does after SIGKILL."""
 
 
-def search(base: Path, sources: list[Path], folder: Path, options: dict) -> dict[str, bytes]:
+def search(base: Path, sources: list[Path], folder: Path, options: dict, **kept: bool) -> dict[str, bytes]:
     """What a search leaves: its weights, coefficients and trajectory, times aside."""
     folder.mkdir(exist_ok=True)
     settings = PositioningSettings(**COMMON, **options)
-    position_and_merge(
-        str(base), sources, records(), settings, folder / "out", trajectory=folder / "way.jsonl", coefficients=folder / "c.json", seed=2
-    )
+    files = {"trajectory": folder / "way.jsonl", "coefficients": folder / "c.json"}
+    position_and_merge(str(base), sources, records(), settings, folder / "out", seed=2, **files, **kept)
     assert sorted(path.name for path in folder.iterdir()) == ["c.json", "out", "way.jsonl"]
     way = [json.loads(line) for line in (folder / "way.jsonl").read_text().splitlines()]
     found = json.loads((folder / "c.json").read_text())
@@ -77,6 +78,7 @@ class Mortal:
         pytest.param(EVOLVED, [0.3, 0.4], id="cma-es"),
         pytest.param(EVOLVED | {"fitness": "measure"}, [0.5], id="cma-es-by-measure"),
         pytest.param({"rounds": 1, "pick": {"granularity": ["model", "layer"], "penalty": [0.0, 0.5]}}, [0.3, 0.4, 0.2], id="picked"),
+        pytest.param(SGD | {"steps": 3, "pick": {"penalty": [0.0, 0.1, 0.2]}}, [0.4, 0.1, 0.3], id="picked-with-dropout"),
         pytest.param({"rounds": 1, "refine": "cma-es", "refine_evaluations": 12}, [0.8], id="refined-by-cma-es"),
     ],
 )
@@ -122,10 +124,10 @@ search(Path({str(tiny_base)!r}), [Path({str(tiny_specialists[0])!r})], Path({str
     threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}  # of another number, sums differ in their last bits
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=os.environ | threads)
     assert done.returncode == -signal.SIGKILL, done.stderr
-    (state,) = (tmp_path / "killed" / ".out.search").iterdir()
-    assert state.suffix == ".pt"
-    assert not (tmp_path / "killed" / "out").exists()
-    steps = (tmp_path / "killed" / "way.jsonl").read_text().count('"gradient_norm"')
+    assert [path.name for path in (tmp_path / "killed").iterdir()] == [".out.search"]
+    way, state = sorted((tmp_path / "killed" / ".out.search").iterdir())
+    assert (way.suffix, state.suffix) == (".jsonl", ".pt")
+    steps = way.read_text().count('"gradient_norm"')
     assert steps == 5
     assert search(tiny_base, tiny_specialists[:1], tmp_path / "killed", SGD) == search(
         tiny_base, tiny_specialists[:1], tmp_path / "alone", SGD
@@ -153,6 +155,52 @@ def test_other_settings_begin_anew_and_a_damaged_state_is_no_trouble(
     name = _identity([content_hash(tiny_base), content_hash(tiny_specialists[0])], records(), PositioningSettings(**COMMON, **plain), 2)
     (states / f"{name}.pt").write_bytes(b"torn")
     assert search(tiny_base, tiny_specialists[:1], other.parent, plain) == alone
+
+
+PICKED = {"search": "sgd", "steps": 3, "batch_size": 16, "evaluate_every": 1, "learning_rate": 0.3}
+
+
+@pytest.mark.parametrize("third", [False, True], ids=["in the first search", "in the third"])
+def test_stopped_by_ctrl_c_and_started_again(
+    tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, third: bool
+) -> None:
+    """As a run does it, which makes nothing of a search that was stopped: started again, it ends as if it had been left alone."""
+    options = PICKED | {"pick": {"penalty": [0.0, 0.5], "granularity": ["model", "layer"]}}
+    alone = search(tiny_base, tiny_specialists[:2], tmp_path / "alone", options)
+    monkeypatch.setattr(trajectory, "EVERY", 0.0)
+    original, count = Problem.gradient, [0]
+
+    def stopping(self: Problem, *args: object) -> object:
+        count[0] += 1
+        if count[0] == (8 if third else 2):
+            raise KeyboardInterrupt
+        return original(self, *args)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Problem, "gradient", stopping)
+        search(tiny_base, tiny_specialists[:2], tmp_path / "stopped", options, keep_interrupted=False)
+    assert search(tiny_base, tiny_specialists[:2], tmp_path / "stopped", options) == alone
+
+
+def test_searches_that_were_stopped_do_not_meet(
+    tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two stopped searches for one place, of settings in another order, and one that cannot be: each has a state and a path of its own."""
+    monkeypatch.setattr(trajectory, "EVERY", 0.0)
+    one = PICKED | {"pick": {"penalty": [0.0, 0.5], "granularity": ["model", "layer"]}}
+    other = PICKED | {"pick": {"granularity": ["model", "layer"], "penalty": [0.0, 0.5]}}
+    alone = search(tiny_base, tiny_specialists[:2], tmp_path / "alone", one)
+    mortal = Mortal(monkeypatch)
+    for options, deadly in ((one, 25), (other, 12)):
+        mortal.start(deadly)
+        with pytest.raises(Killed):
+            search(tiny_base, tiny_specialists[:2], tmp_path / "killed", options)
+    assert len(list((tmp_path / "killed" / ".out.search").iterdir())) == 4
+    mortal.start()
+    with pytest.raises(SelfposError, match="exclude"):
+        search(tiny_base, tiny_specialists[:2], tmp_path / "killed", one | {"exclude": "nothing*"})
+    assert len(list((tmp_path / "killed" / ".out.search").iterdir())) == 4
+    assert search(tiny_base, tiny_specialists[:2], tmp_path / "killed", one) == alone
 
 
 def test_a_state_of_another_version_is_not_taken_up(tmp_path: Path) -> None:

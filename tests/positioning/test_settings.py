@@ -29,6 +29,9 @@ def test_the_papers_preset_is_the_paper() -> None:
         ({"pick": {"shrinkage": []}}, "at least 1 item"),
         ({"pick": {"shrinkage": [-1]}}, "pick, shrinkage: Input should be greater than or equal to 0"),
         ({"pick": {"rounds": [1, 2]}}, "pick"),
+        ({"pick": 0.1}, "pick.*valid dictionary"),
+        ({"pick": [{"granularity": ["model"]}]}, "pick.*valid dictionary"),
+        ({"preset": "lm-cocktail", "validation": 0.5, "pick": {"penalty": [0, 1]}}, "loss-softmax looks at nothing that could be picked"),
         ({"pick": {"penalty": [0, 0.1]}, "penalty": 0.1}, "'penalty' is both given and to be picked"),
         ({"pick": {"penalty": [0, 0.1]}, "validation": 0}, "pick chooses on the validation part"),
         ({"ratios": {"sts": 0.0}}, "greater than 0"),
@@ -59,4 +62,5 @@ def test_candidates_are_the_combinations_in_the_order_given() -> None:
         {"shrinkage": 1, "granularity": "layer"},
         {"shrinkage": 10, "granularity": "layer"},
     ]
+    assert [label for label, _ in PositioningSettings(pick={"penalty": [0, 0.0, 0.1]}).candidates()] == [{"penalty": 0}, {"penalty": 0.1}]
     assert PositioningSettings().candidates() == [({}, PositioningSettings())]

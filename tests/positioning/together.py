@@ -21,6 +21,7 @@ WAYS: dict[str, tuple[str, dict]] = {
     "sgd": ("whole", SGD | {"space": "spherical"}),
     "chunked": ("whole", SGD | {"chunk": 5, "granularity": "layer"}),
     "adapters": ("adapter", SGD),
+    "picked": ("whole", SGD | {"pick": {"penalty": [0.0, 0.2], "granularity": ["layer"]}, "compare": True}),
     "linearised": ("whole", {"rounds": 2, "intervals": 2, "compare": True}),
     "cma-es": ("whole", {"search": "cma-es", "evaluations": 8, "refine": "coordinate", "refine_evaluations": 3}),
 }

@@ -1,0 +1,42 @@
+"""The recipe: what a run does, as typed and validated settings. Every default of the project that is not a method's own parameter lives here."""
+
+from __future__ import annotations
+
+from selfpos.recipe.data import LocalSource, MiningSettings, ProbeSettings, TaskSource
+from selfpos.recipe.evaluation import AnalysisSettings, EvaluationSettings, OverlapSettings, ResourceSettings
+from selfpos.recipe.merging import MergeSettings
+from selfpos.recipe.mixtures import BaggingSettings, BudgetSettings, IterativeSettings, JointSettings, MixtureSettings
+from selfpos.recipe.positioning import LEARNED, PAPER, PRESETS, PositioningSettings
+from selfpos.recipe.recipe import Recipe, load_recipe
+from selfpos.recipe.settings import Name, Settings, load_settings, validate
+from selfpos.recipe.training import LoraSettings, TrainingSettings, ValidationSettings
+
+__all__ = [
+    "LEARNED",
+    "PAPER",
+    "PRESETS",
+    "AnalysisSettings",
+    "BaggingSettings",
+    "BudgetSettings",
+    "EvaluationSettings",
+    "IterativeSettings",
+    "JointSettings",
+    "LocalSource",
+    "LoraSettings",
+    "MergeSettings",
+    "MiningSettings",
+    "MixtureSettings",
+    "Name",
+    "OverlapSettings",
+    "PositioningSettings",
+    "ProbeSettings",
+    "Recipe",
+    "ResourceSettings",
+    "Settings",
+    "TaskSource",
+    "TrainingSettings",
+    "ValidationSettings",
+    "load_recipe",
+    "load_settings",
+    "validate",
+]

@@ -1,0 +1,96 @@
+"""A whole run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from selfpos.errors import nearest
+from selfpos.recipe.data import ProbeSettings, TaskSource
+from selfpos.recipe.evaluation import EvaluationSettings, OverlapSettings, ResourceSettings
+from selfpos.recipe.merging import MergeSettings
+from selfpos.recipe.mixtures import BaggingSettings, BudgetSettings, IterativeSettings, JointField, JointSettings
+from selfpos.recipe.settings import Name, Settings, load_settings
+from selfpos.recipe.training import TrainingSettings
+
+
+class Recipe(Settings):
+    """A whole run: specialists, the joint rival, merges, scores, report."""
+
+    name: Name
+    base: str = "all-MiniLM-L6-v2"
+    seed: int = Field(0, ge=0, lt=2**32)
+    tasks: dict[Name, TaskSource] = Field(min_length=1)
+    training: TrainingSettings = Field(default_factory=TrainingSettings)
+    joint: JointField | None = Field(default_factory=JointSettings, description="one setting, or name: setting of several rivals")
+    iterative: IterativeSettings | None = None
+    bagging: BaggingSettings | None = None
+    budget: BudgetSettings | None = Field(None, description="absent: each pipeline as long as its own settings say")
+    probe: ProbeSettings = Field(default_factory=ProbeSettings)
+    merges: dict[Name, MergeSettings] = Field(min_length=1)
+    evaluation: EvaluationSettings = Field(default_factory=EvaluationSettings)
+    overlap: OverlapSettings | None = Field(None, description="absent: not looked for")
+    resources: dict[Literal["training", "merging", "evaluation"], ResourceSettings] = Field(
+        default_factory=dict, description="of each job of a kind; one CPU when absent"
+    )
+
+    @property
+    def joints(self) -> dict[str, JointSettings]:
+        """The joint rivals by name."""
+        if isinstance(self.joint, JointSettings):
+            return {"joint": self.joint}
+        return self.joint or {}
+
+    @property
+    def stages(self) -> dict[str, str]:
+        """The checkpoints of the iterative pipeline by name, in order: the task that each was trained on last."""
+        order = (self.iterative.order or list(self.tasks)) if self.iterative else []
+        return {f"iterative-{number}-{task}": task for number, task in enumerate(order, start=1)}
+
+    @property
+    def bags(self) -> dict[str, float]:
+        """The models of the bagging pipeline by name, in order: the share of the data that each is trained on."""
+        return {f"bagging-{number}": share for number, share in enumerate(self.bagging.shares if self.bagging else [], start=1)}
+
+    @property
+    def trained(self) -> list[str]:
+        """Every model that is trained, by name, in the order of tables."""
+        first = list(self.stages)[: int(self.iterative is not None and self.iterative.steps in (None, self.training.steps))]  # a specialist
+        return [*self.tasks, *self.joints, *(name for name in self.stages if name not in first), *self.bags]
+
+    @model_validator(mode="after")
+    def _pipelines_fit_the_tasks(self) -> Recipe:
+        if self.iterative and self.iterative.order and sorted(self.iterative.order) != sorted(self.tasks):
+            raise ValueError(
+                f"iterative.order must name every task once: {', '.join(self.tasks)} (found {', '.join(self.iterative.order)})"
+            )
+        pipelines: dict[str, Any] = {"iterative": self.iterative, "bagging": self.bagging}
+        for name, merge in self.merges.items():
+            if merge.vectors in pipelines and pipelines[merge.vectors] is None:
+                raise ValueError(f"merge {name} is of the vectors of '{merge.vectors}', a pipeline that the recipe does not have")
+        if self.bagging and not any(merge.vectors == "bagging" for merge in self.merges.values()):
+            raise ValueError(
+                "'bagging' trains models to be merged, and no merge has 'vectors: bagging'; add one, of method multi-slerp say"
+            )
+        for task in self.probe.ratio:
+            if task not in self.tasks:
+                raise ValueError(f"probe.ratio: there is no task '{task}'{nearest(task, self.tasks)}")
+        mixed = {name: joint for name, joint in {**self.joints, "bagging": self.bagging}.items() if joint}
+        for name, joint in mixed.items():
+            if joint.surgery and len(self.tasks) < 2:
+                raise ValueError(f"{name}: gradient surgery is between tasks, and there is one task only")
+            for task in joint.ratio:
+                if task not in self.tasks:
+                    raise ValueError(f"{name}: there is no task '{task}'{nearest(task, self.tasks)}")
+        if self.budget:
+            for name, settings in {**mixed, "iterative": self.iterative}.items():
+                if settings is not None and settings.steps:
+                    raise ValueError(f"{name} has steps of its own, which the budget decides; remove one of them")
+        return self
+
+
+def load_recipe(path: Path) -> Recipe:
+    """Read and validate the recipe at `path`. Raises SelfposError naming each wrong field, and the nearest right name."""
+    return load_settings(path, Recipe)
