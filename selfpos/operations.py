@@ -41,7 +41,7 @@ def finetune(
     """
     from selfpos.data.probe import hold_out
     from selfpos.data.report import describe_data, report_lines
-    from selfpos.data.sources import load_task
+    from selfpos.data.sources import hash_records, load_task
     from selfpos.storage.locate import locate_model
     from selfpos.tasks import get_task
     from selfpos.training import processes, train
@@ -65,7 +65,9 @@ def finetune(
     if source.mine is not None:
         with processes.first_before_others():
             training = mine(training, kind.under(settings), source.mine, folder, source.prompts, seed)
-    remembered = {"source": source.model_dump(mode="json"), "hash": found.hash, "probe": probe, "seed": seed}
+    remembered = {"source": source.model_dump(mode="json"), "hash": found.hash, "probe": probe, "seed": seed} | (
+        {"held_out": hash_records(held_out)} if probe else {}
+    )
     return train(
         folder,
         {source.type: (kind, training)},
@@ -103,10 +105,10 @@ def _check_probe(kind: TaskType, records: Dataset) -> None:
 def probe_of(specialists: Sequence[Path]) -> dict[str, ProbeTask]:
     """The probe records that `finetune` held out for each of `specialists`, drawn again from their sources and named as their task vectors.
 
-    Raises SelfposError when a folder does not say what it was trained on, or its data has changed since.
+    Raises SelfposError when a folder does not say what it was trained on, its data has changed since, or other records would be drawn now.
     """
     from selfpos.data.probe import ProbeTask, hold_out
-    from selfpos.data.sources import load_task
+    from selfpos.data.sources import hash_records, load_task
     from selfpos.storage.manifest import read_manifest
     from selfpos.tasks import get_task
     from selfpos.vectors.task_vector import distinct_names
@@ -124,6 +126,10 @@ def probe_of(specialists: Sequence[Path]) -> dict[str, ProbeTask]:
                 f"the data of {folder} ({source.data}) has changed since it was trained; give a probe set with --probe FOLDER"
             )
         _, probe = hold_out(found.dataset, remembered["probe"], remembered["seed"])
+        if remembered.get("held_out", hash_records(probe)) != hash_records(probe):
+            raise SelfposError(
+                f"other records were held out of the data of {folder} by the version that trained it; give a probe set with --probe FOLDER"
+            )
         probes[name] = ProbeTask(name, kind, probe, source.prompts)
     return probes
 

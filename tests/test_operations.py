@@ -168,3 +168,12 @@ def test_a_probe_that_gives_no_batch_is_refused_before_the_training(
     with pytest.raises(SelfposError, match=r"the 3 records held out for a probe serve none: .*; give --probe more of them"):
         finetune(str(tiny_base), source, tmp_path / "out", TrainingSettings(steps=1), probe=3, say=lambda text: None)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_probe_that_other_code_drew_is_not_drawn_again(tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else records that a specialist was trained on would be searched on."""
+    model = specialist(tiny_base, tmp_path / "one.jsonl", tmp_path / "one")
+    assert probe_of([model])
+    monkeypatch.setattr("selfpos.data.probe.hold_out", lambda data, count, seed: (data.select(range(count, 40)), data.select(range(count))))
+    with pytest.raises(SelfposError, match=r"other records were held out of the data of .*one.* give a probe set with --probe FOLDER"):
+        probe_of([model])
