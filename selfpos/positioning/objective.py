@@ -160,14 +160,15 @@ def split_probe(
 
 
 def _apart(task: ProbeTask, order: Sequence[int], count: int) -> set[int]:
-    """At most `count` rows, the first of `order` that share no text with the other rows: the groups that fit, whole, the small ones if they do.
+    """At most `count` rows, the first of `order` that share no text with the other rows: the groups that fit, whole.
 
-    Where that leaves less than half of `count`, or one of the two parts without a batch, the first `count` rows of `order`.
+    Groups that are more than half of it are taken only where it does not come about without them. Where less than half of `count` comes
+    together, or one of the two parts is without a batch, the first `count` rows of `order`.
     """
-    from selfpos.data.probe import LARGEST_SHARE, positive_texts, sharing
+    from selfpos.data.probe import positive_texts, sharing
 
     group_of = {row: group for group in sharing(positive_texts(task.dataset)) for row in group}
-    for largest in (max(1, count // LARGEST_SHARE), count):
+    for largest in (count // 2, count):
         chosen: set[int] = set()
         for row in order:
             if row not in chosen and len(group_of[row]) <= min(largest, count - len(chosen)):

@@ -171,7 +171,7 @@ def test_few_large_groups_are_kept_apart_where_both_parts_give_batches(probe: Pr
 
 
 def test_a_large_group_is_not_held_out_whole_where_small_ones_will_do() -> None:
-    anchors = ["one"] * 20 + [f"question {number}" for number in range(180)]
+    anchors = ["one"] * 60 + [f"question {number}" for number in range(140)]
     for seed in range(5):
         search, validation = split_probe({"task": retrieval_probe(anchors, words(200, 1))}, 0.5, seed, 0.05)
         assert "one" not in validation["task"].dataset["anchor"] and len(validation["task"].dataset) == 100
