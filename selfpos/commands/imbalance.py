@@ -140,7 +140,7 @@ def _on_networks(name: str, description: str) -> None:
         chosen = load_imbalance_recipe(recipe)
         if not chosen.validation:
             raise SelfposError(f"recipe {recipe} keeps no validation set, on which this comparison chooses; set field 'validation'")
-        file = out or Path("checkpoints") / f"compare-{name}-{chosen.name}.json"
+        file = out or Path("checkpoints") / f"compare-{name}-{chosen.name}-rho{rho:g}-mu{mu:g}.json"
         place, found = pick_device(device), open_data(chosen, data)
         point = Imbalance("step", rho, mu, "random")
         check_study([Unit(point, "ros", (), chosen.training.learning_rates[0], tuple(range(chosen.seeds)))], chosen, found)

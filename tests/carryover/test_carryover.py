@@ -138,6 +138,29 @@ def test_two_processes_keep_each_others_seeds(tmp_path: Path) -> None:
     assert missing_seeds(file, 3) == [2]
 
 
+def test_results_of_other_settings_are_not_joined(tmp_path: Path) -> None:
+    file, theirs = tmp_path / "c.json", json.dumps({"settings": {"rho": 100}, "seeds": {"1": {"value": 100}}})
+
+    def measure(seed: int) -> dict:
+        file.write_text(theirs, encoding="utf-8")  # meanwhile, by a process that does not see the lock
+        return {"value": seed}
+
+    with pytest.raises(SelfposError, match=r"made with other settings \(rho\)"):
+        over_seeds(file, {"rho": 10}, 2, measure)
+    assert file.read_text(encoding="utf-8") == theirs
+
+
+def test_one_process_measures_into_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "c.json"
+
+    def measure(seed: int) -> dict:
+        with pytest.raises(SelfposError, match=r"another process is writing .*c\.log"):
+            over_seeds(file, {"rho": 10}, 1, lambda seed: pytest.fail("it was measured"))
+        return {"value": seed}
+
+    assert over_seeds(file, {"rho": 10}, 1, measure) == [{"value": 0}]
+
+
 @pytest.mark.parametrize("content", ["{", "[]", '{"seeds": {}}', '{"settings": {}, "seeds": []}', "\x00"])
 def test_other_files_are_no_results(tmp_path: Path, content: str) -> None:
     (tmp_path / "c.json").write_text(content, encoding="utf-8")
@@ -162,6 +185,20 @@ def test_the_verb_prints_its_verdict_and_keeps_it(archive: Path, tmp_path: Path)
         CliRunner().invoke(imbalance, [*command[:-1], str(tmp_path / "q.json"), "--mu", "0.01"], catch_exceptions=False)
     with pytest.raises(SelfposError, match="is about texts; run it with `selfpos imbalance compare text`"):
         CliRunner().invoke(imbalance, ["run", str(RECIPES / "imbalance" / "clinc150-heads.yaml")], catch_exceptions=False)
+
+
+def test_comparisons_of_other_ratios_have_files_of_their_own(archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(
+        path, "measure", lambda bench, seed: {key: {"0": [seed, seed], "1": [0, bench.imbalance.rho]} for key in ("alpha", "ratio")}
+    )
+    Path("r.yaml").write_text(yaml.safe_dump(tiny(archive)), encoding="utf-8")
+    for rho, mu in ((10, 0.5), (20, 0.5), (10, 0.2)):
+        command = ["compare", "path", "r.yaml", "--device", "cpu", "--rho", str(rho), "--mu", str(mu)]
+        CliRunner().invoke(imbalance, command, catch_exceptions=False)
+    names = {f"compare-path-tiny-rho{place}.json" for place in ("10-mu0.5", "20-mu0.5", "10-mu0.2")}
+    assert names == {file.name for file in Path("checkpoints").glob("*.json")}
+    assert len(list(Path("checkpoints").glob("*.md"))) == 3
 
 
 def write_texts(folder: Path) -> None:
