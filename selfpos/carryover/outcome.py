@@ -16,31 +16,35 @@ from selfpos.imbalance.analysis import Interval, paired_bootstrap
 
 Values = dict[str, Any]  # what was measured for one seed, as JSON holds it
 FEWEST = 5  # seeds: an interval resampled from n pairs covers their median with 1 − 2^(1−n) at most, of two pairs with a half
+SIGNIFICANT = 0.05
 
 
 @dataclass(frozen=True)
 class Finding:
     """A paired difference over seeds, and whether what it is asked for holds: all of its interval above `least`.
 
-    Where the reference names a falsifier that any overlap fulfils (`strict`), what is not shown to hold does not hold.
+    Where the reference names a falsifier that any overlap fulfils (`strict`), what is not shown to hold does not hold. With a `p`, of a test
+    that seeds say nothing about, what holds over seeds is decided only where p is below SIGNIFICANT.
     """
 
     claim: str
     gain: Interval
     least: float = 0.0
     strict: bool = False
+    p: float | None = None
 
     @property
     def verdict(self) -> str:
         if self.gain.n < FEWEST:
             return "not decided"
         if self.gain.low > self.least:
-            return "holds"
+            return "holds" if self.p is None or self.p < SIGNIFICANT else "not decided"
         return "does not hold" if self.strict or self.gain.high < self.least else "not decided"
 
     @property
     def row(self) -> list[str]:
-        return [self.claim, str(self.gain), str(self.gain.n), self.verdict]
+        told = "" if self.p is None else f"; p {self.p:.3f}"
+        return [self.claim, str(self.gain) + told, str(self.gain.n), self.verdict]
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from selfpos.imbalance.analysis import Interval, Study
 from selfpos.imbalance.cell import Imbalance
 from selfpos.imbalance.methods.decoupled import normalised_head
 from selfpos.imbalance.networks import build
+from selfpos.imbalance.ordering import compare_orderings
 from selfpos.imbalance.recipe import ImbalanceRecipe
 from selfpos.imbalance.results import read_results
 from selfpos.imbalance.sources import read_images
@@ -271,7 +272,7 @@ def test_text_grid_of_heads_and_of_an_encoder(tmp_path: Path, monkeypatch: pytes
     assert np.mean(scores.argmax(axis=1) == labels) > max(0.6, np.mean(before.argmax(axis=1) == labels))
 
 
-def step_study(aucs: dict[str, float], rhos: tuple[float, ...] = (10.0,)) -> Study:
+def step_study(aucs: dict[str, float], rhos: tuple[float, ...] = (10.0,), seeds: int = 5) -> Study:
     blank = {
         "profile": "step", "mu": 0.5, "minority_rule": "random", "rule": "plain", "rate": 0.1, "validation_auc": 0.5, "accuracy": 0.5, "curve": [],
     }  # fmt: skip
@@ -279,25 +280,73 @@ def step_study(aucs: dict[str, float], rhos: tuple[float, ...] = (10.0,)) -> Stu
         blank | {"rho": rho, "method": method, "auc": auc + 0.001 * seed - 0.0001 * rho, "seed": seed}
         for method, auc in aucs.items()
         for rho in rhos
-        for seed in range(5)
+        for seed in range(seeds)
     )
 
 
+def both(*studies: Study) -> Study:
+    return Study(record for study in studies for seeds in study.cells.values() for record in seeds.values())
+
+
 def test_order_of_methods_between_two_studies() -> None:
-    images = step_study({"baseline": 0.7, "ros": 0.9, "rus": 0.6})
-    same, opposite = {"baseline": 0.8, "ros": 0.95, "rus": 0.5}, {"baseline": 0.8, "ros": 0.5, "rus": 0.95}
+    rhos = (10.0, 100.0)
+    images = step_study({"baseline": 0.7, "ros": 0.9, "rus": 0.6, "two-phase-ros": 0.8}, rhos)
+    same = {"baseline": 0.8, "ros": 0.95, "rus": 0.5, "two-phase-ros": 0.9}
+    opposite = {"baseline": 0.8, "ros": 0.5, "rus": 0.95, "two-phase-ros": 0.7}
     for aucs, verdict in ((same, "holds"), (opposite, "does not hold")):
         # ROS is best on images (A2).
-        assert [one.verdict for one in text.outcome(step_study(aucs), images).findings] == [verdict, verdict]
+        assert [one.verdict for one in text.outcome(step_study(aucs, rhos), images).findings] == [verdict, verdict]
     alone = text.outcome(step_study({"baseline": 0.8}), images).findings[1]
     assert (alone.verdict, alone.row[1]) == ("not decided", "none")
+
+
+@pytest.mark.parametrize(
+    ("order", "told", "verdict"),
+    [
+        ("abcd", "+1.00 [+1.00, +1.00]; p 0.042", "holds"),
+        ("abc", "+1.00 [+1.00, +1.00]; p 0.167", "not decided"),
+        ("baced", "+0.60 [+0.60, +0.60]; p 0.117", "not decided"),
+        ("cabed", "+0.40 [+0.40, +0.40]; p 0.242", "not decided"),
+        ("edcba", "-1.00 [-1.00, -1.00]; p 1.000", "does not hold"),
+    ],
+)
+def test_few_methods_are_in_one_order_by_chance(order: str, told: str, verdict: str) -> None:
+    names = dict(zip("abcde", ("baseline", "ros", "rus", "two-phase-ros", "two-phase-rus"), strict=True))
+    studies = [step_study({names[letter]: 0.5 + 0.05 * place for place, letter in enumerate(own)}) for own in (order, sorted(order))]
+    found = text.outcome(*studies).findings[0]
+    assert (found.row[1], found.verdict) == (told, verdict)
+    assert f"of the mean orders of {len(order)} methods" in found.claim
+
+
+def test_methods_that_are_level_have_no_p() -> None:
+    level = step_study({"baseline": 0.5, "ros": 0.5, "rus": 0.4, "two-phase-ros": 0.3})
+    found = text.outcome(level, step_study({"baseline": 0.6, "ros": 0.5, "rus": 0.4, "two-phase-ros": 0.3})).findings[0]
+    assert (found.gain.low > 0, found.verdict) == (True, "not decided")
+
+
+def test_orders_are_of_the_seeds_that_all_methods_share() -> None:
+    rivals = {"baseline": 0.7, "two-phase-ros": 0.8, "rus": 0.6}
+    # ROS is the best at each of its seeds; the others' later seeds, .1 a seed better, say nothing about it.
+    part = both(step_study({"ros": 0.8005}, seeds=1), step_study(rivals))
+    whole = step_study(rivals | {"ros": 0.9})
+    means = {row[0].split()[5]: row[1] for row in text.outcome(part, None).rows if row[0].startswith("mean AUC")}
+    assert means["ros"] == "79.95"
+    assert means["two-phase-ros"] == "79.90"
+    assert text.outcome(whole, part).findings[0].gain.mean == pytest.approx(1)
+    (found,) = compare_orderings(whole, part)
+    assert found.tau == pytest.approx(1)
+
+
+def test_the_ratios_told_are_those_of_the_means() -> None:
+    study = both(step_study({"baseline": 0.7, "ros": 0.9}, (10.0, 100.0)), step_study({"rus": 0.8}, (10.0,)))
+    told = {row[0]: row[1] for row in text.outcome(study, None).rows}
+    assert told["ratios ρ of the step settings, over which the means are taken"] == "10"
 
 
 def test_means_of_methods_are_over_the_settings_all_were_run_at() -> None:
     part = step_study({"ros": 0.9}, (10.0,))
     whole = step_study({"baseline": 0.9}, (10.0, 1000.0))
-    joined = Study(record for study in (part, whole) for seeds in study.cells.values() for record in seeds.values())
-    means = {row[0].split()[5]: row[1] for row in text.outcome(joined, None).rows if row[0].startswith("mean AUC")}
+    means = {row[0].split()[5]: row[1] for row in text.outcome(both(part, whole), None).rows if row[0].startswith("mean AUC")}
     assert means["ros"] == means["baseline"]
 
 
