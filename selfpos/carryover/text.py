@@ -180,8 +180,8 @@ def _tokens(model: SentenceTransformer, *sets: list[str]) -> list[NDArray[np.int
 def outcome(study: Study, images: Study | None) -> Outcome:
     """The claims on texts, and, beside a study of images, whether they and the order of the methods are the same there."""
     claims = check_claims(study)
-    there = {claim.name: claim.verdict for claim in check_claims(images)} if images is not None else {}
-    rows = [[f"{claim.name}  {claim.sentence}", claim.verdict, there.get(claim.name, "–")] for claim in claims]
+    there = {claim.name: claim for claim in check_claims(images)} if images is not None else {}
+    rows = [[f"{claim.name}  {claim.sentence}", claim.told, there[claim.name].told if claim.name in there else "–"] for claim in claims]
     ours, theirs = _by_method(study), {} if images is None else _by_method(images)
     rows.append(
         ["ratios ρ of the step settings, over which the means are taken", _ratios(study), "–" if images is None else _ratios(images)]
@@ -193,7 +193,7 @@ def outcome(study: Study, images: Study | None) -> Outcome:
     findings: list[Finding | Judgement] = []
     if images is not None:
         findings.append(_order_carries_over(ours, theirs))
-        findings.append(_claims_carry_over({claim.name: claim.verdict for claim in claims}, there))
+        findings.append(_claims_carry_over(*({claim.name: claim.verdict for claim in own} for own in (claims, there.values()))))
     return Outcome(
         "The order of the methods on texts and on images",
         "Kendall's τ between the two orders is not above 0, or a claim that holds on images does not hold on texts",

@@ -62,7 +62,7 @@ def report(results: Path, out: Path | None, select: str | None) -> None:
 
     folder = out or results.parent / "report"
     claims = write_report(results, folder, select)
-    click.echo(table_text(["claim", "verdict"], [[f"{claim.name}  {claim.sentence}", claim.verdict] for claim in claims]))
+    click.echo(table_text(["claim", "verdict"], [[f"{claim.name}  {claim.sentence}", claim.told] for claim in claims]))
     click.echo(f"numbers and figures: {folder / 'report.md'}")
 
 
