@@ -17,7 +17,7 @@ from selfpos.carryover.outcome import Finding, missing_seeds, over_seeds
 from selfpos.commands.imbalance import imbalance
 from selfpos.errors import SelfposError
 from selfpos.imbalance.analysis import Interval, Study
-from selfpos.imbalance.cell import Imbalance
+from selfpos.imbalance.cell import Imbalance, draw_sample
 from selfpos.imbalance.methods.decoupled import normalised_head
 from selfpos.imbalance.networks import build
 from selfpos.imbalance.ordering import compare_orderings
@@ -81,6 +81,18 @@ def test_the_search_has_no_dropout(bench: Bench) -> None:
     assert start.training
     first, again = (experts.search(bench, start, vectors, gram, np.arange(40), 0) for _ in range(2))
     assert first == again
+
+
+def test_experts_are_trained_from_their_seed(bench: Bench) -> None:
+    start, sample = bench.untrained(0), bench.train("baseline", 0).samples[0]
+    start.trunk.append(torch.nn.Dropout(0.5))
+    trained = []
+    for state in (1, 2):
+        torch.manual_seed(state)
+        before = torch.get_rng_state()
+        trained.append(bench.train_on(start, sample, sample.minority, 3).classifier.weight)
+        assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(*trained)
 
 
 def test_norms(bench: Bench) -> None:
@@ -200,6 +212,29 @@ def test_comparisons_of_other_ratios_have_files_of_their_own(archive: Path, tmp_
     names = {f"compare-path-tiny-rho{place}.json" for place in ("10-mu0.5", "20-mu0.5", "10-mu0.2")}
     assert names == {file.name for file in Path("checkpoints").glob("*.json")}
     assert len(list(Path("checkpoints").glob("*.md"))) == 3
+
+
+def test_comparisons_train_as_the_recipe_says(archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    benches: list[Bench] = []
+    file = tmp_path / "r.yaml"
+
+    def measure(bench: Bench, seed: int) -> dict:
+        benches.append(bench)
+        return {key: {"0": [0.0, 1.0], "1": [0.0, 1.0]} for key in ("alpha", "ratio")}
+
+    def compare(name: str, **changes: object) -> None:
+        file.write_text(yaml.safe_dump(tiny(archive, seeds=1, **changes)), encoding="utf-8")
+        command = ["compare", name, str(file), "--device", "cpu", "--out", str(tmp_path / f"{len(benches)}.json")]
+        CliRunner().invoke(imbalance, command, catch_exceptions=False)
+
+    monkeypatch.setattr(path, "measure", measure)
+    for minority in ("lowest", [7, 1, 3, 5, 9]):
+        compare("path", minority=minority)
+    lowest, listed = (draw_sample(one.data.train.labels, 10, one.imbalance, one.recipe, 0).minority.tolist() for one in benches)
+    assert (lowest, listed) == ([0, 1, 2, 3, 4], [7, 1, 3, 5, 9])
+    for name in ("path", "experts", "norms"):
+        with pytest.raises(SelfposError, match=r"recipe tiny searches 2 learning rates, and this comparison trains with one"):
+            compare(name, training={"iterations": 2, "learning_rates": [0.01, 0.1]})
 
 
 def write_texts(folder: Path) -> None:
