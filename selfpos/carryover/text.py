@@ -65,6 +65,7 @@ def read_texts(recipe: ImbalanceRecipe, source: str) -> ImageData:
     Embeddings are kept in the project's cache. Raises SelfposError when there are no texts or no model.
     """
     from selfpos.evaluation.load import load_model
+    from selfpos.storage.hashing import content_hash
     from selfpos.storage.locate import locate_model
 
     assert recipe.encoder is not None
@@ -72,15 +73,17 @@ def read_texts(recipe: ImbalanceRecipe, source: str) -> ImageData:
     names = sorted(set(train_names))
     if strange := sorted(set(test_names) - set(names)):
         raise SelfposError(f"{source}: the test texts have labels that the training texts lack: {', '.join(strange[:5])}")
-    fingerprint = hashlib.sha256(json.dumps([train, train_names, test, test_names]).encode()).hexdigest()
     number = {name: place for place, name in enumerate(names)}
     labels = [np.array([number[name] for name in own], dtype=np.int64) for own in (train_names, test_names)]
     folder = locate_model(recipe.encoder)
+    # The encoder's weights are as much the data of a head as the texts are, and its name does not tell them.
+    encoder = content_hash(folder)
+    fingerprint = hashlib.sha256(json.dumps([train, train_names, test, test_names, encoder]).encode()).hexdigest()
     model = load_model(folder)
     size = int(model.get_embedding_dimension() or 0)
     scale = size**0.5
     if recipe.network == "head":
-        inputs = [scale * _embedded(model, folder, texts)[..., None, None] for texts in (train, test)]
+        inputs = [scale * _embedded(model, encoder, texts)[..., None, None] for texts in (train, test)]
     else:
         inputs = list(_tokens(model, train, test))
 
@@ -138,15 +141,14 @@ def _split_names(source: str) -> set[str]:
     return {split for split in ("train", "validation", "test") if files.find(path, split) is not None} if path.is_dir() else {"test"}
 
 
-def _embedded(model: SentenceTransformer, folder: Path, texts: list[str]) -> NDArray[np.float32]:
-    """Unit-length embeddings (n, F), from the cache where they are there."""
+def _embedded(model: SentenceTransformer, content: str, texts: list[str]) -> NDArray[np.float32]:
+    """Unit-length embeddings (n, F), from the cache where they are there; `content` is the model's content hash."""
     import io
 
     from selfpos.storage.atomic import write_bytes
-    from selfpos.storage.hashing import content_hash
     from selfpos.storage.locate import cache_folder
 
-    key = hashlib.sha256("\0".join([content_hash(folder), *texts]).encode()).hexdigest()[:24]
+    key = hashlib.sha256("\0".join([content, *texts]).encode()).hexdigest()[:24]
     file = cache_folder() / "imbalance" / f"{key}.npy"
     if file.is_file():
         return np.load(file, allow_pickle=False)

@@ -86,4 +86,6 @@ def check_same_settings(path: Path, before: ImbalanceRecipe, now: ImbalanceRecip
 def check_same_data(path: Path, data: ImageData) -> None:
     """Raise SelfposError when the file's records were made with other data."""
     if data_of(path) not in (None, data.fingerprint):
-        raise SelfposError(f"the results in {path} were made with other data than {data.description}; name another file with --out")
+        texts = data.network is not None
+        other = f"other texts than {data.description}, or another encoder of that name" if texts else f"other data than {data.description}"
+        raise SelfposError(f"the results in {path} were made with {other}; name another file with --out")

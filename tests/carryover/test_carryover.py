@@ -25,6 +25,7 @@ from selfpos.imbalance.recipe import ImbalanceRecipe
 from selfpos.imbalance.results import read_results
 from selfpos.imbalance.sources import read_images
 from selfpos.recipe import Recipe
+from tests.conftest import make_tiny_model
 from tests.imbalance.test_grid import tiny
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -305,6 +306,26 @@ def test_text_grid_of_heads_and_of_an_encoder(tmp_path: Path, monkeypatch: pytes
     scores, labels = place.predict(trained.networks[0], trained.scoring.test, test=True)
     before, _ = place.predict(fresh, trained.scoring.test, test=True)
     assert np.mean(scores.argmax(axis=1) == labels) > max(0.6, np.mean(before.argmax(axis=1) == labels))
+
+
+def test_another_encoder_of_that_name_does_not_join(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    write_texts(tmp_path)
+    first, second = (make_tiny_model(tmp_path / f"model-{seed}", seed=seed) for seed in (0, 1))
+    settings = tiny(
+        tmp_path, network="head", encoder=str(tmp_path / "encoder"), n_max=16, validation=4, methods=["baseline"], seeds=1,
+        grid=[{"profile": "step", "rho": [4], "mu": [1 / 3]}], training={"iterations": 2, "batch_size": 8},
+    )  # fmt: skip
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
+    command = ["compare", "text", str(tmp_path / "r.yaml"), "--device", "cpu", "--out", str(tmp_path / "t.parquet")]
+    first.rename(tmp_path / "encoder")
+    for _ in range(2):
+        CliRunner().invoke(imbalance, command, catch_exceptions=False)
+    (tmp_path / "encoder").rename(first)
+    second.rename(tmp_path / "encoder")
+    with pytest.raises(SelfposError, match=r"were made with other texts than .*, or another encoder of that name; name another file"):
+        CliRunner().invoke(imbalance, command, catch_exceptions=False)
+    assert "A9" in CliRunner().invoke(imbalance, ["report", str(tmp_path / "t.parquet")], catch_exceptions=False).output
 
 
 def step_study(aucs: dict[str, float], rhos: tuple[float, ...] = (10.0,), seeds: int = 5) -> Study:
