@@ -16,6 +16,7 @@ from selfpos.carryover.arms import Bench, difference, inner, moved
 from selfpos.carryover.outcome import Finding, missing_seeds, over_seeds
 from selfpos.commands.imbalance import imbalance
 from selfpos.errors import SelfposError
+from selfpos.imbalance import profiles
 from selfpos.imbalance.analysis import Interval, Study
 from selfpos.imbalance.cell import Imbalance, draw_sample
 from selfpos.imbalance.methods.decoupled import normalised_head
@@ -66,12 +67,32 @@ def test_experts(bench: Bench) -> None:
     assert coefficients["experts, average"] == [0.5, 0.5]
     balanced, natural = (coefficients[f"experts, Self Positioning, {probe} probe"] for probe in ("balanced", "natural"))
     assert balanced != natural
-    # On a balanced probe the search must not forget the small classes, which half of the probe is of.
-    assert arms["experts, Self Positioning, balanced probe"]["minority recall"] >= arms["majority expert"]["minority recall"]
+    # On a balanced probe the search must not forget the small classes, which half of the probe is of, and of the natural one an eleventh.
+    assert balanced[1] > natural[1] + 0.1
+    recalls = [arms[f"experts, Self Positioning, {probe} probe"]["minority recall"] for probe in ("balanced", "natural")]
+    assert recalls[0] > recalls[1]
     sample = bench.experts(0)[2]
     thinned = np.bincount(bench.data.train.labels[experts.thinned(sample, bench.data.train.labels)])
     assert thinned.tolist() == [10 if count == 40 else 1 for count in sample.counts]
-    assert {one.verdict for one in experts.outcome([found] * 5).findings} <= {"holds", "does not hold"}
+
+
+def test_experts_hold_only_above_each_rival() -> None:
+    names = [f"experts, Self Positioning, {probe} probe" for probe in ("balanced", "natural")]
+    rivals = ["ros", "baseline + thresholding, τ tuned on the balanced probe", "logit-adjustment"]
+
+    def verdicts(balanced: float, natural: float, best: str) -> list[str]:
+        values = {names[0]: balanced, names[1]: natural} | {rival: 60.0 if rival == best else 50.0 for rival in rivals}
+        found = [
+            {"arms": {name: {"auc": value + seed, "balanced accuracy": value + seed} for name, value in values.items()}}
+            for seed in range(5)
+        ]
+        return [one.verdict for one in experts.outcome(found).findings]
+
+    yes, no = "holds", "does not hold"
+    assert verdicts(55, 45, "none") == [yes, yes, no, no, yes, yes]
+    assert verdicts(45, 55, "none") == [no, no, yes, yes, no, no]
+    assert verdicts(50, 50, "none") == [no] * 6  # level is not better
+    assert [verdicts(55, 55, best).index(no) for best in rivals] == [0, 4, 5]
 
 
 def test_the_search_has_no_dropout(bench: Bench) -> None:
@@ -415,6 +436,24 @@ def test_tasks_conclude_by_ratio() -> None:
     outcome = tasks.outcome(found)
     assert [one.verdict for one in outcome.findings] == ["holds", "does not hold"]
     assert ["1", "self-positioning", "66.00", "62.00", "70.00"] in outcome.rows
+
+
+def test_tasks_with_too_few_records_are_told_before_any_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("selfpos.pipeline.run_recipe", lambda *_, **__: pytest.fail("something was trained"))
+    small, large = profiles.class_order("random", 2, 0)
+    for place, count in ((small, 150), (large, 1400)):
+        records = [json.dumps({"text": f"text {n}", "label": f"{n % 4}"}) + "\n" for n in range(count)]
+        (tmp_path / f"{place}.jsonl").write_text("".join(records), encoding="utf-8")
+    recipe = Recipe.model_validate(
+        yaml.safe_load((RECIPES / "imbalance-tasks.yaml").read_text(encoding="utf-8"))
+        | {
+            "tasks": {f"task-{place}": {"type": "classification", "data": str(tmp_path / f"{place}.jsonl")} for place in (0, 1)},
+            "probe": {"per_task": 20},
+        }
+    )
+    # The small task has enough at ratio 40, which comes first, and not at ratio 1.
+    with pytest.raises(SelfposError, match=rf"task task-{small} has 150 records, but 1300 are asked \(its probe among them\); lower"):
+        tasks.measure(recipe, [40, 1], 0.5, 1280, tmp_path, None, 0)
 
 
 def test_task_recipe_is_checked() -> None:
