@@ -118,8 +118,10 @@ class ImbalanceRecipe(Numbers):
 
     @model_validator(mode="after")
     def _selection_has_a_set(self) -> ImbalanceRecipe:
-        if self.select == "validation" and len(self.training.learning_rates) > 1 and not self.validation:
-            raise ValueError("'select: validation' with several learning_rates needs 'validation' > 0")
+        adamw = "adamw" in {name for methods in (self.methods, *(part.methods or [] for part in self.grid)) for name in methods}
+        rates = {"learning_rates": self.training.learning_rates, "adamw_rates": self.training.adamw_rates if adamw else []}
+        if several := [name for name, values in rates.items() if len(values) > 1 and self.select == "validation" and not self.validation]:
+            raise ValueError(f"'select: validation' with several {' and '.join(several)} needs 'validation' > 0")
         return self
 
     @model_validator(mode="after")

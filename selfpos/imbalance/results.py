@@ -46,6 +46,13 @@ def read_results(path: Path) -> tuple[list[dict[str, Any]], ImbalanceRecipe]:
     metadata = table.schema.metadata or {}
     if b"recipe" not in metadata:
         raise SelfposError(f"{path} holds no results of selfpos imbalance: its schema has no recipe")
+    schema = _schema()
+    if missing := [
+        name for name in schema.names if name not in table.schema.names or table.schema.field(name).type != schema.field(name).type
+    ]:
+        raise SelfposError(
+            f"{path} holds no results that this version can read: the columns {', '.join(missing[:5])} are absent, or of another type"
+        )
     return table.to_pylist(), validate(ImbalanceRecipe, json.loads(metadata[b"recipe"]), f"{path}, the recipe of its results")
 
 
