@@ -85,6 +85,17 @@ def test_recipe_mistakes_are_named(archive: Path, tmp_path: Path) -> None:
     for schedule in ({"policy": "multistep"}, {"policy": "inv", "drops": [0.5]}):
         with pytest.raises(SelfposError, match="'drops' belong to policy multistep, which needs them"):
             load(training={"schedule": schedule})
+    for changes, told in (
+        ({"network": "head", "encoder": "any", "preprocessing": "gcn-zca"}, "'preprocessing' would do nothing with texts; leave it out"),
+        ({"training": {"optimizer": "adamw", "momentum": 0.5}}, "'momentum' would do nothing with optimizer adamw"),
+        ({"training": {"optimizer": "adamw", "weight_decay": 0.1}}, "'weight_decay' would do nothing with optimizer adamw"),
+        ({"training": {"schedule": {"gamma": 0.1, "power": 1}}}, "'gamma' and 'power' would do nothing with policy fixed"),
+        ({"training": {"schedule": {"policy": "poly", "gamma": 0.1}}}, "'gamma' would do nothing with policy poly"),
+        ({"training": {"schedule": {"policy": "inv", "factor": 0.5}}}, "'factor' would do nothing with policy inv"),
+        ({"training": {"schedule": {"policy": "multistep", "drops": [0.5], "power": 1}}}, "'power' would do nothing with policy multistep"),
+    ):
+        with pytest.raises(SelfposError, match=told):
+            load(**changes)
     for method in ("ros:nan", "rus:inf", "ros:0.5", "ros:x", "baseline:2"):
         with pytest.raises(SelfposError, match="only ros:R and rus:R take a target ratio, a number of 1 or more"):
             load(methods=[method])
