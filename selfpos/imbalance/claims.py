@@ -3,7 +3,7 @@
 A claim is a list of checks. A check looks at a quantity with a 95 % interval over seeds and is met when the interval lies wholly on the
 claim's side, contradicted when it lies wholly on the other, and open otherwise. A claim holds when all its checks are met, and was not run
 when no check has data; a part of it that has none is a check that was not run, so that the rest alone does not make it hold. It does not hold
-when a contradiction stays significant after Holm's correction (1979) over the claim's checks: of forty checks of a true claim one is contradicted
+when a contradiction stays significant after Holm's correction (1979) over the claim's checks: of forty checks at a claim's edge one is contradicted
 by chance. Contradicted before the correction only, it is not decided. What may differ between settings is checked in each of them: in a mean over
 all, large effects of one setting hide the reverse in another. MARGIN says what "considerably" and "flat" mean; the paper gives no number.
 """
