@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from selfpos.errors import SelfposError
 from selfpos.imbalance import metrics
 from selfpos.imbalance.cell import Imbalance, Trained, Unit, new_network, train_unit
 from selfpos.imbalance.networks import Network
@@ -21,6 +22,16 @@ from selfpos.imbalance.trainer import Sample, fit, image_batches, predict
 
 Floats = NDArray[np.float64]
 Point = Mapping[str, Tensor]
+
+
+def only_rate(recipe: ImbalanceRecipe) -> float:
+    """The learning rate of a recipe that has a single one. Raises SelfposError for more: comparisons do not search rates."""
+    rate, *others = recipe.training.learning_rates
+    if others:
+        raise SelfposError(
+            f"recipe {recipe.name} searches {1 + len(others)} learning rates, and this comparison trains with one; leave one in field 'training.learning_rates'"
+        )
+    return rate
 
 
 @dataclass(frozen=True)
@@ -40,7 +51,7 @@ class Bench:
 
     def train(self, method: str, seed: int) -> Trained:
         """One network by one method."""
-        unit = Unit(self.imbalance, method, (), self.recipe.training.learning_rates[0], (seed,))
+        unit = Unit(self.imbalance, method, (), only_rate(self.recipe), (seed,))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)  # of dropout
             return train_unit(unit, self.recipe, self.data, self.device, self.tick)
@@ -57,10 +68,12 @@ class Bench:
         batches = image_batches(
             self.data.train, [part], [stream(part.positions, training.batch_size, part.seed + 4000)], self.device, part.seed
         )
-        fit(
-            [network], batches, part.counts[None], training, rate=training.learning_rates[0], iterations=iterations,
-            optimizer=training.optimizer, tick=self.tick,
-        )  # fmt: skip
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(part.seed)  # of dropout
+            fit(
+                [network], batches, part.counts[None], training, rate=only_rate(self.recipe), iterations=iterations,
+                optimizer=training.optimizer, tick=self.tick,
+            )  # fmt: skip
         return network
 
     def experts(self, seed: int) -> tuple[Network, list[Network], Sample]:

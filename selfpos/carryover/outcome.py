@@ -10,36 +10,41 @@ from typing import Any
 
 import numpy as np
 
+from selfpos.console import log, log_to
 from selfpos.errors import SelfposError
 from selfpos.imbalance.analysis import Interval, paired_bootstrap
 
 Values = dict[str, Any]  # what was measured for one seed, as JSON holds it
 FEWEST = 5  # seeds: an interval resampled from n pairs covers their median with 1 − 2^(1−n) at most, of two pairs with a half
+SIGNIFICANT = 0.05
 
 
 @dataclass(frozen=True)
 class Finding:
     """A paired difference over seeds, and whether what it is asked for holds: all of its interval above `least`.
 
-    Where the reference names a falsifier that any overlap fulfils (`strict`), what is not shown to hold does not hold.
+    Where the reference names a falsifier that any overlap fulfils (`strict`), what is not shown to hold does not hold. With a `p`, of a test
+    that seeds say nothing about, what holds over seeds is decided only where p is below SIGNIFICANT.
     """
 
     claim: str
     gain: Interval
     least: float = 0.0
     strict: bool = False
+    p: float | None = None
 
     @property
     def verdict(self) -> str:
         if self.gain.n < FEWEST:
             return "not decided"
         if self.gain.low > self.least:
-            return "holds"
+            return "holds" if self.p is None or self.p < SIGNIFICANT else "not decided"
         return "does not hold" if self.strict or self.gain.high < self.least else "not decided"
 
     @property
     def row(self) -> list[str]:
-        return [self.claim, str(self.gain), str(self.gain.n), self.verdict]
+        told = "" if self.p is None else f"; p {self.p:.3f}"
+        return [self.claim, str(self.gain) + told, str(self.gain.n), self.verdict]
 
 
 @dataclass(frozen=True)
@@ -89,24 +94,34 @@ def finding(claim: str, first: list[float], second: list[float], least: float = 
 def over_seeds(file: Path, settings: Values, seeds: int, measure: Callable[[int], Values]) -> list[Values]:
     """What `measure` finds for seeds 0, 1, …; those that `file` has already are not measured again.
 
-    Raises SelfposError when the file was made with other settings, or holds no comparison.
+    The file is one process's while seeds are measured. Raises SelfposError when another has it, and when it was made with other settings or
+    holds no comparison.
     """
-    from selfpos.storage.atomic import write_text
+    from selfpos.storage.atomic import locked, write_text
 
-    kept: dict[str, Any] = {"settings": json.loads(json.dumps(settings)), "seeds": {}}
-    if file.exists():
-        before = _read(file)
-        unknown = {"data": kept["settings"].get("data")} | before["settings"]  # older files have no note of their data
-        if changed := [key for key in kept["settings"] if unknown.get(key) != kept["settings"][key]]:
-            raise SelfposError(f"the results in {file} were made with other settings ({', '.join(changed)}); name another file with --out")
-        kept = before
-    file.parent.mkdir(parents=True, exist_ok=True)
-    for seed in missing_seeds(file, seeds):
-        found = measure(seed)
-        # Read again: another process may have measured seeds meanwhile.
-        kept["seeds"] |= (_read(file)["seeds"] if file.exists() else {}) | {str(seed): found}
-        write_text(file, json.dumps(kept, indent=1) + "\n")
+    wanted = json.loads(json.dumps(settings))
+    journal = file.with_suffix(".log")
+    with log_to(journal), locked(journal):
+        kept = _kept(file, wanted)
+        for seed in missing_seeds(file, seeds):
+            found = measure(seed)
+            # Read and checked again: the lock does not reach a process on another machine, or one that copies files.
+            there = _kept(file, wanted)
+            kept = {"settings": there["settings"], "seeds": kept["seeds"] | there["seeds"] | {str(seed): found}}
+            write_text(file, json.dumps(kept, indent=1) + "\n")
+            log.info("seed %d measured", seed)
     return [json.loads(json.dumps(kept["seeds"][str(seed)])) for seed in range(seeds)]
+
+
+def _kept(file: Path, settings: Values) -> Values:
+    """What `file` holds, which must have been made with these settings; no seeds where there is no file."""
+    if not file.exists():
+        return {"settings": settings, "seeds": {}}
+    before = _read(file)
+    unknown = {"data": settings.get("data")} | before["settings"]  # older files have no note of their data
+    if changed := [key for key in settings if unknown.get(key) != settings[key]]:
+        raise SelfposError(f"the results in {file} were made with other settings ({', '.join(changed)}); name another file with --out")
+    return before
 
 
 def missing_seeds(file: Path, seeds: int) -> list[int]:

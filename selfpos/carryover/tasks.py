@@ -48,22 +48,24 @@ def measure(recipe: Recipe, rhos: list[float], mu: float, largest: int, folder: 
             raise SelfposError(
                 f"at ratio {rho:g} a small task has {least} records, less than a batch of {batch}; raise --largest, or lower the batch size"
             )
+    order = profiles.class_order("random", count, seed)
+    sizes = {rho: profiles.sizes_by_class(profiles.class_sizes("step", count, largest, rho, mu), order).tolist() for rho in rhos}
+    asked = {name: max(own[place] for own in sizes.values()) + recipe.probe.per_task for place, name in enumerate(recipe.tasks)}
+    for name, source in recipe.tasks.items():
+        limited = source.model_copy(update={"limit": asked[name]})
+        if (there := len(load_task(limited, seed=seed, data_root=data_root).dataset)) < asked[name]:
+            raise SelfposError(f"task {name} has {there} records, but {asked[name]} are asked (its probe among them); lower --largest")
     for rho in rhos:
-        order = profiles.class_order("random", count, seed)
-        sizes = profiles.sizes_by_class(profiles.class_sizes("step", count, largest, rho, mu), order).tolist()
         sources = {
             name: source.model_copy(update={"limit": size + recipe.probe.per_task})
-            for (name, source), size in zip(recipe.tasks.items(), sizes, strict=True)
+            for (name, source), size in zip(recipe.tasks.items(), sizes[rho], strict=True)
         }
-        for name, source in sources.items():
-            if (there := len(load_task(source, seed=seed, data_root=data_root).dataset)) < (source.limit or 0):
-                raise SelfposError(f"task {name} has {there} records, but {source.limit} are asked (its probe among them); lower --largest")
         own = recipe.model_copy(update={"name": f"{recipe.name}-rho{rho:g}-seed{seed}", "seed": seed, "tasks": sources})
         run = run_recipe(own, folder / f"rho-{rho:g}" / f"seed-{seed}", data_root=data_root)
         table = json.loads(run.table.read_text(encoding="utf-8"))["scores"]
         gram = np.array(json.loads(run.geometry.read_text(encoding="utf-8"))["gram"])
         found[f"{rho:g}"] = {
-            "sizes": sizes, "small": sorted(order[: profiles.minority_count(count, mu)].tolist()),
+            "sizes": sizes[rho], "small": sorted(order[: profiles.minority_count(count, mu)].tolist()),
             "lengths": np.sqrt(np.diag(gram)).tolist(),
             "scores": {model: [100 * own_scores[task] for task in measured] for model, own_scores in table.items()},
         }  # fmt: skip

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from selfpos.carryover.outcome import Finding, Judgement, Outcome
+from selfpos.carryover.outcome import SIGNIFICANT, Finding, Judgement, Outcome
 from selfpos.console import progress
 from selfpos.errors import OperationError, SelfposError
 from selfpos.imbalance import profiles
@@ -65,6 +65,7 @@ def read_texts(recipe: ImbalanceRecipe, source: str) -> ImageData:
     Embeddings are kept in the project's cache. Raises SelfposError when there are no texts or no model.
     """
     from selfpos.evaluation.load import load_model
+    from selfpos.storage.hashing import content_hash
     from selfpos.storage.locate import locate_model
 
     assert recipe.encoder is not None
@@ -72,15 +73,17 @@ def read_texts(recipe: ImbalanceRecipe, source: str) -> ImageData:
     names = sorted(set(train_names))
     if strange := sorted(set(test_names) - set(names)):
         raise SelfposError(f"{source}: the test texts have labels that the training texts lack: {', '.join(strange[:5])}")
-    fingerprint = hashlib.sha256(json.dumps([train, train_names, test, test_names]).encode()).hexdigest()
     number = {name: place for place, name in enumerate(names)}
     labels = [np.array([number[name] for name in own], dtype=np.int64) for own in (train_names, test_names)]
     folder = locate_model(recipe.encoder)
+    # The encoder's weights are as much the data of a head as the texts are, and its name does not tell them.
+    encoder = content_hash(folder)
+    fingerprint = hashlib.sha256(json.dumps([train, train_names, test, test_names, encoder]).encode()).hexdigest()
     model = load_model(folder)
     size = int(model.get_embedding_dimension() or 0)
     scale = size**0.5
     if recipe.network == "head":
-        inputs = [scale * _embedded(model, folder, texts)[..., None, None] for texts in (train, test)]
+        inputs = [scale * _embedded(model, encoder, texts)[..., None, None] for texts in (train, test)]
     else:
         inputs = list(_tokens(model, train, test))
 
@@ -138,15 +141,14 @@ def _split_names(source: str) -> set[str]:
     return {split for split in ("train", "validation", "test") if files.find(path, split) is not None} if path.is_dir() else {"test"}
 
 
-def _embedded(model: SentenceTransformer, folder: Path, texts: list[str]) -> NDArray[np.float32]:
-    """Unit-length embeddings (n, F), from the cache where they are there."""
+def _embedded(model: SentenceTransformer, content: str, texts: list[str]) -> NDArray[np.float32]:
+    """Unit-length embeddings (n, F), from the cache where they are there; `content` is the model's content hash."""
     import io
 
     from selfpos.storage.atomic import write_bytes
-    from selfpos.storage.hashing import content_hash
     from selfpos.storage.locate import cache_folder
 
-    key = hashlib.sha256("\0".join([content_hash(folder), *texts]).encode()).hexdigest()[:24]
+    key = hashlib.sha256("\0".join([content, *texts]).encode()).hexdigest()[:24]
     file = cache_folder() / "imbalance" / f"{key}.npy"
     if file.is_file():
         return np.load(file, allow_pickle=False)
@@ -180,21 +182,20 @@ def _tokens(model: SentenceTransformer, *sets: list[str]) -> list[NDArray[np.int
 def outcome(study: Study, images: Study | None) -> Outcome:
     """The claims on texts, and, beside a study of images, whether they and the order of the methods are the same there."""
     claims = check_claims(study)
-    there = {claim.name: claim.verdict for claim in check_claims(images)} if images is not None else {}
-    rows = [[f"{claim.name}  {claim.sentence}", claim.verdict, there.get(claim.name, "–")] for claim in claims]
+    there = {claim.name: claim for claim in check_claims(images)} if images is not None else {}
+    rows = [[f"{claim.name}  {claim.sentence}", claim.told, there[claim.name].told if claim.name in there else "–"] for claim in claims]
     ours, theirs = _by_method(study), {} if images is None else _by_method(images)
     rows.append(
         ["ratios ρ of the step settings, over which the means are taken", _ratios(study), "–" if images is None else _ratios(images)]
     )
-    for method in sorted(ours, key=lambda name: -np.mean(list(ours[name].values()))):
-        means = [f"{np.mean(list(of[method].values())):.2f}" if method in of else "–" for of in (ours, theirs)]
-        rows.append([f"mean AUC × 100 of {method} over the step settings", *means])
+    means = [_means(of, sorted(of)) for of in (ours, theirs)]
+    for method in sorted(means[0], key=lambda name: -means[0][name]):
+        told = [f"{of[method]:.2f}" if method in of else "–" for of in means]
+        rows.append([f"mean AUC × 100 of {method} over the step settings", *told])
     findings: list[Finding | Judgement] = []
     if images is not None:
-        taus = list(_agreement(ours, theirs).values())
-        gain = paired_bootstrap(taus) if taus else paired_bootstrap([float("nan")])
-        findings.append(Finding("the order of the methods by AUC carries over (Kendall's τ, seed by seed, above 0)", gain))
-        findings.append(_claims_carry_over({claim.name: claim.verdict for claim in claims}, there))
+        findings.append(_order_carries_over(ours, theirs))
+        findings.append(_claims_carry_over(*({claim.name: claim.verdict for claim in own} for own in (claims, there.values()))))
     return Outcome(
         "The order of the methods on texts and on images",
         "Kendall's τ between the two orders is not above 0, or a claim that holds on images does not hold on texts",
@@ -213,27 +214,52 @@ def _claims_carry_over(ours: dict[str, str], theirs: dict[str, str]) -> Judgemen
     return Judgement("the claims that hold on images, where run, hold on texts", told or "none", verdict)
 
 
-def _ratios(study: Study) -> str:
-    return ", ".join(f"{rho:g}" for rho in sorted({rho for rho, _ in step_cells(study)}))
+def _order_carries_over(ours: ByMethod, theirs: ByMethod) -> Finding:
+    """Kendall's τ-b by seed of the text study, its methods' AUC over the step settings against the images' means; and p of the mean orders.
 
-
-def _agreement(ours: ByMethod, theirs: ByMethod) -> dict[int, float]:
-    """Kendall's τ-b by seed of the text study: its methods' AUC over the step settings against the images' means."""
+    Seeds repeat the training, not the methods: few methods are in any order by chance, the same at every seed. So the exact one-sided
+    permutation test of the two mean orders must be significant too; it has no p where two methods are level.
+    """
     from scipy.stats import kendalltau
 
     shared = sorted(set(ours) & set(theirs))
-    if len(shared) < 3:
-        return {}
-    seeds = set.intersection(*(set(ours[method]) for method in shared))
-    means = [float(np.mean(list(theirs[method].values()))) for method in shared]
-    return {seed: float(kendalltau([ours[method][seed] for method in shared], means).statistic) for seed in sorted(seeds)}
+    claim = (
+        f"the order of the methods by AUC carries over (Kendall's τ, seed by seed, above 0, and p < {SIGNIFICANT} "
+        f"of the mean orders of {len(shared)} methods, exact and one-sided)"
+    )
+    here, there = (list(_means(of, shared).values()) for of in (ours, theirs))
+    if len(shared) < 3 or not here or not there:
+        return Finding(claim, paired_bootstrap([float("nan")]), p=float("nan"))
+    seeds = sorted(set.intersection(*(set(ours[method]) for method in shared)))
+    taus = [float(kendalltau([ours[method][seed] for method in shared], there).statistic) for seed in seeds]
+    level = len(set(here)) < len(here) or len(set(there)) < len(there)
+    p = float("nan") if level else float(kendalltau(here, there, alternative="greater", method="exact").pvalue)
+    return Finding(claim, paired_bootstrap(taus), p=p)
+
+
+def _means(of: ByMethod, methods: list[str]) -> dict[str, float]:
+    """The mean of each of `methods` over the seeds that all of them have; empty where they share none."""
+    seeds = set.intersection(*(set(of[method]) for method in methods)) if methods else set()
+    return {method: float(np.mean([of[method][seed] for seed in sorted(seeds)])) for method in methods if seeds}
+
+
+def _ratios(study: Study) -> str:
+    return ", ".join(f"{rho:g}" for rho in sorted({rho for rho, _ in _shared_cells(study, _methods(study))}))
 
 
 def _by_method(study: Study) -> ByMethod:
     """AUC × 100. Ratios differ between data sets of different sizes: the mean over the step settings at which all methods were run is what
     can be compared."""
-    cells = step_cells(study)
-    names = [name for name in study.methods() if ":" not in name and name != "size-matched"]
-    methods = [name for name in names if any(study.get("step", *cell, name) for cell in cells)]
-    shared = [cell for cell in cells if all(study.get("step", *cell, method) for method in methods)]
+    methods = _methods(study)
+    shared = _shared_cells(study, methods)
     return {method: average(study.get("step", *cell, method) for cell in shared) for method in methods if shared}
+
+
+def _methods(study: Study) -> list[str]:
+    """Those run at any step setting, without partial samplings and our control."""
+    names = [name for name in study.methods() if ":" not in name and name != "size-matched"]
+    return [name for name in names if any(study.get("step", *cell, name) for cell in step_cells(study))]
+
+
+def _shared_cells(study: Study, methods: list[str]) -> list[tuple[float, float]]:
+    return [cell for cell in step_cells(study) if all(study.get("step", *cell, method) for method in methods)]

@@ -62,7 +62,7 @@ def report(results: Path, out: Path | None, select: str | None) -> None:
 
     folder = out or results.parent / "report"
     claims = write_report(results, folder, select)
-    click.echo(table_text(["claim", "verdict"], [[f"{claim.name}  {claim.sentence}", claim.verdict] for claim in claims]))
+    click.echo(table_text(["claim", "verdict"], [[f"{claim.name}  {claim.sentence}", claim.told] for claim in claims]))
     click.echo(f"numbers and figures: {folder / 'report.md'}")
 
 
@@ -126,7 +126,7 @@ def _on_networks(name: str, description: str) -> None:
     def verb(recipe: Path, rho: float, mu: float, out: Path | None, data: str | None, device: str) -> None:
         import importlib
 
-        from selfpos.carryover.arms import Bench
+        from selfpos.carryover.arms import Bench, only_rate
         from selfpos.carryover.outcome import missing_seeds, over_seeds
         from selfpos.carryover.text import open_data
         from selfpos.console import progress
@@ -140,10 +140,11 @@ def _on_networks(name: str, description: str) -> None:
         chosen = load_imbalance_recipe(recipe)
         if not chosen.validation:
             raise SelfposError(f"recipe {recipe} keeps no validation set, on which this comparison chooses; set field 'validation'")
-        file = out or Path("checkpoints") / f"compare-{name}-{chosen.name}.json"
+        file = out or Path("checkpoints") / f"compare-{name}-{chosen.name}-rho{rho:g}-mu{mu:g}.json"
+        rate = only_rate(chosen)
         place, found = pick_device(device), open_data(chosen, data)
-        point = Imbalance("step", rho, mu, "random")
-        check_study([Unit(point, "ros", (), chosen.training.learning_rates[0], tuple(range(chosen.seeds)))], chosen, found)
+        point = Imbalance("step", rho, mu, chosen.minority if isinstance(chosen.minority, str) else tuple(chosen.minority))
+        check_study([Unit(point, "ros", (), rate, tuple(range(chosen.seeds)))], chosen, found)
         settings = {"comparison": name, "rho": rho, "mu": mu} | chosen.model_dump(mode="json", exclude={"data", "grid", "methods", "seeds"})
         with progress(name, round(comparison.TRAININGS * len(missing_seeds(file, chosen.seeds)) * chosen.training.iterations)) as bar:
             bench = Bench(point, chosen, found, place, bar.advance)

@@ -39,6 +39,16 @@ def interval(values: Iterable[float]) -> Interval:
     return Interval(float(found.mean()), float(found.mean()) - half, float(found.mean()) + half, len(found))
 
 
+def p_value(values: Iterable[float], at: float) -> float:
+    """Two-sided p of Student's t test that the mean of `values` is `at`: below 0.05 where `interval` leaves `at` out; 1 for a single value."""
+    from scipy.stats import t
+
+    found = np.array(list(values), dtype=np.float64)
+    gap = abs(float(found.mean()) - at) if len(found) > 1 else 0.0
+    spread = float(found.std(ddof=1)) / len(found) ** 0.5 if gap else 0.0
+    return (0.0 if gap else 1.0) if spread == 0 else float(2 * t.sf(gap / spread, len(found) - 1))
+
+
 def paired_bootstrap(differences: Sequence[float], *, draws: int = 10_000, seed: int = 0) -> Interval:
     """Mean of paired differences with a 95 % interval from resamples of the pairs; infinite for a single pair.
 

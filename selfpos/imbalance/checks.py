@@ -20,6 +20,7 @@ from selfpos.imbalance.sources import ImageData
 def check_study(units: Iterable[Unit], recipe: ImbalanceRecipe, data: ImageData) -> None:
     """Raise SelfposError when one of `units` cannot be trained on `data`, or its networks not be scored."""
     units = list(units)
+    _check_sizes(data)
     if data.network is None:
         _check_network(recipe, data)
     _check_test(data)
@@ -38,6 +39,14 @@ def check_study(units: Iterable[Unit], recipe: ImbalanceRecipe, data: ImageData)
             refuse_scarcity(available, counts, recipe.validation)
         except SelfposError as error:
             raise SelfposError(f"{imbalance} cannot be drawn from {data.description}: {error}") from None
+
+
+def _check_sizes(data: ImageData) -> None:
+    shapes = [tuple(images.batch(np.array([0]), None).shape[1:]) for images in (data.train, data.test)]
+    if shapes[0] != shapes[1]:
+        raise SelfposError(
+            f"{data.description} has training images of shape {shapes[0]} and test images of shape {shapes[1]} (channels, height, width); a network takes one size"
+        )
 
 
 def _check_network(recipe: ImbalanceRecipe, data: ImageData) -> None:

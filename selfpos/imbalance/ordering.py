@@ -14,7 +14,8 @@ from selfpos.imbalance.profiles import place_of
 
 @dataclass(frozen=True)
 class Ordering:
-    """One imbalance: Kendall's τ-b between the two orders of its methods by mean AUC, and the pairs that are reversed.
+    """One imbalance: Kendall's τ-b between the two orders of its methods by mean AUC, over the seeds that a study ran all of them with, and
+    the pairs that are reversed.
 
     A pair counts as reversed when its paired difference is significant (95 % over seeds) in both studies, with opposite signs.
     """
@@ -26,7 +27,7 @@ class Ordering:
 
 
 def compare_orderings(first: Study, second: Study) -> list[Ordering]:
-    """An `Ordering` for every imbalance at which both studies ran two methods or more, in the order of the first."""
+    """An `Ordering` for every imbalance at which both studies ran two methods or more with a seed in common, in the order of the first."""
     shared: dict[tuple, list[str]] = defaultdict(list)
     for profile, rho, mu, method, rule in first.cells:
         if rule == "plain" and second.seeds_of(profile, rho, mu, method):
@@ -35,12 +36,18 @@ def compare_orderings(first: Study, second: Study) -> list[Ordering]:
     for (profile, rho, mu), methods in shared.items():
         if len(methods) > 1:
             values = [{method: study.get(profile, rho, mu, method) for method in methods} for study in (first, second)]
+            seeds = [set.intersection(*(set(own) for own in value.values())) for value in values]
+            if not all(seeds):
+                continue
             flipped = []
             for one, other in combinations(methods, 2):
                 gaps = [interval(difference(value[one], value[other]).values()) for value in values]
                 if any((a.low > 0 and b.high < 0) for a, b in (gaps, gaps[::-1])):
                     flipped.append(f"{one} / {other}")
-            means = [[float(np.mean(list(value[method].values()))) for method in methods] for value in values]
+            means = [
+                [float(np.mean([value[method][seed] for seed in sorted(own)])) for method in methods]
+                for value, own in zip(values, seeds, strict=True)
+            ]
             found.append(Ordering(place_of(profile, rho, mu), len(methods), _kendall(*means), flipped))
     return found
 

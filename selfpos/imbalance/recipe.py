@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Literal
@@ -22,6 +23,15 @@ class Numbers(Settings):
     model_config = ConfigDict(allow_inf_nan=False)
 
 
+def refuse_idle(settings: Settings, names: Iterable[str], why: str) -> None:
+    """Raise ValueError when one of the fields `names`, which do nothing here, was given another value than its default.
+
+    The default itself says nothing: recipes that results hold tell all their fields.
+    """
+    if given := [name for name in names if getattr(settings, name) != type(settings).model_fields[name].default]:
+        raise ValueError(f"{' and '.join(repr(name) for name in given)} would do nothing with {why}; leave it out")
+
+
 class ScheduleSettings(Numbers):
     """Caffe's learning-rate policy."""
 
@@ -35,6 +45,12 @@ class ScheduleSettings(Numbers):
     def _drops_belong_to_multistep(self) -> ScheduleSettings:
         if (self.policy == "multistep") != bool(self.drops):
             raise ValueError(f"'drops' belong to policy multistep, which needs them; found policy {self.policy} with drops {self.drops}")
+        return self
+
+    @model_validator(mode="after")
+    def _numbers_belong_to_their_policy(self) -> ScheduleSettings:
+        used = {"inv": {"gamma", "power"}, "poly": {"power"}, "multistep": {"factor"}, "fixed": set[str]()}[self.policy]
+        refuse_idle(self, [name for name in ("gamma", "power", "factor") if name not in used], f"policy {self.policy}")
         return self
 
     def over(self, iterations: int) -> schedules.Schedule:
@@ -65,6 +81,12 @@ class TrainingSettings(Numbers):
         None, ge=1, description="length of a second stage (two-phase, cRT, LWS, SMOTE); as the first when absent"
     )
     second_rate: float = Field(0.1, gt=0, description="factor of two-phase's base rate in its second stage")
+
+    @model_validator(mode="after")
+    def _sgd_has_settings_of_its_own(self) -> TrainingSettings:
+        if self.optimizer == "adamw":
+            refuse_idle(self, ("momentum", "weight_decay"), "optimizer adamw")
+        return self
 
 
 class GridSettings(Numbers):
@@ -117,9 +139,17 @@ class ImbalanceRecipe(Numbers):
         return self
 
     @model_validator(mode="after")
+    def _texts_are_not_preprocessed(self) -> ImbalanceRecipe:
+        if self.encoder is not None:
+            refuse_idle(self, ("preprocessing",), "texts")
+        return self
+
+    @model_validator(mode="after")
     def _selection_has_a_set(self) -> ImbalanceRecipe:
-        if self.select == "validation" and len(self.training.learning_rates) > 1 and not self.validation:
-            raise ValueError("'select: validation' with several learning_rates needs 'validation' > 0")
+        adamw = "adamw" in {name for methods in (self.methods, *(part.methods or [] for part in self.grid)) for name in methods}
+        rates = {"learning_rates": self.training.learning_rates, "adamw_rates": self.training.adamw_rates if adamw else []}
+        if several := [name for name, values in rates.items() if len(values) > 1 and self.select == "validation" and not self.validation]:
+            raise ValueError(f"'select: validation' with several {' and '.join(several)} needs 'validation' > 0")
         return self
 
     @model_validator(mode="after")

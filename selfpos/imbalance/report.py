@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from selfpos.imbalance.analysis import Study, interval
-from selfpos.imbalance.claims import Claim, check_claims
+from selfpos.imbalance.claims import RULE, Claim, check_claims
 from selfpos.imbalance.figures import draw_all
 from selfpos.imbalance.profiles import place_of
 from selfpos.imbalance.recipe import ImbalanceRecipe
 from selfpos.imbalance.results import data_of, read_results
 
 MARKS = {True: "met", False: "contradicted", None: "open"}
+UNCORRECTED = "contradicted before the correction only"
 DEAD = 0.505  # an AUC at or below this is guessing
 
 
@@ -28,11 +29,17 @@ def write_report(results: Path, folder: Path, select: str | None = None) -> list
         f"{len(networks)} networks are recorded, {len(dead)} of them with an AUC of {100 * DEAD:g} or less (guessing); they are counted like all others.",
         "",
     ]
-    lines += ["## Claims of the paper", "", "| claim | | verdict |", "|---|---|---|"]
-    lines += [f"| {claim.name} | {claim.sentence} | **{claim.verdict}** |" for claim in claims]
+    lines += ["## Claims of the paper", "", RULE, "", "| claim | | verdict |", "|---|---|---|"]
+    lines += [f"| {claim.name} | {claim.sentence} | {claim.told.replace(claim.verdict, f'**{claim.verdict}**', 1)} |" for claim in claims]
     for claim in claims:
-        lines += ["", f"### {claim.name}: {claim.verdict}", "", "| check | mean [95 % over seeds] | |", "|---|---|---|"]
-        lines += [f"| {check.text} | {check.value} | {MARKS[check.met]} |" for check in claim.checks]
+        lines += ["", f"### {claim.name}: {claim.verdict}", ""]
+        if claim.uncorrected:
+            lines += [f"{UNCORRECTED.capitalize()}: {'; '.join(f'{check.text} ({check.value})' for check in claim.uncorrected)}.", ""]
+        lines += ["| check | mean [95 % over seeds] | |", "|---|---|---|"]
+        lines += [
+            f"| {check.text} | {check.value} | {UNCORRECTED if check in claim.uncorrected else MARKS[check.met]} |"
+            for check in claim.checks
+        ]
     lines += ["", "## All settings", "", *_table(study), ""]
     lines += [f"![{path.stem}]({path.name})" for path in figures]
     folder.mkdir(parents=True, exist_ok=True)

@@ -46,6 +46,13 @@ def read_results(path: Path) -> tuple[list[dict[str, Any]], ImbalanceRecipe]:
     metadata = table.schema.metadata or {}
     if b"recipe" not in metadata:
         raise SelfposError(f"{path} holds no results of selfpos imbalance: its schema has no recipe")
+    schema = _schema()
+    if missing := [
+        name for name in schema.names if name not in table.schema.names or table.schema.field(name).type != schema.field(name).type
+    ]:
+        raise SelfposError(
+            f"{path} holds no results that this version can read: the columns {', '.join(missing[:5])} are absent, or of another type"
+        )
     return table.to_pylist(), validate(ImbalanceRecipe, json.loads(metadata[b"recipe"]), f"{path}, the recipe of its results")
 
 
@@ -86,4 +93,6 @@ def check_same_settings(path: Path, before: ImbalanceRecipe, now: ImbalanceRecip
 def check_same_data(path: Path, data: ImageData) -> None:
     """Raise SelfposError when the file's records were made with other data."""
     if data_of(path) not in (None, data.fingerprint):
-        raise SelfposError(f"the results in {path} were made with other data than {data.description}; name another file with --out")
+        texts = data.network is not None
+        other = f"other texts than {data.description}, or another encoder of that name" if texts else f"other data than {data.description}"
+        raise SelfposError(f"the results in {path} were made with {other}; name another file with --out")

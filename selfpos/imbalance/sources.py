@@ -83,6 +83,8 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
     if len(data) < 4 or data[:3] != b"\x00\x00\x08":
         raise SelfposError(f"{path} is no IDX file of unsigned bytes")
     rank = data[3]
+    if len(data) < 4 + 4 * rank:
+        raise SelfposError(f"{path} should have a header of {4 + 4 * rank} bytes, found {len(data)}; the file is truncated")
     shape = np.frombuffer(data, ">u4", rank, offset=4).astype(int).tolist()
     if len(data) != 4 + 4 * rank + int(np.prod(shape)):
         raise SelfposError(f"{path} should hold {shape} bytes behind its header, found {len(data) - 4 - 4 * rank}; the file is truncated")
@@ -139,6 +141,11 @@ def _in_memory(x_train: NDArray, y_train: NDArray, x_test: NDArray, y_test: NDAr
             raise SelfposError(f"{description} has {len(images)} images and {len(labels)} labels; it needs images, and one label for each")
         if labels.min() < 0:
             raise SelfposError(f"{description} has the label {labels.min()}; labels count from 0")
+    if (x_train.shape[1:], x_train.dtype) != (x_test.shape[1:], x_test.dtype):
+        raise SelfposError(
+            f"{description}: training images are {x_train.shape[1:]} of type {x_train.dtype}, test images {x_test.shape[1:]} of type {x_test.dtype}; "
+            f"they must be alike, so that a value means the same in both"
+        )
     if strange := sorted(set(y_test.tolist()) - set(y_train.tolist())):
         raise SelfposError(
             f"{description}: the test images have labels that the training images lack: {', '.join(str(one) for one in strange[:5])}"
@@ -174,21 +181,23 @@ def _read_folder(path: Path) -> ImageData:
     if held_out is None:
         raise SelfposError(f"{path} has a folder train/ but neither test/ nor val/")
     names = sorted(folder.name for folder in (path / "train").iterdir() if folder.is_dir())
-
+    if strange := sorted(folder.name for folder in held_out.iterdir() if folder.name not in names and _image_files(folder)):
+        raise SelfposError(f"{held_out} has images of classes that {path / 'train'} lacks: {', '.join(strange[:5])}")
     digest = hashlib.sha256()
 
     def pack(root: Path) -> FileImages:
-        files = [
-            (file, label)
-            for label, name in enumerate(names)
-            for file in sorted((root / name).glob("*"))
-            if file.suffix.lower() in IMAGE_ENDINGS
-        ]
+        files = [(file, label) for label, name in enumerate(names) for file in _image_files(root / name)]
         if not files:
             raise SelfposError(f"{root} holds no images; expected {root}/CLASS/*.jpg")
         for file, label in files:
-            digest.update(f"{file.relative_to(root)} {file.stat().st_size} {label}\n".encode())
+            with file.open("rb") as content:
+                own = hashlib.file_digest(content, "sha256").hexdigest()
+            digest.update(f"{file.relative_to(root)} {own} {label}\n".encode())
         return FileImages([file for file, _ in files], np.array([label for _, label in files], dtype=np.int64))
 
     sets = pack(path / "train"), pack(held_out)
     return ImageData(*sets, names, str(path), fingerprint=digest.hexdigest())
+
+
+def _image_files(folder: Path) -> list[Path]:
+    return sorted(file for file in folder.glob("*") if file.suffix.lower() in IMAGE_ENDINGS)

@@ -16,14 +16,17 @@ from selfpos.carryover.arms import Bench, difference, inner, moved
 from selfpos.carryover.outcome import Finding, missing_seeds, over_seeds
 from selfpos.commands.imbalance import imbalance
 from selfpos.errors import SelfposError
+from selfpos.imbalance import profiles
 from selfpos.imbalance.analysis import Interval, Study
-from selfpos.imbalance.cell import Imbalance
+from selfpos.imbalance.cell import Imbalance, draw_sample
 from selfpos.imbalance.methods.decoupled import normalised_head
 from selfpos.imbalance.networks import build
+from selfpos.imbalance.ordering import compare_orderings
 from selfpos.imbalance.recipe import ImbalanceRecipe
 from selfpos.imbalance.results import read_results
 from selfpos.imbalance.sources import read_images
 from selfpos.recipe import Recipe
+from tests.conftest import make_tiny_model
 from tests.imbalance.test_grid import tiny
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -64,12 +67,32 @@ def test_experts(bench: Bench) -> None:
     assert coefficients["experts, average"] == [0.5, 0.5]
     balanced, natural = (coefficients[f"experts, Self Positioning, {probe} probe"] for probe in ("balanced", "natural"))
     assert balanced != natural
-    # On a balanced probe the search must not forget the small classes, which half of the probe is of.
-    assert arms["experts, Self Positioning, balanced probe"]["minority recall"] >= arms["majority expert"]["minority recall"]
+    # On a balanced probe the search must not forget the small classes, which half of the probe is of, and of the natural one an eleventh.
+    assert balanced[1] > natural[1] + 0.1
+    recalls = [arms[f"experts, Self Positioning, {probe} probe"]["minority recall"] for probe in ("balanced", "natural")]
+    assert recalls[0] > recalls[1]
     sample = bench.experts(0)[2]
     thinned = np.bincount(bench.data.train.labels[experts.thinned(sample, bench.data.train.labels)])
     assert thinned.tolist() == [10 if count == 40 else 1 for count in sample.counts]
-    assert {one.verdict for one in experts.outcome([found] * 5).findings} <= {"holds", "does not hold"}
+
+
+def test_experts_hold_only_above_each_rival() -> None:
+    names = [f"experts, Self Positioning, {probe} probe" for probe in ("balanced", "natural")]
+    rivals = ["ros", "baseline + thresholding, τ tuned on the balanced probe", "logit-adjustment"]
+
+    def verdicts(balanced: float, natural: float, best: str) -> list[str]:
+        values = {names[0]: balanced, names[1]: natural} | {rival: 60.0 if rival == best else 50.0 for rival in rivals}
+        found = [
+            {"arms": {name: {"auc": value + seed, "balanced accuracy": value + seed} for name, value in values.items()}}
+            for seed in range(5)
+        ]
+        return [one.verdict for one in experts.outcome(found).findings]
+
+    yes, no = "holds", "does not hold"
+    assert verdicts(55, 45, "none") == [yes, yes, no, no, yes, yes]
+    assert verdicts(45, 55, "none") == [no, no, yes, yes, no, no]
+    assert verdicts(50, 50, "none") == [no] * 6  # level is not better
+    assert [verdicts(55, 55, best).index(no) for best in rivals] == [0, 4, 5]
 
 
 def test_the_search_has_no_dropout(bench: Bench) -> None:
@@ -80,6 +103,18 @@ def test_the_search_has_no_dropout(bench: Bench) -> None:
     assert start.training
     first, again = (experts.search(bench, start, vectors, gram, np.arange(40), 0) for _ in range(2))
     assert first == again
+
+
+def test_experts_are_trained_from_their_seed(bench: Bench) -> None:
+    start, sample = bench.untrained(0), bench.train("baseline", 0).samples[0]
+    start.trunk.append(torch.nn.Dropout(0.5))
+    trained = []
+    for state in (1, 2):
+        torch.manual_seed(state)
+        before = torch.get_rng_state()
+        trained.append(bench.train_on(start, sample, sample.minority, 3).classifier.weight)
+        assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(*trained)
 
 
 def test_norms(bench: Bench) -> None:
@@ -138,6 +173,29 @@ def test_two_processes_keep_each_others_seeds(tmp_path: Path) -> None:
     assert missing_seeds(file, 3) == [2]
 
 
+def test_results_of_other_settings_are_not_joined(tmp_path: Path) -> None:
+    file, theirs = tmp_path / "c.json", json.dumps({"settings": {"rho": 100}, "seeds": {"1": {"value": 100}}})
+
+    def measure(seed: int) -> dict:
+        file.write_text(theirs, encoding="utf-8")  # meanwhile, by a process that does not see the lock
+        return {"value": seed}
+
+    with pytest.raises(SelfposError, match=r"made with other settings \(rho\)"):
+        over_seeds(file, {"rho": 10}, 2, measure)
+    assert file.read_text(encoding="utf-8") == theirs
+
+
+def test_one_process_measures_into_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "c.json"
+
+    def measure(seed: int) -> dict:
+        with pytest.raises(SelfposError, match=r"another process is writing .*c\.log"):
+            over_seeds(file, {"rho": 10}, 1, lambda seed: pytest.fail("it was measured"))
+        return {"value": seed}
+
+    assert over_seeds(file, {"rho": 10}, 1, measure) == [{"value": 0}]
+
+
 @pytest.mark.parametrize("content", ["{", "[]", '{"seeds": {}}', '{"settings": {}, "seeds": []}', "\x00"])
 def test_other_files_are_no_results(tmp_path: Path, content: str) -> None:
     (tmp_path / "c.json").write_text(content, encoding="utf-8")
@@ -162,6 +220,43 @@ def test_the_verb_prints_its_verdict_and_keeps_it(archive: Path, tmp_path: Path)
         CliRunner().invoke(imbalance, [*command[:-1], str(tmp_path / "q.json"), "--mu", "0.01"], catch_exceptions=False)
     with pytest.raises(SelfposError, match="is about texts; run it with `selfpos imbalance compare text`"):
         CliRunner().invoke(imbalance, ["run", str(RECIPES / "imbalance" / "clinc150-heads.yaml")], catch_exceptions=False)
+
+
+def test_comparisons_of_other_ratios_have_files_of_their_own(archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(
+        path, "measure", lambda bench, seed: {key: {"0": [seed, seed], "1": [0, bench.imbalance.rho]} for key in ("alpha", "ratio")}
+    )
+    Path("r.yaml").write_text(yaml.safe_dump(tiny(archive)), encoding="utf-8")
+    for rho, mu in ((10, 0.5), (20, 0.5), (10, 0.2)):
+        command = ["compare", "path", "r.yaml", "--device", "cpu", "--rho", str(rho), "--mu", str(mu)]
+        CliRunner().invoke(imbalance, command, catch_exceptions=False)
+    names = {f"compare-path-tiny-rho{place}.json" for place in ("10-mu0.5", "20-mu0.5", "10-mu0.2")}
+    assert names == {file.name for file in Path("checkpoints").glob("*.json")}
+    assert len(list(Path("checkpoints").glob("*.md"))) == 3
+
+
+def test_comparisons_train_as_the_recipe_says(archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    benches: list[Bench] = []
+    file = tmp_path / "r.yaml"
+
+    def measure(bench: Bench, seed: int) -> dict:
+        benches.append(bench)
+        return {key: {"0": [0.0, 1.0], "1": [0.0, 1.0]} for key in ("alpha", "ratio")}
+
+    def compare(name: str, **changes: object) -> None:
+        file.write_text(yaml.safe_dump(tiny(archive, seeds=1, **changes)), encoding="utf-8")
+        command = ["compare", name, str(file), "--device", "cpu", "--out", str(tmp_path / f"{len(benches)}.json")]
+        CliRunner().invoke(imbalance, command, catch_exceptions=False)
+
+    monkeypatch.setattr(path, "measure", measure)
+    for minority in ("lowest", [7, 1, 3, 5, 9]):
+        compare("path", minority=minority)
+    lowest, listed = (draw_sample(one.data.train.labels, 10, one.imbalance, one.recipe, 0).minority.tolist() for one in benches)
+    assert (lowest, listed) == ([0, 1, 2, 3, 4], [7, 1, 3, 5, 9])
+    for name in ("path", "experts", "norms"):
+        with pytest.raises(SelfposError, match=r"recipe tiny searches 2 learning rates, and this comparison trains with one"):
+            compare(name, training={"iterations": 2, "learning_rates": [0.01, 0.1]})
 
 
 def write_texts(folder: Path) -> None:
@@ -234,7 +329,27 @@ def test_text_grid_of_heads_and_of_an_encoder(tmp_path: Path, monkeypatch: pytes
     assert np.mean(scores.argmax(axis=1) == labels) > max(0.6, np.mean(before.argmax(axis=1) == labels))
 
 
-def step_study(aucs: dict[str, float], rhos: tuple[float, ...] = (10.0,)) -> Study:
+def test_another_encoder_of_that_name_does_not_join(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    write_texts(tmp_path)
+    first, second = (make_tiny_model(tmp_path / f"model-{seed}", seed=seed) for seed in (0, 1))
+    settings = tiny(
+        tmp_path, network="head", encoder=str(tmp_path / "encoder"), n_max=16, validation=4, methods=["baseline"], seeds=1,
+        grid=[{"profile": "step", "rho": [4], "mu": [1 / 3]}], training={"iterations": 2, "batch_size": 8},
+    )  # fmt: skip
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
+    command = ["compare", "text", str(tmp_path / "r.yaml"), "--device", "cpu", "--out", str(tmp_path / "t.parquet")]
+    first.rename(tmp_path / "encoder")
+    for _ in range(2):
+        CliRunner().invoke(imbalance, command, catch_exceptions=False)
+    (tmp_path / "encoder").rename(first)
+    second.rename(tmp_path / "encoder")
+    with pytest.raises(SelfposError, match=r"were made with other texts than .*, or another encoder of that name; name another file"):
+        CliRunner().invoke(imbalance, command, catch_exceptions=False)
+    assert "A9" in CliRunner().invoke(imbalance, ["report", str(tmp_path / "t.parquet")], catch_exceptions=False).output
+
+
+def step_study(aucs: dict[str, float], rhos: tuple[float, ...] = (10.0,), seeds: int = 5) -> Study:
     blank = {
         "profile": "step", "mu": 0.5, "minority_rule": "random", "rule": "plain", "rate": 0.1, "validation_auc": 0.5, "accuracy": 0.5, "curve": [],
     }  # fmt: skip
@@ -242,25 +357,73 @@ def step_study(aucs: dict[str, float], rhos: tuple[float, ...] = (10.0,)) -> Stu
         blank | {"rho": rho, "method": method, "auc": auc + 0.001 * seed - 0.0001 * rho, "seed": seed}
         for method, auc in aucs.items()
         for rho in rhos
-        for seed in range(5)
+        for seed in range(seeds)
     )
 
 
+def both(*studies: Study) -> Study:
+    return Study(record for study in studies for seeds in study.cells.values() for record in seeds.values())
+
+
 def test_order_of_methods_between_two_studies() -> None:
-    images = step_study({"baseline": 0.7, "ros": 0.9, "rus": 0.6})
-    same, opposite = {"baseline": 0.8, "ros": 0.95, "rus": 0.5}, {"baseline": 0.8, "ros": 0.5, "rus": 0.95}
+    rhos = (10.0, 100.0)
+    images = step_study({"baseline": 0.7, "ros": 0.9, "rus": 0.6, "two-phase-ros": 0.8}, rhos)
+    same = {"baseline": 0.8, "ros": 0.95, "rus": 0.5, "two-phase-ros": 0.9}
+    opposite = {"baseline": 0.8, "ros": 0.5, "rus": 0.95, "two-phase-ros": 0.7}
     for aucs, verdict in ((same, "holds"), (opposite, "does not hold")):
         # ROS is best on images (A2).
-        assert [one.verdict for one in text.outcome(step_study(aucs), images).findings] == [verdict, verdict]
+        assert [one.verdict for one in text.outcome(step_study(aucs, rhos), images).findings] == [verdict, verdict]
     alone = text.outcome(step_study({"baseline": 0.8}), images).findings[1]
     assert (alone.verdict, alone.row[1]) == ("not decided", "none")
+
+
+@pytest.mark.parametrize(
+    ("order", "told", "verdict"),
+    [
+        ("abcd", "+1.00 [+1.00, +1.00]; p 0.042", "holds"),
+        ("abc", "+1.00 [+1.00, +1.00]; p 0.167", "not decided"),
+        ("baced", "+0.60 [+0.60, +0.60]; p 0.117", "not decided"),
+        ("cabed", "+0.40 [+0.40, +0.40]; p 0.242", "not decided"),
+        ("edcba", "-1.00 [-1.00, -1.00]; p 1.000", "does not hold"),
+    ],
+)
+def test_few_methods_are_in_one_order_by_chance(order: str, told: str, verdict: str) -> None:
+    names = dict(zip("abcde", ("baseline", "ros", "rus", "two-phase-ros", "two-phase-rus"), strict=True))
+    studies = [step_study({names[letter]: 0.5 + 0.05 * place for place, letter in enumerate(own)}) for own in (order, sorted(order))]
+    found = text.outcome(*studies).findings[0]
+    assert (found.row[1], found.verdict) == (told, verdict)
+    assert f"of the mean orders of {len(order)} methods" in found.claim
+
+
+def test_methods_that_are_level_have_no_p() -> None:
+    level = step_study({"baseline": 0.5, "ros": 0.5, "rus": 0.4, "two-phase-ros": 0.3})
+    found = text.outcome(level, step_study({"baseline": 0.6, "ros": 0.5, "rus": 0.4, "two-phase-ros": 0.3})).findings[0]
+    assert (found.gain.low > 0, found.verdict) == (True, "not decided")
+
+
+def test_orders_are_of_the_seeds_that_all_methods_share() -> None:
+    rivals = {"baseline": 0.7, "two-phase-ros": 0.8, "rus": 0.6}
+    # ROS is the best at each of its seeds; the others' later seeds, .1 a seed better, say nothing about it.
+    part = both(step_study({"ros": 0.8005}, seeds=1), step_study(rivals))
+    whole = step_study(rivals | {"ros": 0.9})
+    means = {row[0].split()[5]: row[1] for row in text.outcome(part, None).rows if row[0].startswith("mean AUC")}
+    assert means["ros"] == "79.95"
+    assert means["two-phase-ros"] == "79.90"
+    assert text.outcome(whole, part).findings[0].gain.mean == pytest.approx(1)
+    (found,) = compare_orderings(whole, part)
+    assert found.tau == pytest.approx(1)
+
+
+def test_the_ratios_told_are_those_of_the_means() -> None:
+    study = both(step_study({"baseline": 0.7, "ros": 0.9}, (10.0, 100.0)), step_study({"rus": 0.8}, (10.0,)))
+    told = {row[0]: row[1] for row in text.outcome(study, None).rows}
+    assert told["ratios ρ of the step settings, over which the means are taken"] == "10"
 
 
 def test_means_of_methods_are_over_the_settings_all_were_run_at() -> None:
     part = step_study({"ros": 0.9}, (10.0,))
     whole = step_study({"baseline": 0.9}, (10.0, 1000.0))
-    joined = Study(record for study in (part, whole) for seeds in study.cells.values() for record in seeds.values())
-    means = {row[0].split()[5]: row[1] for row in text.outcome(joined, None).rows if row[0].startswith("mean AUC")}
+    means = {row[0].split()[5]: row[1] for row in text.outcome(both(part, whole), None).rows if row[0].startswith("mean AUC")}
     assert means["ros"] == means["baseline"]
 
 
@@ -273,6 +436,24 @@ def test_tasks_conclude_by_ratio() -> None:
     outcome = tasks.outcome(found)
     assert [one.verdict for one in outcome.findings] == ["holds", "does not hold"]
     assert ["1", "self-positioning", "66.00", "62.00", "70.00"] in outcome.rows
+
+
+def test_tasks_with_too_few_records_are_told_before_any_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("selfpos.pipeline.run_recipe", lambda *_, **__: pytest.fail("something was trained"))
+    small, large = profiles.class_order("random", 2, 0)
+    for place, count in ((small, 150), (large, 1400)):
+        records = [json.dumps({"text": f"text {n}", "label": f"{n % 4}"}) + "\n" for n in range(count)]
+        (tmp_path / f"{place}.jsonl").write_text("".join(records), encoding="utf-8")
+    recipe = Recipe.model_validate(
+        yaml.safe_load((RECIPES / "imbalance-tasks.yaml").read_text(encoding="utf-8"))
+        | {
+            "tasks": {f"task-{place}": {"type": "classification", "data": str(tmp_path / f"{place}.jsonl")} for place in (0, 1)},
+            "probe": {"per_task": 20},
+        }
+    )
+    # The small task has enough at ratio 40, which comes first, and not at ratio 1.
+    with pytest.raises(SelfposError, match=rf"task task-{small} has 150 records, but 1300 are asked \(its probe among them\); lower"):
+        tasks.measure(recipe, [40, 1], 0.5, 1280, tmp_path, None, 0)
 
 
 def test_task_recipe_is_checked() -> None:

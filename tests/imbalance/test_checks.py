@@ -64,6 +64,16 @@ def test_images_that_the_network_does_not_take(archive: Path, tmp_path: Path) ->
         run_grid(ImbalanceRecipe.model_validate(tiny(write_archive(tmp_path, colours=True))), tmp_path / "r.parquet", device="cpu")
 
 
+def test_test_images_of_another_size(archive: Path) -> None:
+    labels = np.repeat(np.arange(10), 60)
+    train, test = (ArrayImages(torch.zeros(len(labels), 1, 28, width), labels) for width in (28, 30))
+    recipe = ImbalanceRecipe.model_validate(tiny(archive))
+    check_study(plan(recipe), recipe, ImageData(train, train, [str(label) for label in range(10)], "made up"))
+    told = r"made up has training images of shape \(1, 28, 28\) and test images of shape \(1, 28, 30\)"
+    with pytest.raises(SelfposError, match=told):
+        check_study(plan(recipe), recipe, ImageData(train, test, [str(label) for label in range(10)], "made up"))
+
+
 @pytest.mark.parametrize("method", ["rus", "two-phase-ros", "smote"])
 def test_a_missing_library(archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str) -> None:
     monkeypatch.setattr(sampling, "find_spec", lambda _: None)

@@ -43,6 +43,10 @@ def test_bad_idx_files(tmp_path: Path) -> None:
     (tmp_path / "cut").write_bytes(cut)
     with pytest.raises(SelfposError, match=r"should hold \[4, 5\] bytes behind its header, found 17"):
         read_idx(tmp_path / "cut")
+    for length in (4, 7, 11):
+        (tmp_path / "cut").write_bytes(cut[:length])
+        with pytest.raises(SelfposError, match=rf"cut should have a header of 12 bytes, found {length}; the file is truncated"):
+            read_idx(tmp_path / "cut")
     (tmp_path / "other").write_bytes(b"PNG....")
     with pytest.raises(SelfposError, match="no IDX file"):
         read_idx(tmp_path / "other")
@@ -78,6 +82,9 @@ def test_broken_npz_is_named(tmp_path: Path) -> None:
         ({"y_train": np.array([0.0, 1.0, 0.0, 1.0])}, "labels of type float64"),
         ({"y_train": np.eye(4, dtype=int)}, r"found shapes \(4, 6, 6\) and \(4, 4\)"),
         ({"x_train": np.zeros((4, 36), np.uint8)}, r"found shapes \(4, 36\)"),
+        ({"x_test": np.zeros((4, 6, 7), np.uint8)}, r"training images are \(6, 6\) of type uint8, test images \(6, 7\) of type uint8"),
+        ({"x_test": np.zeros((4, 6, 6, 3), np.uint8)}, r"test images \(6, 6, 3\) of type uint8"),
+        ({"x_test": np.zeros((4, 6, 6), np.float32)}, r"test images \(6, 6\) of type float32; they must be alike"),
         ({"x_test": np.zeros((0, 6, 6), np.uint8), "y_test": np.zeros(0, int)}, "has 0 images"),
     ],
 )
@@ -118,6 +125,26 @@ def test_folder_of_image_files(tmp_path: Path) -> None:
     (tmp_path / "val" / "dog" / "1.png").write_bytes(b"no image")
     with pytest.raises(OperationError, match=r"1\.png cannot be read"):
         data.test.batch(index, None)
+
+
+def test_image_folders_are_told_apart_by_content(tmp_path: Path) -> None:
+    def write(place: str, shade: int) -> None:
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((4, 4, 3), shade, np.uint8)).save(tmp_path / place)
+
+    for place in ("train/cat/0.bmp", "train/dog/0.bmp", "test/cat/0.bmp", "test/dog/0.bmp"):
+        write(place, 40)
+    first = read_images(str(tmp_path), preprocessing="raw").fingerprint
+    assert read_images(str(tmp_path), preprocessing="raw").fingerprint == first
+    size = (tmp_path / "test/dog/0.bmp").stat().st_size
+    write("test/dog/0.bmp", 41)
+    assert (tmp_path / "test/dog/0.bmp").stat().st_size == size
+    assert read_images(str(tmp_path), preprocessing="raw").fingerprint != first
+    (tmp_path / "test" / "notes").mkdir()  # without images: no class
+    read_images(str(tmp_path), preprocessing="raw")
+    write("test/emu/0.bmp", 40)
+    with pytest.raises(SelfposError, match=r"test has images of classes that .*train lacks: emu"):
+        read_images(str(tmp_path), preprocessing="raw")
 
 
 def test_contrast_normalisation_and_zca() -> None:

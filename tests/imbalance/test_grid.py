@@ -66,6 +66,11 @@ def test_recipe_mistakes_are_named(archive: Path, tmp_path: Path) -> None:
         load(grid=[{"profile": "linear", "rho": [10], "mu": [0.5]}])
     with pytest.raises(SelfposError, match="needs 'validation' > 0"):
         load(validation=0, training={"learning_rates": [0.1, 0.01]})
+    several = {"adamw_rates": [1e-3, 1e-4]}
+    for changes in ({"methods": ["ros", "adamw"]}, {"grid": [{"profile": "linear", "rho": [10], "methods": ["adamw"]}]}):
+        with pytest.raises(SelfposError, match="several adamw_rates needs 'validation' > 0"):
+            load(validation=0, training=several, **changes)
+        load(training=several, **changes)
     for training, told in (
         ({"learning_rates": [0.1, -0.1]}, r"'training\.learning_rates\.1': Input should be greater than 0 \(found -0\.1\)"),
         ({"weight_decay": float("nan")}, r"'training\.weight_decay': Input should be a finite number"),
@@ -80,6 +85,17 @@ def test_recipe_mistakes_are_named(archive: Path, tmp_path: Path) -> None:
     for schedule in ({"policy": "multistep"}, {"policy": "inv", "drops": [0.5]}):
         with pytest.raises(SelfposError, match="'drops' belong to policy multistep, which needs them"):
             load(training={"schedule": schedule})
+    for changes, told in (
+        ({"network": "head", "encoder": "any", "preprocessing": "gcn-zca"}, "'preprocessing' would do nothing with texts; leave it out"),
+        ({"training": {"optimizer": "adamw", "momentum": 0.5}}, "'momentum' would do nothing with optimizer adamw"),
+        ({"training": {"optimizer": "adamw", "weight_decay": 0.1}}, "'weight_decay' would do nothing with optimizer adamw"),
+        ({"training": {"schedule": {"gamma": 0.1, "power": 1}}}, "'gamma' and 'power' would do nothing with policy fixed"),
+        ({"training": {"schedule": {"policy": "poly", "gamma": 0.1}}}, "'gamma' would do nothing with policy poly"),
+        ({"training": {"schedule": {"policy": "inv", "factor": 0.5}}}, "'factor' would do nothing with policy inv"),
+        ({"training": {"schedule": {"policy": "multistep", "drops": [0.5], "power": 1}}}, "'power' would do nothing with policy multistep"),
+    ):
+        with pytest.raises(SelfposError, match=told):
+            load(**changes)
     for method in ("ros:nan", "rus:inf", "ros:0.5", "ros:x", "baseline:2"):
         with pytest.raises(SelfposError, match="only ros:R and rus:R take a target ratio, a number of 1 or more"):
             load(methods=[method])
@@ -212,6 +228,14 @@ def test_results_that_cannot_be_read_are_named(archive: Path, tmp_path: Path) ->
     content[4:200] = b"\xff" * 196
     out.write_bytes(content)
     with pytest.raises(SelfposError, match=r"r\.parquet is no Parquet file, or a damaged one"):
+        read_results(out)
+    for name in ("auc", "seed"):
+        pyarrow.parquet.write_table(table.drop_columns([name]), out)
+        with pytest.raises(SelfposError, match=rf"r\.parquet holds no results that this version can read: the columns {name} are absent"):
+            read_results(out)
+    place = table.schema.get_field_index("auc")
+    pyarrow.parquet.write_table(table.set_column(place, "auc", table["auc"].cast("string")), out)
+    with pytest.raises(SelfposError, match="the columns auc are absent, or of another type"):
         read_results(out)
     foreign = {b"recipe": recipe.model_dump_json().replace('"n_max"', '"largest"').encode()}
     pyarrow.parquet.write_table(table.replace_schema_metadata(foreign), out)
