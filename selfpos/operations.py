@@ -238,6 +238,8 @@ def position_and_merge(
     if not is_first():
         return found
     facts = {key: value for key, value in asdict(found).items() if value is not None}
+    for file in filter(None, (record, trajectory, coefficients)):
+        file.parent.mkdir(parents=True, exist_ok=True)
     if record is not None:
         write_text(record, json.dumps(facts, indent=1))
     probed = {name: {"type": task.type.name, "records": len(task.records)} for name, task in probe.items()}

@@ -35,7 +35,6 @@ class Killed(BaseException):
 
 def search(base: Path, sources: list[Path], folder: Path, options: dict, **kept: bool) -> dict[str, bytes]:
     """What a search leaves: its weights, coefficients and trajectory, times aside."""
-    folder.mkdir(exist_ok=True)
     settings = PositioningSettings(**COMMON, **options)
     files = {"trajectory": folder / "way.jsonl", "coefficients": folder / "c.json"}
     position_and_merge(str(base), sources, records(), settings, folder / "out", seed=2, **files, **kept)
