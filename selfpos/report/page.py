@@ -166,6 +166,11 @@ def _of_searches(results: RunResults) -> list[Picture]:
         says = (
             f"Coefficients of the task vectors over the search, and the {lower}; kept at step {search.position['step']} (dotted): {found}."
         )
+        if picked := search.position.get("picked"):
+            words = ", ".join(f"{setting} {value}" for setting, value in picked.items())
+            says += (
+                f" Of {len(search.position['tried'])} settings that were tried this is {words}, the best on the held-out part of the probe."
+            )
         pictures.append(Picture(f"Path of the coefficients: {name}", says, search_figures.coefficient_path(search)))
         if search_figures.by_layer(search):
             says = "Coefficient of each task vector in each layer, the mean over the layer's tensors; red adds, blue subtracts."

@@ -46,6 +46,8 @@ def full_run(tmp_path: Path) -> RunFolder:
         run.position(name).parent.mkdir(exist_ok=True)
         found = {"names": ["retrieval", "pairs"], "coefficients": [0.8, 0.6], "step": 15, "texts": 4321, "tensors": tensors}
         found |= {"losses": {"retrieval": 0.9, "pairs": 0.5}, "intervals": [[0.7, 0.9], [0.4, 0.7]], "verdict": "better than every rival"}
+        if tensors:
+            found |= {"picked": {"granularity": "layer"}, "tried": [{"settings": {"granularity": kind}} for kind in ("model", "layer")]}
         run.position(name).write_text(json.dumps(found), encoding="utf-8")
         steps = [
             {"step": step, "coefficients": [0.8 - 0.6 * 0.8**step, 0.6], "losses": {"retrieval": 1 - 0.02 * step, "pairs": 0.5}}

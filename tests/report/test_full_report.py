@@ -44,6 +44,7 @@ def test_every_figure_is_there_with_its_words_and_as_files(full_run: RunFolder, 
     assert len(identities) == len(set(identities))
     assert not re.search(r'(src|href)="(?!data:|#)', page)
     assert "Could be added" not in page
+    assert "Of 2 settings that were tried this is granularity layer, the best on the held-out part of the probe." in page
     assert "Differences to base" in page
     assert '<h2 id="analysis">Conflict and imbalance</h2>' in page
     files = sorted(file.name for file in (tmp_path / "figures").iterdir())
