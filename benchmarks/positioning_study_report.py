@@ -89,8 +89,9 @@ def picked(jobs: list[dict[str, Any]]) -> list[dict[str, Any]]:
         here = [job for job in jobs if (job["setting"], job["seed"]) == (setting, seed)]
         reference = next((job for job in here if job["stage"] == "rivals" and job["name"] == REFERENCE), None)
         points = [job for job in here if job["stage"] == "ablation" and re.fullmatch(pattern, job["name"])]
-        codes = Counter(job["code"] for job in points)
-        alike = [job for job in points if job["code"] == max(codes, key=codes.__getitem__)]
+        default = next((job["code"] for job in points if job["name"] == DEFAULT), None)
+        code = default or Counter(job["code"] for job in points).most_common(1)[0][0] if points else None
+        alike = [job for job in points if job["code"] == code]
         if reference is None or len(alike) < 2:
             continue
         base = next(rival["scores"] for rival in reference["position"]["rivals"] if rival["name"] == "base")
