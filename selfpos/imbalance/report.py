@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from selfpos.imbalance.analysis import Study, interval
+from selfpos.imbalance.analysis import Study, difference, interval
 from selfpos.imbalance.claims import RULE, Claim, check_claims
 from selfpos.imbalance.figures import draw_all
 from selfpos.imbalance.profiles import place_of
@@ -64,9 +64,10 @@ def _rates(rates: list[float], select: str) -> str:
 
 
 def _table(study: Study) -> list[str]:
+    """Means over seeds, and the paired differences to oversampling where both were run."""
     rows = [
-        "| setting | method | AUC | accuracy | with thresholding | minority recall | majority recall |",
-        "|---|---|---|---|---|---|---|",
+        "| setting | method | AUC | accuracy | with thresholding | minority recall | majority recall | AUC less ROS | balanced accuracy less ROS |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for profile, rho, mu, method, rule in sorted(study.cells, key=lambda cell: (cell[0], cell[1], cell[2] or 0.0, cell[3], cell[4])):
         if rule != "plain":
@@ -74,10 +75,15 @@ def _table(study: Study) -> list[str]:
         values = [study.get(profile, rho, mu, method, "plain", field) for field in ("auc", "accuracy")]
         values += [study.get(profile, rho, mu, method, "original", "accuracy")]
         values += [study.get(profile, rho, mu, method, "plain", field) for field in ("minority", "majority")]
+        for field in ("auc", "balanced_accuracy"):
+            ours, ros = (study.get(profile, rho, mu, name, "plain", field) for name in (method, "ros"))
+            values.append(difference(ours, ros) if method != "ros" else {})
         rows.append(f"| {place_of(profile, rho, mu)} | {method} | " + " | ".join(_cell(list(value.values())) for value in values) + " |")
     return rows
 
 
 def _cell(values: list[float]) -> str:
+    if not values:
+        return "–"
     found = interval(values)
     return f"{found.mean:.2f}" if found.n < 2 else f"{found.mean:.2f} ± {found.high - found.mean:.2f}"
