@@ -112,6 +112,8 @@ def test_adapters_and_models_in_one_merge(tiny_base: Path, tiny_specialists: lis
     ]:
         result = merge(tiny_base, [tiny_specialists[0], tmp_path / "adapter"], method, tmp_path / method, weights=[0.5, 0.25])
         check(result.out, start, merged, atol=5e-6)
+        manifest = read_manifest(result.out)
+        assert manifest is not None and [source["name"] for source in manifest["merge"]["sources"]] == ["alpha", "adapter"]
 
 
 def test_sharded_output(tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path) -> None:
