@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from selfpos.positioning.judge import SLACK
+from selfpos.positioning.judge import value_of
 from selfpos.storage.atomic import write_text
 
 LEVEL = 0.9  # of every interval
@@ -95,14 +95,9 @@ def picked(jobs: list[dict[str, Any]]) -> list[dict[str, Any]]:
         if reference is None or len(alike) < 2:
             continue
         base = next(rival["scores"] for rival in reference["position"]["rivals"] if rival["name"] == "base")
-        best = min(alike, key=lambda job: _value(job["position"]["scores"], base))
+        best = min(alike, key=lambda job: value_of(job["position"]["scores"], base, guard=1.0))
         found.append(best | {"name": name, "picked": best["name"]})
     return found
-
-
-def _value(scores: dict[str, float], base: dict[str, float]) -> float:
-    """By which a search with the default guard chooses; lower is better."""
-    return -sum(scores.values()) / len(scores) + sum(max(0.0, base[task] - score - SLACK) for task, score in scores.items())
 
 
 def interval(differences: list[float]) -> dict[str, float | None]:

@@ -126,7 +126,8 @@ def probe_of(specialists: Sequence[Path]) -> dict[str, ProbeTask]:
                 f"the data of {folder} ({source.data}) has changed since it was trained; give a probe set with --probe FOLDER"
             )
         _, probe = hold_out(found.dataset, remembered["probe"], remembered["seed"])
-        if remembered.get("held_out", hash_records(probe)) != hash_records(probe):
+        drawn = hash_records(probe)
+        if remembered.get("held_out", drawn) != drawn:
             raise SelfposError(
                 f"other records were held out of the data of {folder} by the version that trained it; give a probe set with --probe FOLDER"
             )
@@ -223,17 +224,24 @@ def position_and_merge(
     seed = options.get("seed", 0)
     states = out.parent / f".{out.name}.search"
     state = states / f"{_identity(planned.hashes, probe, settings, seed)}.pt"
-    way = state.with_suffix(".jsonl")  # of this search alone, be there others that were stopped
+    growing = state.with_suffix(".jsonl")  # of this search alone, be there others that were stopped
     try:
         found = position(
-            folder, sources, probe, settings, seed=seed, trajectory=way if trajectory else None, state=state, device=options.get("device")
+            folder,
+            sources,
+            probe,
+            settings,
+            seed=seed,
+            trajectory=growing if trajectory else None,
+            state=state,
+            device=options.get("device"),
         )
         if found.interrupted and not keep_interrupted:
             raise KeyboardInterrupt
     except BaseException as error:
         if is_first():
             final = isinstance(error, SelfposError) and not isinstance(error, OperationError)  # what was asked cannot be, now or later
-            _forget(state, way, final=final)
+            _forget(state, growing, final=final)
         raise
     if not is_first():
         return found
@@ -251,17 +259,17 @@ def position_and_merge(
         kept = Coefficients(found.names, hashes, found.coefficients, found.tensors, planned.base_name, base_hash, told)
         write_coefficients(coefficients, kept)
     if trajectory is not None:
-        write_text(trajectory, trajectory_of(way, found.picked or {}))
+        write_text(trajectory, trajectory_of(growing, found.picked or {}))
     shutil.rmtree(states, ignore_errors=True)
     return found
 
 
-def _forget(state: Path, way: Path, *, final: bool) -> None:
-    """Remove what a search has left that is not to go on, or that has no `state` to go on from, and its folder where it was the only one."""
+def _forget(state: Path, growing: Path, *, final: bool) -> None:
+    """Remove the `state` of a search that is not to go on (`final`), its `growing` trajectory where there is no state, and their folder if empty."""
     if final:
         state.unlink(missing_ok=True)
     if not state.is_file():
-        way.unlink(missing_ok=True)
+        growing.unlink(missing_ok=True)
     if state.parent.is_dir() and not any(state.parent.iterdir()):
         state.parent.rmdir()
 

@@ -22,6 +22,14 @@ if TYPE_CHECKING:
 SLACK = 0.005  # of a measure: a task this little below the base is within the noise of a small validation part
 
 
+def value_of(scores: Mapping[str, float], base: Mapping[str, float] | None, guard: float) -> float:
+    """What a point with these measures, 0 to 1, is chosen by (lower is better): minus their mean, plus `guard` × what tasks lose against `base`."""
+    value = -sum(scores.values()) / len(scores)
+    if base is not None:
+        value += guard * sum(max(0.0, base[name] - score - SLACK) for name, score in scores.items())
+    return value
+
+
 class TextTable:
     """Distinct texts and where to find each: a text that several batches or measures share is embedded once."""
 
@@ -88,7 +96,4 @@ class Judge:
             by_base = self.base is not None and self.settings.normalise != "none"
             balance = Balance("base" if by_base else "none", "mean", self.settings.ratios, self.base.losses if self.base else {})
             return balance.value(losses)
-        value = -sum(scores.values()) / len(scores)
-        if self.base is not None:
-            value += self.settings.guard * sum(max(0.0, self.base.scores[name] - score - SLACK) for name, score in scores.items())
-        return value
+        return value_of(scores, self.base.scores if self.base else None, self.settings.guard)

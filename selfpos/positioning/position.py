@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from selfpos.positioning.live import LiveModel
     from selfpos.positioning.problem import Problem
     from selfpos.positioning.processes import Processes
-    from selfpos.positioning.trajectory import Closed, Trajectory
+    from selfpos.positioning.trajectory import EndedSearch, Trajectory
     from selfpos.positioning.uncertainty import Rival
     from selfpos.recipe import PositioningSettings
 
@@ -255,7 +255,7 @@ def find_search(name: str) -> Callable[..., Any]:
     return {"sgd": sgd.search, "linearised": linearised.search, "cma-es": cma_es.search, "loss-softmax": loss_softmax.search}[name]
 
 
-def _result(problem: Problem, ended: Closed, seconds: float, texts: int, interrupted: bool) -> Position:
+def _result(problem: Problem, ended: EndedSearch, seconds: float, texts: int, interrupted: bool) -> Position:
     settings, best = problem.settings, ended.best
     # tensors that no adapter moves have no coefficient of their own: theirs may be anything
     whole = settings.granularity == "model" and settings.angles == "global" and not settings.exclude
@@ -274,7 +274,7 @@ def _result(problem: Problem, ended: Closed, seconds: float, texts: int, interru
     )
 
 
-def _with_doubts(result: Position, problem: Problem, parts: Any, ended: Closed, seed: int) -> Position:
+def _with_doubts(result: Position, problem: Problem, parts: Any, ended: EndedSearch, seed: int) -> Position:
     """`result` with intervals of its coefficients and the comparison with its rivals, as far as the settings ask for them."""
     from selfpos.positioning.judge import Judge
     from selfpos.positioning.uncertainty import compare, verdict

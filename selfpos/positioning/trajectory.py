@@ -38,7 +38,7 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Closed:
+class EndedSearch:
     """What a search has come to: its label, best point, the steps it made, intervals about its coefficients, and the texts embedded by then."""
 
     label: dict[str, Any]
@@ -60,7 +60,7 @@ class Trajectory:
         self.path, self.state, self.writes, self.steps = path if writes else None, state, writes, 0
         self.best: Point | None = None
         self.kept: dict[str, Any] = {}
-        self.closed: list[Closed] = []
+        self.closed: list[EndedSearch] = []
         self.label: dict[str, Any] = {}
         self.started = time.perf_counter()
         self._file: IO[bytes] | None = None
@@ -97,7 +97,7 @@ class Trajectory:
         self.kept, self.steps = found["kept"], found["steps"]
         self.started -= found["seconds"]
         self.best = _unpacked(found["best"])
-        self.closed = [Closed(**{**one, "best": _unpacked(one["best"])}) for one in found["closed"]]
+        self.closed = [EndedSearch(**{**one, "best": _unpacked(one["best"])}) for one in found["closed"]]
         behind = f", {len(self.closed)} settings having been tried" if self.closed else ""
         log.info("positioning goes on from step %d of a search that was stopped%s", self.steps, behind)
         return found
@@ -124,10 +124,10 @@ class Trajectory:
             raise OperationError(f"cannot write the state of the search {self.state}: {error.strerror}") from None
         self._saved = time.perf_counter()
 
-    def ended(self, spread: list[tuple[float, float]] | None, texts: int) -> Closed:
+    def ended(self, spread: list[tuple[float, float]] | None, texts: int) -> EndedSearch:
         """What the search so far has come to, given intervals about its coefficients and the number of texts embedded by now."""
         assert self.best is not None
-        return Closed(self.label, self.best, self.steps, spread, texts)
+        return EndedSearch(self.label, self.best, self.steps, spread, texts)
 
     def close(self, spread: list[tuple[float, float]] | None, texts: int) -> None:
         """End a search, so that another can begin."""
@@ -187,6 +187,7 @@ def _packed(point: Point | None) -> dict[str, Any] | None:
 
 
 def _unpacked(kept: dict[str, Any] | None) -> Any:
+    """The point that `_packed` made `kept` of."""
     if kept is None:
         return None
     scores = kept.pop("scores")

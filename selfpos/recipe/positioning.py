@@ -128,11 +128,11 @@ class PositioningSettings(Settings):
     def _preset_first(cls, data: Any) -> Any:
         if not isinstance(data, dict):
             return data
-        preset = PRESETS.get(str(data.get("preset")), {})
-        if data.get("search", preset.get("search")) != preset.get(
-            "search"
-        ):  # what the preset says of its own search does not go for another
-            preset = {name: value for name, value in preset.items() if name not in READ_BY.get(preset.get("search", ""), ())}
+        preset: dict[str, Any] = PRESETS.get(str(data.get("preset")), {})
+        own = preset.get("search", "")
+        if data.get("search", own) != own:
+            # what the preset says of its own search does not go for another
+            preset = {name: value for name, value in preset.items() if name not in READ_BY.get(own, ())}
         picked = data.get("pick")
         if twice := [name for name in picked if name in data] if isinstance(picked, dict) else []:
             raise ValueError(f"'{twice[0]}' is both given and to be picked; keep one")
