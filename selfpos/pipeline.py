@@ -222,6 +222,8 @@ class _Graph:
             inputs["mixture"] = training.mixture.model_dump(mode="json", include=set(MixtureSettings.model_fields))
         if training.share < 1:
             inputs["share"] = training.share
+        if training.on_probe:
+            inputs["on_probe"] = True
         after = (training.start.job,) if training.start else ()
         return Job(training.job, inputs, training.out, partial(self._train, training), after, **self._resources("training"))
 
@@ -240,7 +242,9 @@ class _Graph:
 
         seed = self._seed(training)
         chosen = {task: self.data[task] for task in training.tasks}
-        records = {task: (found.type, random_part(self._records(found), training.share, seed)) for task, found in chosen.items()}
+        records = {
+            task: (found.type, random_part(self._records(found, training.on_probe), training.share, seed)) for task, found in chosen.items()
+        }
         train(
             self.base, records, training.out, self._settings(training), seed=seed, mixture=training.mixture,
             start=training.start.out if training.start else None, name=training.name,
@@ -254,14 +258,17 @@ class _Graph:
         held = self.recipe.budget.equal if self.recipe.budget else None
         return Job("pipelines", {}, self.folder.pipelines, partial(write_pipelines, self.folder, folders, held), trained, derived=True)
 
-    def _records(self, data: TaskData) -> Dataset:
+    def _records(self, data: TaskData, on_probe: bool) -> Dataset:
         """The records that one task is trained on, with hard negatives where they are asked for."""
+        from datasets import concatenate_datasets
+
         from selfpos.training.negatives import mine
 
+        records = concatenate_datasets([data.training, data.probe]) if on_probe else data.training
         if data.source.mine is None:
-            return data.training
+            return records
         kind = data.type.under(self.recipe.training)
-        return mine(data.training, kind, data.source.mine, self.base, data.source.prompts, self.recipe.seed)
+        return mine(records, kind, data.source.mine, self.base, data.source.prompts, self.recipe.seed)
 
     def _report(self, task: str) -> dict[str, Any]:
         """What one task's data is like; logged as well."""

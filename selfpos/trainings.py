@@ -17,7 +17,7 @@ class Training:
     """One model to be trained. `name` is what tables call it, `job` its job; `steps` None means by epochs.
 
     `start` is the training whose model this one goes on from, `share` the part of each task's records that it sees, and `variant` is
-    added to the seed.
+    added to the seed. `on_probe`: its records include those of the probe set.
     """
 
     name: str
@@ -29,6 +29,7 @@ class Training:
     start: Training | None = None
     share: float = 1.0
     variant: int = 0
+    on_probe: bool = False
 
 
 def plan_trainings(recipe: Recipe, folder: RunFolder, sizes: Mapping[str, int]) -> dict[str, list[Training]]:
@@ -44,7 +45,8 @@ def plan_trainings(recipe: Recipe, folder: RunFolder, sizes: Mapping[str, int]) 
     together = sum(steps or 0 for steps in alone.values()) or None
     for name, joint in recipe.joints.items():
         steps = joint.steps or _joint_steps(recipe, joint, together)
-        pipelines[name] = [Training(name, "joint" if name == "joint" else f"joint/{name}", folder.rival(name), tasks, steps, joint)]
+        job = "joint" if name == "joint" else f"joint/{name}"
+        pipelines[name] = [Training(name, job, folder.rival(name), tasks, steps, joint, on_probe=joint.on_probe)]
     if recipe.iterative is not None:
         pipelines[ITERATIVE] = _stages(recipe, folder, separate)
     if recipe.bagging is not None:

@@ -47,7 +47,7 @@ def every_pipeline(base: Path, folder: Path) -> dict:
         "training": {"steps": 6, "batch_size": 8, "max_length": 16, "learning_rate": 1e-3, "checkpoint_every": 2},
         "joint": {
             "plain": {},
-            "surgery": {"surgery": "pcgrad"},
+            "surgery": {"surgery": "pcgrad", "on_probe": True},
             "max-3-1": {"mixture": "resampled", "size": "max", "ratio": {"retrieval": 3}},
         },
         "iterative": {"order": ["pairs", "retrieval"]},
@@ -116,6 +116,9 @@ def test_every_pipeline_is_merged_scored_and_accounted_for(killed: tuple[RunFold
     assert [took["tokens"] for took in tokens[0].values()] == [took["tokens"] for took in tokens[1].values()]
     stage = read_manifest(whole.stage("iterative-2-retrieval"))
     assert stage is not None and stage["start"] == {"name": "pairs", "hash": content_hash(whole.specialist("pairs"))}
+    plain, on_probe = (read_manifest(whole.rival(name)) for name in ("plain", "surgery"))
+    assert plain is not None and on_probe is not None
+    assert all(on_probe["tasks"][task]["records"] == found["records"] + 12 for task, found in plain["tasks"].items())
     half, all_of_it = (read_manifest(whole.bag(name)) for name in ("bagging-1", "bagging-2"))
     assert half is not None and all_of_it is not None
     for task, found in half["tasks"].items():

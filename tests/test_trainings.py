@@ -42,6 +42,9 @@ def test_each_pipeline_is_as_long_as_the_specialists_unless_told_otherwise() -> 
     assert totals(plan(training={"steps": 40})) == {
         "separate": (120, 120), "plain": (120, 120), "surgery": (40, 120), "iterative": (120, 120), "bagging": (30 + 60 + 120, 210),
     }  # fmt: skip
+    knowing = plan(training={"steps": 40}, joint={"plain": {}, "knowing": {"on_probe": True}})
+    assert totals(knowing)["knowing"] == totals(knowing)["plain"]
+    assert [t.name for found in knowing.values() for t in found if t.on_probe] == ["knowing"]
     own = plan(training={"steps": 40}, joint={"steps": 7}, iterative={"steps": 5}, bagging={"shares": [0.5, 1.0], "steps": 9})
     assert totals(own) == {"separate": (120, 120), "joint": (7, 7), "iterative": (15, 15), "bagging": (9, 9)}
     assert all(training.steps is None for found in plan(training={"epochs": 2}).values() for training in found)

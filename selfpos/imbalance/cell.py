@@ -103,6 +103,7 @@ class Trained:
     samples: list[Sample]
     positions: list[Ints]  # of each sample, as its method drew from them
     scoring: Scoring
+    iterations: int
 
 
 def new_network(recipe: ImbalanceRecipe, data: ImageData, seed: int) -> Network:
@@ -124,8 +125,10 @@ def train_unit(
         if method.cosine_head:
             use_cosine_head(network, seed)
         network.to(device)
-    scoring = Scoring(networks, samples, data, scored_positions(data.test.labels, classes, recipe), recipe.train_scored)
     positions = [s.positions if method.resample is None else method.resample(s.labels, s.seed, method.ratio) for s in samples]
+    test = scored_positions(data.test.labels, classes, recipe)
+    scoring = Scoring(networks, samples, positions, data, test, recipe.train_scored)
+    iterations = recipe.training.iterations + (recipe.training.second_stage if method.with_second_stage else 0)
     streams = [stream(own, recipe.training.batch_size, seed) for own, seed in zip(positions, unit.seeds, strict=True)]
     fit(
         networks,
@@ -133,7 +136,7 @@ def train_unit(
         np.stack([sample.counts for sample in samples]),
         recipe.training,
         rate=unit.rate,
-        iterations=recipe.training.iterations,
+        iterations=iterations,
         loss=method.loss,
         mix=method.mix,
         mix_seeds=unit.seeds,
@@ -141,7 +144,7 @@ def train_unit(
         tick=tick,
         watch=Watch(recipe.curve_every, scoring.look) if recipe.curve_every else None,
     )
-    return Trained(networks, samples, positions, scoring)
+    return Trained(networks, samples, positions, scoring, iterations)
 
 
 def run_unit(
@@ -167,6 +170,6 @@ def run_unit(
     place = unit.imbalance
     common = {
         "profile": place.profile, "rho": place.rho, "mu": place.mu, "minority_rule": str(place.minority), "rate": unit.rate,
-        "iterations": recipe.training.iterations, "seconds": seconds,
+        "iterations": trained.iterations, "seconds": seconds,
     }  # fmt: skip
     return [common | record for record in records]

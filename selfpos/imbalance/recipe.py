@@ -82,6 +82,11 @@ class TrainingSettings(Numbers):
     )
     second_rate: float = Field(0.1, gt=0, description="factor of two-phase's base rate in its second stage")
 
+    @property
+    def second_stage(self) -> int:
+        """Iterations of a second stage."""
+        return self.second_iterations or self.iterations
+
     @model_validator(mode="after")
     def _sgd_has_settings_of_its_own(self) -> TrainingSettings:
         if self.optimizer == "adamw":

@@ -33,11 +33,6 @@ class Stage:
     _features: list[Tensor] | None = field(default=None, repr=False)
 
     @property
-    def iterations(self) -> int:
-        """Length of a second stage."""
-        return self.settings.second_iterations or self.settings.iterations
-
-    @property
     def device(self) -> torch.device:
         return next(self.networks[0].parameters()).device
 
@@ -85,7 +80,7 @@ class Stage:
         for module in modules:
             module.to(self.device)
         fit(
-            modules, batches, counts, self.settings, rate=self.rate * rate, iterations=self.iterations, optimizer=self.settings.optimizer, tick=self.tick
+            modules, batches, counts, self.settings, rate=self.rate * rate, iterations=self.settings.second_stage, optimizer=self.settings.optimizer, tick=self.tick
         )  # fmt: skip
 
     def features(self) -> list[Tensor]:

@@ -45,6 +45,10 @@ class JointSettings(MixtureSettings):
     steps: int | None = Field(
         None, ge=1, description="as many batches as the specialists together when absent; with epochs, as many epochs"
     )
+    on_probe: bool = Field(
+        False,
+        description="whether it is also trained on the probe records, from which searches learn and which all other trainings go without",
+    )
 
 
 def _joint_form(value: Any) -> str:

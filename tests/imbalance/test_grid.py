@@ -17,7 +17,7 @@ from selfpos.commands.imbalance import _study
 from selfpos.errors import OperationError, SelfposError
 from selfpos.imbalance import cell as cell_module
 from selfpos.imbalance import grid
-from selfpos.imbalance.cell import Imbalance, Unit, draw_sample, run_unit
+from selfpos.imbalance.cell import Imbalance, Unit, draw_sample, run_unit, train_unit
 from selfpos.imbalance.grid import plan, run_grid
 from selfpos.imbalance.recipe import ImbalanceRecipe, load_imbalance_recipe
 from selfpos.imbalance.report import write_report
@@ -139,6 +139,20 @@ def test_records_do_not_depend_on_who_trains_beside(archive: Path) -> None:
         assert (record["accuracy"] if record["rule"] == "plain" else 0) == pytest.approx(
             other["accuracy"] if record["rule"] == "plain" else 0, abs=0.05
         )
+
+
+def test_the_training_side_of_the_gap_is_what_was_trained_on(archive: Path) -> None:
+    recipe = ImbalanceRecipe.model_validate(tiny(archive, train_scored=8))
+    data = read_images(str(archive), preprocessing="scale")
+    point = Imbalance("step", 10, 0.5, "random")
+    for method, of_a_large_class in (("rus", 4), ("ros", 8), ("baseline", 8)):
+        trained = train_unit(Unit(point, method, (), 0.01, (0, 1)), recipe, data, grid.pick_device("cpu"))
+        for s, (sample, positions) in enumerate(zip(trained.samples, trained.positions, strict=True)):
+            scored = trained.scoring.train[:, s]
+            assert set(scored) <= set(sample.index[positions])
+            counts = np.bincount(data.train.labels[scored], minlength=10)
+            assert sorted(counts.tolist()) == [4] * 5 + [of_a_large_class] * 5
+            assert np.bincount(data.train.labels[trained.scoring.whole[:, s]]).max() == 8
 
 
 EVERYTHING = [

@@ -35,6 +35,7 @@ class Method:
     cosine_head: bool = False
     optimizer: Literal["sgd", "adamw"] | None = None  # the recipe's
     size_matched: bool = False
+    with_second_stage: bool = False  # as many iterations as a first and a second stage together
 
     @property
     def parent(self) -> str:

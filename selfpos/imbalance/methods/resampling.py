@@ -8,4 +8,12 @@ from selfpos.imbalance.sampling import oversample, undersample
 SOURCE = "Buda, Maki, Mazurowski 2018, sections 3.1.1 and 4.5"
 
 register(Method("ros", SOURCE, resample=oversample))
+register(
+    Method(
+        "ros-long",
+        "control: ROS for as many iterations as methods with a second stage have in both",
+        resample=oversample,
+        with_second_stage=True,
+    )
+)
 register(Method("rus", SOURCE, resample=undersample))
