@@ -8,10 +8,37 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from selfpos.carryover.outcome import Outcome
     from selfpos.imbalance.analysis import Study
 
 FILE = click.Path(dir_okay=False, path_type=Path)
+
+
+def _ending(ending: str) -> Callable[[click.Context, click.Parameter, Path | None], Path | None]:
+    """Refuses another ending of --out: the journal, the outcome and the runs lie beside the results, under the same name with other endings."""
+
+    def check(_: click.Context, __: click.Parameter, file: Path | None) -> Path | None:
+        if file is not None and file.suffix != ending:
+            raise click.BadParameter(f"the name must end in {ending}, found {file}")
+        return file
+
+    return check
+
+
+OUT_GRID = click.option(
+    "--out",
+    type=FILE,
+    callback=_ending(".parquet"),
+    help="Parquet file of results; checkpoints/NAME/results.parquet when absent. A stopped run goes on from it.",
+)
+OUT_SEEDS = click.option(
+    "--out",
+    type=FILE,
+    callback=_ending(".json"),
+    help="JSON file of what was measured, checkpoints/compare-… when absent; a stopped comparison goes on from it.",
+)
 
 
 @click.group()
@@ -21,9 +48,7 @@ def imbalance() -> None:
 
 @imbalance.command()
 @click.argument("recipe", type=FILE)
-@click.option(
-    "--out", type=FILE, help="Parquet file of results; checkpoints/NAME/results.parquet when absent. A stopped run goes on from it."
-)
+@OUT_GRID
 @click.option("--data", help="Folder of images (or hub:NAME) in place of the recipe's.")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, … ; auto takes a GPU when there is one.")
 @click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes on a CPU; as many as it has cores.")
@@ -100,9 +125,6 @@ def compare() -> None:
     """What class imbalance teaches about merging, and the reverse: one comparison a verb, each with its verdict."""
 
 
-OUT = click.option(
-    "--out", type=FILE, help="JSON file of what was measured, checkpoints/compare-… when absent; a stopped comparison goes on from it."
-)
 DATA = click.option("--data", help="Folder of images or texts (or hub:NAME) in place of the recipe's.")
 DEVICE = click.option("--device", default="auto", show_default=True, help="cpu, cuda, … ; auto takes a GPU when there is one.")
 
@@ -120,7 +142,7 @@ def _on_networks(name: str, description: str) -> None:
         show_default=True,
         help="Share of minority classes of a step imbalance.",
     )
-    @OUT
+    @OUT_SEEDS
     @DATA
     @DEVICE
     def verb(recipe: Path, rho: float, mu: float, out: Path | None, data: str | None, device: str) -> None:
@@ -163,9 +185,7 @@ for _name, _description in {
 @compare.command()
 @click.argument("recipe", type=FILE)
 @click.option("--against", type=FILE, help="Results (Parquet) of a study of images, whose order of the methods is compared.")
-@click.option(
-    "--out", type=FILE, help="Parquet file of results; checkpoints/NAME/results.parquet when absent. A stopped run goes on from it."
-)
+@OUT_GRID
 @DATA
 @DEVICE
 def text(recipe: Path, against: Path | None, out: Path | None, data: str | None, device: str) -> None:
@@ -194,7 +214,7 @@ def text(recipe: Path, against: Path | None, out: Path | None, data: str | None,
 @click.option("--largest", type=click.IntRange(2), default=3200, show_default=True, help="Training records of a large task.")
 @click.option("--seeds", type=click.IntRange(1), default=5, show_default=True)
 @click.option("--data-root", type=click.Path(file_okay=False, exists=True, path_type=Path), help="Folder of the tasks' local data.")
-@OUT
+@OUT_SEEDS
 def tasks(recipe: Path, rho: str, mu: float, largest: int, seeds: int, data_root: Path | None, out: Path | None) -> None:
     """Imbalance between tasks: mixtures of joint training against merged specialists, at equal draws."""
     from selfpos.carryover import tasks as comparison
