@@ -55,13 +55,13 @@ def imbalance() -> None:
 @click.option("--dry-run", is_flag=True, help="Only list what would be trained.")
 def run(recipe: Path, out: Path | None, data: str | None, device: str, workers: int, dry_run: bool) -> None:
     """Train the networks of RECIPE whose results are still missing."""
-    from selfpos.imbalance.grid import plan, run_grid
+    from selfpos.imbalance.grid import left_to_run, run_grid
     from selfpos.imbalance.recipe import load_imbalance_recipe
 
     settings = load_imbalance_recipe(recipe)
     out = out or Path("checkpoints") / settings.name / "results.parquet"
     if dry_run:
-        units = plan(settings)
+        units = left_to_run(settings, out, device)
         for unit in units:
             click.echo(f"{unit}{' + ' + ', '.join(unit.refits) if unit.refits else ''} (rate {unit.rate:g})")
         click.echo(f"{len(units)} units, {sum(len(unit.seeds) for unit in units)} networks to train; results in {out}")
