@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from selfpos.carryover.outcome import Outcome
     from selfpos.imbalance.analysis import Study
+    from selfpos.recipe import TaskSource
 
 FILE = click.Path(dir_okay=False, path_type=Path)
 
@@ -230,9 +231,20 @@ def tasks(recipe: Path, rho: str, mu: float, largest: int, seeds: int, data_root
         raise SelfposError(f"--rho takes numbers with commas between them, found '{rho}'") from None
     file = out or Path("checkpoints") / f"compare-tasks-{chosen.name}.json"
     settings = {"comparison": "tasks", "rho": rho, "mu": mu, "largest": largest} | chosen.model_dump(mode="json", exclude={"name", "seed"})
+    data = {name: _hash(source, largest + chosen.probe.per_task, data_root) for name, source in chosen.tasks.items()}
     folder = file.with_suffix("")
-    measured = over_seeds(file, settings, seeds, lambda seed: comparison.measure(chosen, ratios, mu, largest, folder, data_root, seed))
+    measured = over_seeds(
+        file, settings | {"data": data}, seeds, lambda seed: comparison.measure(chosen, ratios, mu, largest, folder, data_root, seed)
+    )
     _conclude(comparison.outcome(measured), file, settings)
+
+
+def _hash(source: TaskSource, most: int, data_root: Path | None) -> str:
+    """SHA-256 (hex) of all the task's records; of a stream, which may be endless, of the first `most`."""
+    from selfpos.data.sources import load_task
+
+    whole = source.model_copy(update={"limit": most if source.streaming else None})
+    return load_task(whole, seed=0, data_root=data_root).hash
 
 
 def _study(file: Path) -> Study:
