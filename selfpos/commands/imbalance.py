@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -101,7 +102,8 @@ def ordering(short: Path, long: Path) -> None:
     from selfpos.imbalance.ordering import compare_orderings
 
     found = compare_orderings(_study(short), _study(long))
-    rows = [[one.setting, str(one.methods), f"{one.tau:+.2f}", ", ".join(one.reversed_pairs) or "none"] for one in found]
+    taus = ["–" if math.isnan(one.tau) else f"{one.tau:+.2f}" for one in found]  # none where all methods are level
+    rows = [[one.setting, str(one.methods), tau, ", ".join(one.reversed_pairs) or "none"] for one, tau in zip(found, taus, strict=True)]
     click.echo(table_text(["setting", "methods", "Kendall's τ", "significantly reversed pairs"], rows))
     changed = any(one.reversed_pairs for one in found)
     click.echo("not decided: nothing in common" if not found else f"the ordering {'changes' if changed else 'is not shown to change'}")

@@ -107,7 +107,8 @@ def test_images_that_are_scaled_already_are_taken_raw(tmp_path: Path) -> None:
 
 def write_hub_set(folder: Path, **splits: list[Image.Image]) -> str:
     """A data set as `load_dataset` finds it on the Hub, in a folder; labels are 0, 1, 0, …"""
-    datasets = pytest.importorskip("datasets")
+    import datasets
+
     folder.mkdir(parents=True)
     features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("int64")})
     for split, images in splits.items():
@@ -117,6 +118,7 @@ def write_hub_set(folder: Path, **splits: list[Image.Image]) -> str:
 
 
 def test_hub_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pytest.importorskip("datasets").config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
     grey = [Image.fromarray(np.full((4, 5), shade, np.uint8)) for shade in (10, 20)]
     red = [Image.new("RGB", (5, 4), (shade, 0, 0)) for shade in (100, 200)]
     palette = [image.convert("P", palette=Image.Palette.ADAPTIVE) for image in red]

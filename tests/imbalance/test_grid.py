@@ -238,10 +238,32 @@ def test_results_that_cannot_be_read_are_named(archive: Path, tmp_path: Path) ->
     pyarrow.parquet.write_table(table.set_column(place, "auc", table["auc"].cast("string")), out)
     with pytest.raises(SelfposError, match="the columns auc are absent, or of another type"):
         read_results(out)
+    for name, value, told in (
+        ("auc", None, "values of auc are absent, or no finite numbers"), ("auc", float("nan"), "values of auc are absent"),
+        ("rule", None, "values of rule are absent"), ("rho", None, "values of rho are absent"),
+        ("method", "ros:abc", r"method 'ros:abc': only ros:R and rus:R take a target ratio"), ("method", "rox", "no imbalance method named 'rox'"),
+    ):  # fmt: skip
+        column = pyarrow.array([value, *table[name].to_pylist()[1:]], table.schema.field(name).type)
+        pyarrow.parquet.write_table(table.set_column(table.schema.get_field_index(name), table.schema.field(name), column), out)
+        with pytest.raises(SelfposError, match=rf"r\.parquet.*{told}"):
+            read_results(out)
+    for settings in (b"{", b"\xff\xfe"):
+        pyarrow.parquet.write_table(table.replace_schema_metadata({b"recipe": settings}), out)
+        with pytest.raises(SelfposError, match=r"r\.parquet holds no results of selfpos imbalance: its recipe is no JSON"):
+            read_results(out)
     foreign = {b"recipe": recipe.model_dump_json().replace('"n_max"', '"largest"').encode()}
     pyarrow.parquet.write_table(table.replace_schema_metadata(foreign), out)
     with pytest.raises(SelfposError, match=r"r\.parquet, the recipe of its results: .*no field 'largest'"):
         read_results(out)
+
+
+def test_methods_that_are_level_have_no_order(archive: Path, tmp_path: Path) -> None:
+    recipe, out = ImbalanceRecipe.model_validate(tiny(archive, methods=["baseline", "ros"], seeds=1)), tmp_path / "r.parquet"
+    run_grid(recipe, out, device="cpu")
+    write_results(out, [record | {"auc": 0.5} for record in read_results(out)[0]], recipe)
+    told = CliRunner().invoke(imbalance, ["ordering", str(out), str(out)], catch_exceptions=False).output
+    assert "–" in told
+    assert "nan" not in told
 
 
 def test_a_dead_worker_is_a_sentence(archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
