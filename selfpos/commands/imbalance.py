@@ -78,16 +78,23 @@ def run(recipe: Path, out: Path | None, data: str | None, device: str, workers: 
 
 @imbalance.command()
 @click.argument("results", type=FILE)
-@click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Folder of the report; beside the results when absent.")
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder of the report; the results' name without its ending when absent.",
+)
 @click.option(
     "--select", type=click.Choice(["validation", "test"]), help="What learning rates are chosen on; the recipe's choice when absent."
 )
 def report(results: Path, out: Path | None, select: str | None) -> None:
     """Check the paper's claims A1 to A9 on RESULTS (a Parquet file of `run`) and draw its figures."""
     from selfpos.console import table_text
+    from selfpos.errors import SelfposError
     from selfpos.imbalance.report import write_report
 
-    folder = out or results.parent / "report"
+    folder = out or results.with_suffix("")
+    if folder == results:
+        raise SelfposError(f"{results} is a file, and the report a folder; name that with --out")
     claims = write_report(results, folder, select)
     click.echo(table_text(["claim", "verdict"], [[f"{claim.name}  {claim.sentence}", claim.told] for claim in claims]))
     click.echo(f"numbers and figures: {folder / 'report.md'}")

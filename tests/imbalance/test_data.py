@@ -136,7 +136,7 @@ def test_hub_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     uneven = [grey[0], Image.new("L", (7, 4))]
     with pytest.raises(SelfposError, match=r"has images of 2 shapes in test, \(4, 5\) and \(4, 7\) among them"):
         read_images(write_hub_set(tmp_path / "uneven", train=grey, test=uneven), preprocessing="raw")
-    with pytest.raises(OperationError, match="data set .*nowhere could not be had"):
+    with pytest.raises(OperationError, match=r"data set .*nowhere could not be had"):
         read_images(f"hub:{tmp_path / 'nowhere'}", preprocessing="raw")
 
     asked = []

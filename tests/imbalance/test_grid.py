@@ -185,6 +185,25 @@ def test_every_method_end_to_end_with_report(archive: Path, tmp_path: Path) -> N
     assert "| A9 |" in (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
 
 
+def test_reports_of_one_folder_are_apart_and_tell_all_rates(archive: Path, tmp_path: Path) -> None:
+    def report(name: str, **changes: object) -> str:
+        training = {"iterations": 2, "batch_size": 8} | changes
+        recipe = ImbalanceRecipe.model_validate(tiny(archive, methods=["baseline", "adamw"], seeds=1, training=training))
+        run_grid(recipe, tmp_path / f"{name}.parquet", device="cpu")
+        CliRunner().invoke(imbalance, ["report", str(tmp_path / f"{name}.parquet")], catch_exceptions=False)
+        return (tmp_path / name / "report.md").read_text(encoding="utf-8")
+
+    assert "Learning rate 0.01; of adamw 0.001 and 0.01, chosen on validation. " in report(
+        "one", learning_rates=[0.01], adamw_rates=[0.001, 0.01]
+    )
+    assert "Learning rates 0.1 and 0.01, chosen on validation; of adamw 0.002. " in report(
+        "two", learning_rates=[0.1, 0.01], adamw_rates=[0.002]
+    )
+    (tmp_path / "two.parquet").rename(tmp_path / "bare")
+    with pytest.raises(SelfposError, match="bare is a file, and the report a folder; name that with --out"):
+        CliRunner().invoke(imbalance, ["report", str(tmp_path / "bare")], catch_exceptions=False)
+
+
 def test_other_settings_do_not_join_a_results_file(archive: Path, tmp_path: Path) -> None:
     recipe = ImbalanceRecipe.model_validate(tiny(archive, methods=["baseline"], seeds=1))
     run_grid(recipe, tmp_path / "r.parquet", device="cpu")
