@@ -141,9 +141,9 @@ def _read_hub(place: str) -> list[NDArray]:
 
 
 def _pixels(picture: Any) -> NDArray:
-    """Grey or RGB values of an image, those of a palette looked up in it; arrays as they are."""
-    mode = getattr(picture, "mode", None)
-    return np.asarray(picture if mode in (None, "L", "RGB") else picture.convert("L" if mode == "1" else "RGB"))
+    """The values of an image, which a palette's indices and single bits are not; arrays as they are."""
+    wanted = {"P": "RGB", "1": "L"}.get(getattr(picture, "mode", ""))
+    return np.asarray(picture.convert(wanted) if wanted else picture)
 
 
 def _in_memory(x_train: NDArray, y_train: NDArray, x_test: NDArray, y_test: NDArray, *, preprocessing: str, description: str) -> ImageData:
