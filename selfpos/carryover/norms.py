@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from selfpos.carryover.arms import Bench, difference, inner, measures, moved
-from selfpos.carryover.outcome import Outcome, Values, finding, mean
+from selfpos.carryover.outcome import Finding, Judgement, Outcome, Values, finding, mean
 from selfpos.imbalance.cell import Imbalance
 from selfpos.imbalance.methods.decoupled import normalised_head
 from selfpos.imbalance.networks import Network
@@ -84,13 +84,16 @@ def outcome(found: list[Values]) -> Outcome:
     rows += [[f"balanced accuracy, {name}", "", mean([one[name][1] for one in found])] for name in ("baseline", "ros")]
     fits = {regime: [one["fit"][f"‖V‖ on N, equal {regime}"] for one in found] for regime in ("steps", "epochs")}
     claim = f"‖V‖ is as linear in N with equal steps as with equal epochs (R², margin {R_MARGIN})"
-    findings = [finding(claim, fits["steps"], fits["epochs"], -R_MARGIN)]
+    findings: list[Finding | Judgement] = [finding(claim, fits["steps"], fits["epochs"], -R_MARGIN)]
     for kind in ("head rows", "vectors"):
         chosen = [max(one[kind], key=lambda tau, own=one[kind]: own[tau][0]) for one in found]  # type: ignore[misc]
         best = [one[kind][tau][1] for one, tau in zip(found, chosen, strict=True)]
         rows.append([f"balanced accuracy, τ-normalised {kind}", "τ " + ", ".join(chosen), mean(best)])
         claim = f"τ-normalised {kind} are as good as ROS (balanced accuracy, margin {MARGIN})"
-        findings.append(finding(claim, best, [one["ros"][1] for one in found], -MARGIN))
+        # τ = 0 leaves the lengths as they are: what would be judged is not normalised at all.
+        idle = all(float(tau) == 0 for tau in chosen)
+        told = Judgement(claim, "the chosen τ is 0 for every seed, so nothing is normalised", "not decided")
+        findings.append(told if idle else finding(claim, best, [one["ros"][1] for one in found], -MARGIN))
     return Outcome(
         "Norms of head rows and of vectors",
         "the claim on lengths fails when R² drops as steps, not epochs, are held equal",

@@ -2,16 +2,45 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from selfpos.carryover.outcome import Outcome
     from selfpos.imbalance.analysis import Study
+    from selfpos.recipe import TaskSource
 
 FILE = click.Path(dir_okay=False, path_type=Path)
+
+
+def _ending(ending: str) -> Callable[[click.Context, click.Parameter, Path | None], Path | None]:
+    """Refuses another ending of --out: the journal, the outcome and the runs lie beside the results, under the same name with other endings."""
+
+    def check(_: click.Context, __: click.Parameter, file: Path | None) -> Path | None:
+        if file is not None and file.suffix != ending:
+            raise click.BadParameter(f"the name must end in {ending}, found {file}")
+        return file
+
+    return check
+
+
+OUT_GRID = click.option(
+    "--out",
+    type=FILE,
+    callback=_ending(".parquet"),
+    help="Parquet file of results; checkpoints/NAME/results.parquet when absent. A stopped run goes on from it.",
+)
+OUT_SEEDS = click.option(
+    "--out",
+    type=FILE,
+    callback=_ending(".json"),
+    help="JSON file of what was measured, checkpoints/compare-… when absent; a stopped comparison goes on from it.",
+)
 
 
 @click.group()
@@ -21,22 +50,20 @@ def imbalance() -> None:
 
 @imbalance.command()
 @click.argument("recipe", type=FILE)
-@click.option(
-    "--out", type=FILE, help="Parquet file of results; checkpoints/NAME/results.parquet when absent. A stopped run goes on from it."
-)
+@OUT_GRID
 @click.option("--data", help="Folder of images (or hub:NAME) in place of the recipe's.")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, … ; auto takes a GPU when there is one.")
 @click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes on a CPU; as many as it has cores.")
 @click.option("--dry-run", is_flag=True, help="Only list what would be trained.")
 def run(recipe: Path, out: Path | None, data: str | None, device: str, workers: int, dry_run: bool) -> None:
     """Train the networks of RECIPE whose results are still missing."""
-    from selfpos.imbalance.grid import plan, run_grid
+    from selfpos.imbalance.grid import left_to_run, run_grid
     from selfpos.imbalance.recipe import load_imbalance_recipe
 
     settings = load_imbalance_recipe(recipe)
     out = out or Path("checkpoints") / settings.name / "results.parquet"
     if dry_run:
-        units = plan(settings)
+        units = left_to_run(settings, out, device)
         for unit in units:
             click.echo(f"{unit}{' + ' + ', '.join(unit.refits) if unit.refits else ''} (rate {unit.rate:g})")
         click.echo(f"{len(units)} units, {sum(len(unit.seeds) for unit in units)} networks to train; results in {out}")
@@ -51,16 +78,23 @@ def run(recipe: Path, out: Path | None, data: str | None, device: str, workers: 
 
 @imbalance.command()
 @click.argument("results", type=FILE)
-@click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Folder of the report; beside the results when absent.")
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder of the report; the results' name without its ending when absent.",
+)
 @click.option(
     "--select", type=click.Choice(["validation", "test"]), help="What learning rates are chosen on; the recipe's choice when absent."
 )
 def report(results: Path, out: Path | None, select: str | None) -> None:
     """Check the paper's claims A1 to A9 on RESULTS (a Parquet file of `run`) and draw its figures."""
     from selfpos.console import table_text
+    from selfpos.errors import SelfposError
     from selfpos.imbalance.report import write_report
 
-    folder = out or results.parent / "report"
+    folder = out or results.with_suffix("")
+    if folder == results:
+        raise SelfposError(f"{results} is a file, and the report a folder; name that with --out")
     claims = write_report(results, folder, select)
     click.echo(table_text(["claim", "verdict"], [[f"{claim.name}  {claim.sentence}", claim.told] for claim in claims]))
     click.echo(f"numbers and figures: {folder / 'report.md'}")
@@ -75,7 +109,8 @@ def ordering(short: Path, long: Path) -> None:
     from selfpos.imbalance.ordering import compare_orderings
 
     found = compare_orderings(_study(short), _study(long))
-    rows = [[one.setting, str(one.methods), f"{one.tau:+.2f}", ", ".join(one.reversed_pairs) or "none"] for one in found]
+    taus = ["–" if math.isnan(one.tau) else f"{one.tau:+.2f}" for one in found]  # none where all methods are level
+    rows = [[one.setting, str(one.methods), tau, ", ".join(one.reversed_pairs) or "none"] for one, tau in zip(found, taus, strict=True)]
     click.echo(table_text(["setting", "methods", "Kendall's τ", "significantly reversed pairs"], rows))
     changed = any(one.reversed_pairs for one in found)
     click.echo("not decided: nothing in common" if not found else f"the ordering {'changes' if changed else 'is not shown to change'}")
@@ -100,9 +135,6 @@ def compare() -> None:
     """What class imbalance teaches about merging, and the reverse: one comparison a verb, each with its verdict."""
 
 
-OUT = click.option(
-    "--out", type=FILE, help="JSON file of what was measured, checkpoints/compare-… when absent; a stopped comparison goes on from it."
-)
 DATA = click.option("--data", help="Folder of images or texts (or hub:NAME) in place of the recipe's.")
 DEVICE = click.option("--device", default="auto", show_default=True, help="cpu, cuda, … ; auto takes a GPU when there is one.")
 
@@ -120,7 +152,7 @@ def _on_networks(name: str, description: str) -> None:
         show_default=True,
         help="Share of minority classes of a step imbalance.",
     )
-    @OUT
+    @OUT_SEEDS
     @DATA
     @DEVICE
     def verb(recipe: Path, rho: float, mu: float, out: Path | None, data: str | None, device: str) -> None:
@@ -163,9 +195,7 @@ for _name, _description in {
 @compare.command()
 @click.argument("recipe", type=FILE)
 @click.option("--against", type=FILE, help="Results (Parquet) of a study of images, whose order of the methods is compared.")
-@click.option(
-    "--out", type=FILE, help="Parquet file of results; checkpoints/NAME/results.parquet when absent. A stopped run goes on from it."
-)
+@OUT_GRID
 @DATA
 @DEVICE
 def text(recipe: Path, against: Path | None, out: Path | None, data: str | None, device: str) -> None:
@@ -194,7 +224,7 @@ def text(recipe: Path, against: Path | None, out: Path | None, data: str | None,
 @click.option("--largest", type=click.IntRange(2), default=3200, show_default=True, help="Training records of a large task.")
 @click.option("--seeds", type=click.IntRange(1), default=5, show_default=True)
 @click.option("--data-root", type=click.Path(file_okay=False, exists=True, path_type=Path), help="Folder of the tasks' local data.")
-@OUT
+@OUT_SEEDS
 def tasks(recipe: Path, rho: str, mu: float, largest: int, seeds: int, data_root: Path | None, out: Path | None) -> None:
     """Imbalance between tasks: mixtures of joint training against merged specialists, at equal draws."""
     from selfpos.carryover import tasks as comparison
@@ -210,9 +240,20 @@ def tasks(recipe: Path, rho: str, mu: float, largest: int, seeds: int, data_root
         raise SelfposError(f"--rho takes numbers with commas between them, found '{rho}'") from None
     file = out or Path("checkpoints") / f"compare-tasks-{chosen.name}.json"
     settings = {"comparison": "tasks", "rho": rho, "mu": mu, "largest": largest} | chosen.model_dump(mode="json", exclude={"name", "seed"})
+    data = {name: _hash(source, largest + chosen.probe.per_task, data_root) for name, source in chosen.tasks.items()}
     folder = file.with_suffix("")
-    measured = over_seeds(file, settings, seeds, lambda seed: comparison.measure(chosen, ratios, mu, largest, folder, data_root, seed))
+    measured = over_seeds(
+        file, settings | {"data": data}, seeds, lambda seed: comparison.measure(chosen, ratios, mu, largest, folder, data_root, seed)
+    )
     _conclude(comparison.outcome(measured), file, settings)
+
+
+def _hash(source: TaskSource, most: int, data_root: Path | None) -> str:
+    """SHA-256 (hex) of all the task's records; of a stream, which may be endless, of the first `most`."""
+    from selfpos.data.sources import load_task
+
+    whole = source.model_copy(update={"limit": most if source.streaming else None})
+    return load_task(whole, seed=0, data_root=data_root).hash
 
 
 def _study(file: Path) -> Study:

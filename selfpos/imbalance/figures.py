@@ -1,4 +1,4 @@
-"""The paper's figures 3 to 8, drawn from a study's records. Each returns None where the study has nothing to draw."""
+"""The paper's figures 3 to 8, drawn from a study's records. Each returns False where the study has nothing to draw."""
 
 from __future__ import annotations
 
@@ -48,8 +48,10 @@ def _line(axes: Axes, points: Iterable[Point], label: str, **style: Any) -> bool
     return True
 
 
-def _legend(figure: Figure, panel: Axes) -> None:
-    figure.legend(*panel.get_legend_handles_labels(), loc="outside right upper", frameon=False)
+def _legend(figure: Figure) -> None:
+    """One for all panels, some of which may lack a line that others have."""
+    handles = {label: handle for panel in figure.axes for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)}
+    figure.legend(handles.values(), handles.keys(), loc="outside right upper", frameon=False)
 
 
 def _panels(figure: Figure, titles: list[str]) -> list[Axes]:
@@ -65,14 +67,14 @@ def step_auc(study: Study, figure: Figure) -> bool:
     mus, rhos = study.axis("step", "mu"), study.axis("step", "rho")
     if not mus:
         return False
-    axes = _panels(figure, [f"step, μ = {mu:g}" for mu in mus])
+    axes, drawn = _panels(figure, [f"step, μ = {mu:g}" for mu in mus]), False
     for panel, mu in zip(axes, mus, strict=True):
         for method, color in METHODS.items():
-            _line(panel, [(rho, study.get("step", rho, mu, method)) for rho in rhos], method, color=color)
+            drawn |= _line(panel, [(rho, study.get("step", rho, mu, method)) for rho in rhos], method, color=color)
         panel.set(xscale="log", xlabel="ρ")
     axes[0].set_ylabel("multi-class ROC AUC × 100")
-    _legend(figure, axes[0])
-    return True
+    _legend(figure)
+    return drawn
 
 
 def linear_auc(study: Study, figure: Figure) -> bool:
@@ -83,7 +85,7 @@ def linear_auc(study: Study, figure: Figure) -> bool:
     (panel,) = _panels(figure, ["linear imbalance"])
     drawn = [_line(panel, [(r, study.get("linear", r, None, m)) for r in rhos], m, color=c) for m, c in METHODS.items()]
     panel.set(xscale="log", xlabel="ρ", ylabel="multi-class ROC AUC × 100")
-    _legend(figure, panel)
+    _legend(figure)
     return any(drawn)
 
 
@@ -99,7 +101,7 @@ def same_total(study: Study, figure: Figure) -> bool:
         _line(panel, [(r, study.get("step", r, 0.5, "size-matched")) for r in rhos], "balanced (control)"),
     ]
     panel.set(xscale="log", xlabel="ρ", ylabel="multi-class ROC AUC × 100")
-    _legend(figure, panel)
+    _legend(figure)
     return all(drawn[:2])
 
 
@@ -108,17 +110,17 @@ def thresholding(study: Study, figure: Figure) -> bool:
     mus, rhos = study.axis("step", "mu"), study.axis("step", "rho")
     if not mus:
         return False
-    axes = _panels(figure, [f"step, μ = {mu:g}" for mu in mus])
+    axes, drawn = _panels(figure, [f"step, μ = {mu:g}" for mu in mus]), False
     for panel, mu in zip(axes, mus, strict=True):
         for method in ("baseline", "ros", "rus"):
             for rule, dash in (("plain", "--"), ("original", "-")):
                 points = [(rho, study.get("step", rho, mu, method, rule, "accuracy")) for rho in rhos]
                 label = method if rule == "plain" else f"{method} + thresholding"
-                _line(panel, points, label, color=METHODS[method], linestyle=dash)
+                drawn |= _line(panel, points, label, color=METHODS[method], linestyle=dash)
         panel.set(xscale="log", xlabel="ρ")
     axes[0].set_ylabel("test accuracy, %")
-    _legend(figure, axes[0])
-    return True
+    _legend(figure)
+    return drawn
 
 
 def partial_sampling(study: Study, figure: Figure) -> bool:
@@ -140,7 +142,7 @@ def partial_sampling(study: Study, figure: Figure) -> bool:
             _line(panel, sorted(points, key=lambda point: point[0]), kind, color=METHODS[kind])
         panel.set(xscale="log", xlabel="ratio after sampling")
     axes[0].set_ylabel("multi-class ROC AUC × 100")
-    _legend(figure, axes[0])
+    _legend(figure)
     return True
 
 
@@ -161,7 +163,7 @@ def curves(study: Study, figure: Figure) -> bool:
                 values = np.mean([[100 * point[f"{split}_{group}"] for point in curve] for curve in found], axis=0)
                 panel.plot([point["iteration"] for point in found[0]], values, dash, color=color, label=f"{split}, {group}")
         panel.set(xlabel="iteration", ylabel="mean recall, %")
-    _legend(figure, figure.axes[0])
+    _legend(figure)
     return True
 
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
+import os
 import signal
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from functools import cache, partial
+from logging.handlers import QueueHandler
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import torch
@@ -95,18 +100,20 @@ def run_grid(
 ) -> int:
     """Run the units of `recipe` whose results are not in the Parquet file `out` yet, adding each as it ends; return how many were run.
 
-    A run stopped at any moment loses at most the units it was in. `data` replaces the recipe's images, or `images` do, which are in memory already. With several `workers`, on a CPU only,
-    that many processes of one thread each train a unit apiece: small networks use cores far better so than by sharing every operation among
-    them. Raises SelfposError when `out` was made with other settings or data, when another process writes it, and, before anything is trained,
-    when a unit is impossible on these images; OperationError when a worker dies.
+    A run stopped at any moment loses at most the units it was in. `data` replaces the recipe's images, or `images` do, which are in memory
+    already and which one process only can train on. With several `workers`, on a CPU only, that many processes of one thread each train a
+    unit apiece: small networks use cores far better so than by sharing every operation among them. Raises SelfposError when `out` was made
+    with other settings or data, when another process writes it, and, before anything is trained, when a unit is impossible on these images;
+    OperationError when a worker dies, or when the data change meanwhile.
     """
     place = pick_device(device)
     if workers > 1 and place.type != "cpu":
         raise SelfposError(f"--workers are processes on a CPU; on {place} a cell's networks are trained as one wide network instead")
+    if workers > 1 and images is not None:
+        raise SelfposError(f"several workers read the images themselves, and these are in memory; run with one worker, found {workers}")
     if recipe.network in ("head", "encoder") and images is None:
         raise SelfposError(f"recipe {recipe.name} is about texts; run it with `selfpos imbalance compare text`")
-    alone = recipe.network == "encoder" or (place.type == "cpu" and recipe.network != "head")
-    units = plan(recipe, 1 if alone else recipe.networks_at_once)
+    units = _units(recipe, place)
     missing = _missing(units, _kept(out, recipe))
     if not missing and results.data_of(out) is None:
         return 0
@@ -141,13 +148,23 @@ def _train(
     weight = recipe.training.iterations
     with progress(recipe.name, sum(len(unit.seeds) for unit in units) * weight, unit="network steps") as bar:
         if workers > 1:
-            for unit, found in _in_processes(units, recipe, source, workers):
+            for unit, found in _in_processes(units, recipe, source, images.fingerprint, workers):
                 bar.advance(len(unit.seeds) * weight, now=str(unit))
                 yield unit, found
             return
         for unit in units:
             bar.advance(0, now=str(unit))
             yield unit, run_unit(unit, recipe, images, place, tick=partial(bar.advance, len(unit.seeds)))
+
+
+def left_to_run(recipe: ImbalanceRecipe, out: Path, device: str = "auto") -> list[Unit]:
+    """The units that `run_grid` would train."""
+    return _missing(_units(recipe, pick_device(device)), _kept(out, recipe))
+
+
+def _units(recipe: ImbalanceRecipe, place: torch.device) -> list[Unit]:
+    alone = recipe.network == "encoder" or (place.type == "cpu" and recipe.network != "head")
+    return plan(recipe, 1 if alone else recipe.networks_at_once)
 
 
 def _kept(out: Path, recipe: ImbalanceRecipe) -> list[dict[str, Any]]:
@@ -164,13 +181,18 @@ def _missing(units: list[Unit], records: list[dict[str, Any]]) -> list[Unit]:
     return [unit for unit in units if not unit.result_keys() <= done]
 
 
-def _in_processes(units: list[Unit], recipe: ImbalanceRecipe, source: str, workers: int) -> Iterator[tuple[Unit, list[dict[str, Any]]]]:
+def _in_processes(
+    units: list[Unit], recipe: ImbalanceRecipe, source: str, fingerprint: str, workers: int
+) -> Iterator[tuple[Unit, list[dict[str, Any]]]]:
     """The units with their records, as they end. Leaving the loop early ends the processes at once."""
     pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"), initializer=_start_worker)
     try:
-        running = {pool.submit(_run_in_worker, unit, recipe, source): unit for unit in units}
+        running = {pool.submit(_run_in_worker, unit, recipe, source, fingerprint): unit for unit in units}
         for future in as_completed(running):
-            yield running[future], future.result()
+            found, lines = future.result()
+            for line in lines:
+                log.handle(line)
+            yield running[future], found
     except BrokenProcessPool:
         raise OperationError(
             "a worker was ended from outside, perhaps for want of memory; what was finished is kept, and the same command goes on from there, with fewer --workers if need be"
@@ -183,11 +205,33 @@ def _in_processes(units: list[Unit], recipe: ImbalanceRecipe, source: str, worke
 
 def _start_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
 
 
-def _run_in_worker(unit: Unit, recipe: ImbalanceRecipe, source: str) -> list[dict[str, Any]]:
-    return run_unit(unit, recipe, _read_once(source, recipe.preprocessing), torch.device("cpu"))
+def _end_with_parent() -> None:
+    """A parent that is killed ends no worker, and each would wait for its next unit for good."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+def _run_in_worker(
+    unit: Unit, recipe: ImbalanceRecipe, source: str, fingerprint: str
+) -> tuple[list[dict[str, Any]], list[logging.LogRecord]]:
+    """The unit's records, and what was logged meanwhile, which is the parent's to write."""
+    images = _read_once(source, recipe.preprocessing)
+    if images.fingerprint != fingerprint:
+        raise OperationError(f"the data at {source} changed while the study ran; what was finished is kept")
+    lines: SimpleQueue[logging.LogRecord] = SimpleQueue()
+    handler = QueueHandler(lines)
+    log.addHandler(handler)
+    try:
+        found = run_unit(unit, recipe, images, torch.device("cpu"))
+    finally:
+        log.removeHandler(handler)
+    return found, [lines.get() for _ in range(lines.qsize())]
 
 
 @cache

@@ -117,7 +117,7 @@ class ImbalanceRecipe(Numbers):
     """A whole study."""
 
     name: Name
-    data: str = Field(description="a folder of images, or hub:NAME[@REVISION]; --data replaces it")
+    data: str = Field(description="a folder of images, or hub:NAME[:CONFIG][@REVISION]; --data replaces it")
     preprocessing: Literal["scale", "gcn-zca", "raw"] = "scale"
     network: Literal["lenet", "all-cnn", "cifar-quick", "resnet-10", "head", "encoder"] = Field(
         description="head: a linear layer on the embeddings of `encoder`; encoder: that one fine-tuned with it; both for texts, see `compare text`"

@@ -51,16 +51,20 @@ def _setting(recipe: ImbalanceRecipe, study: Study, data: str | None) -> list[st
     training, noted = recipe.training, f" (SHA-256 {data[:16]}…)" if data else ""
     return [
         f"{recipe.network} on {recipe.data}, or what --data named in its place{noted}; n_max {recipe.n_max}, {training.iterations} iterations of {training.batch_size}, {recipe.seeds} seeds. "
-        + _rates(training.learning_rates, study.select)
+        + _rates(recipe, study)
         + " Differences are paired by seed; intervals are Student's t."
     ]
 
 
-def _rates(rates: list[float], select: str) -> str:
-    if len(rates) == 1:
-        return f"Learning rate {rates[0]:g}."
-    by = "by the test score, as the paper did: optimistic, and without intervals" if select == "test" else "on validation"
-    return f"Learning rates chosen {by}."
+def _rates(recipe: ImbalanceRecipe, study: Study) -> str:
+    by = "by the test score, as the paper did: optimistic, and without intervals" if study.select == "test" else "on validation"
+    training = recipe.training
+    searched = {"": training.learning_rates} | ({"of adamw ": training.adamw_rates} if "adamw" in study.methods() else {})
+    told = [
+        whose + " and ".join(f"{rate:g}" for rate in rates) + (f", chosen {by}" if len(rates) > 1 else "")
+        for whose, rates in searched.items()
+    ]
+    return f"Learning rate{'s' * (len(training.learning_rates) > 1)} {'; '.join(told)}."
 
 
 def _table(study: Study) -> list[str]:

@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from selfpos.errors import SelfposError
+from selfpos.imbalance.methods.registry import get_method
 from selfpos.imbalance.recipe import ImbalanceRecipe
 from selfpos.imbalance.sources import ImageData
 from selfpos.recipe import validate
 
 # What may change between two runs into one file: everything else changes what a record means.
 FREE = {"name", "data", "grid", "methods", "seeds", "select", "networks_at_once"}
+# Columns without a value where a profile has no μ, or a recipe no validation images.
+OPTIONAL = {"mu", "validation_auc", "validation_accuracy"}
 
 
 def _schema() -> Any:
@@ -53,7 +56,28 @@ def read_results(path: Path) -> tuple[list[dict[str, Any]], ImbalanceRecipe]:
         raise SelfposError(
             f"{path} holds no results that this version can read: the columns {', '.join(missing[:5])} are absent, or of another type"
         )
-    return table.to_pylist(), validate(ImbalanceRecipe, json.loads(metadata[b"recipe"]), f"{path}, the recipe of its results")
+    try:
+        settings = json.loads(metadata[b"recipe"])
+    except ValueError as error:
+        raise SelfposError(f"{path} holds no results of selfpos imbalance: its recipe is no JSON ({error})") from None
+    recipe = validate(ImbalanceRecipe, settings, f"{path}, the recipe of its results")
+    if broken := [name for name in schema.names if name not in OPTIONAL and not _whole(table[name])]:
+        raise SelfposError(f"{path} holds no results that can be read: values of {', '.join(broken[:5])} are absent, or no finite numbers")
+    try:
+        for name in table["method"].unique().to_pylist():
+            get_method(name)
+    except SelfposError as error:
+        raise SelfposError(f"{path}: {error}") from None
+    return table.to_pylist(), recipe
+
+
+def _whole(column: Any) -> bool:
+    import pyarrow as pa
+    import pyarrow.compute
+
+    if column.null_count:
+        return False
+    return not pa.types.is_floating(column.type) or bool(pa.compute.all(pa.compute.is_finite(column), min_count=0).as_py())
 
 
 def data_of(path: Path) -> str | None:

@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -43,9 +44,10 @@ class ImageData:
 
 
 def read_images(source: str, *, preprocessing: str) -> ImageData:
-    """Read `source`: a folder (IDX files, one .npz, or train/ and test/ or val/ with a folder per class), an .npz, or hub:NAME[@REVISION].
+    """Read `source`: a folder (IDX files, one .npz, or train/ and test/ or val/ with a folder per class), an .npz, or a Hub data set,
+    hub:NAME[:CONFIG][@REVISION].
 
-    preprocessing "scale": values times 1/256 (the LeNet example's); "gcn-zca": whitened; "raw": 0–255. Raises SelfposError when nothing
+    preprocessing "scale": 0–255 times 1/256 (the LeNet example's); "gcn-zca": whitened; "raw": 0–255. Raises SelfposError when nothing
     readable is there.
     """
     if source.startswith("hub:"):
@@ -111,23 +113,37 @@ def _read_npz(path: Path) -> list[NDArray]:
         raise SelfposError(f"{path} cannot be read as an .npz archive of plain arrays: {error}") from None
 
 
-def _read_hub(name: str) -> list[NDArray]:
+def _read_hub(place: str) -> list[NDArray]:
     from datasets import load_dataset
 
-    name, _, revision = name.partition("@")
+    name, _, revision = place.partition("@")
+    name, _, config = name.partition(":")
     try:
-        sets = load_dataset(name, revision=revision or None)
+        sets = load_dataset(name, config or None, revision=revision or None)
     except Exception as error:
-        raise OperationError(f"data set {name} could not be had from the Hub: {error}") from None
+        raise OperationError(f"data set {name} could not be had from the Hub: {' '.join(str(error).split())}") from None
     arrays: list[NDArray] = []
     for split in ("train", "test"):
+        if split not in sets:
+            raise SelfposError(f"data set {name} has no split {split}; found {', '.join(sets)}")
         columns = sets[split].column_names
         image = next((column for column in ("image", "img") if column in columns), None)
         label = next((column for column in ("label", "labels", "fine_label") if column in columns), None)
         if image is None or label is None:
             raise SelfposError(f"data set {name} has no image and label columns in {split}; found {', '.join(columns)}")
-        arrays += [np.stack([np.asarray(picture) for picture in sets[split][image]]), np.asarray(sets[split][label])]
+        pixels = [_pixels(picture) for picture in sets[split][image]]
+        if len(shapes := {one.shape for one in pixels}) > 1:
+            raise SelfposError(
+                f"data set {name} has images of {len(shapes)} shapes in {split}, {' and '.join(str(one) for one in sorted(shapes)[:2])} among them; a network takes one"
+            )
+        arrays += [np.array(pixels), np.asarray(sets[split][label])]
     return arrays
+
+
+def _pixels(picture: Any) -> NDArray:
+    """The values of an image, which a palette's indices and single bits are not; arrays as they are."""
+    wanted = {"P": "RGB", "1": "L"}.get(getattr(picture, "mode", ""))
+    return np.asarray(picture.convert(wanted) if wanted else picture)
 
 
 def _in_memory(x_train: NDArray, y_train: NDArray, x_test: NDArray, y_test: NDArray, *, preprocessing: str, description: str) -> ImageData:
@@ -141,6 +157,8 @@ def _in_memory(x_train: NDArray, y_train: NDArray, x_test: NDArray, y_test: NDAr
             raise SelfposError(f"{description} has {len(images)} images and {len(labels)} labels; it needs images, and one label for each")
         if labels.min() < 0:
             raise SelfposError(f"{description} has the label {labels.min()}; labels count from 0")
+        if images.dtype.kind not in "uif" or (images.dtype.kind == "f" and not np.isfinite(images).all()):
+            raise SelfposError(f"{description} has values in its images, of type {images.dtype}, that are no finite numbers")
     if (x_train.shape[1:], x_train.dtype) != (x_test.shape[1:], x_test.dtype):
         raise SelfposError(
             f"{description}: training images are {x_train.shape[1:]} of type {x_train.dtype}, test images {x_test.shape[1:]} of type {x_test.dtype}; "
@@ -149,6 +167,10 @@ def _in_memory(x_train: NDArray, y_train: NDArray, x_test: NDArray, y_test: NDAr
     if strange := sorted(set(y_test.tolist()) - set(y_train.tolist())):
         raise SelfposError(
             f"{description}: the test images have labels that the training images lack: {', '.join(str(one) for one in strange[:5])}"
+        )
+    if preprocessing == "scale" and x_train.dtype.kind == "f":
+        raise SelfposError(
+            f"{description} has images of type {x_train.dtype}, and preprocessing scale takes whole numbers from 0 to 255; set preprocessing to raw to take them as they are"
         )
     fingerprint = fingerprint_of([x_train, y_train.astype(np.int64), x_test, y_test.astype(np.int64)])
     scale = 1.0

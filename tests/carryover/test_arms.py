@@ -102,13 +102,47 @@ def test_experts_are_trained_from_their_seed(bench: Bench) -> None:
     assert torch.equal(*trained)
 
 
+def norms_of(rows: dict[str, list[float]], vectors: dict[str, list[float]], steps: float = 0.9) -> dict:
+    """What a seed measured: validation and test by τ, and R² of ‖V‖ on N at equal steps."""
+    regimes = {"steps": [1.0, 3.0], "epochs": [2.0, 4.0]}
+    return {
+        "lengths": regimes, "cosines": regimes, "fit": {"‖V‖ on N, equal steps": steps, "‖V‖ on N, equal epochs": 0.9},
+        "ros": [0.0, 60.0], "baseline": [0.0, 50.0], "head rows": rows, "vectors": vectors,
+    }  # fmt: skip
+
+
+def test_norms_conclude_by_the_tau_chosen_on_validation() -> None:
+    def conclude(**changes: float) -> tuple[list[str], list[list[str]]]:
+        good, bad = {"0": [1.0, 40.0], "1.5": [2.0, 62.0]}, {"0": [1.0, 70.0], "2": [2.0, 55.0]}
+        outcome = norms.outcome([norms_of(good, bad, **changes) for _ in range(5)])
+        return [one.verdict for one in outcome.findings], outcome.rows
+
+    verdicts, rows = conclude()
+    assert verdicts == ["holds", "holds", "does not hold"]
+    assert ["balanced accuracy, τ-normalised head rows", "τ 1.5, 1.5, 1.5, 1.5, 1.5", "62.00"] in rows
+    assert ["balanced accuracy, τ-normalised vectors", "τ 2, 2, 2, 2, 2", "55.00"] in rows
+    assert ["‖V‖ at N ÷ ‖V‖ at N/16, equal steps", "", "3.00"] in rows
+    assert conclude(steps=0.7)[0][0] == "does not hold"
+
+
+def test_nothing_normalised_has_no_verdict() -> None:
+    idle, busy = {"0": [2.0, 62.0], "1": [1.0, 90.0]}, {"0": [1.0, 62.0], "1": [2.0, 62.0]}
+    alike = norms.outcome([norms_of(idle, busy) for _ in range(5)]).findings
+    assert [one.verdict for one in alike[1:]] == ["not decided", "holds"]
+    assert alike[1].row[1] == "the chosen τ is 0 for every seed, so nothing is normalised"
+    some = norms.outcome([norms_of(idle, busy)] * 4 + [norms_of(busy, busy)]).findings
+    assert some[1].verdict == "holds"
+
+
 def test_norms(bench: Bench) -> None:
     found = norms.measure(bench, 0)
     assert found["lengths"]["steps"][-1] == pytest.approx(found["lengths"]["epochs"][-1])
     assert found["lengths"]["epochs"][0] < found["lengths"]["epochs"][-1]
     assert all(own[-1] == pytest.approx(1) for own in found["cosines"].values())
     assert found["vectors"]["0"] != found["vectors"]["2"]
-    assert len(norms.outcome([found, found]).findings) == 3
+    claim = norms.outcome([found]).findings[0]
+    fits = [found["fit"][f"‖V‖ on N, equal {regime}"] for regime in ("steps", "epochs")]
+    assert claim.gain.mean == pytest.approx(fits[0] - fits[1])
     assert norms.r_squared([1, 2, 3], [2, 4, 6]) == pytest.approx(1)
     network = build("lenet", 10, 0)
     rows = normalised_head(network, 1.0)[0].weight.flatten(1).norm(dim=1)

@@ -112,6 +112,21 @@ def test_the_verb_prints_its_verdict_and_keeps_it(archive: Path, tmp_path: Path)
         CliRunner().invoke(imbalance, ["run", str(RECIPES / "imbalance" / "clinc150-heads.yaml")], catch_exceptions=False)
 
 
+@pytest.mark.parametrize(
+    ("verb", "out", "ending"),
+    [
+        ("compare path", "p.md", ".json"), ("compare norms", "p.log", ".json"), ("compare tasks", "nosuffix", ".json"),
+        ("compare text", "x.md", ".parquet"), ("run", "x.log", ".parquet"), ("run", "x.json", ".parquet"),
+    ],
+)  # fmt: skip
+def test_results_are_not_where_something_else_is_kept(archive: Path, tmp_path: Path, verb: str, out: str, ending: str) -> None:
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(tiny(archive)), encoding="utf-8")
+    command = [*verb.split(), str(tmp_path / "r.yaml"), "--out", str(tmp_path / out)]
+    found = CliRunner().invoke(imbalance, command, catch_exceptions=False)
+    assert (found.exit_code, f"the name must end in {ending}, found {tmp_path / out}" in found.output) == (2, True)
+    assert [file.name for file in tmp_path.iterdir()] == ["r.yaml"]
+
+
 def test_comparisons_of_other_ratios_have_files_of_their_own(archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(

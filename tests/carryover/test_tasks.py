@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from click.testing import CliRunner
 
 from selfpos.carryover import tasks
+from selfpos.commands.imbalance import imbalance
 from selfpos.errors import SelfposError
 from selfpos.imbalance import profiles
 from selfpos.recipe import Recipe
@@ -25,6 +27,38 @@ def test_tasks_conclude_by_ratio() -> None:
     outcome = tasks.outcome(found)
     assert [one.verdict for one in outcome.findings] == ["holds", "does not hold"]
     assert ["1", "self-positioning", "66.00", "62.00", "70.00"] in outcome.rows
+
+
+def test_results_on_other_tasks_are_not_joined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scores = {"scores": {model: [50.0, 60.0] for model in ("self-positioning", "oversampled")}, "small": [1]}
+    monkeypatch.setattr(tasks, "measure", lambda *_: {"1": scores})
+    roots = tmp_path / "first", tmp_path / "second"
+    for root in roots:
+        root.mkdir()
+        for name in ("one", "two"):
+            records = [json.dumps({"text": f"text {n}", "label": f"{n % 4}"}) + "\n" for n in range(20)]
+            (root / f"{name}.jsonl").write_text("".join(records), encoding="utf-8")
+    settings = yaml.safe_load((RECIPES / "imbalance-tasks.yaml").read_text(encoding="utf-8"))
+    settings["tasks"] = {name: {"type": "classification", "data": "hub:none", "local": f"{name}.jsonl"} for name in ("one", "two")}
+    settings["evaluation"]["tasks"] = settings["evaluation"]["tasks"][:2]
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
+    out = tmp_path / "t.json"
+
+    def compare(root: Path, seeds: int) -> None:
+        command = ["compare", "tasks", str(tmp_path / "r.yaml"), "--rho", "1", "--data-root", str(root), "--out", str(out)]
+        CliRunner().invoke(imbalance, [*command, "--seeds", str(seeds)], catch_exceptions=False)
+
+    compare(roots[0], 1)
+    compare(roots[1], 2)  # the same records at another place
+    changed = roots[1] / "two.jsonl"
+    changed.write_text(changed.read_text(encoding="utf-8").replace("text 19", "text 91"), encoding="utf-8")
+    with pytest.raises(SelfposError, match=r"made with other settings \(data\)"):
+        compare(roots[1], 3)
+    kept = json.loads(out.read_text(encoding="utf-8"))
+    del kept["settings"]["data"]  # as of a version that noted no data
+    out.write_text(json.dumps(kept), encoding="utf-8")
+    compare(roots[1], 3)
+    assert sorted(json.loads(out.read_text(encoding="utf-8"))["seeds"]) == ["0", "1", "2"]
 
 
 def test_tasks_with_too_few_records_are_told_before_any_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

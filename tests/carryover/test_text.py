@@ -142,6 +142,8 @@ def test_order_of_methods_between_two_studies() -> None:
         assert [one.verdict for one in text.outcome(step_study(aucs, rhos), images).findings] == [verdict, verdict]
     alone = text.outcome(step_study({"baseline": 0.8}), images).findings[1]
     assert (alone.verdict, alone.row[1]) == ("not decided", "none")
+    pair = text.outcome(step_study({"baseline": 0.8, "ros": 0.9}), images).findings[0]
+    assert (pair.verdict, pair.row[1]) == ("not decided", "nothing to compare")
 
 
 @pytest.mark.parametrize(

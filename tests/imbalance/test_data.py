@@ -86,6 +86,9 @@ def test_broken_npz_is_named(tmp_path: Path) -> None:
         ({"x_test": np.zeros((4, 6, 6, 3), np.uint8)}, r"test images \(6, 6, 3\) of type uint8"),
         ({"x_test": np.zeros((4, 6, 6), np.float32)}, r"test images \(6, 6\) of type float32; they must be alike"),
         ({"x_test": np.zeros((0, 6, 6), np.uint8), "y_test": np.zeros(0, int)}, "has 0 images"),
+        ({"x_test": np.full((4, 6, 6), np.nan)}, "has values in its images, of type float64, that are no finite numbers"),
+        ({"x_train": np.zeros((4, 6, 6), bool)}, "of type bool, that are no finite numbers"),
+        (dict.fromkeys(("x_train", "x_test"), np.zeros((4, 6, 6))), "preprocessing scale takes whole numbers from 0 to 255"),
     ],
 )
 def test_images_and_labels_that_do_not_fit(tmp_path: Path, changed: dict[str, np.ndarray], told: str) -> None:
@@ -93,6 +96,55 @@ def test_images_and_labels_that_do_not_fit(tmp_path: Path, changed: dict[str, np
     np.savez(tmp_path / "a.npz", **{"x_train": images, "y_train": labels, "x_test": images, "y_test": labels} | changed)
     with pytest.raises(SelfposError, match=told):
         read_images(str(tmp_path), preprocessing="scale")
+
+
+def test_images_that_are_scaled_already_are_taken_raw(tmp_path: Path) -> None:
+    images, labels = np.random.default_rng(0).random((4, 6, 6), np.float32), np.array([0, 1, 0, 1])
+    np.savez(tmp_path / "a.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
+    found = read_images(str(tmp_path), preprocessing="raw").train.batch(np.arange(4), None)
+    np.testing.assert_array_equal(found[:, 0].numpy(), images)
+
+
+def write_hub_set(folder: Path, **splits: list[Image.Image]) -> str:
+    """A data set as `load_dataset` finds it on the Hub, in a folder; labels are 0, 1, 0, …"""
+    import datasets
+
+    folder.mkdir(parents=True)
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("int64")})
+    for split, images in splits.items():
+        records = {"image": images, "label": [place % 2 for place in range(len(images))]}
+        datasets.Dataset.from_dict(records, features=features).to_parquet(folder / f"{split}.parquet")
+    return f"hub:{folder}"
+
+
+def test_hub_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pytest.importorskip("datasets").config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    grey = [Image.fromarray(np.full((4, 5), shade, np.uint8)) for shade in (10, 20)]
+    red = [Image.new("RGB", (5, 4), (shade, 0, 0)) for shade in (100, 200)]
+    palette = [image.convert("P", palette=Image.Palette.ADAPTIVE) for image in red]
+
+    data = read_images(write_hub_set(tmp_path / "grey", train=grey, test=grey[::-1]), preprocessing="raw")
+    assert data.test.batch(np.array([0]), None).tolist() == [[[[20.0] * 5] * 4]]
+    assert data.train.labels.tolist() == [0, 1]
+    named = write_hub_set(tmp_path / "palette", train=palette, test=palette)
+    assert read_images(named, preprocessing="raw").train.batch(np.array([1]), None)[0, :, 0, 0].tolist() == [200, 0, 0]
+    bits = [Image.fromarray(np.full((4, 5), shade, np.uint8)).convert("1") for shade in (0, 255)]
+    named = write_hub_set(tmp_path / "bits", train=bits, test=bits)
+    assert read_images(named, preprocessing="raw").train.batch(np.array([1]), None).unique().tolist() == [255]
+    with pytest.raises(SelfposError, match="has no split test; found train, validation"):
+        read_images(write_hub_set(tmp_path / "no-test", train=grey, validation=grey), preprocessing="raw")
+    uneven = [grey[0], Image.new("L", (7, 4))]
+    with pytest.raises(SelfposError, match=r"has images of 2 shapes in test, \(4, 5\) and \(4, 7\) among them"):
+        read_images(write_hub_set(tmp_path / "uneven", train=grey, test=uneven), preprocessing="raw")
+    with pytest.raises(OperationError, match=r"data set .*nowhere could not be had"):
+        read_images(f"hub:{tmp_path / 'nowhere'}", preprocessing="raw")
+
+    asked = []
+    monkeypatch.setattr("datasets.load_dataset", lambda *names, revision: asked.append((*names, revision)) or {})
+    for name in ("a/b", "a/b:c", "a/b@d", "a/b:c@d"):
+        with pytest.raises(SelfposError, match="data set a/b has no split train"):
+            read_images(f"hub:{name}", preprocessing="raw")
+    assert asked == [("a/b", None, None), ("a/b", "c", None), ("a/b", None, "d"), ("a/b", "c", "d")]
 
 
 def test_npz_names_its_missing_arrays(tmp_path: Path) -> None:
