@@ -18,6 +18,7 @@ from selfpos.imbalance import profiles
 from selfpos.recipe import BudgetSettings, Recipe
 
 OVERSAMPLED, POSITIONED = "oversampled", "self-positioning"
+KNOWING = "oversampled-with-probe"  # where a recipe has it, the rival that has seen every record that Self Positioning has
 
 
 def check(recipe: Recipe) -> None:
@@ -73,17 +74,19 @@ def measure(recipe: Recipe, rhos: list[float], mu: float, largest: int, folder: 
 
 
 def outcome(found: list[Values]) -> Outcome:
-    """Mean, worst and small tasks by ρ and model; Self Positioning against oversampling."""
+    """Mean, worst and small tasks by ρ and model; Self Positioning against oversampling, in all and by what tasks are large."""
     rows, findings = [], []
     for rho in found[0]:
         runs = [one[rho] for one in found]
-        means = {model: [float(np.mean(run["scores"][model])) for run in runs] for model in runs[0]["scores"]}
-        for model, values in means.items():
-            worst = [min(run["scores"][model]) for run in runs]
-            small = [float(np.mean([run["scores"][model][task] for task in run["small"]])) for run in runs]
-            rows.append([rho, model, mean(values), mean(worst), mean(small)])
-        claim = f"ρ={rho}: Self Positioning is better than joint training with oversampling, mean of the tasks"
-        findings.append(finding(claim, means[POSITIONED], means[OVERSAMPLED], strict=True))
+        of_seed = [{model: _summary(scores, run["small"]) for model, scores in run["scores"].items()} for run in runs]
+        for model in of_seed[0]:
+            rows.append([rho, model, *(mean(list(values)) for values in zip(*(own[model] for own in of_seed), strict=True))])
+        for rival, told in ((OVERSAMPLED, ""), (KNOWING, " on training and probe records")):
+            if rival in of_seed[0]:
+                claim = f"ρ={rho}: Self Positioning is better than joint training with oversampling{told}, mean of the tasks"
+                findings.append(finding(claim, [own[POSITIONED][0] for own in of_seed], [own[rival][0] for own in of_seed], strict=True))
+        if float(rho) > 1:
+            rows += [[rho, *row] for row in _by_large_tasks(runs, of_seed)]
     return Outcome(
         "Imbalance between tasks",
         "merging fails where oversampling at equal draws lies within the interval",
@@ -91,6 +94,26 @@ def outcome(found: list[Values]) -> Outcome:
         rows,
         findings,
     )
+
+
+def _summary(scores: list[float], small: list[int]) -> tuple[float, float, float]:
+    """Mean of all tasks, worst task, mean of the small tasks."""
+    return float(np.mean(scores)), min(scores), float(np.mean([scores[task] for task in small]))
+
+
+def _by_large_tasks(runs: list[Values], of_seed: list[dict[str, tuple[float, float, float]]]) -> list[list[str]]:
+    """Self Positioning minus oversampling, over the seeds that have the same large tasks. Specialists stand behind the base, in the tasks' order."""
+    names = list(runs[0]["scores"])[1 : 1 + len(runs[0]["sizes"])]
+    groups: dict[str, list[int]] = {}
+    for seed, run in enumerate(runs):
+        large = [name for place, name in enumerate(names) if place not in run["small"]]
+        groups.setdefault(", ".join(large), []).append(seed)
+    rows = []
+    for together, seeds in sorted(groups.items()):
+        gaps = np.mean([np.subtract(of_seed[seed][POSITIONED], of_seed[seed][OVERSAMPLED]) for seed in seeds], axis=0)
+        told = f"{POSITIONED} minus {OVERSAMPLED}, large: {together} ({len(seeds)} seed{'s' if len(seeds) > 1 else ''})"
+        rows.append([told, *(f"{gap:+.2f}" for gap in gaps)])
+    return rows
 
 
 def _measured(recipe: Recipe) -> list[str]:

@@ -20,12 +20,16 @@ RECIPES = Path(__file__).parents[2] / "recipes"
 
 def test_tasks_conclude_by_ratio() -> None:
     def run(positioned: float, oversampled: float) -> dict:
-        scores = {"base": [50.0, 60.0], "self-positioning": [positioned, 70.0], "oversampled": [oversampled, 70.0]}
+        scores = {name: [50.0, 60.0] for name in ("base", "first", "second")}
+        scores |= {"self-positioning": [positioned, 70.0], "oversampled": [oversampled, 70.0], "oversampled-with-probe": [59.0, 70.0]}
         return {"sizes": [100, 10], "small": [1], "lengths": [2.0, 1.0], "scores": scores}
 
     found = [{"1": run(60 + seed, 50), "50": run(50, 50 + seed)} for seed in range(5)]
     outcome = tasks.outcome(found)
-    assert [one.verdict for one in outcome.findings] == ["holds", "does not hold"]
+    assert [one.verdict for one in outcome.findings] == ["holds", "holds", "does not hold", "does not hold"]
+    assert [row for row in outcome.rows if "minus" in row[1]] == [
+        ["50", "self-positioning minus oversampled, large: first (5 seeds)", "-1.00", "-2.00", "+0.00"]
+    ]
     assert ["1", "self-positioning", "66.00", "62.00", "70.00"] in outcome.rows
 
 
