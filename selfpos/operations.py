@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
     from selfpos.data.probe import ProbeTask
-    from selfpos.merging.plan import Options
+    from selfpos.merging.plan import Options, Plan
     from selfpos.positioning import Position
     from selfpos.tasks import TaskType
     from selfpos.training import TrainingResult
@@ -151,22 +151,41 @@ def merge(
     in the folder `statistics_in` for later merges, where given. The options are those of `merging.plan`: weights, params, dtype, seed and
     others. Raises SelfposError on models that do not fit together, unknown methods or parameters, and when `out` exists.
     """
-    from selfpos.merging import execute, plan
-    from selfpos.storage.locate import locate_model
+    from selfpos.merging import execute
 
-    sources = [locate_model(str(vector)) for vector in vectors]
-    made = plan(locate_model(base), sources, method, out, **options)
-    if not made.method.probe and (probe is not None or statistics_in is not None):
-        raise SelfposError(f"method {made.method.name} looks at no data: leave the probe set away")
+    made, probe = _plan_with_probe(base, vectors, method, out, probe, statistics_in, options)
     card = partial(_add_card, out)
-    if made.method.probe and not made.statistics:
+    if probe is not None:
         from selfpos.statistics import gathered
 
-        with gathered(made, probe_of(sources) if probe is None else probe, statistics_in) as complete:
+        with gathered(made, probe, statistics_in) as complete:
             execute(complete, finish=card)
     else:
         execute(made, finish=card)
     return out
+
+
+def _plan_with_probe(
+    base: str, vectors: Sequence[str | Path], method: str, out: Path, probe: Mapping[str, ProbeTask] | None, statistics_in: Path | None,
+    options: Options,
+) -> tuple[Plan, Mapping[str, ProbeTask] | None]:  # fmt: skip
+    """The plan of a merge and, where statistics must be gathered for it, the probe set to gather them on, which fits it."""
+    from selfpos.merging import plan
+    from selfpos.storage.locate import locate_model
+
+    sources = [locate_model(str(vector)) for vector in vectors]
+    made = plan(locate_model(base), sources, method, out, **options)
+    if not made.method.probe:
+        if probe is not None or statistics_in is not None:
+            raise SelfposError(f"method {made.method.name} looks at no data: leave the probe set away")
+        return made, None
+    if made.statistics:
+        return made, None
+    from selfpos.statistics import check
+
+    found = probe_of(sources) if probe is None else probe
+    check(made, found)
+    return made, found
 
 
 def _add_card(out: Path, folder: Path) -> None:
@@ -181,13 +200,20 @@ def _add_card(out: Path, folder: Path) -> None:
         log.info("where the card of %s failed", out, exc_info=True)
 
 
-def plan_merge(base: str, vectors: Sequence[str | Path], method: str, out: Path, **options: Unpack[Options]) -> list[tuple[str, str]]:
+def plan_merge(
+    base: str,
+    vectors: Sequence[str | Path],
+    method: str,
+    out: Path,
+    *,
+    probe: Mapping[str, ProbeTask] | None = None,
+    statistics_in: Path | None = None,
+    **options: Unpack[Options],
+) -> list[tuple[str, str]]:
     """What `merge` with the same arguments would read, merge and write, as rows of label and text; raises what it would raise, writes nothing."""
-    from selfpos.merging import plan
     from selfpos.merging.describe import describe
-    from selfpos.storage.locate import locate_model
 
-    return describe(plan(locate_model(base), [locate_model(str(vector)) for vector in vectors], method, out, **options))
+    return describe(_plan_with_probe(base, vectors, method, out, probe, statistics_in, options)[0])
 
 
 def position_and_merge(
@@ -291,6 +317,25 @@ def merge_by_coefficients(file: Path, base: str, vectors: Sequence[str | Path], 
     are not those of the file by their content, and as `merge` does.
     """
     from selfpos.merging import merge as merge_folders
+
+    folder, sources, asked = _coefficients_applied(file, base, vectors, options)
+    merge_folders(folder, sources, "linear", out, finish=partial(_add_card, out), **asked)
+    return out
+
+
+def plan_merge_by_coefficients(
+    file: Path, base: str, vectors: Sequence[str | Path], out: Path, **options: Unpack[Options]
+) -> list[tuple[str, str]]:
+    """What `merge_by_coefficients` with the same arguments would do, as `plan_merge` tells it; writes nothing."""
+    from selfpos.merging import plan
+    from selfpos.merging.describe import describe
+
+    folder, sources, asked = _coefficients_applied(file, base, vectors, options)
+    return describe(plan(folder, sources, "linear", out, **asked))
+
+
+def _coefficients_applied(file: Path, base: str, vectors: Sequence[str | Path], options: Options) -> tuple[Path, list[Path], Options]:
+    """Base, vectors in the order of the file, and options of the merge that applies the coefficients in `file`."""
     from selfpos.positioning.coefficients import read_coefficients
     from selfpos.storage.hashing import content_hash
     from selfpos.storage.locate import locate_model
@@ -302,5 +347,4 @@ def merge_by_coefficients(file: Path, base: str, vectors: Sequence[str | Path], 
         **options, "seed": found.found_by.get("seed", options.get("seed", 0)), "weights": found.weights, "names": found.names,
         "base_name": found.base_name, "provenance": {"positioning": found.found_by},
     }  # fmt: skip
-    merge_folders(folder, [sources[place] for place in order], "linear", out, finish=partial(_add_card, out), **asked)
-    return out
+    return folder, [sources[place] for place in order], asked

@@ -70,9 +70,8 @@ def run_recipe(recipe: Recipe, out: Path, *, data_root: Path | None = None, exec
             "a run does one job after the other in one process: start `selfpos run` by itself, on a cluster with --ray; "
             "`selfpos finetune` and `selfpos merge --method self-positioning` are what torchrun and accelerate can start"
         )
-    _check_methods(recipe)
     base = locate_model(recipe.base)
-    open_model(base)  # refuses what is no model
+    _check_methods(recipe, [key for key, entry in open_model(base).tensors.items() if entry.mergeable])
     data = load_tasks(recipe, data_root)
     _check_probe(recipe, data)
     evaluation = recipe_tasks(recipe.evaluation, data_root)
@@ -122,8 +121,8 @@ def load_tasks(recipe: Recipe, data_root: Path | None, guard: Guard | None = Non
     return loaded
 
 
-def _check_methods(recipe: Recipe) -> None:
-    """Refuse what no merge could be made with, before anything is trained."""
+def _check_methods(recipe: Recipe, keys: list[str]) -> None:
+    """Refuse what no merge of the tensors `keys` could be made with, before anything is trained."""
     from selfpos.merging import METHODS, get_method
     from selfpos.merging.rules import make_settings
 
@@ -136,7 +135,7 @@ def _check_methods(recipe: Recipe) -> None:
         method = get_method(merge.method)
         try:
             method.check_count(counts[merge.vectors])
-            make_settings(method, counts[merge.vectors], merge.weights, merge.params)
+            make_settings(method, counts[merge.vectors], merge.weights, merge.params, keys)
         except SelfposError as error:
             raise SelfposError(f"recipe {recipe.name}, merge {name}: {error}") from None
     names = ["base", *recipe.tasks, *recipe.joints, *recipe.stages, *recipe.bags, *recipe.merges]

@@ -187,6 +187,21 @@ def test_a_probe_from_which_no_batch_comes_is_refused_before_any_training(tiny_b
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("merge", "says"),
+    [
+        ({"method": "ties", "params": {"density": {"layers.0": 0.1, "default": 0.3}}}, "set scope to tensor"),
+        ({"method": "ties", "params": {"density": {"layers.7": 0.1, "default": 0.3}}}, r"the rule 'layers\.7' fits no tensor"),
+        ({"method": "ties", "params": {"density": {"layers.0": 7, "default": 0.3}}}, "between 0 and 1, found 7"),
+        ({"method": "della-linear", "params": {"density": 0.95}}, "between 0 and 1, found 0.95 ± 0.1"),
+    ],
+)
+def test_a_merge_that_cannot_be_made_is_refused_before_any_training(tiny_base: Path, tmp_path: Path, merge: dict, says: str) -> None:
+    with pytest.raises(SelfposError, match=f"merge wrong: .*{says}"):
+        run_recipe(small_recipe(tiny_base, tmp_path / "data.jsonl", merges={"wrong": merge}), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_what_does_not_change_a_result_is_no_part_of_its_key(tiny_base: Path, tmp_path: Path) -> None:
     def inputs(**training: object) -> dict:
         recipe = small_recipe(

@@ -94,13 +94,14 @@ def command(
 
     if coefficients is not None:
         idle = {"a recipe": recipe, "--method": method, "--weights": weights, "--param": params, "--probe": probe, "--steps": steps,
-                "--dry-run": dry_run, "--take-from": take_from, "--statistics": statistics}  # fmt: skip
+                "--take-from": take_from, "--statistics": statistics}  # fmt: skip
         if given := [option for option, value in idle.items() if value]:
             raise SelfposError(f"--coefficients says how to merge, so {given[0]} does not go with it; leave it away")
     elif recipe is None and not (sources and method):
         raise SelfposError("say what to merge: --vectors and --method, or a mergekit recipe")
-    if recipe is not None and (sources or method or weights or params):
-        raise SelfposError(f"{recipe} says what to merge; leave --vectors, --method, --weights and --param away")
+    based = click.get_current_context().get_parameter_source("base") is not click.core.ParameterSource.DEFAULT
+    if recipe is not None and (sources or method or weights or params or based):
+        raise SelfposError(f"{recipe} says what to merge; leave --base, --vectors, --method, --weights and --param away")
     from selfpos.merging import METHODS
     from selfpos.recipe import LEARNED
 
@@ -119,8 +120,10 @@ def command(
         "output": "adapter" if adapter else "model", "allow_code": allow_code,
     }  # fmt: skip
     if coefficients is not None:
-        from selfpos.operations import merge_by_coefficients
+        from selfpos.operations import merge_by_coefficients, plan_merge_by_coefficients
 
+        if dry_run:
+            return _show(plan_merge_by_coefficients(coefficients, base, sources, out, **options))
         click.echo(str(merge_by_coefficients(coefficients, base, sources, out, **options)))
         return None
     if method in LEARNED:
@@ -181,11 +184,15 @@ def _merge(
         for note in notes:
             click.echo(note, err=True)
     if dry_run:
-        for label, text in plan_merge(base, sources, method, out, **options):
-            click.echo(f"{label:<14}{text}")
+        _show(plan_merge(base, sources, method, out, **data, **options))
         return
     merge(base, sources, method, out, **data, **options)
     click.echo(str(out))
+
+
+def _show(rows: list[tuple[str, str]]) -> None:
+    for label, text in rows:
+        click.echo(f"{label:<14}{text}")
 
 
 def _position(
@@ -223,8 +230,8 @@ def _position(
             "method": f"{method}: a search for coefficients, which are then applied as by linear",
             "weights": f"searched on {searched}",
         }
-        for label, text in plan_merge(base, sources, "linear", out, **options):
-            click.echo(f"{label:<14}{replaced.get(label, text)}")
+        rows = plan_merge(base, sources, "linear", out, **options)
+        _show([(label, replaced.get(label, text)) for label, text in rows])
         return
     if options["threads"]:
         import torch

@@ -218,6 +218,8 @@ def _rules(recipe: RecipeFile, value: Any, place: Place) -> Any:
     if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
         rules = {}
         for index, item in enumerate(value):
+            if "default" in rules:
+                raise recipe.fault((*place, index), "the value without a filter before this one takes every tensor; put it last")
             if not item.keys() <= {"filter", "value"} or "value" not in item:
                 raise recipe.fault((*place, index), "expected a filter and a value")
             filter_ = item.get("filter")

@@ -6,7 +6,7 @@ from selfpos.merging.stream import Array
 
 
 def elect_and_join(vectors: list[Array], weights: list[float], normalize: bool) -> Array:
-    """Per entry: the sign of Σ w_i V_i, then the (weighted) mean of the V_i of that sign, or their weighted sum without `normalize`.
+    """Per entry: the sign of Σ w_i V_i, then Σ w_i V_i / Σ |w_i| over the i whose w_i V_i has that sign, or Σ w_i V_i without `normalize`.
 
     Entries that are zero have no sign and no vote. Where no vector agrees, or the signs balance, the result is 0.
     """

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 
 NUMBER = re.compile(r"(?:^|[./])(\d+)\.")
-EMBEDDING = re.compile(r"embed|(^|[./])(wte|wpe|shared)\.")
+EMBEDDING = re.compile(r"embed|relative_attention_bias|(^|[./])(wte|wpe|shared)\.")
 
 
 def layer_of(key: str) -> int | None:
@@ -16,7 +16,7 @@ def layer_of(key: str) -> int | None:
 
 
 def is_embedding(key: str) -> bool:
-    """Whether a tensor is a table of embeddings, by its name, rather than a linear map."""
+    """Whether a tensor is a table of embeddings, by its name, tokens' or (relative) positions', rather than a linear map."""
     return EMBEDDING.search(key) is not None
 
 

@@ -40,10 +40,9 @@ def slerp_shares(first: float, second: float, inner: float, t: float, linear_abo
 
 
 def normalized(weights: list[float]) -> np.ndarray:
-    """Weights divided by their sum; all equal where that is 0."""
+    """Weights divided by their sum."""
     values = np.array(weights, np.float64)
-    total = values.sum()
-    return values / total if abs(total) > 1e-12 else np.full(len(values), 1 / len(values))
+    return values / values.sum()
 
 
 def unit_scales(gram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

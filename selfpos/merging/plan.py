@@ -11,6 +11,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
+import numpy as np
+
 from selfpos.errors import SelfposError, unknown
 from selfpos.merging.layout import OutputFile, gather_prompts, output_files, side_files
 from selfpos.merging.probe_statistics import ProbeStatistics, open_statistics
@@ -210,13 +212,15 @@ def plan(
     Python code. statistics: files with data statistics by name, one per vector; absent, they are to be gathered before the plan is carried out.
     base_name, names: what to call the inputs. provenance: added to the manifest.
 
-    Raises SelfposError for whatever cannot be merged, before any weight is read.
+    Raises SelfposError for whatever cannot be merged, before any weight is merged.
     """
     options = Options(
         weights=weights, params=params, dtype=dtype, seed=seed, threads=threads, device=device, budget=budget, shard_size=shard_size, output=output,
         rank=rank, take_from=take_from, allow_code=allow_code, provenance=provenance,
     )  # fmt: skip
     refuse_existing(out)
+    if above := next((folder for folder in out.absolute().parents if folder.exists() and not folder.is_dir()), None):
+        raise SelfposError(f"{above} is a file, so nothing can be written below it; choose another output")
     if not sources:
         raise SelfposError("there are no vectors to merge; give at least one fine-tuned model or adapter")
     chosen = get_method(method)
@@ -252,6 +256,7 @@ def plan(
         raise SelfposError("base and vectors share no tensor that could be merged")
     copied = side_files(frame.path, code=allow_code)
     settings = make_settings(chosen, len(sources), weights, params, keys)
+    _refuse_unmerged(opened, vectors, take_from)
     dtypes = {key: _dtype(key, opened, frame, vectors, NAMES.get(dtype or "")) for key in frame.tensors}
     workers = threads or _cores()
     with ThreadPoolExecutor(workers) as pool:
@@ -307,6 +312,26 @@ def _frame(base: ModelFolder, vectors: Sequence[TaskVector], name: str | None) -
     if (vector.source / ADAPTER).is_file():
         raise SelfposError(f"{name} is an adapter, from which nothing can be taken; name the base or a full model")
     return open_model(vector.source)
+
+
+def _refuse_unmerged(base: ModelFolder, vectors: Sequence[TaskVector], take_from: str | None) -> None:
+    """Refuse matrices of whole numbers or float8 that a vector changes: they would not be merged. Those all share (position ids) are no matter."""
+    fixed = {key: entry for key, entry in base.tensors.items() if not entry.mergeable and len(entry.shape) > 1}
+    if not fixed:
+        return
+    for vector in vectors:
+        if (vector.source / ADAPTER).is_file():
+            continue
+        model = open_model(vector.source)
+        for key, entry in fixed.items():
+            other = model.tensors.get(key)
+            if other is None or (take_from is not None and other.shape != entry.shape):
+                continue
+            if (other.dtype, other.shape) != (entry.dtype, entry.shape) or not np.array_equal(model.raw(key), base.raw(key)):
+                raise SelfposError(
+                    f"{vector.name} changes tensor {key}, which is {TORCH[entry.dtype]} in the base and cannot be merged; "
+                    "save base and vectors with weights of float32, float16 or bfloat16 first"
+                )
 
 
 def _dtype(key: str, base: ModelFolder, frame: ModelFolder, vectors: Sequence[TaskVector], asked: str | None) -> str:

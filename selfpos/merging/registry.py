@@ -7,7 +7,7 @@ Two forms. A *combination* maps weights (and, where it asks for them, inner prod
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,6 +15,7 @@ from selfpos.errors import SelfposError, unknown
 from selfpos.merging.parameters import Parameter, read_parameters
 
 if TYPE_CHECKING:
+    from selfpos.merging.rules import Settings
     from selfpos.merging.stream import Stream
 
 Scope = Literal["model", "tensor"]
@@ -22,6 +23,8 @@ Grain = Literal["element", "row", "matrix"]
 Weighting = Literal["mean", "one", "share", "none"]
 Survey = Callable[["Stream"], Mapping[str, Any]]
 """A statistics pass: reads the whole stream before anything is written, returns what the kernel is to see, by tensor key."""
+Check = Callable[["Settings", Sequence[str]], None]
+"""Raises SelfposError when the method cannot work with these settings at these tensors, each of which is by itself within its limits."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,8 @@ class Method:
     `gram`: a combination's inner products, of whole vectors ('model') or of each tensor; `with_base`: row and column 0 belong to θ0.
     `grain`: a kernel's chunks hold any elements, whole rows, or whole matrices; `holds`: how much memory one of whole matrices takes at most, in
     matrices of the size at hand and in square ones of its width (measured). `survey`: its statistics pass.
-    `probe`: names of statistics gathered from data that must be given, one file per vector (see stream.Chunk.probe).
+    `probe`: names of statistics gathered from data that must be given, one file per vector (see stream.Chunk.probe). `checks`: what its settings
+    must fulfil together, known before anything is read.
     """
 
     name: str
@@ -49,6 +53,7 @@ class Method:
     holds: tuple[int, int] = (0, 0)
     survey: Survey | None = None
     probe: tuple[str, ...] = ()
+    checks: tuple[Check, ...] = ()
     fewest: int = 1
     most: int | None = None
     ordered: bool = False
@@ -94,6 +99,7 @@ def combination(
     weighting: Weighting = "one",
     gram: Scope | None = None,
     with_base: bool = False,
+    checks: tuple[Check, ...] = (),
     fewest: int = 1,
     most: int | None = None,
     ordered: bool = False,
@@ -111,6 +117,7 @@ def combination(
             weighting=weighting,
             gram=gram,
             with_base=with_base,
+            checks=checks,
             fewest=fewest,
             most=most,
             ordered=ordered,
@@ -128,6 +135,7 @@ def kernel(
     holds: tuple[int, int] = (0, 0),
     survey: Survey | None = None,
     probe: tuple[str, ...] = (),
+    checks: tuple[Check, ...] = (),
     fewest: int = 1,
     most: int | None = None,
     ordered: bool = False,
@@ -137,7 +145,7 @@ def kernel(
 
     def register(function: Callable[..., Any]) -> Callable[..., Any]:
         options = {"weighting": weighting, "grain": grain, "survey": survey, "probe": probe, "fewest": fewest, "most": most}
-        _add(function, reference, "kernel", holds=holds, ordered=ordered, random=random, **options)
+        _add(function, reference, "kernel", holds=holds, checks=checks, ordered=ordered, random=random, **options)
         return function
 
     return register

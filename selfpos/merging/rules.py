@@ -2,7 +2,8 @@
 
 A value is a number (or a word, or true/false), a ramp over depth such as `0.2..0.8` (more stops are equally spaced: `0..1..0`), a list of one
 value per vector where the parameter allows it (one value is for all vectors), or a mapping from rules to values. A rule is `layers.0-5`, `layers.3`, a glob over tensor names
-(`*.attention.*`, `2_Dense/*`) or `default`; the first that fits a tensor counts.
+(`*.attention.*`, `2_Dense/*`) or `default`; the first that fits a tensor counts, and `default`
+where no other does, wherever it stands.
 """
 
 from __future__ import annotations
@@ -76,7 +77,9 @@ class Settings:
     def _at(self, value: Any, key: str, place: str) -> Any:
         """`value` at tensor `key`, rules and ramps resolved; None where no rule fits."""
         if isinstance(value, Mapping):
-            return next((self._at(inner, key, place) for rule, inner in value.items() if fits(str(rule), key)), None)
+            rules = ((str(rule), inner) for rule, inner in value.items())
+            found = next((inner for rule, inner in rules if rule != DEFAULT and fits(rule, key)), value.get(DEFAULT))
+            return self._at(found, key, place)
         if isinstance(value, Sequence) and not isinstance(value, str):
             return [self._at(item, key, place) for item in value]
         if isinstance(value, str) and ".." in value:
@@ -127,17 +130,29 @@ def make_settings(method: Method, count: int, weights: Any, params: Mapping[str,
     if keys:
         for place, value in {"weights": weights, **params}.items():
             _refuse_idle_rules(value, keys, place)
+    for check in method.checks:
+        check(settings, keys or [""])
     return settings
 
 
 def _refuse_idle_rules(value: Any, keys: Sequence[str], place: str) -> None:
-    """A rule that fits no tensor is a mistyped rule."""
+    """A rule that fits no tensor, or only such as rules before it take, is a mistyped or misplaced rule. `default` may be left none."""
     if isinstance(value, Mapping):
-        for rule in value:
-            if not any(fits(str(rule), key) for key in keys):
+        left = list(keys)
+        for rule, inner in value.items():
+            if rule == DEFAULT:
+                continue
+            taken = [key for key in left if fits(str(rule), key)]
+            if not taken and any(fits(str(rule), key) for key in keys):
+                raise SelfposError(f"{place}: the rule '{rule}' never counts, for rules before it take all its tensors; put it before them")
+            if not taken:
                 raise SelfposError(
                     f"{place}: the rule '{rule}' fits no tensor of the model; tensors are named like {keys[0]} and {keys[-1]}"
                 )
+            _refuse_idle_rules(inner, taken, place)
+            left = [key for key in left if key not in taken]
+        if left:
+            _refuse_idle_rules(value.get(DEFAULT), left, place)
     elif isinstance(value, Sequence) and not isinstance(value, str):
         for item in value:
             _refuse_idle_rules(item, keys, place)

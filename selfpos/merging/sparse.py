@@ -8,18 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from selfpos.errors import SelfposError
 from selfpos.merging.stream import Array, Chunk, Stream, array_module
 from selfpos.merging.thresholds import kept, thresholds
 
 
 def weighted_sum(vectors: list[Array], weights: list[float], normalize: bool) -> Array:
-    """Σ w_i V_i, divided by Σ w_i with `normalize` (unless that is 0)."""
+    """Σ w_i V_i, divided by Σ w_i with `normalize`."""
     total = vectors[0] * weights[0]
     for vector, weight in zip(vectors[1:], weights[1:], strict=True):
         total += vector * weight
-    mass = sum(weights)
-    return total / mass if normalize and abs(mass) > 1e-8 else total
+    return total / sum(weights) if normalize else total
 
 
 def drop_at_random(chunk: Chunk, density: Sequence[float], rescale: bool) -> list[Array]:
@@ -35,15 +33,18 @@ def drop_at_random(chunk: Chunk, density: Sequence[float], rescale: bool) -> lis
 
 
 def drop_by_rank(chunk: Chunk, density: Sequence[float], epsilon: Sequence[float], rescale: bool) -> list[Array]:
-    """Every entry of a row kept with a chance that rises with its rank by magnitude from density − ε/2 to density + ε/2."""
+    """Every entry of a row kept with a chance that rises with its rank by magnitude from density − ε/2 to density + ε/2.
+
+    Density 1 keeps and 0 removes them all, whatever ε, as mergekit has it.
+    """
     thinned = []
     for index, (vector, middle, width) in enumerate(zip(chunk.vectors, density, epsilon, strict=True)):
-        low, high = middle - width / 2, middle + width / 2
-        if low < 0 or high > 1 or (middle > 0 and low == 0 and rescale):
-            raise SelfposError(f"density ± epsilon/2 must lie between 0 and 1, found {middle:g} ± {width / 2:g}; make epsilon smaller")
-        chance = ranks(vector) * width + low
+        if middle in (0, 1):
+            thinned.append(vector * middle)
+            continue
+        chance = ranks(vector) * width + (middle - width / 2)
         vector = vector * (chunk.uniform(index) < chance)
-        thinned.append(vector / chance if rescale and middle > 0 else vector)
+        thinned.append(vector / chance if rescale else vector)
     return thinned
 
 

@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from selfpos.errors import SelfposError
 from selfpos.merging.registry import Scope
 from selfpos.merging.stream import Chunk, Stream
 
@@ -47,17 +46,12 @@ def kept(share: float, numel: int) -> int:
 def thresholds(stream: Stream, counts: Counts, scope: Scope, score: Score = magnitude) -> dict[str, list[list[float]]]:
     """For each tensor, group and count k: the k-th largest score, so that keeping scores ≥ it keeps k (and all that tie with the last).
 
-    With scope 'model' a group's elements are those of all tensors together. Count 0 has the threshold infinity. Raises SelfposError when
-    counts differ between tensors that have one threshold together.
+    With scope 'model' a group's elements are those of all tensors together, and its counts the same at each. Count 0 has the threshold infinity.
     """
     sizes = {key: stream.base.tensors[key].numel for key in stream.keys}
     if scope == "model":
-        wanted = [counts(key, sum(sizes.values())) for key in stream.keys]
-        if any(other != wanted[0] for other in wanted):
-            raise SelfposError(
-                "the density differs between tensors, so one threshold for the whole model has no meaning; set scope to tensor"
-            )
-        return dict.fromkeys(stream.keys, _select(stream, stream.keys, wanted[0], score) if wanted else [])
+        wanted = counts(stream.keys[0], sum(sizes.values()))
+        return dict.fromkeys(stream.keys, _select(stream, stream.keys, wanted, score))
     result = {}
     ranks = {key: counts(key, size) for key, size in sizes.items()}
     small = [key for key in stream.keys if sizes[key] <= AT_ONCE]

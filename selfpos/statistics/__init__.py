@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from selfpos.statistics.gather import check_probe, gathered, probe_hash
+from selfpos.statistics.gather import check, check_probe, gathered, probe_hash
 
-__all__ = ["check_probe", "gathered", "probe_hash"]
+__all__ = ["check", "check_probe", "gathered", "probe_hash"]

@@ -78,6 +78,12 @@ def probe_hash(task: ProbeTask) -> str:
     return hash_records(task.dataset)
 
 
+def check(plan: Plan, probe: Mapping[str, ProbeTask]) -> None:
+    """Raise SelfposError where `gathered` would for a probe set that does not fit the plan: names, or records of which no batch can be made."""
+    _match(plan, probe)
+    check_probe(plan.method.probe, probe, plan.seed)
+
+
 def check_probe(statistics: tuple[str, ...], probe: Mapping[str, ProbeTask], seed: int) -> None:
     """Raise SelfposError when the records of a task do not make a batch that these statistics need."""
     for name in statistics:

@@ -113,6 +113,11 @@ HEAD = "merge_method: ties\nbase_model: b\n"
         (f"{HEAD}models:\n  - model: a\ndtype: float31", 5, "no number format 'float31'"),
         (f"{HEAD}models:\n  - model: a\n5: x", 5, "field '5' has no counterpart"),
         (f"{HEAD}models:\n  - model: a\nparameters:\n  5: x", 6, "parameter '5' has no counterpart"),
+        (
+            f"{HEAD}models:\n  - model: a\n    parameters:\n      weight:\n      - value: 1\n      - {{filter: mlp, value: 2}}",
+            8,
+            "put it last",
+        ),
         ("merge_method: ties\nbase_model: {model: a}\nmodels: [{model: a}]", 2, "a model is named by a path or a Hub name"),
     ],
 )
@@ -226,6 +231,16 @@ base_model: {tmp_path / "base"}
         np.testing.assert_allclose(
             found[key], value + first * (tuned[0][key] - value) + second * (tuned[1][key] - value), atol=1e-6, err_msg=key
         )
+
+
+def test_della_keeps_all_by_default(tmp_path: Path) -> None:
+    base, tuned = models(9, 1)
+    make_folder(tmp_path / "base", base)
+    make_folder(tmp_path / "one", tuned[0])
+    recipe = {"merge_method": "della_linear", "base_model": str(tmp_path / "base"), "models": [{"model": str(tmp_path / "one")}]}
+    found = load_file(merge_recipe(write(tmp_path / "merge.yml", yaml.safe_dump(recipe)), tmp_path / "out").out / "model.safetensors")
+    for key, value in tuned[0].items():
+        np.testing.assert_allclose(found[key], value, atol=1e-6, err_msg=key)
 
 
 def test_layers_must_be_all(tmp_path: Path) -> None:

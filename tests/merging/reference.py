@@ -165,8 +165,8 @@ def model_stock(base: np.ndarray, vectors: list[np.ndarray], weights: list[float
         for j in range(i):
             size = np.linalg.norm(vectors[i]) * np.linalg.norm(vectors[j])
             cosines.append(vectors[i] @ vectors[j] / size if size else 0.0)
-    c = np.mean(cosines)
-    t = n * c / (1 + (n - 1) * c) if abs(1 + (n - 1) * c) > 1e-6 else 0.0
+    c = max(0.0, np.mean(cosines))  # the paper has no wider angles than right ones; mergekit goes on below 0
+    t = n * c / (1 + (n - 1) * c)
     return t * np.mean(vectors, axis=0)
 
 
@@ -253,9 +253,9 @@ def della(joined: bool, base: State, vectors: list[State], weights: list[float] 
             epsilon = spread(params.get("epsilon", 0.2), len(vectors))[index]
             n = matrix.shape[1]
             rank = np.argsort(np.argsort(np.abs(matrix), axis=1, kind="stable"), axis=1) / (n - 1) if n > 1 else np.full(matrix.shape, 0.5)
-            chance = density + epsilon * (rank - 0.5)
+            chance = density + epsilon * (rank - 0.5) if 0 < density < 1 else np.full(matrix.shape, density)
             keep = uniform(key, index, value.shape).reshape(matrix.shape) < chance.astype(np.float32)
-            kept = matrix * keep / (chance if params.get("rescale", True) else 1)
+            kept = matrix * keep / (chance if params.get("rescale", True) and density else 1)
             rows.append(kept.reshape(value.shape))
         found[key] = params.get("scale", 1.0) * (join if joined else add)(
             rows, weights or [1.0] * len(vectors), params.get("normalize", joined)
@@ -296,11 +296,11 @@ def linear_map(key: str, value: np.ndarray) -> bool:
     return value.ndim == 2 and min(value.shape) > 1 and "embed" not in key
 
 
-def spectral(function: Callable[..., np.ndarray], scaled: bool) -> Callable[..., State]:
-    """Methods on whole matrices; all else takes the mean, times the scale for some."""
+def spectral(function: Callable[..., np.ndarray]) -> Callable[..., State]:
+    """Methods on whole matrices; all else takes the mean times the scale."""
 
     def merged(base: State, vectors: list[State], weights: None, **params: Any) -> State:
-        scale = params.get("scale", 1.0) if scaled else 1.0
+        scale = params.get("scale", 1.0)
         return {
             key: function([v[key] for v in vectors], **params)
             if linear_map(key, value)
@@ -377,8 +377,8 @@ METHODS: dict[str, Callable[..., State]] = {
     "breadcrumbs": per_tensor(lambda *args, **params: breadcrumbs(False, *args, **params)),
     "breadcrumbs-ties": per_tensor(lambda *args, **params: breadcrumbs(True, *args, **params)),
     "sce": per_tensor(sce),
-    "tsv-m": spectral(tsv_m, scaled=False),
-    "iso-c": spectral(iso_c, scaled=True),
-    "iso-cts": spectral(iso_cts, scaled=True),
-    "wudi": spectral(wudi, scaled=True),
+    "tsv-m": spectral(tsv_m),
+    "iso-c": spectral(iso_c),
+    "iso-cts": spectral(iso_cts),
+    "wudi": spectral(wudi),
 }

@@ -70,8 +70,9 @@ def test_a_mergekit_recipe_runs_unchanged(tiny_base: Path, tiny_specialists: lis
     (tmp_path / "bad.yml").write_text(yaml.safe_dump(recipe | {"merge_method": "passthrough"}))
     refused = selfpos("merge", tmp_path / "bad.yml", "--out", tmp_path / "bad")
     assert refused.returncode == 2 and "line" in refused.stderr and "passthrough" in refused.stderr
-    both = selfpos("merge", tmp_path / "merge.yml", "--method", "ties", "--out", tmp_path / "bad")
-    assert both.returncode == 2 and "says what to merge" in both.stderr
+    for words in (["--method", "ties"], ["--base", tiny_base]):
+        both = selfpos("merge", tmp_path / "merge.yml", *words, "--out", tmp_path / "bad")
+        assert both.returncode == 2 and "says what to merge" in both.stderr
     neither = selfpos("merge", "--out", tmp_path / "bad")
     assert neither.returncode == 2 and "--vectors and --method" in neither.stderr
 
@@ -102,6 +103,10 @@ def test_methods_that_look_at_data_take_a_probe_set(tiny_base: Path, tiny_specia
     assert done.stdout.strip() == str(tmp_path / "regmean") and len(list((tmp_path / "kept").iterdir())) == 2
     manifest = read_manifest(tmp_path / "regmean")
     assert manifest is not None and manifest["merge"]["params"] == {"alpha": 0.5}
+    words[4:6] = reversed(tiny_specialists[-2:])  # of which the probe set holds one
+    unknown = selfpos(*words, "--method", "regmean", "--out", tmp_path / "unknown", "--dry-run")
+    assert unknown.returncode == 2 and "the probe set has no task 'gamma'" in unknown.stderr, unknown.stderr
+    words[4:6] = tiny_specialists[:2]
     planned = selfpos(*words, "--method", "lm-cocktail", "--out", tmp_path / "cocktail", "--dry-run")
     assert planned.returncode == 0 and "searched on alpha (16 records), beta (16 records)" in planned.stdout, planned.stderr
     done = selfpos(*words, "--method", "lm-cocktail", "--out", tmp_path / "cocktail", "--param", "softmax_temperature=0.5")
@@ -173,6 +178,10 @@ def test_methods_are_listed_with_their_needs() -> None:
         (["--method", "self-positioning", "--param", "ratios={alpha: 0}"], "greater than 0"),
         (["--method", "self-positioning", "--out", "."], "exists already"),
         (["--method", "self-positioning", "--seed", "99999999999999999999"], "--seed"),
+        (["--method", "fisher", "--dry-run"], "does not say which records were held out for a probe"),
+        (["--method", "della-linear", "--param", "density=0.95", "--dry-run"], "must lie between 0 and 1, found 0.95 ± 0.1"),
+        (["--method", "ties", "--param", "density={layers.0: 0.1, default: 0.3}", "--dry-run"], "set scope to tensor"),
+        (["--method", "karcher", "--weights", "1", "-2", "1", "--dry-run"], "divides the weights by their sum, which is 0"),
         (["--method", "fisher"], "does not say which records were held out for a probe; give the probe set with --probe FOLDER"),
     ],
 )
@@ -192,6 +201,9 @@ def test_coefficients_of_a_search_are_applied_again(tiny_base: Path, tiny_specia
     found = Coefficients(["alpha", "beta", "gamma"], hashes, [0.5, -0.25, 1.5], None, "base", content_hash(tiny_base), {"seed": 4})
     file = write_coefficients(tmp_path / "c.json", found)
     words = ["merge", "--base", tiny_base, "--coefficients", file, "--out", tmp_path / "out", "--vectors"]
+    planned = selfpos(*words, *reversed(tiny_specialists), "--dry-run")
+    assert planned.returncode == 0 and "[0.5, -0.25, 1.5]" in planned.stdout, planned.stderr
+    assert not (tmp_path / "out").exists()
     done = selfpos(*words, *reversed(tiny_specialists))
     assert done.returncode == 0, done.stderr
     base, states = ref.load(tiny_base), [ref.load(source) for source in tiny_specialists]

@@ -49,6 +49,8 @@ CASES: list[tuple[str, list[float] | None, dict[str, Any]]] = [
     ("della-linear", None, {}),
     ("della-linear", [1.0, 0.5, 2.0], {"density": 0.3, "epsilon": 0.4, "rescale": False}),
     ("della-ties", None, {"density": 0.6, "epsilon": 0.1, "scale": 0.5}),
+    ("della-ties", None, {"density": 1.0}),
+    ("della-linear", None, {"density": 0.0}),
     ("breadcrumbs", None, {}),
     ("breadcrumbs", [1.0, 0.5, 2.0], {"density": 0.5, "gamma": 0.2, "normalize": True}),
     ("breadcrumbs-ties", None, {"density": 0.3, "gamma": 0.9}),
@@ -150,12 +152,21 @@ def test_equal_inputs_give_themselves(tmp_path: Path, method: str) -> None:
 
 @pytest.mark.parametrize(("method", "params"), [("ties", {"density": 1.0}), ("dare-linear", {"density": 1.0}), ("dare-ties", {"density": 1.0}),
                                                 ("breadcrumbs", {"density": 1.0}), ("breadcrumbs-ties", {"density": 1.0}), ("nearswap", {"t": 99.0}),
-                                                ("della-linear", {"density": 1.0, "epsilon": 0.0}), ("wudi", {}), ("sce", {"select": 1.0})])  # fmt: skip
+                                                ("della-linear", {"density": 1.0}), ("wudi", {}), ("sce", {"select": 1.0})])  # fmt: skip
 def test_one_vector_untouched_gives_itself(tmp_path: Path, method: str, params: dict[str, Any]) -> None:
     base, tuned = models(4, 1)
     found = run(tmp_path, base, tuned, method, params=params)
     for key, value in difference(base, tuned[0]).items():
         np.testing.assert_allclose(found[key], value, atol=1e-6, err_msg=key)
+
+
+@pytest.mark.parametrize("cosine", [-0.5, -0.99])
+def test_model_stock_of_vectors_at_wide_angles_is_the_base(tmp_path: Path, cosine: float) -> None:
+    key = "layers.0.weight"
+    base = {key: np.ones((2, 2), np.float32)}
+    vectors = [[1.0, 0.0], [cosine, np.sqrt(1 - cosine**2)]]
+    tuned = [moved(base, {key: np.array([vector, vector], np.float32)}) for vector in vectors]
+    np.testing.assert_array_equal(run(tmp_path, base, tuned, "model-stock")[key], 0)
 
 
 ORDERED = {"slerp", "tensor-slerp"}

@@ -72,6 +72,25 @@ def test_what_differs_is_taken_from_a_named_model(tiny_base: Path, tiny_speciali
         assert mode == ("mean" if name == "base" else "cls")
 
 
+def test_matrices_that_cannot_be_merged_are_refused_where_they_differ(tmp_path: Path) -> None:
+    """Quantised weights; position ids, which all models share, and single numbers of steps are no matter."""
+    base = random_state(np.random.default_rng(0), shapes={"layers.0.norm": (4,)})
+    base |= {"layers.0.w": np.ones((4, 4), np.int8), "position_ids": np.arange(9)[None], "steps": np.array([1])}
+    place = make_folder(tmp_path / "base", base)
+    same = make_folder(tmp_path / "same", base | {"steps": np.array([2])})
+    other = make_folder(tmp_path / "other", base | {"layers.0.w": np.zeros((4, 4), np.int8)})
+    plan(place, [same], "linear", tmp_path / "out")
+    for take_from in (None, "base"):
+        with pytest.raises(SelfposError, match=r"other changes tensor layers\.0\.w, which is int8 in the base and cannot be merged"):
+            merge(place, [same, other], "linear", tmp_path / "out", take_from=take_from)
+
+
+def test_an_output_below_a_file_is_refused(tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SelfposError, match="file is a file, so nothing can be written below it"):
+        merge(tiny_base, tiny_specialists, "average", tmp_path / "file" / "a" / "out")
+
+
 def test_tensors_only_some_have_are_taken_whole(tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path) -> None:
     changed(tiny_specialists[0], tmp_path / "short", "shape")
     key = "encoder.layer.0.output.dense.bias"

@@ -35,6 +35,8 @@ def test_layers_and_embeddings_by_name() -> None:
     for key, layer in NAMES.items():
         assert layer_of(key) == layer, key
     assert [key for key in NAMES if is_embedding(key)] == ["embeddings.word_embeddings.weight"]
+    assert is_embedding("encoder.relative_attention_bias.weight")  # MPNet
+    assert is_embedding("encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight")  # T5
     assert is_embedding("shared.weight") and is_embedding("embed_tokens.weight") and is_embedding("wte.weight")
     found = depths(["embeddings.word_embeddings.weight", "layers.0.w", "layers.1.w", "layers.2.w", "norm.weight"])
     assert list(found.values()) == [0.0, 0.0, 0.5, 1.0, 1.0]
@@ -65,6 +67,8 @@ KEYS = ["embed.weight", "layers.0.a.weight", "layers.1.a.weight", "layers.2.b.we
         ("0..1", [[0, 0], [0, 0], [0.5, 0.5], [1, 1], [1, 1]]),
         ({"layers.0": 2}, [[1, 1], [2, 2], [1, 1], [1, 1], [1, 1]]),
         ([{"layers.2": 5}, 2], [[1, 2], [1, 2], [1, 2], [5, 2], [1, 2]]),
+        ({"default": 1, "layers.0-5": 0.3}, [[1, 1], [0.3, 0.3], [0.3, 0.3], [0.3, 0.3], [1, 1]]),
+        ({"layers.*": 2, "*": 3, "default": 4}, [[3, 3], [2, 2], [2, 2], [2, 2], [3, 3]]),
     ],
 )
 def test_weights_by_tensor(weights: Any, expected: list[list[float]]) -> None:
@@ -73,11 +77,11 @@ def test_weights_by_tensor(weights: Any, expected: list[list[float]]) -> None:
 
 
 def test_parameters_by_tensor() -> None:
-    given = {"density": [0.1, {"layers.*": 0.5, "layers.1": "0.2..0.4"}], "scope": "tensor"}
+    given = {"density": [0.1, {"default": 0.2, "layers.1": "0.2..0.4", "layers.*": 0.5}], "scope": "tensor"}
     with pytest.raises(SelfposError, match=r"rule 'layers.7' fits no tensor"):
         make_settings(get_method("ties"), 2, None, {"density": {"layers.7": 0.3}}, KEYS)
     found = make_settings(get_method("ties"), 2, None, given, KEYS)
-    assert [found.params(key)["density"] for key in KEYS] == [[0.1, 0.2], [0.1, 0.5], [0.1, 0.5], [0.1, 0.5], [0.1, 0.2]]
+    assert [found.params(key)["density"] for key in KEYS] == [[0.1, 0.2], [0.1, 0.5], [0.1, pytest.approx(0.3)], [0.1, 0.5], [0.1, 0.2]]
     assert found.constant("scope") == "tensor"
 
 
@@ -91,11 +95,43 @@ def test_parameters_by_tensor() -> None:
         ([True, 1], {}, "must be numbers"),
         (None, {"density": "0..2"}, "between 0 and 1, found 2.0"),
         (None, {"density": {"layers.2": 7, "default": 0.1}}, "found 7"),
+        ({"layers.*": 1, "layers.1": 2}, {}, "weights: the rule 'layers.1' never counts"),
+        ([1, {"default": {"layers.9": 1}}], {}, "weights: the rule 'layers.9' fits no tensor"),
+        (None, {"density": {"layers.0": 0.1, "default": 0.3}}, "set scope to tensor"),
+        (None, {"scope": {"default": "tensor"}}, "one for the whole merge"),
     ],
 )
 def test_wrong_rules(weights: Any, params: dict[str, Any], message: str) -> None:
     with pytest.raises(SelfposError, match=message):
         make_settings(get_method("ties"), 2, weights, params, KEYS)
+
+
+@pytest.mark.parametrize(
+    ("method", "weights", "params", "message"),
+    [
+        ("nuslerp", [1, -1], {}, r"divides the weights by their sum, which is 0 for \[1.0, -1.0\]"),
+        ("karcher", [1, -1], {}, "method karcher divides"),
+        ("multi-slerp", [{"layers.1": -1, "default": 1}, 1], {}, "method multi-slerp divides"),
+        ("linear", [1, -1], {"normalize": True}, "method linear divides"),
+        ("dare-linear", [1, -1], {"normalize": True}, "method dare-linear divides"),
+        ("slerp", [1, -1], {}, r"a_i \+ a_j, which is 0"),
+        ("della-linear", None, {"density": 0.95}, r"between 0 and 1, found 0.95 ± 0.1; make epsilon smaller"),
+        ("della-ties", None, {"density": 0.1}, r"above 0 where .* found 0.1 ± 0.1; make epsilon smaller, or set rescale to false"),
+    ],
+)
+def test_what_cannot_work_together(method: str, weights: Any, params: dict[str, Any], message: str) -> None:
+    with pytest.raises(SelfposError, match=message):
+        make_settings(get_method(method), 2, weights, params, KEYS)
+
+
+def test_what_works_though_it_looks_alike() -> None:
+    for method, weights, params in [
+        ("linear", [1, -1], {}),
+        ("multi-slerp", [1, -1], {"normalize": False}),
+        ("della-linear", None, {"density": [0.0, 1.0]}),
+        ("della-linear", None, {"density": 0.1, "rescale": False}),
+    ]:
+        make_settings(get_method(method), 2, weights, params, KEYS)
 
 
 def test_one_threshold_needs_one_density(tmp_path: Path) -> None:

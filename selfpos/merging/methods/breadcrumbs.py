@@ -2,13 +2,14 @@ from __future__ import annotations
 
 from typing import Annotated
 
+from selfpos.merging.checks import check_sum
 from selfpos.merging.parameters import Limits
 from selfpos.merging.registry import kernel
 from selfpos.merging.sparse import band, band_survey, weighted_sum
 from selfpos.merging.stream import Array, Chunk
 
 
-@kernel(reference="https://arxiv.org/abs/2312.06795", survey=band_survey)
+@kernel(reference="https://arxiv.org/abs/2312.06795", survey=band_survey, checks=(check_sum,))
 def breadcrumbs(
     chunk: Chunk,
     *,

@@ -2,13 +2,14 @@ from __future__ import annotations
 
 from typing import Annotated
 
+from selfpos.merging.checks import check_sum
 from selfpos.merging.parameters import Limits
 from selfpos.merging.registry import kernel
 from selfpos.merging.sparse import drop_at_random, weighted_sum
 from selfpos.merging.stream import Array, Chunk
 
 
-@kernel(reference="https://arxiv.org/abs/2311.03099", random=True)
+@kernel(reference="https://arxiv.org/abs/2311.03099", random=True, checks=(check_sum,))
 def dare_linear(
     chunk: Chunk,
     *,

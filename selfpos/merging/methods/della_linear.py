@@ -2,13 +2,14 @@ from __future__ import annotations
 
 from typing import Annotated
 
+from selfpos.merging.checks import check_chances, check_sum
 from selfpos.merging.parameters import Limits
 from selfpos.merging.registry import kernel
 from selfpos.merging.sparse import drop_by_rank, weighted_sum
 from selfpos.merging.stream import Array, Chunk
 
 
-@kernel(reference="https://arxiv.org/abs/2406.11617", grain="row", random=True)
+@kernel(reference="https://arxiv.org/abs/2406.11617", grain="row", random=True, checks=(check_chances, check_sum))
 def della_linear(
     chunk: Chunk,
     *,
@@ -21,7 +22,7 @@ def della_linear(
     """DELLA: as dare-linear, but large entries of a row are kept more often.
 
     The chance of an entry is density + ε (r/(n−1) − 1/2), r its rank by magnitude among the n of its row; what is kept is divided by its
-    chance. density ± ε/2 must lie within 0 and 1. Absent weights are 1.
+    chance. density ± ε/2 must lie within 0 and 1; density 1 keeps and 0 removes all, whatever ε. Absent weights are 1.
 
     Source: Deep et al. 2024, arXiv 2406.11617, section 3 (MAGPRUNE), with task arithmetic.
     Prefer it to dare-linear at low densities.

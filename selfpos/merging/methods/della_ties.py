@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
+from selfpos.merging.checks import check_chances
 from selfpos.merging.consensus import elect_and_join
 from selfpos.merging.parameters import Limits
 from selfpos.merging.registry import kernel
@@ -9,7 +10,7 @@ from selfpos.merging.sparse import drop_by_rank
 from selfpos.merging.stream import Array, Chunk
 
 
-@kernel(reference="https://arxiv.org/abs/2406.11617", grain="row", random=True)
+@kernel(reference="https://arxiv.org/abs/2406.11617", grain="row", random=True, checks=(check_chances,))
 def della_ties(
     chunk: Chunk,
     *,

@@ -5,12 +5,13 @@ from typing import Annotated, Literal
 
 import numpy as np
 
+from selfpos.merging.checks import check_sum
 from selfpos.merging.geometry import OPPOSITE, length, normalized, of_models, over_base, unit_scales
 from selfpos.merging.parameters import Limits
 from selfpos.merging.registry import combination
 
 
-@combination(reference="https://arxiv.org/abs/2603.04972", gram="tensor", with_base=True)
+@combination(reference="https://arxiv.org/abs/2603.04972", gram="tensor", with_base=True, checks=(check_sum,))
 def karcher(
     weights: list[float],
     gram: np.ndarray,

@@ -2,10 +2,11 @@ from __future__ import annotations
 
 from typing import Annotated
 
+from selfpos.merging.checks import check_sum
 from selfpos.merging.registry import combination
 
 
-@combination(reference="https://arxiv.org/abs/2203.05482", weighting="mean")
+@combination(reference="https://arxiv.org/abs/2203.05482", weighting="mean", checks=(check_sum,))
 def linear(weights: list[float], *, normalize: Annotated[bool, "divide the weights by their sum"] = False) -> list[float]:
     """The weighted sum of task vectors, weights taken as they are.
 
@@ -14,5 +15,4 @@ def linear(weights: list[float], *, normalize: Annotated[bool, "divide the weigh
     Source: Wortsman et al. 2022, arXiv 2203.05482; this is also how coefficients found by a search are applied.
     Prefer it when the weights are known.
     """
-    total = sum(weights)
-    return [weight / total for weight in weights] if normalize and total else weights
+    return [weight / sum(weights) for weight in weights] if normalize else weights

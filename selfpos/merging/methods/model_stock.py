@@ -10,14 +10,14 @@ from selfpos.vectors.angles import norms_and_cosines
 def model_stock(weights: list[float], gram: np.ndarray) -> list[float]:
     """Model Stock: the average, drawn toward the base as far as the vectors disagree, per tensor.
 
-    θ = θ0 + t · (1/N) Σ V_i with t = N cos φ / (1 + (N − 1) cos φ), cos φ the mean cosine of all pairs. Orthogonal vectors give the base back.
+    θ = θ0 + t · (1/N) Σ V_i with t = N cos φ / (1 + (N − 1) cos φ), cos φ the mean cosine of all pairs. Orthogonal vectors give the base back,
+    and so do those at wider angles, for which the paper's geometry has no case (mergekit lets t run below 0 there, without bound).
 
     Source: Jang et al. 2024, arXiv 2403.19522, equation 9.
     Prefer it for several fine-tunings of one task; for different tasks, whose vectors are nearly orthogonal, it moves too little.
     """
     count = len(weights)
     _, cosines = norms_and_cosines(gram)
-    cosine = float(cosines[np.triu_indices(count, 1)].mean())
-    below = 1 + (count - 1) * cosine
-    t = count * cosine / below if abs(below) > 1e-6 else 0.0
+    cosine = max(0.0, float(cosines[np.triu_indices(count, 1)].mean()))
+    t = count * cosine / (1 + (count - 1) * cosine)
     return [t / count] * count

@@ -5,11 +5,12 @@ from typing import Annotated, Literal
 
 import numpy as np
 
+from selfpos.merging.checks import check_sum
 from selfpos.merging.geometry import OPPOSITE, length, normalized, of_models, over_base, unit_scales
 from selfpos.merging.registry import combination
 
 
-@combination(reference="https://goddard.blog/posts/multislerp-wow-what-a-cool-idea", gram="tensor", with_base=True)
+@combination(reference="https://goddard.blog/posts/multislerp-wow-what-a-cool-idea", gram="tensor", with_base=True, checks=(check_sum,))
 def multi_slerp(
     weights: list[float],
     gram: np.ndarray,

@@ -4,12 +4,18 @@ from typing import Annotated, Literal
 
 import numpy as np
 
+from selfpos.merging.checks import check_sum
 from selfpos.merging.geometry import normalized, of_models, over_base, slerp_shares
 from selfpos.merging.registry import combination
 
 
 @combination(
-    reference="https://github.com/arcee-ai/mergekit/blob/main/docs/merge_methods.md", gram="tensor", with_base=True, fewest=2, most=2
+    reference="https://github.com/arcee-ai/mergekit/blob/main/docs/merge_methods.md",
+    gram="tensor",
+    with_base=True,
+    checks=(check_sum,),
+    fewest=2,
+    most=2,
 )
 def nuslerp(
     weights: list[float],

@@ -1,15 +1,26 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
 from selfpos.errors import SelfposError
 from selfpos.merging.geometry import slerp_shares
 from selfpos.merging.registry import combination
+from selfpos.merging.rules import Settings
 
 
-@combination(reference="https://arxiv.org/abs/2410.15035", gram="model", ordered=True)
+def check(settings: Settings, keys: Sequence[str]) -> None:
+    """Refuse weights for which a_i + a_j is 0, by which the angle is divided."""
+    for key in keys:
+        weights = settings.weights(key)
+        for n in range(1, len(weights)):
+            if math.fsum(weights[:n]) / n + weights[n] == 0:
+                raise SelfposError(f"method slerp divides by a_i + a_j, which is 0 for weights {weights[: n + 1]}; change one of them")
+
+
+@combination(reference="https://arxiv.org/abs/2410.15035", gram="model", checks=(check,), ordered=True)
 def slerp(weights: list[float], gram: np.ndarray) -> list[float]:
     """Spherical interpolation of task vectors, one global angle, chained over more than two.
 
@@ -23,9 +34,6 @@ def slerp(weights: list[float], gram: np.ndarray) -> list[float]:
     Source: Li et al. 2024, arXiv 2410.15035, equations 4 and 9.
     Prefer it to the average when that has become too short, that is when the vectors are far from parallel.
     """
-    for n in range(1, len(weights)):
-        if math.fsum(weights[:n]) / n + weights[n] == 0:
-            raise SelfposError(f"method slerp divides by a_i + a_j, which is 0 for weights {weights[: n + 1]}; change one of them")
     return chain(gram, weights)
 
 

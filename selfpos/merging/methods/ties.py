@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
+from selfpos.merging.checks import check_scope
 from selfpos.merging.consensus import elect_and_join
 from selfpos.merging.parameters import Limits
 from selfpos.merging.registry import kernel
@@ -16,7 +17,7 @@ def survey(stream: Stream) -> Mapping[str, Any]:
     return thresholds(stream, lambda key, numel: [[kept(share, numel)] for share in stream.settings.params(key)["density"]], scope)
 
 
-@kernel(reference="https://arxiv.org/abs/2306.01708", survey=survey)
+@kernel(reference="https://arxiv.org/abs/2306.01708", survey=survey, checks=(check_scope,))
 def ties(
     chunk: Chunk,
     *,
@@ -27,7 +28,7 @@ def ties(
 ) -> Array:
     """TIES: trim small entries, elect a sign for each, join what agrees.
 
-    V_i' keeps the `density` largest |entries| of V_i; s = sign Σ w_i V_i'; V = λ · (Σ_{sign V_i' = s} w_i V_i') / (Σ_{sign V_i' = s} w_i).
+    V_i' keeps the `density` largest |entries| of V_i; s = sign Σ w_i V_i'; V = λ · Σ w_i V_i' / Σ |w_i|, both over the i with sign w_i V_i' = s.
 
     Entries that tie with the last one kept are kept too. Absent weights are 1. One more pass finds the thresholds, exactly.
     Source: Yadav et al. 2023, arXiv 2306.01708, section 4.

@@ -12,13 +12,13 @@ def tsv_m(chunk: Chunk, *, scale: Annotated[float, "α, the factor of the merged
     """Task Singular Vectors: join the leading singular directions of all vectors, made orthogonal to each other.
 
     Per matrix of rank r: the r/N leading singular triples of each V_i are put side by side in U, Σ, Vᵀ; U⊥ and V⊥ are the orthonormal
-    matrices nearest to U and V (Procrustes); V = α U⊥ Σ V⊥ᵀ. Embeddings, norms and biases take the mean.
+    matrices nearest to U and V (Procrustes); V = α U⊥ Σ V⊥ᵀ. Embeddings, norms and biases take α times the mean.
 
     Source: Gargiulo et al. 2025, arXiv 2412.00081, algorithm 1 (TSV-Merge).
     Prefer it for many vectors of different tasks, whose leading directions would overlap in a sum.
     """
     if not is_matrix(chunk):
-        return mean(chunk.vectors)
+        return mean(chunk.vectors) * scale
     xp = array_module(chunk.base)
     rank = max(1, min(chunk.base.shape) // len(chunk.vectors))
     parts = [leading(xp, vector, rank) for vector in chunk.vectors]

@@ -19,7 +19,7 @@ def wudi(
     """WUDI: the merged vector that interferes least with each vector on the inputs which that vector itself spans.
 
     Per matrix: minimise Σ ‖(V − V_i) V_iᵀ‖² / ‖V_i‖² over V, from V = Σ V_i, by Adam; the rows of V_i stand for its task's inputs. With
-    `steps` 0 the minimum is taken in closed form (what no V_i sees stays as in Σ V_i). Embeddings, norms and biases take the mean.
+    `steps` 0 the minimum is taken in closed form (what no V_i sees stays as in Σ V_i). Embeddings, norms and biases take λ times the mean.
 
     Source: Cheng et al. 2025, arXiv 2503.08099, equation 9 (WUDI-Merging).
     Prefer it for different tasks when minutes of computing are no matter; it needs no data.
