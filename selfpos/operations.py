@@ -45,12 +45,14 @@ def finetune(
     from selfpos.storage.locate import locate_model
     from selfpos.tasks import get_task
     from selfpos.training import processes, train
+    from selfpos.training.loading import check_base
     from selfpos.training.negatives import mine
 
     if out.exists():
         raise SelfposError(f"{out} exists; choose another folder with --out, or remove it")
     kind = get_task(source.type)
     folder = locate_model(base)
+    check_base(folder)  # before its data is read, or mined with it
     processes.join(settings.device)
     with processes.first_before_others():  # a stream is written to the cache
         found = load_task(source, seed=seed)

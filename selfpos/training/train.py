@@ -18,11 +18,11 @@ from selfpos.storage.atomic import fresh_folder, refuse_existing
 from selfpos.storage.hashing import content_hash
 from selfpos.storage.locate import display_name, hub_snapshot
 from selfpos.storage.manifest import write_manifest
-from selfpos.storage.model_folder import read_modules
 from selfpos.tasks import TaskType
 from selfpos.tasks.prompts import Prompts, column_prompts, kept_prompts
 from selfpos.training import processes
 from selfpos.training.checkpoints import Checkpoints, checkpoints_of
+from selfpos.training.loading import check_base, choose_precision, load_trainable
 from selfpos.training.tracking import check_trackers, logs_beside
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def train(
     (its last checkpoint is kept), or memory or disk run out.
     """
     refuse_existing(out)
-    read_modules(base)
+    check_base(base)
     if not data:
         raise SelfposError("a training needs the data of at least one task")
     mixture = mixture or MixtureSettings()
@@ -180,7 +180,6 @@ def _run(
     from sentence_transformers.sentence_transformer.data_collator import SentenceTransformerDataCollator
     from transformers import set_seed
 
-    from selfpos.training.loading import choose_precision, load_trainable
     from selfpos.training.measure import environment
     from selfpos.training.objective import make_loss, named
     from selfpos.training.trainer import Arguments, Reporter, Trainer

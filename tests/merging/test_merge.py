@@ -172,6 +172,16 @@ def test_damaged_numbers_are_named(tiny_base: Path, tiny_specialists: list[Path]
     assert [path.name for path in tmp_path.iterdir()] == ["bad"]
 
 
+def test_a_base_that_reads_no_text_is_refused(tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path) -> None:
+    shutil.copytree(tiny_base, tmp_path / "base")
+    for name in ("tokenizer.json", "vocab.txt"):
+        (tmp_path / "base" / name).unlink(missing_ok=True)
+    with pytest.raises(SelfposError, match="has no tokenizer"):
+        plan(tmp_path / "base", tiny_specialists, "linear", tmp_path / "out")
+    taken = plan(tmp_path / "base", tiny_specialists, "linear", tmp_path / "out", take_from="alpha")
+    assert taken.frame.path == tiny_specialists[0]
+
+
 def test_existing_output_is_kept(tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     with pytest.raises(SelfposError, match="exists already"):

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -335,6 +335,24 @@ def test_a_plain_transformer_is_refused_before_it_is_trained(tiny_base: Path, tm
     with pytest.raises(SelfposError, match="no sentence-transformers model"):
         run(plain, tmp_path / "out", "sts")
     assert [path.name for path in tmp_path.iterdir()] == ["plain"]
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (lambda base: [(base / name).unlink(missing_ok=True) for name in ("tokenizer.json", "vocab.txt")], "has no tokenizer"),
+        (lambda base: (base / "config.json").rename(base / "adapter_config.json"), "holds a PEFT adapter, which is no base by itself"),
+    ],
+    ids=["no tokenizer", "adapter"],
+)
+def test_what_is_no_base_is_refused_before_it_is_trained(
+    harm: Callable[[Path], object], message: str, tiny_base: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(tiny_base, tmp_path / "base")
+    harm(tmp_path / "base")
+    with pytest.raises(SelfposError, match=message):
+        run(tmp_path / "base", tmp_path / "out", "sts")
+    assert [path.name for path in tmp_path.iterdir()] == ["base"]
 
 
 def test_an_existing_output_is_not_touched(tiny_base: Path, tmp_path: Path) -> None:
