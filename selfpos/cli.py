@@ -75,8 +75,9 @@ def main() -> None:
         where = f"{error.filename}: " if error.filename else ""
         click.echo(f"selfpos: {where}{error.strerror or error}", err=True)
         sys.exit(OperationError.exit_code)
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("selfpos: stopped; what is finished is kept, and the same command goes on from there", err=True)
+    except (click.Abort, KeyboardInterrupt) as error:
+        kept = str(error.__cause__ or error)  # click raises its own from the interrupt; empty where nothing was kept
+        click.echo(f"selfpos: stopped{kept and '; '}{kept}", err=True)
         sys.exit(130)
 
 

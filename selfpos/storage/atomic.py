@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from selfpos.errors import OperationError, SelfposError
+from selfpos.errors import OperationError, SelfposError, stopped
 
 
 def refuse_existing(out: Path) -> None:
@@ -70,6 +70,8 @@ def resumable_folder(out: Path, fingerprint: str, *, worth_keeping: Callable[[Pa
         except BaseException as error:
             if isinstance(error, Exception) or not worth_keeping(folder):
                 shutil.rmtree(folder, ignore_errors=True)
+            elif isinstance(error, KeyboardInterrupt):
+                raise stopped("what is finished") from None
             if isinstance(error, OSError):
                 raise _outside(error, out) from error
             raise
