@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from selfpos.console import is_first, log
-from selfpos.errors import OperationError, SelfposError
+from selfpos.errors import OperationError, SelfposError, stopped
 from selfpos.recipe import PositioningSettings, TaskSource, TrainingSettings, validate
 
 if TYPE_CHECKING:
@@ -209,7 +209,7 @@ def position_and_merge(
 
     The position is also written to `record` (JSON), its path to `trajectory` (JSON Lines, when the search is over) and what `merge_by_coefficients` applies again to
     `coefficients`, when given. A search that was killed goes on when it is started again with the same arguments. A search that Ctrl-C ended is
-    merged with the best point so far, or, without `keep_interrupted`, nothing is made of it and KeyboardInterrupt goes on. Of several processes
+    merged with the best point so far; where none is better than the start, or without `keep_interrupted`, nothing is made of it and KeyboardInterrupt goes on. Of several processes
     that a launcher has started, the first alone merges and writes. The options are
     those of `merging.plan` without weights, params and provenance; they are checked before the search, and `seed` is the search's, too.
     """
@@ -244,6 +244,8 @@ def position_and_merge(
         if is_first():
             final = isinstance(error, SelfposError) and not isinstance(error, OperationError)  # what was asked cannot be, now or later
             _forget(state, growing, final=final)
+        if isinstance(error, KeyboardInterrupt) and state.is_file():
+            raise stopped("the search so far") from None
         raise
     if not is_first():
         return found
