@@ -237,3 +237,15 @@ def test_ctrl_c_is_exit_130_and_tells_what_is_kept(
         cli.main()
     assert left.value.code == 130
     assert capsys.readouterr().err.lstrip("\n") == said
+
+
+@pytest.mark.parametrize("words", [["--out", "~/out"], ["--out=~/out"]], ids=["quoted", "after ="])
+def test_the_home_folder_is_meant_where_the_shell_leaves_it(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "out").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(sys, "argv", ["selfpos", "finetune", "--task", "sts", *words])
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert f"{tmp_path / 'out'} exists already" in capsys.readouterr().err
