@@ -42,14 +42,14 @@ def finetune(
     from selfpos.data.probe import hold_out
     from selfpos.data.report import describe_data, report_lines
     from selfpos.data.sources import hash_records, load_task
+    from selfpos.storage.atomic import refuse_existing
     from selfpos.storage.locate import locate_model
     from selfpos.tasks import get_task
     from selfpos.training import processes, train
     from selfpos.training.loading import check_base
     from selfpos.training.negatives import mine
 
-    if out.exists():
-        raise SelfposError(f"{out} exists; choose another folder with --out, or remove it")
+    refuse_existing(out)
     kind = get_task(source.type)
     folder = locate_model(base)
     check_base(folder)  # before its data is read, or mined with it
@@ -117,12 +117,19 @@ def probe_of(specialists: Sequence[Path]) -> dict[str, ProbeTask]:
 
     probes: dict[str, Any] = {}
     for folder, name in zip(specialists, distinct_names(specialists), strict=True):
-        remembered = (read_manifest(folder) or {}).get("finetune")
-        if not remembered or not remembered["probe"]:
+        remembered: Any = (read_manifest(folder) or {}).get("finetune")
+        known = isinstance(remembered, dict) and {"source", "hash", "probe", "seed"} <= remembered.keys()
+        if not known or not remembered["probe"]:
             raise SelfposError(f"{folder} does not say which records were held out for a probe; give the probe set with --probe FOLDER")
         source = validate(TaskSource, remembered["source"], f"{folder}/selfpos.json")
         kind = get_task(source.type)
-        found = load_task(source, seed=remembered["seed"])
+        try:
+            found = load_task(source, seed=remembered["seed"])
+        except SelfposError as error:
+            raise type(error)(
+                f"the probe of {folder} is drawn from the data it was trained on, which is not to be had: {error}; "
+                "start in the folder that it was trained in, or give a probe set with --probe FOLDER"
+            ) from None
         if found.hash != remembered["hash"]:
             raise SelfposError(
                 f"the data of {folder} ({source.data}) has changed since it was trained; give a probe set with --probe FOLDER"
