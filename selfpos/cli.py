@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from importlib import import_module
+from pathlib import Path
 
 import click
 
@@ -61,7 +63,7 @@ def selfpos() -> None:
 def main() -> None:
     """Run the command line. Exit status: 0 done, 1 something outside failed, 2 a mistake in what was asked, 130 stopped by Ctrl-C."""
     try:
-        selfpos(prog_name="selfpos", standalone_mode=False)
+        selfpos(args=[_expanded(word) for word in sys.argv[1:]], prog_name="selfpos", standalone_mode=False)
     except SelfposError as error:
         click.echo(f"selfpos: {error}", err=True)
         sys.exit(error.exit_code)
@@ -75,9 +77,15 @@ def main() -> None:
         where = f"{error.filename}: " if error.filename else ""
         click.echo(f"selfpos: {where}{error.strerror or error}", err=True)
         sys.exit(OperationError.exit_code)
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("selfpos: stopped; what is finished is kept, and the same command goes on from there", err=True)
+    except (click.Abort, KeyboardInterrupt) as error:
+        kept = str(error.__cause__ or error)  # click raises its own from the interrupt; empty where nothing was kept
+        click.echo(f"selfpos: stopped{kept and '; '}{kept}", err=True)
         sys.exit(130)
+
+
+def _expanded(word: str) -> str:
+    """`word` with `~/` as the home folder, which a shell leaves as it is between quotes and after `--out=`."""
+    return re.sub(r"^(--[a-z-]+=)?~(?=/)", lambda found: f"{found[1] or ''}{Path.home()}", word)
 
 
 def _sentence(error: click.ClickException) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 class SelfposError(Exception):
@@ -30,3 +31,17 @@ def unknown(kind: str, word: str, choices: Iterable[str]) -> SelfposError:
     names = sorted(choices)
     hint = nearest(word, names) or (f"; known: {', '.join(names)}" if len(names) <= 30 else "")
     return SelfposError(f"there is no {kind} named '{word}'{hint}")
+
+
+def stopped(kept: str) -> KeyboardInterrupt:
+    """Ctrl-C after which the same command goes on from what was `kept`: the command line says so."""
+    return KeyboardInterrupt(f"{kept} is kept, and the same command goes on from there")
+
+
+@contextmanager
+def keeping(kept: str) -> Iterator[None]:
+    """A block that Ctrl-C leaves with what was `kept`."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise stopped(kept) from None

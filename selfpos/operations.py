@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from selfpos.console import is_first, log
-from selfpos.errors import OperationError, SelfposError
+from selfpos.errors import OperationError, SelfposError, stopped
 from selfpos.recipe import PositioningSettings, TaskSource, TrainingSettings, validate
 
 if TYPE_CHECKING:
@@ -42,15 +42,17 @@ def finetune(
     from selfpos.data.probe import hold_out
     from selfpos.data.report import describe_data, report_lines
     from selfpos.data.sources import hash_records, load_task
+    from selfpos.storage.atomic import refuse_existing
     from selfpos.storage.locate import locate_model
     from selfpos.tasks import get_task
     from selfpos.training import processes, train
+    from selfpos.training.loading import check_base
     from selfpos.training.negatives import mine
 
-    if out.exists():
-        raise SelfposError(f"{out} exists; choose another folder with --out, or remove it")
+    refuse_existing(out)
     kind = get_task(source.type)
     folder = locate_model(base)
+    check_base(folder)  # before its data is read, or mined with it
     processes.join(settings.device)
     with processes.first_before_others():  # a stream is written to the cache
         found = load_task(source, seed=seed)
@@ -115,12 +117,19 @@ def probe_of(specialists: Sequence[Path]) -> dict[str, ProbeTask]:
 
     probes: dict[str, Any] = {}
     for folder, name in zip(specialists, distinct_names(specialists), strict=True):
-        remembered = (read_manifest(folder) or {}).get("finetune")
-        if not remembered or not remembered["probe"]:
+        remembered: Any = (read_manifest(folder) or {}).get("finetune")
+        known = isinstance(remembered, dict) and {"source", "hash", "probe", "seed"} <= remembered.keys()
+        if not known or not remembered["probe"]:
             raise SelfposError(f"{folder} does not say which records were held out for a probe; give the probe set with --probe FOLDER")
         source = validate(TaskSource, remembered["source"], f"{folder}/selfpos.json")
         kind = get_task(source.type)
-        found = load_task(source, seed=remembered["seed"])
+        try:
+            found = load_task(source, seed=remembered["seed"])
+        except SelfposError as error:
+            raise type(error)(
+                f"the probe of {folder} is drawn from the data it was trained on, which is not to be had: {error}; "
+                "start in the folder that it was trained in, or give a probe set with --probe FOLDER"
+            ) from None
         if found.hash != remembered["hash"]:
             raise SelfposError(
                 f"the data of {folder} ({source.data}) has changed since it was trained; give a probe set with --probe FOLDER"
@@ -233,7 +242,7 @@ def position_and_merge(
 
     The position is also written to `record` (JSON), its path to `trajectory` (JSON Lines, when the search is over) and what `merge_by_coefficients` applies again to
     `coefficients`, when given. A search that was killed goes on when it is started again with the same arguments. A search that Ctrl-C ended is
-    merged with the best point so far, or, without `keep_interrupted`, nothing is made of it and KeyboardInterrupt goes on. Of several processes
+    merged with the best point so far; where none is better than the start, or without `keep_interrupted`, nothing is made of it and KeyboardInterrupt goes on. Of several processes
     that a launcher has started, the first alone merges and writes. The options are
     those of `merging.plan` without weights, params and provenance; they are checked before the search, and `seed` is the search's, too.
     """
@@ -268,6 +277,8 @@ def position_and_merge(
         if is_first():
             final = isinstance(error, SelfposError) and not isinstance(error, OperationError)  # what was asked cannot be, now or later
             _forget(state, growing, final=final)
+        if isinstance(error, KeyboardInterrupt) and state.is_file():
+            raise stopped("the search so far") from None
         raise
     if not is_first():
         return found

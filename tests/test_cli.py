@@ -10,11 +10,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 import yaml
 
 from selfpos import cli
 from selfpos.cli import VERBS
+from selfpos.errors import stopped
 from tests.conftest import make_tiny_model
 
 
@@ -210,7 +212,40 @@ def test_a_disk_that_refuses_is_one_sentence_and_exit_1(monkeypatch: pytest.Monk
         raise OSError(28, "No space left on device", "out/model.safetensors")
 
     monkeypatch.setattr(cli, "selfpos", full)
-    with pytest.raises(SystemExit) as stopped:
+    with pytest.raises(SystemExit) as left:
         cli.main()
-    assert stopped.value.code == 1
+    assert left.value.code == 1
     assert capsys.readouterr().err == "selfpos: out/model.safetensors: No space left on device\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (KeyboardInterrupt(), "selfpos: stopped\n"),
+        (stopped("step 3"), "selfpos: stopped; step 3 is kept, and the same command goes on from there\n"),
+    ],
+)
+def test_ctrl_c_is_exit_130_and_tells_what_is_kept(
+    error: KeyboardInterrupt, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted() -> None:
+        raise error
+
+    monkeypatch.setattr(cli, "selfpos", click.command()(interrupted))
+    monkeypatch.setattr(sys, "argv", ["selfpos"])
+    with pytest.raises(SystemExit) as left:
+        cli.main()
+    assert left.value.code == 130
+    assert capsys.readouterr().err.lstrip("\n") == said
+
+
+@pytest.mark.parametrize("words", [["--out", "~/out"], ["--out=~/out"]], ids=["quoted", "after ="])
+def test_the_home_folder_is_meant_where_the_shell_leaves_it(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "out").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(sys, "argv", ["selfpos", "finetune", "--task", "sts", *words])
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert f"{tmp_path / 'out'} exists already" in capsys.readouterr().err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from selfpos.data.probe import ProbeTask
 from selfpos.errors import SelfposError
 from selfpos.operations import finetune, merge, position_and_merge, probe_of
 from selfpos.recipe import LoraSettings, PositioningSettings, TaskSource, TrainingSettings
-from selfpos.storage.manifest import read_manifest
+from selfpos.storage.manifest import read_manifest, write_manifest
 from selfpos.tasks import get_task
 from tests.positioning.stand_ins import pairs
 
@@ -156,6 +157,28 @@ def test_an_adapter_finds_its_base_from_any_working_folder(tiny_base: Path, tmp_
     monkeypatch.chdir(tmp_path)
     adapted = SentenceTransformer(str(tmp_path / "adapter"), device="cpu", local_files_only=True)
     assert adapted.encode("a b c").shape == SentenceTransformer(str(tiny_base), device="cpu").encode("a b c").shape
+
+
+def test_data_that_is_not_there_names_the_specialist_and_the_way_out(
+    tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    specialist(tiny_base, Path("data.jsonl"), tmp_path / "one")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    with pytest.raises(SelfposError, match=r"the probe of \S*one is drawn .*data 'data.jsonl': there is no .* --probe FOLDER"):
+        probe_of([tmp_path / "one"])
+    for damaged in ("no", {"probe": 3}):
+        write_manifest(tmp_path / "one", {"finetune": damaged})
+        with pytest.raises(SelfposError, match="does not say which records were held out"):
+            probe_of([tmp_path / "one"])
+
+
+def test_numbers_that_are_not_finite_are_a_fault_of_the_data_not_of_the_probe(tiny_base: Path, tmp_path: Path) -> None:
+    data = tmp_path / "pairs.jsonl"
+    data.write_text("".join(json.dumps({"sentence1": f"a {n}", "sentence2": f"b {n}", "score": math.nan}) + "\n" for n in range(40)))
+    with pytest.raises(SelfposError, match=r"^data '\S*pairs.jsonl': column 'score' of task type sts holds numbers that are not finite$"):
+        finetune(str(tiny_base), TaskSource(type="sts", data=str(data)), tmp_path / "out", TrainingSettings(steps=1), probe=8)
 
 
 def test_a_probe_that_gives_no_batch_is_refused_before_the_training(

@@ -65,7 +65,7 @@ def command(
     selfpos-MRPC, selfpos-WikiQAReranking and selfpos-TwentyNewsgroupsSubjects stand in for the third to the fifth.
     """
     from selfpos.console import table_text
-    from selfpos.errors import SelfposError
+    from selfpos.errors import SelfposError, keeping
     from selfpos.evaluation import evaluate, select_tasks
     from selfpos.quiet import quiet_process
     from selfpos.storage.locate import locate_model
@@ -78,25 +78,28 @@ def command(
     selection: dict[str, Any] = {"names": names, "benchmark": benchmark, "data_dir": data_dir, "types": task_types, "languages": languages}
     out = out or Path("checkpoints") / "scores"
     kept = None if no_cache else cache or out / "cache"
-    if ray is None:
-        scores = evaluate(folder, select_tasks(**selection), out, name=name or model, batch_size=batch_size, cache=kept, announce=_announce)
-    else:
-        from selfpos.evaluation.on_ray import evaluate_on_ray
-        from selfpos.ray_jobs import check_ray
+    with keeping(f"what is finished in {out}"):
+        if ray is None:
+            scores = evaluate(
+                folder, select_tasks(**selection), out, name=name or model, batch_size=batch_size, cache=kept, announce=_announce
+            )
+        else:
+            from selfpos.evaluation.on_ray import evaluate_on_ray
+            from selfpos.ray_jobs import check_ray
 
-        check_ray()
-        scores = evaluate_on_ray(
-            folder,
-            selection,
-            out,
-            address=ray,
-            name=name or model,
-            batch_size=batch_size,
-            cache=kept,
-            announce=_announce,
-            cpus=ray_cpus,
-            gpus=ray_gpus,
-        )
+            check_ray()
+            scores = evaluate_on_ray(
+                folder,
+                selection,
+                out,
+                address=ray,
+                name=name or model,
+                batch_size=batch_size,
+                cache=kept,
+                announce=_announce,
+                cpus=ray_cpus,
+                gpus=ray_gpus,
+            )
     rows = [[name, score.type, score.metric, f"{score.main_score:.5f}"] for name, score in scores.items()]
     click.echo(table_text(["task", "type", "metric", "score"], rows))
 

@@ -249,6 +249,8 @@ def _position(
         click.echo(f"picked on the validation part of the probe set, of {len(found.tried)} settings: {words}", err=True)
     if found.verdict:
         click.echo(f"on the probe set: {found.verdict}", err=True)
+    if found.interrupted:
+        raise KeyboardInterrupt(f"the best point so far, that of step {found.step}, is merged")
 
 
 def _draw(found: Position, trajectory: Path, out: Path) -> None:

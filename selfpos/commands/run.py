@@ -23,6 +23,7 @@ def command(recipe: Path, out: Path | None, data_root: Path | None, ray: str | N
     A run that was stopped continues when started again: finished jobs are kept, a training goes on from its last checkpoint.
     """
     from selfpos.console import screen
+    from selfpos.errors import keeping
     from selfpos.quiet import quiet_process
     from selfpos.recipe import load_recipe
     from selfpos.report.table import score_table
@@ -40,6 +41,7 @@ def command(recipe: Path, out: Path | None, data_root: Path | None, ray: str | N
 
         check_ray()
         executor = partial(execute_on_ray, address=ray)
-    done = run_recipe(plan, folder, data_root=data_root, executor=executor)
+    with keeping(f"what is finished in {folder}"):
+        done = run_recipe(plan, folder, data_root=data_root, executor=executor)
     click.echo(score_table(done))
     click.echo(f"report: {done.report}")

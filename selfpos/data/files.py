@@ -98,7 +98,8 @@ def iter_records(file: Path) -> Iterator[dict[str, Any]]:
 def _json_lines(file: Path) -> Iterator[dict[str, Any]]:
     number = 0
     try:
-        with gzip.open(file, "rt", encoding="utf-8") if file.suffix == ".gz" else file.open(encoding="utf-8") as stream:
+        # utf-8-sig: some programs begin a file with a byte order mark
+        with gzip.open(file, "rt", encoding="utf-8-sig") if file.suffix == ".gz" else file.open(encoding="utf-8-sig") as stream:
             for number, line in enumerate(stream, start=1):
                 if line.strip():
                     record = json.loads(line)
@@ -113,7 +114,7 @@ def _json_lines(file: Path) -> Iterator[dict[str, Any]]:
 
 def _json(file: Path) -> list[dict[str, Any]]:
     try:
-        records = json.loads(file.read_text(encoding="utf-8"))
+        records = json.loads(file.read_text(encoding="utf-8-sig"))
     except ValueError as error:
         raise SelfposError(f"data file {file} is not JSON: {error}") from None
     if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):

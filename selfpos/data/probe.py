@@ -148,8 +148,10 @@ def read_probe(folder: Path) -> dict[str, ProbeTask]:
     kinds: dict[str, str] = {}
     prompts: dict[str, Any] = {}
     for number, line in enumerate(lines, start=1):
-        if not ({"task", "type", "record"} <= set(line) and isinstance(line["record"], dict)):
+        if not {"task", "type", "record"} <= set(line):
             raise SelfposError(f"{file}, record {number}: expected the fields task, type and record, found {', '.join(line)}")
+        if not isinstance(line["record"], dict):
+            raise SelfposError(f"{file}, record {number}: the field record is to hold an object, found {line['record']!r}")
         if not (isinstance(line["task"], str) and isinstance(line["type"], str)):
             raise SelfposError(f"{file}, record {number}: task and type are names, found {line['task']!r} and {line['type']!r}")
         if kinds.setdefault(line["task"], line["type"]) != line["type"]:

@@ -206,6 +206,8 @@ def _read_hub(place: str, task: str, split: str, window: streams.Window | None, 
 
     name, _, asked = place.partition("@")
     name, _, config = name.partition(":")
+    if not name:
+        raise SelfposError("it names no data set; expected 'hub:NAME[:CONFIG][@REVISION]'")
     commit = _commit(name, asked or None)
     revision = commit or asked or None
     if revision:

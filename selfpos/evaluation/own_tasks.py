@@ -51,7 +51,7 @@ def own_task(file: Path) -> AbsTask:
 
     Raises SelfposError naming the file, field or column that is wrong.
     """
-    task = load_settings(file, TaskDeclaration, "task file")
+    task = load_settings(file, TaskDeclaration, "task")
     wanted = {"retrieval": {"folder"}, "classification": {"train", "test"}}.get(task.type, {"test"})
     if set(task.files) != wanted:
         raise SelfposError(
@@ -72,7 +72,7 @@ def own_task(file: Path) -> AbsTask:
 
 def task_name(word: str) -> str:
     """Under which name the scores of the task `word` are filed: its own, or that which the task file `word` gives it."""
-    return load_settings(Path(word), TaskDeclaration, "task file").name if word.endswith(ENDINGS) else word
+    return load_settings(Path(word), TaskDeclaration, "task").name if word.endswith(ENDINGS) else word
 
 
 def _read(task: TaskDeclaration, places: dict[Any, Path]) -> dict[str, Any]:

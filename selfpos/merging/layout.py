@@ -126,8 +126,9 @@ def _prompts(folder: Path) -> dict[str, str]:
 
 def _asks(folder: Path) -> bool:
     """Whether a model's manifest says that it was trained on a task that has questions."""
-    tasks = (read_manifest(folder) or {}).get("tasks", {})
-    return any(kind in TASKS and TASKS[kind].asks for kind in (task.get("type") for task in tasks.values()))
+    tasks = (read_manifest(folder) or {}).get("tasks")
+    kinds = [task.get("type") for task in tasks.values() if isinstance(task, dict)] if isinstance(tasks, dict) else []
+    return any(kind in TASKS and TASKS[kind].asks for kind in kinds if isinstance(kind, str))
 
 
 def add_prompts(folder: Path, prompts: Mapping[str, str]) -> None:

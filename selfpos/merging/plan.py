@@ -25,6 +25,7 @@ from selfpos.storage.hashing import content_hash
 from selfpos.storage.locate import display_name
 from selfpos.storage.model_folder import ADAPTER, ModelFolder, open_model
 from selfpos.storage.numbers import MERGEABLE, NAMES, STORED, TORCH
+from selfpos.storage.tokenizer import check_tokenizer
 from selfpos.vectors import TaskVector, open_vectors
 from selfpos.vectors.chunks import CHUNK
 from selfpos.vectors.pieces import Dense, LowRank
@@ -246,6 +247,7 @@ def plan(
     if output == "adapter" and (whole := next((vector for vector in vectors if not (vector.source / ADAPTER).is_file()), None)):
         raise SelfposError(f"{whole.name} is a whole model, not low-rank, so no adapter holds the merge; write a model instead")
     frame = _frame(opened, vectors, take_from)
+    check_tokenizer(frame.path)
     misfits = frozenset().union(*(vector.misfits for vector in vectors))
     keys = tuple(
         key

@@ -15,7 +15,7 @@ from selfpos.positioning.deltas import open_deltas
 from selfpos.positioning.gradient import collect
 from selfpos.positioning.processes import Processes
 from selfpos.positioning.recompute import Recompute
-from selfpos.storage.tokenizer import VOCABULARIES, has_tokenizer
+from selfpos.storage.tokenizer import check_tokenizer
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -118,10 +118,7 @@ class LiveModel:
 def _load(base: ModelFolder, device: str, dtype: torch.dtype, max_length: int | None) -> SentenceTransformer:
     from sentence_transformers import SentenceTransformer
 
-    for module in base.modules:
-        folder = base.path / module.path
-        if module.kind == "Transformer" and not has_tokenizer(folder):
-            raise SelfposError(f"{folder} has no tokenizer ({', '.join(VOCABULARIES[:3])}, …), without which no text can be embedded")
+    check_tokenizer(base.path)
     model = SentenceTransformer(str(base.path), device=device, local_files_only=True, model_kwargs={"dtype": torch.float32})
     model.to(dtype)
     if max_length is not None:

@@ -110,7 +110,7 @@ def position(
     """Find the coefficients of the task vectors of `sources` (fine-tuned from the model folder `base`) that suit the probe set best.
 
     A probe task needs no vector of its own, nor a vector a probe task. Equal seeds give equal results on one machine. Ctrl-C ends the
-    search with the best point so far. `device` is the GPU if there is one. `trajectory` is a JSONL file for the way the search went (each line with its `setting`, where several are tried), `state`
+    search with the best point so far, or by KeyboardInterrupt where none is better than its start. `device` is the GPU if there is one. `trajectory` is a JSONL file for the way the search went (each line with its `setting`, where several are tried), `state`
     a file from which a search of the same arguments that was killed goes on, with the same result; it is for the caller to remove. Started by `accelerate
     launch` or `torchrun`, the processes share the work, each is given the result, and the first alone writes files.
     Raises SelfposError: no vector, too few probe records of a task, a loss or coefficient that is not finite.
@@ -165,8 +165,8 @@ def position(
                     record.drop()
         except KeyboardInterrupt:
             interrupted = True
-            if record.best is None and not record.closed:
-                raise
+            if not record.closed and (record.best is None or record.best.step == 0):
+                raise  # nothing was found that the start is not as good as
         ends = [*record.closed, *([record.ended(None, live.embedded)] if record.best else [])]  # not closed: started again, it goes on
         if not ends:
             assert impossible is not None
@@ -175,8 +175,7 @@ def position(
         problem = next(problem for (label, _), problem in zip(candidates, problems, strict=True) if label == ended.label)
         result = _result(problem, ended, record.seconds, live.embedded, interrupted)
     if interrupted:
-        start = "" if ended.best.step else ", the start of the search: no other had been judged"
-        log.warning("positioning stopped at step %d; the best point so far is kept, that of step %d%s", ended.steps, ended.best.step, start)
+        log.warning("positioning stopped at step %d; the best point so far is kept, that of step %d", ended.steps, ended.best.step)
     if settings.pick:
         tried = [Tried(one.label, one.best.judgement.scores if one.best.judgement else {}, one.best.value) for one in ends]
         result = replace(result, picked=ended.label, tried=tried)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
 from selfpos.errors import SelfposError
 from selfpos.publishing.files import PlannedFile
 from selfpos.publishing.metadata import check_repo
 from selfpos.publishing.session import TOKEN
+from selfpos.storage.tokenizer import check_tokenizer
 
 BINARY = (".safetensors", ".parquet", ".png", ".model")
 TEXT_LIMIT = 64 * 2**20  # bytes up to which a text file is searched for tokens
@@ -26,6 +28,15 @@ def target_problems(repo: str, branch: str | None, pull_request: bool) -> list[s
     if branch is not None and not re.fullmatch(r"(?!.*(\.\.|//))[A-Za-z0-9]([\w./-]*[\w-])?", branch):
         problems.append(f"'{branch}' is no name for a branch")
     return problems
+
+
+def model_problems(folder: Path) -> list[str]:
+    """What a whole model lacks to be loaded and to read texts."""
+    try:
+        check_tokenizer(folder)
+    except SelfposError as error:
+        return [str(error)]
+    return []
 
 
 def content_problems(name: str, files: Sequence[PlannedFile]) -> list[str]:

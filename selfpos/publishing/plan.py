@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from selfpos.errors import SelfposError
 from selfpos.publishing.card import MARK, Card, build_card
-from selfpos.publishing.checks import content_problems, target_problems
+from selfpos.publishing.checks import content_problems, model_problems, target_problems
 from selfpos.publishing.eval_results import eval_results
 from selfpos.publishing.facts import read_facts
 from selfpos.publishing.files import PlannedFile, files_of, planned
@@ -113,6 +113,7 @@ def plan_push(
     problems += check_metadata(text)
     if made.licence_fault and not re.search(r"^license: \S", text.partition("\n---\n")[0], re.MULTILINE):
         problems.append(made.licence_fault)
+    problems += [] if facts.adapter else model_problems(folder)
     problems += content_problems(str(folder), list(files.values()))
     notes += _notes(folder, facts, told is not None, keep_card)
     return PushPlan(

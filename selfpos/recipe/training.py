@@ -48,7 +48,9 @@ class TrainingSettings(Settings):
     temperature: float = Field(0.05, gt=0, description="of every InfoNCE loss, in training and on the probe alike")
     max_length: int | None = Field(None, ge=8, description="tokens per text while training; the model's own limit when absent")
     precision: Literal["auto", "float32", "bf16", "fp16"] = Field("auto", description="auto: bf16 on GPUs that have it, else float32")
-    checkpoint_every: int = Field(500, ge=1, description="steps between checkpoints from which a stopped training resumes")
+    checkpoint_every: int = Field(
+        500, ge=1, description="steps between checkpoints from which a stopped training resumes; ten minutes at most lie between two"
+    )
     lora: LoraSettings | None = None
     sts_loss: Literal["cosent", "infonce"] = Field(
         "cosent", description="of graded pairs: their order by cosine (CoSENT), or InfoNCE of the similar ones, as the paper has it"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import glob
 import os
 import shutil
 import tempfile
@@ -10,13 +11,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from selfpos.errors import OperationError, SelfposError
+from selfpos.errors import OperationError, SelfposError, stopped
 
 
 def refuse_existing(out: Path) -> None:
-    """Raise SelfposError when `out` exists: nothing is ever overwritten."""
+    """Raise SelfposError when `out` exists, for nothing is ever overwritten, or cannot exist, since it would lie within a file."""
     if out.exists() or out.is_symlink():
         raise SelfposError(f"{out} exists already and is not overwritten; choose another output or remove it")
+    if file := next((parent for parent in out.parents if parent.exists() and not parent.is_dir()), None):
+        raise SelfposError(f"{out} would lie within {file}, which is a file; choose another output")
 
 
 @contextmanager
@@ -29,7 +32,7 @@ def fresh_folder(out: Path) -> Iterator[Path]:
     refuse_existing(out)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        for left in out.parent.glob(f".{out.name}.tmp-*"):
+        for left in _leftovers(out):
             _remove_if_abandoned(left)
         folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.tmp-", dir=out.parent))
     except OSError as error:
@@ -57,7 +60,7 @@ def resumable_folder(out: Path, fingerprint: str, *, worth_keeping: Callable[[Pa
     folder = out.parent / f".{out.name}.tmp-{fingerprint[:16]}"
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        for left in out.parent.glob(f".{out.name}.tmp-*"):
+        for left in _leftovers(out):
             if left != folder:
                 _remove_if_abandoned(left)
         folder.mkdir(exist_ok=True)
@@ -70,6 +73,8 @@ def resumable_folder(out: Path, fingerprint: str, *, worth_keeping: Callable[[Pa
         except BaseException as error:
             if isinstance(error, Exception) or not worth_keeping(folder):
                 shutil.rmtree(folder, ignore_errors=True)
+            elif isinstance(error, KeyboardInterrupt):
+                raise stopped("what is finished") from None
             if isinstance(error, OSError):
                 raise _outside(error, out) from error
             raise
@@ -123,6 +128,10 @@ def write_bytes(file: Path, content: bytes) -> None:
 def _outside(error: OSError, out: Path) -> OperationError:
     place = f" ({error.filename})" if error.filename else ""
     return OperationError(f"writing {out} failed: {error.strerror or error}{place}; nothing is left of it")
+
+
+def _leftovers(out: Path) -> list[Path]:
+    return list(out.parent.glob(f".{glob.escape(out.name)}.tmp-*"))
 
 
 def _remove_if_abandoned(folder: Path) -> None:

@@ -111,9 +111,12 @@ def read_modules(folder: Path) -> tuple[Module, ...]:
             hint = "; it looks like a plain transformers model: open it with SentenceTransformer and save it with save_pretrained first"
         raise SelfposError(f"{folder} is no sentence-transformers model: it has no modules.json{hint}")
     try:
-        return tuple(Module(int(item["idx"]), str(item["name"]), item["path"].strip("/"), item["type"]) for item in read_json(file))
+        modules = tuple(Module(int(item["idx"]), str(item["name"]), item["path"].strip("/"), item["type"]) for item in read_json(file))
     except (KeyError, TypeError, ValueError, AttributeError):
         raise SelfposError(f"{file} does not list modules with idx, name, path and type") from None
+    if not modules:
+        raise SelfposError(f"{file} lists no modules; copy it from the original model")
+    return modules
 
 
 def weight_files(folder: Path) -> Iterator[tuple[Path, str]]:

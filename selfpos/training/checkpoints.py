@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from selfpos.console import is_first
-from selfpos.errors import SelfposError
+from selfpos.errors import SelfposError, stopped
 from selfpos.storage.atomic import locked, publish, write_text
 from selfpos.training import processes
 
@@ -65,6 +65,10 @@ def checkpoints_of(out: Path, identity: dict[str, Any]) -> Iterator[Checkpoints]
         processes.wait()
         try:
             yield checkpoints
+        except KeyboardInterrupt:
+            if (latest := checkpoints.latest()) is not None:
+                raise stopped(f"step {_step(latest)} of the training") from None
+            raise
         finally:
             if folder.is_dir() and checkpoints.latest() is None:
                 checkpoints.remove()

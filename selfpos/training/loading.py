@@ -7,11 +7,20 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from selfpos.errors import SelfposError
 from selfpos.recipe import TrainingSettings
+from selfpos.storage.model_folder import ADAPTER
+from selfpos.storage.tokenizer import check_tokenizer
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 Precision = Literal["float32", "bf16", "fp16"]
+
+
+def check_base(base: Path) -> None:
+    """Raise SelfposError where `base` is no sentence-transformers folder of a whole model that can read texts."""
+    if (base / ADAPTER).is_file():
+        raise SelfposError(f"{base} holds a PEFT adapter, which is no base by itself; train from the model that it was added to")
+    check_tokenizer(base)
 
 
 def load_trainable(base: Path, settings: TrainingSettings, start: Path | None = None) -> SentenceTransformer:

@@ -18,11 +18,11 @@ from selfpos.storage.atomic import fresh_folder, refuse_existing
 from selfpos.storage.hashing import content_hash
 from selfpos.storage.locate import display_name, hub_snapshot
 from selfpos.storage.manifest import write_manifest
-from selfpos.storage.model_folder import read_modules
 from selfpos.tasks import TaskType
 from selfpos.tasks.prompts import Prompts, column_prompts, kept_prompts
 from selfpos.training import processes
 from selfpos.training.checkpoints import Checkpoints, checkpoints_of
+from selfpos.training.loading import check_base, choose_precision, load_trainable
 from selfpos.training.tracking import check_trackers, logs_beside
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def train(
     With several tasks every batch comes from a single one, and `mixture` says how often from which; with its surgery a step takes one batch of
     every task. `start` is a model that was trained from `base` by this function, with the same `lora` or without, and from which this
     training goes on. Equal inputs, seed and number of threads give equal bytes. A training that was stopped goes on from its last checkpoint
-    in `<out>.checkpoints/`, which is removed at the end. With `settings.validation` the model is measured as it learns and the best state is
+    in `<out>.checkpoints/`, which is removed at the end; Ctrl-C makes one of the step that it comes in. With `settings.validation` the model is measured as it learns and the best state is
     what is written; `validation` gives each task's records for that, where they are no share of `data`. `prompts` (task name → prompts) go
     before the texts and are kept in the model. `base_name` is what the manifest calls the base, its name on the Hub or its folder's
     when absent; `provenance` is added to it.
@@ -77,7 +77,7 @@ def train(
     (its last checkpoint is kept), or memory or disk run out.
     """
     refuse_existing(out)
-    read_modules(base)
+    check_base(base)
     if not data:
         raise SelfposError("a training needs the data of at least one task")
     mixture = mixture or MixtureSettings()
@@ -103,8 +103,10 @@ def train(
             **({"processes": processes.count()} if processes.count() > 1 else {}),
         }
         identity = made_of | {"base": base_hash}
-        with checkpoints_of(out, identity) as checkpoints:
-            result, model, measured = _run(base, start, tasks, out, settings, checkpoints, seed=seed, mixture=mixture, name=name)
+        with checkpoints_of(out, identity) as checkpoints, processes.Interruption() as interruption:
+            result, model, measured = _run(
+                base, start, tasks, out, settings, checkpoints, interruption, seed=seed, mixture=mixture, name=name
+            )
             if is_first():
                 manifest = {"kind": "joint" if len(data) > 1 else "specialist", "name": name, **made_of, **measured, **(provenance or {})}
                 with fresh_folder(out) as folder:
@@ -170,6 +172,7 @@ def _run(
     out: Path,
     settings: TrainingSettings,
     checkpoints: Checkpoints,
+    interruption: processes.Interruption,
     *,
     seed: int,
     mixture: MixtureSettings,
@@ -180,7 +183,6 @@ def _run(
     from sentence_transformers.sentence_transformer.data_collator import SentenceTransformerDataCollator
     from transformers import set_seed
 
-    from selfpos.training.loading import choose_precision, load_trainable
     from selfpos.training.measure import environment
     from selfpos.training.objective import make_loss, named
     from selfpos.training.trainer import Arguments, Reporter, Trainer
@@ -230,7 +232,7 @@ def _run(
         }
         validator = Validator(measures, settings.validation, checkpoints)
     with ExitStack() as stack:
-        reporter = Reporter(name, checkpoints, settings.checkpoint_every, stack)
+        reporter = Reporter(name, checkpoints, settings.checkpoint_every, interruption, stack)
         trainer = Trainer(
             model=model,
             args=arguments,

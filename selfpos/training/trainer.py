@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Any
@@ -23,6 +24,9 @@ from selfpos.training.measure import Spent
 from selfpos.training.mixtures import records_per_epoch
 from selfpos.training.sampler import MixtureBatchSampler
 from selfpos.training.surgery import Surgery
+
+CHECKPOINT_SECONDS = 600.0
+"""Of work that a kill may cost, whatever number of steps that is."""
 
 
 class Arguments(SentenceTransformerTrainingArguments):
@@ -118,10 +122,12 @@ class NotFiniteError(OperationError):
 
 
 class Reporter(TrainerCallback):
-    """Shows and logs the course of a training, and has whole checkpoints kept. Enters its bar on `stack`, whose owner closes it."""
+    """Shows and logs the course of a training, and has whole checkpoints kept: of each `every` steps, of some of those between where they take
+    long, and of the one in which there is an `interruption`, which ends there. Enters its bar on `stack`, whose owner closes it."""
 
-    def __init__(self, title: str, checkpoints: Checkpoints, every: int, stack: ExitStack) -> None:
+    def __init__(self, title: str, checkpoints: Checkpoints, every: int, interruption: processes.Interruption, stack: ExitStack) -> None:
         self.title, self.checkpoints, self.every, self._stack = title, checkpoints, every, stack
+        self._interruption, self._stopping = interruption, False
         self.losses: list[tuple[int, float]] = []
         self._spent = Spent()
         self.took = self._spent.now()
@@ -132,13 +138,16 @@ class Reporter(TrainerCallback):
         self._bar: Bar = self._stack.enter_context(progress(self.title, state.max_steps))
         self._bar.advance(state.global_step)
         self.losses = [(entry["step"], entry["loss"]) for entry in state.log_history if "loss" in entry]
+        self._saved = time.monotonic()
         log.info("%s: step %d of %d", self.title, state.global_step, state.max_steps)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._bar.advance(1)
         last = state.global_step >= state.max_steps or control.should_training_stop
         control.should_log = control.should_log or last
-        control.should_save = (control.should_save or state.global_step % self.every == 0) and not last
+        self._stopping, due = processes.in_any(self._interruption.noted, time.monotonic() - self._saved >= CHECKPOINT_SECONDS)
+        due = due or self._stopping or state.global_step % self.every == 0
+        control.should_save = (control.should_save or due) and not last
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **kwargs: Any) -> None:
         if "loss" in logs:
@@ -155,6 +164,9 @@ class Reporter(TrainerCallback):
             self._spent.write(self.checkpoints.written(state.global_step))
             self.checkpoints.keep(state.global_step)
         processes.wait()
+        self._saved = time.monotonic()
+        if self._stopping:
+            raise KeyboardInterrupt
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.took = self._spent.now()

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from selfpos.errors import SelfposError
 from selfpos.storage.model_folder import read_json, read_modules
 from selfpos.storage.tensor_file import TensorEntry
 
@@ -97,11 +98,17 @@ def tokenizer_differences(base: Path, other: Path) -> list[str]:
 
 def _tokenizer(file: Path) -> dict[str, Any]:
     data = _mapping(file)
-    model = data.get("model") or {}
+    try:
+        model = data.get("model") or {}
+        vocabulary = model.get("vocab")
+        merges = [" ".join(merge) if isinstance(merge, list) else merge for merge in model.get("merges") or []]
+        added = {token["content"]: token["id"] for token in data.get("added_tokens") or []}
+    except (AttributeError, KeyError, TypeError):
+        raise SelfposError(f"{file} is no tokenizer as the library tokenizers writes it; copy it from the original model") from None
     return {
-        "vocabulary": model.get("vocab"),
-        "merges": [" ".join(merge) if isinstance(merge, list) else merge for merge in model.get("merges") or []],
-        "added tokens": {token["content"]: token["id"] for token in data.get("added_tokens") or []},
+        "vocabulary": vocabulary,
+        "merges": merges,
+        "added tokens": added,
         "normalizer": _plain(data.get("normalizer")),
         "pre-tokenizer": _plain(data.get("pre_tokenizer")),
     }

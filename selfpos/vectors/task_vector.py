@@ -90,7 +90,7 @@ def open_vectors(
             base_hash = base_hash or content_hash(base.path)
             if recorded["hash"] != base_hash:
                 raise SelfposError(
-                    f"{source} was made from another base: its manifest names {recorded.get('name')} with content hash {recorded['hash'][:12]}…, "
+                    f"{source} was made from another base: its manifest names {recorded.get('name')} with content hash {str(recorded['hash'])[:12]}…, "
                     f"found {base.path} with {base_hash[:12]}…; give that base, or vectors of this one"
                 )
         pieces, others = (_adapter if (source / ADAPTER).is_file() else _model)(base, source)

@@ -154,6 +154,16 @@ def test_bad_files_give_one_sentence_that_names_the_file(tmp_path: Path, name: s
 def test_missing_file_and_mistyped_corpus() -> None:
     with pytest.raises(SelfposError, match=r"there is no file or folder corpis; .*did you mean 'corpus'\?"):
         load_source("corpis", STS)
+    with pytest.raises(SelfposError, match=r"data 'hub:': it names no data set; expected 'hub:NAME"):
+        load_source("hub:", STS)
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.csv"])
+def test_a_byte_order_mark_is_no_part_of_the_data(tmp_path: Path, name: str) -> None:
+    content = {"a.jsonl": "\n".join(map(json.dumps, PAIRS)), "a.json": json.dumps(PAIRS)}
+    content["a.csv"] = "sentence1,sentence2,score\n" + "\n".join(",".join(map(str, pair.values())) for pair in PAIRS)
+    (tmp_path / name).write_text(content[name], encoding="utf-8-sig")
+    assert load_source(str(tmp_path / name), STS).dataset.to_list() == PAIRS
 
 
 def test_weights_are_shares_and_nothing_is_repeated(tmp_path: Path) -> None:

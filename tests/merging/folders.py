@@ -29,6 +29,7 @@ def make_folder(folder: Path, tensors: State) -> Path:
     module = {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"}
     (folder / "modules.json").write_text(json.dumps([module]))
     (folder / "config.json").write_text(json.dumps({"model_type": "toy"}))
+    (folder / "vocab.txt").write_text("[PAD]\n")
     save_file(
         {name: np.ascontiguousarray(value) for name, value in tensors.items()}, folder / "model.safetensors", metadata={"format": "pt"}
     )

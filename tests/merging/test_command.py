@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,8 +12,11 @@ import numpy as np
 import pytest
 import yaml
 
+from selfpos.data.probe import write_probe
 from selfpos.storage import read_manifest
+from selfpos.tasks import get_task
 from tests.merging import reference as ref
+from tests.positioning.stand_ins import pairs
 from tests.vectors.test_vectors import make_adapter
 
 ROOT = Path(__file__).parent.parent.parent
@@ -217,3 +221,33 @@ def test_coefficients_of_a_search_are_applied_again(tiny_base: Path, tiny_specia
         refused = selfpos(*words[:6], tmp_path / "wrong", "--vectors", *wrong)
         assert refused.returncode == 2 and says in refused.stderr and "Traceback" not in refused.stderr
         assert not (tmp_path / "wrong").exists()
+
+
+@pytest.mark.parametrize("found", [True, False], ids=["something better was found", "nothing was"])
+def test_ctrl_c_in_a_search_is_exit_130_with_the_best_point_or_with_what_goes_on(
+    tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path, found: bool
+) -> None:
+    probe, out = write_probe(tmp_path / "probe", {"pairs": pairs().dataset}, {"pairs": get_task("retrieval")}).parent, tmp_path / "out"
+    code = f"""
+import signal, sys
+sys.path.insert(0, {str(ROOT)!r})
+from selfpos.cli import main
+from selfpos.positioning.problem import Problem
+original, calls = Problem.gradient, []
+def struck(*arguments):
+    calls.append(1)
+    if len(calls) == 3 and {found} or len(calls) == 2 and not {found}:
+        signal.raise_signal(signal.SIGINT)
+    return original(*arguments)
+Problem.gradient = struck
+main()
+"""
+    words = ["merge", "--base", tiny_base, "--vectors", *tiny_specialists, "--method", "self-positioning", "--out", out, "--probe", probe]
+    # with nothing held out the newest point is the best
+    params = ["--steps", "50", "--param", "evaluate_every=50", "--param", f"validation={0.0 if found else 0.5}", "--param", "batch_size=8"]
+    done = subprocess.run([sys.executable, "-c", code, *map(str, [*words, *params])], capture_output=True, text=True)
+    assert done.returncode == 130, done.stderr
+    assert (out / "model.safetensors").is_file() == found == Path(f"{out}.coefficients.json").is_file()
+    assert bool(list(tmp_path.glob(".out.search/*.pt"))) != found
+    kept = r"the best point so far, that of step [12], is merged" if found else "the search so far is kept, and the same command goes on"
+    assert re.search(f"selfpos: stopped; {kept}", done.stderr)

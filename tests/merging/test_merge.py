@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from selfpos.errors import SelfposError
 from selfpos.merging import METHODS, get_method, merge, plan
-from selfpos.storage import content_hash, read_manifest
+from selfpos.storage import content_hash, read_manifest, write_manifest
 from tests.merging import reference as ref
 from tests.vectors.test_vectors import make_adapter
 
@@ -170,6 +170,29 @@ def test_damaged_numbers_are_named(tiny_base: Path, tiny_specialists: list[Path]
         with pytest.raises(SelfposError, match=r"bad/model.safetensors: tensor encoder.layer.1.output.dense.weight holds -?(nan|inf)"):
             merge(tiny_base, [bad, tiny_specialists[1]], method, tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["bad"]
+
+
+def test_a_base_that_reads_no_text_is_refused(tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path) -> None:
+    shutil.copytree(tiny_base, tmp_path / "base")
+    for name in ("tokenizer.json", "vocab.txt"):
+        (tmp_path / "base" / name).unlink(missing_ok=True)
+    with pytest.raises(SelfposError, match="has no tokenizer"):
+        plan(tmp_path / "base", tiny_specialists, "linear", tmp_path / "out")
+    taken = plan(tmp_path / "base", tiny_specialists, "linear", tmp_path / "out", take_from="alpha")
+    assert taken.frame.path == tiny_specialists[0]
+
+
+@pytest.mark.parametrize("tasks", [["retrieval"], {"a": 3}, {"a": {"type": ["sts"]}}, 1])
+def test_a_manifest_that_tells_its_tasks_otherwise_is_no_hindrance(
+    tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path, tasks: Any
+) -> None:
+    shutil.copytree(tiny_specialists[0], tmp_path / "other")
+    write_manifest(tmp_path / "other", {"tasks": tasks})
+    config = tmp_path / "other" / "config_sentence_transformers.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "prompts": {}}))  # asked for whatever prompts of any question there are
+    base = shutil.copytree(tmp_path / "other", tmp_path / "base")
+    (base / "selfpos.json").unlink()
+    assert plan(base, [tmp_path / "other"], "average", tmp_path / "out").keys
 
 
 def test_existing_output_is_kept(tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path) -> None:

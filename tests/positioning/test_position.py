@@ -66,14 +66,25 @@ def test_equal_seeds_give_equal_positions(tiny_base: Path, tiny_specialists: lis
     assert json.dumps(first.losses) == json.dumps(second.losses)
 
 
-def test_ctrl_c_returns_the_best_so_far(tiny_base: Path, tiny_specialists: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    def stop(self: Problem, *args: object) -> None:
-        raise KeyboardInterrupt
+@pytest.mark.parametrize("third", [True, False])
+def test_ctrl_c_returns_the_best_so_far_if_there_is_one(
+    tiny_base: Path, tiny_specialists: list[Path], monkeypatch: pytest.MonkeyPatch, third: bool
+) -> None:
+    original, count = Problem.gradient, [0]
 
-    monkeypatch.setattr(Problem, "gradient", stop)
-    found = find(tiny_base, tiny_specialists)
-    assert found.interrupted
-    assert (found.step, found.steps) == (0, 0)
+    def stopping(self: Problem, *args: object) -> object:
+        count[0] += 1
+        if count[0] == (3 if third else 1):
+            raise KeyboardInterrupt
+        return original(self, *args)
+
+    monkeypatch.setattr(Problem, "gradient", stopping)
+    if third:
+        found = find(tiny_base, tiny_specialists, validation=0.0)  # the newest is the best
+        assert found.interrupted and found.step > 0 and found.steps == 2
+        return
+    with pytest.raises(KeyboardInterrupt):
+        find(tiny_base, tiny_specialists)
 
 
 def test_no_vector_is_one_sentence(tiny_base: Path) -> None:

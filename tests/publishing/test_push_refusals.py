@@ -127,6 +127,14 @@ def test_token_in_a_file_is_a_problem(merged: Path) -> None:
     assert TOKEN not in problem
 
 
+def test_a_model_without_its_tokenizer_or_configuration_is_a_problem(merged: Path) -> None:
+    for file in ("tokenizer.json", "vocab.txt"):
+        (merged / file).unlink(missing_ok=True)
+    assert any("has no tokenizer" in problem for problem in plan_push(merged, REPO).problems)
+    (merged / "config.json").unlink()
+    assert any("has no config.json" in problem for problem in plan_push(merged, REPO).problems)
+
+
 def test_pickles_and_strangers_are_left_out_and_said(merged: Path) -> None:
     (merged / "training_args.bin").write_bytes(b"x")
     (merged / "core.dump").write_bytes(b"x")

@@ -175,6 +175,25 @@ def test_fresh_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["deep"]
 
 
+def test_nothing_is_written_within_a_file(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with (
+        pytest.raises(SelfposError, match=r"file/deep/out would lie within \S*/file, which is a file") as error,
+        fresh_folder(tmp_path / "file" / "deep" / "out"),
+    ):
+        pass
+    assert error.value.exit_code == 2
+
+
+@pytest.mark.parametrize("name", ["m[1]", "m*"])
+def test_only_its_own_leftovers_are_removed(tmp_path: Path, name: str) -> None:
+    for out in (name, "m1", "mine"):
+        (tmp_path / f".{out}.tmp-left").mkdir()
+    with fresh_folder(tmp_path / name):
+        pass
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([name, ".m1.tmp-left", ".mine.tmp-left"])
+
+
 def test_what_a_killed_process_left_is_removed_by_the_next(tmp_path: Path) -> None:
     out = tmp_path / "out"
     program = (

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 from transformers import ByT5Tokenizer, CanineTokenizer
 
 from selfpos.errors import SelfposError
-from selfpos.storage.tokenizer import has_tokenizer
+from selfpos.storage.tokenizer import check_tokenizer, has_tokenizer
 
 
 def test_a_vocabulary_is_a_tokenizer(tiny_base: Path, tmp_path: Path) -> None:
@@ -31,3 +32,18 @@ def test_a_configuration_that_is_no_json_is_named(tmp_path: Path) -> None:
     (tmp_path / "tokenizer_config.json").write_text("{")
     with pytest.raises(SelfposError, match=r"tokenizer_config\.json"):
         has_tokenizer(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("gone", "message"),
+    [(["tokenizer.json", "vocab.txt"], "has no tokenizer"), (["config.json"], "has no config.json"), ([], None)],
+)
+def test_a_model_needs_its_configuration_and_a_tokenizer(gone: list[str], message: str | None, tiny_base: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_base, tmp_path / "model")
+    for name in gone:
+        (tmp_path / "model" / name).unlink(missing_ok=True)
+    if message is None:
+        check_tokenizer(tmp_path / "model")
+        return
+    with pytest.raises(SelfposError, match=message):
+        check_tokenizer(tmp_path / "model")

@@ -94,6 +94,7 @@ def test_columns_may_be_swapped() -> None:
         ("clustering", {"text": [["a", "b"]], "label": [["x"]]}, None, "record 1 holds lists of different length: 2 text, 1 label"),
         ("bitext", {"translation": [{"de": "a", "en": "b", "fr": "c"}]}, None, "texts in two languages, found de, en, fr"),
         ("instruction-retrieval", {"query": ["q"], "instruction": ["i"]}, None, "lacks positive"),
+        ("sts", {"sentence1": ["a", "b"], "sentence2": ["b", "c"], "score": [1.0, float("nan")]}, None, "not finite"),
     ],
 )  # fmt: skip
 def test_data_that_does_not_fit_is_refused_by_name(name: str, data: dict, columns: dict | None, message: str) -> None:

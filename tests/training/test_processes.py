@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
+from selfpos.console import is_first
 from selfpos.recipe import TrainingSettings, ValidationSettings
 from selfpos.storage.hashing import content_hash
 from selfpos.storage.manifest import read_manifest
@@ -32,7 +34,9 @@ def test_two_processes_train_one_model_and_go_on_where_both_were(tiny_base: Path
     resumed = read_manifest(tmp_path / "interrupted") or {}
     assert resumed["resumed_from"] == 4
     assert content_hash(tmp_path / "interrupted") == content_hash(tmp_path / "whole") != content_hash(tmp_path / "alone")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["alone", "interrupted", "whole"]
+    stopped = read_manifest(tmp_path / "stopped") or {}
+    assert stopped["resumed_from"] == 5 and content_hash(tmp_path / "stopped") == content_hash(tmp_path / "whole")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["alone", "interrupted", "stopped", "whole"]
     assert done.stderr.count("whole ━") == done.stderr.count("interrupted ━") - 1 == 1  # one bar to a start, of the first process alone
 
 
@@ -46,18 +50,25 @@ def main(base: Path, out: Path) -> None:
     run(base, out / "whole", "pair-classification", settings=SETTINGS)
 
     class Stop(TrainerCallback):
+        def __init__(self, name: str) -> None:
+            self.name = name
+
         def on_step_begin(self, args: object, state: object, control: object, **_: object) -> None:
+            if state.global_step == 4 and self.name == "stopped" and not is_first():  # type: ignore[attr-defined]
+                signal.raise_signal(signal.SIGINT)  # of which the first is not told
             if state.global_step == 5:  # type: ignore[attr-defined]
                 raise KeyboardInterrupt
 
     begin = trainer.Trainer.__init__
-    trainer.Trainer.__init__ = lambda self, *args, callbacks, **more: begin(self, *args, callbacks=[*callbacks, Stop()], **more)  # type: ignore[method-assign]
-    try:
-        run(base, out / "interrupted", "pair-classification", settings=SETTINGS)
-    except KeyboardInterrupt:
-        trainer.Trainer.__init__ = begin  # type: ignore[method-assign]
-    processes.wait()
-    run(base, out / "interrupted", "pair-classification", settings=SETTINGS)
+    for name in ("interrupted", "stopped"):
+        stop = Stop(name)
+        trainer.Trainer.__init__ = lambda self, *args, callbacks, **more: begin(self, *args, callbacks=[*callbacks, stop], **more)  # type: ignore[method-assign]  # noqa: B023
+        try:
+            run(base, out / name, "pair-classification", settings=SETTINGS)
+        except KeyboardInterrupt:
+            trainer.Trainer.__init__ = begin  # type: ignore[method-assign]
+        processes.wait()
+        run(base, out / name, "pair-classification", settings=SETTINGS)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ from datasets import Dataset
 from safetensors.torch import load_file
 
 from selfpos.errors import OperationError, SelfposError
-from selfpos.recipe import LoraSettings, MixtureSettings, TrainingSettings
+from selfpos.recipe import LoraSettings, MixtureSettings, TrainingSettings, ValidationSettings
 from selfpos.storage.hashing import content_hash
 from selfpos.storage.manifest import read_manifest
 from selfpos.tasks import TASKS, get_task
@@ -268,6 +268,54 @@ def test_an_interrupted_training_goes_on_to_the_same_bytes(
     assert not checkpoints.exists()
 
 
+def signalled(monkeypatch: pytest.MonkeyPatch, at: int, times: int = 1) -> None:
+    """Have Ctrl-C come while the trainer is in step `at`."""
+    from selfpos.training.trainer import Trainer
+
+    step = Trainer.training_step
+
+    def struck(self: Trainer, *args: object, **kwargs: object) -> torch.Tensor:
+        if self.state.global_step + 1 == at:
+            for _ in range(times):
+                signal.raise_signal(signal.SIGINT)
+        return step(self, *args, **kwargs)
+
+    monkeypatch.setattr(Trainer, "training_step", struck)
+
+
+@pytest.mark.parametrize("options", [{}, {"lora": LoraSettings(rank=2)}, {"validation": ValidationSettings(share=0.25, every=2)}])
+def test_ctrl_c_keeps_the_step_it_comes_in(options: dict, tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = TrainingSettings(steps=6, batch_size=4, learning_rate=1e-3, **options)
+    run(tiny_base, tmp_path / "whole", "sts", settings=settings)
+    with monkeypatch.context() as patch:
+        signalled(patch, at=3)
+        with pytest.raises(KeyboardInterrupt, match="step 3 of the training is kept, and the same command goes on from there"):
+            run(tiny_base, tmp_path / "out", "sts", settings=settings)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert run(tiny_base, tmp_path / "out", "sts", settings=settings).resumed_from == 3
+    assert content_hash(tmp_path / "out") == content_hash(tmp_path / "whole")
+
+
+def test_ctrl_c_in_the_last_step_leaves_the_finished_model(tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    signalled(monkeypatch, at=3)
+    with pytest.raises(KeyboardInterrupt):
+        run(tiny_base, tmp_path / "out", "sts")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"] and (tmp_path / "out" / "selfpos.json").is_file()
+
+
+def test_a_second_ctrl_c_stops_at_once(tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    signalled(monkeypatch, at=2, times=2)
+    with pytest.raises(KeyboardInterrupt) as stopped:
+        run(tiny_base, tmp_path / "out", "sts")
+    assert not str(stopped.value) and list(tmp_path.iterdir()) == []
+
+
+def test_steps_that_take_long_are_kept_by_time(tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("selfpos.training.trainer.CHECKPOINT_SECONDS", 0.0)
+    run_until(monkeypatch, 3, tiny_base, tmp_path / "out", "sts")
+    assert [path.name for path in tmp_path.glob("out.checkpoints/step-*")] == ["step-2"]
+
+
 def test_checkpoints_of_another_training_are_not_gone_on_from(tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = TrainingSettings(steps=6, batch_size=4, checkpoint_every=2)
     run_until(monkeypatch, 4, tiny_base, tmp_path / "out", "sts", settings=settings)
@@ -335,6 +383,24 @@ def test_a_plain_transformer_is_refused_before_it_is_trained(tiny_base: Path, tm
     with pytest.raises(SelfposError, match="no sentence-transformers model"):
         run(plain, tmp_path / "out", "sts")
     assert [path.name for path in tmp_path.iterdir()] == ["plain"]
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (lambda base: [(base / name).unlink(missing_ok=True) for name in ("tokenizer.json", "vocab.txt")], "has no tokenizer"),
+        (lambda base: (base / "config.json").rename(base / "adapter_config.json"), "holds a PEFT adapter, which is no base by itself"),
+    ],
+    ids=["no tokenizer", "adapter"],
+)
+def test_what_is_no_base_is_refused_before_it_is_trained(
+    harm: Callable[[Path], object], message: str, tiny_base: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(tiny_base, tmp_path / "base")
+    harm(tmp_path / "base")
+    with pytest.raises(SelfposError, match=message):
+        run(tmp_path / "base", tmp_path / "out", "sts")
+    assert [path.name for path in tmp_path.iterdir()] == ["base"]
 
 
 def test_an_existing_output_is_not_touched(tiny_base: Path, tmp_path: Path) -> None:

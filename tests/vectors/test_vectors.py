@@ -223,6 +223,8 @@ def changed(tiny_base: Path, folder: Path, what: str) -> None:
         (folder / "modules.json").write_text(json.dumps(modules[:-1]))
     elif what.endswith(".json"):
         (folder / what).write_text("[]")
+    elif what == "added tokens":
+        edit_json(folder / "tokenizer.json", added_tokens=["a"])
     elif what == "tokenizer":
         data = json.loads((folder / "tokenizer.json").read_text())
         vocabulary = data["model"]["vocab"]
@@ -243,6 +245,8 @@ def changed(tiny_base: Path, folder: Path, what: str) -> None:
         ("modules", r"modules are Transformer \+ Pooling \+ Dense, expected Transformer \+ Pooling \+ Dense \+ Normalize"),
         ("tokenizer", r"tokenizer differs \(tokenizer.json: vocabulary\)"),
         ("tokenizer.json", r"tokenizer differs \(tokenizer.json: vocabulary"),
+        ("added tokens", "tokenizer.json is no tokenizer as the library tokenizers writes it"),
+        ("modules.json", "modules.json lists no modules"),
         ("config_sentence_transformers.json", "its prompts are {}"),
     ],
 )
@@ -259,6 +263,9 @@ def test_vectors_of_another_base_are_refused(tiny_base: Path, tiny_specialists: 
     assert len(open_vectors(open_model(tiny_base), [source])) == 1
     write_manifest(source, {"base": {"name": "elsewhere", "hash": "0" * 64}})
     with pytest.raises(SelfposError, match="another base: its manifest names elsewhere"):
+        open_vectors(open_model(tiny_base), [source])
+    write_manifest(source, {"base": {"hash": 7}})
+    with pytest.raises(SelfposError, match="content hash 7…"):
         open_vectors(open_model(tiny_base), [source])
 
 

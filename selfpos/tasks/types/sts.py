@@ -22,6 +22,7 @@ from selfpos.tasks.task import TaskType
 from selfpos.tasks.types.retrieval import Retrieval
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
     from datasets import Dataset
     from sentence_transformers import SentenceTransformer
@@ -49,20 +50,15 @@ class Sts(TaskType):
 
             pairs = nli.graded_pairs(dataset, {"entailment": 1.0, "neutral": 0.5, "contradiction": 0.0})
             dataset = Records.from_dict({"sentence1": pairs["sentence1"], "sentence2": pairs["sentence2"], "score": pairs["grade"]})
-        return super().canonical(dataset, columns)
+        graded = super().canonical(dataset, columns)
+        _scores(graded)
+        return graded
 
     def prepare(self, dataset: Dataset, seed: int) -> Dataset:
         """Scores are brought to 0..1 by the smallest and largest found, unless they lie there already."""
-        import numpy as np
-
         dataset = self.canonical(dataset)
-        try:
-            scores = np.asarray(dataset["score"][:], dtype=np.float64)
-        except (TypeError, ValueError):
-            raise SelfposError(f"column 'score' of task type sts must hold numbers, found {dataset.features['score']}") from None
+        scores = _scores(dataset)
         low, high = scores.min(), scores.max()
-        if not np.isfinite(scores).all():
-            raise SelfposError("column 'score' of task type sts holds numbers that are not finite")
         if low == high:
             raise SelfposError(f"all {len(scores)} scores are {low:g}: sts needs pairs of different similarity")
         if low < 0 or high > 1:
@@ -80,6 +76,19 @@ class Sts(TaskType):
 
     def under(self, settings: TrainingSettings | PositioningSettings) -> TaskType:
         return StsByInfoNCE(settings.sts_positive) if settings.sts_loss == "infonce" else self
+
+
+def _scores(dataset: Dataset) -> np.ndarray:
+    """The scores of canonical records. Raises SelfposError where they are not finite numbers."""
+    import numpy as np
+
+    try:
+        scores = np.asarray(dataset["score"][:], dtype=np.float64)
+    except (TypeError, ValueError):
+        raise SelfposError(f"column 'score' of task type sts must hold numbers, found {dataset.features['score']}") from None
+    if not np.isfinite(scores).all():
+        raise SelfposError("column 'score' of task type sts holds numbers that are not finite")
+    return scores
 
 
 class StsByInfoNCE(Retrieval):
