@@ -220,8 +220,6 @@ def plan(
         rank=rank, take_from=take_from, allow_code=allow_code, provenance=provenance,
     )  # fmt: skip
     refuse_existing(out)
-    if above := next((folder for folder in out.absolute().parents if folder.exists() and not folder.is_dir()), None):
-        raise SelfposError(f"{above} is a file, so nothing can be written below it; choose another output")
     if not sources:
         raise SelfposError("there are no vectors to merge; give at least one fine-tuned model or adapter")
     chosen = get_method(method)

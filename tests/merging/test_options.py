@@ -87,7 +87,7 @@ def test_matrices_that_cannot_be_merged_are_refused_where_they_differ(tmp_path: 
 
 def test_an_output_below_a_file_is_refused(tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(SelfposError, match="file is a file, so nothing can be written below it"):
+    with pytest.raises(SelfposError, match="file, which is a file; choose another output"):
         merge(tiny_base, tiny_specialists, "average", tmp_path / "file" / "a" / "out")
 
 
