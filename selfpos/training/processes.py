@@ -6,13 +6,11 @@ sentence-transformers' trainer deals the batches out and averages the gradients.
 from __future__ import annotations
 
 import os
-import signal
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from selfpos.console import is_first, screen
+from selfpos.console import is_first
 
 
 def count() -> int:
@@ -67,32 +65,3 @@ def in_any(*facts: bool) -> list[bool]:
     from accelerate.utils import reduce
 
     return [bool(found) for found in reduce(torch.tensor(facts, dtype=torch.float32, device=PartialState().device), "sum").tolist()]
-
-
-class Interruption:
-    """A block in which Ctrl-C is `noted`, for a training to stop where it can go on from. What has not stopped by the block's end stops there.
-
-    A second Ctrl-C stops a process on its own at once. One of several waits for the others, and is told twice anyway: by terminal and launcher.
-    """
-
-    def __init__(self) -> None:
-        self.noted = False
-        self._before: Any = None
-
-    def __enter__(self) -> Interruption:
-        if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
-            self._before = signal.signal(signal.SIGINT, self._note)
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if self._before is not None:
-            signal.signal(signal.SIGINT, self._before)
-        if self.noted and kind is None:
-            raise KeyboardInterrupt
-
-    def _note(self, *_: object) -> None:
-        if self.noted and count() == 1:
-            raise KeyboardInterrupt
-        if not self.noted:
-            screen().print("stopping after this step, which will be kept; Ctrl-C again stops at once")
-        self.noted = True

@@ -22,6 +22,7 @@ from selfpos.tasks import TaskType
 from selfpos.tasks.prompts import Prompts, column_prompts, kept_prompts
 from selfpos.training import processes
 from selfpos.training.checkpoints import Checkpoints, checkpoints_of
+from selfpos.training.interruption import Interruption
 from selfpos.training.loading import check_base, choose_precision, load_trainable
 from selfpos.training.tracking import check_trackers, logs_beside
 
@@ -103,7 +104,7 @@ def train(
             **({"processes": processes.count()} if processes.count() > 1 else {}),
         }
         identity = made_of | {"base": base_hash}
-        with checkpoints_of(out, identity) as checkpoints, processes.Interruption() as interruption:
+        with checkpoints_of(out, identity) as checkpoints, Interruption() as interruption:
             result, model, measured = _run(
                 base, start, tasks, out, settings, checkpoints, interruption, seed=seed, mixture=mixture, name=name
             )
@@ -172,7 +173,7 @@ def _run(
     out: Path,
     settings: TrainingSettings,
     checkpoints: Checkpoints,
-    interruption: processes.Interruption,
+    interruption: Interruption,
     *,
     seed: int,
     mixture: MixtureSettings,

@@ -20,6 +20,7 @@ from selfpos.tasks import TaskType
 from selfpos.training import processes
 from selfpos.training.batching import LengthBatchSampler
 from selfpos.training.checkpoints import Checkpoints
+from selfpos.training.interruption import Interruption
 from selfpos.training.measure import Spent
 from selfpos.training.mixtures import records_per_epoch
 from selfpos.training.sampler import MixtureBatchSampler
@@ -125,7 +126,7 @@ class Reporter(TrainerCallback):
     """Shows and logs the course of a training, and has whole checkpoints kept: of each `every` steps, of some of those between where they take
     long, and of the one in which there is an `interruption`, which ends there. Enters its bar on `stack`, whose owner closes it."""
 
-    def __init__(self, title: str, checkpoints: Checkpoints, every: int, interruption: processes.Interruption, stack: ExitStack) -> None:
+    def __init__(self, title: str, checkpoints: Checkpoints, every: int, interruption: Interruption, stack: ExitStack) -> None:
         self.title, self.checkpoints, self.every, self._stack = title, checkpoints, every, stack
         self._interruption, self._stopping = interruption, False
         self.losses: list[tuple[int, float]] = []
