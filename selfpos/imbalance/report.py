@@ -13,6 +13,7 @@ from selfpos.imbalance.results import data_of, read_results
 
 MARKS = {True: "met", False: "contradicted", None: "open"}
 UNCORRECTED = "contradicted before the correction only"
+BESIDE = ("baseline", "ros", "ros-long")
 DEAD = 0.505  # an AUC at or below this is guessing
 
 
@@ -40,7 +41,7 @@ def write_report(results: Path, folder: Path, select: str | None = None) -> list
             f"| {check.text} | {check.value} | {UNCORRECTED if check in claim.uncorrected else MARKS[check.met]} |"
             for check in claim.checks
         ]
-    lines += ["", "## All settings", "", *_table(study), ""]
+    lines += ["", "## All settings", "", *_table(study), "", "## Differences", "", *_differences(study), ""]
     lines += [f"![{path.stem}]({path.name})" for path in figures]
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "report.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -68,22 +69,40 @@ def _rates(recipe: ImbalanceRecipe, study: Study) -> str:
 
 
 def _table(study: Study) -> list[str]:
-    """Means over seeds, and the paired differences to oversampling where both were run."""
+    """Means over seeds."""
     rows = [
-        "| setting | method | AUC | accuracy | with thresholding | minority recall | majority recall | AUC less ROS | balanced accuracy less ROS |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| setting | method | AUC | accuracy | with thresholding | minority recall | majority recall |",
+        "|---|---|---|---|---|---|---|",
     ]
-    for profile, rho, mu, method, rule in sorted(study.cells, key=lambda cell: (cell[0], cell[1], cell[2] or 0.0, cell[3], cell[4])):
-        if rule != "plain":
-            continue
+    for profile, rho, mu, method in _cells(study):
         values = [study.get(profile, rho, mu, method, "plain", field) for field in ("auc", "accuracy")]
         values += [study.get(profile, rho, mu, method, "original", "accuracy")]
         values += [study.get(profile, rho, mu, method, "plain", field) for field in ("minority", "majority")]
-        for field in ("auc", "balanced_accuracy"):
-            ours, ros = (study.get(profile, rho, mu, name, "plain", field) for name in (method, "ros"))
-            values.append(difference(ours, ros) if method != "ros" else {})
         rows.append(f"| {place_of(profile, rho, mu)} | {method} | " + " | ".join(_cell(list(value.values())) for value in values) + " |")
     return rows
+
+
+def _differences(study: Study) -> list[str]:
+    """Each method less those it is to be read beside, where both were run; paired by seed."""
+    others = [name for name in BESIDE if name in study.methods()]
+    columns = [(other, field) for other in others for field in ("auc", "balanced_accuracy")]
+    told = [f"{'AUC' if field == 'auc' else 'balanced accuracy'} less {other}" for other, field in columns]
+    rows = [f"| setting | method | {' | '.join(told)} |", "|---" * (2 + len(told)) + "|"]
+    for profile, rho, mu, method in _cells(study):
+        ours = {field: study.get(profile, rho, mu, method, "plain", field) for field in ("auc", "balanced_accuracy")}
+        gaps = [
+            {} if other == method else difference(ours[field], study.get(profile, rho, mu, other, "plain", field))
+            for other, field in columns
+        ]
+        if any(gaps):
+            rows.append(f"| {place_of(profile, rho, mu)} | {method} | " + " | ".join(_cell(list(gap.values())) for gap in gaps) + " |")
+    return rows
+
+
+def _cells(study: Study) -> list[tuple[str, float, float | None, str]]:
+    """Profile, ρ, μ and method of all that was run, in order."""
+    ordered = sorted(study.cells, key=lambda cell: (cell[0], cell[1], cell[2] or 0.0, cell[3]))
+    return [(profile, rho, mu, method) for profile, rho, mu, method, rule in ordered if rule == "plain"]
 
 
 def _cell(values: list[float]) -> str:
