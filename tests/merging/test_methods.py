@@ -136,6 +136,13 @@ def test_zero_vectors_leave_the_base(tmp_path: Path, method: str) -> None:
 
 
 # What N equal vectors give: the vector itself for means, N times it for sums. Those not named here change a lone vector by design.
+def test_karcher_of_weights_that_cancel_beside_a_zero_vector_is_the_weighted_mean() -> None:
+    from selfpos.merging.methods.karcher import karcher
+
+    vectors = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 0.0]])  # the base, two vectors, and one without a direction
+    assert karcher([1, -1, 1], vectors @ vectors.T) == [1.0, 1.0, -1.0, 1.0]
+
+
 MEANS = ["average", "linear", "slerp", "tensor-slerp", "nuslerp", "multi-slerp", "karcher", "model-stock", "norm-equalized"]
 
 

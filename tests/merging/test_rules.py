@@ -124,14 +124,20 @@ def test_what_cannot_work_together(method: str, weights: Any, params: dict[str, 
         make_settings(get_method(method), 2, weights, params, KEYS)
 
 
-def test_what_works_though_it_looks_alike() -> None:
-    for method, weights, params in [
+@pytest.mark.parametrize(
+    ("method", "weights", "params"),
+    [
         ("linear", [1, -1], {}),
         ("multi-slerp", [1, -1], {"normalize": False}),
         ("della-linear", None, {"density": [0.0, 1.0]}),
         ("della-linear", None, {"density": 0.1, "rescale": False}),
-    ]:
-        make_settings(get_method(method), 2, weights, params, KEYS)
+    ],
+)
+def test_what_works_though_it_looks_alike(method: str, weights: Any, params: dict[str, Any]) -> None:
+    settings = make_settings(get_method(method), 2, weights, params, KEYS)
+    assert settings.weights(KEYS[0]) == (weights or [1.0, 1.0])
+    density = params.get("density", [])
+    assert settings.params(KEYS[0]).get("density", []) == (density if isinstance(density, list) else [density, density])
 
 
 def test_one_threshold_needs_one_density(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import numpy as np
 
-from selfpos.merging.checks import check_sum
+from selfpos.merging.checks import CANCELLED, check_sum
 from selfpos.merging.geometry import OPPOSITE, length, normalized, of_models, over_base, unit_scales
 from selfpos.merging.parameters import Limits
 from selfpos.merging.registry import combination
@@ -23,8 +23,8 @@ def karcher(
     """The Karcher (Riemannian) mean of the vectors' directions, per tensor, times their mean norm.
 
     m is the point of the unit sphere where Σ w_i log_m(u_i) = 0, u_i = V_i/‖V_i‖, found by m ← exp_m(Σ w_i log_m(u_i)); V = (Σ w_i ‖V_i‖) m.
-    The iteration runs on inner products in float64, so it costs the same for any size of tensor. Where the directions cancel out, the weighted
-    mean is taken.
+    The iteration runs on inner products in float64, so it costs the same for any size of tensor. Where the directions cancel out, or the
+    weights of those vectors that are not zero, the weighted mean is taken.
 
     Source: Grove and Karcher 1973; as a merge method mergekit's `karcher`, arXiv 2603.04972.
     Prefer it to multi-slerp when vectors lie far apart, where one step is not enough.
@@ -35,8 +35,8 @@ def karcher(
     alive = shares * (norms > 0)
     point = alive * scales
     size = length(point, inner)
-    if size < OPPOSITE:
-        point = shares  # no direction, or opposite ones: their weighted mean
+    if size < OPPOSITE or abs(alive.sum()) < CANCELLED:
+        point = shares  # no direction, opposite ones, or weights that cancel where the others have none: their weighted mean
     else:
         alive, point = alive / alive.sum(), point / size
         for _ in range(steps):
