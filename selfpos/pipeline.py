@@ -11,43 +11,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from selfpos.console import log, log_to
+from selfpos.data.tasks import TaskData, load_tasks
 from selfpos.errors import SelfposError, unknown
 from selfpos.jobs import Executor, Job, execute, locked, refuse_foreign
-from selfpos.recipe import LEARNED, MergeSettings, MixtureSettings, Recipe, ResourceSettings, TaskSource, TrainingSettings
+from selfpos.recipe import LEARNED, MergeSettings, MixtureSettings, Recipe, ResourceSettings, TrainingSettings
 from selfpos.storage.run_folder import RunFolder
 from selfpos.trainings import SEPARATE, Training, plan_trainings
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-    from selfpos.data.sources import LoadedSource
-    from selfpos.guard import Guard
-    from selfpos.tasks import TaskType
 
 # Of the table of pipelines: its name for what a training's manifest says.
 SUMMED = {"draws": "samples", "steps": "steps", "tokens": "tokens", "seconds": "seconds"}
 PEAKS = ("peak_memory_bytes", "peak_gpu_memory_bytes")
-
-
-@dataclass(frozen=True)
-class TaskData:
-    """One task's records, split into those it is trained on and those of the probe set."""
-
-    type: TaskType
-    training: Dataset
-    probe: Dataset
-    hash: str
-    description: str
-    source: TaskSource
-    loaded: LoadedSource
-    validation: Dataset | None = None
-
-    def decides(self) -> dict[str, Any]:
-        """What of the source decides a training beside its records: prompts, mined negatives, the records validated on."""
-        from selfpos.data.sources import hash_records
-
-        found = self.source.model_dump(mode="json", include={"prompts", "mine"})
-        return found | ({} if self.validation is None else {"validation": hash_records(self.validation)})
 
 
 def run_recipe(recipe: Recipe, out: Path, *, data_root: Path | None = None, executor: Executor = execute) -> RunFolder:
@@ -91,34 +68,6 @@ def run_recipe(recipe: Recipe, out: Path, *, data_root: Path | None = None, exec
             write_text(folder.overlap_section, guard.section())
         executor(jobs, folder)
     return folder
-
-
-def load_tasks(recipe: Recipe, data_root: Path | None, guard: Guard | None = None) -> dict[str, TaskData]:
-    """Read every task's data, have `guard` look at it, and hold its part of the probe set out of it."""
-    from selfpos.data.probe import hold_out
-    from selfpos.data.sources import load_task
-    from selfpos.tasks import get_task
-    from selfpos.tasks.prompts import column_prompts
-
-    loaded = {}
-    held = recipe.probe.counts(recipe.tasks)
-    for name, source in recipe.tasks.items():
-        kind = get_task(source.type)
-        column_prompts(kind, source.prompts, kind.text_columns)  # refuses such as the type has no place for
-        found = load_task(source, seed=recipe.seed, data_root=data_root)
-        if guard is not None:
-            found = guard.look(name, kind, found)
-        if recipe.probe.split is None:
-            training, probe = hold_out(found.dataset, held[name], recipe.seed)
-        else:
-            other = load_task(source, seed=recipe.seed, data_root=data_root, split=recipe.probe.split)
-            if guard is not None:
-                other = guard.look(f"{name}, probe", kind, other)
-            training, (_, probe) = found.dataset, hold_out(other.dataset, held[name], recipe.seed)
-        asked = recipe.training.validation
-        validation = load_task(source, seed=recipe.seed, data_root=data_root, split=asked.split).dataset if asked and asked.split else None
-        loaded[name] = TaskData(kind, training, probe, found.hash, found.description, source, found, validation)
-    return loaded
 
 
 def _check_methods(recipe: Recipe, keys: list[str]) -> None:

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from selfpos.data.overlap import ItemIndex
+from selfpos.data.tasks import load_tasks
 from selfpos.errors import SelfposError
 from selfpos.guard import Guard
-from selfpos.pipeline import load_tasks
 from selfpos.recipe import OverlapSettings, Recipe, load_recipe
 from tests.test_cli import said, selfpos
 

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from selfpos.data.tasks import load_tasks
 from selfpos.errors import SelfposError
-from selfpos.pipeline import _Graph, load_tasks, run_recipe
+from selfpos.pipeline import _Graph, run_recipe
 from selfpos.recipe import Recipe
 from selfpos.storage.run_folder import RunFolder
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
     from datasets import Dataset
 
-    from selfpos.pipeline import TaskData
+    from selfpos.data.tasks import TaskData
     from selfpos.positioning.live import LiveModel
     from selfpos.tasks import TaskType
 
@@ -130,7 +130,7 @@ class Study:
 
     @cached_property
     def data(self) -> dict[str, TaskData]:
-        from selfpos.pipeline import load_tasks
+        from selfpos.data.tasks import load_tasks
 
         return load_tasks(self.recipe, self.data_root)
 
