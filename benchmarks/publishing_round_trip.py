@@ -34,7 +34,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "publishing_round_trip.md")
     options = parser.parse_args()
     from tests.publishing.client import Client
-    from tests.publishing.hub_server import Hub, running_hub
+    from tests.publishing.hub_server import running_hub
+    from tests.publishing.hub_state import Hub
 
     model, repo = options.run / "merged" / options.model, f"alice/{options.run.name}"
     lines = ["# A merged model published, loaded and made again", "", "Made by `benchmarks/publishing_round_trip.py`.", ""]

@@ -9,7 +9,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.publishing.hub_server import TOKEN, Hub
+from tests.publishing.hub_state import TOKEN, Hub
 
 ROOT = Path(__file__).parent.parent.parent
 

@@ -11,7 +11,8 @@ import pytest
 
 from tests.conftest import make_specialist
 from tests.publishing.client import Client
-from tests.publishing.hub_server import Hub, running_hub
+from tests.publishing.hub_server import running_hub
+from tests.publishing.hub_state import Hub
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.publishing.client import Client
-from tests.publishing.hub_server import READ_TOKEN, Hub
+from tests.publishing.hub_state import READ_TOKEN, Hub
 
 REPO = "alice/merged"
 PATIENCE = "import selfpos.publishing.session as s; print(s.ANSWER_SECONDS); s.ANSWER_SECONDS = {seconds}"

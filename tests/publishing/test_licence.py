@@ -13,7 +13,7 @@ from selfpos.publishing.licence import Licence, card_licence, derive_licence, pa
 from selfpos.publishing.shape import read_shape
 from selfpos.publishing.story import Facts, Parent
 from tests.publishing.conftest import Client, write_manifest
-from tests.publishing.hub_server import Hub
+from tests.publishing.hub_state import Hub
 
 
 def facts(tiny_base: Path, *parents: Parent, base: Parent | None = None, licence: str | None = None) -> Facts:

@@ -13,7 +13,7 @@ from tests.conftest import make_specialist
 from tests.publishing.client import Client
 from tests.publishing.conftest import write_manifest
 from tests.publishing.faults import CASES, REPO, contents, other_model, play, uploads
-from tests.publishing.hub_server import Hub
+from tests.publishing.hub_state import Hub
 
 WEIGHTS = {"model.safetensors", "2_Dense/model.safetensors"}
 CONTENT = WEIGHTS | {"config.json", "modules.json", "README.md", "selfpos.json", "tokenizer.json"}

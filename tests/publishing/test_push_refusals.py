@@ -15,7 +15,7 @@ from selfpos.publishing.session import hide
 from tests.publishing.client import Client, Done, environment
 from tests.publishing.conftest import write_manifest
 from tests.publishing.faults import PULLS, REPO
-from tests.publishing.hub_server import TOKEN, Hub
+from tests.publishing.hub_state import TOKEN, Hub
 
 
 def nothing_was_sent(hub: Hub) -> bool:

@@ -15,7 +15,7 @@ from selfpos.storage import content_hash
 from tests.conftest import make_specialist
 from tests.publishing.client import Client
 from tests.publishing.conftest import write_manifest
-from tests.publishing.hub_server import Hub
+from tests.publishing.hub_state import Hub
 
 TEXTS = ["a bc d", "e", "f g h i j k"]
 ENCODE = """

@@ -8,7 +8,7 @@ import pytest
 
 from tests.publishing.client import Client
 from tests.publishing.faults import REPO, contents, uploads
-from tests.publishing.hub_server import Hub
+from tests.publishing.hub_state import Hub
 
 DOWNLOAD = "from huggingface_hub import snapshot_download as d; print('AT', d({repo!r}, cache_dir={cache!r}))"
 
