@@ -14,7 +14,7 @@ test: $(VENV)/.installed-dev
 # On a real local Ray cluster of two workers. Apart, for Ray is 100 MB more and its cluster takes minutes on two cores.
 test-ray: $(VENV)/.installed-dev
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[ray]'
-	$(BIN)/python -m pytest tests/test_ray.py
+	$(BIN)/python -m pytest tests/jobs/test_ray.py
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

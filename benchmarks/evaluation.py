@@ -57,17 +57,31 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data-dir", type=Path, required=True, help="folder with MTEB data kept locally")
     parser.add_argument("--model", default="all-MiniLM-L6-v2")
     parser.add_argument("--quick", action="store_true", help="a selection that takes minutes")
     parser.add_argument("--tasks", nargs="+", help="these tasks instead")
-    parser.add_argument("--groups", type=int, help="only the first groups of the English set; the results say which are left out")
-    parser.add_argument("--minutes", type=float, default=1e9, help="begin no measurement after so many minutes; start again for the rest")
+    parser.add_argument(
+        "--groups",
+        type=int,
+        help="only the first groups of the English set; the results say which are left out",
+    )
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        default=1e9,
+        help="begin no measurement after so many minutes; start again for the rest",
+    )
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--repeats", type=int, default=3, help="of the small task")
     parser.add_argument(
-        "--work", type=Path, default=Path("checkpoints") / "benchmark-evaluation", help="where measurements are kept until all are made"
+        "--work",
+        type=Path,
+        default=Path("checkpoints") / "benchmark-evaluation",
+        help="where measurements are kept until all are made",
     )
     parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--one", nargs=2, metavar=("WHAT", "JSON"), help=argparse.SUPPRESS)
@@ -115,7 +129,10 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         if what == "ours" and not scores:
             shutil.rmtree(work / name, ignore_errors=True)
         done = subprocess.run(
-            [sys.executable, __file__, "--data-dir", ".", "--one", what, json.dumps(job)], stdout=subprocess.PIPE, text=True, check=True
+            [sys.executable, __file__, "--data-dir", ".", "--one", what, json.dumps(job)],
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
         )
         found[name] = {"job": job} | json.loads(done.stdout.splitlines()[-1])
         file.write_text(json.dumps(found[name]))
@@ -165,7 +182,9 @@ def moved_model(model: str, folder: Path) -> Path:
         shutil.rmtree(beside, ignore_errors=True)
         shutil.copytree(locate_model(model), beside)
         tensors = load_file(beside / "model.safetensors")
-        moved = {name: value * 1.001 if value.is_floating_point() else value for name, value in tensors.items()}
+        moved = {
+            name: value * 1.001 if value.is_floating_point() else value for name, value in tensors.items()
+        }
         save_file(moved, beside / "model.safetensors", metadata={"format": "pt"})
         beside.rename(folder)
     return folder
@@ -177,7 +196,7 @@ def prepare() -> None:
     import mteb  # noqa: F401
     import sentence_transformers  # noqa: F401
 
-    from selfpos.quiet import quiet_process
+    from selfpos.console import quiet_process
 
     quiet_process()
 
@@ -217,7 +236,9 @@ def plain(model: str, data_dir: str, tasks: list[str], batch_size: int) -> dict[
     return {"scores": scores, "seconds": seconds, **times}
 
 
-def ours(model: str, data_dir: str, tasks: list[str], batch_size: int, out: str, cache: str | None) -> dict[str, Any]:
+def ours(
+    model: str, data_dir: str, tasks: list[str], batch_size: int, out: str, cache: str | None
+) -> dict[str, Any]:
     """The same through selfpos; scores are of mteb's result files, which have six digits."""
     prepare()
     from selfpos.evaluation import evaluate, select_tasks
@@ -226,7 +247,12 @@ def ours(model: str, data_dir: str, tasks: list[str], batch_size: int, out: str,
     chosen = select_tasks(tasks, data_dir=Path(data_dir))
     found, times = clock(
         lambda: evaluate(
-            locate_model(model), chosen, Path(out), name="benchmark", batch_size=batch_size, cache=Path(cache) if cache else None
+            locate_model(model),
+            chosen,
+            Path(out),
+            name="benchmark",
+            batch_size=batch_size,
+            cache=Path(cache) if cache else None,
         )
     )
     seconds = {name: json.loads(score.file.read_text())["evaluation_time"] for name, score in found.items()}
@@ -242,7 +268,10 @@ def write(options: argparse.Namespace, found: dict[str, Any]) -> None:
     def together(what: str) -> dict[str, Any]:
         """The groups as one: scores and seconds of all tasks, times added up."""
         parts = [result for name, result in found.items() if re.fullmatch(rf"{what}-\d+", name)]
-        merged = {key: {task: value for part in parts for task, value in part[key].items()} for key in ("scores", "seconds")}
+        merged = {
+            key: {task: value for part in parts for task, value in part[key].items()}
+            for key in ("scores", "seconds")
+        }
         return {**merged, **{key: sum(part[key] for part in parts) for key in ("wall", "cpu")}}
 
     def times(task: str) -> str:
@@ -264,7 +293,8 @@ def write(options: argparse.Namespace, found: dict[str, Any]) -> None:
         "plain / ours, CPU": theirs["cpu"] / mine["cpu"],
         "plain / ours, one task added (target 3)": anew / found["added-ours"]["wall"],
         "ours / plain, one small task, cache on (target 1.05)": median("small-ours") / median("small-plain"),
-        "ours / plain, one small task, cache off (target 1.05)": median("small-ours-without") / median("small-plain"),
+        "ours / plain, one small task, cache off (target 1.05)": median("small-ours-without")
+        / median("small-plain"),
     }
     if "merge-ours" in found:
         ratios["plain / ours, a second merge"] = theirs["wall"] / found["merge-ours"]["wall"]
@@ -276,20 +306,34 @@ def write(options: argparse.Namespace, found: dict[str, Any]) -> None:
         "model": options.model,
         "batch_size": options.batch_size,
         "quick": options.quick,
-        "left_out": [] if options.quick or options.tasks else [task for group in FULL for task in group if task not in theirs["scores"]],
+        "left_out": []
+        if options.quick or options.tasks
+        else [task for group in FULL for task in group if task not in theirs["scores"]],
         "date": time.strftime("%Y-%m-%d"),
     }
     per_task = {
-        task: {"plain": theirs["seconds"][task], "ours": mine["seconds"][task], "difference": differences[task], "ended": times(task)}
+        task: {
+            "plain": theirs["seconds"][task],
+            "ours": mine["seconds"][task],
+            "difference": differences[task],
+            "ended": times(task),
+        }
         for task in theirs["scores"]
     }
-    walls = {name: {"wall": result["wall"], "cpu": result["cpu"], "ended": result["ended"]} for name, result in found.items()}
+    walls = {
+        name: {"wall": result["wall"], "cpu": result["cpu"], "ended": result["ended"]}
+        for name, result in found.items()
+    }
     notes = [WHY[task] for task, one in per_task.items() if one["difference"] > 1e-6 and task in WHY]
     options.out.mkdir(parents=True, exist_ok=True)
     name = "evaluation-quick" if options.quick else "evaluation"
     whole = {"facts": facts, "ratios": ratios, "tasks": per_task, "measurements": walls, "notes": notes}
     (options.out / f"{name}.json").write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
-    left = f"Left out: {', '.join(facts['left_out'])}." if facts["left_out"] else "Nothing of the set is left out."
+    left = (
+        f"Left out: {', '.join(facts['left_out'])}."
+        if facts["left_out"]
+        else "Nothing of the set is left out."
+    )
     total = f"| all | {theirs['wall']:.0f} | {mine['wall']:.0f} | {theirs['wall'] / mine['wall']:.2f} | {max(differences.values()):.1e} | |"
     lines = [
         f"{facts['processor']}, {facts['cores']} cores, threads: {facts['threads']}; {options.model}, batch size {options.batch_size}; {facts['date']}. {left}", "",

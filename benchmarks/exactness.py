@@ -23,12 +23,12 @@ from typing import Any
 import numpy as np
 from sklearn.linear_model import LogisticRegression
 
+from selfpos.console import quiet_process
 from selfpos.data import files
 from selfpos.evaluation import evaluate, select_tasks
 from selfpos.evaluation.embed import Manner
 from selfpos.evaluation.encoder import Embedder, embedding_identity
 from selfpos.evaluation.load import load_model
-from selfpos.quiet import quiet_process
 from selfpos.storage.locate import locate_model
 
 MODEL = "all-MiniLM-L6-v2"
@@ -83,10 +83,16 @@ PUBLISHED = [
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data-dir", type=Path, required=True, help="folder with MTEB data kept locally")
-    parser.add_argument("--tasks", nargs="+", choices=sorted({row.task for row in PUBLISHED}), help="[default: all]")
-    parser.add_argument("--evidence", action="store_true", help="measure what explanations rest on, and nothing else")
+    parser.add_argument(
+        "--tasks", nargs="+", choices=sorted({row.task for row in PUBLISHED}), help="[default: all]"
+    )
+    parser.add_argument(
+        "--evidence", action="store_true", help="measure what explanations rest on, and nothing else"
+    )
     parser.add_argument("--work", type=Path, default=Path("checkpoints") / "exactness")
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
@@ -101,19 +107,26 @@ def main() -> None:
         model = load_model(folder)
         embedder = Embedder(model, embedding_identity(folder, model), options.work / "cache")
         evidence = {
-            "AmazonCounterfactual (en), other draws": other_draws(options.data_dir / "amazon_counterfactual_en", embedder),
+            "AmazonCounterfactual (en), other draws": other_draws(
+                options.data_dir / "amazon_counterfactual_en", embedder
+            ),
             "FeedbackQA, one passage left out": left_out(options.data_dir / "feedbackqa", embedder),
             "MLQuestions, other orders of copies": {
-                split: orders_of_copies(options.data_dir / "mlquestions", split, embedder) for split in ("test", "validation")
+                split: orders_of_copies(options.data_dir / "mlquestions", split, embedder)
+                for split in ("test", "validation")
             },
         }
         names = []
         write(options.out, rows, evidence)
     for name in names:
         tasks = select_tasks([name], data_dir=options.data_dir)
-        score = evaluate(locate_model(MODEL), tasks, options.work, name=MODEL, cache=options.work / "cache")[name]
+        score = evaluate(locate_model(MODEL), tasks, options.work, name=MODEL, cache=options.work / "cache")[
+            name
+        ]
         result = json.loads(score.file.read_text(encoding="utf-8"))
-        rows = [row for row in rows if row["task"] != name] + [compared(row, result) for row in PUBLISHED if row.task == name]
+        rows = [row for row in rows if row["task"] != name] + [
+            compared(row, result) for row in PUBLISHED if row.task == name
+        ]
         order = [row.task for row in PUBLISHED]
         rows.sort(key=lambda row: order.index(row["task"]))
         write(options.out, rows, evidence)
@@ -138,7 +151,10 @@ def other_draws(data: Path, embedder: Embedder) -> dict[str, Any]:
     the generator with 42 anew before each shuffle ("begun anew"; mteb 1.0 does so whenever it makes an evaluator), or might not have ("going on"); and
     the generator might have shuffled 0 to 11 times before the first.
     """
-    tables = [files.read_records(files.find(data, split, (".jsonl", ".jsonl.gz")) or data) for split in ("train", "test")]
+    tables = [
+        files.read_records(files.find(data, split, (".jsonl", ".jsonl.gz")) or data)
+        for split in ("train", "test")
+    ]
     texts = [embedded(embedder, [row["text"] for row in rows]) for rows in tables]
     right = [np.array([row["label"] for row in rows]) for rows in tables]
 
@@ -156,14 +172,17 @@ def other_draws(data: Path, embedder: Embedder) -> dict[str, Any]:
                 if taken[label] < 32:
                     taken[label] += 1
                     drawn.append(place)
-            classifier = LogisticRegression(random_state=42, max_iter=100).fit(texts[0][drawn], right[0][drawn])
+            classifier = LogisticRegression(random_state=42, max_iter=100).fit(
+                texts[0][drawn], right[0][drawn]
+            )
             scores.append(float((classifier.predict(texts[1]) == right[1]).mean()))
             if anew:
                 rng = np.random.RandomState(42)
         return round(sum(scores) / len(scores), 6)
 
     return {"published": 0.641493} | {
-        name: [accuracy(before, anew) for before in range(12)] for name, anew in (("begun anew", True), ("going on", False))
+        name: [accuracy(before, anew) for before in range(12)]
+        for name, anew in (("begun anew", True), ("going on", False))
     }
 
 
@@ -172,9 +191,14 @@ def left_out(data: Path, embedder: Embedder) -> dict[str, Any]:
     documents, queries, relevant = files.read_beir(data, "test")
     places = {key: place for place, key in enumerate(documents)}
     asked = [key for key in queries if key in relevant]
-    scores = embedded(embedder, [queries[key] for key in asked]) @ embedded(embedder, [text["text"] for text in documents.values()]).T
+    scores = (
+        embedded(embedder, [queries[key] for key in asked])
+        @ embedded(embedder, [text["text"] for text in documents.values()]).T
+    )
     right = np.array([places[next(iter(relevant[key]))] for key in asked])
-    alike = [places.get("-".join((key.split("-")[0], key.split("-")[-1]))) for key in asked]  # WHO-test-7 and WHO-7
+    alike = [
+        places.get("-".join((key.split("-")[0], key.split("-")[-1]))) for key in asked
+    ]  # WHO-test-7 and WHO-7
     gone = {
         "nothing": [None] * len(asked),
         "of its source and number": alike,
@@ -190,7 +214,10 @@ def left_out(data: Path, embedder: Embedder) -> dict[str, Any]:
             elif place is not None and scores[row, place] > own[row]:
                 ranks[row] -= 1
         gains = np.where(ranks < 10, 1 / np.log2(ranks + 2), 0)
-        return {"precision_at_1": round(float((ranks == 0).mean()), 6), "ndcg_at_10": round(float(gains.mean()), 6)}
+        return {
+            "precision_at_1": round(float((ranks == 0).mean()), 6),
+            "ndcg_at_10": round(float(gains.mean()), 6),
+        }
 
     return {name: measured(out) for name, out in gone.items()}
 
@@ -200,7 +227,9 @@ def orders_of_copies(data: Path, split: str, embedder: Embedder) -> dict[str, An
     documents, queries, relevant = files.read_beir(data, split)
     places = {key: place for place, key in enumerate(documents)}
     numbers: dict[str, int] = {}
-    passages = [" ".join([document.get("title", ""), document["text"]]).strip() for document in documents.values()]
+    passages = [
+        " ".join([document.get("title", ""), document["text"]]).strip() for document in documents.values()
+    ]
     group = np.array([numbers.setdefault(text, len(numbers)) for text in passages])
     asked = [key for key in queries if key in relevant]
     scores = embedded(embedder, [queries[key] for key in asked]) @ embedded(embedder, passages).T
@@ -225,13 +254,19 @@ def write(out: Path, rows: list[dict[str, Any]], evidence: dict[str, Any] | None
     ]
     for row in rows:
         where = row["split"] if row["subset"] == "default" else f"{row['split']} ({row['subset']})"
-        published, difference = ("–" if row[key] is None else f"{row[key]:.5f}" for key in ("value", "difference"))
-        within = {None: "–", True: f"{row['tolerance']:g}", False: f"no ({row['tolerance']:g})"}[row["within"]]
+        published, difference = (
+            "–" if row[key] is None else f"{row[key]:.5f}" for key in ("value", "difference")
+        )
+        within = {None: "–", True: f"{row['tolerance']:g}", False: f"no ({row['tolerance']:g})"}[
+            row["within"]
+        ]
         lines.append(
             f"| {row['task']} | {where} | {row['metric']} | {published} | {row['ours']:.5f} | {difference} | {within} | {row['source']} | {row['why']} |"
         )
     out.mkdir(parents=True, exist_ok=True)
-    (out / "exactness.json").write_text(json.dumps({"model": MODEL, "rows": rows, "evidence": evidence}, indent=1) + "\n", encoding="utf-8")
+    (out / "exactness.json").write_text(
+        json.dumps({"model": MODEL, "rows": rows, "evidence": evidence}, indent=1) + "\n", encoding="utf-8"
+    )
     (out / "exactness.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     print("\n".join(lines), flush=True)
 

@@ -29,10 +29,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from selfpos.imbalance.grid import plan
-from selfpos.imbalance.networks import Network, build
-from selfpos.imbalance.recipe import TrainingSettings, load_imbalance_recipe
-from selfpos.imbalance.trainer import fit
+from selfpos.imbalance.study.grid import plan
+from selfpos.imbalance.study.networks import Network, build
+from selfpos.imbalance.study.recipe import TrainingSettings, load_imbalance_recipe
+from selfpos.imbalance.study.trainer import fit
 
 SHAPES = {"lenet": (1, 28, 28), "all-cnn": (3, 32, 32), "resnet-10": (3, 224, 224)}
 SETTINGS = TrainingSettings()
@@ -56,12 +56,30 @@ def single(networks: list[Network], images: torch.Tensor, targets: torch.Tensor,
 
 
 def wide(networks: list[Network], images: torch.Tensor, targets: torch.Tensor, steps: int) -> None:
-    fit(networks, itertools.repeat((images, targets)), np.ones((len(networks), 10), np.int64), SETTINGS, rate=0.01, iterations=steps)
+    fit(
+        networks,
+        itertools.repeat((images, targets)),
+        np.ones((len(networks), 10), np.int64),
+        SETTINGS,
+        rate=0.01,
+        iterations=steps,
+    )
 
 
-def workers(pool: ProcessPoolExecutor, networks: list[Network], images: torch.Tensor, targets: torch.Tensor, steps: int) -> None:
-    parts = [(images[:, place : place + 1].numpy(), targets[:, place : place + 1].numpy()) for place in range(len(networks))]
-    for trained in [pool.submit(_train_one, network, *part, steps) for network, part in zip(networks, parts, strict=True)]:
+def workers(
+    pool: ProcessPoolExecutor,
+    networks: list[Network],
+    images: torch.Tensor,
+    targets: torch.Tensor,
+    steps: int,
+) -> None:
+    parts = [
+        (images[:, place : place + 1].numpy(), targets[:, place : place + 1].numpy())
+        for place in range(len(networks))
+    ]
+    for trained in [
+        pool.submit(_train_one, network, *part, steps) for network, part in zip(networks, parts, strict=True)
+    ]:
         trained.result()
 
 
@@ -80,7 +98,9 @@ def vmap(networks: list[Network], images: torch.Tensor, targets: torch.Tensor, s
 
     gradients = torch.func.vmap(torch.func.grad(loss), in_dims=(0, 1, 1), randomness="different")
     for _ in range(steps):
-        for name, gradient in gradients({name: tensor.detach() for name, tensor in parameters.items()}, images, targets).items():
+        for name, gradient in gradients(
+            {name: tensor.detach() for name, tensor in parameters.items()}, images, targets
+        ).items():
             parameters[name].grad = gradient
         optimiser.step()
 
@@ -89,7 +109,9 @@ Way = Callable[[list[Network], torch.Tensor, torch.Tensor, int], None]
 WAYS: dict[str, Way] = {"plain": plain, "single": single, "wide": wide, "vmap": vmap}
 
 
-def measure(network: str, ways: dict[str, Way], count: int, batch: int, steps: int, rounds: int, device: torch.device) -> dict[str, float]:
+def measure(
+    network: str, ways: dict[str, Way], count: int, batch: int, steps: int, rounds: int, device: torch.device
+) -> dict[str, float]:
     """Images per second of each way of training `count` networks; the first round only warms up."""
     images = torch.rand(batch, count, *SHAPES[network], device=device)
     targets = torch.randint(10, (batch, count), device=device)
@@ -120,7 +142,9 @@ def cost(name: str, speed: dict[str, float]) -> dict[str, object]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--networks", type=int, default=5, help="LeNets at once")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--steps", type=int, default=30)
@@ -168,7 +192,11 @@ def _wait(device: torch.device) -> None:
 
 
 def _device(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{platform.processor() or platform.machine()} CPU"
+    return (
+        torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else f"{platform.processor() or platform.machine()} CPU"
+    )
 
 
 if __name__ == "__main__":

@@ -20,7 +20,9 @@ RECORDS = 500
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, required=True, help="folder with the three data sets")
     parser.add_argument("--rho", default="1,10,50")
     parser.add_argument("--largest", type=int, default=800, help="training records of a large task")
@@ -28,17 +30,27 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("checkpoints/imbalance-tasks"))
     options = parser.parse_args()
 
-    recipe = yaml.safe_load((Path(__file__).parent.parent / "recipes" / "imbalance-tasks.yaml").read_text(encoding="utf-8"))
+    recipe = yaml.safe_load(
+        (Path(__file__).parent.parent / "recipes" / "imbalance-tasks.yaml").read_text(encoding="utf-8")
+    )
     recipe["name"] = "imbalance-tasks-short"
-    recipe["tasks"] = {kind: {"type": kind, "data": str(options.data / folder)} for kind, folder in TASKS.items()}
+    recipe["tasks"] = {
+        kind: {"type": kind, "data": str(options.data / folder)} for kind, folder in TASKS.items()
+    }
     recipe["training"]["batch_size"] = 8  # at ρ = 50 a small task has 16 records
-    recipe["evaluation"]["tasks"] = [str(declare(kind, options.data / folder, options.out / "tasks")) for kind, folder in TASKS.items()]
+    recipe["evaluation"]["tasks"] = [
+        str(declare(kind, options.data / folder, options.out / "tasks")) for kind, folder in TASKS.items()
+    ]
     file = options.out / "recipe.yaml"
     file.write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
     words = {"rho": options.rho, "largest": options.largest, "seeds": options.seeds}
     words["out"] = options.out / f"rho-{options.rho.replace(',', '-')}.json"
     told = [part for name, value in words.items() for part in (f"--{name}", str(value))]
-    sys.exit(subprocess.run([sys.executable, "-m", "selfpos", "imbalance", "compare", "tasks", str(file), *told]).returncode)
+    sys.exit(
+        subprocess.run(
+            [sys.executable, "-m", "selfpos", "imbalance", "compare", "tasks", str(file), *told]
+        ).returncode
+    )
 
 
 def declare(kind: str, source: Path, out: Path) -> Path:
@@ -48,11 +60,15 @@ def declare(kind: str, source: Path, out: Path) -> Path:
 
     out.mkdir(parents=True, exist_ok=True)
     files = {}
-    for split, limit in [("test", RECORDS), ("train", None)] if kind == "classification" else [("test", RECORDS)]:
+    for split, limit in (
+        [("test", RECORDS), ("train", None)] if kind == "classification" else [("test", RECORDS)]
+    ):
         files[split] = f"{kind}-{split}.jsonl"
         load_source(str(source), get_task(kind), split=split, limit=limit).dataset.to_json(out / files[split])
     file = out / f"{kind}.yaml"
-    file.write_text(yaml.safe_dump({"name": f"{source.name}-{RECORDS}", "type": kind, "files": files}), encoding="utf-8")
+    file.write_text(
+        yaml.safe_dump({"name": f"{source.name}-{RECORDS}", "type": kind, "files": files}), encoding="utf-8"
+    )
     return file
 
 

@@ -30,7 +30,10 @@ def facts(results: RunResults, folder: RunFolder, note: str) -> dict[str, Any]:
         "scores": results.scores,
         "vectors": results.vectors,
         "gram": results.gram,
-        "coefficients": {name: dict(zip(found["names"], found["coefficients"], strict=True)) for name, found in searches.items()},
+        "coefficients": {
+            name: dict(zip(found["names"], found["coefficients"], strict=True))
+            for name, found in searches.items()
+        },
         "verdicts": {name: found.get("verdict") for name, found in searches.items()},
         "seconds": results.seconds,
         "pipelines": results.pipelines,
@@ -39,16 +42,24 @@ def facts(results: RunResults, folder: RunFolder, note: str) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("run", type=Path, help="folder of a finished run")
-    parser.add_argument("--note", required=True, help="on what it was run, how long it took, in how much memory")
+    parser.add_argument(
+        "--note", required=True, help="on what it was run, how long it took, in how much memory"
+    )
     options = parser.parse_args()
     results = read_results(RunFolder(options.run))
     if results.missing:
         parser.error(f"{options.run} is not finished: {', '.join(results.missing)} missing")
     name, kept = results.recipe.name, ROOT / "benchmarks" / "results"
-    (kept / f"{name}.json").write_text(json.dumps(facts(results, RunFolder(options.run), options.note), indent=1) + "\n", encoding="utf-8")
-    (kept / f"{name}.md").write_text(f"# {name}\n\n{options.note}\n\n{markdown_table(results)}\n", encoding="utf-8")
+    (kept / f"{name}.json").write_text(
+        json.dumps(facts(results, RunFolder(options.run), options.note), indent=1) + "\n", encoding="utf-8"
+    )
+    (kept / f"{name}.md").write_text(
+        f"# {name}\n\n{options.note}\n\n{markdown_table(results)}\n", encoding="utf-8"
+    )
     save(means(results), ROOT / "docs" / f"{name}.png")
 
 

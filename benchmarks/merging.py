@@ -34,7 +34,7 @@ from merging_contenders import CONTENDERS, METHODS, STARTUP, Job, command, write
 from merging_inputs import SHAPES, make_inputs
 from merging_report import add_row, read_results, write_report
 
-from selfpos import __version__
+from selfpos.version import __version__
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -42,7 +42,11 @@ RESULTS = Path(__file__).parent / "results"
 def measure(words: list[str], cores: int) -> dict[str, Any]:
     """Run a command; wall and CPU seconds (with those of its children), peak anonymous memory in MB, and what it said when it failed."""
     limit = (lambda: os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])) if cores else None
-    environment = os.environ | {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONPATH": str(Path(__file__).parent.parent)}
+    environment = os.environ | {
+        "HF_HUB_OFFLINE": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "PYTHONPATH": str(Path(__file__).parent.parent),
+    }
     with tempfile.TemporaryFile() as said:
         start = time.perf_counter()
         process = subprocess.Popen(words, stdout=said, stderr=said, preexec_fn=limit, env=environment)
@@ -68,7 +72,13 @@ def measure(words: list[str], cores: int) -> dict[str, Any]:
         lines = said.read().decode(errors="replace").strip().splitlines()
     last = lines[-1][:300] if lines else ""
     failed = f"exit {process.returncode}: {last}" if process.returncode else None
-    return {"wall": wall, "cpu": usage.ru_utime + usage.ru_stime, "anonymous_mb": peak[0] / 1024, "failed": failed, "said": last}
+    return {
+        "wall": wall,
+        "cpu": usage.ru_utime + usage.ru_stime,
+        "anonymous_mb": peak[0] / 1024,
+        "failed": failed,
+        "said": last,
+    }
 
 
 def median(runs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -97,7 +107,9 @@ def run_job(job: Job, contender: str, place: Path, options: argparse.Namespace) 
             runs[-1]["failed"] = runs[-1]["failed"].replace(str(place), "…")
             del runs[-1]["said"]
             return runs[-1]
-    result = median(runs) | {"output_mb": sum(file.stat().st_size for file in out.rglob("*.safetensors")) / 1e6}
+    result = median(runs) | {
+        "output_mb": sum(file.stat().st_size for file in out.rglob("*.safetensors")) / 1e6
+    }
     del result["said"]  # places of this machine
     return result
 
@@ -113,14 +125,24 @@ def check_rows(rows: list[dict[str, Any]], place: Path) -> Iterator[dict[str, An
     for row in rows:
         job = Job(row["shape"], row["method"], *make_inputs(place, row["shape"], row["count"]))
         outputs = {name: out for name in CONTENDERS if (out := output(job, name, place)).exists()}
-        if missing := [name for name, result in row["results"].items() if result and "output_mb" in result and name not in outputs]:
-            raise SystemExit(f"{job.name}: the output of {missing[0]} is not below {place}; measure the row again")
+        if missing := [
+            name
+            for name, result in row["results"].items()
+            if result and "output_mb" in result and name not in outputs
+        ]:
+            raise SystemExit(
+                f"{job.name}: the output of {missing[0]} is not below {place}; measure the row again"
+            )
         checked.append((job, outputs))
     for row, (job, outputs), lost in zip(rows, checked, lost_on_reload(checked), strict=True):
         for name, wrong in wrong_tensors(job, outputs).items():
             row["results"][name] |= {"wrong": wrong, "lost": lost[name]}
         row["checked"] = True
-        print(job.name, {name: [*row["results"][name]["wrong"][:1], *lost[name]] for name in outputs}, flush=True)
+        print(
+            job.name,
+            {name: [*row["results"][name]["wrong"][:1], *lost[name]] for name in outputs},
+            flush=True,
+        )
         yield row
         for out in outputs.values():
             shutil.rmtree(out)
@@ -182,20 +204,50 @@ def facts(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rivals", help="the Python in whose environment the rivals are installed")
-    parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=["minilm", "bert-base", "xlmr-110m", "xlmr-base", "qwen3-0.6b"])
+    parser.add_argument(
+        "--shapes",
+        nargs="+",
+        choices=SHAPES,
+        default=["minilm", "bert-base", "xlmr-110m", "xlmr-base", "qwen3-0.6b"],
+    )
     parser.add_argument("--counts", nargs="+", type=int, default=[3])
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=["linear", "task-arithmetic", "slerp", "ties", "ties-global"])
+    parser.add_argument(
+        "--methods",
+        nargs="+",
+        choices=METHODS,
+        default=["linear", "task-arithmetic", "slerp", "ties", "ties-global"],
+    )
     parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=list(CONTENDERS))
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--patience", type=float, default=60, help="CPU seconds after which a contender is not repeated")
+    parser.add_argument(
+        "--patience", type=float, default=60, help="CPU seconds after which a contender is not repeated"
+    )
     parser.add_argument("--cores", type=int, default=1, help="cores that each process may use; 0 for all")
-    parser.add_argument("--work", type=Path, help="folder for inputs, kept for the next run [default: a temporary one]")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="folder for merging.json and merging.md")
-    parser.add_argument("--without", nargs="+", default=[], metavar="NAME=REASON", help="contenders not to run, and what the table says")
-    parser.add_argument("--defer", action="store_true", help="keep the outputs below --work for a later start with --check")
-    parser.add_argument("--check", action="store_true", help="measure nothing: check the outputs of these rows that --defer has kept")
+    parser.add_argument(
+        "--work", type=Path, help="folder for inputs, kept for the next run [default: a temporary one]"
+    )
+    parser.add_argument(
+        "--results", type=Path, default=RESULTS, help="folder for merging.json and merging.md"
+    )
+    parser.add_argument(
+        "--without",
+        nargs="+",
+        default=[],
+        metavar="NAME=REASON",
+        help="contenders not to run, and what the table says",
+    )
+    parser.add_argument(
+        "--defer", action="store_true", help="keep the outputs below --work for a later start with --check"
+    )
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="measure nothing: check the outputs of these rows that --defer has kept",
+    )
     options = parser.parse_args()
     options.without = dict(entry.split("=", 1) for entry in options.without)
     if (options.defer or options.check) and not options.work:
@@ -206,7 +258,9 @@ def parse() -> argparse.Namespace:
 def startup(contender: str, options: argparse.Namespace) -> float:
     """CPU seconds of importing what a contender needs."""
     python = sys.executable if contender == "selfpos" else options.rivals
-    return statistics.median(measure([python, "-c", STARTUP[contender]], options.cores)["cpu"] for _ in range(3))
+    return statistics.median(
+        measure([python, "-c", STARTUP[contender]], options.cores)["cpu"] for _ in range(3)
+    )
 
 
 def measure_row(job: Job, place: Path, options: argparse.Namespace) -> dict[str, Any]:
@@ -221,7 +275,13 @@ def measure_row(job: Job, place: Path, options: argparse.Namespace) -> dict[str,
         if contender == "selfpos" and job.method == "linear":
             results[contender]["write_cpu"] = write_alone(job, place, options)
         print(job.name, contender, results[contender] or "has no such method", flush=True)
-    row = {"shape": job.shape, "method": job.method, "count": len(job.sources), "date": time.strftime("%Y-%m-%d"), "checked": False}
+    row = {
+        "shape": job.shape,
+        "method": job.method,
+        "count": len(job.sources),
+        "date": time.strftime("%Y-%m-%d"),
+        "checked": False,
+    }
     return row | {"results": results}
 
 
@@ -233,7 +293,9 @@ def main() -> None:
         known = facts(options)
 
         def keep(row: dict[str, Any]) -> None:
-            results = read_results(options.results, known)  # read again each time: rows may be checked while others are measured
+            results = read_results(
+                options.results, known
+            )  # read again each time: rows may be checked while others are measured
             for contender in options.contenders if options.rivals else ["selfpos"]:
                 if contender not in results["startup_cpu"]:
                     results["startup_cpu"][contender] = startup(contender, options)
@@ -243,7 +305,9 @@ def main() -> None:
         if options.check:
             asked = {"shape": options.shapes, "method": options.methods, "count": options.counts}
             rows = [
-                row for row in read_results(options.results, known)["jobs"] if all(row[name] in values for name, values in asked.items())
+                row
+                for row in read_results(options.results, known)["jobs"]
+                if all(row[name] in values for name, values in asked.items())
             ]
             waiting = [row for row in rows if not row["checked"]]
             for row in check_rows(waiting, place):

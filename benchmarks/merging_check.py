@@ -50,7 +50,9 @@ def wrong_tensors(job: Job, outputs: Outputs) -> dict[str, list[str]]:
                 off[name] += np.count_nonzero(distance > tolerance)
                 worst[name] = max(worst[name], float(distance.max()))
         faults_here = {
-            name: f"{key}: {count} of {entry.numel} elements off, by up to {worst[name]:.2g}" for name, count in off.items() if count
+            name: f"{key}: {count} of {entry.numel} elements off, by up to {worst[name]:.2g}"
+            for name, count in off.items()
+            if count
         }
         for name, fault in faults_here.items():
             faults[name].append(fault)
@@ -58,14 +60,24 @@ def wrong_tensors(job: Job, outputs: Outputs) -> dict[str, list[str]]:
 
 
 def _weights(out: Path) -> ModelFolder:
-    return ModelFolder(out, (), {key: entry for file, prefix in weight_files(out) for key, entry in read_header(file, prefix)[0].items()})
+    return ModelFolder(
+        out,
+        (),
+        {
+            key: entry
+            for file, prefix in weight_files(out)
+            for key, entry in read_header(file, prefix)[0].items()
+        },
+    )
 
 
 def _read(model: ModelFolder, key: str, piece: slice) -> np.ndarray:
     return to_float32(model.raw(key)[piece], model.tensors[key].dtype).astype(np.float64)
 
 
-def statistics(method: str, base: ModelFolder, sources: list[ModelFolder], key: str) -> list[tuple[float, float]]:
+def statistics(
+    method: str, base: ModelFolder, sources: list[ModelFolder], key: str
+) -> list[tuple[float, float]]:
     """What the reference needs to know of a whole tensor. TIES: per vector, the smallest magnitude kept where the share of elements is rounded up,
     and where down. SLERP: of the first two models, (norm, norm) and (inner product, 0).
     """
@@ -79,13 +91,17 @@ def statistics(method: str, base: ModelFolder, sources: list[ModelFolder], key: 
     start = _read(base, key, whole)
     for source in sources:
         size = np.abs(_read(source, key, whole) - start)
-        most, least = (size.size - max(1, rounding(DENSITY * size.size)) for rounding in (math.ceil, math.floor))
+        most, least = (
+            size.size - max(1, rounding(DENSITY * size.size)) for rounding in (math.ceil, math.floor)
+        )
         ordered = np.partition(size, sorted({most, least}))
         found.append((float(ordered[most]), float(ordered[least])))
     return found
 
 
-def reference(method: str, start: np.ndarray, tuned: list[np.ndarray], about: list[tuple[float, float]]) -> tuple[np.ndarray, np.ndarray]:
+def reference(
+    method: str, start: np.ndarray, tuned: list[np.ndarray], about: list[tuple[float, float]]
+) -> tuple[np.ndarray, np.ndarray]:
     """Merged elements in float64, and which of them may be otherwise; `about` is what `statistics` found."""
     nowhere = np.zeros(start.shape, bool)
     if method == "linear":
@@ -104,7 +120,9 @@ def reference(method: str, start: np.ndarray, tuned: list[np.ndarray], about: li
     return both * math.sin(math.acos(cosine) / 2) / math.sin(math.acos(cosine)), nowhere
 
 
-def ties(start: np.ndarray, vectors: list[np.ndarray], limits: list[tuple[float, float]]) -> tuple[np.ndarray, np.ndarray]:
+def ties(
+    start: np.ndarray, vectors: list[np.ndarray], limits: list[tuple[float, float]]
+) -> tuple[np.ndarray, np.ndarray]:
     """TIES by tensor. Either way may go: elements that tie with the threshold (contenders keep all of them, or as many as make up the share, and
     round the share up or down), and those whose votes cancel (contenders take neither sign, or the positive one).
     """
@@ -138,8 +156,16 @@ def lost_on_reload(jobs: list[tuple[Job, Outputs]]) -> list[dict[str, list[str]]
     them all, after one another.
     """
     folders = [folder for job, outputs in jobs for folder in (job.sources[0], *outputs.values())]
-    done = subprocess.run([sys.executable, "-c", RELOAD, *map(str, folders)], capture_output=True, text=True, check=True)
-    facts = iter([json.loads(line.removeprefix("FACTS ")) for line in done.stdout.splitlines() if line.startswith("FACTS ")])
+    done = subprocess.run(
+        [sys.executable, "-c", RELOAD, *map(str, folders)], capture_output=True, text=True, check=True
+    )
+    facts = iter(
+        [
+            json.loads(line.removeprefix("FACTS "))
+            for line in done.stdout.splitlines()
+            if line.startswith("FACTS ")
+        ]
+    )
     found = []
     for _, outputs in jobs:
         parent = next(facts)

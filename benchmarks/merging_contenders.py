@@ -46,13 +46,23 @@ def command(contender: str, job: Job, out: Path, python: str) -> list[str] | Non
         recipe = out.with_suffix(".yml")
         recipe.write_text(json.dumps(_mergekit_recipe(job)))  # JSON is YAML
         return [str(Path(python).with_name("mergekit-yaml")), str(recipe), str(out)]
-    facts = {"method": job.method, "base": str(job.base), "sources": list(map(str, job.sources)), "out": str(out)}
+    facts = {
+        "method": job.method,
+        "base": str(job.base),
+        "sources": list(map(str, job.sources)),
+        "out": str(out),
+    }
     return [python, __file__, contender, json.dumps(facts)]
 
 
 def write_command(job: Job, out: Path) -> list[str]:
     """The process that prints how long merging and writing alone take selfpos."""
-    facts = {"method": job.method, "base": str(job.base), "sources": list(map(str, job.sources)), "out": str(out)}
+    facts = {
+        "method": job.method,
+        "base": str(job.base),
+        "sources": list(map(str, job.sources)),
+        "out": str(out),
+    }
     return [sys.executable, __file__, "selfpos-write", json.dumps(facts)]
 
 
@@ -68,17 +78,36 @@ def _selfpos(job: Job, out: Path) -> list[str]:
     elif job.method == "karcher":
         extra = ["--param", "space=models", "--param", "steps=10", "--param", "tolerance=1e-5"]
     vectors = ["--vectors", *map(str, sources)]
-    return [sys.executable, "-m", "selfpos", "merge", "--base", str(base), *vectors, "--method", method, *extra, "--out", str(out)]
+    return [
+        sys.executable,
+        "-m",
+        "selfpos",
+        "merge",
+        "--base",
+        str(base),
+        *vectors,
+        "--method",
+        method,
+        *extra,
+        "--out",
+        str(out),
+    ]
 
 
 def _mergekit_recipe(job: Job) -> dict[str, Any]:
-    recipe: dict[str, Any] = {"merge_method": job.method.replace("-", "_"), "dtype": "float32" if "qwen" not in job.shape else "bfloat16"}
+    recipe: dict[str, Any] = {
+        "merge_method": job.method.replace("-", "_"),
+        "dtype": "float32" if "qwen" not in job.shape else "bfloat16",
+    }
     models = [{"model": str(source)} for source in job.sources]
     if job.method == "slerp":
         return recipe | {"models": models[:2], "base_model": str(job.sources[0]), "parameters": {"t": 0.5}}
     if job.method == "karcher":
         return recipe | {"models": models}
-    models = [model | {"parameters": {"weight": 1.0} | ({"density": DENSITY} if job.method == "ties" else {})} for model in models]
+    models = [
+        model | {"parameters": {"weight": 1.0} | ({"density": DENSITY} if job.method == "ties" else {})}
+        for model in models
+    ]
     return recipe | {"models": models} | ({} if job.method == "linear" else {"base_model": str(job.base)})
 
 
@@ -86,14 +115,23 @@ def sentence_transformers_merge(method: str, base: str, sources: list[str], out:
     """Load, merge and save as the documentation shows."""
     from sentence_transformers import SentenceTransformer
 
-    options: dict[str, Any] = {"linear": {}, "slerp": {"t": 0.5}, "karcher": {}, "task-arithmetic": {}, "ties": {"density": DENSITY}}[
-        method
-    ]
+    options: dict[str, Any] = {
+        "linear": {},
+        "slerp": {"t": 0.5},
+        "karcher": {},
+        "task-arithmetic": {},
+        "ties": {"density": DENSITY},
+    }[method]
     based = {} if method in {"linear", "slerp", "karcher"} else {"base_model": base}
     models = sources[:2] if method == "slerp" else sources
     kept = {"dtype": None} if "qwen" in base else {}
     merged = SentenceTransformer.merge(
-        models, method=method.replace("-", "_"), parameters=options or None, model_kwargs={"dtype": "auto"}, **based, **kept
+        models,
+        method=method.replace("-", "_"),
+        parameters=options or None,
+        model_kwargs={"dtype": "auto"},
+        **based,
+        **kept,
     )
     merged.save_pretrained(out)
 
@@ -120,6 +158,8 @@ def selfpos_write(method: str, base: str, sources: list[str], out: str) -> None:
 
 
 if __name__ == "__main__":
-    {"selfpos-write": selfpos_write, "sentence-transformers": sentence_transformers_merge, "LM_Cocktail": lm_cocktail_merge}[sys.argv[1]](
-        **json.loads(sys.argv[2])
-    )
+    {
+        "selfpos-write": selfpos_write,
+        "sentence-transformers": sentence_transformers_merge,
+        "LM_Cocktail": lm_cocktail_merge,
+    }[sys.argv[1]](**json.loads(sys.argv[2]))

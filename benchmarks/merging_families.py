@@ -37,7 +37,9 @@ def row(folder: Path, family: str) -> list[str]:
     from tests.positioning.stand_ins import graded, pairs
 
     base = make_family(folder / "base", *FAMILIES[family])
-    sources = [make_specialist(base, folder / name, seed=seed) for seed, name in enumerate(["pairs", "graded"])]
+    sources = [
+        make_specialist(base, folder / name, seed=seed) for seed, name in enumerate(["pairs", "graded"])
+    ]
     probe: Any = {"pairs": pairs(16), "graded": graded(16)}
 
     def embed(model: Path) -> Any:
@@ -46,18 +48,27 @@ def row(folder: Path, family: str) -> list[str]:
     start, differs = embed(base), []
     for method in METHODS:
         try:
-            out = merge(str(base), sources, method, folder / method, probe=probe if method in ("fisher", "regmean") else None)
+            out = merge(
+                str(base),
+                sources,
+                method,
+                folder / method,
+                probe=probe if method in ("fisher", "regmean") else None,
+            )
             differs.append(f"{np.abs(embed(out) - start).max():.3f}")
         except SelfposError as error:
             differs.append(str(error))
     states = [reference.load(source) for source in sources]
     merged = reference.load(folder / "average")
-    error = max(float(np.abs(value - np.mean([state[key] for state in states], axis=0)).max(initial=0)) for key, value in merged.items())
+    error = max(
+        float(np.abs(value - np.mean([state[key] for state in states], axis=0)).max(initial=0))
+        for key, value in merged.items()
+    )
     return [family, str(len(open_model(base).tensors)), f"{error:.0e}", *differs]
 
 
 def main() -> None:
-    from selfpos.quiet import quiet_process
+    from selfpos.console import quiet_process
 
     quiet_process()
     from tests.merging.test_families import FAMILIES
@@ -72,7 +83,9 @@ def main() -> None:
             lines.append(f"| {' | '.join(row(Path(folder), family))} |")
         print(lines[-1], flush=True)
     if not sys.argv[1:]:
-        versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "sentence-transformers"))
+        versions = ", ".join(
+            f"{name} {version(name)}" for name in ("torch", "transformers", "sentence-transformers")
+        )
         head = [
             "# Families that merge and reload",
             "",

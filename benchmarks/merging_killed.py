@@ -33,7 +33,11 @@ merge(Path(sys.argv[1]), [Path(name) for name in sys.argv[3:]], "ties", Path(sys
 
 def listing(folder: Path) -> str:
     """What lies below `folder` beside the inputs."""
-    found = [f"  {file.relative_to(folder)}  {file.stat().st_size:,} bytes" for file in sorted(folder.rglob("*")) if file.is_file()]
+    found = [
+        f"  {file.relative_to(folder)}  {file.stat().st_size:,} bytes"
+        for file in sorted(folder.rglob("*"))
+        if file.is_file()
+    ]
     return "\n".join(line for line in found if not line.startswith(("  base", "  v0", "  v1", "  whole")))
 
 
@@ -44,7 +48,10 @@ def main() -> None:
         folder = Path(name)
         generator = np.random.default_rng(0)
         base = random_state(generator, shapes=SHAPES)
-        sources = [make_folder(folder / f"v{index}", moved(base, random_state(generator, 0.1, SHAPES))) for index in range(2)]
+        sources = [
+            make_folder(folder / f"v{index}", moved(base, random_state(generator, 0.1, SHAPES)))
+            for index in range(2)
+        ]
         place = make_folder(folder / "base", base)
         environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
 
@@ -53,17 +60,25 @@ def main() -> None:
 
         subprocess.run(command(folder / "whole"), check=True, env=environment)
         process = subprocess.Popen(command(folder / "out"), env=environment)
-        while not any(json.loads(found.read_text())["pieces"] >= 20 for found in folder.glob(".out.tmp-*/.journal")):
+        while not any(
+            json.loads(found.read_text())["pieces"] >= 20 for found in folder.glob(".out.tmp-*/.journal")
+        ):
             time.sleep(0.01)
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
         said = [time.strftime("%Y-%m-%d")]
-        said.append(f"killed: exit status {process.returncode}; output folder there: {(folder / 'out').exists()}\n{listing(folder)}")
+        said.append(
+            f"killed: exit status {process.returncode}; output folder there: {(folder / 'out').exists()}\n{listing(folder)}"
+        )
         (journal,) = folder.glob(".out.tmp-*/.journal")
         said.append(f"  .journal says: {journal.read_text()}")
         subprocess.run(command(folder / "out"), check=True, env=environment)
-        same = (folder / "out" / "model.safetensors").read_bytes() == (folder / "whole" / "model.safetensors").read_bytes()
-        said.append(f"second start: finished; same bytes as a merge that nobody disturbed: {same}\n{listing(folder)}")
+        same = (folder / "out" / "model.safetensors").read_bytes() == (
+            folder / "whole" / "model.safetensors"
+        ).read_bytes()
+        said.append(
+            f"second start: finished; same bytes as a merge that nobody disturbed: {same}\n{listing(folder)}"
+        )
     print("\n".join(said))
     RESULT.write_text("\n".join(said) + "\n", encoding="utf-8")
 

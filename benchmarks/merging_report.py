@@ -10,7 +10,12 @@ from merging_contenders import METHODS
 from merging_inputs import SHAPES
 
 RIVALS = ("mergekit", "sentence-transformers")
-TITLES = {"selfpos": "selfpos", "mergekit": "mergekit", "sentence-transformers": "sentence-transformers", "LM_Cocktail": "LM_Cocktail"}
+TITLES = {
+    "selfpos": "selfpos",
+    "mergekit": "mergekit",
+    "sentence-transformers": "sentence-transformers",
+    "LM_Cocktail": "LM_Cocktail",
+}
 
 
 def read_results(folder: Path, facts: dict[str, Any]) -> dict[str, Any]:
@@ -20,14 +25,19 @@ def read_results(folder: Path, facts: dict[str, Any]) -> dict[str, Any]:
         return {"facts": facts, "startup_cpu": {}, "jobs": []}
     results: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     if results["facts"] != facts:
-        raise SystemExit(f"{file} holds rows of {results['facts']}, not of {facts}; name another folder with --results, or remove it")
+        raise SystemExit(
+            f"{file} holds rows of {results['facts']}, not of {facts}; name another folder with --results, or remove it"
+        )
     return results
 
 
 def add_row(results: dict[str, Any], row: dict[str, Any]) -> None:
     """Put a row to its place: by size of the model, method, number of vectors; an earlier row of the same three goes."""
     kept = [other for other in results["jobs"] if _name(other) != _name(row)]
-    results["jobs"] = sorted([*kept, row], key=lambda job: (list(SHAPES).index(job["shape"]), METHODS.index(job["method"]), job["count"]))
+    results["jobs"] = sorted(
+        [*kept, row],
+        key=lambda job: (list(SHAPES).index(job["shape"]), METHODS.index(job["method"]), job["count"]),
+    )
 
 
 def _name(row: dict[str, Any]) -> tuple[str, str, int]:
@@ -76,7 +86,9 @@ def markdown(results: dict[str, Any]) -> str:
         "`cp` copies one model's weights and reads the others; `over cp` is the CPU time in which selfpos merges and writes, without",
         "start-up, checks and hashes, over that.",
         "",
-        "| model | method | vectors | " + " | ".join(contenders) + " | cp | over cp | less CPU | less memory |",
+        "| model | method | vectors | "
+        + " | ".join(contenders)
+        + " | cp | over cp | less CPU | less memory |",
         "|---" * (7 + len(contenders)) + "|",
     ]
     remarks: dict[str, list[str]] = {}
@@ -92,12 +104,22 @@ def markdown(results: dict[str, Any]) -> str:
         over = f"{job['ratios']['cp_cpu']:.1f}×" if "cp_cpu" in job["ratios"] else "–"
         less = [f"{job['ratios'][key]:.1f}×" if key in job["ratios"] else "–" for key in ("cpu", "memory")]
         start = [job["shape"], job["method"], str(job["count"])]
-        lines.append("| " + " | ".join([*start, *cells, f"{job['results']['cp']['cpu']:.2f} s", over, *less]) + " |")
+        lines.append(
+            "| " + " | ".join([*start, *cells, f"{job['results']['cp']['cpu']:.2f} s", over, *less]) + " |"
+        )
     lines += [
         "",
-        "Start-up alone (import), CPU seconds: " + ", ".join(f"{name} {results['startup_cpu'][name]:.2f}" for name in contenders) + ".",
+        "Start-up alone (import), CPU seconds: "
+        + ", ".join(f"{name} {results['startup_cpu'][name]:.2f}" for name in contenders)
+        + ".",
     ]
-    lines += ["", *[f"[{number}] {remark} ({', '.join(where)})" for number, (remark, where) in enumerate(remarks.items(), start=1)]]
+    lines += [
+        "",
+        *[
+            f"[{number}] {remark} ({', '.join(where)})"
+            for number, (remark, where) in enumerate(remarks.items(), start=1)
+        ],
+    ]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -110,4 +132,7 @@ def _cell(result: dict[str, Any] | None) -> tuple[str, str]:
     if result["failed"]:
         return "fails", result["failed"]
     remarks = [*result["wrong"][:1], *result["lost"]]
-    return f"{result['cpu']:.2f} s / {result['anonymous_mb']:.0f}{ {1: '*', 2: '**'}.get(result['runs'], '') }", "; ".join(remarks)
+    return (
+        f"{result['cpu']:.2f} s / {result['anonymous_mb']:.0f}{ {1: '*', 2: '**'}.get(result['runs'], '') }",
+        "; ".join(remarks),
+    )

@@ -43,7 +43,9 @@ def make_inputs(folder: Path, records: int) -> tuple[Path, list[Path], Path, int
     names = ["first", "second"]
     sources = [make_specialist(base, folder / name, seed=seed, size=0.001) for seed, name in enumerate(names)]
     found = load_task(TaskSource(type="retrieval", data="corpus"), seed=0).dataset.shuffle(seed=0)
-    parts = {name: found.select(range(index * records, (index + 1) * records)) for index, name in enumerate(names)}
+    parts = {
+        name: found.select(range(index * records, (index + 1) * records)) for index, name in enumerate(names)
+    }
     write_probe(folder / "probe", parts, {name: get_task("retrieval") for name in names})
     texts = [text for part in parts.values() for column in ("anchor", "positive") for text in part[column]]
     (folder / "texts.json").write_text(json.dumps(texts), encoding="utf-8")
@@ -51,7 +53,9 @@ def make_inputs(folder: Path, records: int) -> tuple[Path, list[Path], Path, int
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--records", type=int, default=128, help="probe records of each of the two tasks")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--results", type=Path, default=RESULTS)
@@ -66,19 +70,49 @@ def main() -> None:
             for number in range(options.repeats):
                 words = [sys.executable, "-c", EMBED, str(base), str(folder / "texts.json")]
                 if what.startswith("merge"):
-                    words = [sys.executable, "-m", "selfpos", "merge", "--base", str(base), "--vectors", *map(str, sources)]
-                    words += ["--method", what.split()[1], "--out", str(folder / f"{what}-{number}".replace(" ", "-"))]
+                    words = [
+                        sys.executable,
+                        "-m",
+                        "selfpos",
+                        "merge",
+                        "--base",
+                        str(base),
+                        "--vectors",
+                        *map(str, sources),
+                    ]
+                    words += [
+                        "--method",
+                        what.split()[1],
+                        "--out",
+                        str(folder / f"{what}-{number}".replace(" ", "-")),
+                    ]
                     words += [] if what == "merge average" else ["--probe", str(probe)]
                 runs.append(measure(words, 1))
                 if runs[-1]["failed"]:
                     raise SystemExit(f"{what}: {runs[-1]['failed']}")
-            rows.append({"what": what, **{key: value for key, value in median(runs).items() if key not in ("said", "failed")}})
+            rows.append(
+                {
+                    "what": what,
+                    **{key: value for key, value in median(runs).items() if key not in ("said", "failed")},
+                }
+            )
             print(rows[-1], flush=True)
     once = rows[0]
     for row in rows:
-        row |= {"cpu_ratio": row["cpu"] / once["cpu"], "memory_ratio": row["anonymous_mb"] / once["anonymous_mb"]}
-    results = {"facts": facts(options), "date": time.strftime("%Y-%m-%d"), "records": options.records, "texts": texts, "rows": rows}
-    (options.results / "merging_statistics.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+        row |= {
+            "cpu_ratio": row["cpu"] / once["cpu"],
+            "memory_ratio": row["anonymous_mb"] / once["anonymous_mb"],
+        }
+    results = {
+        "facts": facts(options),
+        "date": time.strftime("%Y-%m-%d"),
+        "records": options.records,
+        "texts": texts,
+        "rows": rows,
+    }
+    (options.results / "merging_statistics.json").write_text(
+        json.dumps(results, indent=1) + "\n", encoding="utf-8"
+    )
     (options.results / "merging_statistics.md").write_text(markdown(results), encoding="utf-8")
 
 

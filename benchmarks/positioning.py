@@ -45,7 +45,9 @@ GRAPHS = (2, 3, 8)
 GIVES_BACK = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
 
 
-def run(contender: str, arguments: dict[str, Any], *, own: bool, environment: dict[str, str] | None = None) -> dict[str, Any]:
+def run(
+    contender: str, arguments: dict[str, Any], *, own: bool, environment: dict[str, str] | None = None
+) -> dict[str, Any]:
     """What `contender` measures, in a process of its own; or, for a try, in this one."""
     if not own:
         return CONTENDERS[contender](**arguments)
@@ -86,7 +88,9 @@ class Kept:
 
     def __init__(self, work: Path) -> None:
         self._file = work / "found.json"
-        self.found: dict[str, dict[str, Any]] = json.loads(self._file.read_text(encoding="utf-8")) if self._file.is_file() else {}
+        self.found: dict[str, dict[str, Any]] = (
+            json.loads(self._file.read_text(encoding="utf-8")) if self._file.is_file() else {}
+        )
 
     def __call__(self, section: str, name: str, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         known = self.found.setdefault(section, {})
@@ -113,35 +117,62 @@ def wide(folder: Path, options: argparse.Namespace, kept: Kept) -> None:
     compare("wide", adapter_jobs(), place, options, kept)
 
 
-def compare(section: str, jobs: dict[str, tuple[str, dict[str, Any]]], folder: Path, options: argparse.Namespace, kept: Kept) -> None:
+def compare(
+    section: str,
+    jobs: dict[str, tuple[str, dict[str, Any]]],
+    folder: Path,
+    options: argparse.Namespace,
+    kept: Kept,
+) -> None:
     """Time and memory of the steps in `jobs`, on the models in `folder`."""
 
     def measure(contender: str, arguments: dict[str, Any]) -> dict[str, Any]:
         arguments = arguments | {"folder": str(folder)}
         own = not options.quick or arguments.get("adam", False)
         timed = run(contender, arguments | {"repeats": options.repeats}, own=own)
-        held = run(contender, arguments | {"repeats": min(2, options.repeats)}, own=own, environment=GIVES_BACK) if own else timed
+        held = (
+            run(contender, arguments | {"repeats": min(2, options.repeats)}, own=own, environment=GIVES_BACK)
+            if own
+            else timed
+        )
         return {
             "seconds": timed["seconds"], "megabytes": held["megabytes"], "megabytes_with_heap": timed["megabytes"], "gradient": timed["result"]
         }  # fmt: skip
 
     for name, (contender, arguments) in jobs.items():
-        found = kept(section, name, lambda contender=contender, arguments=arguments: measure(contender, arguments))  # type: ignore[misc]
+        found = kept(
+            section, name, lambda contender=contender, arguments=arguments: measure(contender, arguments)
+        )  # type: ignore[misc]
         print(f"{name}: {found['seconds']:.3f} s, {found['megabytes']:.0f} MB", flush=True)
 
 
 def searches(folder: Path, options: argparse.Namespace, kept: Kept) -> None:
     """Every search from the same start to the same validation part."""
     if options.probe:
-        given = {"base": options.base, "vectors": [str(vector) for vector in options.vectors], "probe": str(options.probe)}
+        given = {
+            "base": options.base,
+            "vectors": [str(vector) for vector in options.vectors],
+            "probe": str(options.probe),
+        }
     elif options.quick:
         if not (folder / "probe").exists():
             make_random_probe(folder, folder / "probe", 32)
-        given = {"base": str(folder / "base"), "vectors": [str(folder / f"v{n}") for n in range(3)], "probe": str(folder / "probe")}
+        given = {
+            "base": str(folder / "base"),
+            "vectors": [str(folder / f"v{n}") for n in range(3)],
+            "probe": str(folder / "probe"),
+        }
     else:
         vectors = make_specialists(folder, steps=30, probe=192)
-        given = {"base": "all-MiniLM-L6-v2", "vectors": [str(vector) for vector in vectors], "probe": str(folder / "probe")}
-    free = {"extrapolation": 0.0, "max_length": options.max_length}  # no price on coefficients: all look for the loss alone
+        given = {
+            "base": "all-MiniLM-L6-v2",
+            "vectors": [str(vector) for vector in vectors],
+            "probe": str(folder / "probe"),
+        }
+    free = {
+        "extrapolation": 0.0,
+        "max_length": options.max_length,
+    }  # no price on coefficients: all look for the loss alone
     paper = {
         "preset": "paper", "steps": options.steps, "validation": 0.5, "normalise": "base", "temperature": 0.05, "penalty": 0.0,
         "max_length": options.max_length,
@@ -161,7 +192,9 @@ def searches(folder: Path, options: argparse.Namespace, kept: Kept) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--shape", choices=SHAPES, default="mini")
     parser.add_argument("--quick", action="store_true", help="tiny models, few steps: a try")
     parser.add_argument("--vectors", nargs="*", type=Path, default=[])
@@ -173,9 +206,14 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--only", choices=["steps", "wide", "searches"])
     parser.add_argument(
-        "--work", type=Path, default=Path("checkpoints/positioning-benchmark"), help="folder for models and what is measured"
+        "--work",
+        type=Path,
+        default=Path("checkpoints/positioning-benchmark"),
+        help="folder for models and what is measured",
     )
-    parser.add_argument("--out", type=Path, default=HERE / "results", help="folder for positioning.json and positioning.md")
+    parser.add_argument(
+        "--out", type=Path, default=HERE / "results", help="folder for positioning.json and positioning.md"
+    )
     options = parser.parse_args()
     if options.quick:
         options.shape, options.steps, options.evaluations, options.repeats = "tiny", 8, 8, 1

@@ -48,7 +48,9 @@ def problem_of(folder: Path, sources: list[Path], **options: Any) -> tuple[Any, 
 
 def anonymous() -> float:
     """Bytes of anonymous pages of this process."""
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("RssAnon"))
+    line = next(
+        line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("RssAnon")
+    )
     return 1024.0 * int(line.split()[1])
 
 
@@ -81,7 +83,11 @@ class Idle:
             seconds.append(time.perf_counter() - started)
         stop.set()
         watcher.join()
-        return {"seconds": statistics.median(seconds), "megabytes": max(1.0, (peak[0] - self.memory) / 1e6), "result": result}
+        return {
+            "seconds": statistics.median(seconds),
+            "megabytes": max(1.0, (peak[0] - self.memory) / 1e6),
+            "result": result,
+        }
 
 
 def plain(folder: str, repeats: int, *, adam: bool) -> dict[str, Any]:
@@ -127,15 +133,22 @@ def graph(folder: str, repeats: int, sources: list[str]) -> dict[str, Any]:
     def step() -> list[float]:
         features = live.model.preprocess(texts_of(batches))
         c = problem.start[0].float().clone().requires_grad_(True)
-        merged = {names[id(live.parameters[k])]: base[k] + sum(c[i] * delta for i, delta in enumerate(deltas[k])) for k in live.keys}
+        merged = {
+            names[id(live.parameters[k])]: base[k] + sum(c[i] * delta for i, delta in enumerate(deltas[k]))
+            for k in live.keys
+        }
         embeddings = torch.func.functional_call(live.model, merged, (features,))["sentence_embedding"]
-        value = problem.balance(losses_of(problem.tasks, batches, embeddings)) + problem.penalty(c.double().unsqueeze(0))
+        value = problem.balance(losses_of(problem.tasks, batches, embeddings)) + problem.penalty(
+            c.double().unsqueeze(0)
+        )
         return torch.autograd.grad(value, c)[0].tolist()
 
     return idle.measured(step, repeats)
 
 
-def search(base: str, vectors: list[str], probe: str, trajectory: str, settings: dict[str, Any]) -> dict[str, Any]:
+def search(
+    base: str, vectors: list[str], probe: str, trajectory: str, settings: dict[str, Any]
+) -> dict[str, Any]:
     """A search; the best validation loss of its way, relative to the base's, and when each better one was reached."""
     from selfpos.data.probe import read_probe
     from selfpos.positioning import position
@@ -146,11 +159,19 @@ def search(base: str, vectors: list[str], probe: str, trajectory: str, settings:
     path = Path(trajectory)
     models = [Path(vector) for vector in vectors]
     state = path.with_suffix(".pt")  # the paper's steps take more than one sitting may
-    found = position(locate_model(base), models, read_probe(Path(probe)), chosen, seed=0, trajectory=path, state=state)
+    found = position(
+        locate_model(base), models, read_probe(Path(probe)), chosen, seed=0, trajectory=path, state=state
+    )
     state.unlink(missing_ok=True)
     lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     way = [(line["seconds"], line["value"]) for line in lines if "validation" in line and line["best"]]
-    return {"value": way[-1][1], "way": way, "seconds": found.seconds, "texts": found.texts, "coefficients": found.coefficients}
+    return {
+        "value": way[-1][1],
+        "way": way,
+        "seconds": found.seconds,
+        "texts": found.texts,
+        "coefficients": found.coefficients,
+    }
 
 
 def grid(base: str, vectors: list[str], probe: str, settings: dict[str, Any]) -> dict[str, Any]:
@@ -169,7 +190,9 @@ def grid(base: str, vectors: list[str], probe: str, settings: dict[str, Any]) ->
     records = read_probe(Path(probe))
     started = time.perf_counter()
     parts = split_probe(records, chosen.validation, 0, chosen.temperature)
-    problem = Problem(open_live(locate_model(base), [Path(vector) for vector in vectors], chosen, None), parts[0], chosen)
+    problem = Problem(
+        open_live(locate_model(base), [Path(vector) for vector in vectors], chosen, None), parts[0], chosen
+    )
     judge = Judge(parts[0], parts[1], chosen, 0)
     judge.measure_base(problem.live)
     batches = Draws(problem.tasks, 256, 0, single=True).fixed()
@@ -187,10 +210,22 @@ def grid(base: str, vectors: list[str], probe: str, settings: dict[str, Any]) ->
     seconds = time.perf_counter() - started
     with torch.no_grad():
         coefficients = problem.mean_coefficients(point).tolist()
-    return {"value": value, "way": [(seconds, value)], "seconds": seconds, "texts": problem.live.embedded, "coefficients": coefficients}
+    return {
+        "value": value,
+        "way": [(seconds, value)],
+        "seconds": seconds,
+        "texts": problem.live.embedded,
+        "coefficients": coefficients,
+    }
 
 
-CONTENDERS: dict[str, Callable[..., dict[str, Any]]] = {"plain": plain, "step": step, "graph": graph, "search": search, "grid": grid}
+CONTENDERS: dict[str, Callable[..., dict[str, Any]]] = {
+    "plain": plain,
+    "step": step,
+    "graph": graph,
+    "search": search,
+    "grid": grid,
+}
 
 if __name__ == "__main__":
     print(json.dumps(CONTENDERS[sys.argv[1]](**json.loads(sys.argv[2]))))

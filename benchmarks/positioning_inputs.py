@@ -7,9 +7,27 @@ import shutil
 from pathlib import Path
 
 SHAPES = {
-    "tiny": {"vocab_size": 2000, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 128},
-    "mini": {"vocab_size": 30522, "hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12, "intermediate_size": 1536},
-    "base": {"vocab_size": 30522, "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072},
+    "tiny": {
+        "vocab_size": 2000,
+        "hidden_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 128,
+    },
+    "mini": {
+        "vocab_size": 30522,
+        "hidden_size": 384,
+        "num_hidden_layers": 6,
+        "num_attention_heads": 12,
+        "intermediate_size": 1536,
+    },
+    "base": {
+        "vocab_size": 30522,
+        "hidden_size": 768,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 12,
+        "intermediate_size": 3072,
+    },
 }
 WORDS = 30  # of a random text
 ADAPTERS = 4
@@ -38,7 +56,9 @@ def make_models(folder: Path, shape: dict[str, int], count: int) -> None:
     for number in range(count):
         shutil.copytree(folder / "base", folder / f"v{number}")
         generator = torch.Generator().manual_seed(number)
-        moved = {key: value + 2e-3 * torch.randn(value.shape, generator=generator) for key, value in start.items()}
+        moved = {
+            key: value + 2e-3 * torch.randn(value.shape, generator=generator) for key, value in start.items()
+        }
         save_file(moved, folder / f"v{number}" / "model.safetensors", metadata={"format": "pt"})
     for number in range(ADAPTERS):
         torch.manual_seed(number)
@@ -65,7 +85,9 @@ def make_random_probe(folder: Path, out: Path, records: int) -> None:
     from selfpos.tasks import get_task
 
     pairs = {
-        name: Dataset.from_dict({"anchor": texts(folder, records, seed), "positive": texts(folder, records, seed + 1)})
+        name: Dataset.from_dict(
+            {"anchor": texts(folder, records, seed), "positive": texts(folder, records, seed + 1)}
+        )
         for seed, name in ((2, "one"), (4, "two"))
     }
     write_probe(out, pairs, dict.fromkeys(pairs, get_task("retrieval")))
@@ -78,10 +100,17 @@ def make_specialists(folder: Path, steps: int, probe: int) -> list[Path]:
     found = []
     for number, kind in enumerate(("retrieval", "classification", "pair-classification")):
         out = folder / kind
-        settings = TrainingSettings(steps=steps * (number + 1) // 2, batch_size=32, learning_rate=5e-5, max_length=32)
+        settings = TrainingSettings(
+            steps=steps * (number + 1) // 2, batch_size=32, learning_rate=5e-5, max_length=32
+        )
         if not out.exists():
             finetune(
-                "all-MiniLM-L6-v2", TaskSource(type=kind, data="corpus", limit=3000), out, settings, probe=probe, say=lambda text: None
+                "all-MiniLM-L6-v2",
+                TaskSource(type=kind, data="corpus", limit=3000),
+                out,
+                settings,
+                probe=probe,
+                say=lambda text: None,
             )
         found.append(out)
     if (folder / "probe").exists():

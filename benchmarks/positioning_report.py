@@ -15,7 +15,10 @@ def write_report(folder: Path, results: dict[str, Any]) -> None:
     if "steps" in results:
         results["ratios"] = [*ratios(results["steps"]), *counted(results["facts"]["shape"])]
         if "wide" in results:
-            results["ratios"] += [*wide_ratios(results["wide"]), *counted("tiny" if results["facts"]["quick"] else "base")]
+            results["ratios"] += [
+                *wide_ratios(results["wide"]),
+                *counted("tiny" if results["facts"]["quick"] else "base"),
+            ]
         results["on_paper"] = dict(on_paper())
     if "searches" in results:
         reached(results["searches"])
@@ -51,7 +54,11 @@ def wide_ratios(steps: dict[str, Any]) -> list[dict[str, Any]]:
     """The low-rank step on the wide model, as a share of the dense one."""
     low, dense = steps["adapters, low rank"], steps["adapters, dense"]
     return [
-        {"what": f"the same two, 12 layers of width 768: {name}", "found": low[what] / dense[what], "target": target}
+        {
+            "what": f"the same two, 12 layers of width 768: {name}",
+            "found": low[what] / dense[what],
+            "target": target,
+        }
         for name, what, target in (("time", "seconds", 0.75), ("memory", "megabytes", 0.6))
     ]
 
@@ -84,10 +91,20 @@ def on_paper(
     values before and after their rotation, the attention's result, the activation function's result and the factors' products.
     """
     adapters, rank, tokens = 8, 16, 8 * 512
-    linears = [(width, width), (width, keys), (width, keys), (width, width), (width, inner), (width, inner), (inner, width)]
+    linears = [
+        (width, width),
+        (width, keys),
+        (width, keys),
+        (width, width),
+        (width, inner),
+        (width, inner),
+        (inner, width),
+    ]
     weights = vocabulary * width + layers * (sum(a * b for a, b in linears) + 2 * width)
     factors = adapters * layers * rank * sum(a + b for a, b in linears)
-    kept = 2 * 2 * 2 * width + 2 * (width + 2 * keys) + width + inner + len(linears) * adapters * rank  # numbers of two bytes
+    kept = (
+        2 * 2 * 2 * width + 2 * (width + 2 * keys) + width + inner + len(linears) * adapters * rank
+    )  # numbers of two bytes
     widest = 3 * tokens * inner * 2  # made again, of one layer at a time
     parts = [("base, float32", 4 * weights), ("eight adapters of rank 16 on all linear layers, float32", 4 * factors),
              ("activations of 8 texts of 512 tokens, bf16", 2 * kept * tokens * layers), ("made again, one layer", widest),
@@ -100,7 +117,9 @@ def reached(searches: dict[str, Any]) -> None:
     """Add to each search when it came to the paper's validation loss, in seconds and as a share of the paper's whole time; None: never."""
     paper = next(search for name, search in searches.items() if name.startswith("paper"))
     for search in searches.values():
-        search["reached"] = next((seconds for seconds, value in search["way"] if value <= paper["value"]), None)
+        search["reached"] = next(
+            (seconds for seconds, value in search["way"] if value <= paper["value"]), None
+        )
         search["share"] = None if search["reached"] is None else search["reached"] / paper["seconds"]
 
 
@@ -124,7 +143,10 @@ def markdown(results: dict[str, Any]) -> str:
             "| step | seconds | MB |",
             "|---|---:|---:|",
         ]
-        lines += [f"| {name} | {step['seconds']:.3f} | {step['megabytes']:.0f} |" for name, step in results["steps"].items()]
+        lines += [
+            f"| {name} | {step['seconds']:.3f} | {step['megabytes']:.0f} |"
+            for name, step in results["steps"].items()
+        ]
         lines += ["", "| ratio | found | target |", "|---|---:|---:|"]
         for row in results["ratios"]:
             target = "–" if row["target"] is None else f"≤ {row['target']:g}"

@@ -39,14 +39,22 @@ from positioning_study_report import write_report
 if TYPE_CHECKING:
     from datasets import Dataset
 
-SOURCES = {"sts": "stsbenchmark", "classification": "banking77", "clustering": "stackoverflow_short", "retrieval": "scifact"}
+SOURCES = {
+    "sts": "stsbenchmark",
+    "classification": "banking77",
+    "clustering": "stackoverflow_short",
+    "retrieval": "scifact",
+}
 SETTINGS = {
     "equal": dict.fromkeys(SOURCES, 80),
     "unequal": {"sts": 20, "classification": 80, "clustering": 80, "retrieval": 25, "harmful": 80},
 }
 RIVALS: dict[str, tuple[str, dict[str, Any]]] = {
     "average": ("average", {}),
-    **{f"task arithmetic {scale:g}": ("task-arithmetic", {"scale": scale}) for scale in (0.25, 0.5, 0.75, 1.0)},
+    **{
+        f"task arithmetic {scale:g}": ("task-arithmetic", {"scale": scale})
+        for scale in (0.25, 0.5, 0.75, 1.0)
+    },
     "SLERP": ("slerp", {}),
     "multi-SLERP": ("multi-slerp", {}),
     "TIES": ("ties", {}),
@@ -59,7 +67,12 @@ INFORMED = {"Fisher": "fisher", "RegMean": "regmean"}  # look at each specialist
 STAGES = ("rivals", "paper", "ablation")
 FACTORS: dict[str, list[Any]] = {
     "granularity": ["model", "kind", "layer-group", "layer"],
-    "objective": [{}, {"normalise": "gain"}, {"balance": "worst"}, {"balance": "uncertainty", "normalise": "none"}],
+    "objective": [
+        {},
+        {"normalise": "gain"},
+        {"balance": "worst"},
+        {"balance": "uncertainty", "normalise": "none"},
+    ],
     "records": [192, 128, 64],  # with 77 classes, fewer have no two texts of a class
     "extrapolation": [0.02, 0.0, 0.2],
     "penalty": [0.0, 0.02, 0.1],
@@ -115,7 +128,10 @@ class Study:
     def probe(self, records: int = 192) -> dict[str, Any]:
         from selfpos.data.probe import ProbeTask
 
-        return {task: ProbeTask(task, kind, held.select(range(records))) for task, (kind, _, held) in self.records.items()}
+        return {
+            task: ProbeTask(task, kind, held.select(range(records)))
+            for task, (kind, _, held) in self.records.items()
+        }
 
     def train(self, name: str, tasks: list[str], steps: int, out: Path) -> Path:
         from selfpos.recipe import TrainingSettings
@@ -123,7 +139,9 @@ class Study:
 
         if out.exists():
             return out
-        settings = TrainingSettings(steps=2 if self.quick else steps, batch_size=24, learning_rate=5e-5, max_length=64)
+        settings = TrainingSettings(
+            steps=2 if self.quick else steps, batch_size=24, learning_rate=5e-5, max_length=64
+        )
         data = {task: self.records[task][:2] for task in tasks}
         if name == "harmful":
             kind, dataset = data["classification"]
@@ -136,7 +154,9 @@ class Study:
         """The models that are merged, trained when they are not there; those of equal training serve both settings."""
         models = self.folder / "models" / f"seed{self.seed}"
         return [
-            self.train(name, ["classification" if name == "harmful" else name], steps, models / f"{name}-{steps}")
+            self.train(
+                name, ["classification" if name == "harmful" else name], steps, models / f"{name}-{steps}"
+            )
             for name, steps in SETTINGS[self.setting].items()
         ]
 
@@ -170,13 +190,22 @@ class Study:
             yield name, lambda options=options, records=records: self.positioned(options, records)  # type: ignore[misc]
         for chosen in DESCENTS:
             options = {**ADAM, **chosen, "compare": False} | ({"steps": 4} if self.quick else {})
-            name = "Adam, " + ", ".join(str(value) if name == "granularity" else f"{name} {value:g}" for name, value in chosen.items())
+            name = "Adam, " + ", ".join(
+                str(value) if name == "granularity" else f"{name} {value:g}" for name, value in chosen.items()
+            )
             yield name, lambda options=options: self.positioned(options)  # type: ignore[misc]
 
     def joint(self) -> dict[str, Any]:
         steps = sum(steps for name, steps in SETTINGS[self.setting].items() if name != "harmful")
         return {
-            "scores": self.score(self.train("joint", list(SOURCES), steps, self.folder / "models" / f"seed{self.seed}" / f"joint-{steps}"))
+            "scores": self.score(
+                self.train(
+                    "joint",
+                    list(SOURCES),
+                    steps,
+                    self.folder / "models" / f"seed{self.seed}" / f"joint-{steps}",
+                )
+            )
         }
 
     def merged(self, method: str, **options: Any) -> dict[str, Any]:
@@ -198,10 +227,20 @@ class Study:
         probe = self.probe()
         if "harmful" in SETTINGS[self.setting]:
             known = probe["classification"]
-            probe["harmful"] = ProbeTask("harmful", known.type, with_labels_shuffled(known.dataset, self.seed))
+            probe["harmful"] = ProbeTask(
+                "harmful", known.type, with_labels_shuffled(known.dataset, self.seed)
+            )
         out = self.place / method
         shutil.rmtree(out, ignore_errors=True)
-        merge(str(self.base), self.specialists, method, out, probe=probe, seed=self.seed, names=list(SETTINGS[self.setting]))
+        merge(
+            str(self.base),
+            self.specialists,
+            method,
+            out,
+            probe=probe,
+            seed=self.seed,
+            names=list(SETTINGS[self.setting]),
+        )
         scores = self.score(out)
         shutil.rmtree(out)
         return {"scores": scores}
@@ -215,7 +254,9 @@ class Study:
         state = (
             self.place / f"search-{crc32(repr((settings, records)).encode()):08x}.pt"
         )  # the paper's steps take more than one sitting may
-        found = position(self.base, self.specialists, self.probe(records), settings, seed=self.seed, state=state)
+        found = position(
+            self.base, self.specialists, self.probe(records), settings, seed=self.seed, state=state
+        )
         facts = asdict(found)
         facts.pop("tensors")
         scored = self.merged("linear", weights=found.weights) | {"position": facts}
@@ -231,16 +272,24 @@ class Study:
         share = 10 if self.quick else 1
 
         def embed(texts: list[str]) -> np.ndarray:
-            found: np.ndarray = loaded.encode(texts, batch_size=64, normalize_embeddings=True, show_progress_bar=False)
+            found: np.ndarray = loaded.encode(
+                texts, batch_size=64, normalize_embeddings=True, show_progress_bar=False
+            )
             return found
 
-        return {task: 100 * measure(self.data / SOURCES[task], embed, share) for task, measure in MEASURES.items()}
+        return {
+            task: 100 * measure(self.data / SOURCES[task], embed, share) for task, measure in MEASURES.items()
+        }
 
 
 def code() -> str:
     """A hash of all that decides what a search finds: the room of positioning, its settings, and the measures that points are chosen by."""
     room = Path(__file__).parent.parent / "selfpos"
-    files = [*sorted((room / "positioning").glob("*.py")), room / "recipe" / "positioning.py", room / "tasks" / "measure.py"]
+    files = [
+        *sorted((room / "positioning").glob("*.py")),
+        room / "recipe" / "positioning.py",
+        room / "tasks" / "measure.py",
+    ]
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:12]
 
 
@@ -273,7 +322,11 @@ def points(full: bool) -> list[dict[str, Any]]:
     if full:
         return every
     away = [{name for name, value in point.items() if value != FACTORS[name][0]} for point in every]
-    return [point for point, moved in zip(every, away, strict=True) if len(moved) <= 1 or moved == {"granularity", "records"}]
+    return [
+        point
+        for point, moved in zip(every, away, strict=True)
+        if len(moved) <= 1 or moved == {"granularity", "records"}
+    ]
 
 
 def sts(folder: Path, embed: Callable[[list[str]], np.ndarray], share: int) -> float:
@@ -295,9 +348,15 @@ def classification(folder: Path, embed: Callable[[list[str]], np.ndarray], share
     groups: dict[str, list[str]] = {}
     for row in read_records(folder / "train.jsonl.gz"):
         groups.setdefault(row["label"], []).append(row["text"])
-    known = [(text, label) for label, found in sorted(groups.items()) for text in random.Random("heads").sample(found, 10)]
+    known = [
+        (text, label)
+        for label, found in sorted(groups.items())
+        for text in random.Random("heads").sample(found, 10)
+    ]
     rows = read_records(folder / "test.jsonl")[:: 2 * share]
-    head = LogisticRegression(max_iter=300).fit(embed([text for text, _ in known]), [label for _, label in known])
+    head = LogisticRegression(max_iter=300).fit(
+        embed([text for text, _ in known]), [label for _, label in known]
+    )
     return float(head.score(embed([row["text"] for row in rows]), [row["label"] for row in rows]))
 
 
@@ -310,7 +369,9 @@ def clustering(folder: Path, embed: Callable[[list[str]], np.ndarray], share: in
     rows = read_records(folder / "test.jsonl.gz")
     rows = [rows[place] for place in titles(len(rows))[-2000::share]]
     labels = [row["label"] for row in rows]
-    found = KMeans(len(set(labels)), n_init=5, random_state=0).fit_predict(embed([row["text"] for row in rows]))
+    found = KMeans(len(set(labels)), n_init=5, random_state=0).fit_predict(
+        embed([row["text"] for row in rows])
+    )
     return float(v_measure_score(labels, found))
 
 
@@ -323,7 +384,10 @@ def retrieval(folder: Path, embed: Callable[[list[str]], np.ndarray], share: int
     wanted = {document for query in asked for document in relevant[query]}
     others = random.Random("corpus").sample(sorted(set(documents) - wanted), 500 // share)
     names = [*sorted(wanted), *others]
-    similarities = embed([queries[query] for query in asked]) @ embed([document_text(documents[name]) for name in names]).T
+    similarities = (
+        embed([queries[query] for query in asked])
+        @ embed([document_text(documents[name]) for name in names]).T
+    )
     gains = []
     for query, row in zip(asked, similarities, strict=True):
         order = [names[place] for place in np.argsort(-row, kind="stable")[:10]]
@@ -338,7 +402,9 @@ MEASURES = {"sts": sts, "classification": classification, "clustering": clusteri
 def main() -> None:
     from selfpos.storage.atomic import write_text
 
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, required=True, help="folder with the four data sets")
     parser.add_argument("--out", type=Path, default=Path("checkpoints/positioning-study"))
     parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results")
@@ -352,9 +418,15 @@ def main() -> None:
     options = parser.parse_args()
     steps = 4 if options.quick else options.paper_steps
     studies = [
-        Study(options.data, options.out, seed, setting, options.quick, steps) for seed in options.seeds for setting in options.settings
+        Study(options.data, options.out, seed, setting, options.quick, steps)
+        for seed in options.seeds
+        for setting in options.settings
     ]
-    work_of = {"rivals": Study.jobs, "paper": Study.paper, "ablation": lambda study: study.ablation(options.full)}
+    work_of = {
+        "rivals": Study.jobs,
+        "paper": Study.paper,
+        "ablation": lambda study: study.ablation(options.full),
+    }
     done = 0
     for stage, study in itertools.product([stage for stage in STAGES if stage in options.stages], studies):
         table = "ablation" if stage == "ablation" else "rivals"

@@ -23,7 +23,9 @@ def write_report(folder: Path, results: Path) -> None:
     """Gather every job's file below `folder` and write positioning_study.json and .md into `results`."""
     jobs = [
         json.loads(file.read_text(encoding="utf-8"))
-        for file in sorted(file for table in ("rivals", "ablation") for file in folder.glob(f"scores/*/seed*/{table}/*.json"))
+        for file in sorted(
+            file for table in ("rivals", "ablation") for file in folder.glob(f"scores/*/seed*/{table}/*.json")
+        )
     ]
     results.mkdir(parents=True, exist_ok=True)
     rows = summarise(jobs)
@@ -38,7 +40,10 @@ def summarise(jobs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     The task arithmetic whose scale the probe chose is a row of its own: the position's comparison on the validation part names it.
     """
     jobs = [*jobs, *chosen_by_probe(jobs), *picked(jobs)]
-    means = {(job["stage"], job["setting"], job["name"], job["seed"]): float(np.mean(list(job["scores"].values()))) for job in jobs}
+    means = {
+        (job["stage"], job["setting"], job["name"], job["seed"]): float(np.mean(list(job["scores"].values())))
+        for job in jobs
+    }
     found: dict[tuple[str, str, str], list[dict[str, Any]]] = defaultdict(list)
     for job in jobs:
         found[job["stage"], job["setting"], job["name"]].append(job)
@@ -66,7 +71,11 @@ def chosen_by_probe(jobs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     found = []
     for job in jobs:
         if job["stage"] == "rivals" and job["name"] == REFERENCE:
-            name = next(rival["name"] for rival in job["position"]["rivals"] if rival["name"].startswith("task arithmetic"))
+            name = next(
+                rival["name"]
+                for rival in job["position"]["rivals"]
+                if rival["name"].startswith("task arithmetic")
+            )
             if taken := by_place.get(("rivals", job["setting"], job["seed"], name)):
                 found.append(taken | {"name": "task arithmetic, scale by the probe"})
     return found
@@ -109,7 +118,9 @@ def interval(differences: list[float]) -> dict[str, float | None]:
     mean = float(np.mean(differences))
     if len(differences) < 2:
         return {"mean": mean, "low": None, "high": None}
-    reach = float(t.ppf((1 + LEVEL) / 2, len(differences) - 1) * np.std(differences, ddof=1) / len(differences) ** 0.5)
+    reach = float(
+        t.ppf((1 + LEVEL) / 2, len(differences) - 1) * np.std(differences, ddof=1) / len(differences) ** 0.5
+    )
     return {"mean": mean, "low": mean - reach, "high": mean + reach}
 
 
@@ -123,15 +134,25 @@ def markdown(rows: list[dict[str, Any]], quick: bool) -> str:
     if quick:
         lines += ["", "**A quick try: the numbers mean nothing.**"]
     for stage, setting in dict.fromkeys((row["stage"], row["setting"]) for row in rows):
-        chosen = sorted((row for row in rows if (row["stage"], row["setting"]) == (stage, setting)), key=lambda row: -row["mean"])
+        chosen = sorted(
+            (row for row in rows if (row["stage"], row["setting"]) == (stage, setting)),
+            key=lambda row: -row["mean"],
+        )
         tasks = list(chosen[0]["scores"])
         against = REFERENCE if stage == "rivals" else "the default"
-        lines += ["", f"## {stage}, {setting}", "", f"| model | {' | '.join(tasks)} | mean | less {against} | search | seeds |"]
+        lines += [
+            "",
+            f"## {stage}, {setting}",
+            "",
+            f"| model | {' | '.join(tasks)} | mean | less {against} | search | seeds |",
+        ]
         lines.append("|---" + "|---:" * (len(tasks) + 4) + "|")
         for row in chosen:
             scores = " | ".join(f"{row['scores'][task]:.2f}" for task in tasks)
             seconds = "–" if row["seconds"] is None else f"{row['seconds']:.0f} s"
-            lines.append(f"| {row['name']} | {scores} | {row['mean']:.2f} | {_shown(row['difference'])} | {seconds} | {row['seeds']} |")
+            lines.append(
+                f"| {row['name']} | {scores} | {row['mean']:.2f} | {_shown(row['difference'])} | {seconds} | {row['seeds']} |"
+            )
     return "\n".join(lines) + "\n"
 
 

@@ -32,7 +32,9 @@ LARGE = {"pieces": 4, "weights": 10_000_000}  # of each piece, float32
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results")
     parser.add_argument("--small", action="store_true", help="leave the large upload out")
     options = parser.parse_args()
@@ -44,7 +46,9 @@ def main() -> None:
         base = make_tiny_model(work / "base")
         found: dict[str, Any] = {"push": pushes(hub, base, work), "pull": pulls(hub, base, work)}
         if not options.small:
-            found["large"] = [large(hub, base, work, xet=xet, end=end) for xet in (True, False) for end in ("killed", "cut")]
+            found["large"] = [
+                large(hub, base, work, xet=xet, end=end) for xet in (True, False) for end in ("killed", "cut")
+            ]
     from importlib.metadata import version
 
     found["versions"] = {name: version(name) for name in ("huggingface_hub", "hf-xet")}
@@ -60,7 +64,9 @@ def ready(base: Path, folder: Path, seed: int) -> Path:
     from tests.publishing.conftest import write_manifest
 
     model = make_specialist(base, folder, seed=seed)
-    return write_manifest(model, kind="merged", name="merged", licence="apache-2.0", merge={"method": "ties", "sources": []})
+    return write_manifest(
+        model, kind="merged", name="merged", licence="apache-2.0", merge={"method": "ties", "sources": []}
+    )
 
 
 def pushes(hub: Any, base: Path, work: Path) -> list[dict[str, Any]]:
@@ -72,8 +78,17 @@ def pushes(hub: Any, base: Path, work: Path) -> list[dict[str, Any]]:
     for number, (name, case) in enumerate(CASES.items(), start=1):
         hub.reset()
         model = ready(base, work / f"push-{number}" / "merged", number)
-        outcome = play(case, hub, clients[case.lfs], model, other_model(model, work / f"push-{number}" / "other"))
-        rows.append({"fault": name, **asdict(outcome), "sentence": neutral(outcome.sentence, hub), "then": neutral(outcome.then, hub)})
+        outcome = play(
+            case, hub, clients[case.lfs], model, other_model(model, work / f"push-{number}" / "other")
+        )
+        rows.append(
+            {
+                "fault": name,
+                **asdict(outcome),
+                "sentence": neutral(outcome.sentence, hub),
+                "then": neutral(outcome.then, hub),
+            }
+        )
         print(name, "→", rows[-1]["sentence"])
     for client in clients.values():
         client.close()
@@ -97,7 +112,14 @@ def pulls(hub: Any, base: Path, work: Path) -> list[dict[str, Any]]:
         hub.heal()
         again = client("reproduce", repo)
         fetched = "fetches it" if "was not made by a merge" in again.stderr else again.sentence
-        rows.append({"fault": name, "status": done.returncode, "sentence": neutral(done.sentence, hub), "then": neutral(fetched, hub)})
+        rows.append(
+            {
+                "fault": name,
+                "status": done.returncode,
+                "sentence": neutral(done.sentence, hub),
+                "then": neutral(fetched, hub),
+            }
+        )
         print(name, "→", rows[-1]["sentence"])
     client.close()
     return rows
@@ -116,13 +138,18 @@ def large(hub: Any, base: Path, work: Path, *, xet: bool, end: str) -> dict[str,
     model = ready(base, folder / "merged", 1)
     rng = np.random.default_rng(len(end) + xet)
     for piece in range(LARGE["pieces"]):
-        save_file({f"w{piece}": rng.standard_normal(LARGE["weights"], dtype=np.float32)}, model / f"piece-{piece}.safetensors")
+        save_file(
+            {f"w{piece}": rng.standard_normal(LARGE["weights"], dtype=np.float32)},
+            model / f"piece-{piece}.safetensors",
+        )
     total = sum(file.stat().st_size for file in model.rglob("*.safetensors"))
     env = environment(hub, folder / "home") | ({} if xet else {"HF_HUB_DISABLE_XET": "1"})
     words = [sys.executable, "-m", "selfpos", "push", str(model), REPO]
     if end == "cut":
         hub.fail(r"POST /cas/v1/xorbs/" if xet else r"PUT /storage/", "cut", skip=2)
-    first = subprocess.Popen(words, env=env | {"PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    first = subprocess.Popen(
+        words, env=env | {"PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     if end == "killed":
         while hub.received < total / 2 and first.poll() is None:
             time.sleep(0.01)
@@ -130,10 +157,15 @@ def large(hub: Any, base: Path, work: Path, *, xet: bool, end: str) -> dict[str,
     _, said = first.communicate()
     before, files = hub.received, len(hub.files(REPO))
     hub.heal()
-    second = subprocess.run(words, env=env | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False)
+    second = subprocess.run(
+        words, env=env | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False
+    )
     assert second.returncode == 0, second.stderr
     arrived = hub.files(REPO)
-    equal = all(arrived[file.relative_to(model).as_posix()] == file.read_bytes() for file in model.rglob("*.safetensors"))
+    equal = all(
+        arrived[file.relative_to(model).as_posix()] == file.read_bytes()
+        for file in model.rglob("*.safetensors")
+    )
     sentence = next((line for line in said.splitlines() if line.startswith("selfpos: ")), "(killed)")
     row = {
         "transport": "Xet" if xet else "LFS", "end": end, "bytes": total, "sent": before, "there": files, "again": hub.received, "equal": equal,
@@ -146,7 +178,9 @@ def large(hub: Any, base: Path, work: Path, *, xet: bool, end: str) -> dict[str,
 
 def neutral(text: str, hub: Any) -> str:
     """`text` without what differs from run to run."""
-    return re.sub(r"alice/pull-\d+", "alice/merged", text.removeprefix("selfpos: ").replace(hub.endpoint, "https://hub"))
+    return re.sub(
+        r"alice/pull-\d+", "alice/merged", text.removeprefix("selfpos: ").replace(hub.endpoint, "https://hub")
+    )
 
 
 def report(found: dict[str, Any]) -> str:
@@ -167,7 +201,15 @@ def report(found: dict[str, Any]) -> str:
     ]
     for row in found["push"]:
         sent = " + ".join(map(str, row["sent"]))
-        cells = [row["fault"], row["sentence"], str(row["status"]), row["there"], row["here"], row["then"], sent]
+        cells = [
+            row["fault"],
+            row["sentence"],
+            str(row["status"]),
+            row["there"],
+            row["here"],
+            row["then"],
+            sent,
+        ]
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     lines += ["", "## `selfpos reproduce NAME`, the model on the Hub", ""]
     lines += ["| fault | what the user sees | exit | second start |", "|:--|:--|--:|:--|"]
@@ -184,7 +226,9 @@ def report(found: dict[str, Any]) -> str:
         lines[-1] += " sent by the second start | arrived whole |"
         lines.append("|:--|:--|--:|--:|--:|--:|:--|")
         for row in found["large"]:
-            stop = {"killed": "SIGKILL at half", "cut": "a connection that is cut from the third piece on"}[row["end"]]
+            stop = {"killed": "SIGKILL at half", "cut": "a connection that is cut from the third piece on"}[
+                row["end"]
+            ]
             cells = [
                 row["transport"],
                 stop,

@@ -17,7 +17,11 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
-TEXTS = ["Return the inverse of a matrix.", "Compute the eigenvalues of a symmetric array.", "Open a file for reading."]
+TEXTS = [
+    "Return the inverse of a matrix.",
+    "Compute the eigenvalues of a symmetric array.",
+    "Open a file for reading.",
+]
 ENCODE = """
 import json
 from sentence_transformers import SentenceTransformer
@@ -27,18 +31,27 @@ print("EMBEDDINGS" + json.dumps([model.encode_query({texts!r}).tolist(), model.e
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("run", type=Path)
     parser.add_argument("--model", default="self-positioning")
     parser.add_argument("--keep", type=Path)
-    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "publishing_round_trip.md")
+    parser.add_argument(
+        "--out", type=Path, default=ROOT / "benchmarks" / "results" / "publishing_round_trip.md"
+    )
     options = parser.parse_args()
     from tests.publishing.client import Client
     from tests.publishing.hub_server import running_hub
     from tests.publishing.hub_state import Hub
 
     model, repo = options.run / "merged" / options.model, f"alice/{options.run.name}"
-    lines = ["# A merged model published, loaded and made again", "", "Made by `benchmarks/publishing_round_trip.py`.", ""]
+    lines = [
+        "# A merged model published, loaded and made again",
+        "",
+        "Made by `benchmarks/publishing_round_trip.py`.",
+        "",
+    ]
 
     def tell(words: str, said: str, hub: Hub) -> None:
         text = said.strip().replace(hub.endpoint, "https://hub").replace(str(options.run), options.run.name)
@@ -61,7 +74,11 @@ def main() -> None:
             for client, place in ((maker, str(model)), (stranger, repo))
         )
         equal = "equal to the last bit" if here == there else "DIFFERENT"
-        tell(f'SentenceTransformer("{repo}") in another process', f"embeddings of {len(TEXTS)} texts are {equal}", hub)
+        tell(
+            f'SentenceTransformer("{repo}") in another process',
+            f"embeddings of {len(TEXTS)} texts are {equal}",
+            hub,
+        )
         again = stranger("reproduce", repo)
         tell(f"selfpos reproduce {repo}", again.stdout or again.stderr, hub)
         if options.keep:

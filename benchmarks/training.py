@@ -36,14 +36,34 @@ COUNTED = 8000
 """Records whose padding is counted."""
 
 COMPARISONS: dict[str, dict[str, Any]] = {
-    "selfpos and sentence-transformers": {"arms": [PLAIN, OURS], "max_length": 64, "batch_size": 16, "records": 400, "rounds": 3},
-    "batches by length, 256 tokens": {"arms": [OURS, BY_LENGTH], "max_length": 256, "batch_size": 16, "records": 256, "rounds": 1},
-    "batches by length, 512 tokens": {"arms": [OURS, BY_LENGTH], "max_length": 512, "batch_size": 16, "records": 160, "rounds": 1},
+    "selfpos and sentence-transformers": {
+        "arms": [PLAIN, OURS],
+        "max_length": 64,
+        "batch_size": 16,
+        "records": 400,
+        "rounds": 3,
+    },
+    "batches by length, 256 tokens": {
+        "arms": [OURS, BY_LENGTH],
+        "max_length": 256,
+        "batch_size": 16,
+        "records": 256,
+        "rounds": 1,
+    },
+    "batches by length, 512 tokens": {
+        "arms": [OURS, BY_LENGTH],
+        "max_length": 512,
+        "batch_size": 16,
+        "records": 160,
+        "rounds": 1,
+    },
 }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, required=True, help="JSON Lines with question and answer")
     parser.add_argument("--base", default="all-MiniLM-L6-v2")
     parser.add_argument("--quick", action="store_true", help="two batches to a training, one round")
@@ -86,7 +106,9 @@ def main() -> None:
             if asked.out:
                 asked.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
                 about = f"Training of {asked.base} on {result['data']}, {result['machine']['threads']} thread(s) of {platform.machine()}, float32."
-                asked.out.with_suffix(".md").write_text(f"# training\n\n{about}\n\n{table(found)}\n", encoding="utf-8")
+                asked.out.with_suffix(".md").write_text(
+                    f"# training\n\n{about}\n\n{table(found)}\n", encoding="utf-8"
+                )
     print(table(found))
 
 
@@ -94,11 +116,15 @@ def long_copy(base: Path, copy: Path) -> Path:
     """A copy of `base` that reads 512 tokens."""
     shutil.copytree(base, copy)
     config = copy / "sentence_bert_config.json"
-    config.write_text(json.dumps(json.loads(config.read_text(encoding="utf-8")) | {"max_seq_length": 512}), encoding="utf-8")
+    config.write_text(
+        json.dumps(json.loads(config.read_text(encoding="utf-8")) | {"max_seq_length": 512}), encoding="utf-8"
+    )
     return copy
 
 
-def compare(name: str, asked: dict[str, Any], base: Path, kind: Any, rest: Any, held_out: Any, folder: Path) -> dict[str, Any]:
+def compare(
+    name: str, asked: dict[str, Any], base: Path, kind: Any, rest: Any, held_out: Any, folder: Path
+) -> dict[str, Any]:
     """The runs of one comparison, the median speed of each arm, the ratio of the second to the first, and the tokens embedded."""
     from selfpos.recipe import TrainingSettings
 
@@ -111,12 +137,16 @@ def compare(name: str, asked: dict[str, Any], base: Path, kind: Any, rest: Any, 
             batching = "length" if arm == BY_LENGTH else "shuffled"
             with tempfile.TemporaryDirectory(dir=folder) as out:
                 train = plain if arm == PLAIN else ours
-                seconds, steps, model = train(base, kind, seen, settings.model_copy(update={"batching": batching}), Path(out) / "out")
+                seconds, steps, model = train(
+                    base, kind, seen, settings.model_copy(update={"batching": batching}), Path(out) / "out"
+                )
             if number:
                 run = {"samples_per_second": steps * size / seconds, "steps": steps, "seconds": seconds}
                 runs[arm].append(run | {"held_out_loss": loss_of(model, kind, held_out, settings)})
                 print(f"{name}, round {number}, {arm}: {runs[arm][-1]}", flush=True)
-    speeds = {arm: statistics.median(run["samples_per_second"] for run in found) for arm, found in runs.items()}
+    speeds = {
+        arm: statistics.median(run["samples_per_second"] for run in found) for arm, found in runs.items()
+    }
     first, second = speeds.values()
     return {
         "settings": {key: value for key, value in asked.items() if key != "arms"},
@@ -139,7 +169,8 @@ def padding(base: Path, kind: Any, records: Any, size: int, limit: int) -> dict[
     tokenizer.no_truncation()
     tokenizer.no_padding()
     lengths = [
-        np.array([min(len(text.ids), limit) for text in tokenizer.encode_batch(list(records[column]))]) for column in records.column_names
+        np.array([min(len(text.ids), limit) for text in tokenizer.encode_batch(list(records[column]))])
+        for column in records.column_names
     ]
     shuffled = np.arange(len(records) // size * size).reshape(-1, size)  # they are in random order
     by_length = np.array(list(LengthBatchSampler(records, kind, size, torch.Generator(), 0, limit)))
@@ -181,7 +212,10 @@ def plain(base: Path, kind: Any, records: Any, settings: Any, out: Path) -> tupl
     from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer
     from sentence_transformers.sentence_transformer.data_collator import SentenceTransformerDataCollator
     from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
-    from sentence_transformers.sentence_transformer.training_args import BatchSamplers, SentenceTransformerTrainingArguments
+    from sentence_transformers.sentence_transformer.training_args import (
+        BatchSamplers,
+        SentenceTransformerTrainingArguments,
+    )
     from transformers import TrainerCallback, set_seed
 
     class Clock(TrainerCallback):
@@ -208,7 +242,9 @@ def plain(base: Path, kind: Any, records: Any, settings: Any, out: Path) -> tupl
         args=arguments,
         train_dataset=records,
         loss=MultipleNegativesRankingLoss(model, scale=1 / settings.temperature),
-        data_collator=SentenceTransformerDataCollator(preprocess_fn=model.preprocess, max_length=settings.max_length),
+        data_collator=SentenceTransformerDataCollator(
+            preprocess_fn=model.preprocess, max_length=settings.max_length
+        ),
         callbacks=[clock],
     )
     trainer.train()
@@ -222,11 +258,21 @@ def loss_of(model: Any, kind: Any, held_out: Any, settings: Any) -> float:
     from selfpos.tasks.losses import Embedded
 
     loss = kind.loss(Embedded(), settings.temperature)
-    columns = {name: model.encode(held_out[name][:], convert_to_tensor=True, show_progress_bar=False) for name in held_out.column_names}
+    columns = {
+        name: model.encode(held_out[name][:], convert_to_tensor=True, show_progress_bar=False)
+        for name in held_out.column_names
+    }
     places = range(0, len(held_out) - settings.batch_size + 1, settings.batch_size)
     with torch.no_grad():
         values = [
-            loss([{"sentence_embedding": rows[place : place + settings.batch_size]} for rows in columns.values()], None) for place in places
+            loss(
+                [
+                    {"sentence_embedding": rows[place : place + settings.batch_size]}
+                    for rows in columns.values()
+                ],
+                None,
+            )
+            for place in places
         ]
     return float(torch.stack(values).mean())
 

@@ -8,14 +8,14 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from selfpos.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from selfpos.data.probe import hold_out, read_probe, write_probe
     from selfpos.data.sources import load_source
     from selfpos.evaluation import evaluate, read_scores, select_tasks
     from selfpos.operations import finetune, merge, position_and_merge, probe_of
-    from selfpos.pipeline import run_recipe
+    from selfpos.pipeline.run import run_recipe
     from selfpos.positioning import position
     from selfpos.recipe import PositioningSettings, Recipe, TaskSource, TrainingSettings, load_recipe
     from selfpos.tasks import get_task
@@ -26,7 +26,7 @@ _HOMES = {
     "selfpos.data.sources": ("load_source",),
     "selfpos.evaluation": ("evaluate", "read_scores", "select_tasks"),
     "selfpos.operations": ("finetune", "merge", "merge_by_coefficients", "position_and_merge", "probe_of"),
-    "selfpos.pipeline": ("run_recipe",),
+    "selfpos.pipeline.run": ("run_recipe",),
     "selfpos.positioning": ("position",),
     "selfpos.recipe": ("PositioningSettings", "Recipe", "TaskSource", "TrainingSettings", "load_recipe"),
     "selfpos.tasks": ("get_task",),

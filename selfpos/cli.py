@@ -9,8 +9,8 @@ from pathlib import Path
 
 import click
 
-from selfpos import __version__
 from selfpos.errors import OperationError, SelfposError, nearest
+from selfpos.version import __version__
 
 # verb → (module below selfpos, one line for `selfpos --help`). A verb's module is imported only when it is called or asked for help.
 VERBS = {
@@ -24,7 +24,7 @@ VERBS = {
     "reproduce": ("commands.reproduce", "Repeat the merge that made a model and compare the bytes."),
     "report": ("commands.report", "Write the HTML report of a run."),
     "methods": ("commands.methods", "List the merge methods and what each needs."),
-    "imbalance": ("commands.imbalance", "The companion study of class imbalance in CNNs."),
+    "imbalance": ("imbalance.command", "The companion study of class imbalance in CNNs."),
     "overlap": ("commands.overlap", "Say which test items training data gives away, and remove them."),
     "cluster": ("commands.cluster", "Partition many data sets into tasks by what their texts are like."),
     "analyse": ("commands.analyse", "Measure what drives the tasks of a run apart: conflict and imbalance."),
@@ -44,7 +44,9 @@ class LazyGroup(click.Group):
         module = import_module(f"selfpos.{VERBS[name][0]}")
         return module.command
 
-    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and args[0] not in VERBS:
             raise click.UsageError(f"there is no verb '{args[0]}'{nearest(args[0], VERBS)}", ctx)
         return super().resolve_command(ctx, args)
@@ -54,7 +56,9 @@ class LazyGroup(click.Group):
             formatter.write_dl([(name, line) for name, (_, line) in VERBS.items()])
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.group(
+    cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120}
+)
 @click.version_option(__version__, prog_name="selfpos")
 def selfpos() -> None:
     """One general text-embedding model out of many specialists."""
@@ -78,7 +82,9 @@ def main() -> None:
         click.echo(f"selfpos: {where}{error.strerror or error}", err=True)
         sys.exit(OperationError.exit_code)
     except (click.Abort, KeyboardInterrupt) as error:
-        kept = str(error.__cause__ or error)  # click raises its own from the interrupt; empty where nothing was kept
+        kept = str(
+            error.__cause__ or error
+        )  # click raises its own from the interrupt; empty where nothing was kept
         click.echo(f"selfpos: stopped{kept and '; '}{kept}", err=True)
         sys.exit(130)
 

@@ -67,9 +67,12 @@ def finetune(
     if source.mine is not None:
         with processes.first_before_others():
             training = mine(training, kind.under(settings), source.mine, folder, source.prompts, seed)
-    remembered = {"source": source.model_dump(mode="json"), "hash": found.hash, "probe": probe, "seed": seed} | (
-        {"held_out": hash_records(held_out)} if probe else {}
-    )
+    remembered = {
+        "source": source.model_dump(mode="json"),
+        "hash": found.hash,
+        "probe": probe,
+        "seed": seed,
+    } | ({"held_out": hash_records(held_out)} if probe else {})
     return train(
         folder,
         {source.type: (kind, training)},
@@ -120,7 +123,9 @@ def probe_of(specialists: Sequence[Path]) -> dict[str, ProbeTask]:
         remembered: Any = (read_manifest(folder) or {}).get("finetune")
         known = isinstance(remembered, dict) and {"source", "hash", "probe", "seed"} <= remembered.keys()
         if not known or not remembered["probe"]:
-            raise SelfposError(f"{folder} does not say which records were held out for a probe; give the probe set with --probe FOLDER")
+            raise SelfposError(
+                f"{folder} does not say which records were held out for a probe; give the probe set with --probe FOLDER"
+            )
         source = validate(TaskSource, remembered["source"], f"{folder}/selfpos.json")
         kind = get_task(source.type)
         try:
@@ -275,7 +280,9 @@ def position_and_merge(
             raise KeyboardInterrupt
     except BaseException as error:
         if is_first():
-            final = isinstance(error, SelfposError) and not isinstance(error, OperationError)  # what was asked cannot be, now or later
+            final = isinstance(error, SelfposError) and not isinstance(
+                error, OperationError
+            )  # what was asked cannot be, now or later
             _forget(state, growing, final=final)
         if isinstance(error, KeyboardInterrupt) and state.is_file():
             raise stopped("the search so far") from None
@@ -293,7 +300,9 @@ def position_and_merge(
     merge_folders(folder, sources, "linear", out, finish=partial(_add_card, out), **asked)
     if coefficients is not None:
         base_hash, *hashes = planned.hashes
-        kept = Coefficients(found.names, hashes, found.coefficients, found.tensors, planned.base_name, base_hash, told)
+        kept = Coefficients(
+            found.names, hashes, found.coefficients, found.tensors, planned.base_name, base_hash, told
+        )
         write_coefficients(coefficients, kept)
     if trajectory is not None:
         write_text(trajectory, trajectory_of(growing, found.picked or {}))
@@ -311,17 +320,25 @@ def _forget(state: Path, growing: Path, *, final: bool) -> None:
         state.parent.rmdir()
 
 
-def _identity(hashes: Sequence[str], probe: Mapping[str, ProbeTask], settings: PositioningSettings, seed: int) -> str:
+def _identity(
+    hashes: Sequence[str], probe: Mapping[str, ProbeTask], settings: PositioningSettings, seed: int
+) -> str:
     """A hash of all that decides the way of a search, but for the machine."""
     from selfpos.data.sources import hash_records
 
-    records = [[name, task.type.name, hash_records(task.records), task.prompts] for name, task in probe.items()]
-    order = [list(label.items()) for label, _ in settings.candidates()]  # a search that goes on takes them up in their order
+    records = [
+        [name, task.type.name, hash_records(task.records), task.prompts] for name, task in probe.items()
+    ]
+    order = [
+        list(label.items()) for label, _ in settings.candidates()
+    ]  # a search that goes on takes them up in their order
     facts = [hashes, records, settings.model_dump(mode="json"), order, seed]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def merge_by_coefficients(file: Path, base: str, vectors: Sequence[str | Path], out: Path, **options: Unpack[Options]) -> Path:
+def merge_by_coefficients(
+    file: Path, base: str, vectors: Sequence[str | Path], out: Path, **options: Unpack[Options]
+) -> Path:
     """Merge `vectors`, in any order, by the coefficients in `file`, which a search has written for them; returns `out`.
 
     With the options that the search was given, the weights are those that it wrote, byte for byte. Raises SelfposError when base or vectors
@@ -345,7 +362,9 @@ def plan_merge_by_coefficients(
     return describe(plan(folder, sources, "linear", out, **asked))
 
 
-def _coefficients_applied(file: Path, base: str, vectors: Sequence[str | Path], options: Options) -> tuple[Path, list[Path], Options]:
+def _coefficients_applied(
+    file: Path, base: str, vectors: Sequence[str | Path], options: Options
+) -> tuple[Path, list[Path], Options]:
     """Base, vectors in the order of the file, and options of the merge that applies the coefficients in `file`."""
     from selfpos.positioning.coefficients import read_coefficients
     from selfpos.storage.hashing import content_hash

@@ -67,7 +67,13 @@ class Reproduction:
         return "\n".join([verdict, *self.notes, *([str(self.out)] if self.out else [])])
 
 
-def reproduce(model: str, out: Path | None = None, *, parents: Mapping[str, Path] | None = None, probe: Path | None = None) -> Reproduction:
+def reproduce(
+    model: str,
+    out: Path | None = None,
+    *,
+    parents: Mapping[str, Path] | None = None,
+    probe: Path | None = None,
+) -> Reproduction:
     """Repeat the merge that made `model`, a local folder or a Hub id (`USER/NAME[@REVISION]`), and compare.
 
     Base and parents are taken from the Hub at the commits recorded, or from the folders recorded, or from `parents` (name → folder), and
@@ -84,21 +90,31 @@ def reproduce(model: str, out: Path | None = None, *, parents: Mapping[str, Path
         raise SelfposError(f"{model} has no {MANIFEST}, so it does not say how it was made")
     made = told.get("merge")
     if not isinstance(made, dict) or not made.get("sources"):
-        raise SelfposError(f"{model} was not made by a merge (kind: {told.get('kind', 'unknown')}); only merges can be repeated")
+        raise SelfposError(
+            f"{model} was not made by a merge (kind: {told.get('kind', 'unknown')}); only merges can be repeated"
+        )
     if made.get("method") not in METHODS:
         raise unknown("merge method", str(made.get("method")), METHODS)
     method = METHODS[made["method"]]
     if probe is not None and not method.probe:
         raise SelfposError(f"{model} was merged by {method.name} without a look at data; leave --probe away")
-    family = [parent for record in (told.get("base"), *made["sources"]) if (parent := parse_parent(record)) is not None]
+    family = [
+        parent
+        for record in (told.get("base"), *made["sources"])
+        if (parent := parse_parent(record)) is not None
+    ]
     for name in parents or {}:
         if name not in {parent.name for parent in family}:
             raise unknown("parent", name, {parent.name for parent in family})
     folders = [_locate(parent, model, parents or {}) for parent in family]
-    asked: Any = {option: made[recorded] for option, recorded in ASKED.items() if made.get(recorded) is not None}
+    asked: Any = {
+        option: made[recorded] for option, recorded in ASKED.items() if made.get(recorded) is not None
+    }
     notes = _settle_device(asked)
     names = [parent.name for parent in family[1:]]
-    records = _probe(told, model, folder, dict(zip(names, folders[1:], strict=True)), probe) if method.probe else {}
+    records = (
+        _probe(told, model, folder, dict(zip(names, folders[1:], strict=True)), probe) if method.probe else {}
+    )
     with _place(out) as place:
         planned = plan(
             folders[0],
@@ -152,7 +168,9 @@ def _locate(parent: Parent, model: str, given: Mapping[str, Path]) -> Path:
     return folder
 
 
-def _probe(told: Mapping[str, Any], model: str, folder: Path, specialists: Mapping[str, Path], given: Path | None) -> dict[str, ProbeTask]:
+def _probe(
+    told: Mapping[str, Any], model: str, folder: Path, specialists: Mapping[str, Path], given: Path | None
+) -> dict[str, ProbeTask]:
     """The probe set that the statistics of `model` were gathered on, told by the hashes of its tasks."""
     from selfpos.data.probe import FILE, read_probe
     from selfpos.operations import probe_of
@@ -160,10 +178,14 @@ def _probe(told: Mapping[str, Any], model: str, folder: Path, specialists: Mappi
 
     recorded: dict[str, dict[str, Any]] = (told.get("statistics") or {}).get("probe") or {}
     if not all(task.get("hash") for task in recorded.values()) or set(recorded) != set(specialists):
-        raise SelfposError(f"{model} does not say which probe set its statistics are of, so they cannot be gathered again")
+        raise SelfposError(
+            f"{model} does not say which probe set its statistics are of, so they cannot be gathered again"
+        )
 
     def same(found: Mapping[str, ProbeTask]) -> bool:
-        return all(name in found and probe_hash(found[name]) == task.get("hash") for name, task in recorded.items())
+        return all(
+            name in found and probe_hash(found[name]) == task.get("hash") for name, task in recorded.items()
+        )
 
     if given is not None:
         found = read_probe(given)
@@ -215,4 +237,8 @@ def _place(out: Path | None) -> Iterator[Path]:
 def _other_versions(told: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Versions that differ between then and now: the first thing to look at."""
     then, here = told.get("versions") or {}, now.get("versions") or {}
-    return [f"{name} was {version} then and is {here[name]} now" for name, version in then.items() if here.get(name, version) != version]
+    return [
+        f"{name} was {version} then and is {here[name]} now"
+        for name, version in then.items()
+        if here.get(name, version) != version
+    ]

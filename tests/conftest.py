@@ -27,14 +27,24 @@ def text_data() -> Path:
     return folder
 
 
-def make_tiny_model(folder: Path, *, seed: int = 0, dense: bool = True, hidden: int = 32, layers: int = 2) -> Path:
+def make_tiny_model(
+    folder: Path, *, seed: int = 0, dense: bool = True, hidden: int = 32, layers: int = 2
+) -> Path:
     """Save a random BERT sentence-transformers model (Transformer, Pooling[, Dense], Normalize; prompts) of about 20k weights."""
     import torch
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer import modules as st
     from transformers import BertConfig, BertModel, BertTokenizerFast
 
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghijklmnopqrstuvwxyz", *(f"##{c}" for c in "abcdefghijklmnopqrstuvwxyz")]
+    words = [
+        "[PAD]",
+        "[UNK]",
+        "[CLS]",
+        "[SEP]",
+        "[MASK]",
+        *"abcdefghijklmnopqrstuvwxyz",
+        *(f"##{c}" for c in "abcdefghijklmnopqrstuvwxyz"),
+    ]
     raw = folder.with_name(folder.name + "-raw")
     raw.mkdir(parents=True)
     (raw / "vocab.txt").write_text("\n".join(words), encoding="utf-8")
@@ -70,7 +80,9 @@ def make_specialist(base: Path, folder: Path, *, seed: int, size: float = 0.02) 
     for file in sorted(folder.rglob("*.safetensors")):
         tensors = load_file(file)
         moved = {
-            k: (v + size * torch.randn(v.shape, generator=generator)).to(v.dtype) if v.is_floating_point() else v
+            k: (v + size * torch.randn(v.shape, generator=generator)).to(v.dtype)
+            if v.is_floating_point()
+            else v
             for k, v in tensors.items()
         }
         save_file(moved, file, metadata={"format": "pt"})
@@ -87,4 +99,7 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_specialists(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Three models of the same architecture around `tiny_base`, each moved in a random direction."""
     folder = tmp_path_factory.mktemp("specialists")
-    return [make_specialist(tiny_base, folder / name, seed=seed) for seed, name in enumerate(["alpha", "beta", "gamma"], start=1)]
+    return [
+        make_specialist(tiny_base, folder / name, seed=seed)
+        for seed, name in enumerate(["alpha", "beta", "gamma"], start=1)
+    ]

@@ -24,10 +24,16 @@ def import_libraries() -> None:
     import torch
 
     import selfpos.evaluation
-    import selfpos.pipeline
+    import selfpos.pipeline.run
     import selfpos.training.trainer
 
-    assert mteb and sentence_transformers and selfpos.evaluation and selfpos.pipeline and selfpos.training.trainer
+    assert (
+        mteb
+        and sentence_transformers
+        and selfpos.evaluation
+        and selfpos.pipeline.run
+        and selfpos.training.trainer
+    )
     torch.set_num_threads(1)
 
 
@@ -38,7 +44,7 @@ def started(recipe: Path, out: Path) -> int:
         return child
     status = 1
     try:
-        from selfpos.pipeline import run_recipe
+        from selfpos.pipeline.run import run_recipe
 
         run_recipe(load_recipe(recipe), out)
         status = 0

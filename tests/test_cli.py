@@ -23,7 +23,13 @@ from tests.conftest import make_tiny_model
 def selfpos(*words: str | Path, cwd: Path | None = None, **env: str) -> subprocess.CompletedProcess[str]:
     root = Path(__file__).parent.parent
     code = f"import sys; sys.path.insert(0, {str(root)!r}); from selfpos.cli import main; main()"
-    return subprocess.run([sys.executable, "-c", code, *map(str, words)], capture_output=True, text=True, cwd=cwd, env=os.environ | env)
+    return subprocess.run(
+        [sys.executable, "-c", code, *map(str, words)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env=os.environ | env,
+    )
 
 
 @pytest.mark.parametrize("verb", ["", *VERBS])
@@ -35,7 +41,9 @@ def test_help_imports_nothing_heavy(verb: str) -> None:
         f"selfpos(standalone_mode=False)\nprint('LOADED', sorted({heavy} & set(sys.modules)))"
     )
     words = [verb, "--help"] if verb else ["--help"]
-    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, cwd=Path(__file__).parent.parent)
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words], capture_output=True, text=True, cwd=Path(__file__).parent.parent
+    )
     assert done.returncode == 0, done.stderr
     assert "Usage:" in done.stdout
     assert "LOADED []" in done.stdout
@@ -56,9 +64,15 @@ def test_unknown_verb_names_the_nearest() -> None:
     ("words", "says"),
     [
         ("finetune", "missing option '--task' (see selfpos finetune --help)"),
-        ("finetune --task sts --stpes 3", "there is no option '--stpes'; did you mean '--steps'? (see selfpos finetune --help)"),
+        (
+            "finetune --task sts --stpes 3",
+            "there is no option '--stpes'; did you mean '--steps'? (see selfpos finetune --help)",
+        ),
         ("finetune --task", "option '--task' requires an argument"),
-        ("finetune --task sts --steps many --out x", "'many' is not a valid integer range (see selfpos finetune --help)"),
+        (
+            "finetune --task sts --steps many --out x",
+            "'many' is not a valid integer range (see selfpos finetune --help)",
+        ),
         ("push model", "missing argument 'REPO' (see selfpos push --help)"),
         ("--nope", "there is no option '--nope' (see selfpos --help)"),
     ],
@@ -73,7 +87,14 @@ def test_a_wrong_command_line_gets_one_sentence_without_usage_lines(words: str, 
 def test_a_name_that_is_neither_folder_nor_model_is_a_mistake(tmp_path: Path) -> None:
     """`nowhere/x` could be a name on the Hub; without a network the cache is all that can be asked."""
     done = selfpos(
-        "eval-mteb", "nowhere/x", "--tasks", "STSBenchmark", "--out", tmp_path / "scores", HF_HUB_OFFLINE="1", HF_HOME=str(tmp_path)
+        "eval-mteb",
+        "nowhere/x",
+        "--tasks",
+        "STSBenchmark",
+        "--out",
+        tmp_path / "scores",
+        HF_HUB_OFFLINE="1",
+        HF_HOME=str(tmp_path),
     )
     assert "there is no folder nowhere/x" in said(done)
     assert "HF_HUB_OFFLINE is set" in said(done)
@@ -83,7 +104,9 @@ def test_a_name_that_is_neither_folder_nor_model_is_a_mistake(tmp_path: Path) ->
 @pytest.fixture
 def recipe(tmp_path: Path, tiny_base: Path) -> dict:
     data = tmp_path / "pairs.jsonl"
-    data.write_text("".join(f'{{"anchor": "word {n}", "positive": "about {n}"}}\n' for n in range(40)), encoding="utf-8")
+    data.write_text(
+        "".join(f'{{"anchor": "word {n}", "positive": "about {n}"}}\n' for n in range(40)), encoding="utf-8"
+    )
     return {
         "name": "bad",
         "base": str(tiny_base),
@@ -109,13 +132,21 @@ def run(recipe: dict, folder: Path) -> subprocess.CompletedProcess[str]:
         ({"merges": {"m": {"method": "tise"}}}, "did you mean 'ties'"),
         ({"merges": {"m": {"method": "ties", "params": {"densty": 0.1}}}}, "densty"),
         ({"merges": {"retrieval": {"method": "average"}}}, "stands for two models"),
-        ({"merges": {"m": {"method": "self-positioning", "positioning": {"ratios": {"retrieva": 2}}}}}, "did you mean 'retrieval'"),
-        ({"merges": {"m": {"method": "self-positioning"}}, "probe": {"per_task": 3}}, "too few with a held-out share of 0.5"),
+        (
+            {"merges": {"m": {"method": "self-positioning", "positioning": {"ratios": {"retrieva": 2}}}}},
+            "did you mean 'retrieval'",
+        ),
+        (
+            {"merges": {"m": {"method": "self-positioning"}}, "probe": {"per_task": 3}},
+            "too few with a held-out share of 0.5",
+        ),
         ({"evaluation": {"tasks": ["STSBenchmrk"]}}, "STSBenchmark"),
         ({"base": "no/such/folder"}, "no/such/folder"),
     ],
 )
-def test_a_wrong_recipe_gets_one_sentence_and_writes_nothing(recipe: dict, tmp_path: Path, change: dict, says: str) -> None:
+def test_a_wrong_recipe_gets_one_sentence_and_writes_nothing(
+    recipe: dict, tmp_path: Path, change: dict, says: str
+) -> None:
     assert says in said(run(recipe | change, tmp_path))
     assert not (tmp_path / "out").exists()
 
@@ -131,12 +162,16 @@ def test_a_folder_that_is_no_model(recipe: dict, tmp_path: Path) -> None:
     sentence = said(run(recipe | {"base": str(tmp_path / "empty")}, tmp_path))
     assert "sentence-transformers" in sentence
     assert not (tmp_path / "out").exists()
-    assert "sentence-transformers" in said(selfpos("eval-mteb", tmp_path / "empty", "--tasks", "corpus", "--out", tmp_path / "scores"))
+    assert "sentence-transformers" in said(
+        selfpos("eval-mteb", tmp_path / "empty", "--tasks", "corpus", "--out", tmp_path / "scores")
+    )
     assert "sentence-transformers" in said(selfpos("push", tmp_path / "empty", "me/model", "--dry-run"))
 
 
 def merge(base: Path, sources: list[Path], out: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    return selfpos("merge", "--vectors", *sources, "--base", base, "--method", "average", "--out", out, *words)
+    return selfpos(
+        "merge", "--vectors", *sources, "--base", base, "--method", "average", "--out", out, *words
+    )
 
 
 def test_merge_refuses_another_architecture_another_base_and_an_existing_folder(
@@ -146,7 +181,9 @@ def test_merge_refuses_another_architecture_another_base_and_an_existing_folder(
     assert "embeddings" in said(merge(tiny_base, [tiny_specialists[0], other], tmp_path / "out"))
     stranger = tmp_path / "stranger"
     shutil.copytree(tiny_specialists[0], stranger)
-    (stranger / "selfpos.json").write_text(json.dumps({"base": {"name": "another-base", "hash": "0" * 64}}), encoding="utf-8")
+    (stranger / "selfpos.json").write_text(
+        json.dumps({"base": {"name": "another-base", "hash": "0" * 64}}), encoding="utf-8"
+    )
     assert "another-base" in said(merge(tiny_base, [tiny_specialists[1], stranger], tmp_path / "out"))
     assert not (tmp_path / "out").exists()
     (tmp_path / "out").mkdir()
@@ -155,7 +192,9 @@ def test_merge_refuses_another_architecture_another_base_and_an_existing_folder(
     assert [file.name for file in (tmp_path / "out").iterdir()] == ["precious.txt"]
 
 
-def test_merge_takes_the_words_after_vectors_and_its_result_loads(tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path) -> None:
+def test_merge_takes_the_words_after_vectors_and_its_result_loads(
+    tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path
+) -> None:
     from sentence_transformers import SentenceTransformer
 
     done = merge(tiny_base, tiny_specialists, tmp_path / "out")
@@ -166,14 +205,31 @@ def test_merge_takes_the_words_after_vectors_and_its_result_loads(tiny_base: Pat
     assert "average" in (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
 
 
-def test_an_equals_sign_takes_the_words_after_it_too(tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path) -> None:
+def test_an_equals_sign_takes_the_words_after_it_too(
+    tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path
+) -> None:
     first, *others = tiny_specialists
-    done = selfpos("merge", f"--vectors={first}", *others, "--base", tiny_base, "--method", "average", "--out", tmp_path / "out")
+    done = selfpos(
+        "merge",
+        f"--vectors={first}",
+        *others,
+        "--base",
+        tiny_base,
+        "--method",
+        "average",
+        "--out",
+        tmp_path / "out",
+    )
     assert done.returncode == 0, done.stderr
-    assert len(json.loads((tmp_path / "out" / "selfpos.json").read_text(encoding="utf-8"))["merge"]["sources"]) == 3
+    assert (
+        len(json.loads((tmp_path / "out" / "selfpos.json").read_text(encoding="utf-8"))["merge"]["sources"])
+        == 3
+    )
 
 
-def test_push_dry_run_shows_files_and_card_and_sends_nothing(tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path) -> None:
+def test_push_dry_run_shows_files_and_card_and_sends_nothing(
+    tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path
+) -> None:
     assert merge(tiny_base, tiny_specialists, tmp_path / "out").returncode == 0
     done = selfpos("push", tmp_path / "out", "someone/merged", "--dry-run", "--license", "mit")
     assert done.returncode == 0, done.stderr
@@ -182,19 +238,46 @@ def test_push_dry_run_shows_files_and_card_and_sends_nothing(tiny_base: Path, ti
     assert "license: mit" in done.stdout
 
 
-def test_a_specialist_is_trained_and_positioned_with_what_was_held_out(tiny_base: Path, tmp_path: Path) -> None:
+def test_a_specialist_is_trained_and_positioned_with_what_was_held_out(
+    tiny_base: Path, tmp_path: Path
+) -> None:
     from sentence_transformers import SentenceTransformer
 
     data = tmp_path / "pairs.jsonl"
-    data.write_text("".join(f'{{"anchor": "word {n}", "positive": "about {n}"}}\n' for n in range(60)), encoding="utf-8")
-    words = ["--task", "retrieval", "--base", tiny_base, "--data", data, "--steps", "2", "--batch-size", "8", "--probe", "32"]
+    data.write_text(
+        "".join(f'{{"anchor": "word {n}", "positive": "about {n}"}}\n' for n in range(60)), encoding="utf-8"
+    )
+    words = [
+        "--task",
+        "retrieval",
+        "--base",
+        tiny_base,
+        "--data",
+        data,
+        "--steps",
+        "2",
+        "--batch-size",
+        "8",
+        "--probe",
+        "32",
+    ]
     done = selfpos("finetune", *words, "--out", tmp_path / "docs")
     assert done.returncode == 0, done.stderr
     assert "60 records" in " ".join(done.stderr.split())
     again = selfpos("finetune", *words, "--out", tmp_path / "docs")
     assert "exists" in said(again)
 
-    merge = ["merge", "--vectors", tmp_path / "docs", "--base", tiny_base, "--method", "self-positioning", "--out", tmp_path / "merged"]
+    merge = [
+        "merge",
+        "--vectors",
+        tmp_path / "docs",
+        "--base",
+        tiny_base,
+        "--method",
+        "self-positioning",
+        "--out",
+        tmp_path / "merged",
+    ]
     done = selfpos(*merge)
     assert done.returncode == 0, done.stderr
     assert re.search(r"merged  \(docs -?\d+\.\d{3} \(-?\d+\.\d\d to -?\d+\.\d\d\)\)", done.stdout)
@@ -207,7 +290,9 @@ def test_a_specialist_is_trained_and_positioned_with_what_was_held_out(tiny_base
     assert not (tmp_path / "other").exists()
 
 
-def test_a_disk_that_refuses_is_one_sentence_and_exit_1(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_disk_that_refuses_is_one_sentence_and_exit_1(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device", "out/model.safetensors")
 

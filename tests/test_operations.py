@@ -24,17 +24,34 @@ SEARCH = PositioningSettings(search="sgd", steps=3, batch_size=8, validation=0.0
 
 def specialist(base: Path, data: Path, out: Path, **settings: object) -> Path:
     """Train `out` for one step on forty made-up pairs, which are written to `data` first."""
-    lines = [json.dumps({"anchor": f"word {data.stem} {n}", "positive": f"about {n} {data.stem}"}) for n in range(40)]
+    lines = [
+        json.dumps({"anchor": f"word {data.stem} {n}", "positive": f"about {n} {data.stem}"})
+        for n in range(40)
+    ]
     data.write_text("\n".join(lines), encoding="utf-8")
     training = TrainingSettings(steps=1, batch_size=8, max_length=16, **settings)
-    finetune(str(base), TaskSource(type="retrieval", data=str(data)), out, training, probe=16, say=lambda text: None)
+    finetune(
+        str(base),
+        TaskSource(type="retrieval", data=str(data)),
+        out,
+        training,
+        probe=16,
+        say=lambda text: None,
+    )
     return out
 
 
-def test_adapters_are_positioned_and_written_as_one_adapter_when_asked(tiny_base: Path, tmp_path: Path) -> None:
+def test_adapters_are_positioned_and_written_as_one_adapter_when_asked(
+    tiny_base: Path, tmp_path: Path
+) -> None:
     lora = LoraSettings(rank=2)
-    sources = [specialist(tiny_base, tmp_path / f"{name}.jsonl", tmp_path / name, lora=lora) for name in ("one", "two")]
-    found = position_and_merge(str(tiny_base), sources, probe_of(sources), SEARCH, tmp_path / "out", output="adapter")
+    sources = [
+        specialist(tiny_base, tmp_path / f"{name}.jsonl", tmp_path / name, lora=lora)
+        for name in ("one", "two")
+    ]
+    found = position_and_merge(
+        str(tiny_base), sources, probe_of(sources), SEARCH, tmp_path / "out", output="adapter"
+    )
     assert found.names == ["one", "two"]
     assert (tmp_path / "out" / "adapter_model.safetensors").is_file()
     assert not (tmp_path / "out" / "model.safetensors").exists()
@@ -45,13 +62,17 @@ def test_what_cannot_be_written_is_refused_before_the_search(
 ) -> None:
     monkeypatch.setattr("selfpos.positioning.position", lambda *_, **__: pytest.fail("it searched"))
     with pytest.raises(SelfposError, match="adapter"):
-        position_and_merge(str(tiny_base), tiny_specialists, {"pairs": pairs()}, SEARCH, tmp_path / "out", output="adapter")
+        position_and_merge(
+            str(tiny_base), tiny_specialists, {"pairs": pairs()}, SEARCH, tmp_path / "out", output="adapter"
+        )
     (tmp_path / "out").mkdir()
     with pytest.raises(SelfposError, match="exists"):
         position_and_merge(str(tiny_base), tiny_specialists, {"pairs": pairs()}, SEARCH, tmp_path / "out")
 
 
-def test_a_merge_killed_at_the_last_moment_is_whole_with_its_card(tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path) -> None:
+def test_a_merge_killed_at_the_last_moment_is_whole_with_its_card(
+    tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path
+) -> None:
     """The process dies as soon as the folder is at its place: nothing that belongs to it was still to be written."""
     program = f"""
 import os, signal
@@ -67,7 +88,13 @@ def publish_and_die(folder, out):
 atomic.publish = publish_and_die
 merge({str(tiny_base)!r}, {[str(path) for path in tiny_specialists]!r}, "average", Path({str(tmp_path / "out")!r}))
 """
-    killed = subprocess.run([sys.executable, "-c", program], cwd=Path(__file__).parent.parent, capture_output=True, text=True, check=False)
+    killed = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=Path(__file__).parent.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     assert "# out\n" in (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
@@ -75,7 +102,11 @@ merge({str(tiny_base)!r}, {[str(path) for path in tiny_specialists]!r}, "average
 
 
 def test_a_card_that_fails_costs_no_merge(
-    tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tiny_base: Path,
+    tiny_specialists: list[Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError("no card today")
@@ -103,9 +134,17 @@ def test_ctrl_c_in_the_search(
         return original(self, *args)
 
     monkeypatch.setattr(Problem, "gradient", stopping)
-    probe, record = {"pairs": ProbeTask("pairs", get_task("retrieval"), pairs().dataset)}, tmp_path / "record.json"
+    probe, record = (
+        {"pairs": ProbeTask("pairs", get_task("retrieval"), pairs().dataset)},
+        tmp_path / "record.json",
+    )
     if keep:
-        assert position_and_merge(str(tiny_base), tiny_specialists, probe, SEARCH, tmp_path / "out", record=record).steps == 1
+        assert (
+            position_and_merge(
+                str(tiny_base), tiny_specialists, probe, SEARCH, tmp_path / "out", record=record
+            ).steps
+            == 1
+        )
         assert (read_manifest(tmp_path / "out") or {})["positioning"]["interrupted"] is True
         return
     with pytest.raises(KeyboardInterrupt):
@@ -122,9 +161,17 @@ def test_ctrl_c_in_the_search(
     assert not [path for path in tmp_path.iterdir() if path.name != ".out.search"]
 
 
-@pytest.mark.parametrize("error", [SelfposError("no"), KeyboardInterrupt()], ids=["what cannot be", "stopped before the first point"])
+@pytest.mark.parametrize(
+    "error",
+    [SelfposError("no"), KeyboardInterrupt()],
+    ids=["what cannot be", "stopped before the first point"],
+)
 def test_a_search_that_came_to_nothing_leaves_nothing(
-    tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+    tiny_base: Path,
+    tiny_specialists: list[Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    error: BaseException,
 ) -> None:
     from selfpos.positioning.judge import Judge
 
@@ -135,7 +182,14 @@ def test_a_search_that_came_to_nothing_leaves_nothing(
     settings = PositioningSettings(search="sgd", steps=1)
     probe = {"pairs": ProbeTask("pairs", get_task("retrieval"), pairs().dataset)}
     with pytest.raises(type(error)):
-        position_and_merge(str(tiny_base), tiny_specialists, probe, settings, tmp_path / "out", trajectory=tmp_path / "way.jsonl")
+        position_and_merge(
+            str(tiny_base),
+            tiny_specialists,
+            probe,
+            settings,
+            tmp_path / "out",
+            trajectory=tmp_path / "way.jsonl",
+        )
     assert not list(tmp_path.iterdir())
 
 
@@ -149,14 +203,19 @@ def test_specialists_with_one_folder_name_keep_a_probe_each(tiny_base: Path, tmp
     assert set(probe["one/model"].records["anchor"]).isdisjoint(probe["two/model"].records["anchor"])
 
 
-def test_an_adapter_finds_its_base_from_any_working_folder(tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_adapter_finds_its_base_from_any_working_folder(
+    tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from sentence_transformers import SentenceTransformer
 
     monkeypatch.chdir(tiny_base.parent)
     specialist(Path(tiny_base.name), tmp_path / "data.jsonl", tmp_path / "adapter", lora=LoraSettings(rank=2))
     monkeypatch.chdir(tmp_path)
     adapted = SentenceTransformer(str(tmp_path / "adapter"), device="cpu", local_files_only=True)
-    assert adapted.encode("a b c").shape == SentenceTransformer(str(tiny_base), device="cpu").encode("a b c").shape
+    assert (
+        adapted.encode("a b c").shape
+        == SentenceTransformer(str(tiny_base), device="cpu").encode("a b c").shape
+    )
 
 
 def test_data_that_is_not_there_names_the_specialist_and_the_way_out(
@@ -166,7 +225,9 @@ def test_data_that_is_not_there_names_the_specialist_and_the_way_out(
     specialist(tiny_base, Path("data.jsonl"), tmp_path / "one")
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    with pytest.raises(SelfposError, match=r"the probe of \S*one is drawn .*data 'data.jsonl': there is no .* --probe FOLDER"):
+    with pytest.raises(
+        SelfposError, match=r"the probe of \S*one is drawn .*data 'data.jsonl': there is no .* --probe FOLDER"
+    ):
         probe_of([tmp_path / "one"])
     for damaged in ("no", {"probe": 3}):
         write_manifest(tmp_path / "one", {"finetune": damaged})
@@ -174,11 +235,27 @@ def test_data_that_is_not_there_names_the_specialist_and_the_way_out(
             probe_of([tmp_path / "one"])
 
 
-def test_numbers_that_are_not_finite_are_a_fault_of_the_data_not_of_the_probe(tiny_base: Path, tmp_path: Path) -> None:
+def test_numbers_that_are_not_finite_are_a_fault_of_the_data_not_of_the_probe(
+    tiny_base: Path, tmp_path: Path
+) -> None:
     data = tmp_path / "pairs.jsonl"
-    data.write_text("".join(json.dumps({"sentence1": f"a {n}", "sentence2": f"b {n}", "score": math.nan}) + "\n" for n in range(40)))
-    with pytest.raises(SelfposError, match=r"^data '\S*pairs.jsonl': column 'score' of task type sts holds numbers that are not finite$"):
-        finetune(str(tiny_base), TaskSource(type="sts", data=str(data)), tmp_path / "out", TrainingSettings(steps=1), probe=8)
+    data.write_text(
+        "".join(
+            json.dumps({"sentence1": f"a {n}", "sentence2": f"b {n}", "score": math.nan}) + "\n"
+            for n in range(40)
+        )
+    )
+    with pytest.raises(
+        SelfposError,
+        match=r"^data '\S*pairs.jsonl': column 'score' of task type sts holds numbers that are not finite$",
+    ):
+        finetune(
+            str(tiny_base),
+            TaskSource(type="sts", data=str(data)),
+            tmp_path / "out",
+            TrainingSettings(steps=1),
+            probe=8,
+        )
 
 
 def test_a_probe_that_gives_no_batch_is_refused_before_the_training(
@@ -186,17 +263,37 @@ def test_a_probe_that_gives_no_batch_is_refused_before_the_training(
 ) -> None:
     monkeypatch.setattr("selfpos.training.train", lambda *_, **__: pytest.fail("it trained"))
     data = tmp_path / "labels.jsonl"
-    data.write_text("".join(json.dumps({"text": f"word {n}", "label": n // 2}) + "\n" for n in range(40)), encoding="utf-8")
+    data.write_text(
+        "".join(json.dumps({"text": f"word {n}", "label": n // 2}) + "\n" for n in range(40)),
+        encoding="utf-8",
+    )
     source = TaskSource(type="classification", data=str(data))
-    with pytest.raises(SelfposError, match=r"the 3 records held out for a probe serve none: .*; give --probe more of them"):
-        finetune(str(tiny_base), source, tmp_path / "out", TrainingSettings(steps=1), probe=3, say=lambda text: None)
+    with pytest.raises(
+        SelfposError, match=r"the 3 records held out for a probe serve none: .*; give --probe more of them"
+    ):
+        finetune(
+            str(tiny_base),
+            source,
+            tmp_path / "out",
+            TrainingSettings(steps=1),
+            probe=3,
+            say=lambda text: None,
+        )
     assert not (tmp_path / "out").exists()
 
 
-def test_a_probe_that_other_code_drew_is_not_drawn_again(tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_probe_that_other_code_drew_is_not_drawn_again(
+    tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Else records that a specialist was trained on would be searched on."""
     model = specialist(tiny_base, tmp_path / "one.jsonl", tmp_path / "one")
     assert probe_of([model])
-    monkeypatch.setattr("selfpos.data.probe.hold_out", lambda data, count, seed: (data.select(range(count, 40)), data.select(range(count))))
-    with pytest.raises(SelfposError, match=r"other records were held out of the data of .*one.* give a probe set with --probe FOLDER"):
+    monkeypatch.setattr(
+        "selfpos.data.probe.hold_out",
+        lambda data, count, seed: (data.select(range(count, 40)), data.select(range(count))),
+    )
+    with pytest.raises(
+        SelfposError,
+        match=r"other records were held out of the data of .*one.* give a probe set with --probe FOLDER",
+    ):
         probe_of([model])

@@ -7,7 +7,11 @@ import pytest
 from selfpos.errors import SelfposError
 from selfpos.recipe import PositioningSettings, ProbeSettings, Recipe, load_recipe, validate
 
-GOOD = {"name": "r", "tasks": {"a": {"type": "sts", "data": "x.jsonl"}}, "merges": {"m": {"method": "average"}}}
+GOOD = {
+    "name": "r",
+    "tasks": {"a": {"type": "sts", "data": "x.jsonl"}},
+    "merges": {"m": {"method": "average"}},
+}
 
 
 def faults(change: dict) -> str:
@@ -16,7 +20,9 @@ def faults(change: dict) -> str:
     return str(caught.value)
 
 
-@pytest.mark.parametrize("file", sorted((Path(__file__).parent.parent / "recipes").glob("*.yaml")), ids=lambda file: file.stem)
+@pytest.mark.parametrize(
+    "file", sorted((Path(__file__).parent.parent / "recipes").glob("*.yaml")), ids=lambda file: file.stem
+)
 def test_shipped_recipes_are_valid_and_named_as_their_file(file: Path) -> None:
     assert load_recipe(file).name == file.stem
 
@@ -25,31 +31,64 @@ def test_shipped_recipes_are_valid_and_named_as_their_file(file: Path) -> None:
     ("change", "says"),
     [
         ({"trainning": {}}, "no field 'trainning'; did you mean 'training'?"),
-        ({"training": {"learning_rat": 1}}, "no field 'training.learning_rat'; did you mean 'learning_rate'?"),
+        (
+            {"training": {"learning_rat": 1}},
+            "no field 'training.learning_rat'; did you mean 'learning_rate'?",
+        ),
         ({"tasks": {"a": {"type": "sts", "dat": "x"}}}, "no field 'tasks.a.dat'; did you mean 'data'?"),
-        ({"merges": {"m": {"method": "self-positioning", "positioning": {"step": 3}}}}, "did you mean 'steps'?"),
+        (
+            {"merges": {"m": {"method": "self-positioning", "positioning": {"step": 3}}}},
+            "did you mean 'steps'?",
+        ),
         ({"training": {"batch_size": "many"}}, "field 'training.batch_size'"),
         ({"training": {"steps": 0}}, "greater than or equal to 1"),
         ({"tasks": {}}, "field 'tasks'"),
-        ({"merges": {"m": {"method": "ties", "positioning": {}}}}, "belongs to methods that search (self-positioning, lm-cocktail"),
-        ({"merges": {"m": {"method": "lm-cocktail", "positioning": {"preset": "paper"}}}}, "leave 'preset: paper' away"),
+        (
+            {"merges": {"m": {"method": "ties", "positioning": {}}}},
+            "belongs to methods that search (self-positioning, lm-cocktail",
+        ),
+        (
+            {"merges": {"m": {"method": "lm-cocktail", "positioning": {"preset": "paper"}}}},
+            "leave 'preset: paper' away",
+        ),
         ({"merges": {"m": {"method": "layer-wise", "positioning": {"step": 3}}}}, "did you mean 'steps'?"),
-        ({"merges": {"m": {"method": "cma-es", "weights": [1, 1]}}}, "'weights' is for other methods: cma-es finds the coefficients"),
-        ({"merges": {"m": {"method": "self-positioning", "weights": [1, 1]}}}, "'weights' is for other methods"),
-        ({"merges": {"m": {"method": "self-positioning", "params": {"steps": 3}}}}, "'params' is for other methods"),
+        (
+            {"merges": {"m": {"method": "cma-es", "weights": [1, 1]}}},
+            "'weights' is for other methods: cma-es finds the coefficients",
+        ),
+        (
+            {"merges": {"m": {"method": "self-positioning", "weights": [1, 1]}}},
+            "'weights' is for other methods",
+        ),
+        (
+            {"merges": {"m": {"method": "self-positioning", "params": {"steps": 3}}}},
+            "'params' is for other methods",
+        ),
         ({"seed": 2**32}, "field 'seed'"),
         ({"joint": {"mixtur": "proportional"}}, "no field 'joint.mixtur'; did you mean 'mixture'?"),
-        ({"joint": {"hot": {"mixture": "temperature", "alfa": 1}}}, "no field 'joint.hot.alfa'; did you mean 'alpha'?"),
+        (
+            {"joint": {"hot": {"mixture": "temperature", "alfa": 1}}},
+            "no field 'joint.hot.alfa'; did you mean 'alpha'?",
+        ),
         ({"joint": {"mixture": "random"}}, "field 'joint.mixture'"),
         ({"joint": {"alpha": 0.5}}, "'alpha' belongs to mixture temperature, not to proportional"),
         ({"joint": {"mixture": "temperature", "ratio": {"a": 1}}}, "'ratio' belongs to mixture resampled"),
-        ({"joint": {"mixture": "resampled", "ratio": {"aa": 1}}}, "joint: there is no task 'aa'; did you mean 'a'?"),
+        (
+            {"joint": {"mixture": "resampled", "ratio": {"aa": 1}}},
+            "joint: there is no task 'aa'; did you mean 'a'?",
+        ),
         ({"joint": {"surgery": "pcgrad", "mixture": "proportional"}}, "needs round-robin"),
         ({"joint": {"surgery": "pcgrad"}}, "joint: gradient surgery is between tasks"),
         ({"iterative": {"order": ["a", "b"]}}, "must name every task once"),
-        ({"merges": {"m": {"method": "average", "vectors": "iterative"}}}, "a pipeline that the recipe does not have"),
+        (
+            {"merges": {"m": {"method": "average", "vectors": "iterative"}}},
+            "a pipeline that the recipe does not have",
+        ),
         ({"bagging": {}}, "no merge has 'vectors: bagging'"),
-        ({"budget": {"equal": "steps"}, "joint": {"steps": 3}}, "joint has steps of its own, which the budget decides"),
+        (
+            {"budget": {"equal": "steps"}, "joint": {"steps": 3}},
+            "joint has steps of its own, which the budget decides",
+        ),
         ({"name": "../up"}, "field 'name'"),
     ],
 )
@@ -64,13 +103,20 @@ def test_a_mistake_is_named_with_the_nearest_right_name(change: dict, says: str)
         ({}, ["joint"]),
         ({"mixture": "round-robin", "steps": 3}, ["joint"]),
         ({"ratio": {"a": 2}, "mixture": "resampled"}, ["joint"]),
-        ({"plain": {}, "max-3-1": {"mixture": "resampled", "size": "max", "ratio": {"a": 3}}}, ["plain", "max-3-1"]),
+        (
+            {"plain": {}, "max-3-1": {"mixture": "resampled", "size": "max", "ratio": {"a": 3}}},
+            ["plain", "max-3-1"],
+        ),
     ],
 )
-def test_joint_is_one_rival_or_several_and_comes_back_as_it_was_written(joint: dict | None, names: list[str]) -> None:
+def test_joint_is_one_rival_or_several_and_comes_back_as_it_was_written(
+    joint: dict | None, names: list[str]
+) -> None:
     recipe = validate(Recipe, GOOD | {"joint": joint}, "recipe r.yaml")
     assert list(recipe.joints) == names
-    assert validate(Recipe, recipe.model_dump(mode="json", exclude_unset=True), "again").joints == recipe.joints
+    assert (
+        validate(Recipe, recipe.model_dump(mode="json", exclude_unset=True), "again").joints == recipe.joints
+    )
 
 
 def test_methods_that_search_are_presets_on_which_fields_beside_them_win() -> None:
@@ -82,7 +128,11 @@ def test_methods_that_search_are_presets_on_which_fields_beside_them_win() -> No
     }
     recipe = validate(Recipe, GOOD | {"merges": merges}, "recipe")
     cocktail, layers, own, plain = (merge.search for merge in recipe.merges.values())
-    assert cocktail is not None and (cocktail.search, cocktail.examples, cocktail.validation) == ("loss-softmax", 9, 0.0)
+    assert cocktail is not None and (cocktail.search, cocktail.examples, cocktail.validation) == (
+        "loss-softmax",
+        9,
+        0.0,
+    )
     assert layers is not None and (layers.search, layers.granularity) == ("sgd", "layer")
     assert own == PositioningSettings() and plain is None
     assert Recipe.model_validate(recipe.model_dump(mode="json", exclude_unset=True)) == recipe

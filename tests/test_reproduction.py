@@ -17,19 +17,34 @@ from selfpos.tasks import get_task
 
 def make_probe(folder: Path, first: str = "a") -> Path:
     """A probe set for the specialists `alpha` and `beta`, with prompts."""
-    pairs = Dataset.from_list([{"anchor": f"{first} {row % 7}", "positive": f"b c {row}"} for row in range(16)])
-    graded = Dataset.from_list([{"sentence1": f"d {row}", "sentence2": "e f", "score": row / 16} for row in range(16)])
+    pairs = Dataset.from_list(
+        [{"anchor": f"{first} {row % 7}", "positive": f"b c {row}"} for row in range(16)]
+    )
+    graded = Dataset.from_list(
+        [{"sentence1": f"d {row}", "sentence2": "e f", "score": row / 16} for row in range(16)]
+    )
     kinds = {"beta": get_task("sts"), "alpha": get_task("retrieval")}
     write_probe(folder, {"beta": graded, "alpha": pairs}, kinds, {"alpha": "query: "})
     return folder
 
 
 @pytest.mark.parametrize("method", ["fisher", "regmean"])
-def test_statistics_are_gathered_again(tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path, method: str) -> None:
+def test_statistics_are_gathered_again(
+    tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path, method: str
+) -> None:
     place = make_probe(tmp_path / "kept" / "set")
-    out = merge(str(tiny_base), tiny_specialists[:2], method, tmp_path / "run" / "merged", probe=read_probe(place), weights=[1, 2], seed=3)
+    out = merge(
+        str(tiny_base),
+        tiny_specialists[:2],
+        method,
+        tmp_path / "run" / "merged",
+        probe=read_probe(place),
+        weights=[1, 2],
+        seed=3,
+    )
     with pytest.raises(
-        SelfposError, match=r"probe set of beta \(16 records\), alpha \(16 records\), which is not at hand .*--probe FOLDER"
+        SelfposError,
+        match=r"probe set of beta \(16 records\), alpha \(16 records\), which is not at hand .*--probe FOLDER",
     ) as refused:
         reproduce(str(out))
     assert str(refused.value).count("--probe") == 1
@@ -43,7 +58,9 @@ def test_statistics_are_gathered_again(tiny_base: Path, tiny_specialists: list[P
     assert not list((tmp_path).glob(".*"))
 
 
-def test_a_probe_set_is_for_merges_that_looked_at_one(tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path) -> None:
+def test_a_probe_set_is_for_merges_that_looked_at_one(
+    tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path
+) -> None:
     out = merge(str(tiny_base), tiny_specialists[:2], "average", tmp_path / "merged")
     with pytest.raises(SelfposError, match="without a look at data"):
         reproduce(str(out), probe=tmp_path)

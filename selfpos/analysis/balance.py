@@ -63,7 +63,9 @@ class Gap:
     gap: float
 
 
-def joint_gaps(scores: Mapping[str, Mapping[str, float]], specialists: Sequence[str], joints: Sequence[str]) -> list[Gap]:
+def joint_gaps(
+    scores: Mapping[str, Mapping[str, float]], specialists: Sequence[str], joints: Sequence[str]
+) -> list[Gap]:
     """What each of the joint models `joints` gains or loses against the best specialist on every evaluation task: the paper's evidence of conflict.
 
     The best of several models is chosen on the score itself, so that it is ahead by luck alone where all are equal: a small loss proves nothing.
@@ -74,7 +76,17 @@ def joint_gaps(scores: Mapping[str, Mapping[str, float]], specialists: Sequence[
             own = {name: scores[name][task] for name in specialists if task in scores.get(name, {})}
             if own:
                 best = max(own, key=lambda name: own[name])
-                found.append(Gap(task, scores.get("base", {}).get(task), rival, score, own[best], best, score - own[best]))
+                found.append(
+                    Gap(
+                        task,
+                        scores.get("base", {}).get(task),
+                        rival,
+                        score,
+                        own[best],
+                        best,
+                        score - own[best],
+                    )
+                )
     return found
 
 
@@ -118,7 +130,10 @@ def length_law(arms: Sequence[Arm]) -> Law | None:
                 found[own] -= found[own].mean()
         return found
 
-    records, steps = centred([math.log(arm.records) for arm in used]), centred([math.log(arm.steps) for arm in used])
+    records, steps = (
+        centred([math.log(arm.records) for arm in used]),
+        centred([math.log(arm.steps) for arm in used]),
+    )
     lengths = centred([math.log(arm.norm) for arm in used])
     both = np.stack([records, steps], 1)
     total = float(lengths @ lengths)
@@ -130,4 +145,6 @@ def length_law(arms: Sequence[Arm]) -> Law | None:
         return weights, 1 - float(np.square(lengths - columns @ weights).sum()) / total
 
     weights, explained = fit(both)
-    return Law(float(weights[0]), float(weights[1]), explained, fit(records[:, None])[1], fit(steps[:, None])[1])
+    return Law(
+        float(weights[0]), float(weights[1]), explained, fit(records[:, None])[1], fit(steps[:, None])[1]
+    )

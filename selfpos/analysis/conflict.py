@@ -49,7 +49,11 @@ def pair_conflicts(gram: np.ndarray, owners: Sequence[str]) -> list[PairConflict
         raise ValueError("every task needs the same number of batches, 2 or more")
     found = []
     for first, second in itertools.combinations(rows, 2):
-        own, other, cross = _block(gram, rows[first]), _block(gram, rows[second]), gram[np.ix_(rows[first], rows[second])]
+        own, other, cross = (
+            _block(gram, rows[first]),
+            _block(gram, rows[second]),
+            gram[np.ix_(rows[first], rows[second])],
+        )
         cosine, interval = _cosine(own, other, cross), _interval(own, other, cross)
         lengths = own.mean() * other.mean()
         raw = float(cross.mean() / math.sqrt(lengths)) if lengths > 0 else 0.0
@@ -64,12 +68,16 @@ def task_gradients(gram: np.ndarray, owners: Sequence[str]) -> dict[str, TaskGra
     for task, rows in _rows(owners).items():
         own = _block(gram, rows)
         squared, whole = _squared(own), float(np.trace(own)) / len(rows)
-        found[task] = TaskGradient(math.sqrt(max(0.0, squared)), max(0.0, squared) / whole if whole > 0 else 0.0)
+        found[task] = TaskGradient(
+            math.sqrt(max(0.0, squared)), max(0.0, squared) / whole if whole > 0 else 0.0
+        )
     return found
 
 
 def _rows(owners: Sequence[str]) -> dict[str, list[int]]:
-    return {task: [row for row, owner in enumerate(owners) if owner == task] for task in dict.fromkeys(owners)}
+    return {
+        task: [row for row, owner in enumerate(owners) if owner == task] for task in dict.fromkeys(owners)
+    }
 
 
 def _block(gram: np.ndarray, rows: list[int]) -> np.ndarray:

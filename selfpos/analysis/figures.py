@@ -19,14 +19,20 @@ def draw(found: Findings) -> dict[str, tuple[str, Figure]]:
     """Every figure there is data for: file name → title and figure."""
     drawn = {}
     if any(point["pairs"] for point in found.gradients.values()):
-        drawn["gradients"] = ("Cosine of the tasks' gradients, with 95 % intervals; rings where the batches give none", gradients(found))
+        drawn["gradients"] = (
+            "Cosine of the tasks' gradients, with 95 % intervals; rings where the batches give none",
+            gradients(found),
+        )
         drawn["layers"] = ("Cosine of the tasks' gradients at the base, layer by layer", layers(found))
     if found.gaps:
         drawn["gaps"] = ("Joint model minus best specialist, in points of percent", gaps(found))
     if found.dominance:
         drawn["dominance"] = ("How much of each joint vector is each specialist", dominance(found))
     if found.arms:
-        drawn["arms"] = ("Length of the vector against records, for equal epochs and equal steps", arms(found))
+        drawn["arms"] = (
+            "Length of the vector against records, for equal epochs and equal steps",
+            arms(found),
+        )
     return drawn
 
 
@@ -45,7 +51,14 @@ def gradients(found: Findings) -> Figure:
         if pair["low"] is not None:
             axes.plot([pair["low"], pair["high"]], [row, row], color=colour, alpha=0.6)
         known = pair["low"] is not None  # a ring where too few batches give no interval
-        axes.plot([pair["cosine"]], [row], "o", color=colour, markersize=5, markerfacecolor=colour if known else "none")
+        axes.plot(
+            [pair["cosine"]],
+            [row],
+            "o",
+            color=colour,
+            markersize=5,
+            markerfacecolor=colour if known else "none",
+        )
     axes.axvline(0, color=GREY, linewidth=1)
     axes.set_yticks(range(len(labels)), labels, fontsize=7)
     axes.set_xlabel("cosine")
@@ -67,7 +80,13 @@ def layers(found: Findings) -> Figure:
     figure, axes = plot(6.8, 3.6)
     for place, (pair, row) in enumerate(zip(pairs, cosines, strict=True)):
         points = [(at, cosine) for at, cosine in enumerate(row) if cosine is not None]
-        axes.plot(*zip(*points, strict=True) if points else ([], []), "o-", markersize=3, color=LINES[place], label=pair)
+        axes.plot(
+            *zip(*points, strict=True) if points else ([], []),
+            "o-",
+            markersize=3,
+            color=LINES[place],
+            label=pair,
+        )
     axes.axhline(0, color=GREY, linewidth=1)
     axes.set_ylabel("cosine")
     axes.legend(frameon=False, fontsize=8, labelcolor=GREY)
@@ -81,8 +100,16 @@ def gaps(found: Findings) -> Figure:
     several = len(found.rivals) > 1
     figure, axes = plot(6.4, 0.9 + 0.32 * len(found.gaps))
     rows = sorted(found.gaps, key=lambda gap: gap["gap"], reverse=True)
-    axes.barh(range(len(rows)), [100 * gap["gap"] for gap in rows], color=[LINES[1] if gap["gap"] < 0 else LINES[2] for gap in rows])
-    axes.set_yticks(range(len(rows)), [f"{gap['task']}, {gap['rival']}" if several else gap["task"] for gap in rows], fontsize=7)
+    axes.barh(
+        range(len(rows)),
+        [100 * gap["gap"] for gap in rows],
+        color=[LINES[1] if gap["gap"] < 0 else LINES[2] for gap in rows],
+    )
+    axes.set_yticks(
+        range(len(rows)),
+        [f"{gap['task']}, {gap['rival']}" if several else gap["task"] for gap in rows],
+        fontsize=7,
+    )
     axes.axvline(0, color=GREY, linewidth=1)
     axes.set_xlabel("joint − best specialist (points)")
     axes.grid(axis="x", alpha=0.3)
@@ -96,7 +123,13 @@ def dominance(found: Findings) -> Figure:
     height = 0.8 / len(found.dominance)
     for number, (rival, lead) in enumerate(found.dominance.items()):
         places = [row + 0.4 - height * (number + 0.5) for row in range(len(specialists))]
-        axes.barh(places, [share["coefficient"] for share in lead["shares"]], height=height, label=rival, color=LINES[number % len(LINES)])
+        axes.barh(
+            places,
+            [share["coefficient"] for share in lead["shares"]],
+            height=height,
+            label=rival,
+            color=LINES[number % len(LINES)],
+        )
     axes.set_yticks(range(len(specialists)), specialists)
     axes.axvline(0, color=GREY, linewidth=1)
     axes.set_xlabel("coefficient in the nearest combination")
@@ -112,7 +145,13 @@ def arms(found: Findings) -> Figure:
         own = [arm for arm in found.arms if arm["task"] == task]
         for kind, style in (("equal epochs", "o-"), ("equal steps", "s--")):
             line = sorted((arm["records"], arm["norm"]) for arm in own if arm["kind"] in (kind, "longest"))
-            axes.plot(*zip(*line, strict=True), style, markersize=4, color=LINES[place % len(LINES)], label=f"{task}, {kind}")
+            axes.plot(
+                *zip(*line, strict=True),
+                style,
+                markersize=4,
+                color=LINES[place % len(LINES)],
+                label=f"{task}, {kind}",
+            )
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xlabel("records")

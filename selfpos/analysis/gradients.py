@@ -45,9 +45,17 @@ def gradient_products(
             for row, loss in enumerate(losses):
                 value = loss()
                 if not torch.isfinite(value):
-                    raise SelfposError(f"a loss is {value.item()}, so it has no gradient: check the records, or raise the temperature")
-                names = sorted(keys) if value.requires_grad else []  # none where the loss reaches none of this pass
-                gradients = torch.autograd.grad(value, [parameters[key] for key in names], allow_unused=True) if names else []
+                    raise SelfposError(
+                        f"a loss is {value.item()}, so it has no gradient: check the records, or raise the temperature"
+                    )
+                names = (
+                    sorted(keys) if value.requires_grad else []
+                )  # none where the loss reaches none of this pass
+                gradients = (
+                    torch.autograd.grad(value, [parameters[key] for key in names], allow_unused=True)
+                    if names
+                    else []
+                )
                 by_key = dict(zip(names, gradients, strict=True))
                 for part, rows in held.items():
                     gradient = by_key.get(part[0])

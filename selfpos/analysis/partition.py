@@ -53,12 +53,17 @@ def sides(kind: TaskType, records: Dataset, count: int, seed: int) -> tuple[list
 
 
 def embed_sources(
-    base: Path, sources: Mapping[str, tuple[TaskType, Dataset]], *, count: int = 100, seed: int = 0, batch_size: int = 32
+    base: Path,
+    sources: Mapping[str, tuple[TaskType, Dataset]],
+    *,
+    count: int = 100,
+    seed: int = 0,
+    batch_size: int = 32,
 ) -> np.ndarray:
     """One vector for each data set, (n, 2d) float32: mean embedding of the first side of its pairs, then of the second."""
     from sentence_transformers import SentenceTransformer
 
-    from selfpos.quiet import quiet_libraries
+    from selfpos.console import quiet_libraries
 
     pairs = {}
     for name, (kind, records) in sources.items():
@@ -70,7 +75,9 @@ def embed_sources(
     with quiet_libraries(), progress("embedding", len(pairs), unit="data sets") as bar:
         model = SentenceTransformer(str(base), local_files_only=True)
         for name, both in pairs.items():
-            means = [model.encode(side, batch_size=batch_size, show_progress_bar=False).mean(0) for side in both]
+            means = [
+                model.encode(side, batch_size=batch_size, show_progress_bar=False).mean(0) for side in both
+            ]
             rows.append(np.concatenate(means))
             bar.advance(1, newest=name)
     return np.stack(rows)
@@ -85,14 +92,18 @@ def partition(vectors: np.ndarray, names: Sequence[str], count: int, seed: int =
     from sklearn.metrics import silhouette_score
 
     if not 2 <= count <= len(names):
-        raise SelfposError(f"{len(names)} data sets cannot be parted into {count} clusters; ask for 2 to {len(names)}")
+        raise SelfposError(
+            f"{len(names)} data sets cannot be parted into {count} clusters; ask for 2 to {len(names)}"
+        )
     found = KMeans(count, init="k-means++", n_init=10, max_iter=300, random_state=seed).fit(vectors)
     groups: dict[int, list[str]] = defaultdict(list)
     for name, label in zip(names, found.labels_.tolist(), strict=True):
         groups[label].append(name)
     ordered = sorted(groups.values(), key=lambda group: (-len(group), group))
     defined = 1 < len(groups) < len(names)
-    return Partition(ordered, float(silhouette_score(vectors, found.labels_)) if defined else None, float(found.inertia_))
+    return Partition(
+        ordered, float(silhouette_score(vectors, found.labels_)) if defined else None, float(found.inertia_)
+    )
 
 
 def cluster_tasks(
@@ -116,7 +127,11 @@ def cluster_tasks(
             taken = sum(other == name or other.startswith(f"{name}.") for other in tasks)
             tasks[name if not taken else f"{name}.{taken + 1}"] = TaskSource(
                 type=kind,
-                data=[place for source in group for place in ([source.data] if isinstance(source.data, str) else source.data)],
+                data=[
+                    place
+                    for source in group
+                    for place in ([source.data] if isinstance(source.data, str) else source.data)
+                ],
                 split=split,
                 columns=dict(columns),
                 limit=sum(limit for limit in limits if limit) if all(limits) else None,
@@ -131,11 +146,17 @@ def cluster_recipe(recipe: Recipe, tasks: Mapping[str, TaskSource], count: int) 
     made = recipe.model_dump(mode="json", exclude_unset=True)
     made["name"] = f"{recipe.name}-{count}-clusters"
     made["base"] = recipe.base
-    made["tasks"] = {name: source.model_dump(mode="json", exclude_defaults=True) for name, source in tasks.items()}
+    made["tasks"] = {
+        name: source.model_dump(mode="json", exclude_defaults=True) for name, source in tasks.items()
+    }
     return yaml.safe_dump(made, sort_keys=False, allow_unicode=True, width=120)
 
 
 def _at(source: TaskSource, data_root: Path | None) -> TaskSource:
     """The source, or its local copy below `data_root`."""
     local = source.local_copy
-    return source if local is None or data_root is None else local.model_copy(update={"data": str(data_root / str(local.data))})
+    return (
+        source
+        if local is None or data_root is None
+        else local.model_copy(update={"data": str(data_root / str(local.data))})
+    )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from selfpos.console import log_to, progress
 from selfpos.errors import SelfposError, unknown
-from selfpos.jobs import Job, execute, locked
+from selfpos.jobs.job import Job, execute, locked
 from selfpos.recipe import AnalysisSettings, Recipe, load_recipe
 from selfpos.storage.run_folder import RunFolder
 
@@ -50,7 +50,11 @@ class Findings:
 
 
 def analyse(
-    target: Path, settings: AnalysisSettings | None = None, *, out: Path | None = None, data_root: Path | None = None
+    target: Path,
+    settings: AnalysisSettings | None = None,
+    *,
+    out: Path | None = None,
+    data_root: Path | None = None,
 ) -> tuple[Path, Findings]:
     """Measure the run in the folder `target`, or what the recipe `target` would train: gradients at the base and, of a run, at its specialists and its
     joint models (or at `settings.points` of these); scores, lengths and angles of a run; with `settings.arms` small specialists of either. Returns the folder written, and the findings.
@@ -74,13 +78,17 @@ def _study(target: Path, settings: AnalysisSettings, out: Path | None, data_root
     if target.is_dir():
         run = RunFolder(target)
         if not run.recipe.is_file():
-            raise SelfposError(f"{target} is no run: it has no {run.recipe.name}; give a run's folder, or a recipe")
+            raise SelfposError(
+                f"{target} is no run: it has no {run.recipe.name}; give a run's folder, or a recipe"
+            )
         recipe = load_recipe(run.recipe)
         return Study(recipe, run, RunFolder(out or target / "analysis"), settings, data_root)
     if not target.is_file():
         raise SelfposError(f"there is no run folder and no recipe {target}")
     recipe = load_recipe(target)
-    return Study(recipe, None, RunFolder(out or Path("checkpoints") / f"{recipe.name}-analysis"), settings, data_root)
+    return Study(
+        recipe, None, RunFolder(out or Path("checkpoints") / f"{recipe.name}-analysis"), settings, data_root
+    )
 
 
 @dataclass(frozen=True)
@@ -150,8 +158,8 @@ class Study:
         """The base with the specialists and the joint models as vectors: it can stand at any of the points."""
         import torch
 
+        from selfpos.console import quiet_libraries
         from selfpos.positioning.live import LiveModel
-        from selfpos.quiet import quiet_libraries
         from selfpos.storage.model_folder import open_model
         from selfpos.vectors import open_vectors
 
@@ -184,7 +192,11 @@ class Study:
             for point in self.points
         ]
         if self.models:
-            found.append(Job("vectors", inputs | {"models": hashes}, self.folder.geometry, self._geometry, derived=True))
+            found.append(
+                Job(
+                    "vectors", inputs | {"models": hashes}, self.folder.geometry, self._geometry, derived=True
+                )
+            )
         if self.settings.arms:
             found += self._arm_jobs(inputs)
         return found
@@ -205,7 +217,12 @@ class Study:
                 table[:, names.index(point)] = 1
             self.live.place(table)
         found = measure_point(
-            self.live, self.measured, self.settings, temperature=self.recipe.training.temperature, seed=self.recipe.seed, title=point
+            self.live,
+            self.measured,
+            self.settings,
+            temperature=self.recipe.training.temperature,
+            seed=self.recipe.seed,
+            title=point,
         )
         _write(self.gradients(point), found)
 
@@ -221,7 +238,14 @@ class Study:
         for task in self.recipe.tasks:
             for name, (records, steps, _) in self._arms(task).items():
                 described = {**inputs, "data": self.data[task].hash, "records": records, "steps": steps}
-                found.append(Job(f"arms/{name}", described, self.arm(name), partial(self._train_arm, task, name, records, steps)))
+                found.append(
+                    Job(
+                        f"arms/{name}",
+                        described,
+                        self.arm(name),
+                        partial(self._train_arm, task, name, records, steps),
+                    )
+                )
         return found
 
     def _arms(self, task: str) -> dict[str, tuple[int, int, str]]:
@@ -233,9 +257,14 @@ class Study:
         for share in sorted(set(self.settings.arm_shares)):
             records = max(2 * batch, round(share * most))
             if records > most:
-                raise SelfposError(f"task {task} has {most} records to train arms on, too few for batches of {batch}; lower the batch size")
+                raise SelfposError(
+                    f"task {task} has {most} records to train arms on, too few for batches of {batch}; lower the batch size"
+                )
             for steps, kind in ((max(1, records // batch), "equal epochs"), (longest, "equal steps")):
-                arms.setdefault(f"{task}-{records}-records-{steps}-steps", (records, steps, kind if records < most else "longest"))
+                arms.setdefault(
+                    f"{task}-{records}-records-{steps}-steps",
+                    (records, steps, kind if records < most else "longest"),
+                )
         return arms
 
     def _train_arm(self, task: str, name: str, records: int, steps: int) -> None:
@@ -246,17 +275,30 @@ class Study:
         data = self.data[task]
         rows = sorted(random.Random(f"arms {self.recipe.seed}").sample(range(len(data.training)), records))
         settings = self.recipe.training.model_copy(update={"steps": steps})
-        train(self.base, {task: (data.type, data.training.select(rows))}, self.arm(name), settings, seed=self.recipe.seed, name=name)
+        train(
+            self.base,
+            {task: (data.type, data.training.select(rows))},
+            self.arm(name),
+            settings,
+            seed=self.recipe.seed,
+            name=name,
+        )
 
     def findings(self) -> Findings:
         from selfpos.analysis.balance import dominance, joint_gaps
 
         missing = []
         if self.run is not None:
-            missing = [f"model {name}" for name in (*self.recipe.tasks, *self.recipe.joints) if name not in self.models]
+            missing = [
+                f"model {name}"
+                for name in (*self.recipe.tasks, *self.recipe.joints)
+                if name not in self.models
+            ]
         gaps: list[Any] = []
         if self.run is not None and self.run.table.is_file():
-            gaps = joint_gaps(_read(self.run.table)["scores"], list(self.recipe.tasks), list(self.recipe.joints))
+            gaps = joint_gaps(
+                _read(self.run.table)["scores"], list(self.recipe.tasks), list(self.recipe.joints)
+            )
         elif self.run is not None:
             missing.append("scores")
         vectors: list[Any] = []
@@ -266,13 +308,23 @@ class Study:
 
             vectors, gram = self._vectors(), np.array(_read(self.folder.geometry)["gram"])
             names = list(self.models)
-            for rival in [name for name in names if name not in self.recipe.tasks] if self.specialists else []:
+            for rival in (
+                [name for name in names if name not in self.recipe.tasks] if self.specialists else []
+            ):
                 rows = [names.index(name) for name in (*self.specialists, rival)]
                 lead[rival] = asdict(dominance(gram[np.ix_(rows, rows)], self.specialists))
         arms, law = self._arm_findings() if self.settings.arms else ([], None)
         gradients = {point: _read(self.gradients(point)) for point in self.points}
         return Findings(
-            self.recipe.name, self.settings.records, gradients, [asdict(gap) for gap in gaps], vectors, lead, arms, law, missing
+            self.recipe.name,
+            self.settings.records,
+            gradients,
+            [asdict(gap) for gap in gaps],
+            vectors,
+            lead,
+            arms,
+            law,
+            missing,
         )
 
     def _vectors(self) -> list[dict[str, Any]]:
@@ -306,7 +358,9 @@ class Study:
         found = []
         for task in self.recipe.tasks:
             arms = self._arms(task)
-            norms, cosines = norms_and_cosines(gram(open_vectors(open_model(self.base), [self.arm(name) for name in arms])))
+            norms, cosines = norms_and_cosines(
+                gram(open_vectors(open_model(self.base), [self.arm(name) for name in arms]))
+            )
             last = max(range(len(arms)), key=lambda place: list(arms.values())[place][:2])
             for place, (records, steps, kind) in enumerate(arms.values()):
                 angle = float(np.degrees(np.arccos(cosines[place, last])))
@@ -336,7 +390,10 @@ def measure_point(
     from selfpos.positioning.groups import layer_of
     from selfpos.positioning.objective import Batch, TaskProbe, texts_of
 
-    probes = {name: TaskProbe(name, kind, kind.prepare(data, seed), temperature) for name, (kind, data) in records.items()}
+    probes = {
+        name: TaskProbe(name, kind, kind.prepare(data, seed), temperature)
+        for name, (kind, data) in records.items()
+    }
     generator = torch.Generator().manual_seed(seed)
     owners = [name for name in probes for _ in range(settings.batches)]
     try:
@@ -347,14 +404,20 @@ def measure_point(
     def loss_of(batch: Batch) -> Callable[[], torch.Tensor]:
         def loss() -> torch.Tensor:
             embeddings = live.embed(texts_of([batch]))
-            return probes[batch.task].loss_of(batch, embeddings.split([len(column) for column in batch.columns]))
+            return probes[batch.task].loss_of(
+                batch, embeddings.split([len(column) for column in batch.columns])
+            )
 
         return loss
 
     memory = int(settings.memory * (1 << 30))
-    total = len(passes({key: parameter.numel() for key, parameter in live.parameters.items()}, len(owners), memory)) * len(owners)
+    total = len(
+        passes({key: parameter.numel() for key, parameter in live.parameters.items()}, len(owners), memory)
+    ) * len(owners)
     with progress(f"gradients at {title}", total, unit="passes") as bar:
-        found = gradient_products(live.parameters, [loss_of(batch) for batch in batches], memory=memory, each=lambda: bar.advance(1))
+        found = gradient_products(
+            live.parameters, [loss_of(batch) for batch in batches], memory=memory, each=lambda: bar.advance(1)
+        )
     whole = np.zeros((len(owners), len(owners)))
     layers: dict[str, np.ndarray] = {}
     for key, gram in found.items():

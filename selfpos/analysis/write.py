@@ -25,7 +25,10 @@ def write_findings(folder: Path, found: Findings) -> None:
     for name, (_, figure) in drawn.items():
         figures.save(figure, folder / f"{name}.png")
     write_text(folder / "analysis.md", _markdown(found, {name: title for name, (title, _) in drawn.items()}))
-    write_text(folder / "section.html", _section(found, {title: figures.svg(figure) for title, figure in drawn.values()}))
+    write_text(
+        folder / "section.html",
+        _section(found, {title: figures.svg(figure) for title, figure in drawn.values()}),
+    )
 
 
 def tables(found: Findings) -> list[Table]:
@@ -41,7 +44,14 @@ def tables(found: Findings) -> list[Table]:
              "yes" if pair["conflicting"] else "no"]
             for point, measured in found.gradients.items() for place, pair in enumerate(measured["pairs"])
         ]  # fmt: skip
-        made.append(("Do the tasks' gradients conflict?", says, ["at", "tasks", "cosine", "raw", "share", "layers", "conflict"], rows))
+        made.append(
+            (
+                "Do the tasks' gradients conflict?",
+                says,
+                ["at", "tasks", "cosine", "raw", "share", "layers", "conflict"],
+                rows,
+            )
+        )
     if found.gradients:
         says = "Length of each task's gradient, freed of noise, and the share of a batch's squared length that is not noise."
         rows = [
@@ -51,8 +61,12 @@ def tables(found: Findings) -> list[Table]:
         ]
         made.append(("How strong is each task's gradient?", says, ["at", "task", "length", "signal"], rows))
     if found.gaps:
-        worse = {rival: [gap["gap"] < 0 for gap in found.gaps if gap["rival"] == rival] for rival in found.rivals}
-        counts = ", ".join(f"{rival} on {sum(lost)} of {len(lost)} evaluation tasks" for rival, lost in worse.items())
+        worse = {
+            rival: [gap["gap"] < 0 for gap in found.gaps if gap["rival"] == rival] for rival in found.rivals
+        }
+        counts = ", ".join(
+            f"{rival} on {sum(lost)} of {len(lost)} evaluation tasks" for rival, lost in worse.items()
+        )
         says = f"Behind the best specialist: {counts}. The best of several is chosen by the score itself, which flatters it: small gaps prove nothing."
         rows = [
             [gap["task"], _percent(gap["base"]), gap["rival"], _percent(gap["joint"]), _percent(gap["best"]), gap["specialist"],
@@ -62,14 +76,23 @@ def tables(found: Findings) -> list[Table]:
         header = ["evaluation task", "base", "joint model", "its score", "best", "specialist", "gap"]
         made.append(("Joint model or specialist?", says, header, rows))
     if found.vectors:
-        says = "Length of each model's vector, what it was trained on, and its angle to the others in degrees."
+        says = (
+            "Length of each model's vector, what it was trained on, and its angle to the others in degrees."
+        )
         names = [row["name"] for row in found.vectors]
         rows = [
             [row["name"], f"{row['norm']:.4f}", _count(row["records"]), _count(row["steps"]),
              *("–" if other == row["name"] else f"{row['angles'][other]:.1f}" for other in names)]
             for row in found.vectors
         ]  # fmt: skip
-        made.append(("How long are the vectors, and how far apart?", says, ["model", "‖V‖", "records", "steps", *names], rows))
+        made.append(
+            (
+                "How long are the vectors, and how far apart?",
+                says,
+                ["model", "‖V‖", "records", "steps", *names],
+                rows,
+            )
+        )
     if found.dominance:
         leaders = ", ".join(
             f"{rival} (length {lead['norm']:.4f}) leans most to {max(lead['shares'], key=lambda share: share['cosine'])['name']}, and "
@@ -101,11 +124,23 @@ def tables(found: Findings) -> list[Table]:
                 f"its logarithm; records alone {law['explained_by_records']:.0%}, steps alone {law['explained_by_steps']:.0%}."
             )
         rows = [
-            [arm["task"], arm["kind"], _count(arm["records"]), _count(arm["steps"]), f"{arm['norm']:.4f}", f"{arm['angle']:.1f}"]
+            [
+                arm["task"],
+                arm["kind"],
+                _count(arm["records"]),
+                _count(arm["steps"]),
+                f"{arm['norm']:.4f}",
+                f"{arm['angle']:.1f}",
+            ]
             for arm in found.arms
         ]
         made.append(
-            ("Does length go with instances or with steps?", says, ["task", "arm", "records", "steps", "‖V‖", "angle to longest"], rows)
+            (
+                "Does length go with instances or with steps?",
+                says,
+                ["task", "arm", "records", "steps", "‖V‖", "angle to longest"],
+                rows,
+            )
         )
     return made
 
@@ -135,7 +170,14 @@ def _markdown(found: Findings, pictures: dict[str, str]) -> str:
     if found.missing:
         parts.append(f"Not there yet: {'; '.join(found.missing)}.\n")
     for title, says, header, rows in tables(found):
-        parts += [f"## {title}\n", f"{says}\n", _row(header), _row(["---"] * len(header)), *map(_row, rows), ""]
+        parts += [
+            f"## {title}\n",
+            f"{says}\n",
+            _row(header),
+            _row(["---"] * len(header)),
+            *map(_row, rows),
+            "",
+        ]
     parts += [f"![{title}]({name}.png)\n" for name, title in pictures.items()]
     return "\n".join(parts)
 
@@ -147,5 +189,7 @@ def _row(cells: Sequence[str]) -> str:
 def _section(found: Findings, pictures: dict[str, str]) -> str:
     from jinja2 import Environment, PackageLoader
 
-    pages = Environment(loader=PackageLoader("selfpos.analysis"), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    pages = Environment(
+        loader=PackageLoader("selfpos.analysis"), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
     return pages.get_template("section.html").render(found=found, tables=tables(found), pictures=pictures)

@@ -9,16 +9,40 @@ import click
 
 @click.command("compare")
 @click.argument("models", nargs=-1, required=True, metavar="MODEL|RUN…")
-@click.option("--baseline", help="The model that differences are to [default: 'base' if it is there, else the first].")
-@click.option("--scores", type=click.Path(path_type=Path), help="Where models of no run were scored [default: checkpoints/scores].")
 @click.option(
-    "--out", "outputs", multiple=True, type=click.Path(path_type=Path), help="Also write to this .md, .tex, .csv or .json; may be repeated."
+    "--baseline", help="The model that differences are to [default: 'base' if it is there, else the first]."
 )
-@click.option("--draws", type=click.IntRange(min=100), default=10_000, show_default=True, help="Resamples behind the intervals.")
-@click.option("--level", type=click.FloatRange(0.5, 0.999), default=0.95, show_default=True, help="Of the intervals.")
+@click.option(
+    "--scores",
+    type=click.Path(path_type=Path),
+    help="Where models of no run were scored [default: checkpoints/scores].",
+)
+@click.option(
+    "--out",
+    "outputs",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Also write to this .md, .tex, .csv or .json; may be repeated.",
+)
+@click.option(
+    "--draws",
+    type=click.IntRange(min=100),
+    default=10_000,
+    show_default=True,
+    help="Resamples behind the intervals.",
+)
+@click.option(
+    "--level", type=click.FloatRange(0.5, 0.999), default=0.95, show_default=True, help="Of the intervals."
+)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 def command(
-    models: tuple[str, ...], baseline: str | None, scores: Path | None, outputs: tuple[Path, ...], draws: int, level: float, seed: int
+    models: tuple[str, ...],
+    baseline: str | None,
+    scores: Path | None,
+    outputs: tuple[Path, ...],
+    draws: int,
+    level: float,
+    seed: int,
 ) -> None:
     """Compare models that `selfpos eval-mteb` or a run has scored: MODEL is a model or a folder of scores, RUN a run's folder with all of its models.
 
@@ -26,15 +50,21 @@ def command(
     """
     from selfpos.comparison import compare, find_models
     from selfpos.comparison.tables import check_outputs, text, write
-    from selfpos.console import progress
-    from selfpos.quiet import quiet_process
+    from selfpos.console import progress, quiet_process
 
     quiet_process()
     check_outputs(list(outputs))
     found = find_models(models, scores or Path("checkpoints") / "scores")
     tasks = {task for model in found for run in model.runs.values() for task in run}
     with progress("comparing", len(tasks), unit="tasks") as bar:
-        done = compare(found, baseline=baseline, draws=draws, seed=seed, level=level, tick=lambda task: bar.advance(1, task=task))
+        done = compare(
+            found,
+            baseline=baseline,
+            draws=draws,
+            seed=seed,
+            level=level,
+            tick=lambda task: bar.advance(1, task=task),
+        )
     click.echo(text(done))
     for file in outputs:
         write(done, file)

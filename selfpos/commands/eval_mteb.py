@@ -23,15 +23,29 @@ class ManyTasks(ManyValues):
     help="MTEB task names; 'corpus': those of the embedded corpus; 'quick': one small task per type; FILE.yaml: a task of your own.",
 )
 @click.option("--benchmark", help='An MTEB benchmark, such as "MTEB(eng, v2)".')
-@click.option("--task-types", multiple=True, metavar="TYPE…", help="Only tasks of these types, as MTEB calls them: STS, Retrieval, …")
-@click.option("--languages", multiple=True, metavar="CODE…", help="Only tasks in these languages, as eng or eng-Latn.")
+@click.option(
+    "--task-types",
+    multiple=True,
+    metavar="TYPE…",
+    help="Only tasks of these types, as MTEB calls them: STS, Retrieval, …",
+)
+@click.option(
+    "--languages", multiple=True, metavar="CODE…", help="Only tasks in these languages, as eng or eng-Latn."
+)
 @click.option(
     "--data-dir",
     type=click.Path(path_type=Path),
     help="Folder with MTEB data kept locally, in our layout or the Hub's; nothing else is read.",
 )
-@click.option("--out", type=click.Path(path_type=Path), help="Folder for MTEB's result files [default: checkpoints/scores].")
-@click.option("--name", help="Name under which the results are filed, as USER/NAME for MTEB's leaderboard [default: MODEL].")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Folder for MTEB's result files [default: checkpoints/scores].",
+)
+@click.option(
+    "--name",
+    help="Name under which the results are filed, as USER/NAME for MTEB's leaderboard [default: MODEL].",
+)
 @click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True)
 @click.option(
     "--cache",
@@ -39,9 +53,25 @@ class ManyTasks(ManyValues):
     help="Where embeddings and tokens are kept, so that a stopped or extended evaluation goes on; may be removed at any time [default: OUT/cache].",
 )
 @click.option("--no-cache", is_flag=True, help="Keep embeddings and tokens in memory only.")
-@click.option("--ray", metavar="ADDRESS|auto", help="Send the tasks to a Ray cluster: its address, or auto for the one on this machine.")
-@click.option("--ray-cpus", type=click.FloatRange(min=0), default=1, show_default=True, help="CPUs for each task on the cluster.")
-@click.option("--ray-gpus", type=click.FloatRange(min=0), default=0, show_default=True, help="GPUs for each task on the cluster.")
+@click.option(
+    "--ray",
+    metavar="ADDRESS|auto",
+    help="Send the tasks to a Ray cluster: its address, or auto for the one on this machine.",
+)
+@click.option(
+    "--ray-cpus",
+    type=click.FloatRange(min=0),
+    default=1,
+    show_default=True,
+    help="CPUs for each task on the cluster.",
+)
+@click.option(
+    "--ray-gpus",
+    type=click.FloatRange(min=0),
+    default=0,
+    show_default=True,
+    help="GPUs for each task on the cluster.",
+)
 def command(
     model: str,
     tasks: tuple[str, ...],
@@ -64,10 +94,9 @@ def command(
     Banking77Classification, TwitterSemEval2015, AskUbuntuDupQuestions, TwentyNewsgroupsClustering.v2 and FeedbackQARetrieval; on local data
     selfpos-MRPC, selfpos-WikiQAReranking and selfpos-TwentyNewsgroupsSubjects stand in for the third to the fifth.
     """
-    from selfpos.console import table_text
+    from selfpos.console import quiet_process, table_text
     from selfpos.errors import SelfposError, keeping
     from selfpos.evaluation import evaluate, select_tasks
-    from selfpos.quiet import quiet_process
     from selfpos.storage.locate import locate_model
 
     if cache is not None and no_cache:
@@ -75,17 +104,29 @@ def command(
     quiet_process()
     folder = locate_model(model)
     names = [name for word in tasks for name in word.split(",")]
-    selection: dict[str, Any] = {"names": names, "benchmark": benchmark, "data_dir": data_dir, "types": task_types, "languages": languages}
+    selection: dict[str, Any] = {
+        "names": names,
+        "benchmark": benchmark,
+        "data_dir": data_dir,
+        "types": task_types,
+        "languages": languages,
+    }
     out = out or Path("checkpoints") / "scores"
     kept = None if no_cache else cache or out / "cache"
     with keeping(f"what is finished in {out}"):
         if ray is None:
             scores = evaluate(
-                folder, select_tasks(**selection), out, name=name or model, batch_size=batch_size, cache=kept, announce=_announce
+                folder,
+                select_tasks(**selection),
+                out,
+                name=name or model,
+                batch_size=batch_size,
+                cache=kept,
+                announce=_announce,
             )
         else:
-            from selfpos.evaluation.on_ray import evaluate_on_ray
-            from selfpos.ray_jobs import check_ray
+            from selfpos.jobs.ray import check_ray
+            from selfpos.pipeline.scores_on_ray import evaluate_on_ray
 
             check_ray()
             scores = evaluate_on_ray(

@@ -22,15 +22,39 @@ TYPES = (
     "--data", default=("corpus",), show_default=True, multiple=True,
     help="'corpus' (docstrings on this machine), a local file or folder, or hub:NAME; may be repeated.",
 )  # fmt: skip
-@click.option("--weight", "weights", multiple=True, type=click.FloatRange(min=0, min_open=True), help="Share of each --data, in order.")
+@click.option(
+    "--weight",
+    "weights",
+    multiple=True,
+    type=click.FloatRange(min=0, min_open=True),
+    help="Share of each --data, in order.",
+)
 @click.option("--split", default="train", show_default=True)
-@click.option("--column", "columns", multiple=True, metavar="OURS=THEIRS", help="Name of a column in the data; may be repeated.")
+@click.option(
+    "--column",
+    "columns",
+    multiple=True,
+    metavar="OURS=THEIRS",
+    help="Name of a column in the data; may be repeated.",
+)
 @click.option("--limit", type=click.IntRange(min=1), help="Records to keep, drawn with the seed.")
-@click.option("--streaming", is_flag=True, help="Read the data record by record, for data larger than memory.")
+@click.option(
+    "--streaming", is_flag=True, help="Read the data record by record, for data larger than memory."
+)
 @click.option("--drop-duplicates", is_flag=True, help="Leave out records that occur before.")
-@click.option("--prompt", "prompts", multiple=True, metavar="[SIDE=]TEXT", help="Put before the texts; SIDE is query or document.")
-@click.option("--mine", type=click.IntRange(min=1), metavar="COUNT", help="Mine so many hard negatives for each pair.")
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to write; must not exist.")
+@click.option(
+    "--prompt",
+    "prompts",
+    multiple=True,
+    metavar="[SIDE=]TEXT",
+    help="Put before the texts; SIDE is query or document.",
+)
+@click.option(
+    "--mine", type=click.IntRange(min=1), metavar="COUNT", help="Mine so many hard negatives for each pair."
+)
+@click.option(
+    "--out", required=True, type=click.Path(path_type=Path), help="Folder to write; must not exist."
+)
 @click.option("--steps", type=click.IntRange(min=1), help="Training steps; wins over --epochs.")
 @click.option("--epochs", type=click.FloatRange(min=0, min_open=True))
 @click.option("--batch-size", type=click.IntRange(min=2))
@@ -38,18 +62,52 @@ TYPES = (
 @click.option("--temperature", type=click.FloatRange(min=0, min_open=True))
 @click.option("--max-length", type=click.IntRange(min=8), help="Tokens per text while training.")
 @click.option("--sts-loss", type=click.Choice(["cosent", "infonce"]), help="Loss of graded pairs.")
-@click.option("--cached", type=click.IntRange(min=1), metavar="TEXTS", help="Gradient caching: texts in memory at once, for large batches.")
-@click.option("--matryoshka", multiple=True, type=click.IntRange(min=1), metavar="DIM", help="Train for embeddings cut to DIM; repeat it.")
-@click.option("--batching", type=click.Choice(["shuffled", "length"]), help="'length': texts of like length in a batch, which pads less.")
+@click.option(
+    "--cached",
+    type=click.IntRange(min=1),
+    metavar="TEXTS",
+    help="Gradient caching: texts in memory at once, for large batches.",
+)
+@click.option(
+    "--matryoshka",
+    multiple=True,
+    type=click.IntRange(min=1),
+    metavar="DIM",
+    help="Train for embeddings cut to DIM; repeat it.",
+)
+@click.option(
+    "--batching",
+    type=click.Choice(["shuffled", "length"]),
+    help="'length': texts of like length in a batch, which pads less.",
+)
 @click.option("--gradient-checkpointing", is_flag=True, default=None, help="Less memory, a third slower.")
 @click.option("--precision", type=click.Choice(["auto", "float32", "bf16", "fp16"]))
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]))
-@click.option("--validate", metavar="SHARE|SPLIT", help="Measure on a share of the data or on a split of it, and keep the best state.")
+@click.option(
+    "--validate",
+    metavar="SHARE|SPLIT",
+    help="Measure on a share of the data or on a split of it, and keep the best state.",
+)
 @click.option("--validate-every", type=click.IntRange(min=1), metavar="STEPS")
-@click.option("--patience", type=click.IntRange(min=1), help="Measurements without a better one before the training stops.")
+@click.option(
+    "--patience",
+    type=click.IntRange(min=1),
+    help="Measurements without a better one before the training stops.",
+)
 @click.option("--report-to", multiple=True, type=click.Choice(["wandb", "tensorboard", "mlflow", "trackio"]))
-@click.option("--lora", type=click.IntRange(min=1), metavar="RANK", help="Train a LoRA adapter of this rank instead of all weights.")
-@click.option("--probe", type=click.IntRange(min=0), default=256, show_default=True, help="Records held out for Self Positioning.")
+@click.option(
+    "--lora",
+    type=click.IntRange(min=1),
+    metavar="RANK",
+    help="Train a LoRA adapter of this rank instead of all weights.",
+)
+@click.option(
+    "--probe",
+    type=click.IntRange(min=0),
+    default=256,
+    show_default=True,
+    help="Records held out for Self Positioning.",
+)
 @click.option("--seed", type=click.IntRange(min=0, max=2**32 - 1), default=0, show_default=True)
 def command(
     task: str,
@@ -73,9 +131,8 @@ def command(
     **given: Any,
 ) -> None:
     """Fine-tune the base model on one task with sentence-transformers' trainer, and save it as a folder that SentenceTransformer loads."""
-    from selfpos.console import is_first, screen
+    from selfpos.console import is_first, quiet_process, screen
     from selfpos.operations import finetune
-    from selfpos.quiet import quiet_process
     from selfpos.recipe import TaskSource, TrainingSettings
     from selfpos.recipe import validate as checked
     from selfpos.tasks import get_task
@@ -115,7 +172,11 @@ def _validation(where: str, **more: int | None) -> dict[str, Any]:
 
 def _prompts(given: tuple[str, ...]) -> str | dict[str, str]:
     """One prompt for all texts, or prompts by side."""
-    sides = {side: text for side, equals, text in (prompt.partition("=") for prompt in given) if equals and side in ("query", "document")}
+    sides = {
+        side: text
+        for side, equals, text in (prompt.partition("=") for prompt in given)
+        if equals and side in ("query", "document")
+    }
     if len(sides) == len(given):
         return sides or ""
     if len(given) > 1:

@@ -34,10 +34,20 @@ class ManyValues(click.Command):
 
 @click.command("merge", cls=ManyValues)
 @click.argument("recipe", required=False, type=click.Path(path_type=Path))
-@click.option("--vectors", "sources", multiple=True, metavar="MODEL…", help="Fine-tuned models (folders, Hub names, or adapters).")
+@click.option(
+    "--vectors",
+    "sources",
+    multiple=True,
+    metavar="MODEL…",
+    help="Fine-tuned models (folders, Hub names, or adapters).",
+)
 @click.option("--method", help="See `selfpos methods`.")
-@click.option("--base", default="all-MiniLM-L6-v2", show_default=True, help="The model they were fine-tuned from.")
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to write; must not exist.")
+@click.option(
+    "--base", default="all-MiniLM-L6-v2", show_default=True, help="The model they were fine-tuned from."
+)
+@click.option(
+    "--out", required=True, type=click.Path(path_type=Path), help="Folder to write; must not exist."
+)
 @click.option(
     "--weights",
     multiple=True,
@@ -52,27 +62,49 @@ class ManyValues(click.Command):
     help="A parameter of the method, values as for --weights; of methods that search, a setting. May be repeated.",
 )
 @click.option(
-    "--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), help="Of the weights written [default: the widest of the inputs']."
+    "--dtype",
+    type=click.Choice(["float32", "bfloat16", "float16"]),
+    help="Of the weights written [default: the widest of the inputs'].",
 )
 @click.option("--dry-run", is_flag=True, help="Show what would be read, merged and written; write nothing.")
-@click.option("--adapter", is_flag=True, help="Write one LoRA adapter, where all vectors are such, instead of a model.")
+@click.option(
+    "--adapter", is_flag=True, help="Write one LoRA adapter, where all vectors are such, instead of a model."
+)
 @click.option("--rank", type=click.IntRange(min=1), help="With --adapter: truncate to this rank.")
 @click.option(
-    "--take-from", metavar="NAME", help="'base' or a vector's name: take from it what differs (tokenizer, pooling, prompts, shapes)."
+    "--take-from",
+    metavar="NAME",
+    help="'base' or a vector's name: take from it what differs (tokenizer, pooling, prompts, shapes).",
 )
 @click.option(
     "--device",
     help="Where the arithmetic runs: cpu, cuda, cuda:1, … [default: cpu, for most methods wait for the disk; a search takes the GPU if there is one]",
 )
 @click.option("--threads", type=click.IntRange(min=1), help="[default: one per core]")
-@click.option("--memory", type=click.IntRange(min=1), default=512, show_default=True, help="MB that may be used beyond the runtime.")
-@click.option("--shard-size", type=click.IntRange(min=1), default=5000, show_default=True, help="MB that one weight file may have.")
-@click.option("--allow-code", is_flag=True, help="Keep Python code that the base brings along.")
 @click.option(
-    "--probe", type=click.Path(path_type=Path), help="Probe set folder, for methods that look at data [default: what finetune held out]."
+    "--memory",
+    type=click.IntRange(min=1),
+    default=512,
+    show_default=True,
+    help="MB that may be used beyond the runtime.",
 )
 @click.option(
-    "--statistics", type=click.Path(path_type=Path), help="Keep what fisher and regmean gather in this folder, for other merges to take."
+    "--shard-size",
+    type=click.IntRange(min=1),
+    default=5000,
+    show_default=True,
+    help="MB that one weight file may have.",
+)
+@click.option("--allow-code", is_flag=True, help="Keep Python code that the base brings along.")
+@click.option(
+    "--probe",
+    type=click.Path(path_type=Path),
+    help="Probe set folder, for methods that look at data [default: what finetune held out].",
+)
+@click.option(
+    "--statistics",
+    type=click.Path(path_type=Path),
+    help="Keep what fisher and regmean gather in this folder, for other merges to take.",
 )
 @click.option(
     "--coefficients",
@@ -96,12 +128,16 @@ def command(
         idle = {"a recipe": recipe, "--method": method, "--weights": weights, "--param": params, "--probe": probe, "--steps": steps,
                 "--take-from": take_from, "--statistics": statistics}  # fmt: skip
         if given := [option for option, value in idle.items() if value]:
-            raise SelfposError(f"--coefficients says how to merge, so {given[0]} does not go with it; leave it away")
+            raise SelfposError(
+                f"--coefficients says how to merge, so {given[0]} does not go with it; leave it away"
+            )
     elif recipe is None and not (sources and method):
         raise SelfposError("say what to merge: --vectors and --method, or a mergekit recipe")
     based = click.get_current_context().get_parameter_source("base") is not click.core.ParameterSource.DEFAULT
     if recipe is not None and (sources or method or weights or params or based):
-        raise SelfposError(f"{recipe} says what to merge; leave --base, --vectors, --method, --weights and --param away")
+        raise SelfposError(
+            f"{recipe} says what to merge; leave --base, --vectors, --method, --weights and --param away"
+        )
     from selfpos.merging import METHODS
     from selfpos.recipe import LEARNED
 
@@ -109,11 +145,15 @@ def command(
         raise unknown("merging method", method, [*METHODS, *LEARNED])
     gathers = method in METHODS and bool(METHODS[method].probe)
     if probe is not None and not (gathers or method in LEARNED):
-        raise SelfposError(f"--probe is for methods that look at data, and {method or 'a mergekit recipe'} does not; see `selfpos methods`")
+        raise SelfposError(
+            f"--probe is for methods that look at data, and {method or 'a mergekit recipe'} does not; see `selfpos methods`"
+        )
     if statistics is not None and not gathers:
         raise SelfposError("--statistics is for methods fisher and regmean, which alone gather such")
     if steps is not None and method not in ("self-positioning", "layer-wise"):
-        raise SelfposError("--steps is for methods self-positioning and layer-wise, which alone descend a gradient")
+        raise SelfposError(
+            "--steps is for methods self-positioning and layer-wise, which alone descend a gradient"
+        )
     options: dict[str, Any] = {
         "dtype": dtype, "seed": seed, "threads": threads, "budget": memory << 20, **({"device": device} if device else {}),
         "shard_size": shard_size * 1_000_000, "rank": rank, "take_from": take_from,
@@ -134,8 +174,20 @@ def command(
         return _position(method, sources, base, given_settings, out, probe, options, dry_run)
     if recipe is None:
         values = [_value(weight) for weight in weights]
-        options |= {"weights": (values if len(values) > 1 else values[0]) if values else None, "params": _parse(params)}
-    _merge(recipe, base, sources, method or "", out, options, dry_run, _data(probe, statistics) if gathers else {})
+        options |= {
+            "weights": (values if len(values) > 1 else values[0]) if values else None,
+            "params": _parse(params),
+        }
+    _merge(
+        recipe,
+        base,
+        sources,
+        method or "",
+        out,
+        options,
+        dry_run,
+        _data(probe, statistics) if gathers else {},
+    )
     return None
 
 
@@ -149,7 +201,9 @@ def _search_settings(method: str, steps: int | None, params: dict[str, Any]) -> 
     if owner != method:
         raise SelfposError(f"--param preset={params['preset']} is another method: say --method {owner}")
     if own != "default" and params.get("preset", own) != own:
-        raise SelfposError(f"method {method} has a preset of its own: leave --param preset={params['preset']} away")
+        raise SelfposError(
+            f"method {method} has a preset of its own: leave --param preset={params['preset']} away"
+        )
     if steps is None:
         return {"preset": own, **params}
     if "steps" in params or params.get("search", "sgd") != "sgd":
@@ -162,8 +216,8 @@ def _search_settings(method: str, steps: int | None, params: dict[str, Any]) -> 
 
 def _data(probe: Path | None, statistics: Path | None) -> dict[str, Any]:
     """What a method that looks at data takes beside the options of every merge."""
+    from selfpos.console import quiet_process
     from selfpos.data.probe import read_probe
-    from selfpos.quiet import quiet_process
 
     quiet_process()
     return {"probe": read_probe(probe) if probe else None, "statistics_in": statistics}
@@ -199,11 +253,10 @@ def _position(
     method: str, sources: tuple[str, ...], base: str, given: dict[str, Any], out: Path, probe: Path | None, options: dict[str, Any],
     dry_run: bool,
 ) -> None:  # fmt: skip
-    from selfpos.console import is_first
+    from selfpos.console import is_first, quiet_process
     from selfpos.data.probe import read_probe
     from selfpos.operations import plan_merge, position_and_merge, probe_of
     from selfpos.positioning.position import check
-    from selfpos.quiet import quiet_process
     from selfpos.recipe import PositioningSettings, validate
     from selfpos.storage.atomic import refuse_existing
     from selfpos.storage.locate import locate_model
@@ -223,7 +276,10 @@ def _position(
         *(f"vector {name}" for name in names if name not in tasks),
         *(f"probe task {task}" for task in tasks if task not in names),
     ]:
-        click.echo(f"vectors and probe tasks do not match by name, which a search does not need: {', '.join(alone)} alone", err=True)
+        click.echo(
+            f"vectors and probe tasks do not match by name, which a search does not need: {', '.join(alone)} alone",
+            err=True,
+        )
     if dry_run:
         searched = ", ".join(f"{name} ({len(task.records)} records)" for name, task in tasks.items())
         replaced = {
@@ -237,16 +293,24 @@ def _position(
         import torch
 
         torch.set_num_threads(options["threads"])
-    found = position_and_merge(base, sources, tasks, settings, out, coefficients=coefficients, trajectory=trajectory, **options)
+    found = position_and_merge(
+        base, sources, tasks, settings, out, coefficients=coefficients, trajectory=trajectory, **options
+    )
     if not is_first():
         return
     _draw(found, trajectory, picture)
     ranges = [f" ({low:.2f} to {high:.2f})" for low, high in found.intervals or []] or [""] * len(found.names)
-    shown = "  ".join(f"{name} {value:.3f}{reach}" for name, value, reach in zip(found.names, found.coefficients, ranges, strict=True))
+    shown = "  ".join(
+        f"{name} {value:.3f}{reach}"
+        for name, value, reach in zip(found.names, found.coefficients, ranges, strict=True)
+    )
     click.echo(f"{out}  ({shown})")
     if found.picked:
         words = ", ".join(f"{name} {value}" for name, value in found.picked.items())
-        click.echo(f"picked on the validation part of the probe set, of {len(found.tried)} settings: {words}", err=True)
+        click.echo(
+            f"picked on the validation part of the probe set, of {len(found.tried)} settings: {words}",
+            err=True,
+        )
     if found.verdict:
         click.echo(f"on the probe set: {found.verdict}", err=True)
     if found.interrupted:
@@ -277,7 +341,9 @@ def _value(text: str) -> Any:
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError:
-        raise SelfposError(f"cannot read the value '{text}'; rules are written like '{{layers.0-5: 0.3, default: 1}}'") from None
+        raise SelfposError(
+            f"cannot read the value '{text}'; rules are written like '{{layers.0-5: 0.3, default: 1}}'"
+        ) from None
 
 
 def _parse(params: tuple[str, ...]) -> dict[str, Any]:

@@ -16,19 +16,38 @@ class ManyTasks(ManyValues):
 
 @click.command("overlap", cls=ManyTasks, epilog=WORDS)
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCE…")
-@click.option("--tasks", multiple=True, metavar="TASK…", help="MTEB tasks [default: the recipe's; else all that --data-dir has].")
-@click.option("--benchmark", help='An MTEB benchmark, such as "MTEB(eng, v2)".')
-@click.option("--data-dir", type=click.Path(path_type=Path), help="Folder with MTEB data kept locally; nothing else is read when given.")
 @click.option(
-    "--data-root", type=click.Path(path_type=Path), help="Folder below which a recipe's tasks read what their field `local` names."
+    "--tasks",
+    multiple=True,
+    metavar="TASK…",
+    help="MTEB tasks [default: the recipe's; else all that --data-dir has].",
+)
+@click.option("--benchmark", help='An MTEB benchmark, such as "MTEB(eng, v2)".')
+@click.option(
+    "--data-dir",
+    type=click.Path(path_type=Path),
+    help="Folder with MTEB data kept locally; nothing else is read when given.",
 )
 @click.option(
-    "--threshold", type=click.FloatRange(0, 1, min_open=True), default=0.8, show_default=True, help="Jaccard similarity of near duplicates."
+    "--data-root",
+    type=click.Path(path_type=Path),
+    help="Folder below which a recipe's tasks read what their field `local` names.",
+)
+@click.option(
+    "--threshold",
+    type=click.FloatRange(0, 1, min_open=True),
+    default=0.8,
+    show_default=True,
+    help="Jaccard similarity of near duplicates.",
 )
 @click.option("--exact", is_flag=True, help="Compare word for word only.")
-@click.option("--out", type=click.Path(path_type=Path), help="File for the whole report, as JSON; must not exist.")
 @click.option(
-    "--remove", type=click.Path(path_type=Path), help="Folder to write the data to without the records that overlap; must not exist."
+    "--out", type=click.Path(path_type=Path), help="File for the whole report, as JSON; must not exist."
+)
+@click.option(
+    "--remove",
+    type=click.Path(path_type=Path),
+    help="Folder to write the data to without the records that overlap; must not exist.",
 )
 def command(
     sources: tuple[str, ...],
@@ -43,9 +62,8 @@ def command(
 ) -> None:
     """Say which test items of MTEB tasks each SOURCE gives away, word for word (without case, punctuation and spacing) or nearly."""
     from selfpos.commands.sources import read_sources
-    from selfpos.console import screen, table_text
-    from selfpos.guard import HEADER, check_sources
-    from selfpos.quiet import quiet_process
+    from selfpos.console import quiet_process, screen, table_text
+    from selfpos.overlap.contamination import HEADER, check_sources
     from selfpos.recipe import OverlapSettings
     from selfpos.storage.atomic import refuse_existing
 

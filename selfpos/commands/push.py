@@ -10,20 +10,42 @@ import click
 @click.command("push")
 @click.argument("model", type=click.Path(path_type=Path))
 @click.argument("repo")
-@click.option("--private/--public", default=True, show_default=True, help="Of a repository that does not exist yet.")
+@click.option(
+    "--private/--public", default=True, show_default=True, help="Of a repository that does not exist yet."
+)
 @click.option("--branch", help="Branch to push to; made when it does not exist.")
 @click.option("--pr", is_flag=True, help="Open a pull request instead of pushing.")
 @click.option("--replace", is_flag=True, help="Overwrite another model that the repository holds.")
 @click.option("--message", help="Commit message.")
-@click.option("--license", "licence", help="Licence of the model, where it does not follow from its parents'.")
-@click.option("--results", type=click.Path(path_type=Path), help="Folder with MTEB results of this model and its rivals, for the card.")
 @click.option(
-    "--overlap", type=click.Path(path_type=Path), help="Report of `selfpos overlap --out`, for the card [default: that of the run]."
+    "--license", "licence", help="Licence of the model, where it does not follow from its parents'."
+)
+@click.option(
+    "--results",
+    type=click.Path(path_type=Path),
+    help="Folder with MTEB results of this model and its rivals, for the card.",
+)
+@click.option(
+    "--overlap",
+    type=click.Path(path_type=Path),
+    help="Report of `selfpos overlap --out`, for the card [default: that of the run].",
 )
 @click.option("--keep-card", is_flag=True, help="Send the README.md in the folder as it is.")
-@click.option("--collection", is_flag=True, help="Publish its local parents with it, as REPO-NAME, and gather all in a collection.")
-@click.option("--probe", type=click.Path(path_type=Path), help="With --collection: folder of the probe set [default: that of the run].")
-@click.option("--probe-license", "probe_licence", help="With --collection: publish the probe set, too, under this licence.")
+@click.option(
+    "--collection",
+    is_flag=True,
+    help="Publish its local parents with it, as REPO-NAME, and gather all in a collection.",
+)
+@click.option(
+    "--probe",
+    type=click.Path(path_type=Path),
+    help="With --collection: folder of the probe set [default: that of the run].",
+)
+@click.option(
+    "--probe-license",
+    "probe_licence",
+    help="With --collection: publish the probe set, too, under this licence.",
+)
 @click.option("--dry-run", is_flag=True, help="Show the files, their sizes and the card; send nothing.")
 def command(
     model: Path, repo: str, private: bool, branch: str | None, pr: bool, replace: bool, message: str | None, licence: str | None,
@@ -38,7 +60,9 @@ def command(
     plan: PushPlan | CollectionPlan
     if collection:
         if branch or pr or keep_card:
-            raise SelfposError("--collection makes repositories of its own; it does not go with --branch, --pr or --keep-card")
+            raise SelfposError(
+                "--collection makes repositories of its own; it does not go with --branch, --pr or --keep-card"
+            )
         plan = plan_collection(
             model, repo, private=private, replace=replace, message=message, licence=licence, results=results, overlap=overlap, probe=probe,
             probe_licence=probe_licence,

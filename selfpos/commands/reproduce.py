@@ -9,8 +9,16 @@ import click
 
 @click.command("reproduce")
 @click.argument("model")
-@click.option("--out", type=click.Path(path_type=Path), help="Keep the new model in this folder; must not exist.")
-@click.option("--parent", "given", multiple=True, metavar="NAME=FOLDER", help="Where a parent is that is not on the Hub; may be repeated.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Keep the new model in this folder; must not exist."
+)
+@click.option(
+    "--parent",
+    "given",
+    multiple=True,
+    metavar="NAME=FOLDER",
+    help="Where a parent is that is not on the Hub; may be repeated.",
+)
 @click.option(
     "--probe",
     type=click.Path(path_type=Path),
@@ -18,8 +26,8 @@ import click
 )
 def command(model: str, out: Path | None, given: tuple[str, ...], probe: Path | None) -> None:
     """Repeat the merge that made MODEL (a folder, or USER/NAME[@REVISION] on the Hub) and say whether the same bytes come out."""
+    from selfpos.console import quiet_process
     from selfpos.errors import OperationError, SelfposError
-    from selfpos.quiet import quiet_process
     from selfpos.reproduction import reproduce
 
     parents = {}

@@ -10,34 +10,43 @@ import click
 
 @click.command("run")
 @click.argument("recipe", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), help="Folder of the run [default: checkpoints/NAME of the recipe].")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Folder of the run [default: checkpoints/NAME of the recipe].",
+)
 @click.option(
     "--data-root",
     type=click.Path(path_type=Path),
     help="Folder with local copies of the recipe's data sets: tasks read what their field `local` names below it, MTEB its data.",
 )
-@click.option("--ray", metavar="ADDRESS|auto", help="Send the jobs to a Ray cluster: its address, or auto for the one on this machine.")
+@click.option(
+    "--ray",
+    metavar="ADDRESS|auto",
+    help="Send the jobs to a Ray cluster: its address, or auto for the one on this machine.",
+)
 def command(recipe: Path, out: Path | None, data_root: Path | None, ray: str | None) -> None:
     """Carry out RECIPE: train the specialists and the joint rival, merge, score every model, write the report.
 
     A run that was stopped continues when started again: finished jobs are kept, a training goes on from its last checkpoint.
     """
-    from selfpos.console import screen
+    from selfpos.console import quiet_process, screen
     from selfpos.errors import keeping
-    from selfpos.quiet import quiet_process
     from selfpos.recipe import load_recipe
     from selfpos.report.table import score_table
 
     quiet_process()
     plan = load_recipe(recipe)
     folder = out or Path("checkpoints") / plan.name
-    screen().print(f"[bold]{plan.name}[/bold]: {len(plan.tasks)} tasks, {len(plan.merges)} merges, into {folder}")
-    from selfpos.jobs import Executor, execute
-    from selfpos.pipeline import run_recipe
+    screen().print(
+        f"[bold]{plan.name}[/bold]: {len(plan.tasks)} tasks, {len(plan.merges)} merges, into {folder}"
+    )
+    from selfpos.jobs.job import Executor, execute
+    from selfpos.pipeline.run import run_recipe
 
     executor: Executor = execute
     if ray is not None:
-        from selfpos.ray_jobs import check_ray, execute_on_ray
+        from selfpos.jobs.ray import check_ray, execute_on_ray
 
         check_ray()
         executor = partial(execute_on_ray, address=ray)

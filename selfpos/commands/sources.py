@@ -34,7 +34,9 @@ def read_sources(words: Sequence[str]) -> tuple[dict[str, TaskSource], Recipe | 
         else:
             kind, equals, data = word.partition("=")
             if not (kind and equals and data):
-                raise SelfposError(f"'{word}' is no recipe (a .yaml file) and not TYPE=DATA, such as sts=stsb/train.jsonl")
+                raise SelfposError(
+                    f"'{word}' is no recipe (a .yaml file) and not TYPE=DATA, such as sts=stsb/train.jsonl"
+                )
             found = {_name(data): TaskSource(type=get_task(kind).name, data=data)}
         for name, source in found.items():
             number = 1 + sum(taken.partition("#")[0] == name for taken in sources)

@@ -12,7 +12,11 @@ def command() -> None:
     from selfpos.tasks import TASKS
 
     rows = [
-        [name, "\n".join(f"{column}: {', '.join(aliases)}" for column, aliases in kind.columns.items()), kind.summary]
+        [
+            name,
+            "\n".join(f"{column}: {', '.join(aliases)}" for column, aliases in kind.columns.items()),
+            kind.summary,
+        ]
         for name, kind in TASKS.items()
     ]
     click.echo(table_text(["type", "columns (accepted names)", "what it is"], rows))

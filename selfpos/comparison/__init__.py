@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from selfpos.comparison.differences import Comparison, Row, compare
-from selfpos.comparison.intervals import Difference
 from selfpos.comparison.sources import Scored, find_models, models_of_run
+from selfpos.scores.intervals import Difference
 
 __all__ = ["Comparison", "Difference", "Row", "Scored", "compare", "find_models", "models_of_run"]

@@ -9,13 +9,13 @@ from statistics import fmean, stdev
 
 import numpy as np
 
-from selfpos.comparison.intervals import Difference, estimate
-from selfpos.comparison.ranks import borda_ranks, holm
 from selfpos.comparison.sources import Scored
 from selfpos.errors import SelfposError, unknown
-from selfpos.evaluation.examples import Part, examples_file, read_examples
-from selfpos.evaluation.measures import resamples, score_of
-from selfpos.evaluation.scores import TaskScore
+from selfpos.scores.examples import Part, examples_file, read_examples
+from selfpos.scores.files import TaskScore
+from selfpos.scores.intervals import Difference, estimate
+from selfpos.scores.measures import resamples, score_of
+from selfpos.scores.ranks import borda_ranks, holm
 
 MEAN, MEAN_OF_TYPES = "mean over tasks", "mean over types"
 AGREEMENT = 1e-3  # between a score and what its examples come to
@@ -76,11 +76,20 @@ def compare(
     if baseline is not None and baseline not in by_name:
         raise unknown("model in the comparison", baseline, by_name)
     chosen = baseline or ("base" if "base" in by_name else models[0].name)
-    tasks = {name: (score.type, score.metric) for model in models for run in model.runs.values() for name, score in run.items()}
-    types = {
-        kind: [task for task, (other, _) in tasks.items() if other == kind] for kind in dict.fromkeys(kind for kind, _ in tasks.values())
+    tasks = {
+        name: (score.type, score.metric)
+        for model in models
+        for run in model.runs.values()
+        for name, score in run.items()
     }
-    groups = {**{task: [[task]] for task in tasks}, **{kind: [[task] for task in found] for kind, found in types.items()}}
+    types = {
+        kind: [task for task, (other, _) in tasks.items() if other == kind]
+        for kind in dict.fromkeys(kind for kind, _ in tasks.values())
+    }
+    groups = {
+        **{task: [[task]] for task in tasks},
+        **{kind: [[task] for task in found] for kind, found in types.items()},
+    }
     groups |= {MEAN: [[task] for task in tasks], MEAN_OF_TYPES: list(types.values())}
     drawn: dict[str, dict[str, np.ndarray]] = {column: {} for column in groups}
     lacking: dict[str, str] = {}
@@ -92,18 +101,28 @@ def compare(
             lacking[task] = reason
         for name, found in pairs.items():
             difference = _mean_difference(
-                replicates, name, chosen, [pair for pair in found if all(task in run for run in _runs(pair, by_name, name, chosen))]
+                replicates,
+                name,
+                chosen,
+                [pair for pair in found if all(task in run for run in _runs(pair, by_name, name, chosen))],
             )
             for column, parts in groups.items():
                 if difference is not None and (share := _share(parts, task)):
                     drawn[column][name] = drawn[column].get(name, 0.0) + share * difference
                 elif difference is None and _share(parts, task):
                     drawn[column][name] = np.full(draws, np.nan)
-    rows = [_row(model, by_name[chosen], groups, pairs.get(model.name, []), drawn, tasks, 1 - level) for model in models]
+    rows = [
+        _row(model, by_name[chosen], groups, pairs.get(model.name, []), drawn, tasks, 1 - level)
+        for model in models
+    ]
     rows = _ranked(_corrected(rows, tasks, types), list(tasks))
     notes = [f"no intervals on {task}: {reason}" for task, reason in lacking.items()]
-    tests = sum(found.p is not None for row in rows for column, found in row.differences.items() if column in tasks)
-    needed = int(round(2 * tests / (1 - level), 6))  # below it, the smallest p-value that resamples can give is not significant
+    tests = sum(
+        found.p is not None for row in rows for column, found in row.differences.items() if column in tasks
+    )
+    needed = int(
+        round(2 * tests / (1 - level), 6)
+    )  # below it, the smallest p-value that resamples can give is not significant
     if tests and draws < needed and all(len(model.runs) == 1 for model in models):
         notes.append(
             f"{draws} resamples cannot tell {tests} differences apart from chance after the correction: take at least {needed} (--draws)"
@@ -124,12 +143,17 @@ def _pairs(model: Runs, baseline: Runs) -> list[tuple[str, str]]:
     return [(one, two) for one in model for two in baseline] if 1 in (len(model), len(baseline)) else []
 
 
-def _runs(pair: tuple[str, str], by_name: Mapping[str, Scored], model: str, baseline: str) -> tuple[Mapping[str, TaskScore], ...]:
+def _runs(
+    pair: tuple[str, str], by_name: Mapping[str, Scored], model: str, baseline: str
+) -> tuple[Mapping[str, TaskScore], ...]:
     return by_name[model].runs[pair[0]], by_name[baseline].runs[pair[1]]
 
 
 def _mean_difference(
-    replicates: Mapping[tuple[str, str], np.ndarray], model: str, baseline: str, pairs: Sequence[tuple[str, str]]
+    replicates: Mapping[tuple[str, str], np.ndarray],
+    model: str,
+    baseline: str,
+    pairs: Sequence[tuple[str, str]],
 ) -> np.ndarray | None:
     found = [(replicates.get((model, one)), replicates.get((baseline, two))) for one, two in pairs]
     if not found or any(one is None or two is None for one, two in found):
@@ -137,7 +161,9 @@ def _mean_difference(
     return np.mean([one - two for one, two in found if one is not None and two is not None], axis=0)
 
 
-def _replicates(models: Sequence[Scored], task: str, draws: int, seed: list[int]) -> tuple[dict[tuple[str, str], np.ndarray], str]:
+def _replicates(
+    models: Sequence[Scored], task: str, draws: int, seed: list[int]
+) -> tuple[dict[tuple[str, str], np.ndarray], str]:
     """(model, run) → scores (draws,) on resamples of the examples of `task`, the same examples for all; and why some have none."""
     from numpy.random import SeedSequence
 
@@ -157,7 +183,9 @@ def _replicates(models: Sequence[Scored], task: str, draws: int, seed: list[int]
         return {}, "the models were scored on other examples"
     found: dict[tuple[str, str], np.ndarray] = {}
     sequence = SeedSequence(seed)
-    for place, number in zip(range(len(next(iter(kept.values()), []))), sequence.generate_state(64), strict=False):
+    for place, number in zip(
+        range(len(next(iter(kept.values()), []))), sequence.generate_state(64), strict=False
+    ):
         together = resamples([parts[place] for parts in kept.values()], draws, int(number))
         for column, owner in enumerate(kept):
             found[owner] = found.get(owner, 0.0) + together[:, column] / len(kept[owner])
@@ -170,8 +198,12 @@ def _parts(score: TaskScore) -> list[Part]:
         revision = str(json.loads(score.file.read_text(encoding="utf-8"))["dataset_revision"])
     except (OSError, ValueError, KeyError):
         return []
-    parts = sorted(read_examples(examples_file(score.file), revision), key=lambda part: (part.split, part.subset))
-    return parts if parts and abs(fmean(score_of(part) for part in parts) - score.main_score) < AGREEMENT else []
+    parts = sorted(
+        read_examples(examples_file(score.file), revision), key=lambda part: (part.split, part.subset)
+    )
+    return (
+        parts if parts and abs(fmean(score_of(part) for part in parts) - score.main_score) < AGREEMENT else []
+    )
 
 
 def _value(scores: Mapping[str, TaskScore], parts: Sequence[Sequence[str]]) -> float | None:
@@ -204,20 +236,36 @@ def _row(
             usable = found is not None and bool(np.isfinite(found).all()) and len(by_seed) == len(pairs)
             differences[column] = estimate(found if usable else None, by_seed, alpha)
     lost = {task: differences[task].value for task in tasks if task in differences}
-    return Row(model.name, scores, spread, len(model.runs), None, differences, min(lost, key=lambda task: lost[task]) if lost else None)
+    return Row(
+        model.name,
+        scores,
+        spread,
+        len(model.runs),
+        None,
+        differences,
+        min(lost, key=lambda task: lost[task]) if lost else None,
+    )
 
 
 def _corrected(rows: Sequence[Row], tasks: Mapping[str, object], types: Mapping[str, object]) -> list[Row]:
     """The rows with p-values adjusted within each family of comparisons."""
     adjusted: dict[tuple[str, str], float] = {}
     for family in (list(tasks), list(types), [MEAN], [MEAN_OF_TYPES]):
-        cells = {(row.model, column): found.p for row in rows for column, found in row.differences.items() if column in family}
+        cells = {
+            (row.model, column): found.p
+            for row in rows
+            for column, found in row.differences.items()
+            if column in family
+        }
         told = {cell: p for cell, p in cells.items() if p is not None}
         adjusted |= dict(zip(told, holm(list(told.values())), strict=True))
     return [
         replace(
             row,
-            differences={column: replace(found, adjusted=adjusted.get((row.model, column))) for column, found in row.differences.items()},
+            differences={
+                column: replace(found, adjusted=adjusted.get((row.model, column)))
+                for column, found in row.differences.items()
+            },
         )
         for row in rows
     ]
@@ -225,5 +273,11 @@ def _corrected(rows: Sequence[Row], tasks: Mapping[str, object], types: Mapping[
 
 def _ranked(rows: Sequence[Row], tasks: Sequence[str]) -> list[Row]:
     """The rows with Borda ranks of the models that were scored on all tasks."""
-    ranks = borda_ranks({row.model: [row.scores[task] for task in tasks] for row in rows if all(task in row.scores for task in tasks)})
+    ranks = borda_ranks(
+        {
+            row.model: [row.scores[task] for task in tasks]
+            for row in rows
+            if all(task in row.scores for task in tasks)
+        }
+    )
     return [replace(row, borda=ranks.get(row.model)) for row in rows]

@@ -38,10 +38,14 @@ class Grid:
 
 def percent(values: Mapping[str, Sequence[float | None]]) -> dict[str, list[Cell]]:
     """Scores in 0..1 by model as cells in percent with two decimals, the best of each column marked; ties share the mark."""
-    best = [max((round(value, 4) for value in column if value is not None), default=None) for column in zip(*values.values(), strict=True)]
+    best = [
+        max((round(value, 4) for value in column if value is not None), default=None)
+        for column in zip(*values.values(), strict=True)
+    ]
     return {
         model: [
-            Cell("–" if v is None else f"{100 * v:.2f}", v is not None and round(v, 4) == top) for v, top in zip(found, best, strict=True)
+            Cell("–" if v is None else f"{100 * v:.2f}", v is not None and round(v, 4) == top)
+            for v, top in zip(found, best, strict=True)
         ]
         for model, found in values.items()
     }
@@ -49,7 +53,10 @@ def percent(values: Mapping[str, Sequence[float | None]]) -> dict[str, list[Cell
 
 def terminal(grid: Grid) -> str:
     """As text: the best of a column with a star, what is within the noise with a tilde."""
-    header = ["model", *(f"{name}\n{note}" if note else name for name, note in zip(grid.columns, grid.notes, strict=True))]
+    header = [
+        "model",
+        *(f"{name}\n{note}" if note else name for name, note in zip(grid.columns, grid.notes, strict=True)),
+    ]
 
     def shown(cell: Cell) -> str:
         text = cell.text.replace("[", r"\[")
@@ -62,7 +69,10 @@ def markdown(grid: Grid) -> str:
     """As Markdown: the best of a column bold, what is within the noise with a tilde."""
     lines = ["| model | " + " | ".join(grid.columns) + " |", "|---|" + "---:|" * len(grid.columns)]
     for row in grid.rows:
-        cells = [f"**{cell.text}**" if cell.best else f"{cell.text} ~" if cell.faint else cell.text for cell in row.cells]
+        cells = [
+            f"**{cell.text}**" if cell.best else f"{cell.text} ~" if cell.faint else cell.text
+            for cell in row.cells
+        ]
         lines.append(f"| {row.model} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -73,11 +83,21 @@ def latex(grid: Grid) -> str:
     lines += [" & ".join(["model", *map(_escape, grid.columns)]) + r" \\", r"\midrule"]
     for row in grid.rows:
         texts = [(_escape(cell.text), cell) for cell in row.cells]
-        cells = [rf"\textbf{{{text}}}" if cell.best else rf"\textcolor{{gray}}{{{text}}}" if cell.faint else text for text, cell in texts]
+        cells = [
+            rf"\textbf{{{text}}}" if cell.best else rf"\textcolor{{gray}}{{{text}}}" if cell.faint else text
+            for text, cell in texts
+        ]
         lines.append(" & ".join([_escape(row.model), *cells]) + r" \\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"])
 
 
 def _escape(text: str) -> str:
-    written = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "–": "--", "−": "$-$", "±": r"$\pm$"}
+    written = {
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "–": "--",
+        "−": "$-$",
+        "±": r"$\pm$",
+    }
     return "".join(written.get(letter, f"\\{letter}" if letter in "&%$#_{}" else letter) for letter in text)

@@ -10,8 +10,8 @@ from statistics import fmean
 from typing import Any
 
 from selfpos.errors import SelfposError
-from selfpos.evaluation.scores import LAST, TaskScore, read_scores
 from selfpos.recipe import Recipe, load_recipe
+from selfpos.scores.files import LAST, TaskScore, read_scores
 from selfpos.storage.run_folder import RunFolder
 
 
@@ -28,7 +28,9 @@ def find_models(places: Sequence[str], scores: Path) -> list[Scored]:
 
     Models of several runs of one recipe that differ in the seed are taken together. Raises SelfposError where nothing is, or was scored.
     """
-    runs = [RunFolder(Path(place)) for place in dict.fromkeys(places) if (Path(place) / "recipe.yaml").is_file()]
+    runs = [
+        RunFolder(Path(place)) for place in dict.fromkeys(places) if (Path(place) / "recipe.yaml").is_file()
+    ]
     others = [place for place in dict.fromkeys(places) if not (Path(place) / "recipe.yaml").is_file()]
     found = _together(runs)
     for place in others:
@@ -36,14 +38,18 @@ def find_models(places: Sequence[str], scores: Path) -> list[Scored]:
     names = [model.name for model in found]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice:
-        raise SelfposError(f"two of the models to compare are called '{twice}'; give them apart, or rename one of the folders")
+        raise SelfposError(
+            f"two of the models to compare are called '{twice}'; give them apart, or rename one of the folders"
+        )
     return found
 
 
 def models_of_run(folder: RunFolder, recipe: Recipe) -> dict[str, dict[str, TaskScore]]:
     """Model → task → score of what has been scored in the run `folder`, in the order of its tables."""
     names = ["base", *recipe.trained, *recipe.merges]
-    return {name: read_scores(folder.scores(name)) for name in names if (folder.scores(name) / LAST).is_file()}
+    return {
+        name: read_scores(folder.scores(name)) for name in names if (folder.scores(name) / LAST).is_file()
+    }
 
 
 def _together(runs: Sequence[RunFolder]) -> list[Scored]:
@@ -79,7 +85,11 @@ def _making(recipe: Recipe, model: str) -> Any:
         made["tasks"] = {task: recipe.tasks[task].model_dump() for task in tasks}
     if model in recipe.joints:
         made["joint"] = recipe.joints[model].model_dump()
-    made |= {part: getattr(recipe, part).model_dump() for part in ("iterative", "bagging", "budget") if getattr(recipe, part) is not None}
+    made |= {
+        part: getattr(recipe, part).model_dump()
+        for part in ("iterative", "bagging", "budget")
+        if getattr(recipe, part) is not None
+    }
     if model in recipe.merges:
         made["merge"] = recipe.merges[model].model_dump()
     return made
@@ -110,8 +120,14 @@ def _results(folder: Path) -> list[Scored]:
     known = _known(folder)
     places = sorted(place for place in folder.glob("results/*/*") if place.is_dir())
     short = [place.parent.name.rpartition("__")[2] for place in places]
-    names = [name if short.count(name) == 1 else f"{name}@{place.name[:8]}" for name, place in zip(short, places, strict=True)]
-    found = [Scored(name, {"": {score.task: score for score in _tasks(place, known)}}) for name, place in zip(names, places, strict=True)]
+    names = [
+        name if short.count(name) == 1 else f"{name}@{place.name[:8]}"
+        for name, place in zip(short, places, strict=True)
+    ]
+    found = [
+        Scored(name, {"": {score.task: score for score in _tasks(place, known)}})
+        for name, place in zip(names, places, strict=True)
+    ]
     found = [model for model in found if model.runs[""]]
     if not found:
         raise SelfposError(f"there are no scores in {folder}: it has no results/MODEL/REVISION/TASK.json")
@@ -134,10 +150,14 @@ def _tasks(folder: Path, known: Mapping[str, tuple[str, str]]) -> list[TaskScore
             record = json.loads(file.read_text(encoding="utf-8"))
             if not isinstance(record, dict) or "task_name" not in record:
                 continue  # model_meta.json
-            values = [float(subset["main_score"]) for subsets in record["scores"].values() for subset in subsets]
+            values = [
+                float(subset["main_score"]) for subsets in record["scores"].values() for subset in subsets
+            ]
             name = str(record["task_name"])
         except (ValueError, KeyError, TypeError, AttributeError):
-            raise SelfposError(f"{file} is no result file of MTEB; remove it, and score the model again with `selfpos eval-mteb`") from None
+            raise SelfposError(
+                f"{file} is no result file of MTEB; remove it, and score the model again with `selfpos eval-mteb`"
+            ) from None
         found.append(TaskScore(name, *(known.get(name) or _described(name)), fmean(values), file))
     return found
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from selfpos.comparison import grid
 from selfpos.comparison.differences import MEAN, MEAN_OF_TYPES, Comparison, Row
 from selfpos.comparison.grid import Cell, Grid, Line
-from selfpos.comparison.intervals import Difference
 from selfpos.errors import SelfposError
+from selfpos.scores.intervals import Difference
 
 
 def shown_columns(comparison: Comparison) -> list[str]:
@@ -26,11 +26,15 @@ def shown_columns(comparison: Comparison) -> list[str]:
 def scores_grid(comparison: Comparison) -> Grid:
     """Scores in percent with their means, the Borda rank, and the task that a model loses most on against the baseline."""
     columns = shown_columns(comparison)
-    cells = grid.percent({row.model: [row.scores.get(column) for column in columns] for row in comparison.rows})
+    cells = grid.percent(
+        {row.model: [row.scores.get(column) for column in columns] for row in comparison.rows}
+    )
     rows = []
     for row in comparison.rows:
         texts = [
-            Cell(cell.text + (f" ± {100 * row.spread[column]:.2f}" if column in row.spread else ""), cell.best)
+            Cell(
+                cell.text + (f" ± {100 * row.spread[column]:.2f}" if column in row.spread else ""), cell.best
+            )
             for column, cell in zip(columns, cells[row.model], strict=True)
         ]
         rank = Cell("–" if row.borda is None else str(row.borda), row.borda == 1)
@@ -39,7 +43,9 @@ def scores_grid(comparison: Comparison) -> Grid:
     title = "scores in percent, * best of its column" + (
         "; ± standard deviation over seeds" if any(r.spread for r in comparison.rows) else ""
     )
-    return Grid(title, [*columns, "Borda rank", "worst task"], [*notes, "", f"against {comparison.baseline}"], rows)
+    return Grid(
+        title, [*columns, "Borda rank", "worst task"], [*notes, "", f"against {comparison.baseline}"], rows
+    )
 
 
 def _note(comparison: Comparison, column: str) -> str:
@@ -69,14 +75,19 @@ def _difference(found: Difference | None) -> Cell:
         return Cell("–")
     if found.low is None or found.high is None:
         return Cell(f"{100 * found.value:+.2f} [?]")
-    return Cell(f"{100 * found.value:+.2f} [{100 * found.low:+.2f}, {100 * found.high:+.2f}]", faint=not found.significant)
+    return Cell(
+        f"{100 * found.value:+.2f} [{100 * found.low:+.2f}, {100 * found.high:+.2f}]",
+        faint=not found.significant,
+    )
 
 
 def how(comparison: Comparison) -> str:
     """A paragraph on how intervals and marks were made, for under a table."""
     seeds = max(row.seeds for row in comparison.rows)
     several = (
-        f" Over up to {seeds} seeds: variances over examples and over seeds are added, intervals are Student's t." if seeds > 1 else ""
+        f" Over up to {seeds} seeds: variances over examples and over seeds are added, intervals are Student's t."
+        if seeds > 1
+        else ""
     )
     alpha = 1 - comparison.level
     return (
@@ -99,27 +110,62 @@ def _markdown(comparison: Comparison) -> str:
     differences = differences_grid(comparison)
     parts = [grid.markdown(scores_grid(comparison))]
     if differences.rows:
-        parts += [f"{differences.title[0].upper()}{differences.title[1:]}:", grid.markdown(differences), how(comparison)]
+        parts += [
+            f"{differences.title[0].upper()}{differences.title[1:]}:",
+            grid.markdown(differences),
+            how(comparison),
+        ]
     return "\n\n".join([*parts, *comparison.notes]) + "\n"
 
 
 def _latex(comparison: Comparison) -> str:
     grids = [scores_grid(comparison), differences_grid(comparison)]
-    return "\n\n".join(f"% {table.title.replace('%', 'percent')}\n{grid.latex(table)}" for table in grids if table.rows) + "\n"
+    return (
+        "\n\n".join(
+            f"% {table.title.replace('%', 'percent')}\n{grid.latex(table)}" for table in grids if table.rows
+        )
+        + "\n"
+    )
 
 
 def _csv(comparison: Comparison) -> str:
     """One line a model and column, scores in 0..1."""
     stream = io.StringIO()
     out = csv.writer(stream, lineterminator="\n")
-    out.writerow(["model", "column", "kind", "score", "spread", "seeds", "difference", "low", "high", "p", "p_holm", "significant"])
-    kinds = {**dict.fromkeys(comparison.tasks, "task"), **dict.fromkeys(comparison.types, "type"), MEAN: "mean", MEAN_OF_TYPES: "mean"}
+    out.writerow(
+        [
+            "model",
+            "column",
+            "kind",
+            "score",
+            "spread",
+            "seeds",
+            "difference",
+            "low",
+            "high",
+            "p",
+            "p_holm",
+            "significant",
+        ]
+    )
+    kinds = {
+        **dict.fromkeys(comparison.tasks, "task"),
+        **dict.fromkeys(comparison.types, "type"),
+        MEAN: "mean",
+        MEAN_OF_TYPES: "mean",
+    }
     for row in comparison.rows:
         for column, kind in kinds.items():
             if column in row.scores:
                 found = row.differences.get(column)
-                numbers = [found.value, found.low, found.high, found.p, found.adjusted, found.significant] if found else [None] * 6
-                out.writerow([row.model, column, kind, row.scores[column], row.spread.get(column), row.seeds, *numbers])
+                numbers = (
+                    [found.value, found.low, found.high, found.p, found.adjusted, found.significant]
+                    if found
+                    else [None] * 6
+                )
+                out.writerow(
+                    [row.model, column, kind, row.scores[column], row.spread.get(column), row.seeds, *numbers]
+                )
     return stream.getvalue()
 
 
@@ -131,7 +177,12 @@ def _json(comparison: Comparison) -> str:
     return json.dumps({**data, "how": how(comparison)}, indent=1) + "\n"
 
 
-FORMATS: dict[str, Callable[[Comparison], str]] = {".md": _markdown, ".tex": _latex, ".csv": _csv, ".json": _json}
+FORMATS: dict[str, Callable[[Comparison], str]] = {
+    ".md": _markdown,
+    ".tex": _latex,
+    ".csv": _csv,
+    ".json": _json,
+}
 
 
 def check_outputs(files: list[Path]) -> None:

@@ -6,4 +6,13 @@ from selfpos.data.corpus import Corpus, load_corpus
 from selfpos.data.probe import ProbeTask, hold_out, read_probe, write_probe
 from selfpos.data.sources import LoadedSource, load_source
 
-__all__ = ["Corpus", "LoadedSource", "ProbeTask", "hold_out", "load_corpus", "load_source", "read_probe", "write_probe"]
+__all__ = [
+    "Corpus",
+    "LoadedSource",
+    "ProbeTask",
+    "hold_out",
+    "load_corpus",
+    "load_source",
+    "read_probe",
+    "write_probe",
+]

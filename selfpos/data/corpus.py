@@ -63,7 +63,9 @@ def load_corpus(cache: Path | None = None, *, max_body: int = MAX_BODY) -> Corpu
     a cache folder that cannot be written is a warning, not an error. Raises SelfposError when no source files can be found.
     """
     versions = corpus_versions()
-    key = json.dumps({"format": FORMAT, "max_body": max_body, "held_out": HELD_OUT, **versions}, sort_keys=True)
+    key = json.dumps(
+        {"format": FORMAT, "max_body": max_body, "held_out": HELD_OUT, **versions}, sort_keys=True
+    )
     folder = cache or cache_folder()
     file = folder / f"corpus-{hashlib.sha256(key.encode()).hexdigest()[:16]}.jsonl.gz"
     entries = _read_cache(file, key)
@@ -100,7 +102,9 @@ def package_roots() -> dict[str, Path]:
 
 
 def _to_lines(entries: tuple[Entry, ...]) -> bytes:
-    return "".join(json.dumps(asdict(entry), ensure_ascii=False) + "\n" for entry in entries).encode("utf-8", "surrogateescape")
+    return "".join(json.dumps(asdict(entry), ensure_ascii=False) + "\n" for entry in entries).encode(
+        "utf-8", "surrogateescape"
+    )
 
 
 def _read_cache(file: Path, key: str) -> tuple[Entry, ...] | None:
@@ -130,6 +134,8 @@ def _write_cache(file: Path, key: str, entries: tuple[Entry, ...]) -> None:
             os.fsync(stream.fileno())
         beside.replace(file)
     except OSError as error:
-        log.warning("the corpus could not be cached in %s (%s); it will be read again next time", file.parent, error)
+        log.warning(
+            "the corpus could not be cached in %s (%s); it will be read again next time", file.parent, error
+        )
         with suppress(OSError):
             beside.unlink()

@@ -55,14 +55,18 @@ def extract(roots: dict[str, Path], *, max_body: int = MAX_BODY) -> tuple[Entry,
     found: dict[str, tuple[str, str, Docstring]] = {}
     with progress("reading docstrings", len(files), unit="files") as bar:
         for package, root, file in files:
-            module = ".".join([package, *file.relative_to(root).with_suffix("").parts]).removesuffix(".__init__")
+            module = ".".join([package, *file.relative_to(root).with_suffix("").parts]).removesuffix(
+                ".__init__"
+            )
             subpackage = subpackage_of(module)
             for name, kind, text in _documented(file, module):
                 if name not in found:
                     found[name] = (kind, subpackage, parse_docstring(text, max_body=max_body))
             bar.advance()
     if not found:
-        raise SelfposError(f"no documented Python sources found below {', '.join(str(root) for root in roots.values())}")
+        raise SelfposError(
+            f"no documented Python sources found below {', '.join(str(root) for root in roots.values())}"
+        )
     return _link(_unique({name: item for name, item in sorted(found.items()) if _says_something(item[2])}))
 
 
@@ -85,7 +89,11 @@ def _source_files(root: Path) -> list[Path]:
     files = []
     for folder, folders, names in os.walk(root):
         folders[:] = sorted(name for name in folders if name not in SKIPPED_FOLDERS)
-        files += [Path(folder) / name for name in sorted(names) if name.endswith(".py") and not name.startswith(("test_", "conftest"))]
+        files += [
+            Path(folder) / name
+            for name in sorted(names)
+            if name.endswith(".py") and not name.startswith(("test_", "conftest"))
+        ]
     return files
 
 
@@ -103,7 +111,9 @@ def _documented(file: Path, module: str) -> Iterator[tuple[str, str, str]]:
                 stack.append((prefix, node))
             elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
                 yield from _added(node.value, module)
-            elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+            elif isinstance(
+                node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+            ) and not node.name.startswith("_"):
                 name = f"{prefix}.{node.name}"
                 text = ast.get_docstring(node, clean=False)
                 if text:
@@ -138,7 +148,10 @@ def _unique(found: dict[str, tuple[str, str, Docstring]]) -> dict[str, tuple[str
     first: dict[str, str] = {}
     kept: dict[str, tuple[str, str, Docstring, list[str]]] = {}
     for name, (kind, subpackage, doc) in found.items():
-        texts = [f"{field}: {' '.join(text.lower().split())}" for field, text in (("summary", doc.summary), ("body", doc.body))]
+        texts = [
+            f"{field}: {' '.join(text.lower().split())}"
+            for field, text in (("summary", doc.summary), ("body", doc.body))
+        ]
         same = next((first[text] for text in texts if text in first), None)
         for text in texts:
             first.setdefault(text, same or name)
@@ -157,9 +170,14 @@ def _link(kept: dict[str, tuple[str, str, Docstring, list[str]]]) -> tuple[Entry
             by_last.setdefault(alias.rsplit(".", 1)[1], []).append((alias, name))
     entries = []
     for name, (kind, subpackage, doc, _) in kept.items():
-        targets = [resolve(reference, name, by_last.get(reference.rsplit(".", 1)[-1], [])) for reference in doc.see_also]
+        targets = [
+            resolve(reference, name, by_last.get(reference.rsplit(".", 1)[-1], []))
+            for reference in doc.see_also
+        ]
         links = tuple(dict.fromkeys(target for target in targets if target is not None and target != name))
-        entries.append(Entry(name, kind, subpackage, split_of(name, subpackage), doc.summary, doc.body, links))
+        entries.append(
+            Entry(name, kind, subpackage, split_of(name, subpackage), doc.summary, doc.body, links)
+        )
     return tuple(entries)
 
 
@@ -179,7 +197,9 @@ def resolve(reference: str, source: str, candidates: list[tuple[str, str]]) -> s
 
     def distance(item: tuple[str, str]) -> tuple[int, int, str]:
         other = item[0].split(".")
-        shared = next((i for i, (a, b) in enumerate(zip(own, other, strict=False)) if a != b), min(len(own), len(other)))
+        shared = next(
+            (i for i, (a, b) in enumerate(zip(own, other, strict=False)) if a != b), min(len(own), len(other))
+        )
         return -shared, len(other), item[0]
 
     fitting = [item for item in candidates if fits(item[0])]

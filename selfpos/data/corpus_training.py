@@ -52,14 +52,20 @@ def summarization(entries: list[Entry], rng: random.Random) -> list[dict[str, An
 def labelled(entries: list[Entry], rng: random.Random) -> list[dict[str, Any]]:
     """text: a summary; label: its subpackage, of those with at least MIN_PER_LABEL entries."""
     counts = Counter(entry.subpackage for entry in entries)
-    return [{"text": entry.summary, "label": entry.subpackage} for entry in entries if counts[entry.subpackage] >= MIN_PER_LABEL]
+    return [
+        {"text": entry.summary, "label": entry.subpackage}
+        for entry in entries
+        if counts[entry.subpackage] >= MIN_PER_LABEL
+    ]
 
 
 def pair_classification(entries: list[Entry], rng: random.Random) -> list[dict[str, Any]]:
     """Two summaries; label 1 when one names the other in its See Also, else 0, for as many pairs of one subpackage that do not."""
     linked = links(entries)
     neighbours, related = by_subpackage(entries), _related(linked)
-    records = [{"sentence1": first.summary, "sentence2": second.summary, "label": 1} for first, second in linked]
+    records = [
+        {"sentence1": first.summary, "sentence2": second.summary, "label": 1} for first, second in linked
+    ]
     for first, _ in linked:
         other = _other_than({first.name, *related[first.name]}, neighbours[first.subpackage], rng)
         if other is not None:
@@ -95,7 +101,13 @@ def reranking(entries: list[Entry], rng: random.Random) -> list[dict[str, Any]]:
     for entry in entries:
         others = [other.body for other in neighbours[entry.subpackage] if other is not entry]
         if len(others) >= NEGATIVES_PER_QUERY:
-            records.append({"query": entry.summary, "positive": [entry.body], "negative": rng.sample(others, NEGATIVES_PER_QUERY)})
+            records.append(
+                {
+                    "query": entry.summary,
+                    "positive": [entry.body],
+                    "negative": rng.sample(others, NEGATIVES_PER_QUERY),
+                }
+            )
     return records
 
 
@@ -126,7 +138,9 @@ def _related(linked: list[tuple[Entry, Entry]]) -> dict[str, set[str]]:
     return related
 
 
-def _other_than(excluded: set[str], entries: list[Entry], rng: random.Random, tries: int = 20) -> Entry | None:
+def _other_than(
+    excluded: set[str], entries: list[Entry], rng: random.Random, tries: int = 20
+) -> Entry | None:
     """A random entry that is not excluded by name, or None when `tries` draws find none."""
     drawn = (rng.choice(entries) for _ in range(tries if entries else 0))
     return next((entry for entry in drawn if entry.name not in excluded), None)

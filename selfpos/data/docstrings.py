@@ -11,7 +11,17 @@ from dataclasses import dataclass
 PROSE_SECTIONS = ("notes", "warnings")
 TABLE_SECTIONS = ("parameters", "attributes", "returns", "yields", "other parameters", "raises")
 # Directives that go with everything indented below them; of others (note, warning) only the directive itself goes.
-BLOCKS_TO_DROP = {"versionadded", "versionchanged", "deprecated", "math", "plot", "code-block", "seealso", "index", "doctest"}
+BLOCKS_TO_DROP = {
+    "versionadded",
+    "versionchanged",
+    "deprecated",
+    "math",
+    "plot",
+    "code-block",
+    "seealso",
+    "index",
+    "doctest",
+}
 
 _UNDERLINE = re.compile(r"^\s*([-=~^])\1{2,}\s*$")
 _DIRECTIVE = re.compile(r"^\s*\.\. +(\[[^\]]+\]|[\w-]+(?=::)):{0,2}(.*)$")
@@ -44,7 +54,9 @@ def parse_docstring(text: str, *, max_body: int) -> Docstring:
     summary = plain(head[:end])
     parts = [plain(_without_blocks(head[end:]))]
     parts += [plain(_without_blocks(sections[name])) for name in PROSE_SECTIONS if name in sections]
-    parts += [plain(_without_blocks(_descriptions(sections[name]))) for name in TABLE_SECTIONS if name in sections]
+    parts += [
+        plain(_without_blocks(_descriptions(sections[name]))) for name in TABLE_SECTIONS if name in sections
+    ]
     body = " ".join(part for part in parts if part)
     body = _without_summary(body, summary)
     return Docstring(summary, cut(body, max_body), tuple(_see_also(sections.get("see also", []))))

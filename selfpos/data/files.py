@@ -28,7 +28,9 @@ def read_records(file: Path) -> list[dict[str, Any]]:
     return records
 
 
-def read_beir(folder: Path, split: str) -> tuple[dict[str, dict[str, str]], dict[str, str], dict[str, dict[str, int]]]:
+def read_beir(
+    folder: Path, split: str
+) -> tuple[dict[str, dict[str, str]], dict[str, str], dict[str, dict[str, int]]]:
     """A retrieval set in the BEIR layout: documents (id -> title, text), queries (id -> text), and judgements of `split` (query -> document -> grade).
 
     Raises SelfposError for a missing file, a line that does not fit, or a judgement of a query or document that does not exist.
@@ -38,7 +40,10 @@ def read_beir(folder: Path, split: str) -> tuple[dict[str, dict[str, str]], dict
     if missing:
         raise SelfposError(f"{folder} lacks {', '.join(missing)}")
     corpus, asked, judged = (file for file in parts.values() if file is not None)
-    documents = {_id(row, corpus): {"title": row.get("title") or "", "text": row.get("text") or ""} for row in read_records(corpus)}
+    documents = {
+        _id(row, corpus): {"title": row.get("title") or "", "text": row.get("text") or ""}
+        for row in read_records(corpus)
+    }
     queries = {_id(row, asked): row.get("text") or "" for row in read_records(asked)}
     relevant: dict[str, dict[str, int]] = {}
     for number, line in enumerate(judged.read_text(encoding="utf-8").splitlines()[1:], start=2):
@@ -50,7 +55,9 @@ def read_beir(folder: Path, split: str) -> tuple[dict[str, dict[str, str]], dict
                 f"{judged}, line {number}: expected query-id, corpus-id and a whole score between tabs, found {line!r}"
             ) from None
         if query not in queries or document not in documents:
-            raise SelfposError(f"{judged}, line {number}: there is no query {query} or no document {document}")
+            raise SelfposError(
+                f"{judged}, line {number}: there is no query {query} or no document {document}"
+            )
     if not relevant:
         raise SelfposError(f"{judged} has no judgements")
     return documents, queries, relevant
@@ -99,17 +106,25 @@ def _json_lines(file: Path) -> Iterator[dict[str, Any]]:
     number = 0
     try:
         # utf-8-sig: some programs begin a file with a byte order mark
-        with gzip.open(file, "rt", encoding="utf-8-sig") if file.suffix == ".gz" else file.open(encoding="utf-8-sig") as stream:
+        with (
+            gzip.open(file, "rt", encoding="utf-8-sig")
+            if file.suffix == ".gz"
+            else file.open(encoding="utf-8-sig") as stream
+        ):
             for number, line in enumerate(stream, start=1):
                 if line.strip():
                     record = json.loads(line)
                     if not isinstance(record, dict):
-                        raise SelfposError(f"data file {file}, line {number}: expected a JSON object, found {type(record).__name__}")
+                        raise SelfposError(
+                            f"data file {file}, line {number}: expected a JSON object, found {type(record).__name__}"
+                        )
                     yield record
     except json.JSONDecodeError as error:
         raise SelfposError(f"data file {file}, line {number} is not JSON: {error.msg}") from None
     except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise SelfposError(f"data file {file} cannot be read to its end (after line {number}): {error}") from None
+        raise SelfposError(
+            f"data file {file} cannot be read to its end (after line {number}): {error}"
+        ) from None
 
 
 def _json(file: Path) -> list[dict[str, Any]]:
@@ -137,12 +152,18 @@ def _table(file: Path) -> list[dict[str, Any]]:
 
     try:
         # Only an empty cell is a missing value: "NA" and "null" are words.
-        frame = pd.read_csv(file, sep="\t" if file.suffix.lower() == ".tsv" else ",", keep_default_na=False, na_values=[""])
+        frame = pd.read_csv(
+            file, sep="\t" if file.suffix.lower() == ".tsv" else ",", keep_default_na=False, na_values=[""]
+        )
     except pd.errors.EmptyDataError:
         return []
     except (ValueError, OSError) as error:  # the parser's own errors are ValueErrors
         raise SelfposError(f"data file {file} cannot be read: {' '.join(str(error).split())}") from None
     records = frame.to_dict("records")
     return [
-        {str(key): None if isinstance(value, float) and value != value else value for key, value in record.items()} for record in records
+        {
+            str(key): None if isinstance(value, float) and value != value else value
+            for key, value in record.items()
+        }
+        for record in records
     ]

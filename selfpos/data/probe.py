@@ -45,7 +45,9 @@ class ProbeTask:
         if not before:
             return prepared
         columns = {column: [before.get(column, "") + text for text in prepared[column]] for column in before}
-        return Records.from_dict({column: columns.get(column, prepared[column][:]) for column in prepared.column_names})
+        return Records.from_dict(
+            {column: columns.get(column, prepared[column][:]) for column in prepared.column_names}
+        )
 
 
 def hold_out(dataset: Dataset, count: int, seed: int | str) -> tuple[Dataset, Dataset]:
@@ -96,7 +98,11 @@ def sharing(texts: list[set[str]]) -> list[list[int]]:
     from scipy.sparse.csgraph import connected_components
 
     numbers: dict[str, int] = {}
-    edges = [(row, len(texts) + numbers.setdefault(text, len(numbers))) for row, found in enumerate(texts) for text in sorted(found)]
+    edges = [
+        (row, len(texts) + numbers.setdefault(text, len(numbers)))
+        for row, found in enumerate(texts)
+        for text in sorted(found)
+    ]
     rows, columns = np.array(edges).T
     size = len(texts) + len(numbers)
     graph = coo_array((np.ones(len(edges), dtype=np.int8), (rows, columns)), shape=(size, size))
@@ -108,7 +114,10 @@ def sharing(texts: list[set[str]]) -> list[list[int]]:
 
 
 def write_probe(
-    folder: Path, probe: Mapping[str, Dataset], types: Mapping[str, TaskType], prompts: Mapping[str, str | Mapping[str, str]] | None = None
+    folder: Path,
+    probe: Mapping[str, Dataset],
+    types: Mapping[str, TaskType],
+    prompts: Mapping[str, str | Mapping[str, str]] | None = None,
 ) -> Path:
     """Write the probe set as `folder`/probe.jsonl, one record per line with its task, type and `prompts`, and its hash in the manifest.
 
@@ -143,27 +152,43 @@ def read_probe(folder: Path) -> dict[str, ProbeTask]:
     lines = read_records(file)
     written = (read_manifest(folder) or {}).get("probe") if folder.is_dir() else None
     if written is not None and written.get("sha256") != sha256_file(file):
-        raise SelfposError(f"{file} is not the probe set that was written there: its SHA-256 differs from the one in selfpos.json")
+        raise SelfposError(
+            f"{file} is not the probe set that was written there: its SHA-256 differs from the one in selfpos.json"
+        )
     records: dict[str, list[dict[str, Any]]] = defaultdict(list)
     kinds: dict[str, str] = {}
     prompts: dict[str, Any] = {}
     for number, line in enumerate(lines, start=1):
         if not {"task", "type", "record"} <= set(line):
-            raise SelfposError(f"{file}, record {number}: expected the fields task, type and record, found {', '.join(line)}")
+            raise SelfposError(
+                f"{file}, record {number}: expected the fields task, type and record, found {', '.join(line)}"
+            )
         if not isinstance(line["record"], dict):
-            raise SelfposError(f"{file}, record {number}: the field record is to hold an object, found {line['record']!r}")
+            raise SelfposError(
+                f"{file}, record {number}: the field record is to hold an object, found {line['record']!r}"
+            )
         if not (isinstance(line["task"], str) and isinstance(line["type"], str)):
-            raise SelfposError(f"{file}, record {number}: task and type are names, found {line['task']!r} and {line['type']!r}")
+            raise SelfposError(
+                f"{file}, record {number}: task and type are names, found {line['task']!r} and {line['type']!r}"
+            )
         if kinds.setdefault(line["task"], line["type"]) != line["type"]:
             raise SelfposError(
                 f"{file}, record {number}: task {line['task']} is of type {line['type']} here and of type {kinds[line['task']]} before"
             )
         asked = line.get("prompts", "")
-        if not (isinstance(asked, str) or (isinstance(asked, dict) and all(isinstance(text, str) for text in asked.values()))):
-            raise SelfposError(f"{file}, record {number}: prompts are a text, or a mapping of query and document to texts, found {asked!r}")
+        if not (
+            isinstance(asked, str)
+            or (isinstance(asked, dict) and all(isinstance(text, str) for text in asked.values()))
+        ):
+            raise SelfposError(
+                f"{file}, record {number}: prompts are a text, or a mapping of query and document to texts, found {asked!r}"
+            )
         records[line["task"]].append(line["record"])
         prompts[line["task"]] = asked
-    return {task: ProbeTask(task, get_task(kinds[task]), _table(file, task, found), prompts[task]) for task, found in records.items()}
+    return {
+        task: ProbeTask(task, get_task(kinds[task]), _table(file, task, found), prompts[task])
+        for task, found in records.items()
+    }
 
 
 def _table(file: Path, task: str, records: list[dict[str, Any]]) -> Dataset:

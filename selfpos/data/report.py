@@ -39,7 +39,9 @@ def describe_data(found: LoadedSource, kind: TaskType, base: Path) -> dict[str, 
         report.setdefault("texts", {})[column] = {
             "count": len(texts),
             "different": len(set(texts)),
-            "tokens": {name: int(np.quantile(lengths, share, method="higher")) for name, share in QUANTILES.items()},
+            "tokens": {
+                name: int(np.quantile(lengths, share, method="higher")) for name, share in QUANTILES.items()
+            },
         }
     return report
 
@@ -47,7 +49,9 @@ def describe_data(found: LoadedSource, kind: TaskType, base: Path) -> dict[str, 
 def report_lines(report: dict[str, Any]) -> list[str]:
     """The report in lines for a person to read."""
     dropped = ", ".join(f"{count} {reason}" for reason, count in report["dropped"].items())
-    lines = [f"  {report['kept']} of {report['found']} records" + (f"; dropped: {dropped}" if dropped else "")]
+    lines = [
+        f"  {report['kept']} of {report['found']} records" + (f"; dropped: {dropped}" if dropped else "")
+    ]
     if repeated := report["repeated records"]:
         lines[0] += f"; {repeated} occur before (kept)"
     lines += [f"  {name} at revision {revision}" for name, revision in report.get("revisions", {}).items()]
@@ -57,13 +61,19 @@ def report_lines(report: dict[str, Any]) -> list[str]:
     for column in ("label", "score"):
         if found := report.get(column):
             counts = ", ".join(f"{label} {count}" for label, count in found["commonest"].items())
-            lines.append(f"  {column}: {found['different']} values, the commonest {counts}; the rarest {found['rarest']} times")
+            lines.append(
+                f"  {column}: {found['different']} values, the commonest {counts}; the rarest {found['rarest']} times"
+            )
     return lines
 
 
 def _values(values: list[Any]) -> dict[str, Any]:
     counts = Counter(map(str, values))
-    return {"different": len(counts), "commonest": dict(counts.most_common(SHOWN)), "rarest": min(counts.values())}
+    return {
+        "different": len(counts),
+        "commonest": dict(counts.most_common(SHOWN)),
+        "rarest": min(counts.values()),
+    }
 
 
 def _flat(values: Iterable[Any]) -> Iterable[str]:

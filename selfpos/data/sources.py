@@ -39,7 +39,9 @@ class LoadedSource:
     hash: str
 
 
-def load_task(source: TaskSource, *, seed: int, data_root: Path | None = None, split: str | None = None) -> LoadedSource:
+def load_task(
+    source: TaskSource, *, seed: int, data_root: Path | None = None, split: str | None = None
+) -> LoadedSource:
     """The records of a recipe's task, of its split or of another; from its `local` data when there is a `data_root` to find that in."""
     from selfpos.tasks import get_task
 
@@ -112,7 +114,9 @@ def load_source(
     if weights is not None:
         parts = _weighted(parts, weights, seed)
     shared = [name for name in parts[0].column_names if all(name in part.column_names for part in parts)]
-    dataset = concatenate_datasets([part.select_columns(shared) for part in parts]) if len(parts) > 1 else parts[0]
+    dataset = (
+        concatenate_datasets([part.select_columns(shared) for part in parts]) if len(parts) > 1 else parts[0]
+    )
     found = len(dataset)
     if limit is not None and limit < found:
         dataset = dataset.select(sorted(random.Random(seed).sample(range(found), limit)))
@@ -143,15 +147,28 @@ def hash_records(dataset: Dataset) -> str:
 
 
 def _describe(spec: str, task: str) -> str:
-    return f"{task} records from the docstrings of the Python packages on this machine" if spec == "corpus" else spec
+    return (
+        f"{task} records from the docstrings of the Python packages on this machine"
+        if spec == "corpus"
+        else spec
+    )
 
 
 def _reasons(dropped: Mapping[str, int]) -> str:
     words = {"duplicate": "that occur before", "type": "that the task type leaves out or gathers with others"}
-    return ", ".join(f"{count} {words.get(reason, f'with a {reason}')}" for reason, count in dropped.items() if count)
+    return ", ".join(
+        f"{count} {words.get(reason, f'with a {reason}')}" for reason, count in dropped.items() if count
+    )
 
 
-def _read(spec: str, task: str, split: str, data_root: Path | None, window: streams.Window | None, revisions: dict[str, str]) -> Dataset:
+def _read(
+    spec: str,
+    task: str,
+    split: str,
+    data_root: Path | None,
+    window: streams.Window | None,
+    revisions: dict[str, str],
+) -> Dataset:
     if spec == "corpus":
         from selfpos.data.corpus import load_corpus
 
@@ -169,7 +186,9 @@ def _read(spec: str, task: str, split: str, data_root: Path | None, window: stre
 
 
 def _read_file(file: Path, window: streams.Window | None) -> Dataset:
-    return streams.spill_file(file, window) if window is not None else _dataset(files.read_records(file), file)
+    return (
+        streams.spill_file(file, window) if window is not None else _dataset(files.read_records(file), file)
+    )
 
 
 def _read_folder(folder: Path, task: str, split: str, window: streams.Window | None) -> Dataset:
@@ -178,18 +197,25 @@ def _read_folder(folder: Path, task: str, split: str, window: streams.Window | N
         return _read_file(file, window)
     if (folder / "qrels").is_dir():
         return _dataset(_beir_records(*files.read_beir(folder, split), task), folder)
-    there = sorted({path.name.split(".")[0] for path in folder.iterdir() if path.name.endswith(files.ENDINGS)})
+    there = sorted(
+        {path.name.split(".")[0] for path in folder.iterdir() if path.name.endswith(files.ENDINGS)}
+    )
     raise SelfposError(f"folder {folder} has no split '{split}'; found {', '.join(there) or 'no data files'}")
 
 
 def _beir_records(
-    documents: Mapping[str, dict[str, str]], queries: Mapping[str, str], relevant: Mapping[str, Mapping[str, int]], task: str
+    documents: Mapping[str, dict[str, str]],
+    queries: Mapping[str, str],
+    relevant: Mapping[str, Mapping[str, int]],
+    task: str,
 ) -> list[dict[str, Any]]:
     """For reranking one record per query with both relevant and irrelevant judgements; else one per relevant pair of query and document."""
     records: list[dict[str, Any]] = []
     for query, grades in relevant.items():
         texts = {
-            wanted: [files.document_text(documents[key]) for key, grade in grades.items() if (grade > 0) is wanted]
+            wanted: [
+                files.document_text(documents[key]) for key, grade in grades.items() if (grade > 0) is wanted
+            ]
             for wanted in (True, False)
         }
         if task == "reranking":
@@ -200,7 +226,9 @@ def _beir_records(
     return records
 
 
-def _read_hub(place: str, task: str, split: str, window: streams.Window | None, revisions: dict[str, str]) -> Dataset:
+def _read_hub(
+    place: str, task: str, split: str, window: streams.Window | None, revisions: dict[str, str]
+) -> Dataset:
     """A data set on the Hub; one in the BEIR layout (configurations corpus and queries) is joined to pairs. Notes its commit in `revisions`."""
     import datasets
 
@@ -217,7 +245,9 @@ def _read_hub(place: str, task: str, split: str, window: streams.Window | None, 
         return datasets.load_dataset(name, config, split=split, revision=revision)
 
     try:
-        if not config and {"corpus", "queries"} <= set(datasets.get_dataset_config_names(name, revision=revision)):
+        if not config and {"corpus", "queries"} <= set(
+            datasets.get_dataset_config_names(name, revision=revision)
+        ):
             documents = {str(row["_id"]): row for row in load("corpus", "corpus")}
             queries = {str(row["_id"]): row["text"] for row in load("queries", "queries")}
             relevant: dict[str, dict[str, int]] = {}
@@ -227,9 +257,15 @@ def _read_hub(place: str, task: str, split: str, window: streams.Window | None, 
         if window is not None:
             return streams.spill_hub(name, config or None, split, revision, window)
         return load(config or None, split)
-    except (OSError, ValueError, KeyError) as error:  # the Hub's and datasets' own errors are OSErrors or ValueErrors
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+    ) as error:  # the Hub's and datasets' own errors are OSErrors or ValueErrors
         reason = " ".join(str(error).split())
-        raise OperationError(f"the Hugging Face Hub did not supply data set {name}, split '{split}': {reason}") from None
+        raise OperationError(
+            f"the Hugging Face Hub did not supply data set {name}, split '{split}': {reason}"
+        ) from None
 
 
 def _commit(name: str, revision: str | None) -> str | None:
@@ -251,7 +287,9 @@ def _dataset(records: list[dict[str, Any]], where: Path | str) -> Dataset:
     try:
         return Dataset.from_dict({name: [record.get(name) for record in records] for name in names})
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-        raise SelfposError(f"{where}: a field holds values of different kinds ({' '.join(str(error).split())})") from None
+        raise SelfposError(
+            f"{where}: a field holds values of different kinds ({' '.join(str(error).split())})"
+        ) from None
 
 
 def _complete(dataset: Dataset, task_type: TaskType, columns: Mapping[str, str]) -> tuple[Dataset, int]:
@@ -281,7 +319,9 @@ def _usable(dataset: Dataset, task_type: TaskType, seen: set[int] | None, droppe
 
     kept = []
     for row, record in enumerate(dataset):
-        if not all(says_something(value) for name, value in record.items() if name not in task_type.may_be_blank):
+        if not all(
+            says_something(value) for name, value in record.items() if name not in task_type.may_be_blank
+        ):
             dropped["blank text"] += 1
             continue
         if seen is not None:

@@ -59,4 +59,6 @@ def _spill(records: Callable[[], Iterator[dict[str, Any]]], key: list[Any], wher
         reason: BaseException = error.__cause__ or error
         if isinstance(reason, SelfposError | OSError):
             raise reason from None
-        raise SelfposError(f"{where}: its records do not fit each other: {' '.join(str(reason).split())[:300]}") from None
+        raise SelfposError(
+            f"{where}: its records do not fit each other: {' '.join(str(reason).split())[:300]}"
+        ) from None

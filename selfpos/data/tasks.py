@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
     from selfpos.data.sources import LoadedSource
-    from selfpos.guard import Guard
+    from selfpos.overlap.contamination import Guard
     from selfpos.tasks import TaskType
 
 
@@ -60,6 +60,12 @@ def load_tasks(recipe: Recipe, data_root: Path | None, guard: Guard | None = Non
                 other = guard.look(f"{name}, probe", kind, other)
             training, (_, probe) = found.dataset, hold_out(other.dataset, held[name], recipe.seed)
         asked = recipe.training.validation
-        validation = load_task(source, seed=recipe.seed, data_root=data_root, split=asked.split).dataset if asked and asked.split else None
-        loaded[name] = TaskData(kind, training, probe, found.hash, found.description, source, found, validation)
+        validation = (
+            load_task(source, seed=recipe.seed, data_root=data_root, split=asked.split).dataset
+            if asked and asked.split
+            else None
+        )
+        loaded[name] = TaskData(
+            kind, training, probe, found.hash, found.description, source, found, validation
+        )
     return loaded

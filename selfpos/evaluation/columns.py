@@ -43,7 +43,9 @@ def listed(data: Any) -> Any:
         made.__dict__ = {**vars(data), "_read": _Read()}
         return made
     if isinstance(data, dict):
-        return (DatasetDict if isinstance(data, DatasetDict) else dict)({name: listed(part) for name, part in data.items()})
+        return (DatasetDict if isinstance(data, DatasetDict) else dict)(
+            {name: listed(part) for name, part in data.items()}
+        )
     return data
 
 

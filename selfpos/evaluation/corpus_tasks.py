@@ -19,11 +19,20 @@ if TYPE_CHECKING:
     from mteb.abstasks import AbsTask
 
 # Sizes that a small model encodes in about ten seconds on two cores, all four tasks together.
-QUERIES, DOCUMENTS, DOCUMENT_LENGTH = 250, 350, 200  # length in characters: the opening of a body tells it from others, at half the time
+QUERIES, DOCUMENTS, DOCUMENT_LENGTH = (
+    250,
+    350,
+    200,
+)  # length in characters: the opening of a body tells it from others, at half the time
 LABELS, TEST_PER_LABEL, TRAIN_PER_LABEL = 40, 8, 8
 PAIRS = 300
 PER_CLUSTER = 25
-NAMES = ("PythonDocsRetrieval", "PythonDocsSubpackageClassification", "PythonDocsSeeAlsoPairs", "PythonDocsHeldOutClustering")
+NAMES = (
+    "PythonDocsRetrieval",
+    "PythonDocsSubpackageClassification",
+    "PythonDocsSeeAlsoPairs",
+    "PythonDocsHeldOutClustering",
+)
 
 
 def corpus_tasks(corpus: Corpus) -> list[AbsTask]:
@@ -69,15 +78,21 @@ def corpus_tasks(corpus: Corpus) -> list[AbsTask]:
 
 def _sample(entries: list[Entry], count: int) -> list[Entry]:
     """`count` entries by the hash of their names: the same ones however the others change."""
-    return sorted(entries, key=lambda entry: hashlib.sha256(f"evaluation {entry.name}".encode()).digest())[:count]
+    return sorted(entries, key=lambda entry: hashlib.sha256(f"evaluation {entry.name}".encode()).digest())[
+        :count
+    ]
 
 
 def _retrieval(corpus: Corpus) -> dict[str, Any]:
-    openings = {cut(entry.body, DOCUMENT_LENGTH): entry for entry in reversed(corpus.part("test"))}  # one entry per distinct opening
+    openings = {
+        cut(entry.body, DOCUMENT_LENGTH): entry for entry in reversed(corpus.part("test"))
+    }  # one entry per distinct opening
     chosen = _sample(list(openings.values()), DOCUMENTS)
     documents = {entry.name: {"text": cut(entry.body, DOCUMENT_LENGTH)} for entry in chosen}
     queries = {f"q:{entry.name}": entry.summary for entry in chosen[:QUERIES]}
-    return retrieval_data(documents, queries, {f"q:{entry.name}": {entry.name: 1} for entry in chosen[:QUERIES]})
+    return retrieval_data(
+        documents, queries, {f"q:{entry.name}": {entry.name: 1} for entry in chosen[:QUERIES]}
+    )
 
 
 def _classification(corpus: Corpus) -> dict[str, Any]:
@@ -88,8 +103,14 @@ def _classification(corpus: Corpus) -> dict[str, Any]:
     labels = sorted(label for label in largest[:LABELS] if label in groups["test"])
     data = {}
     for split, size in (("train", TRAIN_PER_LABEL), ("test", TEST_PER_LABEL)):
-        rows = [(entry.summary, number) for number, label in enumerate(labels) for entry in _sample(groups[split][label], size)]
-        data[split] = Dataset.from_dict({"text": [text for text, _ in rows], "label": [label for _, label in rows]})
+        rows = [
+            (entry.summary, number)
+            for number, label in enumerate(labels)
+            for entry in _sample(groups[split][label], size)
+        ]
+        data[split] = Dataset.from_dict(
+            {"text": [text for text, _ in rows], "label": [label for _, label in rows]}
+        )
     return data
 
 
@@ -97,7 +118,9 @@ def _pairs(corpus: Corpus) -> Any:
     from datasets import Dataset
 
     records = pair_classification(corpus.part("test"), random.Random(0))
-    kept = [record for wanted in (1, 0) for record in [r for r in records if r["label"] == wanted][: PAIRS // 2]]
+    kept = [
+        record for wanted in (1, 0) for record in [r for r in records if r["label"] == wanted][: PAIRS // 2]
+    ]
     return Dataset.from_list(kept).rename_column("label", "labels")
 
 
@@ -106,4 +129,6 @@ def _clustering(corpus: Corpus) -> Any:
 
     groups = by_subpackage(corpus.part("held-out"))
     chosen = [entry for label in sorted(groups) for entry in _sample(groups[label], PER_CLUSTER)]
-    return Dataset.from_dict({"sentences": [entry.summary for entry in chosen], "labels": [entry.subpackage for entry in chosen]})
+    return Dataset.from_dict(
+        {"sentences": [entry.summary for entry in chosen], "labels": [entry.subpackage for entry in chosen]}
+    )

@@ -46,13 +46,21 @@ def packing(model: SentenceTransformer, manner: Manner) -> dict[str, Any] | None
     Only where this is known may texts be tokenised apart from each other and padded again.
     """
     first = model[0]
-    if type(first).__name__ != "Transformer" or getattr(first, "can_flatten_inputs", False) or getattr(first, "query_expansion", None):
+    if (
+        type(first).__name__ != "Transformer"
+        or getattr(first, "can_flatten_inputs", False)
+        or getattr(first, "query_expansion", None)
+    ):
         return None
     features = model.preprocess(["a", "a a"], prompt=manner.prompt, **manner.kwargs)
     tensors = {name for name, value in features.items() if getattr(value, "ndim", 0)}
     if not {"input_ids", "attention_mask"} <= tensors <= FEATURES or features.get("modality") != "text":
         return None
-    if first.tokenizer is None or first.tokenizer.pad_token_id is None or bool(np.any(np.asarray(features.get("token_type_ids", 0)))):
+    if (
+        first.tokenizer is None
+        or first.tokenizer.pad_token_id is None
+        or bool(np.any(np.asarray(features.get("token_type_ids", 0))))
+    ):
         return None
     return {name: value for name, value in features.items() if name not in tensors}
 
@@ -64,11 +72,18 @@ def tokenizer_identity(model: SentenceTransformer, manner: Manner) -> dict[str, 
     if backend is None:
         return None
     first = model[0]
-    limits = {name: getattr(first, name, None) for name in ("max_seq_length", "query_length", "document_length", "do_lower_case")}
+    limits = {
+        name: getattr(first, name, None)
+        for name in ("max_seq_length", "query_length", "document_length", "do_lower_case")
+    }
     options = getattr(first, "processing_kwargs", None)
     spelled = json.dumps([limits, options], sort_keys=True, default=str)
     # Padding and truncation of the backend are whatever the last call set.
-    vocabulary = {key: value for key, value in json.loads(backend.to_str()).items() if key not in ("padding", "truncation")}
+    vocabulary = {
+        key: value
+        for key, value in json.loads(backend.to_str()).items()
+        if key not in ("padding", "truncation")
+    }
     return {
         "tokenizer": key_of(json.dumps(vocabulary)).hex(),
         "settings": spelled,
@@ -77,16 +92,25 @@ def tokenizer_identity(model: SentenceTransformer, manner: Manner) -> dict[str, 
     }
 
 
-def tokenise(model: SentenceTransformer, texts: Sequence[str], manner: Manner, store: Store) -> list[np.ndarray]:
+def tokenise(
+    model: SentenceTransformer, texts: Sequence[str], manner: Manner, store: Store
+) -> list[np.ndarray]:
     """The token numbers of each text, cut at the model's limit, special tokens included; those in `store` are read, the others added to it."""
     keys = [key_of(text) for text in texts]
     found = [store.get(key) for key in keys]
-    rows: list[np.ndarray | None] = [None if record is None else np.frombuffer(record, np.int32) for record in found]
-    missing = sorted((place for place, row in enumerate(rows) if row is None), key=lambda place: len(texts[place]))
+    rows: list[np.ndarray | None] = [
+        None if record is None else np.frombuffer(record, np.int32) for record in found
+    ]
+    missing = sorted(
+        (place for place, row in enumerate(rows) if row is None), key=lambda place: len(texts[place])
+    )
     for start in range(0, len(missing), TOKENISED_AT_ONCE):
         places = missing[start : start + TOKENISED_AT_ONCE]
         features = model.preprocess([texts[place] for place in places], prompt=manner.prompt, **manner.kwargs)
-        ids, mask = features["input_ids"].numpy().astype(np.int32), features["attention_mask"].numpy().astype(bool)
+        ids, mask = (
+            features["input_ids"].numpy().astype(np.int32),
+            features["attention_mask"].numpy().astype(bool),
+        )
         new = [row[kept] for row, kept in zip(ids, mask, strict=True)]
         store.put((keys[place], row.tobytes()) for place, row in zip(places, new, strict=True))
         for place, row in zip(places, new, strict=True):
@@ -105,17 +129,25 @@ def batches(lengths: Sequence[int], budget: int, most: int) -> Iterator[list[int
 
 
 def embed(
-    model: SentenceTransformer, tokens: Sequence[np.ndarray], manner: Manner, extra: dict[str, Any], batch_size: int
+    model: SentenceTransformer,
+    tokens: Sequence[np.ndarray],
+    manner: Manner,
+    extra: dict[str, Any],
+    batch_size: int,
 ) -> Iterator[tuple[list[int], np.ndarray]]:
     """Embeddings of tokenised texts, batch by batch: places in `tokens`, and their rows in float32, n×d. `extra` is what `packing` found."""
     device = model.device.type
     # A batch of very short texts may hold more of them than `batch_size`: what costs is tokens.
     groups = batches([len(row) for row in tokens], BUDGET.get(device, BUDGET_ELSEWHERE), max(batch_size, 256))
     with packed_layers(model), _workers(device) as compute:
-        yield from compute(lambda group: (group, _forward(model, [tokens[place] for place in group], manner, extra)), groups)
+        yield from compute(
+            lambda group: (group, _forward(model, [tokens[place] for place in group], manner, extra)), groups
+        )
 
 
-def _forward(model: SentenceTransformer, tokens: list[np.ndarray], manner: Manner, extra: dict[str, Any]) -> np.ndarray:
+def _forward(
+    model: SentenceTransformer, tokens: list[np.ndarray], manner: Manner, extra: dict[str, Any]
+) -> np.ndarray:
     import torch
     from sentence_transformers.util import truncate_embeddings
 

@@ -24,7 +24,14 @@ MEMORY = 300_000_000
 # Texts that are sorted by length together; their tokens are in memory at once.
 AT_ONCE = 50_000
 # What mteb finds out about a model by itself, for its metadata beside the results.
-TOLD = ("max_tokens", "embed_dim", "similarity_fn_name", "framework", "n_embedding_parameters", "adapted_from")
+TOLD = (
+    "max_tokens",
+    "embed_dim",
+    "similarity_fn_name",
+    "framework",
+    "n_embedding_parameters",
+    "adapted_from",
+)
 
 
 def model_name(name: str) -> str:
@@ -40,7 +47,9 @@ def identity(folder: Path, name: str) -> ModelMeta:
 
     from selfpos.storage.hashing import REVISION_LENGTH, content_hash
 
-    return ModelMeta.create_empty(overwrites={"name": model_name(name), "revision": content_hash(folder)[:REVISION_LENGTH]})
+    return ModelMeta.create_empty(
+        overwrites={"name": model_name(name), "revision": content_hash(folder)[:REVISION_LENGTH]}
+    )
 
 
 class Embedder:
@@ -55,7 +64,9 @@ class Embedder:
         self._stores: dict[tuple[str, Manner], Store] = {}
         self.dimension = int(model.encode(["a"], show_progress_bar=False).shape[1])
 
-    def rows(self, texts: list[str], manner: Manner, batch_size: int, plain: Callable[[list[str]], np.ndarray]) -> np.ndarray:
+    def rows(
+        self, texts: list[str], manner: Manner, batch_size: int, plain: Callable[[list[str]], np.ndarray]
+    ) -> np.ndarray:
         """The embeddings of `texts`, float32, n×d. `plain` embeds texts of models whose features are not known here."""
         store = self._embeddings(manner)
         place: dict[str, int] = {}
@@ -82,27 +93,52 @@ class Embedder:
         self._stores.clear()
 
     def _fill(
-        self, rows: np.ndarray, missing: list[int], unique: list[str], manner: Manner, batch_size: int, plain: Any, store: Store
+        self,
+        rows: np.ndarray,
+        missing: list[int],
+        unique: list[str],
+        manner: Manner,
+        batch_size: int,
+        plain: Any,
+        store: Store,
     ) -> None:
         texts = [unique[number] for number in missing]
         extra = packing(self.model, manner)
         if extra is None:
             parts: Any = (
-                (range(start, min(start + 16 * batch_size, len(texts))), plain(texts[start : start + 16 * batch_size]))
+                (
+                    range(start, min(start + 16 * batch_size, len(texts))),
+                    plain(texts[start : start + 16 * batch_size]),
+                )
                 for start in range(0, len(texts), 16 * batch_size)
             )
         else:
             self.model.eval()
-            parts = embed(self.model, tokenise(self.model, texts, manner, self._tokens(manner)), manner, extra, batch_size)
+            parts = embed(
+                self.model,
+                tokenise(self.model, texts, manner, self._tokens(manner)),
+                manner,
+                extra,
+                batch_size,
+            )
         for places, new in parts:
             if not np.isfinite(new).all():
-                bad = next(texts[place] for place, row in zip(places, new, strict=True) if not np.isfinite(row).all())
-                raise OperationError(f"the model's embedding of {bad[:60]!r} is not finite (NaN or infinity): its weights are damaged")
+                bad = next(
+                    texts[place] for place, row in zip(places, new, strict=True) if not np.isfinite(row).all()
+                )
+                raise OperationError(
+                    f"the model's embedding of {bad[:60]!r} is not finite (NaN or infinity): its weights are damaged"
+                )
             rows[[missing[place] for place in places]] = new
-            store.put((key_of(texts[place]), row.tobytes()) for place, row in zip(places, np.asarray(new, np.float32), strict=True))
+            store.put(
+                (key_of(texts[place]), row.tobytes())
+                for place, row in zip(places, np.asarray(new, np.float32), strict=True)
+            )
 
     def _embeddings(self, manner: Manner) -> Store:
-        return self._store("embeddings", manner, {**self._about, "prompt": manner.prompt, "side": manner.side}, MEMORY)
+        return self._store(
+            "embeddings", manner, {**self._about, "prompt": manner.prompt, "side": manner.side}, MEMORY
+        )
 
     def _tokens(self, manner: Manner) -> Store:
         return self._store("tokens", manner, tokenizer_identity(self.model, manner), 0)
@@ -121,7 +157,10 @@ def _versions() -> dict[str, str]:
     import sentence_transformers
     import transformers
 
-    return {"sentence-transformers": sentence_transformers.__version__, "transformers": transformers.__version__}
+    return {
+        "sentence-transformers": sentence_transformers.__version__,
+        "transformers": transformers.__version__,
+    }
 
 
 def load_encoder(folder: Path, meta: ModelMeta, cache: Path | None = None) -> Any:
@@ -150,9 +189,14 @@ def load_encoder(folder: Path, meta: ModelMeta, cache: Path | None = None) -> An
                 "n_parameters": sum(weights.numel() for weights in model.parameters()),
                 "memory_usage_mb": size / 2**20,
             }
-            self.mteb_model_meta = meta.model_copy(update={**found, "loader": SentenceTransformerEncoderWrapper})
-            self._sided = any(type(module).__name__ in ("Router", "Asym") for module in model.modules()) or any(
-                getattr(model[0], field, None) for field in ("query_length", "document_length", "query_expansion")
+            self.mteb_model_meta = meta.model_copy(
+                update={**found, "loader": SentenceTransformerEncoderWrapper}
+            )
+            self._sided = any(
+                type(module).__name__ in ("Router", "Asym") for module in model.modules()
+            ) or any(
+                getattr(model[0], field, None)
+                for field in ("query_length", "document_length", "query_expansion")
             )
             self.embedder = Embedder(model, embedding_identity(folder, model), cache)
 
@@ -162,13 +206,24 @@ def load_encoder(folder: Path, meta: ModelMeta, cache: Path | None = None) -> An
             kept = side if self._sided else None
             if listed.template is not None:
                 instructed = listed.instructed or side != "document"
-                return Manner((self.get_task_instruction(task_metadata, prompt_type) if instructed else None) or None, kept)
-            name = get_prompt_name(self.model_prompts, task_metadata, prompt_type) if self.model_prompts else None
+                return Manner(
+                    (self.get_task_instruction(task_metadata, prompt_type) if instructed else None) or None,
+                    kept,
+                )
+            name = (
+                get_prompt_name(self.model_prompts, task_metadata, prompt_type)
+                if self.model_prompts
+                else None
+            )
             if name is not None and self.model_prompts:
                 prompt = self.model_prompts[name]
             else:
-                names = {"query": ["query"], "document": ["document", "passage", "corpus"]}.get(side or "", [])
-                chosen = next((name for name in names if name in model.prompts), model.default_prompt_name or "")
+                names = {"query": ["query"], "document": ["document", "passage", "corpus"]}.get(
+                    side or "", []
+                )
+                chosen = next(
+                    (name for name in names if name in model.prompts), model.default_prompt_name or ""
+                )
                 prompt = model.prompts.get(chosen) or ""
             return Manner(prompt or None, kept)
 
@@ -180,8 +235,13 @@ def load_encoder(folder: Path, meta: ModelMeta, cache: Path | None = None) -> An
             size = int(kwargs.get("batch_size", 32))
 
             def plain(some: list[str]) -> np.ndarray:
-                chosen = {"query": model.encode_query, "document": model.encode_document}.get(manner.side or "", model.encode)
-                return np.asarray(chosen(some, prompt=manner.prompt or "", batch_size=size, show_progress_bar=False), np.float32)
+                chosen = {"query": model.encode_query, "document": model.encode_document}.get(
+                    manner.side or "", model.encode
+                )
+                return np.asarray(
+                    chosen(some, prompt=manner.prompt or "", batch_size=size, show_progress_bar=False),
+                    np.float32,
+                )
 
             return self.embedder.rows(texts, manner, size, plain)
 
@@ -207,20 +267,33 @@ def embedding_identity(folder: Path, model: SentenceTransformer) -> dict[str, An
 def describe_encoder(encoder: Any) -> list[tuple[str, str]]:
     """What decides scores besides weights, as rows of label and text: length limit, pooling, prompts, number format, similarity."""
     model = encoder.model
-    pooling: dict[str, Any] = next((module.get_config_dict() for module in model if type(module).__name__ == "Pooling"), {})
+    pooling: dict[str, Any] = next(
+        (module.get_config_dict() for module in model if type(module).__name__ == "Pooling"), {}
+    )
     prompts = {name: text for name, text in (model.prompts or {}).items() if text}
     kinds = " → ".join(type(module).__name__ for module in model)
     listed: ListedPrompts = encoder.listed
     own = ", ".join(f"{name} {text!r}" for name, text in prompts.items()) or "none"
     if listed.template is not None:
-        own = f"the instruction of each task in {listed.template!r}" + ("" if listed.instructed else ", documents without")
-    from_list = "; from mteb's list of models, for the folder has none" if listed.template is not None or listed.prompts else ""
+        own = f"the instruction of each task in {listed.template!r}" + (
+            "" if listed.instructed else ", documents without"
+        )
+    from_list = (
+        "; from mteb's list of models, for the folder has none"
+        if listed.template is not None or listed.prompts
+        else ""
+    )
     if listed.loader is not None:
         from_list += f"; mteb itself loads this model with {listed.loader}, which is not used here"
     return [
         ("modules", kinds + (f" (pooling: {pooling['pooling_mode']})" if "pooling_mode" in pooling else "")),
         ("prompts", own + from_list),
         ("max length", f"{model.max_seq_length} tokens" if model.max_seq_length else "the model's own"),
-        ("embeddings", f"{encoder.embedder.dimension} numbers, computed in {next(model.parameters()).dtype}".replace("torch.", "")),
+        (
+            "embeddings",
+            f"{encoder.embedder.dimension} numbers, computed in {next(model.parameters()).dtype}".replace(
+                "torch.", ""
+            ),
+        ),
         ("similarity", str(model.similarity_fn_name)),
     ]

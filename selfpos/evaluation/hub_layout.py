@@ -25,7 +25,10 @@ def served(task: AbsTask, folder: Path) -> AbsTask:
     """`task` reading its data from `folder`, as mteb itself does from the Hub. The data revision is a hash of the files."""
     from selfpos.storage.hashing import sha256_file
 
-    listed = "".join(f"{file.relative_to(folder).as_posix()}\0{sha256_file(file)}\n" for file in sorted(_data_files(folder)))
+    listed = "".join(
+        f"{file.relative_to(folder).as_posix()}\0{sha256_file(file)}\n"
+        for file in sorted(_data_files(folder))
+    )
     revision = "local-" + hashlib.sha256(listed.encode()).hexdigest()[:16]
     place = {**task.metadata.dataset, "path": str(folder.absolute()), "revision": revision}
     metadata = task.metadata.model_copy(update={"dataset": place})
@@ -49,11 +52,15 @@ def fetch(tasks: Iterable[AbsTask], out: Path, say: Callable[[str], object] = pr
             snapshot_download(path, repo_type="dataset", revision=revision, local_dir=out / path)
             say(f"{task.metadata.name}: {out / path}")
         except Exception as error:
-            reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+            reason = next(
+                (line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__
+            )
             failed[task.metadata.name] = f"{path}: {reason}"
     if failed:
         told = "; ".join(f"{name} ({reason})" for name, reason in failed.items())
-        raise OperationError(f"the data of {len(failed)} tasks could not be fetched: {told}; the same command goes on with what is missing")
+        raise OperationError(
+            f"the data of {len(failed)} tasks could not be fetched: {told}; the same command goes on with what is missing"
+        )
 
 
 def _data_files(folder: Path) -> Iterable[Path]:

@@ -28,13 +28,19 @@ def load_model(folder: Path) -> SentenceTransformer:
     try:
         model = SentenceTransformer(str(folder), local_files_only=True)
     except Exception as error:
-        raise SelfposError(f"{folder} does not load as a sentence-transformers model: {_line(error)}") from None
+        raise SelfposError(
+            f"{folder} does not load as a sentence-transformers model: {_line(error)}"
+        ) from None
     try:
         row = model.encode(["a"], show_progress_bar=False)
     except Exception as error:
-        raise SelfposError(f"{folder} loads, but its parts do not fit together: embedding a text failed with {_line(error)}") from None
+        raise SelfposError(
+            f"{folder} loads, but its parts do not fit together: embedding a text failed with {_line(error)}"
+        ) from None
     if not np.isfinite(row).all():
-        raise SelfposError(f"{folder} gives embeddings that are not finite (NaN or infinity): its weights are damaged")
+        raise SelfposError(
+            f"{folder} gives embeddings that are not finite (NaN or infinity): its weights are damaged"
+        )
     return model
 
 
@@ -45,7 +51,9 @@ def adapter_base(folder: Path) -> Path | None:
         return None
     name = read_json(file).get("base_model_name_or_path")
     if not name:
-        raise SelfposError(f"{file} does not say what base its adapter was trained on (base_model_name_or_path)")
+        raise SelfposError(
+            f"{file} does not say what base its adapter was trained on (base_model_name_or_path)"
+        )
     base = Path(str(name)).expanduser()
     if base.is_dir():
         return base
@@ -76,7 +84,9 @@ def _check_tokenizer(folder: Path) -> None:
     if base is not None:
         places.append(base)
     if not any(has_tokenizer(place) for place in places):
-        raise SelfposError(f"{places[0]} has no tokenizer (none of {', '.join(VOCABULARIES[:4])}…): copy it from the model's base")
+        raise SelfposError(
+            f"{places[0]} has no tokenizer (none of {', '.join(VOCABULARIES[:4])}…): copy it from the model's base"
+        )
 
 
 def _line(error: Exception) -> str:

@@ -46,7 +46,9 @@ MTEB_TASKS: dict[str, LocalSet] = {
     "STSBenchmark": _one("sts", "stsbenchmark"),
     **{f"STS{year}": _one("sts", f"sts{year}") for year in (12, 13, 14, 15, 16)},
     "Banking77Classification": _one("classification", "banking77"),
-    "EmotionClassification": _one("classification", "emotion", labels=("sadness", "joy", "love", "anger", "fear", "surprise")),
+    "EmotionClassification": _one(
+        "classification", "emotion", labels=("sadness", "joy", "love", "anger", "fear", "surprise")
+    ),
     "AmazonCounterfactualClassification": LocalSet(
         "classification", {"en": "amazon_counterfactual_en", "en-ext": "amazon_counterfactual_en_ext"}
     ),
@@ -81,15 +83,32 @@ def local_task(name: str, data_dir: Path, task: AbsTask | None = None) -> AbsTas
     The data revision is a hash of the files, so that scores on them are never taken for scores on the Hub's data, or on files since changed.
     """
     local = OWN_TASKS[name] if task is None else MTEB_TASKS[name]
-    present = [subset for subset in local.folders if task is None or "default" in local.folders or subset in task.hf_subsets]
-    splits = {split: local.splits.get(split, split) for split in (["test"] if task is None else task.eval_splits)}
+    present = [
+        subset
+        for subset in local.folders
+        if task is None or "default" in local.folders or subset in task.hf_subsets
+    ]
+    splits = {
+        split: local.splits.get(split, split) for split in (["test"] if task is None else task.eval_splits)
+    }
     revision = ("local-ids-" if local.shared_ids else "local-") + _hash(
-        [file for subset in present for file in _needed(local, data_dir / local.folders[subset], splits).values() if file]
+        [
+            file
+            for subset in present
+            for file in _needed(local, data_dir / local.folders[subset], splits).values()
+            if file
+        ]
     )[:16]
     load = partial(_load, local, {subset: data_dir / local.folders[subset] for subset in present}, splits)
     if task is None:
         return new_task(
-            local.kind, name, local.description, load, revision=revision, source=f"selfpos/{local.folders['default']}", **local.attributes
+            local.kind,
+            name,
+            local.description,
+            load,
+            revision=revision,
+            source=f"selfpos/{local.folders['default']}",
+            **local.attributes,
         )
     metadata = task.metadata.model_copy(update={"dataset": {**task.metadata.dataset, "revision": revision}})
     served = with_data(type(task), metadata, load)
@@ -101,15 +120,28 @@ def local_task(name: str, data_dir: Path, task: AbsTask | None = None) -> AbsTas
 def missing_files(name: str, data_dir: Path, task: AbsTask | None = None) -> list[str]:
     """What `data_dir` lacks for the task `name`, as paths below it."""
     local = OWN_TASKS[name] if task is None else MTEB_TASKS[name]
-    splits = {split: local.splits.get(split, split) for split in (["test"] if task is None else task.eval_splits)}
-    wanted = [folder for subset, folder in local.folders.items() if task is None or subset == "default" or subset in task.hf_subsets]
-    return [f"{folder}/{part}" for folder in wanted for part, file in _needed(local, data_dir / folder, splits).items() if file is None]
+    splits = {
+        split: local.splits.get(split, split) for split in (["test"] if task is None else task.eval_splits)
+    }
+    wanted = [
+        folder
+        for subset, folder in local.folders.items()
+        if task is None or subset == "default" or subset in task.hf_subsets
+    ]
+    return [
+        f"{folder}/{part}"
+        for folder in wanted
+        for part, file in _needed(local, data_dir / folder, splits).items()
+        if file is None
+    ]
 
 
 def _needed(local: LocalSet, folder: Path, splits: Mapping[str, str]) -> dict[str, Path | None]:
     """The files for `splits` by what they are called, None for one that is not there."""
     if local.kind == "retrieval":
-        return {part: file for split in splits.values() for part, file in files.beir_files(folder, split).items()}
+        return {
+            part: file for split in splits.values() for part, file in files.beir_files(folder, split).items()
+        }
     names = dict.fromkeys([*(["train"] if local.kind == "classification" else []), *splits.values()])
     return {f"{name}.jsonl[.gz]": files.find(folder, name, LINES) for name in names}
 
@@ -124,7 +156,11 @@ def _load(local: LocalSet, folders: Mapping[str, Path], splits: Mapping[str, str
     """What the abstract task keeps in `dataset`."""
     loaded = {subset: _load_subset(local, folder, splits) for subset, folder in folders.items()}
     # Retrieval keeps its data by subset always, the others only where there are several.
-    return loaded if local.kind in ("retrieval", "reranking") or list(loaded) != ["default"] else loaded["default"]
+    return (
+        loaded
+        if local.kind in ("retrieval", "reranking") or list(loaded) != ["default"]
+        else loaded["default"]
+    )
 
 
 def _load_subset(local: LocalSet, folder: Path, splits: Mapping[str, str]) -> Any:
@@ -162,7 +198,9 @@ def columns(local: LocalSet, rows: list[dict[str, Any]], tables: Mapping[str, li
     if local.kind == "sts":
         return Dataset.from_dict({name: column(name) for name in ("sentence1", "sentence2", "score")})
     if local.kind == "pair-classification":
-        return Dataset.from_dict({"sentence1": column("sentence1"), "sentence2": column("sentence2"), "labels": column("label")})
+        return Dataset.from_dict(
+            {"sentence1": column("sentence1"), "sentence2": column("sentence2"), "labels": column("label")}
+        )
     if local.kind == "clustering":
         return Dataset.from_dict({"sentences": column("text"), "labels": column("label")})
     labels = local.labels or sorted({row["label"] for table in tables.values() for row in table})
@@ -183,4 +221,6 @@ def pools(rows: list[dict[str, Any]]) -> dict[str, Any]:
         graded = [(text, 1) for text in row["positive"]] + [(text, 0) for text in row["negative"]]
         relevant[key] = {f"{key}-{place}": grade for place, (_, grade) in enumerate(graded)}
         documents |= {f"{key}-{place}": {"text": text} for place, (text, _) in enumerate(graded)}
-    return retrieval_data(documents, queries, relevant, pools={key: list(grades) for key, grades in relevant.items()})
+    return retrieval_data(
+        documents, queries, relevant, pools={key: list(grades) for key, grades in relevant.items()}
+    )

@@ -42,7 +42,9 @@ class TaskDeclaration(Settings):
     name: Name
     type: Literal["sts", "pair-classification", "classification", "clustering", "reranking", "retrieval"]
     files: dict[Literal["train", "test", "folder"], str] = Field(min_length=1)
-    columns: dict[str, str] = Field(default_factory=dict, description="our column -> the file's, where they differ")
+    columns: dict[str, str] = Field(
+        default_factory=dict, description="our column -> the file's, where they differ"
+    )
     description: str = "A task of the user's own."
 
 
@@ -60,13 +62,23 @@ def own_task(file: Path) -> AbsTask:
     unknown = [column for column in task.columns if column not in COLUMNS[task.type]]
     if unknown:
         known = ", ".join(COLUMNS[task.type]) or "no columns"
-        raise SelfposError(f"task file {file}: a {task.type} task has {known}, not '{unknown[0]}'{nearest(unknown[0], COLUMNS[task.type])}")
+        raise SelfposError(
+            f"task file {file}: a {task.type} task has {known}, not '{unknown[0]}'{nearest(unknown[0], COLUMNS[task.type])}"
+        )
     places = {split: file.parent / place for split, place in task.files.items()}
     parts = _read(task, places)  # whatever is wrong with the data is said now, not after hours
     made: Any = {"retrieval": _retrieval, "reranking": _reranking}.get(task.type, _table)
-    revision = "local-" + hashlib.sha256(repr((task.type, sorted(task.columns.items()), parts)).encode()).hexdigest()[:16]
+    revision = (
+        "local-"
+        + hashlib.sha256(repr((task.type, sorted(task.columns.items()), parts)).encode()).hexdigest()[:16]
+    )
     return new_task(
-        task.type, task.name, task.description, lambda: made(task, _read(task, places)), revision=revision, source=f"own/{task.name}"
+        task.type,
+        task.name,
+        task.description,
+        lambda: made(task, _read(task, places)),
+        revision=revision,
+        source=f"own/{task.name}",
     )
 
 
@@ -79,7 +91,10 @@ def _read(task: TaskDeclaration, places: dict[Any, Path]) -> dict[str, Any]:
     """Split -> records with our columns; of a retrieval task, what `files.read_beir` gives."""
     if task.type == "retrieval":
         return {"test": files.read_beir(places["folder"], "test")}
-    return {split: [_record(task, row, place) for row in files.read_records(place)] for split, place in places.items()}
+    return {
+        split: [_record(task, row, place) for row in files.read_records(place)]
+        for split, place in places.items()
+    }
 
 
 def _record(task: TaskDeclaration, row: dict[str, Any], place: Path) -> dict[str, Any]:
@@ -87,7 +102,9 @@ def _record(task: TaskDeclaration, row: dict[str, Any], place: Path) -> dict[str
     for column in COLUMNS[task.type]:
         theirs = task.columns.get(column, column)
         if row.get(theirs) is None:
-            raise SelfposError(f"{place}: a record has no '{theirs}' (for {column}); found {', '.join(row)}{nearest(theirs, row)}")
+            raise SelfposError(
+                f"{place}: a record has no '{theirs}' (for {column}); found {', '.join(row)}{nearest(theirs, row)}"
+            )
         record[column] = row[theirs]
     if task.type == "pair-classification" and record["label"] not in (0, 1):
         raise SelfposError(f"{place}: the label of a pair is 0 or 1, found {record['label']!r}")

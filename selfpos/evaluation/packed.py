@@ -29,7 +29,12 @@ def packed_layers(model: torch.nn.Module) -> Iterator[int]:
     fit = all(layer.weight.device.type == "cpu" and layer.weight.dtype == torch.float32 for layer in linear)
     small = sum(layer.weight.nbytes for layer in linear) <= MOST_BYTES
     changed: list[torch.nn.Module] = []
-    if fit and small and torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+    if (
+        fit
+        and small
+        and torch.backends.mkldnn.is_available()
+        and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    ):
         inner = {}
         for module in model.modules():
             if _is_linear_and_gelu(module):
@@ -49,8 +54,14 @@ def _is_linear_and_gelu(module: Any) -> bool:
     """Whether `module` is what BERT and its family call the intermediate layer, with the exact GELU."""
     import torch
 
-    if type(module).__name__.endswith("Intermediate") and {name for name, _ in module.named_children()} == {"dense", "intermediate_act_fn"}:
-        return type(module.dense) is torch.nn.Linear and getattr(module.intermediate_act_fn, "act", None) is torch.nn.functional.gelu
+    if type(module).__name__.endswith("Intermediate") and {name for name, _ in module.named_children()} == {
+        "dense",
+        "intermediate_act_fn",
+    }:
+        return (
+            type(module.dense) is torch.nn.Linear
+            and getattr(module.intermediate_act_fn, "act", None) is torch.nn.functional.gelu
+        )
     return False
 
 
@@ -61,7 +72,9 @@ def _product(layer: torch.nn.Linear, then: str) -> Callable[[torch.Tensor], torc
     weights = torch.ops.mkldnn._reorder_linear_weight(layer.weight.detach(), ROWS)
 
     def forward(x: torch.Tensor) -> torch.Tensor:
-        rows = torch.ops.mkldnn._linear_pointwise(x.reshape(-1, x.shape[-1]), weights, layer.bias, then, [], "none")
+        rows = torch.ops.mkldnn._linear_pointwise(
+            x.reshape(-1, x.shape[-1]), weights, layer.bias, then, [], "none"
+        )
         return rows.view(*x.shape[:-1], rows.shape[-1])
 
     return forward

@@ -30,5 +30,10 @@ def listed_prompts(name: str) -> ListedPrompts:
     loader = getattr(meta.loader, "__name__", None)
     options = meta.loader_kwargs or {}
     if loader == INSTRUCTED:
-        return ListedPrompts(template=options.get("instruction_template"), instructed=options.get("apply_instruction_to_passages", True))
-    return ListedPrompts(prompts=dict(options.get("model_prompts") or {}), loader=None if loader in (PLAIN, None) else loader)
+        return ListedPrompts(
+            template=options.get("instruction_template"),
+            instructed=options.get("apply_instruction_to_passages", True),
+        )
+    return ListedPrompts(
+        prompts=dict(options.get("model_prompts") or {}), loader=None if loader in (PLAIN, None) else loader
+    )

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from selfpos.console import log
-from selfpos.evaluation.examples import Part
-from selfpos.evaluation.measures import score_of
+from selfpos.scores.examples import Part
+from selfpos.scores.measures import score_of
 
 if TYPE_CHECKING:
     from mteb.abstasks import AbsTask
@@ -48,7 +48,9 @@ def recording(task: AbsTask) -> Iterator[list[Part]]:
                 raise ValueError(f"they come to {score_of(part):.5f}, the score is {wanted:.5f}")
         except Exception as error:
             part = None
-            log.info("the examples of %s (%s, %s) are not kept: %s", task.metadata.name, hf_split, hf_subset, error)
+            log.info(
+                "the examples of %s (%s, %s) are not kept: %s", task.metadata.name, hf_split, hf_subset, error
+            )
         if part is not None:
             parts.append(part)
         return scores
@@ -57,7 +59,10 @@ def recording(task: AbsTask) -> Iterator[list[Part]]:
         heard["predictions"] = predictions
 
     def hear_queries(scores: Mapping[str, Any], *rest: Any, **options: Any) -> Any:
-        heard["queries"], heard["runs"] = scores, rest[:2]  # what is relevant to each query, and the scores of what was found for it
+        heard["queries"], heard["runs"] = (
+            scores,
+            rest[:2],
+        )  # what is relevant to each query, and the scores of what was found for it
         return type(task).task_specific_scores(task, scores, *rest, **options)  # type: ignore[attr-defined]
 
     hooks = dict(zip(LISTENED, (evaluate_and_listen, hear_predictions, hear_queries), strict=True))
@@ -103,7 +108,13 @@ def _queries(task: Any, data: Any, heard: Mapping[str, Any]) -> Found | None:
     if task.metadata.main_score == "p-MRR":
         return _followed(*heard["runs"])
     name, _, depth = task.metadata.main_score.rpartition("_at_")
-    names = {"ndcg": "ndcg_cut", "map": "map_cut", "recall": "recall", "precision": "P", "hit_rate": "success"}
+    names = {
+        "ndcg": "ndcg_cut",
+        "map": "map_cut",
+        "recall": "recall",
+        "precision": "P",
+        "hit_rate": "success",
+    }
     if name not in names or not heard.get("queries"):
         return None
     scores = heard["queries"]
@@ -112,7 +123,9 @@ def _queries(task: Any, data: Any, heard: Mapping[str, Any]) -> Found | None:
     return "mean", len(ids), "\n".join(ids).encode(), {"values": values}
 
 
-def _followed(relevant: Mapping[str, Mapping[str, int]], found: Mapping[str, Mapping[str, float]]) -> Found | None:
+def _followed(
+    relevant: Mapping[str, Mapping[str, int]], found: Mapping[str, Mapping[str, float]]
+) -> Found | None:
     """Each question's p-MRR: how far the documents that another instruction makes irrelevant move, from its run with the first instruction ("-og") to
     that with the other ("-changed") (Weller et al. 2024, arXiv 2403.15246, section 4)."""
     values = {}
@@ -126,7 +139,11 @@ def _followed(relevant: Mapping[str, Mapping[str, int]], found: Mapping[str, Map
         if moves:
             values[asked] = float(np.mean(moves))
     ids = sorted(values)
-    return ("mean", len(ids), "\n".join(ids).encode(), {"values": np.array([values[one] for one in ids])}) if ids else None
+    return (
+        ("mean", len(ids), "\n".join(ids).encode(), {"values": np.array([values[one] for one in ids])})
+        if ids
+        else None
+    )
 
 
 def _rank(run: Mapping[str, float], document: str) -> int:
@@ -139,7 +156,12 @@ def _rank(run: Mapping[str, float], document: str) -> int:
 
 def _similarities(task: Any, data: Any, heard: Mapping[str, Any]) -> Found | None:
     side, _, kind = task.metadata.main_score.rpartition("_")
-    names = {"cosine": "cosine_scores", "euclidean": "euclidean_distances", "manhattan": "manhattan_distances", "": "similarity_scores"}
+    names = {
+        "cosine": "cosine_scores",
+        "euclidean": "euclidean_distances",
+        "manhattan": "manhattan_distances",
+        "": "similarity_scores",
+    }
     scores = heard["predictions"].get(names.get(side, ""))
     if scores is None or kind not in ("spearman", "pearson"):
         return None
@@ -152,13 +174,26 @@ def _pairs(task: Any, data: Any, heard: Mapping[str, Any]) -> Found | None:
     """Scores by the similarity whose average precision is the greatest, since `max_ap` is the greatest of them."""
     rows = data[0] if len(data) == 1 else data
     gold = np.array(rows[task.label_column_name], np.int8)
-    signs = {"cosine_scores": 1, "similarity_scores": 1, "dot_scores": 1, "euclidean_distances": -1, "manhattan_distances": -1}
+    signs = {
+        "cosine_scores": 1,
+        "similarity_scores": 1,
+        "dot_scores": 1,
+        "euclidean_distances": -1,
+        "manhattan_distances": -1,
+    }
     asked = task.metadata.main_score.removesuffix("_ap")
     if asked != "max":
         signs = {name: sign for name, sign in signs.items() if name.startswith(f"{asked}_")}
     given = {name: sign * np.array(heard["predictions"][name], np.float64) for name, sign in signs.items()}
-    parts = [Part("", "", "average-precision", len(gold), "", {"scores": scores, "gold": gold}) for scores in given.values()]
-    return ("average-precision", len(gold), gold.tobytes(), dict(max(parts, key=score_of).arrays)) if parts else None
+    parts = [
+        Part("", "", "average-precision", len(gold), "", {"scores": scores, "gold": gold})
+        for scores in given.values()
+    ]
+    return (
+        ("average-precision", len(gold), gold.tobytes(), dict(max(parts, key=score_of).arrays))
+        if parts
+        else None
+    )
 
 
 def _classified(task: Any, data: Any, heard: Mapping[str, Any]) -> Found | None:
@@ -166,7 +201,11 @@ def _classified(task: Any, data: Any, heard: Mapping[str, Any]) -> Found | None:
     gold, predicted = np.array(data[task.label_column_name]), np.array(heard["predictions"])
     identity = str(gold.tolist()).encode()
     if task.metadata.main_score == "f1":
-        numbers = np.unique(np.append(predicted, gold), return_inverse=True)[1].astype(np.int32).reshape(-1, len(gold))
+        numbers = (
+            np.unique(np.append(predicted, gold), return_inverse=True)[1]
+            .astype(np.int32)
+            .reshape(-1, len(gold))
+        )
         return "macro-f1", len(gold), identity, {"predicted": numbers[:-1], "gold": numbers[-1]}
     if task.metadata.main_score != "accuracy":
         return None
@@ -176,13 +215,19 @@ def _classified(task: Any, data: Any, heard: Mapping[str, Any]) -> Found | None:
 def _labelled(task: Any, data: Any, heard: Mapping[str, Any]) -> Found | None:
     """Of each text, the share of the experiments in which it got exactly its labels, or its mean label ranking average precision; of splits that mteb
     does not cut."""
-    if task.metadata.main_score not in ("accuracy", "lrap") or (task.max_eval_samples is not None and len(data) > task.max_eval_samples):
+    if task.metadata.main_score not in ("accuracy", "lrap") or (
+        task.max_eval_samples is not None and len(data) > task.max_eval_samples
+    ):
         return None
     from sklearn.preprocessing import MultiLabelBinarizer
 
     gold = MultiLabelBinarizer().fit_transform(data[task.label_column_name])
     predicted = np.array(heard["predictions"])
-    values = (predicted == gold).all(2) if task.metadata.main_score == "accuracy" else _ranking_precision(predicted, gold)
+    values = (
+        (predicted == gold).all(2)
+        if task.metadata.main_score == "accuracy"
+        else _ranking_precision(predicted, gold)
+    )
     return "mean", len(gold), gold.tobytes(), {"values": values.mean(0, dtype=np.float32)}
 
 
@@ -217,7 +262,9 @@ def _summarised(task: Any, data: Any, heard: Mapping[str, Any]) -> Found | None:
     from scipy.stats import pearsonr, spearmanr
 
     side, _, kind = task.metadata.main_score.rpartition("_")
-    scores = heard["predictions"].get({"cosine": "cosine_scores", "dot": "dot_scores", "": "similarity_scores"}.get(side, ""))
+    scores = heard["predictions"].get(
+        {"cosine": "cosine_scores", "dot": "dot_scores", "": "similarity_scores"}.get(side, "")
+    )
     if scores is None or kind not in ("spearman", "pearson"):
         return None
     people = heard["predictions"]["human_scores"]
@@ -238,8 +285,13 @@ def _clustered(task: Any, data: Any, heard: Mapping[str, Any]) -> Found | None:
     given = [label if isinstance(label, list) else [label] for label in data[task.label_column_name]]
     index, labels, clusters = [], [], []
     for depth, assigned in enumerate(heard["predictions"].values()):
-        pool = [document for document in chosen if len(given[document]) > depth and given[document][depth] != -1]
-        numbers = {label: number for number, label in enumerate(sorted({given[document][depth] for document in pool}, key=str))}
+        pool = [
+            document for document in chosen if len(given[document]) > depth and given[document][depth] != -1
+        ]
+        numbers = {
+            label: number
+            for number, label in enumerate(sorted({given[document][depth] for document in pool}, key=str))
+        }
         for clustering in assigned:
             drawn = [pool[place] for place in rng.choices(range(len(pool)), k=len(clustering))]
             index.append(drawn)

@@ -8,12 +8,11 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from selfpos.console import log, progress
+from selfpos.console import log, progress, quiet_libraries
 from selfpos.errors import OperationError, SelfposError
-from selfpos.evaluation.examples import examples_file, write_examples
 from selfpos.evaluation.recording import recording
-from selfpos.evaluation.scores import TaskScore, score_of, write_last
-from selfpos.quiet import quiet_libraries
+from selfpos.scores.examples import examples_file, write_examples
+from selfpos.scores.files import TaskScore, score_of, write_last
 
 if TYPE_CHECKING:
     from mteb import ResultCache
@@ -63,7 +62,11 @@ def evaluate(
     scorer = _Scorer(model, meta, ResultCache(out), batch_size, cache, announce)
     scores: dict[str, TaskScore] = {}
     failures: dict[str, str] = {}
-    with closing(scorer), quiet_libraries(hide_warnings=True), progress(f"scoring {name}", len(tasks), unit="tasks") as bar:
+    with (
+        closing(scorer),
+        quiet_libraries(hide_warnings=True),
+        progress(f"scoring {name}", len(tasks), unit="tasks") as bar,
+    ):
         for task in tasks:
             title = task.metadata.name
             try:
@@ -75,7 +78,9 @@ def evaluate(
                 told = str(error) if isinstance(error, SelfposError) else f"{type(error).__name__}: {error}"
                 failures[title] = " ".join(told.split())[:400]
                 log.error("task %s failed on %s: %s", title, name, failures[title])
-                log.info("where task %s failed", title, exc_info=True)  # for the log of a run, not for the screen
+                log.info(
+                    "where task %s failed", title, exc_info=True
+                )  # for the log of a run, not for the screen
                 bar.advance(1, task=title, score="failed")
     write_last(out, str(meta.name), str(meta.revision), scores)
     if failures:
@@ -92,7 +97,9 @@ def check_tasks(model: Path, tasks: Sequence[AbsTask], out: Path) -> None:
         raise SelfposError("there are no tasks to score the model on")
     names = [task.metadata.name for task in tasks]
     if len(set(names)) < len(names):
-        raise SelfposError(f"two tasks are called {next(n for n in names if names.count(n) > 1)}; their results would go to one file")
+        raise SelfposError(
+            f"two tasks are called {next(n for n in names if names.count(n) > 1)}; their results would go to one file"
+        )
     if out.exists() and not out.is_dir():
         raise SelfposError(f"{out} is a file; expected a folder for the result files")
 
@@ -165,10 +172,14 @@ class _Scorer:
                 co2_tracker=False,
             )
         if not results.task_results:
-            raise OperationError(f"mteb gave no result ({'; '.join(str(failed.exception) for failed in results.exceptions or [])})")
+            raise OperationError(
+                f"mteb gave no result ({'; '.join(str(failed.exception) for failed in results.exceptions or [])})"
+            )
         if examples:
             write_examples(examples_file(file), examples, revision_of(task))
-        return score_of(task, TaskResult.from_disk(file), file)  # the file has fewer digits: the score is the same whenever it is read
+        return score_of(
+            task, TaskResult.from_disk(file), file
+        )  # the file has fewer digits: the score is the same whenever it is read
 
     def _load(self) -> None:
         from selfpos.evaluation.encoder import describe_encoder, load_encoder
@@ -191,7 +202,11 @@ class _Scorer:
         try:
             found = TaskResult.from_disk(file)
         except Exception as error:
-            log.warning("the result file %s cannot be read (%s) and is made anew", file, " ".join(str(error).split())[:200])
+            log.warning(
+                "the result file %s cannot be read (%s) and is made anew",
+                file,
+                " ".join(str(error).split())[:200],
+            )
             file.unlink()  # mteb reads it before it writes
             return None
         if found.dataset_revision != revision_of(task):
@@ -202,7 +217,9 @@ class _Scorer:
             return None
         if not _same_line(str(found.mteb_version)):
             log.warning(
-                "the result file %s is of mteb %s, which may score otherwise than this one; it is made anew", file, found.mteb_version
+                "the result file %s is of mteb %s, which may score otherwise than this one; it is made anew",
+                file,
+                found.mteb_version,
             )
             return None
         return found

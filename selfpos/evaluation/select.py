@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from selfpos.console import quiet_libraries
 from selfpos.errors import SelfposError, unknown
 from selfpos.evaluation import corpus_tasks, hub_layout, local_data, own_tasks
 from selfpos.evaluation.tasks import KINDS
-from selfpos.quiet import quiet_libraries
 
 if TYPE_CHECKING:
     from mteb.abstasks import AbsTask
@@ -65,12 +65,16 @@ def recipe_tasks(settings: EvaluationSettings, data_root: Path | None) -> list[A
     return select_tasks(names, benchmark=settings.benchmark, data_dir=data_dir)
 
 
-def wanted_tasks(names: Sequence[str], benchmark: str | None, types: Sequence[str] = (), languages: Sequence[str] = ()) -> list[AbsTask]:
+def wanted_tasks(
+    names: Sequence[str], benchmark: str | None, types: Sequence[str] = (), languages: Sequence[str] = ()
+) -> list[AbsTask]:
     """MTEB's tasks that `select_tasks` would take, whether their data is there or not; those that MTEB has no data for are left out."""
     with quiet_libraries(hide_warnings=True):
         chosen = _chosen(names, benchmark, types, languages, None)
         return [
-            task for task in chosen.values() if not isinstance(task, str) and "/" in str(task.metadata.dataset["path"]) and _is_theirs(task)
+            task
+            for task in chosen.values()
+            if not isinstance(task, str) and "/" in str(task.metadata.dataset["path"]) and _is_theirs(task)
         ]
 
 
@@ -78,28 +82,47 @@ def _is_theirs(task: AbsTask) -> bool:
     import mteb
 
     try:
-        return bool(mteb.get_task(task.metadata.name).metadata.dataset["path"] == task.metadata.dataset["path"])
+        return bool(
+            mteb.get_task(task.metadata.name).metadata.dataset["path"] == task.metadata.dataset["path"]
+        )
     except KeyError:
         return False
 
 
 def _chosen(
-    names: Sequence[str], benchmark: str | None, types: Sequence[str], languages: Sequence[str], data_dir: Path | None
+    names: Sequence[str],
+    benchmark: str | None,
+    types: Sequence[str],
+    languages: Sequence[str],
+    data_dir: Path | None,
 ) -> dict[str, AbsTask | str]:
     """Name -> task, of our own on local data still a name."""
     _check_filters(types, languages)
-    tasks = [task for name in names for word in ([*_quick(data_dir)] if name == QUICK else [name]) for task in _named(word)]
+    tasks = [
+        task
+        for name in names
+        for word in ([*_quick(data_dir)] if name == QUICK else [name])
+        for task in _named(word)
+    ]
     if benchmark is not None:
         tasks += _of_benchmark(benchmark)
     if not names and benchmark is None:
         import mteb
 
-        tasks += list(mteb.get_tasks(task_types=list(types) or None, languages=list(languages) or None, modalities=["text"]))  # type: ignore[arg-type]
+        tasks += list(
+            mteb.get_tasks(
+                task_types=list(types) or None, languages=list(languages) or None, modalities=["text"]
+            )
+        )  # type: ignore[arg-type]
     chosen: dict[str, AbsTask | str] = {}
     for task in tasks:
         key = task if isinstance(task, str) else task.metadata.name
         known = chosen.setdefault(key, task)
-        if not isinstance(known, str) and not isinstance(task, str) and known.metadata.dataset["path"] != task.metadata.dataset["path"]:
+        if (
+            not isinstance(known, str)
+            and not isinstance(task, str)
+            and known.metadata.dataset["path"] != task.metadata.dataset["path"]
+        ):
             raise SelfposError(f"two tasks are called {key}; give the one of your own another name")
     kept = {name: task for name, task in chosen.items() if _fits(name, task, types, languages)}
     if chosen and not kept:
@@ -117,7 +140,9 @@ def _fits(name: str, task: AbsTask | str, types: Sequence[str], languages: Seque
     if not languages:
         return True
     spoken = (
-        ["eng-Latn"] if isinstance(task, str) else [code for codes in task.metadata.hf_subsets_to_langscripts.values() for code in codes]
+        ["eng-Latn"]
+        if isinstance(task, str)
+        else [code for codes in task.metadata.hf_subsets_to_langscripts.values() for code in codes]
     )
     if not any(code in languages or code.partition("-")[0] in languages for code in spoken):
         return False
@@ -148,7 +173,11 @@ def _quick(data_dir: Path | None) -> list[str]:
 
     found = []
     for name, other in QUICK_TASKS.items():
-        there = data_dir is None or other is None or hub_layout.repository_folder(mteb.get_task(name), data_dir) is not None
+        there = (
+            data_dir is None
+            or other is None
+            or hub_layout.repository_folder(mteb.get_task(name), data_dir) is not None
+        )
         found.append(name if there or other is None else other)
     return found
 
@@ -161,9 +190,15 @@ def local_tasks(data_dir: Path) -> list[AbsTask]:
         raise SelfposError(f"there is no folder {data_dir} to read MTEB data from")
     with quiet_libraries(hide_warnings=True):
         known = {name: mteb.get_task(name) for name in local_data.MTEB_TASKS}
-        there = [name for name in [*known, *local_data.OWN_TASKS] if not local_data.missing_files(name, data_dir, known.get(name))]
+        there = [
+            name
+            for name in [*known, *local_data.OWN_TASKS]
+            if not local_data.missing_files(name, data_dir, known.get(name))
+        ]
     if not there:
-        raise SelfposError(f"{data_dir} has the data of no task; expected folders such as stsbenchmark with test.jsonl")
+        raise SelfposError(
+            f"{data_dir} has the data of no task; expected folders such as stsbenchmark with test.jsonl"
+        )
     return select_tasks(there, data_dir=data_dir)
 
 
@@ -174,7 +209,9 @@ def _named(name: str) -> list[AbsTask | str]:
     if name == CORPUS or name in corpus_tasks.NAMES:
         from selfpos.data.corpus import load_corpus
 
-        return [task for task in corpus_tasks.corpus_tasks(load_corpus()) if name in (CORPUS, task.metadata.name)]
+        return [
+            task for task in corpus_tasks.corpus_tasks(load_corpus()) if name in (CORPUS, task.metadata.name)
+        ]
     if name in local_data.OWN_TASKS:
         return [name]
     if name.endswith(own_tasks.ENDINGS):
@@ -183,7 +220,9 @@ def _named(name: str) -> list[AbsTask | str]:
         return [mteb.get_task(name)]
     except KeyError:
         known = [task.metadata.name for task in mteb.get_tasks(exclude_superseded=False)]
-        raise unknown("MTEB task", name, [*known, *local_data.OWN_TASKS, *corpus_tasks.NAMES, CORPUS, QUICK]) from None
+        raise unknown(
+            "MTEB task", name, [*known, *local_data.OWN_TASKS, *corpus_tasks.NAMES, CORPUS, QUICK]
+        ) from None
 
 
 def _of_benchmark(name: str) -> list[AbsTask | str]:
@@ -192,7 +231,9 @@ def _of_benchmark(name: str) -> list[AbsTask | str]:
     try:
         return list(mteb.get_benchmark(name).tasks)
     except KeyError:
-        raise unknown("MTEB benchmark", name, [benchmark.name for benchmark in mteb.get_benchmarks()]) from None
+        raise unknown(
+            "MTEB benchmark", name, [benchmark.name for benchmark in mteb.get_benchmarks()]
+        ) from None
 
 
 def _with_data(chosen: dict[str, AbsTask | str], data_dir: Path | None) -> list[AbsTask]:
@@ -228,7 +269,9 @@ def _with_data(chosen: dict[str, AbsTask | str], data_dir: Path | None) -> list[
             if data_dir is not None
             else "give a folder that has it with --data-dir, or unset HF_HUB_OFFLINE to let mteb fetch it"
         )
-        raise SelfposError(f"data for {len(missing)} of {len(chosen)} tasks is missing {where}: {'; '.join(missing)}; {remedy}")
+        raise SelfposError(
+            f"data for {len(missing)} of {len(chosen)} tasks is missing {where}: {'; '.join(missing)}; {remedy}"
+        )
     return ready
 
 

@@ -106,7 +106,9 @@ class DiskStore:
             self._entries.update({key: (place, length, check) for key, place, length, check in entries})
         except OSError as error:
             self._writable = False
-            log.warning("nothing more is kept in %s (%s); scoring goes on without", self.folder, error.strerror)
+            log.warning(
+                "nothing more is kept in %s (%s); scoring goes on without", self.folder, error.strerror
+            )
 
     def close(self) -> None:
         if self._map is not None:

@@ -55,7 +55,9 @@ def new_task(
     return with_data(task_class, metadata, load, **attributes)
 
 
-def with_data(task_class: type[AbsTask], metadata: Any, load: Callable[[], Mapping[str, Any]], **attributes: Any) -> AbsTask:
+def with_data(
+    task_class: type[AbsTask], metadata: Any, load: Callable[[], Mapping[str, Any]], **attributes: Any
+) -> AbsTask:
     """An instance of a subclass of `task_class` that takes its data from `load` instead of the Hub. The task's own transformation still runs."""
 
     def load_data(self: AbsTask, num_proc: int | None = None, **_: Any) -> None:
@@ -64,11 +66,17 @@ def with_data(task_class: type[AbsTask], metadata: Any, load: Callable[[], Mappi
             self.dataset_transform(num_proc=num_proc)
             self.data_loaded = True
 
-    return type(task_class.__name__, (task_class,), {"metadata": metadata, "load_data": load_data, **attributes})()
+    return type(
+        task_class.__name__, (task_class,), {"metadata": metadata, "load_data": load_data, **attributes}
+    )()
 
 
 def retrieval_data(
-    documents: Mapping[str, Mapping[str, str]], queries: Mapping[str, str], relevant: Mapping[str, Mapping[str, int]], *, pools: Any = None
+    documents: Mapping[str, Mapping[str, str]],
+    queries: Mapping[str, str],
+    relevant: Mapping[str, Mapping[str, int]],
+    *,
+    pools: Any = None,
 ) -> dict[str, Any]:
     """What a retrieval task keeps for one split: `documents` id -> title and text; `queries` id -> text; `relevant` query -> document -> grade;
     `pools` query -> documents to rank, for reranking."""
@@ -76,9 +84,14 @@ def retrieval_data(
 
     return {
         "corpus": Dataset.from_list(
-            [{"id": key, "title": document.get("title", ""), "text": document["text"]} for key, document in documents.items()]
+            [
+                {"id": key, "title": document.get("title", ""), "text": document["text"]}
+                for key, document in documents.items()
+            ]
         ),
-        "queries": Dataset.from_list([{"id": key, "text": text} for key, text in queries.items() if key in relevant]),
+        "queries": Dataset.from_list(
+            [{"id": key, "text": text} for key, text in queries.items() if key in relevant]
+        ),
         "relevant_docs": {key: dict(grades) for key, grades in relevant.items()},
         "top_ranked": pools,
     }

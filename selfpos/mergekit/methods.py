@@ -49,7 +49,9 @@ MERGEKIT: dict[str, Counterpart] = {
         },
         origin="either",
     ),
-    "multislerp": Counterpart("multi-slerp", {"normalize_weights": "normalize"}, notes={"eps": "not needed here"}, origin="either"),
+    "multislerp": Counterpart(
+        "multi-slerp", {"normalize_weights": "normalize"}, notes={"eps": "not needed here"}, origin="either"
+    ),
     "karcher": Counterpart(
         "karcher",
         {"max_iter": "steps", "tol": "tolerance"},
@@ -64,7 +66,11 @@ MERGEKIT: dict[str, Counterpart] = {
         notes={"density": "task_arithmetic keeps everything, in mergekit too"},
     ),
     "ties": Counterpart(
-        "ties", {"density": "density", **COMMON}, {"density": 1.0, "scope": "tensor"}, refused=NO_RESCALE, per_model=("weight", "density")
+        "ties",
+        {"density": "density", **COMMON},
+        {"density": 1.0, "scope": "tensor"},
+        refused=NO_RESCALE,
+        per_model=("weight", "density"),
     ),
     "dare_linear": Counterpart(
         "dare-linear",
@@ -111,7 +117,11 @@ MERGEKIT: dict[str, Counterpart] = {
         per_model=("weight", "density", "gamma"),
     ),
     "sce": Counterpart("sce", {"select_topk": "select"}, {"select": 1.0}, per_model=()),
-    "model_stock": Counterpart("model-stock", refused={"filter_wise": ((True,), "only the form over whole tensors is here")}, per_model=()),
+    "model_stock": Counterpart(
+        "model-stock",
+        refused={"filter_wise": ((True,), "only the form over whole tensors is here")},
+        per_model=(),
+    ),
     "nearswap": Counterpart("nearswap", {"t": "t"}, per_model=()),
 }
 """mergekit's name → ours. `twice`: mergekit's ε is half of the width that DELLA calls ε."""

@@ -59,7 +59,9 @@ def merge_recipe(file: Path, out: Path, **options: Any) -> MergeResult:
     from selfpos.storage.locate import locate_model
 
     base, sources, method, asked, _ = recipe_arguments(file)
-    return merge(locate_model(base), [locate_model(source) for source in sources], method, out, **(asked | options))
+    return merge(
+        locate_model(base), [locate_model(source) for source in sources], method, out, **(asked | options)
+    )
 
 
 def recipe_arguments(file: Path) -> tuple[str, list[str], str, dict[str, Any], list[str]]:
@@ -75,7 +77,13 @@ def recipe_arguments(file: Path) -> tuple[str, list[str], str, dict[str, Any], l
             raise SelfposError(
                 f"{file} takes layers 0 to {asked.layers} of models that have {found}: parts of models cannot be put together here"
             )
-    return asked.base, asked.sources, asked.method, {"weights": asked.weights, "params": asked.params, "dtype": asked.dtype}, asked.notes
+    return (
+        asked.base,
+        asked.sources,
+        asked.method,
+        {"weights": asked.weights, "params": asked.params, "dtype": asked.dtype},
+        asked.notes,
+    )
 
 
 def translate_recipe(file: Path) -> Translation:
@@ -84,19 +92,31 @@ def translate_recipe(file: Path) -> Translation:
     data = recipe.data
     for name in data:
         if name not in FIELDS:
-            raise recipe.fault((str(name),), f"field '{name}' has no counterpart here{nearest(str(name), FIELDS)}")
+            raise recipe.fault(
+                (str(name),), f"field '{name}' has no counterpart here{nearest(str(name), FIELDS)}"
+            )
     name = str(data.get("merge_method"))
     if name not in MERGEKIT:
         raise recipe.fault(
-            ("merge_method",), f"mergekit's method '{name}' is not here{nearest(name, MERGEKIT)}; known: {', '.join(MERGEKIT)}"
+            ("merge_method",),
+            f"mergekit's method '{name}' is not here{nearest(name, MERGEKIT)}; known: {', '.join(MERGEKIT)}",
         )
     for field_name in ("dtype", "out_dtype"):
         if data.get(field_name) is not None and str(data[field_name]) not in NAMES:
-            raise recipe.fault((field_name,), f"there is no number format '{data[field_name]}'; known: {', '.join(sorted(NAMES))}")
-    notes = [] if "tokenizer_source" not in data else ["tokenizer_source: the tokenizer is the base's, and models must share it"]
+            raise recipe.fault(
+                (field_name,),
+                f"there is no number format '{data[field_name]}'; known: {', '.join(sorted(NAMES))}",
+            )
+    notes = (
+        []
+        if "tokenizer_source" not in data
+        else ["tokenizer_source: the tokenizer is the base's, and models must share it"]
+    )
     for field_name in ("tokenizer", "chat_template"):
         if field_name in data:
-            raise recipe.fault((field_name,), f"'{field_name}' is not done here: the output has the base's tokenizer")
+            raise recipe.fault(
+                (field_name,), f"'{field_name}' is not done here: the output has the base's tokenizer"
+            )
     counterpart = MERGEKIT[name]
     models, layers = _models(recipe)
     base = None if data.get("base_model") is None else _plain(recipe, data["base_model"], ("base_model",))
@@ -110,10 +130,19 @@ def translate_recipe(file: Path) -> Translation:
     if "weight" in counterpart.per_model:
         weights = [_setting(recipe, place, "weight", 1.0) for _, place in sources]
     if base is None:
-        notes.append(f"the recipe has no base_model: modules, tokenizer and buffers are those of {models[0][0]}")
+        notes.append(
+            f"the recipe has no base_model: modules, tokenizer and buffers are those of {models[0][0]}"
+        )
     names = [_model_name(recipe, model, base, place) for model, place in sources]
     return Translation(
-        str(base or models[0][0]), names, counterpart.method, weights, params, data.get("out_dtype") or data.get("dtype"), notes, layers
+        str(base or models[0][0]),
+        names,
+        counterpart.method,
+        weights,
+        params,
+        data.get("out_dtype") or data.get("dtype"),
+        notes,
+        layers,
     )
 
 
@@ -127,12 +156,20 @@ def _models(recipe: RecipeFile) -> tuple[list[tuple[str, Place]], int | None]:
         if not isinstance(slices, list) or not all(isinstance(piece, dict) for piece in slices):
             raise recipe.fault(("slices",), "expected a list of slices")
         if len(slices) != 1:
-            raise recipe.fault(("slices",), f"{len(slices)} slices put parts of models together, which is not done here")
+            raise recipe.fault(
+                ("slices",), f"{len(slices)} slices put parts of models together, which is not done here"
+            )
         for name in slices[0]:
             if name != "sources":
-                raise recipe.fault(("slices", 0, name), f"'{name}' of a slice has no counterpart here; set it at the top")
+                raise recipe.fault(
+                    ("slices", 0, name), f"'{name}' of a slice has no counterpart here; set it at the top"
+                )
         entries, place = slices[0].get("sources"), ("slices", 0, "sources")
-    if not isinstance(entries, list) or not entries or not all(isinstance(entry, dict) and "model" in entry for entry in entries):
+    if (
+        not isinstance(entries, list)
+        or not entries
+        or not all(isinstance(entry, dict) and "model" in entry for entry in entries)
+    ):
         raise recipe.fault(place, "expected a list of models")
     for index, entry in enumerate(entries):
         for name in entry:
@@ -141,11 +178,19 @@ def _models(recipe: RecipeFile) -> tuple[list[tuple[str, Place]], int | None]:
         if (span := entry.get("layer_range")) is None:
             continue
         if not isinstance(span, list) or len(span) != 2:
-            raise recipe.fault((*place, index, "layer_range"), f"expected a first and a last layer, found {span!r}")
+            raise recipe.fault(
+                (*place, index, "layer_range"), f"expected a first and a last layer, found {span!r}"
+            )
         if span[0] != 0 or span[1] != (layers or span[1]):
-            raise recipe.fault((*place, index, "layer_range"), f"layers {span[0]} to {span[1]}: only whole models are merged here")
+            raise recipe.fault(
+                (*place, index, "layer_range"),
+                f"layers {span[0]} to {span[1]}: only whole models are merged here",
+            )
         layers = span[1]
-    found = [(_plain(recipe, entry["model"], (*place, index, "model")), (*place, index)) for index, entry in enumerate(entries)]
+    found = [
+        (_plain(recipe, entry["model"], (*place, index, "model")), (*place, index))
+        for index, entry in enumerate(entries)
+    ]
     return found, layers
 
 
@@ -159,11 +204,15 @@ def _model_name(recipe: RecipeFile, model: str, base: str | None, place: Place) 
     """`base+adapter` is the adapter as a vector of that base."""
     start, plus, adapter = model.partition("+")
     if plus and start != base:
-        raise recipe.fault((*place, "model"), f"an adapter is merged over base_model here; found one over {start}")
+        raise recipe.fault(
+            (*place, "model"), f"an adapter is merged over base_model here; found one over {start}"
+        )
     return adapter if plus else model
 
 
-def _params(recipe: RecipeFile, counterpart: Counterpart, sources: list[tuple[str, Place]], notes: list[str]) -> dict[str, Any]:
+def _params(
+    recipe: RecipeFile, counterpart: Counterpart, sources: list[tuple[str, Place]], notes: list[str]
+) -> dict[str, Any]:
     """The method's parameters in our names."""
     known = {*counterpart.params, *counterpart.refused, *counterpart.notes, *HARMLESS, *counterpart.per_model}
     places: list[Place] = [("parameters",), *((*place, "parameters") for _, place in sources)]
@@ -178,7 +227,8 @@ def _params(recipe: RecipeFile, counterpart: Counterpart, sources: list[tuple[st
                 continue
             if name not in known:
                 raise recipe.fault(
-                    where, f"parameter '{name}' has no counterpart in method {counterpart.method}{nearest(str(name), known)}"
+                    where,
+                    f"parameter '{name}' has no counterpart in method {counterpart.method}{nearest(str(name), known)}",
                 )
             if len(place) > 1 and name not in counterpart.per_model and name not in HARMLESS:
                 raise recipe.fault(where, f"parameter '{name}' is one for all models")
@@ -197,7 +247,10 @@ def _params(recipe: RecipeFile, counterpart: Counterpart, sources: list[tuple[st
             values = [_setting(recipe, place, theirs, None) for _, place in sources]
             if all(value is None for value in values):
                 continue
-            given = [default if value is None else _times(value, 2.0) if theirs in counterpart.twice else value for value in values]
+            given = [
+                default if value is None else _times(value, 2.0) if theirs in counterpart.twice else value
+                for value in values
+            ]
             params[ours] = given[0] if all(value == given[0] for value in given) else given
         elif (value := _setting(recipe, (), theirs, None)) is not None:
             params[ours] = value
@@ -219,7 +272,10 @@ def _rules(recipe: RecipeFile, value: Any, place: Place) -> Any:
         rules = {}
         for index, item in enumerate(value):
             if "default" in rules:
-                raise recipe.fault((*place, index), "the value without a filter before this one takes every tensor; put it last")
+                raise recipe.fault(
+                    (*place, index),
+                    "the value without a filter before this one takes every tensor; put it last",
+                )
             if not item.keys() <= {"filter", "value"} or "value" not in item:
                 raise recipe.fault((*place, index), "expected a filter and a value")
             filter_ = item.get("filter")
@@ -228,11 +284,17 @@ def _rules(recipe: RecipeFile, value: Any, place: Place) -> Any:
         return rules
     if isinstance(value, list):
         value = [number(item) for item in value]
-        if not value or not all(isinstance(item, int | float) and not isinstance(item, bool) for item in value):
-            raise recipe.fault(place, f"expected a number, a list of numbers over depth, or filters, found {value!r}")
+        if not value or not all(
+            isinstance(item, int | float) and not isinstance(item, bool) for item in value
+        ):
+            raise recipe.fault(
+                place, f"expected a number, a list of numbers over depth, or filters, found {value!r}"
+            )
         return "..".join(map(str, value)) if len(value) > 1 else value[0]
     if isinstance(value, dict):
-        raise recipe.fault(place, "a mapping by model has no counterpart here; give the parameter at each model")
+        raise recipe.fault(
+            place, "a mapping by model has no counterpart here; give the parameter at each model"
+        )
     value = number(value)
     if not isinstance(value, int | float | None):
         raise recipe.fault(place, f"expected a number, found {value!r}")

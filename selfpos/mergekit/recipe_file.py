@@ -22,7 +22,14 @@ class RecipeFile:
 
     def fault(self, place: Place, reason: str) -> SelfposError:
         """The error for what is wrong at a place, with its line or that of what holds it."""
-        line = next((self.lines[place[:length]] for length in range(len(place), -1, -1) if place[:length] in self.lines), 1)
+        line = next(
+            (
+                self.lines[place[:length]]
+                for length in range(len(place), -1, -1)
+                if place[:length] in self.lines
+            ),
+            1,
+        )
         return SelfposError(f"{self.file}, line {line}: {reason}")
 
     def at(self, place: Place) -> Any:

@@ -26,7 +26,9 @@ from selfpos.vectors.pieces import LowRank
 Factors = tuple[np.ndarray, np.ndarray]
 
 
-def write_adapter(plan: Plan, coefficients: Coefficients | None, folder: Path, metadata: dict[str, str]) -> dict[str, Any] | None:
+def write_adapter(
+    plan: Plan, coefficients: Coefficients | None, folder: Path, metadata: dict[str, str]
+) -> dict[str, Any] | None:
     """Write the merged adapter; returns what truncation to a rank lost, or None when the adapter is exact.
 
     Its factors are [c_1 s_1 B_1 … c_N s_N B_N] and [A_1; …; A_N], whose product is Σ c_i s_i B_i A_i exactly; with the option `rank`, the best
@@ -39,7 +41,11 @@ def write_adapter(plan: Plan, coefficients: Coefficients | None, folder: Path, m
     ranks: dict[str, int] = {}
     lost: dict[str, tuple[float, float]] = {}
     for key in plan.keys:
-        pieces = [(vector.pieces[key], c) for vector, c in zip(plan.vectors, coefficients[key], strict=True) if key in vector.pieces]
+        pieces = [
+            (vector.pieces[key], c)
+            for vector, c in zip(plan.vectors, coefficients[key], strict=True)
+            if key in vector.pieces
+        ]
         found = [(piece, c) for piece, c in pieces if isinstance(piece, LowRank)]
         if not found:
             continue
@@ -73,14 +79,20 @@ def truncate(factors: Factors, rank: int) -> tuple[Factors, float, float]:
     u, sigma, vt = np.linalg.svd(r_left @ r_right.T)
     root = np.sqrt(sigma[:rank])
     kept = ((q_left @ u[:, :rank]) * root, (q_right @ vt[:rank].T).T * root[:, None])
-    return (kept[0].astype(np.float32), kept[1].astype(np.float32)), float(np.sum(sigma[rank:] ** 2)), float(np.sum(sigma**2))
+    return (
+        (kept[0].astype(np.float32), kept[1].astype(np.float32)),
+        float(np.sum(sigma[rank:] ** 2)),
+        float(np.sum(sigma**2)),
+    )
 
 
 def _low_rank_only(plan: Plan, coefficients: Coefficients | None) -> Coefficients:
     name = plan.method.name
     assert coefficients is not None  # the plan lets no other method through
     if any(len(values) > len(plan.vectors) and values[0] != 1.0 for values in coefficients.values()):
-        raise SelfposError(f"method {name} with these parameters scales the base too, which an adapter cannot; write a model instead")
+        raise SelfposError(
+            f"method {name} with these parameters scales the base too, which an adapter cannot; write a model instead"
+        )
     for vector in plan.vectors:
         for key, piece in vector.pieces.items():
             if not isinstance(piece, LowRank) and not _stands_still(vector, key):
@@ -107,7 +119,9 @@ def _concatenate(pieces: list[tuple[LowRank, float]], key: str) -> Factors:
             raise SelfposError(
                 f"{piece.a.file}: the factors of tensor {key} hold numbers that are not finite; nothing is merged from a damaged adapter"
             )
-    left = np.concatenate([part[0] * np.float32(c) for part, (_, c) in zip(factors, pieces, strict=True)], axis=1)
+    left = np.concatenate(
+        [part[0] * np.float32(c) for part, (_, c) in zip(factors, pieces, strict=True)], axis=1
+    )
     return left, np.concatenate([part[1] for part in factors], axis=0)
 
 
@@ -141,7 +155,11 @@ def _write_config(plan: Plan, folder: Path, ranks: dict[str, int]) -> None:
     }
     if (source / "modules.json").is_file():
         # Without config.json at its root: that is how sentence-transformers tells an adapter from a model.
-        aside = [file for file in side_files(source, code=bool(plan.options.get("allow_code"))) if file != Path("config.json")]
+        aside = [
+            file
+            for file in side_files(source, code=bool(plan.options.get("allow_code")))
+            if file != Path("config.json")
+        ]
         copy_side_files(source, aside, folder, "F32")
         _copy_still_weights(plan, folder)
     write_text(folder / ADAPTER, json.dumps(config, indent=2) + "\n")
@@ -161,4 +179,8 @@ def _truncation(rank: int, lost: dict[str, tuple[float, float]]) -> dict[str, An
     errors = {key: math.sqrt(part / total) if total > 0 else 0.0 for key, (part, total) in lost.items()}
     worst = max(errors, key=lambda key: errors[key], default=None)
     error = math.sqrt(dropped / whole) if whole > 0 else 0.0
-    return {"rank": rank, "error": error, "worst": {"tensor": worst, "error": errors[worst]} if worst else None}
+    return {
+        "rank": rank,
+        "error": error,
+        "worst": {"tensor": worst, "error": errors[worst]} if worst else None,
+    }

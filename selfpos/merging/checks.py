@@ -32,7 +32,9 @@ def check_chances(settings: Settings, keys: Sequence[str]) -> None:
             low, high = density - epsilon / 2, density + epsilon / 2
             found = f"found {density:g} ± {epsilon / 2:g}"
             if low < 0 or high > 1:
-                raise SelfposError(f"density ± epsilon/2 must lie between 0 and 1, {found}; make epsilon smaller")
+                raise SelfposError(
+                    f"density ± epsilon/2 must lie between 0 and 1, {found}; make epsilon smaller"
+                )
             if low == 0 and params["rescale"]:
                 raise SelfposError(
                     f"density − epsilon/2 must lie above 0 where what is kept is divided by its chance, {found}; make epsilon smaller, "
@@ -44,4 +46,6 @@ def check_scope(settings: Settings, keys: Sequence[str]) -> None:
     """Refuse a density that differs between tensors where one threshold is for them all."""
     first, *others = (settings.params(key)["density"] for key in keys)
     if settings.constant("scope") == "model" and any(density != first for density in others):
-        raise SelfposError("the density differs between tensors, so one threshold for the whole model has no meaning; set scope to tensor")
+        raise SelfposError(
+            "the density differs between tensors, so one threshold for the whole model has no meaning; set scope to tensor"
+        )

@@ -25,4 +25,6 @@ def depths(keys: Iterable[str]) -> dict[str, float]:
     layers = {key: layer_of(key) for key in keys}
     last = max((layer for layer in layers.values() if layer is not None), default=0)
     outside = {key: 0.0 if is_embedding(key) else 1.0 for key in layers}
-    return {key: outside[key] if layer is None else layer / last if last else 0.0 for key, layer in layers.items()}
+    return {
+        key: outside[key] if layer is None else layer / last if last else 0.0 for key, layer in layers.items()
+    }

@@ -22,8 +22,13 @@ def describe(plan: Plan) -> list[tuple[str, str]]:
     if plan.method.weighting != "none":
         rows.append(("weights", _over_tensors([settings.weights(key) for key in plan.keys])))
     for parameter in plan.method.parameters:
-        rows.append((parameter.name, _over_tensors([settings.params(key)[parameter.name] for key in plan.keys])))
-    rows += [("data", f"{name} of each vector on its own task's probe records, gathered before") for name in plan.method.probe]
+        rows.append(
+            (parameter.name, _over_tensors([settings.params(key)[parameter.name] for key in plan.keys]))
+        )
+    rows += [
+        ("data", f"{name} of each vector on its own task's probe records, gathered before")
+        for name in plan.method.probe
+    ]
     taken = len(plan.dtypes) - len(plan.keys)
     rows += [
         (
@@ -32,12 +37,18 @@ def describe(plan: Plan) -> list[tuple[str, str]]:
             + (f" ({len(plan.tied)} stored twice)" if plan.tied else "")
             + (f", {taken} taken whole" if taken else ""),
         ),
-        ("read", f"{plan.bytes_read / MEGABYTE:,.0f} MB in {plan.passes} pass{'es' if plan.passes > 1 else ''}"),
+        (
+            "read",
+            f"{plan.bytes_read / MEGABYTE:,.0f} MB in {plan.passes} pass{'es' if plan.passes > 1 else ''}",
+        ),
         (
             "write",
             f"{plan.bytes_written / MEGABYTE:,.0f} MB as {TORCH[main_dtype(plan)]} in {len(plan.files)} weight file{'s'[: len(plan.files) > 1]}",
         ),
-        ("memory", f"about {plan.memory / MEGABYTE:,.0f} MB beyond the runtime; the budget is {plan.budget / MEGABYTE:,.0f} MB"),
+        (
+            "memory",
+            f"about {plan.memory / MEGABYTE:,.0f} MB beyond the runtime; the budget is {plan.budget / MEGABYTE:,.0f} MB",
+        ),
         ("run on", f"{plan.options.get('device', 'cpu')}, {plan.threads} thread{'s'[: plan.threads > 1]}"),
         ("out", str(plan.out)),
     ]
@@ -60,6 +71,17 @@ def method_rows() -> list[tuple[str, str, str, str]]:
 
 
 def _method_row(method: Method) -> tuple[str, str, str, str]:
-    limits = {(1, None): "", (1, 1): "one vector", (2, 2): "two vectors", (2, None): "two vectors or more", (1, 2): "one or two vectors"}
+    limits = {
+        (1, None): "",
+        (1, 1): "one vector",
+        (2, 2): "two vectors",
+        (2, None): "two vectors or more",
+        (1, 2): "one or two vectors",
+    }
     needs = [limits[(method.fewest, method.most)], method.needs]
-    return method.name, method.summary, ", ".join(need for need in needs if need), ", ".join(map(str, method.parameters))
+    return (
+        method.name,
+        method.summary,
+        ", ".join(need for need in needs if need),
+        ", ".join(map(str, method.parameters)),
+    )

@@ -25,7 +25,9 @@ def over_base(coefficients: np.ndarray) -> list[float]:
     return [float(coefficients.sum()), *map(float, coefficients[1:])]
 
 
-def slerp_shares(first: float, second: float, inner: float, t: float, linear_above: float = 1.0) -> tuple[float, float]:
+def slerp_shares(
+    first: float, second: float, inner: float, t: float, linear_above: float = 1.0
+) -> tuple[float, float]:
     """The factors of two points with squared norms `first`, `second` and inner product `inner` at the way t from the one to the other.
 
     Linear interpolation where a point is zero, the two are parallel, or |cosine| exceeds `linear_above`.

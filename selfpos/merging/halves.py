@@ -47,7 +47,11 @@ def sums(
 
 
 def _sum(
-    pieces: list[np.ndarray], coefficients: Sequence[float], base: np.ndarray, move: np.ndarray, total: np.ndarray
+    pieces: list[np.ndarray],
+    coefficients: Sequence[float],
+    base: np.ndarray,
+    move: np.ndarray,
+    total: np.ndarray,
 ) -> np.ndarray | None:
     own = coefficients[: len(coefficients) - len(pieces) + 1]
     _widen(pieces[0], base)

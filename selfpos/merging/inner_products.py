@@ -13,7 +13,11 @@ def inner_products(stream: Stream, *, with_base: bool = False) -> dict[str, np.n
 
     def measure(key: str, ranges: list[tuple[int, int]]) -> np.ndarray:
         return np.sum(
-            [products([chunk.base, *chunk.vectors] if with_base else chunk.vectors) for chunk in stream.chunks(key, ranges)], axis=0
+            [
+                products([chunk.base, *chunk.vectors] if with_base else chunk.vectors)
+                for chunk in stream.chunks(key, ranges)
+            ],
+            axis=0,
         )
 
     count = len(stream.vectors) + with_base

@@ -32,7 +32,14 @@ NOT_COPIED = {
     ".tflite",
     ".md",
 }
-NOT_COPIED_NAMES = {"selfpos.json", INDEX, "adapter_config.json", "trainer_state.json", "data_config.json", "train_script.py"}
+NOT_COPIED_NAMES = {
+    "selfpos.json",
+    INDEX,
+    "adapter_config.json",
+    "trainer_state.json",
+    "data_config.json",
+    "train_script.py",
+}
 CONFIG = "config_sentence_transformers.json"
 NOT_COPIED_FOLDERS = ("onnx", "openvino", "eval", "runs", "logs", "checkpoint-", ".")
 
@@ -74,7 +81,9 @@ def write_indices(folder: Path, files: list[OutputFile], nbytes: Mapping[str, in
         if len(shards) > 1:
             weight_map = {name: shard.path.name for shard in shards for name in shard.tensors}
             total = sum(nbytes[key] for shard in shards for key in shard.tensors.values())
-            text = json.dumps({"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}, indent=2)
+            text = json.dumps(
+                {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}, indent=2
+            )
             (folder / place / INDEX).write_text(text + "\n", encoding="utf-8")
 
 
@@ -86,7 +95,9 @@ def side_files(base: Path, *, code: bool) -> list[Path]:
     found = []
     for file in sorted(base.rglob("*")):
         relative = file.relative_to(base)
-        aside = any(part.startswith(NOT_COPIED_FOLDERS) for part in relative.parts[:-1]) or relative.name.startswith(".")
+        aside = any(
+            part.startswith(NOT_COPIED_FOLDERS) for part in relative.parts[:-1]
+        ) or relative.name.startswith(".")
         if not file.is_file() or aside or file.suffix in NOT_COPIED or file.name in NOT_COPIED_NAMES:
             continue
         found.append(relative)
@@ -106,8 +117,14 @@ def gather_prompts(base: Path, sources: Sequence[Path]) -> dict[str, str]:
     known, found = _prompts(base), dict[str, str]()
     having = {source: _prompts(source) for source in sources}
     for side in SIDES:
-        if len({prompts.get(side) for source, prompts in having.items() if side in prompts or _asks(source)}) > 1:
-            having = {source: {name: text for name, text in prompts.items() if name != side} for source, prompts in having.items()}
+        if (
+            len({prompts.get(side) for source, prompts in having.items() if side in prompts or _asks(source)})
+            > 1
+        ):
+            having = {
+                source: {name: text for name, text in prompts.items() if name != side}
+                for source, prompts in having.items()
+            }
     for source, prompts in having.items():
         for name, text in prompts.items():
             if not known.get(name) and found.setdefault(name, text) != text:
@@ -121,13 +138,21 @@ def gather_prompts(base: Path, sources: Sequence[Path]) -> dict[str, str]:
 def _prompts(folder: Path) -> dict[str, str]:
     file = folder / CONFIG
     config = read_json(file) if file.is_file() else {}
-    return {name: text for name, text in (config.get("prompts") or {}).items() if text} if isinstance(config, dict) else {}
+    return (
+        {name: text for name, text in (config.get("prompts") or {}).items() if text}
+        if isinstance(config, dict)
+        else {}
+    )
 
 
 def _asks(folder: Path) -> bool:
     """Whether a model's manifest says that it was trained on a task that has questions."""
     tasks = (read_manifest(folder) or {}).get("tasks")
-    kinds = [task.get("type") for task in tasks.values() if isinstance(task, dict)] if isinstance(tasks, dict) else []
+    kinds = (
+        [task.get("type") for task in tasks.values() if isinstance(task, dict)]
+        if isinstance(tasks, dict)
+        else []
+    )
     return any(kind in TASKS and TASKS[kind].asks for kind in kinds if isinstance(kind, str))
 
 
@@ -148,6 +173,11 @@ def copy_side_files(base: Path, files: list[Path], folder: Path, dtype: str) -> 
         shutil.copyfile(base / relative, target)
         if relative.name == "config.json":
             config = read_json(target)
-            stated = [field for field in ("dtype", "torch_dtype") if isinstance(config, dict) and config.get(field)]
+            stated = [
+                field for field in ("dtype", "torch_dtype") if isinstance(config, dict) and config.get(field)
+            ]
             if any(config[field] != TORCH[dtype] for field in stated):
-                target.write_text(json.dumps(config | dict.fromkeys(stated, TORCH[dtype]), indent=2) + "\n", encoding="utf-8")
+                target.write_text(
+                    json.dumps(config | dict.fromkeys(stated, TORCH[dtype]), indent=2) + "\n",
+                    encoding="utf-8",
+                )

@@ -69,16 +69,33 @@ def execute(plan: Plan, *, show: bool = True, finish: Finish | None = None) -> M
         log.warning(warning)
     nbytes = plan.bytes_read
     share = nbytes / plan.elements
-    shown = progress(f"merging ({plan.method.name})", nbytes, unit="bytes") if show and nbytes >= SHOWN_FROM else nullcontext()
+    shown = (
+        progress(f"merging ({plan.method.name})", nbytes, unit="bytes")
+        if show and nbytes >= SHOWN_FROM
+        else nullcontext()
+    )
     limits = threadpool_limits(plan.threads if plan.method.grain == "matrix" else 1)
-    with resumable_folder(plan.out, fingerprint(plan), worth_keeping=interrupted_with_progress) as folder, shown as bar, limits:
-        stream = make_stream(plan, (lambda elements: bar.advance(share * elements)) if bar is not None else lambda elements: None)
+    with (
+        resumable_folder(plan.out, fingerprint(plan), worth_keeping=interrupted_with_progress) as folder,
+        shown as bar,
+        limits,
+    ):
+        stream = make_stream(
+            plan,
+            (lambda elements: bar.advance(share * elements)) if bar is not None else lambda elements: None,
+        )
         prepared = prepare(plan, stream)
         manifest = provenance(plan, prepared.coefficients)
         if plan.options.get("output") == "adapter":
-            lost = manifest["merge"]["truncation"] = write_adapter(plan, prepared.coefficients, folder, _metadata(manifest))
+            lost = manifest["merge"]["truncation"] = write_adapter(
+                plan, prepared.coefficients, folder, _metadata(manifest)
+            )
             if lost is not None:
-                log.warning("truncating to rank %d loses %.2g of the merged vector (relative Frobenius norm)", lost["rank"], lost["error"])
+                log.warning(
+                    "truncating to rank %d loses %.2g of the merged vector (relative Frobenius norm)",
+                    lost["rank"],
+                    lost["error"],
+                )
         else:
             copy_side_files(plan.frame.path, plan.side_files, folder, main_dtype(plan))
             add_prompts(folder, plan.prompts)
@@ -87,7 +104,9 @@ def execute(plan: Plan, *, show: bool = True, finish: Finish | None = None) -> M
         if finish is not None:
             finish(folder)
         (folder / JOURNAL).unlink(missing_ok=True)
-    return MergeResult(plan.out, manifest, compact(prepared.coefficients), plan.warnings, time.monotonic() - start)
+    return MergeResult(
+        plan.out, manifest, compact(prepared.coefficients), plan.warnings, time.monotonic() - start
+    )
 
 
 def fingerprint(plan: Plan) -> str:

@@ -49,9 +49,13 @@ class Parameter:
             return value
         whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
         if isinstance(value, bool) or not isinstance(value, int | float) or (self.kind is int and not whole):
-            raise SelfposError(f"{place} must be {'a whole number' if self.kind is int else 'a number'}, found {value!r}")
+            raise SelfposError(
+                f"{place} must be {'a whole number' if self.kind is int else 'a number'}, found {value!r}"
+            )
         if not self.limits.low <= value <= self.limits.high:
-            raise SelfposError(f"{place} must lie between {self.limits.low:g} and {self.limits.high:g}, found {value!r}")
+            raise SelfposError(
+                f"{place} must lie between {self.limits.low:g} and {self.limits.high:g}, found {value!r}"
+            )
         return self.kind(value)
 
 
@@ -66,7 +70,9 @@ def read_parameters(function: Callable[..., Any]) -> tuple[Parameter, ...]:
             continue
         annotation = hints[name]
         if typing.get_origin(annotation) is not Annotated:
-            raise TypeError(f"{function.__name__}: parameter {name} must be annotated Annotated[kind, help, …]")
+            raise TypeError(
+                f"{function.__name__}: parameter {name} must be annotated Annotated[kind, help, …]"
+            )
         kind, *marks = typing.get_args(annotation)
         choices: tuple[str, ...] = ()
         if typing.get_origin(kind) is Literal:

@@ -102,7 +102,12 @@ class Plan:
     @property
     def bytes_read(self) -> int:
         entries = [self.base.tensors[key] for key in self.keys]
-        entries += [piece.entry for vector in self.vectors for key in self.keys if isinstance(piece := vector.pieces.get(key), Dense)]
+        entries += [
+            piece.entry
+            for vector in self.vectors
+            for key in self.keys
+            if isinstance(piece := vector.pieces.get(key), Dense)
+        ]
         taken = [entry for key, entry in self.frame.tensors.items() if key not in set(self.keys)]
         return self.passes * sum(entry.nbytes for entry in entries) + sum(entry.nbytes for entry in taken)
 
@@ -122,7 +127,11 @@ class Plan:
         if room >= 1:
             return replace(self, threads=min(self.threads, room))
         need = -(-(self._once + self._per_thread) // MEGABYTE)
-        reason = f" for {self._largest}, its largest matrix" if self.method.grain == "matrix" and self._largest else ""
+        reason = (
+            f" for {self._largest}, its largest matrix"
+            if self.method.grain == "matrix" and self._largest
+            else ""
+        )
         raise SelfposError(
             f"method {self.method.name} needs about {need:,} MB of memory{reason}, and may use {self.budget / MEGABYTE:,.0f} MB; allow it that much (--memory)"
         )
@@ -153,8 +162,13 @@ class Plan:
         need = (len(self.vectors) + temporaries) * size
         if self.method.survey:
             need += (len(self.vectors) + 2) * AT_ONCE
-        factors = [piece for vector in self.vectors for piece in vector.pieces.values() if isinstance(piece, LowRank)]
-        return 4 * (need + 2 * len(self.vectors) * max((piece.a.numel + piece.b.numel for piece in factors), default=0))
+        factors = [
+            piece for vector in self.vectors for piece in vector.pieces.values() if isinstance(piece, LowRank)
+        ]
+        return 4 * (
+            need
+            + 2 * len(self.vectors) * max((piece.a.numel + piece.b.numel for piece in factors), default=0)
+        )
 
     def nbytes(self, key: str) -> int:
         """The size of a tensor in the output."""
@@ -162,8 +176,13 @@ class Plan:
 
     def with_statistics(self, files: Mapping[str, Sequence[Path]], provenance: Mapping[str, Any]) -> Plan:
         """The same merge with its data statistics, `provenance` (where they come from) added to the manifest."""
-        options: Options = {**self.options, "provenance": {**(self.options.get("provenance") or {}), **provenance}}
-        return replace(self, statistics=open_statistics(self.method, files, len(self.vectors)), options=options)
+        options: Options = {
+            **self.options,
+            "provenance": {**(self.options.get("provenance") or {}), **provenance},
+        }
+        return replace(
+            self, statistics=open_statistics(self.method, files, len(self.vectors)), options=options
+        )
 
     @property
     def warnings(self) -> list[str]:
@@ -229,28 +248,44 @@ def plan(
     check_device(device)
     if output not in ("model", "adapter"):
         raise unknown("kind of output", output, ["model", "adapter"])
-    for name, number in {"threads": threads, "budget": budget, "shard_size": shard_size, "rank": rank}.items():
+    for name, number in {
+        "threads": threads,
+        "budget": budget,
+        "shard_size": shard_size,
+        "rank": rank,
+    }.items():
         if number is not None and number < 1:
             raise SelfposError(f"{name} must be at least 1, found {number}")
     if rank is not None and output != "adapter":
         raise SelfposError("a rank is for the output 'adapter' only; leave it away for a whole model")
     if output == "adapter" and chosen.form != "combination":
-        raise SelfposError(f"method {method} does not make a low-rank result of low-rank vectors; write a model instead of an adapter")
-    if inside := next((folder for folder in (base, *sources) if out.resolve().is_relative_to(folder.resolve())), None):
+        raise SelfposError(
+            f"method {method} does not make a low-rank result of low-rank vectors; write a model instead of an adapter"
+        )
+    if inside := next(
+        (folder for folder in (base, *sources) if out.resolve().is_relative_to(folder.resolve())), None
+    ):
         raise SelfposError(
             f"{out} lies within {inside}, a model to be merged, of which it would be taken for a part; choose another output"
         )
     opened = open_model(base)
     vectors = open_vectors(opened, sources, names=names, tolerate=take_from is not None)
-    if output == "adapter" and (whole := next((vector for vector in vectors if not (vector.source / ADAPTER).is_file()), None)):
-        raise SelfposError(f"{whole.name} is a whole model, not low-rank, so no adapter holds the merge; write a model instead")
+    if output == "adapter" and (
+        whole := next((vector for vector in vectors if not (vector.source / ADAPTER).is_file()), None)
+    ):
+        raise SelfposError(
+            f"{whole.name} is a whole model, not low-rank, so no adapter holds the merge; write a model instead"
+        )
     frame = _frame(opened, vectors, take_from)
     check_tokenizer(frame.path)
     misfits = frozenset().union(*(vector.misfits for vector in vectors))
     keys = tuple(
         key
         for key, entry in frame.tensors.items()
-        if entry.mergeable and key not in misfits and key in opened.tensors and opened.tensors[key].shape == entry.shape
+        if entry.mergeable
+        and key not in misfits
+        and key in opened.tensors
+        and opened.tensors[key].shape == entry.shape
     )
     if not keys:
         raise SelfposError("base and vectors share no tensor that could be merged")
@@ -269,7 +304,11 @@ def plan(
         settings=settings,
         out=out,
         keys=keys,
-        tied={second: first for second, first in tied_tensors(opened, vectors).items() if second in keys and first in keys},
+        tied={
+            second: first
+            for second, first in tied_tensors(opened, vectors).items()
+            if second in keys and first in keys
+        },
         dtypes=dtypes,
         files=output_files(frame, dtypes, shard_size),
         side_files=copied,
@@ -300,7 +339,9 @@ def check_device(device: str) -> None:
         raise unknown("device", device, ["cpu", *counts])
     found = counts[kind]()
     if found <= (int(number) if number.isdigit() else 0):
-        raise SelfposError(f"there is no device {device} on this machine (torch {torch.__version__} sees {found} of kind {kind}); use cpu")
+        raise SelfposError(
+            f"there is no device {device} on this machine (torch {torch.__version__} sees {found} of kind {kind}); use cpu"
+        )
 
 
 def _frame(base: ModelFolder, vectors: Sequence[TaskVector], name: str | None) -> ModelFolder:
@@ -310,13 +351,17 @@ def _frame(base: ModelFolder, vectors: Sequence[TaskVector], name: str | None) -
     if vector is None:
         raise unknown("model to take from", str(name), [BASE, *(vector.name for vector in vectors)])
     if (vector.source / ADAPTER).is_file():
-        raise SelfposError(f"{name} is an adapter, from which nothing can be taken; name the base or a full model")
+        raise SelfposError(
+            f"{name} is an adapter, from which nothing can be taken; name the base or a full model"
+        )
     return open_model(vector.source)
 
 
 def _refuse_unmerged(base: ModelFolder, vectors: Sequence[TaskVector], take_from: str | None) -> None:
     """Refuse matrices of whole numbers or float8 that a vector changes: they would not be merged. Those all share (position ids) are no matter."""
-    fixed = {key: entry for key, entry in base.tensors.items() if not entry.mergeable and len(entry.shape) > 1}
+    fixed = {
+        key: entry for key, entry in base.tensors.items() if not entry.mergeable and len(entry.shape) > 1
+    }
     if not fixed:
         return
     for vector in vectors:
@@ -327,14 +372,18 @@ def _refuse_unmerged(base: ModelFolder, vectors: Sequence[TaskVector], take_from
             other = model.tensors.get(key)
             if other is None or (take_from is not None and other.shape != entry.shape):
                 continue
-            if (other.dtype, other.shape) != (entry.dtype, entry.shape) or not np.array_equal(model.raw(key), base.raw(key)):
+            if (other.dtype, other.shape) != (entry.dtype, entry.shape) or not np.array_equal(
+                model.raw(key), base.raw(key)
+            ):
                 raise SelfposError(
                     f"{vector.name} changes tensor {key}, which is {TORCH[entry.dtype]} in the base and cannot be merged; "
                     "save base and vectors with weights of float32, float16 or bfloat16 first"
                 )
 
 
-def _dtype(key: str, base: ModelFolder, frame: ModelFolder, vectors: Sequence[TaskVector], asked: str | None) -> str:
+def _dtype(
+    key: str, base: ModelFolder, frame: ModelFolder, vectors: Sequence[TaskVector], asked: str | None
+) -> str:
     entry = frame.tensors[key]
     if not entry.mergeable:
         return entry.dtype

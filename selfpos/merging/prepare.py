@@ -62,13 +62,19 @@ def prepare(plan: Plan, stream: Stream) -> Prepared:
 def combination_coefficients(plan: Plan, stream: Stream) -> Coefficients:
     """The coefficients of every tensor."""
     method, settings = plan.method, plan.settings
-    grams = inner_products(replace(stream, device="cpu", checked=True), with_base=method.with_base) if method.gram is not None else {}
+    grams = (
+        inner_products(replace(stream, device="cpu", checked=True), with_base=method.with_base)
+        if method.gram is not None
+        else {}
+    )
     if method.gram == "model" and grams:
         grams = dict.fromkeys(grams, np.sum(list(grams.values()), axis=0))
     found = {}
     for key in stream.keys:
         inner = (grams[key],) if method.gram is not None else ()
-        found[key] = [float(value) for value in method.function(settings.weights(key), *inner, **settings.params(key))]
+        found[key] = [
+            float(value) for value in method.function(settings.weights(key), *inner, **settings.params(key))
+        ]
     return found
 
 

@@ -32,7 +32,9 @@ class ProbeStatistics:
         return to_float32(raw[start:stop], entry.dtype)
 
 
-def open_statistics(method: Method, files: Mapping[str, Sequence[Path]], count: int) -> dict[str, list[ProbeStatistics]]:
+def open_statistics(
+    method: Method, files: Mapping[str, Sequence[Path]], count: int
+) -> dict[str, list[ProbeStatistics]]:
     """Open what `method` needs. Raises SelfposError when something is missing, or given without need."""
     for name in files:
         if name not in method.probe:
@@ -46,4 +48,6 @@ def require_statistics(method: Method, given: Mapping[str, Sequence[Any]], count
     for name in method.probe:
         found = len(given.get(name, ()))
         if found != count:
-            raise SelfposError(f"method {method.name} needs the statistics '{name}' of each of the {count} vectors, found {found}")
+            raise SelfposError(
+                f"method {method.name} needs the statistics '{name}' of each of the {count} vectors, found {found}"
+            )

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from selfpos import __version__
 from selfpos.merging.plan import Plan
 from selfpos.merging.prepare import Coefficients
 from selfpos.storage.locate import hub_snapshot
+from selfpos.version import __version__
 
 PLACE = ("path", "repo", "revision")
 """Fields that say where an input was found. They stand in the manifest, not in the weight files, whose bytes must not depend on it."""
@@ -65,7 +65,10 @@ def without_places(manifest: dict[str, Any]) -> dict[str, Any]:
         name: {key: value for key, value in part.items() if key != TIME} if isinstance(part, dict) else part
         for name, part in manifest.items()
     }
-    return manifest | {"base": strip(manifest["base"]), "merge": merge | {"sources": [strip(source) for source in merge["sources"]]}}
+    return manifest | {
+        "base": strip(manifest["base"]),
+        "merge": merge | {"sources": [strip(source) for source in merge["sources"]]},
+    }
 
 
 def compact(coefficients: Coefficients | None) -> list[float] | Coefficients | None:

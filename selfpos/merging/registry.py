@@ -87,7 +87,9 @@ class Method:
                 if count < self.fewest
                 else f"at most {self.most}"
             )
-            raise SelfposError(f"method {self.name} merges {limit} vector{'s' if limit[-1] != '1' else ''}, found {count}")
+            raise SelfposError(
+                f"method {self.name} merges {limit} vector{'s' if limit[-1] != '1' else ''}, found {count}"
+            )
 
 
 METHODS: dict[str, Method] = {}
@@ -144,14 +146,32 @@ def kernel(
     """Register `function(chunk, *, parameters)`, which returns the merged V of the chunk; the engine adds the base."""
 
     def register(function: Callable[..., Any]) -> Callable[..., Any]:
-        options = {"weighting": weighting, "grain": grain, "survey": survey, "probe": probe, "fewest": fewest, "most": most}
-        _add(function, reference, "kernel", holds=holds, checks=checks, ordered=ordered, random=random, **options)
+        options = {
+            "weighting": weighting,
+            "grain": grain,
+            "survey": survey,
+            "probe": probe,
+            "fewest": fewest,
+            "most": most,
+        }
+        _add(
+            function,
+            reference,
+            "kernel",
+            holds=holds,
+            checks=checks,
+            ordered=ordered,
+            random=random,
+            **options,
+        )
         return function
 
     return register
 
 
-def _add(function: Callable[..., Any], reference: str, form: Literal["combination", "kernel"], **options: Any) -> None:
+def _add(
+    function: Callable[..., Any], reference: str, form: Literal["combination", "kernel"], **options: Any
+) -> None:
     name = function.__name__.replace("_", "-")
     if name in METHODS:
         raise ValueError(f"method {name} is registered twice")

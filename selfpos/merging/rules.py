@@ -43,13 +43,17 @@ class Settings:
         if not isinstance(values, list):
             values = [values] * self.count
         if len(values) != self.count:
-            raise SelfposError(f"found {len(values)} weights for {self.count} vectors; give one per vector, in their order")
+            raise SelfposError(
+                f"found {len(values)} weights for {self.count} vectors; give one per vector, in their order"
+            )
         values = [absent if value is None else value for value in values]
         for value in values:
             if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
                 raise SelfposError(f"weights must be numbers, found {value!r}")
         if self.method.weighting == "share" and (min(values) < 0 or max(values) == 0):
-            raise SelfposError(f"method {self.method.name} takes weights from 0 upwards that are not all 0, found {values}")
+            raise SelfposError(
+                f"method {self.method.name} takes weights from 0 upwards that are not all 0, found {values}"
+            )
         return [float(value) for value in values]
 
     def params(self, key: str) -> dict[str, Any]:
@@ -60,7 +64,9 @@ class Settings:
         """A parameter that must be the same for every tensor. Raises SelfposError when it is given by rules."""
         parameter = next(parameter for parameter in self.method.parameters if parameter.name == name)
         if isinstance(self.params_given.get(name), Mapping):
-            raise SelfposError(f"parameter '{name}' of method {self.method.name} is one for the whole merge, found rules")
+            raise SelfposError(
+                f"parameter '{name}' of method {self.method.name} is one for the whole merge, found rules"
+            )
         return self._value(parameter, "")
 
     def _value(self, parameter: Parameter, key: str) -> Any:
@@ -72,13 +78,17 @@ class Settings:
         values = value if isinstance(value, list) else [value] * self.count
         if len(values) != self.count:
             raise SelfposError(f"{place} has {len(values)} values for {self.count} vectors")
-        return [parameter.check(parameter.default if item is None else item, self.method.name) for item in values]
+        return [
+            parameter.check(parameter.default if item is None else item, self.method.name) for item in values
+        ]
 
     def _at(self, value: Any, key: str, place: str) -> Any:
         """`value` at tensor `key`, rules and ramps resolved; None where no rule fits."""
         if isinstance(value, Mapping):
             rules = ((str(rule), inner) for rule, inner in value.items())
-            found = next((inner for rule, inner in rules if rule != DEFAULT and fits(rule, key)), value.get(DEFAULT))
+            found = next(
+                (inner for rule, inner in rules if rule != DEFAULT and fits(rule, key)), value.get(DEFAULT)
+            )
             return self._at(found, key, place)
         if isinstance(value, Sequence) and not isinstance(value, str):
             return [self._at(item, key, place) for item in value]
@@ -110,19 +120,25 @@ def ramp(text: str, depth: float, place: str) -> float:
     try:
         stops = [float(stop) for stop in text.split("..")]
     except ValueError:
-        raise SelfposError(f"{place}: a ramp is numbers with '..' between them, such as 0.2..0.8, found '{text}'") from None
+        raise SelfposError(
+            f"{place}: a ramp is numbers with '..' between them, such as 0.2..0.8, found '{text}'"
+        ) from None
     position = depth * (len(stops) - 1)
     index = min(int(position), len(stops) - 2)
     return stops[index] + (stops[index + 1] - stops[index]) * (position - index)
 
 
-def make_settings(method: Method, count: int, weights: Any, params: Mapping[str, Any] | None, keys: Sequence[str] = ()) -> Settings:
+def make_settings(
+    method: Method, count: int, weights: Any, params: Mapping[str, Any] | None, keys: Sequence[str] = ()
+) -> Settings:
     """Validated settings for the tensors `keys`. Raises SelfposError naming the weight, parameter or rule that is wrong."""
     method.check_count(count)
     params = params or {}
     check_names(method.parameters, params, method.name)
     if weights is not None and method.weighting == "none":
-        raise SelfposError(f"method {method.name} takes no weights; use linear or task-arithmetic for a weighted merge")
+        raise SelfposError(
+            f"method {method.name} takes no weights; use linear or task-arithmetic for a weighted merge"
+        )
     settings = Settings(method, count, weights, params, depths(keys))
     for key in keys or [""]:
         settings.weights(key)
@@ -144,7 +160,9 @@ def _refuse_idle_rules(value: Any, keys: Sequence[str], place: str) -> None:
                 continue
             taken = [key for key in left if fits(str(rule), key)]
             if not taken and any(fits(str(rule), key) for key in keys):
-                raise SelfposError(f"{place}: the rule '{rule}' never counts, for rules before it take all its tensors; put it before them")
+                raise SelfposError(
+                    f"{place}: the rule '{rule}' never counts, for rules before it take all its tensors; put it before them"
+                )
             if not taken:
                 raise SelfposError(
                     f"{place}: the rule '{rule}' fits no tensor of the model; tensors are named like {keys[0]} and {keys[-1]}"

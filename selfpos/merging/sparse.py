@@ -32,7 +32,9 @@ def drop_at_random(chunk: Chunk, density: Sequence[float], rescale: bool) -> lis
     return thinned
 
 
-def drop_by_rank(chunk: Chunk, density: Sequence[float], epsilon: Sequence[float], rescale: bool) -> list[Array]:
+def drop_by_rank(
+    chunk: Chunk, density: Sequence[float], epsilon: Sequence[float], rescale: bool
+) -> list[Array]:
     """Every entry of a row kept with a chance that rises with its rank by magnitude from density − ε/2 to density + ε/2.
 
     Density 1 keeps and 0 removes them all, whatever ε, as mergekit has it.

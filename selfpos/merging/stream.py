@@ -51,7 +51,9 @@ def array_module(array: Array) -> Any:
 
 def like(array: Array, values: np.ndarray) -> Array:
     """`values` as an array of the kind of `array`, on its device."""
-    return values if isinstance(array, np.ndarray) else array_module(array).from_numpy(values).to(array.device)
+    return (
+        values if isinstance(array, np.ndarray) else array_module(array).from_numpy(values).to(array.device)
+    )
 
 
 @dataclass(frozen=True)
@@ -142,7 +144,9 @@ class Stream:
             size = max(size, math.prod(shape[1:]) if len(shape) > 1 else math.prod(shape))
         return spans(shape, size)
 
-    def chunks(self, key: str, ranges: Iterable[tuple[int, int]] | None = None, statistics: Any = None) -> Iterator[Chunk]:
+    def chunks(
+        self, key: str, ranges: Iterable[tuple[int, int]] | None = None, statistics: Any = None
+    ) -> Iterator[Chunk]:
         """Read the chunks of a tensor, or some of them, one by one. Raises SelfposError at a number that is not finite."""
         key = self.tied.get(key, key)
         entry = self.base.tensors[key]
@@ -156,10 +160,21 @@ class Stream:
                 raise _not_finite(key, str(entry.file), base, start)
             lazy = OneByOne(partial(self._read, key, start, stop, base, readers), len(readers))
             vectors: Sequence[Array] = lazy if one_by_one else list(lazy)
-            yield Chunk(key, start, self._shaped(key, base), vectors, weights, self.seed, statistics, self._probe(key, start, stop))
+            yield Chunk(
+                key,
+                start,
+                self._shaped(key, base),
+                vectors,
+                weights,
+                self.seed,
+                statistics,
+                self._probe(key, start, stop),
+            )
             self.advance((stop - start) * (1 + len(readers)))
 
-    def _read(self, key: str, start: int, stop: int, base: np.ndarray, readers: list[Reader], index: int) -> Array:
+    def _read(
+        self, key: str, start: int, stop: int, base: np.ndarray, readers: list[Reader], index: int
+    ) -> Array:
         move = readers[index](start, stop, base)
         if self.checked and not finite(move):
             piece, source = self.vectors[index].pieces.get(key), self.vectors[index].source
@@ -173,7 +188,11 @@ class Stream:
             array = files[index].read(key, shape, start, stop)
             return self._shaped(key, array) if array.size == stop - start else self._moved(array)
 
-        known = {name: files for name, files in self.statistics.items() if all(key in file.entries for file in files)}
+        known = {
+            name: files
+            for name, files in self.statistics.items()
+            if all(key in file.entries for file in files)
+        }
         return {name: OneByOne(partial(read, files), len(files)) for name, files in known.items()}
 
     def _shaped(self, key: str, array: np.ndarray) -> Array:

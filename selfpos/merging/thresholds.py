@@ -30,7 +30,11 @@ SLACK = 0.003  # half the width of the bracket, as a share of the elements
 
 def collected(numel: int, groups: int) -> int:
     """About how many bytes samples and brackets of `numel` elements take at most, for `groups` thresholds."""
-    return 4 * groups * (2 * min(numel // SAMPLED, LARGEST_SAMPLE) + 2 * min(math.ceil(3 * SLACK * numel), MOST_INSIDE))
+    return (
+        4
+        * groups
+        * (2 * min(numel // SAMPLED, LARGEST_SAMPLE) + 2 * min(math.ceil(3 * SLACK * numel), MOST_INSIDE))
+    )
 
 
 def magnitude(chunk: Chunk) -> list[np.ndarray]:
@@ -43,7 +47,9 @@ def kept(share: float, numel: int) -> int:
     return min(numel, math.ceil(share * numel - 1e-9))
 
 
-def thresholds(stream: Stream, counts: Counts, scope: Scope, score: Score = magnitude) -> dict[str, list[list[float]]]:
+def thresholds(
+    stream: Stream, counts: Counts, scope: Scope, score: Score = magnitude
+) -> dict[str, list[list[float]]]:
     """For each tensor, group and count k: the k-th largest score, so that keeping scores ≥ it keeps k (and all that tie with the last).
 
     With scope 'model' a group's elements are those of all tensors together, and its counts the same at each. Count 0 has the threshold infinity.
@@ -56,7 +62,9 @@ def thresholds(stream: Stream, counts: Counts, scope: Scope, score: Score = magn
     ranks = {key: counts(key, size) for key, size in sizes.items()}
     small = [key for key in stream.keys if sizes[key] <= AT_ONCE]
     for key, values in zip(
-        small, stream.map(lambda key: _select_at_once(stream, key, ranks[key], score), ((key,) for key in small)), strict=True
+        small,
+        stream.map(lambda key: _select_at_once(stream, key, ranks[key], score), ((key,) for key in small)),
+        strict=True,
     ):
         result[key] = values
     for key in stream.keys:
@@ -71,7 +79,8 @@ def _select_at_once(stream: Stream, key: str, ranks: list[list[int]], score: Sco
         for part, values in zip(parts, score(chunk), strict=True):
             part.append(values)
     return [
-        [_largest(np.concatenate(part), rank) if part else math.inf for rank in group] for part, group in zip(parts, ranks, strict=True)
+        [_largest(np.concatenate(part), rank) if part else math.inf for rank in group]
+        for part, group in zip(parts, ranks, strict=True)
     ]
 
 
@@ -85,10 +94,15 @@ def _select(stream: Stream, keys: Sequence[str], ranks: list[list[int]], score: 
     if 3 * SLACK * total > MOST_INSIDE:
         return _by_histogram(stream, keys, score, ranks)
     samples = _sample(stream, keys, score, len(ranks))
-    brackets = [[_bracket(sample, rank, total) for rank in group] for sample, group in zip(samples, ranks, strict=True)]
+    brackets = [
+        [_bracket(sample, rank, total) for rank in group]
+        for sample, group in zip(samples, ranks, strict=True)
+    ]
 
     def look(key: str, ranges: list[tuple[int, int]]) -> list[list[tuple[int, int, int, list[np.ndarray]]]]:
-        seen: list[list[tuple[int, int, int, list[np.ndarray]]]] = [[(0, 0, 0, []) for _ in group] for group in brackets]
+        seen: list[list[tuple[int, int, int, list[np.ndarray]]]] = [
+            [(0, 0, 0, []) for _ in group] for group in brackets
+        ]
         for chunk in stream.chunks(key, ranges):
             for group, values, limits in zip(seen, score(chunk), brackets, strict=True):
                 for index, (low, high) in enumerate(limits):
@@ -96,8 +110,17 @@ def _select(stream: Stream, keys: Sequence[str], ranks: list[list[int]], score: 
                     at_high = values >= high
                     within = (values > low) ^ at_high if high > low else np.zeros(values.shape, bool)
                     inside.append(values[within])
-                    counts = (np.count_nonzero(values > high), np.count_nonzero(at_high), np.count_nonzero(values >= low))
-                    group[index] = (above + int(counts[0]), from_high + int(counts[1]), from_low + int(counts[2]), inside)
+                    counts = (
+                        np.count_nonzero(values > high),
+                        np.count_nonzero(at_high),
+                        np.count_nonzero(values >= low),
+                    )
+                    group[index] = (
+                        above + int(counts[0]),
+                        from_high + int(counts[1]),
+                        from_low + int(counts[2]),
+                        inside,
+                    )
         return seen
 
     parts = list(stream.map(look, stream.tasks(keys)))
@@ -143,21 +166,31 @@ def _bracket(sample: np.ndarray, rank: int, total: int) -> tuple[float, float]:
     share = rank / total
     slack = max(8 * math.sqrt(size * share * (1 - share)), SLACK * size) + 8
     low, high = size * (1 - share) - slack, size * (1 - share) + slack
-    return (float(sample[int(low)]) if low >= 0 else 0.0), (float(sample[math.ceil(high)]) if high < size - 1 else math.inf)
+    return (float(sample[int(low)]) if low >= 0 else 0.0), (
+        float(sample[math.ceil(high)]) if high < size - 1 else math.inf
+    )
 
 
-def _by_histogram(stream: Stream, keys: Sequence[str], score: Score, ranks: list[list[int]]) -> list[list[float]]:
+def _by_histogram(
+    stream: Stream, keys: Sequence[str], score: Score, ranks: list[list[int]]
+) -> list[list[float]]:
     """The thresholds: the upper 16 of their 32 bits from one pass, the lower from a second. Non-negative floats order like their bits."""
     wanted = [(group, rank) for group, found in enumerate(ranks) for rank in found if rank]
     upper = _histograms(stream, keys, score, [(group, None) for group, _ in wanted])
     bins = [_highest_bin(counts, rank) for counts, (_, rank) in zip(upper, wanted, strict=True)]
-    lower = _histograms(stream, keys, score, [(group, top) for (group, _), (top, _) in zip(wanted, bins, strict=True)])
-    bits = [top << 16 | _highest_bin(counts, left)[0] for counts, (top, left) in zip(lower, bins, strict=True)]
+    lower = _histograms(
+        stream, keys, score, [(group, top) for (group, _), (top, _) in zip(wanted, bins, strict=True)]
+    )
+    bits = [
+        top << 16 | _highest_bin(counts, left)[0] for counts, (top, left) in zip(lower, bins, strict=True)
+    ]
     values = iter(np.array(bits, np.uint32).view(np.float32).tolist())
     return [[next(values) if rank else math.inf for rank in group] for group in ranks]
 
 
-def _histograms(stream: Stream, keys: Sequence[str], score: Score, wanted: list[tuple[int, int | None]]) -> np.ndarray:
+def _histograms(
+    stream: Stream, keys: Sequence[str], score: Score, wanted: list[tuple[int, int | None]]
+) -> np.ndarray:
     """For each (group, upper) wanted: how many scores have which upper 16 bits, or, of those with the upper bits `upper`, which lower."""
 
     def count(key: str, ranges: list[tuple[int, int]]) -> np.ndarray:
@@ -166,7 +199,10 @@ def _histograms(stream: Stream, keys: Sequence[str], score: Score, wanted: list[
             bits = [np.abs(values).view(np.uint32) for values in score(chunk)]  # abs: -0.0 is 0
             for row, (group, upper) in zip(counts, wanted, strict=True):
                 head = bits[group] >> np.uint32(16)
-                row += np.bincount(head if upper is None else bits[group][head == upper] & np.uint32(0xFFFF), minlength=1 << 16)
+                row += np.bincount(
+                    head if upper is None else bits[group][head == upper] & np.uint32(0xFFFF),
+                    minlength=1 << 16,
+                )
         return counts
 
     total = np.zeros((len(wanted), 1 << 16), np.int64)

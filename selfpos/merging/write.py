@@ -39,13 +39,17 @@ class Task:
     ranges: list[tuple[int, int]]
 
 
-def write_weights(plan: Plan, stream: Stream, prepared: Prepared, folder: Path, metadata: dict[str, str]) -> None:
+def write_weights(
+    plan: Plan, stream: Stream, prepared: Prepared, folder: Path, metadata: dict[str, str]
+) -> None:
     """Merge and write every tensor; those that are not merged (buffers, tensors taken whole) are the frame's."""
     with ExitStack() as stack:
         writers = []
         for file in plan.files:
             (folder / file.path.parent).mkdir(parents=True, exist_ok=True)
-            shapes = {name: (plan.dtypes[key], plan.frame.tensors[key].shape) for name, key in file.tensors.items()}
+            shapes = {
+                name: (plan.dtypes[key], plan.frame.tensors[key].shape) for name, key in file.tensors.items()
+            }
             writers.append(TensorFileWriter(folder / file.path, shapes, metadata))
             stack.callback(writers[-1].close)
         merged = set(plan.keys)
@@ -66,7 +70,14 @@ def _tasks(plan: Plan, stream: Stream, writers: list[TensorFileWriter]) -> Itera
                 yield from (Task(writer, name, key, ranges) for _, ranges in stream.tasks([key]))
 
 
-def _carry_out(tasks: list[Task], plan: Plan, stream: Stream, prepared: Prepared, folder: Path, writers: list[TensorFileWriter]) -> None:
+def _carry_out(
+    tasks: list[Task],
+    plan: Plan,
+    stream: Stream,
+    prepared: Prepared,
+    folder: Path,
+    writers: list[TensorFileWriter],
+) -> None:
     def by_halves(task: Task) -> list[tuple[int, int]]:
         """Merge and write what can be summed as it is stored; the ranges that remain."""
         key = stream.tied.get(task.key, task.key)
@@ -97,7 +108,10 @@ def _carry_out(tasks: list[Task], plan: Plan, stream: Stream, prepared: Prepared
     done = min(_journal(folder), len(tasks))
     if done:
         log.info(f"continuing an interrupted merge: {done} of {len(tasks)} pieces were written")
-        stream.advance(sum(stop - start for task in tasks[:done] for start, stop in task.ranges) * (1 + len(plan.vectors)))
+        stream.advance(
+            sum(stop - start for task in tasks[:done] for start, stop in task.ranges)
+            * (1 + len(plan.vectors))
+        )
 
     def note(finished: int) -> None:
         for writer in writers:
@@ -126,7 +140,9 @@ def _refuse_damaged(stream: Stream, task: Task) -> None:
 
 def _overflow(plan: Plan, key: str, dtype: str) -> SelfposError:
     remedy = "write bfloat16 or float32" if dtype == "F16" else "make weights or scale smaller"
-    return SelfposError(f"method {plan.method.name}: merged tensor {key} holds numbers beyond the range of {TORCH[dtype]}; {remedy}")
+    return SelfposError(
+        f"method {plan.method.name}: merged tensor {key} holds numbers beyond the range of {TORCH[dtype]}; {remedy}"
+    )
 
 
 def _journal(folder: Path) -> int:

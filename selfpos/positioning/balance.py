@@ -40,7 +40,9 @@ class Balance:
         unit = abs(self.base[task]) or 1.0
         if self.normalise == "base":
             return loss / unit
-        return (loss - self.specialist[task]) / max(self.base[task] - self.specialist[task], SMALLEST_GAIN * unit)
+        return (loss - self.specialist[task]) / max(
+            self.base[task] - self.specialist[task], SMALLEST_GAIN * unit
+        )
 
     def __call__(self, losses: Mapping[str, Tensor]) -> Tensor:
         """One value of the losses of the tasks at hand (all of them, or the one of a single-task batch)."""
@@ -66,4 +68,6 @@ def check_ratios(ratios: Mapping[str, float], tasks: Mapping[str, object]) -> No
     """Raise SelfposError when a ratio is given for a task that the probe does not have."""
     for name in ratios:
         if name not in tasks:
-            raise SelfposError(f"positioning.ratios names the task '{name}', which the probe set does not have{nearest(name, tasks)}")
+            raise SelfposError(
+                f"positioning.ratios names the task '{name}', which the probe set does not have{nearest(name, tasks)}"
+            )

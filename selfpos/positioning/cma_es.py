@@ -41,7 +41,13 @@ def search(problem: Problem, judge: Judge | None, trajectory: Trajectory, *, see
     def fitness(candidate: Tensor, number: int) -> float:
         losses = problem.losses(candidate, batches)
         value = problem.value(candidate, losses)
-        trajectory.step(number, losses, problem.mean_coefficients(candidate).tolist(), value=value, texts=problem.live.embedded)
+        trajectory.step(
+            number,
+            losses,
+            problem.mean_coefficients(candidate).tolist(),
+            value=value,
+            texts=problem.live.embedded,
+        )
         if judge is None:
             if value < min(measured.values, default=float("inf")):
                 trajectory.latest(number, candidate, losses)
@@ -57,14 +63,24 @@ def search(problem: Problem, judge: Judge | None, trajectory: Trajectory, *, see
         return judgement.value
 
     measured = Replay("cma-es", fitness, trajectory, problem.live)
-    champions = Replay("cma-es-champions", lambda candidate, _: judged(candidate, measured.asked), trajectory, problem.live)
+    champions = Replay(
+        "cma-es-champions", lambda candidate, _: judged(candidate, measured.asked), trajectory, problem.live
+    )
 
     def generation(candidates: Sequence[Tensor], values: Sequence[float]) -> None:
         if judge and settings.fitness == "loss":
             champions(candidates[int(np.argmin(values))])
 
     with measured.shown("positioning", settings.evaluations):
-        evolve(measured, problem.start, settings.sigma, settings.evaluations, seed, problem.admissible, generation)
+        evolve(
+            measured,
+            problem.start,
+            settings.sigma,
+            settings.evaluations,
+            seed,
+            problem.admissible,
+            generation,
+        )
 
 
 def evolve(
@@ -82,10 +98,16 @@ def evolve(
     """
     cma = library()
     if start.numel() < 2:
-        raise SelfposError("search cma-es needs two parameters at least; with a single vector use search: linearised")
-    size = min(4 + int(3 * np.log(start.numel())), evaluations)  # of a generation: Hansen's default, where there are as many evaluations
+        raise SelfposError(
+            "search cma-es needs two parameters at least; with a single vector use search: linearised"
+        )
+    size = min(
+        4 + int(3 * np.log(start.numel())), evaluations
+    )  # of a generation: Hansen's default, where there are as many evaluations
     # a seed of 0 means "take the clock" to cma
-    strategy = cma.CMAEvolutionStrategy(start.flatten().tolist(), sigma, {"seed": seed + 1, "popsize": size, "verbose": -9})
+    strategy = cma.CMAEvolutionStrategy(
+        start.flatten().tolist(), sigma, {"seed": seed + 1, "popsize": size, "verbose": -9}
+    )
     while fitness.asked + size <= evaluations and not strategy.stop():
         asked = strategy.ask()
         candidates = [admissible(torch.from_numpy(np.array(x)).reshape(start.shape)) for x in asked]

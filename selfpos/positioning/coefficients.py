@@ -47,16 +47,26 @@ class Coefficients:
                 f"{file} was made with the base {self.base_name} (content hash {self.base[:12]}…); the base given has {base[:12]}…"
             )
         if Counter(hashes) != Counter(self.hashes):
-            missing = [name for name, known in zip(self.names, self.hashes, strict=True) if known not in hashes]
-            wanting = f"{', '.join(missing)} of the content hash that it names" if missing else f"these {len(self.names)} vectors alone"
-            raise SelfposError(f"{file} holds coefficients of {', '.join(self.names)}, and the vectors given are not those: give {wanting}")
+            missing = [
+                name for name, known in zip(self.names, self.hashes, strict=True) if known not in hashes
+            ]
+            wanting = (
+                f"{', '.join(missing)} of the content hash that it names"
+                if missing
+                else f"these {len(self.names)} vectors alone"
+            )
+            raise SelfposError(
+                f"{file} holds coefficients of {', '.join(self.names)}, and the vectors given are not those: give {wanting}"
+            )
         places: dict[str, list[int]] = {}
         for place, known in enumerate(hashes):
             places.setdefault(known, []).append(place)
         return [places[known].pop(0) for known in self.hashes]
 
 
-def as_weights(values: list[float], tensors: dict[str, list[float]] | None) -> list[float] | dict[str, list[float]]:
+def as_weights(
+    values: list[float], tensors: dict[str, list[float]] | None
+) -> list[float] | dict[str, list[float]]:
     """Coefficients as weights of method `linear`: one a vector, or a rule for each tensor.
 
     A tensor that the search left out (`exclude`, or no part of the embedding) stays at the base.
@@ -66,7 +76,10 @@ def as_weights(values: list[float], tensors: dict[str, list[float]] | None) -> l
 
 def write_coefficients(path: Path, coefficients: Coefficients) -> Path:
     """Write `coefficients` as the JSON file `path`, whole, over what was there."""
-    vectors = [{"name": name, "hash": known} for name, known in zip(coefficients.names, coefficients.hashes, strict=True)]
+    vectors = [
+        {"name": name, "hash": known}
+        for name, known in zip(coefficients.names, coefficients.hashes, strict=True)
+    ]
     data = {
         "format": FORMAT,
         "base": {"name": coefficients.base_name, "hash": coefficients.base},
@@ -92,13 +105,17 @@ def read_coefficients(path: Path) -> Coefficients:
             names=[str(vector["name"]) for vector in data["vectors"]],
             hashes=[str(vector["hash"]) for vector in data["vectors"]],
             values=_row(data["coefficients"]),
-            tensors=None if data["tensors"] is None else {key: _row(row) for key, row in data["tensors"].items()},
+            tensors=None
+            if data["tensors"] is None
+            else {key: _row(row) for key, row in data["tensors"].items()},
             base_name=str(data["base"]["name"]),
             base=str(data["base"]["hash"]),
             found_by=dict(_mapping(data["found_by"])),
         )
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise SelfposError(f"{path} is no coefficients file: expected JSON with format, base, vectors, coefficients and tensors") from None
+        raise SelfposError(
+            f"{path} is no coefficients file: expected JSON with format, base, vectors, coefficients and tensors"
+        ) from None
     rows = [found.values, *(found.tensors or {}).values()]
     if any(len(row) != len(found.names) or not all(map(math.isfinite, row)) for row in rows):
         raise SelfposError(f"{path} must hold {len(found.names)} finite coefficients in every row")

@@ -38,7 +38,11 @@ class Streamed:
     def merge_into(self, key: str, coefficients: Sequence[float], out: Tensor) -> None:
         entry, raw = self.base.tensors[key], self.base.raw(key)
         flat = out.detach().view(-1).numpy()
-        parts = [(vector.reader(key), c) for vector, c in zip(self.vectors, coefficients, strict=True) if c != 0 and key in vector.pieces]
+        parts = [
+            (vector.reader(key), c)
+            for vector, c in zip(self.vectors, coefficients, strict=True)
+            if c != 0 and key in vector.pieces
+        ]
         for start, stop in spans(entry.shape):
             weights = to_float32(raw[start:stop], entry.dtype)
             piece = flat[start:stop]
@@ -54,7 +58,9 @@ class Streamed:
         for start, stop in _touched(flat.reshape(gradient.shape)):
             weights = to_float32(raw[start:stop], entry.dtype)
             for i, read in parts:
-                found[i] += np.dot(flat[start:stop], read(start, stop, weights).astype(flat.dtype, copy=False))
+                found[i] += np.dot(
+                    flat[start:stop], read(start, stop, weights).astype(flat.dtype, copy=False)
+                )
         return torch.from_numpy(found)
 
 
@@ -75,10 +81,18 @@ class Resident:
     """Base and vectors kept on the device, the vectors in a number format of choice: N + 1 models of memory, for speed on a GPU."""
 
     def __init__(
-        self, base: ModelFolder, vectors: Sequence[TaskVector], keys: Sequence[str], device: torch.device, dtype: torch.dtype
+        self,
+        base: ModelFolder,
+        vectors: Sequence[TaskVector],
+        keys: Sequence[str],
+        device: torch.device,
+        dtype: torch.dtype,
     ) -> None:
         self._base = {key: base.read(key).to(device, torch.float32) for key in keys}
-        self._deltas = {key: torch.stack([vector.delta(key).reshape(-1).to(device, dtype) for vector in vectors]) for key in keys}
+        self._deltas = {
+            key: torch.stack([vector.delta(key).reshape(-1).to(device, dtype) for vector in vectors])
+            for key in keys
+        }
 
     def merge_into(self, key: str, coefficients: Sequence[float], out: Tensor) -> None:
         merged = self._base[key].to(out.dtype, copy=True)
@@ -93,7 +107,9 @@ class Resident:
         return torch.stack([torch.dot(flat, delta.to(flat.dtype)) for delta in self._deltas[key]]).double()
 
 
-def open_deltas(base: ModelFolder, vectors: Sequence[TaskVector], keys: Sequence[str], device: torch.device, where: str) -> Deltas:
+def open_deltas(
+    base: ModelFolder, vectors: Sequence[TaskVector], keys: Sequence[str], device: torch.device, where: str
+) -> Deltas:
     """`where`: `disk` streams (CPU only), `float32` or `bf16` keeps the vectors on the device, `auto` is disk on the CPU and bf16 on a GPU."""
     if where == "disk" or (where == "auto" and device.type == "cpu"):
         return Streamed(base, vectors)

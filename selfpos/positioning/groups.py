@@ -49,7 +49,9 @@ def hierarchy(keys: Sequence[str], granularity: str, *, layer_groups: int = 4) -
     for level in levels[granularity]:
         for name in dict.fromkeys(level):
             column = torch.tensor([float(member == name) for member in level], dtype=torch.float64)
-            if not any(torch.equal(column, other) for other in columns):  # a layer of one tensor needs no second offset
+            if not any(
+                torch.equal(column, other) for other in columns
+            ):  # a layer of one tensor needs no second offset
                 rows.append(name)
                 columns.append(column)
     return Hierarchy(rows, torch.stack(columns, 1))

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from selfpos.positioning.live import LiveModel
     from selfpos.recipe import PositioningSettings
 
-SLACK = 0.005  # of a measure: a task this little below the base is within the noise of a small validation part
+SLACK = (
+    0.005  # of a measure: a task this little below the base is within the noise of a small validation part
+)
 
 
 def value_of(scores: Mapping[str, float], base: Mapping[str, float] | None, guard: float) -> float:
@@ -60,15 +62,26 @@ class Judge:
     """
 
     def __init__(
-        self, search: Mapping[str, TaskProbe], validation: Mapping[str, TaskProbe], settings: PositioningSettings, seed: int
+        self,
+        search: Mapping[str, TaskProbe],
+        validation: Mapping[str, TaskProbe],
+        settings: PositioningSettings,
+        seed: int,
     ) -> None:
         self.tasks, self.settings = validation, settings
         draws = Draws(validation, settings.batch_size, seed, single=settings.batches == "single")
         self.batches = draws.fixed(settings.validation_records)
-        measured = validation.items() if settings.select == "measure" else []  # their texts cost forward passes
+        measured = (
+            validation.items() if settings.select == "measure" else []
+        )  # their texts cost forward passes
         most = settings.validation_records
-        self.measures = {name: TaskMeasure(search[name].sample(most, seed), task.sample(most, seed)) for name, task in measured}
-        self.table = TextTable([*texts_of(self.batches), *(text for measure in self.measures.values() for text in measure.texts)])
+        self.measures = {
+            name: TaskMeasure(search[name].sample(most, seed), task.sample(most, seed))
+            for name, task in measured
+        }
+        self.table = TextTable(
+            [*texts_of(self.batches), *(text for measure in self.measures.values() for text in measure.texts)]
+        )
         self.base: Judgement | None = None
 
     @torch.no_grad()
@@ -86,7 +99,10 @@ class Judge:
     def of(self, embeddings: Tensor, table: TextTable) -> Judgement:
         """Judge by embeddings of `table.texts`, which hold all of the judge's texts."""
         losses = losses_of(self.tasks, self.batches, embeddings[table.rows(texts_of(self.batches))])
-        items = {name: measure.items(embeddings[table.rows(measure.texts)]) for name, measure in self.measures.items()}
+        items = {
+            name: measure.items(embeddings[table.rows(measure.texts)])
+            for name, measure in self.measures.items()
+        }
         scores = {name: self.measures[name].score_of(found, None) for name, found in items.items()}
         numbers = {name: loss.item() for name, loss in losses.items()}
         return Judgement(numbers, scores, self._value(numbers, scores), items)
@@ -94,6 +110,11 @@ class Judge:
     def _value(self, losses: Mapping[str, float], scores: Mapping[str, float]) -> float:
         if self.settings.select == "loss":
             by_base = self.base is not None and self.settings.normalise != "none"
-            balance = Balance("base" if by_base else "none", "mean", self.settings.ratios, self.base.losses if self.base else {})
+            balance = Balance(
+                "base" if by_base else "none",
+                "mean",
+                self.settings.ratios,
+                self.base.losses if self.base else {},
+            )
             return balance.value(losses)
         return value_of(scores, self.base.scores if self.base else None, self.settings.guard)

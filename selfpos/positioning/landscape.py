@@ -57,7 +57,14 @@ def measure_landscape(
     vectors = open_vectors(folder, [models[name] for name in names], names=names)
     places = project(gram(vectors), names)
     axis = np.linspace(*SPAN, grid).tolist()
-    asked = {"pair": list(pair), "axis": axis, "records": records, "max_length": max_length, "temperature": temperature, "seed": seed}
+    asked = {
+        "pair": list(pair),
+        "axis": axis,
+        "records": records,
+        "max_length": max_length,
+        "temperature": temperature,
+        "seed": seed,
+    }
     rows = _begun(out, asked | {"models": places})
     live = LiveModel(folder, vectors[:2], max_length=max_length)
     tasks, _ = split_probe(probe, 0, seed, temperature)
@@ -65,7 +72,10 @@ def measure_landscape(
     texts = TextTable(texts_of(batches))
     chosen = texts.rows(texts_of(batches))
     out.parent.mkdir(parents=True, exist_ok=True)
-    with progress(f"landscape of {pair[0]} and {pair[1]}", grid * grid, unit="points") as bar, torch.no_grad():
+    with (
+        progress(f"landscape of {pair[0]} and {pair[1]}", grid * grid, unit="points") as bar,
+        torch.no_grad(),
+    ):
         bar.advance(grid * len(rows))
         for y in axis[len(rows) :]:
             row = []
@@ -86,7 +96,9 @@ def project(products: np.ndarray, names: Sequence[str]) -> dict[str, dict[str, f
     """
     plane = products[:2, :2]
     if np.linalg.det(plane) <= 1e-10 * plane[0, 0] * plane[1, 1]:
-        raise SelfposError(f"the vectors of {names[0]} and {names[1]} are parallel or zero and span no plane; choose two others")
+        raise SelfposError(
+            f"the vectors of {names[0]} and {names[1]} are parallel or zero and span no plane; choose two others"
+        )
     found = {"base": {"x": 0.0, "y": 0.0, "outside": 0.0}}
     for place, name in enumerate(names):
         x, y = np.linalg.solve(plane, products[place, :2])

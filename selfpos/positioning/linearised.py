@@ -51,7 +51,9 @@ class Linearisation:
     derivatives: Tensor
     batches: list[Batch]
 
-    def minimise(self, batches: Sequence[Batch], radius: float, start: Tensor | None = None) -> tuple[Tensor, float]:
+    def minimise(
+        self, batches: Sequence[Batch], radius: float, start: Tensor | None = None
+    ) -> tuple[Tensor, float]:
         """Parameters within `radius` of the point that minimise the linearised objective on `batches`, and the objective there.
 
         The descent begins at the point, or at the parameters `start`.
@@ -73,13 +75,20 @@ class Linearisation:
 
         first = np.zeros(shape.numel()) if start is None else (start - self.parameters).numpy().reshape(-1)
         found = minimize(
-            objective, first, jac=True, method="L-BFGS-B", bounds=[(-radius, radius)] * len(first), options={"maxiter": 200, "ftol": 1e-7}
+            objective,
+            first,
+            jac=True,
+            method="L-BFGS-B",
+            bounds=[(-radius, radius)] * len(first),
+            options={"maxiter": 200, "ftol": 1e-7},
         )
         return self.parameters + torch.from_numpy(found.x).reshape(shape), float(found.fun)
 
 
 @torch.no_grad()
-def linearise(problem: Problem, parameters: Tensor, batches: list[Batch], table: TextTable, embeddings: Tensor) -> Linearisation:
+def linearise(
+    problem: Problem, parameters: Tensor, batches: list[Batch], table: TextTable, embeddings: Tensor
+) -> Linearisation:
     """Finite differences of the embeddings of `table.texts`, those of `batches`, at `parameters`, where they are `embeddings`; C·N passes.
 
     Raises SelfposError when the derivatives would not fit into memory.
@@ -128,14 +137,18 @@ class _Probe:
         return self.judge.of(everything, self.table)
 
     @torch.no_grad()
-    def value(self, point: Tensor, embeddings: Tensor, batches: Sequence[Batch]) -> tuple[float, dict[str, float]]:
+    def value(
+        self, point: Tensor, embeddings: Tensor, batches: Sequence[Batch]
+    ) -> tuple[float, dict[str, float]]:
         """The objective on `batches` and the losses it is made of."""
         found = losses_of(self.problem.tasks, batches, embeddings[self.table.rows(texts_of(batches))])
         losses = {task: loss.item() for task, loss in found.items()}
         return self.problem.value(point, losses), losses
 
 
-def search(problem: Problem, judge: Judge | None, trajectory: Trajectory, *, seed: int) -> Linearisation | None:
+def search(
+    problem: Problem, judge: Judge | None, trajectory: Trajectory, *, seed: int
+) -> Linearisation | None:
     """At most `rounds` rounds from the space's start, reporting to `trajectory`; returns the last linearisation.
 
     The first round looks at `early_share` of the records, the others at all. The point kept is the one that the judge likes best, or the
@@ -160,11 +173,21 @@ def search(problem: Problem, judge: Judge | None, trajectory: Trajectory, *, see
             trajectory.latest(0, point, probe.value(point, embeddings, probe.batches)[1])
         for number in range(first, settings.rounds + 1):
             # kept before the round, not after it: the last round's linearisation is wanted when the search is over
-            state = {"point": point, "radius": radius, "waited": waited, "round": number, "texts": problem.live.embedded}
+            state = {
+                "point": point,
+                "radius": radius,
+                "waited": waited,
+                "round": number,
+                "texts": problem.live.embedded,
+            }
             trajectory.keep(linearised=state)
             early = number == 1 and settings.rounds > 1 and settings.early_share < 1
             generator = torch.Generator().manual_seed(seed)
-            batches = [batch.part(settings.early_share, generator) for batch in probe.batches] if early else probe.batches
+            batches = (
+                [batch.part(settings.early_share, generator) for batch in probe.batches]
+                if early
+                else probe.batches
+            )
             table = TextTable(texts_of(batches))
             around = linearise(problem, point, batches, table, embeddings[probe.table.rows(table.texts)])
             before, _ = probe.value(point, embeddings, batches)
@@ -180,7 +203,15 @@ def search(problem: Problem, judge: Judge | None, trajectory: Trajectory, *, see
                     before=before, predicted=predicted, after=after, ratio=ratio, radius=radius, texts=problem.live.embedded,
                 )  # fmt: skip
                 reached = float((trial - point).abs().max()) > 0.99 * radius
-                radius *= 0.25 if ratio < ACCEPT else 0.5 if ratio < SHRINK else 2 if ratio > GROW and reached else 1
+                radius *= (
+                    0.25
+                    if ratio < ACCEPT
+                    else 0.5
+                    if ratio < SHRINK
+                    else 2
+                    if ratio > GROW and reached
+                    else 1
+                )
                 if ratio >= ACCEPT:
                     break
             else:
@@ -190,7 +221,11 @@ def search(problem: Problem, judge: Judge | None, trajectory: Trajectory, *, see
             if judge is None:
                 trajectory.latest(number, point, losses)
                 continue
-            waited = 0 if trajectory.judge(number, point, probe.judgement(embeddings), texts=problem.live.embedded) else waited + 1
+            waited = (
+                0
+                if trajectory.judge(number, point, probe.judgement(embeddings), texts=problem.live.embedded)
+                else waited + 1
+            )
             if settings.patience and waited >= settings.patience:
                 break
     return around

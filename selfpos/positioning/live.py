@@ -46,18 +46,30 @@ class LiveModel:
         vectors_in: str = "auto",
         processes: Processes | None = None,
     ) -> None:
-        self.base, self.vectors, self.chunk, self.autocast, self.dropout = base, list(vectors), chunk, autocast, dropout
+        self.base, self.vectors, self.chunk, self.autocast, self.dropout = (
+            base,
+            list(vectors),
+            chunk,
+            autocast,
+            dropout,
+        )
         self.processes = processes or Processes()
         self.model = _load(base, device, dtype, max_length)
         self.model.eval()
         places = find_places(base, self.model)
-        self.parameters = {key: p for key, p in places.items() if not any(fnmatchcase(key, pattern) for pattern in exclude)}
-        if strange := [pattern for pattern in exclude if not any(fnmatchcase(key, pattern) for key in base.tensors)]:
+        self.parameters = {
+            key: p for key, p in places.items() if not any(fnmatchcase(key, pattern) for pattern in exclude)
+        }
+        if strange := [
+            pattern for pattern in exclude if not any(fnmatchcase(key, pattern) for key in base.tensors)
+        ]:
             raise SelfposError(
                 f"the pattern '{strange[0]}' of exclude fits no tensor of {base.path}, whose first is {next(iter(base.tensors))}"
             )
         if not self.parameters:
-            raise SelfposError(f"no tensor of {base.path} is left to position: the patterns {', '.join(exclude)} exclude them all")
+            raise SelfposError(
+                f"no tensor of {base.path} is left to position: the patterns {', '.join(exclude)} exclude them all"
+            )
         self.keys = list(self.parameters)
         self.deltas = open_deltas(base, self.vectors, self.keys, self.device, vectors_in)
         self.model.requires_grad_(False)
@@ -74,7 +86,9 @@ class LiveModel:
     def place(self, table: Tensor) -> None:
         """Set the weights to θ0 + Σ_i table[t, i]·V_i; `table` float64 (T, N). The arithmetic is done in the model's own dtype."""
         if not torch.isfinite(table).all():
-            raise SelfposError("the coefficients are no longer finite; lower the learning rate or use another space")
+            raise SelfposError(
+                "the coefficients are no longer finite; lower the learning rate or use another space"
+            )
         for key, row in zip(self.keys, table.tolist(), strict=True):
             self.deltas.merge_into(key, row, self.parameters[key])
 
@@ -90,7 +104,9 @@ class LiveModel:
         """
         processes = Processes() if alone else self.processes
         order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
-        chunks = processes.chunks(order, self.chunk, even=torch.is_grad_enabled())  # a batch of a step is small, a probe is not
+        chunks = processes.chunks(
+            order, self.chunk, even=torch.is_grad_enabled()
+        )  # a batch of a step is small, a probe is not
         own = [self.forward([texts[i] for i in chunk]) for chunk in chunks[processes.rank :: processes.count]]
         # with fewer texts than processes, one that has none still has to say what embeddings look like
         parts = processes.gather(own or [self.forward(list(texts[:1]))[:0]], [len(chunk) for chunk in chunks])
@@ -119,7 +135,9 @@ def _load(base: ModelFolder, device: str, dtype: torch.dtype, max_length: int | 
     from sentence_transformers import SentenceTransformer
 
     check_tokenizer(base.path)
-    model = SentenceTransformer(str(base.path), device=device, local_files_only=True, model_kwargs={"dtype": torch.float32})
+    model = SentenceTransformer(
+        str(base.path), device=device, local_files_only=True, model_kwargs={"dtype": torch.float32}
+    )
     model.to(dtype)
     if max_length is not None:
         model.max_seq_length = min(max_length, model.max_seq_length or max_length)
@@ -138,11 +156,17 @@ def find_places(base: ModelFolder, model: SentenceTransformer) -> dict[str, nn.P
     for module in base.modules:
         prefix = f"{module.path}/" if module.path else ""
         others = [f"{other.path}/" for other in base.modules if other.path and other.path != module.path]
-        own = [key for key in stored if key.startswith(prefix) and not (prefix == "" and key.startswith(tuple(others)))]
+        own = [
+            key
+            for key in stored
+            if key.startswith(prefix) and not (prefix == "" and key.startswith(tuple(others)))
+        ]
         for name, parameter in model[module.idx].named_parameters():
             key = _stored_name(base, own, prefix, name, parameter)
             if key in places:
-                raise SelfposError(f"{base.path}: the stored tensor {key} fits two parameters of the loaded model")
+                raise SelfposError(
+                    f"{base.path}: the stored tensor {key} fits two parameters of the loaded model"
+                )
             places[key] = parameter
     return {key: places[key] for key in stored if key in places}
 
@@ -150,9 +174,16 @@ def find_places(base: ModelFolder, model: SentenceTransformer) -> dict[str, nn.P
 def _stored_name(base: ModelFolder, keys: list[str], prefix: str, name: str, parameter: nn.Parameter) -> str:
     def common_ending(key: str) -> int:
         ours, theirs = name.split(".")[::-1], key.removeprefix(prefix).split(".")[::-1]
-        return next((n for n, (x, y) in enumerate(zip(ours, theirs, strict=False)) if x != y), min(len(ours), len(theirs)))
+        return next(
+            (n for n, (x, y) in enumerate(zip(ours, theirs, strict=False)) if x != y),
+            min(len(ours), len(theirs)),
+        )
 
-    candidates = sorted((key for key in keys if tuple(base.tensors[key].shape) == tuple(parameter.shape)), key=common_ending, reverse=True)
+    candidates = sorted(
+        (key for key in keys if tuple(base.tensors[key].shape) == tuple(parameter.shape)),
+        key=common_ending,
+        reverse=True,
+    )
     fitting: list[str] = []
     for key in candidates:
         if fitting and common_ending(key) < common_ending(fitting[0]):
@@ -161,5 +192,11 @@ def _stored_name(base: ModelFolder, keys: list[str], prefix: str, name: str, par
             fitting.append(key)
     if len(fitting) == 1:
         return fitting[0]
-    found = f"{len(fitting)} tensors fit: {', '.join(fitting[:3])}" if fitting else "none has its shape and content"
-    raise SelfposError(f"{base.path}: cannot tell which stored tensor is the parameter {name} of the loaded model ({found})")
+    found = (
+        f"{len(fitting)} tensors fit: {', '.join(fitting[:3])}"
+        if fitting
+        else "none has its shape and content"
+    )
+    raise SelfposError(
+        f"{base.path}: cannot tell which stored tensor is the parameter {name} of the loaded model ({found})"
+    )

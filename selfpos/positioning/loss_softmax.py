@@ -23,9 +23,13 @@ def search(problem: Problem, judge: Judge | None, trajectory: Trajectory, *, see
         alone[0, place] = 1
         losses = problem.losses(alone, batches)
         values.append(problem.balance.value(losses))
-        trajectory.step(place + 1, losses, [float(other == name) for other in problem.names], value=values[-1])
+        trajectory.step(
+            place + 1, losses, [float(other == name) for other in problem.names], value=values[-1]
+        )
     parameters = torch.zeros_like(problem.start)
-    parameters[0] = torch.softmax(-torch.tensor(values, dtype=torch.float64) / settings.softmax_temperature, 0)
+    parameters[0] = torch.softmax(
+        -torch.tensor(values, dtype=torch.float64) / settings.softmax_temperature, 0
+    )
     if judge:
         problem.live.place(problem.table(parameters))
         trajectory.judge(len(values), parameters, judge.measure(problem.live))

@@ -64,20 +64,32 @@ class LowRankModel(LiveModel):
         super().__init__(base, vectors, **{**options, "vectors_in": "disk"})
         self.model.requires_grad_(False)
         moved = {key: [self._factors(vector, key) for vector in self.vectors] for key in self.parameters}
-        self.parameters = {key: self.parameters[key] for key, found in moved.items() if any(pair is not None for pair in found)}
+        self.parameters = {
+            key: self.parameters[key]
+            for key, found in moved.items()
+            if any(pair is not None for pair in found)
+        }
         if not self.parameters:
             raise SelfposError(
                 f"no tensor that the adapters move is left to position: the patterns {', '.join(options['exclude'])} exclude them all"
             )
         self.keys = list(self.parameters)
         dtype = next(self.model.parameters()).dtype
-        self._table = nn.Parameter(torch.zeros(len(self.keys), len(self.vectors), dtype=dtype, device=self.device))
-        owners = {id(parameter): module for module in self.model.modules() for parameter in module.parameters(recurse=False)}
+        self._table = nn.Parameter(
+            torch.zeros(len(self.keys), len(self.vectors), dtype=dtype, device=self.device)
+        )
+        owners = {
+            id(parameter): module
+            for module in self.model.modules()
+            for parameter in module.parameters(recurse=False)
+        }
         for row, key in enumerate(self.keys):
             pairs = [(index, *pair) for index, pair in enumerate(moved[key]) if pair is not None]
             left = torch.cat([pair[1] for pair in pairs], 1).to(self.device, dtype)
             right = torch.cat([pair[2] for pair in pairs], 0).to(self.device, dtype)
-            which = torch.tensor([index for index, _, factor in pairs for _ in range(len(factor))], device=self.device)
+            which = torch.tensor(
+                [index for index, _, factor in pairs for _ in range(len(factor))], device=self.device
+            )
             self._beside(owners[id(self.parameters[key])], key, row, left, right, which)
         self.recompute = Recompute(
             self.model, products=True, autocast=self._autocast
@@ -91,7 +103,9 @@ class LowRankModel(LiveModel):
         left, right = piece.factors()
         return torch.from_numpy(left), torch.from_numpy(right)
 
-    def _beside(self, module: nn.Module, key: str, row: int, left: Tensor, right: Tensor, which: Tensor) -> None:
+    def _beside(
+        self, module: nn.Module, key: str, row: int, left: Tensor, right: Tensor, which: Tensor
+    ) -> None:
         """Let `module` add its adapters' products to its output."""
 
         def linear(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
@@ -111,7 +125,9 @@ class LowRankModel(LiveModel):
     def place(self, table: Tensor) -> None:
         """Set the coefficients (T, N); nothing else changes."""
         if not torch.isfinite(table).all():
-            raise SelfposError("the coefficients are no longer finite; lower the learning rate or use another space")
+            raise SelfposError(
+                "the coefficients are no longer finite; lower the learning rate or use another space"
+            )
         self._table.copy_(table)
 
     @contextmanager

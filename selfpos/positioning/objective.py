@@ -37,7 +37,9 @@ class Batch:
 
     def part(self, share: float, generator: torch.Generator) -> Batch:
         """The batch of about `share` of its records, at least four, drawn in neighbouring twos: task types put equal labels side by side."""
-        twos = torch.randperm((self.count + 1) // 2, generator=generator)[: max(2, round(share * self.count / 2))].tolist()
+        twos = torch.randperm((self.count + 1) // 2, generator=generator)[
+            : max(2, round(share * self.count / 2))
+        ].tolist()
         rows = [row for two in sorted(twos) for row in (2 * two, 2 * two + 1) if row < self.count]
         columns = [[column[row] for row in rows] for column in self.columns]
         return Batch(self.task, columns, None if self.labels is None else self.labels[rows])
@@ -46,8 +48,21 @@ class Batch:
 class TaskProbe:
     """The probe records of one task, its loss on them, and its batches."""
 
-    def __init__(self, name: str, task_type: Any, dataset: Dataset, temperature: float, *, in_batch_negatives: bool = True) -> None:
-        self.name, self.type, self.dataset, self.in_batch_negatives = name, task_type, dataset, in_batch_negatives
+    def __init__(
+        self,
+        name: str,
+        task_type: Any,
+        dataset: Dataset,
+        temperature: float,
+        *,
+        in_batch_negatives: bool = True,
+    ) -> None:
+        self.name, self.type, self.dataset, self.in_batch_negatives = (
+            name,
+            task_type,
+            dataset,
+            in_batch_negatives,
+        )
         self.loss = task_type.loss(Embedded(), temperature)
 
     def draw(self, size: int, generator: torch.Generator, rows: Sequence[int] | None = None) -> Batch:
@@ -77,7 +92,11 @@ class TaskProbe:
             rows_of: dict[Any, list[int]] = {}
             for row in order:
                 rows_of.setdefault(labels[row], []).append(row)
-            dealt = [rows[start : start + together] for rows in rows_of.values() for start in range(0, len(rows), together)]
+            dealt = [
+                rows[start : start + together]
+                for rows in rows_of.values()
+                for start in range(0, len(rows), together)
+            ]
             dealt.sort(key=len, reverse=True)
         return [[row for rows in dealt[part::parts] for row in rows] for part in range(parts)]
 
@@ -91,18 +110,27 @@ class TaskProbe:
         labels = None if batch.labels is None else batch.labels.to(embeddings[0].device)
         if labels is None and not self.in_batch_negatives:
             if len(embeddings) < 3:
-                raise SelfposError(f"task {self.name} has no negatives of its own, so in_batch_negatives cannot be switched off")
+                raise SelfposError(
+                    f"task {self.name} has no negatives of its own, so in_batch_negatives cannot be switched off"
+                )
             # a batch of one record has no other record's texts for negatives
-            alone = [[{"sentence_embedding": column[row : row + 1]} for column in embeddings] for row in range(len(embeddings[0]))]
+            alone = [
+                [{"sentence_embedding": column[row : row + 1]} for column in embeddings]
+                for row in range(len(embeddings[0]))
+            ]
             value = torch.stack([self.loss(record, None) for record in alone]).mean()
         else:
             value = self.loss([{"sentence_embedding": column} for column in embeddings], labels)
         if not torch.isfinite(value):
-            raise SelfposError(f"the loss of task {self.name} on the probe is {value.item()}: check its records, or raise the temperature")
+            raise SelfposError(
+                f"the loss of task {self.name} on the probe is {value.item()}: check its records, or raise the temperature"
+            )
         return value
 
 
-def losses_of(tasks: Mapping[str, TaskProbe], batches: Sequence[Batch], embeddings: Tensor) -> dict[str, Tensor]:
+def losses_of(
+    tasks: Mapping[str, TaskProbe], batches: Sequence[Batch], embeddings: Tensor
+) -> dict[str, Tensor]:
     """Mean loss of each task over its batches, from the embeddings of all their texts in order, as `texts_of` lists them."""
     values: dict[str, list[Tensor]] = {}
     start = 0
@@ -123,11 +151,19 @@ def texts_of(batches: Sequence[Batch]) -> list[str]:
 def searched_by(probe: Mapping[str, ProbeTask], settings: PositioningSettings) -> dict[str, ProbeTask]:
     """The probe with every task's type as `settings` would have it: the paper's preset takes graded pairs by InfoNCE, for one."""
     kinds = {name: task.type.under(settings) for name, task in probe.items()}
-    return {name: task if kinds[name] is task.type else replace(task, type=kinds[name]) for name, task in probe.items()}
+    return {
+        name: task if kinds[name] is task.type else replace(task, type=kinds[name])
+        for name, task in probe.items()
+    }
 
 
 def split_probe(
-    probe: Mapping[str, ProbeTask], held_out: float, seed: int, temperature: float, *, in_batch_negatives: bool = True
+    probe: Mapping[str, ProbeTask],
+    held_out: float,
+    seed: int,
+    temperature: float,
+    *,
+    in_batch_negatives: bool = True,
 ) -> tuple[dict[str, TaskProbe], dict[str, TaskProbe]]:
     """(search part, validation part) of every task, `held_out` being the share of records kept for validation (0: no validation part).
 
@@ -141,9 +177,13 @@ def split_probe(
         try:
             count = len(task.dataset)
         except SelfposError as error:
-            raise SelfposError(f"the probe of task {name}: {error}; raise probe.per_task or check the task's data") from None
+            raise SelfposError(
+                f"the probe of task {name}: {error}; raise probe.per_task or check the task's data"
+            ) from None
         if count == 0:
-            raise SelfposError(f"the probe set holds no record of task {name}; raise probe.per_task or check the task's data")
+            raise SelfposError(
+                f"the probe set holds no record of task {name}; raise probe.per_task or check the task's data"
+            )
         kept = round(count * held_out)
         if count - kept < 2 or (held_out and kept < 2):
             raise SelfposError(
@@ -152,10 +192,14 @@ def split_probe(
         order = torch.randperm(count, generator=torch.Generator().manual_seed(seed)).tolist()
         chosen = _apart(task, order, kept) if kept else set()
         rows = [row for row in range(count) if row not in chosen]
-        search[name] = TaskProbe(name, task.type, task.dataset.select(rows), temperature, in_batch_negatives=in_batch_negatives)
+        search[name] = TaskProbe(
+            name, task.type, task.dataset.select(rows), temperature, in_batch_negatives=in_batch_negatives
+        )
         if kept:
             held = task.dataset.select(sorted(chosen))
-            validation[name] = TaskProbe(name, task.type, held, temperature, in_batch_negatives=in_batch_negatives)
+            validation[name] = TaskProbe(
+                name, task.type, held, temperature, in_batch_negatives=in_batch_negatives
+            )
     return search, validation
 
 
@@ -173,14 +217,20 @@ def _apart(task: ProbeTask, order: Sequence[int], count: int) -> set[int]:
         for row in order:
             if row not in chosen and len(group_of[row]) <= min(largest, count - len(chosen)):
                 chosen.update(group_of[row])
-        if len(chosen) >= max(2, count // 2) and all(_gives_batch(task, rows) for rows in (chosen, set(order) - chosen)):
+        if len(chosen) >= max(2, count // 2) and all(
+            _gives_batch(task, rows) for rows in (chosen, set(order) - chosen)
+        ):
             return chosen
     return set(order[:count])
 
 
 def _gives_batch(task: ProbeTask, rows: set[int]) -> bool:
     try:
-        task.type.draw(task.dataset.select(sorted(rows)), min(SMALLEST_BATCH, len(rows)), torch.Generator().manual_seed(0))
+        task.type.draw(
+            task.dataset.select(sorted(rows)),
+            min(SMALLEST_BATCH, len(rows)),
+            torch.Generator().manual_seed(0),
+        )
     except SelfposError:
         return False
     return True
@@ -199,7 +249,9 @@ def sharing_texts(search: Mapping[str, TaskProbe], validation: Mapping[str, Task
 class Draws:
     """Batches for the steps of a search: mixed over the tasks, or of a single task at a time in shuffled rounds."""
 
-    def __init__(self, tasks: Mapping[str, TaskProbe], batch_size: int, seed: int, *, single: bool = False) -> None:
+    def __init__(
+        self, tasks: Mapping[str, TaskProbe], batch_size: int, seed: int, *, single: bool = False
+    ) -> None:
         self.tasks, self.single = tasks, single
         self.size = batch_size if single else max(SMALLEST_BATCH, batch_size // len(tasks))
         self.generator = torch.Generator().manual_seed(seed)
@@ -230,7 +282,9 @@ class Draws:
             if parts == 1:
                 found.append(task.draw(self.size, self.generator))
                 continue
-            found += _drawn_from(task, task.parted(parts, self.generator), self) or [task.draw(self.size, self.generator)]
+            found += _drawn_from(task, task.parted(parts, self.generator), self) or [
+                task.draw(self.size, self.generator)
+            ]
         return found
 
     def fixed(self, records: int | None = None) -> list[Batch]:
@@ -251,7 +305,12 @@ def _drawn_from(task: TaskProbe, parts: Sequence[Sequence[int]], draws: Draws) -
         except SelfposError:
             idle += len(rows)
     if idle:
-        log.warning("%d of %d probe records of task %s make no batch and are not searched on", idle, len(task.dataset), task.name)
+        log.warning(
+            "%d of %d probe records of task %s make no batch and are not searched on",
+            idle,
+            len(task.dataset),
+            task.name,
+        )
     return found
 
 
@@ -262,4 +321,6 @@ def check_draws(tasks: Mapping[str, TaskProbe], batch_size: int, *, single: bool
         try:
             task.draw(draws.size, draws.generator)
         except SelfposError as error:
-            raise SelfposError(f"the probe of task {name}: {error}; raise the probe's number of records, or look at the data") from None
+            raise SelfposError(
+                f"the probe of task {name}: {error}; raise the probe's number of records, or look at the data"
+            ) from None

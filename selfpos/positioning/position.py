@@ -69,7 +69,9 @@ class Tried:
 PAPERS_RECORDS = 32_000  # of the probe set, all tasks together
 
 
-def check(probe: Mapping[str, ProbeTask], settings: PositioningSettings, *, seed: int, vectors: int | None = None) -> None:
+def check(
+    probe: Mapping[str, ProbeTask], settings: PositioningSettings, *, seed: int, vectors: int | None = None
+) -> None:
     """Raise SelfposError when no search with these settings could work on `probe` (and so many `vectors`), before anything is loaded or trained."""
     from selfpos.positioning import cma_es
     from selfpos.positioning.balance import check_ratios
@@ -78,16 +80,30 @@ def check(probe: Mapping[str, ProbeTask], settings: PositioningSettings, *, seed
     check_ratios(settings.ratios, probe)
     searched = searched_by(probe, settings)
     _check_measures(probe, searched, settings)
-    parts = split_probe(searched, settings.validation, seed, settings.temperature, in_batch_negatives=settings.in_batch_negatives)
+    parts = split_probe(
+        searched,
+        settings.validation,
+        seed,
+        settings.temperature,
+        in_batch_negatives=settings.in_batch_negatives,
+    )
     for part in filter(None, parts):  # without validation the second is empty
         check_draws(part, settings.batch_size, single=settings.batches == "single")
     if settings.search == "cma-es":
         cma_es.library()
-        if vectors == 1 and settings.space in ("linear", "simplex") and any(one.granularity == "model" for _, one in settings.candidates()):
-            raise SelfposError("search cma-es needs two coefficients or more, and there is one vector; use search linearised or sgd")
+        if (
+            vectors == 1
+            and settings.space in ("linear", "simplex")
+            and any(one.granularity == "model" for _, one in settings.candidates())
+        ):
+            raise SelfposError(
+                "search cma-es needs two coefficients or more, and there is one vector; use search linearised or sgd"
+            )
 
 
-def _check_measures(probe: Mapping[str, ProbeTask], searched: Mapping[str, ProbeTask], settings: PositioningSettings) -> None:
+def _check_measures(
+    probe: Mapping[str, ProbeTask], searched: Mapping[str, ProbeTask], settings: PositioningSettings
+) -> None:
     """Raise SelfposError where points are to be measured by grades that the loss, as `settings` would have it, does not keep."""
     changed = [name for name in probe if searched[name].type is not probe[name].type]
     if changed and settings.validation and (settings.compare or settings.select == "measure"):
@@ -127,15 +143,23 @@ def position(
         raise SelfposError("there is no task vector to position; give at least one fine-tuned model")
     searched = searched_by(probe, settings)
     _check_measures(probe, searched, settings)
-    parts = split_probe(searched, settings.validation, seed, settings.temperature, in_batch_negatives=settings.in_batch_negatives)
+    parts = split_probe(
+        searched,
+        settings.validation,
+        seed,
+        settings.temperature,
+        in_batch_negatives=settings.in_batch_negatives,
+    )
     for task in sharing_texts(*parts) if parts[1] else ():
         log.warning(
-            "records of task %s share texts and could not be kept apart: its validation part holds texts that are searched on", task
+            "records of task %s share texts and could not be kept apart: its validation part holds texts that are searched on",
+            task,
         )
     found = sum(len(part.dataset) for part in parts[0].values())
     if settings.preset == "paper" and not settings.validation and found < PAPERS_RECORDS:
         log.warning(
-            "the paper's preset fits all of the probe and holds nothing out; the paper has 32,000 records, here are %s", f"{found:,}"
+            "the paper's preset fits all of the probe and holds nothing out; the paper has 32,000 records, here are %s",
+            f"{found:,}",
         )
     processes = Processes.joined()
     live = open_live(base, sources, settings, device, processes)
@@ -167,17 +191,29 @@ def position(
             interrupted = True
             if not record.closed and (record.best is None or record.best.step == 0):
                 raise  # nothing was found that the start is not as good as
-        ends = [*record.closed, *([record.ended(None, live.embedded)] if record.best else [])]  # not closed: started again, it goes on
+        ends = [
+            *record.closed,
+            *([record.ended(None, live.embedded)] if record.best else []),
+        ]  # not closed: started again, it goes on
         if not ends:
             assert impossible is not None
             raise impossible
         ended = min(ends, key=lambda one: one.best.value)  # of equal values the first
-        problem = next(problem for (label, _), problem in zip(candidates, problems, strict=True) if label == ended.label)
+        problem = next(
+            problem for (label, _), problem in zip(candidates, problems, strict=True) if label == ended.label
+        )
         result = _result(problem, ended, record.seconds, live.embedded, interrupted)
     if interrupted:
-        log.warning("positioning stopped at step %d; the best point so far is kept, that of step %d", ended.steps, ended.best.step)
+        log.warning(
+            "positioning stopped at step %d; the best point so far is kept, that of step %d",
+            ended.steps,
+            ended.best.step,
+        )
     if settings.pick:
-        tried = [Tried(one.label, one.best.judgement.scores if one.best.judgement else {}, one.best.value) for one in ends]
+        tried = [
+            Tried(one.label, one.best.judgement.scores if one.best.judgement else {}, one.best.value)
+            for one in ends
+        ]
         result = replace(result, picked=ended.label, tried=tried)
         log.info("picked %s of %d settings", _words(ended.label), len(tried))
     return result if interrupted else _with_doubts(result, problem, parts, ended, seed)
@@ -187,7 +223,9 @@ def _words(label: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in label.items())
 
 
-def _find(problem: Problem, judge: Judge | None, record: Trajectory, seed: int) -> list[tuple[float, float]] | None:
+def _find(
+    problem: Problem, judge: Judge | None, record: Trajectory, seed: int
+) -> list[tuple[float, float]] | None:
     """Search, and refine where that is asked for: `record.best` is what came of it; returns the spread of its coefficients.
 
     Raises SelfposError for a search that measured no point, and as it does.
@@ -198,11 +236,15 @@ def _find(problem: Problem, judge: Judge | None, record: Trajectory, seed: int) 
     if judge and problem.settings.refine != "none":
         refine(problem, judge, record, seed=seed)
     if record.best is None:
-        raise SelfposError(f"search {problem.settings.search} measured no point; give it more steps, rounds or evaluations")
+        raise SelfposError(
+            f"search {problem.settings.search} measured no point; give it more steps, rounds or evaluations"
+        )
     return spread
 
 
-def _search(problem: Problem, judge: Judge | None, record: Trajectory, seed: int) -> list[tuple[float, float]] | None:
+def _search(
+    problem: Problem, judge: Judge | None, record: Trajectory, seed: int
+) -> list[tuple[float, float]] | None:
     """Search, unless a search that was killed had come to its end; how far below and above what was found each coefficient may lie."""
     from selfpos.positioning.uncertainty import coefficient_intervals
 
@@ -219,7 +261,11 @@ def _search(problem: Problem, judge: Judge | None, record: Trajectory, seed: int
 
 
 def open_live(
-    base: Path, sources: Sequence[Path], settings: PositioningSettings, device: str | None, processes: Processes | None = None
+    base: Path,
+    sources: Sequence[Path],
+    settings: PositioningSettings,
+    device: str | None,
+    processes: Processes | None = None,
 ) -> LiveModel:
     """The live model of `settings` over the model folder `base` and the fine-tuned `sources`, of which each of `processes` has one."""
     import torch
@@ -231,7 +277,9 @@ def open_live(
 
     folder = open_model(base)
     place = device or (processes and processes.device) or ("cuda" if torch.cuda.is_available() else "cpu")
-    half = settings.precision == "bf16" or (settings.precision == "auto" and place.startswith("cuda") and torch.cuda.is_bf16_supported())
+    half = settings.precision == "bf16" or (
+        settings.precision == "auto" and place.startswith("cuda") and torch.cuda.is_bf16_supported()
+    )
     vectors = open_vectors(folder, sources)
     kind = LowRankModel if settings.low_rank and is_low_rank(vectors) else LiveModel
     return kind(
@@ -251,7 +299,12 @@ def find_search(name: str) -> Callable[..., Any]:
     """The search called `name`: a function of (problem, judge, trajectory, seed)."""
     from selfpos.positioning import cma_es, linearised, loss_softmax, sgd
 
-    return {"sgd": sgd.search, "linearised": linearised.search, "cma-es": cma_es.search, "loss-softmax": loss_softmax.search}[name]
+    return {
+        "sgd": sgd.search,
+        "linearised": linearised.search,
+        "cma-es": cma_es.search,
+        "loss-softmax": loss_softmax.search,
+    }[name]
 
 
 def _result(problem: Problem, ended: EndedSearch, seconds: float, texts: int, interrupted: bool) -> Position:
@@ -264,7 +317,9 @@ def _result(problem: Problem, ended: EndedSearch, seconds: float, texts: int, in
         parameters=dict(zip(problem.space.labels(problem.names), best.parameters[0].tolist(), strict=True)),
         losses=best.losses,
         scores=best.judgement.scores if best.judgement else {},
-        tensors=None if whole else dict(zip(problem.live.keys, problem.table(best.parameters).tolist(), strict=True)),
+        tensors=None
+        if whole
+        else dict(zip(problem.live.keys, problem.table(best.parameters).tolist(), strict=True)),
         step=best.step,
         steps=ended.steps,
         seconds=seconds,

@@ -31,25 +31,49 @@ class Problem:
     `grams` are the Gram matrices of the vectors in each tensor, (T, N, N), where they have been computed before.
     """
 
-    def __init__(self, live: LiveModel, tasks: Mapping[str, TaskProbe], settings: PositioningSettings, grams: Tensor | None = None) -> None:
+    def __init__(
+        self,
+        live: LiveModel,
+        tasks: Mapping[str, TaskProbe],
+        settings: PositioningSettings,
+        grams: Tensor | None = None,
+    ) -> None:
         self.live, self.tasks, self.settings = live, tasks, settings
         self.names = [vector.name for vector in live.vectors]
         if grams is None:
             grams = torch.from_numpy(np.stack([tensor_gram(live.vectors, key) for key in live.keys]))
         self.grams, self.gram = grams, grams.sum(0)
-        if wrong := [name for name, length in zip(self.names, self.gram.diagonal().tolist(), strict=True) if not math.isfinite(length)]:
-            raise SelfposError(f"task vector {wrong[0]} has no finite length: its weights, or the base's, hold NaN or infinite numbers")
+        if wrong := [
+            name
+            for name, length in zip(self.names, self.gram.diagonal().tolist(), strict=True)
+            if not math.isfinite(length)
+        ]:
+            raise SelfposError(
+                f"task vector {wrong[0]} has no finite length: its weights, or the base's, hold NaN or infinite numbers"
+            )
         self.angles = grams if settings.angles == "tensor" else self.gram
         squared = torch.diagonal(grams, dim1=-2, dim2=-1)  # (T, N)
         self.hierarchy = hierarchy(live.keys, settings.granularity, layer_groups=settings.layer_groups)
-        self.space = get_space(settings.space, through_angle=settings.angle_gradient, order=chain_order(self.gram, settings.order))
+        self.space = get_space(
+            settings.space,
+            through_angle=settings.angle_gradient,
+            order=chain_order(self.gram, settings.order),
+        )
         first = self.space.start(self.gram)
-        self.start = torch.cat([first, torch.zeros(len(self.hierarchy.rows) - 1, first.shape[1], dtype=torch.float64)])
+        self.start = torch.cat(
+            [first, torch.zeros(len(self.hierarchy.rows) - 1, first.shape[1], dtype=torch.float64)]
+        )
         total = squared.sum(0)
-        self.tensor_shares = squared / torch.where(total > 0, total, torch.ones_like(total))  # (T, N): where a vector's length lies
+        self.tensor_shares = squared / torch.where(
+            total > 0, total, torch.ones_like(total)
+        )  # (T, N): where a vector's length lies
         self.offset_shares = self.hierarchy.offset_shares(squared)  # (R, N)
         everything = squared.sum()
-        self.weights = squared.sum(1) / everything if everything > 0 else torch.full((len(live.keys),), 1 / len(live.keys)).double()
+        self.weights = (
+            squared.sum(1) / everything
+            if everything > 0
+            else torch.full((len(live.keys),), 1 / len(live.keys)).double()
+        )
         check_ratios(settings.ratios, tasks)
         self.balance = Balance(settings.normalise, settings.balance, settings.ratios)
 
@@ -80,7 +104,9 @@ class Problem:
         value = self.settings.penalty * (self.space.scale(rows, self.angles) * self.weights).sum()
         if len(self.hierarchy.rows) > 1:
             offsets = parameters[:, : len(self.names)]
-            value = value + self.settings.shrinkage * (self.offset_shares * offsets.square()).sum() / len(self.names)
+            value = value + self.settings.shrinkage * (self.offset_shares * offsets.square()).sum() / len(
+                self.names
+            )
         if self.settings.extrapolation:
             table = self.table(parameters)
             beyond = (table - 1).clamp_min(0).square() + (-table).clamp_min(0).square()
@@ -149,4 +175,7 @@ class Problem:
 
     def _losses_at(self, table: Tensor, batches: Sequence[Batch]) -> dict[str, float]:
         self.live.place(table)
-        return {task: value.item() for task, value in losses_of(self.tasks, batches, self.live.embed(texts_of(batches))).items()}
+        return {
+            task: value.item()
+            for task, value in losses_of(self.tasks, batches, self.live.embed(texts_of(batches))).items()
+        }

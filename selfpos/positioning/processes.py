@@ -61,7 +61,10 @@ class Processes:
         longest = max(map(sum, shares))
         rows = torch.cat(list(own))
         everything = _Gather.apply(torch.nn.functional.pad(rows, (0, 0, 0, longest - len(rows))), self)
-        parts = [everything[rank * longest :][: sum(share)].split(list(share)) if share else [] for rank, share in enumerate(shares)]
+        parts = [
+            everything[rank * longest :][: sum(share)].split(list(share)) if share else []
+            for rank, share in enumerate(shares)
+        ]
         return [parts[number % self.count][number // self.count] for number in range(len(counts))]
 
     def sum(self, table: Tensor) -> Tensor:

@@ -48,7 +48,9 @@ class Recompute:
     again in the context `autocast`, which is the forward pass's.
     """
 
-    def __init__(self, model: nn.Module, *, products: bool, autocast: Callable[[], AbstractContextManager[Any]]) -> None:
+    def __init__(
+        self, model: nn.Module, *, products: bool, autocast: Callable[[], AbstractContextManager[Any]]
+    ) -> None:
         self._autocast = autocast
         self._origins: dict[int, _Origin] = {}
         self._on = False

@@ -53,13 +53,17 @@ def refine(problem: Problem, judge: Judge, trajectory: Trajectory, *, seed: int)
     _unless_noise(problem, judge, trajectory, kept["step"], start, seed)
 
 
-def _unless_noise(problem: Problem, judge: Judge, trajectory: Trajectory, step: int, start: Tensor, seed: int) -> None:
+def _unless_noise(
+    problem: Problem, judge: Judge, trajectory: Trajectory, step: int, start: Tensor, seed: int
+) -> None:
     """Go back to the search's point `start`, of its `step`, where the best point's gain over it may be chance."""
     assert trajectory.best is not None
     if trajectory.best.step == step:
         return
 
-    def at(parameters: Tensor) -> Judgement:  # anew: a search that was killed has not kept what was right of each record
+    def at(
+        parameters: Tensor,
+    ) -> Judgement:  # anew: a search that was killed has not kept what was right of each record
         problem.live.place(problem.table(parameters))
         return judge.measure(problem.live)
 

@@ -21,7 +21,9 @@ class Replay:
     The answers are kept in the trajectory's state under `name`, and those found there are given again in their order.
     """
 
-    def __init__(self, name: str, fitness: Callable[[Tensor, int], float], trajectory: Trajectory, live: LiveModel) -> None:
+    def __init__(
+        self, name: str, fitness: Callable[[Tensor, int], float], trajectory: Trajectory, live: LiveModel
+    ) -> None:
         self.name, self.fitness, self.trajectory, self.live = name, fitness, trajectory, live
         found = trajectory.kept.get(name, {"values": [], "texts": 0})
         self.values: list[float] = list(found["values"])
@@ -37,7 +39,9 @@ class Replay:
         else:
             value = self.fitness(candidate, self.asked)
             self.values.append(value)
-            self.trajectory.keep(sparing=True, **{self.name: {"values": self.values, "texts": self.live.embedded}})
+            self.trajectory.keep(
+                sparing=True, **{self.name: {"values": self.values, "texts": self.live.embedded}}
+            )
         if self._bar is not None:
             self._bar.advance(1, value=min(self.values[: self.asked]))
         return value

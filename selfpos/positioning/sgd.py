@@ -24,7 +24,9 @@ def search(problem: Problem, judge: Judge | None, trajectory: Trajectory, *, see
     """
     settings = problem.settings
     draws = Draws(problem.tasks, settings.batch_size, seed, single=settings.batches == "single")
-    problem.measure_references(Draws(problem.tasks, settings.batch_size, seed, single=draws.single).fixed(REFERENCE_RECORDS))
+    problem.measure_references(
+        Draws(problem.tasks, settings.batch_size, seed, single=draws.single).fixed(REFERENCE_RECORDS)
+    )
     every = settings.evaluate_every or max(1, settings.steps // 20)
     parameters = problem.start.clone().requires_grad_(True)
     optimizer = torch.optim.Adam([parameters], lr=settings.learning_rate)
@@ -69,7 +71,9 @@ def search(problem: Problem, judge: Judge | None, trajectory: Trajectory, *, see
 
 def random_state() -> dict[str, torch.Tensor]:
     """Where torch's own generators are, which dropout draws from."""
-    return {"cpu": torch.get_rng_state()} | ({"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else {})
+    return {"cpu": torch.get_rng_state()} | (
+        {"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else {}
+    )
 
 
 def restore_random(state: Mapping[str, torch.Tensor]) -> None:

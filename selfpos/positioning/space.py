@@ -33,7 +33,11 @@ def chain(a: Tensor, gram: Tensor, *, through_angle: bool = True) -> Tensor:
         inner = (c * gram[..., :n, n]).sum(-1)
         squared = torch.einsum("...i,...ij,...j->...", c, gram[..., :n, :n], c) * gram[..., n, n]
         empty = squared <= 0
-        cosine = torch.where(empty, torch.zeros_like(squared), inner / torch.where(empty, torch.ones_like(squared), squared).sqrt())
+        cosine = torch.where(
+            empty,
+            torch.zeros_like(squared),
+            inner / torch.where(empty, torch.ones_like(squared), squared).sqrt(),
+        )
         straight = empty | (cosine.abs() > NEARLY_PARALLEL)
         if not through_angle:
             cosine = cosine.detach()
@@ -56,7 +60,11 @@ def length(c: Tensor, gram: Tensor) -> Tensor:
     safe = torch.where(norms > 0, norms, torch.ones_like(norms))
     cosines = gram / (safe.unsqueeze(-1) * safe.unsqueeze(-2))
     squared = torch.einsum("...i,...ij,...j->...", scaled, cosines, scaled)
-    return torch.where(squared > 0, torch.where(squared > 0, squared, torch.ones_like(squared)).sqrt(), torch.zeros_like(squared))
+    return torch.where(
+        squared > 0,
+        torch.where(squared > 0, squared, torch.ones_like(squared)).sqrt(),
+        torch.zeros_like(squared),
+    )
 
 
 @dataclass(frozen=True)
@@ -102,7 +110,11 @@ def polar() -> Space:
     def coefficients(rows: Tensor, gram: Tensor) -> Tensor:
         direction = rows[..., :-1]
         size = length(direction, gram)
-        return rows[..., -1:] * direction / torch.where(size > SMALLEST, size, torch.ones_like(size)).unsqueeze(-1)
+        return (
+            rows[..., -1:]
+            * direction
+            / torch.where(size > SMALLEST, size, torch.ones_like(size)).unsqueeze(-1)
+        )
 
     return Space(
         "polar",
@@ -122,7 +134,14 @@ def linear() -> Space:
         size = length(ones, gram)
         return ones / size.unsqueeze(-1) if float(size) > SMALLEST else ones / gram.shape[-1]
 
-    return Space("linear", lambda names: [f"c[{name}]" for name in names], start, lambda rows, gram: rows, length, positive=False)
+    return Space(
+        "linear",
+        lambda names: [f"c[{name}]" for name in names],
+        start,
+        lambda rows, gram: rows,
+        length,
+        positive=False,
+    )
 
 
 def simplex() -> Space:
@@ -137,7 +156,9 @@ def simplex() -> Space:
     def scale(rows: Tensor, gram: Tensor) -> Tensor:
         return length(torch.softmax(rows, -1), gram)
 
-    return Space("simplex", lambda names: [f"a[{name}]" for name in names], start, coefficients, scale, positive=False)
+    return Space(
+        "simplex", lambda names: [f"a[{name}]" for name in names], start, coefficients, scale, positive=False
+    )
 
 
 def get_space(name: str, *, through_angle: bool = True, order: Sequence[int] | None = None) -> Space:

@@ -79,7 +79,9 @@ class Trajectory:
                 raise OperationError(f"cannot write the trajectory {self.path}: {error.strerror}") from None
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._file is not None:
             self._file.close()
 
@@ -121,7 +123,9 @@ class Trajectory:
             self.state.parent.mkdir(parents=True, exist_ok=True)
             write_bytes(self.state, content.getvalue())
         except OSError as error:
-            raise OperationError(f"cannot write the state of the search {self.state}: {error.strerror}") from None
+            raise OperationError(
+                f"cannot write the state of the search {self.state}: {error.strerror}"
+            ) from None
         self._saved = time.perf_counter()
 
     def ended(self, spread: list[tuple[float, float]] | None, texts: int) -> EndedSearch:
@@ -143,19 +147,30 @@ class Trajectory:
     def seconds(self) -> float:
         return time.perf_counter() - self.started
 
-    def step(self, step: int, losses: Mapping[str, float], coefficients: Sequence[float], **numbers: float) -> None:
+    def step(
+        self, step: int, losses: Mapping[str, float], coefficients: Sequence[float], **numbers: float
+    ) -> None:
         """Record one step. Raises SelfposError when a number is not finite."""
         self.steps = max(self.steps, step)
         self._write({"step": step, "losses": dict(losses), "coefficients": list(coefficients), **numbers})
-        wrong = next((name for name, value in {**losses, **numbers}.items() if not math.isfinite(value)), None)
+        wrong = next(
+            (name for name, value in {**losses, **numbers}.items() if not math.isfinite(value)), None
+        )
         if wrong is not None:
-            raise SelfposError(f"'{wrong}' is no longer a finite number at step {step} of positioning; lower the learning rate")
+            raise SelfposError(
+                f"'{wrong}' is no longer a finite number at step {step} of positioning; lower the learning rate"
+            )
 
     def judge(self, step: int, parameters: Tensor, judgement: Judgement, **numbers: float) -> bool:
         """Record a point judged on the validation part and keep it if it is the best; True if it is."""
         self.steps = max(self.steps, step)
         better = self.best is None or judgement.value < self.best.value
-        found = {"validation": judgement.losses, "scores": judgement.scores, "value": judgement.value, "best": better}
+        found = {
+            "validation": judgement.losses,
+            "scores": judgement.scores,
+            "value": judgement.value,
+            "best": better,
+        }
         self._write({"step": step, **found, **numbers})
         if better:
             self.best = Point(step, parameters.detach().clone(), judgement.losses, judgement.value, judgement)
@@ -168,7 +183,9 @@ class Trajectory:
     def _write(self, line: dict) -> None:
         if self._file is not None:
             label = {"setting": self.label} if self.label else {}
-            self._file.write((json.dumps({**line, **label, "seconds": round(self.seconds, 3)}) + "\n").encode())
+            self._file.write(
+                (json.dumps({**line, **label, "seconds": round(self.seconds, 3)}) + "\n").encode()
+            )
             self._file.flush()
 
 
@@ -183,7 +200,13 @@ def _packed(point: Point | None) -> dict[str, Any] | None:
     if point is None:
         return None
     scores = point.judgement.scores if point.judgement else None
-    return {"step": point.step, "parameters": point.parameters, "losses": point.losses, "value": point.value, "scores": scores}
+    return {
+        "step": point.step,
+        "parameters": point.parameters,
+        "losses": point.losses,
+        "value": point.value,
+        "scores": scores,
+    }
 
 
 def _unpacked(kept: dict[str, Any] | None) -> Any:
@@ -191,4 +214,6 @@ def _unpacked(kept: dict[str, Any] | None) -> Any:
     if kept is None:
         return None
     scores = kept.pop("scores")
-    return Point(**kept, judgement=None if scores is None else Judgement(kept["losses"], scores, kept["value"], {}))
+    return Point(
+        **kept, judgement=None if scores is None else Judgement(kept["losses"], scores, kept["value"], {})
+    )

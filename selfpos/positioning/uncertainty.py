@@ -32,7 +32,9 @@ class Rival:
     high: float
 
 
-def coefficient_intervals(around: Linearisation, found: Sequence[float], count: int, seed: int) -> list[tuple[float, float]]:
+def coefficient_intervals(
+    around: Linearisation, found: Sequence[float], count: int, seed: int
+) -> list[tuple[float, float]]:
     """90 % intervals about the coefficients `found` (N,), from `count` random halves of the records solved in the linearised objective.
 
     Halves without repeats, because a record drawn twice would be its own false negative. The solution of a half strays from that of the
@@ -45,7 +47,9 @@ def coefficient_intervals(around: Linearisation, found: Sequence[float], count: 
     for number in range(count):
         generator = torch.Generator().manual_seed(seed + number)
         halves = [batch.part(0.5, generator) for batch in around.batches]
-        differences.append((around.problem.mean_coefficients(around.minimise(halves, REACH, solution)[0]) - whole).numpy())
+        differences.append(
+            (around.problem.mean_coefficients(around.minimise(halves, REACH, solution)[0]) - whole).numpy()
+        )
     low, high = np.quantile(np.array(differences), [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
     return [(float(c - above), float(c - below)) for c, below, above in zip(found, low, high, strict=True)]
 
@@ -78,7 +82,9 @@ def gain_interval(judge: Judge, found: Judgement, other: Judgement, seed: int) -
         size = len(next(iter(found.items[task].values())))
         for number in range(RESAMPLES):
             chosen = rng.integers(size, size=size)
-            draws[number] += measure.score_of(found.items[task], chosen) - measure.score_of(other.items[task], chosen)
+            draws[number] += measure.score_of(found.items[task], chosen) - measure.score_of(
+                other.items[task], chosen
+            )
     low, high = np.quantile(draws / len(judge.measures), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)
 
@@ -98,6 +104,7 @@ def verdict(rivals: Sequence[Rival]) -> str:
             f"the nearest is {least.name}, {100 * least.gain:.1f} points below on average"
         )
     found = ", ".join(
-        f"{rival.name} ({100 * rival.gain:+.1f} points, {100 * rival.low:+.1f} to {100 * rival.high:+.1f})" for rival in equal
+        f"{rival.name} ({100 * rival.gain:+.1f} points, {100 * rival.low:+.1f} to {100 * rival.high:+.1f})"
+        for rival in equal
     )
     return f"not clearly better than {found} on the validation part: prefer the simpler model, or give a larger probe"

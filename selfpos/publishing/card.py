@@ -27,7 +27,18 @@ from selfpos.storage.hashing import content_hash
 from selfpos.storage.manifest import MANIFEST
 
 MARK = f"Written by selfpos from {MANIFEST}."  # by this a card of ours is known
-SECTIONS = ("title", "about", "use", "prompts", "transformers", "merge", "search", "training", "scores", "end")
+SECTIONS = (
+    "title",
+    "about",
+    "use",
+    "prompts",
+    "transformers",
+    "merge",
+    "search",
+    "training",
+    "scores",
+    "end",
+)
 
 
 @dataclass(frozen=True)
@@ -43,7 +54,9 @@ class Card:
     roles: Roles
 
 
-def write_card(folder: Path, *, place: Path | None = None, results: Path | None = None, licence: str | None = None) -> Path:
+def write_card(
+    folder: Path, *, place: Path | None = None, results: Path | None = None, licence: str | None = None
+) -> Path:
     """Write `README.md`, and the pictures and recipe it refers to, into the model `folder`; return its path.
 
     `place` is where the folder will be when it is whole, if not there yet; `results` holds the scores of this model and of its rivals (see
@@ -97,7 +110,15 @@ def build_card(
     return Card(text, extras, decided, fault, scores, roles)
 
 
-def render(facts: Facts, scores: Scores | None, roles: Roles, licence: Licence | None, repo: str, title: str, extras: Sequence[str]) -> str:
+def render(
+    facts: Facts,
+    scores: Scores | None,
+    roles: Roles,
+    licence: Licence | None,
+    repo: str,
+    title: str,
+    extras: Sequence[str],
+) -> str:
     """The card's Markdown, metadata block first."""
     from selfpos.publishing.comparison import comparison, worse_tasks
 
@@ -121,7 +142,10 @@ def render(facts: Facts, scores: Scores | None, roles: Roles, licence: Licence |
         "local_parents": [plain(parent.name) for parent in facts.local_parents],
         "revisions": any(parent.revision for parent in facts.parents),
         "norms": any(parent.norm is not None for parent in facts.parents),
-        "figures": {kind: f"selfpos-{kind}.png" if f"selfpos-{kind}.png" in extras else None for kind in ("coefficients", "trajectory")},
+        "figures": {
+            kind: f"selfpos-{kind}.png" if f"selfpos-{kind}.png" in extras else None
+            for kind in ("coefficients", "trajectory")
+        },
         "probe_rows": (rows := _probe_rows(facts)),
         "probe_sources": any(row["source"] for row in rows),
         "probe_starts": any(row["before"] is not None for row in rows),
@@ -131,7 +155,11 @@ def render(facts: Facts, scores: Scores | None, roles: Roles, licence: Licence |
         "local_data": scores.on_local_data(own) if scores and own else [],
         "intervals": bool(table and any("<sub>" in cell for row in table.rows for cell in row.cells)),
         "costs": _costs(facts),
-        "limitations": [*facts.limitations, *_overlap(facts, bool(scores and own)), *(worse_tasks(scores, roles) if scores else [])],
+        "limitations": [
+            *facts.limitations,
+            *_overlap(facts, bool(scores and own)),
+            *(worse_tasks(scores, roles) if scores else []),
+        ],
         "citations": bibtex(*_used(facts), "mteb" if scores and own else None, "sentence-transformers"),
     }
     metadata = card_data(facts, licence, title, scores, own).to_yaml()
@@ -149,9 +177,7 @@ def summary(facts: Facts) -> str:
         parents = f"{len(facts.parents)} models" if facts.parents else "several models"
         return f"{what} for [sentence-transformers](https://sbert.net), merged from {parents}{' fine-tuned' + base if base else ''}."
     if facts.kind == "joint":
-        return (
-            f"{what} for [sentence-transformers](https://sbert.net), trained{base} on several tasks at once{': ' + tasks if tasks else ''}."
-        )
+        return f"{what} for [sentence-transformers](https://sbert.net), trained{base} on several tasks at once{': ' + tasks if tasks else ''}."
     if facts.kind == "specialist":
         return f"{what} for [sentence-transformers](https://sbert.net), fine-tuned{base}{' for one task: ' + tasks if tasks else ''}."
     return f"{what} for [sentence-transformers](https://sbert.net)."
@@ -166,9 +192,13 @@ def _used(facts: Facts) -> list[str | None]:
 def _overlap(facts: Facts, scored: bool) -> list[str]:
     """What training data shares with test data, or that it was not looked for where there are scores that it would bear upon."""
     if facts.overlap is not None:
-        return overlap_sentences(facts.overlap, [*(parent.name for parent in facts.parents), *(entry.task for entry in facts.data)])
+        return overlap_sentences(
+            facts.overlap, [*(parent.name for parent in facts.parents), *(entry.task for entry in facts.data)]
+        )
     return (
-        ["Whether its training data gives test items of these tasks away was not looked for."] if scored and facts.kind != "model" else []
+        ["Whether its training data gives test items of these tasks away was not looked for."]
+        if scored and facts.kind != "model"
+        else []
     )
 
 
@@ -192,7 +222,9 @@ def _search_parameters(facts: Facts) -> Mapping[str, Any]:
     """Those of the space that was searched, where they are not the coefficients themselves, which the table of parents holds."""
     found = facts.search.parameters if facts.search else {}
     known = [parent.coefficient or 0.0 for parent in facts.parents]
-    same = len(known) == len(found) and all(isclose(value, other, abs_tol=5e-5) for value, other in zip(found.values(), known, strict=True))
+    same = len(known) == len(found) and all(
+        isclose(value, other, abs_tol=5e-5) for value, other in zip(found.values(), known, strict=True)
+    )
     return {} if same else found
 
 
@@ -204,7 +236,11 @@ def _costs(facts: Facts) -> list[str]:
     if facts.search and facts.search.seconds:
         lines.append(f"search for the coefficients: {_duration(facts.search.seconds)}{where}")
     if facts.seconds:
-        what = ("search and merging, together" if facts.search else "merging") if facts.kind == "merged" else "training"
+        what = (
+            ("search and merging, together" if facts.search else "merging")
+            if facts.kind == "merged"
+            else "training"
+        )
         steps = f", {facts.steps} steps" if facts.steps else ""
         memory = f", at most {facts.peak_memory / 1e9:.1f} GB of memory" if facts.peak_memory else ""
         lines.append(f"{what}: {_duration(facts.seconds)}{where}{steps}{memory}")
@@ -224,8 +260,14 @@ def _figures(facts: Facts) -> dict[str, bytes]:
     names = [parent.name for parent in facts.parents]
     if facts.groups:
         width = len(next(iter(facts.groups.values())))
-        found["selfpos-coefficients.png"] = coefficient_map(facts.groups, ["base", *names] if width == len(names) + 1 else names)
-    kept = (facts.search.best_step, [parent.coefficient for parent in facts.parents]) if facts.search else (None, [])
+        found["selfpos-coefficients.png"] = coefficient_map(
+            facts.groups, ["base", *names] if width == len(names) + 1 else names
+        )
+    kept = (
+        (facts.search.best_step, [parent.coefficient for parent in facts.parents])
+        if facts.search
+        else (None, [])
+    )
     if facts.search and (plot := trajectory_plot(facts.search.trajectory, names, *kept)):
         found["selfpos-trajectory.png"] = plot
     return found

@@ -24,7 +24,9 @@ def target_problems(repo: str, branch: str | None, pull_request: bool) -> list[s
     except SelfposError as error:
         problems.append(str(error))
     if branch is not None and pull_request:
-        problems.append("a pull request goes to the main branch; give a branch or ask for a pull request, not both")
+        problems.append(
+            "a pull request goes to the main branch; give a branch or ask for a pull request, not both"
+        )
     if branch is not None and not re.fullmatch(r"(?!.*(\.\.|//))[A-Za-z0-9]([\w./-]*[\w-])?", branch):
         problems.append(f"'{branch}' is no name for a branch")
     return problems
@@ -45,6 +47,12 @@ def content_problems(name: str, files: Sequence[PlannedFile]) -> list[str]:
     if not any(file.path.endswith(".safetensors") for file in files):
         problems.append(f"{name} holds no safetensors weights")
     for file in files:
-        if not file.path.endswith(BINARY) and file.bytes <= TEXT_LIMIT and TOKEN.search(file.read().decode("utf-8", errors="replace")):
-            problems.append(f"{file.path} holds what looks like a Hugging Face access token; remove it before publishing")
+        if (
+            not file.path.endswith(BINARY)
+            and file.bytes <= TEXT_LIMIT
+            and TOKEN.search(file.read().decode("utf-8", errors="replace"))
+        ):
+            problems.append(
+                f"{file.path} holds what looks like a Hugging Face access token; remove it before publishing"
+            )
     return problems

@@ -44,7 +44,10 @@ class CollectionPlan:
 
     def text(self) -> str:
         """The plan for a person."""
-        parts = [f"collection '{self.title}' of {len(self.plans)} repositories", *(plan.text() for plan in self.plans)]
+        parts = [
+            f"collection '{self.title}' of {len(self.plans)} repositories",
+            *(plan.text() for plan in self.plans),
+        ]
         return "\n\n".join([*parts, *(f"note: {note}" for note in self.notes)])
 
 
@@ -59,11 +62,23 @@ def plan_collection(
     """
     facts = read_facts(model)
     if facts.kind != "merged" or not facts.parents:
-        raise SelfposError(f"{model} is not a merged model with parents on record, so there is no collection to publish; push it alone")
-    options: dict[str, Any] = {"private": private, "licence": licence, "replace": replace, "message": message, "overlap": overlap}
+        raise SelfposError(
+            f"{model} is not a merged model with parents on record, so there is no collection to publish; push it alone"
+        )
+    options: dict[str, Any] = {
+        "private": private,
+        "licence": licence,
+        "replace": replace,
+        "message": message,
+        "overlap": overlap,
+    }
     around = surroundings_of(model)
     local = {parent.name: _folder_of(parent, around) for parent in facts.parents if not parent.repo}
-    vectors = {name: plan_push(folder, f"{repo}-{_slug(name)}", **options) for name, folder in local.items() if folder}
+    vectors = {
+        name: plan_push(folder, f"{repo}-{_slug(name)}", **options)
+        for name, folder in local.items()
+        if folder
+    }
     place = probe or (around.run.probe if around and facts.search and around.run.probe.is_dir() else None)
     notes = [
         f"{name}, which it was made from, is not in its folder any more, so the collection goes without it"
@@ -72,13 +87,17 @@ def plan_collection(
     ]
     probe_plan = None
     if place is not None and probe_licence is not None:
-        probe_plan = plan_probe(place, f"{repo}-probe", repo, facts, parse_licence(probe_licence), private=private)
+        probe_plan = plan_probe(
+            place, f"{repo}-probe", repo, facts, parse_licence(probe_licence), private=private
+        )
     elif place is not None:
         notes.append(
             f"the probe set {place} stays here: its records are other people's texts; --probe-license ID publishes it under that licence"
         )
     options |= {"results": results, "probe": probe_plan.repo if probe_plan else None}
-    merged = plan_push(model, repo, parents={name: Place(plan.repo, None) for name, plan in vectors.items()}, **options)
+    merged = plan_push(
+        model, repo, parents={name: Place(plan.repo, None) for name, plan in vectors.items()}, **options
+    )
     return CollectionPlan(repo.rpartition("/")[2], model, probe_plan, vectors, merged, options, tuple(notes))
 
 
@@ -112,9 +131,13 @@ def _collect(plan: CollectionPlan, everything: list[Pushed]) -> str:
     owner = plan.merged.repo.partition("/")[0]
     with hub(f"making the collection '{plan.title}'", f"the collection '{plan.title}' of {owner}") as api:
         about = f"{plan.merged.repo}, merged with selfpos, and what it was made from"[:150]
-        made = api.create_collection(plan.title, namespace=owner, description=about, private=plan.merged.private, exists_ok=True)
+        made = api.create_collection(
+            plan.title, namespace=owner, description=about, private=plan.merged.private, exists_ok=True
+        )
         for pushed in everything:
-            api.add_collection_item(made.slug, pushed.repo, pushed.repo_type, note=_note(plan, pushed), exists_ok=True)
+            api.add_collection_item(
+                made.slug, pushed.repo, pushed.repo_type, note=_note(plan, pushed), exists_ok=True
+            )
         return str(made.url)
 
 
@@ -122,7 +145,11 @@ def _note(plan: CollectionPlan, pushed: Pushed) -> str:
     if pushed.repo == plan.merged.repo:
         return "the merged model"
     vector = next((name for name, vector in plan.vectors.items() if vector.repo == pushed.repo), None)
-    return f"one of the models it was merged from: {vector}" if vector else "the probe set on which its coefficients were searched"
+    return (
+        f"one of the models it was merged from: {vector}"
+        if vector
+        else "the probe set on which its coefficients were searched"
+    )
 
 
 def _slug(name: str) -> str:

@@ -15,5 +15,7 @@ def eval_results(scores: Scores, model: str) -> dict[str, bytes]:
     found = {}
     for file in scores.files[model]:
         if file.stem in known:
-            found[f"{FOLDER}/{file.stem}.yaml"] = TaskResult.from_disk(file)._to_hf_benchmark_result().to_yaml().encode()
+            found[f"{FOLDER}/{file.stem}.yaml"] = (
+                TaskResult.from_disk(file)._to_hf_benchmark_result().to_yaml().encode()
+            )
     return found

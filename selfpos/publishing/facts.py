@@ -51,11 +51,23 @@ def read_facts(folder: Path, told: Mapping[str, Any] | None = None, *, place: Pa
         mixture=training.get("mixture"),
         training=_mapping(training, "settings"),
         steps=training.get("steps"),
-        seconds=_first(training.get("seconds"), merge.get("seconds"), told.get("seconds"), around.seconds if around else None),
-        seed=_first(told.get("seed"), _mapping(told, "positioning").get("seed"), training.get("seed"), merge.get("seed")),
+        seconds=_first(
+            training.get("seconds"),
+            merge.get("seconds"),
+            told.get("seconds"),
+            around.seconds if around else None,
+        ),
+        seed=_first(
+            told.get("seed"),
+            _mapping(told, "positioning").get("seed"),
+            training.get("seed"),
+            merge.get("seed"),
+        ),
         device=_first(told.get("device"), training.get("device")),
         peak_memory=training.get("peak_memory_bytes"),
-        parents_seconds=around.training_seconds([parent.name for parent in _parents(merge, told)]) if around else None,
+        parents_seconds=around.training_seconds([parent.name for parent in _parents(merge, told)])
+        if around
+        else None,
         created=told.get("created"),
         versions=_mapping(told, "versions"),
         recipe=_recipe(folder, told, around),
@@ -75,13 +87,18 @@ def _kind(told: Mapping[str, Any], merge: Mapping[str, Any], training: Mapping[s
     return "joint" if len(_mapping(training, "tasks")) > 1 else "specialist" if training else "model"
 
 
-def _techniques(told: Mapping[str, Any], training: Mapping[str, Any], around: Surroundings | None) -> tuple[str, ...]:
+def _techniques(
+    told: Mapping[str, Any], training: Mapping[str, Any], around: Surroundings | None
+) -> tuple[str, ...]:
     """What the training of the model used, and for a merge the pipeline that its vectors come from, by the names of publishing.citations."""
     settings, mixture = _mapping(training, "settings"), _mapping(training, "mixture_settings")
-    types = {entry.get("type") for entry in _mapping(training, "tasks").values() if isinstance(entry, Mapping)}
+    types = {
+        entry.get("type") for entry in _mapping(training, "tasks").values() if isinstance(entry, Mapping)
+    }
     name = around.model.name if around else None
     bagged = around is not None and (
-        name in around.recipe.bags or (name in around.recipe.merges and around.recipe.merges[name].vectors == "bagging")
+        name in around.recipe.bags
+        or (name in around.recipe.merges and around.recipe.merges[name].vectors == "bagging")
     )
     used = {
         "cosent": "sts" in types and settings.get("sts_loss") == "cosent", "gradcache": settings.get("cached"),
@@ -90,12 +107,19 @@ def _techniques(told: Mapping[str, Any], training: Mapping[str, Any], around: Su
     return tuple(name for name, found in used.items() if found)
 
 
-def _with_sources(tasks: Mapping[str, Any], told: Mapping[str, Any], around: Surroundings | None) -> dict[str, Any]:
+def _with_sources(
+    tasks: Mapping[str, Any], told: Mapping[str, Any], around: Surroundings | None
+) -> dict[str, Any]:
     """`tasks` with the source of each task's data, as `finetune` or the run's recipe named it."""
     finetune = _mapping(_mapping(told, "finetune"), "source")
     known = {task: {"source": finetune["data"]} for task in tasks if len(tasks) == 1 and finetune.get("data")}
-    known = known or {task: {"source": entry["source"]} for task, entry in (around.tasks.items() if around else ())}
-    return {task: {**known.get(task, {}), **(entry if isinstance(entry, Mapping) else {})} for task, entry in tasks.items()}
+    known = known or {
+        task: {"source": entry["source"]} for task, entry in (around.tasks.items() if around else ())
+    }
+    return {
+        task: {**known.get(task, {}), **(entry if isinstance(entry, Mapping) else {})}
+        for task, entry in tasks.items()
+    }
 
 
 def _base(told: Mapping[str, Any], shape: Shape, around: Surroundings | None) -> Parent | None:
@@ -115,11 +139,20 @@ def _base_coefficient(merge: Mapping[str, Any]) -> float | None:
 def _parents(merge: Mapping[str, Any], told: Mapping[str, Any]) -> tuple[Parent, ...]:
     entries: Sequence[Any] = merge.get("sources") or ()
     given = merge.get("coefficients") or _mapping(told, "positioning").get("coefficients")
-    coefficients = given[-len(entries) :] if isinstance(given, list) and len(given) >= len(entries) else [None] * len(entries)
-    found = [parse_parent(entry, coefficient) for entry, coefficient in zip(entries, coefficients, strict=True)]
+    coefficients = (
+        given[-len(entries) :]
+        if isinstance(given, list) and len(given) >= len(entries)
+        else [None] * len(entries)
+    )
+    found = [
+        parse_parent(entry, coefficient) for entry, coefficient in zip(entries, coefficients, strict=True)
+    ]
     intervals = _mapping(told, "positioning").get("intervals")
     if isinstance(intervals, list) and len(intervals) == len(found):
-        found = [replace(parent, interval=(low, high)) if parent else None for parent, (low, high) in zip(found, intervals, strict=True)]
+        found = [
+            replace(parent, interval=(low, high)) if parent else None
+            for parent, (low, high) in zip(found, intervals, strict=True)
+        ]
     return tuple(parent for parent in found if parent is not None)
 
 
@@ -147,7 +180,9 @@ def parse_parent(entry: Any, coefficient: float | None = None) -> Parent | None:
     """A parent from its record, or from its bare name. Where a Hub snapshot's path is recorded, the path tells repository and commit."""
     if not entry:
         return None
-    record: Mapping[str, Any] = entry if isinstance(entry, Mapping) else {"name": str(entry), "source": str(entry)}
+    record: Mapping[str, Any] = (
+        entry if isinstance(entry, Mapping) else {"name": str(entry), "source": str(entry)}
+    )
     source = record.get("path") or record.get("source") or record.get("name")
     repo, revision = record.get("repo"), record.get("revision")
     if snapshot := re.search(r"models--([^/]+?)--([^/]+)/snapshots/([0-9a-f]{40})", str(source)):
@@ -159,7 +194,14 @@ def parse_parent(entry: Any, coefficient: float | None = None) -> Parent | None:
         repo = f"sentence-transformers/{DEFAULT_MODEL}"
     coefficient = record.get("coefficient", coefficient)
     return Parent(
-        name, source, repo, revision, record.get("hash"), record.get("licence") or record.get("license"), coefficient, record.get("norm")
+        name,
+        source,
+        repo,
+        revision,
+        record.get("hash"),
+        record.get("licence") or record.get("license"),
+        coefficient,
+        record.get("norm"),
     )
 
 
@@ -179,13 +221,18 @@ def _search(folder: Path, told: Mapping[str, Any], around: Surroundings | None) 
     judged = [row["validation"] for row in rows if isinstance(row.get("validation"), Mapping)]
     before, after = judged[0] if judged else {}, _mapping(search, "losses")
     sources: Mapping[str, Any] = around.probe if around else {}
-    probe = {task: {**sources.get(task, {}), **entry} for task, entry in (_mapping(search, "probe") or sources).items()}
+    probe = {
+        task: {**sources.get(task, {}), **entry}
+        for task, entry in (_mapping(search, "probe") or sources).items()
+    }
     return Search(
         settings=_mapping(search, "settings"),
         parameters=_mapping(search, "parameters"),
         probe=_data(probe),
         probe_set=_mapping(told, "published").get("probe_set"),
-        losses={task: (before.get(task), value) for task, value in after.items() if isinstance(value, int | float)},
+        losses={
+            task: (before.get(task), value) for task, value in after.items() if isinstance(value, int | float)
+        },
         steps=search.get("steps"),
         best_step=search.get("step"),
         seconds=search.get("seconds"),

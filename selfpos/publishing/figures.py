@@ -19,10 +19,14 @@ def coefficient_map(groups: Mapping[str, Sequence[float]], names: Sequence[str])
     columns = parts(groups)
     values = np.array([list(group) for _, group in columns], dtype=float).T
     bound = max(1e-12, float(np.abs(values).max()))
-    figure = Figure(figsize=(min(12.0, 3 + 0.45 * len(columns)), 1.6 + 0.35 * len(values)), layout="constrained")
+    figure = Figure(
+        figsize=(min(12.0, 3 + 0.45 * len(columns)), 1.6 + 0.35 * len(values)), layout="constrained"
+    )
     axes = figure.subplots()
     image = axes.imshow(values, cmap="RdBu_r", vmin=-bound, vmax=bound, aspect="auto")
-    axes.set_yticks(range(len(values)), [names[i] if i < len(names) else str(i + 1) for i in range(len(values))])
+    axes.set_yticks(
+        range(len(values)), [names[i] if i < len(names) else str(i + 1) for i in range(len(values))]
+    )
     labels = [label for label, _ in columns]
     places = [index for index, label in enumerate(labels) if index == 0 or labels[index - 1] != label]
     places = places[:: max(1, -(-len(places) // 40))]
@@ -43,22 +47,35 @@ def parts(groups: Mapping[str, Sequence[float]]) -> list[tuple[str, tuple[float,
 
 
 def trajectory_plot(
-    rows: Sequence[Mapping[str, Any]], names: Sequence[str], kept: int | None = None, coefficients: Sequence[float | None] = ()
+    rows: Sequence[Mapping[str, Any]],
+    names: Sequence[str],
+    kept: int | None = None,
+    coefficients: Sequence[float | None] = (),
 ) -> bytes | None:
     """Coefficients over steps, one line per parent, and a star where they were kept; None where the trajectory holds no coefficients. Rows without are
     passed over."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    points = [(row.get("step", index), row["coefficients"]) for index, row in enumerate(rows) if "coefficients" in row]
+    points = [
+        (row.get("step", index), row["coefficients"])
+        for index, row in enumerate(rows)
+        if "coefficients" in row
+    ]
     width = len(points[0][1]) if points and isinstance(points[0][1], list) else 0
-    if len(points) < 2 or not width or not all(isinstance(values, list) and len(values) == width for _, values in points):
+    if (
+        len(points) < 2
+        or not width
+        or not all(isinstance(values, list) and len(values) == width for _, values in points)
+    ):
         return None
     figure = Figure(figsize=(7, 3.2), layout="constrained")
     axes = figure.subplots()
     for index in range(width):
         label = names[index] if index < len(names) else str(index + 1)
-        (line,) = axes.plot([step for step, _ in points], [values[index] for _, values in points], label=label)
+        (line,) = axes.plot(
+            [step for step, _ in points], [values[index] for _, values in points], label=label
+        )
         if kept is not None and index < len(coefficients) and (value := coefficients[index]) is not None:
             axes.plot([kept], [value], "*", color=line.get_color(), markersize=12)
     axes.set(xlabel="step" if kept is None else "step (★ kept)", ylabel="coefficient")
@@ -70,5 +87,7 @@ def trajectory_plot(
 
 def _png(figure: Figure) -> bytes:
     out = BytesIO()
-    figure.savefig(out, format="png", dpi=130, metadata={"Software": None})  # the version of matplotlib would change the bytes
+    figure.savefig(
+        out, format="png", dpi=130, metadata={"Software": None}
+    )  # the version of matplotlib would change the bytes
     return out.getvalue()

@@ -57,7 +57,9 @@ def files_of(folder: Path) -> tuple[dict[str, PlannedFile], list[str]]:
         if path.name in BARE or path.suffix in KINDS:
             files[name] = PlannedFile(name, path.stat().st_size, source=path)
         else:
-            notes.append(f"{name} is left out ({'a pickle may hold code' if path.suffix in PICKLES else 'no part of a model'})")
+            notes.append(
+                f"{name} is left out ({'a pickle may hold code' if path.suffix in PICKLES else 'no part of a model'})"
+            )
     return files, notes
 
 

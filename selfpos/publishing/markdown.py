@@ -16,15 +16,33 @@ def environment() -> Environment:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     # Markdown, not HTML: what comes from outside is neutralised by the filters below instead.
-    env = Environment(loader=PackageLoader("selfpos.publishing"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    env.filters |= {"plain": plain, "code": _code, "number": _number, "link": link, "source": _source, "settings": _settings}
+    env = Environment(
+        loader=PackageLoader("selfpos.publishing"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    env.filters |= {
+        "plain": plain,
+        "code": _code,
+        "number": _number,
+        "link": link,
+        "source": _source,
+        "settings": _settings,
+    }
     return env
 
 
 def plain(value: object) -> str:
     """Text that cannot break out of a Markdown table cell or start HTML."""
     text = "" if value is None else " ".join(str(value).split())
-    return text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("[", "\\[").replace("`", "\\`")
+    return (
+        text.replace("\\", "\\\\")
+        .replace("|", "\\|")
+        .replace("<", "&lt;")
+        .replace("[", "\\[")
+        .replace("`", "\\`")
+    )
 
 
 def _code(value: object) -> str:
@@ -44,7 +62,11 @@ def _number(value: object) -> str:
 
 def _settings(values: Mapping[str, Any]) -> str:
     """Settings as `name value` pairs; those that were not set are left out."""
-    return ", ".join(f"{plain(name)} {_code(_number(value))}" for name, value in values.items() if value not in (None, [], {}))
+    return ", ".join(
+        f"{plain(name)} {_code(_number(value))}"
+        for name, value in values.items()
+        if value not in (None, [], {})
+    )
 
 
 def link(parent: Parent | None) -> str:

@@ -19,11 +19,17 @@ _RELATION = {"merged": "merge", "specialist": "finetune", "joint": "finetune"}
 _TASK_TAGS = {"STS": "sentence-similarity", "Retrieval": "text-retrieval", "Reranking": "text-ranking"}
 
 
-def card_data(facts: Facts, licence: Licence | None, title: str, scores: Scores | None = None, model: str | None = None) -> ModelCardData:
+def card_data(
+    facts: Facts, licence: Licence | None, title: str, scores: Scores | None = None, model: str | None = None
+) -> ModelCardData:
     """Metadata of the card titled `title`. `model` is the name under which `scores` holds this model's own results."""
     from huggingface_hub import ModelCardData
 
-    bases = list(dict.fromkeys(parent.repo for parent in (facts.base, *facts.parents) if parent is not None and parent.repo))
+    bases = list(
+        dict.fromkeys(
+            parent.repo for parent in (facts.base, *facts.parents) if parent is not None and parent.repo
+        )
+    )
     relation = "adapter" if facts.adapter else _RELATION.get(facts.kind)
     results = eval_results(scores, model) if scores and model else []
     return ModelCardData(
@@ -64,7 +70,9 @@ def eval_results(scores: Scores, model: str) -> list[EvalResult]:
                 task_type=task.category or _TASK_TAGS.get(str(task.type), "feature-extraction"),
                 task_name=task.type,
                 dataset_type=task.dataset if task.dataset and from_hub else "unknown",
-                dataset_name=f"MTEB {score.task}{'' if from_hub else ', data kept locally'}" if task.dataset else score.task,
+                dataset_name=f"MTEB {score.task}{'' if from_hub else ', data kept locally'}"
+                if task.dataset
+                else score.task,
                 dataset_config=score.subset,
                 dataset_split=score.split,
                 dataset_revision=score.revision if from_hub else None,
@@ -110,7 +118,9 @@ def check_repo(repo: str) -> str:
     try:
         validate_repo_id(repo)
     except HFValidationError as error:
-        raise SelfposError(f"'{repo}' is no repository id of the Hub: {' '.join(str(error).split())}") from None
+        raise SelfposError(
+            f"'{repo}' is no repository id of the Hub: {' '.join(str(error).split())}"
+        ) from None
     if not re.fullmatch(r"[^/]+/[^/]+", repo):
         raise SelfposError(f"'{repo}' names no owner; write USER/NAME")
     return repo

@@ -45,13 +45,23 @@ def overlap_sentences(report: Mapping[str, Any], names: Sequence[str]) -> list[s
             if not given:
                 continue
             touched.add(task)
-            nearly = f", {one['near']:,} of them nearly so and the others word for word" if one["near"] else ", word for word"
+            nearly = (
+                f", {one['near']:,} of them nearly so and the others word for word"
+                if one["near"]
+                else ", word for word"
+            )
             fate = "; the records that do were left out of training" if settings.get("remove") else ""
-            lines.append(f"Training data of {name} gives {given:,} of the {one['items']:,} test items of {task} away{nearly}{fate}.")
+            lines.append(
+                f"Training data of {name} gives {given:,} of the {one['items']:,} test items of {task} away{nearly}{fate}."
+            )
     clean = [task for task in asked if task not in touched]
     if clean:
         other = "other " if touched else ""
-        lines.append(f"No training record was found to give a test item of {other}tasks away, {how}: {', '.join(clean)}.")
+        lines.append(
+            f"No training record was found to give a test item of {other}tasks away, {how}: {', '.join(clean)}."
+        )
     if report.get("not checked"):
-        lines.append(f"Not checked for overlap, since their test items are not known: {', '.join(report['not checked'])}.")
+        lines.append(
+            f"Not checked for overlap, since their test items are not known: {', '.join(report['not checked'])}."
+        )
     return lines

@@ -52,13 +52,20 @@ class PushPlan:
 
     def text(self) -> str:
         """The plan for a person: where to, what, the card, notes and problems."""
-        place = "a pull request to " if self.pull_request else f"branch {self.branch} of " if self.branch else ""
+        place = (
+            "a pull request to " if self.pull_request else f"branch {self.branch} of " if self.branch else ""
+        )
         kind = "data set " if self.repo_type == "dataset" else ""
         visible = "private" if self.private else "public"
-        lines = [f"to {place}{kind}{self.repo} ({visible} where it is new): {len(self.files)} files, {_size(self.total_bytes)}", ""]
+        lines = [
+            f"to {place}{kind}{self.repo} ({visible} where it is new): {len(self.files)} files, {_size(self.total_bytes)}",
+            "",
+        ]
         lines += [f"{_size(file.bytes):>10}  {file.path}" for file in self.files]
         lines += ["", self.card.strip(), ""]
-        lines += [f"note: {note}" for note in self.notes] + [f"problem: {problem}" for problem in self.problems]
+        lines += [f"note: {note}" for note in self.notes] + [
+            f"problem: {problem}" for problem in self.problems
+        ]
         return "\n".join(lines).rstrip()
 
 
@@ -93,15 +100,23 @@ def plan_push(
     public = public_manifest(told, parents or {}, probe) if told is not None else None
     facts = read_facts(folder, public)
     files, notes = files_of(folder)
-    made = build_card(folder, repo=repo, told=public, results=results, licence=licence, overlap=overlap, lookup=lookup)
+    made = build_card(
+        folder, repo=repo, told=public, results=results, licence=licence, overlap=overlap, lookup=lookup
+    )
     if made.scores:
-        files = {path: file for path, file in files.items() if not path.startswith(f"{FOLDER}/")} | planned(published(made.scores))
+        files = {path: file for path, file in files.items() if not path.startswith(f"{FOLDER}/")} | planned(
+            published(made.scores)
+        )
         if made.roles.own is not None:
             files |= planned(eval_results(made.scores, made.roles.own))
         else:
-            notes.append(f"the card has no scores: those found are of {', '.join(made.scores.models)}, none of them of {facts.name}")
+            notes.append(
+                f"the card has no scores: those found are of {', '.join(made.scores.models)}, none of them of {facts.name}"
+            )
     for name in made.roles.stale:
-        notes.append(f"the scores found of {name} are of other weights than those it has now, so they are left out; score it again")
+        notes.append(
+            f"the scores found of {name} are of other weights than those it has now, so they are left out; score it again"
+        )
     files |= planned(_made(folder, facts, public if public != told else None, made))
     problems = target_problems(repo, branch, pull_request)
     card = folder / CARD
@@ -128,7 +143,9 @@ def in_order(files: Mapping[str, PlannedFile]) -> tuple[PlannedFile, ...]:
     return tuple(files[path] for path in sorted(files))
 
 
-def _made(folder: Path, facts: Facts, public: Mapping[str, Any] | None, card: Card) -> dict[str, Path | bytes]:
+def _made(
+    folder: Path, facts: Facts, public: Mapping[str, Any] | None, card: Card
+) -> dict[str, Path | bytes]:
     """The files that are not sent as they lie in the folder: card and what goes with it, and the records that had to be changed."""
     made: dict[str, Path | bytes] = {**card.extras, CARD: card.text.encode()}
     if public is not None:
@@ -143,9 +160,13 @@ def _notes(folder: Path, facts: Facts, has_manifest: bool, keep_card: bool) -> l
     notes = []
     card = folder / CARD
     if not keep_card and card.is_file() and MARK not in card.read_text(encoding="utf-8", errors="replace"):
-        notes.append(f"the folder's {CARD} was not written by selfpos; the generated card is sent in its place (--keep-card sends yours)")
+        notes.append(
+            f"the folder's {CARD} was not written by selfpos; the generated card is sent in its place (--keep-card sends yours)"
+        )
     if not has_manifest:
-        notes.append(f"{folder} has no {MANIFEST}: the card says nothing of how the model was made, and it cannot be reproduced")
+        notes.append(
+            f"{folder} has no {MANIFEST}: the card says nothing of how the model was made, and it cannot be reproduced"
+        )
     local = [parent.name for parent in facts.local_parents]
     if local and facts.kind == "merged":
         notes.append(

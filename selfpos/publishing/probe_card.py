@@ -17,7 +17,9 @@ from selfpos.publishing.story import DataSource, Facts
 FILE = "probe.jsonl"
 
 
-def plan_probe(folder: Path, repo: str, model: str, facts: Facts, licence: Licence, *, private: bool = True) -> PushPlan:
+def plan_probe(
+    folder: Path, repo: str, model: str, facts: Facts, licence: Licence, *, private: bool = True
+) -> PushPlan:
     """Plan to send the probe set in `folder` to the data set repository `repo`. `model` is the Hub id of the model that was found with it.
 
     Raises SelfposError where `folder` holds no probe set.
@@ -46,7 +48,9 @@ def _count(file: Path, facts: Facts) -> list[DataSource]:
             record = json.loads(line)
             found[record["task"]] = (record["type"], found.get(record["task"], ("", 0))[1] + 1)
         except (ValueError, KeyError, TypeError):
-            raise SelfposError(f"{file}, line {number} is no record of a probe set; expected the fields task, type and record") from None
+            raise SelfposError(
+                f"{file}, line {number} is no record of a probe set; expected the fields task, type and record"
+            ) from None
     sources = {entry.task: entry.source for entry in (facts.search.probe if facts.search else ())}
     return [DataSource(task, kind, sources.get(task), records) for task, (kind, records) in found.items()]
 

@@ -92,9 +92,16 @@ def _check_token(api: HfApi, plan: PushPlan) -> str:
     who = api.whoami()
     name, owner = str(who["name"]), plan.repo.partition("/")[0]
     if (who.get("auth") or {}).get("accessToken", {}).get("role") == "read":
-        raise SelfposError(f"the access token of {name} may only read; make one with write permission and log in with it: `hf auth login`")
-    if not plan.pull_request and owner not in {name, *(str(org.get("name")) for org in who.get("orgs") or ())}:
-        raise SelfposError(f"the access token belongs to {name}, who is not in {owner}; push to {name}/… or propose a change with --pr")
+        raise SelfposError(
+            f"the access token of {name} may only read; make one with write permission and log in with it: `hf auth login`"
+        )
+    if not plan.pull_request and owner not in {
+        name,
+        *(str(org.get("name")) for org in who.get("orgs") or ()),
+    }:
+        raise SelfposError(
+            f"the access token belongs to {name}, who is not in {owner}; push to {name}/… or propose a change with --pr"
+        )
     return name
 
 
@@ -125,7 +132,9 @@ def _check_target(api: HfApi, plan: PushPlan, stage: Path, notes: list[str]) -> 
         info = api.repo_info(plan.repo, repo_type=plan.repo_type)
     except RepositoryNotFoundError:
         if plan.pull_request:
-            raise SelfposError(f"{plan.repo} does not exist, so there is nothing to propose a change to; push without --pr") from None
+            raise SelfposError(
+                f"{plan.repo} does not exist, so there is nothing to propose a change to; push without --pr"
+            ) from None
         return None
     if bool(info.private) != plan.private:
         notes.append(f"{plan.repo} was {'private' if info.private else 'public'} before and stays so")
@@ -136,7 +145,9 @@ def _check_target(api: HfApi, plan: PushPlan, stage: Path, notes: list[str]) -> 
     state = _verification(api, plan, stage, plan.branch)
     changed = [entry["path"] for entry in state.mismatches]
     if (stage / MANIFEST).is_file() and MANIFEST not in [*changed, *state.extra_paths]:
-        return str(info.sha)  # the same story, so the same model, of which something may have arrived damaged or not at all
+        return str(
+            info.sha
+        )  # the same story, so the same model, of which something may have arrived damaged or not at all
     foreign = [path for path in [*state.missing_paths, *changed] if PurePosixPath(path).suffix in WEIGHTS]
     if foreign:
         raise SelfposError(
@@ -159,7 +170,9 @@ def _open_target(api: HfApi, plan: PushPlan, user: str, *, exists: bool) -> str 
 
 def _open_pull_request(api: HfApi, plan: PushPlan, user: str) -> str | None:
     """The pull request that an earlier start opened for the same purpose: the client itself would open a second one."""
-    for found in api.get_repo_discussions(plan.repo, repo_type=plan.repo_type, discussion_type="pull_request"):
+    for found in api.get_repo_discussions(
+        plan.repo, repo_type=plan.repo_type, discussion_type="pull_request"
+    ):
         if found.author == user and found.title == plan.message and found.status in ("open", "draft"):
             return f"refs/pr/{found.num}"
     return None
@@ -209,7 +222,9 @@ def _compare(api: HfApi, plan: PushPlan, stage: Path, commit: CommitInfo) -> Non
         what = [f"{', '.join(wrong)} arrived changed"] if wrong else []
         what += [f"{', '.join(sorted(state.extra_paths))} did not arrive"] if state.extra_paths else []
         how = AGAIN if (stage / MANIFEST).is_file() else "send it again with --replace"
-        raise OperationError(f"{plan.repo}@{commit.oid[:12]} is not what was sent: {' and '.join(what)}; do not use it; {how}")
+        raise OperationError(
+            f"{plan.repo}@{commit.oid[:12]} is not what was sent: {' and '.join(what)}; do not use it; {how}"
+        )
 
 
 def _url(plan: PushPlan, commit: CommitInfo, target: str | None) -> str:

@@ -25,7 +25,9 @@ class Place:
     revision: str | None
 
 
-def public_manifest(told: Mapping[str, Any], published: Mapping[str, Place], probe: str | None = None) -> dict[str, Any]:
+def public_manifest(
+    told: Mapping[str, Any], published: Mapping[str, Place], probe: str | None = None
+) -> dict[str, Any]:
     """`told`, the content of a `selfpos.json`, with every parent that is on the Hub named by repository and commit, and no local folder named.
 
     `published` maps a parent's name to where it was published; `probe` is the Hub id of the probe set, where that was published.
@@ -55,5 +57,8 @@ def public_adapter(folder: Path, facts: Facts) -> bytes | None:
     named = str((facts.shape.adapter or {}).get("base_model_name_or_path") or "")
     if not facts.adapter or facts.base is None or not facts.base.repo or named == facts.base.repo:
         return None
-    config = read_json(folder / ADAPTER) | {"base_model_name_or_path": facts.base.repo, "revision": facts.base.revision}
+    config = read_json(folder / ADAPTER) | {
+        "base_model_name_or_path": facts.base.repo,
+        "revision": facts.base.revision,
+    }
     return json.dumps(config, indent=2, sort_keys=True).encode()

@@ -56,7 +56,11 @@ def _find(scores: Scores, content: str | None, names: Iterable[str], repo: str |
             if revision == content[:REVISION_LENGTH]:
                 return model
     named = _named(scores, names)
-    fitting = (m for m in named if not content or not _is_hash(scores.identities[m][1]) or (repo and scores.identities[m][0] == repo))
+    fitting = (
+        m
+        for m in named
+        if not content or not _is_hash(scores.identities[m][1]) or (repo and scores.identities[m][0] == repo)
+    )
     return next(fitting, None)
 
 

@@ -44,8 +44,8 @@ class Score:
         """Percentiles over resampled examples, moved to have the score for their mean: examples drawn twice by themselves raise a V-measure."""
         import numpy as np
 
-        from selfpos.evaluation.examples import examples_file, read_examples
-        from selfpos.evaluation.measures import resamples
+        from selfpos.scores.examples import examples_file, read_examples
+        from selfpos.scores.measures import resamples
 
         if self.file is None or len(self.file.parents) < 4:
             return None
@@ -93,14 +93,23 @@ class Scores:
 
     @property
     def identities(self) -> dict[str, tuple[str, str]]:
-        return {model: (files[0].parent.parent.name.replace("__", "/"), files[0].parent.name) for model, files in self.files.items()}
+        return {
+            model: (files[0].parent.parent.name.replace("__", "/"), files[0].parent.name)
+            for model, files in self.files.items()
+        }
 
     def of(self, names: Sequence[str]) -> Scores | None:
         """Those of the models `names`; None where none of them was scored."""
         models = {name: scores for name, scores in self.models.items() if name in names}
         tasks = {score.task for scores in models.values() for score in scores}
         files = {model: self.files[model] for model in models}
-        return Scores(models, {name: task for name, task in self.tasks.items() if name in tasks}, self.mteb, files) if models else None
+        return (
+            Scores(
+                models, {name: task for name, task in self.tasks.items() if name in tasks}, self.mteb, files
+            )
+            if models
+            else None
+        )
 
     def from_hub(self, score: Score) -> bool:
         """Whether it was made on the data of the Hub that MTEB names for its task, rather than on files kept locally."""
@@ -110,7 +119,13 @@ class Scores:
     def on_local_data(self, model: str) -> list[str]:
         """MTEB's tasks that `model` was scored on with files kept locally."""
         found = self.models.get(model, ())
-        return sorted({score.task for score in found if self.tasks[score.task].dataset is not None and not self.from_hub(score)})
+        return sorted(
+            {
+                score.task
+                for score in found
+                if self.tasks[score.task].dataset is not None and not self.from_hub(score)
+            }
+        )
 
     def value(self, model: str, task: str) -> float | None:
         """Mean over the splits and subsets that `model` was scored on, None where it was not."""
@@ -139,7 +154,11 @@ def read_scores(root: Path) -> Scores | None:
     covered = {file.parent.parent for file in listed}  # what lies beside, of the same models, counts no more
     found = [*listed, *(file for file in sorted(root.rglob("*.json")) if file.parent.parent not in covered)]
     records = [(file, read_json(file)) for file in dict.fromkeys(found)]
-    records = [(file, record) for file, record in records if isinstance(record, dict) and isinstance(record.get("scores"), dict)]
+    records = [
+        (file, record)
+        for file, record in records
+        if isinstance(record, dict) and isinstance(record.get("scores"), dict)
+    ]
     records = [(file, record) for file, record in records if "task_name" in record]
     if not records:
         return None
@@ -154,7 +173,10 @@ def read_scores(root: Path) -> Scores | None:
         models.setdefault(model, []).extend(_scores(record, metric, file))
         files.setdefault(model, []).append(file)
     versions = {str(record.get("mteb_version")) for _, record in records}
-    tasks = {name: _describe(name, known.get(name, {})) for name in sorted({str(record["task_name"]) for _, record in records})}
+    tasks = {
+        name: _describe(name, known.get(name, {}))
+        for name in sorted({str(record["task_name"]) for _, record in records})
+    }
     return Scores(
         {name: tuple(scores) for name, scores in models.items()},
         tasks,
@@ -187,7 +209,9 @@ def _scores(record: Mapping[str, Any], metric: str | None, file: Path) -> Iterab
             value = entry.get("main_score")
             if isinstance(value, int | float):
                 subset = str(entry.get("hf_subset", "default"))
-                yield Score(record["task_name"], float(value), split, subset, revision, _draws(entry, metric), file)
+                yield Score(
+                    record["task_name"], float(value), split, subset, revision, _draws(entry, metric), file
+                )
 
 
 def _draws(entry: Mapping[str, Any], metric: str | None) -> tuple[float, ...]:
@@ -195,7 +219,11 @@ def _draws(entry: Mapping[str, Any], metric: str | None) -> tuple[float, ...]:
     given = [draw.get(metric) for draw in entry.get("scores_per_experiment") or () if isinstance(draw, dict)]
     given = given or [value for level in (entry.get("v_measures") or {}).values() for value in level]
     draws = tuple(float(value) for value in given if isinstance(value, int | float))
-    return draws if draws and len(draws) == len(given) and abs(fmean(draws) - entry["main_score"]) <= 1e-6 else ()
+    return (
+        draws
+        if draws and len(draws) == len(given) and abs(fmean(draws) - entry["main_score"]) <= 1e-6
+        else ()
+    )
 
 
 def _describe(name: str, known: Mapping[str, Any]) -> Task:
@@ -207,7 +235,14 @@ def _describe(name: str, known: Mapping[str, Any]) -> Task:
     except (KeyError, ValueError):
         return Task(name, known.get("type"), known.get("metric"))
     data = metadata.dataset
-    return Task(name, metadata.type, metadata.main_score, data["path"], data.get("revision"), metadata._hf_task_type()[0])
+    return Task(
+        name,
+        metadata.type,
+        metadata.main_score,
+        data["path"],
+        data.get("revision"),
+        metadata._hf_task_type()[0],
+    )
 
 
 def published(scores: Scores) -> dict[str, Path | bytes]:
@@ -221,6 +256,11 @@ def published(scores: Scores) -> dict[str, Path | bytes]:
             files[f"{FOLDER}/{short}/{place}"] = file
             name = str(read_json(file)["task_name"])
             task, value = scores.tasks[name], scores.value(short, name)
-            last["tasks"][name] = {"type": task.type, "metric": task.metric, "main_score": value, "file": place}
+            last["tasks"][name] = {
+                "type": task.type,
+                "metric": task.metric,
+                "main_score": value,
+                "file": place,
+            }
         files[f"{FOLDER}/{short}/{LAST}"] = (json.dumps(last, indent=1) + "\n").encode()
     return files

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from selfpos import __version__
 from selfpos.errors import OperationError, SelfposError
+from selfpos.version import __version__
 
 if TYPE_CHECKING:
     import httpx2
@@ -67,23 +67,33 @@ def explain(error: BaseException, doing: str, subject: str) -> SelfposError:
     chain = _chain(error)
     for cause in chain:
         if isinstance(cause, LocalTokenNotFoundError):
-            return SelfposError("there is no Hugging Face access token; log in with `hf auth login` or set HF_TOKEN")
+            return SelfposError(
+                "there is no Hugging Face access token; log in with `hf auth login` or set HF_TOKEN"
+            )
         if isinstance(cause, OfflineModeIsEnabled):
             return SelfposError(f"{doing} needs the network, and HF_HUB_OFFLINE is set; unset it")
         if isinstance(cause, HfHubHTTPError) and cause.response is not None:
             said = getattr(cause, "server_message", None) or ""
             return _answer(cause.response.status_code, said, _wait(cause.response), doing, subject)
         if isinstance(cause, httpx2.TimeoutException):
-            return OperationError(f"{doing} stopped: {constants.ENDPOINT} did not answer for {ANSWER_SECONDS:g} s; {AGAIN}")
-        if found := re.search(r"HTTP status \w+ error \((\d{3})", str(cause)):  # of the Xet client, which has no other way to tell it
+            return OperationError(
+                f"{doing} stopped: {constants.ENDPOINT} did not answer for {ANSWER_SECONDS:g} s; {AGAIN}"
+            )
+        if found := re.search(
+            r"HTTP status \w+ error \((\d{3})", str(cause)
+        ):  # of the Xet client, which has no other way to tell it
             if found[1] == "400":
                 refused = "the Hub's storage refused what arrived there (status 400), as it does with what was damaged on its way"
                 return OperationError(f"{doing} stopped: {refused}; {AGAIN}")
             return _answer(int(found[1]), "", " a while", doing, subject)
         if isinstance(cause, json.JSONDecodeError | LookupError):
-            return OperationError(f"{doing} stopped: what {constants.ENDPOINT} answered is no answer of the Hub's; {AGAIN}")
+            return OperationError(
+                f"{doing} stopped: what {constants.ENDPOINT} answered is no answer of the Hub's; {AGAIN}"
+            )
         if isinstance(cause, httpx2.TransportError | ConnectionError):
-            return OperationError(f"{doing} stopped: the connection to {constants.ENDPOINT} failed ({hide(_first_line(cause))}); {AGAIN}")
+            return OperationError(
+                f"{doing} stopped: the connection to {constants.ENDPOINT} failed ({hide(_first_line(cause))}); {AGAIN}"
+            )
     return OperationError(f"{doing} stopped: {hide(_first_line(chain[-1]))}; {AGAIN}")
 
 
@@ -92,19 +102,33 @@ def _answer(status: int, message: str, wait: str, doing: str, subject: str) -> S
     said = hide(" ".join(message.split()).rstrip("."))
     words = f" ({said})" if said else ""
     if status == 401:
-        return SelfposError(f"the Hub does not accept the access token{words}; log in again with `hf auth login`, or mend HF_TOKEN")
-    if status == 402 or (status in (403, 413) and re.search(r"storage|quota|limit|exceed|too large", said, re.IGNORECASE)):
-        return OperationError(f"{doing} stopped: the Hub has no room for it{words}; free space or ask for more, then {AGAIN}")
+        return SelfposError(
+            f"the Hub does not accept the access token{words}; log in again with `hf auth login`, or mend HF_TOKEN"
+        )
+    if status == 402 or (
+        status in (403, 413) and re.search(r"storage|quota|limit|exceed|too large", said, re.IGNORECASE)
+    ):
+        return OperationError(
+            f"{doing} stopped: the Hub has no room for it{words}; free space or ask for more, then {AGAIN}"
+        )
     if status == 403:
-        return SelfposError(f"the access token may not do this with {subject}{words}; use a token with write permission there")
+        return SelfposError(
+            f"the access token may not do this with {subject}{words}; use a token with write permission there"
+        )
     if status == 404:
         return SelfposError(f"{subject} does not exist on the Hub, or the access token may not see it")
     if status in (409, 412):
-        return OperationError(f"{doing} stopped: {subject} was changed by someone else at the same time{words}; {AGAIN}")
+        return OperationError(
+            f"{doing} stopped: {subject} was changed by someone else at the same time{words}; {AGAIN}"
+        )
     if status == 429:
-        return OperationError(f"{doing} stopped: the Hub takes no more requests for now; wait{wait}, then {AGAIN}")
+        return OperationError(
+            f"{doing} stopped: the Hub takes no more requests for now; wait{wait}, then {AGAIN}"
+        )
     if status >= 500:
-        return OperationError(f"{doing} stopped: the Hub has a fault of its own, status {status}{words}; try later, {AGAIN}")
+        return OperationError(
+            f"{doing} stopped: the Hub has a fault of its own, status {status}{words}; try later, {AGAIN}"
+        )
     return OperationError(f"{doing} stopped: the Hub refused it with status {status}{words}")
 
 

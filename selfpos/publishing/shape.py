@@ -31,7 +31,11 @@ class Shape:
     def transformers_usage(self) -> str | None:
         """The pooling to show code for with plain transformers, or None where other modules would have to be written out too."""
         inner = [kind for kind in self.modules if kind != "Normalize"]
-        return self.pooling if inner == ["Transformer", "Pooling"] and self.pooling in ("mean", "cls", "lasttoken") else None
+        return (
+            self.pooling
+            if inner == ["Transformer", "Pooling"] and self.pooling in ("mean", "cls", "lasttoken")
+            else None
+        )
 
 
 def read_shape(folder: Path) -> Shape:
@@ -45,7 +49,10 @@ def read_shape(folder: Path) -> Shape:
             f"{folder} is neither a sentence-transformers model (no modules.json) nor a PEFT adapter (no adapter_config.json)"
         )
     listed = read_json(modules_file) if modules_file.is_file() else []
-    modules = [(str(entry.get("type", "")).rsplit(".", 1)[-1], folder / str(entry.get("path", ""))) for entry in listed]
+    modules = [
+        (str(entry.get("type", "")).rsplit(".", 1)[-1], folder / str(entry.get("path", "")))
+        for entry in listed
+    ]
     settings = read_json(folder / "config_sentence_transformers.json")
     parameters, dtypes = _weights(folder)
     pooling, dimension = _output(modules)

@@ -48,11 +48,17 @@ class Surroundings:
 
     def trained(self, name: str) -> Path | None:
         """The folder of the model `name` that the run trained: a specialist, a joint rival, a stage or a bag; None where there is none."""
-        return next((place for place in _places(self.run, name) if place.is_dir() and place != self.run.merged(name)), None)
+        return next(
+            (place for place in _places(self.run, name) if place.is_dir() and place != self.run.merged(name)),
+            None,
+        )
 
     def training_seconds(self, names: Sequence[str]) -> float | None:
         """Seconds that training the models `names` took, all together; None where that is not known of each."""
-        found = [self._seconds(_places(self.run, name)[place]) if (place := self.trained(name)) else None for name in names]
+        found = [
+            self._seconds(_places(self.run, name)[place]) if (place := self.trained(name)) else None
+            for name in names
+        ]
         known = [seconds for seconds in found if seconds is not None]
         return sum(known) if known and len(known) == len(found) else None
 

@@ -5,7 +5,13 @@ from __future__ import annotations
 from selfpos.recipe.data import LocalSource, MiningSettings, ProbeSettings, TaskSource
 from selfpos.recipe.evaluation import AnalysisSettings, EvaluationSettings, OverlapSettings, ResourceSettings
 from selfpos.recipe.merging import MergeSettings
-from selfpos.recipe.mixtures import BaggingSettings, BudgetSettings, IterativeSettings, JointSettings, MixtureSettings
+from selfpos.recipe.mixtures import (
+    BaggingSettings,
+    BudgetSettings,
+    IterativeSettings,
+    JointSettings,
+    MixtureSettings,
+)
 from selfpos.recipe.positioning import LEARNED, PAPER, PRESETS, PositioningSettings
 from selfpos.recipe.recipe import Recipe, load_recipe
 from selfpos.recipe.settings import Name, Settings, load_settings, validate

@@ -14,13 +14,21 @@ class MiningSettings(Settings):
     """Hard negatives for pairs that have none, found among the other answers of the data (sentence-transformers' mine_hard_negatives)."""
 
     count: int = Field(1, ge=1, description="to a pair; a pair for which fewer are found is left out")
-    model: str | None = Field(None, description="that finds them: a folder or a name on the Hub; the base when absent")
-    range_min: int = Field(10, ge=0, description="nearest texts to skip, since they are likely to be right answers")
+    model: str | None = Field(
+        None, description="that finds them: a folder or a name on the Hub; the base when absent"
+    )
+    range_min: int = Field(
+        10, ge=0, description="nearest texts to skip, since they are likely to be right answers"
+    )
     range_max: int = Field(100, ge=1, description="how far down the list of nearest texts to look")
-    relative_margin: float | None = Field(0.05, description="a negative must be less similar than the positive by at least this share")
+    relative_margin: float | None = Field(
+        0.05, description="a negative must be less similar than the positive by at least this share"
+    )
     max_score: float | None = Field(None, description="cosine above which a text is taken for a right answer")
     min_score: float | None = Field(None, description="cosine below which a text is too easy")
-    sampling: Literal["top", "random"] = Field("top", description="the nearest that are left, or drawn with the seed")
+    sampling: Literal["top", "random"] = Field(
+        "top", description="the nearest that are left, or drawn with the seed"
+    )
 
 
 class LocalSource(Settings):
@@ -35,24 +43,35 @@ class TaskSource(Settings):
     """One task: its type and the data it is trained on."""
 
     type: str = Field(description="a task type, see `selfpos tasks`")
-    data: str | list[str] = Field(description="'corpus' (the embedded one), a local file or folder, or 'hub:NAME[:CONFIG][@REVISION]'")
-    local: str | LocalSource | None = Field(None, description="the same data below --data-root, used when that is given")
+    data: str | list[str] = Field(
+        description="'corpus' (the embedded one), a local file or folder, or 'hub:NAME[:CONFIG][@REVISION]'"
+    )
+    local: str | LocalSource | None = Field(
+        None, description="the same data below --data-root, used when that is given"
+    )
     split: str = "train"
-    columns: dict[str, str] = Field(default_factory=dict, description="the type's column name: the data's column name")
+    columns: dict[str, str] = Field(
+        default_factory=dict, description="the type's column name: the data's column name"
+    )
     limit: int | None = Field(None, ge=1, description="records to keep, drawn with the run's seed")
     weights: list[Annotated[float, Field(gt=0)]] | None = Field(
         None,
         description="shares of several `data` in the task's records: as many as there are without repeating any; all of all when absent",
     )
-    duplicates: Literal["keep", "drop"] = Field("keep", description="records that occur before, in every column the same")
+    duplicates: Literal["keep", "drop"] = Field(
+        "keep", description="records that occur before, in every column the same"
+    )
     streaming: bool = Field(
         False,
         description="read record by record into a file that is mapped into memory, for data larger than that; with limit, only its beginning",
     )
     prompts: str | dict[str, str] = Field(
-        "", description="put before all texts, or under query and document before each side of a task that has them; kept in the model"
+        "",
+        description="put before all texts, or under query and document before each side of a task that has them; kept in the model",
     )
-    mine: MiningSettings | None = Field(None, description="hard negatives for a task that asks and answers, whose data has none")
+    mine: MiningSettings | None = Field(
+        None, description="hard negatives for a task that asks and answers, whose data has none"
+    )
 
     @property
     def local_copy(self) -> TaskSource | None:
@@ -61,7 +80,13 @@ class TaskSource(Settings):
             return None
         local = LocalSource(data=self.local) if isinstance(self.local, str) else self.local
         columns = self.columns if local.columns is None else local.columns
-        there = {"data": local.data, "split": local.split or self.split, "columns": columns, "local": None, "weights": None}
+        there = {
+            "data": local.data,
+            "split": local.split or self.split,
+            "columns": columns,
+            "local": None,
+            "weights": None,
+        }
         return self.model_copy(update=there)
 
     @model_validator(mode="after")
@@ -70,7 +95,9 @@ class TaskSource(Settings):
             raise ValueError(f"'prompts' are for query and document, found {', '.join(sorted(strange))}")
         if self.weights is not None and (isinstance(self.data, str) or len(self.data) != len(self.weights)):
             count = 1 if isinstance(self.data, str) else len(self.data)
-            raise ValueError(f"'weights' must hold one number for each of the data, found {len(self.weights)} for {count}")
+            raise ValueError(
+                f"'weights' must hold one number for each of the data, found {len(self.weights)} for {count}"
+            )
         return self
 
 
@@ -79,13 +106,18 @@ class ProbeSettings(Settings):
 
     per_task: int = Field(256, ge=2)
     ratio: dict[Name, Annotated[float, Field(gt=0)]] = Field(
-        default_factory=dict, description="task → share of the probe, 1 when absent; a task with the largest has `per_task` records"
+        default_factory=dict,
+        description="task → share of the probe, 1 when absent; a task with the largest has `per_task` records",
     )
     split: str | None = Field(
-        None, description="of the tasks' own data, as 'validation', that the probe is drawn from; nothing is held out"
+        None,
+        description="of the tasks' own data, as 'validation', that the probe is drawn from; nothing is held out",
     )
 
     def counts(self, tasks: Iterable[str]) -> dict[str, int]:
         """The probe records of each of `tasks`."""
         shares = {task: self.ratio.get(task, 1.0) for task in tasks}
-        return {task: max(2, round(self.per_task * share / max(shares.values()))) for task, share in shares.items()}
+        return {
+            task: max(2, round(self.per_task * share / max(shares.values())))
+            for task, share in shares.items()
+        }

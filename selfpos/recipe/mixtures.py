@@ -13,13 +13,19 @@ class MixtureSettings(Settings):
     """How the batches of several tasks are mixed, each batch from a single task; `training/mixtures.py` has the formulas."""
 
     mixture: Literal["proportional", "round-robin", "temperature", "resampled"] = "proportional"
-    alpha: float = Field(0.5, ge=0, le=1, description="of temperature, N^α: 1 is proportional, 0 as many of each task")
-    size: Literal["total", "max"] = Field(
-        "total", description="of resampled: as many records as all tasks have, or the largest ratio as many as the largest task has"
+    alpha: float = Field(
+        0.5, ge=0, le=1, description="of temperature, N^α: 1 is proportional, 0 as many of each task"
     )
-    ratio: dict[Name, Annotated[float, Field(gt=0)]] = Field(default_factory=dict, description="of resampled: task → share; 1 when absent")
+    size: Literal["total", "max"] = Field(
+        "total",
+        description="of resampled: as many records as all tasks have, or the largest ratio as many as the largest task has",
+    )
+    ratio: dict[Name, Annotated[float, Field(gt=0)]] = Field(
+        default_factory=dict, description="of resampled: task → share; 1 when absent"
+    )
     surgery: Literal["pcgrad"] | None = Field(
-        None, description="a step takes a batch of every task and projects conflicting gradients; goes with round-robin"
+        None,
+        description="a step takes a batch of every task and projects conflicting gradients; goes with round-robin",
     )
 
     @model_validator(mode="before")
@@ -43,7 +49,9 @@ class JointSettings(MixtureSettings):
     """A joint rival: one model trained on all tasks."""
 
     steps: int | None = Field(
-        None, ge=1, description="as many batches as the specialists together when absent; with epochs, as many epochs"
+        None,
+        ge=1,
+        description="as many batches as the specialists together when absent; with epochs, as many epochs",
     )
     on_probe: bool = Field(
         False,
@@ -53,13 +61,18 @@ class JointSettings(MixtureSettings):
 
 def _joint_form(value: Any) -> str:
     """Whether `joint` holds one setting or names with settings each, whose values are all mappings."""
-    if isinstance(value, dict) and value and all(isinstance(part, dict | JointSettings) for part in value.values()):
+    if (
+        isinstance(value, dict)
+        and value
+        and all(isinstance(part, dict | JointSettings) for part in value.values())
+    ):
         return "(one)" if set(value) == {"ratio"} else "(several)"
     return "(one)"
 
 
 JointField = Annotated[
-    Annotated[JointSettings, Tag("(one)")] | Annotated[dict[Name, JointSettings], Tag("(several)")], Discriminator(_joint_form)
+    Annotated[JointSettings, Tag("(one)")] | Annotated[dict[Name, JointSettings], Tag("(several)")],
+    Discriminator(_joint_form),
 ]
 """One joint rival, called "joint", or several by name."""
 
@@ -67,7 +80,9 @@ JointField = Annotated[
 class IterativeSettings(Settings):
     """The iterative pipeline: training on one task after the other, each from where the last ended. Every checkpoint is a task vector."""
 
-    order: list[Name] = Field(default_factory=list, description="of the tasks; as they are listed when absent")
+    order: list[Name] = Field(
+        default_factory=list, description="of the tasks; as they are listed when absent"
+    )
     steps: int | None = Field(None, ge=1, description="on each task; a specialist's when absent")
 
 
@@ -79,7 +94,11 @@ class BaggingSettings(MixtureSettings):
         min_length=2,
         description="part of every task's records that each model is trained on",
     )
-    steps: int | None = Field(None, ge=1, description="of all its models together; when absent each takes its share of the joint model's")
+    steps: int | None = Field(
+        None,
+        ge=1,
+        description="of all its models together; when absent each takes its share of the joint model's",
+    )
 
 
 class BudgetSettings(Settings):

@@ -11,7 +11,13 @@ from selfpos.errors import nearest
 from selfpos.recipe.data import ProbeSettings, TaskSource
 from selfpos.recipe.evaluation import EvaluationSettings, OverlapSettings, ResourceSettings
 from selfpos.recipe.merging import MergeSettings
-from selfpos.recipe.mixtures import BaggingSettings, BudgetSettings, IterativeSettings, JointField, JointSettings
+from selfpos.recipe.mixtures import (
+    BaggingSettings,
+    BudgetSettings,
+    IterativeSettings,
+    JointField,
+    JointSettings,
+)
 from selfpos.recipe.settings import Name, Settings, load_settings
 from selfpos.recipe.training import TrainingSettings
 
@@ -24,10 +30,14 @@ class Recipe(Settings):
     seed: int = Field(0, ge=0, lt=2**32)
     tasks: dict[Name, TaskSource] = Field(min_length=1)
     training: TrainingSettings = Field(default_factory=TrainingSettings)
-    joint: JointField | None = Field(default_factory=JointSettings, description="one setting, or name: setting of several rivals")
+    joint: JointField | None = Field(
+        default_factory=JointSettings, description="one setting, or name: setting of several rivals"
+    )
     iterative: IterativeSettings | None = None
     bagging: BaggingSettings | None = None
-    budget: BudgetSettings | None = Field(None, description="absent: each pipeline as long as its own settings say")
+    budget: BudgetSettings | None = Field(
+        None, description="absent: each pipeline as long as its own settings say"
+    )
     probe: ProbeSettings = Field(default_factory=ProbeSettings)
     merges: dict[Name, MergeSettings] = Field(min_length=1)
     evaluation: EvaluationSettings = Field(default_factory=EvaluationSettings)
@@ -52,12 +62,17 @@ class Recipe(Settings):
     @property
     def bags(self) -> dict[str, float]:
         """The models of the bagging pipeline by name, in order: the share of the data that each is trained on."""
-        return {f"bagging-{number}": share for number, share in enumerate(self.bagging.shares if self.bagging else [], start=1)}
+        return {
+            f"bagging-{number}": share
+            for number, share in enumerate(self.bagging.shares if self.bagging else [], start=1)
+        }
 
     @property
     def trained(self) -> list[str]:
         """Every model that is trained, by name, in the order of tables."""
-        first = list(self.stages)[: int(self.iterative is not None and self.iterative.steps in (None, self.training.steps))]  # a specialist
+        first = list(self.stages)[
+            : int(self.iterative is not None and self.iterative.steps in (None, self.training.steps))
+        ]  # a specialist
         return [*self.tasks, *self.joints, *(name for name in self.stages if name not in first), *self.bags]
 
     @model_validator(mode="after")
@@ -69,7 +84,9 @@ class Recipe(Settings):
         pipelines: dict[str, Any] = {"iterative": self.iterative, "bagging": self.bagging}
         for name, merge in self.merges.items():
             if merge.vectors in pipelines and pipelines[merge.vectors] is None:
-                raise ValueError(f"merge {name} is of the vectors of '{merge.vectors}', a pipeline that the recipe does not have")
+                raise ValueError(
+                    f"merge {name} is of the vectors of '{merge.vectors}', a pipeline that the recipe does not have"
+                )
         if self.bagging and not any(merge.vectors == "bagging" for merge in self.merges.values()):
             raise ValueError(
                 "'bagging' trains models to be merged, and no merge has 'vectors: bagging'; add one, of method multi-slerp say"
@@ -87,7 +104,9 @@ class Recipe(Settings):
         if self.budget:
             for name, settings in {**mixed, "iterative": self.iterative}.items():
                 if settings is not None and settings.steps:
-                    raise ValueError(f"{name} has steps of its own, which the budget decides; remove one of them")
+                    raise ValueError(
+                        f"{name} has steps of its own, which the budget decides; remove one of them"
+                    )
         return self
 
 

@@ -24,10 +24,14 @@ class ValidationSettings(Settings):
     Exactly one of `share` and `split` says which records. `patience`, when given, ends the training early.
     """
 
-    share: float | None = Field(None, gt=0, le=0.5, description="of each task's training records, drawn with the seed")
+    share: float | None = Field(
+        None, gt=0, le=0.5, description="of each task's training records, drawn with the seed"
+    )
     split: str | None = Field(None, description="a split of the tasks' own data, as 'validation'")
     every: int = Field(100, ge=1, description="steps between measurements; the last step is measured, too")
-    patience: int | None = Field(None, ge=1, description="measurements without a better one before the training stops")
+    patience: int | None = Field(
+        None, ge=1, description="measurements without a better one before the training stops"
+    )
     records: int = Field(500, ge=4, description="of each task, at most")
 
     @model_validator(mode="after")
@@ -44,19 +48,33 @@ class TrainingSettings(Settings):
     epochs: float = Field(1, gt=0)
     batch_size: int = Field(32, ge=2)
     learning_rate: float = Field(2e-5, gt=0)
-    warmup: float = Field(0.1, ge=0, le=1, description="share of the steps over which the learning rate rises from zero")
-    temperature: float = Field(0.05, gt=0, description="of every InfoNCE loss, in training and on the probe alike")
-    max_length: int | None = Field(None, ge=8, description="tokens per text while training; the model's own limit when absent")
-    precision: Literal["auto", "float32", "bf16", "fp16"] = Field("auto", description="auto: bf16 on GPUs that have it, else float32")
+    warmup: float = Field(
+        0.1, ge=0, le=1, description="share of the steps over which the learning rate rises from zero"
+    )
+    temperature: float = Field(
+        0.05, gt=0, description="of every InfoNCE loss, in training and on the probe alike"
+    )
+    max_length: int | None = Field(
+        None, ge=8, description="tokens per text while training; the model's own limit when absent"
+    )
+    precision: Literal["auto", "float32", "bf16", "fp16"] = Field(
+        "auto", description="auto: bf16 on GPUs that have it, else float32"
+    )
     checkpoint_every: int = Field(
-        500, ge=1, description="steps between checkpoints from which a stopped training resumes; ten minutes at most lie between two"
+        500,
+        ge=1,
+        description="steps between checkpoints from which a stopped training resumes; ten minutes at most lie between two",
     )
     lora: LoraSettings | None = None
     sts_loss: Literal["cosent", "infonce"] = Field(
-        "cosent", description="of graded pairs: their order by cosine (CoSENT), or InfoNCE of the similar ones, as the paper has it"
+        "cosent",
+        description="of graded pairs: their order by cosine (CoSENT), or InfoNCE of the similar ones, as the paper has it",
     )
     sts_positive: float = Field(
-        0.8, gt=0, le=1, description="with sts_loss infonce: pairs graded at least so high, on a scale of 0 to 1, are positives"
+        0.8,
+        gt=0,
+        le=1,
+        description="with sts_loss infonce: pairs graded at least so high, on a scale of 0 to 1, are positives",
     )
     cached: int | None = Field(
         None,
@@ -71,7 +89,9 @@ class TrainingSettings(Settings):
         "shuffled",
         description="length: texts of like length share a batch, which saves padding; a task's rules for its batches hold either way",
     )
-    gradient_checkpointing: bool = Field(False, description="compute activations again in the backward pass: less memory, a third slower")
+    gradient_checkpointing: bool = Field(
+        False, description="compute activations again in the backward pass: less memory, a third slower"
+    )
     validation: ValidationSettings | None = None
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     report_to: list[Literal["wandb", "tensorboard", "mlflow", "trackio"]] = Field(

@@ -45,16 +45,27 @@ def costs_of(results: RunResults, folder: RunFolder) -> list[Cost]:
         seconds, scoring = results.seconds.get(job), results.seconds.get(f"scores.{name}")
         found.append(Cost(name, kind, seconds, seconds, draws, manifest.get("peak_memory_bytes"), scoring))
     alone = {cost.model: cost.seconds for cost in found}
-    return [replace(cost, total=_together([alone.get(name) for name in [*_parts(recipe, cost.model), cost.model]])) for cost in found]
+    return [
+        replace(
+            cost, total=_together([alone.get(name) for name in [*_parts(recipe, cost.model), cost.model]])
+        )
+        for cost in found
+    ]
 
 
 def _parts(recipe: Recipe, name: str) -> list[str]:
     """What the model `name` was made from: for a merge the models of its pipeline, for a stage of the iterative one those before it."""
     if name in recipe.merges:
-        pipelines: dict[str, list[str]] = {"separate": list(recipe.tasks), "iterative": list(recipe.stages), "bagging": list(recipe.bags)}
+        pipelines: dict[str, list[str]] = {
+            "separate": list(recipe.tasks),
+            "iterative": list(recipe.stages),
+            "bagging": list(recipe.bags),
+        }
         return [part for part in pipelines[recipe.merges[name].vectors] if part in recipe.trained]
     stages = list(recipe.stages)
-    return [stage for stage in stages[: stages.index(name)] if stage in recipe.trained] if name in stages else []
+    return (
+        [stage for stage in stages[: stages.index(name)] if stage in recipe.trained] if name in stages else []
+    )
 
 
 def _together(seconds: list[float | None]) -> float | None:
@@ -70,9 +81,14 @@ def origins_of(results: RunResults, folder: RunFolder) -> list[tuple[str, str, s
         if not manifest:
             continue
         seed = manifest.get("seed", (manifest.get("merge") or {}).get("seed"))
-        data = ", ".join(f"{task}: {told['records']:,} records {told['hash'][:12]}" for task, told in (manifest.get("tasks") or {}).items())
+        data = ", ".join(
+            f"{task}: {told['records']:,} records {told['hash'][:12]}"
+            for task, told in (manifest.get("tasks") or {}).items()
+        )
         merged = manifest.get("merge") or {}
-        sources = ", ".join(f"{source['name']} {source['hash'][:12]}" for source in merged.get("sources") or ())
+        sources = ", ".join(
+            f"{source['name']} {source['hash'][:12]}" for source in merged.get("sources") or ()
+        )
         made = merged.get("method") or manifest.get("kind", "")
         if "positioning" in manifest:
             made = f"self-positioning, applied by {made}"

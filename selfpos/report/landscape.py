@@ -21,7 +21,10 @@ def landscape_of_run(folder: RunFolder, pair: tuple[str, str], *, grid: int = 8,
     if not folder.recipe.is_file():
         raise SelfposError(f"{folder.path} is no run: it has no {folder.recipe.name}")
     recipe = load_recipe(folder.recipe)
-    places = {**{task: folder.specialist(task) for task in recipe.tasks}, **{name: folder.rival(name) for name in recipe.joints}}
+    places = {
+        **{task: folder.specialist(task) for task in recipe.tasks},
+        **{name: folder.rival(name) for name in recipe.joints},
+    }
     places |= {name: folder.merged(name) for name in recipe.merges}
     models = {name: place for name, place in places.items() if place.is_dir()}
     if not folder.probe.is_dir():

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from selfpos import __version__
 from selfpos.comparison.differences import MEAN
 from selfpos.comparison.tables import differences_grid, how
 from selfpos.errors import OperationError
@@ -16,6 +15,7 @@ from selfpos.report.results import RunResults, read_results, with_details
 from selfpos.report.table import make_table
 from selfpos.storage.atomic import refuse_existing, write_text
 from selfpos.storage.run_folder import RunFolder
+from selfpos.version import __version__
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -53,7 +53,9 @@ def write_report(folder: RunFolder, out: Path | None = None, *, figures_to: Path
         refuse_existing(out)
     results = with_details(read_results(folder), folder)
     pictures = _pictures(results)
-    pages = Environment(loader=PackageLoader("selfpos.report"), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    pages = Environment(
+        loader=PackageLoader("selfpos.report"), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
     pages.filters["breakable"] = breakable
     text = pages.get_template("report.html").render(
         results=results,
@@ -93,7 +95,11 @@ def findings(results: RunResults) -> str:
     means = {model: mean for model in results.scores if (mean := results.mean(model)) is not None}
     if not means:
         return ""
-    gains = {row.model: row.differences.get(MEAN) for row in results.comparison.rows} if results.comparison else {}
+    gains = (
+        {row.model: row.differences.get(MEAN) for row in results.comparison.rows}
+        if results.comparison
+        else {}
+    )
 
     def told(model: str) -> str:
         gain = gains.get(model)
@@ -136,7 +142,9 @@ def _of_scores(results: RunResults) -> list[Picture]:
         top = max(known, key=lambda model: results.mean(model) or 0)
         says = f"Mean score of each of {len(known)} models over {len(results.tasks)} tasks; highest: {top}."
         if results.comparison:
-            says += f" Bars are 95 % intervals of the difference to {results.baseline}, over the tasks' examples."
+            says += (
+                f" Bars are 95 % intervals of the difference to {results.baseline}, over the tasks' examples."
+            )
         pictures.append(Picture("Mean scores", says, figures.means(results)))
     if results.scores and results.baseline in results.scores and len(results.scores) > 1:
         says = (
@@ -146,11 +154,11 @@ def _of_scores(results: RunResults) -> list[Picture]:
         pictures.append(Picture("Gains by task type", says, figures.slopes(results), wide=True))
         says = f"Score of each model on each task, in percent, and its difference to {results.baseline} in points; orange is better, violet worse"
         says += "; a tilde marks differences that are not significant." if results.comparison else "."
-        pictures.append(Picture("Scores by method and task", says, figures.heat_map(results), wide=len(results.tasks) > 5))
-    if sum(bool(cost.total) and results.mean(cost.model) is not None for cost in results.costs) > 1:
-        says = (
-            "Mean score of each model, and the seconds it took to make it with all that it is made from: for a merge its specialists, too."
+        pictures.append(
+            Picture("Scores by method and task", says, figures.heat_map(results), wide=len(results.tasks) > 5)
         )
+    if sum(bool(cost.total) and results.mean(cost.model) is not None for cost in results.costs) > 1:
+        says = "Mean score of each model, and the seconds it took to make it with all that it is made from: for a merge its specialists, too."
         pictures.append(Picture("Score and cost", says, figures.score_and_cost(results)))
     return pictures
 
@@ -159,19 +167,20 @@ def _of_searches(results: RunResults) -> list[Picture]:
     pictures = []
     for name, search in results.searches.items():
         found = ", ".join(
-            f"{vector} {value:.3f}" for vector, value in zip(search.position["names"], search.position["coefficients"], strict=True)
+            f"{vector} {value:.3f}"
+            for vector, value in zip(search.position["names"], search.position["coefficients"], strict=True)
         )
         held = any("validation" in point for point in search.trajectory)
-        lower = "loss of each task on batches of the probe (dots)" + (" and on its held-out part (lines)" if held else "")
-        says = (
-            f"Coefficients of the task vectors over the search, and the {lower}; kept at step {search.position['step']} (dotted): {found}."
+        lower = "loss of each task on batches of the probe (dots)" + (
+            " and on its held-out part (lines)" if held else ""
         )
+        says = f"Coefficients of the task vectors over the search, and the {lower}; kept at step {search.position['step']} (dotted): {found}."
         if picked := search.position.get("picked"):
             words = ", ".join(f"{setting} {value}" for setting, value in picked.items())
-            says += (
-                f" Of {len(search.position['tried'])} settings that were tried this is {words}, the best on the held-out part of the probe."
-            )
-        pictures.append(Picture(f"Path of the coefficients: {name}", says, search_figures.coefficient_path(search)))
+            says += f" Of {len(search.position['tried'])} settings that were tried this is {words}, the best on the held-out part of the probe."
+        pictures.append(
+            Picture(f"Path of the coefficients: {name}", says, search_figures.coefficient_path(search))
+        )
         if search_figures.by_layer(search):
             says = "Coefficient of each task vector in each layer, the mean over the layer's tensors; red adds, blue subtracts."
             pictures.append(Picture(f"Coefficients by layer: {name}", says, search_figures.layer_map(search)))
@@ -183,13 +192,17 @@ def _of_space(results: RunResults) -> list[Picture]:
     for found in results.landscapes:
         one, two = found["pair"]
         done = (
-            f" Measured so far: {len(found['losses'])} of {len(found['axis'])} rows." if len(found["losses"]) < len(found["axis"]) else ""
+            f" Measured so far: {len(found['losses'])} of {len(found['axis'])} rows."
+            if len(found["losses"]) < len(found["axis"])
+            else ""
         )
         says = (
             f"Loss of the probe (mean over tasks, 1 is the base) at the base plus x times the vector of {one} plus y times that of {two}; lighter is lower. "
             f"Models are projected on this plane: where the key says that a share lies outside of it, the loss below a mark is not the model's own.{done}"
         )
-        pictures.append(Picture(f"Landscape of {one} and {two}", says, space_figures.landscape(results, found), wide=True))
+        pictures.append(
+            Picture(f"Landscape of {one} and {two}", says, space_figures.landscape(results, found), wide=True)
+        )
     if results.gram:
         says = (
             "Norm of each task vector (diagonal) and the angle between each two, in degrees: at 90°, white, the tasks moved the weights independently; "
@@ -202,4 +215,6 @@ def _of_space(results: RunResults) -> list[Picture]:
 def _versions() -> dict[str, str]:
     from importlib.metadata import version
 
-    return {"selfpos": __version__} | {name: version(name) for name in ("torch", "transformers", "sentence-transformers", "mteb", "numpy")}
+    return {"selfpos": __version__} | {
+        name: version(name) for name in ("torch", "transformers", "sentence-transformers", "mteb", "numpy")
+    }

@@ -89,13 +89,22 @@ def read_results(folder: RunFolder) -> RunResults:
         if merge.search is None:
             continue
         if folder.position(name).is_file() and folder.trajectory(name).is_file():
-            steps = [json.loads(line) for line in folder.trajectory(name).read_text(encoding="utf-8").splitlines()]
+            steps = [
+                json.loads(line) for line in folder.trajectory(name).read_text(encoding="utf-8").splitlines()
+            ]
             searches[name] = Search(read_object(folder.position(name)), steps)
         else:
             missing.append(f"coefficients of {name}")
-    models = {"base", "joint", *recipe.trained, *recipe.merges}  # marks of merges that the recipe no longer has stay in the folder
+    models = {
+        "base",
+        "joint",
+        *recipe.trained,
+        *recipe.merges,
+    }  # marks of merges that the recipe no longer has stay in the folder
     marks = [
-        file for file in sorted((folder.path / "jobs").glob("*.json")) if "." not in file.stem or file.stem.partition(".")[2] in models
+        file
+        for file in sorted((folder.path / "jobs").glob("*.json"))
+        if "." not in file.stem or file.stem.partition(".")[2] in models
     ]
     seconds = {mark.stem: read_object(mark)["seconds"] for mark in marks}
     took = read_object(folder.pipelines) if folder.pipelines.is_file() else {"pipelines": {}, "equal": None}
@@ -112,12 +121,23 @@ def with_details(results: RunResults, folder: RunFolder) -> RunResults:
     from selfpos.report.costs import costs_of, origins_of
 
     found = models_of_run(folder, results.recipe)
-    scored = [Scored(name, {"": {task: score for task, score in run.items() if task in results.tasks}}) for name, run in found.items()]
+    scored = [
+        Scored(name, {"": {task: score for task, score in run.items() if task in results.tasks}})
+        for name, run in found.items()
+    ]
     scored = [model for model in scored if model.runs[""]]
     comparison = compare(scored) if len(scored) > 1 else None
-    landscapes = [found for file in sorted(folder.landscapes.glob("*.json")) if (found := read_object(file)).get("losses")]
-    optional = [] if landscapes else ["the landscape of the probe loss (selfpos report RUN --landscape NAME NAME)"]
-    optional += [] if folder.analysis.is_file() else ["conflicts between the tasks' gradients (selfpos analyse)"]
+    landscapes = [
+        found
+        for file in sorted(folder.landscapes.glob("*.json"))
+        if (found := read_object(file)).get("losses")
+    ]
+    optional = (
+        [] if landscapes else ["the landscape of the probe loss (selfpos report RUN --landscape NAME NAME)"]
+    )
+    optional += (
+        [] if folder.analysis.is_file() else ["conflicts between the tasks' gradients (selfpos analyse)"]
+    )
     if scored and (comparison is None or comparison.notes):
         optional.append("intervals of all scores (score again, so that the examples behind them are kept)")
     return replace(
@@ -130,7 +150,9 @@ def with_details(results: RunResults, folder: RunFolder) -> RunResults:
     )
 
 
-def _scores(folder: RunFolder, recipe: Recipe, missing: list[str]) -> tuple[dict[str, dict[str, str]], dict[str, dict[str, float]]]:
+def _scores(
+    folder: RunFolder, recipe: Recipe, missing: list[str]
+) -> tuple[dict[str, dict[str, str]], dict[str, dict[str, float]]]:
     """The run's table, or as long as it is not there what has been scored so far."""
     if folder.table.is_file():
         table = read_object(folder.table)
@@ -141,7 +163,17 @@ def _scores(folder: RunFolder, recipe: Recipe, missing: list[str]) -> tuple[dict
     all_models = ["base", *recipe.trained, *recipe.merges]
     lacking = [model for model in all_models if model not in found]
     missing.append(
-        f"scores of {', '.join(lacking)}" if found and lacking else "scores of all models" if not found else "the table of the run"
+        f"scores of {', '.join(lacking)}"
+        if found and lacking
+        else "scores of all models"
+        if not found
+        else "the table of the run"
     )
-    tasks = {task: {"type": score.type, "metric": score.metric} for run in found.values() for task, score in run.items()}
-    return tasks, {model: {task: score.main_score for task, score in run.items()} for model, run in found.items()}
+    tasks = {
+        task: {"type": score.type, "metric": score.metric}
+        for run in found.values()
+        for task, score in run.items()
+    }
+    return tasks, {
+        model: {task: score.main_score for task, score in run.items()} for model, run in found.items()
+    }

@@ -19,10 +19,17 @@ def coefficient_path(search: Search) -> Figure:
     path = [point for point in search.trajectory if "coefficients" in point]
     judged = [point for point in search.trajectory if "validation" in point]
     names, kept = search.position["names"], search.position["step"]
-    tasks = dict.fromkeys(name for point in [*path, {"losses": search.position["losses"]}] for name in point["losses"])
+    tasks = dict.fromkeys(
+        name for point in [*path, {"losses": search.position["losses"]}] for name in point["losses"]
+    )
     colours = {name: LINES[index % len(LINES)] for index, name in enumerate(dict.fromkeys([*names, *tasks]))}
     for index, name in enumerate(names):
-        upper.plot([point["step"] for point in path], [point["coefficients"][index] for point in path], label=name, color=colours[name])
+        upper.plot(
+            [point["step"] for point in path],
+            [point["coefficients"][index] for point in path],
+            label=name,
+            color=colours[name],
+        )
         upper.plot([kept], [search.position["coefficients"][index]], "*", color=colours[name], markersize=10)
     upper.set_ylabel("coefficient (★ kept)")
     upper.legend(frameon=False, fontsize=8, labelcolor=GREY)
@@ -52,12 +59,24 @@ def by_layer(search: Search) -> dict[str, list[float]]:
     found: dict[str, list[list[float]]] = defaultdict(list)
     for key, row in search.position["tensors"].items():
         found[layer_of(key.rpartition("/")[2])].append(row)
-    layers = {layer: [sum(column) / len(rows) for column in zip(*rows, strict=True)] for layer, rows in found.items()}
+    layers = {
+        layer: [sum(column) / len(rows) for column in zip(*rows, strict=True)]
+        for layer, rows in found.items()
+    }
     varied = any(
-        abs(value - other) > 1e-9 for row in layers.values() for value, other in zip(row, next(iter(layers.values())), strict=True)
+        abs(value - other) > 1e-9
+        for row in layers.values()
+        for value, other in zip(row, next(iter(layers.values())), strict=True)
     )
     order = sorted(
-        layers, key=lambda layer: int(digits) if (digits := layer.rpartition(".")[2]).isdigit() else -1 if "embed" in layer else 10**6
+        layers,
+        key=lambda layer: (
+            int(digits)
+            if (digits := layer.rpartition(".")[2]).isdigit()
+            else -1
+            if "embed" in layer
+            else 10**6
+        ),
     )
     return {layer: layers[layer] for layer in order} if varied else {}
 
@@ -68,4 +87,12 @@ def layer_map(search: Search) -> Figure:
     limit = max(1e-9, *(abs(value) for row in layers.values() for value in row))
     names = [layer.replace("encoder.layer.", "layer ") for layer in layers]
     texts = [[f"{value:.2f}" for value in row] for row in layers.values()]
-    return matrix(list(layers.values()), names, search.position["names"], texts, colours="RdBu_r", low=-limit, high=limit)
+    return matrix(
+        list(layers.values()),
+        names,
+        search.position["names"],
+        texts,
+        colours="RdBu_r",
+        low=-limit,
+        high=limit,
+    )

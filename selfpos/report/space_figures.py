@@ -25,7 +25,9 @@ def angles(results: RunResults) -> Figure:
         texts[place][place] = f"‖V‖\n{norm:.3g}"
     np.fill_diagonal(degrees, np.nan)
     reach = max(10.0, float(np.nanmax(np.abs(degrees - 90), initial=0.0)))
-    return matrix(degrees, results.vectors, results.vectors, texts, colours="RdBu", low=90 - reach, high=90 + reach)
+    return matrix(
+        degrees, results.vectors, results.vectors, texts, colours="RdBu", low=90 - reach, high=90 + reach
+    )
 
 
 def _labels_aside(places: Mapping[str, tuple[float, float]], width: float) -> dict[str, tuple[float, float]]:
@@ -37,7 +39,10 @@ def _labels_aside(places: Mapping[str, tuple[float, float]], width: float) -> di
     for name, (x, y) in points.items():
         around = [(9, 6), (-13, 6), (9, -12), (-13, -12), (-3, 11), (-3, -17)]
         others = [place for place in taken if place != (x, y)]
-        best = max(around, key=lambda d: min(((x + d[0] - a) ** 2 + (y + d[1] - b) ** 2 for a, b in others), default=0.0))
+        best = max(
+            around,
+            key=lambda d: min(((x + d[0] - a) ** 2 + (y + d[1] - b) ** 2 for a, b in others), default=0.0),
+        )
         found[name] = (float(best[0]), float(best[1]))
         taken.append((x + best[0], y + best[1]))
     return found
@@ -56,7 +61,8 @@ def landscape(results: RunResults, found: Mapping[str, Any]) -> Figure:
     losses = np.array([[[point[task] for task in tasks] for point in row] for row in rows])
     # the base lies between grid points: its loss is read off by linear interpolation
     unit = [
-        float(np.interp(0.0, axis[: len(rows)], [np.interp(0.0, axis, row) for row in losses[:, :, place]])) for place in range(len(tasks))
+        float(np.interp(0.0, axis[: len(rows)], [np.interp(0.0, axis, row) for row in losses[:, :, place]]))
+        for place in range(len(tasks))
     ]
     mean = (losses / np.array(unit)).mean(2)
     figure, (axes, key) = plots(7.4, 5.0, 1, 2, width_ratios=[4, 1.5])
@@ -64,13 +70,20 @@ def landscape(results: RunResults, found: Mapping[str, Any]) -> Figure:
     levels = np.unique(np.round(levels, 6))
     if len(rows) > 1 and len(levels) > 2:
         filled = axes.contourf(axis, axis[: len(rows)], mean, levels=levels, cmap="viridis_r", alpha=0.9)
-        lines = axes.contour(axis, axis[: len(rows)], mean, levels=levels[::2], colors="#ffffff", linewidths=0.6, alpha=0.7)
+        lines = axes.contour(
+            axis, axis[: len(rows)], mean, levels=levels[::2], colors="#ffffff", linewidths=0.6, alpha=0.7
+        )
         axes.clabel(lines, fmt="%.2f", fontsize=7, colors="#ffffff")
         del filled
     best = np.unravel_index(int(mean.argmin()), mean.shape)
     axes.plot(axis[best[1]], axis[best[0]], "x", color="#ffffff", markersize=9, markeredgewidth=2, zorder=5)
-    names = [name for name in found["models"] if name in ("base", *results.recipe.trained, *results.recipe.merges)]
-    aside = _labels_aside({name: (found["models"][name]["x"], found["models"][name]["y"]) for name in names}, float(axis[-1] - axis[0]))
+    names = [
+        name for name in found["models"] if name in ("base", *results.recipe.trained, *results.recipe.merges)
+    ]
+    aside = _labels_aside(
+        {name: (found["models"][name]["x"], found["models"][name]["y"]) for name in names},
+        float(axis[-1] - axis[0]),
+    )
     key.set_axis_off()
     entries = [*names, "least on the grid"]
     for place, name in enumerate(entries):
@@ -96,8 +109,12 @@ def landscape(results: RunResults, found: Mapping[str, Any]) -> Figure:
     key.set(xlim=(0, 1), ylim=(0, 1))
     reach = [found["models"][name] for name in names]
     low, high = float(axis[0]), float(axis[-1])
-    axes.set_xlim(min(low, *(spot["x"] - 0.05 for spot in reach)), max(high, *(spot["x"] + 0.05 for spot in reach)))
-    axes.set_ylim(min(low, *(spot["y"] - 0.05 for spot in reach)), max(high, *(spot["y"] + 0.05 for spot in reach)))
+    axes.set_xlim(
+        min(low, *(spot["x"] - 0.05 for spot in reach)), max(high, *(spot["x"] + 0.05 for spot in reach))
+    )
+    axes.set_ylim(
+        min(low, *(spot["y"] - 0.05 for spot in reach)), max(high, *(spot["y"] + 0.05 for spot in reach))
+    )
     axes.set_xlabel(f"coefficient of {found['pair'][0]}")
     axes.set_ylabel(f"coefficient of {found['pair'][1]}")
     return figure

@@ -10,7 +10,12 @@ from selfpos.storage.run_folder import RunFolder
 def make_table(results: RunResults) -> Grid:
     """Lay out the scores of `results`. The columns are the tasks, noted with their metrics, and then the mean."""
     tasks = list(results.tasks)
-    cells = percent({model: [*(scores.get(task) for task in tasks), results.mean(model)] for model, scores in results.scores.items()})
+    cells = percent(
+        {
+            model: [*(scores.get(task) for task in tasks), results.mean(model)]
+            for model, scores in results.scores.items()
+        }
+    )
     rows = [Line(model, results.kind(model), found) for model, found in cells.items()]
     title = f"{results.recipe.name}: scores in percent, * best of its column"
     return Grid(title, [*tasks, "mean"], [*(results.tasks[task]["metric"] for task in tasks), ""], rows)

@@ -30,14 +30,17 @@ def pieces(task: TaskProbe, seed: int) -> list[Batch]:
     return Draws({task.name: task}, GROUP, seed, single=True).fixed()
 
 
-def gather(live: LiveModel, task: TaskProbe, groups: Sequence[Batch], totals: Totals, advance: Callable[[int], None]) -> None:
+def gather(
+    live: LiveModel, task: TaskProbe, groups: Sequence[Batch], totals: Totals, advance: Callable[[int], None]
+) -> None:
     """Add to `totals` the mean over groups of the squared gradient of the task's loss, at the weights now placed; then bring its mean to 1.
 
     Of m groups B: F = 1/m Σ_B (∇ L(B))², element by element. The labels are those of the records (empirical Fisher), where the Fisher
     information proper takes the model's own predictions for labels, which graded and contrastive losses do not define.
     """
     handles = [
-        parameter.register_post_accumulate_grad_hook(_adder(torch.from_numpy(totals[key]))) for key, parameter in live.parameters.items()
+        parameter.register_post_accumulate_grad_hook(_adder(torch.from_numpy(totals[key])))
+        for key, parameter in live.parameters.items()
     ]
     try:
         for group in groups:
@@ -54,7 +57,9 @@ def _adder(total: Tensor) -> Callable[[nn.Parameter], None]:
     @torch.no_grad()
     def add(parameter: nn.Parameter) -> None:
         gradient = parameter.grad
-        assert gradient is not None  # autograd calls the hook just after storing it, once a backward pass, all uses of the weight summed
+        assert (
+            gradient is not None
+        )  # autograd calls the hook just after storing it, once a backward pass, all uses of the weight summed
         parameter.grad = None
         total.add_(gradient.square().to(total))
 

@@ -47,7 +47,11 @@ def gathered(plan: Plan, probe: Mapping[str, ProbeTask], folder: Path | None = N
     """
     place = folder or plan.out.with_name(f".{plan.out.name}.statistics")
     tasks = _match(plan, probe)
-    wanted = [_wanted(plan, name, index, task, place) for name in plan.method.probe for index, task in enumerate(tasks)]
+    wanted = [
+        _wanted(plan, name, index, task, place)
+        for name in plan.method.probe
+        for index, task in enumerate(tasks)
+    ]
     with ExitStack() as stack:
         try:
             place.mkdir(parents=True, exist_ok=True)
@@ -62,7 +66,8 @@ def gathered(plan: Plan, probe: Mapping[str, ProbeTask], folder: Path | None = N
         files = {name: [one.file for one in wanted if one.statistic == name] for name in plan.method.probe}
         told = {
             "probe": {
-                name: {"type": task.type.name, "records": len(task.dataset), "hash": probe_hash(task)} for name, task in probe.items()
+                name: {"type": task.type.name, "records": len(task.dataset), "hash": probe_hash(task)}
+                for name, task in probe.items()
             },
             "fingerprints": {f"{one.statistic} of {one.task.name}": one.fingerprint for one in wanted},
         }
@@ -108,7 +113,9 @@ def _match(plan: Plan, probe: Mapping[str, ProbeTask]) -> list[TaskProbe]:
                 f"{nearest(vector.name, probe)}; it holds {', '.join(probe) or 'nothing'}"
             )
         if vector.differences:
-            raise SelfposError(f"{vector.name} differs from the base ({vector.differences[0]}), so method {plan.method.name} cannot run it")
+            raise SelfposError(
+                f"{vector.name} differs from the base ({vector.differences[0]}), so method {plan.method.name} cannot run it"
+            )
     for name in probe:
         if name not in names:
             raise SelfposError(
@@ -127,9 +134,19 @@ def _task_probe(task: ProbeTask) -> TaskProbe:
 def _wanted(plan: Plan, statistic: str, place: int, task: TaskProbe, folder: Path) -> Wanted:
     pieces = kinds()[statistic].pieces(task, plan.seed)
     held = [(piece.columns, None if piece.labels is None else piece.labels.tolist()) for piece in pieces]
-    decides = [VERSION, statistic, plan.hashes[0], plan.hashes[1 + place], task.type.name, PositioningSettings().temperature, held]
+    decides = [
+        VERSION,
+        statistic,
+        plan.hashes[0],
+        plan.hashes[1 + place],
+        task.type.name,
+        PositioningSettings().temperature,
+        held,
+    ]
     fingerprint = hashlib.sha256(json.dumps(decides).encode()).hexdigest()
-    return Wanted(statistic, place, task, pieces, fingerprint, folder / f"{statistic}-{fingerprint[:16]}.safetensors")
+    return Wanted(
+        statistic, place, task, pieces, fingerprint, folder / f"{statistic}-{fingerprint[:16]}.safetensors"
+    )
 
 
 def _gather(plan: Plan, missing: list[Wanted]) -> None:
@@ -144,16 +161,26 @@ def _gather(plan: Plan, missing: list[Wanted]) -> None:
     _refuse_damaged(plan)
     live = LiveModel(plan.base, plan.vectors, device="cuda" if torch.cuda.is_available() else "cpu")
     kept = {key: plan.tied.get(key, key) for key in live.keys}
-    with progress(f"statistics ({plan.method.name})", sum(len(texts_of(one.pieces)) for one in missing), unit="text") as bar:
+    with progress(
+        f"statistics ({plan.method.name})", sum(len(texts_of(one.pieces)) for one in missing), unit="text"
+    ) as bar:
         for one in missing:
             alone = torch.zeros(len(live.keys), len(plan.vectors), dtype=torch.float64)
             alone[:, one.place] = 1
             live.place(alone)
             kind = kinds()[one.statistic]
             shapes = kind.shapes(live)
-            with totals(one.file, {kept[key]: shape for key, shape in shapes.items()}, {"selfpos": one.fingerprint}) as sums:
+            with totals(
+                one.file, {kept[key]: shape for key, shape in shapes.items()}, {"selfpos": one.fingerprint}
+            ) as sums:
                 of_live = {key: sums[kept[key]] for key in shapes}
-                kind.gather(live, one.task, one.pieces, of_live, lambda texts, name=one.task.name: bar.advance(texts, task=name))  # type: ignore[misc]
+                kind.gather(
+                    live,
+                    one.task,
+                    one.pieces,
+                    of_live,
+                    lambda texts, name=one.task.name: bar.advance(texts, task=name),
+                )  # type: ignore[misc]
             log.info("%s of %s gathered", one.statistic, one.task.name)
 
 

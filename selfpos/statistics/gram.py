@@ -34,7 +34,9 @@ def pieces(task: TaskProbe, seed: int) -> list[Batch]:
 
 
 @torch.no_grad()
-def gather(live: LiveModel, task: TaskProbe, batches: Sequence[Batch], totals: Totals, advance: Callable[[int], None]) -> None:
+def gather(
+    live: LiveModel, task: TaskProbe, batches: Sequence[Batch], totals: Totals, advance: Callable[[int], None]
+) -> None:
     """Add to `totals` the mean of x xᵀ over all inputs x of each layer: one for every token of every text, or for every text after pooling."""
     counts: dict[str, int] = defaultdict(int)
     layers = linear_layers(live)
@@ -67,4 +69,8 @@ def of_one_length(live: LiveModel, texts: Sequence[str]) -> list[list[str]]:
     groups: dict[int, list[str]] = defaultdict(list)
     for text, length in zip(texts, lengths, strict=True):
         groups[length].append(text)
-    return [group[start : start + live.chunk] for group in groups.values() for start in range(0, len(group), live.chunk)]
+    return [
+        group[start : start + live.chunk]
+        for group in groups.values()
+        for start in range(0, len(group), live.chunk)
+    ]

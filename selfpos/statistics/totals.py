@@ -18,7 +18,9 @@ Totals = Mapping[str, np.ndarray]
 
 
 @contextmanager
-def totals(file: Path, shapes: Mapping[str, tuple[int, ...]], metadata: Mapping[str, str]) -> Iterator[Totals]:
+def totals(
+    file: Path, shapes: Mapping[str, tuple[int, ...]], metadata: Mapping[str, str]
+) -> Iterator[Totals]:
     """Zeros of `shapes` to add to; the file appears when the block ends well. Raises OSError when the disk has no room for it, at once."""
     part = file.with_name(file.name + ".part")
     part.unlink(missing_ok=True)  # what a killed process has added is not known

@@ -99,7 +99,9 @@ def locked(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise SelfposError(f"another process is writing {folder}; wait for it or choose another output") from None
+            raise SelfposError(
+                f"another process is writing {folder}; wait for it or choose another output"
+            ) from None
         yield
     finally:
         os.close(handle)

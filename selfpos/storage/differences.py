@@ -14,7 +14,10 @@ def compare_models(one: Path, other: Path) -> tuple[int, list[str]]:
     found += [f"{file} is new" for file in sorted(theirs - ours)]
     for file in sorted(ours & theirs):
         if sha256_file(one / file) != sha256_file(other / file):
-            found.append(f"{file} differs" + (f" ({_tensors(one / file, other / file)})" if file.suffix == ".safetensors" else ""))
+            found.append(
+                f"{file} differs"
+                + (f" ({_tensors(one / file, other / file)})" if file.suffix == ".safetensors" else "")
+            )
     return len(ours | theirs), found
 
 
@@ -37,7 +40,9 @@ def _tensors(one: Path, other: Path) -> str:
         if not np.array_equal(left, right):
             different.append(key)
             if entry.dtype in MERGEABLE:
-                worst = max(worst, float(np.abs(to_float32(left, entry.dtype) - to_float32(right, entry.dtype)).max()))
+                worst = max(
+                    worst, float(np.abs(to_float32(left, entry.dtype) - to_float32(right, entry.dtype)).max())
+                )
     if not different:
         return "all tensors are equal bit for bit, only the header differs"
     return f"{len(different)} of {len(ours)} tensors, by at most {worst:.3g}, the first {different[0]}"

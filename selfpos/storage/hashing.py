@@ -49,8 +49,16 @@ def content_files(folder: Path) -> list[Path]:
     for file in folder.rglob("*"):
         relative = file.relative_to(folder)
         hidden = any(part.startswith(".") for part in relative.parts)
-        aside = NOT_CONTENT_FOLDERS.intersection(relative.parts[:-1]) or any(part.startswith("checkpoint-") for part in relative.parts[:-1])
-        if file.is_file() and not hidden and not aside and file.suffix in CONTENT_ENDINGS and file.name not in NOT_CONTENT:
+        aside = NOT_CONTENT_FOLDERS.intersection(relative.parts[:-1]) or any(
+            part.startswith("checkpoint-") for part in relative.parts[:-1]
+        )
+        if (
+            file.is_file()
+            and not hidden
+            and not aside
+            and file.suffix in CONTENT_ENDINGS
+            and file.name not in NOT_CONTENT
+        ):
             found.append(relative)
     return sorted(found)
 
@@ -78,7 +86,9 @@ def _digest(file: Path) -> str:
 def _adapter_digest(file: Path) -> str:
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
-        kept = {key: value for key, value in config.items() if key not in ("base_model_name_or_path", "revision")}
+        kept = {
+            key: value for key, value in config.items() if key not in ("base_model_name_or_path", "revision")
+        }
     except (ValueError, AttributeError):
         return sha256_file(file)
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()

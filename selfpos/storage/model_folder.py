@@ -90,11 +90,15 @@ def open_model(folder: Path) -> ModelFolder:
         entries, _ = read_header(file, prefix)
         for key, entry in entries.items():
             if key in tensors:
-                raise SelfposError(f"{folder}: tensor {key} is in both {tensors[key].file.name} and {file.name}; keep one of them")
+                raise SelfposError(
+                    f"{folder}: tensor {key} is in both {tensors[key].file.name} and {file.name}; keep one of them"
+                )
             tensors[key] = entry
     if not tensors:
         adapter = (
-            " (it holds a PEFT adapter: give its base as the base, and this folder as a vector)" if (folder / ADAPTER).exists() else ""
+            " (it holds a PEFT adapter: give its base as the base, and this folder as a vector)"
+            if (folder / ADAPTER).exists()
+            else ""
         )
         raise SelfposError(f"{folder} has no weights in safetensors files{adapter}")
     return ModelFolder(folder, modules, tensors)
@@ -111,7 +115,10 @@ def read_modules(folder: Path) -> tuple[Module, ...]:
             hint = "; it looks like a plain transformers model: open it with SentenceTransformer and save it with save_pretrained first"
         raise SelfposError(f"{folder} is no sentence-transformers model: it has no modules.json{hint}")
     try:
-        modules = tuple(Module(int(item["idx"]), str(item["name"]), item["path"].strip("/"), item["type"]) for item in read_json(file))
+        modules = tuple(
+            Module(int(item["idx"]), str(item["name"]), item["path"].strip("/"), item["type"])
+            for item in read_json(file)
+        )
     except (KeyError, TypeError, ValueError, AttributeError):
         raise SelfposError(f"{file} does not list modules with idx, name, path and type") from None
     if not modules:
@@ -122,10 +129,16 @@ def read_modules(folder: Path) -> tuple[Module, ...]:
 def weight_files(folder: Path) -> Iterator[tuple[Path, str]]:
     """The safetensors files of every module below `folder`, each with the prefix of its tensors' keys: '' at the root, else 'directory/'."""
     for place in sorted(
-        {folder, *(file.parent for file in folder.rglob("config.json")), *(file.parent for file in folder.rglob("*.safetensors"))}
+        {
+            folder,
+            *(file.parent for file in folder.rglob("config.json")),
+            *(file.parent for file in folder.rglob("*.safetensors")),
+        }
     ):
         relative = place.relative_to(folder)
-        if relative.parts and (relative.parts[0] in {"onnx", "openvino"} or relative.parts[0].startswith((".", "checkpoint-"))):
+        if relative.parts and (
+            relative.parts[0] in {"onnx", "openvino"} or relative.parts[0].startswith((".", "checkpoint-"))
+        ):
             continue
         prefix = f"{relative.as_posix()}/" if relative.parts else ""
         if (place / WEIGHTS).is_file():
@@ -133,12 +146,18 @@ def weight_files(folder: Path) -> Iterator[tuple[Path, str]]:
         elif (place / INDEX).is_file():
             for name in _shards(place / INDEX):
                 if not (place / name).is_file():
-                    raise SelfposError(f"{place / INDEX} names the shard {name}, which is not there; fetch the model again")
+                    raise SelfposError(
+                        f"{place / INDEX} names the shard {name}, which is not there; fetch the model again"
+                    )
                 yield place / name, prefix
         elif pickles := sorted(
-            file.name for file in place.glob("*.bin") if file.name in {"pytorch_model.bin", "pytorch_model.bin.index.json"}
+            file.name
+            for file in place.glob("*.bin")
+            if file.name in {"pytorch_model.bin", "pytorch_model.bin.index.json"}
         ):
-            raise SelfposError(f"{place} holds its weights as a pickle ({pickles[0]}), which is never loaded; save it as {WEIGHTS} first")
+            raise SelfposError(
+                f"{place} holds its weights as a pickle ({pickles[0]}), which is never loaded; save it as {WEIGHTS} first"
+            )
 
 
 def _shards(index: Path) -> list[str]:

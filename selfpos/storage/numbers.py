@@ -15,7 +15,15 @@ STORED: dict[str, np.dtype] = {
 MERGEABLE = ("F64", "F32", "F16", "BF16")
 """The formats that can be merged, widest first."""
 
-NAMES = {"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16", "fp32": "F32", "fp16": "F16", "bf16": "BF16"}
+NAMES = {
+    "float64": "F64",
+    "float32": "F32",
+    "float16": "F16",
+    "bfloat16": "BF16",
+    "fp32": "F32",
+    "fp16": "F16",
+    "bf16": "BF16",
+}
 """What users call the formats -> safetensors name."""
 
 TORCH = {

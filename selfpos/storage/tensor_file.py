@@ -54,19 +54,29 @@ def read_header(file: Path, prefix: str = "") -> tuple[dict[str, TensorEntry], d
             metadata = header.pop("__metadata__", None) or {}
             spans = {name: _span(item) for name, item in header.items()}
         except (ValueError, KeyError, TypeError, AttributeError):
-            raise SelfposError(f"{file} is not a safetensors file: its header cannot be read; fetch or write it again") from None
+            raise SelfposError(
+                f"{file} is not a safetensors file: its header cannot be read; fetch or write it again"
+            ) from None
     entries: dict[str, TensorEntry] = {}
     position = 0
     for name, (dtype, shape, start, stop) in sorted(spans.items(), key=lambda item: (item[1][2], item[1][3])):
         if dtype not in STORED:
-            raise SelfposError(f"{file}: tensor {name} has number format {dtype}; expected one of {', '.join(STORED)}")
+            raise SelfposError(
+                f"{file}: tensor {name} has number format {dtype}; expected one of {', '.join(STORED)}"
+            )
         if start != position or stop - start != math.prod(shape) * STORED[dtype].itemsize:
-            raise SelfposError(f"{file}: tensor {name} of shape {list(shape)} does not match the {stop - start} bytes its header gives it")
+            raise SelfposError(
+                f"{file}: tensor {name} of shape {list(shape)} does not match the {stop - start} bytes its header gives it"
+            )
         position = stop
-        entries[prefix + name] = TensorEntry(prefix + name, name, file, dtype, shape, 8 + length + start, stop - start)
+        entries[prefix + name] = TensorEntry(
+            prefix + name, name, file, dtype, shape, 8 + length + start, stop - start
+        )
     if 8 + length + position != size:
         state = "truncated" if 8 + length + position > size else "longer than its header says"
-        raise SelfposError(f"{file} is {state}: expected {8 + length + position} bytes, found {size}; fetch or write it again")
+        raise SelfposError(
+            f"{file} is {state}: expected {8 + length + position} bytes, found {size}; fetch or write it again"
+        )
     return entries, metadata
 
 
@@ -85,7 +95,9 @@ class TensorFileWriter:
     the caller decides what is whole.
     """
 
-    def __init__(self, file: Path, tensors: Mapping[str, tuple[str, Sequence[int]]], metadata: Mapping[str, str]) -> None:
+    def __init__(
+        self, file: Path, tensors: Mapping[str, tuple[str, Sequence[int]]], metadata: Mapping[str, str]
+    ) -> None:
         # Wider formats first: every tensor then starts at a multiple of its item size, as the safetensors library lays them out.
         order = sorted(tensors, key=lambda name: -STORED[tensors[name][0]].itemsize)
         header: dict[str, object] = {"__metadata__": {"format": "pt", **metadata}}
@@ -94,7 +106,11 @@ class TensorFileWriter:
         for name in order:
             dtype, shape = tensors[name]
             nbytes = math.prod(shape) * STORED[dtype].itemsize
-            header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [position, position + nbytes]}
+            header[name] = {
+                "dtype": dtype,
+                "shape": list(shape),
+                "data_offsets": [position, position + nbytes],
+            }
             self.starts[name] = position
             position += nbytes
         text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()

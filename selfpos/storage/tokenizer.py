@@ -38,7 +38,9 @@ def check_tokenizer(folder: Path) -> None:
         if module.kind != "Transformer":
             continue
         if not (place / "config.json").is_file():
-            raise SelfposError(f"{place} has no config.json, without which the model does not load; copy it from the original model")
+            raise SelfposError(
+                f"{place} has no config.json, without which the model does not load; copy it from the original model"
+            )
         if not has_tokenizer(place):
             raise SelfposError(
                 f"{place} has no tokenizer ({', '.join(VOCABULARIES[:3])}, …), without which no text can be embedded; copy it from the original model"

@@ -19,7 +19,9 @@ def _shuffled(count: int, generator: torch.Generator) -> list[int]:
     return torch.randperm(count, generator=generator).tolist()
 
 
-def distinct_texts(dataset: Dataset, text_columns: Sequence[str], batch_size: int, generator: torch.Generator) -> dict[str, list[Any]]:
+def distinct_texts(
+    dataset: Dataset, text_columns: Sequence[str], batch_size: int, generator: torch.Generator
+) -> dict[str, list[Any]]:
     """Records no two of which share a text, in any column: else an in-batch negative would be somebody's positive."""
     order = _shuffled(len(dataset), generator)
     # The record that happens to come first may share a text with every other, though others are apart: begin at another then.
@@ -27,7 +29,9 @@ def distinct_texts(dataset: Dataset, text_columns: Sequence[str], batch_size: in
         chosen = _greedy(dataset, text_columns, batch_size, order[first:])
         if len(chosen) >= 2:
             return dict(dataset[chosen])
-    raise SelfposError(f"a batch needs 2 records that share no text, and among {len(dataset)} records none such were found")
+    raise SelfposError(
+        f"a batch needs 2 records that share no text, and among {len(dataset)} records none such were found"
+    )
 
 
 def _greedy(dataset: Dataset, text_columns: Sequence[str], batch_size: int, order: list[int]) -> list[int]:
@@ -37,7 +41,9 @@ def _greedy(dataset: Dataset, text_columns: Sequence[str], batch_size: int, orde
     for start in range(0, len(order), 2 * batch_size):
         places = order[start : start + 2 * batch_size]
         rows = dataset[places]
-        for place, texts in zip(places, zip(*(rows[column] for column in text_columns), strict=True), strict=True):
+        for place, texts in zip(
+            places, zip(*(rows[column] for column in text_columns), strict=True), strict=True
+        ):
             if seen.isdisjoint(texts):
                 seen.update(texts)
                 chosen.append(place)
@@ -46,7 +52,9 @@ def _greedy(dataset: Dataset, text_columns: Sequence[str], batch_size: int, orde
     return chosen
 
 
-def distinct_targets(dataset: Dataset, target: str, batch_size: int, generator: torch.Generator) -> dict[str, list[Any]]:
+def distinct_targets(
+    dataset: Dataset, target: str, batch_size: int, generator: torch.Generator
+) -> dict[str, list[Any]]:
     """Records with at least two different targets: a loss on the order of pairs learns nothing from equal ones."""
     order = _shuffled(len(dataset), generator)
     targets = dataset[target]

@@ -24,7 +24,9 @@ def supervised_info_nce(embeddings: Tensor, labels: Tensor, temperature: float) 
     """
     # A product in bf16 would lose the small differences of cosine that a low temperature asks for.
     with torch.autocast(device_type=embeddings.device.type, enabled=False):
-        units = nn.functional.normalize(embeddings.float() if embeddings.dtype != torch.float64 else embeddings, dim=1)
+        units = nn.functional.normalize(
+            embeddings.float() if embeddings.dtype != torch.float64 else embeddings, dim=1
+        )
         own = torch.eye(len(units), dtype=torch.bool, device=units.device)
         similarities = (units @ units.T / temperature).masked_fill(own, -torch.inf)
         log_share = similarities - similarities.logsumexp(dim=1, keepdim=True)

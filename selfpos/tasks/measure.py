@@ -34,7 +34,9 @@ class Texts:
     labels: Tensor | None
 
     @classmethod
-    def of(cls, dataset: Dataset, columns: Sequence[str], target: str | None, prompts: Mapping[str, str]) -> Texts:
+    def of(
+        cls, dataset: Dataset, columns: Sequence[str], target: str | None, prompts: Mapping[str, str]
+    ) -> Texts:
         """The texts of `columns`, each behind its column's prompt, and the column `target` when there is one."""
         texts = [[prompts.get(column, "") + text for text in dataset[column]] for column in columns]
         return cls(texts, torch.tensor(dataset[target][:]) if target in dataset.column_names else None)
@@ -74,7 +76,9 @@ class TaskMeasure:
         if labels is not None:
             return {"cosines": (own[0] * own[1]).sum(1), "target": labels}
         texts = [text for column in (*self._own.columns[1:], *self._gallery) for text in column]
-        return {"gains": _gains(own[0], own[1], self._own.columns[1], np.concatenate([*own[1:], *gallery]), texts)}
+        return {
+            "gains": _gains(own[0], own[1], self._own.columns[1], np.concatenate([*own[1:], *gallery]), texts)
+        }
 
     def score_of(self, items: Mapping[str, NDArray], chosen: NDArray | None) -> float:
         """The measure over the records `chosen` (indices, repeats allowed), or over all."""
@@ -116,7 +120,9 @@ def _units(rows: NDArray) -> NDArray:
     return rows / np.maximum(lengths, 1e-12)
 
 
-def _gains(anchors: NDArray, positives: NDArray, own_texts: list[str], candidates: NDArray, texts: list[str]) -> NDArray:
+def _gains(
+    anchors: NDArray, positives: NDArray, own_texts: list[str], candidates: NDArray, texts: list[str]
+) -> NDArray:
     """1 / log2(1 + rank) of each anchor's positive among the distinct candidate texts, 0 beyond rank 10."""
     first: dict[str, int] = {}
     for index, text in enumerate(texts):

@@ -21,13 +21,17 @@ def unnested(dataset: Dataset, kind: TaskType, columns: Mapping[str, str] | None
     from datasets import Dataset as Records
 
     taken = list(kind.find_columns(dataset, columns).values())
-    if not taken or not all(getattr(dataset.features[column], "feature", None) is not None for column in taken):
+    if not taken or not all(
+        getattr(dataset.features[column], "feature", None) is not None for column in taken
+    ):
         return dataset
     flat: dict[str, list] = {column: [] for column in taken}
     for number, record in enumerate(dataset.select_columns(taken), start=1):
         counts = {column: len(values or ()) for column, values in record.items()}
         if len(set(counts.values())) > 1:
-            raise SelfposError(f"record {number} holds lists of different length: {', '.join(f'{n} {c}' for c, n in counts.items())}")
+            raise SelfposError(
+                f"record {number} holds lists of different length: {', '.join(f'{n} {c}' for c, n in counts.items())}"
+            )
         for column, values in record.items():
             flat[column] += values or ()
     return Records.from_dict(flat)

@@ -33,21 +33,32 @@ def _judged(dataset: Dataset) -> list[tuple[str, str, str]]:
     feature = dataset.features["label"]
     names = tuple(getattr(feature, "names", None) or NAMES)
     records = []
-    for premise, hypothesis, label in zip(dataset["premise"], dataset["hypothesis"], dataset["label"], strict=True):
+    for premise, hypothesis, label in zip(
+        dataset["premise"], dataset["hypothesis"], dataset["label"], strict=True
+    ):
         if label in (-1, "-1", "-", None):
             continue
         name = names[label] if isinstance(label, int) and 0 <= label < len(names) else str(label)
         if name not in NAMES:
-            raise SelfposError(f"label {label!r} is none of an inference set's: expected 0, 1, 2 or {', '.join(NAMES)}")
+            raise SelfposError(
+                f"label {label!r} is none of an inference set's: expected 0, 1, 2 or {', '.join(NAMES)}"
+            )
         records.append((premise, hypothesis, name))
     return records
 
 
 def graded_pairs(dataset: Dataset, grades: dict[str, float]) -> dict[str, list]:
     """sentence1, sentence2 and a number for each record whose label is in `grades`."""
-    kept = [(premise, hypothesis, grades[name]) for premise, hypothesis, name in _judged(dataset) if name in grades]
+    kept = [
+        (premise, hypothesis, grades[name])
+        for premise, hypothesis, name in _judged(dataset)
+        if name in grades
+    ]
     log.info("inference set: %d of %d records graded", len(kept), len(dataset))
-    return {name: [record[place] for record in kept] for place, name in enumerate(("sentence1", "sentence2", "grade"))}
+    return {
+        name: [record[place] for record in kept]
+        for place, name in enumerate(("sentence1", "sentence2", "grade"))
+    }
 
 
 def triples(dataset: Dataset) -> dict[str, list[str]]:
@@ -65,8 +76,15 @@ def triples(dataset: Dataset) -> dict[str, list[str]]:
         found["positive"] += [positive for positive, _ in pairs]
         found["negative"] += [negative for _, negative in pairs]
     if not found["anchor"]:
-        raise SelfposError("no premise of the inference set has both an entailment and a contradiction, so it gives no triple")
-    log.info("inference set: %d triples from %d records with %d premises", len(found["anchor"]), len(dataset), len(sides))
+        raise SelfposError(
+            "no premise of the inference set has both an entailment and a contradiction, so it gives no triple"
+        )
+    log.info(
+        "inference set: %d triples from %d records with %d premises",
+        len(found["anchor"]),
+        len(dataset),
+        len(sides),
+    )
     return found
 
 

@@ -29,7 +29,9 @@ def _by_side(kind: TaskType, prompts: Prompts) -> dict[str, str]:
     if isinstance(prompts, str):
         return dict.fromkeys(SIDES, prompts)
     if not kind.asks and prompts:
-        raise SelfposError(f"task type {kind.name} has no query and no document, so it takes one prompt, found {dict(prompts)}")
+        raise SelfposError(
+            f"task type {kind.name} has no query and no document, so it takes one prompt, found {dict(prompts)}"
+        )
     if strange := set(prompts) - set(SIDES):
         raise SelfposError(f"prompts are for query and document, found {', '.join(sorted(strange))}")
     return dict.fromkeys(SIDES, "") | dict(prompts)

@@ -88,7 +88,9 @@ class TaskType(ABC):
         if len(dataset) == 0:
             raise SelfposError(f"the data set for task type {self.name} has no records")
         found = self.find_columns(dataset, columns)
-        renamed = dataset.select_columns(list(found.values())).rename_columns({actual: name for name, actual in found.items()})
+        renamed = dataset.select_columns(list(found.values())).rename_columns(
+            {actual: name for name, actual in found.items()}
+        )
         for name in found:
             self._check(renamed, name, found[name])
         return renamed
@@ -108,7 +110,9 @@ class TaskType(ABC):
         found: dict[str, str] = {}
         taken = set(chosen.values())
         for name, accepted in self.columns.items():
-            column = chosen.get(name) or next((known for known in accepted if known in present and known not in taken), None)
+            column = chosen.get(name) or next(
+                (known for known in accepted if known in present and known not in taken), None
+            )
             if column is not None:
                 found[name] = column
                 taken.add(column)
@@ -125,11 +129,15 @@ class TaskType(ABC):
         """Raise SelfposError unless column `name` (called `actual` at its source) holds what it should on every record."""
         nulls = dataset.with_format("arrow")[:][name].null_count
         if nulls:
-            raise SelfposError(f"column '{actual}' has no value on {nulls} of {len(dataset)} records; drop them or fill them in")
+            raise SelfposError(
+                f"column '{actual}' has no value on {nulls} of {len(dataset)} records; drop them or fill them in"
+            )
         if name in ("score", "label"):
             return
         feature = dataset.features[name]
         kinds = (feature, getattr(feature, "feature", None)) if name in self.listed else (feature,)
         if not any(getattr(kind, "dtype", None) in ("string", "large_string") for kind in kinds):
             wanted = "text or lists of text" if name in self.listed else "text"
-            raise SelfposError(f"column '{actual}' must hold {wanted} to serve as '{name}' of task type {self.name}, found {feature}")
+            raise SelfposError(
+                f"column '{actual}' must hold {wanted} to serve as '{name}' of task type {self.name}, found {feature}"
+            )

@@ -37,7 +37,13 @@ class LengthBatchSampler(SetEpochMixin, BatchSampler):
     """
 
     def __init__(
-        self, dataset: Dataset, kind: TaskType, size: int, generator: torch.Generator, seed: int, max_tokens: int | None = None
+        self,
+        dataset: Dataset,
+        kind: TaskType,
+        size: int,
+        generator: torch.Generator,
+        seed: int,
+        max_tokens: int | None = None,
     ) -> None:
         super().__init__(range(len(dataset)), size, True)
         self.rule, self.generator, self.seed = kind.sampler, generator, seed
@@ -122,7 +128,9 @@ class LengthBatchSampler(SetEpochMixin, BatchSampler):
         return True
 
 
-def _measure(dataset: Dataset, columns: Sequence[str], most: int | None) -> tuple[np.ndarray, list[tuple[int, ...]]]:
+def _measure(
+    dataset: Dataset, columns: Sequence[str], most: int | None
+) -> tuple[np.ndarray, list[tuple[int, ...]]]:
     """The length of each record's texts together, in characters, each counted up to `most`; and the hashes of its texts."""
     lengths, hashes = [], []
     for rows in dataset.with_format(None).select_columns(list(columns)).iter(1000):

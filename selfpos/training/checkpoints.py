@@ -60,7 +60,9 @@ def checkpoints_of(out: Path, identity: dict[str, Any]) -> Iterator[Checkpoints]
             shutil.rmtree(partial)
         file = folder / "training.json"
         if checkpoints.latest() is not None:
-            _refuse_other(folder, json.loads(file.read_text(encoding="utf-8")), json.loads(json.dumps(identity)))
+            _refuse_other(
+                folder, json.loads(file.read_text(encoding="utf-8")), json.loads(json.dumps(identity))
+            )
         write_text(file, json.dumps(identity, indent=2))
         processes.wait()
         try:

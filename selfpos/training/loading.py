@@ -19,7 +19,9 @@ Precision = Literal["float32", "bf16", "fp16"]
 def check_base(base: Path) -> None:
     """Raise SelfposError where `base` is no sentence-transformers folder of a whole model that can read texts."""
     if (base / ADAPTER).is_file():
-        raise SelfposError(f"{base} holds a PEFT adapter, which is no base by itself; train from the model that it was added to")
+        raise SelfposError(
+            f"{base} holds a PEFT adapter, which is no base by itself; train from the model that it was added to"
+        )
     check_tokenizer(base)
 
 
@@ -34,29 +36,44 @@ def load_trainable(base: Path, settings: TrainingSettings, start: Path | None = 
         base = start
     try:  # an adapter notes this path, and is to find its base from any working folder
         model = SentenceTransformer(
-            str(base.absolute()), device=choose_device(settings.device), local_files_only=True, model_kwargs={"dtype": "float32"}
+            str(base.absolute()),
+            device=choose_device(settings.device),
+            local_files_only=True,
+            model_kwargs={"dtype": "float32"},
         ).float()
     except (OSError, ValueError, KeyError) as error:
-        raise SelfposError(f"{base} does not load as a sentence-transformers model: {' '.join(str(error).split())[:300]}") from None
+        raise SelfposError(
+            f"{base} does not load as a sentence-transformers model: {' '.join(str(error).split())[:300]}"
+        ) from None
     if settings.lora is None:
         return model
     if not model.has_peft_compatible_model():
-        raise SelfposError(f"{base} has no transformer to which a LoRA adapter could be added; train without lora")
+        raise SelfposError(
+            f"{base} has no transformer to which a LoRA adapter could be added; train without lora"
+        )
     from peft import LoraConfig, TaskType
 
     lora = settings.lora
     targets = lora.target_modules
     config = LoraConfig(
-        task_type=TaskType.FEATURE_EXTRACTION, r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=targets
+        task_type=TaskType.FEATURE_EXTRACTION,
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=targets,
     )
-    model.requires_grad_(False)  # modules after the transformer, too: the adapter is all that the specialist adds
+    model.requires_grad_(
+        False
+    )  # modules after the transformer, too: the adapter is all that the specialist adds
     try:
         if start is not None:
             model.load_adapter(str(start.absolute()), is_trainable=True)
         else:
             model.add_adapter(config)
     except ValueError as error:
-        raise SelfposError(f"LoRA target_modules {targets!r} do not fit {base}: {' '.join(str(error).split())[:300]}") from None
+        raise SelfposError(
+            f"LoRA target_modules {targets!r} do not fit {base}: {' '.join(str(error).split())[:300]}"
+        ) from None
     return model
 
 
@@ -64,9 +81,16 @@ def choose_device(asked: str) -> str | None:
     """The device `asked` for, None for the library's own choice. Raises SelfposError where this machine has none such."""
     import torch
 
-    there = {"auto": True, "cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    there = {
+        "auto": True,
+        "cpu": True,
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+    }
     if not there[asked]:
-        raise SelfposError(f"device {asked} was asked for, and torch {torch.__version__} finds none on this machine; use auto or cpu")
+        raise SelfposError(
+            f"device {asked} was asked for, and torch {torch.__version__} finds none on this machine; use auto or cpu"
+        )
     return None if asked == "auto" else asked
 
 
@@ -81,9 +105,13 @@ def choose_precision(asked: str, device: Any) -> Precision:
     if asked == "float32":
         return "float32"
     if not on_gpu:
-        raise SelfposError(f"precision {asked} needs a GPU, and the model is on {device.type}; use auto or float32")
+        raise SelfposError(
+            f"precision {asked} needs a GPU, and the model is on {device.type}; use auto or float32"
+        )
     if asked == "bf16":
         if not has_bf16:
-            raise SelfposError(f"{torch.cuda.get_device_name()} does not compute in bf16; use auto, fp16 or float32")
+            raise SelfposError(
+                f"{torch.cuda.get_device_name()} does not compute in bf16; use auto, fp16 or float32"
+            )
         return "bf16"
     return "fp16"

@@ -53,10 +53,16 @@ def peak_memory() -> dict[str, int]:
 
     status = Path("/proc/self/status")
     if status.is_file():
-        line = next(line for line in status.read_text(encoding="ascii", errors="replace").splitlines() if line.startswith("VmHWM:"))
+        line = next(
+            line
+            for line in status.read_text(encoding="ascii", errors="replace").splitlines()
+            if line.startswith("VmHWM:")
+        )
         resident = int(line.split()[1]) * 1024
     else:
-        resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
+            1 if sys.platform == "darwin" else 1024
+        )
     peak = {"peak_memory_bytes": resident}
     if torch.cuda.is_available():
         peak["peak_gpu_memory_bytes"] = torch.cuda.max_memory_allocated()
@@ -67,7 +73,16 @@ def environment(device: Any) -> dict[str, Any]:
     """Device, threads and versions: with the inputs and the seed, all that decides the bytes of the result."""
     import torch
 
-    packages = ("selfpos", "torch", "transformers", "sentence-transformers", "datasets", "accelerate", "peft", "tokenizers")
+    packages = (
+        "selfpos",
+        "torch",
+        "transformers",
+        "sentence-transformers",
+        "datasets",
+        "accelerate",
+        "peft",
+        "tokenizers",
+    )
     versions = {"python": platform.python_version()} | {package: _version(package) for package in packages}
     name = torch.cuda.get_device_name() if device.type == "cuda" else platform.machine()
     return {"device": f"{device.type} ({name})", "threads": torch.get_num_threads(), "versions": versions}
@@ -75,7 +90,7 @@ def environment(device: Any) -> dict[str, Any]:
 
 def _version(package: str) -> str:
     if package == "selfpos":
-        from selfpos import __version__
+        from selfpos.version import __version__
 
         return __version__
     return version(package)

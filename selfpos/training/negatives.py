@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from selfpos.tasks import TaskType
 
 
-def mine(records: Dataset, kind: TaskType, settings: MiningSettings, base: Path, prompts: Prompts, seed: int) -> Dataset:
+def mine(
+    records: Dataset, kind: TaskType, settings: MiningSettings, base: Path, prompts: Prompts, seed: int
+) -> Dataset:
     """`records` of `kind`, prepared, with `settings.count` columns of negatives: texts that answer other records and are near to the question.
 
     Found by `settings.model`, or `base`. Pairs for which fewer are found are left out, and their number is told. Equal data, model, settings
@@ -32,8 +34,12 @@ def mine(records: Dataset, kind: TaskType, settings: MiningSettings, base: Path,
 
     pairs = kind.prepare(records, seed)
     if pairs.column_names != ["anchor", "positive"]:
-        why = "has negatives of its own" if "negative" in pairs.column_names else "knows no question and answer"
-        raise SelfposError(f"hard negatives cannot be mined for task type {kind.name}, whose data {why}; leave 'mine' away")
+        why = (
+            "has negatives of its own" if "negative" in pairs.column_names else "knows no question and answer"
+        )
+        raise SelfposError(
+            f"hard negatives cannot be mined for task type {kind.name}, whose data {why}; leave 'mine' away"
+        )
     model = locate_model(settings.model) if settings.model else base
     before = column_prompts(kind, prompts, pairs.column_names)
     facts = {
@@ -44,13 +50,18 @@ def mine(records: Dataset, kind: TaskType, settings: MiningSettings, base: Path,
         "seed": seed,
         "version": version("sentence-transformers"),
     }
-    file = cache_folder() / f"negatives-{hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:24]}.parquet"
+    file = (
+        cache_folder()
+        / f"negatives-{hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:24]}.parquet"
+    )
     if file.is_file():
         return Records.from_parquet(str(file), keep_in_memory=True)
     screen().print(f"mining hard negatives for {len(pairs)} pairs")
     mined = _mine(pairs, settings, model, before, seed)
     if len(mined) == 0:
-        raise SelfposError(f"no hard negatives were found for {len(pairs)} pairs; raise range_max, or lower range_min or the margin")
+        raise SelfposError(
+            f"no hard negatives were found for {len(pairs)} pairs; raise range_max, or lower range_min or the margin"
+        )
     if len(mined) < len(pairs):
         notice = f"{len(pairs) - len(mined)} of {len(pairs)} pairs are left out, for which there are not {settings.count} hard negatives"
         log.warning(notice)
@@ -62,12 +73,14 @@ def mine(records: Dataset, kind: TaskType, settings: MiningSettings, base: Path,
     return Records.from_parquet(str(file), keep_in_memory=True)
 
 
-def _mine(pairs: Dataset, settings: MiningSettings, model: Path, prompts: dict[str, str], seed: int) -> Dataset:
+def _mine(
+    pairs: Dataset, settings: MiningSettings, model: Path, prompts: dict[str, str], seed: int
+) -> Dataset:
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.util import mine_hard_negatives
     from transformers import set_seed
 
-    from selfpos.quiet import quiet_libraries
+    from selfpos.console import quiet_libraries
 
     with quiet_libraries():
         set_seed(seed)  # for the random sampling

@@ -31,7 +31,9 @@ def make_loss(kind: TaskType, model: SentenceTransformer, settings: TrainingSett
     if settings.matryoshka:
         whole = model.get_embedding_dimension()
         if whole is not None and max(settings.matryoshka) > whole:
-            raise SelfposError(f"matryoshka dimension {max(settings.matryoshka)} is more than the model's {whole}")
+            raise SelfposError(
+                f"matryoshka dimension {max(settings.matryoshka)} is more than the model's {whole}"
+            )
         loss = MatryoshkaLoss(model, loss, sorted(settings.matryoshka, reverse=True))
     return loss
 
@@ -40,7 +42,11 @@ def named(loss: nn.Module) -> str:
     """What the manifest calls `loss`: its class, and that of what it wraps."""
     inner = getattr(loss, "loss", None)
     name = type(loss).__name__
-    return f"{name}({named(inner)})" if isinstance(loss, MatryoshkaLoss | ChunkedLoss) and inner is not None else name
+    return (
+        f"{name}({named(inner)})"
+        if isinstance(loss, MatryoshkaLoss | ChunkedLoss) and inner is not None
+        else name
+    )
 
 
 class ChunkedLoss(CachedLossMixin, nn.Module):
@@ -58,7 +64,9 @@ class ChunkedLoss(CachedLossMixin, nn.Module):
         self.mini_batch_num_tokens: int | None = None
         self.show_progress_bar = False
 
-    def calculate_loss(self, reps: list[list[Tensor]], labels: Tensor | None = None, *, with_backward: bool = False) -> Tensor:
+    def calculate_loss(
+        self, reps: list[list[Tensor]], labels: Tensor | None = None, *, with_backward: bool = False
+    ) -> Tensor:
         """The loss of embeddings: for each column a list of chunks (n_i, d). With `with_backward` their gradients are computed at once."""
         value: Tensor = self.loss([{"sentence_embedding": torch.cat(chunks)} for chunks in reps], labels)
         if with_backward:

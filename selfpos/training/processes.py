@@ -64,4 +64,9 @@ def in_any(*facts: bool) -> list[bool]:
     from accelerate import PartialState
     from accelerate.utils import reduce
 
-    return [bool(found) for found in reduce(torch.tensor(facts, dtype=torch.float32, device=PartialState().device), "sum").tolist()]
+    return [
+        bool(found)
+        for found in reduce(
+            torch.tensor(facts, dtype=torch.float32, device=PartialState().device), "sum"
+        ).tolist()
+    ]

@@ -20,10 +20,20 @@ class MixtureBatchSampler(MultiDatasetDefaultBatchSampler):
     `batches` are the numbers, one per data set. The order depends on `seed` and the epoch alone.
     """
 
-    def __init__(self, dataset: ConcatDataset, batch_samplers: list[Any], batches: Sequence[int], *, seed: int, **options: Any) -> None:
+    def __init__(
+        self,
+        dataset: ConcatDataset,
+        batch_samplers: list[Any],
+        batches: Sequence[int],
+        *,
+        seed: int,
+        **options: Any,
+    ) -> None:
         super().__init__(dataset, batch_samplers, seed=seed)
         self.batches = batches
-        self._generators = [torch.Generator() for _ in batch_samplers]  # not one for all, which a new pass would start anew for the others
+        self._generators = [
+            torch.Generator() for _ in batch_samplers
+        ]  # not one for all, which a new pass would start anew for the others
         for sampler, generator in zip(batch_samplers, self._generators, strict=True):
             sampler.generator = generator
             if hasattr(sampler.sampler, "generator"):  # of those that shuffle by another sampler
@@ -50,7 +60,9 @@ class MixtureBatchSampler(MultiDatasetDefaultBatchSampler):
                 empty = False
                 yield batch
             if empty:
-                raise SelfposError(f"a task gives no batch of {sampler.batch_size} with distinct texts; lower the batch size")
+                raise SelfposError(
+                    f"a task gives no batch of {sampler.batch_size} with distinct texts; lower the batch size"
+                )
             number += 1
 
     def __len__(self) -> int:

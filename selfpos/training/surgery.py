@@ -62,7 +62,11 @@ class Surgery:
                 for weight, gradient in zip(weights.tolist(), gradients, strict=True):
                     found, gradient[place] = gradient[place], None
                     if found is not None:
-                        parameter.grad = found.mul_(weight) if parameter.grad is None else parameter.grad.add_(found, alpha=weight)
+                        parameter.grad = (
+                            found.mul_(weight)
+                            if parameter.grad is None
+                            else parameter.grad.add_(found, alpha=weight)
+                        )
 
     def _take(self) -> Gradient:
         taken = [parameter.grad for parameter in self._parameters]
@@ -84,5 +88,7 @@ def inner_products(gradients: Sequence[Gradient]) -> np.ndarray:
                 for a, b in zip(gradients[row], gradients[column], strict=True)
                 if a is not None and b is not None
             ]
-            gram[row, column] = gram[column, row] = torch.stack(products).double().sum().item() if products else 0.0
+            gram[row, column] = gram[column, row] = (
+                torch.stack(products).double().sum().item() if products else 0.0
+            )
     return gram

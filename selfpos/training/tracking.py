@@ -18,7 +18,9 @@ def check_trackers(asked: Sequence[str]) -> None:
     for name in asked:
         packages = ("tensorboard", "tensorboardX") if name == "tensorboard" else (name,)
         if not any(map(find_spec, packages)):
-            raise SelfposError(f"report_to {name} needs the package {packages[0]}, which is not installed; install it or leave it out")
+            raise SelfposError(
+                f"report_to {name} needs the package {packages[0]}, which is not installed; install it or leave it out"
+            )
 
 
 @contextmanager

@@ -88,7 +88,7 @@ def train(
         raise unknown("task", unknown_tasks[0], data)
     check_trackers(settings.report_to)
     processes.join(settings.device)
-    from selfpos.quiet import quiet_libraries
+    from selfpos.console import quiet_libraries
 
     with quiet_libraries(), logs_beside(out), _outside_failures(settings):
         tasks = _prepare(data, settings, validation or {}, prompts or {}, seed)
@@ -106,14 +106,34 @@ def train(
         identity = made_of | {"base": base_hash}
         with checkpoints_of(out, identity) as checkpoints, Interruption() as interruption:
             result, model, measured = _run(
-                base, start, tasks, out, settings, checkpoints, interruption, seed=seed, mixture=mixture, name=name
+                base,
+                start,
+                tasks,
+                out,
+                settings,
+                checkpoints,
+                interruption,
+                seed=seed,
+                mixture=mixture,
+                name=name,
             )
             if is_first():
-                manifest = {"kind": "joint" if len(data) > 1 else "specialist", "name": name, **made_of, **measured, **(provenance or {})}
+                manifest = {
+                    "kind": "joint" if len(data) > 1 else "specialist",
+                    "name": name,
+                    **made_of,
+                    **measured,
+                    **(provenance or {}),
+                }
                 with fresh_folder(out) as folder:
                     from selfpos.training.saving import save_model
 
-                    save_model(model, base, folder, kept_prompts({task: (found.kind, found.asked) for task, found in tasks.items()}))
+                    save_model(
+                        model,
+                        base,
+                        folder,
+                        kept_prompts({task: (found.kind, found.asked) for task, found in tasks.items()}),
+                    )
                     write_manifest(folder, manifest)
             processes.wait()
             if is_first():
@@ -139,7 +159,11 @@ class _Task:
 
     def describe(self) -> dict[str, Any]:
         """What decides the result, for the manifest."""
-        found: dict[str, Any] = {"type": self.kind.name, "records": len(self.records), "hash": _hash(self.records)}
+        found: dict[str, Any] = {
+            "type": self.kind.name,
+            "records": len(self.records),
+            "hash": _hash(self.records),
+        }
         if self.prompts:
             found["prompts"] = self.prompts
         if self.held_out is not None:
@@ -161,7 +185,9 @@ def _prepare(
             from selfpos.training.validation import split_validation
 
             # measured as the type itself is, whatever loss it learns by
-            records, held_out = split_validation(task, given, records, validation.get(task), settings.validation, seed)
+            records, held_out = split_validation(
+                task, given, records, validation.get(task), settings.validation, seed
+            )
         tasks[task] = _Task(given, kind, kind.prepare(records, seed), held_out, prompts.get(task, ""))
     return tasks
 
@@ -193,7 +219,11 @@ def _run(
     model = load_trainable(base, settings, start)
     precision = choose_precision(settings.precision, model.device)
     limit = model.max_seq_length
-    length = settings.max_length if limit is None or settings.max_length is None else min(settings.max_length, limit)
+    length = (
+        settings.max_length
+        if limit is None or settings.max_length is None
+        else min(settings.max_length, limit)
+    )
     # Numbers for names: the trainer makes module names of them, where dots and some words are not allowed.
     numbered = {str(number): task for number, task in enumerate(tasks.values())}
     losses = {number: make_loss(task.kind, model, settings) for number, task in numbered.items()}
@@ -214,7 +244,9 @@ def _run(
         seed=seed,
         dataloader_drop_last=True,
         dataloader_pin_memory=model.device.type == "cuda",
-        multi_dataset_batch_sampler="round_robin" if mixture.mixture == "round-robin" else "proportional",  # others: Trainer
+        multi_dataset_batch_sampler="round_robin"
+        if mixture.mixture == "round-robin"
+        else "proportional",  # others: Trainer
         logging_steps=10,
         logging_first_step=True,
         logging_nan_inf_filter=False,
@@ -237,10 +269,14 @@ def _run(
         trainer = Trainer(
             model=model,
             args=arguments,
-            train_dataset=DatasetDict({number: task.records for number, task in numbered.items()}) if several else numbered["0"].records,
+            train_dataset=DatasetDict({number: task.records for number, task in numbered.items()})
+            if several
+            else numbered["0"].records,
             loss=losses if several else losses["0"],
             data_collator=SentenceTransformerDataCollator(
-                preprocess_fn=model.preprocess, max_length=length, prompts=prompts if several else prompts["0"]
+                preprocess_fn=model.preprocess,
+                max_length=length,
+                prompts=prompts if several else prompts["0"],
             ),
             callbacks=[validator, reporter] if validator else [reporter],
             kinds={id(found.records): (task, found.kind) for task, found in tasks.items()},
@@ -253,10 +289,14 @@ def _run(
         except OperationError as error:
             kept = checkpoints.latest()
             where = f"its last good checkpoint is {kept}" if kept else "there is no checkpoint yet"
-            raise OperationError(f"training {name} stopped, {error}; {where}; lower the learning rate") from None
+            raise OperationError(
+                f"training {name} stopped, {error}; {where}; lower the learning rate"
+            ) from None
     state = trainer.state
     if state.global_step == 0:
-        raise SelfposError(f"training {name} found no batch of {settings.batch_size} with distinct texts in its data; lower the batch size")
+        raise SelfposError(
+            f"training {name} found no batch of {settings.batch_size} with distinct texts in its data; lower the batch size"
+        )
     if state.global_step < state.max_steps and not (validator and validator.stopped):
         notice = f"{name}: the data gave {state.global_step} steps instead of {state.max_steps}, for want of distinct texts"
         log.warning(notice)
@@ -267,7 +307,10 @@ def _run(
         out=out,
         name=name,
         steps=state.global_step,
-        samples=state.global_step * arguments.train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size,
+        samples=state.global_step
+        * arguments.train_batch_size
+        * arguments.gradient_accumulation_steps
+        * arguments.world_size,
         tokens=state.num_input_tokens_seen,
         seconds=reporter.took["seconds"],
         losses=tuple(reporter.losses),
@@ -322,14 +365,25 @@ def _outside_failures(settings: TrainingSettings) -> Iterator[None]:
         if "can't allocate memory" in text or "not enough memory" in text:
             raise _out_of_memory("the memory", settings) from None
         full = isinstance(error, OSError) and error.errno == errno.ENOSPC
-        if not (full or "No space left on device" in text or "PytorchStreamWriter failed" in text or "(os error 28)" in text):
+        if not (
+            full
+            or "No space left on device" in text
+            or "PytorchStreamWriter failed" in text
+            or "(os error 28)" in text
+        ):
             raise
-        raise OperationError("the disk is full; free some space and start again: the training goes on from its last checkpoint") from None
+        raise OperationError(
+            "the disk is full; free some space and start again: the training goes on from its last checkpoint"
+        ) from None
 
 
 def _out_of_memory(what: str, settings: TrainingSettings) -> OperationError:
     length = settings.max_length or "that of the model"
-    chunks = f"set cached below {settings.cached}" if settings.cached else f"give cached a number of texts below {settings.batch_size}"
+    chunks = (
+        f"set cached below {settings.cached}"
+        if settings.cached
+        else f"give cached a number of texts below {settings.batch_size}"
+    )
     ways = [f"lower batch_size ({settings.batch_size}) or max_length ({length})", chunks]
     ways += [] if settings.gradient_checkpointing else ["switch gradient_checkpointing on"]
     ways += [] if settings.lora else ["train with lora"]

@@ -10,7 +10,10 @@ from typing import Any
 import torch
 from sentence_transformers import SentenceTransformerTrainer
 from sentence_transformers.base.sampler import GroupByLabelBatchSampler, NoDuplicatesBatchSampler
-from sentence_transformers.sentence_transformer.training_args import BatchSamplers, SentenceTransformerTrainingArguments
+from sentence_transformers.sentence_transformer.training_args import (
+    BatchSamplers,
+    SentenceTransformerTrainingArguments,
+)
 from transformers import PrinterCallback, TrainerCallback
 
 from selfpos.console import Bar, is_first, log, progress
@@ -59,18 +62,26 @@ class Trainer(SentenceTransformerTrainer):
         self._surgery = None
         if mixture.surgery:
             if self.args.world_size > 1:
-                raise SelfposError("gradient surgery runs in one process: each would have the gradients of another task")
-            self._surgery = Surgery([weight for weight in self.model.parameters() if weight.requires_grad], self.args.seed)
+                raise SelfposError(
+                    "gradient surgery runs in one process: each would have the gradients of another task"
+                )
+            self._surgery = Surgery(
+                [weight for weight in self.model.parameters() if weight.requires_grad], self.args.seed
+            )
 
     def get_batch_sampler(self, dataset: Any, batch_size: int, **options: Any) -> Any:
         name, kind = self._kinds[id(dataset)]
         try:
             if self._by_length:
-                sampler = LengthBatchSampler(dataset, kind, batch_size, options["generator"], options["seed"], self._max_tokens)
+                sampler = LengthBatchSampler(
+                    dataset, kind, batch_size, options["generator"], options["seed"], self._max_tokens
+                )
             else:
                 sampler = self._make_sampler(kind.batch_sampler, dataset, batch_size=batch_size, **options)
         except ValueError as error:
-            raise SelfposError(f"task '{name}' ({kind.name}) cannot be drawn in batches of {batch_size}: {error}") from None
+            raise SelfposError(
+                f"task '{name}' ({kind.name}) cannot be drawn in batches of {batch_size}: {error}"
+            ) from None
         if len(sampler) == 0:
             raise SelfposError(
                 f"task '{name}' ({kind.name}) gives no full batch of {batch_size} from its {len(dataset)} records; "
@@ -111,7 +122,9 @@ class Trainer(SentenceTransformerTrainer):
         """Count the tokens of a batch, padding left out, in the trainer's state, which checkpoints keep."""
         masks = [value for name, value in inputs.items() if name.endswith("attention_mask")]
         count = sum(int(mask.sum()) for mask in masks)
-        self.state.num_input_tokens_seen += count * self.args.world_size  # as good as the sum, and no process waits
+        self.state.num_input_tokens_seen += (
+            count * self.args.world_size
+        )  # as good as the sum, and no process waits
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         """Save the model of a checkpoint: no card (see above) and no pickled arguments."""
@@ -126,7 +139,9 @@ class Reporter(TrainerCallback):
     """Shows and logs the course of a training, and has whole checkpoints kept: of each `every` steps, of some of those between where they take
     long, and of the one in which there is an `interruption`, which ends there. Enters its bar on `stack`, whose owner closes it."""
 
-    def __init__(self, title: str, checkpoints: Checkpoints, every: int, interruption: Interruption, stack: ExitStack) -> None:
+    def __init__(
+        self, title: str, checkpoints: Checkpoints, every: int, interruption: Interruption, stack: ExitStack
+    ) -> None:
         self.title, self.checkpoints, self.every, self._stack = title, checkpoints, every, stack
         self._interruption, self._stopping = interruption, False
         self.losses: list[tuple[int, float]] = []
@@ -146,7 +161,9 @@ class Reporter(TrainerCallback):
         self._bar.advance(1)
         last = state.global_step >= state.max_steps or control.should_training_stop
         control.should_log = control.should_log or last
-        self._stopping, due = processes.in_any(self._interruption.noted, time.monotonic() - self._saved >= CHECKPOINT_SECONDS)
+        self._stopping, due = processes.in_any(
+            self._interruption.noted, time.monotonic() - self._saved >= CHECKPOINT_SECONDS
+        )
         due = due or self._stopping or state.global_step % self.every == 0
         control.should_save = (control.should_save or due) and not last
 
@@ -154,7 +171,13 @@ class Reporter(TrainerCallback):
         if "loss" in logs:
             self.losses.append((state.global_step, logs["loss"]))
             self._bar.advance(0, loss=logs["loss"], lr=logs["learning_rate"])
-            log.info("%s: step %d loss %.4f lr %.3g", self.title, state.global_step, logs["loss"], logs["learning_rate"])
+            log.info(
+                "%s: step %d loss %.4f lr %.3g",
+                self.title,
+                state.global_step,
+                logs["loss"],
+                logs["learning_rate"],
+            )
 
     def on_save(self, args: Any, state: Any, control: Any, model: torch.nn.Module, **kwargs: Any) -> None:
         for name, weight in model.named_parameters():

@@ -40,13 +40,23 @@ class TaskValidation:
         columns = kind.texts_of(dataset.column_names)
         before = column_prompts(kind, prompts, columns)
         chosen = range(min(len(dataset), records))
-        known, own = (chosen[::2], chosen[1::2]) if kind.target == "label" and len(columns) == 1 else (chosen, chosen)
-        self.measure = TaskMeasure(*(Texts.of(dataset.select(rows), columns, kind.target, before) for rows in (known, own)))
+        known, own = (
+            (chosen[::2], chosen[1::2]) if kind.target == "label" and len(columns) == 1 else (chosen, chosen)
+        )
+        self.measure = TaskMeasure(
+            *(Texts.of(dataset.select(rows), columns, kind.target, before) for rows in (known, own))
+        )
 
     def score(self, model: SentenceTransformer) -> float:
         """The measure of `model` as it is now; higher is better."""
         return self.measure.score(
-            model.encode(self.measure.texts, prompt="", batch_size=BATCH, convert_to_tensor=True, show_progress_bar=False)
+            model.encode(
+                self.measure.texts,
+                prompt="",
+                batch_size=BATCH,
+                convert_to_tensor=True,
+                show_progress_bar=False,
+            )
         )
 
 
@@ -57,7 +67,9 @@ class Validator(TrainerCallback):
     The value of a state is the mean of the tasks' measures; of equal ones the earlier is better.
     """
 
-    def __init__(self, tasks: Mapping[str, TaskValidation], settings: ValidationSettings, checkpoints: Checkpoints) -> None:
+    def __init__(
+        self, tasks: Mapping[str, TaskValidation], settings: ValidationSettings, checkpoints: Checkpoints
+    ) -> None:
         self.tasks, self.settings, self.checkpoints = tasks, settings, checkpoints
         self.history: list[dict[str, Any]] = []
         self.stopped = False
@@ -71,13 +83,19 @@ class Validator(TrainerCallback):
         if state.global_step and (latest := self.checkpoints.latest()):
             self.history = json.loads((latest / "validation.json").read_text(encoding="utf-8"))
 
-    def on_step_end(self, args: Any, state: Any, control: Any, model: SentenceTransformer, **kwargs: Any) -> None:
+    def on_step_end(
+        self, args: Any, state: Any, control: Any, model: SentenceTransformer, **kwargs: Any
+    ) -> None:
         step, last = state.global_step, state.global_step >= state.max_steps
         if not last and step % self.settings.every:
             return
         scores = processes.of_first({name: task.score(model) for name, task in self.tasks.items()})
         self.history.append({"step": step, "scores": scores, "mean": sum(scores.values()) / len(scores)})
-        log.info("validation at step %d: %s", step, ", ".join(f"{name} {score:.4f}" for name, score in scores.items()))
+        log.info(
+            "validation at step %d: %s",
+            step,
+            ", ".join(f"{name} {score:.4f}" for name, score in scores.items()),
+        )
         since = sum(entry["step"] > self.best["step"] for entry in self.history)
         self.stopped = not last and self.settings.patience is not None and since >= self.settings.patience
         # The last measurement is of a state that is no best one, so a training that is cut off here measures again and stops again.
@@ -105,7 +123,12 @@ class Validator(TrainerCallback):
 
 
 def split_validation(
-    task: str, kind: TaskType, records: Dataset, given: Dataset | None, settings: ValidationSettings, seed: int
+    task: str,
+    kind: TaskType,
+    records: Dataset,
+    given: Dataset | None,
+    settings: ValidationSettings,
+    seed: int,
 ) -> tuple[Dataset, Dataset]:
     """(training records, validation records prepared for the loss) of one task, whose validation split is `given` when it has one.
 
@@ -115,7 +138,9 @@ def split_validation(
 
     if given is None:
         if settings.share is None:
-            raise SelfposError(f"task {task} comes without records of the split '{settings.split}' to validate on")
+            raise SelfposError(
+                f"task {task} comes without records of the split '{settings.split}' to validate on"
+            )
         count = max(round(settings.share * len(records)), 4)
         records, given = hold_out(records, count, f"validation {seed}")
     try:

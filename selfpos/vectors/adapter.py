@@ -35,7 +35,11 @@ def adapter_pieces(folder: Path, base: ModelFolder) -> dict[str, Piece]:
     config = _config(folder)
     file = folder / ADAPTER_WEIGHTS
     if not file.is_file():
-        reason = "its weights are a pickle, which is never loaded" if (folder / "adapter_model.bin").exists() else "the file is missing"
+        reason = (
+            "its weights are a pickle, which is never loaded"
+            if (folder / "adapter_model.bin").exists()
+            else "the file is missing"
+        )
         raise SelfposError(f"adapter {folder} has no {ADAPTER_WEIGHTS}: {reason}; save it again with PEFT")
     entries, _ = read_header(file)
     maps: Maps = {}
@@ -53,12 +57,17 @@ def adapter_pieces(folder: Path, base: ModelFolder) -> dict[str, Piece]:
             raise SelfposError(
                 f"{file}: tensor {name} is no part of a LoRA adapter that is known here; merge it into its base with PEFT first"
             )
-        elif not {f"{name.removesuffix(part)}{first}" for first in ("A.weight", "embedding_A")} & entries.keys():
+        elif (
+            not {f"{name.removesuffix(part)}{first}" for first in ("A.weight", "embedding_A")}
+            & entries.keys()
+        ):
             raise SelfposError(f"{file}: tensor {name} has no matching lora_A; save the adapter again")
         elif part == "B.bias":
             key = _base_key(base, folder, f"{module}.bias")
             rank = entries[name.replace("lora_B.bias", "lora_A.weight")].shape[0]
-            pieces[key] = Shift(_shaped(entries[name], base.tensors[key], folder), _scaling(config, module, rank), maps)
+            pieces[key] = Shift(
+                _shaped(entries[name], base.tensors[key], folder), _scaling(config, module, rank), maps
+            )
     if not pieces:
         raise SelfposError(f"{file} holds no tensor; save the adapter again")
     return pieces
@@ -68,7 +77,9 @@ def _config(folder: Path) -> dict[str, Any]:
     config = read_json(folder / ADAPTER)
     if not isinstance(config, dict) or config.get("peft_type") != "LORA":
         kind = config.get("peft_type") if isinstance(config, dict) else None
-        raise SelfposError(f"adapter {folder} is of type {kind}; only LORA is merged exactly: merge it into its base with PEFT first")
+        raise SelfposError(
+            f"adapter {folder} is of type {kind}; only LORA is merged exactly: merge it into its base with PEFT first"
+        )
     for option, reason in NOT_A_WEIGHT.items():
         if config.get(option):
             raise SelfposError(f"adapter {folder} uses {option}: {reason}, so no merged weight equals it")
@@ -82,14 +93,23 @@ def _config(folder: Path) -> dict[str, Any]:
 
 
 def _low_rank(
-    folder: Path, base: ModelFolder, config: dict[str, Any], entries: dict[str, TensorEntry], name: str, module: str, key: str, maps: Maps
+    folder: Path,
+    base: ModelFolder,
+    config: dict[str, Any],
+    entries: dict[str, TensorEntry],
+    name: str,
+    module: str,
+    key: str,
+    maps: Maps,
 ) -> Piece:
     a = entries[name]
     b = entries.get(name.replace(".lora_A.", ".lora_B.").replace(".lora_embedding_A", ".lora_embedding_B"))
     if b is None:
         raise SelfposError(f"{a.file}: tensor {name} has no matching lora_B; save the adapter again")
     if min(len(a.shape), len(b.shape)) < 2 or not (a.numel and b.numel):
-        raise SelfposError(f"{a.file}: {name} and its lora_B have shapes {list(a.shape)} and {list(b.shape)}; expected two matrices")
+        raise SelfposError(
+            f"{a.file}: {name} and its lora_B have shapes {list(a.shape)} and {list(b.shape)}; expected two matrices"
+        )
     embedding = name.endswith("embedding_A")
     transposed = embedding or bool(config.get("fan_in_fan_out"))
     rank, width, height = a.shape[0], math.prod(a.shape[1:]), b.shape[0]
@@ -100,7 +120,11 @@ def _low_rank(
             f"{a.file}: {name} and its lora_B make a matrix of shape {list(found)}; tensor {key} of the base has {list(shape)}"
         )
     piece = LowRank(a, b, _scaling(config, module, rank), transposed, maps)
-    magnitudes = [entries[n] for part in ("", ".weight") if (n := f"{name.partition('.lora_')[0]}.lora_magnitude_vector{part}") in entries]
+    magnitudes = [
+        entries[n]
+        for part in ("", ".weight")
+        if (n := f"{name.partition('.lora_')[0]}.lora_magnitude_vector{part}") in entries
+    ]
     if not magnitudes and not config.get("use_dora"):
         return piece
     if not magnitudes or transposed or len(shape) != 2:
@@ -130,7 +154,9 @@ def _base_key(base: ModelFolder, folder: Path, parameter: str) -> str:
     if len(near) == 1:
         return near[0]
     found = f"several fit: {', '.join(sorted(near)[:3])}" if near else "the base has none of that name"
-    raise SelfposError(f"adapter {folder} moves {parameter}, but {found}; expected an adapter trained on {base.path}")
+    raise SelfposError(
+        f"adapter {folder} moves {parameter}, but {found}; expected an adapter trained on {base.path}"
+    )
 
 
 def _shaped(entry: TensorEntry, of_base: TensorEntry, folder: Path) -> TensorEntry:

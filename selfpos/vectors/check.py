@@ -24,7 +24,9 @@ MODES = {"cls_token": "cls", "mean_tokens": "mean", "max_tokens": "max", "mean_s
          "lasttoken": "lasttoken"}  # fmt: skip
 
 
-TOKEN_TABLE = re.compile(r"word_embeddings|embed_tokens|tok_embeddings|(^|[./])(wte|shared|embedding)\.weight")
+TOKEN_TABLE = re.compile(
+    r"word_embeddings|embed_tokens|tok_embeddings|(^|[./])(wte|shared|embedding)\.weight"
+)
 
 
 def is_token_table(key: str) -> bool:
@@ -56,7 +58,10 @@ def config_differences(base: Path, other: Path) -> list[str]:
         return [f"its modules are {' + '.join(kinds[1])}, expected {' + '.join(kinds[0])}"]
     faults = []
     for module, counterpart in zip(mine, theirs, strict=True):
-        ours, found = _mapping(base / module.path / "config.json"), _mapping(other / counterpart.path / "config.json")
+        ours, found = (
+            _mapping(base / module.path / "config.json"),
+            _mapping(other / counterpart.path / "config.json"),
+        )
         if module.kind == "Pooling":
             ours, found = {"pooling": pooling_mode(ours)}, {"pooling": pooling_mode(found)}
         place = "" if module.kind == "Pooling" else f"{module.kind} "
@@ -101,10 +106,14 @@ def _tokenizer(file: Path) -> dict[str, Any]:
     try:
         model = data.get("model") or {}
         vocabulary = model.get("vocab")
-        merges = [" ".join(merge) if isinstance(merge, list) else merge for merge in model.get("merges") or []]
+        merges = [
+            " ".join(merge) if isinstance(merge, list) else merge for merge in model.get("merges") or []
+        ]
         added = {token["content"]: token["id"] for token in data.get("added_tokens") or []}
     except (AttributeError, KeyError, TypeError):
-        raise SelfposError(f"{file} is no tokenizer as the library tokenizers writes it; copy it from the original model") from None
+        raise SelfposError(
+            f"{file} is no tokenizer as the library tokenizers writes it; copy it from the original model"
+        ) from None
     return {
         "vocabulary": vocabulary,
         "merges": merges,
@@ -121,7 +130,10 @@ def _plain(part: Any) -> str:
 def _prompt_differences(base: Path, other: Path) -> list[str]:
     mine, theirs = (_mapping(folder / "config_sentence_transformers.json") for folder in (base, other))
     faults = []
-    prompts = [{key: text for key, text in (config.get("prompts") or {}).items() if text} for config in (mine, theirs)]
+    prompts = [
+        {key: text for key, text in (config.get("prompts") or {}).items() if text}
+        for config in (mine, theirs)
+    ]
     # What a specialist has besides is its own task's prompt, which the base does not know.
     if any(prompts[1].get(key) != text for key, text in prompts[0].items()):
         faults.append(f"its prompts are {prompts[1]}, expected {prompts[0]}")
@@ -141,4 +153,8 @@ def _mapping(file: Path) -> dict[str, Any]:
 
 def _some(names: list[str], word: str) -> str:
     shown = ", ".join(names[:3])
-    return f"{word} {shown}" if len(names) == 1 else f"{len(names)} {word}s ({shown}{', …' if len(names) > 3 else ''})"
+    return (
+        f"{word} {shown}"
+        if len(names) == 1
+        else f"{len(names)} {word}s ({shown}{', …' if len(names) > 3 else ''})"
+    )

@@ -55,7 +55,10 @@ class LowRank:
 
     def factors(self) -> tuple[np.ndarray, np.ndarray]:
         """(left, right) in float32 with V = left @ right, the scaling in `left`; V's columns are the tensor's axes after the first, flattened."""
-        a, b = (to_float32(raw_tensor(entry, self.maps), entry.dtype).reshape(entry.shape[0], -1) for entry in (self.a, self.b))
+        a, b = (
+            to_float32(raw_tensor(entry, self.maps), entry.dtype).reshape(entry.shape[0], -1)
+            for entry in (self.a, self.b)
+        )
         left, right = (a.T, b.T) if self.transposed else (b, a)
         return left * np.float32(self.scaling), right
 

@@ -17,7 +17,12 @@ from selfpos.storage.manifest import read_manifest
 from selfpos.storage.model_folder import ADAPTER, ModelFolder, open_model, weight_files
 from selfpos.storage.tensor_file import TensorEntry, read_header
 from selfpos.vectors.adapter import adapter_pieces
-from selfpos.vectors.check import config_differences, is_token_table, tensor_differences, tokenizer_differences
+from selfpos.vectors.check import (
+    config_differences,
+    is_token_table,
+    tensor_differences,
+    tokenizer_differences,
+)
 from selfpos.vectors.pieces import Dense, LowRank, Maps, Piece, Reader
 
 if TYPE_CHECKING:
@@ -110,7 +115,11 @@ def _model(base: ModelFolder, source: Path) -> tuple[dict[str, Piece], Entries |
     """A fine-tuned model: its pieces and its tensors."""
     tensors = open_model(source).tensors
     maps: Maps = {}
-    return {key: Dense(tensors[key], maps) for key, entry in base.tensors.items() if entry.mergeable and key in tensors}, tensors
+    return {
+        key: Dense(tensors[key], maps)
+        for key, entry in base.tensors.items()
+        if entry.mergeable and key in tensors
+    }, tensors
 
 
 def _adapter(base: ModelFolder, source: Path) -> tuple[dict[str, Piece], Entries | None]:
@@ -118,16 +127,28 @@ def _adapter(base: ModelFolder, source: Path) -> tuple[dict[str, Piece], Entries
     pieces = adapter_pieces(source, base)
     if not (source / "modules.json").is_file():
         return pieces, None
-    others = {key: entry for file, prefix in weight_files(source) for key, entry in read_header(file, prefix)[0].items()}
+    others = {
+        key: entry
+        for file, prefix in weight_files(source)
+        for key, entry in read_header(file, prefix)[0].items()
+    }
     maps: Maps = {}
-    pieces |= {key: Dense(others[key], maps) for key, entry in base.tensors.items() if entry.mergeable and key in others}
+    pieces |= {
+        key: Dense(others[key], maps)
+        for key, entry in base.tensors.items()
+        if entry.mergeable and key in others
+    }
     return pieces, {key: entry for key, entry in base.tensors.items() if "/" not in key} | others
 
 
 def _compare(base: ModelFolder, source: Path, tensors: Entries) -> tuple[list[str], set[str]]:
     """The differences in words, and the keys of the base at which there is therefore no vector."""
     faults = config_differences(base.path, source) + tensor_differences(base.tensors, tensors)
-    misfits = {key for key, entry in base.tensors.items() if entry.mergeable and (key not in tensors or tensors[key].shape != entry.shape)}
+    misfits = {
+        key
+        for key, entry in base.tensors.items()
+        if entry.mergeable and (key not in tensors or tensors[key].shape != entry.shape)
+    }
     if tokenizer_differences(base.path, source):
         misfits |= {key for key in base.tensors if is_token_table(key)}
     return faults, misfits

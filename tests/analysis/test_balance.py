@@ -20,7 +20,9 @@ def test_dominance_finds_the_combination_that_made_the_joint_vector() -> None:
     found = dominance(rows @ rows.T, ["a", "b", "c"])
     assert [share.coefficient for share in found.shares] == pytest.approx([1.5, 0.25, -0.1])
     assert found.explained == pytest.approx(1 - outside @ outside / (joint @ joint))
-    assert found.shares[0].cosine == pytest.approx(vectors[0] @ joint / np.linalg.norm(vectors[0]) / np.linalg.norm(joint))
+    assert found.shares[0].cosine == pytest.approx(
+        vectors[0] @ joint / np.linalg.norm(vectors[0]) / np.linalg.norm(joint)
+    )
     assert found.shares[1].projection == pytest.approx(vectors[1] @ joint / (vectors[1] @ vectors[1]))
     assert max(found.shares, key=lambda share: share.cosine).name == "a"
 
@@ -39,18 +41,27 @@ def test_gaps_are_to_the_best_specialist() -> None:
         "ties": {"X": 1, "Y": 1},
     }
     found = joint_gaps(scores, ["a", "b", "unfinished"], ["joint", "untrained"])
-    assert [(gap.task, gap.specialist, gap.gap) for gap in found] == [("X", "a", pytest.approx(-0.2)), ("Y", "b", pytest.approx(0.1))]
+    assert [(gap.task, gap.specialist, gap.gap) for gap in found] == [
+        ("X", "a", pytest.approx(-0.2)),
+        ("Y", "b", pytest.approx(0.1)),
+    ]
     assert joint_gaps({"base": {"X": 1}}, ["a"], ["joint"]) == []
 
 
 def test_the_law_of_lengths_tells_records_from_steps() -> None:
     arms = [
         Arm(task, "", records, steps, scale * records**0.1 * steps**0.6, 0)
-        for (task, scale), records, steps in itertools.product([("a", 1.0), ("b", 7.0)], [100, 200, 400], [4, 8, 16])
+        for (task, scale), records, steps in itertools.product(
+            [("a", 1.0), ("b", 7.0)], [100, 200, 400], [4, 8, 16]
+        )
     ]
     law = length_law(arms)
     assert law is not None
-    assert (law.by_records, law.by_steps, law.explained) == (pytest.approx(0.1), pytest.approx(0.6), pytest.approx(1))
+    assert (law.by_records, law.by_steps, law.explained) == (
+        pytest.approx(0.1),
+        pytest.approx(0.6),
+        pytest.approx(1),
+    )
     assert law.explained_by_steps > 0.9 > 0.1 > law.explained_by_records
 
 

@@ -17,12 +17,17 @@ def quadratics(count: int = 5) -> tuple[dict[str, nn.Parameter], list, list[dict
     generator = torch.Generator().manual_seed(0)
     parameters = {"a": nn.Parameter(torch.randn(3, 4, generator=generator)), "b": nn.Parameter(torch.randn(7, generator=generator)),
                   "c": nn.Parameter(torch.zeros(2))}  # fmt: skip
-    targets = [{key: torch.randn(parameters[key].shape, generator=generator) for key in "ab"} for _ in range(count)]
+    targets = [
+        {key: torch.randn(parameters[key].shape, generator=generator) for key in "ab"} for _ in range(count)
+    ]
 
     def loss_of(target: dict[str, Tensor]):
         return lambda: sum(0.5 * (parameters[key] - value).square().sum() for key, value in target.items())
 
-    known = [{key: (parameters[key] - value).detach().double().numpy().ravel() for key, value in target.items()} for target in targets]
+    known = [
+        {key: (parameters[key] - value).detach().double().numpy().ravel() for key, value in target.items()}
+        for target in targets
+    ]
     return parameters, [loss_of(target) for target in targets], known
 
 
@@ -41,7 +46,13 @@ def test_products_are_those_of_the_known_gradients_whatever_the_memory(memory: i
 
 def test_passes_hold_no_more_than_the_memory_and_cover_everything() -> None:
     found = passes({"a": 12, "b": 7, "c": 2}, 5, 100)
-    assert found == [[("a", 0, 5)], [("a", 5, 10)], [("a", 10, 12), ("b", 0, 3)], [("b", 3, 7), ("c", 0, 1)], [("c", 1, 2)]]
+    assert found == [
+        [("a", 0, 5)],
+        [("a", 5, 10)],
+        [("a", 10, 12), ("b", 0, 3)],
+        [("b", 3, 7), ("c", 0, 1)],
+        [("c", 1, 2)],
+    ]
     assert all(sum(4 * 5 * (stop - start) for _, start, stop in parts) <= 100 for parts in found)
 
 
@@ -51,12 +62,20 @@ def test_a_loss_that_is_not_finite_is_named() -> None:
         gradient_products({"w": weight}, [lambda: weight.sum() * torch.nan])
 
 
-def batches(cosine: float, noise: float, count: int, seed: int, size: int = 400) -> tuple[np.ndarray, list[str]]:
+def batches(
+    cosine: float, noise: float, count: int, seed: int, size: int = 400
+) -> tuple[np.ndarray, list[str]]:
     """Inner products of noisy batches of two tasks whose unit gradients have the cosine asked for."""
     draw = np.random.default_rng(seed)
     first, second = np.zeros(size), np.zeros(size)
     first[0], second[0], second[1] = 1, cosine, np.sqrt(1 - cosine**2)
-    rows = np.stack([gradient + noise * draw.standard_normal(size) / np.sqrt(size) for gradient in (first, second) for _ in range(count)])
+    rows = np.stack(
+        [
+            gradient + noise * draw.standard_normal(size) / np.sqrt(size)
+            for gradient in (first, second)
+            for _ in range(count)
+        ]
+    )
     return rows @ rows.T, ["first"] * count + ["second"] * count
 
 
@@ -76,12 +95,18 @@ def test_noise_shrinks_the_raw_cosine_but_not_the_estimate() -> None:
 
 
 def test_intervals_hold_the_truth_about_as_often_as_they_say() -> None:
-    held = [pair.low <= -0.3 <= pair.high for seed in range(200) for pair in pair_conflicts(*batches(-0.3, 1.5, 8, seed))]
+    held = [
+        pair.low <= -0.3 <= pair.high
+        for seed in range(200)
+        for pair in pair_conflicts(*batches(-0.3, 1.5, 8, seed))
+    ]
     assert 0.88 <= np.mean(held) <= 1.0
 
 
 def test_independent_tasks_are_rarely_called_conflicting() -> None:
-    assert np.mean([pair_conflicts(*batches(0.0, 1.5, 8, seed))[0].conflicting for seed in range(200)]) <= 0.06
+    assert (
+        np.mean([pair_conflicts(*batches(0.0, 1.5, 8, seed))[0].conflicting for seed in range(200)]) <= 0.06
+    )
 
 
 def test_strength_and_signal_of_a_gradient() -> None:

@@ -31,7 +31,10 @@ def test_groups_that_are_far_apart_are_found() -> None:
 
 def test_labelled_texts_give_pairs_of_one_label() -> None:
     records = Dataset.from_dict(
-        {"text": [f"{label} {n}" for label in "xyz" for n in range(10)], "label": [label for label in "xyz" for _ in range(10)]}
+        {
+            "text": [f"{label} {n}" for label in "xyz" for n in range(10)],
+            "label": [label for label in "xyz" for _ in range(10)],
+        }
     )
     first, second = sides(get_task("classification"), records, 6, 0)
     assert len(first) == len(second) == 6
@@ -40,7 +43,9 @@ def test_labelled_texts_give_pairs_of_one_label() -> None:
 
 def test_each_side_has_its_own_half(tiny_base: Path) -> None:
     kind = get_task("retrieval")
-    records = Dataset.from_dict({"anchor": [f"word {c}" for c in "abcdef"], "positive": [f"thing {c} x" for c in "abcdef"]})
+    records = Dataset.from_dict(
+        {"anchor": [f"word {c}" for c in "abcdef"], "positive": [f"thing {c} x" for c in "abcdef"]}
+    )
     swapped = records.rename_columns({"anchor": "positive", "positive": "anchor"})
     one, other = embed_sources(tiny_base, {"one": (kind, records), "other": (kind, swapped)}, count=6)
     half = len(one) // 2
@@ -62,25 +67,47 @@ def test_a_cluster_becomes_one_task_for_each_type_in_it(tmp_path: Path) -> None:
     assert tasks["cluster-2-sts.2"] == TaskSource(type="sts", data=["hub:e"], split="dev")
     assert cluster_tasks([["c"]], sources, Path("root"))["cluster-1"].data == ["root/d"]
     recipe = Recipe.model_validate(
-        {"name": "many", "base": "some/model", "tasks": sources, "merges": {"ties": {"method": "ties"}}, "seed": 3}
+        {
+            "name": "many",
+            "base": "some/model",
+            "tasks": sources,
+            "merges": {"ties": {"method": "ties"}},
+            "seed": 3,
+        }
     )
     file = tmp_path / "recipe.yaml"
     file.write_text(cluster_recipe(recipe, tasks, 2), encoding="utf-8")
     made = load_recipe(file)
-    assert (made.name, made.base, made.seed, made.tasks, made.merges) == ("many-2-clusters", "some/model", 3, tasks, recipe.merges)
+    assert (made.name, made.base, made.seed, made.tasks, made.merges) == (
+        "many-2-clusters",
+        "some/model",
+        3,
+        tasks,
+        recipe.merges,
+    )
 
 
 def test_the_verb_writes_recipes(tmp_path: Path, tiny_base: Path) -> None:
     words = []
     for name, letters in {"ab": "ab", "ba": "ba", "yz": "yz", "zy": "zy"}.items():
         file = tmp_path / f"{name}.jsonl"
-        file.write_text("".join(json.dumps({"anchor": f"{letters * 3} {n}", "positive": f"{letters * 4} {n}"}) + "\n" for n in range(8)))
+        file.write_text(
+            "".join(
+                json.dumps({"anchor": f"{letters * 3} {n}", "positive": f"{letters * 4} {n}"}) + "\n"
+                for n in range(8)
+            )
+        )
         words.append(f"retrieval={file}")
     out = tmp_path / "out"
     done = selfpos("cluster", *words, "--base", tiny_base, "-k", "2", "--samples", "8", "--out", out)
     assert done.returncode == 0, done.stderr
     assert "2 clusters: 2, 2 data sets" in done.stdout
     made = load_recipe(out / "2-clusters.yaml")
-    assert [sorted(Path(place).stem for place in task.data) for task in made.tasks.values()] == [["ab", "ba"], ["yz", "zy"]]
+    assert [sorted(Path(place).stem for place in task.data) for task in made.tasks.values()] == [
+        ["ab", "ba"],
+        ["yz", "zy"],
+    ]
     assert "name data" not in done.stderr
-    assert "2 data sets cannot be parted into 4" in said(selfpos("cluster", *words[:2], "--base", tiny_base, "-k", "4"))
+    assert "2 data sets cannot be parted into 4" in said(
+        selfpos("cluster", *words[:2], "--base", tiny_base, "-k", "4")
+    )

@@ -32,15 +32,25 @@ def recipe_of(folder: Path, base: Path) -> dict:
     words = ["one", "two", "three", "four", "five"]
     first, second = folder / "retrieval.jsonl", folder / "sts.jsonl"
     first.write_text(
-        "".join(json.dumps({"anchor": f"ask {words[n % 5]} {n}", "positive": f"tell {n} {words[n % 5]}"}) + "\n" for n in range(60))
+        "".join(
+            json.dumps({"anchor": f"ask {words[n % 5]} {n}", "positive": f"tell {n} {words[n % 5]}"}) + "\n"
+            for n in range(60)
+        )
     )
     second.write_text(
-        "".join(json.dumps({"sentence1": f"this {n}", "sentence2": f"that {words[n % 5]} {n}", "score": n % 6}) + "\n" for n in range(60))
+        "".join(
+            json.dumps({"sentence1": f"this {n}", "sentence2": f"that {words[n % 5]} {n}", "score": n % 6})
+            + "\n"
+            for n in range(60)
+        )
     )
     return {
         "name": "tiny",
         "base": str(base),
-        "tasks": {"retrieval": {"type": "retrieval", "data": str(first)}, "sts": {"type": "sts", "data": str(second)}},
+        "tasks": {
+            "retrieval": {"type": "retrieval", "data": str(first)},
+            "sts": {"type": "sts", "data": str(second)},
+        },
         "training": {"batch_size": 4, "max_length": 16},
         "probe": {"per_task": 12},
         "merges": {"average": {"method": "average"}},
@@ -60,10 +70,22 @@ def run(recipe: Path, tiny_specialists: list[Path], tmp_path: Path) -> RunFolder
     folder = RunFolder(tmp_path / "run")
     folder.path.mkdir()
     shutil.copy(recipe, folder.recipe)
-    for source, place in zip(tiny_specialists, (folder.specialist("retrieval"), folder.specialist("sts"), folder.joint), strict=True):
+    for source, place in zip(
+        tiny_specialists,
+        (folder.specialist("retrieval"), folder.specialist("sts"), folder.joint),
+        strict=True,
+    ):
         shutil.copytree(source, place)
-    scores = {"base": {"T": 0.1}, "retrieval": {"T": 0.4}, "sts": {"T": 0.2}, "joint": {"T": 0.3}, "average": {"T": 0.3}}
-    folder.table.write_text(json.dumps({"tasks": {"T": {"type": "STS", "metric": "m"}}, "scores": scores}), encoding="utf-8")
+    scores = {
+        "base": {"T": 0.1},
+        "retrieval": {"T": 0.4},
+        "sts": {"T": 0.2},
+        "joint": {"T": 0.3},
+        "average": {"T": 0.3},
+    }
+    folder.table.write_text(
+        json.dumps({"tasks": {"T": {"type": "STS", "metric": "m"}}, "scores": scores}), encoding="utf-8"
+    )
     return folder
 
 
@@ -72,7 +94,13 @@ def test_measured_gradients_are_those_of_autograd(tiny_base: Path) -> None:
     for probe in tasks.values():
         probe.type.prepare = lambda data, seed: data
     live = LiveModel(open_model(tiny_base), [])
-    found = measure_point(live, {name: (probe.type, probe.dataset) for name, probe in tasks.items()}, SETTINGS, temperature=0.1, seed=5)
+    found = measure_point(
+        live,
+        {name: (probe.type, probe.dataset) for name, probe in tasks.items()},
+        SETTINGS,
+        temperature=0.1,
+        seed=5,
+    )
 
     generator = torch.Generator().manual_seed(5)
     rows, shares = [], 0.0
@@ -82,11 +110,17 @@ def test_measured_gradients_are_those_of_autograd(tiny_base: Path) -> None:
             batch = task.draw(4, generator)
             value = task.loss_of(batch, [live.embed(column) for column in batch.columns])
             gradients = torch.autograd.grad(value, list(live.parameters.values()), allow_unused=True)
-            rows.append(torch.cat([gradient.flatten().double() for gradient in gradients if gradient is not None]).numpy())
+            rows.append(
+                torch.cat(
+                    [gradient.flatten().double() for gradient in gradients if gradient is not None]
+                ).numpy()
+            )
     means = np.mean(rows[:3], 0), np.mean(rows[3:], 0)
     (pair,) = found["pairs"]
     assert pair["tasks"] == ("pairs", "graded")
-    assert pair["raw_cosine"] == pytest.approx(means[0] @ means[1] / np.linalg.norm(means[0]) / np.linalg.norm(means[1]), abs=1e-4)
+    assert pair["raw_cosine"] == pytest.approx(
+        means[0] @ means[1] / np.linalg.norm(means[0]) / np.linalg.norm(means[1]), abs=1e-4
+    )
     shares = np.mean([one @ other < 0 for one in rows[:3] for other in rows[3:]])
     assert pair["share"] == pytest.approx(shares)
     assert {"embeddings", "encoder.layer.0", "encoder.layer.1"} <= set(found["layers"])
@@ -109,7 +143,15 @@ def test_a_run_is_measured_at_every_model_and_told_in_its_report(run: RunFolder)
     assert {share["name"] for share in found.dominance["joint"]["shares"]} == {"retrieval", "sts"}
     assert not found.missing
     written = {file.name for file in folder.iterdir() if file.is_file()}
-    assert {"analysis.json", "analysis.md", "section.html", "gradients.png", "layers.png", "gaps.png", "dominance.png"} <= written
+    assert {
+        "analysis.json",
+        "analysis.md",
+        "section.html",
+        "gradients.png",
+        "layers.png",
+        "gaps.png",
+        "dominance.png",
+    } <= written
     text = (folder / "analysis.md").read_text(encoding="utf-8")
     assert "| T | 10.00 | joint | 30.00 | 40.00 | retrieval | -10.00 |" in text
     assert '<h2 id="analysis">' in write_report(run).read_text(encoding="utf-8")
@@ -121,7 +163,9 @@ def test_a_run_is_measured_at_every_model_and_told_in_its_report(run: RunFolder)
 
 
 def test_every_joint_model_is_measured_and_points_can_be_chosen(run: RunFolder, recipe: Path) -> None:
-    made = yaml.safe_load(run.recipe.read_text()) | {"joint": {"joint": {}, "equal": {"mixture": "round-robin"}}}
+    made = yaml.safe_load(run.recipe.read_text()) | {
+        "joint": {"joint": {}, "equal": {"mixture": "round-robin"}}
+    }
     run.recipe.write_text(yaml.safe_dump(made))
     shutil.copytree(run.specialist("sts"), run.rival("equal"))
     table = json.loads(run.table.read_text())
@@ -129,7 +173,10 @@ def test_every_joint_model_is_measured_and_points_can_be_chosen(run: RunFolder, 
     run.table.write_text(json.dumps(table))
     _, found = analyse(run.path, SETTINGS.model_copy(update={"points": ["base", "equal"]}))
     assert list(found.gradients) == ["base", "equal"] and not found.missing
-    assert {gap["rival"]: gap["gap"] for gap in found.gaps} == {"joint": pytest.approx(-0.1), "equal": pytest.approx(0.1)}
+    assert {gap["rival"]: gap["gap"] for gap in found.gaps} == {
+        "joint": pytest.approx(-0.1),
+        "equal": pytest.approx(0.1),
+    }
     coefficients = {share["name"]: share["coefficient"] for share in found.dominance["equal"]["shares"]}
     assert coefficients == {"retrieval": pytest.approx(0, abs=1e-6), "sts": pytest.approx(1, abs=1e-6)}
     with pytest.raises(SelfposError, match=r"no point named 'eqal'.*equal"):
@@ -141,7 +188,11 @@ def test_many_pairs_of_tasks_are_drawn_as_a_map() -> None:
     pair = {"cosine": 0.1, "low": None, "high": None, "raw_cosine": 0.1, "share": 0.5, "conflicting": False}
     pairs = [pair | {"tasks": couple} for couple in itertools.combinations(tasks, 2)]
     lost = [pair | {"cosine": None} for pair in pairs]
-    found = Findings("many", "probe", {"base": {"pairs": pairs, "tasks": {}, "layers": {"embeddings": pairs, "layer.0": lost}}})
+    found = Findings(
+        "many",
+        "probe",
+        {"base": {"pairs": pairs, "tasks": {}, "layers": {"embeddings": pairs, "layer.0": lost}}},
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # of a figure whose legend leaves no room
         drawn = draw(found)
@@ -159,11 +210,17 @@ def test_less_memory_changes_nothing_but_the_passes(run: RunFolder, tmp_path: Pa
 
 @pytest.mark.slow
 def test_arms_of_a_recipe_tell_records_from_steps(recipe: Path, tmp_path: Path) -> None:
-    settings = SETTINGS.model_copy(update={"arms": True, "arm_steps": 8, "arm_shares": [0.5, 1.0], "records": "training"})
+    settings = SETTINGS.model_copy(
+        update={"arms": True, "arm_steps": 8, "arm_shares": [0.5, 1.0], "records": "training"}
+    )
     folder, found = analyse(recipe, settings, out=tmp_path / "out")
     assert list(found.gradients) == ["base"]
     kinds = [(arm["task"], arm["kind"], arm["records"], arm["steps"]) for arm in found.arms]
-    assert [kind[1:] for kind in kinds if kind[0] == "sts"] == [("equal epochs", 16, 4), ("equal steps", 16, 8), ("longest", 32, 8)]
+    assert [kind[1:] for kind in kinds if kind[0] == "sts"] == [
+        ("equal epochs", 16, 4),
+        ("equal steps", 16, 8),
+        ("longest", 32, 8),
+    ]
     assert all(arm["norm"] > 0 and (arm["angle"] > 0) == (arm["kind"] != "longest") for arm in found.arms)
     assert found.law is not None and found.law["by_steps"] > found.law["by_records"]
     assert (folder / "arms.png").is_file()

@@ -10,14 +10,21 @@ import numpy as np
 import pytest
 import yaml
 
-from selfpos.evaluation.examples import Part, examples_file, write_examples
-from selfpos.evaluation.measures import score_of
+from selfpos.scores.examples import Part, examples_file, write_examples
+from selfpos.scores.measures import score_of
 from selfpos.storage.run_folder import RunFolder
 
-TYPES = {"Docs": ("Retrieval", "ndcg_at_10"), "Wiki": ("Retrieval", "ndcg_at_10"), "Pairs": ("STS", "cosine_spearman")}
+TYPES = {
+    "Docs": ("Retrieval", "ndcg_at_10"),
+    "Wiki": ("Retrieval", "ndcg_at_10"),
+    "Pairs": ("STS", "cosine_spearman"),
+}
 RECIPE = {
     "name": "small",
-    "tasks": {"retrieval": {"type": "retrieval", "data": "corpus"}, "sts": {"type": "sts", "data": "pairs.jsonl"}},
+    "tasks": {
+        "retrieval": {"type": "retrieval", "data": "corpus"},
+        "sts": {"type": "sts", "data": "pairs.jsonl"},
+    },
     "joint": None,
     "merges": {"average": {"method": "average"}, "ties": {"method": "ties"}},
 }
@@ -35,7 +42,9 @@ def part_of(task: str, quality: float, noise: np.random.Generator, count: int) -
     return Part("test", "default", "mean", count, "queries", {"values": values})
 
 
-def write_scores(out: Path, name: str, revision: str, parts: Mapping[str, Part], *, examples: bool = True) -> None:
+def write_scores(
+    out: Path, name: str, revision: str, parts: Mapping[str, Part], *, examples: bool = True
+) -> None:
     """What `evaluate` leaves in `out`: MTEB's result files, the examples behind them, and the note of what was scored."""
     last = {}
     for task, part in parts.items():
@@ -43,10 +52,17 @@ def write_scores(out: Path, name: str, revision: str, parts: Mapping[str, Part],
         file = out / "results" / name.replace("/", "__") / revision / f"{task}.json"
         file.parent.mkdir(parents=True, exist_ok=True)
         scores = {"test": [{"main_score": score_of(part), "hf_subset": "default"}]}
-        file.write_text(json.dumps({"task_name": task, "dataset_revision": "one", "mteb_version": "2", "scores": scores}))
+        file.write_text(
+            json.dumps({"task_name": task, "dataset_revision": "one", "mteb_version": "2", "scores": scores})
+        )
         if examples:
             write_examples(examples_file(file), [part], "one")
-        last[task] = {"type": kind, "metric": metric, "main_score": score_of(part), "file": file.relative_to(out).as_posix()}
+        last[task] = {
+            "type": kind,
+            "metric": metric,
+            "main_score": score_of(part),
+            "file": file.relative_to(out).as_posix(),
+        }
     (out / "last.json").write_text(json.dumps({"model": name, "revision": revision, "tasks": last}))
 
 
@@ -62,7 +78,10 @@ def make_run(tmp_path: Path) -> Callable[..., RunFolder]:
         qualities = {"base": 0.4, "retrieval": 0.45, "sts": 0.4, "average": 0.4, "ties": 0.5}
         for model in MODELS:
             parts = {
-                task: part_of(task, qualities[model], np.random.default_rng(99) if model == "base" else noise, count) for task in TYPES
+                task: part_of(
+                    task, qualities[model], np.random.default_rng(99) if model == "base" else noise, count
+                )
+                for task in TYPES
             }
             write_scores(run.scores(model), f"small/{model}", model.ljust(40, "0"), parts)
         return run

@@ -16,7 +16,7 @@ from selfpos.comparison import compare, find_models
 from selfpos.comparison.differences import MEAN, MEAN_OF_TYPES
 from selfpos.comparison.tables import FORMATS, scores_grid, text
 from selfpos.errors import SelfposError
-from selfpos.evaluation.examples import examples_file
+from selfpos.scores.examples import examples_file
 from selfpos.storage.hashing import content_hash
 from selfpos.storage.run_folder import RunFolder
 from tests.comparison.conftest import MODELS, TYPES, part_of, write_scores
@@ -35,7 +35,9 @@ def plain_interval(run: RunFolder, model: str, task: str) -> tuple[float, float]
     """The slow way, one resample at a time."""
     values = [load(run, name, task)["0.values"] for name in (model, "base")]
     rng = np.random.default_rng(0)
-    drawn = [(values[0] - values[1])[rng.integers(len(values[0]), size=len(values[0]))].mean() for _ in range(4000)]
+    drawn = [
+        (values[0] - values[1])[rng.integers(len(values[0]), size=len(values[0]))].mean() for _ in range(4000)
+    ]
     return float(np.quantile(drawn, 0.025)), float(np.quantile(drawn, 0.975))
 
 
@@ -61,7 +63,9 @@ def test_scores_means_ranks_and_differences(make_run: MakeRun, tmp_path: Path) -
     widths = [part.high - part.low for part in parts if part.high is not None and part.low is not None]
     whole = ties.differences[MEAN]
     assert whole.high is not None and whole.low is not None
-    assert whole.high - whole.low == pytest.approx(np.sqrt(np.square(widths).sum()) / 3, rel=0.06)  # tasks are independent
+    assert whole.high - whole.low == pytest.approx(
+        np.sqrt(np.square(widths).sum()) / 3, rel=0.06
+    )  # tasks are independent
     by_type = ties.differences[MEAN_OF_TYPES]
     assert by_type.high is not None and by_type.low is not None
     shares = np.array([0.25, 0.25, 0.5])  # two tasks of one type, one of the other
@@ -76,10 +80,14 @@ def test_intervals_of_a_correlation_are_those_of_scipy(make_run: MakeRun, tmp_pa
     gold = stored["base"]["0.gold"]
 
     def difference(place: np.ndarray) -> float:
-        one, two = (spearmanr(stored[name]["0.scores"][place], gold[place]).statistic for name in ("ties", "base"))
+        one, two = (
+            spearmanr(stored[name]["0.scores"][place], gold[place]).statistic for name in ("ties", "base")
+        )
         return one - two
 
-    plain = bootstrap((np.arange(len(gold)),), difference, vectorized=False, method="percentile", n_resamples=1500, rng=1)
+    plain = bootstrap(
+        (np.arange(len(gold)),), difference, vectorized=False, method="percentile", n_resamples=1500, rng=1
+    )
     rows = {row.model: row for row in compare(find_models([str(run.path)], tmp_path), draws=8000).rows}
     found = rows["ties"].differences["Pairs"]
     width = plain.confidence_interval.high - plain.confidence_interval.low
@@ -87,27 +95,41 @@ def test_intervals_of_a_correlation_are_those_of_scipy(make_run: MakeRun, tmp_pa
     assert found.value == pytest.approx(difference(np.arange(len(gold))))
 
 
-def test_intervals_over_seeds_and_examples_are_those_of_the_formula(make_run: MakeRun, tmp_path: Path) -> None:
+def test_intervals_over_seeds_and_examples_are_those_of_the_formula(
+    make_run: MakeRun, tmp_path: Path
+) -> None:
     """Three seeds: variance over examples and over seeds added, and Student's t; worked out one resample at a time."""
     runs = [make_run(f"seed-{seed}", seed=seed) for seed in (1, 2, 3)]
-    gains = np.stack([load(run, "ties", "Docs")["0.values"] - load(run, "base", "Docs")["0.values"] for run in runs])
+    gains = np.stack(
+        [load(run, "ties", "Docs")["0.values"] - load(run, "base", "Docs")["0.values"] for run in runs]
+    )
     rng = np.random.default_rng(5)
     drawn = [gains[:, rng.integers(gains.shape[1], size=gains.shape[1])].mean() for _ in range(6000)]
     examples, seeds = np.var(drawn, ddof=1), gains.mean(1).var(ddof=1) / 3
     freedom = 2 * ((examples + seeds) / seeds) ** 2
     half = t.ppf(0.975, freedom) * np.sqrt(examples + seeds)
-    rows = {row.model: row for row in compare(find_models([str(run.path) for run in runs], tmp_path), draws=6000).rows}
+    rows = {
+        row.model: row
+        for row in compare(find_models([str(run.path) for run in runs], tmp_path), draws=6000).rows
+    }
     found = rows["ties"].differences["Docs"]
     assert found.value == pytest.approx(gains.mean(), abs=1e-6)
     assert found.high is not None and found.low is not None
     assert (found.high - found.low) / 2 == pytest.approx(half, rel=0.05)
 
 
-def test_holm_runs_over_all_differences_on_tasks_and_over_each_mean_by_itself(make_run: MakeRun, tmp_path: Path) -> None:
+def test_holm_runs_over_all_differences_on_tasks_and_over_each_mean_by_itself(
+    make_run: MakeRun, tmp_path: Path
+) -> None:
     """Twelve differences on tasks are one family; the four models' means over tasks are another. Worked out by the definition."""
     rows = compare(find_models([str(make_run().path)], tmp_path), draws=2000).rows
     for family in (list(TYPES), [MEAN]):
-        told = {(row.model, column): found for row in rows for column, found in row.differences.items() if column in family}
+        told = {
+            (row.model, column): found
+            for row in rows
+            for column, found in row.differences.items()
+            if column in family
+        }
         assert len(told) == 4 * len(family)
         order = sorted(told, key=lambda cell: told[cell].p or 0)
         bounds = [min(1.0, (len(order) - place) * (told[cell].p or 0)) for place, cell in enumerate(order)]
@@ -119,7 +141,9 @@ def test_a_baseline_of_choice_and_a_wrong_one(make_run: MakeRun, tmp_path: Path)
     models = find_models([str(make_run().path)], tmp_path)
     one, other = (compare(models, baseline=name, draws=200) for name in ("ties", "base"))
     of = {row.model: row.differences for row in one.rows}
-    assert of["base"]["Docs"].value == pytest.approx(-{row.model: row for row in other.rows}["ties"].differences["Docs"].value)
+    assert of["base"]["Docs"].value == pytest.approx(
+        -{row.model: row for row in other.rows}["ties"].differences["Docs"].value
+    )
     with pytest.raises(SelfposError, match="did you mean 'ties'"):
         compare(models, baseline="tie")
 
@@ -129,7 +153,9 @@ def test_runs_of_several_seeds_are_one_model_with_a_spread(make_run: MakeRun, tm
     found = compare(find_models([str(run.path) for run in runs], tmp_path), draws=500)
     assert [(row.model, row.seeds) for row in found.rows] == [(model, 3) for model in MODELS]
     ties = next(row for row in found.rows if row.model == "ties")
-    each = [compare(find_models([str(run.path)], tmp_path), draws=500).rows[-1].scores["Docs"] for run in runs]
+    each = [
+        compare(find_models([str(run.path)], tmp_path), draws=500).rows[-1].scores["Docs"] for run in runs
+    ]
     assert (ties.scores["Docs"], ties.spread["Docs"]) == pytest.approx((np.mean(each), np.std(each, ddof=1)))
     assert ties.differences["Docs"].significant
     assert "±" in text(found)
@@ -140,7 +166,11 @@ def test_runs_of_several_seeds_are_one_model_with_a_spread(make_run: MakeRun, tm
 def test_runs_that_differ_in_more_than_the_seed_stay_apart(make_run: MakeRun, tmp_path: Path) -> None:
     one, two = (
         make_run("one"),
-        make_run("two", seed=1, merges={"average": {"method": "average"}, "ties": {"method": "ties", "params": {"density": 0.5}}}),
+        make_run(
+            "two",
+            seed=1,
+            merges={"average": {"method": "average"}, "ties": {"method": "ties", "params": {"density": 0.5}}},
+        ),
     )
     names = {model.name: len(model.runs) for model in find_models([str(one.path), str(two.path)], tmp_path)}
     assert names == {"base": 2, "retrieval": 2, "sts": 2, "average": 2, "ties": 1, "two/ties": 1}
@@ -151,7 +181,12 @@ def test_models_are_found_by_their_content_and_folders_of_scores_by_their_files(
 ) -> None:
     scores, rng = tmp_path / "scores", np.random.default_rng(0)
     for folder, quality in ((tiny_base, 0.4), (tiny_specialists[0], 0.5)):
-        write_scores(scores, f"local/{folder.name}", content_hash(folder)[:40], {task: part_of(task, quality, rng, 50) for task in TYPES})
+        write_scores(
+            scores,
+            f"local/{folder.name}",
+            content_hash(folder)[:40],
+            {task: part_of(task, quality, rng, 50) for task in TYPES},
+        )
     by_name = find_models([str(tiny_base), str(tiny_specialists[0])], scores)
     assert [model.name for model in by_name] == ["base", "alpha"]
     assert {model.name for model in find_models([str(scores)], tmp_path)} == {"base", "alpha"}
@@ -189,7 +224,12 @@ def test_models_scored_on_other_examples_are_not_paired(make_run: MakeRun, tmp_p
 
 def test_a_model_that_lacks_a_task_has_no_mean_and_no_rank(make_run: MakeRun, tmp_path: Path) -> None:
     run = make_run()
-    write_scores(run.scores("sts"), "small/sts", "sts".ljust(40, "0"), {"Docs": part_of("Docs", 0.4, np.random.default_rng(1), 120)})
+    write_scores(
+        run.scores("sts"),
+        "small/sts",
+        "sts".ljust(40, "0"),
+        {"Docs": part_of("Docs", 0.4, np.random.default_rng(1), 120)},
+    )
     found = compare(find_models([str(run.path)], tmp_path), draws=200)
     row = next(row for row in found.rows if row.model == "sts")
     assert (set(row.scores), row.borda, row.worst) == ({"Docs"}, None, "Docs")
@@ -200,7 +240,9 @@ def test_a_model_that_lacks_a_task_has_no_mean_and_no_rank(make_run: MakeRun, tm
 def test_too_few_draws_for_so_many_comparisons_are_said(make_run: MakeRun, tmp_path: Path) -> None:
     models = find_models([str(make_run().path)], tmp_path)
     few, enough = compare(models, draws=300), compare(models, draws=1000)
-    assert few.notes == ["300 resamples cannot tell 12 differences apart from chance after the correction: take at least 480 (--draws)"]
+    assert few.notes == [
+        "300 resamples cannot tell 12 differences apart from chance after the correction: take at least 480 (--draws)"
+    ]
     assert enough.notes == []
 
 
@@ -215,7 +257,11 @@ def test_every_format(make_run: MakeRun, tmp_path: Path) -> None:
     assert float(ties["difference"]) == pytest.approx(found.rows[4].differences["Docs"].value)
     assert written[".md"].count("| ties |") == 2
     assert r"\toprule" in written[".tex"] and written[".tex"].count(r"\begin{tabular}") == 2
-    assert not any(line.count("&") not in (0, 5, 6, 8) for line in written[".tex"].splitlines() if not line.startswith("%"))
+    assert not any(
+        line.count("&") not in (0, 5, 6, 8)
+        for line in written[".tex"].splitlines()
+        if not line.startswith("%")
+    )
 
 
 def test_the_verb(make_run: MakeRun, tmp_path: Path) -> None:
@@ -223,7 +269,13 @@ def test_the_verb(make_run: MakeRun, tmp_path: Path) -> None:
 
     def call(*words: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "selfpos", "compare", *words]
-        return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(Path.cwd())})
+        return subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": str(Path.cwd())},
+        )
 
     done = call(str(run.path), "--draws", "300", "--out", "table.md", "--out", "deep/table.json")
     assert done.returncode == 0, done.stderr
@@ -231,4 +283,7 @@ def test_the_verb(make_run: MakeRun, tmp_path: Path) -> None:
     assert (tmp_path / "table.md").read_text().startswith("| model | Docs | Wiki | Pairs | Retrieval |")
     again = call(str(run.path), "--out", "table.md")
     assert (again.returncode, "exists already" in again.stderr) == (2, True)
-    assert (call(str(run.path), "--out", "table.xls").returncode, call(str(tmp_path / "nowhere")).returncode) == (2, 2)
+    assert (
+        call(str(run.path), "--out", "table.xls").returncode,
+        call(str(tmp_path / "nowhere")).returncode,
+    ) == (2, 2)

@@ -12,7 +12,9 @@ from selfpos.data.corpus_extraction import HELD_OUT, extract, resolve, split_of,
 from selfpos.errors import SelfposError
 
 
-def test_public_functions_with_a_summary_and_a_body_are_read_and_nothing_is_imported(sources: dict[str, Path]) -> None:
+def test_public_functions_with_a_summary_and_a_body_are_read_and_nothing_is_imported(
+    sources: dict[str, Path],
+) -> None:
     entries = {entry.name: entry for entry in extract({"alpha": sources["alpha"]})}
     assert sorted(entries) == [
         "alpha.Table", "alpha.Table.mean", "alpha.Table.transposed", "alpha.core.cross", "alpha.mean", "alpha.median", "alpha.zeta.copy.linked",
@@ -27,12 +29,16 @@ def test_see_also_leads_to_entries_also_through_a_copy_that_was_left_out(sources
     assert entries["alpha.mean"].see_also == ("alpha.median", "alpha.Table.mean")
     assert entries["alpha.Table.transposed"].see_also == ("alpha.Table.mean",)
     assert entries["alpha.core.cross"].see_also == ("alpha.mean",)
-    assert entries["alpha.zeta.copy.linked"].see_also == ("alpha.mean",)  # `average` has the summary of `mean`
+    assert entries["alpha.zeta.copy.linked"].see_also == (
+        "alpha.mean",
+    )  # `average` has the summary of `mean`
 
 
 def test_each_text_is_there_once(sources: dict[str, Path]) -> None:
     both = extract(sources)
-    assert not [entry for entry in both if entry.name.startswith("beta") and "Average of each" in entry.summary]
+    assert not [
+        entry for entry in both if entry.name.startswith("beta") and "Average of each" in entry.summary
+    ]
     for field in ("summary", "body"):
         assert max(Counter(getattr(entry, field).lower() for entry in both).values()) == 1
 
@@ -43,16 +49,26 @@ def test_nothing_to_read_is_an_error(tmp_path: Path) -> None:
 
 
 def test_resolve_takes_the_nearest_in_the_right_package() -> None:
-    candidates = [(name, name) for name in ("numpy._core.fromnumeric.mean", "numpy.ma.core.mean", "pandas.core.series.Series.mean")]
+    candidates = [
+        (name, name)
+        for name in ("numpy._core.fromnumeric.mean", "numpy.ma.core.mean", "pandas.core.series.Series.mean")
+    ]
     assert resolve("mean", "numpy.ma.core.std", candidates) == "numpy.ma.core.mean"
     assert resolve("mean", "numpy._core.fromnumeric.std", candidates) == "numpy._core.fromnumeric.mean"
-    assert resolve("Series.mean", "pandas.core.frame.DataFrame.mean", candidates) == "pandas.core.series.Series.mean"
+    assert (
+        resolve("Series.mean", "pandas.core.frame.DataFrame.mean", candidates)
+        == "pandas.core.series.Series.mean"
+    )
     assert resolve("numpy.ma.mean", "pandas.core.frame.DataFrame.mean", candidates) == "numpy.ma.core.mean"
     assert resolve("Frame.mean", "pandas.core.frame.DataFrame.sum", candidates) is None
 
 
 def test_subpackages() -> None:
-    names = {"numpy._core.multiarray": "numpy.core", "pandas.core.frame": "pandas.core.frame", "pandas.io.sql": "pandas.io"}
+    names = {
+        "numpy._core.multiarray": "numpy.core",
+        "pandas.core.frame": "pandas.core.frame",
+        "pandas.io.sql": "pandas.io",
+    }
     assert {module: subpackage_of(module) for module in names} == names
     assert subpackage_of("numpy") == "numpy"
 
@@ -62,7 +78,9 @@ def test_the_cache_serves_the_same_corpus_without_reading_sources(
 ) -> None:
     monkeypatch.setattr(module, "package_roots", lambda: sources)
     first = load_corpus(tmp_path)
-    monkeypatch.setattr(module, "package_roots", lambda: pytest.fail("sources were looked for although the cache has them"))
+    monkeypatch.setattr(
+        module, "package_roots", lambda: pytest.fail("sources were looked for although the cache has them")
+    )
     assert load_corpus(tmp_path) == first
 
 
@@ -100,7 +118,9 @@ def test_the_real_corpus(corpus: Corpus) -> None:
     names = {entry.name for entry in corpus.entries}
     for entry in corpus.entries:
         assert entry.summary.rstrip(".!: ").lower() not in entry.body.lower(), entry.name
-        assert len(entry.body) <= 400 and names.issuperset(entry.see_also) and entry.name not in entry.see_also
+        assert (
+            len(entry.body) <= 400 and names.issuperset(entry.see_also) and entry.name not in entry.see_also
+        )
         assert entry.split == split_of(entry.name, entry.subpackage)
     sizes = Counter(entry.split for entry in corpus.entries)
     assert sizes["train"] > 3 * sizes["test"] > 3 * sizes["validation"] > 0

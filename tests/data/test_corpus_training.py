@@ -54,7 +54,10 @@ def test_labels_have_enough_texts_and_negatives_are_not_the_positive(corpus: Cor
 
 
 def test_unknown_task_and_split(corpus: Corpus) -> None:
-    with pytest.raises(SelfposError, match="no task type that the embedded corpus can supply named 'retreival'; did you mean 'retrieval'"):
+    with pytest.raises(
+        SelfposError,
+        match="no task type that the embedded corpus can supply named 'retreival'; did you mean 'retrieval'",
+    ):
         corpus.training("retreival")
     with pytest.raises(SelfposError, match="splits are train, validation and test"):
         corpus.training("sts", split="dev")

@@ -69,12 +69,22 @@ def test_the_summary_is_taken_out_of_the_body() -> None:
 
 
 def test_a_plain_docstring_keeps_its_paragraphs() -> None:
-    doc = parse_docstring("\n    Open the file.\n\n    First this.\n\n    Then that, as in::\n\n        open(x)\n", max_body=1000)
-    assert (doc.summary, doc.body, doc.see_also) == ("Open the file.", "First this. Then that, as in: open(x)", ())
+    doc = parse_docstring(
+        "\n    Open the file.\n\n    First this.\n\n    Then that, as in::\n\n        open(x)\n",
+        max_body=1000,
+    )
+    assert (doc.summary, doc.body, doc.see_also) == (
+        "Open the file.",
+        "First this. Then that, as in: open(x)",
+        (),
+    )
 
 
 def test_markup_is_reduced_to_its_words() -> None:
-    assert plain(["A :class:`~a.B <target>` with", "  ``code``, `link`_ and %(name)s [2]_."]) == "A a.B with code, link and ."
+    assert (
+        plain(["A :class:`~a.B <target>` with", "  ``code``, `link`_ and %(name)s [2]_."])
+        == "A a.B with code, link and ."
+    )
 
 
 words = st.text(alphabet="abc .:`\n->[]_é", max_size=200)

@@ -30,10 +30,18 @@ def test_hold_out_leaves_something_to_train_on() -> None:
 
 
 @settings(deadline=None)
-@given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 30)), min_size=12, max_size=80), st.integers(1, 6), st.integers(0, 3))
+@given(
+    st.lists(st.tuples(st.integers(0, 30), st.integers(0, 30)), min_size=12, max_size=80),
+    st.integers(1, 6),
+    st.integers(0, 3),
+)
 def test_no_text_of_the_probe_is_trained_on(pairs: list[tuple[int, int]], count: int, seed: int) -> None:
     records = Dataset.from_dict(
-        {"sentence1": [f"a{a}" for a, _ in pairs], "sentence2": [f"b{b}" for _, b in pairs], "label": [0] * len(pairs)}
+        {
+            "sentence1": [f"a{a}" for a, _ in pairs],
+            "sentence2": [f"b{b}" for _, b in pairs],
+            "label": [0] * len(pairs),
+        }
     )
     try:
         training, probe = hold_out(records, count, seed)
@@ -49,7 +57,12 @@ def test_records_that_share_texts_are_held_out_together_where_they_fit() -> None
     """Two records to a query: nothing is lost, and both of a query's records are on the same side. Shared negatives and labels tie nothing."""
     queries = [f"q{row // 2}" for row in range(100)]
     records = Dataset.from_dict(
-        {"anchor": queries, "positive": [f"p{row}" for row in range(100)], "negative": ["n"] * 100, "label": ["x"] * 100}
+        {
+            "anchor": queries,
+            "positive": [f"p{row}" for row in range(100)],
+            "negative": ["n"] * 100,
+            "label": ["x"] * 100,
+        }
     )
     training, probe = hold_out(records, 20, 0)
     assert len(probe) == 20 and len(training) == 80
@@ -59,7 +72,11 @@ def test_records_that_share_texts_are_held_out_together_where_they_fit() -> None
 def written(tmp_path: Path) -> Path:
     pairs = Dataset.from_dict({"sentence1": ["a", "b"], "sentence2": ["c", "d"], "score": [0.0, 5.0]})
     labelled = Dataset.from_dict({"text": ["k", "l", "m", "n"], "label": ["x", "x", "y", "y"]})
-    write_probe(tmp_path / "probe", {"first": pairs, "second": labelled}, {"first": get_task("sts"), "second": get_task("classification")})
+    write_probe(
+        tmp_path / "probe",
+        {"first": pairs, "second": labelled},
+        {"first": get_task("sts"), "second": get_task("classification")},
+    )
     return tmp_path / "probe"
 
 

@@ -41,7 +41,10 @@ def test_lengths_are_those_of_the_tokenizer_itself(tiny_base: Path, tmp_path: Pa
     from transformers import AutoTokenizer
 
     draw = np.random.default_rng(0)
-    texts = [" ".join("".join(draw.choice(list("abcxyz"), 3)) for _ in range(draw.integers(1, 60))) for _ in range(50)]
+    texts = [
+        " ".join("".join(draw.choice(list("abcxyz"), 3)) for _ in range(draw.integers(1, 60)))
+        for _ in range(50)
+    ]
     file = write_lines(tmp_path / "a.jsonl", [{"query": text, "pos": [text, "b"]} for text in texts])
     found = load_source(str(file), get_task("retrieval"))
     report = describe_data(found, get_task("retrieval"), tiny_base)["texts"]
@@ -55,11 +58,19 @@ def test_lengths_are_those_of_the_tokenizer_itself(tiny_base: Path, tmp_path: Pa
 def test_finetune_tells_the_report_and_keeps_it(tiny_base: Path, tmp_path: Path) -> None:
     torch.set_num_threads(1)
     file = write_lines(
-        tmp_path / "a.jsonl", [{"anchor": f"a {n}", "positive": f"b {n}"} for n in range(30)] + [{"anchor": " ", "positive": "c"}]
+        tmp_path / "a.jsonl",
+        [{"anchor": f"a {n}", "positive": f"b {n}"} for n in range(30)] + [{"anchor": " ", "positive": "c"}],
     )
     said: list[str] = []
     source = TaskSource(type="retrieval", data=str(file))
-    finetune(str(tiny_base), source, tmp_path / "out", TrainingSettings(steps=1, batch_size=4), probe=8, say=said.append)
+    finetune(
+        str(tiny_base),
+        source,
+        tmp_path / "out",
+        TrainingSettings(steps=1, batch_size=4),
+        probe=8,
+        say=said.append,
+    )
     assert "  30 of 31 records; dropped: 1 blank text" in said
     assert (read_manifest(tmp_path / "out") or {})["data"]["retrieval"]["dropped"] == {"blank text": 1}
 
@@ -72,7 +83,9 @@ def test_a_probe_remembers_its_prompts(spoiled: bool, tmp_path: Path) -> None:
 
     kind = get_task("retrieval")
     records = Dataset.from_dict({"anchor": ["a", "b"], "positive": ["c", "d"]})
-    write_probe(tmp_path / "probe", {"r": records}, {"r": kind}, {"r": {"query": "Q: "}} if not spoiled else None)
+    write_probe(
+        tmp_path / "probe", {"r": records}, {"r": kind}, {"r": {"query": "Q: "}} if not spoiled else None
+    )
     found = read_probe(tmp_path / "probe")["r"].dataset.to_list()
     before = "" if spoiled else "Q: "
     assert found == [{"anchor": f"{before}a", "positive": "c"}, {"anchor": f"{before}b", "positive": "d"}]

@@ -26,10 +26,17 @@ def write_lines(file: Path, records: list[dict[str, Any]]) -> Path:
 @pytest.fixture
 def beir(tmp_path: Path) -> Path:
     folder = tmp_path / "beir"
-    write_lines(folder / "corpus.jsonl.gz", [{"_id": f"d{i}", "title": "T" if i else "", "text": f"document {i}"} for i in range(3)])
-    write_lines(folder / "queries.jsonl", [{"_id": "q0", "text": "query 0"}, {"_id": "q1", "text": "query 1"}])
+    write_lines(
+        folder / "corpus.jsonl.gz",
+        [{"_id": f"d{i}", "title": "T" if i else "", "text": f"document {i}"} for i in range(3)],
+    )
+    write_lines(
+        folder / "queries.jsonl", [{"_id": "q0", "text": "query 0"}, {"_id": "q1", "text": "query 1"}]
+    )
     (folder / "qrels").mkdir()
-    (folder / "qrels" / "train.tsv").write_text("query-id\tcorpus-id\tscore\nq0\td0\t1\nq0\td1\t2\nq0\td2\t0\nq1\td2\t1\n")
+    (folder / "qrels" / "train.tsv").write_text(
+        "query-id\tcorpus-id\tscore\nq0\td0\t1\nq0\td1\t2\nq0\td2\t0\nq1\td2\t1\n"
+    )
     return folder
 
 
@@ -62,10 +69,14 @@ def test_folder_with_splits_below_the_data_root(tmp_path: Path) -> None:
 
 
 def test_a_local_copy_may_have_other_columns_and_another_split(tmp_path: Path) -> None:
-    copied = [{"left": pair["sentence1"], "right": pair["sentence2"], "score": pair["score"]} for pair in PAIRS]
+    copied = [
+        {"left": pair["sentence1"], "right": pair["sentence2"], "score": pair["score"]} for pair in PAIRS
+    ]
     write_lines(tmp_path / "set" / "test.jsonl", copied)
     local = {"data": "set", "split": "test", "columns": {"sentence1": "left", "sentence2": "right"}}
-    source = TaskSource.model_validate({"type": "sts", "data": "hub:some/pairs", "columns": {"score": "grade"}, "local": local})
+    source = TaskSource.model_validate(
+        {"type": "sts", "data": "hub:some/pairs", "columns": {"score": "grade"}, "local": local}
+    )
     assert load_task(source, seed=0, data_root=tmp_path).dataset.to_list() == PAIRS
     with pytest.raises(OperationError, match="some/pairs"):
         load_task(source, seed=0)
@@ -108,7 +119,9 @@ def test_an_empty_cell_is_missing_and_the_word_null_is_not(tmp_path: Path) -> No
 
 def test_columns_by_alias_and_by_name(tmp_path: Path) -> None:
     write_lines(tmp_path / "a.jsonl", [{"utterance": "hello", "intent": "greet", "more": 1}])
-    assert load_source(str(tmp_path / "a.jsonl"), get_task("classification")).dataset.to_list() == [{"text": "hello", "label": "greet"}]
+    assert load_source(str(tmp_path / "a.jsonl"), get_task("classification")).dataset.to_list() == [
+        {"text": "hello", "label": "greet"}
+    ]
     found = load_source(str(tmp_path / "a.jsonl"), get_task("classification"), columns={"label": "more"})
     assert found.dataset.to_list() == [{"text": "hello", "label": 1}]
 
@@ -143,7 +156,9 @@ def test_several_sources_follow_each_other(tmp_path: Path) -> None:
         ("a.jsonl", b'{"sentence1": "x", "sentence2": "y", "score": 1}\n{"sentence1": [], "sentence2": "y", "score": 1}\n', "values of different kinds"),
     ],
 )  # fmt: skip
-def test_bad_files_give_one_sentence_that_names_the_file(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+def test_bad_files_give_one_sentence_that_names_the_file(
+    tmp_path: Path, name: str, content: bytes, message: str
+) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(SelfposError) as caught:
         load_source(str(tmp_path / name), STS)
@@ -161,25 +176,35 @@ def test_missing_file_and_mistyped_corpus() -> None:
 @pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.csv"])
 def test_a_byte_order_mark_is_no_part_of_the_data(tmp_path: Path, name: str) -> None:
     content = {"a.jsonl": "\n".join(map(json.dumps, PAIRS)), "a.json": json.dumps(PAIRS)}
-    content["a.csv"] = "sentence1,sentence2,score\n" + "\n".join(",".join(map(str, pair.values())) for pair in PAIRS)
+    content["a.csv"] = "sentence1,sentence2,score\n" + "\n".join(
+        ",".join(map(str, pair.values())) for pair in PAIRS
+    )
     (tmp_path / name).write_text(content[name], encoding="utf-8-sig")
     assert load_source(str(tmp_path / name), STS).dataset.to_list() == PAIRS
 
 
 def test_weights_are_shares_and_nothing_is_repeated(tmp_path: Path) -> None:
-    one, two = write_lines(tmp_path / "a.jsonl", PAIRS), write_lines(tmp_path / "b.jsonl", [{**pair, "score": -1.0} for pair in PAIRS[:4]])
+    one, two = (
+        write_lines(tmp_path / "a.jsonl", PAIRS),
+        write_lines(tmp_path / "b.jsonl", [{**pair, "score": -1.0} for pair in PAIRS[:4]]),
+    )
     found = load_source([str(one), str(two)], STS, weights=[3, 2], seed=1).dataset
     scores = found["score"][:]
     assert scores.count(-1.0) == 4 and len(scores) == 10  # 4 is all of the scarcer, 6 go with it
     assert len({json.dumps(record) for record in found}) == 10
     assert load_source([str(one), str(two)], STS, weights=[3, 2], seed=1).dataset.to_list() == found.to_list()
     assert load_source([str(one), str(two)], STS, weights=[3, 2], seed=2).dataset.to_list() != found.to_list()
-    with pytest.raises(ValueError, match="'weights' must hold one number for each of the data, found 2 for 1"):
+    with pytest.raises(
+        ValueError, match="'weights' must hold one number for each of the data, found 2 for 1"
+    ):
         TaskSource(type="sts", data=str(one), weights=[1, 2])
 
 
 def test_duplicates_are_dropped_when_asked_and_across_sources(tmp_path: Path) -> None:
-    one, two = write_lines(tmp_path / "a.jsonl", [*PAIRS, PAIRS[3]]), write_lines(tmp_path / "b.jsonl", PAIRS[:2])
+    one, two = (
+        write_lines(tmp_path / "a.jsonl", [*PAIRS, PAIRS[3]]),
+        write_lines(tmp_path / "b.jsonl", PAIRS[:2]),
+    )
     assert len(load_source([str(one), str(two)], STS).dataset) == 13
     found = load_source([str(one), str(two), str(one)][:1], STS, duplicates="drop")
     assert found.dataset.to_list() == PAIRS and found.dropped == {"duplicate": 1} and found.found == 11
@@ -187,7 +212,9 @@ def test_duplicates_are_dropped_when_asked_and_across_sources(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz", "a.csv", "a.parquet"])
-def test_streamed_files_give_the_same_records_from_a_mapped_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_streamed_files_give_the_same_records_from_a_mapped_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
     import datasets
     import pandas as pd
 
@@ -201,11 +228,15 @@ def test_streamed_files_give_the_same_records_from_a_mapped_file(tmp_path: Path,
         pd.DataFrame(PAIRS).to_parquet(file)
     found = load_source(str(file), STS, streaming=True)
     assert found.dataset.to_list() == PAIRS and found.hash == load_source(str(file), STS).hash
-    assert found.dataset.cache_files and all(str(tmp_path / "cache") in part["filename"] for part in found.dataset.cache_files)
+    assert found.dataset.cache_files and all(
+        str(tmp_path / "cache") in part["filename"] for part in found.dataset.cache_files
+    )
     assert load_source(str(file), STS, streaming=True, limit=3).dataset.to_list() == PAIRS[:3]
 
 
-def test_a_stream_reads_no_more_than_its_limit_and_a_changed_file_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stream_reads_no_more_than_its_limit_and_a_changed_file_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import datasets
 
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
@@ -218,14 +249,18 @@ def test_a_stream_reads_no_more_than_its_limit_and_a_changed_file_again(tmp_path
     assert len(load_source(str(file), STS, streaming=True).dataset) == 10
 
 
-def test_a_streamed_hub_set_is_shuffled_within_a_window_and_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_streamed_hub_set_is_shuffled_within_a_window_and_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import datasets
 
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     many = [{"sentence1": f"one {n}", "sentence2": f"two {n}", "score": float(n)} for n in range(50)]
     asked = []
 
-    def load(name: str, config: str | None, *, split: str, revision: str | None, streaming: bool) -> datasets.IterableDataset:
+    def load(
+        name: str, config: str | None, *, split: str, revision: str | None, streaming: bool
+    ) -> datasets.IterableDataset:
         asked.append((revision, streaming))
         return datasets.Dataset.from_list(many).to_iterable_dataset()
 
@@ -243,9 +278,13 @@ def test_the_commit_of_a_hub_set_is_recorded_and_loaded(monkeypatch: pytest.Monk
     import huggingface_hub
 
     asked = []
-    monkeypatch.setattr(huggingface_hub, "dataset_info", lambda name, revision: SimpleNamespace(sha=f"sha of {revision}"))
     monkeypatch.setattr(
-        datasets, "load_dataset", lambda *place, **more: (asked.append(more["revision"]), datasets.Dataset.from_list(PAIRS))[1]
+        huggingface_hub, "dataset_info", lambda name, revision: SimpleNamespace(sha=f"sha of {revision}")
+    )
+    monkeypatch.setattr(
+        datasets,
+        "load_dataset",
+        lambda *place, **more: (asked.append(more["revision"]), datasets.Dataset.from_list(PAIRS))[1],
     )
     assert load_source("hub:some/set:mrpc", STS).revisions == {"some/set": "sha of None"}
     assert load_source("hub:some/set:mrpc@v1", STS).revisions == {"some/set": "sha of v1"}
@@ -283,9 +322,14 @@ def test_hub_set_in_the_beir_layout(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(datasets, "load_dataset", load)
     monkeypatch.setattr(datasets, "get_dataset_config_names", lambda name, revision: list(tables))
-    assert load_source("hub:mteb/scifact", get_task("retrieval")).dataset.to_list() == [{"anchor": "what?", "positive": "A b"}]
+    assert load_source("hub:mteb/scifact", get_task("retrieval")).dataset.to_list() == [
+        {"anchor": "what?", "positive": "A b"}
+    ]
 
 
 def test_the_hub_does_not_answer() -> None:
-    with pytest.raises(OperationError, match=r"data 'hub:no/such': the Hugging Face Hub did not supply data set no/such, split 'train'"):
+    with pytest.raises(
+        OperationError,
+        match=r"data 'hub:no/such': the Hugging Face Hub did not supply data set no/such, split 'train'",
+    ):
         load_source("hub:no/such", STS)  # the suite runs with HF_HUB_OFFLINE

@@ -30,9 +30,17 @@ def sts_task() -> Callable[..., AbsTask]:
 
     def make(name: str = "selfpos-TestSTS", revision: str = "one", seed: int = 0) -> AbsTask:
         rng = random.Random(seed)
-        rows = [{"sentence1": sentence(rng), "sentence2": sentence(rng), "score": rng.uniform(0, 5)} for _ in range(40)]
+        rows = [
+            {"sentence1": sentence(rng), "sentence2": sentence(rng), "score": rng.uniform(0, 5)}
+            for _ in range(40)
+        ]
         return new_task(
-            "sts", name, "Random pairs.", lambda: DatasetDict(test=Dataset.from_list(rows)), revision=revision, source="selfpos/test"
+            "sts",
+            name,
+            "Random pairs.",
+            lambda: DatasetDict(test=Dataset.from_list(rows)),
+            revision=revision,
+            source="selfpos/test",
         )
 
     return make
@@ -52,12 +60,24 @@ def failing_task() -> AbsTask:
 def made_up_corpus() -> Corpus:
     """30 functions in each of 5 subpackages with train and test parts, and in each that is held out; each in a chain of See Also links."""
     rng = random.Random(0)
-    groups = {f"alpha.{letter}": ["train"] * 18 + ["test"] * 12 for letter in "abcde"} | {name: ["held-out"] * 30 for name in HELD_OUT}
+    groups = {f"alpha.{letter}": ["train"] * 18 + ["test"] * 12 for letter in "abcde"} | {
+        name: ["held-out"] * 30 for name in HELD_OUT
+    }
     entries = []
     for subpackage, splits in groups.items():
         topic = sentence(rng, 3)
         for number, split in enumerate(splits):
             name = f"{subpackage}.f{number:02}"
             links = (f"{subpackage}.f{number - 1:02}",) if number else ()
-            entries.append(Entry(name, "function", subpackage, split, f"{topic} {sentence(rng, 4)}", f"{topic} {sentence(rng, 30)}", links))
+            entries.append(
+                Entry(
+                    name,
+                    "function",
+                    subpackage,
+                    split,
+                    f"{topic} {sentence(rng, 4)}",
+                    f"{topic} {sentence(rng, 30)}",
+                    links,
+                )
+            )
     return Corpus(tuple(sorted(entries, key=lambda entry: entry.name)), {"python": "test"})

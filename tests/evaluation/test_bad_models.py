@@ -28,7 +28,11 @@ def not_finite(model: Path) -> None:
 
     tensors = load_file(model / "model.safetensors")
     name = next(name for name in tensors if name.endswith("LayerNorm.weight"))
-    save_file({**tensors, name: tensors[name] * float("nan")}, model / "model.safetensors", metadata={"format": "pt"})
+    save_file(
+        {**tensors, name: tensors[name] * float("nan")},
+        model / "model.safetensors",
+        metadata={"format": "pt"},
+    )
 
 
 def other_width(model: Path) -> None:
@@ -46,7 +50,9 @@ def torn(model: Path) -> None:
 
 
 def adapter_without_base(model: Path) -> None:
-    (model / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "base_model_name_or_path": "/gone/base"}))
+    (model / "adapter_config.json").write_text(
+        json.dumps({"peft_type": "LORA", "base_model_name_or_path": "/gone/base"})
+    )
 
 
 @pytest.mark.parametrize(
@@ -60,7 +66,11 @@ def adapter_without_base(model: Path) -> None:
     ],
 )
 def test_one_sentence(
-    harm: Callable[[Path], None], message: str, tiny_base: Path, tmp_path: Path, sts_task: Callable[..., AbsTask]
+    harm: Callable[[Path], None],
+    message: str,
+    tiny_base: Path,
+    tmp_path: Path,
+    sts_task: Callable[..., AbsTask],
 ) -> None:
     shutil.copytree(tiny_base, tmp_path / "model")
     harm(tmp_path / "model")
@@ -75,28 +85,39 @@ def test_a_whole_model_and_its_adapter_load(tiny_base: Path) -> None:
     assert load_model(tiny_base).encode(["a"]).shape == (1, 16)
 
 
-def test_two_tasks_of_one_name_are_refused(tiny_base: Path, tmp_path: Path, sts_task: Callable[..., AbsTask]) -> None:
+def test_two_tasks_of_one_name_are_refused(
+    tiny_base: Path, tmp_path: Path, sts_task: Callable[..., AbsTask]
+) -> None:
     with pytest.raises(SelfposError, match="two tasks are called selfpos-TestSTS"):
         evaluate(tiny_base, [sts_task(), sts_task(revision="two")], tmp_path, name="tiny")
 
 
 @pytest.mark.parametrize("fault", ["version", "twice"])
 def test_a_result_of_another_version_or_two_for_one_subset_is_made_anew(
-    fault: str, tiny_base: Path, tmp_path: Path, sts_task: Callable[..., AbsTask], caplog: pytest.LogCaptureFixture
+    fault: str,
+    tiny_base: Path,
+    tmp_path: Path,
+    sts_task: Callable[..., AbsTask],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     (first,) = evaluate(tiny_base, [sts_task()], tmp_path, name="tiny").values()
     found = json.loads(first.file.read_text())
     if fault == "version":
         found["mteb_version"] = "1.38.0"
     else:
-        found["scores"]["test"] = [{**found["scores"]["test"][0], "main_score": 0.5}, found["scores"]["test"][0]]
+        found["scores"]["test"] = [
+            {**found["scores"]["test"][0], "main_score": 0.5},
+            found["scores"]["test"][0],
+        ]
     first.file.write_text(json.dumps(found))
     assert evaluate(tiny_base, [sts_task()], tmp_path, name="tiny") == {first.task: first}
     assert ("is of mteb 1.38.0" if fault == "version" else "has two results for one subset") in caplog.text
     assert json.loads(first.file.read_text())["mteb_version"].startswith("2.")
 
 
-def test_a_truncated_data_file_fails_its_task_only(tiny_base: Path, tmp_path: Path, sts_task: Callable[..., AbsTask]) -> None:
+def test_a_truncated_data_file_fails_its_task_only(
+    tiny_base: Path, tmp_path: Path, sts_task: Callable[..., AbsTask]
+) -> None:
     import gzip
 
     from selfpos.evaluation import select_tasks
@@ -105,7 +126,13 @@ def test_a_truncated_data_file_fails_its_task_only(tiny_base: Path, tmp_path: Pa
     line = b'{"sentence1": "a b", "sentence2": "a c", "score": 3.5}\n'
     (tmp_path / "sts16" / "test.jsonl.gz").write_bytes(gzip.compress(line * 50)[:-9])
     with pytest.raises(
-        TasksFailedError, match=r"1 of 2 tasks failed on tiny: STS16 \(data file .*test.jsonl.gz cannot be read to its end"
+        TasksFailedError,
+        match=r"1 of 2 tasks failed on tiny: STS16 \(data file .*test.jsonl.gz cannot be read to its end",
     ) as caught:
-        evaluate(tiny_base, [*select_tasks(["STS16"], data_dir=tmp_path), sts_task()], tmp_path / "out", name="tiny")
+        evaluate(
+            tiny_base,
+            [*select_tasks(["STS16"], data_dir=tmp_path), sts_task()],
+            tmp_path / "out",
+            name="tiny",
+        )
     assert caught.value.exit_code == 1 and list(caught.value.scores) == ["selfpos-TestSTS"]

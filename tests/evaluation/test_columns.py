@@ -13,7 +13,12 @@ from selfpos.evaluation.tasks import new_task
 
 
 def rows(count: int = 12) -> Dataset:
-    return Dataset.from_dict({"text": [f"text {number}" for number in range(count)], "label": [number % 3 for number in range(count)]})
+    return Dataset.from_dict(
+        {
+            "text": [f"text {number}" for number in range(count)],
+            "label": [number % 3 for number in range(count)],
+        }
+    )
 
 
 def test_columns_are_lists_of_what_was_there_whatever_becomes_of_the_data() -> None:
@@ -31,14 +36,25 @@ def test_columns_are_lists_of_what_was_there_whatever_becomes_of_the_data() -> N
     ]
     for change in changes:
         before, after = change(plain), change(made)
-        assert {name: after[name][:] for name in after.column_names} == {name: before[name][:] for name in before.column_names}
+        assert {name: after[name][:] for name in after.column_names} == {
+            name: before[name][:] for name in before.column_names
+        }
     nested = listed({"en": DatasetDict(test=rows()), "other": 3})
-    assert isinstance(nested["en"], DatasetDict) and isinstance(nested["en"]["test"]["text"], list) and nested["other"] == 3
+    assert (
+        isinstance(nested["en"], DatasetDict)
+        and isinstance(nested["en"]["test"]["text"], list)
+        and nested["other"] == 3
+    )
 
 
 def test_a_task_reads_lists_while_it_is_scored_and_no_longer(tiny_base: Path, tmp_path: Path) -> None:
     task = new_task(
-        "classification", "selfpos-Rows", "Rows.", lambda: DatasetDict(train=rows(30), test=rows()), revision="one", source="selfpos/test"
+        "classification",
+        "selfpos-Rows",
+        "Rows.",
+        lambda: DatasetDict(train=rows(30), test=rows()),
+        revision="one",
+        source="selfpos/test",
     )
     with columns_as_lists(task):
         task.load_data()

@@ -41,10 +41,14 @@ def test_no_name_is_mtebs(made_up_corpus: Corpus) -> None:
 
 def test_nothing_scored_was_trained_on(made_up_corpus: Corpus, data: dict[str, Any]) -> None:
     splits = {
-        text: entry.split for entry in made_up_corpus.entries for text in (entry.summary, entry.body, entry.body[:200].rsplit(" ", 1)[0])
+        text: entry.split
+        for entry in made_up_corpus.entries
+        for text in (entry.summary, entry.body, entry.body[:200].rsplit(" ", 1)[0])
     }
     retrieval = data["Retrieval"]["default"]["test"]
-    assert {splits[text] for text in [*retrieval["queries"]["text"], *retrieval["corpus"]["text"]]} == {"test"}
+    assert {splits[text] for text in [*retrieval["queries"]["text"], *retrieval["corpus"]["text"]]} == {
+        "test"
+    }
     assert {splits[text] for text in data["Classification"]["test"]["text"]} == {"test"}
     assert {splits[text] for text in data["Classification"]["train"]["text"]} == {"train"}
     pairs = data["PairClassification"]["test"]
@@ -55,14 +59,20 @@ def test_nothing_scored_was_trained_on(made_up_corpus: Corpus, data: dict[str, A
 def test_every_query_has_its_own_document_and_classes_are_even(data: dict[str, Any]) -> None:
     retrieval = data["Retrieval"]["default"]["test"]
     assert len(set(retrieval["corpus"]["text"])) == len(retrieval["corpus"])
-    assert retrieval["relevant_docs"] == {query: {query.removeprefix("q:"): 1} for query in retrieval["queries"]["id"]}
+    assert retrieval["relevant_docs"] == {
+        query: {query.removeprefix("q:"): 1} for query in retrieval["queries"]["id"]
+    }
     train = data["Classification"]["train"]["label"][:]
-    assert {train.count(label) for label in set(train)} == {8} and set(train) == set(data["Classification"]["test"]["label"])
+    assert {train.count(label) for label in set(train)} == {8} and set(train) == set(
+        data["Classification"]["test"]["label"]
+    )
     labels = data["PairClassification"]["test"]["labels"][:]
     assert labels.count(1) == labels.count(0) > 10
 
 
 def test_the_revision_tells_corpora_apart(made_up_corpus: Corpus) -> None:
     other = Corpus(made_up_corpus.entries[:-1], made_up_corpus.versions)
-    revisions = {task.metadata.revision for corpus in (made_up_corpus, other) for task in corpus_tasks(corpus)}
+    revisions = {
+        task.metadata.revision for corpus in (made_up_corpus, other) for task in corpus_tasks(corpus)
+    }
     assert len(revisions) == 2

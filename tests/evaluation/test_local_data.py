@@ -23,8 +23,14 @@ def loaded(name: str, data_dir: Path) -> Any:
 
 def test_labels_are_mtebs_numbers(tmp_path: Path) -> None:
     for split in ("train", "validation", "test"):
-        write(tmp_path / "emotion" / f"{split}.jsonl", [{"text": word, "label": word} for word in ("joy", "surprise", "sadness")])
-        write(tmp_path / "poem_sentiment" / f"{split}.jsonl", [{"text": str(label), "label": label} for label in (-1, 0, 1, 2)])
+        write(
+            tmp_path / "emotion" / f"{split}.jsonl",
+            [{"text": word, "label": word} for word in ("joy", "surprise", "sadness")],
+        )
+        write(
+            tmp_path / "poem_sentiment" / f"{split}.jsonl",
+            [{"text": str(label), "label": label} for label in (-1, 0, 1, 2)],
+        )
     assert loaded("EmotionClassification", tmp_path)["test"]["label"][:] == [1, 5, 0]
     assert loaded("PoemSentimentClassification", tmp_path)["validation"]["label"][:] == [0, 2, 1, 3]
 
@@ -38,20 +44,35 @@ def test_retrieval_splits_are_renamed(tmp_path: Path) -> None:
         (folder / "qrels" / f"{split}.tsv").write_text(f"query-id\tcorpus-id\tscore\n{query}\td\t1\n")
     data = loaded("MLQuestions", tmp_path)["default"]
     assert data["dev"]["relevant_docs"] == {"q": {"d": 1}} and data["dev"]["queries"]["text"][:] == ["what"]
-    assert data["test"]["relevant_docs"] == {"r": {"d": 1}} and data["test"]["corpus"][0] == {"id": "d", "title": "A", "text": "b"}
+    assert data["test"]["relevant_docs"] == {"r": {"d": 1}} and data["test"]["corpus"][0] == {
+        "id": "d",
+        "title": "A",
+        "text": "b",
+    }
 
 
 def test_a_passage_with_its_questions_id_is_left_out_as_in_mteb(tmp_path: Path, tiny_base: Path) -> None:
     """MTEB's FeedbackQA numbers questions and passages alike; without that, its published scores are missed by a thousandth."""
     folder = tmp_path / "feedbackqa"
-    write(folder / "corpus.jsonl", [{"_id": f"WHO-{n}", "title": "", "text": text} for n, text in enumerate(("a b", "a b", "c d"))])
-    write(folder / "queries.jsonl", [{"_id": "WHO-train-0", "text": "x"}, *({"_id": f"WHO-test-{n}", "text": "a b"} for n in (0, 5))])
+    write(
+        folder / "corpus.jsonl",
+        [{"_id": f"WHO-{n}", "title": "", "text": text} for n, text in enumerate(("a b", "a b", "c d"))],
+    )
+    write(
+        folder / "queries.jsonl",
+        [{"_id": "WHO-train-0", "text": "x"}, *({"_id": f"WHO-test-{n}", "text": "a b"} for n in (0, 5))],
+    )
     (folder / "qrels").mkdir()
-    (folder / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nWHO-test-0\tWHO-1\t1\nWHO-test-5\tWHO-0\t1\n")
+    (folder / "qrels" / "test.tsv").write_text(
+        "query-id\tcorpus-id\tscore\nWHO-test-0\tWHO-1\t1\nWHO-test-5\tWHO-0\t1\n"
+    )
     tasks = select_tasks(["FeedbackQARetrieval"], data_dir=tmp_path)
     tasks[0].load_data()
     part = tasks[0].dataset["default"]["test"]
-    assert part["queries"]["id"][:] == ["WHO-0", "WHO-5"] and part["relevant_docs"] == {"WHO-0": {"WHO-1": 1}, "WHO-5": {"WHO-0": 1}}
+    assert part["queries"]["id"][:] == ["WHO-0", "WHO-5"] and part["relevant_docs"] == {
+        "WHO-0": {"WHO-1": 1},
+        "WHO-5": {"WHO-0": 1},
+    }
     score = evaluate(tiny_base, tasks, tmp_path / "out", name="tiny")["FeedbackQARetrieval"]
     found = json.loads(score.file.read_text())["scores"]["test"][0]
     assert (
@@ -74,14 +95,21 @@ def test_every_kind_is_scored(tmp_path: Path, tiny_base: Path) -> None:
     write(tmp_path / "stackoverflow_short" / "test.jsonl", rows)
     write(tmp_path / "clinc150" / "train.jsonl", rows)
     write(tmp_path / "clinc150" / "test.jsonl", rows[::3])
-    write(tmp_path / "mrpc" / "test.jsonl", [{"sentence1": a, "sentence2": b, "label": int(a == b)} for a in letters for b in letters])
+    write(
+        tmp_path / "mrpc" / "test.jsonl",
+        [{"sentence1": a, "sentence2": b, "label": int(a == b)} for a in letters for b in letters],
+    )
     pools = [
-        {"query_id": str(i), "query": a, "positive": [a * 2], "negative": [b for b in letters if b != a][:i]} for i, a in enumerate(letters)
+        {"query_id": str(i), "query": a, "positive": [a * 2], "negative": [b for b in letters if b != a][:i]}
+        for i, a in enumerate(letters)
     ]
     write(tmp_path / "wikiqa" / "test.jsonl", pools)
     for subset in ("amazon_counterfactual_en", "amazon_counterfactual_en_ext"):
         for split in ("train", "validation", "test"):
-            write(tmp_path / subset / f"{split}.jsonl", [{"text": row["text"], "label": int(row["label"] > "d")} for row in rows])
+            write(
+                tmp_path / subset / f"{split}.jsonl",
+                [{"text": row["text"], "label": int(row["label"] > "d")} for row in rows],
+            )
     names = [
         "selfpos-StackOverflowTitles",
         "selfpos-CLINC150",
@@ -118,8 +146,15 @@ def test_the_real_files_are_read(name: str, text_data: Path) -> None:
         pytest.param("FeedbackQARetrieval", 0.41968, marks=pytest.mark.nightly),
     ],
 )
-def test_published_scores_are_reproduced(name: str, published: float, text_data: Path, tmp_path: Path) -> None:
+def test_published_scores_are_reproduced(
+    name: str, published: float, text_data: Path, tmp_path: Path
+) -> None:
     from selfpos.storage.locate import locate_model
 
-    scores = evaluate(locate_model("all-MiniLM-L6-v2"), select_tasks([name], data_dir=text_data), tmp_path, name="all-MiniLM-L6-v2")
+    scores = evaluate(
+        locate_model("all-MiniLM-L6-v2"),
+        select_tasks([name], data_dir=text_data),
+        tmp_path,
+        name="all-MiniLM-L6-v2",
+    )
     assert scores[name].main_score == pytest.approx(published, abs=5e-5)

@@ -28,7 +28,9 @@ def test_the_numbers_are_those_of_the_model_and_it_is_left_as_it_was(tiny_base: 
 
 
 @pytest.mark.parametrize("reason", ["bfloat16", "too large", "no oneDNN"])
-def test_where_it_does_not_fit_nothing_is_changed(reason: str, tiny_base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_it_does_not_fit_nothing_is_changed(
+    reason: str, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import torch
     from sentence_transformers import SentenceTransformer
 

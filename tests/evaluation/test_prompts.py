@@ -15,7 +15,11 @@ from selfpos.evaluation.encoder import describe_encoder, identity, load_encoder
 if TYPE_CHECKING:
     from mteb.abstasks import AbsTask
 
-E5, INSTRUCTED, OTHER = "intfloat/e5-base-v2", "intfloat/multilingual-e5-large-instruct", "Qwen/Qwen3-Embedding-0.6B"
+E5, INSTRUCTED, OTHER = (
+    "intfloat/e5-base-v2",
+    "intfloat/multilingual-e5-large-instruct",
+    "Qwen/Qwen3-Embedding-0.6B",
+)
 
 
 @pytest.fixture
@@ -38,7 +42,9 @@ def prompts_of(folder: Path, name: str) -> tuple[dict[tuple[str, str], str | Non
     sides: dict[str, Any] = {"query": PromptType.query, "document": PromptType.document, "": None}
     tasks = {"SciFact": ("query", "document"), "STS16": ("",), "Banking77Classification": ("",)}
     found = {
-        (task, side): encoder._manner(mteb.get_task(task).metadata, sides[side]).prompt for task, asked in tasks.items() for side in asked
+        (task, side): encoder._manner(mteb.get_task(task).metadata, sides[side]).prompt
+        for task, asked in tasks.items()
+        for side in asked
     }
     return found, dict(describe_encoder(encoder))["prompts"]
 
@@ -58,15 +64,22 @@ def test_a_known_model_without_prompts_gets_those_of_its_authors(folder: Callabl
     assert "document 'passage: '" in told and "from mteb's list of models" in told
 
 
-def test_an_instructed_model_gets_each_tasks_instruction(folder: Callable[..., Path], sts_task: Callable[..., AbsTask]) -> None:
+def test_an_instructed_model_gets_each_tasks_instruction(
+    folder: Callable[..., Path], sts_task: Callable[..., AbsTask]
+) -> None:
     model = folder({})
     found, told = prompts_of(model, INSTRUCTED)
-    assert found["SciFact", "query"] == "Instruct: Given a scientific claim, retrieve documents that support or refute the claim\nQuery: "
+    assert (
+        found["SciFact", "query"]
+        == "Instruct: Given a scientific claim, retrieve documents that support or refute the claim\nQuery: "
+    )
     assert found["SciFact", "document"] is None
     assert "intent" in str(found["Banking77Classification", ""])
     assert "the instruction of each task" in told
     own = load_encoder(model, identity(model, INSTRUCTED))._manner(sts_task().metadata, None).prompt
-    assert own.startswith("Instruct: ") and len(own) > 25  # mteb has no instruction for a task of ours but that of its type
+    assert (
+        own.startswith("Instruct: ") and len(own) > 25
+    )  # mteb has no instruction for a task of ours but that of its type
 
 
 def test_what_is_not_known_is_not_made_up(folder: Callable[..., Path]) -> None:

@@ -58,9 +58,13 @@ def test_quick_has_one_task_of_each_type(monkeypatch: pytest.MonkeyPatch, text_d
 def test_a_task_of_ones_own_is_scored(tiny_base: Path, tmp_path: Path) -> None:
     rng = random.Random(0)
     rows = [{"question": sentence(rng), "other": sentence(rng), "same": number % 2} for number in range(40)]
-    (tmp_path / "pairs.csv").write_text("question,other,same\n" + "".join(f"{r['question']},{r['other']},{r['same']}\n" for r in rows))
+    (tmp_path / "pairs.csv").write_text(
+        "question,other,same\n" + "".join(f"{r['question']},{r['other']},{r['same']}\n" for r in rows)
+    )
     columns = {"sentence1": "question", "sentence2": "other", "label": "same"}
-    word = declare(tmp_path, name="Mine", type="pair-classification", files={"test": "pairs.csv"}, columns=columns)
+    word = declare(
+        tmp_path, name="Mine", type="pair-classification", files={"test": "pairs.csv"}, columns=columns
+    )
     (task,) = select_tasks([word])
     scores = evaluate(tiny_base, [task], tmp_path / "out", name="tiny")
     assert scores["Mine"].metric == "max_ap" and 0 < scores["Mine"].main_score <= 1
@@ -80,7 +84,9 @@ def test_every_type_of_ones_own_loads(tmp_path: Path) -> None:
     for kind, row in lines.items():
         (tmp_path / f"{kind}.jsonl").write_text(json.dumps(row) + "\n")
         splits = ["train", "test"] if kind == "classification" else ["test"]
-        (task,) = select_tasks([declare(tmp_path, name="Mine", type=kind, files=dict.fromkeys(splits, f"{kind}.jsonl"))])
+        (task,) = select_tasks(
+            [declare(tmp_path, name="Mine", type=kind, files=dict.fromkeys(splits, f"{kind}.jsonl"))]
+        )
         task.load_data()
         assert task.dataset
     beir = tmp_path / "beir"
@@ -100,18 +106,32 @@ def test_every_type_of_ones_own_loads(tmp_path: Path) -> None:
         ({"colums": {}}, "there is no field 'colums'; did you mean 'columns'"),
         ({"files": {"train": "a.jsonl"}}, "a sts task has files test; found train"),
         ({"files": {"test": "gone.jsonl"}}, "there is no data file .*gone.jsonl"),
-        ({"columns": {"sentense1": "a"}}, "a sts task has sentence1, sentence2, score, not 'sentense1'; did you mean 'sentence1'"),
-        ({"columns": {"score": "grad"}}, r"a record has no 'grad' \(for score\); found sentence1, sentence2, grade; did you mean 'grade'"),
+        (
+            {"columns": {"sentense1": "a"}},
+            "a sts task has sentence1, sentence2, score, not 'sentense1'; did you mean 'sentence1'",
+        ),
+        (
+            {"columns": {"score": "grad"}},
+            r"a record has no 'grad' \(for score\); found sentence1, sentence2, grade; did you mean 'grade'",
+        ),
         ({"files": {"test": "torn.jsonl.gz"}}, "torn.jsonl.gz cannot be read to its end"),
     ],
 )
-def test_what_is_wrong_with_a_declaration_is_said_at_once(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+def test_what_is_wrong_with_a_declaration_is_said_at_once(
+    tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
     import gzip
 
     line = '{"sentence1": "a", "sentence2": "b", "grade": 1}\n'
     (tmp_path / "a.jsonl").write_text(line)
     (tmp_path / "torn.jsonl.gz").write_bytes(gzip.compress(line.encode() * 100)[:-12])
-    fields = {"name": "Mine", "type": "sts", "files": {"test": "a.jsonl"}, "columns": {"score": "grade"}, **changes}
+    fields = {
+        "name": "Mine",
+        "type": "sts",
+        "files": {"test": "a.jsonl"},
+        "columns": {"score": "grade"},
+        **changes,
+    }
     with pytest.raises(SelfposError, match=message):
         select_tasks([declare(tmp_path, **fields)])
 
@@ -131,7 +151,10 @@ def hub_layout(folder: Path) -> None:
     rng = random.Random(0)
     sts = folder / "mteb" / "sts16-sts"
     sts.mkdir(parents=True)
-    rows = [{"sentence1": sentence(rng), "sentence2": sentence(rng), "score": rng.uniform(0, 5)} for _ in range(30)]
+    rows = [
+        {"sentence1": sentence(rng), "sentence2": sentence(rng), "score": rng.uniform(0, 5)}
+        for _ in range(30)
+    ]
     (sts / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     beir = folder / "mteb" / "scifact"
     (beir / "qrels").mkdir(parents=True)
@@ -140,7 +163,9 @@ def hub_layout(folder: Path) -> None:
     (beir / "corpus.jsonl").write_text("".join(json.dumps(row) + "\n" for row in documents))
     (beir / "queries.jsonl").write_text("".join(json.dumps(row) + "\n" for row in queries))
     (beir / "qrels" / "test.jsonl").write_text(
-        "".join(json.dumps({"query-id": f"q{n}", "corpus-id": f"d{n}", "score": 1.0}) + "\n" for n in range(10))
+        "".join(
+            json.dumps({"query-id": f"q{n}", "corpus-id": f"d{n}", "score": 1.0}) + "\n" for n in range(10)
+        )
     )
     (beir / "README.md").write_text(
         "---\nconfigs:\n- config_name: default\n  data_files:\n  - split: test\n    path: qrels/test.jsonl\n"
@@ -160,7 +185,9 @@ def test_data_in_the_hubs_layout_is_scored(tiny_base: Path, tmp_path: Path) -> N
         select_tasks(["STS16", "STS17"], data_dir=tmp_path / "data")
 
 
-def test_fetching_fills_the_folder_and_names_what_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fetching_fills_the_folder_and_names_what_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The Hub is stood in for: its files appear where `snapshot_download` is asked to put them."""
     asked = []
 
@@ -174,7 +201,10 @@ def test_fetching_fills_the_folder_and_names_what_failed(tmp_path: Path, monkeyp
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
     tasks = wanted_tasks(["STS16", "STS17", "corpus", "selfpos-MRPC"], None)
     assert names(tasks) == ["STS16", "STS17"]
-    with pytest.raises(OperationError, match=r"the data of 1 tasks could not be fetched: STS17 \(mteb/sts17-crosslingual-sts: no route\)"):
+    with pytest.raises(
+        OperationError,
+        match=r"the data of 1 tasks could not be fetched: STS17 \(mteb/sts17-crosslingual-sts: no route\)",
+    ):
         fetch(tasks, tmp_path, lambda _: None)
     assert asked[0] == ("mteb/sts16-sts", "dataset", tasks[0].metadata.revision)
     assert names(select_tasks(["STS16"], data_dir=tmp_path)) == ["STS16"]

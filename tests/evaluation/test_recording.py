@@ -12,25 +12,34 @@ import pytest
 from selfpos.data.corpus import Corpus
 from selfpos.evaluation import evaluate
 from selfpos.evaluation.corpus_tasks import corpus_tasks
-from selfpos.evaluation.examples import Part, examples_file, read_examples, write_examples
-from selfpos.evaluation.measures import score_of
 from selfpos.evaluation.run import revision_of
 from selfpos.evaluation.tasks import new_task, retrieval_data
+from selfpos.scores.examples import Part, examples_file, read_examples, write_examples
+from selfpos.scores.measures import score_of
 
 if TYPE_CHECKING:
     from mteb.abstasks import AbsTask
 
-KINDS = {"Retrieval": "mean", "Classification": "mean", "PairClassification": "average-precision", "Clustering": "v-measure"}
+KINDS = {
+    "Retrieval": "mean",
+    "Classification": "mean",
+    "PairClassification": "average-precision",
+    "Clustering": "v-measure",
+}
 
 
-def test_every_type_of_the_corpus_leaves_examples_that_give_its_score(tiny_base: Path, tmp_path: Path, made_up_corpus: Corpus) -> None:
+def test_every_type_of_the_corpus_leaves_examples_that_give_its_score(
+    tiny_base: Path, tmp_path: Path, made_up_corpus: Corpus
+) -> None:
     tasks = {task.metadata.name: task for task in corpus_tasks(made_up_corpus)}
     scores = evaluate(tiny_base, list(tasks.values()), tmp_path, name="tiny")
     for name, score in scores.items():
         (part,) = read_examples(examples_file(score.file), revision_of(tasks[name]))
         assert part.kind == KINDS[score.type]
         assert score_of(part) == pytest.approx(score.main_score, abs=1e-5)
-        assert not {"_evaluate_subset", "_save_task_predictions", "task_specific_scores"} & set(vars(tasks[name]))
+        assert not {"_evaluate_subset", "_save_task_predictions", "task_specific_scores"} & set(
+            vars(tasks[name])
+        )
 
 
 def test_sts_and_reranking(tiny_base: Path, tmp_path: Path, sts_task: Callable[..., AbsTask]) -> None:
@@ -38,7 +47,14 @@ def test_sts_and_reranking(tiny_base: Path, tmp_path: Path, sts_task: Callable[.
     relevant = {f"q{number}": {f"d{2 * number}": 1, f"d{2 * number + 1}": 0} for number in range(4)}
     pools = {query: list(grades) for query, grades in relevant.items()}
     data = retrieval_data(documents, {query: f"about {query}" for query in relevant}, relevant, pools=pools)
-    reranking = new_task("reranking", "selfpos-Pools", "Pools.", lambda: {"default": {"test": data}}, revision="one", source="selfpos/test")
+    reranking = new_task(
+        "reranking",
+        "selfpos-Pools",
+        "Pools.",
+        lambda: {"default": {"test": data}},
+        revision="one",
+        source="selfpos/test",
+    )
     scores = evaluate(tiny_base, [sts_task(), reranking], tmp_path, name="tiny")
     found = {name: read_examples(examples_file(score.file), "one")[0] for name, score in scores.items()}
     assert {name: (part.kind, part.count) for name, part in found.items()} == {
@@ -59,7 +75,9 @@ def test_sts_and_reranking(tiny_base: Path, tmp_path: Path, sts_task: Callable[.
         ("MockMultilabelClassification", "lrap"),
     ],
 )
-def test_the_other_types_as_mteb_has_them(name: str, metric: str | None, tiny_base: Path, tmp_path: Path) -> None:
+def test_the_other_types_as_mteb_has_them(
+    name: str, metric: str | None, tiny_base: Path, tmp_path: Path
+) -> None:
     from mteb import mocks
 
     task = getattr(mocks, name)()
@@ -83,7 +101,9 @@ def test_how_far_instructions_are_followed_is_mtebs_mean_over_questions() -> Non
         relevant[f"{question}-changed"] = dict.fromkeys(documents[:3], 1) | dict.fromkeys(documents[3:5], 0)
         changed[question] = documents[3:5]
         for which in ("og", "changed"):  # ties, and documents that were not found
-            found[f"{question}-{which}"] = {name: float(rng.integers(4)) for name in documents if rng.random() < 0.8}
+            found[f"{question}-{which}"] = {
+                name: float(rng.integers(4)) for name in documents if rng.random() < 0.8
+            }
     part = _followed(relevant, found)
     assert part is not None
     assert part[3]["values"].shape == (3,)
@@ -99,7 +119,10 @@ def test_label_ranking_precision_of_each_text_is_scikit_learns() -> None:
 
     rng = np.random.default_rng(0)
     gold, predicted = rng.integers(2, size=(60, 3)), rng.integers(2, size=(2, 60, 3))
-    wanted = [[label_ranking_average_precision_score(a[None], b[None]) for a, b in zip(gold, one, strict=True)] for one in predicted]
+    wanted = [
+        [label_ranking_average_precision_score(a[None], b[None]) for a, b in zip(gold, one, strict=True)]
+        for one in predicted
+    ]
     assert _ranking_precision(predicted, gold) == pytest.approx(np.array(wanted))
 
 
@@ -116,14 +139,21 @@ def test_f1_of_translations_found_more_than_once() -> None:
     heard = {"predictions": {"one-two": [{"corpus_id": int(place)} for place in found]}}
     part = _translated(task, {"one": list("a" * 40), "two": list("b" * 40)}, heard)
     assert part is not None
-    assert part[3]["values"].mean() == pytest.approx(f1_score(np.arange(40), found, average="weighted", zero_division=0))
+    assert part[3]["values"].mean() == pytest.approx(
+        f1_score(np.arange(40), found, average="weighted", zero_division=0)
+    )
     assert 0 < part[3]["values"].mean() < 1
 
 
-def test_a_clustering_that_draws_its_documents_is_drawn_again_the_same(tiny_base: Path, tmp_path: Path) -> None:
+def test_a_clustering_that_draws_its_documents_is_drawn_again_the_same(
+    tiny_base: Path, tmp_path: Path
+) -> None:
     from datasets import Dataset, DatasetDict
 
-    rows = {"sentences": [f"{'abcdef'[n % 6] * 3} {n}" for n in range(60)], "labels": [["xy"[n % 2], "uvw"[n % 3]] for n in range(60)]}
+    rows = {
+        "sentences": [f"{'abcdef'[n % 6] * 3} {n}" for n in range(60)],
+        "labels": [["xy"[n % 2], "uvw"[n % 3]] for n in range(60)],
+    }
     attributes = {"max_fraction_of_documents_to_embed": 0.5, "max_documents_per_cluster": 20, "n_clusters": 3}
     task = new_task("clustering", "selfpos-Levels", "Two levels.", lambda: DatasetDict(test=Dataset.from_dict(rows)), revision="one",
                     source="selfpos/test", **attributes)  # fmt: skip
@@ -150,7 +180,10 @@ def test_parts_are_added_and_other_data_or_damage_is_no_examples(tmp_path: Path)
     file = tmp_path / "examples" / "task.npz"
     write_examples(file, [made("en", 0.1), made("de", 0.2)], "one")
     write_examples(file, [made("de", 0.3)], "one")
-    assert {part.subset: part.arrays["values"][0] for part in read_examples(file, "one")} == {"en": 0.1, "de": 0.3}
+    assert {part.subset: part.arrays["values"][0] for part in read_examples(file, "one")} == {
+        "en": 0.1,
+        "de": 0.3,
+    }
     assert read_examples(file, "two") == []
     file.write_bytes(file.read_bytes()[:100])
     assert read_examples(file, "one") == []

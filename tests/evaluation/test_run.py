@@ -24,7 +24,9 @@ MakeTask = Callable[..., "AbsTask"]
 @pytest.fixture
 def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fail when a model is loaded: everything must come from results that are there."""
-    monkeypatch.setattr("selfpos.evaluation.encoder.load_encoder", lambda *_: pytest.fail("a model was loaded"))
+    monkeypatch.setattr(
+        "selfpos.evaluation.encoder.load_encoder", lambda *_: pytest.fail("a model was loaded")
+    )
 
 
 def test_scores_are_those_of_the_embeddings(tiny_base: Path, tmp_path: Path, sts_task: MakeTask) -> None:
@@ -50,17 +52,25 @@ def test_different_models_get_different_scores_under_one_name(
     scores = [evaluate(model, [sts_task()], tmp_path, name="model")["selfpos-TestSTS"] for model in models]
     assert len({score.main_score for score in scores}) == len(models)
     assert len({score.file for score in scores}) == len(models)
-    again = [evaluate(model, [sts_task()], tmp_path / "fresh", name="model")["selfpos-TestSTS"] for model in models]
+    again = [
+        evaluate(model, [sts_task()], tmp_path / "fresh", name="model")["selfpos-TestSTS"] for model in models
+    ]
     assert [score.main_score for score in again] == [score.main_score for score in scores]
 
 
-def test_results_are_in_mtebs_layout_and_mteb_loads_them(tiny_base: Path, tmp_path: Path, sts_task: MakeTask) -> None:
+def test_results_are_in_mtebs_layout_and_mteb_loads_them(
+    tiny_base: Path, tmp_path: Path, sts_task: MakeTask
+) -> None:
     import mteb
 
     score = evaluate(tiny_base, [sts_task()], tmp_path, name="tiny")["selfpos-TestSTS"]
     revision = content_hash(tiny_base)[:40]
     folder = tmp_path / "results" / "local__tiny" / revision
-    assert {file.name for file in folder.iterdir()} == {"selfpos-TestSTS.json", "model_meta.json", "run_settings.jsonl"}
+    assert {file.name for file in folder.iterdir()} == {
+        "selfpos-TestSTS.json",
+        "model_meta.json",
+        "run_settings.jsonl",
+    }
     (loaded,) = mteb.ResultCache(tmp_path).load_results().model_results
     assert (loaded.model_name, loaded.model_revision) == ("local/tiny", revision)
     assert loaded.task_results[0].get_score() == pytest.approx(score.main_score, abs=1e-6)
@@ -69,7 +79,9 @@ def test_results_are_in_mtebs_layout_and_mteb_loads_them(tiny_base: Path, tmp_pa
     assert meta["n_parameters"] > meta["n_embedding_parameters"] > 0 and meta["memory_usage_mb"] > 0
 
 
-def test_finished_tasks_are_not_run_again(tiny_base: Path, tmp_path: Path, sts_task: MakeTask, no_model: None) -> None:
+def test_finished_tasks_are_not_run_again(
+    tiny_base: Path, tmp_path: Path, sts_task: MakeTask, no_model: None
+) -> None:
     with pytest.raises(pytest.fail.Exception):  # not caught as a failing task
         evaluate(tiny_base, [sts_task()], tmp_path, name="tiny")
 
@@ -80,7 +92,8 @@ def test_resume_keeps_results_of_the_same_weights_and_data(
     first = evaluate(tiny_base, [sts_task()], tmp_path / "out", name="tiny")
     loads: list[Path] = []
     monkeypatch.setattr(
-        "selfpos.evaluation.encoder.load_encoder", lambda folder, *more: loads.append(folder) or load_encoder(folder, *more)
+        "selfpos.evaluation.encoder.load_encoder",
+        lambda folder, *more: loads.append(folder) or load_encoder(folder, *more),
     )
     assert evaluate(tiny_base, [sts_task()], tmp_path / "out", name="tiny") == first
     copy = tmp_path / "copy"
@@ -106,7 +119,11 @@ def test_a_damaged_result_file_is_made_anew(tiny_base: Path, tmp_path: Path, sts
 
 
 def test_a_failing_task_does_not_take_the_others_down(
-    tiny_base: Path, tmp_path: Path, sts_task: MakeTask, failing_task: AbsTask, caplog: pytest.LogCaptureFixture
+    tiny_base: Path,
+    tmp_path: Path,
+    sts_task: MakeTask,
+    failing_task: AbsTask,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     with pytest.raises(TasksFailedError) as caught:
         evaluate(tiny_base, [failing_task, sts_task()], tmp_path, name="tiny")
@@ -115,11 +132,15 @@ def test_a_failing_task_does_not_take_the_others_down(
     )
     assert caught.value.exit_code == 1
     # without a log file, warnings and errors go to the screen, which is no place for a traceback
-    assert [record.exc_info for record in caplog.records if record.levelname in ("WARNING", "ERROR")] == [None]
+    assert [record.exc_info for record in caplog.records if record.levelname in ("WARNING", "ERROR")] == [
+        None
+    ]
     assert list(caught.value.scores) == list(read_scores(tmp_path)) == ["selfpos-TestSTS"]
 
 
-def test_interruption_is_not_a_failing_task(tiny_base: Path, tmp_path: Path, sts_task: MakeTask, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interruption_is_not_a_failing_task(
+    tiny_base: Path, tmp_path: Path, sts_task: MakeTask, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
@@ -129,11 +150,16 @@ def test_interruption_is_not_a_failing_task(tiny_base: Path, tmp_path: Path, sts
         evaluate(tiny_base, [task], tmp_path, name="tiny")
 
 
-def test_a_task_draws_the_same_samples_for_every_model(tiny_base: Path, tmp_path: Path, made_up_corpus: object) -> None:
+def test_a_task_draws_the_same_samples_for_every_model(
+    tiny_base: Path, tmp_path: Path, made_up_corpus: object
+) -> None:
     from selfpos.evaluation.corpus_tasks import corpus_tasks
 
     (task,) = (task for task in corpus_tasks(made_up_corpus) if task.metadata.type == "Clustering")  # type: ignore[arg-type]
-    scores = [evaluate(tiny_base, [task], tmp_path / str(turn), name="tiny")[task.metadata.name].main_score for turn in range(2)]
+    scores = [
+        evaluate(tiny_base, [task], tmp_path / str(turn), name="tiny")[task.metadata.name].main_score
+        for turn in range(2)
+    ]
     assert scores[0] == scores[1]
 
 
@@ -164,18 +190,28 @@ def test_prompts_come_from_the_model_and_each_text_is_embedded_once(
     plain = SentenceTransformer(str(tiny_base), device="cpu")
     embedded: list[str] = []
     monkeypatch.setattr(
-        "selfpos.evaluation.encoder.tokenise", lambda model, texts, *more: (embedded.extend(texts), tokenise(model, texts, *more))[1]
+        "selfpos.evaluation.encoder.tokenise",
+        lambda model, texts, *more: (embedded.extend(texts), tokenise(model, texts, *more))[1],
     )
     metadata = corpus_tasks(made_up_corpus)[0].metadata  # type: ignore[arg-type]
     texts = ["abc def", "ghi", "abc def"]
     loader = DataLoader(Dataset.from_dict({"text": texts}), batch_size=2)
     for kind, prompt in ((PromptType.query, "query: "), (PromptType.document, ""), (None, "")):
         found = encoder.encode(
-            loader, task_metadata=metadata, hf_split="test", hf_subset="default", prompt_type=kind, show_progress_bar=False
+            loader,
+            task_metadata=metadata,
+            hf_split="test",
+            hf_subset="default",
+            prompt_type=kind,
+            show_progress_bar=False,
         )
         assert np.allclose(np.asarray(found), plain.encode(texts, prompt=prompt), atol=1e-6)
-    assert embedded == ["abc def", "ghi"] * 2  # once for each prompt: the document's is empty, as there is none for either side
-    encoder.encode(loader, task_metadata=metadata, hf_split="test", hf_subset="default", prompt_type=PromptType.query)
+    assert (
+        embedded == ["abc def", "ghi"] * 2
+    )  # once for each prompt: the document's is empty, as there is none for either side
+    encoder.encode(
+        loader, task_metadata=metadata, hf_split="test", hf_subset="default", prompt_type=PromptType.query
+    )
     assert len(embedded) == 4
 
 
@@ -196,7 +232,12 @@ def test_what_is_no_model_and_no_tasks(tmp_path: Path, tiny_base: Path, sts_task
 
 
 def test_identity_of_a_task(sts_task: MakeTask) -> None:
-    assert task_identity(sts_task()) == {"task": "selfpos-TestSTS", "revision": "one", "splits": ["test"], "subsets": ["default"]}
+    assert task_identity(sts_task()) == {
+        "task": "selfpos-TestSTS",
+        "revision": "one",
+        "splits": ["test"],
+        "subsets": ["default"],
+    }
 
 
 def test_a_file_is_no_place_for_results(tiny_base: Path, tmp_path: Path, sts_task: MakeTask) -> None:

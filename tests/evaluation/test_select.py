@@ -29,7 +29,10 @@ def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def test_corpus_stands_for_its_four_tasks_and_each_has_its_name(tmp_path: Path) -> None:
     names = [task.metadata.name for task in select_tasks(["corpus"], data_dir=tmp_path)]
     assert len(names) == 4
-    assert [task.metadata.name for task in select_tasks([names[2], names[0], names[2]])] == [names[2], names[0]]
+    assert [task.metadata.name for task in select_tasks([names[2], names[0], names[2]])] == [
+        names[2],
+        names[0],
+    ]
 
 
 @pytest.mark.parametrize(
@@ -46,7 +49,9 @@ def test_benchmarks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HF_HUB_OFFLINE")
     names = [task.metadata.name for task in select_tasks(["STS22.v2", "STS12"], benchmark="MTEB(eng, v2)")]
     assert names[:2] == ["STS22.v2", "STS12"] and len(names) == len(set(names)) > 35
-    with pytest.raises(SelfposError, match=r"no MTEB benchmark named 'MTEB\(eng v2\)'; did you mean 'MTEB\(eng, v2\)'"):
+    with pytest.raises(
+        SelfposError, match=r"no MTEB benchmark named 'MTEB\(eng v2\)'; did you mean 'MTEB\(eng, v2\)'"
+    ):
         select_tasks([], benchmark="MTEB(eng v2)")
     with pytest.raises(SelfposError, match="name at least one task"):
         select_tasks([])
@@ -56,7 +61,10 @@ def test_missing_local_data_is_listed_at_once(tmp_path: Path) -> None:
     (tmp_path / "stsbenchmark").mkdir()
     (tmp_path / "stsbenchmark" / "test.jsonl").write_text(STS_LINES)
     with pytest.raises(SelfposError) as caught:
-        select_tasks(["STSBenchmark", "SciFact", "Banking77Classification", "selfpos-MRPC", "STS17", "corpus"], data_dir=tmp_path)
+        select_tasks(
+            ["STSBenchmark", "SciFact", "Banking77Classification", "selfpos-MRPC", "STS17", "corpus"],
+            data_dir=tmp_path,
+        )
     assert str(caught.value) == (
         f"data for 4 of 9 tasks is missing in {tmp_path}: SciFact (scifact/corpus.jsonl[.gz], scifact/queries.jsonl[.gz], scifact/qrels/test.tsv); "
         "Banking77Classification (banking77/train.jsonl[.gz], banking77/test.jsonl[.gz]); selfpos-MRPC (mrpc/test.jsonl[.gz]); "
@@ -72,7 +80,8 @@ def test_offline_says_what_was_never_fetched(tmp_path: Path, offline: None) -> N
     assert len(select_tasks(["STS12", "corpus"])) == 5
     with pytest.raises(SelfposError) as caught:
         select_tasks(["STS12", "STS13", "selfpos-MRPC"])
-    assert "data for 2 of 3 tasks is missing on this machine: STS13 (data set mteb/sts13-sts); selfpos-MRPC (only on local data)" in str(
-        caught.value
+    assert (
+        "data for 2 of 3 tasks is missing on this machine: STS13 (data set mteb/sts13-sts); selfpos-MRPC (only on local data)"
+        in str(caught.value)
     )
     assert "--data-dir" in str(caught.value) and "HF_HUB_OFFLINE" in str(caught.value)

@@ -111,13 +111,18 @@ def test_batches_keep_to_the_budget_and_hold_every_text_once() -> None:
     lengths = [random.Random(seed).randrange(1, 300) for seed in range(500)]
     found = list(batches(lengths, 1024, 64))
     assert sorted(place for batch in found for place in batch) == list(range(500))
-    assert all(len(batch) == 1 or (len(batch) <= 64 and len(batch) * max(lengths[p] for p in batch) <= 1024) for batch in found)
+    assert all(
+        len(batch) == 1 or (len(batch) <= 64 and len(batch) * max(lengths[p] for p in batch) <= 1024)
+        for batch in found
+    )
     assert [len(batch) for batch in batches([3000, 1], 1024, 64)] == [1, 1]
 
 
 @pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize("prompt", [None, "query: "])
-def test_embeddings_are_those_of_sentence_transformers(tiny_base: Path, tmp_path: Path, prompt: str | None, threads: int) -> None:
+def test_embeddings_are_those_of_sentence_transformers(
+    tiny_base: Path, tmp_path: Path, prompt: str | None, threads: int
+) -> None:
     import torch
 
     model, embedder = loaded(tiny_base, tmp_path)
@@ -143,7 +148,9 @@ def test_other_families(family: str, tmp_path: Path) -> None:
     from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3Model, RobertaConfig, RobertaModel
 
     words = ["<pad>", "<unk>", *sorted({word for text in texts_of(200) for word in text.split()})]
-    backend = Tokenizer(models.WordLevel({word: place for place, word in enumerate(words)}, unk_token="<unk>"))
+    backend = Tokenizer(
+        models.WordLevel({word: place for place, word in enumerate(words)}, unk_token="<unk>")
+    )
     backend.pre_tokenizer = pre_tokenizers.Whitespace()
     left = family == "qwen-left"
     tokenizer = PreTrainedTokenizerFast(
@@ -151,23 +158,35 @@ def test_other_families(family: str, tmp_path: Path) -> None:
     )  # fmt: skip
     tokenizer.save_pretrained(tmp_path / "raw")
     torch.manual_seed(0)
-    sizes: dict[str, Any] = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    sizes: dict[str, Any] = {
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 64,
+    }
     if left:
         config = Qwen3Config(vocab_size=len(words), num_key_value_heads=2, head_dim=16, **sizes)
         Qwen3Model(config).save_pretrained(tmp_path / "raw")
     else:
-        RobertaModel(RobertaConfig(vocab_size=len(words), pad_token_id=0, max_position_embeddings=64, **sizes)).save_pretrained(
-            tmp_path / "raw"
-        )
-    parts = [st.Transformer(str(tmp_path / "raw"), max_seq_length=16), st.Pooling(32, pooling_mode="lasttoken" if left else "mean")]
+        RobertaModel(
+            RobertaConfig(vocab_size=len(words), pad_token_id=0, max_position_embeddings=64, **sizes)
+        ).save_pretrained(tmp_path / "raw")
+    parts = [
+        st.Transformer(str(tmp_path / "raw"), max_seq_length=16),
+        st.Pooling(32, pooling_mode="lasttoken" if left else "mean"),
+    ]
     SentenceTransformer(modules=parts, device="cpu").save_pretrained(str(tmp_path / "model"))
     model, embedder = loaded(tmp_path / "model")
     assert packing(model, Manner(None)) is not None
     texts = texts_of(80)
-    assert np.abs(embedder.rows(texts, Manner(None), 8, refuse) - model.encode(texts, batch_size=8)).max() < 2e-6
+    assert (
+        np.abs(embedder.rows(texts, Manner(None), 8, refuse) - model.encode(texts, batch_size=8)).max() < 2e-6
+    )
 
 
-def test_models_of_unknown_features_embed_by_themselves(tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_models_of_unknown_features_embed_by_themselves(
+    tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("selfpos.evaluation.encoder.packing", lambda *_: None)
     model, embedder = loaded(tiny_base, tmp_path)
     texts = texts_of(70)
@@ -176,7 +195,9 @@ def test_models_of_unknown_features_embed_by_themselves(tiny_base: Path, tmp_pat
     assert np.array_equal(embedder.rows(texts, Manner(None), 2, refuse), found)
 
 
-def test_a_stopped_evaluation_goes_on(tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stopped_evaluation_goes_on(
+    tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import selfpos.evaluation.embed as embed
 
     texts, forward, calls = texts_of(600), embed._forward, []
@@ -193,14 +214,20 @@ def test_a_stopped_evaluation_goes_on(tiny_base: Path, tmp_path: Path, monkeypat
         first.rows(texts, Manner(None), 8, refuse)
     first.close()
     done: list[int] = []
-    monkeypatch.setattr(embed, "_forward", lambda model, tokens, *more: (done.append(len(tokens)), forward(model, tokens, *more))[1])
+    monkeypatch.setattr(
+        embed,
+        "_forward",
+        lambda model, tokens, *more: (done.append(len(tokens)), forward(model, tokens, *more))[1],
+    )
     model, second = loaded(tiny_base, tmp_path)
     found = second.rows(texts, Manner(None), 8, refuse)
     assert 0 < sum(done) < 600
     assert np.abs(found - model.encode(texts)).max() < 1e-6
 
 
-def test_merges_share_tokens_and_nothing_else(tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path) -> None:
+def test_merges_share_tokens_and_nothing_else(
+    tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path
+) -> None:
     texts = texts_of(50)
     for folder in (tiny_base, *tiny_specialists):
         model, embedder = loaded(folder, tmp_path)
@@ -215,12 +242,18 @@ def test_embeddings_that_are_not_finite_are_refused(tiny_base: Path, monkeypatch
     import selfpos.evaluation.embed as embed
 
     _, embedder = loaded(tiny_base)
-    monkeypatch.setattr(embed, "_forward", lambda model, tokens, *_: np.full((len(tokens), embedder.dimension), np.nan, np.float32))
+    monkeypatch.setattr(
+        embed,
+        "_forward",
+        lambda model, tokens, *_: np.full((len(tokens), embedder.dimension), np.nan, np.float32),
+    )
     with pytest.raises(OperationError, match=r"the model's embedding of 'abc' is not finite"):
         embedder.rows(["abc"], Manner(None), 8, refuse)
 
 
-def test_scores_are_those_of_plain_mteb(tiny_base: Path, tmp_path: Path, made_up_corpus: Any, sts_task: Callable[..., AbsTask]) -> None:
+def test_scores_are_those_of_plain_mteb(
+    tiny_base: Path, tmp_path: Path, made_up_corpus: Any, sts_task: Callable[..., AbsTask]
+) -> None:
     import mteb
     from sentence_transformers import SentenceTransformer
 
@@ -229,7 +262,9 @@ def test_scores_are_those_of_plain_mteb(tiny_base: Path, tmp_path: Path, made_up
     plain = {}
     for task in [*corpus_tasks(made_up_corpus), sts_task()]:
         model = SentenceTransformer(str(tiny_base), device="cpu")
-        (result,) = mteb.evaluate(model, task, cache=None, co2_tracker=False, show_progress_bar=False).task_results
+        (result,) = mteb.evaluate(
+            model, task, cache=None, co2_tracker=False, show_progress_bar=False
+        ).task_results
         plain[task.metadata.name] = result.get_score()
     for turn, cache in enumerate((None, tmp_path / "cache", tmp_path / "cache")):
         tasks = [*corpus_tasks(made_up_corpus), sts_task()]

@@ -53,9 +53,19 @@ tokenizer_source: union
 """,
     )
     found = translate_recipe(file)
-    assert (found.base, found.sources, found.method, found.dtype) == ("a/base", ["one", "two"], "ties", "bfloat16")
+    assert (found.base, found.sources, found.method, found.dtype) == (
+        "a/base",
+        ["one", "two"],
+        "ties",
+        "bfloat16",
+    )
     assert found.weights == [1.0, {"*mlp*": 0.5, "default": "0..0.25"}]
-    assert found.params == {"density": ["1..0.7..0.1", 0.33], "normalize": False, "scale": 0.9, "scope": "tensor"}
+    assert found.params == {
+        "density": ["1..0.7..0.1", 0.33],
+        "normalize": False,
+        "scale": 0.9,
+        "scope": "tensor",
+    }
     assert any("tokenizer" in note for note in found.notes)
 
 
@@ -93,23 +103,51 @@ HEAD = "merge_method: ties\nbase_model: b\n"
         ("merge_method: passthrough\nmodels: [{model: a}]", 1, "method 'passthrough' is not here"),
         ("merge_method: slrep\nmodels: [{model: a}]", 1, "did you mean 'slerp'"),
         ("merge_method: ties\nmodels: [{model: a}]", 1, "needs a base_model"),
-        (f"{HEAD}models:\n  - model: a\n    parameters:\n      densty: 0.3", 6, "parameter 'densty'.*did you mean 'density'"),
+        (
+            f"{HEAD}models:\n  - model: a\n    parameters:\n      densty: 0.3",
+            6,
+            "parameter 'densty'.*did you mean 'density'",
+        ),
         (f"{HEAD}models:\n  - model: a\nparameters:\n  rescale: true", 6, "rescale: true cannot be honoured"),
-        (f"{HEAD}models:\n  - model: a\nmerge_metod: x", 5, "field 'merge_metod'.*did you mean 'merge_method'"),
-        (f"{HEAD}slices:\n  - sources: [{{model: a, layer_range: [0, 2]}}]\n  - sources: []", 3, "2 slices put parts of models together"),
+        (
+            f"{HEAD}models:\n  - model: a\nmerge_metod: x",
+            5,
+            "field 'merge_metod'.*did you mean 'merge_method'",
+        ),
+        (
+            f"{HEAD}slices:\n  - sources: [{{model: a, layer_range: [0, 2]}}]\n  - sources: []",
+            3,
+            "2 slices put parts of models together",
+        ),
         (f"{HEAD}slices:\n  - sources:\n    - model: a\n      layer_range: [2, 4]", 6, "only whole models"),
         (f"{HEAD}models:\n  - model: a\ntokenizer: {{source: union}}", 5, "'tokenizer' is not done here"),
         (f"{HEAD}models:\n  - model: a\n    parameters:\n      weight: [a, b]", 6, "expected a number"),
         (f"{HEAD}models:\n  - model: c+lora", 4, "an adapter is merged over base_model"),
-        ("merge_method: linear\nmodels:\n  - model: a\nparameters:\n  normalize: false", 5, "normalize: false cannot be honoured"),
-        ("merge_method: nuslerp\nmodels:\n  - model: a\nparameters:\n  nuslerp_row_wise: true", 5, "row_wise: true cannot be honoured"),
+        (
+            "merge_method: linear\nmodels:\n  - model: a\nparameters:\n  normalize: false",
+            5,
+            "normalize: false cannot be honoured",
+        ),
+        (
+            "merge_method: nuslerp\nmodels:\n  - model: a\nparameters:\n  nuslerp_row_wise: true",
+            5,
+            "row_wise: true cannot be honoured",
+        ),
         (f"{HEAD}models: []", 3, "expected a list of models"),
         (f"{HEAD}slices: {{sources: []}}", 3, "expected a list of slices"),
         (f"{HEAD}slices:\n  - sources:\n    - a", 4, "expected a list of models"),
-        (f"{HEAD}slices:\n  - sources:\n    - model: a\n      layer_range: 4", 6, "expected a first and a last layer, found 4"),
+        (
+            f"{HEAD}slices:\n  - sources:\n    - model: a\n      layer_range: 4",
+            6,
+            "expected a first and a last layer, found 4",
+        ),
         (f"{HEAD}models:\n  - model: a\n    layer_range: [2, 4]", 5, "only whole models"),
         (f"{HEAD}models:\n  - model: a\n    parameters: 5", 5, "expected a mapping of parameters"),
-        (f"{HEAD}models:\n  - model: a\n    parameters:\n      weight: much", 6, "expected a number, found 'much'"),
+        (
+            f"{HEAD}models:\n  - model: a\n    parameters:\n      weight: much",
+            6,
+            "expected a number, found 'much'",
+        ),
         (f"{HEAD}models:\n  - model: a\ndtype: float31", 5, "no number format 'float31'"),
         (f"{HEAD}models:\n  - model: a\n5: x", 5, "field '5' has no counterpart"),
         (f"{HEAD}models:\n  - model: a\nparameters:\n  5: x", 6, "parameter '5' has no counterpart"),
@@ -118,10 +156,16 @@ HEAD = "merge_method: ties\nbase_model: b\n"
             8,
             "put it last",
         ),
-        ("merge_method: ties\nbase_model: {model: a}\nmodels: [{model: a}]", 2, "a model is named by a path or a Hub name"),
+        (
+            "merge_method: ties\nbase_model: {model: a}\nmodels: [{model: a}]",
+            2,
+            "a model is named by a path or a Hub name",
+        ),
     ],
 )
-def test_what_cannot_be_honoured_is_named_with_its_line(tmp_path: Path, text: str, line: int, message: str) -> None:
+def test_what_cannot_be_honoured_is_named_with_its_line(
+    tmp_path: Path, text: str, line: int, message: str
+) -> None:
     with pytest.raises(SelfposError, match=rf"line {line}: .*{message}"):
         translate_recipe(write(tmp_path / "merge.yml", text))
 
@@ -169,7 +213,9 @@ SHARED: list[tuple[str, dict[str, Any], list[dict[str, Any]], bool]] = [
 
 
 @pytest.mark.parametrize(("method", "top", "each", "based"), SHARED)
-def test_same_weights_as_mergekit(tmp_path: Path, method: str, top: dict[str, Any], each: list[dict[str, Any]], based: bool) -> None:
+def test_same_weights_as_mergekit(
+    tmp_path: Path, method: str, top: dict[str, Any], each: list[dict[str, Any]], based: bool
+) -> None:
     """Where mergekit is installed. Shapes are chosen so that shares of elements are whole numbers: mergekit rounds them down, we round them up."""
     api = pytest.importorskip("mergekit.merge_methods.api")
     import torch
@@ -188,13 +234,18 @@ def test_same_weights_as_mergekit(tmp_path: Path, method: str, top: dict[str, An
     file = write(tmp_path / "merge.yml", yaml.safe_dump(recipe))
     found = load_file(merge_recipe(file, tmp_path / "out").out / "model.safetensors")
 
-    inputs = {f"m{index}": {key: torch.from_numpy(value) for key, value in state.items()} for index, state in enumerate(tuned)}
+    inputs = {
+        f"m{index}": {key: torch.from_numpy(value) for key, value in state.items()}
+        for index, state in enumerate(tuned)
+    }
     parameters = dict(top)
     for name in {name for given in each for name in given}:
         parameters[name] = {f"m{index}": given.get(name, 1.0) for index, given in enumerate(each)}
     if based and method != "linear":
         inputs = {"base": {key: torch.from_numpy(value) for key, value in base.items()}} | inputs
-    expected = api.merge_state_dicts(inputs, method, parameters=parameters, base="base" if "base" in inputs else None)
+    expected = api.merge_state_dicts(
+        inputs, method, parameters=parameters, base="base" if "base" in inputs else None
+    )
     for key, value in expected.items():
         np.testing.assert_allclose(found[key], value.numpy(), atol=3e-6, err_msg=key)
 
@@ -229,7 +280,10 @@ base_model: {tmp_path / "base"}
         second = 2.0 if "bias" in key else 0.0
         assert result.coefficients[key] == [first, second]
         np.testing.assert_allclose(
-            found[key], value + first * (tuned[0][key] - value) + second * (tuned[1][key] - value), atol=1e-6, err_msg=key
+            found[key],
+            value + first * (tuned[0][key] - value) + second * (tuned[1][key] - value),
+            atol=1e-6,
+            err_msg=key,
         )
 
 
@@ -237,8 +291,15 @@ def test_della_keeps_all_by_default(tmp_path: Path) -> None:
     base, tuned = models(9, 1)
     make_folder(tmp_path / "base", base)
     make_folder(tmp_path / "one", tuned[0])
-    recipe = {"merge_method": "della_linear", "base_model": str(tmp_path / "base"), "models": [{"model": str(tmp_path / "one")}]}
-    found = load_file(merge_recipe(write(tmp_path / "merge.yml", yaml.safe_dump(recipe)), tmp_path / "out").out / "model.safetensors")
+    recipe = {
+        "merge_method": "della_linear",
+        "base_model": str(tmp_path / "base"),
+        "models": [{"model": str(tmp_path / "one")}],
+    }
+    found = load_file(
+        merge_recipe(write(tmp_path / "merge.yml", yaml.safe_dump(recipe)), tmp_path / "out").out
+        / "model.safetensors"
+    )
     for key, value in tuned[0].items():
         np.testing.assert_allclose(found[key], value, atol=1e-6, err_msg=key)
 
@@ -248,6 +309,11 @@ def test_layers_must_be_all(tmp_path: Path) -> None:
     make_folder(tmp_path / "base", base)
     make_folder(tmp_path / "one", tuned[0])
     sources = [{"model": str(tmp_path / name), "layer_range": [0, 2]} for name in ("base", "one")]
-    recipe = {"merge_method": "slerp", "base_model": str(tmp_path / "base"), "slices": [{"sources": sources}], "parameters": {"t": 0.5}}
+    recipe = {
+        "merge_method": "slerp",
+        "base_model": str(tmp_path / "base"),
+        "slices": [{"sources": sources}],
+        "parameters": {"t": 0.5},
+    }
     with pytest.raises(SelfposError, match="layers 0 to 2 of models that have 3"):
         merge_recipe(write(tmp_path / "merge.yml", yaml.safe_dump(recipe)), tmp_path / "out")

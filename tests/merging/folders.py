@@ -31,14 +31,21 @@ def make_folder(folder: Path, tensors: State) -> Path:
     (folder / "config.json").write_text(json.dumps({"model_type": "toy"}))
     (folder / "vocab.txt").write_text("[PAD]\n")
     save_file(
-        {name: np.ascontiguousarray(value) for name, value in tensors.items()}, folder / "model.safetensors", metadata={"format": "pt"}
+        {name: np.ascontiguousarray(value) for name, value in tensors.items()},
+        folder / "model.safetensors",
+        metadata={"format": "pt"},
     )
     return folder
 
 
-def random_state(generator: np.random.Generator, scale: float = 1.0, shapes: dict[str, tuple[int, ...]] = SHAPES) -> State:
+def random_state(
+    generator: np.random.Generator, scale: float = 1.0, shapes: dict[str, tuple[int, ...]] = SHAPES
+) -> State:
     """Normal random tensors."""
-    return {name: (scale * generator.standard_normal(shape)).astype(np.float32).reshape(shape) for name, shape in shapes.items()}
+    return {
+        name: (scale * generator.standard_normal(shape)).astype(np.float32).reshape(shape)
+        for name, shape in shapes.items()
+    }
 
 
 def moved(base: State, vector: State) -> State:

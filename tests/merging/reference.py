@@ -16,7 +16,8 @@ Uniform = Callable[[str, int, tuple[int, ...]], np.ndarray]
 def load(folder: Path) -> State:
     """Every tensor of floats of a model folder, by key, in float64."""
     return {
-        (f"{file.parent.relative_to(folder).as_posix()}/" if file.parent != folder else "") + name: value.double().numpy()
+        (f"{file.parent.relative_to(folder).as_posix()}/" if file.parent != folder else "")
+        + name: value.double().numpy()
         for file in sorted(folder.rglob("*.safetensors"))
         for name, value in load_file(file).items()
         if value.is_floating_point()
@@ -41,9 +42,9 @@ def per_tensor(function: Callable[..., np.ndarray]) -> Callable[..., State]:
     def merged(base: State, vectors: list[State], weights: list[float] | None, **params: Any) -> State:
         found = {}
         for key, value in base.items():
-            found[key] = function(value.ravel(), [v[key].ravel() for v in vectors], weights or [1.0] * len(vectors), **params).reshape(
-                value.shape
-            )
+            found[key] = function(
+                value.ravel(), [v[key].ravel() for v in vectors], weights or [1.0] * len(vectors), **params
+            ).reshape(value.shape)
         return found
 
     return merged
@@ -67,8 +68,12 @@ def linear(base: State, vectors: list[State], weights: list[float] | None) -> St
     return {key: sum(w * v[key] for w, v in zip(weights, vectors, strict=True)) for key in base}
 
 
-def task_arithmetic(base: State, vectors: list[State], weights: list[float] | None, scale: float = 1.0) -> State:
-    return {key: scale * value for key, value in linear(base, vectors, weights or [1.0] * len(vectors)).items()}
+def task_arithmetic(
+    base: State, vectors: list[State], weights: list[float] | None, scale: float = 1.0
+) -> State:
+    return {
+        key: scale * value for key, value in linear(base, vectors, weights or [1.0] * len(vectors)).items()
+    }
 
 
 def angle(first: np.ndarray, second: np.ndarray) -> float:
@@ -76,7 +81,9 @@ def angle(first: np.ndarray, second: np.ndarray) -> float:
     if a == 0 or b == 0:
         return 0.0
     # accurate for small angles too, unlike the arc cosine
-    return float(2 * np.arctan2(np.linalg.norm(first / a - second / b), np.linalg.norm(first / a + second / b)))
+    return float(
+        2 * np.arctan2(np.linalg.norm(first / a - second / b), np.linalg.norm(first / a + second / b))
+    )
 
 
 def sphere(first: np.ndarray, second: np.ndarray, t: float) -> np.ndarray:
@@ -90,12 +97,18 @@ def slerp_chain(vectors: list[np.ndarray], a: list[float]) -> np.ndarray:
     merged = vectors[0]
     for n in range(1, len(vectors)):
         mean = float(np.mean(a[:n]))
-        merged = sphere(merged, vectors[n], mean / (mean + a[n]))  # as printed: V_n's factor is sin(a_earlier/(…)·α)
+        merged = sphere(
+            merged, vectors[n], mean / (mean + a[n])
+        )  # as printed: V_n's factor is sin(a_earlier/(…)·α)
     return merged
 
 
 def tensor_slerp(
-    base: np.ndarray, vectors: list[np.ndarray], weights: list[float], t: float = 0.5, linear_above: float = 0.9995
+    base: np.ndarray,
+    vectors: list[np.ndarray],
+    weights: list[float],
+    t: float = 0.5,
+    linear_above: float = 0.9995,
 ) -> np.ndarray:
     first, second = (base, base + vectors[0]) if len(vectors) == 1 else (base + vectors[0], base + vectors[1])
     if abs(np.cos(angle(first, second))) > linear_above:
@@ -103,9 +116,13 @@ def tensor_slerp(
     return sphere(first, second, t) - base
 
 
-def nuslerp(base: np.ndarray, vectors: list[np.ndarray], weights: list[float], space: str = "vectors") -> np.ndarray:
+def nuslerp(
+    base: np.ndarray, vectors: list[np.ndarray], weights: list[float], space: str = "vectors"
+) -> np.ndarray:
     t = weights[1] / sum(weights)
-    return sphere(*vectors, t) if space == "vectors" else sphere(base + vectors[0], base + vectors[1], t) - base
+    return (
+        sphere(*vectors, t) if space == "vectors" else sphere(base + vectors[0], base + vectors[1], t) - base
+    )
 
 
 def points(base: np.ndarray, vectors: list[np.ndarray], space: str) -> list[np.ndarray]:
@@ -113,7 +130,11 @@ def points(base: np.ndarray, vectors: list[np.ndarray], space: str) -> list[np.n
 
 
 def multi_slerp(
-    base: np.ndarray, vectors: list[np.ndarray], weights: list[float], space: str = "vectors", normalize: bool = True
+    base: np.ndarray,
+    vectors: list[np.ndarray],
+    weights: list[float],
+    space: str = "vectors",
+    normalize: bool = True,
 ) -> np.ndarray:
     rows = points(base, vectors, space)
     w = np.array(weights) / (sum(weights) if normalize else 1)
@@ -131,7 +152,9 @@ def multi_slerp(
     return result * float(w @ norms) - (base if space == "models" else 0)
 
 
-def karcher(base: np.ndarray, vectors: list[np.ndarray], weights: list[float], space: str = "vectors") -> np.ndarray:
+def karcher(
+    base: np.ndarray, vectors: list[np.ndarray], weights: list[float], space: str = "vectors"
+) -> np.ndarray:
     rows = points(base, vectors, space)
     w = np.array(weights) / sum(weights)
     norms = np.array([np.linalg.norm(row) for row in rows])
@@ -170,7 +193,9 @@ def model_stock(base: np.ndarray, vectors: list[np.ndarray], weights: list[float
     return t * np.mean(vectors, axis=0)
 
 
-def norm_equalized(base: State, vectors: list[State], weights: list[float] | None, exponent: float = 1.0, scale: float = 1.0) -> State:
+def norm_equalized(
+    base: State, vectors: list[State], weights: list[float] | None, exponent: float = 1.0, scale: float = 1.0
+) -> State:
     norms = [np.linalg.norm(flat(v)) for v in vectors]
     weights = weights or [1 / len(vectors)] * len(vectors)
     c = [scale * w * (np.mean(norms) / n) ** exponent for w, n in zip(weights, norms, strict=True)]
@@ -229,7 +254,14 @@ def add(vectors: list[np.ndarray], weights: list[float], normalize: bool) -> np.
     return total / sum(weights) if normalize and sum(weights) else total
 
 
-def dare(joined: bool, base: State, vectors: list[State], weights: list[float] | None, uniform: Uniform, **params: Any) -> State:
+def dare(
+    joined: bool,
+    base: State,
+    vectors: list[State],
+    weights: list[float] | None,
+    uniform: Uniform,
+    **params: Any,
+) -> State:
     chances = spread(params.get("density", 0.5), len(vectors))
     found = {}
     for key, value in base.items():
@@ -243,7 +275,14 @@ def dare(joined: bool, base: State, vectors: list[State], weights: list[float] |
     return found
 
 
-def della(joined: bool, base: State, vectors: list[State], weights: list[float] | None, uniform: Uniform, **params: Any) -> State:
+def della(
+    joined: bool,
+    base: State,
+    vectors: list[State],
+    weights: list[float] | None,
+    uniform: Uniform,
+    **params: Any,
+) -> State:
     found = {}
     for key, value in base.items():
         rows = []
@@ -252,7 +291,11 @@ def della(joined: bool, base: State, vectors: list[State], weights: list[float] 
             density = spread(params.get("density", 0.5), len(vectors))[index]
             epsilon = spread(params.get("epsilon", 0.2), len(vectors))[index]
             n = matrix.shape[1]
-            rank = np.argsort(np.argsort(np.abs(matrix), axis=1, kind="stable"), axis=1) / (n - 1) if n > 1 else np.full(matrix.shape, 0.5)
+            rank = (
+                np.argsort(np.argsort(np.abs(matrix), axis=1, kind="stable"), axis=1) / (n - 1)
+                if n > 1
+                else np.full(matrix.shape, 0.5)
+            )
             chance = density + epsilon * (rank - 0.5) if 0 < density < 1 else np.full(matrix.shape, density)
             keep = uniform(key, index, value.shape).reshape(matrix.shape) < chance.astype(np.float32)
             kept = matrix * keep / (chance if params.get("rescale", True) and density else 1)
@@ -268,7 +311,9 @@ def breadcrumbs(
     normalize: bool | None = None,
 ) -> np.ndarray:  # fmt: skip
     rows = []
-    for vector, share, top_share in zip(vectors, spread(density, len(vectors)), spread(gamma, len(vectors)), strict=True):
+    for vector, share, top_share in zip(
+        vectors, spread(density, len(vectors)), spread(gamma, len(vectors)), strict=True
+    ):
         target = int(np.ceil(share * vector.size - 1e-9))
         top = min(int(top_share * vector.size + 1e-9), vector.size - target)
         order = np.argsort(-np.abs(vector), kind="stable")
@@ -319,7 +364,13 @@ def polar(matrix: np.ndarray) -> np.ndarray:
 
 def tsv_m(vectors: list[np.ndarray], scale: float = 1.0) -> np.ndarray:
     k = max(1, min(vectors[0].shape) // len(vectors))
-    us, ss, vs = zip(*[(u[:, :k], s[:k], vt[:k].T) for u, s, vt in (np.linalg.svd(v, full_matrices=False) for v in vectors)], strict=True)
+    us, ss, vs = zip(
+        *[
+            (u[:, :k], s[:k], vt[:k].T)
+            for u, s, vt in (np.linalg.svd(v, full_matrices=False) for v in vectors)
+        ],
+        strict=True,
+    )
     return scale * polar(np.hstack(us)) @ np.diag(np.concatenate(ss)) @ polar(np.hstack(vs)).T
 
 
@@ -342,7 +393,9 @@ def iso_cts(vectors: list[np.ndarray], common: float = 0.8, scale: float = 1.0) 
     return scale * np.concatenate(ss).mean() * polar(np.hstack(us)) @ polar(np.hstack(vs)).T
 
 
-def wudi(vectors: list[np.ndarray], steps: int = 300, learning_rate: float = 1e-5, scale: float = 1.0) -> np.ndarray:
+def wudi(
+    vectors: list[np.ndarray], steps: int = 300, learning_rate: float = 1e-5, scale: float = 1.0
+) -> np.ndarray:
     point = sum(vectors)
     alive = [v for v in vectors if v.any()]
     if steps == 0:

@@ -20,7 +20,10 @@ from tests.merging.folders import make_folder, random_state
 
 def stored(count: int, size: int, scale: float = 1.0) -> list[np.ndarray]:
     generator = np.random.default_rng(size)
-    return [from_float32((scale * generator.standard_normal(size)).astype(np.float32), "BF16") for _ in range(count)]
+    return [
+        from_float32((scale * generator.standard_normal(size)).astype(np.float32), "BF16")
+        for _ in range(count)
+    ]
 
 
 def by_float32(bits: list[np.ndarray], coefficients: list[float]) -> np.ndarray:
@@ -60,15 +63,25 @@ def test_what_is_not_in_whole_words_or_not_finite_is_left() -> None:
 
 
 def half_precision(folder: Path, seed: int) -> Path:
-    shapes = {"embeddings.word_embeddings.weight": (700, 200), "layer.0.weight": (7, 9), "layer.0.bias": (9,), "scale": (), "norm": (64,)}
+    shapes = {
+        "embeddings.word_embeddings.weight": (700, 200),
+        "layer.0.weight": (7, 9),
+        "layer.0.bias": (9,),
+        "scale": (),
+        "norm": (64,),
+    }
     make_folder(folder, random_state(np.random.default_rng(seed), shapes=shapes))
-    tensors = {name: values.to(torch.bfloat16) for name, values in load_file(folder / "model.safetensors").items()}
+    tensors = {
+        name: values.to(torch.bfloat16) for name, values in load_file(folder / "model.safetensors").items()
+    }
     save_file(tensors, folder / "model.safetensors")
     return folder
 
 
 @pytest.mark.parametrize(("method", "params"), [("linear", {}), ("karcher", {"space": "models"})])
-def test_folders_merge_to_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, params: dict[str, str]) -> None:
+def test_folders_merge_to_the_same_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, params: dict[str, str]
+) -> None:
     base, *tuned = (half_precision(tmp_path / f"m{seed}", seed) for seed in range(4))
     quick = merge(base, tuned, method, tmp_path / "quick", params=params)
     monkeypatch.setattr(write, "stored_halves", lambda stream, key: None)

@@ -72,10 +72,22 @@ def uniform(key: str, index: int, shape: tuple[int, ...]) -> np.ndarray:
 def known_numbers(chunk: Chunk, index: int) -> np.ndarray:
     shape = SHAPES[chunk.key]
     size = chunk.base.size
-    return uniform(chunk.key, index, shape).reshape(-1)[chunk.start : chunk.start + size].reshape(chunk.base.shape)
+    return (
+        uniform(chunk.key, index, shape)
+        .reshape(-1)[chunk.start : chunk.start + size]
+        .reshape(chunk.base.shape)
+    )
 
 
-def run(folder: Path, base: State, tuned: list[State], method: str, weights: Any = None, params: Any = None, **options: Any) -> State:
+def run(
+    folder: Path,
+    base: State,
+    tuned: list[State],
+    method: str,
+    weights: Any = None,
+    params: Any = None,
+    **options: Any,
+) -> State:
     """Merge through folders on disk; the merged V in float64."""
     place = make_folder(folder / "base", base)
     sources = [make_folder(folder / f"v{index}", state) for index, state in enumerate(tuned)]
@@ -99,7 +111,12 @@ RUNS = [(count, *case) for case in CASES for count in counts(case[0])]
 
 @pytest.mark.parametrize(("count", "method", "weights", "params"), RUNS)
 def test_methods_match_float64(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int, method: str, weights: list[float] | None, params: dict[str, Any]
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    count: int,
+    method: str,
+    weights: list[float] | None,
+    params: dict[str, Any],
 ) -> None:
     base, tuned = models(count, count)
     given = weights[:count] if weights else None
@@ -108,7 +125,11 @@ def test_methods_match_float64(
         monkeypatch.setattr(Chunk, "uniform", known_numbers)
         options["uniform"] = uniform
     expected = ref.METHODS[method](
-        {k: v.astype(np.float64) for k, v in base.items()}, [difference(base, t) for t in tuned], given, **params, **options
+        {k: v.astype(np.float64) for k, v in base.items()},
+        [difference(base, t) for t in tuned],
+        given,
+        **params,
+        **options,
     )
     found = run(tmp_path, base, tuned, method, given, params)
     for key, value in expected.items():
@@ -139,11 +160,23 @@ def test_zero_vectors_leave_the_base(tmp_path: Path, method: str) -> None:
 def test_karcher_of_weights_that_cancel_beside_a_zero_vector_is_the_weighted_mean() -> None:
     from selfpos.merging.methods.karcher import karcher
 
-    vectors = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 0.0]])  # the base, two vectors, and one without a direction
+    vectors = np.array(
+        [[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 0.0]]
+    )  # the base, two vectors, and one without a direction
     assert karcher([1, -1, 1], vectors @ vectors.T) == [1.0, 1.0, -1.0, 1.0]
 
 
-MEANS = ["average", "linear", "slerp", "tensor-slerp", "nuslerp", "multi-slerp", "karcher", "model-stock", "norm-equalized"]
+MEANS = [
+    "average",
+    "linear",
+    "slerp",
+    "tensor-slerp",
+    "nuslerp",
+    "multi-slerp",
+    "karcher",
+    "model-stock",
+    "norm-equalized",
+]
 
 
 @pytest.mark.parametrize("method", MEANS)
@@ -178,12 +211,19 @@ def test_model_stock_of_vectors_at_wide_angles_is_the_base(tmp_path: Path, cosin
 
 ORDERED = {"slerp", "tensor-slerp"}
 UNORDERED = [
-    case for case in CASES if case[0] not in ORDERED and not get_method(case[0]).random and counts(case[0])[-1] > 1 and case[1] is None
+    case
+    for case in CASES
+    if case[0] not in ORDERED
+    and not get_method(case[0]).random
+    and counts(case[0])[-1] > 1
+    and case[1] is None
 ]
 
 
 @pytest.mark.parametrize(("method", "weights", "params"), UNORDERED)
-def test_the_order_of_vectors_does_not_matter(tmp_path: Path, method: str, weights: None, params: dict[str, Any]) -> None:
+def test_the_order_of_vectors_does_not_matter(
+    tmp_path: Path, method: str, weights: None, params: dict[str, Any]
+) -> None:
     count = counts(method)[-1]
     base, tuned = models(5, count)
     one = run(tmp_path / "one", base, tuned, method, params=params)
@@ -222,9 +262,19 @@ def test_masks_of_different_vectors_and_tensors_are_independent(tmp_path: Path) 
         assert abs(np.corrcoef(one, other)[0, 1]) < 0.03
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.filter_too_much])
+@settings(
+    max_examples=80,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.filter_too_much],
+)
 @given(
-    method=st.sampled_from([name for name in DATA_FREE if not METHODS[name].random and name not in {"wudi", "tsv-m", "iso-c", "iso-cts"}]),
+    method=st.sampled_from(
+        [
+            name
+            for name in DATA_FREE
+            if not METHODS[name].random and name not in {"wudi", "tsv-m", "iso-c", "iso-cts"}
+        ]
+    ),
     seed=st.integers(0, 10_000),
     count=st.integers(1, 3),
     decimals=st.sampled_from([0, 8]),
@@ -242,18 +292,29 @@ def test_any_numbers_match_float64(
         "b": (int(generator.integers(1, 20)),),
     }
     base = {k: v.round(decimals) for k, v in random_state(generator, scale, shapes).items()}
-    tuned = [moved(base, {k: (2 * v).round(decimals) for k, v in random_state(generator, scale, shapes).items()}) for _ in range(count)]
+    tuned = [
+        moved(base, {k: (2 * v).round(decimals) for k, v in random_state(generator, scale, shapes).items()})
+        for _ in range(count)
+    ]
     params = DEFAULTS.get(method, {})
     vectors = [difference(base, state) for state in tuned]
     # Which of equal entries is left out is free there, and opposite directions have no mean.
-    assume(decimals == 8 or method not in {"breadcrumbs", "breadcrumbs-ties", "sce", "karcher", "multi-slerp", "slerp", "norm-equalized"})
+    assume(
+        decimals == 8
+        or method
+        not in {"breadcrumbs", "breadcrumbs-ties", "sce", "karcher", "multi-slerp", "slerp", "norm-equalized"}
+    )
     result = run(tmp_path_factory.mktemp("any"), base, tuned, method, params=params)
-    expected = ref.METHODS[method]({k: v.astype(np.float64) for k, v in base.items()}, vectors, None, **params)
+    expected = ref.METHODS[method](
+        {k: v.astype(np.float64) for k, v in base.items()}, vectors, None, **params
+    )
     if method in {"ties"}:  # a sum that is zero but for rounding has no sign to agree on
         total = sum(ref.flat(vector) for vector in vectors)
         assume(not np.any((np.abs(total) < 1e-5 * scale) & (np.abs(total) > 0)))
     for key, value in expected.items():
-        np.testing.assert_allclose(result[key], value, atol=5e-6 * scale, rtol=1e-4, err_msg=f"{method} {key}")
+        np.testing.assert_allclose(
+            result[key], value, atol=5e-6 * scale, rtol=1e-4, err_msg=f"{method} {key}"
+        )
 
 
 def test_long_tensors_pass_in_chunks_like_short_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -277,15 +338,24 @@ def test_long_tensors_pass_in_chunks_like_short_ones(tmp_path: Path, monkeypatch
             np.testing.assert_allclose(cut[key], value, atol=1e-6, err_msg=f"{method} {key}")
 
 
-@pytest.mark.parametrize(("method", "weights", "params"), [case for case in CASES if case[0] != "wudi" or case[2]["steps"]])
+@pytest.mark.parametrize(
+    ("method", "weights", "params"), [case for case in CASES if case[0] != "wudi" or case[2]["steps"]]
+)
 def test_kernels_run_on_torch_tensors_too(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, weights: list[float] | None, params: dict[str, Any]
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    method: str,
+    weights: list[float] | None,
+    params: dict[str, Any],
 ) -> None:
     """The arithmetic of a device, on torch's CPU tensors: `cpu:0` takes the way that `cuda:0` takes."""
     monkeypatch.setattr(sys.modules["selfpos.merging.plan"], "check_device", lambda device: None)
     count = counts(method)[-1]
     base, tuned = models(9, count)
     given = weights[:count] if weights else None
-    found = [run(tmp_path / device, base, tuned, method, given, params, device=device) for device in ("cpu", "cpu:0")]
+    found = [
+        run(tmp_path / device, base, tuned, method, given, params, device=device)
+        for device in ("cpu", "cpu:0")
+    ]
     for key, value in found[0].items():
         np.testing.assert_allclose(found[1][key], value, atol=2e-6, rtol=1e-5, err_msg=key)

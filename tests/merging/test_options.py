@@ -37,17 +37,23 @@ def test_tensors_stored_twice_are_merged_once(tmp_path: Path) -> None:
     single = make_folder(tmp_path / "single", base)
     alone = [make_folder(tmp_path / f"s{index}", state) for index, state in enumerate(tuned)]
     made = plan(place, sources, "ties", tmp_path / "out")
-    assert made.tied == {"shared.weight": "encoder.embed_tokens.weight"} or made.tied == {"encoder.embed_tokens.weight": "shared.weight"}
+    assert made.tied == {"shared.weight": "encoder.embed_tokens.weight"} or made.tied == {
+        "encoder.embed_tokens.weight": "shared.weight"
+    }
     for method in ("ties", "dare-linear", "slerp"):
         found = load_file(merge(place, sources, method, tmp_path / method).out / "model.safetensors")
         np.testing.assert_array_equal(found["shared.weight"], found["encoder.embed_tokens.weight"])
         if method != "dare-linear":  # one copy in the statistics, so all is as if the second were not there
-            expected = load_file(merge(single, alone, method, tmp_path / f"{method}-single").out / "model.safetensors")
+            expected = load_file(
+                merge(single, alone, method, tmp_path / f"{method}-single").out / "model.safetensors"
+            )
             for key, value in expected.items():
                 np.testing.assert_allclose(found[key], value, atol=1e-7)
 
 
-def test_what_differs_is_taken_from_a_named_model(tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path) -> None:
+def test_what_differs_is_taken_from_a_named_model(
+    tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path
+) -> None:
     from sentence_transformers import SentenceTransformer
 
     other = tmp_path / "other"
@@ -66,7 +72,9 @@ def test_what_differs_is_taken_from_a_named_model(tiny_base: Path, tiny_speciali
         table = "embeddings.word_embeddings.weight"
         np.testing.assert_array_equal(found[table], frame[table])
         key = "embeddings.position_embeddings.weight"
-        np.testing.assert_allclose(found[key], np.mean([ref.load(source)[key] for source in sources], axis=0), atol=1e-6)
+        np.testing.assert_allclose(
+            found[key], np.mean([ref.load(source)[key] for source in sources], axis=0), atol=1e-6
+        )
         assert (result.out / "tokenizer.json").read_bytes() == (folder / "tokenizer.json").read_bytes()
         mode = SentenceTransformer(str(result.out), device="cpu")[1].get_config_dict()["pooling_mode"]
         assert mode == ("mean" if name == "base" else "cls")
@@ -75,23 +83,34 @@ def test_what_differs_is_taken_from_a_named_model(tiny_base: Path, tiny_speciali
 def test_matrices_that_cannot_be_merged_are_refused_where_they_differ(tmp_path: Path) -> None:
     """Quantised weights; position ids, which all models share, and single numbers of steps are no matter."""
     base = random_state(np.random.default_rng(0), shapes={"layers.0.norm": (4,)})
-    base |= {"layers.0.w": np.ones((4, 4), np.int8), "position_ids": np.arange(9)[None], "steps": np.array([1])}
+    base |= {
+        "layers.0.w": np.ones((4, 4), np.int8),
+        "position_ids": np.arange(9)[None],
+        "steps": np.array([1]),
+    }
     place = make_folder(tmp_path / "base", base)
     same = make_folder(tmp_path / "same", base | {"steps": np.array([2])})
     other = make_folder(tmp_path / "other", base | {"layers.0.w": np.zeros((4, 4), np.int8)})
     plan(place, [same], "linear", tmp_path / "out")
     for take_from in (None, "base"):
-        with pytest.raises(SelfposError, match=r"other changes tensor layers\.0\.w, which is int8 in the base and cannot be merged"):
+        with pytest.raises(
+            SelfposError,
+            match=r"other changes tensor layers\.0\.w, which is int8 in the base and cannot be merged",
+        ):
             merge(place, [same, other], "linear", tmp_path / "out", take_from=take_from)
 
 
-def test_an_output_below_a_file_is_refused(tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path) -> None:
+def test_an_output_below_a_file_is_refused(
+    tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path
+) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(SelfposError, match="file, which is a file; choose another output"):
         merge(tiny_base, tiny_specialists, "average", tmp_path / "file" / "a" / "out")
 
 
-def test_tensors_only_some_have_are_taken_whole(tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path) -> None:
+def test_tensors_only_some_have_are_taken_whole(
+    tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path
+) -> None:
     changed(tiny_specialists[0], tmp_path / "short", "shape")
     key = "encoder.layer.0.output.dense.bias"
     sources = [tmp_path / "short", tiny_specialists[1]]
@@ -99,13 +118,20 @@ def test_tensors_only_some_have_are_taken_whole(tiny_base: Path, tiny_specialist
         out = merge(tiny_base, sources, "average", tmp_path / f"from-{name}", take_from=name).out
         np.testing.assert_array_equal(ref.load(out)[key], ref.load(folder)[key])
         np.testing.assert_allclose(
-            ref.load(out)["pooler.dense.bias"], np.mean([ref.load(source)["pooler.dense.bias"] for source in sources], axis=0), atol=1e-6
+            ref.load(out)["pooler.dense.bias"],
+            np.mean([ref.load(source)["pooler.dense.bias"] for source in sources], axis=0),
+            atol=1e-6,
         )
 
 
 ADAPTERS: list[dict[str, Any]] = [
     {"r": 4, "target_modules": ["query", "word_embeddings"]},
-    {"r": 2, "use_rslora": True, "target_modules": ["query", "value"], "rank_pattern": {"layer.1.attention.self.query": 3}},
+    {
+        "r": 2,
+        "use_rslora": True,
+        "target_modules": ["query", "value"],
+        "rank_pattern": {"layer.1.attention.self.query": 3},
+    },
 ]
 
 
@@ -122,8 +148,14 @@ def test_adapters_merge_to_one_adapter(tiny_base: Path, tmp_path: Path, plain: b
     weights = [0.7, -0.4]
     model = merge(tiny_base, sources, "linear", tmp_path / "model", weights=weights).out
     adapter = merge(tiny_base, sources, "linear", tmp_path / "adapter", weights=weights, output="adapter")
-    assert (adapter.out / "modules.json").exists() != plain and not (adapter.out / "model.safetensors").exists()
-    loaded = PeftModel.from_pretrained(AutoModel.from_pretrained(tiny_base), adapter.out).merge_and_unload().state_dict()
+    assert (adapter.out / "modules.json").exists() != plain and not (
+        adapter.out / "model.safetensors"
+    ).exists()
+    loaded = (
+        PeftModel.from_pretrained(AutoModel.from_pretrained(tiny_base), adapter.out)
+        .merge_and_unload()
+        .state_dict()
+    )
     for key, value in ref.load(model).items():
         if "/" not in key:
             np.testing.assert_allclose(loaded[key].double().numpy(), value, atol=2e-6, err_msg=key)
@@ -143,19 +175,30 @@ def test_adapters_truncated_to_a_rank_report_the_error(tiny_base: Path, tmp_path
     for index in range(2):
         make_adapter(tiny_base, tmp_path / f"a{index}", seed=index, plain=True, r=4, target_modules=["query"])
     sources = [tmp_path / "a0", tmp_path / "a1"]
-    exact, cut = (merge(tiny_base, sources, "slerp", tmp_path / f"r{rank}", output="adapter", rank=rank) for rank in (99, 3))
+    exact, cut = (
+        merge(tiny_base, sources, "slerp", tmp_path / f"r{rank}", output="adapter", rank=rank)
+        for rank in (99, 3)
+    )
     assert exact.manifest["merge"]["truncation"] == {"rank": 99, "error": 0.0, "worst": None}
     base = ref.load(tiny_base)
-    models = [ref.load(merge(tiny_base, [made.out], "average", tmp_path / f"m{i}").out) for i, made in enumerate((exact, cut))]
+    models = [
+        ref.load(merge(tiny_base, [made.out], "average", tmp_path / f"m{i}").out)
+        for i, made in enumerate((exact, cut))
+    ]
     dropped = whole = 0.0
     for key, value in base.items():
         vectors = [model[key] - value for model in models]
         if np.any(vectors[0]):
             sigma = np.linalg.svd(vectors[0], compute_uv=False)
-            np.testing.assert_allclose(np.linalg.norm(vectors[0] - vectors[1]), np.linalg.norm(sigma[3:]), rtol=1e-3)
+            np.testing.assert_allclose(
+                np.linalg.norm(vectors[0] - vectors[1]), np.linalg.norm(sigma[3:]), rtol=1e-3
+            )
             dropped, whole = dropped + np.sum(sigma[3:] ** 2), whole + np.sum(sigma**2)
     report = cut.manifest["merge"]["truncation"]
-    assert report["error"] == pytest.approx(np.sqrt(dropped / whole), rel=1e-4) and report["worst"]["error"] >= report["error"]
+    assert (
+        report["error"] == pytest.approx(np.sqrt(dropped / whole), rel=1e-4)
+        and report["worst"]["error"] >= report["error"]
+    )
     assert json.loads((cut.out / "adapter_config.json").read_text())["r"] == 3
 
 
@@ -166,7 +209,8 @@ def test_damaged_factors_make_no_adapter(tiny_base: Path, tmp_path: Path, rank: 
     tensors["base_model.model.encoder.layer.1.attention.self.query.lora_B.weight"][0, 0] = float("nan")
     save_file(tensors, tmp_path / "a" / "adapter_model.safetensors")
     with pytest.raises(
-        SelfposError, match=r"a/adapter_model\.safetensors: the factors of tensor encoder\.layer\.1\.attention\.self\.query"
+        SelfposError,
+        match=r"a/adapter_model\.safetensors: the factors of tensor encoder\.layer\.1\.attention\.self\.query",
     ):
         merge(tiny_base, [tmp_path / "a"], "linear", tmp_path / "out", output="adapter", rank=rank)
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
@@ -179,7 +223,9 @@ def test_an_output_within_an_input_is_refused(tiny_base: Path, tiny_specialists:
         assert not (folder / "merged").exists()
 
 
-def test_what_is_not_low_rank_makes_no_adapter(tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path) -> None:
+def test_what_is_not_low_rank_makes_no_adapter(
+    tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path
+) -> None:
     make_adapter(tiny_base, tmp_path / "a", plain=True)
     make_adapter(tiny_base, tmp_path / "dora", plain=True, use_dora=True)
     for sources, method, message in [
@@ -194,17 +240,27 @@ def test_what_is_not_low_rank_makes_no_adapter(tiny_base: Path, tiny_specialists
 
 
 def test_plans_say_what_will_be_done(tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path) -> None:
-    made = plan(tiny_base, tiny_specialists, "ties", tmp_path / "out", dtype="bfloat16", weights=["0..1", 1, 2])
+    made = plan(
+        tiny_base, tiny_specialists, "ties", tmp_path / "out", dtype="bfloat16", weights=["0..1", 1, 2]
+    )
     rows = dict(describe(made))
-    assert rows["method"].startswith("ties: TIES") and rows["density"] == "[0.2, 0.2, 0.2]" and "different by tensor" in rows["weights"]
+    assert (
+        rows["method"].startswith("ties: TIES")
+        and rows["density"] == "[0.2, 0.2, 0.2]"
+        and "different by tensor" in rows["weights"]
+    )
     assert "2 passes" in rows["read"] and "bfloat16" in rows["write"] and "45 %" in rows["warning"]
     size = sum(file.stat().st_size for file in tiny_base.rglob("*.safetensors"))
-    assert made.bytes_written == pytest.approx(size / 2, rel=0.2) and made.bytes_read == pytest.approx(8 * size, rel=0.1)
+    assert made.bytes_written == pytest.approx(size / 2, rel=0.2) and made.bytes_read == pytest.approx(
+        8 * size, rel=0.1
+    )
     assert made.memory < made.budget
     assert not (tmp_path / "out").exists() and not list(tmp_path.iterdir())
     rows_by_method = {name: rest for name, *rest in method_rows()}
     assert (
-        set(rows_by_method) == set(METHODS) and rows_by_method["nearswap"][1] == "one vector" and "density=0.2" in rows_by_method["ties"][2]
+        set(rows_by_method) == set(METHODS)
+        and rows_by_method["nearswap"][1] == "one vector"
+        and "density=0.2" in rows_by_method["ties"][2]
     )
 
 
@@ -212,7 +268,10 @@ def test_a_budget_takes_threads_away_and_refuses_what_one_thread_exceeds(
     tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    many, few = (plan(tiny_base, tiny_specialists, "linear", out, threads=64, budget=budget << 20) for budget in (512, 10))
+    many, few = (
+        plan(tiny_base, tiny_specialists, "linear", out, threads=64, budget=budget << 20)
+        for budget in (512, 10)
+    )
     assert many.threads == 64 and 1 <= few.threads < 10 and few.memory <= 10 << 20 < many.memory
     for method, message in [
         ("linear", r"linear needs about 3 MB of memory, and may use 1 MB; allow it that much"),
@@ -223,7 +282,9 @@ def test_a_budget_takes_threads_away_and_refuses_what_one_thread_exceeds(
     assert not list(tmp_path.iterdir())
 
 
-def test_devices_that_are_not_there_are_refused(tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path) -> None:
+def test_devices_that_are_not_there_are_refused(
+    tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path
+) -> None:
     with pytest.raises(SelfposError, match="did you mean 'cuda'"):
         merge(tiny_base, tiny_specialists, "average", tmp_path / "out", device="cude")
     with pytest.raises(SelfposError, match="there is no device cuda:63"):
@@ -261,7 +322,9 @@ def test_methods_may_ask_for_data_statistics(tmp_path: Path, own_method: None) -
     importance = [generator.random(100_000).astype(np.float32) for _ in files]
     for file, values in zip(files, importance, strict=True):
         save_file({"a": values}, file)
-    with pytest.raises(SelfposError, match="needs the statistics 'importance' of each of the 2 vectors, found 0"):
+    with pytest.raises(
+        SelfposError, match="needs the statistics 'importance' of each of the 2 vectors, found 0"
+    ):
         merge(place, sources, "weighted-by-data", tmp_path / "out")
     with pytest.raises(SelfposError, match="has no use for the statistics 'importance'"):
         merge(place, sources, "average", tmp_path / "out", statistics={"importance": files})
@@ -283,13 +346,28 @@ def test_names_are_registered_once(own_method: None) -> None:
     assert isinstance(METHODS["average"], Method)
 
 
-def test_names_given_stand_in_the_provenance(tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path) -> None:
-    elsewhere = [shutil.copytree(source, tmp_path / f"copy{index}") for index, source in enumerate(tiny_specialists[:2])]
-    one = merge(tiny_base, tiny_specialists[:2], "ties", tmp_path / "one", base_name="org/base", names=["org/a", "org/b"])
-    two = merge(tiny_base, elsewhere, "ties", tmp_path / "two", base_name="org/base", names=["org/a", "org/b"])
-    assert [source["name"] for source in one.manifest["merge"]["sources"]] == ["org/a", "org/b"] and one.manifest["base"][
-        "name"
-    ] == "org/base"
+def test_names_given_stand_in_the_provenance(
+    tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path
+) -> None:
+    elsewhere = [
+        shutil.copytree(source, tmp_path / f"copy{index}")
+        for index, source in enumerate(tiny_specialists[:2])
+    ]
+    one = merge(
+        tiny_base,
+        tiny_specialists[:2],
+        "ties",
+        tmp_path / "one",
+        base_name="org/base",
+        names=["org/a", "org/b"],
+    )
+    two = merge(
+        tiny_base, elsewhere, "ties", tmp_path / "two", base_name="org/base", names=["org/a", "org/b"]
+    )
+    assert [source["name"] for source in one.manifest["merge"]["sources"]] == [
+        "org/a",
+        "org/b",
+    ] and one.manifest["base"]["name"] == "org/base"
     assert (one.out / "model.safetensors").read_bytes() == (two.out / "model.safetensors").read_bytes()
     with pytest.raises(SelfposError, match="found 1 names for 2 vectors"):
         merge(tiny_base, elsewhere, "ties", tmp_path / "out", names=["x"])
@@ -314,7 +392,9 @@ print(top[0] - start)
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's /proc")
 @pytest.mark.parametrize(("method", "few", "many"), [("ties", 40, 60), ("iso-c", 30, 30)])
-def test_memory_does_not_grow_with_models_or_their_number(tmp_path: Path, method: str, few: float, many: float) -> None:
+def test_memory_does_not_grow_with_models_or_their_number(
+    tmp_path: Path, method: str, few: float, many: float
+) -> None:
     """Megabytes of anonymous memory beyond those after import: 64 MB of weights each, two or eight of them."""
     shapes = {f"layers.{index}.w": (2000, 1000) if method == "ties" else (2000, 200) for index in range(2)}
     base = {key: np.zeros(shape, np.float32) for key, shape in shapes.items()}
@@ -322,7 +402,18 @@ def test_memory_does_not_grow_with_models_or_their_number(tmp_path: Path, method
     source = make_folder(tmp_path / "v", random_state(np.random.default_rng(0), shapes=shapes))
     used = {}
     for count in (2, 8):
-        command = [sys.executable, "-c", MEASURE, str(place), str(tmp_path / f"out{count}"), method, *[str(source)] * count]
+        command = [
+            sys.executable,
+            "-c",
+            MEASURE,
+            str(place),
+            str(tmp_path / f"out{count}"),
+            method,
+            *[str(source)] * count,
+        ]
         used[count] = float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-        assert used[count] < plan(place, [source] * count, method, tmp_path / "out", threads=1).memory / 2**20 + 20
+        assert (
+            used[count]
+            < plan(place, [source] * count, method, tmp_path / "out", threads=1).memory / 2**20 + 20
+        )
     assert used[8] < many and used[2] < few, used

@@ -23,7 +23,10 @@ SHAPES: dict[str, tuple[int, ...]] = {f"layers.{index}.w.weight": (40, 30) for i
 def folders(tmp_path: Path) -> tuple[Path, list[Path]]:
     generator = np.random.default_rng(0)
     base = random_state(generator, shapes=SHAPES)
-    sources = [make_folder(tmp_path / f"v{index}", moved(base, random_state(generator, 0.1, SHAPES))) for index in range(2)]
+    sources = [
+        make_folder(tmp_path / f"v{index}", moved(base, random_state(generator, 0.1, SHAPES)))
+        for index in range(2)
+    ]
     return make_folder(tmp_path / "base", base), sources
 
 
@@ -55,7 +58,9 @@ def test_killed_merges_go_on(
     seconds = "0" if stop == signal.SIGKILL else "1000"  # Ctrl-C notes what is finished whenever it comes
     out = tmp_path / "out"
     process = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, seconds, str(base), str(out), *map(str, sources)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        [sys.executable, "-c", PROGRAM, seconds, str(base), str(out), *map(str, sources)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
     )
     assert process.stdout is not None and process.stdout.readline() == b"now\n"
     (left,) = tmp_path.glob(".out.tmp-*")
@@ -77,7 +82,12 @@ def test_leftovers_of_another_merge_are_not_used(tmp_path: Path, folders: tuple[
     base, sources = folders
     prints = {
         fingerprint(plan(base, sources, method, tmp_path / "out", **options))
-        for method, options in [("average", {}), ("linear", {}), ("linear", {"weights": [1, 2]}), ("linear", {"dtype": "float16"})]  # type: ignore[dict-item]
+        for method, options in [
+            ("average", {}),
+            ("linear", {}),
+            ("linear", {"weights": [1, 2]}),
+            ("linear", {"dtype": "float16"}),
+        ]  # type: ignore[dict-item]
     }
     prints.add(fingerprint(plan(base, sources[::-1], "average", tmp_path / "out")))
     assert len(prints) == 5
@@ -88,7 +98,9 @@ def test_leftovers_of_another_merge_are_not_used(tmp_path: Path, folders: tuple[
     assert not stale.exists()
 
 
-def test_an_error_leaves_nothing(tmp_path: Path, folders: tuple[Path, list[Path]], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_leaves_nothing(
+    tmp_path: Path, folders: tuple[Path, list[Path]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     base, sources = folders
 
     def full(*arguments: object) -> None:

@@ -37,8 +37,12 @@ def test_layers_and_embeddings_by_name() -> None:
     assert [key for key in NAMES if is_embedding(key)] == ["embeddings.word_embeddings.weight"]
     assert is_embedding("encoder.relative_attention_bias.weight")  # MPNet
     assert is_embedding("encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight")  # T5
-    assert is_embedding("shared.weight") and is_embedding("embed_tokens.weight") and is_embedding("wte.weight")
-    found = depths(["embeddings.word_embeddings.weight", "layers.0.w", "layers.1.w", "layers.2.w", "norm.weight"])
+    assert (
+        is_embedding("shared.weight") and is_embedding("embed_tokens.weight") and is_embedding("wte.weight")
+    )
+    found = depths(
+        ["embeddings.word_embeddings.weight", "layers.0.w", "layers.1.w", "layers.2.w", "norm.weight"]
+    )
     assert list(found.values()) == [0.0, 0.0, 0.5, 1.0, 1.0]
     assert depths(["layers.0.w", "norm.weight"]) == {"layers.0.w": 0.0, "norm.weight": 1.0}
 
@@ -46,8 +50,16 @@ def test_layers_and_embeddings_by_name() -> None:
 def test_ramps_and_rules() -> None:
     assert [ramp("0..1..0", depth, "") for depth in (0, 0.25, 0.5, 1)] == [0, 0.5, 1, 0]
     assert ramp("-1..1", 0.5, "") == 0
-    assert fits("layers.2-5", "encoder.block.5.layer.1.w") and not fits("layers.2-5", "layers.6.w") and fits("layers.3", "layers.3.w")
-    assert fits("*.attention.*", "layer.0.attention.w") and not fits("attention", "layer.0.attention.w") and fits("default", "anything")
+    assert (
+        fits("layers.2-5", "encoder.block.5.layer.1.w")
+        and not fits("layers.2-5", "layers.6.w")
+        and fits("layers.3", "layers.3.w")
+    )
+    assert (
+        fits("*.attention.*", "layer.0.attention.w")
+        and not fits("attention", "layer.0.attention.w")
+        and fits("default", "anything")
+    )
     assert fits("2_Dense/*", "2_Dense/linear.weight") and not fits("layers.0", "2_Dense/linear.weight")
 
 
@@ -81,7 +93,13 @@ def test_parameters_by_tensor() -> None:
     with pytest.raises(SelfposError, match=r"rule 'layers.7' fits no tensor"):
         make_settings(get_method("ties"), 2, None, {"density": {"layers.7": 0.3}}, KEYS)
     found = make_settings(get_method("ties"), 2, None, given, KEYS)
-    assert [found.params(key)["density"] for key in KEYS] == [[0.1, 0.2], [0.1, 0.5], [0.1, pytest.approx(0.3)], [0.1, 0.5], [0.1, 0.2]]
+    assert [found.params(key)["density"] for key in KEYS] == [
+        [0.1, 0.2],
+        [0.1, 0.5],
+        [0.1, pytest.approx(0.3)],
+        [0.1, 0.5],
+        [0.1, 0.2],
+    ]
     assert found.constant("scope") == "tensor"
 
 
@@ -116,7 +134,12 @@ def test_wrong_rules(weights: Any, params: dict[str, Any], message: str) -> None
         ("dare-linear", [1, -1], {"normalize": True}, "method dare-linear divides"),
         ("slerp", [1, -1], {}, r"a_i \+ a_j, which is 0"),
         ("della-linear", None, {"density": 0.95}, r"between 0 and 1, found 0.95 ± 0.1; make epsilon smaller"),
-        ("della-ties", None, {"density": 0.1}, r"above 0 where .* found 0.1 ± 0.1; make epsilon smaller, or set rescale to false"),
+        (
+            "della-ties",
+            None,
+            {"density": 0.1},
+            r"above 0 where .* found 0.1 ± 0.1; make epsilon smaller, or set rescale to false",
+        ),
     ],
 )
 def test_what_cannot_work_together(method: str, weights: Any, params: dict[str, Any], message: str) -> None:
@@ -137,7 +160,9 @@ def test_what_works_though_it_looks_alike(method: str, weights: Any, params: dic
     settings = make_settings(get_method(method), 2, weights, params, KEYS)
     assert settings.weights(KEYS[0]) == (weights or [1.0, 1.0])
     density = params.get("density", [])
-    assert settings.params(KEYS[0]).get("density", []) == (density if isinstance(density, list) else [density, density])
+    assert settings.params(KEYS[0]).get("density", []) == (
+        density if isinstance(density, list) else [density, density]
+    )
 
 
 def test_one_threshold_needs_one_density(tmp_path: Path) -> None:
@@ -150,7 +175,9 @@ def test_one_threshold_needs_one_density(tmp_path: Path) -> None:
     params: dict[str, Any] = {"density": {"layers.0": 0.1, "default": 0.5}}
     with pytest.raises(SelfposError, match="set scope to tensor"):
         merge(tmp_path / "base", [tmp_path / "one"], "ties", tmp_path / "out", params=params)
-    merge(tmp_path / "base", [tmp_path / "one"], "ties", tmp_path / "out", params=params | {"scope": "tensor"})
+    merge(
+        tmp_path / "base", [tmp_path / "one"], "ties", tmp_path / "out", params=params | {"scope": "tensor"}
+    )
 
 
 def stream_of(folder: Path, values: np.ndarray) -> Stream:
@@ -164,8 +191,12 @@ def sorted_threshold(values: np.ndarray, count: int) -> float:
 
 
 @settings(max_examples=30, deadline=None)
-@given(seed=st.integers(0, 1000), share=st.floats(0, 1), decimals=st.sampled_from([0, 1, 8]), order=st.booleans())
-def test_thresholds_equal_sorting(tmp_path_factory: pytest.TempPathFactory, seed: int, share: float, decimals: int, order: bool) -> None:
+@given(
+    seed=st.integers(0, 1000), share=st.floats(0, 1), decimals=st.sampled_from([0, 1, 8]), order=st.booleans()
+)
+def test_thresholds_equal_sorting(
+    tmp_path_factory: pytest.TempPathFactory, seed: int, share: float, decimals: int, order: bool
+) -> None:
     """Through the bracket, and through the histogram when the bracket misses: sorted values make the sample of each chunk's beginning lie."""
     values = np.random.default_rng(seed).standard_normal(3000).round(decimals).astype(np.float32)
     if order:

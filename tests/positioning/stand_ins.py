@@ -75,13 +75,21 @@ def words(count: int, seed: int) -> list[str]:
 
 
 def pairs(count: int = 24, seed: int = 0) -> Probe:
-    return Probe("pairs", PairTask(), Dataset.from_dict({"anchor": words(count, seed), "positive": words(count, seed + 1)}))
+    return Probe(
+        "pairs",
+        PairTask(),
+        Dataset.from_dict({"anchor": words(count, seed), "positive": words(count, seed + 1)}),
+    )
 
 
 def graded(count: int = 24, seed: int = 7) -> Probe:
     scores = torch.rand(count, generator=torch.Generator().manual_seed(seed)).tolist()
     return Probe(
-        "graded", GradedTask(), Dataset.from_dict({"sentence1": words(count, seed), "sentence2": words(count, seed + 1), "score": scores})
+        "graded",
+        GradedTask(),
+        Dataset.from_dict(
+            {"sentence1": words(count, seed), "sentence2": words(count, seed + 1), "score": scores}
+        ),
     )
 
 

@@ -18,7 +18,9 @@ def test_normalised_means() -> None:
     assert Balance().value(LOSSES) == pytest.approx(1500.1)
     assert Balance("base", base=BASE).value(LOSSES) == pytest.approx((0.75 + 0.5) / 2)
     # half of the first specialist's gain is missing; the second gains too little to serve as a unit, so .05 · .4 does
-    assert Balance("gain", base=BASE, specialist=BEST).value(LOSSES) == pytest.approx((0.5 + (0.2 - 0.39) / 0.02) / 2)
+    assert Balance("gain", base=BASE, specialist=BEST).value(LOSSES) == pytest.approx(
+        (0.5 + (0.2 - 0.39) / 0.02) / 2
+    )
 
 
 def test_ratios_weigh_and_a_single_task_counts_alone() -> None:
@@ -36,7 +38,9 @@ def test_uncertainty_does_not_see_units() -> None:
     balance = Balance("none", "uncertainty", base=BASE)
     scaled = Balance("none", "uncertainty", base={"sts": 4.0, "retrieval": 0.4})
     difference = balance.value(LOSSES) - balance.value({"sts": 3500.0, "retrieval": 0.3})
-    assert difference == pytest.approx(scaled.value({"sts": 3.0, "retrieval": 0.2}) - scaled.value({"sts": 3.5, "retrieval": 0.3}))
+    assert difference == pytest.approx(
+        scaled.value({"sts": 3.0, "retrieval": 0.2}) - scaled.value({"sts": 3.5, "retrieval": 0.3})
+    )
 
 
 def test_a_ratio_for_no_task() -> None:

@@ -16,7 +16,15 @@ ROOT = Path(__file__).parent.parent.parent
 @pytest.mark.slow
 def test_a_quick_benchmark_fills_every_table(tmp_path: Path) -> None:
     pytest.importorskip("cma")
-    words = [sys.executable, ROOT / "benchmarks" / "positioning.py", "--quick", "--out", tmp_path, "--work", tmp_path / "work"]
+    words = [
+        sys.executable,
+        ROOT / "benchmarks" / "positioning.py",
+        "--quick",
+        "--out",
+        tmp_path,
+        "--work",
+        tmp_path / "work",
+    ]
     done = subprocess.run(words, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "positioning.json").read_text())

@@ -14,7 +14,9 @@ from selfpos.positioning.coefficients import Coefficients, read_coefficients, wr
 from selfpos.recipe import PositioningSettings
 from tests.positioning.stand_ins import records
 
-AB = Coefficients(["a", "b"], ["hash a", "hash b"], [0.1, 1 / 3], {"w": [1.0, 2.0]}, "base", "hash of base", {"seed": 1})
+AB = Coefficients(
+    ["a", "b"], ["hash a", "hash b"], [0.1, 1 / 3], {"w": [1.0, 2.0]}, "base", "hash of base", {"seed": 1}
+)
 
 
 def test_read_back_as_it_was_written(tmp_path: Path) -> None:
@@ -33,7 +35,11 @@ def test_vectors_are_known_by_their_content_in_any_order(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("hashes", "base", "message"),
     [
-        (["hash a", "hash c"], "hash of base", "c.json holds coefficients of a, b, .* not those: give b of the content hash"),
+        (
+            ["hash a", "hash c"],
+            "hash of base",
+            "c.json holds coefficients of a, b, .* not those: give b of the content hash",
+        ),
         (["hash a"], "hash of base", "give b of the content hash"),
         (["hash a", "hash b", "hash c"], "hash of base", "give these 2 vectors alone"),
         (["hash a", "hash b"], "another", "made with the base base"),
@@ -75,10 +81,22 @@ def files(folder: Path) -> dict[str, bytes]:
 def test_the_file_makes_the_same_bytes_as_the_search(
     tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path, granularity: str
 ) -> None:
-    settings = PositioningSettings(rounds=1, granularity=granularity, exclude=["*embeddings*"], compare=False, intervals=2)
+    settings = PositioningSettings(
+        rounds=1, granularity=granularity, exclude=["*embeddings*"], compare=False, intervals=2
+    )
     file = tmp_path / "found.json"
-    position_and_merge(str(tiny_base), tiny_specialists, records(), settings, tmp_path / "searched", coefficients=file, seed=5)
-    moved = [shutil.copytree(source, tmp_path / f"moved-{source.name}") for source in reversed(tiny_specialists)]
+    position_and_merge(
+        str(tiny_base),
+        tiny_specialists,
+        records(),
+        settings,
+        tmp_path / "searched",
+        coefficients=file,
+        seed=5,
+    )
+    moved = [
+        shutil.copytree(source, tmp_path / f"moved-{source.name}") for source in reversed(tiny_specialists)
+    ]
     merge_by_coefficients(file, str(tiny_base), moved, tmp_path / "applied")
     assert files(tmp_path / "applied") == files(tmp_path / "searched")
     with pytest.raises(SelfposError, match="give gamma of the content hash"):

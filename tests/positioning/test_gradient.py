@@ -14,7 +14,9 @@ from selfpos.recipe import PositioningSettings
 from tests.positioning.stand_ins import graded, make_live, pairs
 
 
-def make_problem(base: Path, sources: list[Path], *, vectors_in: str = "auto", **options: object) -> tuple[Problem, list]:
+def make_problem(
+    base: Path, sources: list[Path], *, vectors_in: str = "auto", **options: object
+) -> tuple[Problem, list]:
     settings = PositioningSettings(**{"search": "sgd", "penalty": 0.03, "extrapolation": 0.2, **options})
     live = make_live(base, sources, dtype=torch.float64, vectors_in=vectors_in)
     search, _ = split_probe({"pairs": pairs(), "graded": graded()}, 0.0, 0, 0.1)
@@ -23,7 +25,9 @@ def make_problem(base: Path, sources: list[Path], *, vectors_in: str = "auto", *
     return problem, draws.next()
 
 
-def through_the_merge(problem: Problem, batches: list, parameters: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def through_the_merge(
+    problem: Problem, batches: list, parameters: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Loss and gradient with a graph over the merge: functional_call with weights that depend on the parameters."""
     live = problem.live
     variable = parameters.clone().requires_grad_(True)
@@ -37,7 +41,9 @@ def through_the_merge(problem: Problem, batches: list, parameters: torch.Tensor)
         weights[inside[id(live.parameters[key])]] = merged
     embeddings = torch.cat(
         [
-            torch.func.functional_call(live.model, weights, (live.model.preprocess([text]),))["sentence_embedding"]
+            torch.func.functional_call(live.model, weights, (live.model.preprocess([text]),))[
+                "sentence_embedding"
+            ]
             for text in texts_of(batches)
         ]
     )
@@ -67,10 +73,14 @@ def through_the_merge(problem: Problem, batches: list, parameters: torch.Tensor)
     ],
     ids=lambda options: "-".join(str(value) for value in options.values()),
 )
-def test_gradient_equals_autograd_through_the_merge(tiny_base: Path, tiny_specialists: list[Path], options: dict) -> None:
+def test_gradient_equals_autograd_through_the_merge(
+    tiny_base: Path, tiny_specialists: list[Path], options: dict
+) -> None:
     problem, batches = make_problem(tiny_base, tiny_specialists, **options)
     generator = torch.Generator().manual_seed(3)
-    parameters = problem.start + 0.1 * torch.rand(problem.start.shape, dtype=torch.float64, generator=generator)
+    parameters = problem.start + 0.1 * torch.rand(
+        problem.start.shape, dtype=torch.float64, generator=generator
+    )
     losses, gradient = problem.gradient(parameters, batches)
     loss, expected = through_the_merge(problem, batches, parameters)
     assert problem.value(parameters, losses) == pytest.approx(float(loss), rel=1e-9)
@@ -79,7 +89,9 @@ def test_gradient_equals_autograd_through_the_merge(tiny_base: Path, tiny_specia
 
 
 @pytest.mark.parametrize("options", [{"space": "spherical"}, {"space": "linear", "granularity": "layer"}])
-def test_gradient_equals_finite_differences(tiny_base: Path, tiny_specialists: list[Path], options: dict) -> None:
+def test_gradient_equals_finite_differences(
+    tiny_base: Path, tiny_specialists: list[Path], options: dict
+) -> None:
     problem, batches = make_problem(tiny_base, tiny_specialists, **options)
     parameters = problem.start + 0.05
 
@@ -94,13 +106,17 @@ def test_gradient_equals_finite_differences(tiny_base: Path, tiny_specialists: l
         assert float(gradient[place]) == pytest.approx(difference, rel=1e-5, abs=1e-8)
 
 
-def test_no_gradient_is_kept_and_the_model_is_held_once(tiny_base: Path, tiny_specialists: list[Path]) -> None:
+def test_no_gradient_is_kept_and_the_model_is_held_once(
+    tiny_base: Path, tiny_specialists: list[Path]
+) -> None:
     problem, batches = make_problem(tiny_base, tiny_specialists)
     problem.gradient(problem.start, batches)
     assert all(parameter.grad is None for parameter in problem.live.model.parameters())
 
 
-def test_dropout_is_on_in_a_step_and_off_where_points_are_looked_at(tiny_base: Path, tiny_specialists: list[Path]) -> None:
+def test_dropout_is_on_in_a_step_and_off_where_points_are_looked_at(
+    tiny_base: Path, tiny_specialists: list[Path]
+) -> None:
     live = make_live(tiny_base, tiny_specialists[:1], dropout=True)
     texts = ["a b c", "d e f"]
     with torch.no_grad():
@@ -122,7 +138,9 @@ def test_excluded_tensors_stay_at_the_base(tiny_base: Path, tiny_specialists: li
 
 
 @pytest.mark.parametrize("where", ["disk", "float32"])
-def test_placed_weights_are_base_plus_vectors(tiny_base: Path, tiny_specialists: list[Path], where: str) -> None:
+def test_placed_weights_are_base_plus_vectors(
+    tiny_base: Path, tiny_specialists: list[Path], where: str
+) -> None:
     problem, _ = make_problem(tiny_base, tiny_specialists, vectors_in=where)
     table = torch.rand(len(problem.live.keys), 3, dtype=torch.float64)
     problem.live.place(table)
@@ -150,9 +168,13 @@ def test_no_part_of_a_gradient_is_missed(shape: tuple[int, ...], share: float) -
 
 
 @pytest.mark.parametrize("where", ["float32", "bf16"])
-def test_vectors_on_the_device_give_the_same_gradient(tiny_base: Path, tiny_specialists: list[Path], where: str) -> None:
+def test_vectors_on_the_device_give_the_same_gradient(
+    tiny_base: Path, tiny_specialists: list[Path], where: str
+) -> None:
     gradients = []
     for place in ("disk", where):
         problem, batches = make_problem(tiny_base, tiny_specialists, vectors_in=place)
         gradients.append(problem.gradient(problem.start, batches)[1])
-    torch.testing.assert_close(*gradients, rtol=1e-6 if where == "float32" else 0.05, atol=1e-7 if where == "float32" else 2e-3)
+    torch.testing.assert_close(
+        *gradients, rtol=1e-6 if where == "float32" else 0.05, atol=1e-7 if where == "float32" else 2e-3
+    )

@@ -11,7 +11,11 @@ from selfpos.positioning.groups import hierarchy, kind_of, layer_of
 KEYS = [
     "embeddings.word_embeddings.weight",
     "embeddings.LayerNorm.weight",
-    *(f"encoder.layer.{n}.{part}" for n in range(6) for part in ("attention.self.query.weight", "output.dense.weight")),
+    *(
+        f"encoder.layer.{n}.{part}"
+        for n in range(6)
+        for part in ("attention.self.query.weight", "output.dense.weight")
+    ),
     "pooler.dense.weight",
     "2_Dense/linear.weight",
 ]
@@ -48,11 +52,9 @@ def test_effective_parameters_are_sums_over_levels() -> None:
 
 
 def test_layer_groups_split_the_depth_evenly() -> None:
-    assert [row for row in hierarchy(KEYS, "layer-group", layer_groups=3).rows if row.startswith("layers")] == [
-        "layers 0-1",
-        "layers 2-3",
-        "layers 4-5",
-    ]
+    assert [
+        row for row in hierarchy(KEYS, "layer-group", layer_groups=3).rows if row.startswith("layers")
+    ] == ["layers 0-1", "layers 2-3", "layers 4-5"]
 
 
 def test_shares_of_a_row_are_of_the_whole_vector() -> None:

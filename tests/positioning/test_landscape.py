@@ -39,18 +39,26 @@ def probe() -> dict[str, ProbeTask]:
 
 
 def test_the_loss_at_the_base_and_a_specialist_is_that_of_the_model_itself(
-    tiny_base: Path, tiny_specialists: list[Path], probe: dict[str, ProbeTask], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_base: Path,
+    tiny_specialists: list[Path],
+    probe: dict[str, ProbeTask],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from sentence_transformers import SentenceTransformer
 
     monkeypatch.setattr("selfpos.positioning.landscape.SPAN", (0.0, 1.0))
     models = {folder.name: folder for folder in tiny_specialists}
-    file = measure_landscape(tiny_base, models, ("alpha", "beta"), probe, tmp_path / "plane.json", grid=2, records=8)
+    file = measure_landscape(
+        tiny_base, models, ("alpha", "beta"), probe, tmp_path / "plane.json", grid=2, records=8
+    )
     found = json.loads(file.read_text())
     for folder, (row, column) in ((tiny_base, (0, 0)), (models["alpha"], (0, 1)), (models["beta"], (1, 0))):
         model = SentenceTransformer(str(folder), device="cpu")
         texts = [[f"ab {letter}" for letter in "abcdefgh"], [f"c {letter} d" for letter in "abcdefgh"]]
-        one, two = (torch.nn.functional.normalize(torch.as_tensor(model.encode(side)), dim=1) for side in texts)
+        one, two = (
+            torch.nn.functional.normalize(torch.as_tensor(model.encode(side)), dim=1) for side in texts
+        )
         plain = torch.nn.functional.cross_entropy(one @ two.T / 0.05, torch.arange(8)).item()
         assert found["losses"][row][column]["retrieval"] == pytest.approx(plain, rel=1e-3)
     assert set(found["models"]) == {"base", "alpha", "beta", "gamma"}
@@ -58,13 +66,19 @@ def test_the_loss_at_the_base_and_a_specialist_is_that_of_the_model_itself(
 
 
 def test_an_interrupted_landscape_goes_on(
-    tiny_base: Path, tiny_specialists: list[Path], probe: dict[str, ProbeTask], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_base: Path,
+    tiny_specialists: list[Path],
+    probe: dict[str, ProbeTask],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from selfpos.positioning.live import LiveModel
 
     models, file = {folder.name: folder for folder in tiny_specialists}, tmp_path / "plane.json"
     whole = json.loads(
-        measure_landscape(tiny_base, models, ("alpha", "beta"), probe, tmp_path / "whole.json", grid=3, records=8).read_text()
+        measure_landscape(
+            tiny_base, models, ("alpha", "beta"), probe, tmp_path / "whole.json", grid=3, records=8
+        ).read_text()
     )
     placed: list[float] = []
     place = LiveModel.place
@@ -84,12 +98,21 @@ def test_an_interrupted_landscape_goes_on(
     assert len(json.loads(file.read_text())["losses"]) == 1
     placed.clear()
     monkeypatch.setattr(LiveModel, "place", stop_at(math.inf))
-    assert json.loads(measure_landscape(tiny_base, models, ("alpha", "beta"), probe, file, grid=3, records=8).read_text()) == whole
+    assert (
+        json.loads(
+            measure_landscape(
+                tiny_base, models, ("alpha", "beta"), probe, file, grid=3, records=8
+            ).read_text()
+        )
+        == whole
+    )
     assert len(placed) == 6
     assert placed[0] == pytest.approx(sum(SPAN) / 2)
 
 
-def test_wrong_names(tiny_base: Path, tiny_specialists: list[Path], probe: dict[str, ProbeTask], tmp_path: Path) -> None:
+def test_wrong_names(
+    tiny_base: Path, tiny_specialists: list[Path], probe: dict[str, ProbeTask], tmp_path: Path
+) -> None:
     models = {folder.name: folder for folder in tiny_specialists}
     with pytest.raises(SelfposError, match="did you mean 'alpha'"):
         measure_landscape(tiny_base, models, ("alpah", "beta"), probe, tmp_path / "plane.json")

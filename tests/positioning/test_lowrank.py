@@ -52,7 +52,9 @@ def test_embeddings_losses_and_gradients_equal_the_dense_path(
             embeddings = problem.live.embed(batches[0].columns[0])
         rows = dict(zip(problem.hierarchy.rows, gradient, strict=True))
         found.append((embeddings, losses, rows))
-    close = 1e-5 if dtype == torch.float32 else 1e-7  # the factors are float32 products in both, summed in another order
+    close = (
+        1e-5 if dtype == torch.float32 else 1e-7
+    )  # the factors are float32 products in both, summed in another order
     (dense, dense_losses, dense_rows), (low, low_losses, low_rows) = found
     torch.testing.assert_close(low, dense, rtol=close, atol=close)
     assert low_losses == pytest.approx(dense_losses, rel=10 * close)
@@ -61,14 +63,18 @@ def test_embeddings_losses_and_gradients_equal_the_dense_path(
         torch.testing.assert_close(row, dense_rows[name], rtol=20 * close, atol=20 * close)
 
 
-def test_gradients_in_bfloat16_are_those_of_float32_within_its_precision(tiny_base: Path, adapters: list[Path]) -> None:
+def test_gradients_in_bfloat16_are_those_of_float32_within_its_precision(
+    tiny_base: Path, adapters: list[Path]
+) -> None:
     settings = PositioningSettings(search="sgd", normalise="none")
     search, _ = split_probe({"pairs": pairs(), "graded": graded()}, 0.0, 0, 0.1)
     batches = Draws(search, 12, 0).next()
     found = []
     for autocast in (None, torch.bfloat16):
         folder = open_model(tiny_base)
-        problem = Problem(LowRankModel(folder, open_vectors(folder, adapters), autocast=autocast), search, settings)
+        problem = Problem(
+            LowRankModel(folder, open_vectors(folder, adapters), autocast=autocast), search, settings
+        )
         found.append(problem.gradient(problem.start, batches)[1])
     exact, rough = found
     assert not torch.equal(exact, rough)
@@ -86,12 +92,16 @@ def test_no_weight_of_the_base_has_a_gradient_or_changes(tiny_base: Path, adapte
         live.place(torch.full((len(live.keys), 3), torch.nan))
 
 
-def test_a_pattern_that_excludes_all_that_adapters_move_is_one_sentence(tiny_base: Path, adapters: list[Path]) -> None:
+def test_a_pattern_that_excludes_all_that_adapters_move_is_one_sentence(
+    tiny_base: Path, adapters: list[Path]
+) -> None:
     with pytest.raises(SelfposError, match="no tensor that the adapters move is left to position"):
         open_live(tiny_base, adapters[2:], PositioningSettings(exclude=["*value*"]), "cpu")
 
 
-def test_whole_models_take_the_dense_path(tiny_base: Path, tiny_specialists: list[Path], adapters: list[Path]) -> None:
+def test_whole_models_take_the_dense_path(
+    tiny_base: Path, tiny_specialists: list[Path], adapters: list[Path]
+) -> None:
     folder = open_model(tiny_base)
     assert is_low_rank(open_vectors(folder, adapters))
     assert not is_low_rank(open_vectors(folder, [adapters[0], tiny_specialists[0]]))

@@ -8,7 +8,15 @@ from datasets import Dataset
 
 from selfpos.data.probe import ProbeTask
 from selfpos.errors import SelfposError
-from selfpos.positioning.objective import Batch, Draws, TaskProbe, check_draws, searched_by, sharing_texts, split_probe
+from selfpos.positioning.objective import (
+    Batch,
+    Draws,
+    TaskProbe,
+    check_draws,
+    searched_by,
+    sharing_texts,
+    split_probe,
+)
 from selfpos.recipe import PositioningSettings
 from selfpos.tasks import get_task
 from tests.positioning.stand_ins import PairTask, pairs, words
@@ -17,7 +25,10 @@ from tests.positioning.stand_ins import PairTask, pairs, words
 def test_without_in_batch_negatives_only_a_records_own_negative_counts() -> None:
     data = Dataset.from_dict({"anchor": words(6, 0), "positive": words(6, 1), "negative": words(6, 2)})
     task = TaskProbe("triples", PairTask(), data, 0.1, in_batch_negatives=False)
-    units = [torch.nn.functional.normalize(torch.randn(6, 5, generator=torch.Generator().manual_seed(n)), dim=1) for n in range(3)]
+    units = [
+        torch.nn.functional.normalize(torch.randn(6, 5, generator=torch.Generator().manual_seed(n)), dim=1)
+        for n in range(3)
+    ]
     cosines = torch.stack([(units[0] * other).sum(1) for other in units[1:]], 1) / 0.1
     expected = -torch.log_softmax(cosines, 1)[:, 0].mean()
     assert task.loss_of(task.everything(), units).item() == pytest.approx(expected.item(), rel=1e-5)
@@ -32,7 +43,9 @@ def test_pairs_have_no_negatives_of_their_own() -> None:
 
 def test_a_part_keeps_neighbours_together() -> None:
     labels = torch.arange(20) // 2
-    part = Batch("task", [[f"text {n}" for n in range(20)]], labels).part(0.5, torch.Generator().manual_seed(0))
+    part = Batch("task", [[f"text {n}" for n in range(20)]], labels).part(
+        0.5, torch.Generator().manual_seed(0)
+    )
     assert part.count == 10
     assert part.labels is not None
     assert torch.equal(part.labels[::2], part.labels[1::2])
@@ -40,7 +53,9 @@ def test_a_part_keeps_neighbours_together() -> None:
 
 
 def test_of_sorted_records_a_sample_sees_all_grades() -> None:
-    data = Dataset.from_dict({"sentence1": words(600, 0), "sentence2": words(600, 1), "score": [n // 100 / 5 for n in range(600)]})
+    data = Dataset.from_dict(
+        {"sentence1": words(600, 0), "sentence2": words(600, 1), "score": [n // 100 / 5 for n in range(600)]}
+    )
     search, validation = split_probe({"graded": ProbeTask("graded", get_task("sts"), data)}, 0.5, 0, 0.05)
     for part in (search["graded"], validation["graded"]):
         drawn = part.sample(128, seed=0)
@@ -60,14 +75,20 @@ def test_the_papers_preset_takes_graded_pairs_by_infonce() -> None:
     """Li et al. have one loss for all tasks; with pairs graded 0 and 1 it is retrieval's of the second."""
     data = Dataset.from_dict({"sentence1": words(12, 0), "sentence2": words(12, 1), "score": [0.0, 1.0] * 6})
     probe = {"graded": ProbeTask("graded", get_task("sts"), data)}
-    units = [torch.nn.functional.normalize(torch.randn(6, 5, generator=torch.Generator().manual_seed(n)), dim=1) for n in range(2)]
+    units = [
+        torch.nn.functional.normalize(torch.randn(6, 5, generator=torch.Generator().manual_seed(n)), dim=1)
+        for n in range(2)
+    ]
     search, _ = split_probe(searched_by(probe, PositioningSettings(preset="paper")), 0.0, 0, 0.02)
     batch = search["graded"].everything()
     assert batch.labels is None and batch.columns == [data["sentence1"][1::2], data["sentence2"][1::2]]
     expected = torch.nn.functional.cross_entropy(units[0] @ units[1].T / 0.02, torch.arange(6))
     assert search["graded"].loss_of(batch, units).item() == pytest.approx(expected.item(), rel=1e-5)
     assert searched_by(probe, PositioningSettings())["graded"].type.name == "sts"
-    assert split_probe(searched_by(probe, PositioningSettings()), 0.0, 0, 0.02)[0]["graded"].everything().labels is not None
+    assert (
+        split_probe(searched_by(probe, PositioningSettings()), 0.0, 0, 0.02)[0]["graded"].everything().labels
+        is not None
+    )
 
 
 @pytest.mark.parametrize("copies", [2, 3, 7, 600])
@@ -83,9 +104,13 @@ def test_covering_batches_keep_the_texts_of_a_label_together(copies: int) -> Non
     assert len(batches) == 5 and all(200 - odd <= batch.count <= 256 for batch in batches)
 
 
-def test_of_records_without_another_of_their_label_it_is_said_that_they_are_left_out(caplog: pytest.LogCaptureFixture) -> None:
+def test_of_records_without_another_of_their_label_it_is_said_that_they_are_left_out(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     kind = get_task("classification")
-    sparse = Dataset.from_dict({"text": words(610, 0), "label": [str(min(number, 599)) for number in range(605)] + ["0"] * 5})
+    sparse = Dataset.from_dict(
+        {"text": words(610, 0), "label": [str(min(number, 599)) for number in range(605)] + ["0"] * 5}
+    )
     task = TaskProbe("sparse", kind, kind.prepare(sparse, 0), 0.05)
     assert Draws({"sparse": task}, 256, 0, single=True).covering()
     assert "task sparse make no batch" not in caplog.text
@@ -97,7 +122,11 @@ def test_of_records_without_another_of_their_label_it_is_said_that_they_are_left
 
 def test_covering_batches_look_at_all_labelled_pairs_whatever_their_labels() -> None:
     data = Dataset.from_dict(
-        {"sentence1": words(1000, 0), "sentence2": words(1000, 1), "label": [int(number % 100 == 0) for number in range(1000)]}
+        {
+            "sentence1": words(1000, 0),
+            "sentence2": words(1000, 1),
+            "label": [int(number % 100 == 0) for number in range(1000)],
+        }
     )
     kind = get_task("pair-classification")
     task = TaskProbe("pairs", kind, kind.prepare(data, 0), 0.05)
@@ -114,25 +143,33 @@ def test_records_that_share_a_text_are_not_parted() -> None:
     search, validation = split_probe({"pairs": ProbeTask("pairs", get_task("retrieval"), data)}, 0.5, 0, 0.05)
     assert (len(search["pairs"].dataset), len(validation["pairs"].dataset)) == (30, 30)
     assert not set(search["pairs"].dataset["positive"]) & set(validation["pairs"].dataset["positive"])
-    lone = Dataset.from_dict({"anchor": [f"a{number}" for number in range(40)], "positive": [f"b{number}" for number in range(40)]})
+    lone = Dataset.from_dict(
+        {"anchor": [f"a{number}" for number in range(40)], "positive": [f"b{number}" for number in range(40)]}
+    )
     _, validation = split_probe({"pairs": ProbeTask("pairs", get_task("retrieval"), lone)}, 0.25, 7, 0.05)
     order = torch.randperm(40, generator=torch.Generator().manual_seed(7)).tolist()
     assert validation["pairs"].dataset["anchor"][:] == [f"a{row}" for row in sorted(order[:10])]
 
 
 def retrieval_probe(anchors: list[str], positives: list[str]) -> ProbeTask:
-    return ProbeTask("task", get_task("retrieval"), Dataset.from_dict({"anchor": anchors, "positive": positives}))
+    return ProbeTask(
+        "task", get_task("retrieval"), Dataset.from_dict({"anchor": anchors, "positive": positives})
+    )
 
 
 def graded_probe(premises: int, count: int) -> ProbeTask:
     columns = {"sentence1": [f"premise {n % premises}" for n in range(count)], "sentence2": words(count, 1)}
-    return ProbeTask("task", get_task("sts"), Dataset.from_dict(columns | {"score": [n % 5 / 4 for n in range(count)]}))
+    return ProbeTask(
+        "task", get_task("sts"), Dataset.from_dict(columns | {"score": [n % 5 / 4 for n in range(count)]})
+    )
 
 
 def labelled_pairs_probe(premises: int, count: int) -> ProbeTask:
     columns = {"sentence1": [f"premise {n % premises}" for n in range(count)], "sentence2": words(count, 1)}
     return ProbeTask(
-        "task", get_task("pair-classification"), Dataset.from_dict(columns | {"label": [n // premises % 2 for n in range(count)]})
+        "task",
+        get_task("pair-classification"),
+        Dataset.from_dict(columns | {"label": [n // premises % 2 for n in range(count)]}),
     )
 
 
@@ -159,7 +196,11 @@ def test_what_cannot_be_kept_apart_is_parted_so_that_both_parts_give_batches(nam
 
 @pytest.mark.parametrize(
     "probe",
-    [graded_probe(2, 8), labelled_pairs_probe(2, 16), retrieval_probe([f"question {n // 2}" for n in range(16)], words(16, 1))],
+    [
+        graded_probe(2, 8),
+        labelled_pairs_probe(2, 16),
+        retrieval_probe([f"question {n // 2}" for n in range(16)], words(16, 1)),
+    ],
     ids=["graded pairs of two premises", "labelled pairs of two premises", "eight questions"],
 )
 def test_few_large_groups_are_kept_apart_where_both_parts_give_batches(probe: ProbeTask) -> None:

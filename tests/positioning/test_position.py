@@ -25,11 +25,17 @@ FREE: dict[str, object] = {"steps": 200, "batch_size": 32}  # as they are by def
 
 
 def find(base: Path, sources: list[Path], path: Path | None = None, **options: object) -> Position:
-    settings = PositioningSettings(**{"search": "sgd", "space": "spherical", "steps": 4, "batch_size": 16, **options})
-    return position(base, sources, {"pairs": pairs(), "graded": graded()}, settings, seed=3, trajectory=path, device="cpu")
+    settings = PositioningSettings(
+        **{"search": "sgd", "space": "spherical", "steps": 4, "batch_size": 16, **options}
+    )
+    return position(
+        base, sources, {"pairs": pairs(), "graded": graded()}, settings, seed=3, trajectory=path, device="cpu"
+    )
 
 
-def test_a_position_says_what_was_found(tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path) -> None:
+def test_a_position_says_what_was_found(
+    tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path
+) -> None:
     found = find(tiny_base, tiny_specialists, tmp_path / "trajectory.jsonl", evaluate_every=2)
     assert found.names == ["alpha", "beta", "gamma"]
     assert len(found.coefficients) == 3
@@ -42,7 +48,9 @@ def test_a_position_says_what_was_found(tiny_base: Path, tiny_specialists: list[
 
 
 def test_finer_coefficients_come_by_tensor(tiny_base: Path, tiny_specialists: list[Path]) -> None:
-    found = find(tiny_base, tiny_specialists, space="linear", granularity="layer", learning_rate=0.05, validation=0.0)
+    found = find(
+        tiny_base, tiny_specialists, space="linear", granularity="layer", learning_rate=0.05, validation=0.0
+    )
     assert found.tensors is not None
     first, second = (found.tensors[f"encoder.layer.{n}.attention.self.query.weight"] for n in (0, 1))
     assert first != second
@@ -102,7 +110,9 @@ def test_a_pattern_that_fits_nothing_is_one_sentence(tiny_base: Path, tiny_speci
         find(tiny_base, tiny_specialists, exclude=["*embedings*"])
 
 
-def test_a_specialist_with_nan_weights_is_named(tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path) -> None:
+def test_a_specialist_with_nan_weights_is_named(
+    tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path
+) -> None:
     shutil.copytree(tiny_specialists[1], tmp_path / "broken")
     tensors = load_file(tmp_path / "broken" / "model.safetensors")
     tensors["encoder.layer.0.output.dense.weight"][0, 0] = float("nan")
@@ -111,10 +121,16 @@ def test_a_specialist_with_nan_weights_is_named(tiny_base: Path, tiny_specialist
         find(tiny_base, [tiny_specialists[0], tmp_path / "broken"])
 
 
-def test_a_base_without_tokenizer_is_one_sentence(tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path) -> None:
+def test_a_base_without_tokenizer_is_one_sentence(
+    tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path
+) -> None:
     """Transformers would make one up that knows five tokens."""
     shutil.copytree(tiny_base, tmp_path / "base")
-    for file in [*tmp_path.glob("base/tokenizer*"), *tmp_path.glob("base/vocab*"), *tmp_path.glob("base/special_tokens_map.json")]:
+    for file in [
+        *tmp_path.glob("base/tokenizer*"),
+        *tmp_path.glob("base/vocab*"),
+        *tmp_path.glob("base/special_tokens_map.json"),
+    ]:
         file.unlink()
     with pytest.raises(SelfposError, match="has no tokenizer"):
         find(tmp_path / "base", tiny_specialists)
@@ -123,7 +139,14 @@ def test_a_base_without_tokenizer_is_one_sentence(tiny_base: Path, tiny_speciali
 def test_a_small_probe_for_the_papers_preset_is_said(
     tiny_base: Path, tiny_specialists: list[Path], caplog: pytest.LogCaptureFixture
 ) -> None:
-    position(tiny_base, tiny_specialists, {"pairs": pairs()}, PositioningSettings(preset="paper", steps=1), seed=0, device="cpu")
+    position(
+        tiny_base,
+        tiny_specialists,
+        {"pairs": pairs()},
+        PositioningSettings(preset="paper", steps=1),
+        seed=0,
+        device="cpu",
+    )
     assert "the paper has 32,000 records, here are 24" in caplog.text
 
 
@@ -133,7 +156,9 @@ def test_vectors_of_length_zero_leave_the_base(tiny_base: Path) -> None:
     assert np.isfinite(found.coefficients).all()
 
 
-def test_settings_are_picked_by_the_validation_part(tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path) -> None:
+def test_settings_are_picked_by_the_validation_part(
+    tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path
+) -> None:
     """What is picked is what its search alone finds, and no other search has a better value there."""
     common = {"learning_rate": 0.3, "space": "linear", "evaluate_every": 1, "compare": True}
     alone = {
@@ -141,14 +166,25 @@ def test_settings_are_picked_by_the_validation_part(tiny_base: Path, tiny_specia
         for granularity in ("model", "layer") for penalty in (0.0, 5.0)
     }  # fmt: skip
     way = tmp_path / "trajectory.jsonl"
-    found = find(tiny_base, tiny_specialists, way, pick={"granularity": ["model", "layer"], "penalty": [0.0, 5.0]}, **common)
+    found = find(
+        tiny_base,
+        tiny_specialists,
+        way,
+        pick={"granularity": ["model", "layer"], "penalty": [0.0, 5.0]},
+        **common,
+    )
     assert found.picked is not None
     assert [tuple(one.settings.values()) for one in found.tried] == list(alone)
     assert [one.scores for one in found.tried] == [one.scores for one in alone.values()]
     values = [one.value for one in found.tried]
     best = alone[found.picked["granularity"], found.picked["penalty"]]
     assert found.tried[values.index(min(values))].settings == found.picked
-    assert (found.coefficients, found.tensors, found.step, found.verdict) == (best.coefficients, best.tensors, best.step, best.verdict)
+    assert (found.coefficients, found.tensors, found.step, found.verdict) == (
+        best.coefficients,
+        best.tensors,
+        best.step,
+        best.verdict,
+    )
     assert len(way.read_text().splitlines()) == 4 * (4 + 5)
     lines = [json.loads(line) for line in trajectory_of(way, found.picked).splitlines()]
     assert len(lines) == 4 + 5 and all(line["setting"] == found.picked for line in lines)
@@ -169,23 +205,38 @@ def test_stopped_while_settings_are_tried_the_best_so_far_is_kept(
     monkeypatch.setattr(Problem, "gradient", stopping)
     found = find(tiny_base, tiny_specialists, pick={"penalty": [0.0, 5.0, 1.0]})
     assert found.interrupted and len(found.tried) == 2
-    assert found.picked == {"penalty": 0.0} and found.coefficients == alone.coefficients and found.step == alone.step
+    assert (
+        found.picked == {"penalty": 0.0}
+        and found.coefficients == alone.coefficients
+        and found.step == alone.step
+    )
 
 
 def test_settings_with_which_no_search_can_be_made_are_left_out(
-    tiny_base: Path, tiny_specialists: list[Path], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tiny_base: Path,
+    tiny_specialists: list[Path],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     options = {"search": "linearised", "space": "linear", "rounds": 1, "compare": False}
     alone = find(tiny_base, tiny_specialists, **{**FREE, **options})
     monkeypatch.setattr(linearised, "MEMORY", 2 * 3 * 96 * 16 * 4)
-    found = find(tiny_base, tiny_specialists, **{**FREE, **options}, pick={"granularity": ["tensor", "model"]})
-    assert found.picked == {"granularity": "model"} and found.coefficients == alone.coefficients and len(found.tried) == 1
+    found = find(
+        tiny_base, tiny_specialists, **{**FREE, **options}, pick={"granularity": ["tensor", "model"]}
+    )
+    assert (
+        found.picked == {"granularity": "model"}
+        and found.coefficients == alone.coefficients
+        and len(found.tried) == 1
+    )
     assert "left out, granularity tensor: the linearised search would keep" in caplog.text
     with pytest.raises(SelfposError, match="use a coarser granularity"):
         find(tiny_base, tiny_specialists, **{**FREE, **options}, pick={"granularity": ["tensor", "layer"]})
 
 
-def test_infonce_of_graded_pairs_goes_with_what_does_not_measure_them(tiny_base: Path, tiny_specialists: list[Path]) -> None:
+def test_infonce_of_graded_pairs_goes_with_what_does_not_measure_them(
+    tiny_base: Path, tiny_specialists: list[Path]
+) -> None:
     """Their grades are gone then; other tasks, and searches that hold nothing out, measure as they do."""
     probe, pairs_alone = records(), {"pairs": records()["pairs"]}
     measured = {"preset": "paper", "steps": 1, "validation": 0.5, "select": "measure"}
@@ -197,7 +248,9 @@ def test_infonce_of_graded_pairs_goes_with_what_does_not_measure_them(tiny_base:
         check(pairs_alone, PositioningSettings(**given), seed=0)
     check(probe, PositioningSettings(preset="paper", validation=0.5, sts_positive=0.3), seed=0)
     check(probe, PositioningSettings(preset="paper", compare=True, sts_positive=0.3), seed=0)
-    assert position(tiny_base, tiny_specialists, pairs_alone, PositioningSettings(**measured), seed=0, device="cpu").scores
+    assert position(
+        tiny_base, tiny_specialists, pairs_alone, PositioningSettings(**measured), seed=0, device="cpu"
+    ).scores
 
 
 def test_one_vector_has_two_coefficients_where_the_space_has_a_scale() -> None:
@@ -205,10 +258,17 @@ def test_one_vector_has_two_coefficients_where_the_space_has_a_scale() -> None:
     for space in ("spherical", "polar"):
         check(records(), PositioningSettings(search="cma-es", space=space), seed=0, vectors=1)
     with pytest.raises(SelfposError, match="needs two coefficients or more"):
-        check(records(), PositioningSettings(search="cma-es", pick={"granularity": ["layer", "model"]}), seed=0, vectors=1)
+        check(
+            records(),
+            PositioningSettings(search="cma-es", pick={"granularity": ["layer", "model"]}),
+            seed=0,
+            vectors=1,
+        )
 
 
-def test_that_halves_share_texts_is_said_once(tiny_base: Path, tiny_specialists: list[Path], caplog: pytest.LogCaptureFixture) -> None:
+def test_that_halves_share_texts_is_said_once(
+    tiny_base: Path, tiny_specialists: list[Path], caplog: pytest.LogCaptureFixture
+) -> None:
     probe = records()
     crowded = Dataset.from_dict({"anchor": words(24, 0), "positive": ["a b"] * 12 + ["c d"] * 12})
     probe["pairs"] = ProbeTask("pairs", get_task("retrieval"), crowded)

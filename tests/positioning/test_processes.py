@@ -46,9 +46,22 @@ def found(tiny_base: Path, tiny_specialists: list[Path], tmp_path_factory: pytes
     adapters = [folder / f"adapter{seed}" for seed in range(2)]
     for seed, adapter in enumerate(adapters):
         make_adapter(tiny_base, adapter, seed=seed, r=4, target_modules="all-linear")
-    words = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", ROOT / "tests/positioning/together.py"]
+    words = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc-per-node",
+        "2",
+        "--standalone",
+        ROOT / "tests/positioning/together.py",
+    ]
     places = [folder / "together", tiny_base, *tiny_specialists, *adapters]
-    quiet = {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "CUDA_VISIBLE_DEVICES": ""}
+    quiet = {
+        "PYTHONPATH": str(ROOT),
+        "HF_HUB_OFFLINE": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "CUDA_VISIBLE_DEVICES": "",
+    }
     done = subprocess.run([*words, *places], capture_output=True, text=True, env=os.environ | quiet)
     assert done.returncode == 0, done.stderr[-4000:]
     run(folder / "alone", tiny_base, {"whole": tiny_specialists, "adapter": adapters})
@@ -60,18 +73,35 @@ def test_two_processes_go_the_way_of_one(found: Path, way: str) -> None:
     if way == "cma-es":
         pytest.importorskip("cma")
     alone, together = ((found / place / way) for place in ("alone", "together"))
-    ways = [[json.loads(line) for line in (folder / "way.jsonl").read_text().splitlines()] for folder in (alone, together)]
+    ways = [
+        [json.loads(line) for line in (folder / "way.jsonl").read_text().splitlines()]
+        for folder in (alone, together)
+    ]
     assert len(ways[0]) > 3
     assert_same(*ways)
     results = [json.loads((folder / "found.json").read_text()) for folder in (alone, together)]
     assert_same(*results)
     # the second process knows the result, too, and has written no more than this test asked for
-    assert_same(results[1], {key: value for key, value in json.loads((together / "second.json").read_text()).items() if value is not None})
-    assert sorted(path.name for path in together.iterdir()) == ["found.json", "model", "second.json", "way.jsonl"]
+    assert_same(
+        results[1],
+        {
+            key: value
+            for key, value in json.loads((together / "second.json").read_text()).items()
+            if value is not None
+        },
+    )
+    assert sorted(path.name for path in together.iterdir()) == [
+        "found.json",
+        "model",
+        "second.json",
+        "way.jsonl",
+    ]
 
 
 def test_an_interrupt_of_one_ends_all_with_the_best_so_far(found: Path) -> None:
-    first, second = (json.loads((found / "together" / f"interrupted{rank}.json").read_text()) for rank in range(2))
+    first, second = (
+        json.loads((found / "together" / f"interrupted{rank}.json").read_text()) for rank in range(2)
+    )
     assert_same(first, second)
     assert first["interrupted"]
     assert first["steps"] == 2

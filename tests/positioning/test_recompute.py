@@ -31,7 +31,12 @@ def never(model: nn.Module, **options: object) -> Recompute:
 @pytest.mark.parametrize("kind", [LiveModel, LowRankModel])
 @pytest.mark.parametrize("dropout", [False, True])
 def test_gradients_keep_their_bits(
-    tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[LiveModel], dropout: bool
+    tiny_base: Path,
+    tiny_specialists: list[Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: type[LiveModel],
+    dropout: bool,
 ) -> None:
     sources = tiny_specialists[:2]
     if kind is LowRankModel:
@@ -47,7 +52,9 @@ def test_gradients_keep_their_bits(
             monkeypatch.setattr("selfpos.positioning.live.Recompute", never)
             monkeypatch.setattr("selfpos.positioning.lowrank.Recompute", never)
         live = kind(folder, open_vectors(folder, sources), dropout=dropout)
-        problem = Problem(live, search, PositioningSettings(search="sgd", normalise="none", granularity="layer"))
+        problem = Problem(
+            live, search, PositioningSettings(search="sgd", normalise="none", granularity="layer")
+        )
         torch.manual_seed(0)
         found.append(problem.gradient(problem.start, batches)[1])
     assert found[0].abs().max() > 1e-3

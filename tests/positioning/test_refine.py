@@ -23,7 +23,9 @@ from tests.positioning.stand_ins import graded, make_live, pairs
 
 def test_coordinate_search_finds_the_bottom_of_a_bowl() -> None:
     bottom = torch.tensor([0.83, -0.27, 1.4], dtype=torch.float64)
-    problem = SimpleNamespace(settings=PositioningSettings(refine_evaluations=200), admissible=lambda point: point)
+    problem = SimpleNamespace(
+        settings=PositioningSettings(refine_evaluations=200), admissible=lambda point: point
+    )
     asked = []
 
     def bowl(point: torch.Tensor, number: int) -> float:
@@ -33,12 +35,16 @@ def test_coordinate_search_finds_the_bottom_of_a_bowl() -> None:
     with Trajectory(None) as record:
         fitness = Replay("refine", bowl, record, SimpleNamespace(embedded=0))
         _coordinates(fitness, torch.full((3,), 0.5, dtype=torch.float64), 10.0, problem)
-    assert min(asked, key=lambda point: float((point - bottom).norm())).tolist() == pytest.approx(bottom.tolist(), abs=0.025)
+    assert min(asked, key=lambda point: float((point - bottom).norm())).tolist() == pytest.approx(
+        bottom.tolist(), abs=0.025
+    )
     assert len(asked) < 80
 
 
 @pytest.mark.parametrize("how", ["coordinate", "cma-es"])
-def test_a_refined_point_is_at_least_as_good_by_the_measure(tiny_base: Path, tiny_specialists: list[Path], how: str) -> None:
+def test_a_refined_point_is_at_least_as_good_by_the_measure(
+    tiny_base: Path, tiny_specialists: list[Path], how: str
+) -> None:
     if how == "cma-es":
         pytest.importorskip("cma")
     settings = PositioningSettings(refine=how, refine_evaluations=8, granularity="layer")
@@ -71,7 +77,9 @@ class Records:
 
     def measure(self, live: SimpleNamespace) -> Judgement:
         items = {"hit": self.found(float(live.at[0, 0]))}
-        return Judgement({"task": 0.0}, {"task": items["hit"].mean()}, -float(items["hit"].mean()), {"task": items})
+        return Judgement(
+            {"task": 0.0}, {"task": items["hit"].mean()}, -float(items["hit"].mean()), {"task": items}
+        )
 
 
 @pytest.mark.parametrize(("better", "kept"), [(4, 0.5), (40, 0.7)])
@@ -87,7 +95,10 @@ def test_a_gain_that_may_be_chance_is_not_taken(better: int, kept: float) -> Non
     live = SimpleNamespace(embedded=0, at=torch.tensor([[0.5]], dtype=torch.float64))
     live.place = lambda table: setattr(live, "at", table)
     problem = SimpleNamespace(
-        settings=PositioningSettings(refine="coordinate", refine_evaluations=20), live=live, table=lambda at: at, admissible=lambda at: at
+        settings=PositioningSettings(refine="coordinate", refine_evaluations=20),
+        live=live,
+        table=lambda at: at,
+        admissible=lambda at: at,
     )
     judge = Records(live, found)
     with Trajectory(None) as record:

@@ -25,7 +25,14 @@ from tests.positioning.stand_ins import records
 
 ROOT = Path(__file__).parent.parent.parent
 COMMON = {"compare": False, "intervals": 2}
-SGD = {"search": "sgd", "space": "spherical", "steps": 8, "batch_size": 16, "evaluate_every": 2, "dropout": True}
+SGD = {
+    "search": "sgd",
+    "space": "spherical",
+    "steps": 8,
+    "batch_size": 16,
+    "evaluate_every": 2,
+    "dropout": True,
+}
 EVOLVED = {"search": "cma-es", "evaluations": 20}
 
 
@@ -73,16 +80,35 @@ class Mortal:
     [
         pytest.param(SGD, [0.2, 0.5], id="sgd"),
         pytest.param({"rounds": 3, "patience": 2}, [0.5, 0.3], id="linearised"),
-        pytest.param({"rounds": 2, "granularity": "layer", "refine": "coordinate", "refine_evaluations": 9}, [0.9, 0.1], id="refined"),
+        pytest.param(
+            {"rounds": 2, "granularity": "layer", "refine": "coordinate", "refine_evaluations": 9},
+            [0.9, 0.1],
+            id="refined",
+        ),
         pytest.param(EVOLVED, [0.3, 0.4], id="cma-es"),
         pytest.param(EVOLVED | {"fitness": "measure"}, [0.5], id="cma-es-by-measure"),
-        pytest.param({"rounds": 1, "pick": {"granularity": ["model", "layer"], "penalty": [0.0, 0.5]}}, [0.3, 0.4, 0.2], id="picked"),
-        pytest.param(SGD | {"steps": 3, "pick": {"penalty": [0.0, 0.1, 0.2]}}, [0.4, 0.1, 0.3], id="picked-with-dropout"),
-        pytest.param({"rounds": 1, "refine": "cma-es", "refine_evaluations": 12}, [0.8], id="refined-by-cma-es"),
+        pytest.param(
+            {"rounds": 1, "pick": {"granularity": ["model", "layer"], "penalty": [0.0, 0.5]}},
+            [0.3, 0.4, 0.2],
+            id="picked",
+        ),
+        pytest.param(
+            SGD | {"steps": 3, "pick": {"penalty": [0.0, 0.1, 0.2]}},
+            [0.4, 0.1, 0.3],
+            id="picked-with-dropout",
+        ),
+        pytest.param(
+            {"rounds": 1, "refine": "cma-es", "refine_evaluations": 12}, [0.8], id="refined-by-cma-es"
+        ),
     ],
 )
 def test_killed_and_started_again(
-    tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict, shares: list[float]
+    tiny_base: Path,
+    tiny_specialists: list[Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    options: dict,
+    shares: list[float],
 ) -> None:
     """`shares` of the whole search's forward passes after which it is killed, each counted from its own start."""
     if "cma-es" in options.values():
@@ -100,7 +126,9 @@ def test_killed_and_started_again(
     assert mortal.count < whole
 
 
-def test_kill_nine_in_a_process_of_its_own(tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path) -> None:
+def test_kill_nine_in_a_process_of_its_own(
+    tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path
+) -> None:
     script = f"""
 import os, signal, sys
 from pathlib import Path
@@ -120,8 +148,12 @@ def deadly(self, *args):
 Problem.gradient = deadly
 search(Path({str(tiny_base)!r}), [Path({str(tiny_specialists[0])!r})], Path({str(tmp_path / "killed")!r}), SGD)
 """
-    threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}  # of another number, sums differ in their last bits
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=os.environ | threads)
+    threads = {
+        "OMP_NUM_THREADS": str(torch.get_num_threads())
+    }  # of another number, sums differ in their last bits
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, env=os.environ | threads
+    )
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert [path.name for path in (tmp_path / "killed").iterdir()] == [".out.search"]
     way, state = sorted((tmp_path / "killed" / ".out.search").iterdir())
@@ -151,7 +183,12 @@ def test_other_settings_begin_anew_and_a_damaged_state_is_no_trouble(
     from selfpos.operations import _identity
     from selfpos.storage.hashing import content_hash
 
-    name = _identity([content_hash(tiny_base), content_hash(tiny_specialists[0])], records(), PositioningSettings(**COMMON, **plain), 2)
+    name = _identity(
+        [content_hash(tiny_base), content_hash(tiny_specialists[0])],
+        records(),
+        PositioningSettings(**COMMON, **plain),
+        2,
+    )
     (states / f"{name}.pt").write_bytes(b"torn")
     assert search(tiny_base, tiny_specialists[:1], other.parent, plain) == alone
 
@@ -161,7 +198,11 @@ PICKED = {"search": "sgd", "steps": 3, "batch_size": 16, "evaluate_every": 1, "l
 
 @pytest.mark.parametrize("third", [False, True], ids=["in the first search", "in the third"])
 def test_stopped_by_ctrl_c_and_started_again(
-    tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, third: bool
+    tiny_base: Path,
+    tiny_specialists: list[Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    third: bool,
 ) -> None:
     """As a run does it, which makes nothing of a search that was stopped: started again, it ends as if it had been left alone."""
     options = PICKED | {"pick": {"penalty": [0.0, 0.5], "granularity": ["model", "layer"]}}

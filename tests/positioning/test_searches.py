@@ -35,10 +35,14 @@ def near(live: LiveModel, optimum: list[float], noise: float = 0.0) -> dict[str,
     with torch.no_grad():
         targets = live.embed(texts)
     targets = targets + noise * torch.randn(targets.shape, generator=torch.Generator().manual_seed(0))
-    return {"near": Probe("near", NearTo(targets), Dataset.from_dict({"text": texts, "label": list(range(48))}))}
+    return {
+        "near": Probe("near", NearTo(targets), Dataset.from_dict({"text": texts, "label": list(range(48))}))
+    }
 
 
-def run(live: LiveModel, probe: dict[str, Probe], path: Path | None = None, **options: object) -> tuple[Problem, Trajectory, object]:
+def run(
+    live: LiveModel, probe: dict[str, Probe], path: Path | None = None, **options: object
+) -> tuple[Problem, Trajectory, object]:
     settings = PositioningSettings(**{**PLAIN, **options})
     search, held_out = split_probe(probe, settings.validation, 0, settings.temperature)
     problem = Problem(live, search, settings)
@@ -52,13 +56,17 @@ def run(live: LiveModel, probe: dict[str, Probe], path: Path | None = None, **op
 
 
 @pytest.mark.parametrize("optimum", [[1.0, 0.0, 0.0], [0.8, -0.3, 1.6]])
-def test_linearised_finds_the_optimum_in_few_rounds(tiny_base: Path, tiny_specialists: list[Path], optimum: list[float]) -> None:
+def test_linearised_finds_the_optimum_in_few_rounds(
+    tiny_base: Path, tiny_specialists: list[Path], optimum: list[float]
+) -> None:
     live = make_live(tiny_base, tiny_specialists)
     problem, record, _ = run(live, near(live, optimum), rounds=5)
     assert problem.mean_coefficients(record.best.parameters).tolist() == pytest.approx(optimum, abs=0.01)
 
 
-def test_linearised_by_layer_finds_different_coefficients(tiny_base: Path, tiny_specialists: list[Path]) -> None:
+def test_linearised_by_layer_finds_different_coefficients(
+    tiny_base: Path, tiny_specialists: list[Path]
+) -> None:
     live = make_live(tiny_base, tiny_specialists[:2])
     wanted = torch.full((len(live.keys), 2), 0.5, dtype=torch.float64)
     second = [row for row, key in enumerate(live.keys) if key.startswith("encoder.layer.1.")]
@@ -73,35 +81,56 @@ def test_linearised_by_layer_finds_different_coefficients(tiny_base: Path, tiny_
     assert table[0].tolist() == pytest.approx([0.5, 0.5], abs=0.05)
 
 
-def test_the_linearised_embeddings_are_the_true_ones_to_first_order(tiny_base: Path, tiny_specialists: list[Path]) -> None:
+def test_the_linearised_embeddings_are_the_true_ones_to_first_order(
+    tiny_base: Path, tiny_specialists: list[Path]
+) -> None:
     live = make_live(tiny_base, tiny_specialists)
     problem, _, around = run(live, {"pairs": pairs()}, rounds=1, granularity="layer")
     generator = torch.Generator().manual_seed(0)
     errors = []
     for size in (0.1, 0.05):
-        change = size * torch.randn(problem.start.shape, dtype=torch.float64, generator=generator.manual_seed(0))
+        change = size * torch.randn(
+            problem.start.shape, dtype=torch.float64, generator=generator.manual_seed(0)
+        )
         problem.live.place(problem.table(around.parameters + change))
         with torch.no_grad():
             true = problem.live.embed(around.table.texts)
-        predicted = around.embeddings + torch.tensordot((around.cells @ change).reshape(-1).float(), around.derivatives, 1)
+        predicted = around.embeddings + torch.tensordot(
+            (around.cells @ change).reshape(-1).float(), around.derivatives, 1
+        )
         errors.append(float((predicted - true).norm() / (true - around.embeddings).norm()))
     assert errors[0] < 0.3
     assert errors[1] < 0.7 * errors[0]
 
 
-def test_a_step_that_makes_things_worse_is_not_taken(tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path) -> None:
+def test_a_step_that_makes_things_worse_is_not_taken(
+    tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path
+) -> None:
     path = tmp_path / "way.jsonl"
-    run(make_live(tiny_base, tiny_specialists), {"pairs": pairs(), "graded": graded()}, path, radius=4.0, rounds=4, early_share=1.0)
+    run(
+        make_live(tiny_base, tiny_specialists),
+        {"pairs": pairs(), "graded": graded()},
+        path,
+        radius=4.0,
+        rounds=4,
+        early_share=1.0,
+    )
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     taken = [line for line in lines if line.get("ratio", 0) >= linearised.ACCEPT]
     assert taken
     assert all(line["after"] < line["before"] for line in taken)
-    assert all(later["before"] == pytest.approx(earlier["after"]) for earlier, later in itertools.pairwise(taken))
+    assert all(
+        later["before"] == pytest.approx(earlier["after"]) for earlier, later in itertools.pairwise(taken)
+    )
     refused = [number for number, line in enumerate(lines) if line.get("ratio", 1) < linearised.ACCEPT]
-    assert all(lines[number + 1]["radius"] < lines[number]["radius"] for number in refused if number + 1 < len(lines))
+    assert all(
+        lines[number + 1]["radius"] < lines[number]["radius"] for number in refused if number + 1 < len(lines)
+    )
 
 
-def test_a_price_on_extrapolation_brings_coefficients_back(tiny_base: Path, tiny_specialists: list[Path]) -> None:
+def test_a_price_on_extrapolation_brings_coefficients_back(
+    tiny_base: Path, tiny_specialists: list[Path]
+) -> None:
     live = make_live(tiny_base, tiny_specialists[:2])
     probe = near(live, [1.8, -0.6])
     found = []
@@ -113,7 +142,9 @@ def test_a_price_on_extrapolation_brings_coefficients_back(tiny_base: Path, tiny
     assert found[2].tolist() == pytest.approx([1.0, 0.0], abs=0.05)
 
 
-def test_the_judge_guards_tasks_against_falling_below_the_base(tiny_base: Path, tiny_specialists: list[Path]) -> None:
+def test_the_judge_guards_tasks_against_falling_below_the_base(
+    tiny_base: Path, tiny_specialists: list[Path]
+) -> None:
     settings = PositioningSettings(guard=2.0)
     search, held_out = split_probe({"pairs": pairs(), "graded": graded()}, 0.5, 0, 0.05)
     judge = Judge(search, held_out, settings, 0)
@@ -127,14 +158,20 @@ def test_the_judge_guards_tasks_against_falling_below_the_base(tiny_base: Path, 
 def test_loss_softmax_is_the_formula(tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path) -> None:
     path = tmp_path / "way.jsonl"
     problem, record, _ = run(
-        make_live(tiny_base, tiny_specialists), {"pairs": pairs()}, path, search="loss-softmax", softmax_temperature=0.5
+        make_live(tiny_base, tiny_specialists),
+        {"pairs": pairs()},
+        path,
+        search="loss-softmax",
+        softmax_temperature=0.5,
     )
     losses = np.array([json.loads(line)["losses"]["pairs"] for line in path.read_text().splitlines()][:3])
     shares = np.exp(-losses / 0.5) / np.exp(-losses / 0.5).sum()
     assert problem.mean_coefficients(record.best.parameters).tolist() == pytest.approx(shares.tolist())
 
 
-def test_a_search_does_not_know_the_order_of_its_vectors(tiny_base: Path, tiny_specialists: list[Path]) -> None:
+def test_a_search_does_not_know_the_order_of_its_vectors(
+    tiny_base: Path, tiny_specialists: list[Path]
+) -> None:
     found = []
     for sources in (tiny_specialists, tiny_specialists[::-1]):
         problem, record, _ = run(make_live(tiny_base, sources), {"pairs": pairs(), "graded": graded()})
@@ -150,7 +187,9 @@ def test_cma_es_comes_near_the_optimum(tiny_base: Path, tiny_specialists: list[P
     assert problem.mean_coefficients(record.best.parameters).tolist() == pytest.approx([1.2, 0.2], abs=0.05)
 
 
-def test_cma_es_without_its_package_is_one_sentence(tiny_base: Path, tiny_specialists: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cma_es_without_its_package_is_one_sentence(
+    tiny_base: Path, tiny_specialists: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     import sys
 
     monkeypatch.setitem(sys.modules, "cma", None)
@@ -158,7 +197,9 @@ def test_cma_es_without_its_package_is_one_sentence(tiny_base: Path, tiny_specia
         run(make_live(tiny_base, tiny_specialists), {"pairs": pairs()}, search="cma-es")
 
 
-def test_intervals_hold_the_truth_and_narrow_with_less_noise(tiny_base: Path, tiny_specialists: list[Path]) -> None:
+def test_intervals_hold_the_truth_and_narrow_with_less_noise(
+    tiny_base: Path, tiny_specialists: list[Path]
+) -> None:
     widths = []
     for noise in (0.02, 0.2):
         live = make_live(tiny_base, tiny_specialists[:2])
@@ -171,14 +212,20 @@ def test_intervals_hold_the_truth_and_narrow_with_less_noise(tiny_base: Path, ti
     assert widths[0] < 0.5 * widths[1]
 
 
-def test_a_position_is_compared_with_what_needs_no_search(tiny_base: Path, tiny_specialists: list[Path]) -> None:
+def test_a_position_is_compared_with_what_needs_no_search(
+    tiny_base: Path, tiny_specialists: list[Path]
+) -> None:
     probe = {"pairs": pairs(), "graded": graded()}
-    found = position(tiny_base, tiny_specialists, probe, PositioningSettings(rounds=1, intervals=3), seed=0, device="cpu")
+    found = position(
+        tiny_base, tiny_specialists, probe, PositioningSettings(rounds=1, intervals=3), seed=0, device="cpu"
+    )
     assert [rival.name for rival in found.rivals][:4] == ["base", "alpha", "beta", "gamma"]
     assert found.rivals[4].name.startswith("task arithmetic")
     assert set(found.scores) == {"pairs", "graded"}
     for rival in found.rivals:
-        assert rival.gain == pytest.approx(sum(found.scores[task] - score for task, score in rival.scores.items()) / 2)
+        assert rival.gain == pytest.approx(
+            sum(found.scores[task] - score for task, score in rival.scores.items()) / 2
+        )
         assert rival.low <= rival.high
     assert len(found.intervals) == 3
     assert found.verdict

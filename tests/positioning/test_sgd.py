@@ -45,7 +45,9 @@ class NearTo(PairTask):
         return Distance()
 
 
-def run(live: LiveModel, probe: dict[str, Probe], path: Path | None = None, seed: int = 0, **options: object) -> tuple[Problem, Trajectory]:
+def run(
+    live: LiveModel, probe: dict[str, Probe], path: Path | None = None, seed: int = 0, **options: object
+) -> tuple[Problem, Trajectory]:
     settings = PositioningSettings(**{**PLAIN, **options})
     search, held_out = split_probe(probe, settings.validation, seed, settings.temperature)
     problem = Problem(live, search, settings)
@@ -55,8 +57,13 @@ def run(live: LiveModel, probe: dict[str, Probe], path: Path | None = None, seed
     return problem, record
 
 
-@pytest.mark.parametrize(("space", "optimum"), [("linear", [1.0, 0.0, 0.4]), ("polar", [1.0, 0.0, 0.4]), ("spherical", [0.7, 0.3, 0.4])])
-def test_finds_the_optimum_where_it_is_known(tiny_base: Path, tiny_specialists: list[Path], space: str, optimum: list[float]) -> None:
+@pytest.mark.parametrize(
+    ("space", "optimum"),
+    [("linear", [1.0, 0.0, 0.4]), ("polar", [1.0, 0.0, 0.4]), ("spherical", [0.7, 0.3, 0.4])],
+)
+def test_finds_the_optimum_where_it_is_known(
+    tiny_base: Path, tiny_specialists: list[Path], space: str, optimum: list[float]
+) -> None:
     live = make_live(tiny_base, tiny_specialists)
     live.place(torch.tensor(optimum, dtype=torch.float64).expand(len(live.keys), 3))
     texts = words(48, seed=4)
@@ -91,15 +98,28 @@ def test_trajectory_and_best_iterate(tiny_base: Path, tiny_specialists: list[Pat
     assert (record.best.step, record.best.value) == (best["step"], best["value"])
 
 
-def test_without_a_held_out_part_the_last_point_is_kept(tiny_base: Path, tiny_specialists: list[Path]) -> None:
-    _, record = run(make_live(tiny_base, tiny_specialists[:2]), {"pairs": pairs()}, steps=3, validation=0.0, batches="single")
+def test_without_a_held_out_part_the_last_point_is_kept(
+    tiny_base: Path, tiny_specialists: list[Path]
+) -> None:
+    _, record = run(
+        make_live(tiny_base, tiny_specialists[:2]),
+        {"pairs": pairs()},
+        steps=3,
+        validation=0.0,
+        batches="single",
+    )
     assert record.best is not None
     assert record.best.step == 3
 
 
 def test_equal_seeds_give_equal_results(tiny_base: Path, tiny_specialists: list[Path]) -> None:
     found = [
-        run(make_live(tiny_base, tiny_specialists[:2]), {"pairs": pairs(), "graded": graded()}, steps=4, seed=seed)[1].best
+        run(
+            make_live(tiny_base, tiny_specialists[:2]),
+            {"pairs": pairs(), "graded": graded()},
+            steps=4,
+            seed=seed,
+        )[1].best
         for seed in (5, 5, 6)
     ]
     assert torch.equal(found[0].parameters, found[1].parameters)
@@ -111,7 +131,12 @@ def test_the_penalty_holds_the_scale_back(tiny_base: Path, tiny_specialists: lis
     scales = []
     for penalty in (0.0, 5.0):
         _, record = run(
-            make_live(tiny_base, tiny_specialists[:2]), {"pairs": pairs()}, steps=10, validation=0.0, learning_rate=0.02, penalty=penalty
+            make_live(tiny_base, tiny_specialists[:2]),
+            {"pairs": pairs()},
+            steps=10,
+            validation=0.0,
+            learning_rate=0.02,
+            penalty=penalty,
         )
         assert record.best is not None
         scales.append(float(record.best.parameters[0, -1]))
@@ -119,7 +144,9 @@ def test_the_penalty_holds_the_scale_back(tiny_base: Path, tiny_specialists: lis
     assert scales[0] > scales[1] + 0.05
 
 
-def test_ctrl_c_leaves_the_best_so_far(tiny_base: Path, tiny_specialists: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_leaves_the_best_so_far(
+    tiny_base: Path, tiny_specialists: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     original, calls = Problem.gradient, []
 
     def stopping(self: Problem, *args: object) -> object:
@@ -140,7 +167,9 @@ def test_ctrl_c_leaves_the_best_so_far(tiny_base: Path, tiny_specialists: list[P
 
 def test_a_loss_that_is_no_number_is_one_sentence(tiny_base: Path, tiny_specialists: list[Path]) -> None:
     task = NearTo(torch.full((24, 16), math.nan))
-    probe = {"broken": Probe("broken", task, Dataset.from_dict({"text": words(24, 0), "label": list(range(24))}))}
+    probe = {
+        "broken": Probe("broken", task, Dataset.from_dict({"text": words(24, 0), "label": list(range(24))}))
+    }
     with pytest.raises(SelfposError, match="loss of task broken on the probe is nan"):
         run(make_live(tiny_base, tiny_specialists[:2]), probe, steps=1)
 
@@ -149,7 +178,10 @@ def test_a_loss_that_is_no_number_is_one_sentence(tiny_base: Path, tiny_speciali
     ("probe", "message"),
     [
         ({}, "holds no task"),
-        ({"pairs": Probe("pairs", PairTask(), Dataset.from_dict({"anchor": [], "positive": []}))}, "no record of task pairs"),
+        (
+            {"pairs": Probe("pairs", PairTask(), Dataset.from_dict({"anchor": [], "positive": []}))},
+            "no record of task pairs",
+        ),
         ({"pairs": pairs(3)}, "3 records of task pairs, too few with a held-out share of 0.25"),
     ],
 )
@@ -170,7 +202,9 @@ def test_patience_ends_a_search_that_gets_nowhere(tiny_base: Path, tiny_speciali
     assert record.steps < 50
 
 
-def test_single_task_batches_visit_every_task_in_each_round(tiny_base: Path, tiny_specialists: list[Path]) -> None:
+def test_single_task_batches_visit_every_task_in_each_round(
+    tiny_base: Path, tiny_specialists: list[Path]
+) -> None:
     search, _ = split_probe({"pairs": pairs(), "graded": graded()}, 0.0, 0, 0.05)
     draws = Draws(search, 8, 0, single=True)
     rounds = [{draws.next()[0].task, draws.next()[0].task} for _ in range(5)]

@@ -36,7 +36,8 @@ def chain_as_printed(vectors: np.ndarray, a: list[float]) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    ("count", "expected"), [(2, [0.5**0.5] * 2), (3, [0.5, 0.5, 0.5**0.5]), (4, [0.125**0.5, 0.125**0.5, 0.5, 0.5**0.5])]
+    ("count", "expected"),
+    [(2, [0.5**0.5] * 2), (3, [0.5, 0.5, 0.5**0.5]), (4, [0.125**0.5, 0.125**0.5, 0.5, 0.5**0.5])],
 )
 def test_orthonormal_vectors_at_the_start(count: int, expected: list[float]) -> None:
     c = chain(torch.ones(count, dtype=torch.float64), torch.eye(count, dtype=torch.float64))
@@ -48,17 +49,23 @@ def test_two_vectors_at_an_angle() -> None:
     angle = math.pi / 3
     gram = torch.tensor([[4, 6 * math.cos(angle)], [6 * math.cos(angle), 9]], dtype=torch.float64)
     c = chain(f64(1, 2), gram)
-    assert c.tolist() == pytest.approx([math.sin(2 / 3 * angle) / math.sin(angle), math.sin(1 / 3 * angle) / math.sin(angle)], abs=1e-12)
+    assert c.tolist() == pytest.approx(
+        [math.sin(2 / 3 * angle) / math.sin(angle), math.sin(1 / 3 * angle) / math.sin(angle)], abs=1e-12
+    )
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(2, 5), st.integers(0, 10_000), st.floats(0.0, 1.0))
 def test_chain_equals_slerp_of_vectors(count: int, seed: int, common: float) -> None:
     rng = np.random.default_rng(seed)
-    vectors = rng.normal(size=(count, 12)) * rng.uniform(0.5, 3, size=(count, 1)) + common * 3 * rng.normal(size=12)
+    vectors = rng.normal(size=(count, 12)) * rng.uniform(0.5, 3, size=(count, 1)) + common * 3 * rng.normal(
+        size=12
+    )
     a = rng.uniform(0.2, 3, size=count)
     c = chain(torch.tensor(a), torch.tensor(vectors @ vectors.T))
-    np.testing.assert_allclose(c.numpy() @ vectors, chain_as_printed(vectors, a.tolist()), rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(
+        c.numpy() @ vectors, chain_as_printed(vectors, a.tolist()), rtol=1e-9, atol=1e-9
+    )
 
 
 @pytest.mark.parametrize("sign", [1.0, -1.0])
@@ -98,7 +105,9 @@ def random_gram(count: int, seed: int = 0) -> torch.Tensor:
 @pytest.mark.parametrize("count", [1, 2, 3, 5])
 def test_derivatives_are_exact(name: str, count: int) -> None:
     space, gram = get_space(name), random_gram(count)
-    rows = space.start(gram) + 0.3 * torch.rand(space.start(gram).shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    rows = space.start(gram) + 0.3 * torch.rand(
+        space.start(gram).shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1)
+    )
     rows.requires_grad_(True)
     assert torch.autograd.gradcheck(lambda x: space.coefficients(x, gram), rows)
     assert torch.autograd.gradcheck(lambda x: space.scale(x, gram), rows)
@@ -107,7 +116,9 @@ def test_derivatives_are_exact(name: str, count: int) -> None:
 @pytest.mark.parametrize("name", ["polar", "linear", "simplex"])
 def test_order_free_spaces_permute_with_their_vectors(name: str) -> None:
     space, gram = get_space(name), random_gram(4)
-    rows = space.start(gram) + torch.rand(space.start(gram).shape, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    rows = space.start(gram) + torch.rand(
+        space.start(gram).shape, dtype=torch.float64, generator=torch.Generator().manual_seed(2)
+    )
     order = [2, 0, 3, 1]
     columns = order + list(range(4, rows.shape[1]))
     permuted = space.coefficients(rows[:, columns], gram[order][:, order])

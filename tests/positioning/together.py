@@ -23,18 +23,30 @@ WAYS: dict[str, tuple[str, dict]] = {
     "adapters": ("adapter", SGD),
     "picked": ("whole", SGD | {"pick": {"penalty": [0.0, 0.2], "granularity": ["layer"]}, "compare": True}),
     "linearised": ("whole", {"rounds": 2, "intervals": 2, "compare": True}),
-    "cma-es": ("whole", {"search": "cma-es", "evaluations": 8, "refine": "coordinate", "refine_evaluations": 3}),
+    "cma-es": (
+        "whole",
+        {"search": "cma-es", "evaluations": 8, "refine": "coordinate", "refine_evaluations": 3},
+    ),
 }
 
 
 def run(folder: Path, base: Path, sources: dict[str, list[Path]]) -> None:
     """Every way, each into `folder`/NAME."""
     for name, (kind, options) in WAYS.items():
-        settings = PositioningSettings(**{"compare": False, "intervals": 0, "validation_records": 11, **options})
+        settings = PositioningSettings(
+            **{"compare": False, "intervals": 0, "validation_records": 11, **options}
+        )
         out = folder / name
         out.mkdir(parents=True, exist_ok=True)
         found = position_and_merge(
-            str(base), sources[kind], records(), settings, out / "model", record=out / "found.json", trajectory=out / "way.jsonl", seed=1
+            str(base),
+            sources[kind],
+            records(),
+            settings,
+            out / "model",
+            record=out / "found.json",
+            trajectory=out / "way.jsonl",
+            seed=1,
         )
         if not is_first():
             (out / "second.json").write_text(json.dumps(asdict(found)))

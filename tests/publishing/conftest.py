@@ -55,4 +55,6 @@ SEEDS = count(100)
 def merged(tiny_base: Path, tmp_path: Path) -> Path:
     """A model folder that says it was merged, with a licence, ready to be sent: of weights that no other test has sent, since Xet remembers."""
     folder = make_specialist(tiny_base, tmp_path / "merged", seed=next(SEEDS))
-    return write_manifest(folder, kind="merged", name="merged", licence="apache-2.0", merge={"method": "ties", "sources": []})
+    return write_manifest(
+        folder, kind="merged", name="merged", licence="apache-2.0", merge={"method": "ties", "sources": []}
+    )

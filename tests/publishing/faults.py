@@ -55,46 +55,91 @@ CASES = {
     "no token": Case(2, "no Hugging Face access token", env={"HF_TOKEN": None}),
     "wrong token (401)": Case(2, "does not accept the access token", env={"HF_TOKEN": "hf_" + "Wrong" * 7}),
     "token that may only read": Case(2, "may only read", env={"HF_TOKEN": READ_TOKEN}),
-    "owner that the token has nothing to do with": Case(2, "belongs to alice, who is not in bob", repo="bob/merged"),
+    "owner that the token has nothing to do with": Case(
+        2, "belongs to alice, who is not in bob", repo="bob/merged"
+    ),
     "no permission to create (403)": Case(
-        2, "write permission", r"POST /api/repos/create", 403, {"message": "You don't have the rights to create a model"}
+        2,
+        "write permission",
+        r"POST /api/repos/create",
+        403,
+        {"message": "You don't have the rights to create a model"},
     ),
     "token revoked midway (401)": Case(
-        2, "does not accept the access token", r"POST .*/commit/", 401, {"message": "Invalid credentials in Authorization header"}
+        2,
+        "does not accept the access token",
+        r"POST .*/commit/",
+        401,
+        {"message": "Invalid credentials in Authorization header"},
     ),
-    "no permission to upload (403)": Case(2, "may not do this with alice/merged", r"GET .*/xet-write-token/", 403),
-    "repository gone midway (404)": Case(2, "does not exist on the Hub", r"POST .*/preupload/", 404, {"code": "RepoNotFound"}),
+    "no permission to upload (403)": Case(
+        2, "may not do this with alice/merged", r"GET .*/xet-write-token/", 403
+    ),
+    "repository gone midway (404)": Case(
+        2, "does not exist on the Hub", r"POST .*/preupload/", 404, {"code": "RepoNotFound"}
+    ),
     "name taken by another model": Case(2, "holds another model", taken=True),
     "name taken by what the token may not see (409)": Case(
         2,
         "the access token may not see it",
         r"POST /api/repos/create",
         409,
-        {"message": "You already created this model repo", "body": {"url": "https://huggingface.co/alice/merged"}},
+        {
+            "message": "You already created this model repo",
+            "body": {"url": "https://huggingface.co/alice/merged"},
+        },
     ),
     "changed by someone else meanwhile (412)": Case(
         1, "changed by someone else", r"POST .*/commit/", 412, {"message": "A commit has happened since"}
     ),
-    "too many requests (429, retry-after 30)": Case(1, "wait 30 s", r"POST .*/preupload/", 429, {"headers": {"Retry-After": "30"}}),
-    "too many requests for storage (429)": Case(1, "takes no more requests", r"POST /cas/v1/xorbs", 429, {"headers": {"Retry-After": "1"}}),
-    "storage quota (403)": Case(1, "has no room for it", r"POST .*/commit/", 403, {"message": "Private repository storage limit reached"}),
-    "fault of the Hub (500) on storage": Case(1, "a fault of its own, status 500", r"POST /cas/v1/xorbs", 500),
-    "fault of the Hub (500) on the list of chunks": Case(1, "a fault of its own, status 500", r"POST /cas/v1/shards", 500),
-    "fault of the Hub (500) on the commit": Case(1, "a fault of its own, status 500", r"POST .*/commit/", 500),
+    "too many requests (429, retry-after 30)": Case(
+        1, "wait 30 s", r"POST .*/preupload/", 429, {"headers": {"Retry-After": "30"}}
+    ),
+    "too many requests for storage (429)": Case(
+        1, "takes no more requests", r"POST /cas/v1/xorbs", 429, {"headers": {"Retry-After": "1"}}
+    ),
+    "storage quota (403)": Case(
+        1,
+        "has no room for it",
+        r"POST .*/commit/",
+        403,
+        {"message": "Private repository storage limit reached"},
+    ),
+    "fault of the Hub (500) on storage": Case(
+        1, "a fault of its own, status 500", r"POST /cas/v1/xorbs", 500
+    ),
+    "fault of the Hub (500) on the list of chunks": Case(
+        1, "a fault of its own, status 500", r"POST /cas/v1/shards", 500
+    ),
+    "fault of the Hub (500) on the commit": Case(
+        1, "a fault of its own, status 500", r"POST .*/commit/", 500
+    ),
     "passing faults (503 twice)": Case(0, "", r"POST /cas/v1/xorbs", 503, {"times": 2}, whole=True),
-    "metadata that the Hub does not accept (400)": Case(2, '"license" must be one of', words=("--license", "not-a-licence")),
+    "metadata that the Hub does not accept (400)": Case(
+        2, '"license" must be one of', words=("--license", "not-a-licence")
+    ),
     "a web page for an answer": Case(1, "is no answer of the Hub's", r"GET /api/whoami", "page"),
     "connection cut at the start": Case(1, "the connection to", r"GET /api/whoami", "cut"),
     "connection cut while uploading": Case(1, "the connection to", r"POST /cas/v1/xorbs", "cut"),
     "connection cut while committing": Case(1, "the connection to", r"POST .*/commit/", "cut"),
     "answer lost after committing": Case(1, "the connection to", r"POST .*/commit/", "lost", whole=True),
     "slow (half a second an answer)": Case(0, "", r"", "slow", {"seconds": 0.5, "times": 4}, whole=True),
-    "no answer at all": Case(1, "did not answer for 0.2 s", r"POST .*/preupload/", "stall", {"seconds": 1.0}, patience=0.2),
-    "upload damaged on its way": Case(1, "as it does with what was damaged on its way", r"POST /cas/v1/xorbs", "corrupt", {"times": 1}),
-    "LFS: fault of the Hub (500) on storage": Case(1, "a fault of its own, status 500", r"PUT /storage", 500, lfs=True),
+    "no answer at all": Case(
+        1, "did not answer for 0.2 s", r"POST .*/preupload/", "stall", {"seconds": 1.0}, patience=0.2
+    ),
+    "upload damaged on its way": Case(
+        1, "as it does with what was damaged on its way", r"POST /cas/v1/xorbs", "corrupt", {"times": 1}
+    ),
+    "LFS: fault of the Hub (500) on storage": Case(
+        1, "a fault of its own, status 500", r"PUT /storage", 500, lfs=True
+    ),
     "LFS: connection cut while uploading": Case(1, "the connection to", r"PUT /storage", "cut", lfs=True),
-    "LFS: connection cut at the second file": Case(1, "the connection to", r"PUT /storage", "cut", {"skip": 1}, lfs=True),
-    "LFS: upload damaged on its way": Case(1, "arrived changed", r"PUT /storage", "corrupt", {"times": 1}, lfs=True, whole=True),
+    "LFS: connection cut at the second file": Case(
+        1, "the connection to", r"PUT /storage", "cut", {"skip": 1}, lfs=True
+    ),
+    "LFS: upload damaged on its way": Case(
+        1, "arrived changed", r"PUT /storage", "corrupt", {"times": 1}, lfs=True, whole=True
+    ),
 }
 
 
@@ -105,7 +150,13 @@ PULLS: dict[str, tuple[str, str, int | str, int, str]] = {
     "no such revision (404)": ("{repo}@v9", "", "", 2, "no revision v9"),
     "token refused (401)": ("{repo}", r"GET /api/models/", 401, 2, "does not accept the access token"),
     "fault of the Hub (503)": ("{repo}", r"GET /api/models/", 503, 1, "did not supply it"),
-    "connection cut while a small file is fetched": ("{repo}", r"GET .*/resolve/", "cut", 1, "did not supply it"),
+    "connection cut while a small file is fetched": (
+        "{repo}",
+        r"GET .*/resolve/",
+        "cut",
+        1,
+        "did not supply it",
+    ),
     "no permission for Xet (403)": ("{repo}", r"GET .*/xet-read-token/", 403, 1, "did not supply it"),
     "connection cut while chunks are fetched": ("{repo}", r"GET /xorbs/", "cut", 1, "did not supply it"),
     "head of a chunk damaged on its way": ("{repo}", r"GET /xorbs/", "corrupt", 1, "did not supply it"),
@@ -132,11 +183,17 @@ def play(case: Case, hub: Hub, client: Client, model: Path, other: Path) -> Outc
     hub.heal()
     second = client("push", str(model), case.repo, *(["--replace"] if case.taken else []))
     then = second.sentence if second.returncode else f"finishes{', with --replace' if case.taken else ''}"
-    return Outcome(first.returncode, sentence, there, files, here, second.returncode, then, (sent, uploads(hub)))
+    return Outcome(
+        first.returncode, sentence, there, files, here, second.returncode, then, (sent, uploads(hub))
+    )
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
 
 
 def _there(hub: Hub, case: Case) -> tuple[str, int]:
@@ -164,5 +221,7 @@ def other_model(model: Path, folder: Path) -> Path:
         content[-4] ^= 1
         weights.write_bytes(bytes(content))
     manifest = copy / "selfpos.json"
-    manifest.write_text(manifest.read_text(encoding="utf-8").replace('"merged"', '"other"', 1), encoding="utf-8")
+    manifest.write_text(
+        manifest.read_text(encoding="utf-8").replace('"merged"', '"other"', 1), encoding="utf-8"
+    )
     return copy

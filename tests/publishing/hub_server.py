@@ -77,7 +77,9 @@ class _Handler(BaseHTTPRequestHandler):
         body = self._body()
         if fault is not None and fault.what == "page":
             self.lost = False
-            self._send(b"<!doctype html><title>Sign in to this network</title>", 200, {"Content-Type": "text/html"})
+            self._send(
+                b"<!doctype html><title>Sign in to this network</title>", 200, {"Content-Type": "text/html"}
+            )
             return
         if fault is not None and fault.what == "slow":
             time.sleep(fault.seconds)
@@ -124,12 +126,17 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(content)
 
     def _json(self, value: Any, status: int = 200, headers: dict[str, str] | None = None) -> None:
-        self._send(json.dumps(value).encode(), status, {"Content-Type": "application/json", **(headers or {})})
+        self._send(
+            json.dumps(value).encode(), status, {"Content-Type": "application/json", **(headers or {})}
+        )
 
     def _user(self, write: bool = False) -> str:
         given = self.headers.get("Authorization", "").removeprefix("Bearer ")
         if given not in (TOKEN, READ_TOKEN):
-            raise _HubError(401, "Invalid credentials in Authorization header" if given else "Invalid username or password.")
+            raise _HubError(
+                401,
+                "Invalid credentials in Authorization header" if given else "Invalid username or password.",
+            )
         if write and given == READ_TOKEN:
             raise _HubError(403, "Forbidden: you must use a write token to upload to a repository.")
         return "alice"
@@ -151,7 +158,14 @@ class _Handler(BaseHTTPRequestHandler):
     def whoami(self, _: bytes) -> None:
         self._user()
         role = "read" if READ_TOKEN in self.headers.get("Authorization", "") else "write"
-        self._json({"type": "user", "name": "alice", "orgs": [{"name": "guild"}], "auth": {"accessToken": {"role": role}}})
+        self._json(
+            {
+                "type": "user",
+                "name": "alice",
+                "orgs": [{"name": "guild"}],
+                "auth": {"accessToken": {"role": role}},
+            }
+        )
 
     def validate(self, body: bytes) -> None:
         content = json.loads(body)["content"]
@@ -164,13 +178,17 @@ class _Handler(BaseHTTPRequestHandler):
         user, wanted = self._user(write=True), json.loads(body)
         owner = wanted.get("organization") or user
         if owner not in ("alice", "guild"):
-            raise _HubError(403, f'You don\'t have the rights to create a model under the namespace "{owner}".')
+            raise _HubError(
+                403, f'You don\'t have the rights to create a model under the namespace "{owner}".'
+            )
         kind, name = f"{wanted.get('type') or 'model'}s", f"{owner}/{wanted['name']}"
         if f"{kind}/{name}" in self.hub.repos:
             url = f"{self.hub.endpoint}/{'' if kind == 'models' else kind + '/'}{name}"
             self._json({"error": "You already created this model repo", "url": url}, 409)
             return
-        repo = self.hub.repos[f"{kind}/{name}"] = Repo(private=wanted.get("visibility") == "private" or bool(wanted.get("private")))
+        repo = self.hub.repos[f"{kind}/{name}"] = Repo(
+            private=wanted.get("visibility") == "private" or bool(wanted.get("private"))
+        )
         repo.commit("main", {".gitattributes": (b"*.safetensors filter=lfs\n", False)}, "initial commit")
         self._json({"url": f"{self.hub.endpoint}/{'' if kind == 'models' else kind + '/'}{name}"})
 
@@ -196,7 +214,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def refs(self, _: bytes, kind: str, name: str) -> None:
         repo = self._repo(kind, name)
-        branches = [{"name": branch, "ref": f"refs/heads/{branch}", "targetCommit": oid} for branch, oid in repo.branches.items()]
+        branches = [
+            {"name": branch, "ref": f"refs/heads/{branch}", "targetCommit": oid}
+            for branch, oid in repo.branches.items()
+        ]
         self._json({"branches": branches, "tags": [], "converts": []})
 
     def resolve(self, _: bytes, kind: str | None, name: str, revision: str, path: str) -> None:
@@ -206,9 +227,15 @@ class _Handler(BaseHTTPRequestHandler):
             raise _HubError(404, "Entry not found", "EntryNotFound")
         content, large = tree[path]
         etag = hashlib.sha256(content).hexdigest() if large else git_blob(content)
-        headers = {"ETag": f'"{etag}"', "X-Repo-Commit": repo.branches.get(revision, revision), "Accept-Ranges": "bytes"}
+        headers = {
+            "ETag": f'"{etag}"',
+            "X-Repo-Commit": repo.branches.get(revision, revision),
+            "Accept-Ranges": "bytes",
+        }
         if large and (stored := self.hub.xet.by_sha256(etag)):
-            route = f"{self.hub.endpoint}/api/{kind or 'models'}/{name}/xet-read-token/{headers['X-Repo-Commit']}"
+            route = (
+                f"{self.hub.endpoint}/api/{kind or 'models'}/{name}/xet-read-token/{headers['X-Repo-Commit']}"
+            )
             headers |= {"X-Xet-Hash": stored.name, "X-Xet-Refresh-Route": route}
         self._send_range(content, headers)
 
@@ -217,7 +244,11 @@ class _Handler(BaseHTTPRequestHandler):
         if self.headers.get("Range"):
             first, _, last = self.headers["Range"].removeprefix("bytes=").partition("-")
             start, stop = int(first), min(int(last or len(content)) + 1, len(content))
-            self._send(content[start:stop], 206, {**headers, "Content-Range": f"bytes {start}-{stop - 1}/{len(content)}"})
+            self._send(
+                content[start:stop],
+                206,
+                {**headers, "Content-Range": f"bytes {start}-{stop - 1}/{len(content)}"},
+            )
         else:
             self._send(content, 200, headers)
 
@@ -238,7 +269,11 @@ class _Handler(BaseHTTPRequestHandler):
         for file in json.loads(body)["files"]:
             path = file["path"]
             large = file["size"] > LARGE or path.endswith((".safetensors", ".png", ".parquet"))
-            entry: dict[str, Any] = {"path": path, "uploadMode": "lfs" if large else "regular", "shouldIgnore": False}
+            entry: dict[str, Any] = {
+                "path": path,
+                "uploadMode": "lfs" if large else "regular",
+                "shouldIgnore": False,
+            }
             if path in tree:
                 held = _entry(path, *tree[path])
                 entry["oid"] = held["lfs"]["oid"] if "lfs" in held else held["oid"]
@@ -253,7 +288,10 @@ class _Handler(BaseHTTPRequestHandler):
             held = self.hub.objects.get(wanted["oid"])
             if held is None or hashlib.sha256(held).hexdigest() != wanted["oid"]:
                 href = f"{self.hub.endpoint}/storage/{wanted['oid']}"
-                answer["actions"] = {"upload": {"href": href}, "verify": {"href": f"{self.hub.endpoint}/verify"}}
+                answer["actions"] = {
+                    "upload": {"href": href},
+                    "verify": {"href": f"{self.hub.endpoint}/verify"},
+                }
             objects.append(answer)
         self._json({"transfer": "basic", "objects": objects})
 
@@ -295,7 +333,11 @@ class _Handler(BaseHTTPRequestHandler):
         oid = repo.commit(branch, tree, header["summary"])
         url = f"{self.hub.endpoint}/{name}"
         self._json(
-            {"commitUrl": f"{url}/commit/{oid}", "commitOid": oid, "pullRequestUrl": f"{url}/discussions/{pull['num']}" if pull else None}
+            {
+                "commitUrl": f"{url}/commit/{oid}",
+                "commitOid": oid,
+                "pullRequestUrl": f"{url}/discussions/{pull['num']}" if pull else None,
+            }
         )
 
     # ------------------------------------------------------------ Xet storage
@@ -303,7 +345,11 @@ class _Handler(BaseHTTPRequestHandler):
     def xet_token(self, _: bytes, _kind: str, _name: str, what: str, _revision: str) -> None:
         self._user(write=what == "write")
         expiry = int(time.time()) + 3600
-        headers = {"X-Xet-Cas-Url": f"{self.hub.endpoint}/cas", "X-Xet-Access-Token": "xet", "X-Xet-Token-Expiration": str(expiry)}
+        headers = {
+            "X-Xet-Cas-Url": f"{self.hub.endpoint}/cas",
+            "X-Xet-Access-Token": "xet",
+            "X-Xet-Token-Expiration": str(expiry),
+        }
         self._json({"casUrl": headers["X-Xet-Cas-Url"], "exp": expiry, "accessToken": "xet"}, headers=headers)
 
     def xorb(self, body: bytes, name: str) -> None:
@@ -327,10 +373,18 @@ class _Handler(BaseHTTPRequestHandler):
         fetch: dict[str, list[dict[str, Any]]] = {}
         for term in file.terms:
             first, last = self.hub.xet.span(term)
-            place = {"url": f"{self.hub.endpoint}/xorbs/{term.name}", "url_range": {"start": first, "end": last}}
+            place = {
+                "url": f"{self.hub.endpoint}/xorbs/{term.name}",
+                "url_range": {"start": first, "end": last},
+            }
             fetch.setdefault(term.name, []).append({"range": {"start": term.start, "end": term.end}, **place})
         terms = [
-            {"hash": term.name, "unpacked_length": term.length, "range": {"start": term.start, "end": term.end}} for term in file.terms
+            {
+                "hash": term.name,
+                "unpacked_length": term.length,
+                "range": {"start": term.start, "end": term.end},
+            }
+            for term in file.terms
         ]
         self._json({"offset_into_first_range": 0, "terms": terms, "fetch_info": fetch})
 
@@ -385,7 +439,12 @@ class _Handler(BaseHTTPRequestHandler):
         if any(item["id"] == wanted["item"]["id"] for item in found["items"]):
             raise _HubError(409, "Item already in collection")
         note = {"text": wanted["note"]} if "note" in wanted else None
-        item = {"_id": str(len(found["items"])), "position": len(found["items"]), **wanted["item"], "note": note}
+        item = {
+            "_id": str(len(found["items"])),
+            "position": len(found["items"]),
+            **wanted["item"],
+            "note": note,
+        }
         found["items"].append(item)
         self._json(found)
 

@@ -46,7 +46,9 @@ class Repo:
         return self.commits.get(self.branches.get(revision, revision))
 
     def commit(self, branch: str, tree: dict[str, tuple[bytes, bool]], message: str) -> str:
-        files = "".join(f"{path}{hashlib.sha1(content).hexdigest()}" for path, (content, _) in sorted(tree.items()))
+        files = "".join(
+            f"{path}{hashlib.sha1(content).hexdigest()}" for path, (content, _) in sorted(tree.items())
+        )
         oid = hashlib.sha1(f"{branch}{message}{len(self.commits)}{files}".encode()).hexdigest()
         self.commits[oid], self.branches[branch] = tree, oid
         self.messages.append(message)

@@ -41,7 +41,14 @@ BASE = {"name": "all-MiniLM-L6-v2", "hash": "c" * 64}
 
 
 def test_merged_by_a_given_method(model: Path) -> None:
-    merge = {"method": "ties", "params": {"density": 0.2}, "sources": SOURCES, "coefficients": None, "dtype": "F32", "seed": 0}
+    merge = {
+        "method": "ties",
+        "params": {"density": 0.2},
+        "sources": SOURCES,
+        "coefficients": None,
+        "dtype": "F32",
+        "seed": 0,
+    }
     write_manifest(model, kind="merge", base=BASE, merge=merge, versions={"selfpos": "0.1.0"}, licence="mit")
     text = build_card(model, repo="alice/general-v2").text
     assert metadata(text) == {
@@ -50,12 +57,25 @@ def test_merged_by_a_given_method(model: Path) -> None:
         "library_name": "sentence-transformers",
         "license": "mit",
         "pipeline_tag": "sentence-similarity",
-        "tags": ["sentence-transformers", "sentence-similarity", "feature-extraction", "selfpos", "merge", "ties"],
+        "tags": [
+            "sentence-transformers",
+            "sentence-similarity",
+            "feature-extraction",
+            "selfpos",
+            "merge",
+            "ties",
+        ],
     }
     assert sections(text) == ["general-v2", "Use", "How it was made", "Make it again", "Citation"]
     assert "Merged by **ties**, with density `0.2`." in text
-    assert f"| sts ([owner/sts](https://huggingface.co/owner/sts/tree/{COMMIT})) | `0123456789ab` | `bbbbbbbbbbbbbbbb` |" not in text
-    assert f"| [owner/sts](https://huggingface.co/owner/sts/tree/{COMMIT}) | `0123456789ab` | `bbbbbbbbbbbbbbbb` |" in text
+    assert (
+        f"| sts ([owner/sts](https://huggingface.co/owner/sts/tree/{COMMIT})) | `0123456789ab` | `bbbbbbbbbbbbbbbb` |"
+        not in text
+    )
+    assert (
+        f"| [owner/sts](https://huggingface.co/owner/sts/tree/{COMMIT}) | `0123456789ab` | `bbbbbbbbbbbbbbbb` |"
+        in text
+    )
     assert "coefficient" not in text
     assert "yadav2023ties" in text
     assert 'SentenceTransformer("alice/general-v2")' in text
@@ -64,16 +84,27 @@ def test_merged_by_a_given_method(model: Path) -> None:
 
 
 def test_merged_with_coefficients_found_by_self_positioning(model: Path) -> None:
-    merge = {"method": "linear", "weights": [0.7, 0.4], "params": {}, "sources": SOURCES, "coefficients": [0.7, 0.4]}
+    merge = {
+        "method": "linear",
+        "weights": [0.7, 0.4],
+        "params": {},
+        "sources": SOURCES,
+        "coefficients": [0.7, 0.4],
+    }
     search = {
         "coefficients": [0.7, 0.4], "parameters": {"a[retrieval]": 1.1, "lambda": 1.03}, "losses": {"retrieval": 1.25}, "step": 90, "steps": 100,
         "seconds": 61.2, "intervals": [[0.5, 0.9], [0.1, 0.7]], "verdict": "not clearly better than base", "settings": {"space": "spherical", "max_length": None}, "probe": {"retrieval": {"type": "retrieval", "records": 256}},
         "picked": {"granularity": "model"}, "tried": [{"settings": {"granularity": name}} for name in ("model", "layer")],
     }  # fmt: skip
     write_manifest(model, kind="merge", base=BASE, merge=merge, positioning=search)
-    rows = [{"step": step, "losses": {}, "coefficients": [0.5 + step / 500, 0.5 - step / 1000]} for step in range(0, 100, 10)]
+    rows = [
+        {"step": step, "losses": {}, "coefficients": [0.5 + step / 500, 0.5 - step / 1000]}
+        for step in range(0, 100, 10)
+    ]
     rows.insert(1, {"step": 1, "validation": {"retrieval": 1.3}, "value": 1.3, "best": True})
-    (model / "trajectory.jsonl").write_text("\n".join(map(json.dumps, rows)) + '\n{"step": 101, "coeff', encoding="utf-8")
+    (model / "trajectory.jsonl").write_text(
+        "\n".join(map(json.dumps, rows)) + '\n{"step": 101, "coeff', encoding="utf-8"
+    )
     card = build_card(model)
     assert "Merged by **self-positioning** ([reference](https://arxiv.org/abs/2410.15035))." in card.text
     assert "100 steps; the position of number 90 was kept." in card.text
@@ -81,7 +112,10 @@ def test_merged_with_coefficients_found_by_self_positioning(model: Path) -> None
     assert "<summary>All settings of the search</summary>\n\nspace `spherical`\n" in card.text
     assert "| retrieval | 0.7 (0.50 to 0.90) |" in card.text
     assert "Judged on the probe set: not clearly better than base." in card.text
-    assert "Of 2 settings that were tried, the best on the held-out part of the probe set: granularity `model`." in card.text
+    assert (
+        "Of 2 settings that were tried, the best on the held-out part of the probe set: granularity `model`."
+        in card.text
+    )
     assert "| retrieval | retrieval | 256 | 1.3 | 1.25 |" in card.text
     assert "search for the coefficients: 61.2 s" in card.text
     assert "li2024improving" in card.text
@@ -93,7 +127,12 @@ def test_merged_with_coefficients_found_by_self_positioning(model: Path) -> None
 
 def test_coefficients_per_tensor_are_drawn(model: Path) -> None:
     per_tensor = {f"encoder.layer.{layer}.weight": [1.0, 0.1 * layer, -0.2] for layer in range(4)}
-    write_manifest(model, kind="merge", base=BASE, merge={"method": "slerp", "sources": SOURCES, "coefficients": per_tensor})
+    write_manifest(
+        model,
+        kind="merge",
+        base=BASE,
+        merge={"method": "slerp", "sources": SOURCES, "coefficients": per_tensor},
+    )
     card = build_card(model)
     assert list(card.extras) == ["selfpos-coefficients.png"]
     assert "(selfpos-coefficients.png)" in card.text
@@ -102,8 +141,17 @@ def test_coefficients_per_tensor_are_drawn(model: Path) -> None:
 
 def test_map_of_coefficients_has_a_column_for_each_layer() -> None:
     names = [f"encoder.layer.{layer}.{part}.weight" for layer in range(2) for part in ("key", "query")]
-    groups = {"embeddings.word.weight": [1.0], **{name: [float(name[14])] for name in names}, "2_Dense/linear.weight": [0.5]}
-    assert parts(groups) == [("embeddings", (1.0,)), ("layer 0", (0.0,)), ("layer 1", (1.0,)), ("2_Dense", (0.5,))]
+    groups = {
+        "embeddings.word.weight": [1.0],
+        **{name: [float(name[14])] for name in names},
+        "2_Dense/linear.weight": [0.5],
+    }
+    assert parts(groups) == [
+        ("embeddings", (1.0,)),
+        ("layer 0", (0.0,)),
+        ("layer 1", (1.0,)),
+        ("2_Dense", (0.5,)),
+    ]
     assert parts({names[0]: [0.1], names[1]: [0.2]}) == [("layer 0", (0.1,)), ("layer 0", (0.2,))]
 
 
@@ -116,13 +164,21 @@ def test_parameters_that_are_the_coefficients_are_not_told_twice(model: Path) ->
 
 def test_how_to_make_it_again_says_what_a_stranger_lacks(model: Path) -> None:
     write_manifest(model, kind="merge", base=BASE, merge={"method": "ties", "sources": SOURCES})
-    assert "needs what is not on the Hub (retrieval): name the folder of each with `--parent NAME=FOLDER`" in build_card(model).text
+    assert (
+        "needs what is not on the Hub (retrieval): name the folder of each with `--parent NAME=FOLDER`"
+        in build_card(model).text
+    )
     write_manifest(model, kind="merge", base=BASE, merge={"method": "ties", "sources": SOURCES[1:]})
     assert "fetches the parents named there" in build_card(model).text
 
 
 def test_coefficient_of_the_base_is_shown_apart(model: Path) -> None:
-    write_manifest(model, kind="merge", base=BASE, merge={"method": "model-stock", "sources": SOURCES, "coefficients": [0.25, 0.5, 0.5]})
+    write_manifest(
+        model,
+        kind="merge",
+        base=BASE,
+        merge={"method": "model-stock", "sources": SOURCES, "coefficients": [0.25, 0.5, 0.5]},
+    )
     text = build_card(model).text
     assert "| base | 0.25 |" in text
     assert "| retrieval | 0.5 |" in text
@@ -137,9 +193,21 @@ def test_specialist(model: Path) -> None:
         "device": "cpu (x86_64)",
         "seed": 7,
     }
-    finetune = {"source": {"type": "retrieval", "data": "hub:mteb/scifact:corpus@main"}, "hash": "e", "probe": 0, "seed": 7}
+    finetune = {
+        "source": {"type": "retrieval", "data": "hub:mteb/scifact:corpus@main"},
+        "hash": "e",
+        "probe": 0,
+        "seed": 7,
+    }
     write_manifest(
-        model, kind="specialist", name="retrieval", base=BASE, tasks=tasks, finetune=finetune, peak_memory_bytes=2_480_164_864, **made
+        model,
+        kind="specialist",
+        name="retrieval",
+        base=BASE,
+        tasks=tasks,
+        finetune=finetune,
+        peak_memory_bytes=2_480_164_864,
+        **made,
     )
     text = build_card(model).text
     head = metadata(text)
@@ -149,7 +217,10 @@ def test_specialist(model: Path) -> None:
     assert "merge" not in head["tags"]
     assert sections(text) == ["retrieval", "Use", "Training data", "Cost", "Citation"]
     assert "fine-tuned from" in text
-    assert "| retrieval | retrieval | 2808 | [mteb/scifact](https://huggingface.co/datasets/mteb/scifact) | `dddddddddddddddd` |" in text
+    assert (
+        "| retrieval | retrieval | 2808 | [mteb/scifact](https://huggingface.co/datasets/mteb/scifact) | `dddddddddddddddd` |"
+        in text
+    )
     assert "Settings: steps `40`, learning_rate `5e-05`." in text
     assert "training: 21.3 s on cpu (x86_64), 40 steps, at most 2.5 GB of memory" in text
     assert "mixture" not in text
@@ -157,7 +228,16 @@ def test_specialist(model: Path) -> None:
 
 def test_joint_model(model: Path) -> None:
     tasks = {"a": {"type": "sts", "records": 10}, "b": {"type": "retrieval", "records": 20}}
-    write_manifest(model, kind="joint", name="joint", base=BASE, tasks=tasks, settings={}, mixture="round-robin", steps=80)
+    write_manifest(
+        model,
+        kind="joint",
+        name="joint",
+        base=BASE,
+        tasks=tasks,
+        settings={},
+        mixture="round-robin",
+        steps=80,
+    )
     text = build_card(model).text
     assert "trained from" in text
     assert "on several tasks at once: a, b." in text
@@ -173,7 +253,11 @@ def test_lora_adapter(tiny_base: Path, tmp_path: Path) -> None:
     model.add_adapter(LoraConfig(task_type=TaskType.FEATURE_EXTRACTION, r=2, target_modules="all-linear"))
     model.save_pretrained(str(tmp_path / "adapter"), create_model_card=False)
     folder = write_manifest(
-        tmp_path / "adapter", kind="specialist", name="adapter", base=BASE, tasks={"sts": {"type": "sts", "records": 5}}
+        tmp_path / "adapter",
+        kind="specialist",
+        name="adapter",
+        base=BASE,
+        tasks={"sts": {"type": "sts", "records": 5}},
     )
     text = build_card(folder, repo=str(folder)).text
     head = metadata(text)
@@ -207,18 +291,28 @@ def test_usage_shown_gives_the_models_own_embeddings(dense: bool, tmp_path: Path
     folder = make_tiny_model(tmp_path / "model", dense=dense)
     text = build_card(folder, repo=str(folder)).text
     blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    assert len(blocks) == (1 if dense else 2)  # a Dense module would have to be written out in plain transformers
+    assert len(blocks) == (
+        1 if dense else 2
+    )  # a Dense module would have to be written out in plain transformers
     names: dict[str, Any] = {}
     exec(blocks[0], names)
     model = SentenceTransformer(str(folder), device="cpu")
     np.testing.assert_allclose(names["queries"], model.encode(["A question?"], prompt="query: "), atol=1e-6)
     if not dense:
         exec(blocks[1], names)
-        np.testing.assert_allclose(names["embeddings"].numpy(), model.encode(["A first text.", "A second one."]), atol=1e-6)
+        np.testing.assert_allclose(
+            names["embeddings"].numpy(), model.encode(["A first text.", "A second one."]), atol=1e-6
+        )
 
 
 def test_write_card_replaces_the_readme_and_nothing_else(model: Path) -> None:
-    write_manifest(model, kind="merge", base=BASE, merge={"method": "average", "sources": SOURCES}, recipe={"name": "r", "seed": 1})
+    write_manifest(
+        model,
+        kind="merge",
+        base=BASE,
+        merge={"method": "average", "sources": SOURCES},
+        recipe={"name": "r", "seed": 1},
+    )
     before = {path.name for path in model.iterdir()}
     assert write_card(model) == model / "README.md"
     assert {path.name for path in model.iterdir()} == before | {"recipe.yaml"}
@@ -228,7 +322,13 @@ def test_write_card_replaces_the_readme_and_nothing_else(model: Path) -> None:
 
 def test_hostile_names_stay_text(model: Path) -> None:
     evil = {"name": "x|y <script>alert(1)</script> [z](http://evil) `q`", "hash": "a" * 64}
-    write_manifest(model, kind="merge", name="a: [b", base=BASE, merge={"method": "ties", "params": {"n": "`|`"}, "sources": [evil]})
+    write_manifest(
+        model,
+        kind="merge",
+        name="a: [b",
+        base=BASE,
+        merge={"method": "ties", "params": {"n": "`|`"}, "sources": [evil]},
+    )
     text = build_card(model).text
     assert "<script" not in text
     assert "](http://evil)" not in text.replace("\\[z](http://evil)", "")

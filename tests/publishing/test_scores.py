@@ -13,12 +13,12 @@ import pytest
 from huggingface_hub import ModelCard
 
 from selfpos.errors import SelfposError
-from selfpos.evaluation.examples import Part, examples_file, write_examples
-from selfpos.evaluation.measures import resamples, score_of
 from selfpos.publishing.card import build_card
 from selfpos.publishing.collection import plan_collection
 from selfpos.publishing.push import plan_push
 from selfpos.publishing.scores import find_scores, read_scores
+from selfpos.scores.examples import Part, examples_file, write_examples
+from selfpos.scores.measures import resamples, score_of
 from selfpos.storage import content_hash
 from tests.publishing.conftest import write_manifest
 
@@ -27,7 +27,13 @@ HUB_REVISION = "b0fddb56ed78048fa8b90373c8a3cfc37b684831"  # of the data that MT
 
 
 def write_result(
-    root: Path, model: str, task: str, value: float, revision: str = HUB_REVISION, content: str = "rev", **more: object
+    root: Path,
+    model: str,
+    task: str,
+    value: float,
+    revision: str = HUB_REVISION,
+    content: str = "rev",
+    **more: object,
 ) -> Path:
     """One of MTEB's result files, in MTEB's own layout below `root`; `content` stands for the model's revision."""
     entry = {"main_score": value, "hf_subset": "default", "languages": ["eng-Latn"], **more}
@@ -46,7 +52,12 @@ def write_result(
 
 def write_last(root: Path, model: str, tasks: dict[str, tuple[str, str, float]]) -> None:
     listed = {
-        task: {"type": kind, "metric": metric, "main_score": value, "file": f"results/{model.replace('/', '__')}/rev/{task}.json"}
+        task: {
+            "type": kind,
+            "metric": metric,
+            "main_score": value,
+            "file": f"results/{model.replace('/', '__')}/rev/{task}.json",
+        }
         for task, (kind, metric, value) in tasks.items()
     }
     (root / "last.json").write_text(json.dumps({"model": model, "revision": "rev", "tasks": listed}))
@@ -63,15 +74,30 @@ def run(tiny_base: Path, tmp_path: Path) -> Path:
     model = Path(shutil.copytree(tiny_base, run / "merged" / "sp"))
     sources = [{"name": "retrieval", "hash": "a" * 64}]
     write_manifest(
-        model, kind="merge", licence="mit", base={"name": "model", "hash": "b" * 64}, merge={"method": "ties", "sources": sources}
+        model,
+        kind="merge",
+        licence="mit",
+        base={"name": "model", "hash": "b" * 64},
+        merge={"method": "ties", "sources": sources},
     )
     for name, sts, docs in (("base", 0.82, 0.3), ("retrieval", 0.7, 0.5), ("sp", 0.81234, 0.6)):
         root = run / "scores" / name
         write_result(root, f"quick/{name}", "STSBenchmark", sts)
         write_result(root, f"quick/{name}", "OwnDocsRetrieval", docs)
-        write_result(root, f"quick/{name}", "OwnLabels", fmean(ACCURACY), scores_per_experiment=[{"accuracy": value} for value in ACCURACY])
-        known = {"STSBenchmark": ("STS", "cosine_spearman", sts), "OwnDocsRetrieval": ("Retrieval", "ndcg_at_10", docs)}
-        write_last(root, f"quick/{name}", known | {"OwnLabels": ("Classification", "accuracy", fmean(ACCURACY))})
+        write_result(
+            root,
+            f"quick/{name}",
+            "OwnLabels",
+            fmean(ACCURACY),
+            scores_per_experiment=[{"accuracy": value} for value in ACCURACY],
+        )
+        known = {
+            "STSBenchmark": ("STS", "cosine_spearman", sts),
+            "OwnDocsRetrieval": ("Retrieval", "ndcg_at_10", docs),
+        }
+        write_last(
+            root, f"quick/{name}", known | {"OwnLabels": ("Classification", "accuracy", fmean(ACCURACY))}
+        )
     return run
 
 
@@ -96,7 +122,11 @@ def test_model_index_is_read_back_by_the_hubs_own_classes(run: Path) -> None:
     found = {result.dataset_name: result for result in data.eval_results}
     assert set(found) == {"MTEB STSBenchmark", "OwnDocsRetrieval", "OwnLabels"}
     sts = found["MTEB STSBenchmark"]
-    assert (sts.task_type, sts.dataset_type, sts.metric_type) == ("sentence-similarity", "mteb/stsbenchmark-sts", "cosine_spearman")
+    assert (sts.task_type, sts.dataset_type, sts.metric_type) == (
+        "sentence-similarity",
+        "mteb/stsbenchmark-sts",
+        "cosine_spearman",
+    )
     assert (sts.metric_value, sts.dataset_split, sts.dataset_config) == (81.234, "test", "default")
     assert found["OwnDocsRetrieval"].dataset_type == "unknown"  # not on the Hub, so no id of it
 
@@ -136,8 +166,14 @@ def test_scores_on_local_data_are_not_passed_off_as_those_of_the_hubs_data(run: 
     write_result(run / "scores" / "sp", "quick/sp", "STSBenchmark", 0.81234, revision="a content hash")
     plan = plan_push(run / "merged" / "sp", "alice/quick-sp")
     assert not any(file.path.startswith(".eval_results/") for file in plan.files)
-    (sts,) = [result for result in ModelCard(plan.card).data.eval_results if "STSBenchmark" in result.dataset_name]
-    assert (sts.dataset_name, sts.dataset_type, sts.dataset_revision) == ("MTEB STSBenchmark, data kept locally", "unknown", None)
+    (sts,) = [
+        result for result in ModelCard(plan.card).data.eval_results if "STSBenchmark" in result.dataset_name
+    ]
+    assert (sts.dataset_name, sts.dataset_type, sts.dataset_revision) == (
+        "MTEB STSBenchmark, data kept locally",
+        "unknown",
+        None,
+    )
     assert "data kept locally instead of MTEB's own on the Hub: STSBenchmark." in plan.card
 
 
@@ -164,7 +200,10 @@ def test_scores_of_others_alone_are_no_scores_of_the_model(run: Path) -> None:
     shutil.rmtree(run / "scores" / "sp")
     plan = plan_push(run / "merged" / "sp", "alice/quick-sp")
     assert "## Scores" not in plan.card
-    assert any("the card has no scores: those found are of base, retrieval, none of them of sp" in note for note in plan.notes)
+    assert any(
+        "the card has no scores: those found are of base, retrieval, none of them of sp" in note
+        for note in plan.notes
+    )
 
 
 def scored_anew(run: Path, name: str, content: str, value: float) -> Path:
@@ -177,7 +216,11 @@ def test_scores_are_matched_to_models_by_content(run: Path, tmp_path: Path) -> N
     """Whatever the models were called when they were scored; and scores of weights that are there no more are not shown."""
     model = run / "merged" / "sp"
     elsewhere = tmp_path / "results"
-    for name, content, value in (("first", content_hash(model), 0.9), ("second", "a" * 64, 0.8), ("third", "b" * 64, 0.7)):
+    for name, content, value in (
+        ("first", content_hash(model), 0.9),
+        ("second", "a" * 64, 0.8),
+        ("third", "b" * 64, 0.7),
+    ):
         write_result(elsewhere, f"local/{name}", "STSBenchmark", value, content=content[:40])
     plan = plan_push(model, "alice/sp", results=elsewhere)
     assert "| task | **sp** | third | second |" in plan.card  # own, base, parent
@@ -189,7 +232,10 @@ def test_scores_are_matched_to_models_by_content(run: Path, tmp_path: Path) -> N
     assert "## Scores" not in plan.card
     assert not any("sp/" in file.path for file in plan.files if file.path.startswith("eval/"))
     for name in ("sp", "retrieval"):
-        assert f"the scores found of {name} are of other weights than those it has now, so they are left out; score it again" in plan.notes
+        assert (
+            f"the scores found of {name} are of other weights than those it has now, so they are left out; score it again"
+            in plan.notes
+        )
     scored_anew(run, "sp", content_hash(model), 0.99)
     assert "| STSBenchmark (STS, cosine_spearman) | 99.00 | 82.00 |" in plan_push(model, "alice/sp").card
 
@@ -206,25 +252,39 @@ def test_models_scored_in_one_folder_are_all_found(tmp_path: Path) -> None:
     assert found.identities["one"] == ("local/one", "1" * 40)
 
 
-def test_joint_rivals_of_any_name_are_beside_it_and_have_cards_of_their_own(run: Path, tiny_base: Path) -> None:
+def test_joint_rivals_of_any_name_are_beside_it_and_have_cards_of_their_own(
+    run: Path, tiny_base: Path
+) -> None:
     recipe = json.loads((run / "recipe.yaml").read_text())
     recipe |= {"joint": {"round-robin": {"mixture": "round-robin"}, "surgery": {"surgery": "pcgrad"}}}
     recipe["tasks"]["sts"] = {"type": "sts", "data": "corpus"}
     (run / "recipe.yaml").write_text(json.dumps(recipe))
     for name in ("surgery", "round-robin", "joint"):
         write_result(run / "scores" / name, f"quick/{name}", "STSBenchmark", 0.75)
-    head = next(line for line in build_card(run / "merged" / "sp").text.splitlines() if line.startswith("| task |"))
+    head = next(
+        line for line in build_card(run / "merged" / "sp").text.splitlines() if line.startswith("| task |")
+    )
     assert head == "| task | **sp** | base | retrieval | round-robin | surgery |"
     model = Path(shutil.copytree(tiny_base, run / "joints" / "surgery"))
     tasks = {"retrieval": {"type": "retrieval", "records": 5}, "sts": {"type": "sts", "records": 5}}
     settings = {"sts_loss": "cosent", "cached": 8, "matryoshka": [8]}
-    write_manifest(model, kind="joint", name="surgery", tasks=tasks, settings=settings, mixture_settings={"surgery": "pcgrad"})
+    write_manifest(
+        model,
+        kind="joint",
+        name="surgery",
+        tasks=tasks,
+        settings=settings,
+        mixture_settings={"surgery": "pcgrad"},
+    )
     (run / "jobs").mkdir()
     (run / "jobs" / "joint.surgery.json").write_text('{"seconds": 33.0}')
     text = build_card(model).text
     assert "- training: 33 s" in text
     assert "| task | **surgery** |" in text
-    assert all(key in text for key in ("yu2020gradient", "gao2021scaling", "kusupati2022matryoshka", "huang2024cosent"))
+    assert all(
+        key in text
+        for key in ("yu2020gradient", "gao2021scaling", "kusupati2022matryoshka", "huang2024cosent")
+    )
 
 
 def test_a_task_that_got_worse_is_told_with_the_interval_of_the_difference(run: Path) -> None:
@@ -233,9 +293,16 @@ def test_a_task_that_got_worse_is_told_with_the_interval_of_the_difference(run: 
     for name, values in (("base", base), ("sp", base - 0.05 + rng.normal(0, 0.02, 300))):
         (file,) = (run / "scores" / name).rglob("OwnDocsRetrieval.json")
         write_result(run / "scores" / name, f"quick/{name}", "OwnDocsRetrieval", float(values.mean()))
-        write_examples(examples_file(file), [Part("test", "default", "mean", 300, "key", {"values": values})], HUB_REVISION)
+        write_examples(
+            examples_file(file),
+            [Part("test", "default", "mean", 300, "key", {"values": values})],
+            HUB_REVISION,
+        )
     text = build_card(run / "merged" / "sp").text
-    found = re.search(r"- On OwnDocsRetrieval it scores below its base: .* \(difference (.*), 95 % interval (.*) to (.*)\)\.", text)
+    found = re.search(
+        r"- On OwnDocsRetrieval it scores below its base: .* \(difference (.*), 95 % interval (.*) to (.*)\)\.",
+        text,
+    )
     assert found is not None
     value, low, high = map(float, found.groups())
     assert -5.4 < low < value < high < -4.6
@@ -275,7 +342,9 @@ def test_overlap_that_was_found_is_a_limitation(run: Path, tmp_path: Path) -> No
     fetched = Path(shutil.copytree(model, tmp_path / "fetched"))
     (fetched / "overlap.yaml").write_bytes(sent["overlap.yaml"])
     assert content_hash(fetched) == content_hash(model)
-    assert all(f"- {line}\n" in build_card(fetched).text for line in lines)  # what was published tells it again
+    assert all(
+        f"- {line}\n" in build_card(fetched).text for line in lines
+    )  # what was published tells it again
 
     (run / "overlap.json").unlink()
     report = tmp_path / "report.json"

@@ -19,7 +19,9 @@ def test_what_is_pushed_comes_back_with_the_same_bytes(
 ) -> None:
     one = client if xet else lfs_client
     assert one("push", str(merged), REPO).returncode == 0
-    assert any(request.startswith("POST /cas/v1/xorbs" if xet else "PUT /storage") for request in hub.requests)
+    assert any(
+        request.startswith("POST /cas/v1/xorbs" if xet else "PUT /storage") for request in hub.requests
+    )
     hub.heal()
     place = one.python(DOWNLOAD.format(repo=REPO, cache=str(tmp_path / "cache"))).rpartition("AT ")[2].strip()
     assert any(request.startswith("GET /xorbs") for request in hub.requests) == xet

@@ -12,7 +12,10 @@ from dataclasses import dataclass
 
 ENTRY = 48  # bytes of every record of a shard
 BOOKEND = b"\xff" * 32
-VERIFIED, DESCRIBED = 1 << 31, 1 << 30  # flags of a file: each term is followed by a check, and all by a SHA-256
+VERIFIED, DESCRIBED = (
+    1 << 31,
+    1 << 30,
+)  # flags of a file: each term is followed by a check, and all by a SHA-256
 
 
 class DamagedError(ValueError):
@@ -72,7 +75,10 @@ class XetStorage:
 
     def _chunks(self, term: Term) -> bytes:
         xorb = self.xorbs[term.name]
-        found = [_unpack(xorb[place + 8 : place + 8 + packed], scheme, length) for place, packed, scheme, length in _headers(xorb)]
+        found = [
+            _unpack(xorb[place + 8 : place + 8 + packed], scheme, length)
+            for place, packed, scheme, length in _headers(xorb)
+        ]
         return b"".join(found[term.start : term.end])
 
 
@@ -106,7 +112,11 @@ def _headers(xorb: bytes) -> list[tuple[int, int, int, int]]:
     """Of every chunk: where its header is, packed length, scheme, length. What follows the chunks is passed over."""
     found, place = [], 0
     while place + 8 <= len(xorb) and xorb[place] == 0:
-        packed, scheme, length = int.from_bytes(xorb[place + 1 : place + 4], "little"), xorb[place + 4], xorb[place + 5 : place + 8]
+        packed, scheme, length = (
+            int.from_bytes(xorb[place + 1 : place + 4], "little"),
+            xorb[place + 4],
+            xorb[place + 5 : place + 8],
+        )
         found.append((place, packed, scheme, int.from_bytes(length, "little")))
         place += 8 + packed
     return found

@@ -31,7 +31,10 @@ def full_run(tmp_path: Path) -> RunFolder:
     run.path.mkdir()
     recipe = {
         "name": "full",
-        "tasks": {"retrieval": {"type": "retrieval", "data": "corpus"}, "pairs": {"type": "pair-classification", "data": "corpus"}},
+        "tasks": {
+            "retrieval": {"type": "retrieval", "data": "corpus"},
+            "pairs": {"type": "pair-classification", "data": "corpus"},
+        },
         "merges": {"average": {"method": "average"}, "ties": {"method": "ties"}}
         | {name: {"method": "self-positioning"} for name in ("positioned", "by-layer")},
     }
@@ -40,34 +43,74 @@ def full_run(tmp_path: Path) -> RunFolder:
     for model, quality in MODELS.items():
         parts = {task: part_of(task, quality, noise, 200) for task in TYPES}
         write_scores(run.scores(model), f"full/{model}", model.ljust(40, "0"), parts)
-    run.geometry.write_text(json.dumps({"names": ["retrieval", "pairs"], "gram": [[4.0, 0.5], [0.5, 1.0]]}), encoding="utf-8")
-    layers = {f"encoder.layer.{layer}.output.weight": [0.6 + 0.1 * layer, 1.0 - 0.2 * layer] for layer in range(6)}
+    run.geometry.write_text(
+        json.dumps({"names": ["retrieval", "pairs"], "gram": [[4.0, 0.5], [0.5, 1.0]]}), encoding="utf-8"
+    )
+    layers = {
+        f"encoder.layer.{layer}.output.weight": [0.6 + 0.1 * layer, 1.0 - 0.2 * layer] for layer in range(6)
+    }
     for name, tensors in (("positioned", None), ("by-layer", {"embeddings.weight": [0.2, -0.3], **layers})):
         run.position(name).parent.mkdir(exist_ok=True)
-        found = {"names": ["retrieval", "pairs"], "coefficients": [0.8, 0.6], "step": 15, "texts": 4321, "tensors": tensors}
-        found |= {"losses": {"retrieval": 0.9, "pairs": 0.5}, "intervals": [[0.7, 0.9], [0.4, 0.7]], "verdict": "better than every rival"}
+        found = {
+            "names": ["retrieval", "pairs"],
+            "coefficients": [0.8, 0.6],
+            "step": 15,
+            "texts": 4321,
+            "tensors": tensors,
+        }
+        found |= {
+            "losses": {"retrieval": 0.9, "pairs": 0.5},
+            "intervals": [[0.7, 0.9], [0.4, 0.7]],
+            "verdict": "better than every rival",
+        }
         if tensors:
-            found |= {"picked": {"granularity": "layer"}, "tried": [{"settings": {"granularity": kind}} for kind in ("model", "layer")]}
+            found |= {
+                "picked": {"granularity": "layer"},
+                "tried": [{"settings": {"granularity": kind}} for kind in ("model", "layer")],
+            }
         run.position(name).write_text(json.dumps(found), encoding="utf-8")
         steps = [
-            {"step": step, "coefficients": [0.8 - 0.6 * 0.8**step, 0.6], "losses": {"retrieval": 1 - 0.02 * step, "pairs": 0.5}}
+            {
+                "step": step,
+                "coefficients": [0.8 - 0.6 * 0.8**step, 0.6],
+                "losses": {"retrieval": 1 - 0.02 * step, "pairs": 0.5},
+            }
             for step in range(20)
         ]
-        judged = [{"step": step, "validation": {"retrieval": 1.02 - 0.02 * step, "pairs": 0.52}} for step in range(0, 20, 5)]
-        run.trajectory(name).write_text("\n".join(json.dumps(line) for line in [*steps, *judged]), encoding="utf-8")
+        judged = [
+            {"step": step, "validation": {"retrieval": 1.02 - 0.02 * step, "pairs": 0.52}}
+            for step in range(0, 20, 5)
+        ]
+        run.trajectory(name).write_text(
+            "\n".join(json.dumps(line) for line in [*steps, *judged]), encoding="utf-8"
+        )
     axis = np.linspace(-0.25, 1.5, 8).tolist()
-    losses = [[{"retrieval": 1 + (x - 0.9) ** 2 + 0.3 * y, "pairs": 0.5 + 0.2 * (y - 0.8) ** 2} for x in axis] for y in axis]
+    losses = [
+        [{"retrieval": 1 + (x - 0.9) ** 2 + 0.3 * y, "pairs": 0.5 + 0.2 * (y - 0.8) ** 2} for x in axis]
+        for y in axis
+    ]
     places = {"base": (0, 0, 0), "retrieval": (1, 0, 0), "pairs": (0, 1, 0), "joint": (0.7, 0.4, 0.81), "average": (0.5, 0.5, 0),
               "ties": (0.8, 0.7, 0.2), "positioned": (0.8, 0.6, 0), "by-layer": (0.75, 0.5, 0.3)}  # fmt: skip
     run.landscapes.mkdir()
     plane = {"pair": ["retrieval", "pairs"], "axis": axis, "losses": losses}
-    plane["models"] = {name: dict(zip(("x", "y", "outside"), place, strict=True)) for name, place in places.items()}
+    plane["models"] = {
+        name: dict(zip(("x", "y", "outside"), place, strict=True)) for name, place in places.items()
+    }
     (run.landscapes / "retrieval+pairs.json").write_text(json.dumps(plane), encoding="utf-8")
     pairs = [{"tasks": ["retrieval", "pairs"], "cosine": -0.21, "low": -0.3, "high": -0.1}]
     run.analysis.parent.mkdir()
-    run.analysis.write_text(json.dumps({"name": "full", "gradients": {"base": {"pairs": pairs}}}), encoding="utf-8")
-    (run.analysis.parent / "section.html").write_text('<h2 id="analysis">Conflict and imbalance</h2>', encoding="utf-8")
-    for job, seconds in {"specialist/retrieval": 40.0, "joint": 80.0, "merge/ties": 1.5, "scores/base": 9.0}.items():
+    run.analysis.write_text(
+        json.dumps({"name": "full", "gradients": {"base": {"pairs": pairs}}}), encoding="utf-8"
+    )
+    (run.analysis.parent / "section.html").write_text(
+        '<h2 id="analysis">Conflict and imbalance</h2>', encoding="utf-8"
+    )
+    for job, seconds in {
+        "specialist/retrieval": 40.0,
+        "joint": 80.0,
+        "merge/ties": 1.5,
+        "scores/base": 9.0,
+    }.items():
         run.mark(job).parent.mkdir(exist_ok=True)
         run.mark(job).write_text(json.dumps({"key": "", "seconds": seconds}), encoding="utf-8")
     specialist = {
@@ -79,7 +122,10 @@ def full_run(tmp_path: Path) -> RunFolder:
     }
     run.specialist("retrieval").mkdir(parents=True)
     (run.specialist("retrieval") / "selfpos.json").write_text(json.dumps(specialist), encoding="utf-8")
-    merged = {"kind": "merge", "merge": {"method": "ties", "seed": 0, "sources": [{"name": "retrieval", "hash": "b" * 64}]}}
+    merged = {
+        "kind": "merge",
+        "merge": {"method": "ties", "seed": 0, "sources": [{"name": "retrieval", "hash": "b" * 64}]},
+    }
     run.merged("ties").mkdir(parents=True)
     (run.merged("ties") / "selfpos.json").write_text(json.dumps(merged), encoding="utf-8")
     return run

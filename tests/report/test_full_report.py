@@ -19,7 +19,10 @@ from selfpos.report.results import read_results, with_details
 from selfpos.report.search_figures import by_layer
 from selfpos.storage.run_folder import RunFolder
 
-BROWSER = next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None)
+BROWSER = next(
+    (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))),
+    None,
+)
 TITLES = [
     "Mean scores", "Gains by task type", "Scores by method and task", "Score and cost", "Path of the coefficients: positioned", "Path of the coefficients: by-layer",
     "Coefficients by layer: by-layer", "Landscape of retrieval and pairs", "Norms and angles of the task vectors",
@@ -44,7 +47,10 @@ def test_every_figure_is_there_with_its_words_and_as_files(full_run: RunFolder, 
     assert len(identities) == len(set(identities))
     assert not re.search(r'(src|href)="(?!data:|#)', page)
     assert "Could be added" not in page
-    assert "Of 2 settings that were tried this is granularity layer, the best on the held-out part of the probe." in page
+    assert (
+        "Of 2 settings that were tried this is granularity layer, the best on the held-out part of the probe."
+        in page
+    )
     assert "Differences to base" in page
     assert '<h2 id="analysis">Conflict and imbalance</h2>' in page
     files = sorted(file.name for file in (tmp_path / "figures").iterdir())
@@ -61,7 +67,11 @@ def test_costs_come_from_marks_manifests_and_searches(full_run: RunFolder) -> No
     assert (joint.seconds, joint.draws, joint.memory) == (80.0, None, None)
     assert (positioned.seconds, positioned.draws) == (None, "4,321 texts")
     assert costs["base"].scoring == 9.0
-    assert (retrieval.total, joint.total, costs["ties"].total) == (40.0, 80.0, None)  # what the other specialist took is not known
+    assert (retrieval.total, joint.total, costs["ties"].total) == (
+        40.0,
+        80.0,
+        None,
+    )  # what the other specialist took is not known
     full_run.mark("specialist/pairs").write_text(json.dumps({"key": "", "seconds": 20.0}), encoding="utf-8")
     again = {cost.model: cost for cost in costs_of(read_results(full_run), full_run)}
     assert (again["ties"].seconds, again["ties"].total) == (1.5, 61.5)
@@ -70,7 +80,8 @@ def test_costs_come_from_marks_manifests_and_searches(full_run: RunFolder) -> No
 def test_findings_name_the_best_and_say_where_it_may_be_chance(full_run: RunFolder) -> None:
     found = findings(with_details(read_results(full_run), full_run))
     assert re.match(
-        r"Highest mean: retrieval \(\d\d\.\d\d; \+\d\.\d\d \[\+\d\.\d\d, \+\d\.\d\d\] against base\)\. Best merge: by-layer \(", found
+        r"Highest mean: retrieval \(\d\d\.\d\d; \+\d\.\d\d \[\+\d\.\d\d, \+\d\.\d\d\] against base\)\. Best merge: by-layer \(",
+        found,
     )
     for merge in ("ties", "by-layer", "positioned"):
         shutil.rmtree(full_run.scores(merge))
@@ -119,7 +130,9 @@ def test_what_is_scored_so_far_is_shown(full_run: RunFolder) -> None:
 def in_browser(page: Path, folder: Path, *, width: int, dark: bool) -> tuple[dict, str]:
     """Open `page` in headless Chromium; returns what PROBE saw, and what the browser had to say."""
     probed = folder / f"{width}-{dark}.html"
-    probed.write_text(page.read_text(encoding="utf-8").replace("</body>", PROBE + "</body>"), encoding="utf-8")
+    probed.write_text(
+        page.read_text(encoding="utf-8").replace("</body>", PROBE + "</body>"), encoding="utf-8"
+    )
     assert BROWSER is not None
     command = [
         BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync",

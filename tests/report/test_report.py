@@ -28,7 +28,10 @@ def run(tmp_path: Path) -> RunFolder:
     folder.path.mkdir()
     recipe = {
         "name": "small",
-        "tasks": {"retrieval": {"type": "retrieval", "data": "corpus"}, "pairs": {"type": "pair-classification", "data": "corpus"}},
+        "tasks": {
+            "retrieval": {"type": "retrieval", "data": "corpus"},
+            "pairs": {"type": "pair-classification", "data": "corpus"},
+        },
         "merges": {"average": {"method": "average"}, "positioned": {"method": "self-positioning"}},
     }
     folder.recipe.write_text(yaml.safe_dump(recipe), encoding="utf-8")
@@ -36,23 +39,45 @@ def run(tmp_path: Path) -> RunFolder:
 
 
 def fill(folder: RunFolder) -> None:
-    tasks = {"Docs": {"type": "Retrieval", "metric": "ndcg_at_10"}, "Pairs": {"type": "PairClassification", "metric": "max_ap"}}
+    tasks = {
+        "Docs": {"type": "Retrieval", "metric": "ndcg_at_10"},
+        "Pairs": {"type": "PairClassification", "metric": "max_ap"},
+    }
     folder.table.write_text(json.dumps({"tasks": tasks, "scores": SCORES}), encoding="utf-8")
-    folder.geometry.write_text(json.dumps({"names": ["retrieval", "pairs"], "gram": [[4.0, 0.0], [0.0, 1.0]]}), encoding="utf-8")
+    folder.geometry.write_text(
+        json.dumps({"names": ["retrieval", "pairs"], "gram": [[4.0, 0.0], [0.0, 1.0]]}), encoding="utf-8"
+    )
     folder.position("positioned").parent.mkdir()
-    found = {"names": ["retrieval", "pairs"], "coefficients": [0.8, 1.2], "step": 1, "losses": {"retrieval": 0.9, "pairs": 0.5}}
+    found = {
+        "names": ["retrieval", "pairs"],
+        "coefficients": [0.8, 1.2],
+        "step": 1,
+        "losses": {"retrieval": 0.9, "pairs": 0.5},
+    }
     folder.position("positioned").write_text(json.dumps(found), encoding="utf-8")
     steps = [
-        {"step": step, "coefficients": [0.7 + step / 10, 0.7], "losses": {"retrieval": 1.0 - step / 10, "pairs": 0.5}} for step in range(3)
+        {
+            "step": step,
+            "coefficients": [0.7 + step / 10, 0.7],
+            "losses": {"retrieval": 1.0 - step / 10, "pairs": 0.5},
+        }
+        for step in range(3)
     ]
-    folder.trajectory("positioned").write_text("\n".join(json.dumps(step) for step in steps), encoding="utf-8")
+    folder.trajectory("positioned").write_text(
+        "\n".join(json.dumps(step) for step in steps), encoding="utf-8"
+    )
 
 
 def test_the_best_of_each_column_is_marked_and_ties_share_it(run: RunFolder) -> None:
     fill(run)
     table = make_table(read_results(run))
     assert table.columns == ["Docs", "Pairs", "mean"]
-    best = {(row.model, column) for row in table.rows for column, cell in zip(table.columns, row.cells, strict=True) if cell.best}
+    best = {
+        (row.model, column)
+        for row in table.rows
+        for column, cell in zip(table.columns, row.cells, strict=True)
+        if cell.best
+    }
     assert best == {("retrieval", "Docs"), ("joint", "Docs"), ("positioned", "Pairs"), ("positioned", "mean")}
     assert [row.kind for row in table.rows] == ["base", "specialist", "joint", "merge", "positioned"]
     assert "| positioned | 69.00 | **63.00** | **66.00** |" in markdown_table(read_results(run))
@@ -73,7 +98,10 @@ def test_the_page_stands_alone_and_holds_table_coefficients_path_and_angles(run:
 
 def test_a_partial_run_is_reported_with_what_is_missing(run: RunFolder) -> None:
     page = write_report(run).read_text(encoding="utf-8")
-    assert "Not there yet: scores of all models; norms and angles of the task vectors; coefficients of positioned." in page
+    assert (
+        "Not there yet: scores of all models; norms and angles of the task vectors; coefficients of positioned."
+        in page
+    )
 
 
 def test_no_run(tmp_path: Path) -> None:

@@ -59,7 +59,9 @@ def loss_by_hand(model: Any, batch: Batch) -> torch.Tensor:
     return torch.log(1 + torch.exp((cosines[:, None] - cosines[None, :])[higher]).sum())
 
 
-def gathered_files(base: Path, sources: list[Path], probe: dict[str, Probe], method: str, folder: Path) -> list[dict[str, np.ndarray]]:
+def gathered_files(
+    base: Path, sources: list[Path], probe: dict[str, Probe], method: str, folder: Path
+) -> list[dict[str, np.ndarray]]:
     made = plan(base, sources, method, folder / "out")
     with gathered(made, probe, folder) as complete:  # type: ignore[arg-type]
         (found,) = complete.statistics.values()
@@ -83,7 +85,9 @@ def test_fisher_is_the_mean_of_squared_gradients(
             for name, parameter in model.named_parameters():
                 if parameter.grad is not None:
                     expected[names[name]] += parameter.grad.numpy() ** 2 / len(groups)
-        mean = sum(value.sum() for value in expected.values()) / sum(value.size for value in expected.values())
+        mean = sum(value.sum() for value in expected.values()) / sum(
+            value.size for value in expected.values()
+        )
         assert set(names.values()) >= set(expected) and mean > 0
         for key, value in expected.items():
             np.testing.assert_allclose(information[key], value / mean, rtol=2e-3, atol=1e-5, err_msg=key)
@@ -103,7 +107,9 @@ def test_gram_matrices_hold_every_token_once_and_no_padding(
         for name, module in model.named_modules():
             if isinstance(module, torch.nn.Linear):
                 seen = inputs.setdefault(names[f"{name}.weight"], [])
-                module.register_forward_pre_hook(lambda _, given, seen=seen: seen.append(given[0].reshape(-1, given[0].shape[-1]).numpy()))
+                module.register_forward_pre_hook(
+                    lambda _, given, seen=seen: seen.append(given[0].reshape(-1, given[0].shape[-1]).numpy())
+                )
         columns = [column for column in task.dataset.column_names if column != "score"]
         with torch.no_grad():
             for text in [text for column in columns for text in task.dataset[column]]:
@@ -116,14 +122,28 @@ def test_gram_matrices_hold_every_token_once_and_no_padding(
 
 
 @pytest.mark.parametrize("method", ["fisher", "regmean"])
-def test_equal_models_give_themselves(tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path, method: str) -> None:
+def test_equal_models_give_themselves(
+    tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path, method: str
+) -> None:
     import shutil
 
-    sources = [Path(shutil.copytree(tiny_specialists[0], tmp_path / name)) for name in ("alpha", "beta", "gamma")]
-    probe = {name: named(name, task) for name, task in [("alpha", pairs()), ("beta", graded()), ("gamma", pairs(seed=3))]}
+    sources = [
+        Path(shutil.copytree(tiny_specialists[0], tmp_path / name)) for name in ("alpha", "beta", "gamma")
+    ]
+    probe = {
+        name: named(name, task)
+        for name, task in [("alpha", pairs()), ("beta", graded()), ("gamma", pairs(seed=3))]
+    }
     for count in (1, 3):
         given: Any = dict(list(probe.items())[:count])
-        out = merge(str(tiny_base), sources[:count], method, tmp_path / f"out{count}", probe=given, weights=[1.0, 0.5, 2.0][:count])
+        out = merge(
+            str(tiny_base),
+            sources[:count],
+            method,
+            tmp_path / f"out{count}",
+            probe=given,
+            weights=[1.0, 0.5, 2.0][:count],
+        )
         expected = ref.load(sources[0])
         for key, value in ref.load(out).items():
             np.testing.assert_allclose(value, expected[key], atol=1e-6, err_msg=key)
@@ -131,7 +151,11 @@ def test_equal_models_give_themselves(tiny_base: Path, tiny_specialists: list[Pa
 
 
 def test_a_stopped_gathering_goes_on_with_the_next_task(
-    tiny_base: Path, tiny_specialists: list[Path], probe: dict[str, Probe], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_base: Path,
+    tiny_specialists: list[Path],
+    probe: dict[str, Probe],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     sources, given = tiny_specialists[:2], dict(probe)
     whole = merge(str(tiny_base), sources, "fisher", tmp_path / "whole", probe=given)  # type: ignore[arg-type]
@@ -150,7 +174,9 @@ def test_a_stopped_gathering_goes_on_with_the_next_task(
     left = tmp_path / ".out.statistics"
     assert len(list(left.iterdir())) == 1 and not (tmp_path / "out").exists()
     (left / "fisher-0123456789abcdef.safetensors.part").write_bytes(b"killed")
-    monkeypatch.setattr(fisher, "gather", lambda live, task, *rest: (seen.append(task.name), original(live, task, *rest))[1])
+    monkeypatch.setattr(
+        fisher, "gather", lambda live, task, *rest: (seen.append(task.name), original(live, task, *rest))[1]
+    )
     out = merge(str(tiny_base), sources, "fisher", tmp_path / "out", probe=given)  # type: ignore[arg-type]
     assert seen == ["alpha", "beta", "beta"]
     assert (out / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
@@ -158,7 +184,11 @@ def test_a_stopped_gathering_goes_on_with_the_next_task(
 
 
 def test_statistics_that_are_kept_serve_other_merges_of_the_same_models_and_records(
-    tiny_base: Path, tiny_specialists: list[Path], probe: dict[str, Probe], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_base: Path,
+    tiny_specialists: list[Path],
+    probe: dict[str, Probe],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     kept, sources = tmp_path / "kept", tiny_specialists[:2]
     merge(str(tiny_base), sources, "regmean", tmp_path / "one", probe=probe, statistics_in=kept)  # type: ignore[arg-type]
@@ -166,7 +196,15 @@ def test_statistics_that_are_kept_serve_other_merges_of_the_same_models_and_reco
     assert len(files) == 2
     with monkeypatch.context() as patch:
         patch.setattr("selfpos.statistics.gram.gather", lambda *_: pytest.fail("gathered again"))
-        merge(str(tiny_base), sources[::-1], "regmean", tmp_path / "two", probe=probe, statistics_in=kept, params={"alpha": 0.5})  # type: ignore[arg-type]
+        merge(
+            str(tiny_base),
+            sources[::-1],
+            "regmean",
+            tmp_path / "two",
+            probe=probe,
+            statistics_in=kept,
+            params={"alpha": 0.5},
+        )  # type: ignore[arg-type]
     changed = probe | {"beta": named("beta", graded(seed=8))}
     merge(str(tiny_base), sources, "regmean", tmp_path / "three", probe=changed, statistics_in=kept)  # type: ignore[arg-type]
     assert len(set(kept.iterdir())) == 3
@@ -178,7 +216,10 @@ def test_adapters_are_run_as_the_models_they_stand_for(tiny_base: Path, tmp_path
         make_adapter(tiny_base, source, seed=seed, plain=True)
     probe = {"alpha": named("alpha", pairs()), "beta": named("beta", graded())}
     out = merge(str(tiny_base), sources, "regmean", tmp_path / "out", probe=probe)  # type: ignore[arg-type]
-    whole = [merge(str(tiny_base), [source], "task-arithmetic", tmp_path / "whole" / source.name) for source in sources]
+    whole = [
+        merge(str(tiny_base), [source], "task-arithmetic", tmp_path / "whole" / source.name)
+        for source in sources
+    ]
     same = merge(str(tiny_base), whole, "regmean", tmp_path / "same", probe=probe)  # type: ignore[arg-type]
     for key, value in ref.load(same).items():
         np.testing.assert_allclose(ref.load(out)[key], value, atol=1e-5, err_msg=key)
@@ -214,7 +255,9 @@ def test_damaged_models_and_records_are_named_and_leave_nothing(
     tensors = load(bad / "model.safetensors")
     tensors["encoder.layer.0.output.dense.bias"][3] = float("nan")
     save(tensors, bad / "model.safetensors")
-    with pytest.raises(SelfposError, match=r"beta.*encoder\.layer\.0\.output\.dense\.bias holds nan at element 3"):
+    with pytest.raises(
+        SelfposError, match=r"beta.*encoder\.layer\.0\.output\.dense\.bias holds nan at element 3"
+    ):
         merge(str(tiny_base), [tiny_specialists[0], bad], "fisher", tmp_path / "out", probe=probe)
     few = probe | {"beta": Probe("beta", probe["beta"].type, probe["beta"].dataset.select([0]))}
     few["beta"].type.draw = lambda *_: (_ for _ in ()).throw(SelfposError("a batch needs 2 records"))
@@ -226,7 +269,11 @@ def test_damaged_models_and_records_are_named_and_leave_nothing(
 
 
 def test_a_full_disk_is_one_sentence(
-    tiny_base: Path, tiny_specialists: list[Path], probe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_base: Path,
+    tiny_specialists: list[Path],
+    probe: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
@@ -236,7 +283,11 @@ def test_a_full_disk_is_one_sentence(
         merge(str(tiny_base), tiny_specialists[:2], "regmean", tmp_path / "out", probe=probe)
 
 
-def test_a_plan_without_its_statistics_is_not_carried_out(tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path) -> None:
-    with pytest.raises(SelfposError, match="method fisher needs the statistics 'fisher' of each of the 3 vectors, found 0"):
+def test_a_plan_without_its_statistics_is_not_carried_out(
+    tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path
+) -> None:
+    with pytest.raises(
+        SelfposError, match="method fisher needs the statistics 'fisher' of each of the 3 vectors, found 0"
+    ):
         execute(plan(tiny_base, tiny_specialists, "fisher", tmp_path / "out"))
     assert not list(tmp_path.iterdir())

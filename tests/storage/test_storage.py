@@ -42,7 +42,8 @@ def copy(folder: Path, to: Path) -> Path:
 def test_open_model_lists_every_modules_tensors(tiny_base: Path) -> None:
     model = open_model(tiny_base)
     expected = load_file(tiny_base / "model.safetensors") | {
-        f"2_Dense/{name}": value for name, value in load_file(tiny_base / "2_Dense" / "model.safetensors").items()
+        f"2_Dense/{name}": value
+        for name, value in load_file(tiny_base / "2_Dense" / "model.safetensors").items()
     }
     assert set(model.tensors) == set(expected)
     assert [module.kind for module in model.modules] == ["Transformer", "Pooling", "Dense", "Normalize"]
@@ -56,11 +57,16 @@ def test_sharded_models_read_like_whole_ones(tiny_base: Path, tmp_path: Path) ->
     folder = copy(tiny_base, tmp_path / "sharded")
     tensors = load_file(folder / "model.safetensors")
     names = sorted(tensors)
-    halves = {"model-00001-of-00002.safetensors": names[: len(names) // 2], "model-00002-of-00002.safetensors": names[len(names) // 2 :]}
+    halves = {
+        "model-00001-of-00002.safetensors": names[: len(names) // 2],
+        "model-00002-of-00002.safetensors": names[len(names) // 2 :],
+    }
     for file, part in halves.items():
         save_file({name: tensors[name] for name in part}, folder / file)
     weight_map = {name: file for file, part in halves.items() for name in part}
-    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
+    (folder / "model.safetensors.index.json").write_text(
+        json.dumps({"metadata": {}, "weight_map": weight_map})
+    )
     (folder / "model.safetensors").unlink()
     assert set(open_model(folder).tensors) == set(open_model(tiny_base).tensors)
     (folder / "model-00002-of-00002.safetensors").unlink()
@@ -87,7 +93,9 @@ def test_writer_makes_files_the_safetensors_library_reads(tmp_path: Path) -> Non
     }
     formats = {"half": "F16", "whole": "F32", "none": "F32", "scalar": "I64"}
     file = tmp_path / "x.safetensors"
-    writer = TensorFileWriter(file, {name: (formats[name], value.shape) for name, value in values.items()}, {"who": "mé"})
+    writer = TensorFileWriter(
+        file, {name: (formats[name], value.shape) for name, value in values.items()}, {"who": "mé"}
+    )
     writer.write("whole", values["whole"][2:], 8)
     writer.write("whole", values["whole"][:2])
     for name in ("half", "scalar", "none"):
@@ -117,7 +125,15 @@ def test_torn_weights_are_refused_by_name(tiny_base: Path, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    "change", [{"shape": "ab"}, {"shape": 2}, {"data_offsets": [0, 4, 8]}, {"data_offsets": [None, 8]}, {"dtype": ["F32"]}, {"dtype": None}]
+    "change",
+    [
+        {"shape": "ab"},
+        {"shape": 2},
+        {"data_offsets": [0, 4, 8]},
+        {"data_offsets": [None, 8]},
+        {"dtype": ["F32"]},
+        {"dtype": None},
+    ],
 )
 def test_headers_of_other_kinds_are_refused(tmp_path: Path, change: dict[str, Any]) -> None:
     text = json.dumps({"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]} | change}).encode()
@@ -178,7 +194,9 @@ def test_fresh_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
 def test_nothing_is_written_within_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with (
-        pytest.raises(SelfposError, match=r"file/deep/out would lie within \S*/file, which is a file") as error,
+        pytest.raises(
+            SelfposError, match=r"file/deep/out would lie within \S*/file, which is a file"
+        ) as error,
         fresh_folder(tmp_path / "file" / "deep" / "out"),
     ):
         pass
@@ -191,7 +209,9 @@ def test_only_its_own_leftovers_are_removed(tmp_path: Path, name: str) -> None:
         (tmp_path / f".{out}.tmp-left").mkdir()
     with fresh_folder(tmp_path / name):
         pass
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([name, ".m1.tmp-left", ".mine.tmp-left"])
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
+        [name, ".m1.tmp-left", ".mine.tmp-left"]
+    )
 
 
 def test_what_a_killed_process_left_is_removed_by_the_next(tmp_path: Path) -> None:
@@ -250,4 +270,6 @@ def test_an_adapters_hash_does_not_depend_on_where_its_base_is(tmp_path: Path) -
         (tmp_path / name).mkdir()
         (tmp_path / name / "adapter_config.json").write_text(json.dumps(config))
         (tmp_path / name / "adapter_model.safetensors").write_bytes(b"weights")
-    assert content_hash(tmp_path / "here") == content_hash(tmp_path / "hub") != content_hash(tmp_path / "other")
+    assert (
+        content_hash(tmp_path / "here") == content_hash(tmp_path / "hub") != content_hash(tmp_path / "other")
+    )

@@ -36,9 +36,15 @@ def test_a_configuration_that_is_no_json_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("gone", "message"),
-    [(["tokenizer.json", "vocab.txt"], "has no tokenizer"), (["config.json"], "has no config.json"), ([], None)],
+    [
+        (["tokenizer.json", "vocab.txt"], "has no tokenizer"),
+        (["config.json"], "has no config.json"),
+        ([], None),
+    ],
 )
-def test_a_model_needs_its_configuration_and_a_tokenizer(gone: list[str], message: str | None, tiny_base: Path, tmp_path: Path) -> None:
+def test_a_model_needs_its_configuration_and_a_tokenizer(
+    gone: list[str], message: str | None, tiny_base: Path, tmp_path: Path
+) -> None:
     shutil.copytree(tiny_base, tmp_path / "model")
     for name in gone:
         (tmp_path / "model" / name).unlink(missing_ok=True)

@@ -33,14 +33,23 @@ def supervised(z: np.ndarray, labels: list[int]) -> float:
         positives = [p for p in range(len(z)) if p != i and labels[p] == labels[i]]
         if positives:
             below = sum(math.exp(z[i] @ z[a] / TAU) for a in range(len(z)) if a != i)
-            terms.append(-sum(math.log(math.exp(z[i] @ z[p] / TAU) / below) for p in positives) / len(positives))
+            terms.append(
+                -sum(math.log(math.exp(z[i] @ z[p] / TAU) / below) for p in positives) / len(positives)
+            )
     return sum(terms) / len(terms)
 
 
 def info_nce(columns: list[np.ndarray]) -> float:
     q, *documents = [unit(column) for column in columns]
     every = np.concatenate(documents)
-    return float(np.mean([-math.log(math.exp(q[i] @ documents[0][i] / TAU) / np.exp(every @ q[i] / TAU).sum()) for i in range(len(q))]))
+    return float(
+        np.mean(
+            [
+                -math.log(math.exp(q[i] @ documents[0][i] / TAU) / np.exp(every @ q[i] / TAU).sum())
+                for i in range(len(q))
+            ]
+        )
+    )
 
 
 def cosent(a: np.ndarray, b: np.ndarray, scores: list[float]) -> float:

@@ -39,7 +39,8 @@ def test_graded_pairs_by_spearman() -> None:
     measure = TaskMeasure(own.everything(), own.everything())
     assert measure.texts == first + second
     cosines = [
-        np.dot(vectors[x], vectors[y]) / np.linalg.norm(vectors[x]) / np.linalg.norm(vectors[y]) for x, y in zip(first, second, strict=True)
+        np.dot(vectors[x], vectors[y]) / np.linalg.norm(vectors[x]) / np.linalg.norm(vectors[y])
+        for x, y in zip(first, second, strict=True)
     ]
     assert measure.score(embed(measure, vectors)) == pytest.approx(spearmanr(cosines, scores).statistic)
 
@@ -57,19 +58,31 @@ def test_labelled_texts_by_the_nearest_mean_of_all_others() -> None:
     centres = rng.normal(size=(6, 3))
     vectors = {text: (centres[label] + 0.7 * rng.normal(size=3)).tolist() for text, label in labels.items()}
     known = probe(Labelled(), text=list("abcdef"), label=[0, 0, 1, 1, 2, 3])
-    own = probe(Labelled(), text=list("ghijkl"), label=[0, 1, 3, 4, 5, 5])  # 4 occurs once and does not count; 5 only among its own
+    own = probe(
+        Labelled(), text=list("ghijkl"), label=[0, 1, 3, 4, 5, 5]
+    )  # 4 occurs once and does not count; 5 only among its own
     measure = TaskMeasure(known.everything(), own.everything())
     units = {text: np.array(vector) / np.linalg.norm(vector) for text, vector in vectors.items()}
     hits = []
     for text in "ghikl":
-        sums = {c: sum(units[other] for other in units if labels[other] == c and other != text) for c in set(labels.values())}
+        sums = {
+            c: sum(units[other] for other in units if labels[other] == c and other != text)
+            for c in set(labels.values())
+        }
         hits.append(max(sums, key=lambda c: units[text] @ sums[c] / np.linalg.norm(sums[c])) == labels[text])
     assert 0 < sum(hits) < 5
     assert measure.score(embed(measure, vectors)) == pytest.approx(np.mean(hits))
 
 
 def test_pairs_by_ndcg_among_the_second_texts_of_both_parts() -> None:
-    vectors = {"a": [1.0, 0, 0], "A": [0.9, 0.3, 0], "b": [0, 1.0, 0], "B": [0.5, 0.6, 0.0], "c": [0.0, 0.0, 1.0], "C": [0, 0.9, 0.1]}
+    vectors = {
+        "a": [1.0, 0, 0],
+        "A": [0.9, 0.3, 0],
+        "b": [0, 1.0, 0],
+        "B": [0.5, 0.6, 0.0],
+        "c": [0.0, 0.0, 1.0],
+        "C": [0, 0.9, 0.1],
+    }
     search = probe(PairTask(), anchor=["c"], positive=["C"])
     validation = probe(PairTask(), anchor=["a", "b"], positive=["A", "B"])
     measure = TaskMeasure(search.everything(), validation.everything())
@@ -86,9 +99,18 @@ def test_a_text_that_occurs_twice_is_one_candidate() -> None:
 
 
 def test_records_drawn_again_change_the_measure_as_records_do() -> None:
-    vectors = {"a": [1.0, 0, 0], "A": [0.9, 0.3, 0], "b": [0, 1.0, 0], "B": [0.5, 0.6, 0.0], "c": [0.0, 0.0, 1.0], "C": [0, 0.9, 0.1]}
+    vectors = {
+        "a": [1.0, 0, 0],
+        "A": [0.9, 0.3, 0],
+        "b": [0, 1.0, 0],
+        "B": [0.5, 0.6, 0.0],
+        "c": [0.0, 0.0, 1.0],
+        "C": [0, 0.9, 0.1],
+    }
     search = probe(PairTask(), anchor=["c"], positive=["C"])
-    measure = TaskMeasure(search.everything(), probe(PairTask(), anchor=["a", "b"], positive=["A", "B"]).everything())
+    measure = TaskMeasure(
+        search.everything(), probe(PairTask(), anchor=["a", "b"], positive=["A", "B"]).everything()
+    )
     items = measure.items(embed(measure, vectors))
     assert measure.score_of(items, np.array([0, 0])) == 1
     assert measure.score_of(items, np.array([1, 1])) == pytest.approx(1 / math.log2(3))

@@ -70,7 +70,9 @@ def test_unknown_type_is_met_with_the_nearest() -> None:
         ("instruction-retrieval", {"query": ["q"], "answer": ["p"]}, None, ["query", "positive"]),
     ],
 )  # fmt: skip
-def test_usual_columns_are_understood(name: str, given: dict, columns: dict | None, expected: list[str]) -> None:
+def test_usual_columns_are_understood(
+    name: str, given: dict, columns: dict | None, expected: list[str]
+) -> None:
     found = get_task(name).canonical(Dataset.from_dict(given), columns)
     assert found.column_names == expected
     assert get_task(name).canonical(found).column_names == expected
@@ -78,7 +80,9 @@ def test_usual_columns_are_understood(name: str, given: dict, columns: dict | No
 
 def test_columns_may_be_swapped() -> None:
     data = Dataset.from_dict({"anchor": ["a"], "positive": ["b"]})
-    assert rows(get_task("retrieval").canonical(data, {"anchor": "positive", "positive": "anchor"})) == [("b", "a")]
+    assert rows(get_task("retrieval").canonical(data, {"anchor": "positive", "positive": "anchor"})) == [
+        ("b", "a")
+    ]
 
 
 @pytest.mark.parametrize(
@@ -97,7 +101,9 @@ def test_columns_may_be_swapped() -> None:
         ("sts", {"sentence1": ["a", "b"], "sentence2": ["b", "c"], "score": [1.0, float("nan")]}, None, "not finite"),
     ],
 )  # fmt: skip
-def test_data_that_does_not_fit_is_refused_by_name(name: str, data: dict, columns: dict | None, message: str) -> None:
+def test_data_that_does_not_fit_is_refused_by_name(
+    name: str, data: dict, columns: dict | None, message: str
+) -> None:
     with pytest.raises(SelfposError) as error:
         get_task(name).canonical(Dataset.from_dict(data), columns)
     assert message in str(error.value)
@@ -108,10 +114,26 @@ def test_data_that_does_not_fit_is_refused_by_name(name: str, data: dict, column
     [
         ("sts", {"sentence1": ["a", "b"], "sentence2": ["b", "c"], "score": [3, 3]}, "all 2 scores are 3"),
         ("sts", {"sentence1": ["a", "b"], "sentence2": ["b", "c"], "score": ["x", "y"]}, "must hold numbers"),
-        ("sts", {"sentence1": ["a", "b"], "sentence2": ["b", "c"], "score": [1.0, float("inf")]}, "not finite"),
-        ("pair-classification", {"sentence1": ["a", "b"], "sentence2": ["b", "c"], "label": [1, 1]}, "needs both 0 and 1"),
-        ("pair-classification", {"sentence1": ["a", "b"], "sentence2": ["b", "c"], "label": [1, 2]}, "are 0 and 1, found 2"),
-        ("classification", {"text": ["a", "b", "c"], "label": ["x", "x", "y"]}, "at least 2 labels with 2 texts each, found 1"),
+        (
+            "sts",
+            {"sentence1": ["a", "b"], "sentence2": ["b", "c"], "score": [1.0, float("inf")]},
+            "not finite",
+        ),
+        (
+            "pair-classification",
+            {"sentence1": ["a", "b"], "sentence2": ["b", "c"], "label": [1, 1]},
+            "needs both 0 and 1",
+        ),
+        (
+            "pair-classification",
+            {"sentence1": ["a", "b"], "sentence2": ["b", "c"], "label": [1, 2]},
+            "are 0 and 1, found 2",
+        ),
+        (
+            "classification",
+            {"text": ["a", "b", "c"], "label": ["x", "x", "y"]},
+            "at least 2 labels with 2 texts each, found 1",
+        ),
         ("reranking", {"query": ["q"], "positive": [["p"]], "negative": [[]]}, "none of the 1 records"),
     ],
 )
@@ -128,7 +150,11 @@ def test_scores_are_brought_to_the_unit_interval() -> None:
     data = {"sentence1": list("abc"), "sentence2": list("xyz")}
     kind = get_task("sts")
     assert kind.prepare(Dataset.from_dict(data | {"score": [0, 2, 5]}), 0)["score"][:] == [0, 0.4, 1]
-    assert kind.prepare(Dataset.from_dict(data | {"score": [0.2, 0.5, 0.5]}), 0)["score"][:] == [0.2, 0.5, 0.5]
+    assert kind.prepare(Dataset.from_dict(data | {"score": [0.2, 0.5, 0.5]}), 0)["score"][:] == [
+        0.2,
+        0.5,
+        0.5,
+    ]
 
 
 def test_inference_set_gives_triples_pairs_or_grades() -> None:
@@ -141,17 +167,29 @@ def test_inference_set_gives_triples_pairs_or_grades() -> None:
 
 def test_inference_labels_as_numbers_follow_their_names() -> None:
     features = Features(
-        {"premise": Value("string"), "hypothesis": Value("string"), "label": ClassLabel(names=["contradiction", "entailment"])}
+        {
+            "premise": Value("string"),
+            "hypothesis": Value("string"),
+            "label": ClassLabel(names=["contradiction", "entailment"]),
+        }
     )
-    named = Dataset.from_dict({"premise": ["p", "p"], "hypothesis": ["no", "yes"], "label": [0, 1]}, features=features)
+    named = Dataset.from_dict(
+        {"premise": ["p", "p"], "hypothesis": ["no", "yes"], "label": [0, 1]}, features=features
+    )
     assert rows(get_task("retrieval").prepare(named, 0)) == [("p", "yes", "no")]
-    plain = Dataset.from_dict({"premise": ["p", "p", "p"], "hypothesis": ["yes", "no", "?"], "label": [0, 2, -1]})
+    plain = Dataset.from_dict(
+        {"premise": ["p", "p", "p"], "hypothesis": ["yes", "no", "?"], "label": [0, 2, -1]}
+    )
     assert rows(get_task("retrieval").prepare(plain, 0)) == [("p", "yes", "no")]
 
 
 def test_reranking_uses_every_positive_and_every_negative() -> None:
     data = Dataset.from_dict(
-        {"query": ["q", "r", "s"], "positive": [["p1", "p2", "p3"], ["p4"], ["p5"]], "negative": [["n1"], ["n2", "n3"], []]}
+        {
+            "query": ["q", "r", "s"],
+            "positive": [["p1", "p2", "p3"], ["p4"], ["p5"]],
+            "negative": [["n1"], ["n2", "n3"], []],
+        }
     )
     kind = get_task("reranking")
     found = rows(kind.prepare(data, seed=3))
@@ -168,13 +206,20 @@ def test_candidates_one_a_record_are_gathered_by_question() -> None:
         "question": ["q", "q", "r", "q", "r"], "document_title": ["t"] * 5, "answer": ["no", "yes", "never", "nor", "neither"],
         "label": [0, 1, 0, 0, 0],
     }  # fmt: skip
-    assert kind.canonical(Dataset.from_dict(judged)).to_list() == [{"query": "q", "positive": ["yes"], "negative": ["no", "nor"]}]
+    assert kind.canonical(Dataset.from_dict(judged)).to_list() == [
+        {"query": "q", "positive": ["yes"], "negative": ["no", "nor"]}
+    ]
     with pytest.raises(SelfposError, match="1 for candidates that answer and 0 for others, found 0, 1, 2"):
         kind.canonical(Dataset.from_dict(judged | {"label": [0, 1, 2, 0, 0]}))
     qnli = Dataset.from_dict(judged).cast_column("label", ClassLabel(names=["entailment", "not_entailment"]))
     turned = [{"query": "q", "positive": ["no", "nor"], "negative": ["yes"]}]  # there 0 is the right answer
     assert kind.canonical(qnli).to_list() == turned
-    assert rows(get_task("retrieval").canonical(qnli)) == [("q", "no"), ("r", "never"), ("q", "nor"), ("r", "neither")]
+    assert rows(get_task("retrieval").canonical(qnli)) == [
+        ("q", "no"),
+        ("r", "never"),
+        ("q", "nor"),
+        ("r", "neither"),
+    ]
     assert rows(get_task("retrieval").canonical(Dataset.from_dict(judged))) == [("q", "yes")]
     pairs = get_task("pair-classification").canonical(qnli.rename_column("answer", "sentence"))
     assert pairs["label"][:] == [1, 0, 1, 1, 1]
@@ -182,11 +227,15 @@ def test_candidates_one_a_record_are_gathered_by_question() -> None:
 
 def test_retrieval_draws_one_of_listed_negatives_and_keeps_columns_of_them() -> None:
     kind = get_task("retrieval")
-    listed = Dataset.from_dict({"query": ["q", "r"], "pos": [["p1", "p2"], ["p3"]], "neg": [["n1", "n2"], ["n3"]]})
+    listed = Dataset.from_dict(
+        {"query": ["q", "r"], "pos": [["p1", "p2"], ["p3"]], "neg": [["n1", "n2"], ["n3"]]}
+    )
     found = rows(kind.prepare(listed, 0))
     assert [triple[:2] for triple in found] == [("q", "p1"), ("q", "p2"), ("r", "p3")]
     assert {triple[2] for triple in found[:2]} <= {"n1", "n2"}
-    columns = Dataset.from_dict({"anchor": ["q"], "positive": ["p"], "negative_1": ["a"], "negative_2": ["b"], "negative_10": ["c"]})
+    columns = Dataset.from_dict(
+        {"anchor": ["q"], "positive": ["p"], "negative_1": ["a"], "negative_2": ["b"], "negative_10": ["c"]}
+    )
     kept = kind.prepare(columns, 0)
     assert kept.column_names == ["anchor", "positive", "negative", "negative_2", "negative_3"]
     assert rows(kind.prepare(kept, 0)) == [("q", "p", "a", "b", "c")]
@@ -194,9 +243,13 @@ def test_retrieval_draws_one_of_listed_negatives_and_keeps_columns_of_them() -> 
 
 
 def test_lists_of_texts_become_records_of_their_own() -> None:
-    nested = Dataset.from_dict({"sentences": [["a", "b"], ["c", "d"]], "labels": [["x", "y"], ["x", "y"]], "id": [1, 2]})
+    nested = Dataset.from_dict(
+        {"sentences": [["a", "b"], ["c", "d"]], "labels": [["x", "y"], ["x", "y"]], "id": [1, 2]}
+    )
     assert rows(get_task("clustering").canonical(nested)) == [("a", "x"), ("b", "y"), ("c", "x"), ("d", "y")]
-    assert rows(get_task("clustering").canonical(nested, {"text": "sentences"})) == rows(get_task("clustering").canonical(nested))
+    assert rows(get_task("clustering").canonical(nested, {"text": "sentences"})) == rows(
+        get_task("clustering").canonical(nested)
+    )
 
 
 def test_translations_come_in_the_order_of_their_languages() -> None:
@@ -209,12 +262,28 @@ def test_an_instruction_follows_its_question_as_mteb_joins_them() -> None:
 
     kind = get_task("instruction-retrieval")
     data = Dataset.from_dict(
-        {"query": ["q", "q", "r"], "instruction": ["only x", "", "only y"], "positive": [["p1"], ["p2"], ["p3", "p4"]], "neg": [["n"]] * 3}
+        {
+            "query": ["q", "q", "r"],
+            "instruction": ["only x", "", "only y"],
+            "positive": [["p1"], ["p2"], ["p3", "p4"]],
+            "neg": [["n"]] * 3,
+        }
     )
     found = kind.prepare(data, 0)
-    assert rows(found) == [("q only x", "p1", "n"), ("q", "p2", "n"), ("r only y", "p3", "n"), ("r only y", "p4", "n")]
-    assert rows(kind.prepare(found, 0)) == rows(found) and kind.texts_of(found.column_names) == ["anchor", "positive", "negative"]
-    theirs = _combine_queries_with_instruction_text(Dataset.from_dict({"text": ["q"], "instruction": ["only x"]}))
+    assert rows(found) == [
+        ("q only x", "p1", "n"),
+        ("q", "p2", "n"),
+        ("r only y", "p3", "n"),
+        ("r only y", "p4", "n"),
+    ]
+    assert rows(kind.prepare(found, 0)) == rows(found) and kind.texts_of(found.column_names) == [
+        "anchor",
+        "positive",
+        "negative",
+    ]
+    theirs = _combine_queries_with_instruction_text(
+        Dataset.from_dict({"text": ["q"], "instruction": ["only x"]})
+    )
     assert theirs["text"][0] == found["anchor"][0]
 
 
@@ -222,10 +291,14 @@ small = st.integers(0, 6).map(str)
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.tuples(small, small, small), min_size=2, max_size=30), st.integers(2, 8), st.integers(0, 99))
+@given(
+    st.lists(st.tuples(small, small, small), min_size=2, max_size=30), st.integers(2, 8), st.integers(0, 99)
+)
 def test_no_two_records_of_a_retrieval_batch_share_a_text(triples: list[tuple], size: int, seed: int) -> None:
     names = ("anchor", "positive", "negative")
-    data = Dataset.from_dict({name: [triple[place] for triple in triples] for place, name in enumerate(names)})
+    data = Dataset.from_dict(
+        {name: [triple[place] for triple in triples] for place, name in enumerate(names)}
+    )
     try:
         batch = get_task("retrieval").draw(data, size, torch.Generator().manual_seed(seed))
     except SelfposError:
@@ -241,7 +314,9 @@ def test_no_two_records_of_a_retrieval_batch_share_a_text(triples: list[tuple], 
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.integers(0, 4), min_size=4, max_size=40), st.integers(4, 12), st.integers(0, 99))
-def test_every_record_of_a_label_batch_has_a_positive_and_a_negative(labels: list[int], size: int, seed: int) -> None:
+def test_every_record_of_a_label_batch_has_a_positive_and_a_negative(
+    labels: list[int], size: int, seed: int
+) -> None:
     data = Dataset.from_dict({"text": [str(i) for i in range(len(labels))], "label": labels})
     try:
         batch = get_task("classification").draw(data, size, torch.Generator().manual_seed(seed))
@@ -257,19 +332,29 @@ def test_every_record_of_a_label_batch_has_a_positive_and_a_negative(labels: lis
 @settings(max_examples=60, deadline=None)
 @given(st.integers(1, 29), st.integers(2, 8), st.integers(0, 99))
 def test_a_pair_batch_never_has_a_single_target(ones: int, size: int, seed: int) -> None:
-    data = Dataset.from_dict({"sentence1": list("x" * 30), "sentence2": list("y" * 30), "label": [1] * ones + [0] * (30 - ones)})
+    data = Dataset.from_dict(
+        {"sentence1": list("x" * 30), "sentence2": list("y" * 30), "label": [1] * ones + [0] * (30 - ones)}
+    )
     batch = get_task("pair-classification").draw(data, size, torch.Generator().manual_seed(seed))
     assert set(batch["label"]) == {0, 1} and len(batch["label"]) == size
 
 
 def test_a_draw_is_decided_by_its_generator() -> None:
-    data = Dataset.from_dict({"anchor": [f"a{i}" for i in range(50)], "positive": [f"p{i}" for i in range(50)]})
-    first, again, other = (get_task("retrieval").draw(data, 8, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
+    data = Dataset.from_dict(
+        {"anchor": [f"a{i}" for i in range(50)], "positive": [f"p{i}" for i in range(50)]}
+    )
+    first, again, other = (
+        get_task("retrieval").draw(data, 8, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)
+    )
     assert first == again != other
 
 
 @pytest.mark.parametrize("name", ["classification", "retrieval"])
 def test_a_batch_that_cannot_be_drawn_is_refused(name: str) -> None:
-    data = {"text": list("abc"), "label": [0, 0, 1]} if name == "classification" else {"anchor": ["a", "a"], "positive": ["b", "c"]}
+    data = (
+        {"text": list("abc"), "label": [0, 0, 1]}
+        if name == "classification"
+        else {"anchor": ["a", "a"], "positive": ["b", "c"]}
+    )
     with pytest.raises(SelfposError, match="a batch needs 2"):
         get_task(name).draw(Dataset.from_dict(data), 4, torch.Generator())

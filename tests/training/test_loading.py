@@ -31,10 +31,15 @@ def test_precision_follows_the_device(
 
 
 @pytest.mark.parametrize(("asked", "device"), [("bf16", CPU), ("fp16", CPU), ("bf16", GPU)])
-def test_precision_that_cannot_be_had_is_refused(asked: str, device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_precision_that_cannot_be_had_is_refused(
+    asked: str, device: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: False)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Old GPU")
-    with pytest.raises(SelfposError, match="Old GPU does not compute in bf16" if device == GPU else f"precision {asked} needs a GPU"):
+    with pytest.raises(
+        SelfposError,
+        match="Old GPU does not compute in bf16" if device == GPU else f"precision {asked} needs a GPU",
+    ):
         choose_precision(asked, device)
 
 

@@ -25,16 +25,25 @@ def resampled(size: str, ratio: tuple[float, float]) -> MixtureSettings:
 
 @pytest.mark.parametrize("sizes", [ENGLISH, CHINESE])
 @pytest.mark.parametrize("ratio", RATIOS)
-def test_resampling_keeps_the_ratio_and_the_total_or_the_largest(sizes: dict[str, int], ratio: tuple[int, int]) -> None:
+def test_resampling_keeps_the_ratio_and_the_total_or_the_largest(
+    sizes: dict[str, int], ratio: tuple[int, int]
+) -> None:
     for size, whole in (("total", sum), ("max", max)):
         found = records_per_epoch(resampled(size, ratio), sizes)
         assert found["sts"] / found["retrieval"] == pytest.approx(ratio[0] / ratio[1], rel=1e-4)
         assert whole(found.values()) == pytest.approx(whole(sizes.values()), abs=1)
 
 
-@pytest.mark.parametrize(("sizes", "total_hours", "max_hours"), [(ENGLISH, 30.05, 35.43), (CHINESE, 35.79, 38.82)])
-def test_the_epochs_are_as_long_as_the_papers_training_times_say(sizes: dict[str, int], total_hours: float, max_hours: float) -> None:
-    length = {size: sum(sum(records_per_epoch(resampled(size, ratio), sizes).values()) for ratio in RATIOS) for size in ("total", "max")}
+@pytest.mark.parametrize(
+    ("sizes", "total_hours", "max_hours"), [(ENGLISH, 30.05, 35.43), (CHINESE, 35.79, 38.82)]
+)
+def test_the_epochs_are_as_long_as_the_papers_training_times_say(
+    sizes: dict[str, int], total_hours: float, max_hours: float
+) -> None:
+    length = {
+        size: sum(sum(records_per_epoch(resampled(size, ratio), sizes).values()) for ratio in RATIOS)
+        for size in ("total", "max")
+    }
     assert length["max"] / length["total"] == pytest.approx(max_hours / total_hours, rel=0.005)
 
 
@@ -43,7 +52,9 @@ def test_temperature_lies_between_equal_shares_and_proportional(sizes: list[int]
     named = {str(place): size for place, size in enumerate(sizes)}
     found = records_per_epoch(MixtureSettings(mixture="temperature", alpha=alpha), named)
     weights = [size**alpha for size in sizes]
-    assert list(found.values()) == pytest.approx([sum(sizes) * weight / sum(weights) for weight in weights], abs=0.5)
+    assert list(found.values()) == pytest.approx(
+        [sum(sizes) * weight / sum(weights) for weight in weights], abs=0.5
+    )
     assert records_per_epoch(MixtureSettings(mixture="temperature", alpha=1.0), named) == named
     assert records_per_epoch(MixtureSettings(), named) == named
     assert set(records_per_epoch(MixtureSettings(mixture="round-robin"), named).values()) == {min(sizes)}
@@ -64,7 +75,10 @@ class DefaultOrder(DefaultBatchSampler):
     def __iter__(self):  # type: ignore[no-untyped-def]
         self.generator.manual_seed(self.seed + self.epoch)
         order = torch.randperm(len(self.rows), generator=self.generator).tolist()
-        yield from (order[at : at + self.batch_size] for at in range(0, len(order) - self.batch_size + 1, self.batch_size))
+        yield from (
+            order[at : at + self.batch_size]
+            for at in range(0, len(order) - self.batch_size + 1, self.batch_size)
+        )
 
     def __len__(self) -> int:
         return len(self.rows) // self.batch_size
@@ -98,6 +112,8 @@ def test_the_order_depends_on_the_epoch_alone() -> None:
 
 def test_a_data_set_without_a_batch_does_not_hang(monkeypatch: pytest.MonkeyPatch) -> None:
     mixed = sampler([8, 8], [1, 1])
-    monkeypatch.setattr(DefaultOrder, "__iter__", lambda self: iter(()))  # as a sampler that promised more than its data has
+    monkeypatch.setattr(
+        DefaultOrder, "__iter__", lambda self: iter(())
+    )  # as a sampler that promised more than its data has
     with pytest.raises(SelfposError, match="lower the batch size"):
         list(mixed)

@@ -35,7 +35,9 @@ def test_negatives_are_the_nearest_answers_of_others(tiny_base: Path) -> None:
     similar = model.encode(anchors, prompt="q ") @ model.encode(answers, prompt="d ").T
     for row, record in enumerate(found):
         nearest = [place for place in np.argsort(-similar[row]) if place != row]
-        assert [record["negative"], record["negative_2"]] == [answers[place] for place in nearest[1:3]]  # the nearest is skipped
+        assert [record["negative"], record["negative_2"]] == [
+            answers[place] for place in nearest[1:3]
+        ]  # the nearest is skipped
     assert RETRIEVAL.prepare(found, 0).column_names == found.column_names
 
 
@@ -51,7 +53,9 @@ def test_the_same_is_mined_once(tiny_base: Path, cache: Path, monkeypatch: pytes
         mine(records("retrieval"), RETRIEVAL, drawn, tiny_base, "", 1)
 
 
-def test_pairs_without_enough_negatives_are_left_out_and_told(tiny_base: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_pairs_without_enough_negatives_are_left_out_and_told(
+    tiny_base: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     strict = NEAR.model_copy(update={"relative_margin": 0.0})
     found = mine(records("retrieval"), RETRIEVAL, strict, tiny_base, "", 0)
     assert 0 < len(found) < 24
@@ -72,7 +76,9 @@ def test_pairs_without_enough_negatives_are_left_out_and_told(tiny_base: Path, c
         ("retrieval", None, {"max_score": -1.0}, "no hard negatives were found for 24 pairs"),
     ],
 )
-def test_what_cannot_be_mined_is_refused(task: str, data: dict | None, settings: dict, message: str, tiny_base: Path, cache: Path) -> None:
+def test_what_cannot_be_mined_is_refused(
+    task: str, data: dict | None, settings: dict, message: str, tiny_base: Path, cache: Path
+) -> None:
     given = Dataset.from_dict(data) if data else records(task)
     with pytest.raises(SelfposError, match=message):
         mine(given, get_task(task), NEAR.model_copy(update=settings), tiny_base, "", 0)

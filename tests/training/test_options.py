@@ -42,18 +42,24 @@ def gradients(base: Path, task: str, **settings: object) -> tuple[float, dict[st
     features = [model.preprocess(rows[column]) for column in kind.texts_of(prepared.column_names)]
     value = loss(features, torch.tensor(rows[kind.target]) if kind.target else None)
     value.backward()
-    return value.item(), {name: weight.grad for name, weight in model.named_parameters() if weight.grad is not None}
+    return value.item(), {
+        name: weight.grad for name, weight in model.named_parameters() if weight.grad is not None
+    }
 
 
 @pytest.mark.parametrize("task", ["retrieval", "sts", "classification", "bitext"])
 @pytest.mark.parametrize("matryoshka", [[], [4, 16]])
-def test_a_batch_in_chunks_has_the_gradient_of_the_whole(task: str, matryoshka: list[int], tiny_base: Path) -> None:
+def test_a_batch_in_chunks_has_the_gradient_of_the_whole(
+    task: str, matryoshka: list[int], tiny_base: Path
+) -> None:
     whole, expected = gradients(tiny_base, task, matryoshka=matryoshka)
     for size in (1, 3, 64):
         found, by_chunks = gradients(tiny_base, task, matryoshka=matryoshka, cached=size)
         assert found == pytest.approx(whole, rel=1e-9)
         assert set(by_chunks) == set(expected)
-        assert all(torch.allclose(by_chunks[name], expected[name], rtol=1e-6, atol=1e-10) for name in expected)
+        assert all(
+            torch.allclose(by_chunks[name], expected[name], rtol=1e-6, atol=1e-10) for name in expected
+        )
 
 
 def test_matryoshka_is_the_sum_of_the_losses_of_the_first_numbers(tiny_base: Path) -> None:
@@ -62,7 +68,10 @@ def test_matryoshka_is_the_sum_of_the_losses_of_the_first_numbers(tiny_base: Pat
     model = SentenceTransformer(str(tiny_base), device="cpu").double().eval()
     rows = records("retrieval")[:8]
     with torch.no_grad():
-        a, b = (model(model.preprocess(rows[column]))["sentence_embedding"].numpy() for column in ("anchor", "positive"))
+        a, b = (
+            model(model.preprocess(rows[column]))["sentence_embedding"].numpy()
+            for column in ("anchor", "positive")
+        )
 
     def info_nce(size: int) -> float:
         q, d = (x[:, :size] / np.linalg.norm(x[:, :size], axis=1, keepdims=True) for x in (a, b))
@@ -77,13 +86,31 @@ def test_matryoshka_is_the_sum_of_the_losses_of_the_first_numbers(tiny_base: Pat
 
 @pytest.mark.parametrize(
     "settings",
-    [{"cached": 2}, {"matryoshka": [4, 16]}, {"gradient_checkpointing": True}, {"batching": "length"}, {"sts_loss": "infonce"}],
+    [
+        {"cached": 2},
+        {"matryoshka": [4, 16]},
+        {"gradient_checkpointing": True},
+        {"batching": "length"},
+        {"sts_loss": "infonce"},
+    ],
 )
-def test_every_option_trains_every_type_again_to_the_same_bytes(settings: dict, tiny_base: Path, tmp_path: Path) -> None:
-    run(tiny_base, tmp_path / "plain", *TASKS, settings=with_(steps=9), mixture=MixtureSettings(mixture="round-robin"))
+def test_every_option_trains_every_type_again_to_the_same_bytes(
+    settings: dict, tiny_base: Path, tmp_path: Path
+) -> None:
+    run(
+        tiny_base,
+        tmp_path / "plain",
+        *TASKS,
+        settings=with_(steps=9),
+        mixture=MixtureSettings(mixture="round-robin"),
+    )
     for name in ("first", "again"):
         result = run(
-            tiny_base, tmp_path / name, *TASKS, settings=with_(steps=9, **settings), mixture=MixtureSettings(mixture="round-robin")
+            tiny_base,
+            tmp_path / name,
+            *TASKS,
+            settings=with_(steps=9, **settings),
+            mixture=MixtureSettings(mixture="round-robin"),
         )
         assert result.steps == 9
     assert content_hash(tmp_path / "first") == content_hash(tmp_path / "again")
@@ -92,15 +119,22 @@ def test_every_option_trains_every_type_again_to_the_same_bytes(settings: dict, 
 
 
 def test_the_papers_loss_learns_from_the_pairs_that_are_alike(tiny_base: Path, tmp_path: Path) -> None:
-    data = Dataset.from_dict({"sentence1": list("abcdef"), "sentence2": list("ghijkl"), "score": [0, 1, 2, 3, 4, 5]})
+    data = Dataset.from_dict(
+        {"sentence1": list("abcdef"), "sentence2": list("ghijkl"), "score": [0, 1, 2, 3, 4, 5]}
+    )
     kind = get_task("sts").under(with_(sts_loss="infonce"))
     assert kind.name == "sts" and kind.target is None
     assert [tuple(record.values()) for record in kind.prepare(data, 0)] == [("e", "k"), ("f", "l")]
-    assert [tuple(record.values()) for record in kind.prepare(kind.prepare(data, 0), 0)] == [("e", "k"), ("f", "l")]
+    assert [tuple(record.values()) for record in kind.prepare(kind.prepare(data, 0), 0)] == [
+        ("e", "k"),
+        ("f", "l"),
+    ]
     with pytest.raises(SelfposError, match=r"1 of 6 pairs are graded 0\.9 or more"):
         get_task("sts").under(with_(sts_loss="infonce", sts_positive=0.9)).prepare(data, 0)
     nli = {"premise": ["p", "p"], "hypothesis": ["e", "c"], "label": ["entailment", "contradiction"]}
-    assert kind.prepare(Dataset.from_dict(nli), 0).to_list() == [{"anchor": "p", "positive": "e", "negative": "c"}]
+    assert kind.prepare(Dataset.from_dict(nli), 0).to_list() == [
+        {"anchor": "p", "positive": "e", "negative": "c"}
+    ]
     run(tiny_base, tmp_path / "out", "sts", settings=with_(sts_loss="infonce", batch_size=2))
     assert (read_manifest(tmp_path / "out") or {})["losses"] == {"sts": "MultipleNegativesRankingLoss"}
 
@@ -113,15 +147,27 @@ def test_prompts_go_by_side_and_are_kept_where_mteb_looks() -> None:
     sides = {"query": "Q: ", "document": "D: "}
     columns = ["anchor", "positive", "negative", "negative_2"]
     assert column_prompts(retrieval, sides, columns) == {"anchor": "Q: "} | dict.fromkeys(columns[1:], "D: ")
-    assert column_prompts(sts, "S: ", ["sentence1", "sentence2", "score"]) == {"sentence1": "S: ", "sentence2": "S: "}
+    assert column_prompts(sts, "S: ", ["sentence1", "sentence2", "score"]) == {
+        "sentence1": "S: ",
+        "sentence2": "S: ",
+    }
     kept = kept_prompts({"r": (retrieval, sides), "s": (sts, "S: ")})
-    assert kept == {"Retrieval-query": "Q: ", "query": "Q: ", "Retrieval-document": "D: ", "document": "D: ", "STS": "S: "}
+    assert kept == {
+        "Retrieval-query": "Q: ",
+        "query": "Q: ",
+        "Retrieval-document": "D: ",
+        "document": "D: ",
+        "STS": "S: ",
+    }
     two = kept_prompts({"r": (retrieval, {"query": "Q: "}), "other": (retrieval, {"query": "O: "})})
     assert two == {"r-query": "Q: ", "other-query": "O: "}
     # a task without a prompt is not to be asked with another's
     one = kept_prompts({"r": (retrieval, ""), "i": (get_task("instruction-retrieval"), {"query": "I: "})})
     assert one == {"InstructionRetrieval-query": "I: "}
-    assert kept_prompts({"r": (retrieval, ""), "other": (retrieval, sides)}) == {"other-query": "Q: ", "other-document": "D: "}
+    assert kept_prompts({"r": (retrieval, ""), "other": (retrieval, sides)}) == {
+        "other-query": "Q: ",
+        "other-document": "D: ",
+    }
     with pytest.raises(SelfposError, match="sts has no query and no document"):
         column_prompts(sts, sides, ["sentence1"])
     with pytest.raises(SelfposError, match="prompts are for query and document, found passage"):
@@ -141,34 +187,55 @@ def test_prompts_are_trained_with_and_loaded_again(several: bool, tiny_base: Pat
         .any()
     )
     # the same texts with the prompt written out give the same weights
-    before = {column: ["x y " + text for text in texts] for column, texts in records("bitext").to_dict().items()}
-    data = {task: (get_task(task), records(task)) for task in tasks} | {"bitext": (get_task("bitext"), Dataset.from_dict(before))}
+    before = {
+        column: ["x y " + text for text in texts] for column, texts in records("bitext").to_dict().items()
+    }
+    data = {task: (get_task(task), records(task)) for task in tasks} | {
+        "bitext": (get_task("bitext"), Dataset.from_dict(before))
+    }
     train(tiny_base, data, tmp_path / "by-hand", FAST, seed=5, name="x")
     weights = [load_file(tmp_path / name / "model.safetensors") for name in ("with", "by-hand")]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
     model = SentenceTransformer(str(tmp_path / "with"), device="cpu")
     assert model.prompts == {"query": "query: ", "document": "", "BitextMining": "x y "}
-    assert (read_manifest(tmp_path / "with") or {})["tasks"]["bitext"]["prompts"] == {"sentence1": "x y ", "sentence2": "x y "}
+    assert (read_manifest(tmp_path / "with") or {})["tasks"]["bitext"]["prompts"] == {
+        "sentence1": "x y ",
+        "sentence2": "x y ",
+    }
 
 
-def test_specialists_with_prompts_of_their_own_are_merged_and_keep_them(tiny_base: Path, tmp_path: Path) -> None:
+def test_specialists_with_prompts_of_their_own_are_merged_and_keep_them(
+    tiny_base: Path, tmp_path: Path
+) -> None:
     from sentence_transformers import SentenceTransformer
 
     from selfpos.merging import merge
 
     for task, prompt in (("bitext", "b "), ("sts", "s "), ("summarization", "")):
         run(tiny_base, tmp_path / task, task, prompts={task: prompt})
-    merge(tiny_base, [tmp_path / "bitext", tmp_path / "sts", tmp_path / "summarization"], "average", tmp_path / "merged")
+    merge(
+        tiny_base,
+        [tmp_path / "bitext", tmp_path / "sts", tmp_path / "summarization"],
+        "average",
+        tmp_path / "merged",
+    )
     prompts = SentenceTransformer(str(tmp_path / "merged"), device="cpu").prompts
     assert prompts == {"query": "query: ", "document": "", "BitextMining": "b ", "STS": "s "}
     # what one specialist asks with is not put before the questions of another that asks without
     run(tiny_base, tmp_path / "asks", "retrieval")
-    run(tiny_base, tmp_path / "instructed", "instruction-retrieval", prompts={"instruction-retrieval": {"document": "d "}})
+    run(
+        tiny_base,
+        tmp_path / "instructed",
+        "instruction-retrieval",
+        prompts={"instruction-retrieval": {"document": "d "}},
+    )
     merge(tiny_base, [tmp_path / "asks", tmp_path / "instructed"], "average", tmp_path / "both")
     prompts = SentenceTransformer(str(tmp_path / "both"), device="cpu").prompts
     assert prompts == {"query": "query: ", "document": "", "InstructionRetrieval-document": "d "}
     run(tiny_base, tmp_path / "other", "bitext", prompts={"bitext": "c "})
-    with pytest.raises(SelfposError, match="has the prompt 'c ' under 'BitextMining', where another model has 'b '"):
+    with pytest.raises(
+        SelfposError, match="has the prompt 'c ' under 'BitextMining', where another model has 'b '"
+    ):
         merge(tiny_base, [tmp_path / "bitext", tmp_path / "other"], "average", tmp_path / "none")
 
 
@@ -182,7 +249,10 @@ def test_a_tracker_that_is_not_installed_and_a_device_that_is_not_there_are_refu
     monkeypatch.setattr("selfpos.training.tracking.find_spec", lambda name: None)
     with pytest.raises(SelfposError, match="report_to wandb needs the package wandb, which is not installed"):
         run(tiny_base, tmp_path / "out", "sts", settings=with_(report_to=["wandb"]))
-    with pytest.raises(SelfposError, match=r"device cuda was asked for, and torch .* finds none on this machine; use auto or cpu"):
+    with pytest.raises(
+        SelfposError,
+        match=r"device cuda was asked for, and torch .* finds none on this machine; use auto or cpu",
+    ):
         run(tiny_base, tmp_path / "out", "sts", settings=with_(device="cuda"))
     assert list(tmp_path.iterdir()) == []
 
@@ -217,7 +287,9 @@ def test_batches_by_length_are_whole_keep_the_rules_and_pad_less(task: str) -> N
     sampler = LengthBatchSampler(data, kind, 8, torch.Generator(), 3)
     texts = kind.texts_of(data.column_names)
     batches = list(sampler)
-    assert len(data) // 8 - 1 <= len(batches) == len(sampler) and all(len(batch) == 8 for batch in batches)  # an odd text is left out
+    assert len(data) // 8 - 1 <= len(batches) == len(sampler) and all(
+        len(batch) == 8 for batch in batches
+    )  # an odd text is left out
     rows = [row for batch in batches for row in batch]
     assert len(set(rows)) == len(rows)
     assert list(sampler) == batches
@@ -236,13 +308,17 @@ def test_batches_by_length_are_whole_keep_the_rules_and_pad_less(task: str) -> N
         return sum(8 * max(len(text) for text in data[batch][column]) for batch in chosen for column in texts)
 
     shuffled = torch.randperm(len(data), generator=torch.Generator().manual_seed(0)).tolist()
-    assert padded(batches) < 0.8 * padded([shuffled[start : start + 8] for start in range(0, len(data) - 7, 8)])
+    assert padded(batches) < 0.8 * padded(
+        [shuffled[start : start + 8] for start in range(0, len(data) - 7, 8)]
+    )
 
 
 def test_records_that_share_texts_still_give_full_batches_by_length() -> None:
     from selfpos.training.batching import LengthBatchSampler
 
-    data = Dataset.from_dict({"anchor": [f"a{i}" for i in range(64)], "positive": [f"p{i // 8}" for i in range(64)]})
+    data = Dataset.from_dict(
+        {"anchor": [f"a{i}" for i in range(64)], "positive": [f"p{i // 8}" for i in range(64)]}
+    )
     batches = list(LengthBatchSampler(data, get_task("retrieval"), 8, torch.Generator(), 0))
     assert len(batches) == 8
     assert all(len(set(data[batch]["positive"])) == 8 for batch in batches)
@@ -267,7 +343,12 @@ def test_records_that_share_texts_still_give_full_batches_by_length() -> None:
     ],
 )  # fmt: skip
 def test_what_runs_out_is_one_sentence_that_says_what_to_do(
-    fault: Exception, settings: dict, message: str, tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fault: Exception,
+    settings: dict,
+    message: str,
+    tiny_base: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from selfpos.training.trainer import Trainer
 
@@ -281,9 +362,13 @@ def test_what_runs_out_is_one_sentence_that_says_what_to_do(
     assert not (tmp_path / "out").exists()
 
 
-def test_other_faults_are_not_taken_for_these(tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_faults_are_not_taken_for_these(
+    tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from selfpos.training.trainer import Trainer
 
-    monkeypatch.setattr(Trainer, "training_step", lambda *_, **__: (_ for _ in ()).throw(RuntimeError("shape mismatch")))
+    monkeypatch.setattr(
+        Trainer, "training_step", lambda *_, **__: (_ for _ in ()).throw(RuntimeError("shape mismatch"))
+    )
     with pytest.raises(RuntimeError, match="shape mismatch"):
         run(tiny_base, tmp_path / "out", "sts")

@@ -15,16 +15,34 @@ from selfpos.storage.manifest import read_manifest
 from tests.training.test_train import run
 
 SETTINGS = TrainingSettings(
-    steps=6, batch_size=4, learning_rate=1e-3, checkpoint_every=2, device="cpu", validation=ValidationSettings(share=0.25, every=3)
+    steps=6,
+    batch_size=4,
+    learning_rate=1e-3,
+    checkpoint_every=2,
+    device="cpu",
+    validation=ValidationSettings(share=0.25, every=3),
 )
 ROOT = Path(__file__).parents[2]
 
 
 def test_two_processes_train_one_model_and_go_on_where_both_were(tiny_base: Path, tmp_path: Path) -> None:
-    together = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", __name__]
+    together = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc_per_node=2",
+        "-m",
+        __name__,
+    ]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
-        [*together, str(tiny_base), str(tmp_path)], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300
+        [*together, str(tiny_base), str(tmp_path)],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     run(tiny_base, tmp_path / "alone", "pair-classification", settings=SETTINGS)
@@ -33,11 +51,19 @@ def test_two_processes_train_one_model_and_go_on_where_both_were(tiny_base: Path
     assert [entry["step"] for entry in manifest["validation"]["history"]] == [3, 6]
     resumed = read_manifest(tmp_path / "interrupted") or {}
     assert resumed["resumed_from"] == 4
-    assert content_hash(tmp_path / "interrupted") == content_hash(tmp_path / "whole") != content_hash(tmp_path / "alone")
+    assert (
+        content_hash(tmp_path / "interrupted")
+        == content_hash(tmp_path / "whole")
+        != content_hash(tmp_path / "alone")
+    )
     stopped = read_manifest(tmp_path / "stopped") or {}
-    assert stopped["resumed_from"] == 5 and content_hash(tmp_path / "stopped") == content_hash(tmp_path / "whole")
+    assert stopped["resumed_from"] == 5 and content_hash(tmp_path / "stopped") == content_hash(
+        tmp_path / "whole"
+    )
     assert sorted(path.name for path in tmp_path.iterdir()) == ["alone", "interrupted", "stopped", "whole"]
-    assert done.stderr.count("whole ━") == done.stderr.count("interrupted ━") - 1 == 1  # one bar to a start, of the first process alone
+    assert (
+        done.stderr.count("whole ━") == done.stderr.count("interrupted ━") - 1 == 1
+    )  # one bar to a start, of the first process alone
 
 
 def main(base: Path, out: Path) -> None:
@@ -62,7 +88,9 @@ def main(base: Path, out: Path) -> None:
     begin = trainer.Trainer.__init__
     for name in ("interrupted", "stopped"):
         stop = Stop(name)
-        trainer.Trainer.__init__ = lambda self, *args, callbacks, **more: begin(self, *args, callbacks=[*callbacks, stop], **more)  # type: ignore[method-assign]  # noqa: B023
+        trainer.Trainer.__init__ = lambda self, *args, callbacks, stop=stop, **more: begin(
+            self, *args, callbacks=[*callbacks, stop], **more
+        )  # type: ignore[method-assign]
         try:
             run(base, out / name, "pair-classification", settings=SETTINGS)
         except KeyboardInterrupt:

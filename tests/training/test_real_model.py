@@ -20,7 +20,14 @@ def test_a_real_model_learns_from_real_questions(text_data: Path, tmp_path: Path
         pairs = Dataset.from_list([json.loads(line) for line in lines][::102][:160])
     settings = TrainingSettings(steps=20, batch_size=16, learning_rate=5e-5, max_length=40)
     kind = get_task("retrieval")
-    result = train(locate_model("all-MiniLM-L6-v2"), {"medquad": (kind, pairs)}, tmp_path / "out", settings, seed=0, name="medquad")
+    result = train(
+        locate_model("all-MiniLM-L6-v2"),
+        {"medquad": (kind, pairs)},
+        tmp_path / "out",
+        settings,
+        seed=0,
+        name="medquad",
+    )
     losses = dict(result.losses)
     assert result.samples == 320 and set(losses) == {1, 10, 20}
     assert losses[20] < 0.7 * losses[10]

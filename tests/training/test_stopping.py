@@ -37,7 +37,9 @@ def interrupted(monkeypatch: pytest.MonkeyPatch, at: int) -> None:
     monkeypatch.setattr(Trainer, "training_step", stop)
 
 
-def run_until(monkeypatch: pytest.MonkeyPatch, at: int, base: Path, out: Path, *tasks: str, **options: object) -> None:
+def run_until(
+    monkeypatch: pytest.MonkeyPatch, at: int, base: Path, out: Path, *tasks: str, **options: object
+) -> None:
     """A training that Ctrl-C ends in step `at`."""
     with monkeypatch.context() as patch:
         interrupted(patch, at)
@@ -52,20 +54,41 @@ def run_until(monkeypatch: pytest.MonkeyPatch, at: int, base: Path, out: Path, *
         (("sts",), {}, 12, 10),  # in the second
         (("retrieval",), {}, 8, 6),  # at the seam of two epochs
         (("classification", "retrieval", "pair-classification"), {}, 12, 10),
-        (("sts", "retrieval"), {"mixture": "resampled", "ratio": {"sts": 4}}, 11, 10),  # sts a second time, in the first epoch of 11
+        (
+            ("sts", "retrieval"),
+            {"mixture": "resampled", "ratio": {"sts": 4}},
+            11,
+            10,
+        ),  # sts a second time, in the first epoch of 11
         (("sts", "retrieval"), {"mixture": "resampled", "ratio": {"sts": 4}}, 13, 12),  # and in the second
         (("classification", "retrieval", "sts"), {"surgery": "pcgrad"}, 10, 8),
         (("retrieval",), {"lora": True}, 7, 6),
     ],
 )
 def test_an_interrupted_training_goes_on_to_the_same_bytes(
-    tasks: tuple[str, ...], options: dict, stop: int, resumed: int, tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tasks: tuple[str, ...],
+    options: dict,
+    stop: int,
+    resumed: int,
+    tiny_base: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     settings = TrainingSettings(
-        steps=14, batch_size=4, learning_rate=1e-3, checkpoint_every=2, lora=LoraSettings(rank=2) if options.get("lora") else None
+        steps=14,
+        batch_size=4,
+        learning_rate=1e-3,
+        checkpoint_every=2,
+        lora=LoraSettings(rank=2) if options.get("lora") else None,
     )
     mixture = MixtureSettings(**{name: value for name, value in options.items() if name != "lora"})
-    whole = run(tiny_base, tmp_path / "whole", *tasks, settings=settings.model_copy(update={"checkpoint_every": 100}), mixture=mixture)
+    whole = run(
+        tiny_base,
+        tmp_path / "whole",
+        *tasks,
+        settings=settings.model_copy(update={"checkpoint_every": 100}),
+        mixture=mixture,
+    )
     out = tmp_path / "out"
     run_until(monkeypatch, stop, tiny_base, out, *tasks, settings=settings, mixture=mixture)
     checkpoints = tmp_path / "out.checkpoints"
@@ -97,50 +120,69 @@ def signalled(monkeypatch: pytest.MonkeyPatch, at: int, times: int = 1) -> None:
     monkeypatch.setattr(Trainer, "training_step", struck)
 
 
-@pytest.mark.parametrize("options", [{}, {"lora": LoraSettings(rank=2)}, {"validation": ValidationSettings(share=0.25, every=2)}])
-def test_ctrl_c_keeps_the_step_it_comes_in(options: dict, tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "options", [{}, {"lora": LoraSettings(rank=2)}, {"validation": ValidationSettings(share=0.25, every=2)}]
+)
+def test_ctrl_c_keeps_the_step_it_comes_in(
+    options: dict, tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     settings = TrainingSettings(steps=6, batch_size=4, learning_rate=1e-3, **options)
     run(tiny_base, tmp_path / "whole", "sts", settings=settings)
     with monkeypatch.context() as patch:
         signalled(patch, at=3)
-        with pytest.raises(KeyboardInterrupt, match="step 3 of the training is kept, and the same command goes on from there"):
+        with pytest.raises(
+            KeyboardInterrupt, match="step 3 of the training is kept, and the same command goes on from there"
+        ):
             run(tiny_base, tmp_path / "out", "sts", settings=settings)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert run(tiny_base, tmp_path / "out", "sts", settings=settings).resumed_from == 3
     assert content_hash(tmp_path / "out") == content_hash(tmp_path / "whole")
 
 
-def test_ctrl_c_in_the_last_step_leaves_the_finished_model(tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_in_the_last_step_leaves_the_finished_model(
+    tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     signalled(monkeypatch, at=3)
     with pytest.raises(KeyboardInterrupt):
         run(tiny_base, tmp_path / "out", "sts")
-    assert [path.name for path in tmp_path.iterdir()] == ["out"] and (tmp_path / "out" / "selfpos.json").is_file()
+    assert [path.name for path in tmp_path.iterdir()] == ["out"] and (
+        tmp_path / "out" / "selfpos.json"
+    ).is_file()
 
 
-def test_a_second_ctrl_c_stops_at_once(tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_ctrl_c_stops_at_once(
+    tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     signalled(monkeypatch, at=2, times=2)
     with pytest.raises(KeyboardInterrupt) as stopped:
         run(tiny_base, tmp_path / "out", "sts")
     assert not str(stopped.value) and list(tmp_path.iterdir()) == []
 
 
-def test_steps_that_take_long_are_kept_by_time(tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_steps_that_take_long_are_kept_by_time(
+    tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("selfpos.training.trainer.CHECKPOINT_SECONDS", 0.0)
     run_until(monkeypatch, 3, tiny_base, tmp_path / "out", "sts")
     assert [path.name for path in tmp_path.glob("out.checkpoints/step-*")] == ["step-2"]
 
 
-def test_checkpoints_of_another_training_are_not_gone_on_from(tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_checkpoints_of_another_training_are_not_gone_on_from(
+    tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     settings = TrainingSettings(steps=6, batch_size=4, checkpoint_every=2)
     run_until(monkeypatch, 4, tiny_base, tmp_path / "out", "sts", settings=settings)
     with pytest.raises(
-        SelfposError, match=r"out.checkpoints holds checkpoints of another training, which differs in seed \(there 5, now 6\)"
+        SelfposError,
+        match=r"out.checkpoints holds checkpoints of another training, which differs in seed \(there 5, now 6\)",
     ):
         run(tiny_base, tmp_path / "out", "sts", settings=settings, seed=6)
     assert run(tiny_base, tmp_path / "out", "sts", settings=settings).resumed_from == 2
 
 
-def test_an_interruption_before_any_checkpoint_leaves_nothing(tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interruption_before_any_checkpoint_leaves_nothing(
+    tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     interrupted(monkeypatch, at=2)
     with pytest.raises(KeyboardInterrupt):
         run(tiny_base, tmp_path / "out", "sts")
@@ -154,13 +196,21 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(
 
     compute = Trainer.compute_loss
     monkeypatch.setattr(
-        Trainer, "compute_loss", lambda self, *a, **k: compute(self, *a, **k) * (float("nan") if self.state.global_step == 4 else 1)
+        Trainer,
+        "compute_loss",
+        lambda self, *a, **k: compute(self, *a, **k) * (float("nan") if self.state.global_step == 4 else 1),
     )
     with pytest.raises(OperationError) as error:
-        run(tiny_base, tmp_path / "out", "sts", settings=TrainingSettings(steps=6, batch_size=4, checkpoint_every=2))
+        run(
+            tiny_base,
+            tmp_path / "out",
+            "sts",
+            settings=TrainingSettings(steps=6, batch_size=4, checkpoint_every=2),
+        )
     kept = tmp_path / "out.checkpoints" / "step-4"
     assert (
-        str(error.value) == f"training out stopped, the loss is nan at step 5; its last good checkpoint is {kept}; lower the learning rate"
+        str(error.value)
+        == f"training out stopped, the loss is nan at step 5; its last good checkpoint is {kept}; lower the learning rate"
     )
     assert all(torch.isfinite(weight).all() for weight in load_file(kept / "model.safetensors").values())
     assert not (tmp_path / "out").exists()
@@ -176,7 +226,14 @@ def test_a_killed_training_goes_on_to_the_same_bytes(tiny_base: Path, tmp_path: 
         "from tests.training.test_train import run; from selfpos.recipe import TrainingSettings\n"
         "run(Path(sys.argv[1]), Path(sys.argv[2]), 'sts', settings=TrainingSettings.model_validate_json(sys.argv[3]))\n"
     )
-    command = [sys.executable, "-c", script, str(tiny_base), str(tmp_path / "out"), settings.model_dump_json()]
+    command = [
+        sys.executable,
+        "-c",
+        script,
+        str(tiny_base),
+        str(tmp_path / "out"),
+        settings.model_dump_json(),
+    ]
     process = subprocess.Popen(command, cwd=Path(__file__).parents[2], stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 300  # importing the libraries takes a loaded machine minutes
     while not list(tmp_path.glob("out.checkpoints/step-*")) and time.monotonic() < deadline:
@@ -189,11 +246,15 @@ def test_a_killed_training_goes_on_to_the_same_bytes(tiny_base: Path, tmp_path: 
     assert content_hash(tmp_path / "out") == content_hash(tmp_path / "whole")
 
 
-def test_what_a_training_took_counts_from_its_first_start(tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_training_took_counts_from_its_first_start(
+    tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     settings = TrainingSettings(steps=6, batch_size=4, checkpoint_every=2)
     run_until(monkeypatch, 6, tiny_base, tmp_path / "out", "retrieval", settings=settings)
     spent = json.loads((tmp_path / "out.checkpoints" / "step-4" / "spent.json").read_text(encoding="utf-8"))
     result = run(tiny_base, tmp_path / "out", "retrieval", settings=settings)
     assert result.seconds > spent["seconds"] > 0
     assert (read_manifest(tmp_path / "out") or {})["seconds"] == result.seconds
-    assert result.tokens == (read_manifest(tmp_path / "out") or {})["tokens"] > 6 * 4 * 2 * 2  # two texts a record, of more than two tokens
+    assert (
+        result.tokens == (read_manifest(tmp_path / "out") or {})["tokens"] > 6 * 4 * 2 * 2
+    )  # two texts a record, of more than two tokens

@@ -28,12 +28,16 @@ def brute_force(gradients: np.ndarray, orders: list[list[int]]) -> np.ndarray:
 
 
 @given(st.integers(1, 6), st.integers(1, 12), st.integers(0, 10**6))
-def test_the_weights_make_the_sum_that_projecting_whole_vectors_makes(tasks: int, size: int, seed: int) -> None:
+def test_the_weights_make_the_sum_that_projecting_whole_vectors_makes(
+    tasks: int, size: int, seed: int
+) -> None:
     draw = np.random.default_rng(seed)
     gradients = draw.normal(size=(tasks, size)) + draw.normal(size=size) * draw.choice([0, 1])
     orders = [draw.permutation(tasks).tolist() for _ in range(tasks)]
     weights = pcgrad_weights(gradients @ gradients.T, orders)
-    np.testing.assert_allclose(weights @ gradients, brute_force(gradients, orders), atol=1e-8 * (1 + np.abs(gradients).sum()))
+    np.testing.assert_allclose(
+        weights @ gradients, brute_force(gradients, orders), atol=1e-8 * (1 + np.abs(gradients).sum())
+    )
 
 
 def test_closed_forms() -> None:
@@ -49,7 +53,11 @@ def test_closed_forms() -> None:
 
 
 def test_gradients_are_gathered_over_parameters_that_some_tasks_do_not_touch() -> None:
-    parameters = [torch.nn.Parameter(torch.zeros(2)), torch.nn.Parameter(torch.zeros(2, 2)), torch.nn.Parameter(torch.zeros(1))]
+    parameters = [
+        torch.nn.Parameter(torch.zeros(2)),
+        torch.nn.Parameter(torch.zeros(2, 2)),
+        torch.nn.Parameter(torch.zeros(1)),
+    ]
     given_gradients: list[list[torch.Tensor | None]] = [
         [torch.tensor([1.0, -2.0]), None, None],
         [torch.tensor([-1.0, 1.0]), torch.tensor([[1.0, 0.0], [0.5, 1.0]]), None],
@@ -68,8 +76,13 @@ def test_gradients_are_gathered_over_parameters_that_some_tasks_do_not_touch() -
             surgery.set_aside()
             assert all(parameter.grad is None for parameter in parameters)
     surgery.operate(step=7)
-    found = np.concatenate([np.zeros(p.numel()) if p.grad is None else p.grad.numpy().ravel() for p in parameters])
-    every_order = [brute_force(flat, list(orders)) for orders in itertools.product(map(list, itertools.permutations(range(3))), repeat=3)]
+    found = np.concatenate(
+        [np.zeros(p.numel()) if p.grad is None else p.grad.numpy().ravel() for p in parameters]
+    )
+    every_order = [
+        brute_force(flat, list(orders))
+        for orders in itertools.product(map(list, itertools.permutations(range(3))), repeat=3)
+    ]
     assert min(np.abs(found - expected).max() for expected in every_order) < 1e-6
     assert parameters[2].grad is None
 
@@ -85,7 +98,12 @@ def test_a_step_of_a_joint_training_is_that_of_projected_gradients(
     inside = Trainer.training_step
 
     def flat(model: torch.nn.Module) -> np.ndarray:
-        return np.concatenate([(torch.zeros_like(p) if p.grad is None else p.grad).double().numpy().ravel() for p in model.parameters()])
+        return np.concatenate(
+            [
+                (torch.zeros_like(p) if p.grad is None else p.grad).double().numpy().ravel()
+                for p in model.parameters()
+            ]
+        )
 
     def spy(self: Trainer, model: torch.nn.Module, inputs: dict, *args: object) -> torch.Tensor:
         single: list[np.ndarray] = []
@@ -99,7 +117,9 @@ def test_a_step_of_a_joint_training_is_that_of_projected_gradients(
             model.train()
             state = torch.get_rng_state()
             loss = self.compute_loss(model, dict(self._prepare_inputs(inputs)))
-            parts = torch.autograd.grad(loss, list(model.parameters()), allow_unused=True, materialize_grads=True)
+            parts = torch.autograd.grad(
+                loss, list(model.parameters()), allow_unused=True, materialize_grads=True
+            )
             alone.append(np.concatenate([part.double().numpy().ravel() for part in parts]))
             torch.set_rng_state(state)
         with monkeypatch.context() as patch:
@@ -114,11 +134,17 @@ def test_a_step_of_a_joint_training_is_that_of_projected_gradients(
     alone: list[np.ndarray] = []
     monkeypatch.setattr(Trainer, "training_step", spy)
     settings = TrainingSettings(steps=1, batch_size=4)
-    result = run(tiny_base, tmp_path / "out", *tasks, settings=settings, mixture=MixtureSettings(surgery="pcgrad"))
+    result = run(
+        tiny_base, tmp_path / "out", *tasks, settings=settings, mixture=MixtureSettings(surgery="pcgrad")
+    )
     assert (result.steps, result.samples) == (1, 12)
     gradients = np.stack(seen)
-    assert (gradients @ gradients.T - np.diag(np.diag(gradients @ gradients.T)) < 0).any(), "no conflict: the test shows nothing"
+    assert (gradients @ gradients.T - np.diag(np.diag(gradients @ gradients.T)) < 0).any(), (
+        "no conflict: the test shows nothing"
+    )
     rng = random.Random("surgery 5 0")
     orders = [rng.sample(range(3), 3) for _ in range(3)]
     np.testing.assert_allclose(results[0], brute_force(gradients, orders), atol=1e-7)
-    np.testing.assert_allclose(seen[0], alone[0] / 3, atol=1e-5)  # so that the step is that of the mean loss where nothing conflicts
+    np.testing.assert_allclose(
+        seen[0], alone[0] / 3, atol=1e-5
+    )  # so that the step is that of the mean loss where nothing conflicts

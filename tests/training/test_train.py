@@ -44,7 +44,9 @@ def records(task: str, count: int = 24) -> Dataset:
     )
 
 
-def run(base: Path, out: Path, *tasks: str, settings: TrainingSettings = FAST, seed: int = 5, **options: object) -> TrainingResult:
+def run(
+    base: Path, out: Path, *tasks: str, settings: TrainingSettings = FAST, seed: int = 5, **options: object
+) -> TrainingResult:
     data = {task: (get_task(task), records(task)) for task in tasks}
     return train(base, data, out, settings, seed=seed, name=out.name, **options)  # type: ignore[arg-type]
 
@@ -58,15 +60,23 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("task", sorted(TASKS))
-def test_a_specialist_of_each_type_loads_and_differs_from_its_base_in_weights_alone(task: str, tiny_base: Path, tmp_path: Path) -> None:
+def test_a_specialist_of_each_type_loads_and_differs_from_its_base_in_weights_alone(
+    task: str, tiny_base: Path, tmp_path: Path
+) -> None:
     from sentence_transformers import SentenceTransformer
 
     out = tmp_path / task
     result = run(tiny_base, out, task)
     assert (result.steps, result.samples, result.out) == (3, 12, out)
-    assert [step for step, _ in result.losses] == [1, 3] and all(np.isfinite(loss) for _, loss in result.losses)
-    files = {str(file.relative_to(tiny_base)) for file in tiny_base.rglob("*") if file.is_file()} - {"README.md"}
-    assert {str(file.relative_to(out)) for file in out.rglob("*") if file.is_file()} == files | {"selfpos.json"}
+    assert [step for step, _ in result.losses] == [1, 3] and all(
+        np.isfinite(loss) for _, loss in result.losses
+    )
+    files = {str(file.relative_to(tiny_base)) for file in tiny_base.rglob("*") if file.is_file()} - {
+        "README.md"
+    }
+    assert {str(file.relative_to(out)) for file in out.rglob("*") if file.is_file()} == files | {
+        "selfpos.json"
+    }
     assert {name for name in files if (out / name).read_bytes() != (tiny_base / name).read_bytes()} == {
         "model.safetensors",
         "2_Dense/model.safetensors",
@@ -82,9 +92,22 @@ def test_the_manifest_says_what_made_the_model(tiny_base: Path, tmp_path: Path) 
     manifest = read_manifest(tmp_path / "out")
     assert manifest is not None
     assert manifest["base"] == {"name": "tiny", "hash": content_hash(tiny_base)}
-    assert manifest["kind"] == "specialist" and manifest["tasks"]["sts"]["records"] == 24 and len(manifest["tasks"]["sts"]["hash"]) == 64
-    assert manifest["settings"]["steps"] == 3 and manifest["seed"] == 5 and manifest["steps"] == 3 and manifest["samples"] == 12
-    assert manifest["seconds"] > 0 and manifest["peak_memory_bytes"] > 1e7 and manifest["versions"]["torch"] == torch.__version__
+    assert (
+        manifest["kind"] == "specialist"
+        and manifest["tasks"]["sts"]["records"] == 24
+        and len(manifest["tasks"]["sts"]["hash"]) == 64
+    )
+    assert (
+        manifest["settings"]["steps"] == 3
+        and manifest["seed"] == 5
+        and manifest["steps"] == 3
+        and manifest["samples"] == 12
+    )
+    assert (
+        manifest["seconds"] > 0
+        and manifest["peak_memory_bytes"] > 1e7
+        and manifest["versions"]["torch"] == torch.__version__
+    )
     assert manifest["precision"] == "float32" and manifest["finetune"] == {"source": "here"}
 
 
@@ -94,17 +117,34 @@ def test_the_manifest_says_what_made_the_model(tiny_base: Path, tmp_path: Path) 
         ({"mixture": "proportional"}, 18, 18),
         ({"mixture": "round-robin"}, 18, 18),
         ({"mixture": "temperature", "alpha": 0}, 18, 18),
-        ({"mixture": "resampled", "ratio": {"a.b": 2}}, 9 + 4 + 4, 17),  # 36, 18 and 18 of 72 records, in batches of 4
+        (
+            {"mixture": "resampled", "ratio": {"a.b": 2}},
+            9 + 4 + 4,
+            17,
+        ),  # 36, 18 and 18 of 72 records, in batches of 4
         ({"mixture": "resampled", "size": "max", "ratio": {"x": 3}}, 2 + 2 + 6, 10),
         ({"surgery": "pcgrad"}, 6, 18),
     ],
 )
-def test_a_joint_model_learns_from_every_task(mixture: dict, steps: int, batches: int, tiny_base: Path, tmp_path: Path) -> None:
+def test_a_joint_model_learns_from_every_task(
+    mixture: dict, steps: int, batches: int, tiny_base: Path, tmp_path: Path
+) -> None:
     # names that would be no module names inside the trainer
-    data = {"a.b": (get_task("sts"), records("sts")), "forward": (get_task("retrieval"), records("retrieval"))}
+    data = {
+        "a.b": (get_task("sts"), records("sts")),
+        "forward": (get_task("retrieval"), records("retrieval")),
+    }
     data["x"] = (get_task("classification"), records("classification"))
     settings = FAST.model_copy(update={"steps": None})
-    result = train(tiny_base, data, tmp_path / "joint", settings, seed=0, mixture=MixtureSettings(**mixture), name="joint")
+    result = train(
+        tiny_base,
+        data,
+        tmp_path / "joint",
+        settings,
+        seed=0,
+        mixture=MixtureSettings(**mixture),
+        name="joint",
+    )
     manifest = read_manifest(tmp_path / "joint")
     assert (
         manifest is not None
@@ -125,7 +165,11 @@ def test_batches_of_a_joint_training_come_from_one_task_each_and_fit_its_loss(
 
     def spy(self: Trainer, model: object, inputs: dict, **options: object) -> object:
         task = list(manifest_order)[int(inputs["dataset_name"])]
-        ids = {name: inputs[f"{name}_input_ids"] for name in get_task(task).text_columns if f"{name}_input_ids" in inputs}
+        ids = {
+            name: inputs[f"{name}_input_ids"]
+            for name in get_task(task).text_columns
+            if f"{name}_input_ids" in inputs
+        }
         seen.append((task, ids, inputs.get("label")))
         return collect(self, model, inputs, **options)
 
@@ -141,7 +185,10 @@ def test_batches_of_a_joint_training_come_from_one_task_each_and_fit_its_loss(
     assert [task for task, _, _ in seen] == list(manifest_order) * 4
     for task, ids, labels in seen:
         if task == "retrieval":
-            rows = [tuple(row.tolist()) for row in torch.cat([torch.nn.functional.pad(x, (0, 40 - x.shape[1])) for x in ids.values()])]
+            rows = [
+                tuple(row.tolist())
+                for row in torch.cat([torch.nn.functional.pad(x, (0, 40 - x.shape[1])) for x in ids.values()])
+            ]
             assert len(set(rows)) == len(rows) == 8
         if task == "classification":
             assert sorted(torch.bincount(labels)[labels.unique()].tolist()) == [2, 2]
@@ -163,20 +210,28 @@ def test_a_training_of_one_step_moves_the_weights(warmup: float, tiny_base: Path
 def test_equal_seeds_give_equal_bytes_and_others_do_not(tiny_base: Path, tmp_path: Path) -> None:
     for name, seed in (("first", 1), ("again", 1), ("other", 2)):
         run(tiny_base, tmp_path / name, "retrieval", "sts", seed=seed)
-    assert content_hash(tmp_path / "first") == content_hash(tmp_path / "again") != content_hash(tmp_path / "other")
+    assert (
+        content_hash(tmp_path / "first")
+        == content_hash(tmp_path / "again")
+        != content_hash(tmp_path / "other")
+    )
 
 
 def test_text_is_cut_to_max_length_only_while_training(tiny_base: Path, tmp_path: Path) -> None:
     from sentence_transformers import SentenceTransformer
 
     run(tiny_base, tmp_path / "cut", "retrieval", settings=FAST.model_copy(update={"max_length": 8}))
-    run(tiny_base, tmp_path / "whole", "retrieval", settings=FAST.model_copy(update={"max_length": 500}))  # the model's 32 still hold
+    run(
+        tiny_base, tmp_path / "whole", "retrieval", settings=FAST.model_copy(update={"max_length": 500})
+    )  # the model's 32 still hold
     assert content_hash(tmp_path / "cut") != content_hash(tmp_path / "whole")
     model = SentenceTransformer(str(tmp_path / "cut"), device="cpu")
     assert model.preprocess(["a b c d e f g h i j k l m n"])["input_ids"].shape[1] == 16
 
 
-def test_lora_saves_an_adapter_that_the_library_loads_and_whose_product_is_the_change(tiny_base: Path, tmp_path: Path) -> None:
+def test_lora_saves_an_adapter_that_the_library_loads_and_whose_product_is_the_change(
+    tiny_base: Path, tmp_path: Path
+) -> None:
     from sentence_transformers import SentenceTransformer
 
     settings = FAST.model_copy(update={"lora": LoraSettings(rank=2, alpha=8)})
@@ -188,7 +243,10 @@ def test_lora_saves_an_adapter_that_the_library_loads_and_whose_product_is_the_c
     assert not (tmp_path / "lora" / "model.safetensors").exists()
     assert content_hash(tmp_path / "lora") == content_hash(tmp_path / "same")
     dense = load_file(tmp_path / "lora" / "2_Dense" / "model.safetensors")
-    assert all(torch.equal(value, load_file(tiny_base / "2_Dense" / "model.safetensors")[key]) for key, value in dense.items())
+    assert all(
+        torch.equal(value, load_file(tiny_base / "2_Dense" / "model.safetensors")[key])
+        for key, value in dense.items()
+    )
 
     loaded = SentenceTransformer(str(tmp_path / "lora"), device="cpu")
     by_hand = SentenceTransformer(str(tiny_base), device="cpu")
@@ -218,7 +276,13 @@ def test_lora_saves_an_adapter_that_the_library_loads_and_whose_product_is_the_c
     ],
 )  # fmt: skip
 def test_what_cannot_be_trained_is_refused(
-    tasks: tuple[str, ...], settings: dict, options: dict, message: str, tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tasks: tuple[str, ...],
+    settings: dict,
+    options: dict,
+    message: str,
+    tiny_base: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(SelfposError) as error:
@@ -227,7 +291,9 @@ def test_what_cannot_be_trained_is_refused(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_plain_transformer_is_refused_before_it_is_trained(tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_plain_transformer_is_refused_before_it_is_trained(
+    tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     plain = tmp_path / "plain"
     shutil.copytree(tiny_base, plain)
     (plain / "modules.json").unlink()
@@ -240,8 +306,14 @@ def test_a_plain_transformer_is_refused_before_it_is_trained(tiny_base: Path, tm
 @pytest.mark.parametrize(
     ("harm", "message"),
     [
-        (lambda base: [(base / name).unlink(missing_ok=True) for name in ("tokenizer.json", "vocab.txt")], "has no tokenizer"),
-        (lambda base: (base / "config.json").rename(base / "adapter_config.json"), "holds a PEFT adapter, which is no base by itself"),
+        (
+            lambda base: [(base / name).unlink(missing_ok=True) for name in ("tokenizer.json", "vocab.txt")],
+            "has no tokenizer",
+        ),
+        (
+            lambda base: (base / "config.json").rename(base / "adapter_config.json"),
+            "holds a PEFT adapter, which is no base by itself",
+        ),
     ],
     ids=["no tokenizer", "adapter"],
 )
@@ -268,14 +340,25 @@ def test_only_our_bar_is_shown_and_the_course_is_logged(
     import datasets
     from transformers.utils import logging as transformers_logging
 
-    before = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled(), datasets.are_progress_bars_disabled()
+    before = (
+        transformers_logging.get_verbosity(),
+        transformers_logging.is_progress_bar_enabled(),
+        datasets.are_progress_bars_disabled(),
+    )
     with caplog.at_level(logging.INFO, logger="selfpos"):
         run(tiny_base, tmp_path / "out", "retrieval", "classification")
     shown = capfd.readouterr()
     assert shown.out == ""
     assert len(shown.err.strip().splitlines()) == 1 and "3/3 step" in shown.err and "loss" in shown.err
-    assert [record.message[:10] for record in caplog.records if "loss" in record.message] == ["out: step ", "out: step "]
-    after = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled(), datasets.are_progress_bars_disabled()
+    assert [record.message[:10] for record in caplog.records if "loss" in record.message] == [
+        "out: step ",
+        "out: step ",
+    ]
+    after = (
+        transformers_logging.get_verbosity(),
+        transformers_logging.is_progress_bar_enabled(),
+        datasets.are_progress_bars_disabled(),
+    )
     assert after == before
 
 
@@ -284,7 +367,13 @@ def test_a_training_goes_on_from_another_model(lora: bool, tiny_base: Path, tmp_
     """As in the iterative pipeline: what the second learns is added to the first, and the base stays θ0."""
     settings = FAST.model_copy(update={"lora": LoraSettings(rank=2) if lora else None})
     run(tiny_base, tmp_path / "first", "sts", settings=settings)
-    run(tiny_base, tmp_path / "still", "retrieval", settings=settings.model_copy(update={"learning_rate": 1e-12}), start=tmp_path / "first")
+    run(
+        tiny_base,
+        tmp_path / "still",
+        "retrieval",
+        settings=settings.model_copy(update={"learning_rate": 1e-12}),
+        start=tmp_path / "first",
+    )
     run(tiny_base, tmp_path / "second", "retrieval", settings=settings, start=tmp_path / "first")
     weights = "adapter_model.safetensors" if lora else "model.safetensors"
     first, still, second = (load_file(tmp_path / name / weights) for name in ("first", "still", "second"))

@@ -45,11 +45,16 @@ def test_every_type_is_measured_by_its_own_measure(task: str, tiny_base: Path, t
     assert result.steps == 3 and [entry["step"] for entry in manifest["validation"]["history"]] == [2, 3]
     assert all(-1 <= entry["scores"][task] <= 1 for entry in manifest["validation"]["history"])
     triples = 1 + (task == "reranking")  # to a record
-    assert manifest["tasks"][task]["records"] == 18 * triples and manifest["tasks"][task]["validation"]["records"] == 6 * triples
+    assert (
+        manifest["tasks"][task]["records"] == 18 * triples
+        and manifest["tasks"][task]["validation"]["records"] == 6 * triples
+    )
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
 
 
-def test_measuring_does_not_change_what_is_learnt(tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_measuring_does_not_change_what_is_learnt(
+    tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     kind, data = get_task("retrieval"), records("retrieval")
     measured = with_(steps=6, validation={"split": "dev", "every": 2})
     train(tiny_base, {"r": (kind, data)}, tmp_path / "plain", with_(steps=6), seed=0, name="x")
@@ -57,12 +62,22 @@ def test_measuring_does_not_change_what_is_learnt(tiny_base: Path, tmp_path: Pat
 
     original, rising = TaskValidation.score, iter(range(9))
     monkeypatch.setattr(TaskValidation, "score", lambda self, model: original(self, model) * 0 + next(rising))
-    train(tiny_base, {"r": (kind, data)}, tmp_path / "measured", measured, seed=0, name="x", validation={"r": data.select(range(8))})
+    train(
+        tiny_base,
+        {"r": (kind, data)},
+        tmp_path / "measured",
+        measured,
+        seed=0,
+        name="x",
+        validation={"r": data.select(range(8))},
+    )
     assert content_hash(tmp_path / "plain") == content_hash(tmp_path / "measured")
 
 
 @pytest.mark.parametrize("lora", [False, True])
-def test_the_best_state_is_kept(lora: bool, tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_best_state_is_kept(
+    lora: bool, tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     more = {"lora": LoraSettings(rank=2).model_dump()} if lora else {}
     common = {"steps": 8, "warmup": 0.0, "validation": VALIDATED.model_dump(), **more}
     scripted(monkeypatch, 0.1, 0.9, 0.2, 0.3)
@@ -80,7 +95,9 @@ def test_the_best_state_is_kept(lora: bool, tiny_base: Path, tmp_path: Path, mon
     assert best and all(torch.equal(best[key], there[key]) for key in best)
 
 
-def test_patience_ends_a_training_that_gets_no_better(tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_patience_ends_a_training_that_gets_no_better(
+    tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     settings = with_(steps=20, validation=VALIDATED.model_dump() | {"patience": 2})
     scripted(monkeypatch, 0.5, 0.6, 0.4, 0.5, 0.9)
     assert run(tiny_base, tmp_path / "out", "sts", settings=settings).steps == 8
@@ -89,7 +106,9 @@ def test_patience_ends_a_training_that_gets_no_better(tiny_base: Path, tmp_path:
 
 
 @pytest.mark.parametrize("stop", [4, 7, 9])
-def test_a_measured_training_goes_on_to_the_same_bytes(stop: int, tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_measured_training_goes_on_to_the_same_bytes(
+    stop: int, tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The best state, at step 4, is kept through an interruption before it, after it, and after a later checkpoint."""
     settings = with_(steps=12, validation=VALIDATED.model_dump() | {"patience": 3}, checkpoint_every=3)
     from selfpos.training.validation import TaskValidation
@@ -99,7 +118,11 @@ def test_a_measured_training_goes_on_to_the_same_bytes(stop: int, tiny_base: Pat
 
     now = []
     step = Trainer.training_step
-    monkeypatch.setattr(Trainer, "training_step", lambda self, *a, **k: (now.append(self.state.global_step + 1), step(self, *a, **k))[1])
+    monkeypatch.setattr(
+        Trainer,
+        "training_step",
+        lambda self, *a, **k: (now.append(self.state.global_step + 1), step(self, *a, **k))[1],
+    )
     monkeypatch.setattr(TaskValidation, "score", lambda self, model: by_step[now[-1]])
     run(tiny_base, tmp_path / "whole", "sts", settings=settings)
     with monkeypatch.context() as patch:
@@ -109,24 +132,41 @@ def test_a_measured_training_goes_on_to_the_same_bytes(stop: int, tiny_base: Pat
     result = run(tiny_base, tmp_path / "out", "sts", settings=settings)
     assert result.resumed_from == {4: 3, 7: 6, 9: 6}[stop] and result.steps == 10
     assert content_hash(tmp_path / "out") == content_hash(tmp_path / "whole")
-    assert [(read_manifest(tmp_path / name) or {})["validation"]["best_step"] for name in ("out", "whole")] == [4, 4]
+    assert [
+        (read_manifest(tmp_path / name) or {})["validation"]["best_step"] for name in ("out", "whole")
+    ] == [4, 4]
     validation = [(read_manifest(tmp_path / name) or {})["validation"] for name in ("out", "whole")]
     assert validation[0] == validation[1]
 
 
 @pytest.mark.parametrize(
     ("validation", "message"),
-    [({}, "either a share"), ({"share": 0.1, "split": "dev"}, "either a share"), ({"share": 0.9}, "less than or equal to 0.5")],
+    [
+        ({}, "either a share"),
+        ({"share": 0.1, "split": "dev"}, "either a share"),
+        ({"share": 0.9}, "less than or equal to 0.5"),
+    ],
 )
 def test_validation_comes_from_one_place(validation: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         with_(validation=validation)
 
 
-def test_validation_records_that_cannot_be_measured_are_refused_before_the_training(tiny_base: Path, tmp_path: Path) -> None:
+def test_validation_records_that_cannot_be_measured_are_refused_before_the_training(
+    tiny_base: Path, tmp_path: Path
+) -> None:
     few = Dataset.from_dict({"text": ["a", "b"], "label": [0, 1]})
-    with pytest.raises(SelfposError, match=r"the 2 validation records of task classification: .*at least 2 labels with 2 texts each"):
-        run(tiny_base, tmp_path / "out", "classification", settings=with_(validation={"split": "dev"}), validation={"classification": few})
+    with pytest.raises(
+        SelfposError,
+        match=r"the 2 validation records of task classification: .*at least 2 labels with 2 texts each",
+    ):
+        run(
+            tiny_base,
+            tmp_path / "out",
+            "classification",
+            settings=with_(validation={"split": "dev"}),
+            validation={"classification": few},
+        )
     with pytest.raises(SelfposError, match="task sts comes without records of the split 'dev'"):
         run(tiny_base, tmp_path / "out", "sts", settings=with_(validation={"split": "dev"}))
     assert list(tmp_path.iterdir()) == []

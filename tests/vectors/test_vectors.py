@@ -22,13 +22,16 @@ from tests.merging.folders import make_folder
 def state(folder: Path) -> dict[str, np.ndarray]:
     """Every tensor of a folder, by key, in float64; independent of the code under test."""
     return {
-        (f"{file.parent.relative_to(folder).as_posix()}/" if file.parent != folder else "") + name: value.double().numpy()
+        (f"{file.parent.relative_to(folder).as_posix()}/" if file.parent != folder else "")
+        + name: value.double().numpy()
         for file in sorted(folder.rglob("*.safetensors"))
         for name, value in load_file(file).items()
     }
 
 
-def make_adapter(base: Path, folder: Path, *, seed: int = 0, plain: bool = False, **options: Any) -> dict[str, np.ndarray]:
+def make_adapter(
+    base: Path, folder: Path, *, seed: int = 0, plain: bool = False, **options: Any
+) -> dict[str, np.ndarray]:
     """Write a random adapter over `base` with PEFT; returns the float64 differences that PEFT's own merge makes, by key."""
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModel
@@ -36,7 +39,9 @@ def make_adapter(base: Path, folder: Path, *, seed: int = 0, plain: bool = False
     torch.manual_seed(seed)
     model = AutoModel.from_pretrained(base)
     before = {name: value.double().numpy().copy() for name, value in model.state_dict().items()}
-    adapted = get_peft_model(model, LoraConfig(**({"r": 4, "lora_alpha": 8, "target_modules": ["query", "dense"]} | options)))
+    adapted = get_peft_model(
+        model, LoraConfig(**({"r": 4, "lora_alpha": 8, "target_modules": ["query", "dense"]} | options))
+    )
     with torch.no_grad():
         for name, value in adapted.named_parameters():
             if "lora_" in name or "modules_to_save" in name or value.requires_grad:
@@ -93,7 +98,9 @@ def test_adapters_equal_pefts_own_merge(tiny_base: Path, tmp_path: Path, options
         # any range of a tensor reads like the whole
         base = vector.base.read_float32(key).reshape(-1)
         for start, stop in spans(found.shape, 7):
-            np.testing.assert_allclose(vector.reader(key)(start, stop, base[start:stop]), found.reshape(-1)[start:stop], atol=1e-7)
+            np.testing.assert_allclose(
+                vector.reader(key)(start, stop, base[start:stop]), found.reshape(-1)[start:stop], atol=1e-7
+            )
     assert moved >= 2
 
 
@@ -103,12 +110,20 @@ def test_factors_of_layers_that_store_weights_the_other_way_round(tmp_path: Path
     from transformers import AutoModel, GPT2Config, GPT2Model
 
     base = tmp_path / "base"
-    GPT2Model(GPT2Config(vocab_size=20, n_positions=8, n_embd=8, n_layer=1, n_head=2, bos_token_id=0, eos_token_id=0)).save_pretrained(base)
+    GPT2Model(
+        GPT2Config(
+            vocab_size=20, n_positions=8, n_embd=8, n_layer=1, n_head=2, bos_token_id=0, eos_token_id=0
+        )
+    ).save_pretrained(base)
     (base / "modules.json").write_text(
         json.dumps([{"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"}])
     )
     before = state(base)
-    options: dict[str, Any] = {"target_modules": ["c_attn", "c_fc"], "fan_in_fan_out": True, "init_lora_weights": False}
+    options: dict[str, Any] = {
+        "target_modules": ["c_attn", "c_fc"],
+        "fan_in_fan_out": True,
+        "init_lora_weights": False,
+    }
     adapted = get_peft_model(AutoModel.from_pretrained(base), LoraConfig(r=3, lora_alpha=5, **options))
     adapted.save_pretrained(tmp_path / "adapter")
     merged = adapted.merge_and_unload().state_dict()
@@ -129,7 +144,9 @@ def test_adapter_folders_without_modules_leave_the_rest_alone(tiny_base: Path, t
     np.testing.assert_allclose(vector.values(key), expected[key], atol=2e-6)
 
 
-def test_adapters_saved_by_sentence_transformers_bring_their_dense_module(tiny_base: Path, tmp_path: Path) -> None:
+def test_adapters_saved_by_sentence_transformers_bring_their_dense_module(
+    tiny_base: Path, tmp_path: Path
+) -> None:
     from peft import LoraConfig
     from sentence_transformers import SentenceTransformer
 
@@ -154,7 +171,9 @@ def test_adapters_saved_by_sentence_transformers_bring_their_dense_module(tiny_b
         ({"layer_replication": [[0, 1]]}, "layer_replication"),
     ],
 )
-def test_adapters_that_are_no_weight_are_refused(tiny_base: Path, tmp_path: Path, change: dict[str, Any], message: str) -> None:
+def test_adapters_that_are_no_weight_are_refused(
+    tiny_base: Path, tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
     make_adapter(tiny_base, tmp_path / "adapter")
     file = tmp_path / "adapter" / "adapter_config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | change))
@@ -168,7 +187,10 @@ def test_adapters_that_are_no_weight_are_refused(tiny_base: Path, tmp_path: Path
         ({"lora_A.weight": None}, "lora_B.weight has no matching lora_A"),
         ({"lora_B.weight": None}, "lora_A.weight has no matching lora_B"),
         ({"lora_A.weight": None, "lora_B.weight": None}, "holds no tensor"),
-        ({"lora_A.weight": None, "lora_B.weight": None, "lora_B.bias": [8]}, "lora_B.bias has no matching lora_A"),
+        (
+            {"lora_A.weight": None, "lora_B.weight": None, "lora_B.bias": [8]},
+            "lora_B.bias has no matching lora_A",
+        ),
         ({"lora_A.weight": [0, 6], "lora_B.weight": [8, 0]}, "expected two matrices"),
         ({"lora_A.weight": []}, "expected two matrices"),
         ({"lora_magnitude_vector": [5]}, "lora_magnitude_vector has 5 elements; expected 8"),
@@ -176,13 +198,18 @@ def test_adapters_that_are_no_weight_are_refused(tiny_base: Path, tmp_path: Path
 )
 def test_torn_adapters_are_refused(tmp_path: Path, change: dict[str, list[int] | None], message: str) -> None:
     base = make_folder(
-        tmp_path / "base", {"layer.0.dense.weight": np.ones((8, 6), np.float32), "layer.0.dense.bias": np.ones(8, np.float32)}
+        tmp_path / "base",
+        {"layer.0.dense.weight": np.ones((8, 6), np.float32), "layer.0.dense.bias": np.ones(8, np.float32)},
     )
     shapes = {"lora_A.weight": [2, 6], "lora_B.weight": [8, 2]} | change
     adapter = tmp_path / "adapter"
     adapter.mkdir()
     (adapter / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": 2, "lora_alpha": 4}))
-    tensors = {f"base_model.model.layer.0.dense.{name}": torch.ones(shape) for name, shape in shapes.items() if shape is not None}
+    tensors = {
+        f"base_model.model.layer.0.dense.{name}": torch.ones(shape)
+        for name, shape in shapes.items()
+        if shape is not None
+    }
     save_file(tensors, adapter / "adapter_model.safetensors")
     with pytest.raises(SelfposError, match=message):
         open_vectors(open_model(base), [adapter])
@@ -242,7 +269,10 @@ def changed(tiny_base: Path, folder: Path, what: str) -> None:
         ("pooling", "its pooling is 'cls', expected 'mean'"),
         ("prompts", "its prompts are"),
         ("heads", "num_attention_heads is 4, expected 2"),
-        ("modules", r"modules are Transformer \+ Pooling \+ Dense, expected Transformer \+ Pooling \+ Dense \+ Normalize"),
+        (
+            "modules",
+            r"modules are Transformer \+ Pooling \+ Dense, expected Transformer \+ Pooling \+ Dense \+ Normalize",
+        ),
         ("tokenizer", r"tokenizer differs \(tokenizer.json: vocabulary\)"),
         ("tokenizer.json", r"tokenizer differs \(tokenizer.json: vocabulary"),
         ("added tokens", "tokenizer.json is no tokenizer as the library tokenizers writes it"),
@@ -250,13 +280,17 @@ def changed(tiny_base: Path, folder: Path, what: str) -> None:
         ("config_sentence_transformers.json", "its prompts are {}"),
     ],
 )
-def test_other_architectures_are_refused_with_the_difference(tiny_base: Path, tmp_path: Path, what: str, message: str) -> None:
+def test_other_architectures_are_refused_with_the_difference(
+    tiny_base: Path, tmp_path: Path, what: str, message: str
+) -> None:
     changed(tiny_base, tmp_path / "other", what)
     with pytest.raises(SelfposError, match=message):
         open_vectors(open_model(tiny_base), [tmp_path / "other"])
 
 
-def test_vectors_of_another_base_are_refused(tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path) -> None:
+def test_vectors_of_another_base_are_refused(
+    tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path
+) -> None:
     source = tmp_path / "tuned"
     shutil.copytree(tiny_specialists[0], source)
     write_manifest(source, {"base": {"name": "tiny", "hash": content_hash(tiny_base)}})
@@ -294,7 +328,11 @@ def test_gram_matches_float64(tiny_base: Path, tiny_specialists: list[Path], tmp
     for source in tiny_specialists:
         tuned = state(source)
         rows.append(np.concatenate([(tuned[key] - start[key]).ravel() for key in vectors[0].keys]))
-    rows.append(np.concatenate([expected_lora.get(key, np.zeros(start[key].shape)).ravel() for key in vectors[0].keys]))
+    rows.append(
+        np.concatenate(
+            [expected_lora.get(key, np.zeros(start[key].shape)).ravel() for key in vectors[0].keys]
+        )
+    )
     expected = np.array(rows) @ np.array(rows).T
     found = gram(vectors)
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)

@@ -16,7 +16,9 @@ def breadcrumbs_ties(
     density: Annotated[tuple[float, ...], "share of each tensor's entries kept", Limits(0, 1)] = (0.9,),
     gamma: Annotated[tuple[float, ...], "γ, share of the largest entries removed", Limits(0, 1)] = (0.01,),
     scale: Annotated[float, "λ, the factor of the merged vector"] = 1.0,
-    normalize: Annotated[bool, "divide by the sum of the weights that agree (else their plain weighted sum)"] = True,
+    normalize: Annotated[
+        bool, "divide by the sum of the weights that agree (else their plain weighted sum)"
+    ] = True,
 ) -> Array:
     """Model Breadcrumbs with TIES' election of signs.
 

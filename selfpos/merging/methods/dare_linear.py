@@ -13,7 +13,9 @@ from selfpos.merging.stream import Array, Chunk
 def dare_linear(
     chunk: Chunk,
     *,
-    density: Annotated[tuple[float, ...], "1 − p, the chance of each entry to be kept", Limits(0, 1)] = (0.5,),
+    density: Annotated[tuple[float, ...], "1 − p, the chance of each entry to be kept", Limits(0, 1)] = (
+        0.5,
+    ),
     scale: Annotated[float, "λ, the factor of the merged vector"] = 1.0,
     rescale: Annotated[bool, "divide what is kept by the density"] = True,
     normalize: Annotated[bool, "divide by the sum of the weights"] = False,

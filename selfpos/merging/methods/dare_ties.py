@@ -13,10 +13,14 @@ from selfpos.merging.stream import Array, Chunk
 def dare_ties(
     chunk: Chunk,
     *,
-    density: Annotated[tuple[float, ...], "1 − p, the chance of each entry to be kept", Limits(0, 1)] = (0.5,),
+    density: Annotated[tuple[float, ...], "1 − p, the chance of each entry to be kept", Limits(0, 1)] = (
+        0.5,
+    ),
     scale: Annotated[float, "λ, the factor of the merged vector"] = 1.0,
     rescale: Annotated[bool, "divide what is kept by the density"] = True,
-    normalize: Annotated[bool, "divide by the sum of the weights that agree (else their plain weighted sum)"] = True,
+    normalize: Annotated[
+        bool, "divide by the sum of the weights that agree (else their plain weighted sum)"
+    ] = True,
 ) -> Array:
     """DARE, then TIES' election of signs: drop at random, rescale, join what agrees.
 

@@ -9,12 +9,16 @@ from selfpos.merging.sparse import drop_by_rank, weighted_sum
 from selfpos.merging.stream import Array, Chunk
 
 
-@kernel(reference="https://arxiv.org/abs/2406.11617", grain="row", random=True, checks=(check_chances, check_sum))
+@kernel(
+    reference="https://arxiv.org/abs/2406.11617", grain="row", random=True, checks=(check_chances, check_sum)
+)
 def della_linear(
     chunk: Chunk,
     *,
     density: Annotated[tuple[float, ...], "the mean chance of an entry to be kept", Limits(0, 1)] = (0.5,),
-    epsilon: Annotated[tuple[float, ...], "ε, by how much the largest entry's chance exceeds the smallest's", Limits(0, 1)] = (0.2,),
+    epsilon: Annotated[
+        tuple[float, ...], "ε, by how much the largest entry's chance exceeds the smallest's", Limits(0, 1)
+    ] = (0.2,),
     scale: Annotated[float, "λ, the factor of the merged vector"] = 1.0,
     rescale: Annotated[bool, "divide what is kept by its chance"] = True,
     normalize: Annotated[bool, "divide by the sum of the weights"] = False,

@@ -15,10 +15,14 @@ def della_ties(
     chunk: Chunk,
     *,
     density: Annotated[tuple[float, ...], "the mean chance of an entry to be kept", Limits(0, 1)] = (0.5,),
-    epsilon: Annotated[tuple[float, ...], "ε, by how much the largest entry's chance exceeds the smallest's", Limits(0, 1)] = (0.2,),
+    epsilon: Annotated[
+        tuple[float, ...], "ε, by how much the largest entry's chance exceeds the smallest's", Limits(0, 1)
+    ] = (0.2,),
     scale: Annotated[float, "λ, the factor of the merged vector"] = 1.0,
     rescale: Annotated[bool, "divide what is kept by its chance"] = True,
-    normalize: Annotated[bool, "divide by the sum of the weights that agree (else their plain weighted sum)"] = True,
+    normalize: Annotated[
+        bool, "divide by the sum of the weights that agree (else their plain weighted sum)"
+    ] = True,
 ) -> Array:
     """DELLA with TIES' election of signs: drop small entries more often, join what agrees.
 

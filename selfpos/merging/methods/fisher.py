@@ -10,9 +10,7 @@ from selfpos.merging.stream import Array, Chunk
 
 @kernel(reference="https://arxiv.org/abs/2111.09832", weighting="share", probe=("fisher",))
 def fisher(
-    chunk: Chunk,
-    *,
-    floor: Annotated[float, "ε, added to every F_i, whose mean is 1", Limits(0)] = 1e-6,
+    chunk: Chunk, *, floor: Annotated[float, "ε, added to every F_i, whose mean is 1", Limits(0)] = 1e-6
 ) -> Array:
     """Fisher-weighted mean: at every weight, the specialists whose loss depends on it count for more.
 

@@ -33,7 +33,9 @@ def iso_cts(
     parts = [leading(xp, total(chunk.vectors), shared)]
     if own:
         common_left = parts[0][0]
-        parts += [leading(xp, vector - common_left @ (common_left.T @ vector), own) for vector in chunk.vectors]
+        parts += [
+            leading(xp, vector - common_left @ (common_left.T @ vector), own) for vector in chunk.vectors
+        ]
     left = nearest_orthogonal(xp, xp.concatenate([part[0] for part in parts], axis=1))
     right = nearest_orthogonal(xp, xp.concatenate([part[2] for part in parts], axis=0))
     return left @ right * (scale * float(xp.concatenate([part[1] for part in parts]).mean()))

@@ -16,7 +16,9 @@ def karcher(
     weights: list[float],
     gram: np.ndarray,
     *,
-    space: Annotated[Literal["vectors", "models"], "what is averaged: task vectors, or full weights"] = "vectors",
+    space: Annotated[
+        Literal["vectors", "models"], "what is averaged: task vectors, or full weights"
+    ] = "vectors",
     steps: Annotated[int, "at most so many steps of the fixed point iteration", Limits(1)] = 100,
     tolerance: Annotated[float, "a step shorter than this ends it", Limits(0)] = 1e-9,
 ) -> list[float]:
@@ -43,7 +45,9 @@ def karcher(
             cosines = np.clip((inner @ point) * scales, -1, 1)
             angles = np.arccos(cosines)
             sines = np.sinc(angles / math.pi)  # sin(angle) / angle
-            reach = np.divide(alive, sines, out=np.zeros_like(alive), where=sines > OPPOSITE)  # exactly opposite: no way leads there
+            reach = np.divide(
+                alive, sines, out=np.zeros_like(alive), where=sines > OPPOSITE
+            )  # exactly opposite: no way leads there
             tangent = reach * scales - float(reach @ cosines) * point
             size = length(tangent, inner)
             if size < tolerance:

@@ -7,7 +7,9 @@ from selfpos.merging.registry import combination
 
 
 @combination(reference="https://arxiv.org/abs/2203.05482", weighting="mean", checks=(check_sum,))
-def linear(weights: list[float], *, normalize: Annotated[bool, "divide the weights by their sum"] = False) -> list[float]:
+def linear(
+    weights: list[float], *, normalize: Annotated[bool, "divide the weights by their sum"] = False
+) -> list[float]:
     """The weighted sum of task vectors, weights taken as they are.
 
     θ = θ0 + Σ w_i V_i; where the weights sum to 1, or with `normalize`, this is the weighted mean Σ w_i θ_i. Absent weights are 1/N.

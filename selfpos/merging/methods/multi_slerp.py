@@ -10,12 +10,19 @@ from selfpos.merging.geometry import OPPOSITE, length, normalized, of_models, ov
 from selfpos.merging.registry import combination
 
 
-@combination(reference="https://goddard.blog/posts/multislerp-wow-what-a-cool-idea", gram="tensor", with_base=True, checks=(check_sum,))
+@combination(
+    reference="https://goddard.blog/posts/multislerp-wow-what-a-cool-idea",
+    gram="tensor",
+    with_base=True,
+    checks=(check_sum,),
+)
 def multi_slerp(
     weights: list[float],
     gram: np.ndarray,
     *,
-    space: Annotated[Literal["vectors", "models"], "what is interpolated: task vectors, or full weights"] = "vectors",
+    space: Annotated[
+        Literal["vectors", "models"], "what is interpolated: task vectors, or full weights"
+    ] = "vectors",
     normalize: Annotated[bool, "divide the weights by their sum"] = True,
 ) -> list[float]:
     """Barycentric interpolation of any number of vectors on a sphere, per tensor, in one step.

@@ -24,4 +24,9 @@ def norm_equalized(
     Prefer it when one task was trained much longer than the others and its vector drowns them.
     """
     norms, reciprocals = unit_scales(gram)
-    return [float(value) for value in scale * np.array(weights) * np.where(norms > 0, (norms.mean() * reciprocals) ** exponent, 0.0)]
+    return [
+        float(value)
+        for value in scale
+        * np.array(weights)
+        * np.where(norms > 0, (norms.mean() * reciprocals) ** exponent, 0.0)
+    ]

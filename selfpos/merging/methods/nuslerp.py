@@ -21,7 +21,9 @@ def nuslerp(
     weights: list[float],
     gram: np.ndarray,
     *,
-    space: Annotated[Literal["vectors", "models"], "what is interpolated: task vectors, or full weights"] = "vectors",
+    space: Annotated[
+        Literal["vectors", "models"], "what is interpolated: task vectors, or full weights"
+    ] = "vectors",
 ) -> list[float]:
     """Spherical interpolation of two task vectors, one angle per tensor, by weights.
 

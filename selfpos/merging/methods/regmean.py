@@ -11,9 +11,17 @@ RIDGE = 1e-6
 """Of the mean diagonal element: what no input of the probe reaches stays at the mean, and float32 sums do not turn into directions."""
 
 
-@kernel(reference="https://arxiv.org/abs/2212.09849", weighting="share", grain="matrix", holds=(8, 6), probe=("gram",))
+@kernel(
+    reference="https://arxiv.org/abs/2212.09849",
+    weighting="share",
+    grain="matrix",
+    holds=(8, 6),
+    probe=("gram",),
+)
 def regmean(
-    chunk: Chunk, *, alpha: Annotated[float, "factor of what is off the diagonal of each Gram matrix", Limits(0, 1)] = 0.9
+    chunk: Chunk,
+    *,
+    alpha: Annotated[float, "factor of what is off the diagonal of each Gram matrix", Limits(0, 1)] = 0.9,
 ) -> Array:
     """RegMean: each linear layer takes the weights that come nearest to all specialists' outputs on their own inputs.
 

@@ -41,7 +41,9 @@ def survey(stream: Stream) -> Mapping[str, Any]:
 
 
 @kernel(reference="https://arxiv.org/abs/2408.07990", weighting="none", survey=survey)
-def sce(chunk: Chunk, *, select: Annotated[float, "share of each tensor's entries selected", Limits(0, 1)] = 0.1) -> Array:
+def sce(
+    chunk: Chunk, *, select: Annotated[float, "share of each tensor's entries selected", Limits(0, 1)] = 0.1
+) -> Array:
     """SCE: select the entries that vary most between vectors, weigh vectors by their energy there, erase the minority's signs.
 
     S: the `select` share of entries of a tensor with the largest variance over i; w_i = Σ_S V_i² / Σ_j Σ_S V_j²; among the V_i at an entry only
@@ -52,7 +54,9 @@ def sce(chunk: Chunk, *, select: Annotated[float, "share of each tensor's entrie
     """
     limit, energies = chunk.statistics
     total = float(energies.sum())
-    weights = [float(energy) / total for energy in energies] if total > 0 else [1 / len(energies)] * len(energies)
+    weights = (
+        [float(energy) / total for energy in energies] if total > 0 else [1 / len(energies)] * len(energies)
+    )
     selected = variance(chunk) >= limit
     vectors = [vector * selected for vector in chunk.vectors]
     sign = sum(vectors[1:], start=vectors[0])

@@ -17,7 +17,9 @@ def check(settings: Settings, keys: Sequence[str]) -> None:
         weights = settings.weights(key)
         for n in range(1, len(weights)):
             if math.fsum(weights[:n]) / n + weights[n] == 0:
-                raise SelfposError(f"method slerp divides by a_i + a_j, which is 0 for weights {weights[: n + 1]}; change one of them")
+                raise SelfposError(
+                    f"method slerp divides by a_i + a_j, which is 0 for weights {weights[: n + 1]}; change one of them"
+                )
 
 
 @combination(reference="https://arxiv.org/abs/2410.15035", gram="model", checks=(check,), ordered=True)
@@ -49,7 +51,9 @@ def chain(gram: np.ndarray, a: list[float]) -> list[float]:
         earlier = math.fsum(a[:n]) / n
         share = a[n] / (earlier + a[n])  # of V_(1..n−1), as printed
         inner = float(coefficients @ gram[:, n])
-        first, second = slerp_shares(float(coefficients @ gram @ coefficients), float(gram[n, n]), inner, 1 - share)
+        first, second = slerp_shares(
+            float(coefficients @ gram @ coefficients), float(gram[n, n]), inner, 1 - share
+        )
         coefficients *= first
         coefficients[n] = second
     return coefficients.tolist()

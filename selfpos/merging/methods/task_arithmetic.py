@@ -6,7 +6,9 @@ from selfpos.merging.registry import combination
 
 
 @combination(reference="https://arxiv.org/abs/2212.04089")
-def task_arithmetic(weights: list[float], *, scale: Annotated[float, "λ, the factor of the whole sum"] = 1.0) -> list[float]:
+def task_arithmetic(
+    weights: list[float], *, scale: Annotated[float, "λ, the factor of the whole sum"] = 1.0
+) -> list[float]:
     """The scaled sum of task vectors.
 
     θ = θ0 + λ Σ w_i V_i. Absent weights are 1; a negative weight removes what a vector learned.

@@ -9,7 +9,14 @@ from selfpos.merging.parameters import Limits
 from selfpos.merging.registry import combination
 
 
-@combination(reference="https://en.wikipedia.org/wiki/Slerp", weighting="none", gram="tensor", with_base=True, most=2, ordered=True)
+@combination(
+    reference="https://en.wikipedia.org/wiki/Slerp",
+    weighting="none",
+    gram="tensor",
+    with_base=True,
+    most=2,
+    ordered=True,
+)
 def tensor_slerp(
     weights: list[float],
     gram: np.ndarray,

@@ -36,7 +36,11 @@ def wudi(
         if energy > 0:
             inputs += vector.T @ vector / energy
             offset += ((start - vector) @ vector.T) @ vector / energy
-    moved = adam(xp, inputs, offset, steps, learning_rate) if steps else -offset @ xp.linalg.pinv(inputs, rcond=1e-10, hermitian=True)
+    moved = (
+        adam(xp, inputs, offset, steps, learning_rate)
+        if steps
+        else -offset @ xp.linalg.pinv(inputs, rcond=1e-10, hermitian=True)
+    )
     return as_single((start + moved) * scale)
 
 

@@ -50,7 +50,9 @@ class Bitext(TaskType):
         from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 
         both_ways = ("query_to_doc", "doc_to_query")
-        return MultipleNegativesRankingLoss(model, scale=1 / temperature, directions=both_ways, partition_mode="per_direction")
+        return MultipleNegativesRankingLoss(
+            model, scale=1 / temperature, directions=both_ways, partition_mode="per_direction"
+        )
 
     def draw(self, dataset: Dataset, batch_size: int, generator: torch.Generator) -> dict[str, list[Any]]:
         return draws.distinct_texts(dataset, self.text_columns, batch_size, generator)
@@ -63,6 +65,13 @@ def _by_language(dataset: Dataset) -> Dataset:
     feature = dataset.features["translation"]
     languages = list(feature if isinstance(feature, dict) else getattr(feature, "languages", ()))
     if len(languages) != 2:
-        raise SelfposError(f"column 'translation' must hold texts in two languages, found {', '.join(languages) or feature}")
+        raise SelfposError(
+            f"column 'translation' must hold texts in two languages, found {', '.join(languages) or feature}"
+        )
     pairs = dataset["translation"][:]
-    return Records.from_dict({f"sentence{place}": [pair[language] for pair in pairs] for place, language in enumerate(languages, start=1)})
+    return Records.from_dict(
+        {
+            f"sentence{place}": [pair[language] for pair in pairs]
+            for place, language in enumerate(languages, start=1)
+        }
+    )

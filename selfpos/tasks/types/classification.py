@@ -57,7 +57,10 @@ class Classification(TaskType):
             raise SelfposError(
                 f"task type {self.name} needs at least 2 labels with 2 texts each, found {len(usable)} in {len(given)} records"
             )
-        numbers = {label: number for number, label in enumerate(sorted(set(given), key=lambda label: (str(type(label)), label)))}
+        numbers = {
+            label: number
+            for number, label in enumerate(sorted(set(given), key=lambda label: (str(type(label)), label)))
+        }
         return dataset.select_columns(["text"]).add_column("label", [numbers[label] for label in given])
 
     def loss(self, model: SentenceTransformer, temperature: float) -> torch.nn.Module:

@@ -41,10 +41,13 @@ class InstructionRetrieval(Retrieval):
         if "instruction" in dataset.column_names:
             dataset = self.canonical(dataset)
             anchors = [
-                f"{query} {instruction}".strip() for query, instruction in zip(dataset["query"], dataset["instruction"], strict=True)
+                f"{query} {instruction}".strip()
+                for query, instruction in zip(dataset["query"], dataset["instruction"], strict=True)
             ]
             texts = [column for column in dataset.column_names if column not in ("query", "instruction")]
-            dataset = dataset.select_columns(texts).add_column("anchor", anchors).select_columns(["anchor", *texts])
+            dataset = (
+                dataset.select_columns(texts).add_column("anchor", anchors).select_columns(["anchor", *texts])
+            )
         return _PLAIN.prepare(dataset, seed)
 
 

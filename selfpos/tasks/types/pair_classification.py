@@ -32,8 +32,28 @@ class PairClassification(TaskType):
     name = "pair-classification"
     summary = "pairs of texts that belong together or do not"
     columns: ClassVar[Mapping[str, tuple[str, ...]]] = {
-        "sentence1": ("sentence1", "sentence_a", "sent1", "text1", "text_a", "question1", "question", "query", "anchor"),
-        "sentence2": ("sentence2", "sentence_b", "sent2", "text2", "text_b", "question2", "sentence", "passage", "positive"),
+        "sentence1": (
+            "sentence1",
+            "sentence_a",
+            "sent1",
+            "text1",
+            "text_a",
+            "question1",
+            "question",
+            "query",
+            "anchor",
+        ),
+        "sentence2": (
+            "sentence2",
+            "sentence_b",
+            "sent2",
+            "text2",
+            "text_b",
+            "question2",
+            "sentence",
+            "passage",
+            "positive",
+        ),
         "label": ("label", "labels", "is_duplicate", "score"),
     }
     text_columns = ("sentence1", "sentence2")
@@ -46,7 +66,9 @@ class PairClassification(TaskType):
             from datasets import Dataset as Records
 
             pairs = nli.graded_pairs(dataset, {"entailment": 1, "contradiction": 0})
-            dataset = Records.from_dict({"sentence1": pairs["sentence1"], "sentence2": pairs["sentence2"], "label": pairs["grade"]})
+            dataset = Records.from_dict(
+                {"sentence1": pairs["sentence1"], "sentence2": pairs["sentence2"], "label": pairs["grade"]}
+            )
         return super().canonical(unnested(nli.ones(dataset), self, columns), columns)
 
     def prepare(self, dataset: Dataset, seed: int) -> Dataset:
@@ -54,10 +76,14 @@ class PairClassification(TaskType):
         found = set(dataset.unique("label"))
         numbers = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "False": 0, "True": 1}
         if strange := sorted(str(label) for label in found if str(label) not in numbers):
-            raise SelfposError(f"labels of task type pair-classification are 0 and 1, found {', '.join(strange[:5])}")
+            raise SelfposError(
+                f"labels of task type pair-classification are 0 and 1, found {', '.join(strange[:5])}"
+            )
         labels = [numbers[str(label)] for label in dataset["label"]]
         if len(set(labels)) < 2:
-            raise SelfposError(f"all {len(labels)} pairs are labelled {labels[0]}: pair-classification needs both 0 and 1")
+            raise SelfposError(
+                f"all {len(labels)} pairs are labelled {labels[0]}: pair-classification needs both 0 and 1"
+            )
         return dataset.select_columns(list(self.text_columns)).add_column("label", labels)
 
     def loss(self, model: SentenceTransformer, temperature: float) -> torch.nn.Module:

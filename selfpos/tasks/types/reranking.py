@@ -47,7 +47,11 @@ class Reranking(TaskType):
     asks = True
 
     def canonical(self, dataset: Dataset, columns: Mapping[str, str] | None = None) -> Dataset:
-        if not columns and "label" in dataset.column_names and not any(name in dataset.column_names for name in self.columns["negative"]):
+        if (
+            not columns
+            and "label" in dataset.column_names
+            and not any(name in dataset.column_names for name in self.columns["negative"])
+        ):
             dataset = self._by_question(dataset)
         return super().canonical(dataset, columns)
 
@@ -56,7 +60,8 @@ class Reranking(TaskType):
         from datasets import Dataset as Records
 
         asks, answers = (
-            next((name for name in names if name in dataset.column_names), None) for names in (self.columns["query"], CANDIDATES)
+            next((name for name in names if name in dataset.column_names), None)
+            for names in (self.columns["query"], CANDIDATES)
         )
         if asks is None or answers is None:
             return dataset
@@ -84,7 +89,8 @@ class Reranking(TaskType):
         left_out = 0
         for record in dataset:
             positives, negatives = (
-                [record[side]] if isinstance(record[side], str) else list(record[side]) for side in ("positive", "negative")
+                [record[side]] if isinstance(record[side], str) else list(record[side])
+                for side in ("positive", "negative")
             )
             order.shuffle(positives)
             order.shuffle(negatives)
@@ -92,10 +98,18 @@ class Reranking(TaskType):
             triples += [(record["query"], positive, negative) for positive, negative in pairs]
             left_out += not pairs
         if left_out:
-            log.info("reranking: %d of %d records have no positive or no negative and are left out", left_out, len(dataset))
+            log.info(
+                "reranking: %d of %d records have no positive or no negative and are left out",
+                left_out,
+                len(dataset),
+            )
         if not triples:
-            raise SelfposError(f"none of the {len(dataset)} records of the reranking set has both a positive and a negative")
-        return Records.from_dict({column: [triple[place] for triple in triples] for place, column in enumerate(self.text_columns)})
+            raise SelfposError(
+                f"none of the {len(dataset)} records of the reranking set has both a positive and a negative"
+            )
+        return Records.from_dict(
+            {column: [triple[place] for triple in triples] for place, column in enumerate(self.text_columns)}
+        )
 
     def loss(self, model: SentenceTransformer, temperature: float) -> torch.nn.Module:
         from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss

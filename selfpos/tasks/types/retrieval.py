@@ -53,7 +53,10 @@ class Retrieval(TaskType):
         elif "label" in dataset.column_names:
             dataset = _right_pairs(nli.ones(dataset))
         result = super().canonical(dataset, columns)
-        numbered = sorted((column for column in dataset.column_names if _NUMBERED.match(column)), key=lambda name: (len(name), name))
+        numbered = sorted(
+            (column for column in dataset.column_names if _NUMBERED.match(column)),
+            key=lambda name: (len(name), name),
+        )
         for place, column in enumerate(numbered, start=1 + ("negative" in result.column_names)):
             name = "negative" if place == 1 else f"negative_{place}"
             result = result.add_column(name, dataset[column][:])
@@ -62,7 +65,11 @@ class Retrieval(TaskType):
 
     def prepare(self, dataset: Dataset, seed: int) -> Dataset:
         dataset = self.canonical(dataset)
-        listed = [column for column in ("positive", "negative") if column in dataset.column_names and _is_list(dataset, column)]
+        listed = [
+            column
+            for column in ("positive", "negative")
+            if column in dataset.column_names and _is_list(dataset, column)
+        ]
         if not listed:
             return dataset
         import random

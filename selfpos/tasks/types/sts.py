@@ -49,7 +49,9 @@ class Sts(TaskType):
             from datasets import Dataset as Records
 
             pairs = nli.graded_pairs(dataset, {"entailment": 1.0, "neutral": 0.5, "contradiction": 0.0})
-            dataset = Records.from_dict({"sentence1": pairs["sentence1"], "sentence2": pairs["sentence2"], "score": pairs["grade"]})
+            dataset = Records.from_dict(
+                {"sentence1": pairs["sentence1"], "sentence2": pairs["sentence2"], "score": pairs["grade"]}
+            )
         graded = super().canonical(dataset, columns)
         _scores(graded)
         return graded
@@ -60,7 +62,9 @@ class Sts(TaskType):
         scores = _scores(dataset)
         low, high = scores.min(), scores.max()
         if low == high:
-            raise SelfposError(f"all {len(scores)} scores are {low:g}: sts needs pairs of different similarity")
+            raise SelfposError(
+                f"all {len(scores)} scores are {low:g}: sts needs pairs of different similarity"
+            )
         if low < 0 or high > 1:
             scores = (scores - low) / (high - low)
         texts = dataset.select_columns(list(self.text_columns))
@@ -85,7 +89,9 @@ def _scores(dataset: Dataset) -> np.ndarray:
     try:
         scores = np.asarray(dataset["score"][:], dtype=np.float64)
     except (TypeError, ValueError):
-        raise SelfposError(f"column 'score' of task type sts must hold numbers, found {dataset.features['score']}") from None
+        raise SelfposError(
+            f"column 'score' of task type sts must hold numbers, found {dataset.features['score']}"
+        ) from None
     if not np.isfinite(scores).all():
         raise SelfposError("column 'score' of task type sts holds numbers that are not finite")
     return scores
@@ -118,7 +124,9 @@ class StsByInfoNCE(Retrieval):
                 f"{len(kept)} of {len(graded)} pairs are graded {self.positive:g} or more of the scale, too few for InfoNCE; lower sts_positive"
             )
         return (
-            graded.select(kept).select_columns(["sentence1", "sentence2"]).rename_columns({"sentence1": "anchor", "sentence2": "positive"})
+            graded.select(kept)
+            .select_columns(["sentence1", "sentence2"])
+            .rename_columns({"sentence1": "anchor", "sentence2": "positive"})
         )
 
 

@@ -1,0 +1,3 @@
+"""The study of class imbalance in CNNs."""
+
+from __future__ import annotations

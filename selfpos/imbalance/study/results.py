@@ -1,0 +1,144 @@
+"""The results of a study: one Parquet file, rewritten whole beside itself and renamed, so that it is always readable."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from selfpos.errors import SelfposError
+from selfpos.imbalance.study.methods.registry import get_method
+from selfpos.imbalance.study.recipe import ImbalanceRecipe
+from selfpos.imbalance.study.sources import ImageData
+from selfpos.recipe import validate
+
+# What may change between two runs into one file: everything else changes what a record means.
+FREE = {"name", "data", "grid", "methods", "seeds", "select", "networks_at_once"}
+# Columns without a value where a profile has no μ, or a recipe no validation images.
+OPTIONAL = {"mu", "validation_auc", "validation_accuracy"}
+
+
+def _schema() -> Any:
+    import pyarrow as pa
+
+    number, text, count = pa.float64(), pa.string(), pa.int64()
+    point = {
+        f"{split}_{group}": number
+        for split in ("test", "train")
+        for group in ("balanced", "minority", "majority")
+    }
+    fields = {
+        "profile": text, "rho": number, "mu": number, "minority_rule": text, "method": text, "rule": text, "rate": number, "seed": count,
+        "iterations": count, "seconds": number, "total": count, "sizes": pa.list_(count), "minority_classes": pa.list_(count), "tau": number,
+        "auc": number, "accuracy": number, "balanced_accuracy": number, "minority": number, "majority": number, "recalls": pa.list_(number),
+        "validation_auc": number, "validation_accuracy": number,
+        "train_balanced": number, "train_minority": number, "train_majority": number,
+        "curve": pa.list_(pa.struct({"iteration": count, "test_accuracy": number, **point})),
+    }  # fmt: skip
+    return pa.schema(fields)
+
+
+def read_results(path: Path) -> tuple[list[dict[str, Any]], ImbalanceRecipe]:
+    """All records of the file and the recipe that made them. Raises SelfposError when it is no results file, or one that this version cannot read."""
+    import pyarrow.lib
+    import pyarrow.parquet
+
+    if not path.is_file():
+        raise SelfposError(f"there are no results at {path}; run `selfpos imbalance run RECIPE` first")
+    try:
+        table = pyarrow.parquet.read_table(path)
+    except (pyarrow.lib.ArrowException, OSError) as error:
+        raise SelfposError(f"{path} is no Parquet file, or a damaged one: {error}") from None
+    metadata = table.schema.metadata or {}
+    if b"recipe" not in metadata:
+        raise SelfposError(f"{path} holds no results of selfpos imbalance: its schema has no recipe")
+    schema = _schema()
+    if missing := [
+        name
+        for name in schema.names
+        if name not in table.schema.names or table.schema.field(name).type != schema.field(name).type
+    ]:
+        raise SelfposError(
+            f"{path} holds no results that this version can read: the columns {', '.join(missing[:5])} are absent, or of another type"
+        )
+    try:
+        settings = json.loads(metadata[b"recipe"])
+    except ValueError as error:
+        raise SelfposError(
+            f"{path} holds no results of selfpos imbalance: its recipe is no JSON ({error})"
+        ) from None
+    recipe = validate(ImbalanceRecipe, settings, f"{path}, the recipe of its results")
+    if broken := [name for name in schema.names if name not in OPTIONAL and not _whole(table[name])]:
+        raise SelfposError(
+            f"{path} holds no results that can be read: values of {', '.join(broken[:5])} are absent, or no finite numbers"
+        )
+    try:
+        for name in table["method"].unique().to_pylist():
+            get_method(name)
+    except SelfposError as error:
+        raise SelfposError(f"{path}: {error}") from None
+    return table.to_pylist(), recipe
+
+
+def _whole(column: Any) -> bool:
+    import pyarrow as pa
+    import pyarrow.compute
+
+    if column.null_count:
+        return False
+    return not pa.types.is_floating(column.type) or bool(
+        pa.compute.all(pa.compute.is_finite(column), min_count=0).as_py()
+    )
+
+
+def data_of(path: Path) -> str | None:
+    """The fingerprint of the data that made the results file's records; None where it was not noted, or there is no file."""
+    import pyarrow.parquet
+
+    metadata = pyarrow.parquet.read_schema(path).metadata if path.is_file() else None
+    found = (metadata or {}).get(b"data")
+    return found.decode() if found else None
+
+
+def write_results(
+    path: Path, records: list[dict[str, Any]], recipe: ImbalanceRecipe, data: str | None = None
+) -> None:
+    """Replace the file by one with these records, made with the data of that fingerprint."""
+    import pyarrow as pa
+    import pyarrow.parquet
+
+    schema = _schema().with_metadata({"recipe": recipe.model_dump_json(), "data": data or ""})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with beside.open("wb") as file:
+            pyarrow.parquet.write_table(
+                pa.Table.from_pylist(records, schema=schema), file, compression="zstd"
+            )
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def check_same_settings(path: Path, before: ImbalanceRecipe, now: ImbalanceRecipe) -> None:
+    """Raise SelfposError when records made by the two recipes cannot stand in one file."""
+    old, new = before.model_dump(exclude=FREE), now.model_dump(exclude=FREE)
+    if changed := [f"{key} ({old[key]!r} before, {new[key]!r} now)" for key in old if old[key] != new[key]]:
+        raise SelfposError(
+            f"the results in {path} were made with other settings: {'; '.join(changed)}; name another file with --out"
+        )
+
+
+def check_same_data(path: Path, data: ImageData) -> None:
+    """Raise SelfposError when the file's records were made with other data."""
+    if data_of(path) not in (None, data.fingerprint):
+        texts = data.network is not None
+        other = (
+            f"other texts than {data.description}, or another encoder of that name"
+            if texts
+            else f"other data than {data.description}"
+        )
+        raise SelfposError(f"the results in {path} were made with {other}; name another file with --out")

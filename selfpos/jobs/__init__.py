@@ -1,0 +1,3 @@
+"""Jobs of a run, here or on Ray."""
+
+from __future__ import annotations

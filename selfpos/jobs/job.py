@@ -1,0 +1,155 @@
+"""Jobs of a run: what is finished is kept, what is missing is done, in order, each result whole or absent."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from selfpos.console import log, screen
+from selfpos.errors import OperationError, SelfposError
+from selfpos.storage.atomic import write_text
+from selfpos.storage.run_folder import RunFolder
+
+
+@dataclass(frozen=True)
+class Job:
+    """One piece of a run. `inputs` is everything that decides its result, apart from the jobs named in `after`; `work` writes `output`.
+
+    A job whose `work` picks up what it finds of its own output (an evaluation, task by task) says so with `continues`; one that is made again
+    in seconds from other results (a table, a report) with `derived`. Both may meet output of other inputs. `cpus` and `gpus` are what it asks
+    of a cluster.
+    """
+
+    name: str
+    inputs: dict[str, Any]
+    output: Path
+    work: Callable[[], object]
+    after: tuple[str, ...] = ()
+    continues: bool = False
+    derived: bool = False
+    cpus: float = 1
+    gpus: float = 0
+
+
+Executor = Callable[[Sequence[Job], RunFolder], list[str]]
+"""What does the unfinished jobs of a run and returns their names: `execute` in this process, `selfpos.jobs.ray.execute_on_ray` on a cluster."""
+
+
+def job_keys(jobs: Sequence[Job]) -> dict[str, str]:
+    """The key of each job: a hash of its inputs and of the keys of the jobs before it. Equal keys mean equal results."""
+    keys: dict[str, str] = {}
+    for job in jobs:
+        described = {"name": job.name, "inputs": job.inputs, "after": [keys[before] for before in job.after]}
+        keys[job.name] = hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
+    return keys
+
+
+def refuse_foreign(jobs: Sequence[Job], folder: RunFolder) -> None:
+    """Raise SelfposError when the folder holds a result of these jobs that other settings or data made: nothing is overwritten."""
+    keys = job_keys(jobs)
+    lasting = [job for job in jobs if not (job.continues or job.derived)]
+    foreign = [
+        job.name
+        for job in lasting
+        if (mark := _read_mark(folder.mark(job.name))) and mark["key"] != keys[job.name]
+    ]
+    if foreign:
+        raise SelfposError(
+            f"{folder.path} holds results made with other settings or data ({', '.join(foreign)}); choose another folder with --out, or remove it"
+        )
+
+
+def execute(jobs: Sequence[Job], folder: RunFolder) -> list[str]:
+    """Do the jobs that are not finished, in the order given, and return their names.
+
+    Raises SelfposError, before anything is done, as `refuse_foreign` does.
+    """
+    left = unfinished(jobs, folder)
+    keys = job_keys(jobs)
+    for job in left:
+        screen().print(f"[bold]{jobs.index(job) + 1}/{len(jobs)}[/bold] {job.name}")
+        log.info("%s: started", job.name)
+        finish(job, keys[job.name], carry_out(job), folder)
+    return [job.name for job in left]
+
+
+def unfinished(jobs: Sequence[Job], folder: RunFolder) -> list[Job]:
+    """Those of the jobs whose result an earlier start has not left. Raises SelfposError as `refuse_foreign` does."""
+    refuse_foreign(jobs, folder)
+    keys = job_keys(jobs)
+    left = []
+    for job in jobs:
+        mark = _read_mark(folder.mark(job.name))
+        if mark and mark["key"] == keys[job.name] and job.output.exists():
+            log.info("%s: finished before, kept", job.name)
+        else:
+            left.append(job)
+    return left
+
+
+def carry_out(job: Job) -> float:
+    """Do the work of a job; returns the seconds it took."""
+    if not job.continues:
+        _remove(job.output)  # written whole, but the run was stopped before it could say so
+    started = time.monotonic()
+    job.work()
+    return time.monotonic() - started
+
+
+def finish(job: Job, key: str, seconds: float, folder: RunFolder) -> None:
+    """Mark a job as finished."""
+    _write_mark(folder.mark(job.name), {"key": key, "seconds": round(seconds, 3), "inputs": job.inputs})
+    log.info("%s: finished in %.1f s", job.name, seconds)
+
+
+@contextmanager
+def locked(folder: RunFolder) -> Iterator[None]:
+    """Hold the run's folder, made if need be, for this process alone. The lock ends with the process.
+
+    Raises SelfposError when another process works in it, and when it is a file or a folder with other things than a run: a run removes
+    what it takes for its own half-made results. OperationError when the disk refuses.
+    """
+    import fcntl
+
+    path = folder.path
+    if path.exists() and not path.is_dir():
+        raise SelfposError(f"{path} is a file; choose another folder for the run with --out")
+    if path.is_dir() and any(path.iterdir()) and not (folder.lock.exists() or folder.recipe.exists()):
+        raise SelfposError(
+            f"{path} exists and holds other things than a run; choose another folder with --out"
+        )
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OperationError(f"cannot make the folder {path}: {error.strerror}") from None
+    with folder.lock.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise SelfposError(
+                f"another selfpos is at work in {folder.path}; wait for it or choose another folder with --out"
+            ) from None
+        yield
+
+
+def _read_mark(file: Path) -> dict[str, Any] | None:
+    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
+
+
+def _write_mark(file: Path, mark: dict[str, Any]) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_text(file, json.dumps(mark, indent=1))
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

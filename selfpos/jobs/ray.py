@@ -1,0 +1,175 @@
+"""The jobs of a run on the workers of a Ray cluster, several at a time: same results as `jobs.execute`, same marks, so either goes on where the other was."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from selfpos.console import log, log_to, progress, screen
+from selfpos.errors import OperationError, SelfposError
+from selfpos.jobs.job import Job, carry_out, finish, job_keys, unfinished
+from selfpos.storage.run_folder import RunFolder
+
+ATTEMPTS = 3
+"""How often a job is begun before its workers are given up: a job that takes a machine's last memory would do so again."""
+PAUSE = 2.0
+"""Seconds before a job is begun again, in which what is left of the lost worker ends and lets go of its locks."""
+
+
+def check_ray() -> None:
+    """Raise SelfposError where Ray is not installed."""
+    from importlib.util import find_spec
+
+    if find_spec("ray") is None:
+        raise SelfposError("--ray needs the package ray: pip install 'selfpos[ray]'")
+
+
+def execute_on_ray(jobs: Sequence[Job], folder: RunFolder, *, address: str) -> list[str]:
+    """Do the unfinished jobs on the cluster at `address` (`auto`: the one that runs on this machine) and return their names as they ended.
+
+    A job is sent as soon as those before it are done, with the CPUs and GPUs it asks for. Workers must see the run's folder and the models
+    under the same paths. A job whose worker is lost is begun again, up to ATTEMPTS times, and goes on from its checkpoint.
+    Raises SelfposError as `jobs.execute` does and where there is no cluster; what a job raises; OperationError when a job's workers are lost
+    again and again. In each case the other jobs under way are stopped.
+    """
+    check_ray()
+    left = unfinished(jobs, folder)
+    if not left:
+        return []
+    import ray
+    from ray.exceptions import RayError, RayTaskError
+
+    keys = job_keys(jobs)
+    waiting = {job.name: job for job in left}
+    running: dict[Any, Job] = {}
+    begun: Counter[str] = Counter()
+    done: list[str] = []
+    with _connected(address), progress("jobs", len(left), unit="jobs") as bar:
+        _notice_missing_resources(left)
+        work = ray.remote(max_retries=0)(_on_worker)
+        shipped = ray.put(list(jobs))  # once, for all jobs share the run's data
+        try:
+            while waiting or running:
+                blocked = {*waiting, *(job.name for job in running.values())}
+                for job in [job for job in waiting.values() if blocked.isdisjoint(job.after)]:
+                    del waiting[job.name]
+                    begun[job.name] += 1
+                    log.info(
+                        "%s: started%s",
+                        job.name,
+                        f", attempt {begun[job.name]}" if begun[job.name] > 1 else "",
+                    )
+                    place = work.options(num_cpus=job.cpus, num_gpus=job.gpus, name=job.name)
+                    running[place.remote(shipped, jobs.index(job), folder, str(Path.cwd()))] = job
+                    bar.advance(0, running=", ".join(job.name for job in running.values()))
+                ended, _ = ray.wait(list(running), timeout=1)
+                for reference in ended:
+                    job = running.pop(reference)
+                    try:
+                        seconds, failure = ray.get(reference)
+                    except RayTaskError:
+                        raise
+                    except RayError as error:
+                        if begun[job.name] >= ATTEMPTS:
+                            raise OperationError(
+                                f"job {job.name} lost its worker {ATTEMPTS} times, last so: {_first_line(error)}; "
+                                "see to the workers' memory, and start again: the run goes on from where it is"
+                            ) from None
+                        log.warning("%s: its worker was lost (%s); begun again", job.name, _first_line(error))
+                        screen().print(f"[yellow]{job.name}: its worker was lost, it is begun again[/yellow]")
+                        time.sleep(PAUSE)
+                        waiting[job.name] = job
+                        continue
+                    if failure is not None:
+                        kind, text = failure
+                        raise kind(text)
+                    finish(job, keys[job.name], seconds, folder)
+                    done.append(job.name)
+                    bar.advance(1, running=", ".join(job.name for job in running.values()))
+        finally:
+            for reference in running:
+                with suppress(RayError):
+                    ray.cancel(reference, force=True)
+    return done
+
+
+def _on_worker(
+    jobs: list[Job], place: int, folder: RunFolder, where: str
+) -> tuple[float, tuple[type[SelfposError], str] | None]:
+    """Do one job in this process, a worker's. Returns the seconds it took, and the error that its user is to see, if any."""
+    from selfpos.console import quiet_process
+
+    job = jobs[place]
+    threads = max(1, int(job.cpus))
+    os.environ["OMP_NUM_THREADS"] = str(threads)  # read by what is not imported yet
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(threads)
+    try:
+        if not Path(where).is_dir():
+            raise OperationError(
+                f"worker {socket.gethostname()} has no folder {where}: workers need the run's folders under the same paths"
+            )
+        os.chdir(where)
+        if not folder.lock.exists():
+            raise OperationError(
+                f"worker {socket.gethostname()} does not see {folder.path}: the run's folder must lie on a file system they share"
+            )
+        quiet_process()
+        with log_to(folder.log):
+            return carry_out(job), None
+    except OperationError as error:
+        return 0.0, (OperationError, str(error))
+    except SelfposError as error:
+        return 0.0, (SelfposError, str(error))
+
+
+@contextmanager
+def _connected(address: str) -> Iterator[None]:
+    """Be a driver of the cluster at `address` while the block runs."""
+    import logging
+
+    import ray
+
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        _reach(address)
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, ignore_reinit_error=False)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise SelfposError(
+            f"there is no Ray cluster at '{address}' ({_first_line(error)}); start one with 'ray start --head', or give its address"
+        ) from None
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _reach(address: str) -> None:
+    """Raise OSError where nobody listens at HOST:PORT: Ray itself would try for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=10).close()
+
+
+def _notice_missing_resources(jobs: Sequence[Job]) -> None:
+    """Say so when no machine of the cluster has what a job asks for: it waits until one comes."""
+    import ray
+
+    machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    for cpus, gpus in sorted({(job.cpus, job.gpus) for job in jobs}):
+        if not any(machine.get("CPU", 0) >= cpus and machine.get("GPU", 0) >= gpus for machine in machines):
+            text = f"no machine of the Ray cluster has {cpus:g} CPUs and {gpus:g} GPUs; jobs that ask for them wait until one joins"
+            log.warning(text)
+            screen().print(f"[yellow]{text}[/yellow]")
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[0] if lines else type(error).__name__)[:200]

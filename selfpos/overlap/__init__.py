@@ -1,0 +1,3 @@
+"""Training text against test text."""
+
+from __future__ import annotations

@@ -1,0 +1,3 @@
+"""A recipe as a graph of resumable jobs."""
+
+from __future__ import annotations

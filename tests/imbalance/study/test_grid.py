@@ -1,0 +1,377 @@
+"""The whole way: recipe, training, Parquet, resuming, report."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from selfpos.errors import OperationError, SelfposError
+from selfpos.imbalance.command import imbalance
+from selfpos.imbalance.study import cell as cell_module
+from selfpos.imbalance.study import grid
+from selfpos.imbalance.study.cell import Imbalance, Unit, draw_sample, run_unit, train_unit
+from selfpos.imbalance.study.grid import plan, run_grid
+from selfpos.imbalance.study.recipe import ImbalanceRecipe, load_imbalance_recipe
+from selfpos.imbalance.study.report import write_report
+from selfpos.imbalance.study.results import read_results
+from selfpos.imbalance.study.sources import read_images
+
+RECIPES = Path(__file__).parents[3] / "recipes" / "imbalance"
+
+
+def tiny(archive: Path, **changes: object) -> dict:
+    return {
+        "name": "tiny", "data": str(archive), "network": "lenet", "n_max": 40, "validation": 10, "seeds": 2, "networks_at_once": 2,
+        "grid": [{"profile": "step", "rho": [10], "mu": [0.5]}],
+        "training": {"iterations": 12, "batch_size": 16, "learning_rates": [0.01], "second_iterations": 5},
+    } | changes  # fmt: skip
+
+
+def test_shipped_recipes_are_valid_and_the_papers_grid_is_whole() -> None:
+    plans = {path.stem: plan(load_imbalance_recipe(path)) for path in RECIPES.glob("*.yaml")}
+    assert {"mnist", "mnist-small", "cifar10", "cifar10-small", "imagenet"} <= set(plans)
+
+    def networks(name: str, grids: set[str]) -> int:
+        paper = {"baseline", "ros", "rus", "two-phase-ros", "two-phase-rus"}
+        keys = {
+            key
+            for unit in plans[name]
+            if unit.imbalance.profile in grids
+            for key in unit.result_keys()
+            if key[4] in paper
+        }
+        return len(keys)
+
+    assert networks("mnist", {"step", "linear"}) == 22_500
+    assert networks("cifar10", {"step", "linear"}) == 640
+    assert networks("imagenet", {"step"}) == 15
+    small = load_imbalance_recipe(RECIPES / "mnist-small.yaml")
+    assert small.seeds >= 5
+    step = next(part for part in small.grid if part.profile == "step")
+    assert (step.rho, step.mu) == ([10, 100, 1000, 5000], [0.2, 0.5, 0.8])
+
+
+def test_recipe_mistakes_are_named(archive: Path, tmp_path: Path) -> None:
+    def load(**changes: object) -> None:
+        (tmp_path / "r.yaml").write_text(yaml.safe_dump(tiny(archive, **changes)), encoding="utf-8")
+        plan(load_imbalance_recipe(tmp_path / "r.yaml"))
+
+    with pytest.raises(SelfposError, match="no field 'netwerk'; did you mean 'network'"):
+        load(netwerk="lenet")
+    with pytest.raises(SelfposError, match="'mu' belongs to profile step"):
+        load(grid=[{"profile": "linear", "rho": [10], "mu": [0.5]}])
+    with pytest.raises(SelfposError, match="needs 'validation' > 0"):
+        load(validation=0, training={"learning_rates": [0.1, 0.01]})
+    several = {"adamw_rates": [1e-3, 1e-4]}
+    for changes in (
+        {"methods": ["ros", "adamw"]},
+        {"grid": [{"profile": "linear", "rho": [10], "methods": ["adamw"]}]},
+    ):
+        with pytest.raises(SelfposError, match="several adamw_rates needs 'validation' > 0"):
+            load(validation=0, training=several, **changes)
+        load(training=several, **changes)
+    for training, told in (
+        (
+            {"learning_rates": [0.1, -0.1]},
+            r"'training\.learning_rates\.1': Input should be greater than 0 \(found -0\.1\)",
+        ),
+        ({"weight_decay": float("nan")}, r"'training\.weight_decay': Input should be a finite number"),
+    ):
+        with pytest.raises(SelfposError, match=told):
+            load(training=training)
+    for rho, mu, told in (
+        (0.5, 0.5, "rho"),
+        (float("nan"), 0.5, "rho"),
+        (10, 1.2, "mu"),
+        (10, float("nan"), "mu"),
+        (10, 0.0, "mu"),
+    ):
+        with pytest.raises(SelfposError, match=rf"'grid\.0\.{told}\.0': Input should be"):
+            load(grid=[{"profile": "step", "rho": [rho], "mu": [mu]}])
+    with pytest.raises(SelfposError, match=r"profile balanced has no ratio; found rho \[10"):
+        load(grid=[{"profile": "balanced", "rho": [10]}])
+    for schedule in ({"policy": "multistep"}, {"policy": "inv", "drops": [0.5]}):
+        with pytest.raises(SelfposError, match="'drops' belong to policy multistep, which needs them"):
+            load(training={"schedule": schedule})
+    for changes, told in (
+        (
+            {"network": "head", "encoder": "any", "preprocessing": "gcn-zca"},
+            "'preprocessing' would do nothing with texts; leave it out",
+        ),
+        (
+            {"training": {"optimizer": "adamw", "momentum": 0.5}},
+            "'momentum' would do nothing with optimizer adamw",
+        ),
+        (
+            {"training": {"optimizer": "adamw", "weight_decay": 0.1}},
+            "'weight_decay' would do nothing with optimizer adamw",
+        ),
+        (
+            {"training": {"schedule": {"gamma": 0.1, "power": 1}}},
+            "'gamma' and 'power' would do nothing with policy fixed",
+        ),
+        (
+            {"training": {"schedule": {"policy": "poly", "gamma": 0.1}}},
+            "'gamma' would do nothing with policy poly",
+        ),
+        (
+            {"training": {"schedule": {"policy": "inv", "factor": 0.5}}},
+            "'factor' would do nothing with policy inv",
+        ),
+        (
+            {"training": {"schedule": {"policy": "multistep", "drops": [0.5], "power": 1}}},
+            "'power' would do nothing with policy multistep",
+        ),
+    ):
+        with pytest.raises(SelfposError, match=told):
+            load(**changes)
+    for method in ("ros:nan", "rus:inf", "ros:0.5", "ros:x", "baseline:2"):
+        with pytest.raises(
+            SelfposError, match="only ros:R and rus:R take a target ratio, a number of 1 or more"
+        ):
+            load(methods=[method])
+    twice = {"profile": "step", "rho": [2, 10], "mu": [0.5]}
+    with pytest.raises(
+        SelfposError, match=r"step ρ=10 μ=0\.5 is in the grid with the minorities random and lowest"
+    ):
+        load(grid=[twice | {"rho": [10]}, twice | {"minority": "lowest"}])
+    load(grid=[twice, twice, twice | {"rho": [20], "minority": "lowest"}])
+    with pytest.raises(SelfposError, match="did you mean 'baseline'"):
+        load(methods=["baselin"])
+
+
+def test_sample_and_its_size_matched_control(archive: Path, tmp_path: Path) -> None:
+    recipe = ImbalanceRecipe.model_validate(tiny(archive))
+    data = read_images(str(archive), preprocessing="scale")
+    point = Imbalance("step", 10, 0.5, "random")
+    sample = draw_sample(data.train.labels, 10, point, recipe, 0)
+    control = draw_sample(data.train.labels, 10, point, recipe, 0, size_matched=True)
+    assert sorted(sample.counts.tolist()) == [4] * 5 + [40] * 5
+    assert (sample.counts[sample.minority] == 4).all()
+    assert control.counts.tolist() == [22] * 10
+    assert not set(sample.index.tolist()) & set(sample.validation.tolist())
+    assert np.bincount(data.train.labels[sample.validation]).tolist() == [10] * 10
+
+
+def test_records_do_not_depend_on_who_trains_beside(archive: Path) -> None:
+    recipe = ImbalanceRecipe.model_validate(tiny(archive))
+    data = read_images(str(archive), preprocessing="scale")
+    device = grid.pick_device("cpu")
+    point = Imbalance("step", 10, 0.5, "random")
+    together = run_unit(Unit(point, "ros", ("two-phase-ros",), 0.01, (0, 1)), recipe, data, device)
+    again = run_unit(Unit(point, "ros", ("two-phase-ros",), 0.01, (0, 1)), recipe, data, device)
+    alone = run_unit(Unit(point, "ros", ("two-phase-ros",), 0.01, (1,)), recipe, data, device)
+    for record in [*together, *again, *alone]:
+        record.pop("seconds")
+    assert together == again
+    theirs = {(r["method"], r["rule"]): r for r in together if r["seed"] == 1}
+    for record in alone:
+        other = theirs[record["method"], record["rule"]]
+        assert record["sizes"] == other["sizes"]
+        assert record["auc"] == pytest.approx(other["auc"], abs=0.01)
+        assert record["accuracy"] == pytest.approx(other["accuracy"], abs=0.05)
+
+
+def test_the_training_side_of_the_gap_is_what_was_trained_on(archive: Path) -> None:
+    recipe = ImbalanceRecipe.model_validate(tiny(archive, train_scored=8))
+    data = read_images(str(archive), preprocessing="scale")
+    point = Imbalance("step", 10, 0.5, "random")
+    for method, of_a_large_class in (("rus", 4), ("ros", 8), ("baseline", 8)):
+        trained = train_unit(Unit(point, method, (), 0.01, (0, 1)), recipe, data, grid.pick_device("cpu"))
+        for s, (sample, positions) in enumerate(zip(trained.samples, trained.positions, strict=True)):
+            scored = trained.scoring.train[:, s]
+            assert set(scored) <= set(sample.index[positions])
+            counts = np.bincount(data.train.labels[scored], minlength=10)
+            assert sorted(counts.tolist()) == [4] * 5 + [of_a_large_class] * 5
+            assert np.bincount(data.train.labels[trained.scoring.whole[:, s]]).max() == 8
+
+
+EVERYTHING = [
+    "baseline", "ros", "rus", "two-phase-ros", "two-phase-rus", "size-matched", "ros-long", "ros:5", "rus:5", "weighted", "class-balanced", "focal",
+    "focal-balanced", "ldam-drw", "logit-adjustment", "balanced-softmax", "mixup", "remix", "adamw", "crt", "lws", "tau-norm", "ncm", "smote",
+]  # fmt: skip
+
+
+def test_every_method_end_to_end_with_report(archive: Path, tmp_path: Path) -> None:
+    recipe = ImbalanceRecipe.model_validate(
+        tiny(
+            archive,
+            curve_every=3,
+            test_limit=8,
+            train_scored=8,
+            training={"iterations": 6, "batch_size": 16, "second_iterations": 2},
+            methods=EVERYTHING,
+            grid=[
+                {"profile": "balanced", "methods": ["baseline"]},
+                {"profile": "step", "rho": [10], "mu": [0.5]},
+                {"profile": "linear", "rho": [10], "methods": ["baseline", "ros", "rus"]},
+            ],
+        )
+    )
+    out = tmp_path / "results.parquet"
+    assert run_grid(recipe, out, device="cpu") == len(plan(recipe))
+    records, stored = read_results(out)
+    assert stored == recipe
+    assert {record["method"] for record in records} == set(EVERYTHING)
+    for record in records:
+        assert record["total"] == sum(record["sizes"])
+        assert record["iterations"] == (8 if record["method"] == "ros-long" else 6)
+        assert 0 <= record["auc"] <= 1
+        assert record["accuracy"] == pytest.approx(record["balanced_accuracy"])  # the test set is balanced
+        assert record["balanced_accuracy"] == pytest.approx(np.mean(record["recalls"]))
+    assert all(len(r["curve"]) == 2 for r in records if r["method"] == "ros")
+    assert run_grid(recipe, out, device="cpu") == 0
+    claims = write_report(out, tmp_path / "report")
+    assert [claim.name for claim in claims] == [f"A{n}" for n in range(1, 10)]
+    assert {path.name for path in (tmp_path / "report").iterdir()} == {
+        "report.md", "figure-3-step.png", "figure-4-linear.png", "figure-5-same-total.png", "figure-6-thresholding.png",
+        "figure-7-partial.png", "figure-8-curves.png",
+    }  # fmt: skip
+    assert "| A9 |" in (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
+
+
+def test_a_dead_worker_is_a_sentence(archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grid, "_run_in_worker", die)
+    recipe = ImbalanceRecipe.model_validate(tiny(archive, methods=["baseline"]))
+    with pytest.raises(OperationError, match="a worker was ended from outside"):
+        run_grid(recipe, tmp_path / "r.parquet", device="cpu", workers=2)
+
+
+def die(*_: object) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_stopped_unit_is_run_again_and_finished_ones_are_not(
+    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = ImbalanceRecipe.model_validate(
+        tiny(archive, methods=["baseline", "ros", "rus"], networks_at_once=1)
+    )
+    out = tmp_path / "r.parquet"
+    ran: list[str] = []
+
+    def stop_at_third(unit: Unit, *rest: object, **named: object) -> list:
+        if len(ran) == 2:
+            raise KeyboardInterrupt
+        ran.append(str(unit))
+        return cell_module.run_unit(unit, *rest, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(grid, "run_unit", stop_at_third)
+    with pytest.raises(KeyboardInterrupt):
+        run_grid(recipe, out, device="cpu")
+    assert len({(r["method"], r["seed"]) for r in read_results(out)[0]}) == 2
+    monkeypatch.setattr(grid, "run_unit", cell_module.run_unit)
+    assert run_grid(recipe, out, device="cpu") == len(plan(recipe)) - 2
+    assert {(r["method"], r["seed"]) for r in read_results(out)[0]} == {
+        (m, s) for m in ("baseline", "ros", "rus") for s in (0, 1)
+    }
+
+
+def test_workers_find_what_one_process_finds(archive: Path, tmp_path: Path) -> None:
+    recipe = ImbalanceRecipe.model_validate(tiny(archive, methods=["baseline", "two-phase-ros"]))
+    for workers in (1, 2):
+        assert run_grid(recipe, tmp_path / f"{workers}.parquet", device="cpu", workers=workers) == 4
+    one, two = (
+        {(r["method"], r["rule"], r["seed"]): r for r in read_results(tmp_path / f"{n}.parquet")[0]}
+        for n in (1, 2)
+    )
+    assert one.keys() == two.keys()
+    assert all(one[key]["auc"] == pytest.approx(two[key]["auc"], abs=0.01) for key in one)
+
+
+def test_warnings_of_workers_are_in_the_journal(archive: Path, tmp_path: Path) -> None:
+    training = {"iterations": 12, "batch_size": 16, "learning_rates": [1e12]}
+    recipe = ImbalanceRecipe.model_validate(tiny(archive, methods=["baseline"], seeds=1, training=training))
+    run_grid(recipe, tmp_path / "r.parquet", device="cpu", workers=2)
+    assert "WARNING baseline: the training of 1 of 1 networks diverged" in (tmp_path / "r.log").read_text(
+        encoding="utf-8"
+    )
+
+
+def test_workers_train_on_the_data_that_are_noted(
+    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe, out = (
+        ImbalanceRecipe.model_validate(tiny(archive, methods=["baseline"], seeds=1)),
+        tmp_path / "r.parquet",
+    )
+    data = read_images(str(archive), preprocessing="scale")
+    with pytest.raises(SelfposError, match="these are in memory; run with one worker, found 2"):
+        run_grid(recipe, out, images=data, device="cpu", workers=2)
+    before = replace(
+        data, fingerprint="0" * 64
+    )  # as read before the files were replaced, which the workers find
+    monkeypatch.setattr(grid, "read_images", lambda *_, **__: before)
+    with pytest.raises(OperationError, match="changed while the study ran"):
+        run_grid(recipe, out, device="cpu", workers=2)
+    assert not out.exists()
+
+
+def test_a_dry_run_lists_what_is_left(archive: Path, tmp_path: Path) -> None:
+    def list_for(**changes: object) -> list[str]:
+        (tmp_path / "r.yaml").write_text(yaml.safe_dump(tiny(archive, **changes)), encoding="utf-8")
+        command = ["run", str(tmp_path / "r.yaml"), "--out", str(out), "--device", "cpu", "--dry-run"]
+        return CliRunner().invoke(imbalance, command, catch_exceptions=False).output.splitlines()
+
+    out = tmp_path / "r.parquet"
+    assert len(list_for(methods=["baseline"])) == 3
+    run_grid(ImbalanceRecipe.model_validate(tiny(archive, methods=["baseline"])), out, device="cpu")
+    assert list_for(methods=["baseline"]) == [f"0 units, 0 networks to train; results in {out}"]
+    assert list_for(methods=["baseline", "ros"], seeds=1)[0] == "step ρ=10 μ=0.5 ros seeds 0-0 (rate 0.01)"
+    with pytest.raises(SelfposError, match="made with other settings"):
+        list_for(n_max=30)
+
+
+@pytest.mark.parametrize(
+    ("workers", "how"), [(1, signal.SIGINT), (2, signal.SIGINT), (1, signal.SIGKILL), (2, signal.SIGKILL)]
+)
+def test_killed_process_leaves_a_readable_file_and_no_workers(
+    archive: Path, tmp_path: Path, workers: int, how: signal.Signals
+) -> None:
+    (tmp_path / "r.yaml").write_text(
+        yaml.safe_dump(tiny(archive, seeds=40, networks_at_once=1)), encoding="utf-8"
+    )
+    out = tmp_path / "r.parquet"
+    code = "from selfpos.imbalance.command import imbalance; imbalance()"
+    command = [
+        sys.executable,
+        "-c",
+        code,
+        "run",
+        str(tmp_path / "r.yaml"),
+        "--out",
+        str(out),
+        "--device",
+        "cpu",
+        "--workers",
+        str(workers),
+    ]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, env=environment, start_new_session=True)
+    deadline = time.monotonic() + 300
+    while not out.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(how)
+    try:
+        _, errors = process.communicate(
+            timeout=30
+        )  # waits for every worker too: they have its standard error
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    if how == signal.SIGINT:
+        assert process.returncode == 130, errors.decode()
+        assert "the same command goes on from there" in errors.decode()
+        assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+    assert len(read_results(out)[0]) >= 4

@@ -1,0 +1,155 @@
+"""The file of results, and what is made of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from selfpos.errors import SelfposError
+from selfpos.imbalance.command import _study, imbalance
+from selfpos.imbalance.study.grid import run_grid
+from selfpos.imbalance.study.recipe import ImbalanceRecipe
+from selfpos.imbalance.study.report import write_report
+from selfpos.imbalance.study.results import data_of, read_results, write_results
+from selfpos.storage.atomic import locked
+from tests.imbalance.conftest import make_images
+from tests.imbalance.study.test_grid import tiny
+
+
+def test_reports_of_one_folder_are_apart_and_tell_all_rates(archive: Path, tmp_path: Path) -> None:
+    def report(name: str, **changes: object) -> str:
+        training = {"iterations": 2, "batch_size": 8} | changes
+        recipe = ImbalanceRecipe.model_validate(
+            tiny(archive, methods=["baseline", "adamw"], seeds=1, training=training)
+        )
+        run_grid(recipe, tmp_path / f"{name}.parquet", device="cpu")
+        CliRunner().invoke(imbalance, ["report", str(tmp_path / f"{name}.parquet")], catch_exceptions=False)
+        return (tmp_path / name / "report.md").read_text(encoding="utf-8")
+
+    assert "Learning rate 0.01; of adamw 0.001 and 0.01, chosen on validation. " in report(
+        "one", learning_rates=[0.01], adamw_rates=[0.001, 0.01]
+    )
+    assert "Learning rates 0.1 and 0.01, chosen on validation; of adamw 0.002. " in report(
+        "two", learning_rates=[0.1, 0.01], adamw_rates=[0.002]
+    )
+    (tmp_path / "two.parquet").rename(tmp_path / "bare")
+    with pytest.raises(SelfposError, match="bare is a file, and the report a folder; name that with --out"):
+        CliRunner().invoke(imbalance, ["report", str(tmp_path / "bare")], catch_exceptions=False)
+
+
+def test_other_settings_do_not_join_a_results_file(archive: Path, tmp_path: Path) -> None:
+    recipe = ImbalanceRecipe.model_validate(tiny(archive, methods=["baseline"], seeds=1))
+    run_grid(recipe, tmp_path / "r.parquet", device="cpu")
+    more_seeds = recipe.model_copy(update={"seeds": 2})
+    assert run_grid(more_seeds, tmp_path / "r.parquet", device="cpu") == 1
+    with pytest.raises(SelfposError, match="made with other settings: n_max \\(40 before, 30 now\\)"):
+        run_grid(recipe.model_copy(update={"n_max": 30}), tmp_path / "r.parquet", device="cpu")
+
+
+def test_other_data_do_not_join_a_results_file(archive: Path, tmp_path: Path) -> None:
+    recipe = ImbalanceRecipe.model_validate(tiny(archive, methods=["baseline"], seeds=1))
+    other = tmp_path / "other"
+    other.mkdir()
+    (x_train, y_train), (x_test, y_test) = make_images(60, 2), make_images(20, 1)
+    np.savez(other / "images.npz", x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)
+    out = tmp_path / "r.parquet"
+    run_grid(recipe, out, device="cpu")
+    for wanted in (recipe, recipe.model_copy(update={"seeds": 2})):
+        with pytest.raises(SelfposError, match=r"made with other data than .*other"):
+            run_grid(wanted, out, device="cpu", data=str(other))
+    records, _ = read_results(out)
+    write_results(out, records, recipe)  # as of a version that noted no data
+    assert run_grid(recipe.model_copy(update={"seeds": 2}), out, device="cpu", data=str(other)) == 1
+    assert data_of(out) is None
+
+
+def test_one_process_writes_a_results_file(archive: Path, tmp_path: Path) -> None:
+    recipe, out = (
+        ImbalanceRecipe.model_validate(tiny(archive, methods=["baseline"], seeds=1)),
+        tmp_path / "r.parquet",
+    )
+    out.with_suffix(".log").touch()
+    with (
+        locked(out.with_suffix(".log")),
+        pytest.raises(SelfposError, match=r"another process is writing .*r\.log"),
+    ):
+        run_grid(recipe, out, device="cpu")
+    assert run_grid(recipe, out, device="cpu") == 1
+
+
+def test_results_that_cannot_be_read_are_named(archive: Path, tmp_path: Path) -> None:
+    import pyarrow.parquet
+
+    recipe, out = (
+        ImbalanceRecipe.model_validate(tiny(archive, methods=["baseline"], seeds=1)),
+        tmp_path / "r.parquet",
+    )
+    run_grid(recipe, out, device="cpu")
+    table = pyarrow.parquet.read_table(out)
+    content = bytearray(out.read_bytes())
+    content[4:200] = b"\xff" * 196
+    out.write_bytes(content)
+    with pytest.raises(SelfposError, match=r"r\.parquet is no Parquet file, or a damaged one"):
+        read_results(out)
+    for name in ("auc", "seed"):
+        pyarrow.parquet.write_table(table.drop_columns([name]), out)
+        with pytest.raises(
+            SelfposError,
+            match=rf"r\.parquet holds no results that this version can read: the columns {name} are absent",
+        ):
+            read_results(out)
+    place = table.schema.get_field_index("auc")
+    pyarrow.parquet.write_table(table.set_column(place, "auc", table["auc"].cast("string")), out)
+    with pytest.raises(SelfposError, match="the columns auc are absent, or of another type"):
+        read_results(out)
+    for name, value, told in (
+        ("auc", None, "values of auc are absent, or no finite numbers"), ("auc", float("nan"), "values of auc are absent"),
+        ("rule", None, "values of rule are absent"), ("rho", None, "values of rho are absent"),
+        ("method", "ros:abc", r"method 'ros:abc': only ros:R and rus:R take a target ratio"), ("method", "rox", "no imbalance method named 'rox'"),
+    ):  # fmt: skip
+        column = pyarrow.array([value, *table[name].to_pylist()[1:]], table.schema.field(name).type)
+        pyarrow.parquet.write_table(
+            table.set_column(table.schema.get_field_index(name), table.schema.field(name), column), out
+        )
+        with pytest.raises(SelfposError, match=rf"r\.parquet.*{told}"):
+            read_results(out)
+    for settings in (b"{", b"\xff\xfe"):
+        pyarrow.parquet.write_table(table.replace_schema_metadata({b"recipe": settings}), out)
+        with pytest.raises(
+            SelfposError, match=r"r\.parquet holds no results of selfpos imbalance: its recipe is no JSON"
+        ):
+            read_results(out)
+    foreign = {b"recipe": recipe.model_dump_json().replace('"n_max"', '"largest"').encode()}
+    pyarrow.parquet.write_table(table.replace_schema_metadata(foreign), out)
+    with pytest.raises(SelfposError, match=r"r\.parquet, the recipe of its results: .*no field 'largest'"):
+        read_results(out)
+
+
+def test_methods_that_are_level_have_no_order(archive: Path, tmp_path: Path) -> None:
+    recipe, out = (
+        ImbalanceRecipe.model_validate(tiny(archive, methods=["baseline", "ros"], seeds=1)),
+        tmp_path / "r.parquet",
+    )
+    run_grid(recipe, out, device="cpu")
+    write_results(out, [record | {"auc": 0.5} for record in read_results(out)[0]], recipe)
+    told = CliRunner().invoke(imbalance, ["ordering", str(out), str(out)], catch_exceptions=False).output
+    assert "–" in told
+    assert "nan" not in told
+
+
+def test_a_results_file_is_read_with_its_recipes_choice_of_rates(archive: Path, tmp_path: Path) -> None:
+    rates = {"iterations": 2, "batch_size": 8, "learning_rates": [1e-5, 0.02]}
+    recipe = ImbalanceRecipe.model_validate(
+        tiny(
+            archive, validation=0, select="test", seeds=1, methods=["baseline"], curve_every=1, training=rates
+        )
+    )
+    out = tmp_path / "r.parquet"
+    run_grid(recipe, out, device="cpu")
+    aucs = [100 * record["auc"] for record in read_results(out)[0] if record["rule"] == "plain"]
+    assert _study(out).get("step", 10.0, 0.5, "baseline") == {0: max(aucs)}
+    with pytest.raises(SelfposError, match="without validation images to choose one on"):
+        write_report(out, tmp_path / "report", "validation")
