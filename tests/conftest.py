@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.helpers.command import CommandLine
+
+pytest_plugins = ["tests.helpers.budget"]
 
 # The suite never touches a network: set before any library reads them.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -103,3 +108,11 @@ def tiny_specialists(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) 
         make_specialist(tiny_base, folder / name, seed=seed)
         for seed, name in enumerate(["alpha", "beta", "gamma"], start=1)
     ]
+
+
+@pytest.fixture(scope="session")
+def selfpos() -> Iterator[CommandLine]:
+    """The command line in a process that stays warm: `selfpos("merge", …)` gives exit status and output."""
+    running = CommandLine()
+    yield running
+    running.close()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -18,18 +17,7 @@ from selfpos import cli
 from selfpos.cli import VERBS
 from selfpos.errors import stopped
 from tests.conftest import make_tiny_model
-
-
-def selfpos(*words: str | Path, cwd: Path | None = None, **env: str) -> subprocess.CompletedProcess[str]:
-    root = Path(__file__).parent.parent
-    code = f"import sys; sys.path.insert(0, {str(root)!r}); from selfpos.cli import main; main()"
-    return subprocess.run(
-        [sys.executable, "-c", code, *map(str, words)],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        env=os.environ | env,
-    )
+from tests.helpers.command import CommandLine, Done, said
 
 
 @pytest.mark.parametrize("verb", ["", *VERBS])
@@ -49,14 +37,7 @@ def test_help_imports_nothing_heavy(verb: str) -> None:
     assert "LOADED []" in done.stdout
 
 
-def said(done: subprocess.CompletedProcess[str]) -> str:
-    """The one sentence of a refused command; fails when there is more, such as a traceback."""
-    assert done.returncode == 2, (done.returncode, done.stdout, done.stderr)
-    assert "Traceback" not in done.stderr
-    return done.stderr
-
-
-def test_unknown_verb_names_the_nearest() -> None:
+def test_unknown_verb_names_the_nearest(selfpos: CommandLine) -> None:
     assert "did you mean 'merge'?" in said(selfpos("marge"))
 
 
@@ -77,14 +58,16 @@ def test_unknown_verb_names_the_nearest() -> None:
         ("--nope", "there is no option '--nope' (see selfpos --help)"),
     ],
 )
-def test_a_wrong_command_line_gets_one_sentence_without_usage_lines(words: str, says: str) -> None:
+def test_a_wrong_command_line_gets_one_sentence_without_usage_lines(
+    selfpos: CommandLine, words: str, says: str
+) -> None:
     sentence = said(selfpos(*words.split()))
     assert sentence.startswith("selfpos: ")
     assert sentence.endswith(f"{says}\n")
     assert sentence.count("\n") == 1
 
 
-def test_a_name_that_is_neither_folder_nor_model_is_a_mistake(tmp_path: Path) -> None:
+def test_a_name_that_is_neither_folder_nor_model_is_a_mistake(selfpos: CommandLine, tmp_path: Path) -> None:
     """`nowhere/x` could be a name on the Hub; without a network the cache is all that can be asked."""
     done = selfpos(
         "eval-mteb",
@@ -117,7 +100,7 @@ def recipe(tmp_path: Path, tiny_base: Path) -> dict:
     }
 
 
-def run(recipe: dict, folder: Path) -> subprocess.CompletedProcess[str]:
+def run(selfpos: CommandLine, recipe: dict, folder: Path) -> Done:
     file = folder / "recipe.yaml"
     file.write_text(yaml.safe_dump(recipe), encoding="utf-8")
     return selfpos("run", file, "--out", folder / "out")
@@ -145,21 +128,21 @@ def run(recipe: dict, folder: Path) -> subprocess.CompletedProcess[str]:
     ],
 )
 def test_a_wrong_recipe_gets_one_sentence_and_writes_nothing(
-    recipe: dict, tmp_path: Path, change: dict, says: str
+    selfpos: CommandLine, recipe: dict, tmp_path: Path, change: dict, says: str
 ) -> None:
-    assert says in said(run(recipe | change, tmp_path))
+    assert says in said(run(selfpos, recipe | change, tmp_path))
     assert not (tmp_path / "out").exists()
 
 
-def test_an_empty_data_set(recipe: dict, tmp_path: Path) -> None:
+def test_an_empty_data_set(selfpos: CommandLine, recipe: dict, tmp_path: Path) -> None:
     (tmp_path / "pairs.jsonl").write_text("", encoding="utf-8")
-    assert "pairs.jsonl" in said(run(recipe, tmp_path))
+    assert "pairs.jsonl" in said(run(selfpos, recipe, tmp_path))
     assert not (tmp_path / "out").exists()
 
 
-def test_a_folder_that_is_no_model(recipe: dict, tmp_path: Path) -> None:
+def test_a_folder_that_is_no_model(selfpos: CommandLine, recipe: dict, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    sentence = said(run(recipe | {"base": str(tmp_path / "empty")}, tmp_path))
+    sentence = said(run(selfpos, recipe | {"base": str(tmp_path / "empty")}, tmp_path))
     assert "sentence-transformers" in sentence
     assert not (tmp_path / "out").exists()
     assert "sentence-transformers" in said(
@@ -168,36 +151,38 @@ def test_a_folder_that_is_no_model(recipe: dict, tmp_path: Path) -> None:
     assert "sentence-transformers" in said(selfpos("push", tmp_path / "empty", "me/model", "--dry-run"))
 
 
-def merge(base: Path, sources: list[Path], out: Path, *words: str) -> subprocess.CompletedProcess[str]:
+def merge(selfpos: CommandLine, base: Path, sources: list[Path], out: Path, *words: str) -> Done:
     return selfpos(
         "merge", "--vectors", *sources, "--base", base, "--method", "average", "--out", out, *words
     )
 
 
 def test_merge_refuses_another_architecture_another_base_and_an_existing_folder(
-    tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path
+    selfpos: CommandLine, tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path
 ) -> None:
     other = make_tiny_model(tmp_path / "other", hidden=48)
-    assert "embeddings" in said(merge(tiny_base, [tiny_specialists[0], other], tmp_path / "out"))
+    assert "embeddings" in said(merge(selfpos, tiny_base, [tiny_specialists[0], other], tmp_path / "out"))
     stranger = tmp_path / "stranger"
     shutil.copytree(tiny_specialists[0], stranger)
     (stranger / "selfpos.json").write_text(
         json.dumps({"base": {"name": "another-base", "hash": "0" * 64}}), encoding="utf-8"
     )
-    assert "another-base" in said(merge(tiny_base, [tiny_specialists[1], stranger], tmp_path / "out"))
+    assert "another-base" in said(
+        merge(selfpos, tiny_base, [tiny_specialists[1], stranger], tmp_path / "out")
+    )
     assert not (tmp_path / "out").exists()
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "precious.txt").write_text("mine", encoding="utf-8")
-    assert "exists" in said(merge(tiny_base, tiny_specialists, tmp_path / "out"))
+    assert "exists" in said(merge(selfpos, tiny_base, tiny_specialists, tmp_path / "out"))
     assert [file.name for file in (tmp_path / "out").iterdir()] == ["precious.txt"]
 
 
 def test_merge_takes_the_words_after_vectors_and_its_result_loads(
-    tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path
+    selfpos: CommandLine, tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path
 ) -> None:
     from sentence_transformers import SentenceTransformer
 
-    done = merge(tiny_base, tiny_specialists, tmp_path / "out")
+    done = merge(selfpos, tiny_base, tiny_specialists, tmp_path / "out")
     assert done.returncode == 0, done.stderr
     merged, base = SentenceTransformer(str(tmp_path / "out")), SentenceTransformer(str(tiny_base))
     assert [type(module) for module in merged] == [type(module) for module in base]
@@ -206,7 +191,7 @@ def test_merge_takes_the_words_after_vectors_and_its_result_loads(
 
 
 def test_an_equals_sign_takes_the_words_after_it_too(
-    tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path
+    selfpos: CommandLine, tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path
 ) -> None:
     first, *others = tiny_specialists
     done = selfpos(
@@ -228,9 +213,9 @@ def test_an_equals_sign_takes_the_words_after_it_too(
 
 
 def test_push_dry_run_shows_files_and_card_and_sends_nothing(
-    tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path
+    selfpos: CommandLine, tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path
 ) -> None:
-    assert merge(tiny_base, tiny_specialists, tmp_path / "out").returncode == 0
+    assert merge(selfpos, tiny_base, tiny_specialists, tmp_path / "out").returncode == 0
     done = selfpos("push", tmp_path / "out", "someone/merged", "--dry-run", "--license", "mit")
     assert done.returncode == 0, done.stderr
     assert "model.safetensors" in done.stdout
@@ -239,7 +224,7 @@ def test_push_dry_run_shows_files_and_card_and_sends_nothing(
 
 
 def test_a_specialist_is_trained_and_positioned_with_what_was_held_out(
-    tiny_base: Path, tmp_path: Path
+    selfpos: CommandLine, tiny_base: Path, tmp_path: Path
 ) -> None:
     from sentence_transformers import SentenceTransformer
 

@@ -13,7 +13,7 @@ from selfpos.analysis.partition import cluster_recipe, cluster_tasks, embed_sour
 from selfpos.errors import SelfposError
 from selfpos.recipe import Recipe, TaskSource, load_recipe
 from selfpos.tasks import get_task
-from tests.test_cli import said, selfpos
+from tests.helpers.command import CommandLine, said
 
 
 def test_groups_that_are_far_apart_are_found() -> None:
@@ -87,7 +87,7 @@ def test_a_cluster_becomes_one_task_for_each_type_in_it(tmp_path: Path) -> None:
     )
 
 
-def test_the_verb_writes_recipes(tmp_path: Path, tiny_base: Path) -> None:
+def test_the_verb_writes_recipes(selfpos: CommandLine, tmp_path: Path, tiny_base: Path) -> None:
     words = []
     for name, letters in {"ab": "ab", "ba": "ba", "yz": "yz", "zy": "zy"}.items():
         file = tmp_path / f"{name}.jsonl"

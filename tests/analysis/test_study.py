@@ -22,8 +22,8 @@ from selfpos.recipe import AnalysisSettings
 from selfpos.report import write_report
 from selfpos.storage.model_folder import open_model
 from selfpos.storage.run_folder import RunFolder
+from tests.helpers.command import CommandLine, said
 from tests.positioning.stand_ins import graded, pairs
-from tests.test_cli import said, selfpos
 
 SETTINGS = AnalysisSettings(batches=3, batch_size=4)
 
@@ -238,7 +238,7 @@ def test_an_unfinished_run_is_measured_as_far_as_it_got(run: RunFolder) -> None:
     assert not found.dominance and not found.gaps and found.vectors
 
 
-def test_what_is_neither_run_nor_recipe_is_refused(tmp_path: Path) -> None:
+def test_what_is_neither_run_nor_recipe_is_refused(selfpos: CommandLine, tmp_path: Path) -> None:
     with pytest.raises(SelfposError, match="is no run: it has no recipe"):
         analyse(tmp_path)
     assert not list(tmp_path.iterdir())
@@ -257,7 +257,7 @@ def test_batches_that_cannot_be_drawn_name_the_task(recipe: Path, tmp_path: Path
         analyse(recipe, SETTINGS, out=tmp_path / "out")
 
 
-def test_the_verb_prints_the_tables(run: RunFolder) -> None:
+def test_the_verb_prints_the_tables(selfpos: CommandLine, run: RunFolder) -> None:
     done = selfpos("analyse", run.path, "--batches", "3", "--batch-size", "4")
     assert done.returncode == 0, done.stderr
     assert "Do the tasks' gradients conflict?" in done.stdout

@@ -15,6 +15,7 @@ import yaml
 from selfpos.data.probe import write_probe
 from selfpos.storage import read_manifest
 from selfpos.tasks import get_task
+from tests.helpers.command import CommandLine
 from tests.merging import reference as ref
 from tests.positioning.stand_ins import pairs
 from tests.vectors.test_vectors import make_adapter
@@ -22,13 +23,8 @@ from tests.vectors.test_vectors import make_adapter
 ROOT = Path(__file__).parent.parent.parent
 
 
-def selfpos(*words: str | Path) -> subprocess.CompletedProcess[str]:
-    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from selfpos.cli import main; main()"
-    return subprocess.run([sys.executable, "-c", code, *map(str, words)], capture_output=True, text=True)
-
-
 def test_a_dry_run_says_everything_and_writes_nothing(
-    tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path
+    selfpos: CommandLine, tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path
 ) -> None:
     words = [
         "merge",
@@ -54,7 +50,9 @@ def test_a_dry_run_says_everything_and_writes_nothing(
     )
 
 
-def test_rules_on_the_command_line(tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path) -> None:
+def test_rules_on_the_command_line(
+    selfpos: CommandLine, tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path
+) -> None:
     weights = ["0..1", "{layers.0: 0.5, default: -0.25}", "2"]
     words = [
         "merge",
@@ -79,7 +77,7 @@ def test_rules_on_the_command_line(tiny_base: Path, tiny_specialists: list[Path]
 
 
 def test_a_mergekit_recipe_runs_unchanged(
-    tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path
+    selfpos: CommandLine, tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path
 ) -> None:
     models = [{"model": str(source), "parameters": {"weight": 0.5}} for source in tiny_specialists[:2]]
     recipe = {
@@ -104,7 +102,7 @@ def test_a_mergekit_recipe_runs_unchanged(
     assert neither.returncode == 2 and "--vectors and --method" in neither.stderr
 
 
-def test_one_adapter_out_of_two(tiny_base: Path, tmp_path: Path) -> None:
+def test_one_adapter_out_of_two(selfpos: CommandLine, tiny_base: Path, tmp_path: Path) -> None:
     for index in range(2):
         make_adapter(tiny_base, tmp_path / f"a{index}", seed=index, plain=True)
     words = [
@@ -126,7 +124,7 @@ def test_one_adapter_out_of_two(tiny_base: Path, tmp_path: Path) -> None:
 
 
 def test_methods_that_look_at_data_take_a_probe_set(
-    tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path
+    selfpos: CommandLine, tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path
 ) -> None:
     from selfpos.data.probe import write_probe
     from selfpos.tasks import get_task
@@ -213,7 +211,7 @@ def test_methods_that_look_at_data_take_a_probe_set(
 
 @pytest.mark.parametrize("kind", ["coefficients.json", "trajectory.jsonl", "trajectory.png"])
 def test_what_another_search_left_is_not_overwritten(
-    tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path, kind: str
+    selfpos: CommandLine, tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path, kind: str
 ) -> None:
     (tmp_path / f"out.{kind}").write_text("precious")
     words = (
@@ -232,7 +230,7 @@ def test_what_another_search_left_is_not_overwritten(
     assert (tmp_path / f"out.{kind}").read_text() == "precious"
 
 
-def test_methods_are_listed_with_their_needs() -> None:
+def test_methods_are_listed_with_their_needs(selfpos: CommandLine) -> None:
     done = selfpos("methods")
     assert (
         done.returncode == 0
@@ -312,7 +310,12 @@ def test_methods_are_listed_with_their_needs() -> None:
     ],
 )
 def test_an_option_that_would_be_passed_over_is_refused(
-    tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path, words: list[str], says: str
+    selfpos: CommandLine,
+    tiny_base: Path,
+    tiny_specialists: list[Path],
+    tmp_path: Path,
+    words: list[str],
+    says: str,
 ) -> None:
     done = selfpos(
         "merge", "--base", tiny_base, "--vectors", *tiny_specialists, "--out", tmp_path / "out", *words
@@ -322,7 +325,7 @@ def test_an_option_that_would_be_passed_over_is_refused(
 
 
 def test_coefficients_of_a_search_are_applied_again(
-    tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path
+    selfpos: CommandLine, tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path
 ) -> None:
     from selfpos.positioning.coefficients import Coefficients, write_coefficients
     from selfpos.storage.hashing import content_hash

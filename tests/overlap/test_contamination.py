@@ -12,7 +12,7 @@ from selfpos.errors import SelfposError
 from selfpos.overlap.contamination import Guard
 from selfpos.overlap.index import ItemIndex
 from selfpos.recipe import OverlapSettings, Recipe, load_recipe
-from tests.test_cli import said, selfpos
+from tests.helpers.command import CommandLine, said
 
 PAIRS = [
     {"sentence1": f"sentence number {n} of them", "sentence2": f"another thing, counted {n}", "score": n % 5}
@@ -96,7 +96,7 @@ def test_nothing_left_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_verb_reports_and_writes_cleaned_data_and_a_run_keeps_the_report(
-    tmp_path: Path, tiny_base: Path
+    selfpos: CommandLine, tmp_path: Path, tiny_base: Path
 ) -> None:
     from selfpos.pipeline import run as pipeline
 
@@ -136,7 +136,9 @@ def test_the_verb_reports_and_writes_cleaned_data_and_a_run_keeps_the_report(
         (["sts=DATA", "--remove", "FULL"], "exists already and is not overwritten"),
     ],
 )
-def test_bad_input_is_one_sentence(tmp_path: Path, words: list[str], sentence: str) -> None:
+def test_bad_input_is_one_sentence(
+    selfpos: CommandLine, tmp_path: Path, words: list[str], sentence: str
+) -> None:
     data, full = lines(tmp_path / "data.jsonl", PAIRS), tmp_path / "full"
     full.mkdir()
     done = selfpos("overlap", *(word.replace("DATA", str(data)).replace("FULL", str(full)) for word in words))

@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
-import sys
-from dataclasses import dataclass
 from pathlib import Path
 
+from tests.helpers.command import CommandLine
+from tests.helpers.command import Done as PlainDone
 from tests.publishing.hub_state import TOKEN, Hub
 
-ROOT = Path(__file__).parent.parent.parent
 
-
-@dataclass(frozen=True)
-class Done:
-    """What a call of the command line came to."""
-
-    returncode: int
-    stdout: str
-    stderr: str
+class Done(PlainDone):
+    """The result of one call, in which no token may show."""
 
     @property
     def sentence(self) -> str:
@@ -32,42 +23,18 @@ class Done:
         return lines[0]
 
 
-class Client:
+class Client(CommandLine):
     """Runs the command line, or a piece of Python, in a process whose Hub is the one on loopback."""
 
     def __init__(self, hub: Hub, home: Path, *, xet: bool = True) -> None:
-        self.env = environment(hub, home) | ({} if xet else {"HF_HUB_DISABLE_XET": "1"})
         self.temporary = home / "tmp"
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.publishing.worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            cwd=ROOT,
-            env=self.env,
+        super().__init__(
+            "tests.publishing.worker", environment(hub, home) | ({} if xet else {"HF_HUB_DISABLE_XET": "1"})
         )
 
-    def __call__(self, *words: str, **env: str | None) -> Done:
-        """`selfpos` with `words`; `env` sets (None: unsets) environment variables for this call."""
-        return self._call(list(words), env, None)
-
-    def python(self, code: str, **env: str | None) -> str:
-        """Run `code` and return what it prints; it must succeed."""
-        done = self._call([], env, code)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    def _call(self, words: list[str], env: dict[str, str | None], code: str | None) -> Done:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps({"words": words, "env": env, "code": code}) + "\n")
-        self._process.stdin.flush()
-        return Done(**json.loads(self._process.stdout.readline()))
-
-    def close(self) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait(timeout=30)
+    def __call__(self, *words: str | Path | int, cwd: Path | None = None, **env: str | None) -> Done:
+        done = super().__call__(*words, cwd=cwd, **env)
+        return Done(done.returncode, done.stdout, done.stderr)
 
 
 def environment(hub: Hub, home: Path) -> dict[str, str]:

@@ -1,0 +1,47 @@
+"""Fails a test that takes more CPU than a quick test may, unless it is marked `slow` or `nightly`.
+
+`--cpu-budget SECONDS` switches it on; `make test` does. Child processes count, the warm command line among them.
+"""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Iterator
+
+import psutil
+import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--cpu-budget", type=float, help="CPU seconds that an unmarked test may take")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    budget = item.config.getoption("--cpu-budget")
+    if budget is None or item.get_closest_marker("slow") or item.get_closest_marker("nightly"):
+        return (yield)
+    before = _cpu_seconds()
+    outcome = yield
+    used = _cpu_seconds() - before
+    if used > budget:
+        pytest.fail(
+            f"{used:.1f} s of CPU, and {budget:g} s are allowed: make it quicker, or mark it slow",
+            pytrace=False,
+        )
+    return outcome
+
+
+def _cpu_seconds() -> float:
+    """CPU seconds of this process, of its finished children and of its running ones."""
+    total = 0.0
+    for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN):
+        usage = resource.getrusage(who)
+        total += usage.ru_utime + usage.ru_stime
+    for child in psutil.Process().children(recursive=True):
+        try:
+            times = child.cpu_times()
+        except psutil.NoSuchProcess:
+            continue
+        total += times.user + times.system
+    return total
