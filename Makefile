@@ -3,13 +3,17 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: quickstart test test-ray lint clean
+.PHONY: quickstart test nightly test-ray lint clean
 
 quickstart: $(VENV)/.installed
 	$(BIN)/selfpos run recipes/quickstart.yaml
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile --cpu-budget 5
+
+# What takes minutes on real data, browsers and launchers.
+nightly: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -m nightly
 
 # On a real local Ray cluster of two workers. Apart, for Ray is 100 MB more and its cluster takes minutes on two cores.
 test-ray: $(VENV)/.installed-dev

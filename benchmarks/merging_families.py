@@ -32,9 +32,9 @@ def row(folder: Path, family: str) -> list[str]:
     from selfpos.operations import merge
     from selfpos.storage import open_model
     from tests.conftest import make_specialist
-    from tests.merging import reference
-    from tests.merging.test_families import FAMILIES, make_family
-    from tests.positioning.stand_ins import graded, pairs
+    from tests.helpers import reference
+    from tests.helpers.families import FAMILIES, make_family
+    from tests.helpers.stand_ins import graded, pairs
 
     base = make_family(folder / "base", *FAMILIES[family])
     sources = [
@@ -71,7 +71,7 @@ def main() -> None:
     from selfpos.console import quiet_process
 
     quiet_process()
-    from tests.merging.test_families import FAMILIES
+    from tests.helpers.families import FAMILIES
 
     lines = [
         "| family | tensors | error |" + "".join(f" differs: {method} |" for method in METHODS),

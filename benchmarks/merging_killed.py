@@ -42,7 +42,7 @@ def listing(folder: Path) -> str:
 
 
 def main() -> None:
-    from tests.merging.folders import make_folder, moved, random_state
+    from tests.helpers.folders import make_folder, moved, random_state
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

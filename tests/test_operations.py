@@ -17,7 +17,7 @@ from selfpos.operations import finetune, merge, position_and_merge, probe_of
 from selfpos.recipe import LoraSettings, PositioningSettings, TaskSource, TrainingSettings
 from selfpos.storage.manifest import read_manifest, write_manifest
 from selfpos.tasks import get_task
-from tests.positioning.stand_ins import pairs
+from tests.helpers.stand_ins import pairs
 
 SEARCH = PositioningSettings(search="sgd", steps=3, batch_size=8, validation=0.0)
 

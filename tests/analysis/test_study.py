@@ -23,7 +23,7 @@ from selfpos.report import write_report
 from selfpos.storage.model_folder import open_model
 from selfpos.storage.run_folder import RunFolder
 from tests.helpers.command import CommandLine, said
-from tests.positioning.stand_ins import graded, pairs
+from tests.helpers.stand_ins import graded, pairs
 
 SETTINGS = AnalysisSettings(batches=3, batch_size=4)
 

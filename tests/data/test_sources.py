@@ -11,16 +11,10 @@ from selfpos.data.sources import load_source, load_task
 from selfpos.errors import OperationError, SelfposError
 from selfpos.recipe import TaskSource
 from selfpos.tasks import get_task
+from tests.helpers.files import write_lines
 
 PAIRS = [{"sentence1": f"one {i}", "sentence2": f"two {i}", "score": i / 2} for i in range(10)]
 STS = get_task("sts")
-
-
-def write_lines(file: Path, records: list[dict[str, Any]]) -> Path:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    text = "".join(json.dumps(record) + "\n" for record in records)
-    file.write_bytes(gzip.compress(text.encode()) if file.suffix == ".gz" else text.encode())
-    return file
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from selfpos.jobs.job import Job, execute, locked
 from selfpos.jobs.ray import execute_on_ray
 from selfpos.recipe import Recipe
 from selfpos.storage.run_folder import RunFolder
-from tests.pipeline.test_pipelines import MODELS, every_pipeline
+from tests.helpers.pipelines import MODELS, every_pipeline
 
 pytest.importorskip("ray", reason="Ray is not installed (pip install 'selfpos[ray]')")
 

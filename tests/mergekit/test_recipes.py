@@ -14,8 +14,8 @@ from selfpos.errors import SelfposError
 from selfpos.mergekit import merge_recipe, translate_recipe
 from selfpos.mergekit.methods import MERGEKIT
 from selfpos.merging.registry import get_method
-from tests.merging.folders import make_folder
-from tests.merging.test_methods import models
+from tests.helpers.folders import make_folder
+from tests.helpers.merges import models
 
 
 def write(file: Path, text: str) -> Path:

@@ -15,10 +15,10 @@ import yaml
 from selfpos.data.probe import write_probe
 from selfpos.storage import read_manifest
 from selfpos.tasks import get_task
+from tests.helpers import reference as ref
+from tests.helpers.adapters import make_adapter
 from tests.helpers.command import CommandLine
-from tests.merging import reference as ref
-from tests.positioning.stand_ins import pairs
-from tests.vectors.test_vectors import make_adapter
+from tests.helpers.stand_ins import pairs
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -128,7 +128,7 @@ def test_methods_that_look_at_data_take_a_probe_set(
 ) -> None:
     from selfpos.data.probe import write_probe
     from selfpos.tasks import get_task
-    from tests.positioning.stand_ins import graded, pairs
+    from tests.helpers.stand_ins import graded, pairs
 
     records = {"alpha": pairs(16).dataset, "beta": graded(16).dataset}
     write_probe(tmp_path / "probe", records, {"alpha": get_task("retrieval"), "beta": get_task("sts")})

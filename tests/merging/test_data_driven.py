@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 from selfpos.merging.stream import is_linear_map
-from tests.merging.folders import SHAPES, State, difference
-from tests.merging.test_methods import models, run
+from tests.helpers.folders import SHAPES, State, difference
+from tests.helpers.merges import models, run
 
 LAYERS = [key for key, shape in SHAPES.items() if is_linear_map(key, shape)]
 

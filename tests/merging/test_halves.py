@@ -15,7 +15,7 @@ from selfpos.merging.halves import sums
 from selfpos.merging.prepare import combine
 from selfpos.merging.stream import Chunk
 from selfpos.storage.numbers import from_float32, to_float32
-from tests.merging.folders import make_folder, random_state
+from tests.helpers.folders import make_folder, random_state
 
 
 def stored(count: int, size: int, scale: float = 1.0) -> list[np.ndarray]:

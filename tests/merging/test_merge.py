@@ -17,8 +17,8 @@ from safetensors.torch import load_file, save_file
 from selfpos.errors import SelfposError
 from selfpos.merging import METHODS, get_method, merge, plan
 from selfpos.storage import content_hash, read_manifest, write_manifest
-from tests.merging import reference as ref
-from tests.vectors.test_vectors import make_adapter
+from tests.helpers import reference as ref
+from tests.helpers.adapters import make_adapter
 
 
 def vectors_of(base: Path, sources: list[Path]) -> tuple[ref.State, list[np.ndarray]]:

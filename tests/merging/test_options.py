@@ -18,9 +18,9 @@ from selfpos.merging import METHODS, merge, plan
 from selfpos.merging.describe import describe, method_rows
 from selfpos.merging.registry import Method, combination, kernel
 from selfpos.merging.stream import Chunk
-from tests.merging import reference as ref
-from tests.merging.folders import difference, make_folder, moved, random_state
-from tests.vectors.test_vectors import changed, make_adapter
+from tests.helpers import reference as ref
+from tests.helpers.adapters import changed, make_adapter
+from tests.helpers.folders import difference, make_folder, moved, random_state
 
 
 def twice(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

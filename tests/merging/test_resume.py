@@ -14,7 +14,7 @@ import pytest
 from selfpos.errors import SelfposError
 from selfpos.merging import merge, plan, write
 from selfpos.merging.merge import fingerprint
-from tests.merging.folders import make_folder, moved, random_state
+from tests.helpers.folders import make_folder, moved, random_state
 
 SHAPES: dict[str, tuple[int, ...]] = {f"layers.{index}.w.weight": (40, 30) for index in range(12)}
 

@@ -18,7 +18,7 @@ from selfpos.merging.stream import Stream
 from selfpos.merging.thresholds import kept
 from selfpos.storage import open_model
 from selfpos.vectors import open_vectors
-from tests.merging.folders import make_folder
+from tests.helpers.folders import make_folder
 
 NAMES = {
     "embeddings.word_embeddings.weight": None,
@@ -167,7 +167,7 @@ def test_what_works_though_it_looks_alike(method: str, weights: Any, params: dic
 
 def test_one_threshold_needs_one_density(tmp_path: Path) -> None:
     from selfpos.merging import merge
-    from tests.merging.test_methods import models
+    from tests.helpers.merges import models
 
     base, tuned = models(0, 1)
     make_folder(tmp_path / "base", base)

@@ -12,7 +12,7 @@ from selfpos.errors import SelfposError
 from selfpos.operations import merge_by_coefficients, position_and_merge
 from selfpos.positioning.coefficients import Coefficients, read_coefficients, write_coefficients
 from selfpos.recipe import PositioningSettings
-from tests.positioning.stand_ins import records
+from tests.helpers.stand_ins import records
 
 AB = Coefficients(
     ["a", "b"], ["hash a", "hash b"], [0.1, 1 / 3], {"w": [1.0, 2.0]}, "base", "hash of base", {"seed": 1}

@@ -11,7 +11,7 @@ from selfpos.positioning.deltas import _touched
 from selfpos.positioning.objective import Draws, losses_of, split_probe, texts_of
 from selfpos.positioning.problem import Problem
 from selfpos.recipe import PositioningSettings
-from tests.positioning.stand_ins import graded, make_live, pairs
+from tests.helpers.stand_ins import graded, make_live, pairs
 
 
 def make_problem(

@@ -16,8 +16,8 @@ from selfpos.positioning.problem import Problem
 from selfpos.recipe import PositioningSettings
 from selfpos.storage.model_folder import open_model
 from selfpos.vectors import open_vectors
-from tests.positioning.stand_ins import graded, pairs
-from tests.vectors.test_vectors import make_adapter
+from tests.helpers.adapters import make_adapter
+from tests.helpers.stand_ins import graded, pairs
 
 
 @pytest.fixture(scope="module")

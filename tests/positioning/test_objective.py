@@ -19,7 +19,7 @@ from selfpos.positioning.objective import (
 )
 from selfpos.recipe import PositioningSettings
 from selfpos.tasks import get_task
-from tests.positioning.stand_ins import PairTask, pairs, words
+from tests.helpers.stand_ins import PairTask, pairs, words
 
 
 def test_without_in_batch_negatives_only_a_records_own_negative_counts() -> None:

@@ -19,7 +19,7 @@ from selfpos.positioning.problem import Problem
 from selfpos.positioning.trajectory import trajectory_of
 from selfpos.recipe import PositioningSettings
 from selfpos.tasks import get_task
-from tests.positioning.stand_ins import graded, pairs, records, words
+from tests.helpers.stand_ins import graded, pairs, records, words
 
 FREE: dict[str, object] = {"steps": 200, "batch_size": 32}  # as they are by default
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from tests.helpers.adapters import make_adapter
 from tests.positioning.together import WAYS, run
-from tests.vectors.test_vectors import make_adapter
 
 ROOT = Path(__file__).parent.parent.parent
 

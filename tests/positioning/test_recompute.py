@@ -19,8 +19,8 @@ from selfpos.positioning.recompute import Recompute
 from selfpos.recipe import PositioningSettings
 from selfpos.storage.model_folder import open_model
 from selfpos.vectors import open_vectors
-from tests.positioning.stand_ins import graded, pairs
-from tests.vectors.test_vectors import make_adapter
+from tests.helpers.adapters import make_adapter
+from tests.helpers.stand_ins import graded, pairs
 
 
 def never(model: nn.Module, **options: object) -> Recompute:

@@ -18,7 +18,7 @@ from selfpos.positioning.refine import _coordinates, refine
 from selfpos.positioning.replay import Replay
 from selfpos.positioning.trajectory import Trajectory
 from selfpos.recipe import PositioningSettings, validate
-from tests.positioning.stand_ins import graded, make_live, pairs
+from tests.helpers.stand_ins import graded, make_live, pairs
 
 
 def test_coordinate_search_finds_the_bottom_of_a_bowl() -> None:

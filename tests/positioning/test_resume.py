@@ -21,7 +21,7 @@ from selfpos.positioning.live import LiveModel
 from selfpos.positioning.problem import Problem
 from selfpos.positioning.trajectory import Trajectory
 from selfpos.recipe import PositioningSettings
-from tests.positioning.stand_ins import records
+from tests.helpers.stand_ins import records
 
 ROOT = Path(__file__).parent.parent.parent
 COMMON = {"compare": False, "intervals": 2}

@@ -22,8 +22,7 @@ from selfpos.positioning.problem import Problem
 from selfpos.positioning.trajectory import Trajectory
 from selfpos.positioning.uncertainty import Rival, coefficient_intervals, compare, verdict
 from selfpos.recipe import PositioningSettings
-from tests.positioning.stand_ins import Probe, graded, make_live, pairs, words
-from tests.positioning.test_sgd import NearTo
+from tests.helpers.stand_ins import NearTo, Probe, graded, make_live, pairs, words
 
 PLAIN = {"normalise": "none", "extrapolation": 0.0, "shrinkage": 0.0, "validation": 0.0, "compare": False}
 

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import torch
 from datasets import Dataset
-from torch import nn
 
 from selfpos.errors import SelfposError
 from selfpos.positioning import sgd
@@ -19,30 +18,11 @@ from selfpos.positioning.objective import Draws, split_probe
 from selfpos.positioning.problem import Problem
 from selfpos.positioning.trajectory import Trajectory
 from selfpos.recipe import PositioningSettings
-from tests.positioning.stand_ins import PairTask, Probe, graded, make_live, pairs, words
+from tests.helpers.stand_ins import NearTo, PairTask, Probe, graded, make_live, pairs, words
 
 PLAIN = {
     "search": "sgd", "space": "spherical", "batch_size": 16, "normalise": "none", "select": "loss", "validation": 0.25, "extrapolation": 0.0,
 }  # fmt: skip
-
-
-class NearTo(PairTask):
-    """Squared distance of each text's embedding to a given one: its minimum over coefficients is known."""
-
-    target = "label"
-    text_columns = ("text",)
-
-    def __init__(self, targets: torch.Tensor) -> None:
-        self.targets = targets
-
-    def loss(self, model: nn.Module, temperature: float) -> nn.Module:
-        targets = self.targets
-
-        class Distance(nn.Module):
-            def forward(self, features: list[dict[str, torch.Tensor]], labels: torch.Tensor) -> torch.Tensor:
-                return (model(features[0])["sentence_embedding"] - targets[labels]).square().sum(-1).mean()
-
-        return Distance()
 
 
 def run(

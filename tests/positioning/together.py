@@ -14,7 +14,7 @@ from selfpos.console import is_first
 from selfpos.operations import position_and_merge
 from selfpos.positioning.problem import Problem
 from selfpos.recipe import PositioningSettings
-from tests.positioning.stand_ins import records
+from tests.helpers.stand_ins import records
 
 SGD = {"search": "sgd", "steps": 4, "batch_size": 14, "evaluate_every": 2}
 WAYS: dict[str, tuple[str, dict]] = {

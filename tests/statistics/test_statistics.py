@@ -16,9 +16,9 @@ from selfpos.operations import merge
 from selfpos.positioning.objective import Batch
 from selfpos.statistics import fisher, gathered
 from selfpos.statistics.gather import _task_probe
-from tests.merging import reference as ref
-from tests.positioning.stand_ins import Probe, graded, pairs
-from tests.vectors.test_vectors import make_adapter
+from tests.helpers import reference as ref
+from tests.helpers.adapters import make_adapter
+from tests.helpers.stand_ins import Probe, graded, pairs
 
 TEMPERATURE = 0.05
 

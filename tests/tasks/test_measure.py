@@ -13,7 +13,7 @@ from torch import nn
 
 from selfpos.positioning.objective import TaskProbe
 from selfpos.tasks.measure import TaskMeasure
-from tests.positioning.stand_ins import GradedTask, PairTask
+from tests.helpers.stand_ins import GradedTask, PairTask
 
 
 class Labelled(PairTask):

@@ -12,7 +12,7 @@ from selfpos.errors import SelfposError
 from selfpos.recipe import MiningSettings
 from selfpos.tasks import get_task
 from selfpos.training.negatives import mine
-from tests.training.test_train import records, words
+from tests.helpers.trainings import records, words
 
 RETRIEVAL = get_task("retrieval")
 NEAR = MiningSettings(count=2, range_min=1, range_max=20, relative_margin=None)

@@ -14,20 +14,16 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from selfpos.errors import OperationError, SelfposError
-from selfpos.recipe import MixtureSettings, TrainingSettings
+from selfpos.recipe import MixtureSettings
 from selfpos.storage.hashing import content_hash
 from selfpos.storage.manifest import read_manifest
 from selfpos.tasks import TASKS, get_task
 from selfpos.tasks.prompts import column_prompts, kept_prompts
 from selfpos.training import train
 from selfpos.training.objective import make_loss
-from tests.training.test_train import FAST, one_thread, records, run, words
+from tests.helpers.trainings import FAST, one_thread, records, run, with_, words
 
 __all__ = ["one_thread"]
-
-
-def with_(**changes: object) -> TrainingSettings:
-    return FAST.model_validate(FAST.model_dump() | changes)
 
 
 def gradients(base: Path, task: str, **settings: object) -> tuple[float, dict[str, torch.Tensor]]:

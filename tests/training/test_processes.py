@@ -12,7 +12,7 @@ from selfpos.console import is_first
 from selfpos.recipe import TrainingSettings, ValidationSettings
 from selfpos.storage.hashing import content_hash
 from selfpos.storage.manifest import read_manifest
-from tests.training.test_train import run
+from tests.helpers.trainings import run
 
 SETTINGS = TrainingSettings(
     steps=6,

@@ -18,23 +18,9 @@ from selfpos.errors import OperationError, SelfposError
 from selfpos.recipe import LoraSettings, MixtureSettings, TrainingSettings, ValidationSettings
 from selfpos.storage.hashing import content_hash
 from selfpos.storage.manifest import read_manifest
-from tests.training.test_train import one_thread, run
+from tests.helpers.trainings import interrupted, one_thread, run
 
 __all__ = ["one_thread"]
-
-
-def interrupted(monkeypatch: pytest.MonkeyPatch, at: int) -> None:
-    """Have the trainer stopped by Ctrl-C in step `at`."""
-    from selfpos.training.trainer import Trainer
-
-    step = Trainer.training_step
-
-    def stop(self: Trainer, *args: object, **kwargs: object) -> torch.Tensor:
-        if self.state.global_step + 1 == at:
-            raise KeyboardInterrupt
-        return step(self, *args, **kwargs)
-
-    monkeypatch.setattr(Trainer, "training_step", stop)
 
 
 def run_until(
@@ -223,7 +209,7 @@ def test_a_killed_training_goes_on_to_the_same_bytes(tiny_base: Path, tmp_path: 
     run(tiny_base, tmp_path / "whole", "sts", settings=settings.model_copy(update={"checkpoint_every": 100}))
     script = (
         "import sys, torch; from pathlib import Path; torch.set_num_threads(1)\n"
-        "from tests.training.test_train import run; from selfpos.recipe import TrainingSettings\n"
+        "from tests.helpers.trainings import run; from selfpos.recipe import TrainingSettings\n"
         "run(Path(sys.argv[1]), Path(sys.argv[2]), 'sts', settings=TrainingSettings.model_validate_json(sys.argv[3]))\n"
     )
     command = [

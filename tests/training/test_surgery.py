@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from selfpos.recipe import MixtureSettings, TrainingSettings
 from selfpos.training.surgery import Surgery, inner_products, pcgrad_weights
-from tests.training.test_train import run
+from tests.helpers.trainings import run
 
 
 def brute_force(gradients: np.ndarray, orders: list[list[int]]) -> np.ndarray:

@@ -3,13 +3,12 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from datasets import Dataset
 from safetensors.torch import load_file
 
 from selfpos.errors import SelfposError
@@ -17,46 +16,8 @@ from selfpos.recipe import LoraSettings, MixtureSettings, TrainingSettings
 from selfpos.storage.hashing import content_hash
 from selfpos.storage.manifest import read_manifest
 from selfpos.tasks import TASKS, get_task
-from selfpos.training import TrainingResult, train
-
-FAST = TrainingSettings(steps=3, batch_size=4, learning_rate=1e-3)
-
-
-def words(seed: int, count: int) -> list[str]:
-    draw = np.random.default_rng(seed)
-    return [" ".join("".join(draw.choice(list("abcdefgh"), 4)) for _ in range(6)) for _ in range(count)]
-
-
-def records(task: str, count: int = 24) -> Dataset:
-    a, b, c = (words(seed, count) for seed in (1, 2, 3))
-    return Dataset.from_dict(
-        {
-            "sts": {"sentence1": a, "sentence2": b, "score": [float(i % 5) for i in range(count)]},
-            "retrieval": {"anchor": a, "positive": b},
-            "reranking": {"query": a, "positive": [[x] for x in b], "negative": [[x, x + " z"] for x in c]},
-            "classification": {"text": a, "label": ["abc"[i % 3] for i in range(count)]},
-            "clustering": {"text": a, "label": [i % 3 for i in range(count)]},
-            "pair-classification": {"sentence1": a, "sentence2": b, "label": [i % 2 for i in range(count)]},
-            "bitext": {"sentence1": a, "sentence2": b},
-            "summarization": {"text": a, "summary": b},
-            "instruction-retrieval": {"query": a, "instruction": c, "positive": b},
-        }[task]
-    )
-
-
-def run(
-    base: Path, out: Path, *tasks: str, settings: TrainingSettings = FAST, seed: int = 5, **options: object
-) -> TrainingResult:
-    data = {task: (get_task(task), records(task)) for task in tasks}
-    return train(base, data, out, settings, seed=seed, name=out.name, **options)  # type: ignore[arg-type]
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+from selfpos.training import train
+from tests.helpers.trainings import FAST, records, run
 
 
 @pytest.mark.parametrize("task", sorted(TASKS))

@@ -15,9 +15,7 @@ from selfpos.storage.hashing import content_hash
 from selfpos.storage.manifest import read_manifest
 from selfpos.tasks import TASKS, get_task
 from selfpos.training import train
-from tests.training.test_options import with_
-from tests.training.test_stopping import interrupted
-from tests.training.test_train import one_thread, records, run
+from tests.helpers.trainings import interrupted, one_thread, records, run, with_
 
 __all__ = ["one_thread"]
 

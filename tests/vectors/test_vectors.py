@@ -10,51 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from selfpos.errors import SelfposError
 from selfpos.storage import content_hash, open_model, write_manifest
 from selfpos.vectors import gram, norms_and_cosines, open_vectors, tensor_gram
 from selfpos.vectors.chunks import spans
-from tests.merging.folders import make_folder
-
-
-def state(folder: Path) -> dict[str, np.ndarray]:
-    """Every tensor of a folder, by key, in float64; independent of the code under test."""
-    return {
-        (f"{file.parent.relative_to(folder).as_posix()}/" if file.parent != folder else "")
-        + name: value.double().numpy()
-        for file in sorted(folder.rglob("*.safetensors"))
-        for name, value in load_file(file).items()
-    }
-
-
-def make_adapter(
-    base: Path, folder: Path, *, seed: int = 0, plain: bool = False, **options: Any
-) -> dict[str, np.ndarray]:
-    """Write a random adapter over `base` with PEFT; returns the float64 differences that PEFT's own merge makes, by key."""
-    from peft import LoraConfig, get_peft_model
-    from transformers import AutoModel
-
-    torch.manual_seed(seed)
-    model = AutoModel.from_pretrained(base)
-    before = {name: value.double().numpy().copy() for name, value in model.state_dict().items()}
-    adapted = get_peft_model(
-        model, LoraConfig(**({"r": 4, "lora_alpha": 8, "target_modules": ["query", "dense"]} | options))
-    )
-    with torch.no_grad():
-        for name, value in adapted.named_parameters():
-            if "lora_" in name or "modules_to_save" in name or value.requires_grad:
-                value += 0.05 * torch.randn_like(value)
-    if plain:
-        adapted.save_pretrained(folder)
-    else:
-        shutil.copytree(base, folder, ignore=shutil.ignore_patterns("model.safetensors"))
-        shutil.copy(base / "2_Dense" / "model.safetensors", folder / "2_Dense")
-        (folder / "config.json").unlink()  # as sentence-transformers saves adapters
-        adapted.save_pretrained(folder)
-    merged = adapted.merge_and_unload().state_dict()
-    return {name: merged[name].double().numpy() - value for name, value in before.items() if name in merged}
+from tests.helpers.adapters import changed, make_adapter, state
+from tests.helpers.folders import make_folder
 
 
 def test_dense_vectors_are_differences(tiny_base: Path, tiny_specialists: list[Path]) -> None:
@@ -222,42 +185,6 @@ def test_adapters_of_another_architecture_are_refused(tiny_base: Path, tmp_path:
     make_adapter(other, tmp_path / "adapter", plain=True)
     with pytest.raises(SelfposError, match="lora_B make a matrix"):
         open_vectors(open_model(tiny_base), [tmp_path / "adapter"])
-
-
-def edit_json(file: Path, **change: Any) -> None:
-    file.write_text(json.dumps(json.loads(file.read_text()) | change))
-
-
-def changed(tiny_base: Path, folder: Path, what: str) -> None:
-    shutil.copytree(tiny_base, folder)
-    weights = folder / "model.safetensors"
-    tensors = load_file(weights)
-    name = "encoder.layer.0.output.dense.bias"
-    if what == "missing":
-        del tensors[name]
-    elif what == "extra":
-        tensors["extra.weight"] = torch.zeros(2)
-    elif what == "shape":
-        tensors[name] = torch.zeros(3)
-    elif what == "pooling":
-        edit_json(folder / "1_Pooling" / "config.json", pooling_mode="cls")
-    elif what == "prompts":
-        edit_json(folder / "config_sentence_transformers.json", prompts={"query": "other: "})
-    elif what == "heads":
-        edit_json(folder / "config.json", num_attention_heads=4)
-    elif what == "modules":
-        modules = json.loads((folder / "modules.json").read_text())
-        (folder / "modules.json").write_text(json.dumps(modules[:-1]))
-    elif what.endswith(".json"):
-        (folder / what).write_text("[]")
-    elif what == "added tokens":
-        edit_json(folder / "tokenizer.json", added_tokens=["a"])
-    elif what == "tokenizer":
-        data = json.loads((folder / "tokenizer.json").read_text())
-        vocabulary = data["model"]["vocab"]
-        vocabulary["a"], vocabulary["b"] = vocabulary["b"], vocabulary["a"]
-        (folder / "tokenizer.json").write_text(json.dumps(data))
-    save_file(tensors, weights, metadata={"format": "pt"})
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from selfpos.imbalance.study.methods.decoupled import normalised_head
 from selfpos.imbalance.study.networks import build
 from selfpos.imbalance.study.recipe import ImbalanceRecipe
 from selfpos.imbalance.study.sources import read_images
-from tests.imbalance.study.test_grid import tiny
+from tests.helpers.companion import tiny
 
 
 @pytest.fixture(scope="module")

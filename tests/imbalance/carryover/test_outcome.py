@@ -16,7 +16,7 @@ from selfpos.imbalance.carryover.outcome import Finding, missing_seeds, over_see
 from selfpos.imbalance.command import imbalance
 from selfpos.imbalance.study.analysis import Interval
 from selfpos.imbalance.study.cell import draw_sample
-from tests.imbalance.study.test_grid import tiny
+from tests.helpers.companion import tiny
 
 RECIPES = Path(__file__).parents[3] / "recipes"
 

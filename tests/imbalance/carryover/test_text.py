@@ -21,7 +21,7 @@ from selfpos.imbalance.study.ordering import compare_orderings
 from selfpos.imbalance.study.recipe import ImbalanceRecipe
 from selfpos.imbalance.study.results import read_results
 from tests.conftest import make_tiny_model
-from tests.imbalance.study.test_grid import tiny
+from tests.helpers.companion import tiny
 
 ENCODER = "all-MiniLM-L6-v2"
 

@@ -15,8 +15,8 @@ from selfpos.imbalance.study.grid import plan, run_grid
 from selfpos.imbalance.study.images import ArrayImages
 from selfpos.imbalance.study.recipe import ImbalanceRecipe
 from selfpos.imbalance.study.sources import ImageData
+from tests.helpers.companion import tiny
 from tests.imbalance.conftest import make_images
-from tests.imbalance.study.test_grid import tiny
 
 
 @pytest.fixture(autouse=True)

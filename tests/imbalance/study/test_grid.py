@@ -26,16 +26,7 @@ from selfpos.imbalance.study.recipe import ImbalanceRecipe, load_imbalance_recip
 from selfpos.imbalance.study.report import write_report
 from selfpos.imbalance.study.results import read_results
 from selfpos.imbalance.study.sources import read_images
-
-RECIPES = Path(__file__).parents[3] / "recipes" / "imbalance"
-
-
-def tiny(archive: Path, **changes: object) -> dict:
-    return {
-        "name": "tiny", "data": str(archive), "network": "lenet", "n_max": 40, "validation": 10, "seeds": 2, "networks_at_once": 2,
-        "grid": [{"profile": "step", "rho": [10], "mu": [0.5]}],
-        "training": {"iterations": 12, "batch_size": 16, "learning_rates": [0.01], "second_iterations": 5},
-    } | changes  # fmt: skip
+from tests.helpers.companion import RECIPES, tiny
 
 
 def test_shipped_recipes_are_valid_and_the_papers_grid_is_whole() -> None:

@@ -15,8 +15,8 @@ from selfpos.imbalance.study.recipe import ImbalanceRecipe
 from selfpos.imbalance.study.report import write_report
 from selfpos.imbalance.study.results import data_of, read_results, write_results
 from selfpos.storage.atomic import locked
+from tests.helpers.companion import tiny
 from tests.imbalance.conftest import make_images
-from tests.imbalance.study.test_grid import tiny
 
 
 def test_reports_of_one_folder_are_apart_and_tell_all_rates(archive: Path, tmp_path: Path) -> None:

@@ -97,3 +97,22 @@ def records() -> dict[str, ProbeTask]:
     """A probe set of two tasks of the real types, as operations take it."""
     kinds = {"pairs": (get_task("retrieval"), pairs()), "graded": (get_task("sts"), graded())}
     return {name: ProbeTask(name, kind, probe.dataset) for name, (kind, probe) in kinds.items()}
+
+
+class NearTo(PairTask):
+    """Squared distance of each text's embedding to a given one: its minimum over coefficients is known."""
+
+    target = "label"
+    text_columns = ("text",)
+
+    def __init__(self, targets: torch.Tensor) -> None:
+        self.targets = targets
+
+    def loss(self, model: nn.Module, temperature: float) -> nn.Module:
+        targets = self.targets
+
+        class Distance(nn.Module):
+            def forward(self, features: list[dict[str, torch.Tensor]], labels: torch.Tensor) -> torch.Tensor:
+                return (model(features[0])["sentence_embedding"] - targets[labels]).square().sum(-1).mean()
+
+        return Distance()

@@ -1,0 +1,108 @@
+"""Tiny random models of the architectures that people use."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+SMALL = {
+    "vocab_size": 60,
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 24,
+    "max_position_embeddings": 40,
+}
+DECODER = {
+    **SMALL,
+    "num_key_value_heads": 1,
+    "head_dim": 8,
+    "pad_token_id": 0,
+    "eos_token_id": 3,
+    "bos_token_id": 2,
+}
+FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
+    "BERT": ("BertConfig", SMALL),
+    "RoBERTa": ("RobertaConfig", {**SMALL, "pad_token_id": 0}),
+    "DistilBERT": (
+        "DistilBertConfig",
+        {
+            "vocab_size": 60,
+            "dim": 16,
+            "n_layers": 2,
+            "n_heads": 2,
+            "hidden_dim": 24,
+            "max_position_embeddings": 40,
+        },
+    ),
+    "MPNet": ("MPNetConfig", {**SMALL, "pad_token_id": 0}),
+    "XLM-R": ("XLMRobertaConfig", {**SMALL, "pad_token_id": 0}),
+    "ModernBERT": (
+        "ModernBertConfig",
+        {
+            **SMALL,
+            "pad_token_id": 0,
+            "cls_token_id": 2,
+            "sep_token_id": 3,
+            "bos_token_id": 2,
+            "eos_token_id": 3,
+        },
+    ),
+    "DeBERTa-v2": (
+        "DebertaV2Config",
+        {**SMALL, "relative_attention": True, "position_buckets": 8, "pos_att_type": ["p2c", "c2p"]},
+    ),
+    "ELECTRA": ("ElectraConfig", {**SMALL, "embedding_size": 8}),
+    "Qwen3": ("Qwen3Config", DECODER),
+    "Gemma3 text": ("Gemma3TextConfig", {**DECODER, "sliding_window": 8}),
+    "Mistral": ("MistralConfig", DECODER),
+    "T5 encoder": (
+        "T5Config",
+        {
+            "vocab_size": 60,
+            "d_model": 16,
+            "d_kv": 8,
+            "d_ff": 24,
+            "num_layers": 2,
+            "num_heads": 2,
+            "pad_token_id": 0,
+        },
+    ),
+}
+
+
+def make_family(folder: Path, config_class: str, fields: dict[str, Any]) -> Path:
+    """A tiny random [Transformer, Pooling, Dense, Normalize] model with prompts, saved by sentence-transformers."""
+    import torch
+    import transformers
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer import modules as st
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    torch.manual_seed(0)
+    raw = folder.with_name(folder.name + "-raw")
+    config = getattr(transformers, config_class)(**fields)
+    model = (
+        transformers.T5EncoderModel(config)
+        if config_class == "T5Config"
+        else transformers.AutoModel.from_config(config)
+    )
+    model.save_pretrained(raw)
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghijklmnopqrstuvwxyz"]
+    tokenizer = Tokenizer(
+        models.WordLevel({word: index for index, word in enumerate(words)}, unk_token="[UNK]")
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    special = {
+        "pad_token": "[PAD]",
+        "unk_token": "[UNK]",
+        "cls_token": "[CLS]",
+        "sep_token": "[SEP]",
+        "mask_token": "[MASK]",
+    }
+    transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, model_max_length=32, **special
+    ).save_pretrained(raw)
+    parts = [st.Transformer(str(raw), max_seq_length=32), st.Pooling(16), st.Dense(16, 4), st.Normalize()]
+    SentenceTransformer(modules=parts, prompts={"query": "q "}, device="cpu").save_pretrained(str(folder))
+    return folder
