@@ -1,0 +1,87 @@
+"""Command-line options made from the fields of a settings model: name, type, limits, default and help are written once."""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import click
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def options_of(model: type[BaseModel], *names: str, **renamed: str) -> Callable[[Function], Function]:
+    """A decorator that adds one option for each named field of `model`, in this order.
+
+    An option that is not given arrives as None, or as an empty tuple where it may be repeated: `given` drops those.
+
+    Args:
+        names: fields; the option of `batch_size` is `--batch-size`.
+        renamed: fields whose option has another name, as `budget="memory"` for `--memory`.
+    """
+
+    def decorate(function: Function) -> Function:
+        for name in reversed([*names, *renamed]):
+            function = _option(model.model_fields[name], name, renamed.get(name, name))(function)
+        return function
+
+    return decorate
+
+
+def given(values: dict[str, Any]) -> dict[str, Any]:
+    """Those of `values` that the user gave."""
+    return {name: value for name, value in values.items() if value not in (None, ())}
+
+
+def _option(field: FieldInfo, name: str, shown: str) -> Callable[[Function], Function]:
+    annotation, many = _plain(field.annotation)
+    default = field.get_default(call_default_factory=True)
+    text = field.description or ""
+    text = text[:1].upper() + text[1:] + ("." if text and text[-1] not in ".]" else "")
+    if default not in (None, "", [], {}, False):
+        text = f"{text} [default: {default}]".strip()
+    flag = f"--{shown.replace('_', '-')}"
+    if annotation is bool:
+        return click.option(flag, name, is_flag=True, default=None, help=text)
+    return click.option(flag, name, multiple=many, type=_click_type(annotation, field), help=text)
+
+
+def _plain(annotation: Any) -> tuple[Any, bool]:
+    """The type of one value, and whether the option may be repeated: `list[int] | None` gives int and True."""
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        annotation = next(part for part in typing.get_args(annotation) if part is not type(None))
+    many = typing.get_origin(annotation) is list
+    if many:
+        annotation = typing.get_args(annotation)[0]
+    if typing.get_origin(annotation) is typing.Annotated:
+        annotation = typing.get_args(annotation)[0]
+    return annotation, many
+
+
+def _click_type(annotation: Any, field: FieldInfo) -> click.ParamType | type[Any]:
+    if typing.get_origin(annotation) is Literal:
+        return click.Choice([str(value) for value in typing.get_args(annotation)])
+    if annotation is Path:
+        return click.Path(path_type=Path)
+    if annotation not in (int, float):
+        return str
+    limits: dict[str, Any] = {
+        kind: getattr(limit, kind)
+        for limit in field.metadata
+        for kind in ("ge", "gt", "le", "lt")
+        if hasattr(limit, kind)
+    }
+    if not limits:
+        return int if annotation is int else float
+    bounds: dict[str, Any] = {
+        "min": limits.get("ge", limits.get("gt")),
+        "max": limits.get("le", limits.get("lt")),
+        "min_open": "gt" in limits,
+        "max_open": "lt" in limits,
+    }
+    return click.IntRange(**bounds) if annotation is int else click.FloatRange(**bounds)
