@@ -108,6 +108,4 @@ def test_the_verb_writes_recipes(selfpos: CommandLine, tmp_path: Path, tiny_base
         ["yz", "zy"],
     ]
     assert "name data" not in done.stderr
-    assert "2 data sets cannot form 4" in said(
-        selfpos("cluster", *words[:2], "--base", tiny_base, "-k", "4")
-    )
+    assert "2 data sets cannot form 4" in said(selfpos("cluster", *words[:2], "--base", tiny_base, "-k", "4"))
