@@ -14,7 +14,7 @@ import numpy as np
 from selfpos.imbalance.carryover.arms import Bench, difference, inner, measures, moved
 from selfpos.imbalance.carryover.outcome import Finding, Judgement, Outcome, Values, finding, mean
 from selfpos.imbalance.study.cell import Imbalance
-from selfpos.imbalance.study.methods.decoupled import normalised_head
+from selfpos.imbalance.study.methods.heads import normalised_head
 from selfpos.imbalance.study.networks import Network
 from selfpos.imbalance.study.trainer import Sample
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from selfpos.console import log
 from selfpos.imbalance.study.images import Images
-from selfpos.imbalance.study.methods import losses
+from selfpos.imbalance.study.loss import Loss, Mix, cross_entropy
 from selfpos.imbalance.study.networks import Network
 from selfpos.imbalance.study.recipe import TrainingSettings
 from selfpos.imbalance.study.wide import copy_back, widen
@@ -55,8 +55,8 @@ def fit(
     *,
     rate: float,
     iterations: int,
-    loss: losses.Loss = losses.cross_entropy,
-    mix: losses.Mix | None = None,
+    loss: Loss = cross_entropy,
+    mix: Mix | None = None,
     mix_seeds: Sequence[int] = (),
     optimizer: str = "sgd",
     tick: Callable[[], None] | None = None,

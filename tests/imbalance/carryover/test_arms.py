@@ -11,7 +11,7 @@ import torch
 from selfpos.imbalance.carryover import experts, norms, path
 from selfpos.imbalance.carryover.arms import Bench, difference, inner, moved
 from selfpos.imbalance.study.cell import Imbalance
-from selfpos.imbalance.study.methods.decoupled import normalised_head
+from selfpos.imbalance.study.methods.heads import normalised_head
 from selfpos.imbalance.study.networks import build
 from selfpos.imbalance.study.recipe import ImbalanceRecipe
 from selfpos.imbalance.study.sources import read_images

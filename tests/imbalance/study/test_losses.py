@@ -5,13 +5,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from selfpos.imbalance.study.methods.class_balanced import class_balanced
-from selfpos.imbalance.study.methods.focal import focal, focal_balanced
-from selfpos.imbalance.study.methods.ldam import ldam_drw
-from selfpos.imbalance.study.methods.logit_adjustment import balanced_softmax, logit_adjusted
-from selfpos.imbalance.study.methods.losses import cross_entropy, effective_number_weights
+from selfpos.imbalance.study.loss import cross_entropy
+from selfpos.imbalance.study.methods.losses import (
+    balanced_softmax,
+    class_balanced,
+    effective_number_weights,
+    focal,
+    focal_balanced,
+    ldam_drw,
+    logit_adjusted,
+    weighted_cross_entropy,
+)
 from selfpos.imbalance.study.methods.mixing import mixup, remix
-from selfpos.imbalance.study.methods.weighted import weighted_cross_entropy
 
 COUNTS = torch.tensor([[500, 50, 5], [5, 500, 500]])
 
