@@ -19,7 +19,9 @@ FILE = click.Path(dir_okay=False, path_type=Path)
 
 
 def _ending(ending: str) -> Callable[[click.Context, click.Parameter, Path | None], Path | None]:
-    """Refuses another ending of --out: the journal, the outcome and the runs lie beside the results, under the same name with other endings."""
+    """Refuses another ending of --out: the journal, the outcome and the runs lie beside the results, under
+    the same name with other endings.
+    """
 
     def check(_: click.Context, __: click.Parameter, file: Path | None) -> Path | None:
         if file is not None and file.suffix != ending:
@@ -75,7 +77,8 @@ def run(recipe: Path, out: Path | None, data: str | None, device: str, workers: 
         for unit in units:
             click.echo(f"{unit}{' + ' + ', '.join(unit.refits) if unit.refits else ''} (rate {unit.rate:g})")
         click.echo(
-            f"{len(units)} units, {sum(len(unit.seeds) for unit in units)} networks to train; results in {out}"
+            f"{len(units)} units, {sum(len(unit.seeds) for unit in units)} networks to train; results in "
+            f"{out}"
         )
         return
     try:
@@ -160,7 +163,9 @@ def methods() -> None:
 
 @imbalance.group()
 def compare() -> None:
-    """What class imbalance teaches about merging, and the reverse: one comparison a verb, each with its verdict."""
+    """What class imbalance teaches about merging, and the reverse: one comparison a verb, each with its
+    verdict.
+    """
 
 
 DATA = click.option("--data", help="Folder of images or texts (or hub:NAME) in place of the recipe's.")
@@ -170,7 +175,9 @@ DEVICE = click.option(
 
 
 def _on_networks(name: str, description: str) -> None:
-    """Add the verb of a comparison that trains networks of a recipe, seed by seed: `measure` and `outcome` of its file."""
+    """Add the verb of a comparison that trains networks of a recipe, seed by seed: `measure` and `outcome` of
+    its file.
+    """
 
     @compare.command(name, help=description)
     @click.argument("recipe", type=FILE)
@@ -208,7 +215,8 @@ def _on_networks(name: str, description: str) -> None:
         chosen = load_imbalance_recipe(recipe)
         if not chosen.validation:
             raise SelfposError(
-                f"recipe {recipe} keeps no validation set, on which this comparison chooses; set field 'validation'"
+                f"recipe {recipe} keeps no validation set, on which this comparison chooses; set field "
+                "'validation'"
             )
         file = out or Path("checkpoints") / f"compare-{name}-{chosen.name}-rho{rho:g}-mu{mu:g}.json"
         rate = only_rate(chosen)

@@ -1,7 +1,9 @@
-"""Norms: ‖V‖ against the number of examples, ‖w_i‖ against n_i, and what equalising them after training is worth beside resampling.
+"""Norms: ‖V‖ against the number of examples, ‖w_i‖ against n_i, and what equalising them after training is
+worth beside resampling.
 
-Number of examples and number of updates go together in "equal epochs", so the lengths are measured with equal steps too. τ-normalisation
-(Kang et al. 2020, arXiv 1910.09217) is applied to head rows, w_i / ‖w_i‖^τ, and to the vectors of two experts, V_i / ‖V_i‖^τ, on one grid of τ.
+Number of examples and number of updates go together in "equal epochs", so the lengths are measured with equal
+steps too. τ-normalisation (Kang et al. 2020, arXiv 1910.09217) is applied to head rows, w_i / ‖w_i‖^τ, and to
+the vectors of two experts, V_i / ‖V_i‖^τ, on one grid of τ.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""What all comparisons share: one measurement per seed, kept in a JSON file that a stopped comparison goes on from, and an outcome with verdicts."""
+"""What all comparisons share: one measurement per seed, kept in a JSON file that a stopped comparison goes on
+from, and an outcome with verdicts.
+"""
 
 from __future__ import annotations
 
@@ -21,10 +23,12 @@ SIGNIFICANT = 0.05
 
 @dataclass(frozen=True)
 class Finding:
-    """A paired difference over seeds, and whether what it is asked for holds: all of its interval above `least`.
+    """A paired difference over seeds, and whether what it is asked for holds: all of its interval above
+    `least`.
 
-    Where the reference names a falsifier that any overlap fulfils (`strict`), what is not shown to hold does not hold. With a `p`, of a test
-    that seeds say nothing about, what holds over seeds is decided only where p is below SIGNIFICANT.
+    Where the reference names a falsifier that any overlap fulfils (`strict`), what is not shown to hold does
+    not hold. With a `p`, of a test that seeds say nothing about, what holds over seeds is decided only where
+    p is below SIGNIFICANT.
     """
 
     claim: str
@@ -98,8 +102,8 @@ def finding(
 def over_seeds(file: Path, settings: Values, seeds: int, measure: Callable[[int], Values]) -> list[Values]:
     """What `measure` finds for seeds 0, 1, …; those that `file` has already are not measured again.
 
-    The file is one process's while seeds are measured. Raises SelfposError when another has it, and when it was made with other settings or
-    holds no comparison.
+    The file is one process's while seeds are measured. Raises SelfposError when another has it, and when it
+    was made with other settings or holds no comparison.
     """
     from selfpos.storage.atomic import locked, write_text
 
@@ -109,7 +113,8 @@ def over_seeds(file: Path, settings: Values, seeds: int, measure: Callable[[int]
         kept = _kept(file, wanted)
         for seed in missing_seeds(file, seeds):
             found = measure(seed)
-            # Read and checked again: the lock does not reach a process on another machine, or one that copies files.
+            # Read and checked again: the lock does not reach a process on another machine, or one that copies
+            # files.
             there = _kept(file, wanted)
             kept = {
                 "settings": there["settings"],
@@ -128,7 +133,8 @@ def _kept(file: Path, settings: Values) -> Values:
     unknown = {"data": settings.get("data")} | before["settings"]  # older files have no note of their data
     if changed := [key for key in settings if unknown.get(key) != settings[key]]:
         raise SelfposError(
-            f"the results in {file} were made with other settings ({', '.join(changed)}); name another file with --out"
+            f"the results in {file} were made with other settings ({', '.join(changed)}); name another file "
+            "with --out"
         )
     return before
 
