@@ -1,4 +1,6 @@
-"""Data larger than memory: read record by record and kept on disk, in the cache of `datasets`, as a file that is mapped into memory."""
+"""Data larger than memory: read record by record and kept on disk, in the cache of `datasets`, as a file that
+is mapped into memory.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ SHUFFLED = 10_000
 
 @dataclass(frozen=True)
 class Window:
-    """What is read of a stream: its first `limit` records, or all of it; `seed` shuffles what may be shuffled."""
+    """What is read of a stream: its first `limit` records, or all of it; `seed` shuffles what may be
+    shuffled.
+    """
 
     limit: int | None
     seed: int
@@ -36,7 +40,9 @@ def spill_file(file: Path, window: Window) -> Dataset:
 
 
 def spill_hub(name: str, config: str | None, split: str, revision: str | None, window: Window) -> Dataset:
-    """The records of a data set on the Hub. With a limit no more of it is fetched than a shuffle within 10,000 records needs."""
+    """The records of a data set on the Hub. With a limit no more of it is fetched than a shuffle within
+    10,000 records needs.
+    """
     import datasets
 
     def records() -> Iterator[dict[str, Any]]:
