@@ -1,4 +1,6 @@
-"""The command line: `selfpos VERB …`. One file per verb in `selfpos/commands/`; each parses, calls one function of the room it belongs to, prints."""
+"""The command line: `selfpos VERB …`. One file per verb in `selfpos/commands/`; each parses, calls one
+function of the room it belongs to, prints.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,8 @@ import click
 from selfpos.errors import OperationError, SelfposError, nearest
 from selfpos.version import __version__
 
-# verb → (module below selfpos, one line for `selfpos --help`). A verb's module is imported only when it is called or asked for help.
+# verb → (module below selfpos, one line for `selfpos --help`). A verb's module is imported only when it is
+# called or asked for help.
 VERBS = {
     "run": ("commands.run", "Carry out a recipe: specialists, joint rival, merges, scores, report."),
     "finetune": ("commands.finetune", "Fine-tune one specialist from a base model."),
@@ -65,7 +68,9 @@ def selfpos() -> None:
 
 
 def main() -> None:
-    """Run the command line. Exit status: 0 done, 1 something outside failed, 2 a mistake in what was asked, 130 stopped by Ctrl-C."""
+    """Run the command line. Exit status: 0 done, 1 something outside failed, 2 a mistake in what was asked,
+    130 stopped by Ctrl-C.
+    """
     try:
         selfpos(args=[_expanded(word) for word in sys.argv[1:]], prog_name="selfpos", standalone_mode=False)
     except SelfposError as error:

@@ -17,16 +17,17 @@ from selfpos.errors import SelfposError
 
 # The packages read, as they are imported; `python` is the standard library.
 PACKAGES = ("python", "numpy", "scipy", "sklearn", "pandas")
-SKIPPED_FOLDERS = set(
-    "test tests _testing testing site-packages dist-packages idlelib lib2to3 turtledemo ensurepip __pycache__ "
-    "_examples examples benchmarks _vendor externals _lib build_utils _build_utils distutils f2py".split()
-)
+SKIPPED_FOLDERS = {
+    "test", "tests", "_testing", "testing", "site-packages", "dist-packages", "idlelib", "lib2to3",
+    "turtledemo", "ensurepip", "__pycache__", "_examples", "examples", "benchmarks", "_vendor", "externals",
+    "_lib", "build_utils", "_build_utils", "distutils", "f2py",
+}  # fmt: skip
 # Nobody trains on these: clustering is scored on them alone. Chosen to be unlike each other, with enough
 # entries each, at little loss for training.
-HELD_OUT = tuple(
-    "python.asyncio python.email python.http python.logging python.tkinter python.unittest numpy.polynomial "
-    "scipy.ndimage scipy.spatial sklearn.preprocessing".split()
-)
+HELD_OUT = (
+    "python.asyncio", "python.email", "python.http", "python.logging", "python.tkinter", "python.unittest",
+    "numpy.polynomial", "scipy.ndimage", "scipy.spatial", "sklearn.preprocessing",
+)  # fmt: skip
 # A body of 400 characters is about 90 tokens: what an entry is for has been said by then, and the quickstart
 # on a CPU takes half the time of 1,000.
 MAX_BODY = 400

@@ -33,7 +33,7 @@ class Window:
 
 
 def spill_file(file: Path, window: Window) -> Dataset:
-    """The records of the local `file`. A file that has not changed since it was last read is not read again."""
+    """The records of the local `file`, which is read again only where it has changed."""
     state = file.stat()
     key = ["file", str(file.resolve()), state.st_size, state.st_mtime_ns, window.limit]
     return _spill(lambda: islice(iter_records(file), window.limit), key, str(file))

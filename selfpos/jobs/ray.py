@@ -180,8 +180,8 @@ def _notice_missing_resources(jobs: Sequence[Job]) -> None:
     for cpus, gpus in sorted({(job.cpus, job.gpus) for job in jobs}):
         if not any(machine.get("CPU", 0) >= cpus and machine.get("GPU", 0) >= gpus for machine in machines):
             text = (
-                f"no machine of the Ray cluster has {cpus:g} CPUs and {gpus:g} GPUs; jobs that need them wait "
-                "until one joins"
+                f"no machine of the Ray cluster has {cpus:g} CPUs and {gpus:g} GPUs; jobs that need them "
+                "wait until one joins"
             )
             log.warning(text)
             screen().print(f"[yellow]{text}[/yellow]")

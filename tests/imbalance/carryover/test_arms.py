@@ -65,7 +65,8 @@ def test_experts(bench: Bench) -> None:
         coefficients[f"experts, Self Positioning, {probe} probe"] for probe in ("balanced", "natural")
     )
     assert balanced != natural
-    # On a balanced probe the search must not forget the small classes, which half of the probe is of, and of the natural one an eleventh.
+    # On a balanced probe the search must not forget the small classes, which half of the probe is of, and of
+    # the natural one an eleventh.
     assert balanced[1] > natural[1] + 0.1
     recalls = [
         arms[f"experts, Self Positioning, {probe} probe"]["minority recall"]

@@ -52,7 +52,8 @@ def test_focal_closed_form(batch: tuple[Tensor, Tensor]) -> None:
     logits, targets = batch
     p = logits.softmax(dim=2).gather(2, targets[..., None])[..., 0]
     torch.testing.assert_close(focal(logits, targets, COUNTS, 0), -((1 - p) ** 2) * p.log())
-    # The class weight stands before the focal term, not within p_t; the batch's mean is over the sum of weights.
+    # The class weight stands before the focal term, not within p_t; the batch's mean is over the sum of
+    # weights.
     for s in range(2):
         weights = effective_number_weights(COUNTS)[s][targets[:, s]]
         expected = (-weights * (1 - p[:, s]) ** 2 * p[:, s].log()).sum() / weights.sum()
