@@ -54,8 +54,9 @@ class Bar:
 
 @contextmanager
 def progress(title: str, total: float | None, *, unit: str = "step") -> Iterator[Bar]:
-    """Show a progress bar titled `title` while the block runs. `unit` is `"bytes"` for sizes, else the word
-    after the count.
+    """Show a progress bar titled `title` while the block runs.
+
+    `unit` is `"bytes"` for sizes, else the word after the count.
     """
     from rich.progress import (
         BarColumn,
@@ -69,16 +70,23 @@ def progress(title: str, total: float | None, *, unit: str = "step") -> Iterator
 
     count = DownloadColumn() if unit == "bytes" else MofNCompleteColumn()
     columns = [
-        TextColumn("{task.description}"), BarColumn(bar_width=24), count, TextColumn("" if unit == "bytes" else unit),
-        TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), TextColumn("[cyan]{task.fields[numbers]}"),
-    ]  # fmt: skip
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        count,
+        TextColumn("" if unit == "bytes" else unit),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        TextColumn("[cyan]{task.fields[numbers]}"),
+    ]
     with Progress(*columns, console=screen(), refresh_per_second=4) as bars:
         yield Bar(bars, bars.add_task(title, total=total, numbers=""))
 
 
 def table_text(header: Sequence[str], rows: Sequence[Sequence[str]], *, title: str = "") -> str:
-    """A table as text for standard output: first column left, the others right. Cells may carry rich markup
-    such as `[bold]`.
+    """A table as text for standard output: first column left, the others right.
+
+    Cells may carry rich markup such as `[bold]`.
     """
     import io
     import shutil

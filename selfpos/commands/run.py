@@ -18,7 +18,7 @@ import click
 @click.option(
     "--data-root",
     type=click.Path(path_type=Path),
-    help="Folder with local copies of the recipe's data sets: tasks read what their field `local` names below it, MTEB its data.",
+    help="Local copies of the data: tasks read what their field `local` names, MTEB its own data.",
 )
 @click.option(
     "--ray",

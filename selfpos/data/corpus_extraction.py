@@ -35,8 +35,9 @@ MAX_BODY = 400
 
 @dataclass(frozen=True)
 class Entry:
-    """One documented function, method or class. `see_also` holds names of other entries; `split` is train,
-    validation, test or held-out.
+    """One documented function, method or class.
+
+    `see_also` holds names of other entries; `split` is train, validation, test or held-out.
     """
 
     name: str

@@ -28,8 +28,9 @@ SAME, LINKED, NEIGHBOUR, UNRELATED = 3.0, 2.0, 1.0, 0.0
 
 
 def training_records(entries: list[Entry], task: str, *, seed: int) -> datasets.Dataset:
-    """Records for `task` out of `entries`, drawn with `seed`. Raises SelfposError for a task that the corpus
-    cannot supply, or when none come out.
+    """Records for `task` out of `entries`, drawn with `seed`.
+
+    Raises SelfposError for a task that the corpus cannot supply, or when none come out.
     """
     import datasets
 
@@ -121,8 +122,9 @@ def reranking(entries: list[Entry], rng: random.Random) -> list[dict[str, Any]]:
 
 
 def links(entries: Iterable[Entry]) -> list[tuple[Entry, Entry]]:
-    """Pairs of `entries` of which one names the other in its See Also, each pair once. Both are in `entries`:
-    no function is in two splits.
+    """Pairs of `entries` of which one names the other in its See Also, each pair once.
+
+    Both are in `entries`: no function is in two splits.
     """
     known = {entry.name: entry for entry in entries}
     pairs: dict[frozenset[str], tuple[Entry, Entry]] = {}

@@ -21,8 +21,9 @@ def find(folder: Path, stem: str, endings: tuple[str, ...] = ENDINGS) -> Path | 
 
 
 def read_records(file: Path) -> list[dict[str, Any]]:
-    """All records of `file`, as dictionaries. Raises SelfposError naming the file (and line) when it is
-    missing, empty, damaged or of unknown kind.
+    """All records of `file`, as dictionaries.
+
+    Raises SelfposError naming the file (and line) when it is missing, empty, damaged or of unknown kind.
     """
     if not file.is_file():
         raise SelfposError(f"there is no data file {file}")
@@ -92,8 +93,9 @@ def _id(row: dict[str, Any], file: Path) -> str:
 
 
 def iter_records(file: Path) -> Iterator[dict[str, Any]]:
-    """The records of `file` one after the other, as dictionaries. JSON Lines and Parquet are read bit by bit,
-    other kinds whole.
+    """The records of `file` one after the other, as dictionaries.
+
+    JSON Lines and Parquet are read bit by bit, other kinds whole.
 
     Raises SelfposError naming the file (and line) when it is damaged or of unknown kind.
     """

@@ -28,8 +28,9 @@ LARGEST_SHARE = 10
 
 @dataclass(frozen=True)
 class ProbeTask:
-    """One task's part of the probe set. `records` have the canonical columns of `type`; `prompts` are those
-    the task is trained with.
+    """One task's part of the probe set.
+
+    `records` have the canonical columns of `type`; `prompts` are those the task is trained with.
     """
 
     name: str

@@ -79,8 +79,9 @@ def load_source(
     streaming: bool = False,
     duplicates: str = "keep",
 ) -> LoadedSource:
-    """Read records with the canonical columns of `task_type`. Records without a value or with an empty text
-    are dropped.
+    """Read records with the canonical columns of `task_type`.
+
+    Records without a value or with an empty text are dropped.
 
     With `streaming`, files and Hub sets are read record by record into a memory-mapped file in the cache of
     `datasets`. With a `limit` only the first `limit` usable records of each are read then (of a Hub set after

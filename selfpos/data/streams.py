@@ -40,8 +40,9 @@ def spill_file(file: Path, window: Window) -> Dataset:
 
 
 def spill_hub(name: str, config: str | None, split: str, revision: str | None, window: Window) -> Dataset:
-    """The records of a data set on the Hub. With a limit no more of it is fetched than a shuffle within
-    10,000 records needs.
+    """The records of a data set on the Hub.
+
+    With a limit no more of it is fetched than a shuffle within 10,000 records needs.
     """
     import datasets
 

@@ -112,8 +112,9 @@ def execute_on_ray(jobs: Sequence[Job], folder: RunFolder, *, address: str) -> l
 def _on_worker(
     jobs: list[Job], place: int, folder: RunFolder, where: str
 ) -> tuple[float, tuple[type[SelfposError], str] | None]:
-    """Do one job in this process, a worker's. Returns the seconds it took, and the error that its user is to
-    see, if any.
+    """Do one job in this process, a worker's.
+
+    Returns the seconds it took, and the error that its user is to see, if any.
     """
     from selfpos.console import quiet_process
 

@@ -27,8 +27,9 @@ Point = Mapping[str, Tensor]
 
 
 def only_rate(recipe: ImbalanceRecipe) -> float:
-    """The learning rate of a recipe that has a single one. Raises SelfposError for more: comparisons do not
-    search rates.
+    """The learning rate of a recipe that has a single one.
+
+    Raises SelfposError for more: comparisons do not search rates.
     """
     rate, *others = recipe.training.learning_rates
     if others:

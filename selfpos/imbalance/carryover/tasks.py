@@ -150,8 +150,9 @@ def _summary(scores: list[float], small: list[int]) -> tuple[float, float, float
 def _by_large_tasks(
     runs: list[Values], of_seed: list[dict[str, tuple[float, float, float]]]
 ) -> list[list[str]]:
-    """Self Positioning minus oversampling, over the seeds that have the same large tasks. Specialists stand
-    behind the base, in the tasks' order.
+    """Self Positioning minus oversampling, over the seeds that have the same large tasks.
+
+    Specialists stand behind the base, in the tasks' order.
     """
     names = list(runs[0]["scores"])[1 : 1 + len(runs[0]["sizes"])]
     groups: dict[str, list[int]] = {}

@@ -1,5 +1,6 @@
-"""The same grid on texts: a linear head on an encoder's embeddings, or the encoder fine-tuned with it. Does
-the order of the methods carry over?
+"""The same grid on texts: a linear head on an encoder's embeddings, or the encoder fine-tuned with it.
+
+Does the order of the methods carry over?
 
 Texts take the place of images: their embeddings are maps of one pixel, scaled so that a coordinate has a
 variance of about one, and all of the study's methods, metrics and claims work on them as they are. Of a
@@ -138,8 +139,9 @@ def _splits(source: str) -> tuple[tuple[list[str], list[str]], tuple[list[str], 
 
 
 def _split_names(source: str) -> set[str]:
-    """The splits that `source` has. A single file is a test set; so is what is nowhere, as reading it will
-    say.
+    """The splits that `source` has.
+
+    A single file is a test set; so is what is nowhere, as reading it will say.
     """
     from selfpos.data import files
 
@@ -311,8 +313,11 @@ def _ratios(study: Study) -> str:
 
 
 def _by_method(study: Study) -> ByMethod:
-    """AUC × 100. Ratios differ between data sets of different sizes: the mean over the step settings at which
-    all methods were run is what can be compared."""
+    """AUC × 100.
+
+    Ratios differ between data sets of different sizes: the mean over the step settings at which all methods
+    were run is what can be compared.
+    """
     methods = _methods(study)
     shared = _shared_cells(study, methods)
     return {

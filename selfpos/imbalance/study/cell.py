@@ -95,8 +95,9 @@ def draw_sample(
     *,
     size_matched: bool = False,
 ) -> Sample:
-    """The imbalanced training set of `seed`, its validation set and its minority. `size_matched`: as many
-    examples in all, but balanced.
+    """The imbalanced training set of `seed`, its validation set and its minority.
+
+    `size_matched`: as many examples in all, but balanced.
     """
     available = np.bincount(labels, minlength=classes)
     counts, minority = class_counts(available, imbalance, recipe, seed, size_matched=size_matched)
@@ -195,8 +196,9 @@ def run_unit(
     device: torch.device,
     tick: Callable[[], None] | None = None,
 ) -> list[dict[str, Any]]:
-    """Train and score the unit; one record per seed, method and decision rule. The same unit gives the same
-    records, on one machine.
+    """Train and score the unit; one record per seed, method and decision rule.
+
+    The same unit gives the same records, on one machine.
     """
     start = time.perf_counter()
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):

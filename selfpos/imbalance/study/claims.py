@@ -35,8 +35,9 @@ Values = Mapping[int, float]
 
 @dataclass(frozen=True)
 class Check:
-    """One tested quantity; `met` None means open. `p`, two-sided, is of what speaks against it; None where
-    nothing was tested.
+    """One tested quantity; `met` None means open.
+
+    `p`, two-sided, is of what speaks against it; None where nothing was tested.
     """
 
     text: str

@@ -1,5 +1,6 @@
-"""The paper's figures 3 to 8, drawn from a study's records. Each returns False where there is nothing to
-draw.
+"""The paper's figures 3 to 8, drawn from a study's records.
+
+Each returns False where there is nothing to draw.
 """
 
 from __future__ import annotations

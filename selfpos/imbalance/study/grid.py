@@ -33,8 +33,9 @@ from selfpos.storage.atomic import locked
 
 
 def plan(recipe: ImbalanceRecipe, at_once: int = 1) -> list[Unit]:
-    """All units in the order they run: first all of the grid for the first seeds. Raises SelfposError for an
-    unknown method.
+    """All units in the order they run: first all of the grid for the first seeds.
+
+    Raises SelfposError for an unknown method.
 
     `at_once` seeds are trained as one wide network. For convolutions on a CPU that is slower than one after
     the other (benchmarks/imbalance.py), so `run_grid` does it on GPUs and for heads only.

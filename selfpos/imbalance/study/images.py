@@ -23,16 +23,18 @@ class Images(Protocol):
     def labels(self) -> Ints: ...
 
     def batch(self, index: Ints, rng: np.random.Generator | None) -> Tensor:
-        """The images at `index` (any shape), float32 (*index.shape, C, H, W). `rng` draws the augmentation;
-        without it, the test view.
+        """The images at `index` (any shape), float32 (*index.shape, C, H, W).
+
+        `rng` draws the augmentation; without it, the test view.
         """
         ...
 
 
 @dataclass(frozen=True)
 class ArrayImages:
-    """Images in memory; `pixels` (n, C, H, W) of any type, read out as float32 times `scale`. No
-    augmentation, as in the study.
+    """Images in memory; `pixels` (n, C, H, W) of any type, read out as float32 times `scale`.
+
+    No augmentation, as in the study.
     """
 
     pixels: Tensor

@@ -51,8 +51,9 @@ def one_vs_rest_auc(scores: Floats, labels: Ints) -> Floats:
 def score(
     log_probs: Floats, decision: Floats, labels: Ints, minority: Ints, auc: float | None = None
 ) -> Scores:
-    """Score one network on one set. `log_probs` (n, K): its log-softmax, for the AUC; `decision` (n, K): what
-    its prediction is the argmax of.
+    """Score one network on one set.
+
+    `log_probs` (n, K): its log-softmax, for the AUC; `decision` (n, K): what its prediction is the argmax of.
 
     `minority` holds the labels of the minority classes; `auc` is the AUC where another decision on the same
     set had it computed.

@@ -1,5 +1,6 @@
-"""The study's three networks and a small one for CIFAR on a CPU, with Caffe's initialisers. Each is a `trunk`
-that ends in features and a `head` that is the last layer.
+"""The study's three networks and a small one for CIFAR on a CPU, with Caffe's initialisers.
+
+Each is a `trunk` that ends in features and a `head` that is the last layer.
 
 Every layer with weights is a convolution, a `Dense` or a batch normalisation, which is what lets `wide.widen`
 join many networks into one.
@@ -38,8 +39,9 @@ def classifier_of(head: nn.Sequential) -> nn.Conv2d | Dense | CosineHead:
 
 
 def caffe_xavier(layer: nn.Conv2d | Dense) -> None:
-    """Caffe's "xavier" (FAN_IN): weights uniform in ±√(3 / fan_in), biases zero. Not torch's xavier_uniform_,
-    which also counts fan_out.
+    """Caffe's "xavier" (FAN_IN): weights uniform in ±√(3 / fan_in), biases zero.
+
+    Not torch's xavier_uniform_, which also counts fan_out.
     """
     nn.init.kaiming_uniform_(layer.weight, nonlinearity="linear")
     if layer.bias is not None:
@@ -120,6 +122,7 @@ def cifar_quick(classes: int = 10) -> Network:
 
 class PreActivation(nn.Module):
     """Two 3×3 convolutions with batch normalisation before them; the projection starts behind the first ReLU.
+
     `first`: no BN at the entry.
     """
 
@@ -183,8 +186,9 @@ def init_head(network: Network, seed: int) -> None:
 
 
 def use_cosine_head(network: Network, seed: int) -> None:
-    """Replace the classifier by a `CosineHead` of the same shape, as LDAM asks. Layers behind it (All-CNN's
-    last ReLU) are dropped.
+    """Replace the classifier by a `CosineHead` of the same shape, as LDAM asks.
+
+    Layers behind it (All-CNN's last ReLU) are dropped.
     """
     old = network.classifier
     classes, features, size = old.weight.shape[0], old.weight.shape[1], old.weight.shape[2]

@@ -42,8 +42,9 @@ def _schema() -> Any:
 
 
 def read_results(path: Path) -> tuple[list[dict[str, Any]], ImbalanceRecipe]:
-    """All records of the file and the recipe that made them. Raises SelfposError when it is no results file,
-    or one that this version cannot read.
+    """All records of the file and the recipe that made them.
+
+    Raises SelfposError when it is no results file, or one that this version cannot read.
     """
     import pyarrow.lib
     import pyarrow.parquet

@@ -76,6 +76,7 @@ def stream(indices: Ints, batch: int, seed: int) -> Iterator[Ints]:
 
 def class_balanced_stream(indices: Ints, labels: Ints, batch: int, seed: int) -> Iterator[Ints]:
     """Batches for ever in which every example's class is drawn uniformly, then the example from that class.
+
     `labels` go with `indices`.
     """
     rng = np.random.default_rng([seed, 3])

@@ -45,8 +45,9 @@ class Stage:
     def fit_heads(
         self, heads: Sequence[nn.Module], streams: Sequence[Iterator[Ints]], rate: float = 1.0
     ) -> None:
-        """Train `heads` on the frozen trunks; `streams` draw positions of each sample. `rate` is a factor of
-        the first stage's base rate.
+        """Train `heads` on the frozen trunks; `streams` draw positions of each sample.
+
+        `rate` is a factor of the first stage's base rate.
 
         Features are computed once where the trunk gives the same ones each time; a trunk with dropout runs in
         every step, as in Caffe.

@@ -83,8 +83,9 @@ def read_images(source: str, *, preprocessing: str) -> ImageData:
 
 
 def read_idx(path: Path) -> NDArray[np.uint8]:
-    """The array in an IDX file of unsigned bytes, plain or gzipped. Raises SelfposError for any other
-    content.
+    """The array in an IDX file of unsigned bytes, plain or gzipped.
+
+    Raises SelfposError for any other content.
     """
     data = path.read_bytes()
     if path.suffix == ".gz":

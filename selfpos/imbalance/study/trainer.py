@@ -1,5 +1,6 @@
-"""Training S networks at once as one wide network, and what they predict. With S = 1 it is plain training of
-a single network.
+"""Training S networks at once as one wide network, and what they predict.
+
+With S = 1 it is plain training of a single network.
 """
 
 from __future__ import annotations
