@@ -1,4 +1,4 @@
-"""Listening to an mteb task while it scores a model: what it predicted for each example, in the form of `examples.Part`.
+"""Listening to an mteb task while it scores a model: what it predicted for each example, in the form of `examples.Examples`.
 
 mteb hands a task's predictions to `_save_task_predictions`, and a retrieval task's scores by query to `task_specific_scores`; both are listened to on
 the task object at hand and nowhere else. A part is kept only if it comes to the very score that mteb reports.
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from selfpos.console import log
-from selfpos.scores.examples import Part
+from selfpos.scores.examples import Examples
 from selfpos.scores.measures import score_of
 
 if TYPE_CHECKING:
@@ -27,12 +27,12 @@ LISTENED = ("_evaluate_subset", "_save_task_predictions", "task_specific_scores"
 
 
 @contextmanager
-def recording(task: AbsTask) -> Iterator[list[Part]]:
+def recording(task: AbsTask) -> Iterator[list[Examples]]:
     """While the block runs, what `task` finds out about examples is added to the list that is yielded, a part for each split and subset.
 
     Task types that tell nothing of their examples, or nothing that their score follows from, leave no part. Scores are never changed by it.
     """
-    parts: list[Part] = []
+    parts: list[Examples] = []
     heard: dict[str, Any] = {}
     evaluate = task._evaluate_subset
 
@@ -76,7 +76,7 @@ def recording(task: AbsTask) -> Iterator[list[Part]]:
             delattr(task, name)
 
 
-def _part(task: AbsTask, data: Any, heard: Mapping[str, Any], split: str, subset: str) -> Part | None:
+def _part(task: AbsTask, data: Any, heard: Mapping[str, Any], split: str, subset: str) -> Examples | None:
     from mteb import abstasks
     from mteb.abstasks.multilabel_classification import AbsTaskMultilabelClassification
     from mteb.abstasks.text.bitext_mining import AbsTaskBitextMining
@@ -97,7 +97,7 @@ def _part(task: AbsTask, data: Any, heard: Mapping[str, Any], split: str, subset
     if found is None:
         return None
     kind, count, identity, arrays = found
-    return Part(split, subset, kind, count, hashlib.sha256(identity).hexdigest()[:16], arrays)
+    return Examples(split, subset, kind, count, hashlib.sha256(identity).hexdigest()[:16], arrays)
 
 
 Found = tuple[str, int, bytes, dict[str, np.ndarray]]  # kind, count, what the examples are known by, arrays
@@ -186,7 +186,7 @@ def _pairs(task: Any, data: Any, heard: Mapping[str, Any]) -> Found | None:
         signs = {name: sign for name, sign in signs.items() if name.startswith(f"{asked}_")}
     given = {name: sign * np.array(heard["predictions"][name], np.float64) for name, sign in signs.items()}
     parts = [
-        Part("", "", "average-precision", len(gold), "", {"scores": scores, "gold": gold})
+        Examples("", "", "average-precision", len(gold), "", {"scores": scores, "gold": gold})
         for scores in given.values()
     ]
     return (

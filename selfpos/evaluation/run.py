@@ -12,7 +12,7 @@ from selfpos.console import log, progress, quiet_libraries
 from selfpos.errors import OperationError, SelfposError
 from selfpos.evaluation.recording import recording
 from selfpos.scores.examples import examples_file, write_examples
-from selfpos.scores.files import TaskScore, score_of, write_last
+from selfpos.scores.files import TaskScore, task_score, write_last
 
 if TYPE_CHECKING:
     from mteb import ResultCache
@@ -156,7 +156,7 @@ class _Scorer:
         file = self._results.get_task_result_path(task.metadata.name, self._meta)
         found = self._kept(task, file)
         if found is not None and not found.get_missing_evaluations(task):
-            return score_of(task, found, file)
+            return task_score(task, found, file)
         if self._encoder is None:
             self._load()
         # A task draws its samples from generators that it keeps: started anew, they give every model the same samples.
@@ -177,7 +177,7 @@ class _Scorer:
             )
         if examples:
             write_examples(examples_file(file), examples, revision_of(task))
-        return score_of(
+        return task_score(
             task, TaskResult.from_disk(file), file
         )  # the file has fewer digits: the score is the same whenever it is read
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -17,6 +18,39 @@ KINDS = {
     "pair-classification": ("AbsTaskPairClassification", "PairClassification", "t2t", "max_ap"),
     "sts": ("AbsTaskSTS", "STS", "t2t", "cosine_spearman"),
 }
+
+
+@dataclass(frozen=True)
+class TaskInfo:
+    """An evaluation task. `dataset` and `revision` are those of its data on the Hub; `category` is the Hub's name for it.
+
+    What is unknown is None: MTEB does not know the user's own tasks.
+    """
+
+    name: str
+    type: str | None = None
+    metric: str | None = None
+    dataset: str | None = None
+    revision: str | None = None
+    category: str | None = None
+
+
+def describe_task(name: str, known: tuple[str, str] | None = None) -> TaskInfo:
+    """The task as MTEB knows it; others by `known`, their type and metric as noted when they were scored."""
+    import mteb
+
+    from selfpos.evaluation.local_data import OWN_TASKS
+
+    try:
+        metadata = mteb.get_task(name).metadata
+    except (KeyError, ValueError):
+        if known is None and name in OWN_TASKS:
+            _, kind, _, metric = KINDS[OWN_TASKS[name].kind]
+            known = kind, metric
+        return TaskInfo(name, *(known or ()))
+    data = metadata.dataset
+    kind, metric, category = str(metadata.type), str(metadata.main_score), metadata._hf_task_type()[0]
+    return TaskInfo(name, kind, metric, data["path"], data.get("revision"), category)
 
 
 def new_task(

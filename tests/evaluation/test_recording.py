@@ -14,7 +14,7 @@ from selfpos.evaluation import evaluate
 from selfpos.evaluation.corpus_tasks import corpus_tasks
 from selfpos.evaluation.run import revision_of
 from selfpos.evaluation.tasks import new_task, retrieval_data
-from selfpos.scores.examples import Part, examples_file, read_examples, write_examples
+from selfpos.scores.examples import Examples, examples_file, read_examples, write_examples
 from selfpos.scores.measures import score_of
 
 if TYPE_CHECKING:
@@ -174,8 +174,8 @@ def test_what_does_not_come_to_the_score_is_not_kept(
 
 
 def test_parts_are_added_and_other_data_or_damage_is_no_examples(tmp_path: Path) -> None:
-    def made(subset: str, value: float) -> Part:
-        return Part("test", subset, "mean", 2, "key", {"values": np.array([value, value])})
+    def made(subset: str, value: float) -> Examples:
+        return Examples("test", subset, "mean", 2, "key", {"values": np.array([value, value])})
 
     file = tmp_path / "examples" / "task.npz"
     write_examples(file, [made("en", 0.1), made("de", 0.2)], "one")

@@ -17,7 +17,7 @@ from selfpos.publishing.card import build_card
 from selfpos.publishing.collection import plan_collection
 from selfpos.publishing.push import plan_push
 from selfpos.publishing.scores import find_scores, read_scores
-from selfpos.scores.examples import Part, examples_file, write_examples
+from selfpos.scores.examples import Examples, examples_file, write_examples
 from selfpos.scores.measures import resamples, score_of
 from selfpos.storage import content_hash
 from tests.publishing.conftest import write_manifest
@@ -295,7 +295,7 @@ def test_a_task_that_got_worse_is_told_with_the_interval_of_the_difference(run: 
         write_result(run / "scores" / name, f"quick/{name}", "OwnDocsRetrieval", float(values.mean()))
         write_examples(
             examples_file(file),
-            [Part("test", "default", "mean", 300, "key", {"values": values})],
+            [Examples("test", "default", "mean", 300, "key", {"values": values})],
             HUB_REVISION,
         )
     text = build_card(run / "merged" / "sp").text
@@ -368,7 +368,7 @@ def test_the_interval_is_that_of_resampled_examples_where_they_were_kept(tmp_pat
 
     values = np.random.default_rng(3).beta(4, 2, size=400)
     file = write_result(tmp_path, "one", "STSBenchmark", float(values.mean()))
-    part = Part("test", "default", "mean", len(values), "key", {"values": values})
+    part = Examples("test", "default", "mean", len(values), "key", {"values": values})
     write_examples(examples_file(file), [part], HUB_REVISION)
     write_result(tmp_path, "two", "STSBenchmark", 0.5)
     found = read_scores(tmp_path)
@@ -384,7 +384,7 @@ def test_an_interval_is_around_its_score_where_drawing_documents_twice_raises_it
     rng = np.random.default_rng(0)
     labels, clusters = rng.integers(12, size=(3, 60)), rng.integers(12, size=(3, 60))
     arrays = {"labels": labels, "clusters": clusters, "index": np.tile(np.arange(60), (3, 1))}
-    part = Part("test", "default", "v-measure", 60, "key", arrays)
+    part = Examples("test", "default", "v-measure", 60, "key", arrays)
     file = write_result(tmp_path, "one", "STSBenchmark", score_of(part))
     write_examples(examples_file(file), [part], HUB_REVISION)
     found = read_scores(tmp_path)
@@ -397,7 +397,7 @@ def test_an_interval_is_around_its_score_where_drawing_documents_twice_raises_it
 
 def test_examples_of_other_data_give_no_interval(tmp_path: Path) -> None:
     file = write_result(tmp_path, "one", "STSBenchmark", 0.5)
-    part = Part("test", "default", "mean", 4, "key", {"values": np.array([0.0, 1.0, 0.0, 1.0])})
+    part = Examples("test", "default", "mean", 4, "key", {"values": np.array([0.0, 1.0, 0.0, 1.0])})
     write_examples(examples_file(file), [part], "of last year")
     found = read_scores(tmp_path)
     assert found is not None and found.models["one"][0].interval is None

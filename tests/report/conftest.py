@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from selfpos.storage.run_folder import RunFolder
-from tests.comparison.conftest import TYPES, part_of, write_scores
+from tests.helpers.scored_runs import TYPES, part_of, write_scores
 
 MODELS = {
     "base": 0.40,
