@@ -31,7 +31,7 @@ def command(
     """Fetch the data of MTEB tasks from the Hugging Face Hub into the folder OUT, for `--data-dir` on machines without a network."""
     from selfpos.console import quiet_process
     from selfpos.errors import OperationError, SelfposError
-    from selfpos.evaluation.hub_layout import fetch
+    from selfpos.evaluation.local_data import fetch
     from selfpos.evaluation.select import offline, wanted_tasks
 
     quiet_process()

@@ -154,7 +154,7 @@ def read_scores(folder: Path) -> dict[str, TaskScore]:
 
 def last_scores(root: Path) -> list[TaskScore]:
     """The scores in every `last.json` below `root`."""
-    scores = []
+    scores: list[TaskScore] = []
     for file in sorted(root.rglob(LAST)):
         scores += read_scores(file.parent).values()
     return scores
