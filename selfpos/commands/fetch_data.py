@@ -1,4 +1,4 @@
-"""`selfpos fetch-data`: fill a folder for `--data-dir`."""
+"""`selfpos fetch-data`: download data for `--data-dir`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from selfpos.commands.eval_mteb import ManyTasks
+from selfpos.commands.eval_mteb import ManyTasks, split_names
 
 
 @click.command("fetch-data", cls=ManyTasks)
@@ -28,7 +28,10 @@ def command(
     task_types: tuple[str, ...],
     languages: tuple[str, ...],
 ) -> None:
-    """Fetch the data of MTEB tasks from the Hugging Face Hub into the folder OUT, for `--data-dir` on machines without a network."""
+    """Download the data of MTEB tasks from the Hugging Face Hub into the folder OUT.
+
+    `--data-dir` reads it from there on machines without a network.
+    """
     from selfpos.console import quiet_process
     from selfpos.errors import OperationError, SelfposError
     from selfpos.evaluation.local_data import fetch
@@ -37,12 +40,11 @@ def command(
     quiet_process()
     if offline():
         raise OperationError(
-            "HF_HUB_OFFLINE is set, so nothing is fetched; unset it, or fetch on a machine with a network"
+            "HF_HUB_OFFLINE is set, so nothing is downloaded; unset it, or use a machine with a network"
         )
     if not (tasks or benchmark or task_types or languages):
         raise SelfposError("say what to fetch: --tasks, --benchmark, --task-types or --languages")
-    names = [name for word in tasks for name in word.split(",")]
-    found = wanted_tasks(names, benchmark, task_types, languages)
+    found = wanted_tasks(split_names(tasks), benchmark, task_types, languages)
     if not found:
-        raise SelfposError(f"{', '.join(names)}: no data of these is on the Hub")
+        raise SelfposError(f"{', '.join(tasks)}: no data of these tasks is on the Hub")
     fetch(found, out, click.echo)

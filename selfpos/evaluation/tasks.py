@@ -49,7 +49,7 @@ def describe_task(name: str, known: tuple[str, str] | None = None) -> TaskInfo:
         if known is None and name in OWN_TASKS:
             _, kind, _, metric = KINDS[OWN_TASKS[name].kind]
             known = kind, metric
-        return TaskInfo(name, *(known or ()))
+        return TaskInfo(name, *(value or None for value in known or ()))
     dataset, revision = metadata.dataset["path"], metadata.dataset.get("revision")
     kind, metric = str(metadata.type), str(metadata.main_score)
     return TaskInfo(name, kind, metric, dataset, revision, hub_category(metadata))

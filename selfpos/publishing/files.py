@@ -1,4 +1,4 @@
-"""The files of a model folder that are worth sending."""
+"""The files of a model folder that are published."""
 
 from __future__ import annotations
 
@@ -6,31 +6,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-KINDS = {
-    ".safetensors",
-    ".json",
-    ".jsonl",
-    ".txt",
-    ".md",
-    ".model",
-    ".vocab",
-    ".bpe",
-    ".tiktoken",
-    ".jinja",
-    ".yaml",
-    ".yml",
-    ".parquet",
-    ".png",
-}
+TEXT = {".json", ".jsonl", ".txt", ".md", ".vocab", ".bpe", ".tiktoken", ".jinja", ".yaml", ".yml"}
+KINDS = TEXT | {".safetensors", ".model", ".parquet", ".png"}
 PICKLES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt"}
-BARE = {"LICENSE", "NOTICE", ".gitattributes"}
+NAMES = {"LICENSE", "NOTICE", ".gitattributes"}
 
-Content = bytes  # its name within PlannedFile, whose field `bytes` hides the type
+Content = bytes  # a name for the type within PlannedFile, whose field `bytes` hides it
 
 
 @dataclass(frozen=True)
 class PlannedFile:
-    """One file to send: its path in the repository, its size, and where it is, or its content where selfpos makes it."""
+    """One file to send: its path in the repository, its size, and its path here or its generated content."""
 
     path: str
     bytes: int
@@ -45,29 +31,31 @@ class PlannedFile:
 
 
 def files_of(folder: Path) -> tuple[dict[str, PlannedFile], list[str]]:
-    """Path → file for what belongs to the model in `folder`, and a note on each file that is left out. Hidden files are passed over."""
+    """Path → file of the model in `folder`, and a note on each file that is left out; hidden files are
+    skipped.
+    """
     files: dict[str, PlannedFile] = {}
     notes = []
     for path in sorted(folder.rglob("*")):
         parts = path.relative_to(folder).parts
         name = "/".join(parts)
         hidden = any(part.startswith(".") or part == "__pycache__" for part in parts)
-        if not path.is_file() or (hidden and name not in BARE):
+        if not path.is_file() or (hidden and name not in NAMES):
             continue
-        if path.name in BARE or path.suffix in KINDS:
+        if path.name in NAMES or path.suffix in KINDS:
             files[name] = PlannedFile(name, path.stat().st_size, source=path)
         else:
-            notes.append(
-                f"{name} is left out ({'a pickle may hold code' if path.suffix in PICKLES else 'no part of a model'})"
-            )
+            reason = "a pickle may hold code" if path.suffix in PICKLES else "no part of a model"
+            notes.append(f"{name} is left out ({reason})")
     return files, notes
 
 
 def planned(contents: Mapping[str, Path | Content]) -> dict[str, PlannedFile]:
-    """Path → file for contents that are files elsewhere or made by selfpos."""
-    return {
-        path: PlannedFile(path, found.stat().st_size, source=found)
-        if isinstance(found, Path)
-        else PlannedFile(path, len(found), content=found)
-        for path, found in contents.items()
-    }
+    """Path → file for files elsewhere on this disk and for generated contents."""
+    files = {}
+    for path, content in contents.items():
+        if isinstance(content, Path):
+            files[path] = PlannedFile(path, content.stat().st_size, source=content)
+        else:
+            files[path] = PlannedFile(path, len(content), content=content)
+    return files

@@ -1,7 +1,8 @@
-"""A small Hub on loopback: the endpoints that the real client uses to create, upload, look and download, with faults on request.
+"""A small Hub on loopback: the endpoints that the real client uses to create, upload, look and download, with
+faults on request.
 
-What it keeps is in hub_state.py. Large files come and go through Xet storage, as with the Hub, or through LFS for clients that have no Xet.
-Hashes are those of what was really received, so that a corrupted upload shows.
+What it keeps is in hub_state.py. Large files come and go through Xet storage, as with the Hub, or through LFS
+for clients that have no Xet. Hashes are those of what was really received, so that a corrupted upload shows.
 """
 
 from __future__ import annotations
@@ -390,7 +391,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def chunks(self, _: bytes, name: str) -> None:
         content = self.hub.xet.xorbs[name]
-        if self.corrupt:  # the scheme of the first chunk: not every changed byte of its content would be noticed by the client
+        # The scheme of the first chunk: not every changed byte of its content would be noticed by the client
+        if self.corrupt:
             content = content[:4] + bytes([content[4] ^ 8]) + content[5:]
         self._send_range(content, {})
 

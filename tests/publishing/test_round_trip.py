@@ -1,4 +1,6 @@
-"""End to end: specialists merged, published with their parents, loaded by id as a stranger would, and made again byte for byte."""
+"""End to end: specialists merged, published with their parents, loaded by id as a stranger would, and made
+again byte for byte.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from selfpos.publishing.push import plan_push
+from selfpos.publishing.plan import plan_push
 from selfpos.storage import content_hash
 from tests.conftest import make_specialist
 from tests.publishing.client import Client
@@ -41,7 +43,9 @@ def encode(client: Client, name: str) -> np.ndarray:
 
 @pytest.fixture
 def family(hub: Hub, client: Client, tiny_base: Path, tmp_path: Path) -> Path:
-    """A folder with two local specialists, `retrieval` and `sts`, of a base that is published as alice/base, and their merge."""
+    """A folder with two local specialists, `retrieval` and `sts`, of a base that is published as alice/base,
+    and their merge.
+    """
     done = client("push", str(tiny_base), "alice/base", "--license", "apache-2.0")
     assert done.returncode == 0, done.stderr
     base = {"name": "alice/base", "repo": "alice/base", "hash": content_hash(tiny_base)}
@@ -148,7 +152,9 @@ def test_collection_stopped_halfway_continues_without_repeating(
 def test_positioned_model_with_its_probe_set(
     hub: Hub, client: Client, stranger: Client, family: Path
 ) -> None:
-    """Coefficients that were searched for: the records go into the weight files, so what publishing adds must not change the bytes."""
+    """Coefficients that were searched for: the records go into the weight files, so what publishing adds must
+    not change the bytes.
+    """
     probe = family / "probe"
     probe.mkdir()
     lines = [
@@ -194,7 +200,9 @@ def test_local_folder_is_reproduced_in_place(client: Client, family: Path) -> No
 def test_folders_of_this_disk_are_in_no_file_that_goes_out(
     client: Client, family: Path, tiny_base: Path
 ) -> None:
-    """A base and vectors given as folders: their paths are in the local records, and nowhere in what is published."""
+    """A base and vectors given as folders: their paths are in the local records, and nowhere in what is
+    published.
+    """
     vectors = [str(family / name) for name in ("retrieval", "sts")]
     done = client(
         "merge",
