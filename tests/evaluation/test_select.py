@@ -8,7 +8,9 @@ from selfpos.data.corpus import Corpus
 from selfpos.errors import SelfposError
 from selfpos.evaluation import select_tasks
 
-STS_LINES = '{"sentence1": "a b", "sentence2": "a c", "score": 3.5}\n{"sentence1": "x", "sentence2": "y", "score": 0}\n'
+STS_LINES = """{"sentence1": "a b", "sentence2": "a c", "score": 3.5}
+{"sentence1": "x", "sentence2": "y", "score": 0}
+"""
 
 
 @pytest.fixture(autouse=True)

@@ -201,9 +201,17 @@ class _Handler(BaseHTTPRequestHandler):
         sha = repo.branches.get(revision or "main", revision)
         siblings = [{"rfilename": path} for path in tree]
         self._json(
-            {"_id": "1", "id": name, "modelId": name, "sha": sha, "private": repo.private, "siblings": siblings, "tags": [],
-             "cardData": {"license": licence[1]} if licence else {}}
-        )  # fmt: skip
+            {
+                "_id": "1",
+                "id": name,
+                "modelId": name,
+                "sha": sha,
+                "private": repo.private,
+                "siblings": siblings,
+                "tags": [],
+                "cardData": {"license": licence[1]} if licence else {},
+            }
+        )
 
     def tree(self, _: bytes, kind: str, name: str, revision: str) -> None:
         tree = self._tree(self._repo(kind, name), revision)
@@ -402,10 +410,17 @@ class _Handler(BaseHTTPRequestHandler):
         num = len(repo.discussions) + 1
         repo.branches[f"refs/pr/{num}"] = repo.branches["main"]
         pull = {
-            "num": num, "title": title, "author": {"name": "alice"}, "createdAt": DATE, "status": "draft", "isPullRequest": True,
-            "repo": {"name": name, "type": kind.removesuffix("s")}, "changes": {"base": "refs/heads/main"}, "filesWithConflicts": [],
+            "num": num,
+            "title": title,
+            "author": {"name": "alice"},
+            "createdAt": DATE,
+            "status": "draft",
+            "isPullRequest": True,
+            "repo": {"name": name, "type": kind.removesuffix("s")},
+            "changes": {"base": "refs/heads/main"},
+            "filesWithConflicts": [],
             "events": [],
-        }  # fmt: skip
+        }
         repo.discussions.append(pull)
         return pull
 
@@ -423,14 +438,23 @@ class _Handler(BaseHTTPRequestHandler):
     def collect(self, body: bytes) -> None:
         self._user(write=True)
         wanted = json.loads(body)
-        slug = f"{wanted['namespace']}/{re.sub('[^a-z0-9]+', '-', wanted['title'].lower())}-64f9a55bb3115b4f513ec026"
+        title = re.sub("[^a-z0-9]+", "-", wanted["title"].lower())
+        slug = f"{wanted['namespace']}/{title}-64f9a55bb3115b4f513ec026"
         if slug in self.hub.collections:
             self._json({"error": "This collection already exists", "slug": slug}, 409)
             return
         self.hub.collections[slug] = {
-            "slug": slug, "title": wanted["title"], "owner": {"name": wanted["namespace"]}, "items": [], "lastUpdated": DATE, "position": 0,
-            "private": wanted["private"], "theme": "green", "upvotes": 0, "description": wanted.get("description"),
-        }  # fmt: skip
+            "slug": slug,
+            "title": wanted["title"],
+            "owner": {"name": wanted["namespace"]},
+            "items": [],
+            "lastUpdated": DATE,
+            "position": 0,
+            "private": wanted["private"],
+            "theme": "green",
+            "upvotes": 0,
+            "description": wanted.get("description"),
+        }
         self._json(self.hub.collections[slug])
 
     def collection(self, _: bytes, slug: str) -> None:

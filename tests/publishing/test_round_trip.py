@@ -24,7 +24,8 @@ ENCODE = """
 import json
 from sentence_transformers import SentenceTransformer
 model = SentenceTransformer({name!r}, device="cpu")
-print("EMBEDDINGS" + json.dumps([model.encode_query({texts!r}).tolist(), model.encode_document({texts!r}).tolist()]))
+rows = [model.encode_query({texts!r}).tolist(), model.encode_document({texts!r}).tolist()]
+print("EMBEDDINGS" + json.dumps(rows))
 """
 
 
@@ -168,8 +169,10 @@ from selfpos.merging import merge
 from selfpos.storage import locate_model
 from selfpos.publishing.card import write_card
 folder = Path({str(family)!r})
-found = {{"coefficients": [0.7, 0.4], "losses": {{"retrieval": 1.0}}, "steps": 9, "step": 8, "seed": 3, "seconds": 1.5}}
-merge(locate_model("alice/base"), [folder / "retrieval", folder / "sts"], "linear", folder / "sp", weights=[0.7, 0.4],
+found = {{"coefficients": [0.7, 0.4], "losses": {{"retrieval": 1.0}}, "steps": 9, "step": 8}}
+found |= {{"seed": 3, "seconds": 1.5}}
+vectors = [folder / "retrieval", folder / "sts"]
+merge(locate_model("alice/base"), vectors, "linear", folder / "sp", weights=[0.7, 0.4],
       provenance={{"positioning": found}})
 write_card(folder / "sp")
 """)

@@ -310,7 +310,7 @@ def test_a_task_that_got_worse_is_told_with_the_interval_of_the_difference(run: 
         )
     text = build_card(run / "merged" / "sp").text
     found = re.search(
-        r"- On OwnDocsRetrieval it scores below its base: .* \(difference (.*), 95 % interval (.*) to (.*)\)\.",
+        r"- On OwnDocsRetrieval it .* below its base: .* \(difference (.*), 95 % interval (.*) to (.*)\)\.",
         text,
     )
     assert found is not None

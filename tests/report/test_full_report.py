@@ -43,7 +43,8 @@ heads[1].click();
 const up = column(1);
 heads[0].click();
 const names = column(0);
-const heights = [...document.querySelectorAll("figure svg text")].map(one => one.getBoundingClientRect().height);
+const texts = [...document.querySelectorAll("figure svg text")];
+const heights = texts.map(text => text.getBoundingClientRect().height);
 document.title = JSON.stringify({
   down, up, names, width: innerWidth, needed: document.documentElement.scrollWidth,
   paper: getComputedStyle(document.body).backgroundColor,
