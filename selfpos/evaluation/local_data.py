@@ -1,4 +1,4 @@
-"""MTEB tasks on local files, and the table of which folders and fields hold the data of which task.
+"""MTEB tasks on local files; `local_tasks.yaml` says which folders and fields hold the data of which task.
 
 Our layout is a folder of JSON Lines per task, one file per split (`test.jsonl` or `test.jsonl.gz`), with
 `text` and `label`, or `sentence1`, `sentence2` and `score` or `label`, or `query`, `positive` and `negative`;
@@ -9,10 +9,13 @@ repository.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import yaml
 
 from selfpos.data import files
 from selfpos.errors import OperationError
@@ -28,85 +31,32 @@ HUB_FILES = (".parquet", ".jsonl", ".jsonl.gz", ".json", ".json.gz", ".csv", ".c
 
 @dataclass(frozen=True)
 class LocalSet:
-    """How local files hold the data of one task.
-
-    `folders` maps MTEB's subsets to folders, `splits` MTEB's splits to ours where they differ. `labels` are
-    our labels in the order of MTEB's numbers. With `shared_ids` MTEB gives queries and documents the same ids
-    (`WHO-7` where ours is `WHO-test-7`), and removes from a query's ranking the document with its id.
-    """
+    """How local files hold the data of one task; the fields are described in `local_tasks.yaml`."""
 
     kind: str
     folders: Mapping[str, str]
     splits: Mapping[str, str] = field(default_factory=dict)
-    labels: tuple[Any, ...] | None = None
+    labels: Sequence[Any] | None = None
     shared_ids: bool = False
     description: str = ""
     attributes: Mapping[str, Any] = field(default_factory=dict)
 
 
-def _one(kind: str, folder: str, **more: Any) -> LocalSet:
-    return LocalSet(kind, {"default": folder}, **more)
+def _read_sets() -> tuple[dict[str, LocalSet], dict[str, LocalSet]]:
+    """MTEB's tasks and ours in `local_tasks.yaml`."""
+    text = resources.files("selfpos.evaluation").joinpath("local_tasks.yaml").read_text(encoding="utf-8")
+    groups: list[dict[str, LocalSet]] = []
+    for tasks in yaml.safe_load(text).values():
+        groups.append({})
+        for name, fields in tasks.items():
+            folders = fields.pop("folders")
+            subsets = {"default": folders} if isinstance(folders, str) else folders
+            groups[-1][name] = LocalSet(folders=subsets, **fields)
+    mteb, own = groups
+    return mteb, own
 
 
-MTEB_TASKS: dict[str, LocalSet] = {
-    "STSBenchmark": _one("sts", "stsbenchmark"),
-    **{f"STS{year}": _one("sts", f"sts{year}") for year in (12, 13, 14, 15, 16)},
-    "Banking77Classification": _one("classification", "banking77"),
-    "EmotionClassification": _one(
-        "classification", "emotion", labels=("sadness", "joy", "love", "anger", "fear", "surprise")
-    ),
-    "AmazonCounterfactualClassification": LocalSet(
-        "classification", {"en": "amazon_counterfactual_en", "en-ext": "amazon_counterfactual_en_ext"}
-    ),
-    "PoemSentimentClassification": _one("classification", "poem_sentiment", labels=(-1, 1, 0, 2)),
-    "SciFact": _one("retrieval", "scifact"),
-    "MLQuestions": _one("retrieval", "mlquestions", splits={"dev": "validation"}),
-    "FeedbackQARetrieval": _one("retrieval", "feedbackqa", shared_ids=True),
-    "BIRCO-Relic": _one("retrieval", "birco_relic"),
-    "LIMITSmallRetrieval": _one("retrieval", "limit_small"),
-}
-
-# Tasks that MTEB does not have, or not with this data.
-OWN_TASKS: dict[str, LocalSet] = {
-    "selfpos-StackOverflowTitles": _one(
-        "clustering",
-        "stackoverflow_short",
-        description="Titles of Stack Overflow questions, by tag (20).",
-        attributes={
-            "max_fraction_of_documents_to_embed": None,
-            "max_document_to_embed": 4000,
-            "max_documents_per_cluster": 4000,
-        },
-    ),
-    "selfpos-TwentyNewsgroupsSubjects": _one(
-        "clustering",
-        "twentynewsgroups_subjects",
-        splits={"test": "train"},
-        description=(
-            "The pool of subject lines of which TwentyNewsgroupsClustering scores ten random draws; "
-            "scores are near its, not equal."
-        ),
-        attributes={"max_fraction_of_documents_to_embed": None, "max_documents_per_cluster": 5000},
-    ),
-    "selfpos-MRPC": _one(
-        "pair-classification",
-        "mrpc",
-        description="Microsoft Research Paraphrase Corpus, official test split.",
-    ),
-    "selfpos-QuoraPairs": _one(
-        "pair-classification",
-        "quora_pairs",
-        description="Quora Question Pairs, test part of the BiMPM split (tokenised).",
-    ),
-    "selfpos-WikiQAReranking": _one(
-        "reranking", "wikiqa", description="WikiQA, questions with right and wrong answers."
-    ),
-    "selfpos-CLINC150": _one(
-        "classification",
-        "clinc150",
-        description="CLINC150, 150 intents, full split without out-of-scope queries.",
-    ),
-}
+MTEB_TASKS, OWN_TASKS = _read_sets()
 
 
 class LocalFiles:
@@ -192,7 +142,7 @@ class LocalFiles:
 
 
 def tables(
-    kind: str, rows: Mapping[str, list[dict[str, Any]]], labels: tuple[Any, ...] | None = None
+    kind: str, rows: Mapping[str, list[dict[str, Any]]], labels: Sequence[Any] | None = None
 ) -> dict[str, Any]:
     """Split → data set with the columns of MTEB's abstract task; class labels become numbers, by default
     sorted.

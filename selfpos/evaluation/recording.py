@@ -22,6 +22,14 @@ if TYPE_CHECKING:
 
 AGREEMENT = 1e-4  # mteb rounds retrieval scores to five digits
 
+# Similarity in a main score's name -> mteb's name of the predictions.
+PREDICTIONS = {
+    "cosine": "cosine_scores",
+    "": "similarity_scores",
+    "dot": "dot_scores",
+    "euclidean": "euclidean_distances",
+    "manhattan": "manhattan_distances",
+}
 # kind, number of examples, bytes that identify them, arrays; as in `Examples`
 Recorded = tuple[str, int, bytes, dict[str, np.ndarray]]
 
@@ -143,13 +151,7 @@ def _rank(ranking: Mapping[str, float], document: str) -> int:
 
 def sts(task: Any, evaluated: Evaluated) -> Recorded | None:
     side, _, kind = task.metadata.main_score.rpartition("_")
-    names = {
-        "cosine": "cosine_scores",
-        "euclidean": "euclidean_distances",
-        "manhattan": "manhattan_distances",
-        "": "similarity_scores",
-    }
-    scores = evaluated.predictions.get(names.get(side, ""))
+    scores = evaluated.predictions.get(PREDICTIONS.get(side, ""))
     if scores is None or kind not in ("spearman", "pearson"):
         return None
     gold = np.array(evaluated.data["score"], np.float64)
@@ -161,16 +163,10 @@ def pair_classification(task: Any, evaluated: Evaluated) -> Recorded | None:
     """Scores by the similarity with the greatest average precision, as in mteb's `max_ap`."""
     data = evaluated.data
     gold = np.array((data[0] if len(data) == 1 else data)[task.label_column_name], np.int8)
-    signs = {
-        "cosine_scores": 1,
-        "similarity_scores": 1,
-        "dot_scores": 1,
-        "euclidean_distances": -1,
-        "manhattan_distances": -1,
-    }
     side = task.metadata.main_score.removesuffix("_ap")
     candidates = []
-    for name, sign in signs.items():
+    for name in PREDICTIONS.values():
+        sign = -1 if name.endswith("_distances") else 1
         if side == "max" or name.startswith(f"{side}_"):
             arrays: dict[str, np.ndarray] = {
                 "scores": sign * np.array(evaluated.predictions[name], np.float64),
@@ -258,8 +254,7 @@ def summarization(task: Any, evaluated: Evaluated) -> Recorded | None:
     from scipy.stats import pearsonr, spearmanr
 
     side, _, kind = task.metadata.main_score.rpartition("_")
-    names = {"cosine": "cosine_scores", "dot": "dot_scores", "": "similarity_scores"}
-    scores = evaluated.predictions.get(names.get(side, ""))
+    scores = evaluated.predictions.get(PREDICTIONS.get(side, ""))
     if scores is None or kind not in ("spearman", "pearson"):
         return None
     people = evaluated.predictions["human_scores"]

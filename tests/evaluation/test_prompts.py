@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from selfpos.evaluation.encoder import describe_encoder, identity, load_encoder
-from selfpos.evaluation.prompts import encoding_options
+from selfpos.evaluation.encoder import describe_encoder, encoding_options, identity, load_encoder
 
 if TYPE_CHECKING:
     from mteb.abstasks import AbsTask
