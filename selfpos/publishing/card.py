@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from selfpos.errors import SelfposError
-from selfpos.publishing.citations import bibtex
 from selfpos.publishing.facts import TRAJECTORY, Facts, HubModel, read_facts
 from selfpos.publishing.licence import Licence, Lookup, derive_licence, parse_licence
-from selfpos.publishing.markdown import environment, link, plain
+from selfpos.publishing.markdown import bibtex, environment, link, plain
 from selfpos.publishing.metadata import card_data
 from selfpos.publishing.overlap import FILE as OVERLAP
 from selfpos.publishing.overlap import overlap_sentences, read_overlap
@@ -118,10 +117,10 @@ def _render(card: Card) -> str:
     facts, scores, own = card.facts, card.scores, card.models.own
     title = card.repo.rpartition("/")[2] if card.repo else facts.name
     table = score_table(scores, card.models) if scores and own else None
-    probe = _probe_rows(facts)
     env = environment()
     env.globals |= {
         "facts": facts,
+        "record": facts.record or {},
         "model": facts.summary,
         "mark": MARK,
         "manifest": MANIFEST,
@@ -132,18 +131,11 @@ def _render(card: Card) -> str:
         "prompts": any(facts.summary.prompts.values()),
         "retrieval": {"query", "document"} <= set(facts.summary.prompts),
         "licence": card.licence,
-        "coefficients": any(parent.coefficient is not None for parent in facts.parents),
-        "coefficient_intervals": any(parent.interval for parent in facts.parents),
         "search_parameters": _search_parameters(facts),
         "local_parents": [plain(parent.name) for parent in facts.local_parents],
-        "revisions": any(parent.revision for parent in facts.parents),
-        "norms": any(parent.norm is not None for parent in facts.parents),
         "coefficients_figure": COEFFICIENTS if COEFFICIENTS in card.extras else None,
         "path_figure": PATH if PATH in card.extras else None,
-        "probe_rows": probe,
-        "probe_sources": any(row["source"] for row in probe),
-        "probe_starts": any(row["before"] is not None for row in probe),
-        "data_sources": any(row.source for row in facts.data),
+        "probe_rows": _probe_rows(facts),
         "scores": scores,
         "score_table": table,
         "local_data": scores.on_local_data(own) if scores and own else [],
@@ -182,7 +174,7 @@ def _cited(facts: Facts) -> list[str | None]:
 def _limitations(card: Card) -> list[str]:
     """What the record says, what training data shares with test data, and tasks that got worse."""
     facts = card.facts
-    sentences = list(facts.limitations)
+    sentences = list((facts.record or {}).get("limitations") or ())
     if facts.overlap is not None:
         names = [*(parent.name for parent in facts.parents), *(entry.task for entry in facts.data)]
         sentences += overlap_sentences(facts.overlap, names)
@@ -208,7 +200,7 @@ def _probe_rows(facts: Facts) -> list[dict[str, Any]]:
 
 def _search_parameters(facts: Facts) -> Mapping[str, Any]:
     """The parameters of the space that was searched, unless they are the coefficients themselves."""
-    parameters = facts.search.parameters if facts.search else {}
+    parameters = (facts.search.record.get("parameters") or {}) if facts.search else {}
     coefficients = [parent.coefficient or 0.0 for parent in facts.parents]
     pairs = zip(parameters.values(), coefficients, strict=False)
     same = len(coefficients) == len(parameters) and all(isclose(a, b, abs_tol=5e-5) for a, b in pairs)
@@ -220,15 +212,16 @@ def _costs(facts: Facts) -> list[str]:
     lines = []
     if facts.parents_seconds:
         lines.append(f"training the parents, one after the other: {_duration(facts.parents_seconds)}")
-    if facts.search and facts.search.seconds:
-        lines.append(f"search for the coefficients: {_duration(facts.search.seconds)}{where}")
+    if facts.search and facts.search.record.get("seconds"):
+        lines.append(f"search for the coefficients: {_duration(facts.search.record['seconds'])}{where}")
     if facts.seconds:
         step = "training"
         if facts.kind == "merged":
             step = "search and merging, together" if facts.search else "merging"
-        steps = f", {facts.steps} steps" if facts.steps else ""
-        memory = f", at most {facts.peak_memory / 1e9:.1f} GB of memory" if facts.peak_memory else ""
-        lines.append(f"{step}: {_duration(facts.seconds)}{where}{steps}{memory}")
+        steps, memory = facts.training.get("steps"), facts.training.get("peak_memory_bytes")
+        details = f", {steps} steps" if steps else ""
+        details += f", at most {memory / 1e9:.1f} GB of memory" if memory else ""
+        lines.append(f"{step}: {_duration(facts.seconds)}{where}{details}")
     return lines
 
 
@@ -265,7 +258,7 @@ def _figures(facts: Facts) -> dict[str, bytes]:
         figures[COEFFICIENTS] = png(layer_map(["base", *names] if has_base else names, facts.groups))
     if facts.search:
         kept = [parent.coefficient for parent in facts.parents]
-        figure = coefficient_path(names, facts.search.trajectory, kept, facts.search.best_step)
+        figure = coefficient_path(names, facts.search.trajectory, kept, facts.search.record.get("step"))
         if figure is not None:
             figures[PATH] = png(figure)
     return figures

@@ -11,11 +11,19 @@ from typing import Any
 from selfpos.errors import SelfposError
 from selfpos.publishing.card import MARK, build_card
 from selfpos.publishing.facts import DataSource, Facts, HubModel, Parent
-from selfpos.publishing.files import files_of, planned
 from selfpos.publishing.licence import Licence, hub_licence, parse_licence
 from selfpos.publishing.markdown import environment
 from selfpos.publishing.model_run import ModelRun
-from selfpos.publishing.plan import CARD, PushPlan, in_order, plan_card, plan_push, target_problems
+from selfpos.publishing.plan import (
+    CARD,
+    PushPlan,
+    files_of,
+    in_order,
+    plan_card,
+    plan_push,
+    planned,
+    target_problems,
+)
 from selfpos.publishing.push import Pushed, push
 from selfpos.publishing.session import hub
 from selfpos.storage.hashing import content_hash

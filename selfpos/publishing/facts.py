@@ -66,21 +66,16 @@ class DataSource:
 
 @dataclass(frozen=True)
 class Search:
-    """How coefficients were searched for on a probe set.
+    """How coefficients were searched for on a probe set: `record` is the manifest's.
 
     `probe_set` is its Hub id if published. `losses` maps tasks to the mean loss at the start and at the kept
-    position; `verdict` compares the position with its rivals.
+    position.
     """
 
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    parameters: Mapping[str, Any] = field(default_factory=dict)
+    record: Mapping[str, Any]
     probe: tuple[DataSource, ...] = ()
     probe_set: str | None = None
     losses: Mapping[str, tuple[float | None, float]] = field(default_factory=dict)
-    steps: int | None = None
-    best_step: int | None = None
-    seconds: float | None = None
-    verdict: str | None = None
     trajectory: tuple[Mapping[str, Any], ...] = ()
 
 
@@ -90,8 +85,8 @@ class Facts:
 
     `base_coefficient` is set for methods that give the base a coefficient. `groups` holds coefficients by
     tensor or layer where they differ, the base's first if it has one. `joints` are the run's joint models,
-    `techniques` what training used that is to be cited, `overlap` the report on test items in training data,
-    `record` the content of `selfpos.json`.
+    `techniques` what training used that is to be cited, `overlap` the report on test items in training data.
+    `record` is the content of `selfpos.json`, `merge` and `training` are its parts.
     """
 
     name: str
@@ -103,27 +98,21 @@ class Facts:
     groups: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     method: str | None = None
     reference: str | None = None
-    params: Mapping[str, Any] = field(default_factory=dict)
     search: Search | None = None
     data: tuple[DataSource, ...] = ()
-    mixture: str | None = None
-    training: Mapping[str, Any] = field(default_factory=dict)
-    steps: int | None = None
     seconds: float | None = None
     seed: int | None = None
     device: str | None = None
-    peak_memory: int | None = None
     parents_seconds: float | None = None
-    created: str | None = None
-    versions: Mapping[str, str] = field(default_factory=dict)
     recipe: str | None = None
-    limitations: tuple[str, ...] = ()
     joints: tuple[str, ...] = ()
     techniques: tuple[str, ...] = ()
     overlap: Mapping[str, Any] | None = None
     licence: str | None = None
     run: ModelRun | None = None
     record: Mapping[str, Any] | None = None
+    merge: Mapping[str, Any] = field(default_factory=dict)
+    training: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def adapter(self) -> bool:
@@ -196,29 +185,23 @@ def read_facts(folder: Path, *, path: Path | None = None) -> Facts:
         groups=groups,
         method=_method(told, merge, search),
         reference=reference,
-        params=_mapping(merge, "params"),
         search=_search(folder, told, run) if search else None,
         data=_data(_with_sources(_mapping(training, "tasks"), told, run)),
-        mixture=training.get("mixture"),
-        training=_mapping(training, "settings"),
-        steps=training.get("steps"),
         seconds=_first(
             *(source.get("seconds") for source in (training, merge, told)), run.seconds if run else None
         ),
         seed=_first(*(source.get("seed") for source in (told, search, training, merge))),
         device=_first(told.get("device"), training.get("device")),
-        peak_memory=training.get("peak_memory_bytes"),
         parents_seconds=run.training_seconds([parent.name for parent in parents]) if run else None,
-        created=told.get("created"),
-        versions=_mapping(told, "versions"),
         recipe=_recipe(folder, told, run),
-        limitations=tuple(told.get("limitations") or ()),
         joints=tuple(run.recipe.joints) if run else (),
         techniques=_techniques(training, run),
         overlap=overlap.read_overlap(overlap_files),
         licence=told.get("licence") or told.get("license"),
         run=run,
         record=record,
+        merge=merge,
+        training=training,
     )
 
 
@@ -361,18 +344,8 @@ def _search(folder: Path, told: Mapping[str, Any], run: ModelRun | None) -> Sear
         task: {**sources.get(task, {}), **entry}
         for task, entry in (_mapping(search, "probe") or sources).items()
     }
-    return Search(
-        settings=_mapping(search, "settings"),
-        parameters=_mapping(search, "parameters"),
-        probe=_data(probe),
-        probe_set=_mapping(told, PUBLISHED).get("probe_set"),
-        losses=losses,
-        steps=search.get("steps"),
-        best_step=search.get("step"),
-        seconds=search.get("seconds"),
-        verdict=search.get("verdict"),
-        trajectory=rows,
-    )
+    probe_set = _mapping(told, PUBLISHED).get("probe_set")
+    return Search(search, _data(probe), probe_set, losses, rows)
 
 
 def _trajectory(files: Sequence[Path]) -> tuple[Mapping[str, Any], ...]:

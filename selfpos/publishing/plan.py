@@ -2,28 +2,51 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from selfpos.errors import SelfposError
 from selfpos.publishing.card import MARK, Card, build_card
-from selfpos.publishing.facts import Facts, HubModel
-from selfpos.publishing.files import PlannedFile, files_of, planned
+from selfpos.publishing.facts import PUBLISHED, Facts, HubModel, parse_parent
 from selfpos.publishing.licence import Licence, Lookup, hub_licence
 from selfpos.publishing.metadata import check_metadata, check_repo
 from selfpos.publishing.model_summary import ADAPTER
-from selfpos.publishing.public_records import public_adapter, public_manifest
 from selfpos.publishing.scores import FOLDER, leaderboard_files, published_results
 from selfpos.publishing.session import TOKEN
 from selfpos.storage.manifest import MANIFEST
+from selfpos.storage.model_folder import read_json
 from selfpos.storage.tokenizer import check_tokenizer
 
 CARD = "README.md"
 BINARY = (".safetensors", ".parquet", ".png", ".model")
 TEXT_LIMIT = 64 * 2**20  # bytes up to which a text file is searched for tokens
+TEXT = {".json", ".jsonl", ".txt", ".md", ".vocab", ".bpe", ".tiktoken", ".jinja", ".yaml", ".yml"}
+KINDS = TEXT | {".safetensors", ".model", ".parquet", ".png"}
+PICKLES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt"}
+NAMES = {"LICENSE", "NOTICE", ".gitattributes"}
+
+Content = bytes  # a name for the type within PlannedFile, whose field `bytes` hides it
+
+
+@dataclass(frozen=True)
+class PlannedFile:
+    """One file to send: its path in the repository, its size, and its path here or its generated content."""
+
+    path: str
+    bytes: int
+    source: Path | None = None
+    content: Content | None = None
+
+    def read(self) -> Content:
+        """The whole content."""
+        if self.content is not None:
+            return self.content
+        return self.source.read_bytes() if self.source else b""
 
 
 @dataclass(frozen=True)
@@ -172,6 +195,37 @@ def plan_card(
     )
 
 
+def files_of(folder: Path) -> tuple[dict[str, PlannedFile], list[str]]:
+    """Path → file of the model in `folder`, and a note on each file that is left out; hidden files are
+    skipped.
+    """
+    files: dict[str, PlannedFile] = {}
+    notes = []
+    for path in sorted(folder.rglob("*")):
+        parts = path.relative_to(folder).parts
+        name = "/".join(parts)
+        hidden = any(part.startswith(".") or part == "__pycache__" for part in parts)
+        if not path.is_file() or (hidden and name not in NAMES):
+            continue
+        if path.name in NAMES or path.suffix in KINDS:
+            files[name] = PlannedFile(name, path.stat().st_size, source=path)
+        else:
+            reason = "a pickle may hold code" if path.suffix in PICKLES else "no part of a model"
+            notes.append(f"{name} is left out ({reason})")
+    return files, notes
+
+
+def planned(contents: Mapping[str, Path | Content]) -> dict[str, PlannedFile]:
+    """Path → file for files elsewhere on this disk and for generated contents."""
+    files = {}
+    for path, content in contents.items():
+        if isinstance(content, Path):
+            files[path] = PlannedFile(path, content.stat().st_size, source=content)
+        else:
+            files[path] = PlannedFile(path, len(content), content=content)
+    return files
+
+
 def in_order(files: Mapping[str, PlannedFile]) -> tuple[PlannedFile, ...]:
     """The files by path."""
     return tuple(files[path] for path in sorted(files))
@@ -217,9 +271,51 @@ def _records(card: Card) -> dict[str, Path | bytes]:
     return contents
 
 
+def public_manifest(
+    record: Mapping[str, Any], published: Mapping[str, HubModel], probe_set: str | None
+) -> dict[str, Any]:
+    """The content of `selfpos.json` with parents on the Hub named by repository and commit, and no local
+    folder.
+
+    `published` maps a parent's name to where it is published; `probe_set` is the Hub id of the probe set, if
+    any.
+    """
+    public: dict[str, Any] = copy.deepcopy(dict(record))
+    merge = public.get("merge")
+    entries = [public.get("base"), *((merge.get("sources") or ()) if isinstance(merge, dict) else ())]
+    for entry in entries:
+        parent = parse_parent(entry)
+        if not isinstance(entry, dict) or parent is None:
+            continue
+        for key in ("path", "source"):
+            entry.pop(key, None)
+        entry["name"] = parent.name
+        hub = published.get(parent.name)
+        if hub is not None:
+            entry |= {"repo": hub.repo, "revision": hub.revision}
+        elif parent.repo:
+            entry["repo"] = parent.repo
+            if parent.revision:
+                entry["revision"] = parent.revision
+    if probe_set is not None:
+        public[PUBLISHED] = {"probe_set": probe_set}
+    return public
+
+
+def public_adapter(folder: Path, facts: Facts) -> bytes | None:
+    """`adapter_config.json` naming its base by Hub id and commit; None where it need not change."""
+    if not facts.adapter or facts.base is None or not facts.base.repo:
+        return None
+    if str((facts.summary.adapter or {}).get("base_model_name_or_path") or "") == facts.base.repo:
+        return None
+    config = read_json(folder / ADAPTER)
+    config |= {"base_model_name_or_path": facts.base.repo, "revision": facts.base.revision}
+    return json.dumps(config, indent=2, sort_keys=True).encode()
+
+
 def _notes(folder: Path, card: Card, keep_card: bool) -> list[str]:
     """What the user may not expect."""
-    facts: Facts = card.facts
+    facts = card.facts
     notes = []
     if card.scores and card.models.own is None:
         notes.append(

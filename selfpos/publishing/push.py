@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from selfpos.console import log
 from selfpos.errors import OperationError, SelfposError
-from selfpos.publishing.files import PICKLES
-from selfpos.publishing.plan import PushPlan
+from selfpos.publishing.plan import PICKLES, PushPlan
 from selfpos.publishing.session import AGAIN, hub
 from selfpos.storage.manifest import MANIFEST
 
