@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,27 +15,42 @@ class ManyTasks(ManyValues):
     many = ("--tasks", "--task-types", "--languages")
 
 
-@click.command("eval-mteb", cls=ManyTasks)
-@click.argument("model")
-@click.option(
-    "--tasks",
-    multiple=True,
-    metavar="TASK…",
-    help=(
-        "MTEB task names; 'corpus': those of the embedded corpus; 'quick': one small task per type; "
-        "FILE.yaml: your own task."
+SELECTION = (
+    click.option(
+        "--tasks",
+        multiple=True,
+        metavar="TASK…",
+        help=(
+            "MTEB task names; 'quick': one small task per type; 'corpus': those of the embedded corpus; "
+            "FILE.yaml: your own task."
+        ),
+    ),
+    click.option("--benchmark", help='An MTEB benchmark, such as "MTEB(eng, v2)".'),
+    click.option(
+        "--task-types",
+        multiple=True,
+        metavar="TYPE…",
+        help="Only tasks of these types, as MTEB calls them: STS, Retrieval, …",
+    ),
+    click.option(
+        "--languages",
+        multiple=True,
+        metavar="CODE…",
+        help="Only tasks in these languages, as eng or eng-Latn.",
     ),
 )
-@click.option("--benchmark", help='An MTEB benchmark, such as "MTEB(eng, v2)".')
-@click.option(
-    "--task-types",
-    multiple=True,
-    metavar="TYPE…",
-    help="Only tasks of these types, as MTEB calls them: STS, Retrieval, …",
-)
-@click.option(
-    "--languages", multiple=True, metavar="CODE…", help="Only tasks in these languages, as eng or eng-Latn."
-)
+
+
+def selection_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that select MTEB tasks."""
+    for option in reversed(SELECTION):
+        function = option(function)
+    return function
+
+
+@click.command("eval-mteb", cls=ManyTasks)
+@click.argument("model")
+@selection_options
 @click.option(
     "--data-dir",
     type=click.Path(path_type=Path),

@@ -6,21 +6,12 @@ from pathlib import Path
 
 import click
 
-from selfpos.commands.eval_mteb import ManyTasks, split_names
+from selfpos.commands.eval_mteb import ManyTasks, selection_options, split_names
 
 
 @click.command("fetch-data", cls=ManyTasks)
 @click.argument("out", type=click.Path(path_type=Path))
-@click.option(
-    "--tasks", multiple=True, metavar="TASK…", help="MTEB task names; 'quick' for one small task per type."
-)
-@click.option("--benchmark", help='An MTEB benchmark, such as "MTEB(eng, v2)".')
-@click.option(
-    "--task-types", multiple=True, metavar="TYPE…", help="Only tasks of these types, as MTEB calls them."
-)
-@click.option(
-    "--languages", multiple=True, metavar="CODE…", help="Only tasks in these languages, as eng or eng-Latn."
-)
+@selection_options
 def command(
     out: Path,
     tasks: tuple[str, ...],
@@ -44,7 +35,7 @@ def command(
         )
     if not (tasks or benchmark or task_types or languages):
         raise SelfposError("say what to fetch: --tasks, --benchmark, --task-types or --languages")
-    found = wanted_tasks(split_names(tasks), benchmark, task_types, languages)
-    if not found:
+    wanted = wanted_tasks(split_names(tasks), benchmark, task_types, languages)
+    if not wanted:
         raise SelfposError(f"{', '.join(tasks)}: no data of these tasks is on the Hub")
-    fetch(found, out, click.echo)
+    fetch(wanted, out, click.echo)

@@ -143,8 +143,9 @@ def _csv(comparison: Comparison) -> str:
                 continue
             numbers: list[float | None] = [None] * 6
             if column in row.differences:
-                found = row.differences[column]
-                numbers = [found.value, found.low, found.high, found.p, found.adjusted, found.significant]
+                difference = row.differences[column]
+                numbers = [difference.value, difference.low, difference.high]
+                numbers += [difference.p, difference.adjusted, difference.significant]
             score, spread = row.scores[column], row.spread.get(column)
             out.writerow([row.model, column, kind, score, spread, row.seeds, *numbers])
     return stream.getvalue()

@@ -107,8 +107,8 @@ def plan_collection(
             f"the probe set {probe} is not published: its records are other people's texts; "
             "--probe-license ID publishes it under that licence"
         )
-    places = {name: HubModel(plan.repo, None) for name, plan in vectors.items()}
-    linked = card.linked(places, probe_plan.repo if probe_plan else None)
+    hub_models = {name: HubModel(plan.repo, None) for name, plan in vectors.items()}
+    linked = card.linked(hub_models, probe_plan.repo if probe_plan else None)
     merged = plan_card(model, repo, linked, **options)
     return CollectionPlan(repo.rpartition("/")[2], probe_plan, vectors, merged, tuple(notes))
 
@@ -124,8 +124,8 @@ def push_collection(plan: CollectionPlan) -> list[Pushed]:
         raise SelfposError("; ".join(plan.problems))
     probe = push(plan.probe) if plan.probe else None
     vectors = {name: push(vector) for name, vector in plan.vectors.items()}
-    places = {name: HubModel(pushed.repo, pushed.revision) for name, pushed in vectors.items()}
-    merged = push(plan.merged.linked(places, plan.probe.repo if plan.probe else None))
+    hub_models = {name: HubModel(pushed.repo, pushed.revision) for name, pushed in vectors.items()}
+    merged = push(plan.merged.linked(hub_models, plan.probe.repo if plan.probe else None))
     everything = {merged: "the merged model"}
     everything |= {
         pushed: f"one of the models it was merged from: {name}" for name, pushed in vectors.items()

@@ -161,10 +161,10 @@ def read_facts(folder: Path, *, path: Path | None = None) -> Facts:
     Raises SelfposError where `folder` is no model, or one of its JSON files is damaged.
     """
     record = read_manifest(folder)
-    told = record or {}
+    manifest = record or {}
     run = run_of(path or folder)
-    merge, search = _mapping(told, "merge"), _mapping(told, "positioning")
-    training = _mapping(told, "training") or (told if "tasks" in told and not merge else {})
+    merge, search = _mapping(manifest, "merge"), _mapping(manifest, "positioning")
+    training = _mapping(manifest, "training") or (manifest if "tasks" in manifest and not merge else {})
     summary = read_summary(folder)
     parents = _parents(merge, search)
     given = merge.get("coefficients") or search.get("tensors")
@@ -176,28 +176,28 @@ def read_facts(folder: Path, *, path: Path | None = None) -> Facts:
         reference = None
     overlap_files = [folder / overlap.FILE, *([run.folder.overlap] if run else [])]
     return Facts(
-        name=str(told.get("name") or (path or folder).resolve().name),
-        kind=_kind(told, merge, training),
+        name=str(manifest.get("name") or (path or folder).resolve().name),
+        kind=_kind(manifest, merge, training),
         summary=summary,
-        base=_base(told, summary, run),
+        base=_base(manifest, summary, run),
         base_coefficient=_base_coefficient(merge),
         parents=parents,
         groups=groups,
-        method=_method(told, merge, search),
+        method=_method(manifest, merge, search),
         reference=reference,
-        search=_search(folder, told, run) if search else None,
-        data=_data(_with_sources(_mapping(training, "tasks"), told, run)),
+        search=_search(folder, manifest, run) if search else None,
+        data=_data(_with_sources(_mapping(training, "tasks"), manifest, run)),
         seconds=_first(
-            *(source.get("seconds") for source in (training, merge, told)), run.seconds if run else None
+            *(source.get("seconds") for source in (training, merge, manifest)), run.seconds if run else None
         ),
-        seed=_first(*(source.get("seed") for source in (told, search, training, merge))),
-        device=_first(told.get("device"), training.get("device")),
+        seed=_first(*(source.get("seed") for source in (manifest, search, training, merge))),
+        device=_first(manifest.get("device"), training.get("device")),
         parents_seconds=run.training_seconds([parent.name for parent in parents]) if run else None,
-        recipe=_recipe(folder, told, run),
+        recipe=_recipe(folder, manifest, run),
         joints=tuple(run.recipe.joints) if run else (),
         techniques=_techniques(training, run),
         overlap=overlap.read_overlap(overlap_files),
-        licence=told.get("licence") or told.get("license"),
+        licence=manifest.get("licence") or manifest.get("license"),
         run=run,
         record=record,
         merge=merge,
@@ -233,19 +233,19 @@ def parse_parent(entry: Any, coefficient: float | None = None) -> Parent | None:
     )
 
 
-def _kind(told: Mapping[str, Any], merge: Mapping[str, Any], training: Mapping[str, Any]) -> Kind:
-    if merge or told.get("kind") in ("merge", "merged"):
+def _kind(manifest: Mapping[str, Any], merge: Mapping[str, Any], training: Mapping[str, Any]) -> Kind:
+    if merge or manifest.get("kind") in ("merge", "merged"):
         return "merged"
-    if told.get("kind") in ("specialist", "joint"):
-        return told["kind"]
+    if manifest.get("kind") in ("specialist", "joint"):
+        return manifest["kind"]
     if len(_mapping(training, "tasks")) > 1:
         return "joint"
     return "specialist" if training else "model"
 
 
-def _base(told: Mapping[str, Any], summary: ModelSummary, run: ModelRun | None) -> Parent | None:
+def _base(manifest: Mapping[str, Any], summary: ModelSummary, run: ModelRun | None) -> Parent | None:
     """The base as the manifest names it; inside a run by the name in the recipe."""
-    record = told.get("base") or (summary.adapter or {}).get("base_model_name_or_path")
+    record = manifest.get("base") or (summary.adapter or {}).get("base_model_name_or_path")
     if run is not None and isinstance(record, Mapping):
         record = {**record, "name": run.recipe.base}
     return parse_parent(record)
@@ -276,9 +276,9 @@ def _parents(merge: Mapping[str, Any], search: Mapping[str, Any]) -> tuple[Paren
     return tuple(parents)
 
 
-def _method(told: Mapping[str, Any], merge: Mapping[str, Any], search: Mapping[str, Any]) -> str | None:
+def _method(manifest: Mapping[str, Any], merge: Mapping[str, Any], search: Mapping[str, Any]) -> str | None:
     """The merge method; for a linear merge with searched coefficients the search."""
-    given = told.get("method") or merge.get("method")
+    given = manifest.get("method") or merge.get("method")
     return _search_method(search) if search and given in (None, "linear") else given
 
 
@@ -306,11 +306,11 @@ def _techniques(training: Mapping[str, Any], run: ModelRun | None) -> tuple[str,
 
 
 def _with_sources(
-    tasks: Mapping[str, Any], told: Mapping[str, Any], run: ModelRun | None
+    tasks: Mapping[str, Any], manifest: Mapping[str, Any], run: ModelRun | None
 ) -> dict[str, dict[str, Any]]:
     """`tasks` with the source of each task's data, as `finetune` or the run's recipe named it."""
     sources = {task: entry["source"] for task, entry in (run.tasks.items() if run else ())}
-    finetuned = _mapping(_mapping(told, "finetune"), "source").get("data")
+    finetuned = _mapping(_mapping(manifest, "finetune"), "source").get("data")
     if len(tasks) == 1 and finetuned:
         sources = dict.fromkeys(tasks, finetuned)
     known = {}
@@ -329,8 +329,8 @@ def _data(tasks: Mapping[str, Mapping[str, Any]]) -> tuple[DataSource, ...]:
     return tuple(rows)
 
 
-def _search(folder: Path, told: Mapping[str, Any], run: ModelRun | None) -> Search:
-    search = _mapping(told, "positioning")
+def _search(folder: Path, manifest: Mapping[str, Any], run: ModelRun | None) -> Search:
+    search = _mapping(manifest, "positioning")
     rows = _trajectory([folder / TRAJECTORY, *([run.folder.trajectory(run.model.name)] if run else [])])
     validated = [row["validation"] for row in rows if isinstance(row.get("validation"), Mapping)]
     start = validated[0] if validated else {}
@@ -344,7 +344,7 @@ def _search(folder: Path, told: Mapping[str, Any], run: ModelRun | None) -> Sear
         task: {**sources.get(task, {}), **entry}
         for task, entry in (_mapping(search, "probe") or sources).items()
     }
-    probe_set = _mapping(told, PUBLISHED).get("probe_set")
+    probe_set = _mapping(manifest, PUBLISHED).get("probe_set")
     return Search(search, _data(probe), probe_set, losses, rows)
 
 
@@ -362,11 +362,11 @@ def _trajectory(files: Sequence[Path]) -> tuple[Mapping[str, Any], ...]:
     return tuple(rows)
 
 
-def _recipe(folder: Path, told: Mapping[str, Any], run: ModelRun | None) -> str | None:
+def _recipe(folder: Path, manifest: Mapping[str, Any], run: ModelRun | None) -> str | None:
     """The recipe as YAML text: the file beside the weights, the manifest's, or that of the run."""
     import yaml
 
-    file, recipe = folder / "recipe.yaml", told.get("recipe")
+    file, recipe = folder / "recipe.yaml", manifest.get("recipe")
     if file.is_file():
         return file.read_text(encoding="utf-8").strip()
     if isinstance(recipe, Mapping):
