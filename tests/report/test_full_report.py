@@ -18,6 +18,7 @@ from selfpos.report.page import breakable, findings
 from selfpos.report.results import read_results
 from selfpos.report.search_figures import by_layer, vary
 from selfpos.storage.run_folder import RunFolder
+from tests.report.conftest import WrittenReport
 
 BROWSER = next(
     (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))),
@@ -55,8 +56,8 @@ document.title = JSON.stringify({
 </script>"""
 
 
-def test_every_figure_is_there_with_its_words_and_as_files(full_run: RunFolder, tmp_path: Path) -> None:
-    page = write_report(full_run, figures_to=tmp_path / "figures", formats=(".svg",)).read_text("utf-8")
+def test_every_figure_is_there_with_its_words_and_as_files(written: WrittenReport) -> None:
+    page = written.page
     assert re.findall(r"<figure[^>]*><h3>([^<]*)</h3>", page) == TITLES
     assert page.count('role="img" aria-label="') == len(TITLES)
     identities = re.findall(r'\bid="([^"]+)"', page)
@@ -65,10 +66,13 @@ def test_every_figure_is_there_with_its_words_and_as_files(full_run: RunFolder, 
     assert "Could be added" not in page
     assert "Differences to base" in page
     assert '<h2 id="analysis">Conflict and imbalance</h2>' in page
-    files = sorted(file.name for file in (tmp_path / "figures").iterdir())
+    files = sorted(written.figures.iterdir())
     assert len(files) == len(TITLES)
-    assert "<svg" in (tmp_path / "figures" / "mean-scores.svg").read_text(encoding="utf-8")
-    assert page == write_report(full_run).read_text(encoding="utf-8")
+    assert all("<svg" in file.read_text(encoding="utf-8") for file in files)
+
+
+def test_equal_results_make_equal_pages(written: WrittenReport) -> None:
+    assert written.page == write_report(written.run).read_text(encoding="utf-8")
 
 
 def test_costs_come_from_marks_manifests_and_searches(full_run: RunFolder) -> None:
@@ -107,9 +111,8 @@ def test_names_break_where_words_do() -> None:
     assert str(breakable("PythonDocs-of<X>")) == "Python<wbr>Docs-<wbr>of&lt;X&gt;"
 
 
-def test_coefficients_of_all_searches_are_in_one_table(full_run: RunFolder) -> None:
-    page = write_report(full_run).read_text(encoding="utf-8")
-    table = page.partition("<h2>Coefficients found</h2>")[2].partition("</table>")[0]
+def test_coefficients_of_all_searches_are_in_one_table(written: WrittenReport) -> None:
+    table = written.page.partition("<h2>Coefficients found</h2>")[2].partition("</table>")[0]
     assert table.count('<tr class="positioned">') == 2
     assert table.count("<td>0.8000<small>[0.70, 0.90]</small></td>") == 2
 
@@ -163,8 +166,8 @@ def in_browser(page: Path, folder: Path, *, width: int, dark: bool) -> tuple[dic
 @pytest.mark.nightly
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium to open the page in")
 @pytest.mark.parametrize(("width", "dark"), [(1280, False), (390, True)])
-def test_in_a_browser(full_run: RunFolder, tmp_path: Path, width: int, dark: bool) -> None:
-    found, said = in_browser(write_report(full_run), tmp_path, width=width, dark=dark)
+def test_in_a_browser(written: WrittenReport, tmp_path: Path, width: int, dark: bool) -> None:
+    found, said = in_browser(written.run.report, tmp_path, width=width, dark=dark)
     assert said == ""
     numbers = [float(text) for text in found["down"]]
     assert numbers == sorted(numbers, reverse=True)
