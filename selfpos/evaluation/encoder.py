@@ -27,10 +27,8 @@ MEMORY = 300_000_000
 # Texts that are sorted by length together; their tokens are in memory at once.
 AT_ONCE = 50_000
 # Fields of mteb's metadata that it finds in the model itself.
-MEASURED = (
-    *("max_tokens", "embed_dim", "similarity_fn_name"),
-    *("framework", "n_embedding_parameters", "adapted_from"),
-)
+MEASURED: tuple[str, ...] = ("max_tokens", "embed_dim", "similarity_fn_name", "framework")
+MEASURED += ("n_embedding_parameters", "adapted_from")
 INSTRUCTED, PLAIN = "InstructSentenceTransformerModel", "SentenceTransformerEncoderWrapper"
 # The prompts that sentence-transformers uses for a side, in the order in which it looks for them.
 NAMES = {"query": ("query",), "document": ("document", "passage", "corpus")}

@@ -59,6 +59,15 @@ def _read_sets() -> tuple[dict[str, LocalSet], dict[str, LocalSet]]:
 MTEB_TASKS, OWN_TASKS = _read_sets()
 
 
+def own_task(name: str, load: Callable[[], Mapping[str, Any]], revision: str) -> AbsTask:
+    """Our task `name`, with data from `load`."""
+    local = OWN_TASKS[name]
+    source = f"selfpos/{local.folders['default']}"
+    return new_task(
+        local.kind, name, local.description, load, revision=revision, source=source, **local.attributes
+    )
+
+
 class LocalFiles:
     """The files below `data_dir` for MTEB's `task`, or, without one, for the task of ours called `name`."""
 
@@ -89,11 +98,7 @@ class LocalFiles:
         prefix = "local-ids-" if self.local.shared_ids else "local-"
         revision = prefix + hashlib.sha256(hashes.encode()).hexdigest()[:16]
         if self.task is None:
-            source, description = f"selfpos/{self.local.folders['default']}", self.local.description
-            kind, attributes = self.local.kind, self.local.attributes
-            return new_task(
-                kind, self.name, description, self._load, revision=revision, source=source, **attributes
-            )
+            return own_task(self.name, self._load, revision)
         dataset = {**self.task.metadata.dataset, "revision": revision}
         metadata = self.task.metadata.model_copy(update={"dataset": dataset})
         task = with_data(type(self.task), metadata, self._load)

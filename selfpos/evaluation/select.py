@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 from selfpos.console import quiet_libraries
 from selfpos.errors import SelfposError, unknown
 from selfpos.evaluation import corpus_tasks, task_files
-from selfpos.evaluation.local_data import MTEB_TASKS, OWN_TASKS, LocalFiles, hub_folder, hub_task
-from selfpos.evaluation.tasks import new_task
+from selfpos.evaluation.local_data import MTEB_TASKS, OWN_TASKS, LocalFiles, hub_folder, hub_task, own_task
 
 if TYPE_CHECKING:
     from mteb.abstasks import AbsTask
@@ -213,7 +212,7 @@ def _named(name: str) -> list[AbsTask]:
         tasks = corpus_tasks.corpus_tasks(load_corpus())
         return [task for task in tasks if name in (CORPUS, task.metadata.name)]
     if name in OWN_TASKS:
-        return [_placeholder(name)]
+        return [own_task(name, dict, revision="")]  # replaced when the folder of data is known
     if name.endswith(task_files.SUFFIXES):
         return [task_files.load_task_file(Path(name))]
     try:
@@ -222,13 +221,6 @@ def _named(name: str) -> list[AbsTask]:
         known = [task.metadata.name for task in mteb.get_tasks(exclude_superseded=False)]
         known += [*OWN_TASKS, *corpus_tasks.NAMES, CORPUS, QUICK]
         raise unknown("MTEB task", name, known) from None
-
-
-def _placeholder(name: str) -> AbsTask:
-    """Our task `name`, to be replaced by one with data when the folder of data is known."""
-    local = OWN_TASKS[name]
-    source = f"selfpos/{local.folders['default']}"
-    return new_task(local.kind, name, local.description, dict, revision="", source=source, **local.attributes)
 
 
 def _of_benchmark(name: str) -> list[AbsTask]:
@@ -262,17 +254,13 @@ def _with_data(chosen: dict[str, AbsTask], data_dir: Path | None) -> list[AbsTas
             else:
                 ready.append(located)
     if missing:
-        where, remedy = (
-            "on this machine",
-            ("give a folder that has it with --data-dir, or unset HF_HUB_OFFLINE to let mteb download it"),
-        )
+        where = "on this machine"
+        remedy = "give a folder that has it with --data-dir, or unset HF_HUB_OFFLINE to let mteb download it"
         if data_dir is not None:
-            where, remedy = (
-                f"in {data_dir}",
-                (
-                    "put the files there (`selfpos fetch-data` downloads them), "
-                    "or leave out --data-dir to let mteb download the data from the Hub"
-                ),
+            where = f"in {data_dir}"
+            remedy = (
+                "put the files there (`selfpos fetch-data` downloads them), "
+                "or leave out --data-dir to let mteb download the data from the Hub"
             )
         raise SelfposError(
             f"data for {len(missing)} of {len(chosen)} tasks is missing {where}: {'; '.join(missing)}; "

@@ -15,7 +15,7 @@ import mmap
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, TypeAlias
 
 import numpy as np
 from filelock import FileLock, Timeout
@@ -26,19 +26,6 @@ ENTRY = np.dtype([("key", "V16"), ("place", "<u8"), ("length", "<u8"), ("check",
 Key = bytes  # 16 bytes
 
 
-class Store(Protocol):
-    """What the encoder needs of a store."""
-
-    def get(self, key: Key) -> bytes | None:
-        """The record under `key`; None when there is none, or it is damaged."""
-
-    def put(self, records: Iterable[tuple[Key, bytes]]) -> None:
-        """Keep the records; those that cannot be kept count as absent, and nothing is raised."""
-
-    def close(self) -> None:
-        """Release files."""
-
-
 def key_of(text: str) -> Key:
     """The XXH3-128 of the text."""
     import xxhash
@@ -47,7 +34,7 @@ def key_of(text: str) -> Key:
 
 
 class MemoryStore:
-    """Keeps records up to `limit` bytes."""
+    """Keeps records up to `limit` bytes: `get` gives None for others."""
 
     def __init__(self, limit: int) -> None:
         self._left = limit
@@ -70,6 +57,7 @@ class DiskStore:
     """The store in the folder `root`/<hash of `about`>, where `about.json` says what its records belong to.
 
     One process at a time writes to a store; another that opens it meanwhile reads the records and adds none.
+    Records that cannot be kept count as absent, and nothing is raised.
     """
 
     def __init__(self, root: Path, about: dict[str, Any]) -> None:
@@ -163,3 +151,6 @@ def _check(record: bytes) -> int:
     import xxhash
 
     return xxhash.xxh3_64_intdigest(record)
+
+
+Store: TypeAlias = "MemoryStore | DiskStore"

@@ -29,12 +29,19 @@ print("EMBEDDINGS" + json.dumps(rows))
 """
 
 
-@pytest.fixture
-def stranger(hub: Hub, tmp_path: Path) -> Iterator[Client]:
-    """A process on another machine: its cache is empty."""
-    client = Client(hub, tmp_path / "stranger")
+@pytest.fixture(scope="session")
+def _stranger(_running_hub: Hub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    client = Client(_running_hub, tmp_path_factory.mktemp("stranger"))
     yield client
     client.close()
+
+
+@pytest.fixture
+def stranger(_stranger: Client) -> Client:
+    """A process on another machine: its cache is empty."""
+    for folder in ("hub", "xet"):
+        shutil.rmtree(_stranger.temporary.parent / folder, ignore_errors=True)
+    return _stranger
 
 
 def encode(client: Client, name: str) -> np.ndarray:
