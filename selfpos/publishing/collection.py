@@ -193,7 +193,6 @@ def plan_probe(
         message=f"Upload the probe set of {model} with selfpos",
         files=in_order(files),
         card=text,
-        licence=licence,
         problems=tuple(target_problems(repo, None, False)),
         notes=tuple(notes),
     )

@@ -13,7 +13,7 @@ from typing import Any
 from selfpos.errors import SelfposError
 from selfpos.publishing.card import MARK, Card, build_card
 from selfpos.publishing.facts import PUBLISHED, Facts, HubModel, parse_parent
-from selfpos.publishing.licence import Licence, Lookup, hub_licence
+from selfpos.publishing.licence import Lookup, hub_licence
 from selfpos.publishing.metadata import check_metadata, check_repo
 from selfpos.publishing.model_summary import ADAPTER
 from selfpos.publishing.scores import FOLDER, leaderboard_files, published_results
@@ -62,7 +62,6 @@ class PushPlan:
     message: str
     files: tuple[PlannedFile, ...]
     card: str
-    licence: Licence | None
     problems: tuple[str, ...]
     notes: tuple[str, ...]
     branch: str | None = None
@@ -185,7 +184,6 @@ def plan_card(
         message=message or f"Upload {folder.resolve().name} with selfpos",
         files=in_order(files),
         card=text,
-        licence=card.licence,
         problems=tuple(problems),
         notes=(*notes, *_notes(folder, card, keep_card)),
         branch=branch,

@@ -35,8 +35,6 @@ class Pushed:
     repo_type: str
     revision: str
     url: str
-    files: int
-    bytes: int
     notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
@@ -63,8 +61,8 @@ def push(plan: PushPlan) -> Pushed:
         _compare(api, plan, stage, commit)
         if commit.oid == before:
             notes.append(f"{plan.repo} held all of it already")
-        url, size = _url(plan, commit, target), plan.total_bytes
-        return Pushed(plan.repo, plan.repo_type, commit.oid, url, len(plan.files), size, tuple(notes))
+        url = _url(plan, commit, target)
+        return Pushed(plan.repo, plan.repo_type, commit.oid, url, tuple(notes))
 
 
 @contextmanager

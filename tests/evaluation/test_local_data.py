@@ -142,14 +142,10 @@ def test_the_real_files_are_read(name: str, text_data: Path) -> None:
     assert task.dataset and list(task.eval_splits)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     ("name", "published"),
-    [
-        ("STSBenchmark", 0.82032),
-        pytest.param("Banking77Classification", 0.80042, marks=pytest.mark.nightly),
-        pytest.param("FeedbackQARetrieval", 0.41968, marks=pytest.mark.nightly),
-    ],
+    [("STSBenchmark", 0.82032), ("Banking77Classification", 0.80042), ("FeedbackQARetrieval", 0.41968)],
 )
 def test_published_scores_are_reproduced(
     name: str, published: float, text_data: Path, tmp_path: Path
