@@ -12,10 +12,9 @@ from pathlib import Path
 import pytest
 
 from selfpos.report import write_report
-from selfpos.report.details import costs_of, with_details
 from selfpos.report.drawing import spread_out
 from selfpos.report.page import breakable, findings
-from selfpos.report.results import read_results
+from selfpos.report.results import costs_of, read_results, with_details
 from selfpos.report.search_figures import by_layer, vary
 from selfpos.storage.run_folder import RunFolder
 from tests.report.conftest import WrittenReport
