@@ -131,68 +131,80 @@ def groups_of(options: argparse.Namespace) -> list[list[str]]:
     return [options.tasks] if options.tasks else QUICK if options.quick else FULL[: options.groups]
 
 
-def measure(options: argparse.Namespace) -> dict[str, Any]:
-    """All measurements, name -> result; those that are in the work folder are read.
+class Measurements:
+    """Measurements by name, kept as files in the work folder; those that are there are read."""
 
-    Raises OutOfTimeError after --minutes.
-    """
-    last_start = time.monotonic() + 60 * options.minutes
-    groups = groups_of(options)
-    more = ADDED[options.quick]
-    work = options.work / ("quick" if options.quick else "full")
-    work.mkdir(parents=True, exist_ok=True)
-    common = {"model": options.model, "data_dir": str(options.data_dir), "batch_size": options.batch_size}
-    merge = str(moved_model(options.model, work / "merge"))
-    found: dict[str, Any] = {}
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.work = options.work / ("quick" if options.quick else "full")
+        self.work.mkdir(parents=True, exist_ok=True)
+        self.last_start = time.monotonic() + 60 * options.minutes
+        self.common = {
+            "model": options.model,
+            "data_dir": str(options.data_dir),
+            "batch_size": options.batch_size,
+        }
+        self.found: dict[str, Any] = {}
 
-    def run(name: str, what: str, tasks: list[str], scores: str = "", cache: str = "", **other: Any) -> None:
-        file = work / f"{name}.json"
-        job = {**common, "tasks": tasks, **other}
+    def run(
+        self, name: str, what: str, tasks: list[str], scores: str = "", cache: str = "", **other: Any
+    ) -> None:
+        """Measure `what` in a process of its own. Raises OutOfTimeError after --minutes."""
+        file = self.work / f"{name}.json"
+        job = {**self.common, "tasks": tasks, **other}
         if what == "ours":
-            job |= {"out": str(work / (scores or name)), "cache": str(work / cache) if cache else None}
+            job["out"] = str(self.work / (scores or name))
+            job["cache"] = str(self.work / cache) if cache else None
         if file.is_file() and (kept := json.loads(file.read_text()))["job"] == job:
-            found[name] = {"ended": ended(file), **kept}
+            self.found[name] = {"ended": ended(file), **kept}
             return
-        if time.monotonic() > last_start:
+        if time.monotonic() > self.last_start:
             raise OutOfTimeError(name)
         if what == "ours" and not scores:
-            shutil.rmtree(work / name, ignore_errors=True)
-        done = subprocess.run(
-            [sys.executable, __file__, "--data-dir", ".", "--one", what, json.dumps(job)],
-            stdout=subprocess.PIPE,
-            text=True,
-            check=True,
-        )
-        found[name] = {"job": job} | json.loads(done.stdout.splitlines()[-1])
-        file.write_text(json.dumps(found[name]))
-        found[name]["ended"] = ended(file)
-        print(f"{name}: {found[name]['wall']:.1f} s, {found[name]['cpu']:.1f} s CPU", flush=True)
+            shutil.rmtree(self.work / name, ignore_errors=True)
+        command = [sys.executable, __file__, "--data-dir", ".", "--one", what, json.dumps(job)]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+        result = {"job": job} | json.loads(done.stdout.splitlines()[-1])
+        file.write_text(json.dumps(result))
+        self.found[name] = {**result, "ended": ended(file)}
+        print(f"{name}: {result['wall']:.1f} s, {result['cpu']:.1f} s CPU", flush=True)
 
-    def empty(*folders: str, unless: str) -> None:
-        if not (work / f"{unless}.json").is_file():
+    def empty(self, *folders: str, unless: str) -> None:
+        """Remove `folders` unless the measurement `unless` is kept."""
+        if not (self.work / f"{unless}.json").is_file():
             for folder in folders:
-                shutil.rmtree(work / folder, ignore_errors=True)
+                shutil.rmtree(self.work / folder, ignore_errors=True)
 
+    def copy_for_added(self, tasks: list[str]) -> None:
+        """Copy scores and cache for the task that is added: more groups may follow."""
+        done = self.work / "added-ours.json"
+        if done.is_file() and json.loads(done.read_text())["job"]["tasks"] == tasks:
+            return
+        for folder in ("scores", "cache"):
+            shutil.rmtree(self.work / f"added-{folder}", ignore_errors=True)
+            shutil.copytree(self.work / folder, self.work / f"added-{folder}")
+
+
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """All measurements, name -> result. Raises OutOfTimeError after --minutes."""
+    these = Measurements(options)
+    groups, more = groups_of(options), ADDED[options.quick]
+    merge = str(moved_model(options.model, these.work / "merge"))
     for turn in range(options.repeats):
-        run(f"small-plain-{turn}", "plain", [SMALL])
-        empty(f"small-cache-{turn}", unless=f"small-ours-{turn}")
-        run(f"small-ours-{turn}", "ours", [SMALL], cache=f"small-cache-{turn}")
-        run(f"small-ours-without-{turn}", "ours", [SMALL])
-    empty("scores", "cache", unless="ours-0")
+        these.run(f"small-plain-{turn}", "plain", [SMALL])
+        these.empty(f"small-cache-{turn}", unless=f"small-ours-{turn}")
+        these.run(f"small-ours-{turn}", "ours", [SMALL], cache=f"small-cache-{turn}")
+        these.run(f"small-ours-without-{turn}", "ours", [SMALL])
+    these.empty("scores", "cache", unless="ours-0")
     for number, group in enumerate(groups):
-        run(f"ours-{number}", "ours", group, scores="scores", cache="cache")
-        run(f"plain-{number}", "plain", group)
+        these.run(f"ours-{number}", "ours", group, scores="scores", cache="cache")
+        these.run(f"plain-{number}", "plain", group)
     everything = [*(task for group in groups for task in group), more]
-    done = work / "added-ours.json"
-    if not done.is_file() or json.loads(done.read_text())["job"]["tasks"] != everything:
-        for folder in ("scores", "cache"):  # a copy, for more groups may follow
-            shutil.rmtree(work / f"added-{folder}", ignore_errors=True)
-            shutil.copytree(work / folder, work / f"added-{folder}")
-    run("added-ours", "ours", everything, scores="added-scores", cache="added-cache")
-    run("added-plain", "plain", [more])
+    these.copy_for_added(everything)
+    these.run("added-ours", "ours", everything, scores="added-scores", cache="added-cache")
+    these.run("added-plain", "plain", [more])
     if options.quick:
-        run("merge-ours", "ours", groups[0], cache="cache", model=merge)
-    return found
+        these.run("merge-ours", "ours", groups[0], cache="cache", model=merge)
+    return these.found
 
 
 def ended(file: Path) -> str:

@@ -85,16 +85,20 @@ def explain(error: BaseException, doing: str, subject: str) -> SelfposError:
             return stopped(f"{constants.ENDPOINT} did not answer for {ANSWER_SECONDS:g} s")
         # The Xet client says the status only in its message.
         if xet := re.search(r"HTTP status \w+ error \((\d{3})", str(cause)):
-            if xet[1] == "400":
-                return stopped(
-                    "the Hub's storage refused the data (status 400), as it does with damaged data"
-                )
-            return _answer(int(xet[1]), "", " a while", doing, subject)
+            return _xet_answer(int(xet[1]), doing, subject)
         if isinstance(cause, json.JSONDecodeError | LookupError):
             return stopped(f"the answer of {constants.ENDPOINT} is not the Hub's")
         if isinstance(cause, httpx2.TransportError | ConnectionError):
             return stopped(f"the connection to {constants.ENDPOINT} failed ({hide(_first_line(cause))})")
     return stopped(hide(_first_line(chain[-1])))
+
+
+def _xet_answer(status: int, doing: str, subject: str) -> SelfposError:
+    """The sentence for a status of the Hub's storage."""
+    if status != 400:
+        return _answer(status, "", " a while", doing, subject)
+    reason = "the Hub's storage refused the data (status 400), as it does with damaged data"
+    return OperationError(f"{doing} stopped: {reason}; {AGAIN}")
 
 
 def _answer(status: int, message: str, wait: str, doing: str, subject: str) -> SelfposError:
