@@ -81,6 +81,7 @@ def family(hub: Hub, client: Client, tiny_base: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_collection_is_published_loaded_and_reproduced(
     hub: Hub, client: Client, stranger: Client, family: Path
 ) -> None:
