@@ -1,13 +1,19 @@
-"""Our scores of all-MiniLM-L6-v2 beside the published ones, on data kept locally. Results go to benchmarks/results/exactness.json and .md.
+"""Our scores of all-MiniLM-L6-v2 beside the published ones, on data kept locally.
+
+Results go to benchmarks/results/exactness.json and .md.
 
     python benchmarks/exactness.py --data-dir ../shared/data/text                       # all sets: about half an hour on two cores
-    python benchmarks/exactness.py --data-dir ../shared/data/text --tasks STSBenchmark  # some; the others keep what was found before
+    # Some; the others keep what was found before
+    python benchmarks/exactness.py --data-dir ../shared/data/text --tasks STSBenchmark
 
-Published scores: embeddings-benchmark/results, model revision 8b3219a92973 (A), and embeddings-benchmark/mtebpaper, mteb 0.0.2 (P).
-Finished tasks are kept in --work, so that a stopped run goes on.
+Published scores: embeddings-benchmark/results, model revision 8b3219a92973 (A), and
+embeddings-benchmark/mtebpaper, mteb 0.0.2 (P). Finished tasks are kept in --work, so that a stopped run goes
+on.
 
     python benchmarks/exactness.py --data-dir ../shared/data/text --evidence # what two explanations rest on: other draws for
-                                                                             # AmazonCounterfactual, other orders of copies for MLQuestions
+                                                                             # AmazonCounterfactual, other
+                                                                             # orders of copies for
+                                                                             # MLQuestions
 """
 
 from __future__ import annotations
@@ -26,7 +32,7 @@ from sklearn.linear_model import LogisticRegression
 from selfpos.console import quiet_process
 from selfpos.data import files
 from selfpos.evaluation import evaluate, select_tasks
-from selfpos.evaluation.embed import Manner
+from selfpos.evaluation.embed import EncodingOptions
 from selfpos.evaluation.encoder import Embedder, embedding_identity
 from selfpos.evaluation.load import load_model
 from selfpos.storage.locate import locate_model
@@ -34,12 +40,15 @@ from selfpos.storage.locate import locate_model
 MODEL = "all-MiniLM-L6-v2"
 SPACES = "punctuation is set off by spaces in MTEB's copy, in ours not; this tokenizer sees the same words"
 DRAWS = (
-    "mean of ten draws of 32 training texts per label. The draws of mteb 0.0.2 are not those of later versions, for which no score is published: of the same "
-    "model on the same data it published .79750 for Banking77 and .38430 for Emotion, mteb 1.12 .80042 and .40830, which ours meet. Draws from other places of "
+    "mean of ten draws of 32 training texts per label. The draws of mteb 0.0.2 are not those of later "
+    "versions, for which no score is published: of the same "
+    "model on the same data it published .79750 for Banking77 and .38430 for Emotion, mteb 1.12 .80042 and "
+    ".40830, which ours meet. Draws from other places of "
     "a generator begun with 42 are listed in exactness.json; none gives .64149"
 )
 COPIES = (
-    "1,789 of the 11,000 passages are copies of others under other ids, also of the right ones of 411 test and 415 dev questions; copies are equally near, "
+    "1,789 of the 11,000 passages are copies of others under other ids, also of the right ones of 411 test "
+    "and 415 dev questions; copies are equally near, "
     "and by their order alone the score is .546 to .602 (test) and .528 to .585 (dev)"
 )
 NUMBERS = "our copy's ids are made MTEB's (WHO-7 for a question, too): the task leaves out the passage that has the question's id; without that, .42018 and .58342"
@@ -141,15 +150,17 @@ def compared(row: Published, result: dict[str, Any]) -> dict[str, Any]:
 
 
 def embedded(embedder: Embedder, texts: list[str]) -> Any:
-    return embedder.rows(texts, Manner(None), 32, embedder.model.encode)
+    return embedder.rows(texts, EncodingOptions(None), 32, embedder.model.encode)
 
 
 def other_draws(data: Path, embedder: Embedder) -> dict[str, Any]:
-    """Accuracy on AmazonCounterfactual (en) had the training texts been drawn otherwise, from one generator begun with 42.
+    """Accuracy on AmazonCounterfactual (en) had the training texts been drawn otherwise, from one generator
+    begun with 42.
 
-    mteb shuffles the places of the training texts ten times, each time the order of the time before, and takes the first 32 of each label. It begins
-    the generator with 42 anew before each shuffle ("begun anew"; mteb 1.0 does so whenever it makes an evaluator), or might not have ("going on"); and
-    the generator might have shuffled 0 to 11 times before the first.
+    mteb shuffles the places of the training texts ten times, each time the order of the time before, and
+    takes the first 32 of each label. It begins the generator with 42 anew before each shuffle ("begun anew";
+    mteb 1.0 does so whenever it makes an evaluator), or might not have ("going on"); and the generator might
+    have shuffled 0 to 11 times before the first.
     """
     tables = [
         files.read_records(files.find(data, split, (".jsonl", ".jsonl.gz")) or data)
@@ -187,7 +198,9 @@ def other_draws(data: Path, embedder: Embedder) -> dict[str, Any]:
 
 
 def left_out(data: Path, embedder: Embedder) -> dict[str, Any]:
-    """Precision@1 and nDCG@10 when each question's list lacks the passage of the question's source and number in the ids, or of its place in the files."""
+    """Precision@1 and nDCG@10 when each question's list lacks the passage of the question's source and number
+    in the ids, or of its place in the files.
+    """
     documents, queries, relevant = files.read_beir(data, "test")
     places = {key: place for place, key in enumerate(documents)}
     asked = [key for key in queries if key in relevant]
@@ -223,7 +236,10 @@ def left_out(data: Path, embedder: Embedder) -> dict[str, Any]:
 
 
 def orders_of_copies(data: Path, split: str, embedder: Embedder) -> dict[str, Any]:
-    """nDCG@10 when of passages with the same text the right one comes first, and when it comes last. Each question has one right passage."""
+    """nDCG@10 when of passages with the same text the right one comes first, and when it comes last.
+
+    Each question has one right passage.
+    """
     documents, queries, relevant = files.read_beir(data, split)
     places = {key: place for place, key in enumerate(documents)}
     numbers: dict[str, int] = {}
@@ -261,7 +277,8 @@ def write(out: Path, rows: list[dict[str, Any]], evidence: dict[str, Any] | None
             row["within"]
         ]
         lines.append(
-            f"| {row['task']} | {where} | {row['metric']} | {published} | {row['ours']:.5f} | {difference} | {within} | {row['source']} | {row['why']} |"
+            f"| {row['task']} | {where} | {row['metric']} | {published} | {row['ours']:.5f} | {difference} | "
+            f"{within} | {row['source']} | {row['why']} |"
         )
     out.mkdir(parents=True, exist_ok=True)
     (out / "exactness.json").write_text(

@@ -10,9 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from selfpos.errors import SelfposError, unknown
-from selfpos.publishing.facts import parse_parent
-from selfpos.publishing.relink import PUBLISHED
-from selfpos.publishing.story import Parent
+from selfpos.publishing.facts import PUBLISHED, Parent, parse_parent
 from selfpos.storage.differences import compare_models
 from selfpos.storage.hashing import content_hash
 from selfpos.storage.locate import DEFAULT_MODEL, locate_model

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
 
+from selfpos.report import write_report
 from selfpos.storage.run_folder import RunFolder
-from tests.comparison.conftest import TYPES, part_of, write_scores
+from tests.helpers.scored_runs import TYPES, part_of, write_scores
 
 MODELS = {
     "base": 0.40,
@@ -24,10 +26,32 @@ MODELS = {
 }
 
 
+@dataclass(frozen=True)
+class WrittenReport:
+    """A run, its report as text, and the folder of its figures (SVG)."""
+
+    run: RunFolder
+    page: str
+    figures: Path
+
+
+@pytest.fixture(scope="session")
+def written(tmp_path_factory: pytest.TempPathFactory) -> WrittenReport:
+    """The report of a full run, drawn once for all tests that only read it."""
+    folder = tmp_path_factory.mktemp("report")
+    run, figures = write_full_run(folder / "full"), folder / "figures"
+    page = write_report(run, figures_to=figures, formats=(".svg",)).read_text(encoding="utf-8")
+    return WrittenReport(run, page, figures)
+
+
 @pytest.fixture
 def full_run(tmp_path: Path) -> RunFolder:
-    """Eight models on three tasks; two searches, one by layer; a landscape, an analysis and marks of jobs."""
-    run = RunFolder(tmp_path / "full")
+    return write_full_run(tmp_path / "full")
+
+
+def write_full_run(path: Path) -> RunFolder:
+    """Eight models on three tasks; two searches, one by layer; an analysis and records of jobs."""
+    run = RunFolder(path)
     run.path.mkdir()
     recipe = {
         "name": "full",
@@ -63,11 +87,6 @@ def full_run(tmp_path: Path) -> RunFolder:
             "intervals": [[0.7, 0.9], [0.4, 0.7]],
             "verdict": "better than every rival",
         }
-        if tensors:
-            found |= {
-                "picked": {"granularity": "layer"},
-                "tried": [{"settings": {"granularity": kind}} for kind in ("model", "layer")],
-            }
         run.position(name).write_text(json.dumps(found), encoding="utf-8")
         steps = [
             {
@@ -84,19 +103,6 @@ def full_run(tmp_path: Path) -> RunFolder:
         run.trajectory(name).write_text(
             "\n".join(json.dumps(line) for line in [*steps, *judged]), encoding="utf-8"
         )
-    axis = np.linspace(-0.25, 1.5, 8).tolist()
-    losses = [
-        [{"retrieval": 1 + (x - 0.9) ** 2 + 0.3 * y, "pairs": 0.5 + 0.2 * (y - 0.8) ** 2} for x in axis]
-        for y in axis
-    ]
-    places = {"base": (0, 0, 0), "retrieval": (1, 0, 0), "pairs": (0, 1, 0), "joint": (0.7, 0.4, 0.81), "average": (0.5, 0.5, 0),
-              "ties": (0.8, 0.7, 0.2), "positioned": (0.8, 0.6, 0), "by-layer": (0.75, 0.5, 0.3)}  # fmt: skip
-    run.landscapes.mkdir()
-    plane = {"pair": ["retrieval", "pairs"], "axis": axis, "losses": losses}
-    plane["models"] = {
-        name: dict(zip(("x", "y", "outside"), place, strict=True)) for name, place in places.items()
-    }
-    (run.landscapes / "retrieval+pairs.json").write_text(json.dumps(plane), encoding="utf-8")
     pairs = [{"tasks": ["retrieval", "pairs"], "cosine": -0.21, "low": -0.3, "high": -0.1}]
     run.analysis.parent.mkdir()
     run.analysis.write_text(
