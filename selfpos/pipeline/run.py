@@ -79,7 +79,7 @@ def run_recipe(
 def _check_methods(recipe: Recipe, keys: list[str]) -> None:
     """Refuse what no merge of the tensors `keys` could be made with, before anything is trained."""
     from selfpos.merging import METHODS, get_method
-    from selfpos.merging.rules import make_settings
+    from selfpos.merging.settings import make_settings
 
     counts = {"separate": len(recipe.tasks), "iterative": len(recipe.stages), "bagging": len(recipe.bags)}
     for name, merge in recipe.merges.items():
