@@ -187,7 +187,7 @@ def _register(
     name = function.__name__.replace("_", "-")
     if name in METHODS:
         raise ValueError(f"method {name} is registered twice")
-    summary = (inspect.getdoc(function) or "").partition("\n")[0]
+    summary = " ".join((inspect.getdoc(function) or "").partition("\n\n")[0].split())
     METHODS[name] = Method(name, summary, reference, function, read_parameters(function), form, **needs)
     return function
 

@@ -1,4 +1,5 @@
-"""Files and folders that exist whole or not at all: written beside their path, flushed, renamed. And locks."""
+"""Files and folders that exist whole or not at all: written beside their path, flushed, renamed. And
+locks."""
 
 from __future__ import annotations
 

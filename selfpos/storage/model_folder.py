@@ -153,7 +153,7 @@ def read_modules(folder: Path) -> tuple[Module, ...]:
     if not file.is_file():
         hint = ""
         if (folder / CONFIG).is_file():
-            hint = "; it looks like a plain transformers model: open it with SentenceTransformer and save it first"
+            hint = "; it looks like a plain transformers model: open and save it with SentenceTransformer"
         raise SelfposError(f"{folder} is no sentence-transformers model: it has no modules.json{hint}")
     try:
         modules = tuple(

@@ -16,11 +16,12 @@ from selfpos.storage.tensor_file import TensorEntry
 
 # Fields of a config.json that say how a model was made, saved or trained, not what it computes.
 IGNORED_FIELDS = {
-    "_name_or_path", "_attn_implementation", "_attn_implementation_autoset", "architectures", "transformers_version",
-    "dtype", "torch_dtype", "use_cache", "gradient_checkpointing", "output_attentions", "output_hidden_states",
-    "return_dict", "initializer_range", "id2label", "label2id", "num_labels", "problem_type", "finetuning_task",
-    "task_specific_params", "auto_map", "attention_probs_dropout_prob", "hidden_dropout_prob", "dropout",
-    "attention_dropout", "classifier_dropout", "embd_pdrop", "dropout_rate", "torchscript", "tie_word_embeddings",
+    "_name_or_path", "_attn_implementation", "_attn_implementation_autoset", "architectures",
+    "transformers_version", "dtype", "torch_dtype", "use_cache", "gradient_checkpointing",
+    "output_attentions", "output_hidden_states", "return_dict", "initializer_range", "id2label", "label2id",
+    "num_labels", "problem_type", "finetuning_task", "task_specific_params", "auto_map",
+    "attention_probs_dropout_prob", "hidden_dropout_prob", "dropout", "attention_dropout",
+    "classifier_dropout", "embd_pdrop", "dropout_rate", "torchscript", "tie_word_embeddings",
 }  # fmt: skip
 # The older form of a Pooling config has one flag per mode.
 POOLING_FLAGS = {

@@ -135,7 +135,7 @@ def test_methods_that_look_at_data_take_a_probe_set(
     words = ["merge", "--base", tiny_base, "--vectors", *tiny_specialists[:2], "--probe", tmp_path / "probe"]
     planned = selfpos(*words, "--method", "fisher", "--out", tmp_path / "fisher", "--dry-run")
     assert (
-        planned.returncode == 0 and "fisher of each vector on its own task's probe records" in planned.stdout
+        planned.returncode == 0 and "fisher of each vector on its task's probe records" in planned.stdout
     ), planned.stderr
     assert {path.name for path in tmp_path.iterdir()} == {"probe"}
     done = selfpos(
@@ -259,7 +259,7 @@ def test_methods_are_listed_with_their_needs(selfpos: CommandLine) -> None:
         (["--method", "self-positioning", "--param", "learnin_rate=0.2"], "did you mean 'learning_rate'"),
         (
             ["--method", "average", "--probe", "somewhere"],
-            "--probe is for methods that look at data, and average does not",
+            "--probe is for methods that use data, and average does not",
         ),
         (
             ["--method", "average", "--statistics", "somewhere"],
@@ -277,7 +277,7 @@ def test_methods_are_listed_with_their_needs(selfpos: CommandLine) -> None:
         ),
         (
             ["--method", "lm-cocktail", "--param", "preset=paper"],
-            "method lm-cocktail has a preset of its own: leave --param preset=paper away",
+            "method lm-cocktail has its own preset: omit --param preset=paper",
         ),
         (
             ["--method", "self-positioning", "--param", "preset=cma-es"],
@@ -355,7 +355,7 @@ def test_coefficients_of_a_search_are_applied_again(
         np.testing.assert_allclose(value, expected, atol=1e-6)
     for wrong, says in [
         (tiny_specialists[:2], "give gamma of the content hash"),
-        ([*tiny_specialists, "--method", "ties"], "--method does not go with it"),
+        ([*tiny_specialists, "--method", "ties"], "--method does not go with --coefficients"),
     ]:
         refused = selfpos(*words[:6], tmp_path / "wrong", "--vectors", *wrong)
         assert refused.returncode == 2 and says in refused.stderr and "Traceback" not in refused.stderr

@@ -7,15 +7,16 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from selfpos.commands.methods import method_row
 from selfpos.errors import SelfposError
 from selfpos.merging import METHODS, merge, plan
-from selfpos.merging.describe import describe, method_rows
+from selfpos.merging.describe import describe
 from selfpos.merging.method import Method, combination, kernel
 from selfpos.merging.stream import Chunk
 from tests.helpers import reference as ref
@@ -254,9 +255,9 @@ def test_plans_say_what_will_be_done(tiny_base: Path, tiny_specialists: list[Pat
     assert made.bytes_written == pytest.approx(size / 2, rel=0.2) and made.bytes_read == pytest.approx(
         8 * size, rel=0.1
     )
-    assert made.memory < made.budget
+    assert made.memory < made.options.budget
     assert not (tmp_path / "out").exists() and not list(tmp_path.iterdir())
-    rows_by_method = {name: rest for name, *rest in method_rows()}
+    rows_by_method = {name: rest for name, *rest in map(method_row, METHODS.values())}
     assert (
         set(rows_by_method) == set(METHODS)
         and rows_by_method["nearswap"][1] == "one vector"
@@ -304,7 +305,7 @@ def test_methods_may_ask_for_data_statistics(tmp_path: Path, own_method: None) -
     """A Fisher-like method: statistics of the tensors' shapes come in pieces, others whole, absent ones not at all."""
 
     @kernel(reference="https://example.org", probe=("importance",))
-    def weighted_by_data(chunk: Chunk, *, floor: Annotated[float, "added to every importance"] = 0.0) -> Any:
+    def weighted_by_data(chunk: Chunk, *, floor: float = 0.0) -> Any:
         """A test's method."""
         parts = chunk.probe.get("importance")
         if parts is None:
@@ -379,7 +380,7 @@ from pathlib import Path
 from selfpos.merging import merge
 def anonymous():
     return int(re.search(r"RssAnon:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) / 1024
-import selfpos.merging.write, threading, time
+import threading, time
 top, start = [0.0], anonymous()
 def watch():
     while True:

@@ -11,13 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from selfpos.errors import SelfposError
-from selfpos.merging import get_method, thresholds
-from selfpos.vectors.names import depths, is_embedding, layer_number
+from selfpos.merging import get_method
+from selfpos.merging.maths import thresholds
+from selfpos.merging.maths.thresholds import kept
 from selfpos.merging.settings import fits, make_settings, ramp
 from selfpos.merging.stream import Stream
-from selfpos.merging.maths.thresholds import kept
 from selfpos.storage import open_model
 from selfpos.vectors import open_vectors
+from selfpos.vectors.names import depths, is_embedding, layer_number
 from tests.helpers.folders import make_folder
 
 NAMES = {

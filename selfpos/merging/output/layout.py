@@ -112,14 +112,14 @@ def gather_prompts(base: ModelFolder, sources: Sequence[ModelFolder]) -> dict[st
         if len(texts) > 1:
             for path in prompts:
                 prompts[path].pop(side, None)
-    for path, own in prompts.items():
-        for name, text in own.items():
+    for path, named in prompts.items():
+        for name, text in named.items():
             if not known.get(name) and gathered.setdefault(name, text) != text:
                 raise SelfposError(
                     f"{path} has the prompt {text!r} under '{name}', where another model has "
-                    f"{gathered[name]!r}: the "
-                    "merged model can have one; train both with the same prompt, or remove it from one "
-                    f"{PROMPTS_CONFIG}"
+                    f"{gathered[name]!r}: "
+                    "the merged model can have one; train both with the same prompt, "
+                    f"or remove it from the {PROMPTS_CONFIG} of one"
                 )
     return gathered
 
