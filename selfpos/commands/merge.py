@@ -214,13 +214,14 @@ def _merge(
         click.echo(str(merge(base, vectors, method, out, **options)))
 
 
-def _merge_recipe(recipe: Path, out: Path, options: dict[str, Any], dry_run: bool) -> None:
-    from selfpos.mergekit import recipe_arguments
+def _merge_recipe(file: Path, out: Path, options: dict[str, Any], dry_run: bool) -> None:
+    from selfpos.mergekit import translate_recipe
 
-    base, sources, method, asked, notes = recipe_arguments(recipe)
-    for note in notes:
+    asked = translate_recipe(file)
+    asked.check_layers()
+    for note in asked.notes:
         click.echo(note, err=True)
-    _merge(base, tuple(sources), out, method, {**asked, **options}, dry_run)
+    _merge(asked.base, tuple(asked.sources), out, asked.method, {**asked.options, **options}, dry_run)
 
 
 def _apply(
