@@ -1,4 +1,5 @@
-"""Whole operations, each a path through several rooms: what the verbs of the command line, the jobs of a run and Python users call."""
+"""Whole operations, each a path through several rooms: what the verbs of the command line, the jobs of a run
+and Python users call."""
 
 from __future__ import annotations
 
@@ -38,7 +39,8 @@ def finetune(
 ) -> TrainingResult:
     """Train a specialist of `base` (folder or Hub name) on `source` and write it to `out`.
 
-    `probe` records are held out of the training data; they can be drawn again with `probe_of`. Raises SelfposError on bad input or when `out` exists.
+    `probe` records are held out of the training data; they can be drawn again with `probe_of`. Raises
+    SelfposError on bad input or when `out` exists.
     """
     from selfpos.data.probe import hold_out
     from selfpos.data.report import describe_data, report_lines
@@ -97,21 +99,25 @@ def _validation_split(source: TaskSource, settings: TrainingSettings, seed: int)
 
 
 def _check_probe(kind: TaskType, records: Dataset) -> None:
-    """Raise SelfposError when Self Positioning could draw no batch from these probe records: better before the training than after it."""
+    """Raise SelfposError when Self Positioning could draw no batch from these probe records: better before
+    the training than after it."""
     import torch
 
     try:
         kind.draw(kind.prepare(records, seed=0), min(32, len(records)), torch.Generator().manual_seed(0))
     except SelfposError as error:
         raise SelfposError(
-            f"the {len(records)} records held out for a probe serve none: {error}; give --probe more of them, or --probe 0 to hold out none"
+            f"the {len(records)} records held out for a probe serve none: {error}; give --probe more of "
+            "them, or --probe 0 to hold out none"
         ) from None
 
 
 def probe_of(specialists: Sequence[Path]) -> dict[str, ProbeTask]:
-    """The probe records that `finetune` held out for each of `specialists`, drawn again from their sources and named as their task vectors.
+    """The probe records that `finetune` held out for each of `specialists`, drawn again from their sources
+    and named as their task vectors.
 
-    Raises SelfposError when a folder does not say what it was trained on, its data has changed since, or other records would be drawn now.
+    Raises SelfposError when a folder does not say what it was trained on, its data has changed since, or
+    other records would be drawn now.
     """
     from selfpos.data.probe import ProbeTask, hold_out
     from selfpos.data.sources import hash_records, load_task
@@ -125,7 +131,8 @@ def probe_of(specialists: Sequence[Path]) -> dict[str, ProbeTask]:
         known = isinstance(remembered, dict) and {"source", "hash", "probe", "seed"} <= remembered.keys()
         if not known or not remembered["probe"]:
             raise SelfposError(
-                f"{folder} does not say which records were held out for a probe; give the probe set with --probe FOLDER"
+                f"{folder} does not say which records were held out for a probe; give the probe set with "
+                "--probe FOLDER"
             )
         source = validate(TaskSource, remembered["source"], f"{folder}/selfpos.json")
         kind = get_task(source.type)
@@ -133,18 +140,21 @@ def probe_of(specialists: Sequence[Path]) -> dict[str, ProbeTask]:
             found = load_task(source, seed=remembered["seed"])
         except SelfposError as error:
             raise type(error)(
-                f"the probe of {folder} is drawn from the data it was trained on, which is not to be had: {error}; "
+                f"the probe of {folder} is drawn from the data it was trained on, which is not to be had: "
+                f"{error}; "
                 "start in the folder that it was trained in, or give a probe set with --probe FOLDER"
             ) from None
         if found.hash != remembered["hash"]:
             raise SelfposError(
-                f"the data of {folder} ({source.data}) has changed since it was trained; give a probe set with --probe FOLDER"
+                f"the data of {folder} ({source.data}) has changed since it was trained; give a probe set "
+                "with --probe FOLDER"
             )
         _, probe = hold_out(found.dataset, remembered["probe"], remembered["seed"])
         drawn = hash_records(probe)
         if remembered.get("held_out", drawn) != drawn:
             raise SelfposError(
-                f"other records were held out of the data of {folder} by the version that trained it; give a probe set with --probe FOLDER"
+                f"other records were held out of the data of {folder} by the version that trained it; give "
+                "a probe set with --probe FOLDER"
             )
         probes[name] = ProbeTask(name, kind, probe, source.prompts)
     return probes
@@ -167,7 +177,8 @@ def merge(
         vectors: the fine-tuned models: folders, Hub names, or PEFT adapters.
         method: a method of `selfpos methods`.
         out: the folder to write; it must not exist.
-        probe: for methods that need a probe set; its tasks are named as the vectors. Default: drawn by `probe_of`.
+        probe: for methods that need a probe set; its tasks are named as the vectors. Default: drawn by
+            `probe_of`.
         statistics_in: a folder where what such methods gather is kept for later merges.
         options: the fields of `selfpos.recipe.MergeOptions`: weights, params, dtype, seed and others.
 
@@ -228,7 +239,8 @@ def _plan_with_probe(
 
 
 def _add_card(out: Path, folder: Path) -> None:
-    """Write the card of the merge that will be at `out` into `folder`; a failing card must not cost the merge."""
+    """Write the card of the merge that will be at `out` into `folder`; a failing card must not cost the
+    merge."""
     from selfpos.publishing.card import write_card
 
     try:
@@ -251,13 +263,16 @@ def position_and_merge(
     keep_interrupted: bool = True,
     **options: Any,
 ) -> Position:
-    """Find the coefficients of `vectors` by Self Positioning on `probe`, write the merged model to `out`, with a card; returns the position found.
+    """Find the coefficients of `vectors` by Self Positioning on `probe`, write the merged model to `out`,
+    with a card; returns the position found.
 
-    The position is also written to `record` (JSON), its path to `trajectory` (JSON Lines, when the search is over) and what `merge_by_coefficients` applies again to
-    `coefficients`, when given. A search that was killed goes on when it is started again with the same arguments. A search that Ctrl-C ended is
-    merged with the best point so far; where none is better than the start, or without `keep_interrupted`, nothing is made of it and KeyboardInterrupt goes on. Of several processes
-    that a launcher has started, the first alone merges and writes. The options are
-    those of `merging.plan` without weights, params and provenance; they are checked before the search, and `seed` is the search's, too.
+    The position is also written to `record` (JSON), its path to `trajectory` (JSON Lines, when the search is
+    over) and what `merge_by_coefficients` applies again to `coefficients`, when given. A search that was
+    killed goes on when it is started again with the same arguments. A search that Ctrl-C ended is merged with
+    the best point so far; where none is better than the start, or without `keep_interrupted`, nothing is made
+    of it and KeyboardInterrupt goes on. Of several processes that a launcher has started, the first alone
+    merges and writes. The options are those of `merging.plan` without weights, params and provenance; they
+    are checked before the search, and `seed` is the search's, too.
     """
     from selfpos.merging import merge as merge_folders
     from selfpos.merging import plan
@@ -319,7 +334,8 @@ def position_and_merge(
 
 
 def _forget(state: Path, growing: Path, *, final: bool) -> None:
-    """Remove the `state` of a search that is not to go on (`final`), its `growing` trajectory where there is no state, and their folder if empty."""
+    """Remove the `state` of a search that is not to go on (`final`), its `growing` trajectory where there is
+    no state, and their folder if empty."""
     if final:
         state.unlink(missing_ok=True)
     if not state.is_file():
@@ -374,7 +390,8 @@ def merge_by_coefficients(
 def plan_merge_by_coefficients(
     file: Path, base: str, vectors: Sequence[str | Path], out: Path, **options: Any
 ) -> list[tuple[str, str]]:
-    """What `merge_by_coefficients` with the same arguments would do, as `plan_merge` says it; writes nothing."""
+    """What `merge_by_coefficients` with the same arguments would do, as `plan_merge` says it; writes
+    nothing."""
     from selfpos.merging import plan
     from selfpos.merging.describe import describe
 
@@ -385,7 +402,8 @@ def plan_merge_by_coefficients(
 def _coefficients_applied(
     file: Path, base: str, vectors: Sequence[str | Path], options: dict[str, Any]
 ) -> tuple[Path, list[Path], dict[str, Any]]:
-    """Base, vectors in the order of the file, and options of the merge that applies the coefficients in `file`."""
+    """Base, vectors in the order of the file, and options of the merge that applies the coefficients in
+    `file`."""
     from selfpos.positioning.coefficients import read_coefficients
     from selfpos.storage.hashing import content_hash
     from selfpos.storage.locate import locate_model

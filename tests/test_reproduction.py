@@ -62,5 +62,5 @@ def test_a_probe_set_is_for_merges_that_looked_at_one(
     tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path
 ) -> None:
     out = merge(str(tiny_base), tiny_specialists[:2], "average", tmp_path / "merged")
-    with pytest.raises(SelfposError, match="without a look at data"):
+    with pytest.raises(SelfposError, match="which uses no data"):
         reproduce(str(out), probe=tmp_path)
