@@ -51,7 +51,8 @@ COPIES = (
     "and by their order alone the score is .546 to .602 (test) and .528 to .585 (dev)"
 )
 NUMBERS = (
-    "our copy's ids are made MTEB's (WHO-7 for a question, too): the task leaves out the passage that has the "
+    "our copy's ids are made MTEB's (WHO-7 for a question, too): the task leaves out the passage that has "
+    "the "
     "question's id; without that, .42018 and .58342"
 )
 RESULTS = Path(__file__).parent / "results"

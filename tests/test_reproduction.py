@@ -1,4 +1,5 @@
-"""Merges that looked at data, made again: their statistics are gathered anew, where the probe set is at hand."""
+"""Merges that looked at data, made again: their statistics are gathered anew, where the probe set is at
+hand."""
 
 from __future__ import annotations
 

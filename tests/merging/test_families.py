@@ -1,4 +1,5 @@
-"""Encoder families: tiny random models of each, merged over all their modules and reloaded with sentence-transformers."""
+"""Encoder families: tiny random models of each, merged over all their modules and reloaded with
+sentence-transformers."""
 
 from __future__ import annotations
 

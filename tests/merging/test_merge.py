@@ -78,7 +78,8 @@ def test_provenance_names_inputs_and_coefficients(
     with safe_open(result.out / "model.safetensors", "np") as file:
         stored = json.loads(file.metadata()["selfpos"])
         assert file.metadata()["format"] == "pt"
-    # the copy in the weights says nothing about places on disk, so that the same merge elsewhere gives the same bytes
+    # the copy in the weights says nothing about places on disk, so that the same merge elsewhere gives the
+    # same bytes
     assert str(tiny_base) not in json.dumps(stored) and "path" not in json.dumps(stored)
     assert stored["merge"]["sources"] == [
         {"name": s["name"], "hash": s["hash"]} for s in manifest["merge"]["sources"]

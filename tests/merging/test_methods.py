@@ -17,7 +17,8 @@ from tests.helpers import reference as ref
 from tests.helpers.folders import difference, moved, random_state
 from tests.helpers.merges import known_numbers, models, run, uniform
 
-# What each method is run with: weights (or None), parameters. The weights are for three vectors; fewer take the first ones.
+# What each method is run with: weights (or None), parameters. The weights are for three vectors; fewer take
+# the first ones.
 CASES: list[tuple[str, list[float] | None, dict[str, Any]]] = [
     ("average", None, {}),
     ("linear", None, {}),
@@ -118,7 +119,8 @@ def test_zero_vectors_leave_the_base(tmp_path: Path, method: str) -> None:
             np.testing.assert_array_equal(value, 0, err_msg=f"{method} {count} {key}")
 
 
-# What N equal vectors give: the vector itself for means, N times it for sums. Those not named here change a lone vector by design.
+# What N equal vectors give: the vector itself for means, N times it for sums. Those not named here change a
+# lone vector by design.
 def test_karcher_of_weights_that_cancel_beside_a_zero_vector_is_the_weighted_mean() -> None:
     from selfpos.merging.methods.spherical_means import karcher
 

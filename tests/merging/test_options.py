@@ -1,4 +1,5 @@
-"""Tensors stored twice, tensors taken from a named model, adapters as output, plans in words, data statistics, memory."""
+"""Tensors stored twice, tensors taken from a named model, adapters as output, plans in words, data
+statistics, memory."""
 
 from __future__ import annotations
 
@@ -302,7 +303,8 @@ def own_method() -> Any:
 
 
 def test_methods_may_ask_for_data_statistics(tmp_path: Path, own_method: None) -> None:
-    """A Fisher-like method: statistics of the tensors' shapes come in pieces, others whole, absent ones not at all."""
+    """A Fisher-like method: statistics of the tensors' shapes come in pieces, others whole, absent ones not
+    at all."""
 
     @kernel(reference="https://example.org", probe=("importance",))
     def weighted_by_data(chunk: Chunk, *, floor: float = 0.0) -> Any:
@@ -396,7 +398,8 @@ print(top[0] - start)
 def test_memory_does_not_grow_with_models_or_their_number(
     tmp_path: Path, method: str, few: float, many: float
 ) -> None:
-    """Megabytes of anonymous memory beyond those after import: 64 MB of weights each, two or eight of them."""
+    """Megabytes of anonymous memory beyond those after import: 64 MB of weights each, two or eight of
+    them."""
     shapes = {f"layers.{index}.w": (2000, 1000) if method == "ties" else (2000, 200) for index in range(2)}
     base = {key: np.zeros(shape, np.float32) for key, shape in shapes.items()}
     place = make_folder(tmp_path / "base", base)

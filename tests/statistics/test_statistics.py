@@ -1,4 +1,5 @@
-"""Fisher information and Gram matrices of tiny specialists, against gradients and activations taken by hand in float64."""
+"""Fisher information and Gram matrices of tiny specialists, against gradients and activations taken by hand
+in float64."""
 
 from __future__ import annotations
 

