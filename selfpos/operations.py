@@ -1,5 +1,4 @@
-"""Whole operations, each a path through several rooms: what the verbs of the command line, the jobs of a run
-and Python users call."""
+"""Whole operations: what verbs of the command line, jobs of a run and Python users call."""
 
 from __future__ import annotations
 
@@ -239,8 +238,7 @@ def _plan_with_probe(
 
 
 def _add_card(out: Path, folder: Path) -> None:
-    """Write the card of the merge that will be at `out` into `folder`; a failing card must not cost the
-    merge."""
+    """Write the card of the merge at `out` into `folder`; a failing card must not cost the merge."""
     from selfpos.publishing.card import write_card
 
     try:
@@ -390,8 +388,7 @@ def merge_by_coefficients(
 def plan_merge_by_coefficients(
     file: Path, base: str, vectors: Sequence[str | Path], out: Path, **options: Any
 ) -> list[tuple[str, str]]:
-    """What `merge_by_coefficients` with the same arguments would do, as `plan_merge` says it; writes
-    nothing."""
+    """What `merge_by_coefficients` would do, as `plan_merge` says it; writes nothing."""
     from selfpos.merging import plan
     from selfpos.merging.describe import describe
 
@@ -402,8 +399,7 @@ def plan_merge_by_coefficients(
 def _coefficients_applied(
     file: Path, base: str, vectors: Sequence[str | Path], options: dict[str, Any]
 ) -> tuple[Path, list[Path], dict[str, Any]]:
-    """Base, vectors in the order of the file, and options of the merge that applies the coefficients in
-    `file`."""
+    """Base, vectors in the file's order, and options of the merge that applies the coefficients."""
     from selfpos.positioning.coefficients import read_coefficients
     from selfpos.storage.hashing import content_hash
     from selfpos.storage.locate import locate_model

@@ -29,8 +29,7 @@ WRITTEN = {"kind", "base", "merge", "versions", "statistics", PUBLISHED}
 
 @dataclass(frozen=True)
 class Reproduction:
-    """The result of making `model` again. `differences` is empty where every file that decides its embeddings
-    is equal."""
+    """The result of making `model` again; `differences` is empty when all files are equal."""
 
     model: str
     files: int
@@ -154,8 +153,7 @@ def _locate(parent: Parent, model: str, given: Mapping[str, Path]) -> Path:
 def _probe(
     manifest: Mapping[str, Any], model: str, folder: Path, specialists: Mapping[str, Path], given: Path | None
 ) -> dict[str, ProbeTask]:
-    """The probe set that the statistics of `model` were gathered on, recognised by the hashes of its
-    tasks."""
+    """The probe set that the statistics were gathered on, recognised by the hashes of its tasks."""
     from selfpos.data.probe import FILE, read_probe
     from selfpos.operations import probe_of
     from selfpos.statistics import probe_hash

@@ -134,8 +134,7 @@ def command(
 
 
 def _refuse(options: dict[str, Any], other: str) -> None:
-    """Raise SelfposError for the first of the options that was given though it has no effect beside the
-    other."""
+    """Raise SelfposError for the first given option that has no effect beside the other."""
     for option, value in options.items():
         if value:
             raise SelfposError(f"{option} does not go with {other}; omit it")
@@ -167,8 +166,7 @@ def _check_data_options(method: str | None, searches: bool, gathers: bool, data:
 
 
 def _search_settings(method: str, steps: int | None, params: dict[str, Any]) -> dict[str, Any]:
-    """What --method, --steps and --param say of a search. Raises SelfposError where they contradict each
-    other."""
+    """What --method, --steps and --param say of a search. Raises SelfposError for contradictions."""
     from selfpos.recipe import LEARNED
 
     preset = LEARNED[method]

@@ -1,5 +1,4 @@
-"""mergekit's recipes, run by this engine: read, translated, and refused by line where they cannot be
-honoured."""
+"""mergekit's recipes, run by this engine; what cannot be honoured is refused by its line."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""mergekit's merge methods that exist here too: their parameters' names, and settings that have no
-counterpart.
+"""mergekit's merge methods: our names for their parameters, and settings without counterpart.
 
 From mergekit's documentation (docs/merge_methods.md) and the behaviour of version 0.1.5.
 """

@@ -1,5 +1,4 @@
-"""mergekit's YAML recipes as merges of this engine: translated, or refused naming the line that cannot be
-honoured.
+"""mergekit's YAML recipes as merges of this engine; lines that cannot be honoured are named.
 
 The format is mergekit's: `models`, or one `slices` entry over whole models, `merge_method`, `base_model`, and
 `parameters` at the top and per model, each a number, a gradient over depth (a list) or a list of filters by
@@ -122,8 +121,7 @@ class _Translator:
         return MERGEKIT[method]
 
     def _models(self) -> tuple[list[tuple[str, At]], int | None]:
-        """The models in order, each with its position in the file; the number of layers when the recipe gives
-        ranges."""
+        """The models with their positions in the file; the number of layers when ranges are given."""
         entries, at = self._entries()
         models = isinstance(entries, list) and all(
             isinstance(entry, dict) and "model" in entry for entry in entries

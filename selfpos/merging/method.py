@@ -1,5 +1,4 @@
-"""What a merging method is: a function with parameters and needs. Each registers itself; its signature is its
-schema.
+"""What a merging method is: a function whose signature is its schema, and what it needs.
 
 A *combination* maps weights (and, where it asks for them, inner products) to coefficients c_i; the engine
 writes θ0 + Σ c_i V_i. A *kernel* maps a chunk, `(base, [V_1..V_N], weights)` of one tensor, to the merged V
@@ -33,8 +32,7 @@ class Limits:
 Share = Annotated[float, Limits(0, 1)]
 NotNegative = Annotated[float, Limits(0)]
 PerVector = tuple[Share, ...]
-"""A share that may be given once for all vectors, or as a list with one value per vector; the method gets a
-list."""
+"""A share given once for all vectors, or a list with one per vector; the method gets a list."""
 
 
 @dataclass(frozen=True)
@@ -58,8 +56,7 @@ class Parameter:
         return self.default is inspect.Parameter.empty
 
     def check(self, value: Any, method: str) -> Any:
-        """`value` as the parameter's kind. Raises SelfposError when it is of another kind or out of its
-        limits."""
+        """`value` as the parameter's kind. Raises SelfposError for another kind, or out of its limits."""
         whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
         number = isinstance(value, int | float) and not isinstance(value, bool)
         expected = ""
@@ -173,8 +170,7 @@ def combination(*, reference: str, **needs: Any) -> Register:
 
 
 def kernel(*, reference: str, **needs: Any) -> Register:
-    """Register `function(chunk, *, parameters)`, which returns the merged V of the chunk; the engine adds the
-    base."""
+    """Register `function(chunk, *, parameters)`, which returns the merged V; the engine adds the base."""
     return lambda function: _register(function, reference, "kernel", needs)
 
 
@@ -200,8 +196,7 @@ def get_method(name: str) -> Method:
 
 
 def read_parameters(function: Callable[..., Any]) -> tuple[Parameter, ...]:
-    """The keyword-only arguments of `function` as parameters, their help from the `Args:` section of its
-    docstring."""
+    """The keyword-only arguments of `function`, their help from the `Args:` section of its docstring."""
     hints = typing.get_type_hints(function, include_extras=True)
     arguments = inspect.signature(function).parameters.values()
     helps = _documented_arguments(inspect.getdoc(function) or "")
@@ -213,8 +208,7 @@ def read_parameters(function: Callable[..., Any]) -> tuple[Parameter, ...]:
 
 
 def _parameter(name: str, annotation: Any, default: Any, help_text: str) -> Parameter:
-    """`annotation` is a kind, `Annotated[kind, Limits]`, a Literal of words, or a tuple of one of them per
-    vector."""
+    """`annotation`: a kind, `Annotated[kind, Limits]`, a Literal of words, or a tuple of one per vector."""
     per_vector = typing.get_origin(annotation) is tuple
     if per_vector:
         annotation = typing.get_args(annotation)[0]

@@ -16,8 +16,7 @@ MEGABYTE = 1 << 20
 
 
 class MergeOptions(Settings):
-    """The options of every merge: the keywords of `merge` and `plan`, the command line's options, what a
-    manifest records."""
+    """The options of a merge: keywords of `merge` and `plan`, of the command line, and of manifests."""
 
     weights: Any = Field(
         None,
@@ -96,8 +95,7 @@ class MergeOptions(Settings):
 
 
 class MergeSettings(Settings):
-    """One merged model of a run: a method and its parameters, or one that searches (self-positioning and its
-    like) and its settings."""
+    """One merged model of a run: a method and its parameters, or a search and its settings."""
 
     method: str
     vectors: Literal["separate", "iterative", "bagging"] = Field(

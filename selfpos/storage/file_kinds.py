@@ -1,5 +1,4 @@
-"""The files of a model folder by kind: weights, configuration, tokenizer, descriptions. The one list of
-them."""
+"""The files of a model folder by kind: weights, configuration, tokenizer, descriptions."""
 
 from __future__ import annotations
 
@@ -26,14 +25,12 @@ VOCABULARIES = (
     "bpe.codes",
     "vocab.bpe",
 )
-"""Patterns of files that hold a tokenizer's vocabulary. Without one, transformers makes up a tokenizer of
-five tokens."""
+"""Files that hold a vocabulary. Without one, transformers makes up a tokenizer of five tokens."""
 TOKENIZER_FILES = (
     *("tokenizer.json", "vocab.txt", "vocab.json", "merges.txt", "sentencepiece.bpe.model", "spiece.model"),
     *("spm.model", "tokenizer.model"),
 )
-"""Files that decide which token numbers a text becomes; the first of them that two folders share is
-compared."""
+"""Files that decide which token numbers a text becomes; the first that two folders share is compared."""
 
 # Text that a model needs: configuration, tokenizer, templates.
 TEXT_ENDINGS = {".json", ".txt", ".model", ".jinja", ".vocab", ".bpe", ".tiktoken"}
@@ -61,8 +58,7 @@ DESCRIPTIONS = {"README.md", MANIFEST, "model_card_template.md", "LICENSE"}
 
 
 def is_side_folder(name: str) -> bool:
-    """Whether a folder of this name holds exports, logs, checkpoints or hidden files, not parts of the
-    model."""
+    """Whether a folder of this name holds exports, logs, checkpoints or hidden files."""
     return name in SIDE_FOLDERS or name.startswith(("checkpoint-", "."))
 
 

@@ -57,8 +57,7 @@ def _some_tensors(names: list[str]) -> str:
 
 
 def config_differences(base: ModelFolder, other: ModelFolder, tokenizer: list[str]) -> list[str]:
-    """Differences of modules, module configs, pooling, prompts and similarity, followed by those of the
-    `tokenizer`."""
+    """Differences of modules, their configs, pooling, prompts and similarity, followed by `tokenizer`."""
     kinds = [[module.kind for module in model.modules] for model in (base, other)]
     if kinds[0] != kinds[1]:
         return [f"its modules are {' + '.join(kinds[1])}, expected {' + '.join(kinds[0])}"]
@@ -80,8 +79,7 @@ def _module_config(model: ModelFolder, module: str) -> dict[str, Any]:
 
 
 def pooling_mode(config: dict[str, Any]) -> str:
-    """The pooling modes of a Pooling config, in the older form (one flag per mode) or the newer
-    (`pooling_mode`)."""
+    """The modes in a Pooling config, of the older form (a flag per mode) or the newer (`pooling_mode`)."""
     if "pooling_mode" in config:
         mode = config["pooling_mode"]
         return mode if isinstance(mode, str) else "+".join(sorted(mode))
@@ -109,8 +107,8 @@ def _prompt_differences(base: ModelFolder, other: ModelFolder) -> list[str]:
 
 
 def tokenizer_differences(base: ModelFolder, other: ModelFolder) -> list[str]:
-    """Differences in how a text becomes token numbers. Padding and truncation are ignored: training changes
-    them."""
+    """Differences in how a text becomes token numbers. Padding and truncation, which training changes, are
+    ignored."""
     shared = [
         name for name in TOKENIZER_FILES if (base.path / name).is_file() and (other.path / name).is_file()
     ]
