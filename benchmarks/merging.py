@@ -194,7 +194,8 @@ def warm(job: Job) -> None:
 
 def facts(options: argparse.Namespace) -> dict[str, Any]:
     """The machine and the versions: what rows of one file have in common."""
-    code = "import importlib.metadata as m, json, sys\nprint(json.dumps({n: m.version(n) for n in sys.argv[1:]}))"
+    code = "import importlib.metadata as m, json, sys\n"
+    code += "print(json.dumps({n: m.version(n) for n in sys.argv[1:]}))"
     names = ["mergekit", "sentence-transformers", "LM_Cocktail", "torch", "transformers"]
     rivals = {}
     for name in names if options.rivals else []:

@@ -45,7 +45,7 @@ def test_statistics_are_gathered_again(
     )
     with pytest.raises(
         SelfposError,
-        match=r"probe set of beta \(16 records\), alpha \(16 records\), which is not at hand .*--probe FOLDER",
+        match=r"probe set of beta \(16 records\), alpha \(16 records\), which is not at hand .*--probe",
     ) as refused:
         reproduce(str(out))
     assert str(refused.value).count("--probe") == 1

@@ -170,9 +170,8 @@ class Plan:
 def plan(base: Path, sources: Sequence[Path], method: str, out: Path, **options: Any) -> Plan:
     """Open and check everything a merge needs; write nothing.
 
-    `sources` are fine-tuned models or PEFT adapters; the options are the fields of
-    `recipe.merging.MergeOptions`. Raises SelfposError for whatever cannot be merged, before any weight is
-    read.
+    `sources` are fine-tuned models or PEFT adapters; the options are the fields of `MergeOptions`.
+    Raises SelfposError for whatever cannot be merged, before any weight is read.
     """
     asked = validate(MergeOptions, options, "merge options")
     chosen = get_method(method)

@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 
@@ -93,11 +93,7 @@ class ReadOnAccess(Sequence[Array]):
     def __len__(self) -> int:
         return self.length
 
-    @overload
-    def __getitem__(self, index: int) -> Array: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Array]: ...
-    def __getitem__(self, index: int | slice) -> Array:
+    def __getitem__(self, index: Any) -> Any:
         chosen = range(self.length)[index]
         return self.read(chosen) if isinstance(chosen, int) else [self.read(number) for number in chosen]
 

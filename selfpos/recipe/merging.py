@@ -42,8 +42,7 @@ class MergeOptions(Settings):
     )
     rank: int | None = Field(None, ge=1, description="With --adapter: truncate to this rank.")
     take_from: str | None = Field(
-        None,
-        description="'base' or a vector's name: take from it what differs (tokenizer, pooling, prompts, shapes).",
+        None, description="'base' or a vector's name: take what differs (tokenizer, pooling, shapes) from it."
     )
     threads: int | None = Field(None, ge=1, description="At most so many [default: one per core].")
     budget: int = Field(
@@ -103,7 +102,7 @@ class MergeSettings(Settings):
     )
     weights: float | str | list[Any] | dict[str, Any] | None = Field(
         None,
-        description="one for all vectors, or one per vector: numbers, ramps over depth, or rules by tensor name",
+        description="one for all vectors, or one per vector: numbers, ramps over depth, or rules by name",
     )
     params: dict[str, Any] = Field(
         default_factory=dict, description="the method's own parameters, see `selfpos methods`"

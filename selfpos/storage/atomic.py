@@ -1,5 +1,4 @@
-"""Files and folders that exist whole or not at all: written beside their path, flushed, renamed; and
-locks."""
+"""Files and folders that exist whole or not at all: written beside their path, flushed, renamed. Locks."""
 
 from __future__ import annotations
 
@@ -25,8 +24,7 @@ def refuse_existing(out: Path) -> None:
 
 @contextmanager
 def fresh_folder(out: Path) -> Iterator[Path]:
-    """Yield a temporary folder beside `out`; when the block succeeds, flush it to disk and rename it to
-    `out`.
+    """Yield a temporary folder beside `out`; when the block succeeds, it is flushed and renamed to `out`.
 
     On an error or Ctrl-C it is removed. The next writer of `out` removes what a killed process left.
     Raises SelfposError when `out` exists or another process writes it, OperationError when the disk refuses.

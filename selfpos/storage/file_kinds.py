@@ -14,43 +14,23 @@ ADAPTER_WEIGHTS = "adapter_model.safetensors"
 MANIFEST = "selfpos.json"
 
 VOCABULARIES = (
-    "tokenizer.json",
-    "vocab.txt",
-    "vocab.json",
-    "*.model",
-    "*.spm",
-    "*.bpe",
-    "*.tiktoken",
-    "tekken.json",
-    "bpe.codes",
-    "vocab.bpe",
-)
+    "tokenizer.json", "vocab.txt", "vocab.json", "*.model", "*.spm", "*.bpe", "*.tiktoken", "tekken.json",
+    "bpe.codes", "vocab.bpe",
+)  # fmt: skip
 """Files that hold a vocabulary. Without one, transformers makes up a tokenizer of five tokens."""
 TOKENIZER_FILES = (
-    *("tokenizer.json", "vocab.txt", "vocab.json", "merges.txt", "sentencepiece.bpe.model", "spiece.model"),
-    *("spm.model", "tokenizer.model"),
-)
+    "tokenizer.json", "vocab.txt", "vocab.json", "merges.txt", "sentencepiece.bpe.model", "spiece.model",
+    "spm.model", "tokenizer.model",
+)  # fmt: skip
 """Files that decide which token numbers a text becomes; the first that two folders share is compared."""
 
 # Text that a model needs: configuration, tokenizer, templates.
 TEXT_ENDINGS = {".json", ".txt", ".model", ".jinja", ".vocab", ".bpe", ".tiktoken"}
 # Weights of any format; only safetensors are read.
 WEIGHT_ENDINGS = {
-    *(
-        ".safetensors",
-        ".bin",
-        ".pt",
-        ".pth",
-        ".pkl",
-        ".ckpt",
-        ".onnx",
-        ".onnx_data",
-        ".h5",
-        ".msgpack",
-        ".ot",
-    ),
-    *(".gguf", ".tflite"),
-}
+    ".safetensors", ".bin", ".pt", ".pth", ".pkl", ".ckpt", ".onnx", ".onnx_data", ".h5", ".msgpack", ".ot",
+    ".gguf", ".tflite",
+}  # fmt: skip
 EXPORT_FOLDERS = {"onnx", "openvino"}
 SIDE_FOLDERS = {*EXPORT_FOLDERS, "eval", "runs", "logs"}
 TRAINING_FILES = {"trainer_state.json", "data_config.json", "train_script.py"}

@@ -35,8 +35,7 @@ def fingerprint_file(path: Path) -> str:
 
 
 def content_files(folder: Path) -> list[Path]:
-    """The files that determine the embeddings of a model (weights, tokenizer, configs, code), relative,
-    sorted."""
+    """The files that determine the embeddings of a model (weights, tokenizer, configs, code), sorted."""
     left_out = DESCRIPTIONS | TRAINING_FILES
     return [
         file for file in model_files(folder) if file.suffix in CONTENT_ENDINGS and file.name not in left_out

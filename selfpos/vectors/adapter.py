@@ -153,8 +153,7 @@ class _AdapterReader:
         return alpha / math.sqrt(rank) if self.config.get("use_rslora") else alpha / rank
 
     def _key(self, parameter: str) -> str:
-        """The base's key for a parameter: its name, or the only key that differs by a leading `model.` or
-        so."""
+        """The base's key for a parameter: its name, or the only key that differs by a prefix."""
         keys = self.base.tensors
         if parameter in keys:
             return parameter

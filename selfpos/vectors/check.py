@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import filecmp
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -23,15 +24,6 @@ IGNORED_FIELDS = {
     "attention_probs_dropout_prob", "hidden_dropout_prob", "dropout", "attention_dropout",
     "classifier_dropout", "embd_pdrop", "dropout_rate", "torchscript", "tie_word_embeddings",
 }  # fmt: skip
-# The older form of a Pooling config has one flag per mode.
-POOLING_FLAGS = {
-    "pooling_mode_cls_token": "cls",
-    "pooling_mode_mean_tokens": "mean",
-    "pooling_mode_max_tokens": "max",
-    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len",
-    "pooling_mode_weightedmean_tokens": "weightedmean",
-    "pooling_mode_lasttoken": "lasttoken",
-}
 
 
 def tensor_differences(base: Mapping[str, TensorEntry], other: Mapping[str, TensorEntry]) -> list[str]:
@@ -83,7 +75,9 @@ def pooling_mode(config: dict[str, Any]) -> str:
     if "pooling_mode" in config:
         mode = config["pooling_mode"]
         return mode if isinstance(mode, str) else "+".join(sorted(mode))
-    return "+".join(sorted(mode for flag, mode in POOLING_FLAGS.items() if config.get(flag)))
+    flags = [flag for flag, on in config.items() if flag.startswith("pooling_mode_") and on]
+    modes = [re.sub("^pooling_mode_|_tokens?$", "", flag) for flag in flags]
+    return "+".join(sorted(modes))
 
 
 def prompts_of(model: ModelFolder) -> dict[str, str]:
@@ -107,8 +101,7 @@ def _prompt_differences(base: ModelFolder, other: ModelFolder) -> list[str]:
 
 
 def tokenizer_differences(base: ModelFolder, other: ModelFolder) -> list[str]:
-    """Differences in how a text becomes token numbers. Padding and truncation, which training changes, are
-    ignored."""
+    """Differences in how a text becomes token numbers; padding and truncation are ignored."""
     shared = [
         name for name in TOKENIZER_FILES if (base.path / name).is_file() and (other.path / name).is_file()
     ]

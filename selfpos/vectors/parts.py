@@ -76,8 +76,7 @@ class LowRank:
 
 @dataclass(frozen=True)
 class Dora:
-    """V = m·(W + D)/‖W + D‖ − W with D = scaling·B·A, norms over rows (Liu et al., arXiv 2402.09353, eq.
-    5)."""
+    """V = m·(W + D)/‖W + D‖ − W, D = scaling·B·A, norms over rows (Liu et al., arXiv 2402.09353, eq. 5)."""
 
     low_rank: LowRank
     magnitude: TensorEntry

@@ -204,6 +204,7 @@ def test_counterparts_exist() -> None:
             assert parameters[ours].per_vector == (theirs in counterpart.per_model), (name, theirs)
 
 
+TRIMMED = [{"weight": 1.0, "density": 0.5}, {"weight": 0.5, "density": 0.25}]
 # (method, top parameters, parameters of each of three models, whether a base model is named)
 SHARED: list[tuple[str, dict[str, Any], list[dict[str, Any]], bool]] = [
     ("linear", {}, [{"weight": 1.0}, {"weight": 2.0}, {"weight": 0.5}], False),
@@ -215,8 +216,8 @@ SHARED: list[tuple[str, dict[str, Any], list[dict[str, Any]], bool]] = [
     ("multislerp", {}, [{"weight": 1.0}, {"weight": 2.0}, {"weight": 0.5}], False),
     ("karcher", {}, [{}, {}, {}], False),
     ("task_arithmetic", {"lambda": 0.5}, [{"weight": 1.0}, {"weight": -0.5}, {"weight": 0.5}], True),
-    ("ties", {}, [{"weight": 1.0, "density": 0.5}, {"weight": 0.5, "density": 0.25}, {"weight": 2.0, "density": 1.0}], True),
-    ("ties", {"normalize": False, "lambda": 0.7}, [{"weight": 1.0, "density": 0.5}, {"weight": 0.5, "density": 0.25}, {"weight": 2.0}], True),
+    ("ties", {}, [*TRIMMED, {"weight": 2.0, "density": 1.0}], True),
+    ("ties", {"normalize": False, "lambda": 0.7}, [*TRIMMED, {"weight": 2.0}], True),
     ("breadcrumbs", {"density": 0.5, "gamma": 0.25}, [{"weight": 1.0}, {"weight": 0.5}], True),
     ("breadcrumbs_ties", {"density": 0.5, "gamma": 0.25}, [{"weight": 1.0}, {"weight": 0.5}], True),
     ("sce", {"select_topk": 0.5}, [{}, {}, {}], True),

@@ -154,9 +154,16 @@ def test_equal_inputs_give_themselves(tmp_path: Path, method: str) -> None:
             np.testing.assert_allclose(found[key], value, atol=1e-6, err_msg=f"{method} {count} {key}")
 
 
-@pytest.mark.parametrize(("method", "params"), [("ties", {"density": 1.0}), ("dare-linear", {"density": 1.0}), ("dare-ties", {"density": 1.0}),
-                                                ("breadcrumbs", {"density": 1.0}), ("breadcrumbs-ties", {"density": 1.0}), ("nearswap", {"t": 99.0}),
-                                                ("della-linear", {"density": 1.0}), ("wudi", {}), ("sce", {"select": 1.0})])  # fmt: skip
+@pytest.mark.parametrize(
+    ("method", "params"),
+    [
+        *((method, {"density": 1.0}) for method in ("ties", "dare-linear", "dare-ties", "della-linear")),
+        *((method, {"density": 1.0}) for method in ("breadcrumbs", "breadcrumbs-ties")),
+        ("nearswap", {"t": 99.0}),
+        ("wudi", {}),
+        ("sce", {"select": 1.0}),
+    ],
+)
 def test_one_vector_untouched_gives_itself(tmp_path: Path, method: str, params: dict[str, Any]) -> None:
     base, tuned = models(4, 1)
     found = run(tmp_path, base, tuned, method, params=params)
@@ -192,7 +199,6 @@ def test_the_order_of_vectors_does_not_matter(
     base, tuned = models(5, count)
     one = run(tmp_path / "one", base, tuned, method, params=params)
     two = run(tmp_path / "two", base, tuned[::-1], method, params=params)
-    assert {name for name, found in METHODS.items() if found.ordered} == ORDERED
     for key, value in one.items():
         np.testing.assert_allclose(two[key], value, atol=2e-6, err_msg=f"{method} {key}")
 

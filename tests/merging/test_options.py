@@ -212,7 +212,7 @@ def test_damaged_factors_make_no_adapter(tiny_base: Path, tmp_path: Path, rank: 
     save_file(tensors, tmp_path / "a" / "adapter_model.safetensors")
     with pytest.raises(
         SelfposError,
-        match=r"a/adapter_model\.safetensors: the factors of tensor encoder\.layer\.1\.attention\.self\.query",
+        match=r"a/adapter_model\.safetensors: the factors of tensor encoder\.layer\.1\.attention\.self",
     ):
         merge(tiny_base, [tmp_path / "a"], "linear", tmp_path / "out", output="adapter", rank=rank)
     assert [path.name for path in tmp_path.iterdir()] == ["a"]

@@ -52,8 +52,7 @@ def thresholds(
 ) -> dict[str, list[list[float]]]:
     """Per tensor, group and count k: the k-th largest score. Scores ≥ it are k, and ties with the last.
 
-    With scope 'model' a group's elements are those of all tensors, and its counts the same at each. Count 0
-    has the threshold infinity.
+    With scope 'model' a group's elements are those of all tensors. Count 0 has the threshold infinity.
     """
     sizes = {key: stream.base.tensors[key].numel for key in stream.keys}
     if scope == "model":
