@@ -128,9 +128,7 @@ def with_details(results: RunResults, folder: RunFolder) -> RunResults:
     scored = [model for model in scored if model.runs[""]]
     comparison = compare(scored) if len(scored) > 1 else None
     landscapes = [
-        found
-        for file in sorted(folder.landscapes.glob("*.json"))
-        if (found := read_json(file)).get("losses")
+        found for file in sorted(folder.landscapes.glob("*.json")) if (found := read_json(file)).get("losses")
     ]
     optional = (
         [] if landscapes else ["the landscape of the probe loss (selfpos report RUN --landscape NAME NAME)"]
