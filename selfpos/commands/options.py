@@ -59,8 +59,7 @@ def _option(field: FieldInfo, name: str, shown: str) -> Callable[[Function], Fun
 
 
 class _InUnits(click.IntRange):
-    """A whole number from 1 upwards in a unit such as MB, for a field in bytes: `json_schema_extra={"unit": 1
-    << 20}`."""
+    """A whole number in a unit such as MB, for a field in bytes with `json_schema_extra={"unit": 1 << 20}`."""
 
     def __init__(self, unit: int) -> None:
         super().__init__(min=1)
@@ -71,8 +70,7 @@ class _InUnits(click.IntRange):
 
 
 def _plain(annotation: Any) -> tuple[Any, bool]:
-    """The type of one value, and whether the option may be repeated: `list[int] | None` gives int and
-    True."""
+    """The type of one value, and whether the option may be repeated: `list[int]` gives int and True."""
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
         annotation = next(part for part in typing.get_args(annotation) if part is not type(None))
     many = typing.get_origin(annotation) is list
