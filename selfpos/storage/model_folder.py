@@ -166,7 +166,7 @@ def read_modules(folder: Path) -> tuple[Module, ...]:
 def weight_files(folder: Path) -> Iterator[tuple[Path, str]]:
     """The safetensors files of every module below `folder`, each with its keys' prefix: '' or
     'directory/'."""
-    candidates = [*folder.rglob(CONFIG), *folder.rglob("*.safetensors")]
+    candidates = [file for file in folder.rglob("*") if file.name == CONFIG or file.suffix == ".safetensors"]
     for module in sorted({folder, *(file.parent for file in candidates)}):
         relative = module.relative_to(folder)
         first = relative.parts[0] if relative.parts else ""
