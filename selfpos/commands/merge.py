@@ -170,8 +170,8 @@ def _kind_of(method: str | None) -> tuple[bool, bool]:
 def _check_data_options(method: str | None, searches: bool, gathers: bool, data: dict[str, Any]) -> None:
     if data["--probe"] is not None and not (gathers or searches):
         raise SelfposError(
-            f"--probe is for methods that use data, and {method or 'a mergekit recipe'} does not; "
-            "see `selfpos methods`"
+            f"--probe is for methods that use data, and {method or 'a mergekit recipe'} does not; see "
+            "`selfpos methods`"
         )
     if data["--statistics"] is not None and not gathers:
         raise SelfposError("--statistics is for methods fisher and regmean, which alone gather them")
@@ -197,8 +197,8 @@ def _search_settings(method: str, steps: int | None, params: dict[str, Any]) -> 
     if "steps" in params or params.get("search", "sgd") != "sgd":
         name = "steps" if "steps" in params else "search"
         raise SelfposError(
-            "--steps asks for so many steps of gradient descent, and "
-            f"--param {name}={params[name]} for something else; keep one"
+            f"--steps asks for so many steps of gradient descent, and --param {name}={params[name]} for "
+            "something else; keep one"
         )
     return {"preset": preset, "search": "sgd", "steps": steps, **params}
 

@@ -185,8 +185,8 @@ def weight_files(folder: Path) -> Iterator[tuple[Path, str]]:
             yield from ((file, prefix) for file in _shards(index))
         elif pickles:
             raise SelfposError(
-                f"{module} holds its weights as a pickle ({pickles[0]}), which is never loaded; "
-                f"save it as {WEIGHTS} first"
+                f"{module} holds its weights as a pickle ({pickles[0]}), which is never loaded; save it as "
+                f"{WEIGHTS} first"
             )
 
 
