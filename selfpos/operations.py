@@ -1,4 +1,4 @@
-"""Whole operations, each a path through several rooms: what the verbs of the command line, the jobs of a run and Python users call."""
+"""Whole operations: what verbs of the command line, jobs of a run and Python users call."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any
 
 from selfpos.console import is_first, log
 from selfpos.errors import OperationError, SelfposError, stopped
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
     from selfpos.data.probe import ProbeTask
-    from selfpos.merging.plan import Options, Plan
+    from selfpos.merging.plan import Plan
     from selfpos.positioning import Position
     from selfpos.tasks import TaskType
     from selfpos.training import TrainingResult
@@ -37,7 +38,8 @@ def finetune(
 ) -> TrainingResult:
     """Train a specialist of `base` (folder or Hub name) on `source` and write it to `out`.
 
-    `probe` records are held out of the training data; they can be drawn again with `probe_of`. Raises SelfposError on bad input or when `out` exists.
+    `probe` records are held out of the training data; they can be drawn again with `probe_of`. Raises
+    SelfposError on bad input or when `out` exists.
     """
     from selfpos.data.probe import hold_out
     from selfpos.data.report import describe_data, report_lines
@@ -96,21 +98,25 @@ def _validation_split(source: TaskSource, settings: TrainingSettings, seed: int)
 
 
 def _check_probe(kind: TaskType, records: Dataset) -> None:
-    """Raise SelfposError when Self Positioning could draw no batch from these probe records: better before the training than after it."""
+    """Raise SelfposError when Self Positioning could draw no batch from these probe records: better before
+    the training than after it."""
     import torch
 
     try:
         kind.draw(kind.prepare(records, seed=0), min(32, len(records)), torch.Generator().manual_seed(0))
     except SelfposError as error:
         raise SelfposError(
-            f"the {len(records)} records held out for a probe serve none: {error}; give --probe more of them, or --probe 0 to hold out none"
+            f"the {len(records)} records held out for a probe serve none: {error}; give --probe more of "
+            "them, or --probe 0 to hold out none"
         ) from None
 
 
 def probe_of(specialists: Sequence[Path]) -> dict[str, ProbeTask]:
-    """The probe records that `finetune` held out for each of `specialists`, drawn again from their sources and named as their task vectors.
+    """The probe records that `finetune` held out for each of `specialists`, drawn again from their sources
+    and named as their task vectors.
 
-    Raises SelfposError when a folder does not say what it was trained on, its data has changed since, or other records would be drawn now.
+    Raises SelfposError when a folder does not say what it was trained on, its data has changed since, or
+    other records would be drawn now.
     """
     from selfpos.data.probe import ProbeTask, hold_out
     from selfpos.data.sources import hash_records, load_task
@@ -124,7 +130,8 @@ def probe_of(specialists: Sequence[Path]) -> dict[str, ProbeTask]:
         known = isinstance(remembered, dict) and {"source", "hash", "probe", "seed"} <= remembered.keys()
         if not known or not remembered["probe"]:
             raise SelfposError(
-                f"{folder} does not say which records were held out for a probe; give the probe set with --probe FOLDER"
+                f"{folder} does not say which records were held out for a probe; give the probe set with "
+                "--probe FOLDER"
             )
         source = validate(TaskSource, remembered["source"], f"{folder}/selfpos.json")
         kind = get_task(source.type)
@@ -132,18 +139,21 @@ def probe_of(specialists: Sequence[Path]) -> dict[str, ProbeTask]:
             found = load_task(source, seed=remembered["seed"])
         except SelfposError as error:
             raise type(error)(
-                f"the probe of {folder} is drawn from the data it was trained on, which is not to be had: {error}; "
+                f"the probe of {folder} is drawn from the data it was trained on, which is not to be had: "
+                f"{error}; "
                 "start in the folder that it was trained in, or give a probe set with --probe FOLDER"
             ) from None
         if found.hash != remembered["hash"]:
             raise SelfposError(
-                f"the data of {folder} ({source.data}) has changed since it was trained; give a probe set with --probe FOLDER"
+                f"the data of {folder} ({source.data}) has changed since it was trained; give a probe set "
+                "with --probe FOLDER"
             )
         _, probe = hold_out(found.dataset, remembered["probe"], remembered["seed"])
         drawn = hash_records(probe)
         if remembered.get("held_out", drawn) != drawn:
             raise SelfposError(
-                f"other records were held out of the data of {folder} by the version that trained it; give a probe set with --probe FOLDER"
+                f"other records were held out of the data of {folder} by the version that trained it; give "
+                "a probe set with --probe FOLDER"
             )
         probes[name] = ProbeTask(name, kind, probe, source.prompts)
     return probes
@@ -157,61 +167,33 @@ def merge(
     *,
     probe: Mapping[str, ProbeTask] | None = None,
     statistics_in: Path | None = None,
-    **options: Unpack[Options],
+    **options: Any,
 ) -> Path:
-    """Merge `vectors` (models fine-tuned from `base`: folders, Hub names or adapters) by a method of `selfpos methods`, with a card; returns `out`.
+    """Merge models fine-tuned from one base, with a card.
 
-    `probe` is for methods that need one, its tasks named as the vectors; absent, it is drawn again with `probe_of`. What they gather is kept
-    in the folder `statistics_in` for later merges, where given. The options are those of `merging.plan`: weights, params, dtype, seed and
-    others. Raises SelfposError on models that do not fit together, unknown methods or parameters, and when `out` exists.
+    Args:
+        base: the base model: a folder or a name on the Hub.
+        vectors: the fine-tuned models: folders, Hub names, or PEFT adapters.
+        method: a method of `selfpos methods`.
+        out: the folder to write; it must not exist.
+        probe: for methods that need a probe set; its tasks are named as the vectors. Default: drawn by
+            `probe_of`.
+        statistics_in: a folder where what such methods gather is kept for later merges.
+        options: the fields of `selfpos.recipe.MergeOptions`: weights, params, dtype, seed and others.
+
+    Returns:
+        `out`.
+
+    Raises:
+        SelfposError: the models do not fit together, a method, parameter or option is wrong, or `out` exists.
     """
     from selfpos.merging import execute
+    from selfpos.statistics import gathered
 
-    made, probe = _plan_with_probe(base, vectors, method, out, probe, statistics_in, options)
-    card = partial(_add_card, out)
-    if probe is not None:
-        from selfpos.statistics import gathered
-
-        with gathered(made, probe, statistics_in) as complete:
-            execute(complete, finish=card)
-    else:
-        execute(made, finish=card)
+    plan, needed = _plan_with_probe(base, vectors, method, out, probe, statistics_in, options)
+    with nullcontext(plan) if needed is None else gathered(plan, needed, statistics_in) as complete:
+        execute(complete, finish=partial(_add_card, out))
     return out
-
-
-def _plan_with_probe(
-    base: str, vectors: Sequence[str | Path], method: str, out: Path, probe: Mapping[str, ProbeTask] | None, statistics_in: Path | None,
-    options: Options,
-) -> tuple[Plan, Mapping[str, ProbeTask] | None]:  # fmt: skip
-    """The plan of a merge and, where statistics must be gathered for it, the probe set to gather them on, which fits it."""
-    from selfpos.merging import plan
-    from selfpos.storage.locate import locate_model
-
-    sources = [locate_model(str(vector)) for vector in vectors]
-    made = plan(locate_model(base), sources, method, out, **options)
-    if not made.method.probe:
-        if probe is not None or statistics_in is not None:
-            raise SelfposError(f"method {made.method.name} looks at no data: leave the probe set away")
-        return made, None
-    if made.statistics:
-        return made, None
-    from selfpos.statistics import check
-
-    found = probe_of(sources) if probe is None else probe
-    check(made, found)
-    return made, found
-
-
-def _add_card(out: Path, folder: Path) -> None:
-    """Write the card of the merge that will stand at `out` into `folder`. A card that cannot be made costs no merge, nor hours of a search."""
-
-    from selfpos.publishing.card import write_card
-
-    try:
-        write_card(folder, place=out)
-    except Exception as error:
-        log.warning("%s has no card: %s: %s", out, type(error).__name__, error)
-        log.info("where the card of %s failed", out, exc_info=True)
 
 
 def plan_merge(
@@ -222,12 +204,48 @@ def plan_merge(
     *,
     probe: Mapping[str, ProbeTask] | None = None,
     statistics_in: Path | None = None,
-    **options: Unpack[Options],
+    **options: Any,
 ) -> list[tuple[str, str]]:
-    """What `merge` with the same arguments would read, merge and write, as rows of label and text; raises what it would raise, writes nothing."""
+    """What `merge` with the same arguments would do, as rows of label and text; writes nothing."""
     from selfpos.merging.describe import describe
 
     return describe(_plan_with_probe(base, vectors, method, out, probe, statistics_in, options)[0])
+
+
+def _plan_with_probe(
+    base: str,
+    vectors: Sequence[str | Path],
+    method: str,
+    out: Path,
+    probe: Mapping[str, ProbeTask] | None,
+    statistics_in: Path | None,
+    options: dict[str, Any],
+) -> tuple[Plan, Mapping[str, ProbeTask] | None]:
+    """The plan of a merge and, where statistics must be gathered for it, a probe set that fits it."""
+    from selfpos.merging import plan
+    from selfpos.statistics import check
+    from selfpos.storage.locate import locate_model
+
+    sources = [locate_model(str(vector)) for vector in vectors]
+    planned = plan(locate_model(base), sources, method, out, **options)
+    if not planned.method.probe and (probe is not None or statistics_in is not None):
+        raise SelfposError(f"method {method} uses no data: omit the probe set")
+    if not planned.method.probe or planned.statistics:
+        return planned, None
+    tasks = probe_of(sources) if probe is None else probe
+    check(planned, tasks)
+    return planned, tasks
+
+
+def _add_card(out: Path, folder: Path) -> None:
+    """Write the card of the merge at `out` into `folder`; a failing card must not cost the merge."""
+    from selfpos.publishing.card import write_card
+
+    try:
+        write_card(folder, place=out)
+    except Exception as error:
+        log.warning("%s has no card: %s: %s", out, type(error).__name__, error)
+        log.info("where the card of %s failed", out, exc_info=True)
 
 
 def position_and_merge(
@@ -241,15 +259,18 @@ def position_and_merge(
     trajectory: Path | None = None,
     coefficients: Path | None = None,
     keep_interrupted: bool = True,
-    **options: Unpack[Options],
+    **options: Any,
 ) -> Position:
-    """Find the coefficients of `vectors` by Self Positioning on `probe`, write the merged model to `out`, with a card; returns the position found.
+    """Find the coefficients of `vectors` by Self Positioning on `probe`, write the merged model to `out`,
+    with a card; returns the position found.
 
-    The position is also written to `record` (JSON), its path to `trajectory` (JSON Lines, when the search is over) and what `merge_by_coefficients` applies again to
-    `coefficients`, when given. A search that was killed goes on when it is started again with the same arguments. A search that Ctrl-C ended is
-    merged with the best point so far; where none is better than the start, or without `keep_interrupted`, nothing is made of it and KeyboardInterrupt goes on. Of several processes
-    that a launcher has started, the first alone merges and writes. The options are
-    those of `merging.plan` without weights, params and provenance; they are checked before the search, and `seed` is the search's, too.
+    The position is also written to `record` (JSON), its path to `trajectory` (JSON Lines, when the search is
+    over) and what `merge_by_coefficients` applies again to `coefficients`, when given. A search that was
+    killed goes on when it is started again with the same arguments. A search that Ctrl-C ended is merged with
+    the best point so far; where none is better than the start, or without `keep_interrupted`, nothing is made
+    of it and KeyboardInterrupt goes on. Of several processes that a launcher has started, the first alone
+    merges and writes. The options are those of `merging.plan` without weights, params and provenance; they
+    are checked before the search, and `seed` is the search's, too.
     """
     from selfpos.merging import merge as merge_folders
     from selfpos.merging import plan
@@ -296,7 +317,7 @@ def position_and_merge(
         write_text(record, json.dumps(facts, indent=1))
     probed = {name: {"type": task.type.name, "records": len(task.records)} for name, task in probe.items()}
     told = facts | {"settings": settings.model_dump(mode="json"), "probe": probed, "seed": seed}
-    asked: Options = {**options, "weights": found.weights, "provenance": {"positioning": told}}
+    asked = {**options, "weights": found.weights, "provenance": {"positioning": told}}
     merge_folders(folder, sources, "linear", out, finish=partial(_add_card, out), **asked)
     if coefficients is not None:
         base_hash, *hashes = planned.hashes
@@ -311,7 +332,8 @@ def position_and_merge(
 
 
 def _forget(state: Path, growing: Path, *, final: bool) -> None:
-    """Remove the `state` of a search that is not to go on (`final`), its `growing` trajectory where there is no state, and their folder if empty."""
+    """Remove the `state` of a search that is not to go on (`final`), its `growing` trajectory where there is
+    no state, and their folder if empty."""
     if final:
         state.unlink(missing_ok=True)
     if not state.is_file():
@@ -337,35 +359,47 @@ def _identity(
 
 
 def merge_by_coefficients(
-    file: Path, base: str, vectors: Sequence[str | Path], out: Path, **options: Unpack[Options]
+    file: Path, base: str, vectors: Sequence[str | Path], out: Path, **options: Any
 ) -> Path:
-    """Merge `vectors`, in any order, by the coefficients in `file`, which a search has written for them; returns `out`.
+    """Merge by the coefficients that a search wrote.
 
-    With the options that the search was given, the weights are those that it wrote, byte for byte. Raises SelfposError when base or vectors
-    are not those of the file by their content, and as `merge` does.
+    With the options that the search was given, the weights equal those that it wrote, byte for byte.
+
+    Args:
+        file: the coefficients (`OUT.coefficients.json`).
+        base: the base model: a folder or a name on the Hub.
+        vectors: the vectors of the search, in any order.
+        out: the folder to write; it must not exist.
+        options: the fields of `selfpos.recipe.MergeOptions`.
+
+    Returns:
+        `out`.
+
+    Raises:
+        SelfposError: base or vectors are not those of the file by their content; and as `merge`.
     """
     from selfpos.merging import merge as merge_folders
 
-    folder, sources, asked = _coefficients_applied(file, base, vectors, options)
-    merge_folders(folder, sources, "linear", out, finish=partial(_add_card, out), **asked)
+    folder, sources, applied = _coefficients_applied(file, base, vectors, options)
+    merge_folders(folder, sources, "linear", out, finish=partial(_add_card, out), **applied)
     return out
 
 
 def plan_merge_by_coefficients(
-    file: Path, base: str, vectors: Sequence[str | Path], out: Path, **options: Unpack[Options]
+    file: Path, base: str, vectors: Sequence[str | Path], out: Path, **options: Any
 ) -> list[tuple[str, str]]:
-    """What `merge_by_coefficients` with the same arguments would do, as `plan_merge` tells it; writes nothing."""
+    """What `merge_by_coefficients` would do, as `plan_merge` says it; writes nothing."""
     from selfpos.merging import plan
     from selfpos.merging.describe import describe
 
-    folder, sources, asked = _coefficients_applied(file, base, vectors, options)
-    return describe(plan(folder, sources, "linear", out, **asked))
+    folder, sources, applied = _coefficients_applied(file, base, vectors, options)
+    return describe(plan(folder, sources, "linear", out, **applied))
 
 
 def _coefficients_applied(
-    file: Path, base: str, vectors: Sequence[str | Path], options: Options
-) -> tuple[Path, list[Path], Options]:
-    """Base, vectors in the order of the file, and options of the merge that applies the coefficients in `file`."""
+    file: Path, base: str, vectors: Sequence[str | Path], options: dict[str, Any]
+) -> tuple[Path, list[Path], dict[str, Any]]:
+    """Base, vectors in the file's order, and options of the merge that applies the coefficients."""
     from selfpos.positioning.coefficients import read_coefficients
     from selfpos.storage.hashing import content_hash
     from selfpos.storage.locate import locate_model
@@ -373,8 +407,12 @@ def _coefficients_applied(
     found = read_coefficients(file)
     folder, sources = locate_model(base), [locate_model(str(vector)) for vector in vectors]
     order = found.order([content_hash(source) for source in sources], content_hash(folder), file)
-    asked: Options = {
-        **options, "seed": found.found_by.get("seed", options.get("seed", 0)), "weights": found.weights, "names": found.names,
-        "base_name": found.base_name, "provenance": {"positioning": found.found_by},
-    }  # fmt: skip
-    return folder, [sources[place] for place in order], asked
+    applied = {
+        **options,
+        "seed": found.found_by.get("seed", options.get("seed", 0)),
+        "weights": found.weights,
+        "names": found.names,
+        "base_name": found.base_name,
+        "provenance": {"positioning": found.found_by},
+    }
+    return folder, [sources[index] for index in order], applied

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from selfpos.errors import SelfposError
-from selfpos.storage.model_folder import ADAPTER, read_json, read_modules
-from selfpos.storage.tokenizer import VOCABULARIES, has_tokenizer
+from selfpos.storage.file_kinds import ADAPTER, VOCABULARIES
+from selfpos.storage.manifest import read_json
+from selfpos.storage.model_folder import has_tokenizer, read_modules
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer

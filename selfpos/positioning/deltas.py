@@ -41,7 +41,7 @@ class Streamed:
         parts = [
             (vector.reader(key), c)
             for vector, c in zip(self.vectors, coefficients, strict=True)
-            if c != 0 and key in vector.pieces
+            if c != 0 and key in vector.parts
         ]
         for start, stop in spans(entry.shape):
             weights = to_float32(raw[start:stop], entry.dtype)
@@ -54,7 +54,7 @@ class Streamed:
         entry, raw = self.base.tensors[key], self.base.raw(key)
         flat = gradient.reshape(-1).numpy()
         found = np.zeros(len(self.vectors))
-        parts = [(i, vector.reader(key)) for i, vector in enumerate(self.vectors) if key in vector.pieces]
+        parts = [(i, vector.reader(key)) for i, vector in enumerate(self.vectors) if key in vector.parts]
         for start, stop in _touched(flat.reshape(gradient.shape)):
             weights = to_float32(raw[start:stop], entry.dtype)
             for i, read in parts:

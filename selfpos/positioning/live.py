@@ -15,7 +15,7 @@ from selfpos.positioning.deltas import open_deltas
 from selfpos.positioning.gradient import collect
 from selfpos.positioning.processes import Processes
 from selfpos.positioning.recompute import Recompute
-from selfpos.storage.tokenizer import check_tokenizer
+from selfpos.storage.model_folder import check_tokenizer
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer

@@ -30,15 +30,15 @@ if TYPE_CHECKING:
 
 def is_low_rank(vectors: Sequence[TaskVector]) -> bool:
     """Whether there are low-rank factors, and all that the vectors move, they move by such. A module saved whole but unchanged does not count."""
-    from selfpos.vectors.pieces import LowRank
+    from selfpos.vectors.parts import LowRank
 
     def counts(vector: TaskVector, key: str) -> bool:
-        return isinstance(vector.pieces[key], LowRank) or not vector.values(key).any()
+        return isinstance(vector.parts[key], LowRank) or not vector.values(key).any()
 
     # adapters have few pieces; a fine-tuned model's first weight settles the matter
-    if not any(isinstance(piece, LowRank) for vector in vectors for piece in vector.pieces.values()):
+    if not any(isinstance(piece, LowRank) for vector in vectors for piece in vector.parts.values()):
         return False  # models that stand still, for one
-    return all(vector.pieces and all(counts(vector, key) for key in vector.pieces) for vector in vectors)
+    return all(vector.parts and all(counts(vector, key) for key in vector.parts) for vector in vectors)
 
 
 class _Added(torch.autograd.Function):
@@ -97,7 +97,7 @@ class LowRankModel(LiveModel):
 
     @staticmethod
     def _factors(vector: TaskVector, key: str) -> tuple[Tensor, Tensor] | None:
-        piece = vector.pieces.get(key)
+        piece = vector.parts.get(key)
         if piece is None or not hasattr(piece, "factors"):
             return None
         left, right = piece.factors()

@@ -21,8 +21,8 @@ from selfpos.publishing.score_table import ScoredModels, match_models, score_tab
 from selfpos.publishing.scores import FOLDER, Scores, find_scores, read_model_scores
 from selfpos.recipe import LEARNED
 from selfpos.storage.atomic import write_bytes
+from selfpos.storage.file_kinds import MANIFEST
 from selfpos.storage.hashing import content_hash
-from selfpos.storage.manifest import MANIFEST
 
 MARK = f"Written by selfpos from {MANIFEST}."  # identifies cards that selfpos wrote
 SECTIONS = (

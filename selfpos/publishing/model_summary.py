@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from selfpos.errors import SelfposError
-from selfpos.storage.model_folder import read_json
+from selfpos.storage.manifest import read_json
+from selfpos.storage.model_folder import read_modules
 from selfpos.storage.tensor_file import read_header
 
 ADAPTER = "adapter_config.json"
@@ -52,8 +53,8 @@ def read_summary(folder: Path) -> ModelSummary:
             f"nor a PEFT adapter (no {ADAPTER})"
         )
     modules = []
-    for entry in read_json_if_any(modules_file) or []:
-        modules.append((str(entry.get("type", "")).rsplit(".", 1)[-1], folder / str(entry.get("path", ""))))
+    if modules_file.is_file():
+        modules = [(module.kind, folder / module.path) for module in read_modules(folder)]
     settings = read_json_if_any(folder / "config_sentence_transformers.json")
     pooling, dimension = _output(modules)
     parameters, dtypes = _weights(folder)

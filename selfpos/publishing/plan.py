@@ -18,9 +18,9 @@ from selfpos.publishing.metadata import check_metadata, check_repo
 from selfpos.publishing.model_summary import ADAPTER
 from selfpos.publishing.scores import FOLDER, leaderboard_files, published_results
 from selfpos.publishing.session import TOKEN
-from selfpos.storage.manifest import MANIFEST
-from selfpos.storage.model_folder import read_json
-from selfpos.storage.tokenizer import check_tokenizer
+from selfpos.storage.file_kinds import MANIFEST
+from selfpos.storage.manifest import read_json
+from selfpos.storage.model_folder import check_tokenizer
 
 CARD = "README.md"
 BINARY = (".safetensors", ".parquet", ".png", ".model")

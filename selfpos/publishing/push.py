@@ -14,7 +14,7 @@ from selfpos.console import log
 from selfpos.errors import OperationError, SelfposError
 from selfpos.publishing.plan import PICKLES, PushPlan
 from selfpos.publishing.session import AGAIN, hub
-from selfpos.storage.manifest import MANIFEST
+from selfpos.storage.file_kinds import MANIFEST
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitInfo, HfApi

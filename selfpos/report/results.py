@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from selfpos.comparison.grid import Grid, Line, percent, terminal
 from selfpos.errors import SelfposError
 from selfpos.recipe import Recipe, load_recipe
-from selfpos.storage.manifest import read_manifest, read_object
+from selfpos.storage.manifest import read_json, read_manifest
 from selfpos.storage.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def read_results(folder: RunFolder) -> RunResults:
     tasks, scores = _scores(folder, recipe, missing)
     geometry: dict[str, Any] = {"names": [], "gram": []}
     if folder.geometry.is_file():
-        geometry = read_object(folder.geometry)
+        geometry = read_json(folder.geometry)
     else:
         missing.append("norms and angles of the task vectors")
     searches = {}
@@ -119,7 +119,7 @@ def read_results(folder: RunFolder) -> RunResults:
             continue
         if folder.position(name).is_file() and folder.trajectory(name).is_file():
             lines = folder.trajectory(name).read_text(encoding="utf-8").splitlines()
-            searches[name] = Search(read_object(folder.position(name)), [json.loads(line) for line in lines])
+            searches[name] = Search(read_json(folder.position(name)), [json.loads(line) for line in lines])
         else:
             missing.append(f"coefficients of {name}")
     models = {"base", "joint", *recipe.trained, *recipe.merges}
@@ -128,10 +128,10 @@ def read_results(folder: RunFolder) -> RunResults:
         _, dot, model = file.stem.partition(".")
         # Jobs of merges that the recipe no longer has stay in the folder.
         if not dot or model in models:
-            seconds[file.stem] = read_object(file)["seconds"]
+            seconds[file.stem] = read_json(file)["seconds"]
     took: dict[str, Any] = {"pipelines": {}, "equal": None}
     if folder.pipelines.is_file():
-        took = read_object(folder.pipelines)
+        took = read_json(folder.pipelines)
     return RunResults(
         recipe=recipe,
         tasks=tasks,
@@ -151,7 +151,7 @@ def _scores(
 ) -> tuple[dict[str, dict[str, str]], dict[str, dict[str, float]]]:
     """The run's table; until it is written, what has been scored so far."""
     if folder.table.is_file():
-        table = read_object(folder.table)
+        table = read_json(folder.table)
         return table["tasks"], table["scores"]
     from selfpos.comparison import models_of_run
 

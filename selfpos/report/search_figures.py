@@ -93,11 +93,11 @@ def by_layer(tensors: Mapping[str, Sequence[float]]) -> dict[str, list[float]]:
     """Layer → its coefficients, the mean over its tensors; embeddings first, numbered layers in order, others
     last.
     """
-    from selfpos.positioning.groups import layer_of
+    from selfpos.vectors.names import layer_name
 
     rows: dict[str, list[Sequence[float]]] = {}
     for key, row in tensors.items():
-        rows.setdefault(layer_of(key.rpartition("/")[2]), []).append(row)
+        rows.setdefault(layer_name(key.rpartition("/")[2]), []).append(row)
     layers = {
         layer: [sum(column) / len(members) for column in zip(*members, strict=True)]
         for layer, members in rows.items()

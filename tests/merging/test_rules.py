@@ -11,13 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from selfpos.errors import SelfposError
-from selfpos.merging import get_method, thresholds
-from selfpos.merging.depth import depths, is_embedding, layer_of
-from selfpos.merging.rules import fits, make_settings, ramp
+from selfpos.merging import get_method
+from selfpos.merging.maths import thresholds
+from selfpos.merging.maths.thresholds import kept
+from selfpos.merging.settings import fits, make_settings, ramp
 from selfpos.merging.stream import Stream
-from selfpos.merging.thresholds import kept
 from selfpos.storage import open_model
 from selfpos.vectors import open_vectors
+from selfpos.vectors.names import depths, is_embedding, layer_number
 from tests.helpers.folders import make_folder
 
 NAMES = {
@@ -33,7 +34,7 @@ NAMES = {
 
 def test_layers_and_embeddings_by_name() -> None:
     for key, layer in NAMES.items():
-        assert layer_of(key) == layer, key
+        assert layer_number(key) == layer, key
     assert [key for key in NAMES if is_embedding(key)] == ["embeddings.word_embeddings.weight"]
     assert is_embedding("encoder.relative_attention_bias.weight")  # MPNet
     assert is_embedding("encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight")  # T5
@@ -197,7 +198,8 @@ def sorted_threshold(values: np.ndarray, count: int) -> float:
 def test_thresholds_equal_sorting(
     tmp_path_factory: pytest.TempPathFactory, seed: int, share: float, decimals: int, order: bool
 ) -> None:
-    """Through the bracket, and through the histogram when the bracket misses: sorted values make the sample of each chunk's beginning lie."""
+    """Through the bracket, and through the histogram when the bracket misses: sorted values make the sample
+    of each chunk's beginning lie."""
     values = np.random.default_rng(seed).standard_normal(3000).round(decimals).astype(np.float32)
     if order:
         values.sort()

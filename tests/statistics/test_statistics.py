@@ -1,4 +1,5 @@
-"""Fisher information and Gram matrices of tiny specialists, against gradients and activations taken by hand in float64."""
+"""Fisher information and Gram matrices of tiny specialists, against gradients and activations taken by hand
+in float64."""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ from selfpos.merging import execute, plan
 from selfpos.operations import merge
 from selfpos.positioning.objective import Batch
 from selfpos.statistics import fisher, gathered
-from selfpos.statistics.gather import _task_probe
+from selfpos.statistics.gather import task_probe
 from tests.helpers import reference as ref
 from tests.helpers.adapters import make_adapter
 from tests.helpers.stand_ins import Probe, graded, pairs
@@ -76,7 +77,7 @@ def test_fisher_is_the_mean_of_squared_gradients(
     for source, task, information in zip(sources, probe.values(), found, strict=True):
         model = float64_model(source)
         names = stored_names(model)
-        groups = fisher.pieces(_task_probe(task), 0)  # type: ignore[arg-type]
+        groups = fisher.batches(task_probe(task), 0)  # type: ignore[arg-type]
         assert len(groups) == 2 and all(group.count == 8 for group in groups)
         expected = {key: np.zeros(value.shape) for key, value in information.items()}
         for group in groups:
@@ -263,7 +264,7 @@ def test_damaged_models_and_records_are_named_and_leave_nothing(
     few["beta"].type.draw = lambda *_: (_ for _ in ()).throw(SelfposError("a batch needs 2 records"))
     with pytest.raises(SelfposError, match="needs 2 records"):
         merge(str(tiny_base), tiny_specialists[:2], "fisher", tmp_path / "out", probe=few)
-    with pytest.raises(SelfposError, match="average looks at no data"):
+    with pytest.raises(SelfposError, match="average uses no data"):
         merge(str(tiny_base), tiny_specialists[:2], "average", tmp_path / "out", probe=probe)
     assert [path.name for path in tmp_path.iterdir()] == ["sources"]
 

@@ -26,10 +26,12 @@ from selfpos.storage import (
     locate_model,
     open_model,
     read_header,
+    read_json,
     read_manifest,
     sha256_file,
     write_manifest,
 )
+from selfpos.storage.atomic import locked
 from selfpos.storage.locate import DEFAULT_SHA256
 from selfpos.storage.numbers import from_float32, to_float32
 
@@ -203,6 +205,30 @@ def test_nothing_is_written_within_a_file(tmp_path: Path) -> None:
     assert error.value.exit_code == 2
 
 
+def test_a_lock_is_held_by_one_and_lies_beside_its_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "new" / "folder"
+    with locked(folder):
+        folder.mkdir()
+        with pytest.raises(SelfposError, match=r"another process is writing \S*/new/folder"), locked(folder):
+            pass
+        with pytest.raises(SelfposError, match=r"^busy$"), locked(folder, "busy"):
+            pass
+        assert not list(folder.iterdir()) and (folder.parent / ".folder.lock").exists()
+        with locked(tmp_path / "new" / "other"):
+            pass
+    with locked(folder):
+        pass
+    assert [path.name for path in folder.parent.iterdir()] == ["folder"]
+
+
+def test_json_that_is_no_object_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "x.json"
+    for text, message in [("[1]", "x.json is not a JSON object"), ("{", "x.json is not JSON")]:
+        file.write_text(text)
+        with pytest.raises(SelfposError, match=message):
+            read_json(file)
+
+
 @pytest.mark.parametrize("name", ["m[1]", "m*"])
 def test_only_its_own_leftovers_are_removed(tmp_path: Path, name: str) -> None:
     for out in (name, "m1", "mine"):
@@ -218,7 +244,8 @@ def test_what_a_killed_process_left_is_removed_by_the_next(tmp_path: Path) -> No
     out = tmp_path / "out"
     program = (
         "import sys, time; from pathlib import Path; from selfpos.storage import fresh_folder\n"
-        "with fresh_folder(Path(sys.argv[1])) as f:\n (f / 'part').write_text('x'); print('ready', flush=True); time.sleep(60)"
+        "with fresh_folder(Path(sys.argv[1])) as f:\n (f / 'part').write_text('x'); print('ready', "
+        "flush=True); time.sleep(60)"
     )
     process = subprocess.Popen([sys.executable, "-c", program, str(out)], stdout=subprocess.PIPE)
     assert process.stdout is not None and process.stdout.readline() == b"ready\n"
@@ -256,7 +283,8 @@ def test_the_packaged_default_is_found_and_checked() -> None:
 def test_opening_a_model_imports_no_torch(tiny_base: Path) -> None:
     program = (
         "import sys; from pathlib import Path; from selfpos.storage import open_model, content_hash\n"
-        "m = open_model(Path(sys.argv[1])); content_hash(m.path); assert 'torch' not in sys.modules and 'transformers' not in sys.modules"
+        "m = open_model(Path(sys.argv[1])); content_hash(m.path); assert 'torch' not in sys.modules and "
+        "'transformers' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", program, str(tiny_base)], check=True)
 
