@@ -114,7 +114,7 @@ def run(selfpos: CommandLine, recipe: dict, folder: Path) -> Done:
         ({"tasks": {"a": {"type": "retrieval", "data": "absent.jsonl"}}}, "absent.jsonl"),
         ({"merges": {"m": {"method": "tise"}}}, "did you mean 'ties'"),
         ({"merges": {"m": {"method": "ties", "params": {"densty": 0.1}}}}, "densty"),
-        ({"merges": {"retrieval": {"method": "average"}}}, "stands for two models"),
+        ({"merges": {"retrieval": {"method": "average"}}}, "two models are named"),
         (
             {"merges": {"m": {"method": "self-positioning", "positioning": {"ratios": {"retrieva": 2}}}}},
             "did you mean 'retrieval'",
