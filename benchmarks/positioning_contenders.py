@@ -205,7 +205,7 @@ def grid(base: str, vectors: list[str], probe: str, settings: dict[str, Any]) ->
             candidate[0, place] = value
             tried[value] = problem.value(candidate, problem.losses(candidate, batches))
         point[0, place] = min(tried, key=lambda value: tried[value])
-    problem.live.place(problem.table(point))
+    problem.live.set_coefficients(problem.table(point))
     value = judge.measure(problem.live).value
     seconds = time.perf_counter() - started
     with torch.no_grad():

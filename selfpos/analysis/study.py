@@ -215,7 +215,7 @@ class Study:
             table = torch.zeros(len(self.live.keys), len(names), dtype=torch.float64)
             if point != BASE:
                 table[:, names.index(point)] = 1
-            self.live.place(table)
+            self.live.set_coefficients(table)
         found = measure_point(
             self.live,
             self.measured,

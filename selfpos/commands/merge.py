@@ -305,12 +305,6 @@ def _position(
         for name, value, reach in zip(found.names, found.coefficients, ranges, strict=True)
     )
     click.echo(f"{out}  ({shown})")
-    if found.picked:
-        words = ", ".join(f"{name} {value}" for name, value in found.picked.items())
-        click.echo(
-            f"picked on the validation part of the probe set, of {len(found.tried)} settings: {words}",
-            err=True,
-        )
     if found.verdict:
         click.echo(f"on the probe set: {found.verdict}", err=True)
     if found.interrupted:

@@ -1,4 +1,9 @@
-"""Positioning: finding the coefficients of task vectors from a probe set."""
+"""Positioning: learning the coefficients of task vectors from a probe set.
+
+In order: live model (live, lowrank, deltas, recompute, processes) → objective (objective, draws, groups,
+space, problem, selection) → search (sgd, linearised, cma_es, loss_softmax, trajectory, uncertainty) →
+position.
+"""
 
 from __future__ import annotations
 

@@ -102,7 +102,7 @@ class BaggingSettings(MixtureSettings):
 
 
 class BudgetSettings(Settings):
-    """Every pipeline takes what the specialists take together, in records drawn or in steps of the optimizer. The two differ with surgery,
-    whose steps draw a batch of every task."""
+    """Every pipeline takes what the specialists take together, in records drawn or in steps of the optimizer.
+    The two differ with surgery, whose steps draw a batch of every task."""
 
     equal: Literal["draws", "steps"]

@@ -19,7 +19,8 @@ class LoraSettings(Settings):
 
 
 class ValidationSettings(Settings):
-    """Records held out of a training, on which the model is measured as it learns, each task by its type's own measure; the best state is kept.
+    """Records held out of a training, on which the model is measured as it learns, each task by its type's
+    own measure; the best state is kept.
 
     Exactly one of `share` and `split` says which records. `patience`, when given, ends the training early.
     """

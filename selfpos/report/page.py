@@ -175,9 +175,6 @@ def _of_searches(results: RunResults) -> list[Picture]:
             " and on its held-out part (lines)" if held else ""
         )
         says = f"Coefficients of the task vectors over the search, and the {lower}; kept at step {search.position['step']} (dotted): {found}."
-        if picked := search.position.get("picked"):
-            words = ", ".join(f"{setting} {value}" for setting, value in picked.items())
-            says += f" Of {len(search.position['tried'])} settings that were tried this is {words}, the best on the held-out part of the probe."
         pictures.append(
             Picture(f"Path of the coefficients: {name}", says, search_figures.coefficient_path(search))
         )
@@ -189,20 +186,6 @@ def _of_searches(results: RunResults) -> list[Picture]:
 
 def _of_space(results: RunResults) -> list[Picture]:
     pictures = []
-    for found in results.landscapes:
-        one, two = found["pair"]
-        done = (
-            f" Measured so far: {len(found['losses'])} of {len(found['axis'])} rows."
-            if len(found["losses"]) < len(found["axis"])
-            else ""
-        )
-        says = (
-            f"Loss of the probe (mean over tasks, 1 is the base) at the base plus x times the vector of {one} plus y times that of {two}; lighter is lower. "
-            f"Models are projected on this plane: where the key says that a share lies outside of it, the loss below a mark is not the model's own.{done}"
-        )
-        pictures.append(
-            Picture(f"Landscape of {one} and {two}", says, space_figures.landscape(results, found), wide=True)
-        )
     if results.gram:
         says = (
             "Norm of each task vector (diagonal) and the angle between each two, in degrees: at 90°, white, the tasks moved the weights independently; "

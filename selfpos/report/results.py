@@ -40,7 +40,6 @@ class RunResults:
     missing: list[str] = field(default_factory=list)
     optional: list[str] = field(default_factory=list)
     comparison: Comparison | None = None
-    landscapes: list[dict[str, Any]] = field(default_factory=list)
     costs: list[Cost] = field(default_factory=list)
     origins: list[tuple[str, str, str]] = field(default_factory=list)
     pipelines: dict[str, dict[str, float]] = field(default_factory=dict)
@@ -114,7 +113,7 @@ def read_results(folder: RunFolder) -> RunResults:
 
 
 def with_details(results: RunResults, folder: RunFolder) -> RunResults:
-    """`results` with what only the report tells: intervals, landscapes, costs and where every model comes from."""
+    """`results` with what only the report tells: intervals, costs and where every model comes from."""
     from dataclasses import replace
 
     from selfpos.comparison import Scored, compare, models_of_run
@@ -127,15 +126,7 @@ def with_details(results: RunResults, folder: RunFolder) -> RunResults:
     ]
     scored = [model for model in scored if model.runs[""]]
     comparison = compare(scored) if len(scored) > 1 else None
-    landscapes = [
-        found
-        for file in sorted(folder.landscapes.glob("*.json"))
-        if (found := read_object(file)).get("losses")
-    ]
     optional = (
-        [] if landscapes else ["the landscape of the probe loss (selfpos report RUN --landscape NAME NAME)"]
-    )
-    optional += (
         [] if folder.analysis.is_file() else ["conflicts between the tasks' gradients (selfpos analyse)"]
     )
     if scored and (comparison is None or comparison.notes):
@@ -144,7 +135,6 @@ def with_details(results: RunResults, folder: RunFolder) -> RunResults:
         results,
         optional=optional,
         comparison=comparison,
-        landscapes=landscapes,
         costs=costs_of(results, folder),
         origins=origins_of(results, folder),
     )

@@ -167,7 +167,7 @@ def _gather(plan: Plan, missing: list[Wanted]) -> None:
         for one in missing:
             alone = torch.zeros(len(live.keys), len(plan.vectors), dtype=torch.float64)
             alone[:, one.place] = 1
-            live.place(alone)
+            live.set_coefficients(alone)
             kind = kinds()[one.statistic]
             shapes = kind.shapes(live)
             with totals(

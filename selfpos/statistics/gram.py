@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from selfpos.positioning.live import CHUNK
 from selfpos.positioning.objective import Batch, TaskProbe, texts_of
 
 if TYPE_CHECKING:
@@ -70,7 +71,5 @@ def of_one_length(live: LiveModel, texts: Sequence[str]) -> list[list[str]]:
     for text, length in zip(texts, lengths, strict=True):
         groups[length].append(text)
     return [
-        group[start : start + live.chunk]
-        for group in groups.values()
-        for start in range(0, len(group), live.chunk)
+        group[start : start + CHUNK] for group in groups.values() for start in range(0, len(group), CHUNK)
     ]

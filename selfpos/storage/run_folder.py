@@ -80,11 +80,6 @@ class RunFolder:
         return self.path / "overlap" / "section.html"
 
     @property
-    def landscapes(self) -> Path:
-        """Probe losses over planes of two task vectors, one JSON file each."""
-        return self.path / "landscapes"
-
-    @property
     def sections(self) -> list[Path]:
         """HTML that other rooms left for the report, one file each: `<folder>/section.html`."""
         return sorted(self.path.glob("*/section.html"))

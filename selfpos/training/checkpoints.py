@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import selfpos.processes as processes
 from selfpos.console import is_first
 from selfpos.errors import SelfposError, stopped
 from selfpos.storage.atomic import locked, publish, write_text
-from selfpos.training import processes
 
 
 class Checkpoints:

@@ -6,8 +6,8 @@ import signal
 import threading
 from typing import Any
 
+import selfpos.processes as processes
 from selfpos.console import screen
-from selfpos.training import processes
 
 
 class Interruption:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import selfpos.processes as processes
 from selfpos.console import is_first, log, screen
 from selfpos.errors import OperationError, SelfposError, unknown
 from selfpos.recipe import MixtureSettings, TrainingSettings
@@ -20,7 +21,6 @@ from selfpos.storage.locate import display_name, hub_snapshot
 from selfpos.storage.manifest import write_manifest
 from selfpos.tasks import TaskType
 from selfpos.tasks.prompts import Prompts, column_prompts, kept_prompts
-from selfpos.training import processes
 from selfpos.training.checkpoints import Checkpoints, checkpoints_of
 from selfpos.training.interruption import Interruption
 from selfpos.training.loading import check_base, choose_precision, load_trainable

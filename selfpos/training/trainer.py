@@ -16,11 +16,11 @@ from sentence_transformers.sentence_transformer.training_args import (
 )
 from transformers import PrinterCallback, TrainerCallback
 
+import selfpos.processes as processes
 from selfpos.console import Bar, is_first, log, progress
 from selfpos.errors import OperationError, SelfposError
 from selfpos.recipe import MixtureSettings
 from selfpos.tasks import TaskType
-from selfpos.training import processes
 from selfpos.training.batching import LengthBatchSampler
 from selfpos.training.checkpoints import Checkpoints
 from selfpos.training.interruption import Interruption

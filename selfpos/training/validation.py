@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback
 
+import selfpos.processes as processes
 from selfpos.console import is_first, log
 from selfpos.errors import SelfposError
 from selfpos.storage.atomic import write_text
 from selfpos.tasks.measure import TaskMeasure, Texts
 from selfpos.tasks.prompts import Prompts, column_prompts
-from selfpos.training import processes
 from selfpos.training.checkpoints import Checkpoints
 
 if TYPE_CHECKING:

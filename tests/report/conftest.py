@@ -26,7 +26,7 @@ MODELS = {
 
 @pytest.fixture
 def full_run(tmp_path: Path) -> RunFolder:
-    """Eight models on three tasks; two searches, one by layer; a landscape, an analysis and marks of jobs."""
+    """Eight models on three tasks; two searches, one by layer; an analysis and marks of jobs."""
     run = RunFolder(tmp_path / "full")
     run.path.mkdir()
     recipe = {
@@ -63,11 +63,6 @@ def full_run(tmp_path: Path) -> RunFolder:
             "intervals": [[0.7, 0.9], [0.4, 0.7]],
             "verdict": "better than every rival",
         }
-        if tensors:
-            found |= {
-                "picked": {"granularity": "layer"},
-                "tried": [{"settings": {"granularity": kind}} for kind in ("model", "layer")],
-            }
         run.position(name).write_text(json.dumps(found), encoding="utf-8")
         steps = [
             {
@@ -84,19 +79,6 @@ def full_run(tmp_path: Path) -> RunFolder:
         run.trajectory(name).write_text(
             "\n".join(json.dumps(line) for line in [*steps, *judged]), encoding="utf-8"
         )
-    axis = np.linspace(-0.25, 1.5, 8).tolist()
-    losses = [
-        [{"retrieval": 1 + (x - 0.9) ** 2 + 0.3 * y, "pairs": 0.5 + 0.2 * (y - 0.8) ** 2} for x in axis]
-        for y in axis
-    ]
-    places = {"base": (0, 0, 0), "retrieval": (1, 0, 0), "pairs": (0, 1, 0), "joint": (0.7, 0.4, 0.81), "average": (0.5, 0.5, 0),
-              "ties": (0.8, 0.7, 0.2), "positioned": (0.8, 0.6, 0), "by-layer": (0.75, 0.5, 0.3)}  # fmt: skip
-    run.landscapes.mkdir()
-    plane = {"pair": ["retrieval", "pairs"], "axis": axis, "losses": losses}
-    plane["models"] = {
-        name: dict(zip(("x", "y", "outside"), place, strict=True)) for name, place in places.items()
-    }
-    (run.landscapes / "retrieval+pairs.json").write_text(json.dumps(plane), encoding="utf-8")
     pairs = [{"tasks": ["retrieval", "pairs"], "cosine": -0.21, "low": -0.3, "high": -0.1}]
     run.analysis.parent.mkdir()
     run.analysis.write_text(
