@@ -101,12 +101,11 @@ def finetune(
 
 def _check_probe(task_type: TaskType, records: Dataset) -> None:
     """Raise SelfposError when no batch can be drawn from these probe records: better before the training."""
-    from selfpos.data.probe import ProbeTask
-    from selfpos.positioning.position import check
+    import torch
 
-    settings = PositioningSettings(validation=0.0)
+    batch_size = min(PositioningSettings().batch_size, len(records))
     try:
-        check({task_type.name: ProbeTask(task_type.name, task_type, records)}, settings, seed=0)
+        task_type.draw(task_type.prepare(records, seed=0), batch_size, torch.Generator().manual_seed(0))
     except SelfposError as error:
         raise SelfposError(
             f"no batch can be drawn from the {len(records)} records held out for a probe: {error}; "

@@ -173,12 +173,12 @@ def test_a_search_that_came_to_nothing_leaves_nothing(
     monkeypatch: pytest.MonkeyPatch,
     error: BaseException,
 ) -> None:
-    from selfpos.positioning.judge import Judge
+    from selfpos.positioning.selection import Selection
 
     def failing(*args: object) -> object:
         raise error
 
-    monkeypatch.setattr(Judge, "measure", failing)
+    monkeypatch.setattr(Selection, "measure", failing)
     settings = PositioningSettings(search="sgd", steps=1)
     probe = {"pairs": ProbeTask("pairs", get_task("retrieval"), pairs().dataset)}
     with pytest.raises(type(error)):
@@ -269,7 +269,7 @@ def test_a_probe_that_gives_no_batch_is_refused_before_the_training(
     )
     source = TaskSource(type="classification", data=str(data))
     with pytest.raises(
-        SelfposError, match=r"the 3 records held out for a probe serve none: .*; give --probe more of them"
+        SelfposError, match=r"no batch can be drawn from the 3 records held out for a probe: .*; give --probe more of them"
     ):
         finetune(
             str(tiny_base),

@@ -70,7 +70,8 @@ def main(base: Path, out: Path) -> None:
     import torch
     from transformers import TrainerCallback
 
-    from selfpos.training import processes, trainer
+    import selfpos.processes as processes
+    from selfpos.training import trainer
 
     torch.set_num_threads(1)
     run(base, out / "whole", "pair-classification", settings=SETTINGS)
