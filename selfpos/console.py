@@ -90,6 +90,16 @@ def table_text(header: Sequence[str], rows: Sequence[Sequence[str]], *, title: s
     return out.file.getvalue().rstrip("\n")  # type: ignore[attr-defined]
 
 
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, align: str = "") -> str:
+    """A Markdown table. `align` has a letter a column, `l` or `r`; left where it ends."""
+    marks = ["---:" if index < len(align) and align[index] == "r" else "---" for index in range(len(header))]
+    lines = [
+        "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |" for cells in (header, *rows)
+    ]
+    lines.insert(1, "|" + "|".join(marks) + "|")
+    return "\n".join(lines)
+
+
 @contextmanager
 def log_to(path: Path) -> Iterator[None]:
     """Append everything logged under `selfpos` while the block runs to the file `path`, one line each with its time."""

@@ -1,8 +1,9 @@
-"""Whether two tasks pull the weights apart: the cosine of their gradients, and how sure one can be of it from a few batches.
+"""Gradient conflict: the cosine of two tasks' gradients, with an interval from a few batches.
 
-The inner product of two tasks' batches is an unbiased estimate of that of their whole gradients, but a batch's squared length is that of the gradient
-plus that of its noise, so that the cosine of noisy gradients leans towards zero. Squared lengths are therefore estimated by inner products of different
-batches of one task. Intervals are those of the jackknife over batches.
+The inner product of two tasks' batches estimates that of their full gradients without bias. The squared
+length of a batch's gradient does not: it adds the squared length of the noise, which pulls the cosine towards
+zero. So squared lengths come from inner products of different batches of one task. Intervals are by the
+jackknife over batches.
 """
 
 from __future__ import annotations
@@ -10,15 +11,20 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
 
 @dataclass(frozen=True)
 class PairConflict:
-    """Two tasks at one point. `cosine` of their gradients with its 95 % interval `low`..`high`, None where a gradient is lost in its noise;
-    `raw_cosine` of the mean gradients as they are; `share` of the pairs of batches whose gradients point apart (inner product below zero)."""
+    """Two tasks at one set of weights.
+
+    `cosine` is that of their gradients, with its 95 % interval `low`..`high`; None where noise hides a
+    gradient. `raw_cosine` is that of the mean gradients. `share` counts the pairs of batches with a negative
+    inner product.
+    """
 
     tasks: tuple[str, str]
     cosine: float | None
@@ -29,90 +35,97 @@ class PairConflict:
 
     @property
     def conflicting(self) -> bool:
-        """Whether they pull apart, and not by chance: the whole interval is below zero."""
+        """Whether the whole interval lies below zero."""
         return self.high is not None and self.high < 0
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self) | {"conflicting": self.conflicting}
 
 
 @dataclass(frozen=True)
 class TaskGradient:
-    """One task at one point: the `norm` of its gradient without its noise (0 when lost in it), and the share of a batch's squared length that is signal."""
+    """The `norm` of a task's gradient without noise, and the share of a batch's squared length that is
+    `signal`.
+    """
 
     norm: float
     signal: float
 
 
-def pair_conflicts(gram: np.ndarray, owners: Sequence[str]) -> list[PairConflict]:
-    """Every pair of tasks, from the inner products (n, n) of batch gradients; `owners` names the task of each. Each task needs as many batches, 2 or more."""
-    rows = _rows(owners)
-    counts = {len(found) for found in rows.values()}
+def pair_conflicts(gram: np.ndarray, tasks: Sequence[str]) -> list[PairConflict]:
+    """Every pair of tasks, from the inner products (n, n) of n batch gradients.
+
+    Args:
+        tasks: the task of each batch. Every task needs the same number of batches, two or more.
+    """
+    rows = _rows(tasks)
+    counts = {len(indices) for indices in rows.values()}
     if len(counts) != 1 or counts.pop() < 2:
         raise ValueError("every task needs the same number of batches, 2 or more")
-    found = []
+    conflicts = []
     for first, second in itertools.combinations(rows, 2):
-        own, other, cross = (
-            _block(gram, rows[first]),
-            _block(gram, rows[second]),
-            gram[np.ix_(rows[first], rows[second])],
-        )
-        cosine, interval = _cosine(own, other, cross), _interval(own, other, cross)
-        lengths = own.mean() * other.mean()
+        blocks = [
+            gram[np.ix_(rows[a], rows[b])] for a, b in ((first, first), (second, second), (first, second))
+        ]
+        cosine = _cosine(*blocks)
+        low, high = (None, None) if cosine is None else _interval(cosine, *blocks)
+        cross = blocks[2]
+        lengths = blocks[0].mean() * blocks[1].mean()
         raw = float(cross.mean() / math.sqrt(lengths)) if lengths > 0 else 0.0
-        low, high = interval if cosine is not None and interval is not None else (None, None)
-        found.append(PairConflict((first, second), cosine, low, high, raw, float((cross < 0).mean())))
-    return found
+        conflicts.append(PairConflict((first, second), cosine, low, high, raw, float((cross < 0).mean())))
+    return conflicts
 
 
-def task_gradients(gram: np.ndarray, owners: Sequence[str]) -> dict[str, TaskGradient]:
-    """Every task's gradient from the inner products of its batches, as for `pair_conflicts`."""
-    found = {}
-    for task, rows in _rows(owners).items():
-        own = _block(gram, rows)
-        squared, whole = _squared(own), float(np.trace(own)) / len(rows)
-        found[task] = TaskGradient(
-            math.sqrt(max(0.0, squared)), max(0.0, squared) / whole if whole > 0 else 0.0
-        )
-    return found
+def task_gradients(gram: np.ndarray, tasks: Sequence[str]) -> dict[str, TaskGradient]:
+    """The gradient of every task, from the same inner products as `pair_conflicts`."""
+    gradients = {}
+    for task, rows in _rows(tasks).items():
+        block = gram[np.ix_(rows, rows)]
+        squared = max(0.0, _squared_length(block))
+        with_noise = float(np.trace(block)) / len(rows)
+        gradients[task] = TaskGradient(math.sqrt(squared), squared / with_noise if with_noise > 0 else 0.0)
+    return gradients
 
 
-def _rows(owners: Sequence[str]) -> dict[str, list[int]]:
-    return {
-        task: [row for row, owner in enumerate(owners) if owner == task] for task in dict.fromkeys(owners)
-    }
+def _rows(tasks: Sequence[str]) -> dict[str, list[int]]:
+    rows: dict[str, list[int]] = {}
+    for index, task in enumerate(tasks):
+        rows.setdefault(task, []).append(index)
+    return rows
 
 
-def _block(gram: np.ndarray, rows: list[int]) -> np.ndarray:
-    return gram[np.ix_(rows, rows)]
-
-
-def _squared(own: np.ndarray) -> float:
+def _squared_length(block: np.ndarray) -> float:
     """Squared length of the mean gradient, without bias: the mean inner product of different batches."""
-    count = len(own)
-    return float((own.sum() - np.trace(own)) / (count * (count - 1)))
+    count = len(block)
+    return float((block.sum() - np.trace(block)) / (count * (count - 1)))
 
 
-def _cosine(own: np.ndarray, other: np.ndarray, cross: np.ndarray) -> float | None:
-    lengths = _squared(own), _squared(other)
+def _cosine(first: np.ndarray, second: np.ndarray, cross: np.ndarray) -> float | None:
+    lengths = _squared_length(first), _squared_length(second)
     if min(lengths) <= 0:
         return None
     return float(np.clip(cross.mean() / math.sqrt(lengths[0] * lengths[1]), -1, 1))
 
 
-def _interval(own: np.ndarray, other: np.ndarray, cross: np.ndarray) -> tuple[float, float] | None:
-    """95 % interval of the cosine by the jackknife: batches of both tasks are left out two by two, one of each. None below three batches each."""
+def _interval(
+    cosine: float, first: np.ndarray, second: np.ndarray, cross: np.ndarray
+) -> tuple[float | None, float | None]:
+    """95 % interval of the cosine: the jackknife leaves out one batch of each task. None below three batches
+    each.
+    """
     from scipy.stats import t
 
-    count = len(own)
+    count = len(first)
     if count < 3:
-        return None
+        return None, None
     estimates = []
-    for left in range(count):
-        kept = [row for row in range(count) if row != left]
-        places = np.ix_(kept, kept)
-        estimates.append(_cosine(own[places], other[places], cross[places]))
-    known = [value for value in estimates if value is not None]
-    whole = _cosine(own, other, cross)
-    if len(known) < count or whole is None:
-        return None
-    spread = math.sqrt((count - 1) / count * sum((value - sum(known) / count) ** 2 for value in known))
-    margin = float(t.ppf(0.975, count - 1)) * spread
-    return max(-1.0, whole - margin), min(1.0, whole + margin)
+    for left_out in range(count):
+        rest = np.ix_(*[[row for row in range(count) if row != left_out]] * 2)
+        estimate = _cosine(first[rest], second[rest], cross[rest])
+        if estimate is None:
+            return None, None
+        estimates.append(estimate)
+    mean = sum(estimates) / count
+    deviation = math.sqrt((count - 1) / count * sum((value - mean) ** 2 for value in estimates))
+    margin = float(t.ppf(0.975, count - 1)) * deviation
+    return max(-1.0, cosine - margin), min(1.0, cosine + margin)

@@ -1,9 +1,9 @@
-"""Inner products of many gradients of one model, without holding them all: some tensors at a time."""
+"""Inner products of many gradients of one model. Only some tensors' gradients are in memory at a time."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -12,10 +12,15 @@ from selfpos.errors import SelfposError
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-Part = tuple[str, int, int]
-"""(key, start, stop): a range of a flattened tensor."""
+COLUMNS = 1 << 16  # columns multiplied at once in float64: 0.5 MB a gradient
 
-COLUMNS = 1 << 16  # of the gradients that are multiplied at once, in float64
+
+class ParameterSlice(NamedTuple):
+    """A range of a flattened parameter."""
+
+    key: str
+    start: int
+    stop: int
 
 
 def gradient_products(
@@ -23,68 +28,74 @@ def gradient_products(
     losses: Sequence[Callable[[], Tensor]],
     *,
     memory: int = 1 << 30,
-    each: Callable[[], object] = lambda: None,
+    after_pass: Callable[[], object] = lambda: None,
 ) -> dict[str, np.ndarray]:
-    """<∇L_a, ∇L_b> at every tensor: key → (n, n) float64, for n `losses`, each a function that computes one with a graph to the parameters.
+    """<∇L_a, ∇L_b> of n losses at every parameter: key → (n, n) float64. Parameters that no loss reaches get
+    zeros.
 
-    The losses' gradients are held for as many parameters at a time as fit in `memory` bytes (beside the model and one backward pass); the losses are
-    computed again for the next ones. So memory is bounded whatever n and the model are, and n·⌈4·n·parameters/memory⌉ backward passes are made.
-    `each` is called after every pass. A tensor that no loss reaches gets zeros. Raises SelfposError for a loss that is not finite.
+    Args: losses: functions that each compute one loss with its graph. memory: bytes of gradients held at
+    once. Less memory means more passes: each loss is computed again for the next parameters. after_pass:
+    called after every backward pass.
+
+    Raises:
+        SelfposError: a loss is not finite.
     """
-    import torch
-
     count = len(losses)
-    found = {key: np.zeros((count, count)) for key in parameters}
-    wanted = {key: parameter.requires_grad for key, parameter in parameters.items()}
+    products = {key: np.zeros((count, count)) for key in parameters}
+    required = {key: parameter.requires_grad for key, parameter in parameters.items()}
     try:
-        for parts in passes({key: parameter.numel() for key, parameter in parameters.items()}, count, memory):
-            keys = {key for key, _, _ in parts}
-            held = {part: np.zeros((count, part[2] - part[1]), np.float32) for part in parts}
+        for slices in passes(
+            {key: parameter.numel() for key, parameter in parameters.items()}, count, memory
+        ):
+            keys = {part.key for part in slices}
             for key, parameter in parameters.items():
                 parameter.requires_grad_(key in keys)
+            held = {part: np.zeros((count, part.stop - part.start), np.float32) for part in slices}
             for row, loss in enumerate(losses):
-                value = loss()
-                if not torch.isfinite(value):
-                    raise SelfposError(
-                        f"a loss is {value.item()}, so it has no gradient: check the records, or raise the temperature"
-                    )
-                names = (
-                    sorted(keys) if value.requires_grad else []
-                )  # none where the loss reaches none of this pass
-                gradients = (
-                    torch.autograd.grad(value, [parameters[key] for key in names], allow_unused=True)
-                    if names
-                    else []
-                )
-                by_key = dict(zip(names, gradients, strict=True))
-                for part, rows in held.items():
-                    gradient = by_key.get(part[0])
-                    if gradient is not None:
-                        rows[row] = gradient.detach().reshape(-1)[part[1] : part[2]].float().cpu().numpy()
-                each()
+                gradients = _gradients(loss(), {key: parameters[key] for key in sorted(keys)})
+                for part in held.keys() & {part for part in slices if part.key in gradients}:
+                    flat = gradients[part.key].detach().reshape(-1)[part.start : part.stop]
+                    held[part][row] = flat.float().cpu().numpy()
+                after_pass()
             for part, rows in held.items():
                 for start in range(0, rows.shape[1], COLUMNS):
-                    piece = rows[:, start : start + COLUMNS].astype(np.float64)
-                    found[part[0]] += piece @ piece.T
+                    block = rows[:, start : start + COLUMNS].astype(np.float64)
+                    products[part.key] += block @ block.T
     finally:
         for key, parameter in parameters.items():
-            parameter.requires_grad_(wanted[key])
-    return found
+            parameter.requires_grad_(required[key])
+    return products
 
 
-def passes(sizes: Mapping[str, int], count: int, memory: int) -> list[list[Part]]:
-    """All tensors, in order, in ranges of which `count` gradients in float32 fit in `memory` bytes at a time; a tensor may be split."""
-    room = max(1, memory // (4 * max(1, count)))
-    found: list[list[Part]] = [[]]
-    left = room
+def _gradients(loss: Tensor, parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
+    """The gradients of `loss` at those of the parameters that it reaches."""
+    import torch
+
+    if not torch.isfinite(loss):
+        raise SelfposError(
+            f"a loss is {loss.item()}, so it has no gradient: check the records, or raise the temperature"
+        )
+    if not loss.requires_grad:  # it reaches none of the parameters of this pass
+        return {}
+    gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+    return {
+        key: gradient for key, gradient in zip(parameters, gradients, strict=True) if gradient is not None
+    }
+
+
+def passes(sizes: Mapping[str, int], count: int, memory: int) -> list[list[ParameterSlice]]:
+    """All parameters, in order, in slices of which `count` float32 gradients fit in `memory` bytes at a time."""
+    budget = max(1, memory // (4 * max(1, count)))
+    groups: list[list[ParameterSlice]] = [[]]
+    remaining = budget
     for key, size in sizes.items():
         start = 0
         while start < size:
-            stop = min(size, start + left)
-            found[-1].append((key, start, stop))
-            left -= stop - start
+            stop = min(size, start + remaining)
+            groups[-1].append(ParameterSlice(key, start, stop))
+            remaining -= stop - start
             start = stop
-            if left == 0:
-                found.append([])
-                left = room
-    return [parts for parts in found if parts]
+            if remaining == 0:
+                groups.append([])
+                remaining = budget
+    return [group for group in groups if group]

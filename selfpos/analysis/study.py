@@ -1,14 +1,15 @@
-"""`selfpos analyse`: the measurements of one run or recipe, each a job that is kept once done, and what is made of them."""
+"""`selfpos analyse`: the measurements of one run or recipe, each a job that is kept once done."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from selfpos.analysis.findings import Findings, write_findings
 from selfpos.console import log_to, progress
 from selfpos.errors import SelfposError, unknown
 from selfpos.jobs.job import Job, execute, locked
@@ -16,37 +17,15 @@ from selfpos.recipe import AnalysisSettings, Recipe, load_recipe
 from selfpos.storage.run_folder import RunFolder
 
 if TYPE_CHECKING:
-    import numpy as np
+    import torch
     from datasets import Dataset
 
     from selfpos.data.tasks import TaskData
     from selfpos.positioning.live import LiveModel
+    from selfpos.positioning.objective import Batch
     from selfpos.tasks import TaskType
 
 BASE = "base"
-
-
-@dataclass(frozen=True)
-class Findings:
-    """Everything that an analysis found, read back from its folder; what was not measured is empty or None.
-
-    `gradients`: point → {"pairs", "tasks", "layers", "batches", …} as `measure_point` writes them. `dominance`: joint model → who leads it.
-    """
-
-    name: str
-    records: str
-    gradients: dict[str, dict[str, Any]] = field(default_factory=dict)
-    gaps: list[dict[str, Any]] = field(default_factory=list)
-    vectors: list[dict[str, Any]] = field(default_factory=list)
-    dominance: dict[str, dict[str, Any]] = field(default_factory=dict)
-    arms: list[dict[str, Any]] = field(default_factory=list)
-    law: dict[str, Any] | None = None
-    missing: list[str] = field(default_factory=list)
-
-    @property
-    def rivals(self) -> list[str]:
-        """The joint models of which there are scores."""
-        return list(dict.fromkeys(gap["rival"] for gap in self.gaps))
 
 
 def analyse(
@@ -56,56 +35,55 @@ def analyse(
     out: Path | None = None,
     data_root: Path | None = None,
 ) -> tuple[Path, Findings]:
-    """Measure the run in the folder `target`, or what the recipe `target` would train: gradients at the base and, of a run, at its specialists and its
-    joint models (or at `settings.points` of these); scores, lengths and angles of a run; with `settings.arms` small specialists of either. Returns the folder written, and the findings.
+    """Measure gradient conflict, and the lengths and angles of the vectors, of a run or of a recipe.
 
-    The folder is `out`, `<run>/analysis` when absent, or `checkpoints/<recipe>-analysis`. Measurements already there are kept; `data_root` is needed
-    where the run was given it and training records are read. Memory: one model, one backward pass, and `settings.memory` GiB of gradients.
-    Raises SelfposError when `target` is neither, or its data cannot be read or drawn from.
+    Measurements of an earlier start are kept. Memory: one model, one backward pass and `settings.memory` GiB.
+
+    Args:
+        target: a run folder, or a recipe of which only the base can be measured.
+        out: `<run>/analysis` when absent, or `checkpoints/<recipe>-analysis`.
+        data_root: as for `run_recipe`, where training records are read.
+
+    Returns:
+        The folder written, and the findings.
+
+    Raises:
+        SelfposError: `target` is neither, or its data cannot be read or drawn from.
     """
-    study = _study(target, settings or AnalysisSettings(), out, data_root)
+    study = _open_study(target, settings or AnalysisSettings(), out, data_root)
     with locked(study.folder), log_to(study.folder.log):
-        study.folder.recipe.write_text(study.recipe_text, encoding="utf-8")
+        study.folder.recipe.write_text(study.recipe.as_yaml(), encoding="utf-8")
         execute(study.jobs(), study.folder)
-        from selfpos.analysis.write import write_findings
-
-        found = study.findings()
-        write_findings(study.folder.path, found)
-    return study.folder.path, found
+        findings = study.findings()
+        write_findings(study.folder.path, findings)
+    return study.folder.path, findings
 
 
-def _study(target: Path, settings: AnalysisSettings, out: Path | None, data_root: Path | None) -> Study:
+def _open_study(target: Path, settings: AnalysisSettings, out: Path | None, data_root: Path | None) -> Study:
     if target.is_dir():
         run = RunFolder(target)
         if not run.recipe.is_file():
             raise SelfposError(
-                f"{target} is no run: it has no {run.recipe.name}; give a run's folder, or a recipe"
+                f"{target} is no run: it has no {run.recipe.name}; name a run's folder, or a recipe"
             )
-        recipe = load_recipe(run.recipe)
-        return Study(recipe, run, RunFolder(out or target / "analysis"), settings, data_root)
+        folder = RunFolder(out or target / "analysis")
+        return Study(load_recipe(run.recipe), run, folder, settings, data_root)
     if not target.is_file():
         raise SelfposError(f"there is no run folder and no recipe {target}")
     recipe = load_recipe(target)
-    return Study(
-        recipe, None, RunFolder(out or Path("checkpoints") / f"{recipe.name}-analysis"), settings, data_root
-    )
+    folder = RunFolder(out or Path("checkpoints") / f"{recipe.name}-analysis")
+    return Study(recipe, None, folder, settings, data_root)
 
 
 @dataclass(frozen=True)
 class Study:
-    """One analysis. `run` is absent for a recipe of which nothing was trained yet."""
+    """One analysis. `run` is None for a recipe that has not been run."""
 
     recipe: Recipe
     run: RunFolder | None
     folder: RunFolder
     settings: AnalysisSettings
     data_root: Path | None
-
-    @property
-    def recipe_text(self) -> str:
-        import yaml
-
-        return yaml.safe_dump(self.recipe.model_dump(mode="json", exclude_unset=True), sort_keys=False)
 
     @cached_property
     def base(self) -> Path:
@@ -115,26 +93,21 @@ class Study:
 
     @cached_property
     def models(self) -> dict[str, Path]:
-        """The specialists and the joint models that the run has finished."""
+        """The specialists and joint models that the run has finished."""
         if self.run is None:
             return {}
-        places = {task: self.run.specialist(task) for task in self.recipe.tasks} | {
-            name: self.run.rival(name) for name in self.recipe.joints
-        }
-        return {name: place for name, place in places.items() if place.is_dir()}
-
-    @property
-    def specialists(self) -> list[str]:
-        return [name for name in self.models if name in self.recipe.tasks]
+        folders = {task: self.run.specialist(task) for task in self.recipe.tasks}
+        folders |= {name: self.run.rival(name) for name in self.recipe.joints}
+        return {name: folder for name, folder in folders.items() if folder.is_dir()}
 
     @cached_property
     def points(self) -> list[str]:
-        """Where gradients are measured. Raises SelfposError for a point of the settings that is no model of the run."""
-        every = [BASE, *self.models]
+        """The models at which gradients are measured. Raises SelfposError for one that the run does not have."""
+        available = [BASE, *self.models]
         for point in self.settings.points:
-            if point not in every:
-                raise unknown("point", point, every)
-        return list(dict.fromkeys(self.settings.points)) or every
+            if point not in available:
+                raise unknown("point", point, available)
+        return list(dict.fromkeys(self.settings.points)) or available
 
     @cached_property
     def data(self) -> dict[str, TaskData]:
@@ -143,7 +116,7 @@ class Study:
         return load_tasks(self.recipe, self.data_root)
 
     @cached_property
-    def measured(self) -> dict[str, tuple[TaskType, Dataset]]:
+    def records(self) -> dict[str, tuple[TaskType, Dataset]]:
         """The records whose gradients are measured."""
         if self.settings.records == "training":
             return {name: (task.type, task.training) for name, task in self.data.items()}
@@ -155,7 +128,7 @@ class Study:
 
     @cached_property
     def live(self) -> LiveModel:
-        """The base with the specialists and the joint models as vectors: it can stand at any of the points."""
+        """The base with all models as vectors: it can stand at any of the points."""
         import torch
 
         from selfpos.console import quiet_libraries
@@ -175,36 +148,32 @@ class Study:
 
         inputs = {
             "base": content_hash(self.base),
-            "records": {name: hash_records(records) for name, (_, records) in self.measured.items()},
+            "records": {name: hash_records(records) for name, (_, records) in self.records.items()},
             "training": self.recipe.training.model_dump(mode="json"),
             "seed": self.recipe.seed,
         }
-        drawn = {"batches": self.settings.batches, "batch_size": self.settings.batch_size}
         hashes = {name: content_hash(folder) for name, folder in self.models.items()}
-        found = [
-            Job(
-                f"gradients/{point}",
-                inputs | drawn | {"point": hashes.get(point)},
-                self.gradients(point),
-                partial(self._measure, point),
-                derived=True,
-            )
-            for point in self.points
-        ]
+        batches = {"batches": self.settings.batches, "batch_size": self.settings.batch_size}
+        jobs = []
+        for point in self.points:
+            described = inputs | batches | {"point": hashes.get(point)}
+            work = partial(self._measure, point)
+            jobs.append(Job(f"gradients/{point}", described, self._gradients(point), work, derived=True))
         if self.models:
-            found.append(
-                Job(
-                    "vectors", inputs | {"models": hashes}, self.folder.geometry, self._geometry, derived=True
-                )
-            )
+            described = inputs | {"models": hashes}
+            jobs.append(Job("vectors", described, self.folder.geometry, self._write_geometry, derived=True))
         if self.settings.arms:
-            found += self._arm_jobs(inputs)
-        return found
+            for task in self.recipe.tasks:
+                for name, (records, steps, _) in self._short_trainings(task).items():
+                    described = inputs | {"data": self.data[task].hash, "records": records, "steps": steps}
+                    work = partial(self._train, task, name, records, steps)
+                    jobs.append(Job(f"arms/{name}", described, self._short_training(name), work))
+        return jobs
 
-    def gradients(self, point: str) -> Path:
+    def _gradients(self, point: str) -> Path:
         return self.folder.path / "gradients" / f"{point}.json"
 
-    def arm(self, name: str) -> Path:
+    def _short_training(self, name: str) -> Path:
         return self.folder.path / "arms" / name
 
     def _measure(self, point: str) -> None:
@@ -212,161 +181,117 @@ class Study:
 
         names = list(self.models)
         if names:
-            table = torch.zeros(len(self.live.keys), len(names), dtype=torch.float64)
+            coefficients = torch.zeros(len(self.live.keys), len(names), dtype=torch.float64)
             if point != BASE:
-                table[:, names.index(point)] = 1
-            self.live.set_coefficients(table)
-        found = measure_point(
+                coefficients[:, names.index(point)] = 1
+            self.live.set_coefficients(coefficients)
+        temperature = self.recipe.training.temperature
+        measured = measure_point(
             self.live,
-            self.measured,
+            self.records,
             self.settings,
-            temperature=self.recipe.training.temperature,
+            temperature=temperature,
             seed=self.recipe.seed,
             title=point,
         )
-        _write(self.gradients(point), found)
+        _write(self._gradients(point), measured)
 
-    def _geometry(self) -> None:
+    def _write_geometry(self) -> None:
         from selfpos.storage.model_folder import open_model
         from selfpos.vectors import gram, open_vectors
 
         vectors = open_vectors(open_model(self.base), list(self.models.values()), names=list(self.models))
         _write(self.folder.geometry, {"names": list(self.models), "gram": gram(vectors).tolist()})
 
-    def _arm_jobs(self, inputs: Mapping[str, Any]) -> list[Job]:
-        found = []
-        for task in self.recipe.tasks:
-            for name, (records, steps, _) in self._arms(task).items():
-                described = {**inputs, "data": self.data[task].hash, "records": records, "steps": steps}
-                found.append(
-                    Job(
-                        f"arms/{name}",
-                        described,
-                        self.arm(name),
-                        partial(self._train_arm, task, name, records, steps),
-                    )
-                )
-        return found
+    def _short_trainings(self, task: str) -> dict[str, tuple[int, int, str]]:
+        """The small specialists of a task: name → (records, steps, kind).
 
-    def _arms(self, task: str) -> dict[str, tuple[int, int, str]]:
-        """The arms of a task: name → (records, steps, kind). The longest sees its records once; `epochs` arms see theirs once, `steps` arms go as long."""
-        batch, longest = self.recipe.training.batch_size, self.settings.arm_steps
-        most = min(len(self.data[task].training), longest * batch)
+        The longest sees its records once. Others see fewer records: once ("equal epochs"), or for as many
+        steps.
+        """
+        batch = self.recipe.training.batch_size
+        most = min(len(self.data[task].training), self.settings.arm_steps * batch)
         longest = max(1, most // batch)
-        arms: dict[str, tuple[int, int, str]] = {}
+        trainings: dict[str, tuple[int, int, str]] = {}
         for share in sorted(set(self.settings.arm_shares)):
             records = max(2 * batch, round(share * most))
             if records > most:
                 raise SelfposError(
-                    f"task {task} has {most} records to train arms on, too few for batches of {batch}; lower the batch size"
+                    f"task {task} has {most} records for its small specialists, too few for batches of "
+                    f"{batch}; lower the batch size"
                 )
             for steps, kind in ((max(1, records // batch), "equal epochs"), (longest, "equal steps")):
-                arms.setdefault(
-                    f"{task}-{records}-records-{steps}-steps",
-                    (records, steps, kind if records < most else "longest"),
-                )
-        return arms
+                name = f"{task}-{records}-records-{steps}-steps"
+                trainings.setdefault(name, (records, steps, kind if records < most else "longest"))
+        return trainings
 
-    def _train_arm(self, task: str, name: str, records: int, steps: int) -> None:
+    def _train(self, task: str, name: str, records: int, steps: int) -> None:
         import random
 
         from selfpos.training import train
 
         data = self.data[task]
         rows = sorted(random.Random(f"arms {self.recipe.seed}").sample(range(len(data.training)), records))
+        chosen = {task: (data.type, data.training.select(rows))}
         settings = self.recipe.training.model_copy(update={"steps": steps})
-        train(
-            self.base,
-            {task: (data.type, data.training.select(rows))},
-            self.arm(name),
-            settings,
-            seed=self.recipe.seed,
-            name=name,
-        )
+        train(self.base, chosen, self._short_training(name), settings, seed=self.recipe.seed, name=name)
 
     def findings(self) -> Findings:
-        from selfpos.analysis.balance import dominance, joint_gaps
-
         missing = []
         if self.run is not None:
-            missing = [
-                f"model {name}"
-                for name in (*self.recipe.tasks, *self.recipe.joints)
-                if name not in self.models
-            ]
-        gaps: list[Any] = []
-        if self.run is not None and self.run.table.is_file():
-            gaps = joint_gaps(
-                _read(self.run.table)["scores"], list(self.recipe.tasks), list(self.recipe.joints)
-            )
-        elif self.run is not None:
-            missing.append("scores")
-        vectors: list[Any] = []
-        lead: dict[str, Any] = {}
-        if self.models:
-            import numpy as np
-
-            vectors, gram = self._vectors(), np.array(_read(self.folder.geometry)["gram"])
-            names = list(self.models)
-            for rival in (
-                [name for name in names if name not in self.recipe.tasks] if self.specialists else []
-            ):
-                rows = [names.index(name) for name in (*self.specialists, rival)]
-                lead[rival] = asdict(dominance(gram[np.ix_(rows, rows)], self.specialists))
-        arms, law = self._arm_findings() if self.settings.arms else ([], None)
-        gradients = {point: _read(self.gradients(point)) for point in self.points}
+            names = (*self.recipe.tasks, *self.recipe.joints)
+            missing = [f"model {name}" for name in names if name not in self.models]
         return Findings(
-            self.recipe.name,
-            self.settings.records,
-            gradients,
-            [asdict(gap) for gap in gaps],
-            vectors,
-            lead,
-            arms,
-            law,
-            missing,
+            name=self.recipe.name,
+            records=self.settings.records,
+            gradients={point: _read(self._gradients(point)) for point in self.points},
+            vectors=self._vectors() if self.models else [],
+            missing=missing,
+            **(self._length_findings() if self.settings.arms else {}),
         )
 
     def _vectors(self) -> list[dict[str, Any]]:
-        """Length and angles of every model's vector, and what it was trained on, as far as its manifest says."""
+        """Length and angles of every model's vector, and what its manifest says that it was trained on."""
         import numpy as np
 
         from selfpos.storage.manifest import read_manifest
         from selfpos.vectors import norms_and_cosines
 
         norms, cosines = norms_and_cosines(np.array(_read(self.folder.geometry)["gram"]))
+        degrees = np.degrees(np.arccos(cosines))
         rows = []
-        for place, (name, folder) in enumerate(self.models.items()):
+        for index, (name, folder) in enumerate(self.models.items()):
             manifest = read_manifest(folder) or {}
-            rows.append({
+            angles = {other: float(degrees[index, at]) for at, other in enumerate(self.models) if at != index}
+            row = {
                 "name": name,
-                "norm": float(norms[place]),
+                "norm": float(norms[index]),
                 "records": sum(task["records"] for task in manifest.get("tasks", {}).values()) or None,
                 "steps": manifest.get("steps"),
                 "samples": manifest.get("samples"),
-                "angles": {other: float(np.degrees(np.arccos(cosines[place, at]))) for at, other in enumerate(self.models) if at != place},
-            })  # fmt: skip
+                "angles": angles,
+            }
+            rows.append(row)
         return rows
 
-    def _arm_findings(self) -> tuple[list[dict[str, Any]], dict[str, Any] | None]:
+    def _length_findings(self) -> dict[str, Any]:
         import numpy as np
 
-        from selfpos.analysis.balance import Arm, length_law
+        from selfpos.analysis.norms import ShortTraining, length_law
         from selfpos.storage.model_folder import open_model
         from selfpos.vectors import gram, norms_and_cosines, open_vectors
 
-        found = []
+        measured = []
         for task in self.recipe.tasks:
-            arms = self._arms(task)
-            norms, cosines = norms_and_cosines(
-                gram(open_vectors(open_model(self.base), [self.arm(name) for name in arms]))
-            )
-            last = max(range(len(arms)), key=lambda place: list(arms.values())[place][:2])
-            for place, (records, steps, kind) in enumerate(arms.values()):
-                angle = float(np.degrees(np.arccos(cosines[place, last])))
-                found.append(Arm(task, kind, records, steps, float(norms[place]), angle))
-        law = length_law(found)
-        return [asdict(arm) for arm in found], asdict(law) if law else None
+            trainings = self._short_trainings(task)
+            folders = [self._short_training(name) for name in trainings]
+            norms, cosines = norms_and_cosines(gram(open_vectors(open_model(self.base), folders)))
+            sizes = [(records, steps) for records, steps, _ in trainings.values()]
+            degrees = np.degrees(np.arccos(cosines[:, sizes.index(max(sizes))]))
+            for (records, steps, kind), norm, angle in zip(trainings.values(), norms, degrees, strict=True):
+                measured.append(ShortTraining(task, kind, records, steps, float(norm), float(angle)))
+        law = length_law(measured)
+        return {"arms": [asdict(training) for training in measured], "law": asdict(law) if law else None}
 
 
 def measure_point(
@@ -378,9 +303,12 @@ def measure_point(
     seed: int = 0,
     title: str = BASE,
 ) -> dict[str, Any]:
-    """The conflicts of all tasks at the weights that `live` holds: over the whole model ("pairs", "tasks") and in each layer ("layers").
+    """The conflicts of all tasks at the weights of `live`: over the whole model and in each layer.
 
-    Batches are drawn with `seed`, the same at every point. Dropout is off, as `live` was made. Raises SelfposError where no batch can be drawn.
+    Batches are drawn with `seed`, the same at every point; dropout is off.
+
+    Raises:
+        SelfposError: no batch can be drawn.
     """
     import numpy as np
     import torch
@@ -388,59 +316,51 @@ def measure_point(
     from selfpos.analysis.conflict import pair_conflicts, task_gradients
     from selfpos.analysis.gradients import gradient_products, passes
     from selfpos.positioning.groups import layer_of
-    from selfpos.positioning.objective import Batch, TaskProbe, texts_of
+    from selfpos.positioning.objective import TaskProbe, texts_of
 
-    probes = {
-        name: TaskProbe(name, kind, kind.prepare(data, seed), temperature)
-        for name, (kind, data) in records.items()
-    }
+    probes = {}
+    for name, (task_type, data) in records.items():
+        probes[name] = TaskProbe(name, task_type, task_type.prepare(data, seed), temperature)
     generator = torch.Generator().manual_seed(seed)
-    owners = [name for name in probes for _ in range(settings.batches)]
+    tasks = [name for name in probes for _ in range(settings.batches)]
     try:
-        batches = [probes[name].draw(settings.batch_size, generator) for name in owners]
+        batches = [probes[name].draw(settings.batch_size, generator) for name in tasks]
     except SelfposError as error:
         raise SelfposError(f"{error}; raise the probe's records per task, or change --batch-size") from None
 
     def loss_of(batch: Batch) -> Callable[[], torch.Tensor]:
         def loss() -> torch.Tensor:
-            embeddings = live.embed(texts_of([batch]))
-            return probes[batch.task].loss_of(
-                batch, embeddings.split([len(column) for column in batch.columns])
-            )
+            columns = live.embed(texts_of([batch])).split([len(column) for column in batch.columns])
+            return probes[batch.task].loss_of(batch, columns)
 
         return loss
 
     memory = int(settings.memory * (1 << 30))
-    total = len(
-        passes({key: parameter.numel() for key, parameter in live.parameters.items()}, len(owners), memory)
-    ) * len(owners)
+    sizes = {key: parameter.numel() for key, parameter in live.parameters.items()}
+    total = len(passes(sizes, len(tasks), memory)) * len(tasks)
+    losses = [loss_of(batch) for batch in batches]
     with progress(f"gradients at {title}", total, unit="passes") as bar:
-        found = gradient_products(
-            live.parameters, [loss_of(batch) for batch in batches], memory=memory, each=lambda: bar.advance(1)
-        )
-    whole = np.zeros((len(owners), len(owners)))
+        products = gradient_products(live.parameters, losses, memory=memory, after_pass=bar.advance)
     layers: dict[str, np.ndarray] = {}
-    for key, gram in found.items():
-        whole += gram
-        layers[layer_of(key)] = layers.get(layer_of(key), np.zeros_like(whole)) + gram
+    for key, gram in products.items():
+        layers[layer_of(key)] = layers.get(layer_of(key), 0) + gram
+    whole = np.sum(list(products.values()), axis=0)
     return {
         "batches": settings.batches,
         "batch_size": settings.batch_size,
-        "pairs": _facts(pair_conflicts(whole, owners)),
-        "tasks": {task: asdict(gradient) for task, gradient in task_gradients(whole, owners).items()},
-        "layers": {layer: _facts(pair_conflicts(gram, owners)) for layer, gram in layers.items()},
+        "pairs": [pair.as_dict() for pair in pair_conflicts(whole, tasks)],
+        "tasks": {task: asdict(gradient) for task, gradient in task_gradients(whole, tasks).items()},
+        "layers": {
+            layer: [pair.as_dict() for pair in pair_conflicts(gram, tasks)] for layer, gram in layers.items()
+        },
     }
 
 
-def _facts(pairs: Sequence[Any]) -> list[dict[str, Any]]:
-    return [asdict(pair) | {"conflicting": pair.conflicting} for pair in pairs]
-
-
-def _write(file: Path, found: Any) -> None:
+def _write(file: Path, content: Any) -> None:
     from selfpos.storage.atomic import write_text
 
     file.parent.mkdir(parents=True, exist_ok=True)
-    write_text(file, json.dumps(found, indent=1))
+    write_text(file, json.dumps(content, indent=1))
 
 
 def _read(file: Path) -> Any:

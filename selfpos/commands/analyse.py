@@ -1,4 +1,4 @@
-"""`selfpos analyse`: conflict and imbalance, measured."""
+"""`selfpos analyse`: gradient conflict and vector lengths, measured."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import click
+
+from selfpos.commands.options import given, options_of
+from selfpos.recipe.evaluation import AnalysisSettings
 
 
 @click.command("analyse")
@@ -16,52 +19,28 @@ import click
     help="Folder to write [default: RUN/analysis, or checkpoints/NAME-analysis of a recipe].",
 )
 @click.option(
-    "--data-root",
-    type=click.Path(path_type=Path),
-    help="Folder with local copies of the recipe's data sets, as for run.",
+    "--data-root", type=click.Path(path_type=Path), help="Local copies of the recipe's data, as for run."
 )
 @click.option(
-    "--records",
-    type=click.Choice(["probe", "training"]),
-    help="Whose gradients: of the probe set or of training data [default: probe].",
+    "--point", "points", multiple=True, metavar="MODEL", help="Measure at this model only; may be repeated."
 )
-@click.option(
-    "--batches", type=click.IntRange(min=2), help="Batches of each task at each point [default: 8]."
-)
-@click.option("--batch-size", type=click.IntRange(min=4), help="Records in a batch [default: 32].")
-@click.option(
-    "--point",
-    "points",
-    multiple=True,
-    metavar="MODEL",
-    help="Measure gradients at this model of the run only; may be repeated.",
-)
-@click.option(
-    "--memory",
-    type=click.FloatRange(min=0, min_open=True),
-    help="GiB of gradients held at once [default: 1].",
-)
-@click.option(
-    "--arms",
-    is_flag=True,
-    help="Train small specialists on shares of the records, for equal epochs and for equal steps.",
-)
-@click.option("--arm-steps", type=click.IntRange(min=4), help="Steps of the longest arm [default: 32].")
-def command(target: Path, out: Path | None, data_root: Path | None, arms: bool, **given: Any) -> None:
-    """Measure what drives tasks apart in TARGET, a run's folder or a recipe: the cosines of the tasks' gradients, joint models against the
-    specialists, lengths and angles of the vectors, and who dominates the joint ones. Goes into the run's report."""
+@options_of(AnalysisSettings, "records", "batches", "batch_size", "memory", "arms", "arm_steps")
+def command(target: Path, out: Path | None, data_root: Path | None, **values: Any) -> None:
+    """Measure what drives tasks apart in TARGET, a run's folder or a recipe.
+
+    Measured are the cosines of the tasks' gradients, and lengths and angles of the task vectors. The run's
+    report includes the result.
+    """
+    from selfpos.analysis.findings import tables
     from selfpos.analysis.study import analyse
-    from selfpos.analysis.write import tables
     from selfpos.console import quiet_process, table_text
-    from selfpos.recipe import AnalysisSettings, validate
+    from selfpos.recipe import validate
 
     quiet_process()
-    settings = {name: value for name, value in given.items() if value not in (None, ())} | {"arms": arms}
-    folder, found = analyse(
-        target, validate(AnalysisSettings, settings, "selfpos analyse"), out=out, data_root=data_root
-    )
-    for title, _, header, rows in tables(found):
-        click.echo(table_text(header, rows, title=title))
+    settings = validate(AnalysisSettings, given(values), "selfpos analyse")
+    folder, findings = analyse(target, settings, out=out, data_root=data_root)
+    for table in tables(findings):
+        click.echo(table_text(table.header, table.rows, title=table.title))
     click.echo(f"written: {folder / 'analysis.md'}")
     if target.is_dir() and folder.parent == target:
         from selfpos.report import write_report

@@ -1,4 +1,6 @@
-"""Command-line options made from the fields of a settings model: name, type, limits, default and help are written once."""
+"""Command-line options made from the fields of a settings model: name, type, limits, default and help are
+written once.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,8 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 def options_of(model: type[BaseModel], *names: str, **renamed: str) -> Callable[[Function], Function]:
     """A decorator that adds one option for each named field of `model`, in this order.
 
-    An option that is not given arrives as None, or as an empty tuple where it may be repeated: `given` drops those.
+    An option that is not given arrives as None, or as an empty tuple where it may be repeated: `given` drops
+    those.
 
     Args:
         names: fields; the option of `batch_size` is `--batch-size`.

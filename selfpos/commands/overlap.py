@@ -9,6 +9,8 @@ import click
 from selfpos.commands.merge import ManyValues
 from selfpos.commands.sources import WORDS
 
+FOLDER = click.Path(path_type=Path)
+
 
 class ManyTasks(ManyValues):
     many = ("--tasks",)
@@ -23,16 +25,8 @@ class ManyTasks(ManyValues):
     help="MTEB tasks [default: the recipe's; else all that --data-dir has].",
 )
 @click.option("--benchmark", help='An MTEB benchmark, such as "MTEB(eng, v2)".')
-@click.option(
-    "--data-dir",
-    type=click.Path(path_type=Path),
-    help="Folder with MTEB data kept locally; nothing else is read when given.",
-)
-@click.option(
-    "--data-root",
-    type=click.Path(path_type=Path),
-    help="Folder below which a recipe's tasks read what their field `local` names.",
-)
+@click.option("--data-dir", type=FOLDER, help="Local copies of MTEB data; nothing else is read.")
+@click.option("--data-root", type=FOLDER, help="Local copies of a recipe's data sets.")
 @click.option(
     "--threshold",
     type=click.FloatRange(0, 1, min_open=True),
@@ -41,13 +35,9 @@ class ManyTasks(ManyValues):
     help="Jaccard similarity of near duplicates.",
 )
 @click.option("--exact", is_flag=True, help="Compare word for word only.")
+@click.option("--out", type=FOLDER, help="JSON file for the whole report; must not exist.")
 @click.option(
-    "--out", type=click.Path(path_type=Path), help="File for the whole report, as JSON; must not exist."
-)
-@click.option(
-    "--remove",
-    type=click.Path(path_type=Path),
-    help="Folder to write the data to without the records that overlap; must not exist.",
+    "--remove", type=FOLDER, help="Folder for the data without overlapping records; must not exist."
 )
 def command(
     sources: tuple[str, ...],
@@ -60,7 +50,10 @@ def command(
     out: Path | None,
     remove: Path | None,
 ) -> None:
-    """Say which test items of MTEB tasks each SOURCE gives away, word for word (without case, punctuation and spacing) or nearly."""
+    """Say which test items of MTEB tasks each SOURCE contains, word for word or nearly.
+
+    Case, punctuation and spacing do not count.
+    """
     from selfpos.commands.sources import read_sources
     from selfpos.console import quiet_process, screen, table_text
     from selfpos.overlap.contamination import HEADER, check_sources
@@ -68,22 +61,29 @@ def command(
     from selfpos.storage.atomic import refuse_existing
 
     quiet_process()
-    for place in (out, remove):
-        if place is not None:
-            refuse_existing(place)
+    for path in (out, remove):
+        if path is not None:
+            refuse_existing(path)
     named, recipe = read_sources(sources)
     settings = OverlapSettings(remove=remove is not None, threshold=None if exact else threshold)
     names = [name for word in tasks for name in word.split(",")]
-    guard = check_sources(
-        named, settings, names, benchmark=benchmark, data_dir=data_dir, data_root=data_root, recipe=recipe, remove=remove
-    )  # fmt: skip
+    check = check_sources(
+        named,
+        settings,
+        names,
+        benchmark=benchmark,
+        data_dir=data_dir,
+        data_root=data_root,
+        recipe=recipe,
+        remove=remove,
+    )
     if out is not None:
-        guard.write(out)
-    for name, found in guard.found.items():
-        if not found.rows:
-            screen().print(f"{name}: none of {found.records} records gives a test item away")
-    if guard.unread:
-        screen().print(f"not checked, their items are not known: {', '.join(guard.unread)}")
-    click.echo(table_text(HEADER, guard.rows()))
+        check.write(out)
+    for name, overlap in check.overlaps.items():
+        if not overlap.rows:
+            screen().print(f"{name}: none of {overlap.records} records contains a test item")
+    if check.unread:
+        screen().print(f"not checked, their items are not known: {', '.join(check.unread)}")
+    click.echo(table_text(HEADER, check.rows()))
     if remove is not None:
-        click.echo(f"{remove}: {', '.join(guard.found)}")
+        click.echo(f"{remove}: {', '.join(check.overlaps)}")

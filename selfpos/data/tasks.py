@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +13,23 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
     from selfpos.data.sources import LoadedSource
-    from selfpos.overlap.contamination import Guard
     from selfpos.tasks import TaskType
+
+Inspect = Callable[[str, "TaskType", "LoadedSource"], "LoadedSource"]
+"""(name, task type, records) → the records, or fewer of them: the contamination check."""
+
+
+@dataclass(frozen=True)
+class ReadTask:
+    """One task's records as they were read. `probe` and `validation` are of other splits, where the recipe
+    names such.
+    """
+
+    type: TaskType
+    source: TaskSource
+    training: LoadedSource
+    probe: LoadedSource | None
+    validation: LoadedSource | None
 
 
 @dataclass(frozen=True)
@@ -23,49 +39,77 @@ class TaskData:
     type: TaskType
     training: Dataset
     probe: Dataset
-    hash: str
-    description: str
     source: TaskSource
     loaded: LoadedSource
     validation: Dataset | None = None
 
-    def decides(self) -> dict[str, Any]:
-        """What of the source decides a training beside its records: prompts, mined negatives, the records validated on."""
+    @property
+    def hash(self) -> str:
+        return self.loaded.hash
+
+    @property
+    def description(self) -> str:
+        return self.loaded.description
+
+    def deciding(self) -> dict[str, Any]:
+        """What decides a training beside its records: prompts, mined negatives, the records validated on."""
         from selfpos.data.sources import hash_records
 
-        found = self.source.model_dump(mode="json", include={"prompts", "mine"})
-        return found | ({} if self.validation is None else {"validation": hash_records(self.validation)})
+        settings = self.source.model_dump(mode="json", include={"prompts", "mine"})
+        if self.validation is not None:
+            settings["validation"] = hash_records(self.validation)
+        return settings
 
 
-def load_tasks(recipe: Recipe, data_root: Path | None, guard: Guard | None = None) -> dict[str, TaskData]:
-    """Read every task's data, have `guard` look at it, and hold its part of the probe set out of it."""
-    from selfpos.data.probe import hold_out
+def read_tasks(recipe: Recipe, data_root: Path | None) -> dict[str, ReadTask]:
+    """Read the records of every task."""
     from selfpos.data.sources import load_task
     from selfpos.tasks import get_task
     from selfpos.tasks.prompts import column_prompts
 
-    loaded = {}
-    held = recipe.probe.counts(recipe.tasks)
+    validation = recipe.training.validation
+    tasks = {}
     for name, source in recipe.tasks.items():
-        kind = get_task(source.type)
-        column_prompts(kind, source.prompts, kind.text_columns)  # refuses such as the type has no place for
-        found = load_task(source, seed=recipe.seed, data_root=data_root)
-        if guard is not None:
-            found = guard.look(name, kind, found)
-        if recipe.probe.split is None:
-            training, probe = hold_out(found.dataset, held[name], recipe.seed)
+        task_type = get_task(source.type)
+        column_prompts(
+            task_type, source.prompts, task_type.text_columns
+        )  # refuses prompts that have no column
+
+        def read(split: str | None, source: TaskSource = source) -> LoadedSource:
+            return load_task(source, seed=recipe.seed, data_root=data_root, split=split)
+
+        tasks[name] = ReadTask(
+            task_type,
+            source,
+            training=read(None),
+            probe=read(recipe.probe.split) if recipe.probe.split else None,
+            validation=read(validation.split) if validation and validation.split else None,
+        )
+    return tasks
+
+
+def split_tasks(
+    recipe: Recipe, tasks: Mapping[str, ReadTask], inspect: Inspect | None = None
+) -> dict[str, TaskData]:
+    """Hold each task's part of the probe set out of its records, which `inspect` may first make fewer."""
+    from selfpos.data.probe import hold_out
+
+    counts = recipe.probe.counts(recipe.tasks)
+    split = {}
+    for name, task in tasks.items():
+        if inspect is not None:
+            probe = inspect(f"{name}, probe", task.type, task.probe) if task.probe else None
+            task = replace(task, training=inspect(name, task.type, task.training), probe=probe)
+        if task.probe is None:
+            training, probe_records = hold_out(task.training.dataset, counts[name], recipe.seed)
         else:
-            other = load_task(source, seed=recipe.seed, data_root=data_root, split=recipe.probe.split)
-            if guard is not None:
-                other = guard.look(f"{name}, probe", kind, other)
-            training, (_, probe) = found.dataset, hold_out(other.dataset, held[name], recipe.seed)
-        asked = recipe.training.validation
-        validation = (
-            load_task(source, seed=recipe.seed, data_root=data_root, split=asked.split).dataset
-            if asked and asked.split
-            else None
-        )
-        loaded[name] = TaskData(
-            kind, training, probe, found.hash, found.description, source, found, validation
-        )
-    return loaded
+            training = task.training.dataset
+            _, probe_records = hold_out(task.probe.dataset, counts[name], recipe.seed)
+        validation = task.validation.dataset if task.validation else None
+        split[name] = TaskData(task.type, training, probe_records, task.source, task.training, validation)
+    return split
+
+
+def load_tasks(recipe: Recipe, data_root: Path | None, inspect: Inspect | None = None) -> dict[str, TaskData]:
+    """Read every task's records and hold its part of the probe set out of them."""
+    return split_tasks(recipe, read_tasks(recipe, data_root), inspect)

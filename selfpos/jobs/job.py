@@ -20,11 +20,12 @@ from selfpos.storage.run_folder import RunFolder
 
 @dataclass(frozen=True)
 class Job:
-    """One piece of a run. `inputs` is everything that decides its result, apart from the jobs named in `after`; `work` writes `output`.
+    """One piece of a run. `inputs` is everything that decides its result, apart from the jobs named in
+    `after`; `work` writes `output`.
 
-    A job whose `work` picks up what it finds of its own output (an evaluation, task by task) says so with `continues`; one that is made again
-    in seconds from other results (a table, a report) with `derived`. Both may meet output of other inputs. `cpus` and `gpus` are what it asks
-    of a cluster.
+    A job whose `work` picks up what it finds of its own output (an evaluation, task by task) says so with
+    `continues`; one that is made again in seconds from other results (a table, a report) with `derived`. Both
+    may meet output of other inputs. `cpus` and `gpus` are what it asks of a cluster.
     """
 
     name: str
@@ -39,11 +40,15 @@ class Job:
 
 
 Executor = Callable[[Sequence[Job], RunFolder], list[str]]
-"""What does the unfinished jobs of a run and returns their names: `execute` in this process, `selfpos.jobs.ray.execute_on_ray` on a cluster."""
+"""What does the unfinished jobs of a run and returns their names: `execute` in this process,
+`selfpos.jobs.ray.execute_on_ray` on a cluster.
+"""
 
 
 def job_keys(jobs: Sequence[Job]) -> dict[str, str]:
-    """The key of each job: a hash of its inputs and of the keys of the jobs before it. Equal keys mean equal results."""
+    """The key of each job: a hash of its inputs and of the keys of the jobs before it. Equal keys mean equal
+    results.
+    """
     keys: dict[str, str] = {}
     for job in jobs:
         described = {"name": job.name, "inputs": job.inputs, "after": [keys[before] for before in job.after]}
@@ -52,7 +57,9 @@ def job_keys(jobs: Sequence[Job]) -> dict[str, str]:
 
 
 def refuse_foreign(jobs: Sequence[Job], folder: RunFolder) -> None:
-    """Raise SelfposError when the folder holds a result of these jobs that other settings or data made: nothing is overwritten."""
+    """Raise SelfposError when the folder holds a result of these jobs that other settings or data made:
+    nothing is overwritten.
+    """
     keys = job_keys(jobs)
     lasting = [job for job in jobs if not (job.continues or job.derived)]
     foreign = [
@@ -62,7 +69,8 @@ def refuse_foreign(jobs: Sequence[Job], folder: RunFolder) -> None:
     ]
     if foreign:
         raise SelfposError(
-            f"{folder.path} holds results made with other settings or data ({', '.join(foreign)}); choose another folder with --out, or remove it"
+            f"{folder.path} holds results made with other settings or data ({', '.join(foreign)}); choose "
+            "another folder with --out, or remove it"
         )
 
 
@@ -81,7 +89,9 @@ def execute(jobs: Sequence[Job], folder: RunFolder) -> list[str]:
 
 
 def unfinished(jobs: Sequence[Job], folder: RunFolder) -> list[Job]:
-    """Those of the jobs whose result an earlier start has not left. Raises SelfposError as `refuse_foreign` does."""
+    """Those of the jobs whose result an earlier start has not left. Raises SelfposError as `refuse_foreign`
+    does.
+    """
     refuse_foreign(jobs, folder)
     keys = job_keys(jobs)
     left = []
@@ -111,12 +121,12 @@ def finish(job: Job, key: str, seconds: float, folder: RunFolder) -> None:
 
 @contextmanager
 def locked(folder: RunFolder) -> Iterator[None]:
-    """Hold the run's folder, made if need be, for this process alone. The lock ends with the process.
+    """Hold the run's folder for this process while the block runs; make it if it is not there.
 
-    Raises SelfposError when another process works in it, and when it is a file or a folder with other things than a run: a run removes
-    what it takes for its own half-made results. OperationError when the disk refuses.
+    Raises: SelfposError: another process works in it, it is a file, or it holds other things than a run: a
+    run removes its own unfinished results. OperationError: the disk refuses.
     """
-    import fcntl
+    from filelock import FileLock, Timeout
 
     path = folder.path
     if path.exists() and not path.is_dir():
@@ -129,14 +139,17 @@ def locked(folder: RunFolder) -> Iterator[None]:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OperationError(f"cannot make the folder {path}: {error.strerror}") from None
-    with folder.lock.open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise SelfposError(
-                f"another selfpos is at work in {folder.path}; wait for it or choose another folder with --out"
-            ) from None
+    lock = FileLock(folder.lock)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise SelfposError(
+            f"another selfpos is working in {path}; wait for it or choose another folder with --out"
+        ) from None
+    try:
         yield
+    finally:
+        lock.release()
 
 
 def _read_mark(file: Path) -> dict[str, Any] | None:

@@ -1,4 +1,6 @@
-"""The jobs of a run on the workers of a Ray cluster, several at a time: same results as `jobs.execute`, same marks, so either goes on where the other was."""
+"""The jobs of a run on the workers of a Ray cluster, several at a time: same results as `jobs.execute`, same
+marks, so either goes on where the other was.
+"""
 
 from __future__ import annotations
 
@@ -18,9 +20,13 @@ from selfpos.jobs.job import Job, carry_out, finish, job_keys, unfinished
 from selfpos.storage.run_folder import RunFolder
 
 ATTEMPTS = 3
-"""How often a job is begun before its workers are given up: a job that takes a machine's last memory would do so again."""
+"""How often a job is begun before its workers are given up: a job that takes a machine's last memory would do
+so again.
+"""
 PAUSE = 2.0
-"""Seconds before a job is begun again, in which what is left of the lost worker ends and lets go of its locks."""
+"""Seconds before a job is begun again, in which what is left of the lost worker ends and lets go of its
+locks.
+"""
 
 
 def check_ray() -> None:
@@ -32,12 +38,14 @@ def check_ray() -> None:
 
 
 def execute_on_ray(jobs: Sequence[Job], folder: RunFolder, *, address: str) -> list[str]:
-    """Do the unfinished jobs on the cluster at `address` (`auto`: the one that runs on this machine) and return their names as they ended.
+    """Do the unfinished jobs on the cluster at `address` (`auto`: the one that runs on this machine) and
+    return their names as they ended.
 
-    A job is sent as soon as those before it are done, with the CPUs and GPUs it asks for. Workers must see the run's folder and the models
-    under the same paths. A job whose worker is lost is begun again, up to ATTEMPTS times, and goes on from its checkpoint.
-    Raises SelfposError as `jobs.execute` does and where there is no cluster; what a job raises; OperationError when a job's workers are lost
-    again and again. In each case the other jobs under way are stopped.
+    A job is sent as soon as those before it are done, with the CPUs and GPUs it asks for. Workers must see
+    the run's folder and the models under the same paths. A job whose worker is lost is begun again, up to
+    ATTEMPTS times, and goes on from its checkpoint. Raises SelfposError as `jobs.execute` does and where
+    there is no cluster; what a job raises; OperationError when a job's workers are lost again and again. In
+    each case the other jobs under way are stopped.
     """
     check_ray()
     left = unfinished(jobs, folder)
@@ -79,8 +87,9 @@ def execute_on_ray(jobs: Sequence[Job], folder: RunFolder, *, address: str) -> l
                     except RayError as error:
                         if begun[job.name] >= ATTEMPTS:
                             raise OperationError(
-                                f"job {job.name} lost its worker {ATTEMPTS} times, last so: {_first_line(error)}; "
-                                "see to the workers' memory, and start again: the run goes on from where it is"
+                                f"job {job.name} lost its worker {ATTEMPTS} times, last so: "
+                                f"{_first_line(error)}; see to the workers' memory, and start again: the run "
+                                "goes on from where it is"
                             ) from None
                         log.warning("%s: its worker was lost (%s); begun again", job.name, _first_line(error))
                         screen().print(f"[yellow]{job.name}: its worker was lost, it is begun again[/yellow]")
@@ -103,7 +112,9 @@ def execute_on_ray(jobs: Sequence[Job], folder: RunFolder, *, address: str) -> l
 def _on_worker(
     jobs: list[Job], place: int, folder: RunFolder, where: str
 ) -> tuple[float, tuple[type[SelfposError], str] | None]:
-    """Do one job in this process, a worker's. Returns the seconds it took, and the error that its user is to see, if any."""
+    """Do one job in this process, a worker's. Returns the seconds it took, and the error that its user is to
+    see, if any.
+    """
     from selfpos.console import quiet_process
 
     job = jobs[place]
@@ -114,12 +125,14 @@ def _on_worker(
     try:
         if not Path(where).is_dir():
             raise OperationError(
-                f"worker {socket.gethostname()} has no folder {where}: workers need the run's folders under the same paths"
+                f"worker {socket.gethostname()} has no folder {where}: workers need the run's folders under "
+                "the same paths"
             )
         os.chdir(where)
         if not folder.lock.exists():
             raise OperationError(
-                f"worker {socket.gethostname()} does not see {folder.path}: the run's folder must lie on a file system they share"
+                f"worker {socket.gethostname()} does not see {folder.path}: the run's folder must lie on a "
+                "file system they share"
             )
         quiet_process()
         with log_to(folder.log):
@@ -143,7 +156,8 @@ def _connected(address: str) -> Iterator[None]:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, ignore_reinit_error=False)
     except (OSError, ValueError, RuntimeError) as error:
         raise SelfposError(
-            f"there is no Ray cluster at '{address}' ({_first_line(error)}); start one with 'ray start --head', or give its address"
+            f"there is no Ray cluster at '{address}' ({_first_line(error)}); start one with 'ray start "
+            "--head', or give its address"
         ) from None
     try:
         yield
@@ -165,7 +179,10 @@ def _notice_missing_resources(jobs: Sequence[Job]) -> None:
     machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     for cpus, gpus in sorted({(job.cpus, job.gpus) for job in jobs}):
         if not any(machine.get("CPU", 0) >= cpus and machine.get("GPU", 0) >= gpus for machine in machines):
-            text = f"no machine of the Ray cluster has {cpus:g} CPUs and {gpus:g} GPUs; jobs that ask for them wait until one joins"
+            text = (
+                f"no machine of the Ray cluster has {cpus:g} CPUs and {gpus:g} GPUs; jobs that need them wait "
+                "until one joins"
+            )
             log.warning(text)
             screen().print(f"[yellow]{text}[/yellow]")
 

@@ -1,10 +1,13 @@
-"""The overlap guard: training data looked at before it is trained on, against the test data of the evaluation tasks at hand."""
+"""The contamination check: training data compared with the test data of the evaluation tasks, before it is
+trained on.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,119 +23,113 @@ if TYPE_CHECKING:
     from selfpos.recipe import Recipe, TaskSource
     from selfpos.tasks import TaskType
 
-
-class Guard:
-    """Looks at one source after the other and remembers what it saw. `unread` are tasks of a kind whose items are not known."""
-
-    def __init__(self, index: ItemIndex, settings: OverlapSettings, unread: Sequence[str] = ()) -> None:
-        self.index, self.settings, self.unread = index, settings, list(unread)
-        self.found: dict[str, Overlap] = {}
-
-    def look(self, name: str, kind: TaskType, source: LoadedSource) -> LoadedSource:
-        """Check the records of `source` and call them `name`; returns them without those that give test items away, where the settings ask for it.
-
-        Raises SelfposError when none would be left.
-        """
-        from selfpos.data.sources import hash_records
-
-        records = source.dataset
-        found = self.found[name] = self.index.check(records, kind.texts_of(records.column_names))
-        if found.rows:
-            fate = "dropped" if self.settings.remove else "kept; 'remove' drops them"
-            notice = f"{name}: {len(found.rows)} of {found.records} records give test items away ({fate})"
-            log.info(notice)
-            screen().print(f"[yellow]{notice}[/yellow]")
-        if not (self.settings.remove and found.rows):
-            return source
-        if len(found.rows) == found.records:
-            raise SelfposError(
-                f"every record of {name} gives a test item away, so nothing is left to train on: {source.description}"
-            )
-        gone = set(found.rows)
-        kept = records.select([row for row in range(len(records)) if row not in gone])
-        description = f"{source.description}, {len(gone)} dropped as overlapping with test data"
-        dropped = {**source.dropped, "overlap with test data": len(gone)}
-        return replace(
-            source, dataset=kept, description=description, dropped=dropped, hash=hash_records(kept)
-        )
-
-    def facts(self) -> dict[str, Any]:
-        """Everything found so far, as JSON takes it."""
-        return {
-            "settings": self.settings.model_dump(mode="json"),
-            "not checked": self.unread,
-            "sources": {name: found.facts() for name, found in self.found.items()},
-        }
-
-    def rows(self) -> list[list[str]]:
-        """Everything found so far as a table, `HEADER` being its columns; sources and tasks that share nothing are left out."""
-        return [
-            [
-                name,
-                task,
-                f"{one.items:,}",
-                f"{one.exact:,}",
-                f"{one.near:,}",
-                f"{one.texts:,}",
-                f"{one.records:,}",
-            ]
-            for name, found in self.found.items()
-            for task, one in found.tasks.items()
-            if one.texts or one.records
-        ]
-
-    def section(self) -> str:
-        """What was found as HTML, for the report of a run."""
-        from html import escape
-
-        def row(cells: Sequence[str], tag: str) -> str:
-            return "<tr>" + "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in cells) + "</tr>"
-
-        lost = ", ".join(
-            f"{len(one.rows):,} of {one.records:,} records of {name}"
-            for name, one in self.found.items()
-            if one.rows
-        )
-        says = (
-            f"{'Left out' if self.settings.remove else 'Kept'}, though they give test items away: {lost}."
-            if lost
-            else "None was found."
-        )
-        unread = (
-            f" Not looked at, since their items are not known: {', '.join(self.unread)}."
-            if self.unread
-            else ""
-        )
-        body = "\n".join(row(cells, "td") for cells in self.rows())
-        table = (
-            f'<div class="scroll"><table><thead>{row(HEADER, "th")}</thead><tbody>\n{body}\n</tbody></table></div>\n'
-            if lost
-            else ""
-        )
-        return f'<h2 id="overlap">Overlap of training and test data</h2>\n<p class="soft">{escape(says + unread)}</p>\n{table}'
-
-    def write(self, file: Path) -> None:
-        """Write `facts` to `file`."""
-        from selfpos.storage.atomic import write_text
-
-        write_text(file, json.dumps(self.facts(), indent=1, ensure_ascii=False) + "\n")
-
-
 HEADER = [
     "data",
     "MTEB task",
     "test items",
-    "given away\nword for word",
+    "contained\nword for word",
     "nearly",
-    "their texts\nfound",
-    "records\nthat do",
+    "their texts\ncontained",
+    "records\nwith one",
 ]
 
 
-def open_guard(settings: OverlapSettings | None, tasks: Sequence[AbsTask]) -> Guard | None:
-    """A guard over the test data of `tasks`, which is read now; None without settings."""
-    if settings is None:
-        return None
+class ContaminationCheck:
+    """Compares one data set after the other with test items, and keeps the results in `overlaps`.
+
+    `unread` names the tasks whose test items are not known.
+    """
+
+    def __init__(self, index: ItemIndex, settings: OverlapSettings, unread: Sequence[str] = ()) -> None:
+        self.index, self.settings, self.unread = index, settings, list(unread)
+        self.overlaps: dict[str, Overlap] = {}
+
+    def inspect(self, name: str, task_type: TaskType, source: LoadedSource) -> LoadedSource:
+        """Check the records of `source` under the name `name`.
+
+        Returns:
+            `source`, without the records that contain a test item where the settings say `remove`.
+
+        Raises:
+            SelfposError: no record would be left.
+        """
+        from selfpos.data.sources import hash_records
+
+        records = source.dataset
+        overlap = self.index.check(records, task_type.texts_of(records.column_names))
+        self.overlaps[name] = overlap
+        if not overlap.rows:
+            return source
+        fate = "dropped" if self.settings.remove else "kept; 'remove' drops them"
+        notice = f"{name}: {len(overlap.rows)} of {overlap.records} records contain a test item ({fate})"
+        log.info(notice)
+        screen().print(f"[yellow]{notice}[/yellow]")
+        if not self.settings.remove:
+            return source
+        if len(overlap.rows) == overlap.records:
+            raise SelfposError(
+                f"every record of {name} contains a test item, so nothing is left to train on: "
+                f"{source.description}"
+            )
+        contaminated = set(overlap.rows)
+        kept = records.select([row for row in range(len(records)) if row not in contaminated])
+        return replace(
+            source,
+            dataset=kept,
+            description=f"{source.description}, {len(contaminated)} dropped as overlapping with test data",
+            dropped={**source.dropped, "overlap with test data": len(contaminated)},
+            hash=hash_records(kept),
+        )
+
+    def rows(self) -> list[list[str]]:
+        """The results as a table with the columns `HEADER`, without data and tasks that share nothing."""
+        rows = []
+        for name, overlap in self.overlaps.items():
+            for task, shared in overlap.tasks.items():
+                if shared.texts or shared.records:
+                    counts = (shared.items, shared.exact, shared.near, shared.texts, shared.records)
+                    rows.append([name, task, *(f"{count:,}" for count in counts)])
+        return rows
+
+    def section(self) -> str:
+        """The results as a section of a run's report, in HTML."""
+        contaminated = [
+            f"{len(overlap.rows):,} of {overlap.records:,} records of {name}"
+            for name, overlap in self.overlaps.items()
+            if overlap.rows
+        ]
+        text, table = "None was found.", ""
+        if contaminated:
+            verb = "Left out" if self.settings.remove else "Kept"
+            text = f"{verb}, though they contain test items: {', '.join(contaminated)}."
+            head = _html_row(HEADER, "th")
+            body = "\n".join(_html_row(cells, "td") for cells in self.rows())
+            table = (
+                f'<div class="scroll"><table><thead>{head}</thead><tbody>\n{body}\n</tbody></table></div>\n'
+            )
+        if self.unread:
+            text += f" Not checked, since their items are not known: {', '.join(self.unread)}."
+        title = '<h2 id="overlap">Overlap of training and test data</h2>'
+        return f'{title}\n<p class="soft">{escape(text)}</p>\n{table}'
+
+    def write(self, file: Path) -> None:
+        """Write the results to `file` as JSON."""
+        from selfpos.storage.atomic import write_text
+
+        results: dict[str, Any] = {
+            "settings": self.settings.model_dump(mode="json"),
+            "not checked": self.unread,
+            "sources": {name: overlap.facts() for name, overlap in self.overlaps.items()},
+        }
+        write_text(file, json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+
+
+def _html_row(cells: Sequence[str], tag: str) -> str:
+    return "<tr>" + "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in cells) + "</tr>"
+
+
+def open_check(settings: OverlapSettings, tasks: Sequence[AbsTask]) -> ContaminationCheck:
+    """A check against the test data of `tasks`, which is read now."""
     from selfpos.overlap.items import items_of
 
     tests, unread = {}, []
@@ -144,7 +141,7 @@ def open_guard(settings: OverlapSettings | None, tasks: Sequence[AbsTask]) -> Gu
             else:
                 tests[task.metadata.name] = items
             bar.advance(1, items=float(sum(map(len, tests.values()))))
-    return Guard(ItemIndex(tests, settings.threshold), settings, unread)
+    return ContaminationCheck(ItemIndex(tests, settings.threshold), settings, unread)
 
 
 def check_sources(
@@ -157,21 +154,22 @@ def check_sources(
     data_root: Path | None = None,
     recipe: Recipe | None = None,
     remove: Path | None = None,
-) -> Guard:
-    """Check `sources` against MTEB tasks: those of `names` and `benchmark`, else those of `recipe`, else all whose data is in `data_dir`.
+) -> ContaminationCheck:
+    """Check `sources` against MTEB tasks.
 
-    With `remove` the records that give nothing away are written there, `<source>/train.jsonl` each with its type's column names, and the report
-    beside them. Raises SelfposError on sources or tasks that cannot be read, and when there is nothing to check against.
+    Args: names: the tasks, beside those of `benchmark`; without either those of `recipe`, else all in
+    `data_dir`. remove: folder for the records that contain no test item, `<source>/train.jsonl` each, and the
+    results.
+
+    Raises:
+        SelfposError: sources or tasks cannot be read, or there is nothing to check against.
     """
     from selfpos.data.sources import load_task
     from selfpos.evaluation.select import local_tasks, recipe_tasks, select_tasks
     from selfpos.tasks import get_task
 
     seed = recipe.seed if recipe else 0
-    loaded = {
-        name: (get_task(source.type), load_task(source, seed=seed, data_root=data_root))
-        for name, source in sources.items()
-    }
+    loaded = {name: load_task(source, seed=seed, data_root=data_root) for name, source in sources.items()}
     if names or benchmark:
         tasks = select_tasks(names, benchmark=benchmark, data_dir=data_dir)
     elif recipe is not None:
@@ -182,23 +180,19 @@ def check_sources(
         raise SelfposError(
             "say what to compare with: --tasks, --benchmark, or --data-dir for all tasks whose data is there"
         )
-    guard = open_guard(settings, tasks)
-    assert guard is not None
+    check = open_check(settings, tasks)
     cleaned = {}
-    with progress(
-        "comparing", sum(len(found.dataset) for _, found in loaded.values()), unit="records"
-    ) as bar:
-        for name, (kind, found) in loaded.items():
-            cleaned[name] = guard.look(name, kind, found)
-            bar.advance(
-                len(found.dataset), overlapping=float(sum(len(one.rows) for one in guard.found.values()))
-            )
+    with progress("comparing", sum(len(data.dataset) for data in loaded.values()), unit="records") as bar:
+        for name, data in loaded.items():
+            cleaned[name] = check.inspect(name, get_task(sources[name].type), data)
+            overlapping = sum(len(overlap.rows) for overlap in check.overlaps.values())
+            bar.advance(len(data.dataset), overlapping=float(overlapping))
     if remove is not None:
-        _write_records(remove, cleaned, guard)
-    return guard
+        _write_records(remove, cleaned, check)
+    return check
 
 
-def _write_records(folder: Path, sources: Mapping[str, LoadedSource], guard: Guard) -> None:
+def _write_records(folder: Path, sources: Mapping[str, LoadedSource], check: ContaminationCheck) -> None:
     from selfpos.storage.atomic import fresh_folder
 
     with fresh_folder(folder) as fresh:
@@ -207,4 +201,4 @@ def _write_records(folder: Path, sources: Mapping[str, LoadedSource], guard: Gua
             with (fresh / name / "train.jsonl").open("w", encoding="utf-8") as stream:
                 for record in source.dataset:
                     stream.write(json.dumps(record, ensure_ascii=False) + "\n")
-        guard.write(fresh / "overlap.json")
+        check.write(fresh / "overlap.json")

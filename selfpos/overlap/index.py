@@ -1,8 +1,9 @@
 """Overlap of training records with test data: which test items a record gives away, word for word or nearly.
 
-A test item is what a task scores: a pair of texts (similarity, pair classification, bitext), a text (classification, clustering), a query (retrieval,
-reranking). A record gives it away when each of the item's texts is among the record's own, whatever their order. Documents that a retrieval task
-searches in are no items: that training knows them is the rule, and tells nothing of the queries.
+A test item is what a task scores: a pair of texts (similarity, pair classification, bitext), a text
+(classification, clustering), a query (retrieval, reranking). A record gives it away when each of the item's
+texts is among the record's own, whatever their order. Documents that a retrieval task searches in are no
+items: that training knows them is the rule, and tells nothing of the queries.
 """
 
 from __future__ import annotations
@@ -19,14 +20,17 @@ if TYPE_CHECKING:
 
 Item = tuple[str, ...]
 """The texts of one test item."""
+Key = tuple[int, ...]
+"""The same as numbers of normalised texts."""
 
-PIECE = 1000  # records in memory at once
+BATCH = 1000  # records in memory at once
 
 
 @dataclass(frozen=True)
 class TaskOverlap:
-    """What records share with one task: of its `items`, `exact` are given away word for word (after `normalise`) and `near` nearly so; `texts` of
-    them are somewhere in the records, alone or not; `records` give an item away."""
+    """What records share with one task: of its `items`, `exact` are given away word for word (after
+    `normalise`) and `near` nearly so; `texts` of them are somewhere in the records, alone or not; `records`
+    give an item away."""
 
     items: int
     exact: int
@@ -53,80 +57,88 @@ class Overlap:
 
 
 class ItemIndex:
-    """The items of several tasks, to be asked what records share with them. Memory goes with the test data, not with the records.
+    """The test items of several tasks. Memory grows with the test data, not with the records that are
+    checked.
 
-    `threshold`: Jaccard similarity from which two texts are nearly the same (see `selfpos.overlap.near`); None compares word for word only.
+    `threshold` is the Jaccard similarity of near texts (see `selfpos.overlap.near`); None compares word for
+    word.
     """
 
     def __init__(self, tests: Mapping[str, Sequence[Item]], threshold: float | None = 0.8) -> None:
-        self._ids: dict[str, int] = {}
-        self.items: dict[str, Counter[tuple[int, ...]]] = {}
-        self._with: dict[int, list[tuple[str, tuple[int, ...]]]] = defaultdict(list)
+        self._ids: dict[str, int] = {}  # normalised text → its number
+        self.items: dict[str, Counter[Key]] = {}
+        self._items_with: dict[int, list[tuple[str, Key]]] = defaultdict(list)
         for task, items in tests.items():
-            keys = [
-                tuple(sorted(self._ids.setdefault(normalise(text), len(self._ids)) for text in item))
-                for item in items
-            ]
+            keys = [tuple(sorted(self._id_of(text) for text in item)) for item in items]
             self.items[task] = Counter(keys)
             for key in self.items[task]:
-                for one in set(key):
-                    self._with[one].append((task, key))
+                for text_id in set(key):
+                    self._items_with[text_id].append((task, key))
         self._near = NearIndex(list(self._ids), threshold) if threshold is not None else None
+
+    def _id_of(self, text: str) -> int:
+        return self._ids.setdefault(normalise(text), len(self._ids))
 
     def check(self, records: Dataset, columns: Sequence[str]) -> Overlap:
         """What `records` share with every task. `columns` hold texts or lists of texts."""
-        found: dict[str, dict[tuple[int, ...], bool]] = {
-            task: {} for task in self.items
-        }  # item -> whether word for word
+        contained: dict[str, dict[Key, bool]] = {task: {} for task in self.items}  # item → word for word?
         rows: dict[str, list[int]] = {task: [] for task in self.items}
-        met: set[int] = set()
+        seen: set[int] = set()
         start = 0
-        for piece in records.select_columns(list(columns)).iter(PIECE):
-            texts = [
-                [normalise(text) for value in values for text in _listed(value)]
-                for values in zip(*piece.values(), strict=True)
-            ]
+        for batch in records.select_columns(list(columns)).iter(BATCH):
+            texts = [_texts_of(values) for values in zip(*batch.values(), strict=True)]
             similar = self._similar({text for record in texts for text in record})
             for row, record in enumerate(texts, start=start):
-                # of each text in the record that is in the index: itself word for word, and all it is near to
-                hits = [(self._ids.get(text), similar[text]) for text in record if text in similar]
-                met.update(same for same, _ in hits if same is not None)
-                given: dict[str, bool] = {}
-                for task, key in {place for _, near in hits for one in near for place in self._with[one]}:
-                    exact = _gives(key, [set() if same is None else {same} for same, _ in hits])
-                    if exact or _gives(key, [near for _, near in hits]):
-                        found[task][key] = found[task].get(key, False) or exact
-                        given[task] = True
-                for task in given:
+                known = [text for text in record if text in similar]
+                near = [similar[text] for text in known]
+                exact = [{self._ids[text]} if text in self._ids else set() for text in known]
+                seen.update(*exact)
+                tasks = set()
+                for task, key in {
+                    item for ids in near for text_id in ids for item in self._items_with[text_id]
+                }:
+                    word_for_word = _contains(key, exact)
+                    if word_for_word or _contains(key, near):
+                        contained[task][key] = contained[task].get(key, False) or word_for_word
+                        tasks.add(task)
+                for task in tasks:
                     rows[task].append(row)
             start += len(texts)
-        tasks = {}
+        overlaps = {}
         for task, items in self.items.items():
-            exact_count = sum(items[key] for key, exact in found[task].items() if exact)
-            near_count = sum(items[key] for key, exact in found[task].items() if not exact)
-            shared = len({one for key in items for one in key} & met)
-            tasks[task] = TaskOverlap(items.total(), exact_count, near_count, shared, len(rows[task]))
-        return Overlap(len(records), sorted({row for own in rows.values() for row in own}), tasks)
+            overlaps[task] = TaskOverlap(
+                items=items.total(),
+                exact=sum(items[key] for key, exact in contained[task].items() if exact),
+                near=sum(items[key] for key, exact in contained[task].items() if not exact),
+                texts=len({text_id for key in items for text_id in key} & seen),
+                records=len(rows[task]),
+            )
+        return Overlap(len(records), sorted({row for found in rows.values() for row in found}), overlaps)
 
     def _similar(self, texts: set[str]) -> dict[str, set[int]]:
-        """For each of `texts` that is in the index or near to something there, the numbers of all that it is equal or near to."""
+        """Each of `texts` that equals or is near to an indexed text → the numbers of all such texts."""
         similar = {text: {self._ids[text]} for text in texts if text in self._ids}
         if self._near is not None:
-            asked = sorted(texts)
-            for place, others in self._near.near(asked).items():
-                similar.setdefault(asked[place], set()).update(others)
+            ordered = sorted(texts)
+            for index, near in self._near.near(ordered).items():
+                similar.setdefault(ordered[index], set()).update(near)
         return similar
 
 
-def _listed(value: Any) -> list[str]:
-    return [value] if isinstance(value, str) else list(value or [])
+def _texts_of(values: Sequence[Any]) -> list[str]:
+    """The normalised texts of one record, whose columns hold texts or lists of texts."""
+    texts: list[str] = []
+    for value in values:
+        texts += [value] if isinstance(value, str) else list(value or [])
+    return [normalise(text) for text in texts]
 
 
-def _gives(key: tuple[int, ...], hits: Sequence[set[int]]) -> bool:
-    """Whether every text of the item `key` (one or two) has a text of the record to itself."""
+def _contains(key: Key, matches: Sequence[set[int]]) -> bool:
+    """Whether each text of the item `key` (one or two) matches a text of the record, and two match different
+    ones.
+    """
     if len(key) == 1:
-        return any(key[0] in hit for hit in hits)
-    first, second = key
-    ours = [place for place, hit in enumerate(hits) if first in hit]
-    theirs = [place for place, hit in enumerate(hits) if second in hit]
-    return bool(ours and theirs) and (len(ours) > 1 or len(theirs) > 1 or ours != theirs)
+        return any(key[0] in match for match in matches)
+    first = [index for index, match in enumerate(matches) if key[0] in match]
+    second = [index for index, match in enumerate(matches) if key[1] in match]
+    return bool(first and second) and (len(first) > 1 or len(second) > 1 or first != second)

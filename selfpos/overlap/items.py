@@ -1,4 +1,6 @@
-"""What MTEB tasks score, as texts: the items that training data must not give away (see `selfpos.overlap.index`)."""
+"""What MTEB tasks score, as texts: the items that training data must not give away (see
+`selfpos.overlap.index`).
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ if TYPE_CHECKING:
 
 
 def items_of(task: AbsTask) -> list[Item] | None:
-    """The items of the task's evaluation splits: pairs, texts or queries; None for a kind of task that is not known here. Its data is let go again."""
+    """The items of the task's evaluation splits: pairs, texts or queries; None for a kind of task that is not
+    known here. Its data is let go again.
+    """
     with quiet_libraries(hide_warnings=True):
         columns = _columns(task)
         if columns is None:

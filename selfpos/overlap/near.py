@@ -1,8 +1,9 @@
 """Texts that are nearly the same: MinHash proposes, the exact Jaccard similarity of their shingles decides.
 
-Shingles are runs of `LENGTH` characters of the normalised text, so that short texts and scripts without spaces are compared like any other.
-Signatures come from the library rensa (Broder 1997's MinHash, in the manner of Dahlgaard, Knudsen and Thorup 2017); they are compared in bands, as
-Leskovec, Rajaraman and Ullman (Mining of Massive Datasets, section 3.4) describe.
+Shingles are runs of `LENGTH` characters of the normalised text, so that short texts and scripts without
+spaces are compared like any other. Signatures come from the library rensa (Broder 1997's MinHash, in the
+manner of Dahlgaard, Knudsen and Thorup 2017); they are compared in bands, as Leskovec, Rajaraman and Ullman
+(Mining of Massive Datasets, section 3.4) describe.
 """
 
 from __future__ import annotations
@@ -18,67 +19,65 @@ import numpy as np
 LENGTH = 5
 MISSED = 1e-3  # share of pairs at the threshold itself that the bands may miss; of nearer pairs far fewer
 SLOTS = 256  # of a signature, at most
-PIECE = 500  # texts whose signatures are made at once: what they take stays in a core's cache
+BATCH = 500  # texts whose signatures are made at once: what they take stays in a core's cache
 _WORDS = re.compile(r"\w+")
 _PRIME = np.uint64(0x9E3779B97F4A7C15)
 
 
 def normalise(text: str) -> str:
-    """The words of `text`, without case, punctuation and differences in spacing; compatible characters of Unicode are made one (NFKC)."""
+    """The words of `text`, without case, punctuation and differences in spacing; compatible characters of
+    Unicode are made one (NFKC).
+    """
     return " ".join(_WORDS.findall(unicodedata.normalize("NFKC", text).casefold()))
 
 
 class NearIndex:
-    """Normalised texts, kept by the bands of their MinHash signatures, to be asked for those near to others.
+    """Normalised texts under the bands of their MinHash signatures, which finds those near to other texts.
 
-    Memory: the texts themselves, and about 50 bytes for each of some thirty bands a text. Raises ValueError for a threshold outside 0..1.
+    Memory: the texts, and about 50 bytes for each of some thirty bands a text.
     """
 
     def __init__(self, texts: Sequence[str], threshold: float) -> None:
         self.texts, self.threshold = list(texts), threshold
         self.bands, self.rows = band_shape(threshold)
-        self._places: dict[int, list[int]] = defaultdict(list)
-        for start in range(0, len(self.texts), PIECE):
-            for place, keys in enumerate(self._keys(self.texts[start : start + PIECE]).tolist(), start=start):
-                for key in keys:
-                    self._places[key].append(place)
-        self._known = np.fromiter(self._places, np.uint64, len(self._places))
-        self._known.sort()
+        self._rows_with: dict[int, list[int]] = defaultdict(list)
+        for start in range(0, len(self.texts), BATCH):
+            keys = self._keys(self.texts[start : start + BATCH])
+            for row, row_keys in enumerate(keys.tolist(), start=start):
+                for key in row_keys:
+                    self._rows_with[key].append(row)
+        self._known = np.sort(np.fromiter(self._rows_with, np.uint64, len(self._rows_with)))
 
     def near(self, texts: Sequence[str]) -> dict[int, list[int]]:
-        """For each place in `texts` whose text is near to some of the index, the places of those in the index, in order."""
+        """Index in `texts` → the rows of the index near to that text, in order. Texts without one are left
+        out.
+        """
         if not self.texts:
             return {}
         result: dict[int, list[int]] = {}
-        for start in range(0, len(texts), PIECE):
-            found = self._near(texts[start : start + PIECE])
-            result |= {start + place: others for place, others in found.items()}
+        for start in range(0, len(texts), BATCH):
+            keys = self._keys(texts[start : start + BATCH])
+            known = self._known[np.searchsorted(self._known, keys).clip(max=len(self._known) - 1)] == keys
+            for index in np.flatnonzero(known.any(1)).tolist():
+                shared = keys[index][known[index]].tolist()
+                candidates = {row for key in shared for row in self._rows_with[key]}
+                wanted = shingles(texts[start + index])
+                close = [row for row in sorted(candidates) if self._is_near(wanted, self.texts[row])]
+                if close:
+                    result[start + index] = close
         return result
 
-    def _near(self, texts: Sequence[str]) -> dict[int, list[int]]:
-        keys = self._keys(texts)
-        found = self._known[np.searchsorted(self._known, keys).clip(max=len(self._known) - 1)] == keys
-        result = {}
-        for place in np.flatnonzero(found.any(1)).tolist():
-            candidates = {other for key in keys[place][found[place]].tolist() for other in self._places[key]}
-            own = shingles(texts[place])
-            close = [other for other in sorted(candidates) if self._close(own, self.texts[other])]
-            if close:
-                result[place] = close
-        return result
-
-    def _close(self, own: frozenset[str], other: str) -> bool:
-        least = self.threshold * len(own)
-        if not least <= max(
-            1, len(other) - LENGTH + 1
-        ):  # a text of fewer characters has fewer shingles than the share asked for
+    def _is_near(self, wanted: frozenset[str], text: str) -> bool:
+        if max(1, len(text) - LENGTH + 1) < self.threshold * len(
+            wanted
+        ):  # too short to share enough shingles
             return False
-        theirs = shingles(other)
-        shared = len(own & theirs)
-        return shared >= self.threshold * (len(own) + len(theirs) - shared)
+        others = shingles(text)
+        shared = len(wanted & others)
+        return shared >= self.threshold * (len(wanted) + len(others) - shared)
 
     def _keys(self, texts: Sequence[str]) -> np.ndarray:
-        """One number for each band of each text, (n, bands): texts with an equal band have an equal number."""
+        """One number for each band of each text, (n, bands). Equal bands have equal numbers."""
         from rensa import RMinHash
 
         hashes, offsets = _shingle_hashes(texts)
@@ -92,7 +91,9 @@ class NearIndex:
 
 
 def band_shape(threshold: float) -> tuple[int, int]:
-    """(bands, rows) with the most rows of which `SLOTS` slots hold bands enough to find a pair at `threshold` but for `MISSED`."""
+    """(bands, rows) with the most rows of which `SLOTS` slots hold bands enough to find a pair at `threshold`
+    but for `MISSED`.
+    """
     if not 0 < threshold <= 1:
         raise ValueError(f"the threshold must lie above 0 and up to 1, found {threshold:g}")
     best = (SLOTS, 1)
@@ -110,7 +111,9 @@ def shingles(text: str) -> frozenset[str]:
 
 
 def _shingle_hashes(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Hashes of the shingles of all texts, one after the other, and where each text's begin and end, (n + 1); both uint64."""
+    """Hashes of the shingles of all texts, one after the other, and where each text's begin and end, (n + 1);
+    both uint64.
+    """
     padded = [text.ljust(LENGTH, "\0") for text in texts]
     characters = np.frombuffer("".join(padded).encode("utf-32-le"), np.uint32).astype(np.uint64)
     hashes = np.zeros(len(characters) - LENGTH + 1, np.uint64)

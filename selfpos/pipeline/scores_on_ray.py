@@ -1,4 +1,6 @@
-"""Scoring one model on the workers of a Ray cluster, a task each: the same results in the same place as `evaluate`, so either goes on where the other was."""
+"""Scoring one model on the workers of a Ray cluster, a task each: the same results in the same place as
+`evaluate`, so either goes on where the other was.
+"""
 
 from __future__ import annotations
 
@@ -35,10 +37,12 @@ def evaluate_on_ray(
     cpus: float = 1,
     gpus: float = 0,
 ) -> dict[str, TaskScore]:
-    """As `evaluate`, on the tasks that `select_tasks(**selection)` gives, here and on each worker of the cluster at `address`.
+    """As `evaluate`, on the tasks that `select_tasks(**selection)` gives, here and on each worker of the
+    cluster at `address`.
 
-    Each task is a job that asks for `cpus` and `gpus`. Workers see the model, the data and `out` under the same paths. Of processes that share
-    `cache`, one adds to it. A task that fails leaves the others alone. Raises as `evaluate` and `execute_on_ray` do.
+    Each task is a job that asks for `cpus` and `gpus`. Workers see the model, the data and `out` under the
+    same paths. Of processes that share `cache`, one adds to it. A task that fails leaves the others alone.
+    Raises as `evaluate` and `execute_on_ray` do.
     """
     from mteb import ResultCache
 

@@ -1,4 +1,6 @@
-"""Which trainings a recipe asks for, grouped by pipeline, and how long each takes: all of it known before anything is trained."""
+"""Which trainings a recipe asks for, grouped by pipeline, and how long each takes: all of it known before
+anything is trained.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +18,8 @@ SEPARATE, ITERATIVE, BAGGING = "separate", "iterative", "bagging"
 class Training:
     """One model to be trained. `name` is what tables call it, `job` its job; `steps` None means by epochs.
 
-    `start` is the training whose model this one goes on from, `share` the part of each task's records that it sees, and `variant` is
-    added to the seed. `on_probe`: its records include those of the probe set.
+    `start` is the training whose model this one goes on from, `share` the part of each task's records that it
+    sees, and `variant` is added to the seed. `on_probe`: its records include those of the probe set.
     """
 
     name: str
@@ -35,8 +37,9 @@ class Training:
 def plan_trainings(recipe: Recipe, folder: RunFolder, sizes: Mapping[str, int]) -> dict[str, list[Training]]:
     """Pipeline → its trainings, in order: `separate`, each joint rival by its name, `iterative`, `bagging`.
 
-    `sizes` are the training records of each task. With a budget in the recipe every pipeline gets what the specialists take together.
-    A training may be of two pipelines: the first of the iterative one is that task's specialist, unless it has other steps.
+    `sizes` are the training records of each task. With a budget in the recipe every pipeline gets what the
+    specialists take together. A training may be of two pipelines: the first of the iterative one is that
+    task's specialist, unless it has other steps.
     """
     alone = _specialist_steps(recipe, sizes)
     separate = {
@@ -85,7 +88,9 @@ def _specialist_steps(recipe: Recipe, sizes: Mapping[str, int]) -> dict[str, int
 
 
 def _joint_steps(recipe: Recipe, joint: MixtureSettings, together: int | None) -> int | None:
-    """As many batches as the specialists take together; a step of surgery has one of every task, unless steps are what is held equal."""
+    """As many batches as the specialists take together; a step of surgery has one of every task, unless steps
+    are what is held equal.
+    """
     batches_equal = recipe.budget is None or recipe.budget.equal == "draws"
     return (
         max(1, round(together / len(recipe.tasks)))

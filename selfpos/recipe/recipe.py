@@ -46,6 +46,12 @@ class Recipe(Settings):
         default_factory=dict, description="of each job of a kind; one CPU when absent"
     )
 
+    def as_yaml(self) -> str:
+        """The fields that were given, as YAML text."""
+        import yaml
+
+        return str(yaml.safe_dump(self.model_dump(mode="json", exclude_unset=True), sort_keys=False))
+
     @property
     def joints(self) -> dict[str, JointSettings]:
         """The joint rivals by name."""

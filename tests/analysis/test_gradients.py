@@ -35,7 +35,7 @@ def quadratics(count: int = 5) -> tuple[dict[str, nn.Parameter], list, list[dict
 def test_products_are_those_of_the_known_gradients_whatever_the_memory(memory: int) -> None:
     parameters, losses, known = quadratics()
     calls: list[int] = []
-    found = gradient_products(parameters, losses, memory=memory, each=lambda: calls.append(1))
+    found = gradient_products(parameters, losses, memory=memory, after_pass=lambda: calls.append(1))
     for key in "ab":
         rows = np.stack([gradient[key] for gradient in known])
         np.testing.assert_allclose(found[key], rows @ rows.T, rtol=1e-5)

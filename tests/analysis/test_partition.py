@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from datasets import Dataset
 
-from selfpos.analysis.partition import cluster_recipe, cluster_tasks, embed_sources, partition, sides
+from selfpos.analysis.partition import cluster_recipe, cluster_tasks, embed_sources, partition, text_pairs
 from selfpos.errors import SelfposError
 from selfpos.recipe import Recipe, TaskSource, load_recipe
 from selfpos.tasks import get_task
@@ -25,7 +25,7 @@ def test_groups_that_are_far_apart_are_found() -> None:
     assert [{name[0] for name in group} for group in found.clusters] == [{"a"}, {"b"}, {"c"}]
     assert found.silhouette is not None and found.silhouette > 0.9
     assert partition(vectors[:2], names[:2], 2).silhouette is None
-    with pytest.raises(SelfposError, match="2 data sets cannot be parted into 3 clusters"):
+    with pytest.raises(SelfposError, match="2 data sets cannot form 3 clusters"):
         partition(vectors[:2], names[:2], 3)
 
 
@@ -36,7 +36,7 @@ def test_labelled_texts_give_pairs_of_one_label() -> None:
             "label": [label for label in "xyz" for _ in range(10)],
         }
     )
-    first, second = sides(get_task("classification"), records, 6, 0)
+    first, second = text_pairs(get_task("classification"), records, 6, 0)
     assert len(first) == len(second) == 6
     assert all(one[0] == other[0] and one != other for one, other in zip(first, second, strict=True))
 
@@ -108,6 +108,4 @@ def test_the_verb_writes_recipes(selfpos: CommandLine, tmp_path: Path, tiny_base
         ["yz", "zy"],
     ]
     assert "name data" not in done.stderr
-    assert "2 data sets cannot be parted into 4" in said(
-        selfpos("cluster", *words[:2], "--base", tiny_base, "-k", "4")
-    )
+    assert "2 data sets cannot form 4" in said(selfpos("cluster", *words[:2], "--base", tiny_base, "-k", "4"))

@@ -64,7 +64,7 @@ def test_two_processes_cannot_work_in_one_folder(tmp_path: Path) -> None:
     command = [sys.executable, "-c", script, str(tmp_path)]
     with locked(RunFolder(tmp_path)):
         beside = subprocess.run(command, capture_output=True, text=True)
-    assert "another selfpos is at work" in beside.stderr
+    assert "another selfpos is working" in beside.stderr
     assert subprocess.run(command).returncode == 0
 
 

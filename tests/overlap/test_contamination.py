@@ -1,4 +1,4 @@
-"""The guard in a run and at the command line."""
+"""The contamination check in a run and at the command line."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from selfpos.data.tasks import load_tasks
 from selfpos.errors import SelfposError
-from selfpos.overlap.contamination import Guard
+from selfpos.overlap.contamination import ContaminationCheck
 from selfpos.overlap.index import ItemIndex
 from selfpos.recipe import OverlapSettings, Recipe, load_recipe
 from tests.helpers.command import CommandLine, said
@@ -36,18 +36,19 @@ def recipe_of(file: Path, **more: object) -> Recipe:
     return Recipe.model_validate(made | more)
 
 
-def guard(remove: bool) -> Guard:
+def check(remove: bool) -> ContaminationCheck:
     tests = {
         "STS12": [(row["sentence2"].upper(), row["sentence1"]) for row in PAIRS[:7]],
         "Other": [("nothing",)],
     }
-    return Guard(ItemIndex(tests, None), OverlapSettings(remove=remove))
+    return ContaminationCheck(ItemIndex(tests, None), OverlapSettings(remove=remove))
 
 
 def test_records_that_give_items_away_reach_neither_training_nor_probe(tmp_path: Path) -> None:
     recipe = recipe_of(lines(tmp_path / "train.jsonl", PAIRS))
     plain, looking, removing = (
-        load_tasks(recipe, None, one)["sts"] for one in (None, guard(False), guard(True))
+        load_tasks(recipe, None, inspect)["sts"]
+        for inspect in (None, check(False).inspect, check(True).inspect)
     )
     assert len(plain.training) + len(plain.probe) == 30 == len(looking.training) + len(looking.probe)
     assert plain.hash == looking.hash != removing.hash
@@ -59,8 +60,8 @@ def test_records_that_give_items_away_reach_neither_training_nor_probe(tmp_path:
 def test_a_probe_from_another_split_holds_nothing_out_and_is_looked_at_too(tmp_path: Path) -> None:
     lines(tmp_path / "set/train.jsonl", PAIRS[10:])
     lines(tmp_path / "set/dev.jsonl", PAIRS[:10])
-    recipe, removing = recipe_of(tmp_path / "set", probe={"per_task": 2, "split": "dev"}), guard(True)
-    found = load_tasks(recipe, None, removing)["sts"]
+    recipe, removing = recipe_of(tmp_path / "set", probe={"per_task": 2, "split": "dev"}), check(True)
+    found = load_tasks(recipe, None, removing.inspect)["sts"]
     assert found.training["sentence1"][:] == [row["sentence1"] for row in PAIRS[10:]]
     assert len(found.probe) == 2 and {row["sentence1"] for row in found.probe} <= {
         row["sentence1"] for row in PAIRS[7:10]
@@ -69,8 +70,8 @@ def test_a_probe_from_another_split_holds_nothing_out_and_is_looked_at_too(tmp_p
 
 
 def test_the_report_is_kept_and_tells_each_task(tmp_path: Path) -> None:
-    recipe, seen = recipe_of(lines(tmp_path / "train.jsonl", PAIRS)), guard(True)
-    load_tasks(recipe, None, seen)
+    recipe, seen = recipe_of(lines(tmp_path / "train.jsonl", PAIRS)), check(True)
+    load_tasks(recipe, None, seen.inspect)
     seen.write(tmp_path / "overlap.json")
     found = json.loads((tmp_path / "overlap.json").read_text(encoding="utf-8"))["sources"]["sts"]
     assert (found["records"], found["overlapping"]) == (30, 7)
@@ -79,10 +80,10 @@ def test_the_report_is_kept_and_tells_each_task(tmp_path: Path) -> None:
 
 
 def test_the_report_of_a_run_has_a_section_of_it(tmp_path: Path) -> None:
-    recipe, seen = recipe_of(lines(tmp_path / "train.jsonl", PAIRS)), guard(True)
+    recipe, seen = recipe_of(lines(tmp_path / "train.jsonl", PAIRS)), check(True)
     assert "None was found." in seen.section() and "<table>" not in seen.section()
-    load_tasks(recipe, None, seen)
-    assert "Left out, though they give test items away: 7 of 30 records of sts." in seen.section()
+    load_tasks(recipe, None, seen.inspect)
+    assert "Left out, though they contain test items: 7 of 30 records of sts." in seen.section()
     assert (
         "<tr><td>sts</td><td>STS12</td><td>7</td><td>7</td><td>0</td><td>14</td><td>7</td></tr>"
         in seen.section()
@@ -91,7 +92,7 @@ def test_the_report_of_a_run_has_a_section_of_it(tmp_path: Path) -> None:
 
 def test_nothing_left_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SelfposError, match="nothing is left to train on"):
-        load_tasks(recipe_of(lines(tmp_path / "train.jsonl", PAIRS[:7])), None, guard(True))
+        load_tasks(recipe_of(lines(tmp_path / "train.jsonl", PAIRS[:7])), None, check(True).inspect)
 
 
 @pytest.mark.slow

@@ -1,0 +1,218 @@
+"""The findings of an analysis, and how they are written: JSON, Markdown, a figure, and the section of a run's
+report.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from selfpos.storage.atomic import write_text
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+FIGURE = "Cosine of the tasks' gradients, with 95 % intervals; a ring where the batches give none"
+
+
+@dataclass(frozen=True)
+class Findings:
+    """Everything that an analysis measured; what was not measured is empty or None.
+
+    `gradients`: model → {"pairs", "tasks", "layers", …} as `measure_point` returns them.
+    """
+
+    name: str
+    records: str
+    gradients: dict[str, dict[str, Any]] = field(default_factory=dict)
+    vectors: list[dict[str, Any]] = field(default_factory=list)
+    arms: list[dict[str, Any]] = field(default_factory=list)
+    law: dict[str, Any] | None = None
+    missing: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table of the findings, with a sentence on how to read it."""
+
+    title: str
+    explanation: str
+    header: list[str]
+    rows: list[list[str]]
+
+
+def write_findings(folder: Path, findings: Findings) -> None:
+    """Write analysis.json, analysis.md, gradients.png, and section.html, which the run's report includes."""
+    from selfpos.report.drawing import save, svg
+
+    write_text(folder / "analysis.json", json.dumps(asdict(findings), indent=1) + "\n")
+    figure = gradient_figure(findings) if _has_pairs(findings) else None
+    if figure is not None:
+        save(figure, folder / "gradients.png")
+    write_text(folder / "analysis.md", _markdown(findings, picture=figure is not None))
+    write_text(folder / "section.html", _section(findings, svg(figure) if figure is not None else ""))
+
+
+def tables(findings: Findings) -> list[Table]:
+    """The findings as tables, without those that nothing was measured for."""
+    made = [
+        _conflict_table(findings) if _has_pairs(findings) else None,
+        _strength_table(findings) if findings.gradients else None,
+        _vector_table(findings) if findings.vectors else None,
+        _length_table(findings) if findings.arms else None,
+    ]
+    return [table for table in made if table is not None]
+
+
+def _has_pairs(findings: Findings) -> bool:
+    return any(point["pairs"] for point in findings.gradients.values())
+
+
+def _conflict_table(findings: Findings) -> Table:
+    rows = []
+    for point, measured in findings.gradients.items():
+        for index, pair in enumerate(measured["pairs"]):
+            cosines = [pairs[index]["cosine"] for pairs in measured["layers"].values()]
+            known = [cosine for cosine in cosines if cosine is not None]
+            row = [
+                point,
+                " – ".join(pair["tasks"]),
+                _cosine(pair),
+                f"{pair['raw_cosine']:+.3f}",
+                f"{pair['share']:.0%}",
+            ]
+            row += [
+                f"{sum(cosine < 0 for cosine in known)} of {len(known)}",
+                "yes" if pair["conflicting"] else "no",
+            ]
+            rows.append(row)
+    explanation = (
+        f"Cosine of two tasks' gradients on {findings.records} records, without the noise of batches, with "
+        "its 95 % interval (jackknife over batches). Conflict: the whole interval is below zero. Share: "
+        "pairs of batches with a negative inner product. Layers: those with a negative cosine."
+    )
+    header = ["at", "tasks", "cosine", "raw", "share", "layers", "conflict"]
+    return Table("Do the tasks' gradients conflict?", explanation, header, rows)
+
+
+def _strength_table(findings: Findings) -> Table:
+    rows = []
+    for point, measured in findings.gradients.items():
+        for task, gradient in measured["tasks"].items():
+            rows.append([point, task, f"{gradient['norm']:.3g}", f"{gradient['signal']:.0%}"])
+    explanation = (
+        "Length of each task's gradient without noise, and the share of signal in a batch's gradient."
+    )
+    return Table("How strong is each task's gradient?", explanation, ["at", "task", "length", "signal"], rows)
+
+
+def _vector_table(findings: Findings) -> Table:
+    names = [vector["name"] for vector in findings.vectors]
+    rows = []
+    for vector in findings.vectors:
+        angles = ["–" if name == vector["name"] else f"{vector['angles'][name]:.1f}" for name in names]
+        counts = [_count(vector["records"]), _count(vector["steps"])]
+        rows.append([vector["name"], f"{vector['norm']:.4f}", *counts, *angles])
+    explanation = (
+        "Length of each model's vector, what it was trained on, and its angle to the others in degrees."
+    )
+    header = ["model", "‖V‖", "records", "steps", *names]
+    return Table("How long are the vectors, and how far apart?", explanation, header, rows)
+
+
+def _length_table(findings: Findings) -> Table:
+    explanation = (
+        "Small specialists on shares of the records: `equal epochs` see theirs once, `equal steps` train as "
+        "long as the longest."
+    )
+    if findings.law:
+        law = findings.law
+        explanation += (
+            f" Within tasks ‖V‖ grows as records^{law['by_records']:.2f} · steps^{law['by_steps']:.2f}. This "
+            f"explains {law['explained']:.0%} of the variance of its logarithm; records alone "
+            f"{law['explained_by_records']:.0%}, steps alone {law['explained_by_steps']:.0%}."
+        )
+    rows = []
+    for arm in findings.arms:
+        counts = [_count(arm["records"]), _count(arm["steps"])]
+        rows.append([arm["task"], arm["kind"], *counts, f"{arm['norm']:.4f}", f"{arm['angle']:.1f}"])
+    header = ["task", "training", "records", "steps", "‖V‖", "angle to longest"]
+    return Table("Does length depend on records or on steps?", explanation, header, rows)
+
+
+def gradient_figure(findings: Findings) -> Figure:
+    """One row for each pair of tasks and model; left of zero the tasks conflict."""
+    from selfpos.report.drawing import GREY, LINES, plot
+
+    points = list(findings.gradients)
+    pairs = range(len(findings.gradients[points[0]]["pairs"]))
+    rows = [(point, findings.gradients[point]["pairs"][index]) for index in pairs for point in points]
+    figure, axes = plot(6.8, 1.0 + 0.26 * len(rows))
+    for y, (point, pair) in enumerate(reversed(rows)):
+        if pair["cosine"] is None:
+            axes.annotate("lost in noise", (0, y), fontsize=7, color=GREY, va="center")
+            continue
+        colour = LINES[points.index(point) % len(LINES)]
+        if pair["low"] is not None:
+            axes.plot([pair["low"], pair["high"]], [y, y], color=colour, alpha=0.6)
+        fill = "none" if pair["low"] is None else colour
+        axes.plot([pair["cosine"]], [y], "o", color=colour, markersize=5, markerfacecolor=fill)
+    axes.axvline(0, color=GREY, linewidth=1)
+    labels = [f"{' – '.join(pair['tasks'])} at {point}" for point, pair in reversed(rows)]
+    axes.set_yticks(range(len(labels)), labels, fontsize=7)
+    axes.set_xlabel("cosine")
+    axes.grid(axis="x", alpha=0.3)
+    return figure
+
+
+def _cosine(pair: dict[str, Any]) -> str:
+    if pair["cosine"] is None:
+        return "lost in noise"
+    interval = "" if pair["low"] is None else f" ({pair['low']:+.3f} … {pair['high']:+.3f})"
+    return f"{pair['cosine']:+.3f}{interval}"
+
+
+def _count(number: int | None) -> str:
+    return "–" if number is None else f"{number:,}"
+
+
+def _markdown(findings: Findings, *, picture: bool) -> str:
+    from selfpos.console import markdown_table
+
+    parts = [f"# {findings.name}: conflict and imbalance\n"]
+    if findings.missing:
+        parts.append(f"Not there yet: {'; '.join(findings.missing)}.\n")
+    for table in tables(findings):
+        parts += [
+            f"## {table.title}\n",
+            f"{table.explanation}\n",
+            markdown_table(table.header, table.rows),
+            "",
+        ]
+    if picture:
+        parts.append(f"![{FIGURE}](gradients.png)\n")
+    return "\n".join(parts)
+
+
+def _section(findings: Findings, picture: str) -> str:
+    parts = ['<h2 id="analysis">Conflict and imbalance</h2>']
+    if findings.missing:
+        parts.append(f'<p class="missing">Not there yet: {escape("; ".join(findings.missing))}.</p>')
+    for table in tables(findings):
+        head = "".join(f'<th scope="col">{escape(name)}</th>' for name in table.header)
+        rows = ["".join(f"<td>{escape(cell)}</td>" for cell in row) for row in table.rows]
+        parts += [
+            f"<h3>{escape(table.title)}</h3>",
+            f'<p class="soft">{escape(table.explanation)}</p>',
+            f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>',
+            *(f"<tr>{row}</tr>" for row in rows),
+            "</tbody></table></div>",
+        ]
+    if picture:
+        title = escape(FIGURE)
+        image = f'<div role="img" aria-label="{title}">{picture}</div>'
+        parts.append(f'<figure role="group" aria-label="{title}"><h3>{title}</h3>{image}</figure>')
+    return "\n".join(parts) + "\n"
