@@ -14,7 +14,7 @@ from selfpos.report.drawing import save
 from selfpos.report.figures import means
 from selfpos.report.results import RunResults, read_results
 from selfpos.report.table import markdown_table
-from selfpos.storage.manifest import read_object
+from selfpos.storage.manifest import read_json
 from selfpos.storage.run_folder import RunFolder
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -37,7 +37,7 @@ def facts(results: RunResults, folder: RunFolder, note: str) -> dict[str, Any]:
         "verdicts": {name: found.get("verdict") for name, found in searches.items()},
         "seconds": results.seconds,
         "pipelines": results.pipelines,
-        **({"overlap": read_object(folder.overlap)["sources"]} if folder.overlap.is_file() else {}),
+        **({"overlap": read_json(folder.overlap)["sources"]} if folder.overlap.is_file() else {}),
     }
 
 

@@ -6,10 +6,11 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any
 
 from selfpos.console import is_first, log
 from selfpos.errors import OperationError, SelfposError, stopped
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
     from selfpos.data.probe import ProbeTask
-    from selfpos.merging.plan import Options, Plan
+    from selfpos.merging.plan import Plan
     from selfpos.positioning import Position
     from selfpos.tasks import TaskType
     from selfpos.training import TrainingResult
@@ -173,61 +174,32 @@ def merge(
     *,
     probe: Mapping[str, ProbeTask] | None = None,
     statistics_in: Path | None = None,
-    **options: Unpack[Options],
+    **options: Any,
 ) -> Path:
-    """Merge `vectors` (models fine-tuned from `base`: folders, Hub names or adapters) by a method of `selfpos methods`, with a card; returns `out`.
+    """Merge models fine-tuned from one base, with a card.
 
-    `probe` is for methods that need one, its tasks named as the vectors; absent, it is drawn again with `probe_of`. What they gather is kept
-    in the folder `statistics_in` for later merges, where given. The options are those of `merging.plan`: weights, params, dtype, seed and
-    others. Raises SelfposError on models that do not fit together, unknown methods or parameters, and when `out` exists.
+    Args:
+        base: the base model: a folder or a name on the Hub.
+        vectors: the fine-tuned models: folders, Hub names, or PEFT adapters.
+        method: a method of `selfpos methods`.
+        out: the folder to write; it must not exist.
+        probe: for methods that need a probe set; its tasks are named as the vectors. Default: drawn by `probe_of`.
+        statistics_in: a folder where what such methods gather is kept for later merges.
+        options: the fields of `selfpos.recipe.MergeOptions`: weights, params, dtype, seed and others.
+
+    Returns:
+        `out`.
+
+    Raises:
+        SelfposError: the models do not fit together, a method, parameter or option is wrong, or `out` exists.
     """
     from selfpos.merging import execute
+    from selfpos.statistics import gathered
 
-    made, probe = _plan_with_probe(base, vectors, method, out, probe, statistics_in, options)
-    card = partial(_add_card, out)
-    if probe is not None:
-        from selfpos.statistics import gathered
-
-        with gathered(made, probe, statistics_in) as complete:
-            execute(complete, finish=card)
-    else:
-        execute(made, finish=card)
+    plan, needed = _plan_with_probe(base, vectors, method, out, probe, statistics_in, options)
+    with nullcontext(plan) if needed is None else gathered(plan, needed, statistics_in) as complete:
+        execute(complete, finish=partial(_add_card, out))
     return out
-
-
-def _plan_with_probe(
-    base: str, vectors: Sequence[str | Path], method: str, out: Path, probe: Mapping[str, ProbeTask] | None, statistics_in: Path | None,
-    options: Options,
-) -> tuple[Plan, Mapping[str, ProbeTask] | None]:  # fmt: skip
-    """The plan of a merge and, where statistics must be gathered for it, the probe set to gather them on, which fits it."""
-    from selfpos.merging import plan
-    from selfpos.storage.locate import locate_model
-
-    sources = [locate_model(str(vector)) for vector in vectors]
-    made = plan(locate_model(base), sources, method, out, **options)
-    if not made.method.probe:
-        if probe is not None or statistics_in is not None:
-            raise SelfposError(f"method {made.method.name} looks at no data: leave the probe set away")
-        return made, None
-    if made.statistics:
-        return made, None
-    from selfpos.statistics import check
-
-    found = probe_of(sources) if probe is None else probe
-    check(made, found)
-    return made, found
-
-
-def _add_card(out: Path, folder: Path) -> None:
-    """Write the card of the merge that will stand at `out` into `folder`. A card that cannot be made costs no merge, nor hours of a search."""
-
-    from selfpos.publishing.card import write_card
-
-    try:
-        write_card(folder, place=out)
-    except Exception as error:
-        log.warning("%s has no card: %s: %s", out, type(error).__name__, error)
-        log.info("where the card of %s failed", out, exc_info=True)
 
 
 def plan_merge(
@@ -238,12 +210,48 @@ def plan_merge(
     *,
     probe: Mapping[str, ProbeTask] | None = None,
     statistics_in: Path | None = None,
-    **options: Unpack[Options],
+    **options: Any,
 ) -> list[tuple[str, str]]:
-    """What `merge` with the same arguments would read, merge and write, as rows of label and text; raises what it would raise, writes nothing."""
+    """What `merge` with the same arguments would do, as rows of label and text; writes nothing."""
     from selfpos.merging.describe import describe
 
     return describe(_plan_with_probe(base, vectors, method, out, probe, statistics_in, options)[0])
+
+
+def _plan_with_probe(
+    base: str,
+    vectors: Sequence[str | Path],
+    method: str,
+    out: Path,
+    probe: Mapping[str, ProbeTask] | None,
+    statistics_in: Path | None,
+    options: dict[str, Any],
+) -> tuple[Plan, Mapping[str, ProbeTask] | None]:
+    """The plan of a merge and, where statistics must be gathered for it, a probe set that fits it."""
+    from selfpos.merging import plan
+    from selfpos.statistics import check
+    from selfpos.storage.locate import locate_model
+
+    sources = [locate_model(str(vector)) for vector in vectors]
+    planned = plan(locate_model(base), sources, method, out, **options)
+    if not planned.method.probe and (probe is not None or statistics_in is not None):
+        raise SelfposError(f"method {method} uses no data: omit the probe set")
+    if not planned.method.probe or planned.statistics:
+        return planned, None
+    tasks = probe_of(sources) if probe is None else probe
+    check(planned, tasks)
+    return planned, tasks
+
+
+def _add_card(out: Path, folder: Path) -> None:
+    """Write the card of the merge that will be at `out` into `folder`; a failing card must not cost the merge."""
+    from selfpos.publishing.card import write_card
+
+    try:
+        write_card(folder, place=out)
+    except Exception as error:
+        log.warning("%s has no card: %s: %s", out, type(error).__name__, error)
+        log.info("where the card of %s failed", out, exc_info=True)
 
 
 def position_and_merge(
@@ -257,7 +265,7 @@ def position_and_merge(
     trajectory: Path | None = None,
     coefficients: Path | None = None,
     keep_interrupted: bool = True,
-    **options: Unpack[Options],
+    **options: Any,
 ) -> Position:
     """Learn the coefficients of task vectors on a probe set, and write the merged model with a card.
 
@@ -333,7 +341,7 @@ def position_and_merge(
         },
         "seed": seed,
     }
-    given: Options = {**options, "weights": result.weights, "provenance": {"positioning": found_by}}
+    given = {**options, "weights": result.weights, "provenance": {"positioning": found_by}}
     merge_folders(folder, sources, "linear", out, finish=partial(_add_card, out), **given)
     if coefficients is not None:
         base_hash, *hashes = planned.hashes
@@ -370,34 +378,46 @@ def _identity(
 
 
 def merge_by_coefficients(
-    file: Path, base: str, vectors: Sequence[str | Path], out: Path, **options: Unpack[Options]
+    file: Path, base: str, vectors: Sequence[str | Path], out: Path, **options: Any
 ) -> Path:
-    """Merge `vectors`, in any order, by the coefficients in `file`, which a search has written for them; returns `out`.
+    """Merge by the coefficients that a search wrote.
 
-    With the options that the search was given, the weights are those that it wrote, byte for byte. Raises SelfposError when base or vectors
-    are not those of the file by their content, and as `merge` does.
+    With the options that the search was given, the weights equal those that it wrote, byte for byte.
+
+    Args:
+        file: the coefficients (`OUT.coefficients.json`).
+        base: the base model: a folder or a name on the Hub.
+        vectors: the vectors of the search, in any order.
+        out: the folder to write; it must not exist.
+        options: the fields of `selfpos.recipe.MergeOptions`.
+
+    Returns:
+        `out`.
+
+    Raises:
+        SelfposError: base or vectors are not those of the file by their content; and as `merge`.
     """
     from selfpos.merging import merge as merge_folders
 
-    folder, sources, asked = _coefficients_applied(file, base, vectors, options)
-    merge_folders(folder, sources, "linear", out, finish=partial(_add_card, out), **asked)
+    folder, sources, applied = _coefficients_applied(file, base, vectors, options)
+    merge_folders(folder, sources, "linear", out, finish=partial(_add_card, out), **applied)
     return out
 
 
 def plan_merge_by_coefficients(
-    file: Path, base: str, vectors: Sequence[str | Path], out: Path, **options: Unpack[Options]
+    file: Path, base: str, vectors: Sequence[str | Path], out: Path, **options: Any
 ) -> list[tuple[str, str]]:
-    """What `merge_by_coefficients` with the same arguments would do, as `plan_merge` tells it; writes nothing."""
+    """What `merge_by_coefficients` with the same arguments would do, as `plan_merge` says it; writes nothing."""
     from selfpos.merging import plan
     from selfpos.merging.describe import describe
 
-    folder, sources, asked = _coefficients_applied(file, base, vectors, options)
-    return describe(plan(folder, sources, "linear", out, **asked))
+    folder, sources, applied = _coefficients_applied(file, base, vectors, options)
+    return describe(plan(folder, sources, "linear", out, **applied))
 
 
 def _coefficients_applied(
-    file: Path, base: str, vectors: Sequence[str | Path], options: Options
-) -> tuple[Path, list[Path], Options]:
+    file: Path, base: str, vectors: Sequence[str | Path], options: dict[str, Any]
+) -> tuple[Path, list[Path], dict[str, Any]]:
     """Base, vectors in the order of the file, and options of the merge that applies the coefficients in `file`."""
     from selfpos.positioning.coefficients import read_coefficients
     from selfpos.storage.hashing import content_hash
@@ -406,8 +426,12 @@ def _coefficients_applied(
     found = read_coefficients(file)
     folder, sources = locate_model(base), [locate_model(str(vector)) for vector in vectors]
     order = found.order([content_hash(source) for source in sources], content_hash(folder), file)
-    asked: Options = {
-        **options, "seed": found.found_by.get("seed", options.get("seed", 0)), "weights": found.weights, "names": found.names,
-        "base_name": found.base_name, "provenance": {"positioning": found.found_by},
-    }  # fmt: skip
-    return folder, [sources[place] for place in order], asked
+    applied = {
+        **options,
+        "seed": found.found_by.get("seed", options.get("seed", 0)),
+        "weights": found.weights,
+        "names": found.names,
+        "base_name": found.base_name,
+        "provenance": {"positioning": found.found_by},
+    }
+    return folder, [sources[index] for index in order], applied

@@ -13,10 +13,10 @@ from selfpos.errors import SelfposError, unknown
 from selfpos.publishing.facts import parse_parent
 from selfpos.publishing.relink import PUBLISHED
 from selfpos.publishing.story import Parent
-from selfpos.storage.differences import compare_models
-from selfpos.storage.hashing import content_hash
+from selfpos.storage.file_kinds import MANIFEST
+from selfpos.storage.hashing import compare_models, content_hash
 from selfpos.storage.locate import DEFAULT_MODEL, locate_model
-from selfpos.storage.manifest import MANIFEST, read_manifest
+from selfpos.storage.manifest import read_manifest
 
 if TYPE_CHECKING:
     from selfpos.data.probe import ProbeTask

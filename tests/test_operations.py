@@ -269,7 +269,8 @@ def test_a_probe_that_gives_no_batch_is_refused_before_the_training(
     )
     source = TaskSource(type="classification", data=str(data))
     with pytest.raises(
-        SelfposError, match=r"no batch can be drawn from the 3 records held out for a probe: .*; give --probe more of them"
+        SelfposError,
+        match=r"no batch can be drawn from the 3 records held out for a probe: .*; give --probe more of them",
     ):
         finetune(
             str(tiny_base),

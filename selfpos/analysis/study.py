@@ -315,8 +315,8 @@ def measure_point(
 
     from selfpos.analysis.conflict import pair_conflicts, task_gradients
     from selfpos.analysis.gradients import gradient_products, passes
-    from selfpos.positioning.groups import layer_of
     from selfpos.positioning.objective import TaskProbe, texts_of
+    from selfpos.vectors.names import layer_name
 
     probes = {}
     for name, (task_type, data) in records.items():
@@ -343,7 +343,7 @@ def measure_point(
         products = gradient_products(live.parameters, losses, memory=memory, after_pass=bar.advance)
     layers: dict[str, np.ndarray] = {}
     for key, gram in products.items():
-        layers[layer_of(key)] = layers.get(layer_of(key), 0) + gram
+        layers[layer_name(key)] = layers.get(layer_name(key), 0) + gram
     whole = np.sum(list(products.values()), axis=0)
     return {
         "batches": settings.batches,

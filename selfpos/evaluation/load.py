@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from selfpos.errors import SelfposError
-from selfpos.storage.model_folder import ADAPTER, read_json, read_modules
-from selfpos.storage.tokenizer import VOCABULARIES, has_tokenizer
+from selfpos.storage.file_kinds import ADAPTER, VOCABULARIES
+from selfpos.storage.manifest import read_json
+from selfpos.storage.model_folder import has_tokenizer, read_modules
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
 def load_model(folder: Path) -> SentenceTransformer:
     """The sentence-transformers model in `folder`, which has embedded a text of one letter.
 
-    Raises SelfposError when it cannot be loaded: it has no tokenizer, the base of its adapter is gone, its parts do not fit together, its file is
-    torn, or its embeddings are not finite.
+    Raises SelfposError when it cannot be loaded: it has no tokenizer, the base of its adapter is gone, its
+    parts do not fit together, its file is torn, or its embeddings are not finite.
     """
     import numpy as np
     from sentence_transformers import SentenceTransformer
@@ -45,7 +46,8 @@ def load_model(folder: Path) -> SentenceTransformer:
 
 
 def adapter_base(folder: Path) -> Path | None:
-    """The folder of the base that an adapter in `folder` builds on, None when there is no adapter. Raises SelfposError when it is not there."""
+    """The folder of the base that an adapter in `folder` builds on, None when there is no adapter. Raises
+    SelfposError when it is not there."""
     file = next((place / ADAPTER for place in _module_folders(folder) if (place / ADAPTER).is_file()), None)
     if file is None:
         return None
@@ -63,7 +65,8 @@ def adapter_base(folder: Path) -> Path | None:
         return Path(snapshot_download(str(name), local_files_only=True))
     except Exception:
         raise SelfposError(
-            f"{folder} is an adapter of {name}, which is no folder here and no model that was fetched: put the base there, or write its place into {file}"
+            f"{folder} is an adapter of {name}, which is no folder here and no model that was fetched: put "
+            f"the base there, or write its place into {file}"
         ) from None
 
 
@@ -85,7 +88,8 @@ def _check_tokenizer(folder: Path) -> None:
         places.append(base)
     if not any(has_tokenizer(place) for place in places):
         raise SelfposError(
-            f"{places[0]} has no tokenizer (none of {', '.join(VOCABULARIES[:4])}…): copy it from the model's base"
+            f"{places[0]} has no tokenizer (none of {', '.join(VOCABULARIES[:4])}…): copy it from the "
+            "model's base"
         )
 
 

@@ -14,11 +14,11 @@ from typing import Any
 from selfpos.errors import SelfposError, nearest
 from selfpos.mergekit.methods import EVERY_PARAMETER, HARMLESS, MERGEKIT, Counterpart
 from selfpos.mergekit.recipe_file import Place, RecipeFile, read_recipe_file
-from selfpos.merging.depth import layer_of
 from selfpos.merging.merge import MergeResult, merge
-from selfpos.merging.registry import get_method
-from selfpos.merging.rules import number
+from selfpos.merging.method import get_method
+from selfpos.merging.settings import number
 from selfpos.storage.numbers import NAMES
+from selfpos.vectors.names import layer_number
 
 FIELDS = (
     "merge_method",
@@ -72,7 +72,7 @@ def recipe_arguments(file: Path) -> tuple[str, list[str], str, dict[str, Any], l
     asked = translate_recipe(file)
     if asked.layers is not None:
         keys = open_model(locate_model(asked.base)).tensors
-        found = max((layer for key in keys if (layer := layer_of(key)) is not None), default=-1) + 1
+        found = max((layer for key in keys if (layer := layer_number(key)) is not None), default=-1) + 1
         if found != asked.layers:
             raise SelfposError(
                 f"{file} takes layers 0 to {asked.layers} of models that have {found}: parts of models cannot be put together here"

@@ -1,16 +1,16 @@
-"""Plans and methods in words, for `--dry-run` and `selfpos methods`."""
+"""Plans in words, for `--dry-run`."""
 
 from __future__ import annotations
 
-from selfpos.merging.plan import MEGABYTE, Plan
-from selfpos.merging.provenance import main_dtype
-from selfpos.merging.registry import METHODS, Method
+from typing import Any
+
+from selfpos.merging.plan import Plan
+from selfpos.recipe.merging import MEGABYTE
 from selfpos.storage.numbers import TORCH
 
 
 def describe(plan: Plan) -> list[tuple[str, str]]:
-    """(label, text) rows that say what `merging.merge` would do with this plan."""
-    settings = plan.settings
+    """(label, text) rows that say what `merge` would do with this plan."""
     base_hash, *hashes = plan.hashes
     rows = [
         ("method", f"{plan.method.name}: {plan.method.summary}"),
@@ -20,68 +20,37 @@ def describe(plan: Plan) -> list[tuple[str, str]]:
         kind = "adapter" if vector.low_rank else "model"
         rows.append(("vector", f"{vector.name} ({kind})  {vector.source}  content {digest[:12]}"))
     if plan.method.weighting != "none":
-        rows.append(("weights", _over_tensors([settings.weights(key) for key in plan.keys])))
+        rows.append(("weights", _over_tensors([plan.settings.weights(key) for key in plan.keys])))
+    params = [plan.settings.params(key) for key in plan.keys]
     for parameter in plan.method.parameters:
-        rows.append(
-            (parameter.name, _over_tensors([settings.params(key)[parameter.name] for key in plan.keys]))
-        )
-    rows += [
-        ("data", f"{name} of each vector on its own task's probe records, gathered before")
-        for name in plan.method.probe
-    ]
+        rows.append((parameter.name, _over_tensors([values[parameter.name] for values in params])))
+    for name in plan.method.probe:
+        rows.append(("data", f"{name} of each vector on its task's probe records, gathered before"))
     taken = len(plan.dtypes) - len(plan.keys)
+    tied = f" ({len(plan.tied)} stored twice)" if plan.tied else ""
+    passes = f"{plan.passes} pass{'es' if plan.passes > 1 else ''}"
+    files = f"{len(plan.files)} weight file{'s' if len(plan.files) > 1 else ''}"
+    threads = f"{plan.threads} thread{'s' if plan.threads > 1 else ''}"
+    budget = plan.options.budget
     rows += [
-        (
-            "tensors",
-            f"{len(plan.keys)} merged"
-            + (f" ({len(plan.tied)} stored twice)" if plan.tied else "")
-            + (f", {taken} taken whole" if taken else ""),
-        ),
-        (
-            "read",
-            f"{plan.bytes_read / MEGABYTE:,.0f} MB in {plan.passes} pass{'es' if plan.passes > 1 else ''}",
-        ),
-        (
-            "write",
-            f"{plan.bytes_written / MEGABYTE:,.0f} MB as {TORCH[main_dtype(plan)]} in {len(plan.files)} weight file{'s'[: len(plan.files) > 1]}",
-        ),
-        (
-            "memory",
-            f"about {plan.memory / MEGABYTE:,.0f} MB beyond the runtime; the budget is {plan.budget / MEGABYTE:,.0f} MB",
-        ),
-        ("run on", f"{plan.options.get('device', 'cpu')}, {plan.threads} thread{'s'[: plan.threads > 1]}"),
+        ("tensors", f"{len(plan.keys)} merged{tied}" + (f", {taken} taken whole" if taken else "")),
+        ("read", f"{_megabytes(plan.bytes_read)} in {passes}"),
+        ("write", f"{_megabytes(plan.bytes_written)} as {TORCH[plan.main_dtype]} in {files}"),
+        ("memory", f"about {_megabytes(plan.memory)} beyond the runtime; the budget is {_megabytes(budget)}"),
+        ("run on", f"{plan.options.device}, {threads}"),
         ("out", str(plan.out)),
     ]
     return rows + [("warning", warning) for warning in plan.warnings]
 
 
-def _over_tensors(values: list[object]) -> str:
+def _megabytes(count: int) -> str:
+    return f"{count / MEGABYTE:,.0f} MB"
+
+
+def _over_tensors(values: list[Any]) -> str:
     """One value where all tensors have the same, else the range in the order of the tensors."""
     first = values[0]
-    return (
-        str(first)
-        if all(value == first for value in values)
-        else f"{first} … {values[-1]}, {len({str(value) for value in values})} different by tensor"
-    )
-
-
-def method_rows() -> list[tuple[str, str, str, str]]:
-    """(name, summary, needs, parameters) of every method, by name."""
-    return [_method_row(METHODS[name]) for name in sorted(METHODS)]
-
-
-def _method_row(method: Method) -> tuple[str, str, str, str]:
-    limits = {
-        (1, None): "",
-        (1, 1): "one vector",
-        (2, 2): "two vectors",
-        (2, None): "two vectors or more",
-        (1, 2): "one or two vectors",
-    }
-    needs = [limits[(method.fewest, method.most)], method.needs]
-    return (
-        method.name,
-        method.summary,
-        ", ".join(need for need in needs if need),
-        ", ".join(map(str, method.parameters)),
-    )
+    if all(value == first for value in values):
+        return str(first)
+    different = len({str(value) for value in values})
+    return f"{first} … {values[-1]}, {different} different by tensor"

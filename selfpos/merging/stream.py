@@ -9,39 +9,36 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
 
 from selfpos.errors import SelfposError
-from selfpos.merging.depth import is_embedding
-from selfpos.merging.probe_statistics import ProbeStatistics
-from selfpos.merging.registry import Grain
-from selfpos.merging.rules import Settings
-from selfpos.storage.model_folder import ModelFolder
+from selfpos.merging.method import Chunking, Method
+from selfpos.merging.settings import Settings
+from selfpos.storage.model_folder import ModelFolder, raw_tensor
 from selfpos.storage.numbers import to_float32
+from selfpos.storage.tensor_file import TensorEntry, read_header
 from selfpos.vectors import TaskVector
 from selfpos.vectors.chunks import CHUNK, spans
-from selfpos.vectors.pieces import Dense, Reader
+from selfpos.vectors.names import is_linear_map
+from selfpos.vectors.parts import Dense, Reader
 
 Array = Any
-"""A float32 numpy array, or a torch tensor when a device was asked for; kernels use what both have (see array_module)."""
+"""A float32 numpy array, or a torch tensor on an accelerator; kernels use what both have (see
+array_module)."""
+Ranges = list[tuple[int, int]]
 
 TASK = 16 * CHUNK
 """Elements that one thread takes at a time."""
-
-
 ON_DEVICE = 64
-"""On an accelerator chunks are so many times larger: there the way to the device costs, not the cache."""
-
-
-def is_linear_map(key: str, shape: tuple[int, ...]) -> bool:
-    """Whether a tensor is the matrix of a linear map, by its shape and name: not a table of embeddings, not a single row or column."""
-    return len(shape) == 2 and min(shape) > 1 and not is_embedding(key)
+"""Chunks are so many times larger on an accelerator: there the transfer costs, not the cache."""
 
 
 def array_module(array: Array) -> Any:
-    """numpy or torch, whichever `array` is from: both name the functions that kernels need alike."""
+    """numpy or torch, whichever `array` is from: both have the functions that kernels need under the same
+    names."""
     if isinstance(array, np.ndarray):
         return np
     import torch
@@ -49,16 +46,48 @@ def array_module(array: Array) -> Any:
     return torch
 
 
-def like(array: Array, values: np.ndarray) -> Array:
-    """`values` as an array of the kind of `array`, on its device."""
-    return (
-        values if isinstance(array, np.ndarray) else array_module(array).from_numpy(values).to(array.device)
-    )
+@dataclass(frozen=True)
+class ProbeStatistics:
+    """Data statistics of one vector (Fisher information, activations' products), by tensor key."""
+
+    entries: Mapping[str, TensorEntry]
+    maps: dict[Path, np.ndarray] = field(default_factory=dict, repr=False)
+
+    def read(self, key: str, shape: tuple[int, ...], start: int, stop: int) -> np.ndarray:
+        """For elements start to stop of tensor `key`: that range of statistics of its shape (flat), others
+        whole."""
+        entry = self.entries[key]
+        raw = raw_tensor(entry, self.maps)
+        if entry.shape != shape:
+            return to_float32(raw, entry.dtype).reshape(entry.shape)
+        return to_float32(raw[start:stop], entry.dtype)
+
+
+def open_statistics(
+    method: Method, files: Mapping[str, Sequence[Path]], count: int
+) -> dict[str, list[ProbeStatistics]]:
+    """Open what `method` needs. Raises SelfposError when something is missing, or given without need."""
+    for name in files:
+        if name not in method.probe:
+            raise SelfposError(f"method {method.name} has no use for the statistics '{name}'")
+    require_statistics(method, files, count)
+    return {name: [ProbeStatistics(read_header(file)[0]) for file in files[name]] for name in method.probe}
+
+
+def require_statistics(method: Method, given: Mapping[str, Sequence[Any]], count: int) -> None:
+    """Raise SelfposError unless everything that `method` needs is given."""
+    for name in method.probe:
+        found = len(given.get(name, ()))
+        if found != count:
+            raise SelfposError(
+                f"method {method.name} needs the statistics '{name}' of each of the {count} vectors, found "
+                f"{found}"
+            )
 
 
 @dataclass(frozen=True)
-class OneByOne(Sequence[Array]):
-    """Arrays that are read each time they are asked for: who goes through them holds one of them, not all."""
+class ReadOnAccess(Sequence[Array]):
+    """Arrays that are read each time they are accessed: a loop over them holds one at a time."""
 
     read: Callable[[int], Array]
     length: int
@@ -71,16 +100,17 @@ class OneByOne(Sequence[Array]):
     @overload
     def __getitem__(self, index: slice) -> Sequence[Array]: ...
     def __getitem__(self, index: int | slice) -> Array:
-        places = range(self.length)[index]
-        return self.read(places) if isinstance(places, int) else [self.read(place) for place in places]
+        chosen = range(self.length)[index]
+        return self.read(chosen) if isinstance(chosen, int) else [self.read(number) for number in chosen]
 
 
 @dataclass(slots=True)
 class Chunk:
-    """A piece of one tensor: flat for grain 'element', (rows, columns) for 'row'. For 'matrix' a linear map's whole matrix, and flat pieces of
-    every tensor that is none (embeddings, norms, biases). The vectors of a whole matrix are read one by one.
+    """A range of one tensor: flat for chunking 'element', (rows, columns) for 'row'.
 
-    `statistics` is what the method's survey found for this tensor; `probe[name]` holds the data statistics of each vector for it, where all have such.
+    For 'matrix' it is the whole matrix of a linear map, whose vectors are read on access, and flat ranges of
+    every other tensor (embeddings, norms, biases). `statistics` is the result of the method's statistics pass
+    for this tensor; `probe[name]` holds the data statistics of each vector for it, where all have them.
     """
 
     key: str
@@ -93,25 +123,30 @@ class Chunk:
     probe: dict[str, Sequence[Array]] = field(default_factory=dict)
 
     def uniform(self, index: int) -> Array:
-        """Random numbers in [0, 1) of the chunk's shape for vector `index`, the same for the same seed whatever threads do."""
+        """Random numbers in [0, 1) of the chunk's shape for vector `index`; they depend on the seed, not on
+        threads."""
         words = np.random.SeedSequence([self.seed, zlib.crc32(self.key.encode()), index, self.start])
         values = np.random.Generator(np.random.SFC64(words)).random(tuple(self.base.shape), dtype=np.float32)
-        return like(self.base, values)
+        if isinstance(self.base, np.ndarray):
+            return values
+        return array_module(self.base).from_numpy(values).to(self.base.device)
 
 
 @dataclass(frozen=True)
 class Stream:
-    """Base and vectors at the tensors `keys`. `tied` maps the second name of a tensor that is stored twice to its first. With `one_by_one` the
-    vectors of every chunk are read as a kernel goes through them, which leaves more of a core's cache to each. Without `checked` numbers that are
-    not finite are passed on, for a reader who will see them in what becomes of them.
+    """Base and vectors at the tensors `keys`.
+
+    tied: the second name of a tensor that is stored twice → its first. on_access: the vectors of every chunk
+    are read as a kernel loops over them, which leaves more of a core's cache to each. checked: numbers that
+    are not finite are refused; without it the reader must find them in the result.
     """
 
     base: ModelFolder
     vectors: list[TaskVector]
     keys: tuple[str, ...]
     settings: Settings
-    grain: Grain = "element"
-    one_by_one: bool = False
+    chunking: Chunking = "element"
+    on_access: bool = False
     checked: bool = True
     seed: int = 0
     threads: int = 1
@@ -120,10 +155,10 @@ class Stream:
     statistics: Mapping[str, list[ProbeStatistics]] = field(default_factory=dict)
     advance: Callable[[int], None] = lambda elements: None
 
-    def tasks(self, keys: Iterable[str] | None = None) -> Iterator[tuple[str, list[tuple[int, int]]]]:
+    def tasks(self, keys: Iterable[str] | None = None) -> Iterator[tuple[str, Ranges]]:
         """Each tensor cut into (key, ranges) of about TASK elements; ranges are chunks."""
         for key in self.keys if keys is None else keys:
-            ranges: list[tuple[int, int]] = []
+            ranges: Ranges = []
             size = 0
             for start, stop in self.ranges(key):
                 ranges.append((start, stop))
@@ -137,73 +172,65 @@ class Stream:
     def ranges(self, key: str) -> Iterator[tuple[int, int]]:
         """The chunks of a tensor, as flat ranges."""
         shape = self.base.tensors[key].shape
-        size = CHUNK if self.device == "cpu" else CHUNK * ON_DEVICE
-        if self.grain == "matrix" and is_linear_map(key, shape):
+        if self._whole(key):
             return iter([(0, math.prod(shape))])
-        if self.grain == "row":
-            size = max(size, math.prod(shape[1:]) if len(shape) > 1 else math.prod(shape))
+        size = CHUNK if self.device == "cpu" else CHUNK * ON_DEVICE
+        if self.chunking == "row":
+            size = max(size, math.prod(shape[1:] if len(shape) > 1 else shape))
         return spans(shape, size)
 
-    def chunks(
-        self, key: str, ranges: Iterable[tuple[int, int]] | None = None, statistics: Any = None
-    ) -> Iterator[Chunk]:
-        """Read the chunks of a tensor, or some of them, one by one. Raises SelfposError at a number that is not finite."""
+    def chunks(self, key: str, ranges: Iterable[tuple[int, int]] | None = None) -> Iterator[Chunk]:
+        """Read the chunks of a tensor, or some of them, one by one. Raises SelfposError for numbers not
+        finite."""
         key = self.tied.get(key, key)
         entry = self.base.tensors[key]
         raw = self.base.raw(key)
         readers = [vector.reader(key) for vector in self.vectors]
         weights = self.settings.weights(key)
-        one_by_one = self.one_by_one or (self.grain == "matrix" and is_linear_map(key, entry.shape))
         for start, stop in self.ranges(key) if ranges is None else ranges:
             base = to_float32(raw[start:stop], entry.dtype)
             if self.checked and not finite(base):
                 raise _not_finite(key, str(entry.file), base, start)
-            lazy = OneByOne(partial(self._read, key, start, stop, base, readers), len(readers))
-            vectors: Sequence[Array] = lazy if one_by_one else list(lazy)
-            yield Chunk(
-                key,
-                start,
-                self._shaped(key, base),
-                vectors,
-                weights,
-                self.seed,
-                statistics,
-                self._probe(key, start, stop),
-            )
+            lazy = ReadOnAccess(partial(self._read, key, start, stop, base, readers), len(readers))
+            vectors: Sequence[Array] = lazy if self.on_access or self._whole(key) else list(lazy)
+            probe = self._probe(key, start, stop)
+            yield Chunk(key, start, self._shaped(key, base), vectors, weights, self.seed, probe=probe)
             self.advance((stop - start) * (1 + len(readers)))
+
+    def _whole(self, key: str) -> bool:
+        return self.chunking == "matrix" and is_linear_map(key, self.base.tensors[key].shape)
 
     def _read(
         self, key: str, start: int, stop: int, base: np.ndarray, readers: list[Reader], index: int
     ) -> Array:
-        move = readers[index](start, stop, base)
-        if self.checked and not finite(move):
-            piece, source = self.vectors[index].pieces.get(key), self.vectors[index].source
-            raise _not_finite(key, str(piece.entry.file if isinstance(piece, Dense) else source), move, start)
-        return self._shaped(key, move)
+        values = readers[index](start, stop, base)
+        if self.checked and not finite(values):
+            part, source = self.vectors[index].parts.get(key), self.vectors[index].source
+            raise _not_finite(key, str(part.entry.file if isinstance(part, Dense) else source), values, start)
+        return self._shaped(key, values)
 
     def _probe(self, key: str, start: int, stop: int) -> dict[str, Sequence[Array]]:
         shape = self.base.tensors[key].shape
 
         def read(files: list[ProbeStatistics], index: int) -> Array:
             array = files[index].read(key, shape, start, stop)
-            return self._shaped(key, array) if array.size == stop - start else self._moved(array)
+            return self._shaped(key, array) if array.size == stop - start else self._on_device(array)
 
-        known = {
-            name: files
+        return {
+            name: ReadOnAccess(partial(read, files), len(files))
             for name, files in self.statistics.items()
             if all(key in file.entries for file in files)
         }
-        return {name: OneByOne(partial(read, files), len(files)) for name, files in known.items()}
 
     def _shaped(self, key: str, array: np.ndarray) -> Array:
         shape = self.base.tensors[key].shape
-        if self.grain == "row":
+        if self.chunking == "row":
             array = array.reshape(-1, math.prod(shape[1:])) if len(shape) > 1 else array.reshape(1, -1)
-        elif self.grain == "matrix" and is_linear_map(key, shape):
+        elif self._whole(key):
             array = array.reshape(shape)
-        return self._moved(array)
+        return self._on_device(array)
 
-    def _moved(self, array: np.ndarray) -> Array:
+    def _on_device(self, array: np.ndarray) -> Array:
         if self.device == "cpu":
             return array
         import torch
@@ -214,7 +241,7 @@ class Stream:
         """`function(*item)` for every item, on the stream's threads, results in order."""
 
         def call(item: tuple[Any, ...]) -> Any:
-            # Numbers that are not finite are looked for and named; numpy's own warnings about them would say less.
+            # Numbers that are not finite are found and named elsewhere; numpy's warnings would say less.
             with np.errstate(over="ignore", invalid="ignore"):
                 return function(*item)
 
@@ -226,23 +253,39 @@ class Stream:
         try:
             for item in items:
                 ahead.append(pool.submit(call, item))
-                if len(ahead) > 4 * self.threads:  # results that wait for their turn take memory
+                if len(ahead) > 4 * self.threads:  # waiting results take memory
                     yield ahead.popleft().result()
             while ahead:
                 yield ahead.popleft().result()
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
+    def totals(
+        self, measure: Callable[[Iterator[Chunk]], np.ndarray], shape: tuple[int, ...]
+    ) -> dict[str, np.ndarray]:
+        """Per tensor: the sum of `measure(chunks)`, float64 arrays of `shape`, over its tasks."""
+
+        def of_task(key: str, ranges: Ranges) -> np.ndarray:
+            return measure(self.chunks(key, ranges))
+
+        totals = {key: np.zeros(shape) for key in self.keys}
+        tasks = list(self.tasks())
+        for (key, _), part in zip(tasks, self.map(of_task, tasks), strict=True):
+            totals[key] += part
+        return totals
+
 
 def finite(array: np.ndarray) -> bool:
     """Whether every element is a finite number."""
-    # The dot product is not finite when an element is not (or when it overflows, which the slower test then sorts out).
+    # The dot product is not finite when an element is not, or when it overflows; the slower test tells which.
     flat = array.reshape(-1)
     return bool(np.isfinite(np.dot(flat, flat))) or bool(np.isfinite(flat).all())
 
 
-def _not_finite(key: str, place: str, array: np.ndarray, start: int) -> SelfposError:
-    where = int(np.flatnonzero(~np.isfinite(array.reshape(-1)))[0])
+def _not_finite(key: str, file: str, array: np.ndarray, start: int) -> SelfposError:
+    flat = array.reshape(-1)
+    index = int(np.flatnonzero(~np.isfinite(flat))[0])
     return SelfposError(
-        f"{place}: tensor {key} holds {array.reshape(-1)[where]} at element {start + where}; nothing is merged from a damaged model"
+        f"{file}: tensor {key} holds {flat[index]} at element {start + index}; nothing is merged from a "
+        "damaged model"
     )

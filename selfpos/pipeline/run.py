@@ -93,7 +93,7 @@ def _write_overlap(check: ContaminationCheck, folder: RunFolder) -> None:
 def _check_merges(recipe: Recipe, keys: list[str]) -> None:
     """Refuse merges of the tensors `keys` that cannot be made, before anything is trained."""
     from selfpos.merging import METHODS, get_method
-    from selfpos.merging.rules import make_settings
+    from selfpos.merging.settings import make_settings
 
     counts = {"separate": len(recipe.tasks), "iterative": len(recipe.stages), "bagging": len(recipe.bags)}
     for name, merge in recipe.merges.items():

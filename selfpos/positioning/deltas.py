@@ -41,7 +41,7 @@ class Streamed:
         readers = [
             (vector.reader(key), c)
             for vector, c in zip(self.vectors, coefficients, strict=True)
-            if c != 0 and key in vector.pieces
+            if c != 0 and key in vector.parts
         ]
         for start, stop in spans(entry.shape):
             weights = to_float32(raw[start:stop], entry.dtype)
@@ -54,7 +54,7 @@ class Streamed:
         entry, raw = self.base.tensors[key], self.base.raw(key)
         flat = gradient.reshape(-1).numpy()
         sums = np.zeros(len(self.vectors))
-        readers = [(i, vector.reader(key)) for i, vector in enumerate(self.vectors) if key in vector.pieces]
+        readers = [(i, vector.reader(key)) for i, vector in enumerate(self.vectors) if key in vector.parts]
         for start, stop in nonzero_ranges(flat.reshape(gradient.shape)):
             weights = to_float32(raw[start:stop], entry.dtype)
             for i, read in readers:

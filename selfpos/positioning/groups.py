@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-_NUMBERED = re.compile(r"^(?P<layer>(?:[^.]*\.)*?\d+)\.")
+from selfpos.vectors.names import layer_name
 
 
 @dataclass(frozen=True)
@@ -36,8 +35,8 @@ def hierarchy(keys: Sequence[str], granularity: str) -> Hierarchy:
     """The hierarchy of the tensors `keys` for granularity `model`, `layer` or `tensor`."""
     levels: dict[str, list[list[str]]] = {
         "model": [],
-        "layer": [[layer_of(key) for key in keys]],
-        "tensor": [[layer_of(key) for key in keys], list(keys)],
+        "layer": [[layer_name(key) for key in keys]],
+        "tensor": [[layer_name(key) for key in keys], list(keys)],
     }
     rows, columns = ["model"], [torch.ones(len(keys), dtype=torch.float64)]
     for level in levels[granularity]:
@@ -49,9 +48,3 @@ def hierarchy(keys: Sequence[str], granularity: str) -> Hierarchy:
                 rows.append(name)
                 columns.append(column)
     return Hierarchy(rows, torch.stack(columns, 1))
-
-
-def layer_of(key: str) -> str:
-    """The layer of a tensor: its name up to the first number, or its first part (`embeddings`)."""
-    match = _NUMBERED.match(key)
-    return match["layer"] if match else key.split(".")[0]

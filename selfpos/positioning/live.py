@@ -19,7 +19,7 @@ from selfpos.errors import SelfposError
 from selfpos.positioning.deltas import open_deltas
 from selfpos.positioning.processes import Processes
 from selfpos.positioning.recompute import Recompute
-from selfpos.storage.tokenizer import check_tokenizer
+from selfpos.storage.model_folder import check_tokenizer
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer

@@ -32,15 +32,15 @@ if TYPE_CHECKING:
 
 def is_low_rank(vectors: Sequence[TaskVector]) -> bool:
     """Whether the vectors move weights by low-rank factors only; a module saved unchanged does not count."""
-    from selfpos.vectors.pieces import LowRank
+    from selfpos.vectors.parts import LowRank
 
     def is_factored(vector: TaskVector, key: str) -> bool:
-        return isinstance(vector.pieces[key], LowRank) or not vector.values(key).any()
+        return isinstance(vector.parts[key], LowRank) or not vector.values(key).any()
 
     # cheap first: adapters have few tensors, and a fine-tuned model's first weight settles the matter
-    if not any(isinstance(part, LowRank) for vector in vectors for part in vector.pieces.values()):
+    if not any(isinstance(part, LowRank) for vector in vectors for part in vector.parts.values()):
         return False
-    return all(vector.pieces and all(is_factored(vector, key) for key in vector.pieces) for vector in vectors)
+    return all(vector.parts and all(is_factored(vector, key) for key in vector.parts) for vector in vectors)
 
 
 class _Added(torch.autograd.Function):
@@ -127,7 +127,7 @@ class LowRankModel(LiveModel):
 
 
 def _factors(vector: TaskVector, key: str) -> tuple[Tensor, Tensor] | None:
-    part = vector.pieces.get(key)
+    part = vector.parts.get(key)
     if part is None or not hasattr(part, "factors"):
         return None
     left, right = part.factors()

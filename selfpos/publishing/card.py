@@ -23,8 +23,8 @@ from selfpos.publishing.roles import Roles, find_roles
 from selfpos.publishing.scores import FOLDER, Scores, find_scores, read_scores
 from selfpos.publishing.story import Facts
 from selfpos.recipe import LEARNED
+from selfpos.storage.file_kinds import MANIFEST
 from selfpos.storage.hashing import content_hash
-from selfpos.storage.manifest import MANIFEST
 
 MARK = f"Written by selfpos from {MANIFEST}."  # by this a card of ours is known
 SECTIONS = (

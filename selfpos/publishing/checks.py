@@ -10,7 +10,7 @@ from selfpos.errors import SelfposError
 from selfpos.publishing.files import PlannedFile
 from selfpos.publishing.metadata import check_repo
 from selfpos.publishing.session import TOKEN
-from selfpos.storage.tokenizer import check_tokenizer
+from selfpos.storage.model_folder import check_tokenizer
 
 BINARY = (".safetensors", ".parquet", ".png", ".model")
 TEXT_LIMIT = 64 * 2**20  # bytes up to which a text file is searched for tokens

@@ -13,8 +13,8 @@ from selfpos.errors import SelfposError
 from selfpos.publishing.facts import parse_parent
 from selfpos.publishing.shape import read_json
 from selfpos.publishing.story import Facts, Parent
+from selfpos.storage.file_kinds import MANIFEST
 from selfpos.storage.locate import DEFAULT_MODEL
-from selfpos.storage.manifest import MANIFEST
 
 Lookup = Callable[[str, str | None], "Licence | None"]  # a Hub repository and a revision of it
 

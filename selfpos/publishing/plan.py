@@ -20,7 +20,8 @@ from selfpos.publishing.metadata import check_metadata
 from selfpos.publishing.relink import ADAPTER, Place, public_adapter, public_manifest
 from selfpos.publishing.scores import FOLDER, published
 from selfpos.publishing.story import Facts
-from selfpos.storage.manifest import MANIFEST, read_manifest
+from selfpos.storage.file_kinds import MANIFEST
+from selfpos.storage.manifest import read_manifest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -15,7 +15,7 @@ from selfpos.errors import OperationError, SelfposError
 from selfpos.publishing.files import PICKLES, PlannedFile
 from selfpos.publishing.plan import PushPlan, plan_push
 from selfpos.publishing.session import AGAIN, hub
-from selfpos.storage.manifest import MANIFEST
+from selfpos.storage.file_kinds import MANIFEST
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitInfo, HfApi

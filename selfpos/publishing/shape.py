@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from selfpos.errors import SelfposError
-from selfpos.storage.model_folder import read_json as read_json_file
 from selfpos.storage.tensor_file import read_header
 
 
@@ -72,7 +72,10 @@ def read_shape(folder: Path) -> Shape:
 
 def read_json(path: Path) -> Any:
     """The JSON value in `path`; an empty mapping where the file is absent. Raises SelfposError where it is not JSON."""
-    return read_json_file(path) if path.is_file() else {}
+    try:
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except ValueError as error:
+        raise SelfposError(f"{path} is not JSON: {error}") from None
 
 
 def _output(modules: list[tuple[str, Path]]) -> tuple[str | None, int | None]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from selfpos.recipe.data import LocalSource, MiningSettings, ProbeSettings, TaskSource
 from selfpos.recipe.evaluation import AnalysisSettings, EvaluationSettings, OverlapSettings, ResourceSettings
-from selfpos.recipe.merging import MergeSettings
+from selfpos.recipe.merging import MergeOptions, MergeSettings
 from selfpos.recipe.mixtures import (
     BaggingSettings,
     BudgetSettings,
@@ -29,6 +29,7 @@ __all__ = [
     "JointSettings",
     "LocalSource",
     "LoraSettings",
+    "MergeOptions",
     "MergeSettings",
     "MiningSettings",
     "MixtureSettings",

@@ -1,17 +1,103 @@
-"""The merges of a run."""
+"""The options of a merge, and the merges of a run."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from selfpos.errors import SelfposError, unknown
 from selfpos.recipe.positioning import LEARNED, PositioningSettings
 from selfpos.recipe.settings import Settings
 
+MEGABYTE = 1 << 20
+
+
+class MergeOptions(Settings):
+    """The options of every merge: the keywords of `merge` and `plan`, the command line's options, what a
+    manifest records."""
+
+    weights: Any = Field(
+        None,
+        description="One for all vectors, or one per vector: 0.5, a ramp over depth 0.2..0.8, "
+        "or '{layers.0-5: 0.3, default: 1}'.",
+    )
+    params: dict[str, Any] | None = Field(None, description="The method's parameters, see `selfpos methods`.")
+    seed: int = Field(0, ge=0, le=2**32 - 2, description="For methods that draw at random.")
+    dtype: str | None = Field(
+        None,
+        description="Of the weights written: float32, bfloat16, float16 or float64 "
+        "[default: the widest of base and vectors, tensor by tensor].",
+    )
+    shard_size: int = Field(
+        5_000_000_000,
+        ge=1,
+        description="MB that one weight file may have",
+        json_schema_extra={"unit": 1_000_000},
+    )
+    device: str = Field("cpu", description="Where the arithmetic runs: cpu, cuda, cuda:1, …")
+    output: Literal["model", "adapter"] = Field(
+        "model", description="A whole model, or one LoRA adapter where all vectors are adapters."
+    )
+    rank: int | None = Field(None, ge=1, description="With --adapter: truncate to this rank.")
+    take_from: str | None = Field(
+        None,
+        description="'base' or a vector's name: take from it what differs (tokenizer, pooling, prompts, shapes).",
+    )
+    threads: int | None = Field(None, ge=1, description="At most so many [default: one per core].")
+    budget: int = Field(
+        512 * MEGABYTE,
+        ge=1,
+        description="MB that may be used beyond the runtime: fewer threads run, or nothing is merged",
+        json_schema_extra={"unit": MEGABYTE},
+    )
+    allow_code: bool = Field(False, description="Keep Python code that the base brings along.")
+    statistics: Mapping[str, Sequence[Path]] | None = Field(
+        None, description="Files with data statistics by name, one per vector."
+    )
+    base_name: str | None = Field(None, description="What the manifest calls the base.")
+    names: Sequence[str] | None = Field(None, description="What to call the vectors.")
+    provenance: dict[str, Any] | None = Field(None, description="Added to the manifest.")
+
+    RECORDED: ClassVar = {
+        **{name: name for name in ("weights", "params", "seed")},
+        "dtype": "dtype_given",
+        **{name: name for name in ("shard_size", "device", "output", "rank", "take_from")},
+    }
+    """The options that decide the bytes of the output → the manifest's field that records each."""
+
+    @field_validator("dtype")
+    @classmethod
+    def _known_dtype(cls, value: str | None) -> str | None:
+        from selfpos.storage.numbers import NAMES
+
+        if value is not None and value not in NAMES:
+            raise unknown("number format", value, NAMES)
+        return value
+
+    @model_validator(mode="after")
+    def _rank_of_an_adapter(self) -> MergeOptions:
+        if self.rank is not None and self.output != "adapter":
+            raise SelfposError("a rank is for the output 'adapter' only; omit it for a whole model")
+        return self
+
+    def recorded(self) -> dict[str, Any]:
+        """What the manifest records of the options, as they were given."""
+        record = {field: getattr(self, name) for name, field in self.RECORDED.items()}
+        return record | {"params": dict(self.params or {})}
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> dict[str, Any]:
+        """The options that `recorded` wrote, as keywords."""
+        given = {name: record.get(field) for name, field in cls.RECORDED.items()}
+        return {name: value for name, value in given.items() if value is not None}
+
 
 class MergeSettings(Settings):
-    """One merged model of a run: a method and its parameters, or one that searches (self-positioning and its like) and its settings."""
+    """One merged model of a run: a method and its parameters, or one that searches (self-positioning and its
+    like) and its settings."""
 
     method: str
     vectors: Literal["separate", "iterative", "bagging"] = Field(
@@ -46,12 +132,14 @@ class MergeSettings(Settings):
         if self.method in LEARNED and (self.weights is not None or self.params):
             field = "weights" if self.weights is not None else "params"
             raise ValueError(
-                f"'{field}' is for other methods: {self.method} finds the coefficients, and its settings go under 'positioning'"
+                f"'{field}' is for other methods: {self.method} finds the coefficients, and its settings go "
+                "under 'positioning'"
             )
         own = LEARNED.get(self.method, "default")
         if self.positioning is not None and own != "default" and self.positioning.preset != own:
             raise ValueError(
-                f"method {self.method} has a preset of its own: leave 'preset: {self.positioning.preset}' away"
+                f"method {self.method} has a preset of its own: leave 'preset: {self.positioning.preset}' "
+                "away"
             )
         return self
 

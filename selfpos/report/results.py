@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from selfpos.errors import SelfposError
 from selfpos.recipe import Recipe, load_recipe
-from selfpos.storage.manifest import read_object
+from selfpos.storage.manifest import read_json
 from selfpos.storage.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def read_results(folder: RunFolder) -> RunResults:
     tasks, scores = _scores(folder, recipe, missing)
     geometry: dict[str, Any] = {"names": [], "gram": []}
     if folder.geometry.is_file():
-        geometry = read_object(folder.geometry)
+        geometry = read_json(folder.geometry)
     else:
         missing.append("norms and angles of the task vectors")
     searches = {}
@@ -91,7 +91,7 @@ def read_results(folder: RunFolder) -> RunResults:
             steps = [
                 json.loads(line) for line in folder.trajectory(name).read_text(encoding="utf-8").splitlines()
             ]
-            searches[name] = Search(read_object(folder.position(name)), steps)
+            searches[name] = Search(read_json(folder.position(name)), steps)
         else:
             missing.append(f"coefficients of {name}")
     models = {
@@ -105,8 +105,8 @@ def read_results(folder: RunFolder) -> RunResults:
         for file in sorted((folder.path / "jobs").glob("*.json"))
         if "." not in file.stem or file.stem.partition(".")[2] in models
     ]
-    seconds = {mark.stem: read_object(mark)["seconds"] for mark in marks}
-    took = read_object(folder.pipelines) if folder.pipelines.is_file() else {"pipelines": {}, "equal": None}
+    seconds = {mark.stem: read_json(mark)["seconds"] for mark in marks}
+    took = read_json(folder.pipelines) if folder.pipelines.is_file() else {"pipelines": {}, "equal": None}
     return RunResults(
         recipe, tasks, scores, geometry["names"], geometry["gram"], searches, seconds, missing, pipelines=took["pipelines"], equal=took["equal"]
     )  # fmt: skip
@@ -145,7 +145,7 @@ def _scores(
 ) -> tuple[dict[str, dict[str, str]], dict[str, dict[str, float]]]:
     """The run's table, or as long as it is not there what has been scored so far."""
     if folder.table.is_file():
-        table = read_object(folder.table)
+        table = read_json(folder.table)
         return table["tasks"], table["scores"]
     from selfpos.comparison import models_of_run
 

@@ -54,11 +54,11 @@ def by_layer(search: Search) -> dict[str, list[float]]:
     """Layer → its coefficients, the mean over its tensors; empty where the whole model shares them."""
     if not search.position.get("tensors"):
         return {}
-    from selfpos.positioning.groups import layer_of  # brings torch along
+    from selfpos.vectors.names import layer_name
 
     found: dict[str, list[list[float]]] = defaultdict(list)
     for key, row in search.position["tensors"].items():
-        found[layer_of(key.rpartition("/")[2])].append(row)
+        found[layer_name(key.rpartition("/")[2])].append(row)
     layers = {
         layer: [sum(column) / len(rows) for column in zip(*rows, strict=True)]
         for layer, rows in found.items()

@@ -15,7 +15,7 @@ def angles(results: RunResults) -> Figure:
     """Angles between the task vectors in degrees, coloured by how far they are from 90°, and their norms on the diagonal."""
     import numpy as np
 
-    from selfpos.vectors.angles import norms_and_cosines
+    from selfpos.vectors import norms_and_cosines
 
     norms, cosines = norms_and_cosines(np.array(results.gram))
     degrees = np.degrees(np.arccos(np.clip(cosines, -1, 1)))

@@ -1,4 +1,5 @@
-"""Statistics of specialists on a probe set, which data-driven merging methods ask for: one file per kind, gathered streamed to disk."""
+"""What data-driven merging methods gather from specialists on a probe set: Fisher information and Gram
+matrices."""
 
 from __future__ import annotations
 

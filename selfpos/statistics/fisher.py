@@ -1,10 +1,11 @@
-"""The diagonal of the empirical Fisher information of one specialist on its own task's probe records."""
+"""The diagonal of the empirical Fisher information of one specialist on its task's probe records."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from selfpos.positioning.draws import Draws
@@ -14,63 +15,61 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from selfpos.positioning.live import LiveModel
-    from selfpos.statistics.totals import Totals
 
 GROUP = 8
-"""Records whose loss makes one gradient. A contrastive loss says nothing about a lone record; larger groups have harder negatives, but fewer
-fit into a probe set."""
+"""Records whose loss makes one gradient. A contrastive loss says nothing about a single record; larger groups
+have harder negatives, but fewer fit into a probe set."""
 
 
 def shapes(live: LiveModel) -> dict[str, tuple[int, ...]]:
-    """A number for every weight."""
+    """One number for every weight."""
     return {key: tuple(parameter.shape) for key, parameter in live.parameters.items()}
 
 
-def pieces(task: TaskProbe, seed: int) -> list[Batch]:
-    """Groups of records, drawn as the task type's loss wants them: as many as make up the probe set once."""
+def batches(task: TaskProbe, seed: int) -> list[Batch]:
+    """Groups of records, drawn for the task type's loss: as many as use the probe set once."""
     return Draws({task.name: task}, GROUP, seed, single=True).fixed()
 
 
 def gather(
-    live: LiveModel, task: TaskProbe, groups: Sequence[Batch], totals: Totals, advance: Callable[[int], None]
+    live: LiveModel,
+    task: TaskProbe,
+    batches: Sequence[Batch],
+    totals: Mapping[str, np.ndarray],
+    advance: Callable[[int], None],
 ) -> None:
-    """Add to `totals` the mean over groups of the squared gradient of the task's loss, at the weights now placed; then bring its mean to 1.
+    """Add to `totals` the mean over batches of the squared gradient of the task's loss; then scale its mean
+    to 1.
 
-    Of m groups B: F = 1/m Σ_B (∇ L(B))², element by element. The labels are those of the records (empirical Fisher), where the Fisher
-    information proper takes the model's own predictions for labels, which graded and contrastive losses do not define.
+    Of m batches B: F = 1/m Σ_B (∇ L(B))², element by element. The labels are those of the records (empirical
+    Fisher); the Fisher information itself takes the model's predictions, which graded and contrastive losses
+    do not define.
     """
     handles = [
         parameter.register_post_accumulate_grad_hook(_adder(torch.from_numpy(totals[key])))
         for key, parameter in live.parameters.items()
     ]
     try:
-        for group in groups:
-            texts = texts_of([group])
-            losses_of({task.name: task}, [group], live.embed(texts))[task.name].backward()
+        for batch in batches:
+            texts = texts_of([batch])
+            losses_of({task.name: task}, [batch], live.embed(texts))[task.name].backward()
             advance(len(texts))
     finally:
         for handle in handles:
             handle.remove()
-    _scale(totals)
+    whole = sum(float(total.sum(dtype="float64")) for total in totals.values())
+    count = sum(total.size for total in totals.values())
+    if whole > 0:  # else there was no gradient at all
+        for total in totals.values():
+            total *= count / whole
 
 
 def _adder(total: Tensor) -> Callable[[nn.Parameter], None]:
     @torch.no_grad()
     def add(parameter: nn.Parameter) -> None:
-        gradient = parameter.grad
-        assert (
-            gradient is not None
-        )  # autograd calls the hook just after storing it, once a backward pass, all uses of the weight summed
-        parameter.grad = None
+        # autograd calls this once per backward pass, when the gradient of all uses of the weight is summed.
+        assert parameter.grad is not None
+        gradient, parameter.grad = parameter.grad, None
         total.add_(gradient.square().to(total))
 
     return add
-
-
-def _scale(totals: Totals) -> None:
-    """Divide by the mean over all weights, unless there was no gradient at all."""
-    whole = sum(float(total.sum(dtype="float64")) for total in totals.values())
-    count = sum(total.size for total in totals.values())
-    if whole > 0:
-        for total in totals.values():
-            total *= count / whole

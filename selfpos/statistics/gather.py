@@ -1,20 +1,26 @@
-"""From a plan that needs data statistics, and a probe set, to the plan with them: gathered task by task, each file kept once it is whole."""
+"""From a plan that needs data statistics, and a probe set, to the plan with them: one file per specialist and
+kind."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import mmap
+import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from selfpos.console import log, progress
 from selfpos.errors import OperationError, SelfposError, nearest
 from selfpos.recipe import PositioningSettings
-from selfpos.storage.atomic import locked
+from selfpos.storage.atomic import flush, locked
+from selfpos.storage.tensor_file import TensorFileWriter, read_header
 
 if TYPE_CHECKING:
     from selfpos.data.probe import ProbeTask
@@ -27,77 +33,80 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class Wanted:
-    """One statistic of the vector at `place` in the plan, from `pieces` of its task. `file` is named by the hash of all that decides it."""
+    """One statistic of the vector at `index` in the plan, from `batches` of its task.
+
+    `file` is named by the hash of everything that decides it.
+    """
 
     statistic: str
-    place: int
+    index: int
     task: TaskProbe
-    pieces: list[Batch]
+    batches: list[Batch]
     fingerprint: str
     file: Path
 
 
 @contextmanager
 def gathered(plan: Plan, probe: Mapping[str, ProbeTask], folder: Path | None = None) -> Iterator[Plan]:
-    """Yield `plan` with the statistics that its method needs: of each specialist, on the probe task that bears its vector's name.
+    """Yield `plan` with the statistics that its method needs: of each specialist, on the probe task with its
+    name.
 
-    They are kept in `folder`, where later merges find them; without it beside the output, until the block ends well. What a stopped start has
-    finished is not done again. Raises SelfposError: a vector without probe task, a task without vector, records of which no batch can be
-    made, a loss that is not finite, a damaged model; OperationError when the disk refuses.
+    They are kept in `folder` for later merges; without it beside the output, until the block succeeds. What a
+    stopped start has finished is not done again. Raises SelfposError for names that do not match, records
+    that make no batch, a loss that is not finite and damaged models; OperationError when the disk refuses.
     """
-    place = folder or plan.out.with_name(f".{plan.out.name}.statistics")
+    kept = folder or plan.out.with_name(f".{plan.out.name}.statistics")
     tasks = _match(plan, probe)
     wanted = [
-        _wanted(plan, name, index, task, place)
-        for name in plan.method.probe
+        _wanted(plan, statistic, index, task, kept)
+        for statistic in plan.method.probe
         for index, task in enumerate(tasks)
     ]
-    with ExitStack() as stack:
+    with locked(kept):
         try:
-            place.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(locked(place))
-            _gather(plan, [one for one in wanted if not one.file.exists()])
+            kept.mkdir(parents=True, exist_ok=True)
+            _gather(plan, [entry for entry in wanted if not entry.file.exists()])
         except OSError as error:
-            raise OperationError(f"cannot gather statistics in {place}: {error.strerror or error}") from error
+            raise OperationError(f"cannot gather statistics in {kept}: {error.strerror or error}") from error
         except SelfposError:
             if folder is None:
-                shutil.rmtree(place, ignore_errors=True)
+                shutil.rmtree(kept, ignore_errors=True)
             raise
-        files = {name: [one.file for one in wanted if one.statistic == name] for name in plan.method.probe}
-        told = {
-            "probe": {
-                name: {"type": task.type.name, "records": len(task.dataset), "hash": probe_hash(task)}
-                for name, task in probe.items()
-            },
-            "fingerprints": {f"{one.statistic} of {one.task.name}": one.fingerprint for one in wanted},
+        files: dict[str, list[Path]] = {statistic: [] for statistic in plan.method.probe}
+        for entry in wanted:
+            files[entry.statistic].append(entry.file)
+        records = {
+            name: {"type": task.type.name, "records": len(task.dataset), "hash": probe_hash(task)}
+            for name, task in probe.items()
         }
-        yield plan.with_statistics(files, {"statistics": told})
+        fingerprints = {f"{entry.statistic} of {entry.task.name}": entry.fingerprint for entry in wanted}
+        yield plan.with_statistics(files, {"statistics": {"probe": records, "fingerprints": fingerprints}})
         if folder is None:
-            shutil.rmtree(place, ignore_errors=True)
+            shutil.rmtree(kept, ignore_errors=True)
 
 
 def probe_hash(task: ProbeTask) -> str:
-    """SHA-256 (hex) over the records of a probe task as a specialist sees them, behind their prompts."""
+    """SHA-256 (hex) over the records of a probe task as a specialist sees them, after their prompts."""
     from selfpos.data.sources import hash_records
 
     return hash_records(task.dataset)
 
 
 def check(plan: Plan, probe: Mapping[str, ProbeTask]) -> None:
-    """Raise SelfposError where `gathered` would for a probe set that does not fit the plan: names, or records of which no batch can be made."""
+    """Raise SelfposError where `gathered` would for a probe set that does not fit the plan."""
     _match(plan, probe)
-    check_probe(plan.method.probe, probe, plan.seed)
+    check_probe(plan.method.probe, probe, plan.options.seed)
 
 
 def check_probe(statistics: tuple[str, ...], probe: Mapping[str, ProbeTask], seed: int) -> None:
     """Raise SelfposError when the records of a task do not make a batch that these statistics need."""
     for name in statistics:
         for task in probe.values():
-            kinds()[name].pieces(_task_probe(task), seed)
+            kinds()[name].batches(task_probe(task), seed)
 
 
 def kinds() -> dict[str, Any]:
-    """The statistics there are: name → the module with its `shapes`, `pieces` and `gather`."""
+    """The kinds of statistics: name → the module with its `shapes`, `batches` and `gather`."""
     from selfpos.statistics import fisher, gram
 
     return {"fisher": fisher, "gram": gram}
@@ -106,47 +115,43 @@ def kinds() -> dict[str, Any]:
 def _match(plan: Plan, probe: Mapping[str, ProbeTask]) -> list[TaskProbe]:
     """The probe task of each vector, in their order."""
     names = [vector.name for vector in plan.vectors]
+    method = plan.method.name
     for vector in plan.vectors:
         if vector.name not in probe:
             raise SelfposError(
-                f"method {plan.method.name} needs probe records of every vector's own task, and the probe set has no task '{vector.name}'"
-                f"{nearest(vector.name, probe)}; it holds {', '.join(probe) or 'nothing'}"
+                f"method {method} needs probe records of every vector's task, and the probe set has no task "
+                f"'{vector.name}'{nearest(vector.name, probe)}; it holds {', '.join(probe) or 'nothing'}"
             )
         if vector.differences:
             raise SelfposError(
-                f"{vector.name} differs from the base ({vector.differences[0]}), so method {plan.method.name} cannot run it"
+                f"{vector.name} differs from the base ({vector.differences[0]}), so method {method} cannot "
+                "run it"
             )
     for name in probe:
         if name not in names:
             raise SelfposError(
-                f"the probe set holds the task '{name}', for which there is no vector{nearest(name, names)}; method {plan.method.name} "
-                "looks at each specialist on its own task only: leave the task away, or give its vector"
+                f"the probe set holds the task '{name}', for which there is no vector{nearest(name, names)}; "
+                f"method {method} uses each specialist's task only: omit the task, or give its vector"
             )
-    return [_task_probe(probe[name]) for name in names]
+    return [task_probe(probe[name]) for name in names]
 
 
-def _task_probe(task: ProbeTask) -> TaskProbe:
+def task_probe(task: ProbeTask) -> TaskProbe:
+    """A probe task with the loss that a search would use by default."""
     from selfpos.positioning.objective import TaskProbe
 
     return TaskProbe(task.name, task.type, task.dataset, PositioningSettings().temperature)
 
 
-def _wanted(plan: Plan, statistic: str, place: int, task: TaskProbe, folder: Path) -> Wanted:
-    pieces = kinds()[statistic].pieces(task, plan.seed)
-    held = [(piece.columns, None if piece.labels is None else piece.labels.tolist()) for piece in pieces]
-    decides = [
-        VERSION,
-        statistic,
-        plan.hashes[0],
-        plan.hashes[1 + place],
-        task.type.name,
-        PositioningSettings().temperature,
-        held,
-    ]
-    fingerprint = hashlib.sha256(json.dumps(decides).encode()).hexdigest()
-    return Wanted(
-        statistic, place, task, pieces, fingerprint, folder / f"{statistic}-{fingerprint[:16]}.safetensors"
-    )
+def _wanted(plan: Plan, statistic: str, index: int, task: TaskProbe, folder: Path) -> Wanted:
+    batches = kinds()[statistic].batches(task, plan.options.seed)
+    records = [(batch.columns, None if batch.labels is None else batch.labels.tolist()) for batch in batches]
+    temperature = PositioningSettings().temperature
+    models = plan.hashes[0], plan.hashes[1 + index]
+    facts = [VERSION, statistic, *models, task.type.name, temperature, records]
+    fingerprint = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+    file = folder / f"{statistic}-{fingerprint[:16]}.safetensors"
+    return Wanted(statistic, index, task, batches, fingerprint, file)
 
 
 def _gather(plan: Plan, missing: list[Wanted]) -> None:
@@ -156,38 +161,63 @@ def _gather(plan: Plan, missing: list[Wanted]) -> None:
 
     from selfpos.positioning.live import LiveModel
     from selfpos.positioning.objective import texts_of
-    from selfpos.statistics.totals import totals
 
     _refuse_damaged(plan)
     live = LiveModel(plan.base, plan.vectors, device="cuda" if torch.cuda.is_available() else "cpu")
-    kept = {key: plan.tied.get(key, key) for key in live.keys}
-    with progress(
-        f"statistics ({plan.method.name})", sum(len(texts_of(one.pieces)) for one in missing), unit="text"
-    ) as bar:
-        for one in missing:
-            alone = torch.zeros(len(live.keys), len(plan.vectors), dtype=torch.float64)
-            alone[:, one.place] = 1
-            live.set_coefficients(alone)
-            kind = kinds()[one.statistic]
+    stored_key = {key: plan.tied.get(key, key) for key in live.keys}
+    total = sum(len(texts_of(entry.batches)) for entry in missing)
+    with progress(f"statistics ({plan.method.name})", total, unit="text") as bar:
+        for entry in missing:
+            coefficients = torch.zeros(len(live.keys), len(plan.vectors), dtype=torch.float64)
+            coefficients[:, entry.index] = 1
+            live.set_coefficients(coefficients)
+            kind = kinds()[entry.statistic]
             shapes = kind.shapes(live)
-            with totals(
-                one.file, {kept[key]: shape for key, shape in shapes.items()}, {"selfpos": one.fingerprint}
-            ) as sums:
-                of_live = {key: sums[kept[key]] for key in shapes}
-                kind.gather(
-                    live,
-                    one.task,
-                    one.pieces,
-                    of_live,
-                    lambda texts, name=one.task.name: bar.advance(texts, task=name),
-                )  # type: ignore[misc]
-            log.info("%s of %s gathered", one.statistic, one.task.name)
+
+            def advance(texts: int, name: str = entry.task.name) -> None:
+                bar.advance(texts, task=name)
+
+            stored = {stored_key[key]: shape for key, shape in shapes.items()}
+            with growing_sums(entry.file, stored, {"selfpos": entry.fingerprint}) as sums:
+                by_key = {key: sums[stored_key[key]] for key in shapes}
+                kind.gather(live, entry.task, entry.batches, by_key, advance)
+            log.info("%s of %s gathered", entry.statistic, entry.task.name)
 
 
 def _refuse_damaged(plan: Plan) -> None:
-    """Read everything once: the engine names the file and tensor of a number that is not finite, where a loss would only be nan."""
+    """Read everything once: the engine names file and tensor of a number that is not finite; a loss is only
+    nan."""
     from selfpos.merging.prepare import make_stream
 
-    stream = replace(make_stream(plan), grain="element")
+    stream = replace(make_stream(plan), chunking="element")
     for _ in stream.map(lambda key, ranges: sum(1 for _ in stream.chunks(key, ranges)), stream.tasks()):
         pass
+
+
+@contextmanager
+def growing_sums(
+    file: Path, shapes: Mapping[str, tuple[int, ...]], metadata: Mapping[str, str]
+) -> Iterator[Mapping[str, np.ndarray]]:
+    """Zeros of `shapes` (float32) to add to in place, memory-mapped in a safetensors file.
+
+    The file appears when the block succeeds. Raises OSError at once when the disk has no room for it.
+    """
+    part = file.with_name(file.name + ".part")
+    part.unlink(missing_ok=True)  # what a killed process has added is not known
+    try:
+        TensorFileWriter(part, {key: ("F32", shape) for key, shape in shapes.items()}, metadata).close()
+        with part.open("r+b") as handle:
+            if hasattr(os, "posix_fallocate"):  # a full disk would kill a process that writes to the map
+                os.posix_fallocate(handle.fileno(), 0, part.stat().st_size)
+            mapped = mmap.mmap(handle.fileno(), 0)
+        whole = np.frombuffer(mapped, np.uint8)
+        yield {
+            key: whole[entry.offset : entry.offset + entry.nbytes].view(np.float32).reshape(entry.shape)
+            for key, entry in read_header(part)[0].items()
+        }
+        mapped.flush()
+        flush(part)
+        part.replace(file)
+        flush(file.parent)
+    finally:
+        part.unlink(missing_ok=True)

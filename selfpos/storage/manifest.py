@@ -1,4 +1,5 @@
-"""The manifest `selfpos.json` of a folder: what made it."""
+"""JSON files: any that holds an object, and the manifest `selfpos.json` of a folder, which says what made
+it."""
 
 from __future__ import annotations
 
@@ -8,8 +9,21 @@ from typing import Any
 
 from selfpos.errors import SelfposError
 from selfpos.storage.atomic import write_text
+from selfpos.storage.file_kinds import MANIFEST
 
-MANIFEST = "selfpos.json"
+
+def read_json(file: Path) -> dict[str, Any]:
+    """The JSON object in `file`. Raises SelfposError that names the file when it is not JSON or not an
+    object."""
+    try:
+        data = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise SelfposError(f"{file} is not JSON: {error}") from None
+    if not isinstance(data, dict):
+        raise SelfposError(
+            f"{file} is not a JSON object; copy the original file, or let its maker write it again"
+        )
+    return data
 
 
 def write_manifest(folder: Path, data: dict[str, Any]) -> Path:
@@ -20,17 +34,7 @@ def write_manifest(folder: Path, data: dict[str, Any]) -> Path:
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
-    """The manifest of `folder`, or None when it has none. Raises SelfposError when it is no JSON object."""
+    """The manifest of `folder`, or None when it has none. Raises SelfposError when it is not a JSON
+    object."""
     file = folder / MANIFEST
-    return read_object(file) if file.is_file() else None
-
-
-def read_object(file: Path) -> dict[str, Any]:
-    """The JSON object in `file`. Raises SelfposError when it holds none."""
-    try:
-        data = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError:
-        data = None
-    if not isinstance(data, dict):
-        raise SelfposError(f"{file} is not a JSON object; remove it, and let its maker write it again")
-    return data
+    return read_json(file) if file.is_file() else None

@@ -4,33 +4,32 @@ from __future__ import annotations
 
 import numpy as np
 
-# safetensors name -> numpy type of the stored bits. bfloat16 has no numpy type: its bits are carried as uint16.
-STORED: dict[str, np.dtype] = {
-    name: np.dtype(kind)
-    for name, kind in {
-        "F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1",
-        "U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "u1", "BOOL": "?", "F8_E4M3": "u1", "F8_E5M2": "u1",
-    }.items()
-}  # fmt: skip
+# safetensors name -> (numpy type of the stored bits, torch's name). bfloat16 has no numpy type: its bits are
+# uint16.
+_FORMATS = {
+    "F64": ("<f8", "float64"),
+    "F32": ("<f4", "float32"),
+    "F16": ("<f2", "float16"),
+    "BF16": ("<u2", "bfloat16"),
+    "I64": ("<i8", "int64"),
+    "I32": ("<i4", "int32"),
+    "I16": ("<i2", "int16"),
+    "I8": ("i1", "int8"),
+    "U64": ("<u8", "uint64"),
+    "U32": ("<u4", "uint32"),
+    "U16": ("<u2", "uint16"),
+    "U8": ("u1", "uint8"),
+    "BOOL": ("?", "bool"),
+    "F8_E4M3": ("u1", "float8_e4m3fn"),
+    "F8_E5M2": ("u1", "float8_e5m2"),
+}
+STORED: dict[str, np.dtype] = {name: np.dtype(stored) for name, (stored, _) in _FORMATS.items()}
+TORCH = {name: torch_name for name, (_, torch_name) in _FORMATS.items()}
+"""safetensors name -> torch's (and a config.json's) name."""
 MERGEABLE = ("F64", "F32", "F16", "BF16")
 """The formats that can be merged, widest first."""
-
-NAMES = {
-    "float64": "F64",
-    "float32": "F32",
-    "float16": "F16",
-    "bfloat16": "BF16",
-    "fp32": "F32",
-    "fp16": "F16",
-    "bf16": "BF16",
-}
+NAMES = {TORCH[name]: name for name in MERGEABLE} | {"fp32": "F32", "fp16": "F16", "bf16": "BF16"}
 """What users call the formats -> safetensors name."""
-
-TORCH = {
-    "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8",
-    "U64": "uint64", "U32": "uint32", "U16": "uint16", "U8": "uint8", "BOOL": "bool", "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2",
-}  # fmt: skip
-"""safetensors name -> torch's (and a config.json's) name."""
 
 
 def to_float32(raw: np.ndarray, dtype: str) -> np.ndarray:

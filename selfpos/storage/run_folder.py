@@ -2,39 +2,38 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 
-@dataclass(frozen=True)
 class RunFolder:
-    """The folder of one run. Models are named as in its tables: `base`, `joint`, the tasks of the specialists, the names of the merges."""
+    """The folder of one run. Models are named as in its tables: `base`, `joint`, the specialists' tasks, the
+    merges."""
 
-    path: Path
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.recipe = path / "recipe.yaml"  # the recipe that the run was started with
+        self.log = path / "run.log"
+        self.lock = path / "run.lock"
+        self.probe = path / "probe"
+        self.joint = path / "joint"
+        self.pipelines = (
+            path / "pipelines.json"
+        )  # what each pipeline took: draws, steps, tokens, seconds, memory
+        self.overlap = path / "overlap.json"  # what training records share with test data, if the recipe asks
+        self.geometry = path / "vectors.json"  # the Gram matrix of the task vectors
+        self.report = path / "report.html"
+        self.table = path / "table.json"  # scores of all models on all tasks
+        self.analysis = path / "analysis" / "analysis.json"
+        self.overlap_section = path / "overlap" / "section.html"  # the contamination check, for the report
+        self.cache = path / "cache"  # embeddings and tokens; can be made again
 
     @property
-    def recipe(self) -> Path:
-        """The recipe that the run was started with."""
-        return self.path / "recipe.yaml"
-
-    @property
-    def log(self) -> Path:
-        return self.path / "run.log"
-
-    @property
-    def lock(self) -> Path:
-        return self.path / "run.lock"
-
-    @property
-    def probe(self) -> Path:
-        return self.path / "probe"
-
-    @property
-    def joint(self) -> Path:
-        return self.path / "joint"
+    def sections(self) -> list[Path]:
+        """HTML that other rooms write for the report, one file each: `<folder>/section.html`."""
+        return sorted(self.path.glob("*/section.html"))
 
     def rival(self, name: str) -> Path:
-        """The joint rival `name`, of which there may be several."""
+        """A joint model; a run may have several."""
         return self.joint if name == "joint" else self.path / "joints" / name
 
     def stage(self, name: str) -> Path:
@@ -45,57 +44,20 @@ class RunFolder:
         """A model of the bagging pipeline."""
         return self.path / "bagging" / name
 
-    @property
-    def pipelines(self) -> Path:
-        """What each pipeline took: draws, steps, tokens, seconds, peak memory; as JSON."""
-        return self.path / "pipelines.json"
-
-    @property
-    def overlap(self) -> Path:
-        """What training records share with test data, as JSON, when the recipe asks for it."""
-        return self.path / "overlap.json"
-
-    @property
-    def geometry(self) -> Path:
-        """Gram matrix of the task vectors, as JSON."""
-        return self.path / "vectors.json"
-
-    @property
-    def report(self) -> Path:
-        return self.path / "report.html"
-
-    @property
-    def table(self) -> Path:
-        """Scores of all models on all tasks, as JSON."""
-        return self.path / "table.json"
-
-    @property
-    def analysis(self) -> Path:
-        """What an analysis of the run found, as JSON."""
-        return self.path / "analysis" / "analysis.json"
-
-    @property
-    def overlap_section(self) -> Path:
-        """What the overlap guard found, as a section of the report."""
-        return self.path / "overlap" / "section.html"
-
-    @property
-    def sections(self) -> list[Path]:
-        """HTML that other rooms left for the report, one file each: `<folder>/section.html`."""
-        return sorted(self.path.glob("*/section.html"))
-
-    def mark(self, job: str) -> Path:
-        """The file that says that `job` is finished, and from what."""
-        return self.path / "jobs" / f"{job.replace('/', '.')}.json"
-
     def specialist(self, task: str) -> Path:
+        """The model that was trained on one task."""
         return self.path / "specialists" / task
 
     def merged(self, name: str) -> Path:
+        """A merged model."""
         return self.path / "merged" / name
 
+    def mark(self, job: str) -> Path:
+        """The file that says that `job` is finished, and from which inputs."""
+        return self.path / "jobs" / f"{job.replace('/', '.')}.json"
+
     def position(self, name: str) -> Path:
-        """The coefficients that Self Positioning found for the merge `name`, as JSON."""
+        """The result of the search behind the merge `name`, as JSON."""
         return self.path / "positions" / f"{name}.json"
 
     def trajectory(self, name: str) -> Path:
@@ -107,10 +69,5 @@ class RunFolder:
         return self.path / "positions" / f"{name}.coefficients.json"
 
     def scores(self, model: str) -> Path:
-        """MTEB result files of `model`, in MTEB's own layout."""
+        """MTEB result files of `model`, in MTEB's layout."""
         return self.path / "scores" / model
-
-    @property
-    def cache(self) -> Path:
-        """Embeddings and tokens kept while models are scored; nothing of the run is lost with it."""
-        return self.path / "cache"

@@ -1,4 +1,5 @@
-"""safetensors files: the header read and checked without reading weights, and a writer that needs no more memory than one piece of a tensor."""
+"""safetensors files: a reader that checks the header without reading weights, and a writer for parts of
+tensors."""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ MAX_HEADER = 100_000_000  # bytes; the limit of the safetensors library
 
 @dataclass(frozen=True, slots=True)
 class TensorEntry:
-    """Where one tensor lies: `offset` is the first byte in `file`, `key` its name within the whole model, `name` within the file."""
+    """Where one tensor is stored: first byte (`offset`) in `file`; its name in the whole model (`key`) and in
+    the file."""
 
     key: str
     name: str
@@ -41,13 +43,18 @@ class TensorEntry:
 
 
 def read_header(file: Path, prefix: str = "") -> tuple[dict[str, TensorEntry], dict[str, str]]:
-    """The entries of a safetensors file by key (`prefix` + name), in the order of their bytes, and its metadata. Raises SelfposError when it is torn."""
+    """The entries of a safetensors file by key (`prefix` + name), in the order of their bytes, and its
+    metadata.
+
+    Raises SelfposError when the file is incomplete.
+    """
     size = file.stat().st_size
     with file.open("rb") as handle:
         length = int.from_bytes(handle.read(8), "little")
         if size < 8 or length > MAX_HEADER or 8 + length > size:
             raise SelfposError(
-                f"{file} is not a whole safetensors file: its header does not fit in its {size} bytes; fetch or write it again"
+                f"{file} is not a whole safetensors file: its header does not fit in its {size} bytes; "
+                "fetch or write it again"
             )
         try:
             header = json.loads(handle.read(length))
@@ -59,29 +66,30 @@ def read_header(file: Path, prefix: str = "") -> tuple[dict[str, TensorEntry], d
             ) from None
     entries: dict[str, TensorEntry] = {}
     position = 0
-    for name, (dtype, shape, start, stop) in sorted(spans.items(), key=lambda item: (item[1][2], item[1][3])):
+    for name, (dtype, shape, start, stop) in sorted(spans.items(), key=lambda item: item[1][2:]):
         if dtype not in STORED:
-            raise SelfposError(
-                f"{file}: tensor {name} has number format {dtype}; expected one of {', '.join(STORED)}"
-            )
+            formats = ", ".join(STORED)
+            raise SelfposError(f"{file}: tensor {name} has number format {dtype}; expected one of {formats}")
         if start != position or stop - start != math.prod(shape) * STORED[dtype].itemsize:
             raise SelfposError(
-                f"{file}: tensor {name} of shape {list(shape)} does not match the {stop - start} bytes its header gives it"
+                f"{file}: tensor {name} of shape {list(shape)} does not match the {stop - start} bytes in "
+                "its header"
             )
         position = stop
-        entries[prefix + name] = TensorEntry(
-            prefix + name, name, file, dtype, shape, 8 + length + start, stop - start
-        )
-    if 8 + length + position != size:
-        state = "truncated" if 8 + length + position > size else "longer than its header says"
+        offset = 8 + length + start
+        entries[prefix + name] = TensorEntry(prefix + name, name, file, dtype, shape, offset, stop - start)
+    expected = 8 + length + position
+    if expected != size:
+        state = "truncated" if expected > size else "longer than its header says"
         raise SelfposError(
-            f"{file} is {state}: expected {8 + length + position} bytes, found {size}; fetch or write it again"
+            f"{file} is {state}: expected {expected} bytes, found {size}; fetch or write it again"
         )
     return entries, metadata
 
 
 def _span(item: Any) -> tuple[str, tuple[int, ...], int, int]:
-    """Format, shape, and first and last byte of a tensor, as its header has them. Raises TypeError or ValueError where they are none."""
+    """Format, shape, first and last byte of a tensor in a header. Raises TypeError or ValueError for other
+    content."""
     dtype, shape, (start, stop) = item["dtype"], tuple(item["shape"]), item["data_offsets"]
     if not isinstance(dtype, str) or not all(isinstance(number, int) for number in (*shape, start, stop)):
         raise TypeError
@@ -89,16 +97,18 @@ def _span(item: Any) -> tuple[str, tuple[int, ...], int, int]:
 
 
 class TensorFileWriter:
-    """Write a safetensors file whose tensors are all known beforehand: the header first, then any piece of any tensor in any order.
+    """Write a safetensors file whose tensors are known beforehand: the header first, then any range of any
+    tensor.
 
-    `tensors` maps name -> (dtype, shape). Pieces may be written from several threads. `close` raises nothing about missing pieces:
-    the caller decides what is whole.
+    `tensors` maps name -> (dtype, shape). Several threads may write. `close` does not check that everything
+    was written.
     """
 
     def __init__(
         self, file: Path, tensors: Mapping[str, tuple[str, Sequence[int]]], metadata: Mapping[str, str]
     ) -> None:
-        # Wider formats first: every tensor then starts at a multiple of its item size, as the safetensors library lays them out.
+        # Wider formats first, as the safetensors library does: every tensor starts at a multiple of its item
+        # size.
         order = sorted(tensors, key=lambda name: -STORED[tensors[name][0]].itemsize)
         header: dict[str, object] = {"__metadata__": {"format": "pt", **metadata}}
         self.starts: dict[str, int] = {}
@@ -118,14 +128,14 @@ class TensorFileWriter:
         self._first = 8 + len(text)
         self.nbytes = self._first + position
         self.file = file
-        # Opened without truncation, so that a resumed merge keeps the pieces written before.
+        # Opened without truncation: a resumed merge keeps what it wrote before.
         self._fd = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
         os.pwrite(self._fd, len(text).to_bytes(8, "little") + text, 0)
         os.ftruncate(self._fd, self.nbytes)
 
-    def write(self, name: str, piece: np.ndarray, offset: int = 0) -> None:
-        """Write the stored bits `piece` at byte `offset` of tensor `name`."""
-        view = memoryview(np.ascontiguousarray(piece).reshape(-1).view(np.uint8))  # type: ignore[arg-type]
+    def write(self, name: str, bits: np.ndarray, offset: int = 0) -> None:
+        """Write the stored bits at byte `offset` of tensor `name`."""
+        view = memoryview(np.ascontiguousarray(bits).reshape(-1).view(np.uint8))  # type: ignore[arg-type]
         position = self._first + self.starts[name] + offset
         while view:
             done = os.pwrite(self._fd, view, position)

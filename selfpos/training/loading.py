@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from selfpos.errors import SelfposError
 from selfpos.recipe import TrainingSettings
-from selfpos.storage.model_folder import ADAPTER
-from selfpos.storage.tokenizer import check_tokenizer
+from selfpos.storage.file_kinds import ADAPTER
+from selfpos.storage.model_folder import check_tokenizer
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer

@@ -1,23 +1,24 @@
-"""PEFT adapter folders: which tensors of the base an adapter moves, and how; what cannot be merged exactly is refused with the reason."""
+"""PEFT adapters: which tensors of the base an adapter moves, and how. What cannot be merged exactly is
+refused."""
 
 from __future__ import annotations
 
 import math
 import re
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any
 
 from selfpos.errors import SelfposError
-from selfpos.storage.model_folder import ADAPTER, ModelFolder, read_json
+from selfpos.storage.file_kinds import ADAPTER, ADAPTER_WEIGHTS
+from selfpos.storage.model_folder import ModelFolder
 from selfpos.storage.tensor_file import TensorEntry, read_header
-from selfpos.vectors.pieces import Dense, Dora, LowRank, Maps, Piece, Shift
+from selfpos.vectors.parts import Dense, Dora, LowRank, Maps, Shift, TensorPart
 
-ADAPTER_WEIGHTS = "adapter_model.safetensors"
-# Options under which an adapter is more than W + scaling·B·A, so that no merged weight says the same.
-NOT_A_WEIGHT = {
+# Options under which an adapter is more than W + scaling·B·A, so that no merged weight equals it.
+UNSUPPORTED_OPTIONS = {
     "use_qalora": "its input is pooled in groups",
     "use_bdlora": "its factors are block-diagonal",
-    "alora_invocation_tokens": "it acts from a trigger token on only",
+    "alora_invocation_tokens": "it acts only after a trigger token",
     "layer_replication": "it adds layers",
     "trainable_token_indices": "it replaces single token embeddings",
     "target_parameters": "it adapts bare parameters",
@@ -26,142 +27,153 @@ NOT_A_WEIGHT = {
     "monteclora_config": "it samples its weights",
     "kasa_config": "it adapts singular values",
 }
-# Initialisations that leave the base as it is; the others (PiSSA, OLoRA, CorDA, LoftQ, LoRA-GA) change it, so V is not B·A alone.
-PLAIN_STARTS = {"True", "False", "true", "false", "gaussian", "eva", "orthogonal"}
+# The other initialisations (PiSSA, OLoRA, CorDA, LoftQ, LoRA-GA) change the base, so V is not B·A alone.
+BASE_PRESERVING_INITS = {"True", "False", "true", "false", "gaussian", "eva", "orthogonal"}
+FIRST_FACTORS = ("A.weight", "embedding_A")
+OTHER_PARTS = ("B.weight", "embedding_B", "magnitude_vector", "magnitude_vector.weight")
 
 
-def adapter_pieces(folder: Path, base: ModelFolder) -> dict[str, Piece]:
-    """The moved tensors of `base` by key. Raises SelfposError when the adapter is torn, of another architecture, or no plain LoRA or DoRA."""
-    config = _config(folder)
-    file = folder / ADAPTER_WEIGHTS
+def adapter_parts(folder: ModelFolder, base: ModelFolder) -> dict[str, TensorPart]:
+    """The tensors of `base` that the adapter moves, by key.
+
+    Raises SelfposError when the adapter is incomplete, of another architecture, or neither LoRA nor DoRA.
+    """
+    config = _checked_config(folder)
+    file = folder.path / ADAPTER_WEIGHTS
     if not file.is_file():
-        reason = (
-            "its weights are a pickle, which is never loaded"
-            if (folder / "adapter_model.bin").exists()
-            else "the file is missing"
+        pickled = (folder.path / "adapter_model.bin").exists()
+        reason = "its weights are a pickle, which is never loaded" if pickled else "the file is missing"
+        raise SelfposError(
+            f"adapter {folder.path} has no {ADAPTER_WEIGHTS}: {reason}; save it again with PEFT"
         )
-        raise SelfposError(f"adapter {folder} has no {ADAPTER_WEIGHTS}: {reason}; save it again with PEFT")
-    entries, _ = read_header(file)
-    maps: Maps = {}
-    pieces: dict[str, Piece] = {}
-    for name in entries:
-        parameter = name.removeprefix("base_model.model.")
-        module, mark, part = parameter.partition(".lora_")
-        if not mark:
-            key = _base_key(base, folder, parameter.replace(".base_layer.", "."))
-            pieces[key] = Dense(_shaped(entries[name], base.tensors[key], folder), maps)
-        elif part in {"A.weight", "embedding_A"}:
-            key = _base_key(base, folder, f"{module}.weight")
-            pieces[key] = _low_rank(folder, base, config, entries, name, module, key, maps)
-        elif part not in {"B.weight", "embedding_B", "B.bias", "magnitude_vector", "magnitude_vector.weight"}:
-            raise SelfposError(
-                f"{file}: tensor {name} is no part of a LoRA adapter that is known here; merge it into its base with PEFT first"
-            )
-        elif (
-            not {f"{name.removesuffix(part)}{first}" for first in ("A.weight", "embedding_A")}
-            & entries.keys()
-        ):
-            raise SelfposError(f"{file}: tensor {name} has no matching lora_A; save the adapter again")
-        elif part == "B.bias":
-            key = _base_key(base, folder, f"{module}.bias")
-            rank = entries[name.replace("lora_B.bias", "lora_A.weight")].shape[0]
-            pieces[key] = Shift(
-                _shaped(entries[name], base.tensors[key], folder), _scaling(config, module, rank), maps
-            )
-    if not pieces:
+    reader = _AdapterReader(folder, base, config, read_header(file)[0])
+    parts: dict[str, TensorPart] = {}
+    for name in reader.entries:
+        parts |= reader.part(name)
+    if not parts:
         raise SelfposError(f"{file} holds no tensor; save the adapter again")
-    return pieces
+    return parts
 
 
-def _config(folder: Path) -> dict[str, Any]:
-    config = read_json(folder / ADAPTER)
-    if not isinstance(config, dict) or config.get("peft_type") != "LORA":
-        kind = config.get("peft_type") if isinstance(config, dict) else None
+def _checked_config(folder: ModelFolder) -> dict[str, Any]:
+    config = folder.config(ADAPTER)
+    if config.get("peft_type") != "LORA":
         raise SelfposError(
-            f"adapter {folder} is of type {kind}; only LORA is merged exactly: merge it into its base with PEFT first"
+            f"adapter {folder.path} is of type {config.get('peft_type')}; only LORA is merged exactly: "
+            "merge it into its base with PEFT first"
         )
-    for option, reason in NOT_A_WEIGHT.items():
+    for option, reason in UNSUPPORTED_OPTIONS.items():
         if config.get(option):
-            raise SelfposError(f"adapter {folder} uses {option}: {reason}, so no merged weight equals it")
-    start = str(config.get("init_lora_weights", True))
-    if start not in PLAIN_STARTS:
+            raise SelfposError(
+                f"adapter {folder.path} uses {option}: {reason}, so no merged weight equals it"
+            )
+    init = str(config.get("init_lora_weights", True))
+    if init not in BASE_PRESERVING_INITS:
         raise SelfposError(
-            f"adapter {folder} was started with {start}, which changes the base too, so its factors are not the task vector; "
-            "save it with PEFT's path_initial_model_for_weight_conversion"
+            f"adapter {folder.path} was started with {init}, which changes the base too, so its factors are "
+            "not the "
+            "task vector; save it with PEFT's path_initial_model_for_weight_conversion"
         )
     return config
 
 
-def _low_rank(
-    folder: Path,
-    base: ModelFolder,
-    config: dict[str, Any],
-    entries: dict[str, TensorEntry],
-    name: str,
-    module: str,
-    key: str,
-    maps: Maps,
-) -> Piece:
-    a = entries[name]
-    b = entries.get(name.replace(".lora_A.", ".lora_B.").replace(".lora_embedding_A", ".lora_embedding_B"))
-    if b is None:
-        raise SelfposError(f"{a.file}: tensor {name} has no matching lora_B; save the adapter again")
-    if min(len(a.shape), len(b.shape)) < 2 or not (a.numel and b.numel):
+@dataclass(frozen=True)
+class _AdapterReader:
+    folder: ModelFolder
+    base: ModelFolder
+    config: dict[str, Any]
+    entries: dict[str, TensorEntry]
+    maps: Maps = field(default_factory=dict)
+
+    def part(self, name: str) -> dict[str, TensorPart]:
+        """What the adapter's tensor `name` adds, by the base's key; empty for tensors that belong to another
+        one."""
+        entry = self.entries[name]
+        parameter = name.removeprefix("base_model.model.")
+        module, lora, kind = parameter.partition(".lora_")
+        if not lora:
+            key = self._key(parameter.replace(".base_layer.", "."))
+            return {key: Dense(self._checked_shape(entry, key), self.maps)}
+        if kind in FIRST_FACTORS:
+            key = self._key(f"{module}.weight")
+            return {key: self._low_rank(entry, module, key)}
+        if kind not in (*OTHER_PARTS, "B.bias"):
+            raise SelfposError(
+                f"{entry.file}: tensor {name} is not a known part of a LoRA adapter; merge it into its base "
+                "with PEFT"
+            )
+        first = name.removesuffix(kind)
+        if not any(f"{first}{factor}" in self.entries for factor in FIRST_FACTORS):
+            raise SelfposError(f"{entry.file}: tensor {name} has no matching lora_A; save the adapter again")
+        if kind != "B.bias":
+            return {}
+        key = self._key(f"{module}.bias")
+        rank = self.entries[f"{first}A.weight"].shape[0]
+        return {key: Shift(self._checked_shape(entry, key), self._scaling(module, rank), self.maps)}
+
+    def _low_rank(self, a: TensorEntry, module: str, key: str) -> TensorPart:
+        name = a.name
+        b_name = name.replace(".lora_A.", ".lora_B.").replace(".lora_embedding_A", ".lora_embedding_B")
+        b = self.entries.get(b_name)
+        if b is None:
+            raise SelfposError(f"{a.file}: tensor {name} has no matching lora_B; save the adapter again")
+        if min(len(a.shape), len(b.shape)) < 2 or not (a.numel and b.numel):
+            shapes = f"{list(a.shape)} and {list(b.shape)}"
+            raise SelfposError(f"{a.file}: {name} and its lora_B have shapes {shapes}; expected two matrices")
+        transposed = name.endswith("embedding_A") or bool(self.config.get("fan_in_fan_out"))
+        rank, width, height = a.shape[0], math.prod(a.shape[1:]), b.shape[0]
+        product = (width, height) if transposed else (height, width)
+        shape = self.base.tensors[key].shape
+        if math.prod(b.shape[1:]) != rank or product != (shape[0], math.prod(shape[1:])):
+            raise SelfposError(
+                f"{a.file}: {name} and its lora_B make a matrix of shape {list(product)}; "
+                f"tensor {key} of the base has {list(shape)}"
+            )
+        part = LowRank(a, b, self._scaling(module, rank), transposed, self.maps)
+        vector = f"{name.partition('.lora_')[0]}.lora_magnitude_vector"
+        magnitude = self.entries.get(vector, self.entries.get(f"{vector}.weight"))
+        if magnitude is None and not self.config.get("use_dora"):
+            return part
+        if magnitude is None or transposed or len(shape) != 2:
+            raise SelfposError(
+                f"adapter {self.folder.path} uses DoRA on {module}, which is supported for plain linear "
+                "layers only; "
+                "merge it with PEFT first"
+            )
+        if magnitude.numel != shape[0]:
+            raise SelfposError(
+                f"{a.file}: tensor {magnitude.name} has {magnitude.numel} elements; "
+                f"expected {shape[0]}, one per row of {key}"
+            )
+        return Dora(part, magnitude, self.base, key, self.maps)
+
+    def _scaling(self, module: str, rank: int) -> float:
+        """alpha / rank, or alpha / √rank for rank-stabilised LoRA, with PEFT's patterns of module names."""
+        patterns: dict[str, float] = self.config.get("alpha_pattern") or {}
+        matching = (pattern for pattern in patterns if re.match(rf"(.*\.)?({pattern})$", module))
+        alpha = patterns.get(next(matching, ""), self.config.get("lora_alpha", 8))
+        return alpha / math.sqrt(rank) if self.config.get("use_rslora") else alpha / rank
+
+    def _key(self, parameter: str) -> str:
+        """The base's key for a parameter: the same name, or the only one that differs by a leading `model.`
+        or so."""
+        keys = self.base.tensors
+        if parameter in keys:
+            return parameter
+        near = [key for key in keys if key.endswith(f".{parameter}") or parameter.endswith(f".{key}")]
+        if len(near) == 1:
+            return near[0]
+        reason = f"several fit: {', '.join(sorted(near)[:3])}" if near else "the base has none of that name"
         raise SelfposError(
-            f"{a.file}: {name} and its lora_B have shapes {list(a.shape)} and {list(b.shape)}; expected two matrices"
+            f"adapter {self.folder.path} moves {parameter}, but {reason}; "
+            f"expected an adapter trained on {self.base.path}"
         )
-    embedding = name.endswith("embedding_A")
-    transposed = embedding or bool(config.get("fan_in_fan_out"))
-    rank, width, height = a.shape[0], math.prod(a.shape[1:]), b.shape[0]
-    found = (width, height) if transposed else (height, width)
-    shape = base.tensors[key].shape
-    if math.prod(b.shape[1:]) != rank or found != (shape[0], math.prod(shape[1:])):
-        raise SelfposError(
-            f"{a.file}: {name} and its lora_B make a matrix of shape {list(found)}; tensor {key} of the base has {list(shape)}"
-        )
-    piece = LowRank(a, b, _scaling(config, module, rank), transposed, maps)
-    magnitudes = [
-        entries[n]
-        for part in ("", ".weight")
-        if (n := f"{name.partition('.lora_')[0]}.lora_magnitude_vector{part}") in entries
-    ]
-    if not magnitudes and not config.get("use_dora"):
-        return piece
-    if not magnitudes or transposed or len(shape) != 2:
-        raise SelfposError(
-            f"adapter {folder} uses DoRA on {module}, which is merged for plain linear layers only; merge it with PEFT first"
-        )
-    if magnitudes[0].numel != shape[0]:
-        raise SelfposError(
-            f"{a.file}: tensor {magnitudes[0].name} has {magnitudes[0].numel} elements; expected {shape[0]}, one per row of {key}"
-        )
-    return Dora(piece, magnitudes[0], base, key, maps)
 
-
-def _scaling(config: dict[str, Any], module: str, rank: int) -> float:
-    """alpha / rank, or alpha / √rank for rank-stabilised LoRA, with PEFT's patterns of module names; `rank` is the stored factors' own."""
-    patterns: dict[str, float] = config.get("alpha_pattern") or {}
-    matching = (pattern for pattern in patterns if re.match(rf"(.*\.)?({pattern})$", module))
-    alpha = patterns.get(next(matching, ""), config.get("lora_alpha", 8))
-    return alpha / math.sqrt(rank) if config.get("use_rslora") else alpha / rank
-
-
-def _base_key(base: ModelFolder, folder: Path, parameter: str) -> str:
-    """The base's key for a parameter of the adapter: the same name, or the only one that differs by a leading `model.` or `bert.` and the like."""
-    if parameter in base.tensors:
-        return parameter
-    near = [key for key in base.tensors if key.endswith(f".{parameter}") or parameter.endswith(f".{key}")]
-    if len(near) == 1:
-        return near[0]
-    found = f"several fit: {', '.join(sorted(near)[:3])}" if near else "the base has none of that name"
-    raise SelfposError(
-        f"adapter {folder} moves {parameter}, but {found}; expected an adapter trained on {base.path}"
-    )
-
-
-def _shaped(entry: TensorEntry, of_base: TensorEntry, folder: Path) -> TensorEntry:
-    if entry.shape != of_base.shape:
-        raise SelfposError(
-            f"adapter {folder}: {entry.name} has shape {list(entry.shape)}; tensor {of_base.key} of the base has {list(of_base.shape)}"
-        )
-    return entry
+    def _checked_shape(self, entry: TensorEntry, key: str) -> TensorEntry:
+        shape = self.base.tensors[key].shape
+        if entry.shape != shape:
+            raise SelfposError(
+                f"adapter {self.folder.path}: {entry.name} has shape {list(entry.shape)}; "
+                f"tensor {key} of the base has {list(shape)}"
+            )
+        return entry

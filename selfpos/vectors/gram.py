@@ -1,4 +1,4 @@
-"""Inner products of task vectors, streamed from disk."""
+"""Inner products, norms and angles of task vectors, streamed from disk."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from selfpos.vectors.task_vector import TaskVector
 def products(rows: Sequence[np.ndarray]) -> np.ndarray:
     """Inner products of n arrays of equal size, (n, n), in float64."""
     wide = [row.astype(np.float64).reshape(-1) for row in rows]
-    found = np.empty((len(wide), len(wide)))
+    inner = np.empty((len(wide), len(wide)))
     for i, row in enumerate(wide):
         for j in range(i, len(wide)):
-            found[i, j] = found[j, i] = np.dot(row, wide[j])
-    return found
+            inner[i, j] = inner[j, i] = np.dot(row, wide[j])
+    return inner
 
 
 def tensor_gram(vectors: Sequence[TaskVector], key: str) -> np.ndarray:
@@ -35,10 +35,28 @@ def tensor_gram(vectors: Sequence[TaskVector], key: str) -> np.ndarray:
 
 
 def gram(vectors: Sequence[TaskVector], *, threads: int = 2) -> np.ndarray:
-    """Inner products of whole task vectors, (N, N) float64, streamed tensor by tensor in bounded memory."""
+    """Inner products of whole task vectors, streamed tensor by tensor in bounded memory.
+
+    Args:
+        vectors: N task vectors of one base.
+        threads: how many tensors are read at a time.
+
+    Returns:
+        The Gram matrix, (N, N) float64.
+    """
     from threadpoolctl import threadpool_limits
 
-    # Each thread takes whole tensors; the linear algebra library would start threads of its own for every product.
+    # Each thread takes whole tensors; the linear algebra library would start threads for every product.
     with threadpool_limits(1), ThreadPoolExecutor(threads) as pool:
         parts = list(pool.map(lambda key: tensor_gram(vectors, key), vectors[0].keys))
     return np.sum(parts, axis=0) if parts else np.zeros((len(vectors), len(vectors)))
+
+
+def norms_and_cosines(gram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Norms (N,) and cosines (N, N) from a Gram matrix (N, N). The cosine with a zero vector is 0, with
+    itself 1."""
+    norms = np.sqrt(np.clip(np.diag(gram), 0, None))
+    products = np.outer(norms, norms)
+    cosines = np.divide(gram, products, out=np.zeros_like(products), where=products > 0)
+    np.fill_diagonal(cosines, 1.0)
+    return norms, np.clip(cosines, -1.0, 1.0)

@@ -1,8 +1,8 @@
-"""A task vector over its base, read tensor by tensor, and the opening of several against one base."""
+"""A task vector over its base, read tensor by tensor, and the opening of several vectors of one base."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -11,37 +11,43 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from selfpos.errors import SelfposError
-from selfpos.storage.hashing import content_hash
+from selfpos.storage.file_kinds import ADAPTER, MODULES
 from selfpos.storage.locate import hub_snapshot
-from selfpos.storage.manifest import read_manifest
-from selfpos.storage.model_folder import ADAPTER, ModelFolder, open_model, weight_files
+from selfpos.storage.model_folder import ModelFolder, open_model, raw_tensor, read_modules, weight_files
 from selfpos.storage.tensor_file import TensorEntry, read_header
-from selfpos.vectors.adapter import adapter_pieces
-from selfpos.vectors.check import (
-    config_differences,
-    is_token_table,
-    tensor_differences,
-    tokenizer_differences,
-)
-from selfpos.vectors.pieces import Dense, LowRank, Maps, Piece, Reader
+from selfpos.vectors.adapter import adapter_parts
+from selfpos.vectors.check import config_differences, tensor_differences, tokenizer_differences
+from selfpos.vectors.names import is_token_table
+from selfpos.vectors.parts import Dense, LowRank, Maps, Reader, TensorPart
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+SMALLEST_TIED = 1 << 12
+"""Smaller tensors are equal by chance (biases of zeros), so they are not taken for one tensor stored
+twice."""
+SHOWN_DIFFERENCES = 6
+
 
 @dataclass(frozen=True)
 class TaskVector:
-    """V = θ − θ0 of one specialist. `pieces` holds what moves; tensors without a piece stand still.
+    """V = θ − θ0 of one specialist. `parts` holds what moves; tensors without a part do not.
 
-    `differences` are those from the base, in words, and `misfits` the tensors that cannot be compared for that reason: none unless tolerated.
+    `differences` from the base are sentences, `misfits` the tensors that cannot be compared because of them:
+    both empty unless differences are tolerated.
     """
 
     name: str
-    source: Path
+    folder: ModelFolder = field(repr=False)
     base: ModelFolder = field(repr=False)
-    pieces: dict[str, Piece] = field(repr=False)
+    parts: dict[str, TensorPart] = field(repr=False)
     differences: tuple[str, ...] = ()
     misfits: frozenset[str] = frozenset()
+
+    @property
+    def source(self) -> Path:
+        """The folder of the specialist."""
+        return self.folder.path
 
     @cached_property
     def keys(self) -> tuple[str, ...]:
@@ -51,12 +57,12 @@ class TaskVector:
     @property
     def low_rank(self) -> bool:
         """Whether the whole vector consists of low-rank factors."""
-        return all(isinstance(piece, LowRank) for piece in self.pieces.values())
+        return all(isinstance(part, LowRank) for part in self.parts.values())
 
     def reader(self, key: str) -> Reader:
-        """A function that reads ranges of V at `key`: see pieces.Reader."""
-        piece = self.pieces.get(key)
-        return piece.open() if piece is not None else _standing_still
+        """A function that reads ranges of V at `key`: see parts.Reader."""
+        part = self.parts.get(key)
+        return part.open() if part is not None else _zeros
 
     def values(self, key: str) -> np.ndarray:
         """V at `key` in the tensor's shape, float32."""
@@ -71,103 +77,147 @@ class TaskVector:
         return torch.from_numpy(np.ascontiguousarray(self.values(key)))
 
 
-def _standing_still(start: int, stop: int, base: np.ndarray) -> np.ndarray:
+def _zeros(start: int, stop: int, base: np.ndarray) -> np.ndarray:
     return np.zeros(stop - start, np.float32)
 
 
 def open_vectors(
     base: ModelFolder, sources: Sequence[Path], *, names: Sequence[str] | None = None, tolerate: bool = False
 ) -> list[TaskVector]:
-    """The task vectors of fine-tuned models and PEFT adapters, in the order given; `names` are what to call them, absent their folders' names.
+    """Open the task vectors of fine-tuned models and PEFT adapters.
 
-    Raises SelfposError when a source differs from the base in its tensors, modules, pooling, prompts or tokenizer (the differences
-    are listed; with `tolerate` they are noted in the vector instead), or when its manifest says that it was trained from another base.
+    Args:
+        base: the opened base model (`selfpos.storage.open_model`).
+        sources: the folders of models or adapters.
+        names: what to call the vectors; default: their folders' names.
+        tolerate: note differences from the base in the vector instead of refusing them.
+
+    Returns:
+        One vector per source, in the same order.
+
+    Raises:
+        SelfposError: a source differs from the base in tensors, modules, pooling, prompts or tokenizer (the
+            message lists the differences), or its manifest names another base.
     """
     if names is not None and len(names) != len(sources):
         raise SelfposError(f"found {len(names)} names for {len(sources)} vectors; give one per vector")
-    vectors = []
-    base_hash = ""
-    for source, name in zip(sources, names or distinct_names(sources), strict=True):
-        if not source.is_dir():
-            raise SelfposError(f"there is no model or adapter folder {source}")
-        recorded = (read_manifest(source) or {}).get("base")
-        if isinstance(recorded, dict) and recorded.get("hash"):
-            base_hash = base_hash or content_hash(base.path)
-            if recorded["hash"] != base_hash:
-                raise SelfposError(
-                    f"{source} was made from another base: its manifest names {recorded.get('name')} with content hash {str(recorded['hash'])[:12]}…, "
-                    f"found {base.path} with {base_hash[:12]}…; give that base, or vectors of this one"
-                )
-        pieces, others = (_adapter if (source / ADAPTER).is_file() else _model)(base, source)
-        faults, misfits = ([], set()) if others is None else _compare(base, source, others)
-        if faults and not tolerate:
-            more = f"; and {len(faults) - 6} more" if len(faults) > 6 else ""
-            raise SelfposError(f"{source} does not fit the base {base.path}: {'; '.join(faults[:6])}{more}")
-        fitting = {key: piece for key, piece in pieces.items() if key not in misfits}
-        vectors.append(TaskVector(name, source, base, fitting, tuple(faults), frozenset(misfits)))
-    return vectors
+    pairs = zip(sources, names or distinct_names(sources), strict=True)
+    return [_open_vector(base, source, name, tolerate) for source, name in pairs]
 
 
-Entries = Mapping[str, TensorEntry]
-
-
-def _model(base: ModelFolder, source: Path) -> tuple[dict[str, Piece], Entries | None]:
-    """A fine-tuned model: its pieces and its tensors."""
-    tensors = open_model(source).tensors
+def _open_vector(base: ModelFolder, source: Path, name: str, tolerate: bool) -> TaskVector:
+    if not source.is_dir():
+        raise SelfposError(f"there is no model or adapter folder {source}")
+    adapter = (source / ADAPTER).is_file()
+    folder = _open_adapter(source) if adapter else open_model(source)
+    _check_base(base, folder)
     maps: Maps = {}
-    return {
-        key: Dense(tensors[key], maps)
-        for key, entry in base.tensors.items()
-        if entry.mergeable and key in tensors
-    }, tensors
+    shared = [key for key, entry in base.tensors.items() if entry.mergeable and key in folder.tensors]
+    parts: dict[str, TensorPart] = adapter_parts(folder, base) if adapter else {}
+    parts |= {key: Dense(folder.tensors[key], maps) for key in shared}
+    if adapter and not folder.modules:
+        return TaskVector(name, folder, base, parts)
+    # An adapter stands for a model whose transformer has the base's tensors; its other modules are stored
+    # whole.
+    transformer = {key: entry for key, entry in base.tensors.items() if adapter and "/" not in key}
+    differences, misfits = _compare(base, folder, transformer | folder.tensors)
+    if differences and not tolerate:
+        more = len(differences) - SHOWN_DIFFERENCES
+        shown = [*differences[:SHOWN_DIFFERENCES], *([f"and {more} more"] if more > 0 else [])]
+        raise SelfposError(f"{source} does not fit the base {base.path}: {'; '.join(shown)}")
+    fitting = {key: part for key, part in parts.items() if key not in misfits}
+    return TaskVector(name, folder, base, fitting, tuple(differences), frozenset(misfits))
 
 
-def _adapter(base: ModelFolder, source: Path) -> tuple[dict[str, Piece], Entries | None]:
-    """An adapter: its pieces; and, where sentence-transformers saved it, all tensors of the model it stands for, of which other modules are whole."""
-    pieces = adapter_pieces(source, base)
-    if not (source / "modules.json").is_file():
-        return pieces, None
-    others = {
-        key: entry
-        for file, prefix in weight_files(source)
-        for key, entry in read_header(file, prefix)[0].items()
-    }
-    maps: Maps = {}
-    pieces |= {
-        key: Dense(others[key], maps)
-        for key, entry in base.tensors.items()
-        if entry.mergeable and key in others
-    }
-    return pieces, {key: entry for key, entry in base.tensors.items() if "/" not in key} | others
+def _open_adapter(source: Path) -> ModelFolder:
+    """An adapter's folder: as sentence-transformers saves it, with the weights of modules besides; or as PEFT
+    does."""
+    if not (source / MODULES).is_file():
+        return ModelFolder(source, (), {})
+    tensors: dict[str, TensorEntry] = {}
+    for file, prefix in weight_files(source):
+        tensors |= read_header(file, prefix)[0]
+    return ModelFolder(source, read_modules(source), tensors)
 
 
-def _compare(base: ModelFolder, source: Path, tensors: Entries) -> tuple[list[str], set[str]]:
+def _check_base(base: ModelFolder, folder: ModelFolder) -> None:
+    recorded = folder.manifest.get("base")
+    if not isinstance(recorded, dict) or not recorded.get("hash"):
+        return
+    if recorded["hash"] != base.content_hash:
+        raise SelfposError(
+            f"{folder.path} was made from another base: its manifest names {recorded.get('name')} with "
+            "content hash "
+            f"{str(recorded['hash'])[:12]}…, found {base.path} with {base.content_hash[:12]}…; "
+            "give that base, or vectors of this one"
+        )
+
+
+def _compare(
+    base: ModelFolder, other: ModelFolder, tensors: Mapping[str, TensorEntry]
+) -> tuple[list[str], set[str]]:
     """The differences in words, and the keys of the base at which there is therefore no vector."""
-    faults = config_differences(base.path, source) + tensor_differences(base.tensors, tensors)
+    tokenizer = tokenizer_differences(base, other)
+    differences = config_differences(base, other, tokenizer) + tensor_differences(base.tensors, tensors)
     misfits = {
         key
         for key, entry in base.tensors.items()
         if entry.mergeable and (key not in tensors or tensors[key].shape != entry.shape)
     }
-    if tokenizer_differences(base.path, source):
+    if tokenizer:
         misfits |= {key for key in base.tensors if is_token_table(key)}
-    return faults, misfits
+    return differences, misfits
 
 
 def distinct_names(sources: Sequence[Path]) -> list[str]:
-    """What to call the vectors: a Hub snapshot's repository, else the folder's name with as much of the way to it as tells them apart; the
-    same folder given twice gets a number."""
+    """Names for the vectors: a Hub snapshot's repository, else the end of the path, as long as needed to be
+    unique.
+
+    The same folder given twice gets a number.
+    """
     paths = [source.resolve() for source in sources]
+    longest = max((len(path.parts) for path in paths), default=1)
     depth = 1
-    names = [path.name for path in paths]
-    snapshots = [hub_snapshot(source) for source in sources]
-    while len(set(names)) < len(set(paths)) and depth < max(len(path.parts) for path in paths):
+    while len({path.parts[-depth:] for path in paths}) < len(set(paths)) and depth < longest:
         depth += 1
-        names = ["/".join(path.parts[-depth:]) for path in paths]
-    names = [snapshot[0] if snapshot else name for snapshot, name in zip(snapshots, names, strict=True)]
-    seen: dict[str, int] = {}
-    for index, name in enumerate(names):
-        seen[name] = seen.get(name, 0) + 1
-        if seen[name] > 1:
-            names[index] = f"{name}#{seen[name]}"
-    return names
+    snapshots = [hub_snapshot(source) for source in sources]
+    names = [
+        snapshot[0] if snapshot else "/".join(path.parts[-depth:])
+        for snapshot, path in zip(snapshots, paths, strict=True)
+    ]
+    return [_numbered(name, names[:index].count(name) + 1) for index, name in enumerate(names)]
+
+
+def _numbered(name: str, number: int) -> str:
+    return name if number == 1 else f"{name}#{number}"
+
+
+def tied_tensors(base: ModelFolder, vectors: Sequence[TaskVector]) -> dict[str, str]:
+    """Second name → first name of matrices with the same bytes in base and vectors, such as T5's shared
+    embeddings."""
+    seen: dict[tuple[str, tuple[int, ...], bytes], list[str]] = {}
+    tied: dict[str, str] = {}
+    for key, entry in base.tensors.items():
+        if not entry.mergeable or len(entry.shape) != 2 or entry.numel < SMALLEST_TIED:
+            continue
+        # The first bytes sort out almost all others before whole tensors are compared.
+        candidates = seen.setdefault((entry.dtype, entry.shape, base.raw(key)[:256].tobytes()), [])
+        first = next((other for other in candidates if _same(base, vectors, key, other)), None)
+        if first is None:
+            candidates.append(key)
+        else:
+            tied[key] = first
+    return tied
+
+
+def _same(base: ModelFolder, vectors: Iterable[TaskVector], key: str, other: str) -> bool:
+    for vector in vectors:
+        pair = vector.parts.get(key), vector.parts.get(other)
+        if pair == (None, None):
+            continue
+        one, two = pair
+        if not (isinstance(one, Dense) and isinstance(two, Dense) and one.entry.dtype == two.entry.dtype):
+            return False
+        if not np.array_equal(raw_tensor(one.entry, one.maps), raw_tensor(two.entry, two.maps)):
+            return False
+    return np.array_equal(base.raw(key), base.raw(other))

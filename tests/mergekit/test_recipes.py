@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 from selfpos.errors import SelfposError
 from selfpos.mergekit import merge_recipe, translate_recipe
 from selfpos.mergekit.methods import MERGEKIT
-from selfpos.merging.registry import get_method
+from selfpos.merging.method import get_method
 from tests.helpers.folders import make_folder
 from tests.helpers.merges import models
 

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
-from selfpos.merging.stream import is_linear_map
+from selfpos.vectors.names import is_linear_map
 from tests.helpers.folders import SHAPES, State, difference
 from tests.helpers.merges import models, run
 

@@ -16,7 +16,7 @@ from safetensors.numpy import load_file, save_file
 from selfpos.errors import SelfposError
 from selfpos.merging import METHODS, merge, plan
 from selfpos.merging.describe import describe, method_rows
-from selfpos.merging.registry import Method, combination, kernel
+from selfpos.merging.method import Method, combination, kernel
 from selfpos.merging.stream import Chunk
 from tests.helpers import reference as ref
 from tests.helpers.adapters import changed, make_adapter

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 
 from selfpos.errors import SelfposError
 from selfpos.merging import get_method, thresholds
-from selfpos.merging.depth import depths, is_embedding, layer_of
-from selfpos.merging.rules import fits, make_settings, ramp
+from selfpos.merging.maths.thresholds import kept
+from selfpos.merging.settings import fits, make_settings, ramp
 from selfpos.merging.stream import Stream
-from selfpos.merging.thresholds import kept
 from selfpos.storage import open_model
 from selfpos.vectors import open_vectors
+from selfpos.vectors.names import depths, is_embedding, layer_number
 from tests.helpers.folders import make_folder
 
 NAMES = {
@@ -33,7 +33,7 @@ NAMES = {
 
 def test_layers_and_embeddings_by_name() -> None:
     for key, layer in NAMES.items():
-        assert layer_of(key) == layer, key
+        assert layer_number(key) == layer, key
     assert [key for key in NAMES if is_embedding(key)] == ["embeddings.word_embeddings.weight"]
     assert is_embedding("encoder.relative_attention_bias.weight")  # MPNet
     assert is_embedding("encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight")  # T5

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from selfpos.positioning.groups import hierarchy, layer_of
+from selfpos.positioning.groups import hierarchy
 
 KEYS = [
     "embeddings.word_embeddings.weight",
@@ -17,12 +17,6 @@ KEYS = [
     "pooler.dense.weight",
     "2_Dense/linear.weight",
 ]
-
-
-def test_layers() -> None:
-    assert layer_of("encoder.layer.3.attention.self.query.weight") == "encoder.layer.3"
-    assert layer_of("layers.11.mlp.up_proj.weight") == "layers.11"
-    assert layer_of("embeddings.LayerNorm.weight") == "embeddings"
 
 
 def test_effective_parameters_are_sums_over_levels() -> None:

@@ -15,7 +15,7 @@ from selfpos.merging import execute, plan
 from selfpos.operations import merge
 from selfpos.positioning.objective import Batch
 from selfpos.statistics import fisher, gathered
-from selfpos.statistics.gather import _task_probe
+from selfpos.statistics.gather import task_probe
 from tests.helpers import reference as ref
 from tests.helpers.adapters import make_adapter
 from tests.helpers.stand_ins import Probe, graded, pairs
@@ -76,7 +76,7 @@ def test_fisher_is_the_mean_of_squared_gradients(
     for source, task, information in zip(sources, probe.values(), found, strict=True):
         model = float64_model(source)
         names = stored_names(model)
-        groups = fisher.pieces(_task_probe(task), 0)  # type: ignore[arg-type]
+        groups = fisher.batches(task_probe(task), 0)  # type: ignore[arg-type]
         assert len(groups) == 2 and all(group.count == 8 for group in groups)
         expected = {key: np.zeros(value.shape) for key, value in information.items()}
         for group in groups:

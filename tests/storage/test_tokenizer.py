@@ -10,7 +10,7 @@ import pytest
 from transformers import ByT5Tokenizer, CanineTokenizer
 
 from selfpos.errors import SelfposError
-from selfpos.storage.tokenizer import check_tokenizer, has_tokenizer
+from selfpos.storage.model_folder import check_tokenizer, has_tokenizer
 
 
 def test_a_vocabulary_is_a_tokenizer(tiny_base: Path, tmp_path: Path) -> None:

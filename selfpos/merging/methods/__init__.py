@@ -1,4 +1,5 @@
-"""One merging method per file. Importing this package registers them all: to add one, add a file."""
+"""The merging methods, one family per file. Importing this package registers them all: to add one, add a
+file."""
 
 from __future__ import annotations
 

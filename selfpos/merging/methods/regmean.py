@@ -1,38 +1,42 @@
+"""RegMean."""
+
 from __future__ import annotations
 
-from typing import Annotated
-
-from selfpos.merging.matrices import as_double, as_single, diagonal, is_matrix, weighted_mean
-from selfpos.merging.parameters import Limits
-from selfpos.merging.registry import kernel
+from selfpos.merging.maths.matrices import as_double, as_single, diagonal, is_matrix, weighted_mean
+from selfpos.merging.method import Share, kernel
 from selfpos.merging.stream import Array, Chunk, array_module
 
 RIDGE = 1e-6
-"""Of the mean diagonal element: what no input of the probe reaches stays at the mean, and float32 sums do not turn into directions."""
+"""Of the mean diagonal element: directions that no probe input reaches stay at the mean, and rounding is not
+inverted."""
 
 
 @kernel(
     reference="https://arxiv.org/abs/2212.09849",
     weighting="share",
-    grain="matrix",
+    chunking="matrix",
     holds=(8, 6),
     probe=("gram",),
 )
-def regmean(
-    chunk: Chunk,
-    *,
-    alpha: Annotated[float, "factor of what is off the diagonal of each Gram matrix", Limits(0, 1)] = 0.9,
-) -> Array:
-    """RegMean: each linear layer takes the weights that come nearest to all specialists' outputs on their own inputs.
+def regmean(chunk: Chunk, *, alpha: Share = 0.9) -> Array:
+    """RegMean: each linear layer takes the weights that come nearest to all specialists' outputs on their
+    inputs.
 
-    For y = W x with G_i = mean of x xᵀ over the inputs x that the layer of specialist i gets for its own task's probe records:
-    W = (Σ w_i W_i G̃_i)(Σ w_i G̃_i)⁻¹, G̃ = α G + (1 − α) diag G, the minimiser of Σ w_i tr (W − W_i) G̃_i (W − W_i)ᵀ; what no input reaches
-    stays at the mean. Embeddings, norms, biases and linear layers that the probe did not run take the mean Σ w_i V_i / Σ w_i.
+    For y = W x with G_i = mean of x xᵀ over the inputs x that the layer of specialist i gets for its task's
+    probe
+    records: W = (Σ w_i W_i G̃_i)(Σ w_i G̃_i)⁻¹, G̃ = α G + (1 − α) diag G, the minimiser of
+    Σ w_i tr (W − W_i) G̃_i (W − W_i)ᵀ; what no input reaches stays at the mean. Embeddings, norms, biases and
+    linear layers that the probe did not run take the mean Σ w_i V_i / Σ w_i.
 
-    Source: Jin et al. 2023, arXiv 2212.09849; their G_i are sums over inputs, which lets a task of long texts count for more.
-    Needs a probe set, whose labels it does not look at, one forward pass over it by each specialist, and disk for the G_i (about a model each).
-    Prefer it where the specialists see different inputs and a search is not wanted; its authors found it above plain and Fisher-weighted means.
-    RegMean++ is not here: it wants each layer's inputs from the layers merged so far, a pass over the probe set for every layer.
+    Args:
+        alpha: factor of what is off the diagonal of each Gram matrix.
+
+    Source: Jin et al. 2023, arXiv 2212.09849; their G_i are sums over inputs, so a task of long texts counts
+    for more. Needs a probe set (its labels are not used), one forward pass over it by each specialist, and
+    disk for the G_i (about a model each).
+    Prefer it where the specialists see different inputs and a search is not wanted; its authors found it
+    above plain and Fisher-weighted means. RegMean++ is not implemented: it wants each layer's inputs from the
+    layers merged so far, a pass over the probe set for every layer.
     """
     mean = weighted_mean(chunk.vectors, chunk.weights)
     grams = chunk.probe.get("gram")

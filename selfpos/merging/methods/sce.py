@@ -1,14 +1,15 @@
+"""SCE."""
+
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 
-from selfpos.merging.parameters import Limits
-from selfpos.merging.registry import kernel
+from selfpos.merging.maths.thresholds import kept, thresholds
+from selfpos.merging.method import Share, kernel
 from selfpos.merging.stream import Array, Chunk, Stream
-from selfpos.merging.thresholds import kept, thresholds
 
 
 def variance(chunk: Chunk) -> Array:
@@ -17,46 +18,46 @@ def variance(chunk: Chunk) -> Array:
     return sum((vector - mean) ** 2 for vector in chunk.vectors) / len(chunk.vectors)
 
 
-def survey(stream: Stream) -> Mapping[str, Any]:
-    """Per tensor: the variance from which on entries are selected, and each vector's sum of squares over the selected."""
-    limits = thresholds(
-        stream,
-        lambda key, numel: [[kept(stream.settings.params(key)["select"], numel)]],
-        "tensor",
-        lambda chunk: [variance(chunk).reshape(-1)],
-    )
+def selection(stream: Stream) -> Mapping[str, Any]:
+    """Per tensor: the variance from which on entries are selected, and each vector's sum of squares over
+    them."""
 
-    def squares(key: str, ranges: list[tuple[int, int]]) -> np.ndarray:
+    def counts(key: str, numel: int) -> list[list[int]]:
+        return [[kept(stream.settings.params(key)["select"], numel)]]
+
+    limits = thresholds(stream, counts, "tensor", lambda chunk: [variance(chunk).reshape(-1)])
+
+    def squares(chunks: Iterator[Chunk]) -> np.ndarray:
         total = np.zeros(len(stream.vectors))
-        for chunk in stream.chunks(key, ranges):
-            selected = variance(chunk) >= limits[key][0][0]
+        for chunk in chunks:
+            selected = variance(chunk) >= limits[chunk.key][0][0]
             total += [float(np.sum((vector * selected).astype(np.float64) ** 2)) for vector in chunk.vectors]
         return total
 
-    sums = {key: np.zeros(len(stream.vectors)) for key in stream.keys}
-    tasks = list(stream.tasks())
-    for (key, _), part in zip(tasks, stream.map(squares, tasks), strict=True):
-        sums[key] += part
+    sums = stream.totals(squares, (len(stream.vectors),))
     return {key: (limits[key][0][0], sums[key]) for key in stream.keys}
 
 
-@kernel(reference="https://arxiv.org/abs/2408.07990", weighting="none", survey=survey)
-def sce(
-    chunk: Chunk, *, select: Annotated[float, "share of each tensor's entries selected", Limits(0, 1)] = 0.1
-) -> Array:
-    """SCE: select the entries that vary most between vectors, weigh vectors by their energy there, erase the minority's signs.
+@kernel(reference="https://arxiv.org/abs/2408.07990", weighting="none", statistics_pass=selection)
+def sce(chunk: Chunk, *, select: Share = 0.1) -> Array:
+    """SCE: select the entries that vary most between vectors, weigh vectors by their energy there, erase
+    minority signs.
 
-    S: the `select` share of entries of a tensor with the largest variance over i; w_i = Σ_S V_i² / Σ_j Σ_S V_j²; among the V_i at an entry only
-    those of the sign of Σ V_i count: V = Σ w_i V_i / Σ w_i over them, 0 outside S.
+    S: the `select` share of entries of a tensor with the largest variance over i; w_i = Σ_S V_i² / Σ_j Σ_S
+    V_j²; among the V_i at an entry only those of the sign of Σ V_i count: V = Σ w_i V_i / Σ w_i over them, 0
+    outside S.
+
+    Args:
+        select: share of each tensor's entries selected.
 
     One more pass finds S, another the w_i. Source: Wan et al. 2024 (FuseChat), arXiv 2408.07990, section 3.3.
     Prefer it when the vectors' differences matter more than what they share.
     """
     limit, energies = chunk.statistics
     total = float(energies.sum())
-    weights = (
-        [float(energy) / total for energy in energies] if total > 0 else [1 / len(energies)] * len(energies)
-    )
+    weights = [1 / len(energies)] * len(energies)
+    if total > 0:
+        weights = [float(energy) / total for energy in energies]
     selected = variance(chunk) >= limit
     vectors = [vector * selected for vector in chunk.vectors]
     sign = sum(vectors[1:], start=vectors[0])

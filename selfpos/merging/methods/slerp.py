@@ -1,37 +1,45 @@
+"""Spherical linear interpolation between two models or vectors, and chains of it."""
+
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 
 from selfpos.errors import SelfposError
-from selfpos.merging.geometry import slerp_shares
-from selfpos.merging.registry import combination
-from selfpos.merging.rules import Settings
+from selfpos.merging.maths.geometry import normalized, of_models, over_base, slerp_shares
+from selfpos.merging.method import Share, combination
+from selfpos.merging.settings import Settings, check_sum
 
 
-def check(settings: Settings, keys: Sequence[str]) -> None:
+def check_divisors(settings: Settings, keys: Sequence[str]) -> None:
     """Refuse weights for which a_i + a_j is 0, by which the angle is divided."""
     for key in keys:
         weights = settings.weights(key)
         for n in range(1, len(weights)):
             if math.fsum(weights[:n]) / n + weights[n] == 0:
                 raise SelfposError(
-                    f"method slerp divides by a_i + a_j, which is 0 for weights {weights[: n + 1]}; change one of them"
+                    f"method slerp divides by a_i + a_j, which is 0 for weights {weights[: n + 1]}; change "
+                    "one of them"
                 )
 
 
-@combination(reference="https://arxiv.org/abs/2410.15035", gram="model", checks=(check,), ordered=True)
+@combination(
+    reference="https://arxiv.org/abs/2410.15035", gram="model", checks=(check_divisors,), ordered=True
+)
 def slerp(weights: list[float], gram: np.ndarray) -> list[float]:
     """Spherical interpolation of task vectors, one global angle, chained over more than two.
 
     V_(1..n) = f(V_(1..n−1), V_n, mean(a_1..a_{n−1}), a_n) with
-    f(V_i, V_j, a_i, a_j) = [sin(a_j/(a_i+a_j)·α) V_i + sin(a_i/(a_i+a_j)·α) V_j] / sin α, α the angle between V_i and V_j.
+    f(V_i, V_j, a_i, a_j) = [sin(a_j/(a_i+a_j)·α) V_i + sin(a_i/(a_i+a_j)·α) V_j] / sin α, α the angle between
+    V_i and V_j.
 
-    The weights are the a_i, all 1 when absent, and as printed in the paper: a larger a_i gives more to the OTHER vector. Vectors are not
-    normalised, so norms are carried through: for orthogonal vectors and a = 1 it is 0.71 (V_1 + V_2), where the average is 0.5. With three or
-    more vectors the order matters and the last one weighs most.
+    The weights are the a_i, all 1 when absent, and as printed in the paper: a larger a_i gives more to the
+    OTHER vector. Vectors are not normalised, so norms are carried through: for orthogonal vectors and a = 1
+    it is 0.71 (V_1 + V_2), where the average is 0.5. With three or more vectors the order matters and the
+    last weighs most.
 
     Source: Li et al. 2024, arXiv 2410.15035, equations 4 and 9.
     Prefer it to the average when that has become too short, that is when the vectors are far from parallel.
@@ -42,7 +50,8 @@ def slerp(weights: list[float], gram: np.ndarray) -> list[float]:
 def chain(gram: np.ndarray, a: list[float]) -> list[float]:
     """The coefficients c with V_(1..N) = Σ c_i V_i, from the inner products (N, N) and the N parameters a.
 
-    Raises nothing for opposite vectors (α = π), where the direction between them is not defined: their linear interpolation is taken.
+    For opposite vectors (α = π) the direction between them is not defined: their linear interpolation is
+    taken.
     """
     count = len(a)
     coefficients = np.zeros(count)
@@ -51,9 +60,71 @@ def chain(gram: np.ndarray, a: list[float]) -> list[float]:
         earlier = math.fsum(a[:n]) / n
         share = a[n] / (earlier + a[n])  # of V_(1..n−1), as printed
         inner = float(coefficients @ gram[:, n])
-        first, second = slerp_shares(
-            float(coefficients @ gram @ coefficients), float(gram[n, n]), inner, 1 - share
-        )
+        square = float(coefficients @ gram @ coefficients)
+        first, second = slerp_shares(square, float(gram[n, n]), inner, 1 - share)
         coefficients *= first
         coefficients[n] = second
     return coefficients.tolist()
+
+
+@combination(
+    reference="https://en.wikipedia.org/wiki/Slerp",
+    weighting="none",
+    gram="tensor",
+    with_base=True,
+    most=2,
+    ordered=True,
+)
+def tensor_slerp(
+    weights: list[float], gram: np.ndarray, *, t: Share = 0.5, linear_above: Share = 0.9995
+) -> list[float]:
+    """Spherical interpolation of full weights, one angle per tensor: the usual SLERP of model mergers.
+
+    θ = [sin((1−t)·α) θ_1 + sin(t·α) θ_2] / sin α per tensor, α the angle between θ_1 and θ_2; with one
+    vector, between θ0 and θ_1.
+
+    Args:
+        t: the share of the second model: 0 is the first, 1 the second.
+        linear_above: |cosine| above which the interpolation is linear.
+
+    Fine-tuned models of one base lie at tiny angles, where this is linear interpolation: `slerp` on task
+    vectors is another thing.
+    Source: Shoemake 1985 (Animating rotation with quaternion curves); Digitous/LLM-SLERP-Merge and mergekit's
+    `slerp`. Prefer it to reproduce such merges.
+    """
+    models = of_models(gram)
+    one, two = (0, 1) if gram.shape[0] == 2 else (1, 2)
+    coefficients = np.zeros(gram.shape[0])
+    coefficients[[one, two]] = slerp_shares(
+        models[one, one], models[two, two], models[one, two], t, linear_above
+    )
+    return over_base(coefficients)
+
+
+@combination(
+    reference="https://github.com/arcee-ai/mergekit/blob/main/docs/merge_methods.md",
+    gram="tensor",
+    with_base=True,
+    checks=(check_sum,),
+    fewest=2,
+    most=2,
+)
+def nuslerp(
+    weights: list[float], gram: np.ndarray, *, space: Literal["vectors", "models"] = "vectors"
+) -> list[float]:
+    """Spherical interpolation of two task vectors, one angle per tensor, by weights.
+
+    V = [sin((1−t)·α) V_1 + sin(t·α) V_2] / sin α per tensor, t = w_2 / (w_1 + w_2): a larger weight gives
+    more to its vector.
+
+    Args:
+        space: what is interpolated: task vectors, or full weights.
+
+    Source: mergekit's `nuslerp` (its flattened form); Shoemake 1985.
+    Prefer it to `slerp` for two vectors whose angle differs much between tensors.
+    """
+    t = float(normalized(weights)[1])
+    if space == "vectors":
+        return [1.0, *slerp_shares(gram[1, 1], gram[2, 2], gram[1, 2], t)]
+    models = of_models(gram)
+    return over_base(np.array([0.0, *slerp_shares(models[1, 1], models[2, 2], models[1, 2], t)]))

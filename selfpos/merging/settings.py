@@ -1,9 +1,9 @@
 """Weights and parameters that may differ between vectors and between tensors.
 
-A value is a number (or a word, or true/false), a ramp over depth such as `0.2..0.8` (more stops are equally spaced: `0..1..0`), a list of one
-value per vector where the parameter allows it (one value is for all vectors), or a mapping from rules to values. A rule is `layers.0-5`, `layers.3`, a glob over tensor names
-(`*.attention.*`, `2_Dense/*`) or `default`; the first that fits a tensor counts, and `default`
-where no other does, wherever it stands.
+A value is a number (or a word, or true/false), a ramp over depth such as `0.2..0.8` (more stops are equally
+spaced: `0..1..0`), a list of one value per vector where the parameter allows it, or a mapping from rules to
+values. A rule is `layers.0-5`, `layers.3`, a glob over tensor names (`*.attention.*`, `2_Dense/*`) or
+`default`. The first rule that fits a tensor counts; `default` counts where no other does.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from selfpos.errors import SelfposError
-from selfpos.merging.depth import depths, layer_of
-from selfpos.merging.parameters import Parameter, check_names
-from selfpos.merging.registry import Method
+from selfpos.merging.method import Method, Parameter
+from selfpos.vectors.names import depths, layer_number
 
 LAYERS = re.compile(r"^layers\.(\d+)(?:-(\d+))?$")
 DEFAULT = "default"
+CANCELLED = 1e-8
+"""Weights whose sum is smaller than this cannot be divided by it."""
 
 
 @dataclass(frozen=True)
@@ -37,9 +38,7 @@ class Settings:
     def weights(self, key: str) -> list[float]:
         """One weight per vector at tensor `key`."""
         absent = 1.0 / self.count if self.method.weighting == "mean" else 1.0
-        values = self._at(self.weights_given, key, "weights")
-        if values is None:
-            return [absent] * self.count
+        values = self._resolve(self.weights_given, key, "weights")
         if not isinstance(values, list):
             values = [values] * self.count
         if len(values) != self.count:
@@ -57,11 +56,12 @@ class Settings:
         return [float(value) for value in values]
 
     def params(self, key: str) -> dict[str, Any]:
-        """The method's parameters at tensor `key`; those marked PerVector are lists of one value per vector."""
+        """The method's parameters at tensor `key`; those per vector are lists."""
         return {parameter.name: self._value(parameter, key) for parameter in self.method.parameters}
 
     def constant(self, name: str) -> Any:
-        """A parameter that must be the same for every tensor. Raises SelfposError when it is given by rules."""
+        """A parameter that must be the same for every tensor. Raises SelfposError when it is given by
+        rules."""
         parameter = next(parameter for parameter in self.method.parameters if parameter.name == name)
         if isinstance(self.params_given.get(name), Mapping):
             raise SelfposError(
@@ -70,35 +70,32 @@ class Settings:
         return self._value(parameter, "")
 
     def _value(self, parameter: Parameter, key: str) -> Any:
-        place = f"parameter '{parameter.name}' of method {self.method.name}"
-        value = self._at(self.params_given.get(parameter.name), key, place)
-        value = parameter.default if value is None else value
+        label = f"parameter '{parameter.name}' of method {self.method.name}"
+        value = self._resolve(self.params_given.get(parameter.name), key, label)
         if not parameter.per_vector:
-            return parameter.check(value, self.method.name)
+            return parameter.check(parameter.default if value is None else value, self.method.name)
         values = value if isinstance(value, list) else [value] * self.count
         if len(values) != self.count:
-            raise SelfposError(f"{place} has {len(values)} values for {self.count} vectors")
-        return [
-            parameter.check(parameter.default if item is None else item, self.method.name) for item in values
-        ]
+            raise SelfposError(f"{label} has {len(values)} values for {self.count} vectors")
+        values = [parameter.default if value is None else value for value in values]
+        return [parameter.check(value, self.method.name) for value in values]
 
-    def _at(self, value: Any, key: str, place: str) -> Any:
+    def _resolve(self, value: Any, key: str, label: str) -> Any:
         """`value` at tensor `key`, rules and ramps resolved; None where no rule fits."""
         if isinstance(value, Mapping):
-            rules = ((str(rule), inner) for rule, inner in value.items())
-            found = next(
-                (inner for rule, inner in rules if rule != DEFAULT and fits(rule, key)), value.get(DEFAULT)
-            )
-            return self._at(found, key, place)
+            rules = [str(rule) for rule in value if rule != DEFAULT]
+            rule = next((rule for rule in rules if fits(rule, key)), DEFAULT)
+            by_name = {str(rule): inner for rule, inner in value.items()}
+            return self._resolve(by_name.get(rule), key, label)
         if isinstance(value, Sequence) and not isinstance(value, str):
-            return [self._at(item, key, place) for item in value]
+            return [self._resolve(item, key, label) for item in value]
         if isinstance(value, str) and ".." in value:
-            return ramp(value, self.depth.get(key, 0.0), place)
+            return ramp(value, self.depth.get(key, 0.0), label)
         return number(value)
 
 
 def number(value: Any) -> Any:
-    """`value`, as a number where it is the word for one, as which YAML takes 1e-5."""
+    """`value`, as a number where it is a word that reads as one: YAML takes 1e-5 for a word."""
     try:
         return float(value) if isinstance(value, str) else value
     except ValueError:
@@ -110,18 +107,18 @@ def fits(rule: str, key: str) -> bool:
     if rule == DEFAULT:
         return True
     if layers := LAYERS.match(rule):
-        layer = layer_of(key)
+        layer = layer_number(key)
         return layer is not None and int(layers[1]) <= layer <= int(layers[2] or layers[1])
     return fnmatchcase(key, rule)
 
 
-def ramp(text: str, depth: float, place: str) -> float:
+def ramp(text: str, depth: float, label: str) -> float:
     """The value at `depth` (0 to 1) of a ramp `first..last` or with more stops, linear between neighbours."""
     try:
         stops = [float(stop) for stop in text.split("..")]
     except ValueError:
         raise SelfposError(
-            f"{place}: a ramp is numbers with '..' between them, such as 0.2..0.8, found '{text}'"
+            f"{label}: a ramp is numbers with '..' between them, such as 0.2..0.8, found '{text}'"
         ) from None
     position = depth * (len(stops) - 1)
     index = min(int(position), len(stops) - 2)
@@ -131,10 +128,11 @@ def ramp(text: str, depth: float, place: str) -> float:
 def make_settings(
     method: Method, count: int, weights: Any, params: Mapping[str, Any] | None, keys: Sequence[str] = ()
 ) -> Settings:
-    """Validated settings for the tensors `keys`. Raises SelfposError naming the weight, parameter or rule that is wrong."""
+    """Validated settings for the tensors `keys`. Raises SelfposError naming the weight, parameter or rule at
+    fault."""
     method.check_count(count)
     params = params or {}
-    check_names(method.parameters, params, method.name)
+    method.check_names(params)
     if weights is not None and method.weighting == "none":
         raise SelfposError(
             f"method {method.name} takes no weights; use linear or task-arithmetic for a weighted merge"
@@ -144,33 +142,48 @@ def make_settings(
         settings.weights(key)
         settings.params(key)
     if keys:
-        for place, value in {"weights": weights, **params}.items():
-            _refuse_idle_rules(value, keys, place)
+        for label, value in {"weights": weights, **params}.items():
+            _refuse_unused_rules(value, keys, label)
     for check in method.checks:
         check(settings, keys or [""])
     return settings
 
 
-def _refuse_idle_rules(value: Any, keys: Sequence[str], place: str) -> None:
-    """A rule that fits no tensor, or only such as rules before it take, is a mistyped or misplaced rule. `default` may be left none."""
+def _refuse_unused_rules(value: Any, keys: Sequence[str], label: str) -> None:
+    """Refuse a rule that fits no tensor, or only tensors that earlier rules take: it is mistyped or
+    misplaced."""
     if isinstance(value, Mapping):
-        left = list(keys)
+        remaining = list(keys)
         for rule, inner in value.items():
             if rule == DEFAULT:
                 continue
-            taken = [key for key in left if fits(str(rule), key)]
+            taken = [key for key in remaining if fits(str(rule), key)]
             if not taken and any(fits(str(rule), key) for key in keys):
                 raise SelfposError(
-                    f"{place}: the rule '{rule}' never counts, for rules before it take all its tensors; put it before them"
+                    f"{label}: the rule '{rule}' never counts, since rules before it take all its tensors; "
+                    "move it up"
                 )
             if not taken:
                 raise SelfposError(
-                    f"{place}: the rule '{rule}' fits no tensor of the model; tensors are named like {keys[0]} and {keys[-1]}"
+                    f"{label}: the rule '{rule}' fits no tensor of the model; "
+                    f"tensors are named like {keys[0]} and {keys[-1]}"
                 )
-            _refuse_idle_rules(inner, taken, place)
-            left = [key for key in left if key not in taken]
-        if left:
-            _refuse_idle_rules(value.get(DEFAULT), left, place)
+            _refuse_unused_rules(inner, taken, label)
+            remaining = [key for key in remaining if key not in taken]
+        if remaining:
+            _refuse_unused_rules(value.get(DEFAULT), remaining, label)
     elif isinstance(value, Sequence) and not isinstance(value, str):
         for item in value:
-            _refuse_idle_rules(item, keys, place)
+            _refuse_unused_rules(item, keys, label)
+
+
+def check_sum(settings: Settings, keys: Sequence[str]) -> None:
+    """Refuse weights that sum to 0 where they are divided by their sum: always, or with the parameter
+    `normalize`."""
+    for key in keys:
+        weights = settings.weights(key)
+        if settings.params(key).get("normalize", True) and abs(math.fsum(weights)) < CANCELLED:
+            raise SelfposError(
+                f"method {settings.method.name} divides the weights by their sum, which is 0 for {weights}; "
+                "change one of them"
+            )

@@ -1,28 +1,30 @@
 """The exact k-th largest score of a tensor or of a whole model, streamed, without sorting.
 
-A sparse sample brackets the threshold. One pass then counts what lies above the bracket and collects the little that lies inside, among which
-the k-th is selected. Should the bracket miss (the counts tell), or hold more than memory should, two passes over histograms of the floats' bits
-find it whatever the values and however many.
+A sparse sample brackets the threshold. One pass counts what lies above the bracket and collects the little
+inside, from which the k-th is selected. If the bracket misses (the counts tell) or holds too much for memory,
+two passes over histograms of the floats' bits find the threshold.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import cast
 
 import numpy as np
 
-from selfpos.merging.registry import Scope
-from selfpos.merging.stream import Chunk, Stream
+from selfpos.merging.method import Scope
+from selfpos.merging.stream import Chunk, Ranges, Stream
 
 Score = Callable[[Chunk], list[np.ndarray]]
-"""A chunk's non-negative scores, flat float32, one array for each group whose threshold is wanted; without side effects on the chunk."""
+"""A chunk's non-negative scores, flat float32, an array for each group whose threshold is wanted."""
 
 Counts = Callable[[str, int], list[list[int]]]
-"""(key, elements) -> per group, the counts k of the largest scores to be kept: the thresholds wanted."""
+"""(key, elements) -> per group, how many of the largest scores (k) to keep, one count per threshold."""
 
 AT_ONCE = 1 << 20  # elements up to which a tensor's scores are simply held
-SAMPLED = 128  # one element in so many is looked at to bracket the threshold,
+SAMPLED = 128  # one element in so many is sampled for the bracket,
 LARGEST_SAMPLE = 1 << 21  # but not many more than these
 MOST_INSIDE = 8 << 20  # elements, for each threshold, up to which those inside a bracket are collected
 SLACK = 0.003  # half the width of the bracket, as a share of the elements
@@ -30,11 +32,9 @@ SLACK = 0.003  # half the width of the bracket, as a share of the elements
 
 def collected(numel: int, groups: int) -> int:
     """About how many bytes samples and brackets of `numel` elements take at most, for `groups` thresholds."""
-    return (
-        4
-        * groups
-        * (2 * min(numel // SAMPLED, LARGEST_SAMPLE) + 2 * min(math.ceil(3 * SLACK * numel), MOST_INSIDE))
-    )
+    sample = min(numel // SAMPLED, LARGEST_SAMPLE)
+    inside = min(math.ceil(3 * SLACK * numel), MOST_INSIDE)
+    return 4 * groups * (2 * sample + 2 * inside)
 
 
 def magnitude(chunk: Chunk) -> list[np.ndarray]:
@@ -43,30 +43,28 @@ def magnitude(chunk: Chunk) -> list[np.ndarray]:
 
 
 def kept(share: float, numel: int) -> int:
-    """How many of `numel` elements the share `share` keeps: rounded up, so that a lone element is kept by any share above 0."""
+    """How many of `numel` elements `share` keeps: rounded up, so that a single element is kept by any share
+    above 0."""
     return min(numel, math.ceil(share * numel - 1e-9))
 
 
 def thresholds(
     stream: Stream, counts: Counts, scope: Scope, score: Score = magnitude
 ) -> dict[str, list[list[float]]]:
-    """For each tensor, group and count k: the k-th largest score, so that keeping scores ≥ it keeps k (and all that tie with the last).
+    """For each tensor, group and count k: the k-th largest score. Scores ≥ it are k, and all that tie with
+    the last.
 
-    With scope 'model' a group's elements are those of all tensors together, and its counts the same at each. Count 0 has the threshold infinity.
+    With scope 'model' a group's elements are those of all tensors, and its counts the same at each. Count 0
+    has the threshold infinity.
     """
     sizes = {key: stream.base.tensors[key].numel for key in stream.keys}
     if scope == "model":
         wanted = counts(stream.keys[0], sum(sizes.values()))
         return dict.fromkeys(stream.keys, _select(stream, stream.keys, wanted, score))
-    result = {}
     ranks = {key: counts(key, size) for key, size in sizes.items()}
-    small = [key for key in stream.keys if sizes[key] <= AT_ONCE]
-    for key, values in zip(
-        small,
-        stream.map(lambda key: _select_at_once(stream, key, ranks[key], score), ((key,) for key in small)),
-        strict=True,
-    ):
-        result[key] = values
+    small = [(key,) for key in stream.keys if sizes[key] <= AT_ONCE]
+    selected = stream.map(lambda key: _select_at_once(stream, key, ranks[key], score), small)
+    result = {key: values for (key,), values in zip(small, selected, strict=True)}
     for key in stream.keys:
         if key not in result:
             result[key] = _select(stream, [key], ranks[key], score)
@@ -74,14 +72,11 @@ def thresholds(
 
 
 def _select_at_once(stream: Stream, key: str, ranks: list[list[int]], score: Score) -> list[list[float]]:
-    parts: list[list[np.ndarray]] = [[] for _ in ranks]
-    for chunk in stream.chunks(key):
-        for part, values in zip(parts, score(chunk), strict=True):
-            part.append(values)
-    return [
-        [_largest(np.concatenate(part), rank) if part else math.inf for rank in group]
-        for part, group in zip(parts, ranks, strict=True)
-    ]
+    chunks = [score(chunk) for chunk in stream.chunks(key)]
+    if not chunks:
+        return [[math.inf for _ in group] for group in ranks]
+    groups = [np.concatenate(parts) for parts in zip(*chunks, strict=True)]
+    return [[_largest(values, rank) for rank in group] for values, group in zip(groups, ranks, strict=True)]
 
 
 def _largest(values: np.ndarray, rank: int) -> float:
@@ -89,59 +84,72 @@ def _largest(values: np.ndarray, rank: int) -> float:
     return float(np.partition(values, values.size - rank)[values.size - rank]) if rank else math.inf
 
 
+@dataclass
+class _Counts:
+    """How many scores lie above a bracket (low, high), from `high` on and from `low` on, and those strictly
+    inside."""
+
+    low: float
+    high: float
+    above: int = 0
+    from_high: int = 0
+    from_low: int = 0
+    inside: list[np.ndarray] = field(default_factory=list)
+
+    def add(self, values: np.ndarray) -> None:
+        at_high = values >= self.high
+        if self.high > self.low:
+            self.inside.append(values[(values > self.low) ^ at_high])
+        self.above += int(np.count_nonzero(values > self.high))
+        self.from_high += int(np.count_nonzero(at_high))
+        self.from_low += int(np.count_nonzero(values >= self.low))
+
+    def join(self, other: _Counts) -> None:
+        self.above += other.above
+        self.from_high += other.from_high
+        self.from_low += other.from_low
+        self.inside += other.inside
+
+    def threshold(self, rank: int) -> float | None:
+        """The rank-th largest score; None where it lies outside the bracket."""
+        if rank == 0:
+            return math.inf
+        if self.above < rank <= self.from_high:
+            return self.high
+        if not self.from_high < rank <= self.from_low:
+            return None
+        inside = np.concatenate([np.empty(0, np.float32), *self.inside])
+        return _largest(inside, rank - self.from_high) if rank - self.from_high <= inside.size else self.low
+
+
 def _select(stream: Stream, keys: Sequence[str], ranks: list[list[int]], score: Score) -> list[list[float]]:
     total = sum(stream.base.tensors[key].numel for key in keys)
     if 3 * SLACK * total > MOST_INSIDE:
         return _by_histogram(stream, keys, score, ranks)
     samples = _sample(stream, keys, score, len(ranks))
-    brackets = [
-        [_bracket(sample, rank, total) for rank in group]
-        for sample, group in zip(samples, ranks, strict=True)
-    ]
+    # All counts of a task in one flat list: (group, rank) in order.
+    wanted = [(group, rank) for group, counts in enumerate(ranks) for rank in counts]
+    brackets = [_bracket(samples[group], rank, total) for group, rank in wanted]
 
-    def look(key: str, ranges: list[tuple[int, int]]) -> list[list[tuple[int, int, int, list[np.ndarray]]]]:
-        seen: list[list[tuple[int, int, int, list[np.ndarray]]]] = [
-            [(0, 0, 0, []) for _ in group] for group in brackets
-        ]
+    def count(key: str, ranges: Ranges) -> list[_Counts]:
+        counts = [_Counts(low, high) for low, high in brackets]
         for chunk in stream.chunks(key, ranges):
-            for group, values, limits in zip(seen, score(chunk), brackets, strict=True):
-                for index, (low, high) in enumerate(limits):
-                    above, from_high, from_low, inside = group[index]
-                    at_high = values >= high
-                    within = (values > low) ^ at_high if high > low else np.zeros(values.shape, bool)
-                    inside.append(values[within])
-                    counts = (
-                        np.count_nonzero(values > high),
-                        np.count_nonzero(at_high),
-                        np.count_nonzero(values >= low),
-                    )
-                    group[index] = (
-                        above + int(counts[0]),
-                        from_high + int(counts[1]),
-                        from_low + int(counts[2]),
-                        inside,
-                    )
-        return seen
+            scores = score(chunk)
+            for (group, _), entry in zip(wanted, counts, strict=True):
+                entry.add(scores[group])
+        return counts
 
-    parts = list(stream.map(look, stream.tasks(keys)))
-    found: list[list[float]] = []
-    for index, group in enumerate(ranks):
-        values: list[float] = []
-        found.append(values)
-        for place, rank in enumerate(group):
-            low, high = brackets[index][place]
-            seen = [part[index][place] for part in parts]
-            above, from_high, from_low = (sum(item[count] for item in seen) for count in range(3))  # type: ignore[misc]
-            if rank == 0:
-                values.append(math.inf)
-            elif above < rank <= from_high:
-                values.append(high)
-            elif from_high < rank <= from_low:
-                inside = np.concatenate([piece for item in seen for piece in item[3]])
-                values.append(_largest(inside, rank - from_high) if rank - from_high <= inside.size else low)
-            else:
-                return _by_histogram(stream, keys, score, ranks)
-    return found
+    totals = [_Counts(low, high) for low, high in brackets]
+    for counts in stream.map(count, stream.tasks(keys)):
+        for entry, part in zip(totals, counts, strict=True):
+            entry.join(part)
+    values = [entry.threshold(rank) for entry, (_, rank) in zip(totals, wanted, strict=True)]
+    if any(value is None for value in values):
+        return _by_histogram(stream, keys, score, ranks)
+    result: list[list[float]] = [[] for _ in ranks]
+    for value, (group, _) in zip(values, wanted, strict=True):
+        result[group].append(cast("float", value))
+    return result
 
 
 def _sample(stream: Stream, keys: Sequence[str], score: Score, groups: int) -> list[np.ndarray]:
@@ -149,7 +157,7 @@ def _sample(stream: Stream, keys: Sequence[str], score: Score, groups: int) -> l
     parts: list[list[np.ndarray]] = [[] for _ in range(groups)]
     one_in = max(SAMPLED, sum(stream.base.tensors[key].numel for key in keys) // LARGEST_SAMPLE)
 
-    def read(key: str, ranges: list[tuple[int, int]]) -> list[list[np.ndarray]]:
+    def read(key: str, ranges: Ranges) -> list[list[np.ndarray]]:
         heads = [(start, start + max(1, (stop - start) // one_in)) for start, stop in ranges]
         return [score(chunk) for chunk in stream.chunks(key, heads)]
 
@@ -174,8 +182,9 @@ def _bracket(sample: np.ndarray, rank: int, total: int) -> tuple[float, float]:
 def _by_histogram(
     stream: Stream, keys: Sequence[str], score: Score, ranks: list[list[int]]
 ) -> list[list[float]]:
-    """The thresholds: the upper 16 of their 32 bits from one pass, the lower from a second. Non-negative floats order like their bits."""
-    wanted = [(group, rank) for group, found in enumerate(ranks) for rank in found if rank]
+    """The thresholds: the upper 16 of their 32 bits from one pass, the lower from a second. Non-negative
+    floats order like their bits."""
+    wanted = [(group, rank) for group, counts in enumerate(ranks) for rank in counts if rank]
     upper = _histograms(stream, keys, score, [(group, None) for group, _ in wanted])
     bins = [_highest_bin(counts, rank) for counts, (_, rank) in zip(upper, wanted, strict=True)]
     lower = _histograms(
@@ -191,9 +200,10 @@ def _by_histogram(
 def _histograms(
     stream: Stream, keys: Sequence[str], score: Score, wanted: list[tuple[int, int | None]]
 ) -> np.ndarray:
-    """For each (group, upper) wanted: how many scores have which upper 16 bits, or, of those with the upper bits `upper`, which lower."""
+    """For each (group, upper) wanted: how many scores have which upper 16 bits, or, of those with the upper
+    bits `upper`, which lower."""
 
-    def count(key: str, ranges: list[tuple[int, int]]) -> np.ndarray:
+    def count(key: str, ranges: Ranges) -> np.ndarray:
         counts = np.zeros((len(wanted), 1 << 16), np.int64)
         for chunk in stream.chunks(key, ranges):
             bits = [np.abs(values).view(np.uint32) for values in score(chunk)]  # abs: -0.0 is 0

@@ -1,4 +1,5 @@
-"""What a task vector holds for one tensor: a fine-tuned tensor to subtract the base from, or low-rank factors."""
+"""The parts of a task vector: for each tensor a fine-tuned one to subtract the base from, or low-rank
+factors."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ from selfpos.storage.numbers import to_float32
 from selfpos.storage.tensor_file import TensorEntry
 
 Reader = Callable[[int, int, np.ndarray], np.ndarray]
-"""(start, stop, base[start:stop] as flat float32) -> V[start:stop] as flat float32, a fresh array."""
+"""(start, stop, base[start:stop] as flat float32) -> V[start:stop] as a new flat float32 array."""
 
 Maps = dict[Path, np.ndarray]
 
@@ -54,7 +55,8 @@ class LowRank:
         return ".lora_embedding_" in self.a.key
 
     def factors(self) -> tuple[np.ndarray, np.ndarray]:
-        """(left, right) in float32 with V = left @ right, the scaling in `left`; V's columns are the tensor's axes after the first, flattened."""
+        """(left, right) in float32 with V = left @ right, the scaling in `left`; V is flattened to (first
+        axis, others)."""
         a, b = (
             to_float32(raw_tensor(entry, self.maps), entry.dtype).reshape(entry.shape[0], -1)
             for entry in (self.a, self.b)
@@ -76,7 +78,8 @@ class LowRank:
 
 @dataclass(frozen=True)
 class Dora:
-    """V = m·(W + D)/‖W + D‖ − W with D = scaling·B·A and norms over rows (Liu et al., arXiv 2402.09353, equation 5)."""
+    """V = m·(W + D)/‖W + D‖ − W with D = scaling·B·A and norms over rows (Liu et al., arXiv 2402.09353,
+    equation 5)."""
 
     low_rank: LowRank
     magnitude: TensorEntry
@@ -118,4 +121,4 @@ class Shift:
         return read
 
 
-Piece = Dense | LowRank | Dora | Shift
+TensorPart = Dense | LowRank | Dora | Shift

@@ -1,4 +1,4 @@
-"""Linear algebra on whole weight matrices, shared by the spectral methods. Everything works on numpy arrays and torch tensors alike."""
+"""Linear algebra on whole weight matrices, for numpy arrays and torch tensors alike."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from selfpos.merging.stream import Array, Chunk
 
 
 def mean(vectors: Sequence[Array]) -> Array:
-    """The plain mean: what the spectral methods do with tensors that are no matrices of linear maps."""
+    """The plain mean: what the spectral methods do with tensors that are not linear maps."""
     return total(vectors) / len(vectors)
 
 
@@ -27,17 +27,17 @@ def weighted_mean(vectors: Sequence[Array], weights: list[float]) -> Array:
 
 
 def _sum(terms: Iterable[tuple[Array, float]]) -> Array:
-    found = None
+    result = None
     for vector, weight in terms:
-        if found is None:
-            found = vector * weight
+        if result is None:
+            result = vector * weight
         else:
-            found += vector * weight
-    return found
+            result += vector * weight
+    return result
 
 
 def is_matrix(chunk: Chunk) -> bool:
-    """Whether the chunk is the whole matrix of a linear map (see stream.is_linear_map), not a flat piece of something else."""
+    """Whether the chunk is the whole matrix of a linear map, not a flat range of another tensor."""
     return len(chunk.base.shape) == 2
 
 
@@ -47,19 +47,19 @@ def thin_svd(xp: Any, matrix: Array) -> tuple[Array, Array, Array]:
 
 
 def leading(xp: Any, matrix: Array, count: int) -> tuple[Array, Array, Array]:
-    """The `count` leading singular triples, copied, so that the others are let go of."""
+    """The `count` leading singular triples, copied, so that the memory of the others is freed."""
     left, values, right = thin_svd(xp, matrix)
     return left[:, :count] * 1.0, values[:count] * 1.0, right[:count] * 1.0
 
 
 def nearest_orthogonal(xp: Any, matrix: Array) -> Array:
-    """The matrix with orthonormal columns (or rows, whichever fit) nearest to `matrix`: P Qᵀ of its SVD P Σ Qᵀ (Procrustes)."""
+    """The nearest matrix with orthonormal columns or rows: P Qᵀ of the SVD P Σ Qᵀ (Procrustes)."""
     left, _, right = thin_svd(xp, matrix)
     return left @ right
 
 
 def diagonal(xp: Any, matrix: Array) -> Array:
-    """The diagonal of a square matrix, to be written to."""
+    """The diagonal of a square matrix, writable."""
     return xp.einsum("ii->i", matrix)
 
 

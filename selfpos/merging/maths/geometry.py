@@ -1,16 +1,44 @@
-"""Interpolation on spheres, worked out on inner products alone: every point is a combination of the inputs, so its coefficients say everything."""
+"""Interpolation on spheres by inner products alone: every point is a combination of the inputs."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
+
+from selfpos.merging.stream import Chunk, Stream
+from selfpos.vectors.gram import products
 
 PARALLEL = 1e-7
 """Below this sine two directions count as parallel, and the limit, linear interpolation, is taken."""
 
 OPPOSITE = 1e-6
-"""Directions whose weighted sum is shorter than this count as cancelling out: there is no one point between opposite directions."""
+"""Directions whose weighted sum is shorter than this cancel out: no single point lies between opposite
+directions."""
+
+
+def inner_products(stream: Stream, *, with_base: bool = False) -> dict[str, np.ndarray]:
+    """For each tensor: inner products in float64 of [V_1..V_N], (N, N), or of [θ0, V_1..V_N] with
+    `with_base`."""
+
+    def measure(chunks: Iterator[Chunk]) -> np.ndarray:
+        rows = ([chunk.base, *chunk.vectors] if with_base else chunk.vectors for chunk in chunks)
+        return np.sum([products(row) for row in rows], axis=0)
+
+    count = len(stream.vectors) + with_base
+    return stream.totals(measure, (count, count))
+
+
+def input_products(gram: np.ndarray, space: str) -> np.ndarray:
+    """Inner products (N, N) of what is interpolated, V_i or θ_i (`space` "models"), from those of [θ0,
+    V_1..V_N]."""
+    return of_models(gram)[1:, 1:] if space == "models" else gram[1:, 1:]
+
+
+def output_coefficients(point: np.ndarray, space: str) -> list[float]:
+    """Coefficients of [θ0, V_1..V_N] for the point Σ point_i V_i, or Σ point_i θ_i (`space` "models")."""
+    return over_base(np.concatenate([[0.0], point])) if space == "models" else [1.0, *map(float, point)]
 
 
 def of_models(gram: np.ndarray) -> np.ndarray:
@@ -28,7 +56,8 @@ def over_base(coefficients: np.ndarray) -> list[float]:
 def slerp_shares(
     first: float, second: float, inner: float, t: float, linear_above: float = 1.0
 ) -> tuple[float, float]:
-    """The factors of two points with squared norms `first`, `second` and inner product `inner` at the way t from the one to the other.
+    """The factors of two points (squared norms `first`, `second`, inner product `inner`) at the share t
+    between them.
 
     Linear interpolation where a point is zero, the two are parallel, or |cosine| exceeds `linear_above`.
     """

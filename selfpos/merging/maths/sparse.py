@@ -1,4 +1,4 @@
-"""Ways to thin out task vectors, shared by DARE, DELLA and Breadcrumbs with and without sign election."""
+"""Ways to thin out task vectors and to join them: shared by TIES, DARE, DELLA and Breadcrumbs."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from selfpos.merging.maths.thresholds import kept, thresholds
 from selfpos.merging.stream import Array, Chunk, Stream, array_module
-from selfpos.merging.thresholds import kept, thresholds
 
 
 def weighted_sum(vectors: list[Array], weights: list[float], normalize: bool) -> Array:
@@ -18,6 +18,31 @@ def weighted_sum(vectors: list[Array], weights: list[float], normalize: bool) ->
     for vector, weight in zip(vectors[1:], weights[1:], strict=True):
         total += vector * weight
     return total / sum(weights) if normalize else total
+
+
+def elect_and_join(vectors: list[Array], weights: list[float], normalize: bool) -> Array:
+    """TIES' sign election, per entry: the sign of Σ w_i V_i, then the sum of the w_i V_i of that sign.
+
+    With `normalize` the sum is divided by Σ |w_i| over the same i. Entries that are zero have no vote. Where
+    no vector agrees, or the signs balance, the result is 0.
+    """
+    if any(weight != 1.0 for weight in weights):
+        vectors = [vector * weight for vector, weight in zip(vectors, weights, strict=True)]
+    total = vectors[0] + 0.0
+    for vector in vectors[1:]:
+        total += vector
+    positive, negative = total > 0, total < 0
+    joined = total * 0.0
+    agreeing = joined + 0.0
+    for vector, weight in zip(vectors, weights, strict=True):
+        agrees = ((vector > 0) & positive) | ((vector < 0) & negative)
+        joined += vector * agrees
+        if normalize:
+            agreeing += agrees * abs(weight)
+    if normalize:
+        agreeing += agreeing == 0  # where nothing agreed: 0 / 1
+        joined /= agreeing
+    return joined
 
 
 def drop_at_random(chunk: Chunk, density: Sequence[float], rescale: bool) -> list[Array]:
@@ -35,9 +60,10 @@ def drop_at_random(chunk: Chunk, density: Sequence[float], rescale: bool) -> lis
 def drop_by_rank(
     chunk: Chunk, density: Sequence[float], epsilon: Sequence[float], rescale: bool
 ) -> list[Array]:
-    """Every entry of a row kept with a chance that rises with its rank by magnitude from density − ε/2 to density + ε/2.
+    """Every entry of a row kept with a chance that rises with its magnitude's rank from density − ε/2 to
+    density + ε/2.
 
-    Density 1 keeps and 0 removes them all, whatever ε, as mergekit has it.
+    Density 1 keeps and 0 removes all entries, whatever ε, as in mergekit.
     """
     thinned = []
     for index, (vector, middle, width) in enumerate(zip(chunk.vectors, density, epsilon, strict=True)):
@@ -51,7 +77,8 @@ def drop_by_rank(
 
 
 def ranks(rows: Array) -> Array:
-    """The rank by magnitude of each entry in its row, from 0 (smallest) to 1 (largest); 1/2 in rows of one. Entries that tie keep their order."""
+    """Each entry's rank by magnitude in its row, 0 (smallest) to 1; 1/2 in rows of one. Ties keep their
+    order."""
     count = rows.shape[-1]
     if count == 1:
         return rows * 0.0 + 0.5
@@ -61,31 +88,32 @@ def ranks(rows: Array) -> Array:
         keys |= np.arange(count, dtype=np.uint64)
         keys.sort(axis=-1)
         order = (keys & np.uint64(0xFFFFFFFF)).astype(np.int64)
-        found = np.empty(rows.shape, np.float32)
-        np.put_along_axis(found, order, np.arange(count, dtype=np.float32) / np.float32(count - 1), axis=-1)
-        return found
+        by_position = np.empty(rows.shape, np.float32)
+        values = np.arange(count, dtype=np.float32) / np.float32(count - 1)
+        np.put_along_axis(by_position, order, values, axis=-1)
+        return by_position
     xp = array_module(rows)
     order = xp.argsort(xp.argsort(xp.abs(rows), dim=-1, stable=True), dim=-1)
     return order.to(rows.dtype) / (count - 1)
 
 
-def band_survey(stream: Stream) -> Mapping[str, Any]:
+def band_limits(stream: Stream) -> Mapping[str, Any]:
     """Per tensor and vector: the magnitudes below which, and from which on, entries are removed."""
 
     def counts(key: str, numel: int) -> list[list[int]]:
         params = stream.settings.params(key)
-        found = []
+        ranks = []
         for density, gamma in zip(params["density"], params["gamma"], strict=True):
             target = kept(density, numel)
             top = min(math.floor(gamma * numel + 1e-9), numel - target)
-            found.append([top, top + target])
-        return found
+            ranks.append([top, top + target])
+        return ranks
 
     return thresholds(stream, counts, "tensor")
 
 
 def band(chunk: Chunk) -> list[Array]:
-    """The vectors without their largest and smallest entries, by the limits of `band_survey`."""
+    """The vectors without their largest and smallest entries, by the limits of `band_limits`."""
     xp = array_module(chunk.base)
     thinned = []
     for vector, (high, low) in zip(chunk.vectors, chunk.statistics, strict=True):

@@ -1,0 +1,3 @@
+"""Mathematics that several methods share."""
+
+from __future__ import annotations

@@ -1,0 +1,157 @@
+"""The files of the output: which tensors go where, and everything of the base that is not a weight."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from selfpos.errors import SelfposError
+from selfpos.storage.file_kinds import (
+    ADAPTER,
+    CONFIG,
+    INDEX,
+    MANIFEST,
+    PROMPTS_CONFIG,
+    TRAINING_FILES,
+    WEIGHT_ENDINGS,
+    WEIGHTS,
+    model_files,
+)
+from selfpos.storage.manifest import read_json
+from selfpos.storage.model_folder import ModelFolder
+from selfpos.storage.numbers import STORED, TORCH
+from selfpos.vectors.check import prompts_of
+
+# Weights are written anew, and .md files describe the base as a publication.
+NOT_COPIED_ENDINGS = {*WEIGHT_ENDINGS, ".md"}
+NOT_COPIED = {MANIFEST, INDEX, ADAPTER, *TRAINING_FILES}
+
+
+@dataclass(frozen=True)
+class OutputFile:
+    """One safetensors file: its path below the output folder, and its tensors' keys by their names in it."""
+
+    path: Path
+    tensors: dict[str, str]
+
+
+def output_files(base: ModelFolder, dtypes: Mapping[str, str], shard_size: int) -> list[OutputFile]:
+    """The output's weight files: per module folder, in shards of at most `shard_size` bytes (one tensor may
+    exceed it)."""
+    modules: dict[str, list[str]] = {}
+    for key, entry in base.tensors.items():
+        modules.setdefault(key.removesuffix(entry.name), []).append(key)
+    files = []
+    for prefix, keys in modules.items():
+        shards: list[list[str]] = [[]]
+        size = 0
+        for key in keys:
+            nbytes = base.tensors[key].numel * STORED[dtypes[key]].itemsize
+            if shards[-1] and size + nbytes > shard_size:
+                shards.append([])
+                size = 0
+            shards[-1].append(key)
+            size += nbytes
+        for number, shard in enumerate(shards, start=1):
+            name = WEIGHTS if len(shards) == 1 else f"model-{number:05d}-of-{len(shards):05d}.safetensors"
+            files.append(OutputFile(Path(prefix) / name, {base.tensors[key].name: key for key in shard}))
+    return files
+
+
+def write_indices(folder: Path, files: list[OutputFile], nbytes: Mapping[str, int]) -> None:
+    """Write the index of every module whose weights are in several files, as transformers expects it."""
+    for module in {file.path.parent for file in files}:
+        shards = [file for file in files if file.path.parent == module]
+        if len(shards) > 1:
+            weight_map = {name: shard.path.name for shard in shards for name in shard.tensors}
+            total = sum(nbytes[key] for shard in shards for key in shard.tensors.values())
+            index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
+            _write_json(folder / module / INDEX, index)
+
+
+def _write_json(file: Path, data: dict[str, Any]) -> None:
+    file.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
+
+
+def side_files(base: ModelFolder, *, code: bool) -> list[Path]:
+    """Everything that a copy of the model needs besides weights: configs, tokenizer, prompts; relative paths.
+
+    Raises SelfposError when the model brings Python code and `code` does not allow it to be copied.
+    """
+    copied = [
+        file
+        for file in model_files(base.path)
+        if file.suffix not in NOT_COPIED_ENDINGS and file.name not in NOT_COPIED
+    ]
+    for file in copied:
+        if file.name == CONFIG and not code and base.config(file.as_posix()).get("auto_map"):
+            raise SelfposError(
+                f"{base.path / file} names Python code of the model (auto_map), which loading it would run; "
+                "pass allow_code to keep it"
+            )
+    return copied
+
+
+def gather_prompts(base: ModelFolder, sources: Sequence[ModelFolder]) -> dict[str, str]:
+    """The prompts that models trained from `base` have and it has not, by name.
+
+    `query` and `document`, for any question and document, only where all models trained to ask have the same.
+    Raises SelfposError where two models have different prompts of another name.
+    """
+    from selfpos.tasks.prompts import SIDES
+
+    known, gathered = prompts_of(base), dict[str, str]()
+    prompts = {source.path: prompts_of(source) for source in sources}
+    asking = {source.path for source in sources if _asks(source)}
+    for side in SIDES:
+        texts = {texts.get(side) for path, texts in prompts.items() if side in texts or path in asking}
+        if len(texts) > 1:
+            for path in prompts:
+                prompts[path].pop(side, None)
+    for path, own in prompts.items():
+        for name, text in own.items():
+            if not known.get(name) and gathered.setdefault(name, text) != text:
+                raise SelfposError(
+                    f"{path} has the prompt {text!r} under '{name}', where another model has "
+                    f"{gathered[name]!r}: the "
+                    "merged model can have one; train both with the same prompt, or remove it from one "
+                    f"{PROMPTS_CONFIG}"
+                )
+    return gathered
+
+
+def _asks(source: ModelFolder) -> bool:
+    """Whether a model's manifest says that it was trained on a task that has questions."""
+    from selfpos.tasks import TASKS
+
+    tasks = source.manifest.get("tasks")
+    entries = [task for task in tasks.values() if isinstance(task, dict)] if isinstance(tasks, dict) else []
+    types = [str(task.get("type")) for task in entries]
+    return any(TASKS[name].asks for name in types if name in TASKS)
+
+
+def add_prompts(folder: Path, prompts: Mapping[str, str]) -> None:
+    """Add `prompts` to those of the model in `folder`."""
+    if prompts:
+        file = folder / PROMPTS_CONFIG
+        config = read_json(file) if file.is_file() else {}
+        config["prompts"] = {**(config.get("prompts") or {}), **prompts}
+        _write_json(file, config)
+
+
+def copy_side_files(base: Path, files: list[Path], folder: Path, dtype: str) -> None:
+    """Copy `files` from `base` to `folder`; configs that state the weights' number format get `dtype`
+    (safetensors name)."""
+    for relative in files:
+        target = folder / relative
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(base / relative, target)
+        if relative.name == CONFIG:
+            config = read_json(target)
+            stated = [name for name in ("dtype", "torch_dtype") if config.get(name)]
+            if any(config[name] != TORCH[dtype] for name in stated):
+                _write_json(target, config | dict.fromkeys(stated, TORCH[dtype]))

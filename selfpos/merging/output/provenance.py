@@ -1,0 +1,90 @@
+"""What a merge writes about itself: enough to repeat it, and to check that the inputs are the same."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from selfpos.storage.locate import hub_snapshot
+from selfpos.version import __version__
+
+if TYPE_CHECKING:
+    from selfpos.merging.plan import Plan
+    from selfpos.merging.prepare import Coefficients
+
+PATHS = ("path", "repo", "revision")
+"""Fields that say where an input is. They are in the manifest, but not in the weight files, whose bytes
+depend on neither path nor time."""
+TIME = "seconds"
+
+
+def provenance(plan: Plan, coefficients: Coefficients | None) -> dict[str, Any]:
+    """The manifest of the output. It holds no time, so that equal merges give equal bytes."""
+    base_hash, *source_hashes = plan.hashes
+    given = plan.options.params or {}
+    recorded = plan.options.recorded()
+    parameters = [parameter for parameter in plan.method.parameters if parameter.name not in given]
+    sources = [
+        {"name": vector.name, **_path(vector.source), "hash": digest}
+        for vector, digest in zip(plan.vectors, source_hashes, strict=True)
+    ]
+    return {
+        **(plan.options.provenance or {}),
+        "kind": "merge",
+        "base": {"name": plan.base_name, **_path(plan.base.path), "hash": base_hash},
+        "merge": {
+            "method": plan.method.name,
+            "reference": plan.method.reference,
+            "weights": recorded.pop("weights"),
+            "params": recorded.pop("params"),
+            "defaults": {parameter.name: parameter.default for parameter in parameters},
+            "sources": sources,
+            "coefficients": compact(coefficients),
+            "seed": recorded.pop("seed"),
+            "dtype": plan.main_dtype,
+            **recorded,
+        },
+        "versions": {"selfpos": __version__, "numpy": np.__version__},
+    }
+
+
+def file_metadata(manifest: dict[str, Any]) -> dict[str, str]:
+    """The metadata of the weight files: the manifest without paths and times."""
+    return {"selfpos": json.dumps(_without_paths(manifest), ensure_ascii=False, default=str)}
+
+
+def fingerprint(plan: Plan) -> str:
+    """A hash of everything that determines the output's bytes and how they are written."""
+    facts = _without_paths(provenance(plan, None)) | {"threads": plan.threads}
+    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _without_paths(manifest: dict[str, Any]) -> dict[str, Any]:
+    def without(entry: Any, *names: str) -> Any:
+        return {key: value for key, value in entry.items() if key not in names}
+
+    merge = manifest["merge"]
+    timeless = {
+        name: without(part, TIME) if isinstance(part, dict) else part for name, part in manifest.items()
+    }
+    return timeless | {
+        "base": without(manifest["base"], *PATHS),
+        "merge": merge | {"sources": [without(source, *PATHS) for source in merge["sources"]]},
+    }
+
+
+def compact(coefficients: Coefficients | None) -> list[float] | Coefficients | None:
+    """One list where all tensors have the same coefficients, else a list per tensor."""
+    if not coefficients:
+        return None
+    first = next(iter(coefficients.values()))
+    return first if all(values == first for values in coefficients.values()) else coefficients
+
+
+def _path(folder: Path) -> dict[str, str]:
+    snapshot = hub_snapshot(folder)
+    return {"path": str(folder)} | ({"repo": snapshot[0], "revision": snapshot[1]} if snapshot else {})

@@ -1,0 +1,68 @@
+"""What a tensor's name says: its layer, its kind, and whether it is a table of embeddings."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+_NUMBER = re.compile(r"(?:^|[./])(\d+)\.")
+_LAYER = re.compile(r"^((?:[^.]*\.)*?\d+)\.")
+_EMBEDDING = re.compile(r"embed|relative_attention_bias|(^|[./])(wte|wpe|shared)\.")
+_TOKEN_TABLE = re.compile(
+    r"word_embeddings|embed_tokens|tok_embeddings|(^|[./])(wte|shared|embedding)\.weight"
+)
+_KINDS = {
+    "norm": re.compile(r"norm|\bln_|_ln\b|\bln\b"),
+    "embedding": re.compile(r"embed|\bwte\b|\bwpe\b|\bshared\b"),
+    "attention": re.compile(r"att"),
+    "mlp": re.compile(
+        r"mlp|intermediate|output\.dense|ffn|feed_forward|\bff\b|\bfc\d?\b|lin[12]\b|densereludense"
+    ),
+}
+
+
+def layer_number(key: str) -> int | None:
+    """The layer's number: the first number that stands alone. None outside the layers and in other modules'
+    folders."""
+    found = _NUMBER.search(key)
+    return int(found[1]) if found and "/" not in key else None
+
+
+def layer_name(key: str) -> str:
+    """The layer's name: up to the first number (`encoder.layer.3`), else the first part (`embeddings`)."""
+    found = _LAYER.match(key)
+    return found[1] if found else key.split(".")[0]
+
+
+def kind_of(key: str) -> str:
+    """What a tensor is part of: norm, embedding, attention, mlp or other, by the names that encoders use."""
+    return next((kind for kind, pattern in _KINDS.items() if pattern.search(key.lower())), "other")
+
+
+def is_embedding(key: str) -> bool:
+    """Whether a tensor is a table of embeddings, of tokens or of (relative) positions."""
+    return _EMBEDDING.search(key) is not None
+
+
+def is_token_table(key: str) -> bool:
+    """Whether a tensor has one row per token of the vocabulary."""
+    return _TOKEN_TABLE.search(key) is not None
+
+
+def is_linear_map(key: str, shape: tuple[int, ...]) -> bool:
+    """Whether a tensor is the matrix of a linear map: no table of embeddings, no single row or column."""
+    return len(shape) == 2 and min(shape) > 1 and not is_embedding(key)
+
+
+def depths(keys: Iterable[str]) -> dict[str, float]:
+    """Each tensor's depth: 0 for the first layer, 1 for the last. Embeddings are at 0, what follows the
+    layers at 1."""
+    layers = {key: layer_number(key) for key in keys}
+    last = max((layer for layer in layers.values() if layer is not None), default=0)
+    depth = {}
+    for key, layer in layers.items():
+        if layer is None:
+            depth[key] = 0.0 if is_embedding(key) else 1.0
+        else:
+            depth[key] = layer / last if last else 0.0
+    return depth
