@@ -163,7 +163,7 @@ def padding(base: Path, kind: Any, records: Any, size: int, limit: int) -> dict[
     import torch
     from tokenizers import Tokenizer
 
-    from selfpos.training.batching import LengthBatchSampler
+    from selfpos.training.samplers import LengthBatchSampler
 
     tokenizer = Tokenizer.from_file(str(base / "tokenizer.json"))
     tokenizer.no_truncation()

@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from selfpos.console import is_first
 from selfpos.recipe import TrainingSettings, ValidationSettings
 from selfpos.storage.hashing import content_hash
@@ -25,6 +27,7 @@ SETTINGS = TrainingSettings(
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.nightly
 def test_two_processes_train_one_model_and_go_on_where_both_were(tiny_base: Path, tmp_path: Path) -> None:
     together = [
         sys.executable,

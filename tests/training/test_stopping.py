@@ -202,7 +202,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_killed_training_goes_on_to_the_same_bytes(tiny_base: Path, tmp_path: Path) -> None:
     """kill -9 from outside, wherever it strikes."""
     settings = TrainingSettings(steps=80, batch_size=4, learning_rate=1e-3, checkpoint_every=5)

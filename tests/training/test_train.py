@@ -49,10 +49,10 @@ def test_a_specialist_of_each_type_loads_and_differs_from_its_base_in_weights_al
 
 
 def test_the_manifest_says_what_made_the_model(tiny_base: Path, tmp_path: Path) -> None:
-    run(tiny_base, tmp_path / "out", "sts", base_name="tiny", provenance={"finetune": {"source": "here"}})
+    run(tiny_base, tmp_path / "out", "sts", provenance={"finetune": {"source": "here"}})
     manifest = read_manifest(tmp_path / "out")
     assert manifest is not None
-    assert manifest["base"] == {"name": "tiny", "hash": content_hash(tiny_base)}
+    assert manifest["base"] == {"name": "base", "hash": content_hash(tiny_base)}
     assert (
         manifest["kind"] == "specialist"
         and manifest["tasks"]["sts"]["records"] == 24
