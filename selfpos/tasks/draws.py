@@ -53,7 +53,7 @@ def _greedy(dataset: Dataset, columns: Sequence[str], batch_size: int, order: li
 def distinct_targets(
     dataset: Dataset, texts: Sequence[str], target: str | None, batch_size: int, generator: torch.Generator
 ) -> list[int]:
-    """Records with two or more different targets: a loss on the order of pairs learns nothing from equal ones."""
+    """Records with two or more targets: a loss on the order of pairs learns nothing from equal ones."""
     order = _shuffled(len(dataset), generator)
     targets = dataset[target]
     first, others = targets[order[0]], order[batch_size:]

@@ -80,7 +80,7 @@ def _labelled_pairs(dataset: Dataset) -> list[tuple[str, str, str]]:
 
 
 def graded_pairs(dataset: Dataset, grades: Mapping[str, float], column: str) -> Dataset:
-    """sentence1, sentence2 and the grade, as `column`, of the records of an inference set with a graded label."""
+    """sentence1, sentence2 and the grade, as `column`, of an inference set's records with a graded label."""
     from datasets import Dataset as Records
 
     kept = [pair for pair in _labelled_pairs(dataset) if pair[2] in grades]

@@ -37,7 +37,7 @@ class Texts:
     def of(
         cls, dataset: Dataset, columns: Sequence[str], target: str | None, prompts: Mapping[str, str]
     ) -> Texts:
-        """The texts of `columns`, each behind its column's prompt, and the column `target` if there is one."""
+        """The texts of `columns`, each behind its column's prompt, and the column `target` if it is there."""
         texts = [[prompts.get(column, "") + text for text in dataset[column]] for column in columns]
         return cls(texts, torch.tensor(dataset[target][:]) if target in dataset.column_names else None)
 

@@ -60,7 +60,7 @@ class TaskType(ABC):
         Raises SelfposError for data from which nothing can be learnt."""
 
     def loss(self, model: SentenceTransformer, temperature: float) -> torch.nn.Module:
-        """The type's loss over `model`, as sentence-transformers has them: `loss(features, labels) -> scalar`."""
+        """The type's loss over `model`, in sentence-transformers' form: `loss(features, labels) -> scalar`."""
         from selfpos.tasks.losses import LOSSES
 
         return LOSSES[self.loss_name](model, temperature)
@@ -129,7 +129,7 @@ class TaskType(ABC):
         return sources
 
     def _check(self, dataset: Dataset, name: str, source: str) -> None:
-        """Raise SelfposError unless column `name`, `source` in the data, holds what it should on every record."""
+        """Raise SelfposError unless column `name`, `source` in the data, holds what it should."""
         nulls = dataset.with_format("arrow")[:][name].null_count
         if nulls:
             raise SelfposError(
