@@ -66,22 +66,16 @@ RIVALS: dict[str, tuple[str, dict[str, Any]]] = {
 INFORMED = {"Fisher": "fisher", "RegMean": "regmean"}  # look at each specialist on records of its own task
 STAGES = ("rivals", "paper", "ablation")
 FACTORS: dict[str, list[Any]] = {
-    "granularity": ["model", "kind", "layer-group", "layer"],
-    "objective": [
-        {},
-        {"normalise": "gain"},
-        {"balance": "worst"},
-        {"balance": "uncertainty", "normalise": "none"},
-    ],
+    "granularity": ["model", "layer"],
+    "objective": [{}, {"normalise": "none"}],
     "records": [192, 128, 64],  # with 77 classes, fewer have no two texts of a class
     "extrapolation": [0.02, 0.0, 0.2],
     "penalty": [0.0, 0.02, 0.1],
 }
 DESCENTS: list[dict[str, Any]] = [
-    *({"granularity": granularity} for granularity in ("model", "kind", "layer-group", "layer", "tensor")),
-    *({"granularity": "tensor", "shrinkage": shrinkage} for shrinkage in (0.0, 10.0)),
+    {"granularity": granularity} for granularity in ("model", "layer", "tensor")
 ]
-"""Granularity and shrinkage once more by Adam, whose steps cost the same however many coefficients there are."""
+"""Granularity once more by Adam, whose steps cost the same however many coefficients there are."""
 ADAM = {"search": "sgd", "steps": 80, "learning_rate": 0.04}
 
 
@@ -173,7 +167,6 @@ class Study:
             yield name, lambda method=method: self.informed(method)  # type: ignore[misc]
         yield "LM-Cocktail", lambda: self.positioned({"preset": "lm-cocktail"})
         yield "joint", self.joint
-        yield "Self Positioning, refined", lambda: self.positioned({"refine": "coordinate"})
         yield "Self Positioning, Adam", lambda: self.positioned(ADAM | ({"steps": 4} if self.quick else {}))
 
     def paper(self) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
@@ -186,7 +179,7 @@ class Study:
             records, objective = chosen.pop("records"), chosen.pop("objective")
             name = f"{chosen['granularity']}, {words(objective)}, {records} records, extrapolation {chosen['extrapolation']:g}"
             name += f", penalty {chosen['penalty']:g}" if chosen["penalty"] else ""
-            options = {**chosen, **objective, "compare": False, "intervals": 0}
+            options = {**chosen, **objective, "compare": False}
             yield name, lambda options=options, records=records: self.positioned(options, records)  # type: ignore[misc]
         for chosen in DESCENTS:
             options = {**ADAM, **chosen, "compare": False} | ({"steps": 4} if self.quick else {})

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
 import json
-import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from selfpos.positioning.judge import value_of
 from selfpos.storage.atomic import write_text
 
 LEVEL = 0.9  # of every interval
@@ -39,7 +36,7 @@ def summarise(jobs: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
     The task arithmetic whose scale the probe chose is a row of its own: the position's comparison on the validation part names it.
     """
-    jobs = [*jobs, *chosen_by_probe(jobs), *picked(jobs)]
+    jobs = [*jobs, *chosen_by_probe(jobs)]
     means = {
         (job["stage"], job["setting"], job["name"], job["seed"]): float(np.mean(list(job["scores"].values())))
         for job in jobs
@@ -78,34 +75,6 @@ def chosen_by_probe(jobs: list[dict[str, Any]]) -> list[dict[str, Any]]:
             )
             if taken := by_place.get(("rivals", job["setting"], job["seed"], name)):
                 found.append(taken | {"name": "task arithmetic, scale by the probe"})
-    return found
-
-
-PICKS = {
-    "picked: granularity": r"[a-z-]+, normalise base, 192 records, extrapolation 0\.02",
-    "picked: penalty": r"model, normalise base, 192 records, extrapolation 0\.02(, penalty .*)?",
-    "picked: extrapolation": r"model, normalise base, 192 records, extrapolation [0-9.]+",
-    "picked: granularity and shrinkage, Adam": r"Adam, .*",
-}
-"""What `pick` would try → the names of the ablation's points that it chooses from."""
-
-
-def picked(jobs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """What `pick` takes by the validation part, seed by seed, from points of the ablation that one version of the code has searched."""
-    found = []
-    places = sorted({(job["setting"], job["seed"]) for job in jobs if job["stage"] == "ablation"})
-    for (setting, seed), (name, pattern) in itertools.product(places, PICKS.items()):
-        here = [job for job in jobs if (job["setting"], job["seed"]) == (setting, seed)]
-        reference = next((job for job in here if job["stage"] == "rivals" and job["name"] == REFERENCE), None)
-        points = [job for job in here if job["stage"] == "ablation" and re.fullmatch(pattern, job["name"])]
-        default = next((job["code"] for job in points if job["name"] == DEFAULT), None)
-        code = default or Counter(job["code"] for job in points).most_common(1)[0][0] if points else None
-        alike = [job for job in points if job["code"] == code]
-        if reference is None or len(alike) < 2:
-            continue
-        base = next(rival["scores"] for rival in reference["position"]["rivals"] if rival["name"] == "base")
-        best = min(alike, key=lambda job: value_of(job["position"]["scores"], base, guard=1.0))
-        found.append(best | {"name": name, "picked": best["name"]})
     return found
 
 

@@ -87,7 +87,7 @@ def test_shipped_recipes_are_valid_and_named_as_their_file(file: Path) -> None:
         ({"bagging": {}}, "no merge has 'vectors: bagging'"),
         (
             {"budget": {"equal": "steps"}, "joint": {"steps": 3}},
-            "joint has steps of its own, which the budget decides",
+            "joint has steps, which the budget decides",
         ),
         ({"name": "../up"}, "field 'name'"),
     ],

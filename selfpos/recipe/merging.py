@@ -99,18 +99,17 @@ class MergeSettings(Settings):
     """One merged model of a run: a method and its parameters, or one that searches (self-positioning and its
     like) and its settings."""
 
-    method: str
+    method: str = Field(description="a merge method, see `selfpos methods`")
     vectors: Literal["separate", "iterative", "bagging"] = Field(
         "separate", description="the pipeline whose models are merged"
     )
     weights: float | str | list[Any] | dict[str, Any] | None = Field(
-        None,
-        description="one for all vectors, or one per vector: numbers, ramps over depth, or rules by tensor name",
+        None, description="one for all vectors or one per vector: numbers, ramps over depth, or rules by name"
     )
     params: dict[str, Any] = Field(
-        default_factory=dict, description="the method's own parameters, see `selfpos methods`"
+        default_factory=dict, description="the method's parameters, see `selfpos methods`"
     )
-    positioning: PositioningSettings | None = None
+    positioning: PositioningSettings | None = Field(None, description="settings of a method that searches")
 
     @model_validator(mode="before")
     @classmethod

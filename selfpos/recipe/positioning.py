@@ -35,7 +35,7 @@ LEARNED = {
     "layer-wise": "layer-wise",
     "cma-es": "cma-es",
 }
-"""Merge methods that learn their coefficients on the probe set → their presets; see `positioning/methods.py`."""
+"""Merge methods that learn their coefficients on the probe set → their presets."""
 
 READ_BY = {"sgd": ("steps", "learning_rate"), "linearised": ("rounds",), "cma-es": ("evaluations",)}
 """Search → the settings that only this search reads."""
@@ -116,7 +116,7 @@ class PositioningSettings(Settings):
     )
     compare: bool = Field(
         True,
-        description="search: measure base, specialists and tuned task arithmetic on the held-out part as well",
+        description="search: measure base, specialists and tuned task arithmetic on the held-out part, too",
     )
     rounds: int = Field(3, ge=1, description="search: rounds of linearised")
     steps: int = Field(200, ge=1, description="search: steps of sgd")
