@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: quickstart test nightly test-ray lint clean
+.PHONY: quickstart test nightly test-lowest test-ray lint clean
 
 quickstart: $(VENV)/.installed
 	$(BIN)/selfpos run recipes/quickstart.yaml
@@ -14,6 +14,10 @@ test: $(VENV)/.installed-dev
 # What takes minutes on real data, browsers and launchers.
 nightly: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m nightly
+
+# The oldest dependencies that pyproject.toml admits, in an environment of their own.
+test-lowest:
+	.ci/lowest
 
 # On a real local Ray cluster of two workers. Apart, for Ray is 100 MB more and its cluster takes minutes on two cores.
 test-ray: $(VENV)/.installed-dev

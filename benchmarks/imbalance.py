@@ -1,13 +1,16 @@
-"""Images per second of training many small networks, one way against another in one run, and what the paper's grids cost at that speed.
+"""Images per second of training many small networks, one way against another in one run, and what the paper's
+grids cost at that speed.
 
     python benchmarks/imbalance.py --threads 1 [--device cuda] [--out benchmarks/results/imbalance.json]
-    python benchmarks/imbalance.py --threads 2 --networks 6 --out benchmarks/results/imbalance_two_cores.json   # a machine, all of its cores
+    python benchmarks/imbalance.py --threads 2 --networks 6 --out benchmarks/results/imbalance_two_cores.json
+    # a machine, all of its cores
 
-The ways take turns, round by round, so that other work on the machine falls on all of them; the median of the rounds counts. On one thread of
-a CPU the seconds are those that the process computed, not those it waited for a core.
-plain: torch as one writes it, a network after the other. single: this project's `fit`, a network after the other, which is what a worker of
-`run_grid` does on a CPU. wide: `fit` on all at once (grouped convolutions), which is what it does on a GPU. vmap: torch.func over stacked
-parameters. workers: `single` in as many processes as there are threads, one thread each, as `run_grid` does with `--workers`; the other ways
+The ways take turns, round by round, so that other work on the machine falls on all of them; the median of the
+rounds counts. On one thread of a CPU the seconds are those that the process computed, not those it waited for
+a core. plain: torch as one writes it, a network after the other. single: this project's `fit`, a network
+after the other, which is what a worker of `run_grid` does on a CPU. wide: `fit` on all at once (grouped
+convolutions), which is what it does on a GPU. vmap: torch.func over stacked parameters. workers: `single` in
+as many processes as there are threads, one thread each, as `run_grid` does with `--workers`; the other ways
 have all threads for one network. Large networks are only measured as `run_grid` trains them.
 """
 
@@ -130,7 +133,9 @@ def measure(
 
 
 def cost(name: str, speed: dict[str, float]) -> dict[str, object]:
-    """What training all units of a recipe takes at `speed`, images per second by network; second stages and scoring come on top."""
+    """What training all units of a recipe takes at `speed`, images per second by network; second stages and
+    scoring come on top.
+    """
     recipe = load_imbalance_recipe(RECIPES / f"{name}.yaml")
     networks = sum(len(unit.seeds) for unit in plan(recipe))
     images = networks * recipe.training.iterations * recipe.training.batch_size

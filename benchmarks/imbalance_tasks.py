@@ -1,9 +1,10 @@
-"""Imbalance between tasks within hours on one core: `selfpos imbalance compare tasks` on tasks with short texts, scored on 500 records of each test.
+"""Imbalance between tasks within hours on one core: `selfpos imbalance compare tasks` on tasks with short
+texts, scored on 500 records of each test.
 
     python benchmarks/imbalance_tasks.py --data ../shared/data/text --rho 50
 
-Same mixtures, merges, budget and probe as recipes/imbalance-tasks.yaml; STSBenchmark, Emotion and MRPC are the tasks, so that a model is scored in
-seconds. Started again it goes on where it was.
+Same mixtures, merges, budget and probe as recipes/imbalance-tasks.yaml; STSBenchmark, Emotion and MRPC are
+the tasks, so that a model is scored in seconds. Started again it goes on where it was.
 """
 
 from __future__ import annotations
@@ -54,7 +55,9 @@ def main() -> None:
 
 
 def declare(kind: str, source: Path, out: Path) -> Path:
-    """A task file on records drawn from the test, and on the training data as they are where the task fits a head."""
+    """A task file on records drawn from the test, and on the training data as they are where the task fits a
+    head.
+    """
     from selfpos.data.sources import load_source
     from selfpos.tasks import get_task
 

@@ -1,4 +1,7 @@
-"""The command line: `selfpos VERB …`. One file per verb in `selfpos/commands/`; each parses, calls one function of the room it belongs to, prints."""
+"""The command line: `selfpos VERB …`.
+
+One file per verb in `selfpos/commands/`; each parses, calls one function of the room it belongs to, prints.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,8 @@ import click
 from selfpos.errors import OperationError, SelfposError, nearest
 from selfpos.version import __version__
 
-# verb → (module below selfpos, one line for `selfpos --help`). A verb's module is imported only when it is called or asked for help.
+# verb → (module below selfpos, one line for `selfpos --help`). A verb's module is imported only when it is
+# called or asked for help.
 VERBS = {
     "run": ("commands.run", "Carry out a recipe: specialists, joint rival, merges, scores, report."),
     "finetune": ("commands.finetune", "Fine-tune one specialist from a base model."),
@@ -65,7 +69,10 @@ def selfpos() -> None:
 
 
 def main() -> None:
-    """Run the command line. Exit status: 0 done, 1 something outside failed, 2 a mistake in what was asked, 130 stopped by Ctrl-C."""
+    """Run the command line.
+
+    Exit status: 0 done, 1 something outside failed, 2 a mistake in what was asked, 130 stopped by Ctrl-C.
+    """
     try:
         selfpos(args=[_expanded(word) for word in sys.argv[1:]], prog_name="selfpos", standalone_mode=False)
     except SelfposError as error:
@@ -90,7 +97,7 @@ def main() -> None:
 
 
 def _expanded(word: str) -> str:
-    """`word` with `~/` as the home folder, which a shell leaves as it is between quotes and after `--out=`."""
+    """`word` with `~/` as the home folder: a shell does not expand it in quotes and after `--out=`."""
     return re.sub(r"^(--[a-z-]+=)?~(?=/)", lambda found: f"{found[1] or ''}{Path.home()}", word)
 
 
@@ -98,7 +105,8 @@ def _sentence(error: click.ClickException) -> str:
     """What click says of a mistake, without the usage lines, and where to read on."""
     if isinstance(error, click.NoSuchOption) and error.ctx is not None:
         options = [name for parameter in error.ctx.command.params for name in parameter.opts]
-        return f"there is no option '{error.option_name}'{nearest(error.option_name, options)} (see {error.ctx.command_path} --help)"
+        hint = nearest(error.option_name, options)
+        return f"there is no option '{error.option_name}'{hint} (see {error.ctx.command_path} --help)"
     said = " ".join(error.format_message().split()).rstrip(".")
     said = said[:1].lower() + said[1:]
     context = error.ctx if isinstance(error, click.UsageError) else None

@@ -1,4 +1,6 @@
-"""What a person sees while work runs: progress bars, tables, messages; and the log file kept beside the results."""
+"""What a person sees while work runs: progress bars, tables, messages; and the log file kept beside the
+results.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ LIBRARIES = ("mteb", "sentence_transformers", "transformers", "datasets", "huggi
 
 
 def is_first() -> bool:
-    """Whether this process speaks for all: it is on its own, or the first of those that torchrun or accelerate started."""
+    """Whether this process speaks for all: it is on its own, or the first of those that torchrun or
+    accelerate started.
+    """
     return os.environ.get("RANK", "0") == "0"
 
 
@@ -50,7 +54,10 @@ class Bar:
 
 @contextmanager
 def progress(title: str, total: float | None, *, unit: str = "step") -> Iterator[Bar]:
-    """Show a progress bar titled `title` while the block runs. `unit` is `"bytes"` for sizes, else the word after the count."""
+    """Show a progress bar titled `title` while the block runs.
+
+    `unit` is `"bytes"` for sizes, else the word after the count.
+    """
     from rich.progress import (
         BarColumn,
         DownloadColumn,
@@ -63,15 +70,24 @@ def progress(title: str, total: float | None, *, unit: str = "step") -> Iterator
 
     count = DownloadColumn() if unit == "bytes" else MofNCompleteColumn()
     columns = [
-        TextColumn("{task.description}"), BarColumn(bar_width=24), count, TextColumn("" if unit == "bytes" else unit),
-        TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), TextColumn("[cyan]{task.fields[numbers]}"),
-    ]  # fmt: skip
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        count,
+        TextColumn("" if unit == "bytes" else unit),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        TextColumn("[cyan]{task.fields[numbers]}"),
+    ]
     with Progress(*columns, console=screen(), refresh_per_second=4) as bars:
         yield Bar(bars, bars.add_task(title, total=total, numbers=""))
 
 
 def table_text(header: Sequence[str], rows: Sequence[Sequence[str]], *, title: str = "") -> str:
-    """A table as text for standard output: first column left, the others right. Cells may carry rich markup such as `[bold]`."""
+    """A table as text for standard output: first column left, the others right.
+
+    Cells may carry rich markup such as `[bold]`.
+    """
     import io
     import shutil
 
@@ -102,7 +118,9 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, alig
 
 @contextmanager
 def log_to(path: Path) -> Iterator[None]:
-    """Append everything logged under `selfpos` while the block runs to the file `path`, one line each with its time."""
+    """Append everything logged under `selfpos` while the block runs to the file `path`, one line each with
+    its time.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
@@ -116,7 +134,9 @@ def log_to(path: Path) -> Iterator[None]:
 
 
 def quiet_process() -> None:
-    """Silence the libraries until this process ends, for a verb of the command line; call it before they are imported. Errors still show."""
+    """Silence the libraries until this process ends, for a verb of the command line; call it before they are
+    imported. Errors still show.
+    """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
@@ -130,7 +150,8 @@ def quiet_process() -> None:
 
 @contextmanager
 def quiet_libraries(*, hide_warnings: bool = False) -> Iterator[None]:
-    """No progress bars of transformers and datasets, and no messages below an error of any library, while the block runs; then all as before.
+    """No progress bars of transformers and datasets, and no messages below an error of any library, while the
+    block runs; then all as before.
 
     `hide_warnings` hides Python's own warnings as well.
     """

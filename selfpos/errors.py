@@ -1,4 +1,4 @@
-"""The errors a user may see: one sentence that names the thing, what was expected, what was found and what to do."""
+"""The errors a user may see: a sentence that names the thing, what was expected and found, and what to do."""
 
 from __future__ import annotations
 
@@ -8,13 +8,16 @@ from contextlib import contextmanager
 
 
 class SelfposError(Exception):
-    """A fault that its user can mend. The command line prints the message without a traceback and exits with `exit_code`."""
+    """A fault that its user can mend.
+
+    The command line prints the message without a traceback and exits with `exit_code`.
+    """
 
     exit_code = 2
 
 
 class OperationError(SelfposError):
-    """The request was right but something outside failed: the network, the disk, one of several evaluation tasks."""
+    """The request was right but something outside failed: the network, the disk, one of several tasks."""
 
     exit_code = 1
 
@@ -27,7 +30,7 @@ def nearest(word: str, choices: Iterable[str]) -> str:
 
 
 def unknown(kind: str, word: str, choices: Iterable[str]) -> SelfposError:
-    """The error for a name that does not exist, with the nearest right one, or all of them when there are few."""
+    """The error for a name that does not exist, with the nearest right one, or all when there are few."""
     names = sorted(choices)
     hint = nearest(word, names) or (f"; known: {', '.join(names)}" if len(names) <= 30 else "")
     return SelfposError(f"there is no {kind} named '{word}'{hint}")

@@ -1,4 +1,6 @@
-"""Fixtures shared by all rooms: a tiny real sentence-transformers model, and the optional folder of real data sets beside the checkout."""
+"""Fixtures shared by all rooms: a tiny real sentence-transformers model, and the optional folder of real data
+sets beside the checkout.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,8 @@ pytest_plugins = ["tests.helpers.budget"]
 # The suite never touches a network: set before any library reads them.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-# A shell starts what it puts in the background with Ctrl-C ignored, which children inherit; tests of Ctrl-C need it.
+# A shell starts what it puts in the background with Ctrl-C ignored, which children inherit; tests of Ctrl-C
+# need it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).parent.parent
@@ -35,7 +38,9 @@ def text_data() -> Path:
 def make_tiny_model(
     folder: Path, *, seed: int = 0, dense: bool = True, hidden: int = 32, layers: int = 2
 ) -> Path:
-    """Save a random BERT sentence-transformers model (Transformer, Pooling[, Dense], Normalize; prompts) of about 20k weights."""
+    """Save a random BERT sentence-transformers model (Transformer, Pooling[, Dense], Normalize; prompts) of
+    about 20k weights.
+    """
     import torch
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer import modules as st

@@ -110,8 +110,9 @@ def _cosine(first: np.ndarray, second: np.ndarray, cross: np.ndarray) -> float |
 def _interval(
     cosine: float, first: np.ndarray, second: np.ndarray, cross: np.ndarray
 ) -> tuple[float | None, float | None]:
-    """95 % interval of the cosine: the jackknife leaves out one batch of each task. None below three batches
-    each.
+    """95 % interval of the cosine: the jackknife leaves out one batch of each task.
+
+    None below three batches each.
     """
     from scipy.stats import t
 

@@ -30,8 +30,9 @@ def gradient_products(
     memory: int = 1 << 30,
     after_pass: Callable[[], object] = lambda: None,
 ) -> dict[str, np.ndarray]:
-    """<∇L_a, ∇L_b> of n losses at every parameter: key → (n, n) float64. Parameters that no loss reaches get
-    zeros.
+    """<∇L_a, ∇L_b> of n losses at every parameter: key → (n, n) float64.
+
+    Parameters that no loss reaches get zeros.
 
     Args: losses: functions that each compute one loss with its graph. memory: bytes of gradients held at
     once. Less memory means more passes: each loss is computed again for the next parameters. after_pass:

@@ -28,7 +28,9 @@ def command(
     task_types: tuple[str, ...],
     languages: tuple[str, ...],
 ) -> None:
-    """Fetch the data of MTEB tasks from the Hugging Face Hub into the folder OUT, for `--data-dir` on machines without a network."""
+    """Fetch the data of MTEB tasks from the Hugging Face Hub into the folder OUT, for `--data-dir` on
+    machines without a network.
+    """
     from selfpos.console import quiet_process
     from selfpos.errors import OperationError, SelfposError
     from selfpos.evaluation.hub_layout import fetch

@@ -55,7 +55,7 @@ def _option(field: FieldInfo, name: str, shown: str) -> Callable[[Function], Fun
 
 
 def _plain(annotation: Any) -> tuple[Any, bool]:
-    """The type of one value, and whether the option may be repeated: `list[int] | None` gives int and True."""
+    """The type of one value, and whether the option may be repeated: `list[int]` gives int and True."""
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
         annotation = next(part for part in typing.get_args(annotation) if part is not type(None))
     many = typing.get_origin(annotation) is list

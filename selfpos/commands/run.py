@@ -18,7 +18,7 @@ import click
 @click.option(
     "--data-root",
     type=click.Path(path_type=Path),
-    help="Folder with local copies of the recipe's data sets: tasks read what their field `local` names below it, MTEB its data.",
+    help="Local copies of the data: tasks read what their field `local` names, MTEB its own data.",
 )
 @click.option(
     "--ray",
@@ -26,9 +26,11 @@ import click
     help="Send the jobs to a Ray cluster: its address, or auto for the one on this machine.",
 )
 def command(recipe: Path, out: Path | None, data_root: Path | None, ray: str | None) -> None:
-    """Carry out RECIPE: train the specialists and the joint rival, merge, score every model, write the report.
+    """Carry out RECIPE: train the specialists and the joint rival, merge, score every model, write the
+    report.
 
-    A run that was stopped continues when started again: finished jobs are kept, a training goes on from its last checkpoint.
+    A run that was stopped continues when started again: finished jobs are kept, a training goes on from its
+    last checkpoint.
     """
     from selfpos.console import quiet_process, screen
     from selfpos.errors import keeping

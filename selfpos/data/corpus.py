@@ -1,8 +1,10 @@
-"""The embedded corpus: docstrings of Python's standard library and of installed scientific packages, read from their sources without importing them.
+"""The embedded corpus: docstrings of Python's standard library and of installed scientific packages, read
+from their sources without importing them.
 
-Real prose with real structure that every installation already has: nothing is fetched or shipped, and a model trained on it searches the
-documentation on its user's own machine. An entry is a public function, method or class that has a summary and something more to say. Its texts do not
-begin with its own name: the name would answer a search by itself, and people who search describe what they do not know the name of.
+Real prose with real structure that every installation already has: nothing is fetched or shipped, and a model
+trained on it searches the documentation on its user's own machine. An entry is a public function, method or
+class that has a summary and something more to say. Its texts do not begin with its own name: the name would
+answer a search by itself, and people who search describe what they do not know the name of.
 """
 
 from __future__ import annotations
@@ -49,7 +51,8 @@ class Corpus:
         return hashlib.sha256(_to_lines(self.entries)).hexdigest()
 
     def training(self, task: str, *, split: str = "train", seed: int = 0) -> datasets.Dataset:
-        """Training records for the task type named `task`, from the entries of `split` (train, validation or test). See `corpus_training`.
+        """Training records for the task type named `task`, from the entries of `split` (train, validation or
+        test). See `corpus_training`.
 
         Raises SelfposError for a task that the corpus cannot supply and for a split without records.
         """
@@ -57,10 +60,12 @@ class Corpus:
 
 
 def load_corpus(cache: Path | None = None, *, max_body: int = MAX_BODY) -> Corpus:
-    """The corpus of this environment, from the cache when the same versions were read before, else extracted (about 10 s) and cached.
+    """The corpus of this environment, from the cache when the same versions were read before, else extracted
+    (about 10 s) and cached.
 
-    `cache` is the folder of the cache, by default `$XDG_CACHE_HOME/selfpos` or `~/.cache/selfpos`. A damaged cache file is made anew;
-    a cache folder that cannot be written is a warning, not an error. Raises SelfposError when no source files can be found.
+    `cache` is the folder of the cache, by default `$XDG_CACHE_HOME/selfpos` or `~/.cache/selfpos`. A damaged
+    cache file is made anew; a cache folder that cannot be written is a warning, not an error. Raises
+    SelfposError when no source files can be found.
     """
     versions = corpus_versions()
     key = json.dumps(

@@ -1,4 +1,6 @@
-"""From source files to entries of the embedded corpus: parsed with `ast`, cleaned, each text once, See Also names resolved, split. Nothing is imported."""
+"""From source files to entries of the embedded corpus: parsed with `ast`, cleaned, each text once, See Also
+names resolved, split. Nothing is imported.
+"""
 
 from __future__ import annotations
 
@@ -16,21 +18,27 @@ from selfpos.errors import SelfposError
 # The packages read, as they are imported; `python` is the standard library.
 PACKAGES = ("python", "numpy", "scipy", "sklearn", "pandas")
 SKIPPED_FOLDERS = {
-    "test", "tests", "_testing", "testing", "site-packages", "dist-packages", "idlelib", "lib2to3", "turtledemo", "ensurepip", "__pycache__",
-    "_examples", "examples", "benchmarks", "_vendor", "externals", "_lib", "build_utils", "_build_utils", "distutils", "f2py",
+    "test", "tests", "_testing", "testing", "site-packages", "dist-packages", "idlelib", "lib2to3",
+    "turtledemo", "ensurepip", "__pycache__", "_examples", "examples", "benchmarks", "_vendor", "externals",
+    "_lib", "build_utils", "_build_utils", "distutils", "f2py",
 }  # fmt: skip
-# Nobody trains on these: clustering is scored on them alone. Chosen to be unlike each other, with enough entries each, at little loss for training.
+# Nobody trains on these: clustering is scored on them alone. Chosen to be unlike each other, with enough
+# entries each, at little loss for training.
 HELD_OUT = (
-    "python.asyncio", "python.email", "python.http", "python.logging", "python.tkinter", "python.unittest", "numpy.polynomial",
-    "scipy.ndimage", "scipy.spatial", "sklearn.preprocessing",
+    "python.asyncio", "python.email", "python.http", "python.logging", "python.tkinter", "python.unittest",
+    "numpy.polynomial", "scipy.ndimage", "scipy.spatial", "sklearn.preprocessing",
 )  # fmt: skip
-# A body of 400 characters is about 90 tokens: what an entry is for has been said by then, and the quickstart on a CPU takes half the time of 1,000.
+# A body of 400 characters is about 90 tokens: what an entry is for has been said by then, and the quickstart
+# on a CPU takes half the time of 1,000.
 MAX_BODY = 400
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One documented function, method or class. `see_also` holds names of other entries; `split` is train, validation, test or held-out."""
+    """One documented function, method or class.
+
+    `see_also` holds names of other entries; `split` is train, validation, test or held-out.
+    """
 
     name: str
     kind: str
@@ -48,8 +56,9 @@ class Entry:
 def extract(roots: dict[str, Path], *, max_body: int = MAX_BODY) -> tuple[Entry, ...]:
     """Parse every source file below `roots` and return the entries, sorted by name, each text only once.
 
-    Of several entries with the same summary or the same body the first by name is kept, so that each query of a search has one right answer;
-    links to the others lead to it. Raises SelfposError when there is nothing to read.
+    Of several entries with the same summary or the same body the first by name is kept, so that each query of
+    a search has one right answer; links to the others lead to it. Raises SelfposError when there is nothing
+    to read.
     """
     files = [(package, root, file) for package, root in sorted(roots.items()) for file in _source_files(root)]
     found: dict[str, tuple[str, str, Docstring]] = {}
@@ -71,14 +80,18 @@ def extract(roots: dict[str, Path], *, max_body: int = MAX_BODY) -> tuple[Entry,
 
 
 def subpackage_of(module: str) -> str:
-    """The subject that a module belongs to: `python.email`, `numpy.linalg`, `pandas.core.frame`; `numpy` for modules at its top."""
+    """The subject that a module belongs to: `python.email`, `numpy.linalg`, `pandas.core.frame`; `numpy` for
+    modules at its top.
+    """
     package, *rest = [part.lstrip("_") or part for part in module.split(".")]
     depth = 2 if package == "pandas" and rest[:1] == ["core"] else 1
     return ".".join([package, *rest[:depth]])
 
 
 def split_of(name: str, subpackage: str) -> str:
-    """Which split an entry belongs to: by a hash of its qualified name, 70 % train, 10 % validation, 20 % test, unless its subpackage is held out."""
+    """Which split an entry belongs to: by a hash of its qualified name, 70 % train, 10 % validation, 20 %
+    test, unless its subpackage is held out.
+    """
     if subpackage in HELD_OUT:
         return "held-out"
     place = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") % 100
@@ -123,7 +136,9 @@ def _documented(file: Path, module: str) -> Iterator[tuple[str, str, str]]:
 
 
 def _added(call: ast.Call, module: str) -> Iterator[tuple[str, str, str]]:
-    """The docstring that a call of `add_newdoc` gives to something compiled: `(place, name, text)`, `(place, name, (method, text))` or `(name, text)`."""
+    """The docstring that a call of `add_newdoc` gives to something compiled: `(place, name, text)`, `(place,
+    name, (method, text))` or `(name, text)`.
+    """
     if not (isinstance(call.func, ast.Name) and call.func.id == "add_newdoc"):
         return
     try:
@@ -182,10 +197,12 @@ def _link(kept: dict[str, tuple[str, str, Docstring, list[str]]]) -> tuple[Entry
 
 
 def resolve(reference: str, source: str, candidates: list[tuple[str, str]]) -> str | None:
-    """The entry that `reference`, written in the docstring of `source`, means: of `candidates` (qualified name, entry) the nearest to `source`.
+    """The entry that `reference`, written in the docstring of `source`, means: of `candidates` (qualified
+    name, entry) the nearest to `source`.
 
-    A candidate fits when the parts of the reference occur in its name in this order and end it (`numpy.mean` fits `numpy._core.fromnumeric.mean`), and
-    when it is in the same package, or in the package the reference begins with.
+    A candidate fits when the parts of the reference occur in its name in this order and end it (`numpy.mean`
+    fits `numpy._core.fromnumeric.mean`), and when it is in the same package, or in the package the reference
+    begins with.
     """
     parts = reference.split(".")
     own = source.split(".")

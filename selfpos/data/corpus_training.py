@@ -1,8 +1,10 @@
-"""Training records out of the embedded corpus, one function per task type, each with that type's canonical columns.
+"""Training records out of the embedded corpus, one function per task type, each with that type's canonical
+columns.
 
-What each task asks: retrieval - which docstring goes on after this summary; classification and clustering - which subpackage a summary is from;
-pair classification - does A name B in its See Also section; sts - how near two functions are, in four grades; reranking - which of several bodies of one
-subpackage is that of the summary; summarization - which summary heads this docstring.
+What each task asks: retrieval - which docstring goes on after this summary; classification and clustering -
+which subpackage a summary is from; pair classification - does A name B in its See Also section; sts - how
+near two functions are, in four grades; reranking - which of several bodies of one subpackage is that of the
+summary; summarization - which summary heads this docstring.
 """
 
 from __future__ import annotations
@@ -26,7 +28,10 @@ SAME, LINKED, NEIGHBOUR, UNRELATED = 3.0, 2.0, 1.0, 0.0
 
 
 def training_records(entries: list[Entry], task: str, *, seed: int) -> datasets.Dataset:
-    """Records for `task` out of `entries`, drawn with `seed`. Raises SelfposError for a task that the corpus cannot supply, or when none come out."""
+    """Records for `task` out of `entries`, drawn with `seed`.
+
+    Raises SelfposError for a task that the corpus cannot supply, or when none come out.
+    """
     import datasets
 
     if task not in RECORDS:
@@ -34,7 +39,8 @@ def training_records(entries: list[Entry], task: str, *, seed: int) -> datasets.
     records = RECORDS[task](entries, random.Random(seed))
     if not records:
         raise SelfposError(
-            f"{len(entries)} entries of the embedded corpus give no {task} records; its splits are train, validation and test"
+            f"{len(entries)} entries of the embedded corpus give no {task} records; its splits are train, "
+            "validation and test"
         )
     return datasets.Dataset.from_list(records)
 
@@ -60,7 +66,9 @@ def labelled(entries: list[Entry], rng: random.Random) -> list[dict[str, Any]]:
 
 
 def pair_classification(entries: list[Entry], rng: random.Random) -> list[dict[str, Any]]:
-    """Two summaries; label 1 when one names the other in its See Also, else 0, for as many pairs of one subpackage that do not."""
+    """Two summaries; label 1 when one names the other in its See Also, else 0, for as many pairs of one
+    subpackage that do not.
+    """
     linked = links(entries)
     neighbours, related = by_subpackage(entries), _related(linked)
     records = [
@@ -75,9 +83,11 @@ def pair_classification(entries: list[Entry], rng: random.Random) -> list[dict[s
 
 
 def sts(entries: list[Entry], rng: random.Random) -> list[dict[str, Any]]:
-    """A summary, a body, and how near their functions are: 3 the same, 2 linked by See Also, 1 of one subpackage, 0 of different packages.
+    """A summary, a body, and how near their functions are: 3 the same, 2 linked by See Also, 1 of one
+    subpackage, 0 of different packages.
 
-    As many of each grade as there are links. The second text is a body in every grade, so that its form does not give the grade away.
+    As many of each grade as there are links. The second text is a body in every grade, so that its form does
+    not give the grade away.
     """
     linked = links(entries)
     neighbours, related = by_subpackage(entries), _related(linked)
@@ -112,7 +122,10 @@ def reranking(entries: list[Entry], rng: random.Random) -> list[dict[str, Any]]:
 
 
 def links(entries: Iterable[Entry]) -> list[tuple[Entry, Entry]]:
-    """Pairs of `entries` of which one names the other in its See Also, each pair once. Both are in `entries`: no function is in two splits."""
+    """Pairs of `entries` of which one names the other in its See Also, each pair once.
+
+    Both are in `entries`: no function is in two splits.
+    """
     known = {entry.name: entry for entry in entries}
     pairs: dict[frozenset[str], tuple[Entry, Entry]] = {}
     for entry in known.values():

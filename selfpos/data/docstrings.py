@@ -10,7 +10,8 @@ from dataclasses import dataclass
 # Of tables (Parameters, Returns) only the indented descriptions are kept, not names and types.
 PROSE_SECTIONS = ("notes", "warnings")
 TABLE_SECTIONS = ("parameters", "attributes", "returns", "yields", "other parameters", "raises")
-# Directives that go with everything indented below them; of others (note, warning) only the directive itself goes.
+# Directives that go with everything indented below them; of others (note, warning) only the directive itself
+# goes.
 BLOCKS_TO_DROP = {
     "versionadded",
     "versionchanged",
@@ -44,9 +45,10 @@ class Docstring:
 def parse_docstring(text: str, *, max_body: int) -> Docstring:
     """Split `text` (as in the source) into summary, body and See Also names.
 
-    The summary is the first paragraph. The body is the rest: extended description, notes, then the descriptions of parameters and results,
-    without doctests, directives, section titles, references and examples, cut at a word to at most `max_body` characters.
-    The body never holds the summary: a sentence that repeats it is taken out.
+    The summary is the first paragraph. The body is the rest: extended description, notes, then the
+    descriptions of parameters and results, without doctests, directives, section titles, references and
+    examples, cut at a word to at most `max_body` characters. The body never holds the summary: a sentence
+    that repeats it is taken out.
     """
     lines = inspect.cleandoc(text).splitlines()
     head, sections = _split_sections(lines)
@@ -63,7 +65,9 @@ def parse_docstring(text: str, *, max_body: int) -> Docstring:
 
 
 def plain(lines: list[str]) -> str:
-    """The lines as one line of prose: roles, quotes, citations and template fields are reduced to their words."""
+    """The lines as one line of prose: roles, quotes, citations and template fields are reduced to their
+    words.
+    """
     text = " ".join(line.strip() for line in lines)
     text = _TEMPLATE.sub(" ", _CITATION.sub("", text))
     text = _ROLE.sub(lambda match: match[1].split("<")[0].strip(), text)

@@ -1,4 +1,6 @@
-"""Reading records from local files: JSON Lines (also gzipped), JSON, CSV, TSV, Parquet, and folders in the BEIR layout."""
+"""Reading records from local files: JSON Lines (also gzipped), JSON, CSV, TSV, Parquet, and folders in the
+BEIR layout.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,10 @@ def find(folder: Path, stem: str, endings: tuple[str, ...] = ENDINGS) -> Path | 
 
 
 def read_records(file: Path) -> list[dict[str, Any]]:
-    """All records of `file`, as dictionaries. Raises SelfposError naming the file (and line) when it is missing, empty, damaged or of unknown kind."""
+    """All records of `file`, as dictionaries.
+
+    Raises SelfposError naming the file (and line) when it is missing, empty, damaged or of unknown kind.
+    """
     if not file.is_file():
         raise SelfposError(f"there is no data file {file}")
     records = list(iter_records(file))
@@ -31,9 +36,11 @@ def read_records(file: Path) -> list[dict[str, Any]]:
 def read_beir(
     folder: Path, split: str
 ) -> tuple[dict[str, dict[str, str]], dict[str, str], dict[str, dict[str, int]]]:
-    """A retrieval set in the BEIR layout: documents (id -> title, text), queries (id -> text), and judgements of `split` (query -> document -> grade).
+    """A retrieval set in the BEIR layout: documents (id -> title, text), queries (id -> text), and judgements
+    of `split` (query -> document -> grade).
 
-    Raises SelfposError for a missing file, a line that does not fit, or a judgement of a query or document that does not exist.
+    Raises SelfposError for a missing file, a line that does not fit, or a judgement of a query or document
+    that does not exist.
     """
     parts = beir_files(folder, split)
     missing = [expected for expected, file in parts.items() if file is None]
@@ -52,7 +59,8 @@ def read_beir(
             relevant.setdefault(query, {})[document] = int(grade)
         except ValueError:
             raise SelfposError(
-                f"{judged}, line {number}: expected query-id, corpus-id and a whole score between tabs, found {line!r}"
+                f"{judged}, line {number}: expected query-id, corpus-id and a whole score between tabs, "
+                f"found {line!r}"
             ) from None
         if query not in queries or document not in documents:
             raise SelfposError(
@@ -85,7 +93,9 @@ def _id(row: dict[str, Any], file: Path) -> str:
 
 
 def iter_records(file: Path) -> Iterator[dict[str, Any]]:
-    """The records of `file` one after the other, as dictionaries. JSON Lines and Parquet are read bit by bit, other kinds whole.
+    """The records of `file` one after the other, as dictionaries.
+
+    JSON Lines and Parquet are read bit by bit, other kinds whole.
 
     Raises SelfposError naming the file (and line) when it is damaged or of unknown kind.
     """
@@ -116,7 +126,8 @@ def _json_lines(file: Path) -> Iterator[dict[str, Any]]:
                     record = json.loads(line)
                     if not isinstance(record, dict):
                         raise SelfposError(
-                            f"data file {file}, line {number}: expected a JSON object, found {type(record).__name__}"
+                            f"data file {file}, line {number}: expected a JSON object, found "
+                            f"{type(record).__name__}"
                         )
                     yield record
     except json.JSONDecodeError as error:

@@ -1,4 +1,6 @@
-"""The probe set: a few records of each task, held out of its training data, on which coefficients are searched. On disk one JSON Lines file."""
+"""The probe set: a few records of each task, held out of its training data, on which coefficients are
+searched. On disk one JSON Lines file.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,10 @@ LARGEST_SHARE = 10
 
 @dataclass(frozen=True)
 class ProbeTask:
-    """One task's part of the probe set. `records` have the canonical columns of `type`; `prompts` are those the task is trained with."""
+    """One task's part of the probe set.
+
+    `records` have the canonical columns of `type`; `prompts` are those the task is trained with.
+    """
 
     name: str
     type: TaskType
@@ -51,15 +56,18 @@ class ProbeTask:
 
 
 def hold_out(dataset: Dataset, count: int, seed: int | str) -> tuple[Dataset, Dataset]:
-    """Split `dataset` into (training, probe) with `count` records in the probe, drawn with `seed`; both keep the order of the data.
+    """Split `dataset` into (training, probe) with `count` records in the probe, drawn with `seed`; both keep
+    the order of the data.
 
-    No text of the probe is trained on, but as a negative: a probe of pairs of which one half is known flatters the specialist that has seen it.
-    So records that share texts are held out together; where they are too many for that, those that share a text with the probe are in neither
-    part. Raises SelfposError when nothing would be left to train on.
+    No text of the probe is trained on, but as a negative: a probe of pairs of which one half is known
+    flatters the specialist that has seen it. So records that share texts are held out together; where they
+    are too many for that, those that share a text with the probe are in neither part. Raises SelfposError
+    when nothing would be left to train on.
     """
     if count >= len(dataset):
         raise SelfposError(
-            f"a probe of {count} records leaves nothing of {len(dataset)} to train on; ask for a smaller probe or give more data"
+            f"a probe of {count} records leaves nothing of {len(dataset)} to train on; ask for a smaller "
+            "probe or give more data"
         )
     rng = random.Random(f"probe {seed}")
     texts = positive_texts(dataset)
@@ -76,7 +84,8 @@ def hold_out(dataset: Dataset, count: int, seed: int | str) -> tuple[Dataset, Da
     training = [row for row, found in enumerate(texts) if known.isdisjoint(found)]
     if not training:
         raise SelfposError(
-            f"each of {len(dataset)} records shares a text with a probe of {count}: nothing is left to train on; ask for a smaller probe"
+            f"each of {len(dataset)} records shares a text with a probe of {count}: nothing is left to train "
+            "on; ask for a smaller probe"
         )
     return dataset.select(training), dataset.select(sorted(drawn))
 
@@ -92,7 +101,9 @@ def positive_texts(dataset: Dataset) -> list[set[str]]:
 
 
 def sharing(texts: list[set[str]]) -> list[list[int]]:
-    """Rows grouped so that no text is in two groups, each group as small as that allows, in order of the first row."""
+    """Rows grouped so that no text is in two groups, each group as small as that allows, in order of the
+    first row.
+    """
     import numpy as np
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
@@ -119,7 +130,8 @@ def write_probe(
     types: Mapping[str, TaskType],
     prompts: Mapping[str, str | Mapping[str, str]] | None = None,
 ) -> Path:
-    """Write the probe set as `folder`/probe.jsonl, one record per line with its task, type and `prompts`, and its hash in the manifest.
+    """Write the probe set as `folder`/probe.jsonl, one record per line with its task, type and `prompts`, and
+    its hash in the manifest.
 
     Raises SelfposError when `folder` exists.
     """
@@ -140,9 +152,11 @@ def write_probe(
 
 
 def read_probe(folder: Path) -> dict[str, ProbeTask]:
-    """The probe set in `folder` (or in the JSON Lines file given instead), task by task in the order of the file.
+    """The probe set in `folder` (or in the JSON Lines file given instead), task by task in the order of the
+    file.
 
-    Raises SelfposError for a missing or damaged file, and for one that is not what its manifest says was written.
+    Raises SelfposError for a missing or damaged file, and for one that is not what its manifest says was
+    written.
     """
     from selfpos.storage.hashing import sha256_file
     from selfpos.storage.manifest import read_manifest
@@ -153,7 +167,8 @@ def read_probe(folder: Path) -> dict[str, ProbeTask]:
     written = (read_manifest(folder) or {}).get("probe") if folder.is_dir() else None
     if written is not None and written.get("sha256") != sha256_file(file):
         raise SelfposError(
-            f"{file} is not the probe set that was written there: its SHA-256 differs from the one in selfpos.json"
+            f"{file} is not the probe set that was written there: its SHA-256 differs from the one in "
+            "selfpos.json"
         )
     records: dict[str, list[dict[str, Any]]] = defaultdict(list)
     kinds: dict[str, str] = {}
@@ -169,11 +184,13 @@ def read_probe(folder: Path) -> dict[str, ProbeTask]:
             )
         if not (isinstance(line["task"], str) and isinstance(line["type"], str)):
             raise SelfposError(
-                f"{file}, record {number}: task and type are names, found {line['task']!r} and {line['type']!r}"
+                f"{file}, record {number}: task and type are names, found {line['task']!r} and "
+                f"{line['type']!r}"
             )
         if kinds.setdefault(line["task"], line["type"]) != line["type"]:
             raise SelfposError(
-                f"{file}, record {number}: task {line['task']} is of type {line['type']} here and of type {kinds[line['task']]} before"
+                f"{file}, record {number}: task {line['task']} is of type {line['type']} here and of type "
+                f"{kinds[line['task']]} before"
             )
         asked = line.get("prompts", "")
         if not (
@@ -181,7 +198,8 @@ def read_probe(folder: Path) -> dict[str, ProbeTask]:
             or (isinstance(asked, dict) and all(isinstance(text, str) for text in asked.values()))
         ):
             raise SelfposError(
-                f"{file}, record {number}: prompts are a text, or a mapping of query and document to texts, found {asked!r}"
+                f"{file}, record {number}: prompts are a text, or a mapping of query and document to texts, "
+                f"found {asked!r}"
             )
         records[line["task"]].append(line["record"])
         prompts[line["task"]] = asked

@@ -1,4 +1,6 @@
-"""What a task's data is like: how much of it there is and was dropped, how long its texts are, what occurs twice, how often each label."""
+"""What a task's data is like: how much of it there is and was dropped, how long its texts are, what occurs
+twice, how often each label.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +23,9 @@ SHOWN = 10
 
 
 def describe_data(found: LoadedSource, kind: TaskType, base: Path) -> dict[str, Any]:
-    """The report on `found`, as plain data: records found, kept and dropped by reason; for each text column the number of texts, of different
-    ones among them, and quantiles of their length in tokens of `base`; the number of labels and the commonest, or quantiles of scores."""
+    """The report on `found`, as plain data: records found, kept and dropped by reason; for each text column
+    the number of texts, of different ones among them, and quantiles of their length in tokens of `base`; the
+    number of labels and the commonest, or quantiles of scores."""
     dataset = found.dataset
     report: dict[str, Any] = {"found": found.found, "kept": len(dataset), "dropped": dict(found.dropped)}
     if found.revisions:
@@ -62,7 +65,8 @@ def report_lines(report: dict[str, Any]) -> list[str]:
         if found := report.get(column):
             counts = ", ".join(f"{label} {count}" for label, count in found["commonest"].items())
             lines.append(
-                f"  {column}: {found['different']} values, the commonest {counts}; the rarest {found['rarest']} times"
+                f"  {column}: {found['different']} values, the commonest {counts}; the rarest "
+                f"{found['rarest']} times"
             )
     return lines
 

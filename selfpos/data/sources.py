@@ -1,4 +1,6 @@
-"""Where training records come from: the embedded corpus, local files and folders, data sets on the Hugging Face Hub."""
+"""Where training records come from: the embedded corpus, local files and folders, data sets on the Hugging
+Face Hub.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,7 @@ import json
 import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,8 +29,9 @@ if TYPE_CHECKING:
 class LoadedSource:
     """Records with a task type's canonical columns, and where they come from.
 
-    `description` says what they are, in words; `found` how many records there were; `dropped` how many were left out, and why; `revisions`
-    the commit of each data set of the Hub; `hash` is the SHA-256 (hex) of the records.
+    `description` says what they are, in words; `found` how many records there were; `dropped` how many were
+    left out, and why; `revisions` the commit of each data set of the Hub; `hash` is the SHA-256 (hex) of the
+    records.
     """
 
     dataset: Dataset
@@ -42,7 +45,9 @@ class LoadedSource:
 def load_task(
     source: TaskSource, *, seed: int, data_root: Path | None = None, split: str | None = None
 ) -> LoadedSource:
-    """The records of a recipe's task, of its split or of another; from its `local` data when there is a `data_root` to find that in."""
+    """The records of a recipe's task, of its split or of another; from its `local` data when there is a
+    `data_root` to find that in.
+    """
     from selfpos.tasks import get_task
 
     local = source.local_copy if data_root is not None else None
@@ -74,62 +79,64 @@ def load_source(
     streaming: bool = False,
     duplicates: str = "keep",
 ) -> LoadedSource:
-    """The records that `spec` (or several of them, one after the other) names, with the canonical columns of `task_type`.
+    """Read records with the canonical columns of `task_type`.
 
-    `spec` is `corpus`; a local file (JSON Lines, also gzipped, JSON, CSV, TSV, Parquet); a local folder with `<split>` in such a file, or in the BEIR
-    layout; or `hub:NAME[:CONFIG][@REVISION]`. Local paths are taken below `data_root` when that is given. `columns` maps canonical names to the
-    data's own. Records without a value or with an empty text are dropped and counted, and with `duplicates` "drop" those that occur before.
-    `weights` are the shares of several specs: as many records are drawn as can be without repeating any. `limit` records are drawn with `seed`,
-    in their order.
+    Records without a value or with an empty text are dropped.
 
-    With `streaming` local files and Hub sets are read record by record, into a file in the `datasets` cache that is mapped into memory, so
-    that neither the memory nor, with `limit`, the disk need hold the whole: of each spec only its first `limit` usable records are read
-    then, of a Hub set after a shuffle within a window of 10,000. Probe sets, hard negatives and all batches work as ever, since the records
-    stand on disk; what cannot be had is a random sample of what was not read, so order the data at random, or leave `limit` away. Lists of
-    texts (reranking, several positives) and labels are still turned into records in memory.
+    With `streaming`, files and Hub sets are read record by record into a memory-mapped file in the cache of
+    `datasets`. With a `limit` only the first `limit` usable records of each are read then (of a Hub set after
+    a shuffle within 10,000), so order the data at random or give no limit.
 
-    Raises SelfposError for a missing file, split or column and for data without usable records; OperationError when the Hub does not answer.
+    Args: spec: one data set or several: `corpus`; a local file (JSON Lines, also gzipped, JSON, CSV, TSV,
+    Parquet); a local folder with `<split>` in such a file, or in the BEIR layout; or
+    `hub:NAME[:CONFIG][@REVISION]`. task_type: what a record holds. split: which split of a folder or of a Hub
+    set. columns: canonical name → the data's own name. data_root: folder that local paths start from. limit:
+    records to draw with `seed`, in their order. seed: of `limit` and `weights`. weights: shares of several
+    data sets. As many records are drawn as possible without repeating any. streaming: read record by record.
+    duplicates: "drop" leaves out records that occur before.
+
+    Returns:
+        The records, and where they come from.
+
+    Raises:
+        SelfposError: a file, split or column is missing, or there are no usable records.
+        OperationError: the Hub does not answer.
     """
     from datasets import concatenate_datasets
 
     specs = [spec] if isinstance(spec, str) else list(spec)
     if not specs:
         raise SelfposError(f"no data is named for task type {task_type.name}")
-    parts, dropped, revisions, there = [], Counter[str](), dict[str, str](), 0
-    seen: set[int] | None = set() if duplicates == "drop" else None
-    window = streams.Window(limit, seed) if streaming else None
-    for one in specs:
+    reader = _Reader(task_type, split, columns or {}, data_root, duplicates == "drop")
+    if streaming:
+        reader.window = streams.Window(limit, seed)
+    parts = []
+    for name in specs:
         try:
-            read = _read(one, task_type.name, split, data_root, window, revisions)
-            part, gone = _complete(read, task_type, columns or {})
-            there += len(read)
-            canonical = task_type.canonical(part, columns)
-            dropped["type"] += max(0, len(part) - len(canonical))
-            parts.append(_usable(canonical, task_type, seen, dropped))
+            parts.append(reader.read(name))
         except SelfposError as error:
-            raise type(error)(f"data '{one}': {error}") from None
-        dropped["missing value"] += gone
+            raise type(error)(f"data '{name}': {error}") from None
         if len(parts[-1]) == 0:
-            raise SelfposError(f"data '{one}' has no usable records: {_reasons(dropped)}")
+            raise SelfposError(f"data '{name}' has no usable records: {_reasons(reader.dropped)}")
     if weights is not None:
         parts = _weighted(parts, weights, seed)
     shared = [name for name in parts[0].column_names if all(name in part.column_names for part in parts)]
-    dataset = (
-        concatenate_datasets([part.select_columns(shared) for part in parts]) if len(parts) > 1 else parts[0]
-    )
-    found = len(dataset)
-    if limit is not None and limit < found:
-        dataset = dataset.select(sorted(random.Random(seed).sample(range(found), limit)))
-    drawn = f"{len(dataset)} of {found}" if len(dataset) < found else str(found)
-    description = f"{' + '.join(_describe(one, task_type.name) for one in specs)}: {drawn} records"
-    if reasons := _reasons(dropped):
+    dataset = parts[0]
+    if len(parts) > 1:
+        dataset = concatenate_datasets([part.select_columns(shared) for part in parts])
+    usable = len(dataset)
+    if limit is not None and limit < usable:
+        dataset = dataset.select(sorted(random.Random(seed).sample(range(usable), limit)))
+    drawn = f"{len(dataset)} of {usable}" if len(dataset) < usable else str(usable)
+    description = f"{' + '.join(_describe(name, task_type.name) for name in specs)}: {drawn} records"
+    if reasons := _reasons(reader.dropped):
         description += f" (dropped: {reasons})"
-    counts = {reason: count for reason, count in dropped.items() if count}
-    return LoadedSource(dataset, description, there, counts, revisions, hash_records(dataset))
+    dropped = {reason: count for reason, count in reader.dropped.items() if count}
+    return LoadedSource(dataset, description, reader.found, dropped, reader.revisions, hash_records(dataset))
 
 
 def _weighted(parts: list[Dataset], weights: Sequence[float], seed: int) -> list[Dataset]:
-    """Of each part a share of the whole, drawn with `seed`, in its order: the one that is scarcest for its weight is taken entirely."""
+    """A share of each part, drawn with `seed`, in its order. The part scarcest for its weight is taken whole."""
     unit = min(len(part) / weight for part, weight in zip(parts, weights, strict=True))
     drawn = []
     for number, (part, weight) in enumerate(zip(parts, weights, strict=True)):
@@ -147,130 +154,172 @@ def hash_records(dataset: Dataset) -> str:
 
 
 def _describe(spec: str, task: str) -> str:
-    return (
-        f"{task} records from the docstrings of the Python packages on this machine"
-        if spec == "corpus"
-        else spec
-    )
+    if spec == "corpus":
+        return f"{task} records from the docstrings of the Python packages on this machine"
+    return spec
 
 
 def _reasons(dropped: Mapping[str, int]) -> str:
-    words = {"duplicate": "that occur before", "type": "that the task type leaves out or gathers with others"}
-    return ", ".join(
-        f"{count} {words.get(reason, f'with a {reason}')}" for reason, count in dropped.items() if count
-    )
+    words = {"duplicate": "that occur before", "type": "that the task type leaves out or groups with others"}
+    counts = {words.get(reason, f"with a {reason}"): count for reason, count in dropped.items() if count}
+    return ", ".join(f"{count} {reason}" for reason, count in counts.items())
 
 
-def _read(
-    spec: str,
-    task: str,
-    split: str,
-    data_root: Path | None,
-    window: streams.Window | None,
-    revisions: dict[str, str],
-) -> Dataset:
-    if spec == "corpus":
-        from selfpos.data.corpus import load_corpus
+@dataclass
+class _Reader:
+    """Reads data sets one after the other, and counts what it drops."""
 
-        return load_corpus().training(task, split=split)
-    if spec.startswith("hub:"):
-        return _read_hub(spec.removeprefix("hub:"), task, split, window, revisions)
-    path = data_root / spec if data_root is not None else Path(spec).expanduser()
-    if path.is_dir():
-        return _read_folder(path, task, split, window)
-    if path.is_file():
-        return _read_file(path, window)
-    raise SelfposError(
-        f"there is no file or folder {path}; give 'corpus', a local file or folder, or 'hub:NAME'{nearest(spec, ['corpus'])}"
-    )
+    task_type: TaskType
+    split: str
+    columns: Mapping[str, str]
+    data_root: Path | None
+    drop_duplicates: bool
+    window: streams.Window | None = None
+    found: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+    revisions: dict[str, str] = field(default_factory=dict)
+    seen: set[int] = field(default_factory=set)
+
+    def read(self, spec: str) -> Dataset:
+        """The usable records of `spec`, with the canonical columns of the task type."""
+        dataset = self._open(spec)
+        self.found += len(dataset)
+        complete = self._complete(dataset)
+        canonical = self.task_type.canonical(complete, self.columns)
+        self.dropped["type"] += max(0, len(complete) - len(canonical))
+        usable = self._usable(canonical)
+        self.dropped["missing value"] += len(dataset) - len(complete)
+        return usable
+
+    def _open(self, spec: str) -> Dataset:
+        if spec == "corpus":
+            from selfpos.data.corpus import load_corpus
+
+            return load_corpus().training(self.task_type.name, split=self.split)
+        if spec.startswith("hub:"):
+            return self._read_hub(spec.removeprefix("hub:"))
+        path = self.data_root / spec if self.data_root is not None else Path(spec).expanduser()
+        if path.is_dir():
+            return self._read_folder(path)
+        if path.is_file():
+            return self._read_file(path)
+        raise SelfposError(
+            f"there is no file or folder {path}; give 'corpus', a local file or folder, or 'hub:NAME'"
+            f"{nearest(spec, ['corpus'])}"
+        )
+
+    def _read_file(self, file: Path) -> Dataset:
+        if self.window is not None:
+            return streams.spill_file(file, self.window)
+        return _dataset(files.read_records(file), file)
+
+    def _read_folder(self, folder: Path) -> Dataset:
+        file = files.find(folder, self.split)
+        if file is not None:
+            return self._read_file(file)
+        if (folder / "qrels").is_dir():
+            return _dataset(self._beir_records(*files.read_beir(folder, self.split)), folder)
+        names = {path.name.split(".")[0] for path in folder.iterdir() if path.name.endswith(files.ENDINGS)}
+        splits = ", ".join(sorted(names)) or "no data files"
+        raise SelfposError(f"folder {folder} has no split '{self.split}'; found {splits}")
+
+    def _beir_records(
+        self,
+        documents: Mapping[str, dict[str, str]],
+        queries: Mapping[str, str],
+        relevant: Mapping[str, Mapping[str, int]],
+    ) -> list[dict[str, Any]]:
+        """One record per relevant pair; for reranking one per query with relevant and irrelevant documents."""
+        records: list[dict[str, Any]] = []
+        for query, grades in relevant.items():
+            positive = [files.document_text(documents[key]) for key, grade in grades.items() if grade > 0]
+            negative = [files.document_text(documents[key]) for key, grade in grades.items() if grade <= 0]
+            if self.task_type.name != "reranking":
+                records += [{"anchor": queries[query], "positive": text} for text in positive]
+            elif positive and negative:
+                records.append({"query": queries[query], "positive": positive, "negative": negative})
+        return records
+
+    def _read_hub(self, address: str) -> Dataset:
+        """A data set on the Hub. The BEIR layout (configurations corpus and queries) is joined to pairs."""
+        import datasets
+
+        name, _, revision = address.partition("@")
+        name, _, config = name.partition(":")
+        if not name:
+            raise SelfposError("it names no data set; expected 'hub:NAME[:CONFIG][@REVISION]'")
+        commit = _commit(name, revision or None) or revision or None
+        if commit:
+            self.revisions[name] = commit
+
+        def load(config: str | None, split: str) -> Dataset:
+            return datasets.load_dataset(name, config, split=split, revision=commit)
+
+        try:
+            if not config and {"corpus", "queries"} <= set(
+                datasets.get_dataset_config_names(name, revision=commit)
+            ):
+                documents = {str(row["_id"]): row for row in load("corpus", "corpus")}
+                queries = {str(row["_id"]): row["text"] for row in load("queries", "queries")}
+                relevant: dict[str, dict[str, int]] = {}
+                for row in load("default", self.split):
+                    relevant.setdefault(str(row["query-id"]), {})[str(row["corpus-id"])] = int(row["score"])
+                return _dataset(self._beir_records(documents, queries, relevant), name)
+            if self.window is not None:
+                return streams.spill_hub(name, config or None, self.split, commit, self.window)
+            return load(config or None, self.split)
+        except (
+            OSError,
+            ValueError,
+            KeyError,
+        ) as error:  # errors of the Hub and of datasets derive from these
+            reason = " ".join(str(error).split())
+            raise OperationError(
+                f"the Hugging Face Hub did not supply data set {name}, split '{self.split}': {reason}"
+            ) from None
+
+    def _complete(self, dataset: Dataset) -> Dataset:
+        """The records with a value in every column that the task type takes."""
+        taken = set()
+        for name, accepted in self.task_type.columns.items():
+            known = (column for column in accepted if column in dataset.column_names)
+            taken.add(self.columns.get(name) or next(known, None))
+        present = [column for column in dataset.column_names if column in taken]
+        table = dataset.select_columns(present).with_format("arrow")[:] if present else None
+        holes = [column for column in present if table is not None and table[column].null_count]
+        if table is None or not holes:
+            return dataset
+        rows = range(len(dataset))
+        return dataset.select([row for row in rows if all(table[column][row].is_valid for column in holes)])
+
+    def _usable(self, dataset: Dataset) -> Dataset:
+        """The records without blank texts and empty lists, and without duplicates where those are dropped."""
+        kept = []
+        for row, record in enumerate(dataset):
+            texts = (value for name, value in record.items() if name not in self.task_type.may_be_blank)
+            if any(map(_is_blank, texts)):
+                self.dropped["blank text"] += 1
+                continue
+            if self.drop_duplicates:
+                digest = xxhash.xxh3_128_intdigest(json.dumps(record, sort_keys=True, default=str).encode())
+                if digest in self.seen:
+                    self.dropped["duplicate"] += 1
+                    continue
+                self.seen.add(digest)
+            kept.append(row)
+        return dataset.select(kept) if len(kept) < len(dataset) else dataset
 
 
-def _read_file(file: Path, window: streams.Window | None) -> Dataset:
-    return (
-        streams.spill_file(file, window) if window is not None else _dataset(files.read_records(file), file)
-    )
-
-
-def _read_folder(folder: Path, task: str, split: str, window: streams.Window | None) -> Dataset:
-    file = files.find(folder, split)
-    if file is not None:
-        return _read_file(file, window)
-    if (folder / "qrels").is_dir():
-        return _dataset(_beir_records(*files.read_beir(folder, split), task), folder)
-    there = sorted(
-        {path.name.split(".")[0] for path in folder.iterdir() if path.name.endswith(files.ENDINGS)}
-    )
-    raise SelfposError(f"folder {folder} has no split '{split}'; found {', '.join(there) or 'no data files'}")
-
-
-def _beir_records(
-    documents: Mapping[str, dict[str, str]],
-    queries: Mapping[str, str],
-    relevant: Mapping[str, Mapping[str, int]],
-    task: str,
-) -> list[dict[str, Any]]:
-    """For reranking one record per query with both relevant and irrelevant judgements; else one per relevant pair of query and document."""
-    records: list[dict[str, Any]] = []
-    for query, grades in relevant.items():
-        texts = {
-            wanted: [
-                files.document_text(documents[key]) for key, grade in grades.items() if (grade > 0) is wanted
-            ]
-            for wanted in (True, False)
-        }
-        if task == "reranking":
-            if texts[True] and texts[False]:
-                records.append({"query": queries[query], "positive": texts[True], "negative": texts[False]})
-        else:
-            records += [{"anchor": queries[query], "positive": text} for text in texts[True]]
-    return records
-
-
-def _read_hub(
-    place: str, task: str, split: str, window: streams.Window | None, revisions: dict[str, str]
-) -> Dataset:
-    """A data set on the Hub; one in the BEIR layout (configurations corpus and queries) is joined to pairs. Notes its commit in `revisions`."""
-    import datasets
-
-    name, _, asked = place.partition("@")
-    name, _, config = name.partition(":")
-    if not name:
-        raise SelfposError("it names no data set; expected 'hub:NAME[:CONFIG][@REVISION]'")
-    commit = _commit(name, asked or None)
-    revision = commit or asked or None
-    if revision:
-        revisions[name] = revision
-
-    def load(config: str | None, split: str) -> Dataset:
-        return datasets.load_dataset(name, config, split=split, revision=revision)
-
-    try:
-        if not config and {"corpus", "queries"} <= set(
-            datasets.get_dataset_config_names(name, revision=revision)
-        ):
-            documents = {str(row["_id"]): row for row in load("corpus", "corpus")}
-            queries = {str(row["_id"]): row["text"] for row in load("queries", "queries")}
-            relevant: dict[str, dict[str, int]] = {}
-            for row in load("default", split):
-                relevant.setdefault(str(row["query-id"]), {})[str(row["corpus-id"])] = int(row["score"])
-            return _dataset(_beir_records(documents, queries, relevant, task), name)
-        if window is not None:
-            return streams.spill_hub(name, config or None, split, revision, window)
-        return load(config or None, split)
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-    ) as error:  # the Hub's and datasets' own errors are OSErrors or ValueErrors
-        reason = " ".join(str(error).split())
-        raise OperationError(
-            f"the Hugging Face Hub did not supply data set {name}, split '{split}': {reason}"
-        ) from None
+def _is_blank(value: Any) -> bool:
+    if isinstance(value, str):
+        return not value.strip()
+    return isinstance(value, list) and (not value or any(map(_is_blank, value)))
 
 
 def _commit(name: str, revision: str | None) -> str | None:
-    """The commit that `revision` of the data set `name` (its newest when None) stands for now; None where the Hub does not answer, as
-    offline, when a copy in the cache may still serve."""
+    """The commit of `revision` of the data set `name` (the newest when None); None where the Hub does not
+    answer.
+    """
     from huggingface_hub import dataset_info
 
     try:
@@ -279,7 +328,7 @@ def _commit(name: str, revision: str | None) -> str | None:
         return None
 
 
-def _dataset(records: list[dict[str, Any]], where: Path | str) -> Dataset:
+def _dataset(records: list[dict[str, Any]], source: Path | str) -> Dataset:
     import pyarrow as pa
     from datasets import Dataset
 
@@ -288,47 +337,5 @@ def _dataset(records: list[dict[str, Any]], where: Path | str) -> Dataset:
         return Dataset.from_dict({name: [record.get(name) for record in records] for name in names})
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
         raise SelfposError(
-            f"{where}: a field holds values of different kinds ({' '.join(str(error).split())})"
+            f"{source}: a field holds values of different kinds ({' '.join(str(error).split())})"
         ) from None
-
-
-def _complete(dataset: Dataset, task_type: TaskType, columns: Mapping[str, str]) -> tuple[Dataset, int]:
-    """The records with a value in every column that `task_type` takes from them, and how many others there were."""
-    taken = {
-        columns.get(name) or next((known for known in accepted if known in dataset.column_names), None)
-        for name, accepted in task_type.columns.items()
-    }
-    table = dataset.data.table if dataset._indices is None else dataset.flatten_indices().data.table
-    holed = [name for name in taken if name in dataset.column_names and table[name].null_count]
-    if not holed:
-        return dataset, 0
-    kept = [row for row in range(len(dataset)) if all(table[name][row].is_valid for name in holed)]
-    return dataset.select(kept), len(dataset) - len(kept)
-
-
-def _usable(dataset: Dataset, task_type: TaskType, seen: set[int] | None, dropped: Counter[str]) -> Dataset:
-    """The records none of whose texts is blank (and whose lists of texts hold something), but for those that may be; with `seen`, which it
-    adds to, only such as do not occur there."""
-
-    def says_something(value: Any) -> bool:
-        return (
-            bool(value.strip())
-            if isinstance(value, str)
-            else not isinstance(value, list) or (bool(value) and all(map(says_something, value)))
-        )
-
-    kept = []
-    for row, record in enumerate(dataset):
-        if not all(
-            says_something(value) for name, value in record.items() if name not in task_type.may_be_blank
-        ):
-            dropped["blank text"] += 1
-            continue
-        if seen is not None:
-            mark = xxhash.xxh3_128_intdigest(json.dumps(record, sort_keys=True, default=str).encode())
-            if mark in seen:
-                dropped["duplicate"] += 1
-                continue
-            seen.add(mark)
-        kept.append(row)
-    return dataset.select(kept) if len(kept) < len(dataset) else dataset

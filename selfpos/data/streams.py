@@ -1,4 +1,6 @@
-"""Data larger than memory: read record by record and kept on disk, in the cache of `datasets`, as a file that is mapped into memory."""
+"""Data larger than memory: read record by record and kept on disk, in the cache of `datasets`, as a file that
+is mapped into memory.
+"""
 
 from __future__ import annotations
 
@@ -22,21 +24,26 @@ SHUFFLED = 10_000
 
 @dataclass(frozen=True)
 class Window:
-    """What is read of a stream: its first `limit` records, or all of it; `seed` shuffles what may be shuffled."""
+    """What is read of a stream: its first `limit` records, or all of it; `seed` shuffles what may be
+    shuffled.
+    """
 
     limit: int | None
     seed: int
 
 
 def spill_file(file: Path, window: Window) -> Dataset:
-    """The records of the local `file`. A file that has not changed since it was last read is not read again."""
+    """The records of the local `file`, which is read again only where it has changed."""
     state = file.stat()
     key = ["file", str(file.resolve()), state.st_size, state.st_mtime_ns, window.limit]
     return _spill(lambda: islice(iter_records(file), window.limit), key, str(file))
 
 
 def spill_hub(name: str, config: str | None, split: str, revision: str | None, window: Window) -> Dataset:
-    """The records of a data set on the Hub. With a limit no more of it is fetched than a shuffle within 10,000 records needs."""
+    """The records of a data set on the Hub.
+
+    With a limit no more of it is fetched than a shuffle within 10,000 records needs.
+    """
     import datasets
 
     def records() -> Iterator[dict[str, Any]]:

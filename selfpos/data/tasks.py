@@ -21,8 +21,9 @@ Inspect = Callable[[str, "TaskType", "LoadedSource"], "LoadedSource"]
 
 @dataclass(frozen=True)
 class ReadTask:
-    """One task's records as they were read. `probe` and `validation` are of other splits, where the recipe
-    names such.
+    """One task's records as they were read.
+
+    `probe` and `validation` are of other splits, where the recipe names such.
     """
 
     type: TaskType

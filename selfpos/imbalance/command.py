@@ -1,70 +1,69 @@
-"""`selfpos imbalance`: run a study, report it, and the comparisons that carry it over to text and to merging."""
+"""`selfpos imbalance`: run a study, report it, and carry it over to text and to merging."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from selfpos.imbalance.carryover.outcome import Outcome
     from selfpos.imbalance.study.analysis import Study
     from selfpos.recipe import TaskSource
 
 FILE = click.Path(dir_okay=False, path_type=Path)
+FOLDER = click.Path(file_okay=False, path_type=Path)
 
 
-def _ending(ending: str) -> Callable[[click.Context, click.Parameter, Path | None], Path | None]:
-    """Refuses another ending of --out: the journal, the outcome and the runs lie beside the results, under the same name with other endings."""
+def _out(ending: str, text: str) -> Callable[[Any], Any]:
+    """--out, which must have this ending: journal, outcome and runs have the same name with other endings."""
 
     def check(_: click.Context, __: click.Parameter, file: Path | None) -> Path | None:
         if file is not None and file.suffix != ending:
             raise click.BadParameter(f"the name must end in {ending}, found {file}")
         return file
 
-    return check
+    return click.option("--out", type=FILE, callback=check, help=text)
 
 
-OUT_GRID = click.option(
-    "--out",
-    type=FILE,
-    callback=_ending(".parquet"),
-    help="Parquet file of results; checkpoints/NAME/results.parquet when absent. A stopped run goes on from it.",
+OUT_GRID = _out(
+    ".parquet",
+    "Parquet file of results [default: checkpoints/NAME/results.parquet]. A stopped run continues from it.",
 )
-OUT_SEEDS = click.option(
-    "--out",
-    type=FILE,
-    callback=_ending(".json"),
-    help="JSON file of what was measured, checkpoints/compare-… when absent; a stopped comparison goes on from it.",
+OUT_SEEDS = _out(
+    ".json",
+    "JSON file of measurements [default: checkpoints/compare-…]. A stopped comparison continues from it.",
+)
+DATA = click.option("--data", help="Folder of images or texts (or hub:NAME) in place of the recipe's.")
+DEVICE = click.option(
+    "--device", default="auto", show_default=True, help="cpu, cuda, …; auto takes a GPU where there is one."
 )
 
 
-@click.group()
-def imbalance() -> None:
+@click.group("imbalance")
+def command() -> None:
     """Class imbalance in convolutional networks, reproduced, extended and carried over to text."""
 
 
-@imbalance.command()
+@command.command()
 @click.argument("recipe", type=FILE)
 @OUT_GRID
-@click.option("--data", help="Folder of images (or hub:NAME) in place of the recipe's.")
-@click.option(
-    "--device", default="auto", show_default=True, help="cpu, cuda, … ; auto takes a GPU when there is one."
-)
+@DATA
+@DEVICE
 @click.option(
     "--workers",
     type=click.IntRange(1),
     default=1,
     show_default=True,
-    help="Processes on a CPU; as many as it has cores.",
+    help="Processes on a CPU: one per core.",
 )
 @click.option("--dry-run", is_flag=True, help="Only list what would be trained.")
 def run(recipe: Path, out: Path | None, data: str | None, device: str, workers: int, dry_run: bool) -> None:
-    """Train the networks of RECIPE whose results are still missing."""
+    """Train the networks of RECIPE whose results are missing."""
     from selfpos.imbalance.study.grid import left_to_run, run_grid
     from selfpos.imbalance.study.recipe import load_imbalance_recipe
 
@@ -73,32 +72,26 @@ def run(recipe: Path, out: Path | None, data: str | None, device: str, workers: 
     if dry_run:
         units = left_to_run(settings, out, device)
         for unit in units:
-            click.echo(f"{unit}{' + ' + ', '.join(unit.refits) if unit.refits else ''} (rate {unit.rate:g})")
-        click.echo(
-            f"{len(units)} units, {sum(len(unit.seeds) for unit in units)} networks to train; results in {out}"
-        )
+            refits = f" + {', '.join(unit.refits)}" if unit.refits else ""
+            click.echo(f"{unit}{refits} (rate {unit.rate:g})")
+        networks = sum(len(unit.seeds) for unit in units)
+        click.echo(f"{len(units)} units, {networks} networks to train; results in {out}")
         return
     try:
         trained = run_grid(settings, out, data=data, device=device, workers=workers)
     except KeyboardInterrupt:
-        click.echo(
-            f"stopped; what was finished is in {out}, and the same command goes on from there", err=True
-        )
+        click.echo(f"stopped; what is finished is in {out}, and the same command continues", err=True)
         raise SystemExit(130) from None
     click.echo(f"{trained} units trained; results in {out}")
 
 
-@imbalance.command()
+@command.command()
 @click.argument("results", type=FILE)
-@click.option(
-    "--out",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Folder of the report; the results' name without its ending when absent.",
-)
+@click.option("--out", type=FOLDER, help="Folder of the report [default: RESULTS without its ending].")
 @click.option(
     "--select",
     type=click.Choice(["validation", "test"]),
-    help="What learning rates are chosen on; the recipe's choice when absent.",
+    help="What learning rates are chosen on [default: the recipe's choice].",
 )
 def report(results: Path, out: Path | None, select: str | None) -> None:
     """Check the paper's claims A1 to A9 on RESULTS (a Parquet file of `run`) and draw its figures."""
@@ -110,67 +103,52 @@ def report(results: Path, out: Path | None, select: str | None) -> None:
     if folder == results:
         raise SelfposError(f"{results} is a file, and the report a folder; name that with --out")
     claims = write_report(results, folder, select)
-    click.echo(
-        table_text(
-            ["claim", "verdict"], [[f"{claim.name}  {claim.sentence}", claim.told] for claim in claims]
-        )
-    )
+    rows = [[f"{claim.name}  {claim.sentence}", claim.told] for claim in claims]
+    click.echo(table_text(["claim", "verdict"], rows))
     click.echo(f"numbers and figures: {folder / 'report.md'}")
 
 
-@imbalance.command()
+@command.command()
 @click.argument("short", type=FILE)
 @click.argument("long", type=FILE)
 def ordering(short: Path, long: Path) -> None:
-    """Compare the order of the methods in two results files, such as those of a short and of a long training."""
+    """Compare the order of the methods in two results files, such as those of a short and a long training."""
     from selfpos.console import table_text
     from selfpos.imbalance.study.ordering import compare_orderings
 
-    found = compare_orderings(_study(short), _study(long))
-    taus = [
-        "–" if math.isnan(one.tau) else f"{one.tau:+.2f}" for one in found
-    ]  # none where all methods are level
-    rows = [
-        [one.setting, str(one.methods), tau, ", ".join(one.reversed_pairs) or "none"]
-        for one, tau in zip(found, taus, strict=True)
-    ]
+    orderings = compare_orderings(_study(short), _study(long))
+    rows = []
+    for one in orderings:
+        tau = "–" if math.isnan(one.tau) else f"{one.tau:+.2f}"  # none where all methods are level
+        rows.append([one.setting, str(one.methods), tau, ", ".join(one.reversed_pairs) or "none"])
     click.echo(table_text(["setting", "methods", "Kendall's τ", "significantly reversed pairs"], rows))
-    changed = any(one.reversed_pairs for one in found)
-    click.echo(
-        "not decided: nothing in common"
-        if not found
-        else f"the ordering {'changes' if changed else 'is not shown to change'}"
-    )
+    if not orderings:
+        click.echo("not decided: nothing in common")
+        return
+    changed = any(one.reversed_pairs for one in orderings)
+    click.echo(f"the ordering {'changes' if changed else 'is not shown to change'}")
 
 
-@imbalance.command()
+@command.command()
 def methods() -> None:
     """List the methods and their sources."""
     from selfpos.console import table_text
     from selfpos.imbalance.study.methods.registry import Refit, get_method, method_names
 
-    rows = [get_method(name) for name in method_names()]
-    click.echo(
-        table_text(
-            ["method", "trained from", "source"],
-            [[m.name, m.parent if isinstance(m, Refit) else "scratch", m.source] for m in rows],
-        )
-    )
+    rows = []
+    for method in map(get_method, method_names()):
+        start = method.parent if isinstance(method, Refit) else "scratch"
+        rows.append([method.name, start, method.source])
+    click.echo(table_text(["method", "trained from", "source"], rows))
 
 
-@imbalance.group()
+@command.group()
 def compare() -> None:
-    """What class imbalance teaches about merging, and the reverse: one comparison a verb, each with its verdict."""
-
-
-DATA = click.option("--data", help="Folder of images or texts (or hub:NAME) in place of the recipe's.")
-DEVICE = click.option(
-    "--device", default="auto", show_default=True, help="cpu, cuda, … ; auto takes a GPU when there is one."
-)
+    """What class imbalance teaches about merging, and the reverse: one comparison a verb, with a verdict."""
 
 
 def _on_networks(name: str, description: str) -> None:
-    """Add the verb of a comparison that trains networks of a recipe, seed by seed: `measure` and `outcome` of its file."""
+    """Add the verb of a comparison that trains networks of a recipe, seed by seed."""
 
     @compare.command(name, help=description)
     @click.argument("recipe", type=FILE)
@@ -192,8 +170,6 @@ def _on_networks(name: str, description: str) -> None:
     @DATA
     @DEVICE
     def verb(recipe: Path, rho: float, mu: float, out: Path | None, data: str | None, device: str) -> None:
-        import importlib
-
         from selfpos.console import progress
         from selfpos.errors import SelfposError
         from selfpos.imbalance.carryover.arms import Bench, only_rate
@@ -204,50 +180,41 @@ def _on_networks(name: str, description: str) -> None:
         from selfpos.imbalance.study.grid import pick_device
         from selfpos.imbalance.study.recipe import load_imbalance_recipe
 
-        comparison = importlib.import_module(f"selfpos.imbalance.carryover.{name}")
-        chosen = load_imbalance_recipe(recipe)
-        if not chosen.validation:
+        comparison = import_module(f"selfpos.imbalance.carryover.{name}")
+        study = load_imbalance_recipe(recipe)
+        if not study.validation:
             raise SelfposError(
-                f"recipe {recipe} keeps no validation set, on which this comparison chooses; set field 'validation'"
+                f"recipe {recipe} keeps no validation set, on which this comparison chooses; set field "
+                "'validation'"
             )
-        file = out or Path("checkpoints") / f"compare-{name}-{chosen.name}-rho{rho:g}-mu{mu:g}.json"
-        rate = only_rate(chosen)
-        place, found = pick_device(device), open_data(chosen, data)
-        point = Imbalance(
-            "step", rho, mu, chosen.minority if isinstance(chosen.minority, str) else tuple(chosen.minority)
-        )
-        check_study([Unit(point, "ros", (), rate, tuple(range(chosen.seeds)))], chosen, found)
-        settings = {"comparison": name, "rho": rho, "mu": mu} | chosen.model_dump(
-            mode="json", exclude={"data", "grid", "methods", "seeds"}
-        )
-        with progress(
-            name,
-            round(comparison.TRAININGS * len(missing_seeds(file, chosen.seeds)) * chosen.training.iterations),
-        ) as bar:
-            bench = Bench(point, chosen, found, place, bar.advance)
-            measured = over_seeds(
-                file,
-                settings | {"data": found.fingerprint},
-                chosen.seeds,
-                lambda seed: comparison.measure(bench, seed),
-            )
+        file = out or Path("checkpoints") / f"compare-{name}-{study.name}-rho{rho:g}-mu{mu:g}.json"
+        rate, where, images = only_rate(study), pick_device(device), open_data(study, data)
+        minority = study.minority if isinstance(study.minority, str) else tuple(study.minority)
+        point = Imbalance("step", rho, mu, minority)
+        check_study([Unit(point, "ros", (), rate, tuple(range(study.seeds)))], study, images)
+        settings = {"comparison": name, "rho": rho, "mu": mu}
+        settings |= study.model_dump(mode="json", exclude={"data", "grid", "methods", "seeds"})
+        trainings = comparison.TRAININGS * len(missing_seeds(file, study.seeds))
+        with progress(name, round(trainings * study.training.iterations)) as bar:
+            bench = Bench(point, study, images, where, bar.advance)
+            identity = settings | {"data": images.fingerprint}
+            measured = over_seeds(file, identity, study.seeds, lambda seed: comparison.measure(bench, seed))
         _conclude(comparison.outcome(measured), file, settings)
 
 
-for _name, _description in {
-    "path": "Weights between baseline and ROS against sampling to partial ratios.",
-    "experts": "Experts of the large and of the small classes, merged, against oversampling and thresholding.",
-    "norms": "Lengths of vectors and head rows against the number of examples, and equalised after training.",
-}.items():
-    _on_networks(_name, _description)
+_on_networks("path", "Weights between baseline and ROS against sampling to partial ratios.")
+_on_networks(
+    "experts", "Experts of the large and of the small classes, merged, against oversampling and thresholding."
+)
+_on_networks(
+    "norms", "Lengths of vectors and head rows against the number of examples, and equalised after training."
+)
 
 
 @compare.command()
 @click.argument("recipe", type=FILE)
 @click.option(
-    "--against",
-    type=FILE,
-    help="Results (Parquet) of a study of images, whose order of the methods is compared.",
+    "--against", type=FILE, help="Results (Parquet) of a study of images, to compare the order with."
 )
 @OUT_GRID
 @DATA
@@ -259,21 +226,21 @@ def text(recipe: Path, against: Path | None, out: Path | None, data: str | None,
     from selfpos.imbalance.study.grid import run_grid
     from selfpos.imbalance.study.recipe import load_imbalance_recipe
 
-    chosen = load_imbalance_recipe(recipe)
-    if chosen.encoder is None:
+    study = load_imbalance_recipe(recipe)
+    if study.encoder is None:
         raise SelfposError(f"recipe {recipe} is about images; run it with `selfpos imbalance run`")
-    file = out or Path("checkpoints") / chosen.name / "results.parquet"
+    file = out or Path("checkpoints") / study.name / "results.parquet"
     images = _study(against) if against else None
-    found = open_data(chosen, data)
-    click.echo(f"{found.description}: {found.division}")
-    run_grid(chosen, file, images=found, device=device)
-    told = {
-        "recipe": chosen.name,
-        "network": chosen.network,
-        "encoder": chosen.encoder,
-        "texts": found.division,
+    texts = open_data(study, data)
+    click.echo(f"{texts.description}: {texts.division}")
+    run_grid(study, file, images=texts, device=device)
+    facts = {
+        "recipe": study.name,
+        "network": study.network,
+        "encoder": study.encoder,
+        "texts": texts.division,
     }
-    _conclude(outcome(_study(file), images), file, told)
+    _conclude(outcome(_study(file), images), file, facts)
 
 
 @compare.command()
@@ -305,28 +272,23 @@ def tasks(
     from selfpos.imbalance.carryover.outcome import over_seeds
     from selfpos.recipe import load_recipe
 
-    chosen = load_recipe(recipe)
-    comparison.check(chosen)
+    run = load_recipe(recipe)
+    comparison.check(run)
     try:
         ratios = [float(part) for part in rho.split(",")]
     except ValueError:
         raise SelfposError(f"--rho takes numbers with commas between them, found '{rho}'") from None
-    file = out or Path("checkpoints") / f"compare-tasks-{chosen.name}.json"
-    settings = {"comparison": "tasks", "rho": rho, "mu": mu, "largest": largest} | chosen.model_dump(
-        mode="json", exclude={"name", "seed"}
-    )
-    data = {
-        name: _hash(source, largest + chosen.probe.per_task, data_root)
-        for name, source in chosen.tasks.items()
-    }
+    file = out or Path("checkpoints") / f"compare-tasks-{run.name}.json"
+    settings = {"comparison": "tasks", "rho": rho, "mu": mu, "largest": largest}
+    settings |= run.model_dump(mode="json", exclude={"name", "seed"})
+    most = largest + run.probe.per_task
+    identity = settings | {"data": {name: _hash(task, most, data_root) for name, task in run.tasks.items()}}
     folder = file.with_suffix("")
-    measured = over_seeds(
-        file,
-        settings | {"data": data},
-        seeds,
-        lambda seed: comparison.measure(chosen, ratios, mu, largest, folder, data_root, seed),
-    )
-    _conclude(comparison.outcome(measured), file, settings)
+
+    def measure(seed: int) -> dict[str, Any]:
+        return comparison.measure(run, ratios, mu, largest, folder, data_root, seed)
+
+    _conclude(comparison.outcome(over_seeds(file, identity, seeds, measure)), file, settings)
 
 
 def _hash(source: TaskSource, most: int, data_root: Path | None) -> str:
@@ -346,16 +308,14 @@ def _study(file: Path) -> Study:
     return Study(records, recipe.select)
 
 
-def _conclude(found: Outcome, file: Path, settings: dict[str, Any]) -> None:
+def _conclude(outcome: Outcome, file: Path, settings: dict[str, Any]) -> None:
     """Print the outcome, and write it beside `file`."""
     from selfpos.console import table_text
     from selfpos.imbalance.carryover.outcome import write_outcome
 
-    write_outcome(found, file, settings)
-    click.echo(table_text(found.header, found.rows))
-    if found.findings:
-        click.echo(table_text(["claim", "difference [95 %]", "seeds", "verdict"], found.found))
-    click.echo(f"falsifier: {found.falsifier}\nkept in {file} and {file.with_suffix('.md')}")
-
-
-command = imbalance
+    write_outcome(outcome, file, settings)
+    click.echo(table_text(outcome.header, outcome.rows))
+    if outcome.findings:
+        rows = [finding.row for finding in outcome.findings]
+        click.echo(table_text(["claim", "difference [95 %]", "seeds", "verdict"], rows))
+    click.echo(f"falsifier: {outcome.falsifier}\nkept in {file} and {file.with_suffix('.md')}")

@@ -20,8 +20,10 @@ from selfpos.storage.run_folder import RunFolder
 
 @dataclass(frozen=True)
 class Job:
-    """One piece of a run. `inputs` is everything that decides its result, apart from the jobs named in
-    `after`; `work` writes `output`.
+    """One piece of a run.
+
+    `inputs` is everything that decides its result, apart from the jobs named in `after`; `work` writes
+    `output`.
 
     A job whose `work` picks up what it finds of its own output (an evaluation, task by task) says so with
     `continues`; one that is made again in seconds from other results (a table, a report) with `derived`. Both
@@ -46,8 +48,9 @@ Executor = Callable[[Sequence[Job], RunFolder], list[str]]
 
 
 def job_keys(jobs: Sequence[Job]) -> dict[str, str]:
-    """The key of each job: a hash of its inputs and of the keys of the jobs before it. Equal keys mean equal
-    results.
+    """The key of each job: a hash of its inputs and of the keys of the jobs before it.
+
+    Equal keys mean equal results.
     """
     keys: dict[str, str] = {}
     for job in jobs:
@@ -89,8 +92,9 @@ def execute(jobs: Sequence[Job], folder: RunFolder) -> list[str]:
 
 
 def unfinished(jobs: Sequence[Job], folder: RunFolder) -> list[Job]:
-    """Those of the jobs whose result an earlier start has not left. Raises SelfposError as `refuse_foreign`
-    does.
+    """Those of the jobs whose result an earlier start has not left.
+
+    Raises SelfposError as `refuse_foreign` does.
     """
     refuse_foreign(jobs, folder)
     keys = job_keys(jobs)

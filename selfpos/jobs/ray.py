@@ -112,8 +112,9 @@ def execute_on_ray(jobs: Sequence[Job], folder: RunFolder, *, address: str) -> l
 def _on_worker(
     jobs: list[Job], place: int, folder: RunFolder, where: str
 ) -> tuple[float, tuple[type[SelfposError], str] | None]:
-    """Do one job in this process, a worker's. Returns the seconds it took, and the error that its user is to
-    see, if any.
+    """Do one job in this process, a worker's.
+
+    Returns the seconds it took, and the error that its user is to see, if any.
     """
     from selfpos.console import quiet_process
 
@@ -180,8 +181,8 @@ def _notice_missing_resources(jobs: Sequence[Job]) -> None:
     for cpus, gpus in sorted({(job.cpus, job.gpus) for job in jobs}):
         if not any(machine.get("CPU", 0) >= cpus and machine.get("GPU", 0) >= gpus for machine in machines):
             text = (
-                f"no machine of the Ray cluster has {cpus:g} CPUs and {gpus:g} GPUs; jobs that need them wait "
-                "until one joins"
+                f"no machine of the Ray cluster has {cpus:g} CPUs and {gpus:g} GPUs; jobs that need them "
+                "wait until one joins"
             )
             log.warning(text)
             screen().print(f"[yellow]{text}[/yellow]")

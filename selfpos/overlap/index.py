@@ -57,8 +57,9 @@ class Overlap:
 
 
 class ItemIndex:
-    """The test items of several tasks. Memory grows with the test data, not with the records that are
-    checked.
+    """The test items of several tasks.
+
+    Memory grows with the test data, not with the records that are checked.
 
     `threshold` is the Jaccard similarity of near texts (see `selfpos.overlap.near`); None compares word for
     word.

@@ -49,8 +49,9 @@ class NearIndex:
         self._known = np.sort(np.fromiter(self._rows_with, np.uint64, len(self._rows_with)))
 
     def near(self, texts: Sequence[str]) -> dict[int, list[int]]:
-        """Index in `texts` → the rows of the index near to that text, in order. Texts without one are left
-        out.
+        """Index in `texts` → the rows of the index near to that text, in order.
+
+        Texts without one are left out.
         """
         if not self.texts:
             return {}

@@ -13,7 +13,9 @@ from selfpos.errors import SelfposError
 
 
 def quadratics(count: int = 5) -> tuple[dict[str, nn.Parameter], list, list[dict[str, np.ndarray]]]:
-    """Losses ½‖a − A‖² + ½‖b − B‖² with random targets; their gradients a − A and b − B; tensor c is reached by none."""
+    """Losses ½‖a − A‖² + ½‖b − B‖² with random targets; their gradients a − A and b − B; tensor c is reached
+    by none.
+    """
     generator = torch.Generator().manual_seed(0)
     parameters = {"a": nn.Parameter(torch.randn(3, 4, generator=generator)), "b": nn.Parameter(torch.randn(7, generator=generator)),
                   "c": nn.Parameter(torch.zeros(2))}  # fmt: skip

@@ -1,4 +1,6 @@
-"""A whole analysis on tiny models: of a recipe, of a run, with arms; its files, its section of the report, its refusals."""
+"""A whole analysis on tiny models: of a recipe, of a run, with arms; its files, its section of the report,
+its refusals.
+"""
 
 from __future__ import annotations
 

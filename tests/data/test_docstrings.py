@@ -56,9 +56,9 @@ def test_a_numpydoc_docstring_becomes_prose() -> None:
     doc = parse_docstring(NUMPYDOC, max_body=1000)
     assert doc.summary == "Compute the *truncated* mean of values."
     assert doc.body == (
-        "Values beyond the limits are ignored, see scipy.stats.trim_mean and numpy.mean. They are counted, though. "
-        "The limits count as inside. Compute the truncated mean of values. "
-        "Where the numbers are from. Which ones to keep. What is left, averaged."
+        "Values beyond the limits are ignored, see scipy.stats.trim_mean and numpy.mean. They are counted, "
+        "though. The limits count as inside. Compute the truncated mean of values. Where the numbers are "
+        "from. Which ones to keep. What is left, averaged."
     )
     assert doc.see_also == ("trim_mean", "numpy.mean", "median", "Table.mean")
 

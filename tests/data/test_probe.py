@@ -54,7 +54,9 @@ def test_no_text_of_the_probe_is_trained_on(pairs: list[tuple[int, int]], count:
 
 
 def test_records_that_share_texts_are_held_out_together_where_they_fit() -> None:
-    """Two records to a query: nothing is lost, and both of a query's records are on the same side. Shared negatives and labels tie nothing."""
+    """Two records to a query: nothing is lost, and both of a query's records are on the same side. Shared
+    negatives and labels tie nothing.
+    """
     queries = [f"q{row // 2}" for row in range(100)]
     records = Dataset.from_dict(
         {

@@ -25,7 +25,9 @@ def state(folder: Path) -> dict[str, np.ndarray]:
 def make_adapter(
     base: Path, folder: Path, *, seed: int = 0, plain: bool = False, **options: Any
 ) -> dict[str, np.ndarray]:
-    """Write a random adapter over `base` with PEFT; returns the float64 differences that PEFT's own merge makes, by key."""
+    """Write a random adapter over `base` with PEFT; returns the float64 differences that PEFT's own merge
+    makes, by key.
+    """
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModel
 

@@ -1,6 +1,7 @@
 """Fails a test that takes more CPU than a quick test may, unless it is marked `slow` or `nightly`.
 
-`--cpu-budget SECONDS` switches it on; `make test` does. Child processes count, the warm command line among them.
+`--cpu-budget SECONDS` switches it on; `make test` does. Child processes count, the warm command line among
+them.
 """
 
 from __future__ import annotations

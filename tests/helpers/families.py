@@ -72,7 +72,9 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def make_family(folder: Path, config_class: str, fields: dict[str, Any]) -> Path:
-    """A tiny random [Transformer, Pooling, Dense, Normalize] model with prompts, saved by sentence-transformers."""
+    """A tiny random [Transformer, Pooling, Dense, Normalize] model with prompts, saved by
+    sentence-transformers.
+    """
     import torch
     import transformers
     from sentence_transformers import SentenceTransformer

@@ -1,4 +1,6 @@
-"""Model folders made of given tensors, without a network behind them: enough for the engine, and quick to make."""
+"""Model folders made of given tensors, without a network behind them: enough for the engine, and quick to
+make.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,9 @@
-"""`python -m tests.helpers.killing RECIPE OUT SEED KILLS`: a run of a recipe, killed with SIGKILL again and again, then let finish.
+"""`python -m tests.helpers.killing RECIPE OUT SEED KILLS`: a run of a recipe, killed with SIGKILL again and
+again, then let finish.
 
-Every start is a fork of one process that has imported the libraries already, so that a start takes a fraction of a second and the kills
-fall on the work. Prints as JSON, for each start that was killed, which jobs were finished by then.
+Every start is a fork of one process that has imported the libraries already, so that a start takes a fraction
+of a second and the kills fall on the work. Prints as JSON, for each start that was killed, which jobs were
+finished by then.
 """
 
 from __future__ import annotations

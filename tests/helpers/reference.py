@@ -1,4 +1,6 @@
-"""Every method once more, in float64, on whole tensors, written from the papers' formulae: what the engine is checked against."""
+"""Every method once more, in float64, on whole tensors, written from the papers' formulae: what the engine is
+checked against.
+"""
 
 from __future__ import annotations
 

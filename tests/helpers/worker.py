@@ -1,6 +1,8 @@
-"""A process that carries out commands of `selfpos`, one after the other. Each line in is a call, each line out its result.
+"""A process that carries out commands of `selfpos`, one after the other. Each line in is a call, each line
+out its result.
 
-One process for many calls: torch, transformers and mteb take seconds to import, and a test of the command line should not.
+One process for many calls: torch, transformers and mteb take seconds to import, and a test of the command
+line should not.
 """
 
 from __future__ import annotations
@@ -18,7 +20,9 @@ from typing import Any
 
 
 def call(words: list[str], env: dict[str, str | None], cwd: str | None, code: str | None) -> dict[str, Any]:
-    """Run `selfpos words…`, or the Python `code`; standard output and error are caught at file-descriptor level."""
+    """Run `selfpos words…`, or the Python `code`; standard output and error are caught at file-descriptor
+    level.
+    """
     kept = os.dup(1), os.dup(2)
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err, _environment(env), _folder(cwd):
         os.dup2(out.fileno(), 1)

@@ -57,9 +57,8 @@ def test_results_of_other_settings_are_never_overwritten(tmp_path: Path) -> None
 
 def test_two_processes_cannot_work_in_one_folder(tmp_path: Path) -> None:
     script = (
-        "import sys; from pathlib import Path\n"
-        "from selfpos.jobs.job import locked; from selfpos.storage.run_folder import RunFolder\n"
-        "with locked(RunFolder(Path(sys.argv[1]))): pass"
+        "import sys; from pathlib import Path\nfrom selfpos.jobs.job import locked; from "
+        "selfpos.storage.run_folder import RunFolder\nwith locked(RunFolder(Path(sys.argv[1]))): pass"
     )
     command = [sys.executable, "-c", script, str(tmp_path)]
     with locked(RunFolder(tmp_path)):

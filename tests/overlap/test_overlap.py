@@ -1,4 +1,6 @@
-"""The overlap guard's comparison: near duplicates against brute force, items against closed cases and the real table."""
+"""The overlap guard's comparison: near duplicates against brute force, items against closed cases and the
+real table.
+"""
 
 from __future__ import annotations
 

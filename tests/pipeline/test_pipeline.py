@@ -51,7 +51,9 @@ def start(recipe: Path, out: Path) -> subprocess.Popen[str]:
 def killed_and_finished(
     tiny_base: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[RunFolder, list[str], str]:
-    """A run that was killed with SIGKILL after its first specialist and then started again: its folder, the jobs kept, the output."""
+    """A run that was killed with SIGKILL after its first specialist and then started again: its folder, the
+    jobs kept, the output.
+    """
     folder = tmp_path_factory.mktemp("pipeline")
     recipe: dict = {
         "name": "tiny",

@@ -1,4 +1,6 @@
-"""Tasks of an evaluation on a real Ray cluster of this machine: the results of an evaluation at home, and a failing task that fails alone."""
+"""Tasks of an evaluation on a real Ray cluster of this machine: the results of an evaluation at home, and a
+failing task that fails alone.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Networks of one seed for the comparisons: trained whole, or as experts of a start, and scored on validation and test."""
+"""Networks of one seed for the comparisons: trained whole, or as experts of a start, and scored on validation
+and test.
+"""
 
 from __future__ import annotations
 
@@ -25,18 +27,24 @@ Point = Mapping[str, Tensor]
 
 
 def only_rate(recipe: ImbalanceRecipe) -> float:
-    """The learning rate of a recipe that has a single one. Raises SelfposError for more: comparisons do not search rates."""
+    """The learning rate of a recipe that has a single one.
+
+    Raises SelfposError for more: comparisons do not search rates.
+    """
     rate, *others = recipe.training.learning_rates
     if others:
         raise SelfposError(
-            f"recipe {recipe.name} searches {1 + len(others)} learning rates, and this comparison trains with one; leave one in field 'training.learning_rates'"
+            f"recipe {recipe.name} searches {1 + len(others)} learning rates, and this comparison trains "
+            "with one; leave one in field 'training.learning_rates'"
         )
     return rate
 
 
 @dataclass(frozen=True)
 class Bench:
-    """Where the networks of a comparison are trained and scored: a point of the grid, a recipe, data and a device."""
+    """Where the networks of a comparison are trained and scored: a point of the grid, a recipe, data and a
+    device.
+    """
 
     imbalance: Imbalance
     recipe: ImbalanceRecipe
@@ -81,7 +89,9 @@ class Bench:
         return network
 
     def experts(self, seed: int) -> tuple[Network, list[Network], Sample]:
-        """A start trained on the imbalanced set, one expert of the majority classes and one of the minority; a third of the iterations each."""
+        """A start trained on the imbalanced set, one expert of the majority classes and one of the minority;
+        a third of the iterations each.
+        """
         third = max(self.recipe.training.iterations // 3, 1)
         found = self.lasting(third).train("baseline", seed)
         sample, start = found.samples[0], found.networks[0]

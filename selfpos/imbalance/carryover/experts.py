@@ -1,8 +1,10 @@
-"""An expert of the majority classes and one of the minority, from one start, merged: against oversampling and thresholding at equal draws.
+"""An expert of the majority classes and one of the minority, from one start, merged: against oversampling and
+thresholding at equal draws.
 
-The start is trained on the imbalanced set; start and experts take a third of the iterations each. Merges: average and SLERP of the two vectors,
-and Self Positioning, the gradient descent of Li et al. (arXiv 2410.15035, section 3.3) on a_1, a_2 and λ over a probe set. The probe is the
-validation images, as balanced as they are or thinned to the shares of the training set: a balanced probe is hidden oversampling, so the
+The start is trained on the imbalanced set; start and experts take a third of the iterations each. Merges:
+average and SLERP of the two vectors, and Self Positioning, the gradient descent of Li et al. (arXiv
+2410.15035, section 3.3) on a_1, a_2 and λ over a probe set. The probe is the validation images, as balanced
+as they are or thinned to the shares of the training set: a balanced probe is hidden oversampling, so the
 rivals get it too, as the images on which thresholding's τ is tuned.
 """
 
@@ -72,7 +74,9 @@ def thinned(sample: Sample, labels: Ints) -> Ints:
 def search(
     bench: Bench, start: Network, vectors: list[dict[str, Tensor]], gram: Tensor, probe: Ints, seed: int
 ) -> list[float]:
-    """The coefficients of the two vectors that Self Positioning finds on the images `probe` of the training set."""
+    """The coefficients of the two vectors that Self Positioning finds on the images `probe` of the training
+    set.
+    """
     start = copy.deepcopy(start).eval()  # without dropout, and with the statistics its training left
     space = get_space("spherical")
     rows = space.start(gram).requires_grad_()

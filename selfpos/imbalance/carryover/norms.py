@@ -1,7 +1,9 @@
-"""Norms: ‖V‖ against the number of examples, ‖w_i‖ against n_i, and what equalising them after training is worth beside resampling.
+"""Norms: ‖V‖ against the number of examples, ‖w_i‖ against n_i, and what equalising them after training is
+worth beside resampling.
 
-Number of examples and number of updates go together in "equal epochs", so the lengths are measured with equal steps too. τ-normalisation
-(Kang et al. 2020, arXiv 1910.09217) is applied to head rows, w_i / ‖w_i‖^τ, and to the vectors of two experts, V_i / ‖V_i‖^τ, on one grid of τ.
+Number of examples and number of updates go together in "equal epochs", so the lengths are measured with equal
+steps too. τ-normalisation (Kang et al. 2020, arXiv 1910.09217) is applied to head rows, w_i / ‖w_i‖^τ, and to
+the vectors of two experts, V_i / ‖V_i‖^τ, on one grid of τ.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import numpy as np
 from selfpos.imbalance.carryover.arms import Bench, difference, inner, measures, moved
 from selfpos.imbalance.carryover.outcome import Finding, Judgement, Outcome, Values, finding, mean
 from selfpos.imbalance.study.cell import Imbalance
-from selfpos.imbalance.study.methods.decoupled import normalised_head
+from selfpos.imbalance.study.methods.heads import normalised_head
 from selfpos.imbalance.study.networks import Network
 from selfpos.imbalance.study.trainer import Sample
 

@@ -1,4 +1,4 @@
-"""What all comparisons share: one measurement per seed, kept in a JSON file that a stopped comparison goes on from, and an outcome with verdicts."""
+"""What all comparisons share: one measurement per seed, kept in a JSON file, and an outcome with verdicts."""
 
 from __future__ import annotations
 
@@ -10,21 +10,22 @@ from typing import Any
 
 import numpy as np
 
-from selfpos.console import log, log_to
+from selfpos.console import log, log_to, markdown_table
 from selfpos.errors import SelfposError
 from selfpos.imbalance.study.analysis import Interval, paired_bootstrap
+from selfpos.storage.atomic import locked, write_text
 
 Values = dict[str, Any]  # what was measured for one seed, as JSON holds it
-FEWEST = 5  # seeds: an interval resampled from n pairs covers their median with 1 − 2^(1−n) at most, of two pairs with a half
+FEWEST = 5  # seeds: of n resampled pairs an interval covers the median with 1 − 2^(1−n) at most
 SIGNIFICANT = 0.05
 
 
 @dataclass(frozen=True)
 class Finding:
-    """A paired difference over seeds, and whether what it is asked for holds: all of its interval above `least`.
+    """A paired difference over seeds. The claim holds where all of its interval lies above `least`.
 
-    Where the reference names a falsifier that any overlap fulfils (`strict`), what is not shown to hold does not hold. With a `p`, of a test
-    that seeds say nothing about, what holds over seeds is decided only where p is below SIGNIFICANT.
+    `strict`: an undecided result counts as refuted. With a `p` of a test that seeds say nothing about, a claim
+    that holds over the seeds is decided only where p is below SIGNIFICANT.
     """
 
     claim: str
@@ -43,13 +44,14 @@ class Finding:
 
     @property
     def row(self) -> list[str]:
-        told = "" if self.p is None else f"; p {self.p:.3f}"
-        return [self.claim, str(self.gain) + told, str(self.gain.n), self.verdict]
+        """Claim, difference, seeds, verdict."""
+        p = "" if self.p is None else f"; p {self.p:.3f}"
+        return [self.claim, str(self.gain) + p, str(self.gain.n), self.verdict]
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """A finding that is no difference over seeds: what was found, in words, and the verdict."""
+    """A finding that is no difference over seeds: the result in words, and the verdict."""
 
     claim: str
     value: str
@@ -57,6 +59,7 @@ class Judgement:
 
     @property
     def row(self) -> list[str]:
+        """Claim, value, no seeds, verdict."""
         return [self.claim, self.value, "", self.verdict]
 
 
@@ -72,93 +75,79 @@ class Outcome:
 
     def markdown(self) -> str:
         """Table, findings and falsifier."""
-        lines = [f"# {self.title}", "", f"Falsifier: {self.falsifier}", ""]
-        for header, rows in (
-            (self.header, self.rows),
-            (["claim", "paired difference [95 %, bootstrap over seeds]", "seeds", "verdict"], self.found),
-        ):
-            lines += ["| " + " | ".join(row) + " |" for row in (header, ["---"] * len(header), *rows)] + [""]
-        return "\n".join(lines)
-
-    @property
-    def found(self) -> list[list[str]]:
-        """The findings as rows of a table."""
-        return [one.row for one in self.findings]
+        table = markdown_table(self.header, self.rows)
+        header = ["claim", "paired difference [95 %, bootstrap over seeds]", "seeds", "verdict"]
+        findings = markdown_table(header, [finding.row for finding in self.findings])
+        return f"# {self.title}\n\nFalsifier: {self.falsifier}\n\n{table}\n\n{findings}\n"
 
 
 def finding(
     claim: str, first: list[float], second: list[float], least: float = 0.0, strict: bool = False
 ) -> Finding:
     """first − second, paired by seed."""
-    return Finding(
-        claim, paired_bootstrap([a - b for a, b in zip(first, second, strict=True)]), least, strict
-    )
+    differences = [a - b for a, b in zip(first, second, strict=True)]
+    return Finding(claim, paired_bootstrap(differences), least, strict)
 
 
 def over_seeds(file: Path, settings: Values, seeds: int, measure: Callable[[int], Values]) -> list[Values]:
-    """What `measure` finds for seeds 0, 1, …; those that `file` has already are not measured again.
+    """What `measure` returns for seeds 0, 1, …; seeds that `file` has are not measured again.
 
-    The file is one process's while seeds are measured. Raises SelfposError when another has it, and when it was made with other settings or
-    holds no comparison.
+    Raises:
+        SelfposError: another process writes the file, or it holds other settings or no comparison.
     """
-    from selfpos.storage.atomic import locked, write_text
-
     wanted = json.loads(json.dumps(settings))
     journal = file.with_suffix(".log")
     with log_to(journal), locked(journal):
-        kept = _kept(file, wanted)
+        kept = _read_kept(file, wanted)
         for seed in missing_seeds(file, seeds):
-            found = measure(seed)
-            # Read and checked again: the lock does not reach a process on another machine, or one that copies files.
-            there = _kept(file, wanted)
-            kept = {
-                "settings": there["settings"],
-                "seeds": kept["seeds"] | there["seeds"] | {str(seed): found},
-            }
+            values = measure(seed)
+            # Read again: the lock does not reach a process on another machine.
+            newest = _read_kept(file, wanted)
+            measured = kept["seeds"] | newest["seeds"] | {str(seed): values}
+            kept = {"settings": newest["settings"], "seeds": measured}
             write_text(file, json.dumps(kept, indent=1) + "\n")
             log.info("seed %d measured", seed)
     return [json.loads(json.dumps(kept["seeds"][str(seed)])) for seed in range(seeds)]
 
 
-def _kept(file: Path, settings: Values) -> Values:
-    """What `file` holds, which must have been made with these settings; no seeds where there is no file."""
+def missing_seeds(file: Path, seeds: int) -> list[int]:
+    """Which of the seeds 0, 1, … `file` does not have."""
+    measured = _read(file)["seeds"] if file.exists() else {}
+    return [seed for seed in range(seeds) if str(seed) not in measured]
+
+
+def _read_kept(file: Path, settings: Values) -> Values:
+    """What `file` holds, which must have these settings; no seeds where there is no file."""
     if not file.exists():
         return {"settings": settings, "seeds": {}}
-    before = _read(file)
-    unknown = {"data": settings.get("data")} | before["settings"]  # older files have no note of their data
-    if changed := [key for key in settings if unknown.get(key) != settings[key]]:
+    kept = _read(file)
+    noted = {"data": settings.get("data")} | kept["settings"]  # older files have no note of their data
+    if changed := [key for key in settings if noted.get(key) != settings[key]]:
         raise SelfposError(
-            f"the results in {file} were made with other settings ({', '.join(changed)}); name another file with --out"
+            f"the results in {file} were made with other settings ({', '.join(changed)}); name another file "
+            "with --out"
         )
-    return before
-
-
-def missing_seeds(file: Path, seeds: int) -> list[int]:
-    """Which of the seeds 0, 1, … `file` does not have yet."""
-    there = _read(file)["seeds"] if file.exists() else {}
-    return [seed for seed in range(seeds) if str(seed) not in there]
+    return kept
 
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise SelfposError(f"{file} cannot be read as JSON: {error}; name another file with --out") from None
-    if not isinstance(found, dict) or any(
-        not isinstance(found.get(key), dict) for key in ("settings", "seeds")
+    if not isinstance(content, dict) or not all(
+        isinstance(content.get(key), dict) for key in ("settings", "seeds")
     ):
         raise SelfposError(
             f"{file} holds no results of `selfpos imbalance compare`; name another file with --out"
         )
-    return found
+    return content
 
 
 def write_outcome(outcome: Outcome, file: Path, settings: Values) -> None:
-    """The outcome as Markdown beside the JSON file of what was measured."""
-    from selfpos.storage.atomic import write_text
-
-    told = "; ".join(f"{key} {value}" for key, value in settings.items() if not isinstance(value, dict))
-    write_text(file.with_suffix(".md"), f"{outcome.markdown()}\n{told}\n")
+    """The outcome as Markdown beside the JSON file of measurements."""
+    shown = "; ".join(f"{key} {value}" for key, value in settings.items() if not isinstance(value, dict))
+    write_text(file.with_suffix(".md"), f"{outcome.markdown()}\n{shown}\n")
 
 
 def mean(values: list[float], digits: int = 2) -> str:

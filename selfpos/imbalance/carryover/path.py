@@ -1,7 +1,8 @@
-"""The path in weight space from the baseline to ROS, against sampling to a partial ratio: can one interpolation replace a search over ratios?
+"""The path in weight space from the baseline to ROS, against sampling to a partial ratio: can one
+interpolation replace a search over ratios?
 
-Both networks start from the same weights. α on the path, and the ratio, are chosen on the validation images; what is compared is the test AUC
-of the two choices, seed by seed.
+Both networks start from the same weights. α on the path, and the ratio, are chosen on the validation images;
+what is compared is the test AUC of the two choices, seed by seed.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ TRAININGS = 5.0  # lengths of the recipe's training that a seed takes
 
 
 def measure(bench: Bench, seed: int) -> Values:
-    """Validation and test AUC × 100 of baseline, ROS, ROS to three ratios between 1 and ρ, and eleven points between the first two."""
+    """Validation and test AUC × 100 of baseline, ROS, ROS to three ratios between 1 and ρ, and eleven points
+    between the first two.
+    """
     rho = bench.imbalance.rho
     ratios = [float(ratio) for ratio in np.geomspace(1, rho, 5)]
     names = {ratio: f"ros:{ratio:.6g}" for ratio in ratios[1:-1]} | {1.0: "ros", rho: "baseline"}

@@ -1,7 +1,9 @@
-"""Step imbalance between the tasks of text-embedding training: joint training on every mixture against merged specialists, at equal draws.
+"""Step imbalance between the tasks of text-embedding training: joint training on every mixture against merged
+specialists, at equal draws.
 
-Every ρ and seed is a run of `selfpos.pipeline.run` of its own, with that many records a task beyond its probe; which tasks are small is drawn from the
-seed. With draws held equal, Total and Max of one ratio are the same mixture, so one rival stands for both.
+Every ρ and seed is a run of `selfpos.pipeline.run` of its own, with that many records a task beyond its
+probe; which tasks are small is drawn from the seed. With draws held equal, Total and Max of one ratio are the
+same mixture, so one rival stands for both.
 """
 
 from __future__ import annotations
@@ -22,7 +24,9 @@ KNOWING = "oversampled-with-probe"  # where a recipe has it, the rival that has 
 
 
 def check(recipe: Recipe) -> None:
-    """Raise SelfposError when `recipe` cannot be compared: equal draws, the two models of the verdict, a measure for every task."""
+    """Raise SelfposError when `recipe` cannot be compared: equal draws, the two models of the verdict, a
+    measure for every task.
+    """
     wrong = [
         (recipe.budget != BudgetSettings(equal="draws"), "needs 'budget: {equal: draws}'"),
         (OVERSAMPLED not in recipe.joints, f"needs a joint rival named '{OVERSAMPLED}'"),
@@ -45,9 +49,11 @@ def measure(
     data_root: Path | None,
     seed: int,
 ) -> Values:
-    """By ρ: the sizes and small tasks, the lengths of the vectors, and the score × 100 of every model on every task, in the tasks' order.
+    """By ρ: the sizes and small tasks, the lengths of the vectors, and the score × 100 of every model on
+    every task, in the tasks' order.
 
-    Raises SelfposError, before anything is trained, when a small task has fewer records than a batch, or the data fewer than a task is to have.
+    Raises SelfposError, before anything is trained, when a small task has fewer records than a batch, or the
+    data fewer than a task is to have.
     """
     from selfpos.data.sources import load_task
     from selfpos.pipeline.run import run_recipe
@@ -58,7 +64,8 @@ def measure(
     for rho in rhos:
         if (least := int(profiles.class_sizes("step", count, largest, rho, mu).min())) < batch:
             raise SelfposError(
-                f"at ratio {rho:g} a small task has {least} records, less than a batch of {batch}; raise --largest, or lower the batch size"
+                f"at ratio {rho:g} a small task has {least} records, less than a batch of {batch}; raise "
+                "--largest, or lower the batch size"
             )
     order = profiles.class_order("random", count, seed)
     sizes = {
@@ -73,7 +80,8 @@ def measure(
         limited = source.model_copy(update={"limit": asked[name]})
         if (there := len(load_task(limited, seed=seed, data_root=data_root).dataset)) < asked[name]:
             raise SelfposError(
-                f"task {name} has {there} records, but {asked[name]} are asked (its probe among them); lower --largest"
+                f"task {name} has {there} records, but {asked[name]} are asked (its probe among them); lower "
+                "--largest"
             )
     for rho in rhos:
         sources = {
@@ -95,7 +103,9 @@ def measure(
 
 
 def outcome(found: list[Values]) -> Outcome:
-    """Mean, worst and small tasks by ρ and model; Self Positioning against oversampling, in all and by what tasks are large."""
+    """Mean, worst and small tasks by ρ and model; Self Positioning against oversampling, in all and by what
+    tasks are large.
+    """
     rows, findings = [], []
     for rho in found[0]:
         runs = [one[rho] for one in found]
@@ -140,7 +150,10 @@ def _summary(scores: list[float], small: list[int]) -> tuple[float, float, float
 def _by_large_tasks(
     runs: list[Values], of_seed: list[dict[str, tuple[float, float, float]]]
 ) -> list[list[str]]:
-    """Self Positioning minus oversampling, over the seeds that have the same large tasks. Specialists stand behind the base, in the tasks' order."""
+    """Self Positioning minus oversampling, over the seeds that have the same large tasks.
+
+    Specialists stand behind the base, in the tasks' order.
+    """
     names = list(runs[0]["scores"])[1 : 1 + len(runs[0]["sizes"])]
     groups: dict[str, list[int]] = {}
     for seed, run in enumerate(runs):

@@ -1,7 +1,10 @@
-"""The same grid on texts: a linear head on an encoder's embeddings, or the encoder fine-tuned with it. Does the order of the methods carry over?
+"""The same grid on texts: a linear head on an encoder's embeddings, or the encoder fine-tuned with it.
 
-Texts take the place of images: their embeddings are maps of one pixel, scaled so that a coordinate has a variance of about one, and all of the
-study's methods, metrics and claims work on them as they are. Of a fine-tuned encoder the trunk is the encoder, an "image" a row of tokens.
+Does the order of the methods carry over?
+
+Texts take the place of images: their embeddings are maps of one pixel, scaled so that a coordinate has a
+variance of about one, and all of the study's methods, metrics and claims work on them as they are. Of a
+fine-tuned encoder the trunk is the encoder, an "image" a row of tokens.
 """
 
 from __future__ import annotations
@@ -67,8 +70,9 @@ def open_data(recipe: ImbalanceRecipe, source: str | None) -> ImageData:
 def read_texts(recipe: ImbalanceRecipe, source: str) -> ImageData:
     """Labelled texts (what `selfpos.data` reads as classification) as input of a head or of an encoder.
 
-    Training texts are those of the splits train and validation; data with the split test alone give a fifth of each class to the test set.
-    Embeddings are kept in the project's cache. Raises SelfposError when there are no texts or no model.
+    Training texts are those of the splits train and validation; data with the split test alone give a fifth
+    of each class to the test set. Embeddings are kept in the project's cache. Raises SelfposError when there
+    are no texts or no model.
     """
     from selfpos.evaluation.load import load_model
     from selfpos.storage.hashing import content_hash
@@ -135,7 +139,10 @@ def _splits(source: str) -> tuple[tuple[list[str], list[str]], tuple[list[str], 
 
 
 def _split_names(source: str) -> set[str]:
-    """The splits that `source` has. A single file is a test set; so is what is nowhere, as reading it will say."""
+    """The splits that `source` has.
+
+    A single file is a test set; so is what is nowhere, as reading it will say.
+    """
     from selfpos.data import files
 
     if source == "corpus":
@@ -149,7 +156,8 @@ def _split_names(source: str) -> set[str]:
             return set(get_dataset_split_names(name, config or None, revision=revision or None))
         except (OSError, ValueError, KeyError) as error:
             raise OperationError(
-                f"the Hugging Face Hub did not tell the splits of data set {name}: {' '.join(str(error).split())}"
+                f"the Hugging Face Hub did not tell the splits of data set {name}: "
+                f"{' '.join(str(error).split())}"
             ) from None
     path = Path(source).expanduser()
     return (
@@ -160,7 +168,9 @@ def _split_names(source: str) -> set[str]:
 
 
 def _embedded(model: SentenceTransformer, content: str, texts: list[str]) -> NDArray[np.float32]:
-    """Unit-length embeddings (n, F), from the cache where they are there; `content` is the model's content hash."""
+    """Unit-length embeddings (n, F), from the cache where they are there; `content` is the model's content
+    hash.
+    """
     import io
 
     from selfpos.storage.atomic import write_bytes
@@ -205,7 +215,9 @@ def _tokens(model: SentenceTransformer, *sets: list[str]) -> list[NDArray[np.int
 
 
 def outcome(study: Study, images: Study | None) -> Outcome:
-    """The claims on texts, and, beside a study of images, whether they and the order of the methods are the same there."""
+    """The claims on texts, and, beside a study of images, whether they and the order of the methods are the
+    same there.
+    """
     claims = check_claims(study)
     there = {claim.name: claim for claim in check_claims(images)} if images is not None else {}
     rows = [
@@ -238,7 +250,8 @@ def outcome(study: Study, images: Study | None) -> Outcome:
         )
     return Outcome(
         "The order of the methods on texts and on images",
-        "Kendall's τ between the two orders is not above 0, or a claim that holds on images does not hold on texts",
+        "Kendall's τ between the two orders is not above 0, or a claim that holds on images does not hold "
+        "on texts",
         ["claim or method", "texts", "images"],
         rows,
         findings,
@@ -259,17 +272,19 @@ def _claims_carry_over(ours: dict[str, str], theirs: dict[str, str]) -> Judgemen
 
 
 def _order_carries_over(ours: ByMethod, theirs: ByMethod) -> Finding | Judgement:
-    """Kendall's τ-b by seed of the text study, its methods' AUC over the step settings against the images' means; and p of the mean orders.
+    """Kendall's τ-b by seed of the text study, its methods' AUC over the step settings against the images'
+    means; and p of the mean orders.
 
-    Seeds repeat the training, not the methods: few methods are in any order by chance, the same at every seed. So the exact one-sided
-    permutation test of the two mean orders must be significant too; it has no p where two methods are level.
+    Seeds repeat the training, not the methods: few methods are in any order by chance, the same at every
+    seed. So the exact one-sided permutation test of the two mean orders must be significant too; it has no p
+    where two methods are level.
     """
     from scipy.stats import kendalltau
 
     shared = sorted(set(ours) & set(theirs))
     claim = (
-        f"the order of the methods by AUC carries over (Kendall's τ, seed by seed, above 0, and p < {SIGNIFICANT} "
-        f"of the mean orders of {len(shared)} methods, exact and one-sided)"
+        "the order of the methods by AUC carries over (Kendall's τ, seed by seed, above 0, and p < "
+        f"{SIGNIFICANT} of the mean orders of {len(shared)} methods, exact and one-sided)"
     )
     here, there = (list(_means(of, shared).values()) for of in (ours, theirs))
     if len(shared) < 3 or not here or not there:
@@ -298,8 +313,11 @@ def _ratios(study: Study) -> str:
 
 
 def _by_method(study: Study) -> ByMethod:
-    """AUC × 100. Ratios differ between data sets of different sizes: the mean over the step settings at which all methods were run is what
-    can be compared."""
+    """AUC × 100.
+
+    Ratios differ between data sets of different sizes: the mean over the step settings at which all methods
+    were run is what can be compared.
+    """
     methods = _methods(study)
     shared = _shared_cells(study, methods)
     return {

@@ -40,7 +40,9 @@ def interval(values: Iterable[float]) -> Interval:
 
 
 def p_value(values: Iterable[float], at: float) -> float:
-    """Two-sided p of Student's t test that the mean of `values` is `at`: below 0.05 where `interval` leaves `at` out; 1 for a single value."""
+    """Two-sided p of Student's t test that the mean of `values` is `at`: below 0.05 where `interval` leaves
+    `at` out; 1 for a single value.
+    """
     from scipy.stats import t
 
     found = np.array(list(values), dtype=np.float64)
@@ -50,10 +52,12 @@ def p_value(values: Iterable[float], at: float) -> float:
 
 
 def paired_bootstrap(differences: Sequence[float], *, draws: int = 10_000, seed: int = 0) -> Interval:
-    """Mean of paired differences with a 95 % interval from resamples of the pairs; infinite for a single pair.
+    """Mean of paired differences with a 95 % interval from resamples of the pairs; infinite for a single
+    pair.
 
-    The percentile interval of n pairs is too narrow as √((n − 1)/n) of a normal interval is beside Student's t, and covers 83 % instead of
-    95 % for five; its arms are widened by that ratio (after Hesterberg 2015, arXiv 1411.5279).
+    The percentile interval of n pairs is too narrow as √((n − 1)/n) of a normal interval is beside Student's
+    t, and covers 83 % instead of 95 % for five; its arms are widened by that ratio (after Hesterberg 2015,
+    arXiv 1411.5279).
     """
     from scipy.stats import norm, t
 
@@ -70,9 +74,10 @@ def paired_bootstrap(differences: Sequence[float], *, draws: int = 10_000, seed:
 class Study:
     """A study's records by cell, one value per seed, after the choice of learning rates.
 
-    select "validation": in every cell the rate with the best mean validation AUC. "test": as the paper did for CIFAR-10, the single best run
-    of a cell by test AUC; it leaves one optimistic value per cell and no interval. Raises SelfposError where there is nothing to choose on, and
-    where one point of the grid was run with different minorities, whose records are not to be joined.
+    select "validation": in every cell the rate with the best mean validation AUC. "test": as the paper did
+    for CIFAR-10, the single best run of a cell by test AUC; it leaves one optimistic value per cell and no
+    interval. Raises SelfposError where there is nothing to choose on, and where one point of the grid was run
+    with different minorities, whose records are not to be joined.
     """
 
     def __init__(self, records: Iterable[Record], select: str = "validation") -> None:
@@ -83,7 +88,8 @@ class Study:
             cells[cell][record["rate"]].append(record)
             if (first := minorities.setdefault(cell[:3], record["minority_rule"])) != record["minority_rule"]:
                 raise SelfposError(
-                    f"{place_of(*cell[:3])} was run with the minorities {first} and {record['minority_rule']}, which are two studies; give each its own results file"
+                    f"{place_of(*cell[:3])} was run with the minorities {first} and "
+                    f"{record['minority_rule']}, which are two studies; give each its own results file"
                 )
         self.select = select
         self.cells: dict[tuple, dict[int, Record]] = {
@@ -102,7 +108,8 @@ class Study:
         if others:
             if any(record["validation_auc"] is None for records in rates.values() for record in records):
                 raise SelfposError(
-                    f"{place_of(*cell[:3])} {cell[3]} was run at {len(rates)} learning rates without validation images to choose one on; select on test"
+                    f"{place_of(*cell[:3])} {cell[3]} was run at {len(rates)} learning rates without "
+                    "validation images to choose one on; select on test"
                 )
             best = max(rates, key=lambda rate: np.mean([record["validation_auc"] for record in rates[rate]]))
         return {record["seed"]: record for record in rates[best]}

@@ -1,4 +1,6 @@
-"""One unit of a study: the networks of some seeds, trained by one method on one imbalance, with their second stages and decision rules scored."""
+"""One unit of a study: the networks of some seeds, trained by one method on one imbalance, with their second
+stages and decision rules scored.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,9 @@ class Imbalance:
 
 @dataclass(frozen=True)
 class Unit:
-    """What is trained, and recorded, at once: a method and its second stages on one imbalance with one base rate, for some seeds."""
+    """What is trained, and recorded, at once: a method and its second stages on one imbalance with one base
+    rate, for some seeds.
+    """
 
     imbalance: Imbalance
     method: str
@@ -65,9 +69,11 @@ class Unit:
 def class_counts(
     available: Ints, imbalance: Imbalance, recipe: ImbalanceRecipe, seed: int, *, size_matched: bool = False
 ) -> tuple[Ints, Ints]:
-    """How many examples of every class the training set of `seed` takes, and the labels of its minority, from `available` (K,) of each.
+    """How many examples of every class the training set of `seed` takes, and the labels of its minority, from
+    `available` (K,) of each.
 
-    `size_matched`: as many examples in all, but balanced. Raises SelfposError for an imbalance that the number of classes rules out.
+    `size_matched`: as many examples in all, but balanced. Raises SelfposError for an imbalance that the
+    number of classes rules out.
     """
     classes = len(available)
     sizes = profiles.class_sizes(imbalance.profile, classes, recipe.n_max, imbalance.rho, imbalance.mu)
@@ -89,7 +95,10 @@ def draw_sample(
     *,
     size_matched: bool = False,
 ) -> Sample:
-    """The imbalanced training set of `seed`, its validation set and its minority. `size_matched`: as many examples in all, but balanced."""
+    """The imbalanced training set of `seed`, its validation set and its minority.
+
+    `size_matched`: as many examples in all, but balanced.
+    """
     available = np.bincount(labels, minlength=classes)
     counts, minority = class_counts(available, imbalance, recipe, seed, size_matched=size_matched)
     permutations = profiles.class_permutations(labels, classes, seed)
@@ -105,7 +114,9 @@ def draw_sample(
 
 
 def scored_positions(labels: Ints, classes: int, recipe: ImbalanceRecipe) -> Ints:
-    """Positions of the test images that count: all, or as many of each class as of the rarest, or at most `test_limit` of each."""
+    """Positions of the test images that count: all, or as many of each class as of the rarest, or at most
+    `test_limit` of each.
+    """
     counts = np.bincount(labels, minlength=classes)
     limits = np.full(classes, counts.min()) if recipe.test == "balanced" else counts
     limits = np.minimum(limits, recipe.test_limit or counts.max())
@@ -185,7 +196,10 @@ def run_unit(
     device: torch.device,
     tick: Callable[[], None] | None = None,
 ) -> list[dict[str, Any]]:
-    """Train and score the unit; one record per seed, method and decision rule. The same unit gives the same records, on one machine."""
+    """Train and score the unit; one record per seed, method and decision rule.
+
+    The same unit gives the same records, on one machine.
+    """
     start = time.perf_counter()
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(

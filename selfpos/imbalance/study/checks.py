@@ -1,4 +1,6 @@
-"""What makes a study impossible on its data, found before anything is trained and not when the turn comes to it."""
+"""What makes a study impossible on its data, found before anything is trained and not when the turn comes to
+it.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,8 @@ def check_study(units: Iterable[Unit], recipe: ImbalanceRecipe, data: ImageData)
         method = get_method(unit.method)
         if isinstance(method, Method) and method.mix is not None and recipe.network == "encoder":
             raise SelfposError(
-                f"method {unit.method} mixes images; tokens of texts, which network encoder takes, cannot be mixed"
+                f"method {unit.method} mixes images; tokens of texts, which network encoder takes, cannot be "
+                "mixed"
             )
         if "smote" in unit.refits or (isinstance(method, Method) and method.resample is not None):
             need_samplers()
@@ -49,7 +52,8 @@ def _check_sizes(data: ImageData) -> None:
     shapes = [tuple(images.batch(np.array([0]), None).shape[1:]) for images in (data.train, data.test)]
     if shapes[0] != shapes[1]:
         raise SelfposError(
-            f"{data.description} has training images of shape {shapes[0]} and test images of shape {shapes[1]} (channels, height, width); a network takes one size"
+            f"{data.description} has training images of shape {shapes[0]} and test images of shape "
+            f"{shapes[1]} (channels, height, width); a network takes one size"
         )
 
 
@@ -61,7 +65,8 @@ def _check_network(recipe: ImbalanceRecipe, data: ImageData) -> None:
     except RuntimeError:
         _, channels, height, width = image.shape
         raise SelfposError(
-            f"network {recipe.network} does not take the images of {data.description}, {height}×{width} with {channels} channel{'s' * (channels > 1)}"
+            f"network {recipe.network} does not take the images of {data.description}, {height}×{width} with "
+            f"{channels} channel{'s' * (channels > 1)}"
         ) from None
 
 
@@ -69,5 +74,6 @@ def _check_test(data: ImageData) -> None:
     counts = np.bincount(data.test.labels, minlength=data.classes)
     if absent := [name for name, count in zip(data.class_names, counts, strict=True) if not count]:
         raise SelfposError(
-            f"{data.description} has no test examples of class {', '.join(absent[:5])}; the AUC needs some of every class"
+            f"{data.description} has no test examples of class {', '.join(absent[:5])}; the AUC needs some "
+            "of every class"
         )

@@ -1,15 +1,17 @@
-"""The study's claims A1-A9 as tests on its records: each holds, does not hold, is not decided or was not run, with the numbers it rests on.
+"""The study's claims A1-A9, checked on its records.
 
-A claim is a list of checks. A check looks at a quantity with a 95 % interval over seeds and is met when the interval lies wholly on the
-claim's side, contradicted when it lies wholly on the other, and open otherwise. A claim holds when all its checks are met, and was not run
-when no check has data; a part of it that has none is a check that was not run, so that the rest alone does not make it hold. It does not hold
-when a contradiction stays significant after Holm's correction (1979) over the claim's checks: of forty checks at a claim's edge one is contradicted
-by chance. Contradicted before the correction only, it is not decided. What may differ between settings is checked in each of them: in a mean over
-all, large effects of one setting hide the reverse in another. MARGIN says what "considerably" and "flat" mean; the paper gives no number.
+A claim is a list of checks, one in every setting that it is about: a mean over settings could hide the
+reverse in one of them. A check looks at a quantity with a 95 % interval over seeds. It is met when the
+interval lies on the claim's side, contradicted when it lies on the other, and open otherwise.
+
+A claim holds when all its checks are met. It does not hold when a contradiction stays significant after
+Holm's correction (1979) over the claim's checks. It was not run when no check has data. Else it is not
+decided. MARGIN says what "considerably" and "flat" mean; the paper gives no number.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -23,8 +25,9 @@ ALMOST_ALL = 0.8  # share of the settings
 SIGNIFICANT = 0.05
 NOT_RUN = "not run"
 RULE = (
-    f"A claim holds when all its checks are met. It does not hold when a check is contradicted after Holm's correction over the claim's checks "
-    f"(two-sided, {SIGNIFICANT:.0%}). Else it is not decided: checks are open, a part was not run, or a check is contradicted before the correction only."
+    "A claim holds when all its checks are met. It does not hold when a check is contradicted after Holm's "
+    f"correction over the claim's checks (two-sided, {SIGNIFICANT:.0%}). Else it is not decided: checks are "
+    "open, a part was not run, or a check is contradicted before the correction only."
 )
 
 Values = Mapping[int, float]
@@ -32,7 +35,10 @@ Values = Mapping[int, float]
 
 @dataclass(frozen=True)
 class Check:
-    """One tested quantity; `met` None means open. `p`, two-sided, is of what speaks against it; None where nothing was tested."""
+    """One tested quantity; `met` None means open.
+
+    `p`, two-sided, is of what speaks against it; None where nothing was tested.
+    """
 
     text: str
     value: str
@@ -77,7 +83,9 @@ class Claim:
 
     @property
     def told(self) -> str:
-        """The verdict for a table: an undecided one says how many checks speak against the claim before the correction only."""
+        """The verdict for a table: an undecided one says how many checks speak against the claim before the
+        correction only.
+        """
         count, tested = len(self.uncorrected), sum(check.p is not None for check in self.checks)
         if self.verdict != "not decided" or not count:
             return self.verdict
@@ -90,197 +98,162 @@ def not_run(text: str) -> Check:
 
 
 def above(text: str, values: Values, margin: float = 0.0) -> Check:
-    """The mean of `values` is greater than `margin` (give a negative one for "not below by more than")."""
-    if not values:
-        return not_run(text)
-    found = interval(values.values())
-    p = p_value(values.values(), margin) if found.mean < margin else 1.0
-    return Check(text, str(found), True if found.low > margin else False if found.high < margin else None, p)
+    """The mean of `values` is greater than `margin` (a negative one for "not below by more than")."""
+    return _compared(text, values, margin, sign=1)
 
 
 def below(text: str, values: Values, margin: float) -> Check:
     """The mean of `values` is less than `margin`."""
+    return _compared(text, values, margin, sign=-1)
+
+
+def _compared(text: str, values: Values, margin: float, *, sign: int) -> Check:
     if not values:
         return not_run(text)
-    found = interval(values.values())
-    p = p_value(values.values(), margin) if found.mean > margin else 1.0
-    return Check(text, str(found), True if found.high < margin else False if found.low > margin else None, p)
+    mean = interval(values.values())
+    nearest, farthest = (mean.low, mean.high) if sign > 0 else (mean.high, mean.low)
+    met: bool | None = None
+    if sign * nearest > sign * margin:
+        met = True
+    elif sign * farthest < sign * margin:
+        met = False
+    against = sign * mean.mean < sign * margin
+    return Check(text, str(mean), met, p_value(values.values(), margin) if against else 1.0)
 
 
 def within(text: str, values: Values, margin: float) -> Check:
     """The mean of `values` lies between −margin and margin."""
     if not values:
         return not_run(text)
-    found = interval(values.values())
-    outside = found.low > margin or found.high < -margin
-    p = p_value(values.values(), np.copysign(margin, found.mean)) if abs(found.mean) > margin else 1.0
-    return Check(
-        text,
-        str(found),
-        True if -margin < found.low and found.high < margin else False if outside else None,
-        p,
-    )
+    mean = interval(values.values())
+    met: bool | None = None
+    if -margin < mean.low and mean.high < margin:
+        met = True
+    elif mean.low > margin or mean.high < -margin:
+        met = False
+    outside = abs(mean.mean) > margin
+    p = p_value(values.values(), np.copysign(margin, mean.mean)) if outside else 1.0
+    return Check(text, str(mean), met, p)
 
 
 def step_cells(study: Study) -> list[tuple[float, float]]:
     """All (ρ, μ) at which step imbalance was run."""
-    return [
-        (rho, mu)
-        for rho in study.axis("step", "rho")
-        for mu in study.axis("step", "mu")
-        if study.get("step", rho, mu, "baseline")
-    ]
+    cells = itertools.product(study.axis("step", "rho"), study.axis("step", "mu"))
+    return [(rho, mu) for rho, mu in cells if study.get("step", rho, mu, "baseline")]
 
 
 def a1(study: Study) -> Claim:
     rhos, mus = study.axis("step", "rho"), study.axis("step", "mu")
     by_rho, by_mu = [], []
     for mu in mus if len(rhos) > 1 else []:
-        drop = difference(
-            study.get("step", rhos[0], mu, "baseline"), study.get("step", rhos[-1], mu, "baseline")
-        )
-        by_rho.append(above(f"baseline AUC, ρ={rhos[0]:g} minus ρ={rhos[-1]:g} at μ={mu:g}", drop))
+        ends = [study.get("step", rho, mu, "baseline") for rho in (rhos[0], rhos[-1])]
+        text = f"baseline AUC, ρ={rhos[0]:g} minus ρ={rhos[-1]:g} at μ={mu:g}"
+        by_rho.append(above(text, difference(*ends)))
     for rho in rhos if len(mus) > 1 else []:
-        drop = difference(
-            study.get("step", rho, mus[0], "baseline"), study.get("step", rho, mus[-1], "baseline")
-        )
-        by_mu.append(above(f"baseline AUC, μ={mus[0]:g} minus μ={mus[-1]:g} at ρ={rho:g}", drop))
+        ends = [study.get("step", rho, mu, "baseline") for mu in (mus[0], mus[-1])]
+        text = f"baseline AUC, μ={mus[0]:g} minus μ={mus[-1]:g} at ρ={rho:g}"
+        by_mu.append(above(text, difference(*ends)))
     checks = by_rho or [not_run("baseline AUC falls with ρ")]
     checks += by_mu or [not_run("baseline AUC falls with μ")]
     return Claim("A1", "Baseline AUC falls with ρ and with μ", checks)
 
 
 def a2(study: Study) -> Claim:
-    best, unbeaten = (
-        "settings in which ROS has the best mean AUC",
-        f"settings in which no method is significantly better than ROS, {ALMOST_ALL:.0%} or more",
-    )
+    sentence = "ROS is best in almost all step settings and never considerably below the baseline"
+    best = "settings in which ROS has the best mean AUC"
+    unbeaten = f"settings in which no method is significantly better than ROS, {ALMOST_ALL:.0%} or more"
     highest, beaten, against, checks = 0, 0, [], []
     for rho, mu in step_cells(study):
-        ours, base = study.get("step", rho, mu, "ros"), study.get("step", rho, mu, "baseline")
-        if not ours:
+        ros, baseline = study.get("step", rho, mu, "ros"), study.get("step", rho, mu, "baseline")
+        if not ros:
             continue
-        checks.append(
-            above(
-                f"ROS minus baseline at ρ={rho:g} μ={mu:g}, above −{MARGIN}", difference(ours, base), -MARGIN
-            )
-        )
-        rivals = [
-            difference(ours, study.get("step", rho, mu, name))
-            for name in ("rus", "two-phase-ros", "two-phase-rus")
-        ]
-        gaps = [gap for gap in (difference(ours, base), *rivals) if gap]
-        if not any(rivals):
+        gain = difference(ros, baseline)
+        checks.append(above(f"ROS minus baseline at ρ={rho:g} μ={mu:g}, above −{MARGIN}", gain, -MARGIN))
+        rivals = [study.get("step", rho, mu, name) for name in ("rus", "two-phase-ros", "two-phase-rus")]
+        gaps = [gap for gap in (gain, *(difference(ros, rival) for rival in rivals)) if gap]
+        if not any(difference(ros, rival) for rival in rivals):
             continue  # best of two, the other the baseline, is not best
-        found = [above("", gap) for gap in gaps]
+        compared = [above("", gap) for gap in gaps]
         highest += all(interval(gap.values()).mean >= 0 for gap in gaps)
-        beaten += any(check.met is False for check in found)
-        against.append(min(1.0, len(found) * min(check.p or 0.0 for check in found)))
-    if len(against) < 2:  # "almost all" of one setting says nothing
-        return Claim("A2", _A2, [not_run(best), not_run(unbeaten), *checks])
+        beaten += any(check.met is False for check in compared)
+        against.append(min(1.0, len(compared) * min(check.p or 0.0 for check in compared)))
     cells = len(against)
-    # It takes so many beaten settings to contradict; their largest p speaks for all of them, corrected for the choice among the rest.
+    if cells < 2:  # "almost all" of one setting says nothing
+        return Claim("A2", sentence, [not_run(best), not_run(unbeaten), *checks])
+    # So many beaten settings contradict the claim. The largest of their p, corrected for the choice, speaks
+    # for all.
     fewest = next(count for count in range(1, cells + 1) if cells - count < ALMOST_ALL * cells)
     p = min(1.0, (cells - fewest + 1) * sorted(against)[fewest - 1])
     counted = [
         Check(best, f"{highest} of {cells}", True if highest >= ALMOST_ALL * cells else None),
         Check(unbeaten, f"{cells - beaten} of {cells}", beaten < fewest, p),
     ]
-    return Claim("A2", _A2, counted + checks)
-
-
-_A2 = "ROS is best in almost all step settings and never considerably below the baseline"
+    return Claim("A2", sentence, counted + checks)
 
 
 def a3(study: Study) -> Claim:
     mus, checks = study.axis("step", "mu"), []
     for rho in study.axis("step", "rho") if len(mus) > 1 else []:
-        ends = [study.get("step", rho, mu, "rus") for mu in (mus[0], mus[-1])]
-        gaps = [
-            difference(study.get("step", rho, mu, "ros"), study.get("step", rho, mu, "rus"))
-            for mu in (mus[0], mus[-1])
-        ]
-        checks.append(
-            within(
-                f"RUS at μ={mus[0]:g} minus at μ={mus[-1]:g}, ρ={rho:g}, within ±{FLAT}",
-                difference(*ends),
-                FLAT,
-            )
-        )
-        checks.append(
-            above(f"gap of RUS to ROS, μ={mus[0]:g} minus μ={mus[-1]:g}, ρ={rho:g}", difference(*gaps))
-        )
+        low, high = mus[0], mus[-1]
+        rus = {mu: study.get("step", rho, mu, "rus") for mu in mus}
+        gaps = {mu: difference(study.get("step", rho, mu, "ros"), rus[mu]) for mu in mus}
+        flat = f"RUS at μ={low:g} minus at μ={high:g}, ρ={rho:g}, within ±{FLAT}"
+        checks.append(within(flat, difference(rus[low], rus[high]), FLAT))
+        shrinks = f"gap of RUS to ROS, μ={low:g} minus μ={high:g}, ρ={rho:g}"
+        checks.append(above(shrinks, difference(gaps[low], gaps[high])))
         for mu in mus:
-            gap = difference(study.get("step", rho, mu, "ros"), study.get("step", rho, mu, "rus"))
-            checks.append(above(f"ROS minus RUS at ρ={rho:g} μ={mu:g}, above −{MARGIN}", gap, -MARGIN))
-    return Claim(
-        "A3",
-        "RUS is flat in μ, its gap to ROS shrinks with μ, and it is never notably better than ROS",
-        checks,
-    )
+            checks.append(above(f"ROS minus RUS at ρ={rho:g} μ={mu:g}, above −{MARGIN}", gaps[mu], -MARGIN))
+    sentence = "RUS is flat in μ, its gap to ROS shrinks with μ, and it is never notably better than ROS"
+    return Claim("A3", sentence, checks)
 
 
 def a4(study: Study) -> Claim:
     checks = []
     for sampler in ("ros", "rus"):
-        name, found = f"two-phase-{sampler}", []
+        name, made = f"two-phase-{sampler}", []
         for rho, mu in step_cells(study):
-            ours, base, parent = (
-                study.get("step", rho, mu, method) for method in (name, "baseline", sampler)
-            )
-            if not ours.keys() & base.keys() & parent.keys():
+            ours = study.get("step", rho, mu, name)
+            ends = [study.get("step", rho, mu, method) for method in (sampler, "baseline")]
+            if not ours.keys() & ends[0].keys() & ends[1].keys():
                 continue
-            # The order of the two ends is the setting's, not each seed's, or noise alone would put two-phase between them.
-            high, low = (
-                (base, parent)
-                if interval(base.values()).mean >= interval(parent.values()).mean
-                else (parent, base)
-            )
-            place = f"ρ={rho:g} μ={mu:g}, above −{MARGIN}"
-            found.append(
-                above(f"{name} minus the worse of its two ends at {place}", difference(ours, low), -MARGIN)
-            )
-            found.append(
-                above(f"the better of its two ends minus {name} at {place}", difference(high, ours), -MARGIN)
-            )
-        checks += found or [not_run(f"{name} between its two ends")]
-    return Claim(
-        "A4",
-        "Two-phase training lies between the baseline and its sampler, with no gain over the better of the two",
-        checks,
+            # The order of the ends is the setting's, not each seed's: noise alone would put two-phase between
+            # them.
+            low, high = sorted(ends, key=lambda values: interval(values.values()).mean)
+            setting = f"ρ={rho:g} μ={mu:g}, above −{MARGIN}"
+            worse = f"{name} minus the worse of its two ends at {setting}"
+            better = f"the better of its two ends minus {name} at {setting}"
+            made += [
+                above(worse, difference(ours, low), -MARGIN),
+                above(better, difference(high, ours), -MARGIN),
+            ]
+        checks += made or [not_run(f"{name} between its two ends")]
+    sentence = (
+        "Two-phase training lies between the baseline and its sampler, with no gain over the better of the "
+        "two"
     )
+    return Claim("A4", sentence, checks)
 
 
 def a5(study: Study) -> Claim:
+    sentence = "Linear imbalance hardly hurts the baseline; ROS improves on it at every ρ; RUS falls with ρ"
+    falls = not_run("RUS at a lower linear ρ minus at a higher")
     rhos = study.axis("linear", "rho")
     if not rhos:
-        return Claim(
-            "A5",
-            _A5,
-            [
-                not_run("balanced minus linear, baseline"),
-                not_run("ROS minus baseline, linear"),
-                not_run(_RUS_FALLS),
-            ],
-        )
-    full = study.get("balanced", 1.0, None, "baseline")
-    loss = difference(full, study.get("linear", rhos[-1], None, "baseline"))
+        parts = ["balanced minus linear, baseline", "ROS minus baseline, linear"]
+        return Claim("A5", sentence, [*map(not_run, parts), falls])
+
+    def linear(rho: float, method: str) -> dict[int, float]:
+        return study.get("linear", rho, None, method)
+
+    loss = difference(study.get("balanced", 1.0, None, "baseline"), linear(rhos[-1], "baseline"))
     checks = [within(f"balanced minus linear ρ={rhos[-1]:g}, baseline, within ±{MARGIN}", loss, MARGIN)]
     for rho in rhos:
-        gain = difference(study.get("linear", rho, None, "ros"), study.get("linear", rho, None, "baseline"))
+        gain = difference(linear(rho, "ros"), linear(rho, "baseline"))
         checks.append(above(f"ROS minus baseline, linear ρ={rho:g}", gain))
     if len(rhos) > 1:
-        drop = difference(
-            study.get("linear", rhos[0], None, "rus"), study.get("linear", rhos[-1], None, "rus")
-        )
-        checks.append(above(f"RUS at linear ρ={rhos[0]:g} minus at ρ={rhos[-1]:g}", drop))
-    else:
-        checks.append(not_run(_RUS_FALLS))
-    return Claim("A5", _A5, checks)
-
-
-_RUS_FALLS = "RUS at a lower linear ρ minus at a higher"
-_A5 = "Linear imbalance hardly hurts the baseline; ROS improves on it at every ρ; RUS falls with ρ"
+        drop = difference(linear(rhos[0], "rus"), linear(rhos[-1], "rus"))
+        falls = above(f"RUS at linear ρ={rhos[0]:g} minus at ρ={rhos[-1]:g}", drop)
+    return Claim("A5", sentence, [*checks, falls])
 
 
 def a6(study: Study) -> Claim:
@@ -289,119 +262,99 @@ def a6(study: Study) -> Claim:
         if step := study.get("step", rho, 0.5, "baseline"):
             gap = difference(study.get("linear", rho, None, "baseline"), step)
             linear.append(above(f"baseline on linear minus on step μ=0.5, same total, ρ={rho:g}", gap))
+    control = "balanced set of the same total (our control) minus baseline"
     for rho, mu in step_cells(study):
-        if control := study.get("step", rho, mu, "size-matched"):
-            gap = difference(control, study.get("step", rho, mu, "baseline"))
-            matched.append(
-                above(
-                    f"balanced set of the same total (our control) minus baseline at ρ={rho:g} μ={mu:g}", gap
-                )
-            )
+        if balanced := study.get("step", rho, mu, "size-matched"):
+            gap = difference(balanced, study.get("step", rho, mu, "baseline"))
+            matched.append(above(f"{control} at ρ={rho:g} μ={mu:g}", gap))
     checks = linear or [not_run("baseline on linear minus on step μ=0.5")]
-    checks += matched or [not_run("balanced set of the same total (our control) minus baseline")]
+    checks += matched or [not_run(control)]
     return Claim("A6", "The loss comes from the distribution, not only from fewer examples", checks)
 
 
 def a7(study: Study) -> Claim:
     checks = []
     for rho, mu in step_cells(study):
-
-        def accuracy(method: str, rule: str, at: tuple[float, float] = (rho, mu)) -> dict[int, float]:
-            return study.get("step", *at, method, rule, "accuracy")
-
-        place = f"ρ={rho:g} μ={mu:g}"
+        plain, thresholded = (
+            {name: study.get("step", rho, mu, name, rule, "accuracy") for name in ("baseline", "ros", "rus")}
+            for rule in ("plain", "original")
+        )
+        setting = f"ρ={rho:g} μ={mu:g}"
         for name in ("baseline", "ros"):
-            gain = difference(accuracy(name, "original"), accuracy(name, "plain"))
-            checks.append(above(f"accuracy of {name} with thresholding minus without at {place}", gain))
-        loss = difference(accuracy("rus", "plain"), accuracy("rus", "original"))
-        checks.append(above(f"accuracy of rus without thresholding minus with at {place}", loss))
+            gain = difference(thresholded[name], plain[name])
+            checks.append(above(f"accuracy of {name} with thresholding minus without at {setting}", gain))
+        loss = difference(plain["rus"], thresholded["rus"])
+        checks.append(above(f"accuracy of rus without thresholding minus with at {setting}", loss))
         for name in ("baseline", "ros"):
-            lead = difference(accuracy(name, "original"), accuracy("rus", "original"))
-            checks.append(above(f"accuracy of {name} minus rus, both with thresholding, at {place}", lead))
-    return Claim(
-        "A7",
-        "Thresholding by the original priors raises accuracy, on the baseline or with ROS, and should not be joined with RUS",
-        checks,
+            lead = difference(thresholded[name], thresholded["rus"])
+            checks.append(above(f"accuracy of {name} minus rus, both with thresholding, at {setting}", lead))
+    sentence = (
+        "Thresholding by the original priors raises accuracy, on the baseline or with ROS, and should not be "
+        "joined with RUS"
     )
+    return Claim("A7", sentence, checks)
 
 
 def a8(study: Study) -> Claim:
-    partial = {
-        kind: [name for name in study.methods() if name.startswith(f"{kind}:")] for kind in ("ros", "rus")
-    }
+    over, under = ([name for name in study.methods() if name.startswith(kind)] for kind in ("ros:", "rus:"))
     checks, moderate = [], []
     for rho, mu in step_cells(study):
-        base, over, under = (study.get("step", rho, mu, name) for name in ("baseline", "ros", "rus"))
-        place = f"ρ={rho:g} μ={mu:g}"
-        for name in partial["ros"]:
+        baseline, ros, rus = (study.get("step", rho, mu, name) for name in ("baseline", "ros", "rus"))
+        setting = f"ρ={rho:g} μ={mu:g}"
+        for name in over:
             if part := study.get("step", rho, mu, name):
-                checks.append(above(f"{name} minus baseline at {place}", difference(part, base)))
-                checks.append(
-                    above(
-                        f"full ROS minus {name} at {place}, above −{MARGIN}", difference(over, part), -MARGIN
-                    )
-                )
+                checks.append(above(f"{name} minus baseline at {setting}", difference(part, baseline)))
+                text = f"full ROS minus {name} at {setting}, above −{MARGIN}"
+                checks.append(above(text, difference(ros, part), -MARGIN))
         gains = []
-        for name in partial["rus"]:
-            if part := study.get("step", rho, mu, name):
-                against = difference(part, base), difference(part, under)
-                gains.append(
-                    {
-                        seed: min(against[0][seed], against[1][seed])
-                        for seed in against[0].keys() & against[1].keys()
-                    }
-                )
-        gains = [gain for gain in gains if gain]
+        for name in under:
+            part = study.get("step", rho, mu, name)
+            to_baseline, to_rus = difference(part, baseline), difference(part, rus)
+            shared = to_baseline.keys() & to_rus.keys()
+            if shared:
+                gains.append({seed: min(to_baseline[seed], to_rus[seed]) for seed in shared})
         if gains:
             best = max(gains, key=lambda gain: interval(gain.values()).mean)
-            moderate.append(
-                above(f"best partial RUS minus the better of baseline and full RUS at {place}", best)
-            )
+            moderate.append((setting, above("", best)))
     checks = checks or [not_run("partial ROS minus baseline")]
-    value = "; ".join(f"{check.text.split(' at ')[-1]}: {check.value}" for check in moderate)
     some = "some partial RUS beats both its ends at some μ"
-    checks.append(
-        Check(some, value, any(check.met for check in moderate) or None) if moderate else not_run(some)
+    if moderate:
+        values = "; ".join(f"{setting}: {check.value}" for setting, check in moderate)
+        checks.append(Check(some, values, any(check.met for _, check in moderate) or None))
+    else:
+        checks.append(not_run(some))
+    sentence = (
+        "Partial ROS always helps and full ROS is best; an intermediate RUS can beat both full RUS and the "
+        "baseline"
     )
-    return Claim(
-        "A8",
-        "Partial ROS always helps and full ROS is best; an intermediate RUS can beat both full RUS and the baseline",
-        checks,
-    )
+    return Claim("A8", sentence, checks)
 
 
 def a9(study: Study) -> Claim:
     checks = []
-    for cell, records in study.cells.items():
-        profile, rho, mu, method, rule = cell
+    for (profile, rho, mu, method, rule), records in study.cells.items():
         curves = {seed: record["curve"] for seed, record in records.items() if record["curve"]}
-        if method != "ros" or rule != "plain" or profile != "step" or not curves:
+        if (profile, method, rule) != ("step", "ros", "plain") or not curves:
             continue
-        for group in ("balanced", "minority"):
-            classes = "all" if group == "balanced" else group
-            text = f"growth of ROS's train-test gap ({classes} classes) in the second half, ρ={rho:g} μ={mu:g}, below {2 * MARGIN}"
-            grown = {
-                seed: growth
-                for seed, curve in curves.items()
-                if (growth := _late_growth(curve, group)) is not None
-            }
-            if not grown:
-                checks.append(Check(text, "too few points on the curves", None))
-                continue
-            checks.append(below(text, grown, 2 * MARGIN))
+        for group, classes in (("balanced", "all"), ("minority", "minority")):
+            text = (
+                f"growth of ROS's train-test gap ({classes} classes) in the second half, ρ={rho:g} μ={mu:g}, "
+                f"below {2 * MARGIN}"
+            )
+            growths = {seed: _late_growth(curve, group) for seed, curve in curves.items()}
+            known = {seed: growth for seed, growth in growths.items() if growth is not None}
+            few = Check(text, "too few points on the curves", None)
+            checks.append(below(text, known, 2 * MARGIN) if known else few)
     return Claim("A9", "ROS does not overfit: its train-test gap does not grow", checks)
 
 
 def _late_growth(curve: Sequence[Mapping[str, float]], group: str) -> float | None:
-    """How far the gap × 100 grew from half of the iterations, or the last point before, to the end; None where the points cannot tell."""
+    """How far the gap × 100 grew in the second half of the training; None where the points cannot tell."""
     first_half = [point for point in curve if point["iteration"] <= curve[-1]["iteration"] / 2]
     if len(curve) < 3 or not first_half:
         return None
-    return 100 * (_gap(curve[-1], group) - _gap(first_half[-1], group))
-
-
-def _gap(point: Mapping[str, float], group: str) -> float:
-    return point[f"train_{group}"] - point[f"test_{group}"]
+    start, end = (point[f"train_{group}"] - point[f"test_{group}"] for point in (first_half[-1], curve[-1]))
+    return 100 * (end - start)
 
 
 CLAIMS: list[Callable[[Study], Claim]] = [a1, a2, a3, a4, a5, a6, a7, a8, a9]

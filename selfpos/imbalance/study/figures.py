@@ -1,7 +1,11 @@
-"""The paper's figures 3 to 8, drawn from a study's records. Each returns False where the study has nothing to draw."""
+"""The paper's figures 3 to 8, drawn from a study's records.
+
+Each returns False where there is nothing to draw.
+"""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,58 +18,53 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-METHODS = {
-    "baseline": "#444444", "ros": "#0072b2", "rus": "#d55e00", "two-phase-ros": "#56b4e9", "two-phase-rus": "#e69f00",
-}  # fmt: skip
+COLOURS = {
+    "baseline": "#444444",
+    "ros": "#0072b2",
+    "rus": "#d55e00",
+    "two-phase-ros": "#56b4e9",
+    "two-phase-rus": "#e69f00",
+}
+STYLE = {"figure.dpi": 120, "axes.spines.top": False, "axes.spines.right": False, "font.size": 9}
+AUC = "multi-class ROC AUC × 100"
 Point = tuple[float, Mapping[int, float]]
 
 
 def draw_all(study: Study, folder: Path) -> list[Path]:
-    """Write every figure the study has data for into `folder` as PNG; return their paths."""
+    """Write every figure that the study has data for into `folder` as PNG; return their paths."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
     folder.mkdir(parents=True, exist_ok=True)
     written = []
-    with mpl.rc_context(
-        {"figure.dpi": 120, "axes.spines.top": False, "axes.spines.right": False, "font.size": 9}
-    ):
+    with mpl.rc_context(STYLE):
         for name, draw in FIGURES.items():
             figure = Figure(layout="constrained")
             if draw(study, figure):
-                figure.savefig(folder / f"{name}.png")
                 written.append(folder / f"{name}.png")
+                figure.savefig(written[-1])
     return written
 
 
 def _line(axes: Axes, points: Iterable[Point], label: str, **style: Any) -> bool:
-    """A line through the means with a band of the 95 % intervals (from three seeds on); False when there is no point."""
-    found = [(x, interval(values.values())) for x, values in points if values]
-    if not found:
+    """A line through the means, with 95 % intervals from three seeds on; False when there is no point."""
+    known = [(x, interval(values.values())) for x, values in points if values]
+    if not known:
         return False
-    xs = [x for x, _ in found]
-    (line,) = axes.plot(
-        xs, [value.mean for _, value in found], marker="o", markersize=3, label=label, **style
-    )
-    if all(value.n > 2 for _, value in found):
-        axes.fill_between(
-            xs,
-            [v.low for _, v in found],
-            [v.high for _, v in found],
-            alpha=0.15,
-            color=line.get_color(),
-            linewidth=0,
-        )
+    xs, means = zip(*known, strict=True)
+    (line,) = axes.plot(xs, [mean.mean for mean in means], marker="o", markersize=3, label=label, **style)
+    if all(mean.n > 2 for mean in means):
+        low, high = [mean.low for mean in means], [mean.high for mean in means]
+        axes.fill_between(xs, low, high, alpha=0.15, color=line.get_color(), linewidth=0)
     return True
 
 
 def _legend(figure: Figure) -> None:
-    """One for all panels, some of which may lack a line that others have."""
-    handles = {
-        label: handle
-        for panel in figure.axes
-        for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)
-    }
+    """One legend for all panels, of which some may lack a line."""
+    handles: dict[str, Any] = {}
+    for panel in figure.axes:
+        lines, labels = panel.get_legend_handles_labels()
+        handles |= dict(zip(labels, lines, strict=True))
     figure.legend(handles.values(), handles.keys(), loc="outside right upper", frameon=False)
 
 
@@ -84,12 +83,11 @@ def step_auc(study: Study, figure: Figure) -> bool:
         return False
     axes, drawn = _panels(figure, [f"step, μ = {mu:g}" for mu in mus]), False
     for panel, mu in zip(axes, mus, strict=True):
-        for method, color in METHODS.items():
-            drawn |= _line(
-                panel, [(rho, study.get("step", rho, mu, method)) for rho in rhos], method, color=color
-            )
+        for method, colour in COLOURS.items():
+            points = [(rho, study.get("step", rho, mu, method)) for rho in rhos]
+            drawn |= _line(panel, points, method, color=colour)
         panel.set(xscale="log", xlabel="ρ")
-    axes[0].set_ylabel("multi-class ROC AUC × 100")
+    axes[0].set_ylabel(AUC)
     _legend(figure)
     return drawn
 
@@ -99,30 +97,31 @@ def linear_auc(study: Study, figure: Figure) -> bool:
     rhos = study.axis("linear", "rho")
     if not rhos:
         return False
-    (panel,) = _panels(figure, ["linear imbalance"])
-    drawn = [
-        _line(panel, [(r, study.get("linear", r, None, m)) for r in rhos], m, color=c)
-        for m, c in METHODS.items()
-    ]
-    panel.set(xscale="log", xlabel="ρ", ylabel="multi-class ROC AUC × 100")
+    (panel,), drawn = _panels(figure, ["linear imbalance"]), False
+    for method, colour in COLOURS.items():
+        points = [(rho, study.get("linear", rho, None, method)) for rho in rhos]
+        drawn |= _line(panel, points, method, color=colour)
+    panel.set(xscale="log", xlabel="ρ", ylabel=AUC)
     _legend(figure)
-    return any(drawn)
+    return drawn
 
 
 def same_total(study: Study, figure: Figure) -> bool:
-    """Figure 5: step (μ = 0.5) and linear imbalance with the same number of examples, and our balanced control of that number."""
+    """Figure 5: step (μ = 0.5) and linear imbalance of equal totals, and our balanced control of that number."""
     rhos = [rho for rho in study.axis("linear", "rho") if study.get("step", rho, 0.5, "baseline")]
     if not rhos:
         return False
     (panel,) = _panels(figure, ["baseline, equal totals"])
-    drawn = [
-        _line(panel, [(r, study.get("linear", r, None, "baseline")) for r in rhos], "linear"),
-        _line(panel, [(r, study.get("step", r, 0.5, "baseline")) for r in rhos], "step, μ = 0.5"),
-        _line(panel, [(r, study.get("step", r, 0.5, "size-matched")) for r in rhos], "balanced (control)"),
-    ]
-    panel.set(xscale="log", xlabel="ρ", ylabel="multi-class ROC AUC × 100")
+    lines = {
+        "linear": [study.get("linear", rho, None, "baseline") for rho in rhos],
+        "step, μ = 0.5": [study.get("step", rho, 0.5, "baseline") for rho in rhos],
+        "balanced (control)": [study.get("step", rho, 0.5, "size-matched") for rho in rhos],
+    }
+    for label, values in lines.items():
+        _line(panel, zip(rhos, values, strict=True), label)
+    panel.set(xscale="log", xlabel="ρ", ylabel=AUC)
     _legend(figure)
-    return all(drawn[:2])
+    return any(lines["linear"])
 
 
 def thresholding(study: Study, figure: Figure) -> bool:
@@ -133,10 +132,9 @@ def thresholding(study: Study, figure: Figure) -> bool:
     axes, drawn = _panels(figure, [f"step, μ = {mu:g}" for mu in mus]), False
     for panel, mu in zip(axes, mus, strict=True):
         for method in ("baseline", "ros", "rus"):
-            for rule, dash in (("plain", "--"), ("original", "-")):
+            for rule, dash, suffix in (("plain", "--", ""), ("original", "-", " + thresholding")):
                 points = [(rho, study.get("step", rho, mu, method, rule, "accuracy")) for rho in rhos]
-                label = method if rule == "plain" else f"{method} + thresholding"
-                drawn |= _line(panel, points, label, color=METHODS[method], linestyle=dash)
+                drawn |= _line(panel, points, method + suffix, color=COLOURS[method], linestyle=dash)
         panel.set(xscale="log", xlabel="ρ")
     axes[0].set_ylabel("test accuracy, %")
     _legend(figure)
@@ -144,71 +142,53 @@ def thresholding(study: Study, figure: Figure) -> bool:
 
 
 def partial_sampling(study: Study, figure: Figure) -> bool:
-    """Figure 7: AUC over the ratio that is left after sampling; the right end is the baseline, 1 is full balance."""
+    """Figure 7: AUC over the ratio after sampling; the right end is the baseline, 1 is full balance."""
     names = [name for name in study.methods() if ":" in name]
-    places = [
-        (rho, mu)
-        for rho in study.axis("step", "rho")
-        for mu in study.axis("step", "mu")
-        if any(study.get("step", rho, mu, n) for n in names)
-    ]
-    if not places:
+    cells = itertools.product(study.axis("step", "rho"), study.axis("step", "mu"))
+    settings = [cell for cell in cells if any(study.get("step", *cell, name) for name in names)]
+    if not settings:
         return False
-    axes = _panels(figure, [f"ρ = {rho:g}, μ = {mu:g}" for rho, mu in places])
-    for panel, (rho, mu) in zip(axes, places, strict=True):
+    axes = _panels(figure, [f"ρ = {rho:g}, μ = {mu:g}" for rho, mu in settings])
+    for panel, (rho, mu) in zip(axes, settings, strict=True):
         for kind in ("ros", "rus"):
-            points: list[Point] = [
-                (1.0, study.get("step", rho, mu, kind)),
-                (rho, study.get("step", rho, mu, "baseline")),
-            ]
-            points += [
-                (float(n.partition(":")[2]), study.get("step", rho, mu, n))
-                for n in names
-                if n.startswith(f"{kind}:")
-            ]
-            _line(panel, sorted(points, key=lambda point: point[0]), kind, color=METHODS[kind])
+            ratios = {1.0: kind, rho: "baseline"}
+            ratios |= {float(name.partition(":")[2]): name for name in names if name.startswith(f"{kind}:")}
+            points = [(ratio, study.get("step", rho, mu, name)) for ratio, name in sorted(ratios.items())]
+            _line(panel, points, kind, color=COLOURS[kind])
         panel.set(xscale="log", xlabel="ratio after sampling")
-    axes[0].set_ylabel("multi-class ROC AUC × 100")
+    axes[0].set_ylabel(AUC)
     _legend(figure)
     return True
 
 
 def curves(study: Study, figure: Figure) -> bool:
-    """Figure 8: balanced accuracy on training (dashed) and test images over the iterations, at the largest ρ with curves; mean over seeds."""
+    """Figure 8: recall on training (dashed) and test images over the iterations, at the largest ρ with
+    curves.
+    """
     cells = [
         cell
-        for cell, seeds in study.cells.items()
-        if cell[0] == "step" and any(record["curve"] for record in seeds.values())
+        for cell, records in study.cells.items()
+        if cell[0] == "step" and any(record["curve"] for record in records.values())
     ]
     if not cells:
         return False
     rho = max(cell[1] for cell in cells)
     mu = min((cell[2] for cell in cells if cell[1] == rho), key=lambda share: abs(share - 0.5))
-    methods = [
-        method
-        for method in ("baseline", "ros", "rus")
-        if any(r["curve"] for r in study.seeds_of("step", rho, mu, method).values())
-    ]
-    if not methods:
+    found = {}
+    for method in ("baseline", "ros", "rus"):
+        records = study.seeds_of("step", rho, mu, method).values()
+        if points := [record["curve"] for record in records if record["curve"]]:
+            found[method] = points
+    if not found:
         return False
-    for panel, method in zip(
-        _panels(figure, [f"{method}, ρ = {rho:g}, μ = {mu:g}" for method in methods]), methods, strict=True
-    ):
-        found = [
-            record["curve"] for record in study.seeds_of("step", rho, mu, method).values() if record["curve"]
-        ]
+    axes = _panels(figure, [f"{method}, ρ = {rho:g}, μ = {mu:g}" for method in found])
+    for panel, seeds in zip(axes, found.values(), strict=True):
+        iterations = [point["iteration"] for point in seeds[0]]
         for split, dash in (("train", "--"), ("test", "-")):
-            for group, color in (("majority", "#009e73"), ("minority", "#cc79a7")):
-                values = np.mean(
-                    [[100 * point[f"{split}_{group}"] for point in curve] for curve in found], axis=0
-                )
-                panel.plot(
-                    [point["iteration"] for point in found[0]],
-                    values,
-                    dash,
-                    color=color,
-                    label=f"{split}, {group}",
-                )
+            for group, colour in (("majority", "#009e73"), ("minority", "#cc79a7")):
+                values = [[100 * point[f"{split}_{group}"] for point in curve] for curve in seeds]
+                label = f"{split}, {group}"
+                panel.plot(iterations, np.mean(values, axis=0), dash, color=colour, label=label)
         panel.set(xlabel="iteration", ylabel="mean recall, %")
     _legend(figure)
     return True

@@ -34,10 +34,12 @@ from selfpos.storage.atomic import locked
 
 
 def plan(recipe: ImbalanceRecipe, at_once: int = 1) -> list[Unit]:
-    """All units in the order they run: first all of the grid for the first seeds. Raises SelfposError for an unknown method.
+    """All units in the order they run: first all of the grid for the first seeds.
 
-    `at_once` seeds are trained as one wide network. For convolutions on a CPU that is slower than one after the other
-    (benchmarks/imbalance.py), so `run_grid` does it on GPUs and for heads only.
+    Raises SelfposError for an unknown method.
+
+    `at_once` seeds are trained as one wide network. For convolutions on a CPU that is slower than one after
+    the other (benchmarks/imbalance.py), so `run_grid` does it on GPUs and for heads only.
     """
     units: dict[Unit, None] = {}
     chunks = [range(start, min(start + at_once, recipe.seeds)) for start in range(0, recipe.seeds, at_once)]
@@ -61,7 +63,9 @@ def plan(recipe: ImbalanceRecipe, at_once: int = 1) -> list[Unit]:
 
 
 def _families(names: list[str]) -> dict[str, tuple[str, ...]]:
-    """Second stages by the method that trains their networks; that method runs and is recorded even when it was not named."""
+    """Second stages by the method that trains their networks; that method runs and is recorded even when it
+    was not named.
+    """
     families: dict[str, list[str]] = {}
     for name in names:
         method = get_method(name)
@@ -101,22 +105,26 @@ def run_grid(
     device: str = "auto",
     workers: int = 1,
 ) -> int:
-    """Run the units of `recipe` whose results are not in the Parquet file `out` yet, adding each as it ends; return how many were run.
+    """Run the units of `recipe` whose results are not in the Parquet file `out` yet, adding each as it ends;
+    return how many were run.
 
-    A run stopped at any moment loses at most the units it was in. `data` replaces the recipe's images, or `images` do, which are in memory
-    already and which one process only can train on. With several `workers`, on a CPU only, that many processes of one thread each train a
-    unit apiece: small networks use cores far better so than by sharing every operation among them. Raises SelfposError when `out` was made
-    with other settings or data, when another process writes it, and, before anything is trained, when a unit is impossible on these images;
-    OperationError when a worker dies, or when the data change meanwhile.
+    A run stopped at any moment loses at most the units it was in. `data` replaces the recipe's images, or
+    `images` do, which are in memory already and which one process only can train on. With several `workers`,
+    on a CPU only, that many processes of one thread each train a unit apiece: small networks use cores far
+    better so than by sharing every operation among them. Raises SelfposError when `out` was made with other
+    settings or data, when another process writes it, and, before anything is trained, when a unit is
+    impossible on these images; OperationError when a worker dies, or when the data change meanwhile.
     """
     place = pick_device(device)
     if workers > 1 and place.type != "cpu":
         raise SelfposError(
-            f"--workers are processes on a CPU; on {place} a cell's networks are trained as one wide network instead"
+            f"--workers are processes on a CPU; on {place} a cell's networks are trained as one wide network "
+            "instead"
         )
     if workers > 1 and images is not None:
         raise SelfposError(
-            f"several workers read the images themselves, and these are in memory; run with one worker, found {workers}"
+            "several workers read the images themselves, and these are in memory; run with one worker, "
+            f"found {workers}"
         )
     if recipe.network in ("head", "encoder") and images is None:
         raise SelfposError(
@@ -218,7 +226,8 @@ def _in_processes(
             yield running[future], found
     except BrokenProcessPool:
         raise OperationError(
-            "a worker was ended from outside, perhaps for want of memory; what was finished is kept, and the same command goes on from there, with fewer --workers if need be"
+            "a worker was ended from outside, perhaps for want of memory; what was finished is kept, and "
+            "the same command goes on from there, with fewer --workers if need be"
         ) from None
     finally:
         for process in list((pool._processes or {}).values()):

@@ -23,13 +23,19 @@ class Images(Protocol):
     def labels(self) -> Ints: ...
 
     def batch(self, index: Ints, rng: np.random.Generator | None) -> Tensor:
-        """The images at `index` (any shape), float32 (*index.shape, C, H, W). `rng` draws the augmentation; without it, the test view."""
+        """The images at `index` (any shape), float32 (*index.shape, C, H, W).
+
+        `rng` draws the augmentation; without it, the test view.
+        """
         ...
 
 
 @dataclass(frozen=True)
 class ArrayImages:
-    """Images in memory; `pixels` (n, C, H, W) of any type, read out as float32 times `scale`. No augmentation, as in the study."""
+    """Images in memory; `pixels` (n, C, H, W) of any type, read out as float32 times `scale`.
+
+    No augmentation, as in the study.
+    """
 
     pixels: Tensor
     labels: Ints
@@ -45,7 +51,8 @@ class ArrayImages:
 
 @dataclass(frozen=True)
 class FileImages:
-    """Image files, decoded when drawn: short side to 256, then a random 224 crop and mirror (training) or the centre crop (test).
+    """Image files, decoded when drawn: short side to 256, then a random 224 crop and mirror (training) or the
+    centre crop (test).
 
     Values stay 0–255: the network normalises its input itself.
     """

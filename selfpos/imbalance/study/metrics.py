@@ -1,4 +1,6 @@
-"""What a classifier is worth on a set: mean one-vs-rest AUC (the study's measure), accuracies, recalls by class and by group."""
+"""What a classifier is worth on a set: mean one-vs-rest AUC (the study's measure), accuracies, recalls by
+class and by group.
+"""
 
 from __future__ import annotations
 
@@ -26,10 +28,12 @@ class Scores:
 
 
 def one_vs_rest_auc(scores: Floats, labels: Ints) -> Floats:
-    """Area under the ROC curve of every class against all others, shape (K,), from scores (n, K) by ranks; ties get their mean rank.
+    """Area under the ROC curve of every class against all others, shape (K,), from scores (n, K) by ranks;
+    ties get their mean rank.
 
-    Only the order within a column counts, so log-probabilities serve as well as probabilities. Pass the plain softmax: what is divided by
-    a prior and normalised again has other AUCs. Raises SelfposError when a class has no example, or there is no other.
+    Only the order within a column counts, so log-probabilities serve as well as probabilities. Pass the plain
+    softmax: what is divided by a prior and normalised again has other AUCs. Raises SelfposError when a class
+    has no example, or there is no other.
     """
     from scipy.stats import rankdata
 
@@ -47,9 +51,12 @@ def one_vs_rest_auc(scores: Floats, labels: Ints) -> Floats:
 def score(
     log_probs: Floats, decision: Floats, labels: Ints, minority: Ints, auc: float | None = None
 ) -> Scores:
-    """Score one network on one set. `log_probs` (n, K): its log-softmax, for the AUC; `decision` (n, K): what its prediction is the argmax of.
+    """Score one network on one set.
 
-    `minority` holds the labels of the minority classes; `auc` is the AUC where another decision on the same set had it computed.
+    `log_probs` (n, K): its log-softmax, for the AUC; `decision` (n, K): what its prediction is the argmax of.
+
+    `minority` holds the labels of the minority classes; `auc` is the AUC where another decision on the same
+    set had it computed.
     """
     recalls = class_recalls(decision, labels)
     small = np.isin(np.arange(len(recalls)), minority)
@@ -73,8 +80,9 @@ def class_recalls(decision: Floats, labels: Ints) -> Floats:
 def divide_by_prior(log_probs: Floats, counts: Ints, tau: float = 1.0) -> Floats:
     """Thresholding in logarithms: log(y_i / p_i^τ) with p_i = n_i / Σn, shape (n, K); not normalised again.
 
-    τ = 1 is the study's thresholding (Buda et al. 2018, section 3.1.2) and, as a softmax shifts all logits of an example alike, the
-    same argmax as Menon et al.'s post-hoc logit adjustment z_i − τ log π_i (2021, equation 9).
+    τ = 1 is the study's thresholding (Buda et al. 2018, section 3.1.2) and, as a softmax shifts all logits of
+    an example alike, the same argmax as Menon et al.'s post-hoc logit adjustment z_i − τ log π_i (2021,
+    equation 9).
     """
     return log_probs - tau * np.log(counts / counts.sum())
 

@@ -1,6 +1,9 @@
-"""The study's three networks and a small one for CIFAR on a CPU, with Caffe's initialisers. Each is a `trunk` that ends in features and a `head` that is the last layer.
+"""The study's three networks and a small one for CIFAR on a CPU, with Caffe's initialisers.
 
-Every layer with weights is a convolution, a `Dense` or a batch normalisation, which is what lets `wide.widen` join many networks into one.
+Each is a `trunk` that ends in features and a `head` that is the last layer.
+
+Every layer with weights is a convolution, a `Dense` or a batch normalisation, which is what lets `wide.widen`
+join many networks into one.
 """
 
 from __future__ import annotations
@@ -36,7 +39,10 @@ def classifier_of(head: nn.Sequential) -> nn.Conv2d | Dense | CosineHead:
 
 
 def caffe_xavier(layer: nn.Conv2d | Dense) -> None:
-    """Caffe's "xavier" (FAN_IN): weights uniform in ±√(3 / fan_in), biases zero. Not torch's xavier_uniform_, which also counts fan_out."""
+    """Caffe's "xavier" (FAN_IN): weights uniform in ±√(3 / fan_in), biases zero.
+
+    Not torch's xavier_uniform_, which also counts fan_out.
+    """
     nn.init.kaiming_uniform_(layer.weight, nonlinearity="linear")
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
@@ -57,7 +63,9 @@ def initialise(module: nn.Module, filler: Callable[[nn.Conv2d | Dense], None]) -
 
 
 def lenet(classes: int = 10) -> Network:
-    """LeNet-5 as Caffe's BVLC has it (the paper's Table 2): no ReLU behind the convolutions. 28×28×1; 431,080 parameters for 10 classes."""
+    """LeNet-5 as Caffe's BVLC has it (the paper's Table 2): no ReLU behind the convolutions. 28×28×1; 431,080
+    parameters for 10 classes.
+    """
     trunk = nn.Sequential(
         nn.Conv2d(1, 20, 5), nn.MaxPool2d(2), nn.Conv2d(20, 50, 5), nn.MaxPool2d(2), Dense(50, 500, 4), nn.ReLU()
     )  # fmt: skip
@@ -67,9 +75,11 @@ def lenet(classes: int = 10) -> Network:
 
 
 def all_cnn(classes: int = 10) -> Network:
-    """All-CNN-C (Springenberg et al. 2015; the paper's Table 3). 32×32×3; 1,369,738 parameters for 10 classes.
+    """All-CNN-C (Springenberg et al. 2015; the paper's Table 3). 32×32×3; 1,369,738 parameters for 10
+    classes.
 
-    The ReLU behind the last convolution is the original's. A network whose logits it makes all zero has died; its AUC is 50.
+    The ReLU behind the last convolution is the original's. A network whose logits it makes all zero has died;
+    its AUC is 50.
     """
 
     def block(inputs: int, maps: int) -> list[nn.Module]:
@@ -93,10 +103,11 @@ def all_cnn(classes: int = 10) -> Network:
 
 
 def cifar_quick(classes: int = 10) -> Network:
-    """Caffe's cifar10_quick, which the paper does not have: some twenty times as fast as All-CNN-C on a CPU. 32×32×3; 145,578 parameters.
+    """Caffe's cifar10_quick, which the paper does not have: some twenty times as fast as All-CNN-C on a CPU.
+    32×32×3; 145,578 parameters.
 
-    Its layers are those of BVLC's cifar10_quick_train_test.prototxt, pooling with overlap included; its weights start as all others here,
-    by "xavier", where the original's have hand-set deviations.
+    Its layers are those of BVLC's cifar10_quick_train_test.prototxt, pooling with overlap included; its
+    weights start as all others here, by "xavier", where the original's have hand-set deviations.
     """
     trunk = nn.Sequential(
         nn.Conv2d(3, 32, 5, padding=2), nn.MaxPool2d(3, 2, ceil_mode=True), nn.ReLU(),
@@ -110,7 +121,10 @@ def cifar_quick(classes: int = 10) -> Network:
 
 
 class PreActivation(nn.Module):
-    """Two 3×3 convolutions with batch normalisation before them; the projection starts behind the first ReLU. `first`: no BN at the entry."""
+    """Two 3×3 convolutions with batch normalisation before them; the projection starts behind the first ReLU.
+
+    `first`: no BN at the entry.
+    """
 
     def __init__(self, inputs: int, maps: int, *, first: bool = False) -> None:
         super().__init__()
@@ -132,7 +146,8 @@ class PreActivation(nn.Module):
 def resnet10(classes: int = 1000) -> Network:
     """ResNet-10, pre-activation, blocks [1, 1, 1, 1] (Simon, Rodner, Denzler 2016, "cnn-models"). 224×224×3.
 
-    5,413,096 convolution and head parameters for 1,000 classes. The batch normalisation of the input takes the place of mean subtraction.
+    5,413,096 convolution and head parameters for 1,000 classes. The batch normalisation of the input takes
+    the place of mean subtraction.
     """
     stem = nn.Conv2d(3, 64, 7, 2, 3)
     trunk = nn.Sequential(
@@ -171,7 +186,10 @@ def init_head(network: Network, seed: int) -> None:
 
 
 def use_cosine_head(network: Network, seed: int) -> None:
-    """Replace the classifier by a `CosineHead` of the same shape, as LDAM asks. Layers behind it (All-CNN's last ReLU) are dropped."""
+    """Replace the classifier by a `CosineHead` of the same shape, as LDAM asks.
+
+    Layers behind it (All-CNN's last ReLU) are dropped.
+    """
     old = network.classifier
     classes, features, size = old.weight.shape[0], old.weight.shape[1], old.weight.shape[2]
     before = list(network.head)[: list(network.head).index(old)]

@@ -14,10 +14,11 @@ from selfpos.imbalance.study.profiles import place_of
 
 @dataclass(frozen=True)
 class Ordering:
-    """One imbalance: Kendall's τ-b between the two orders of its methods by mean AUC, over the seeds that a study ran all of them with, and
-    the pairs that are reversed.
+    """One imbalance: Kendall's τ-b between the two orders of its methods by mean AUC, over the seeds that a
+    study ran all of them with, and the pairs that are reversed.
 
-    A pair counts as reversed when its paired difference is significant (95 % over seeds) in both studies, with opposite signs.
+    A pair counts as reversed when its paired difference is significant (95 % over seeds) in both studies,
+    with opposite signs.
     """
 
     setting: str
@@ -27,7 +28,9 @@ class Ordering:
 
 
 def compare_orderings(first: Study, second: Study) -> list[Ordering]:
-    """An `Ordering` for every imbalance at which both studies ran two methods or more with a seed in common, in the order of the first."""
+    """An `Ordering` for every imbalance at which both studies ran two methods or more with a seed in common,
+    in the order of the first.
+    """
     shared: dict[tuple, list[str]] = defaultdict(list)
     for profile, rho, mu, method, rule in first.cells:
         if rule == "plain" and second.seeds_of(profile, rho, mu, method):

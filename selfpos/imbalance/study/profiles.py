@@ -25,13 +25,15 @@ def class_sizes(
 ) -> Ints:
     """Class sizes in ascending order, shape (classes,), for imbalance ratio `rho` = largest / smallest.
 
-    step: round(mu · classes) classes of n_max/rho, the others of n_max. linear: equally spaced from n_max/rho to n_max.
-    exp: n_max · rho^(−i/(classes − 1)), as the long-tail literature has it. balanced: n_max everywhere.
-    Sizes are rounded half to even and kept at 1 or more (the paper states no rule). Raises SelfposError for impossible values.
+    step: round(mu · classes) classes of n_max/rho, the others of n_max. linear: equally spaced from n_max/rho
+    to n_max. exp: n_max · rho^(−i/(classes − 1)), as the long-tail literature has it. balanced: n_max
+    everywhere. Sizes are rounded half to even and kept at 1 or more (the paper states no rule). Raises
+    SelfposError for impossible values.
     """
     if classes < 2 or n_max < 1 or not 1 <= rho < np.inf:
         raise SelfposError(
-            f"imbalance needs 2 classes or more, n_max ≥ 1 and rho ≥ 1; found {classes} classes, n_max {n_max}, rho {rho:g}"
+            f"imbalance needs 2 classes or more, n_max ≥ 1 and rho ≥ 1; found {classes} classes, n_max "
+            f"{n_max}, rho {rho:g}"
         )
     if (profile == "step") != (mu is not None):
         raise SelfposError(
@@ -50,13 +52,16 @@ def class_sizes(
 
 
 def minority_count(classes: int, mu: float | None) -> int:
-    """How many classes form the minority group: round(mu · classes); without `mu` (linear, exp) the smaller half."""
+    """How many classes form the minority group: round(mu · classes); without `mu` (linear, exp) the smaller
+    half.
+    """
     if mu is None:
         return classes // 2
     count = round(mu * classes) if 0 < mu < 1 else 0
     if not 0 < count < classes:
         raise SelfposError(
-            f"mu {mu:g} leaves {count} of {classes} classes in the minority; it must leave at least one on each side"
+            f"mu {mu:g} leaves {count} of {classes} classes in the minority; it must leave at least one on "
+            "each side"
         )
     return count
 
@@ -64,8 +69,8 @@ def minority_count(classes: int, mu: float | None) -> int:
 def class_order(minority: Minority, classes: int, seed: int, scarce: Ints | None = None) -> Ints:
     """All classes, those that become small first. With one seed the minorities of different `mu` are nested.
 
-    random: a permutation drawn from `seed`, in which the `scarce` classes (those too small to be of the majority) come first; lowest /
-    highest: by label; a list: these first, then the others by label.
+    random: a permutation drawn from `seed`, in which the `scarce` classes (those too small to be of the
+    majority) come first; lowest / highest: by label; a list: these first, then the others by label.
     """
     if isinstance(minority, str):
         if minority == "random":
@@ -90,7 +95,9 @@ def sizes_by_class(sizes: Ints, order: Ints) -> Ints:
 
 
 def class_permutations(labels: Ints, classes: int, seed: int) -> list[Ints]:
-    """For every class its examples' positions in an order drawn from `seed`: prefixes are subsets, nested over all ratios."""
+    """For every class its examples' positions in an order drawn from `seed`: prefixes are subsets, nested
+    over all ratios.
+    """
     return [
         np.random.default_rng([seed, 1, label]).permutation(np.flatnonzero(labels == label))
         for label in range(classes)
@@ -100,7 +107,8 @@ def class_permutations(labels: Ints, classes: int, seed: int) -> list[Ints]:
 def subset(permutations: Sequence[Ints], counts: Ints, *, reserve: int = 0) -> Ints:
     """Positions of the first counts[c] examples of every class c, class by class.
 
-    The last `reserve` examples of each class are kept back for validation. Raises SelfposError when a class has too few.
+    The last `reserve` examples of each class are kept back for validation. Raises SelfposError when a class
+    has too few.
     """
     refuse_scarcity(np.array([len(members) for members in permutations]), counts, reserve)
     return np.concatenate([members[:count] for members, count in zip(permutations, counts, strict=True)])
@@ -111,7 +119,8 @@ def refuse_scarcity(available: Ints, counts: Ints, reserve: int) -> None:
     for label, (found, count) in enumerate(zip(available, counts, strict=True)):
         if found - reserve < count:
             raise SelfposError(
-                f"class {label} has {found} training examples, but {count} and {reserve} for validation were asked; lower n_max or validation"
+                f"class {label} has {found} training examples, but {count} and {reserve} for validation were "
+                "asked; lower n_max or validation"
             )
 
 

@@ -1,4 +1,6 @@
-"""The recipe of an imbalance study: data, network, grid, methods and training, as typed and validated settings."""
+"""The recipe of an imbalance study: data, network, grid, methods and training, as typed and validated
+settings.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,8 @@ class Numbers(Settings):
 
 
 def refuse_idle(settings: Settings, names: Iterable[str], why: str) -> None:
-    """Raise ValueError when one of the fields `names`, which do nothing here, was given another value than its default.
+    """Raise ValueError when one of the fields `names`, which do nothing here, was given another value than
+    its default.
 
     The default itself says nothing: recipes that results hold tell all their fields.
     """
@@ -51,7 +54,8 @@ class ScheduleSettings(Numbers):
     def _drops_belong_to_multistep(self) -> ScheduleSettings:
         if (self.policy == "multistep") != bool(self.drops):
             raise ValueError(
-                f"'drops' belong to policy multistep, which needs them; found policy {self.policy} with drops {self.drops}"
+                f"'drops' belong to policy multistep, which needs them; found policy {self.policy} with "
+                f"drops {self.drops}"
             )
         return self
 
@@ -113,7 +117,9 @@ class TrainingSettings(Numbers):
 
 
 class GridSettings(Numbers):
-    """One rectangle of the grid: a profile with its ratios (and, for step, shares of minority classes) and the methods run on it."""
+    """One rectangle of the grid: a profile with its ratios (and, for step, shares of minority classes) and
+    the methods run on it.
+    """
 
     profile: Literal["step", "linear", "exp", "balanced"]
     rho: list[Annotated[float, Field(ge=1)]] = Field(default_factory=lambda: [1.0], min_length=1)
@@ -130,7 +136,8 @@ class GridSettings(Numbers):
     def _mu_belongs_to_step(self) -> GridSettings:
         if (self.profile == "step") != bool(self.mu):
             raise ValueError(
-                f"'mu' belongs to profile step, which needs it; found profile {self.profile} with mu {self.mu}"
+                f"'mu' belongs to profile step, which needs it; found profile {self.profile} with mu "
+                f"{self.mu}"
             )
         if self.profile == "balanced" and self.rho != [1]:
             raise ValueError(f"profile balanced has no ratio; found rho {self.rho}")
@@ -181,7 +188,8 @@ class ImbalanceRecipe(Numbers):
     def _texts_have_an_encoder(self) -> ImbalanceRecipe:
         if (self.network in ("head", "encoder")) != (self.encoder is not None):
             raise ValueError(
-                f"'encoder' goes with network head or encoder, found network {self.network} with encoder {self.encoder}"
+                f"'encoder' goes with network head or encoder, found network {self.network} with encoder "
+                f"{self.encoder}"
             )
         return self
 
@@ -221,7 +229,8 @@ class ImbalanceRecipe(Numbers):
             for place in product([part.profile], part.rho, shares):
                 if found.setdefault(place, minority) != minority:
                     raise ValueError(
-                        f"{place_of(*place)} is in the grid with the minorities {found[place]} and {minority}, which are two studies; make it two recipes"
+                        f"{place_of(*place)} is in the grid with the minorities {found[place]} and "
+                        f"{minority}, which are two studies; make it two recipes"
                     )
         return self
 

@@ -1,4 +1,6 @@
-"""The results of a study: one Parquet file, rewritten whole beside itself and renamed, so that it is always readable."""
+"""The results of a study: one Parquet file, rewritten whole beside itself and renamed, so that it is always
+readable.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,10 @@ def _schema() -> Any:
 
 
 def read_results(path: Path) -> tuple[list[dict[str, Any]], ImbalanceRecipe]:
-    """All records of the file and the recipe that made them. Raises SelfposError when it is no results file, or one that this version cannot read."""
+    """All records of the file and the recipe that made them.
+
+    Raises SelfposError when it is no results file, or one that this version cannot read.
+    """
     import pyarrow.lib
     import pyarrow.parquet
 
@@ -60,7 +65,8 @@ def read_results(path: Path) -> tuple[list[dict[str, Any]], ImbalanceRecipe]:
         if name not in table.schema.names or table.schema.field(name).type != schema.field(name).type
     ]:
         raise SelfposError(
-            f"{path} holds no results that this version can read: the columns {', '.join(missing[:5])} are absent, or of another type"
+            f"{path} holds no results that this version can read: the columns {', '.join(missing[:5])} are "
+            "absent, or of another type"
         )
     try:
         settings = json.loads(metadata[b"recipe"])
@@ -71,7 +77,8 @@ def read_results(path: Path) -> tuple[list[dict[str, Any]], ImbalanceRecipe]:
     recipe = validate(ImbalanceRecipe, settings, f"{path}, the recipe of its results")
     if broken := [name for name in schema.names if name not in OPTIONAL and not _whole(table[name])]:
         raise SelfposError(
-            f"{path} holds no results that can be read: values of {', '.join(broken[:5])} are absent, or no finite numbers"
+            f"{path} holds no results that can be read: values of {', '.join(broken[:5])} are absent, or no "
+            "finite numbers"
         )
     try:
         for name in table["method"].unique().to_pylist():
@@ -93,7 +100,9 @@ def _whole(column: Any) -> bool:
 
 
 def data_of(path: Path) -> str | None:
-    """The fingerprint of the data that made the results file's records; None where it was not noted, or there is no file."""
+    """The fingerprint of the data that made the results file's records; None where it was not noted, or there
+    is no file.
+    """
     import pyarrow.parquet
 
     metadata = pyarrow.parquet.read_schema(path).metadata if path.is_file() else None
@@ -128,7 +137,8 @@ def check_same_settings(path: Path, before: ImbalanceRecipe, now: ImbalanceRecip
     old, new = before.model_dump(exclude=FREE), now.model_dump(exclude=FREE)
     if changed := [f"{key} ({old[key]!r} before, {new[key]!r} now)" for key in old if old[key] != new[key]]:
         raise SelfposError(
-            f"the results in {path} were made with other settings: {'; '.join(changed)}; name another file with --out"
+            f"the results in {path} were made with other settings: {'; '.join(changed)}; name another file "
+            "with --out"
         )
 
 

@@ -1,4 +1,6 @@
-"""Random over- and under-sampling (imbalanced-learn, positions only), and the streams of batches that training draws."""
+"""Random over- and under-sampling (imbalanced-learn, positions only), and the streams of batches that
+training draws.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ Ints = NDArray[np.int64]
 
 
 def oversample(labels: Ints, seed: int, ratio: float = 1.0) -> Ints:
-    """Positions into `labels` after random minority oversampling until largest / smallest ≤ `ratio`: all originals, then replicas."""
+    """Positions into `labels` after random minority oversampling until largest / smallest ≤ `ratio`: all
+    originals, then replicas.
+    """
     counts = _counts(labels)
     target = round(max(counts.values()) / ratio)
     return _resample("over", labels, {label: max(count, target) for label, count in counts.items()}, seed)
@@ -49,14 +53,17 @@ def need_samplers() -> None:
     """Raise SelfposError when imbalanced-learn is not installed."""
     if find_spec("imblearn") is None:
         raise SelfposError(
-            "over- and undersampling and SMOTE need imbalanced-learn; install it with: pip install 'selfpos[imbalance]', from a checkout '.[imbalance]'"
+            "over- and undersampling and SMOTE need imbalanced-learn; install it with: pip install "
+            "'selfpos[imbalance]', from a checkout '.[imbalance]'"
         )
 
 
 def stream(indices: Ints, batch: int, seed: int) -> Iterator[Ints]:
-    """Batches of `batch` entries of `indices`, for ever: one shuffled pass after the other, a batch may reach into the next pass.
+    """Batches of `batch` entries of `indices`, for ever: one shuffled pass after the other, a batch may reach
+    into the next pass.
 
-    That keeps the number of iterations and the batch size equal for all methods, even where undersampling leaves ten examples.
+    That keeps the number of iterations and the batch size equal for all methods, even where undersampling
+    leaves ten examples.
     """
     rng = np.random.default_rng([seed, 2])
     ahead = np.empty(0, dtype=np.int64)
@@ -68,7 +75,10 @@ def stream(indices: Ints, batch: int, seed: int) -> Iterator[Ints]:
 
 
 def class_balanced_stream(indices: Ints, labels: Ints, batch: int, seed: int) -> Iterator[Ints]:
-    """Batches for ever in which every example's class is drawn uniformly, then the example from that class. `labels` go with `indices`."""
+    """Batches for ever in which every example's class is drawn uniformly, then the example from that class.
+
+    `labels` go with `indices`.
+    """
     rng = np.random.default_rng([seed, 3])
     members = [indices[labels == label] for label in np.unique(labels)]
     while True:

@@ -22,8 +22,9 @@ Floats = NDArray[np.float64]
 class Scoring:
     """The sets a unit's networks are scored on, and the points of their learning curves.
 
-    The train-test gap is measured on at most `per_class` training images of every class: of those that the network was trained on, which are
-    its `positions` in its sample, and for a second stage of all in the sample, from which it draws again.
+    The train-test gap is measured on at most `per_class` training images of every class: of those that the
+    network was trained on, which are its `positions` in its sample, and for a second stage of all in the
+    sample, from which it draws again.
     """
 
     def __init__(
@@ -71,7 +72,9 @@ class Scoring:
     def records(
         self, heads: dict[str, Sequence[nn.Module]], effective: Sequence[Ints]
     ) -> list[dict[str, Any]]:
-        """One record per set of heads, network and decision rule; `effective` are the class sizes after sampling, for the first set."""
+        """One record per set of heads, network and decision rule; `effective` are the class sizes after
+        sampling, for the first set.
+        """
         test = predict(self.networks, heads, self.data.test, self.test)
         first, *stages = heads
         seen = {first: self.train} | dict.fromkeys(stages, self.whole)
@@ -131,7 +134,9 @@ class Scoring:
 
 
 def _first_of_each_class(samples: Sequence[Sample], positions: Sequence[Ints], count: int) -> Ints:
-    """Training images (n, S): of every sample, the first `count` of each class among its `positions`, repeated ones once."""
+    """Training images (n, S): of every sample, the first `count` of each class among its `positions`,
+    repeated ones once.
+    """
     found = []
     for sample, own in zip(samples, positions, strict=True):
         unique = np.unique(own)

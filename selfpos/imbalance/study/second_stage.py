@@ -1,4 +1,6 @@
-"""What a second stage has to work with: trained networks whose trunks stay, their samples, and ways to train new heads on them."""
+"""What a second stage has to work with: trained networks whose trunks stay, their samples, and ways to train
+new heads on them.
+"""
 
 from __future__ import annotations
 
@@ -43,9 +45,12 @@ class Stage:
     def fit_heads(
         self, heads: Sequence[nn.Module], streams: Sequence[Iterator[Ints]], rate: float = 1.0
     ) -> None:
-        """Train `heads` on the frozen trunks; `streams` draw positions of each sample. `rate` is a factor of the first stage's base rate.
+        """Train `heads` on the frozen trunks; `streams` draw positions of each sample.
 
-        Features are computed once where the trunk gives the same ones each time; a trunk with dropout runs in every step, as in Caffe.
+        `rate` is a factor of the first stage's base rate.
+
+        Features are computed once where the trunk gives the same ones each time; a trunk with dropout runs in
+        every step, as in Caffe.
         """
         if not any(isinstance(layer, nn.Dropout) for layer in self.networks[0].trunk.modules()):
             self.fit_heads_on(
@@ -69,7 +74,9 @@ class Stage:
         streams: Sequence[Iterator[Ints]],
         rate: float = 1.0,
     ) -> None:
-        """Train `heads` on given features: pools[s] (n, F, h, w) with labels[s] (n,); `streams` draw positions into them."""
+        """Train `heads` on given features: pools[s] (n, F, h, w) with labels[s] (n,); `streams` draw
+        positions into them.
+        """
         targets = [torch.from_numpy(own).to(self.device) for own in labels]
 
         def batches() -> Batches:

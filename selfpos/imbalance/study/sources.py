@@ -1,4 +1,6 @@
-"""Where images come from: MNIST's IDX files, an .npz archive, a folder of image files, or a Hub data set named by the user."""
+"""Where images come from: MNIST's IDX files, an .npz archive, a folder of image files, or a Hub data set
+named by the user.
+"""
 
 from __future__ import annotations
 
@@ -46,11 +48,11 @@ class ImageData:
 
 
 def read_images(source: str, *, preprocessing: str) -> ImageData:
-    """Read `source`: a folder (IDX files, one .npz, or train/ and test/ or val/ with a folder per class), an .npz, or a Hub data set,
-    hub:NAME[:CONFIG][@REVISION].
+    """Read `source`: a folder (IDX files, one .npz, or train/ and test/ or val/ with a folder per class), an
+    .npz, or a Hub data set, hub:NAME[:CONFIG][@REVISION].
 
-    preprocessing "scale": 0–255 times 1/256 (the LeNet example's); "gcn-zca": whitened; "raw": 0–255. Raises SelfposError when nothing
-    readable is there.
+    preprocessing "scale": 0–255 times 1/256 (the LeNet example's); "gcn-zca": whitened; "raw": 0–255. Raises
+    SelfposError when nothing readable is there.
     """
     if source.startswith("hub:"):
         arrays = _read_hub(source.removeprefix("hub:"))
@@ -68,18 +70,23 @@ def read_images(source: str, *, preprocessing: str) -> ImageData:
         elif (path / "train").is_dir():
             if preprocessing != "raw":
                 raise SelfposError(
-                    f"{path} holds image files, which the network normalises itself; set preprocessing to raw, found {preprocessing}"
+                    f"{path} holds image files, which the network normalises itself; set preprocessing to "
+                    f"raw, found {preprocessing}"
                 )
             return _read_folder(path)
         else:
             raise SelfposError(
-                f"there are no images at {path}: expected MNIST's IDX files, one .npz archive, or the folders train/ and test/ with a folder per class"
+                f"there are no images at {path}: expected MNIST's IDX files, one .npz archive, or the "
+                "folders train/ and test/ with a folder per class"
             )
     return _in_memory(*arrays, preprocessing=preprocessing, description=source)
 
 
 def read_idx(path: Path) -> NDArray[np.uint8]:
-    """The array in an IDX file of unsigned bytes, plain or gzipped. Raises SelfposError for any other content."""
+    """The array in an IDX file of unsigned bytes, plain or gzipped.
+
+    Raises SelfposError for any other content.
+    """
     data = path.read_bytes()
     if path.suffix == ".gz":
         try:
@@ -96,7 +103,8 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
     shape = np.frombuffer(data, ">u4", rank, offset=4).astype(int).tolist()
     if len(data) != 4 + 4 * rank + int(np.prod(shape)):
         raise SelfposError(
-            f"{path} should hold {shape} bytes behind its header, found {len(data) - 4 - 4 * rank}; the file is truncated"
+            f"{path} should hold {shape} bytes behind its header, found {len(data) - 4 - 4 * rank}; the file "
+            "is truncated"
         )
     return np.frombuffer(data, np.uint8, offset=4 + 4 * rank).reshape(shape)
 
@@ -146,7 +154,8 @@ def _read_hub(place: str) -> list[NDArray]:
         pixels = [_pixels(picture) for picture in sets[split][image]]
         if len(shapes := {one.shape for one in pixels}) > 1:
             raise SelfposError(
-                f"data set {name} has images of {len(shapes)} shapes in {split}, {' and '.join(str(one) for one in sorted(shapes)[:2])} among them; a network takes one"
+                f"data set {name} has images of {len(shapes)} shapes in {split}, "
+                f"{' and '.join(str(one) for one in sorted(shapes)[:2])} among them; a network takes one"
             )
         arrays += [np.array(pixels), np.asarray(sets[split][label])]
     return arrays
@@ -170,12 +179,13 @@ def _in_memory(
     for images, labels in ((x_train, y_train), (x_test, y_test)):
         if images.ndim not in (3, 4) or labels.ndim != 1 or labels.dtype.kind not in "iu":
             raise SelfposError(
-                f"{description}: expected images (n, height, width[, channels]) with whole numbers (n) as labels, "
-                f"found shapes {images.shape} and {labels.shape}, labels of type {labels.dtype}"
+                f"{description}: expected images (n, height, width[, channels]) with whole numbers (n) as "
+                f"labels, found shapes {images.shape} and {labels.shape}, labels of type {labels.dtype}"
             )
         if len(images) != len(labels) or not len(images):
             raise SelfposError(
-                f"{description} has {len(images)} images and {len(labels)} labels; it needs images, and one label for each"
+                f"{description} has {len(images)} images and {len(labels)} labels; it needs images, and one "
+                "label for each"
             )
         if labels.min() < 0:
             raise SelfposError(f"{description} has the label {labels.min()}; labels count from 0")
@@ -185,16 +195,19 @@ def _in_memory(
             )
     if (x_train.shape[1:], x_train.dtype) != (x_test.shape[1:], x_test.dtype):
         raise SelfposError(
-            f"{description}: training images are {x_train.shape[1:]} of type {x_train.dtype}, test images {x_test.shape[1:]} of type {x_test.dtype}; "
-            f"they must be alike, so that a value means the same in both"
+            f"{description}: training images are {x_train.shape[1:]} of type {x_train.dtype}, test images "
+            f"{x_test.shape[1:]} of type {x_test.dtype}; they must be alike, so that a value means the same "
+            "in both"
         )
     if strange := sorted(set(y_test.tolist()) - set(y_train.tolist())):
         raise SelfposError(
-            f"{description}: the test images have labels that the training images lack: {', '.join(str(one) for one in strange[:5])}"
+            f"{description}: the test images have labels that the training images lack: "
+            f"{', '.join(str(one) for one in strange[:5])}"
         )
     if preprocessing == "scale" and x_train.dtype.kind == "f":
         raise SelfposError(
-            f"{description} has images of type {x_train.dtype}, and preprocessing scale takes whole numbers from 0 to 255; set preprocessing to raw to take them as they are"
+            f"{description} has images of type {x_train.dtype}, and preprocessing scale takes whole numbers "
+            "from 0 to 255; set preprocessing to raw to take them as they are"
         )
     fingerprint = fingerprint_of([x_train, y_train.astype(np.int64), x_test, y_test.astype(np.int64)])
     scale = 1.0

@@ -1,4 +1,7 @@
-"""Training S networks at once as one wide network, and what they predict. With S = 1 it is plain training of a single network."""
+"""Training S networks at once as one wide network, and what they predict.
+
+With S = 1 it is plain training of a single network.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from torch import Tensor, nn
 
 from selfpos.console import log
 from selfpos.imbalance.study.images import Images
-from selfpos.imbalance.study.methods import losses
+from selfpos.imbalance.study.loss import Loss, Mix, cross_entropy
 from selfpos.imbalance.study.networks import Network
 from selfpos.imbalance.study.recipe import TrainingSettings
 from selfpos.imbalance.study.wide import copy_back, widen
@@ -41,7 +44,9 @@ class Sample:
 
 @dataclass(frozen=True)
 class Watch:
-    """Something to do every so many iterations of a training: `look` gets the iteration and the networks as they are then."""
+    """Something to do every so many iterations of a training: `look` gets the iteration and the networks as
+    they are then.
+    """
 
     every: int
     look: Callable[[int], None]
@@ -55,17 +60,19 @@ def fit(
     *,
     rate: float,
     iterations: int,
-    loss: losses.Loss = losses.cross_entropy,
-    mix: losses.Mix | None = None,
+    loss: Loss = cross_entropy,
+    mix: Mix | None = None,
     mix_seeds: Sequence[int] = (),
     optimizer: str = "sgd",
     tick: Callable[[], None] | None = None,
     watch: Watch | None = None,
 ) -> None:
-    """Train `networks` (one architecture) in place on `batches`, each by its own loss on its own part, all parameters that require gradients.
+    """Train `networks` (one architecture) in place on `batches`, each by its own loss on its own part, all
+    parameters that require gradients.
 
-    `counts` (S, K) are the class sizes that losses look at, `rate` the base learning rate. The networks' sum of losses is descended, so
-    each gets the gradient it would get alone. `tick` is called after every iteration.
+    `counts` (S, K) are the class sizes that losses look at, `rate` the base learning rate. The networks' sum
+    of losses is descended, so each gets the gradient it would get alone. `tick` is called after every
+    iteration.
     """
     device = next(networks[0].parameters()).device
     wide = widen(networks).train()
@@ -136,8 +143,8 @@ def predict(
 ) -> dict[str, Floats]:
     """Log-softmax in float64 of every set of `heads` on the networks' trunks, (S, n, K) each.
 
-    `index` (n,) are images that all networks see, or (n, S) each network's own. A network whose training diverged (logits not finite) gets
-    the uniform distribution, whose AUC is 50, and a line in the log.
+    `index` (n,) are images that all networks see, or (n, S) each network's own. A network whose training
+    diverged (logits not finite) gets the uniform distribution, whose AUC is 50, and a line in the log.
     """
     device = next(networks[0].parameters()).device
     trunk = widen([network.trunk for network in networks]).eval()
@@ -180,5 +187,6 @@ def join_networks(images: Tensor) -> Tensor:
     joined = images.reshape(images.shape[0], -1, *images.shape[3:])
     if joined.device.type != "cpu":
         return joined
-    # Copied even where it seems needless: images of one channel have both layouts at once, and torch would take the slower for all that follows.
+    # Copied even where it seems needless: images of one channel have both layouts at once, and torch would
+    # take the slower for all that follows.
     return torch.empty_like(joined, memory_format=torch.channels_last).copy_(joined)

@@ -1,4 +1,6 @@
-"""Global contrast normalisation and ZCA whitening as pylearn2's CIFAR-10 script had them, which All-CNN was trained on."""
+"""Global contrast normalisation and ZCA whitening as pylearn2's CIFAR-10 script had them, which All-CNN was
+trained on.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,9 @@ from numpy.typing import NDArray
 
 
 def contrast_normalise(images: NDArray, scale: float = 55.0) -> NDArray[np.float32]:
-    """Per image: subtract its mean over all values, divide by its L2 norm, times `scale`. images (n, …) → (n, features) float32."""
+    """Per image: subtract its mean over all values, divide by its L2 norm, times `scale`. images (n, …) → (n,
+    features) float32.
+    """
     flat = images.reshape(len(images), -1).astype(np.float32)
     flat -= flat.mean(axis=1, keepdims=True)
     norms = np.linalg.norm(flat, axis=1, keepdims=True)
@@ -15,7 +19,9 @@ def contrast_normalise(images: NDArray, scale: float = 55.0) -> NDArray[np.float
 
 
 def fit_zca(flat: NDArray[np.float32], ridge: float = 0.1) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Mean (features,) and whitening matrix (features, features) of `flat` (n, features): V diag((λ + ridge)^−½) Vᵀ of XᵀX/n, in float64."""
+    """Mean (features,) and whitening matrix (features, features) of `flat` (n, features): V diag((λ +
+    ridge)^−½) Vᵀ of XᵀX/n, in float64.
+    """
     mean = flat.mean(axis=0, dtype=np.float64)
     covariance = np.zeros((flat.shape[1], flat.shape[1]))
     for start in range(0, len(flat), 4096):

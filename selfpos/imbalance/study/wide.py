@@ -1,7 +1,8 @@
-"""Many networks of one architecture as a single one: every convolution becomes a grouped one, every network a group of channels.
+"""Many networks of one architecture as a single one: every convolution becomes a grouped one, every network a
+group of channels.
 
-Images (B, S·C, H, W) go in, network s sees its own C channels, logits (B, S·K) come out; no weight touches another network's, so a
-training step of the wide network is a step of each of its S parts.
+Images (B, S·C, H, W) go in, network s sees its own C channels, logits (B, S·K) come out; no weight touches
+another network's, so a training step of the wide network is a step of each of its S parts.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ COSINE_SCALE = 30.0
 class Dense(nn.Module):
     """A fully connected layer over the whole map (Caffe's InnerProduct), for `groups` networks at once.
 
-    Features (B, groups·F, k, k) → (B, groups·out, 1, 1). Weights (groups·out, F, k, k), laid out as a convolution's and multiplied as
-    matrices, which on a CPU is twice as fast as a grouped convolution with a kernel as large as its input.
+    Features (B, groups·F, k, k) → (B, groups·out, 1, 1). Weights (groups·out, F, k, k), laid out as a
+    convolution's and multiplied as matrices, which on a CPU is twice as fast as a grouped convolution with a
+    kernel as large as its input.
     """
 
     def __init__(self, features: int, outputs: int, size: int = 1) -> None:
@@ -35,7 +37,10 @@ class Dense(nn.Module):
 
 
 class CosineHead(nn.Module):
-    """logits = s · cosine of the angle between feature and class weight, s = 30 (Cao et al. 2019). Shapes as of `Dense`."""
+    """logits = s · cosine of the angle between feature and class weight, s = 30 (Cao et al. 2019).
+
+    Shapes as of `Dense`.
+    """
 
     def __init__(self, features: int, classes: int, size: int = 1) -> None:
         super().__init__()
@@ -59,9 +64,11 @@ def _grouped(x: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> Ten
 
 
 def widen(networks: Sequence[nn.Module]) -> nn.Module:
-    """One module that computes all `networks` (same architecture) side by side; with a single one, a copy of it.
+    """One module that computes all `networks` (same architecture) side by side; with a single one, a copy of
+    it.
 
-    On a CPU its convolutions are laid out channels last, in which they and the pooling behind them run several times as fast.
+    On a CPU its convolutions are laid out channels last, in which they and the pooling behind them run
+    several times as fast.
     """
     wide = copy.deepcopy(networks[0])
     if len(networks) > 1:
@@ -114,7 +121,9 @@ def _widen_layer(layer: nn.Module, count: int) -> None:
 
 
 def _state(layer: nn.Module) -> dict[str, Tensor]:
-    """The layer's own parameters and buffers, all of which have one row per channel (but not batch normalisation's step counter)."""
+    """The layer's own parameters and buffers, all of which have one row per channel (but not batch
+    normalisation's step counter).
+    """
     own = {**layer._parameters, **layer._buffers}
     return {key: tensor for key, tensor in own.items() if tensor is not None and tensor.ndim > 0}
 

@@ -11,7 +11,7 @@ import torch
 from selfpos.imbalance.carryover import experts, norms, path
 from selfpos.imbalance.carryover.arms import Bench, difference, inner, moved
 from selfpos.imbalance.study.cell import Imbalance
-from selfpos.imbalance.study.methods.decoupled import normalised_head
+from selfpos.imbalance.study.methods.heads import normalised_head
 from selfpos.imbalance.study.networks import build
 from selfpos.imbalance.study.recipe import ImbalanceRecipe
 from selfpos.imbalance.study.sources import read_images
@@ -65,7 +65,8 @@ def test_experts(bench: Bench) -> None:
         coefficients[f"experts, Self Positioning, {probe} probe"] for probe in ("balanced", "natural")
     )
     assert balanced != natural
-    # On a balanced probe the search must not forget the small classes, which half of the probe is of, and of the natural one an eleventh.
+    # On a balanced probe the search must not forget the small classes, which half of the probe is of, and of
+    # the natural one an eleventh.
     assert balanced[1] > natural[1] + 0.1
     recalls = [
         arms[f"experts, Self Positioning, {probe} probe"]["minority recall"]

@@ -13,7 +13,7 @@ from selfpos.errors import SelfposError
 from selfpos.imbalance.carryover import path
 from selfpos.imbalance.carryover.arms import Bench
 from selfpos.imbalance.carryover.outcome import Finding, missing_seeds, over_seeds
-from selfpos.imbalance.command import imbalance
+from selfpos.imbalance.command import command as imbalance
 from selfpos.imbalance.study.analysis import Interval
 from selfpos.imbalance.study.cell import draw_sample
 from tests.helpers.companion import tiny

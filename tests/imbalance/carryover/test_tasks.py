@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from selfpos.errors import SelfposError
 from selfpos.imbalance.carryover import tasks
-from selfpos.imbalance.command import imbalance
+from selfpos.imbalance.command import command as imbalance
 from selfpos.imbalance.study import profiles
 from selfpos.recipe import Recipe
 

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from selfpos.errors import SelfposError
 from selfpos.imbalance.carryover import text
 from selfpos.imbalance.carryover.arms import Bench, difference
-from selfpos.imbalance.command import imbalance
+from selfpos.imbalance.command import command as imbalance
 from selfpos.imbalance.study.analysis import Study
 from selfpos.imbalance.study.cell import Imbalance
 from selfpos.imbalance.study.ordering import compare_orderings

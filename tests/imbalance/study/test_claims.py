@@ -99,7 +99,9 @@ def test_opposite_results_do_not_hold() -> None:
 
 
 def with_linear(step: Study, baseline: float, ros: float = 0.995, rus_fall: float = 0.05) -> Study:
-    """`step` with a balanced baseline of .99 and linear imbalances: baseline, ROS, and RUS that falls by `rus_fall` from one ratio to the next."""
+    """`step` with a balanced baseline of .99 and linear imbalances: baseline, ROS, and RUS that falls by
+    `rus_fall` from one ratio to the next.
+    """
     rng = np.random.default_rng(1)
     linear = [
         record(method, value + 0.0005 * rng.normal(), seed, profile="linear", rho=rho, mu=None)
@@ -248,7 +250,8 @@ def test_ros_is_beaten_in_more_than_a_fifth_of_the_settings() -> None:
     once, twice = rus_wins((1.0, 0.2)), rus_wins((1.0, 0.2), (1.0, 0.5))
     assert [claim.checks[1].value for claim in (once, twice)] == ["5 of 6", "4 of 6"]
     assert (once.checks[1].met, twice.checks[1].met, twice.verdict) == (True, False, "does not hold")
-    # A rival of a hair decides nothing, at however many settings: the second smallest p, of three rivals and five choices, is not small.
+    # A rival of a hair decides nothing, at however many settings: the second smallest p, of three rivals and
+    # five choices, is not small.
     hair = study_of(lambda method, *place: 0.9 + 0.0003 * (method == "rus"), noise=0.0005)
     assert check_claims(hair)[1].verdict == "not decided"
 

@@ -17,7 +17,7 @@ import yaml
 from click.testing import CliRunner
 
 from selfpos.errors import OperationError, SelfposError
-from selfpos.imbalance.command import imbalance
+from selfpos.imbalance.command import command as imbalance
 from selfpos.imbalance.study import cell as cell_module
 from selfpos.imbalance.study import grid
 from selfpos.imbalance.study.cell import Imbalance, Unit, draw_sample, run_unit, train_unit
@@ -334,7 +334,7 @@ def test_killed_process_leaves_a_readable_file_and_no_workers(
         yaml.safe_dump(tiny(archive, seeds=40, networks_at_once=1)), encoding="utf-8"
     )
     out = tmp_path / "r.parquet"
-    code = "from selfpos.imbalance.command import imbalance; imbalance()"
+    code = "from selfpos.imbalance.command import command; command()"
     command = [
         sys.executable,
         "-c",

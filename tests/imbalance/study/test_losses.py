@@ -5,13 +5,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from selfpos.imbalance.study.methods.class_balanced import class_balanced
-from selfpos.imbalance.study.methods.focal import focal, focal_balanced
-from selfpos.imbalance.study.methods.ldam import ldam_drw
-from selfpos.imbalance.study.methods.logit_adjustment import balanced_softmax, logit_adjusted
-from selfpos.imbalance.study.methods.losses import cross_entropy, effective_number_weights
+from selfpos.imbalance.study.loss import cross_entropy
+from selfpos.imbalance.study.methods.losses import (
+    balanced_softmax,
+    class_balanced,
+    effective_number_weights,
+    focal,
+    focal_balanced,
+    ldam_drw,
+    logit_adjusted,
+    weighted_cross_entropy,
+)
 from selfpos.imbalance.study.methods.mixing import mixup, remix
-from selfpos.imbalance.study.methods.weighted import weighted_cross_entropy
 
 COUNTS = torch.tensor([[500, 50, 5], [5, 500, 500]])
 
@@ -47,7 +52,8 @@ def test_focal_closed_form(batch: tuple[Tensor, Tensor]) -> None:
     logits, targets = batch
     p = logits.softmax(dim=2).gather(2, targets[..., None])[..., 0]
     torch.testing.assert_close(focal(logits, targets, COUNTS, 0), -((1 - p) ** 2) * p.log())
-    # The class weight stands before the focal term, not within p_t; the batch's mean is over the sum of weights.
+    # The class weight stands before the focal term, not within p_t; the batch's mean is over the sum of
+    # weights.
     for s in range(2):
         weights = effective_number_weights(COUNTS)[s][targets[:, s]]
         expected = (-weights * (1 - p[:, s]) ** 2 * p[:, s].log()).sum() / weights.sum()

@@ -43,7 +43,8 @@ def test_auc_without_a_class_is_refused() -> None:
 
 
 def test_thresholding_golden_example() -> None:
-    # The first author's example: counts 100, 400, 500 and output .2, .2, .6 give 2, .5, 1.2, which turns class 2 into class 0.
+    # The first author's example: counts 100, 400, 500 and output .2, .2, .6 give 2, .5, 1.2, which turns
+    # class 2 into class 0.
     adjusted = np.exp(divide_by_prior(np.log([[0.2, 0.2, 0.6]]), np.array([100, 400, 500])))
     np.testing.assert_allclose(adjusted, [[2.0, 0.5, 1.2]])
     assert adjusted.argmax() == 0

@@ -9,7 +9,8 @@ import pytest
 from click.testing import CliRunner
 
 from selfpos.errors import SelfposError
-from selfpos.imbalance.command import _study, imbalance
+from selfpos.imbalance.command import _study
+from selfpos.imbalance.command import command as imbalance
 from selfpos.imbalance.study.grid import run_grid
 from selfpos.imbalance.study.recipe import ImbalanceRecipe
 from selfpos.imbalance.study.report import write_report

@@ -21,7 +21,9 @@ COUNTS = np.array([8, 8, 2, 2])
 
 
 def two_networks(name: str) -> tuple[list[Network], list[Sample], ArrayImages]:
-    """Networks, a sample each, and images; dropout layers stay, but drop nothing: their masks are drawn for all networks together."""
+    """Networks, a sample each, and images; dropout layers stay, but drop nothing: their masks are drawn for
+    all networks together.
+    """
     labels = np.repeat(np.arange(4), COUNTS)
     pixels = torch.rand(len(labels), *SHAPES[name], generator=torch.Generator().manual_seed(0))
     samples = [

@@ -1,27 +1,27 @@
-"""The pieces the methods' losses are made of. Shapes: logits (B, S, K), targets (B, S), counts and weights (S, K)."""
+"""Methods that change the loss: class weights, focal loss, margins and logit adjustment.
+
+Shapes: logits (B, S, K), targets (B, S), counts and weights (S, K).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import torch
+from torch import Tensor
 
-import numpy as np
-from torch import Tensor, nn
+from selfpos.imbalance.study.loss import cross_entropy
+from selfpos.imbalance.study.methods.registry import Method, register
+from selfpos.imbalance.study.wide import COSINE_SCALE
 
-# logits (B, S, K), targets (B, S), class counts (S, K), progress 0 … 1 → losses (B, S) whose mean over B is each network's loss
-Loss = Callable[[Tensor, Tensor, Tensor, float], Tensor]
-# images (B, S, …), targets (B, S), class counts (S, K), a generator per network → mixed images, second targets, share of the first targets (B, S)
-Mix = Callable[[Tensor, Tensor, Tensor, Sequence[np.random.Generator]], tuple[Tensor, Tensor, Tensor]]
-
-
-def cross_entropy(logits: Tensor, targets: Tensor, counts: Tensor, progress: float) -> Tensor:
-    """−log softmax(z)_y, (B, S)."""
-    return nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").view_as(
-        targets
-    )
+BETA = 0.9999  # of the effective number of examples
+GAMMA = 2.0  # of the focal loss
+MAX_MARGIN = 0.5  # of LDAM
+DEFERRED = 0.8  # share of the training before LDAM's weights set in
 
 
 def weigh(losses: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
-    """Each loss times its class's weight; the mean over the batch is then Σ w l / Σ w, which is what torch's `CrossEntropyLoss(weight)` takes."""
+    """Each loss times its class's weight; the mean over the batch is Σ w l / Σ w, as of
+    `CrossEntropyLoss(weight)`.
+    """
     chosen = weights.gather(1, targets.T).T
     return losses * chosen * (len(losses) / chosen.sum(dim=0))
 
@@ -31,7 +31,67 @@ def to_mean_one(weights: Tensor) -> Tensor:
     return weights * (weights.shape[1] / weights.sum(dim=1, keepdim=True))
 
 
-def effective_number_weights(counts: Tensor, beta: float = 0.9999) -> Tensor:
-    """Cui et al. 2019, equation 2: w_i ∝ (1 − β) / (1 − β^n_i), summing to K. float64 inside: β^n needs it. Returns float32."""
-    weights = (1 - beta) / (1 - beta ** counts.double())
-    return to_mean_one(weights).float()
+def effective_number_weights(counts: Tensor) -> Tensor:
+    """w_i ∝ (1 − β) / (1 − β^n_i), summing to K (Cui et al. 2019, equation 2); float64 inside, since β^n
+    needs it.
+    """
+    return to_mean_one((1 - BETA) / (1 - BETA ** counts.double())).float()
+
+
+def weighted_cross_entropy(logits: Tensor, targets: Tensor, counts: Tensor, progress: float) -> Tensor:
+    """w_i ∝ 1/n_i with Σ w = K; averaged over the batch by Σ w."""
+    return weigh(cross_entropy(logits, targets, counts, progress), targets, to_mean_one(1 / counts.float()))
+
+
+def class_balanced(logits: Tensor, targets: Tensor, counts: Tensor, progress: float) -> Tensor:
+    """Cross entropy weighted by (1 − β)/(1 − β^n_i)."""
+    return weigh(cross_entropy(logits, targets, counts, progress), targets, effective_number_weights(counts))
+
+
+def focal(logits: Tensor, targets: Tensor, counts: Tensor, progress: float) -> Tensor:
+    """−(1 − p_t)^γ log p_t on the softmax."""
+    loss = cross_entropy(logits, targets, counts, progress)
+    return (1 - (-loss).exp()) ** GAMMA * loss
+
+
+def focal_balanced(logits: Tensor, targets: Tensor, counts: Tensor, progress: float) -> Tensor:
+    """The same times the class-balanced weight, which stays outside p_t: inside, p_t would be no probability."""
+    return weigh(focal(logits, targets, counts, progress), targets, effective_number_weights(counts))
+
+
+def ldam_drw(logits: Tensor, targets: Tensor, counts: Tensor, progress: float) -> Tensor:
+    """CE(s · (cos θ − m_y at the true class)), m_j = C · n_j^−¼ with max m = ½; class-balanced weights at the
+    end.
+
+    `logits` are those of the cosine head, which include the scale s.
+    """
+    margins = counts.float() ** -0.25
+    margins = margins * (MAX_MARGIN / margins.max(dim=1, keepdim=True).values)
+    chosen = margins.gather(1, targets.T).T * COSINE_SCALE
+    shifted = logits.scatter_add(2, targets[..., None], -chosen[..., None].to(logits.dtype))
+    loss = cross_entropy(shifted, targets, counts, progress)
+    weights = effective_number_weights(counts) if progress >= DEFERRED else torch.ones_like(margins)
+    return weigh(loss, targets, weights)
+
+
+def logit_adjusted(logits: Tensor, targets: Tensor, counts: Tensor, progress: float) -> Tensor:
+    """CE(z + τ log π) with π_i = n_i / Σ n and τ = 1."""
+    prior = (counts / counts.sum(dim=1, keepdim=True)).log()
+    return cross_entropy(logits + prior.float(), targets, counts, progress)
+
+
+def balanced_softmax(logits: Tensor, targets: Tensor, counts: Tensor, progress: float) -> Tensor:
+    """CE(z + log n): the same up to a constant."""
+    return cross_entropy(logits + counts.float().log(), targets, counts, progress)
+
+
+LIN, CUI = "Lin et al. 2017, arXiv 1708.02002", "Cui et al. 2019, arXiv 1901.05555"
+register(
+    Method("weighted", "inverse class frequency", loss=weighted_cross_entropy),
+    Method("class-balanced", f"{CUI}, equation 2", loss=class_balanced),
+    Method("focal", f"{LIN}, equation 4", loss=focal),
+    Method("focal-balanced", f"{LIN}, equation 5, with the α of {CUI}", loss=focal_balanced),
+    Method("ldam-drw", "Cao et al. 2019, arXiv 1906.07413, equations 10-13", loss=ldam_drw, cosine_head=True),
+    Method("logit-adjustment", "Menon et al. 2021, arXiv 2007.07314, equation 10", loss=logit_adjusted),
+    Method("balanced-softmax", "Ren et al. 2020, arXiv 2007.10740, equation 4", loss=balanced_softmax),
+)

@@ -18,7 +18,9 @@ TAU = 0.5
 def mixup(
     images: Tensor, targets: Tensor, counts: Tensor, rngs: Sequence[np.random.Generator]
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """λ x_a + (1 − λ) x_b with λ ~ Beta(1, 1) and x_b from the same network's batch, one λ per network and batch; labels alike."""
+    """λ x_a + (1 − λ) x_b with λ ~ Beta(1, 1) and x_b from the same network's batch, one λ per network and
+    batch; labels alike.
+    """
     batch, networks = targets.shape
     shares = torch.from_numpy(np.array([rng.beta(ALPHA, ALPHA) for rng in rngs])).to(images)
     partners = torch.from_numpy(np.stack([rng.permutation(batch) for rng in rngs], axis=1)).to(images.device)
@@ -34,7 +36,9 @@ def mixup(
 def remix(
     images: Tensor, targets: Tensor, counts: Tensor, rngs: Sequence[np.random.Generator]
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """mixup's images, but the label goes wholly to the rarer class where class sizes differ by κ = 3 and its image has 1 − τ = ½ or more."""
+    """mixup's images, but the label goes wholly to the rarer class where class sizes differ by κ = 3 and its
+    image has 1 − τ = ½ or more.
+    """
     mixed, others, shares = mixup(images, targets, counts, rngs)
     ratio = counts.gather(1, targets.T).T / counts.gather(1, others.T).T
     shares = shares.clone()
@@ -43,5 +47,7 @@ def remix(
     return mixed, others, shares.masked_fill(to_other, 0.0).masked_fill(to_first, 1.0)
 
 
-register(Method("mixup", "Zhang et al. 2018, arXiv 1710.09412, equation 1", mix=mixup))
-register(Method("remix", "Chou et al. 2020, arXiv 2007.03943, equations 4-6", mix=remix))
+register(
+    Method("mixup", "Zhang et al. 2018, arXiv 1710.09412, equation 1", mix=mixup),
+    Method("remix", "Chou et al. 2020, arXiv 2007.03943, equations 4-6", mix=remix),
+)

@@ -1,4 +1,8 @@
-"""What a method is, and the table of all of them."""
+"""What a method is, and the table of all of them.
+
+Shapes: logits (B, S, K), targets (B, S), class counts and weights (S, K), for S networks trained side by
+side.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +18,12 @@ from numpy.typing import NDArray
 from torch import nn
 
 from selfpos.errors import SelfposError, unknown
-from selfpos.imbalance.study.methods import losses
+from selfpos.imbalance.study.loss import Loss, Mix, cross_entropy
 from selfpos.imbalance.study.second_stage import Stage
 
 Ints = NDArray[np.int64]
-# labels, seed, target ratio → positions to train on
 Resample = Callable[[Ints, int, float], Ints]
+"""labels, seed, target ratio → positions to train on."""
 
 
 @dataclass(frozen=True)
@@ -28,10 +32,10 @@ class Method:
 
     name: str
     source: str
-    loss: losses.Loss = losses.cross_entropy
+    loss: Loss = cross_entropy
     resample: Resample | None = None
     ratio: float = 1.0
-    mix: losses.Mix | None = None
+    mix: Mix | None = None
     cosine_head: bool = False
     optimizer: Literal["sgd", "adamw"] | None = None  # the recipe's
     size_matched: bool = False
@@ -39,7 +43,7 @@ class Method:
 
     @property
     def parent(self) -> str:
-        """The name of the method that trains the networks: itself."""
+        """The method that trains the networks: this one."""
         return self.name
 
 
@@ -49,22 +53,23 @@ class Refit:
 
     name: str
     source: str
-    parent: str
     refit: Callable[[Stage], list[nn.Sequential]]
+    parent: str = "baseline"
 
 
 METHODS: dict[str, Method | Refit] = {}
 
 
-def register(method: Method | Refit) -> None:
-    """Add a method to the table. Raises ValueError for a name that is taken."""
-    if method.name in METHODS:
-        raise ValueError(f"there are two methods named {method.name}")
-    METHODS[method.name] = method
+def register(*methods: Method | Refit) -> None:
+    """Add methods to the table. Raises ValueError for a name that is taken."""
+    for method in methods:
+        if method.name in METHODS:
+            raise ValueError(f"there are two methods named {method.name}")
+        METHODS[method.name] = method
 
 
 def get_method(name: str) -> Method | Refit:
-    """The method `name`. `ros:R` and `rus:R` sample to the ratio R instead of full balance. Raises SelfposError for unknown names."""
+    """The method `name`; `ros:R` and `rus:R` sample to the ratio R. Raises SelfposError for unknown names."""
     _load()
     stem, _, ratio = name.partition(":")
     if stem not in METHODS:
