@@ -1,13 +1,17 @@
-"""Merging side by side: selfpos, mergekit, SentenceTransformer.merge, LM_Cocktail and plain `cp`, each in its own process on the same inputs.
+"""Merging side by side: selfpos, mergekit, SentenceTransformer.merge, LM_Cocktail and plain `cp`, each in its
+own process on the same inputs.
 
-    python benchmarks/merging.py --rivals VENV/bin/python --shapes minilm bert-base xlmr-base qwen3-0.6b --counts 3 --methods linear ties
+    python benchmarks/merging.py --rivals VENV/bin/python --shapes minilm bert-base xlmr-base qwen3-0.6b
+    --counts 3 --methods linear ties
 
-The rivals' Python needs mergekit 0.1.5, sentence-transformers 6.2 and LM_Cocktail 0.0.4; without --rivals only selfpos and `cp` run. By default all
-are held to one core, so that CPU seconds compare; --cores 0 takes all.
+The rivals' Python needs mergekit 0.1.5, sentence-transformers 6.2 and LM_Cocktail 0.0.4; without --rivals
+only selfpos and `cp` run. By default all are held to one core, so that CPU seconds compare; --cores 0 takes
+all.
 
-A row (shape, method, number of vectors) is measured in one go, all contenders after one another, and replaces the row of that name in
-benchmarks/results/merging.json and .md; rows of another machine or other versions are never mixed with it. Every output is checked before its time
-counts: at once, or with --defer in a later start with --check, so that a quiet machine need not be kept waiting.
+A row (shape, method, number of vectors) is measured in one go, all contenders after one another, and replaces
+the row of that name in benchmarks/results/merging.json and .md; rows of another machine or other versions are
+never mixed with it. Every output is checked before its time counts: at once, or with --defer in a later start
+with --check, so that a quiet machine need not be kept waiting.
 """
 
 from __future__ import annotations
@@ -29,10 +33,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from merging_check import lost_on_reload, wrong_tensors
 from merging_contenders import CONTENDERS, METHODS, STARTUP, Job, command, write_command
 from merging_inputs import SHAPES, make_inputs
-from merging_report import add_row, read_results, write_report
+from merging_report import add_row, lost_on_reload, read_results, write_report, wrong_tensors
 
 from selfpos.version import __version__
 
@@ -40,7 +43,8 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def measure(words: list[str], cores: int) -> dict[str, Any]:
-    """Run a command; wall and CPU seconds (with those of its children), peak anonymous memory in MB, and what it said when it failed."""
+    """Run a command; wall and CPU seconds (with those of its children), peak anonymous memory in MB, and what
+    it said when it failed."""
     limit = (lambda: os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])) if cores else None
     environment = os.environ | {
         "HF_HUB_OFFLINE": "1",
@@ -87,7 +91,8 @@ def median(runs: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def enough(runs: list[dict[str, Any]], options: argparse.Namespace) -> bool:
-    """Whether more runs would not pay: all repeats are done, or they have taken more CPU time than is to be spent on one contender."""
+    """Whether more runs would not pay: all repeats are done, or they have taken more CPU time than is to be
+    spent on one contender."""
     return len(runs) >= options.repeats or sum(run["cpu"] for run in runs) > options.patience
 
 
@@ -149,7 +154,8 @@ def check_rows(rows: list[dict[str, Any]], place: Path) -> Iterator[dict[str, An
 
 
 def copy_floor(job: Job, place: Path, options: argparse.Namespace) -> dict[str, Any]:
-    """Moving the bytes of a merge without merging: `cp` of one model's weights while the others are read; and the same flushed to disk."""
+    """Moving the bytes of a merge without merging: `cp` of one model's weights while the others are read; and
+    the same flushed to disk."""
     files = sorted(map(str, job.base.glob("*.safetensors")))
     others = sorted(str(file) for source in job.sources for file in source.glob("*.safetensors"))
     target = place / "copy"
@@ -188,7 +194,8 @@ def warm(job: Job) -> None:
 
 def facts(options: argparse.Namespace) -> dict[str, Any]:
     """The machine and the versions: what rows of one file have in common."""
-    code = "import importlib.metadata as m, json, sys; print(json.dumps({n: m.version(n) for n in sys.argv[1:]}))"
+    code = "import importlib.metadata as m, json, sys\n"
+    code += "print(json.dumps({n: m.version(n) for n in sys.argv[1:]}))"
     names = ["mergekit", "sentence-transformers", "LM_Cocktail", "torch", "transformers"]
     rivals = {}
     for name in names if options.rivals else []:

@@ -1,4 +1,5 @@
-"""How each contender is started for one merge, in a process of its own. Run as a script it is the process of those that have no command line."""
+"""How each contender is started for one merge, in a process of its own. Run as a script it is the process of
+those that have no command line."""
 
 from __future__ import annotations
 
@@ -26,7 +27,8 @@ class Job:
 
 
 METHODS = ("linear", "task-arithmetic", "slerp", "ties", "ties-global", "karcher")
-"""`slerp` is the usual one, per tensor between the first two models; `ties-global` has one threshold per vector, which only selfpos has."""
+"""`slerp` is the usual one, per tensor between the first two models; `ties-global` has one threshold per
+vector, which only selfpos has."""
 CONTENDERS = ("selfpos", "mergekit", "sentence-transformers", "LM_Cocktail")
 STARTUP = {
     "selfpos": "import selfpos.merging",
@@ -144,7 +146,8 @@ def lm_cocktail_merge(method: str, base: str, sources: list[str], out: str) -> N
 
 
 def selfpos_write(method: str, base: str, sources: list[str], out: str) -> None:
-    """Print the CPU seconds that selfpos needs to merge and write, after start-up, checks and hashes of the inputs."""
+    """Print the CPU seconds that selfpos needs to merge and write, after start-up, checks and hashes of the
+    inputs."""
     import resource
 
     from selfpos.merging import plan

@@ -36,9 +36,16 @@ XLMR = {
 }
 BASE = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072}
 QWEN3 = {
-    "vocab_size": 151669, "hidden_size": 1024, "num_hidden_layers": 28, "num_attention_heads": 16, "num_key_value_heads": 8, "head_dim": 128,
-    "intermediate_size": 3072, "max_position_embeddings": 32768, "tie_word_embeddings": True,
-}  # fmt: skip
+    "vocab_size": 151669,
+    "hidden_size": 1024,
+    "num_hidden_layers": 28,
+    "num_attention_heads": 16,
+    "num_key_value_heads": 8,
+    "head_dim": 128,
+    "intermediate_size": 3072,
+    "max_position_embeddings": 32768,
+    "tie_word_embeddings": True,
+}
 SHAPES = {
     "tiny": Shape(
         "BertConfig",

@@ -1,10 +1,12 @@
-"""What gathering Fisher and RegMean statistics costs: time and memory of whole merges of all-MiniLM-L6-v2 that look at a probe set.
+"""What gathering Fisher and RegMean statistics costs: time and memory of whole merges of all-MiniLM-L6-v2
+that look at a probe set.
 
     python benchmarks/merging_statistics.py [--records 128]
 
-Two specialists (the packaged model, each moved by a random step) and two probe tasks of real texts (the docstrings of the embedded corpus). Each
-line is a process of its own on one core: embedding the probe's texts once, the base of comparison; merging without data; merging by fisher and by
-regmean. Results go to benchmarks/results/merging_statistics.json and .md.
+Two specialists (the packaged model, each moved by a random step) and two probe tasks of real texts (the
+docstrings of the embedded corpus). Each line is a process of its own on one core: embedding the probe's texts
+once, the base of comparison; merging without data; merging by fisher and by regmean. Results go to
+benchmarks/results/merging_statistics.json and .md.
 """
 
 from __future__ import annotations
@@ -122,9 +124,11 @@ def markdown(results: dict[str, Any]) -> str:
     lines = [
         "# Merging with statistics from data",
         "",
-        f"{results['date']}; {known['processor']}, 1 core, Python {known['python']}. all-MiniLM-L6-v2, two vectors, two probe tasks of "
+        f"{results['date']}; {known['processor']}, 1 core, Python {known['python']}. all-MiniLM-L6-v2, two "
+        "vectors, two probe tasks of "
         f"{results['records']} pairs, {results['texts']} texts in all.",
-        "Each line is a whole process, start-up and writing included: CPU seconds, and peak anonymous memory in MB; "
+        "Each line is a whole process, start-up and writing included: CPU seconds, and peak anonymous "
+        "memory in MB; "
         + (f"medians of {repeats} runs." if (repeats := results["rows"][0]["runs"]) > 1 else "one run each."),
         "",
         "| process | CPU | memory | CPU against embedding once | memory against it |",
@@ -132,7 +136,8 @@ def markdown(results: dict[str, Any]) -> str:
     ]
     for row in results["rows"]:
         lines.append(
-            f"| {row['what']} | {row['cpu']:.1f} s | {row['anonymous_mb']:.0f} | {row['cpu_ratio']:.2f}× | {row['memory_ratio']:.2f}× |"
+            f"| {row['what']} | {row['cpu']:.1f} s | {row['anonymous_mb']:.0f} | {row['cpu_ratio']:.2f}× | "
+            f"{row['memory_ratio']:.2f}× |"
         )
     return "\n".join(lines) + "\n"
 

@@ -1,4 +1,4 @@
-"""Whole operations, each a path through several rooms: what the verbs of the command line, the jobs of a run and Python users call."""
+"""Whole operations: what verbs of the command line, jobs of a run and Python users call."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def finetune(
 
 
 def _check_probe(task_type: TaskType, records: Dataset) -> None:
-    """Raise SelfposError when no batch can be drawn from these probe records: better before the training."""
+    """Refuse probe records from which no batch can be drawn: better before the training than after."""
     import torch
 
     batch_size = min(PositioningSettings().batch_size, len(records))
@@ -124,8 +124,8 @@ def probe_of(specialists: Sequence[Path]) -> dict[str, ProbeTask]:
         Name of the task vector → its probe records.
 
     Raises:
-        SelfposError: When a folder does not say what it was trained on, its data has changed since, or other records
-            would be drawn now.
+        SelfposError: When a folder does not say what it was trained on, its data has changed since, or other
+            records would be drawn now.
     """
     from selfpos.data.probe import ProbeTask, hold_out
     from selfpos.data.sources import hash_records, load_task
@@ -183,7 +183,8 @@ def merge(
         vectors: the fine-tuned models: folders, Hub names, or PEFT adapters.
         method: a method of `selfpos methods`.
         out: the folder to write; it must not exist.
-        probe: for methods that need a probe set; its tasks are named as the vectors. Default: drawn by `probe_of`.
+        probe: for methods that need a probe set; its tasks are named as the vectors. Default: drawn by
+            `probe_of`.
         statistics_in: a folder where what such methods gather is kept for later merges.
         options: the fields of `selfpos.recipe.MergeOptions`: weights, params, dtype, seed and others.
 
@@ -244,7 +245,7 @@ def _plan_with_probe(
 
 
 def _add_card(out: Path, folder: Path) -> None:
-    """Write the card of the merge that will be at `out` into `folder`; a failing card must not cost the merge."""
+    """Write the card of the merge at `out` into `folder`; a failing card must not cost the merge."""
     from selfpos.publishing.card import write_card
 
     try:
@@ -269,28 +270,24 @@ def position_and_merge(
 ) -> Position:
     """Learn the coefficients of task vectors on a probe set, and write the merged model with a card.
 
-    A killed search continues when it is started again with the same arguments. A search that Ctrl-C ended is merged
-    with the best point so far. Of several processes that a launcher has started, the first alone merges and writes.
+    A killed search continues when it is started again with the same arguments. A search that Ctrl-C ended is
+    merged with the best point so far. Of several processes that a launcher has started, the first alone
+    merges and writes.
 
     Args:
-        base: Model folder or name on the Hub.
-        vectors: Models fine-tuned from `base`.
-        probe: Task name → its probe records.
-        settings: Objective and search.
-        out: Folder to write; must not exist.
-        record: JSON file for the position.
-        trajectory: JSON Lines file for the path of the search, written at its end.
-        coefficients: File that `merge_by_coefficients` applies again.
-        keep_interrupted: Whether to merge the best point of an interrupted search.
-        options: Those of `merging.plan` without weights, params and provenance; `seed` is also the search's. They
-            are checked before the search.
+        base: Model folder or name on the Hub. vectors: Models fine-tuned from `base`. probe: Task name → its
+            probe records. settings: Objective and search. out: Folder to write; must not exist. record: JSON
+            file for the position. trajectory: JSON Lines file for the path of the search, written at its end.
+            coefficients: File that `merge_by_coefficients` applies again. keep_interrupted: Whether to merge
+            the best point of an interrupted search. options: Those of `merging.plan` without weights, params
+            and provenance; `seed` is also the search's. They are checked before the search.
 
     Returns:
         The position.
 
     Raises:
-        SelfposError: As `position` and `merge` do.
-        KeyboardInterrupt: After Ctrl-C, where no point is better than the start, or without `keep_interrupted`.
+        SelfposError: As `position` and `merge` do. KeyboardInterrupt: After Ctrl-C, where no point is better
+        than the start, or without `keep_interrupted`.
     """
     from selfpos.merging import merge as merge_folders
     from selfpos.merging import plan
@@ -355,7 +352,7 @@ def position_and_merge(
 
 
 def _forget(state: Path, lines: Path, *, final: bool) -> None:
-    """Remove the `state` of a search that never continues (`final`), lines without a state, and an empty folder."""
+    """Remove the `state` of a search that never continues (`final`), lines without state, empty folders."""
     if final:
         state.unlink(missing_ok=True)
     if not state.is_file():
@@ -407,7 +404,7 @@ def merge_by_coefficients(
 def plan_merge_by_coefficients(
     file: Path, base: str, vectors: Sequence[str | Path], out: Path, **options: Any
 ) -> list[tuple[str, str]]:
-    """What `merge_by_coefficients` with the same arguments would do, as `plan_merge` says it; writes nothing."""
+    """What `merge_by_coefficients` would do, as `plan_merge` says it; writes nothing."""
     from selfpos.merging import plan
     from selfpos.merging.describe import describe
 
@@ -418,7 +415,7 @@ def plan_merge_by_coefficients(
 def _coefficients_applied(
     file: Path, base: str, vectors: Sequence[str | Path], options: dict[str, Any]
 ) -> tuple[Path, list[Path], dict[str, Any]]:
-    """Base, vectors in the order of the file, and options of the merge that applies the coefficients in `file`."""
+    """Base, vectors in the file's order, and options of the merge that applies the coefficients."""
     from selfpos.positioning.coefficients import read_coefficients
     from selfpos.storage.hashing import content_hash
     from selfpos.storage.locate import locate_model

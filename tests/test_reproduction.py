@@ -1,4 +1,5 @@
-"""Merges that looked at data, made again: their statistics are gathered anew, where the probe set is at hand."""
+"""Merges that looked at data, made again: their statistics are gathered anew, where the probe set is at
+hand."""
 
 from __future__ import annotations
 
@@ -44,7 +45,7 @@ def test_statistics_are_gathered_again(
     )
     with pytest.raises(
         SelfposError,
-        match=r"probe set of beta \(16 records\), alpha \(16 records\), which is not at hand .*--probe FOLDER",
+        match=r"probe set of beta \(16 records\), alpha \(16 records\), which is not at hand .*--probe",
     ) as refused:
         reproduce(str(out))
     assert str(refused.value).count("--probe") == 1
@@ -62,5 +63,5 @@ def test_a_probe_set_is_for_merges_that_looked_at_one(
     tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path
 ) -> None:
     out = merge(str(tiny_base), tiny_specialists[:2], "average", tmp_path / "merged")
-    with pytest.raises(SelfposError, match="without a look at data"):
+    with pytest.raises(SelfposError, match="which uses no data"):
         reproduce(str(out), probe=tmp_path)

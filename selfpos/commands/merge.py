@@ -7,16 +7,24 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from selfpos.commands.options import given, options_of
+from selfpos.errors import SelfposError
+from selfpos.recipe.merging import MergeOptions
+
 if TYPE_CHECKING:
     from selfpos.positioning import Position
 
+DEFAULT_BASE = "all-MiniLM-L6-v2"
+FOLDER = click.Path(path_type=Path)
+
 
 class ManyValues(click.Command):
-    """Lets `--vectors A B C` take all words up to the next option, as `--vectors A --vectors B` does; `--vectors=A B` too."""
+    """Lets `--vectors A B C` take all words up to the next option, as `--vectors A --vectors B` does."""
 
     many: tuple[str, ...] = ("--vectors", "--weights")
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Repeat the option before each of its values."""
         spread: list[str] = []
         option: str | None = None
         for word in args:
@@ -33,189 +41,154 @@ class ManyValues(click.Command):
 
 
 @click.command("merge", cls=ManyValues)
-@click.argument("recipe", required=False, type=click.Path(path_type=Path))
+@click.argument("recipe", required=False, type=FOLDER)
 @click.option(
-    "--vectors",
-    "sources",
-    multiple=True,
-    metavar="MODEL…",
-    help="Fine-tuned models (folders, Hub names, or adapters).",
+    "--vectors", multiple=True, metavar="MODEL…", help="Fine-tuned models (folders, Hub names, or adapters)."
 )
 @click.option("--method", help="See `selfpos methods`.")
+@click.option("--base", help=f"The model they were fine-tuned from. [default: {DEFAULT_BASE}]")
+@click.option("--out", required=True, type=FOLDER, help="Folder to write; must not exist.")
 @click.option(
-    "--base", default="all-MiniLM-L6-v2", show_default=True, help="The model they were fine-tuned from."
-)
-@click.option(
-    "--out", required=True, type=click.Path(path_type=Path), help="Folder to write; must not exist."
-)
-@click.option(
-    "--weights",
-    multiple=True,
-    metavar="WEIGHT…",
-    help="One for all vectors, or one per vector: 0.5, a ramp over depth 0.2..0.8, or '{layers.0-5: 0.3, default: 1}'.",
+    "--weights", multiple=True, metavar="WEIGHT…", help=MergeOptions.model_fields["weights"].description
 )
 @click.option(
     "--param",
     "params",
     multiple=True,
     metavar="NAME=VALUE",
-    help="A parameter of the method, values as for --weights; of methods that search, a setting. May be repeated.",
-)
-@click.option(
-    "--dtype",
-    type=click.Choice(["float32", "bfloat16", "float16"]),
-    help="Of the weights written [default: the widest of the inputs'].",
+    help="A parameter of the method, values as for --weights; for a search, a setting. May be repeated.",
 )
 @click.option("--dry-run", is_flag=True, help="Show what would be read, merged and written; write nothing.")
-@click.option(
-    "--adapter", is_flag=True, help="Write one LoRA adapter, where all vectors are such, instead of a model."
+@click.option("--adapter", is_flag=True, help="Write one LoRA adapter, where all vectors are adapters.")
+@options_of(
+    MergeOptions,
+    *("dtype", "seed", "rank", "take_from", "device", "threads", "shard_size", "allow_code"),
+    budget="memory",
 )
-@click.option("--rank", type=click.IntRange(min=1), help="With --adapter: truncate to this rank.")
-@click.option(
-    "--take-from",
-    metavar="NAME",
-    help="'base' or a vector's name: take from it what differs (tokenizer, pooling, prompts, shapes).",
-)
-@click.option(
-    "--device",
-    help="Where the arithmetic runs: cpu, cuda, cuda:1, … [default: cpu, for most methods wait for the disk; a search takes the GPU if there is one]",
-)
-@click.option("--threads", type=click.IntRange(min=1), help="[default: one per core]")
-@click.option(
-    "--memory",
-    type=click.IntRange(min=1),
-    default=512,
-    show_default=True,
-    help="MB that may be used beyond the runtime.",
-)
-@click.option(
-    "--shard-size",
-    type=click.IntRange(min=1),
-    default=5000,
-    show_default=True,
-    help="MB that one weight file may have.",
-)
-@click.option("--allow-code", is_flag=True, help="Keep Python code that the base brings along.")
 @click.option(
     "--probe",
-    type=click.Path(path_type=Path),
-    help="Probe set folder, for methods that look at data [default: what finetune held out].",
+    type=FOLDER,
+    help="Probe set folder, for methods that use data [default: what finetune held out].",
 )
 @click.option(
-    "--statistics",
-    type=click.Path(path_type=Path),
-    help="Keep what fisher and regmean gather in this folder, for other merges to take.",
+    "--statistics", type=FOLDER, help="Keep what fisher and regmean gather in this folder, for later merges."
 )
 @click.option(
     "--coefficients",
-    type=click.Path(path_type=Path),
-    help="Apply this file, which self-positioning wrote beside its model (OUT.coefficients.json), to the same vectors again.",
+    type=FOLDER,
+    help="Apply OUT.coefficients.json, which a search wrote beside its model, to the same vectors again.",
 )
 @click.option("--steps", type=click.IntRange(min=1), help="Search by that many steps of gradient descent.")
-@click.option("--seed", type=click.IntRange(min=0, max=2**32 - 2), default=0, show_default=True)
 def command(
-    recipe: Path | None, sources: tuple[str, ...], method: str | None, base: str, out: Path, weights: tuple[str, ...], params: tuple[str, ...],
-    dtype: str | None, dry_run: bool, adapter: bool, rank: int | None, take_from: str | None, device: str | None, threads: int | None, memory: int,
-    shard_size: int, allow_code: bool, probe: Path | None, statistics: Path | None, coefficients: Path | None, steps: int | None, seed: int,
-) -> None:  # fmt: skip
-    """Merge fine-tuned models of one base. The result loads with SentenceTransformer and keeps the base's pooling, normalisation and prompts.
+    recipe: Path | None,
+    vectors: tuple[str, ...],
+    method: str | None,
+    base: str | None,
+    out: Path,
+    weights: tuple[str, ...],
+    params: tuple[str, ...],
+    dry_run: bool,
+    adapter: bool,
+    probe: Path | None,
+    statistics: Path | None,
+    coefficients: Path | None,
+    steps: int | None,
+    **options: Any,
+) -> None:
+    """Merge fine-tuned models of one base. The result loads with SentenceTransformer and keeps the base's
+    pooling, normalisation and prompts.
 
     RECIPE is a mergekit recipe (YAML); without one, --vectors and --method say what to merge.
     """
-    from selfpos.errors import SelfposError, unknown
-
+    says_what = {"--method": method, "--weights": weights, "--param": params}
+    data = {"--probe": probe, "--statistics": statistics, "--steps": steps}
+    options = given(options) | ({"output": "adapter"} if adapter else {})
+    take_from = {"--take-from": options.get("take_from")}
     if coefficients is not None:
-        idle = {"a recipe": recipe, "--method": method, "--weights": weights, "--param": params, "--probe": probe, "--steps": steps,
-                "--take-from": take_from, "--statistics": statistics}  # fmt: skip
-        if given := [option for option, value in idle.items() if value]:
-            raise SelfposError(
-                f"--coefficients says how to merge, so {given[0]} does not go with it; leave it away"
-            )
-    elif recipe is None and not (sources and method):
-        raise SelfposError("say what to merge: --vectors and --method, or a mergekit recipe")
-    based = click.get_current_context().get_parameter_source("base") is not click.core.ParameterSource.DEFAULT
-    if recipe is not None and (sources or method or weights or params or based):
-        raise SelfposError(
-            f"{recipe} says what to merge; leave --base, --vectors, --method, --weights and --param away"
+        _refuse(
+            {"a recipe": recipe, **says_what, **data, **take_from}, "--coefficients, which says how to merge"
         )
+    elif recipe is None and not (vectors and method):
+        raise SelfposError("say what to merge: --vectors and --method, or a mergekit recipe")
+    if recipe is not None and (vectors or base or any(says_what.values())):
+        raise SelfposError(
+            f"{recipe} says what to merge; omit --base, --vectors, --method, --weights and --param"
+        )
+    searches, gathers = _kind_of(method)
+    _check_data_options(method, searches, gathers, data)
+    arguments = (base or DEFAULT_BASE, vectors, out)
+    if coefficients is not None:
+        _apply(coefficients, *arguments, options, dry_run)
+    elif method is not None and searches:
+        _refuse({"--weights": weights, **take_from}, f"--method {method}")
+        _search(method, *arguments, _search_settings(method, steps, _parse(params)), probe, options, dry_run)
+    elif recipe is not None:
+        _merge_recipe(recipe, out, options, dry_run)
+    else:
+        values = [_value(weight) for weight in weights]
+        options["weights"] = values if len(values) > 1 else next(iter(values), None)
+        options["params"] = _parse(params)
+        if gathers:
+            options |= _data(probe, statistics)
+        _merge(*arguments, str(method), options, dry_run)
+
+
+def _refuse(options: dict[str, Any], other: str) -> None:
+    """Raise SelfposError for the first given option that has no effect beside the other."""
+    for option, value in options.items():
+        if value:
+            raise SelfposError(f"{option} does not go with {other}; omit it")
+
+
+def _kind_of(method: str | None) -> tuple[bool, bool]:
+    """Whether the method searches, and whether it gathers statistics on a probe set."""
+    from selfpos.errors import unknown
     from selfpos.merging import METHODS
     from selfpos.recipe import LEARNED
 
     if method is not None and method not in [*METHODS, *LEARNED]:
         raise unknown("merging method", method, [*METHODS, *LEARNED])
-    gathers = method in METHODS and bool(METHODS[method].probe)
-    if probe is not None and not (gathers or method in LEARNED):
+    return method in LEARNED, method in METHODS and bool(METHODS[method].probe)
+
+
+def _check_data_options(method: str | None, searches: bool, gathers: bool, data: dict[str, Any]) -> None:
+    if data["--probe"] is not None and not (gathers or searches):
         raise SelfposError(
-            f"--probe is for methods that look at data, and {method or 'a mergekit recipe'} does not; see `selfpos methods`"
+            f"--probe is for methods that use data, and {method or 'a mergekit recipe'} does not; "
+            "see `selfpos methods`"
         )
-    if statistics is not None and not gathers:
-        raise SelfposError("--statistics is for methods fisher and regmean, which alone gather such")
-    if steps is not None and method not in ("self-positioning", "layer-wise"):
+    if data["--statistics"] is not None and not gathers:
+        raise SelfposError("--statistics is for methods fisher and regmean, which alone gather them")
+    if data["--steps"] is not None and method not in ("self-positioning", "layer-wise"):
         raise SelfposError(
             "--steps is for methods self-positioning and layer-wise, which alone descend a gradient"
         )
-    options: dict[str, Any] = {
-        "dtype": dtype, "seed": seed, "threads": threads, "budget": memory << 20, **({"device": device} if device else {}),
-        "shard_size": shard_size * 1_000_000, "rank": rank, "take_from": take_from,
-        "output": "adapter" if adapter else "model", "allow_code": allow_code,
-    }  # fmt: skip
-    if coefficients is not None:
-        from selfpos.operations import merge_by_coefficients, plan_merge_by_coefficients
-
-        if dry_run:
-            return _show(plan_merge_by_coefficients(coefficients, base, sources, out, **options))
-        click.echo(str(merge_by_coefficients(coefficients, base, sources, out, **options)))
-        return None
-    if method in LEARNED:
-        refused = {"--weights": weights, "--take-from": take_from}
-        if given := [option for option, value in refused.items() if value]:
-            raise SelfposError(f"{given[0]} does not go with --method {method}; leave it away")
-        given_settings = _search_settings(method, steps, _parse(params))
-        return _position(method, sources, base, given_settings, out, probe, options, dry_run)
-    if recipe is None:
-        values = [_value(weight) for weight in weights]
-        options |= {
-            "weights": (values if len(values) > 1 else values[0]) if values else None,
-            "params": _parse(params),
-        }
-    _merge(
-        recipe,
-        base,
-        sources,
-        method or "",
-        out,
-        options,
-        dry_run,
-        _data(probe, statistics) if gathers else {},
-    )
-    return None
 
 
 def _search_settings(method: str, steps: int | None, params: dict[str, Any]) -> dict[str, Any]:
-    """What --method, --steps and --param say of a search. Raises SelfposError where they contradict each other."""
-    from selfpos.errors import SelfposError
+    """What --method, --steps and --param say of a search. Raises SelfposError for contradictions."""
     from selfpos.recipe import LEARNED
 
-    own = LEARNED[method]
-    owner = {preset: name for name, preset in LEARNED.items()}.get(str(params.get("preset", own)), method)
+    preset = LEARNED[method]
+    asked = str(params.get("preset", preset))
+    owner = next((name for name, of_method in LEARNED.items() if of_method == asked), method)
     if owner != method:
-        raise SelfposError(f"--param preset={params['preset']} is another method: say --method {owner}")
-    if own != "default" and params.get("preset", own) != own:
-        raise SelfposError(
-            f"method {method} has a preset of its own: leave --param preset={params['preset']} away"
-        )
+        raise SelfposError(f"--param preset={asked} is another method: say --method {owner}")
+    if preset not in ("default", asked):
+        raise SelfposError(f"method {method} has its own preset: omit --param preset={asked}")
     if steps is None:
-        return {"preset": own, **params}
+        return {"preset": preset, **params}
     if "steps" in params or params.get("search", "sgd") != "sgd":
         name = "steps" if "steps" in params else "search"
         raise SelfposError(
-            f"--steps asks for so many steps of gradient descent, and --param {name}={params[name]} for something else; keep one"
+            "--steps asks for so many steps of gradient descent, and "
+            f"--param {name}={params[name]} for something else; keep one"
         )
-    return {"preset": own, "search": "sgd", "steps": steps, **params}
+    return {"preset": preset, "search": "sgd", "steps": steps, **params}
 
 
 def _data(probe: Path | None, statistics: Path | None) -> dict[str, Any]:
-    """What a method that looks at data takes beside the options of every merge."""
+    """What a method that uses data takes beside the options of every merge."""
     from selfpos.console import quiet_process
     from selfpos.data.probe import read_probe
 
@@ -223,36 +196,53 @@ def _data(probe: Path | None, statistics: Path | None) -> dict[str, Any]:
     return {"probe": read_probe(probe) if probe else None, "statistics_in": statistics}
 
 
-def _merge(
-    recipe: Path | None, base: str, sources: tuple[str, ...], method: str, out: Path, options: dict[str, Any], dry_run: bool,
-    data: dict[str, Any],
-) -> None:  # fmt: skip
-    from selfpos.operations import merge, plan_merge
-
-    if recipe is not None:
-        from selfpos.mergekit import recipe_arguments
-
-        base, found, method, asked, notes = recipe_arguments(recipe)
-        sources = tuple(found)
-        options |= asked | ({"dtype": options["dtype"]} if options["dtype"] else {})
-        for note in notes:
-            click.echo(note, err=True)
-    if dry_run:
-        _show(plan_merge(base, sources, method, out, **data, **options))
-        return
-    merge(base, sources, method, out, **data, **options)
-    click.echo(str(out))
-
-
 def _show(rows: list[tuple[str, str]]) -> None:
     for label, text in rows:
         click.echo(f"{label:<14}{text}")
 
 
-def _position(
-    method: str, sources: tuple[str, ...], base: str, given: dict[str, Any], out: Path, probe: Path | None, options: dict[str, Any],
+def _merge(
+    base: str, vectors: tuple[str, ...], out: Path, method: str, options: dict[str, Any], dry_run: bool
+) -> None:
+    from selfpos.operations import merge, plan_merge
+
+    if dry_run:
+        _show(plan_merge(base, vectors, method, out, **options))
+    else:
+        click.echo(str(merge(base, vectors, method, out, **options)))
+
+
+def _merge_recipe(file: Path, out: Path, options: dict[str, Any], dry_run: bool) -> None:
+    from selfpos.mergekit import translate_recipe
+
+    asked = translate_recipe(file)
+    asked.check_layers()
+    for note in asked.notes:
+        click.echo(note, err=True)
+    _merge(asked.base, tuple(asked.sources), out, asked.method, {**asked.options, **options}, dry_run)
+
+
+def _apply(
+    file: Path, base: str, vectors: tuple[str, ...], out: Path, options: dict[str, Any], dry_run: bool
+) -> None:
+    from selfpos.operations import merge_by_coefficients, plan_merge_by_coefficients
+
+    if dry_run:
+        _show(plan_merge_by_coefficients(file, base, vectors, out, **options))
+    else:
+        click.echo(str(merge_by_coefficients(file, base, vectors, out, **options)))
+
+
+def _search(
+    method: str,
+    base: str,
+    vectors: tuple[str, ...],
+    out: Path,
+    search_settings: dict[str, Any],
+    probe: Path | None,
+    options: dict[str, Any],
     dry_run: bool,
-) -> None:  # fmt: skip
+) -> None:
     from selfpos.console import is_first, quiet_process
     from selfpos.data.probe import read_probe
     from selfpos.operations import plan_merge, position_and_merge, probe_of
@@ -266,18 +256,19 @@ def _position(
     refuse_existing(out)
     kinds = ("coefficients.json", "trajectory.png", "trajectory.jsonl")
     coefficients, picture, trajectory = (out.with_name(f"{out.name}.{kind}") for kind in kinds)
-    for file in (coefficients, picture, trajectory):
-        refuse_existing(file)
-    settings = validate(PositioningSettings, given, "--param")
-    tasks = read_probe(probe) if probe else probe_of([locate_model(source) for source in sources])
-    names = distinct_names([locate_model(source) for source in sources])
-    check(tasks, settings, seed=options["seed"], vectors=len(names))
-    if alone := [
-        *(f"vector {name}" for name in names if name not in tasks),
-        *(f"probe task {task}" for task in tasks if task not in names),
-    ]:
+    for path in (coefficients, picture, trajectory):
+        refuse_existing(path)
+    settings = validate(PositioningSettings, search_settings, "--param")
+    sources = [locate_model(vector) for vector in vectors]
+    tasks = read_probe(probe) if probe else probe_of(sources)
+    names = distinct_names(sources)
+    check(tasks, settings, seed=options.get("seed", 0), vectors=len(names))
+    alone = [f"vector {name}" for name in names if name not in tasks]
+    alone += [f"probe task {task}" for task in tasks if task not in names]
+    if alone:
         click.echo(
-            f"vectors and probe tasks do not match by name, which a search does not need: {', '.join(alone)} alone",
+            "vectors and probe tasks do not match by name, which a search does not need: "
+            f"{', '.join(alone)} alone",
             err=True,
         )
     if dry_run:
@@ -286,25 +277,22 @@ def _position(
             "method": f"{method}: a search for coefficients, which are then applied as by linear",
             "weights": f"searched on {searched}",
         }
-        rows = plan_merge(base, sources, "linear", out, **options)
+        rows = plan_merge(base, vectors, "linear", out, **options)
         _show([(label, replaced.get(label, text)) for label, text in rows])
         return
-    if options["threads"]:
+    if "threads" in options:
         import torch
 
         torch.set_num_threads(options["threads"])
     found = position_and_merge(
-        base, sources, tasks, settings, out, coefficients=coefficients, trajectory=trajectory, **options
+        base, vectors, tasks, settings, out, coefficients=coefficients, trajectory=trajectory, **options
     )
     if not is_first():
         return
     _draw(found, trajectory, picture)
-    ranges = [f" ({low:.2f} to {high:.2f})" for low, high in found.intervals or []] or [""] * len(found.names)
-    shown = "  ".join(
-        f"{name} {value:.3f}{reach}"
-        for name, value, reach in zip(found.names, found.coefficients, ranges, strict=True)
-    )
-    click.echo(f"{out}  ({shown})")
+    intervals = [f" ({low:.2f} to {high:.2f})" for low, high in found.intervals or []]
+    shown = zip(found.names, found.coefficients, intervals or [""] * len(found.names), strict=True)
+    click.echo(f"{out}  ({'  '.join(f'{name} {value:.3f}{interval}' for name, value, interval in shown)})")
     if found.verdict:
         click.echo(f"on the probe set: {found.verdict}", err=True)
     if found.interrupted:
@@ -312,7 +300,7 @@ def _position(
 
 
 def _draw(found: Position, trajectory: Path, out: Path) -> None:
-    """The way of the search as a picture beside its file."""
+    """The search's path as a picture beside its file."""
     import json
     from dataclasses import asdict
 
@@ -328,8 +316,6 @@ def _value(text: str) -> Any:
     """A word of the command line as a number, ramp, rules or word: as YAML reads it."""
     import yaml
 
-    from selfpos.errors import SelfposError
-
     if text.startswith("*"):  # a pattern, where YAML would look for an anchor
         return text
     try:
@@ -341,8 +327,6 @@ def _value(text: str) -> Any:
 
 
 def _parse(params: tuple[str, ...]) -> dict[str, Any]:
-    from selfpos.errors import SelfposError
-
     parsed = {}
     for param in params:
         name, equals, value = param.partition("=")

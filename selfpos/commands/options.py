@@ -46,12 +46,27 @@ def _option(field: FieldInfo, name: str, shown: str) -> Callable[[Function], Fun
     default = field.get_default(call_default_factory=True)
     text = field.description or ""
     text = text[:1].upper() + text[1:] + ("." if text and text[-1] not in ".]" else "")
+    extra: dict[str, Any] = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+    unit = int(extra.get("unit", 1))
     if default not in (None, "", [], {}, False):
-        text = f"{text} [default: {default}]".strip()
+        shown_default = default // unit if unit != 1 else default
+        text = f"{text} [default: {shown_default}]".strip()
     flag = f"--{shown.replace('_', '-')}"
     if annotation is bool:
         return click.option(flag, name, is_flag=True, default=None, help=text)
-    return click.option(flag, name, multiple=many, type=_click_type(annotation, field), help=text)
+    kind = _click_type(annotation, field) if unit == 1 else _InUnits(unit)
+    return click.option(flag, name, multiple=many, type=kind, help=text)
+
+
+class _InUnits(click.IntRange):
+    """A whole number in a unit such as MB, for a field in bytes with `json_schema_extra={"unit": 1 << 20}`."""
+
+    def __init__(self, unit: int) -> None:
+        super().__init__(min=1)
+        self.unit = unit
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        return int(super().convert(value, param, ctx)) * self.unit
 
 
 def _plain(annotation: Any) -> tuple[Any, bool]:

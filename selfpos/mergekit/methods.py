@@ -1,4 +1,4 @@
-"""mergekit's merge methods that exist here too: what their parameters are called, and which of their settings have no counterpart.
+"""mergekit's merge methods: our names for their parameters, and settings without counterpart.
 
 From mergekit's documentation (docs/merge_methods.md) and the behaviour of version 0.1.5.
 """
@@ -6,7 +6,7 @@ From mergekit's documentation (docs/merge_methods.md) and the behaviour of versi
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 
@@ -14,39 +14,58 @@ from typing import Any
 class Counterpart:
     """One of mergekit's methods here.
 
-    `params`: its parameter names → ours. `defaults`: ours where mergekit's default is another, in our names. `refused`: parameter → the values
-    that cannot be honoured, and why. `notes`: parameter → in which way it is honoured differently. `per_model`: parameters each model may have.
-    `origin`: with a base the vectors are θ_i − θ0 ('vectors'), or the models themselves are merged ('models'); 'either' as the recipe has a base.
+    params: its parameter names → ours. defaults: ours where mergekit's default differs, in our names.
+    refused: parameter → the value that cannot be honoured, and why. notes: parameter → how it is honoured
+        differently.
+    per_model: parameters that each model may have. origin: what is merged: the vectors θ_i − θ0 ('vectors'),
+    the models ('models'), or either, as the recipe has a base. halved: parameters that are half of ours.
     """
 
     method: str
     params: Mapping[str, str] = field(default_factory=dict)
     defaults: Mapping[str, Any] = field(default_factory=dict)
-    refused: Mapping[str, tuple[tuple[Any, ...], str]] = field(default_factory=dict)
+    refused: Mapping[str, tuple[bool, str]] = field(default_factory=dict)
     notes: Mapping[str, str] = field(default_factory=dict)
     per_model: tuple[str, ...] = ("weight",)
     origin: str = "vectors"
-    twice: tuple[str, ...] = ()
+    halved: tuple[str, ...] = ()
 
 
-BY_NORM = "what is kept is rescaled by its chance, not by the L1 norm: the same on average"
-COMMON = {"normalize": "normalize", "lambda": "scale"}
-NO_RESCALE = {"rescale": ((True,), "what is kept is not rescaled to the norm before")}
+BY_CHANCE = {"rescale": "what is kept is rescaled by its chance, not by the L1 norm: the same on average"}
+NO_RESCALE = {"rescale": (True, "what is kept is not rescaled to the norm before")}
+WHOLE_TENSORS = "only the form over whole tensors is here"
+SUM = {"normalize": "normalize", "lambda": "scale"}
+SPARSE = {"density": "density", **SUM}
+DROP = {"rescale": "rescale", **SPARSE}
+DELLA = Counterpart(
+    "della-linear",
+    {"epsilon": "epsilon", **DROP},
+    {"density": 1.0, "epsilon": 0.3},
+    notes=BY_CHANCE,
+    per_model=("weight", "density", "epsilon"),
+    halved=("epsilon",),
+)
+DARE = Counterpart("dare-linear", DROP, {"density": 1.0}, notes=BY_CHANCE, per_model=("weight", "density"))
+BREADCRUMBS = Counterpart(
+    "breadcrumbs",
+    {"gamma": "gamma", **SPARSE},
+    {"density": 1.0},
+    refused=NO_RESCALE,
+    per_model=("weight", "density", "gamma"),
+)
+PLAIN_SUM = {"density": 1.0, "normalize": False}
 
 MERGEKIT: dict[str, Counterpart] = {
     "linear": Counterpart(
         "linear",
         defaults={"normalize": True},
-        refused={"normalize": ((False,), "weights that are not normalised scale the whole model")},
+        refused={"normalize": (False, "weights that are not normalised scale the whole model")},
         origin="models",
     ),
     "slerp": Counterpart("tensor-slerp", {"t": "t"}, per_model=()),
     "nuslerp": Counterpart(
         "nuslerp",
-        refused={
-            "nuslerp_row_wise": ((True,), "only the form over whole tensors is here"),
-            "nuslerp_flatten": ((False,), "only the form over whole tensors is here"),
-        },
+        refused={"nuslerp_row_wise": (True, WHOLE_TENSORS), "nuslerp_flatten": (False, WHOLE_TENSORS)},
         origin="either",
     ),
     "multislerp": Counterpart(
@@ -62,75 +81,33 @@ MERGEKIT: dict[str, Counterpart] = {
     "task_arithmetic": Counterpart(
         "task-arithmetic",
         {"lambda": "scale"},
-        refused={"normalize": ((True,), "divide the weights by their sum, or use linear"), **NO_RESCALE},
+        refused={"normalize": (True, "divide the weights by their sum, or use linear"), **NO_RESCALE},
         notes={"density": "task_arithmetic keeps everything, in mergekit too"},
     ),
     "ties": Counterpart(
         "ties",
-        {"density": "density", **COMMON},
+        SPARSE,
         {"density": 1.0, "scope": "tensor"},
         refused=NO_RESCALE,
         per_model=("weight", "density"),
     ),
-    "dare_linear": Counterpart(
-        "dare-linear",
-        {"density": "density", "rescale": "rescale", **COMMON},
-        {"density": 1.0},
-        notes={"rescale": BY_NORM},
-        per_model=("weight", "density"),
-    ),
-    "dare_ties": Counterpart(
-        "dare-ties",
-        {"density": "density", "rescale": "rescale", **COMMON},
-        {"density": 1.0, "normalize": False},
-        notes={"rescale": BY_NORM},
-        per_model=("weight", "density"),
-    ),
-    "della_linear": Counterpart(
-        "della-linear",
-        {"density": "density", "epsilon": "epsilon", "rescale": "rescale", **COMMON},
-        {"density": 1.0, "epsilon": 0.3},
-        notes={"rescale": BY_NORM},
-        per_model=("weight", "density", "epsilon"),
-        twice=("epsilon",),
-    ),
-    "della": Counterpart(
-        "della-ties",
-        {"density": "density", "epsilon": "epsilon", "rescale": "rescale", **COMMON},
-        {"density": 1.0, "epsilon": 0.3},
-        notes={"rescale": BY_NORM},
-        per_model=("weight", "density", "epsilon"),
-        twice=("epsilon",),
-    ),
-    "breadcrumbs": Counterpart(
-        "breadcrumbs",
-        {"density": "density", "gamma": "gamma", **COMMON},
-        {"density": 1.0},
-        refused=NO_RESCALE,
-        per_model=("weight", "density", "gamma"),
-    ),
-    "breadcrumbs_ties": Counterpart(
-        "breadcrumbs-ties",
-        {"density": "density", "gamma": "gamma", **COMMON},
-        {"density": 1.0, "normalize": False},
-        refused=NO_RESCALE,
-        per_model=("weight", "density", "gamma"),
-    ),
+    "dare_linear": DARE,
+    "dare_ties": replace(DARE, method="dare-ties", defaults=PLAIN_SUM),
+    "della_linear": DELLA,
+    "della": replace(DELLA, method="della-ties"),
+    "breadcrumbs": BREADCRUMBS,
+    "breadcrumbs_ties": replace(BREADCRUMBS, method="breadcrumbs-ties", defaults=PLAIN_SUM),
     "sce": Counterpart("sce", {"select_topk": "select"}, {"select": 1.0}, per_model=()),
-    "model_stock": Counterpart(
-        "model-stock",
-        refused={"filter_wise": ((True,), "only the form over whole tensors is here")},
-        per_model=(),
-    ),
+    "model_stock": Counterpart("model-stock", refused={"filter_wise": (True, WHOLE_TENSORS)}, per_model=()),
     "nearswap": Counterpart("nearswap", {"t": "t"}, per_model=()),
 }
-"""mergekit's name → ours. `twice`: mergekit's ε is half of the width that DELLA calls ε."""
+"""mergekit's name → ours."""
 
-HARMLESS = {"int8_mask": "how masks are held in memory; here they are one byte anyway"}
-
+IGNORED = {"int8_mask"}
+"""How mergekit holds masks in memory."""
 EVERY_PARAMETER = {
     name
     for counterpart in MERGEKIT.values()
     for name in (*counterpart.params, *counterpart.refused, *counterpart.notes, *counterpart.per_model)
 }
-"""Parameters that some method has: mergekit passes over those that the chosen method does not use."""
+"""Parameters that some method has: mergekit ignores those that the chosen method does not use."""

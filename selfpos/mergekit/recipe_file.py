@@ -8,40 +8,37 @@ from typing import Any
 
 from selfpos.errors import SelfposError
 
-Place = tuple[str | int, ...]
-"""The way to a value: keys of mappings, indices of lists."""
+At = tuple[str | int, ...]
+"""The position of a value: keys of mappings and indices of lists that lead to it."""
 
 
 @dataclass(frozen=True)
 class RecipeFile:
-    """The parsed file: its data, and the line of every place in it."""
+    """The parsed file: its data, and the line of everything in it."""
 
     file: Path
     data: dict[str, Any]
-    lines: dict[Place, int]
+    lines: dict[At, int]
 
-    def fault(self, place: Place, reason: str) -> SelfposError:
-        """The error for what is wrong at a place, with its line or that of what holds it."""
-        line = next(
-            (
-                self.lines[place[:length]]
-                for length in range(len(place), -1, -1)
-                if place[:length] in self.lines
-            ),
-            1,
-        )
+    def fault(self, at: At, reason: str) -> SelfposError:
+        """The error for what is wrong at a position, with its line or that of what contains it."""
+        outwards = (at[:length] for length in range(len(at), -1, -1))
+        line = next((self.lines[outer] for outer in outwards if outer in self.lines), 1)
         return SelfposError(f"{self.file}, line {line}: {reason}")
 
-    def at(self, place: Place) -> Any:
-        """The value at a place, or None."""
-        found: Any = self.data
-        for step in place:
-            found = found.get(step) if isinstance(found, dict) else found[step] if found is not None else None
-        return found
+    def at(self, at: At) -> Any:
+        """The value at a position, or None."""
+        value: Any = self.data
+        for step in at:
+            if isinstance(value, dict):
+                value = value.get(step)
+            elif value is not None:
+                value = value[step]
+        return value
 
 
 def read_recipe_file(file: Path) -> RecipeFile:
-    """Read the YAML mapping in `file`. Raises SelfposError when it is none."""
+    """Read the YAML mapping in `file`. Raises SelfposError when it is not one."""
     import yaml
 
     if not file.is_file():
@@ -53,17 +50,17 @@ def read_recipe_file(file: Path) -> RecipeFile:
         raise SelfposError(f"recipe {file} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(data, dict):
         raise SelfposError(f"recipe {file} must be a mapping of fields, found {type(data).__name__}")
-    lines: dict[Place, int] = {}
+    lines: dict[At, int] = {}
 
-    def walk(node: Any, place: Place) -> None:
-        lines.setdefault(place, node.start_mark.line + 1)
+    def walk(node: Any, at: At) -> None:
+        lines.setdefault(at, node.start_mark.line + 1)
         if isinstance(node, yaml.MappingNode):
             for key, value in node.value:
-                lines[(*place, key.value)] = key.start_mark.line + 1
-                walk(value, (*place, key.value))
+                lines[(*at, key.value)] = key.start_mark.line + 1
+                walk(value, (*at, key.value))
         elif isinstance(node, yaml.SequenceNode):
             for index, value in enumerate(node.value):
-                walk(value, (*place, index))
+                walk(value, (*at, index))
 
     walk(tree, ())
     return RecipeFile(file, data, lines)

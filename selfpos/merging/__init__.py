@@ -1,5 +1,4 @@
-"""How given coefficients become weights: the streaming engine and its methods, one family per file in
-`methods/`."""
+"""How given coefficients become weights: the streaming engine, and its methods in `methods/`."""
 
 from __future__ import annotations
 

@@ -27,8 +27,7 @@ SHOWN_FROM = 256 * MEGABYTE
 
 @dataclass(frozen=True)
 class MergeResult:
-    """What a merge made. `coefficients` are the c_i of θ0 + Σ c_i V_i of a combination, per tensor when they
-    differ."""
+    """What a merge made. `coefficients` are the c_i of a combination, per tensor when they differ."""
 
     out: Path
     manifest: dict[str, Any]
@@ -60,8 +59,7 @@ def merge(
 
 
 def execute(plan: Plan, *, show: bool = True, finish: Finish | None = None) -> MergeResult:
-    """Carry out a plan; see `merge`. Raises SelfposError when it lacks data statistics that its method
-    needs."""
+    """Carry out a plan; see `merge`. Raises SelfposError when it lacks data statistics."""
     from threadpoolctl import threadpool_limits
 
     require_statistics(plan.method, plan.statistics, len(plan.vectors))

@@ -1,14 +1,13 @@
-"""What a merging method is: a function with parameters and needs. Each registers itself; its signature is its
-schema.
+"""What a merging method is: a function whose signature is its schema, and what it needs.
 
-A *combination* maps weights (and, where it asks for them, inner products) to coefficients c_i; the engine
-writes θ0 + Σ c_i V_i. A *kernel* maps a chunk, `(base, [V_1..V_N], weights)` of one tensor, to the merged V
-of that chunk.
+A *combination* maps weights (and inner products, where it asks for them) to coefficients c_i; the engine
+writes θ0 + Σ c_i V_i. A *kernel* maps a chunk of one tensor (base, vectors, weights) to the merged V of it.
 """
 
 from __future__ import annotations
 
 import inspect
+import math
 import re
 import typing
 from collections.abc import Callable, Mapping
@@ -22,19 +21,11 @@ Chunking = Literal["element", "row", "matrix"]
 Weighting = Literal["mean", "one", "share", "none"]
 
 
-@dataclass(frozen=True)
-class Limits:
-    """The smallest and largest value a number may take."""
-
-    low: float = float("-inf")
-    high: float = float("inf")
-
-
-Share = Annotated[float, Limits(0, 1)]
-NotNegative = Annotated[float, Limits(0)]
+ANY_NUMBER = (-math.inf, math.inf)
+Share = Annotated[float, (0, 1)]  # with the smallest and largest value
+NotNegative = Annotated[float, (0, math.inf)]
 PerVector = tuple[Share, ...]
-"""A share that may be given once for all vectors, or as a list with one value per vector; the method gets a
-list."""
+"""A share given once for all vectors, or a list with one per vector; the method gets a list."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +36,7 @@ class Parameter:
     kind: type
     default: Any
     help: str
-    limits: Limits = Limits()
+    limits: tuple[float, float] = ANY_NUMBER
     per_vector: bool = False
     choices: tuple[str, ...] = ()
 
@@ -58,8 +49,7 @@ class Parameter:
         return self.default is inspect.Parameter.empty
 
     def check(self, value: Any, method: str) -> Any:
-        """`value` as the parameter's kind. Raises SelfposError when it is of another kind or out of its
-        limits."""
+        """`value` as the parameter's kind. Raises SelfposError for another kind, or out of its limits."""
         whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
         number = isinstance(value, int | float) and not isinstance(value, bool)
         expected = ""
@@ -69,8 +59,8 @@ class Parameter:
             expected = "" if isinstance(value, bool) else "be true or false"
         elif not number or (self.kind is int and not whole):
             expected = "be a whole number" if self.kind is int else "be a number"
-        elif not self.limits.low <= value <= self.limits.high:
-            expected = f"lie between {self.limits.low:g} and {self.limits.high:g}"
+        elif not self.limits[0] <= value <= self.limits[1]:
+            expected = f"lie between {self.limits[0]:g} and {self.limits[1]:g}"
         if expected:
             raise SelfposError(f"parameter '{self.name}' of method {method} must {expected}, found {value!r}")
         return self.kind(value)
@@ -86,12 +76,10 @@ class Method:
         their first row and column belong to θ0.
     chunking: a kernel's chunks hold any elements, whole rows, or whole matrices. holds: the memory for a
         whole matrix, in matrices of its size and in square ones of its width (measured).
-    statistics_pass: reads the whole stream before anything is written; returns by tensor key what the kernel
-        gets.
+    statistics_pass: reads the whole stream first; returns by tensor key what the kernel gets.
     probe: names of data statistics that must be given, one file per vector (see stream.Chunk.probe).
     checks: raise SelfposError for settings that are each within limits but do not work together.
-    fewest, most: numbers of vectors. ordered: whether the vectors' order matters. random: whether it needs a
-    seed.
+    fewest, most: numbers of vectors. random: a seed is needed.
     """
 
     name: str
@@ -110,7 +98,6 @@ class Method:
     checks: tuple[Callable[..., None], ...] = ()
     fewest: int = 1
     most: int | None = None
-    ordered: bool = False
     random: bool = False
 
     @property
@@ -173,8 +160,7 @@ def combination(*, reference: str, **needs: Any) -> Register:
 
 
 def kernel(*, reference: str, **needs: Any) -> Register:
-    """Register `function(chunk, *, parameters)`, which returns the merged V of the chunk; the engine adds the
-    base."""
+    """Register `function(chunk, *, parameters)`, which returns the merged V; the engine adds the base."""
     return lambda function: _register(function, reference, "kernel", needs)
 
 
@@ -187,7 +173,7 @@ def _register(
     name = function.__name__.replace("_", "-")
     if name in METHODS:
         raise ValueError(f"method {name} is registered twice")
-    summary = (inspect.getdoc(function) or "").partition("\n")[0]
+    summary = " ".join((inspect.getdoc(function) or "").partition("\n\n")[0].split())
     METHODS[name] = Method(name, summary, reference, function, read_parameters(function), form, **needs)
     return function
 
@@ -200,8 +186,7 @@ def get_method(name: str) -> Method:
 
 
 def read_parameters(function: Callable[..., Any]) -> tuple[Parameter, ...]:
-    """The keyword-only arguments of `function` as parameters, their help from the `Args:` section of its
-    docstring."""
+    """The keyword-only arguments of `function`, their help from the `Args:` section of its docstring."""
     hints = typing.get_type_hints(function, include_extras=True)
     arguments = inspect.signature(function).parameters.values()
     helps = _documented_arguments(inspect.getdoc(function) or "")
@@ -213,13 +198,12 @@ def read_parameters(function: Callable[..., Any]) -> tuple[Parameter, ...]:
 
 
 def _parameter(name: str, annotation: Any, default: Any, help_text: str) -> Parameter:
-    """`annotation` is a kind, `Annotated[kind, Limits]`, a Literal of words, or a tuple of one of them per
-    vector."""
+    """`annotation`: a kind, `Annotated[kind, limits]`, a Literal of words, or a tuple of one per vector."""
     per_vector = typing.get_origin(annotation) is tuple
     if per_vector:
         annotation = typing.get_args(annotation)[0]
         default = default[0]
-    limits = Limits()
+    limits = ANY_NUMBER
     if typing.get_origin(annotation) is Annotated:
         annotation, limits = typing.get_args(annotation)
     if typing.get_origin(annotation) is Literal:

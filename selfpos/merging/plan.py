@@ -92,8 +92,7 @@ class Plan:
         return self._shared_memory + self.threads * self._thread_memory
 
     def within_budget(self) -> Plan:
-        """The plan with as few threads as its budget allows. Raises SelfposError when one thread is too
-        many."""
+        """The plan with as few threads as its budget allows. Raises SelfposError when one is too many."""
         threads = (self.options.budget - self._shared_memory) // self._thread_memory
         if threads >= 1:
             return replace(self, threads=min(self.threads, threads))
@@ -123,8 +122,7 @@ class Plan:
 
     @cached_property
     def _thread_memory(self) -> int:
-        """Bytes that each thread holds: chunks of base and vectors, a kernel's temporaries, and adapters'
-        factors."""
+        """Bytes that each thread holds: chunks of base and vectors, temporaries, adapters' factors."""
         size, temporaries = CHUNK, 8
         if self.method.chunking == "row":
             shapes = [entry.shape for key in self.keys if (entry := self.base.tensors[key]).numel]
@@ -149,8 +147,7 @@ class Plan:
         return max(sizes, key=lambda name: sizes[name])
 
     def with_statistics(self, files: Mapping[str, Sequence[Path]], provenance: Mapping[str, Any]) -> Plan:
-        """The same merge with its data statistics; `provenance` (where they come from) is added to the
-        manifest."""
+        """The same merge with its data statistics; `provenance` says where they come from."""
         added = {**(self.options.provenance or {}), **provenance}
         options = self.options.model_copy(update={"provenance": added})
         opened = open_statistics(self.method, files, len(self.vectors))
@@ -174,9 +171,8 @@ class Plan:
 def plan(base: Path, sources: Sequence[Path], method: str, out: Path, **options: Any) -> Plan:
     """Open and check everything a merge needs; write nothing.
 
-    `sources` are fine-tuned models or PEFT adapters; the options are the fields of
-    `recipe.merging.MergeOptions`. Raises SelfposError for whatever cannot be merged, before any weight is
-    read.
+    `sources` are fine-tuned models or PEFT adapters; the options are the fields of `MergeOptions`.
+    Raises SelfposError for whatever cannot be merged, before any weight is read.
     """
     asked = validate(MergeOptions, options, "merge options")
     chosen = get_method(method)
@@ -280,8 +276,7 @@ def _merged_keys(base: ModelFolder, frame: ModelFolder, vectors: Sequence[TaskVe
 
 
 def _refuse_unmerged(base: ModelFolder, vectors: Sequence[TaskVector], take_from: str | None) -> None:
-    """Refuse matrices of whole numbers or float8 that a vector changes: they are not merged. Equal ones are
-    no problem."""
+    """Refuse matrices of whole numbers or float8 that a vector changes: they are not merged."""
     fixed = {
         key: entry for key, entry in base.tensors.items() if not entry.mergeable and len(entry.shape) > 1
     }

@@ -60,8 +60,7 @@ class Settings:
         return {parameter.name: self._value(parameter, key) for parameter in self.method.parameters}
 
     def constant(self, name: str) -> Any:
-        """A parameter that must be the same for every tensor. Raises SelfposError when it is given by
-        rules."""
+        """A parameter that must be the same for every tensor. Raises SelfposError for rules."""
         parameter = next(parameter for parameter in self.method.parameters if parameter.name == name)
         if isinstance(self.params_given.get(name), Mapping):
             raise SelfposError(
@@ -128,8 +127,7 @@ def ramp(text: str, depth: float, label: str) -> float:
 def make_settings(
     method: Method, count: int, weights: Any, params: Mapping[str, Any] | None, keys: Sequence[str] = ()
 ) -> Settings:
-    """Validated settings for the tensors `keys`. Raises SelfposError naming the weight, parameter or rule at
-    fault."""
+    """Validated settings for the tensors `keys`. Raises SelfposError naming what is wrong."""
     method.check_count(count)
     params = params or {}
     method.check_names(params)
@@ -150,8 +148,7 @@ def make_settings(
 
 
 def _refuse_unused_rules(value: Any, keys: Sequence[str], label: str) -> None:
-    """Refuse a rule that fits no tensor, or only tensors that earlier rules take: it is mistyped or
-    misplaced."""
+    """Refuse a mistyped or misplaced rule: it fits no tensor, or only tensors that earlier rules take."""
     if isinstance(value, Mapping):
         remaining = list(keys)
         for rule, inner in value.items():
@@ -178,8 +175,7 @@ def _refuse_unused_rules(value: Any, keys: Sequence[str], label: str) -> None:
 
 
 def check_sum(settings: Settings, keys: Sequence[str]) -> None:
-    """Refuse weights that sum to 0 where they are divided by their sum: always, or with the parameter
-    `normalize`."""
+    """Refuse weights that sum to 0 where they are divided by it: always, or with `normalize`."""
     for key in keys:
         weights = settings.weights(key)
         if settings.params(key).get("normalize", True) and abs(math.fsum(weights)) < CANCELLED:

@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 
@@ -37,8 +37,7 @@ ON_DEVICE = 64
 
 
 def array_module(array: Array) -> Any:
-    """numpy or torch, whichever `array` is from: both have the functions that kernels need under the same
-    names."""
+    """numpy or torch, whichever `array` is from: kernels use names that both have."""
     if isinstance(array, np.ndarray):
         return np
     import torch
@@ -54,8 +53,7 @@ class ProbeStatistics:
     maps: dict[Path, np.ndarray] = field(default_factory=dict, repr=False)
 
     def read(self, key: str, shape: tuple[int, ...], start: int, stop: int) -> np.ndarray:
-        """For elements start to stop of tensor `key`: that range of statistics of its shape (flat), others
-        whole."""
+        """For elements start to stop: that range of statistics of the tensor's shape (flat), others whole."""
         entry = self.entries[key]
         raw = raw_tensor(entry, self.maps)
         if entry.shape != shape:
@@ -95,11 +93,7 @@ class ReadOnAccess(Sequence[Array]):
     def __len__(self) -> int:
         return self.length
 
-    @overload
-    def __getitem__(self, index: int) -> Array: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Array]: ...
-    def __getitem__(self, index: int | slice) -> Array:
+    def __getitem__(self, index: Any) -> Any:
         chosen = range(self.length)[index]
         return self.read(chosen) if isinstance(chosen, int) else [self.read(number) for number in chosen]
 
@@ -123,8 +117,7 @@ class Chunk:
     probe: dict[str, Sequence[Array]] = field(default_factory=dict)
 
     def uniform(self, index: int) -> Array:
-        """Random numbers in [0, 1) of the chunk's shape for vector `index`; they depend on the seed, not on
-        threads."""
+        """Random numbers in [0, 1) of the chunk's shape for vector `index`, the same for the same seed."""
         words = np.random.SeedSequence([self.seed, zlib.crc32(self.key.encode()), index, self.start])
         values = np.random.Generator(np.random.SFC64(words)).random(tuple(self.base.shape), dtype=np.float32)
         if isinstance(self.base, np.ndarray):
@@ -180,8 +173,7 @@ class Stream:
         return spans(shape, size)
 
     def chunks(self, key: str, ranges: Iterable[tuple[int, int]] | None = None) -> Iterator[Chunk]:
-        """Read the chunks of a tensor, or some of them, one by one. Raises SelfposError for numbers not
-        finite."""
+        """Read the chunks of a tensor, or some of them. Raises SelfposError for numbers not finite."""
         key = self.tied.get(key, key)
         entry = self.base.tensors[key]
         raw = self.base.raw(key)

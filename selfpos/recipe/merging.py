@@ -16,8 +16,7 @@ MEGABYTE = 1 << 20
 
 
 class MergeOptions(Settings):
-    """The options of every merge: the keywords of `merge` and `plan`, the command line's options, what a
-    manifest records."""
+    """The options of a merge: keywords of `merge` and `plan`, of the command line, and of manifests."""
 
     weights: Any = Field(
         None,
@@ -43,8 +42,7 @@ class MergeOptions(Settings):
     )
     rank: int | None = Field(None, ge=1, description="With --adapter: truncate to this rank.")
     take_from: str | None = Field(
-        None,
-        description="'base' or a vector's name: take from it what differs (tokenizer, pooling, prompts, shapes).",
+        None, description="'base' or a vector's name: take what differs (tokenizer, pooling, shapes) from it."
     )
     threads: int | None = Field(None, ge=1, description="At most so many [default: one per core].")
     budget: int = Field(
@@ -96,20 +94,20 @@ class MergeOptions(Settings):
 
 
 class MergeSettings(Settings):
-    """One merged model of a run: a method and its parameters, or one that searches (self-positioning and its
-    like) and its settings."""
+    """One merged model of a run: a method and its parameters, or a search and its settings."""
 
-    method: str = Field(description="a merge method, see `selfpos methods`")
+    method: str
     vectors: Literal["separate", "iterative", "bagging"] = Field(
         "separate", description="the pipeline whose models are merged"
     )
     weights: float | str | list[Any] | dict[str, Any] | None = Field(
-        None, description="one for all vectors or one per vector: numbers, ramps over depth, or rules by name"
+        None,
+        description="one for all vectors, or one per vector: numbers, ramps over depth, or rules by name",
     )
     params: dict[str, Any] = Field(
-        default_factory=dict, description="the method's parameters, see `selfpos methods`"
+        default_factory=dict, description="the method's own parameters, see `selfpos methods`"
     )
-    positioning: PositioningSettings | None = Field(None, description="settings of a method that searches")
+    positioning: PositioningSettings | None = None
 
     @model_validator(mode="before")
     @classmethod

@@ -1,5 +1,4 @@
-"""What data-driven merging methods gather from specialists on a probe set: Fisher information and Gram
-matrices."""
+"""What data-driven methods gather from specialists on a probe set: Fisher and Gram matrices."""
 
 from __future__ import annotations
 

@@ -38,8 +38,7 @@ def gather(
     totals: Mapping[str, np.ndarray],
     advance: Callable[[int], None],
 ) -> None:
-    """Add to `totals` the mean over batches of the squared gradient of the task's loss; then scale its mean
-    to 1.
+    """Add the mean over batches of the squared gradient of the task's loss; then scale the mean to 1.
 
     Of m batches B: F = 1/m Σ_B (∇ L(B))², element by element. The labels are those of the records (empirical
     Fisher); the Fisher information itself takes the model's predictions, which graded and contrastive losses

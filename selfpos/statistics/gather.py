@@ -1,5 +1,4 @@
-"""From a plan that needs data statistics, and a probe set, to the plan with them: one file per specialist and
-kind."""
+"""From a plan and a probe set to the plan with its data statistics, one file per specialist and kind."""
 
 from __future__ import annotations
 
@@ -48,8 +47,7 @@ class Wanted:
 
 @contextmanager
 def gathered(plan: Plan, probe: Mapping[str, ProbeTask], folder: Path | None = None) -> Iterator[Plan]:
-    """Yield `plan` with the statistics that its method needs: of each specialist, on the probe task with its
-    name.
+    """Yield `plan` with its statistics: of each specialist, on the probe task of its name.
 
     They are kept in `folder` for later merges; without it beside the output, until the block succeeds. What a
     stopped start has finished is not done again. Raises SelfposError for names that do not match, records
@@ -185,8 +183,7 @@ def _gather(plan: Plan, missing: list[Wanted]) -> None:
 
 
 def _refuse_damaged(plan: Plan) -> None:
-    """Read everything once: the engine names file and tensor of a number that is not finite; a loss is only
-    nan."""
+    """Read everything once: the engine names file and tensor of numbers that are not finite."""
     from selfpos.merging.prepare import make_stream
 
     stream = replace(make_stream(plan), chunking="element")

@@ -42,8 +42,7 @@ def gather(
     totals: Mapping[str, np.ndarray],
     advance: Callable[[int], None],
 ) -> None:
-    """Add to `totals` the mean of x xᵀ over all inputs x of each layer: one for every token, or for every
-    text after pooling."""
+    """Add the mean of x xᵀ over all inputs x of each layer: per token, or per text after pooling."""
     counts: dict[str, int] = defaultdict(int)
     layers = linear_layers(live)
     sums = {key: torch.from_numpy(totals[key]) for key in layers}

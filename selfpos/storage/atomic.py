@@ -1,4 +1,4 @@
-"""Files and folders that exist whole or not at all: written beside their path, flushed, renamed. And locks."""
+"""Files and folders that exist whole or not at all: written beside their path, flushed, renamed. Locks."""
 
 from __future__ import annotations
 
@@ -24,8 +24,7 @@ def refuse_existing(out: Path) -> None:
 
 @contextmanager
 def fresh_folder(out: Path) -> Iterator[Path]:
-    """Yield a temporary folder beside `out`. When the block succeeds, it is flushed to disk and renamed to
-    `out`.
+    """Yield a temporary folder beside `out`; when the block succeeds, it is flushed and renamed to `out`.
 
     On an error or Ctrl-C it is removed. The next writer of `out` removes what a killed process left.
     Raises SelfposError when `out` exists or another process writes it, OperationError when the disk refuses.
@@ -36,8 +35,7 @@ def fresh_folder(out: Path) -> Iterator[Path]:
 
 @contextmanager
 def resumable_folder(out: Path, fingerprint: str, *, worth_keeping: Callable[[Path], bool]) -> Iterator[Path]:
-    """As fresh_folder, but the next process with the same `fingerprint` gets the folder that a killed process
-    left.
+    """As fresh_folder, but what a killed process left is given to the next one with the same `fingerprint`.
 
     After Ctrl-C the temporary folder stays when `worth_keeping(folder)`; after an error it is removed.
     """
@@ -67,8 +65,7 @@ def resumable_folder(out: Path, fingerprint: str, *, worth_keeping: Callable[[Pa
 
 
 def publish(folder: Path, out: Path) -> None:
-    """Flush every file of `folder` to disk and rename it to `out`. Raises SelfposError when `out` exists by
-    now."""
+    """Flush every file of `folder` to disk and rename it to `out`. Raises SelfposError when `out` exists."""
     for file in sorted(folder.rglob("*")):
         if not file.is_symlink():
             flush(file)

@@ -1,5 +1,4 @@
-"""The files of a model folder by kind: weights, configuration, tokenizer, descriptions. The one list of
-them."""
+"""The files of a model folder by kind: weights, configuration, tokenizer, descriptions."""
 
 from __future__ import annotations
 
@@ -15,45 +14,23 @@ ADAPTER_WEIGHTS = "adapter_model.safetensors"
 MANIFEST = "selfpos.json"
 
 VOCABULARIES = (
-    "tokenizer.json",
-    "vocab.txt",
-    "vocab.json",
-    "*.model",
-    "*.spm",
-    "*.bpe",
-    "*.tiktoken",
-    "tekken.json",
-    "bpe.codes",
-    "vocab.bpe",
-)
-"""Patterns of files that hold a tokenizer's vocabulary. Without one, transformers makes up a tokenizer of
-five tokens."""
+    "tokenizer.json", "vocab.txt", "vocab.json", "*.model", "*.spm", "*.bpe", "*.tiktoken", "tekken.json",
+    "bpe.codes", "vocab.bpe",
+)  # fmt: skip
+"""Files that hold a vocabulary. Without one, transformers makes up a tokenizer of five tokens."""
 TOKENIZER_FILES = (
-    *("tokenizer.json", "vocab.txt", "vocab.json", "merges.txt", "sentencepiece.bpe.model", "spiece.model"),
-    *("spm.model", "tokenizer.model"),
-)
-"""Files that decide which token numbers a text becomes; the first of them that two folders share is
-compared."""
+    "tokenizer.json", "vocab.txt", "vocab.json", "merges.txt", "sentencepiece.bpe.model", "spiece.model",
+    "spm.model", "tokenizer.model",
+)  # fmt: skip
+"""Files that decide which token numbers a text becomes; the first that two folders share is compared."""
 
 # Text that a model needs: configuration, tokenizer, templates.
 TEXT_ENDINGS = {".json", ".txt", ".model", ".jinja", ".vocab", ".bpe", ".tiktoken"}
 # Weights of any format; only safetensors are read.
 WEIGHT_ENDINGS = {
-    *(
-        ".safetensors",
-        ".bin",
-        ".pt",
-        ".pth",
-        ".pkl",
-        ".ckpt",
-        ".onnx",
-        ".onnx_data",
-        ".h5",
-        ".msgpack",
-        ".ot",
-    ),
-    *(".gguf", ".tflite"),
-}
+    ".safetensors", ".bin", ".pt", ".pth", ".pkl", ".ckpt", ".onnx", ".onnx_data", ".h5", ".msgpack", ".ot",
+    ".gguf", ".tflite",
+}  # fmt: skip
 EXPORT_FOLDERS = {"onnx", "openvino"}
 SIDE_FOLDERS = {*EXPORT_FOLDERS, "eval", "runs", "logs"}
 TRAINING_FILES = {"trainer_state.json", "data_config.json", "train_script.py"}
@@ -61,8 +38,7 @@ DESCRIPTIONS = {"README.md", MANIFEST, "model_card_template.md", "LICENSE"}
 
 
 def is_side_folder(name: str) -> bool:
-    """Whether a folder of this name holds exports, logs, checkpoints or hidden files, not parts of the
-    model."""
+    """Whether a folder of this name holds exports, logs, checkpoints or hidden files."""
     return name in SIDE_FOLDERS or name.startswith(("checkpoint-", "."))
 
 

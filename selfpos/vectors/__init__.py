@@ -1,5 +1,4 @@
-"""Task vectors V_i = θ_i − θ0: read lazily from fine-tuned models and LoRA adapters, checked against their
-base, measured."""
+"""Task vectors V_i = θ_i − θ0: read lazily from models and LoRA adapters, checked, measured."""
 
 from __future__ import annotations
 

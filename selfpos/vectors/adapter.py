@@ -1,5 +1,4 @@
-"""PEFT adapters: which tensors of the base an adapter moves, and how. What cannot be merged exactly is
-refused."""
+"""PEFT adapters: which tensors of the base one moves, and how. What cannot be merged exactly is refused."""
 
 from __future__ import annotations
 
@@ -86,8 +85,7 @@ class _AdapterReader:
     maps: Maps = field(default_factory=dict)
 
     def part(self, name: str) -> dict[str, TensorPart]:
-        """What the adapter's tensor `name` adds, by the base's key; empty for tensors that belong to another
-        one."""
+        """What the tensor `name` adds, by the base's key; empty for tensors that belong to another."""
         entry = self.entries[name]
         parameter = name.removeprefix("base_model.model.")
         module, lora, kind = parameter.partition(".lora_")
@@ -155,8 +153,7 @@ class _AdapterReader:
         return alpha / math.sqrt(rank) if self.config.get("use_rslora") else alpha / rank
 
     def _key(self, parameter: str) -> str:
-        """The base's key for a parameter: the same name, or the only one that differs by a leading `model.`
-        or so."""
+        """The base's key for a parameter: its name, or the only key that differs by a prefix."""
         keys = self.base.tensors
         if parameter in keys:
             return parameter

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import filecmp
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -16,21 +17,13 @@ from selfpos.storage.tensor_file import TensorEntry
 
 # Fields of a config.json that say how a model was made, saved or trained, not what it computes.
 IGNORED_FIELDS = {
-    "_name_or_path", "_attn_implementation", "_attn_implementation_autoset", "architectures", "transformers_version",
-    "dtype", "torch_dtype", "use_cache", "gradient_checkpointing", "output_attentions", "output_hidden_states",
-    "return_dict", "initializer_range", "id2label", "label2id", "num_labels", "problem_type", "finetuning_task",
-    "task_specific_params", "auto_map", "attention_probs_dropout_prob", "hidden_dropout_prob", "dropout",
-    "attention_dropout", "classifier_dropout", "embd_pdrop", "dropout_rate", "torchscript", "tie_word_embeddings",
+    "_name_or_path", "_attn_implementation", "_attn_implementation_autoset", "architectures",
+    "transformers_version", "dtype", "torch_dtype", "use_cache", "gradient_checkpointing",
+    "output_attentions", "output_hidden_states", "return_dict", "initializer_range", "id2label", "label2id",
+    "num_labels", "problem_type", "finetuning_task", "task_specific_params", "auto_map",
+    "attention_probs_dropout_prob", "hidden_dropout_prob", "dropout", "attention_dropout",
+    "classifier_dropout", "embd_pdrop", "dropout_rate", "torchscript", "tie_word_embeddings",
 }  # fmt: skip
-# The older form of a Pooling config has one flag per mode.
-POOLING_FLAGS = {
-    "pooling_mode_cls_token": "cls",
-    "pooling_mode_mean_tokens": "mean",
-    "pooling_mode_max_tokens": "max",
-    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len",
-    "pooling_mode_weightedmean_tokens": "weightedmean",
-    "pooling_mode_lasttoken": "lasttoken",
-}
 
 
 def tensor_differences(base: Mapping[str, TensorEntry], other: Mapping[str, TensorEntry]) -> list[str]:
@@ -56,8 +49,7 @@ def _some_tensors(names: list[str]) -> str:
 
 
 def config_differences(base: ModelFolder, other: ModelFolder, tokenizer: list[str]) -> list[str]:
-    """Differences of modules, module configs, pooling, prompts and similarity, followed by those of the
-    `tokenizer`."""
+    """Differences of modules, their configs, pooling, prompts and similarity, followed by `tokenizer`."""
     kinds = [[module.kind for module in model.modules] for model in (base, other)]
     if kinds[0] != kinds[1]:
         return [f"its modules are {' + '.join(kinds[1])}, expected {' + '.join(kinds[0])}"]
@@ -79,12 +71,13 @@ def _module_config(model: ModelFolder, module: str) -> dict[str, Any]:
 
 
 def pooling_mode(config: dict[str, Any]) -> str:
-    """The pooling modes of a Pooling config, in the older form (one flag per mode) or the newer
-    (`pooling_mode`)."""
+    """The modes in a Pooling config, of the older form (a flag per mode) or the newer (`pooling_mode`)."""
     if "pooling_mode" in config:
         mode = config["pooling_mode"]
         return mode if isinstance(mode, str) else "+".join(sorted(mode))
-    return "+".join(sorted(mode for flag, mode in POOLING_FLAGS.items() if config.get(flag)))
+    flags = [flag for flag, on in config.items() if flag.startswith("pooling_mode_") and on]
+    modes = [re.sub("^pooling_mode_|_tokens?$", "", flag) for flag in flags]
+    return "+".join(sorted(modes))
 
 
 def prompts_of(model: ModelFolder) -> dict[str, str]:
@@ -108,8 +101,7 @@ def _prompt_differences(base: ModelFolder, other: ModelFolder) -> list[str]:
 
 
 def tokenizer_differences(base: ModelFolder, other: ModelFolder) -> list[str]:
-    """Differences in how a text becomes token numbers. Padding and truncation are ignored: training changes
-    them."""
+    """Differences in how a text becomes token numbers; padding and truncation are ignored."""
     shared = [
         name for name in TOKENIZER_FILES if (base.path / name).is_file() and (other.path / name).is_file()
     ]

@@ -53,8 +53,7 @@ def gram(vectors: Sequence[TaskVector], *, threads: int = 2) -> np.ndarray:
 
 
 def norms_and_cosines(gram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Norms (N,) and cosines (N, N) from a Gram matrix (N, N). The cosine with a zero vector is 0, with
-    itself 1."""
+    """Norms (N,) and cosines (N, N) from a Gram matrix (N, N). A zero vector's cosines are 0."""
     norms = np.sqrt(np.clip(np.diag(gram), 0, None))
     products = np.outer(norms, norms)
     cosines = np.divide(gram, products, out=np.zeros_like(products), where=products > 0)

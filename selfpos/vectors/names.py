@@ -22,8 +22,7 @@ _KINDS = {
 
 
 def layer_number(key: str) -> int | None:
-    """The layer's number: the first number that stands alone. None outside the layers and in other modules'
-    folders."""
+    """The first number that stands alone; None outside the layers and in other modules' folders."""
     found = _NUMBER.search(key)
     return int(found[1]) if found and "/" not in key else None
 
@@ -55,8 +54,7 @@ def is_linear_map(key: str, shape: tuple[int, ...]) -> bool:
 
 
 def depths(keys: Iterable[str]) -> dict[str, float]:
-    """Each tensor's depth: 0 for the first layer, 1 for the last. Embeddings are at 0, what follows the
-    layers at 1."""
+    """Each tensor's depth: 0 for embeddings and the first layer, 1 for the last and what follows."""
     layers = {key: layer_number(key) for key in keys}
     last = max((layer for layer in layers.values() if layer is not None), default=0)
     depth = {}

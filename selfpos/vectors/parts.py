@@ -1,5 +1,4 @@
-"""The parts of a task vector: for each tensor a fine-tuned one to subtract the base from, or low-rank
-factors."""
+"""The parts of a task vector: tensors to subtract the base from, or low-rank factors."""
 
 from __future__ import annotations
 
@@ -55,8 +54,7 @@ class LowRank:
         return ".lora_embedding_" in self.a.key
 
     def factors(self) -> tuple[np.ndarray, np.ndarray]:
-        """(left, right) in float32 with V = left @ right, the scaling in `left`; V is flattened to (first
-        axis, others)."""
+        """(left, right) in float32 with V = left @ right, flattened to (first axis, others)."""
         a, b = (
             to_float32(raw_tensor(entry, self.maps), entry.dtype).reshape(entry.shape[0], -1)
             for entry in (self.a, self.b)
@@ -78,8 +76,7 @@ class LowRank:
 
 @dataclass(frozen=True)
 class Dora:
-    """V = m·(W + D)/‖W + D‖ − W with D = scaling·B·A and norms over rows (Liu et al., arXiv 2402.09353,
-    equation 5)."""
+    """V = m·(W + D)/‖W + D‖ − W, D = scaling·B·A, norms over rows (Liu et al., arXiv 2402.09353, eq. 5)."""
 
     low_rank: LowRank
     magnitude: TensorEntry

@@ -24,8 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SMALLEST_TIED = 1 << 12
-"""Smaller tensors are equal by chance (biases of zeros), so they are not taken for one tensor stored
-twice."""
+"""Smaller tensors are equal by chance (biases of zeros): not taken for one tensor stored twice."""
 SHOWN_DIFFERENCES = 6
 
 
@@ -130,8 +129,7 @@ def _open_vector(base: ModelFolder, source: Path, name: str, tolerate: bool) -> 
 
 
 def _open_adapter(source: Path) -> ModelFolder:
-    """An adapter's folder: as sentence-transformers saves it, with the weights of modules besides; or as PEFT
-    does."""
+    """An adapter's folder, as sentence-transformers (with other modules' weights) or PEFT saves it."""
     if not (source / MODULES).is_file():
         return ModelFolder(source, (), {})
     tensors: dict[str, TensorEntry] = {}
@@ -170,8 +168,7 @@ def _compare(
 
 
 def distinct_names(sources: Sequence[Path]) -> list[str]:
-    """Names for the vectors: a Hub snapshot's repository, else the end of the path, as long as needed to be
-    unique.
+    """Names for the vectors: a Hub snapshot's repository, else as much of the path's end as is unique.
 
     The same folder given twice gets a number.
     """
@@ -193,8 +190,7 @@ def _numbered(name: str, number: int) -> str:
 
 
 def tied_tensors(base: ModelFolder, vectors: Sequence[TaskVector]) -> dict[str, str]:
-    """Second name → first name of matrices with the same bytes in base and vectors, such as T5's shared
-    embeddings."""
+    """Second name → first name of matrices with equal bytes everywhere, such as T5's shared embeddings."""
     seen: dict[tuple[str, tuple[int, ...], bytes], list[str]] = {}
     tied: dict[str, str] = {}
     for key, entry in base.tensors.items():

@@ -1,4 +1,5 @@
-"""mergekit's recipes: what they become here, the same weights as mergekit's own arithmetic, and the lines that cannot be honoured."""
+"""mergekit's recipes: what they become here, the same weights as mergekit's own arithmetic, and the lines
+that cannot be honoured."""
 
 from __future__ import annotations
 
@@ -11,8 +12,9 @@ import yaml
 from safetensors.numpy import load_file
 
 from selfpos.errors import SelfposError
-from selfpos.mergekit import merge_recipe, translate_recipe
+from selfpos.mergekit import translate_recipe
 from selfpos.mergekit.methods import MERGEKIT
+from selfpos.merging import MergeResult, merge
 from selfpos.merging.method import get_method
 from tests.helpers.folders import make_folder
 from tests.helpers.merges import models
@@ -22,6 +24,13 @@ def write(file: Path, text: str) -> Path:
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(text, encoding="utf-8")
     return file
+
+
+def merge_recipe(file: Path, out: Path) -> MergeResult:
+    """The merge that `selfpos merge FILE` does."""
+    asked = translate_recipe(file)
+    asked.check_layers()
+    return merge(Path(asked.base), list(map(Path, asked.sources)), asked.method, out, **asked.options)
 
 
 def test_a_recipe_with_everything(tmp_path: Path) -> None:
@@ -53,14 +62,14 @@ tokenizer_source: union
 """,
     )
     found = translate_recipe(file)
-    assert (found.base, found.sources, found.method, found.dtype) == (
+    assert (found.base, found.sources, found.method, found.options["dtype"]) == (
         "a/base",
         ["one", "two"],
         "ties",
         "bfloat16",
     )
-    assert found.weights == [1.0, {"*mlp*": 0.5, "default": "0..0.25"}]
-    assert found.params == {
+    assert found.options["weights"] == [1.0, {"*mlp*": 0.5, "default": "0..0.25"}]
+    assert found.options["params"] == {
         "density": ["1..0.7..0.1", 0.33],
         "normalize": False,
         "scale": 0.9,
@@ -91,7 +100,10 @@ dtype: bfloat16
     )
     found = translate_recipe(file)
     assert (found.base, found.sources, found.method, found.layers) == ("one", ["two"], "tensor-slerp", 3)
-    assert found.params == {"t": {"*self_attn*": "0..0.5..1", "default": 0.5}} and found.weights is None
+    assert (
+        found.options["params"] == {"t": {"*self_attn*": "0..0.5..1", "default": 0.5}}
+        and found.options["weights"] is None
+    )
 
 
 HEAD = "merge_method: ties\nbase_model: b\n"
@@ -152,7 +164,8 @@ HEAD = "merge_method: ties\nbase_model: b\n"
         (f"{HEAD}models:\n  - model: a\n5: x", 5, "field '5' has no counterpart"),
         (f"{HEAD}models:\n  - model: a\nparameters:\n  5: x", 6, "parameter '5' has no counterpart"),
         (
-            f"{HEAD}models:\n  - model: a\n    parameters:\n      weight:\n      - value: 1\n      - {{filter: mlp, value: 2}}",
+            f"{HEAD}models:\n  - model: a\n    parameters:\n      weight:\n      - value: 1\n      - "
+            f"{{filter: mlp, value: 2}}",
             8,
             "put it last",
         ),
@@ -172,7 +185,7 @@ def test_what_cannot_be_honoured_is_named_with_its_line(
 
 def test_numbers_that_yaml_takes_for_words(tmp_path: Path) -> None:
     text = "merge_method: karcher\nmodels: [{model: a}, {model: b}]\nparameters: {tol: 1e-6, max_iter: 20}"
-    assert translate_recipe(write(tmp_path / "merge.yml", text)).params["tolerance"] == 1e-6
+    assert translate_recipe(write(tmp_path / "merge.yml", text)).options["params"]["tolerance"] == 1e-6
 
 
 def test_files_that_are_no_recipes(tmp_path: Path) -> None:
@@ -191,6 +204,7 @@ def test_counterparts_exist() -> None:
             assert parameters[ours].per_vector == (theirs in counterpart.per_model), (name, theirs)
 
 
+TRIMMED = [{"weight": 1.0, "density": 0.5}, {"weight": 0.5, "density": 0.25}]
 # (method, top parameters, parameters of each of three models, whether a base model is named)
 SHARED: list[tuple[str, dict[str, Any], list[dict[str, Any]], bool]] = [
     ("linear", {}, [{"weight": 1.0}, {"weight": 2.0}, {"weight": 0.5}], False),
@@ -202,8 +216,8 @@ SHARED: list[tuple[str, dict[str, Any], list[dict[str, Any]], bool]] = [
     ("multislerp", {}, [{"weight": 1.0}, {"weight": 2.0}, {"weight": 0.5}], False),
     ("karcher", {}, [{}, {}, {}], False),
     ("task_arithmetic", {"lambda": 0.5}, [{"weight": 1.0}, {"weight": -0.5}, {"weight": 0.5}], True),
-    ("ties", {}, [{"weight": 1.0, "density": 0.5}, {"weight": 0.5, "density": 0.25}, {"weight": 2.0, "density": 1.0}], True),
-    ("ties", {"normalize": False, "lambda": 0.7}, [{"weight": 1.0, "density": 0.5}, {"weight": 0.5, "density": 0.25}, {"weight": 2.0}], True),
+    ("ties", {}, [*TRIMMED, {"weight": 2.0, "density": 1.0}], True),
+    ("ties", {"normalize": False, "lambda": 0.7}, [*TRIMMED, {"weight": 2.0}], True),
     ("breadcrumbs", {"density": 0.5, "gamma": 0.25}, [{"weight": 1.0}, {"weight": 0.5}], True),
     ("breadcrumbs_ties", {"density": 0.5, "gamma": 0.25}, [{"weight": 1.0}, {"weight": 0.5}], True),
     ("sce", {"select_topk": 0.5}, [{}, {}, {}], True),
@@ -216,7 +230,8 @@ SHARED: list[tuple[str, dict[str, Any], list[dict[str, Any]], bool]] = [
 def test_same_weights_as_mergekit(
     tmp_path: Path, method: str, top: dict[str, Any], each: list[dict[str, Any]], based: bool
 ) -> None:
-    """Where mergekit is installed. Shapes are chosen so that shares of elements are whole numbers: mergekit rounds them down, we round them up."""
+    """Where mergekit is installed. Shapes are chosen so that shares of elements are whole numbers: mergekit
+    rounds them down, we round them up."""
     api = pytest.importorskip("mergekit.merge_methods.api")
     import torch
 

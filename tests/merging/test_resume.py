@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from selfpos.errors import SelfposError
-from selfpos.merging import merge, plan, write
-from selfpos.merging.merge import fingerprint
+from selfpos.merging import merge, plan
+from selfpos.merging.output import weights as write
+from selfpos.merging.output.provenance import fingerprint
 from tests.helpers.folders import make_folder, moved, random_state
 
 SHAPES: dict[str, tuple[int, ...]] = {f"layers.{index}.w.weight": (40, 30) for index in range(12)}
@@ -34,7 +35,8 @@ def folders(tmp_path: Path) -> tuple[Path, list[Path]]:
 PROGRAM = """
 import sys, time
 from pathlib import Path
-from selfpos.merging import merge, registry, write
+from selfpos.merging import merge, method as registry
+from selfpos.merging.output import weights as write
 write.CHECKPOINT_SECONDS = float(sys.argv.pop(1))
 method, seen = registry.METHODS["ties"], []
 def slow(chunk, **params):

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from selfpos.errors import SelfposError
-from selfpos.merging import get_method, thresholds
+from selfpos.merging import get_method
+from selfpos.merging.maths import thresholds
 from selfpos.merging.maths.thresholds import kept
 from selfpos.merging.settings import fits, make_settings, ramp
 from selfpos.merging.stream import Stream
@@ -197,7 +198,8 @@ def sorted_threshold(values: np.ndarray, count: int) -> float:
 def test_thresholds_equal_sorting(
     tmp_path_factory: pytest.TempPathFactory, seed: int, share: float, decimals: int, order: bool
 ) -> None:
-    """Through the bracket, and through the histogram when the bracket misses: sorted values make the sample of each chunk's beginning lie."""
+    """Through the bracket, and through the histogram when the bracket misses: sorted values make the sample
+    of each chunk's beginning lie."""
     values = np.random.default_rng(seed).standard_normal(3000).round(decimals).astype(np.float32)
     if order:
         values.sort()

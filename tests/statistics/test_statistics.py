@@ -1,4 +1,5 @@
-"""Fisher information and Gram matrices of tiny specialists, against gradients and activations taken by hand in float64."""
+"""Fisher information and Gram matrices of tiny specialists, against gradients and activations taken by hand
+in float64."""
 
 from __future__ import annotations
 
@@ -263,7 +264,7 @@ def test_damaged_models_and_records_are_named_and_leave_nothing(
     few["beta"].type.draw = lambda *_: (_ for _ in ()).throw(SelfposError("a batch needs 2 records"))
     with pytest.raises(SelfposError, match="needs 2 records"):
         merge(str(tiny_base), tiny_specialists[:2], "fisher", tmp_path / "out", probe=few)
-    with pytest.raises(SelfposError, match="average looks at no data"):
+    with pytest.raises(SelfposError, match="average uses no data"):
         merge(str(tiny_base), tiny_specialists[:2], "average", tmp_path / "out", probe=probe)
     assert [path.name for path in tmp_path.iterdir()] == ["sources"]
 

@@ -218,7 +218,8 @@ def test_what_a_killed_process_left_is_removed_by_the_next(tmp_path: Path) -> No
     out = tmp_path / "out"
     program = (
         "import sys, time; from pathlib import Path; from selfpos.storage import fresh_folder\n"
-        "with fresh_folder(Path(sys.argv[1])) as f:\n (f / 'part').write_text('x'); print('ready', flush=True); time.sleep(60)"
+        "with fresh_folder(Path(sys.argv[1])) as f:\n (f / 'part').write_text('x'); print('ready', "
+        "flush=True); time.sleep(60)"
     )
     process = subprocess.Popen([sys.executable, "-c", program, str(out)], stdout=subprocess.PIPE)
     assert process.stdout is not None and process.stdout.readline() == b"ready\n"
@@ -256,7 +257,8 @@ def test_the_packaged_default_is_found_and_checked() -> None:
 def test_opening_a_model_imports_no_torch(tiny_base: Path) -> None:
     program = (
         "import sys; from pathlib import Path; from selfpos.storage import open_model, content_hash\n"
-        "m = open_model(Path(sys.argv[1])); content_hash(m.path); assert 'torch' not in sys.modules and 'transformers' not in sys.modules"
+        "m = open_model(Path(sys.argv[1])); content_hash(m.path); assert 'torch' not in sys.modules and "
+        "'transformers' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", program, str(tiny_base)], check=True)
 

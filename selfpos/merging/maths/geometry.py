@@ -14,13 +14,11 @@ PARALLEL = 1e-7
 """Below this sine two directions count as parallel, and the limit, linear interpolation, is taken."""
 
 OPPOSITE = 1e-6
-"""Directions whose weighted sum is shorter than this cancel out: no single point lies between opposite
-directions."""
+"""Directions whose weighted sum is shorter than this cancel out: no single point lies between them."""
 
 
 def inner_products(stream: Stream, *, with_base: bool = False) -> dict[str, np.ndarray]:
-    """For each tensor: inner products in float64 of [V_1..V_N], (N, N), or of [θ0, V_1..V_N] with
-    `with_base`."""
+    """Per tensor: inner products in float64 of [V_1..V_N], (N, N), or of [θ0, V_1..V_N]."""
 
     def measure(chunks: Iterator[Chunk]) -> np.ndarray:
         rows = ([chunk.base, *chunk.vectors] if with_base else chunk.vectors for chunk in chunks)
@@ -31,8 +29,7 @@ def inner_products(stream: Stream, *, with_base: bool = False) -> dict[str, np.n
 
 
 def input_products(gram: np.ndarray, space: str) -> np.ndarray:
-    """Inner products (N, N) of what is interpolated, V_i or θ_i (`space` "models"), from those of [θ0,
-    V_1..V_N]."""
+    """Inner products (N, N) of the V_i, or the θ_i (`space` "models"), from those of [θ0, V_1..V_N]."""
     return of_models(gram)[1:, 1:] if space == "models" else gram[1:, 1:]
 
 
@@ -56,8 +53,7 @@ def over_base(coefficients: np.ndarray) -> list[float]:
 def slerp_shares(
     first: float, second: float, inner: float, t: float, linear_above: float = 1.0
 ) -> tuple[float, float]:
-    """The factors of two points (squared norms `first`, `second`, inner product `inner`) at the share t
-    between them.
+    """The factors of two points (squared norms `first`, `second`; product `inner`) at the share t between.
 
     Linear interpolation where a point is zero, the two are parallel, or |cosine| exceeds `linear_above`.
     """

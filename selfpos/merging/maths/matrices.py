@@ -11,29 +11,30 @@ import numpy as np
 from selfpos.merging.stream import Array, Chunk
 
 
-def mean(vectors: Sequence[Array]) -> Array:
-    """The plain mean: what the spectral methods do with tensors that are not linear maps."""
-    return total(vectors) / len(vectors)
-
-
-def total(vectors: Iterable[Array]) -> Array:
-    """The sum of the vectors."""
-    return _sum(zip(vectors, repeat(1.0)))
-
-
-def weighted_mean(vectors: Sequence[Array], weights: list[float]) -> Array:
-    """Σ w_i V_i / Σ w_i."""
-    return _sum(zip(vectors, (weight / sum(weights) for weight in weights), strict=True))
-
-
-def _sum(terms: Iterable[tuple[Array, float]]) -> Array:
+def weighted_total(vectors: Iterable[Array], weights: Iterable[float]) -> Array:
+    """Σ w_i V_i, with one vector in memory at a time."""
     result = None
-    for vector, weight in terms:
+    for vector, weight in zip(vectors, weights):  # noqa: B905 - the weights may be endless
         if result is None:
             result = vector * weight
         else:
             result += vector * weight
     return result
+
+
+def total(vectors: Iterable[Array]) -> Array:
+    """The sum of the vectors."""
+    return weighted_total(vectors, repeat(1.0))
+
+
+def mean(vectors: Sequence[Array]) -> Array:
+    """The plain mean: what the spectral methods do with tensors that are not linear maps."""
+    return total(vectors) / len(vectors)
+
+
+def weighted_mean(vectors: Sequence[Array], weights: list[float]) -> Array:
+    """Σ w_i V_i / Σ w_i."""
+    return weighted_total(vectors, [weight / sum(weights) for weight in weights])
 
 
 def is_matrix(chunk: Chunk) -> bool:

@@ -60,8 +60,7 @@ def drop_at_random(chunk: Chunk, density: Sequence[float], rescale: bool) -> lis
 def drop_by_rank(
     chunk: Chunk, density: Sequence[float], epsilon: Sequence[float], rescale: bool
 ) -> list[Array]:
-    """Every entry of a row kept with a chance that rises with its magnitude's rank from density − ε/2 to
-    density + ε/2.
+    """Every entry kept with a chance that rises with its rank in the row from density − ε/2 to density + ε/2.
 
     Density 1 keeps and 0 removes all entries, whatever ε, as in mergekit.
     """
@@ -77,8 +76,7 @@ def drop_by_rank(
 
 
 def ranks(rows: Array) -> Array:
-    """Each entry's rank by magnitude in its row, 0 (smallest) to 1; 1/2 in rows of one. Ties keep their
-    order."""
+    """Each entry's rank by magnitude in its row, 0 to 1 (1/2 in rows of one). Ties keep their order."""
     count = rows.shape[-1]
     if count == 1:
         return rows * 0.0 + 0.5

@@ -43,19 +43,16 @@ def magnitude(chunk: Chunk) -> list[np.ndarray]:
 
 
 def kept(share: float, numel: int) -> int:
-    """How many of `numel` elements `share` keeps: rounded up, so that a single element is kept by any share
-    above 0."""
+    """How many of `numel` elements `share` keeps: rounded up, so that any share above 0 keeps one."""
     return min(numel, math.ceil(share * numel - 1e-9))
 
 
 def thresholds(
     stream: Stream, counts: Counts, scope: Scope, score: Score = magnitude
 ) -> dict[str, list[list[float]]]:
-    """For each tensor, group and count k: the k-th largest score. Scores ≥ it are k, and all that tie with
-    the last.
+    """Per tensor, group and count k: the k-th largest score. Scores ≥ it are k, and ties with the last.
 
-    With scope 'model' a group's elements are those of all tensors, and its counts the same at each. Count 0
-    has the threshold infinity.
+    With scope 'model' a group's elements are those of all tensors. Count 0 has the threshold infinity.
     """
     sizes = {key: stream.base.tensors[key].numel for key in stream.keys}
     if scope == "model":
@@ -86,8 +83,7 @@ def _largest(values: np.ndarray, rank: int) -> float:
 
 @dataclass
 class _Counts:
-    """How many scores lie above a bracket (low, high), from `high` on and from `low` on, and those strictly
-    inside."""
+    """How many scores lie above a bracket, from `high` on and from `low` on, and those strictly inside."""
 
     low: float
     high: float
@@ -182,8 +178,7 @@ def _bracket(sample: np.ndarray, rank: int, total: int) -> tuple[float, float]:
 def _by_histogram(
     stream: Stream, keys: Sequence[str], score: Score, ranks: list[list[int]]
 ) -> list[list[float]]:
-    """The thresholds: the upper 16 of their 32 bits from one pass, the lower from a second. Non-negative
-    floats order like their bits."""
+    """The thresholds, as bits: the upper 16 from one pass, the lower from a second."""
     wanted = [(group, rank) for group, counts in enumerate(ranks) for rank in counts if rank]
     upper = _histograms(stream, keys, score, [(group, None) for group, _ in wanted])
     bins = [_highest_bin(counts, rank) for counts, (_, rank) in zip(upper, wanted, strict=True)]
@@ -200,8 +195,7 @@ def _by_histogram(
 def _histograms(
     stream: Stream, keys: Sequence[str], score: Score, wanted: list[tuple[int, int | None]]
 ) -> np.ndarray:
-    """For each (group, upper) wanted: how many scores have which upper 16 bits, or, of those with the upper
-    bits `upper`, which lower."""
+    """Per (group, upper) wanted: counts of the upper 16 bits, or of the lower where the upper are `upper`."""
 
     def count(key: str, ranges: Ranges) -> np.ndarray:
         counts = np.zeros((len(wanted), 1 << 16), np.int64)

@@ -1,5 +1,4 @@
-"""The merging methods, one family per file. Importing this package registers them all: to add one, add a
-file."""
+"""The merging methods, one family per file; all are registered here. To add one, add a file."""
 
 from __future__ import annotations
 

@@ -12,8 +12,7 @@ from selfpos.merging.stream import Array, Chunk
 
 
 def check_chances(settings: Settings, keys: Sequence[str]) -> None:
-    """Refuse chances density ± ε/2 outside 0 and 1, or 0 where they divide. Densities 0 and 1 need no
-    chance."""
+    """Refuse chances density ± ε/2 outside 0 and 1, or 0 where they divide; densities 0 and 1 need none."""
     for key in keys:
         params = settings.params(key)
         for density, epsilon in zip(params["density"], params["epsilon"], strict=True):

@@ -29,8 +29,8 @@ def iso_c(chunk: Chunk, *, scale: float = 1.0) -> Array:
 
 @kernel(reference="https://arxiv.org/abs/2502.04959", weighting="none", chunking="matrix", holds=(14, 0))
 def iso_cts(chunk: Chunk, *, common: Share = 0.8, scale: float = 1.0) -> Array:
-    """Isotropic merging in common and task-specific subspaces: as iso-c, with room for what only one task
-    needs.
+    """Isotropic merging in common and task-specific subspaces: as iso-c, with room kept
+    for what only one task needs.
 
     Per matrix of rank r: U_c, W_c are the k leading singular directions of Σ V_i; each residual V_i − U_c
     U_cᵀ V_i adds its s = (r − k)/N leading ones. U, W: all of them, made orthonormal (Procrustes); V = α σ̄ U

@@ -7,8 +7,7 @@ from selfpos.merging.method import Share, kernel
 from selfpos.merging.stream import Array, Chunk, array_module
 
 RIDGE = 1e-6
-"""Of the mean diagonal element: directions that no probe input reaches stay at the mean, and rounding is not
-inverted."""
+"""Of the mean diagonal element: directions that no probe input reaches stay at the mean."""
 
 
 @kernel(

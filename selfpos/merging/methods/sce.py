@@ -19,8 +19,7 @@ def variance(chunk: Chunk) -> Array:
 
 
 def selection(stream: Stream) -> Mapping[str, Any]:
-    """Per tensor: the variance from which on entries are selected, and each vector's sum of squares over
-    them."""
+    """Per tensor: the variance from which on entries count, and each vector's sum of squares over them."""
 
     def counts(key: str, numel: int) -> list[list[int]]:
         return [[kept(stream.settings.params(key)["select"], numel)]]

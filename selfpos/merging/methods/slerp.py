@@ -26,9 +26,7 @@ def check_divisors(settings: Settings, keys: Sequence[str]) -> None:
                 )
 
 
-@combination(
-    reference="https://arxiv.org/abs/2410.15035", gram="model", checks=(check_divisors,), ordered=True
-)
+@combination(reference="https://arxiv.org/abs/2410.15035", gram="model", checks=(check_divisors,))
 def slerp(weights: list[float], gram: np.ndarray) -> list[float]:
     """Spherical interpolation of task vectors, one global angle, chained over more than two.
 
@@ -68,12 +66,7 @@ def chain(gram: np.ndarray, a: list[float]) -> list[float]:
 
 
 @combination(
-    reference="https://en.wikipedia.org/wiki/Slerp",
-    weighting="none",
-    gram="tensor",
-    with_base=True,
-    most=2,
-    ordered=True,
+    reference="https://en.wikipedia.org/wiki/Slerp", weighting="none", gram="tensor", with_base=True, most=2
 )
 def tensor_slerp(
     weights: list[float], gram: np.ndarray, *, t: Share = 0.5, linear_above: Share = 0.9995

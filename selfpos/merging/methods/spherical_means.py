@@ -15,7 +15,7 @@ from selfpos.merging.maths.geometry import (
     output_coefficients,
     unit_scales,
 )
-from selfpos.merging.method import Limits, NotNegative, combination
+from selfpos.merging.method import NotNegative, combination
 from selfpos.merging.settings import CANCELLED, check_sum
 
 
@@ -25,7 +25,7 @@ def karcher(
     gram: np.ndarray,
     *,
     space: Literal["vectors", "models"] = "vectors",
-    steps: Annotated[int, Limits(1)] = 100,
+    steps: Annotated[int, (1, math.inf)] = 100,
     tolerance: NotNegative = 1e-9,
 ) -> list[float]:
     """The Karcher (Riemannian) mean of the vectors' directions, per tensor, times their mean norm.

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any
 
 from selfpos.merging.maths.matrices import as_double, as_single, is_matrix, mean, total
-from selfpos.merging.method import Limits, NotNegative, kernel
+from selfpos.merging.method import NotNegative, kernel
 from selfpos.merging.stream import Array, Chunk, array_module
 
 
@@ -13,7 +14,7 @@ from selfpos.merging.stream import Array, Chunk, array_module
 def wudi(
     chunk: Chunk,
     *,
-    steps: Annotated[int, Limits(0)] = 300,
+    steps: Annotated[int, (0, math.inf)] = 300,
     learning_rate: NotNegative = 1e-5,
     scale: float = 1.0,
 ) -> Array:

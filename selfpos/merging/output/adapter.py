@@ -65,8 +65,7 @@ def write_adapter(
 
 
 def truncate(factors: Factors, rank: int) -> tuple[Factors, float, float]:
-    """The best approximation of left @ right of at most `rank`; squared Frobenius norms of what is lost and
-    of the whole.
+    """The best approximation of at most `rank`; squared Frobenius norms of what is lost and of the whole.
 
     By QR of both factors and an SVD of the small product between: the full matrix is never formed.
     """
@@ -164,8 +163,7 @@ def _write_config(plan: Plan, folder: Path, ranks: dict[str, int]) -> None:
 
 
 def _truncation(rank: int, lost: dict[str, tuple[float, float]]) -> dict[str, Any]:
-    """The relative error of the truncation in Frobenius norm, over all truncated tensors and at the worst of
-    them."""
+    """The relative error of the truncation in Frobenius norm, over all tensors and at the worst."""
     dropped = sum(part for part, _ in lost.values())
     whole = sum(total for _, total in lost.values())
     errors = {key: math.sqrt(part / total) if total > 0 else 0.0 for key, (part, total) in lost.items()}

@@ -40,8 +40,8 @@ class OutputFile:
 
 
 def output_files(base: ModelFolder, dtypes: Mapping[str, str], shard_size: int) -> list[OutputFile]:
-    """The output's weight files: per module folder, in shards of at most `shard_size` bytes (one tensor may
-    exceed it)."""
+    """The weight files: per module folder, in shards of at most `shard_size` bytes (a tensor may exceed
+    it)."""
     modules: dict[str, list[str]] = {}
     for key, entry in base.tensors.items():
         modules.setdefault(key.removesuffix(entry.name), []).append(key)
@@ -112,14 +112,14 @@ def gather_prompts(base: ModelFolder, sources: Sequence[ModelFolder]) -> dict[st
         if len(texts) > 1:
             for path in prompts:
                 prompts[path].pop(side, None)
-    for path, own in prompts.items():
-        for name, text in own.items():
+    for path, named in prompts.items():
+        for name, text in named.items():
             if not known.get(name) and gathered.setdefault(name, text) != text:
                 raise SelfposError(
                     f"{path} has the prompt {text!r} under '{name}', where another model has "
-                    f"{gathered[name]!r}: the "
-                    "merged model can have one; train both with the same prompt, or remove it from one "
-                    f"{PROMPTS_CONFIG}"
+                    f"{gathered[name]!r}: "
+                    "the merged model can have one; train both with the same prompt, "
+                    f"or remove it from the {PROMPTS_CONFIG} of one"
                 )
     return gathered
 
@@ -144,8 +144,7 @@ def add_prompts(folder: Path, prompts: Mapping[str, str]) -> None:
 
 
 def copy_side_files(base: Path, files: list[Path], folder: Path, dtype: str) -> None:
-    """Copy `files` from `base` to `folder`; configs that state the weights' number format get `dtype`
-    (safetensors name)."""
+    """Copy `files` from `base` to `folder`; configs that state a number format get `dtype`."""
     for relative in files:
         target = folder / relative
         target.parent.mkdir(parents=True, exist_ok=True)

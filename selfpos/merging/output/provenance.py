@@ -17,8 +17,7 @@ if TYPE_CHECKING:
     from selfpos.merging.prepare import Coefficients
 
 PATHS = ("path", "repo", "revision")
-"""Fields that say where an input is. They are in the manifest, but not in the weight files, whose bytes
-depend on neither path nor time."""
+"""Where an input is: in the manifest, but not in the weight files, whose bytes must not depend on it."""
 TIME = "seconds"
 
 

@@ -39,8 +39,7 @@ class Task:
 def write_weights(
     plan: Plan, stream: Stream, prepared: Prepared, folder: Path, metadata: dict[str, str]
 ) -> None:
-    """Merge and write every tensor; those that are not merged (buffers, tensors taken whole) are the
-    frame's."""
+    """Merge and write every tensor; those that are not merged are copied from the frame."""
     merged = set(plan.keys)
     tasks = []
     with ExitStack() as stack:
