@@ -1,4 +1,5 @@
-"""The contenders of benchmarks/positioning.py, each run in a process of its own: `python positioning_contenders.py NAME OPTIONS` prints JSON."""
+"""The contenders of benchmarks/positioning.py, each run in a process of its own: `python
+positioning_contenders.py NAME OPTIONS` prints JSON."""
 
 from __future__ import annotations
 
@@ -67,7 +68,8 @@ class Idle:
         self.memory = anonymous()
 
     def measured(self, step: Callable[[], Any], repeats: int) -> dict[str, Any]:
-        """Median seconds of `step`, and the peak of anonymous memory above the idle process's, in MB, both after one step to warm up."""
+        """Median seconds of `step`, and the peak of anonymous memory above the idle process's, in MB, both
+        after one step to warm up."""
         step()
         peak, stop = [anonymous()], threading.Event()
 
@@ -92,7 +94,8 @@ class Idle:
 
 
 def plain(folder: str, repeats: int, *, adam: bool) -> dict[str, Any]:
-    """Forward and backward of fine-tuning as a trainer makes them, in training mode, texts tokenised each time; with `adam`, AdamW's step too."""
+    """Forward and backward of fine-tuning as a trainer makes them, in training mode, texts tokenised each
+    time; with `adam`, AdamW's step too."""
     idle = Idle()
     import torch
     from sentence_transformers import SentenceTransformer
@@ -119,7 +122,8 @@ def step(folder: str, repeats: int, sources: list[str], **options: Any) -> dict[
 
 
 def graph(folder: str, repeats: int, sources: list[str]) -> dict[str, Any]:
-    """The same gradient with a graph through the merge (torch.func.functional_call over θ0 + Σ c_i V_i, all vectors in memory)."""
+    """The same gradient with a graph through the merge (torch.func.functional_call over θ0 + Σ c_i V_i, all
+    vectors in memory)."""
     idle = Idle()
     import torch
 
@@ -150,7 +154,8 @@ def graph(folder: str, repeats: int, sources: list[str]) -> dict[str, Any]:
 def search(
     base: str, vectors: list[str], probe: str, trajectory: str, settings: dict[str, Any]
 ) -> dict[str, Any]:
-    """A search; the best validation loss of its way, relative to the base's, and when each better one was reached."""
+    """A search; the best validation loss of its way, relative to the base's, and when each better one was
+    reached."""
     from selfpos.data.probe import read_probe
     from selfpos.positioning import position
     from selfpos.recipe import PositioningSettings
@@ -176,7 +181,8 @@ def search(
 
 
 def grid(base: str, vectors: list[str], probe: str, settings: dict[str, Any]) -> dict[str, Any]:
-    """Five points a vector, one vector after the other, each chosen on the search part, the end measured on the validation part."""
+    """Five points a vector, one vector after the other, each chosen on the search part, the end measured on
+    the validation part."""
     import torch
 
     from selfpos.data.probe import read_probe

@@ -13,7 +13,8 @@ from selfpos.storage.atomic import write_text
 
 LEVEL = 0.9  # of every interval
 REFERENCE = "Self Positioning"
-DEFAULT = "model, normalise base, 192 records, extrapolation 0.02"  # the point of the ablation that the others are compared with
+# the point of the ablation that the others are compared with
+DEFAULT = "model, normalise base, 192 records, extrapolation 0.02"
 
 
 def write_report(folder: Path, results: Path) -> None:
@@ -32,9 +33,11 @@ def write_report(folder: Path, results: Path) -> None:
 
 
 def summarise(jobs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One row for each stage, setting and model: mean scores over seeds, and by how much its mean differs from the reference's, seed by seed.
+    """One row for each stage, setting and model: mean scores over seeds, and by how much its mean differs
+    from the reference's, seed by seed.
 
-    The task arithmetic whose scale the probe chose is a row of its own: the position's comparison on the validation part names it.
+    The task arithmetic whose scale the probe chose is a row of its own: the position's comparison on the
+    validation part names it.
     """
     jobs = [*jobs, *chosen_by_probe(jobs)]
     means = {
@@ -52,18 +55,28 @@ def summarise(jobs: list[dict[str, Any]]) -> list[dict[str, Any]]:
         differences = [own - other for own, other in pairs if other is not None]
         rows.append(
             {
-                "stage": stage, "setting": setting, "name": name, "seeds": len(seeds),
-                "scores": {task: float(np.mean([job["scores"][task] for job in group])) for task in group[0]["scores"]},
+                "stage": stage,
+                "setting": setting,
+                "name": name,
+                "seeds": len(seeds),
+                "scores": {
+                    task: float(np.mean([job["scores"][task] for job in group]))
+                    for task in group[0]["scores"]
+                },
                 "code": sorted({job["code"] for job in group if "code" in job}),
-                "mean": float(np.mean([own for own, _ in pairs])), "difference": interval(differences),
-                "seconds": float(np.mean([job["position"]["seconds"] for job in group])) if "position" in group[0] else None,
+                "mean": float(np.mean([own for own, _ in pairs])),
+                "difference": interval(differences),
+                "seconds": float(np.mean([job["position"]["seconds"] for job in group]))
+                if "position" in group[0]
+                else None,
             }
-        )  # fmt: skip
+        )
     return rows
 
 
 def chosen_by_probe(jobs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Task arithmetic with the scale that suits the probe's validation part best, as the position of the same seed and setting found it."""
+    """Task arithmetic with the scale that suits the probe's validation part best, as the position of the
+    same seed and setting found it."""
     by_place = {(job["stage"], job["setting"], job["seed"], job["name"]): job for job in jobs}
     found = []
     for job in jobs:
@@ -98,7 +111,8 @@ def markdown(rows: list[dict[str, Any]], quick: bool) -> str:
     lines = [
         "# Self Positioning on real text",
         "",
-        "How: benchmarks/positioning_study.py, at its head. Differences are seed by seed, with 90 % intervals over seeds.",
+        "How: benchmarks/positioning_study.py, at its head. "
+        "Differences are seed by seed, with 90 % intervals over seeds.",
     ]
     if quick:
         lines += ["", "**A quick try: the numbers mean nothing.**"]
@@ -120,7 +134,8 @@ def markdown(rows: list[dict[str, Any]], quick: bool) -> str:
             scores = " | ".join(f"{row['scores'][task]:.2f}" for task in tasks)
             seconds = "–" if row["seconds"] is None else f"{row['seconds']:.0f} s"
             lines.append(
-                f"| {row['name']} | {scores} | {row['mean']:.2f} | {_shown(row['difference'])} | {seconds} | {row['seeds']} |"
+                f"| {row['name']} | {scores} | {row['mean']:.2f} | {_shown(row['difference'])} "
+                f"| {seconds} | {row['seeds']} |"
             )
     return "\n".join(lines) + "\n"
 

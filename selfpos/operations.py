@@ -147,8 +147,9 @@ def probe_of(specialists: Sequence[Path]) -> dict[str, ProbeTask]:
             loaded = load_task(source, seed=provenance["seed"])
         except SelfposError as error:
             raise type(error)(
-                f"the probe of {folder} is drawn from the data it was trained on, which cannot be read: {error}; "
-                "start in the folder that it was trained in, or give a probe set with --probe FOLDER"
+                f"the probe of {folder} is drawn from the data it was trained on, which cannot be read: "
+                f"{error}; start in the folder that it was trained in, "
+                "or give a probe set with --probe FOLDER"
             ) from None
         if loaded.hash != provenance["hash"]:
             raise SelfposError(

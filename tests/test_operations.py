@@ -73,7 +73,8 @@ def test_what_cannot_be_written_is_refused_before_the_search(
 def test_a_merge_killed_at_the_last_moment_is_whole_with_its_card(
     tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path
 ) -> None:
-    """The process dies as soon as the folder is at its place: nothing that belongs to it was still to be written."""
+    """The process dies as soon as the folder is at its place: nothing that belongs to it was still to be
+    written."""
     program = f"""
 import os, signal
 from pathlib import Path
@@ -86,7 +87,8 @@ def publish_and_die(folder, out):
     os.kill(os.getpid(), signal.SIGKILL)
 
 atomic.publish = publish_and_die
-merge({str(tiny_base)!r}, {[str(path) for path in tiny_specialists]!r}, "average", Path({str(tmp_path / "out")!r}))
+vectors = {[str(path) for path in tiny_specialists]!r}
+merge({str(tiny_base)!r}, vectors, "average", Path({str(tmp_path / "out")!r}))
 """
     killed = subprocess.run(
         [sys.executable, "-c", program],

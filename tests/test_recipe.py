@@ -85,10 +85,7 @@ def test_shipped_recipes_are_valid_and_named_as_their_file(file: Path) -> None:
             "a pipeline that the recipe does not have",
         ),
         ({"bagging": {}}, "no merge has 'vectors: bagging'"),
-        (
-            {"budget": {"equal": "steps"}, "joint": {"steps": 3}},
-            "joint has steps, which the budget decides",
-        ),
+        ({"budget": {"equal": "steps"}, "joint": {"steps": 3}}, "joint has steps, which the budget decides"),
         ({"name": "../up"}, "field 'name'"),
     ],
 )

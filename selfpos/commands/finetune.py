@@ -31,23 +31,40 @@ from selfpos.recipe import TaskSource, TrainingSettings, ValidationSettings
 )
 @click.option("--drop-duplicates", is_flag=True, help="Leave out records that occur before.")
 @click.option(
-    "--prompt", "prompts", multiple=True, metavar="[SIDE=]TEXT",
+    "--prompt",
+    "prompts",
+    multiple=True,
+    metavar="[SIDE=]TEXT",
     help="Put before the texts; SIDE is query or document.",
-)  # fmt: skip
+)
 @click.option(
     "--mine", type=click.IntRange(min=1), metavar="COUNT", help="Hard negatives to mine for each pair."
 )
 @options_of(
-    TrainingSettings, "steps", "epochs", "batch_size", "learning_rate", "temperature", "max_length", "sts_loss",
-    "cached", "matryoshka", "batching", "gradient_checkpointing", "precision", "device", "report_to",
-)  # fmt: skip
+    TrainingSettings,
+    "steps",
+    "epochs",
+    "batch_size",
+    "learning_rate",
+    "temperature",
+    "max_length",
+    "sts_loss",
+    "cached",
+    "matryoshka",
+    "batching",
+    "gradient_checkpointing",
+    "precision",
+    "device",
+    "report_to",
+)
 @click.option(
     "--lora", type=click.IntRange(min=1), metavar="RANK", help="Train a LoRA adapter of this rank instead."
 )
 @click.option(
-    "--validate", metavar="SHARE|SPLIT",
+    "--validate",
+    metavar="SHARE|SPLIT",
     help="Measure on a share of the data or on a split of it, and keep the best state.",
-)  # fmt: skip
+)
 @options_of(ValidationSettings, "patience", every="validate_every")
 @click.option(
     "--probe",

@@ -60,8 +60,8 @@ Prefer it wherever there is a probe set of a hundred records a task or more.""",
         "https://arxiv.org/abs/2311.13534",
         """LM-Cocktail: weights by a softmax of each specialist's loss on a handful of examples.
 
-c = softmax(−L_i / T) with T = 5, L_i the mean over tasks of the loss of specialist i on five records of each; the c_i
-sum to 1. See positioning/loss_softmax.py.
+c = softmax(−L_i / T) with T = 5, L_i the mean over tasks of the loss of specialist i on five records of each;
+the c_i sum to 1. See positioning/loss_softmax.py.
 
 Source: Xiao et al. 2024, arXiv 2311.13534, equation 2. Prefer it when there are a handful of examples only,
 or no time to search: one forward pass a specialist. The weights hardly leave the mean unless losses differ by

@@ -60,7 +60,7 @@ class TaskType(ABC):
         Raises SelfposError for data from which nothing can be learnt."""
 
     def loss(self, model: SentenceTransformer, temperature: float) -> torch.nn.Module:
-        """The type's loss over `model`, in sentence-transformers' form: `loss(features, labels) -> scalar`."""
+        """The type's loss over `model`, to be called as sentence-transformers does: `loss(features, labels)`."""
         from selfpos.tasks.losses import LOSSES
 
         return LOSSES[self.loss_name](model, temperature)

@@ -1,4 +1,5 @@
-"""Searches of several kinds, in every process of tests/positioning/test_processes.py, and one that is interrupted."""
+"""Searches of several kinds, in every process of tests/positioning/test_processes.py, and one that is
+interrupted."""
 
 from __future__ import annotations
 
@@ -47,7 +48,8 @@ def run(folder: Path, base: Path, sources: dict[str, list[Path]]) -> None:
 
 
 def interrupt(folder: Path, base: Path, sources: list[Path]) -> None:
-    """A search of many steps, in the third of which the last process is sent what Ctrl-C sends; the result in `folder`/interruptedN.json."""
+    """A search of many steps, in the third of which the last process is sent what Ctrl-C sends; the result
+    in `folder`/interruptedN.json."""
     original, calls = Problem.gradient, []
 
     def third(self: Problem, *arguments: Any) -> Any:

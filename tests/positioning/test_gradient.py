@@ -29,7 +29,8 @@ def make_problem(
 def through_the_merge(
     problem: Problem, batches: list, parameters: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Loss and gradient with a graph over the merge: functional_call with weights that depend on the parameters."""
+    """Loss and gradient with a graph over the merge: functional_call with weights that depend on the
+    parameters."""
     live = problem.live
     variable = parameters.clone().requires_grad_(True)
     table = problem.table(variable)

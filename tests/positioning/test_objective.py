@@ -67,7 +67,8 @@ def test_the_papers_preset_takes_graded_pairs_by_infonce() -> None:
 
 @pytest.mark.parametrize("copies", [2, 3, 7, 600])
 def test_covering_batches_keep_the_texts_of_a_label_together(copies: int) -> None:
-    """Texts of one label are dealt in twos, so that each finds another of its label; at most the last of an odd number is left out."""
+    """Texts of one label are dealt in twos, so that each finds another of its label; at most the last of an
+    odd number is left out."""
     labels = [str(number // copies) for number in range(1200)]
     data = Dataset.from_dict({"text": words(1200, 0), "label": labels})
     kind = get_task("classification")
@@ -111,7 +112,8 @@ def test_covering_batches_look_at_all_labelled_pairs_whatever_their_labels() -> 
 
 
 def test_records_that_share_a_text_are_not_parted() -> None:
-    """The validation part must not hold half of a pair whose other half is searched on; where nothing is shared, single records are drawn."""
+    """The validation part must not hold half of a pair whose other half is searched on; where nothing is
+    shared, single records are drawn."""
     shared = [f"document {number // 3}" for number in range(60)]
     data = Dataset.from_dict({"anchor": [f"query {number}" for number in range(60)], "positive": shared})
     search, validation = split_probe({"pairs": ProbeTask("pairs", get_task("retrieval"), data)}, 0.5, 0, 0.05)
@@ -151,11 +153,14 @@ CROWDED = {
     "all records share one text": retrieval_probe(words(20, 0), ["one"] * 20),
     "half of the pairs ask one question": retrieval_probe(["one"] * 32 + words(32, 0), words(64, 1)),
     "one premise's scores are equal": ProbeTask(
-        "task", get_task("sts"),
-        Dataset.from_dict({"sentence1": ["one"] * 4 + ["two"] * 4, "sentence2": words(8, 1), "score": [0.0] * 4 + [1.0] * 4}),
+        "task",
+        get_task("sts"),
+        Dataset.from_dict(
+            {"sentence1": ["one"] * 4 + ["two"] * 4, "sentence2": words(8, 1), "score": [0.0] * 4 + [1.0] * 4}
+        ),
     ),
     "two questions": retrieval_probe(["one"] * 4 + ["two"] * 4, words(8, 1)),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", CROWDED)

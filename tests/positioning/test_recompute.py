@@ -68,7 +68,8 @@ class Layer(nn.Module):
 
 
 def kept(model: nn.Module, x: torch.Tensor, **options: object) -> tuple[int, list[torch.Tensor]]:
-    """Bytes of distinct wide tensors that the graph of a forward pass keeps alive, and the gradients it leads to."""
+    """Bytes of distinct wide tensors that the graph of a forward pass keeps alive, and the gradients it
+    leads to."""
     memory: dict[int, int] = {}
     recompute = Recompute(model, autocast=lambda: torch.autocast("cpu", enabled=False), **options)
     original = recompute._pack

@@ -82,7 +82,8 @@ def test_killed_and_started_again(
     options: dict,
     shares: list[float],
 ) -> None:
-    """`shares` of the whole search's forward passes after which it is killed, each counted from its own start."""
+    """`shares` of the whole search's forward passes after which it is killed, each counted from its own
+    start."""
     if "cma-es" in options.values():
         pytest.importorskip("cma")
     monkeypatch.setattr(trajectory, "EVERY", 0.0)

@@ -1,4 +1,5 @@
-"""The searches by forward passes, on small problems whose answer is known, and what is said about their results."""
+"""The searches by forward passes, on small problems whose answer is known, and what is said about their
+results."""
 
 from __future__ import annotations
 

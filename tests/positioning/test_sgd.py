@@ -21,8 +21,14 @@ from selfpos.recipe import PositioningSettings
 from tests.helpers.stand_ins import NearTo, PairTask, Probe, graded, make_live, pairs, words
 
 PLAIN = {
-    "search": "sgd", "space": "spherical", "batch_size": 16, "normalise": "none", "select": "loss", "validation": 0.25, "extrapolation": 0.0,
-}  # fmt: skip
+    "search": "sgd",
+    "space": "spherical",
+    "batch_size": 16,
+    "normalise": "none",
+    "select": "loss",
+    "validation": 0.25,
+    "extrapolation": 0.0,
+}
 
 
 def run(

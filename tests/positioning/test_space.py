@@ -89,7 +89,8 @@ def test_zero_vector_does_not_spoil_the_rest() -> None:
 
 
 def test_solutions_read_off_the_papers_figures() -> None:
-    # reference: direction a1/(a1+a2) and λ; English separate .566 / 1.06 is about .67 V_STS + .82 V_Ret, Chinese .803 / 1.10 about .34 and 1.05
+    # reference: direction a1/(a1+a2) and λ; English separate .566 / 1.06 is about .67 V_STS + .82 V_Ret,
+    # Chinese .803 / 1.10 about .34 and 1.05
     space = get_space("spherical")
     for share, scale, expected in [(0.566, 1.06, (0.67, 0.82)), (0.803, 1.10, (0.34, 1.05))]:
         c = space.coefficients(f64(share, 1 - share, scale).unsqueeze(0), torch.eye(2, dtype=torch.float64))

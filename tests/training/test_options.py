@@ -334,15 +334,37 @@ def test_records_that_share_texts_still_give_full_batches_by_length() -> None:
 @pytest.mark.parametrize(
     ("fault", "settings", "message"),
     [
-        (torch.OutOfMemoryError("CUDA out of memory"), {}, "the GPU's memory ran out; lower batch_size (4) or max_length (that of the model), or give"),
-        (torch.OutOfMemoryError("x"), {"cached": 3, "gradient_checkpointing": True}, "set cached below 3, or train with lora"),
+        (
+            torch.OutOfMemoryError("CUDA out of memory"),
+            {},
+            "the GPU's memory ran out; lower batch_size (4) or max_length (that of the model), or give",
+        ),
+        (
+            torch.OutOfMemoryError("x"),
+            {"cached": 3, "gradient_checkpointing": True},
+            "set cached below 3, or train with lora",
+        ),
         (MemoryError(), {"max_length": 99}, "the memory ran out; lower batch_size (4) or max_length (99)"),
-        (RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory: you tried"), {}, "the memory ran out"),
+        (
+            RuntimeError(
+                "[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory: you tried"
+            ),
+            {},
+            "the memory ran out",
+        ),
         (OSError(28, "No space left on device"), {}, "the disk is full; free some space and start again"),
-        (RuntimeError("PytorchStreamWriter failed writing file data/3: file write failed"), {}, "the disk is full"),
-        (SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"), {}, "the disk is full"),
+        (
+            RuntimeError("PytorchStreamWriter failed writing file data/3: file write failed"),
+            {},
+            "the disk is full",
+        ),
+        (
+            SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
+            {},
+            "the disk is full",
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_runs_out_is_one_sentence_that_says_what_to_do(
     fault: Exception,
     settings: dict,

@@ -1,4 +1,5 @@
-"""A training in two processes, as torchrun starts them. `python -m tests.training.test_processes BASE OUT` is what each of them does."""
+"""A training in two processes, as torchrun starts them. `python -m tests.training.test_processes BASE OUT`
+is what each of them does."""
 
 from __future__ import annotations
 

@@ -23,7 +23,8 @@ VALIDATED = ValidationSettings(share=0.25, every=2)
 
 
 def scripted(monkeypatch: pytest.MonkeyPatch, *scores: float) -> list[int]:
-    """Have the measurements come out as `scores`, one after the other (the last again and again); returns where calls are counted."""
+    """Have the measurements come out as `scores`, one after the other (the last again and again); returns
+    where calls are counted."""
     calls: list[int] = []
 
     def score(measure: object, model: object) -> float:
@@ -103,7 +104,8 @@ def test_patience_ends_a_training_that_gets_no_better(
 def test_a_measured_training_goes_on_to_the_same_bytes(
     stop: int, tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The best state, at step 4, is kept through an interruption before it, after it, and after a later checkpoint."""
+    """The best state, at step 4, is kept through an interruption before it, after it, and after a later
+    checkpoint."""
     settings = with_(steps=12, validation=VALIDATED.model_dump() | {"patience": 3}, checkpoint_every=3)
     by_step = {2: 0.1, 4: 0.8, 6: 0.7, 8: 0.6, 10: 0.5, 12: 0.9}
     from selfpos.training.trainer import Trainer
