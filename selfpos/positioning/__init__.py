@@ -1,8 +1,7 @@
 """Positioning: learning the coefficients of task vectors from a probe set.
 
-In order: live model (live, lowrank, deltas, recompute, processes) → objective (objective, draws, groups,
-space, problem, selection) → search (sgd, linearised, cma_es, loss_softmax, trajectory, uncertainty) →
-position.
+In order: live model (live, lowrank, deltas, recompute, processes) → objective (objective, draws, space,
+problem, selection) → search (linearised, searches, trajectory, uncertainty) → position.
 """
 
 from __future__ import annotations

@@ -61,7 +61,7 @@ Prefer it wherever there is a probe set of a hundred records a task or more.""",
         """LM-Cocktail: weights by a softmax of each specialist's loss on a handful of examples.
 
 c = softmax(−L_i / T) with T = 5, L_i the mean over tasks of the loss of specialist i on five records of each;
-the c_i sum to 1. See positioning/loss_softmax.py.
+the c_i sum to 1. See positioning/searches.py.
 
 Source: Xiao et al. 2024, arXiv 2311.13534, equation 2. Prefer it when there are a handful of examples only,
 or no time to search: one forward pass a specialist. The weights hardly leave the mean unless losses differ by
@@ -88,7 +88,7 @@ many more coefficients.""",
         """CMA-ES: coefficients by an evolution strategy on the probe loss.
 
 Candidates c ~ N(m, σ² C); mean, step and covariance follow the better half of each generation. See
-positioning/cma_es.py.
+positioning/searches.py.
 
 Source: Hansen 2016, arXiv 1604.00772, by the library `cma`; for merging, Akiba et al. 2024, arXiv 2403.13187.
 Prefer it for few coefficients and losses without a gradient: its cost is `evaluations` passes over the

@@ -68,13 +68,13 @@ def check(
 
     `vectors` is the number of vectors, where it is known.
     """
-    from selfpos.positioning import cma_es
     from selfpos.positioning.draws import check_draws
+    from selfpos.positioning.searches import cma_library
 
     for part in filter(None, _split(probe, settings, seed)):  # without validation the second part is empty
         check_draws(part, settings.batch_size, single=settings.batches == "single")
     if settings.search == "cma-es":
-        cma_es.library()
+        cma_library()
         if vectors == 1 and settings.space == "linear" and settings.granularity == "model":
             raise SelfposError(
                 "search cma-es needs two coefficients or more, and there is one vector; "
@@ -243,15 +243,15 @@ def open_live(
 
 def find_search(name: str) -> Callable[..., Any]:
     """The search called `name`: a function of (problem, selection, trajectory, seed)."""
-    from selfpos.positioning import cma_es, linearised, loss_softmax, sgd
+    from selfpos.positioning import linearised, searches
 
-    searches: dict[str, Callable[..., Any]] = {
-        "sgd": sgd.search,
+    by_name: dict[str, Callable[..., Any]] = {
+        "sgd": searches.sgd,
         "linearised": linearised.search,
-        "cma-es": cma_es.search,
-        "loss-softmax": loss_softmax.search,
+        "cma-es": searches.cma_es,
+        "loss-softmax": searches.loss_softmax,
     }
-    return searches[name]
+    return by_name[name]
 
 
 def _result(problem: Problem, path: Trajectory, spread: Spread | None, interrupted: bool) -> Position:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from selfpos.positioning.groups import hierarchy
+from selfpos.positioning.problem import hierarchy
 
 KEYS = [
     "embeddings.word_embeddings.weight",

@@ -14,7 +14,7 @@ import torch
 from datasets import Dataset
 
 from selfpos.errors import SelfposError
-from selfpos.positioning import linearised, loss_softmax, position
+from selfpos.positioning import linearised, position, searches
 from selfpos.positioning.draws import split_probe
 from selfpos.positioning.live import LiveModel
 from selfpos.positioning.position import find_search
@@ -155,7 +155,7 @@ def test_selection_counts_what_tasks_lose_against_the_base(
 def test_loss_softmax_is_the_formula(
     tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loss_softmax, "TEMPERATURE", 0.5)
+    monkeypatch.setattr(searches, "TEMPERATURE", 0.5)
     path = tmp_path / "way.jsonl"
     problem, record, _ = run(
         make_live(tiny_base, tiny_specialists), {"pairs": pairs()}, path, search="loss-softmax"

@@ -11,7 +11,7 @@ import torch
 from datasets import Dataset
 
 from selfpos.errors import SelfposError
-from selfpos.positioning import sgd
+from selfpos.positioning import searches
 from selfpos.positioning.draws import Draws, split_probe
 from selfpos.positioning.live import LiveModel
 from selfpos.positioning.problem import Problem
@@ -39,7 +39,7 @@ def run(
     problem = Problem(live, search, settings)
     selection = Selection(search, held_out, settings, seed) if held_out else None
     with Trajectory(path) as record:
-        sgd.search(problem, selection, record, seed=seed)
+        searches.sgd(problem, selection, record, seed=seed)
     return problem, record
 
 
@@ -61,7 +61,7 @@ def test_finds_the_optimum_where_it_is_known(
 def test_trajectory_and_best_iterate(
     tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sgd, "MEASUREMENTS", 2)  # every third step of seven
+    monkeypatch.setattr(searches, "MEASUREMENTS", 2)  # every third step of seven
     path = tmp_path / "deep" / "trajectory.jsonl"
     _, record = run(
         make_live(tiny_base, tiny_specialists[:2]),
@@ -145,7 +145,9 @@ def test_ctrl_c_leaves_the_best_so_far(
     settings = PositioningSettings(**PLAIN, steps=10)
     search, held_out = split_probe({"pairs": pairs()}, 0.25, 0, 0.05)
     with Trajectory(None) as record, pytest.raises(KeyboardInterrupt):
-        sgd.search(Problem(live, search, settings), Selection(search, held_out, settings, 0), record, seed=0)
+        searches.sgd(
+            Problem(live, search, settings), Selection(search, held_out, settings, 0), record, seed=0
+        )
     assert record.best is not None
     assert record.steps == 2
 
