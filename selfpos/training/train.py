@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import errno
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +20,7 @@ from selfpos.tasks import TaskType
 from selfpos.tasks.prompts import Prompts, column_prompts, kept_prompts
 from selfpos.training.checkpoints import Checkpoints, Interruption, checkpoints_of, step_of
 from selfpos.training.loading import check_base, choose_precision, load_trainable
+from selfpos.training.outside import check_trackers, outside_failures, tensorboard_beside
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -30,8 +28,6 @@ if TYPE_CHECKING:
     from torch import nn
 
     from selfpos.training.validation import Validator
-
-TENSORBOARD = "TENSORBOARD_LOGGING_DIR"
 
 
 @dataclass(frozen=True)
@@ -131,9 +127,9 @@ def train(
         raise SelfposError("gradient surgery is between tasks: it needs the data of two or more")
     if unknown_tasks := sorted(set(mixture.ratio) - set(data)):
         raise unknown("task", unknown_tasks[0], data)
-    _check_trackers(settings.report_to)
+    check_trackers(settings.report_to)
     processes.join(settings.device)
-    with quiet_libraries(), _tensorboard_beside(out), _outside_failures(settings):
+    with quiet_libraries(), tensorboard_beside(out), outside_failures(settings):
         tasks = _prepare(data, settings, validation or {}, prompts or {}, seed)
         snapshot = hub_snapshot(base)
         hub = {"repo": snapshot[0], "revision": snapshot[1]} if snapshot else {}
@@ -353,70 +349,3 @@ class _Training:
             )
             log.warning(notice)
             screen().print(f"[yellow]{notice}[/yellow]")
-
-
-def _check_trackers(names: Sequence[str]) -> None:
-    """Raise SelfposError for the first tracker whose package is not installed."""
-    for name in names:
-        packages = ("tensorboard", "tensorboardX") if name == "tensorboard" else (name,)
-        if not any(map(find_spec, packages)):
-            raise SelfposError(
-                f"report_to {name} needs the package {packages[0]}, which is not installed; "
-                "install it or leave it out"
-            )
-
-
-@contextmanager
-def _tensorboard_beside(out: Path) -> Iterator[None]:
-    """Write TensorBoard's files to `<out>.logs`, unless the environment names a folder."""
-    if TENSORBOARD in os.environ:
-        yield
-        return
-    os.environ[TENSORBOARD] = str(out.with_name(out.name + ".logs"))
-    try:
-        yield
-    finally:
-        del os.environ[TENSORBOARD]
-
-
-@contextmanager
-def _outside_failures(settings: TrainingSettings) -> Iterator[None]:
-    """Turn a full disk or a full GPU into one sentence."""
-    import torch
-
-    try:
-        yield
-    except torch.OutOfMemoryError:
-        raise _out_of_memory("the GPU's memory", settings) from None
-    except MemoryError:
-        raise _out_of_memory("the memory", settings) from None
-    except SelfposError:
-        raise
-    except Exception as error:
-        # recognised by their text: a full disk is a RuntimeError of torch's file writer and an Exception of
-        # safetensors, too little memory a RuntimeError of torch's allocator
-        text = str(error)
-        if "can't allocate memory" in text or "not enough memory" in text:
-            raise _out_of_memory("the memory", settings) from None
-        signs = ("No space left on device", "PytorchStreamWriter failed", "(os error 28)")
-        full = isinstance(error, OSError) and error.errno == errno.ENOSPC
-        if not full and not any(sign in text for sign in signs):
-            raise
-        raise OperationError(
-            "the disk is full; free some space and start again: "
-            "the training continues from its last checkpoint"
-        ) from None
-
-
-def _out_of_memory(what: str, settings: TrainingSettings) -> OperationError:
-    length = settings.max_length or "that of the model"
-    ways = [f"lower batch_size ({settings.batch_size}) or max_length ({length})"]
-    if settings.cached:
-        ways.append(f"set cached below {settings.cached}")
-    else:
-        ways.append(f"give cached a number of texts below {settings.batch_size}")
-    if not settings.gradient_checkpointing:
-        ways.append("switch gradient_checkpointing on")
-    if not settings.lora:
-        ways.append("train with lora")
-    return OperationError(f"{what} ran out; {', or '.join(ways)}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -248,7 +247,7 @@ def test_a_tracker_that_is_not_installed_and_a_device_that_is_not_there_are_refu
     tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(import_module("selfpos.training.train"), "find_spec", lambda name: None)
+    monkeypatch.setattr("selfpos.training.outside.find_spec", lambda name: None)
     with pytest.raises(SelfposError, match="report_to wandb needs the package wandb, which is not installed"):
         run(tiny_base, tmp_path / "out", "sts", settings=with_(report_to=["wandb"]))
     with pytest.raises(
