@@ -1,19 +1,26 @@
-"""`selfpos` evaluation against `mteb.evaluate` plain: the same model and tasks, equal scores, and the ratio of times. Results go to benchmarks/results/evaluation.json and .md.
+"""`selfpos` evaluation against plain `mteb.evaluate`: equal scores, and the ratio of times.
 
-    python benchmarks/evaluation.py --data-dir ../shared/data/text            # the English set: three quarters of an hour on one core
-    python benchmarks/evaluation.py --data-dir ../shared/data/text --quick    # seven small tasks: minutes
+Results go to benchmarks/results/evaluation.json and .md.
 
-Each measurement is a process of its own; what is measured already (in --work) is not measured again, so that a stopped benchmark goes on. The tasks
-are measured in groups, so that no measurement is long: plain, then ours, group by group, and the times add up.
+    python benchmarks/evaluation.py --data-dir DATA            # the English set: 45 minutes on one core
+    python benchmarks/evaluation.py --data-dir DATA --quick    # seven small tasks: minutes
 
-- plain      `mteb.evaluate(SentenceTransformer(folder), task, cache=None)` for each task, batch size as given (mteb's default is 32)
-- ours       `selfpos.evaluation.evaluate`; the first group finds an empty cache, the others that of those before
-- added      all groups with one task more: `ours` on the results and the cache of the first evaluation, `plain` on all tasks anew, for mteb's own
-             result cache cannot be used with local models (it gives all of them one identity)
+Each measurement is a process of its own; a measurement in --work is not repeated, so a stopped benchmark
+continues. The tasks are measured in groups, so that no measurement is long: plain, then ours, group by group,
+and the times add up.
+
+- plain      `mteb.evaluate(SentenceTransformer(folder), task, cache=None)` for each task, batch size as given
+  (mteb's default is 32)
+- ours       `selfpos.evaluation.evaluate`; the first group finds an empty cache, the others that of those
+  before
+- added      all groups with one task more: `ours` on the results and the cache of the first evaluation,
+  `plain` on all tasks anew, for mteb's own result cache cannot be used with local models (it gives all of
+  them one identity)
 - merge      `ours` on another model of the same tokenizer, whose tokens are there; with --quick
 - small      one small task: `ours` with an empty cache and with none, `plain`; the median of --repeats
 
-Times are of loading the model and the data, embedding and scoring, without imports; CPU seconds are given beside wall seconds.
+Times are of loading the model and the data, embedding and scoring, without imports; CPU seconds are given
+beside wall seconds.
 """
 
 from __future__ import annotations
@@ -31,27 +38,46 @@ import time
 from pathlib import Path
 from typing import Any
 
-QUICK = [["STSBenchmark", "STS16", "PoemSentimentClassification", "EmotionClassification", "AmazonCounterfactualClassification",
-          "LIMITSmallRetrieval", "selfpos-MRPC"]]  # fmt: skip
+QUICK = [
+    [
+        *("STSBenchmark", "STS16", "PoemSentimentClassification", "EmotionClassification"),
+        *("AmazonCounterfactualClassification", "LIMITSmallRetrieval", "selfpos-MRPC"),
+    ]
+]
 # The whole English set, in groups of minutes; those of many long documents come last.
 FULL = [
-    ["STSBenchmark", "STS12", "STS13", "STS14", "STS15", "STS16", "Banking77Classification", "EmotionClassification",
-     "AmazonCounterfactualClassification", "PoemSentimentClassification"],
-    ["selfpos-StackOverflowTitles", "selfpos-TwentyNewsgroupsSubjects", "selfpos-MRPC", "selfpos-QuoraPairs", "selfpos-CLINC150"],
+    [
+        *("STSBenchmark", "STS12", "STS13", "STS14", "STS15", "STS16", "Banking77Classification"),
+        *("EmotionClassification", "AmazonCounterfactualClassification", "PoemSentimentClassification"),
+    ],
+    [
+        *("selfpos-StackOverflowTitles", "selfpos-TwentyNewsgroupsSubjects", "selfpos-MRPC"),
+        *("selfpos-QuoraPairs", "selfpos-CLINC150"),
+    ],
     ["FeedbackQARetrieval", "LIMITSmallRetrieval"],
     ["BIRCO-Relic"],
     ["SciFact"],
     ["MLQuestions"],
-]  # fmt: skip
+]
 ADDED = {True: "selfpos-TwentyNewsgroupsSubjects", False: "selfpos-WikiQAReranking"}
 SMALL = "LIMITSmallRetrieval"
 # Why a score may differ by more than rounding.
 WHY = {
-    "selfpos-QuoraPairs": "selfpos-QuoraPairs: five pairs are the same to the tokenizer, two of them labelled as different questions; rounding decides "
-    "their order at the top, and average precision with it: noise of 6e-8 on the similarities moves it between .83558 and .83579",
-    "MLQuestions": "MLQuestions: 1,789 of the 11,000 passages are copies of others. Plain mteb embeds each copy, and the corpus once for each of two "
-    "splits; ours embeds a text once, hence the ratio, and copies are equally near, so that rounding does not order them. By the copies' order alone the "
-    "score is .546 to .602 (see exactness.md); that this is the whole of the difference was not shown apart",
+    "selfpos-QuoraPairs": (
+        "selfpos-QuoraPairs: five pairs are the same to the tokenizer, two of them labelled as different "
+        "questions; "
+        "rounding decides their order at the top, and average precision with it: noise of 6e-8 on the "
+        "similarities "
+        "moves it between .83558 and .83579"
+    ),
+    "MLQuestions": (
+        "MLQuestions: 1,789 of the 11,000 passages are copies of others. Plain mteb embeds each copy, and "
+        "the corpus "
+        "once for each of two splits; ours embeds a text once, hence the ratio, and copies are equally near, "
+        "so "
+        "rounding does not order them. The copies' order alone moves the score between .546 and .602 (see "
+        "exactness.md); that this is the whole of the difference was not shown"
+    ),
 }
 RESULTS = Path(__file__).parent / "results"
 
@@ -60,7 +86,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data-dir", type=Path, required=True, help="folder with MTEB data kept locally")
+    parser.add_argument("--data-dir", type=Path, required=True, help="folder with local MTEB data")
     parser.add_argument("--model", default="all-MiniLM-L6-v2")
     parser.add_argument("--quick", action="store_true", help="a selection that takes minutes")
     parser.add_argument("--tasks", nargs="+", help="these tasks instead")
@@ -105,65 +131,80 @@ def groups_of(options: argparse.Namespace) -> list[list[str]]:
     return [options.tasks] if options.tasks else QUICK if options.quick else FULL[: options.groups]
 
 
-def measure(options: argparse.Namespace) -> dict[str, Any]:
-    """All measurements, name -> result; those that are in the work folder are read. Raises OutOfTimeError after --minutes."""
-    last_start = time.monotonic() + 60 * options.minutes
-    groups = groups_of(options)
-    more = ADDED[options.quick]
-    work = options.work / ("quick" if options.quick else "full")
-    work.mkdir(parents=True, exist_ok=True)
-    common = {"model": options.model, "data_dir": str(options.data_dir), "batch_size": options.batch_size}
-    merge = str(moved_model(options.model, work / "merge"))
-    found: dict[str, Any] = {}
+class Measurements:
+    """Measurements by name, kept as files in the work folder; those that are there are read."""
 
-    def run(name: str, what: str, tasks: list[str], scores: str = "", cache: str = "", **other: Any) -> None:
-        file = work / f"{name}.json"
-        job = {**common, "tasks": tasks, **other}
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.work = options.work / ("quick" if options.quick else "full")
+        self.work.mkdir(parents=True, exist_ok=True)
+        self.last_start = time.monotonic() + 60 * options.minutes
+        self.common = {
+            "model": options.model,
+            "data_dir": str(options.data_dir),
+            "batch_size": options.batch_size,
+        }
+        self.found: dict[str, Any] = {}
+
+    def run(
+        self, name: str, what: str, tasks: list[str], scores: str = "", cache: str = "", **other: Any
+    ) -> None:
+        """Measure `what` in a process of its own. Raises OutOfTimeError after --minutes."""
+        file = self.work / f"{name}.json"
+        job = {**self.common, "tasks": tasks, **other}
         if what == "ours":
-            job |= {"out": str(work / (scores or name)), "cache": str(work / cache) if cache else None}
+            job["out"] = str(self.work / (scores or name))
+            job["cache"] = str(self.work / cache) if cache else None
         if file.is_file() and (kept := json.loads(file.read_text()))["job"] == job:
-            found[name] = {"ended": ended(file), **kept}
+            self.found[name] = {"ended": ended(file), **kept}
             return
-        if time.monotonic() > last_start:
+        if time.monotonic() > self.last_start:
             raise OutOfTimeError(name)
         if what == "ours" and not scores:
-            shutil.rmtree(work / name, ignore_errors=True)
-        done = subprocess.run(
-            [sys.executable, __file__, "--data-dir", ".", "--one", what, json.dumps(job)],
-            stdout=subprocess.PIPE,
-            text=True,
-            check=True,
-        )
-        found[name] = {"job": job} | json.loads(done.stdout.splitlines()[-1])
-        file.write_text(json.dumps(found[name]))
-        found[name]["ended"] = ended(file)
-        print(f"{name}: {found[name]['wall']:.1f} s, {found[name]['cpu']:.1f} s CPU", flush=True)
+            shutil.rmtree(self.work / name, ignore_errors=True)
+        command = [sys.executable, __file__, "--data-dir", ".", "--one", what, json.dumps(job)]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+        result = {"job": job} | json.loads(done.stdout.splitlines()[-1])
+        file.write_text(json.dumps(result))
+        self.found[name] = {**result, "ended": ended(file)}
+        print(f"{name}: {result['wall']:.1f} s, {result['cpu']:.1f} s CPU", flush=True)
 
-    def empty(*folders: str, unless: str) -> None:
-        if not (work / f"{unless}.json").is_file():
+    def empty(self, *folders: str, unless: str) -> None:
+        """Remove `folders` unless the measurement `unless` is kept."""
+        if not (self.work / f"{unless}.json").is_file():
             for folder in folders:
-                shutil.rmtree(work / folder, ignore_errors=True)
+                shutil.rmtree(self.work / folder, ignore_errors=True)
 
+    def copy_for_added(self, tasks: list[str]) -> None:
+        """Copy scores and cache for the task that is added: more groups may follow."""
+        done = self.work / "added-ours.json"
+        if done.is_file() and json.loads(done.read_text())["job"]["tasks"] == tasks:
+            return
+        for folder in ("scores", "cache"):
+            shutil.rmtree(self.work / f"added-{folder}", ignore_errors=True)
+            shutil.copytree(self.work / folder, self.work / f"added-{folder}")
+
+
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """All measurements, name -> result. Raises OutOfTimeError after --minutes."""
+    these = Measurements(options)
+    groups, more = groups_of(options), ADDED[options.quick]
+    merge = str(moved_model(options.model, these.work / "merge"))
     for turn in range(options.repeats):
-        run(f"small-plain-{turn}", "plain", [SMALL])
-        empty(f"small-cache-{turn}", unless=f"small-ours-{turn}")
-        run(f"small-ours-{turn}", "ours", [SMALL], cache=f"small-cache-{turn}")
-        run(f"small-ours-without-{turn}", "ours", [SMALL])
-    empty("scores", "cache", unless="ours-0")
+        these.run(f"small-plain-{turn}", "plain", [SMALL])
+        these.empty(f"small-cache-{turn}", unless=f"small-ours-{turn}")
+        these.run(f"small-ours-{turn}", "ours", [SMALL], cache=f"small-cache-{turn}")
+        these.run(f"small-ours-without-{turn}", "ours", [SMALL])
+    these.empty("scores", "cache", unless="ours-0")
     for number, group in enumerate(groups):
-        run(f"ours-{number}", "ours", group, scores="scores", cache="cache")
-        run(f"plain-{number}", "plain", group)
+        these.run(f"ours-{number}", "ours", group, scores="scores", cache="cache")
+        these.run(f"plain-{number}", "plain", group)
     everything = [*(task for group in groups for task in group), more]
-    done = work / "added-ours.json"
-    if not done.is_file() or json.loads(done.read_text())["job"]["tasks"] != everything:
-        for folder in ("scores", "cache"):  # a copy, for more groups may follow
-            shutil.rmtree(work / f"added-{folder}", ignore_errors=True)
-            shutil.copytree(work / folder, work / f"added-{folder}")
-    run("added-ours", "ours", everything, scores="added-scores", cache="added-cache")
-    run("added-plain", "plain", [more])
+    these.copy_for_added(everything)
+    these.run("added-ours", "ours", everything, scores="added-scores", cache="added-cache")
+    these.run("added-plain", "plain", [more])
     if options.quick:
-        run("merge-ours", "ours", groups[0], cache="cache", model=merge)
-    return found
+        these.run("merge-ours", "ours", groups[0], cache="cache", model=merge)
+    return these.found
 
 
 def ended(file: Path) -> str:
@@ -260,44 +301,31 @@ def ours(
 
 
 def write(options: argparse.Namespace, found: dict[str, Any]) -> None:
-    """The results as JSON, and as a table for people."""
+    """The results as JSON, and as tables for people."""
+    from selfpos.console import markdown_table
 
-    def median(name: str) -> float:
-        return statistics.median(found[f"{name}-{turn}"]["wall"] for turn in range(options.repeats))
-
-    def together(what: str) -> dict[str, Any]:
-        """The groups as one: scores and seconds of all tasks, times added up."""
-        parts = [result for name, result in found.items() if re.fullmatch(rf"{what}-\d+", name)]
-        merged = {
-            key: {task: value for part in parts for task, value in part[key].items()}
-            for key in ("scores", "seconds")
-        }
-        return {**merged, **{key: sum(part[key] for part in parts) for key in ("wall", "cpu")}}
-
-    def times(task: str) -> str:
-        return "; ".join(
-            result["ended"]
-            for what in ("plain", "ours")
-            for name, result in found.items()
-            if re.fullmatch(rf"{what}-\d+", name) and task in result["scores"]
-        )
-
-    theirs, mine = together("plain"), together("ours")
-    differences = {task: abs(value - mine["scores"][task]) for task, value in theirs["scores"].items()}
+    theirs, ours_ = together(found, "plain"), together(found, "ours")
+    differences = {task: abs(value - ours_["scores"][task]) for task, value in theirs["scores"].items()}
     (more,) = found["added-plain"]["job"]["tasks"]
     differences[more] = abs(found["added-plain"]["scores"][more] - found["added-ours"]["scores"][more])
-    anew = theirs["wall"] + found["added-plain"]["wall"]
+    small = {
+        name: statistics.median(found[f"small-{name}-{turn}"]["wall"] for turn in range(options.repeats))
+        for name in ("plain", "ours", "ours-without")
+    }
+    added = theirs["wall"] + found["added-plain"]["wall"]
     ratios = {
         "largest difference of scores (target 1e-6)": max(differences.values()),
-        "plain / ours (target 1.5)": theirs["wall"] / mine["wall"],
-        "plain / ours, CPU": theirs["cpu"] / mine["cpu"],
-        "plain / ours, one task added (target 3)": anew / found["added-ours"]["wall"],
-        "ours / plain, one small task, cache on (target 1.05)": median("small-ours") / median("small-plain"),
-        "ours / plain, one small task, cache off (target 1.05)": median("small-ours-without")
-        / median("small-plain"),
+        "plain / ours (target 1.5)": theirs["wall"] / ours_["wall"],
+        "plain / ours, CPU": theirs["cpu"] / ours_["cpu"],
+        "plain / ours, one task added (target 3)": added / found["added-ours"]["wall"],
+        "ours / plain, one small task, cache on (target 1.05)": small["ours"] / small["plain"],
+        "ours / plain, one small task, cache off (target 1.05)": small["ours-without"] / small["plain"],
     }
     if "merge-ours" in found:
         ratios["plain / ours, a second merge"] = theirs["wall"] / found["merge-ours"]["wall"]
+    left_out = []
+    if not options.quick and not options.tasks:
+        left_out = [task for group in FULL for task in group if task not in theirs["scores"]]
     processor = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
     facts = {
         "processor": processor[1] if processor else platform.processor(),
@@ -306,45 +334,63 @@ def write(options: argparse.Namespace, found: dict[str, Any]) -> None:
         "model": options.model,
         "batch_size": options.batch_size,
         "quick": options.quick,
-        "left_out": []
-        if options.quick or options.tasks
-        else [task for group in FULL for task in group if task not in theirs["scores"]],
+        "left_out": left_out,
         "date": time.strftime("%Y-%m-%d"),
     }
     per_task = {
         task: {
             "plain": theirs["seconds"][task],
-            "ours": mine["seconds"][task],
+            "ours": ours_["seconds"][task],
             "difference": differences[task],
-            "ended": times(task),
+            "ended": f"{theirs['ended'][task]}; {ours_['ended'][task]}",
         }
         for task in theirs["scores"]
     }
-    walls = {
-        name: {"wall": result["wall"], "cpu": result["cpu"], "ended": result["ended"]}
-        for name, result in found.items()
+    measurements = {
+        name: {key: result[key] for key in ("wall", "cpu", "ended")} for name, result in found.items()
     }
-    notes = [WHY[task] for task, one in per_task.items() if one["difference"] > 1e-6 and task in WHY]
+    notes = [WHY[task] for task, row in per_task.items() if row["difference"] > 1e-6 and task in WHY]
+    whole = {
+        "facts": facts,
+        "ratios": ratios,
+        "tasks": per_task,
+        "measurements": measurements,
+        "notes": notes,
+    }
+    rows = []
+    for task, row in per_task.items():
+        ratio = row["plain"] / max(row["ours"], 1e-3)
+        times = [f"{row['plain']:.1f}", f"{row['ours']:.1f}", f"{ratio:.2f}"]
+        rows.append([task, *times, f"{row['difference']:.1e}", row["ended"]])
+    whole_ratio, largest = f"{theirs['wall'] / ours_['wall']:.2f}", f"{max(differences.values()):.1e}"
+    rows.append(["all", f"{theirs['wall']:.0f}", f"{ours_['wall']:.0f}", whole_ratio, largest, ""])
+    header = ["task", "plain, s", "ours, s", "ratio", "difference of scores", "measured until (plain; ours)"]
+    missing = f"Left out: {', '.join(left_out)}." if left_out else "Nothing of the set is left out."
+    machine = f"{facts['processor']}, {facts['cores']} cores, threads: {facts['threads']}; {options.model}"
+    parts = [
+        f"{machine}, batch size {options.batch_size}; {facts['date']}. {missing}",
+        markdown_table(["what", "measured"], [[what, f"{value:.3g}"] for what, value in ratios.items()]),
+        markdown_table(header, rows),
+        *(f"{note}." for note in notes),
+    ]
     options.out.mkdir(parents=True, exist_ok=True)
     name = "evaluation-quick" if options.quick else "evaluation"
-    whole = {"facts": facts, "ratios": ratios, "tasks": per_task, "measurements": walls, "notes": notes}
     (options.out / f"{name}.json").write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
-    left = (
-        f"Left out: {', '.join(facts['left_out'])}."
-        if facts["left_out"]
-        else "Nothing of the set is left out."
-    )
-    total = f"| all | {theirs['wall']:.0f} | {mine['wall']:.0f} | {theirs['wall'] / mine['wall']:.2f} | {max(differences.values()):.1e} | |"
-    lines = [
-        f"{facts['processor']}, {facts['cores']} cores, threads: {facts['threads']}; {options.model}, batch size {options.batch_size}; {facts['date']}. {left}", "",
-        "| what | measured |", "|---|---:|", *(f"| {what} | {value:.3g} |" for what, value in ratios.items()), "",
-        "| task | plain, s | ours, s | ratio | difference of scores | measured until (plain; ours) |", "|---|---:|---:|---:|---:|---|",
-        *(f"| {task} | {one['plain']:.1f} | {one['ours']:.1f} | {one['plain'] / max(one['ours'], 1e-3):.2f} | {one['difference']:.1e} | {one['ended']} |" for task, one in per_task.items()),
-        total,
-        *(line for note in notes for line in ("", f"{note}.")),
-    ]  # fmt: skip
-    (options.out / f"{name}.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    print("\n".join(lines))
+    (options.out / f"{name}.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    print("\n\n".join(parts))
+
+
+def together(found: dict[str, Any], what: str) -> dict[str, Any]:
+    """The groups as one: scores, seconds and end of all tasks, times added up."""
+    whole: dict[str, Any] = {"scores": {}, "seconds": {}, "ended": {}, "wall": 0.0, "cpu": 0.0}
+    for name, part in found.items():
+        if re.fullmatch(rf"{what}-\d+", name):
+            whole["scores"] |= part["scores"]
+            whole["seconds"] |= part["seconds"]
+            whole["ended"] |= dict.fromkeys(part["scores"], part["ended"])
+            whole["wall"] += part["wall"]
+            whole["cpu"] += part["cpu"]
+    return whole
 
 
 if __name__ == "__main__":

@@ -10,10 +10,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+from selfpos.report.table import markdown_table
+
 from selfpos.report.drawing import save
 from selfpos.report.figures import means
 from selfpos.report.results import RunResults, read_results
-from selfpos.report.table import markdown_table
 from selfpos.storage.manifest import read_json
 from selfpos.storage.run_folder import RunFolder
 

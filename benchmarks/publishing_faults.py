@@ -1,10 +1,12 @@
-"""Every fault that publishing may meet, played through with the real client over real HTTP: benchmarks/results/publishing_faults.md.
+"""Every fault that publishing may meet, played through with the real client over real HTTP:
+benchmarks/results/publishing_faults.md.
 
     python benchmarks/publishing_faults.py
 
-The Hub is a small server on loopback (tests/publishing/hub_server.py) that is told to fail. The command line runs in a process of its own, with
-Xet, as it is installed by default. The waits between the client's tries are shortened, so how long it tries is not told here. The large upload is
-of random weights, 160 MB; it takes a minute and 2 GB of disk and memory.
+The Hub is a small server on loopback (tests/publishing/hub_server.py) that is told to fail. The command line
+runs in a process of its own, with Xet, as it is installed by default. The waits between the client's tries
+are shortened, so how long it tries is not told here. The large upload is of random weights, 160 MB; it takes
+a minute and 2 GB of disk and memory.
 """
 
 from __future__ import annotations
@@ -24,6 +26,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from selfpos.console import markdown_table
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
@@ -126,7 +130,9 @@ def pulls(hub: Any, base: Path, work: Path) -> list[dict[str, Any]]:
 
 
 def large(hub: Any, base: Path, work: Path, *, xet: bool, end: str) -> dict[str, Any]:
-    """A push of many megabytes that is killed, or cut off for good, in the middle; how many bytes go out again with the second start."""
+    """A push of many megabytes that is killed or cut off in the middle, and the bytes that the second start
+    sends.
+    """
     from safetensors.numpy import save_file
 
     from tests.publishing.client import environment
@@ -168,9 +174,15 @@ def large(hub: Any, base: Path, work: Path, *, xet: bool, end: str) -> dict[str,
     )
     sentence = next((line for line in said.splitlines() if line.startswith("selfpos: ")), "(killed)")
     row = {
-        "transport": "Xet" if xet else "LFS", "end": end, "bytes": total, "sent": before, "there": files, "again": hub.received, "equal": equal,
+        "transport": "Xet" if xet else "LFS",
+        "end": end,
+        "bytes": total,
+        "sent": before,
+        "there": files,
+        "again": hub.received,
+        "equal": equal,
         "sentence": neutral(sentence, hub),
-    }  # fmt: skip
+    }
     print(row)
     shutil.rmtree(folder)
     return row
@@ -184,59 +196,51 @@ def neutral(text: str, hub: Any) -> str:
 
 
 def report(found: dict[str, Any]) -> str:
+    """The results as Markdown."""
     versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
-    lines = [
+    header = ["fault", "what the user sees", "exit", "on the Hub then", "here then", "second start", "sent"]
+    keys = ["fault", "sentence", "status", "there", "here", "then", "sent"]
+    parts = [
         "# Faults of publishing",
-        "",
-        f"Made by `benchmarks/publishing_faults.py` with the real client ({versions}) over HTTP, against a small Hub on loopback that is told to fail.",
-        "Large files go through Xet, as by default, but for the lines that begin with LFS. The model has 13 files, two of them large. Where no answer",
-        "comes, the client waits 120 s; here it was told to wait 0.2 s. Waits between its tries are shortened, too.",
-        "",
+        f"Made by `benchmarks/publishing_faults.py` with the real client ({versions}) over HTTP, against a "
+        "small Hub on "
+        "loopback that is told to fail. Large files go through Xet, as by default, except in lines that "
+        "begin with LFS. "
+        "The model has 13 files, two of them large. Without an answer the client waits 120 s; here it waits "
+        "0.2 s. Waits "
+        "between its tries are shortened, too.",
         "## `selfpos push`",
-        "",
-        '"Sent": uploads of large files, or packs of them, in the first and in the second start, the tries of the client counted.',
-        "",
-        "| fault | what the user sees | exit | on the Hub then | here then | second start | sent |",
-        "|:--|:--|--:|:--|:--|:--|--:|",
+        '"Sent": uploads of large files, or packs of them, by the first and the second call, with all tries.',
+        table(header, [row | {"sent": " + ".join(map(str, row["sent"]))} for row in found["push"]], keys),
+        "## `selfpos reproduce NAME`, the model on the Hub",
+        table(
+            ["fault", "what the user sees", "exit", "second start"],
+            found["pull"],
+            ["fault", "sentence", "status", "then"],
+        ),
     ]
-    for row in found["push"]:
-        sent = " + ".join(map(str, row["sent"]))
-        cells = [
-            row["fault"],
-            row["sentence"],
-            str(row["status"]),
-            row["there"],
-            row["here"],
-            row["then"],
-            sent,
-        ]
-        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
-    lines += ["", "## `selfpos reproduce NAME`, the model on the Hub", ""]
-    lines += ["| fault | what the user sees | exit | second start |", "|:--|:--|--:|:--|"]
-    for row in found["pull"]:
-        cells = [row["fault"], row["sentence"], str(row["status"]), row["then"]]
-        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     if "large" in found:
-        lines += [
-            "",
-            "## A large upload, stopped in the middle",
-            "",
-            "| through | stopped by | bytes | sent before | files on the Hub then |",
+        stops = {"killed": "SIGKILL at half", "cut": "a connection that is cut from the third file on"}
+        rows = [
+            row | {"end": stops[row["end"]], "equal": "yes" if row["equal"] else "NO"}
+            for row in found["large"]
         ]
-        lines[-1] += " sent by the second start | arrived whole |"
-        lines.append("|:--|:--|--:|--:|--:|--:|:--|")
-        for row in found["large"]:
-            stop = {"killed": "SIGKILL at half", "cut": "a connection that is cut from the third piece on"}[
-                row["end"]
-            ]
-            cells = [
-                row["transport"],
-                stop,
-                *(f"{row[key]:,}" for key in ("bytes", "sent", "there", "again")),
-                "yes" if row["equal"] else "NO",
-            ]
-            lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+        header = ["through", "stopped by", "bytes", "sent before", "files on the Hub then"]
+        header += ["sent by the second start", "arrived whole"]
+        keys = ["transport", "end", "bytes", "sent", "there", "again", "equal"]
+        parts += ["## A large upload, stopped in the middle", table(header, rows, keys)]
+    return "\n\n".join(parts) + "\n"
+
+
+def table(header: list[str], rows: list[dict[str, Any]], keys: list[str]) -> str:
+    """The `keys` of `rows` as a Markdown table; numbers with thousands separators."""
+    cells = []
+    for row in rows:
+        values = [row[key] for key in keys]
+        cells.append(
+            [f"{value:,}" if isinstance(value, int) else value.replace("|", "\\|") for value in values]
+        )
+    return markdown_table(header, cells)
 
 
 if __name__ == "__main__":

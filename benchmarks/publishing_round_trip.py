@@ -1,9 +1,11 @@
-"""A run's merged model published with its vectors, loaded by its id elsewhere, and made again: benchmarks/results/publishing_round_trip.md.
+"""A run's merged model published with its vectors, loaded by its id elsewhere, and made again:
+benchmarks/results/publishing_round_trip.md.
 
-    python benchmarks/publishing_round_trip.py checkpoints/quickstart [--model self-positioning] [--keep FOLDER]
+    python benchmarks/publishing_round_trip.py checkpoints/quickstart [--model NAME] [--keep FOLDER]
 
-The Hub is a small server on loopback (tests/publishing/hub_server.py), reached by the real client through HF_ENDPOINT and Xet. Whoever loads the model
-and makes it again has an empty cache and not the run: only what was published. With --keep the published files are written to FOLDER.
+The Hub is a small server on loopback (tests/publishing/hub_server.py), reached by the real client through
+HF_ENDPOINT and Xet. Whoever loads the model and makes it again has an empty cache and not the run: only what
+was published. With --keep the published files are written to FOLDER.
 """
 
 from __future__ import annotations
@@ -26,7 +28,8 @@ ENCODE = """
 import json
 from sentence_transformers import SentenceTransformer
 model = SentenceTransformer({name!r}, device="cpu")
-print("EMBEDDINGS" + json.dumps([model.encode_query({texts!r}).tolist(), model.encode_document({texts!r}).tolist()]))
+rows = [model.encode_query({texts!r}).tolist(), model.encode_document({texts!r}).tolist()]
+print("EMBEDDINGS" + json.dumps(rows))
 """
 
 

@@ -106,13 +106,12 @@ def table_text(header: Sequence[str], rows: Sequence[Sequence[str]], *, title: s
     return out.file.getvalue().rstrip("\n")  # type: ignore[attr-defined]
 
 
-def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, align: str = "") -> str:
-    """A Markdown table. `align` has a letter a column, `l` or `r`; left where it ends."""
-    marks = ["---:" if index < len(align) and align[index] == "r" else "---" for index in range(len(header))]
-    lines = [
-        "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |" for cells in (header, *rows)
-    ]
-    lines.insert(1, "|" + "|".join(marks) + "|")
+def markdown_table(
+    header: Sequence[str], rows: Sequence[Sequence[str]], *, rules: Sequence[str] | None = None
+) -> str:
+    """A Markdown table. `rules` are the marks below the header, such as `---:` for a column of numbers."""
+    lines = ["| " + " | ".join(cells) + " |" for cells in (header, *rows)]
+    lines.insert(1, "|" + "|".join(rules or ["---"] * len(header)) + "|")
     return "\n".join(lines)
 
 

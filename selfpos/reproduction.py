@@ -10,9 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from selfpos.errors import SelfposError, unknown
-from selfpos.publishing.facts import parse_parent
-from selfpos.publishing.relink import PUBLISHED
-from selfpos.publishing.story import Parent
+from selfpos.publishing.facts import PUBLISHED, Parent, parse_parent
 from selfpos.recipe.merging import MergeOptions
 from selfpos.storage.file_kinds import MANIFEST
 from selfpos.storage.hashing import compare_models, content_hash
@@ -138,14 +136,14 @@ def _locate(parent: Parent, model: str, given: Mapping[str, Path]) -> Path:
         folder = recorded
     else:
         raise SelfposError(
-            f"{model} was merged from {parent.name}, which is neither here nor on the Hub; "
-            f"name its folder with --parent {parent.name}=FOLDER"
+            f"{model} was merged from {parent.name}, which is neither here nor on the Hub; name its folder "
+            f"with --parent {parent.name}=FOLDER"
         )
     found = content_hash(folder)
     if parent.hash and found != parent.hash:
         raise SelfposError(
-            f"{folder} is not the {parent.name} that {model} was merged from: "
-            f"expected content hash {parent.hash[:16]}, found {found[:16]}"
+            f"{folder} is not the {parent.name} that {model} was merged from: expected content hash "
+            f"{parent.hash[:16]}, found {found[:16]}"
         )
     return folder
 
@@ -173,8 +171,8 @@ def _probe(
         if found := matching(read_probe(given)):
             return found
         raise SelfposError(
-            f"{given} is not the probe set that {model} was merged with: "
-            "the hashes of its records differ from those recorded"
+            f"{given} is not the probe set that {model} was merged with: the hashes of its records differ "
+            "from those recorded"
         )
     for beside in (folder.parent / "probe", folder.parent.parent / "probe"):
         if (beside / FILE).is_file() and (found := matching(read_probe(beside))):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -15,7 +16,7 @@ import click
 @click.option(
     "--scores",
     type=click.Path(path_type=Path),
-    help="Where models of no run were scored [default: checkpoints/scores].",
+    help="Scores of models outside runs [default: checkpoints/scores].",
 )
 @click.option(
     "--out",
@@ -35,18 +36,11 @@ import click
     "--level", type=click.FloatRange(0.5, 0.999), default=0.95, show_default=True, help="Of the intervals."
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
-def command(
-    models: tuple[str, ...],
-    baseline: str | None,
-    scores: Path | None,
-    outputs: tuple[Path, ...],
-    draws: int,
-    level: float,
-    seed: int,
-) -> None:
-    """Compare models that `selfpos eval-mteb` or a run has scored: MODEL is a model or a folder of scores, RUN a run's folder with all of its models.
+def command(models: tuple[str, ...], scores: Path | None, outputs: tuple[Path, ...], **options: Any) -> None:
+    """Compare models that `selfpos eval-mteb` or a run has scored; nothing is scored.
 
-    Runs of one recipe with different seeds are repetitions, and their models are taken together. Nothing is scored.
+    MODEL is a model or a folder of scores, RUN the folder of a run with all of its models. Models of runs of
+    one recipe with different seeds are taken together, as repetitions.
     """
     from selfpos.comparison import compare, find_models
     from selfpos.comparison.tables import check_outputs, text, write
@@ -54,18 +48,11 @@ def command(
 
     quiet_process()
     check_outputs(list(outputs))
-    found = find_models(models, scores or Path("checkpoints") / "scores")
-    tasks = {task for model in found for run in model.runs.values() for task in run}
+    scored = find_models(models, scores or Path("checkpoints") / "scores")
+    tasks = {task for model in scored for run in model.runs.values() for task in run}
     with progress("comparing", len(tasks), unit="tasks") as bar:
-        done = compare(
-            found,
-            baseline=baseline,
-            draws=draws,
-            seed=seed,
-            level=level,
-            tick=lambda task: bar.advance(1, task=task),
-        )
-    click.echo(text(done))
+        comparison = compare(scored, tick=lambda task: bar.advance(1, task=task), **options)
+    click.echo(text(comparison))
     for file in outputs:
-        write(done, file)
+        write(comparison, file)
         click.echo(str(file))

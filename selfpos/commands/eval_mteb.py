@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,28 +15,46 @@ class ManyTasks(ManyValues):
     many = ("--tasks", "--task-types", "--languages")
 
 
+SELECTION = (
+    click.option(
+        "--tasks",
+        multiple=True,
+        metavar="TASK…",
+        help=(
+            "MTEB task names; 'quick': one small task per type; 'corpus': those of the embedded corpus; "
+            "FILE.yaml: your own task."
+        ),
+    ),
+    click.option("--benchmark", help='An MTEB benchmark, such as "MTEB(eng, v2)".'),
+    click.option(
+        "--task-types",
+        multiple=True,
+        metavar="TYPE…",
+        help="Only tasks of these types, as MTEB calls them: STS, Retrieval, …",
+    ),
+    click.option(
+        "--languages",
+        multiple=True,
+        metavar="CODE…",
+        help="Only tasks in these languages, as eng or eng-Latn.",
+    ),
+)
+
+
+def selection_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that select MTEB tasks."""
+    for option in reversed(SELECTION):
+        function = option(function)
+    return function
+
+
 @click.command("eval-mteb", cls=ManyTasks)
 @click.argument("model")
-@click.option(
-    "--tasks",
-    multiple=True,
-    metavar="TASK…",
-    help="MTEB task names; 'corpus': those of the embedded corpus; 'quick': one small task per type; FILE.yaml: a task of your own.",
-)
-@click.option("--benchmark", help='An MTEB benchmark, such as "MTEB(eng, v2)".')
-@click.option(
-    "--task-types",
-    multiple=True,
-    metavar="TYPE…",
-    help="Only tasks of these types, as MTEB calls them: STS, Retrieval, …",
-)
-@click.option(
-    "--languages", multiple=True, metavar="CODE…", help="Only tasks in these languages, as eng or eng-Latn."
-)
+@selection_options
 @click.option(
     "--data-dir",
     type=click.Path(path_type=Path),
-    help="Folder with MTEB data kept locally, in our layout or the Hub's; nothing else is read.",
+    help="Folder with local MTEB data, in our layout or the Hub's; nothing is downloaded.",
 )
 @click.option(
     "--out",
@@ -50,7 +69,10 @@ class ManyTasks(ManyValues):
 @click.option(
     "--cache",
     type=click.Path(path_type=Path),
-    help="Where embeddings and tokens are kept, so that a stopped or extended evaluation goes on; may be removed at any time [default: OUT/cache].",
+    help=(
+        "Folder for embeddings and tokens, from which a stopped or extended evaluation continues; may be "
+        "removed at any time [default: OUT/cache]."
+    ),
 )
 @click.option("--no-cache", is_flag=True, help="Keep embeddings and tokens in memory only.")
 @click.option(
@@ -88,11 +110,12 @@ def command(
     ray_cpus: float,
     ray_gpus: float,
 ) -> None:
-    """Score MODEL (a folder or a Hub name) on MTEB tasks with mteb itself. Results already there for the same weights are kept.
+    """Score MODEL (a folder or a Hub name) on MTEB tasks with mteb; results for the same weights are kept.
 
-    The preset `quick` is one task per type, each of a few thousand short texts, so that a small model takes minutes on a CPU: STSBenchmark,
-    Banking77Classification, TwitterSemEval2015, AskUbuntuDupQuestions, TwentyNewsgroupsClustering.v2 and FeedbackQARetrieval; on local data
-    selfpos-MRPC, selfpos-WikiQAReranking and selfpos-TwentyNewsgroupsSubjects stand in for the third to the fifth.
+    The preset `quick` is one task per type, each of a few thousand short texts, so that a small model takes
+    minutes on a CPU: STSBenchmark, Banking77Classification, TwitterSemEval2015, AskUbuntuDupQuestions,
+    TwentyNewsgroupsClustering.v2 and FeedbackQARetrieval; on local data selfpos-MRPC, selfpos-WikiQAReranking
+    and selfpos-TwentyNewsgroupsSubjects replace the third to the fifth.
     """
     from selfpos.console import quiet_process, table_text
     from selfpos.errors import SelfposError, keeping
@@ -103,49 +126,41 @@ def command(
         raise SelfposError("--cache and --no-cache exclude each other; give one of them")
     quiet_process()
     folder = locate_model(model)
-    names = [name for word in tasks for name in word.split(",")]
     selection: dict[str, Any] = {
-        "names": names,
+        "names": split_names(tasks),
         "benchmark": benchmark,
         "data_dir": data_dir,
         "types": task_types,
         "languages": languages,
     }
     out = out or Path("checkpoints") / "scores"
-    kept = None if no_cache else cache or out / "cache"
+    options: dict[str, Any] = {
+        "name": name or model,
+        "batch_size": batch_size,
+        "cache": None if no_cache else cache or out / "cache",
+        "announce": _announce,
+    }
     with keeping(f"what is finished in {out}"):
         if ray is None:
-            scores = evaluate(
-                folder,
-                select_tasks(**selection),
-                out,
-                name=name or model,
-                batch_size=batch_size,
-                cache=kept,
-                announce=_announce,
-            )
+            scores = evaluate(folder, select_tasks(**selection), out, **options)
         else:
             from selfpos.jobs.ray import check_ray
             from selfpos.pipeline.scores_on_ray import evaluate_on_ray
 
             check_ray()
             scores = evaluate_on_ray(
-                folder,
-                selection,
-                out,
-                address=ray,
-                name=name or model,
-                batch_size=batch_size,
-                cache=kept,
-                announce=_announce,
-                cpus=ray_cpus,
-                gpus=ray_gpus,
+                folder, selection, out, address=ray, cpus=ray_cpus, gpus=ray_gpus, **options
             )
-    rows = [[name, score.type, score.metric, f"{score.main_score:.5f}"] for name, score in scores.items()]
+    rows = [[task, score.type, score.metric, f"{score.main_score:.5f}"] for task, score in scores.items()]
     click.echo(table_text(["task", "type", "metric", "score"], rows))
 
 
+def split_names(names: tuple[str, ...]) -> list[str]:
+    """Names that may be separated by commas, too."""
+    return [name for group in names for name in group.split(",")]
+
+
 def _announce(rows: list[tuple[str, str]]) -> None:
-    """What the scores depend on besides the weights, before the first is made."""
+    """Print what the scores depend on besides the weights."""
     for label, text in rows:
         click.echo(f"{label:<12}{text}", err=True)

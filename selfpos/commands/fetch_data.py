@@ -1,4 +1,4 @@
-"""`selfpos fetch-data`: fill a folder for `--data-dir`."""
+"""`selfpos fetch-data`: download data for `--data-dir`."""
 
 from __future__ import annotations
 
@@ -6,21 +6,12 @@ from pathlib import Path
 
 import click
 
-from selfpos.commands.eval_mteb import ManyTasks
+from selfpos.commands.eval_mteb import ManyTasks, selection_options, split_names
 
 
 @click.command("fetch-data", cls=ManyTasks)
 @click.argument("out", type=click.Path(path_type=Path))
-@click.option(
-    "--tasks", multiple=True, metavar="TASK…", help="MTEB task names; 'quick' for one small task per type."
-)
-@click.option("--benchmark", help='An MTEB benchmark, such as "MTEB(eng, v2)".')
-@click.option(
-    "--task-types", multiple=True, metavar="TYPE…", help="Only tasks of these types, as MTEB calls them."
-)
-@click.option(
-    "--languages", multiple=True, metavar="CODE…", help="Only tasks in these languages, as eng or eng-Latn."
-)
+@selection_options
 def command(
     out: Path,
     tasks: tuple[str, ...],
@@ -28,23 +19,23 @@ def command(
     task_types: tuple[str, ...],
     languages: tuple[str, ...],
 ) -> None:
-    """Fetch the data of MTEB tasks from the Hugging Face Hub into the folder OUT, for `--data-dir` on
-    machines without a network.
+    """Download the data of MTEB tasks from the Hugging Face Hub into the folder OUT.
+
+    `--data-dir` reads it from there on machines without a network.
     """
     from selfpos.console import quiet_process
     from selfpos.errors import OperationError, SelfposError
-    from selfpos.evaluation.hub_layout import fetch
+    from selfpos.evaluation.local_data import fetch
     from selfpos.evaluation.select import offline, wanted_tasks
 
     quiet_process()
     if offline():
         raise OperationError(
-            "HF_HUB_OFFLINE is set, so nothing is fetched; unset it, or fetch on a machine with a network"
+            "HF_HUB_OFFLINE is set, so nothing is downloaded; unset it, or use a machine with a network"
         )
     if not (tasks or benchmark or task_types or languages):
         raise SelfposError("say what to fetch: --tasks, --benchmark, --task-types or --languages")
-    names = [name for word in tasks for name in word.split(",")]
-    found = wanted_tasks(names, benchmark, task_types, languages)
-    if not found:
-        raise SelfposError(f"{', '.join(names)}: no data of these is on the Hub")
-    fetch(found, out, click.echo)
+    wanted = wanted_tasks(split_names(tasks), benchmark, task_types, languages)
+    if not wanted:
+        raise SelfposError(f"{', '.join(tasks)}: no data of these tasks is on the Hub")
+    fetch(wanted, out, click.echo)

@@ -302,14 +302,11 @@ def _search(
 def _draw(found: Position, trajectory: Path, out: Path) -> None:
     """The search's path as a picture beside its file."""
     import json
-    from dataclasses import asdict
 
-    from selfpos.report.drawing import save
-    from selfpos.report.results import Search
-    from selfpos.report.search_figures import coefficient_path
+    from selfpos.report.search_figures import draw_coefficients
 
     steps = [json.loads(line) for line in trajectory.read_text(encoding="utf-8").splitlines()]
-    save(coefficient_path(Search(asdict(found), steps)), out)
+    draw_coefficients(out, found.names, found.coefficients, steps, found.step)
 
 
 def _value(text: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -13,13 +14,11 @@ import click
 @click.option(
     "--private/--public", default=True, show_default=True, help="Of a repository that does not exist yet."
 )
-@click.option("--branch", help="Branch to push to; made when it does not exist.")
+@click.option("--branch", help="Branch to push to; created if it does not exist.")
 @click.option("--pr", is_flag=True, help="Open a pull request instead of pushing.")
 @click.option("--replace", is_flag=True, help="Overwrite another model that the repository holds.")
 @click.option("--message", help="Commit message.")
-@click.option(
-    "--license", "licence", help="Licence of the model, where it does not follow from its parents'."
-)
+@click.option("--license", "licence", help="Licence of the model, if its parents do not share one.")
 @click.option(
     "--results",
     type=click.Path(path_type=Path),
@@ -34,7 +33,7 @@ import click
 @click.option(
     "--collection",
     is_flag=True,
-    help="Publish its local parents with it, as REPO-NAME, and gather all in a collection.",
+    help="Publish its local parents, too, as REPO-NAME, and gather all in a collection.",
 )
 @click.option(
     "--probe",
@@ -48,30 +47,35 @@ import click
 )
 @click.option("--dry-run", is_flag=True, help="Show the files, their sizes and the card; send nothing.")
 def command(
-    model: Path, repo: str, private: bool, branch: str | None, pr: bool, replace: bool, message: str | None, licence: str | None,
-    results: Path | None, overlap: Path | None, keep_card: bool, collection: bool, probe: Path | None, probe_licence: str | None,
+    model: Path,
+    repo: str,
+    branch: str | None,
+    pr: bool,
+    keep_card: bool,
+    collection: bool,
+    probe: Path | None,
+    probe_licence: str | None,
     dry_run: bool,
-) -> None:  # fmt: skip
-    """Publish the model folder MODEL as REPO (USER/NAME) on the Hugging Face Hub, with a card that says how it was made."""
+    **options: Any,
+) -> None:
+    """Publish the model folder MODEL as REPO (USER/NAME) on the Hugging Face Hub.
+
+    Its card says how it was made.
+    """
     from selfpos.errors import SelfposError
     from selfpos.publishing.collection import CollectionPlan, plan_collection, push_collection
-    from selfpos.publishing.push import PushPlan, plan_push, push
+    from selfpos.publishing.plan import PushPlan, plan_push
+    from selfpos.publishing.push import push
 
     plan: PushPlan | CollectionPlan
     if collection:
         if branch or pr or keep_card:
             raise SelfposError(
-                "--collection makes repositories of its own; it does not go with --branch, --pr or --keep-card"
+                "--collection excludes --branch, --pr and --keep-card: it creates repositories"
             )
-        plan = plan_collection(
-            model, repo, private=private, replace=replace, message=message, licence=licence, results=results, overlap=overlap, probe=probe,
-            probe_licence=probe_licence,
-        )  # fmt: skip
+        plan = plan_collection(model, repo, probe=probe, probe_licence=probe_licence, **options)
     else:
-        plan = plan_push(
-            model, repo, private=private, branch=branch, pull_request=pr, replace=replace, message=message, licence=licence, results=results,
-            overlap=overlap, keep_card=keep_card,
-        )  # fmt: skip
+        plan = plan_push(model, repo, branch=branch, pull_request=pr, keep_card=keep_card, **options)
     if dry_run:
         click.echo(plan.text())
     if plan.problems:

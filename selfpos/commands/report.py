@@ -12,20 +12,19 @@ import click
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
-    help="File to write, must not exist [default: report.html in the run's folder, written anew].",
+    help="File to write, must not exist [default: report.html in the run's folder, replaced if it exists].",
 )
 @click.option(
     "--figures",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Folder for every figure as PNG and SVG, written anew.",
+    help="Folder for every figure as PNG and SVG; existing figures are replaced.",
 )
 def command(run: Path, out: Path | None, figures: Path | None) -> None:
-    """Write the report of the run in folder RUN as one HTML file that needs nothing else. Works from partial results."""
+    """Write the report of the run in folder RUN as one self-contained HTML file.
+
+    Works from partial results.
+    """
     from selfpos.report import write_report
-    from selfpos.storage.atomic import refuse_existing
     from selfpos.storage.run_folder import RunFolder
 
-    folder = RunFolder(run)
-    if out is not None:
-        refuse_existing(out)
-    click.echo(str(write_report(folder, out, figures_to=figures)))
+    click.echo(str(write_report(RunFolder(run), out, figures_to=figures)))

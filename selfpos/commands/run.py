@@ -35,7 +35,7 @@ def command(recipe: Path, out: Path | None, data_root: Path | None, ray: str | N
     from selfpos.console import quiet_process, screen
     from selfpos.errors import keeping
     from selfpos.recipe import load_recipe
-    from selfpos.report.table import score_table
+    from selfpos.report.results import score_table
 
     quiet_process()
     plan = load_recipe(recipe)

@@ -1,4 +1,4 @@
-"""Comparing models: scores, means and ranks, and differences to a baseline with intervals from the examples behind the scores."""
+"""Comparing models: scores, means, ranks, and differences to a baseline with intervals."""
 
 from __future__ import annotations
 

@@ -11,20 +11,31 @@ import numpy as np
 
 from selfpos.comparison.sources import Scored
 from selfpos.errors import SelfposError, unknown
-from selfpos.scores.examples import Part, examples_file, read_examples
+from selfpos.scores.examples import Examples, examples_file, read_examples
 from selfpos.scores.files import TaskScore
-from selfpos.scores.intervals import Difference, estimate
+from selfpos.scores.intervals import Difference, borda_ranks, estimate, holm
 from selfpos.scores.measures import resamples, score_of
-from selfpos.scores.ranks import borda_ranks, holm
 
 MEAN, MEAN_OF_TYPES = "mean over tasks", "mean over types"
-AGREEMENT = 1e-3  # between a score and what its examples come to
+AGREEMENT = 1e-3  # between a score and the one that follows from its examples: MTEB rounds its files
+NOT_KEPT = (
+    "the examples behind its scores were not kept; "
+    "remove its result files and score again with `selfpos eval-mteb`"
+)
+OTHER_EXAMPLES = "the models were scored on other examples"
+
+Groups = Sequence[Sequence[str]]  # a column is the mean over groups of the means over their tasks
+Draws = Mapping[str, np.ndarray]  # model → differences to the baseline on resamples
 
 
 @dataclass(frozen=True)
 class Row:
-    """One model. `scores` maps each column of the comparison to its score, the mean over seeds, and leaves out what was not scored; `spread` to the
-    standard deviation over seeds, where there are several. `differences` are to the baseline; `worst` is the task that it loses most on, or gains least."""
+    """One model.
+
+    `scores` maps columns to scores, the mean over seeds; columns that were not scored are missing. `spread`
+    is the standard deviation over several seeds. `differences` are to the baseline; `worst` is the task with
+    the lowest one.
+    """
 
     model: str
     scores: Mapping[str, float]
@@ -37,7 +48,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Comparison:
-    """`tasks` maps each task to its type and metric; `types` each type to its tasks. Columns of the rows are the tasks, the types and the two means."""
+    """`tasks` maps each task to its type and metric, `types` each type to its tasks.
+
+    The columns of the rows are the tasks, the types and the two means.
+    """
 
     tasks: Mapping[str, tuple[str, str]]
     types: Mapping[str, list[str]]
@@ -46,13 +60,6 @@ class Comparison:
     level: float
     draws: int
     notes: list[str]
-
-    @property
-    def columns(self) -> list[str]:
-        return [*self.tasks, *self.types, MEAN, MEAN_OF_TYPES]
-
-
-Runs = Mapping[str, Mapping[str, TaskScore]]
 
 
 def compare(
@@ -64,220 +71,192 @@ def compare(
     level: float = 0.95,
     tick: Callable[[str], object] = lambda _: None,
 ) -> Comparison:
-    """Compare `models`; the baseline is the model called so, else `base` where there is one, else the first.
+    """Compare `models` to the one called `baseline`; by default `base` if there is one, else the first.
 
-    Differences come with intervals of `level` from `draws` resamples of each task's examples, paired between models, and p-values corrected by
-    Holm: once over all differences on tasks, once over those of type means, once each over the models' two means. A mean is given for
-    models that were scored on all of its tasks. `tick` is called with each task's name. Raises SelfposError for an unknown baseline.
+    Intervals of `level` come from `draws` resamples of each task's examples, paired between models. p-values
+    are corrected by Holm over the differences on tasks, over those of type means, and over the models for
+    each mean. A mean is given for models that were scored on all of its tasks. `tick` is called with each
+    task's name. Raises SelfposError for an unknown baseline.
     """
     if not models:
         raise SelfposError("there is no model to compare")
     by_name = {model.name: model for model in models}
     if baseline is not None and baseline not in by_name:
         raise unknown("model in the comparison", baseline, by_name)
-    chosen = baseline or ("base" if "base" in by_name else models[0].name)
-    tasks = {
-        name: (score.type, score.metric)
-        for model in models
-        for run in model.runs.values()
-        for name, score in run.items()
-    }
-    types = {
-        kind: [task for task, (other, _) in tasks.items() if other == kind]
-        for kind in dict.fromkeys(kind for kind, _ in tasks.values())
-    }
-    groups = {
-        **{task: [[task]] for task in tasks},
-        **{kind: [[task] for task in found] for kind, found in types.items()},
-    }
-    groups |= {MEAN: [[task] for task in tasks], MEAN_OF_TYPES: list(types.values())}
-    drawn: dict[str, dict[str, np.ndarray]] = {column: {} for column in groups}
-    lacking: dict[str, str] = {}
-    pairs = {model.name: _pairs(model.runs, by_name[chosen].runs) for model in models if model.name != chosen}
+    reference = by_name[baseline or ("base" if "base" in by_name else models[0].name)]
+    tasks: dict[str, tuple[str, str]] = {}
+    for model in models:
+        for run in model.runs.values():
+            tasks |= {name: (score.type, score.metric) for name, score in run.items()}
+    types: dict[str, list[str]] = {}
+    for task, (kind, _) in tasks.items():
+        types.setdefault(kind, []).append(task)
+    columns: dict[str, Groups] = {task: [[task]] for task in tasks}
+    columns |= {kind: [[task] for task in members] for kind, members in types.items()}
+    columns |= {MEAN: [[task] for task in tasks], MEAN_OF_TYPES: list(types.values())}
+
+    pairs = {model.name: _pairs(model, reference) for model in models if model is not reference}
+    by_task: dict[str, Draws] = {}
+    notes = []
     for number, task in enumerate(tasks):
         replicates, reason = _replicates(models, task, draws, [seed, number])
         tick(task)
         if reason:
-            lacking[task] = reason
-        for name, found in pairs.items():
-            difference = _mean_difference(
-                replicates,
-                name,
-                chosen,
-                [pair for pair in found if all(task in run for run in _runs(pair, by_name, name, chosen))],
-            )
-            for column, parts in groups.items():
-                if difference is not None and (share := _share(parts, task)):
-                    drawn[column][name] = drawn[column].get(name, 0.0) + share * difference
-                elif difference is None and _share(parts, task):
-                    drawn[column][name] = np.full(draws, np.nan)
+            notes.append(f"no intervals on {task}: {reason}")
+        differences = {
+            model: _paired_difference(replicates, task, by_name[model], reference, pairs[model])
+            for model in pairs
+        }
+        by_task[task] = {model: drawn for model, drawn in differences.items() if drawn is not None}
     rows = [
-        _row(model, by_name[chosen], groups, pairs.get(model.name, []), drawn, tasks, 1 - level)
-        for model in models
+        _row(model, reference, columns, pairs.get(model.name, []), by_task, 1 - level) for model in models
     ]
-    rows = _ranked(_corrected(rows, tasks, types), list(tasks))
-    notes = [f"no intervals on {task}: {reason}" for task, reason in lacking.items()]
+    rows = _ranked(_corrected(rows, [list(tasks), list(types), [MEAN], [MEAN_OF_TYPES]]), list(tasks))
     tests = sum(
-        found.p is not None for row in rows for column, found in row.differences.items() if column in tasks
+        row.differences[task].p is not None for row in rows for task in tasks if task in row.differences
     )
-    needed = int(
-        round(2 * tests / (1 - level), 6)
-    )  # below it, the smallest p-value that resamples can give is not significant
+    # With fewer resamples, even the smallest possible p-value is not significant after the correction.
+    needed = int(round(2 * tests / (1 - level), 6))
     if tests and draws < needed and all(len(model.runs) == 1 for model in models):
         notes.append(
-            f"{draws} resamples cannot tell {tests} differences apart from chance after the correction: take at least {needed} (--draws)"
+            f"{draws} resamples cannot tell {tests} differences apart from chance after the correction: "
+            f"take at least {needed} (--draws)"
         )
-    return Comparison(tasks, types, rows, chosen, level, draws, notes)
+    return Comparison(tasks, types, rows, reference.name, level, draws, notes)
 
 
-def _share(parts: Sequence[Sequence[str]], task: str) -> float:
-    """The weight of `task` in a mean over `parts`, each a mean over its tasks."""
-    return sum(1 / len(part) / len(parts) for part in parts if task in part)
-
-
-def _pairs(model: Runs, baseline: Runs) -> list[tuple[str, str]]:
-    """Runs of the model and of the baseline to set against each other: equal runs, or each with the only one of the other."""
-    shared = [(run, run) for run in model if run in baseline]
+def _pairs(model: Scored, baseline: Scored) -> list[tuple[str, str]]:
+    """Runs of model and baseline to compare: equal runs, or each with the only run of the other."""
+    shared = [(run, run) for run in model.runs if run in baseline.runs]
     if shared:
         return shared
-    return [(one, two) for one in model for two in baseline] if 1 in (len(model), len(baseline)) else []
+    if 1 not in (len(model.runs), len(baseline.runs)):
+        return []
+    return [(run, other) for run in model.runs for other in baseline.runs]
 
 
-def _runs(
-    pair: tuple[str, str], by_name: Mapping[str, Scored], model: str, baseline: str
-) -> tuple[Mapping[str, TaskScore], ...]:
-    return by_name[model].runs[pair[0]], by_name[baseline].runs[pair[1]]
-
-
-def _mean_difference(
+def _paired_difference(
     replicates: Mapping[tuple[str, str], np.ndarray],
-    model: str,
-    baseline: str,
+    task: str,
+    model: Scored,
+    baseline: Scored,
     pairs: Sequence[tuple[str, str]],
 ) -> np.ndarray | None:
-    found = [(replicates.get((model, one)), replicates.get((baseline, two))) for one, two in pairs]
-    if not found or any(one is None or two is None for one, two in found):
-        return None
-    return np.mean([one - two for one, two in found if one is not None and two is not None], axis=0)
+    """Mean difference (draws,) over the pairs of runs that scored `task`; None where one has no examples."""
+    differences = []
+    for run, other in pairs:
+        if task in model.runs[run] and task in baseline.runs[other]:
+            if (model.name, run) not in replicates or (baseline.name, other) not in replicates:
+                return None
+            differences.append(replicates[model.name, run] - replicates[baseline.name, other])
+    return np.mean(differences, axis=0) if differences else None
 
 
 def _replicates(
     models: Sequence[Scored], task: str, draws: int, seed: list[int]
 ) -> tuple[dict[tuple[str, str], np.ndarray], str]:
-    """(model, run) → scores (draws,) on resamples of the examples of `task`, the same examples for all; and why some have none."""
-    from numpy.random import SeedSequence
-
+    """(model, run) → scores (draws,) on the same resamples of the task; and why some are missing."""
     kept = {}
+    missing = False
     for model in models:
         for run, scores in model.runs.items():
-            if task in scores and (parts := _parts(scores[task])):
+            if task not in scores:
+                continue
+            parts = _examples(scores[task])
+            if parts:
                 kept[model.name, run] = parts
-    asked = sum(task in scores for model in models for scores in model.runs.values())
-    reason = (
-        ""
-        if len(kept) == asked
-        else "the examples behind its scores were not kept; remove its result files and score again with `selfpos eval-mteb`"
-    )
-    keys = {tuple((part.split, part.subset, part.key) for part in parts) for parts in kept.values()}
-    if len(keys) > 1:
-        return {}, "the models were scored on other examples"
-    found: dict[tuple[str, str], np.ndarray] = {}
-    sequence = SeedSequence(seed)
-    for place, number in zip(
-        range(len(next(iter(kept.values()), []))), sequence.generate_state(64), strict=False
-    ):
-        together = resamples([parts[place] for parts in kept.values()], draws, int(number))
+            else:
+                missing = True
+    if len({tuple((part.split, part.subset, part.key) for part in parts) for parts in kept.values()}) > 1:
+        return {}, OTHER_EXAMPLES
+    replicates: dict[tuple[str, str], np.ndarray] = {}
+    seeds = np.random.SeedSequence(seed).generate_state(64)
+    # Without equal keys we would have returned: all models have the same splits and subsets.
+    for group, group_seed in zip(zip(*kept.values(), strict=True), seeds, strict=False):
+        drawn = resamples(list(group), draws, int(group_seed))
         for column, owner in enumerate(kept):
-            found[owner] = found.get(owner, 0.0) + together[:, column] / len(kept[owner])
-    return found, reason
+            replicates[owner] = replicates.get(owner, 0.0) + drawn[:, column] / len(kept[owner])
+    return replicates, NOT_KEPT if missing else ""
 
 
-def _parts(score: TaskScore) -> list[Part]:
-    """The examples behind `score`, in the order of splits and subsets; none where they do not come to it."""
+def _examples(score: TaskScore) -> list[Examples]:
+    """The examples behind `score`, ordered by split and subset; empty where the score does not follow from
+    them.
+    """
     try:
         revision = str(json.loads(score.file.read_text(encoding="utf-8"))["dataset_revision"])
     except (OSError, ValueError, KeyError):
         return []
-    parts = sorted(
-        read_examples(examples_file(score.file), revision), key=lambda part: (part.split, part.subset)
-    )
-    return (
-        parts if parts and abs(fmean(score_of(part) for part in parts) - score.main_score) < AGREEMENT else []
-    )
+    parts = read_examples(examples_file(score.file), revision)
+    if not parts or abs(fmean(score_of(part) for part in parts) - score.main_score) >= AGREEMENT:
+        return []
+    return sorted(parts, key=lambda part: (part.split, part.subset))
 
 
-def _value(scores: Mapping[str, TaskScore], parts: Sequence[Sequence[str]]) -> float | None:
-    """Mean over `parts` of the means over their tasks; None where one was not scored."""
-    if any(task not in scores for part in parts for task in part):
+def _value(scores: Mapping[str, TaskScore], groups: Groups) -> float | None:
+    """Mean over `groups` of the means over their tasks; None where a task was not scored."""
+    if any(task not in scores for group in groups for task in group):
         return None
-    return fmean(fmean(scores[task].main_score for task in part) for part in parts)
+    return fmean(fmean(scores[task].main_score for task in group) for group in groups)
+
+
+def _column_draws(by_task: Mapping[str, Draws], groups: Groups, model: str) -> np.ndarray | None:
+    """Differences (draws,) of the mean over `groups`; None where a task of it has none."""
+    total: np.ndarray | float = 0.0
+    for task, draws in by_task.items():
+        share = sum(1 / len(group) / len(groups) for group in groups if task in group)
+        if share:
+            if model not in draws:
+                return None
+            total = total + share * draws[model]
+    return np.asarray(total)
 
 
 def _row(
     model: Scored,
     baseline: Scored,
-    groups: Mapping[str, Sequence[Sequence[str]]],
+    columns: Mapping[str, Groups],
     pairs: Sequence[tuple[str, str]],
-    drawn: Mapping[str, Mapping[str, np.ndarray]],
-    tasks: Mapping[str, object],
+    by_task: Mapping[str, Draws],
     alpha: float,
 ) -> Row:
     scores, spread, differences = {}, {}, {}
-    for column, parts in groups.items():
-        values = [value for run in model.runs.values() if (value := _value(run, parts)) is not None]
+    for column, groups in columns.items():
+        values = [value for run in model.runs.values() if (value := _value(run, groups)) is not None]
         if len(values) == len(model.runs):
             scores[column] = fmean(values)
             if len(values) > 1:
                 spread[column] = stdev(values)
-        both = [(_value(model.runs[one], parts), _value(baseline.runs[two], parts)) for one, two in pairs]
-        by_seed = np.array([one - two for one, two in both if one is not None and two is not None])
-        if len(by_seed):
-            found = drawn[column].get(model.name)
-            usable = found is not None and bool(np.isfinite(found).all()) and len(by_seed) == len(pairs)
-            differences[column] = estimate(found if usable else None, by_seed, alpha)
-    lost = {task: differences[task].value for task in tasks if task in differences}
-    return Row(
-        model.name,
-        scores,
-        spread,
-        len(model.runs),
-        None,
-        differences,
-        min(lost, key=lambda task: lost[task]) if lost else None,
-    )
+        by_seed = []
+        for run, other in pairs:
+            value, reference = _value(model.runs[run], groups), _value(baseline.runs[other], groups)
+            if value is not None and reference is not None:
+                by_seed.append(value - reference)
+        if by_seed:
+            complete = len(by_seed) == len(pairs)
+            draws = _column_draws(by_task, groups, model.name) if complete else None
+            differences[column] = estimate(draws, np.array(by_seed), alpha)
+    on_tasks = [task for task in by_task if task in differences]
+    worst = min(on_tasks, key=lambda task: differences[task].value, default=None)
+    return Row(model.name, scores, spread, len(model.runs), None, differences, worst)
 
 
-def _corrected(rows: Sequence[Row], tasks: Mapping[str, object], types: Mapping[str, object]) -> list[Row]:
-    """The rows with p-values adjusted within each family of comparisons."""
-    adjusted: dict[tuple[str, str], float] = {}
-    for family in (list(tasks), list(types), [MEAN], [MEAN_OF_TYPES]):
-        cells = {
-            (row.model, column): found.p
-            for row in rows
-            for column, found in row.differences.items()
-            if column in family
-        }
-        told = {cell: p for cell, p in cells.items() if p is not None}
-        adjusted |= dict(zip(told, holm(list(told.values())), strict=True))
-    return [
-        replace(
-            row,
-            differences={
-                column: replace(found, adjusted=adjusted.get((row.model, column)))
-                for column, found in row.differences.items()
-            },
-        )
-        for row in rows
-    ]
+def _corrected(rows: Sequence[Row], families: Sequence[Sequence[str]]) -> list[Row]:
+    """The rows with p-values adjusted within each family of columns."""
+    differences = {row.model: dict(row.differences) for row in rows}
+    for family in families:
+        tests: dict[tuple[str, str], float] = {}
+        for row in rows:
+            for column, difference in row.differences.items():
+                if column in family and difference.p is not None:
+                    tests[row.model, column] = difference.p
+        for (model, column), adjusted in zip(tests, holm(list(tests.values())), strict=True):
+            differences[model][column] = replace(differences[model][column], adjusted=adjusted)
+    return [replace(row, differences=differences[row.model]) for row in rows]
 
 
 def _ranked(rows: Sequence[Row], tasks: Sequence[str]) -> list[Row]:
-    """The rows with Borda ranks of the models that were scored on all tasks."""
-    ranks = borda_ranks(
-        {
-            row.model: [row.scores[task] for task in tasks]
-            for row in rows
-            if all(task in row.scores for task in tasks)
-        }
-    )
+    """The rows with the Borda ranks of the models that were scored on all tasks."""
+    complete = [row for row in rows if all(task in row.scores for task in tasks)]
+    ranks = borda_ranks({row.model: [row.scores[task] for task in tasks] for row in complete})
     return [replace(row, borda=ranks.get(row.model)) for row in rows]

@@ -1,16 +1,16 @@
-"""Tables of models as rows, for a terminal, Markdown and LaTeX: the one place that knows how a table of scores looks."""
+"""Tables of models as rows, for a terminal, Markdown and LaTeX."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from selfpos.console import table_text
+from selfpos.console import markdown_table, table_text
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One entry as text; `best` among the rows of its column, `faint` when it is within the noise."""
+    """One entry as text; `best` of its column, `faint` when it is within the noise."""
 
     text: str
     best: bool = False
@@ -28,7 +28,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Grid:
-    """`notes` are second titles of the `columns`, such as what each is measured in."""
+    """`notes` are second titles of the `columns`, such as the metric."""
 
     title: str
     columns: list[str]
@@ -37,67 +37,73 @@ class Grid:
 
 
 def percent(values: Mapping[str, Sequence[float | None]]) -> dict[str, list[Cell]]:
-    """Scores in 0..1 by model as cells in percent with two decimals, the best of each column marked; ties share the mark."""
-    best = [
-        max((round(value, 4) for value in column if value is not None), default=None)
-        for column in zip(*values.values(), strict=True)
-    ]
-    return {
-        model: [
-            Cell("–" if v is None else f"{100 * v:.2f}", v is not None and round(v, 4) == top)
-            for v, top in zip(found, best, strict=True)
-        ]
-        for model, found in values.items()
-    }
+    """Scores in 0..1 by model as cells in percent with two decimals; the best of each column is marked."""
+    best = []
+    for column in zip(*values.values(), strict=True):
+        best.append(max((round(value, 4) for value in column if value is not None), default=None))
+    cells: dict[str, list[Cell]] = {}
+    for model, scores in values.items():
+        cells[model] = []
+        for score, top in zip(scores, best, strict=True):
+            if score is None:
+                cells[model].append(Cell("–"))
+            else:
+                cells[model].append(Cell(f"{100 * score:.2f}", round(score, 4) == top))
+    return cells
 
 
 def terminal(grid: Grid) -> str:
     """As text: the best of a column with a star, what is within the noise with a tilde."""
-    header = [
-        "model",
-        *(f"{name}\n{note}" if note else name for name, note in zip(grid.columns, grid.notes, strict=True)),
-    ]
+    header = ["model"]
+    for name, note in zip(grid.columns, grid.notes, strict=True):
+        header.append(f"{name}\n{note}" if note else name)
 
     def shown(cell: Cell) -> str:
         text = cell.text.replace("[", r"\[")
-        return f"[bold green]{text}*[/]" if cell.best else f"[dim]{text}~[/]" if cell.faint else f"{text} "
+        if cell.best:
+            return f"[bold green]{text}*[/]"
+        return f"[dim]{text}~[/]" if cell.faint else f"{text} "
 
     return table_text(header, [[row.model, *map(shown, row.cells)] for row in grid.rows], title=grid.title)
 
 
 def markdown(grid: Grid) -> str:
     """As Markdown: the best of a column bold, what is within the noise with a tilde."""
-    lines = ["| model | " + " | ".join(grid.columns) + " |", "|---|" + "---:|" * len(grid.columns)]
-    for row in grid.rows:
-        cells = [
-            f"**{cell.text}**" if cell.best else f"{cell.text} ~" if cell.faint else cell.text
-            for cell in row.cells
-        ]
-        lines.append(f"| {row.model} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+
+    def shown(cell: Cell) -> str:
+        if cell.best:
+            return f"**{cell.text}**"
+        return f"{cell.text} ~" if cell.faint else cell.text
+
+    rows = [[row.model, *map(shown, row.cells)] for row in grid.rows]
+    return markdown_table(["model", *grid.columns], rows, rules=["---", *["---:"] * len(grid.columns)])
 
 
 def latex(grid: Grid) -> str:
-    """As a LaTeX tabular with the rules of package booktabs: the best of a column bold, what is within the noise grey (package xcolor)."""
+    """As a LaTeX tabular (booktabs): the best of a column bold, what is within the noise grey (xcolor)."""
+
+    def shown(cell: Cell) -> str:
+        text = _escape(cell.text)
+        if cell.best:
+            return rf"\textbf{{{text}}}"
+        return rf"\textcolor{{gray}}{{{text}}}" if cell.faint else text
+
     lines = [r"\begin{tabular}{l" + "r" * len(grid.columns) + "}", r"\toprule"]
     lines += [" & ".join(["model", *map(_escape, grid.columns)]) + r" \\", r"\midrule"]
-    for row in grid.rows:
-        texts = [(_escape(cell.text), cell) for cell in row.cells]
-        cells = [
-            rf"\textbf{{{text}}}" if cell.best else rf"\textcolor{{gray}}{{{text}}}" if cell.faint else text
-            for text, cell in texts
-        ]
-        lines.append(" & ".join([_escape(row.model), *cells]) + r" \\")
+    lines += [" & ".join([_escape(row.model), *map(shown, row.cells)]) + r" \\" for row in grid.rows]
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"])
 
 
+LATEX = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "–": "--",
+    "−": "$-$",
+    "±": r"$\pm$",
+    **{letter: f"\\{letter}" for letter in "&%$#_{}"},
+}
+
+
 def _escape(text: str) -> str:
-    written = {
-        "\\": r"\textbackslash{}",
-        "~": r"\textasciitilde{}",
-        "^": r"\textasciicircum{}",
-        "–": "--",
-        "−": "$-$",
-        "±": r"$\pm$",
-    }
-    return "".join(written.get(letter, f"\\{letter}" if letter in "&%$#_{}" else letter) for letter in text)
+    return "".join(LATEX.get(letter, letter) for letter in text)

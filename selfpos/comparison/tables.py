@@ -1,4 +1,4 @@
-"""A comparison as tables, and as files: Markdown, LaTeX, CSV and JSON."""
+"""A comparison as tables and as files: Markdown, LaTeX, CSV and JSON."""
 
 from __future__ import annotations
 
@@ -10,91 +10,98 @@ from dataclasses import asdict
 from pathlib import Path
 
 from selfpos.comparison import grid
-from selfpos.comparison.differences import MEAN, MEAN_OF_TYPES, Comparison, Row
+from selfpos.comparison.differences import MEAN, MEAN_OF_TYPES, Comparison
 from selfpos.comparison.grid import Cell, Grid, Line
 from selfpos.errors import SelfposError
 from selfpos.scores.intervals import Difference
 
 
 def shown_columns(comparison: Comparison) -> list[str]:
-    """The columns worth showing: a type of one task, or a mean over one, would say the same twice."""
+    """The columns to show: without types of one task and means over one task, which would repeat it."""
     types = [kind for kind, tasks in comparison.types.items() if 1 < len(tasks) < len(comparison.tasks)]
     means = [MEAN] if len(comparison.tasks) > 1 else []
     return [*comparison.tasks, *types, *means, *([MEAN_OF_TYPES] if types else [])]
 
 
 def scores_grid(comparison: Comparison) -> Grid:
-    """Scores in percent with their means, the Borda rank, and the task that a model loses most on against the baseline."""
+    """Scores in percent with means and Borda rank, and the task that a model loses most on against the
+    baseline.
+    """
     columns = shown_columns(comparison)
-    cells = grid.percent(
+    percents = grid.percent(
         {row.model: [row.scores.get(column) for column in columns] for row in comparison.rows}
     )
     rows = []
     for row in comparison.rows:
-        texts = [
-            Cell(
-                cell.text + (f" ± {100 * row.spread[column]:.2f}" if column in row.spread else ""), cell.best
-            )
-            for column, cell in zip(columns, cells[row.model], strict=True)
-        ]
+        cells = []
+        for cell, column in zip(percents[row.model], columns, strict=True):
+            spread = f" ± {100 * row.spread[column]:.2f}" if column in row.spread else ""
+            cells.append(Cell(cell.text + spread, cell.best))
+        worst = "–"
+        if row.worst is not None:
+            worst = f"{row.worst} {100 * row.differences[row.worst].value:+.2f}"
         rank = Cell("–" if row.borda is None else str(row.borda), row.borda == 1)
-        rows.append(Line(row.model, "", [*texts, rank, Cell(_worst(row))]))
-    notes = [_note(comparison, column) for column in columns]
-    title = "scores in percent, * best of its column" + (
-        "; ± standard deviation over seeds" if any(r.spread for r in comparison.rows) else ""
-    )
-    return Grid(
-        title, [*columns, "Borda rank", "worst task"], [*notes, "", f"against {comparison.baseline}"], rows
-    )
+        rows.append(Line(row.model, "", [*cells, rank, Cell(worst)]))
+    notes = [*(_note(comparison, column) for column in columns), "", f"against {comparison.baseline}"]
+    title = "scores in percent, * best of its column"
+    if any(row.spread for row in comparison.rows):
+        title += "; ± standard deviation over seeds"
+    return Grid(title, [*columns, "Borda rank", "worst task"], notes, rows)
 
 
 def _note(comparison: Comparison, column: str) -> str:
+    """The metric of a task, or how many tasks or types a column is the mean of."""
     if column in comparison.tasks:
         return comparison.tasks[column][1]
-    return f"mean of {len(comparison.types) if column == MEAN_OF_TYPES else len(comparison.types.get(column, comparison.tasks))}"
-
-
-def _worst(row: Row) -> str:
-    return "–" if row.worst is None else f"{row.worst} {100 * row.differences[row.worst].value:+.2f}"
+    if column == MEAN_OF_TYPES:
+        return f"mean of {len(comparison.types)}"
+    return f"mean of {len(comparison.types.get(column, comparison.tasks))}"
 
 
 def differences_grid(comparison: Comparison) -> Grid:
-    """Differences to the baseline in points, with intervals; a tilde where they are not significant."""
+    """Differences to the baseline in points, with intervals; faint where they are not significant."""
     columns = shown_columns(comparison)
     rows = []
     for row in comparison.rows:
         if row.model != comparison.baseline:
-            cells = [_difference(row.differences.get(column)) for column in columns]
+            cells = [_difference_cell(row.differences.get(column)) for column in columns]
             rows.append(Line(row.model, "", cells))
-    title = f"differences to {comparison.baseline} in points, with {100 * comparison.level:g} % intervals, ~ not significant after Holm's correction"
+    title = (
+        f"differences to {comparison.baseline} in points, with {100 * comparison.level:g} % intervals, "
+        "~ not significant after Holm's correction"
+    )
     return Grid(title, columns, [""] * len(columns), rows)
 
 
-def _difference(found: Difference | None) -> Cell:
-    if found is None:
+def _difference_cell(difference: Difference | None) -> Cell:
+    if difference is None:
         return Cell("–")
-    if found.low is None or found.high is None:
-        return Cell(f"{100 * found.value:+.2f} [?]")
-    return Cell(
-        f"{100 * found.value:+.2f} [{100 * found.low:+.2f}, {100 * found.high:+.2f}]",
-        faint=not found.significant,
-    )
+    value = f"{100 * difference.value:+.2f}"
+    if difference.low is None or difference.high is None:
+        return Cell(f"{value} [?]")
+    interval = f"[{100 * difference.low:+.2f}, {100 * difference.high:+.2f}]"
+    return Cell(f"{value} {interval}", faint=not difference.significant)
 
 
 def how(comparison: Comparison) -> str:
-    """A paragraph on how intervals and marks were made, for under a table."""
+    """A paragraph on how intervals and marks were computed, to go under a table."""
     seeds = max(row.seeds for row in comparison.rows)
-    several = (
-        f" Over up to {seeds} seeds: variances over examples and over seeds are added, intervals are Student's t."
-        if seeds > 1
-        else ""
-    )
-    alpha = 1 - comparison.level
+    over_seeds = ""
+    if seeds > 1:
+        over_seeds = (
+            f" Over up to {seeds} seeds: variances over examples and over seeds are added, "
+            "and intervals are Student's t."
+        )
     return (
-        f"Intervals ({100 * comparison.level:g} %) are of a paired bootstrap with {comparison.draws:,} resamples of each task's examples (pairs, "
-        f"queries, texts, documents), the same for both models, around the difference found; tasks are resampled independently.{several} Marks of significance are at {alpha:.2g} "
-        "after Holm's correction: over all differences on tasks together, over those of the type means, and over the models for each mean. "
-        "What a model owes to its training seed is in no interval over one seed."
+        f"Intervals ({100 * comparison.level:g} %) come from a paired bootstrap: {comparison.draws:,} "
+        "resamples of "
+        "each task's examples (pairs, queries, texts, documents), the same for both models, centred on the "
+        "measured "
+        f"difference. Tasks are resampled independently.{over_seeds} Significance is at "
+        f"{1 - comparison.level:.2g} "
+        "after Holm's correction: over all differences on tasks, over those of the type means, and over the "
+        "models "
+        "for each mean. The effect of the training seed is not part of an interval over one seed."
     )
 
 
@@ -110,70 +117,45 @@ def _markdown(comparison: Comparison) -> str:
     differences = differences_grid(comparison)
     parts = [grid.markdown(scores_grid(comparison))]
     if differences.rows:
-        parts += [
-            f"{differences.title[0].upper()}{differences.title[1:]}:",
-            grid.markdown(differences),
-            how(comparison),
-        ]
+        title = f"{differences.title[0].upper()}{differences.title[1:]}:"
+        parts += [title, grid.markdown(differences), how(comparison)]
     return "\n\n".join([*parts, *comparison.notes]) + "\n"
 
 
 def _latex(comparison: Comparison) -> str:
-    grids = [scores_grid(comparison), differences_grid(comparison)]
-    return (
-        "\n\n".join(
-            f"% {table.title.replace('%', 'percent')}\n{grid.latex(table)}" for table in grids if table.rows
-        )
-        + "\n"
-    )
+    parts = []
+    for table in (scores_grid(comparison), differences_grid(comparison)):
+        if table.rows:
+            parts.append(f"% {table.title.replace('%', 'percent')}\n{grid.latex(table)}")
+    return "\n\n".join(parts) + "\n"
 
 
 def _csv(comparison: Comparison) -> str:
-    """One line a model and column, scores in 0..1."""
+    """One line per model and column, scores in 0..1."""
     stream = io.StringIO()
+    stream.write("model,column,kind,score,spread,seeds,difference,low,high,p,p_holm,significant\n")
     out = csv.writer(stream, lineterminator="\n")
-    out.writerow(
-        [
-            "model",
-            "column",
-            "kind",
-            "score",
-            "spread",
-            "seeds",
-            "difference",
-            "low",
-            "high",
-            "p",
-            "p_holm",
-            "significant",
-        ]
-    )
-    kinds = {
-        **dict.fromkeys(comparison.tasks, "task"),
-        **dict.fromkeys(comparison.types, "type"),
-        MEAN: "mean",
-        MEAN_OF_TYPES: "mean",
-    }
+    kinds = {**dict.fromkeys(comparison.tasks, "task"), **dict.fromkeys(comparison.types, "type")}
+    kinds |= {MEAN: "mean", MEAN_OF_TYPES: "mean"}
     for row in comparison.rows:
         for column, kind in kinds.items():
-            if column in row.scores:
-                found = row.differences.get(column)
-                numbers = (
-                    [found.value, found.low, found.high, found.p, found.adjusted, found.significant]
-                    if found
-                    else [None] * 6
-                )
-                out.writerow(
-                    [row.model, column, kind, row.scores[column], row.spread.get(column), row.seeds, *numbers]
-                )
+            if column not in row.scores:
+                continue
+            numbers: list[float | None] = [None] * 6
+            if column in row.differences:
+                difference = row.differences[column]
+                numbers = [difference.value, difference.low, difference.high]
+                numbers += [difference.p, difference.adjusted, difference.significant]
+            score, spread = row.scores[column], row.spread.get(column)
+            out.writerow([row.model, column, kind, score, spread, row.seeds, *numbers])
     return stream.getvalue()
 
 
 def _json(comparison: Comparison) -> str:
     data = asdict(comparison)
     for row, shown in zip(comparison.rows, data["rows"], strict=True):
-        for column, found in row.differences.items():
-            shown["differences"][column]["significant"] = found.significant
+        for column, difference in row.differences.items():
+            shown["differences"][column]["significant"] = difference.significant
     return json.dumps({**data, "how": how(comparison)}, indent=1) + "\n"
 
 

@@ -1,4 +1,4 @@
-"""Scoring models with mteb: which tasks, where their data comes from, what came out."""
+"""Scoring models with mteb: the tasks, their data, and the results."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""MTEB tasks from the embedded corpus, named `PythonDocs…` so that nobody takes them for MTEB's: small enough for a CPU, hard enough to tell models apart.
+"""MTEB tasks from the embedded corpus: small enough for a CPU, hard enough to distinguish models.
 
-Queries, pairs and classified texts are of the corpus's test split, of which nothing is trained on; clustering is scored on subpackages that are in no split.
+They are named `PythonDocs…` so that nobody mistakes them for MTEB's. Queries, pairs and classified texts come
+from the corpus's test split, which is never trained on; clustering uses subpackages that are in no split.
 """
 
 from __future__ import annotations
@@ -18,12 +19,9 @@ from selfpos.evaluation.tasks import new_task, retrieval_data
 if TYPE_CHECKING:
     from mteb.abstasks import AbsTask
 
-# Sizes that a small model encodes in about ten seconds on two cores, all four tasks together.
-QUERIES, DOCUMENTS, DOCUMENT_LENGTH = (
-    250,
-    350,
-    200,
-)  # length in characters: the opening of a body tells it from others, at half the time
+# A small model encodes all four tasks in about ten seconds on two cores. The length is in characters: the
+# opening of a docstring's body identifies it, and takes half the time of the whole.
+QUERIES, DOCUMENTS, DOCUMENT_LENGTH = 250, 350, 200
 LABELS, TEST_PER_LABEL, TRAIN_PER_LABEL = 40, 8, 8
 PAIRS = 300
 PER_CLUSTER = 25
@@ -36,38 +34,45 @@ NAMES = (
 
 
 def corpus_tasks(corpus: Corpus) -> list[AbsTask]:
-    """The four tasks: retrieval, classification, pair classification and clustering. Their data is made when they are first run."""
+    """Retrieval, classification, pair classification and clustering; their data is made when they are first
+    run.
+    """
     sizes = (QUERIES, DOCUMENTS, DOCUMENT_LENGTH, LABELS, TEST_PER_LABEL, TRAIN_PER_LABEL, PAIRS, PER_CLUSTER)
     revision = hashlib.sha256(f"{corpus.hash} {sizes}".encode()).hexdigest()[:16]
     common: dict[str, Any] = {"revision": revision, "source": "selfpos/python-docs"}
+    retrieval, classification, pairs, clustering = NAMES
     return [
         new_task(
             "retrieval",
-            "PythonDocsRetrieval",
-            "Which docstring goes on after this summary line? Documentation of Python and its scientific packages, without the functions' names.",
+            retrieval,
+            "Which docstring continues this summary line? Documentation of Python and its scientific "
+            "packages, "
+            "without the functions' names.",
             lambda: {"default": {"test": _retrieval(corpus)}},
             **common,
         ),
         new_task(
             "classification",
-            "PythonDocsSubpackageClassification",
+            classification,
             "Which subpackage is a function from, by its summary line?",
             lambda: _classification(corpus),
             samples_per_label=TRAIN_PER_LABEL,
-            n_experiments=1,  # there are no more to draw from
+            n_experiments=1,  # there are no more training texts to draw from
             **common,
         ),
         new_task(
             "pair-classification",
-            "PythonDocsSeeAlsoPairs",
-            "Does the documentation of one function refer to the other in its See Also section? By summary lines; negatives are of the same subpackage.",
+            pairs,
+            "Does the documentation of one function refer to the other in its See Also section? By summary "
+            "lines; "
+            "negatives are from the same subpackage.",
             lambda: {"test": _pairs(corpus)},
             **common,
         ),
         new_task(
             "clustering",
-            "PythonDocsHeldOutClustering",
-            "Summary lines of functions of subpackages that nobody trained on, to be clustered by subpackage.",
+            clustering,
+            "Summary lines of functions of subpackages that are never trained on, clustered by subpackage.",
             lambda: {"test": _clustering(corpus)},
             max_fraction_of_documents_to_embed=None,
             max_documents_per_cluster=250,  # drawn with replacement from as many, ten times
@@ -77,22 +82,22 @@ def corpus_tasks(corpus: Corpus) -> list[AbsTask]:
 
 
 def _sample(entries: list[Entry], count: int) -> list[Entry]:
-    """`count` entries by the hash of their names: the same ones however the others change."""
-    return sorted(entries, key=lambda entry: hashlib.sha256(f"evaluation {entry.name}".encode()).digest())[
-        :count
-    ]
+    """`count` entries by the hash of their names: adding or removing other entries changes nothing."""
+
+    def position(entry: Entry) -> bytes:
+        return hashlib.sha256(f"evaluation {entry.name}".encode()).digest()
+
+    return sorted(entries, key=position)[:count]
 
 
 def _retrieval(corpus: Corpus) -> dict[str, Any]:
-    openings = {
-        cut(entry.body, DOCUMENT_LENGTH): entry for entry in reversed(corpus.part("test"))
-    }  # one entry per distinct opening
+    # One entry per distinct opening: reversed, so that the first of equal ones wins.
+    openings = {cut(entry.body, DOCUMENT_LENGTH): entry for entry in reversed(corpus.part("test"))}
     chosen = _sample(list(openings.values()), DOCUMENTS)
     documents = {entry.name: {"text": cut(entry.body, DOCUMENT_LENGTH)} for entry in chosen}
     queries = {f"q:{entry.name}": entry.summary for entry in chosen[:QUERIES]}
-    return retrieval_data(
-        documents, queries, {f"q:{entry.name}": {entry.name: 1} for entry in chosen[:QUERIES]}
-    )
+    relevant = {f"q:{entry.name}": {entry.name: 1} for entry in chosen[:QUERIES]}
+    return retrieval_data(documents, queries, relevant)
 
 
 def _classification(corpus: Corpus) -> dict[str, Any]:
@@ -103,14 +108,12 @@ def _classification(corpus: Corpus) -> dict[str, Any]:
     labels = sorted(label for label in largest[:LABELS] if label in groups["test"])
     data = {}
     for split, size in (("train", TRAIN_PER_LABEL), ("test", TEST_PER_LABEL)):
-        rows = [
-            (entry.summary, number)
-            for number, label in enumerate(labels)
-            for entry in _sample(groups[split][label], size)
-        ]
-        data[split] = Dataset.from_dict(
-            {"text": [text for text, _ in rows], "label": [label for _, label in rows]}
-        )
+        rows = []
+        for number, label in enumerate(labels):
+            rows += [
+                {"text": entry.summary, "label": number} for entry in _sample(groups[split][label], size)
+            ]
+        data[split] = Dataset.from_list(rows)
     return data
 
 
@@ -118,17 +121,19 @@ def _pairs(corpus: Corpus) -> Any:
     from datasets import Dataset
 
     records = pair_classification(corpus.part("test"), random.Random(0))
-    kept = [
-        record for wanted in (1, 0) for record in [r for r in records if r["label"] == wanted][: PAIRS // 2]
-    ]
+    kept = []
+    for label in (1, 0):
+        kept += [record for record in records if record["label"] == label][: PAIRS // 2]
     return Dataset.from_list(kept).rename_column("label", "labels")
 
 
 def _clustering(corpus: Corpus) -> Any:
     from datasets import Dataset
 
-    groups = by_subpackage(corpus.part("held-out"))
-    chosen = [entry for label in sorted(groups) for entry in _sample(groups[label], PER_CLUSTER)]
-    return Dataset.from_dict(
-        {"sentences": [entry.summary for entry in chosen], "labels": [entry.subpackage for entry in chosen]}
-    )
+    rows = []
+    for _, entries in sorted(by_subpackage(corpus.part("held-out")).items()):
+        rows += [
+            {"sentences": entry.summary, "labels": entry.subpackage}
+            for entry in _sample(entries, PER_CLUSTER)
+        ]
+    return Dataset.from_list(rows)

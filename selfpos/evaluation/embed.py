@@ -1,14 +1,18 @@
-"""Texts to embeddings with as little padding as can be: tokenised first, then sorted by their number of tokens, in batches of a budget of tokens.
+"""Texts to embeddings with little padding: tokenised, sorted by number of tokens, in batches of a budget of
+tokens.
 
-`SentenceTransformer.encode` sorts by characters and counts texts, so that a batch of short texts is padded by a third, and one of long texts is
-larger than the processor's caches. On CPU the batches go to one thread per core, each computing alone: that loses less than splitting every
-matrix product among the cores, and the numbers do not depend on how many cores there are.
+`SentenceTransformer.encode` sorts by characters and counts texts, so a batch of short texts is padded by a
+third, and one of long texts exceeds the processor's caches. On a CPU each core computes batches alone: that
+loses less than splitting every matrix product among the cores, and the results do not depend on the number of
+cores.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -21,16 +25,20 @@ from selfpos.evaluation.store import Store, key_of
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-# Tokens in one batch, padding included. On a CPU more only leaves the caches; a GPU wants to be filled.
+# Tokens in one batch, padding included: on a CPU more would leave the caches, a GPU needs more to be busy.
 BUDGET = {"cpu": 2048}
 BUDGET_ELSEWHERE = 32768
+# Short texts may be more than `batch_size` in a batch: tokens cost, not texts.
+MOST_TEXTS = 256
 TOKENISED_AT_ONCE = 256
 FEATURES = {"input_ids", "attention_mask", "token_type_ids"}
 
 
 @dataclass(frozen=True)
-class Manner:
-    """How a text is embedded, besides what it says: the prompt before it, and `query` or `document` where its side is known."""
+class EncodingOptions:
+    """How texts are embedded: the prompt before each, and `query` or `document` where the model distinguishes
+    sides.
+    """
 
     prompt: str | None
     side: str | None = None
@@ -40,87 +48,83 @@ class Manner:
         return {} if self.side is None else {"task": self.side}
 
 
-def packing(model: SentenceTransformer, manner: Manner) -> dict[str, Any] | None:
-    """What else the model's features hold besides tokens, when tokens, their mask and their types are all that texts become; None for other models.
+def constant_features(model: SentenceTransformer, options: EncodingOptions) -> dict[str, Any] | None:
+    """The features of the model besides tokens, if all else that texts become are tokens, their mask and
+    their types.
 
-    Only where this is known may texts be tokenised apart from each other and padded again.
+    None for other models: only with such features can texts be tokenised separately and padded again.
     """
     first = model[0]
-    if (
-        type(first).__name__ != "Transformer"
-        or getattr(first, "can_flatten_inputs", False)
-        or getattr(first, "query_expansion", None)
-    ):
+    special = getattr(first, "can_flatten_inputs", False) or getattr(first, "query_expansion", None)
+    if type(first).__name__ != "Transformer" or special:
         return None
-    features = model.preprocess(["a", "a a"], prompt=manner.prompt, **manner.kwargs)
+    features = model.preprocess(["a", "a a"], prompt=options.prompt, **options.kwargs)
     tensors = {name for name, value in features.items() if getattr(value, "ndim", 0)}
     if not {"input_ids", "attention_mask"} <= tensors <= FEATURES or features.get("modality") != "text":
         return None
-    if (
-        first.tokenizer is None
-        or first.tokenizer.pad_token_id is None
-        or bool(np.any(np.asarray(features.get("token_type_ids", 0))))
-    ):
+    if first.tokenizer is None or first.tokenizer.pad_token_id is None:
+        return None
+    if np.any(np.asarray(features.get("token_type_ids", 0))):
         return None
     return {name: value for name, value in features.items() if name not in tensors}
 
 
-def tokenizer_identity(model: SentenceTransformer, manner: Manner) -> dict[str, Any] | None:
-    """What decides the tokens of a text, JSON-serialisable: equal for all merges of one base. None where it cannot be told."""
-    tokenizer = getattr(model[0], "tokenizer", None)
-    backend = getattr(tokenizer, "backend_tokenizer", None)
+def tokenizer_identity(model: SentenceTransformer, options: EncodingOptions) -> dict[str, Any] | None:
+    """What determines the tokens of a text, as JSON: equal for all merges of one base.
+
+    None where it is unknown.
+    """
+    first = model[0]
+    backend = getattr(getattr(first, "tokenizer", None), "backend_tokenizer", None)
     if backend is None:
         return None
-    first = model[0]
-    limits = {
-        name: getattr(first, name, None)
-        for name in ("max_seq_length", "query_length", "document_length", "do_lower_case")
-    }
-    options = getattr(first, "processing_kwargs", None)
-    spelled = json.dumps([limits, options], sort_keys=True, default=str)
-    # Padding and truncation of the backend are whatever the last call set.
-    vocabulary = {
-        key: value
-        for key, value in json.loads(backend.to_str()).items()
-        if key not in ("padding", "truncation")
-    }
+    names = ("max_seq_length", "query_length", "document_length", "do_lower_case")
+    settings = [
+        {name: getattr(first, name, None) for name in names},
+        getattr(first, "processing_kwargs", None),
+    ]
+    vocabulary = json.loads(backend.to_str())
+    for name in ("padding", "truncation"):  # as the last call left them
+        vocabulary.pop(name, None)
     return {
         "tokenizer": key_of(json.dumps(vocabulary)).hex(),
-        "settings": spelled,
-        "prompt": manner.prompt,
-        "side": manner.side,
+        "settings": json.dumps(settings, sort_keys=True, default=str),
+        "prompt": options.prompt,
+        "side": options.side,
     }
 
 
 def tokenise(
-    model: SentenceTransformer, texts: Sequence[str], manner: Manner, store: Store
+    model: SentenceTransformer, texts: Sequence[str], options: EncodingOptions, store: Store
 ) -> list[np.ndarray]:
-    """The token numbers of each text, cut at the model's limit, special tokens included; those in `store` are read, the others added to it."""
+    """The token ids of each text, truncated, with special tokens; read from `store` or added to it."""
     keys = [key_of(text) for text in texts]
-    found = [store.get(key) for key in keys]
-    rows: list[np.ndarray | None] = [
-        None if record is None else np.frombuffer(record, np.int32) for record in found
-    ]
-    missing = sorted(
-        (place for place, row in enumerate(rows) if row is None), key=lambda place: len(texts[place])
-    )
+    rows: dict[int, np.ndarray] = {}
+    for index, key in enumerate(keys):
+        record = store.get(key)
+        if record is not None:
+            rows[index] = np.frombuffer(record, np.int32)
+    missing = [index for index in range(len(texts)) if index not in rows]
+    missing.sort(key=lambda index: len(texts[index]))
     for start in range(0, len(missing), TOKENISED_AT_ONCE):
-        places = missing[start : start + TOKENISED_AT_ONCE]
-        features = model.preprocess([texts[place] for place in places], prompt=manner.prompt, **manner.kwargs)
-        ids, mask = (
-            features["input_ids"].numpy().astype(np.int32),
-            features["attention_mask"].numpy().astype(bool),
+        batch = missing[start : start + TOKENISED_AT_ONCE]
+        features = model.preprocess(
+            [texts[index] for index in batch], prompt=options.prompt, **options.kwargs
         )
-        new = [row[kept] for row, kept in zip(ids, mask, strict=True)]
-        store.put((keys[place], row.tobytes()) for place, row in zip(places, new, strict=True))
-        for place, row in zip(places, new, strict=True):
-            rows[place] = row
-    return [row for row in rows if row is not None]
+        ids = features["input_ids"].numpy().astype(np.int32)
+        mask = features["attention_mask"].numpy().astype(bool)
+        for index, row, kept in zip(batch, ids, mask, strict=True):
+            rows[index] = row[kept]
+        store.put((keys[index], rows[index].tobytes()) for index in batch)
+    return [rows[index] for index in range(len(texts))]
 
 
 def batches(lengths: Sequence[int], budget: int, most: int) -> Iterator[list[int]]:
-    """Places in `lengths`, longest first, in groups of at most `most` whose padded size is at most `budget` (or one text)."""
-    order = sorted(range(len(lengths)), key=lambda place: -lengths[place])
+    """Indices of `lengths`, longest first, in batches of at most `most` whose padded size is within `budget`.
+
+    A text that exceeds the budget is a batch of its own.
+    """
+    order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
     start = 0
     while start < len(order):
         count = min(most, max(1, budget // max(1, lengths[order[start]])))
@@ -131,22 +135,26 @@ def batches(lengths: Sequence[int], budget: int, most: int) -> Iterator[list[int
 def embed(
     model: SentenceTransformer,
     tokens: Sequence[np.ndarray],
-    manner: Manner,
+    options: EncodingOptions,
     extra: dict[str, Any],
     batch_size: int,
 ) -> Iterator[tuple[list[int], np.ndarray]]:
-    """Embeddings of tokenised texts, batch by batch: places in `tokens`, and their rows in float32, n×d. `extra` is what `packing` found."""
-    device = model.device.type
-    # A batch of very short texts may hold more of them than `batch_size`: what costs is tokens.
-    groups = batches([len(row) for row in tokens], BUDGET.get(device, BUDGET_ELSEWHERE), max(batch_size, 256))
-    with packed_layers(model), _workers(device) as compute:
-        yield from compute(
-            lambda group: (group, _forward(model, [tokens[place] for place in group], manner, extra)), groups
-        )
+    """Embeddings of tokenised texts by batch: indices of `tokens`, and rows in float32, n×d.
+
+    `extra` are the `constant_features`.
+    """
+    budget = BUDGET.get(model.device.type, BUDGET_ELSEWHERE)
+    groups = batches([len(row) for row in tokens], budget, max(batch_size, MOST_TEXTS))
+
+    def work(group: list[int]) -> tuple[list[int], np.ndarray]:
+        return group, _forward(model, [tokens[index] for index in group], options, extra)
+
+    with packed_layers(model), _mapping(model.device.type) as compute:
+        yield from compute(work, groups)
 
 
 def _forward(
-    model: SentenceTransformer, tokens: list[np.ndarray], manner: Manner, extra: dict[str, Any]
+    model: SentenceTransformer, tokens: list[np.ndarray], options: EncodingOptions, extra: dict[str, Any]
 ) -> np.ndarray:
     import torch
     from sentence_transformers.util import truncate_embeddings
@@ -155,37 +163,34 @@ def _forward(
     width = max(len(row) for row in tokens)
     ids = np.full((len(tokens), width), tokenizer.pad_token_id, np.int64)
     mask = np.zeros((len(tokens), width), np.int64)
-    left = tokenizer.padding_side == "left"
     for line, row in enumerate(tokens):
-        place = slice(width - len(row), width) if left else slice(0, len(row))
-        ids[line, place], mask[line, place] = row, 1
+        columns = slice(0, len(row))
+        if tokenizer.padding_side == "left":
+            columns = slice(width - len(row), width)
+        ids[line, columns], mask[line, columns] = row, 1
     features: dict[str, Any] = {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}
     if "token_type_ids" in tokenizer.model_input_names:
         features["token_type_ids"] = torch.zeros_like(features["input_ids"])
     with torch.inference_mode():
         features = {name: value.to(model.device) for name, value in features.items()}
-        rows = model({**features, **extra}, **manner.kwargs)["sentence_embedding"]
+        rows = model({**features, **extra}, **options.kwargs)["sentence_embedding"]
         if model.truncate_dim is not None:
             rows = truncate_embeddings(rows, model.truncate_dim)
         return np.ascontiguousarray(rows.float().cpu().numpy())
 
 
 @contextmanager
-def _workers(device: str) -> Iterator[Any]:
-    """A `map` of a function over an iterable: on CPU with one thread for each that torch may use, a few results ahead; elsewhere in turn."""
+def _mapping(device: str) -> Iterator[Callable[..., Iterator[Any]]]:
+    """A lazy `map`: on a CPU with one thread for each that torch may use, otherwise Python's own."""
     import torch
 
     threads = torch.get_num_threads()
     if device != "cpu" or threads == 1:
         yield map
         return
-    from collections import deque
-    from concurrent.futures import Future, ThreadPoolExecutor
-
-    torch.set_num_threads(1)
     pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
 
-    def compute(work: Any, items: Iterable[Any]) -> Iterator[Any]:
+    def compute(work: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
         ahead: deque[Future[Any]] = deque()
         for item in items:
             ahead.append(pool.submit(work, item))
@@ -194,6 +199,7 @@ def _workers(device: str) -> Iterator[Any]:
         while ahead:
             yield ahead.popleft().result()
 
+    torch.set_num_threads(1)
     try:
         yield compute
     finally:

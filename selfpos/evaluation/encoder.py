@@ -3,157 +3,150 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from mteb.models import ModelMeta
+from mteb.models.abs_encoder import get_prompt_name
+from mteb.models.sentence_transformer_wrapper import SentenceTransformerEncoderWrapper
 
 from selfpos.errors import OperationError
-from selfpos.evaluation.embed import Manner, embed, packing, tokenise, tokenizer_identity
-from selfpos.evaluation.load import load_model
-from selfpos.evaluation.prompts import ListedPrompts, listed_prompts
+from selfpos.evaluation.embed import EncodingOptions, constant_features, embed, tokenise, tokenizer_identity
+from selfpos.evaluation.load import adapter_base, load_model
 from selfpos.evaluation.store import DiskStore, MemoryStore, Store, key_of
 
 if TYPE_CHECKING:
-    from mteb.models import ModelMeta
     from sentence_transformers import SentenceTransformer
 
-# What is kept in memory when nothing is kept on disk; beyond it texts are embedded again. 300 MB are 200,000 embeddings of 384 numbers.
+# Bytes of embeddings kept in memory without a cache on disk: 200,000 embeddings of 384 numbers. Beyond it
+# texts are embedded again.
 MEMORY = 300_000_000
 # Texts that are sorted by length together; their tokens are in memory at once.
 AT_ONCE = 50_000
-# What mteb finds out about a model by itself, for its metadata beside the results.
-TOLD = (
-    "max_tokens",
-    "embed_dim",
-    "similarity_fn_name",
-    "framework",
-    "n_embedding_parameters",
-    "adapted_from",
-)
+# Fields of mteb's metadata that it finds in the model itself.
+MEASURED: tuple[str, ...] = ("max_tokens", "embed_dim", "similarity_fn_name", "framework")
+MEASURED += ("n_embedding_parameters", "adapted_from")
+INSTRUCTED, PLAIN = "InstructSentenceTransformerModel", "SentenceTransformerEncoderWrapper"
+# The prompts that sentence-transformers uses for a side, in the order in which it looks for them.
+NAMES = {"query": ("query",), "document": ("document", "passage", "corpus")}
 
 
 def model_name(name: str) -> str:
-    """The name under which mteb files a model: `organisation/name` as it is, else `local/` and the last part of the name or path."""
+    """The name under which mteb files a model:
+
+    `organisation/name`, else `local/` and the last part of the path.
+    """
     if re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", name):
         return name
     return f"local/{re.sub(r'[^A-Za-z0-9_.-]+', '-', Path(name).name) or 'model'}"
 
 
 def identity(folder: Path, name: str) -> ModelMeta:
-    """The metadata that tells this model from every other: mteb gives all local models one name and revision, and one model's scores to all of them."""
-    from mteb.models import ModelMeta
-
+    """Metadata that identifies this model: mteb gives all local models one name, and with it one model's
+    scores.
+    """
     from selfpos.storage.hashing import REVISION_LENGTH, content_hash
 
-    return ModelMeta.create_empty(
-        overwrites={"name": model_name(name), "revision": content_hash(folder)[:REVISION_LENGTH]}
-    )
+    revision = content_hash(folder)[:REVISION_LENGTH]
+    return ModelMeta.create_empty(overwrites={"name": model_name(name), "revision": revision})
 
 
 class Embedder:
-    """Embeds texts, each once: embeddings are kept by model, prompt, side and text, tokens by tokenizer, prompt, side and text.
+    """Embeds each text once: keeps embeddings by model, prompt, side and text, and tokens by tokenizer
+    instead of model.
 
-    With `cache` both are kept in that folder, where the next process finds them, and merges of one base find each other's tokens; without,
-    embeddings are kept in memory up to a limit. An embedding that is not finite raises OperationError.
+    With `cache` both are kept in that folder, for the next process and for other merges of the base; without
+    it, embeddings are kept in memory up to a limit. Raises OperationError for an embedding that is not
+    finite.
     """
 
     def __init__(self, model: SentenceTransformer, about: dict[str, Any], cache: Path | None) -> None:
         self.model, self._about, self._cache = model, about, cache
-        self._stores: dict[tuple[str, Manner], Store] = {}
+        self._stores: dict[tuple[str, EncodingOptions], Store] = {}
         self.dimension = int(model.encode(["a"], show_progress_bar=False).shape[1])
 
     def rows(
-        self, texts: list[str], manner: Manner, batch_size: int, plain: Callable[[list[str]], np.ndarray]
+        self,
+        texts: list[str],
+        options: EncodingOptions,
+        batch_size: int,
+        plain: Callable[[list[str]], np.ndarray],
     ) -> np.ndarray:
-        """The embeddings of `texts`, float32, n×d. `plain` embeds texts of models whose features are not known here."""
-        store = self._embeddings(manner)
-        place: dict[str, int] = {}
-        for text in texts:
-            place.setdefault(text, len(place))
-        unique = list(place)
+        """The embeddings of `texts`, float32, n×d. `plain` embeds texts of models with unknown features."""
+        about = {**self._about, "prompt": options.prompt, "side": options.side}
+        store = self._store("embeddings", options, about, MEMORY)
+        unique = list(dict.fromkeys(texts))
         rows = np.empty((len(unique), self.dimension), np.float32)
         missing = []
-        for number, text in enumerate(unique):
+        for index, text in enumerate(unique):
             record = store.get(key_of(text))
             if record is None:
-                missing.append(number)
+                missing.append(index)
             else:
-                rows[number] = np.frombuffer(record, np.float32)
-        missing.sort(key=lambda number: -len(unique[number]))
+                rows[index] = np.frombuffer(record, np.float32)
+        missing.sort(key=lambda index: -len(unique[index]))
         for start in range(0, len(missing), AT_ONCE):
-            self._fill(rows, missing[start : start + AT_ONCE], unique, manner, batch_size, plain, store)
-        return rows if len(unique) == len(texts) else rows[[place[text] for text in texts]]
+            chunk = missing[start : start + AT_ONCE]
+            chunk_texts = [unique[index] for index in chunk]
+            for indices, new in self._embedded(chunk_texts, options, batch_size, plain):
+                _check_finite(new, [chunk_texts[index] for index in indices])
+                rows[[chunk[index] for index in indices]] = new
+                new = np.asarray(new, np.float32)
+                store.put(
+                    (key_of(chunk_texts[index]), row.tobytes())
+                    for index, row in zip(indices, new, strict=True)
+                )
+        if len(unique) == len(texts):
+            return rows
+        position = {text: index for index, text in enumerate(unique)}
+        return rows[[position[text] for text in texts]]
 
     def close(self) -> None:
-        """Let go of the files of the cache."""
+        """Release the files of the cache."""
         for store in self._stores.values():
             store.close()
         self._stores.clear()
 
-    def _fill(
-        self,
-        rows: np.ndarray,
-        missing: list[int],
-        unique: list[str],
-        manner: Manner,
-        batch_size: int,
-        plain: Any,
-        store: Store,
-    ) -> None:
-        texts = [unique[number] for number in missing]
-        extra = packing(self.model, manner)
+    def _embedded(
+        self, texts: list[str], options: EncodingOptions, batch_size: int, plain: Any
+    ) -> Iterator[tuple[list[int], np.ndarray]]:
+        """Indices of `texts` and their embeddings, by batch."""
+        extra = constant_features(self.model, options)
         if extra is None:
-            parts: Any = (
-                (
-                    range(start, min(start + 16 * batch_size, len(texts))),
-                    plain(texts[start : start + 16 * batch_size]),
-                )
-                for start in range(0, len(texts), 16 * batch_size)
-            )
-        else:
-            self.model.eval()
-            parts = embed(
-                self.model,
-                tokenise(self.model, texts, manner, self._tokens(manner)),
-                manner,
-                extra,
-                batch_size,
-            )
-        for places, new in parts:
-            if not np.isfinite(new).all():
-                bad = next(
-                    texts[place] for place, row in zip(places, new, strict=True) if not np.isfinite(row).all()
-                )
-                raise OperationError(
-                    f"the model's embedding of {bad[:60]!r} is not finite (NaN or infinity): its weights are damaged"
-                )
-            rows[[missing[place] for place in places]] = new
-            store.put(
-                (key_of(texts[place]), row.tobytes())
-                for place, row in zip(places, np.asarray(new, np.float32), strict=True)
-            )
+            step = 16 * batch_size
+            for start in range(0, len(texts), step):
+                stop = min(start + step, len(texts))
+                yield list(range(start, stop)), plain(texts[start:stop])
+            return
+        self.model.eval()
+        store = self._store("tokens", options, tokenizer_identity(self.model, options), 0)
+        yield from embed(self.model, tokenise(self.model, texts, options, store), options, extra, batch_size)
 
-    def _embeddings(self, manner: Manner) -> Store:
-        return self._store(
-            "embeddings", manner, {**self._about, "prompt": manner.prompt, "side": manner.side}, MEMORY
-        )
+    def _store(
+        self, kind: str, options: EncodingOptions, about: dict[str, Any] | None, in_memory: int
+    ) -> Store:
+        if (kind, options) not in self._stores:
+            store: Store = MemoryStore(in_memory)
+            if self._cache is not None and about is not None:
+                store = DiskStore(self._cache / kind, {**about, **_versions()})
+            self._stores[kind, options] = store
+        return self._stores[kind, options]
 
-    def _tokens(self, manner: Manner) -> Store:
-        return self._store("tokens", manner, tokenizer_identity(self.model, manner), 0)
 
-    def _store(self, kind: str, manner: Manner, about: dict[str, Any] | None, in_memory: int) -> Store:
-        if (kind, manner) not in self._stores:
-            if self._cache is None or about is None:
-                self._stores[kind, manner] = MemoryStore(in_memory)
-            else:
-                self._stores[kind, manner] = DiskStore(self._cache / kind, {**about, **_versions()})
-        return self._stores[kind, manner]
+def _check_finite(rows: np.ndarray, texts: list[str]) -> None:
+    for row, text in zip(rows, texts, strict=True):
+        if not np.isfinite(row).all():
+            raise OperationError(
+                f"the model's embedding of {text[:60]!r} is not finite (NaN or infinity): its weights are "
+                "damaged"
+            )
 
 
 def _versions() -> dict[str, str]:
-    """Those of the libraries that make tokens and embeddings."""
+    """Of the libraries that determine tokens and embeddings."""
     import sentence_transformers
     import transformers
 
@@ -163,137 +156,151 @@ def _versions() -> dict[str, str]:
     }
 
 
-def load_encoder(folder: Path, meta: ModelMeta, cache: Path | None = None) -> Any:
-    """The model in `folder` for `mteb.evaluate`. Prompts, length limit, pooling and similarity are the model's own; each text is embedded once.
+@dataclass(frozen=True)
+class ListedPrompts:
+    """mteb's entry for a model.
 
-    A model without prompts, whose name mteb knows, gets those that mteb's list has for it (see `prompts`).
-    With `cache`, embeddings and tokens are kept in that folder (see Embedder). Raises SelfposError when the model cannot be loaded or used.
+    `prompts` have the names under which mteb looks for them. `template` goes around the instruction of each
+    task; for documents only if they are `instructed`. `loader` is set when mteb loads the model with special
+    code, which selfpos does not use.
     """
-    from mteb.models.abs_encoder import get_prompt_name
-    from mteb.models.sentence_transformer_wrapper import SentenceTransformerEncoderWrapper
 
+    prompts: dict[str, str] = field(default_factory=dict)
+    template: Any = None
+    instructed: bool = True
+    loader: str | None = None
+
+
+def listed_prompts(name: str) -> ListedPrompts:
+    """mteb's entry for the model called `name`; empty for models that mteb does not know."""
+    import mteb
+
+    try:
+        meta = mteb.get_model_meta(name, fetch_from_hf=False)
+    except (KeyError, ValueError):
+        return ListedPrompts()
+    loader = getattr(meta.loader, "__name__", None)
+    settings = meta.loader_kwargs or {}
+    if loader == INSTRUCTED:
+        instructed = settings.get("apply_instruction_to_passages", True)
+        return ListedPrompts(template=settings.get("instruction_template"), instructed=instructed)
+    special = None if loader in (PLAIN, None) else loader
+    return ListedPrompts(prompts=dict(settings.get("model_prompts") or {}), loader=special)
+
+
+class Encoder(SentenceTransformerEncoderWrapper):
+    """A model for `mteb.evaluate`.
+
+    Tasks share texts (corpora, both sides of pairs): each text is embedded once.
+    """
+
+    mteb_model_meta: Any
+
+    def __init__(
+        self, model: SentenceTransformer, meta: ModelMeta, listed: ListedPrompts, embedder: Embedder
+    ) -> None:
+        super().__init__(model, model_prompts=listed.prompts or None)
+        self.listed, self.embedder = listed, embedder
+        self.instruction_template, self.prompts_dict = listed.template, None
+        fields = {name: getattr(self.mteb_model_meta, name) for name in MEASURED}
+        fields["n_parameters"] = sum(weights.numel() for weights in model.parameters())
+        fields["memory_usage_mb"] = sum(weights.nbytes for weights in model.parameters()) / 2**20
+        fields["loader"] = SentenceTransformerEncoderWrapper
+        self.mteb_model_meta = meta.model_copy(update=fields)
+        routed = any(type(module).__name__ in ("Router", "Asym") for module in model.modules())
+        lengths = ("query_length", "document_length", "query_expansion")
+        self.sided = routed or any(getattr(model[0], name, None) for name in lengths)
+
+    def encode(self, inputs: Any, *, task_metadata: Any, prompt_type: Any = None, **kwargs: Any) -> Any:
+        if {"image", "audio", "video"} & set(inputs.dataset.features):
+            return super().encode(inputs, task_metadata=task_metadata, prompt_type=prompt_type, **kwargs)
+        options = encoding_options(self, task_metadata, prompt_type)
+        texts = [text for batch in inputs for text in batch["text"]]
+        batch_size = int(kwargs.get("batch_size", 32))
+        functions = {"query": self.model.encode_query, "document": self.model.encode_document}
+        encode = functions.get(options.side or "", self.model.encode)
+
+        def plain(some: list[str]) -> np.ndarray:
+            rows = encode(some, prompt=options.prompt or "", batch_size=batch_size, show_progress_bar=False)
+            return np.asarray(rows, np.float32)
+
+        return self.embedder.rows(texts, options, batch_size, plain)
+
+
+def encoding_options(encoder: Encoder, task_metadata: Any, prompt_type: Any) -> EncodingOptions:
+    """The prompt as mteb and sentence-transformers choose it, and the side if the model distinguishes it."""
+    side = None if prompt_type is None else str(prompt_type.value)
+    kept_side = side if encoder.sided else None
+    if encoder.listed.template is not None:
+        prompt = None
+        if encoder.listed.instructed or side != "document":
+            prompt = encoder.get_task_instruction(task_metadata, prompt_type)
+        return EncodingOptions(prompt or None, kept_side)
+    if encoder.model_prompts:
+        name = get_prompt_name(encoder.model_prompts, task_metadata, prompt_type)
+        if name is not None:
+            return EncodingOptions(encoder.model_prompts[name] or None, kept_side)
+    prompts, default = encoder.model.prompts, encoder.model.default_prompt_name
+    name = next((name for name in NAMES.get(side or "", ()) if name in prompts), default or "")
+    return EncodingOptions(prompts.get(name) or None, kept_side)
+
+
+def describe_prompts(encoder: Encoder) -> str:
+    """The prompts in use and where they come from, in words."""
+    listed = encoder.listed
+    if listed.template is not None:
+        text = f"the instruction of each task in {listed.template!r}"
+        text += "" if listed.instructed else ", documents without"
+    else:
+        prompts = {name: prompt for name, prompt in (encoder.model.prompts or {}).items() if prompt}
+        text = ", ".join(f"{name} {prompt!r}" for name, prompt in prompts.items()) or "none"
+    if listed.template is not None or listed.prompts:
+        text += "; from mteb's list of models, since the folder has none"
+    if listed.loader is not None:
+        text += f"; mteb itself loads this model with {listed.loader}, which is not used here"
+    return text
+
+
+def load_encoder(folder: Path, meta: ModelMeta, cache: Path | None = None) -> Encoder:
+    """The model in `folder` for `mteb.evaluate`, with its own prompts, length limit, pooling and similarity.
+
+    A model without prompts whose name mteb knows gets those that mteb lists. With `cache`, embeddings and
+    tokens are kept in that folder. Raises SelfposError when the model cannot be loaded or used.
+    """
     model = load_model(folder)
     listed = ListedPrompts() if any((model.prompts or {}).values()) else listed_prompts(str(meta.name))
-
-    class Encoder(SentenceTransformerEncoderWrapper):
-        """Tasks share texts (the documents of one corpus, both sides of pairs), so embeddings are kept by prompt and text."""
-
-        mteb_model_meta: Any
-
-        def __init__(self) -> None:
-            super().__init__(model, model_prompts=listed.prompts or None)
-            self.listed, self.instruction_template, self.prompts_dict = listed, listed.template, None
-            own = self.mteb_model_meta
-            size = sum(weights.numel() * weights.element_size() for weights in model.parameters())
-            found = {field: getattr(own, field) for field in TOLD} | {
-                "n_parameters": sum(weights.numel() for weights in model.parameters()),
-                "memory_usage_mb": size / 2**20,
-            }
-            self.mteb_model_meta = meta.model_copy(
-                update={**found, "loader": SentenceTransformerEncoderWrapper}
-            )
-            self._sided = any(
-                type(module).__name__ in ("Router", "Asym") for module in model.modules()
-            ) or any(
-                getattr(model[0], field, None)
-                for field in ("query_length", "document_length", "query_expansion")
-            )
-            self.embedder = Embedder(model, embedding_identity(folder, model), cache)
-
-        def _manner(self, task_metadata: Any, prompt_type: Any) -> Manner:
-            """The prompt as mteb and sentence-transformers choose it, and the side where the model treats the two differently."""
-            side = None if prompt_type is None else str(prompt_type.value)
-            kept = side if self._sided else None
-            if listed.template is not None:
-                instructed = listed.instructed or side != "document"
-                return Manner(
-                    (self.get_task_instruction(task_metadata, prompt_type) if instructed else None) or None,
-                    kept,
-                )
-            name = (
-                get_prompt_name(self.model_prompts, task_metadata, prompt_type)
-                if self.model_prompts
-                else None
-            )
-            if name is not None and self.model_prompts:
-                prompt = self.model_prompts[name]
-            else:
-                names = {"query": ["query"], "document": ["document", "passage", "corpus"]}.get(
-                    side or "", []
-                )
-                chosen = next(
-                    (name for name in names if name in model.prompts), model.default_prompt_name or ""
-                )
-                prompt = model.prompts.get(chosen) or ""
-            return Manner(prompt or None, kept)
-
-        def encode(self, inputs: Any, *, task_metadata: Any, prompt_type: Any = None, **kwargs: Any) -> Any:
-            if {"image", "audio", "video"} & set(inputs.dataset.features):
-                return super().encode(inputs, task_metadata=task_metadata, prompt_type=prompt_type, **kwargs)
-            manner = self._manner(task_metadata, prompt_type)
-            texts = [text for batch in inputs for text in batch["text"]]
-            size = int(kwargs.get("batch_size", 32))
-
-            def plain(some: list[str]) -> np.ndarray:
-                chosen = {"query": model.encode_query, "document": model.encode_document}.get(
-                    manner.side or "", model.encode
-                )
-                return np.asarray(
-                    chosen(some, prompt=manner.prompt or "", batch_size=size, show_progress_bar=False),
-                    np.float32,
-                )
-
-            return self.embedder.rows(texts, manner, size, plain)
-
-    return Encoder()
+    return Encoder(model, meta, listed, Embedder(model, embedding_identity(folder, model), cache))
 
 
 def embedding_identity(folder: Path, model: SentenceTransformer) -> dict[str, Any]:
-    """What decides the embedding of a text besides prompt and side. JSON-serialisable."""
-    from selfpos.evaluation.load import adapter_base
+    """What determines the embedding of a text besides prompt and side, as JSON."""
     from selfpos.storage.hashing import content_hash
 
-    base = adapter_base(folder)  # the adapter's own hash does not tell it
+    base = adapter_base(folder)  # the adapter's hash does not include its base
+    dtype = next((str(weights.dtype) for weights in model.parameters()), None)
     return {
         "model": content_hash(folder),
         "base": content_hash(base) if base is not None else None,
         "max_length": model.max_seq_length,
-        "dtype": str(next(model.parameters()).dtype) if any(True for _ in model.parameters()) else None,
+        "dtype": dtype,
         "device": model.device.type,
         "truncate_dim": model.truncate_dim,
     }
 
 
-def describe_encoder(encoder: Any) -> list[tuple[str, str]]:
-    """What decides scores besides weights, as rows of label and text: length limit, pooling, prompts, number format, similarity."""
+def describe_encoder(encoder: Encoder) -> list[tuple[str, str]]:
+    """What determines scores besides the weights, as rows of label and text."""
     model = encoder.model
-    pooling: dict[str, Any] = next(
-        (module.get_config_dict() for module in model if type(module).__name__ == "Pooling"), {}
-    )
-    prompts = {name: text for name, text in (model.prompts or {}).items() if text}
-    kinds = " → ".join(type(module).__name__ for module in model)
-    listed: ListedPrompts = encoder.listed
-    own = ", ".join(f"{name} {text!r}" for name, text in prompts.items()) or "none"
-    if listed.template is not None:
-        own = f"the instruction of each task in {listed.template!r}" + (
-            "" if listed.instructed else ", documents without"
-        )
-    from_list = (
-        "; from mteb's list of models, for the folder has none"
-        if listed.template is not None or listed.prompts
-        else ""
-    )
-    if listed.loader is not None:
-        from_list += f"; mteb itself loads this model with {listed.loader}, which is not used here"
+    modules = " → ".join(type(module).__name__ for module in model)
+    for module in model:
+        if type(module).__name__ == "Pooling" and "pooling_mode" in module.get_config_dict():
+            modules += f" (pooling: {module.get_config_dict()['pooling_mode']})"
+            break
+    dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
     return [
-        ("modules", kinds + (f" (pooling: {pooling['pooling_mode']})" if "pooling_mode" in pooling else "")),
-        ("prompts", own + from_list),
+        ("modules", modules),
+        ("prompts", describe_prompts(encoder)),
         ("max length", f"{model.max_seq_length} tokens" if model.max_seq_length else "the model's own"),
-        (
-            "embeddings",
-            f"{encoder.embedder.dimension} numbers, computed in {next(model.parameters()).dtype}".replace(
-                "torch.", ""
-            ),
-        ),
+        ("embeddings", f"{encoder.embedder.dimension} numbers, computed in {dtype}"),
         ("similarity", str(model.similarity_fn_name)),
     ]

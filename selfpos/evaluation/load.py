@@ -1,8 +1,7 @@
-"""Loading a model to be scored: what would load and score nonsense is refused with the reason."""
+"""Loading a model to be scored; models that would load and score nonsense are refused with the reason."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,16 +15,15 @@ if TYPE_CHECKING:
 
 
 def load_model(folder: Path) -> SentenceTransformer:
-    """The sentence-transformers model in `folder`, which has embedded a text of one letter.
+    """The sentence-transformers model in `folder`, after it has embedded a text of one letter.
 
-    Raises SelfposError when it cannot be loaded: it has no tokenizer, the base of its adapter is gone, its
-    parts do not fit together, its file is torn, or its embeddings are not finite.
+    Raises SelfposError when it has no tokenizer, the base of its adapter is missing, its parts do not fit
+    together, its file is incomplete, or its embeddings are not finite.
     """
     import numpy as np
     from sentence_transformers import SentenceTransformer
 
-    adapter_base(folder)
-    _check_tokenizer(folder)
+    _check_tokenizer(folder, adapter_base(folder))
     try:
         model = SentenceTransformer(str(folder), local_files_only=True)
     except Exception as error:
@@ -46,9 +44,12 @@ def load_model(folder: Path) -> SentenceTransformer:
 
 
 def adapter_base(folder: Path) -> Path | None:
-    """The folder of the base that an adapter in `folder` builds on, None when there is no adapter. Raises
-    SelfposError when it is not there."""
-    file = next((place / ADAPTER for place in _module_folders(folder) if (place / ADAPTER).is_file()), None)
+    """The folder of the base of the adapter in `folder`, None without adapter.
+
+    Raises SelfposError when it is missing.
+    """
+    folders = [folder, *(folder / module.path for module in read_modules(folder) if module.path)]
+    file = next((path / ADAPTER for path in folders if (path / ADAPTER).is_file()), None)
     if file is None:
         return None
     name = read_json(file).get("base_model_name_or_path")
@@ -65,31 +66,19 @@ def adapter_base(folder: Path) -> Path | None:
         return Path(snapshot_download(str(name), local_files_only=True))
     except Exception:
         raise SelfposError(
-            f"{folder} is an adapter of {name}, which is no folder here and no model that was fetched: put "
-            f"the base there, or write its place into {file}"
+            f"{folder} is an adapter of {name}, which is neither a folder here nor a downloaded model: "
+            f"put the base there, or write its path into {file}"
         ) from None
 
 
-def _module_folders(folder: Path) -> Iterator[Path]:
-    """Where weights may be: the folder itself and those of its modules."""
-    yield folder
-    for module in read_modules(folder):
-        if module.path:
-            yield folder / module.path
-
-
-def _check_tokenizer(folder: Path) -> None:
+def _check_tokenizer(folder: Path, base: Path | None) -> None:
     first = read_modules(folder)[0]
-    if first.kind != "Transformer":
+    if first.kind != "Transformer" or has_tokenizer(folder / first.path):
         return
-    places = [folder / first.path]
-    base = adapter_base(folder)
-    if base is not None:
-        places.append(base)
-    if not any(has_tokenizer(place) for place in places):
+    if base is None or not has_tokenizer(base):
         raise SelfposError(
-            f"{places[0]} has no tokenizer (none of {', '.join(VOCABULARIES[:4])}…): copy it from the "
-            "model's base"
+            f"{folder / first.path} has no tokenizer (none of {', '.join(VOCABULARIES[:4])}…): "
+            "copy it from the model's base"
         )
 
 

@@ -1,215 +1,185 @@
-"""MTEB tasks whose data is kept in local files: which folder and fields serve which task. The only place that knows.
+"""MTEB tasks on local files; `local_tasks.yaml` says which folders and fields hold the data of which task.
 
-Folders hold JSON Lines, one file per split (`test.jsonl` or `test.jsonl.gz`), with `text` and `label`, or `sentence1`, `sentence2` and `score` or `label`,
-or `query`, `positive` and `negative`; retrieval sets are in the BEIR layout. Tasks of our own, on data that MTEB has no task for or has otherwise,
-are called `selfpos-…`.
+Our layout is a folder of JSON Lines per task, one file per split (`test.jsonl` or `test.jsonl.gz`), with
+`text` and `label`, or `sentence1`, `sentence2` and `score` or `label`, or `query`, `positive` and `negative`;
+retrieval sets are in the BEIR layout. The Hub's layout is `FOLDER/owner/name/` with the files of the data set
+repository.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import yaml
+
 from selfpos.data import files
+from selfpos.errors import OperationError
+from selfpos.evaluation.mteb_internals import set_splits
 from selfpos.evaluation.tasks import new_task, retrieval_data, with_data
 
 if TYPE_CHECKING:
     from mteb.abstasks import AbsTask
 
 LINES = (".jsonl", ".jsonl.gz")
+HUB_FILES = (".parquet", ".jsonl", ".jsonl.gz", ".json", ".json.gz", ".csv", ".csv.gz", ".tsv", ".arrow")
 
 
 @dataclass(frozen=True)
 class LocalSet:
-    """How local files serve one task. `folders`: MTEB's subset -> folder; `splits`: MTEB's split -> ours, where the names differ or for our own tasks;
-    `labels`: our labels in the order of MTEB's numbers; `shared_ids`: MTEB numbers queries as it does documents (`WHO-7` for ours, `WHO-test-7`), and
-    its task leaves out of a query's ranking the document that has the query's id."""
+    """How local files hold the data of one task; the fields are described in `local_tasks.yaml`."""
 
     kind: str
     folders: Mapping[str, str]
     splits: Mapping[str, str] = field(default_factory=dict)
-    labels: tuple[Any, ...] | None = None
+    labels: Sequence[Any] | None = None
     shared_ids: bool = False
     description: str = ""
     attributes: Mapping[str, Any] = field(default_factory=dict)
 
 
-def _one(kind: str, folder: str, **more: Any) -> LocalSet:
-    return LocalSet(kind, {"default": folder}, **more)
+def _read_sets() -> tuple[dict[str, LocalSet], dict[str, LocalSet]]:
+    """MTEB's tasks and ours in `local_tasks.yaml`."""
+    text = resources.files("selfpos.evaluation").joinpath("local_tasks.yaml").read_text(encoding="utf-8")
+    groups: list[dict[str, LocalSet]] = []
+    for tasks in yaml.safe_load(text).values():
+        groups.append({})
+        for name, fields in tasks.items():
+            folders = fields.pop("folders")
+            subsets = {"default": folders} if isinstance(folders, str) else folders
+            groups[-1][name] = LocalSet(folders=subsets, **fields)
+    mteb, own = groups
+    return mteb, own
 
 
-MTEB_TASKS: dict[str, LocalSet] = {
-    "STSBenchmark": _one("sts", "stsbenchmark"),
-    **{f"STS{year}": _one("sts", f"sts{year}") for year in (12, 13, 14, 15, 16)},
-    "Banking77Classification": _one("classification", "banking77"),
-    "EmotionClassification": _one(
-        "classification", "emotion", labels=("sadness", "joy", "love", "anger", "fear", "surprise")
-    ),
-    "AmazonCounterfactualClassification": LocalSet(
-        "classification", {"en": "amazon_counterfactual_en", "en-ext": "amazon_counterfactual_en_ext"}
-    ),
-    "PoemSentimentClassification": _one("classification", "poem_sentiment", labels=(-1, 1, 0, 2)),
-    "SciFact": _one("retrieval", "scifact"),
-    "MLQuestions": _one("retrieval", "mlquestions", splits={"dev": "validation"}),
-    "FeedbackQARetrieval": _one("retrieval", "feedbackqa", shared_ids=True),
-    "BIRCO-Relic": _one("retrieval", "birco_relic"),
-    "LIMITSmallRetrieval": _one("retrieval", "limit_small"),
-}
-
-OWN_TASKS: dict[str, LocalSet] = {
-    "selfpos-StackOverflowTitles": _one(
-        "clustering", "stackoverflow_short", description="Titles of Stack Overflow questions, by tag (20).",
-        attributes={"max_fraction_of_documents_to_embed": None, "max_document_to_embed": 4000, "max_documents_per_cluster": 4000},
-    ),
-    "selfpos-TwentyNewsgroupsSubjects": _one(
-        "clustering", "twentynewsgroups_subjects", splits={"test": "train"},
-        description="The pool of subject lines of which TwentyNewsgroupsClustering scores ten random draws; scores are near its, not equal.",
-        attributes={"max_fraction_of_documents_to_embed": None, "max_documents_per_cluster": 5000},
-    ),
-    "selfpos-MRPC": _one("pair-classification", "mrpc", description="Microsoft Research Paraphrase Corpus, official test split."),
-    "selfpos-QuoraPairs": _one("pair-classification", "quora_pairs", description="Quora Question Pairs, test part of the BiMPM split (tokenised)."),
-    "selfpos-WikiQAReranking": _one("reranking", "wikiqa", description="WikiQA, questions with right and wrong answers."),
-    "selfpos-CLINC150": _one("classification", "clinc150", description="CLINC150, 150 intents, full split without out-of-scope queries."),
-}  # fmt: skip
+MTEB_TASKS, OWN_TASKS = _read_sets()
 
 
-def local_task(name: str, data_dir: Path, task: AbsTask | None = None) -> AbsTask:
-    """The task `name` on the files in `data_dir`: MTEB's own `task`, or one of ours. Its data is read when it is first run.
-
-    The data revision is a hash of the files, so that scores on them are never taken for scores on the Hub's data, or on files since changed.
-    """
-    local = OWN_TASKS[name] if task is None else MTEB_TASKS[name]
-    present = [
-        subset
-        for subset in local.folders
-        if task is None or "default" in local.folders or subset in task.hf_subsets
-    ]
-    splits = {
-        split: local.splits.get(split, split) for split in (["test"] if task is None else task.eval_splits)
-    }
-    revision = ("local-ids-" if local.shared_ids else "local-") + _hash(
-        [
-            file
-            for subset in present
-            for file in _needed(local, data_dir / local.folders[subset], splits).values()
-            if file
-        ]
-    )[:16]
-    load = partial(_load, local, {subset: data_dir / local.folders[subset] for subset in present}, splits)
-    if task is None:
-        return new_task(
-            local.kind,
-            name,
-            local.description,
-            load,
-            revision=revision,
-            source=f"selfpos/{local.folders['default']}",
-            **local.attributes,
-        )
-    metadata = task.metadata.model_copy(update={"dataset": {**task.metadata.dataset, "revision": revision}})
-    served = with_data(type(task), metadata, load)
-    served._eval_splits = list(splits)
-    served.hf_subsets = present
-    return served
-
-
-def missing_files(name: str, data_dir: Path, task: AbsTask | None = None) -> list[str]:
-    """What `data_dir` lacks for the task `name`, as paths below it."""
-    local = OWN_TASKS[name] if task is None else MTEB_TASKS[name]
-    splits = {
-        split: local.splits.get(split, split) for split in (["test"] if task is None else task.eval_splits)
-    }
-    wanted = [
-        folder
-        for subset, folder in local.folders.items()
-        if task is None or subset == "default" or subset in task.hf_subsets
-    ]
-    return [
-        f"{folder}/{part}"
-        for folder in wanted
-        for part, file in _needed(local, data_dir / folder, splits).items()
-        if file is None
-    ]
-
-
-def _needed(local: LocalSet, folder: Path, splits: Mapping[str, str]) -> dict[str, Path | None]:
-    """The files for `splits` by what they are called, None for one that is not there."""
-    if local.kind == "retrieval":
-        return {
-            part: file for split in splits.values() for part, file in files.beir_files(folder, split).items()
-        }
-    names = dict.fromkeys([*(["train"] if local.kind == "classification" else []), *splits.values()])
-    return {f"{name}.jsonl[.gz]": files.find(folder, name, LINES) for name in names}
-
-
-def _hash(paths: list[Path]) -> str:
-    from selfpos.storage.hashing import sha256_file
-
-    return hashlib.sha256("".join(sha256_file(path) for path in paths).encode()).hexdigest()
-
-
-def _load(local: LocalSet, folders: Mapping[str, Path], splits: Mapping[str, str]) -> Mapping[str, Any]:
-    """What the abstract task keeps in `dataset`."""
-    loaded = {subset: _load_subset(local, folder, splits) for subset, folder in folders.items()}
-    # Retrieval keeps its data by subset always, the others only where there are several.
-    return (
-        loaded
-        if local.kind in ("retrieval", "reranking") or list(loaded) != ["default"]
-        else loaded["default"]
+def own_task(name: str, load: Callable[[], Mapping[str, Any]], revision: str) -> AbsTask:
+    """Our task `name`, with data from `load`."""
+    local = OWN_TASKS[name]
+    source = f"selfpos/{local.folders['default']}"
+    return new_task(
+        local.kind, name, local.description, load, revision=revision, source=source, **local.attributes
     )
 
 
-def _load_subset(local: LocalSet, folder: Path, splits: Mapping[str, str]) -> Any:
-    from datasets import DatasetDict
+class LocalFiles:
+    """The files below `data_dir` for MTEB's `task`, or, without one, for the task of ours called `name`."""
 
-    if local.kind == "retrieval":
-        return {split: _retrieval(local, folder, ours) for split, ours in splits.items()}
-    if local.kind == "reranking":
-        return {split: pools(_rows(folder, ours)) for split, ours in splits.items()}
-    wanted = {"train": "train", **splits} if local.kind == "classification" else dict(splits)
-    tables = {split: _rows(folder, ours) for split, ours in wanted.items()}
-    return DatasetDict({split: columns(local, rows, tables) for split, rows in tables.items()})
+    def __init__(self, name: str, data_dir: Path, task: AbsTask | None = None) -> None:
+        self.name, self.task, self.data_dir = name, task, data_dir
+        self.local = OWN_TASKS[name] if task is None else MTEB_TASKS[name]
+        splits = ["test"] if task is None else task.eval_splits
+        self.splits = {split: self.local.splits.get(split, split) for split in splits}
+        self.folders = {
+            subset: folder
+            for subset, folder in self.local.folders.items()
+            if task is None or subset == "default" or subset in task.hf_subsets
+        }
+
+    def missing(self) -> list[str]:
+        """The files that `data_dir` lacks, as paths below it."""
+        return [f"{folder}/{name}" for folder, name, file in self._files() if file is None]
+
+    def load_task(self) -> AbsTask:
+        """The task; its data is read when it is first run.
+
+        The data revision is a hash of the files: scores on them are never mistaken for scores on the Hub's
+        data, or on files that have changed since.
+        """
+        from selfpos.storage.hashing import sha256_file
+
+        hashes = "".join(sha256_file(file) for _, _, file in self._files() if file)
+        prefix = "local-ids-" if self.local.shared_ids else "local-"
+        revision = prefix + hashlib.sha256(hashes.encode()).hexdigest()[:16]
+        if self.task is None:
+            return own_task(self.name, self._load, revision)
+        dataset = {**self.task.metadata.dataset, "revision": revision}
+        metadata = self.task.metadata.model_copy(update={"dataset": dataset})
+        task = with_data(type(self.task), metadata, self._load)
+        set_splits(task, list(self.splits), list(self.folders))
+        return task
+
+    def _files(self) -> Iterable[tuple[str, str, Path | None]]:
+        """Folder, name and path of each file; the path is None for a file that does not exist."""
+        for folder in self.folders.values():
+            if self.local.kind == "retrieval":
+                for split in self.splits.values():
+                    for name, file in files.beir_files(self.data_dir / folder, split).items():
+                        yield folder, name, file
+                continue
+            train = ["train"] if self.local.kind == "classification" else []
+            for name in dict.fromkeys([*train, *self.splits.values()]):
+                yield folder, f"{name}.jsonl[.gz]", files.find(self.data_dir / folder, name, LINES)
+
+    def _load(self) -> Mapping[str, Any]:
+        data = {subset: self._load_subset(self.data_dir / path) for subset, path in self.folders.items()}
+        # MTEB keeps retrieval data by subset always, other data only if there are several.
+        by_subset = self.local.kind in ("retrieval", "reranking") or list(data) != ["default"]
+        return data if by_subset else data["default"]
+
+    def _load_subset(self, folder: Path) -> Any:
+        from datasets import DatasetDict
+
+        if self.local.kind == "retrieval":
+            return {split: self._load_retrieval(folder, ours) for split, ours in self.splits.items()}
+        splits = {"train": "train", **self.splits} if self.local.kind == "classification" else self.splits
+        rows = {}
+        for split, ours in splits.items():
+            path = files.find(folder, ours, LINES) or folder / f"{ours}.jsonl"
+            rows[split] = files.read_records(path)
+        if self.local.kind == "reranking":
+            return {split: reranking_pools(records) for split, records in rows.items()}
+        return DatasetDict(tables(self.local.kind, rows, self.local.labels))
+
+    def _load_retrieval(self, folder: Path, split: str) -> dict[str, Any]:
+        documents, queries, relevant = files.read_beir(folder, split)
+        if self.local.shared_ids:
+            names = {key: key.replace(f"-{split}-", "-") for key in relevant}
+            queries = {names[key]: queries[key] for key in queries if key in relevant}
+            relevant = {names[key]: grades for key, grades in relevant.items()}
+        return retrieval_data(documents, queries, relevant)
 
 
-def _retrieval(local: LocalSet, folder: Path, split: str) -> dict[str, Any]:
-    documents, queries, relevant = files.read_beir(folder, split)
-    if local.shared_ids:
-        names = {key: key.replace(f"-{split}-", "-") for key in relevant}
-        queries = {names[key]: queries[key] for key in queries if key in relevant}
-        relevant = {names[key]: grades for key, grades in relevant.items()}
-    return retrieval_data(documents, queries, relevant)
-
-
-def _rows(folder: Path, split: str) -> list[dict[str, Any]]:
-    return files.read_records(files.find(folder, split, LINES) or folder / f"{split}.jsonl")
-
-
-def columns(local: LocalSet, rows: list[dict[str, Any]], tables: Mapping[str, list[dict[str, Any]]]) -> Any:
-    """One split of `tables` with the column names of MTEB's abstract task; labels of classification as numbers."""
+def tables(
+    kind: str, rows: Mapping[str, list[dict[str, Any]]], labels: Sequence[Any] | None = None
+) -> dict[str, Any]:
+    """Split → data set with the columns of MTEB's abstract task; class labels become numbers, by default
+    sorted.
+    """
     from datasets import Dataset
 
-    def column(name: str) -> list[Any]:
-        return [row[name] for row in rows]
-
-    if local.kind == "sts":
-        return Dataset.from_dict({name: column(name) for name in ("sentence1", "sentence2", "score")})
-    if local.kind == "pair-classification":
-        return Dataset.from_dict(
-            {"sentence1": column("sentence1"), "sentence2": column("sentence2"), "labels": column("label")}
+    columns = {
+        "sts": {"sentence1": "sentence1", "sentence2": "sentence2", "score": "score"},
+        "pair-classification": {"sentence1": "sentence1", "sentence2": "sentence2", "labels": "label"},
+        "clustering": {"sentences": "text", "labels": "label"},
+        "classification": {"text": "text", "label": "label"},
+    }[kind]
+    if kind == "classification":
+        classes = labels or sorted({record["label"] for records in rows.values() for record in records})
+        numbers = {label: number for number, label in enumerate(classes)}
+        rows = {
+            split: [{**record, "label": numbers[record["label"]]} for record in records]
+            for split, records in rows.items()
+        }
+    made = {}
+    for split, records in rows.items():
+        made[split] = Dataset.from_dict(
+            {theirs: [record[ours] for record in records] for theirs, ours in columns.items()}
         )
-    if local.kind == "clustering":
-        return Dataset.from_dict({"sentences": column("text"), "labels": column("label")})
-    labels = local.labels or sorted({row["label"] for table in tables.values() for row in table})
-    numbers = {label: number for number, label in enumerate(labels)}
-    return Dataset.from_dict({"text": column("text"), "label": [numbers[label] for label in column("label")]})
+    return made
 
 
-def pools(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Reranking: each question ranks its own candidates. Questions without a wrong answer tell nothing and are left out."""
+def reranking_pools(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Reranking data: each question ranks its own candidates.
+
+    Questions without a wrong answer are left out.
+    """
     documents: dict[str, dict[str, str]] = {}
     queries: dict[str, str] = {}
     relevant: dict[str, dict[str, int]] = {}
@@ -217,10 +187,67 @@ def pools(rows: list[dict[str, Any]]) -> dict[str, Any]:
         if not row["negative"]:
             continue
         key = str(row["query_id"])
-        queries[key] = row["query"]
+        queries[key], relevant[key] = row["query"], {}
         graded = [(text, 1) for text in row["positive"]] + [(text, 0) for text in row["negative"]]
-        relevant[key] = {f"{key}-{place}": grade for place, (_, grade) in enumerate(graded)}
-        documents |= {f"{key}-{place}": {"text": text} for place, (text, _) in enumerate(graded)}
-    return retrieval_data(
-        documents, queries, relevant, pools={key: list(grades) for key, grades in relevant.items()}
-    )
+        for number, (text, grade) in enumerate(graded):
+            relevant[key][f"{key}-{number}"] = grade
+            documents[f"{key}-{number}"] = {"text": text}
+    pools = {key: list(grades) for key, grades in relevant.items()}
+    return retrieval_data(documents, queries, relevant, pools=pools)
+
+
+def hub_folder(task: AbsTask, data_dir: Path) -> Path | None:
+    """The folder below `data_dir` with the data repository of `task` in the Hub's layout; None if it has no
+    data.
+    """
+    folder = data_dir / str(task.metadata.dataset["path"])
+    return folder if folder.is_dir() and any(_hub_files(folder)) else None
+
+
+def hub_task(task: AbsTask, folder: Path) -> AbsTask:
+    """`task` reading its data from `folder`, as mteb does from the Hub.
+
+    The data revision is a hash of the files.
+    """
+    from selfpos.storage.hashing import sha256_file
+
+    lines = [
+        f"{file.relative_to(folder).as_posix()}\0{sha256_file(file)}\n" for file in sorted(_hub_files(folder))
+    ]
+    revision = "local-" + hashlib.sha256("".join(lines).encode()).hexdigest()[:16]
+    dataset = {**task.metadata.dataset, "path": str(folder.absolute()), "revision": revision}
+    metadata = task.metadata.model_copy(update={"dataset": dataset})
+    local: AbsTask = type(type(task).__name__, (type(task),), {"metadata": metadata})()
+    set_splits(local, task.eval_splits, task.hf_subsets)
+    return local
+
+
+def _hub_files(folder: Path) -> Iterable[Path]:
+    """Data files and the card, which maps them to subsets and splits; hidden folders are skipped."""
+    for file in folder.rglob("*"):
+        hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
+        if file.is_file() and not hidden and (file.name == "README.md" or file.name.endswith(HUB_FILES)):
+            yield file
+
+
+def fetch(tasks: Iterable[AbsTask], out: Path, say: Callable[[str], object] = print) -> None:
+    """Download the data sets of `tasks` from the Hub to `out`, for `data_dir`. Files that exist are kept.
+
+    Raises OperationError after the last data set when any failed.
+    """
+    from huggingface_hub import snapshot_download
+
+    failed = []
+    for task in tasks:
+        path, revision = str(task.metadata.dataset["path"]), task.metadata.dataset.get("revision")
+        try:
+            snapshot_download(path, repo_type="dataset", revision=revision, local_dir=out / path)
+            say(f"{task.metadata.name}: {out / path}")
+        except Exception as error:
+            lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+            failed.append(f"{task.metadata.name} ({path}: {lines[0] if lines else type(error).__name__})")
+    if failed:
+        raise OperationError(
+            f"the data of {len(failed)} tasks could not be fetched: {'; '.join(failed)}; "
+            "run the same command again to fetch what is missing"
+        )

@@ -1,4 +1,4 @@
-"""From names on the command line or in a recipe to MTEB tasks whose data is known to be there."""
+"""From names on the command line or in a recipe to MTEB tasks whose data is available."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from selfpos.console import quiet_libraries
 from selfpos.errors import SelfposError, unknown
-from selfpos.evaluation import corpus_tasks, hub_layout, local_data, own_tasks
-from selfpos.evaluation.tasks import KINDS
+from selfpos.evaluation import corpus_tasks, task_files
+from selfpos.evaluation.local_data import MTEB_TASKS, OWN_TASKS, LocalFiles, hub_folder, hub_task, own_task
 
 if TYPE_CHECKING:
     from mteb.abstasks import AbsTask
@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 
 CORPUS = "corpus"
 QUICK = "quick"
-# One task per type, each of a few thousand short texts, so that a small model is scored in minutes on a CPU; those of MTEB's English benchmark where
-# it has such. Beside each, what stands in for it on local data that MTEB has no task for.
+# One task per type, each of a few thousand short texts, so that a small model is scored in minutes on a CPU;
+# from MTEB's English benchmark where it has one. The second is the stand-in on local data that MTEB has no
+# task for.
 QUICK_TASKS = {
     "STSBenchmark": None,
     "Banking77Classification": None,
@@ -39,27 +40,38 @@ def select_tasks(
     types: Sequence[str] = (),
     languages: Sequence[str] = (),
 ) -> list[AbsTask]:
-    """The tasks called `names`, and those of the MTEB benchmark called `benchmark`, each once; with neither, all of MTEB's of `types` and `languages`.
+    """Select evaluation tasks whose data is available.
 
-    `corpus` stands for the tasks of the embedded corpus, which need no data; `quick` for one small task per type; a YAML file for the task that it
-    declares (see `own_tasks`); `selfpos-…` are tasks of our own on local data. `types` (MTEB's, as 'STS') and `languages` (as 'eng' or 'eng-Latn')
-    leave others out. With `data_dir` all other data is read from there, in our layout or in the Hub's, and nothing is downloaded; without, mteb
-    fetches it, unless HF_HUB_OFFLINE is set and it has not been fetched before.
-    Raises SelfposError for an unknown name (with the nearest right one), and listing everything that is missing at once.
+    Args:
+        names: MTEB task names; `corpus` for the tasks of the embedded corpus, which need no data; `quick` for
+            one small task per type; a YAML file for the task that it declares; `selfpos-…` for our own tasks
+            on local data.
+        benchmark: The name of an MTEB benchmark, whose tasks are added.
+        data_dir: A folder from which all other data is read, in our layout or the Hub's; nothing is
+            downloaded then. Without it mteb downloads the data, unless HF_HUB_OFFLINE is set and it is not in
+            the Hub's cache.
+        types: MTEB's types, such as 'STS'; tasks of other types are left out.
+        languages: Languages, such as 'eng' or 'eng-Latn'; tasks and subsets in other languages are left out.
+
+    Returns:
+        Each task once. Without names and benchmark, all of MTEB's text tasks of `types` and `languages`.
+
+    Raises:
+        SelfposError: For an unknown name, with the nearest known one; and for missing data, all of it at
+            once.
     """
     if not names and benchmark is None and not types and not languages:
         raise SelfposError(
-            "name at least one task with --tasks, or a benchmark with --benchmark; 'corpus' needs no data, 'quick' takes minutes on a CPU"
+            "name at least one task with --tasks, or a benchmark with --benchmark; "
+            "'corpus' needs no data, 'quick' takes minutes on a CPU"
         )
-    if data_dir is not None and not data_dir.is_dir():
-        raise SelfposError(f"there is no folder {data_dir} to read MTEB data from")
+    _check_folder(data_dir)
     with quiet_libraries(hide_warnings=True):
-        chosen = _chosen(names, benchmark, types, languages, data_dir)
-        return _with_data(chosen, data_dir)
+        return _with_data(_chosen(names, benchmark, types, languages, data_dir), data_dir)
 
 
 def recipe_tasks(settings: EvaluationSettings, data_root: Path | None) -> list[AbsTask]:
-    """The tasks that every model of a run is scored on: those its recipe names, and its `local` ones where there is a folder of data."""
+    """The tasks that a run scores all models on; the recipe's `local` ones only with a folder of data."""
     data_dir = Path(settings.data_dir) if settings.data_dir else data_root
     names = [*settings.tasks, *(settings.local if data_dir is not None else [])]
     return select_tasks(names, benchmark=settings.benchmark, data_dir=data_dir)
@@ -68,25 +80,47 @@ def recipe_tasks(settings: EvaluationSettings, data_root: Path | None) -> list[A
 def wanted_tasks(
     names: Sequence[str], benchmark: str | None, types: Sequence[str] = (), languages: Sequence[str] = ()
 ) -> list[AbsTask]:
-    """MTEB's tasks that `select_tasks` would take, whether their data is there or not; those that MTEB has no data for are left out."""
+    """The tasks of `select_tasks` whose data is on the Hub, whether or not it is available here."""
     with quiet_libraries(hide_warnings=True):
-        chosen = _chosen(names, benchmark, types, languages, None)
-        return [
-            task
-            for task in chosen.values()
-            if not isinstance(task, str) and "/" in str(task.metadata.dataset["path"]) and _is_theirs(task)
-        ]
+        chosen = _chosen(names, benchmark, types, languages, None).values()
+        return [task for task in chosen if not _is_ours(task) and "/" in _dataset_path(task)]
 
 
-def _is_theirs(task: AbsTask) -> bool:
+def local_tasks(data_dir: Path) -> list[AbsTask]:
+    """All tasks whose data is in `data_dir`. Raises SelfposError when there is none."""
     import mteb
 
-    try:
-        return bool(
-            mteb.get_task(task.metadata.name).metadata.dataset["path"] == task.metadata.dataset["path"]
+    _check_folder(data_dir)
+    with quiet_libraries(hide_warnings=True):
+        known = {name: mteb.get_task(name) for name in MTEB_TASKS}
+        available = []
+        for name in [*known, *OWN_TASKS]:
+            if not LocalFiles(name, data_dir, known.get(name)).missing():
+                available.append(name)
+    if not available:
+        raise SelfposError(
+            f"{data_dir} has the data of no task; expected folders such as stsbenchmark with test.jsonl"
         )
-    except KeyError:
-        return False
+    return select_tasks(available, data_dir=data_dir)
+
+
+def offline() -> bool:
+    """Whether the user forbade the use of the Hub."""
+    return os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
+
+
+def _check_folder(data_dir: Path | None) -> None:
+    if data_dir is not None and not data_dir.is_dir():
+        raise SelfposError(f"there is no folder {data_dir} to read MTEB data from")
+
+
+def _dataset_path(task: AbsTask) -> str:
+    return str(task.metadata.dataset["path"])
+
+
+def _is_ours(task: AbsTask) -> bool:
+    """Whether the task is one of selfpos or of the user, rather than MTEB's."""
+    return _dataset_path(task).startswith(("selfpos/", "own/"))
 
 
 def _chosen(
@@ -95,59 +129,44 @@ def _chosen(
     types: Sequence[str],
     languages: Sequence[str],
     data_dir: Path | None,
-) -> dict[str, AbsTask | str]:
-    """Name -> task, of our own on local data still a name."""
+) -> dict[str, AbsTask]:
+    """Name → task. Our tasks on local data are placeholders without data."""
+    import mteb
+
     _check_filters(types, languages)
-    tasks = [
-        task
-        for name in names
-        for word in ([*_quick(data_dir)] if name == QUICK else [name])
-        for task in _named(word)
-    ]
+    tasks: list[AbsTask] = []
+    for name in names:
+        for single in _quick_names(data_dir) if name == QUICK else [name]:
+            tasks += _named(single)
     if benchmark is not None:
         tasks += _of_benchmark(benchmark)
     if not names and benchmark is None:
-        import mteb
-
-        tasks += list(
-            mteb.get_tasks(
-                task_types=list(types) or None, languages=list(languages) or None, modalities=["text"]
-            )
-        )  # type: ignore[arg-type]
-    chosen: dict[str, AbsTask | str] = {}
+        filters = {"task_types": list(types) or None, "languages": list(languages) or None}
+        tasks += mteb.get_tasks(**filters, modalities=["text"])  # type: ignore[arg-type]
+    chosen: dict[str, AbsTask] = {}
     for task in tasks:
-        key = task if isinstance(task, str) else task.metadata.name
-        known = chosen.setdefault(key, task)
-        if (
-            not isinstance(known, str)
-            and not isinstance(task, str)
-            and known.metadata.dataset["path"] != task.metadata.dataset["path"]
-        ):
-            raise SelfposError(f"two tasks are called {key}; give the one of your own another name")
-    kept = {name: task for name, task in chosen.items() if _fits(name, task, types, languages)}
+        name = task.metadata.name
+        if _dataset_path(chosen.setdefault(name, task)) != _dataset_path(task):
+            raise SelfposError(f"two tasks are called {name}; rename your own one")
+    kept = {name: task for name, task in chosen.items() if _fits(task, types, languages)}
     if chosen and not kept:
         raise SelfposError(
-            f"none of the {len(chosen)} tasks is of type {', '.join(types) or 'any'} and language {', '.join(languages) or 'any'}"
+            f"none of the {len(chosen)} tasks is of type {', '.join(types) or 'any'} "
+            f"and language {', '.join(languages) or 'any'}"
         )
     return kept
 
 
-def _fits(name: str, task: AbsTask | str, types: Sequence[str], languages: Sequence[str]) -> bool:
-    """Whether the task is of one of `types` and has one of `languages`; other languages of it are left out."""
-    kind = KINDS[local_data.OWN_TASKS[name].kind][1] if isinstance(task, str) else str(task.metadata.type)
-    if types and kind not in types:
+def _fits(task: AbsTask, types: Sequence[str], languages: Sequence[str]) -> bool:
+    """Whether the task is of one of `types` and `languages`; its subsets in other languages are removed."""
+    if types and str(task.metadata.type) not in types:
         return False
     if not languages:
         return True
-    spoken = (
-        ["eng-Latn"]
-        if isinstance(task, str)
-        else [code for codes in task.metadata.hf_subsets_to_langscripts.values() for code in codes]
-    )
-    if not any(code in languages or code.partition("-")[0] in languages for code in spoken):
+    codes = {code for codes in task.metadata.hf_subsets_to_langscripts.values() for code in codes}
+    if not any(code in languages or code.partition("-")[0] in languages for code in codes):
         return False
-    if not isinstance(task, str):
-        task.filter_languages(languages=list(languages))
+    task.filter_languages(languages=list(languages))
     return True
 
 
@@ -163,131 +182,113 @@ def _check_filters(types: Sequence[str], languages: Sequence[str]) -> None:
     for language in languages:
         if language.partition("-")[0] not in ISO_TO_LANGUAGE:
             raise SelfposError(
-                f"there is no language '{language}'; languages have three letters (ISO 639-3), as eng, or a script besides, as eng-Latn"
+                f"there is no language '{language}'; languages have three letters (ISO 639-3), such as eng, "
+                "optionally with a script, such as eng-Latn"
             )
 
 
-def _quick(data_dir: Path | None) -> list[str]:
-    """The tasks of `quick`; with `data_dir`, stand-ins for those whose data is not there."""
+def _quick_names(data_dir: Path | None) -> list[str]:
+    """The tasks of `quick`; with `data_dir`, stand-ins for those whose data it lacks."""
     import mteb
 
-    found = []
-    for name, other in QUICK_TASKS.items():
-        there = (
-            data_dir is None
-            or other is None
-            or hub_layout.repository_folder(mteb.get_task(name), data_dir) is not None
+    names = []
+    for name, stand_in in QUICK_TASKS.items():
+        replaced = (
+            data_dir is not None
+            and stand_in is not None
+            and hub_folder(mteb.get_task(name), data_dir) is None
         )
-        found.append(name if there or other is None else other)
-    return found
+        names.append(stand_in if stand_in is not None and replaced else name)
+    return names
 
 
-def local_tasks(data_dir: Path) -> list[AbsTask]:
-    """All tasks whose data is in `data_dir`. Raises SelfposError when there is none."""
-    import mteb
-
-    if not data_dir.is_dir():
-        raise SelfposError(f"there is no folder {data_dir} to read MTEB data from")
-    with quiet_libraries(hide_warnings=True):
-        known = {name: mteb.get_task(name) for name in local_data.MTEB_TASKS}
-        there = [
-            name
-            for name in [*known, *local_data.OWN_TASKS]
-            if not local_data.missing_files(name, data_dir, known.get(name))
-        ]
-    if not there:
-        raise SelfposError(
-            f"{data_dir} has the data of no task; expected folders such as stsbenchmark with test.jsonl"
-        )
-    return select_tasks(there, data_dir=data_dir)
-
-
-def _named(name: str) -> list[AbsTask | str]:
-    """The tasks a name stands for; one of our own on local data is still a name."""
+def _named(name: str) -> list[AbsTask]:
+    """The tasks that a name stands for."""
     import mteb
 
     if name == CORPUS or name in corpus_tasks.NAMES:
         from selfpos.data.corpus import load_corpus
 
-        return [
-            task for task in corpus_tasks.corpus_tasks(load_corpus()) if name in (CORPUS, task.metadata.name)
-        ]
-    if name in local_data.OWN_TASKS:
-        return [name]
-    if name.endswith(own_tasks.ENDINGS):
-        return [own_tasks.own_task(Path(name))]
+        tasks = corpus_tasks.corpus_tasks(load_corpus())
+        return [task for task in tasks if name in (CORPUS, task.metadata.name)]
+    if name in OWN_TASKS:
+        return [own_task(name, dict, revision="")]  # replaced when the folder of data is known
+    if name.endswith(task_files.SUFFIXES):
+        return [task_files.load_task_file(Path(name))]
     try:
         return [mteb.get_task(name)]
     except KeyError:
         known = [task.metadata.name for task in mteb.get_tasks(exclude_superseded=False)]
-        raise unknown(
-            "MTEB task", name, [*known, *local_data.OWN_TASKS, *corpus_tasks.NAMES, CORPUS, QUICK]
-        ) from None
+        known += [*OWN_TASKS, *corpus_tasks.NAMES, CORPUS, QUICK]
+        raise unknown("MTEB task", name, known) from None
 
 
-def _of_benchmark(name: str) -> list[AbsTask | str]:
+def _of_benchmark(name: str) -> list[AbsTask]:
     import mteb
 
     try:
         return list(mteb.get_benchmark(name).tasks)
     except KeyError:
-        raise unknown(
-            "MTEB benchmark", name, [benchmark.name for benchmark in mteb.get_benchmarks()]
-        ) from None
+        names = [benchmark.name for benchmark in mteb.get_benchmarks()]
+        raise unknown("MTEB benchmark", name, names) from None
 
 
-def _with_data(chosen: dict[str, AbsTask | str], data_dir: Path | None) -> list[AbsTask]:
+def _with_data(chosen: dict[str, AbsTask], data_dir: Path | None) -> list[AbsTask]:
+    """The tasks with their data. Raises SelfposError listing all data that is missing."""
     ready: list[AbsTask] = []
     missing: list[str] = []
     for name, task in chosen.items():
-        theirs = None if isinstance(task, str) else task
-        if theirs is not None and str(theirs.metadata.dataset["path"]).startswith(("selfpos/", "own/")):
-            ready.append(theirs)  # it has its data
+        if _is_ours(task) and name not in OWN_TASKS:
+            ready.append(task)  # it has its data
         elif data_dir is None:
-            if theirs is None:
+            if name in OWN_TASKS:
                 missing.append(f"{name} (only on local data)")
-            elif offline() and not fetched_before(theirs):
-                missing.append(f"{name} (data set {theirs.metadata.dataset['path']})")
+            elif offline() and not _downloaded(task):
+                missing.append(f"{name} (data set {_dataset_path(task)})")
             else:
-                ready.append(theirs)
+                ready.append(task)
         else:
-            known = theirs is None or name in local_data.MTEB_TASKS
-            lacking = local_data.missing_files(name, data_dir, theirs) if known else []
-            repository = None if theirs is None else hub_layout.repository_folder(theirs, data_dir)
-            if known and not lacking:
-                ready.append(local_data.local_task(name, data_dir, theirs))
-            elif theirs is not None and repository is not None:
-                ready.append(hub_layout.served(theirs, repository))
-            elif known:
-                missing.append(f"{name} ({', '.join(lacking)})")
+            located = _located(name, task, data_dir)
+            if isinstance(located, str):
+                missing.append(f"{name} ({located})")
             else:
-                missing.append(f"{name} ({theirs.metadata.dataset['path'] if theirs else name}/)")
+                ready.append(located)
     if missing:
-        where = f"in {data_dir}" if data_dir is not None else "on this machine"
-        remedy = (
-            "put the files there (`selfpos fetch-data` does, where there is a network), or leave out --data-dir to let mteb fetch data from the Hub"
-            if data_dir is not None
-            else "give a folder that has it with --data-dir, or unset HF_HUB_OFFLINE to let mteb fetch it"
-        )
+        where = "on this machine"
+        remedy = "give a folder that has it with --data-dir, or unset HF_HUB_OFFLINE to let mteb download it"
+        if data_dir is not None:
+            where = f"in {data_dir}"
+            remedy = (
+                "put the files there (`selfpos fetch-data` downloads them), "
+                "or leave out --data-dir to let mteb download the data from the Hub"
+            )
         raise SelfposError(
-            f"data for {len(missing)} of {len(chosen)} tasks is missing {where}: {'; '.join(missing)}; {remedy}"
+            f"data for {len(missing)} of {len(chosen)} tasks is missing {where}: {'; '.join(missing)}; "
+            f"{remedy}"
         )
     return ready
 
 
-def offline() -> bool:
-    """Whether the user forbade the Hub."""
-    return os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
+def _located(name: str, task: AbsTask, data_dir: Path) -> AbsTask | str:
+    """The task with its data in `data_dir`, in our layout or the Hub's; else the files that are missing."""
+    lacking = f"{_dataset_path(task)}/"
+    if name in OWN_TASKS or name in MTEB_TASKS:
+        local = LocalFiles(name, data_dir, None if name in OWN_TASKS else task)
+        if not local.missing():
+            return local.load_task()
+        lacking = ", ".join(local.missing())
+    folder = None if name in OWN_TASKS else hub_folder(task, data_dir)
+    return lacking if folder is None else hub_task(task, folder)
 
 
-def fetched_before(task: AbsTask) -> bool:
-    """Whether the Hub's cache on this machine holds something of the task's data set."""
+def _downloaded(task: AbsTask) -> bool:
+    """Whether the Hub's cache on this machine has something of the task's data set."""
     from datasets import config
     from huggingface_hub import constants
 
-    path = task.metadata.dataset["path"]
-    places = (
+    path = _dataset_path(task)
+    folders = (
         Path(constants.HF_HUB_CACHE) / f"datasets--{path.replace('/', '--')}",
         Path(config.HF_DATASETS_CACHE) / path.replace("/", "___"),
     )
-    return Path(path).exists() or any(place.is_dir() for place in places)
+    return Path(path).exists() or any(folder.is_dir() for folder in folders)

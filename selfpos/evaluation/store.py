@@ -1,8 +1,10 @@
-"""Records kept by key while a model is scored, so that no text is embedded or tokenised twice: on disk, or in memory only.
+"""Records kept by key while a model is scored, on disk or in memory, so that no text is embedded or tokenised
+twice.
 
-On disk a store is a folder of two files that only grow: `records` (the bytes, one record after the other) and `index` (key, place, length and
-checksum of each). The records are memory-mapped; the index is in memory, about 200 bytes a record. A record that a stopped process left
-half-written, or that the disk has damaged, does not fit its checksum and counts as not there.
+On disk a store is a folder of two files that only grow: `records` (the bytes, one record after the other) and
+`index` (key, offset, length and checksum of each). The records are memory-mapped; the index is in memory,
+about 200 bytes a record. A record that a stopped process left incomplete, or that the disk damaged, does not
+match its checksum and counts as absent.
 """
 
 from __future__ import annotations
@@ -13,27 +15,15 @@ import mmap
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, TypeAlias
 
 import numpy as np
+from filelock import FileLock, Timeout
 
 from selfpos.console import log
 
 ENTRY = np.dtype([("key", "V16"), ("place", "<u8"), ("length", "<u8"), ("check", "<u8")])
 Key = bytes  # 16 bytes
-
-
-class Store(Protocol):
-    """What the encoder needs of a store."""
-
-    def get(self, key: Key) -> bytes | None:
-        """The record under `key`; None when there is none, or none that is whole."""
-
-    def put(self, records: Iterable[tuple[Key, bytes]]) -> None:
-        """Keep the records; where they cannot be kept nothing is raised, and they count as not there."""
-
-    def close(self) -> None:
-        """Let go of files."""
 
 
 def key_of(text: str) -> Key:
@@ -44,7 +34,7 @@ def key_of(text: str) -> Key:
 
 
 class MemoryStore:
-    """Keeps records up to `limit` bytes, beyond it none."""
+    """Keeps records up to `limit` bytes: `get` gives None for others."""
 
     def __init__(self, limit: int) -> None:
         self._left = limit
@@ -64,9 +54,10 @@ class MemoryStore:
 
 
 class DiskStore:
-    """The store in the folder `root`/<hash of `about`>, where `about.json` says what its records were made of.
+    """The store in the folder `root`/<hash of `about`>, where `about.json` says what its records belong to.
 
-    One process at a time writes to a store; another that opens it meanwhile reads what is there and adds nothing.
+    One process at a time writes to a store; another that opens it meanwhile reads the records and adds none.
+    Records that cannot be kept count as absent, and nothing is raised.
     """
 
     def __init__(self, root: Path, about: dict[str, Any]) -> None:
@@ -74,7 +65,7 @@ class DiskStore:
         self.folder = root / hashlib.sha256(description.encode()).hexdigest()[:32]
         self._entries: dict[Key, tuple[int, int, int]] = {}
         self._map: mmap.mmap | None = None
-        self._lock: int | None = None
+        self._lock = FileLock(self.folder / "lock", blocking=False)
         self._writable = self._prepare(description)
         self._open()
 
@@ -82,13 +73,13 @@ class DiskStore:
         entry = self._entries.get(key)
         if entry is None:
             return None
-        place, length, check = entry
-        if self._map is None or place + length > len(self._map):
+        offset, length, check = entry
+        if self._map is None or offset + length > len(self._map):
             self._remap()
-        record = self._map[place : place + length] if self._map is not None else b""
+        record = self._map[offset : offset + length] if self._map is not None else b""
         if len(record) == length and _check(record) == check:
             return record
-        log.warning("a record in %s is damaged and is made anew", self.folder)
+        log.warning("a record in %s is damaged and is computed again", self.folder)
         del self._entries[key]
         return None
 
@@ -101,62 +92,56 @@ class DiskStore:
                 for key, record in records:
                     entries.append((key, data.tell(), len(record), _check(record)))
                     data.write(record)
-                data.flush()  # before the index tells of it
+                data.flush()  # before the index refers to it
                 index.write(np.array(entries, ENTRY).tobytes())
-            self._entries.update({key: (place, length, check) for key, place, length, check in entries})
+            self._entries.update({key: (offset, length, check) for key, offset, length, check in entries})
         except OSError as error:
             self._writable = False
-            log.warning(
-                "nothing more is kept in %s (%s); scoring goes on without", self.folder, error.strerror
-            )
+            log.warning("no more records are kept in %s (%s); scoring continues", self.folder, error.strerror)
 
     def close(self) -> None:
-        if self._map is not None:
-            self._map.close()
-            self._map = None
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        self._unmap()
+        self._lock.release()
         self._writable = False
 
     def _prepare(self, description: str) -> bool:
-        """Make the folder and take its lock; whether this process may write there."""
-        import fcntl
-
+        """Make the folder and take its lock; returns whether this process may write there."""
         from selfpos.storage.atomic import write_text
 
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._lock = os.open(self.folder, os.O_RDONLY)
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._lock.acquire()
             if not (self.folder / "about.json").is_file():
                 write_text(self.folder / "about.json", description + "\n")
-        except BlockingIOError:
-            log.info("another process adds to %s; what is there is read, nothing is added", self.folder)
+        except Timeout:
+            log.info("another process writes to %s; its records are read, none are added", self.folder)
             return False
         except OSError as error:
-            log.warning("nothing is kept in %s (%s); scoring goes on without", self.folder, error.strerror)
+            log.warning("no records are kept in %s (%s); scoring continues", self.folder, error.strerror)
             return False
         return True
 
     def _open(self) -> None:
-        """Read the index; cut off what was written in part."""
+        """Read the index; cut off an incomplete entry."""
         index, records = self.folder / "index", self.folder / "records"
         if not (index.is_file() and records.is_file()):
             return
         size = records.stat().st_size
         whole = index.stat().st_size // ENTRY.itemsize
-        found = np.fromfile(index, ENTRY, count=whole)
-        kept = found["place"] + found["length"] <= size
-        for key, place, length, check in found[kept].tolist():
-            self._entries[bytes(key)] = (place, length, check)
+        entries = np.fromfile(index, ENTRY, count=whole)
+        complete = entries["place"] + entries["length"] <= size
+        for key, offset, length, check in entries[complete].tolist():
+            self._entries[bytes(key)] = (offset, length, check)
         if self._writable and index.stat().st_size % ENTRY.itemsize:
             os.truncate(index, whole * ENTRY.itemsize)
 
-    def _remap(self) -> None:
+    def _unmap(self) -> None:
         if self._map is not None:
             self._map.close()
             self._map = None
+
+    def _remap(self) -> None:
+        self._unmap()
         with (self.folder / "records").open("rb") as handle:
             if os.fstat(handle.fileno()).st_size:
                 self._map = mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)
@@ -166,3 +151,6 @@ def _check(record: bytes) -> int:
     import xxhash
 
     return xxhash.xxh3_64_intdigest(record)
+
+
+Store: TypeAlias = "MemoryStore | DiskStore"

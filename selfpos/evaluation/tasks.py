@@ -1,14 +1,17 @@
-"""MTEB tasks whose data is given by a function: subclasses of MTEB's own abstract tasks, scored by mteb itself."""
+"""MTEB tasks made from data that a function loads, and what is known of a task by its name."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from selfpos.evaluation.mteb_internals import hub_category
 
 if TYPE_CHECKING:
     from mteb.abstasks import AbsTask
 
-# Our word for the type -> abstract task, type in MTEB's metadata, category, main score.
+# Our name of the type -> abstract task, type in MTEB's metadata, category, main score.
 KINDS = {
     "retrieval": ("AbsTaskRetrieval", "Retrieval", "t2t", "ndcg_at_10"),
     "reranking": ("AbsTaskRetrieval", "Reranking", "t2t", "map_at_1000"),
@@ -19,6 +22,39 @@ KINDS = {
 }
 
 
+@dataclass(frozen=True)
+class TaskInfo:
+    """A task. `dataset` and `revision` identify its data on the Hub, `category` is the Hub's kind of task.
+
+    Fields are None where MTEB does not know the task.
+    """
+
+    name: str
+    type: str | None = None
+    metric: str | None = None
+    dataset: str | None = None
+    revision: str | None = None
+    category: str | None = None
+
+
+def describe_task(name: str, known: tuple[str, str] | None = None) -> TaskInfo:
+    """The task as MTEB knows it, else with `known`, its type and metric as noted when it was scored."""
+    import mteb
+
+    from selfpos.evaluation.local_data import OWN_TASKS
+
+    try:
+        metadata = mteb.get_task(name).metadata
+    except (KeyError, ValueError):
+        if known is None and name in OWN_TASKS:
+            _, kind, _, metric = KINDS[OWN_TASKS[name].kind]
+            known = kind, metric
+        return TaskInfo(name, *(value or None for value in known or ()))
+    dataset, revision = metadata.dataset["path"], metadata.dataset.get("revision")
+    kind, metric = str(metadata.type), str(metadata.main_score)
+    return TaskInfo(name, kind, metric, dataset, revision, hub_category(metadata))
+
+
 def new_task(
     kind: str,
     name: str,
@@ -27,12 +63,14 @@ def new_task(
     *,
     revision: str,
     source: str,
-    splits: tuple[str, ...] = ("test",),
     **attributes: Any,
 ) -> AbsTask:
-    """A task of our own, of a type in `KINDS`. `load` returns what the abstract task keeps in `dataset`; it is called when the task is first run.
+    """A new task of a type in `KINDS`.
 
-    `revision` identifies the data (a content hash), `source` says where it is from; `attributes` are class attributes of the abstract task.
+    `load` returns the abstract task's `dataset`, when the task is first run.
+
+    `revision` identifies the data (a content hash), `source` says where it is from; `attributes` are class
+    attributes of the abstract task.
     """
     import mteb.abstasks
     from mteb.abstasks.task_metadata import TaskMetadata
@@ -46,11 +84,11 @@ def new_task(
         type=task_type,
         category=category,
         modalities=["text"],
-        eval_splits=list(splits),
+        eval_splits=["test"],
         eval_langs=["eng-Latn"],
         main_score=main_score,
         reference=None,
-        prompt=task_class.abstask_prompt,  # what models that want an instruction are told
+        prompt=task_class.abstask_prompt,  # the instruction for models that need one
     )
     return with_data(task_class, metadata, load, **attributes)
 
@@ -58,7 +96,9 @@ def new_task(
 def with_data(
     task_class: type[AbsTask], metadata: Any, load: Callable[[], Mapping[str, Any]], **attributes: Any
 ) -> AbsTask:
-    """An instance of a subclass of `task_class` that takes its data from `load` instead of the Hub. The task's own transformation still runs."""
+    """An instance of a subclass of `task_class` that takes its data from `load`; its transformation still
+    runs.
+    """
 
     def load_data(self: AbsTask, num_proc: int | None = None, **_: Any) -> None:
         if not self.data_loaded:
@@ -66,9 +106,8 @@ def with_data(
             self.dataset_transform(num_proc=num_proc)
             self.data_loaded = True
 
-    return type(
-        task_class.__name__, (task_class,), {"metadata": metadata, "load_data": load_data, **attributes}
-    )()
+    members = {"metadata": metadata, "load_data": load_data, **attributes}
+    return type(task_class.__name__, (task_class,), members)()
 
 
 def retrieval_data(
@@ -78,17 +117,19 @@ def retrieval_data(
     *,
     pools: Any = None,
 ) -> dict[str, Any]:
-    """What a retrieval task keeps for one split: `documents` id -> title and text; `queries` id -> text; `relevant` query -> document -> grade;
-    `pools` query -> documents to rank, for reranking."""
+    """The dataset of one split of a retrieval task.
+
+    `documents` maps ids to title and text, `queries` ids to texts, `relevant` queries to documents to grades,
+    and `pools` queries to the documents to rank, for reranking.
+    """
     from datasets import Dataset
 
+    corpus = [
+        {"id": key, "title": document.get("title", ""), "text": document["text"]}
+        for key, document in documents.items()
+    ]
     return {
-        "corpus": Dataset.from_list(
-            [
-                {"id": key, "title": document.get("title", ""), "text": document["text"]}
-                for key, document in documents.items()
-            ]
-        ),
+        "corpus": Dataset.from_list(corpus),
         "queries": Dataset.from_list(
             [{"id": key, "text": text} for key, text in queries.items() if key in relevant]
         ),

@@ -12,7 +12,7 @@ from typing import Any
 
 from selfpos.console import log_to
 from selfpos.errors import SelfposError
-from selfpos.evaluation.run import TasksFailedError, check_tasks, evaluate, failures_told, task_identity
+from selfpos.evaluation.run import TasksFailedError, check_tasks, evaluate, failures_message, task_identity
 from selfpos.evaluation.select import select_tasks
 from selfpos.jobs.job import Job, locked
 from selfpos.jobs.ray import execute_on_ray
@@ -73,7 +73,7 @@ def evaluate_on_ray(
     rest = [task for task in tasks if task.metadata.name not in failures]
     scores = evaluate(model, rest, out, name=name, batch_size=batch_size, cache=cache) if rest else {}
     if failures:
-        raise TasksFailedError(failures_told(failures, scores, name, out), failures, scores)
+        raise TasksFailedError(failures_message(failures, scores, name, out), failures, scores)
     return scores
 
 

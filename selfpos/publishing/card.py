@@ -1,72 +1,81 @@
-"""The model card: `README.md` of a model folder, made of facts. What is not known is left out."""
+"""The model card: `README.md` of a model folder, made from facts. What is unknown is left out."""
 
 from __future__ import annotations
 
 import json
-import os
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from math import isclose
 from pathlib import Path
 from typing import Any
 
 from selfpos.errors import SelfposError
-from selfpos.publishing.citations import bibtex
-from selfpos.publishing.facts import TRAJECTORY, read_facts
+from selfpos.publishing.facts import TRAJECTORY, Facts, HubModel, read_facts
 from selfpos.publishing.licence import Licence, Lookup, derive_licence, parse_licence
-from selfpos.publishing.markdown import environment, link, plain
+from selfpos.publishing.markdown import bibtex, environment, link, plain
 from selfpos.publishing.metadata import card_data
 from selfpos.publishing.overlap import FILE as OVERLAP
 from selfpos.publishing.overlap import overlap_sentences, read_overlap
-from selfpos.publishing.roles import Roles, find_roles
-from selfpos.publishing.scores import FOLDER, Scores, find_scores, read_scores
-from selfpos.publishing.story import Facts
+from selfpos.publishing.score_table import ScoredModels, match_models, score_table, worse_tasks
+from selfpos.publishing.scores import FOLDER, Scores, find_scores, read_model_scores
 from selfpos.recipe import LEARNED
+from selfpos.storage.atomic import write_bytes
 from selfpos.storage.file_kinds import MANIFEST
 from selfpos.storage.hashing import content_hash
 
-MARK = f"Written by selfpos from {MANIFEST}."  # by this a card of ours is known
+MARK = f"Written by selfpos from {MANIFEST}."  # identifies cards that selfpos wrote
 SECTIONS = (
-    "title",
-    "about",
-    "use",
-    "prompts",
-    "transformers",
-    "merge",
-    "search",
-    "training",
-    "scores",
-    "end",
+    *("title", "about", "use", "prompts", "transformers"),
+    *("merge", "search", "training", "scores", "end"),
 )
+COEFFICIENTS, PATH = "selfpos-coefficients.png", "selfpos-trajectory.png"
+SENTENCE_TRANSFORMERS = "[sentence-transformers](https://sbert.net)"
 
 
 @dataclass(frozen=True)
 class Card:
-    """A card and the files it refers to: pictures, recipe, trajectory, name → bytes. `licence_fault` says why no licence is stated; `roles` which of the
-    models in `scores` is this one, and which are its rivals."""
+    """All that a card is made from, and the files that it refers to (`extras`: name → content).
 
-    text: str
+    `licence_fault` says why no licence is stated; `models` are this model and its family in `scores`;
+    `published` maps local parents to where they are published, `probe_set` is the Hub id of the probe set.
+    """
+
+    facts: Facts
+    repo: str | None
     extras: Mapping[str, bytes]
     licence: Licence | None
     licence_fault: str | None
     scores: Scores | None
-    roles: Roles
+    models: ScoredModels = field(default_factory=ScoredModels)
+    published: Mapping[str, HubModel] = field(default_factory=dict)
+    probe_set: str | None = None
+
+    @property
+    def text(self) -> str:
+        """The card's Markdown, metadata first."""
+        return _render(self)
+
+    def linked(self, published: Mapping[str, HubModel], probe_set: str | None) -> Card:
+        """The card with the repositories of parents and of the probe set that are (to be) published."""
+        facts = self.facts.linked(published, probe_set)
+        return replace(self, facts=facts, published=published, probe_set=probe_set)
 
 
 def write_card(
     folder: Path, *, place: Path | None = None, results: Path | None = None, licence: str | None = None
 ) -> Path:
-    """Write `README.md`, and the pictures and recipe it refers to, into the model `folder`; return its path.
+    """Write `README.md`, and the pictures and recipe it refers to, into the model `folder`; returns its path.
 
-    `place` is where the folder will be when it is whole, if not there yet; `results` holds the scores of this model and of its rivals (see
-    publishing.scores); those in `folder/eval`, or of the run that the folder is part of, when absent.
-    Where no licence follows from the parents, the card states none. Raises SelfposError where `folder` is no model.
+    `place` is where the folder is going to be; `results` holds the scores of this model and of its rivals, by
+    default `folder/eval` or the scores of its run. Without a licence shared by the parents, the card states
+    none. Raises SelfposError where `folder` is no model.
     """
     card = build_card(folder, place=place, results=results, licence=licence)
     for name, content in card.extras.items():
-        _replace(folder / name, content)
-    return _replace(folder / "README.md", card.text.encode())
+        write_bytes(folder / name, content)
+    write_bytes(folder / "README.md", card.text.encode())
+    return folder / "README.md"
 
 
 def build_card(
@@ -74,158 +83,128 @@ def build_card(
     *,
     place: Path | None = None,
     repo: str | None = None,
-    told: Mapping[str, Any] | None = None,
     results: Path | None = None,
     licence: str | None = None,
     overlap: Path | None = None,
     lookup: Lookup | None = None,
 ) -> Card:
-    """Make the card of the model in `folder` without writing anything.
+    """Read the facts of the model in `folder` and make its card, without writing anything.
 
-    `repo` is the Hub id it will have; `told` are the records that the card tells from instead of `selfpos.json`, where parents are looked for
-    on this disk to find their licence; `lookup` asks the Hub for it; `overlap` is a report that `selfpos overlap --out` wrote. See `write_card` for the
-    rest.
+    `repo` is its Hub id; `lookup` asks the Hub for the licence of parents; `overlap` is a report of `selfpos
+    overlap`. See `write_card` for the rest.
     """
-    own = read_facts(folder, place=place)
-    facts = own if told is None else read_facts(folder, told, place=place)
+    facts = read_facts(folder, path=place)
     if overlap is not None:
         facts = replace(facts, overlap=read_overlap([overlap]))
     root = results or find_scores(folder)
-    scores = read_scores(root) if root else None
-    roles = find_roles(scores, facts, content_hash(folder)) if scores else Roles()
-    if scores and roles.stale:
-        scores = scores.of([model for model in scores.models if model not in roles.stale])
+    scores = read_model_scores(root) if root else None
+    models = match_models(scores, facts, content_hash(folder)) if scores else ScoredModels()
+    if scores and models.stale:
+        scores = scores.of([model for model in scores.models if model not in models.stale])
     if scores and root and root.name != FOLDER and results is None:
-        scores = scores.of(roles.family)  # of a run's other merges its report tells
+        scores = scores.of(models.family)  # a run's other merges are in its report
     fault: str | None = None
-    decided: Licence | None = parse_licence(licence) if licence else None
-    if decided is None:
+    stated: Licence | None = parse_licence(licence) if licence else None
+    if stated is None:
         try:
-            decided = derive_licence(own, lookup)
+            stated = derive_licence(facts, lookup)
         except SelfposError as error:
             fault = str(error)
-    extras = _extras(facts)
-    title = repo.rpartition("/")[2] if repo else facts.name
-    text = render(facts, scores, roles, decided, repo or facts.name, title, list(extras))
-    return Card(text, extras, decided, fault, scores, roles)
+    return Card(facts, repo, _extras(facts), stated, fault, scores, models)
 
 
-def render(
-    facts: Facts,
-    scores: Scores | None,
-    roles: Roles,
-    licence: Licence | None,
-    repo: str,
-    title: str,
-    extras: Sequence[str],
-) -> str:
-    """The card's Markdown, metadata block first."""
-    from selfpos.publishing.comparison import comparison, worse_tasks
-
-    own = roles.own
+def _render(card: Card) -> str:
+    facts, scores, own = card.facts, card.scores, card.models.own
+    title = card.repo.rpartition("/")[2] if card.repo else facts.name
+    table = score_table(scores, card.models) if scores and own else None
     env = environment()
     env.globals |= {
         "facts": facts,
-        "shape": facts.shape,
+        "record": facts.record or {},
+        "model": facts.summary,
         "mark": MARK,
         "manifest": MANIFEST,
-        "summary": summary(facts),
-        "repo": repo,
+        "summary": summary_sentence(facts),
+        "repo": card.repo or facts.name,
         "title": title,
         "base_id": facts.base.repo if facts.base else None,
-        "prompts": any(facts.shape.prompts.values()),
-        "retrieval": {"query", "document"} <= set(facts.shape.prompts),
-        "licence": licence,
-        "coefficients": any(parent.coefficient is not None for parent in facts.parents),
-        "coefficient_intervals": any(parent.interval for parent in facts.parents),
+        "prompts": any(facts.summary.prompts.values()),
+        "retrieval": {"query", "document"} <= set(facts.summary.prompts),
+        "licence": card.licence,
         "search_parameters": _search_parameters(facts),
         "local_parents": [plain(parent.name) for parent in facts.local_parents],
-        "revisions": any(parent.revision for parent in facts.parents),
-        "norms": any(parent.norm is not None for parent in facts.parents),
-        "figures": {
-            kind: f"selfpos-{kind}.png" if f"selfpos-{kind}.png" in extras else None
-            for kind in ("coefficients", "trajectory")
-        },
-        "probe_rows": (rows := _probe_rows(facts)),
-        "probe_sources": any(row["source"] for row in rows),
-        "probe_starts": any(row["before"] is not None for row in rows),
-        "data_sources": any(row.source for row in facts.data),
+        "coefficients_figure": COEFFICIENTS if COEFFICIENTS in card.extras else None,
+        "path_figure": PATH if PATH in card.extras else None,
+        "probe_rows": _probe_rows(facts),
         "scores": scores,
-        "score_table": (table := comparison(scores, roles) if scores and own else None),
+        "score_table": table,
         "local_data": scores.on_local_data(own) if scores and own else [],
-        "intervals": bool(table and any("<sub>" in cell for row in table.rows for cell in row.cells)),
+        "intervals": any("<sub>" in cell for _, cells in (table.rows if table else ()) for cell in cells),
         "costs": _costs(facts),
-        "limitations": [
-            *facts.limitations,
-            *_overlap(facts, bool(scores and own)),
-            *(worse_tasks(scores, roles) if scores else []),
-        ],
-        "citations": bibtex(*_used(facts), "mteb" if scores and own else None, "sentence-transformers"),
+        "limitations": _limitations(card),
+        "citations": bibtex(*_cited(facts), "mteb" if scores and own else None, "sentence-transformers"),
     }
-    metadata = card_data(facts, licence, title, scores, own).to_yaml()
-    sections = [env.get_template(f"card/{name}.md.j2").render() for name in SECTIONS]
-    body = "\n\n".join(section.strip() for section in sections if section.strip())
+    sections = [env.get_template(f"card/{name}.md.j2").render().strip() for name in SECTIONS]
+    body = "\n\n".join(section for section in sections if section)
+    metadata = card_data(facts, card.licence, title, scores, own).to_yaml()
     return f"---\n{metadata}\n---\n" + re.sub(r"\n{3,}", "\n\n", body) + "\n"
 
 
-def summary(facts: Facts) -> str:
-    """One sentence that says what the model is."""
+def summary_sentence(facts: Facts) -> str:
+    """What the model is, in one sentence."""
     base = f" from {link(facts.base)}" if facts.base else ""
     tasks = ", ".join(plain(entry.task) for entry in facts.data)
-    what = "A [PEFT](https://huggingface.co/docs/peft) adapter" if facts.adapter else "A text-embedding model"
+    kind = "A [PEFT](https://huggingface.co/docs/peft) adapter" if facts.adapter else "A text-embedding model"
+    made = ""
     if facts.kind == "merged":
-        parents = f"{len(facts.parents)} models" if facts.parents else "several models"
-        return f"{what} for [sentence-transformers](https://sbert.net), merged from {parents}{' fine-tuned' + base if base else ''}."
-    if facts.kind == "joint":
-        return f"{what} for [sentence-transformers](https://sbert.net), trained{base} on several tasks at once{': ' + tasks if tasks else ''}."
-    if facts.kind == "specialist":
-        return f"{what} for [sentence-transformers](https://sbert.net), fine-tuned{base}{' for one task: ' + tasks if tasks else ''}."
-    return f"{what} for [sentence-transformers](https://sbert.net)."
+        made = f", merged from {len(facts.parents) or 'several'} models{' fine-tuned' + base if base else ''}"
+    elif facts.kind == "joint":
+        made = f", trained{base} on several tasks at once{': ' + tasks if tasks else ''}"
+    elif facts.kind == "specialist":
+        made = f", fine-tuned{base}{' for one task: ' + tasks if tasks else ''}"
+    return f"{kind} for {SENTENCE_TRANSFORMERS}{made}."
 
 
-def _used(facts: Facts) -> list[str | None]:
-    """Methods to cite."""
+def _cited(facts: Facts) -> list[str | None]:
+    """Methods and techniques to cite."""
     search = "self-positioning" if facts.search and facts.method not in LEARNED else None
     return [facts.method, search, "lora" if facts.adapter else None, *facts.techniques]
 
 
-def _overlap(facts: Facts, scored: bool) -> list[str]:
-    """What training data shares with test data, or that it was not looked for where there are scores that it would bear upon."""
+def _limitations(card: Card) -> list[str]:
+    """What the record says, what training data shares with test data, and tasks that got worse."""
+    facts = card.facts
+    sentences = list((facts.record or {}).get("limitations") or ())
     if facts.overlap is not None:
-        return overlap_sentences(
-            facts.overlap, [*(parent.name for parent in facts.parents), *(entry.task for entry in facts.data)]
-        )
-    return (
-        ["Whether its training data gives test items of these tasks away was not looked for."]
-        if scored and facts.kind != "model"
-        else []
-    )
+        names = [*(parent.name for parent in facts.parents), *(entry.task for entry in facts.data)]
+        sentences += overlap_sentences(facts.overlap, names)
+    elif card.scores and card.models.own and facts.kind != "model":
+        sentences.append("Its training data was not checked for test items of these tasks.")
+    return sentences + (worse_tasks(card.scores, card.models) if card.scores else [])
 
 
 def _probe_rows(facts: Facts) -> list[dict[str, Any]]:
+    """Per task of the probe set: type, records, source, and the losses before and after the search."""
     if not facts.search:
         return []
     probe = {entry.task: entry for entry in facts.search.probe}
     rows = []
     for task in dict.fromkeys([*probe, *facts.search.losses]):
-        entry, (before, after) = probe.get(task), facts.search.losses.get(task, (None, None))
-        about = (
-            {"type": entry.type, "records": entry.records, "source": entry.source}
-            if entry
-            else {"type": None, "records": None, "source": None}
-        )
-        rows.append({"task": task, "before": before, "after": after, **about})
+        before, after = facts.search.losses.get(task, (None, None))
+        row: dict[str, Any] = {"task": task, "before": before, "after": after}
+        for name in ("type", "records", "source"):
+            row[name] = getattr(probe.get(task), name, None)
+        rows.append(row)
     return rows
 
 
 def _search_parameters(facts: Facts) -> Mapping[str, Any]:
-    """Those of the space that was searched, where they are not the coefficients themselves, which the table of parents holds."""
-    found = facts.search.parameters if facts.search else {}
-    known = [parent.coefficient or 0.0 for parent in facts.parents]
-    same = len(known) == len(found) and all(
-        isclose(value, other, abs_tol=5e-5) for value, other in zip(found.values(), known, strict=True)
-    )
-    return {} if same else found
+    """The parameters of the space that was searched, unless they are the coefficients themselves."""
+    parameters = (facts.search.record.get("parameters") or {}) if facts.search else {}
+    coefficients = [parent.coefficient or 0.0 for parent in facts.parents]
+    pairs = zip(parameters.values(), coefficients, strict=False)
+    same = len(coefficients) == len(parameters) and all(isclose(a, b, abs_tol=5e-5) for a, b in pairs)
+    return {} if same else parameters
 
 
 def _costs(facts: Facts) -> list[str]:
@@ -233,17 +212,16 @@ def _costs(facts: Facts) -> list[str]:
     lines = []
     if facts.parents_seconds:
         lines.append(f"training the parents, one after the other: {_duration(facts.parents_seconds)}")
-    if facts.search and facts.search.seconds:
-        lines.append(f"search for the coefficients: {_duration(facts.search.seconds)}{where}")
+    if facts.search and facts.search.record.get("seconds"):
+        lines.append(f"search for the coefficients: {_duration(facts.search.record['seconds'])}{where}")
     if facts.seconds:
-        what = (
-            ("search and merging, together" if facts.search else "merging")
-            if facts.kind == "merged"
-            else "training"
-        )
-        steps = f", {facts.steps} steps" if facts.steps else ""
-        memory = f", at most {facts.peak_memory / 1e9:.1f} GB of memory" if facts.peak_memory else ""
-        lines.append(f"{what}: {_duration(facts.seconds)}{where}{steps}{memory}")
+        step = "training"
+        if facts.kind == "merged":
+            step = "search and merging, together" if facts.search else "merging"
+        steps, memory = facts.training.get("steps"), facts.training.get("peak_memory_bytes")
+        details = f", {steps} steps" if steps else ""
+        details += f", at most {memory / 1e9:.1f} GB of memory" if memory else ""
+        lines.append(f"{step}: {_duration(facts.seconds)}{where}{details}")
     return lines
 
 
@@ -253,46 +231,34 @@ def _duration(seconds: float) -> str:
     return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
-def _figures(facts: Facts) -> dict[str, bytes]:
-    from selfpos.publishing.figures import coefficient_map, trajectory_plot
-
-    found: dict[str, bytes] = {}
-    names = [parent.name for parent in facts.parents]
-    if facts.groups:
-        width = len(next(iter(facts.groups.values())))
-        found["selfpos-coefficients.png"] = coefficient_map(
-            facts.groups, ["base", *names] if width == len(names) + 1 else names
-        )
-    kept = (
-        (facts.search.best_step, [parent.coefficient for parent in facts.parents])
-        if facts.search
-        else (None, [])
-    )
-    if facts.search and (plot := trajectory_plot(facts.search.trajectory, names, *kept)):
-        found["selfpos-trajectory.png"] = plot
-    return found
-
-
 def _extras(facts: Facts) -> dict[str, bytes]:
-    """Files that the card refers to or is made from, where the model folder itself may not hold them."""
+    """Files that the card refers to or is made from, which the model folder may lack."""
     import yaml
 
-    found = _figures(facts)
+    extras = _figures(facts)
     if facts.recipe:
-        found["recipe.yaml"] = f"{facts.recipe}\n".encode()
+        extras["recipe.yaml"] = f"{facts.recipe}\n".encode()
     if facts.overlap is not None:
-        found[OVERLAP] = yaml.safe_dump(dict(facts.overlap), sort_keys=False, allow_unicode=True).encode()
+        extras[OVERLAP] = yaml.safe_dump(dict(facts.overlap), sort_keys=False, allow_unicode=True).encode()
     if facts.search and facts.search.trajectory:
-        found[TRAJECTORY] = "".join(f"{json.dumps(row)}\n" for row in facts.search.trajectory).encode()
-    return found
+        extras[TRAJECTORY] = "".join(f"{json.dumps(row)}\n" for row in facts.search.trajectory).encode()
+    return extras
 
 
-def _replace(path: Path, content: bytes) -> Path:
-    """Write beside, flush, rename: a reader sees the old file or the new one, whole."""
-    beside = path.with_name(f".{path.name}.tmp-{os.getpid()}")
-    with beside.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
-    return path
+def _figures(facts: Facts) -> dict[str, bytes]:
+    if not facts.groups and not (facts.search and facts.search.trajectory):
+        return {}
+    from selfpos.report.drawing import png
+    from selfpos.report.search_figures import coefficient_path, layer_map
+
+    figures: dict[str, bytes] = {}
+    names = [parent.name for parent in facts.parents]
+    if facts.groups:
+        has_base = len(next(iter(facts.groups.values()))) == len(names) + 1
+        figures[COEFFICIENTS] = png(layer_map(["base", *names] if has_base else names, facts.groups))
+    if facts.search:
+        kept = [parent.coefficient for parent in facts.parents]
+        figure = coefficient_path(names, facts.search.trajectory, kept, facts.search.record.get("step"))
+        if figure is not None:
+            figures[PATH] = png(figure)
+    return figures

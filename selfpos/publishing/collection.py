@@ -1,156 +1,233 @@
-"""Publishing a merged model together with what it was made from: its vectors, its probe set, and a collection that holds them all."""
+"""Publishing a merged model with its vectors, its probe set, and a collection that holds them all."""
 
 from __future__ import annotations
 
+import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from selfpos.errors import SelfposError
-from selfpos.publishing.facts import read_facts
-from selfpos.publishing.licence import parse_licence
-from selfpos.publishing.plan import PushPlan, plan_push
-from selfpos.publishing.probe_card import plan_probe
+from selfpos.publishing.card import MARK, build_card
+from selfpos.publishing.facts import DataSource, Facts, HubModel, Parent
+from selfpos.publishing.licence import Licence, hub_licence, parse_licence
+from selfpos.publishing.markdown import environment
+from selfpos.publishing.model_run import ModelRun
+from selfpos.publishing.plan import (
+    CARD,
+    PushPlan,
+    files_of,
+    in_order,
+    plan_card,
+    plan_push,
+    planned,
+    target_problems,
+)
 from selfpos.publishing.push import Pushed, push
-from selfpos.publishing.relink import Place
 from selfpos.publishing.session import hub
-from selfpos.publishing.story import Parent
-from selfpos.publishing.surroundings import Surroundings, surroundings_of
 from selfpos.storage.hashing import content_hash
+
+PROBE_FILE = "probe.jsonl"
 
 
 @dataclass(frozen=True)
 class CollectionPlan:
-    """All pushes of a collection, in the order in which they are made: probe set, vectors (by the parent's name), merged model."""
+    """All pushes of a collection: of the probe set, of the vectors by the parent's name, and of the merged
+    model.
+    """
 
     title: str
-    model: Path
     probe: PushPlan | None
     vectors: dict[str, PushPlan]
     merged: PushPlan
-    options: dict[str, Any]
     notes: tuple[str, ...]
 
     @property
     def plans(self) -> list[PushPlan]:
-        """Every push."""
+        """Every push, in order."""
         return [*([self.probe] if self.probe else []), *self.vectors.values(), self.merged]
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """What speaks against it, of all pushes together."""
+        """The problems of all pushes."""
         return tuple(f"{plan.repo}: {problem}" for plan in self.plans for problem in plan.problems)
 
     def text(self) -> str:
         """The plan for a person."""
-        parts = [
-            f"collection '{self.title}' of {len(self.plans)} repositories",
-            *(plan.text() for plan in self.plans),
-        ]
-        return "\n\n".join([*parts, *(f"note: {note}" for note in self.notes)])
+        title = f"collection '{self.title}' of {len(self.plans)} repositories"
+        notes = (f"note: {note}" for note in self.notes)
+        return "\n\n".join([title, *(plan.text() for plan in self.plans), *notes])
 
 
 def plan_collection(
-    model: Path, repo: str, *, private: bool = True, licence: str | None = None, results: Path | None = None, replace: bool = False,
-    message: str | None = None, overlap: Path | None = None, probe: Path | None = None, probe_licence: str | None = None,
-) -> CollectionPlan:  # fmt: skip
-    """Plan to publish the merged `model` as `repo`, each local parent as `repo`-NAME and the probe set as `repo`-probe; nothing is sent.
+    model: Path,
+    repo: str,
+    *,
+    private: bool = True,
+    licence: str | None = None,
+    results: Path | None = None,
+    replace: bool = False,
+    message: str | None = None,
+    overlap: Path | None = None,
+    probe: Path | None = None,
+    probe_licence: str | None = None,
+) -> CollectionPlan:
+    """Plan to publish the merged `model` as `repo`, local parents as `repo`-NAME and the probe set as
+    `repo`-probe.
 
-    `licence` and `replace` hold for all models. The probe set is that of the run which the model is part of, or in the folder `probe`; it is
-    published only under a `probe_licence`, for its records are other people's texts. Raises SelfposError where `model` is no merged model.
+    Nothing is sent. `licence` and `replace` hold for all models. The probe set is that of the model's run, or
+    in the folder `probe`; it is published only under a `probe_licence`, since its records are other people's
+    texts. Raises SelfposError where `model` is no merged model.
     """
-    facts = read_facts(model)
+    card = build_card(model, repo=repo, results=results, licence=licence, overlap=overlap, lookup=hub_licence)
+    facts = card.facts
     if facts.kind != "merged" or not facts.parents:
         raise SelfposError(
-            f"{model} is not a merged model with parents on record, so there is no collection to publish; push it alone"
+            f"{model} is not a merged model with parents on record, so there is no collection to publish; "
+            "push it alone"
         )
-    options: dict[str, Any] = {
-        "private": private,
-        "licence": licence,
-        "replace": replace,
-        "message": message,
-        "overlap": overlap,
-    }
-    around = surroundings_of(model)
-    local = {parent.name: _folder_of(parent, around) for parent in facts.parents if not parent.repo}
-    vectors = {
-        name: plan_push(folder, f"{repo}-{_slug(name)}", **options)
-        for name, folder in local.items()
-        if folder
-    }
-    place = probe or (around.run.probe if around and facts.search and around.run.probe.is_dir() else None)
-    notes = [
-        f"{name}, which it was made from, is not in its folder any more, so the collection goes without it"
-        for name in local
-        if not local[name]
-    ]
+    options: dict[str, Any] = {"private": private, "replace": replace, "message": message}
+    vectors, notes = {}, []
+    for parent in facts.parents:
+        folder = None if parent.repo else _folder_of(parent, facts.run)
+        if folder:
+            name = f"{repo}-{_slug(parent.name)}"
+            vectors[parent.name] = plan_push(folder, name, licence=licence, overlap=overlap, **options)
+        elif not parent.repo:
+            notes.append(f"the folder of its parent {parent.name} is missing, so the collection lacks it")
+    if probe is None and facts.run and facts.search and facts.run.folder.probe.is_dir():
+        probe = facts.run.folder.probe
     probe_plan = None
-    if place is not None and probe_licence is not None:
-        probe_plan = plan_probe(
-            place, f"{repo}-probe", repo, facts, parse_licence(probe_licence), private=private
-        )
-    elif place is not None:
+    if probe is not None and probe_licence is not None:
+        terms = parse_licence(probe_licence)
+        probe_plan = plan_probe(probe, f"{repo}-probe", repo, facts, terms, private=private)
+    elif probe is not None:
         notes.append(
-            f"the probe set {place} stays here: its records are other people's texts; --probe-license ID publishes it under that licence"
+            f"the probe set {probe} is not published: its records are other people's texts; "
+            "--probe-license ID publishes it under that licence"
         )
-    options |= {"results": results, "probe": probe_plan.repo if probe_plan else None}
-    merged = plan_push(
-        model, repo, parents={name: Place(plan.repo, None) for name, plan in vectors.items()}, **options
-    )
-    return CollectionPlan(repo.rpartition("/")[2], model, probe_plan, vectors, merged, options, tuple(notes))
+    hub_models = {name: HubModel(plan.repo, None) for name, plan in vectors.items()}
+    linked = card.linked(hub_models, probe_plan.repo if probe_plan else None)
+    merged = plan_card(model, repo, linked, **options)
+    return CollectionPlan(repo.rpartition("/")[2], probe_plan, vectors, merged, tuple(notes))
 
 
 def push_collection(plan: CollectionPlan) -> list[Pushed]:
-    """Carry out `plan`: push everything, the merged model last, and gather it in a collection; returns what stands, the merged model first.
+    """Push everything, the merged model last, and gather it in a collection; returns the merged model's push
+    first.
 
-    A second call after a failure sends only what is missing. Raises as `push` does, before anything is sent where the plan has problems.
+    A second call after a failure sends only what is missing. Raises as `push` does, before anything is sent
+    where the plan has problems.
     """
     if plan.problems:
         raise SelfposError("; ".join(plan.problems))
     probe = push(plan.probe) if plan.probe else None
     vectors = {name: push(vector) for name, vector in plan.vectors.items()}
-    places = {name: Place(pushed.repo, pushed.revision) for name, pushed in vectors.items()}
-    merged = push(plan_push(plan.model, plan.merged.repo, parents=places, **plan.options))
-    everything = [merged, *vectors.values(), *([probe] if probe else [])]
+    hub_models = {name: HubModel(pushed.repo, pushed.revision) for name, pushed in vectors.items()}
+    merged = push(plan.merged.linked(hub_models, plan.probe.repo if plan.probe else None))
+    everything = {merged: "the merged model"}
+    everything |= {
+        pushed: f"one of the models it was merged from: {name}" for name, pushed in vectors.items()
+    }
+    if probe:
+        everything[probe] = "the probe set on which its coefficients were searched for"
     url = _collect(plan, everything)
-    first = Pushed(**{**vars(merged), "notes": (*merged.notes, f"collection: {url}")})
-    return [first, *everything[1:]]
+    first = replace(merged, notes=(*merged.notes, f"collection: {url}"))
+    return [first, *(pushed for pushed in everything if pushed is not merged)]
 
 
-def _folder_of(parent: Parent, around: Surroundings | None) -> Path | None:
-    """Where the parent's model lies: at the place on record, or in the run around the merge, wherever that was moved to."""
-    if parent.source and Path(parent.source).is_dir():
-        return Path(parent.source)
-    folder = around.trained(parent.name) if around else None
-    return folder if folder and content_hash(folder) == parent.hash else None
-
-
-def _collect(plan: CollectionPlan, everything: list[Pushed]) -> str:
-    """Make the collection, or find the one that an earlier start made, and put everything in it; returns its address."""
+def _collect(plan: CollectionPlan, everything: dict[Pushed, str]) -> str:
+    """Create the collection unless it exists and add everything with its note; returns its address."""
     owner = plan.merged.repo.partition("/")[0]
     with hub(f"making the collection '{plan.title}'", f"the collection '{plan.title}' of {owner}") as api:
         about = f"{plan.merged.repo}, merged with selfpos, and what it was made from"[:150]
         made = api.create_collection(
             plan.title, namespace=owner, description=about, private=plan.merged.private, exists_ok=True
         )
-        for pushed in everything:
-            api.add_collection_item(
-                made.slug, pushed.repo, pushed.repo_type, note=_note(plan, pushed), exists_ok=True
-            )
+        for pushed, note in everything.items():
+            api.add_collection_item(made.slug, pushed.repo, pushed.repo_type, note=note, exists_ok=True)
         return str(made.url)
 
 
-def _note(plan: CollectionPlan, pushed: Pushed) -> str:
-    if pushed.repo == plan.merged.repo:
-        return "the merged model"
-    vector = next((name for name, vector in plan.vectors.items() if vector.repo == pushed.repo), None)
-    return (
-        f"one of the models it was merged from: {vector}"
-        if vector
-        else "the probe set on which its coefficients were searched"
-    )
+def _folder_of(parent: Parent, run: ModelRun | None) -> Path | None:
+    """The parent's folder: as recorded, or in the run of the merge if that was moved."""
+    if parent.source and Path(parent.source).is_dir():
+        return Path(parent.source)
+    folder = run.trained(parent.name) if run else None
+    return folder if folder and content_hash(folder) == parent.hash else None
 
 
 def _slug(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+|\.\.+|--+", "-", name).strip("-.")
+
+
+def plan_probe(
+    folder: Path, repo: str, model: str, facts: Facts, licence: Licence, *, private: bool = True
+) -> PushPlan:
+    """Plan to send the probe set in `folder` to the data set repository `repo`; `model` is the Hub id of its
+    model.
+
+    Raises SelfposError where `folder` holds no probe set.
+    """
+    rows = _probe_rows(folder / PROBE_FILE, facts)
+    text = (
+        environment()
+        .get_template("probe.md.j2")
+        .render(
+            metadata=_probe_metadata(facts, licence),
+            mark=MARK,
+            title=repo.rpartition("/")[2],
+            model=model,
+            file=PROBE_FILE,
+            rows=rows,
+            total=sum(row.records or 0 for row in rows),
+        )
+    )
+    files, notes = files_of(folder)
+    files |= planned({CARD: (text.strip() + "\n").encode()})
+    return PushPlan(
+        repo=repo,
+        repo_type="dataset",
+        private=private,
+        message=f"Upload the probe set of {model} with selfpos",
+        files=in_order(files),
+        card=text,
+        problems=tuple(target_problems(repo, None, False)),
+        notes=tuple(notes),
+    )
+
+
+def _probe_rows(file: Path, facts: Facts) -> list[DataSource]:
+    """Tasks of the probe set with their types, numbers of records and known sources."""
+    if not file.is_file():
+        raise SelfposError(f"there is no probe set {file}")
+    types: dict[str, str] = {}
+    counts: dict[str, int] = {}
+    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            record = json.loads(line)
+            types[record["task"]] = record["type"]
+        except (ValueError, KeyError, TypeError):
+            raise SelfposError(
+                f"{file}, line {number} is no record of a probe set; expected the fields task, type and "
+                "record"
+            ) from None
+        counts[record["task"]] = counts.get(record["task"], 0) + 1
+    sources = {entry.task: entry.source for entry in (facts.search.probe if facts.search else ())}
+    return [DataSource(task, types[task], sources.get(task), count) for task, count in counts.items()]
+
+
+def _probe_metadata(facts: Facts, licence: Licence) -> str:
+    from huggingface_hub import DatasetCardData
+
+    own = facts.search.probe_set if facts.search else None
+    data = DatasetCardData(
+        license=licence.id,
+        license_name=licence.name,
+        license_link=licence.link,
+        tags=["selfpos", "sentence-transformers"],
+        source_datasets=[name for name in facts.dataset_repos if name != own] or None,
+        configs=[{"config_name": "default", "data_files": PROBE_FILE}],
+    )
+    return str(data.to_yaml())

@@ -1,12 +1,15 @@
-"""Markdown made safely from facts: the template environment of the cards, and the filters that their templates use."""
+"""Markdown from facts: the templates' environment, filters that neutralise text, and citations."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from functools import cache
+from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from selfpos.publishing.story import Parent, hub_datasets
+from selfpos.publishing.facts import Parent, hub_datasets
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -15,73 +18,60 @@ if TYPE_CHECKING:
 def environment() -> Environment:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    # Markdown, not HTML: what comes from outside is neutralised by the filters below instead.
+    # Autoescape is for HTML; the filters below are for Markdown.
     env = Environment(
         loader=PackageLoader("selfpos.publishing"),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    env.filters |= {
-        "plain": plain,
-        "code": _code,
-        "number": _number,
-        "link": link,
-        "source": _source,
-        "settings": _settings,
-    }
+    filters = {"plain": plain, "code": code, "number": number, "link": link, "source": source}
+    env.filters |= {**filters, "settings": settings}
     return env
 
 
 def plain(value: object) -> str:
-    """Text that cannot break out of a Markdown table cell or start HTML."""
+    """Text that cannot leave a Markdown table cell or start HTML."""
     text = "" if value is None else " ".join(str(value).split())
-    return (
-        text.replace("\\", "\\\\")
-        .replace("|", "\\|")
-        .replace("<", "&lt;")
-        .replace("[", "\\[")
-        .replace("`", "\\`")
-    )
+    for letter, written in {"\\": "\\\\", "|": "\\|", "<": "&lt;", "[": "\\[", "`": "\\`"}.items():
+        text = text.replace(letter, written)
+    return text
 
 
-def _code(value: object) -> str:
+def code(value: object) -> str:
     text = " ".join(str(value).split("\n")).replace("|", "\\|").replace("`", "'")
     return f"`{text}`"
 
 
-def _number(value: object) -> str:
+def number(value: object) -> str:
     if isinstance(value, Mapping):
-        return ", ".join(f"{name} {_number(entry)}" for name, entry in value.items() if entry is not None)
+        return ", ".join(f"{name} {number(entry)}" for name, entry in value.items() if entry is not None)
     if isinstance(value, list | tuple):
-        return ", ".join(_number(entry) for entry in value)
+        return ", ".join(number(entry) for entry in value)
     if isinstance(value, float):
         return f"{value:.4g}"
     return "" if value is None else str(value)
 
 
-def _settings(values: Mapping[str, Any]) -> str:
-    """Settings as `name value` pairs; those that were not set are left out."""
-    return ", ".join(
-        f"{plain(name)} {_code(_number(value))}"
-        for name, value in values.items()
-        if value not in (None, [], {})
-    )
+def settings(values: Mapping[str, Any]) -> str:
+    """Settings as `name value` pairs, without those that are not set."""
+    kept = {name: value for name, value in values.items() if value not in (None, [], {})}
+    return ", ".join(f"{plain(name)} {code(number(value))}" for name, value in kept.items())
 
 
 def link(parent: Parent | None) -> str:
-    """A parent's name, linked to the commit it was taken from where it is on the Hub."""
+    """A parent's name, linked to its commit on the Hub."""
     if parent is None:
         return ""
     if not parent.repo:
         return plain(parent.name)
     tree = f"/tree/{parent.revision}" if parent.revision else ""
-    link = f"[{plain(parent.repo)}](https://huggingface.co/{parent.repo}{tree})"
-    return link if parent.repo.endswith(parent.name) else f"{plain(parent.name)} ({link})"
+    linked = f"[{plain(parent.repo)}](https://huggingface.co/{parent.repo}{tree})"
+    return linked if parent.repo.endswith(parent.name) else f"{plain(parent.name)} ({linked})"
 
 
-def _source(text: str | None) -> str:
-    """Where data came from; Hub data sets linked, a path on the maker's disk cut to its last part."""
+def source(text: str | None) -> str:
+    """Where data came from: Hub data sets linked, a local path cut to its last part."""
     if not text:
         return ""
     if text == "corpus":
@@ -90,3 +80,26 @@ def _source(text: str | None) -> str:
     if repos:
         return ", ".join(f"[{name}](https://huggingface.co/datasets/{name})" for name in repos)
     return plain(Path(text).name if Path(text).is_absolute() else text)
+
+
+@cache
+def _entries() -> dict[str, str]:
+    """Method, technique or tool → its BibTeX entry."""
+    text = files("selfpos.publishing").joinpath("citations.bib").read_text(encoding="utf-8")
+    entries: dict[str, str] = {}
+    for names, entry in re.findall(r"^% (.+)\n(@(?s:.+?)\n\})$", text, re.MULTILINE):
+        entries |= dict.fromkeys(names.split(), entry)
+    return entries
+
+
+def bibtex(*used: str | None) -> list[str]:
+    """The entries for the methods and tools in `used`, each once, in order; names without an entry are
+    skipped.
+
+    A method that combines others is their names joined by '-' (`dare-ties`), and cites each of them.
+    """
+    cited: list[str] = []
+    for name in used:
+        parts = [name] if name in _entries() else (name or "").split("-")
+        cited += [_entries()[part] for part in parts if part in _entries()]
+    return list(dict.fromkeys(cited))

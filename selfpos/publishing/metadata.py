@@ -1,36 +1,31 @@
-"""The card's metadata block, made of `huggingface_hub`'s own classes so that the Hub accepts it."""
+"""The card's metadata, made and checked with `huggingface_hub`'s own classes so that the Hub accepts it."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from selfpos.errors import SelfposError
+from selfpos.publishing.facts import Facts
 from selfpos.publishing.licence import Licence
 from selfpos.publishing.scores import Scores
-from selfpos.publishing.story import Facts
 from selfpos.recipe import LEARNED
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult, ModelCardData
 
-_RELATION = {"merged": "merge", "specialist": "finetune", "joint": "finetune"}
-_TASK_TAGS = {"STS": "sentence-similarity", "Retrieval": "text-retrieval", "Reranking": "text-ranking"}
+RELATIONS = {"merged": "merge", "specialist": "finetune", "joint": "finetune"}
+CATEGORIES = {"STS": "sentence-similarity", "Retrieval": "text-retrieval", "Reranking": "text-ranking"}
 
 
 def card_data(
     facts: Facts, licence: Licence | None, title: str, scores: Scores | None = None, model: str | None = None
 ) -> ModelCardData:
-    """Metadata of the card titled `title`. `model` is the name under which `scores` holds this model's own results."""
+    """Metadata of the card titled `title`; `model` is this model's name in `scores`."""
     from huggingface_hub import ModelCardData
 
-    bases = list(
-        dict.fromkeys(
-            parent.repo for parent in (facts.base, *facts.parents) if parent is not None and parent.repo
-        )
-    )
-    relation = "adapter" if facts.adapter else _RELATION.get(facts.kind)
+    bases = list(dict.fromkeys(parent.repo for parent in facts.family if parent.repo))
+    relation = "adapter" if facts.adapter else RELATIONS.get(facts.kind)
     results = eval_results(scores, model) if scores and model else []
     return ModelCardData(
         library_name="peft" if facts.adapter else "sentence-transformers",
@@ -59,32 +54,35 @@ def _tags(facts: Facts) -> list[str]:
 
 
 def eval_results(scores: Scores, model: str) -> list[EvalResult]:
-    """This model's scores as the Hub's model-index wants them, in percent and in MTEB's own naming of data set, subset and split."""
+    """This model's scores for the Hub's model-index, in percent, in MTEB's names of data set, subset and
+    split.
+    """
     from huggingface_hub import EvalResult
 
-    found = []
-    for score in scores.models.get(model, ()):
-        task, from_hub = scores.tasks[score.task], scores.from_hub(score)
-        found.append(
+    entries = []
+    for result, score in scores.subset_scores(model):
+        task, from_hub = scores.tasks[result.task], scores.from_hub(result)
+        name = result.task
+        if task.dataset:
+            name = f"MTEB {result.task}" if from_hub else f"MTEB {result.task}, data kept locally"
+        entries.append(
             EvalResult(
-                task_type=task.category or _TASK_TAGS.get(str(task.type), "feature-extraction"),
+                task_type=task.category or CATEGORIES.get(str(task.type), "feature-extraction"),
                 task_name=task.type,
                 dataset_type=task.dataset if task.dataset and from_hub else "unknown",
-                dataset_name=f"MTEB {score.task}{'' if from_hub else ', data kept locally'}"
-                if task.dataset
-                else score.task,
+                dataset_name=name,
                 dataset_config=score.subset,
                 dataset_split=score.split,
-                dataset_revision=score.revision if from_hub else None,
+                dataset_revision=result.data_revision if from_hub else None,
                 metric_type=task.metric or "main_score",
                 metric_value=round(100 * score.value, 3),
             )
         )
-    return found
+    return entries
 
 
 def check_metadata(text: str) -> list[str]:
-    """Faults in the metadata block of the card `text`, as sentences: read back with the Hub's own classes, the ids with its own rules."""
+    """Faults in the metadata of the card `text`, as sentences."""
     from huggingface_hub import ModelCard
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id
@@ -96,7 +94,8 @@ def check_metadata(text: str) -> list[str]:
         return [f"the card's metadata is not valid: {' '.join(str(error).split())}"]
     faults = []
     for key in ("base_model", "datasets"):
-        for name in _listed(data.get(key)):
+        value = data.get(key) or []
+        for name in [value] if isinstance(value, str) else value:
             try:
                 validate_repo_id(name)
             except HFValidationError:
@@ -106,12 +105,8 @@ def check_metadata(text: str) -> list[str]:
     return faults
 
 
-def _listed(value: object) -> Sequence[str]:
-    return [value] if isinstance(value, str) else value if isinstance(value, list) else []
-
-
-def check_repo(repo: str) -> str:
-    """Return `repo` where it is a full Hub id `USER/NAME`; raise SelfposError where it is not."""
+def check_repo(repo: str) -> None:
+    """Raise SelfposError where `repo` is not a full Hub id `USER/NAME`."""
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id
 
@@ -123,4 +118,3 @@ def check_repo(repo: str) -> str:
         ) from None
     if not re.fullmatch(r"[^/]+/[^/]+", repo):
         raise SelfposError(f"'{repo}' names no owner; write USER/NAME")
-    return repo

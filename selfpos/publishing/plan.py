@@ -2,71 +2,99 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from selfpos.errors import SelfposError
 from selfpos.publishing.card import MARK, Card, build_card
-from selfpos.publishing.checks import content_problems, model_problems, target_problems
-from selfpos.publishing.eval_results import eval_results
-from selfpos.publishing.facts import read_facts
-from selfpos.publishing.files import PlannedFile, files_of, planned
-from selfpos.publishing.licence import Licence, Lookup, hub_licence
-from selfpos.publishing.metadata import check_metadata
-from selfpos.publishing.relink import ADAPTER, Place, public_adapter, public_manifest
-from selfpos.publishing.scores import FOLDER, published
-from selfpos.publishing.story import Facts
+from selfpos.publishing.facts import PUBLISHED, Facts, HubModel, parse_parent
+from selfpos.publishing.licence import Lookup, hub_licence
+from selfpos.publishing.metadata import check_metadata, check_repo
+from selfpos.publishing.model_summary import ADAPTER
+from selfpos.publishing.scores import FOLDER, leaderboard_files, published_results
+from selfpos.publishing.session import TOKEN
 from selfpos.storage.file_kinds import MANIFEST
-from selfpos.storage.manifest import read_manifest
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from selfpos.storage.manifest import read_json
+from selfpos.storage.model_folder import check_tokenizer
 
 CARD = "README.md"
+BINARY = (".safetensors", ".parquet", ".png", ".model")
+TEXT_LIMIT = 64 * 2**20  # bytes up to which a text file is searched for tokens
+TEXT = {".json", ".jsonl", ".txt", ".md", ".vocab", ".bpe", ".tiktoken", ".jinja", ".yaml", ".yml"}
+KINDS = TEXT | {".safetensors", ".model", ".parquet", ".png"}
+PICKLES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt"}
+NAMES = {"LICENSE", "NOTICE", ".gitattributes"}
+
+Content = bytes  # a name for the type within PlannedFile, whose field `bytes` hides it
+
+
+@dataclass(frozen=True)
+class PlannedFile:
+    """One file to send: its path in the repository, its size, and its path here or its generated content."""
+
+    path: str
+    bytes: int
+    source: Path | None = None
+    content: Content | None = None
+
+    def read(self) -> Content:
+        """The whole content."""
+        if self.content is not None:
+            return self.content
+        return self.source.read_bytes() if self.source else b""
 
 
 @dataclass(frozen=True)
 class PushPlan:
-    """All that a push would do. With `problems` it will not start; `notes` tell what the user may not expect. `repo_type`: model or dataset."""
+    """All that a push would do. With `problems` it does not start; `repo_type` is model or dataset.
+
+    `made_from` is the generated card of a model, from which the plan can be linked to published parents.
+    """
 
     repo: str
     repo_type: str
     private: bool
-    branch: str | None
-    pull_request: bool
-    replace: bool
     message: str
     files: tuple[PlannedFile, ...]
     card: str
-    licence: Licence | None
     problems: tuple[str, ...]
     notes: tuple[str, ...]
+    branch: str | None = None
+    pull_request: bool = False
+    replace: bool = False
+    made_from: Card | None = None
 
     @property
     def total_bytes(self) -> int:
         """Bytes of all files together."""
         return sum(file.bytes for file in self.files)
 
+    def linked(self, published: Mapping[str, HubModel], probe_set: str | None) -> PushPlan:
+        """The plan with records and card naming published parents and the probe set by their repositories."""
+        if self.made_from is None:
+            return self
+        card = self.made_from.linked(published, probe_set)
+        files = {file.path: file for file in self.files} | planned(_records(card))
+        return replace(self, files=in_order(files), card=card.text, made_from=card)
+
     def text(self) -> str:
-        """The plan for a person: where to, what, the card, notes and problems."""
-        place = (
-            "a pull request to " if self.pull_request else f"branch {self.branch} of " if self.branch else ""
-        )
+        """The plan for a person: target, files, card, notes and problems."""
+        where = f"branch {self.branch} of " if self.branch else ""
+        if self.pull_request:
+            where = "a pull request to "
         kind = "data set " if self.repo_type == "dataset" else ""
         visible = "private" if self.private else "public"
-        lines = [
-            f"to {place}{kind}{self.repo} ({visible} where it is new): {len(self.files)} files, {_size(self.total_bytes)}",
-            "",
-        ]
+        size = f"{len(self.files)} files, {_size(self.total_bytes)}"
+        lines = [f"to {where}{kind}{self.repo} ({visible} if it is new): {size}", ""]
         lines += [f"{_size(file.bytes):>10}  {file.path}" for file in self.files]
         lines += ["", self.card.strip(), ""]
-        lines += [f"note: {note}" for note in self.notes] + [
-            f"problem: {problem}" for problem in self.problems
-        ]
+        lines += [f"note: {note}" for note in self.notes]
+        lines += [f"problem: {problem}" for problem in self.problems]
         return "\n".join(lines).rstrip()
 
 
@@ -82,61 +110,118 @@ def plan_push(
     licence: str | None = None,
     results: Path | None = None,
     keep_card: bool = False,
-    parents: Mapping[str, Place] | None = None,
-    probe: str | None = None,
     overlap: Path | None = None,
     lookup: Lookup | None = hub_licence,
 ) -> PushPlan:
     """Plan to send the model in `folder` to the Hub repository `repo`; nothing is sent or written.
 
-    With `branch` or `pull_request` it goes there instead of to the main branch; `replace` lets it overwrite another model.
-    `licence` decides where none follows from the parents; `results` holds scores, as for `card.write_card`; `keep_card` sends
-    `folder/README.md` as it stands; `parents` tells where on the Hub parents are that were merged from local folders, `probe` which data set of the Hub is the probe set;
-    `overlap` is a report of `selfpos overlap`; `lookup` asks for the licence of a parent on the Hub that is not on this disk. What speaks against the push is listed in `problems`.
-    Raises SelfposError only where `folder` is no model at all.
+    With `branch` or `pull_request` it goes there instead of to the main branch; `replace` overwrites another
+    model. `licence` is used instead of the parents'; `results` holds scores, as for `write_card`; `keep_card`
+    sends `folder/README.md` as it is; `overlap` is a report of `selfpos overlap`; `lookup` asks for the
+    licence of a parent on the Hub. Problems are listed in the plan: raises SelfposError only where `folder`
+    is no model.
     """
     if not folder.is_dir():
         raise SelfposError(f"there is no model folder {folder}")
-    told = read_manifest(folder)
-    public = public_manifest(told, parents or {}, probe) if told is not None else None
-    facts = read_facts(folder, public)
-    files, notes = files_of(folder)
-    made = build_card(
-        folder, repo=repo, told=public, results=results, licence=licence, overlap=overlap, lookup=lookup
+    card = build_card(folder, repo=repo, results=results, licence=licence, overlap=overlap, lookup=lookup)
+    return plan_card(
+        folder,
+        repo,
+        card,
+        private=private,
+        branch=branch,
+        pull_request=pull_request,
+        replace=replace,
+        message=message,
+        keep_card=keep_card,
     )
-    if made.scores:
-        files = {path: file for path, file in files.items() if not path.startswith(f"{FOLDER}/")} | planned(
-            published(made.scores)
-        )
-        if made.roles.own is not None:
-            files |= planned(eval_results(made.scores, made.roles.own))
-        else:
-            notes.append(
-                f"the card has no scores: those found are of {', '.join(made.scores.models)}, none of them of {facts.name}"
-            )
-    for name in made.roles.stale:
-        notes.append(
-            f"the scores found of {name} are of other weights than those it has now, so they are left out; score it again"
-        )
-    files |= planned(_made(folder, facts, public if public != told else None, made))
+
+
+def plan_card(
+    folder: Path,
+    repo: str,
+    card: Card,
+    *,
+    private: bool = True,
+    branch: str | None = None,
+    pull_request: bool = False,
+    replace: bool = False,
+    message: str | None = None,
+    keep_card: bool = False,
+) -> PushPlan:
+    """As `plan_push`, for a model whose card is made."""
+    files, notes = files_of(folder)
+    if card.scores:
+        files = {path: file for path, file in files.items() if not path.startswith(f"{FOLDER}/")}
+        files |= planned(published_results(card.scores))
+        if card.models.own is not None:
+            files |= planned(leaderboard_files(card.scores, card.models.own))
+    files |= planned({**card.extras, **_records(card)})
+    adapter = public_adapter(folder, card.facts)
+    if adapter is not None:
+        files |= planned({ADAPTER: adapter})
+    text = card.text
     problems = target_problems(repo, branch, pull_request)
-    card = folder / CARD
-    if keep_card and card.is_file():
-        files[CARD] = PlannedFile(CARD, card.stat().st_size, source=card)
+    own_card = folder / CARD
+    if keep_card and own_card.is_file():
+        files[CARD] = PlannedFile(CARD, own_card.stat().st_size, source=own_card)
+        text = own_card.read_text(encoding="utf-8", errors="replace")
     elif keep_card:
-        problems.append(f"{card} does not exist; leave out --keep-card to send a generated card")
-    text = files[CARD].read().decode("utf-8", errors="replace")
+        problems.append(f"{own_card} does not exist; leave out --keep-card to send a generated card")
     problems += check_metadata(text)
-    if made.licence_fault and not re.search(r"^license: \S", text.partition("\n---\n")[0], re.MULTILINE):
-        problems.append(made.licence_fault)
-    problems += [] if facts.adapter else model_problems(folder)
-    problems += content_problems(str(folder), list(files.values()))
-    notes += _notes(folder, facts, told is not None, keep_card)
+    if card.licence_fault and not re.search(r"^license: \S", text.partition("\n---\n")[0], re.MULTILINE):
+        problems.append(card.licence_fault)
+    if not card.facts.adapter:
+        try:
+            check_tokenizer(folder)
+        except SelfposError as error:
+            problems.append(str(error))
+    problems += _content_problems(folder, list(files.values()))
     return PushPlan(
-        repo=repo, repo_type="model", private=private, branch=branch, pull_request=pull_request, replace=replace,
-        message=message or f"Upload {folder.resolve().name} with selfpos", files=in_order(files), card=text, licence=made.licence,
-        problems=tuple(problems), notes=tuple(notes),
-    )  # fmt: skip
+        repo=repo,
+        repo_type="model",
+        private=private,
+        message=message or f"Upload {folder.resolve().name} with selfpos",
+        files=in_order(files),
+        card=text,
+        problems=tuple(problems),
+        notes=(*notes, *_notes(folder, card, keep_card)),
+        branch=branch,
+        pull_request=pull_request,
+        replace=replace,
+        made_from=None if keep_card else card,
+    )
+
+
+def files_of(folder: Path) -> tuple[dict[str, PlannedFile], list[str]]:
+    """Path → file of the model in `folder`, and a note on each file that is left out; hidden files are
+    skipped.
+    """
+    files: dict[str, PlannedFile] = {}
+    notes = []
+    for path in sorted(folder.rglob("*")):
+        parts = path.relative_to(folder).parts
+        name = "/".join(parts)
+        hidden = any(part.startswith(".") or part == "__pycache__" for part in parts)
+        if not path.is_file() or (hidden and name not in NAMES):
+            continue
+        if path.name in NAMES or path.suffix in KINDS:
+            files[name] = PlannedFile(name, path.stat().st_size, source=path)
+        else:
+            reason = "a pickle may hold code" if path.suffix in PICKLES else "no part of a model"
+            notes.append(f"{name} is left out ({reason})")
+    return files, notes
+
+
+def planned(contents: Mapping[str, Path | Content]) -> dict[str, PlannedFile]:
+    """Path → file for files elsewhere on this disk and for generated contents."""
+    files = {}
+    for path, content in contents.items():
+        if isinstance(content, Path):
+            files[path] = PlannedFile(path, content.stat().st_size, source=content)
+        else:
+            files[path] = PlannedFile(path, len(content), content=content)
+    return files
 
 
 def in_order(files: Mapping[str, PlannedFile]) -> tuple[PlannedFile, ...]:
@@ -144,47 +229,128 @@ def in_order(files: Mapping[str, PlannedFile]) -> tuple[PlannedFile, ...]:
     return tuple(files[path] for path in sorted(files))
 
 
-def _made(
-    folder: Path, facts: Facts, public: Mapping[str, Any] | None, card: Card
-) -> dict[str, Path | bytes]:
-    """The files that are not sent as they lie in the folder: card and what goes with it, and the records that had to be changed."""
-    made: dict[str, Path | bytes] = {**card.extras, CARD: card.text.encode()}
-    if public is not None:
-        made[MANIFEST] = (json.dumps(public, indent=2, ensure_ascii=False) + "\n").encode()
-    adapter = public_adapter(folder, facts)
-    if adapter is not None:
-        made[ADAPTER] = adapter
-    return made
+def target_problems(repo: str, branch: str | None, pull_request: bool) -> list[str]:
+    """Faults in the target of a push."""
+    problems = []
+    try:
+        check_repo(repo)
+    except SelfposError as error:
+        problems.append(str(error))
+    if branch is not None and pull_request:
+        problems.append("a pull request goes to the main branch; give --branch or --pr, not both")
+    if branch is not None and not re.fullmatch(r"(?!.*(\.\.|//))[A-Za-z0-9]([\w./-]*[\w-])?", branch):
+        problems.append(f"'{branch}' is no name for a branch")
+    return problems
 
 
-def _notes(folder: Path, facts: Facts, has_manifest: bool, keep_card: bool) -> list[str]:
+def _content_problems(folder: Path, files: Sequence[PlannedFile]) -> list[str]:
+    """No weights, or an access token in a text file."""
+    problems = []
+    if not any(file.path.endswith(".safetensors") for file in files):
+        problems.append(f"{folder} holds no safetensors weights")
+    for file in files:
+        if file.path.endswith(BINARY) or file.bytes > TEXT_LIMIT:
+            continue
+        if TOKEN.search(file.read().decode("utf-8", errors="replace")):
+            problems.append(
+                f"{file.path} holds what looks like a Hugging Face access token; remove it before publishing"
+            )
+    return problems
+
+
+def _records(card: Card) -> dict[str, Path | bytes]:
+    """The card, and `selfpos.json` where it may not be published as it is."""
+    contents: dict[str, Path | bytes] = {CARD: card.text.encode()}
+    record = card.facts.record
+    if record is not None:
+        public = public_manifest(record, card.published, card.probe_set)
+        if public != record:
+            contents[MANIFEST] = (json.dumps(public, indent=2, ensure_ascii=False) + "\n").encode()
+    return contents
+
+
+def public_manifest(
+    record: Mapping[str, Any], published: Mapping[str, HubModel], probe_set: str | None
+) -> dict[str, Any]:
+    """The content of `selfpos.json` with parents on the Hub named by repository and commit, and no local
+    folder.
+
+    `published` maps a parent's name to where it is published; `probe_set` is the Hub id of the probe set, if
+    any.
+    """
+    public: dict[str, Any] = copy.deepcopy(dict(record))
+    merge = public.get("merge")
+    entries = [public.get("base"), *((merge.get("sources") or ()) if isinstance(merge, dict) else ())]
+    for entry in entries:
+        parent = parse_parent(entry)
+        if not isinstance(entry, dict) or parent is None:
+            continue
+        for key in ("path", "source"):
+            entry.pop(key, None)
+        entry["name"] = parent.name
+        hub = published.get(parent.name)
+        if hub is not None:
+            entry |= {"repo": hub.repo, "revision": hub.revision}
+        elif parent.repo:
+            entry["repo"] = parent.repo
+            if parent.revision:
+                entry["revision"] = parent.revision
+    if probe_set is not None:
+        public[PUBLISHED] = {"probe_set": probe_set}
+    return public
+
+
+def public_adapter(folder: Path, facts: Facts) -> bytes | None:
+    """`adapter_config.json` naming its base by Hub id and commit; None where it need not change."""
+    if not facts.adapter or facts.base is None or not facts.base.repo:
+        return None
+    if str((facts.summary.adapter or {}).get("base_model_name_or_path") or "") == facts.base.repo:
+        return None
+    config = read_json(folder / ADAPTER)
+    config |= {"base_model_name_or_path": facts.base.repo, "revision": facts.base.revision}
+    return json.dumps(config, indent=2, sort_keys=True).encode()
+
+
+def _notes(folder: Path, card: Card, keep_card: bool) -> list[str]:
+    """What the user may not expect."""
+    facts = card.facts
     notes = []
-    card = folder / CARD
-    if not keep_card and card.is_file() and MARK not in card.read_text(encoding="utf-8", errors="replace"):
+    if card.scores and card.models.own is None:
         notes.append(
-            f"the folder's {CARD} was not written by selfpos; the generated card is sent in its place (--keep-card sends yours)"
+            f"the card has no scores: those found are of {', '.join(card.scores.models)}, "
+            f"none of them of {facts.name}"
         )
-    if not has_manifest:
+    for name in card.models.stale:
         notes.append(
-            f"{folder} has no {MANIFEST}: the card says nothing of how the model was made, and it cannot be reproduced"
+            f"the scores of {name} belong to other weights than it has now and are left out; score it again"
+        )
+    own_card = folder / CARD
+    replaced = not keep_card and own_card.is_file()
+    if replaced and MARK not in own_card.read_text(encoding="utf-8", errors="replace"):
+        notes.append(
+            f"the folder's {CARD} was not written by selfpos; the generated card replaces it "
+            "(--keep-card sends yours)"
+        )
+    if facts.record is None:
+        notes.append(
+            f"{folder} has no {MANIFEST}: the card does not say how the model was made, "
+            "and it cannot be reproduced"
         )
     local = [parent.name for parent in facts.local_parents]
     if local and facts.kind == "merged":
         notes.append(
-            f"{', '.join(local)} {_are(local)} not on the Hub, so others cannot repeat the merge; --collection publishes them with it"
+            f"{', '.join(local)} {'is' if len(local) == 1 else 'are'} not on the Hub, so others cannot "
+            "repeat "
+            "the merge; --collection publishes them with it"
         )
     if facts.adapter and facts.base is not None and not facts.base.repo:
         notes.append(f"the adapter's base {facts.base.name} is not on the Hub, so others cannot use it")
     return notes
 
 
-def _are(names: Sequence[str]) -> str:
-    return "is" if len(names) == 1 else "are"
-
-
 def _size(count: float) -> str:
     for unit in ("B", "kB", "MB"):
         if count < 1000:
-            return f"{count:.3g} {unit}" if unit != "B" else f"{count:.0f} B"
+            return f"{count:.0f} B" if unit == "B" else f"{count:.3g} {unit}"
         count /= 1000
     return f"{count:.3g} GB"

@@ -1,4 +1,4 @@
-"""Sending a planned model to the Hugging Face Hub, and making sure that it arrived."""
+"""Sending a planned model to the Hugging Face Hub, and checking that it arrived."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from selfpos.console import log
 from selfpos.errors import OperationError, SelfposError
-from selfpos.publishing.files import PICKLES, PlannedFile
-from selfpos.publishing.plan import PushPlan, plan_push
+from selfpos.publishing.plan import PICKLES, PushPlan
 from selfpos.publishing.session import AGAIN, hub
 from selfpos.storage.file_kinds import MANIFEST
 
@@ -21,21 +20,21 @@ if TYPE_CHECKING:
     from huggingface_hub import CommitInfo, HfApi
     from huggingface_hub.hf_api import FolderVerification
 
-__all__ = ["PlannedFile", "PushPlan", "Pushed", "plan_push", "push"]
-LARGE = 8_000_000  # bytes from which a file is sent by itself
+LARGE = 8_000_000  # bytes from which a file is sent alone
 WEIGHTS = {".safetensors", ".gguf", ".onnx", *PICKLES}
 
 
 @dataclass(frozen=True)
 class Pushed:
-    """What stands on the Hub now: `revision` is the commit that holds all files, compared with ours by hash."""
+    """What is on the Hub now:
+
+    `revision` is the commit with all files, whose hashes were compared with ours.
+    """
 
     repo: str
     repo_type: str
     revision: str
     url: str
-    files: int
-    bytes: int
     notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
@@ -43,10 +42,11 @@ class Pushed:
 
 
 def push(plan: PushPlan) -> Pushed:
-    """Carry out `plan`: create the repository where there is none, send what it does not hold yet, compare hashes; return what stands.
+    """Carry out `plan`: create the repository if necessary, send what it lacks, and compare hashes.
 
-    A second call after a failure sends only what is missing. Raises SelfposError, before anything is sent, where the plan has problems,
-    the token is missing, wrong or too weak, or the repository holds another model; OperationError where the Hub or the network fails.
+    A second call after a failure sends only what is missing. Raises SelfposError, before anything is sent,
+    where the plan has problems, the token is missing, wrong or too weak, or the repository holds another
+    model; OperationError where the Hub or the network fails.
     """
     if plan.problems:
         raise SelfposError("; ".join(plan.problems))
@@ -61,52 +61,49 @@ def push(plan: PushPlan) -> Pushed:
         _compare(api, plan, stage, commit)
         if commit.oid == before:
             notes.append(f"{plan.repo} held all of it already")
-        return Pushed(
-            plan.repo,
-            plan.repo_type,
-            commit.oid,
-            _url(plan, commit, target),
-            len(plan.files),
-            plan.total_bytes,
-            tuple(notes),
-        )
+        url = _url(plan, commit, target)
+        return Pushed(plan.repo, plan.repo_type, commit.oid, url, tuple(notes))
 
 
 @contextmanager
 def _staged(plan: PushPlan) -> Iterator[Path]:
-    """A temporary folder laid out as the repository will be: links to the model's files, and the files made for it."""
+    """A temporary folder laid out as the repository will be: links to the model's files, and the files made
+    for it.
+    """
     with tempfile.TemporaryDirectory(prefix="selfpos-push-") as name:
         stage = Path(name).resolve()
         for file in plan.files:
-            place = stage / file.path
-            place.parent.mkdir(parents=True, exist_ok=True)
+            path = stage / file.path
+            path.parent.mkdir(parents=True, exist_ok=True)
             if file.content is not None:
-                place.write_bytes(file.content)
+                path.write_bytes(file.content)
             elif file.source is not None:
-                place.symlink_to(file.source.resolve())
+                path.symlink_to(file.source.resolve())
         yield stage
 
 
 def _check_token(api: HfApi, plan: PushPlan) -> str:
-    """The user's name. Raises where the token is refused, may only read, or its user has nothing to do with the owner of the repository."""
+    """The user's name. Raises where the token is refused or read-only, or the user is not in the repository's
+    owner.
+    """
     who = api.whoami()
     name, owner = str(who["name"]), plan.repo.partition("/")[0]
     if (who.get("auth") or {}).get("accessToken", {}).get("role") == "read":
         raise SelfposError(
-            f"the access token of {name} may only read; make one with write permission and log in with it: `hf auth login`"
+            f"the access token of {name} may only read; make one with write permission and log in with it: "
+            "`hf auth login`"
         )
-    if not plan.pull_request and owner not in {
-        name,
-        *(str(org.get("name")) for org in who.get("orgs") or ()),
-    }:
+    owners = {name, *(str(org.get("name")) for org in who.get("orgs") or ())}
+    if not plan.pull_request and owner not in owners:
         raise SelfposError(
-            f"the access token belongs to {name}, who is not in {owner}; push to {name}/… or propose a change with --pr"
+            f"the access token belongs to {name}, who is not in {owner}; push to {name}/… or propose a "
+            "change with --pr"
         )
     return name
 
 
 def _validate_card(api: HfApi, plan: PushPlan) -> None:
-    """Let the Hub itself judge the card's metadata, which it would otherwise do after the upload."""
+    """Let the Hub check the card's metadata, which it would otherwise do after the upload."""
     from huggingface_hub import DatasetCard, ModelCard
 
     card = (ModelCard if plan.repo_type == "model" else DatasetCard)(plan.card, ignore_metadata_errors=False)
@@ -117,15 +114,15 @@ def _validate_card(api: HfApi, plan: PushPlan) -> None:
 
 
 def _messages(answer: str) -> str:
-    """The sentences in what the Hub answers to metadata: JSON with a list of errors."""
+    """The sentences in the Hub's answer on metadata: JSON with a list of errors."""
     try:
-        return "; ".join(str(found["message"]) for found in json.loads(answer)["errors"])
+        return "; ".join(str(error["message"]) for error in json.loads(answer)["errors"])
     except (ValueError, LookupError, TypeError):
         return " ".join(answer.split())
 
 
 def _check_target(api: HfApi, plan: PushPlan, stage: Path, notes: list[str]) -> str | None:
-    """The commit that the repository is at, None where there is no such repository. Raises where it holds another model."""
+    """The current commit of the repository, None where there is none. Raises where it holds another model."""
     from huggingface_hub.errors import RepositoryNotFoundError
 
     try:
@@ -145,20 +142,23 @@ def _check_target(api: HfApi, plan: PushPlan, stage: Path, notes: list[str]) -> 
     state = _verification(api, plan, stage, plan.branch)
     changed = [entry["path"] for entry in state.mismatches]
     if (stage / MANIFEST).is_file() and MANIFEST not in [*changed, *state.extra_paths]:
-        return str(
-            info.sha
-        )  # the same story, so the same model, of which something may have arrived damaged or not at all
+        # The same record, so the same model: other files may have arrived damaged or not at all.
+        return str(info.sha)
     foreign = [path for path in [*state.missing_paths, *changed] if PurePosixPath(path).suffix in WEIGHTS]
     if foreign:
         raise SelfposError(
-            f"{plan.repo} exists and holds another model ({', '.join(sorted(foreign)[:3])}); choose another name, "
+            f"{plan.repo} exists and holds another model ({', '.join(sorted(foreign)[:3])}); choose another "
+            "name, "
             "another branch with --branch, a pull request with --pr, or --replace to overwrite it"
         )
     return str(info.sha)
 
 
 def _open_target(api: HfApi, plan: PushPlan, user: str, *, exists: bool) -> str | None:
-    """Create the repository and the branch where they are missing; the revision to commit to. None: main, or a pull request still to open."""
+    """Create repository and branch if necessary; returns the revision to commit to.
+
+    None stands for main, or a pull request still to be opened.
+    """
     if plan.pull_request:
         return _open_pull_request(api, plan, user)
     if not exists:
@@ -169,12 +169,11 @@ def _open_target(api: HfApi, plan: PushPlan, user: str, *, exists: bool) -> str 
 
 
 def _open_pull_request(api: HfApi, plan: PushPlan, user: str) -> str | None:
-    """The pull request that an earlier start opened for the same purpose: the client itself would open a second one."""
-    for found in api.get_repo_discussions(
-        plan.repo, repo_type=plan.repo_type, discussion_type="pull_request"
-    ):
-        if found.author == user and found.title == plan.message and found.status in ("open", "draft"):
-            return f"refs/pr/{found.num}"
+    """The pull request that an earlier call opened: the client would open a second one."""
+    requests = api.get_repo_discussions(plan.repo, repo_type=plan.repo_type, discussion_type="pull_request")
+    for request in requests:
+        if request.author == user and request.title == plan.message and request.status in ("open", "draft"):
+            return f"refs/pr/{request.num}"
     return None
 
 
@@ -183,10 +182,10 @@ def _branches(api: HfApi, plan: PushPlan) -> set[str]:
 
 
 def _upload(api: HfApi, plan: PushPlan, stage: Path, target: str | None) -> CommitInfo:
-    """Send all files and put them in one commit, so that a reader never sees half of them.
+    """Send all files in one commit, so that a reader never sees half of them.
 
-    Large files are sent one after the other, each finished before the next: what is finished is not sent again by a second start, whereas of files
-    sent together, as `upload_folder` does it, Xet storage keeps nothing when they are interrupted.
+    Large files are sent one after the other: a second call does not send the finished ones again. Of files
+    sent together, as by `upload_folder`, Xet storage keeps nothing after an interruption.
     """
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
@@ -200,12 +199,14 @@ def _upload(api: HfApi, plan: PushPlan, stage: Path, target: str | None) -> Comm
     for file in plan.files:
         if file.bytes >= LARGE:
             api.preupload_lfs_files(additions=[additions[file.path]], free_memory=False, **where)
-    gone = [CommitOperationDelete(path) for path in _stale(api, plan, stage, target)] if plan.replace else []
-    return api.create_commit(operations=[*gone, *additions.values()], commit_message=plan.message, **where)
+    operations: list[Any] = list(additions.values())
+    if plan.replace:
+        operations = [CommitOperationDelete(path) for path in _stale(api, plan, stage, target)] + operations
+    return api.create_commit(operations=operations, commit_message=plan.message, **where)
 
 
 def _stale(api: HfApi, plan: PushPlan, stage: Path, target: str | None) -> list[str]:
-    """Weights of the model that is being replaced which the new one would not overwrite."""
+    """Weights of the replaced model that the new one does not overwrite."""
     missing = _verification(api, plan, stage, target).missing_paths
     return [path for path in missing if PurePosixPath(path).suffix in WEIGHTS]
 
@@ -215,7 +216,7 @@ def _verification(api: HfApi, plan: PushPlan, stage: Path, revision: str | None)
 
 
 def _compare(api: HfApi, plan: PushPlan, stage: Path, commit: CommitInfo) -> None:
-    """Raise OperationError unless the commit holds every file of the plan with our content, by the Hub's own hashes."""
+    """Raise OperationError unless the commit holds every file with our content, by the Hub's hashes."""
     state = _verification(api, plan, stage, commit.oid)
     wrong = sorted(entry["path"] for entry in state.mismatches)
     if wrong or state.extra_paths:
@@ -232,7 +233,8 @@ def _url(plan: PushPlan, commit: CommitInfo, target: str | None) -> str:
 
     if commit.pr_url:
         return str(commit.pr_url)
-    place = f"{constants.ENDPOINT}/{'' if plan.repo_type == 'model' else f'{plan.repo_type}s/'}{plan.repo}"
+    prefix = "" if plan.repo_type == "model" else f"{plan.repo_type}s/"
+    url = f"{constants.ENDPOINT}/{prefix}{plan.repo}"
     if target and target.startswith("refs/pr/"):
-        return f"{place}/discussions/{target.removeprefix('refs/pr/')}"
-    return f"{place}/tree/{target}" if target else place
+        return f"{url}/discussions/{target.removeprefix('refs/pr/')}"
+    return f"{url}/tree/{target}" if target else url

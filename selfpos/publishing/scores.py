@@ -1,145 +1,84 @@
-"""Scores for the card, read from what MTEB and `selfpos eval-mteb` wrote.
-
-A folder of scores holds MTEB's result files, `<model>/<revision>/<task>.json` at any depth. Where `selfpos eval-mteb` wrote them there is a
-`last.json` too, which tells the scores that count, and type and metric of tasks that MTEB itself does not know.
-"""
+"""The scores of all models below a folder, for the card and its metadata."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean, stdev
-from typing import Any
 
-from selfpos.publishing.shape import read_json
+from selfpos.evaluation.mteb_internals import hub_result
+from selfpos.evaluation.tasks import TaskInfo, describe_task
+from selfpos.scores.files import LAST, Result, SubsetScore, TaskScore, last_json, last_scores, read_result
 
 FOLDER = "eval"  # of scores inside a model folder: it is no part of the model's content hash
-LAST = "last.json"
-RESAMPLES = 2000
-
-
-@dataclass(frozen=True)
-class Score:
-    """One model on one split and language subset of one task. `value` is MTEB's main score, between 0 and 1; `draws` are those of MTEB's repeated draws
-    of training or clustering samples, where it is their mean; `file` is MTEB's.
-    """
-
-    task: str
-    value: float
-    split: str
-    subset: str
-    revision: str | None
-    draws: tuple[float, ...] = ()
-    file: Path | None = field(default=None, compare=False)
-
-    @cached_property
-    def interval(self) -> tuple[float, float] | None:
-        """Its 95 % interval: of a bootstrap over the task's examples where what the model got right of each was kept, else of the mean over `draws`."""
-        return self._resampled() or self._over_draws()
-
-    def _resampled(self) -> tuple[float, float] | None:
-        """Percentiles over resampled examples, moved to have the score for their mean: examples drawn twice by themselves raise a V-measure."""
-        import numpy as np
-
-        from selfpos.scores.examples import examples_file, read_examples
-        from selfpos.scores.measures import resamples
-
-        if self.file is None or len(self.file.parents) < 4:
-            return None
-        for part in read_examples(examples_file(self.file), str(self.revision)):
-            if (part.split, part.subset) == (self.split, self.subset):
-                drawn = resamples([part], RESAMPLES, seed=0)
-                low, high = np.quantile(drawn, [0.025, 0.975]) - drawn.mean() + self.value
-                return float(low), float(high)
-        return None
-
-    def _over_draws(self) -> tuple[float, float] | None:
-        """Student's t interval of the mean."""
-        if len(self.draws) < 2:
-            return None
-        from scipy.stats import t
-
-        half = float(t.ppf(0.975, len(self.draws) - 1)) * stdev(self.draws) / len(self.draws) ** 0.5
-        return self.value - half, self.value + half
-
-
-@dataclass(frozen=True)
-class Task:
-    """What an evaluation task is. `dataset` and `revision` are those of its data on the Hub, None for a task that MTEB does not know; `category`
-    is the Hub's name of such tasks.
-    """
-
-    name: str
-    type: str | None = None
-    metric: str | None = None
-    dataset: str | None = None
-    revision: str | None = None
-    category: str | None = None
+LEADERBOARD_FOLDER = ".eval_results"  # read by the Hub's leaderboards
 
 
 @dataclass(frozen=True)
 class Scores:
-    """The scores of all models below one folder: model → its scores, and what is known of the tasks. `files` are MTEB's result files by model;
-    `identities` the name and revision under which MTEB filed it, the revision being the content hash of a model that we scored.
-    """
+    """Model → its results; task → what is known of it; the version of mteb if all results are of one."""
 
-    models: Mapping[str, tuple[Score, ...]]
-    tasks: Mapping[str, Task]
+    models: Mapping[str, tuple[Result, ...]]
+    tasks: Mapping[str, TaskInfo]
     mteb: str | None
-    files: Mapping[str, tuple[Path, ...]]
 
-    @property
-    def identities(self) -> dict[str, tuple[str, str]]:
-        return {
-            model: (files[0].parent.parent.name.replace("__", "/"), files[0].parent.name)
-            for model, files in self.files.items()
-        }
+    def identity(self, model: str) -> tuple[str, str]:
+        """The name and revision under which MTEB files the model; of a model that we scored, its content
+        hash.
+        """
+        return self.models[model][0].model, self.models[model][0].revision
 
     def of(self, names: Sequence[str]) -> Scores | None:
         """Those of the models `names`; None where none of them was scored."""
-        models = {name: scores for name, scores in self.models.items() if name in names}
-        tasks = {score.task for scores in models.values() for score in scores}
-        files = {model: self.files[model] for model in models}
-        return (
-            Scores(
-                models, {name: task for name, task in self.tasks.items() if name in tasks}, self.mteb, files
-            )
-            if models
-            else None
-        )
+        models = {name: results for name, results in self.models.items() if name in names}
+        scored = {result.task for results in models.values() for result in results}
+        tasks = {name: task for name, task in self.tasks.items() if name in scored}
+        return Scores(models, tasks, self.mteb) if models else None
 
-    def from_hub(self, score: Score) -> bool:
-        """Whether it was made on the data of the Hub that MTEB names for its task, rather than on files kept locally."""
-        task = self.tasks[score.task]
-        return task.dataset is not None and score.revision == task.revision
+    def from_hub(self, result: Result) -> bool:
+        """Whether the data was that of the Hub which MTEB names for the task, rather than local files."""
+        task = self.tasks[result.task]
+        return task.dataset is not None and result.data_revision == task.revision
 
     def on_local_data(self, model: str) -> list[str]:
-        """MTEB's tasks that `model` was scored on with files kept locally."""
-        found = self.models.get(model, ())
+        """MTEB's tasks that `model` was scored on with local files."""
+        results = self.models.get(model, ())
         return sorted(
             {
-                score.task
-                for score in found
-                if self.tasks[score.task].dataset is not None and not self.from_hub(score)
+                result.task
+                for result in results
+                if self.tasks[result.task].dataset is not None and not self.from_hub(result)
             }
         )
 
+    def result(self, model: str, task: str) -> Result | None:
+        """The result of `model` on `task`; None where it was not scored."""
+        return next((result for result in self.models.get(model, ()) if result.task == task), None)
+
     def value(self, model: str, task: str) -> float | None:
-        """Mean over the splits and subsets that `model` was scored on, None where it was not."""
-        found = [score.value for score in self.models.get(model, ()) if score.task == task]
-        return fmean(found) if found else None
+        """Mean over the splits and subsets of the task; None where `model` was not scored."""
+        result = self.result(model, task)
+        return None if result is None else result.mean
 
     def interval(self, model: str, task: str) -> tuple[float, float] | None:
-        """The interval of the task's only score; None where there is none, or more than one score to it."""
-        found = [score for score in self.models.get(model, ()) if score.task == task]
-        return found[0].interval if len(found) == 1 else None
+        """The interval of the task's only subset; None where there are several or none."""
+        result = self.result(model, task)
+        if result is None or len(result.scores) != 1:
+            return None
+        return result.interval(result.scores[0])
+
+    def task_score(self, result: Result) -> TaskScore:
+        """The result as one score."""
+        task = self.tasks[result.task]
+        return TaskScore(result.task, task.type or "", task.metric or "", result.mean, result.file)
+
+    def subset_scores(self, model: str) -> list[tuple[Result, SubsetScore]]:
+        """All scores of `model` by split and subset, with the results that hold them."""
+        return [(result, score) for result in self.models.get(model, ()) for score in result.scores]
 
 
 def find_scores(folder: Path) -> Path | None:
-    """Where the scores of the model in `folder` are: inside it, or in the run that it is part of."""
+    """Where the scores of the model in `folder` are: inside it, or in its run."""
     if (folder / FOLDER).is_dir():
         return folder / FOLDER
     for run in folder.resolve().parents[:2]:
@@ -148,119 +87,64 @@ def find_scores(folder: Path) -> Path | None:
     return None
 
 
-def read_scores(root: Path) -> Scores | None:
-    """Read what was scored below `root`; None where nothing was. Raises SelfposError where a file is not JSON."""
-    listed, known = _last_files(root)
-    covered = {file.parent.parent for file in listed}  # what lies beside, of the same models, counts no more
-    found = [*listed, *(file for file in sorted(root.rglob("*.json")) if file.parent.parent not in covered)]
-    records = [(file, read_json(file)) for file in dict.fromkeys(found)]
-    records = [
-        (file, record)
-        for file, record in records
-        if isinstance(record, dict) and isinstance(record.get("scores"), dict)
-    ]
-    records = [(file, record) for file, record in records if "task_name" in record]
-    if not records:
+def read_model_scores(root: Path) -> Scores | None:
+    """The scores below `root`, in MTEB's folders at any depth; None where there are none.
+
+    Where a `last.json` lists results, other results of the same model are outdated and do not count. Raises
+    SelfposError where a result file is damaged.
+    """
+    listed = last_scores(root)
+    known = {score.task: (score.type, score.metric) for score in listed}
+    covered = {score.file.parent.parent for score in listed}
+    files = [score.file for score in listed if score.file.is_file()]
+    files += [file for file in sorted(root.rglob("*.json")) if file.parent.parent not in covered]
+    results = []
+    for file in dict.fromkeys(files):
+        result = read_result(file, known.get(file.stem, (None, None))[1])
+        if result is not None:
+            results.append(result)
+    if not results:
         return None
-    models: dict[str, list[Score]] = {}
-    files: dict[str, list[Path]] = {}
-    places = {file.parent for file, _ in records}
-    names = [_short(place.parent.name) for place in places]
-    for file, record in records:
-        short = _short(file.parent.parent.name)
-        model = short if names.count(short) == 1 else f"{short}@{file.parent.name[:8]}"
-        metric = known.get(record["task_name"], {}).get("metric")
-        models.setdefault(model, []).extend(_scores(record, metric, file))
-        files.setdefault(model, []).append(file)
-    versions = {str(record.get("mteb_version")) for _, record in records}
+    names = [_short(folder.parent.name) for folder in {result.file.parent for result in results}]
+    models: dict[str, list[Result]] = {}
+    for result in results:
+        name = _short(result.file.parent.parent.name)
+        if names.count(name) > 1:
+            name = f"{name}@{result.revision[:8]}"
+        models.setdefault(name, []).append(result)
     tasks = {
-        name: _describe(name, known.get(name, {}))
-        for name in sorted({str(record["task_name"]) for _, record in records})
+        name: describe_task(name, known.get(name)) for name in sorted({result.task for result in results})
     }
-    return Scores(
-        {name: tuple(scores) for name, scores in models.items()},
-        tasks,
-        versions.pop() if len(versions) == 1 else None,
-        {name: tuple(found) for name, found in files.items()},
-    )
+    versions = {str(result.mteb_version) for result in results}
+    version = versions.pop() if len(versions) == 1 else None
+    return Scores({name: tuple(entries) for name, entries in models.items()}, tasks, version)
 
 
 def _short(model: str) -> str:
-    """The last part of a model's name, as MTEB writes it (`owner/name`) or files it (`owner__name`)."""
+    """The last part of a model's name, which MTEB writes `owner/name` or files as `owner__name`."""
     return model.replace("__", "/").rpartition("/")[2]
 
 
-def _last_files(root: Path) -> tuple[list[Path], dict[str, dict[str, Any]]]:
-    """The files of every score that counts, and task → its type and metric, by the `last.json` files below `root`."""
-    files: list[Path] = []
-    known: dict[str, dict[str, Any]] = {}
-    for last in sorted(root.rglob(LAST)):
-        record = read_json(last)
-        for task, entry in (record.get("tasks") or {}).items() if isinstance(record, dict) else ():
-            files.append(last.parent / str(entry.get("file")))
-            known[task] = entry
-    return files, known
-
-
-def _scores(record: Mapping[str, Any], metric: str | None, file: Path) -> Iterable[Score]:
-    revision = record.get("dataset_revision")
-    for split, subsets in record["scores"].items():
-        for entry in subsets:
-            value = entry.get("main_score")
-            if isinstance(value, int | float):
-                subset = str(entry.get("hf_subset", "default"))
-                yield Score(
-                    record["task_name"], float(value), split, subset, revision, _draws(entry, metric), file
-                )
-
-
-def _draws(entry: Mapping[str, Any], metric: str | None) -> tuple[float, ...]:
-    """The main score of each of MTEB's repeated draws, if the main score is their mean."""
-    given = [draw.get(metric) for draw in entry.get("scores_per_experiment") or () if isinstance(draw, dict)]
-    given = given or [value for level in (entry.get("v_measures") or {}).values() for value in level]
-    draws = tuple(float(value) for value in given if isinstance(value, int | float))
-    return (
-        draws
-        if draws and len(draws) == len(given) and abs(fmean(draws) - entry["main_score"]) <= 1e-6
-        else ()
-    )
-
-
-def _describe(name: str, known: Mapping[str, Any]) -> Task:
-    """The task as MTEB knows it; one that MTEB does not know as `last.json` tells it."""
-    import mteb
-
-    try:
-        metadata = mteb.get_task(name).metadata
-    except (KeyError, ValueError):
-        return Task(name, known.get("type"), known.get("metric"))
-    data = metadata.dataset
-    return Task(
-        name,
-        metadata.type,
-        metadata.main_score,
-        data["path"],
-        data.get("revision"),
-        metadata._hf_task_type()[0],
-    )
-
-
-def published(scores: Scores) -> dict[str, Path | bytes]:
-    """The result files as they lie below the `eval` folder of a published model: path → file, and a `last.json` per model to read them by."""
+def published_results(scores: Scores) -> dict[str, Path | bytes]:
+    """The result files by their paths in the `eval` folder of a published model, with a `last.json` per
+    model.
+    """
     files: dict[str, Path | bytes] = {}
-    for short, found in scores.files.items():
-        model, revision = found[0].parent.parent.name, found[0].parent.name
-        last: dict[str, Any] = {"model": model.replace("__", "/"), "revision": revision, "tasks": {}}
-        for file in found:
-            place = f"results/{model}/{revision}/{file.name}"
-            files[f"{FOLDER}/{short}/{place}"] = file
-            name = str(read_json(file)["task_name"])
-            task, value = scores.tasks[name], scores.value(short, name)
-            last["tasks"][name] = {
-                "type": task.type,
-                "metric": task.metric,
-                "main_score": value,
-                "file": place,
-            }
-        files[f"{FOLDER}/{short}/{LAST}"] = (json.dumps(last, indent=1) + "\n").encode()
+    for short, results in scores.models.items():
+        model, revision = results[0].file.parent.parent.name, results[0].revision
+        paths = {result.task: Path("results", model, revision, result.file.name) for result in results}
+        for result in results:
+            files[f"{FOLDER}/{short}/{paths[result.task].as_posix()}"] = result.file
+        by_task = {result.task: scores.task_score(result) for result in results}
+        last = last_json(results[0].model, revision, by_task, paths)
+        files[f"{FOLDER}/{short}/{LAST}"] = last.encode()
     return files
+
+
+def leaderboard_files(scores: Scores, model: str) -> dict[str, bytes]:
+    """Path → content of a file for each of MTEB's tasks that `model` was scored on with the Hub's data."""
+    return {
+        f"{LEADERBOARD_FOLDER}/{result.file.stem}.yaml": hub_result(result.file).encode()
+        for result in scores.models[model]
+        if scores.from_hub(result)
+    }

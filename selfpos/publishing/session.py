@@ -1,4 +1,6 @@
-"""The Hub client as publishing uses it: with a limit on waiting, and every failure told in one sentence without the token."""
+"""The Hub client as publishing uses it: with a time limit, and every failure as one sentence without the
+token.
+"""
 
 from __future__ import annotations
 
@@ -15,21 +17,22 @@ if TYPE_CHECKING:
     import httpx2
     from huggingface_hub import HfApi
 
-ANSWER_SECONDS = 120.0  # the Hub may take a minute over a large commit; the client itself would wait for ever
+ANSWER_SECONDS = 120.0  # the Hub may take a minute for a large commit; the client would wait for ever
 TOKEN = re.compile(r"\b(?:hf|api_org)_[A-Za-z0-9]{16,}\b")
 AGAIN = "the same command continues where this one stopped"
 
 
 @contextmanager
 def hub(doing: str, subject: str) -> Iterator[HfApi]:
-    """Yield the client while something is done with `subject`, a repository or collection.
+    """Yield the client for work on `subject`, a repository or collection.
 
-    Whatever the client raises is raised again as SelfposError (wrong token, no permission, not allowed) or OperationError (all else).
+    What the client raises is raised again as SelfposError (wrong token, not allowed) or OperationError (all
+    else).
     """
     import httpx2
     from huggingface_hub import HfApi
 
-    with _patient_client():
+    with _time_limit():
         try:
             yield HfApi(library_name="selfpos", library_version=__version__)
         except SelfposError:
@@ -39,8 +42,8 @@ def hub(doing: str, subject: str) -> Iterator[HfApi]:
 
 
 @contextmanager
-def _patient_client() -> Iterator[None]:
-    """Give the client of `huggingface_hub` a time limit while the block runs; it has none of its own."""
+def _time_limit() -> Iterator[None]:
+    """Give the client of `huggingface_hub` a time limit while the block runs; it has none itself."""
     import httpx2
     from huggingface_hub.utils import _http
 
@@ -59,10 +62,13 @@ def _patient_client() -> Iterator[None]:
 
 
 def explain(error: BaseException, doing: str, subject: str) -> SelfposError:
-    """The one sentence for what went wrong, told from the error or from the one that caused it."""
+    """One sentence for what went wrong, from the error or the one that caused it."""
     import httpx2
     from huggingface_hub import constants
     from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled
+
+    def stopped(reason: str) -> OperationError:
+        return OperationError(f"{doing} stopped: {reason}; {AGAIN}")
 
     chain = _chain(error)
     for cause in chain:
@@ -73,63 +79,54 @@ def explain(error: BaseException, doing: str, subject: str) -> SelfposError:
         if isinstance(cause, OfflineModeIsEnabled):
             return SelfposError(f"{doing} needs the network, and HF_HUB_OFFLINE is set; unset it")
         if isinstance(cause, HfHubHTTPError) and cause.response is not None:
-            said = getattr(cause, "server_message", None) or ""
-            return _answer(cause.response.status_code, said, _wait(cause.response), doing, subject)
+            message = getattr(cause, "server_message", None) or ""
+            return _answer(cause.response.status_code, message, _wait(cause.response), doing, subject)
         if isinstance(cause, httpx2.TimeoutException):
-            return OperationError(
-                f"{doing} stopped: {constants.ENDPOINT} did not answer for {ANSWER_SECONDS:g} s; {AGAIN}"
-            )
-        if found := re.search(
-            r"HTTP status \w+ error \((\d{3})", str(cause)
-        ):  # of the Xet client, which has no other way to tell it
-            if found[1] == "400":
-                refused = "the Hub's storage refused what arrived there (status 400), as it does with what was damaged on its way"
-                return OperationError(f"{doing} stopped: {refused}; {AGAIN}")
-            return _answer(int(found[1]), "", " a while", doing, subject)
+            return stopped(f"{constants.ENDPOINT} did not answer for {ANSWER_SECONDS:g} s")
+        # The Xet client says the status only in its message.
+        if xet := re.search(r"HTTP status \w+ error \((\d{3})", str(cause)):
+            return _xet_answer(int(xet[1]), doing, subject)
         if isinstance(cause, json.JSONDecodeError | LookupError):
-            return OperationError(
-                f"{doing} stopped: what {constants.ENDPOINT} answered is no answer of the Hub's; {AGAIN}"
-            )
+            return stopped(f"the answer of {constants.ENDPOINT} is not the Hub's")
         if isinstance(cause, httpx2.TransportError | ConnectionError):
-            return OperationError(
-                f"{doing} stopped: the connection to {constants.ENDPOINT} failed ({hide(_first_line(cause))}); {AGAIN}"
-            )
-    return OperationError(f"{doing} stopped: {hide(_first_line(chain[-1]))}; {AGAIN}")
+            return stopped(f"the connection to {constants.ENDPOINT} failed ({hide(_first_line(cause))})")
+    return stopped(hide(_first_line(chain[-1])))
+
+
+def _xet_answer(status: int, doing: str, subject: str) -> SelfposError:
+    """The sentence for a status of the Hub's storage."""
+    if status != 400:
+        return _answer(status, "", " a while", doing, subject)
+    reason = "the Hub's storage refused the data (status 400), as it does with damaged data"
+    return OperationError(f"{doing} stopped: {reason}; {AGAIN}")
 
 
 def _answer(status: int, message: str, wait: str, doing: str, subject: str) -> SelfposError:
-    """The sentence for an HTTP status, with the server's own words where it gives any."""
-    said = hide(" ".join(message.split()).rstrip("."))
-    words = f" ({said})" if said else ""
+    """The sentence for an HTTP status, with the server's message if any."""
+    message = hide(" ".join(message.split()).rstrip("."))
+    words = f" ({message})" if message else ""
+    storage = re.search(r"storage|quota|limit|exceed|too large", message, re.IGNORECASE)
     if status == 401:
         return SelfposError(
-            f"the Hub does not accept the access token{words}; log in again with `hf auth login`, or mend HF_TOKEN"
+            f"the Hub does not accept the access token{words}; log in again with `hf auth login`, or fix "
+            "HF_TOKEN"
         )
-    if status == 402 or (
-        status in (403, 413) and re.search(r"storage|quota|limit|exceed|too large", said, re.IGNORECASE)
-    ):
-        return OperationError(
-            f"{doing} stopped: the Hub has no room for it{words}; free space or ask for more, then {AGAIN}"
-        )
-    if status == 403:
+    if status == 403 and not storage:
         return SelfposError(
             f"the access token may not do this with {subject}{words}; use a token with write permission there"
         )
     if status == 404:
         return SelfposError(f"{subject} does not exist on the Hub, or the access token may not see it")
-    if status in (409, 412):
-        return OperationError(
-            f"{doing} stopped: {subject} was changed by someone else at the same time{words}; {AGAIN}"
-        )
-    if status == 429:
-        return OperationError(
-            f"{doing} stopped: the Hub takes no more requests for now; wait{wait}, then {AGAIN}"
-        )
-    if status >= 500:
-        return OperationError(
-            f"{doing} stopped: the Hub has a fault of its own, status {status}{words}; try later, {AGAIN}"
-        )
-    return OperationError(f"{doing} stopped: the Hub refused it with status {status}{words}")
+    reason = f"the Hub refused it with status {status}{words}"
+    if status in (402, 403) or (status == 413 and storage):
+        reason = f"the Hub has no room for it{words}; free space or ask for more, then {AGAIN}"
+    elif status in (409, 412):
+        reason = f"someone else changed {subject} at the same time{words}; {AGAIN}"
+    elif status == 429:
+        reason = f"the Hub accepts no more requests for now; wait{wait}, then {AGAIN}"
+    elif status >= 500:
+        reason = f"the Hub has a fault, status {status}{words}; try later, {AGAIN}"
+    return OperationError(f"{doing} stopped: {reason}")
 
 
 def _wait(response: httpx2.Response) -> str:
@@ -139,23 +136,23 @@ def _wait(response: httpx2.Response) -> str:
 
 
 def _chain(error: BaseException) -> list[BaseException]:
-    """The error and what it was raised from: the client wraps the failures of its upload threads."""
-    found: list[BaseException] = []
+    """The error and its causes: the client wraps the failures of its upload threads."""
+    chain: list[BaseException] = []
     cause: BaseException | None = error
-    while cause is not None and cause not in found:
-        found.append(cause)
+    while cause is not None and cause not in chain:
+        chain.append(cause)
         cause = cause.__cause__ or cause.__context__
-    return found
+    return chain
 
 
 def _first_line(error: BaseException) -> str:
-    """What `error` says, without the address of the request, which is long and of no use to the user."""
+    """The message of `error` without the address of the request, which is long."""
     line = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
     return re.sub(r" for url \([^)]*\)", "", line)
 
 
 def hide(text: str) -> str:
-    """`text` without access tokens, the one in use and any that looks like one."""
+    """`text` without access tokens: the one in use and any that looks like one."""
     from huggingface_hub import get_token
 
     token = get_token()

@@ -1,34 +1,57 @@
-"""What a run left on disk, read back for tables and figures. Whatever is not there yet is named in `missing`."""
+"""What a run left on disk, read back for tables and figures. What is missing is named in `missing`."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
-from dataclasses import dataclass, field
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from selfpos.comparison.grid import Grid, Line, percent, terminal
 from selfpos.errors import SelfposError
 from selfpos.recipe import Recipe, load_recipe
-from selfpos.storage.manifest import read_json
+from selfpos.storage.manifest import read_json, read_manifest
 from selfpos.storage.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from selfpos.comparison import Comparison
-    from selfpos.report.costs import Cost
 
 
 @dataclass(frozen=True)
 class Search:
-    """One search for coefficients: what it found and the steps that led there."""
+    """One search for coefficients: its result and its steps."""
 
     position: dict[str, Any]
     trajectory: list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
+class Cost:
+    """What one model cost; None where unknown.
+
+    `seconds` are for making it (for a merge, beyond its inputs), `total` includes all that it was made from,
+    `scoring` is for its scores. `draws` are samples of training data or texts that a search embedded;
+    `memory` is the peak in bytes.
+    """
+
+    model: str
+    kind: str
+    seconds: float | None
+    total: float | None
+    draws: str | None
+    memory: float | None
+    scoring: float | None
+
+
+@dataclass(frozen=True)
 class RunResults:
-    """The results of a run. `missing` is what the run has yet to make, `optional` what other verbs could add. `scores` maps model → task → main score in 0..1; `tasks` maps task → {"type", "metric"};
-    `pipelines` maps pipeline → what its trainings took, of which `equal` was held equal."""
+    """The results of a run.
+
+    `missing` is what the run has yet to make, `optional` what other commands could add. `scores` maps model →
+    task → main score in 0..1, `tasks` task → {"type", "metric"}, `pipelines` pipeline → what its trainings
+    took, of which `equal` was held equal. `comparison`, `costs` and `origins` (model, method, inputs) are
+    filled by `details`.
+    """
 
     recipe: Recipe
     tasks: dict[str, dict[str, str]]
@@ -38,12 +61,17 @@ class RunResults:
     searches: dict[str, Search]
     seconds: dict[str, float]
     missing: list[str] = field(default_factory=list)
+    pipelines: dict[str, dict[str, float]] = field(default_factory=dict)
+    equal: str | None = None
     optional: list[str] = field(default_factory=list)
     comparison: Comparison | None = None
     costs: list[Cost] = field(default_factory=list)
     origins: list[tuple[str, str, str]] = field(default_factory=list)
-    pipelines: dict[str, dict[str, float]] = field(default_factory=dict)
-    equal: str | None = None
+
+    @property
+    def models(self) -> list[str]:
+        """All models of the recipe, in the order of its tables."""
+        return ["base", *self.recipe.trained, *self.recipe.merges]
 
     @property
     def baseline(self) -> str:
@@ -56,23 +84,25 @@ class RunResults:
         return sum(scores.values()) / len(scores) if len(scores) == len(self.tasks) and scores else None
 
     def kind(self, model: str) -> str:
-        """`base`, `specialist`, `joint`, `iterative`, `bagging`, `positioned` (learned coefficients) or `merge`."""
+        """`base`, `specialist`, `joint`, `iterative`, `bagging`, `positioned` (learned coefficients) or
+        `merge`.
+        """
         if model == "base":
             return model
-        known: dict[str, Collection[str]] = {
+        trained: dict[str, Collection[str]] = {
             "specialist": self.recipe.tasks,
             "joint": self.recipe.joints,
             "iterative": self.recipe.stages,
             "bagging": self.recipe.bags,
         }
-        for kind, names in known.items():
+        for kind, names in trained.items():
             if model in names:
                 return kind
         return "positioned" if self.recipe.merges[model].search else "merge"
 
 
 def read_results(folder: RunFolder) -> RunResults:
-    """Read the run in `folder`; raises SelfposError when it is no run at all."""
+    """Read the run in `folder`; raises SelfposError when it is no run."""
     if not folder.recipe.is_file():
         raise SelfposError(f"{folder.path} is no run: it has no {folder.recipe.name}")
     recipe = load_recipe(folder.recipe)
@@ -88,82 +118,161 @@ def read_results(folder: RunFolder) -> RunResults:
         if merge.search is None:
             continue
         if folder.position(name).is_file() and folder.trajectory(name).is_file():
-            steps = [
-                json.loads(line) for line in folder.trajectory(name).read_text(encoding="utf-8").splitlines()
-            ]
-            searches[name] = Search(read_json(folder.position(name)), steps)
+            lines = folder.trajectory(name).read_text(encoding="utf-8").splitlines()
+            searches[name] = Search(read_json(folder.position(name)), [json.loads(line) for line in lines])
         else:
             missing.append(f"coefficients of {name}")
-    models = {
-        "base",
-        "joint",
-        *recipe.trained,
-        *recipe.merges,
-    }  # marks of merges that the recipe no longer has stay in the folder
-    marks = [
-        file
-        for file in sorted((folder.path / "jobs").glob("*.json"))
-        if "." not in file.stem or file.stem.partition(".")[2] in models
-    ]
-    seconds = {mark.stem: read_json(mark)["seconds"] for mark in marks}
-    took = read_json(folder.pipelines) if folder.pipelines.is_file() else {"pipelines": {}, "equal": None}
+    models = {"base", "joint", *recipe.trained, *recipe.merges}
+    seconds = {}
+    for file in sorted((folder.path / "jobs").glob("*.json")):
+        _, dot, model = file.stem.partition(".")
+        # Jobs of merges that the recipe no longer has stay in the folder.
+        if not dot or model in models:
+            seconds[file.stem] = read_json(file)["seconds"]
+    took: dict[str, Any] = {"pipelines": {}, "equal": None}
+    if folder.pipelines.is_file():
+        took = read_json(folder.pipelines)
     return RunResults(
-        recipe, tasks, scores, geometry["names"], geometry["gram"], searches, seconds, missing, pipelines=took["pipelines"], equal=took["equal"]
-    )  # fmt: skip
-
-
-def with_details(results: RunResults, folder: RunFolder) -> RunResults:
-    """`results` with what only the report tells: intervals, costs and where every model comes from."""
-    from dataclasses import replace
-
-    from selfpos.comparison import Scored, compare, models_of_run
-    from selfpos.report.costs import costs_of, origins_of
-
-    found = models_of_run(folder, results.recipe)
-    scored = [
-        Scored(name, {"": {task: score for task, score in run.items() if task in results.tasks}})
-        for name, run in found.items()
-    ]
-    scored = [model for model in scored if model.runs[""]]
-    comparison = compare(scored) if len(scored) > 1 else None
-    optional = (
-        [] if folder.analysis.is_file() else ["conflicts between the tasks' gradients (selfpos analyse)"]
-    )
-    if scored and (comparison is None or comparison.notes):
-        optional.append("intervals of all scores (score again, so that the examples behind them are kept)")
-    return replace(
-        results,
-        optional=optional,
-        comparison=comparison,
-        costs=costs_of(results, folder),
-        origins=origins_of(results, folder),
+        recipe=recipe,
+        tasks=tasks,
+        scores=scores,
+        vectors=geometry["names"],
+        gram=geometry["gram"],
+        searches=searches,
+        seconds=seconds,
+        missing=missing,
+        pipelines=took["pipelines"],
+        equal=took["equal"],
     )
 
 
 def _scores(
     folder: RunFolder, recipe: Recipe, missing: list[str]
 ) -> tuple[dict[str, dict[str, str]], dict[str, dict[str, float]]]:
-    """The run's table, or as long as it is not there what has been scored so far."""
+    """The run's table; until it is written, what has been scored so far."""
     if folder.table.is_file():
         table = read_json(folder.table)
         return table["tasks"], table["scores"]
     from selfpos.comparison import models_of_run
 
-    found = models_of_run(folder, recipe)
-    all_models = ["base", *recipe.trained, *recipe.merges]
-    lacking = [model for model in all_models if model not in found]
-    missing.append(
-        f"scores of {', '.join(lacking)}"
-        if found and lacking
-        else "scores of all models"
-        if not found
-        else "the table of the run"
+    runs = models_of_run(folder, recipe)
+    lacking = [model for model in ("base", *recipe.trained, *recipe.merges) if model not in runs]
+    if not runs:
+        missing.append("scores of all models")
+    else:
+        missing.append(f"scores of {', '.join(lacking)}" if lacking else "the table of the run")
+    tasks: dict[str, dict[str, str]] = {}
+    scores: dict[str, dict[str, float]] = {}
+    for model, run in runs.items():
+        tasks |= {task: {"type": score.type, "metric": score.metric} for task, score in run.items()}
+        scores[model] = {task: score.main_score for task, score in run.items()}
+    return tasks, scores
+
+
+def make_table(results: RunResults) -> Grid:
+    """Models as rows; the tasks, noted with their metrics, and their mean as columns."""
+    tasks = list(results.tasks)
+    values = {
+        model: [*(scores.get(task) for task in tasks), results.mean(model)]
+        for model, scores in results.scores.items()
+    }
+    rows = [Line(model, results.kind(model), cells) for model, cells in percent(values).items()]
+    title = f"{results.recipe.name}: scores in percent, * best of its column"
+    return Grid(title, [*tasks, "mean"], [*(results.tasks[task]["metric"] for task in tasks), ""], rows)
+
+
+def score_table(folder: RunFolder) -> str:
+    """The table of the run in `folder` as text for a terminal."""
+    return terminal(make_table(read_results(folder)))
+
+
+def with_details(results: RunResults, folder: RunFolder) -> RunResults:
+    """`results` with intervals, costs and origins."""
+    from selfpos.comparison import Scored, compare, models_of_run
+
+    models = []
+    for name, run in models_of_run(folder, results.recipe).items():
+        scores = {task: score for task, score in run.items() if task in results.tasks}
+        if scores:
+            models.append(Scored(name, {"": scores}))
+    comparison = compare(models) if len(models) > 1 else None
+    optional = []
+    if not folder.analysis.is_file():
+        optional.append("conflicts between the tasks' gradients (selfpos analyse)")
+    if models and (comparison is None or comparison.notes):
+        optional.append("intervals of all scores (score again, so that the examples behind them are kept)")
+    return replace(
+        results,
+        optional=optional,
+        comparison=comparison,
+        costs=costs_of(results, folder),
+        origins=_origins(results, folder),
     )
-    tasks = {
-        task: {"type": score.type, "metric": score.metric}
-        for run in found.values()
-        for task, score in run.items()
+
+
+def costs_of(results: RunResults, folder: RunFolder) -> list[Cost]:
+    """The costs of all models, from the records of jobs, the manifests and the searches."""
+    costs = []
+    for name in results.models:
+        kind = results.kind(name)
+        job = "joint" if name == "joint" else f"{kind if name in results.recipe.trained else 'merge'}.{name}"
+        manifest, draws = _manifest(folder, kind, name), None
+        if manifest.get("samples") is not None:
+            draws = f"{manifest['samples']:,} samples"
+        elif name in results.searches and results.searches[name].position.get("texts") is not None:
+            draws = f"{results.searches[name].position['texts']:,} texts"
+        seconds, scoring = results.seconds.get(job), results.seconds.get(f"scores.{name}")
+        costs.append(Cost(name, kind, seconds, seconds, draws, manifest.get("peak_memory_bytes"), scoring))
+    seconds_of = {cost.model: cost.seconds for cost in costs}
+    with_totals = []
+    for cost in costs:
+        names = [*_inputs(results, cost.model), cost.model]
+        with_totals.append(replace(cost, total=_sum_if_known([seconds_of.get(name) for name in names])))
+    return with_totals
+
+
+def _inputs(results: RunResults, name: str) -> list[str]:
+    """The models that `name` was made from: those that a merge merges, or the stages before a stage."""
+    recipe = results.recipe
+    stages = list(recipe.stages)
+    inputs: list[str] = stages[: stages.index(name)] if name in stages else []
+    if name in recipe.merges:
+        pipelines = {"separate": list(recipe.tasks), "iterative": stages, "bagging": list(recipe.bags)}
+        inputs = pipelines[recipe.merges[name].vectors]
+    return [model for model in inputs if model in recipe.trained]
+
+
+def _sum_if_known(seconds: Sequence[float | None]) -> float | None:
+    known = [value for value in seconds if value is not None]
+    return sum(known) if len(known) == len(seconds) else None
+
+
+def _origins(results: RunResults, folder: RunFolder) -> list[tuple[str, str, str]]:
+    """Model, how it was made, and the hashes of its inputs, of every model with a manifest."""
+    origins = []
+    for name in results.models[1:]:
+        manifest = _manifest(folder, results.kind(name), name)
+        if not manifest:
+            continue
+        merge = manifest.get("merge") or {}
+        method = merge.get("method") or manifest.get("kind", "")
+        if "positioning" in manifest:
+            method = f"self-positioning, applied by {method}"
+        inputs = [
+            f"{task}: {entry['records']:,} records {entry['hash'][:12]}"
+            for task, entry in (manifest.get("tasks") or {}).items()
+        ]
+        inputs = inputs or [f"{entry['name']} {entry['hash'][:12]}" for entry in merge.get("sources") or ()]
+        origins.append((name, f"{method}, seed {manifest.get('seed', merge.get('seed'))}", ", ".join(inputs)))
+    return origins
+
+
+def _manifest(folder: RunFolder, kind: str, name: str) -> dict[str, Any]:
+    paths = {
+        "specialist": folder.specialist(name),
+        "joint": folder.rival(name),
+        "iterative": folder.stage(name),
+        "bagging": folder.bag(name),
     }
-    return tasks, {
-        model: {task: score.main_score for task, score in run.items()} for model, run in found.items()
-    }
+    path = paths.get(kind, folder.merged(name))
+    return (read_manifest(path) or {}) if path.is_dir() and kind != "base" else {}

@@ -1,98 +1,129 @@
-"""Figures of the search for coefficients: the way it went, and what it found layer by layer."""
+"""Pictures of coefficients, for reports, cards and merges: their path through the search, and by layer."""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from selfpos.report.drawing import GREY, LINES, matrix, plots
-from selfpos.report.results import Search
+from selfpos.report.drawing import GREY, LINES, matrix, plots, save
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def coefficient_path(search: Search) -> Figure:
-    """Coefficient of each task vector over the steps of the search, and where it was kept; below, loss on each task's batches (faint dots) and on
-    its held-out records (lines)."""
-    figure, (upper, lower) = plots(6.4, 4.6, 2, sharex=True)
-    path = [point for point in search.trajectory if "coefficients" in point]
-    judged = [point for point in search.trajectory if "validation" in point]
-    names, kept = search.position["names"], search.position["step"]
+def draw_coefficients(
+    file: Path,
+    names: Sequence[str],
+    coefficients: Sequence[float],
+    trajectory: Sequence[Mapping[str, Any]],
+    step: int,
+) -> None:
+    """Save the path of the `coefficients` kept at `step` to `file`, a PNG or SVG, if the search has one."""
+    figure = coefficient_path(names, trajectory, coefficients, step)
+    if figure is not None:
+        save(figure, file)
+
+
+def coefficient_path(
+    names: Sequence[str],
+    trajectory: Sequence[Mapping[str, Any]],
+    coefficients: Sequence[float | None] = (),
+    step: int | None = None,
+) -> Figure | None:
+    """Coefficients over the steps of a search, with the kept ones; below it the losses.
+
+    Losses are those of batches (faint dots) and of held-out records (lines). None for fewer than two steps
+    with coefficients.
+    """
+    path = [point for point in trajectory if isinstance(point.get("coefficients"), list)]
+    width = len(path[0]["coefficients"]) if path else 0
+    if len(path) < 2 or not width or any(len(point["coefficients"]) != width for point in path):
+        return None
+    validated = [point for point in trajectory if isinstance(point.get("validation"), Mapping)]
+    losses = any(point.get("losses") for point in path) or bool(validated)
+    figure, axes = plots(6.4, 4.6 if losses else 3.0, 2 if losses else 1, sharex=True)
+    labels = [names[index] if index < len(names) else str(index + 1) for index in range(width)]
     tasks = dict.fromkeys(
-        name for point in [*path, {"losses": search.position["losses"]}] for name in point["losses"]
+        [task for point in path for task in point.get("losses") or ()]
+        + [task for point in validated for task in point["validation"]]
     )
-    colours = {name: LINES[index % len(LINES)] for index, name in enumerate(dict.fromkeys([*names, *tasks]))}
-    for index, name in enumerate(names):
-        upper.plot(
-            [point["step"] for point in path],
-            [point["coefficients"][index] for point in path],
-            label=name,
-            color=colours[name],
-        )
-        upper.plot([kept], [search.position["coefficients"][index]], "*", color=colours[name], markersize=10)
-    upper.set_ylabel("coefficient (★ kept)")
-    upper.legend(frameon=False, fontsize=8, labelcolor=GREY)
-    for task in tasks:
-        drawn = [(point["step"], point["losses"][task]) for point in path if task in point["losses"]]
-        held = [(point["step"], point["validation"][task]) for point in judged if task in point["validation"]]
-        lower.plot(*zip(*drawn, strict=True), ".", color=colours[task], alpha=0.45) if drawn else None
-        lower.plot(*zip(*held, strict=True), "o-", markersize=3, color=colours[task]) if held else None
-    values = [value for line in lower.lines for value in line.get_ydata() if value > 0]
-    if values and max(values) > 30 * min(values):
-        lower.set_yscale("log")
-    lower.set_ylabel("probe loss" if judged else "loss of batches")
-    lower.set_xlabel("step")
-    lower.xaxis.get_major_locator().set_params(integer=True)
-    for axes in (upper, lower):
-        axes.axvline(kept, color=GREY, linestyle=":", linewidth=1)
-        axes.grid(alpha=0.3)
+    every = dict.fromkeys([*labels, *tasks])
+    colours = {name: LINES[index % len(LINES)] for index, name in enumerate(every)}
+    steps = [point.get("step", index) for index, point in enumerate(path)]
+    for index, name in enumerate(labels):
+        axes[0].plot(steps, [point["coefficients"][index] for point in path], label=name, color=colours[name])
+        value = coefficients[index] if index < len(coefficients) else None
+        if step is not None and value is not None:
+            axes[0].plot([step], [value], "*", color=colours[name], markersize=10)
+    axes[0].set_ylabel("coefficient" if step is None else "coefficient (★ kept)")
+    axes[0].legend(frameon=False, fontsize=8, labelcolor=GREY)
+    if losses:
+        _losses(axes[1], tasks, path, validated, colours)
+    axes[-1].set_xlabel("step")
+    axes[-1].xaxis.get_major_locator().set_params(integer=True)
+    for panel in axes:
+        if step is not None:
+            panel.axvline(step, color=GREY, linestyle=":", linewidth=1)
+        panel.grid(alpha=0.3)
     return figure
 
 
-def by_layer(search: Search) -> dict[str, list[float]]:
-    """Layer → its coefficients, the mean over its tensors; empty where the whole model shares them."""
-    if not search.position.get("tensors"):
-        return {}
+def _losses(
+    axes: Any,
+    tasks: Sequence[str] | Mapping[str, None],
+    path: Sequence[Mapping[str, Any]],
+    validated: Sequence[Mapping[str, Any]],
+    colours: Mapping[str, str],
+) -> None:
+    for task in tasks:
+        for points, key, style in ((path, "losses", "."), (validated, "validation", "o-")):
+            rows = [(point["step"], point[key][task]) for point in points if task in (point.get(key) or ())]
+            if rows:
+                alpha = 0.45 if style == "." else 1.0
+                size = 6 if style == "." else 3
+                axes.plot(*zip(*rows, strict=True), style, markersize=size, color=colours[task], alpha=alpha)
+    values = [value for line in axes.lines for value in line.get_ydata() if value > 0]
+    if values and max(values) > 30 * min(values):
+        axes.set_yscale("log")
+    axes.set_ylabel("probe loss" if validated else "loss of batches")
+
+
+def by_layer(tensors: Mapping[str, Sequence[float]]) -> dict[str, list[float]]:
+    """Layer → its coefficients, the mean over its tensors; embeddings first, numbered layers in order, others
+    last.
+    """
     from selfpos.vectors.names import layer_name
 
-    found: dict[str, list[list[float]]] = defaultdict(list)
-    for key, row in search.position["tensors"].items():
-        found[layer_name(key.rpartition("/")[2])].append(row)
+    rows: dict[str, list[Sequence[float]]] = {}
+    for key, row in tensors.items():
+        rows.setdefault(layer_name(key.rpartition("/")[2]), []).append(row)
     layers = {
-        layer: [sum(column) / len(rows) for column in zip(*rows, strict=True)]
-        for layer, rows in found.items()
+        layer: [sum(column) / len(members) for column in zip(*members, strict=True)]
+        for layer, members in rows.items()
     }
-    varied = any(
-        abs(value - other) > 1e-9
-        for row in layers.values()
-        for value, other in zip(row, next(iter(layers.values())), strict=True)
-    )
-    order = sorted(
-        layers,
-        key=lambda layer: (
-            int(digits)
-            if (digits := layer.rpartition(".")[2]).isdigit()
-            else -1
-            if "embed" in layer
-            else 10**6
-        ),
-    )
-    return {layer: layers[layer] for layer in order} if varied else {}
+
+    def position(layer: str) -> int:
+        number = layer.rpartition(".")[2]
+        if number.isdigit():
+            return int(number)
+        return -1 if "embed" in layer else 10**6
+
+    return {layer: layers[layer] for layer in sorted(layers, key=position)}
 
 
-def layer_map(search: Search) -> Figure:
-    """Coefficients by layer as a heat map: a row a layer, a column a task vector, white at zero."""
-    layers = by_layer(search)
+def vary(layers: Mapping[str, Sequence[float]]) -> bool:
+    """Whether the layers have different coefficients."""
+    rows = list(layers.values())
+    return any(abs(a - b) > 1e-9 for row in rows for a, b in zip(row, rows[0], strict=True))
+
+
+def layer_map(names: Sequence[str], tensors: Mapping[str, Sequence[float]]) -> Figure:
+    """Coefficients by layer as a heat map: a row per layer, a column per task vector, white at zero."""
+    layers = by_layer(tensors)
     limit = max(1e-9, *(abs(value) for row in layers.values() for value in row))
-    names = [layer.replace("encoder.layer.", "layer ") for layer in layers]
+    width = len(next(iter(layers.values())))
+    columns = [names[index] if index < len(names) else str(index + 1) for index in range(width)]
+    rows = [layer.replace("encoder.layer.", "layer ") for layer in layers]
     texts = [[f"{value:.2f}" for value in row] for row in layers.values()]
-    return matrix(
-        list(layers.values()),
-        names,
-        search.position["names"],
-        texts,
-        colours="RdBu_r",
-        low=-limit,
-        high=limit,
-    )
+    return matrix(list(layers.values()), rows, columns, texts, colours="RdBu_r", low=-limit, high=limit)

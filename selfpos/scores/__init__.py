@@ -1,3 +1,5 @@
-"""Score files, per-example results, measures, intervals and ranks."""
+"""Score files, per-example results, measures, intervals and ranks: what the evaluation writes and all others
+read.
+"""
 
 from __future__ import annotations

@@ -1,25 +1,35 @@
-"""Scores as mteb wrote them."""
+"""Score files: MTEB's result files, and the note of what was scored last, written and read here only.
+
+A folder of scores holds `results/<model>/<revision>/<task>.json` as MTEB writes them, and a `last.json` with
+the scores of the model scored last, including type and metric of tasks that MTEB does not know.
+"""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from selfpos.errors import SelfposError
+from selfpos.scores.examples import examples_file, read_examples
+from selfpos.scores.intervals import centred, percentile_interval, student_interval
 
 if TYPE_CHECKING:
     from mteb.abstasks import AbsTask
     from mteb.results import TaskResult
 
-# Beside MTEB's `results/`: which model was scored there last, and on what.
 LAST = "last.json"
+RESAMPLES = 2000  # behind the interval of one score
 
 
 @dataclass(frozen=True)
 class TaskScore:
-    """The score of one model on one task: the mean of the main score over the task's splits and subsets; `file` is MTEB's own result file."""
+    """The score of one model on one task: the mean of the main score over splits and subsets, in MTEB's file
+    `file`.
+    """
 
     task: str
     type: str
@@ -28,34 +38,104 @@ class TaskScore:
     file: Path
 
 
-def score_of(task: AbsTask, result: TaskResult, file: Path) -> TaskScore:
-    """The score in `result` over exactly the splits and subsets that `task` asks for."""
+@dataclass(frozen=True)
+class SubsetScore:
+    """MTEB's main score, between 0 and 1, on one split and language subset of a task.
+
+    `draws` are the scores of MTEB's repeated draws of training or clustering samples when the main score is
+    their mean.
+    """
+
+    split: str
+    subset: str
+    value: float
+    draws: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Result:
+    """One result file of MTEB.
+
+    `data_revision` is that of the task's data, `revision` and `model` those it is filed under.
+    """
+
+    task: str
+    data_revision: str | None
+    mteb_version: str | None
+    scores: tuple[SubsetScore, ...]
+    file: Path = field(compare=False)
+
+    @property
+    def model(self) -> str:
+        return self.file.parent.parent.name.replace("__", "/")
+
+    @property
+    def revision(self) -> str:
+        return self.file.parent.name
+
+    @property
+    def mean(self) -> float:
+        """Mean over splits and subsets."""
+        return fmean(score.value for score in self.scores)
+
+    def interval(self, score: SubsetScore) -> tuple[float, float] | None:
+        """The 95 % interval of `score`: over its resampled examples if any, else over its `draws`."""
+        from selfpos.scores.measures import resamples
+
+        if len(self.file.parents) > 3:
+            for part in read_examples(examples_file(self.file), str(self.data_revision)):
+                if (part.split, part.subset) == (score.split, score.subset):
+                    return percentile_interval(
+                        centred(resamples([part], RESAMPLES, seed=0)[:, 0], score.value)
+                    )
+        return student_interval(score.draws)
+
+
+def task_score(task: AbsTask, result: TaskResult, file: Path) -> TaskScore:
+    """The score in `result` over exactly the splits and subsets of `task`."""
     value = result.get_score(splits=list(task.eval_splits), languages=None)
-    return TaskScore(
-        task.metadata.name, str(task.metadata.type), str(task.metadata.main_score), float(value), file
-    )
+    name, kind, metric = task.metadata.name, str(task.metadata.type), str(task.metadata.main_score)
+    return TaskScore(name, kind, metric, float(value), file)
 
 
-def write_last(out: Path, model: str, revision: str, scores: dict[str, TaskScore]) -> None:
-    """Note in `out` what was scored last."""
+def write_last(out: Path, model: str, revision: str, scores: Mapping[str, TaskScore]) -> None:
+    """Record in `out` what was scored last."""
     from selfpos.storage.atomic import write_text
 
+    text = last_json(
+        model, revision, scores, {name: score.file.relative_to(out) for name, score in scores.items()}
+    )
+    write_text(out / LAST, text)
+
+
+def last_json(model: str, revision: str, scores: Mapping[str, TaskScore], files: Mapping[str, Path]) -> str:
+    """The content of `last.json`; `files` maps each task to its result file, relative to the folder of
+    scores.
+    """
     tasks = {
         name: {
             "type": score.type,
             "metric": score.metric,
             "main_score": score.main_score,
-            "file": score.file.relative_to(out).as_posix(),
+            "file": files[name].as_posix(),
         }
         for name, score in scores.items()
     }
-    write_text(
-        out / LAST, json.dumps({"model": model, "revision": revision, "tasks": tasks}, indent=1) + "\n"
-    )
+    return json.dumps({"model": model, "revision": revision, "tasks": tasks}, indent=1) + "\n"
 
 
 def read_scores(folder: Path) -> dict[str, TaskScore]:
-    """The scores of the model that `evaluate` scored last in `folder`, in the order of its tasks. Raises SelfposError when there are none."""
+    """Read the scores of the model that `evaluate` scored last in `folder`.
+
+    Args:
+        folder: The folder of scores, which holds `last.json`.
+
+    Returns:
+        Task name → score, in the order of the tasks.
+
+    Raises:
+        SelfposError: When there is no `last.json`, or it is damaged.
+    """
     file = folder / LAST
     if not file.is_file():
         raise SelfposError(
@@ -63,11 +143,55 @@ def read_scores(folder: Path) -> dict[str, TaskScore]:
         )
     try:
         tasks: dict[str, dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))["tasks"]
-        return {
-            name: TaskScore(
-                name, found["type"], found["metric"], float(found["main_score"]), folder / found["file"]
-            )
-            for name, found in tasks.items()
-        }
+        scores = {}
+        for name, entry in tasks.items():
+            value = float(entry["main_score"])
+            scores[name] = TaskScore(name, entry["type"], entry["metric"], value, folder / entry["file"])
+        return scores
     except (ValueError, KeyError, TypeError, AttributeError):
         raise SelfposError(f"{file} is damaged; score the model again with `selfpos eval-mteb`") from None
+
+
+def last_scores(root: Path) -> list[TaskScore]:
+    """The scores in every `last.json` below `root`."""
+    scores: list[TaskScore] = []
+    for file in sorted(root.rglob(LAST)):
+        scores += read_scores(file.parent).values()
+    return scores
+
+
+def read_result(file: Path, metric: str | None = None) -> Result | None:
+    """The result in MTEB's file `file`; None when it is some other JSON file.
+
+    `metric`, if known, finds the draws.
+
+    Raises SelfposError when the file is damaged.
+    """
+    try:
+        record = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(record, dict) or "task_name" not in record or "scores" not in record:
+            return None
+        scores: list[SubsetScore] = []
+        for split, subsets in record["scores"].items():
+            for entry in subsets:
+                subset = str(entry.get("hf_subset", "default"))
+                value = float(entry["main_score"])
+                scores.append(SubsetScore(split, subset, value, _draws(entry, metric)))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise SelfposError(
+            f"{file} is not a result file of MTEB; remove it, and score the model again with `selfpos "
+            "eval-mteb`"
+        ) from None
+    version = record.get("mteb_version")
+    return Result(str(record["task_name"]), record.get("dataset_revision"), version, tuple(scores), file)
+
+
+def _draws(entry: Mapping[str, Any], metric: str | None) -> tuple[float, ...]:
+    """The main score of each of MTEB's repeated draws, if the main score is their mean."""
+    given = [draw.get(metric) for draw in entry.get("scores_per_experiment") or () if isinstance(draw, dict)]
+    if not given:
+        for level in (entry.get("v_measures") or {}).values():
+            given += level
+    draws = tuple(float(value) for value in given if isinstance(value, int | float))
+    is_mean = draws and len(draws) == len(given) and abs(fmean(draws) - entry["main_score"]) <= 1e-6
+    return draws if is_mean else ()

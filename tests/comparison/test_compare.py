@@ -2,9 +2,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,7 +16,8 @@ from selfpos.errors import SelfposError
 from selfpos.scores.examples import examples_file
 from selfpos.storage.hashing import content_hash
 from selfpos.storage.run_folder import RunFolder
-from tests.comparison.conftest import MODELS, TYPES, part_of, write_scores
+from tests.helpers.command import CommandLine, own_process, said
+from tests.helpers.scored_runs import MODELS, TYPES, part_of, write_scores
 
 MakeRun = Callable[..., RunFolder]
 
@@ -74,7 +72,9 @@ def test_scores_means_ranks_and_differences(make_run: MakeRun, tmp_path: Path) -
 
 
 def test_intervals_of_a_correlation_are_those_of_scipy(make_run: MakeRun, tmp_path: Path) -> None:
-    """Spearman is no mean over pairs, so the paired bootstrap is done again by scipy, from the pairs themselves."""
+    """Spearman is no mean over pairs, so the paired bootstrap is done again by scipy, from the pairs
+    themselves.
+    """
     run = make_run()
     stored = {name: load(run, name, "Pairs") for name in ("ties", "base")}
     gold = stored["base"]["0.gold"]
@@ -98,7 +98,9 @@ def test_intervals_of_a_correlation_are_those_of_scipy(make_run: MakeRun, tmp_pa
 def test_intervals_over_seeds_and_examples_are_those_of_the_formula(
     make_run: MakeRun, tmp_path: Path
 ) -> None:
-    """Three seeds: variance over examples and over seeds added, and Student's t; worked out one resample at a time."""
+    """Three seeds: variance over examples and over seeds added, and Student's t; worked out one resample at a
+    time.
+    """
     runs = [make_run(f"seed-{seed}", seed=seed) for seed in (1, 2, 3)]
     gains = np.stack(
         [load(run, "ties", "Docs")["0.values"] - load(run, "base", "Docs")["0.values"] for run in runs]
@@ -121,7 +123,10 @@ def test_intervals_over_seeds_and_examples_are_those_of_the_formula(
 def test_holm_runs_over_all_differences_on_tasks_and_over_each_mean_by_itself(
     make_run: MakeRun, tmp_path: Path
 ) -> None:
-    """Twelve differences on tasks are one family; the four models' means over tasks are another. Worked out by the definition."""
+    """Twelve differences on tasks are one family; the four models' means over tasks are another.
+
+    Worked out by the definition.
+    """
     rows = compare(find_models([str(make_run().path)], tmp_path), draws=2000).rows
     for family in (list(TYPES), [MEAN]):
         told = {
@@ -241,7 +246,8 @@ def test_too_few_draws_for_so_many_comparisons_are_said(make_run: MakeRun, tmp_p
     models = find_models([str(make_run().path)], tmp_path)
     few, enough = compare(models, draws=300), compare(models, draws=1000)
     assert few.notes == [
-        "300 resamples cannot tell 12 differences apart from chance after the correction: take at least 480 (--draws)"
+        "300 resamples cannot tell 12 differences apart from chance after the correction: take at least 480 "
+        "(--draws)"
     ]
     assert enough.notes == []
 
@@ -264,26 +270,16 @@ def test_every_format(make_run: MakeRun, tmp_path: Path) -> None:
     )
 
 
-def test_the_verb(make_run: MakeRun, tmp_path: Path) -> None:
+def test_the_verb(make_run: MakeRun, tmp_path: Path, selfpos: CommandLine) -> None:
     run = make_run()
-
-    def call(*words: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "selfpos", "compare", *words]
-        return subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            cwd=tmp_path,
-            env=os.environ | {"PYTHONPATH": str(Path.cwd())},
-        )
-
-    done = call(str(run.path), "--draws", "300", "--out", "table.md", "--out", "deep/table.json")
+    done = own_process(
+        *("compare", str(run.path), "--draws", "300", "--out", "table.md", "--out", "deep/table.json"),
+        cwd=tmp_path,
+    )
     assert done.returncode == 0, done.stderr
-    assert "Borda rank" in done.stdout and "differences to base" in done.stdout
+    assert "Borda rank" in done.stdout
+    assert "differences to base" in done.stdout
     assert (tmp_path / "table.md").read_text().startswith("| model | Docs | Wiki | Pairs | Retrieval |")
-    again = call(str(run.path), "--out", "table.md")
-    assert (again.returncode, "exists already" in again.stderr) == (2, True)
-    assert (
-        call(str(run.path), "--out", "table.xls").returncode,
-        call(str(tmp_path / "nowhere")).returncode,
-    ) == (2, 2)
+    assert "exists already" in said(selfpos("compare", run.path, "--out", "table.md", cwd=tmp_path))
+    assert "expected a name that ends in" in said(selfpos("compare", run.path, "--out", "table.xls"))
+    assert selfpos("compare", tmp_path / "nowhere").returncode == 2

@@ -58,7 +58,9 @@ def failing_task() -> AbsTask:
 
 @pytest.fixture(scope="session")
 def made_up_corpus() -> Corpus:
-    """30 functions in each of 5 subpackages with train and test parts, and in each that is held out; each in a chain of See Also links."""
+    """30 functions in each of 5 subpackages with train and test parts, and in each that is held out; each in
+    a chain of See Also links.
+    """
     rng = random.Random(0)
     groups = {f"alpha.{letter}": ["train"] * 18 + ["test"] * 12 for letter in "abcde"} | {
         name: ["held-out"] * 30 for name in HELD_OUT

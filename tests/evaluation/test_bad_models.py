@@ -1,4 +1,4 @@
-"""Models that would load and score nonsense, or not load at all: one sentence each, before any task is run."""
+"""Models that would score nonsense or do not load: one sentence each, before any task is run."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def adapter_without_base(model: Path) -> None:
         (not_finite, "gives embeddings that are not finite"),
         (other_width, "its parts do not fit together: embedding a text failed with RuntimeError"),
         (torn, "does not load as a sentence-transformers model: SafetensorError"),
-        (adapter_without_base, "is an adapter of /gone/base, which is no folder here"),
+        (adapter_without_base, "is an adapter of /gone/base, which is neither a folder here"),
     ],
 )
 def test_one_sentence(

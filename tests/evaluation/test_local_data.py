@@ -52,7 +52,9 @@ def test_retrieval_splits_are_renamed(tmp_path: Path) -> None:
 
 
 def test_a_passage_with_its_questions_id_is_left_out_as_in_mteb(tmp_path: Path, tiny_base: Path) -> None:
-    """MTEB's FeedbackQA numbers questions and passages alike; without that, its published scores are missed by a thousandth."""
+    """MTEB's FeedbackQA numbers questions and passages alike; without that, its published scores are missed
+    by a thousandth.
+    """
     folder = tmp_path / "feedbackqa"
     write(
         folder / "corpus.jsonl",
@@ -77,7 +79,9 @@ def test_a_passage_with_its_questions_id_is_left_out_as_in_mteb(tmp_path: Path, 
     found = json.loads(score.file.read_text())["scores"]["test"][0]
     assert (
         found["recall_at_1"] == 0.5
-    )  # of two equal passages the one with the first question's id is gone; the second's list has its rival first
+        # Of two equal passages the one with the first question's id is gone; the second's list has its rival
+        # first
+    )
 
 
 def test_the_revision_is_a_hash_of_the_files(tmp_path: Path) -> None:
@@ -124,8 +128,9 @@ def test_every_kind_is_scored(tmp_path: Path, tiny_base: Path) -> None:
     assert scores["selfpos-MRPC"].main_score == pytest.approx(1)  # equal texts are nearest
     found = json.loads(scores["AmazonCounterfactualClassification"].file.read_text())["scores"]
     assert {split: {part["hf_subset"] for part in parts} for split, parts in found.items()} == {
-        "validation": {"en", "en-ext"}, "test": {"en", "en-ext"},
-    }  # fmt: skip
+        "validation": {"en", "en-ext"},
+        "test": {"en", "en-ext"},
+    }
     ranked = json.loads(scores["selfpos-WikiQAReranking"].file.read_text())["scores"]["test"][0]
     assert ranked["recall_at_10"] == 1  # each question ranks its own candidates, at most seven
 
@@ -137,14 +142,10 @@ def test_the_real_files_are_read(name: str, text_data: Path) -> None:
     assert task.dataset and list(task.eval_splits)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     ("name", "published"),
-    [
-        ("STSBenchmark", 0.82032),
-        ("Banking77Classification", 0.80042),
-        pytest.param("FeedbackQARetrieval", 0.41968, marks=pytest.mark.nightly),
-    ],
+    [("STSBenchmark", 0.82032), ("Banking77Classification", 0.80042), ("FeedbackQARetrieval", 0.41968)],
 )
 def test_published_scores_are_reproduced(
     name: str, published: float, text_data: Path, tmp_path: Path

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from selfpos.evaluation.packed import packed_layers
+from selfpos.evaluation.packed import OPERATORS, packed_layers
 
 
 def test_the_numbers_are_those_of_the_model_and_it_is_left_as_it_was(tiny_base: Path) -> None:
@@ -44,3 +44,14 @@ def test_where_it_does_not_fit_nothing_is_changed(
     with packed_layers(model) as count:
         assert count == 0
         assert not any("forward" in vars(module) for module in model.modules())
+
+
+def test_torch_has_the_operators() -> None:
+    import torch
+
+    if not torch.backends.mkldnn.is_available():
+        pytest.skip("torch has no oneDNN")
+    for name in OPERATORS:
+        assert hasattr(torch.ops.mkldnn, name), (
+            f"torch no longer has mkldnn.{name}: scoring on a CPU is slower"
+        )

@@ -1,4 +1,6 @@
-"""Which prompt a text gets: the model's own, as trained with; else what mteb's list of models has under its name."""
+"""Which prompt a text gets: the model's own, as trained with; else what mteb's list of models has under its
+name.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from selfpos.evaluation.encoder import describe_encoder, identity, load_encoder
+from selfpos.evaluation.encoder import describe_encoder, encoding_options, identity, load_encoder
 
 if TYPE_CHECKING:
     from mteb.abstasks import AbsTask
@@ -42,7 +44,7 @@ def prompts_of(folder: Path, name: str) -> tuple[dict[tuple[str, str], str | Non
     sides: dict[str, Any] = {"query": PromptType.query, "document": PromptType.document, "": None}
     tasks = {"SciFact": ("query", "document"), "STS16": ("",), "Banking77Classification": ("",)}
     found = {
-        (task, side): encoder._manner(mteb.get_task(task).metadata, sides[side]).prompt
+        (task, side): encoding_options(encoder, mteb.get_task(task).metadata, sides[side]).prompt
         for task, asked in tasks.items()
         for side in asked
     }
@@ -53,8 +55,11 @@ def test_prompts_of_training_win(folder: Callable[..., Path]) -> None:
     own = {"STS": "same meaning: ", "Retrieval-query": "find: ", "query": "ask: ", "document": ""}
     found, told = prompts_of(folder(own), E5)
     assert found == {
-        ("SciFact", "query"): "find: ", ("SciFact", "document"): None, ("STS16", ""): "same meaning: ", ("Banking77Classification", ""): None,
-    }  # fmt: skip
+        ("SciFact", "query"): "find: ",
+        ("SciFact", "document"): None,
+        ("STS16", ""): "same meaning: ",
+        ("Banking77Classification", ""): None,
+    }
     assert "STS 'same meaning: '" in told and "list" not in told
 
 
@@ -76,7 +81,8 @@ def test_an_instructed_model_gets_each_tasks_instruction(
     assert found["SciFact", "document"] is None
     assert "intent" in str(found["Banking77Classification", ""])
     assert "the instruction of each task" in told
-    own = load_encoder(model, identity(model, INSTRUCTED))._manner(sts_task().metadata, None).prompt
+    encoder = load_encoder(model, identity(model, INSTRUCTED))
+    own = encoding_options(encoder, sts_task().metadata, None).prompt
     assert (
         own.startswith("Instruct: ") and len(own) > 25
     )  # mteb has no instruction for a task of ours but that of its type

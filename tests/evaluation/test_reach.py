@@ -11,7 +11,7 @@ import pytest
 
 from selfpos.errors import OperationError, SelfposError
 from selfpos.evaluation import evaluate, select_tasks
-from selfpos.evaluation.hub_layout import fetch
+from selfpos.evaluation.local_data import fetch
 from selfpos.evaluation.select import QUICK_TASKS, wanted_tasks
 from tests.evaluation.conftest import sentence
 
@@ -147,7 +147,10 @@ def test_a_name_of_mtebs_is_taken(tmp_path: Path) -> None:
 
 
 def hub_layout(folder: Path) -> None:
-    """STS16 and SciFact as their repositories are: JSON lines by split; and one configuration each for corpus, queries and judgements."""
+    """STS16 and SciFact as their repositories are:
+
+    JSON lines by split; and one configuration each for corpus, queries and judgements.
+    """
     rng = random.Random(0)
     sts = folder / "mteb" / "sts16-sts"
     sts.mkdir(parents=True)

@@ -12,9 +12,11 @@ import pytest
 from selfpos.data.corpus import Corpus
 from selfpos.evaluation import evaluate
 from selfpos.evaluation.corpus_tasks import corpus_tasks
+from selfpos.evaluation.mteb_internals import Evaluated
+from selfpos.evaluation.recording import bitext_mining, instruction_following, ranking_precision
 from selfpos.evaluation.run import revision_of
 from selfpos.evaluation.tasks import new_task, retrieval_data
-from selfpos.scores.examples import Part, examples_file, read_examples, write_examples
+from selfpos.scores.examples import Examples, examples_file, read_examples, write_examples
 from selfpos.scores.measures import score_of
 
 if TYPE_CHECKING:
@@ -88,10 +90,8 @@ def test_the_other_types_as_mteb_has_them(
     assert score_of(part) == pytest.approx(score.main_score, abs=1e-5)
 
 
-def test_how_far_instructions_are_followed_is_mtebs_mean_over_questions() -> None:
+def test_how_far_instructions_areinstruction_following_is_mtebs_mean_over_questions() -> None:
     from mteb._evaluators.retrieval_metrics import evaluate_p_mrr_change
-
-    from selfpos.evaluation.recording import _followed
 
     rng = np.random.default_rng(0)
     documents = [f"d{number}" for number in range(12)]
@@ -104,7 +104,7 @@ def test_how_far_instructions_are_followed_is_mtebs_mean_over_questions() -> Non
             found[f"{question}-{which}"] = {
                 name: float(rng.integers(4)) for name in documents if rng.random() < 0.8
             }
-    part = _followed(relevant, found)
+    part = instruction_following(relevant, found)
     assert part is not None
     assert part[3]["values"].shape == (3,)
     wanted = evaluate_p_mrr_change(relevant, found, changed, [1, 5])["p-MRR"]
@@ -112,10 +112,8 @@ def test_how_far_instructions_are_followed_is_mtebs_mean_over_questions() -> Non
     assert wanted != 0
 
 
-def test_label_ranking_precision_of_each_text_is_scikit_learns() -> None:
+def test_labelranking_precision_of_each_text_is_scikit_learns() -> None:
     from sklearn.metrics import label_ranking_average_precision_score
-
-    from selfpos.evaluation.recording import _ranking_precision
 
     rng = np.random.default_rng(0)
     gold, predicted = rng.integers(2, size=(60, 3)), rng.integers(2, size=(2, 60, 3))
@@ -123,7 +121,7 @@ def test_label_ranking_precision_of_each_text_is_scikit_learns() -> None:
         [label_ranking_average_precision_score(a[None], b[None]) for a, b in zip(gold, one, strict=True)]
         for one in predicted
     ]
-    assert _ranking_precision(predicted, gold) == pytest.approx(np.array(wanted))
+    assert ranking_precision(predicted, gold) == pytest.approx(np.array(wanted))
 
 
 def test_f1_of_translations_found_more_than_once() -> None:
@@ -132,12 +130,11 @@ def test_f1_of_translations_found_more_than_once() -> None:
 
     from sklearn.metrics import f1_score
 
-    from selfpos.evaluation.recording import _translated
-
     found = np.random.default_rng(0).integers(12, size=40) + np.arange(40) // 14 * 12
     task = SimpleNamespace(metadata=SimpleNamespace(main_score="f1"), _DEFAULT_PAIR=[("one", "two")])
-    heard = {"predictions": {"one-two": [{"corpus_id": int(place)} for place in found]}}
-    part = _translated(task, {"one": list("a" * 40), "two": list("b" * 40)}, heard)
+    evaluated = Evaluated({"one": list("a" * 40), "two": list("b" * 40)}, "test", "default")
+    evaluated.predictions = {"one-two": [{"corpus_id": int(index)} for index in found]}
+    part = bitext_mining(task, evaluated)
     assert part is not None
     assert part[3]["values"].mean() == pytest.approx(
         f1_score(np.arange(40), found, average="weighted", zero_division=0)
@@ -155,8 +152,15 @@ def test_a_clustering_that_draws_its_documents_is_drawn_again_the_same(
         "labels": [["xy"[n % 2], "uvw"[n % 3]] for n in range(60)],
     }
     attributes = {"max_fraction_of_documents_to_embed": 0.5, "max_documents_per_cluster": 20, "n_clusters": 3}
-    task = new_task("clustering", "selfpos-Levels", "Two levels.", lambda: DatasetDict(test=Dataset.from_dict(rows)), revision="one",
-                    source="selfpos/test", **attributes)  # fmt: skip
+    task = new_task(
+        "clustering",
+        "selfpos-Levels",
+        "Two levels.",
+        lambda: DatasetDict(test=Dataset.from_dict(rows)),
+        revision="one",
+        source="selfpos/test",
+        **attributes,
+    )
     score = evaluate(tiny_base, [task], tmp_path, name="tiny")["selfpos-Levels"]
     (part,) = read_examples(examples_file(score.file), "one")
     assert part.count == 30
@@ -174,8 +178,8 @@ def test_what_does_not_come_to_the_score_is_not_kept(
 
 
 def test_parts_are_added_and_other_data_or_damage_is_no_examples(tmp_path: Path) -> None:
-    def made(subset: str, value: float) -> Part:
-        return Part("test", subset, "mean", 2, "key", {"values": np.array([value, value])})
+    def made(subset: str, value: float) -> Examples:
+        return Examples("test", subset, "mean", 2, "key", {"values": np.array([value, value])})
 
     file = tmp_path / "examples" / "task.npz"
     write_examples(file, [made("en", 0.1), made("de", 0.2)], "one")

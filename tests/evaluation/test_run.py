@@ -47,7 +47,9 @@ def test_scores_are_those_of_the_embeddings(tiny_base: Path, tmp_path: Path, sts
 def test_different_models_get_different_scores_under_one_name(
     tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path, sts_task: MakeTask
 ) -> None:
-    """mteb gives every local model one identity, and with it the first one's scores (its default result cache)."""
+    """mteb gives every local model one identity, and with it the first one's scores (its default result
+    cache).
+    """
     models = [tiny_base, *tiny_specialists]
     scores = [evaluate(model, [sts_task()], tmp_path, name="model")["selfpos-TestSTS"] for model in models]
     assert len({score.main_score for score in scores}) == len(models)
@@ -128,7 +130,8 @@ def test_a_failing_task_does_not_take_the_others_down(
     with pytest.raises(TasksFailedError) as caught:
         evaluate(tiny_base, [failing_task, sts_task()], tmp_path, name="tiny")
     assert str(caught.value) == (
-        f"1 of 2 tasks failed on tiny: selfpos-Failing (ValueError: the data is not there); the scores of the other 1 are in {tmp_path}"
+        "1 of 2 tasks failed on tiny: selfpos-Failing (ValueError: the data is not there); the scores of "
+        f"the other 1 are in {tmp_path}"
     )
     assert caught.value.exit_code == 1
     # without a log file, warnings and errors go to the screen, which is no place for a traceback

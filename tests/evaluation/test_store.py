@@ -1,4 +1,6 @@
-"""The cache of embeddings and tokens: found again, damage noticed, shared by merges; and embeddings equal to SentenceTransformer's own."""
+"""The cache of embeddings and tokens: found again, damage noticed, shared by merges; and embeddings equal to
+SentenceTransformer's own.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,7 @@ import pytest
 
 from selfpos.errors import OperationError
 from selfpos.evaluation import evaluate
-from selfpos.evaluation.embed import Manner, batches, packing
+from selfpos.evaluation.embed import EncodingOptions, batches, constant_features
 from selfpos.evaluation.encoder import Embedder, embedding_identity
 from selfpos.evaluation.store import DiskStore, MemoryStore, key_of
 from tests.evaluation.conftest import sentence
@@ -130,12 +132,12 @@ def test_embeddings_are_those_of_sentence_transformers(
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        found = embedder.rows(texts, Manner(prompt), 32, refuse)
+        found = embedder.rows(texts, EncodingOptions(prompt), 32, refuse)
         assert torch.get_num_threads() == threads
     finally:
         torch.set_num_threads(before)
     assert np.abs(found - model.encode(texts, prompt=prompt or "")).max() < 1e-6
-    assert np.array_equal(embedder.rows(texts, Manner(prompt), 32, refuse), found)
+    assert np.array_equal(embedder.rows(texts, EncodingOptions(prompt), 32, refuse), found)
 
 
 @pytest.mark.parametrize("family", ["roberta", "qwen-left"])
@@ -154,8 +156,12 @@ def test_other_families(family: str, tmp_path: Path) -> None:
     backend.pre_tokenizer = pre_tokenizers.Whitespace()
     left = family == "qwen-left"
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=backend, pad_token="<pad>", unk_token="<unk>", padding_side="left" if left else "right", model_input_names=["input_ids", "attention_mask"]
-    )  # fmt: skip
+        tokenizer_object=backend,
+        pad_token="<pad>",
+        unk_token="<unk>",
+        padding_side="left" if left else "right",
+        model_input_names=["input_ids", "attention_mask"],
+    )
     tokenizer.save_pretrained(tmp_path / "raw")
     torch.manual_seed(0)
     sizes: dict[str, Any] = {
@@ -177,22 +183,25 @@ def test_other_families(family: str, tmp_path: Path) -> None:
     ]
     SentenceTransformer(modules=parts, device="cpu").save_pretrained(str(tmp_path / "model"))
     model, embedder = loaded(tmp_path / "model")
-    assert packing(model, Manner(None)) is not None
+    assert constant_features(model, EncodingOptions(None)) is not None
     texts = texts_of(80)
     assert (
-        np.abs(embedder.rows(texts, Manner(None), 8, refuse) - model.encode(texts, batch_size=8)).max() < 2e-6
+        np.abs(
+            embedder.rows(texts, EncodingOptions(None), 8, refuse) - model.encode(texts, batch_size=8)
+        ).max()
+        < 2e-6
     )
 
 
 def test_models_of_unknown_features_embed_by_themselves(
     tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("selfpos.evaluation.encoder.packing", lambda *_: None)
+    monkeypatch.setattr("selfpos.evaluation.encoder.constant_features", lambda *_: None)
     model, embedder = loaded(tiny_base, tmp_path)
     texts = texts_of(70)
-    found = embedder.rows(texts, Manner(None), 2, lambda some: model.encode(some))
+    found = embedder.rows(texts, EncodingOptions(None), 2, lambda some: model.encode(some))
     assert np.abs(found - model.encode(texts)).max() < 1e-6
-    assert np.array_equal(embedder.rows(texts, Manner(None), 2, refuse), found)
+    assert np.array_equal(embedder.rows(texts, EncodingOptions(None), 2, refuse), found)
 
 
 def test_a_stopped_evaluation_goes_on(
@@ -211,7 +220,7 @@ def test_a_stopped_evaluation_goes_on(
     monkeypatch.setattr(embed, "_forward", stopped)
     _, first = loaded(tiny_base, tmp_path)
     with pytest.raises(KeyboardInterrupt):
-        first.rows(texts, Manner(None), 8, refuse)
+        first.rows(texts, EncodingOptions(None), 8, refuse)
     first.close()
     done: list[int] = []
     monkeypatch.setattr(
@@ -220,7 +229,7 @@ def test_a_stopped_evaluation_goes_on(
         lambda model, tokens, *more: (done.append(len(tokens)), forward(model, tokens, *more))[1],
     )
     model, second = loaded(tiny_base, tmp_path)
-    found = second.rows(texts, Manner(None), 8, refuse)
+    found = second.rows(texts, EncodingOptions(None), 8, refuse)
     assert 0 < sum(done) < 600
     assert np.abs(found - model.encode(texts)).max() < 1e-6
 
@@ -231,7 +240,9 @@ def test_merges_share_tokens_and_nothing_else(
     texts = texts_of(50)
     for folder in (tiny_base, *tiny_specialists):
         model, embedder = loaded(folder, tmp_path)
-        assert np.abs(embedder.rows(texts, Manner(None), 8, refuse) - model.encode(texts)).max() < 1e-6
+        assert (
+            np.abs(embedder.rows(texts, EncodingOptions(None), 8, refuse) - model.encode(texts)).max() < 1e-6
+        )
         embedder.close()
     assert len(list((tmp_path / "tokens").iterdir())) == 1
     assert len(list((tmp_path / "embeddings").iterdir())) == 1 + len(tiny_specialists)
@@ -248,7 +259,7 @@ def test_embeddings_that_are_not_finite_are_refused(tiny_base: Path, monkeypatch
         lambda model, tokens, *_: np.full((len(tokens), embedder.dimension), np.nan, np.float32),
     )
     with pytest.raises(OperationError, match=r"the model's embedding of 'abc' is not finite"):
-        embedder.rows(["abc"], Manner(None), 8, refuse)
+        embedder.rows(["abc"], EncodingOptions(None), 8, refuse)
 
 
 def test_scores_are_those_of_plain_mteb(

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from selfpos.pipeline.run import run_recipe
 from selfpos.recipe import Recipe
 from selfpos.storage.hashing import content_hash
 from selfpos.storage.manifest import read_manifest
@@ -18,6 +19,13 @@ from selfpos.storage.run_folder import RunFolder
 from tests.helpers.pipelines import MODELS, every_pipeline
 
 ROOT = Path(__file__).parent.parent.parent
+
+
+@pytest.fixture(scope="module")
+def whole(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """A run of every pipeline that nothing stopped."""
+    folder = tmp_path_factory.mktemp("pipelines")
+    return run_recipe(Recipe.model_validate(every_pipeline(tiny_base, folder)), folder / "whole")
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +49,7 @@ def killed(
     return RunFolder(folder / "whole"), RunFolder(folder / "killed"), json.loads(done.stdout)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_kill_9_at_any_moment_ends_with_the_same_bytes(
     killed: tuple[RunFolder, RunFolder, list[list[str]]],
 ) -> None:
@@ -52,12 +60,14 @@ def test_kill_9_at_any_moment_ends_with_the_same_bytes(
     assert all((other.path / file).read_bytes() == (whole.path / file).read_bytes() for file in weights)
     first, second = (json.loads(run.table.read_text(encoding="utf-8")) for run in (whole, other))
     assert first == second
+    tokens = [json.loads(run.pipelines.read_text(encoding="utf-8"))["pipelines"] for run in (whole, other)]
+    assert [took["tokens"] for took in tokens[0].values()] == [took["tokens"] for took in tokens[1].values()]
     assert not [
         file for file in other.path.rglob("*") if ".tmp" in file.name or file.name.endswith(".checkpoints")
     ]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_killed_run_repeats_no_finished_job(killed: tuple[RunFolder, RunFolder, list[list[str]]]) -> None:
     _, other, finished = killed
     log = other.log.read_text(encoding="utf-8")
@@ -66,10 +76,7 @@ def test_a_killed_run_repeats_no_finished_job(killed: tuple[RunFolder, RunFolder
 
 
 @pytest.mark.slow
-def test_every_pipeline_is_merged_scored_and_accounted_for(
-    killed: tuple[RunFolder, RunFolder, list[list[str]]],
-) -> None:
-    whole, other, _ = killed
+def test_every_pipeline_is_merged_scored_and_accounted_for(whole: RunFolder) -> None:
     table = json.loads(whole.table.read_text(encoding="utf-8"))
     assert list(table["scores"]) == MODELS
     expected = {
@@ -80,19 +87,13 @@ def test_every_pipeline_is_merged_scored_and_accounted_for(
         "iterative": (2, 12),
         "bagging": (2, 12),
     }
-    for run in (whole, other):
-        told = json.loads(run.pipelines.read_text(encoding="utf-8"))
-        assert told["equal"] == "draws"
-        assert {
-            name: (took["trainings"], took["steps"]) for name, took in told["pipelines"].items()
-        } == expected
-        assert {took["draws"] for took in told["pipelines"].values()} == {96}
-        assert all(
-            took["tokens"] > 96 and took["seconds"] > 0 and took["peak_memory_bytes"] > 1e7
-            for took in told["pipelines"].values()
-        )
-    tokens = [json.loads(run.pipelines.read_text(encoding="utf-8"))["pipelines"] for run in (whole, other)]
-    assert [took["tokens"] for took in tokens[0].values()] == [took["tokens"] for took in tokens[1].values()]
+    told = json.loads(whole.pipelines.read_text(encoding="utf-8"))
+    assert told["equal"] == "draws"
+    pipelines = told["pipelines"]
+    assert {name: (took["trainings"], took["steps"]) for name, took in pipelines.items()} == expected
+    assert {took["draws"] for took in pipelines.values()} == {96}
+    for took in pipelines.values():
+        assert took["tokens"] > 96 and took["seconds"] > 0 and took["peak_memory_bytes"] > 1e7
     stage = read_manifest(whole.stage("iterative-2-retrieval"))
     assert stage is not None and stage["start"] == {
         "name": "pairs",

@@ -38,13 +38,19 @@ class Client(CommandLine):
 
 
 def environment(hub: Hub, home: Path) -> dict[str, str]:
-    """The environment of a process that takes `hub` for the Hugging Face Hub and keeps its cache in `home`."""
+    """The environment of a process whose Hub is `hub` and whose cache is in `home`."""
     (home / "tmp").mkdir(parents=True, exist_ok=True)
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING"))}
     own = {
-        "HF_ENDPOINT": hub.endpoint, "HF_HOME": str(home), "HF_TOKEN": TOKEN, "HF_HUB_DISABLE_TELEMETRY": "1", "OMP_NUM_THREADS": "1",
-        "NO_PROXY": "127.0.0.1", "TMPDIR": str(home / "tmp"),
+        "HF_ENDPOINT": hub.endpoint,
+        "HF_HOME": str(home),
+        "HF_TOKEN": TOKEN,
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "OMP_NUM_THREADS": "1",
+        "NO_PROXY": "127.0.0.1",
+        "TMPDIR": str(home / "tmp"),
         # the Xet client waits seconds between its tries, up to six minutes; here it waits little, as often
-        "HF_XET_CLIENT_RETRY_BASE_DELAY": "10ms", "HF_XET_CLIENT_RETRY_MAX_ATTEMPTS": "3",
-    }  # fmt: skip
+        "HF_XET_CLIENT_RETRY_BASE_DELAY": "10ms",
+        "HF_XET_CLIENT_RETRY_MAX_ATTEMPTS": "3",
+    }
     return kept | own

@@ -1,4 +1,6 @@
-"""Fixtures of the publishing room: a hub on loopback, a process that talks to it, and a small merged model to send."""
+"""Fixtures of the publishing room: a hub on loopback, a process that talks to it, and a small merged model to
+send.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +55,9 @@ SEEDS = count(100)
 
 @pytest.fixture
 def merged(tiny_base: Path, tmp_path: Path) -> Path:
-    """A model folder that says it was merged, with a licence, ready to be sent: of weights that no other test has sent, since Xet remembers."""
+    """A model folder that says it was merged, with a licence, ready to be sent: of weights that no other test
+    has sent, since Xet remembers.
+    """
     folder = make_specialist(tiny_base, tmp_path / "merged", seed=next(SEEDS))
     return write_manifest(
         folder, kind="merged", name="merged", licence="apache-2.0", merge={"method": "ties", "sources": []}

@@ -1,4 +1,6 @@
-"""Every fault that a push may meet, and what comes of it: the one list behind the tests and the table in benchmarks/results."""
+"""Every fault that a push may meet, and what comes of it: the one list behind the tests and the table in
+benchmarks/results.
+"""
 
 from __future__ import annotations
 
@@ -18,9 +20,13 @@ UPLOADS = ("PUT /storage/", "POST /cas/v1/xorbs/")
 
 @dataclass(frozen=True)
 class Case:
-    """A fault, and what the first start must come to. `pattern`, `what` and `more` tell the hub to fail; `env` is the client's environment; `words` are added to the
-    command; `lfs`: of a client without Xet; `taken`: the name holds another model; `whole`: everything arrived all the same, else nothing did but an empty
-    repository; `patience`: seconds that the client waits for an answer."""
+    """A fault, and what the first start must come to.
+
+    `pattern`, `what` and `more` tell the hub to fail; `env` is the client's environment; `words` are added to
+    the command; `lfs`: of a client without Xet; `taken`: the name holds another model; `whole`: everything
+    arrived all the same, else nothing did but an empty repository; `patience`: seconds that the client waits
+    for an answer.
+    """
 
     status: int
     says: str
@@ -38,8 +44,11 @@ class Case:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the user saw, what was left there and here, and what a second start did when the fault was gone. `files` had arrived after the first start;
-    `sent` are uploads of large files, of the first and of the second start."""
+    """What the user saw, what was left there and here, and what a second start did when the fault was gone.
+
+    `files` had arrived after the first start; `sent` are uploads of large files, of the first and of the
+    second start.
+    """
 
     status: int
     sentence: str
@@ -90,13 +99,13 @@ CASES = {
         },
     ),
     "changed by someone else meanwhile (412)": Case(
-        1, "changed by someone else", r"POST .*/commit/", 412, {"message": "A commit has happened since"}
+        1, "someone else changed", r"POST .*/commit/", 412, {"message": "A commit has happened since"}
     ),
     "too many requests (429, retry-after 30)": Case(
         1, "wait 30 s", r"POST .*/preupload/", 429, {"headers": {"Retry-After": "30"}}
     ),
     "too many requests for storage (429)": Case(
-        1, "takes no more requests", r"POST /cas/v1/xorbs", 429, {"headers": {"Retry-After": "1"}}
+        1, "accepts no more requests", r"POST /cas/v1/xorbs", 429, {"headers": {"Retry-After": "1"}}
     ),
     "storage quota (403)": Case(
         1,
@@ -105,20 +114,16 @@ CASES = {
         403,
         {"message": "Private repository storage limit reached"},
     ),
-    "fault of the Hub (500) on storage": Case(
-        1, "a fault of its own, status 500", r"POST /cas/v1/xorbs", 500
-    ),
+    "fault of the Hub (500) on storage": Case(1, "has a fault, status 500", r"POST /cas/v1/xorbs", 500),
     "fault of the Hub (500) on the list of chunks": Case(
-        1, "a fault of its own, status 500", r"POST /cas/v1/shards", 500
+        1, "has a fault, status 500", r"POST /cas/v1/shards", 500
     ),
-    "fault of the Hub (500) on the commit": Case(
-        1, "a fault of its own, status 500", r"POST .*/commit/", 500
-    ),
+    "fault of the Hub (500) on the commit": Case(1, "has a fault, status 500", r"POST .*/commit/", 500),
     "passing faults (503 twice)": Case(0, "", r"POST /cas/v1/xorbs", 503, {"times": 2}, whole=True),
     "metadata that the Hub does not accept (400)": Case(
         2, '"license" must be one of', words=("--license", "not-a-licence")
     ),
-    "a web page for an answer": Case(1, "is no answer of the Hub's", r"GET /api/whoami", "page"),
+    "a web page for an answer": Case(1, "is not the Hub's", r"GET /api/whoami", "page"),
     "connection cut at the start": Case(1, "the connection to", r"GET /api/whoami", "cut"),
     "connection cut while uploading": Case(1, "the connection to", r"POST /cas/v1/xorbs", "cut"),
     "connection cut while committing": Case(1, "the connection to", r"POST .*/commit/", "cut"),
@@ -128,10 +133,10 @@ CASES = {
         1, "did not answer for 0.2 s", r"POST .*/preupload/", "stall", {"seconds": 1.0}, patience=0.2
     ),
     "upload damaged on its way": Case(
-        1, "as it does with what was damaged on its way", r"POST /cas/v1/xorbs", "corrupt", {"times": 1}
+        1, "as it does with damaged data", r"POST /cas/v1/xorbs", "corrupt", {"times": 1}
     ),
     "LFS: fault of the Hub (500) on storage": Case(
-        1, "a fault of its own, status 500", r"PUT /storage", 500, lfs=True
+        1, "has a fault, status 500", r"PUT /storage", 500, lfs=True
     ),
     "LFS: connection cut while uploading": Case(1, "the connection to", r"PUT /storage", "cut", lfs=True),
     "LFS: connection cut at the second file": Case(
@@ -143,8 +148,8 @@ CASES = {
 }
 
 
-# Of `selfpos reproduce NAME` with a name of the Hub that is not in the client's cache: the name, what fails of which requests, status and words of
-# what the user sees.
+# Of `selfpos reproduce NAME` with a name of the Hub that is not in the client's cache: the name, what fails
+# of which requests, status and words of what the user sees.
 PULLS: dict[str, tuple[str, str, int | str, int, str]] = {
     "no such model (404)": ("alice/nobody", "", "", 2, "no model of that name"),
     "no such revision (404)": ("{repo}@v9", "", "", 2, "no revision v9"),
@@ -164,7 +169,9 @@ PULLS: dict[str, tuple[str, str, int | str, int, str]] = {
 
 
 def play(case: Case, hub: Hub, client: Client, model: Path, other: Path) -> Outcome:
-    """Push `model` into the fault, and again without it; `other` is the model that holds the name where it is taken."""
+    """Push `model` into the fault, and again without it; `other` is the model that holds the name where it is
+    taken.
+    """
     if case.taken:
         assert client("push", str(other), case.repo).returncode == 0
         hub.heal()

@@ -1,7 +1,8 @@
-"""A small Hub on loopback: the endpoints that the real client uses to create, upload, look and download, with faults on request.
+"""A small Hub on loopback: the endpoints that the real client uses to create, upload, look and download, with
+faults on request.
 
-What it keeps is in hub_state.py. Large files come and go through Xet storage, as with the Hub, or through LFS for clients that have no Xet.
-Hashes are those of what was really received, so that a corrupted upload shows.
+What it keeps is in hub_state.py. Large files come and go through Xet storage, as with the Hub, or through LFS
+for clients that have no Xet. Hashes are those of what was really received, so that a corrupted upload shows.
 """
 
 from __future__ import annotations
@@ -200,9 +201,17 @@ class _Handler(BaseHTTPRequestHandler):
         sha = repo.branches.get(revision or "main", revision)
         siblings = [{"rfilename": path} for path in tree]
         self._json(
-            {"_id": "1", "id": name, "modelId": name, "sha": sha, "private": repo.private, "siblings": siblings, "tags": [],
-             "cardData": {"license": licence[1]} if licence else {}}
-        )  # fmt: skip
+            {
+                "_id": "1",
+                "id": name,
+                "modelId": name,
+                "sha": sha,
+                "private": repo.private,
+                "siblings": siblings,
+                "tags": [],
+                "cardData": {"license": licence[1]} if licence else {},
+            }
+        )
 
     def tree(self, _: bytes, kind: str, name: str, revision: str) -> None:
         tree = self._tree(self._repo(kind, name), revision)
@@ -390,7 +399,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def chunks(self, _: bytes, name: str) -> None:
         content = self.hub.xet.xorbs[name]
-        if self.corrupt:  # the scheme of the first chunk: not every changed byte of its content would be noticed by the client
+        # The scheme of the first chunk: not every changed byte of its content would be noticed by the client
+        if self.corrupt:
             content = content[:4] + bytes([content[4] ^ 8]) + content[5:]
         self._send_range(content, {})
 
@@ -400,10 +410,17 @@ class _Handler(BaseHTTPRequestHandler):
         num = len(repo.discussions) + 1
         repo.branches[f"refs/pr/{num}"] = repo.branches["main"]
         pull = {
-            "num": num, "title": title, "author": {"name": "alice"}, "createdAt": DATE, "status": "draft", "isPullRequest": True,
-            "repo": {"name": name, "type": kind.removesuffix("s")}, "changes": {"base": "refs/heads/main"}, "filesWithConflicts": [],
+            "num": num,
+            "title": title,
+            "author": {"name": "alice"},
+            "createdAt": DATE,
+            "status": "draft",
+            "isPullRequest": True,
+            "repo": {"name": name, "type": kind.removesuffix("s")},
+            "changes": {"base": "refs/heads/main"},
+            "filesWithConflicts": [],
             "events": [],
-        }  # fmt: skip
+        }
         repo.discussions.append(pull)
         return pull
 
@@ -421,14 +438,23 @@ class _Handler(BaseHTTPRequestHandler):
     def collect(self, body: bytes) -> None:
         self._user(write=True)
         wanted = json.loads(body)
-        slug = f"{wanted['namespace']}/{re.sub('[^a-z0-9]+', '-', wanted['title'].lower())}-64f9a55bb3115b4f513ec026"
+        title = re.sub("[^a-z0-9]+", "-", wanted["title"].lower())
+        slug = f"{wanted['namespace']}/{title}-64f9a55bb3115b4f513ec026"
         if slug in self.hub.collections:
             self._json({"error": "This collection already exists", "slug": slug}, 409)
             return
         self.hub.collections[slug] = {
-            "slug": slug, "title": wanted["title"], "owner": {"name": wanted["namespace"]}, "items": [], "lastUpdated": DATE, "position": 0,
-            "private": wanted["private"], "theme": "green", "upvotes": 0, "description": wanted.get("description"),
-        }  # fmt: skip
+            "slug": slug,
+            "title": wanted["title"],
+            "owner": {"name": wanted["namespace"]},
+            "items": [],
+            "lastUpdated": DATE,
+            "position": 0,
+            "private": wanted["private"],
+            "theme": "green",
+            "upvotes": 0,
+            "description": wanted.get("description"),
+        }
         self._json(self.hub.collections[slug])
 
     def collection(self, _: bytes, slug: str) -> None:

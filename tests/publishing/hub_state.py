@@ -1,4 +1,6 @@
-"""What the small Hub keeps, in memory: repositories with their commits, trees and blobs, and the faults it is told to have."""
+"""What the small Hub keeps, in memory: repositories with their commits, trees and blobs, and the faults it is
+told to have.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +20,10 @@ LARGE = 10_000  # bytes from which a file goes to large storage, as .safetensors
 
 @dataclass
 class Fault:
-    """What happens to requests whose `METHOD path` matches: a status, or 'cut',  'lost' (done, but not answered), 'page' (a web page instead of an
-    answer), 'corrupt', 'slow' or 'stall'; `times` of them, after `skip`. `body` goes into the answer."""
+    """What happens to requests whose `METHOD path` matches: a status, or 'cut',  'lost' (done, but not
+    answered), 'page' (a web page instead of an answer), 'corrupt', 'slow' or 'stall'; `times` of them,
+    after `skip`. `body` goes into the answer.
+    """
 
     pattern: str
     what: int | str
@@ -34,7 +38,9 @@ class Fault:
 
 @dataclass
 class Repo:
-    """Branches point to commits; a commit is a mapping of path → blob, `lfs` telling which blobs are in large storage."""
+    """Branches point to commits; a commit is a mapping of path → blob, `lfs` telling which blobs are in large
+    storage.
+    """
 
     private: bool
     branches: dict[str, str] = field(default_factory=dict)

@@ -12,7 +12,6 @@ import pytest
 import yaml
 
 from selfpos.publishing.card import build_card, write_card
-from selfpos.publishing.figures import parts
 from selfpos.publishing.metadata import check_metadata
 from tests.conftest import make_tiny_model
 from tests.publishing.conftest import write_manifest
@@ -66,15 +65,15 @@ def test_merged_by_a_given_method(model: Path) -> None:
             "ties",
         ],
     }
-    assert sections(text) == ["general-v2", "Use", "How it was made", "Make it again", "Citation"]
+    assert sections(text) == ["general-v2", "Use", "How it was made", "Reproduce it", "Citation"]
     assert "Merged by **ties**, with density `0.2`." in text
     assert (
-        f"| sts ([owner/sts](https://huggingface.co/owner/sts/tree/{COMMIT})) | `0123456789ab` | `bbbbbbbbbbbbbbbb` |"
-        not in text
+        f"| sts ([owner/sts](https://huggingface.co/owner/sts/tree/{COMMIT})) | `0123456789ab` | "
+        "`bbbbbbbbbbbbbbbb` |" not in text
     )
     assert (
-        f"| [owner/sts](https://huggingface.co/owner/sts/tree/{COMMIT}) | `0123456789ab` | `bbbbbbbbbbbbbbbb` |"
-        in text
+        f"| [owner/sts](https://huggingface.co/owner/sts/tree/{COMMIT}) | `0123456789ab` | "
+        "`bbbbbbbbbbbbbbbb` |" in text
     )
     assert "coefficient" not in text
     assert "yadav2023ties" in text
@@ -92,10 +91,17 @@ def test_merged_with_coefficients_found_by_self_positioning(model: Path) -> None
         "coefficients": [0.7, 0.4],
     }
     search = {
-        "coefficients": [0.7, 0.4], "parameters": {"a[retrieval]": 1.1, "lambda": 1.03}, "losses": {"retrieval": 1.25}, "step": 90, "steps": 100,
-        "seconds": 61.2, "intervals": [[0.5, 0.9], [0.1, 0.7]], "verdict": "not clearly better than base", "settings": {"space": "spherical", "max_length": None}, "probe": {"retrieval": {"type": "retrieval", "records": 256}},
-        "picked": {"granularity": "model"}, "tried": [{"settings": {"granularity": name}} for name in ("model", "layer")],
-    }  # fmt: skip
+        "coefficients": [0.7, 0.4],
+        "parameters": {"a[retrieval]": 1.1, "lambda": 1.03},
+        "losses": {"retrieval": 1.25},
+        "step": 90,
+        "steps": 100,
+        "seconds": 61.2,
+        "intervals": [[0.5, 0.9], [0.1, 0.7]],
+        "verdict": "not clearly better than base",
+        "settings": {"space": "spherical", "max_length": None},
+        "probe": {"retrieval": {"type": "retrieval", "records": 256}},
+    }
     write_manifest(model, kind="merge", base=BASE, merge=merge, positioning=search)
     rows = [
         {"step": step, "losses": {}, "coefficients": [0.5 + step / 500, 0.5 - step / 1000]}
@@ -107,15 +113,11 @@ def test_merged_with_coefficients_found_by_self_positioning(model: Path) -> None
     )
     card = build_card(model)
     assert "Merged by **self-positioning** ([reference](https://arxiv.org/abs/2410.15035))." in card.text
-    assert "100 steps; the position of number 90 was kept." in card.text
+    assert "100 steps; the position of step 90 was kept." in card.text
     assert "Parameters of the position: a\\[retrieval] `1.1`, lambda `1.03`." in card.text
     assert "<summary>All settings of the search</summary>\n\nspace `spherical`\n" in card.text
     assert "| retrieval | 0.7 (0.50 to 0.90) |" in card.text
-    assert "Judged on the probe set: not clearly better than base." in card.text
-    assert (
-        "Of 2 settings that were tried, the best on the held-out part of the probe set: granularity `model`."
-        in card.text
-    )
+    assert "Compared on the probe set: not clearly better than base." in card.text
     assert "| retrieval | retrieval | 256 | 1.3 | 1.25 |" in card.text
     assert "search for the coefficients: 61.2 s" in card.text
     assert "li2024improving" in card.text
@@ -139,22 +141,6 @@ def test_coefficients_per_tensor_are_drawn(model: Path) -> None:
     assert card.extras == build_card(model).extras  # same facts, same bytes
 
 
-def test_map_of_coefficients_has_a_column_for_each_layer() -> None:
-    names = [f"encoder.layer.{layer}.{part}.weight" for layer in range(2) for part in ("key", "query")]
-    groups = {
-        "embeddings.word.weight": [1.0],
-        **{name: [float(name[14])] for name in names},
-        "2_Dense/linear.weight": [0.5],
-    }
-    assert parts(groups) == [
-        ("embeddings", (1.0,)),
-        ("layer 0", (0.0,)),
-        ("layer 1", (1.0,)),
-        ("2_Dense", (0.5,)),
-    ]
-    assert parts({names[0]: [0.1], names[1]: [0.2]}) == [("layer 0", (0.1,)), ("layer 0", (0.2,))]
-
-
 def test_parameters_that_are_the_coefficients_are_not_told_twice(model: Path) -> None:
     search = {"coefficients": [0.7, 0.4], "parameters": {"c[retrieval]": 0.7, "c[sts]": 0.4}, "steps": 2}
     merge = {"method": "linear", "sources": SOURCES, "coefficients": [0.7, 0.4]}
@@ -165,11 +151,11 @@ def test_parameters_that_are_the_coefficients_are_not_told_twice(model: Path) ->
 def test_how_to_make_it_again_says_what_a_stranger_lacks(model: Path) -> None:
     write_manifest(model, kind="merge", base=BASE, merge={"method": "ties", "sources": SOURCES})
     assert (
-        "needs what is not on the Hub (retrieval): name the folder of each with `--parent NAME=FOLDER`"
-        in build_card(model).text
+        "needs models that are not on the Hub (retrieval): name the folder of each with `--parent "
+        "NAME=FOLDER`" in build_card(model).text
     )
     write_manifest(model, kind="merge", base=BASE, merge={"method": "ties", "sources": SOURCES[1:]})
-    assert "fetches the parents named there" in build_card(model).text
+    assert "downloads the parents" in build_card(model).text
 
 
 def test_coefficient_of_the_base_is_shown_apart(model: Path) -> None:
@@ -218,8 +204,8 @@ def test_specialist(model: Path) -> None:
     assert sections(text) == ["retrieval", "Use", "Training data", "Cost", "Citation"]
     assert "fine-tuned from" in text
     assert (
-        "| retrieval | retrieval | 2808 | [mteb/scifact](https://huggingface.co/datasets/mteb/scifact) | `dddddddddddddddd` |"
-        in text
+        "| retrieval | retrieval | 2808 | [mteb/scifact](https://huggingface.co/datasets/mteb/scifact) | "
+        "`dddddddddddddddd` |" in text
     )
     assert "Settings: steps `40`, learning_rate `5e-05`." in text
     assert "training: 21.3 s on cpu (x86_64), 40 steps, at most 2.5 GB of memory" in text

@@ -8,17 +8,16 @@ from pathlib import Path
 import pytest
 
 from selfpos.errors import SelfposError
-from selfpos.publishing.facts import read_facts
+from selfpos.publishing.facts import Facts, Parent, read_facts
 from selfpos.publishing.licence import Licence, card_licence, derive_licence, parse_licence
-from selfpos.publishing.shape import read_shape
-from selfpos.publishing.story import Facts, Parent
+from selfpos.publishing.model_summary import read_summary
 from tests.publishing.conftest import Client, write_manifest
 from tests.publishing.hub_state import Hub
 
 
 def facts(tiny_base: Path, *parents: Parent, base: Parent | None = None, licence: str | None = None) -> Facts:
     return Facts(
-        name="m", kind="merged", shape=read_shape(tiny_base), base=base, parents=parents, licence=licence
+        name="m", kind="merged", summary=read_summary(tiny_base), base=base, parents=parents, licence=licence
     )
 
 

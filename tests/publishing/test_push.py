@@ -1,4 +1,6 @@
-"""Pushing with the real client over real HTTP: what arrives, what a second start sends, and what each fault leaves on either side."""
+"""Pushing with the real client over real HTTP: what arrives, what a second start sends, and what each fault
+leaves on either side.
+"""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from selfpos.errors import SelfposError
-from selfpos.publishing.push import plan_push
+from selfpos.publishing.plan import plan_push
 from selfpos.publishing.session import hide
 from tests.publishing.client import Client, Done, environment
 from tests.publishing.conftest import write_manifest
@@ -65,7 +65,10 @@ def test_offline_is_said(hub: Hub, tmp_path: Path, merged: Path) -> None:
 def test_model_that_the_hub_does_not_have_or_cannot_give(
     fault: str, hub: Hub, client: Client, merged: Path, tmp_path: Path
 ) -> None:
-    """A wrong name is the user's mistake, exit status 2; a Hub that fails over a right one is not. Gone the fault, the model is there."""
+    """A wrong name is the user's mistake, exit status 2; a Hub that fails over a right one is not.
+
+    Gone the fault, the model is there.
+    """
     name, pattern, what, status, says = PULLS[fault]
     repo = f"alice/{tmp_path.name}"
     assert client("push", str(merged), repo).returncode == 0
@@ -86,7 +89,8 @@ def test_no_hub_at_all_is_said(client: Client, merged: Path) -> None:
 import huggingface_hub.constants as c
 from pathlib import Path
 from selfpos.errors import OperationError
-from selfpos.publishing.push import plan_push, push
+from selfpos.publishing.plan import plan_push
+from selfpos.publishing.push import push
 import huggingface_hub.hf_api as api
 kept = c.ENDPOINT
 c.ENDPOINT = api.constants.ENDPOINT = "http://127.0.0.1:9"

@@ -1,4 +1,6 @@
-"""End to end: specialists merged, published with their parents, loaded by id as a stranger would, and made again byte for byte."""
+"""End to end: specialists merged, published with their parents, loaded by id as a stranger would, and made
+again byte for byte.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from selfpos.publishing.push import plan_push
+from selfpos.publishing.plan import plan_push
 from selfpos.storage import content_hash
 from tests.conftest import make_specialist
 from tests.publishing.client import Client
@@ -22,16 +24,24 @@ ENCODE = """
 import json
 from sentence_transformers import SentenceTransformer
 model = SentenceTransformer({name!r}, device="cpu")
-print("EMBEDDINGS" + json.dumps([model.encode_query({texts!r}).tolist(), model.encode_document({texts!r}).tolist()]))
+rows = [model.encode_query({texts!r}).tolist(), model.encode_document({texts!r}).tolist()]
+print("EMBEDDINGS" + json.dumps(rows))
 """
 
 
-@pytest.fixture
-def stranger(hub: Hub, tmp_path: Path) -> Iterator[Client]:
-    """A process on another machine: its cache is empty."""
-    client = Client(hub, tmp_path / "stranger")
+@pytest.fixture(scope="session")
+def _stranger(_running_hub: Hub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    client = Client(_running_hub, tmp_path_factory.mktemp("stranger"))
     yield client
     client.close()
+
+
+@pytest.fixture
+def stranger(_stranger: Client) -> Client:
+    """A process on another machine: its cache is empty."""
+    for folder in ("hub", "xet"):
+        shutil.rmtree(_stranger.temporary.parent / folder, ignore_errors=True)
+    return _stranger
 
 
 def encode(client: Client, name: str) -> np.ndarray:
@@ -41,7 +51,9 @@ def encode(client: Client, name: str) -> np.ndarray:
 
 @pytest.fixture
 def family(hub: Hub, client: Client, tiny_base: Path, tmp_path: Path) -> Path:
-    """A folder with two local specialists, `retrieval` and `sts`, of a base that is published as alice/base, and their merge."""
+    """A folder with two local specialists, `retrieval` and `sts`, of a base that is published as alice/base,
+    and their merge.
+    """
     done = client("push", str(tiny_base), "alice/base", "--license", "apache-2.0")
     assert done.returncode == 0, done.stderr
     base = {"name": "alice/base", "repo": "alice/base", "hash": content_hash(tiny_base)}
@@ -69,6 +81,7 @@ def family(hub: Hub, client: Client, tiny_base: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_collection_is_published_loaded_and_reproduced(
     hub: Hub, client: Client, stranger: Client, family: Path
 ) -> None:
@@ -148,7 +161,9 @@ def test_collection_stopped_halfway_continues_without_repeating(
 def test_positioned_model_with_its_probe_set(
     hub: Hub, client: Client, stranger: Client, family: Path
 ) -> None:
-    """Coefficients that were searched for: the records go into the weight files, so what publishing adds must not change the bytes."""
+    """Coefficients that were searched for: the records go into the weight files, so what publishing adds must
+    not change the bytes.
+    """
     probe = family / "probe"
     probe.mkdir()
     lines = [
@@ -162,8 +177,10 @@ from selfpos.merging import merge
 from selfpos.storage import locate_model
 from selfpos.publishing.card import write_card
 folder = Path({str(family)!r})
-found = {{"coefficients": [0.7, 0.4], "losses": {{"retrieval": 1.0}}, "steps": 9, "step": 8, "seed": 3, "seconds": 1.5}}
-merge(locate_model("alice/base"), [folder / "retrieval", folder / "sts"], "linear", folder / "sp", weights=[0.7, 0.4],
+found = {{"coefficients": [0.7, 0.4], "losses": {{"retrieval": 1.0}}, "steps": 9, "step": 8}}
+found |= {{"seed": 3, "seconds": 1.5}}
+vectors = [folder / "retrieval", folder / "sts"]
+merge(locate_model("alice/base"), vectors, "linear", folder / "sp", weights=[0.7, 0.4],
       provenance={{"positioning": found}})
 write_card(folder / "sp")
 """)
@@ -194,7 +211,9 @@ def test_local_folder_is_reproduced_in_place(client: Client, family: Path) -> No
 def test_folders_of_this_disk_are_in_no_file_that_goes_out(
     client: Client, family: Path, tiny_base: Path
 ) -> None:
-    """A base and vectors given as folders: their paths are in the local records, and nowhere in what is published."""
+    """A base and vectors given as folders: their paths are in the local records, and nowhere in what is
+    published.
+    """
     vectors = [str(family / name) for name in ("retrieval", "sts")]
     done = client(
         "merge",

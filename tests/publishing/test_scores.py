@@ -15,9 +15,9 @@ from huggingface_hub import ModelCard
 from selfpos.errors import SelfposError
 from selfpos.publishing.card import build_card
 from selfpos.publishing.collection import plan_collection
-from selfpos.publishing.push import plan_push
-from selfpos.publishing.scores import find_scores, read_scores
-from selfpos.scores.examples import Part, examples_file, write_examples
+from selfpos.publishing.plan import plan_push
+from selfpos.publishing.scores import Scores, find_scores, read_model_scores
+from selfpos.scores.examples import Examples, examples_file, write_examples
 from selfpos.scores.measures import resamples, score_of
 from selfpos.storage import content_hash
 from tests.publishing.conftest import write_manifest
@@ -35,7 +35,9 @@ def write_result(
     content: str = "rev",
     **more: object,
 ) -> Path:
-    """One of MTEB's result files, in MTEB's own layout below `root`; `content` stands for the model's revision."""
+    """One of MTEB's result files, in MTEB's own layout below `root`; `content` stands for the model's
+    revision.
+    """
     entry = {"main_score": value, "hf_subset": "default", "languages": ["eng-Latn"], **more}
     record = {
         "dataset_revision": revision,
@@ -48,6 +50,10 @@ def write_result(
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(record))
     return file
+
+
+def interval(scores: Scores, model: str) -> tuple[float, float] | None:
+    return scores.interval(model, "STSBenchmark")
 
 
 def write_last(root: Path, model: str, tasks: dict[str, tuple[str, str, float]]) -> None:
@@ -65,7 +71,9 @@ def write_last(root: Path, model: str, tasks: dict[str, tuple[str, str, float]])
 
 @pytest.fixture
 def run(tiny_base: Path, tmp_path: Path) -> Path:
-    """A run `quick` with a base, a specialist and the merged model `sp`, all scored on a task of MTEB's and on two of our own."""
+    """A run `quick` with a base, a specialist and the merged model `sp`, all scored on a task of MTEB's and
+    on two of our own.
+    """
     run = tmp_path / "quick"
     tasks = {"retrieval": {"type": "retrieval", "data": "corpus"}}
     recipe = {"name": "quick", "tasks": tasks, "merges": {"sp": {"method": "ties"}}}
@@ -139,7 +147,7 @@ def test_scores_go_along_and_are_found_again(run: Path, tmp_path: Path) -> None:
         (fetched / file.path).parent.mkdir(parents=True, exist_ok=True)
         (fetched / file.path).write_bytes(file.read())
     assert find_scores(fetched) == fetched / "eval"
-    here, there = read_scores(run / "scores"), read_scores(fetched / "eval")
+    here, there = read_model_scores(run / "scores"), read_model_scores(fetched / "eval")
     assert here is not None
     assert there is not None
     assert here.models == there.models
@@ -174,13 +182,13 @@ def test_scores_on_local_data_are_not_passed_off_as_those_of_the_hubs_data(run: 
         "unknown",
         None,
     )
-    assert "data kept locally instead of MTEB's own on the Hub: STSBenchmark." in plan.card
+    assert "Scored on local data instead of MTEB's data on the Hub: STSBenchmark." in plan.card
 
 
 def test_raw_mteb_folder_without_last_json(tmp_path: Path) -> None:
     write_result(tmp_path, "owner/model", "STSBenchmark", 0.8)
     write_result(tmp_path, "owner/model", "NotATask", 0.5)
-    scores = read_scores(tmp_path)
+    scores = read_model_scores(tmp_path)
     assert scores is not None
     assert scores.value("model", "STSBenchmark") == 0.8
     assert scores.tasks["STSBenchmark"].type == "STS"
@@ -213,7 +221,9 @@ def scored_anew(run: Path, name: str, content: str, value: float) -> Path:
 
 
 def test_scores_are_matched_to_models_by_content(run: Path, tmp_path: Path) -> None:
-    """Whatever the models were called when they were scored; and scores of weights that are there no more are not shown."""
+    """Whatever the models were called when they were scored; and scores of weights that are there no more are
+    not shown.
+    """
     model = run / "merged" / "sp"
     elsewhere = tmp_path / "results"
     for name, content, value in (
@@ -233,7 +243,7 @@ def test_scores_are_matched_to_models_by_content(run: Path, tmp_path: Path) -> N
     assert not any("sp/" in file.path for file in plan.files if file.path.startswith("eval/"))
     for name in ("sp", "retrieval"):
         assert (
-            f"the scores found of {name} are of other weights than those it has now, so they are left out; score it again"
+            f"the scores of {name} belong to other weights than it has now and are left out; score it again"
             in plan.notes
         )
     scored_anew(run, "sp", content_hash(model), 0.99)
@@ -246,10 +256,10 @@ def test_models_scored_in_one_folder_are_all_found(tmp_path: Path) -> None:
         write_result(tmp_path, f"local/{name}", "STSBenchmark", 0.5, content=content)
     write_result(tmp_path, "local/last", "STSBenchmark", 0.8)
     write_last(tmp_path, "local/last", {"STSBenchmark": ("STS", "cosine_spearman", 0.8)})
-    found = read_scores(tmp_path)
+    found = read_model_scores(tmp_path)
     assert found is not None
     assert set(found.models) == {"last", "one", "two@22222222", "two@33333333"}
-    assert found.identities["one"] == ("local/one", "1" * 40)
+    assert found.identity("one") == ("local/one", "1" * 40)
 
 
 def test_joint_rivals_of_any_name_are_beside_it_and_have_cards_of_their_own(
@@ -295,12 +305,12 @@ def test_a_task_that_got_worse_is_told_with_the_interval_of_the_difference(run: 
         write_result(run / "scores" / name, f"quick/{name}", "OwnDocsRetrieval", float(values.mean()))
         write_examples(
             examples_file(file),
-            [Part("test", "default", "mean", 300, "key", {"values": values})],
+            [Examples("test", "default", "mean", 300, "key", {"values": values})],
             HUB_REVISION,
         )
     text = build_card(run / "merged" / "sp").text
     found = re.search(
-        r"- On OwnDocsRetrieval it scores below its base: .* \(difference (.*), 95 % interval (.*) to (.*)\)\.",
+        r"- On OwnDocsRetrieval it .* below its base: .* \(difference (.*), 95 % interval (.*) to (.*)\)\.",
         text,
     )
     assert found is not None
@@ -314,26 +324,37 @@ OVERLAP = {
     "settings": {"remove": False, "threshold": 0.8},
     "not checked": ["OwnThings"],
     "sources": {
-        "retrieval": {"records": 90, "overlapping": 3, "tasks": {
-            "STSBenchmark": {"items": 1379, "exact": 2, "near": 1, "texts": 5, "records": 3},
-            "OwnDocsRetrieval": {"items": 50, "exact": 0, "near": 0, "texts": 4, "records": 0},
-        }},
-        "of-another": {"records": 9, "overlapping": 1, "tasks": {"Banking77": {"items": 9, "exact": 1, "near": 0, "texts": 1, "records": 1}}},
+        "retrieval": {
+            "records": 90,
+            "overlapping": 3,
+            "tasks": {
+                "STSBenchmark": {"items": 1379, "exact": 2, "near": 1, "texts": 5, "records": 3},
+                "OwnDocsRetrieval": {"items": 50, "exact": 0, "near": 0, "texts": 4, "records": 0},
+            },
+        },
+        "of-another": {
+            "records": 9,
+            "overlapping": 1,
+            "tasks": {"Banking77": {"items": 9, "exact": 1, "near": 0, "texts": 1, "records": 1}},
+        },
     },
-}  # fmt: skip
+}
 
 
 def test_overlap_that_was_found_is_a_limitation(run: Path, tmp_path: Path) -> None:
     model = run / "merged" / "sp"
-    unknown = "- Whether its training data gives test items of these tasks away was not looked for."
+    unknown = "- Its training data was not checked for test items of these tasks."
     assert unknown in build_card(model).text
     (run / "overlap.json").write_text(json.dumps(OVERLAP))
     plan = plan_push(model, "alice/sp")
     lines = [
-        "Training data of retrieval gives 3 of the 1,379 test items of STSBenchmark away, 1 of them nearly so and the others word for word.",
-        "No training record was found to give a test item of other tasks away, word for word or nearly (Jaccard similarity from 0.8): "
-        "OwnDocsRetrieval.",
-        "Not checked for overlap, since their test items are not known: OwnThings.",
+        "The training data of retrieval contains 3 of the 1,379 test items of STSBenchmark, 1 of them nearly "
+        "and "
+        "the others word for word.",
+        "No training record contains a test item of other tasks word for word or nearly (Jaccard similarity "
+        "from "
+        "0.8): OwnDocsRetrieval.",
+        "Not checked for overlap, since their test items are unknown: OwnThings.",
     ]
     assert all(f"- {line}\n" in plan.card for line in lines)
     assert unknown not in plan.card
@@ -356,11 +377,11 @@ def test_overlap_that_was_found_is_a_limitation(run: Path, tmp_path: Path) -> No
 
 
 def test_nothing_scored_and_damaged_files(tmp_path: Path) -> None:
-    assert read_scores(tmp_path) is None
+    assert read_model_scores(tmp_path) is None
     file = write_result(tmp_path, "m", "STSBenchmark", 0.8)
     file.write_text(file.read_text()[:-5])
-    with pytest.raises(SelfposError, match=r"STSBenchmark\.json is not JSON"):
-        read_scores(tmp_path)
+    with pytest.raises(SelfposError, match=r"STSBenchmark\.json is not a result file of MTEB"):
+        read_model_scores(tmp_path)
 
 
 def test_the_interval_is_that_of_resampled_examples_where_they_were_kept(tmp_path: Path) -> None:
@@ -368,15 +389,14 @@ def test_the_interval_is_that_of_resampled_examples_where_they_were_kept(tmp_pat
 
     values = np.random.default_rng(3).beta(4, 2, size=400)
     file = write_result(tmp_path, "one", "STSBenchmark", float(values.mean()))
-    part = Part("test", "default", "mean", len(values), "key", {"values": values})
+    part = Examples("test", "default", "mean", len(values), "key", {"values": values})
     write_examples(examples_file(file), [part], HUB_REVISION)
     write_result(tmp_path, "two", "STSBenchmark", 0.5)
-    found = read_scores(tmp_path)
+    found = read_model_scores(tmp_path)
     assert found is not None
-    (one,), (two,) = found.models["one"], found.models["two"]
     expected = bootstrap((values,), np.mean, method="percentile", rng=4).confidence_interval
-    assert one.interval == pytest.approx((expected.low, expected.high), abs=0.003)
-    assert two.interval is None
+    assert interval(found, "one") == pytest.approx((expected.low, expected.high), abs=0.003)
+    assert interval(found, "two") is None
 
 
 def test_an_interval_is_around_its_score_where_drawing_documents_twice_raises_it(tmp_path: Path) -> None:
@@ -384,23 +404,26 @@ def test_an_interval_is_around_its_score_where_drawing_documents_twice_raises_it
     rng = np.random.default_rng(0)
     labels, clusters = rng.integers(12, size=(3, 60)), rng.integers(12, size=(3, 60))
     arrays = {"labels": labels, "clusters": clusters, "index": np.tile(np.arange(60), (3, 1))}
-    part = Part("test", "default", "v-measure", 60, "key", arrays)
+    part = Examples("test", "default", "v-measure", 60, "key", arrays)
     file = write_result(tmp_path, "one", "STSBenchmark", score_of(part))
     write_examples(examples_file(file), [part], HUB_REVISION)
-    found = read_scores(tmp_path)
+    found = read_model_scores(tmp_path)
     assert found is not None
-    (one,) = found.models["one"]
-    assert one.interval is not None
-    assert resamples([part], 500, seed=1).min() > one.value  # plain percentiles would not even hold it
-    assert one.interval[0] < one.value < one.interval[1]
+    value, limits = found.value("one", "STSBenchmark"), interval(found, "one")
+    assert value is not None
+    assert limits is not None
+    # Plain percentiles would not even hold it.
+    assert resamples([part], 500, seed=1).min() > value
+    assert limits[0] < value < limits[1]
 
 
 def test_examples_of_other_data_give_no_interval(tmp_path: Path) -> None:
     file = write_result(tmp_path, "one", "STSBenchmark", 0.5)
-    part = Part("test", "default", "mean", 4, "key", {"values": np.array([0.0, 1.0, 0.0, 1.0])})
+    part = Examples("test", "default", "mean", 4, "key", {"values": np.array([0.0, 1.0, 0.0, 1.0])})
     write_examples(examples_file(file), [part], "of last year")
-    found = read_scores(tmp_path)
-    assert found is not None and found.models["one"][0].interval is None
+    found = read_model_scores(tmp_path)
+    assert found is not None
+    assert interval(found, "one") is None
 
 
 def test_a_parent_is_found_in_its_run_wherever_that_was_moved_to(run: Path, tiny_base: Path) -> None:
@@ -417,4 +440,4 @@ def test_a_parent_is_found_in_its_run_wherever_that_was_moved_to(run: Path, tiny
     (run / "merged" / "sp" / "selfpos.json").write_text(json.dumps(manifest), encoding="utf-8")
     planned = plan_collection(run / "merged" / "sp", "alice/sp")
     assert not planned.vectors
-    assert "retrieval, which it was made from, is not in its folder any more" in planned.notes[0]
+    assert "the folder of its parent retrieval is missing" in planned.notes[0]

@@ -1,4 +1,6 @@
-"""Xet storage, which the client takes for large files wherever `hf_xet` is installed, as it is by default, and LFS, which it takes elsewhere."""
+"""Xet storage, which the client takes for large files wherever `hf_xet` is installed, as it is by default,
+and LFS, which it takes elsewhere.
+"""
 
 from __future__ import annotations
 

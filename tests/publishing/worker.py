@@ -1,4 +1,4 @@
-"""The warm command line of the publishing tests: the real Hub client, which does not wait between its tries."""
+"""The warm command line of the publishing tests: the real Hub client, without waits between its tries."""
 
 from __future__ import annotations
 

@@ -1,7 +1,9 @@
-"""Xet storage as a server of the Hub has it: packs of chunks (xorbs), and shards that say which chunks make which file.
+"""Xet storage as a server of the Hub has it: packs of chunks (xorbs), and shards that say which chunks make
+which file.
 
-Formats after https://huggingface.co/docs/xet (xorb, shard, api). Files are put together from the chunks that arrived and their SHA-256 is compared
-with the one announced, so that an upload that was damaged on its way is refused.
+Formats after https://huggingface.co/docs/xet (xorb, shard, api). Files are put together from the chunks that
+arrived and their SHA-256 is compared with the one announced, so that an upload that was damaged on its way is
+refused.
 """
 
 from __future__ import annotations
@@ -50,7 +52,10 @@ class XetStorage:
         self.files: dict[str, StoredFile] = {}
 
     def add_shard(self, shard: bytes) -> list[StoredFile]:
-        """Put the files of a shard together. Raises DamagedError, and forgets its xorbs, where one does not have the SHA-256 announced."""
+        """Put the files of a shard together.
+
+        Raises DamagedError, and forgets its xorbs, where one does not have the SHA-256 announced.
+        """
         found = []
         for name, terms, sha256 in _files(shard):
             try:
@@ -109,7 +114,10 @@ def _files(shard: bytes) -> list[tuple[str, tuple[Term, ...], str]]:
 
 
 def _headers(xorb: bytes) -> list[tuple[int, int, int, int]]:
-    """Of every chunk: where its header is, packed length, scheme, length. What follows the chunks is passed over."""
+    """Of every chunk: where its header is, packed length, scheme, length.
+
+    What follows the chunks is passed over.
+    """
     found, place = [], 0
     while place + 8 <= len(xorb) and xorb[place] == 0:
         packed, scheme, length = (

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
 
+from selfpos.report import write_report
 from selfpos.storage.run_folder import RunFolder
-from tests.comparison.conftest import TYPES, part_of, write_scores
+from tests.helpers.scored_runs import TYPES, part_of, write_scores
 
 MODELS = {
     "base": 0.40,
@@ -24,10 +26,32 @@ MODELS = {
 }
 
 
+@dataclass(frozen=True)
+class WrittenReport:
+    """A run, its report as text, and the folder of its figures (SVG)."""
+
+    run: RunFolder
+    page: str
+    figures: Path
+
+
+@pytest.fixture(scope="session")
+def written(tmp_path_factory: pytest.TempPathFactory) -> WrittenReport:
+    """The report of a full run, drawn once for all tests that only read it."""
+    folder = tmp_path_factory.mktemp("report")
+    run, figures = write_full_run(folder / "full"), folder / "figures"
+    page = write_report(run, figures_to=figures, formats=(".svg",)).read_text(encoding="utf-8")
+    return WrittenReport(run, page, figures)
+
+
 @pytest.fixture
 def full_run(tmp_path: Path) -> RunFolder:
-    """Eight models on three tasks; two searches, one by layer; an analysis and marks of jobs."""
-    run = RunFolder(tmp_path / "full")
+    return write_full_run(tmp_path / "full")
+
+
+def write_full_run(path: Path) -> RunFolder:
+    """Eight models on three tasks; two searches, one by layer; an analysis and records of jobs."""
+    run = RunFolder(path)
     run.path.mkdir()
     recipe = {
         "name": "full",

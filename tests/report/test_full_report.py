@@ -12,35 +12,51 @@ from pathlib import Path
 import pytest
 
 from selfpos.report import write_report
-from selfpos.report.costs import costs_of
 from selfpos.report.drawing import spread_out
 from selfpos.report.page import breakable, findings
-from selfpos.report.results import read_results, with_details
-from selfpos.report.search_figures import by_layer
+from selfpos.report.results import costs_of, read_results, with_details
+from selfpos.report.search_figures import by_layer, vary
 from selfpos.storage.run_folder import RunFolder
+from tests.report.conftest import WrittenReport
 
 BROWSER = next(
     (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))),
     None,
 )
 TITLES = [
-    "Mean scores", "Gains by task type", "Scores by method and task", "Score and cost", "Path of the coefficients: positioned", "Path of the coefficients: by-layer",
-    "Coefficients by layer: by-layer", "Norms and angles of the task vectors",
-]  # fmt: skip
+    "Mean scores",
+    "Gains by task type",
+    "Scores by method and task",
+    "Score and cost",
+    "Path of the coefficients: positioned",
+    "Path of the coefficients: by-layer",
+    "Coefficients by layer: by-layer",
+    "Norms and angles of the task vectors",
+]
 # What a reader does and sees, noted in the page's own title, which is printed with the page.
 PROBE = """<script>
 const table = document.querySelector("table.sortable"), heads = table.querySelectorAll("th button");
 const column = index => [...table.tBodies[0].rows].map(row => row.cells[index].textContent);
-heads[1].click(); const down = column(1); heads[1].click(); const up = column(1); heads[0].click(); const names = column(0);
-document.title = JSON.stringify({down, up, names, width: innerWidth, needed: document.documentElement.scrollWidth,
-  paper: getComputedStyle(document.body).backgroundColor, images: document.querySelectorAll("[role=img]").length,
+heads[1].click();
+const down = column(1);
+heads[1].click();
+const up = column(1);
+heads[0].click();
+const names = column(0);
+const texts = [...document.querySelectorAll("figure svg text")];
+const heights = texts.map(text => text.getBoundingClientRect().height);
+document.title = JSON.stringify({
+  down, up, names, width: innerWidth, needed: document.documentElement.scrollWidth,
+  paper: getComputedStyle(document.body).backgroundColor,
+  images: document.querySelectorAll("[role=img]").length,
   named: document.querySelectorAll("figure [role=img][aria-label]:not([aria-label=''])").length,
-  text: Math.min(...[...document.querySelectorAll("figure svg text")].map(one => one.getBoundingClientRect().height).filter(Boolean))});
+  text: Math.min(...heights.filter(Boolean)),
+});
 </script>"""
 
 
-def test_every_figure_is_there_with_its_words_and_as_files(full_run: RunFolder, tmp_path: Path) -> None:
-    page = write_report(full_run, figures_to=tmp_path / "figures").read_text(encoding="utf-8")
+def test_every_figure_is_there_with_its_words_and_as_files(written: WrittenReport) -> None:
+    page = written.page
     assert re.findall(r"<figure[^>]*><h3>([^<]*)</h3>", page) == TITLES
     assert page.count('role="img" aria-label="') == len(TITLES)
     identities = re.findall(r'\bid="([^"]+)"', page)
@@ -49,10 +65,13 @@ def test_every_figure_is_there_with_its_words_and_as_files(full_run: RunFolder, 
     assert "Could be added" not in page
     assert "Differences to base" in page
     assert '<h2 id="analysis">Conflict and imbalance</h2>' in page
-    files = sorted(file.name for file in (tmp_path / "figures").iterdir())
-    assert len(files) == 2 * len(TITLES)
-    assert (tmp_path / "figures" / "mean-scores.png").read_bytes()[:4] == b"\x89PNG"
-    assert page == write_report(full_run).read_text(encoding="utf-8")
+    files = sorted(written.figures.iterdir())
+    assert len(files) == len(TITLES)
+    assert all("<svg" in file.read_text(encoding="utf-8") for file in files)
+
+
+def test_equal_results_make_equal_pages(written: WrittenReport) -> None:
+    assert written.page == write_report(written.run).read_text(encoding="utf-8")
 
 
 def test_costs_come_from_marks_manifests_and_searches(full_run: RunFolder) -> None:
@@ -76,7 +95,8 @@ def test_costs_come_from_marks_manifests_and_searches(full_run: RunFolder) -> No
 def test_findings_name_the_best_and_say_where_it_may_be_chance(full_run: RunFolder) -> None:
     found = findings(with_details(read_results(full_run), full_run))
     assert re.match(
-        r"Highest mean: retrieval \(\d\d\.\d\d; \+\d\.\d\d \[\+\d\.\d\d, \+\d\.\d\d\] against base\)\. Best merge: by-layer \(",
+        r"Highest mean: retrieval \(\d\d\.\d\d; \+\d\.\d\d \[\+\d\.\d\d, \+\d\.\d\d\] against base\)\."
+        r" Best merge: by-layer \(",
         found,
     )
     for merge in ("ties", "by-layer", "positioned"):
@@ -90,17 +110,17 @@ def test_names_break_where_words_do() -> None:
     assert str(breakable("PythonDocs-of<X>")) == "Python<wbr>Docs-<wbr>of&lt;X&gt;"
 
 
-def test_coefficients_of_all_searches_are_in_one_table(full_run: RunFolder) -> None:
-    page = write_report(full_run).read_text(encoding="utf-8")
-    table = page.partition("<h2>Coefficients found</h2>")[2].partition("</table>")[0]
+def test_coefficients_of_all_searches_are_in_one_table(written: WrittenReport) -> None:
+    table = written.page.partition("<h2>Coefficients found</h2>")[2].partition("</table>")[0]
     assert table.count('<tr class="positioned">') == 2
     assert table.count("<td>0.8000<small>[0.70, 0.90]</small></td>") == 2
 
 
 def test_layers_are_in_order_and_means_of_their_tensors(full_run: RunFolder) -> None:
     searches = read_results(full_run).searches
-    assert by_layer(searches["positioned"]) == {}
-    layers = by_layer(searches["by-layer"])
+    layers = by_layer(searches["by-layer"].position["tensors"])
+    assert vary(layers)
+    assert not vary({layer: [0.5] for layer in layers})
     assert next(iter(layers)) == "embeddings"
     assert list(layers)[1:] == [f"encoder.layer.{layer}" for layer in range(6)]
     assert layers["encoder.layer.3"] == pytest.approx([0.9, 0.4])
@@ -129,11 +149,12 @@ def in_browser(page: Path, folder: Path, *, width: int, dark: bool) -> tuple[dic
         page.read_text(encoding="utf-8").replace("</body>", PROBE + "</body>"), encoding="utf-8"
     )
     assert BROWSER is not None
-    command = [
-        BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync",
-        "--no-first-run", f"--user-data-dir={folder / f'profile-{width}-{dark}'}", f"--window-size={width},2000", "--enable-logging=stderr",
-        f"--blink-settings=preferredColorScheme={0 if dark else 1}", "--virtual-time-budget=2000", "--dump-dom", probed.as_uri(),
-    ]  # fmt: skip
+    options = ["headless", "no-sandbox", "disable-gpu", "disable-background-networking", "no-first-run"]
+    options += ["disable-component-update", "disable-sync", f"window-size={width},2000", "dump-dom"]
+    options += ["enable-logging=stderr", "virtual-time-budget=2000"]
+    options += [f"user-data-dir={folder / f'profile-{width}-{dark}'}"]
+    options += [f"blink-settings=preferredColorScheme={0 if dark else 1}"]
+    command = [BROWSER, *(f"--{option}" for option in options), probed.as_uri()]
     done = subprocess.run(command, capture_output=True, text=True, timeout=180)
     title = re.search(r"<title>(.*?)</title>", done.stdout, re.DOTALL)
     assert title, done.stderr
@@ -141,11 +162,11 @@ def in_browser(page: Path, folder: Path, *, width: int, dark: bool) -> tuple[dic
     return json.loads(title[1].replace("&amp;", "&")), said
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium to open the page in")
 @pytest.mark.parametrize(("width", "dark"), [(1280, False), (390, True)])
-def test_in_a_browser(full_run: RunFolder, tmp_path: Path, width: int, dark: bool) -> None:
-    found, said = in_browser(write_report(full_run), tmp_path, width=width, dark=dark)
+def test_in_a_browser(written: WrittenReport, tmp_path: Path, width: int, dark: bool) -> None:
+    found, said = in_browser(written.run.report, tmp_path, width=width, dark=dark)
     assert said == ""
     numbers = [float(text) for text in found["down"]]
     assert numbers == sorted(numbers, reverse=True)

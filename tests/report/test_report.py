@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from selfpos.comparison.grid import markdown
 from selfpos.errors import SelfposError
 from selfpos.report import write_report
-from selfpos.report.results import read_results
-from selfpos.report.table import make_table, markdown_table, score_table
+from selfpos.report.results import make_table, read_results, score_table
 from selfpos.storage.run_folder import RunFolder
 
 SCORES = {
@@ -80,7 +80,7 @@ def test_the_best_of_each_column_is_marked_and_ties_share_it(run: RunFolder) -> 
     }
     assert best == {("retrieval", "Docs"), ("joint", "Docs"), ("positioned", "Pairs"), ("positioned", "mean")}
     assert [row.kind for row in table.rows] == ["base", "specialist", "joint", "merge", "positioned"]
-    assert "| positioned | 69.00 | **63.00** | **66.00** |" in markdown_table(read_results(run))
+    assert "| positioned | 69.00 | **63.00** | **66.00** |" in markdown(table)
     assert re.search(r"joint.*70\.00\*", score_table(run))
 
 
@@ -99,8 +99,8 @@ def test_the_page_stands_alone_and_holds_table_coefficients_path_and_angles(run:
 def test_a_partial_run_is_reported_with_what_is_missing(run: RunFolder) -> None:
     page = write_report(run).read_text(encoding="utf-8")
     assert (
-        "Not there yet: scores of all models; norms and angles of the task vectors; coefficients of positioned."
-        in page
+        "Not there yet: scores of all models; norms and angles of the task vectors; coefficients of "
+        "positioned." in page
     )
 
 

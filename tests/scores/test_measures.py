@@ -1,4 +1,4 @@
-"""Resampled scores against the plain way: gather the drawn examples, and hand them to scipy or scikit-learn."""
+"""Resampled scores against the plain way: gather the drawn examples and ask scipy or scikit-learn."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from hypothesis import strategies as st
 from scipy.stats import pearsonr, spearmanr
 from sklearn.metrics import average_precision_score, f1_score, v_measure_score
 
-from selfpos.scores.examples import Part
+from selfpos.scores.examples import Examples
 from selfpos.scores.measures import measure_of, resamples, score_of
 
 
-def part(kind: str, count: int, **arrays: np.ndarray) -> Part:
-    return Part("test", "default", kind, count, "key", arrays)
+def part(kind: str, count: int, **arrays: np.ndarray) -> Examples:
+    return Examples("test", "default", kind, count, "key", arrays)
 
 
-def weighted(made: Part, chosen: np.ndarray) -> float:
+def weighted(made: Examples, chosen: np.ndarray) -> float:
     return float(measure_of(made)(np.bincount(chosen, minlength=made.count)[None].astype(float))[0])
 
 

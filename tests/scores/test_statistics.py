@@ -10,10 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import norm, ttest_1samp
 
-from selfpos.scores.examples import Part
-from selfpos.scores.intervals import estimate
+from selfpos.scores.examples import Examples
+from selfpos.scores.intervals import borda_ranks, estimate, holm
 from selfpos.scores.measures import resamples, score_of
-from selfpos.scores.ranks import borda_ranks, holm
 
 
 @settings(max_examples=100, deadline=None)
@@ -50,7 +49,10 @@ def test_borda_counts_the_models_beaten() -> None:
 
 
 def test_intervals_over_examples_cover_the_truth() -> None:
-    """Two models answer 150 queries; the true difference is known. 95 % intervals must hold it in about 95 of 100 worlds."""
+    """Two models answer 150 queries; the true difference is known.
+
+    95 % intervals must hold it in about 95 of 100 worlds.
+    """
     rng = np.random.default_rng(5)
     worlds, queries, gain = 400, 150, 0.03
     held, wrongly = 0, 0
@@ -58,7 +60,7 @@ def test_intervals_over_examples_cover_the_truth() -> None:
         hardness = rng.beta(2, 2, queries)
         noise = rng.normal(0, 0.1, (2, queries))
         values = np.stack([hardness + noise[0], hardness + gain + noise[1]])
-        parts = [Part("", "", "mean", queries, "", {"values": row}) for row in values]
+        parts = [Examples("", "", "mean", queries, "", {"values": row}) for row in values]
         drawn = resamples(parts, 400, seed=world)
         found = estimate(drawn[:, 1] - drawn[:, 0], (values[1] - values[0]).mean(keepdims=True))
         assert found.low is not None and found.high is not None
@@ -76,7 +78,7 @@ def test_intervals_of_a_correlation_cover_the_truth() -> None:
     for world in range(worlds):
         gold = rng.normal(size=pairs)
         parts = [
-            Part("", "", "spearman", pairs, "", {"scores": gold + rng.normal(size=pairs), "gold": gold})
+            Examples("", "", "spearman", pairs, "", {"scores": gold + rng.normal(size=pairs), "gold": gold})
             for _ in range(2)
         ]
         drawn = resamples(parts, 300, seed=world)
@@ -95,7 +97,7 @@ def test_intervals_over_seeds_and_examples_cover_the_truth() -> None:
         shared = rng.normal(0, 0.2, queries)
         values = shared + rng.normal(0, 0.02, (seeds, 1)) + rng.normal(0, 0.1, (seeds, queries))
         drawn = resamples(
-            [Part("", "", "mean", queries, "", {"values": row}) for row in values], 300, seed=world
+            [Examples("", "", "mean", queries, "", {"values": row}) for row in values], 300, seed=world
         ).mean(1)
         found = estimate(drawn, values.mean(1))
         assert found.low is not None and found.high is not None

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from selfpos.errors import SelfposError
-from selfpos.evaluation.own_tasks import task_name
+from selfpos.evaluation.task_files import task_name
 from selfpos.imbalance.carryover.outcome import Outcome, Values, finding, mean
 from selfpos.imbalance.study import profiles
 from selfpos.recipe import BudgetSettings, Recipe

@@ -194,6 +194,7 @@ EVERYTHING = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_every_method_end_to_end_with_report(archive: Path, tmp_path: Path) -> None:
     recipe = ImbalanceRecipe.model_validate(
         tiny(
@@ -269,10 +270,11 @@ def test_stopped_unit_is_run_again_and_finished_ones_are_not(
     }
 
 
+@pytest.mark.slow
 def test_workers_find_what_one_process_finds(archive: Path, tmp_path: Path) -> None:
-    recipe = ImbalanceRecipe.model_validate(tiny(archive, methods=["baseline", "two-phase-ros"]))
+    recipe = ImbalanceRecipe.model_validate(tiny(archive, methods=["two-phase-ros"]))
     for workers in (1, 2):
-        assert run_grid(recipe, tmp_path / f"{workers}.parquet", device="cpu", workers=workers) == 4
+        assert run_grid(recipe, tmp_path / f"{workers}.parquet", device="cpu", workers=workers) == 2
     one, two = (
         {(r["method"], r["rule"], r["seed"]): r for r in read_results(tmp_path / f"{n}.parquet")[0]}
         for n in (1, 2)
@@ -324,8 +326,16 @@ def test_a_dry_run_lists_what_is_left(archive: Path, tmp_path: Path) -> None:
         list_for(n_max=30)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("workers", "how"), [(1, signal.SIGINT), (2, signal.SIGINT), (1, signal.SIGKILL), (2, signal.SIGKILL)]
+    ("workers", "how"),
+    [
+        (2, signal.SIGKILL),
+        *(
+            pytest.param(*case, marks=pytest.mark.nightly)
+            for case in ((1, signal.SIGINT), (2, signal.SIGINT), (1, signal.SIGKILL))
+        ),
+    ],
 )
 def test_killed_process_leaves_a_readable_file_and_no_workers(
     archive: Path, tmp_path: Path, workers: int, how: signal.Signals

@@ -1,0 +1,96 @@
+"""The private interfaces of mteb that selfpos uses, all in this file.
+
+Any release of mteb may change them; tests/evaluation/test_mteb_internals.py then says which one changed.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mteb.abstasks import AbsTask
+
+
+@dataclass
+class Evaluated:
+    """What mteb computed on one split and subset of a task.
+
+    `random` is the task's generator as it was before. `predictions` are as the task type defines them. A
+    retrieval task has `query_scores`, query → measure → value, `relevant`, query → document → grade, and
+    `ranked`, query → document → score.
+    """
+
+    data: Any
+    split: str
+    subset: str
+    random: Any = None
+    predictions: Any = None
+    query_scores: Mapping[str, Mapping[str, float]] | None = None
+    relevant: Mapping[str, Mapping[str, int]] | None = None
+    ranked: Mapping[str, Mapping[str, float]] | None = None
+
+
+@contextmanager
+def observed(task: AbsTask, done: Callable[[Evaluated, Mapping[str, Any]], object]) -> Iterator[None]:
+    """While the block runs, call `done` with the predictions and the scores of each subset that `task`
+    evaluates.
+
+    The methods are replaced on this task object only, and restored afterwards.
+    """
+    evaluate = task._evaluate_subset
+    current: list[Evaluated] = []
+
+    def evaluate_subset(model: Any, data: Any, *, hf_split: str, hf_subset: str, **options: Any) -> Any:
+        evaluated = Evaluated(data, hf_split, hf_subset, copy.deepcopy(getattr(task, "rng_state", None)))
+        current[:] = [evaluated]
+        options["prediction_folder"] = Path()  # makes mteb collect predictions; nothing is written there
+        scores = evaluate(model, data, hf_split=hf_split, hf_subset=hf_subset, **options)
+        done(evaluated, scores)
+        return scores
+
+    def save_predictions(predictions: Any, *_: Any, **__: Any) -> None:
+        current[0].predictions = predictions
+
+    def specific_scores(scores: Any, relevant: Any, ranked: Any, *rest: Any, **options: Any) -> Any:
+        current[0].query_scores, current[0].relevant, current[0].ranked = scores, relevant, ranked
+        return type(task).task_specific_scores(task, scores, relevant, ranked, *rest, **options)  # type: ignore[attr-defined]
+
+    hooks: dict[str, Any] = {"_evaluate_subset": evaluate_subset, "_save_task_predictions": save_predictions}
+    if hasattr(task, "task_specific_scores"):
+        hooks["task_specific_scores"] = specific_scores
+    for name, hook in hooks.items():
+        setattr(task, name, hook)
+    try:
+        yield
+    finally:
+        for name in hooks:
+            delattr(task, name)
+
+
+def set_splits(task: AbsTask, splits: Sequence[str], subsets: Sequence[str] | None) -> None:
+    """Make `task` evaluate exactly these splits and subsets."""
+    task._eval_splits = list(splits)
+    task.hf_subsets = subsets  # type: ignore[assignment]
+
+
+def sentence_columns(task: Any) -> tuple[str, str]:
+    """The two columns of a bitext mining task."""
+    first, second = task._DEFAULT_PAIR[0]
+    return first, second
+
+
+def hub_category(metadata: Any) -> str:
+    """The Hub's name of the kind of task, such as `sentence-similarity`."""
+    return str(metadata._hf_task_type()[0])
+
+
+def hub_result(file: Path) -> str:
+    """MTEB's result file as the YAML that the Hub's leaderboards read."""
+    from mteb.results import TaskResult
+
+    return str(TaskResult.from_disk(file)._to_hf_benchmark_result().to_yaml())
