@@ -1,18 +1,19 @@
-"""Our scores of all-MiniLM-L6-v2 beside the published ones, on data kept locally. Results go to
-benchmarks/results/exactness.json and .md.
+"""Our scores of all-MiniLM-L6-v2 beside the published ones, on data kept locally.
 
-    python benchmarks/exactness.py --data-dir ../shared/data/text                       # all sets: about half
-    an hour on two cores python benchmarks/exactness.py --data-dir ../shared/data/text --tasks STSBenchmark  #
-    some; the others keep what was found before
+Results go to benchmarks/results/exactness.json and .md.
+
+    python benchmarks/exactness.py --data-dir ../shared/data/text                       # all sets: about half an hour on two cores
+    # Some; the others keep what was found before
+    python benchmarks/exactness.py --data-dir ../shared/data/text --tasks STSBenchmark
 
 Published scores: embeddings-benchmark/results, model revision 8b3219a92973 (A), and
 embeddings-benchmark/mtebpaper, mteb 0.0.2 (P). Finished tasks are kept in --work, so that a stopped run goes
 on.
 
-    python benchmarks/exactness.py --data-dir ../shared/data/text --evidence # what two explanations rest on:
-                                                                             other draws for #
-                                                                             AmazonCounterfactual, other
-                                                                             orders of copies for MLQuestions
+    python benchmarks/exactness.py --data-dir ../shared/data/text --evidence # what two explanations rest on: other draws for
+                                                                             # AmazonCounterfactual, other
+                                                                             # orders of copies for
+                                                                             # MLQuestions
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from sklearn.linear_model import LogisticRegression
 from selfpos.console import quiet_process
 from selfpos.data import files
 from selfpos.evaluation import evaluate, select_tasks
-from selfpos.evaluation.embed import Manner
+from selfpos.evaluation.embed import EncodingOptions
 from selfpos.evaluation.encoder import Embedder, embedding_identity
 from selfpos.evaluation.load import load_model
 from selfpos.storage.locate import locate_model
@@ -158,7 +159,7 @@ def compared(row: Published, result: dict[str, Any]) -> dict[str, Any]:
 
 
 def embedded(embedder: Embedder, texts: list[str]) -> Any:
-    return embedder.rows(texts, Manner(None), 32, embedder.model.encode)
+    return embedder.rows(texts, EncodingOptions(None), 32, embedder.model.encode)
 
 
 def other_draws(data: Path, embedder: Embedder) -> dict[str, Any]:
@@ -207,7 +208,8 @@ def other_draws(data: Path, embedder: Embedder) -> dict[str, Any]:
 
 def left_out(data: Path, embedder: Embedder) -> dict[str, Any]:
     """Precision@1 and nDCG@10 when each question's list lacks the passage of the question's source and number
-    in the ids, or of its place in the files."""
+    in the ids, or of its place in the files.
+    """
     documents, queries, relevant = files.read_beir(data, "test")
     places = {key: place for place, key in enumerate(documents)}
     asked = [key for key in queries if key in relevant]
@@ -243,8 +245,10 @@ def left_out(data: Path, embedder: Embedder) -> dict[str, Any]:
 
 
 def orders_of_copies(data: Path, split: str, embedder: Embedder) -> dict[str, Any]:
-    """nDCG@10 when of passages with the same text the right one comes first, and when it comes last. Each
-    question has one right passage."""
+    """nDCG@10 when of passages with the same text the right one comes first, and when it comes last.
+
+    Each question has one right passage.
+    """
     documents, queries, relevant = files.read_beir(data, split)
     places = {key: place for place, key in enumerate(documents)}
     numbers: dict[str, int] = {}
@@ -282,8 +286,8 @@ def write(out: Path, rows: list[dict[str, Any]], evidence: dict[str, Any] | None
             row["within"]
         ]
         lines.append(
-            f"| {row['task']} | {where} | {row['metric']} | {published} | {row['ours']:.5f} | {difference} "
-            f"| {within} | {row['source']} | {row['why']} |"
+            f"| {row['task']} | {where} | {row['metric']} | {published} | {row['ours']:.5f} | {difference} | "
+            f"{within} | {row['source']} | {row['why']} |"
         )
     out.mkdir(parents=True, exist_ok=True)
     (out / "exactness.json").write_text(

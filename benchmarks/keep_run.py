@@ -1,4 +1,4 @@
-"""Keep the result of a run: its scores, vectors, coefficients and cost as benchmarks/results/NAME.json, its table as NAME.md, its means as docs/NAME.png.
+"""Keep the result of a run: benchmarks/results/NAME.json, its table as NAME.md, its means as docs/NAME.png.
 
 python benchmarks/keep_run.py checkpoints/quickstart --note "make quickstart in a fresh clone, two CPU cores"
 """
@@ -10,11 +10,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from selfpos.report.table import markdown_table
-
+from selfpos.comparison.grid import markdown
 from selfpos.report.drawing import save
 from selfpos.report.figures import means
-from selfpos.report.results import RunResults, read_results
+from selfpos.report.results import RunResults, make_table, read_results
 from selfpos.storage.manifest import read_json
 from selfpos.storage.run_folder import RunFolder
 
@@ -22,7 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def facts(results: RunResults, folder: RunFolder, note: str) -> dict[str, Any]:
-    """All that a reader of the numbers may ask: what was run, scored and found, and what each job took in seconds."""
+    """The recipe, scores, coefficients and seconds of a run."""
     searches = {name: search.position for name, search in results.searches.items()}
     return {
         "recipe": results.recipe.model_dump(mode="json", exclude_unset=True),
@@ -59,7 +58,7 @@ def main() -> None:
         json.dumps(facts(results, RunFolder(options.run), options.note), indent=1) + "\n", encoding="utf-8"
     )
     (kept / f"{name}.md").write_text(
-        f"# {name}\n\n{options.note}\n\n{markdown_table(results)}\n", encoding="utf-8"
+        f"# {name}\n\n{options.note}\n\n{markdown(make_table(results))}\n", encoding="utf-8"
     )
     save(means(results), ROOT / "docs" / f"{name}.png")
 

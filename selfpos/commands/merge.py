@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -117,20 +118,35 @@ def command(
     searches, gathers = _kind_of(method)
     _check_data_options(method, searches, gathers, data)
     arguments = (base or DEFAULT_BASE, vectors, out)
-    if coefficients is not None:
-        _apply(coefficients, *arguments, options, dry_run)
-    elif method is not None and searches:
+    if method is not None and searches and coefficients is None:
         _refuse({"--weights": weights, **take_from}, f"--method {method}")
         _search(method, *arguments, _search_settings(method, steps, _parse(params)), probe, options, dry_run)
+        return
+    from selfpos import operations
+
+    do: Callable[..., object] = operations.merge
+    plan: Callable[..., list[tuple[str, str]]] = operations.plan_merge
+    if coefficients is not None:
+        do, plan = operations.merge_by_coefficients, operations.plan_merge_by_coefficients
+        words: tuple[object, ...] = (coefficients, *arguments)
     elif recipe is not None:
-        _merge_recipe(recipe, out, options, dry_run)
+        from selfpos.mergekit import translate_recipe
+
+        asked = translate_recipe(recipe)
+        asked.check_layers()
+        for note in asked.notes:
+            click.echo(note, err=True)
+        words, options = (asked.base, asked.sources, asked.method, out), {**asked.options, **options}
     else:
         values = [_value(weight) for weight in weights]
         options["weights"] = values if len(values) > 1 else next(iter(values), None)
         options["params"] = _parse(params)
-        if gathers:
-            options |= _data(probe, statistics)
-        _merge(*arguments, str(method), options, dry_run)
+        words = (*arguments[:2], method, out)
+        options |= _data(probe, statistics) if gathers else {}
+    if dry_run:
+        _show(plan(*words, **options))
+    else:
+        click.echo(str(do(*words, **options)))
 
 
 def _refuse(options: dict[str, Any], other: str) -> None:
@@ -154,8 +170,8 @@ def _kind_of(method: str | None) -> tuple[bool, bool]:
 def _check_data_options(method: str | None, searches: bool, gathers: bool, data: dict[str, Any]) -> None:
     if data["--probe"] is not None and not (gathers or searches):
         raise SelfposError(
-            f"--probe is for methods that use data, and {method or 'a mergekit recipe'} does not; "
-            "see `selfpos methods`"
+            f"--probe is for methods that use data, and {method or 'a mergekit recipe'} does not; see "
+            "`selfpos methods`"
         )
     if data["--statistics"] is not None and not gathers:
         raise SelfposError("--statistics is for methods fisher and regmean, which alone gather them")
@@ -181,8 +197,8 @@ def _search_settings(method: str, steps: int | None, params: dict[str, Any]) -> 
     if "steps" in params or params.get("search", "sgd") != "sgd":
         name = "steps" if "steps" in params else "search"
         raise SelfposError(
-            "--steps asks for so many steps of gradient descent, and "
-            f"--param {name}={params[name]} for something else; keep one"
+            f"--steps asks for so many steps of gradient descent, and --param {name}={params[name]} for "
+            "something else; keep one"
         )
     return {"preset": preset, "search": "sgd", "steps": steps, **params}
 
@@ -199,38 +215,6 @@ def _data(probe: Path | None, statistics: Path | None) -> dict[str, Any]:
 def _show(rows: list[tuple[str, str]]) -> None:
     for label, text in rows:
         click.echo(f"{label:<14}{text}")
-
-
-def _merge(
-    base: str, vectors: tuple[str, ...], out: Path, method: str, options: dict[str, Any], dry_run: bool
-) -> None:
-    from selfpos.operations import merge, plan_merge
-
-    if dry_run:
-        _show(plan_merge(base, vectors, method, out, **options))
-    else:
-        click.echo(str(merge(base, vectors, method, out, **options)))
-
-
-def _merge_recipe(file: Path, out: Path, options: dict[str, Any], dry_run: bool) -> None:
-    from selfpos.mergekit import translate_recipe
-
-    asked = translate_recipe(file)
-    asked.check_layers()
-    for note in asked.notes:
-        click.echo(note, err=True)
-    _merge(asked.base, tuple(asked.sources), out, asked.method, {**asked.options, **options}, dry_run)
-
-
-def _apply(
-    file: Path, base: str, vectors: tuple[str, ...], out: Path, options: dict[str, Any], dry_run: bool
-) -> None:
-    from selfpos.operations import merge_by_coefficients, plan_merge_by_coefficients
-
-    if dry_run:
-        _show(plan_merge_by_coefficients(file, base, vectors, out, **options))
-    else:
-        click.echo(str(merge_by_coefficients(file, base, vectors, out, **options)))
 
 
 def _search(

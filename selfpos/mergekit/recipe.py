@@ -52,8 +52,8 @@ class Translation:
         layers = 1 + max((layer for layer in numbers if layer is not None), default=-1)
         if layers != self.layers:
             raise SelfposError(
-                f"the recipe takes layers 0 to {self.layers} of models that have {layers}: "
-                "parts of models cannot be put together here"
+                f"the recipe takes layers 0 to {self.layers} of models that have {layers}: parts of models "
+                "cannot be put together here"
             )
 
 

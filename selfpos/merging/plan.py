@@ -159,8 +159,8 @@ class Plan:
         warnings = []
         if names := sorted({TORCH[self.dtypes[key]] for key in self.keys if self.dtypes[key] in HALF}):
             warnings.append(
-                f"writing {' and '.join(names)}: a small task vector loses much of itself to rounding "
-                "(45 % at 1e-4 beside weights of 0.05); float32 keeps it"
+                f"writing {' and '.join(names)}: a small task vector loses much of itself to rounding (45 % "
+                "at 1e-4 beside weights of 0.05); float32 keeps it"
             )
         for vector in self.vectors:
             for difference in vector.differences:
@@ -226,14 +226,14 @@ def _check_request(
     check_device(options.device)
     if options.output == "adapter" and method.form != "combination":
         raise SelfposError(
-            f"method {method.name} does not make a low-rank result of low-rank vectors; "
-            "write a model instead of an adapter"
+            f"method {method.name} does not make a low-rank result of low-rank vectors; write a model "
+            "instead of an adapter"
         )
     for folder in (base, *sources):
         if out.resolve().is_relative_to(folder.resolve()):
             raise SelfposError(
-                f"{out} lies within {folder}, a model to be merged, and would count as a part of it; "
-                "choose another output"
+                f"{out} lies within {folder}, a model to be merged, and would count as a part of it; choose "
+                "another output"
             )
 
 
@@ -246,8 +246,8 @@ def _refuse_whole_models(vectors: Sequence[TaskVector]) -> None:
     for vector in vectors:
         if not vector.folder.is_adapter:
             raise SelfposError(
-                f"{vector.name} is a whole model, not low-rank, so no adapter holds the merge; write a "
-                "model instead"
+                f"{vector.name} is a whole model, not low-rank, so no adapter holds the merge; write a model "
+                "instead"
             )
 
 
@@ -289,8 +289,8 @@ def _refuse_unmerged(base: ModelFolder, vectors: Sequence[TaskVector], take_from
             if not same or not np.array_equal(vector.folder.raw(key), base.raw(key)):
                 raise SelfposError(
                     f"{vector.name} changes tensor {key}, which is {TORCH[entry.dtype]} in the base and "
-                    "cannot be "
-                    "merged; save base and vectors with weights of float32, float16 or bfloat16 first"
+                    "cannot be merged; save base and vectors with weights of float32, float16 or bfloat16 "
+                    "first"
                 )
 
 

@@ -162,8 +162,8 @@ def _refuse_unused_rules(value: Any, keys: Sequence[str], label: str) -> None:
                 )
             if not taken:
                 raise SelfposError(
-                    f"{label}: the rule '{rule}' fits no tensor of the model; "
-                    f"tensors are named like {keys[0]} and {keys[-1]}"
+                    f"{label}: the rule '{rule}' fits no tensor of the model; tensors are named like "
+                    f"{keys[0]} and {keys[-1]}"
                 )
             _refuse_unused_rules(inner, taken, label)
             remaining = [key for key in remaining if key not in taken]

@@ -11,9 +11,8 @@ from typing import Any
 from selfpos.console import log
 from selfpos.errors import SelfposError
 from selfpos.publishing.facts import Facts, Parent, parse_parent
-from selfpos.publishing.model_summary import read_json_if_any
-from selfpos.storage.file_kinds import MANIFEST
 from selfpos.storage.locate import DEFAULT_MODEL
+from selfpos.storage.manifest import read_manifest
 
 Lookup = Callable[[str, str | None], "Licence | None"]  # of a Hub repository and a revision of it
 DEPTH = 4  # generations of parents on this disk
@@ -97,7 +96,7 @@ def _licence_of(
     if folder is not None:
         if licence := card_licence(folder / "README.md"):
             return licence
-        own_base = parse_parent(read_json_if_any(folder / MANIFEST).get("base"))
+        own_base = parse_parent((read_manifest(folder) or {}).get("base"))
         if own_base is not None and depth:
             same = base is not None and own_base.hash is not None and own_base.hash == base.hash
             return _licence_of(base if same and base else own_base, None, lookup, depth - 1)

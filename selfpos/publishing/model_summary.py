@@ -52,8 +52,9 @@ def read_summary(folder: Path) -> ModelSummary:
             f"{folder} is neither a sentence-transformers model (no modules.json) "
             f"nor a PEFT adapter (no {ADAPTER})"
         )
-    entries = read_modules(folder) if modules_file.is_file() else ()
-    modules = [(entry.kind, folder / entry.path) for entry in entries]
+    modules = []
+    if modules_file.is_file():
+        modules = [(module.kind, folder / module.path) for module in read_modules(folder)]
     settings = read_json_if_any(folder / "config_sentence_transformers.json")
     pooling, dimension = _output(modules)
     parameters, dtypes = _weights(folder)

@@ -52,8 +52,8 @@ def _packaged() -> Path | None:
         return None
     if (digest := sha256_file(weights)) != DEFAULT_SHA256:
         raise SelfposError(
-            f"{weights} is not the published {DEFAULT_MODEL}: expected SHA-256 {DEFAULT_SHA256}, "
-            f"found {digest}; reinstall it"
+            f"{weights} is not the published {DEFAULT_MODEL}: expected SHA-256 {DEFAULT_SHA256}, found "
+            f"{digest}; reinstall it"
         )
     return folder
 
@@ -88,8 +88,8 @@ def _snapshot(name: str) -> Path:
         answer = next((response for response in answers if response is not None), None)
         if answer is not None and answer.status_code == 401:
             raise SelfposError(
-                f"the Hugging Face Hub was asked for {name} and does not accept the access token; "
-                "log in again with `hf auth login`, or mend HF_TOKEN"
+                f"the Hugging Face Hub was asked for {name} and does not accept the access token; log in "
+                "again with `hf auth login`, or mend HF_TOKEN"
             ) from None
         uncached = isinstance(error, LocalEntryNotFoundError) and not isinstance(
             error, IncompleteSnapshotError
@@ -98,8 +98,8 @@ def _snapshot(name: str) -> Path:
             offline = isinstance(cause, OfflineModeIsEnabled)
             why = "HF_HUB_OFFLINE is set" if offline else f"no connection: {_first_line(cause)}"
             raise SelfposError(
-                f"there is no folder {name}, no model of that name was fetched before, "
-                f"and the Hugging Face Hub cannot be asked for one ({why})"
+                f"there is no folder {name}, no model of that name was fetched before, and the Hugging Face "
+                f"Hub cannot be asked for one ({why})"
             ) from None
         raise OperationError(
             f"there is no folder {name}, and the Hugging Face Hub did not supply it: {_first_line(error)}"

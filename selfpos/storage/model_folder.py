@@ -166,7 +166,7 @@ def read_modules(folder: Path) -> tuple[Module, ...]:
 def weight_files(folder: Path) -> Iterator[tuple[Path, str]]:
     """The safetensors files of every module below `folder`, each with its keys' prefix: '' or
     'directory/'."""
-    candidates = [*folder.rglob(CONFIG), *folder.rglob("*.safetensors")]
+    candidates = [file for file in folder.rglob("*") if file.name == CONFIG or file.suffix == ".safetensors"]
     for module in sorted({folder, *(file.parent for file in candidates)}):
         relative = module.relative_to(folder)
         first = relative.parts[0] if relative.parts else ""
@@ -185,8 +185,8 @@ def weight_files(folder: Path) -> Iterator[tuple[Path, str]]:
             yield from ((file, prefix) for file in _shards(index))
         elif pickles:
             raise SelfposError(
-                f"{module} holds its weights as a pickle ({pickles[0]}), which is never loaded; "
-                f"save it as {WEIGHTS} first"
+                f"{module} holds its weights as a pickle ({pickles[0]}), which is never loaded; save it as "
+                f"{WEIGHTS} first"
             )
 
 

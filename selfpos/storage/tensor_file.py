@@ -50,8 +50,8 @@ def read_header(file: Path, prefix: str = "") -> tuple[dict[str, TensorEntry], d
         length = int.from_bytes(handle.read(8), "little")
         if size < 8 or length > MAX_HEADER or 8 + length > size:
             raise SelfposError(
-                f"{file} is not a whole safetensors file: its header does not fit in its {size} bytes; "
-                "fetch or write it again"
+                f"{file} is not a whole safetensors file: its header does not fit in its {size} bytes; fetch "
+                "or write it again"
             )
         try:
             header = json.loads(handle.read(length))

@@ -58,8 +58,8 @@ def _checked_config(folder: ModelFolder) -> dict[str, Any]:
     config = folder.config(ADAPTER)
     if config.get("peft_type") != "LORA":
         raise SelfposError(
-            f"adapter {folder.path} is of type {config.get('peft_type')}; only LORA is merged exactly: "
-            "merge it into its base with PEFT first"
+            f"adapter {folder.path} is of type {config.get('peft_type')}; only LORA is merged exactly: merge "
+            "it into its base with PEFT first"
         )
     for option, reason in UNSUPPORTED_OPTIONS.items():
         if config.get(option):
@@ -70,8 +70,7 @@ def _checked_config(folder: ModelFolder) -> dict[str, Any]:
     if init not in BASE_PRESERVING_INITS:
         raise SelfposError(
             f"adapter {folder.path} was started with {init}, which changes the base too, so its factors are "
-            "not the "
-            "task vector; save it with PEFT's path_initial_model_for_weight_conversion"
+            "not the task vector; save it with PEFT's path_initial_model_for_weight_conversion"
         )
     return config
 
@@ -124,8 +123,8 @@ class _AdapterReader:
         shape = self.base.tensors[key].shape
         if math.prod(b.shape[1:]) != rank or product != (shape[0], math.prod(shape[1:])):
             raise SelfposError(
-                f"{a.file}: {name} and its lora_B make a matrix of shape {list(product)}; "
-                f"tensor {key} of the base has {list(shape)}"
+                f"{a.file}: {name} and its lora_B make a matrix of shape {list(product)}; tensor {key} of "
+                f"the base has {list(shape)}"
             )
         part = LowRank(a, b, self._scaling(module, rank), transposed, self.maps)
         vector = f"{name.partition('.lora_')[0]}.lora_magnitude_vector"
@@ -135,13 +134,12 @@ class _AdapterReader:
         if magnitude is None or transposed or len(shape) != 2:
             raise SelfposError(
                 f"adapter {self.folder.path} uses DoRA on {module}, which is supported for plain linear "
-                "layers only; "
-                "merge it with PEFT first"
+                "layers only; merge it with PEFT first"
             )
         if magnitude.numel != shape[0]:
             raise SelfposError(
-                f"{a.file}: tensor {magnitude.name} has {magnitude.numel} elements; "
-                f"expected {shape[0]}, one per row of {key}"
+                f"{a.file}: tensor {magnitude.name} has {magnitude.numel} elements; expected {shape[0]}, one "
+                f"per row of {key}"
             )
         return Dora(part, magnitude, self.base, key, self.maps)
 
@@ -162,15 +160,15 @@ class _AdapterReader:
             return near[0]
         reason = f"several fit: {', '.join(sorted(near)[:3])}" if near else "the base has none of that name"
         raise SelfposError(
-            f"adapter {self.folder.path} moves {parameter}, but {reason}; "
-            f"expected an adapter trained on {self.base.path}"
+            f"adapter {self.folder.path} moves {parameter}, but {reason}; expected an adapter trained on "
+            f"{self.base.path}"
         )
 
     def _checked_shape(self, entry: TensorEntry, key: str) -> TensorEntry:
         shape = self.base.tensors[key].shape
         if entry.shape != shape:
             raise SelfposError(
-                f"adapter {self.folder.path}: {entry.name} has shape {list(entry.shape)}; "
-                f"tensor {key} of the base has {list(shape)}"
+                f"adapter {self.folder.path}: {entry.name} has shape {list(entry.shape)}; tensor {key} of "
+                f"the base has {list(shape)}"
             )
         return entry

@@ -145,8 +145,7 @@ def _check_base(base: ModelFolder, folder: ModelFolder) -> None:
     if recorded["hash"] != base.content_hash:
         raise SelfposError(
             f"{folder.path} was made from another base: its manifest names {recorded.get('name')} with "
-            "content hash "
-            f"{str(recorded['hash'])[:12]}…, found {base.path} with {base.content_hash[:12]}…; "
+            f"content hash {str(recorded['hash'])[:12]}…, found {base.path} with {base.content_hash[:12]}…; "
             "give that base, or vectors of this one"
         )
 

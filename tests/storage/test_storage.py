@@ -26,10 +26,12 @@ from selfpos.storage import (
     locate_model,
     open_model,
     read_header,
+    read_json,
     read_manifest,
     sha256_file,
     write_manifest,
 )
+from selfpos.storage.atomic import locked
 from selfpos.storage.locate import DEFAULT_SHA256
 from selfpos.storage.numbers import from_float32, to_float32
 
@@ -201,6 +203,30 @@ def test_nothing_is_written_within_a_file(tmp_path: Path) -> None:
     ):
         pass
     assert error.value.exit_code == 2
+
+
+def test_a_lock_is_held_by_one_and_lies_beside_its_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "new" / "folder"
+    with locked(folder):
+        folder.mkdir()
+        with pytest.raises(SelfposError, match=r"another process is writing \S*/new/folder"), locked(folder):
+            pass
+        with pytest.raises(SelfposError, match=r"^busy$"), locked(folder, "busy"):
+            pass
+        assert not list(folder.iterdir()) and (folder.parent / ".folder.lock").exists()
+        with locked(tmp_path / "new" / "other"):
+            pass
+    with locked(folder):
+        pass
+    assert [path.name for path in folder.parent.iterdir()] == ["folder"]
+
+
+def test_json_that_is_no_object_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "x.json"
+    for text, message in [("[1]", "x.json is not a JSON object"), ("{", "x.json is not JSON")]:
+        file.write_text(text)
+        with pytest.raises(SelfposError, match=message):
+            read_json(file)
 
 
 @pytest.mark.parametrize("name", ["m[1]", "m*"])

@@ -17,6 +17,7 @@ from selfpos.errors import SelfposError
 from selfpos.storage import content_hash, open_model, write_manifest
 from selfpos.vectors import gram, norms_and_cosines, open_vectors, tensor_gram
 from selfpos.vectors.chunks import spans
+from selfpos.vectors.names import is_linear_map, is_token_table, kind_of, layer_name, layer_number
 from tests.helpers.adapters import changed, make_adapter, state
 from tests.helpers.folders import make_folder
 
@@ -280,3 +281,22 @@ def test_zero_vectors_have_no_direction() -> None:
 def test_spans_cover_a_tensor_once(shape: tuple[int, ...]) -> None:
     covered = [index for start, stop in spans(shape, 8) for index in range(start, stop)]
     assert covered == list(range(int(np.prod(shape))))
+
+
+def test_names_say_layer_and_kind() -> None:
+    attention = "encoder.layer.3.attention.self.query.weight"
+    assert (layer_number(attention), layer_name(attention), kind_of(attention)) == (
+        3,
+        "encoder.layer.3",
+        "attention",
+    )
+    assert (layer_number("layers.11.mlp.up.weight"), layer_name("layers.11.mlp.up.weight")) == (
+        11,
+        "layers.11",
+    )
+    assert (layer_number("2_Dense/linear.0.weight"), kind_of("2_Dense/linear.weight")) == (None, "other")
+    table = "embeddings.word_embeddings.weight"
+    assert (layer_name(table), kind_of(table), is_token_table(table)) == ("embeddings", "embedding", True)
+    assert not is_token_table("embeddings.position_embeddings.weight")
+    assert is_linear_map(attention, (4, 4)) and not is_linear_map(attention, (1, 4))
+    assert not is_linear_map(table, (4, 4))

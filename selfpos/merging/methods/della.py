@@ -27,8 +27,7 @@ def check_chances(settings: Settings, keys: Sequence[str]) -> None:
             if low == 0 and params["rescale"]:
                 raise SelfposError(
                     "density − epsilon/2 must lie above 0 where what is kept is divided by its chance, "
-                    f"{found}; "
-                    "make epsilon smaller, or set rescale to false"
+                    f"{found}; make epsilon smaller, or set rescale to false"
                 )
 
 

@@ -27,8 +27,8 @@ def check_scope(settings: Settings, keys: Sequence[str]) -> None:
     first, *others = (settings.params(key)["density"] for key in keys)
     if settings.constant("scope") == "model" and any(density != first for density in others):
         raise SelfposError(
-            "the density differs between tensors, so one threshold for the whole model has no meaning; "
-            "set scope to tensor"
+            "the density differs between tensors, so one threshold for the whole model has no meaning; set "
+            "scope to tensor"
         )
 
 

@@ -93,8 +93,7 @@ def _low_rank_only(plan: Plan, coefficients: Coefficients | None) -> Coefficient
             if not isinstance(part, LowRank) and vector.values(key).any():
                 raise SelfposError(
                     f"{vector.name} moves {key} by more than low-rank factors, so no adapter holds the "
-                    "merge; "
-                    "write a model instead"
+                    "merge; write a model instead"
                 )
     by_key = {key: values[-count:] for key, values in coefficients.items()}
     return by_key | {second: by_key[first] for second, first in plan.tied.items()}
@@ -111,8 +110,8 @@ def _concatenate(parts: list[tuple[LowRank, float]], key: str) -> Factors:
         left, right = part.factors()
         if not (finite(left) and finite(right)):
             raise SelfposError(
-                f"{part.a.file}: the factors of tensor {key} hold numbers that are not finite; "
-                "nothing is merged from a damaged adapter"
+                f"{part.a.file}: the factors of tensor {key} hold numbers that are not finite; nothing is "
+                "merged from a damaged adapter"
             )
         lefts.append(left * np.float32(coefficient))
         rights.append(right)

@@ -40,8 +40,7 @@ class OutputFile:
 
 
 def output_files(base: ModelFolder, dtypes: Mapping[str, str], shard_size: int) -> list[OutputFile]:
-    """The weight files: per module folder, in shards of at most `shard_size` bytes (a tensor may exceed
-    it)."""
+    """The weight files: per module folder, in shards of at most `shard_size` bytes."""
     modules: dict[str, list[str]] = {}
     for key, entry in base.tensors.items():
         modules.setdefault(key.removesuffix(entry.name), []).append(key)
@@ -117,9 +116,8 @@ def gather_prompts(base: ModelFolder, sources: Sequence[ModelFolder]) -> dict[st
             if not known.get(name) and gathered.setdefault(name, text) != text:
                 raise SelfposError(
                     f"{path} has the prompt {text!r} under '{name}', where another model has "
-                    f"{gathered[name]!r}: "
-                    "the merged model can have one; train both with the same prompt, "
-                    f"or remove it from the {PROMPTS_CONFIG} of one"
+                    f"{gathered[name]!r}: the merged model can have one; train both with the same prompt, or "
+                    f"remove it from the {PROMPTS_CONFIG} of one"
                 )
     return gathered
 
