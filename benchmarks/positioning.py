@@ -1,22 +1,27 @@
-"""Speed and memory of positioning: ratios in one run, each contender in a process of its own. Needs a quiet machine, 20 minutes of one core.
+"""Speed and memory of positioning: ratios in one run, each contender in a process of its own. Needs a quiet
+machine, 20 minutes of one core.
 
     python benchmarks/positioning.py            # all, with specialists trained for it on the embedded corpus
-    python benchmarks/positioning.py --quick    # everything once on tiny random models: does it run? The numbers mean nothing
-    python benchmarks/positioning.py --vectors A B C --probe PROBE --base BASE   # the searches on specialists of your own
+    python benchmarks/positioning.py --quick    # everything once on tiny random models: does it run? The
+    numbers mean nothing python benchmarks/positioning.py --vectors A B C --probe PROBE --base BASE   # the
+    searches on specialists of your own
 
-1. one step against forward and backward of plain fine-tuning (time) and an AdamW step (memory), for N = 2, 4, 8, 16 vectors, and with the
-   activations of 16 texts at a time (`chunk`);
-2. against a graph through the merge (torch.func.functional_call over θ0 + Σ c_i V_i, all vectors in memory), the form of FusionBench's
-   layer-wise wrapper: same gradients, time, memory;
-3. the low-rank step against the dense step on the same LoRA vectors, and again at the width and depth of BERT-base (`wide`);
-4. what searches cost to reach the validation loss of the paper's 1,000 Adam steps, all with losses over the base's, no price on coefficients
-   and points chosen by the validation loss: the linearised search, CMA-ES, LM-Cocktail's softmax of losses, and a grid of five points a vector (one vector after the other).
+1. one step against forward and backward of plain fine-tuning (time) and an AdamW step (memory), for N = 2, 4,
+   8, 16 vectors, and with the activations of 16 texts at a time (`chunk`);
+2. against a graph through the merge (torch.func.functional_call over θ0 + Σ c_i V_i, all vectors in memory),
+   the form of FusionBench's layer-wise wrapper: same gradients, time, memory;
+3. the low-rank step against the dense step on the same LoRA vectors, and again at the width and depth of
+BERT-base (`wide`);
+4. what searches cost to reach the validation loss of the paper's 1,000 Adam steps, all with losses over the
+   base's, no price on coefficients and points chosen by the validation loss: the linearised search, CMA-ES,
+   LM-Cocktail's softmax of losses, and a grid of five points a vector (one vector after the other).
 
-Time is the median with the allocator as it is. Memory is the peak of anonymous pages above the idle process (pages of mapped files can be
-dropped), taken in a second process whose allocator gives freed blocks of 64 KB and more back at once: glibc otherwise keeps what
-activations leave behind, half a gigabyte here, and the peak then tells of its heap and not of what a step needs.
-What has been measured is kept in --work, and the same command goes on from there; times that are compared are best measured in one go,
-`--only steps` for one. Results go to benchmarks/results/positioning.json and .md after every part.
+Time is the median with the allocator as it is. Memory is the peak of anonymous pages above the idle process
+(pages of mapped files can be dropped), taken in a second process whose allocator gives freed blocks of 64 KB
+and more back at once: glibc otherwise keeps what activations leave behind, half a gigabyte here, and the peak
+then tells of its heap and not of what a step needs. What has been measured is kept in --work, and the same
+command goes on from there; times that are compared are best measured in one go, `--only steps` for one.
+Results go to benchmarks/results/positioning.json and .md after every part.
 """
 
 from __future__ import annotations
@@ -84,7 +89,8 @@ def adapter_jobs() -> dict[str, tuple[str, dict[str, Any]]]:
 
 
 class Kept:
-    """What has been measured so far, by section and name, in a file of the folder `work`; measured there once."""
+    """What has been measured so far, by section and name, in a file of the folder `work`; measured there
+    once."""
 
     def __init__(self, work: Path) -> None:
         self._file = work / "found.json"
@@ -136,8 +142,11 @@ def compare(
             else timed
         )
         return {
-            "seconds": timed["seconds"], "megabytes": held["megabytes"], "megabytes_with_heap": timed["megabytes"], "gradient": timed["result"]
-        }  # fmt: skip
+            "seconds": timed["seconds"],
+            "megabytes": held["megabytes"],
+            "megabytes_with_heap": timed["megabytes"],
+            "gradient": timed["result"],
+        }
 
     for name, (contender, arguments) in jobs.items():
         found = kept(
@@ -174,9 +183,14 @@ def searches(folder: Path, options: argparse.Namespace, kept: Kept) -> None:
         "max_length": options.max_length,
     }  # no price on coefficients: all look for the loss alone
     paper = {
-        "preset": "paper", "steps": options.steps, "validation": 0.5, "normalise": "base", "temperature": 0.05, "penalty": 0.0,
+        "preset": "paper",
+        "steps": options.steps,
+        "validation": 0.5,
+        "normalise": "base",
+        "temperature": 0.05,
+        "penalty": 0.0,
         "max_length": options.max_length,
-    }  # fmt: skip
+    }
     wanted: dict[str, dict[str, Any]] = {
         f"paper, {options.steps} Adam steps": paper,
         "linearised": free,
@@ -218,10 +232,16 @@ def main() -> None:
     if options.quick:
         options.shape, options.steps, options.evaluations, options.repeats = "tiny", 8, 8, 1
     facts = {
-        "date": date.today().isoformat(), "processor": platform.processor() or platform.machine(), "cores": len(os.sched_getaffinity(0)),
-        "python": platform.python_version(), "versions": {name: version(name) for name in ("selfpos", "torch", "sentence-transformers")},
-        "shape": options.shape, "quick": options.quick, "words": WORDS, "max_length": options.max_length,
-    }  # fmt: skip
+        "date": date.today().isoformat(),
+        "processor": platform.processor() or platform.machine(),
+        "cores": len(os.sched_getaffinity(0)),
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in ("selfpos", "torch", "sentence-transformers")},
+        "shape": options.shape,
+        "quick": options.quick,
+        "words": WORDS,
+        "max_length": options.max_length,
+    }
     results: dict[str, Any] = {"facts": facts}
     folder = options.work / ("quick" if options.quick else options.shape)
     if not (folder / "made").exists():

@@ -1,4 +1,5 @@
-"""The contenders of benchmarks/positioning.py, each run in a process of its own: `python positioning_contenders.py NAME OPTIONS` prints JSON."""
+"""The contenders of benchmarks/positioning.py, each run in a process of its own: `python
+positioning_contenders.py NAME OPTIONS` prints JSON."""
 
 from __future__ import annotations
 
@@ -34,7 +35,8 @@ def problem_of(folder: Path, sources: list[Path], **options: Any) -> tuple[Any, 
     """The problem over `sources`, and one batch of its single task."""
     from datasets import Dataset
 
-    from selfpos.positioning.objective import Draws, TaskProbe
+    from selfpos.positioning.draws import Draws
+    from selfpos.positioning.objective import TaskProbe
     from selfpos.positioning.position import open_live
     from selfpos.positioning.problem import Problem
     from selfpos.recipe import PositioningSettings
@@ -66,7 +68,8 @@ class Idle:
         self.memory = anonymous()
 
     def measured(self, step: Callable[[], Any], repeats: int) -> dict[str, Any]:
-        """Median seconds of `step`, and the peak of anonymous memory above the idle process's, in MB, both after one step to warm up."""
+        """Median seconds of `step`, and the peak of anonymous memory above the idle process's, in MB, both
+        after one step to warm up."""
         step()
         peak, stop = [anonymous()], threading.Event()
 
@@ -91,7 +94,8 @@ class Idle:
 
 
 def plain(folder: str, repeats: int, *, adam: bool) -> dict[str, Any]:
-    """Forward and backward of fine-tuning as a trainer makes them, in training mode, texts tokenised each time; with `adam`, AdamW's step too."""
+    """Forward and backward of fine-tuning as a trainer makes them, in training mode, texts tokenised each
+    time; with `adam`, AdamW's step too."""
     idle = Idle()
     import torch
     from sentence_transformers import SentenceTransformer
@@ -118,7 +122,8 @@ def step(folder: str, repeats: int, sources: list[str], **options: Any) -> dict[
 
 
 def graph(folder: str, repeats: int, sources: list[str]) -> dict[str, Any]:
-    """The same gradient with a graph through the merge (torch.func.functional_call over θ0 + Σ c_i V_i, all vectors in memory)."""
+    """The same gradient with a graph through the merge (torch.func.functional_call over θ0 + Σ c_i V_i, all
+    vectors in memory)."""
     idle = Idle()
     import torch
 
@@ -149,13 +154,14 @@ def graph(folder: str, repeats: int, sources: list[str]) -> dict[str, Any]:
 def search(
     base: str, vectors: list[str], probe: str, trajectory: str, settings: dict[str, Any]
 ) -> dict[str, Any]:
-    """A search; the best validation loss of its way, relative to the base's, and when each better one was reached."""
+    """A search; the best validation loss of its way, relative to the base's, and when each better one was
+    reached."""
     from selfpos.data.probe import read_probe
     from selfpos.positioning import position
     from selfpos.recipe import PositioningSettings
     from selfpos.storage.locate import locate_model
 
-    chosen = PositioningSettings(compare=False, intervals=0, select="loss", **settings)
+    chosen = PositioningSettings(compare=False, select="loss", **settings)
     path = Path(trajectory)
     models = [Path(vector) for vector in vectors]
     state = path.with_suffix(".pt")  # the paper's steps take more than one sitting may
@@ -175,14 +181,15 @@ def search(
 
 
 def grid(base: str, vectors: list[str], probe: str, settings: dict[str, Any]) -> dict[str, Any]:
-    """Five points a vector, one vector after the other, each chosen on the search part, the end judged on the validation part."""
+    """Five points a vector, one vector after the other, each chosen on the search part, the end measured on
+    the validation part."""
     import torch
 
     from selfpos.data.probe import read_probe
-    from selfpos.positioning.judge import Judge
-    from selfpos.positioning.objective import Draws, split_probe
+    from selfpos.positioning.draws import Draws, split_probe
     from selfpos.positioning.position import open_live
     from selfpos.positioning.problem import Problem
+    from selfpos.positioning.selection import Selection
     from selfpos.recipe import PositioningSettings
     from selfpos.storage.locate import locate_model
 
@@ -193,10 +200,10 @@ def grid(base: str, vectors: list[str], probe: str, settings: dict[str, Any]) ->
     problem = Problem(
         open_live(locate_model(base), [Path(vector) for vector in vectors], chosen, None), parts[0], chosen
     )
-    judge = Judge(parts[0], parts[1], chosen, 0)
-    judge.measure_base(problem.live)
+    selection = Selection(parts[0], parts[1], chosen, 0)
+    selection.measure_base(problem.live)
     batches = Draws(problem.tasks, 256, 0, single=True).fixed()
-    problem.measure_references(batches)
+    problem.measure_base(batches)
     point = problem.start.clone()
     for place in range(len(problem.names)):
         tried = {}
@@ -205,8 +212,8 @@ def grid(base: str, vectors: list[str], probe: str, settings: dict[str, Any]) ->
             candidate[0, place] = value
             tried[value] = problem.value(candidate, problem.losses(candidate, batches))
         point[0, place] = min(tried, key=lambda value: tried[value])
-    problem.live.place(problem.table(point))
-    value = judge.measure(problem.live).value
+    problem.apply(point)
+    value = selection.measure(problem.live).value
     seconds = time.perf_counter() - started
     with torch.no_grad():
         coefficients = problem.mean_coefficients(point).tolist()

@@ -1,4 +1,5 @@
-"""What benchmarks/positioning.py measures on: models of random weights for the steps, real or random specialists and a probe set for the searches."""
+"""What benchmarks/positioning.py measures on: models of random weights for the steps, real or random
+specialists and a probe set for the searches."""
 
 from __future__ import annotations
 
@@ -94,7 +95,8 @@ def make_random_probe(folder: Path, out: Path, records: int) -> None:
 
 
 def make_specialists(folder: Path, steps: int, probe: int) -> list[Path]:
-    """Specialists of all-MiniLM-L6-v2 on the embedded corpus, of unlike lengths of training, and their probe set in `folder`/probe."""
+    """Specialists of all-MiniLM-L6-v2 on the embedded corpus, of unlike lengths of training, and their probe
+    set in `folder`/probe."""
     from selfpos import TaskSource, TrainingSettings, finetune, get_task, probe_of, write_probe
 
     found = []

@@ -1,21 +1,28 @@
-"""What Self Positioning is worth on real text: the paper's preset, this project's default and all rivals, over seeds; and what its parts are worth.
+"""What Self Positioning is worth on real text: the paper's preset, this project's default and all rivals,
+over seeds; and what its parts are worth.
 
-    python benchmarks/positioning_study.py --data ../shared/data/text           # as far as one sitting goes; started again it goes on
-    python benchmarks/positioning_study.py --data ../shared/data/text --quick   # everything in minutes: does it run?
+    python benchmarks/positioning_study.py --data ../shared/data/text           # as far as one sitting goes;
+    started again it goes on python benchmarks/positioning_study.py --data ../shared/data/text --quick   #
+    everything in minutes: does it run?
 
-Specialists of all-MiniLM-L6-v2 for STS (STSBenchmark), classification (Banking77), clustering (StackOverflow titles) and retrieval (SciFact), in
-two settings: `equal`, 80 steps each; `unequal`, 20, 80, 80 and 25 steps, and a fifth vector that learned from shuffled labels. Every model is
-scored on held-out test data by its task's measure: Spearman's correlation; accuracy of a logistic regression on ten texts a class; V-measure of
-k-means; nDCG@10 among the relevant documents and 500 others. All choices are made on the probe, which is held out of the training data.
+Specialists of all-MiniLM-L6-v2 for STS (STSBenchmark), classification (Banking77), clustering (StackOverflow
+titles) and retrieval (SciFact), in two settings: `equal`, 80 steps each; `unequal`, 20, 80, 80 and 25 steps,
+and a fifth vector that learned from shuffled labels. Every model is scored on held-out test data by its
+task's measure: Spearman's correlation; accuracy of a logistic regression on ten texts a class; V-measure of
+k-means; nDCG@10 among the relevant documents and 500 others. All choices are made on the probe, which is held
+out of the training data.
 
-One job after the other, each result one JSON file in --out; the table of rivals comes first, seed by seed, then the paper's steps, then the
-ablation seed by seed: one factor at a time about the default, and granularity × probe size, or with --full all factors crossed. On two cores
-a seed's specialists and joint models take about 15 minutes, each rival half a minute, each search of our own one to two minutes more, the
-paper's 1,000 steps half an hour, each point of the ablation two to seven minutes; the ablation has 26 points a seed, with --full 439. The tables (positioning_study.json and .md in
-benchmarks/results) are written again after each job.
+One job after the other, each result one JSON file in --out; the table of rivals comes first, seed by seed,
+then the paper's steps, then the ablation seed by seed: one factor at a time about the default, and
+granularity × probe size, or with --full all factors crossed. On two cores a seed's specialists and joint
+models take about 15 minutes, each rival half a minute, each search of our own one to two minutes more, the
+paper's 1,000 steps half an hour, each point of the ablation two to seven minutes; the ablation has 26 points
+a seed, with --full 439. The tables (positioning_study.json and .md in benchmarks/results) are written again
+after each job.
 
-Two processes may share the work, a seed each, with the same --out. Each job's file says which code made it, by a hash of what finds
-coefficients; started with other code, the searches are made again, and what no search has made stays.
+Two processes may share the work, a seed each, with the same --out. Each job's file says which code made it,
+by a hash of what finds coefficients; started with other code, the searches are made again, and what no search
+has made stays.
 """
 
 from __future__ import annotations
@@ -66,22 +73,16 @@ RIVALS: dict[str, tuple[str, dict[str, Any]]] = {
 INFORMED = {"Fisher": "fisher", "RegMean": "regmean"}  # look at each specialist on records of its own task
 STAGES = ("rivals", "paper", "ablation")
 FACTORS: dict[str, list[Any]] = {
-    "granularity": ["model", "kind", "layer-group", "layer"],
-    "objective": [
-        {},
-        {"normalise": "gain"},
-        {"balance": "worst"},
-        {"balance": "uncertainty", "normalise": "none"},
-    ],
+    "granularity": ["model", "layer"],
+    "objective": [{}, {"normalise": "none"}],
     "records": [192, 128, 64],  # with 77 classes, fewer have no two texts of a class
     "extrapolation": [0.02, 0.0, 0.2],
     "penalty": [0.0, 0.02, 0.1],
 }
 DESCENTS: list[dict[str, Any]] = [
-    *({"granularity": granularity} for granularity in ("model", "kind", "layer-group", "layer", "tensor")),
-    *({"granularity": "tensor", "shrinkage": shrinkage} for shrinkage in (0.0, 10.0)),
+    {"granularity": granularity} for granularity in ("model", "layer", "tensor")
 ]
-"""Granularity and shrinkage once more by Adam, whose steps cost the same however many coefficients there are."""
+"""Granularity once more by Adam, whose steps cost the same however many coefficients there are."""
 ADAM = {"search": "sgd", "steps": 80, "learning_rate": 0.04}
 
 
@@ -151,7 +152,8 @@ class Study:
 
     @property
     def specialists(self) -> list[Path]:
-        """The models that are merged, trained when they are not there; those of equal training serve both settings."""
+        """The models that are merged, trained when they are not there; those of equal training serve both
+        settings."""
         models = self.folder / "models" / f"seed{self.seed}"
         return [
             self.train(
@@ -173,7 +175,6 @@ class Study:
             yield name, lambda method=method: self.informed(method)  # type: ignore[misc]
         yield "LM-Cocktail", lambda: self.positioned({"preset": "lm-cocktail"})
         yield "joint", self.joint
-        yield "Self Positioning, refined", lambda: self.positioned({"refine": "coordinate"})
         yield "Self Positioning, Adam", lambda: self.positioned(ADAM | ({"steps": 4} if self.quick else {}))
 
     def paper(self) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
@@ -184,9 +185,10 @@ class Study:
         """Names and work of the ablation about the default, which is its first point."""
         for chosen in points(full):
             records, objective = chosen.pop("records"), chosen.pop("objective")
-            name = f"{chosen['granularity']}, {words(objective)}, {records} records, extrapolation {chosen['extrapolation']:g}"
+            name = f"{chosen['granularity']}, {words(objective)}, {records} records, "
+            name += f"extrapolation {chosen['extrapolation']:g}"
             name += f", penalty {chosen['penalty']:g}" if chosen["penalty"] else ""
-            options = {**chosen, **objective, "compare": False, "intervals": 0}
+            options = {**chosen, **objective, "compare": False}
             yield name, lambda options=options, records=records: self.positioned(options, records)  # type: ignore[misc]
         for chosen in DESCENTS:
             options = {**ADAM, **chosen, "compare": False} | ({"steps": 4} if self.quick else {})
@@ -220,7 +222,8 @@ class Study:
         return {"scores": scores}
 
     def informed(self, method: str) -> dict[str, Any]:
-        """Scores of a merge by what the specialists do on their own records: the harmful one on shuffled labels, as it was trained."""
+        """Scores of a merge by what the specialists do on their own records: the harmful one on shuffled
+        labels, as it was trained."""
         from selfpos.data.probe import ProbeTask
         from selfpos.operations import merge
 
@@ -283,7 +286,8 @@ class Study:
 
 
 def code() -> str:
-    """A hash of all that decides what a search finds: the room of positioning, its settings, and the measures that points are chosen by."""
+    """A hash of all that decides what a search finds: the room of positioning, its settings, and the
+    measures that points are chosen by."""
     room = Path(__file__).parent.parent / "selfpos"
     files = [
         *sorted((room / "positioning").glob("*.py")),
@@ -317,7 +321,8 @@ def words(objective: dict[str, Any]) -> str:
 
 
 def points(full: bool) -> list[dict[str, Any]]:
-    """The points of the ablation: every value of one factor with the others at their first, and granularity × records; or all crossed."""
+    """The points of the ablation: every value of one factor with the others at their first, and granularity
+    × records; or all crossed."""
     every = [dict(zip(FACTORS, values, strict=True)) for values in itertools.product(*FACTORS.values())]
     if full:
         return every

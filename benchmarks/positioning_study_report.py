@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import itertools
 import json
-import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from selfpos.positioning.judge import value_of
 from selfpos.storage.atomic import write_text
 
 LEVEL = 0.9  # of every interval
 REFERENCE = "Self Positioning"
-DEFAULT = "model, normalise base, 192 records, extrapolation 0.02"  # the point of the ablation that the others are compared with
+# the point of the ablation that the others are compared with
+DEFAULT = "model, normalise base, 192 records, extrapolation 0.02"
 
 
 def write_report(folder: Path, results: Path) -> None:
@@ -35,11 +33,13 @@ def write_report(folder: Path, results: Path) -> None:
 
 
 def summarise(jobs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One row for each stage, setting and model: mean scores over seeds, and by how much its mean differs from the reference's, seed by seed.
+    """One row for each stage, setting and model: mean scores over seeds, and by how much its mean differs
+    from the reference's, seed by seed.
 
-    The task arithmetic whose scale the probe chose is a row of its own: the position's comparison on the validation part names it.
+    The task arithmetic whose scale the probe chose is a row of its own: the position's comparison on the
+    validation part names it.
     """
-    jobs = [*jobs, *chosen_by_probe(jobs), *picked(jobs)]
+    jobs = [*jobs, *chosen_by_probe(jobs)]
     means = {
         (job["stage"], job["setting"], job["name"], job["seed"]): float(np.mean(list(job["scores"].values())))
         for job in jobs
@@ -55,18 +55,28 @@ def summarise(jobs: list[dict[str, Any]]) -> list[dict[str, Any]]:
         differences = [own - other for own, other in pairs if other is not None]
         rows.append(
             {
-                "stage": stage, "setting": setting, "name": name, "seeds": len(seeds),
-                "scores": {task: float(np.mean([job["scores"][task] for job in group])) for task in group[0]["scores"]},
+                "stage": stage,
+                "setting": setting,
+                "name": name,
+                "seeds": len(seeds),
+                "scores": {
+                    task: float(np.mean([job["scores"][task] for job in group]))
+                    for task in group[0]["scores"]
+                },
                 "code": sorted({job["code"] for job in group if "code" in job}),
-                "mean": float(np.mean([own for own, _ in pairs])), "difference": interval(differences),
-                "seconds": float(np.mean([job["position"]["seconds"] for job in group])) if "position" in group[0] else None,
+                "mean": float(np.mean([own for own, _ in pairs])),
+                "difference": interval(differences),
+                "seconds": float(np.mean([job["position"]["seconds"] for job in group]))
+                if "position" in group[0]
+                else None,
             }
-        )  # fmt: skip
+        )
     return rows
 
 
 def chosen_by_probe(jobs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Task arithmetic with the scale that suits the probe's validation part best, as the position of the same seed and setting found it."""
+    """Task arithmetic with the scale that suits the probe's validation part best, as the position of the
+    same seed and setting found it."""
     by_place = {(job["stage"], job["setting"], job["seed"], job["name"]): job for job in jobs}
     found = []
     for job in jobs:
@@ -78,34 +88,6 @@ def chosen_by_probe(jobs: list[dict[str, Any]]) -> list[dict[str, Any]]:
             )
             if taken := by_place.get(("rivals", job["setting"], job["seed"], name)):
                 found.append(taken | {"name": "task arithmetic, scale by the probe"})
-    return found
-
-
-PICKS = {
-    "picked: granularity": r"[a-z-]+, normalise base, 192 records, extrapolation 0\.02",
-    "picked: penalty": r"model, normalise base, 192 records, extrapolation 0\.02(, penalty .*)?",
-    "picked: extrapolation": r"model, normalise base, 192 records, extrapolation [0-9.]+",
-    "picked: granularity and shrinkage, Adam": r"Adam, .*",
-}
-"""What `pick` would try → the names of the ablation's points that it chooses from."""
-
-
-def picked(jobs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """What `pick` takes by the validation part, seed by seed, from points of the ablation that one version of the code has searched."""
-    found = []
-    places = sorted({(job["setting"], job["seed"]) for job in jobs if job["stage"] == "ablation"})
-    for (setting, seed), (name, pattern) in itertools.product(places, PICKS.items()):
-        here = [job for job in jobs if (job["setting"], job["seed"]) == (setting, seed)]
-        reference = next((job for job in here if job["stage"] == "rivals" and job["name"] == REFERENCE), None)
-        points = [job for job in here if job["stage"] == "ablation" and re.fullmatch(pattern, job["name"])]
-        default = next((job["code"] for job in points if job["name"] == DEFAULT), None)
-        code = default or Counter(job["code"] for job in points).most_common(1)[0][0] if points else None
-        alike = [job for job in points if job["code"] == code]
-        if reference is None or len(alike) < 2:
-            continue
-        base = next(rival["scores"] for rival in reference["position"]["rivals"] if rival["name"] == "base")
-        best = min(alike, key=lambda job: value_of(job["position"]["scores"], base, guard=1.0))
-        found.append(best | {"name": name, "picked": best["name"]})
     return found
 
 
@@ -129,7 +111,8 @@ def markdown(rows: list[dict[str, Any]], quick: bool) -> str:
     lines = [
         "# Self Positioning on real text",
         "",
-        "How: benchmarks/positioning_study.py, at its head. Differences are seed by seed, with 90 % intervals over seeds.",
+        "How: benchmarks/positioning_study.py, at its head. "
+        "Differences are seed by seed, with 90 % intervals over seeds.",
     ]
     if quick:
         lines += ["", "**A quick try: the numbers mean nothing.**"]
@@ -151,7 +134,8 @@ def markdown(rows: list[dict[str, Any]], quick: bool) -> str:
             scores = " | ".join(f"{row['scores'][task]:.2f}" for task in tasks)
             seconds = "–" if row["seconds"] is None else f"{row['seconds']:.0f} s"
             lines.append(
-                f"| {row['name']} | {scores} | {row['mean']:.2f} | {_shown(row['difference'])} | {seconds} | {row['seeds']} |"
+                f"| {row['name']} | {scores} | {row['mean']:.2f} | {_shown(row['difference'])} "
+                f"| {seconds} | {row['seeds']} |"
             )
     return "\n".join(lines) + "\n"
 

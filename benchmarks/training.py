@@ -1,19 +1,24 @@
-"""Throughput of `selfpos finetune` beside plain sentence-transformers, and of batches by length beside shuffled ones; on MedQuAD pairs.
+"""Throughput of `selfpos finetune` beside plain sentence-transformers, and of batches by length beside
+shuffled ones; on MedQuAD pairs.
 
-    python benchmarks/training.py --data FOLDER/medquad/train.jsonl.gz [--out benchmarks/results/training.json]    # 14 minutes on one core
-    python benchmarks/training.py --data … --quick                                                                # does it run?
+    python benchmarks/training.py --data FOLDER/medquad/train.jsonl.gz [--out
+    benchmarks/results/training.json]    # 14 minutes on one core python benchmarks/training.py --data …
+    --quick                                                                # does it run?
 
 Comparisons that --out has already are kept, so that a run which was stopped goes on.
 
-All arms of a comparison train all-MiniLM-L6-v2 in one process with the same records, loss, batch size, learning rate, seed and threads, and take
-turns, round by round; the first of each is a warm-up of a few steps and is not counted. An arm's speed is that of its training loop in samples a
-second, the median over the rounds. Every training sees its records once, so that arms with shuffled batches and with batches by length
-embed the very same texts. `held_out_loss` is the InfoNCE of fixed random batches of records that no arm has seen: batches by length, whose own
-training loss is of another kind of batch, are judged by the same as the others. For lengths beyond the model's limit of 256 tokens its copy has a
-limit of 512, all that its position embeddings have.
+All arms of a comparison train all-MiniLM-L6-v2 in one process with the same records, loss, batch size,
+learning rate, seed and threads, and take turns, round by round; the first of each is a warm-up of a few steps
+and is not counted. An arm's speed is that of its training loop in samples a second, the median over the
+rounds. Every training sees its records once, so that arms with shuffled batches and with batches by length
+embed the very same texts. `held_out_loss` is the InfoNCE of fixed random batches of records that no arm has
+seen: batches by length, whose own training loss is of another kind of batch, are judged by the same as the
+others. For lengths beyond the model's limit of 256 tokens its copy has a limit of 512, all that its position
+embeddings have.
 
-What batches by length can save is the padding there is: `tokens` counts, over 8,000 records, what either embeds for each token of text, padding
-included; at 1 nothing is left to save. (Attention grows with the square of the length, so time may gain a little more than tokens do.)
+What batches by length can save is the padding there is: `tokens` counts, over 8,000 records, what either
+embeds for each token of text, padding included; at 1 nothing is left to save. (Attention grows with the
+square of the length, so time may gain a little more than tokens do.)
 """
 
 from __future__ import annotations
@@ -105,7 +110,8 @@ def main() -> None:
             found[name] = compare(name, comparison, base, kind, rest, held_out, Path(folder))
             if asked.out:
                 asked.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-                about = f"Training of {asked.base} on {result['data']}, {result['machine']['threads']} thread(s) of {platform.machine()}, float32."
+                machine = f"{result['machine']['threads']} thread(s) of {platform.machine()}"
+                about = f"Training of {asked.base} on {result['data']}, {machine}, float32."
                 asked.out.with_suffix(".md").write_text(
                     f"# training\n\n{about}\n\n{table(found)}\n", encoding="utf-8"
                 )
@@ -125,7 +131,8 @@ def long_copy(base: Path, copy: Path) -> Path:
 def compare(
     name: str, asked: dict[str, Any], base: Path, kind: Any, rest: Any, held_out: Any, folder: Path
 ) -> dict[str, Any]:
-    """The runs of one comparison, the median speed of each arm, the ratio of the second to the first, and the tokens embedded."""
+    """The runs of one comparison, the median speed of each arm, the ratio of the second to the first, and
+    the tokens embedded."""
     from selfpos.recipe import TrainingSettings
 
     size, records = asked["batch_size"], rest.select(range(asked["records"]))
@@ -163,7 +170,7 @@ def padding(base: Path, kind: Any, records: Any, size: int, limit: int) -> dict[
     import torch
     from tokenizers import Tokenizer
 
-    from selfpos.training.batching import LengthBatchSampler
+    from selfpos.training.samplers import LengthBatchSampler
 
     tokenizer = Tokenizer.from_file(str(base / "tokenizer.json"))
     tokenizer.no_truncation()
@@ -231,11 +238,22 @@ def plain(base: Path, kind: Any, records: Any, settings: Any, out: Path) -> tupl
     model = SentenceTransformer(str(base), model_kwargs={"dtype": "float32"}).float()
     on_gpu = model.device.type == "cuda"
     arguments = SentenceTransformerTrainingArguments(
-        output_dir=str(out), num_train_epochs=settings.epochs, per_device_train_batch_size=settings.batch_size,
-        learning_rate=settings.learning_rate, warmup_steps=settings.warmup, seed=0, dataloader_drop_last=True,
-        dataloader_pin_memory=on_gpu, batch_sampler=BatchSamplers.NO_DUPLICATES, logging_steps=10, save_strategy="no", report_to="none",
-        disable_tqdm=True, use_cpu=not on_gpu, bf16=on_gpu and torch.cuda.is_bf16_supported(including_emulation=False),
-    )  # fmt: skip
+        output_dir=str(out),
+        num_train_epochs=settings.epochs,
+        per_device_train_batch_size=settings.batch_size,
+        learning_rate=settings.learning_rate,
+        warmup_steps=settings.warmup,
+        seed=0,
+        dataloader_drop_last=True,
+        dataloader_pin_memory=on_gpu,
+        batch_sampler=BatchSamplers.NO_DUPLICATES,
+        logging_steps=10,
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        use_cpu=not on_gpu,
+        bf16=on_gpu and torch.cuda.is_bf16_supported(including_emulation=False),
+    )
     clock = Clock()
     trainer = SentenceTransformerTrainer(
         model=model,

@@ -36,87 +36,96 @@ def finetune(
     seed: int = 0,
     say: Callable[[str], object] = print,
 ) -> TrainingResult:
-    """Train a specialist of `base` (folder or Hub name) on `source` and write it to `out`.
+    """Train a specialist on one task and write it as a model folder.
 
-    `probe` records are held out of the training data; they can be drawn again with `probe_of`. Raises
-    SelfposError on bad input or when `out` exists.
+    Args:
+        base: Model folder or name on the Hub.
+        source: The task's type and data.
+        out: Folder to write; must not exist.
+        settings: How to train.
+        probe: Records held out of the training data; `probe_of` draws them again.
+        seed: Of all random choices.
+        say: Called with each line about the data.
+
+    Returns:
+        Steps, samples, seconds and losses of the training.
+
+    Raises:
+        SelfposError: On bad input, or when `out` exists.
     """
+    import selfpos.processes as processes
     from selfpos.data.probe import hold_out
     from selfpos.data.report import describe_data, report_lines
     from selfpos.data.sources import hash_records, load_task
     from selfpos.storage.atomic import refuse_existing
     from selfpos.storage.locate import locate_model
     from selfpos.tasks import get_task
-    from selfpos.training import processes, train
+    from selfpos.training import train
     from selfpos.training.loading import check_base
     from selfpos.training.negatives import mine
 
     refuse_existing(out)
-    kind = get_task(source.type)
+    task_type = get_task(source.type)
     folder = locate_model(base)
     check_base(folder)  # before its data is read, or mined with it
     processes.join(settings.device)
     with processes.first_before_others():  # a stream is written to the cache
-        found = load_task(source, seed=seed)
-    say(f"data: {found.description}")
-    report = describe_data(found, kind, folder)
+        loaded = load_task(source, seed=seed)
+    say(f"data: {loaded.description}")
+    report = describe_data(loaded, task_type, folder)
     for line in report_lines(report):
         say(line)
-    training, held_out = hold_out(found.dataset, probe, seed)
+    training, held_out = hold_out(loaded.dataset, probe, seed)
+    provenance = {"source": source.model_dump(mode="json"), "hash": loaded.hash, "probe": probe, "seed": seed}
     if probe:
-        _check_probe(kind, held_out)
-    validation = _validation_split(source, settings, seed)
+        _check_probe(task_type, held_out)
+        provenance["held_out"] = hash_records(held_out)
+    validation = None
+    if settings.validation is not None and settings.validation.split is not None:
+        split = load_task(source, seed=seed, split=settings.validation.split)
+        validation = {source.type: split.dataset}
     if source.mine is not None:
         with processes.first_before_others():
-            training = mine(training, kind.under(settings), source.mine, folder, source.prompts, seed)
-    remembered = {
-        "source": source.model_dump(mode="json"),
-        "hash": found.hash,
-        "probe": probe,
-        "seed": seed,
-    } | ({"held_out": hash_records(held_out)} if probe else {})
+            training = mine(training, task_type.under(settings), source.mine, folder, source.prompts, seed)
     return train(
         folder,
-        {source.type: (kind, training)},
+        {source.type: (task_type, training)},
         out,
         settings,
         seed=seed,
         name=out.name,
-        validation={source.type: validation} if validation is not None else None,
+        validation=validation,
         prompts={source.type: source.prompts},
-        provenance={"finetune": remembered, "data": {source.type: report}},
+        provenance={"finetune": provenance, "data": {source.type: report}},
     )
 
 
-def _validation_split(source: TaskSource, settings: TrainingSettings, seed: int) -> Dataset | None:
-    """The records of the split that `settings` would have the training validated on, when they name one."""
-    from selfpos.data.sources import load_task
-
-    if settings.validation is None or settings.validation.split is None:
-        return None
-    return load_task(source, seed=seed, split=settings.validation.split).dataset
-
-
-def _check_probe(kind: TaskType, records: Dataset) -> None:
-    """Raise SelfposError when Self Positioning could draw no batch from these probe records: better before
-    the training than after it."""
+def _check_probe(task_type: TaskType, records: Dataset) -> None:
+    """Refuse probe records from which no batch can be drawn: better before the training than after."""
     import torch
 
+    batch_size = min(PositioningSettings().batch_size, len(records))
     try:
-        kind.draw(kind.prepare(records, seed=0), min(32, len(records)), torch.Generator().manual_seed(0))
+        task_type.draw(task_type.prepare(records, seed=0), batch_size, torch.Generator().manual_seed(0))
     except SelfposError as error:
         raise SelfposError(
-            f"the {len(records)} records held out for a probe serve none: {error}; give --probe more of "
-            "them, or --probe 0 to hold out none"
+            f"no batch can be drawn from the {len(records)} records held out for a probe: {error}; "
+            "give --probe more of them, or --probe 0 to hold out none"
         ) from None
 
 
 def probe_of(specialists: Sequence[Path]) -> dict[str, ProbeTask]:
-    """The probe records that `finetune` held out for each of `specialists`, drawn again from their sources
-    and named as their task vectors.
+    """The probe records that `finetune` held out for each specialist, drawn again from their sources.
 
-    Raises SelfposError when a folder does not say what it was trained on, its data has changed since, or
-    other records would be drawn now.
+    Args:
+        specialists: Model folders that `finetune` wrote.
+
+    Returns:
+        Name of the task vector → its probe records.
+
+    Raises:
+        SelfposError: When a folder does not say what it was trained on, its data has changed since, or other
+            records would be drawn now.
     """
     from selfpos.data.probe import ProbeTask, hold_out
     from selfpos.data.sources import hash_records, load_task
@@ -126,36 +135,35 @@ def probe_of(specialists: Sequence[Path]) -> dict[str, ProbeTask]:
 
     probes: dict[str, Any] = {}
     for folder, name in zip(specialists, distinct_names(specialists), strict=True):
-        remembered: Any = (read_manifest(folder) or {}).get("finetune")
-        known = isinstance(remembered, dict) and {"source", "hash", "probe", "seed"} <= remembered.keys()
-        if not known or not remembered["probe"]:
+        provenance: Any = (read_manifest(folder) or {}).get("finetune")
+        known = isinstance(provenance, dict) and {"source", "hash", "probe", "seed"} <= provenance.keys()
+        if not known or not provenance["probe"]:
             raise SelfposError(
-                f"{folder} does not say which records were held out for a probe; give the probe set with "
-                "--probe FOLDER"
+                f"{folder} does not say which records were held out for a probe; "
+                "give the probe set with --probe FOLDER"
             )
-        source = validate(TaskSource, remembered["source"], f"{folder}/selfpos.json")
-        kind = get_task(source.type)
+        source = validate(TaskSource, provenance["source"], f"{folder}/selfpos.json")
         try:
-            found = load_task(source, seed=remembered["seed"])
+            loaded = load_task(source, seed=provenance["seed"])
         except SelfposError as error:
             raise type(error)(
-                f"the probe of {folder} is drawn from the data it was trained on, which is not to be had: "
-                f"{error}; "
-                "start in the folder that it was trained in, or give a probe set with --probe FOLDER"
+                f"the probe of {folder} is drawn from the data it was trained on, which cannot be read: "
+                f"{error}; start in the folder that it was trained in, "
+                "or give a probe set with --probe FOLDER"
             ) from None
-        if found.hash != remembered["hash"]:
+        if loaded.hash != provenance["hash"]:
             raise SelfposError(
-                f"the data of {folder} ({source.data}) has changed since it was trained; give a probe set "
-                "with --probe FOLDER"
+                f"the data of {folder} ({source.data}) has changed since it was trained; "
+                "give a probe set with --probe FOLDER"
             )
-        _, probe = hold_out(found.dataset, remembered["probe"], remembered["seed"])
+        _, probe = hold_out(loaded.dataset, provenance["probe"], provenance["seed"])
         drawn = hash_records(probe)
-        if remembered.get("held_out", drawn) != drawn:
+        if provenance.get("held_out", drawn) != drawn:
             raise SelfposError(
-                f"other records were held out of the data of {folder} by the version that trained it; give "
-                "a probe set with --probe FOLDER"
+                f"other records were held out of the data of {folder} by the version that trained it; "
+                "give a probe set with --probe FOLDER"
             )
-        probes[name] = ProbeTask(name, kind, probe, source.prompts)
+        probes[name] = ProbeTask(name, get_task(source.type), probe, source.prompts)
     return probes
 
 
@@ -261,22 +269,31 @@ def position_and_merge(
     keep_interrupted: bool = True,
     **options: Any,
 ) -> Position:
-    """Find the coefficients of `vectors` by Self Positioning on `probe`, write the merged model to `out`,
-    with a card; returns the position found.
+    """Learn the coefficients of task vectors on a probe set, and write the merged model with a card.
 
-    The position is also written to `record` (JSON), its path to `trajectory` (JSON Lines, when the search is
-    over) and what `merge_by_coefficients` applies again to `coefficients`, when given. A search that was
-    killed goes on when it is started again with the same arguments. A search that Ctrl-C ended is merged with
-    the best point so far; where none is better than the start, or without `keep_interrupted`, nothing is made
-    of it and KeyboardInterrupt goes on. Of several processes that a launcher has started, the first alone
-    merges and writes. The options are those of `merging.plan` without weights, params and provenance; they
-    are checked before the search, and `seed` is the search's, too.
+    A killed search continues when it is started again with the same arguments. A search that Ctrl-C ended is
+    merged with the best point so far. Of several processes that a launcher has started, the first alone
+    merges and writes.
+
+    Args:
+        base: Model folder or name on the Hub. vectors: Models fine-tuned from `base`. probe: Task name → its
+            probe records. settings: Objective and search. out: Folder to write; must not exist. record: JSON
+            file for the position. trajectory: JSON Lines file for the path of the search, written at its end.
+            coefficients: File that `merge_by_coefficients` applies again. keep_interrupted: Whether to merge
+            the best point of an interrupted search. options: Those of `merging.plan` without weights, params
+            and provenance; `seed` is also the search's. They are checked before the search.
+
+    Returns:
+        The position.
+
+    Raises:
+        SelfposError: As `position` and `merge` do. KeyboardInterrupt: After Ctrl-C, where no point is better
+        than the start, or without `keep_interrupted`.
     """
     from selfpos.merging import merge as merge_folders
     from selfpos.merging import plan
     from selfpos.positioning import position
     from selfpos.positioning.coefficients import Coefficients, write_coefficients
-    from selfpos.positioning.trajectory import trajectory_of
     from selfpos.storage.atomic import write_text
     from selfpos.storage.locate import locate_model
 
@@ -285,59 +302,62 @@ def position_and_merge(
     seed = options.get("seed", 0)
     states = out.parent / f".{out.name}.search"
     state = states / f"{_identity(planned.hashes, probe, settings, seed)}.pt"
-    growing = state.with_suffix(".jsonl")  # of this search alone, be there others that were stopped
+    lines = state.with_suffix(".jsonl")  # of this search alone: others may have been stopped beside it
     try:
-        found = position(
+        result = position(
             folder,
             sources,
             probe,
             settings,
             seed=seed,
-            trajectory=growing if trajectory else None,
+            trajectory=lines if trajectory else None,
             state=state,
             device=options.get("device"),
         )
-        if found.interrupted and not keep_interrupted:
+        if result.interrupted and not keep_interrupted:
             raise KeyboardInterrupt
     except BaseException as error:
         if is_first():
-            final = isinstance(error, SelfposError) and not isinstance(
-                error, OperationError
-            )  # what was asked cannot be, now or later
-            _forget(state, growing, final=final)
+            # bad input stays bad, so its search never continues; after a failure from outside it may
+            _forget(
+                state, lines, final=isinstance(error, SelfposError) and not isinstance(error, OperationError)
+            )
         if isinstance(error, KeyboardInterrupt) and state.is_file():
             raise stopped("the search so far") from None
         raise
     if not is_first():
-        return found
-    facts = {key: value for key, value in asdict(found).items() if value is not None}
+        return result
+    facts = {key: value for key, value in asdict(result).items() if value is not None}
     for file in filter(None, (record, trajectory, coefficients)):
         file.parent.mkdir(parents=True, exist_ok=True)
     if record is not None:
         write_text(record, json.dumps(facts, indent=1))
-    probed = {name: {"type": task.type.name, "records": len(task.records)} for name, task in probe.items()}
-    told = facts | {"settings": settings.model_dump(mode="json"), "probe": probed, "seed": seed}
-    asked = {**options, "weights": found.weights, "provenance": {"positioning": told}}
-    merge_folders(folder, sources, "linear", out, finish=partial(_add_card, out), **asked)
+    found_by = facts | {
+        "settings": settings.model_dump(mode="json"),
+        "probe": {
+            name: {"type": task.type.name, "records": len(task.records)} for name, task in probe.items()
+        },
+        "seed": seed,
+    }
+    given = {**options, "weights": result.weights, "provenance": {"positioning": found_by}}
+    merge_folders(folder, sources, "linear", out, finish=partial(_add_card, out), **given)
     if coefficients is not None:
         base_hash, *hashes = planned.hashes
-        kept = Coefficients(
-            found.names, hashes, found.coefficients, found.tensors, planned.base_name, base_hash, told
-        )
-        write_coefficients(coefficients, kept)
+        values, tensors = result.coefficients, result.tensors
+        content = Coefficients(result.names, hashes, values, tensors, planned.base_name, base_hash, found_by)
+        write_coefficients(coefficients, content)
     if trajectory is not None:
-        write_text(trajectory, trajectory_of(growing, found.picked or {}))
+        write_text(trajectory, lines.read_text(encoding="utf-8"))
     shutil.rmtree(states, ignore_errors=True)
-    return found
+    return result
 
 
-def _forget(state: Path, growing: Path, *, final: bool) -> None:
-    """Remove the `state` of a search that is not to go on (`final`), its `growing` trajectory where there is
-    no state, and their folder if empty."""
+def _forget(state: Path, lines: Path, *, final: bool) -> None:
+    """Remove the `state` of a search that never continues (`final`), lines without state, empty folders."""
     if final:
         state.unlink(missing_ok=True)
     if not state.is_file():
-        growing.unlink(missing_ok=True)
+        lines.unlink(missing_ok=True)
     if state.parent.is_dir() and not any(state.parent.iterdir()):
         state.parent.rmdir()
 
@@ -345,16 +365,13 @@ def _forget(state: Path, growing: Path, *, final: bool) -> None:
 def _identity(
     hashes: Sequence[str], probe: Mapping[str, ProbeTask], settings: PositioningSettings, seed: int
 ) -> str:
-    """A hash of all that decides the way of a search, but for the machine."""
+    """A hash of all that decides the path of a search, except the machine."""
     from selfpos.data.sources import hash_records
 
     records = [
         [name, task.type.name, hash_records(task.records), task.prompts] for name, task in probe.items()
     ]
-    order = [
-        list(label.items()) for label, _ in settings.candidates()
-    ]  # a search that goes on takes them up in their order
-    facts = [hashes, records, settings.model_dump(mode="json"), order, seed]
+    facts = [hashes, records, settings.model_dump(mode="json"), seed]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -73,7 +73,8 @@ def test_what_cannot_be_written_is_refused_before_the_search(
 def test_a_merge_killed_at_the_last_moment_is_whole_with_its_card(
     tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path
 ) -> None:
-    """The process dies as soon as the folder is at its place: nothing that belongs to it was still to be written."""
+    """The process dies as soon as the folder is at its place: nothing that belongs to it was still to be
+    written."""
     program = f"""
 import os, signal
 from pathlib import Path
@@ -86,7 +87,8 @@ def publish_and_die(folder, out):
     os.kill(os.getpid(), signal.SIGKILL)
 
 atomic.publish = publish_and_die
-merge({str(tiny_base)!r}, {[str(path) for path in tiny_specialists]!r}, "average", Path({str(tmp_path / "out")!r}))
+vectors = {[str(path) for path in tiny_specialists]!r}
+merge({str(tiny_base)!r}, vectors, "average", Path({str(tmp_path / "out")!r}))
 """
     killed = subprocess.run(
         [sys.executable, "-c", program],
@@ -175,12 +177,12 @@ def test_a_search_that_came_to_nothing_leaves_nothing(
     monkeypatch: pytest.MonkeyPatch,
     error: BaseException,
 ) -> None:
-    from selfpos.positioning.judge import Judge
+    from selfpos.positioning.selection import Selection
 
     def failing(*args: object) -> object:
         raise error
 
-    monkeypatch.setattr(Judge, "measure", failing)
+    monkeypatch.setattr(Selection, "measure", failing)
     settings = PositioningSettings(search="sgd", steps=1)
     probe = {"pairs": ProbeTask("pairs", get_task("retrieval"), pairs().dataset)}
     with pytest.raises(type(error)):
@@ -271,7 +273,8 @@ def test_a_probe_that_gives_no_batch_is_refused_before_the_training(
     )
     source = TaskSource(type="classification", data=str(data))
     with pytest.raises(
-        SelfposError, match=r"the 3 records held out for a probe serve none: .*; give --probe more of them"
+        SelfposError,
+        match=r"no batch can be drawn from the 3 records held out for a probe: .*; give --probe more of them",
     ):
         finetune(
             str(tiny_base),

@@ -85,10 +85,7 @@ def test_shipped_recipes_are_valid_and_named_as_their_file(file: Path) -> None:
             "a pipeline that the recipe does not have",
         ),
         ({"bagging": {}}, "no merge has 'vectors: bagging'"),
-        (
-            {"budget": {"equal": "steps"}, "joint": {"steps": 3}},
-            "joint has steps of its own, which the budget decides",
-        ),
+        ({"budget": {"equal": "steps"}, "joint": {"steps": 3}}, "joint has steps, which the budget decides"),
         ({"name": "../up"}, "field 'name'"),
     ],
 )
@@ -121,16 +118,16 @@ def test_joint_is_one_rival_or_several_and_comes_back_as_it_was_written(
 
 def test_methods_that_search_are_presets_on_which_fields_beside_them_win() -> None:
     merges = {
-        "cocktail": {"method": "lm-cocktail", "positioning": {"examples": 9}},
+        "cocktail": {"method": "lm-cocktail", "positioning": {"temperature": 0.1}},
         "layers": {"method": "layer-wise"},
         "own": {"method": "self-positioning"},
         "plain": {"method": "ties"},
     }
     recipe = validate(Recipe, GOOD | {"merges": merges}, "recipe")
     cocktail, layers, own, plain = (merge.search for merge in recipe.merges.values())
-    assert cocktail is not None and (cocktail.search, cocktail.examples, cocktail.validation) == (
+    assert cocktail is not None and (cocktail.search, cocktail.temperature, cocktail.validation) == (
         "loss-softmax",
-        9,
+        0.1,
         0.0,
     )
     assert layers is not None and (layers.search, layers.granularity) == ("sgd", "layer")

@@ -184,7 +184,7 @@ class Study:
             coefficients = torch.zeros(len(self.live.keys), len(names), dtype=torch.float64)
             if point != BASE:
                 coefficients[:, names.index(point)] = 1
-            self.live.place(coefficients)
+            self.live.set_coefficients(coefficients)
         temperature = self.recipe.training.temperature
         measured = measure_point(
             self.live,

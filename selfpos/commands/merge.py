@@ -277,12 +277,6 @@ def _search(
     intervals = [f" ({low:.2f} to {high:.2f})" for low, high in found.intervals or []]
     shown = zip(found.names, found.coefficients, intervals or [""] * len(found.names), strict=True)
     click.echo(f"{out}  ({'  '.join(f'{name} {value:.3f}{interval}' for name, value, interval in shown)})")
-    if found.picked:
-        words = ", ".join(f"{name} {value}" for name, value in found.picked.items())
-        click.echo(
-            f"picked on the validation part of the probe set, of {len(found.tried)} settings: {words}",
-            err=True,
-        )
     if found.verdict:
         click.echo(f"on the probe set: {found.verdict}", err=True)
     if found.interrupted:

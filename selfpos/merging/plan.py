@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from selfpos.devices import check_device
 from selfpos.errors import SelfposError, unknown
 from selfpos.merging.maths.thresholds import AT_ONCE, collected
 from selfpos.merging.method import Method, get_method
@@ -239,24 +240,6 @@ def _check_request(
 def _cores() -> int:
     """Cores that this process may use; all of the machine where the system does not say (macOS)."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def check_device(device: str) -> None:
-    """Raise SelfposError when there is no such device."""
-    if device == "cpu":
-        return
-    import torch
-
-    kind, _, number = device.partition(":")
-    counts = {"cuda": torch.cuda.device_count, "mps": torch.mps.device_count, "xpu": torch.xpu.device_count}
-    if kind not in counts:
-        raise unknown("device", device, ["cpu", *counts])
-    count = counts[kind]()
-    if count <= (int(number) if number.isdigit() else 0):
-        raise SelfposError(
-            f"there is no device {device} on this machine (torch {torch.__version__} sees {count} of kind "
-            f"{kind}); use cpu"
-        )
 
 
 def _refuse_whole_models(vectors: Sequence[TaskVector]) -> None:

@@ -1,4 +1,4 @@
-"""Found coefficients as a file: what `selfpos merge --coefficients` applies to the same vectors again, to the same bytes."""
+"""Learned coefficients as a file, which `selfpos merge --coefficients` applies again to the same bytes."""
 
 from __future__ import annotations
 
@@ -18,10 +18,12 @@ FORMAT = "selfpos coefficients 1"
 
 @dataclass(frozen=True)
 class Coefficients:
-    """c_i of Σ c_i V_i: one a vector in `values`, or one for each tensor and vector in `tensors`, which then goes before.
+    """c_i of Σ c_i V_i: one a vector in `values`, or one for each tensor and vector in `tensors`, which then
+    wins.
 
-    `names` are what the vectors are called, `hashes` the content hashes of their models, by which they are known again; `base_name` and
-    `base` the same of the base. `found_by` says how they were found: what the merge that the search made carries in its manifest.
+    `names` are the names of the vectors and `hashes` the content hashes of their models, by which they are
+    recognised; `base_name` and `base` the same of the base. `found_by` describes the search, as the manifest
+    of its merge does.
     """
 
     names: list[str]
@@ -34,34 +36,34 @@ class Coefficients:
 
     @property
     def weights(self) -> list[float] | dict[str, list[float]]:
-        """What method `linear` takes to apply them."""
+        """The weights of method `linear` that apply them."""
         return as_weights(self.values, self.tensors)
 
     def order(self, hashes: Sequence[str], base: str, file: Path) -> list[int]:
-        """Where each of the file's vectors stands among models of content hashes `hashes`, whose order may be another.
+        """The index of each of the file's vectors among models of content hashes `hashes`.
 
-        Raises SelfposError, calling the coefficients those of `file`, when they are of other vectors or of another base than `base`.
+        Raises SelfposError, naming `file`, when they are other vectors or have another base than `base`.
         """
         if base != self.base:
             raise SelfposError(
-                f"{file} was made with the base {self.base_name} (content hash {self.base[:12]}…); the base given has {base[:12]}…"
+                f"{file} was made with the base {self.base_name} (content hash {self.base[:12]}…); "
+                f"the base given has {base[:12]}…"
             )
         if Counter(hashes) != Counter(self.hashes):
             missing = [
                 name for name, known in zip(self.names, self.hashes, strict=True) if known not in hashes
             ]
-            wanting = (
-                f"{', '.join(missing)} of the content hash that it names"
-                if missing
-                else f"these {len(self.names)} vectors alone"
-            )
+            wanted = f"these {len(self.names)} vectors alone"
+            if missing:
+                wanted = f"{', '.join(missing)} of the content hash that it names"
             raise SelfposError(
-                f"{file} holds coefficients of {', '.join(self.names)}, and the vectors given are not those: give {wanting}"
+                f"{file} holds coefficients of {', '.join(self.names)}, and the vectors given are not those: "
+                f"give {wanted}"
             )
-        places: dict[str, list[int]] = {}
-        for place, known in enumerate(hashes):
-            places.setdefault(known, []).append(place)
-        return [places[known].pop(0) for known in self.hashes]
+        indices: dict[str, list[int]] = {}
+        for index, known in enumerate(hashes):
+            indices.setdefault(known, []).append(index)
+        return [indices[known].pop(0) for known in self.hashes]
 
 
 def as_weights(
@@ -76,14 +78,11 @@ def as_weights(
 
 def write_coefficients(path: Path, coefficients: Coefficients) -> Path:
     """Write `coefficients` as the JSON file `path`, whole, over what was there."""
-    vectors = [
-        {"name": name, "hash": known}
-        for name, known in zip(coefficients.names, coefficients.hashes, strict=True)
-    ]
+    pairs = zip(coefficients.names, coefficients.hashes, strict=True)
     data = {
         "format": FORMAT,
         "base": {"name": coefficients.base_name, "hash": coefficients.base},
-        "vectors": vectors,
+        "vectors": [{"name": name, "hash": known} for name, known in pairs],
         "coefficients": coefficients.values,
         "tensors": coefficients.tensors,
         "found_by": coefficients.found_by,
@@ -101,32 +100,26 @@ def read_coefficients(path: Path) -> Coefficients:
         data = json.loads(path.read_text(encoding="utf-8"))
         if data["format"] != FORMAT:
             raise SelfposError(f"{path} has the format {data['format']!r}, expected {FORMAT!r}")
-        found = Coefficients(
+        tensors = data["tensors"]
+        if not isinstance(data["found_by"], Mapping):
+            raise TypeError
+        read = Coefficients(
             names=[str(vector["name"]) for vector in data["vectors"]],
             hashes=[str(vector["hash"]) for vector in data["vectors"]],
-            values=_row(data["coefficients"]),
+            values=[float(value) for value in data["coefficients"]],
             tensors=None
-            if data["tensors"] is None
-            else {key: _row(row) for key, row in data["tensors"].items()},
+            if tensors is None
+            else {key: [float(c) for c in row] for key, row in tensors.items()},
             base_name=str(data["base"]["name"]),
             base=str(data["base"]["hash"]),
-            found_by=dict(_mapping(data["found_by"])),
+            found_by=dict(data["found_by"]),
         )
     except (ValueError, KeyError, TypeError, AttributeError):
         raise SelfposError(
-            f"{path} is no coefficients file: expected JSON with format, base, vectors, coefficients and tensors"
+            f"{path} is no coefficients file: "
+            "expected JSON with format, base, vectors, coefficients and tensors"
         ) from None
-    rows = [found.values, *(found.tensors or {}).values()]
-    if any(len(row) != len(found.names) or not all(map(math.isfinite, row)) for row in rows):
-        raise SelfposError(f"{path} must hold {len(found.names)} finite coefficients in every row")
-    return found
-
-
-def _row(values: Any) -> list[float]:
-    return [float(value) for value in values]
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    if not isinstance(value, Mapping):
-        raise TypeError
-    return value
+    for row in [read.values, *(read.tensors or {}).values()]:
+        if len(row) != len(read.names) or not all(map(math.isfinite, row)):
+            raise SelfposError(f"{path} must hold {len(read.names)} finite coefficients in every row")
+    return read

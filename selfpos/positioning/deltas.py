@@ -1,4 +1,4 @@
-"""Task vectors as the search reads them, over and over: streamed from their memory maps, or resident on the device."""
+"""Task vectors as the search reads them, over and over: from their memory maps, or on the device."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
 
 
 class Deltas(Protocol):
-    """The two things that positioning asks of N task vectors at one tensor."""
+    """What positioning needs of N task vectors at one tensor."""
 
     def merge_into(self, key: str, coefficients: Sequence[float], out: Tensor) -> None:
-        """Write θ0 + Σ c_i V_i to `out`, in its number format."""
+        """Write θ0 + Σ c_i V_i to `out`, in its dtype."""
 
     def products(self, key: str, gradient: Tensor) -> Tensor:
         """<gradient, V_i> of every vector, (N,) float64 on the gradient's device."""
 
 
 class Streamed:
-    """Vectors in their files, read a cache-sized piece at a time: no memory of their own, whatever N is. For models on the CPU."""
+    """Vectors in their files, read in cache-sized chunks without memory of their own. For the CPU."""
 
     def __init__(self, base: ModelFolder, vectors: Sequence[TaskVector]) -> None:
         self.base, self.vectors = base, vectors
@@ -38,39 +38,38 @@ class Streamed:
     def merge_into(self, key: str, coefficients: Sequence[float], out: Tensor) -> None:
         entry, raw = self.base.tensors[key], self.base.raw(key)
         flat = out.detach().view(-1).numpy()
-        parts = [
+        readers = [
             (vector.reader(key), c)
             for vector, c in zip(self.vectors, coefficients, strict=True)
             if c != 0 and key in vector.parts
         ]
         for start, stop in spans(entry.shape):
             weights = to_float32(raw[start:stop], entry.dtype)
-            piece = flat[start:stop]
-            piece[:] = weights
-            for read, c in parts:
-                piece += np.multiply(read(start, stop, weights), c, dtype=flat.dtype)
+            merged = flat[start:stop]
+            merged[:] = weights
+            for read, c in readers:
+                merged += np.multiply(read(start, stop, weights), c, dtype=flat.dtype)
 
     def products(self, key: str, gradient: Tensor) -> Tensor:
         entry, raw = self.base.tensors[key], self.base.raw(key)
         flat = gradient.reshape(-1).numpy()
-        found = np.zeros(len(self.vectors))
-        parts = [(i, vector.reader(key)) for i, vector in enumerate(self.vectors) if key in vector.parts]
-        for start, stop in _touched(flat.reshape(gradient.shape)):
+        sums = np.zeros(len(self.vectors))
+        readers = [(i, vector.reader(key)) for i, vector in enumerate(self.vectors) if key in vector.parts]
+        for start, stop in nonzero_ranges(flat.reshape(gradient.shape)):
             weights = to_float32(raw[start:stop], entry.dtype)
-            for i, read in parts:
-                found[i] += np.dot(
-                    flat[start:stop], read(start, stop, weights).astype(flat.dtype, copy=False)
-                )
-        return torch.from_numpy(found)
+            for i, read in readers:
+                delta = read(start, stop, weights).astype(flat.dtype, copy=False)
+                sums[i] += np.dot(flat[start:stop], delta)
+        return torch.from_numpy(sums)
 
 
-def _touched(gradient: NDArray) -> list[tuple[int, int]]:
-    """Flat ranges of `gradient` that hold all that is not zero: a batch touches few rows of a word embedding."""
+def nonzero_ranges(gradient: NDArray) -> list[tuple[int, int]]:
+    """Flat ranges that hold all of `gradient` that is not zero: a batch reaches few rows of an embedding."""
     shape = gradient.shape
     if len(shape) < 2 or gradient.size < 1 << 20:
         return list(spans(shape))
     rows = np.flatnonzero(gradient.any(axis=tuple(range(1, len(shape)))))
-    if 4 * len(rows) > shape[0]:
+    if 4 * len(rows) > shape[0]:  # too many rows: reading all of the tensor in order is faster
         return list(spans(shape))
     width = gradient.size // shape[0]
     breaks = np.flatnonzero(np.diff(rows) > 1) + 1
@@ -78,7 +77,7 @@ def _touched(gradient: NDArray) -> list[tuple[int, int]]:
 
 
 class Resident:
-    """Base and vectors kept on the device, the vectors in a number format of choice: N + 1 models of memory, for speed on a GPU."""
+    """Base and vectors kept on the device, the vectors in `dtype`: N + 1 models of memory, for speed."""
 
     def __init__(
         self,
@@ -110,7 +109,10 @@ class Resident:
 def open_deltas(
     base: ModelFolder, vectors: Sequence[TaskVector], keys: Sequence[str], device: torch.device, where: str
 ) -> Deltas:
-    """`where`: `disk` streams (CPU only), `float32` or `bf16` keeps the vectors on the device, `auto` is disk on the CPU and bf16 on a GPU."""
+    """`where`: `disk` streams (CPU only), `float32` and `bf16` keep the vectors on the device.
+
+    `auto` is disk on the CPU and bf16 on a GPU.
+    """
     if where == "disk" or (where == "auto" and device.type == "cpu"):
         return Streamed(base, vectors)
     return Resident(base, vectors, keys, device, torch.float32 if where == "float32" else torch.bfloat16)

@@ -1,15 +1,16 @@
 """The linearised search: forward passes only, a few rounds of a trust-region method.
 
-The space has few dimensions, and embeddings are nearly linear in the coefficients close by: e(c + δ) ≈ e(c) + Σ_j δ_j·∂e/∂c_j. One round
-takes the embeddings of the probe at c and, by finite differences, their derivative along every direction (K + 1 forward passes over the
-probe, no backward pass, no activations kept); minimises the loss of the *linearised* embeddings over |δ| ≤ r, all records at once, which
-costs milliseconds; and embeds the probe at the minimum to see what is true of it. The ratio of true to predicted decrease sets the radius
-(Conn, Gould and Toint, Trust-Region Methods, 2000, algorithm 6.1.1), the non-smooth outer loss being treated exactly, as in the prox-linear
-method (Drusvyatskiy and Paquette, Mathematical Programming 178, 2019).
+The space has few dimensions, and embeddings are nearly linear in the coefficients close by: e(c + δ) ≈ e(c) +
+Σ_j δ_j·∂e/∂c_j. A round embeds the probe at c and takes the derivative along every direction by finite
+differences: K + 1 forward passes over the probe, no backward pass, no activations kept. It minimises the loss
+of the *linearised* embeddings over |δ| ≤ r, all records at once, which costs milliseconds, and embeds the
+probe at the minimum to measure the true loss. The ratio of true to predicted decrease sets the radius (Conn,
+Gould and Toint, Trust-Region Methods, 2000, algorithm 6.1.1). The non-smooth outer loss is treated exactly,
+as in the prox-linear method (Drusvyatskiy and Paquette, Mathematical Programming 178, 2019).
 
-Why differences and not forward-mode derivatives: torch.func.jvp needs the eager attention on the CPU (2.13 has no forward derivative of its
-flash attention there) and takes 2.9 forward passes a direction on all-MiniLM-L6-v2 with 32 texts, a difference takes one; the two differed
-by .4 %, far less than the linear model does from the truth.
+Why differences and not forward-mode derivatives: torch.func.jvp needs the eager attention on the CPU and
+takes 2.9 forward passes a direction on all-MiniLM-L6-v2 with 32 texts, a difference takes one. The two
+differed by .4 %, far less than the linear model differs from the truth.
 """
 
 from __future__ import annotations
@@ -23,14 +24,17 @@ from torch import Tensor
 
 from selfpos.console import progress
 from selfpos.errors import SelfposError
-from selfpos.positioning.judge import Judge, Judgement, TextTable
-from selfpos.positioning.objective import Batch, Draws, losses_of, texts_of
+from selfpos.positioning.draws import Draws
+from selfpos.positioning.objective import Batch, TextTable, losses_of, texts_of
 from selfpos.positioning.problem import Problem
+from selfpos.positioning.selection import Measurement, Selection
 from selfpos.positioning.trajectory import Trajectory
 
 STEP = 0.05  # of the finite differences, in coefficients: far above float32 noise, far below the radius
-LARGEST_BATCH = 256  # records of a task that serve as each other's negatives
+LARGEST_BATCH = 256  # records of a task that are each other's negatives
 MEMORY = 4 << 30  # bytes that the derivatives may take
+RADIUS = 0.5  # of the first trust region, in coefficients: half of a vector
+EARLY_SHARE = 0.5  # of the records in the first round, which needs a direction more than precision
 ACCEPT, SHRINK, GROW = 0.1, 0.25, 0.75  # shares of the predicted decrease that must come true
 ATTEMPTS = 4  # smaller and smaller steps from one linearisation before giving up
 NEGLIGIBLE = 5e-4  # a predicted decrease below this share of the value ends the search
@@ -38,9 +42,10 @@ NEGLIGIBLE = 5e-4  # a predicted decrease below this share of the value ends the
 
 @dataclass(frozen=True)
 class Linearisation:
-    """The probe around `parameters`: embeddings (P, d) of the texts in `table`, and derivatives (C·N, P, d) along each cell and vector.
+    """Embeddings (P, d) of the texts in `table` at `parameters`, and their derivatives (C·N, P, d).
 
-    A cell is a set of tensors that share all their parameters, a row of `cells` (C, R); what coarser rows do is the sum of their cells.
+    A derivative is along one cell and one vector. A cell is a set of tensors that share all their parameters,
+    a row of `cells` (C, R); a coarser row acts as the sum of its cells.
     """
 
     problem: Problem
@@ -54,9 +59,10 @@ class Linearisation:
     def minimise(
         self, batches: Sequence[Batch], radius: float, start: Tensor | None = None
     ) -> tuple[Tensor, float]:
-        """Parameters within `radius` of the point that minimise the linearised objective on `batches`, and the objective there.
+        """Parameters within `radius` that minimise the linearised objective on `batches`, and the objective
+        there.
 
-        The descent begins at the point, or at the parameters `start`.
+        The descent begins at the point itself, or at the parameters `start`.
         """
         from scipy.optimize import minimize
 
@@ -74,7 +80,7 @@ class Linearisation:
             return value.item(), gradient.numpy().reshape(-1)
 
         first = np.zeros(shape.numel()) if start is None else (start - self.parameters).numpy().reshape(-1)
-        found = minimize(
+        minimum = minimize(
             objective,
             first,
             jac=True,
@@ -82,14 +88,15 @@ class Linearisation:
             bounds=[(-radius, radius)] * len(first),
             options={"maxiter": 200, "ftol": 1e-7},
         )
-        return self.parameters + torch.from_numpy(found.x).reshape(shape), float(found.fun)
+        return self.parameters + torch.from_numpy(minimum.x).reshape(shape), float(minimum.fun)
 
 
 @torch.no_grad()
 def linearise(
     problem: Problem, parameters: Tensor, batches: list[Batch], table: TextTable, embeddings: Tensor
 ) -> Linearisation:
-    """Finite differences of the embeddings of `table.texts`, those of `batches`, at `parameters`, where they are `embeddings`; C·N passes.
+    """Finite differences at `parameters`, where the texts of `table` have `embeddings`, in C·N passes over
+    them.
 
     Raises SelfposError when the derivatives would not fit into memory.
     """
@@ -98,8 +105,8 @@ def linearise(
     needed = count * embeddings.numel() * embeddings.element_size()
     if needed > MEMORY:
         raise SelfposError(
-            f"the linearised search would keep {needed / 2**30:.0f} GiB of derivatives ({count} directions × {len(table.texts)} texts); "
-            "use a coarser granularity or a smaller probe, or 'search: sgd'"
+            f"the linearised search would keep {needed / 2**30:.0f} GiB of derivatives ({count} directions × "
+            f"{len(table.texts)} texts); use a coarser granularity or a smaller probe, or 'search: sgd'"
         )
     centre = problem.table(parameters)
     derivatives = torch.empty(count, *embeddings.shape, dtype=embeddings.dtype, device=embeddings.device)
@@ -107,87 +114,89 @@ def linearise(
         cell, vector = divmod(row, len(problem.names))
         moved = centre.clone()
         moved[member == cell, vector] += STEP
-        problem.live.place(moved)
+        problem.live.set_coefficients(moved)
         derivatives[row] = (problem.live.embed(table.texts) - embeddings) / STEP
     return Linearisation(problem, parameters, table, embeddings, cells, derivatives, batches)
 
 
 class _Probe:
-    """The search part, embedded once a point, with the judge's texts behind it."""
+    """The search part, embedded once a point, with the texts of the validation part behind it."""
 
-    def __init__(self, problem: Problem, judge: Judge | None, seed: int) -> None:
-        self.problem, self.judge = problem, judge
+    def __init__(self, problem: Problem, selection: Selection | None, seed: int) -> None:
+        self.problem, self.selection = problem, selection
         self.batches = Draws(problem.tasks, LARGEST_BATCH, seed, single=True).covering()
         searched = TextTable(texts_of(self.batches))
         self.count = len(searched.texts)
-        self.table = TextTable([*searched.texts, *(judge.table.texts if judge else [])])
+        self.table = TextTable([*searched.texts, *(selection.table.texts if selection else [])])
 
     @torch.no_grad()
     def embed(self, point: Tensor) -> Tensor:
-        """Embeddings of the search part at `point`, whose weights stay placed."""
-        self.problem.live.place(self.problem.table(point))
+        """Embeddings of the search part at `point`, whose weights stay set."""
+        self.problem.apply(point)
         return self.problem.live.embed(self.table.texts[: self.count])
 
     @torch.no_grad()
-    def judgement(self, embeddings: Tensor) -> Judgement:
-        """What the judge says of the point whose weights are placed and whose search part has `embeddings`."""
-        assert self.judge is not None
+    def measure(self, embeddings: Tensor) -> Measurement:
+        """Measure the point whose weights are set and whose search part has `embeddings`."""
+        assert self.selection is not None
         rest = self.table.texts[self.count :]
         everything = torch.cat([embeddings, self.problem.live.embed(rest)]) if rest else embeddings
-        return self.judge.of(everything, self.table)
+        return self.selection.of(everything, self.table)
 
     @torch.no_grad()
     def value(
         self, point: Tensor, embeddings: Tensor, batches: Sequence[Batch]
     ) -> tuple[float, dict[str, float]]:
-        """The objective on `batches` and the losses it is made of."""
-        found = losses_of(self.problem.tasks, batches, embeddings[self.table.rows(texts_of(batches))])
-        losses = {task: loss.item() for task, loss in found.items()}
-        return self.problem.value(point, losses), losses
+        """The objective on `batches`, and their losses."""
+        losses = losses_of(self.problem.tasks, batches, embeddings[self.table.rows(texts_of(batches))])
+        numbers = {task: loss.item() for task, loss in losses.items()}
+        return self.problem.value(point, numbers), numbers
+
+
+def _next_radius(radius: float, ratio: float, reached: bool) -> float:
+    """The radius after a step: `ratio` of true to predicted decrease, `reached` if it went to the edge."""
+    if ratio < ACCEPT:
+        return radius * 0.25
+    if ratio < SHRINK:
+        return radius * 0.5
+    if ratio > GROW and reached:
+        return radius * 2
+    return radius
 
 
 def search(
-    problem: Problem, judge: Judge | None, trajectory: Trajectory, *, seed: int
+    problem: Problem, selection: Selection | None, trajectory: Trajectory, *, seed: int
 ) -> Linearisation | None:
-    """At most `rounds` rounds from the space's start, reporting to `trajectory`; returns the last linearisation.
+    """At most `rounds` rounds from the space's start, reporting to `trajectory`; returns the last
+    linearisation.
 
-    The first round looks at `early_share` of the records, the others at all. The point kept is the one that the judge likes best, or the
-    last one when nothing is held out; `patience` rounds without a better one end the search.
+    The first round uses half of the records, the others all. The point kept is the best on the validation
+    part, or the last one without it.
     """
     settings = problem.settings
-    probe = _Probe(problem, judge, seed)
-    point, radius, waited, first = problem.start.clone(), settings.radius, 0, 1
-    kept = trajectory.kept.get("linearised")
+    probe = _Probe(problem, selection, seed)
+    point, radius, first = problem.start.clone(), RADIUS, 1
     around: Linearisation | None = None
     with progress("positioning", settings.rounds, unit="round") as bar:
-        problem.measure_references(probe.batches)
-        if kept:
-            point, radius, waited, first = kept["point"], kept["radius"], kept["waited"], kept["round"]
+        problem.measure_base(probe.batches)
+        if kept := trajectory.kept.get("linearised"):
+            point, radius, first = kept["point"], kept["radius"], kept["round"]
             bar.advance(first - 1)
         embeddings = probe.embed(point)
         if kept:
             problem.live.embedded = kept["texts"]
-        elif judge:
-            trajectory.judge(0, point, probe.judgement(embeddings), texts=problem.live.embedded)
+        elif selection:
+            trajectory.measured(0, point, probe.measure(embeddings), texts=problem.live.embedded)
         else:
             trajectory.latest(0, point, probe.value(point, embeddings, probe.batches)[1])
         for number in range(first, settings.rounds + 1):
-            # kept before the round, not after it: the last round's linearisation is wanted when the search is over
-            state = {
-                "point": point,
-                "radius": radius,
-                "waited": waited,
-                "round": number,
-                "texts": problem.live.embedded,
-            }
-            trajectory.keep(linearised=state)
-            early = number == 1 and settings.rounds > 1 and settings.early_share < 1
-            generator = torch.Generator().manual_seed(seed)
-            batches = (
-                [batch.part(settings.early_share, generator) for batch in probe.batches]
-                if early
-                else probe.batches
-            )
+            # kept before the round, not after it: the last linearisation is needed when the search is over
+            texts = problem.live.embedded
+            trajectory.keep(linearised={"point": point, "radius": radius, "round": number, "texts": texts})
+            batches = probe.batches
+            if number == 1 and settings.rounds > 1:
+                generator = torch.Generator().manual_seed(seed)
+                batches = [batch.part(EARLY_SHARE, generator) for batch in probe.batches]
             table = TextTable(texts_of(batches))
             around = linearise(problem, point, batches, table, embeddings[probe.table.rows(table.texts)])
             before, _ = probe.value(point, embeddings, batches)
@@ -198,34 +207,21 @@ def search(
                 trial_embeddings = probe.embed(trial)
                 after, losses = probe.value(trial, trial_embeddings, batches)
                 ratio = (before - after) / (before - predicted)
+                coefficients = problem.mean_coefficients(trial).tolist()
                 trajectory.step(
-                    number, losses, problem.mean_coefficients(trial).tolist(),
-                    before=before, predicted=predicted, after=after, ratio=ratio, radius=radius, texts=problem.live.embedded,
+                    number, losses, coefficients, before=before, predicted=predicted, after=after,
+                    ratio=ratio, radius=radius, texts=problem.live.embedded,
                 )  # fmt: skip
                 reached = float((trial - point).abs().max()) > 0.99 * radius
-                radius *= (
-                    0.25
-                    if ratio < ACCEPT
-                    else 0.5
-                    if ratio < SHRINK
-                    else 2
-                    if ratio > GROW and reached
-                    else 1
-                )
+                radius = _next_radius(radius, ratio, reached)
                 if ratio >= ACCEPT:
                     break
             else:
                 return around
             point, embeddings = trial, trial_embeddings
             bar.advance(1, value=after, radius=radius)
-            if judge is None:
+            if selection is None:
                 trajectory.latest(number, point, losses)
-                continue
-            waited = (
-                0
-                if trajectory.judge(number, point, probe.judgement(embeddings), texts=problem.live.embedded)
-                else waited + 1
-            )
-            if settings.patience and waited >= settings.patience:
-                break
+            else:
+                trajectory.measured(number, point, probe.measure(embeddings), texts=problem.live.embedded)
     return around

@@ -1,13 +1,15 @@
-"""The low-rank path: when every task vector is a LoRA adapter, nothing is merged and no weight has a gradient.
+"""The low-rank path: when every task vector is a LoRA adapter, nothing is merged and no weight has a
+gradient.
 
-The N adapters of a layer run beside it as one pair of products with the coefficients as a diagonal in the middle,
+The N adapters of a layer run beside it as one pair of products with the coefficients as a diagonal in
+between,
 
     y = W x + [s_1 B_1 … s_N B_N] · diag(c_1 … c_1, …, c_N … c_N) · [A_1; …; A_N] x,
 
-so ∂L/∂c falls out of the backward pass over activations alone. Memory: the base once, the factors, and the activations of a batch. On
-paper, a base of 7·10⁹ weights takes 28 GB in float32, the casts to bf16 that its backward pass keeps 14, eight adapters of rank 16 on all
-linear layers 1.3, activations of 8 texts of 512 tokens in bf16 17: 61 GB of the 80 that a large GPU has, counted part by part in
-benchmarks/positioning_report.py. With `chunk: 8` any batch takes no more.
+so ∂L/∂c falls out of the backward pass over activations alone. Memory: the base once, the factors, and the
+activations of a batch. By count, a base of 7·10⁹ weights with eight adapters of rank 16 needs 61 GB of the 80
+of a large GPU for batches of 8 texts of 512 tokens (`benchmarks/positioning.py report` counts part by part).
+With `chunk: 8` any batch needs no more.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from selfpos.errors import SelfposError
-from selfpos.positioning.live import LiveModel
+from selfpos.positioning.live import LiveModel, check_finite
 from selfpos.positioning.recompute import Recompute
 
 if TYPE_CHECKING:
@@ -29,20 +31,20 @@ if TYPE_CHECKING:
 
 
 def is_low_rank(vectors: Sequence[TaskVector]) -> bool:
-    """Whether there are low-rank factors, and all that the vectors move, they move by such. A module saved whole but unchanged does not count."""
+    """Whether the vectors move weights by low-rank factors only; a module saved unchanged does not count."""
     from selfpos.vectors.parts import LowRank
 
-    def counts(vector: TaskVector, key: str) -> bool:
+    def is_factored(vector: TaskVector, key: str) -> bool:
         return isinstance(vector.parts[key], LowRank) or not vector.values(key).any()
 
-    # adapters have few pieces; a fine-tuned model's first weight settles the matter
-    if not any(isinstance(piece, LowRank) for vector in vectors for piece in vector.parts.values()):
-        return False  # models that stand still, for one
-    return all(vector.parts and all(counts(vector, key) for key in vector.parts) for vector in vectors)
+    # cheap first: adapters have few tensors, and a fine-tuned model's first weight settles the matter
+    if not any(isinstance(part, LowRank) for vector in vectors for part in vector.parts.values()):
+        return False
+    return all(vector.parts and all(is_factored(vector, key) for key in vector.parts) for vector in vectors)
 
 
 class _Added(torch.autograd.Function):
-    """output + narrow leftᵀ, written into `output` (…, d): no further tensor of its size, and one pass over it less. narrow (…, R), left (d, R)."""
+    """output (…, d) + narrow (…, R) leftᵀ, with left (d, R), in place to save a tensor of its size."""
 
     @staticmethod
     def forward(ctx: Any, output: Tensor, narrow: Tensor, left: Tensor) -> Tensor:
@@ -58,55 +60,40 @@ class _Added(torch.autograd.Function):
 
 
 class LowRankModel(LiveModel):
-    """A live model whose coefficients are the diagonal between concatenated LoRA factors. `keys` are the tensors that an adapter moves."""
+    """A live model with the coefficients between LoRA factors. `keys` are the tensors an adapter moves."""
 
     def __init__(self, base: ModelFolder, vectors: Sequence[TaskVector], **options: Any) -> None:
         super().__init__(base, vectors, **{**options, "vectors_in": "disk"})
         self.model.requires_grad_(False)
-        moved = {key: [self._factors(vector, key) for vector in self.vectors] for key in self.parameters}
-        self.parameters = {
-            key: self.parameters[key]
-            for key, found in moved.items()
-            if any(pair is not None for pair in found)
-        }
-        if not self.parameters:
+        factors = {key: [_factors(vector, key) for vector in self.vectors] for key in self.parameters}
+        moved = [key for key, pairs in factors.items() if any(pair is not None for pair in pairs)]
+        if not moved:
             raise SelfposError(
-                f"no tensor that the adapters move is left to position: the patterns {', '.join(options['exclude'])} exclude them all"
+                "no tensor that the adapters move is left to position: "
+                f"the patterns {', '.join(options['exclude'])} exclude them all"
             )
-        self.keys = list(self.parameters)
+        self.parameters = {key: self.parameters[key] for key in moved}
+        self.keys = moved
         dtype = next(self.model.parameters()).dtype
-        self._table = nn.Parameter(
-            torch.zeros(len(self.keys), len(self.vectors), dtype=dtype, device=self.device)
-        )
-        owners = {
-            id(parameter): module
-            for module in self.model.modules()
-            for parameter in module.parameters(recurse=False)
-        }
+        zeros = torch.zeros(len(self.keys), len(self.vectors), dtype=dtype, device=self.device)
+        self._table = nn.Parameter(zeros)
+        owners: dict[int, nn.Module] = {}
+        for module in self.model.modules():
+            owners.update((id(parameter), module) for parameter in module.parameters(recurse=False))
         for row, key in enumerate(self.keys):
-            pairs = [(index, *pair) for index, pair in enumerate(moved[key]) if pair is not None]
+            pairs = [(index, *pair) for index, pair in enumerate(factors[key]) if pair is not None]
             left = torch.cat([pair[1] for pair in pairs], 1).to(self.device, dtype)
             right = torch.cat([pair[2] for pair in pairs], 0).to(self.device, dtype)
-            which = torch.tensor(
-                [index for index, _, factor in pairs for _ in range(len(factor))], device=self.device
-            )
-            self._beside(owners[id(self.parameters[key])], key, row, left, right, which)
-        self.recompute = Recompute(
-            self.model, products=True, autocast=self._autocast
-        )  # behind the adapters, whose products are in what it sees
+            vector_of_rank = [index for index, _, factor in pairs for _ in range(len(factor))]
+            which = torch.tensor(vector_of_rank, device=self.device)
+            self._run_beside(owners[id(self.parameters[key])], key, row, left, right, which)
+        # after the adapters' hooks, so that what it keeps includes their products
+        self.recompute = Recompute(self.model, products=True, autocast=self._autocast)
 
-    @staticmethod
-    def _factors(vector: TaskVector, key: str) -> tuple[Tensor, Tensor] | None:
-        piece = vector.parts.get(key)
-        if piece is None or not hasattr(piece, "factors"):
-            return None
-        left, right = piece.factors()
-        return torch.from_numpy(left), torch.from_numpy(right)
-
-    def _beside(
+    def _run_beside(
         self, module: nn.Module, key: str, row: int, left: Tensor, right: Tensor, which: Tensor
     ) -> None:
-        """Let `module` add its adapters' products to its output."""
+        """Add the adapters' products to the output of `module`."""
 
         def linear(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
             narrow = nn.functional.linear(inputs[0], right) * self._table[row, which]
@@ -117,25 +104,31 @@ class LowRankModel(LiveModel):
 
         if type(module) not in (nn.Linear, nn.Embedding):
             raise SelfposError(
-                f"adapters move {key}, a weight of {type(module).__name__}, beside which they cannot run; set 'low_rank: false' to merge them"
+                f"adapters move {key}, a weight of {type(module).__name__}, beside which they cannot run; "
+                "set 'low_rank: false' to merge them"
             )
         module.register_forward_hook(linear if type(module) is nn.Linear else embedding)
 
     @torch.no_grad()
-    def place(self, table: Tensor) -> None:
+    def set_coefficients(self, table: Tensor) -> None:
         """Set the coefficients (T, N); nothing else changes."""
-        if not torch.isfinite(table).all():
-            raise SelfposError(
-                "the coefficients are no longer finite; lower the learning rate or use another space"
-            )
+        check_finite(table)
         self._table.copy_(table)
 
     @contextmanager
     def collect(self) -> Iterator[Tensor]:
-        """A block whose backward passes add to the float64 table (T, N) that it yields, which is filled in when the block ends."""
+        """A block whose backward passes add to the table (T, N) that it yields, filled in when it ends."""
         self._table.grad = None
-        found = torch.zeros(self._table.shape, dtype=torch.float64, device=self.device)
-        yield found
+        gradient = torch.zeros(self._table.shape, dtype=torch.float64, device=self.device)
+        yield gradient
         if self._table.grad is not None:
-            found += self._table.grad
+            gradient += self._table.grad
             self._table.grad = None
+
+
+def _factors(vector: TaskVector, key: str) -> tuple[Tensor, Tensor] | None:
+    part = vector.parts.get(key)
+    if part is None or not hasattr(part, "factors"):
+        return None
+    left, right = part.factors()
+    return torch.from_numpy(left), torch.from_numpy(right)

@@ -1,14 +1,13 @@
-"""Several processes, one search: each embeds its share of the texts, and all know all embeddings.
+"""Several processes, one search: each embeds its share of the texts, and all get all embeddings.
 
-Started by `accelerate launch` or `torchrun`, every process runs the same search on the same records with the same seed. What is split is the
-forward pass, and the backward pass through it; what crosses are the embeddings, so that every text is a negative for every other whichever
-process has embedded it, and the gradient of the coefficients. No weight and no gradient of one does. Losses of embeddings are computed
-by all, since they cost next to nothing.
+Every process runs the same search on the same records with the same seed. The forward pass is split, and the
+backward pass through it. The processes exchange embeddings, so that every text is a negative for every other,
+and the gradient of the coefficients; never a weight or its gradient. Each computes the losses itself: they
+cost next to nothing.
 """
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 from collections.abc import Iterator, Sequence
@@ -18,11 +17,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from selfpos.processes import in_any, join
+
 
 class Processes:
-    """The processes of one launch, `count` of them, this one being number `rank`; one alone unless a launcher says otherwise.
+    """The processes of one launch, `count` of them, of which this is number `rank`; a single one by default.
 
-    `device` is what the launcher gives this process to compute on, None for one alone.
+    `device` is the device that the launcher gives to this process, None for a single one.
     """
 
     def __init__(self, rank: int = 0, count: int = 1, device: str | None = None) -> None:
@@ -32,35 +33,32 @@ class Processes:
     @classmethod
     def joined(cls) -> Processes:
         """The processes that this one was started with. Waits for them."""
-        if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-            return cls()
-        from accelerate import PartialState
-
-        state = PartialState(cpu=not torch.cuda.is_available())
-        return cls(state.process_index, state.num_processes, str(state.device))
+        state = join()
+        return cls(state.process_index, state.num_processes, str(state.device)) if state else cls()
 
     def chunks(self, order: Sequence[int], size: int, *, even: bool = False) -> list[Sequence[int]]:
-        """`order` cut into chunks of `size` at most, of which process r takes r, r + count, and so on.
+        """`order` cut into chunks of at most `size`, of which process r takes r, r + count, and so on.
 
-        They are the same however many processes there are, and so are the numbers that come of them, unless they are to be `even`: as small
-        as it takes for all processes to have like work.
+        The chunks, and so the numbers, are the same however many processes there are. With `even` they are as
+        small as it takes to give all processes like work.
         """
         if even and self.count > 1:
             rounds = max(1, -(-len(order) // (size * self.count)))
             size = max(1, -(-len(order) // (rounds * self.count)))
         return [order[start : start + size] for start in range(0, len(order), size)]
 
-    def gather(self, own: Sequence[Tensor], counts: Sequence[int]) -> list[Tensor]:
-        """The rows of all chunks in their order, from this process's `own` (at least one, be it empty); `counts` are the numbers of rows of all.
+    def gather(self, rows: Sequence[Tensor], counts: Sequence[int]) -> list[Tensor]:
+        """The rows of all chunks in order, from this process's `rows` (at least one tensor, perhaps empty).
 
-        Differentiable: each process's graph leads to its own rows alone.
+        `counts` are the numbers of rows of all chunks. Differentiable: each graph leads to its own rows
+        alone.
         """
         if self.count == 1:
-            return list(own)
+            return list(rows)
         shares = [counts[rank :: self.count] for rank in range(self.count)]
         longest = max(map(sum, shares))
-        rows = torch.cat(list(own))
-        everything = _Gather.apply(torch.nn.functional.pad(rows, (0, 0, 0, longest - len(rows))), self)
+        joined = torch.cat(list(rows))
+        everything = _Gather.apply(torch.nn.functional.pad(joined, (0, 0, 0, longest - len(joined))), self)
         parts = [
             everything[rank * longest :][: sum(share)].split(list(share)) if share else []
             for rank, share in enumerate(shares)
@@ -73,18 +71,13 @@ class Processes:
             return table
         from accelerate.utils import reduce
 
-        self._stop_together(table.device)
+        self.stop_together()
         total: Tensor = reduce(table, "sum")
         return total
 
-    def wait(self) -> None:
-        """Go on when all have come here."""
-        if self.count > 1:
-            torch.distributed.barrier()
-
     @contextmanager
     def interruptible(self) -> Iterator[None]:
-        """A block in which Ctrl-C ends all processes at the same place, by KeyboardInterrupt: none waits for one that is gone."""
+        """A block in which Ctrl-C ends all processes at the same point, so that none waits for another."""
         if self.count == 1 or threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -98,26 +91,25 @@ class Processes:
         finally:
             signal.signal(signal.SIGINT, before)
 
-    def _stop_together(self, device: torch.device) -> None:
-        from accelerate.utils import reduce
-
-        if reduce(torch.tensor([float(self._interrupted)], device=device), "sum").item():
+    def stop_together(self) -> None:
+        """Raise KeyboardInterrupt in all processes when one of them was interrupted."""
+        if in_any(self._interrupted)[0]:
             raise KeyboardInterrupt
 
 
 class _Gather(torch.autograd.Function):
-    """Rows of all processes below each other. Every process computes the whole loss, so what it sends back to its own rows is all of it."""
+    """The rows of all processes. Each computes the whole loss, so the gradient of its rows is complete."""
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor, processes: Processes) -> Tensor:
         from accelerate.utils import gather
 
-        processes._stop_together(rows.device)
-        ctx.place = processes.rank * len(rows)
+        processes.stop_together()
+        ctx.start = processes.rank * len(rows)
         ctx.count = len(rows)
         everything: Tensor = gather(rows.detach())
         return everything
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        return gradients[0][ctx.place : ctx.place + ctx.count], None
+        return gradients[0][ctx.start : ctx.start + ctx.count], None

@@ -1,4 +1,7 @@
-"""The recipe: what a run does, as typed and validated settings. Every default of the project that is not a method's own parameter lives here."""
+"""The recipe: what a run does, as typed and validated settings.
+
+Every default of the project lives here, except the parameters of merge methods.
+"""
 
 from __future__ import annotations
 

@@ -11,11 +11,11 @@ from selfpos.recipe.settings import Name, Settings
 
 
 class MiningSettings(Settings):
-    """Hard negatives for pairs that have none, found among the other answers of the data (sentence-transformers' mine_hard_negatives)."""
+    """Hard negatives for pairs, mined among the other answers of the data by sentence-transformers."""
 
-    count: int = Field(1, ge=1, description="to a pair; a pair for which fewer are found is left out")
+    count: int = Field(1, ge=1, description="to a pair; a pair with fewer is left out")
     model: str | None = Field(
-        None, description="that finds them: a folder or a name on the Hub; the base when absent"
+        None, description="that embeds the texts: a folder or a name on the Hub; the base when absent"
     )
     range_min: int = Field(
         10, ge=0, description="nearest texts to skip, since they are likely to be right answers"
@@ -24,19 +24,19 @@ class MiningSettings(Settings):
     relative_margin: float | None = Field(
         0.05, description="a negative must be less similar than the positive by at least this share"
     )
-    max_score: float | None = Field(None, description="cosine above which a text is taken for a right answer")
+    max_score: float | None = Field(None, description="cosine above which a text counts as a right answer")
     min_score: float | None = Field(None, description="cosine below which a text is too easy")
     sampling: Literal["top", "random"] = Field(
-        "top", description="the nearest that are left, or drawn with the seed"
+        "top", description="the nearest that remain, or drawn with the seed"
     )
 
 
 class LocalSource(Settings):
-    """A local copy of a task's data whose split or columns are not called as where it is from."""
+    """A local copy of a task's data whose split or columns have other names."""
 
     data: str = Field(description="a file or folder below --data-root")
-    split: str | None = Field(None, description="the task's own when absent")
-    columns: dict[str, str] | None = Field(None, description="the task's own when absent")
+    split: str | None = Field(None, description="the task's when absent")
+    columns: dict[str, str] | None = Field(None, description="the task's when absent")
 
 
 class TaskSource(Settings):
@@ -49,33 +49,33 @@ class TaskSource(Settings):
     local: str | LocalSource | None = Field(
         None, description="the same data below --data-root, used when that is given"
     )
-    split: str = "train"
+    split: str = Field("train", description="of the data")
     columns: dict[str, str] = Field(
         default_factory=dict, description="the type's column name: the data's column name"
     )
     limit: int | None = Field(None, ge=1, description="records to keep, drawn with the run's seed")
     weights: list[Annotated[float, Field(gt=0)]] | None = Field(
         None,
-        description="shares of several `data` in the task's records: as many as there are without repeating any; all of all when absent",
+        description="share of each of several `data` in the records, without repeats; all of all when absent",
     )
     duplicates: Literal["keep", "drop"] = Field(
-        "keep", description="records that occur before, in every column the same"
+        "keep", description="of records that are equal in every column"
     )
     streaming: bool = Field(
         False,
-        description="read record by record into a file that is mapped into memory, for data larger than that; with limit, only its beginning",
+        description="read record by record, for data larger than memory; with limit, only its beginning",
     )
     prompts: str | dict[str, str] = Field(
         "",
-        description="put before all texts, or under query and document before each side of a task that has them; kept in the model",
+        description="before all texts, or query and document before each side of the task; kept in the model",
     )
     mine: MiningSettings | None = Field(
-        None, description="hard negatives for a task that asks and answers, whose data has none"
+        None, description="hard negatives for a task with question and answer, whose data has none"
     )
 
     @property
     def local_copy(self) -> TaskSource | None:
-        """The source with its local copy in place of its data, whose path is below --data-root; None where it has none."""
+        """The source with its local copy, below --data-root, in place of its data; None without one."""
         if self.local is None:
             return None
         local = LocalSource(data=self.local) if isinstance(self.local, str) else self.local
@@ -102,16 +102,15 @@ class TaskSource(Settings):
 
 
 class ProbeSettings(Settings):
-    """The probe set: `per_task` records of each task, held out from its training data before training, or from another split of it."""
+    """The probe set: records of each task, held out from its training data, or from another split of it."""
 
-    per_task: int = Field(256, ge=2)
+    per_task: int = Field(256, ge=2, description="records of a task")
     ratio: dict[Name, Annotated[float, Field(gt=0)]] = Field(
         default_factory=dict,
-        description="task → share of the probe, 1 when absent; a task with the largest has `per_task` records",
+        description="task → share of the probe, 1 when absent; the largest is `per_task` records",
     )
     split: str | None = Field(
-        None,
-        description="of the tasks' own data, as 'validation', that the probe is drawn from; nothing is held out",
+        None, description="a split of the tasks' data to draw from, as 'validation'; nothing is held out"
     )
 
     def counts(self, tasks: Iterable[str]) -> dict[str, int]:

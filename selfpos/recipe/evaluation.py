@@ -21,19 +21,19 @@ class EvaluationSettings(Settings):
         default_factory=list,
         description="tasks scored besides when MTEB data is kept locally, such as 'selfpos-MRPC'",
     )
-    benchmark: str | None = None
+    benchmark: str | None = Field(None, description="MTEB benchmark whose tasks are added")
     data_dir: str | None = Field(None, description="folder with MTEB data kept locally")
-    batch_size: int = Field(64, ge=1)
+    batch_size: int = Field(64, ge=1, description="texts embedded at once")
     cache: bool = Field(
         True,
-        description="keep embeddings and tokens in the run's folder cache/, which may be removed at any time",
+        description="keep embeddings and tokens in the run's folder cache/; it may be removed at any time",
     )
 
 
 class OverlapSettings(Settings):
-    """The overlap guard: whether training and probe records give test items of the run's evaluation tasks away."""
+    """The contamination check: whether training and probe records hold test items of the evaluation tasks."""
 
-    remove: bool = Field(False, description="drop the records that do; the report is kept in either case")
+    remove: bool = Field(False, description="drop the records that do; the report is written in either case")
     threshold: float | None = Field(
         0.8, gt=0, le=1, description="Jaccard similarity of near duplicates; null: only word for word"
     )
@@ -46,7 +46,7 @@ class AnalysisSettings(Settings):
         "probe", description="whose gradients: of the held-out records, or of those trained on"
     )
     batches: int = Field(8, ge=2, description="of each task, at each point; intervals need 3")
-    batch_size: int = Field(32, ge=4)
+    batch_size: int = Field(32, ge=4, description="records of a batch")
     points: list[str] = Field(
         default_factory=list,
         description="where gradients are measured: base, and models of the run; all of them when absent",
@@ -67,5 +67,5 @@ class AnalysisSettings(Settings):
 class ResourceSettings(Settings):
     """What a job asks of a cluster (`selfpos run --ray`); it computes in as many threads as it has CPUs."""
 
-    cpus: float = Field(1, gt=0)
+    cpus: float = Field(1, gt=0, description="cores of a job, and its threads")
     gpus: float = Field(0, ge=0, description="a job that asks for none sees none")

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import itertools
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from selfpos.recipe.settings import Settings
 
 PAPER: dict[str, Any] = {
-    "search": "sgd", "space": "spherical", "steps": 1000, "batch_size": 32, "learning_rate": 5e-3, "penalty": 0.05, "temperature": 0.02,
-    "batches": "single", "normalise": "none", "sts_loss": "infonce", "validation": 0.0, "select": "loss", "extrapolation": 0.0,
-    "positive": False, "compare": False,
+    "search": "sgd", "space": "spherical", "steps": 1000, "batch_size": 32, "learning_rate": 5e-3,
+    "penalty": 0.05, "temperature": 0.02, "batches": "single", "normalise": "none", "sts_loss": "infonce",
+    "validation": 0.0, "select": "loss", "extrapolation": 0.0, "compare": False,
 }  # fmt: skip
-"""Self Positioning as printed (Li et al., arXiv 2410.15035, section 3.3 and appendix), with the probe drawn 16,000 records a task."""
+"""Self Positioning as printed (Li et al., arXiv 2410.15035, section 3.3 and appendix). Its probe set has
+16,000 records a task."""
 
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
@@ -35,163 +35,116 @@ LEARNED = {
     "layer-wise": "layer-wise",
     "cma-es": "cma-es",
 }
-"""The methods that find their coefficients on the probe set → their presets. What each does: `positioning/methods.py`."""
+"""Merge methods that learn their coefficients on the probe set → their presets."""
 
+READ_BY = {"sgd": ("steps", "learning_rate"), "linearised": ("rounds",), "cma-es": ("evaluations",)}
+"""Search → the settings that only this search reads."""
 
-READ_BY = {
-    "sgd": ("steps", "learning_rate", "evaluate_every", "dropout"),
-    "linearised": ("rounds", "radius", "early_share"),
-    "cma-es": ("evaluations", "sigma", "fitness"),
-    "loss-softmax": ("softmax_temperature", "examples"),
+NO_GAIN = "the study found no gain"
+FIXED = "its value is now fixed"
+REMOVED = {
+    **dict.fromkeys(
+        ("refine", "refine_evaluations", "pick", "balance", "layer_groups", "shrinkage"), NO_GAIN
+    ),
+    **dict.fromkeys(
+        ("angles", "angle_gradient", "order", "positive"), "the values of the paper are now fixed"
+    ),
+    **dict.fromkeys(("in_batch_negatives", "sts_positive", "guard", "validation_records", "patience"), FIXED),
+    **dict.fromkeys(("intervals", "radius", "early_share", "evaluate_every", "dropout"), FIXED),
+    **dict.fromkeys(("sigma", "fitness", "softmax_temperature", "examples"), FIXED),
 }
-"""Search → the settings that it alone looks at."""
+"""Settings of 0.1 that are gone → why. A recipe that names one is refused in one sentence."""
 
 
 class PositioningSettings(Settings):
-    """Self Positioning: find the coefficients of the task vectors by the losses of the merged model on the probe set.
+    """Self Positioning: learn the coefficients of the task vectors from the merged model's losses on the
+    probe set.
 
-    `preset: paper` gives the paper's own settings, on which fields given beside it still win; the other presets are methods of their own.
+    `preset: paper` gives the settings of the paper; fields given beside it win. The other presets are other
+    methods.
     """
 
-    preset: Literal["default", "paper", "lm-cocktail", "layer-wise", "cma-es"] = "default"
+    sts_positive: ClassVar[float] = 0.8
+    """With `sts_loss: infonce`: pairs graded at least so high, on a scale of 0 to 1, are positives."""
+
+    preset: Literal["default", "paper", "lm-cocktail", "layer-wise", "cma-es"] = Field(
+        "default", description="search: settings that belong together, under which fields given here win"
+    )
+
+    temperature: float = Field(0.05, gt=0, description="objective: of the tasks' losses")
+    sts_loss: Literal["cosent", "infonce"] = Field(
+        "cosent",
+        description="objective: loss of graded pairs, CoSENT, or InfoNCE of the similar ones as in the paper",
+    )
+    normalise: Literal["none", "base"] = Field(
+        "base", description="objective: unit of a task's loss, none or the base's loss"
+    )
+    ratios: dict[str, Annotated[float, Field(gt=0)]] = Field(
+        default_factory=dict, description="objective: weight of a task in the mean; 1 when absent"
+    )
+    penalty: float = Field(0.0, ge=0, description="objective: μ of the paper's μ·λ")
+    extrapolation: float = Field(
+        0.02,
+        ge=0,
+        description="objective: price ν of coefficients above 1 or below 0, ν·mean of their squared excess",
+    )
+
     search: Literal["linearised", "sgd", "cma-es", "loss-softmax"] = Field(
         "linearised",
-        description="linearised: trust region by forward passes; sgd: the paper's; the others for comparison",
+        description="search: linearised, a trust region by forward passes; sgd, the paper's; or a rival's",
     )
-    space: Literal["spherical", "polar", "linear", "simplex"] = Field(
-        "linear",
-        description="spherical: the paper's chain of SLERPs; polar: the same without an order; linear: free; simplex: shares of 1",
+    space: Literal["spherical", "linear"] = Field(
+        "linear", description="search: spherical, the paper's chain of SLERPs; linear, free coefficients"
     )
-    granularity: Literal["model", "kind", "layer-group", "layer", "tensor"] = Field(
-        "model", description="what shares its coefficients"
+    granularity: Literal["model", "layer", "tensor"] = Field(
+        "model", description="search: which tensors share their coefficients"
     )
-    layer_groups: int = Field(
-        4, ge=1, description="groups of consecutive layers, for granularity layer-group"
-    )
-    shrinkage: float = Field(
-        1.0,
-        ge=0,
-        description="ρ, the pull of finer coefficients (not of λ) towards the model's: ρ·Σ share·offset²",
-    )
-    angles: Literal["global", "tensor"] = Field(
-        "global", description="one angle between two vectors, or one for each tensor"
-    )
-    angle_gradient: bool = Field(
-        True,
-        description="whether the angle to the chain so far, which depends on its a_i, is differentiated too",
-    )
-    order: Literal["given", "longest-first", "shortest-first"] = Field(
-        "given", description="of the vectors in the chain"
-    )
-    positive: bool = Field(True, description="keep every a_i of the chain above zero")
     exclude: Annotated[
         list[str], BeforeValidator(lambda given: [given] if isinstance(given, str) else given)
     ] = Field(
-        default_factory=list, description="patterns of tensor names that stay at the base, as '*embeddings*'"
+        default_factory=list,
+        description="search: patterns of tensor names that stay at the base, as '*embeddings*'",
     )
-
-    temperature: float = Field(0.05, gt=0)
-    in_batch_negatives: bool = Field(True, description="false: only a record's own negatives count")
-    sts_loss: Literal["cosent", "infonce"] = Field(
-        "cosent",
-        description="of graded pairs on the probe: CoSENT, or InfoNCE of the similar ones, which is the paper's one loss for all tasks",
-    )
-    sts_positive: float = Field(
-        0.8, gt=0, le=1, description="with sts_loss infonce: pairs graded at least so high are positives"
-    )
-    normalise: Literal["none", "base", "gain"] = Field(
-        "base",
-        description="unit of a task's loss: its own, the base's loss, or what the best specialist gains over the base",
-    )
-    balance: Literal["mean", "worst", "uncertainty"] = Field(
-        "mean", description="how the tasks' losses become one"
-    )
-    ratios: dict[str, Annotated[float, Field(gt=0)]] = Field(
-        default_factory=dict, description="weight of a task in the mean; 1 when absent"
-    )
-    penalty: float = Field(0.0, ge=0, description="μ of the paper's μ·λ")
-    extrapolation: float = Field(
-        0.02, ge=0, description="price ν of coefficients above 1 or below 0: ν·mean of their squared excess"
-    )
-
     validation: float = Field(
         0.5,
         ge=0,
         le=0.75,
-        description="share of the probe held out to choose by; 0: all of it is searched on, the last point is kept",
-    )
-    validation_records: int = Field(
-        128, ge=2, description="records of each task, at most, that a point is judged by"
-    )
-    pick: dict[
-        Literal["granularity", "shrinkage", "penalty", "extrapolation"],
-        Annotated[list[Any], Field(min_length=1)],
-    ] = Field(
-        default_factory=dict,
-        description="values to choose from on the validation part, a search for each combination: {granularity: [model, layer]}",
+        description="search: share of the probe held out to select a point by; 0: the last point is kept",
     )
     select: Literal["measure", "loss"] = Field(
-        "measure", description="choose by each task's own measure, or by the loss"
-    )
-    guard: float = Field(
-        1.0, ge=0, description="weight of what tasks lose against the base, when choosing by the measure"
-    )
-    patience: int | None = Field(
-        None, ge=1, description="judgements without a better point before the search ends"
+        "measure", description="search: select by each task's measure, or by the loss"
     )
     compare: bool = Field(
         True,
-        description="measure the base, the specialists and tuned task arithmetic on the validation part as well",
+        description="search: measure base, specialists and tuned task arithmetic on the held-out part, too",
     )
-    intervals: int = Field(
-        20, ge=0, description="resamples behind the intervals of linearised coefficients; 0: none"
-    )
-
-    rounds: int = Field(3, ge=1, description="of the linearised search")
-    radius: float = Field(0.5, gt=0, description="of its first trust region, in coefficients")
-    early_share: float = Field(
-        0.5, gt=0, le=1, description="share of the records that its first round looks at"
-    )
-
-    steps: int = Field(200, ge=1, description="of sgd")
+    rounds: int = Field(3, ge=1, description="search: rounds of linearised")
+    steps: int = Field(200, ge=1, description="search: steps of sgd")
+    evaluations: int = Field(200, ge=4, description="search: candidates of cma-es")
+    learning_rate: float = Field(0.02, gt=0, description="search: of Adam in sgd")
     batch_size: int = Field(
-        32, ge=4, description="probe records an sgd step; a mixed batch shares them evenly among the tasks"
+        32, ge=4, description="search: records of a step of sgd; a mixed batch shares them among the tasks"
     )
     batches: Literal["mixed", "single"] = Field(
-        "mixed", description="whether an sgd step looks at all tasks, or at one of them in turn"
+        "mixed", description="search: a step of sgd draws from all tasks, or from one task in turn"
     )
-    learning_rate: float = Field(0.02, gt=0, description="of Adam")
-    evaluate_every: int | None = Field(
-        None, ge=1, description="steps between judgements; a twentieth of the steps when absent"
-    )
+
     chunk: int | None = Field(
         None,
         ge=1,
-        description="texts whose activations are in memory at once (GradCache); all of a batch when absent",
+        description="run: texts whose activations are in memory at once (GradCache); a whole batch if absent",
     )
-    dropout: bool = Field(False, description="whether the merged model's dropout is on in the steps of sgd")
-
-    evaluations: int = Field(200, ge=4, description="of cma-es")
-    sigma: float = Field(0.3, gt=0, description="first standard deviation of cma-es")
-    fitness: Literal["loss", "measure"] = Field("loss", description="what cma-es minimises")
-    refine: Literal["none", "coordinate", "cma-es"] = Field(
-        "none",
-        description="after the search, move the model's coefficients by the validation measures themselves, where that is clearly better",
+    max_length: int | None = Field(
+        None, ge=8, description="run: tokens per text; the model's limit when absent"
     )
-    refine_evaluations: int = Field(40, ge=1, description="points that the refinement measures, at most")
-    softmax_temperature: float = Field(5.0, gt=0, description="T of loss-softmax, c = softmax(−L/T)")
-    examples: int = Field(5, ge=1, description="records of each task that loss-softmax looks at")
-
-    max_length: int | None = Field(None, ge=8)
     precision: Literal["auto", "float32", "bf16"] = Field(
-        "auto", description="of the forward pass; auto: bf16 on GPUs that have it"
+        "auto", description="run: of the forward pass; auto is bf16 on GPUs that have it"
     )
     low_rank: bool = Field(
-        True,
-        description="run LoRA adapters beside the base instead of merging them, when all vectors are such",
+        True, description="run: keep LoRA adapters beside the base, when all vectors are adapters"
     )
     vectors_in: Literal["auto", "disk", "float32", "bf16"] = Field(
-        "auto", description="where vectors are kept: memory-mapped, or on the device"
+        "auto", description="run: keep the vectors memory-mapped, or on the device"
     )
 
     @model_validator(mode="before")
@@ -199,70 +152,25 @@ class PositioningSettings(Settings):
     def _preset_first(cls, data: Any) -> Any:
         if not isinstance(data, dict):
             return data
+        for name in data:
+            if name in REMOVED:
+                raise ValueError(f"'{name}' was removed in 0.2: {REMOVED[name]}; leave it out")
         preset: dict[str, Any] = PRESETS.get(str(data.get("preset")), {})
-        own = preset.get("search", "")
-        if data.get("search", own) != own:
-            # what the preset says of its own search does not go for another
-            preset = {name: value for name, value in preset.items() if name not in READ_BY.get(own, ())}
-        picked = data.get("pick")
-        if twice := [name for name in picked if name in data] if isinstance(picked, dict) else []:
-            raise ValueError(f"'{twice[0]}' is both given and to be picked; keep one")
+        search = preset.get("search", "")
+        if data.get("search", search) != search:
+            # what the preset says about its own search does not hold for another
+            preset = {name: value for name, value in preset.items() if name not in READ_BY.get(search, ())}
         return {**preset, **data}
 
     @model_validator(mode="after")
     def _fields_agree(self) -> PositioningSettings:
         if self.search in ("linearised", "loss-softmax") and self.space != "linear":
             raise ValueError(f"search {self.search} works in space linear, not {self.space}")
-        if self.batches == "single" and self.search == "sgd" and self.balance != "mean":
-            raise ValueError(f"balance {self.balance} compares tasks, so it needs mixed batches")
-        if self.chunk and self.dropout:
-            raise ValueError(
-                "chunk embeds every text twice, which dropout would make differ; switch one of them off"
-            )
-        for search, fields in READ_BY.items():
-            idle = [
-                name
-                for name in fields
-                if name in self.model_fields_set
-                and getattr(self, name) != type(self).model_fields[name].default
-            ]
-            if idle and search != self.search:
-                raise ValueError(
-                    f"'{idle[0]}' is for search {search}, and this one is {self.search}, which does not look at it"
-                )
-        if self.fitness == "measure" and not self.validation:
-            raise ValueError("fitness measure needs a validation part; give 'validation' a share")
-        if self.refine != "none" and not (self.validation and self.select == "measure"):
-            raise ValueError(
-                "refine goes by the measures on a validation part; give 'validation' a share and 'select: measure'"
-            )
-        if self.pick and not self.validation:
-            raise ValueError("pick chooses on the validation part; give 'validation' a share")
-        if self.pick and self.search == "loss-softmax":
-            raise ValueError("search loss-softmax looks at nothing that could be picked")
-        self.candidates()
+        for search, names in READ_BY.items():
+            for name in names if search != self.search else ():
+                default = type(self).model_fields[name].default
+                if name in self.model_fields_set and getattr(self, name) != default:
+                    raise ValueError(
+                        f"'{name}' is read by search {search} only, and this search is {self.search}"
+                    )
         return self
-
-    def candidates(self) -> list[tuple[dict[str, Any], PositioningSettings]]:
-        """What `pick` is to choose from: each combination of its values, and the settings with it; these settings alone without a `pick`.
-
-        Of those that come to the same the first stands for all: where all tensors share their coefficients there is nothing to shrink.
-        Raises ValueError for a value that its setting cannot have.
-        """
-        found: list[tuple[dict[str, Any], PositioningSettings]] = []
-        seen: list[PositioningSettings] = []
-        for values in itertools.product(*self.pick.values()) if self.pick else ():
-            chosen = dict(zip(self.pick, values, strict=True))
-            given = {name: getattr(self, name) for name in self.model_fields_set} | {"pick": {}}
-            try:
-                made = type(self).model_validate(given | chosen)
-            except ValidationError as error:
-                wrong = error.errors()[0]
-                raise ValueError(
-                    f"pick, {'.'.join(map(str, wrong['loc'])) or 'settings'}: {wrong['msg']}"
-                ) from None
-            same = made.model_copy(update={"shrinkage": 0.0}) if made.granularity == "model" else made
-            if same not in seen:
-                seen.append(same)
-                found.append((chosen, made))
-        return found or [({}, self)]

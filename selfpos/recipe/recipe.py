@@ -23,15 +23,15 @@ from selfpos.recipe.training import TrainingSettings
 
 
 class Recipe(Settings):
-    """A whole run: specialists, the joint rival, merges, scores, report."""
+    """A whole run: specialists, joint models, merges, scores, report."""
 
-    name: Name
-    base: str = "all-MiniLM-L6-v2"
-    seed: int = Field(0, ge=0, lt=2**32)
+    name: Name = Field(description="of the run")
+    base: str = Field("all-MiniLM-L6-v2", description="model folder or name on the Hub")
+    seed: int = Field(0, ge=0, lt=2**32, description="of all random choices")
     tasks: dict[Name, TaskSource] = Field(min_length=1)
     training: TrainingSettings = Field(default_factory=TrainingSettings)
     joint: JointField | None = Field(
-        default_factory=JointSettings, description="one setting, or name: setting of several rivals"
+        default_factory=JointSettings, description="one setting, or name: setting of several joint models"
     )
     iterative: IterativeSettings | None = None
     bagging: BaggingSettings | None = None
@@ -41,7 +41,7 @@ class Recipe(Settings):
     probe: ProbeSettings = Field(default_factory=ProbeSettings)
     merges: dict[Name, MergeSettings] = Field(min_length=1)
     evaluation: EvaluationSettings = Field(default_factory=EvaluationSettings)
-    overlap: OverlapSettings | None = Field(None, description="absent: not looked for")
+    overlap: OverlapSettings | None = Field(None, description="absent: not checked")
     resources: dict[Literal["training", "merging", "evaluation"], ResourceSettings] = Field(
         default_factory=dict, description="of each job of a kind; one CPU when absent"
     )
@@ -54,20 +54,20 @@ class Recipe(Settings):
 
     @property
     def joints(self) -> dict[str, JointSettings]:
-        """The joint rivals by name."""
+        """The joint models by name."""
         if isinstance(self.joint, JointSettings):
             return {"joint": self.joint}
         return self.joint or {}
 
     @property
     def stages(self) -> dict[str, str]:
-        """The checkpoints of the iterative pipeline by name, in order: the task that each was trained on last."""
+        """The checkpoints of the iterative pipeline by name, in order → the task trained on last."""
         order = (self.iterative.order or list(self.tasks)) if self.iterative else []
         return {f"iterative-{number}-{task}": task for number, task in enumerate(order, start=1)}
 
     @property
     def bags(self) -> dict[str, float]:
-        """The models of the bagging pipeline by name, in order: the share of the data that each is trained on."""
+        """The models of the bagging pipeline by name, in order → the share of the data trained on."""
         return {
             f"bagging-{number}": share
             for number, share in enumerate(self.bagging.shares if self.bagging else [], start=1)
@@ -85,17 +85,20 @@ class Recipe(Settings):
     def _pipelines_fit_the_tasks(self) -> Recipe:
         if self.iterative and self.iterative.order and sorted(self.iterative.order) != sorted(self.tasks):
             raise ValueError(
-                f"iterative.order must name every task once: {', '.join(self.tasks)} (found {', '.join(self.iterative.order)})"
+                f"iterative.order must name every task once: {', '.join(self.tasks)} "
+                f"(found {', '.join(self.iterative.order)})"
             )
         pipelines: dict[str, Any] = {"iterative": self.iterative, "bagging": self.bagging}
         for name, merge in self.merges.items():
             if merge.vectors in pipelines and pipelines[merge.vectors] is None:
                 raise ValueError(
-                    f"merge {name} is of the vectors of '{merge.vectors}', a pipeline that the recipe does not have"
+                    f"merge {name} takes the vectors of '{merge.vectors}', "
+                    "a pipeline that the recipe does not have"
                 )
         if self.bagging and not any(merge.vectors == "bagging" for merge in self.merges.values()):
             raise ValueError(
-                "'bagging' trains models to be merged, and no merge has 'vectors: bagging'; add one, of method multi-slerp say"
+                "'bagging' trains models to be merged, and no merge has 'vectors: bagging'; "
+                "add one, as of method multi-slerp"
             )
         for task in self.probe.ratio:
             if task not in self.tasks:
@@ -110,12 +113,20 @@ class Recipe(Settings):
         if self.budget:
             for name, settings in {**mixed, "iterative": self.iterative}.items():
                 if settings is not None and settings.steps:
-                    raise ValueError(
-                        f"{name} has steps of its own, which the budget decides; remove one of them"
-                    )
+                    raise ValueError(f"{name} has steps, which the budget decides; remove one of them")
         return self
 
 
 def load_recipe(path: Path) -> Recipe:
-    """Read and validate the recipe at `path`. Raises SelfposError naming each wrong field, and the nearest right name."""
+    """Read and validate a recipe.
+
+    Args:
+        path: The YAML file.
+
+    Returns:
+        The recipe.
+
+    Raises:
+        SelfposError: Naming each wrong field, and the nearest right name.
+    """
     return load_settings(path, Recipe)

@@ -1,4 +1,4 @@
-"""What all settings have in common: typed, validated at the door, their mistakes told in a sentence."""
+"""What all settings have in common: typed, validated when read, their mistakes one sentence each."""
 
 from __future__ import annotations
 
@@ -26,7 +26,10 @@ Model = TypeVar("Model", bound=Settings)
 
 
 def load_settings(path: Path, model: type[Model], what: str = "recipe") -> Model:
-    """Read the YAML file at `path` as a `model`, called `what` in errors. Raises SelfposError naming each wrong field, and the nearest right name."""
+    """Read the YAML file at `path` as a `model`, called `what` in errors.
+
+    Raises SelfposError naming each wrong field, and the nearest right name.
+    """
     import yaml
 
     if not path.is_file():
@@ -41,7 +44,7 @@ def load_settings(path: Path, model: type[Model], what: str = "recipe") -> Model
 
 
 def validate(model: type[Model], data: dict[str, Any], source: str) -> Model:
-    """Make a `model` from `data`; on a mistake raise one SelfposError that names every wrong field of `source`."""
+    """Make a `model` from `data`. Raises one SelfposError that names every wrong field of `source`."""
     try:
         return model.model_validate(data)
     except ValidationError as error:
@@ -64,7 +67,7 @@ def _sentence(model: type[Settings], fault: dict[str, Any]) -> str:
 
 
 def _fields_at(model: type[Settings], path: list[Any]) -> list[str]:
-    """Field names of the settings that `path` leads to, below `model`; keys of free mappings are passed over."""
+    """Field names of the settings that `path` leads to, below `model`; keys of free mappings are skipped."""
     import typing
 
     def settings_in(annotation: Any) -> type[Settings] | None:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from selfpos.positioning.objective import Batch, Draws, TaskProbe, losses_of, texts_of
+from selfpos.positioning.draws import Draws
+from selfpos.positioning.objective import Batch, TaskProbe, losses_of, texts_of
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

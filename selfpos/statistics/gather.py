@@ -168,7 +168,7 @@ def _gather(plan: Plan, missing: list[Wanted]) -> None:
         for entry in missing:
             coefficients = torch.zeros(len(live.keys), len(plan.vectors), dtype=torch.float64)
             coefficients[:, entry.index] = 1
-            live.place(coefficients)
+            live.set_coefficients(coefficients)
             kind = kinds()[entry.statistic]
             shapes = kind.shapes(live)
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from selfpos.positioning.live import CHUNK
 from selfpos.positioning.objective import Batch, TaskProbe, texts_of
 
 if TYPE_CHECKING:
@@ -75,5 +76,5 @@ def texts_of_equal_length(live: LiveModel, texts: Sequence[str]) -> list[list[st
         groups[length].append(text)
     chunks = []
     for group in groups.values():
-        chunks += [group[start : start + live.chunk] for start in range(0, len(group), live.chunk)]
+        chunks += [group[start : start + CHUNK] for start in range(0, len(group), CHUNK)]
     return chunks

@@ -24,9 +24,6 @@ class RunFolder:
         self.table = path / "table.json"  # scores of all models on all tasks
         self.analysis = path / "analysis" / "analysis.json"
         self.overlap_section = path / "overlap" / "section.html"  # the contamination check, for the report
-        self.landscapes = (
-            path / "landscapes"
-        )  # probe losses over planes of two task vectors, a JSON file each
         self.cache = path / "cache"  # embeddings and tokens; can be made again
 
     @property

@@ -1,10 +1,14 @@
-"""Task types: what a record of a task holds, how a batch is drawn, which loss is right. One file per type, in `types/`."""
+"""Task types: what a record of a task holds, how a batch is drawn, which loss is right."""
 
 from __future__ import annotations
 
-from selfpos.tasks.registry import TASKS, get_task, load_types
-from selfpos.tasks.task import TaskType
+import importlib
+import pkgutil
+
+from selfpos.tasks import types
+from selfpos.tasks.task import TASKS, TaskType, get_task
 
 __all__ = ["TASKS", "TaskType", "get_task"]
 
-load_types()
+for _file in pkgutil.iter_modules(types.__path__):  # each registers its types
+    importlib.import_module(f"{types.__name__}.{_file.name}")

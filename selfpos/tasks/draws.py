@@ -1,9 +1,9 @@
-"""Ways of drawing one random batch for a probe. In training sentence-transformers' batch samplers keep the same promises."""
+"""One random batch for a probe. In training sentence-transformers' batch samplers keep the same promises."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from selfpos.errors import SelfposError
@@ -20,42 +20,40 @@ def _shuffled(count: int, generator: torch.Generator) -> list[int]:
 
 
 def distinct_texts(
-    dataset: Dataset, text_columns: Sequence[str], batch_size: int, generator: torch.Generator
-) -> dict[str, list[Any]]:
-    """Records no two of which share a text, in any column: else an in-batch negative would be somebody's positive."""
+    dataset: Dataset, texts: Sequence[str], target: str | None, batch_size: int, generator: torch.Generator
+) -> list[int]:
+    """Records no two of which share a text: else an in-batch negative would be another record's positive."""
     order = _shuffled(len(dataset), generator)
-    # The record that happens to come first may share a text with every other, though others are apart: begin at another then.
+    # the first record may share a text with every other, though others are apart: then begin at another
     for first in range(min(len(order), 100)):
-        chosen = _greedy(dataset, text_columns, batch_size, order[first:])
-        if len(chosen) >= 2:
-            return dict(dataset[chosen])
+        rows = _greedy(dataset, texts, batch_size, order[first:])
+        if len(rows) >= 2:
+            return rows
     raise SelfposError(
-        f"a batch needs 2 records that share no text, and among {len(dataset)} records none such were found"
+        f"a batch needs 2 records that share no text, and there are none among {len(dataset)} records"
     )
 
 
-def _greedy(dataset: Dataset, text_columns: Sequence[str], batch_size: int, order: list[int]) -> list[int]:
+def _greedy(dataset: Dataset, columns: Sequence[str], batch_size: int, order: list[int]) -> list[int]:
     """The first `batch_size` records in `order` that share no text with those before them."""
     chosen: list[int] = []
     seen: set[str] = set()
     for start in range(0, len(order), 2 * batch_size):
-        places = order[start : start + 2 * batch_size]
-        rows = dataset[places]
-        for place, texts in zip(
-            places, zip(*(rows[column] for column in text_columns), strict=True), strict=True
-        ):
+        rows = order[start : start + 2 * batch_size]
+        records = dataset[rows]
+        for row, *texts in zip(rows, *(records[column] for column in columns), strict=True):
             if seen.isdisjoint(texts):
                 seen.update(texts)
-                chosen.append(place)
+                chosen.append(row)
                 if len(chosen) == batch_size:
                     return chosen
     return chosen
 
 
 def distinct_targets(
-    dataset: Dataset, target: str, batch_size: int, generator: torch.Generator
-) -> dict[str, list[Any]]:
-    """Records with at least two different targets: a loss on the order of pairs learns nothing from equal ones."""
+    dataset: Dataset, texts: Sequence[str], target: str | None, batch_size: int, generator: torch.Generator
+) -> list[int]:
+    """Records with two or more targets: a loss on the order of pairs learns nothing from equal ones."""
     order = _shuffled(len(dataset), generator)
     targets = dataset[target]
     first, others = targets[order[0]], order[batch_size:]
@@ -65,11 +63,13 @@ def distinct_targets(
         if other is None:
             raise SelfposError(f"every record has the same {target}, {first}: there is no order to learn")
         chosen[-1] = other
-    return dict(dataset[chosen])
+    return chosen
 
 
-def label_pairs(dataset: Dataset, batch_size: int, generator: torch.Generator) -> dict[str, list[Any]]:
-    """Records of at least two labels, two or more of each: every record has a positive and a negative in the batch."""
+def label_pairs(
+    dataset: Dataset, texts: Sequence[str], target: str | None, batch_size: int, generator: torch.Generator
+) -> list[int]:
+    """Records of two or more labels, two or more of each: every record has a positive and a negative."""
     groups: dict[Any, list[int]] = defaultdict(list)
     labels = dataset["label"][:]
     for row in _shuffled(len(dataset), generator):
@@ -77,12 +77,21 @@ def label_pairs(dataset: Dataset, batch_size: int, generator: torch.Generator) -
     queues = [rows for rows in groups.values() if len(rows) >= 2]
     if len(queues) < 2 or batch_size < 4:
         raise SelfposError(
-            f"a batch needs 2 labels with 2 records each: {len(queues)} such labels in {len(dataset)} records, batch size {batch_size}"
+            f"a batch needs 2 labels with 2 records each: {len(queues)} such labels in {len(dataset)} "
+            f"records, batch size {batch_size}"
         )
     chosen: list[int] = []
     while queues and len(chosen) + 2 <= batch_size:
-        for rows in [queues[place] for place in _shuffled(len(queues), generator)]:
+        for rows in [queues[index] for index in _shuffled(len(queues), generator)]:
             if len(chosen) + 2 <= batch_size:
                 chosen += [rows.pop(), rows.pop()]
         queues = [rows for rows in queues if len(rows) >= 2]
-    return dict(dataset[chosen])
+    return chosen
+
+
+#: the rows of a batch, by the sampler that keeps the same promise in training
+DRAWS: dict[str, Callable[..., list[int]]] = {
+    "batch_sampler": distinct_targets,
+    "no_duplicates": distinct_texts,
+    "group_by_label": label_pairs,
+}

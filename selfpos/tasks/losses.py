@@ -1,8 +1,9 @@
-"""What sentence-transformers does not have: a loss, and a stand-in for the model of one."""
+"""The losses of the task types, with one that sentence-transformers lacks; and a stand-in for a model."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,20 +18,21 @@ def supervised_info_nce(embeddings: Tensor, labels: Tensor, temperature: float) 
 
     With unit vectors z, temperature τ and P(i) the other records with the label of record i:
 
-        L = mean over i with P(i) not empty of  −1/|P(i)| · Σ_{p ∈ P(i)} log( exp(z_i·z_p/τ) / Σ_{a ≠ i} exp(z_i·z_a/τ) )
+        L = mean over i with P(i) not empty of  −1/|P(i)| · Σ_{p ∈ P(i)} log( exp(z_i·z_p/τ) / Σ_{a ≠ i}
+        exp(z_i·z_a/τ) )
 
-    Khosla et al., "Supervised Contrastive Learning", NeurIPS 2020, arXiv 2004.11362, equation 2 (L_out), as a mean over the anchors
-    instead of a sum, so that its size does not depend on the batch. Zero (with zero gradient) when no two labels are equal.
+    Khosla et al., "Supervised Contrastive Learning", NeurIPS 2020, arXiv 2004.11362, equation 2 (L_out), as a
+    mean over the anchors instead of a sum, so that its size does not depend on the batch. Zero (with zero
+    gradient) when no two labels are equal.
     """
-    # A product in bf16 would lose the small differences of cosine that a low temperature asks for.
+    # a product in bf16 would lose the small differences of cosine that a low temperature needs
     with torch.autocast(device_type=embeddings.device.type, enabled=False):
-        units = nn.functional.normalize(
-            embeddings.float() if embeddings.dtype != torch.float64 else embeddings, dim=1
-        )
-        own = torch.eye(len(units), dtype=torch.bool, device=units.device)
-        similarities = (units @ units.T / temperature).masked_fill(own, -torch.inf)
+        exact = embeddings if embeddings.dtype == torch.float64 else embeddings.float()
+        units = nn.functional.normalize(exact, dim=1)
+        itself = torch.eye(len(units), dtype=torch.bool, device=units.device)
+        similarities = (units @ units.T / temperature).masked_fill(itself, -torch.inf)
         log_share = similarities - similarities.logsumexp(dim=1, keepdim=True)
-        positive = (labels[:, None] == labels[None, :]) & ~own
+        positive = (labels[:, None] == labels[None, :]) & ~itself
         counts = positive.sum(dim=1)
         per_anchor = log_share.masked_fill(~positive, 0).sum(dim=1) / counts.clamp(min=1)
         return -per_anchor.sum() / (counts > 0).sum().clamp(min=1)
@@ -46,8 +48,8 @@ class Embedded(nn.Module):
 class SupervisedInfoNCELoss(nn.Module):
     """`supervised_info_nce` as a loss of sentence-transformers, over `model`.
 
-    Inputs: one text column, and integer class labels. Every batch should hold two or more texts of two or more labels, which
-    `BatchSamplers.GROUP_BY_LABEL` sees to.
+    Inputs: one text column, and integer class labels. Every batch should hold two or more texts of two or
+    more labels, as `BatchSamplers.GROUP_BY_LABEL` provides.
     """
 
     def __init__(self, model: SentenceTransformer, temperature: float = 0.05) -> None:
@@ -69,14 +71,38 @@ class SupervisedInfoNCELoss(nn.Module):
 
     @property
     def citation(self) -> str:
-        return """
-@inproceedings{khosla2020supervised,
-    title = "Supervised Contrastive Learning",
-    author = "Khosla, Prannay and Teterwak, Piotr and Wang, Chen and Sarna, Aaron and Tian, Yonglong and Isola, Phillip and
-              Maschinot, Aaron and Liu, Ce and Krishnan, Dilip",
+        return """ @inproceedings{khosla2020supervised, title = "Supervised Contrastive Learning", author =
+              "Khosla, Prannay and Teterwak, Piotr and Wang, Chen and Sarna, Aaron and Tian, Yonglong and
+              Isola, Phillip and Maschinot, Aaron and Liu, Ce and Krishnan, Dilip",
     booktitle = "Advances in Neural Information Processing Systems",
     volume = "33",
     year = "2020",
     url = "https://arxiv.org/abs/2004.11362",
 }
 """
+
+
+def _info_nce(model: SentenceTransformer, temperature: float, *, both_ways: bool = False) -> nn.Module:
+    from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
+
+    options: dict[str, Any] = {}
+    if both_ways:
+        options = {"directions": ("query_to_doc", "doc_to_query"), "partition_mode": "per_direction"}
+    loss: nn.Module = MultipleNegativesRankingLoss(model, scale=1 / temperature, **options)
+    return loss
+
+
+def _cosent(model: SentenceTransformer, temperature: float) -> nn.Module:
+    from sentence_transformers.sentence_transformer.losses import CoSENTLoss
+
+    loss: nn.Module = CoSENTLoss(model, scale=1 / temperature)
+    return loss
+
+
+#: name → loss of (model, temperature)
+LOSSES: dict[str, Callable[[Any, float], nn.Module]] = {
+    "info-nce": _info_nce,
+    "info-nce-both-ways": partial(_info_nce, both_ways=True),
+    "cosent": _cosent,
+    "supervised-info-nce": SupervisedInfoNCELoss,
+}

@@ -1,4 +1,4 @@
-"""Each task's own measure on a few records, higher is better: what a state of a model is chosen by, since a loss is not the score."""
+"""Each task's measure on a few records, higher is better: states of a model are selected by it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DEPTH = 10  # of nDCG
 
 
 class Measured(Protocol):
-    """Records of one task: its text columns, each of n texts, and the labels or scores (n,) when the task has them."""
+    """Records of one task: text columns, each of n texts, and labels or scores (n,) if there are any."""
 
     @property
     def columns(self) -> list[list[str]]: ...
@@ -37,55 +37,61 @@ class Texts:
     def of(
         cls, dataset: Dataset, columns: Sequence[str], target: str | None, prompts: Mapping[str, str]
     ) -> Texts:
-        """The texts of `columns`, each behind its column's prompt, and the column `target` when there is one."""
+        """The texts of `columns`, each behind its column's prompt, and the column `target` if it is there."""
         texts = [[prompts.get(column, "") + text for text in dataset[column]] for column in columns]
         return cls(texts, torch.tensor(dataset[target][:]) if target in dataset.column_names else None)
 
 
 class TaskMeasure:
-    """The measure of one task on its `own` records, with `known` ones as gallery or training set of the head.
+    """The measure of one task on the records `measured`; `known` ones serve as candidates or to teach the
+    classes.
 
-    By the form of the records: graded pairs, Spearman's correlation of cosine and score; labelled pairs, average precision of ranking by
-    cosine; labelled texts, accuracy on its own texts of nearest class means of all others, known and own; pairs without labels, nDCG@10
-    of finding the second text among the second texts of all records.
+    By the form of the records:
+
+    - graded pairs: Spearman's correlation of cosine and score;
+    - labelled pairs: average precision of ranking by cosine;
+    - labelled texts: accuracy of the nearest class mean of all other texts, known and measured;
+    - pairs without labels: nDCG@10 of the second text among the second texts of all records.
+
     `texts` must be embedded to call `score`.
     """
 
-    def __init__(self, known: Measured, own: Measured) -> None:
-        self._own = own
-        columns, labels = len(self._own.columns), self._own.labels
-        self._head = labels is not None and columns == 1
-        self._known_labels = known.labels if self._head else None
-        # pairs with a target are measured by themselves, and of plain pairs only the second texts are searched: no more is embedded
-        self._gallery = known.columns if self._head else known.columns[1:] if labels is None else []
-        self.texts = [text for column in (*self._own.columns, *self._gallery) for text in column]
+    def __init__(self, known: Measured, measured: Measured) -> None:
+        self._measured, self._known_labels = measured, None
+        if measured.labels is None:
+            self._candidates = known.columns[1:]
+        elif len(measured.columns) == 1:
+            self._candidates, self._known_labels = known.columns, known.labels
+        else:  # pairs with a target are measured by themselves
+            self._candidates = []
+        self.texts = [text for column in (*measured.columns, *self._candidates) for text in column]
 
     def score(self, embeddings: Tensor) -> float:
         """The measure, of embeddings (len(texts), d) of `texts` in order."""
         return self.score_of(self.items(embeddings), None)
 
     def items(self, embeddings: Tensor) -> dict[str, NDArray]:
-        """What the measure is made of, one value for each validation record, so that records can be drawn again for a bootstrap."""
+        """What the measure is computed from, one value a record, so that a bootstrap can resample records."""
         units = torch.nn.functional.normalize(embeddings.detach().double(), dim=1).cpu().numpy()
-        ends = np.cumsum([len(column) for column in (*self._own.columns, *self._gallery)])[:-1]
+        columns = self._measured.columns
+        ends = np.cumsum([len(column) for column in (*columns, *self._candidates)])[:-1]
         parts = np.split(units, ends)
-        own, gallery = parts[: len(self._own.columns)], parts[len(self._own.columns) :]
-        labels = None if self._own.labels is None else self._own.labels.numpy()
+        first, others, candidates = parts[0], parts[1 : len(columns)], parts[len(columns) :]
+        labels = None if self._measured.labels is None else self._measured.labels.numpy()
         if self._known_labels is not None and labels is not None:
-            return {"hits": _nearest_class(own[0], labels, gallery[0], self._known_labels.numpy())}
+            return {"hits": _nearest_class(first, labels, candidates[0], self._known_labels.numpy())}
         if labels is not None:
-            return {"cosines": (own[0] * own[1]).sum(1), "target": labels}
-        texts = [text for column in (*self._own.columns[1:], *self._gallery) for text in column]
-        return {
-            "gains": _gains(own[0], own[1], self._own.columns[1], np.concatenate([*own[1:], *gallery]), texts)
-        }
+            return {"cosines": (first * others[0]).sum(1), "target": labels}
+        texts = [text for column in (*columns[1:], *self._candidates) for text in column]
+        return {"gains": _gains(first, others[0], columns[1], np.concatenate([*others, *candidates]), texts)}
 
-    def score_of(self, items: Mapping[str, NDArray], chosen: NDArray | None) -> float:
-        """The measure over the records `chosen` (indices, repeats allowed), or over all."""
+    def score_of(self, items: Mapping[str, NDArray], rows: NDArray | None) -> float:
+        """The measure over the records `rows` (indices, repeats allowed), or over all."""
         from scipy.stats import spearmanr
         from sklearn.metrics import average_precision_score
 
-        items = items if chosen is None else {name: values[chosen] for name, values in items.items()}
+        if rows is not None:
+            items = {name: values[rows] for name, values in items.items()}
         if "cosines" not in items:
             values = next(iter(items.values()))
             return float(np.nanmean(values)) if np.isfinite(values).any() else 0.0
@@ -97,21 +103,21 @@ class TaskMeasure:
         return float(spearmanr(cosines, target).statistic)
 
 
-def _nearest_class(own: NDArray, own_labels: NDArray, known: NDArray, known_labels: NDArray) -> NDArray:
-    """1 where the nearest class mean is the own text's, else 0; nan for a text that is the only one of its class.
+def _nearest_class(texts: NDArray, labels: NDArray, known: NDArray, known_labels: NDArray) -> NDArray:
+    """1 where the nearest class mean is the text's, else 0; nan for the only text of a class.
 
-    Means are of all texts but the one asked about: every record serves, where a split of the records leaves many classes on one side only.
+    Means are of all texts but the one in question: every record is used, where a split of the records would
+    leave many classes on one side only.
     """
-    texts, labels = np.concatenate([known, own]), np.concatenate([known_labels, own_labels])
-    classes, places = np.unique(labels, return_inverse=True)
+    classes, class_of = np.unique(np.concatenate([known_labels, labels]), return_inverse=True)
     sums = np.zeros((len(classes), texts.shape[1]))
-    np.add.at(sums, places, texts)
-    mine = places[len(known) :]
-    cosines = own @ _units(sums).T
-    others = sums[mine] - own
-    cosines[np.arange(len(own)), mine] = (own * _units(others)).sum(1)
-    hits = (cosines.argmax(1) == mine).astype(float)
-    hits[np.bincount(places)[mine] < 2] = np.nan
+    np.add.at(sums, class_of, np.concatenate([known, texts]))
+    true_class = class_of[len(known) :]
+    cosines = texts @ _units(sums).T
+    without_itself = sums[true_class] - texts
+    cosines[np.arange(len(texts)), true_class] = (texts * _units(without_itself)).sum(1)
+    hits = (cosines.argmax(1) == true_class).astype(float)
+    hits[np.bincount(class_of)[true_class] < 2] = np.nan
     return hits
 
 
@@ -121,15 +127,15 @@ def _units(rows: NDArray) -> NDArray:
 
 
 def _gains(
-    anchors: NDArray, positives: NDArray, own_texts: list[str], candidates: NDArray, texts: list[str]
+    anchors: NDArray, positives: NDArray, positive_texts: list[str], candidates: NDArray, texts: list[str]
 ) -> NDArray:
     """1 / log2(1 + rank) of each anchor's positive among the distinct candidate texts, 0 beyond rank 10."""
     first: dict[str, int] = {}
     for index, text in enumerate(texts):
         first.setdefault(text, index)
-    distinct = list(first.values())
+    distinct = np.array(list(first.values()))
     similarities = anchors @ candidates[distinct].T
-    own = (anchors * positives).sum(1, keepdims=True)
-    same = np.array([[texts[place] == text for place in distinct] for text in own_texts])
-    ranks = 1 + ((similarities > own) & ~same).sum(1)
+    to_positive = (anchors * positives).sum(1, keepdims=True)
+    same = np.array([first[text] for text in positive_texts])[:, None] == distinct
+    ranks = 1 + ((similarities > to_positive) & ~same).sum(1)
     return np.where(ranks <= DEPTH, 1 / np.log2(1 + ranks), 0.0)

@@ -1,6 +1,8 @@
-"""Prompts of tasks: what is put before their texts in training and on the probe, and how the trained model keeps it.
+"""Prompts of tasks: what goes before their texts in training and on the probe, and how the trained model
+keeps it.
 
-A prompt is one text for all of a task's texts, or, for types that ask and answer, one for `query` and one for `document`.
+A prompt is one text for all of a task's texts, or, for types that ask and answer, one for `query` and one for
+`document`.
 """
 
 from __future__ import annotations
@@ -15,22 +17,23 @@ Prompts = str | Mapping[str, str]
 SIDES = ("query", "document")
 
 
-def column_prompts(kind: TaskType, prompts: Prompts, columns: Iterable[str]) -> dict[str, str]:
+def column_prompts(task_type: TaskType, prompts: Prompts, columns: Iterable[str]) -> dict[str, str]:
     """The prompt of each of the prepared text `columns` that has one.
 
-    Raises SelfposError for prompts by side of a type without sides, and for a side that does not exist.
+    Raises SelfposError for prompts by side of a type without sides, and for an unknown side.
     """
-    by_side = _by_side(kind, prompts)
-    chosen = {column: by_side[SIDES[place > 0]] for place, column in enumerate(kind.texts_of(columns))}
+    by_side = _by_side(task_type, prompts)
+    chosen = {column: by_side[SIDES[index > 0]] for index, column in enumerate(task_type.texts_of(columns))}
     return {column: prompt for column, prompt in chosen.items() if prompt}
 
 
-def _by_side(kind: TaskType, prompts: Prompts) -> dict[str, str]:
+def _by_side(task_type: TaskType, prompts: Prompts) -> dict[str, str]:
     if isinstance(prompts, str):
         return dict.fromkeys(SIDES, prompts)
-    if not kind.asks and prompts:
+    if not task_type.asks and prompts:
         raise SelfposError(
-            f"task type {kind.name} has no query and no document, so it takes one prompt, found {dict(prompts)}"
+            f"task type {task_type.name} has no query and no document, so it takes one prompt, "
+            f"found {dict(prompts)}"
         )
     if strange := set(prompts) - set(SIDES):
         raise SelfposError(f"prompts are for query and document, found {', '.join(sorted(strange))}")
@@ -38,19 +41,20 @@ def _by_side(kind: TaskType, prompts: Prompts) -> dict[str, str]:
 
 
 def kept_prompts(tasks: Mapping[str, tuple[TaskType, Prompts]]) -> dict[str, str]:
-    """The prompts that a model trained on `tasks` keeps, by the names under which MTEB and sentence-transformers look for them.
+    """The prompts that a model trained on `tasks` keeps, under the names that MTEB and sentence-transformers
+    use.
 
-    A type's prompts go under MTEB's name of the type (`STS`, `Retrieval-query`), those of types that ask also under `query` and
-    `document`, for `encode_query`. Where tasks disagree about a name, be it that one has no prompt, each keeps its own under the task's name
-    instead.
+    A type's prompts go under MTEB's name of the type (`STS`, `Retrieval-query`), those of types that ask also
+    under `query` and `document`, for `encode_query`. Where tasks disagree about a name, or one has no prompt,
+    each keeps its prompt under the task's name instead.
     """
     wanted: dict[str, dict[str, str]] = {}
-    for task, (kind, prompts) in tasks.items():
-        by_side = _by_side(kind, prompts)
-        if not kind.asks:
+    for task, (task_type, prompts) in tasks.items():
+        by_side = _by_side(task_type, prompts)
+        if not task_type.asks:
             by_side = {"": by_side["query"]}
         for side, text in by_side.items():
-            names = [f"{kind.mteb_type}-{side}", side] if side else [kind.mteb_type]
+            names = [f"{task_type.mteb_type}-{side}", side] if side else [task_type.mteb_type]
             for name in names:
                 wanted.setdefault(name, {})[f"{task}-{side}" if side else task] = text
     kept: dict[str, str] = {}

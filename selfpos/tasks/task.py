@@ -1,4 +1,4 @@
-"""What every task type has: the columns it accepts, and the four things a trainer or a probe asks of it."""
+"""What every task type has: the columns it accepts, and what a trainer and a probe need of it."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from selfpos.errors import SelfposError, nearest
+from selfpos.errors import SelfposError, nearest, unknown
 
 if TYPE_CHECKING:
     import torch
     from datasets import Dataset
     from sentence_transformers import SentenceTransformer
-    from sentence_transformers.sentence_transformer.training_args import BatchSamplers
 
     from selfpos.recipe import PositioningSettings, TrainingSettings
 
 
 class TaskType(ABC):
-    """A kind of task. Records come in with whatever column names their source has, and go through two forms:
+    """A kind of task. Records come with the column names of their source, and have two forms:
 
-    - *canonical* (`canonical`): the type's own column names, nothing else;
-    - *prepared* (`prepare`): the columns as the loss wants them, texts in order, then `label` or `score` where there is one.
+    - *canonical* (`canonical`): the type's column names, nothing else;
+    - *prepared* (`prepare`): the columns as the loss takes them, texts in order, then `label` or `score` if
+      there is one.
     """
 
     name: ClassVar[str]
@@ -37,43 +37,43 @@ class TaskType(ABC):
     may_be_blank: ClassVar[frozenset[str]] = frozenset()
     #: prepared columns that are embedded, in the order in which the loss takes them
     text_columns: ClassVar[tuple[str, ...]]
-    #: prepared column with what the loss learns from beside the texts
+    #: prepared column that the loss learns from beside the texts
     target: ClassVar[str | None] = None
-    #: value of sentence-transformers' BatchSamplers
+    #: the loss: a name in `losses.LOSSES`
+    loss_name: ClassVar[str]
+    #: what a batch must fulfil: a value of sentence-transformers' BatchSamplers, and a name in `draws.DRAWS`
     sampler: ClassVar[str] = "batch_sampler"
-    #: what a validation split is scored by, in MTEB's words
-    measure: ClassVar[str]
-    #: MTEB's name of this type, under which a trained model keeps its prompts, so that MTEB finds them
+    #: MTEB's name of this type, under which a trained model keeps its prompts, so that MTEB uses them
     mteb_type: ClassVar[str]
     #: whether the first text asks and the others answer, so that they may have different prompts
     asks: ClassVar[bool] = False
 
     def under(self, settings: TrainingSettings | PositioningSettings) -> TaskType:
-        """The type as `settings` would have it learnt, or searched by: another than itself where they choose among its losses."""
+        """The type to learn or search by under `settings`: another one where they choose among its losses."""
         return self
 
     @abstractmethod
     def prepare(self, dataset: Dataset, seed: int) -> Dataset:
-        """The records as the loss wants them; accepts what `canonical` accepts. `seed` decides every random choice.
+        """The records as the loss takes them, from what `canonical` accepts. `seed` decides every random
+        choice.
 
         Raises SelfposError for data from which nothing can be learnt."""
 
-    @abstractmethod
     def loss(self, model: SentenceTransformer, temperature: float) -> torch.nn.Module:
-        """The type's default loss over `model`, in sentence-transformers' interface: `loss(features, labels) -> scalar`."""
+        """The type's loss over `model`, to be called as sentence-transformers does: `loss(features, labels)`."""
+        from selfpos.tasks.losses import LOSSES
 
-    @abstractmethod
+        return LOSSES[self.loss_name](model, temperature)
+
     def draw(self, dataset: Dataset, batch_size: int, generator: torch.Generator) -> dict[str, list[Any]]:
         """One random batch of at most `batch_size` prepared records that is right for the loss, as columns.
 
-        Draws are independent of each other. Raises SelfposError when the data set cannot give such a batch."""
+        Draws are independent of each other. Raises SelfposError when the data set cannot give such a
+        batch."""
+        from selfpos.tasks.draws import DRAWS
 
-    @property
-    def batch_sampler(self) -> BatchSamplers:
-        """How sentence-transformers' trainer draws this type's batches."""
-        from sentence_transformers.sentence_transformer.training_args import BatchSamplers
-
-        return BatchSamplers(self.sampler)
+        texts = self.texts_of(dataset.column_names)
+        return dict(dataset[DRAWS[self.sampler](dataset, texts, self.target, batch_size, generator)])
 
     def texts_of(self, columns: Iterable[str]) -> list[str]:
         """Those of the prepared `columns` that are embedded, in order: all of them but the target."""
@@ -82,55 +82,59 @@ class TaskType(ABC):
     def canonical(self, dataset: Dataset, columns: Mapping[str, str] | None = None) -> Dataset:
         """Bring `dataset` to this type's column names; other columns are dropped.
 
-        `columns` maps a canonical name to the data set's own, and goes before the accepted names. Raises SelfposError for an empty data
-        set, an unknown name in `columns`, missing columns, a column that does not hold text where text is due, and null values.
+        `columns` maps a canonical name to the data set's, and goes before the accepted names. Raises
+        SelfposError for an empty data set, an unknown name in `columns`, missing columns, a column without
+        text where text is due, and null values.
         """
         if len(dataset) == 0:
             raise SelfposError(f"the data set for task type {self.name} has no records")
-        found = self.find_columns(dataset, columns)
-        renamed = dataset.select_columns(list(found.values())).rename_columns(
-            {actual: name for name, actual in found.items()}
+        sources = self.find_columns(dataset, columns)
+        renamed = dataset.select_columns(list(sources.values())).rename_columns(
+            {source: name for name, source in sources.items()}
         )
-        for name in found:
-            self._check(renamed, name, found[name])
+        for name in sources:
+            self._check(renamed, name, sources[name])
         return renamed
 
     def find_columns(self, dataset: Dataset, columns: Mapping[str, str] | None = None) -> dict[str, str]:
-        """Canonical name → the column of `dataset` that is taken for it. Raises SelfposError as `canonical` does."""
+        """Canonical name → the column of `dataset` taken for it. Raises SelfposError as `canonical` does."""
         present, chosen = list(dataset.column_names), dict(columns or {})
-        for name, actual in chosen.items():
+        for name, source in chosen.items():
             if name not in self.columns:
                 raise SelfposError(
-                    f"task type {self.name} has no column '{name}'{nearest(name, self.columns)}; it has {', '.join(self.columns)}"
+                    f"task type {self.name} has no column '{name}'{nearest(name, self.columns)}; "
+                    f"it has {', '.join(self.columns)}"
                 )
-            if actual not in present:
+            if source not in present:
                 raise SelfposError(
-                    f"the data has no column '{actual}' to take as '{name}'{nearest(actual, present)}; found {', '.join(present)}"
+                    f"the data has no column '{source}' to take as '{name}'{nearest(source, present)}; "
+                    f"found {', '.join(present)}"
                 )
-        found: dict[str, str] = {}
+        sources: dict[str, str] = {}
         taken = set(chosen.values())
         for name, accepted in self.columns.items():
-            column = chosen.get(name) or next(
-                (known for known in accepted if known in present and known not in taken), None
-            )
-            if column is not None:
-                found[name] = column
-                taken.add(column)
-        missing = [name for name in self.columns if name not in found and name not in self.optional]
+            usable = [known for known in accepted if known in present and known not in taken]
+            found = chosen.get(name) or next(iter(usable), None)
+            if found is not None:
+                sources[name] = found
+                taken.add(found)
+        missing = [name for name in self.columns if name not in sources and name not in self.optional]
         if missing:
             known_names = "; ".join(f"{name}: {' or '.join(self.columns[name])}" for name in missing)
             raise SelfposError(
-                f"data for task type {self.name} lacks {' and '.join(missing)}: found columns {', '.join(present)}; "
+                f"data for task type {self.name} lacks {' and '.join(missing)}: "
+                f"found columns {', '.join(present)}; "
                 f"accepted names are {known_names}; other names can be given with 'columns'"
             )
-        return found
+        return sources
 
-    def _check(self, dataset: Dataset, name: str, actual: str) -> None:
-        """Raise SelfposError unless column `name` (called `actual` at its source) holds what it should on every record."""
+    def _check(self, dataset: Dataset, name: str, source: str) -> None:
+        """Raise SelfposError unless column `name`, `source` in the data, holds what it should."""
         nulls = dataset.with_format("arrow")[:][name].null_count
         if nulls:
             raise SelfposError(
-                f"column '{actual}' has no value on {nulls} of {len(dataset)} records; drop them or fill them in"
+                f"column '{source}' has no value on {nulls} of {len(dataset)} records; "
+                "drop them or fill them in"
             )
         if name in ("score", "label"):
             return
@@ -139,5 +143,35 @@ class TaskType(ABC):
         if not any(getattr(kind, "dtype", None) in ("string", "large_string") for kind in kinds):
             wanted = "text or lists of text" if name in self.listed else "text"
             raise SelfposError(
-                f"column '{actual}' must hold {wanted} to serve as '{name}' of task type {self.name}, found {feature}"
+                f"column '{source}' must hold {wanted} to serve as '{name}' of task type {self.name}, "
+                f"found {feature}"
             )
+
+
+#: every task type under its name
+TASKS: dict[str, TaskType] = {}
+
+
+def register(cls: type[TaskType]) -> type[TaskType]:
+    """Class decorator: register the task type under its name. Raises ValueError for a name that is taken."""
+    if cls.name in TASKS:
+        raise ValueError(f"task type '{cls.name}' is registered twice")
+    TASKS[cls.name] = cls()
+    return cls
+
+
+def get_task(name: str) -> TaskType:
+    """The task type of that name.
+
+    Args:
+        name: As `selfpos tasks` lists them.
+
+    Returns:
+        The task type.
+
+    Raises:
+        SelfposError: For an unknown name, with the nearest one.
+    """
+    if name not in TASKS:
+        raise unknown("task type", name, TASKS)
+    return TASKS[name]

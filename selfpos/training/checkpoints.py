@@ -1,36 +1,38 @@
-"""Checkpoints beside the output, from which a stopped training goes on."""
+"""Checkpoints beside the output, from which a stopped training continues, and Ctrl-C, which makes one."""
 
 from __future__ import annotations
 
 import json
 import shutil
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from selfpos.console import is_first
+import selfpos.processes as processes
+from selfpos.console import is_first, screen
 from selfpos.errors import SelfposError, stopped
 from selfpos.storage.atomic import locked, publish, write_text
-from selfpos.training import processes
 
 
 class Checkpoints:
-    """The folder `<out>.checkpoints/`. What the trainer writes there as `checkpoint-N` counts only once it is whole and renamed `step-N`."""
+    """The folder `<out>.checkpoints/`. The trainer's `checkpoint-N` counts once it is renamed `step-N`."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def latest(self) -> Path | None:
         """The newest whole checkpoint, or None."""
-        return max(self.folder.glob("step-*"), key=_step, default=None)
+        return max(self.folder.glob("step-*"), key=step_of, default=None)
 
     def written(self, step: int) -> Path:
         """The folder in which the trainer writes the checkpoint of `step`."""
         return self.folder / f"checkpoint-{step}"
 
     def keep(self, step: int) -> None:
-        """Declare the trainer's `checkpoint-{step}` whole: flush it, give it its name, remove older ones."""
+        """Declare the trainer's `checkpoint-{step}` whole: flush it, rename it, remove older ones."""
         older = list(self.folder.glob("step-*"))
         publish(self.written(step), self.folder / f"step-{step}")
         for checkpoint in older:
@@ -41,21 +43,27 @@ class Checkpoints:
         shutil.rmtree(self.folder)
 
 
+def step_of(checkpoint: Path) -> int:
+    """The step of a whole checkpoint."""
+    return int(checkpoint.name.removeprefix("step-"))
+
+
 @contextmanager
 def checkpoints_of(out: Path, identity: dict[str, Any]) -> Iterator[Checkpoints]:
     """The checkpoints of the training that writes `out` and is described by `identity`.
 
-    While the block runs no other process can train to the same output, but for those that train together. A folder without a checkpoint is not left behind. Raises
-    SelfposError when the checkpoints found there belong to another training, naming what differs.
+    While the block runs no other process can train to the same output, except those of one launch. A folder
+    without a checkpoint is removed. Raises SelfposError when the checkpoints belong to another training,
+    naming what differs.
     """
     folder = out.with_name(out.name + ".checkpoints")
+    checkpoints = Checkpoints(folder)
     if not is_first():
-        processes.wait()  # until it is in order
-        yield Checkpoints(folder)
+        processes.wait()  # until the first has prepared the folder
+        yield checkpoints
         return
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder):
-        checkpoints = Checkpoints(folder)
         for partial in folder.glob("checkpoint-*"):
             shutil.rmtree(partial)
         file = folder / "training.json"
@@ -69,25 +77,53 @@ def checkpoints_of(out: Path, identity: dict[str, Any]) -> Iterator[Checkpoints]
             yield checkpoints
         except KeyboardInterrupt:
             if (latest := checkpoints.latest()) is not None:
-                raise stopped(f"step {_step(latest)} of the training") from None
+                raise stopped(f"step {step_of(latest)} of the training") from None
             raise
         finally:
             if folder.is_dir() and checkpoints.latest() is None:
                 checkpoints.remove()
 
 
-def _refuse_other(folder: Path, found: dict[str, Any], asked: dict[str, Any]) -> None:
+def _refuse_other(folder: Path, there: dict[str, Any], now: dict[str, Any]) -> None:
     differing = [
-        f"{name} (there {found.get(name)!r}, now {asked.get(name)!r})"
-        for name in sorted(found.keys() | asked.keys())
-        if found.get(name) != asked.get(name)
+        f"{name} (there {there.get(name)!r}, now {now.get(name)!r})"
+        for name in sorted(there.keys() | now.keys())
+        if there.get(name) != now.get(name)
     ]
     if differing:
         raise SelfposError(
             f"{folder} holds checkpoints of another training, which differs in {', '.join(differing)}; "
-            "remove the folder to start anew, choose another output, or set things as they were to go on"
+            "remove the folder to start again, choose another output, or restore the settings to continue"
         )
 
 
-def _step(checkpoint: Path) -> int:
-    return int(checkpoint.name.removeprefix("step-"))
+class Interruption:
+    """A block in which Ctrl-C is `noted`, so that a training stops after a step. At the block's end it is
+    raised.
+
+    A second Ctrl-C stops a single process at once. One of several waits for the others, and gets it twice
+    anyway, from terminal and launcher.
+    """
+
+    def __init__(self) -> None:
+        self.noted = False
+        self._before: Any = None
+
+    def __enter__(self) -> Interruption:
+        in_main_thread = threading.current_thread() is threading.main_thread()
+        if in_main_thread and signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+            self._before = signal.signal(signal.SIGINT, self._note)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self._before is not None:
+            signal.signal(signal.SIGINT, self._before)
+        if self.noted and kind is None:
+            raise KeyboardInterrupt
+
+    def _note(self, *_: object) -> None:
+        if self.noted and processes.count() == 1:
+            raise KeyboardInterrupt
+        if not self.noted:
+            screen().print("stopping after this step, which will be kept; Ctrl-C again stops at once")
+        self.noted = True

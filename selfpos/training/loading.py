@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from selfpos.devices import check_device
 from selfpos.errors import SelfposError
 from selfpos.recipe import TrainingSettings
 from selfpos.storage.file_kinds import ADAPTER
@@ -17,27 +18,30 @@ Precision = Literal["float32", "bf16", "fp16"]
 
 
 def check_base(base: Path) -> None:
-    """Raise SelfposError where `base` is no sentence-transformers folder of a whole model that can read texts."""
+    """Raise SelfposError unless `base` is a sentence-transformers folder of a whole model and tokenizer."""
     if (base / ADAPTER).is_file():
         raise SelfposError(
-            f"{base} holds a PEFT adapter, which is no base by itself; train from the model that it was added to"
+            f"{base} holds a PEFT adapter, which is no base by itself; "
+            "train from the model that it was added to"
         )
     check_tokenizer(base)
 
 
 def load_trainable(base: Path, settings: TrainingSettings, start: Path | None = None) -> SentenceTransformer:
-    """The model at `base` in float32, all of it trainable, or with `settings.lora` only a fresh adapter. Raises SelfposError when neither goes.
+    """The model at `base` in float32, all of it trainable, or with `settings.lora` only a new adapter.
 
-    With `start`, a model trained from `base` in the same way, its weights or its adapter are where training begins.
+    With `start`, a model trained from `base` in the same way, training begins at its weights or its adapter.
+    Raises SelfposError when the model, its adapter or the device cannot be used.
     """
     from sentence_transformers import SentenceTransformer
 
+    check_device(settings.device)
     if start is not None and settings.lora is None:
         base = start
-    try:  # an adapter notes this path, and is to find its base from any working folder
+    try:  # by an absolute path: an adapter notes it, to find its base from any working folder
         model = SentenceTransformer(
             str(base.absolute()),
-            device=choose_device(settings.device),
+            device=None if settings.device == "auto" else settings.device,
             local_files_only=True,
             model_kwargs={"dtype": "float32"},
         ).float()
@@ -54,17 +58,16 @@ def load_trainable(base: Path, settings: TrainingSettings, start: Path | None = 
     from peft import LoraConfig, TaskType
 
     lora = settings.lora
-    targets = lora.target_modules
     config = LoraConfig(
         task_type=TaskType.FEATURE_EXTRACTION,
         r=lora.rank,
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
-        target_modules=targets,
+        target_modules=lora.target_modules,
     )
     model.requires_grad_(
         False
-    )  # modules after the transformer, too: the adapter is all that the specialist adds
+    )  # of the modules after the transformer, too: a specialist adds its adapter alone
     try:
         if start is not None:
             model.load_adapter(str(start.absolute()), is_trainable=True)
@@ -72,30 +75,14 @@ def load_trainable(base: Path, settings: TrainingSettings, start: Path | None = 
             model.add_adapter(config)
     except ValueError as error:
         raise SelfposError(
-            f"LoRA target_modules {targets!r} do not fit {base}: {' '.join(str(error).split())[:300]}"
+            f"LoRA target_modules {lora.target_modules!r} do not fit {base}: "
+            f"{' '.join(str(error).split())[:300]}"
         ) from None
     return model
 
 
-def choose_device(asked: str) -> str | None:
-    """The device `asked` for, None for the library's own choice. Raises SelfposError where this machine has none such."""
-    import torch
-
-    there = {
-        "auto": True,
-        "cpu": True,
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-    }
-    if not there[asked]:
-        raise SelfposError(
-            f"device {asked} was asked for, and torch {torch.__version__} finds none on this machine; use auto or cpu"
-        )
-    return None if asked == "auto" else asked
-
-
 def choose_precision(asked: str, device: Any) -> Precision:
-    """The precision to train in on `device`; `auto` is bf16 on a GPU that computes in it, else float32. Raises SelfposError where it cannot be had."""
+    """The precision to train in on `device`; `auto` is bf16 on a GPU that computes in it, else float32."""
     import torch
 
     on_gpu = device.type == "cuda"
@@ -108,10 +95,8 @@ def choose_precision(asked: str, device: Any) -> Precision:
         raise SelfposError(
             f"precision {asked} needs a GPU, and the model is on {device.type}; use auto or float32"
         )
-    if asked == "bf16":
-        if not has_bf16:
-            raise SelfposError(
-                f"{torch.cuda.get_device_name()} does not compute in bf16; use auto, fp16 or float32"
-            )
-        return "bf16"
-    return "fp16"
+    if asked == "bf16" and not has_bf16:
+        raise SelfposError(
+            f"{torch.cuda.get_device_name()} does not compute in bf16; use auto, fp16 or float32"
+        )
+    return "bf16" if asked == "bf16" else "fp16"

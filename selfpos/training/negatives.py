@@ -22,48 +22,49 @@ if TYPE_CHECKING:
 
 
 def mine(
-    records: Dataset, kind: TaskType, settings: MiningSettings, base: Path, prompts: Prompts, seed: int
+    records: Dataset, task_type: TaskType, settings: MiningSettings, base: Path, prompts: Prompts, seed: int
 ) -> Dataset:
-    """`records` of `kind`, prepared, with `settings.count` columns of negatives: texts that answer other records and are near to the question.
+    """`records`, prepared, with `settings.count` columns of negatives: answers of other records near the
+    question.
 
-    Found by `settings.model`, or `base`. Pairs for which fewer are found are left out, and their number is told. Equal data, model, settings
-    and seed give the same, from the cache the second time. Raises SelfposError for a type whose texts do not ask and answer, for records that
-    have negatives of their own, and when none are found.
+    `settings.model` embeds them, or `base`. Pairs with fewer negatives are left out with a warning. Equal
+    data, model, settings and seed give the same, from the cache the second time. Raises SelfposError for a
+    type without question and answer, for records with negatives, and when none are mined.
     """
     from datasets import Dataset as Records
 
-    pairs = kind.prepare(records, seed)
+    pairs = task_type.prepare(records, seed)
     if pairs.column_names != ["anchor", "positive"]:
-        why = (
-            "has negatives of its own" if "negative" in pairs.column_names else "knows no question and answer"
-        )
+        has_negatives = "negative" in pairs.column_names
+        why = "has negatives already" if has_negatives else "has no question and answer"
         raise SelfposError(
-            f"hard negatives cannot be mined for task type {kind.name}, whose data {why}; leave 'mine' away"
+            f"hard negatives cannot be mined for task type {task_type.name}, whose data {why}; remove 'mine'"
         )
     model = locate_model(settings.model) if settings.model else base
-    before = column_prompts(kind, prompts, pairs.column_names)
+    prompt_of = column_prompts(task_type, prompts, pairs.column_names)
     facts = {
         "records": pairs.to_dict(),
         "model": content_hash(model),
         "settings": settings.model_dump(mode="json", exclude={"model"}),
-        "prompts": before,
+        "prompts": prompt_of,
         "seed": seed,
         "version": version("sentence-transformers"),
     }
-    file = (
-        cache_folder()
-        / f"negatives-{hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:24]}.parquet"
-    )
+    key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:24]
+    file = cache_folder() / f"negatives-{key}.parquet"
     if file.is_file():
         return Records.from_parquet(str(file), keep_in_memory=True)
     screen().print(f"mining hard negatives for {len(pairs)} pairs")
-    mined = _mine(pairs, settings, model, before, seed)
+    mined = _mine(pairs, settings, model, prompt_of, seed)
     if len(mined) == 0:
         raise SelfposError(
-            f"no hard negatives were found for {len(pairs)} pairs; raise range_max, or lower range_min or the margin"
+            f"no hard negatives for {len(pairs)} pairs; raise range_max, or lower range_min or the margin"
         )
     if len(mined) < len(pairs):
-        notice = f"{len(pairs) - len(mined)} of {len(pairs)} pairs are left out, for which there are not {settings.count} hard negatives"
+        notice = (
+            f"{len(pairs) - len(mined)} of {len(pairs)} pairs have fewer than {settings.count} hard "
+            "negatives and are left out"
+        )
         log.warning(notice)
         screen().print(f"[yellow]{notice}[/yellow]")
     partial = file.with_suffix(".partial")
@@ -85,16 +86,29 @@ def _mine(
     with quiet_libraries():
         set_seed(seed)  # for the random sampling
         encoder = SentenceTransformer(str(model), local_files_only=True)
-        deepest = min(settings.range_max, len(set(pairs["positive"])) - 1)
+        answers = len(set(pairs["positive"]))
+        deepest = min(settings.range_max, answers - 1)
         if deepest - settings.range_min < settings.count:
             raise SelfposError(
-                f"{len(set(pairs['positive']))} different answers leave no {settings.count} beyond the nearest {settings.range_min}; "
-                "lower range_min, or give more data"
+                f"{answers} different answers leave no {settings.count} beyond the nearest "
+                f"{settings.range_min}; lower range_min, or give more data"
             )
-        found = mine_hard_negatives(
-            pairs, encoder, anchor_column_name="anchor", positive_column_name="positive", num_negatives=settings.count,
-            range_min=settings.range_min, range_max=deepest, relative_margin=settings.relative_margin, max_score=settings.max_score,
-            min_score=settings.min_score, sampling_strategy=settings.sampling, query_prompt=prompts.get("anchor"),
-            corpus_prompt=prompts.get("positive"), output_format="n-tuple", batch_size=64, verbose=False,
-        )  # fmt: skip
-    return found.rename_columns({"negative_1": "negative"}) if "negative_1" in found.column_names else found
+        mined = mine_hard_negatives(
+            pairs,
+            encoder,
+            anchor_column_name="anchor",
+            positive_column_name="positive",
+            num_negatives=settings.count,
+            range_min=settings.range_min,
+            range_max=deepest,
+            relative_margin=settings.relative_margin,
+            max_score=settings.max_score,
+            min_score=settings.min_score,
+            sampling_strategy=settings.sampling,
+            query_prompt=prompts.get("anchor"),
+            corpus_prompt=prompts.get("positive"),
+            output_format="n-tuple",
+            batch_size=64,
+            verbose=False,
+        )
+    return mined.rename_columns({"negative_1": "negative"}) if "negative_1" in mined.column_names else mined

@@ -1,4 +1,4 @@
-"""The loss of each task as the settings want it: the type's own, in chunks of a large batch, at several dimensions."""
+"""The loss of each task under the settings: in chunks of a large batch, at several dimensions."""
 
 from __future__ import annotations
 
@@ -20,14 +20,15 @@ if TYPE_CHECKING:
     from selfpos.tasks import TaskType
 
 
-def make_loss(kind: TaskType, model: SentenceTransformer, settings: TrainingSettings) -> nn.Module:
-    """The loss of `kind` over `model`, with `settings.cached` and `settings.matryoshka` around it.
+def make_loss(task_type: TaskType, model: SentenceTransformer, settings: TrainingSettings) -> nn.Module:
+    """The loss of `task_type` over `model`, with `settings.cached` and `settings.matryoshka` around it.
 
     Raises SelfposError for a dimension that the model does not have.
     """
-    loss = kind.loss(model, settings.temperature)
+    loss = task_type.loss(model, settings.temperature)
     if settings.cached:
-        loss = ChunkedLoss(model, kind.loss(Embedded(), settings.temperature), settings.cached)  # type: ignore[arg-type]
+        of_embeddings = task_type.loss(Embedded(), settings.temperature)  # type: ignore[arg-type]
+        loss = ChunkedLoss(model, of_embeddings, settings.cached)
     if settings.matryoshka:
         whole = model.get_embedding_dimension()
         if whole is not None and max(settings.matryoshka) > whole:
@@ -38,22 +39,20 @@ def make_loss(kind: TaskType, model: SentenceTransformer, settings: TrainingSett
     return loss
 
 
-def named(loss: nn.Module) -> str:
-    """What the manifest calls `loss`: its class, and that of what it wraps."""
-    inner = getattr(loss, "loss", None)
+def loss_name(loss: nn.Module) -> str:
+    """The name of `loss` in the manifest: its class, and that of the loss it wraps."""
     name = type(loss).__name__
-    return (
-        f"{name}({named(inner)})"
-        if isinstance(loss, MatryoshkaLoss | ChunkedLoss) and inner is not None
-        else name
-    )
+    if isinstance(loss, MatryoshkaLoss | ChunkedLoss):
+        return f"{name}({loss_name(loss.loss)})"
+    return name
 
 
 class ChunkedLoss(CachedLossMixin, nn.Module):
-    """Any `loss` of embeddings, of a batch that is embedded `mini_batch_size` texts at a time.
+    """Any `loss` of embeddings, on a batch that is embedded `mini_batch_size` texts at a time.
 
-    sentence-transformers' gradient caching (Gao et al., arXiv 2101.06983), which its own Cached losses are made with, around a loss built over
-    `Embedded`: so every type's loss can have large batches, CoSENT and supervised InfoNCE, too. Gradients are those of `loss` on the whole batch.
+    It is sentence-transformers' gradient caching (Gao et al., arXiv 2101.06983) around a loss built over
+    `Embedded`, so every type's loss can have large batches, also CoSENT and supervised InfoNCE. Gradients are
+    those of `loss` on the whole batch.
     """
 
     def __init__(self, model: SentenceTransformer, loss: nn.Module, mini_batch_size: int) -> None:
@@ -67,7 +66,7 @@ class ChunkedLoss(CachedLossMixin, nn.Module):
     def calculate_loss(
         self, reps: list[list[Tensor]], labels: Tensor | None = None, *, with_backward: bool = False
     ) -> Tensor:
-        """The loss of embeddings: for each column a list of chunks (n_i, d). With `with_backward` their gradients are computed at once."""
+        """The loss of embeddings, chunks (n_i, d) by column; with `with_backward` also their gradients."""
         value: Tensor = self.loss([{"sentence_embedding": torch.cat(chunks)} for chunks in reps], labels)
         if with_backward:
             value.backward()

@@ -1,4 +1,4 @@
-"""Gradient surgery: where the gradients of two tasks conflict, each gives up the part that points against the other (PCGrad)."""
+"""Gradient surgery (PCGrad): of conflicting gradients, each loses the part that opposes the other."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ if TYPE_CHECKING:
 def pcgrad_weights(gram: np.ndarray, orders: Sequence[Sequence[int]]) -> np.ndarray:
     """Weights w (T,) such that PCGrad of the gradients g_1 … g_T is Σ_j w_j g_j.
 
-    `gram` (T, T, float64) holds their inner products, `orders[i]` the tasks in the order in which gradient i meets them (its own is passed over).
-    Yu et al., "Gradient Surgery for Multi-Task Learning", NeurIPS 2020, arXiv 2001.06782, algorithm 1: p_i = g_i; for each other j in
-    order, if ⟨p_i, g_j⟩ < 0, p_i ← p_i − ⟨p_i, g_j⟩/‖g_j‖² · g_j; the step is Σ_i p_i. Every p_i stays in the span of the g_j, so that
-    the products are all it needs.
+    `gram` (T, T, float64) holds their inner products, `orders[i]` the tasks in the order in which gradient i
+    meets them (itself is skipped). Yu et al., "Gradient Surgery for Multi-Task Learning", NeurIPS 2020, arXiv
+    2001.06782, algorithm 1: p_i = g_i; for each other j in order, if ⟨p_i, g_j⟩ < 0, p_i ← p_i − ⟨p_i,
+    g_j⟩/‖g_j‖² · g_j; the step is Σ_i p_i. Every p_i stays in the span of the g_j, so the products are all it
+    needs.
     """
     weights = np.zeros(len(gram))
     for task, order in enumerate(orders):
@@ -35,9 +36,10 @@ def pcgrad_weights(gram: np.ndarray, orders: Sequence[Sequence[int]]) -> np.ndar
 
 
 class Surgery:
-    """The gradients of one step, gathered task by task and put together by `pcgrad_weights`.
+    """The gradients of one step, gathered task by task and combined by `pcgrad_weights`.
 
-    Memory: the gradients of all tasks but the last, beside the usual one: (T − 1) · 4 bytes for each weight that is trained.
+    Memory: the gradients of all tasks but the last, beside the usual one: (T − 1) · 4 bytes for each trained
+    weight.
     """
 
     def __init__(self, parameters: Sequence[torch.nn.Parameter], seed: int) -> None:
@@ -49,7 +51,11 @@ class Surgery:
         self._gathered.append(self._take())
 
     def operate(self, step: int) -> None:
-        """Take the parameters' gradients as those of the last task, and give them the sum of all after surgery. The order of the projections depends on the seed and `step`."""
+        """Take the gradients of the last task, and set the parameters' gradients to the sum of all after
+        surgery.
+
+        The order of the projections depends on the seed and `step`.
+        """
         import torch
 
         gradients = [*self._gathered, self._take()]
@@ -58,15 +64,15 @@ class Surgery:
         tasks = range(len(gradients))
         weights = pcgrad_weights(inner_products(gradients), [rng.sample(tasks, len(tasks)) for _ in tasks])
         with torch.no_grad():
-            for place, parameter in enumerate(self._parameters):
+            for index, parameter in enumerate(self._parameters):
                 for weight, gradient in zip(weights.tolist(), gradients, strict=True):
-                    found, gradient[place] = gradient[place], None
-                    if found is not None:
-                        parameter.grad = (
-                            found.mul_(weight)
-                            if parameter.grad is None
-                            else parameter.grad.add_(found, alpha=weight)
-                        )
+                    part, gradient[index] = gradient[index], None
+                    if part is None:
+                        continue
+                    if parameter.grad is None:
+                        parameter.grad = part.mul_(weight)
+                    else:
+                        parameter.grad.add_(part, alpha=weight)
 
     def _take(self) -> Gradient:
         taken = [parameter.grad for parameter in self._parameters]
@@ -76,7 +82,10 @@ class Surgery:
 
 
 def inner_products(gradients: Sequence[Gradient]) -> np.ndarray:
-    """The Gram matrix (T, T) of gradients, each a list with one tensor per parameter, or None for zero; products of tensors summed in float64."""
+    """The Gram matrix (T, T) of gradients, each a list with one tensor per parameter, None for zero.
+
+    The products of tensors are summed in float64.
+    """
     import torch
 
     count = len(gradients)
@@ -88,7 +97,6 @@ def inner_products(gradients: Sequence[Gradient]) -> np.ndarray:
                 for a, b in zip(gradients[row], gradients[column], strict=True)
                 if a is not None and b is not None
             ]
-            gram[row, column] = gram[column, row] = (
-                torch.stack(products).double().sum().item() if products else 0.0
-            )
+            if products:
+                gram[row, column] = gram[column, row] = torch.stack(products).double().sum().item()
     return gram

@@ -1,32 +1,33 @@
-"""sentence-transformers' trainer, fitted to this house. Imports heavy libraries: import it only where a training starts."""
+"""sentence-transformers' trainer with what a training here needs; the one file that relies on the trainer's
+internals.
+
+It imports heavy libraries: import it only where a training starts. `tests/training/test_internals.py` says
+which internal method a new version of the library lacks.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import torch
 from sentence_transformers import SentenceTransformerTrainer
 from sentence_transformers.base.sampler import GroupByLabelBatchSampler, NoDuplicatesBatchSampler
-from sentence_transformers.sentence_transformer.training_args import (
-    BatchSamplers,
-    SentenceTransformerTrainingArguments,
-)
+from sentence_transformers.sentence_transformer.training_args import SentenceTransformerTrainingArguments
 from transformers import PrinterCallback, TrainerCallback
 
+import selfpos.processes as processes
 from selfpos.console import Bar, is_first, log, progress
 from selfpos.errors import OperationError, SelfposError
 from selfpos.recipe import MixtureSettings
 from selfpos.tasks import TaskType
-from selfpos.training import processes
-from selfpos.training.batching import LengthBatchSampler
-from selfpos.training.checkpoints import Checkpoints
-from selfpos.training.interruption import Interruption
+from selfpos.training.checkpoints import Checkpoints, Interruption
 from selfpos.training.measure import Spent
 from selfpos.training.mixtures import records_per_epoch
-from selfpos.training.sampler import MixtureBatchSampler
+from selfpos.training.samplers import LengthBatchSampler, MixtureBatchSampler
 from selfpos.training.surgery import Surgery
 
 CHECKPOINT_SECONDS = 600.0
@@ -34,29 +35,31 @@ CHECKPOINT_SECONDS = 600.0
 
 
 class Arguments(SentenceTransformerTrainingArguments):
-    """The library's arguments, with a warm-up that leaves at least the last step at the full learning rate."""
+    """The library's arguments, with a warm-up that leaves the last step at the full learning rate."""
 
     def get_warmup_steps(self, num_training_steps: int) -> int:
         return min(super().get_warmup_steps(num_training_steps), num_training_steps - 1)
 
 
 class Trainer(SentenceTransformerTrainer):
-    """The library's trainer with each task's own batch sampler, more mixtures, no model card, and a stop at a loss that is not finite.
+    """The library's trainer with each task's batch sampler, more mixtures, and a stop at a loss that is not
+    finite.
 
-    `kinds`: for each training data set, by its `id`, the name of its task and its type. With surgery in `mixture` the tasks' batches of a step
-    are to come as those of gradient accumulation. With `by_length` batches are made of texts of like length, of which `max_tokens` are read.
+    `types`: the `id` of each training data set → its task's name and type. With surgery in `mixture` the
+    batches of all tasks come in one step, by gradient accumulation. With `by_length` texts of like length
+    share a batch, of which `max_tokens` are read.
     """
 
     def __init__(
         self,
         *args: Any,
-        kinds: Mapping[int, tuple[str, TaskType]],
+        types: Mapping[int, tuple[str, TaskType]],
         mixture: MixtureSettings,
         by_length: bool = False,
         max_tokens: int | None = None,
         **kwargs: Any,
     ) -> None:
-        self._kinds, self._mixture, self._by_length, self._max_tokens = kinds, mixture, by_length, max_tokens
+        self._types, self._mixture, self._by_length, self._max_tokens = types, mixture, by_length, max_tokens
         super().__init__(*args, **kwargs)
         self.remove_callback(PrinterCallback)
         self._surgery = None
@@ -65,51 +68,48 @@ class Trainer(SentenceTransformerTrainer):
                 raise SelfposError(
                     "gradient surgery runs in one process: each would have the gradients of another task"
                 )
-            self._surgery = Surgery(
-                [weight for weight in self.model.parameters() if weight.requires_grad], self.args.seed
-            )
+            trained = [weight for weight in self.model.parameters() if weight.requires_grad]
+            self._surgery = Surgery(trained, self.args.seed)
 
     def get_batch_sampler(self, dataset: Any, batch_size: int, **options: Any) -> Any:
-        name, kind = self._kinds[id(dataset)]
+        name, task_type = self._types[id(dataset)]
         try:
             if self._by_length:
-                sampler = LengthBatchSampler(
-                    dataset, kind, batch_size, options["generator"], options["seed"], self._max_tokens
+                generator, seed = options["generator"], options["seed"]
+                sampler: Any = LengthBatchSampler(
+                    dataset, task_type, batch_size, generator, seed, self._max_tokens
                 )
+            elif task_type.sampler == "no_duplicates":
+                sampler = NoDuplicatesBatchSampler(dataset, batch_size=batch_size, **options)
+            elif task_type.sampler == "group_by_label":
+                sampler = GroupByLabelBatchSampler(dataset, batch_size=batch_size, **options)
             else:
-                sampler = self._make_sampler(kind.batch_sampler, dataset, batch_size=batch_size, **options)
+                sampler = super().get_batch_sampler(dataset, batch_size=batch_size, **options)
         except ValueError as error:
             raise SelfposError(
-                f"task '{name}' ({kind.name}) cannot be drawn in batches of {batch_size}: {error}"
+                f"task '{name}' ({task_type.name}) cannot be drawn in batches of {batch_size}: {error}"
             ) from None
         if len(sampler) == 0:
             raise SelfposError(
-                f"task '{name}' ({kind.name}) gives no full batch of {batch_size} from its {len(dataset)} records; "
-                "lower the batch size or give more data"
+                f"task '{name}' ({task_type.name}) gives no full batch of {batch_size} from its "
+                f"{len(dataset)} records; lower the batch size or give more data"
             )
         return sampler
-
-    def _make_sampler(self, choice: BatchSamplers, dataset: Any, **options: Any) -> Any:
-        if choice == BatchSamplers.NO_DUPLICATES:
-            return NoDuplicatesBatchSampler(dataset, **options)
-        if choice == BatchSamplers.GROUP_BY_LABEL:
-            return GroupByLabelBatchSampler(dataset, **options)
-        return super().get_batch_sampler(dataset, **options)
 
     def get_multi_dataset_batch_sampler(self, dataset: Any, batch_samplers: Any, **options: Any) -> Any:
         if self._mixture.mixture in ("proportional", "round-robin"):  # the library's
             return super().get_multi_dataset_batch_sampler(dataset, batch_samplers, **options)
-        sizes = {self._kinds[id(part)][0]: len(part) for part in dataset.datasets}
+        sizes = {self._types[id(part)][0]: len(part) for part in dataset.datasets}
         records = records_per_epoch(self._mixture, sizes)
         batches = [max(1, count // batch_samplers[0].batch_size) for count in records.values()]
         return MixtureBatchSampler(dataset, batch_samplers, batches, seed=options["seed"])
 
     def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
-        """None: cards are written by the publishing room, and the library's would look data sets and models up on the Hub."""
+        """None: the publishing room writes cards, and the library's would look data sets up on the Hub."""
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         loss = super().training_step(*args, **kwargs)
-        # One look per step, as the library does by default (logging_nan_inf_filter), but before the weights are touched.
+        # one check per step, as the library does (logging_nan_inf_filter), but before the weights change
         if not torch.isfinite(loss):
             raise NotFiniteError(f"the loss is {loss.item():g} at step {self.state.global_step + 1}")
         if self._surgery is not None and self.accelerator.sync_gradients:
@@ -118,13 +118,16 @@ class Trainer(SentenceTransformerTrainer):
             self._surgery.set_aside()
         return loss
 
+    def load_best(self, folder: Path) -> None:
+        """Load the weights, or the adapter, that a checkpoint keeps in `folder` into the model."""
+        self._load_from_checkpoint(str(folder))
+
     def _track_num_input_tokens(self, inputs: Mapping[str, Any]) -> None:
-        """Count the tokens of a batch, padding left out, in the trainer's state, which checkpoints keep."""
+        """Count the tokens of a batch without padding in the trainer's state, which checkpoints keep."""
         masks = [value for name, value in inputs.items() if name.endswith("attention_mask")]
         count = sum(int(mask.sum()) for mask in masks)
-        self.state.num_input_tokens_seen += (
-            count * self.args.world_size
-        )  # as good as the sum, and no process waits
+        # as good as the sum over processes, and none waits for another
+        self.state.num_input_tokens_seen += count * self.args.world_size
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         """Save the model of a checkpoint: no card (see above) and no pickled arguments."""
@@ -136,8 +139,12 @@ class NotFiniteError(OperationError):
 
 
 class Reporter(TrainerCallback):
-    """Shows and logs the course of a training, and has whole checkpoints kept: of each `every` steps, of some of those between where they take
-    long, and of the one in which there is an `interruption`, which ends there. Enters its bar on `stack`, whose owner closes it."""
+    """Shows and logs a training, and asks for checkpoints: every so many steps, every ten minutes, and after
+    Ctrl-C.
+
+    After an `interruption` the training ends with its checkpoint. The bar is entered on `stack`, whose owner
+    closes it.
+    """
 
     def __init__(
         self, title: str, checkpoints: Checkpoints, every: int, interruption: Interruption, stack: ExitStack
@@ -161,23 +168,17 @@ class Reporter(TrainerCallback):
         self._bar.advance(1)
         last = state.global_step >= state.max_steps or control.should_training_stop
         control.should_log = control.should_log or last
-        self._stopping, due = processes.in_any(
-            self._interruption.noted, time.monotonic() - self._saved >= CHECKPOINT_SECONDS
-        )
+        long_ago = time.monotonic() - self._saved >= CHECKPOINT_SECONDS
+        self._stopping, due = processes.in_any(self._interruption.noted, long_ago)
         due = due or self._stopping or state.global_step % self.every == 0
         control.should_save = (control.should_save or due) and not last
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **kwargs: Any) -> None:
         if "loss" in logs:
-            self.losses.append((state.global_step, logs["loss"]))
-            self._bar.advance(0, loss=logs["loss"], lr=logs["learning_rate"])
-            log.info(
-                "%s: step %d loss %.4f lr %.3g",
-                self.title,
-                state.global_step,
-                logs["loss"],
-                logs["learning_rate"],
-            )
+            step, loss, rate = state.global_step, logs["loss"], logs["learning_rate"]
+            self.losses.append((step, loss))
+            self._bar.advance(0, loss=loss, lr=rate)
+            log.info("%s: step %d loss %.4f lr %.3g", self.title, step, loss, rate)
 
     def on_save(self, args: Any, state: Any, control: Any, model: torch.nn.Module, **kwargs: Any) -> None:
         for name, weight in model.named_parameters():

@@ -1,4 +1,4 @@
-"""Measuring a model as it learns on records that it does not learn from, keeping the best state, and stopping when it gets no better."""
+"""Measuring a model while it learns, on other records; keeping the best state, and early stopping."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback
 
+import selfpos.processes as processes
 from selfpos.console import is_first, log
 from selfpos.errors import SelfposError
 from selfpos.storage.atomic import write_text
 from selfpos.tasks.measure import TaskMeasure, Texts
 from selfpos.tasks.prompts import Prompts, column_prompts
-from selfpos.training import processes
 from selfpos.training.checkpoints import Checkpoints
 
 if TYPE_CHECKING:
@@ -27,50 +27,49 @@ if TYPE_CHECKING:
     from selfpos.tasks import TaskType
 
 BATCH = 64
-"""Texts embedded at once: no activations are kept, so that is little."""
+"""Texts embedded at once: no activations are kept, so this takes little memory."""
 
 
-class TaskValidation:
-    """The measure of one task on its validation records, prepared for the loss.
+def task_measure(task_type: TaskType, dataset: Dataset, prompts: Prompts, records: int) -> TaskMeasure:
+    """The measure of one task on at most `records` of its prepared validation records.
 
-    Of labelled texts, whose measure is that of a classifier, every second record teaches the classifier alone and the others are measured, too.
+    For labelled texts, whose measure is that of a classifier, every second record only teaches the
+    classifier.
     """
+    columns = task_type.texts_of(dataset.column_names)
+    prompt_of = column_prompts(task_type, prompts, columns)
+    rows = range(min(len(dataset), records))
+    known, measured = rows, rows
+    if task_type.target == "label" and len(columns) == 1:
+        known, measured = rows[::2], rows[1::2]
+    parts = [dataset.select(part) for part in (known, measured)]
+    return TaskMeasure(*(Texts.of(part, columns, task_type.target, prompt_of) for part in parts))
 
-    def __init__(self, kind: TaskType, dataset: Dataset, prompts: Prompts, records: int) -> None:
-        columns = kind.texts_of(dataset.column_names)
-        before = column_prompts(kind, prompts, columns)
-        chosen = range(min(len(dataset), records))
-        known, own = (
-            (chosen[::2], chosen[1::2]) if kind.target == "label" and len(columns) == 1 else (chosen, chosen)
-        )
-        self.measure = TaskMeasure(
-            *(Texts.of(dataset.select(rows), columns, kind.target, before) for rows in (known, own))
-        )
 
-    def score(self, model: SentenceTransformer) -> float:
-        """The measure of `model` as it is now; higher is better."""
-        return self.measure.score(
-            model.encode(
-                self.measure.texts,
-                prompt="",
-                batch_size=BATCH,
-                convert_to_tensor=True,
-                show_progress_bar=False,
-            )
-        )
+def score(measure: TaskMeasure, model: SentenceTransformer) -> float:
+    """The measure of `model` in its current state; higher is better."""
+    embeddings = model.encode(
+        measure.texts, prompt="", batch_size=BATCH, convert_to_tensor=True, show_progress_bar=False
+    )
+    return measure.score(embeddings)
 
 
 class Validator(TrainerCallback):
-    """Measures every so many steps and after the last, and has the best state kept within the checkpoints.
+    """Measures every so many steps and after the last, and keeps the best state within the checkpoints.
 
-    A checkpoint holds all measurements so far and the best state in its folder `best`, so that a training which goes on from it forgets nothing.
-    The value of a state is the mean of the tasks' measures; of equal ones the earlier is better.
+    `tasks` are each task's type, prepared validation records and prompts. A checkpoint holds all measurements
+    so far, and the best state in its folder `best`, so that a training can continue from it. The value of a
+    state is the mean of the tasks' measures; of equal ones the earlier is better.
     """
 
     def __init__(
-        self, tasks: Mapping[str, TaskValidation], settings: ValidationSettings, checkpoints: Checkpoints
+        self,
+        tasks: Mapping[str, tuple[TaskType, Dataset, Prompts]],
+        settings: ValidationSettings,
+        checkpoints: Checkpoints,
     ) -> None:
-        self.tasks, self.settings, self.checkpoints = tasks, settings, checkpoints
+        self.measures = {name: task_measure(*task, settings.records) for name, task in tasks.items()}
+        self.settings, self.checkpoints = settings, checkpoints
         self.history: list[dict[str, Any]] = []
         self.stopped = False
 
@@ -89,23 +88,20 @@ class Validator(TrainerCallback):
         step, last = state.global_step, state.global_step >= state.max_steps
         if not last and step % self.settings.every:
             return
-        scores = processes.of_first({name: task.score(model) for name, task in self.tasks.items()})
+        scores = processes.of_first({name: score(measure, model) for name, measure in self.measures.items()})
         self.history.append({"step": step, "scores": scores, "mean": sum(scores.values()) / len(scores)})
-        log.info(
-            "validation at step %d: %s",
-            step,
-            ", ".join(f"{name} {score:.4f}" for name, score in scores.items()),
-        )
+        words = ", ".join(f"{name} {value:.4f}" for name, value in scores.items())
+        log.info("validation at step %d: %s", step, words)
         since = sum(entry["step"] > self.best["step"] for entry in self.history)
         self.stopped = not last and self.settings.patience is not None and since >= self.settings.patience
-        # The last measurement is of a state that is no best one, so a training that is cut off here measures again and stops again.
+        # a training that is killed here measures again and stops again, since this state is not the best
         control.should_training_stop = control.should_training_stop or self.stopped
         control.should_save = self.best["step"] == step and not last
 
     def on_save(self, args: Any, state: Any, control: Any, model: SentenceTransformer, **kwargs: Any) -> None:
         if not is_first():
             return
-        folder = self.checkpoints.folder / f"checkpoint-{state.global_step}"
+        folder = self.checkpoints.written(state.global_step)
         write_text(folder / "validation.json", json.dumps(self.history))
         if self.history and self.best["step"] == state.global_step:
             model.save_pretrained(str(folder / "best"), create_model_card=False)
@@ -113,9 +109,9 @@ class Validator(TrainerCallback):
             shutil.copytree(latest / "best", folder / "best", copy_function=_link)
 
     def restore_best(self, trainer: Any) -> None:
-        """Have the model of a finished `trainer` in its best state again."""
+        """Restore the best state in the model of a finished `trainer`."""
         if self.best["step"] != trainer.state.global_step and (latest := self.checkpoints.latest()):
-            trainer._load_from_checkpoint(str(latest / "best"))
+            trainer.load_best(latest / "best")
 
     def describe(self) -> dict[str, Any]:
         """All measurements, the step of the best, and whether the training ended early, for the manifest."""
@@ -124,29 +120,30 @@ class Validator(TrainerCallback):
 
 def split_validation(
     task: str,
-    kind: TaskType,
+    task_type: TaskType,
     records: Dataset,
-    given: Dataset | None,
+    split: Dataset | None,
     settings: ValidationSettings,
     seed: int,
 ) -> tuple[Dataset, Dataset]:
-    """(training records, validation records prepared for the loss) of one task, whose validation split is `given` when it has one.
+    """(training records, prepared validation records) of one task; `split` are those of its validation split,
+    if any.
 
     Raises SelfposError when the validation records are too few to be measured.
     """
     from selfpos.data.probe import hold_out
 
-    if given is None:
+    if split is None:
         if settings.share is None:
             raise SelfposError(
                 f"task {task} comes without records of the split '{settings.split}' to validate on"
             )
         count = max(round(settings.share * len(records)), 4)
-        records, given = hold_out(records, count, f"validation {seed}")
+        records, split = hold_out(records, count, f"validation {seed}")
     try:
-        return records, kind.prepare(given, seed)
+        return records, task_type.prepare(split, seed)
     except SelfposError as error:
-        raise SelfposError(f"the {len(given)} validation records of task {task}: {error}") from None
+        raise SelfposError(f"the {len(split)} validation records of task {task}: {error}") from None
 
 
 def _link(source: str, target: str) -> None:

@@ -65,7 +65,8 @@ class Probe:
 
 
 def words(count: int, seed: int) -> list[str]:
-    """`count` random texts of two to six letters each spelled apart, which the tiny model's vocabulary knows."""
+    """`count` random texts of two to six letters each spelled apart, which the tiny model's vocabulary
+    knows."""
     generator = torch.Generator().manual_seed(seed)
     texts = []
     for _ in range(count):

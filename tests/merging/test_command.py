@@ -134,15 +134,7 @@ def test_methods_that_look_at_data_take_a_probe_set(
     assert (
         planned.returncode == 0 and "searched on alpha (16 records), beta (16 records)" in planned.stdout
     ), planned.stderr
-    done = selfpos(
-        *words,
-        "--method",
-        "lm-cocktail",
-        "--out",
-        tmp_path / "cocktail",
-        "--param",
-        "softmax_temperature=0.5",
-    )
+    done = selfpos(*words, "--method", "lm-cocktail", "--out", tmp_path / "cocktail")
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(str(tmp_path / "cocktail")) and "alpha 0." in done.stdout
     few = selfpos(
@@ -353,16 +345,7 @@ main()
 """
     words = [*merge_words(tiny_base, tiny_specialists, "self-positioning", out), "--probe", probe]
     # with nothing held out the newest point is the best
-    params = [
-        "--steps",
-        "50",
-        "--param",
-        "evaluate_every=50",
-        "--param",
-        f"validation={0.0 if found else 0.5}",
-        "--param",
-        "batch_size=8",
-    ]
+    params = ["--steps", "50", "--param", f"validation={0.0 if found else 0.5}", "--param", "batch_size=8"]
     done = subprocess.run(
         [sys.executable, "-c", code, *map(str, [*words, *params])], capture_output=True, text=True
     )

@@ -73,10 +73,7 @@ def killed_and_finished(
         },
         "evaluation": {"tasks": ["corpus"]},
     }
-    recipe["merges"]["linearised"] = {
-        "method": "self-positioning",
-        "positioning": {"rounds": 1, "intervals": 2},
-    }
+    recipe["merges"]["linearised"] = {"method": "self-positioning", "positioning": {"rounds": 1}}
     file = folder / "recipe.yaml"
     file.write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
     run = RunFolder(folder / "out")

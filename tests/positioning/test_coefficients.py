@@ -81,9 +81,7 @@ def files(folder: Path) -> dict[str, bytes]:
 def test_the_file_makes_the_same_bytes_as_the_search(
     tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path, granularity: str
 ) -> None:
-    settings = PositioningSettings(
-        rounds=1, granularity=granularity, exclude=["*embeddings*"], compare=False, intervals=2
-    )
+    settings = PositioningSettings(rounds=1, granularity=granularity, exclude=["*embeddings*"], compare=False)
     file = tmp_path / "found.json"
     position_and_merge(
         str(tiny_base),

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import pytest
 import torch
 
-from selfpos.errors import SelfposError
-from selfpos.positioning.groups import hierarchy, kind_of, layer_of
+from selfpos.positioning.problem import hierarchy
 
 KEYS = [
     "embeddings.word_embeddings.weight",
@@ -19,21 +17,6 @@ KEYS = [
     "pooler.dense.weight",
     "2_Dense/linear.weight",
 ]
-
-
-def test_layers_and_kinds() -> None:
-    assert layer_of("encoder.layer.3.attention.self.query.weight") == "encoder.layer.3"
-    assert layer_of("layers.11.mlp.up_proj.weight") == "layers.11"
-    assert layer_of("embeddings.LayerNorm.weight") == "embeddings"
-    kinds = {
-        "encoder.layer.3.attention.self.query.weight": "attention",
-        "encoder.layer.3.attention.output.LayerNorm.bias": "norm",
-        "encoder.layer.3.output.dense.weight": "mlp",
-        "layers.0.mlp.down_proj.weight": "mlp",
-        "embeddings.word_embeddings.weight": "embedding",
-        "2_Dense/linear.weight": "other",
-    }
-    assert {key: kind_of(key) for key in kinds} == kinds
 
 
 def test_effective_parameters_are_sums_over_levels() -> None:
@@ -51,12 +34,6 @@ def test_effective_parameters_are_sums_over_levels() -> None:
     }
 
 
-def test_layer_groups_split_the_depth_evenly() -> None:
-    assert [
-        row for row in hierarchy(KEYS, "layer-group", layer_groups=3).rows if row.startswith("layers")
-    ] == ["layers 0-1", "layers 2-3", "layers 4-5"]
-
-
 def test_shares_of_a_row_are_of_the_whole_vector() -> None:
     levels = hierarchy(KEYS, "layer")
     squared = torch.ones(len(KEYS), 2, dtype=torch.float64)
@@ -64,8 +41,3 @@ def test_shares_of_a_row_are_of_the_whole_vector() -> None:
     shares = levels.offset_shares(squared)
     assert shares[0].tolist() == [0, 0]
     assert shares[levels.rows.index("encoder.layer.0")].tolist() == [2 / len(KEYS), 0]
-
-
-def test_unknown_granularity() -> None:
-    with pytest.raises(SelfposError, match="did you mean 'layer'"):
-        hierarchy(KEYS, "layers")

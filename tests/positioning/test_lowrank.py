@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from selfpos.errors import SelfposError
+from selfpos.positioning.draws import Draws, split_probe
 from selfpos.positioning.live import LiveModel
 from selfpos.positioning.lowrank import LowRankModel, is_low_rank
-from selfpos.positioning.objective import Draws, split_probe
 from selfpos.positioning.position import open_live
 from selfpos.positioning.problem import Problem
 from selfpos.recipe import PositioningSettings
@@ -86,10 +86,10 @@ def test_no_weight_of_the_base_has_a_gradient_or_changes(tiny_base: Path, adapte
     assert isinstance(live, LowRankModel)
     assert not any(parameter.requires_grad for parameter in live.model.parameters())
     before = {name: parameter.clone() for name, parameter in live.model.named_parameters()}
-    live.place(torch.ones(len(live.keys), 3, dtype=torch.float64))
+    live.set_coefficients(torch.ones(len(live.keys), 3, dtype=torch.float64))
     assert all(torch.equal(before[name], parameter) for name, parameter in live.model.named_parameters())
     with pytest.raises(SelfposError, match="no longer finite"):
-        live.place(torch.full((len(live.keys), 3), torch.nan))
+        live.set_coefficients(torch.full((len(live.keys), 3), torch.nan))
 
 
 def test_a_pattern_that_excludes_all_that_adapters_move_is_one_sentence(

@@ -8,37 +8,11 @@ from datasets import Dataset
 
 from selfpos.data.probe import ProbeTask
 from selfpos.errors import SelfposError
-from selfpos.positioning.objective import (
-    Batch,
-    Draws,
-    TaskProbe,
-    check_draws,
-    searched_by,
-    sharing_texts,
-    split_probe,
-)
+from selfpos.positioning.draws import Draws, check_draws, probe_under, sharing_texts, split_probe
+from selfpos.positioning.objective import Balance, Batch, TaskProbe
 from selfpos.recipe import PositioningSettings
 from selfpos.tasks import get_task
-from tests.helpers.stand_ins import PairTask, pairs, words
-
-
-def test_without_in_batch_negatives_only_a_records_own_negative_counts() -> None:
-    data = Dataset.from_dict({"anchor": words(6, 0), "positive": words(6, 1), "negative": words(6, 2)})
-    task = TaskProbe("triples", PairTask(), data, 0.1, in_batch_negatives=False)
-    units = [
-        torch.nn.functional.normalize(torch.randn(6, 5, generator=torch.Generator().manual_seed(n)), dim=1)
-        for n in range(3)
-    ]
-    cosines = torch.stack([(units[0] * other).sum(1) for other in units[1:]], 1) / 0.1
-    expected = -torch.log_softmax(cosines, 1)[:, 0].mean()
-    assert task.loss_of(task.everything(), units).item() == pytest.approx(expected.item(), rel=1e-5)
-
-
-def test_pairs_have_no_negatives_of_their_own() -> None:
-    probe = pairs(6)
-    task = TaskProbe("pairs", probe.type, probe.dataset, 0.1, in_batch_negatives=False)
-    with pytest.raises(SelfposError, match="no negatives of its own"):
-        task.loss_of(task.everything(), [torch.randn(6, 5)] * 2)
+from tests.helpers.stand_ins import PairTask, words
 
 
 def test_a_part_keeps_neighbours_together() -> None:
@@ -79,21 +53,22 @@ def test_the_papers_preset_takes_graded_pairs_by_infonce() -> None:
         torch.nn.functional.normalize(torch.randn(6, 5, generator=torch.Generator().manual_seed(n)), dim=1)
         for n in range(2)
     ]
-    search, _ = split_probe(searched_by(probe, PositioningSettings(preset="paper")), 0.0, 0, 0.02)
+    search, _ = split_probe(probe_under(probe, PositioningSettings(preset="paper")), 0.0, 0, 0.02)
     batch = search["graded"].everything()
     assert batch.labels is None and batch.columns == [data["sentence1"][1::2], data["sentence2"][1::2]]
     expected = torch.nn.functional.cross_entropy(units[0] @ units[1].T / 0.02, torch.arange(6))
     assert search["graded"].loss_of(batch, units).item() == pytest.approx(expected.item(), rel=1e-5)
-    assert searched_by(probe, PositioningSettings())["graded"].type.name == "sts"
+    assert probe_under(probe, PositioningSettings())["graded"].type.name == "sts"
     assert (
-        split_probe(searched_by(probe, PositioningSettings()), 0.0, 0, 0.02)[0]["graded"].everything().labels
+        split_probe(probe_under(probe, PositioningSettings()), 0.0, 0, 0.02)[0]["graded"].everything().labels
         is not None
     )
 
 
 @pytest.mark.parametrize("copies", [2, 3, 7, 600])
 def test_covering_batches_keep_the_texts_of_a_label_together(copies: int) -> None:
-    """Texts of one label are dealt in twos, so that each finds another of its label; at most the last of an odd number is left out."""
+    """Texts of one label are dealt in twos, so that each finds another of its label; at most the last of an
+    odd number is left out."""
     labels = [str(number // copies) for number in range(1200)]
     data = Dataset.from_dict({"text": words(1200, 0), "label": labels})
     kind = get_task("classification")
@@ -137,7 +112,8 @@ def test_covering_batches_look_at_all_labelled_pairs_whatever_their_labels() -> 
 
 
 def test_records_that_share_a_text_are_not_parted() -> None:
-    """The validation part must not hold half of a pair whose other half is searched on; where nothing is shared, single records are drawn."""
+    """The validation part must not hold half of a pair whose other half is searched on; where nothing is
+    shared, single records are drawn."""
     shared = [f"document {number // 3}" for number in range(60)]
     data = Dataset.from_dict({"anchor": [f"query {number}" for number in range(60)], "positive": shared})
     search, validation = split_probe({"pairs": ProbeTask("pairs", get_task("retrieval"), data)}, 0.5, 0, 0.05)
@@ -177,11 +153,14 @@ CROWDED = {
     "all records share one text": retrieval_probe(words(20, 0), ["one"] * 20),
     "half of the pairs ask one question": retrieval_probe(["one"] * 32 + words(32, 0), words(64, 1)),
     "one premise's scores are equal": ProbeTask(
-        "task", get_task("sts"),
-        Dataset.from_dict({"sentence1": ["one"] * 4 + ["two"] * 4, "sentence2": words(8, 1), "score": [0.0] * 4 + [1.0] * 4}),
+        "task",
+        get_task("sts"),
+        Dataset.from_dict(
+            {"sentence1": ["one"] * 4 + ["two"] * 4, "sentence2": words(8, 1), "score": [0.0] * 4 + [1.0] * 4}
+        ),
     ),
     "two questions": retrieval_probe(["one"] * 4 + ["two"] * 4, words(8, 1)),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", CROWDED)
@@ -223,3 +202,12 @@ def test_a_task_without_records_is_named() -> None:
     empty = Dataset.from_dict({"anchor": [], "positive": []})
     with pytest.raises(SelfposError, match="the probe of task lone: the data set"):
         split_probe({"lone": ProbeTask("lone", get_task("retrieval"), empty)}, 0.5, 0, 0.05)
+
+
+def test_losses_are_weighed_in_units_of_the_bases() -> None:
+    losses = {"a": torch.tensor(3.0), "b": torch.tensor(1.0)}
+    assert Balance()(losses).item() == pytest.approx(2.0)
+    assert Balance({"a": 3.0})(losses).item() == pytest.approx(2.5)
+    assert Balance({}, {"a": 2.0, "b": -4.0})(losses).item() == pytest.approx(0.875)
+    assert Balance({}, {"a": 2.0, "b": 0.0}).value({"a": 3.0, "b": 1.0}) == pytest.approx(1.25)
+    assert Balance({}, {"a": 2.0, "b": 4.0})({"a": losses["a"]}).item() == pytest.approx(1.5)

@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 
 from tests.helpers.adapters import make_adapter
-from tests.positioning.together import WAYS, run
+from tests.helpers.together import WAYS, run
+
+pytestmark = pytest.mark.nightly
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -53,7 +55,7 @@ def found(tiny_base: Path, tiny_specialists: list[Path], tmp_path_factory: pytes
         "--nproc-per-node",
         "2",
         "--standalone",
-        ROOT / "tests/positioning/together.py",
+        ROOT / "tests/helpers/together.py",
     ]
     places = [folder / "together", tiny_base, *tiny_specialists, *adapters]
     quiet = {

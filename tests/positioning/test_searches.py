@@ -1,4 +1,5 @@
-"""The searches by forward passes, on small problems whose answer is known, and what is said about their results."""
+"""The searches by forward passes, on small problems whose answer is known, and what is said about their
+results."""
 
 from __future__ import annotations
 
@@ -13,23 +14,23 @@ import torch
 from datasets import Dataset
 
 from selfpos.errors import SelfposError
-from selfpos.positioning import linearised, position
-from selfpos.positioning.judge import Judge, Judgement
+from selfpos.positioning import linearised, position, searches
+from selfpos.positioning.draws import split_probe
 from selfpos.positioning.live import LiveModel
-from selfpos.positioning.objective import split_probe
 from selfpos.positioning.position import find_search
 from selfpos.positioning.problem import Problem
+from selfpos.positioning.selection import Measurement, Selection
 from selfpos.positioning.trajectory import Trajectory
-from selfpos.positioning.uncertainty import Rival, coefficient_intervals, compare, verdict
+from selfpos.positioning.uncertainty import Rival, coefficient_spread, compare, verdict
 from selfpos.recipe import PositioningSettings
 from tests.helpers.stand_ins import NearTo, Probe, graded, make_live, pairs, words
 
-PLAIN = {"normalise": "none", "extrapolation": 0.0, "shrinkage": 0.0, "validation": 0.0, "compare": False}
+PLAIN = {"normalise": "none", "extrapolation": 0.0, "validation": 0.0, "compare": False}
 
 
 def near(live: LiveModel, optimum: list[float], noise: float = 0.0) -> dict[str, Probe]:
     """A task whose loss is lowest (zero, without noise) at the coefficients `optimum`."""
-    live.place(torch.tensor(optimum, dtype=torch.float64).expand(len(live.keys), len(optimum)))
+    live.set_coefficients(torch.tensor(optimum, dtype=torch.float64).expand(len(live.keys), len(optimum)))
     texts = words(48, seed=4)
     with torch.no_grad():
         targets = live.embed(texts)
@@ -45,11 +46,11 @@ def run(
     settings = PositioningSettings(**{**PLAIN, **options})
     search, held_out = split_probe(probe, settings.validation, 0, settings.temperature)
     problem = Problem(live, search, settings)
-    judge = Judge(search, held_out, settings, 0) if held_out else None
-    if judge:
-        judge.measure_base(live)
+    selection = Selection(search, held_out, settings, 0) if held_out else None
+    if selection:
+        selection.measure_base(live)
     with Trajectory(path) as record:
-        around = find_search(settings.search)(problem, judge, record, seed=0)
+        around = find_search(settings.search)(problem, selection, record, seed=0)
     assert record.best is not None
     return problem, record, around
 
@@ -64,17 +65,19 @@ def test_linearised_finds_the_optimum_in_few_rounds(
 
 
 def test_linearised_by_layer_finds_different_coefficients(
-    tiny_base: Path, tiny_specialists: list[Path]
+    tiny_base: Path, tiny_specialists: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("selfpos.positioning.problem.SHRINKAGE", 0.0)
+    monkeypatch.setattr(linearised, "EARLY_SHARE", 1.0)
     live = make_live(tiny_base, tiny_specialists[:2])
     wanted = torch.full((len(live.keys), 2), 0.5, dtype=torch.float64)
     second = [row for row, key in enumerate(live.keys) if key.startswith("encoder.layer.1.")]
     wanted[second] = torch.tensor([1.5, 0.0], dtype=torch.float64)
     probe = near(live, [0.0, 0.0])
-    live.place(wanted)
+    live.set_coefficients(wanted)
     with torch.no_grad():
         probe["near"].type.targets = live.embed(probe["near"].dataset["text"][:])
-    problem, record, _ = run(live, probe, granularity="layer", rounds=6, early_share=1.0)
+    problem, record, _ = run(live, probe, granularity="layer", rounds=6)
     table = problem.table(record.best.parameters)
     assert table[second[0]].tolist() == pytest.approx([1.5, 0.0], abs=0.05)
     assert table[0].tolist() == pytest.approx([0.5, 0.5], abs=0.05)
@@ -91,7 +94,7 @@ def test_the_linearised_embeddings_are_the_true_ones_to_first_order(
         change = size * torch.randn(
             problem.start.shape, dtype=torch.float64, generator=generator.manual_seed(0)
         )
-        problem.live.place(problem.table(around.parameters + change))
+        problem.live.set_coefficients(problem.table(around.parameters + change))
         with torch.no_grad():
             true = problem.live.embed(around.table.texts)
         predicted = around.embeddings + torch.tensordot(
@@ -103,17 +106,12 @@ def test_the_linearised_embeddings_are_the_true_ones_to_first_order(
 
 
 def test_a_step_that_makes_things_worse_is_not_taken(
-    tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path
+    tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(linearised, "RADIUS", 4.0)
+    monkeypatch.setattr(linearised, "EARLY_SHARE", 1.0)
     path = tmp_path / "way.jsonl"
-    run(
-        make_live(tiny_base, tiny_specialists),
-        {"pairs": pairs(), "graded": graded()},
-        path,
-        radius=4.0,
-        rounds=4,
-        early_share=1.0,
-    )
+    run(make_live(tiny_base, tiny_specialists), {"pairs": pairs(), "graded": graded()}, path, rounds=4)
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     taken = [line for line in lines if line.get("ratio", 0) >= linearised.ACCEPT]
     assert taken
@@ -141,27 +139,26 @@ def test_a_price_on_extrapolation_brings_coefficients_back(
     assert found[2].tolist() == pytest.approx([1.0, 0.0], abs=0.05)
 
 
-def test_the_judge_guards_tasks_against_falling_below_the_base(
+def test_selection_counts_what_tasks_lose_against_the_base(
     tiny_base: Path, tiny_specialists: list[Path]
 ) -> None:
-    settings = PositioningSettings(guard=2.0)
+    settings = PositioningSettings()
     search, held_out = split_probe({"pairs": pairs(), "graded": graded()}, 0.5, 0, 0.05)
-    judge = Judge(search, held_out, settings, 0)
-    base = judge.measure_base(make_live(tiny_base, tiny_specialists))
+    selection = Selection(search, held_out, settings, 0)
+    base = selection.measure_base(make_live(tiny_base, tiny_specialists))
     fallen = {**base.scores, "pairs": base.scores["pairs"] - 0.105, "graded": base.scores["graded"] + 0.2}
     mean = sum(fallen.values()) / 2
-    assert judge._value({}, fallen) == pytest.approx(-mean + 2.0 * 0.1)
-    assert judge._value({}, base.scores) == pytest.approx(base.value)
+    assert selection.value({}, fallen) == pytest.approx(-mean + 0.1)
+    assert selection.value({}, base.scores) == pytest.approx(base.value)
 
 
-def test_loss_softmax_is_the_formula(tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path) -> None:
+def test_loss_softmax_is_the_formula(
+    tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(searches, "TEMPERATURE", 0.5)
     path = tmp_path / "way.jsonl"
     problem, record, _ = run(
-        make_live(tiny_base, tiny_specialists),
-        {"pairs": pairs()},
-        path,
-        search="loss-softmax",
-        softmax_temperature=0.5,
+        make_live(tiny_base, tiny_specialists), {"pairs": pairs()}, path, search="loss-softmax"
     )
     losses = np.array([json.loads(line)["losses"]["pairs"] for line in path.read_text().splitlines()][:3])
     shares = np.exp(-losses / 0.5) / np.exp(-losses / 0.5).sum()
@@ -204,7 +201,8 @@ def test_intervals_hold_the_truth_and_narrow_with_less_noise(
         live = make_live(tiny_base, tiny_specialists[:2])
         problem, record, around = run(live, near(live, [0.9, 0.4], noise), rounds=3)
         found = problem.mean_coefficients(record.best.parameters).tolist()
-        intervals = coefficient_intervals(around, found, 20, seed=0)
+        spread = coefficient_spread(around, 20, seed=0)
+        intervals = [(c + low, c + high) for c, (low, high) in zip(found, spread, strict=True)]
         assert all(low <= c <= high for c, (low, high) in zip(found, intervals, strict=True))
         assert all(low - 0.1 <= c <= high + 0.1 for c, (low, high) in zip([0.9, 0.4], intervals, strict=True))
         widths.append(intervals[0][1] - intervals[0][0])
@@ -215,9 +213,7 @@ def test_a_position_is_compared_with_what_needs_no_search(
     tiny_base: Path, tiny_specialists: list[Path]
 ) -> None:
     probe = {"pairs": pairs(), "graded": graded()}
-    found = position(
-        tiny_base, tiny_specialists, probe, PositioningSettings(rounds=1, intervals=3), seed=0, device="cpu"
-    )
+    found = position(tiny_base, tiny_specialists, probe, PositioningSettings(rounds=1), seed=0, device="cpu")
     assert [rival.name for rival in found.rivals][:4] == ["base", "alpha", "beta", "gamma"]
     assert found.rivals[4].name.startswith("task arithmetic")
     assert set(found.scores) == {"pairs", "graded"}
@@ -233,17 +229,17 @@ def test_a_position_is_compared_with_what_needs_no_search(
 def test_the_scale_of_task_arithmetic_is_that_of_the_best_mean_measure() -> None:
     """Whether or not a task falls below the base there, which the value of a point would count."""
 
-    def measure(live: SimpleNamespace) -> Judgement:
+    def measure(live: SimpleNamespace) -> Measurement:
         scale = float(live.at[0, 0])
         items = np.full(10, 0.5 + 0.3 * (1 - abs(scale - 0.75)))
-        return Judgement({}, {"task": items.mean()}, scale, {"task": {"hit": items}})
+        return Measurement({}, {"task": items.mean()}, scale, {"task": {"hit": items}})
 
     live = SimpleNamespace(keys=["w"], vectors=[SimpleNamespace(name="alpha"), SimpleNamespace(name="beta")])
-    live.place = lambda table: setattr(live, "at", table)
+    live.set_coefficients = lambda table: setattr(live, "at", table)
     score = SimpleNamespace(score_of=lambda items, chosen: float(items["hit"][chosen].mean()))
-    judge = SimpleNamespace(base=None, measures={"task": score}, measure=measure)
-    live.place(torch.tensor([[0.75, 0.75]]))
-    rivals = compare(live, judge, measure(live), seed=0)
+    selection = SimpleNamespace(base=None, measures={"task": score}, measure=measure)
+    live.set_coefficients(torch.tensor([[0.75, 0.75]]))
+    rivals = compare(live, selection, measure(live), seed=0)
     assert rivals[-1].name == "task arithmetic 0.75"
     assert rivals[-1].gain == pytest.approx(0, abs=1e-6)
 

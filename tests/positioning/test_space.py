@@ -89,7 +89,8 @@ def test_zero_vector_does_not_spoil_the_rest() -> None:
 
 
 def test_solutions_read_off_the_papers_figures() -> None:
-    # reference: direction a1/(a1+a2) and λ; English separate .566 / 1.06 is about .67 V_STS + .82 V_Ret, Chinese .803 / 1.10 about .34 and 1.05
+    # reference: direction a1/(a1+a2) and λ; English separate .566 / 1.06 is about .67 V_STS + .82 V_Ret,
+    # Chinese .803 / 1.10 about .34 and 1.05
     space = get_space("spherical")
     for share, scale, expected in [(0.566, 1.06, (0.67, 0.82)), (0.803, 1.10, (0.34, 1.05))]:
         c = space.coefficients(f64(share, 1 - share, scale).unsqueeze(0), torch.eye(2, dtype=torch.float64))
@@ -101,7 +102,7 @@ def random_gram(count: int, seed: int = 0) -> torch.Tensor:
     return vectors @ vectors.T
 
 
-@pytest.mark.parametrize("name", ["spherical", "polar", "linear", "simplex"])
+@pytest.mark.parametrize("name", ["spherical", "linear"])
 @pytest.mark.parametrize("count", [1, 2, 3, 5])
 def test_derivatives_are_exact(name: str, count: int) -> None:
     space, gram = get_space(name), random_gram(count)
@@ -113,18 +114,6 @@ def test_derivatives_are_exact(name: str, count: int) -> None:
     assert torch.autograd.gradcheck(lambda x: space.scale(x, gram), rows)
 
 
-@pytest.mark.parametrize("name", ["polar", "linear", "simplex"])
-def test_order_free_spaces_permute_with_their_vectors(name: str) -> None:
-    space, gram = get_space(name), random_gram(4)
-    rows = space.start(gram) + torch.rand(
-        space.start(gram).shape, dtype=torch.float64, generator=torch.Generator().manual_seed(2)
-    )
-    order = [2, 0, 3, 1]
-    columns = order + list(range(4, rows.shape[1]))
-    permuted = space.coefficients(rows[:, columns], gram[order][:, order])
-    assert torch.allclose(permuted, space.coefficients(rows, gram)[:, order], atol=1e-14)
-
-
 def test_the_chain_depends_on_order() -> None:
     a, gram = torch.ones(3, dtype=torch.float64), random_gram(3)
     order = [2, 0, 1]
@@ -132,12 +121,16 @@ def test_the_chain_depends_on_order() -> None:
 
 
 @pytest.mark.parametrize("count", [1, 2])
-def test_polar_start_is_the_chains_for_one_and_two_vectors(count: int) -> None:
+def test_both_spaces_start_at_one_point_for_one_and_two_vectors(count: int) -> None:
     gram = random_gram(count, seed=5)
-    spherical, polar = get_space("spherical"), get_space("polar")
+    spherical = get_space("spherical")
     expected = spherical.coefficients(spherical.start(gram), gram)
-    assert torch.allclose(polar.coefficients(polar.start(gram), gram), expected, atol=1e-12)
     assert torch.allclose(get_space("linear").start(gram), expected, atol=1e-12)
+
+
+def test_vectors_that_cancel_start_at_their_average() -> None:
+    opposite = torch.tensor([[1.0, -1.0], [-1.0, 1.0]], dtype=torch.float64)
+    assert get_space("linear").start(opposite).tolist() == [[0.5, 0.5]]
 
 
 def test_length_is_lambda_and_ignores_how_long_vectors_are() -> None:
@@ -145,23 +138,6 @@ def test_length_is_lambda_and_ignores_how_long_vectors_are() -> None:
     space = get_space("spherical")
     c = space.coefficients(f64(0.3, 2, 1, 1.25).unsqueeze(0), torch.eye(3, dtype=torch.float64))
     assert length(c, gram).item() == pytest.approx(1.25)
-
-
-def test_simplex_shares_sum_to_one() -> None:
-    c = get_space("simplex").coefficients(f64(0.1, -2, 3).unsqueeze(0), random_gram(3))
-    assert c.sum().item() == pytest.approx(1)
-    assert (c > 0).all()
-
-
-def test_angle_held_fixed_changes_the_gradient_only() -> None:
-    gram, a = random_gram(3), torch.tensor([0.7, 1.4, 1.0], dtype=torch.float64, requires_grad=True)
-    values, gradients = [], []
-    for through in (True, False):
-        c = chain(a, gram, through_angle=through)
-        values.append(c.detach())
-        gradients.append(torch.autograd.grad(c[0] * c[2], a)[0])
-    assert torch.equal(*values)
-    assert not torch.allclose(*gradients, atol=1e-6)
 
 
 def test_unknown_space_names_the_nearest() -> None:

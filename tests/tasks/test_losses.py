@@ -26,7 +26,8 @@ def unit(rows: np.ndarray) -> np.ndarray:
 
 
 def supervised(z: np.ndarray, labels: list[int]) -> float:
-    """Khosla et al., equation 2, written out term by term in float64; mean over anchors that have a positive."""
+    """Khosla et al., equation 2, written out term by term in float64; mean over anchors that have a
+    positive."""
     z = unit(z)
     terms = []
     for i in range(len(z)):

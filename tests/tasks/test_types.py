@@ -29,10 +29,17 @@ def test_every_type_is_registered_under_its_name() -> None:
     from mteb.abstasks.task_metadata import TaskType
 
     assert set(TASKS) == {
-        "sts", "retrieval", "reranking", "classification", "clustering", "pair-classification", "bitext", "summarization",
+        "sts",
+        "retrieval",
+        "reranking",
+        "classification",
+        "clustering",
+        "pair-classification",
+        "bitext",
+        "summarization",
         "instruction-retrieval",
-    }  # fmt: skip
-    assert all(kind.name == name and kind.summary and kind.measure for name, kind in TASKS.items())
+    }
+    assert all(kind.name == name and kind.summary for name, kind in TASKS.items())
     assert {kind.mteb_type for kind in TASKS.values()} <= set(get_args(TaskType))
 
 
@@ -44,32 +51,77 @@ def test_unknown_type_is_met_with_the_nearest() -> None:
 @pytest.mark.parametrize(
     ("name", "given", "columns", "expected"),
     [
-        ("sts", {"sentence1": ["a"], "sentence2": ["b"], "score": [1.0]}, None, ["sentence1", "sentence2", "score"]),
-        ("sts", {"label": [1.0], "text_b": ["b"], "text_a": ["a"], "id": [3]}, None, ["sentence1", "sentence2", "score"]),
-        ("retrieval", {"query": ["q"], "pos": [["p"]], "neg": [["n"]]}, None, ["anchor", "positive", "negative"]),
+        (
+            "sts",
+            {"sentence1": ["a"], "sentence2": ["b"], "score": [1.0]},
+            None,
+            ["sentence1", "sentence2", "score"],
+        ),
+        (
+            "sts",
+            {"label": [1.0], "text_b": ["b"], "text_a": ["a"], "id": [3]},
+            None,
+            ["sentence1", "sentence2", "score"],
+        ),
+        (
+            "retrieval",
+            {"query": ["q"], "pos": [["p"]], "neg": [["n"]]},
+            None,
+            ["anchor", "positive", "negative"],
+        ),
         ("retrieval", {"question": ["q"], "answer": ["p"]}, None, ["anchor", "positive"]),
         ("retrieval", {"l": ["q"], "r": ["p"]}, {"anchor": "l", "positive": "r"}, ["anchor", "positive"]),
-        ("reranking", {"anchor": ["q"], "positive": ["p"], "negative": ["n"]}, None, ["query", "positive", "negative"]),
+        (
+            "reranking",
+            {"anchor": ["q"], "positive": ["p"], "negative": ["n"]},
+            None,
+            ["query", "positive", "negative"],
+        ),
         ("classification", {"sentence": ["t"], "intent": ["x"]}, None, ["text", "label"]),
         ("clustering", {"title": ["t"], "topic": [4]}, None, ["text", "label"]),
-        ("pair-classification", {"question1": ["a"], "question2": ["b"], "is_duplicate": [1]}, None, ["sentence1", "sentence2", "label"]),
-        ("pair-classification", {"sent1": [["a", "b"]], "sent2": [["c", "d"]], "labels": [[1, 0]]}, None, ["sentence1", "sentence2", "label"]),
+        (
+            "pair-classification",
+            {"question1": ["a"], "question2": ["b"], "is_duplicate": [1]},
+            None,
+            ["sentence1", "sentence2", "label"],
+        ),
+        (
+            "pair-classification",
+            {"sent1": [["a", "b"]], "sent2": [["c", "d"]], "labels": [[1, 0]]},
+            None,
+            ["sentence1", "sentence2", "label"],
+        ),
         ("classification", {"text": ["t"], "label": [1], "label_text": ["x"]}, None, ["text", "label"]),
         ("classification", {"tweet": ["t"], "class": [1], "count": [3]}, None, ["text", "label"]),
         ("classification", {"text": ["t"], "coarse_label": [1], "fine_label": [3]}, None, ["text", "label"]),
         ("classification", {"review_body": ["t"], "stars": [1]}, None, ["text", "label"]),
         ("clustering", {"sentences": [["t", "u"]], "labels": [["x", "y"]]}, None, ["text", "label"]),
-        ("retrieval", {"context": ["c"], "title": ["t"], "question": ["q"], "id": ["1"]}, None, ["anchor", "positive"]),
-        ("bitext", {"sentence2": ["b"], "sentence1": ["a"], "lang": ["de-en"]}, None, ["sentence1", "sentence2"]),
+        (
+            "retrieval",
+            {"context": ["c"], "title": ["t"], "question": ["q"], "id": ["1"]},
+            None,
+            ["anchor", "positive"],
+        ),
+        (
+            "bitext",
+            {"sentence2": ["b"], "sentence1": ["a"], "lang": ["de-en"]},
+            None,
+            ["sentence1", "sentence2"],
+        ),
         ("bitext", {"src": ["a"], "tgt": ["b"]}, None, ["sentence1", "sentence2"]),
         ("bitext", {"id": ["1"], "translation": [{"de": "a", "fr": "b"}]}, None, ["sentence1", "sentence2"]),
         ("summarization", {"article": ["a"], "highlights": ["b"], "id": ["1"]}, None, ["text", "summary"]),
         ("summarization", {"dialogue": ["a"], "summary": ["b"]}, None, ["text", "summary"]),
         ("summarization", {"text": ["a"], "simplified": ["b"]}, None, ["text", "summary"]),
-        ("instruction-retrieval", {"query": ["q"], "instruction": ["i"], "pos": [["p"]]}, None, ["query", "instruction", "positive"]),
+        (
+            "instruction-retrieval",
+            {"query": ["q"], "instruction": ["i"], "pos": [["p"]]},
+            None,
+            ["query", "instruction", "positive"],
+        ),
         ("instruction-retrieval", {"query": ["q"], "answer": ["p"]}, None, ["query", "positive"]),
     ],
-)  # fmt: skip
+)
 def test_usual_columns_are_understood(
     name: str, given: dict, columns: dict | None, expected: list[str]
 ) -> None:
@@ -88,19 +140,49 @@ def test_columns_may_be_swapped() -> None:
 @pytest.mark.parametrize(
     ("name", "data", "columns", "message"),
     [
-        ("sts", {"sentence1": ["a"], "text": ["b"]}, None, "lacks sentence2 and score: found columns sentence1, text; accepted names are"),
+        (
+            "sts",
+            {"sentence1": ["a"], "text": ["b"]},
+            None,
+            "lacks sentence2 and score: found columns sentence1, text; accepted names are",
+        ),
         ("sts", {"sentence1": ["a"]}, {"scores": "x"}, "has no column 'scores'; did you mean 'score'"),
-        ("sts", {"sentence1": ["a"], "rating": [1]}, {"score": "ratng"}, "no column 'ratng' to take as 'score'; did you mean 'rating'"),
+        (
+            "sts",
+            {"sentence1": ["a"], "rating": [1]},
+            {"score": "ratng"},
+            "no column 'ratng' to take as 'score'; did you mean 'rating'",
+        ),
         ("sts", {"sentence1": [], "sentence2": [], "score": []}, None, "has no records"),
-        ("sts", {"sentence1": ["a", None], "sentence2": ["b", "c"], "score": [1, 2]}, None, "'sentence1' has no value on 1 of 2 records"),
+        (
+            "sts",
+            {"sentence1": ["a", None], "sentence2": ["b", "c"], "score": [1, 2]},
+            None,
+            "'sentence1' has no value on 1 of 2 records",
+        ),
         ("retrieval", {"query": ["a"], "positive": [7]}, None, "'positive' must hold text or lists of text"),
         ("classification", {"text": [1], "label": ["a"]}, None, "'text' must hold text to serve"),
-        ("clustering", {"text": [["a", "b"]], "label": [["x"]]}, None, "record 1 holds lists of different length: 2 text, 1 label"),
-        ("bitext", {"translation": [{"de": "a", "en": "b", "fr": "c"}]}, None, "texts in two languages, found de, en, fr"),
+        (
+            "clustering",
+            {"text": [["a", "b"]], "label": [["x"]]},
+            None,
+            "record 1 holds lists of different length: 2 text, 1 label",
+        ),
+        (
+            "bitext",
+            {"translation": [{"de": "a", "en": "b", "fr": "c"}]},
+            None,
+            "texts in two languages, found de, en, fr",
+        ),
         ("instruction-retrieval", {"query": ["q"], "instruction": ["i"]}, None, "lacks positive"),
-        ("sts", {"sentence1": ["a", "b"], "sentence2": ["b", "c"], "score": [1.0, float("nan")]}, None, "not finite"),
+        (
+            "sts",
+            {"sentence1": ["a", "b"], "sentence2": ["b", "c"], "score": [1.0, float("nan")]},
+            None,
+            "not finite",
+        ),
     ],
-)  # fmt: skip
+)
 def test_data_that_does_not_fit_is_refused_by_name(
     name: str, data: dict, columns: dict | None, message: str
 ) -> None:
@@ -203,9 +285,11 @@ def test_reranking_uses_every_positive_and_every_negative() -> None:
 def test_candidates_one_a_record_are_gathered_by_question() -> None:
     kind = get_task("reranking")
     judged = {
-        "question": ["q", "q", "r", "q", "r"], "document_title": ["t"] * 5, "answer": ["no", "yes", "never", "nor", "neither"],
+        "question": ["q", "q", "r", "q", "r"],
+        "document_title": ["t"] * 5,
+        "answer": ["no", "yes", "never", "nor", "neither"],
         "label": [0, 1, 0, 0, 0],
-    }  # fmt: skip
+    }
     assert kind.canonical(Dataset.from_dict(judged)).to_list() == [
         {"query": "q", "positive": ["yes"], "negative": ["no", "nor"]}
     ]

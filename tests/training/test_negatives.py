@@ -59,21 +59,21 @@ def test_pairs_without_enough_negatives_are_left_out_and_told(
     strict = NEAR.model_copy(update={"relative_margin": 0.0})
     found = mine(records("retrieval"), RETRIEVAL, strict, tiny_base, "", 0)
     assert 0 < len(found) < 24
-    assert f"{24 - len(found)} of 24 pairs are left out" in " ".join(capsys.readouterr().err.split())
+    assert f"{24 - len(found)} of 24 pairs have fewer than" in " ".join(capsys.readouterr().err.split())
 
 
 @pytest.mark.parametrize(
     ("task", "data", "settings", "message"),
     [
-        ("reranking", None, {}, "task type reranking, whose data has negatives of its own"),
-        ("sts", None, {}, "task type sts, whose data knows no question and answer"),
+        ("reranking", None, {}, "task type reranking, whose data has negatives already"),
+        ("sts", None, {}, "task type sts, whose data has no question and answer"),
         (
             "retrieval",
             {"anchor": words(1, 5), "positive": words(2, 5)},
             {"range_min": 4},
             "5 different answers leave no 2 beyond the nearest 4",
         ),
-        ("retrieval", None, {"max_score": -1.0}, "no hard negatives were found for 24 pairs"),
+        ("retrieval", None, {"max_score": -1.0}, "no hard negatives for 24 pairs"),
     ],
 )
 def test_what_cannot_be_mined_is_refused(

@@ -1,4 +1,5 @@
-"""A training in two processes, as torchrun starts them. `python -m tests.training.test_processes BASE OUT` is what each of them does."""
+"""A training in two processes, as torchrun starts them. `python -m tests.training.test_processes BASE OUT`
+is what each of them does."""
 
 from __future__ import annotations
 
@@ -7,6 +8,8 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 from selfpos.console import is_first
 from selfpos.recipe import TrainingSettings, ValidationSettings
@@ -25,6 +28,7 @@ SETTINGS = TrainingSettings(
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.nightly
 def test_two_processes_train_one_model_and_go_on_where_both_were(tiny_base: Path, tmp_path: Path) -> None:
     together = [
         sys.executable,
@@ -70,7 +74,8 @@ def main(base: Path, out: Path) -> None:
     import torch
     from transformers import TrainerCallback
 
-    from selfpos.training import processes, trainer
+    import selfpos.processes as processes
+    from selfpos.training import trainer
 
     torch.set_num_threads(1)
     run(base, out / "whole", "pair-classification", settings=SETTINGS)

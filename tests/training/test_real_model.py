@@ -15,7 +15,8 @@ from selfpos.training import train
 
 @pytest.mark.slow
 def test_a_real_model_learns_from_real_questions(text_data: Path, tmp_path: Path) -> None:
-    """all-MiniLM-L6-v2 on 160 question and answer pairs: in the second pass over them the loss is lower than in the first."""
+    """all-MiniLM-L6-v2 on 160 question and answer pairs: in the second pass over them the loss is lower than
+    in the first."""
     with gzip.open(text_data / "medquad" / "train.jsonl.gz", "rt", encoding="utf-8") as lines:
         pairs = Dataset.from_list([json.loads(line) for line in lines][::102][:160])
     settings = TrainingSettings(steps=20, batch_size=16, learning_rate=5e-5, max_length=40)

@@ -63,10 +63,17 @@ def test_gradients_are_gathered_over_parameters_that_some_tasks_do_not_touch() -
         [torch.tensor([-1.0, 1.0]), torch.tensor([[1.0, 0.0], [0.5, 1.0]]), None],
         [None, torch.tensor([[-3.0, 1.0], [0.0, -1.0]]), None],
     ]
-    flat = np.stack([
-        np.concatenate([np.zeros(size) if g is None else g.double().numpy().ravel() for g, size in zip(task, (2, 4, 1), strict=True)])
-        for task in given_gradients
-    ])  # fmt: skip
+    flat = np.stack(
+        [
+            np.concatenate(
+                [
+                    np.zeros(size) if g is None else g.double().numpy().ravel()
+                    for g, size in zip(task, (2, 4, 1), strict=True)
+                ]
+            )
+            for task in given_gradients
+        ]
+    )
     np.testing.assert_allclose(inner_products(given_gradients), flat @ flat.T)
     surgery = Surgery(parameters, seed=4)
     for number, task in enumerate(given_gradients):
@@ -90,7 +97,8 @@ def test_gradients_are_gathered_over_parameters_that_some_tasks_do_not_touch() -
 def test_a_step_of_a_joint_training_is_that_of_projected_gradients(
     tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The gradients that the optimizer sees, against those of each task's own batch put together by hand in float64."""
+    """The gradients that the optimizer sees, against those of each task's own batch put together by hand in
+    float64."""
     from selfpos.training.trainer import Trainer
 
     tasks = ("retrieval", "classification", "sts")

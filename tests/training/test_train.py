@@ -49,10 +49,10 @@ def test_a_specialist_of_each_type_loads_and_differs_from_its_base_in_weights_al
 
 
 def test_the_manifest_says_what_made_the_model(tiny_base: Path, tmp_path: Path) -> None:
-    run(tiny_base, tmp_path / "out", "sts", base_name="tiny", provenance={"finetune": {"source": "here"}})
+    run(tiny_base, tmp_path / "out", "sts", provenance={"finetune": {"source": "here"}})
     manifest = read_manifest(tmp_path / "out")
     assert manifest is not None
-    assert manifest["base"] == {"name": "tiny", "hash": content_hash(tiny_base)}
+    assert manifest["base"] == {"name": "base", "hash": content_hash(tiny_base)}
     assert (
         manifest["kind"] == "specialist"
         and manifest["tasks"]["sts"]["records"] == 24
@@ -229,13 +229,28 @@ def test_lora_saves_an_adapter_that_the_library_loads_and_whose_product_is_the_c
         (("sts",), {"precision": "bf16"}, {}, "precision bf16 needs a GPU, and the model is on cpu"),
         (("sts",), {"batch_size": 64}, {}, "task 'sts' (sts) gives no full batch of 64 from its 24 records"),
         (("retrieval", "sts"), {"batch_size": 64}, {}, "gives no full batch of 64 from its 24 records"),
-        (("classification",), {"batch_size": 5}, {}, "cannot be drawn in batches of 5: batch_size must be an even number"),
-        (("sts",), {"lora": LoraSettings(target_modules=["nowhere"])}, {}, "LoRA target_modules ['nowhere'] do not fit"),
+        (
+            ("classification",),
+            {"batch_size": 5},
+            {},
+            "cannot be drawn in batches of 5: batch_size must be an even number",
+        ),
+        (
+            ("sts",),
+            {"lora": LoraSettings(target_modules=["nowhere"])},
+            {},
+            "LoRA target_modules ['nowhere'] do not fit",
+        ),
         (("sts",), {}, {"mixture": MixtureSettings(surgery="pcgrad")}, "surgery is between tasks"),
-        (("sts", "retrieval"), {}, {"mixture": MixtureSettings(mixture="resampled", ratio={"stss": 2})}, "did you mean 'sts'"),
+        (
+            ("sts", "retrieval"),
+            {},
+            {"mixture": MixtureSettings(mixture="resampled", ratio={"stss": 2})},
+            "did you mean 'sts'",
+        ),
         ((), {}, {}, "at least one task"),
     ],
-)  # fmt: skip
+)
 def test_what_cannot_be_trained_is_refused(
     tasks: tuple[str, ...],
     settings: dict,

@@ -14,7 +14,7 @@ from selfpos.recipe import LoraSettings, ValidationSettings
 from selfpos.storage.hashing import content_hash
 from selfpos.storage.manifest import read_manifest
 from selfpos.tasks import TASKS, get_task
-from selfpos.training import train
+from selfpos.training import train, validation
 from tests.helpers.trainings import interrupted, one_thread, records, run, with_
 
 __all__ = ["one_thread"]
@@ -23,16 +23,15 @@ VALIDATED = ValidationSettings(share=0.25, every=2)
 
 
 def scripted(monkeypatch: pytest.MonkeyPatch, *scores: float) -> list[int]:
-    """Have the measurements come out as `scores`, one after the other (the last again and again); returns where calls are counted."""
-    from selfpos.training.validation import TaskValidation
-
+    """Have the measurements come out as `scores`, one after the other (the last again and again); returns
+    where calls are counted."""
     calls: list[int] = []
 
-    def score(self: TaskValidation, model: object) -> float:
+    def score(measure: object, model: object) -> float:
         calls.append(1)
         return scores[min(len(calls), len(scores)) - 1]
 
-    monkeypatch.setattr(TaskValidation, "score", score)
+    monkeypatch.setattr(validation, "score", score)
     return calls
 
 
@@ -56,10 +55,8 @@ def test_measuring_does_not_change_what_is_learnt(
     kind, data = get_task("retrieval"), records("retrieval")
     measured = with_(steps=6, validation={"split": "dev", "every": 2})
     train(tiny_base, {"r": (kind, data)}, tmp_path / "plain", with_(steps=6), seed=0, name="x")
-    from selfpos.training.validation import TaskValidation
-
-    original, rising = TaskValidation.score, iter(range(9))
-    monkeypatch.setattr(TaskValidation, "score", lambda self, model: original(self, model) * 0 + next(rising))
+    original, rising = validation.score, iter(range(9))
+    monkeypatch.setattr(validation, "score", lambda *given: original(*given) * 0 + next(rising))
     train(
         tiny_base,
         {"r": (kind, data)},
@@ -107,10 +104,9 @@ def test_patience_ends_a_training_that_gets_no_better(
 def test_a_measured_training_goes_on_to_the_same_bytes(
     stop: int, tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The best state, at step 4, is kept through an interruption before it, after it, and after a later checkpoint."""
+    """The best state, at step 4, is kept through an interruption before it, after it, and after a later
+    checkpoint."""
     settings = with_(steps=12, validation=VALIDATED.model_dump() | {"patience": 3}, checkpoint_every=3)
-    from selfpos.training.validation import TaskValidation
-
     by_step = {2: 0.1, 4: 0.8, 6: 0.7, 8: 0.6, 10: 0.5, 12: 0.9}
     from selfpos.training.trainer import Trainer
 
@@ -121,7 +117,7 @@ def test_a_measured_training_goes_on_to_the_same_bytes(
         "training_step",
         lambda self, *a, **k: (now.append(self.state.global_step + 1), step(self, *a, **k))[1],
     )
-    monkeypatch.setattr(TaskValidation, "score", lambda self, model: by_step[now[-1]])
+    monkeypatch.setattr(validation, "score", lambda *_: by_step[now[-1]])
     run(tiny_base, tmp_path / "whole", "sts", settings=settings)
     with monkeypatch.context() as patch:
         interrupted(patch, at=stop)
@@ -133,21 +129,21 @@ def test_a_measured_training_goes_on_to_the_same_bytes(
     assert [
         (read_manifest(tmp_path / name) or {})["validation"]["best_step"] for name in ("out", "whole")
     ] == [4, 4]
-    validation = [(read_manifest(tmp_path / name) or {})["validation"] for name in ("out", "whole")]
-    assert validation[0] == validation[1]
+    measured = [(read_manifest(tmp_path / name) or {})["validation"] for name in ("out", "whole")]
+    assert measured[0] == measured[1]
 
 
 @pytest.mark.parametrize(
-    ("validation", "message"),
+    ("given", "message"),
     [
         ({}, "either a share"),
         ({"share": 0.1, "split": "dev"}, "either a share"),
         ({"share": 0.9}, "less than or equal to 0.5"),
     ],
 )
-def test_validation_comes_from_one_place(validation: dict, message: str) -> None:
+def test_validation_comes_from_one_place(given: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        with_(validation=validation)
+        with_(validation=given)
 
 
 def test_validation_records_that_cannot_be_measured_are_refused_before_the_training(

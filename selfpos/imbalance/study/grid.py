@@ -20,6 +20,7 @@ from typing import Any
 import torch
 
 from selfpos.console import log, log_to, progress
+from selfpos.devices import check_device
 from selfpos.errors import OperationError, SelfposError
 from selfpos.imbalance.study import results
 from selfpos.imbalance.study.cell import Imbalance, Unit, run_unit
@@ -91,10 +92,8 @@ def pick_device(name: str) -> torch.device:
     """The device `name`; auto: a GPU when there is one. Raises SelfposError for one that is not there."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        return torch.zeros(0, device=name).device
-    except (RuntimeError, AssertionError) as error:
-        raise SelfposError(f"there is no device '{name}' here: {str(error).splitlines()[0]}") from None
+    check_device(name)
+    return torch.device(name)
 
 
 def run_grid(

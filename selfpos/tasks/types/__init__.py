@@ -1,3 +1,3 @@
-"""One file per task type; each registers itself."""
+"""Task types; each registers itself. A further file is a further type: nothing else names it."""
 
 from __future__ import annotations

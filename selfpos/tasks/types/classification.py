@@ -1,28 +1,24 @@
-"""Classification: texts with a label.
+"""Classification: texts with a label; and clustering, learnt the same way.
 
-Record: `text`, `label` (a name or a number). A record may also hold a list of texts and the list of their labels, as clustering sets on
-    the Hub do.
-Batch: at least two texts of each of at least two labels, so that every text has a positive and negatives of other labels only.
-Loss: supervised InfoNCE (see `selfpos.tasks.losses`).
-Validation: accuracy of a logistic regression on the embeddings.
+Record: `text`, `label` (a name or a number). A record may also hold a list of texts and the list of their
+    labels, as clustering sets on the Hub do.
+Batch: at least two texts of each of at least two labels, so that every text has a positive and true
+negatives. Loss: supervised InfoNCE (see `selfpos.tasks.losses`). Validation: accuracy of the nearest class
+mean. MTEB trains a logistic regression, which needs more records.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from selfpos.errors import SelfposError
-from selfpos.tasks import draws
-from selfpos.tasks.nested import unnested
-from selfpos.tasks.registry import register
-from selfpos.tasks.task import TaskType
+from selfpos.tasks.forms import unnested
+from selfpos.tasks.task import TaskType, register
 
 if TYPE_CHECKING:
-    import torch
     from datasets import Dataset
-    from sentence_transformers import SentenceTransformer
 
 
 @register
@@ -31,18 +27,18 @@ class Classification(TaskType):
     summary = "texts with a label"
     columns: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "text": (
-            "text", "sentence", "content", "sentences", "utterance", "tweet", "review", "review_body", "comment_text", "headline", "title",
-            "question",
+            "text", "sentence", "content", "sentences", "utterance", "tweet", "review", "review_body",
+            "comment_text", "headline", "title", "question",
         ),
         "label": (
-            "label", "labels", "label_text", "intent", "category", "coarse_label", "label-coarse", "topic", "sentiment", "emotion", "stars",
-            "class",
+            "label", "labels", "label_text", "intent", "category", "coarse_label", "label-coarse", "topic",
+            "sentiment", "emotion", "stars", "class",
         ),
     }  # fmt: skip
     text_columns = ("text",)
     target = "label"
+    loss_name = "supervised-info-nce"
     sampler = "group_by_label"
-    measure = "accuracy"
     mteb_type = "Classification"
 
     def canonical(self, dataset: Dataset, columns: Mapping[str, str] | None = None) -> Dataset:
@@ -51,22 +47,31 @@ class Classification(TaskType):
     def prepare(self, dataset: Dataset, seed: int) -> Dataset:
         """Labels become 0, 1, … in the order of their names."""
         dataset = self.canonical(dataset)
-        given = dataset["label"][:]
-        usable = [label for label, count in Counter(given).items() if count >= 2]
+        labels = dataset["label"][:]
+        usable = [label for label, count in Counter(labels).items() if count >= 2]
         if len(usable) < 2:
             raise SelfposError(
-                f"task type {self.name} needs at least 2 labels with 2 texts each, found {len(usable)} in {len(given)} records"
+                f"task type {self.name} needs at least 2 labels with 2 texts each, "
+                f"found {len(usable)} in {len(labels)} records"
             )
-        numbers = {
-            label: number
-            for number, label in enumerate(sorted(set(given), key=lambda label: (str(type(label)), label)))
-        }
-        return dataset.select_columns(["text"]).add_column("label", [numbers[label] for label in given])
+        names = sorted(set(labels), key=lambda label: (str(type(label)), label))
+        numbers = {label: number for number, label in enumerate(names)}
+        return dataset.select_columns(["text"]).add_column("label", [numbers[label] for label in labels])
 
-    def loss(self, model: SentenceTransformer, temperature: float) -> torch.nn.Module:
-        from selfpos.tasks.losses import SupervisedInfoNCELoss
 
-        return SupervisedInfoNCELoss(model, temperature)
+@register
+class Clustering(Classification):
+    """Texts with the name of the group they belong to, under the column names of clustering sets, or lists of
+    both.
 
-    def draw(self, dataset: Dataset, batch_size: int, generator: torch.Generator) -> dict[str, list[Any]]:
-        return draws.label_pairs(dataset, batch_size, generator)
+    What pulls texts of a label together for a classifier does so for k-means. Validation is that of
+    classification: V-measure of k-means, MTEB's measure, needs more records.
+    """
+
+    name = "clustering"
+    summary = "texts with the name of their group"
+    columns: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "text": ("text", "sentences", "sentence", "title", "content", "abstract", "headline"),
+        "label": ("label", "labels", "label_text", "cluster", "topic", "category", "categories", "class"),
+    }
+    mteb_type = "Clustering"

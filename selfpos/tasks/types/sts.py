@@ -1,31 +1,29 @@
 """Semantic textual similarity: pairs of texts with a graded similarity.
 
-Record: `sentence1`, `sentence2`, `score` (a number, larger is more similar, any range). An inference set (premise, hypothesis, label)
-    is taken too: entailment 1, neutral 0.5, contradiction 0.
-Batch: records at random.
-Loss: CoSENT, log(1 + Σ exp((s_kl − s_ij)/τ)) over all couples of pairs in the batch where (i, j) has the higher score: it asks for the
-    right order of cosines, as the measure does, and not for their size. By choice (`sts_loss: infonce`) the InfoNCE of Self Positioning
-    (Li et al. 2024, arXiv 2410.15035), which knows positives only: pairs graded at least `sts_positive`, the other texts of the batch being
-    negatives; of an inference set premise, entailment and contradiction. Which pairs are positives the paper does not say.
+Record: `sentence1`, `sentence2`, `score` (a number, larger is more similar, any range). An inference set
+    (premise, hypothesis, label) is taken too: entailment 1, neutral 0.5, contradiction 0.
+Batch: records at random. Loss: CoSENT, log(1 + Σ exp((s_kl − s_ij)/τ)) over all couples of pairs in the batch
+    where (i, j) has the higher score: like the measure it asks for the right order of cosines, not for their
+    size. With `sts_loss: infonce` the InfoNCE of Self Positioning (Li et al. 2024, arXiv 2410.15035), which
+    knows positives only: pairs graded at least `sts_positive`, with the other texts of the batch as
+    negatives; of an inference set premise, entailment and contradiction. The paper does not say which pairs
+    are positives.
 Validation: Spearman correlation of cosine and score.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from selfpos.errors import SelfposError
-from selfpos.tasks import draws, nli
-from selfpos.tasks.registry import register
-from selfpos.tasks.task import TaskType
+from selfpos.tasks import forms
+from selfpos.tasks.task import TaskType, register
 from selfpos.tasks.types.retrieval import Retrieval
 
 if TYPE_CHECKING:
     import numpy as np
-    import torch
     from datasets import Dataset
-    from sentence_transformers import SentenceTransformer
 
     from selfpos.recipe import PositioningSettings, TrainingSettings
 
@@ -41,23 +39,19 @@ class Sts(TaskType):
     }
     text_columns = ("sentence1", "sentence2")
     target = "score"
-    measure = "cosine_spearman"
+    loss_name = "cosent"
     mteb_type = "STS"
 
     def canonical(self, dataset: Dataset, columns: Mapping[str, str] | None = None) -> Dataset:
-        if not columns and nli.is_nli(dataset):
-            from datasets import Dataset as Records
-
-            pairs = nli.graded_pairs(dataset, {"entailment": 1.0, "neutral": 0.5, "contradiction": 0.0})
-            dataset = Records.from_dict(
-                {"sentence1": pairs["sentence1"], "sentence2": pairs["sentence2"], "score": pairs["grade"]}
-            )
+        if not columns and forms.is_nli(dataset):
+            grades = {"entailment": 1.0, "neutral": 0.5, "contradiction": 0.0}
+            dataset = forms.graded_pairs(dataset, grades, "score")
         graded = super().canonical(dataset, columns)
         _scores(graded)
         return graded
 
     def prepare(self, dataset: Dataset, seed: int) -> Dataset:
-        """Scores are brought to 0..1 by the smallest and largest found, unless they lie there already."""
+        """Scores are scaled to 0..1 by the smallest and largest of them, unless they lie there already."""
         dataset = self.canonical(dataset)
         scores = _scores(dataset)
         low, high = scores.min(), scores.max()
@@ -67,16 +61,7 @@ class Sts(TaskType):
             )
         if low < 0 or high > 1:
             scores = (scores - low) / (high - low)
-        texts = dataset.select_columns(list(self.text_columns))
-        return texts.add_column("score", scores.tolist())
-
-    def loss(self, model: SentenceTransformer, temperature: float) -> torch.nn.Module:
-        from sentence_transformers.sentence_transformer.losses import CoSENTLoss
-
-        return CoSENTLoss(model, scale=1 / temperature)
-
-    def draw(self, dataset: Dataset, batch_size: int, generator: torch.Generator) -> dict[str, list[Any]]:
-        return draws.distinct_targets(dataset, "score", batch_size, generator)
+        return dataset.select_columns(list(self.text_columns)).add_column("score", scores.tolist())
 
     def under(self, settings: TrainingSettings | PositioningSettings) -> TaskType:
         return StsByInfoNCE(settings.sts_positive) if settings.sts_loss == "infonce" else self
@@ -98,7 +83,7 @@ def _scores(dataset: Dataset) -> np.ndarray:
 
 
 class StsByInfoNCE(Retrieval):
-    """Graded pairs learnt as retrieval is: those graded at least `positive` (0 to 1) are found among the texts of the batch."""
+    """Graded pairs learnt as retrieval: those graded at least `positive`, of 0 to 1, are positives."""
 
     name = "sts"
     columns = Sts.columns
@@ -109,25 +94,20 @@ class StsByInfoNCE(Retrieval):
         self.positive = positive
 
     def canonical(self, dataset: Dataset, columns: Mapping[str, str] | None = None) -> Dataset:
-        """The graded pairs of sts; pairs and triples that `prepare` made of them are left as they are."""
+        """The graded pairs of sts; the pairs and triples of `prepare` are accepted, too."""
         if {"anchor", "positive"} <= set(dataset.column_names):
-            return _PAIRS.canonical(dataset)
-        return _GRADED.canonical(dataset, columns)
+            return Retrieval().canonical(dataset)
+        return Sts().canonical(dataset, columns)
 
     def prepare(self, dataset: Dataset, seed: int) -> Dataset:
-        if {"anchor", "positive"} <= set(dataset.column_names) or nli.is_nli(dataset):
-            return _PAIRS.prepare(dataset, seed)
-        graded = _GRADED.prepare(dataset, seed)
+        if {"anchor", "positive"} <= set(dataset.column_names) or forms.is_nli(dataset):
+            return Retrieval().prepare(dataset, seed)
+        graded = Sts().prepare(dataset, seed)
         kept = [row for row, score in enumerate(graded["score"][:]) if score >= self.positive]
         if len(kept) < 2:
             raise SelfposError(
-                f"{len(kept)} of {len(graded)} pairs are graded {self.positive:g} or more of the scale, too few for InfoNCE; lower sts_positive"
+                f"{len(kept)} of {len(graded)} pairs are graded {self.positive:g} or more of the scale, "
+                "too few for InfoNCE; lower sts_positive"
             )
-        return (
-            graded.select(kept)
-            .select_columns(["sentence1", "sentence2"])
-            .rename_columns({"sentence1": "anchor", "sentence2": "positive"})
-        )
-
-
-_GRADED, _PAIRS = Sts(), Retrieval()
+        pairs = graded.select(kept).select_columns(["sentence1", "sentence2"])
+        return pairs.rename_columns({"sentence1": "anchor", "sentence2": "positive"})

@@ -1,6 +1,7 @@
-"""One training in several processes, as torchrun and accelerate start them: the first writes and speaks, the others follow.
+"""Several processes of one launch, as torchrun and accelerate start them: the first writes and speaks, the
+others follow.
 
-sentence-transformers' trainer deals the batches out and averages the gradients. Everything here does nothing in a process on its own.
+In a process on its own nothing here does anything.
 """
 
 from __future__ import annotations
@@ -14,21 +15,25 @@ from selfpos.console import is_first
 
 
 def count() -> int:
-    """How many processes train together."""
+    """How many processes work together."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def join(device: str) -> None:
-    """Meet the other processes, each on a GPU of its own unless `device` is cpu; again, it is nothing."""
-    if count() > 1:
-        import torch
-        from accelerate import PartialState
+def join(device: str = "auto") -> Any:
+    """Meet the other processes; returns accelerate's state, or None for a single process.
 
-        PartialState(cpu=device == "cpu" or not torch.cuda.is_available())
+    Each process gets a GPU of its own unless `device` is cpu. Further calls change nothing.
+    """
+    if count() == 1:
+        return None
+    import torch
+    from accelerate import PartialState
+
+    return PartialState(cpu=device == "cpu" or not torch.cuda.is_available())
 
 
 def wait() -> None:
-    """Return when all processes have come here."""
+    """Return when all processes have called this."""
     if count() > 1:
         import torch.distributed
 
@@ -48,7 +53,7 @@ def of_first(value: Any) -> Any:
 
 @contextmanager
 def first_before_others() -> Iterator[None]:
-    """The first process does the block before the others, who find what it has written."""
+    """The first process runs the block before the others, who can use what it has written."""
     if not is_first():
         wait()
     yield
@@ -64,9 +69,5 @@ def in_any(*facts: bool) -> list[bool]:
     from accelerate import PartialState
     from accelerate.utils import reduce
 
-    return [
-        bool(found)
-        for found in reduce(
-            torch.tensor(facts, dtype=torch.float32, device=PartialState().device), "sum"
-        ).tolist()
-    ]
+    votes = torch.tensor(facts, dtype=torch.float32, device=PartialState().device)
+    return [bool(total) for total in reduce(votes, "sum").tolist()]

@@ -1,4 +1,5 @@
-"""What every process of tests/positioning/test_processes.py runs: searches of a few kinds, what they find in the folder it is told; and one that is interrupted."""
+"""Searches of several kinds, in every process of tests/positioning/test_processes.py, and one that is
+interrupted."""
 
 from __future__ import annotations
 
@@ -16,26 +17,20 @@ from selfpos.positioning.problem import Problem
 from selfpos.recipe import PositioningSettings
 from tests.helpers.stand_ins import records
 
-SGD = {"search": "sgd", "steps": 4, "batch_size": 14, "evaluate_every": 2}
+SGD = {"search": "sgd", "steps": 4, "batch_size": 14}
 WAYS: dict[str, tuple[str, dict]] = {
     "sgd": ("whole", SGD | {"space": "spherical"}),
     "chunked": ("whole", SGD | {"chunk": 5, "granularity": "layer"}),
     "adapters": ("adapter", SGD),
-    "picked": ("whole", SGD | {"pick": {"penalty": [0.0, 0.2], "granularity": ["layer"]}, "compare": True}),
-    "linearised": ("whole", {"rounds": 2, "intervals": 2, "compare": True}),
-    "cma-es": (
-        "whole",
-        {"search": "cma-es", "evaluations": 8, "refine": "coordinate", "refine_evaluations": 3},
-    ),
+    "linearised": ("whole", {"rounds": 2, "compare": True}),
+    "cma-es": ("whole", {"search": "cma-es", "evaluations": 8}),
 }
 
 
 def run(folder: Path, base: Path, sources: dict[str, list[Path]]) -> None:
     """Every way, each into `folder`/NAME."""
     for name, (kind, options) in WAYS.items():
-        settings = PositioningSettings(
-            **{"compare": False, "intervals": 0, "validation_records": 11, **options}
-        )
+        settings = PositioningSettings(**{"compare": False, **options})
         out = folder / name
         out.mkdir(parents=True, exist_ok=True)
         found = position_and_merge(
@@ -53,7 +48,8 @@ def run(folder: Path, base: Path, sources: dict[str, list[Path]]) -> None:
 
 
 def interrupt(folder: Path, base: Path, sources: list[Path]) -> None:
-    """A search of many steps, in the third of which the last process is sent what Ctrl-C sends; the result in `folder`/interruptedN.json."""
+    """A search of many steps, in the third of which the last process is sent what Ctrl-C sends; the result
+    in `folder`/interruptedN.json."""
     original, calls = Problem.gradient, []
 
     def third(self: Problem, *arguments: Any) -> Any:
