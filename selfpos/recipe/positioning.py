@@ -42,18 +42,34 @@ READ_BY = {"sgd": ("steps", "learning_rate"), "linearised": ("rounds",), "cma-es
 
 NO_GAIN = "the study found no gain"
 FIXED = "its value is now fixed"
-REMOVED = {
-    **dict.fromkeys(
-        ("refine", "refine_evaluations", "pick", "balance", "layer_groups", "shrinkage"), NO_GAIN
-    ),
-    **dict.fromkeys(
-        ("angles", "angle_gradient", "order", "positive"), "the values of the paper are now fixed"
-    ),
-    **dict.fromkeys(("in_batch_negatives", "sts_positive", "guard", "validation_records", "patience"), FIXED),
-    **dict.fromkeys(("intervals", "radius", "early_share", "evaluate_every", "dropout"), FIXED),
-    **dict.fromkeys(("sigma", "fitness", "softmax_temperature", "examples"), FIXED),
+PAPERS = "the values of the paper are now fixed"
+REMOVED: dict[str, tuple[Any, str]] = {
+    "refine": ("none", NO_GAIN),
+    "refine_evaluations": (40, NO_GAIN),
+    "pick": ({}, NO_GAIN),
+    "balance": ("mean", NO_GAIN),
+    "shrinkage": (1.0, NO_GAIN),
+    "layer_groups": (4, NO_GAIN),
+    "positive": (False, PAPERS),
+    "order": ("given", PAPERS),
+    "angles": ("global", PAPERS),
+    "angle_gradient": (True, PAPERS),
+    "in_batch_negatives": (True, FIXED),
+    "sts_positive": (0.8, FIXED),
+    "guard": (1.0, FIXED),
+    "validation_records": (128, FIXED),
+    "patience": (None, FIXED),
+    "intervals": (20, FIXED),
+    "radius": (0.5, FIXED),
+    "early_share": (0.5, FIXED),
+    "evaluate_every": (None, FIXED),
+    "dropout": (False, FIXED),
+    "sigma": (0.3, FIXED),
+    "fitness": ("loss", FIXED),
+    "softmax_temperature": (5.0, FIXED),
+    "examples": (5, FIXED),
 }
-"""Settings of 0.1 that are gone → why. A recipe that names one is refused in one sentence."""
+"""Settings of 0.1 that are gone → the value that holds now, and why. Another value is refused."""
 
 
 class PositioningSettings(Settings):
@@ -152,9 +168,11 @@ class PositioningSettings(Settings):
     def _preset_first(cls, data: Any) -> Any:
         if not isinstance(data, dict):
             return data
-        for name in data:
-            if name in REMOVED:
-                raise ValueError(f"'{name}' was removed in 0.2: {REMOVED[name]}; leave it out")
+        for name in data.keys() & REMOVED.keys():
+            value, reason = REMOVED[name]
+            if data[name] != value:
+                raise ValueError(f"'{name}' was removed in 0.2: {reason}; leave it out")
+        data = {name: value for name, value in data.items() if name not in REMOVED}
         preset: dict[str, Any] = PRESETS.get(str(data.get("preset")), {})
         search = preset.get("search", "")
         if data.get("search", search) != search:

@@ -304,7 +304,7 @@ class _Training:
             warmup_steps=min(settings.warmup, 1 - 1e-9),  # a share of all steps only below 1; see Arguments
             bf16=precision == "bf16",
             fp16=precision == "fp16",
-            activation_checkpointing=settings.gradient_checkpointing or None,
+            gradient_checkpointing=settings.gradient_checkpointing or None,
             seed=self.seed,
             dataloader_drop_last=True,
             dataloader_pin_memory=model.device.type == "cuda",

@@ -69,3 +69,9 @@ def test_a_presets_settings_of_one_search_do_not_hold_for_another() -> None:
 def test_every_setting_says_what_group_it_belongs_to() -> None:
     groups = [field.description.partition(":")[0] for field in PositioningSettings.model_fields.values()]
     assert set(groups) == {"objective", "search", "run"}
+
+
+def test_a_removed_setting_at_the_value_that_holds_now_is_accepted() -> None:
+    """Run folders of 0.1 hold presets written out, `positive: false` of the paper's among them."""
+    old = {"preset": "paper", "positive": False, "order": "given"}
+    assert PositioningSettings.model_validate(old) == PositioningSettings(preset="paper")
