@@ -103,7 +103,7 @@ def report(results: Path, out: Path | None, select: str | None) -> None:
     if folder == results:
         raise SelfposError(f"{results} is a file, and the report a folder; name that with --out")
     claims = write_report(results, folder, select)
-    rows = [[f"{claim.name}  {claim.sentence}", claim.told] for claim in claims]
+    rows = [[f"{claim.name}  {claim.sentence}", claim.summary] for claim in claims]
     click.echo(table_text(["claim", "verdict"], rows))
     click.echo(f"numbers and figures: {folder / 'report.md'}")
 
@@ -114,7 +114,7 @@ def report(results: Path, out: Path | None, select: str | None) -> None:
 def ordering(short: Path, long: Path) -> None:
     """Compare the order of the methods in two results files, such as those of a short and a long training."""
     from selfpos.console import table_text
-    from selfpos.imbalance.study.ordering import compare_orderings
+    from selfpos.imbalance.study.analysis import compare_orderings
 
     orderings = compare_orderings(_study(short), _study(long))
     rows = []
@@ -175,8 +175,7 @@ def _on_networks(name: str, description: str) -> None:
         from selfpos.imbalance.carryover.arms import Bench, only_rate
         from selfpos.imbalance.carryover.outcome import missing_seeds, over_seeds
         from selfpos.imbalance.carryover.text import open_data
-        from selfpos.imbalance.study.cell import Imbalance, Unit
-        from selfpos.imbalance.study.checks import check_study
+        from selfpos.imbalance.study.cell import Imbalance, Unit, check_study
         from selfpos.imbalance.study.grid import pick_device
         from selfpos.imbalance.study.recipe import load_imbalance_recipe
 
@@ -188,15 +187,14 @@ def _on_networks(name: str, description: str) -> None:
                 "'validation'"
             )
         file = out or Path("checkpoints") / f"compare-{name}-{study.name}-rho{rho:g}-mu{mu:g}.json"
-        rate, where, images = only_rate(study), pick_device(device), open_data(study, data)
-        minority = study.minority if isinstance(study.minority, str) else tuple(study.minority)
-        point = Imbalance("step", rho, mu, minority)
+        rate, target, images = only_rate(study), pick_device(device), open_data(study, data)
+        point = Imbalance("step", rho, mu, study.minority)
         check_study([Unit(point, "ros", (), rate, tuple(range(study.seeds)))], study, images)
         settings = {"comparison": name, "rho": rho, "mu": mu}
         settings |= study.model_dump(mode="json", exclude={"data", "grid", "methods", "seeds"})
         trainings = comparison.TRAININGS * len(missing_seeds(file, study.seeds))
         with progress(name, round(trainings * study.training.iterations)) as bar:
-            bench = Bench(point, study, images, where, bar.advance)
+            bench = Bench(point, study, images, target, bar.advance)
             identity = settings | {"data": images.fingerprint}
             measured = over_seeds(file, identity, study.seeds, lambda seed: comparison.measure(bench, seed))
         _conclude(comparison.outcome(measured), file, settings)

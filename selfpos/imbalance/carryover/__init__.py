@@ -1,5 +1,3 @@
-"""What the study of class imbalance says about merging and about texts: one file a comparison, above all the
-rooms that they call.
-"""
+"""What the study of class imbalance says about merging and about texts, one file a comparison."""
 
 from __future__ import annotations

@@ -1,6 +1,4 @@
-"""Networks of one seed for the comparisons: trained whole, or as experts of a start, and scored on validation
-and test.
-"""
+"""Networks of one seed for the comparisons: trained on all classes, or as experts, scored and moved."""
 
 from __future__ import annotations
 
@@ -16,21 +14,19 @@ from torch import Tensor
 from selfpos.errors import SelfposError
 from selfpos.imbalance.study import metrics
 from selfpos.imbalance.study.cell import Imbalance, Trained, Unit, new_network, train_unit
+from selfpos.imbalance.study.images import ImageData
 from selfpos.imbalance.study.networks import Network
 from selfpos.imbalance.study.recipe import ImbalanceRecipe
 from selfpos.imbalance.study.sampling import stream
-from selfpos.imbalance.study.sources import ImageData
 from selfpos.imbalance.study.trainer import Sample, fit, image_batches, predict
 
+Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
-Point = Mapping[str, Tensor]
+Vector = dict[str, Tensor]
 
 
 def only_rate(recipe: ImbalanceRecipe) -> float:
-    """The learning rate of a recipe that has a single one.
-
-    Raises SelfposError for more: comparisons do not search rates.
-    """
+    """The learning rate of the recipe; comparisons do not search several."""
     rate, *others = recipe.training.learning_rates
     if others:
         raise SelfposError(
@@ -42,9 +38,7 @@ def only_rate(recipe: ImbalanceRecipe) -> float:
 
 @dataclass(frozen=True)
 class Bench:
-    """Where the networks of a comparison are trained and scored: a point of the grid, a recipe, data and a
-    device.
-    """
+    """The setting, recipe, data and device of a comparison's networks."""
 
     imbalance: Imbalance
     recipe: ImbalanceRecipe
@@ -52,7 +46,7 @@ class Bench:
     device: torch.device
     tick: Callable[[], None] | None = None
 
-    def lasting(self, iterations: int) -> Bench:
+    def with_iterations(self, iterations: int) -> Bench:
         """The same with another length of training."""
         training = self.recipe.training.model_copy(update={"iterations": iterations})
         return replace(self, recipe=self.recipe.model_copy(update={"training": training}))
@@ -68,85 +62,93 @@ class Bench:
         """The network that `train` starts from."""
         return new_network(self.recipe, self.data, seed).to(self.device)
 
-    def train_on(self, start: Network, sample: Sample, labels: NDArray[np.int64], iterations: int) -> Network:
-        """A copy of `start`, trained on with those examples of `sample` that are of the classes `labels`."""
+    def train_on(self, start: Network, sample: Sample, classes: Ints, iterations: int) -> Network:
+        """A copy of `start`, trained further on those examples of `sample` that are of `classes`."""
         network, training = copy.deepcopy(start), self.recipe.training
-        at = np.isin(sample.labels, labels)
-        part = replace(sample, index=sample.index[at], labels=sample.labels[at])
-        batches = image_batches(
-            self.data.train,
-            [part],
-            [stream(part.positions, training.batch_size, part.seed + 4000)],
-            self.device,
-            part.seed,
-        )
+        included = np.isin(sample.labels, classes)
+        part = replace(sample, index=sample.index[included], labels=sample.labels[included])
+        streams = [stream(part.positions, training.batch_size, part.seed + 4000)]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(part.seed)  # of dropout
             fit(
-                [network], batches, part.counts[None], training, rate=only_rate(self.recipe), iterations=iterations,
-                optimizer=training.optimizer, tick=self.tick,
-            )  # fmt: skip
+                [network],
+                image_batches(self.data.train, [part], streams, self.device, part.seed),
+                part.counts[None],
+                training,
+                rate=only_rate(self.recipe),
+                iterations=iterations,
+                optimizer=training.optimizer,
+                tick=self.tick,
+            )
         return network
 
     def experts(self, seed: int) -> tuple[Network, list[Network], Sample]:
-        """A start trained on the imbalanced set, one expert of the majority classes and one of the minority;
-        a third of the iterations each.
+        """A start trained on the imbalanced set, an expert of the majority classes and one of the minority.
+
+        Each takes a third of the iterations.
         """
         third = max(self.recipe.training.iterations // 3, 1)
-        found = self.lasting(third).train("baseline", seed)
-        sample, start = found.samples[0], found.networks[0]
+        trained = self.with_iterations(third).train("baseline", seed)
+        sample, start = trained.samples[0], trained.networks[0]
         majority = np.setdiff1d(np.arange(self.data.classes), sample.minority)
-        return (
-            start,
-            [self.train_on(start, sample, classes, third) for classes in (majority, sample.minority)],
-            sample,
-        )
+        groups = (majority, sample.minority)
+        return start, [self.train_on(start, sample, classes, third) for classes in groups], sample
 
-    def predict(
-        self, network: Network, index: NDArray[np.int64], *, test: bool
-    ) -> tuple[Floats, NDArray[np.int64]]:
+    def predict(self, network: Network, index: Ints, *, test: bool) -> tuple[Floats, Ints]:
         """Log-probabilities (n, K) and labels of images of the test or of the training set."""
         images = self.data.test if test else self.data.train
         return predict([network], {"": [network.head]}, images, index)[""][0], images.labels[index]
 
+    def validation_and_test(self, network: Network, trained: Trained, measure: str) -> list[float]:
+        """One of `measures` on the validation and on the test images of `trained`."""
+        sample = trained.samples[0]
+        validation = self.predict(network, sample.validation, test=False)
+        test = self.predict(network, trained.scoring.test, test=True)
+        return [measures(*images, sample)[measure] for images in (validation, test)]
 
-def measures(
-    log_probs: Floats, labels: NDArray[np.int64], sample: Sample, tau: float = 0.0
-) -> dict[str, float]:
+
+def measures(log_probs: Floats, labels: Ints, sample: Sample, tau: float = 0.0) -> dict[str, float]:
     """AUC, balanced accuracy and minority recall × 100, decisions by log-probabilities − τ · log prior."""
-    found = metrics.score(
-        log_probs, metrics.divide_by_prior(log_probs, sample.counts, tau), labels, sample.minority
-    )
+    decision = metrics.divide_by_prior(log_probs, sample.counts, tau)
+    recalls = metrics.group_recalls(decision, labels, sample.minority)
     return {
-        "auc": 100 * found.auc,
-        "balanced accuracy": 100 * found.balanced_accuracy,
-        "minority recall": 100 * found.minority,
+        "auc": 100 * float(metrics.one_vs_rest_auc(log_probs, labels).mean()),
+        "balanced accuracy": 100 * recalls["balanced"],
+        "minority recall": 100 * recalls["minority"],
     }
 
 
-def point_of(network: Network) -> dict[str, Tensor]:
+def weights_of(network: Network) -> Vector:
     """Its floating-point weights and running statistics by name."""
     return {name: tensor for name, tensor in network.state_dict().items() if tensor.is_floating_point()}
 
 
-def difference(end: Network, start: Network) -> dict[str, Tensor]:
+def difference(end: Network, start: Network) -> Vector:
     """The vector of `end`: its weights minus those of `start`."""
-    origin = point_of(start)
-    return {name: tensor - origin[name] for name, tensor in point_of(end).items()}
+    origin = weights_of(start)
+    return {name: tensor - origin[name] for name, tensor in weights_of(end).items()}
 
 
-def inner(first: Point, second: Point) -> float:
+def inner(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> float:
     """The inner product of two vectors, in float64."""
     return float(sum((first[name].double() * second[name].double()).sum() for name in first))
 
 
-def moved(start: Network, vectors: list[dict[str, Tensor]], coefficients: list[float]) -> Network:
+def length(vector: Mapping[str, Tensor]) -> float:
+    """The L2 norm of a vector."""
+    return inner(vector, vector) ** 0.5
+
+
+def moved_weights(origin: Vector, vectors: list[Vector], coefficients: list[float] | Tensor) -> Vector:
+    """origin + Σ c_i V_i."""
+    return {
+        name: tensor + sum(c * v[name] for c, v in zip(coefficients, vectors, strict=True))
+        for name, tensor in origin.items()
+    }
+
+
+def moved(start: Network, vectors: list[Vector], coefficients: list[float]) -> Network:
     """start + Σ c_i V_i as a network."""
     network = copy.deepcopy(start)
-    place = point_of(start)
-    target = {
-        name: tensor + sum(c * v[name] for c, v in zip(coefficients, vectors, strict=True))
-        for name, tensor in place.items()
-    }
-    network.load_state_dict(target, strict=False)
+    network.load_state_dict(moved_weights(weights_of(start), vectors, coefficients), strict=False)
     return network

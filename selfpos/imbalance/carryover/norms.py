@@ -1,24 +1,23 @@
-"""Norms: ‖V‖ against the number of examples, ‖w_i‖ against n_i, and what equalising them after training is
-worth beside resampling.
+"""Norms: ‖V‖ against the number of examples, ‖w_i‖ against n_i, and their equalisation after training.
 
 Number of examples and number of updates go together in "equal epochs", so the lengths are measured with equal
 steps too. τ-normalisation (Kang et al. 2020, arXiv 1910.09217) is applied to head rows, w_i / ‖w_i‖^τ, and to
-the vectors of two experts, V_i / ‖V_i‖^τ, on one grid of τ.
+the vectors of two experts, V_i / ‖V_i‖^τ, on one grid of τ, and compared with resampling.
 """
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from selfpos.imbalance.carryover.arms import Bench, difference, inner, measures, moved
+from selfpos.imbalance.carryover.arms import Bench, Vector, difference, inner, length, moved
 from selfpos.imbalance.carryover.outcome import Finding, Judgement, Outcome, Values, finding, mean
 from selfpos.imbalance.study.cell import Imbalance
 from selfpos.imbalance.study.methods.heads import normalised_head
 from selfpos.imbalance.study.networks import Network
-from selfpos.imbalance.study.trainer import Sample
 
 SHARES = [1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0]
 TAUS = [round(0.1 * step, 1) for step in range(21)]
@@ -29,91 +28,94 @@ TRAININGS = 10.94  # lengths of the recipe's training that a seed takes
 
 def measure(bench: Bench, seed: int) -> Values:
     """R² of the linear fits, cosines, and balanced accuracy by τ on validation and test."""
-    steps = bench.recipe.training.iterations
-    full = Imbalance("balanced", 1.0, None, bench.imbalance.minority)
-    lengths: dict[str, list[float]] = {"steps": [], "epochs": []}
-    cosines = []
-    for regime, found in lengths.items():
-        vectors = []
-        for share in SHARES:
-            smaller = bench.recipe.model_copy(update={"n_max": max(round(share * bench.recipe.n_max), 1)})
-            place = replace(bench, imbalance=full, recipe=smaller).lasting(
-                steps if regime == "steps" else max(round(share * steps), 1)
-            )
-            trained = place.train("baseline", seed).networks[0]
-            vectors.append(difference(trained, bench.untrained(seed)))
-        found += [inner(v, v) ** 0.5 for v in vectors]
-        cosines.append([inner(v, vectors[-1]) / (a * found[-1]) for v, a in zip(vectors, found, strict=True)])
-    longtail = replace(
-        bench, imbalance=Imbalance("exp", bench.imbalance.rho, None, bench.imbalance.minority)
-    ).train("baseline", seed)
+    lengths, cosines = {}, {}
+    for regime in ("steps", "epochs"):
+        vectors = _vectors_by_share(bench, seed, equal_steps=regime == "steps")
+        lengths[regime] = [length(vector) for vector in vectors]
+        longest = lengths[regime][-1]
+        cosines[regime] = [
+            inner(vector, vectors[-1]) / (norm * longest)
+            for vector, norm in zip(vectors, lengths[regime], strict=True)
+        ]
+    exponential = Imbalance("exp", bench.imbalance.rho, None, bench.imbalance.minority)
+    longtail = replace(bench, imbalance=exponential).train("baseline", seed)
     rows = longtail.networks[0].classifier.weight.detach().flatten(1).norm(dim=1).cpu().numpy()
     counts = longtail.samples[0].counts
-    base, ros = bench.train("baseline", seed), bench.train("ros", seed)
-    network, sample, test = base.networks[0], base.samples[0], base.scoring.test
+    baseline, ros = bench.train("baseline", seed), bench.train("ros", seed)
+    network = baseline.networks[0]
     start, experts, _ = bench.experts(seed)
     vectors = [difference(expert, start) for expert in experts]
-    sizes = np.array([inner(v, v) ** 0.5 for v in vectors])
+    sizes = np.array([length(vector) for vector in vectors])
 
-    def scored(candidate: Network, sample: Sample) -> list[float]:
-        sets = [
-            bench.predict(candidate, sample.validation, test=False),
-            bench.predict(candidate, test, test=True),
-        ]
-        return [measures(*one, sample)["balanced accuracy"] for one in sets]
+    def scores(candidate: Network) -> list[float]:
+        return bench.validation_and_test(candidate, baseline, "balanced accuracy")
 
-    def with_rows(tau: float) -> Network:
+    by_rows, by_vectors = {}, {}
+    for tau in TAUS:
         changed = copy.deepcopy(network)
         changed.head = normalised_head(network, tau)
-        return changed
-
+        by_rows[f"{tau:g}"] = scores(changed)
+        # Scaled so that τ = 0 is the average, and equal lengths do not change.
+        coefficients = list(0.5 * (sizes.mean() / sizes) ** tau)
+        by_vectors[f"{tau:g}"] = scores(moved(start, vectors, coefficients))
+    fits = {f"‖V‖ on N, equal {regime}": r_squared(SHARES, values) for regime, values in lengths.items()}
+    fits |= {"‖w_i‖ on n_i": r_squared(counts, rows), "‖w_i‖ on log n_i": r_squared(np.log(counts), rows)}
     return {
-        "lengths": lengths, "cosines": dict(zip(lengths, cosines, strict=True)), "rows": rows.tolist(), "counts": counts.tolist(),
-        "fit": {f"‖V‖ on N, equal {regime}": r_squared(SHARES, found) for regime, found in lengths.items()}
-        | {"‖w_i‖ on n_i": r_squared(counts, rows), "‖w_i‖ on log n_i": r_squared(np.log(counts), rows)},
-        "ros": scored(ros.networks[0], sample), "baseline": scored(network, sample),
-        "head rows": {f"{tau:g}": scored(with_rows(tau), sample) for tau in TAUS},
-        # Scaled so that τ = 0 is the average, and equal lengths are left as they are.
-        "vectors": {f"{tau:g}": scored(moved(start, vectors, list(0.5 * (sizes.mean() / sizes) ** tau)), sample) for tau in TAUS},
-    }  # fmt: skip
+        "lengths": lengths,
+        "cosines": cosines,
+        "rows": rows.tolist(),
+        "counts": counts.tolist(),
+        "fit": fits,
+        "ros": scores(ros.networks[0]),
+        "baseline": scores(network),
+        "head rows": by_rows,
+        "vectors": by_vectors,
+    }
 
 
-def r_squared(x: object, y: object) -> float:
+def _vectors_by_share(bench: Bench, seed: int, *, equal_steps: bool) -> list[Vector]:
+    """Vectors of networks trained on shares of a balanced set, with equal steps or equal epochs."""
+    balanced = Imbalance("balanced", 1.0, None, bench.imbalance.minority)
+    recipe, vectors = bench.recipe, []
+    for share in SHARES:
+        smaller = recipe.model_copy(update={"n_max": max(round(share * recipe.n_max), 1)})
+        steps = recipe.training.iterations
+        if not equal_steps:
+            steps = max(round(share * steps), 1)
+        part = replace(bench, imbalance=balanced, recipe=smaller).with_iterations(steps)
+        vectors.append(difference(part.train("baseline", seed).networks[0], bench.untrained(seed)))
+    return vectors
+
+
+def r_squared(x: Sequence[float] | np.ndarray, y: Sequence[float] | np.ndarray) -> float:
     """Of the straight line through the points."""
     return float(np.corrcoef(np.asarray(x, np.float64), np.asarray(y, np.float64))[0, 1] ** 2)
 
 
-def outcome(found: list[Values]) -> Outcome:
+def outcome(by_seed: list[Values]) -> Outcome:
     """Fits, and the τ chosen on validation against ROS."""
-    rows = [[f"R² of {name}", "", mean([one["fit"][name] for one in found], 3)] for name in found[0]["fit"]]
+    fits = {name: [values["fit"][name] for values in by_seed] for name in by_seed[0]["fit"]}
+    rows = [[f"R² of {name}", "", mean(values, 3)] for name, values in fits.items()]
     for regime in ("steps", "epochs"):
-        longer = [one["lengths"][regime][-1] / one["lengths"][regime][0] for one in found]
-        rows.append([f"‖V‖ at N ÷ ‖V‖ at N/16, equal {regime}", "", mean(longer)])
-        rows.append(
-            [
-                f"cosine of V at N/16 and at N, equal {regime}",
-                "",
-                mean([one["cosines"][regime][0] for one in found], 3),
-            ]
-        )
-    rows += [
-        [f"balanced accuracy, {name}", "", mean([one[name][1] for one in found])]
-        for name in ("baseline", "ros")
-    ]
-    fits = {
-        regime: [one["fit"][f"‖V‖ on N, equal {regime}"] for one in found] for regime in ("steps", "epochs")
-    }
+        ratios = [values["lengths"][regime][-1] / values["lengths"][regime][0] for values in by_seed]
+        cosines = [values["cosines"][regime][0] for values in by_seed]
+        rows.append([f"‖V‖ at N ÷ ‖V‖ at N/16, equal {regime}", "", mean(ratios)])
+        rows.append([f"cosine of V at N/16 and at N, equal {regime}", "", mean(cosines, 3)])
+    for name in ("baseline", "ros"):
+        rows.append([f"balanced accuracy, {name}", "", mean([values[name][1] for values in by_seed])])
     claim = f"‖V‖ is as linear in N with equal steps as with equal epochs (R², margin {R_MARGIN})"
-    findings: list[Finding | Judgement] = [finding(claim, fits["steps"], fits["epochs"], -R_MARGIN)]
+    steps, epochs = (fits[f"‖V‖ on N, equal {regime}"] for regime in ("steps", "epochs"))
+    findings: list[Finding | Judgement] = [finding(claim, steps, epochs, -R_MARGIN)]
     for kind in ("head rows", "vectors"):
-        chosen = [max(one[kind], key=lambda tau, own=one[kind]: own[tau][0]) for one in found]  # type: ignore[misc]
-        best = [one[kind][tau][1] for one, tau in zip(found, chosen, strict=True)]
-        rows.append([f"balanced accuracy, τ-normalised {kind}", "τ " + ", ".join(chosen), mean(best)])
+        chosen = [max(values[kind].items(), key=lambda item: item[1][0]) for values in by_seed]
+        taus, best = [tau for tau, _ in chosen], [test for _, (_, test) in chosen]
+        rows.append([f"balanced accuracy, τ-normalised {kind}", "τ " + ", ".join(taus), mean(best)])
         claim = f"τ-normalised {kind} are as good as ROS (balanced accuracy, margin {MARGIN})"
-        # τ = 0 leaves the lengths as they are: what would be judged is not normalised at all.
-        idle = all(float(tau) == 0 for tau in chosen)
-        told = Judgement(claim, "the chosen τ is 0 for every seed, so nothing is normalised", "not decided")
-        findings.append(told if idle else finding(claim, best, [one["ros"][1] for one in found], -MARGIN))
+        if all(float(tau) == 0 for tau in taus):  # τ = 0 leaves the lengths as they are
+            value = "the chosen τ is 0 for every seed, so nothing is normalised"
+            findings.append(Judgement(claim, value, "not decided"))
+        else:
+            findings.append(finding(claim, best, [values["ros"][1] for values in by_seed], -MARGIN))
     return Outcome(
         "Norms of head rows and of vectors",
         "the claim on lengths fails when R² drops as steps, not epochs, are held equal",

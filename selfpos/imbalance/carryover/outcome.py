@@ -24,8 +24,8 @@ SIGNIFICANT = 0.05
 class Finding:
     """A paired difference over seeds. The claim holds where all of its interval lies above `least`.
 
-    `strict`: an undecided result counts as refuted. With a `p` of a test that seeds say nothing about, a claim
-    that holds over the seeds is decided only where p is below SIGNIFICANT.
+    `strict`: an undecided result counts as refuted. `p` is of a test that the seeds do not enter: with it, a
+    claim that holds over the seeds is decided only where p is below SIGNIFICANT.
     """
 
     claim: str
@@ -75,9 +75,11 @@ class Outcome:
 
     def markdown(self) -> str:
         """Table, findings and falsifier."""
-        table = markdown_table(self.header, self.rows)
+        # The rules with spaces are those of the published files.
+        table = markdown_table(self.header, self.rows, rules=[" --- "] * len(self.header))
         header = ["claim", "paired difference [95 %, bootstrap over seeds]", "seeds", "verdict"]
-        findings = markdown_table(header, [finding.row for finding in self.findings])
+        rows = [finding.row for finding in self.findings]
+        findings = markdown_table(header, rows, rules=[" --- "] * len(header))
         return f"# {self.title}\n\nFalsifier: {self.falsifier}\n\n{table}\n\n{findings}\n"
 
 

@@ -1,9 +1,8 @@
-"""Step imbalance between the tasks of text-embedding training: joint training on every mixture against merged
-specialists, at equal draws.
+"""Step imbalance between the tasks of text embeddings: joint training against merged specialists.
 
-Every ρ and seed is a run of `selfpos.pipeline.run` of its own, with that many records a task beyond its
-probe; which tasks are small is drawn from the seed. With draws held equal, Total and Max of one ratio are the
-same mixture, so one rival stands for both.
+Every ρ and seed is a run of `selfpos.pipeline.run`, with so many records a task beside its probe; the seed
+draws which tasks are small. At equal draws the mixtures Total and Max of one ratio are the same, so one rival
+stands for both.
 """
 
 from __future__ import annotations
@@ -20,23 +19,24 @@ from selfpos.imbalance.study import profiles
 from selfpos.recipe import BudgetSettings, Recipe
 
 OVERSAMPLED, POSITIONED = "oversampled", "self-positioning"
-KNOWING = "oversampled-with-probe"  # where a recipe has it, the rival that has seen every record that Self Positioning has
+# Optional: the rival that has seen every record that Self Positioning has.
+WITH_PROBE = "oversampled-with-probe"
+RIVALS = {OVERSAMPLED: "", WITH_PROBE: " on training and probe records"}
+Summaries = dict[str, tuple[float, float, float]]  # model → mean, worst task, mean of the small tasks
 
 
 def check(recipe: Recipe) -> None:
-    """Raise SelfposError when `recipe` cannot be compared: equal draws, the two models of the verdict, a
-    measure for every task.
-    """
-    wrong = [
-        (recipe.budget != BudgetSettings(equal="draws"), "needs 'budget: {equal: draws}'"),
-        (OVERSAMPLED not in recipe.joints, f"needs a joint rival named '{OVERSAMPLED}'"),
-        (POSITIONED not in recipe.merges, f"needs a merge named '{POSITIONED}'"),
-        (
-            len(_measured(recipe)) != len(recipe.tasks),
-            "must name one evaluation task for each task, in their order (tasks, then local)",
-        ),
-    ]
-    if faults := [fault for is_wrong, fault in wrong if is_wrong]:
+    """Raise SelfposError unless `recipe` has equal draws, the verdict's two models and a measure per task."""
+    faults = []
+    if recipe.budget != BudgetSettings(equal="draws"):
+        faults.append("needs 'budget: {equal: draws}'")
+    if OVERSAMPLED not in recipe.joints:
+        faults.append(f"needs a joint rival named '{OVERSAMPLED}'")
+    if POSITIONED not in recipe.merges:
+        faults.append(f"needs a merge named '{POSITIONED}'")
+    if len(_evaluation_tasks(recipe)) != len(recipe.tasks):
+        faults.append("must name one evaluation task for each task, in their order (tasks, then local)")
+    if faults:
         raise SelfposError(f"recipe {recipe.name} " + "; ".join(faults))
 
 
@@ -49,90 +49,82 @@ def measure(
     data_root: Path | None,
     seed: int,
 ) -> Values:
-    """By ρ: the sizes and small tasks, the lengths of the vectors, and the score × 100 of every model on
-    every task, in the tasks' order.
+    """By ρ: sizes, small tasks, lengths of the vectors, and every model's score × 100 on every task.
 
-    Raises SelfposError, before anything is trained, when a small task has fewer records than a batch, or the
-    data fewer than a task is to have.
+    Too few records for a batch, or for a task's size, are refused before anything is trained.
     """
-    from selfpos.data.sources import load_task
     from selfpos.pipeline.run import run_recipe
 
-    found: Values = {}
-    measured = _measured(recipe)
-    count, batch = len(recipe.tasks), recipe.training.batch_size
-    for rho in rhos:
-        if (least := int(profiles.class_sizes("step", count, largest, rho, mu).min())) < batch:
-            raise SelfposError(
-                f"at ratio {rho:g} a small task has {least} records, less than a batch of {batch}; raise "
-                "--largest, or lower the batch size"
-            )
+    count = len(recipe.tasks)
     order = profiles.class_order("random", count, seed)
-    sizes = {
-        rho: profiles.sizes_by_class(profiles.class_sizes("step", count, largest, rho, mu), order).tolist()
-        for rho in rhos
-    }
-    asked = {
-        name: max(own[place] for own in sizes.values()) + recipe.probe.per_task
-        for place, name in enumerate(recipe.tasks)
-    }
-    for name, source in recipe.tasks.items():
-        limited = source.model_copy(update={"limit": asked[name]})
-        if (there := len(load_task(limited, seed=seed, data_root=data_root).dataset)) < asked[name]:
+    sizes = {}
+    for rho in rhos:
+        ascending = profiles.class_sizes("step", count, largest, rho, mu)
+        if ascending[0] < recipe.training.batch_size:
             raise SelfposError(
-                f"task {name} has {there} records, but {asked[name]} are asked (its probe among them); lower "
-                "--largest"
+                f"at ratio {rho:g} a small task has {ascending[0]} records, less than a batch of "
+                f"{recipe.training.batch_size}; raise --largest, or lower the batch size"
             )
+        sizes[rho] = profiles.sizes_by_class(ascending, order).tolist()
+    _check_records(recipe, [max(column) for column in zip(*sizes.values(), strict=True)], data_root, seed)
+    values: Values = {}
     for rho in rhos:
         sources = {
             name: source.model_copy(update={"limit": size + recipe.probe.per_task})
             for (name, source), size in zip(recipe.tasks.items(), sizes[rho], strict=True)
         }
-        own = recipe.model_copy(
-            update={"name": f"{recipe.name}-rho{rho:g}-seed{seed}", "seed": seed, "tasks": sources}
-        )
-        run = run_recipe(own, folder / f"rho-{rho:g}" / f"seed-{seed}", data_root=data_root)
+        changes = {"name": f"{recipe.name}-rho{rho:g}-seed{seed}", "seed": seed, "tasks": sources}
+        out = folder / f"rho-{rho:g}" / f"seed-{seed}"
+        run = run_recipe(recipe.model_copy(update=changes), out, data_root=data_root)
         table = json.loads(run.table.read_text(encoding="utf-8"))["scores"]
         gram = np.array(json.loads(run.geometry.read_text(encoding="utf-8"))["gram"])
-        found[f"{rho:g}"] = {
-            "sizes": sizes[rho], "small": sorted(order[: profiles.minority_count(count, mu)].tolist()),
+        tasks = _evaluation_tasks(recipe)
+        values[f"{rho:g}"] = {
+            "sizes": sizes[rho],
+            "small": sorted(order[: profiles.minority_count(count, mu)].tolist()),
             "lengths": np.sqrt(np.diag(gram)).tolist(),
-            "scores": {model: [100 * own_scores[task] for task in measured] for model, own_scores in table.items()},
-        }  # fmt: skip
-    return found
+            "scores": {model: [100 * scores[task] for task in tasks] for model, scores in table.items()},
+        }
+    return values
 
 
-def outcome(found: list[Values]) -> Outcome:
-    """Mean, worst and small tasks by ρ and model; Self Positioning against oversampling, in all and by what
-    tasks are large.
+def _check_records(recipe: Recipe, sizes: list[int], data_root: Path | None, seed: int) -> None:
+    """Raise SelfposError when a task has fewer records than its size and its probe."""
+    from selfpos.data.sources import load_task
+
+    for (name, source), size in zip(recipe.tasks.items(), sizes, strict=True):
+        needed = size + recipe.probe.per_task
+        limited = source.model_copy(update={"limit": needed})
+        if (available := len(load_task(limited, seed=seed, data_root=data_root).dataset)) < needed:
+            raise SelfposError(
+                f"task {name} has {available} records, but needs {needed} (its probe among them); lower "
+                "--largest"
+            )
+
+
+def outcome(by_seed: list[Values]) -> Outcome:
+    """Mean, worst and small tasks by ρ and model; Self Positioning against oversampling.
+
+    The difference to oversampling is also given by which tasks are large.
     """
     rows, findings = [], []
-    for rho in found[0]:
-        runs = [one[rho] for one in found]
-        of_seed = [
-            {model: _summary(scores, run["small"]) for model, scores in run["scores"].items()} for run in runs
-        ]
-        for model in of_seed[0]:
-            rows.append(
-                [
-                    rho,
-                    model,
-                    *(mean(list(values)) for values in zip(*(own[model] for own in of_seed), strict=True)),
-                ]
-            )
-        for rival, told in ((OVERSAMPLED, ""), (KNOWING, " on training and probe records")):
-            if rival in of_seed[0]:
-                claim = f"ρ={rho}: Self Positioning is better than joint training with oversampling{told}, mean of the tasks"
-                findings.append(
-                    finding(
-                        claim,
-                        [own[POSITIONED][0] for own in of_seed],
-                        [own[rival][0] for own in of_seed],
-                        strict=True,
-                    )
+    for rho in by_seed[0]:
+        runs = [values[rho] for values in by_seed]
+        summaries = [_summaries(run) for run in runs]
+        for model in summaries[0]:
+            columns = zip(*(summary[model] for summary in summaries), strict=True)
+            rows.append([rho, model, *(mean(list(column)) for column in columns)])
+        ours = [summary[POSITIONED][0] for summary in summaries]
+        for rival, data in RIVALS.items():
+            if rival in summaries[0]:
+                claim = (
+                    f"ρ={rho}: Self Positioning is better than joint training with oversampling{data}, mean "
+                    "of the tasks"
                 )
+                theirs = [summary[rival][0] for summary in summaries]
+                findings.append(finding(claim, ours, theirs, strict=True))
         if float(rho) > 1:
-            rows += [[rho, *row] for row in _by_large_tasks(runs, of_seed)]
+            rows += [[rho, *row] for row in _by_large_tasks(runs, summaries)]
     return Outcome(
         "Imbalance between tasks",
         "merging fails where oversampling at equal draws lies within the interval",
@@ -142,33 +134,30 @@ def outcome(found: list[Values]) -> Outcome:
     )
 
 
-def _summary(scores: list[float], small: list[int]) -> tuple[float, float, float]:
-    """Mean of all tasks, worst task, mean of the small tasks."""
-    return float(np.mean(scores)), min(scores), float(np.mean([scores[task] for task in small]))
+def _summaries(run: Values) -> Summaries:
+    return {
+        model: (float(np.mean(scores)), min(scores), float(np.mean([scores[task] for task in run["small"]])))
+        for model, scores in run["scores"].items()
+    }
 
 
-def _by_large_tasks(
-    runs: list[Values], of_seed: list[dict[str, tuple[float, float, float]]]
-) -> list[list[str]]:
-    """Self Positioning minus oversampling, over the seeds that have the same large tasks.
-
-    Specialists stand behind the base, in the tasks' order.
-    """
+def _by_large_tasks(runs: list[Values], summaries: list[Summaries]) -> list[list[str]]:
+    """Self Positioning minus oversampling, over the seeds that have the same large tasks."""
+    # Specialists follow the base, in the tasks' order.
     names = list(runs[0]["scores"])[1 : 1 + len(runs[0]["sizes"])]
-    groups: dict[str, list[int]] = {}
-    for seed, run in enumerate(runs):
-        large = [name for place, name in enumerate(names) if place not in run["small"]]
-        groups.setdefault(", ".join(large), []).append(seed)
+    groups: dict[str, list[np.ndarray]] = {}
+    for run, summary in zip(runs, summaries, strict=True):
+        large = [name for task, name in enumerate(names) if task not in run["small"]]
+        gap = np.subtract(summary[POSITIONED], summary[OVERSAMPLED])
+        groups.setdefault(", ".join(large), []).append(gap)
     rows = []
-    for together, seeds in sorted(groups.items()):
-        gaps = np.mean(
-            [np.subtract(of_seed[seed][POSITIONED], of_seed[seed][OVERSAMPLED]) for seed in seeds], axis=0
-        )
-        told = f"{POSITIONED} minus {OVERSAMPLED}, large: {together} ({len(seeds)} seed{'s' if len(seeds) > 1 else ''})"
-        rows.append([told, *(f"{gap:+.2f}" for gap in gaps)])
+    for large_tasks, gaps in sorted(groups.items()):
+        seeds = f"{len(gaps)} seed{'s' * (len(gaps) > 1)}"
+        model = f"{POSITIONED} minus {OVERSAMPLED}, large: {large_tasks} ({seeds})"
+        rows.append([model, *(f"{gap:+.2f}" for gap in np.mean(gaps, axis=0))])
     return rows
 
 
-def _measured(recipe: Recipe) -> list[str]:
+def _evaluation_tasks(recipe: Recipe) -> list[str]:
     """Names of the evaluation tasks in the run's table."""
     return [task_name(word) for word in [*recipe.evaluation.tasks, *recipe.evaluation.local]]

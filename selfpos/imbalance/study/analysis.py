@@ -1,23 +1,25 @@
-"""Looking at a study's records: choosing learning rates, and intervals over seeds."""
+"""A study's records by cell, intervals over seeds, and the order of the methods in two studies."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 import numpy as np
 
 from selfpos.errors import SelfposError
-from selfpos.imbalance.study.profiles import place_of
+from selfpos.imbalance.study.profiles import setting_name
+from selfpos.scores.intervals import percentile_interval, student_interval
 
 Record = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean over seeds with its 95 % confidence interval (Student's t); infinite for a single value."""
+    """A mean over seeds with its 95 % confidence interval; infinite for a single value."""
 
     mean: float
     low: float
@@ -29,95 +31,86 @@ class Interval:
 
 
 def interval(values: Iterable[float]) -> Interval:
-    """Mean and 95 % t interval of `values`."""
-    from scipy.stats import t
-
-    found = np.array(list(values), dtype=np.float64)
-    if len(found) < 2:
-        return Interval(float(found.mean()) if len(found) else float("nan"), -np.inf, np.inf, len(found))
-    half = float(t.ppf(0.975, len(found) - 1)) * float(found.std(ddof=1)) / len(found) ** 0.5
-    return Interval(float(found.mean()), float(found.mean()) - half, float(found.mean()) + half, len(found))
+    """Mean and 95 % interval (Student's t) of `values`; the mean of none is not a number."""
+    sample = list(values)
+    mean = float(np.mean(sample)) if sample else float("nan")
+    return Interval(mean, *(student_interval(sample) or (-np.inf, np.inf)), len(sample))
 
 
-def p_value(values: Iterable[float], at: float) -> float:
-    """Two-sided p of Student's t test that the mean of `values` is `at`: below 0.05 where `interval` leaves
-    `at` out; 1 for a single value.
+def p_value(values: Iterable[float], mean: float) -> float:
+    """Two-sided p of Student's t test of the hypothesis that `values` have this mean; 1 for a single value.
+
+    It is below 0.05 where `interval` does not include `mean`.
     """
     from scipy.stats import t
 
-    found = np.array(list(values), dtype=np.float64)
-    gap = abs(float(found.mean()) - at) if len(found) > 1 else 0.0
-    spread = float(found.std(ddof=1)) / len(found) ** 0.5 if gap else 0.0
-    return (0.0 if gap else 1.0) if spread == 0 else float(2 * t.sf(gap / spread, len(found) - 1))
+    sample = np.array(list(values), dtype=np.float64)
+    gap = abs(float(sample.mean()) - mean) if len(sample) > 1 else 0.0
+    if gap == 0:
+        return 1.0
+    error = float(sample.std(ddof=1)) / len(sample) ** 0.5
+    return float(2 * t.sf(gap / error, len(sample) - 1)) if error else 0.0
 
 
 def paired_bootstrap(differences: Sequence[float], *, draws: int = 10_000, seed: int = 0) -> Interval:
-    """Mean of paired differences with a 95 % interval from resamples of the pairs; infinite for a single
-    pair.
+    """Mean of paired differences with a 95 % interval from resamples of the pairs.
 
-    The percentile interval of n pairs is too narrow as √((n − 1)/n) of a normal interval is beside Student's
-    t, and covers 83 % instead of 95 % for five; its arms are widened by that ratio (after Hesterberg 2015,
+    The percentile interval of n pairs is too narrow: by √((n − 1)/n), and as a normal interval is beside
+    Student's t. For five pairs it covers 83 %. Its arms are widened by that ratio (after Hesterberg 2015,
     arXiv 1411.5279).
     """
     from scipy.stats import norm, t
 
-    found = np.array(differences, dtype=np.float64)
-    mean, n = float(found.mean()), len(found)
+    sample = np.array(differences, dtype=np.float64)
+    mean, n = float(sample.mean()), len(sample)
     if n < 2:
         return Interval(mean, -np.inf, np.inf, n)
-    means = found[np.random.default_rng(seed).integers(n, size=(draws, n))].mean(axis=1)
-    low, high = np.quantile(means, [0.025, 0.975])
+    means = sample[np.random.default_rng(seed).integers(n, size=(draws, n))].mean(axis=1)
+    low, high = percentile_interval(means)
     widened = (n / (n - 1)) ** 0.5 * float(t.ppf(0.975, n - 1) / norm.ppf(0.975))
-    return Interval(mean, mean - widened * (mean - float(low)), mean + widened * (float(high) - mean), n)
+    return Interval(mean, mean - widened * (mean - low), mean + widened * (high - mean), n)
 
 
 class Study:
     """A study's records by cell, one value per seed, after the choice of learning rates.
 
-    select "validation": in every cell the rate with the best mean validation AUC. "test": as the paper did
-    for CIFAR-10, the single best run of a cell by test AUC; it leaves one optimistic value per cell and no
-    interval. Raises SelfposError where there is nothing to choose on, and where one point of the grid was run
-    with different minorities, whose records are not to be joined.
+    A cell is profile, ρ, μ, method and decision rule. select "validation": in every cell the rate with the
+    best mean validation AUC. "test": the best run of a cell by test AUC, as the paper did for CIFAR-10: one
+    optimistic value per cell, without an interval.
     """
 
     def __init__(self, records: Iterable[Record], select: str = "validation") -> None:
         cells: dict[tuple, dict[float, list[Record]]] = defaultdict(lambda: defaultdict(list))
-        minorities: dict[tuple, str] = {}
         for record in records:
-            cell = _cell(record)
+            cell = tuple(record[field] for field in ("profile", "rho", "mu", "method", "rule"))
             cells[cell][record["rate"]].append(record)
-            if (first := minorities.setdefault(cell[:3], record["minority_rule"])) != record["minority_rule"]:
-                raise SelfposError(
-                    f"{place_of(*cell[:3])} was run with the minorities {first} and "
-                    f"{record['minority_rule']}, which are two studies; give each its own results file"
-                )
         self.select = select
         self.cells: dict[tuple, dict[int, Record]] = {
             cell: self._chosen(cell, rates) for cell, rates in cells.items()
         }
 
     def _chosen(self, cell: tuple, rates: Mapping[float, list[Record]]) -> dict[int, Record]:
-        if len(rates) > 1 and self.select == "test":
-            return {
-                0: max(
-                    (record for records in rates.values() for record in records),
-                    key=lambda record: record["auc"],
-                )
-            }
-        best, *others = rates
-        if others:
-            if any(record["validation_auc"] is None for records in rates.values() for record in records):
-                raise SelfposError(
-                    f"{place_of(*cell[:3])} {cell[3]} was run at {len(rates)} learning rates without "
-                    "validation images to choose one on; select on test"
-                )
-            best = max(rates, key=lambda rate: np.mean([record["validation_auc"] for record in rates[rate]]))
-        return {record["seed"]: record for record in rates[best]}
+        """The records of the chosen learning rate, by seed."""
+        if len(rates) == 1:
+            (chosen,) = rates.values()
+            return {record["seed"]: record for record in chosen}
+        everything = [record for records in rates.values() for record in records]
+        if self.select == "test":
+            return {0: max(everything, key=lambda record: record["auc"])}
+        if any(record["validation_auc"] is None for record in everything):
+            raise SelfposError(
+                f"{setting_name(*cell[:3])} {cell[3]} was run at {len(rates)} learning rates without "
+                "validation images to choose one on; select on test"
+            )
+        best = max(
+            rates.values(), key=lambda records: np.mean([record["validation_auc"] for record in records])
+        )
+        return {record["seed"]: record for record in best}
 
     def axis(self, profile: str, name: str) -> list[float]:
         """The ratios ("rho") or minority shares ("mu") that cells of `profile` were run at, ascending."""
-        place = {"rho": 1, "mu": 2}[name]
-        return sorted({cell[place] for cell in self.cells if cell[0] == profile and cell[place] is not None})
+        index = {"rho": 1, "mu": 2}[name]
+        return sorted({cell[index] for cell in self.cells if cell[0] == profile and cell[index] is not None})
 
     def methods(self) -> list[str]:
         return sorted({cell[3] for cell in self.cells})
@@ -126,19 +119,8 @@ class Study:
         self, profile: str, rho: float, mu: float | None, method: str, rule: str = "plain", field: str = "auc"
     ) -> dict[int, float]:
         """100 × `field` by seed; empty when the cell was not run."""
-        return {
-            seed: 100 * record[field]
-            for seed, record in self.cells.get((profile, rho, mu, method, rule), {}).items()
-        }
-
-    def seeds_of(
-        self, profile: str, rho: float, mu: float | None, method: str, rule: str = "plain"
-    ) -> dict[int, Record]:
-        return self.cells.get((profile, rho, mu, method, rule), {})
-
-
-def _cell(record: Record) -> tuple:
-    return (record["profile"], record["rho"], record["mu"], record["method"], record["rule"])
+        records = self.cells.get((profile, rho, mu, method, rule), {})
+        return {seed: 100 * record[field] for seed, record in records.items()}
 
 
 def difference(first: Mapping[int, float], second: Mapping[int, float]) -> dict[int, float]:
@@ -147,9 +129,66 @@ def difference(first: Mapping[int, float], second: Mapping[int, float]) -> dict[
 
 
 def average(parts: Iterable[Mapping[int, float]]) -> dict[int, float]:
-    """The mean over cells, seed by seed, for the seeds all of them have."""
-    found = [part for part in parts if part]
-    if not found:
-        return {}
-    shared = set.intersection(*(set(part) for part in found))
-    return {seed: float(np.mean([part[seed] for part in found])) for seed in sorted(shared)}
+    """The mean over cells, seed by seed, for the seeds that all non-empty ones have."""
+    present = [part for part in parts if part]
+    seeds = shared_seeds(present)
+    return {seed: float(np.mean([part[seed] for part in present])) for seed in seeds}
+
+
+def shared_seeds(parts: Iterable[Mapping[int, Any]]) -> list[int]:
+    """The seeds that all of `parts` have, ascending."""
+    sets = [set(part) for part in parts]
+    return sorted(set.intersection(*sets)) if sets else []
+
+
+@dataclass(frozen=True)
+class Ordering:
+    """Kendall's τ-b between the orders of the methods by mean AUC in two studies, for one imbalance.
+
+    A pair counts as reversed when its paired difference is significant (95 % over seeds) in both studies,
+    with opposite signs.
+    """
+
+    setting: str
+    methods: int
+    tau: float
+    reversed_pairs: list[str]
+
+
+def compare_orderings(first: Study, second: Study) -> list[Ordering]:
+    """An `Ordering` for every imbalance at which both studies ran two methods or more, in the first's order.
+
+    Means are over the seeds that a study ran all these methods with; without such seeds there is none.
+    """
+    shared: dict[tuple[str, float, float | None], list[str]] = defaultdict(list)
+    for profile, rho, mu, method, rule in first.cells:
+        if rule == "plain" and second.get(profile, rho, mu, method):
+            shared[profile, rho, mu].append(method)
+    orderings = []
+    for (profile, rho, mu), methods in shared.items():
+        aucs = [{name: study.get(profile, rho, mu, name) for name in methods} for study in (first, second)]
+        seeds = [shared_seeds(by_method.values()) for by_method in aucs]
+        if len(methods) > 1 and all(seeds):
+            means = [
+                [float(np.mean([by_method[method][seed] for seed in common])) for method in methods]
+                for by_method, common in zip(aucs, seeds, strict=True)
+            ]
+            pairs = [pair for pair in combinations(methods, 2) if _is_reversed(*pair, *aucs)]
+            names = [" / ".join(pair) for pair in pairs]
+            setting = setting_name(profile, rho, mu)
+            orderings.append(Ordering(setting, len(methods), kendall(*means), names))
+    return orderings
+
+
+def _is_reversed(
+    one: str, other: str, first: dict[str, dict[int, float]], second: dict[str, dict[int, float]]
+) -> bool:
+    a, b = (interval(difference(aucs[one], aucs[other]).values()) for aucs in (first, second))
+    return (a.low > 0 and b.high < 0) or (b.low > 0 and a.high < 0)
+
+
+def kendall(first: Sequence[float], second: Sequence[float]) -> float:
+    """Kendall's τ-b of two orders."""
+    from scipy.stats import kendalltau
+
+    return float(kendalltau(first, second).statistic)

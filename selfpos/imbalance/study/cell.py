@@ -1,11 +1,9 @@
-"""One unit of a study: the networks of some seeds, trained by one method on one imbalance, with their second
-stages and decision rules scored.
-"""
+"""One unit of a study: the networks of some seeds, trained by one method on one imbalance, and scored."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,22 +12,24 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from selfpos.errors import SelfposError
 from selfpos.imbalance.study import profiles
+from selfpos.imbalance.study.images import ImageData
 from selfpos.imbalance.study.methods.registry import Method, Refit, get_method
 from selfpos.imbalance.study.networks import Network, build, use_cosine_head
 from selfpos.imbalance.study.recipe import ImbalanceRecipe
-from selfpos.imbalance.study.sampling import stream
+from selfpos.imbalance.study.sampling import need_samplers, stream
 from selfpos.imbalance.study.scoring import Scoring
 from selfpos.imbalance.study.second_stage import Stage
-from selfpos.imbalance.study.sources import ImageData
-from selfpos.imbalance.study.trainer import Sample, Watch, fit, image_batches
+from selfpos.imbalance.study.trainer import Sample, fit, image_batches
 
 Ints = NDArray[np.int64]
+Tick = Callable[[], None]
 
 
 @dataclass(frozen=True)
 class Imbalance:
-    """A point of the grid."""
+    """A setting of the grid."""
 
     profile: profiles.Profile
     rho: float
@@ -37,13 +37,14 @@ class Imbalance:
     minority: profiles.Minority
 
     def __str__(self) -> str:
-        return profiles.place_of(self.profile, self.rho, self.mu)
+        return profiles.setting_name(self.profile, self.rho, self.mu)
 
 
 @dataclass(frozen=True)
 class Unit:
-    """What is trained, and recorded, at once: a method and its second stages on one imbalance with one base
-    rate, for some seeds.
+    """A method and its second stages on one imbalance with one base rate, for some seeds.
+
+    A unit is trained, and recorded, at once.
     """
 
     imbalance: Imbalance
@@ -54,26 +55,29 @@ class Unit:
 
     def result_keys(self) -> set[tuple[Any, ...]]:
         """What identifies the results of this unit: one key per method and seed."""
-        place = self.imbalance
+        point = self.imbalance
+        setting = (point.profile, point.rho, point.mu, point.minority)
         names = (self.method, *self.refits)
-        return {
-            (place.profile, place.rho, place.mu, str(place.minority), name, self.rate, seed)
-            for name in names
-            for seed in self.seeds
-        }
+        return {(*setting, name, self.rate, seed) for name in names for seed in self.seeds}
 
     def __str__(self) -> str:
         return f"{self.imbalance} {self.method} seeds {self.seeds[0]}-{self.seeds[-1]}"
 
 
+def first_stage(name: str) -> Method:
+    """The method `name`, which trains whole networks."""
+    method = get_method(name)
+    if not isinstance(method, Method):
+        raise ValueError(f"{name} is a second stage of {method.parent}, which its unit must train")
+    return method
+
+
 def class_counts(
     available: Ints, imbalance: Imbalance, recipe: ImbalanceRecipe, seed: int, *, size_matched: bool = False
 ) -> tuple[Ints, Ints]:
-    """How many examples of every class the training set of `seed` takes, and the labels of its minority, from
-    `available` (K,) of each.
+    """The class sizes of the training set of `seed`, and the labels of its minority.
 
-    `size_matched`: as many examples in all, but balanced. Raises SelfposError for an imbalance that the
-    number of classes rules out.
+    `available` (K,) are the examples of each class. `size_matched`: as many in all, but balanced.
     """
     classes = len(available)
     sizes = profiles.class_sizes(imbalance.profile, classes, recipe.n_max, imbalance.rho, imbalance.mu)
@@ -87,45 +91,31 @@ def class_counts(
 
 
 def draw_sample(
-    labels: Ints,
-    classes: int,
-    imbalance: Imbalance,
-    recipe: ImbalanceRecipe,
-    seed: int,
-    *,
-    size_matched: bool = False,
+    data: ImageData, imbalance: Imbalance, recipe: ImbalanceRecipe, seed: int, *, size_matched: bool = False
 ) -> Sample:
-    """The imbalanced training set of `seed`, its validation set and its minority.
-
-    `size_matched`: as many examples in all, but balanced.
-    """
-    available = np.bincount(labels, minlength=classes)
+    """The imbalanced training set of `seed`, its validation set and its minority."""
+    labels = data.train.labels
+    available = np.bincount(labels, minlength=data.classes)
     counts, minority = class_counts(available, imbalance, recipe, seed, size_matched=size_matched)
-    permutations = profiles.class_permutations(labels, classes, seed)
+    permutations = profiles.class_permutations(labels, data.classes, seed)
     index = profiles.subset(permutations, counts, reserve=recipe.validation)
-    return Sample(
-        seed,
-        index,
-        labels[index],
-        counts,
-        minority,
-        profiles.validation_subset(permutations, recipe.validation),
-    )
+    # The last examples of each class, which `subset` with this reserve never takes.
+    validation = np.concatenate([members[len(members) - recipe.validation :] for members in permutations])
+    return Sample(seed, index, labels[index], counts, minority, validation)
 
 
-def scored_positions(labels: Ints, classes: int, recipe: ImbalanceRecipe) -> Ints:
-    """Positions of the test images that count: all, or as many of each class as of the rarest, or at most
-    `test_limit` of each.
-    """
-    counts = np.bincount(labels, minlength=classes)
-    limits = np.full(classes, counts.min()) if recipe.test == "balanced" else counts
+def scored_positions(data: ImageData, recipe: ImbalanceRecipe) -> Ints:
+    """Positions of the test images that count, by the recipe's `test` and `test_limit`."""
+    labels = data.test.labels
+    counts = np.bincount(labels, minlength=data.classes)
+    limits = np.full(data.classes, counts.min()) if recipe.test == "balanced" else counts
     limits = np.minimum(limits, recipe.test_limit or counts.max())
-    return np.sort(profiles.subset(profiles.class_permutations(labels, classes, 0), limits))
+    return np.sort(profiles.subset(profiles.class_permutations(labels, data.classes, 0), limits))
 
 
 @dataclass
 class Trained:
-    """The networks of a unit behind their training, and what they were trained on."""
+    """The networks of a unit after their training, and what they were trained on."""
 
     networks: list[Network]
     samples: list[Sample]
@@ -140,61 +130,49 @@ def new_network(recipe: ImbalanceRecipe, data: ImageData, seed: int) -> Network:
 
 
 def train_unit(
-    unit: Unit,
-    recipe: ImbalanceRecipe,
-    data: ImageData,
-    device: torch.device,
-    tick: Callable[[], None] | None = None,
+    unit: Unit, recipe: ImbalanceRecipe, data: ImageData, device: torch.device, tick: Tick | None = None
 ) -> Trained:
     """Draw the unit's samples, build its networks and train them."""
-    method = get_method(unit.method)
-    if not isinstance(method, Method):
-        raise ValueError(f"{unit.method} is a second stage of {method.parent}, which its unit must train")
-    labels, classes = data.train.labels, data.classes
+    method, training = first_stage(unit.method), recipe.training
     samples = [
-        draw_sample(labels, classes, unit.imbalance, recipe, seed, size_matched=method.size_matched)
+        draw_sample(data, unit.imbalance, recipe, seed, size_matched=method.size_matched)
         for seed in unit.seeds
     ]
-    networks = [new_network(recipe, data, seed) for seed in unit.seeds]
-    for network, seed in zip(networks, unit.seeds, strict=True):
+    networks = []
+    for seed in unit.seeds:
+        network = new_network(recipe, data, seed)
         if method.cosine_head:
             use_cosine_head(network, seed)
-        network.to(device)
-    positions = [
-        s.positions if method.resample is None else method.resample(s.labels, s.seed, method.ratio)
-        for s in samples
-    ]
-    test = scored_positions(data.test.labels, classes, recipe)
-    scoring = Scoring(networks, samples, positions, data, test, recipe.train_scored)
-    iterations = recipe.training.iterations + (
-        recipe.training.second_stage if method.with_second_stage else 0
-    )
-    streams = [
-        stream(own, recipe.training.batch_size, seed) for own, seed in zip(positions, unit.seeds, strict=True)
-    ]
+        networks.append(network.to(device))
+    positions, streams = [], []
+    for sample in samples:
+        drawn = sample.positions
+        if method.resample is not None:
+            drawn = method.resample(sample.labels, sample.seed, method.ratio)
+        positions.append(drawn)
+        streams.append(stream(drawn, training.batch_size, sample.seed))
+    scoring = Scoring(networks, samples, positions, data, scored_positions(data, recipe), recipe.train_scored)
+    iterations = training.iterations + (training.second_stage if method.with_second_stage else 0)
     fit(
         networks,
         image_batches(data.train, samples, streams, device, unit.seeds[0]),
         np.stack([sample.counts for sample in samples]),
-        recipe.training,
+        training,
         rate=unit.rate,
         iterations=iterations,
         loss=method.loss,
         mix=method.mix,
         mix_seeds=unit.seeds,
-        optimizer=method.optimizer or recipe.training.optimizer,
+        optimizer=method.optimizer or training.optimizer,
         tick=tick,
-        watch=Watch(recipe.curve_every, scoring.look) if recipe.curve_every else None,
+        watch=scoring.add_curve_point if recipe.curve_every else None,
+        watch_every=recipe.curve_every or 1,
     )
     return Trained(networks, samples, positions, scoring, iterations)
 
 
 def run_unit(
-    unit: Unit,
-    recipe: ImbalanceRecipe,
-    data: ImageData,
-    device: torch.device,
-    tick: Callable[[], None] | None = None,
+    unit: Unit, recipe: ImbalanceRecipe, data: ImageData, device: torch.device, tick: Tick | None = None
 ) -> list[dict[str, Any]]:
     """Train and score the unit; one record per seed, method and decision rule.
 
@@ -202,26 +180,79 @@ def run_unit(
     """
     start = time.perf_counter()
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(
-            unit.seeds[0]
-        )  # of dropout, which with the augmentation of image files depends on who trains beside
+        # Of dropout; like the augmentation of image files, it depends on which networks train together.
+        torch.manual_seed(unit.seeds[0])
         trained = train_unit(unit, recipe, data, device, tick)
         heads: dict[str, Sequence[nn.Module]] = {unit.method: [network.head for network in trained.networks]}
         stage = Stage(trained.networks, trained.samples, data.train, recipe.training, unit.rate)
         for name in unit.refits:
-            refit = get_method(name)
-            if not isinstance(refit, Refit):
-                raise ValueError(f"{name} is no second stage")
-            heads[name] = [head.to(device) for head in refit.refit(stage)]
+            method = get_method(name)
+            assert isinstance(method, Refit)
+            heads[name] = [head.to(device) for head in method.refit(stage)]
     effective = [
-        np.bincount(sample.labels[own], minlength=data.classes)
-        for sample, own in zip(trained.samples, trained.positions, strict=True)
+        np.bincount(sample.labels[drawn], minlength=data.classes)
+        for sample, drawn in zip(trained.samples, trained.positions, strict=True)
     ]
     records = trained.scoring.records(heads, effective)
-    seconds = (time.perf_counter() - start) / len(trained.networks)
-    place = unit.imbalance
+    point = unit.imbalance
     common = {
-        "profile": place.profile, "rho": place.rho, "mu": place.mu, "minority_rule": str(place.minority), "rate": unit.rate,
-        "iterations": trained.iterations, "seconds": seconds,
-    }  # fmt: skip
+        "profile": point.profile,
+        "rho": point.rho,
+        "mu": point.mu,
+        "minority_rule": point.minority,
+        "rate": unit.rate,
+        "iterations": trained.iterations,
+        "seconds": (time.perf_counter() - start) / len(trained.networks),
+    }
     return [common | record for record in records]
+
+
+def check_study(units: Iterable[Unit], recipe: ImbalanceRecipe, data: ImageData) -> None:
+    """Raise SelfposError, before anything is trained, when `data` do not suit the study.
+
+    That is when one of `units` cannot be trained on them, or its networks cannot be scored.
+    """
+    _check_images(recipe, data)
+    samplings = set()
+    for unit in units:
+        method = first_stage(unit.method)
+        if method.mix is not None and recipe.network == "encoder":
+            raise SelfposError(
+                f"method {unit.method} mixes images; tokens of texts, which network encoder takes, cannot be "
+                "mixed"
+            )
+        if "smote" in unit.refits or method.resample is not None:
+            need_samplers()
+        samplings |= {(unit.imbalance, seed, method.size_matched) for seed in unit.seeds}
+    available = np.bincount(data.train.labels, minlength=data.classes)
+    for imbalance, seed, size_matched in samplings:
+        counts, _ = class_counts(available, imbalance, recipe, seed, size_matched=size_matched)
+        try:
+            profiles.check_available(available, counts, recipe.validation)
+        except SelfposError as error:
+            raise SelfposError(f"{imbalance} cannot be drawn from {data.description}: {error}") from None
+
+
+def _check_images(recipe: ImbalanceRecipe, data: ImageData) -> None:
+    image, test_image = (images.batch(np.array([0]), None) for images in (data.train, data.test))
+    if image.shape != test_image.shape:
+        raise SelfposError(
+            f"{data.description} has training images of shape {tuple(image.shape[1:])} and test images of "
+            f"shape {tuple(test_image.shape[1:])} (channels, height, width); a network takes one size"
+        )
+    if data.network is None:
+        try:
+            with torch.no_grad():
+                build(recipe.network, data.classes, 0).eval()(image)
+        except RuntimeError:
+            _, channels, height, width = image.shape
+            raise SelfposError(
+                f"network {recipe.network} does not take the images of {data.description}, {height}×{width} "
+                f"with {channels} channel{'s' * (channels > 1)}"
+            ) from None
+    counts = np.bincount(data.test.labels, minlength=data.classes)
+    if absent := [name for name, count in zip(data.class_names, counts, strict=True) if not count]:
+        raise SelfposError(
+            f"{data.description} has no test examples of class {', '.join(absent[:5])}; the AUC needs some "
+            "of every class"
+        )

@@ -82,7 +82,7 @@ class Claim:
         return "holds" if all(check.met for check in self.checks) else "not decided"
 
     @property
-    def told(self) -> str:
+    def summary(self) -> str:
         """The verdict for a table: an undecided one says how many checks speak against the claim before the
         correction only.
         """

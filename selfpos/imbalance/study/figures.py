@@ -107,7 +107,7 @@ def linear_auc(study: Study, figure: Figure) -> bool:
 
 
 def same_total(study: Study, figure: Figure) -> bool:
-    """Figure 5: step (μ = 0.5) and linear imbalance of equal totals, and our balanced control of that number."""
+    """Figure 5: step (μ = 0.5) and linear imbalance of equal totals, and our balanced control."""
     rhos = [rho for rho in study.axis("linear", "rho") if study.get("step", rho, 0.5, "baseline")]
     if not rhos:
         return False
@@ -176,7 +176,7 @@ def curves(study: Study, figure: Figure) -> bool:
     mu = min((cell[2] for cell in cells if cell[1] == rho), key=lambda share: abs(share - 0.5))
     found = {}
     for method in ("baseline", "ros", "rus"):
-        records = study.seeds_of("step", rho, mu, method).values()
+        records = study.cells.get(("step", rho, mu, method, "plain"), {}).values()
         if points := [record["curve"] for record in records if record["curve"]]:
             found[method] = points
     if not found:

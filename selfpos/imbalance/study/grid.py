@@ -1,4 +1,4 @@
-"""A whole study: which units it consists of, and the driver that runs those that are still missing."""
+"""A whole study: the units that it consists of, and the run of those that are missing."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import replace
 from functools import cache, partial
+from itertools import product
 from logging.handlers import QueueHandler
 from pathlib import Path
 from queue import SimpleQueue
@@ -23,76 +23,58 @@ from selfpos.console import log, log_to, progress
 from selfpos.devices import check_device
 from selfpos.errors import OperationError, SelfposError
 from selfpos.imbalance.study import results
-from selfpos.imbalance.study.cell import Imbalance, Unit, run_unit
-from selfpos.imbalance.study.checks import check_study
-from selfpos.imbalance.study.images import ArrayImages
-from selfpos.imbalance.study.methods.registry import Method, Refit, get_method
-from selfpos.imbalance.study.profiles import Minority
-from selfpos.imbalance.study.recipe import ImbalanceRecipe
-from selfpos.imbalance.study.sources import ImageData, read_images
+from selfpos.imbalance.study.cell import Imbalance, Unit, check_study, first_stage, run_unit
+from selfpos.imbalance.study.images import ImageData
+from selfpos.imbalance.study.methods.registry import Refit, get_method
+from selfpos.imbalance.study.recipe import NETWORKS_OF_TEXTS, ImbalanceRecipe
+from selfpos.imbalance.study.sources import read_images
 from selfpos.storage.atomic import locked
+
+KEY = ("profile", "rho", "mu", "minority_rule", "method", "rate", "seed")  # as of `Unit.result_keys`
+Records = list[dict[str, Any]]
 
 
 def plan(recipe: ImbalanceRecipe, at_once: int = 1) -> list[Unit]:
     """All units in the order they run: first all of the grid for the first seeds.
 
-    Raises SelfposError for an unknown method.
-
     `at_once` seeds are trained as one wide network. For convolutions on a CPU that is slower than one after
     the other (benchmarks/imbalance.py), so `run_grid` does it on GPUs and for heads only.
     """
     units: dict[Unit, None] = {}
-    chunks = [range(start, min(start + at_once, recipe.seeds)) for start in range(0, recipe.seeds, at_once)]
-    for seeds in chunks:
+    for start in range(0, recipe.seeds, at_once):
         for part in recipe.grid:
-            own = tuple(seed for seed in seeds if part.seeds is None or seed < part.seeds)
-            if not own:
+            end = min(start + at_once, recipe.seeds, part.seeds or recipe.seeds)
+            if start >= end:
                 continue
             families = _families(part.methods or recipe.methods)
-            chosen = part.minority if part.minority is not None else recipe.minority
-            minority: Minority = chosen if isinstance(chosen, str) else tuple(chosen)
             shares: list[float | None] = [*part.mu] if part.mu else [None]
-            for mu in shares:
-                for rho in part.rho:
-                    for parent, refits in families.items():
-                        for rate in _rates(parent, recipe):
-                            units[
-                                Unit(Imbalance(part.profile, rho, mu, minority), parent, refits, rate, own)
-                            ] = None
+            for mu, rho, (parent, refits) in product(shares, part.rho, families.items()):
+                imbalance = Imbalance(part.profile, rho, mu, recipe.minority)
+                adamw = first_stage(parent).optimizer == "adamw"
+                for rate in recipe.training.adamw_rates if adamw else recipe.training.learning_rates:
+                    units[Unit(imbalance, parent, refits, rate, tuple(range(start, end)))] = None
     return list(units)
 
 
 def _families(names: list[str]) -> dict[str, tuple[str, ...]]:
-    """Second stages by the method that trains their networks; that method runs and is recorded even when it
-    was not named.
+    """Second stages by the method that trains their networks.
+
+    That method runs and is recorded even when the recipe does not name it.
     """
     families: dict[str, list[str]] = {}
-    for name in names:
+    for name in dict.fromkeys(names):
         method = get_method(name)
-        families.setdefault(method.parent, [])
+        refits = families.setdefault(method.parent, [])
         if isinstance(method, Refit):
-            families[method.parent].append(name)
-    return {parent: tuple(dict.fromkeys(refits)) for parent, refits in families.items()}
-
-
-def _rates(parent: str, recipe: ImbalanceRecipe) -> list[float]:
-    method = get_method(parent)
-    adamw = isinstance(method, Method) and method.optimizer == "adamw"
-    return recipe.training.adamw_rates if adamw else recipe.training.learning_rates
-
-
-def key_of(record: dict[str, Any]) -> tuple[Any, ...]:
-    """A record's key, as `Unit.result_keys` has it."""
-    return tuple(
-        record[field] for field in ("profile", "rho", "mu", "minority_rule", "method", "rate", "seed")
-    )
+            refits.append(name)
+    return {parent: tuple(refits) for parent, refits in families.items()}
 
 
 def pick_device(name: str) -> torch.device:
     """The device `name`; auto: a GPU when there is one. Raises SelfposError for one that is not there."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     check_device(name)
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(name)
 
 
@@ -105,33 +87,30 @@ def run_grid(
     device: str = "auto",
     workers: int = 1,
 ) -> int:
-    """Run the units of `recipe` whose results are not in the Parquet file `out` yet, adding each as it ends;
-    return how many were run.
+    """Run the units of `recipe` whose results are not in the Parquet file `out`; return their number.
 
-    A run stopped at any moment loses at most the units it was in. `data` replaces the recipe's images, or
-    `images` do, which are in memory already and which one process only can train on. With several `workers`,
-    on a CPU only, that many processes of one thread each train a unit apiece: small networks use cores far
-    better so than by sharing every operation among them. Raises SelfposError when `out` was made with other
-    settings or data, when another process writes it, and, before anything is trained, when a unit is
-    impossible on these images; OperationError when a worker dies, or when the data change meanwhile.
+    Each unit is added as it ends, so a stopped run loses at most the units that it was in. `data` replaces
+    the recipe's images, or `images` do, which only one process can train on. Each of several `workers`, on a
+    CPU, trains units on one thread: that uses cores far better than sharing every operation among them.
+    Before anything is trained a unit that is impossible on these images is refused, as are other settings or
+    data than those of `out`.
     """
-    place = pick_device(device)
-    if workers > 1 and place.type != "cpu":
+    target = pick_device(device)
+    if workers > 1 and target.type != "cpu":
         raise SelfposError(
-            f"--workers are processes on a CPU; on {place} a cell's networks are trained as one wide network "
-            "instead"
+            f"--workers are processes on a CPU; on {target} a cell's networks are trained as one wide "
+            "network instead"
         )
     if workers > 1 and images is not None:
         raise SelfposError(
             "several workers read the images themselves, and these are in memory; run with one worker, "
             f"found {workers}"
         )
-    if recipe.network in ("head", "encoder") and images is None:
+    if recipe.network in NETWORKS_OF_TEXTS and images is None:
         raise SelfposError(
             f"recipe {recipe.name} is about texts; run it with `selfpos imbalance compare text`"
         )
-    units = _units(recipe, place)
-    missing = _missing(units, _kept(out, recipe))
+    missing, _ = _missing(recipe, out, target)
     if not missing and results.data_of(out) is None:
         return 0
     source = data or recipe.data
@@ -140,29 +119,42 @@ def run_grid(
     if not missing:
         return 0
     check_study(missing, recipe, images)
-    images = _on_device(images, place)
+    images = images.to(target)
     journal = out.with_suffix(".log")
     with log_to(journal), locked(journal):
         # What is missing is known for certain from here on only: another process may have added to the file.
         results.check_same_data(out, images)
-        records = _kept(out, recipe)
-        missing = _missing(units, records)
-        log.info(
-            "%s: %d of %d units to run on %s, data %s",
-            recipe.name,
-            len(missing),
-            len(units),
-            place,
-            images.description,
-        )
-        # Results whose data were not noted stay so: whether these are the same is not known.
+        missing, records = _missing(recipe, out, target)
+        log.info("%s: %d units to run on %s, data %s", recipe.name, len(missing), target, images.description)
+        # Results without a fingerprint stay so: whether the data are the same is not known.
         fingerprint = results.data_of(out) if records else images.fingerprint
-        for unit, found in _train(missing, recipe, images, source, place, workers):
+        for unit, added in _train(missing, recipe, images, source, target, workers):
             keys = unit.result_keys()
-            records = [record for record in records if key_of(record) not in keys] + found
+            records = [record for record in records if _key(record) not in keys] + added
             results.write_results(out, records, recipe, fingerprint)
-            log.info("%s: %.1f s per network", unit, found[0]["seconds"])
+            log.info("%s: %.1f s per network", unit, added[0]["seconds"])
     return len(missing)
+
+
+def left_to_run(recipe: ImbalanceRecipe, out: Path, device: str = "auto") -> list[Unit]:
+    """The units that `run_grid` would train."""
+    return _missing(recipe, out, pick_device(device))[0]
+
+
+def _missing(recipe: ImbalanceRecipe, out: Path, device: torch.device) -> tuple[list[Unit], Records]:
+    """The units whose results are not in `out`, and the records there, made with the same settings."""
+    alone = recipe.network == "encoder" or (device.type == "cpu" and recipe.network != "head")
+    units = plan(recipe, 1 if alone else recipe.networks_at_once)
+    if not out.exists():
+        return units, []
+    records, before = results.read_results(out)
+    results.check_same_settings(out, before, recipe)
+    done = {_key(record) for record in records}
+    return [unit for unit in units if not unit.result_keys() <= done], records
+
+
+def _key(record: dict[str, Any]) -> tuple[Any, ...]:
+    return tuple(record[field] for field in KEY)
 
 
 def _train(
@@ -170,64 +162,39 @@ def _train(
     recipe: ImbalanceRecipe,
     images: ImageData,
     source: str,
-    place: torch.device,
+    device: torch.device,
     workers: int,
-) -> Iterator[tuple[Unit, list[dict[str, Any]]]]:
+) -> Iterator[tuple[Unit, Records]]:
     """The units with their records, as they end, under a progress bar."""
     weight = recipe.training.iterations
     with progress(recipe.name, sum(len(unit.seeds) for unit in units) * weight, unit="network steps") as bar:
         if workers > 1:
-            for unit, found in _in_processes(units, recipe, source, images.fingerprint, workers):
+            for unit, records in _in_processes(units, recipe, source, images.fingerprint, workers):
                 bar.advance(len(unit.seeds) * weight, now=str(unit))
-                yield unit, found
+                yield unit, records
             return
         for unit in units:
             bar.advance(0, now=str(unit))
-            yield unit, run_unit(unit, recipe, images, place, tick=partial(bar.advance, len(unit.seeds)))
-
-
-def left_to_run(recipe: ImbalanceRecipe, out: Path, device: str = "auto") -> list[Unit]:
-    """The units that `run_grid` would train."""
-    return _missing(_units(recipe, pick_device(device)), _kept(out, recipe))
-
-
-def _units(recipe: ImbalanceRecipe, place: torch.device) -> list[Unit]:
-    alone = recipe.network == "encoder" or (place.type == "cpu" and recipe.network != "head")
-    return plan(recipe, 1 if alone else recipe.networks_at_once)
-
-
-def _kept(out: Path, recipe: ImbalanceRecipe) -> list[dict[str, Any]]:
-    """The records in `out`, which must have been made with the settings of `recipe`."""
-    if not out.exists():
-        return []
-    records, before = results.read_results(out)
-    results.check_same_settings(out, before, recipe)
-    return records
-
-
-def _missing(units: list[Unit], records: list[dict[str, Any]]) -> list[Unit]:
-    done = {key_of(record) for record in records}
-    return [unit for unit in units if not unit.result_keys() <= done]
+            yield unit, run_unit(unit, recipe, images, device, tick=partial(bar.advance, len(unit.seeds)))
 
 
 def _in_processes(
     units: list[Unit], recipe: ImbalanceRecipe, source: str, fingerprint: str, workers: int
-) -> Iterator[tuple[Unit, list[dict[str, Any]]]]:
+) -> Iterator[tuple[Unit, Records]]:
     """The units with their records, as they end. Leaving the loop early ends the processes at once."""
-    pool = ProcessPoolExecutor(
-        workers, mp_context=multiprocessing.get_context("spawn"), initializer=_start_worker
-    )
+    spawn = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, mp_context=spawn, initializer=_start_worker)
     try:
         running = {pool.submit(_run_in_worker, unit, recipe, source, fingerprint): unit for unit in units}
         for future in as_completed(running):
-            found, lines = future.result()
+            records, lines = future.result()
             for line in lines:
                 log.handle(line)
-            yield running[future], found
+            yield running[future], records
     except BrokenProcessPool:
         raise OperationError(
-            "a worker was ended from outside, perhaps for want of memory; what was finished is kept, and "
-            "the same command goes on from there, with fewer --workers if need be"
+            "a worker was ended from outside, perhaps for lack of memory; finished units are kept, and the "
+            "same command continues, with fewer --workers if need be"
         ) from None
     finally:
         for process in list((pool._processes or {}).values()):
@@ -236,13 +203,13 @@ def _in_processes(
 
 
 def _start_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent answers Ctrl-C
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
 
 
 def _end_with_parent() -> None:
-    """A parent that is killed ends no worker, and each would wait for its next unit for good."""
+    """A killed parent does not end its workers: each would wait for its next unit forever."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()
@@ -251,29 +218,22 @@ def _end_with_parent() -> None:
 
 def _run_in_worker(
     unit: Unit, recipe: ImbalanceRecipe, source: str, fingerprint: str
-) -> tuple[list[dict[str, Any]], list[logging.LogRecord]]:
-    """The unit's records, and what was logged meanwhile, which is the parent's to write."""
+) -> tuple[Records, list[logging.LogRecord]]:
+    """The unit's records, and what was logged meanwhile, for the parent to write."""
     images = _read_once(source, recipe.preprocessing)
     if images.fingerprint != fingerprint:
-        raise OperationError(f"the data at {source} changed while the study ran; what was finished is kept")
+        raise OperationError(f"the data at {source} changed while the study ran; finished units are kept")
     lines: SimpleQueue[logging.LogRecord] = SimpleQueue()
     handler = QueueHandler(lines)
     log.addHandler(handler)
     try:
-        found = run_unit(unit, recipe, images, torch.device("cpu"))
+        records = run_unit(unit, recipe, images, torch.device("cpu"))
     finally:
         log.removeHandler(handler)
-    return found, [lines.get() for _ in range(lines.qsize())]
+    return records, [lines.get() for _ in range(lines.qsize())]
 
 
 @cache
 def _read_once(source: str, preprocessing: str) -> ImageData:
     """A worker's images, read at its first unit."""
     return read_images(source, preprocessing=preprocessing)
-
-
-def _on_device(data: ImageData, device: torch.device) -> ImageData:
-    def move(images: Any) -> Any:
-        return images.to(device) if isinstance(images, ArrayImages) else images
-
-    return replace(data, train=move(data.train), test=move(data.test))

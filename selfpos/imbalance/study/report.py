@@ -9,7 +9,7 @@ from selfpos.console import markdown_table
 from selfpos.imbalance.study.analysis import Study, difference, interval
 from selfpos.imbalance.study.claims import RULE, Claim, check_claims
 from selfpos.imbalance.study.figures import draw_all
-from selfpos.imbalance.study.profiles import place_of
+from selfpos.imbalance.study.profiles import setting_name
 from selfpos.imbalance.study.recipe import ImbalanceRecipe
 from selfpos.imbalance.study.results import data_of, read_results
 
@@ -20,9 +20,7 @@ DEAD = 0.505  # an AUC at or below this is guessing
 
 
 def write_report(results: Path, folder: Path, select: str | None = None) -> list[Claim]:
-    """Write report.md and its figures for the results file into `folder`; `select` replaces the recipe's
-    choice.
-    """
+    """Write report.md and its figures for the results file into `folder`; `select` replaces the recipe's."""
     records, recipe = read_results(results)
     study = Study(records, select or recipe.select)
     claims = check_claims(study)
@@ -30,7 +28,7 @@ def write_report(results: Path, folder: Path, select: str | None = None) -> list
     dead = [record for record in records if record["rule"] == "plain" and record["auc"] <= DEAD]
     networks = {(r["profile"], r["rho"], r["mu"], r["method"], r["rate"], r["seed"]) for r in records}
     verdicts = [
-        [claim.name, claim.sentence, claim.told.replace(claim.verdict, f"**{claim.verdict}**", 1)]
+        [claim.name, claim.sentence, claim.summary.replace(claim.verdict, f"**{claim.verdict}**", 1)]
         for claim in claims
     ]
     lines = [
@@ -45,7 +43,7 @@ def write_report(results: Path, folder: Path, select: str | None = None) -> list
         "",
         RULE,
         "",
-        markdown_table(["claim", "", "verdict"], verdicts),
+        _table(["claim", "", "verdict"], verdicts),
     ]
     for claim in claims:
         lines += ["", f"### {claim.name}: {claim.verdict}", "", *_claim(claim)]
@@ -54,6 +52,11 @@ def write_report(results: Path, folder: Path, select: str | None = None) -> list
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "report.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return claims
+
+
+def _table(header: list[str], rows: list[list[str]]) -> str:
+    """A table with an empty header cell of one space, as in the published reports."""
+    return markdown_table(header, rows).replace("|  |", "| |")
 
 
 def _claim(claim: Claim) -> list[str]:
@@ -65,7 +68,7 @@ def _claim(claim: Claim) -> list[str]:
     for check in claim.checks:
         mark = UNCORRECTED if check in claim.uncorrected else MARKS[check.met]
         rows.append([check.text, check.value, mark])
-    return [*lines, markdown_table(["check", "mean [95 % over seeds]", ""], rows)]
+    return [*lines, _table(["check", "mean [95 % over seeds]", ""], rows)]
 
 
 def _setting(recipe: ImbalanceRecipe, study: Study, data: str | None) -> str:
@@ -101,7 +104,7 @@ def _means(study: Study) -> str:
     rows = []
     for cell in _cells(study):
         values = [study.get(*cell, rule, field).values() for rule, field in columns.values()]
-        rows.append([place_of(*cell[:3]), cell[3], *map(_cell, values)])
+        rows.append([setting_name(*cell[:3]), cell[3], *map(_cell, values)])
     return markdown_table(["setting", "method", *columns], rows)
 
 
@@ -118,7 +121,7 @@ def _differences(study: Study) -> str:
             )
             gaps.append({} if control == cell[3] else difference(ours, theirs))
         if any(gaps):
-            rows.append([place_of(*cell[:3]), cell[3], *(_cell(gap.values()) for gap in gaps)])
+            rows.append([setting_name(*cell[:3]), cell[3], *(_cell(gap.values()) for gap in gaps)])
     return markdown_table(
         ["setting", "method", *(f"{name} less {control}" for name, control in columns)], rows
     )

@@ -1,44 +1,48 @@
-"""The results of a study: one Parquet file, rewritten whole beside itself and renamed, so that it is always
-readable.
-"""
+"""The results of a study: one Parquet file, replaced as a whole, so that it is always readable."""
 
 from __future__ import annotations
 
+import io
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 from selfpos.errors import SelfposError
+from selfpos.imbalance.study.images import ImageData
 from selfpos.imbalance.study.methods.registry import get_method
 from selfpos.imbalance.study.recipe import ImbalanceRecipe
-from selfpos.imbalance.study.sources import ImageData
 from selfpos.recipe import validate
+from selfpos.storage.atomic import write_bytes
 
 # What may change between two runs into one file: everything else changes what a record means.
 FREE = {"name", "data", "grid", "methods", "seeds", "select", "networks_at_once"}
+TEXTS = ("profile", "minority_rule", "method", "rule")
+COUNTS = ("seed", "iterations", "total")
+NUMBERS = (
+    *("rho", "rate", "seconds", "tau", "auc", "accuracy", "balanced_accuracy", "minority", "majority"),
+    *("train_balanced", "train_minority", "train_majority"),
+)
 # Columns without a value where a profile has no μ, or a recipe no validation images.
-OPTIONAL = {"mu", "validation_auc", "validation_accuracy"}
+OPTIONAL = ("mu", "validation_auc", "validation_accuracy")
+COLUMNS = (
+    *("profile", "rho", "mu", "minority_rule", "method", "rule", "rate", "seed", "iterations", "seconds"),
+    *("total", "sizes", "minority_classes", "tau", "auc", "accuracy", "balanced_accuracy", "minority"),
+    *("majority", "recalls", "validation_auc", "validation_accuracy", "train_balanced", "train_minority"),
+    *("train_majority", "curve"),
+)
 
 
 def _schema() -> Any:
     import pyarrow as pa
 
-    number, text, count = pa.float64(), pa.string(), pa.int64()
-    point = {
-        f"{split}_{group}": number
-        for split in ("test", "train")
-        for group in ("balanced", "minority", "majority")
-    }
-    fields = {
-        "profile": text, "rho": number, "mu": number, "minority_rule": text, "method": text, "rule": text, "rate": number, "seed": count,
-        "iterations": count, "seconds": number, "total": count, "sizes": pa.list_(count), "minority_classes": pa.list_(count), "tau": number,
-        "auc": number, "accuracy": number, "balanced_accuracy": number, "minority": number, "majority": number, "recalls": pa.list_(number),
-        "validation_auc": number, "validation_accuracy": number,
-        "train_balanced": number, "train_minority": number, "train_majority": number,
-        "curve": pa.list_(pa.struct({"iteration": count, "test_accuracy": number, **point})),
-    }  # fmt: skip
-    return pa.schema(fields)
+    groups = ("balanced", "minority", "majority")
+    point = {f"{split}_{group}": pa.float64() for split in ("test", "train") for group in groups}
+    curve = pa.struct({"iteration": pa.int64(), "test_accuracy": pa.float64(), **point})
+    types = dict.fromkeys(TEXTS, pa.string()) | dict.fromkeys(COUNTS, pa.int64())
+    types |= dict.fromkeys((*NUMBERS, *OPTIONAL), pa.float64())
+    types |= {"sizes": pa.list_(pa.int64()), "minority_classes": pa.list_(pa.int64())}
+    types |= {"recalls": pa.list_(pa.float64()), "curve": pa.list_(curve)}
+    return pa.schema({name: types[name] for name in COLUMNS})
 
 
 def read_results(path: Path) -> tuple[list[dict[str, Any]], ImbalanceRecipe]:
@@ -59,11 +63,8 @@ def read_results(path: Path) -> tuple[list[dict[str, Any]], ImbalanceRecipe]:
     if b"recipe" not in metadata:
         raise SelfposError(f"{path} holds no results of selfpos imbalance: its schema has no recipe")
     schema = _schema()
-    if missing := [
-        name
-        for name in schema.names
-        if name not in table.schema.names or table.schema.field(name).type != schema.field(name).type
-    ]:
+    stored = {field.name: field.type for field in table.schema}
+    if missing := [name for name in schema.names if stored.get(name) != schema.field(name).type]:
         raise SelfposError(
             f"{path} holds no results that this version can read: the columns {', '.join(missing[:5])} are "
             "absent, or of another type"
@@ -75,7 +76,8 @@ def read_results(path: Path) -> tuple[list[dict[str, Any]], ImbalanceRecipe]:
             f"{path} holds no results of selfpos imbalance: its recipe is no JSON ({error})"
         ) from None
     recipe = validate(ImbalanceRecipe, settings, f"{path}, the recipe of its results")
-    if broken := [name for name in schema.names if name not in OPTIONAL and not _whole(table[name])]:
+    required = [name for name in schema.names if name not in OPTIONAL]
+    if broken := [name for name in required if not _is_complete(table[name])]:
         raise SelfposError(
             f"{path} holds no results that can be read: values of {', '.join(broken[:5])} are absent, or no "
             "finite numbers"
@@ -88,48 +90,35 @@ def read_results(path: Path) -> tuple[list[dict[str, Any]], ImbalanceRecipe]:
     return table.to_pylist(), recipe
 
 
-def _whole(column: Any) -> bool:
+def _is_complete(column: Any) -> bool:
     import pyarrow as pa
     import pyarrow.compute
 
-    if column.null_count:
-        return False
-    return not pa.types.is_floating(column.type) or bool(
-        pa.compute.all(pa.compute.is_finite(column), min_count=0).as_py()
-    )
+    if column.null_count or not pa.types.is_floating(column.type):
+        return not column.null_count
+    return bool(pa.compute.all(pa.compute.is_finite(column), min_count=0).as_py())
 
 
 def data_of(path: Path) -> str | None:
-    """The fingerprint of the data that made the results file's records; None where it was not noted, or there
-    is no file.
-    """
+    """The fingerprint of the data that made the results; None without one in the file, or without a file."""
     import pyarrow.parquet
 
     metadata = pyarrow.parquet.read_schema(path).metadata if path.is_file() else None
-    found = (metadata or {}).get(b"data")
-    return found.decode() if found else None
+    return (metadata or {}).get(b"data", b"").decode() or None
 
 
 def write_results(
     path: Path, records: list[dict[str, Any]], recipe: ImbalanceRecipe, data: str | None = None
 ) -> None:
-    """Replace the file by one with these records, made with the data of that fingerprint."""
+    """Replace the file by one with these records; `data` is the fingerprint of the data that made them."""
     import pyarrow as pa
     import pyarrow.parquet
 
     schema = _schema().with_metadata({"recipe": recipe.model_dump_json(), "data": data or ""})
+    buffer = io.BytesIO()
+    pyarrow.parquet.write_table(pa.Table.from_pylist(records, schema=schema), buffer, compression="zstd")
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with beside.open("wb") as file:
-            pyarrow.parquet.write_table(
-                pa.Table.from_pylist(records, schema=schema), file, compression="zstd"
-            )
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+    write_bytes(path, buffer.getvalue())
 
 
 def check_same_settings(path: Path, before: ImbalanceRecipe, now: ImbalanceRecipe) -> None:
@@ -145,10 +134,7 @@ def check_same_settings(path: Path, before: ImbalanceRecipe, now: ImbalanceRecip
 def check_same_data(path: Path, data: ImageData) -> None:
     """Raise SelfposError when the file's records were made with other data."""
     if data_of(path) not in (None, data.fingerprint):
-        texts = data.network is not None
-        other = (
-            f"other texts than {data.description}, or another encoder of that name"
-            if texts
-            else f"other data than {data.description}"
-        )
+        other = f"other data than {data.description}"
+        if data.network is not None:
+            other = f"other texts than {data.description}, or another encoder of that name"
         raise SelfposError(f"the results in {path} were made with {other}; name another file with --out")

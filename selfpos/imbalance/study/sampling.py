@@ -1,11 +1,10 @@
-"""Random over- and under-sampling (imbalanced-learn, positions only), and the streams of batches that
-training draws.
-"""
+"""Random over- and undersampling by imbalanced-learn, and the streams of batches that training draws."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from importlib.util import find_spec
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,37 +15,32 @@ Ints = NDArray[np.int64]
 
 
 def oversample(labels: Ints, seed: int, ratio: float = 1.0) -> Ints:
-    """Positions into `labels` after random minority oversampling until largest / smallest ≤ `ratio`: all
-    originals, then replicas.
+    """Positions into `labels` after random oversampling until largest / smallest ≤ `ratio`.
+
+    All originals come first, then the copies.
     """
-    counts = _counts(labels)
-    target = round(max(counts.values()) / ratio)
-    return _resample("over", labels, {label: max(count, target) for label, count in counts.items()}, seed)
+    need_samplers()
+    from imblearn.over_sampling import RandomOverSampler
+
+    counts = np.bincount(labels)
+    return _resampled(RandomOverSampler, labels, np.maximum(counts, round(counts.max() / ratio)), seed)
 
 
 def undersample(labels: Ints, seed: int, ratio: float = 1.0) -> Ints:
-    """Positions into `labels` after random majority undersampling until largest / smallest ≤ `ratio`."""
-    counts = _counts(labels)
-    target = max(round(min(counts.values()) * ratio), 1)
-    return _resample("under", labels, {label: min(count, target) for label, count in counts.items()}, seed)
-
-
-def _counts(labels: Ints) -> dict[int, int]:
-    return {
-        int(label): int(count) for label, count in zip(*np.unique(labels, return_counts=True), strict=True)
-    }
-
-
-def _resample(kind: str, labels: Ints, strategy: dict[int, int], seed: int) -> Ints:
+    """Positions into `labels` after random undersampling until largest / smallest ≤ `ratio`."""
     need_samplers()
-    from imblearn.over_sampling import RandomOverSampler
     from imblearn.under_sampling import RandomUnderSampler
 
-    sampler = (RandomOverSampler if kind == "over" else RandomUnderSampler)(
-        sampling_strategy=strategy, random_state=seed
-    )
-    sampler.fit_resample(np.arange(len(labels))[:, None], labels)
-    return np.asarray(sampler.sample_indices_, dtype=np.int64)
+    counts = np.bincount(labels)
+    target = max(round(counts[counts > 0].min() * ratio), 1)
+    return _resampled(RandomUnderSampler, labels, np.minimum(counts, target), seed)
+
+
+def _resampled(sampler: Any, labels: Ints, sizes: Ints, seed: int) -> Ints:
+    strategy = {int(label): int(sizes[label]) for label in np.unique(labels)}
+    fitted = sampler(sampling_strategy=strategy, random_state=seed)
+    fitted.fit_resample(np.arange(len(labels))[:, None], labels)
+    return np.asarray(fitted.sample_indices_, dtype=np.int64)
 
 
 def need_samplers() -> None:
@@ -59,11 +53,9 @@ def need_samplers() -> None:
 
 
 def stream(indices: Ints, batch: int, seed: int) -> Iterator[Ints]:
-    """Batches of `batch` entries of `indices`, for ever: one shuffled pass after the other, a batch may reach
-    into the next pass.
+    """Endless batches of `batch` entries of `indices`, pass by shuffled pass; a batch may span two passes.
 
-    That keeps the number of iterations and the batch size equal for all methods, even where undersampling
-    leaves ten examples.
+    So iterations and batch size are equal for all methods, even where undersampling leaves ten examples.
     """
     rng = np.random.default_rng([seed, 2])
     ahead = np.empty(0, dtype=np.int64)
@@ -75,13 +67,11 @@ def stream(indices: Ints, batch: int, seed: int) -> Iterator[Ints]:
 
 
 def class_balanced_stream(indices: Ints, labels: Ints, batch: int, seed: int) -> Iterator[Ints]:
-    """Batches for ever in which every example's class is drawn uniformly, then the example from that class.
-
-    `labels` go with `indices`.
-    """
+    """Endless batches that draw a class uniformly, then one of its examples; `labels` go with `indices`."""
     rng = np.random.default_rng([seed, 3])
     members = [indices[labels == label] for label in np.unique(labels)]
+    sizes = np.array([len(group) for group in members])
     while True:
         classes = rng.integers(len(members), size=batch)
-        places = (rng.random(batch) * np.array([len(m) for m in members])[classes]).astype(np.int64)
-        yield np.array([members[c][p] for c, p in zip(classes, places, strict=True)], dtype=np.int64)
+        offsets = (rng.random(batch) * sizes[classes]).astype(np.int64)
+        yield np.array([members[c][o] for c, o in zip(classes, offsets, strict=True)], dtype=np.int64)

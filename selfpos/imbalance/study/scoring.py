@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,20 +10,21 @@ from numpy.typing import NDArray
 from torch import nn
 
 from selfpos.imbalance.study import metrics
+from selfpos.imbalance.study.images import ImageData
 from selfpos.imbalance.study.networks import Network
-from selfpos.imbalance.study.sources import ImageData
-from selfpos.imbalance.study.trainer import Sample, predict
+from selfpos.imbalance.study.trainer import Sample, predict, validation_index
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
+Labelled = tuple[Floats, Ints]  # log-probabilities (n, K) and labels (n,)
 
 
 class Scoring:
-    """The sets a unit's networks are scored on, and the points of their learning curves.
+    """The image sets that a unit's networks are scored on, and the points of their learning curves.
 
-    The train-test gap is measured on at most `per_class` training images of every class: of those that the
-    network was trained on, which are its `positions` in its sample, and for a second stage of all in the
-    sample, from which it draws again.
+    The train-test gap is measured on at most `per_class` training images of every class. For the networks
+    they are from those that they were trained on (`positions` in each sample). For a second stage, which
+    draws again, they are from the whole sample.
     """
 
     def __init__(
@@ -41,107 +41,91 @@ class Scoring:
         self.whole = _first_of_each_class(samples, [sample.positions for sample in samples], per_class)
         self.curves: list[list[dict[str, float]]] = [[] for _ in networks]
 
-    def look(self, iteration: int) -> None:
+    def add_curve_point(self, iteration: int) -> None:
+        """Score the networks as they are at `iteration`."""
         heads = {"": [network.head for network in self.networks]}
         test = predict(self.networks, heads, self.data.test, self.test)[""]
         train = predict(self.networks, heads, self.data.train, self.train)[""]
+        test_labels, train_labels = self.data.test.labels[self.test], self.data.train.labels[self.train]
         for s, sample in enumerate(self.samples):
-            truth = self.data.test.labels[self.test]
-            ours = self._groups(test[s], truth, sample)
-            self.curves[s].append(
-                {"iteration": iteration, "test_accuracy": float((test[s].argmax(axis=1) == truth).mean())}
-                | {f"test_{name}": value for name, value in ours.items()}
-                | {
-                    f"train_{name}": value
-                    for name, value in self._groups(
-                        train[s], self.data.train.labels[self.train[:, s]], sample
-                    ).items()
-                }
-            )
-
-    @staticmethod
-    def _groups(decision: Floats, labels: Ints, sample: Sample) -> dict[str, float]:
-        recalls = metrics.class_recalls(decision, labels)
-        small = np.isin(np.arange(len(recalls)), sample.minority)
-        return {
-            "balanced": float(recalls.mean()),
-            "minority": float(recalls[small].mean()),
-            "majority": float(recalls[~small].mean()),
-        }
+            point = {"iteration": iteration, "test_accuracy": metrics.accuracy(test[s], test_labels)}
+            point |= _groups("test", test[s], test_labels, sample)
+            point |= _groups("train", train[s], train_labels[:, s], sample)
+            self.curves[s].append(point)
 
     def records(
         self, heads: dict[str, Sequence[nn.Module]], effective: Sequence[Ints]
     ) -> list[dict[str, Any]]:
-        """One record per set of heads, network and decision rule; `effective` are the class sizes after
-        sampling, for the first set.
+        """One record per set of heads, network and decision rule.
+
+        The first of `heads` are the networks'; `effective` are the class sizes after sampling, for these.
         """
-        test = predict(self.networks, heads, self.data.test, self.test)
         first, *stages = heads
-        seen = {first: self.train} | dict.fromkeys(stages, self.whole)
+        labels = self.data.train.labels
+        test = predict(self.networks, heads, self.data.test, self.test)
         train = predict(self.networks, {first: heads[first]}, self.data.train, self.train)
         if stages:
-            train |= predict(
-                self.networks, {name: heads[name] for name in stages}, self.data.train, self.whole
-            )
-        reserve = np.stack([sample.validation for sample in self.samples], axis=1)
-        validation = predict(self.networks, heads, self.data.train, reserve) if len(reserve) else None
-        found = []
+            stage_heads = {name: heads[name] for name in stages}
+            train |= predict(self.networks, stage_heads, self.data.train, self.whole)
+        kept = validation_index(self.samples)
+        validation = predict(self.networks, heads, self.data.train, kept) if len(kept) else None
+        records = []
         for name in heads:
+            scored = self.train if name == first else self.whole
             for s, sample in enumerate(self.samples):
-                truth, own = self.data.test.labels[self.test], self.data.train.labels
-                rules: dict[str, tuple[Ints, float]] = {
-                    "plain": (sample.counts, 0.0),
-                    "original": (sample.counts, 1.0),
+                common = {
+                    "method": name,
+                    "seed": sample.seed,
+                    "total": int(sample.counts.sum()),
+                    "sizes": sample.counts.tolist(),
+                    "minority_classes": sample.minority.tolist(),
+                    "curve": self.curves[s] if name == first else [],
+                    **_groups("train", train[name][s], labels[scored[:, s]], sample),
                 }
-                if name == first:
-                    rules["effective"] = (effective[s], 1.0)
-                if validation is not None:
-                    rules["tuned"] = (
-                        sample.counts,
-                        metrics.best_tau(validation[name][s], own[reserve[:, s]], sample.counts),
-                    )
-                base = {
-                    "method": name, "seed": sample.seed, "total": int(sample.counts.sum()), "sizes": sample.counts.tolist(),
-                    "minority_classes": sample.minority.tolist(), "curve": self.curves[s] if name == first else [],
-                    **{f"train_{key}": value for key, value in self._groups(train[name][s], own[seen[name][:, s]], sample).items()},
-                }  # fmt: skip
-                sets = {"": (test[name][s], truth)}
-                if validation is not None:
-                    sets["validation"] = (validation[name][s], own[reserve[:, s]])
-                aucs = {
-                    key: float(metrics.one_vs_rest_auc(scores, labels).mean())
-                    for key, (scores, labels) in sets.items()
-                }
-                for rule, (prior, tau) in rules.items():
-                    scored = {
-                        key: metrics.score(
-                            scores,
-                            metrics.divide_by_prior(scores, prior, tau),
-                            labels,
-                            sample.minority,
-                            aucs[key],
-                        )
-                        for key, (scores, labels) in sets.items()
-                    }
-                    record = base | {"rule": rule, "tau": tau} | asdict(scored[""])
-                    if validation is not None:
-                        record |= {
-                            "validation_auc": aucs["validation"],
-                            "validation_accuracy": scored["validation"].accuracy,
-                        }
-                    found.append(record)
-        return found
+                on_test = (test[name][s], self.data.test.labels[self.test])
+                on_validation = None if validation is None else (validation[name][s], labels[kept[:, s]])
+                sampled = effective[s] if name == first else None
+                for scores in _rule_scores(sample, on_test, on_validation, sampled):
+                    records.append(common | scores)
+        return records
+
+
+def _rule_scores(
+    sample: Sample, test: Labelled, validation: Labelled | None, effective: Ints | None
+) -> Iterator[dict[str, Any]]:
+    """The scores of one network by every decision rule: log-probabilities less τ times the log prior."""
+    rules = {"plain": (sample.counts, 0.0), "original": (sample.counts, 1.0)}
+    if effective is not None:
+        rules["effective"] = (effective, 1.0)
+    aucs = {"auc": float(metrics.one_vs_rest_auc(*test).mean())}
+    if validation is not None:
+        rules["tuned"] = (sample.counts, metrics.best_tau(*validation, sample.counts))
+        aucs["validation_auc"] = float(metrics.one_vs_rest_auc(*validation).mean())
+    for rule, (prior, tau) in rules.items():
+        log_probs, labels = test
+        decision = metrics.divide_by_prior(log_probs, prior, tau)
+        scores = aucs | metrics.decision_scores(decision, labels, sample.minority)
+        if validation is not None:
+            log_probs, labels = validation
+            decision = metrics.divide_by_prior(log_probs, prior, tau)
+            scores["validation_accuracy"] = metrics.accuracy(decision, labels)
+        yield {"rule": rule, "tau": tau, **scores}
+
+
+def _groups(split: str, decision: Floats, labels: Ints, sample: Sample) -> dict[str, float]:
+    recalls = metrics.group_recalls(decision, labels, sample.minority)
+    return {f"{split}_{group}": value for group, value in recalls.items()}
 
 
 def _first_of_each_class(samples: Sequence[Sample], positions: Sequence[Ints], count: int) -> Ints:
-    """Training images (n, S): of every sample, the first `count` of each class among its `positions`,
-    repeated ones once.
+    """Training images (n, S): the first `count` of each class among the `positions` of every sample.
+
+    Repeated positions count once.
     """
-    found = []
-    for sample, own in zip(samples, positions, strict=True):
-        unique = np.unique(own)
+    columns = []
+    for sample, drawn in zip(samples, positions, strict=True):
+        unique = np.unique(drawn)
         labels = sample.labels[unique]
-        found.append(
-            sample.index[np.concatenate([unique[labels == label][:count] for label in np.unique(labels)])]
-        )
-    return np.stack(found, axis=1)
+        first = [unique[labels == label][:count] for label in np.unique(labels)]
+        columns.append(sample.index[np.concatenate(first)])
+    return np.stack(columns, axis=1)

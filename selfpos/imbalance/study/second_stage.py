@@ -1,11 +1,10 @@
-"""What a second stage has to work with: trained networks whose trunks stay, their samples, and ways to train
-new heads on them.
-"""
+"""A second stage: training of new heads on the fixed trunks of trained networks."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -15,7 +14,15 @@ from torch import Tensor, nn
 from selfpos.imbalance.study.images import Images
 from selfpos.imbalance.study.networks import Network
 from selfpos.imbalance.study.recipe import TrainingSettings
-from selfpos.imbalance.study.trainer import Batches, Sample, fit, image_batches, join_networks, predict
+from selfpos.imbalance.study.trainer import (
+    Batches,
+    Sample,
+    fit,
+    image_batches,
+    join_networks,
+    predict,
+    validation_index,
+)
 from selfpos.imbalance.study.wide import widen
 
 Ints = NDArray[np.int64]
@@ -31,8 +38,6 @@ class Stage:
     images: Images
     settings: TrainingSettings
     rate: float
-    tick: Callable[[], None] | None = None
-    _features: list[Tensor] | None = field(default=None, repr=False)
 
     @property
     def device(self) -> torch.device:
@@ -45,87 +50,76 @@ class Stage:
     def fit_heads(
         self, heads: Sequence[nn.Module], streams: Sequence[Iterator[Ints]], rate: float = 1.0
     ) -> None:
-        """Train `heads` on the frozen trunks; `streams` draw positions of each sample.
+        """Train `heads` on the fixed trunks; `streams` draw positions of each sample.
 
-        `rate` is a factor of the first stage's base rate.
-
-        Features are computed once where the trunk gives the same ones each time; a trunk with dropout runs in
-        every step, as in Caffe.
+        `rate` is a factor of the base rate. Features are computed once, except behind a trunk with dropout,
+        which runs in every step, as in Caffe.
         """
         if not any(isinstance(layer, nn.Dropout) for layer in self.networks[0].trunk.modules()):
-            self.fit_heads_on(
-                heads, self.features(), [sample.labels for sample in self.samples], streams, rate
-            )
+            labels = [sample.labels for sample in self.samples]
+            self.fit_heads_on(heads, self.features, labels, streams, rate)
             return
-        whole = [
-            Network(network.trunk.requires_grad_(False), head)  # type: ignore[arg-type]
-            for network, head in zip(self.networks, heads, strict=True)
-        ]
         batches = image_batches(self.images, self.samples, streams, self.device, self.samples[0].seed)
-        self._fit(whole, batches, rate)
-        for network in self.networks:
-            network.trunk.requires_grad_(True)
+        trunks = [network.trunk.requires_grad_(False) for network in self.networks]
+        self._fit([nn.Sequential(*parts) for parts in zip(trunks, heads, strict=True)], batches, rate)
+        for trunk in trunks:
+            trunk.requires_grad_(True)
 
     def fit_heads_on(
         self,
         heads: Sequence[nn.Module],
-        pools: Sequence[Tensor],
+        features: Sequence[Tensor],
         labels: Sequence[Ints],
         streams: Sequence[Iterator[Ints]],
         rate: float = 1.0,
     ) -> None:
-        """Train `heads` on given features: pools[s] (n, F, h, w) with labels[s] (n,); `streams` draw
-        positions into them.
-        """
-        targets = [torch.from_numpy(own).to(self.device) for own in labels]
+        """Train `heads` on features[s] (n, F, h, w) with labels[s] (n,); `streams` draw positions of them."""
+        targets = [torch.from_numpy(values).to(self.device) for values in labels]
 
         def batches() -> Batches:
             while True:
                 at = [torch.from_numpy(next(stream)).to(self.device) for stream in streams]
                 yield (
-                    torch.stack([pool[i] for pool, i in zip(pools, at, strict=True)], dim=1),
-                    torch.stack([own[i] for own, i in zip(targets, at, strict=True)], dim=1),
+                    torch.stack([maps[i] for maps, i in zip(features, at, strict=True)], dim=1),
+                    torch.stack([values[i] for values, i in zip(targets, at, strict=True)], dim=1),
                 )
 
         self._fit(heads, batches(), rate)
 
     def _fit(self, modules: Sequence[nn.Module], batches: Batches, rate: float) -> None:
-        counts = np.stack([sample.counts for sample in self.samples])
         for module in modules:
             module.to(self.device)
         fit(
-            modules, batches, counts, self.settings, rate=self.rate * rate, iterations=self.settings.second_stage, optimizer=self.settings.optimizer, tick=self.tick
-        )  # fmt: skip
+            modules,
+            batches,
+            np.stack([sample.counts for sample in self.samples]),
+            self.settings,
+            rate=self.rate * rate,
+            iterations=self.settings.second_stage,
+            optimizer=self.settings.optimizer,
+        )
 
+    @cached_property
     def features(self) -> list[Tensor]:
-        """The trunk's output on each network's own examples, (n, F, h, w) per network; computed once."""
-        if self._features is None:
-            count = len(self.networks)
-            trunk = widen([network.trunk for network in self.networks]).eval()
-            index = np.stack([sample.index for sample in self.samples], axis=1)
-            parts = []
-            with torch.no_grad():
-                for start in range(0, len(index), 500):
-                    out = trunk(
-                        join_networks(self.images.batch(index[start : start + 500], None).to(self.device))
-                    )
-                    parts.append(out.reshape(len(out), count, -1, *out.shape[2:]))
-            joined = torch.cat(parts)
-            self._features = [joined[:, place] for place in range(count)]
-        return self._features
+        """The trunk's output on each network's examples, (n, F, h, w) per network."""
+        trunk = widen([network.trunk for network in self.networks]).eval()
+        index = np.stack([sample.index for sample in self.samples], axis=1)
+        parts = []
+        with torch.no_grad():
+            for start in range(0, len(index), 500):
+                images = self.images.batch(index[start : start + 500], None).to(self.device)
+                maps = trunk(join_networks(images))
+                parts.append(maps.reshape(len(maps), len(self.networks), -1, *maps.shape[2:]))
+        return list(torch.cat(parts).unbind(dim=1))
 
+    @property
     def pooled_features(self) -> list[Tensor]:
-        """The same averaged over the map, (n, F) per network."""
-        return [features.mean(dim=(2, 3)) for features in self.features()]
+        """The features averaged over the map, (n, F) per network."""
+        return [features.mean(dim=(2, 3)) for features in self.features]
 
     def predict_validation(self, heads: Mapping[str, Sequence[nn.Module]]) -> dict[str, Floats]:
         """Log-probabilities of sets of heads on each network's validation images, (S, n, K)."""
-        return predict(
-            self.networks,
-            heads,
-            self.images,
-            np.stack([sample.validation for sample in self.samples], axis=1),
-        )
+        return predict(self.networks, heads, self.images, validation_index(self.samples))
 
     def validation_labels(self) -> list[Ints]:
         """Labels of each network's validation images, (n,) per network."""

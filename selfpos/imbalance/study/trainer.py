@@ -1,6 +1,6 @@
-"""Training S networks at once as one wide network, and what they predict.
+"""Training S networks at once as one wide network, and their predictions; S = 1 is plain training.
 
-With S = 1 it is plain training of a single network.
+Shapes: logits (B, S, K), targets (B, S), class counts (S, K), for S networks trained side by side.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from selfpos.console import log
 from selfpos.imbalance.study.images import Images
-from selfpos.imbalance.study.loss import Loss, Mix, cross_entropy
 from selfpos.imbalance.study.networks import Network
 from selfpos.imbalance.study.recipe import TrainingSettings
 from selfpos.imbalance.study.wide import copy_back, widen
@@ -23,6 +22,16 @@ from selfpos.imbalance.study.wide import copy_back, widen
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Batches = Iterator[tuple[Tensor, Tensor]]  # images (B, S, …) float32, targets (B, S)
+Loss = Callable[[Tensor, Tensor, Tensor, float], Tensor]
+"""logits, targets, counts, progress 0 … 1 → losses (B, S), whose mean over B is each network's loss."""
+Mix = Callable[[Tensor, Tensor, Tensor, Sequence[np.random.Generator]], tuple[Tensor, Tensor, Tensor]]
+"""images (B, S, …), targets, counts, a generator per network → mixed images, second targets, shares."""
+
+
+def cross_entropy(logits: Tensor, targets: Tensor, counts: Tensor, progress: float) -> Tensor:
+    """−log softmax(z)_y, (B, S)."""
+    losses = nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
+    return losses.view_as(targets)
 
 
 @dataclass(frozen=True)
@@ -30,8 +39,8 @@ class Sample:
     """The imbalanced training set of one network (one seed)."""
 
     seed: int
-    index: Ints  # its examples' positions among the training images
-    labels: Ints  # theirs, in the same order
+    index: Ints  # positions of its examples among the training images
+    labels: Ints  # of these examples
     counts: Ints  # unique examples of every class: the prior before any sampling
     minority: Ints  # labels of the small classes
     validation: Ints  # positions of its validation images
@@ -42,14 +51,9 @@ class Sample:
         return np.arange(len(self.index))
 
 
-@dataclass(frozen=True)
-class Watch:
-    """Something to do every so many iterations of a training: `look` gets the iteration and the networks as
-    they are then.
-    """
-
-    every: int
-    look: Callable[[int], None]
+def validation_index(samples: Sequence[Sample]) -> Ints:
+    """The validation images of each sample, (n, S)."""
+    return np.stack([sample.validation for sample in samples], axis=1)
 
 
 def fit(
@@ -65,33 +69,18 @@ def fit(
     mix_seeds: Sequence[int] = (),
     optimizer: str = "sgd",
     tick: Callable[[], None] | None = None,
-    watch: Watch | None = None,
+    watch: Callable[[int], None] | None = None,
+    watch_every: int = 1,
 ) -> None:
-    """Train `networks` (one architecture) in place on `batches`, each by its own loss on its own part, all
-    parameters that require gradients.
+    """Train `networks` (one architecture) in place, each by its loss on its part of `batches`.
 
-    `counts` (S, K) are the class sizes that losses look at, `rate` the base learning rate. The networks' sum
-    of losses is descended, so each gets the gradient it would get alone. `tick` is called after every
-    iteration.
+    `counts` (S, K) are the class sizes that losses use, `rate` is the base learning rate. The sum of the
+    losses is minimised, so each network gets the gradient that it would get alone. `tick` is called after
+    every iteration; `watch` gets the iteration, with the networks up to date, every `watch_every` of them.
     """
     device = next(networks[0].parameters()).device
     wide = widen(networks).train()
-    parameters = [(name, parameter) for name, parameter in wide.named_parameters() if parameter.requires_grad]
-    groups = [
-        {
-            "params": [p for name, p in parameters if name.endswith("bias") == biases],
-            "factor": settings.bias_rate if biases else 1.0,
-        }
-        for biases in (False, True)
-    ]
-    groups = [group for group in groups if group["params"]]
-    optimiser: torch.optim.Optimizer
-    if optimizer == "adamw":
-        optimiser = torch.optim.AdamW(groups, lr=rate, weight_decay=settings.adamw_decay, fused=True)
-    else:
-        optimiser = torch.optim.SGD(
-            groups, lr=rate, momentum=settings.momentum, weight_decay=settings.weight_decay, fused=True
-        )
+    optimiser = _optimiser(wide, settings, rate, optimizer)
     schedule = settings.schedule.over(iterations)
     sizes = torch.from_numpy(counts).to(device)
     rngs = [np.random.default_rng([seed, 4]) for seed in mix_seeds]
@@ -102,19 +91,36 @@ def fit(
         shares = others = None
         if mix is not None:
             images, others, shares = mix(images, targets, sizes, rngs)
-        logits = _forward(wide, images)
-        terms = loss(logits, targets, sizes, iteration / iterations)
+        logits = wide(join_networks(images)).flatten(1).view(images.shape[0], images.shape[1], -1)
+        losses = loss(logits, targets, sizes, iteration / iterations)
         if others is not None and shares is not None:
-            terms = shares * terms + (1 - shares) * loss(logits, others, sizes, iteration / iterations)
+            losses = shares * losses + (1 - shares) * loss(logits, others, sizes, iteration / iterations)
         optimiser.zero_grad(set_to_none=True)
-        terms.mean(dim=0).sum().backward()
+        losses.mean(dim=0).sum().backward()
         optimiser.step()
         if tick is not None:
             tick()
-        if watch is not None and ((iteration + 1) % watch.every == 0 or iteration + 1 == iterations):
+        if watch is not None and ((iteration + 1) % watch_every == 0 or iteration + 1 == iterations):
             copy_back(wide, networks)
-            watch.look(iteration + 1)
+            watch(iteration + 1)
     copy_back(wide, networks)
+
+
+def _optimiser(
+    wide: nn.Module, settings: TrainingSettings, rate: float, optimizer: str
+) -> torch.optim.Optimizer:
+    """SGD or AdamW over all parameters that require gradients; `factor` is of the biases' rate."""
+    groups = []
+    for biases, factor in ((False, 1.0), (True, settings.bias_rate)):
+        named = [(name, parameter) for name, parameter in wide.named_parameters() if parameter.requires_grad]
+        parameters = [parameter for name, parameter in named if name.endswith("bias") == biases]
+        if parameters:
+            groups.append({"params": parameters, "factor": factor})
+    if optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=rate, weight_decay=settings.adamw_decay, fused=True)
+    return torch.optim.SGD(
+        groups, lr=rate, momentum=settings.momentum, weight_decay=settings.weight_decay, fused=True
+    )
 
 
 def image_batches(
@@ -143,8 +149,8 @@ def predict(
 ) -> dict[str, Floats]:
     """Log-softmax in float64 of every set of `heads` on the networks' trunks, (S, n, K) each.
 
-    `index` (n,) are images that all networks see, or (n, S) each network's own. A network whose training
-    diverged (logits not finite) gets the uniform distribution, whose AUC is 50, and a line in the log.
+    `index` is (n,) for images that all networks see, or (n, S). A network whose training diverged (logits
+    not finite) gets the uniform distribution, whose AUC is 50, and a warning in the log.
     """
     device = next(networks[0].parameters()).device
     trunk = widen([network.trunk for network in networks]).eval()
@@ -164,26 +170,21 @@ def predict(
 
 
 def _finite(log_probs: Floats, name: str) -> Floats:
-    broken = np.array([not np.isfinite(own).all() for own in log_probs])
-    if broken.any():
+    diverged = np.array([not np.isfinite(values).all() for values in log_probs])
+    if diverged.any():
         log.warning(
             "%s: the training of %d of %d networks diverged; they are scored as guessing",
             name,
-            broken.sum(),
-            len(broken),
+            diverged.sum(),
+            len(diverged),
         )
         log_probs = log_probs.copy()
-        log_probs[broken] = -np.log(log_probs.shape[2])
+        log_probs[diverged] = -np.log(log_probs.shape[2])
     return log_probs
 
 
-def _forward(wide: nn.Module, images: Tensor) -> Tensor:
-    """Images (B, S, C, H, W) → logits (B, S, K)."""
-    return wide(join_networks(images)).flatten(1).view(images.shape[0], images.shape[1], -1)
-
-
 def join_networks(images: Tensor) -> Tensor:
-    """(B, S, C, H, W) → (B, S·C, H, W), the layout a wide network takes."""
+    """(B, S, C, H, W) → (B, S·C, H, W), the layout that a wide network takes."""
     joined = images.reshape(images.shape[0], -1, *images.shape[3:])
     if joined.device.type != "cpu":
         return joined

@@ -105,7 +105,7 @@ def test_tasks_with_too_few_records_are_told_before_any_training(
     # The small task has enough at ratio 40, which comes first, and not at ratio 1.
     with pytest.raises(
         SelfposError,
-        match=rf"task task-{small} has 150 records, but 1300 are asked \(its probe among them\); lower",
+        match=rf"task task-{small} has 150 records, but needs 1300 \(its probe among them\); lower",
     ):
         tasks.measure(recipe, [40, 1], 0.5, 1280, tmp_path, None, 0)
 
@@ -142,7 +142,7 @@ def test_tasks_declared_in_files_are_measured_by_their_own_names(tmp_path: Path)
     own = recipe.model_copy(
         update={"evaluation": recipe.evaluation.model_copy(update={"tasks": [str(file), "STSBenchmark"]})}
     )
-    assert tasks._measured(own) == ["SupportPairs", "STSBenchmark"]
+    assert tasks._evaluation_tasks(own) == ["SupportPairs", "STSBenchmark"]
 
 
 @pytest.mark.nightly

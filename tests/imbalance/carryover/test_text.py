@@ -15,9 +15,8 @@ from selfpos.errors import SelfposError
 from selfpos.imbalance.carryover import text
 from selfpos.imbalance.carryover.arms import Bench, difference
 from selfpos.imbalance.command import command as imbalance
-from selfpos.imbalance.study.analysis import Study
+from selfpos.imbalance.study.analysis import Study, compare_orderings
 from selfpos.imbalance.study.cell import Imbalance
-from selfpos.imbalance.study.ordering import compare_orderings
 from selfpos.imbalance.study.recipe import ImbalanceRecipe
 from selfpos.imbalance.study.results import read_results
 from tests.conftest import make_tiny_model
@@ -46,21 +45,21 @@ def write_texts(folder: Path) -> None:
 
 def test_texts_are_divided_by_the_splits_that_exist(tmp_path: Path) -> None:
     write_texts(tmp_path)
-    (train, _), (test, _), told = text._splits(str(tmp_path))
+    (train, _), (test, _), told = text._divided(str(tmp_path))
     assert (len(train), len(test), told) == (60, 18, "trained on train")
     alone = tmp_path / "test.jsonl"
     for source in (tmp_path / "single", alone):
         if source != alone:
             source.mkdir()
             (source / "test.jsonl").write_bytes(alone.read_bytes())
-        (train, _), (test, _), told = text._splits(str(source))
+        (train, _), (test, _), told = text._divided(str(source))
         assert (len(train), len(test), told) == (15, 3, "a single split, 20% of each class held out as test")
     whole = (tmp_path / "train.jsonl").read_text(encoding="utf-8")
     (tmp_path / "train.jsonl").write_text(whole[:-20], encoding="utf-8")
     with pytest.raises(SelfposError, match=r"train\.jsonl"):
-        text._splits(str(tmp_path))
+        text._divided(str(tmp_path))
     with pytest.raises(SelfposError, match="there is no file or folder"):
-        text._splits(str(tmp_path / "nowhere"))
+        text._divided(str(tmp_path / "nowhere"))
 
 
 def test_texts_want_a_recipe_of_texts(archive: Path, tmp_path: Path) -> None:

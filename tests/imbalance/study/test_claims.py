@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 
 from selfpos.errors import SelfposError
-from selfpos.imbalance.study.analysis import Study, interval, p_value, paired_bootstrap
+from selfpos.imbalance.study.analysis import Study, compare_orderings, interval, p_value, paired_bootstrap
 from selfpos.imbalance.study.claims import RULE, Check, Claim, above, below, check_claims, within
 from selfpos.imbalance.study.figures import draw_all
-from selfpos.imbalance.study.ordering import compare_orderings
 from selfpos.imbalance.study.report import write_report
 
 RHOS, MUS = (10.0, 1000.0), (0.2, 0.5, 0.8)
@@ -384,18 +383,6 @@ def test_rates_are_not_chosen_on_nothing() -> None:
         Study(runs, "validation")
     assert list(Study(runs, "test").get("step", 10.0, 0.5, "ros").values()) == pytest.approx([90])
     assert list(Study(runs[:1], "validation").get("step", 10.0, 0.5, "ros").values()) == pytest.approx([40])
-
-
-def test_two_minorities_at_one_point_are_two_studies() -> None:
-    runs = [
-        record("baseline", 0.9, 0, minority_rule="lowest"),
-        record("ros", 0.8, 0, minority_rule="highest"),
-    ]
-    with pytest.raises(
-        SelfposError, match=r"step ρ=10 μ=0\.5 was run with the minorities lowest and highest"
-    ):
-        Study(runs)
-    assert Study([runs[0], runs[1] | {"rho": 100.0}]).methods() == ["baseline", "ros"]
 
 
 def test_intervals() -> None:

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from selfpos.errors import OperationError, SelfposError
+from selfpos.imbalance.study.images import contrast_normalise, fit_zca, whiten
 from selfpos.imbalance.study.sources import read_idx, read_images
-from selfpos.imbalance.study.whitening import contrast_normalise, fit_zca, whiten
 from tests.conftest import SHARED_DATA
 
 
@@ -96,7 +96,7 @@ def test_broken_npz_is_named(tmp_path: Path) -> None:
             {"y_test": np.array([0, 1, 2, 7])},
             "the test images have labels that the training images lack: 2, 7",
         ),
-        ({"y_train": np.array([0, 1, 0, -1])}, "has the label -1"),
+        ({"y_train": np.array([0, 1, 0, -1])}, "it has the label -1"),
         ({"y_train": np.array([0.0, 1.0, 0.0, 1.0])}, "labels of type float64"),
         ({"y_train": np.eye(4, dtype=int)}, r"found shapes \(4, 6, 6\) and \(4, 4\)"),
         ({"x_train": np.zeros((4, 36), np.uint8)}, r"found shapes \(4, 36\)"),
@@ -175,7 +175,7 @@ def test_hub_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         SelfposError, match=r"has images of 2 shapes in test, \(4, 5\) and \(4, 7\) among them"
     ):
         read_images(write_hub_set(tmp_path / "uneven", train=grey, test=uneven), preprocessing="raw")
-    with pytest.raises(OperationError, match=r"data set .*nowhere could not be had"):
+    with pytest.raises(OperationError, match=r"data set .*nowhere could not be loaded from the Hub"):
         read_images(f"hub:{tmp_path / 'nowhere'}", preprocessing="raw")
 
     asked = []

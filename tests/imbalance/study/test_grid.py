@@ -132,12 +132,14 @@ def test_recipe_mistakes_are_named(archive: Path, tmp_path: Path) -> None:
             SelfposError, match="only ros:R and rus:R take a target ratio, a number of 1 or more"
         ):
             load(methods=[method])
-    twice = {"profile": "step", "rho": [2, 10], "mu": [0.5]}
+    part = {"profile": "step", "rho": [2, 10], "mu": [0.5], "minority": None}  # as results of 0.1 hold it
+    load(grid=[part, part])
     with pytest.raises(
-        SelfposError, match=r"step ρ=10 μ=0\.5 is in the grid with the minorities random and lowest"
+        SelfposError, match=r"'grid\.0'.*'minority' of a part of the grid was removed in 0\.2"
     ):
-        load(grid=[twice | {"rho": [10]}, twice | {"minority": "lowest"}])
-    load(grid=[twice, twice, twice | {"rho": [20], "minority": "lowest"}])
+        load(grid=[part | {"minority": "lowest"}])
+    with pytest.raises(SelfposError, match=r"'minority': Input should be 'random' or 'lowest'"):
+        load(minority=[1, 2])
     with pytest.raises(SelfposError, match="did you mean 'baseline'"):
         load(methods=["baselin"])
 
@@ -146,8 +148,8 @@ def test_sample_and_its_size_matched_control(archive: Path, tmp_path: Path) -> N
     recipe = ImbalanceRecipe.model_validate(tiny(archive))
     data = read_images(str(archive), preprocessing="scale")
     point = Imbalance("step", 10, 0.5, "random")
-    sample = draw_sample(data.train.labels, 10, point, recipe, 0)
-    control = draw_sample(data.train.labels, 10, point, recipe, 0, size_matched=True)
+    sample = draw_sample(data, point, recipe, 0)
+    control = draw_sample(data, point, recipe, 0, size_matched=True)
     assert sorted(sample.counts.tolist()) == [4] * 5 + [40] * 5
     assert (sample.counts[sample.minority] == 4).all()
     assert control.counts.tolist() == [22] * 10
@@ -373,6 +375,6 @@ def test_killed_process_leaves_a_readable_file_and_no_workers(
             os.killpg(process.pid, signal.SIGKILL)
     if how == signal.SIGINT:
         assert process.returncode == 130, errors.decode()
-        assert "the same command goes on from there" in errors.decode()
+        assert "the same command continues" in errors.decode()
         assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
     assert len(read_results(out)[0]) >= 4

@@ -5,7 +5,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from selfpos.imbalance.study.loss import cross_entropy
 from selfpos.imbalance.study.methods.losses import (
     balanced_softmax,
     class_balanced,
@@ -17,6 +16,7 @@ from selfpos.imbalance.study.methods.losses import (
     weighted_cross_entropy,
 )
 from selfpos.imbalance.study.methods.mixing import mixup, remix
+from selfpos.imbalance.study.trainer import cross_entropy
 
 COUNTS = torch.tensor([[500, 50, 5], [5, 500, 500]])
 

@@ -6,7 +6,6 @@ import torch
 from torch import nn
 
 from selfpos.errors import SelfposError
-from selfpos.imbalance.study import schedules
 from selfpos.imbalance.study.networks import build, init_head, use_cosine_head
 from selfpos.imbalance.study.recipe import ScheduleSettings
 from selfpos.imbalance.study.wide import Dense
@@ -109,11 +108,11 @@ def test_cosine_head_is_the_scaled_cosine(name: str, shape: tuple) -> None:
 
 
 def test_schedules() -> None:
-    inverse = schedules.inverse()
+    inverse = ScheduleSettings(policy="inv").over(1)
     assert 0.01 * inverse(0) == 0.01
     assert 0.01 * inverse(10_000) == pytest.approx(0.01 * 2**-0.75)
     multistep = ScheduleSettings(policy="multistep", drops=[0.571429, 0.714286, 0.857143]).over(70_000)
     assert [multistep(t) for t in (39_999, 40_000, 50_000, 60_000)] == pytest.approx([1, 0.1, 0.01, 0.001])
     line = ScheduleSettings(policy="poly", power=1).over(320_000)
     assert [line(0), line(160_000), line(320_000)] == [1, 0.5, 0]
-    assert np.allclose([schedules.constant()(t) for t in (0, 99)], 1)
+    assert np.allclose([ScheduleSettings().over(100)(t) for t in (0, 99)], 1)

@@ -104,7 +104,7 @@ def nearest_mean(stage: Stage) -> list[nn.Sequential]:
     classes.
     """
     heads = []
-    for features, sample in zip(stage.pooled_features(), stage.samples, strict=True):
+    for features, sample in zip(stage.pooled_features, stage.samples, strict=True):
         directions = nn.functional.normalize(features, dim=1)
         labels = torch.from_numpy(sample.labels).to(directions.device)
         means = torch.stack([directions[labels == label].mean(dim=0) for label in range(len(sample.counts))])
@@ -116,7 +116,7 @@ def nearest_mean(stage: Stage) -> list[nn.Sequential]:
 def smote(stage: Stage) -> list[nn.Sequential]:
     """A linear head on pooled features that SMOTE balanced: x + u (x_nn − x) for one of 5 neighbours x_nn."""
     pools, labels, heads = [], [], []
-    for features, sample in zip(stage.pooled_features(), stage.samples, strict=True):
+    for features, sample in zip(stage.pooled_features, stage.samples, strict=True):
         x, y = _interpolated(features.cpu().numpy(), sample.labels, sample.counts, sample.seed)
         pools.append(torch.from_numpy(x[..., None, None].astype(np.float32)).to(features.device))
         labels.append(np.asarray(y, dtype=np.int64))

@@ -8,8 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from selfpos.imbalance.study.loss import cross_entropy
 from selfpos.imbalance.study.methods.registry import Method, register
+from selfpos.imbalance.study.trainer import cross_entropy
 from selfpos.imbalance.study.wide import COSINE_SCALE
 
 BETA = 0.9999  # of the effective number of examples
@@ -55,7 +55,7 @@ def focal(logits: Tensor, targets: Tensor, counts: Tensor, progress: float) -> T
 
 
 def focal_balanced(logits: Tensor, targets: Tensor, counts: Tensor, progress: float) -> Tensor:
-    """The same times the class-balanced weight, which stays outside p_t: inside, p_t would be no probability."""
+    """The same times the class-balanced weight, outside p_t, which would else be no probability."""
     return weigh(focal(logits, targets, counts, progress), targets, effective_number_weights(counts))
 
 

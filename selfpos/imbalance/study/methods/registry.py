@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from selfpos.errors import SelfposError, unknown
-from selfpos.imbalance.study.loss import Loss, Mix, cross_entropy
 from selfpos.imbalance.study.second_stage import Stage
+from selfpos.imbalance.study.trainer import Loss, Mix, cross_entropy
 
 Ints = NDArray[np.int64]
 Resample = Callable[[Ints, int, float], Ints]
