@@ -1,16 +1,47 @@
-"""A tiny study of class imbalance."""
+"""A tiny study of class imbalance, its records, and calls of its command."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
+
+import yaml
+from click.testing import CliRunner
+
+from selfpos.imbalance.command import command
+from selfpos.imbalance.study.recipe import ImbalanceRecipe
 
 RECIPES = Path(__file__).parents[2] / "recipes" / "imbalance"
+STEP = {"profile": "step", "rho": [10], "mu": [0.5]}
 
 
-def tiny(archive: Path, **changes: object) -> dict:
-    return {
-        "name": "tiny", "data": str(archive), "network": "lenet", "n_max": 40, "validation": 10, "seeds": 2,
-        "networks_at_once": 2,
-        "grid": [{"profile": "step", "rho": [10], "mu": [0.5]}],
-        "training": {"iterations": 12, "batch_size": 16, "learning_rates": [0.01], "second_iterations": 5},
-    } | changes  # fmt: skip
+def tiny(archive: Path, **changes: object) -> dict[str, Any]:
+    """The settings of a study that trains in a second on the images of `archive`."""
+    size = {"n_max": 40, "validation": 10, "seeds": 2, "networks_at_once": 2}
+    training = {"iterations": 12, "batch_size": 16, "learning_rates": [0.01], "second_iterations": 5}
+    study = {"name": "tiny", "data": str(archive), "network": "lenet", "grid": [STEP], "training": training}
+    return study | size | changes
+
+
+def tiny_recipe(archive: Path, **changes: object) -> ImbalanceRecipe:
+    """The same as a recipe."""
+    return ImbalanceRecipe.model_validate(tiny(archive, **changes))
+
+
+def write_tiny(file: Path, archive: Path, **changes: object) -> Path:
+    """The same as a recipe file."""
+    file.write_text(yaml.safe_dump(tiny(archive, **changes)), encoding="utf-8")
+    return file
+
+
+def imbalance(*words: object) -> str:
+    """The output of `selfpos imbalance` with `words`, in this process; its errors are raised."""
+    return CliRunner().invoke(command, [str(word) for word in words], catch_exceptions=False).output
+
+
+def record(method: str, auc: float, seed: int, **changes: object) -> dict[str, Any]:
+    """What a study records of a network, as far as claims and figures read it."""
+    base = {"profile": "step", "rho": 10.0, "mu": 0.5, "minority_rule": "random", "method": method}
+    base |= {"rule": "plain", "rate": 0.01, "seed": seed, "curve": []}
+    scores = dict.fromkeys(("auc", "accuracy", "validation_auc", "minority", "majority"), auc)
+    return base | scores | changes

@@ -13,11 +13,12 @@ from torch import Tensor
 
 from selfpos.errors import SelfposError
 from selfpos.imbalance.study import metrics
-from selfpos.imbalance.study.cell import Imbalance, Trained, Unit, new_network, train_unit
+from selfpos.imbalance.study.cell import Imbalance, Unit, new_network, train_unit
 from selfpos.imbalance.study.images import ImageData
 from selfpos.imbalance.study.networks import Network
 from selfpos.imbalance.study.recipe import ImbalanceRecipe
 from selfpos.imbalance.study.sampling import stream
+from selfpos.imbalance.study.scoring import Trained
 from selfpos.imbalance.study.trainer import Sample, fit, image_batches, predict
 
 Ints = NDArray[np.int64]
@@ -103,7 +104,7 @@ class Bench:
         """One of `measures` on the validation and on the test images of `trained`."""
         sample = trained.samples[0]
         validation = self.predict(network, sample.validation, test=False)
-        test = self.predict(network, trained.scoring.test, test=True)
+        test = self.predict(network, trained.test, test=True)
         return [measures(*images, sample)[measure] for images in (validation, test)]
 
 

@@ -56,7 +56,7 @@ def measure(bench: Bench, seed: int) -> Values:
     networks = {name: unit.networks[0] for name, unit in trained.items()}
     networks |= dict(zip(("majority expert", "minority expert"), experts, strict=True))
     networks |= {name: moved(start, vectors, c) for name, c in coefficients.items()}
-    test = trained["baseline"].scoring.test
+    test = trained["baseline"].test
     scores = {name: bench.predict(network, test, test=True) for name, network in networks.items()}
     arms = {name: measures(*arm_scores, sample) for name, arm_scores in scores.items()}
     for name in ("baseline", "ros"):

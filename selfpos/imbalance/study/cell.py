@@ -19,7 +19,7 @@ from selfpos.imbalance.study.methods.registry import Method, Refit, get_method
 from selfpos.imbalance.study.networks import Network, build, use_cosine_head
 from selfpos.imbalance.study.recipe import ImbalanceRecipe
 from selfpos.imbalance.study.sampling import need_samplers, stream
-from selfpos.imbalance.study.scoring import Scoring
+from selfpos.imbalance.study.scoring import Trained
 from selfpos.imbalance.study.second_stage import Stage
 from selfpos.imbalance.study.trainer import Sample, fit, image_batches
 
@@ -42,10 +42,7 @@ class Imbalance:
 
 @dataclass(frozen=True)
 class Unit:
-    """A method and its second stages on one imbalance with one base rate, for some seeds.
-
-    A unit is trained, and recorded, at once.
-    """
+    """What is trained and recorded at once: a method and its second stages at one setting, for some seeds."""
 
     imbalance: Imbalance
     method: str
@@ -75,9 +72,9 @@ def first_stage(name: str) -> Method:
 def class_counts(
     available: Ints, imbalance: Imbalance, recipe: ImbalanceRecipe, seed: int, *, size_matched: bool = False
 ) -> tuple[Ints, Ints]:
-    """The class sizes of the training set of `seed`, and the labels of its minority.
+    """Class sizes of the training set of `seed`, and its minority, from the `available` (K,) of each class.
 
-    `available` (K,) are the examples of each class. `size_matched`: as many in all, but balanced.
+    `size_matched`: as many in all, but balanced.
     """
     classes = len(available)
     sizes = profiles.class_sizes(imbalance.profile, classes, recipe.n_max, imbalance.rho, imbalance.mu)
@@ -113,17 +110,6 @@ def scored_positions(data: ImageData, recipe: ImbalanceRecipe) -> Ints:
     return np.sort(profiles.subset(profiles.class_permutations(labels, data.classes, 0), limits))
 
 
-@dataclass
-class Trained:
-    """The networks of a unit after their training, and what they were trained on."""
-
-    networks: list[Network]
-    samples: list[Sample]
-    positions: list[Ints]  # of each sample, as its method drew from them
-    scoring: Scoring
-    iterations: int
-
-
 def new_network(recipe: ImbalanceRecipe, data: ImageData, seed: int) -> Network:
     """The network of `seed` before any training."""
     return data.network(seed) if data.network else build(recipe.network, data.classes, seed)
@@ -151,8 +137,9 @@ def train_unit(
             drawn = method.resample(sample.labels, sample.seed, method.ratio)
         positions.append(drawn)
         streams.append(stream(drawn, training.batch_size, sample.seed))
-    scoring = Scoring(networks, samples, positions, data, scored_positions(data, recipe), recipe.train_scored)
     iterations = training.iterations + (training.second_stage if method.with_second_stage else 0)
+    test = scored_positions(data, recipe)
+    trained = Trained(networks, samples, positions, data, test, recipe.train_scored, iterations)
     fit(
         networks,
         image_batches(data.train, samples, streams, device, unit.seeds[0]),
@@ -165,19 +152,16 @@ def train_unit(
         mix_seeds=unit.seeds,
         optimizer=method.optimizer or training.optimizer,
         tick=tick,
-        watch=scoring.add_curve_point if recipe.curve_every else None,
+        watch=trained.add_curve_point if recipe.curve_every else None,
         watch_every=recipe.curve_every or 1,
     )
-    return Trained(networks, samples, positions, scoring, iterations)
+    return trained
 
 
 def run_unit(
     unit: Unit, recipe: ImbalanceRecipe, data: ImageData, device: torch.device, tick: Tick | None = None
 ) -> list[dict[str, Any]]:
-    """Train and score the unit; one record per seed, method and decision rule.
-
-    The same unit gives the same records, on one machine.
-    """
+    """Train and score the unit; one record per seed, method and decision rule."""
     start = time.perf_counter()
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         # Of dropout; like the augmentation of image files, it depends on which networks train together.
@@ -189,11 +173,7 @@ def run_unit(
             method = get_method(name)
             assert isinstance(method, Refit)
             heads[name] = [head.to(device) for head in method.refit(stage)]
-    effective = [
-        np.bincount(sample.labels[drawn], minlength=data.classes)
-        for sample, drawn in zip(trained.samples, trained.positions, strict=True)
-    ]
-    records = trained.scoring.records(heads, effective)
+    records = trained.records(heads)
     point = unit.imbalance
     common = {
         "profile": point.profile,
@@ -208,10 +188,7 @@ def run_unit(
 
 
 def check_study(units: Iterable[Unit], recipe: ImbalanceRecipe, data: ImageData) -> None:
-    """Raise SelfposError, before anything is trained, when `data` do not suit the study.
-
-    That is when one of `units` cannot be trained on them, or its networks cannot be scored.
-    """
+    """Raise SelfposError when one of `units` cannot be trained on `data`, or its networks not be scored."""
     _check_images(recipe, data)
     samplings = set()
     for unit in units:

@@ -57,10 +57,7 @@ def plan(recipe: ImbalanceRecipe, at_once: int = 1) -> list[Unit]:
 
 
 def _families(names: list[str]) -> dict[str, tuple[str, ...]]:
-    """Second stages by the method that trains their networks.
-
-    That method runs and is recorded even when the recipe does not name it.
-    """
+    """Second stages by the method that trains their networks, and runs even when it is not named."""
     families: dict[str, list[str]] = {}
     for name in dict.fromkeys(names):
         method = get_method(name)
@@ -90,7 +87,7 @@ def run_grid(
     """Run the units of `recipe` whose results are not in the Parquet file `out`; return their number.
 
     Each unit is added as it ends, so a stopped run loses at most the units that it was in. `data` replaces
-    the recipe's images, or `images` do, which only one process can train on. Each of several `workers`, on a
+    the recipe's images, or `images` do, with one worker. Each of several `workers`, on a
     CPU, trains units on one thread: that uses cores far better than sharing every operation among them.
     Before anything is trained a unit that is impossible on these images is refused, as are other settings or
     data than those of `out`.
@@ -100,11 +97,6 @@ def run_grid(
         raise SelfposError(
             f"--workers are processes on a CPU; on {target} a cell's networks are trained as one wide "
             "network instead"
-        )
-    if workers > 1 and images is not None:
-        raise SelfposError(
-            "several workers read the images themselves, and these are in memory; run with one worker, "
-            f"found {workers}"
         )
     if recipe.network in NETWORKS_OF_TEXTS and images is None:
         raise SelfposError(

@@ -16,12 +16,6 @@ from selfpos.storage.atomic import write_bytes
 
 # What may change between two runs into one file: everything else changes what a record means.
 FREE = {"name", "data", "grid", "methods", "seeds", "select", "networks_at_once"}
-TEXTS = ("profile", "minority_rule", "method", "rule")
-COUNTS = ("seed", "iterations", "total")
-NUMBERS = (
-    *("rho", "rate", "seconds", "tau", "auc", "accuracy", "balanced_accuracy", "minority", "majority"),
-    *("train_balanced", "train_minority", "train_majority"),
-)
 # Columns without a value where a profile has no μ, or a recipe no validation images.
 OPTIONAL = ("mu", "validation_auc", "validation_accuracy")
 COLUMNS = (
@@ -35,21 +29,18 @@ COLUMNS = (
 def _schema() -> Any:
     import pyarrow as pa
 
+    number, text, count = pa.float64(), pa.string(), pa.int64()
     groups = ("balanced", "minority", "majority")
-    point = {f"{split}_{group}": pa.float64() for split in ("test", "train") for group in groups}
-    curve = pa.struct({"iteration": pa.int64(), "test_accuracy": pa.float64(), **point})
-    types = dict.fromkeys(TEXTS, pa.string()) | dict.fromkeys(COUNTS, pa.int64())
-    types |= dict.fromkeys((*NUMBERS, *OPTIONAL), pa.float64())
-    types |= {"sizes": pa.list_(pa.int64()), "minority_classes": pa.list_(pa.int64())}
-    types |= {"recalls": pa.list_(pa.float64()), "curve": pa.list_(curve)}
-    return pa.schema({name: types[name] for name in COLUMNS})
+    point = {f"{split}_{group}": number for split in ("test", "train") for group in groups}
+    types = dict.fromkeys(("profile", "minority_rule", "method", "rule"), text)
+    types |= dict.fromkeys(("seed", "iterations", "total"), count)
+    types |= {"sizes": pa.list_(count), "minority_classes": pa.list_(count), "recalls": pa.list_(number)}
+    types["curve"] = pa.list_(pa.struct({"iteration": count, "test_accuracy": number, **point}))
+    return pa.schema({name: types.get(name, number) for name in COLUMNS})
 
 
 def read_results(path: Path) -> tuple[list[dict[str, Any]], ImbalanceRecipe]:
-    """All records of the file and the recipe that made them.
-
-    Raises SelfposError when it is no results file, or one that this version cannot read.
-    """
+    """All records of the results file and the recipe that made them."""
     import pyarrow.lib
     import pyarrow.parquet
 

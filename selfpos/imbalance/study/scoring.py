@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -19,27 +21,28 @@ Floats = NDArray[np.float64]
 Labelled = tuple[Floats, Ints]  # log-probabilities (n, K) and labels (n,)
 
 
-class Scoring:
-    """The image sets that a unit's networks are scored on, and the points of their learning curves.
+@dataclass
+class Trained:
+    """The networks of a unit, their samples, and the image sets that they are scored on."""
 
-    The train-test gap is measured on at most `per_class` training images of every class. For the networks
-    they are from those that they were trained on (`positions` in each sample). For a second stage, which
-    draws again, they are from the whole sample.
-    """
+    networks: list[Network]
+    samples: list[Sample]
+    positions: list[Ints]  # of each sample, as its method drew from them
+    data: ImageData
+    test: Ints  # positions of the test images that count
+    per_class: int  # training images that the train-test gap is measured on, at most
+    iterations: int
+    curves: list[list[dict[str, float]]] = field(default_factory=list)
 
-    def __init__(
-        self,
-        networks: Sequence[Network],
-        samples: Sequence[Sample],
-        positions: Sequence[Ints],
-        data: ImageData,
-        test: Ints,
-        per_class: int,
-    ) -> None:
-        self.networks, self.samples, self.data, self.test = networks, samples, data, test
-        self.train = _first_of_each_class(samples, positions, per_class)
-        self.whole = _first_of_each_class(samples, [sample.positions for sample in samples], per_class)
-        self.curves: list[list[dict[str, float]]] = [[] for _ in networks]
+    @cached_property
+    def train(self) -> Ints:
+        """Scored training images (n, S), from those that each network was trained on."""
+        return _first_of_each_class(self.samples, self.positions, self.per_class)
+
+    @cached_property
+    def whole(self) -> Ints:
+        """Scored training images (n, S) of a second stage, which draws from the whole sample again."""
+        return _first_of_each_class(self.samples, [s.positions for s in self.samples], self.per_class)
 
     def add_curve_point(self, iteration: int) -> None:
         """Score the networks as they are at `iteration`."""
@@ -47,19 +50,15 @@ class Scoring:
         test = predict(self.networks, heads, self.data.test, self.test)[""]
         train = predict(self.networks, heads, self.data.train, self.train)[""]
         test_labels, train_labels = self.data.test.labels[self.test], self.data.train.labels[self.train]
+        self.curves = self.curves or [[] for _ in self.networks]
         for s, sample in enumerate(self.samples):
             point = {"iteration": iteration, "test_accuracy": metrics.accuracy(test[s], test_labels)}
             point |= _groups("test", test[s], test_labels, sample)
             point |= _groups("train", train[s], train_labels[:, s], sample)
             self.curves[s].append(point)
 
-    def records(
-        self, heads: dict[str, Sequence[nn.Module]], effective: Sequence[Ints]
-    ) -> list[dict[str, Any]]:
-        """One record per set of heads, network and decision rule.
-
-        The first of `heads` are the networks'; `effective` are the class sizes after sampling, for these.
-        """
+    def records(self, heads: dict[str, Sequence[nn.Module]]) -> list[dict[str, Any]]:
+        """One record per set of heads (the networks' first), network and decision rule."""
         first, *stages = heads
         labels = self.data.train.labels
         test = predict(self.networks, heads, self.data.test, self.test)
@@ -79,12 +78,14 @@ class Scoring:
                     "total": int(sample.counts.sum()),
                     "sizes": sample.counts.tolist(),
                     "minority_classes": sample.minority.tolist(),
-                    "curve": self.curves[s] if name == first else [],
+                    "curve": self.curves[s] if self.curves and name == first else [],
                     **_groups("train", train[name][s], labels[scored[:, s]], sample),
                 }
                 on_test = (test[name][s], self.data.test.labels[self.test])
                 on_validation = None if validation is None else (validation[name][s], labels[kept[:, s]])
-                sampled = effective[s] if name == first else None
+                sampled = None
+                if name == first:
+                    sampled = np.bincount(sample.labels[self.positions[s]], minlength=self.data.classes)
                 for scores in _rule_scores(sample, on_test, on_validation, sampled):
                     records.append(common | scores)
         return records

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -14,19 +14,10 @@ from torch import Tensor, nn
 from selfpos.imbalance.study.images import Images
 from selfpos.imbalance.study.networks import Network
 from selfpos.imbalance.study.recipe import TrainingSettings
-from selfpos.imbalance.study.trainer import (
-    Batches,
-    Sample,
-    fit,
-    image_batches,
-    join_networks,
-    predict,
-    validation_index,
-)
+from selfpos.imbalance.study.trainer import Batches, Sample, fit, image_batches, join_networks
 from selfpos.imbalance.study.wide import widen
 
 Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
 
 
 @dataclass
@@ -42,10 +33,6 @@ class Stage:
     @property
     def device(self) -> torch.device:
         return next(self.networks[0].parameters()).device
-
-    @property
-    def has_validation(self) -> bool:
-        return all(len(sample.validation) for sample in self.samples)
 
     def fit_heads(
         self, heads: Sequence[nn.Module], streams: Sequence[Iterator[Ints]], rate: float = 1.0
@@ -116,11 +103,3 @@ class Stage:
     def pooled_features(self) -> list[Tensor]:
         """The features averaged over the map, (n, F) per network."""
         return [features.mean(dim=(2, 3)) for features in self.features]
-
-    def predict_validation(self, heads: Mapping[str, Sequence[nn.Module]]) -> dict[str, Floats]:
-        """Log-probabilities of sets of heads on each network's validation images, (S, n, K)."""
-        return predict(self.networks, heads, self.images, validation_index(self.samples))
-
-    def validation_labels(self) -> list[Ints]:
-        """Labels of each network's validation images, (n,) per network."""
-        return [self.images.labels[sample.validation] for sample in self.samples]

@@ -35,10 +35,7 @@ class Dense(nn.Module):
 
 
 class CosineHead(nn.Module):
-    """logits = s · cosine of the angle between feature and class weight, s = 30 (Cao et al. 2019).
-
-    Shapes as of `Dense`.
-    """
+    """logits = s · cosine of feature and class weight, s = 30 (Cao et al. 2019); shapes as of `Dense`."""
 
     def __init__(self, features: int, classes: int, size: int = 1) -> None:
         super().__init__()

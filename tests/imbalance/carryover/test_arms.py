@@ -13,14 +13,13 @@ from selfpos.imbalance.carryover.arms import Bench, difference, inner, moved
 from selfpos.imbalance.study.cell import Imbalance
 from selfpos.imbalance.study.methods.heads import normalised_head
 from selfpos.imbalance.study.networks import build
-from selfpos.imbalance.study.recipe import ImbalanceRecipe
 from selfpos.imbalance.study.sources import read_images
-from tests.helpers.companion import tiny
+from tests.helpers.companion import tiny_recipe
 
 
 @pytest.fixture(scope="module")
 def bench(archive: Path) -> Bench:
-    recipe = ImbalanceRecipe.model_validate(tiny(archive, test_limit=8))
+    recipe = tiny_recipe(archive, test_limit=8)
     return Bench(
         Imbalance("step", 10, 0.5, "random"),
         recipe,
@@ -54,7 +53,8 @@ def test_path(bench: Bench) -> None:
     )
 
 
-def test_experts(bench: Bench) -> None:
+def test_experts(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(experts, "STEPS", 40)
     found = experts.measure(bench, 0)
     arms, coefficients = found["arms"], found["coefficients"]
     assert {"ros", "logit-adjustment", "experts, average", "baseline + thresholding", *coefficients} <= set(
@@ -104,7 +104,8 @@ def test_experts_hold_only_above_each_rival() -> None:
     assert [verdicts(55, 55, best).index(no) for best in rivals] == [0, 4, 5]
 
 
-def test_the_search_has_no_dropout(bench: Bench) -> None:
+def test_the_search_has_no_dropout(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(experts, "STEPS", 5)
     start = bench.untrained(0)
     start.trunk.append(torch.nn.Dropout(0.5))
     vectors = [difference(build("lenet", 10, seed), bench.untrained(0)) for seed in (1, 2)]
@@ -129,10 +130,9 @@ def test_experts_are_trained_from_their_seed(bench: Bench) -> None:
 def norms_of(rows: dict[str, list[float]], vectors: dict[str, list[float]], steps: float = 0.9) -> dict:
     """What a seed measured: validation and test by τ, and R² of ‖V‖ on N at equal steps."""
     regimes = {"steps": [1.0, 3.0], "epochs": [2.0, 4.0]}
-    return {
-        "lengths": regimes, "cosines": regimes, "fit": {"‖V‖ on N, equal steps": steps, "‖V‖ on N, equal epochs": 0.9},
-        "ros": [0.0, 60.0], "baseline": [0.0, 50.0], "head rows": rows, "vectors": vectors,
-    }  # fmt: skip
+    fit = {"‖V‖ on N, equal steps": steps, "‖V‖ on N, equal epochs": 0.9}
+    scores = {"ros": [0.0, 60.0], "baseline": [0.0, 50.0], "head rows": rows, "vectors": vectors}
+    return {"lengths": regimes, "cosines": regimes, "fit": fit, **scores}
 
 
 def test_norms_conclude_by_the_tau_chosen_on_validation() -> None:
@@ -158,7 +158,8 @@ def test_nothing_normalised_has_no_verdict() -> None:
     assert some[1].verdict == "holds"
 
 
-def test_norms(bench: Bench) -> None:
+def test_norms(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(norms, "TAUS", [0.0, 2.0])
     found = norms.measure(bench, 0)
     assert found["lengths"]["steps"][-1] == pytest.approx(found["lengths"]["epochs"][-1])
     assert found["lengths"]["epochs"][0] < found["lengths"]["epochs"][-1]

@@ -6,28 +6,26 @@ import json
 from pathlib import Path
 
 import pytest
-import yaml
-from click.testing import CliRunner
 
 from selfpos.errors import SelfposError
 from selfpos.imbalance.carryover import path
 from selfpos.imbalance.carryover.arms import Bench
 from selfpos.imbalance.carryover.outcome import Finding, missing_seeds, over_seeds
-from selfpos.imbalance.command import command as imbalance
 from selfpos.imbalance.study.analysis import Interval
 from selfpos.imbalance.study.cell import draw_sample
-from tests.helpers.companion import tiny
-
-RECIPES = Path(__file__).parents[3] / "recipes"
+from tests.helpers.companion import RECIPES, imbalance, write_tiny
 
 
 @pytest.mark.parametrize(
     ("low", "high", "n", "strict", "verdict"),
     [
-        (0.1, 0.3, 5, False, "holds"), (-2.0, -1.0, 5, False, "does not hold"), (-1.0, 0.5, 5, False, "not decided"),
-        (-1.0, 0.5, 5, True, "does not hold"), (0.1, 0.3, 4, False, "not decided"),
+        (0.1, 0.3, 5, False, "holds"),
+        (-2.0, -1.0, 5, False, "does not hold"),
+        (-1.0, 0.5, 5, False, "not decided"),
+        (-1.0, 0.5, 5, True, "does not hold"),
+        (0.1, 0.3, 4, False, "not decided"),
     ],
-)  # fmt: skip
+)
 def test_verdicts(low: float, high: float, n: int, strict: bool, verdict: str) -> None:
     assert Finding("", Interval((low + high) / 2, low, high, n), strict=strict).verdict == verdict
 
@@ -96,59 +94,38 @@ def test_other_files_are_no_results(tmp_path: Path, content: str) -> None:
 
 
 def test_the_verb_prints_its_verdict_and_keeps_it(archive: Path, tmp_path: Path) -> None:
-    (tmp_path / "r.yaml").write_text(
-        yaml.safe_dump(tiny(archive, test_limit=4, training={"iterations": 3, "batch_size": 8})),
-        encoding="utf-8",
-    )
-    command = [
-        "compare",
-        "path",
-        str(tmp_path / "r.yaml"),
-        "--rho",
-        "10",
-        "--device",
-        "cpu",
-        "--out",
-        str(tmp_path / "p.json"),
-    ]
-    found = CliRunner().invoke(imbalance, command, catch_exceptions=False)
-    assert "interpolation is no worse than a searched ratio" in found.output
-    assert sorted(json.loads((tmp_path / "p.json").read_text(encoding="utf-8"))["seeds"]) == ["0", "1"]
+    training = {"iterations": 3, "batch_size": 8}
+    file = write_tiny(tmp_path / "r.yaml", archive, test_limit=4, training=training)
+    out = tmp_path / "p.json"
+    options = [file, "--rho", 10, "--device", "cpu", "--out", out]
+    assert "interpolation is no worse than a searched ratio" in imbalance("compare", "path", *options)
+    assert sorted(json.loads(out.read_text(encoding="utf-8"))["seeds"]) == ["0", "1"]
     assert "Falsifier" in (tmp_path / "p.md").read_text(encoding="utf-8")
     with pytest.raises(SelfposError, match=r"made with other settings \(comparison\)"):
-        CliRunner().invoke(imbalance, ["compare", "experts", *command[2:]], catch_exceptions=False)
-    for option, value, told in (
-        ("--rho", "0.5", "is not in the range x>1"),
-        ("--mu", "1", "is not in the range 0<x<1"),
-    ):
-        assert told in CliRunner().invoke(imbalance, [*command, option, value]).output
+        imbalance("compare", "experts", *options)
+    assert "is not in the range x>1" in imbalance("compare", "path", *options, "--rho", "0.5")
+    assert "is not in the range 0<x<1" in imbalance("compare", "path", *options, "--mu", "1")
     with pytest.raises(SelfposError, match=r"mu 0\.01 leaves 0 of 10 classes in the minority"):
-        CliRunner().invoke(
-            imbalance, [*command[:-1], str(tmp_path / "q.json"), "--mu", "0.01"], catch_exceptions=False
-        )
+        imbalance("compare", "path", *options[:-1], tmp_path / "q.json", "--mu", "0.01")
     with pytest.raises(SelfposError, match="is about texts; run it with `selfpos imbalance compare text`"):
-        CliRunner().invoke(
-            imbalance, ["run", str(RECIPES / "imbalance" / "clinc150-heads.yaml")], catch_exceptions=False
-        )
+        imbalance("run", RECIPES / "clinc150-heads.yaml")
 
 
 @pytest.mark.parametrize(
     ("verb", "out", "ending"),
     [
-        ("compare path", "p.md", ".json"), ("compare norms", "p.log", ".json"), ("compare tasks", "nosuffix", ".json"),
-        ("compare text", "x.md", ".parquet"), ("run", "x.log", ".parquet"), ("run", "x.json", ".parquet"),
+        ("compare path", "p.md", ".json"),
+        ("compare tasks", "nosuffix", ".json"),
+        ("compare text", "x.md", ".parquet"),
+        ("run", "x.log", ".parquet"),
     ],
-)  # fmt: skip
+)
 def test_results_are_not_where_something_else_is_kept(
     archive: Path, tmp_path: Path, verb: str, out: str, ending: str
 ) -> None:
-    (tmp_path / "r.yaml").write_text(yaml.safe_dump(tiny(archive)), encoding="utf-8")
-    command = [*verb.split(), str(tmp_path / "r.yaml"), "--out", str(tmp_path / out)]
-    found = CliRunner().invoke(imbalance, command, catch_exceptions=False)
-    assert (found.exit_code, f"the name must end in {ending}, found {tmp_path / out}" in found.output) == (
-        2,
-        True,
-    )
+    write_tiny(tmp_path / "r.yaml", archive)
+    told = imbalance(*verb.split(), tmp_path / "r.yaml", "--out", tmp_path / out)
+    assert f"the name must end in {ending}, found {tmp_path / out}" in told
     assert [file.name for file in tmp_path.iterdir()] == ["r.yaml"]
 
 
@@ -163,10 +140,10 @@ def test_comparisons_of_other_ratios_have_files_of_their_own(
             key: {"0": [seed, seed], "1": [0, bench.imbalance.rho]} for key in ("alpha", "ratio")
         },
     )
-    Path("r.yaml").write_text(yaml.safe_dump(tiny(archive)), encoding="utf-8")
+    write_tiny(Path("r.yaml"), archive)
     for rho, mu in ((10, 0.5), (20, 0.5), (10, 0.2)):
         command = ["compare", "path", "r.yaml", "--device", "cpu", "--rho", str(rho), "--mu", str(mu)]
-        CliRunner().invoke(imbalance, command, catch_exceptions=False)
+        imbalance(*command)
     names = {f"compare-path-tiny-rho{place}.json" for place in ("10-mu0.5", "20-mu0.5", "10-mu0.2")}
     assert names == {file.name for file in Path("checkpoints").glob("*.json")}
     assert len(list(Path("checkpoints").glob("*.md"))) == 3
@@ -183,17 +160,9 @@ def test_comparisons_train_as_the_recipe_says(
         return {key: {"0": [0.0, 1.0], "1": [0.0, 1.0]} for key in ("alpha", "ratio")}
 
     def compare(name: str, **changes: object) -> None:
-        file.write_text(yaml.safe_dump(tiny(archive, seeds=1, **changes)), encoding="utf-8")
-        command = [
-            "compare",
-            name,
-            str(file),
-            "--device",
-            "cpu",
-            "--out",
-            str(tmp_path / f"{len(benches)}.json"),
-        ]
-        CliRunner().invoke(imbalance, command, catch_exceptions=False)
+        write_tiny(file, archive, seeds=1, **changes)
+        out = tmp_path / f"{len(benches)}.json"
+        imbalance("compare", name, file, "--device", "cpu", "--out", out)
 
     monkeypatch.setattr(path, "measure", measure)
     for minority in ("lowest", "random"):

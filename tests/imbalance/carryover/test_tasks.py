@@ -7,13 +7,12 @@ from pathlib import Path
 
 import pytest
 import yaml
-from click.testing import CliRunner
 
 from selfpos.errors import SelfposError
 from selfpos.imbalance.carryover import tasks
-from selfpos.imbalance.command import command as imbalance
 from selfpos.imbalance.study import profiles
 from selfpos.recipe import Recipe
+from tests.helpers.companion import imbalance
 
 RECIPES = Path(__file__).parents[3] / "recipes"
 
@@ -56,18 +55,8 @@ def test_results_on_other_tasks_are_not_joined(tmp_path: Path, monkeypatch: pyte
     out = tmp_path / "t.json"
 
     def compare(root: Path, seeds: int) -> None:
-        command = [
-            "compare",
-            "tasks",
-            str(tmp_path / "r.yaml"),
-            "--rho",
-            "1",
-            "--data-root",
-            str(root),
-            "--out",
-            str(out),
-        ]
-        CliRunner().invoke(imbalance, [*command, "--seeds", str(seeds)], catch_exceptions=False)
+        options = ["--rho", 1, "--data-root", root, "--out", out, "--seeds", seeds]
+        imbalance("compare", "tasks", tmp_path / "r.yaml", *options)
 
     compare(roots[0], 1)
     compare(roots[1], 2)  # the same records at another place

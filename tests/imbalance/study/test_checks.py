@@ -13,8 +13,7 @@ from selfpos.imbalance.study import grid, sampling
 from selfpos.imbalance.study.cell import check_study
 from selfpos.imbalance.study.grid import plan, run_grid
 from selfpos.imbalance.study.images import ArrayImages, ImageData
-from selfpos.imbalance.study.recipe import ImbalanceRecipe
-from tests.helpers.companion import tiny
+from tests.helpers.companion import STEP, tiny_recipe
 from tests.imbalance.conftest import make_images
 
 
@@ -34,27 +33,24 @@ def write_archive(folder: Path, *, without_test: int | None = None, colours: boo
     return folder
 
 
-STEP = {"profile": "step", "rho": [10], "mu": [0.5]}
-
-
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
         ({"grid": [STEP, STEP | {"mu": [0.01]}]}, r"mu 0\.01 leaves 0 of 10 classes in the minority"),
         (
             {"n_max": 55},
-            r"step ρ=10 μ=0\.5 cannot be drawn from .*: class \d has 60 training examples, but needs 55 and 10 for validation",
+            r"step ρ=10 μ=0\.5 cannot be drawn from .*: class \d has 60 training examples, but needs 55",
         ),
     ],
 )
 def test_a_grid_its_data_cannot_fill(archive: Path, tmp_path: Path, changes: dict, told: str) -> None:
-    recipe = ImbalanceRecipe.model_validate(tiny(archive, **changes))
+    recipe = tiny_recipe(archive, **changes)
     with pytest.raises(SelfposError, match=told):
         run_grid(recipe, tmp_path / "r.parquet", device="cpu")
 
 
 def test_a_test_set_without_a_class(tmp_path: Path) -> None:
-    recipe = ImbalanceRecipe.model_validate(tiny(write_archive(tmp_path, without_test=9)))
+    recipe = tiny_recipe(write_archive(tmp_path, without_test=9))
     with pytest.raises(
         SelfposError, match="has no test examples of class 9; the AUC needs some of every class"
     ):
@@ -65,25 +61,17 @@ def test_images_that_the_network_does_not_take(archive: Path, tmp_path: Path) ->
     with pytest.raises(
         SelfposError, match=r"network all-cnn does not take the images of .*, 28×28 with 1 channel$"
     ):
-        run_grid(
-            ImbalanceRecipe.model_validate(tiny(archive, network="all-cnn")),
-            tmp_path / "r.parquet",
-            device="cpu",
-        )
+        run_grid(tiny_recipe(archive, network="all-cnn"), tmp_path / "r.parquet", device="cpu")
     with pytest.raises(
         SelfposError, match=r"network lenet does not take the images of .*, 28×28 with 3 channels$"
     ):
-        run_grid(
-            ImbalanceRecipe.model_validate(tiny(write_archive(tmp_path, colours=True))),
-            tmp_path / "r.parquet",
-            device="cpu",
-        )
+        run_grid(tiny_recipe(write_archive(tmp_path, colours=True)), tmp_path / "r.parquet", device="cpu")
 
 
 def test_test_images_of_another_size(archive: Path) -> None:
     labels = np.repeat(np.arange(10), 60)
     train, test = (ArrayImages(torch.zeros(len(labels), 1, 28, width), labels) for width in (28, 30))
-    recipe = ImbalanceRecipe.model_validate(tiny(archive))
+    recipe = tiny_recipe(archive)
     check_study(plan(recipe), recipe, ImageData(train, train, [str(label) for label in range(10)], "made up"))
     told = r"made up has training images of shape \(1, 28, 28\) and test images of shape \(1, 28, 30\)"
     with pytest.raises(SelfposError, match=told):
@@ -101,11 +89,7 @@ def test_a_missing_library(
         SelfposError,
         match=r"SMOTE need imbalanced-learn; install it with: pip install 'selfpos\[imbalance\]'",
     ):
-        run_grid(
-            ImbalanceRecipe.model_validate(tiny(archive, methods=["baseline", method])),
-            tmp_path / "r.parquet",
-            device="cpu",
-        )
+        run_grid(tiny_recipe(archive, methods=["baseline", method]), tmp_path / "r.parquet", device="cpu")
 
 
 def test_tokens_are_not_mixed(archive: Path) -> None:
@@ -118,9 +102,7 @@ def test_tokens_are_not_mixed(archive: Path) -> None:
         "texts",
         lambda seed: pytest.fail("a network was built"),
     )
-    recipe = ImbalanceRecipe.model_validate(
-        tiny(archive, network="encoder", encoder="any", methods=["baseline", "remix"])
-    )
+    recipe = tiny_recipe(archive, network="encoder", encoder="any", methods=["baseline", "remix"])
     check_study(plan(recipe)[:1], recipe, data)
     with pytest.raises(SelfposError, match="method remix mixes images; tokens of texts"):
         check_study(plan(recipe), recipe, data)

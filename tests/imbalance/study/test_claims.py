@@ -9,28 +9,12 @@ import numpy as np
 import pytest
 
 from selfpos.errors import SelfposError
+from selfpos.imbalance.study import report
 from selfpos.imbalance.study.analysis import Study, compare_orderings, interval, p_value, paired_bootstrap
 from selfpos.imbalance.study.claims import RULE, Check, Claim, above, below, check_claims, within
-from selfpos.imbalance.study.figures import draw_all
-from selfpos.imbalance.study.report import write_report
+from tests.helpers.companion import record
 
 RHOS, MUS = (10.0, 1000.0), (0.2, 0.5, 0.8)
-
-
-def record(
-    method: str,
-    auc: float,
-    seed: int,
-    profile: str = "step",
-    rho: float = 10.0,
-    mu: float | None = 0.5,
-    **more: object,
-) -> dict:
-    base = {
-        "profile": profile, "rho": rho, "mu": mu, "minority_rule": "random", "method": method, "rule": "plain", "rate": 0.01, "seed": seed,
-        "auc": auc, "accuracy": auc, "validation_auc": auc, "minority": auc, "majority": auc, "curve": [],
-    }  # fmt: skip
-    return base | more
 
 
 def study_of(value: Callable[[str, float, float, str], float], noise: float = 0.0005) -> Study:
@@ -67,10 +51,9 @@ def as_the_paper(method: str, strength: float, mu: float, rule: str) -> float:
     ros = 0.99 - 0.02 * strength * mu
     rus = 0.93 - 0.01 * strength
     bonus = 0.0 if rule == "plain" else -0.02 if method == "rus" else 0.02
-    values = {
-        "baseline": baseline, "ros": ros, "rus": rus, "two-phase-ros": (baseline + ros) / 2, "two-phase-rus": (baseline + rus) / 2,
-        "size-matched": 0.99, "ros:100": (baseline + ros) / 2, "rus:100": max(baseline, rus) + 0.01,
-    }  # fmt: skip
+    values = {"baseline": baseline, "ros": ros, "rus": rus, "size-matched": 0.99}
+    values |= dict.fromkeys(("two-phase-ros", "ros:100"), (baseline + ros) / 2)
+    values |= {"two-phase-rus": (baseline + rus) / 2, "rus:100": max(baseline, rus) + 0.01}
     return values[method] + bonus
 
 
@@ -273,10 +256,13 @@ def of_p(*values: float) -> Claim:
 @pytest.mark.parametrize(
     ("values", "contradicted", "verdict"),
     [
-        ((0.04,), "0", "does not hold"), ((0.04, 1.0), "", "not decided"), ((1.0, 0.02), "1", "does not hold"),
-        ((0.02, 1.0, 0.01), "02", "does not hold"), ((0.04, 0.01, 0.03), "1", "does not hold"), ((0.02, 0.02, 0.02), "", "not decided"),
+        ((0.04,), "0", "does not hold"),
+        ((0.04, 1.0), "", "not decided"),
+        ((0.02, 1.0, 0.01), "02", "does not hold"),
+        ((0.04, 0.01, 0.03), "1", "does not hold"),
+        ((0.02, 0.02, 0.02), "", "not decided"),
     ],
-)  # fmt: skip
+)
 def test_contradictions_are_corrected_for_the_number_of_checks(
     values: tuple[float, ...], contradicted: str, verdict: str
 ) -> None:
@@ -295,9 +281,12 @@ def test_true_claims_of_many_checks_are_seldom_contradicted() -> None:
     assert np.mean([claim.verdict == "does not hold" for claim in found]) < 0.06
 
 
-def test_the_report_names_what_is_contradicted_before_the_correction_only(tmp_path: Path) -> None:
+def test_the_report_names_what_is_contradicted_before_the_correction_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     published = Path(__file__).parents[3] / "benchmarks" / "results" / "imbalance_mnist_small.parquet"
-    claim = write_report(published, tmp_path)[3]
+    monkeypatch.setattr(report, "draw_all", lambda *_: [])
+    claim = report.write_report(published, tmp_path)[3]
     assert (claim.name, claim.verdict) == ("A4", "not decided")
     told = (tmp_path / "report.md").read_text(encoding="utf-8")
     place = "the better of its two ends minus two-phase-rus at ρ=5000 μ=0.5, above −0.5"
@@ -352,16 +341,6 @@ def test_gap_growth_is_that_of_the_second_half() -> None:
         (*_, claim) = check_claims(Study(record("ros", 0.9, seed, curve=curve(short)) for seed in range(3)))
         assert claim.verdict == "not decided"
         assert {check.value for check in claim.checks} == {"too few points on the curves"}
-
-
-def test_curves_are_drawn_of_the_methods_that_have_them(tmp_path: Path) -> None:
-    points = curve(dict.fromkeys(range(4), 0.0))
-    other = [record("weighted", 0.9, seed, curve=points) for seed in range(2)]
-    names = {path.stem for path in draw_all(Study([*other, record("ros", 0.9, 0)]), tmp_path)}
-    assert "figure-8-curves" not in names
-    assert "figure-8-curves" in {
-        path.stem for path in draw_all(Study([*other, record("ros", 0.9, 0, curve=points)]), tmp_path)
-    }
 
 
 def test_learning_rates_are_chosen_on_validation_or_test() -> None:

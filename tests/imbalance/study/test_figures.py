@@ -9,24 +9,13 @@ from matplotlib.figure import Figure
 
 from selfpos.imbalance.study import figures
 from selfpos.imbalance.study.analysis import Study
+from tests.helpers.companion import record
 
 
 def study_of(*cells: tuple[float, str]) -> Study:
     """Step imbalance with ρ = 10: one record for each share of minority classes and method."""
-    blank = {
-        "profile": "step",
-        "rho": 10.0,
-        "minority_rule": "random",
-        "rate": 0.1,
-        "seed": 0,
-        "auc": 0.8,
-        "accuracy": 0.7,
-        "curve": [],
-    }
     return Study(
-        blank | {"mu": mu, "method": method, "rule": rule}
-        for mu, method in cells
-        for rule in ("plain", "original")
+        record(method, 0.8, 0, mu=mu, rule=rule) for mu, method in cells for rule in ("plain", "original")
     )
 
 
@@ -40,3 +29,12 @@ def test_methods_of_any_panel_are_in_the_legend(draw: Callable[[Study, Figure], 
 @pytest.mark.parametrize("draw", figures.FIGURES.values(), ids=figures.FIGURES)
 def test_a_figure_without_a_line_is_not_drawn(draw: Callable[[Study, Figure], bool]) -> None:
     assert not draw(study_of((0.5, "focal")), Figure())
+
+
+def test_curves_are_drawn_of_the_methods_that_have_them() -> None:
+    groups = ("balanced", "minority", "majority")
+    names = [f"{split}_{group}" for split in ("train", "test") for group in groups]
+    curve = [{"iteration": iteration} | dict.fromkeys(names, 0.9) for iteration in range(4)]
+    other = [record("weighted", 0.9, seed, curve=curve) for seed in range(2)]
+    assert not figures.curves(Study([*other, record("ros", 0.9, 0)]), Figure())
+    assert figures.curves(Study([*other, record("ros", 0.9, 0, curve=curve)]), Figure())

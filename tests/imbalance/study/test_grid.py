@@ -8,25 +8,21 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
-from click.testing import CliRunner
 
 from selfpos.errors import OperationError, SelfposError
-from selfpos.imbalance.command import command as imbalance
 from selfpos.imbalance.study import cell as cell_module
 from selfpos.imbalance.study import grid
 from selfpos.imbalance.study.cell import Imbalance, Unit, draw_sample, run_unit, train_unit
 from selfpos.imbalance.study.grid import plan, run_grid
-from selfpos.imbalance.study.recipe import ImbalanceRecipe, load_imbalance_recipe
+from selfpos.imbalance.study.recipe import load_imbalance_recipe
 from selfpos.imbalance.study.report import write_report
 from selfpos.imbalance.study.results import read_results
 from selfpos.imbalance.study.sources import read_images
-from tests.helpers.companion import RECIPES, tiny
+from tests.helpers.companion import RECIPES, imbalance, tiny_recipe, write_tiny
 
 
 def test_shipped_recipes_are_valid_and_the_papers_grid_is_whole() -> None:
@@ -55,7 +51,7 @@ def test_shipped_recipes_are_valid_and_the_papers_grid_is_whole() -> None:
 
 def test_recipe_mistakes_are_named(archive: Path, tmp_path: Path) -> None:
     def load(**changes: object) -> None:
-        (tmp_path / "r.yaml").write_text(yaml.safe_dump(tiny(archive, **changes)), encoding="utf-8")
+        write_tiny(tmp_path / "r.yaml", archive, **changes)
         plan(load_imbalance_recipe(tmp_path / "r.yaml"))
 
     with pytest.raises(SelfposError, match="no field 'netwerk'; did you mean 'network'"):
@@ -145,7 +141,7 @@ def test_recipe_mistakes_are_named(archive: Path, tmp_path: Path) -> None:
 
 
 def test_sample_and_its_size_matched_control(archive: Path, tmp_path: Path) -> None:
-    recipe = ImbalanceRecipe.model_validate(tiny(archive))
+    recipe = tiny_recipe(archive)
     data = read_images(str(archive), preprocessing="scale")
     point = Imbalance("step", 10, 0.5, "random")
     sample = draw_sample(data, point, recipe, 0)
@@ -158,7 +154,7 @@ def test_sample_and_its_size_matched_control(archive: Path, tmp_path: Path) -> N
 
 
 def test_records_do_not_depend_on_who_trains_beside(archive: Path) -> None:
-    recipe = ImbalanceRecipe.model_validate(tiny(archive))
+    recipe = tiny_recipe(archive)
     data = read_images(str(archive), preprocessing="scale")
     device = grid.pick_device("cpu")
     point = Imbalance("step", 10, 0.5, "random")
@@ -177,41 +173,60 @@ def test_records_do_not_depend_on_who_trains_beside(archive: Path) -> None:
 
 
 def test_the_training_side_of_the_gap_is_what_was_trained_on(archive: Path) -> None:
-    recipe = ImbalanceRecipe.model_validate(tiny(archive, train_scored=8))
+    recipe = tiny_recipe(archive, train_scored=8)
     data = read_images(str(archive), preprocessing="scale")
     point = Imbalance("step", 10, 0.5, "random")
     for method, of_a_large_class in (("rus", 4), ("ros", 8), ("baseline", 8)):
         trained = train_unit(Unit(point, method, (), 0.01, (0, 1)), recipe, data, grid.pick_device("cpu"))
         for s, (sample, positions) in enumerate(zip(trained.samples, trained.positions, strict=True)):
-            scored = trained.scoring.train[:, s]
+            scored = trained.train[:, s]
             assert set(scored) <= set(sample.index[positions])
             counts = np.bincount(data.train.labels[scored], minlength=10)
             assert sorted(counts.tolist()) == [4] * 5 + [of_a_large_class] * 5
-            assert np.bincount(data.train.labels[trained.scoring.whole[:, s]]).max() == 8
+            assert np.bincount(data.train.labels[trained.whole[:, s]]).max() == 8
 
 
 EVERYTHING = [
-    "baseline", "ros", "rus", "two-phase-ros", "two-phase-rus", "size-matched", "ros-long", "ros:5", "rus:5", "weighted", "class-balanced", "focal",
-    "focal-balanced", "ldam-drw", "logit-adjustment", "balanced-softmax", "mixup", "remix", "adamw", "crt", "lws", "tau-norm", "ncm", "smote",
-]  # fmt: skip
+    *(
+        "baseline",
+        "ros",
+        "rus",
+        "two-phase-ros",
+        "two-phase-rus",
+        "size-matched",
+        "ros-long",
+        "ros:5",
+        "rus:5",
+    ),
+    *(
+        "weighted",
+        "class-balanced",
+        "focal",
+        "focal-balanced",
+        "ldam-drw",
+        "logit-adjustment",
+        "mixup",
+        "remix",
+    ),
+    *("balanced-softmax", "adamw", "crt", "lws", "tau-norm", "ncm", "smote"),
+]
 
 
 @pytest.mark.slow
 def test_every_method_end_to_end_with_report(archive: Path, tmp_path: Path) -> None:
-    recipe = ImbalanceRecipe.model_validate(
-        tiny(
-            archive,
-            curve_every=3,
-            test_limit=8,
-            train_scored=8,
-            training={"iterations": 6, "batch_size": 16, "second_iterations": 2},
-            methods=EVERYTHING,
-            grid=[
-                {"profile": "balanced", "methods": ["baseline"]},
-                {"profile": "step", "rho": [10], "mu": [0.5]},
-                {"profile": "linear", "rho": [10], "methods": ["baseline", "ros", "rus"]},
-            ],
-        )
+    recipe = tiny_recipe(
+        archive,
+        curve_every=3,
+        seeds=1,
+        test_limit=8,
+        train_scored=8,
+        training={"iterations": 6, "batch_size": 16, "second_iterations": 2},
+        methods=EVERYTHING,
+        grid=[
+            {"profile": "balanced", "methods": ["baseline"]},
+            {"profile": "step", "rho": [10], "mu": [0.5]},
+            {"profile": "linear", "rho": [10], "methods": ["baseline", "ros", "rus"]},
+        ],
     )
     out = tmp_path / "results.parquet"
     assert run_grid(recipe, out, device="cpu") == len(plan(recipe))
@@ -228,16 +243,15 @@ def test_every_method_end_to_end_with_report(archive: Path, tmp_path: Path) -> N
     assert run_grid(recipe, out, device="cpu") == 0
     claims = write_report(out, tmp_path / "report")
     assert [claim.name for claim in claims] == [f"A{n}" for n in range(1, 10)]
-    assert {path.name for path in (tmp_path / "report").iterdir()} == {
-        "report.md", "figure-3-step.png", "figure-4-linear.png", "figure-5-same-total.png", "figure-6-thresholding.png",
-        "figure-7-partial.png", "figure-8-curves.png",
-    }  # fmt: skip
+    figures = ("3-step", "4-linear", "5-same-total", "6-thresholding", "7-partial", "8-curves")
+    files = {"report.md", *(f"figure-{name}.png" for name in figures)}
+    assert {path.name for path in (tmp_path / "report").iterdir()} == files
     assert "| A9 |" in (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
 
 
 def test_a_dead_worker_is_a_sentence(archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(grid, "_run_in_worker", die)
-    recipe = ImbalanceRecipe.model_validate(tiny(archive, methods=["baseline"]))
+    recipe = tiny_recipe(archive, methods=["baseline"])
     with pytest.raises(OperationError, match="a worker was ended from outside"):
         run_grid(recipe, tmp_path / "r.parquet", device="cpu", workers=2)
 
@@ -249,9 +263,7 @@ def die(*_: object) -> None:
 def test_stopped_unit_is_run_again_and_finished_ones_are_not(
     archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recipe = ImbalanceRecipe.model_validate(
-        tiny(archive, methods=["baseline", "ros", "rus"], networks_at_once=1)
-    )
+    recipe = tiny_recipe(archive, methods=["baseline", "ros", "rus"], networks_at_once=1)
     out = tmp_path / "r.parquet"
     ran: list[str] = []
 
@@ -273,55 +285,38 @@ def test_stopped_unit_is_run_again_and_finished_ones_are_not(
 
 
 @pytest.mark.slow
-def test_workers_find_what_one_process_finds(archive: Path, tmp_path: Path) -> None:
-    recipe = ImbalanceRecipe.model_validate(tiny(archive, methods=["two-phase-ros"]))
+def test_workers_find_and_warn_as_one_process_does(archive: Path, tmp_path: Path) -> None:
+    training = {"iterations": 12, "batch_size": 16, "learning_rates": [0.01, 1e12]}
+    recipe = tiny_recipe(archive, methods=["baseline"], training=training)
     for workers in (1, 2):
-        assert run_grid(recipe, tmp_path / f"{workers}.parquet", device="cpu", workers=workers) == 2
-    one, two = (
-        {(r["method"], r["rule"], r["seed"]): r for r in read_results(tmp_path / f"{n}.parquet")[0]}
+        assert run_grid(recipe, tmp_path / f"{workers}.parquet", device="cpu", workers=workers) == 4
+    alone, workers_records = (
+        {(r["rule"], r["rate"], r["seed"]): r for r in read_results(tmp_path / f"{n}.parquet")[0]}
         for n in (1, 2)
     )
-    assert one.keys() == two.keys()
-    assert all(one[key]["auc"] == pytest.approx(two[key]["auc"], abs=0.01) for key in one)
+    assert alone.keys() == workers_records.keys()
+    for key, record in alone.items():
+        assert record["auc"] == pytest.approx(workers_records[key]["auc"], abs=0.01)
+    for journal in ("1.log", "2.log"):
+        lines = (tmp_path / journal).read_text(encoding="utf-8")
+        assert "WARNING baseline: the training of 1 of 1 networks diverged" in lines
 
 
-def test_warnings_of_workers_are_in_the_journal(archive: Path, tmp_path: Path) -> None:
-    training = {"iterations": 12, "batch_size": 16, "learning_rates": [1e12]}
-    recipe = ImbalanceRecipe.model_validate(tiny(archive, methods=["baseline"], seeds=1, training=training))
-    run_grid(recipe, tmp_path / "r.parquet", device="cpu", workers=2)
-    assert "WARNING baseline: the training of 1 of 1 networks diverged" in (tmp_path / "r.log").read_text(
-        encoding="utf-8"
-    )
-
-
-def test_workers_train_on_the_data_that_are_noted(
-    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    recipe, out = (
-        ImbalanceRecipe.model_validate(tiny(archive, methods=["baseline"], seeds=1)),
-        tmp_path / "r.parquet",
-    )
-    data = read_images(str(archive), preprocessing="scale")
-    with pytest.raises(SelfposError, match="these are in memory; run with one worker, found 2"):
-        run_grid(recipe, out, images=data, device="cpu", workers=2)
-    before = replace(
-        data, fingerprint="0" * 64
-    )  # as read before the files were replaced, which the workers find
-    monkeypatch.setattr(grid, "read_images", lambda *_, **__: before)
+def test_workers_train_on_the_same_data(archive: Path) -> None:
+    recipe = tiny_recipe(archive)
     with pytest.raises(OperationError, match="changed while the study ran"):
-        run_grid(recipe, out, device="cpu", workers=2)
-    assert not out.exists()
+        grid._run_in_worker(plan(recipe)[0], recipe, str(archive), "0" * 64)
 
 
 def test_a_dry_run_lists_what_is_left(archive: Path, tmp_path: Path) -> None:
     def list_for(**changes: object) -> list[str]:
-        (tmp_path / "r.yaml").write_text(yaml.safe_dump(tiny(archive, **changes)), encoding="utf-8")
+        write_tiny(tmp_path / "r.yaml", archive, **changes)
         command = ["run", str(tmp_path / "r.yaml"), "--out", str(out), "--device", "cpu", "--dry-run"]
-        return CliRunner().invoke(imbalance, command, catch_exceptions=False).output.splitlines()
+        return imbalance(*command).splitlines()
 
     out = tmp_path / "r.parquet"
     assert len(list_for(methods=["baseline"])) == 3
-    run_grid(ImbalanceRecipe.model_validate(tiny(archive, methods=["baseline"])), out, device="cpu")
+    run_grid(tiny_recipe(archive, methods=["baseline"]), out, device="cpu")
     assert list_for(methods=["baseline"]) == [f"0 units, 0 networks to train; results in {out}"]
     assert list_for(methods=["baseline", "ros"], seeds=1)[0] == "step ρ=10 μ=0.5 ros seeds 0-0 (rate 0.01)"
     with pytest.raises(SelfposError, match="made with other settings"):
@@ -342,24 +337,10 @@ def test_a_dry_run_lists_what_is_left(archive: Path, tmp_path: Path) -> None:
 def test_killed_process_leaves_a_readable_file_and_no_workers(
     archive: Path, tmp_path: Path, workers: int, how: signal.Signals
 ) -> None:
-    (tmp_path / "r.yaml").write_text(
-        yaml.safe_dump(tiny(archive, seeds=40, networks_at_once=1)), encoding="utf-8"
-    )
+    write_tiny(tmp_path / "r.yaml", archive, seeds=40, networks_at_once=1)
     out = tmp_path / "r.parquet"
-    code = "from selfpos.imbalance.command import command; command()"
-    command = [
-        sys.executable,
-        "-c",
-        code,
-        "run",
-        str(tmp_path / "r.yaml"),
-        "--out",
-        str(out),
-        "--device",
-        "cpu",
-        "--workers",
-        str(workers),
-    ]
+    words = ["run", tmp_path / "r.yaml", "--out", out, "--device", "cpu", "--workers", workers]
+    command = [sys.executable, "-m", "selfpos", "imbalance", *map(str, words)]
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
     process = subprocess.Popen(command, stderr=subprocess.PIPE, env=environment, start_new_session=True)
     deadline = time.monotonic() + 300
@@ -367,9 +348,7 @@ def test_killed_process_leaves_a_readable_file_and_no_workers(
         time.sleep(0.05)
     process.send_signal(how)
     try:
-        _, errors = process.communicate(
-            timeout=30
-        )  # waits for every worker too: they have its standard error
+        _, errors = process.communicate(timeout=30)  # waits for workers too: they have its standard error
     finally:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)

@@ -6,28 +6,23 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 
 from selfpos.errors import SelfposError
 from selfpos.imbalance.command import _study
-from selfpos.imbalance.command import command as imbalance
 from selfpos.imbalance.study.grid import run_grid
-from selfpos.imbalance.study.recipe import ImbalanceRecipe
 from selfpos.imbalance.study.report import write_report
 from selfpos.imbalance.study.results import data_of, read_results, write_results
 from selfpos.storage.atomic import locked
-from tests.helpers.companion import tiny
+from tests.helpers.companion import imbalance, tiny_recipe
 from tests.imbalance.conftest import make_images
 
 
 def test_reports_of_one_folder_are_apart_and_tell_all_rates(archive: Path, tmp_path: Path) -> None:
     def report(name: str, **changes: object) -> str:
         training = {"iterations": 2, "batch_size": 8} | changes
-        recipe = ImbalanceRecipe.model_validate(
-            tiny(archive, methods=["baseline", "adamw"], seeds=1, training=training)
-        )
+        recipe = tiny_recipe(archive, methods=["baseline", "adamw"], seeds=1, training=training)
         run_grid(recipe, tmp_path / f"{name}.parquet", device="cpu")
-        CliRunner().invoke(imbalance, ["report", str(tmp_path / f"{name}.parquet")], catch_exceptions=False)
+        imbalance("report", str(tmp_path / f"{name}.parquet"))
         return (tmp_path / name / "report.md").read_text(encoding="utf-8")
 
     assert "Learning rate 0.01; of adamw 0.001 and 0.01, chosen on validation. " in report(
@@ -38,11 +33,11 @@ def test_reports_of_one_folder_are_apart_and_tell_all_rates(archive: Path, tmp_p
     )
     (tmp_path / "two.parquet").rename(tmp_path / "bare")
     with pytest.raises(SelfposError, match="bare is a file, and the report a folder; name that with --out"):
-        CliRunner().invoke(imbalance, ["report", str(tmp_path / "bare")], catch_exceptions=False)
+        imbalance("report", str(tmp_path / "bare"))
 
 
 def test_other_settings_do_not_join_a_results_file(archive: Path, tmp_path: Path) -> None:
-    recipe = ImbalanceRecipe.model_validate(tiny(archive, methods=["baseline"], seeds=1))
+    recipe = tiny_recipe(archive, methods=["baseline"], seeds=1)
     run_grid(recipe, tmp_path / "r.parquet", device="cpu")
     more_seeds = recipe.model_copy(update={"seeds": 2})
     assert run_grid(more_seeds, tmp_path / "r.parquet", device="cpu") == 1
@@ -51,7 +46,7 @@ def test_other_settings_do_not_join_a_results_file(archive: Path, tmp_path: Path
 
 
 def test_other_data_do_not_join_a_results_file(archive: Path, tmp_path: Path) -> None:
-    recipe = ImbalanceRecipe.model_validate(tiny(archive, methods=["baseline"], seeds=1))
+    recipe = tiny_recipe(archive, methods=["baseline"], seeds=1)
     other = tmp_path / "other"
     other.mkdir()
     (x_train, y_train), (x_test, y_test) = make_images(60, 2), make_images(20, 1)
@@ -68,10 +63,7 @@ def test_other_data_do_not_join_a_results_file(archive: Path, tmp_path: Path) ->
 
 
 def test_one_process_writes_a_results_file(archive: Path, tmp_path: Path) -> None:
-    recipe, out = (
-        ImbalanceRecipe.model_validate(tiny(archive, methods=["baseline"], seeds=1)),
-        tmp_path / "r.parquet",
-    )
+    recipe, out = (tiny_recipe(archive, methods=["baseline"], seeds=1), tmp_path / "r.parquet")
     out.with_suffix(".log").touch()
     with (
         locked(out.with_suffix(".log")),
@@ -84,10 +76,7 @@ def test_one_process_writes_a_results_file(archive: Path, tmp_path: Path) -> Non
 def test_results_that_cannot_be_read_are_named(archive: Path, tmp_path: Path) -> None:
     import pyarrow.parquet
 
-    recipe, out = (
-        ImbalanceRecipe.model_validate(tiny(archive, methods=["baseline"], seeds=1)),
-        tmp_path / "r.parquet",
-    )
+    recipe, out = (tiny_recipe(archive, methods=["baseline"], seeds=1), tmp_path / "r.parquet")
     run_grid(recipe, out, device="cpu")
     table = pyarrow.parquet.read_table(out)
     content = bytearray(out.read_bytes())
@@ -107,10 +96,12 @@ def test_results_that_cannot_be_read_are_named(archive: Path, tmp_path: Path) ->
     with pytest.raises(SelfposError, match="the columns auc are absent, or of another type"):
         read_results(out)
     for name, value, told in (
-        ("auc", None, "values of auc are absent, or no finite numbers"), ("auc", float("nan"), "values of auc are absent"),
-        ("rule", None, "values of rule are absent"), ("rho", None, "values of rho are absent"),
-        ("method", "ros:abc", r"method 'ros:abc': only ros:R and rus:R take a target ratio"), ("method", "rox", "no imbalance method named 'rox'"),
-    ):  # fmt: skip
+        ("auc", None, "values of auc are absent, or no finite numbers"),
+        ("auc", float("nan"), "values of auc are absent"),
+        ("rule", None, "values of rule are absent"),
+        ("method", "ros:abc", r"method 'ros:abc': only ros:R and rus:R take a target ratio"),
+        ("method", "rox", "no imbalance method named 'rox'"),
+    ):
         column = pyarrow.array([value, *table[name].to_pylist()[1:]], table.schema.field(name).type)
         pyarrow.parquet.write_table(
             table.set_column(table.schema.get_field_index(name), table.schema.field(name), column), out
@@ -130,23 +121,18 @@ def test_results_that_cannot_be_read_are_named(archive: Path, tmp_path: Path) ->
 
 
 def test_methods_that_are_level_have_no_order(archive: Path, tmp_path: Path) -> None:
-    recipe, out = (
-        ImbalanceRecipe.model_validate(tiny(archive, methods=["baseline", "ros"], seeds=1)),
-        tmp_path / "r.parquet",
-    )
+    recipe, out = (tiny_recipe(archive, methods=["baseline", "ros"], seeds=1), tmp_path / "r.parquet")
     run_grid(recipe, out, device="cpu")
     write_results(out, [record | {"auc": 0.5} for record in read_results(out)[0]], recipe)
-    told = CliRunner().invoke(imbalance, ["ordering", str(out), str(out)], catch_exceptions=False).output
+    told = imbalance("ordering", str(out), str(out))
     assert "–" in told
     assert "nan" not in told
 
 
 def test_a_results_file_is_read_with_its_recipes_choice_of_rates(archive: Path, tmp_path: Path) -> None:
     rates = {"iterations": 2, "batch_size": 8, "learning_rates": [1e-5, 0.02]}
-    recipe = ImbalanceRecipe.model_validate(
-        tiny(
-            archive, validation=0, select="test", seeds=1, methods=["baseline"], curve_every=1, training=rates
-        )
+    recipe = tiny_recipe(
+        archive, validation=0, select="test", seeds=1, methods=["baseline"], curve_every=1, training=rates
     )
     out = tmp_path / "r.parquet"
     run_grid(recipe, out, device="cpu")

@@ -63,10 +63,9 @@ def test_wide_training_equals_single_training(name: str, shape: tuple[int, ...],
     rate = 1e-4 if chosen.optimizer == "adamw" else 0.01
 
     def train(part: list[int], networks: list[Network]) -> None:
-        fit(
-            networks, batches(part, shape), COUNTS[part], SETTINGS, rate=rate, iterations=3, loss=chosen.loss, mix=chosen.mix,
-            mix_seeds=part, optimizer=chosen.optimizer,
-        )  # fmt: skip
+        method = {"loss": chosen.loss, "mix": chosen.mix, "optimizer": chosen.optimizer or "sgd"}
+        data = batches(part, shape)
+        fit(networks, data, COUNTS[part], SETTINGS, rate=rate, iterations=2, mix_seeds=part, **method)
 
     train([0, 1, 2], together)
     for place in range(3):

@@ -15,6 +15,7 @@ from selfpos.imbalance.study.metrics import class_recalls
 from selfpos.imbalance.study.networks import Network, classifier_of, init_head
 from selfpos.imbalance.study.sampling import class_balanced_stream, need_samplers, stream
 from selfpos.imbalance.study.second_stage import Stage
+from selfpos.imbalance.study.trainer import predict, validation_index
 from selfpos.imbalance.study.wide import CosineHead, Dense
 
 Ints = NDArray[np.int64]
@@ -55,16 +56,15 @@ def learn_scales(stage: Stage) -> list[nn.Sequential]:
 
 
 def normalise(stage: Stage) -> list[nn.Sequential]:
-    """τ-norm: w_i / ‖w_i‖^τ without biases; τ from 0 to 2 by balanced accuracy on validation, 1 without
-    validation.
-    """
-    if not stage.has_validation:
+    """τ-norm: w_i / ‖w_i‖^τ without biases; τ from 0 to 2 by balanced accuracy on validation, else 1."""
+    kept = validation_index(stage.samples)
+    if not len(kept):
         return [normalised_head(network, 1.0) for network in stage.networks]
     taus = [round(0.1 * step, 1) for step in range(21)]
     candidates = {str(tau): [normalised_head(network, tau) for network in stage.networks] for tau in taus}
-    log_probs = stage.predict_validation(candidates)
+    log_probs = predict(stage.networks, candidates, stage.images, kept)
     chosen = []
-    for index, labels in enumerate(stage.validation_labels()):
+    for index, labels in enumerate(stage.images.labels[kept].T):
         recalls = {tau: class_recalls(probs[index], labels).mean() for tau, probs in log_probs.items()}
         chosen.append(candidates[max(recalls, key=lambda tau: recalls[tau])][index])
     return chosen
