@@ -44,29 +44,24 @@ GRIDS = ["mnist", "mnist-small", "cifar10", "cifar10-small", "imagenet"]
 
 
 def plain(networks: list[Network], images: torch.Tensor, targets: torch.Tensor, steps: int) -> None:
-    for place, network in enumerate(networks):
+    for index, network in enumerate(networks):
         optimiser = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
         for _ in range(steps):
             optimiser.zero_grad()
-            nn.functional.cross_entropy(network(images[:, place]), targets[:, place]).backward()
+            nn.functional.cross_entropy(network(images[:, index]), targets[:, index]).backward()
             optimiser.step()
 
 
 def single(networks: list[Network], images: torch.Tensor, targets: torch.Tensor, steps: int) -> None:
-    for place, network in enumerate(networks):
-        batches = itertools.repeat((images[:, place : place + 1], targets[:, place : place + 1]))
+    for index, network in enumerate(networks):
+        batches = itertools.repeat((images[:, index : index + 1], targets[:, index : index + 1]))
         fit([network], batches, np.ones((1, 10), np.int64), SETTINGS, rate=0.01, iterations=steps)
 
 
 def wide(networks: list[Network], images: torch.Tensor, targets: torch.Tensor, steps: int) -> None:
-    fit(
-        networks,
-        itertools.repeat((images, targets)),
-        np.ones((len(networks), 10), np.int64),
-        SETTINGS,
-        rate=0.01,
-        iterations=steps,
-    )
+    counts = np.ones((len(networks), 10), np.int64)
+    batches = itertools.repeat((images, targets))
+    fit(networks, batches, counts, SETTINGS, rate=0.01, iterations=steps)
 
 
 def workers(
@@ -76,13 +71,11 @@ def workers(
     targets: torch.Tensor,
     steps: int,
 ) -> None:
-    parts = [
-        (images[:, place : place + 1].numpy(), targets[:, place : place + 1].numpy())
-        for place in range(len(networks))
-    ]
-    for trained in [
-        pool.submit(_train_one, network, *part, steps) for network, part in zip(networks, parts, strict=True)
-    ]:
+    running = []
+    for index, network in enumerate(networks):
+        part = (images[:, index : index + 1].numpy(), targets[:, index : index + 1].numpy())
+        running.append(pool.submit(_train_one, network, *part, steps))
+    for trained in running:
         trained.result()
 
 
@@ -129,13 +122,11 @@ def measure(
             _wait(device)
             if turn:
                 seconds[name].append(clock() - start)
-    return {name: count * batch * steps / statistics.median(found) for name, found in seconds.items()}
+    return {name: count * batch * steps / statistics.median(measured) for name, measured in seconds.items()}
 
 
 def cost(name: str, speed: dict[str, float]) -> dict[str, object]:
-    """What training all units of a recipe takes at `speed`, images per second by network; second stages and
-    scoring come on top.
-    """
+    """The training of all units of a recipe at `speed`, images per second by network, without scoring."""
     recipe = load_imbalance_recipe(RECIPES / f"{name}.yaml")
     networks = sum(len(unit.seeds) for unit in plan(recipe))
     images = networks * recipe.training.iterations * recipe.training.batch_size
@@ -170,16 +161,22 @@ def main() -> None:
         "all-cnn": measure("all-cnn", as_trained, 1, 256 if gpu else 32, 2, 2, device),
         "resnet-10": measure("resnet-10", as_trained, 1, 256 if gpu else 16, 2, 2, device),
     }
-    where = "one GPU" if gpu else "one core" if chosen.threads == 1 else f"{chosen.threads} cores"
-    speed = {"lenet": small.get("workers", small[way])} | {name: found[way] for name, found in large.items()}
+    place = f"{chosen.threads} cores" if chosen.threads > 1 else "one core"
+    speed = {"lenet": small.get("workers", small[way])}
+    speed |= {name: measured[way] for name, measured in large.items()}
     result = {
-        "network": "lenet", "networks": chosen.networks, "batch": chosen.batch, "device": _device(device), "threads": chosen.threads,
+        "network": "lenet",
+        "networks": chosen.networks,
+        "batch": chosen.batch,
+        "device": _device(device),
+        "threads": chosen.threads,
         "seconds of": "computing" if _clock(device) is time.process_time else "wall clock",
-        "torch": torch.__version__, "images_per_second": {name: round(value, 1) for name, value in small.items()},
+        "torch": torch.__version__,
+        "images_per_second": {name: round(value, 1) for name, value in small.items()},
         "ratio_to_plain": {name: round(value / small["plain"], 2) for name, value in small.items()},
         "images_per_second_as_trained": {name: round(value, 1) for name, value in speed.items()},
-        f"cost on {where}": {name: cost(name, speed) for name in GRIDS},
-    }  # fmt: skip
+        f"cost on {'one GPU' if gpu else place}": {name: cost(name, speed) for name in GRIDS},
+    }
     print(json.dumps(result, indent=2))
     pool.shutdown()
     if chosen.out:
@@ -197,11 +194,9 @@ def _wait(device: torch.device) -> None:
 
 
 def _device(device: torch.device) -> str:
-    return (
-        torch.cuda.get_device_name(device)
-        if device.type == "cuda"
-        else f"{platform.processor() or platform.machine()} CPU"
-    )
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{platform.processor() or platform.machine()} CPU"
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ texts, scored on 500 records of each test.
     python benchmarks/imbalance_tasks.py --data ../shared/data/text --rho 50
 
 Same mixtures, merges, budget and probe as recipes/imbalance-tasks.yaml; STSBenchmark, Emotion and MRPC are
-the tasks, so that a model is scored in seconds. Started again it goes on where it was.
+the tasks, so that a model is scored in seconds. Started again it continues.
 """
 
 from __future__ import annotations
@@ -31,47 +31,36 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("checkpoints/imbalance-tasks"))
     options = parser.parse_args()
 
-    recipe = yaml.safe_load(
-        (Path(__file__).parent.parent / "recipes" / "imbalance-tasks.yaml").read_text(encoding="utf-8")
-    )
+    template = Path(__file__).parent.parent / "recipes" / "imbalance-tasks.yaml"
+    recipe = yaml.safe_load(template.read_text(encoding="utf-8"))
     recipe["name"] = "imbalance-tasks-short"
-    recipe["tasks"] = {
-        kind: {"type": kind, "data": str(options.data / folder)} for kind, folder in TASKS.items()
-    }
+    sources = {kind: options.data / folder for kind, folder in TASKS.items()}
+    recipe["tasks"] = {kind: {"type": kind, "data": str(source)} for kind, source in sources.items()}
     recipe["training"]["batch_size"] = 8  # at ρ = 50 a small task has 16 records
-    recipe["evaluation"]["tasks"] = [
-        str(declare(kind, options.data / folder, options.out / "tasks")) for kind, folder in TASKS.items()
-    ]
+    tasks = options.out / "tasks"
+    recipe["evaluation"]["tasks"] = [str(declare(kind, source, tasks)) for kind, source in sources.items()]
     file = options.out / "recipe.yaml"
     file.write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
-    words = {"rho": options.rho, "largest": options.largest, "seeds": options.seeds}
-    words["out"] = options.out / f"rho-{options.rho.replace(',', '-')}.json"
-    told = [part for name, value in words.items() for part in (f"--{name}", str(value))]
-    sys.exit(
-        subprocess.run(
-            [sys.executable, "-m", "selfpos", "imbalance", "compare", "tasks", str(file), *told]
-        ).returncode
-    )
+    command = [sys.executable, "-m", "selfpos", "imbalance", "compare", "tasks", file]
+    command += ["--rho", options.rho, "--largest", options.largest, "--seeds", options.seeds]
+    command += ["--out", options.out / f"rho-{options.rho.replace(',', '-')}.json"]
+    sys.exit(subprocess.run([str(word) for word in command]).returncode)
 
 
 def declare(kind: str, source: Path, out: Path) -> Path:
-    """A task file on records drawn from the test, and on the training data as they are where the task fits a
-    head.
-    """
+    """A task file on records drawn from the test, and on the training data where the task fits a head."""
     from selfpos.data.sources import load_source
     from selfpos.tasks import get_task
 
     out.mkdir(parents=True, exist_ok=True)
+    limits = {"test": RECORDS} | ({"train": None} if kind == "classification" else {})
     files = {}
-    for split, limit in (
-        [("test", RECORDS), ("train", None)] if kind == "classification" else [("test", RECORDS)]
-    ):
+    for split, limit in limits.items():
         files[split] = f"{kind}-{split}.jsonl"
         load_source(str(source), get_task(kind), split=split, limit=limit).dataset.to_json(out / files[split])
+    task = {"name": f"{source.name}-{RECORDS}", "type": kind, "files": files}
     file = out / f"{kind}.yaml"
-    file.write_text(
-        yaml.safe_dump({"name": f"{source.name}-{RECORDS}", "type": kind, "files": files}), encoding="utf-8"
-    )
+    file.write_text(yaml.safe_dump(task), encoding="utf-8")
     return file
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 
 FILE = click.Path(dir_okay=False, path_type=Path)
 FOLDER = click.Path(file_okay=False, path_type=Path)
+EXISTING_FOLDER = click.Path(file_okay=False, exists=True, path_type=Path)
+SHARE = click.FloatRange(0, 1, min_open=True, max_open=True)
+defaulted = partial(click.option, show_default=True)
 
 
 def _out(ending: str, text: str) -> Callable[[Any], Any]:
@@ -39,9 +43,7 @@ OUT_SEEDS = _out(
     "JSON file of measurements [default: checkpoints/compare-…]. A stopped comparison continues from it.",
 )
 DATA = click.option("--data", help="Folder of images or texts (or hub:NAME) in place of the recipe's.")
-DEVICE = click.option(
-    "--device", default="auto", show_default=True, help="cpu, cuda, …; auto takes a GPU where there is one."
-)
+DEVICE = defaulted("--device", default="auto", help="cpu, cuda, …; auto takes a GPU where there is one.")
 
 
 @click.group("imbalance")
@@ -54,13 +56,7 @@ def command() -> None:
 @OUT_GRID
 @DATA
 @DEVICE
-@click.option(
-    "--workers",
-    type=click.IntRange(1),
-    default=1,
-    show_default=True,
-    help="Processes on a CPU: one per core.",
-)
+@defaulted("--workers", type=click.IntRange(1), default=1, help="Processes on a CPU: one per core.")
 @click.option("--dry-run", is_flag=True, help="Only list what would be trained.")
 def run(recipe: Path, out: Path | None, data: str | None, device: str, workers: int, dry_run: bool) -> None:
     """Train the networks of RECIPE whose results are missing."""
@@ -72,8 +68,7 @@ def run(recipe: Path, out: Path | None, data: str | None, device: str, workers: 
     if dry_run:
         units = left_to_run(settings, out, device)
         for unit in units:
-            refits = f" + {', '.join(unit.refits)}" if unit.refits else ""
-            click.echo(f"{unit}{refits} (rate {unit.rate:g})")
+            click.echo(f"{' + '.join([str(unit), *unit.refits])} (rate {unit.rate:g})")
         networks = sum(len(unit.seeds) for unit in units)
         click.echo(f"{len(units)} units, {networks} networks to train; results in {out}")
         return
@@ -118,14 +113,14 @@ def ordering(short: Path, long: Path) -> None:
 
     orderings = compare_orderings(_study(short), _study(long))
     rows = []
-    for one in orderings:
-        tau = "–" if math.isnan(one.tau) else f"{one.tau:+.2f}"  # none where all methods are level
-        rows.append([one.setting, str(one.methods), tau, ", ".join(one.reversed_pairs) or "none"])
+    for order in orderings:
+        tau = "–" if math.isnan(order.tau) else f"{order.tau:+.2f}"  # none where all methods are level
+        rows.append([order.setting, str(order.methods), tau, ", ".join(order.reversed_pairs) or "none"])
     click.echo(table_text(["setting", "methods", "Kendall's τ", "significantly reversed pairs"], rows))
     if not orderings:
         click.echo("not decided: nothing in common")
         return
-    changed = any(one.reversed_pairs for one in orderings)
+    changed = any(order.reversed_pairs for order in orderings)
     click.echo(f"the ordering {'changes' if changed else 'is not shown to change'}")
 
 
@@ -152,20 +147,8 @@ def _on_networks(name: str, description: str) -> None:
 
     @compare.command(name, help=description)
     @click.argument("recipe", type=FILE)
-    @click.option(
-        "--rho",
-        type=click.FloatRange(1, min_open=True),
-        default=100,
-        show_default=True,
-        help="Imbalance ratio.",
-    )
-    @click.option(
-        "--mu",
-        type=click.FloatRange(0, 1, min_open=True, max_open=True),
-        default=0.5,
-        show_default=True,
-        help="Share of minority classes of a step imbalance.",
-    )
+    @defaulted("--rho", type=click.FloatRange(1, min_open=True), default=100, help="Imbalance ratio.")
+    @defaulted("--mu", type=SHARE, default=0.5, help="Share of minority classes of a step imbalance.")
     @OUT_SEEDS
     @DATA
     @DEVICE
@@ -201,12 +184,10 @@ def _on_networks(name: str, description: str) -> None:
 
 
 _on_networks("path", "Weights between baseline and ROS against sampling to partial ratios.")
-_on_networks(
-    "experts", "Experts of the large and of the small classes, merged, against oversampling and thresholding."
-)
-_on_networks(
-    "norms", "Lengths of vectors and head rows against the number of examples, and equalised after training."
-)
+EXPERTS = "Experts of the large and of the small classes, merged, against oversampling and thresholding."
+NORMS = "Lengths of vectors and head rows against the number of examples, and equalised after training."
+_on_networks("experts", EXPERTS)
+_on_networks("norms", NORMS)
 
 
 @compare.command()
@@ -232,34 +213,17 @@ def text(recipe: Path, against: Path | None, out: Path | None, data: str | None,
     texts = open_data(study, data)
     click.echo(f"{texts.description}: {texts.division}")
     run_grid(study, file, images=texts, device=device)
-    facts = {
-        "recipe": study.name,
-        "network": study.network,
-        "encoder": study.encoder,
-        "texts": texts.division,
-    }
-    _conclude(outcome(_study(file), images), file, facts)
+    facts = {"recipe": study.name, "network": study.network, "encoder": study.encoder}
+    _conclude(outcome(_study(file), images), file, facts | {"texts": texts.division})
 
 
 @compare.command()
 @click.argument("recipe", type=FILE)
-@click.option(
-    "--rho", default="1,3,10,50", show_default=True, help="Ratios of the largest to the smallest task."
-)
-@click.option("--mu", type=float, default=0.5, show_default=True, help="Share of small tasks.")
-@click.option(
-    "--largest",
-    type=click.IntRange(2),
-    default=3200,
-    show_default=True,
-    help="Training records of a large task.",
-)
-@click.option("--seeds", type=click.IntRange(1), default=5, show_default=True)
-@click.option(
-    "--data-root",
-    type=click.Path(file_okay=False, exists=True, path_type=Path),
-    help="Folder of the tasks' local data.",
-)
+@defaulted("--rho", default="1,3,10,50", help="Ratios of the largest to the smallest task.")
+@defaulted("--mu", type=float, default=0.5, help="Share of small tasks.")
+@defaulted("--largest", type=click.IntRange(2), default=3200, help="Training records of a large task.")
+@defaulted("--seeds", type=click.IntRange(1), default=5)
+@click.option("--data-root", type=EXISTING_FOLDER, help="Folder of the tasks' local data.")
 @OUT_SEEDS
 def tasks(
     recipe: Path, rho: str, mu: float, largest: int, seeds: int, data_root: Path | None, out: Path | None

@@ -19,10 +19,10 @@ def make_images(count: int, seed: int, classes: int = 10) -> tuple[np.ndarray, n
     rng = np.random.default_rng(seed)
     labels = np.repeat(np.arange(classes), count)
     images = rng.integers(0, 120, (len(labels), 28, 28))
-    for place, label in enumerate(labels):
+    for index, label in enumerate(labels):
         row = 2 + 5 * (label % 5)
         columns = slice(2, 13) if label < 5 else slice(15, 26)
-        images[place, row : row + 3, columns] += 110
+        images[index, row : row + 3, columns] += 110
     return images.astype(np.uint8), labels.astype(np.int64)
 
 

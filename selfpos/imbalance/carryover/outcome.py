@@ -92,24 +92,20 @@ def finding(
 
 
 def over_seeds(file: Path, settings: Values, seeds: int, measure: Callable[[int], Values]) -> list[Values]:
-    """What `measure` returns for seeds 0, 1, …; seeds that `file` has are not measured again.
-
-    Raises:
-        SelfposError: another process writes the file, or it holds other settings or no comparison.
-    """
+    """What `measure` returns for seeds 0, 1, …; seeds that `file` has are not measured again."""
     wanted = json.loads(json.dumps(settings))
     journal = file.with_suffix(".log")
     with log_to(journal), locked(journal):
-        kept = _read_kept(file, wanted)
+        content = _read_same(file, wanted)
         for seed in missing_seeds(file, seeds):
             values = measure(seed)
             # Read again: the lock does not reach a process on another machine.
-            newest = _read_kept(file, wanted)
-            measured = kept["seeds"] | newest["seeds"] | {str(seed): values}
-            kept = {"settings": newest["settings"], "seeds": measured}
-            write_text(file, json.dumps(kept, indent=1) + "\n")
+            newest = _read_same(file, wanted)
+            measured = content["seeds"] | newest["seeds"] | {str(seed): values}
+            content = {"settings": newest["settings"], "seeds": measured}
+            write_text(file, json.dumps(content, indent=1) + "\n")
             log.info("seed %d measured", seed)
-    return [json.loads(json.dumps(kept["seeds"][str(seed)])) for seed in range(seeds)]
+    return [json.loads(json.dumps(content["seeds"][str(seed)])) for seed in range(seeds)]
 
 
 def missing_seeds(file: Path, seeds: int) -> list[int]:
@@ -118,18 +114,18 @@ def missing_seeds(file: Path, seeds: int) -> list[int]:
     return [seed for seed in range(seeds) if str(seed) not in measured]
 
 
-def _read_kept(file: Path, settings: Values) -> Values:
+def _read_same(file: Path, settings: Values) -> Values:
     """What `file` holds, which must have these settings; no seeds where there is no file."""
     if not file.exists():
         return {"settings": settings, "seeds": {}}
-    kept = _read(file)
-    noted = {"data": settings.get("data")} | kept["settings"]  # older files have no note of their data
-    if changed := [key for key in settings if noted.get(key) != settings[key]]:
+    content = _read(file)
+    stored = {"data": settings.get("data")} | content["settings"]  # of version 0.1: without data
+    if changed := [key for key in settings if stored.get(key) != settings[key]]:
         raise SelfposError(
             f"the results in {file} were made with other settings ({', '.join(changed)}); name another file "
             "with --out"
         )
-    return kept
+    return content
 
 
 def _read(file: Path) -> dict[str, Any]:

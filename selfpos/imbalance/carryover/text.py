@@ -102,8 +102,8 @@ def read_texts(recipe: ImbalanceRecipe, source: str) -> ImageData:
         return Network(nn.Sequential(*layers), nn.Sequential(head))
 
     sets = []
-    for values, own_names in zip(inputs, (train_names, test_names), strict=True):
-        labels = np.array([number[name] for name in own_names], dtype=np.int64)
+    for values, labelled in zip(inputs, (train_names, test_names), strict=True):
+        labels = np.array([number[name] for name in labelled], dtype=np.int64)
         sets.append(ArrayImages(torch.from_numpy(values), labels))
     return ImageData(sets[0], sets[1], names, source, network, fingerprint, division)
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from selfpos.imbalance.study.analysis import Study, difference, interval, p_value
+from selfpos.scores.intervals import holm
 
 MARGIN = 0.5  # points of AUC or accuracy
 FLAT = 1.0  # points of AUC within which RUS counts as flat
@@ -57,21 +58,15 @@ class Claim:
     @property
     def contradicted(self) -> list[Check]:
         """The checks that are contradicted after Holm's correction over all that were tested."""
-        tested = sorted(
-            (check for check in self.checks if check.p is not None), key=lambda check: check.p or 0.0
-        )
-        kept = []
-        for place, check in enumerate(tested):
-            if (check.p or 0.0) > SIGNIFICANT / (len(tested) - place):
-                break
-            kept.append(check)
-        return [check for check in self.checks if check in kept]
+        tested = [check for check in self.checks if check.p is not None]
+        adjusted = holm([check.p or 0.0 for check in tested])
+        return [check for check, p in zip(tested, adjusted, strict=True) if p <= SIGNIFICANT]
 
     @property
     def uncorrected(self) -> list[Check]:
         """The checks that are contradicted before the correction only."""
-        kept = self.contradicted
-        return [check for check in self.checks if check.met is False and check not in kept]
+        corrected = self.contradicted
+        return [check for check in self.checks if check.met is False and check not in corrected]
 
     @property
     def verdict(self) -> str:
@@ -83,9 +78,7 @@ class Claim:
 
     @property
     def summary(self) -> str:
-        """The verdict for a table: an undecided one says how many checks speak against the claim before the
-        correction only.
-        """
+        """The verdict; an undecided one with the number of contradictions before the correction only."""
         count, tested = len(self.uncorrected), sum(check.p is not None for check in self.checks)
         if self.verdict != "not decided" or not count:
             return self.verdict

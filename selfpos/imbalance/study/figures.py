@@ -76,34 +76,40 @@ def _panels(figure: Figure, titles: list[str]) -> list[Axes]:
     return list(axes)
 
 
-def step_auc(study: Study, figure: Figure) -> bool:
-    """Figure 3: AUC over ρ for step imbalance, a panel per share of minority classes."""
-    mus, rhos = study.axis("step", "mu"), study.axis("step", "rho")
-    if not mus:
+Lines = Mapping[str, tuple[str, str, dict[str, str]]]  # label → method, decision rule, style
+
+
+def _over_rho(
+    study: Study, figure: Figure, profile: str, lines: Lines, field: str = "auc", label: str = AUC
+) -> bool:
+    """Lines over ρ, for step imbalance in a panel per share of minority classes."""
+    rhos = study.axis(profile, "rho")
+    shares: list[float | None] = [*study.axis("step", "mu")] if profile == "step" else [None]
+    if not rhos:
         return False
-    axes, drawn = _panels(figure, [f"step, μ = {mu:g}" for mu in mus]), False
-    for panel, mu in zip(axes, mus, strict=True):
-        for method, colour in COLOURS.items():
-            points = [(rho, study.get("step", rho, mu, method)) for rho in rhos]
-            drawn |= _line(panel, points, method, color=colour)
+    titles = ["linear imbalance" if mu is None else f"step, μ = {mu:g}" for mu in shares]
+    axes, drawn = _panels(figure, titles), False
+    for panel, mu in zip(axes, shares, strict=True):
+        for name, (method, rule, style) in lines.items():
+            points = [(rho, study.get(profile, rho, mu, method, rule, field)) for rho in rhos]
+            drawn |= _line(panel, points, name, **style)
         panel.set(xscale="log", xlabel="ρ")
-    axes[0].set_ylabel(AUC)
+    axes[0].set_ylabel(label)
     _legend(figure)
     return drawn
+
+
+PLAIN: Lines = {method: (method, "plain", {"color": colour}) for method, colour in COLOURS.items()}
+
+
+def step_auc(study: Study, figure: Figure) -> bool:
+    """Figure 3: AUC over ρ for step imbalance."""
+    return _over_rho(study, figure, "step", PLAIN)
 
 
 def linear_auc(study: Study, figure: Figure) -> bool:
     """Figure 4: AUC over ρ for linear imbalance."""
-    rhos = study.axis("linear", "rho")
-    if not rhos:
-        return False
-    (panel,), drawn = _panels(figure, ["linear imbalance"]), False
-    for method, colour in COLOURS.items():
-        points = [(rho, study.get("linear", rho, None, method)) for rho in rhos]
-        drawn |= _line(panel, points, method, color=colour)
-    panel.set(xscale="log", xlabel="ρ", ylabel=AUC)
-    _legend(figure)
-    return drawn
+    return _over_rho(study, figure, "linear", PLAIN)
 
 
 def same_total(study: Study, figure: Figure) -> bool:
@@ -126,19 +132,11 @@ def same_total(study: Study, figure: Figure) -> bool:
 
 def thresholding(study: Study, figure: Figure) -> bool:
     """Figure 6: accuracy with (full) and without (dashed) thresholding by the original priors."""
-    mus, rhos = study.axis("step", "mu"), study.axis("step", "rho")
-    if not mus:
-        return False
-    axes, drawn = _panels(figure, [f"step, μ = {mu:g}" for mu in mus]), False
-    for panel, mu in zip(axes, mus, strict=True):
-        for method in ("baseline", "ros", "rus"):
-            for rule, dash, suffix in (("plain", "--", ""), ("original", "-", " + thresholding")):
-                points = [(rho, study.get("step", rho, mu, method, rule, "accuracy")) for rho in rhos]
-                drawn |= _line(panel, points, method + suffix, color=COLOURS[method], linestyle=dash)
-        panel.set(xscale="log", xlabel="ρ")
-    axes[0].set_ylabel("test accuracy, %")
-    _legend(figure)
-    return drawn
+    lines = {}
+    for method in ("baseline", "ros", "rus"):
+        for rule, dash, suffix in (("plain", "--", ""), ("original", "-", " + thresholding")):
+            lines[method + suffix] = (method, rule, {"color": COLOURS[method], "linestyle": dash})
+    return _over_rho(study, figure, "step", lines, "accuracy", "test accuracy, %")
 
 
 def partial_sampling(study: Study, figure: Figure) -> bool:
@@ -162,9 +160,7 @@ def partial_sampling(study: Study, figure: Figure) -> bool:
 
 
 def curves(study: Study, figure: Figure) -> bool:
-    """Figure 8: recall on training (dashed) and test images over the iterations, at the largest ρ with
-    curves.
-    """
+    """Figure 8: recall on training (dashed) and test images by iteration, at the largest ρ with curves."""
     cells = [
         cell
         for cell, records in study.cells.items()
@@ -174,15 +170,15 @@ def curves(study: Study, figure: Figure) -> bool:
         return False
     rho = max(cell[1] for cell in cells)
     mu = min((cell[2] for cell in cells if cell[1] == rho), key=lambda share: abs(share - 0.5))
-    found = {}
+    curves_of = {}
     for method in ("baseline", "ros", "rus"):
         records = study.cells.get(("step", rho, mu, method, "plain"), {}).values()
         if points := [record["curve"] for record in records if record["curve"]]:
-            found[method] = points
-    if not found:
+            curves_of[method] = points
+    if not curves_of:
         return False
-    axes = _panels(figure, [f"{method}, ρ = {rho:g}, μ = {mu:g}" for method in found])
-    for panel, seeds in zip(axes, found.values(), strict=True):
+    axes = _panels(figure, [f"{method}, ρ = {rho:g}, μ = {mu:g}" for method in curves_of])
+    for panel, seeds in zip(axes, curves_of.values(), strict=True):
         iterations = [point["iteration"] for point in seeds[0]]
         for split, dash in (("train", "--"), ("test", "-")):
             for group, colour in (("majority", "#009e73"), ("minority", "#cc79a7")):

@@ -40,23 +40,23 @@ def test_points_between_networks() -> None:
 
 
 def test_path(bench: Bench) -> None:
-    found = path.measure(bench, 0)
-    assert list(found["alpha"]) == [f"{0.1 * step:g}" for step in range(11)]
+    result = path.measure(bench, 0)
+    assert list(result["alpha"]) == [f"{0.1 * step:g}" for step in range(11)]
     # The ends of the path are the baseline and ROS themselves.
-    assert found["alpha"]["0"] == found["ratio"]["10"]
-    assert found["alpha"]["1"] == pytest.approx(found["ratio"]["1"], abs=0.1)
-    best = {kind: max(found[kind].values(), key=lambda pair: pair[0])[1] for kind in found}
-    claim, over_ends = path.outcome([found, found]).findings
+    assert result["alpha"]["0"] == result["ratio"]["10"]
+    assert result["alpha"]["1"] == pytest.approx(result["ratio"]["1"], abs=0.1)
+    best = {kind: max(result[kind].values(), key=lambda pair: pair[0])[1] for kind in result}
+    claim, over_ends = path.outcome([result, result]).findings
     assert claim.gain.mean == pytest.approx(best["alpha"] - best["ratio"])
     assert over_ends.gain.mean == pytest.approx(
-        best["alpha"] - max(found["alpha"]["0"], found["alpha"]["1"])[1]
+        best["alpha"] - max(result["alpha"]["0"], result["alpha"]["1"])[1]
     )
 
 
 def test_experts(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(experts, "STEPS", 40)
-    found = experts.measure(bench, 0)
-    arms, coefficients = found["arms"], found["coefficients"]
+    result = experts.measure(bench, 0)
+    arms, coefficients = result["arms"], result["coefficients"]
     assert {"ros", "logit-adjustment", "experts, average", "baseline + thresholding", *coefficients} <= set(
         arms
     )
@@ -86,7 +86,7 @@ def test_experts_hold_only_above_each_rival() -> None:
         values = {names[0]: balanced, names[1]: natural} | {
             rival: 60.0 if rival == best else 50.0 for rival in rivals
         }
-        found = [
+        result = [
             {
                 "arms": {
                     name: {"auc": value + seed, "balanced accuracy": value + seed}
@@ -95,7 +95,7 @@ def test_experts_hold_only_above_each_rival() -> None:
             }
             for seed in range(5)
         ]
-        return [one.verdict for one in experts.outcome(found).findings]
+        return [one.verdict for one in experts.outcome(result).findings]
 
     yes, no = "holds", "does not hold"
     assert verdicts(55, 45, "none") == [yes, yes, no, no, yes, yes]
@@ -160,13 +160,13 @@ def test_nothing_normalised_has_no_verdict() -> None:
 
 def test_norms(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(norms, "TAUS", [0.0, 2.0])
-    found = norms.measure(bench, 0)
-    assert found["lengths"]["steps"][-1] == pytest.approx(found["lengths"]["epochs"][-1])
-    assert found["lengths"]["epochs"][0] < found["lengths"]["epochs"][-1]
-    assert all(own[-1] == pytest.approx(1) for own in found["cosines"].values())
-    assert found["vectors"]["0"] != found["vectors"]["2"]
-    claim = norms.outcome([found]).findings[0]
-    fits = [found["fit"][f"‖V‖ on N, equal {regime}"] for regime in ("steps", "epochs")]
+    result = norms.measure(bench, 0)
+    assert result["lengths"]["steps"][-1] == pytest.approx(result["lengths"]["epochs"][-1])
+    assert result["lengths"]["epochs"][0] < result["lengths"]["epochs"][-1]
+    assert all(part[-1] == pytest.approx(1) for part in result["cosines"].values())
+    assert result["vectors"]["0"] != result["vectors"]["2"]
+    claim = norms.outcome([result]).findings[0]
+    fits = [result["fit"][f"‖V‖ on N, equal {regime}"] for regime in ("steps", "epochs")]
     assert claim.gain.mean == pytest.approx(fits[0] - fits[1])
     assert norms.r_squared([1, 2, 3], [2, 4, 6]) == pytest.approx(1)
     network = build("lenet", 10, 0)

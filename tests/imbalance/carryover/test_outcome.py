@@ -124,8 +124,8 @@ def test_results_are_not_where_something_else_is_kept(
     archive: Path, tmp_path: Path, verb: str, out: str, ending: str
 ) -> None:
     write_tiny(tmp_path / "r.yaml", archive)
-    told = imbalance(*verb.split(), tmp_path / "r.yaml", "--out", tmp_path / out)
-    assert f"the name must end in {ending}, found {tmp_path / out}" in told
+    message = imbalance(*verb.split(), tmp_path / "r.yaml", "--out", tmp_path / out)
+    assert f"the name must end in {ending}, found {tmp_path / out}" in message
     assert [file.name for file in tmp_path.iterdir()] == ["r.yaml"]
 
 
@@ -144,7 +144,7 @@ def test_comparisons_of_other_ratios_have_files_of_their_own(
     for rho, mu in ((10, 0.5), (20, 0.5), (10, 0.2)):
         command = ["compare", "path", "r.yaml", "--device", "cpu", "--rho", str(rho), "--mu", str(mu)]
         imbalance(*command)
-    names = {f"compare-path-tiny-rho{place}.json" for place in ("10-mu0.5", "20-mu0.5", "10-mu0.2")}
+    names = {f"compare-path-tiny-rho{setting}.json" for setting in ("10-mu0.5", "20-mu0.5", "10-mu0.2")}
     assert names == {file.name for file in Path("checkpoints").glob("*.json")}
     assert len(list(Path("checkpoints").glob("*.md"))) == 3
 

@@ -27,8 +27,8 @@ def test_tasks_conclude_by_ratio() -> None:
         }
         return {"sizes": [100, 10], "small": [1], "lengths": [2.0, 1.0], "scores": scores}
 
-    found = [{"1": run(60 + seed, 50), "50": run(50, 50 + seed)} for seed in range(5)]
-    outcome = tasks.outcome(found)
+    result = [{"1": run(60 + seed, 50), "50": run(50, 50 + seed)} for seed in range(5)]
+    outcome = tasks.outcome(result)
     assert [one.verdict for one in outcome.findings] == ["holds", "holds", "does not hold", "does not hold"]
     assert [row for row in outcome.rows if "minus" in row[1]] == [
         ["50", "self-positioning minus oversampled, large: first (5 seeds)", "-1.00", "-2.00", "+0.00"]
@@ -64,9 +64,9 @@ def test_results_on_other_tasks_are_not_joined(tmp_path: Path, monkeypatch: pyte
     changed.write_text(changed.read_text(encoding="utf-8").replace("text 19", "text 91"), encoding="utf-8")
     with pytest.raises(SelfposError, match=r"made with other settings \(data\)"):
         compare(roots[1], 3)
-    kept = json.loads(out.read_text(encoding="utf-8"))
-    del kept["settings"]["data"]  # as of a version that noted no data
-    out.write_text(json.dumps(kept), encoding="utf-8")
+    chosen = json.loads(out.read_text(encoding="utf-8"))
+    del chosen["settings"]["data"]  # as of a version that noted no data
+    out.write_text(json.dumps(chosen), encoding="utf-8")
     compare(roots[1], 3)
     assert sorted(json.loads(out.read_text(encoding="utf-8"))["seeds"]) == ["0", "1", "2"]
 
@@ -78,15 +78,15 @@ def test_tasks_with_too_few_records_are_told_before_any_training(
         "selfpos.pipeline.run.run_recipe", lambda *_, **__: pytest.fail("something was trained")
     )
     small, large = profiles.class_order("random", 2, 0)
-    for place, count in ((small, 150), (large, 1400)):
+    for index, count in ((small, 150), (large, 1400)):
         records = [json.dumps({"text": f"text {n}", "label": f"{n % 4}"}) + "\n" for n in range(count)]
-        (tmp_path / f"{place}.jsonl").write_text("".join(records), encoding="utf-8")
+        (tmp_path / f"{index}.jsonl").write_text("".join(records), encoding="utf-8")
     recipe = Recipe.model_validate(
         yaml.safe_load((RECIPES / "imbalance-tasks.yaml").read_text(encoding="utf-8"))
         | {
             "tasks": {
-                f"task-{place}": {"type": "classification", "data": str(tmp_path / f"{place}.jsonl")}
-                for place in (0, 1)
+                f"task-{index}": {"type": "classification", "data": str(tmp_path / f"{index}.jsonl")}
+                for index in (0, 1)
             },
             "probe": {"per_task": 20},
         }
@@ -128,10 +128,10 @@ def test_tasks_declared_in_files_are_measured_by_their_own_names(tmp_path: Path)
     recipe = Recipe.model_validate(
         yaml.safe_load((RECIPES / "imbalance-tasks.yaml").read_text(encoding="utf-8"))
     )
-    own = recipe.model_copy(
+    part = recipe.model_copy(
         update={"evaluation": recipe.evaluation.model_copy(update={"tasks": [str(file), "STSBenchmark"]})}
     )
-    assert tasks._evaluation_tasks(own) == ["SupportPairs", "STSBenchmark"]
+    assert tasks._evaluation_tasks(part) == ["SupportPairs", "STSBenchmark"]
 
 
 @pytest.mark.nightly
@@ -155,7 +155,7 @@ def test_tasks_end_to_end(tmp_path: Path) -> None:
             "training": {"epochs": 1, "batch_size": 8, "max_length": 64},
         }
     )
-    found = tasks.measure(recipe, [1, 10], 0.5, 96, tmp_path, None, 0)
-    assert sorted(found["10"]["sizes"]) == [10, 10, 96]
-    assert set(found["1"]["scores"]) >= {"base", "oversampled", "self-positioning"}
-    assert tasks.outcome([found, found]).findings
+    result = tasks.measure(recipe, [1, 10], 0.5, 96, tmp_path, None, 0)
+    assert sorted(result["10"]["sizes"]) == [10, 10, 96]
+    assert set(result["1"]["scores"]) >= {"base", "oversampled", "self-positioning"}
+    assert tasks.outcome([result, result]).findings

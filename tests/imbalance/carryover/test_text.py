@@ -42,15 +42,19 @@ def write_texts(folder: Path) -> None:
 
 def test_texts_are_divided_by_the_splits_that_exist(tmp_path: Path) -> None:
     write_texts(tmp_path)
-    (train, _), (test, _), told = text._divided(str(tmp_path))
-    assert (len(train), len(test), told) == (60, 18, "trained on train")
+    (train, _), (test, _), message = text._divided(str(tmp_path))
+    assert (len(train), len(test), message) == (60, 18, "trained on train")
     alone = tmp_path / "test.jsonl"
     for source in (tmp_path / "single", alone):
         if source != alone:
             source.mkdir()
             (source / "test.jsonl").write_bytes(alone.read_bytes())
-        (train, _), (test, _), told = text._divided(str(source))
-        assert (len(train), len(test), told) == (15, 3, "a single split, 20% of each class held out as test")
+        (train, _), (test, _), message = text._divided(str(source))
+        assert (len(train), len(test), message) == (
+            15,
+            3,
+            "a single split, 20% of each class held out as test",
+        )
     whole = (tmp_path / "train.jsonl").read_text(encoding="utf-8")
     (tmp_path / "train.jsonl").write_text(whole[:-20], encoding="utf-8")
     with pytest.raises(SelfposError, match=r"train\.jsonl"):
@@ -150,7 +154,7 @@ def test_order_of_methods_between_two_studies() -> None:
 
 
 @pytest.mark.parametrize(
-    ("order", "told", "verdict"),
+    ("order", "message", "verdict"),
     [
         ("abcd", "+1.00 [+1.00, +1.00]; p 0.042", "holds"),
         ("abc", "+1.00 [+1.00, +1.00]; p 0.167", "not decided"),
@@ -159,23 +163,23 @@ def test_order_of_methods_between_two_studies() -> None:
         ("edcba", "-1.00 [-1.00, -1.00]; p 1.000", "does not hold"),
     ],
 )
-def test_few_methods_are_in_one_order_by_chance(order: str, told: str, verdict: str) -> None:
+def test_few_methods_are_in_one_order_by_chance(order: str, message: str, verdict: str) -> None:
     names = dict(zip("abcde", ("baseline", "ros", "rus", "two-phase-ros", "two-phase-rus"), strict=True))
     studies = [
-        step_study({names[letter]: 0.5 + 0.05 * place for place, letter in enumerate(own)})
+        step_study({names[letter]: 0.5 + 0.05 * index for index, letter in enumerate(own)})
         for own in (order, sorted(order))
     ]
-    found = text.outcome(*studies).findings[0]
-    assert (found.row[1], found.verdict) == (told, verdict)
-    assert f"of the mean orders of {len(order)} methods" in found.claim
+    result = text.outcome(*studies).findings[0]
+    assert (result.row[1], result.verdict) == (message, verdict)
+    assert f"of the mean orders of {len(order)} methods" in result.claim
 
 
 def test_methods_that_are_level_have_no_p() -> None:
     level = step_study({"baseline": 0.5, "ros": 0.5, "rus": 0.4, "two-phase-ros": 0.3})
-    found = text.outcome(
+    result = text.outcome(
         level, step_study({"baseline": 0.6, "ros": 0.5, "rus": 0.4, "two-phase-ros": 0.3})
     ).findings[0]
-    assert (found.gain.low > 0, found.verdict) == (True, "not decided")
+    assert (result.gain.low > 0, result.verdict) == (True, "not decided")
 
 
 def test_orders_are_of_the_seeds_that_all_methods_share() -> None:
@@ -189,14 +193,14 @@ def test_orders_are_of_the_seeds_that_all_methods_share() -> None:
     assert means["ros"] == "79.95"
     assert means["two-phase-ros"] == "79.90"
     assert text.outcome(whole, part).findings[0].gain.mean == pytest.approx(1)
-    (found,) = compare_orderings(whole, part)
-    assert found.tau == pytest.approx(1)
+    (result,) = compare_orderings(whole, part)
+    assert result.tau == pytest.approx(1)
 
 
 def test_the_ratios_told_are_those_of_the_means() -> None:
     study = both(step_study({"baseline": 0.7, "ros": 0.9}, (10.0, 100.0)), step_study({"rus": 0.8}, (10.0,)))
-    told = {row[0]: row[1] for row in text.outcome(study, None).rows}
-    assert told["ratios ρ of the step settings, over which the means are taken"] == "10"
+    message = {row[0]: row[1] for row in text.outcome(study, None).rows}
+    assert message["ratios ρ of the step settings, over which the means are taken"] == "10"
 
 
 def test_means_of_methods_are_over_the_settings_all_were_run_at() -> None:

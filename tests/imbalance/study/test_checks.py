@@ -26,15 +26,15 @@ def write_archive(folder: Path, *, without_test: int | None = None, colours: boo
     (x_train, y_train), (x_test, y_test) = make_images(60, 0), make_images(20, 1)
     if colours:
         x_train, x_test = (np.repeat(images[..., None], 3, axis=3) for images in (x_train, x_test))
-    kept = y_test != without_test
+    chosen = y_test != without_test
     np.savez(
-        folder / "images.npz", x_train=x_train, y_train=y_train, x_test=x_test[kept], y_test=y_test[kept]
+        folder / "images.npz", x_train=x_train, y_train=y_train, x_test=x_test[chosen], y_test=y_test[chosen]
     )
     return folder
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"grid": [STEP, STEP | {"mu": [0.01]}]}, r"mu 0\.01 leaves 0 of 10 classes in the minority"),
         (
@@ -43,9 +43,9 @@ def write_archive(folder: Path, *, without_test: int | None = None, colours: boo
         ),
     ],
 )
-def test_a_grid_its_data_cannot_fill(archive: Path, tmp_path: Path, changes: dict, told: str) -> None:
+def test_a_grid_its_data_cannot_fill(archive: Path, tmp_path: Path, changes: dict, message: str) -> None:
     recipe = tiny_recipe(archive, **changes)
-    with pytest.raises(SelfposError, match=told):
+    with pytest.raises(SelfposError, match=message):
         run_grid(recipe, tmp_path / "r.parquet", device="cpu")
 
 
@@ -73,8 +73,8 @@ def test_test_images_of_another_size(archive: Path) -> None:
     train, test = (ArrayImages(torch.zeros(len(labels), 1, 28, width), labels) for width in (28, 30))
     recipe = tiny_recipe(archive)
     check_study(plan(recipe), recipe, ImageData(train, train, [str(label) for label in range(10)], "made up"))
-    told = r"made up has training images of shape \(1, 28, 28\) and test images of shape \(1, 28, 30\)"
-    with pytest.raises(SelfposError, match=told):
+    message = r"made up has training images of shape \(1, 28, 28\) and test images of shape \(1, 28, 30\)"
+    with pytest.raises(SelfposError, match=message):
         check_study(
             plan(recipe), recipe, ImageData(train, test, [str(label) for label in range(10)], "made up")
         )

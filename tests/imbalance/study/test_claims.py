@@ -62,11 +62,11 @@ def verdicts(study: Study) -> dict[str, str]:
 
 
 def test_results_like_the_papers_hold() -> None:
-    found = verdicts(study_of(as_the_paper))
-    assert {name: found[name] for name in ("A1", "A2", "A3", "A4", "A7", "A8")} == dict.fromkeys(
+    result = verdicts(study_of(as_the_paper))
+    assert {name: result[name] for name in ("A1", "A2", "A3", "A4", "A7", "A8")} == dict.fromkeys(
         ("A1", "A2", "A3", "A4", "A7", "A8"), "holds"
     )
-    assert found["A5"] == found["A9"] == "not run"  # no linear cells, no curves
+    assert result["A5"] == result["A9"] == "not run"  # no linear cells, no curves
 
 
 def test_opposite_results_do_not_hold() -> None:
@@ -76,8 +76,8 @@ def test_opposite_results_do_not_hold() -> None:
         mirrored = 1.8 - as_the_paper(method, strength, mu, rule)
         return mirrored - (0.3 if method == "ros" else 0)
 
-    found = verdicts(study_of(opposite))
-    assert {found[name] for name in ("A1", "A2", "A4", "A7")} == {"does not hold"}
+    result = verdicts(study_of(opposite))
+    assert {result[name] for name in ("A1", "A2", "A4", "A7")} == {"does not hold"}
 
 
 def with_linear(step: Study, baseline: float, ros: float = 0.995, rus_fall: float = 0.05) -> Study:
@@ -87,8 +87,8 @@ def with_linear(step: Study, baseline: float, ros: float = 0.995, rus_fall: floa
     rng = np.random.default_rng(1)
     linear = [
         record(method, value + 0.0005 * rng.normal(), seed, profile="linear", rho=rho, mu=None)
-        for place, rho in enumerate(RHOS)
-        for method, value in (("baseline", baseline), ("ros", ros), ("rus", 0.95 - rus_fall * place))
+        for index, rho in enumerate(RHOS)
+        for method, value in (("baseline", baseline), ("ros", ros), ("rus", 0.95 - rus_fall * index))
         for seed in range(5)
     ]
     balanced = [record("baseline", 0.99, seed, profile="balanced", rho=1.0, mu=None) for seed in range(5)]
@@ -97,15 +97,15 @@ def with_linear(step: Study, baseline: float, ros: float = 0.995, rus_fall: floa
 
 def test_linear_imbalance_and_equal_totals() -> None:
     step = study_of(as_the_paper)
-    for study, found in (
+    for study, result in (
         (with_linear(step, baseline=0.988), {"A5": "holds", "A6": "holds"}),
         (with_linear(step, baseline=0.5), {"A5": "does not hold", "A6": "does not hold"}),
         (with_linear(step, baseline=0.988, ros=0.98), {"A5": "does not hold", "A6": "holds"}),
         (with_linear(step, baseline=0.988, rus_fall=-0.05), {"A5": "does not hold", "A6": "holds"}),
     ):
-        assert {name: verdicts(study)[name] for name in found} == found
+        assert {name: verdicts(study)[name] for name in result} == result
     matched = study_of(
-        lambda method, *place: 0.5 if method == "size-matched" else as_the_paper(method, *place)
+        lambda method, *index: 0.5 if method == "size-matched" else as_the_paper(method, *index)
     )
     assert verdicts(with_linear(matched, baseline=0.988))["A6"] == "does not hold"
 
@@ -130,7 +130,7 @@ def test_undersampling_and_partial_sampling_can_fail() -> None:
 
 
 def test_noise_decides_nothing() -> None:
-    assert verdicts(study_of(lambda *place: 0.9, noise=0.02))["A1"] == "not decided"
+    assert verdicts(study_of(lambda *index: 0.9, noise=0.02))["A1"] == "not decided"
     assert set(verdicts(Study([])).values()) == {"not run"}
 
 
@@ -234,7 +234,7 @@ def test_ros_is_beaten_in_more_than_a_fifth_of_the_settings() -> None:
     assert (once.checks[1].met, twice.checks[1].met, twice.verdict) == (True, False, "does not hold")
     # A rival of a hair decides nothing, at however many settings: the second smallest p, of three rivals and
     # five choices, is not small.
-    hair = study_of(lambda method, *place: 0.9 + 0.0003 * (method == "rus"), noise=0.0005)
+    hair = study_of(lambda method, *index: 0.9 + 0.0003 * (method == "rus"), noise=0.0005)
     assert check_claims(hair)[1].verdict == "not decided"
 
 
@@ -249,7 +249,7 @@ def test_partial_sampling_without_common_seeds_is_passed_over() -> None:
 
 def of_p(*values: float) -> Claim:
     return Claim(
-        "A", "", [Check(str(place), "", False if p < 0.05 else None, p) for place, p in enumerate(values)]
+        "A", "", [Check(str(index), "", False if p < 0.05 else None, p) for index, p in enumerate(values)]
     )
 
 
@@ -273,12 +273,12 @@ def test_contradictions_are_corrected_for_the_number_of_checks(
 
 def test_true_claims_of_many_checks_are_seldom_contradicted() -> None:
     rng = np.random.default_rng(0)
-    found = [
+    result = [
         Claim("A", "", [above("", dict(enumerate(rng.normal(size=5)))) for _ in range(20)])
         for _ in range(200)
     ]
-    assert np.mean([any(check.met is False for check in claim.checks) for claim in found]) > 0.3
-    assert np.mean([claim.verdict == "does not hold" for claim in found]) < 0.06
+    assert np.mean([any(check.met is False for check in claim.checks) for claim in result]) > 0.3
+    assert np.mean([claim.verdict == "does not hold" for claim in result]) < 0.06
 
 
 def test_the_report_names_what_is_contradicted_before_the_correction_only(
@@ -288,12 +288,12 @@ def test_the_report_names_what_is_contradicted_before_the_correction_only(
     monkeypatch.setattr(report, "draw_all", lambda *_: [])
     claim = report.write_report(published, tmp_path)[3]
     assert (claim.name, claim.verdict) == ("A4", "not decided")
-    told = (tmp_path / "report.md").read_text(encoding="utf-8")
-    place = "the better of its two ends minus two-phase-rus at ρ=5000 μ=0.5, above −0.5"
-    assert f"Contradicted before the correction only: {place} (-3.82 [-5.52, -2.13])." in told
-    assert f"| {place} | -3.82 [-5.52, -2.13] | contradicted before the correction only |" in told
-    assert RULE in told
-    assert "| **not decided** (1 of 48 checks contradicted before the correction only) |" in told
+    message = (tmp_path / "report.md").read_text(encoding="utf-8")
+    check = "the better of its two ends minus two-phase-rus at ρ=5000 μ=0.5, above −0.5"
+    assert f"Contradicted before the correction only: {check} (-3.82 [-5.52, -2.13])." in message
+    assert f"| {check} | -3.82 [-5.52, -2.13] | contradicted before the correction only |" in message
+    assert RULE in message
+    assert "| **not decided** (1 of 48 checks contradicted before the correction only) |" in message
 
 
 def test_p_goes_with_the_interval() -> None:
@@ -369,8 +369,8 @@ def test_intervals() -> None:
 
     values = [1.0, 2.0, 4.0, 4.5]
     low, high = stats.t.interval(0.95, 3, loc=np.mean(values), scale=stats.sem(values))
-    found = interval(values)
-    assert (found.mean, found.low, found.high) == pytest.approx((np.mean(values), low, high))
+    result = interval(values)
+    assert (result.mean, result.low, result.high) == pytest.approx((np.mean(values), low, high))
     assert interval([3.0]).low == -np.inf
     pairs = np.random.default_rng(1).normal(1, 2, 400)
     assert paired_bootstrap(pairs.tolist()).low == pytest.approx(interval(pairs).low, abs=0.03)
@@ -378,8 +378,8 @@ def test_intervals() -> None:
 
 def test_bootstrap_of_five_pairs_covers_the_mean() -> None:
     rng = np.random.default_rng(0)
-    found = [paired_bootstrap(rng.normal(size=5).tolist(), draws=500, seed=trial) for trial in range(600)]
-    assert 0.93 < np.mean([one.low <= 0 <= one.high for one in found]) < 0.98
+    result = [paired_bootstrap(rng.normal(size=5).tolist(), draws=500, seed=trial) for trial in range(600)]
+    assert 0.93 < np.mean([one.low <= 0 <= one.high for one in result]) < 0.98
     assert (paired_bootstrap([3.0]).low, paired_bootstrap([3.0]).high) == (-np.inf, np.inf)
     assert (paired_bootstrap([0.4] * 5).low, paired_bootstrap([0.4] * 5).high) == pytest.approx((0.4, 0.4))
 
@@ -389,7 +389,7 @@ def test_orderings_of_two_lengths() -> None:
     (same, *_) = compare_orderings(short, study_of(as_the_paper))
     assert (same.tau, same.reversed_pairs) == (pytest.approx(1.0), [])
     swapped = study_of(
-        lambda method, *place: as_the_paper({"ros": "rus", "rus": "ros"}.get(method, method), *place)
+        lambda method, *index: as_the_paper({"ros": "rus", "rus": "ros"}.get(method, method), *index)
     )
     assert all("ros / rus" in one.reversed_pairs and one.tau < 1 for one in compare_orderings(short, swapped))
     assert compare_orderings(short, Study([])) == []

@@ -90,7 +90,7 @@ def test_broken_npz_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changed", "told"),
+    ("changed", "message"),
     [
         (
             {"y_test": np.array([0, 1, 2, 7])},
@@ -121,21 +121,23 @@ def test_broken_npz_is_named(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_images_and_labels_that_do_not_fit(tmp_path: Path, changed: dict[str, np.ndarray], told: str) -> None:
+def test_images_and_labels_that_do_not_fit(
+    tmp_path: Path, changed: dict[str, np.ndarray], message: str
+) -> None:
     images, labels = np.zeros((4, 6, 6), np.uint8), np.array([0, 1, 0, 1])
     np.savez(
         tmp_path / "a.npz",
         **{"x_train": images, "y_train": labels, "x_test": images, "y_test": labels} | changed,
     )
-    with pytest.raises(SelfposError, match=told):
+    with pytest.raises(SelfposError, match=message):
         read_images(str(tmp_path), preprocessing="scale")
 
 
 def test_images_that_are_scaled_already_are_taken_raw(tmp_path: Path) -> None:
     images, labels = np.random.default_rng(0).random((4, 6, 6), np.float32), np.array([0, 1, 0, 1])
     np.savez(tmp_path / "a.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
-    found = read_images(str(tmp_path), preprocessing="raw").train.batch(np.arange(4), None)
-    np.testing.assert_array_equal(found[:, 0].numpy(), images)
+    result = read_images(str(tmp_path), preprocessing="raw").train.batch(np.arange(4), None)
+    np.testing.assert_array_equal(result[:, 0].numpy(), images)
 
 
 def write_hub_set(folder: Path, **splits: list[Image.Image]) -> str:
@@ -145,7 +147,7 @@ def write_hub_set(folder: Path, **splits: list[Image.Image]) -> str:
     folder.mkdir(parents=True)
     features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("int64")})
     for split, images in splits.items():
-        records = {"image": images, "label": [place % 2 for place in range(len(images))]}
+        records = {"image": images, "label": [number % 2 for number in range(len(images))]}
         datasets.Dataset.from_dict(records, features=features).to_parquet(folder / f"{split}.parquet")
     return f"hub:{folder}"
 
@@ -178,14 +180,14 @@ def test_hub_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(OperationError, match=r"data set .*nowhere could not be loaded from the Hub"):
         read_images(f"hub:{tmp_path / 'nowhere'}", preprocessing="raw")
 
-    asked = []
+    requested = []
     monkeypatch.setattr(
-        "datasets.load_dataset", lambda *names, revision: asked.append((*names, revision)) or {}
+        "datasets.load_dataset", lambda *names, revision: requested.append((*names, revision)) or {}
     )
     for name in ("a/b", "a/b:c", "a/b@d", "a/b:c@d"):
         with pytest.raises(SelfposError, match="data set a/b has no split train"):
             read_images(f"hub:{name}", preprocessing="raw")
-    assert asked == [("a/b", None, None), ("a/b", "c", None), ("a/b", None, "d"), ("a/b", "c", "d")]
+    assert requested == [("a/b", None, None), ("a/b", "c", None), ("a/b", None, "d"), ("a/b", "c", "d")]
 
 
 def test_npz_names_its_missing_arrays(tmp_path: Path) -> None:
@@ -199,11 +201,11 @@ def test_folder_of_image_files(tmp_path: Path) -> None:
     for split in ("train", "val"):
         for label, shade in (("cat", 40), ("dog", 200)):
             (tmp_path / split / label).mkdir(parents=True)
-            for place, (width, height) in enumerate([(300, 260), (256, 400)]):
+            for number, (width, height) in enumerate([(300, 260), (256, 400)]):
                 pixels = np.full((height, width, 3), shade, np.uint8)
                 pixels[:, : width // 2] += 20
                 Image.fromarray(pixels + rng.integers(0, 3, pixels.shape, dtype=np.uint8)).save(
-                    tmp_path / split / label / f"{place}.png"
+                    tmp_path / split / label / f"{number}.png"
                 )
     data = read_images(str(tmp_path), preprocessing="raw")
     assert data.class_names == ["cat", "dog"]
@@ -223,12 +225,12 @@ def test_folder_of_image_files(tmp_path: Path) -> None:
 
 
 def test_image_folders_are_told_apart_by_content(tmp_path: Path) -> None:
-    def write(place: str, shade: int) -> None:
-        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(np.full((4, 4, 3), shade, np.uint8)).save(tmp_path / place)
+    def write(number: str, shade: int) -> None:
+        (tmp_path / number).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((4, 4, 3), shade, np.uint8)).save(tmp_path / number)
 
-    for place in ("train/cat/0.bmp", "train/dog/0.bmp", "test/cat/0.bmp", "test/dog/0.bmp"):
-        write(place, 40)
+    for number in ("train/cat/0.bmp", "train/dog/0.bmp", "test/cat/0.bmp", "test/dog/0.bmp"):
+        write(number, 40)
     first = read_images(str(tmp_path), preprocessing="raw").fingerprint
     assert read_images(str(tmp_path), preprocessing="raw").fingerprint == first
     size = (tmp_path / "test/dog/0.bmp").stat().st_size

@@ -68,30 +68,30 @@ def test_recipe_mistakes_are_named(archive: Path, tmp_path: Path) -> None:
         with pytest.raises(SelfposError, match="several adamw_rates needs 'validation' > 0"):
             load(validation=0, training=several, **changes)
         load(training=several, **changes)
-    for training, told in (
+    for training, message in (
         (
             {"learning_rates": [0.1, -0.1]},
             r"'training\.learning_rates\.1': Input should be greater than 0 \(found -0\.1\)",
         ),
         ({"weight_decay": float("nan")}, r"'training\.weight_decay': Input should be a finite number"),
     ):
-        with pytest.raises(SelfposError, match=told):
+        with pytest.raises(SelfposError, match=message):
             load(training=training)
-    for rho, mu, told in (
+    for rho, mu, message in (
         (0.5, 0.5, "rho"),
         (float("nan"), 0.5, "rho"),
         (10, 1.2, "mu"),
         (10, float("nan"), "mu"),
         (10, 0.0, "mu"),
     ):
-        with pytest.raises(SelfposError, match=rf"'grid\.0\.{told}\.0': Input should be"):
+        with pytest.raises(SelfposError, match=rf"'grid\.0\.{message}\.0': Input should be"):
             load(grid=[{"profile": "step", "rho": [rho], "mu": [mu]}])
     with pytest.raises(SelfposError, match=r"profile balanced has no ratio; found rho \[10"):
         load(grid=[{"profile": "balanced", "rho": [10]}])
     for schedule in ({"policy": "multistep"}, {"policy": "inv", "drops": [0.5]}):
         with pytest.raises(SelfposError, match="'drops' belong to policy multistep, which needs them"):
             load(training={"schedule": schedule})
-    for changes, told in (
+    for changes, message in (
         (
             {"network": "head", "encoder": "any", "preprocessing": "gcn-zca"},
             "'preprocessing' would do nothing with texts; leave it out",
@@ -121,7 +121,7 @@ def test_recipe_mistakes_are_named(archive: Path, tmp_path: Path) -> None:
             "'power' would do nothing with policy multistep",
         ),
     ):
-        with pytest.raises(SelfposError, match=told):
+        with pytest.raises(SelfposError, match=message):
             load(**changes)
     for method in ("ros:nan", "rus:inf", "ros:0.5", "ros:x", "baseline:2"):
         with pytest.raises(

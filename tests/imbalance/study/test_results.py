@@ -91,11 +91,11 @@ def test_results_that_cannot_be_read_are_named(archive: Path, tmp_path: Path) ->
             match=rf"r\.parquet holds no results that this version can read: the columns {name} are absent",
         ):
             read_results(out)
-    place = table.schema.get_field_index("auc")
-    pyarrow.parquet.write_table(table.set_column(place, "auc", table["auc"].cast("string")), out)
+    index = table.schema.get_field_index("auc")
+    pyarrow.parquet.write_table(table.set_column(index, "auc", table["auc"].cast("string")), out)
     with pytest.raises(SelfposError, match="the columns auc are absent, or of another type"):
         read_results(out)
-    for name, value, told in (
+    for name, value, message in (
         ("auc", None, "values of auc are absent, or no finite numbers"),
         ("auc", float("nan"), "values of auc are absent"),
         ("rule", None, "values of rule are absent"),
@@ -106,7 +106,7 @@ def test_results_that_cannot_be_read_are_named(archive: Path, tmp_path: Path) ->
         pyarrow.parquet.write_table(
             table.set_column(table.schema.get_field_index(name), table.schema.field(name), column), out
         )
-        with pytest.raises(SelfposError, match=rf"r\.parquet.*{told}"):
+        with pytest.raises(SelfposError, match=rf"r\.parquet.*{message}"):
             read_results(out)
     for settings in (b"{", b"\xff\xfe"):
         pyarrow.parquet.write_table(table.replace_schema_metadata({b"recipe": settings}), out)
@@ -124,9 +124,9 @@ def test_methods_that_are_level_have_no_order(archive: Path, tmp_path: Path) -> 
     recipe, out = (tiny_recipe(archive, methods=["baseline", "ros"], seeds=1), tmp_path / "r.parquet")
     run_grid(recipe, out, device="cpu")
     write_results(out, [record | {"auc": 0.5} for record in read_results(out)[0]], recipe)
-    told = imbalance("ordering", str(out), str(out))
-    assert "–" in told
-    assert "nan" not in told
+    message = imbalance("ordering", str(out), str(out))
+    assert "–" in message
+    assert "nan" not in message
 
 
 def test_a_results_file_is_read_with_its_recipes_choice_of_rates(archive: Path, tmp_path: Path) -> None:

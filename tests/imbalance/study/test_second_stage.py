@@ -41,9 +41,9 @@ def two_networks(name: str) -> tuple[list[Network], list[Sample], ArrayImages]:
 def refit(
     method: str, networks: list[Network], samples: list[Sample], images: ArrayImages, second_rate: float = 0.1
 ) -> list[nn.Sequential]:
-    found = get_method(method)
-    assert isinstance(found, Refit)
-    return found.refit(
+    result = get_method(method)
+    assert isinstance(result, Refit)
+    return result.refit(
         Stage(
             networks,
             samples,
@@ -68,9 +68,9 @@ def test_only_the_head_moves_and_as_it_would_alone(name: str, method: str) -> No
         ]
         assert moved == []
         assert all(parameter.requires_grad for parameter in network.parameters())
-    for place, head in enumerate(together):
-        (alone,) = refit(method, networks[place : place + 1], samples[place : place + 1], images)
-        start = before[place].head.state_dict()
+    for index, head in enumerate(together):
+        (alone,) = refit(method, networks[index : index + 1], samples[index : index + 1], images)
+        start = before[index].head.state_dict()
         for (key, ours), theirs in zip(head.state_dict().items(), alone.state_dict().values(), strict=True):
             torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5)
             if method == "lws":

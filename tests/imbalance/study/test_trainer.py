@@ -31,8 +31,8 @@ def batches(
 
 
 def networks_of(name: str, cosine: bool) -> list[Network]:
-    found = [build(name, 5, seed) for seed in range(3)]
-    for network in found:
+    result = [build(name, 5, seed) for seed in range(3)]
+    for network in result:
         network.double()  # in float32 a pixel's rounding can turn a maximum over to its neighbour
         for layer in network.modules():
             if isinstance(layer, nn.Dropout):
@@ -40,7 +40,7 @@ def networks_of(name: str, cosine: bool) -> list[Network]:
         if cosine:
             use_cosine_head(network, 0)
             network.double()
-    return found
+    return result
 
 
 @pytest.mark.parametrize(
@@ -68,12 +68,12 @@ def test_wide_training_equals_single_training(name: str, shape: tuple[int, ...],
         fit(networks, data, COUNTS[part], SETTINGS, rate=rate, iterations=2, mix_seeds=part, **method)
 
     train([0, 1, 2], together)
-    for place in range(3):
-        train([place], alone[place : place + 1])
+    for index in range(3):
+        train([index], alone[index : index + 1])
         for (key, wide), single, before in zip(
-            together[place].state_dict().items(),
-            alone[place].state_dict().values(),
-            start[place].state_dict().values(),
+            together[index].state_dict().items(),
+            alone[index].state_dict().values(),
+            start[index].state_dict().values(),
             strict=True,
         ):
             if wide.ndim:
@@ -88,17 +88,17 @@ def test_wide_training_in_float32() -> None:
     together = [build("lenet", 5, seed) for seed in range(3)]
     start, alone = copy.deepcopy(together), copy.deepcopy(together)
     fit(together, batches([0, 1, 2], (1, 28, 28), torch.float32), COUNTS, SETTINGS, rate=0.01, iterations=3)
-    for place in range(3):
+    for index in range(3):
         fit(
-            alone[place : place + 1],
-            batches([place], (1, 28, 28), torch.float32),
-            COUNTS[[place]],
+            alone[index : index + 1],
+            batches([index], (1, 28, 28), torch.float32),
+            COUNTS[[index]],
             SETTINGS,
             rate=0.01,
             iterations=3,
         )
         ours, theirs, before = (
-            nn.utils.parameters_to_vector(networks[place].parameters())
+            nn.utils.parameters_to_vector(networks[index].parameters())
             for networks in (together, alone, start)
         )
         assert (ours - theirs).norm() < 1e-2 * (theirs - before).norm()
@@ -146,8 +146,8 @@ def test_widening_round_trip_and_unknown_layers() -> None:
     wide = widen(networks)
     images = torch.rand(2, 3, 1, 28, 28)
     out = wide(images.reshape(2, 3, 28, 28)).view(2, 3, 5)
-    for place, network in enumerate(networks):
-        torch.testing.assert_close(out[:, place], network(images[:, place]), rtol=1e-4, atol=1e-5)
+    for index, network in enumerate(networks):
+        torch.testing.assert_close(out[:, index], network(images[:, index]), rtol=1e-4, atol=1e-5)
     copies = [build("lenet", 5, 9) for _ in networks]
     copy_back(wide, copies)
     for network, restored in zip(networks, copies, strict=True):
