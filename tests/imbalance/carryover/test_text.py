@@ -90,7 +90,7 @@ def test_text_grid_of_heads_and_of_an_encoder(tmp_path: Path, monkeypatch: pytes
     again = imbalance(*command, "--against", str(tmp_path / "t.parquet"))
     assert "the order of the methods by AUC carries over" in again
 
-    training = {"iterations": 8, "batch_size": 8, "learning_rates": [5e-4], "optimizer": "adamw"}
+    training = {"iterations": 5, "batch_size": 8, "learning_rates": [5e-4], "optimizer": "adamw"}
     tuned = tiny_recipe(tmp_path, **settings | {"network": "encoder", "training": training})
     data = text.read_texts(tuned, str(tmp_path))
     bench = Bench(Imbalance("step", 4, 1 / 3, "random"), tuned, data, torch.device("cpu"))

@@ -327,11 +327,10 @@ def test_a_dry_run_lists_what_is_left(archive: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("workers", "how"),
     [
-        (2, signal.SIGKILL),
-        *(
-            pytest.param(*case, marks=pytest.mark.nightly)
-            for case in ((1, signal.SIGINT), (2, signal.SIGINT), (1, signal.SIGKILL))
-        ),
+        (1, signal.SIGKILL),
+        pytest.param(2, signal.SIGKILL, marks=pytest.mark.nightly),
+        pytest.param(1, signal.SIGINT, marks=pytest.mark.nightly),
+        pytest.param(2, signal.SIGINT, marks=pytest.mark.nightly),
     ],
 )
 def test_killed_process_leaves_a_readable_file_and_no_workers(

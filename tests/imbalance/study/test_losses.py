@@ -13,9 +13,10 @@ from selfpos.imbalance.study.methods.losses import (
     focal_balanced,
     ldam_drw,
     logit_adjusted,
+    mixup,
+    remix,
     weighted_cross_entropy,
 )
-from selfpos.imbalance.study.methods.mixing import mixup, remix
 from selfpos.imbalance.study.trainer import cross_entropy
 
 COUNTS = torch.tensor([[500, 50, 5], [5, 500, 500]])

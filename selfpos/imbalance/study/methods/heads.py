@@ -100,9 +100,7 @@ class Normalise(nn.Module):
 
 
 def nearest_mean(stage: Stage) -> list[nn.Sequential]:
-    """NCM: −‖f − m_c‖² for the mean m_c of each class's unit-length features, without |f|², equal for all
-    classes.
-    """
+    """NCM: −‖f − m_c‖² for the mean m_c of each class's unit-length features, less |f|², equal for all."""
     heads = []
     for features, sample in zip(stage.pooled_features, stage.samples, strict=True):
         directions = nn.functional.normalize(features, dim=1)
@@ -133,10 +131,9 @@ def smote(stage: Stage) -> list[nn.Sequential]:
 
 
 def _interpolated(x: np.ndarray, y: Ints, counts: Ints, seed: int) -> tuple[np.ndarray, Ints]:
-    """Features (n, F) and labels (n,), balanced by SMOTE.
+    """Features (n, F) and labels (n,), balanced by SMOTE with at most as many neighbours as a class has.
 
-    A class with few examples gets as many neighbours as it has; a class with a single one is replicated
-    first.
+    The example of a class with a single one is copied first.
     """
     need_samplers()
     from imblearn.over_sampling import SMOTE

@@ -1,10 +1,13 @@
-"""Methods that change the loss: class weights, focal loss, margins and logit adjustment.
+"""Methods that change the loss (class weights, focal loss, margins, logit adjustment) or mix the images.
 
 Shapes: logits (B, S, K), targets (B, S), counts and weights (S, K).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,13 +18,13 @@ from selfpos.imbalance.study.wide import COSINE_SCALE
 BETA = 0.9999  # of the effective number of examples
 GAMMA = 2.0  # of the focal loss
 MAX_MARGIN = 0.5  # of LDAM
+ALPHA = 1.0  # of mixup's Beta distribution
+KAPPA, TAU = 3.0, 0.5  # of Remix
 DEFERRED = 0.8  # share of the training before LDAM's weights set in
 
 
 def weigh(losses: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
-    """Each loss times its class's weight; the mean over the batch is Σ w l / Σ w, as of
-    `CrossEntropyLoss(weight)`.
-    """
+    """Each loss times its class's weight; the mean is Σ w l / Σ w, as of `CrossEntropyLoss(weight)`."""
     chosen = weights.gather(1, targets.T).T
     return losses * chosen * (len(losses) / chosen.sum(dim=0))
 
@@ -32,9 +35,7 @@ def to_mean_one(weights: Tensor) -> Tensor:
 
 
 def effective_number_weights(counts: Tensor) -> Tensor:
-    """w_i ∝ (1 − β) / (1 − β^n_i), summing to K (Cui et al. 2019, equation 2); float64 inside, since β^n
-    needs it.
-    """
+    """w_i ∝ (1 − β) / (1 − β^n_i), summing to K (Cui et al. 2019, equation 2); β^n needs float64."""
     return to_mean_one((1 - BETA) / (1 - BETA ** counts.double())).float()
 
 
@@ -60,8 +61,7 @@ def focal_balanced(logits: Tensor, targets: Tensor, counts: Tensor, progress: fl
 
 
 def ldam_drw(logits: Tensor, targets: Tensor, counts: Tensor, progress: float) -> Tensor:
-    """CE(s · (cos θ − m_y at the true class)), m_j = C · n_j^−¼ with max m = ½; class-balanced weights at the
-    end.
+    """CE(s · (cos θ − m_y at the true class)), m_j = C · n_j^−¼, max m = ½; class-balanced at the end.
 
     `logits` are those of the cosine head, which include the scale s.
     """
@@ -85,6 +85,37 @@ def balanced_softmax(logits: Tensor, targets: Tensor, counts: Tensor, progress: 
     return cross_entropy(logits + counts.float().log(), targets, counts, progress)
 
 
+def mixup(
+    images: Tensor, targets: Tensor, counts: Tensor, rngs: Sequence[np.random.Generator]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """λ x_a + (1 − λ) x_b with λ ~ Beta(1, 1) per network and batch, x_b from its batch; labels alike."""
+    batch, networks = targets.shape
+    shares = torch.from_numpy(np.array([rng.beta(ALPHA, ALPHA) for rng in rngs])).to(images)
+    partners = torch.from_numpy(np.stack([rng.permutation(batch) for rng in rngs], axis=1)).to(images.device)
+    others = images[partners, torch.arange(networks, device=images.device)]
+    weight = shares.view(1, networks, *[1] * (images.ndim - 2))
+    return (
+        weight * images + (1 - weight) * others,
+        targets.gather(0, partners),
+        shares.expand(batch, networks),
+    )
+
+
+def remix(
+    images: Tensor, targets: Tensor, counts: Tensor, rngs: Sequence[np.random.Generator]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """mixup's images, but with the label of the rarer class alone where class sizes differ by κ = 3.
+
+    Its image must have a share of 1 − τ = ½ or more.
+    """
+    mixed, others, shares = mixup(images, targets, counts, rngs)
+    ratio = counts.gather(1, targets.T).T / counts.gather(1, others.T).T
+    shares = shares.clone()
+    to_other = (ratio >= KAPPA) & (shares < TAU)
+    to_first = (ratio <= 1 / KAPPA) & (1 - shares < TAU)
+    return mixed, others, shares.masked_fill(to_other, 0.0).masked_fill(to_first, 1.0)
+
+
 LIN, CUI = "Lin et al. 2017, arXiv 1708.02002", "Cui et al. 2019, arXiv 1901.05555"
 register(
     Method("weighted", "inverse class frequency", loss=weighted_cross_entropy),
@@ -94,4 +125,6 @@ register(
     Method("ldam-drw", "Cao et al. 2019, arXiv 1906.07413, equations 10-13", loss=ldam_drw, cosine_head=True),
     Method("logit-adjustment", "Menon et al. 2021, arXiv 2007.07314, equation 10", loss=logit_adjusted),
     Method("balanced-softmax", "Ren et al. 2020, arXiv 2007.10740, equation 4", loss=balanced_softmax),
+    Method("mixup", "Zhang et al. 2018, arXiv 1710.09412, equation 1", mix=mixup),
+    Method("remix", "Chou et al. 2020, arXiv 2007.03943, equations 4-6", mix=remix),
 )
