@@ -23,7 +23,16 @@ from tests.helpers.command import CommandLine, Done, said
 @pytest.mark.parametrize("verb", ["", *VERBS])
 def test_help_imports_nothing_heavy(verb: str) -> None:
     """Help answers in a fraction of a second because none of the heavy libraries is imported for it."""
-    heavy = "{'torch', 'transformers', 'sentence_transformers', 'mteb', 'datasets', 'numpy', 'matplotlib', 'rich'}"
+    heavy = {
+        "torch",
+        "transformers",
+        "sentence_transformers",
+        "mteb",
+        "datasets",
+        "numpy",
+        "matplotlib",
+        "rich",
+    }
     code = (
         "import sys; sys.argv = ['selfpos', *sys.argv[1:]]\nfrom selfpos.cli import selfpos\n"
         f"selfpos(standalone_mode=False)\nprint('LOADED', sorted({heavy} & set(sys.modules)))"
