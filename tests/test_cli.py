@@ -301,7 +301,7 @@ def test_a_disk_that_refuses_is_one_sentence_and_exit_1(
     ("error", "said"),
     [
         (KeyboardInterrupt(), "selfpos: stopped\n"),
-        (stopped("step 3"), "selfpos: stopped; step 3 is kept, and the same command goes on from there\n"),
+        (stopped("step 3"), "selfpos: stopped; step 3 is kept, and the same command continues from there\n"),
     ],
 )
 def test_ctrl_c_is_exit_130_and_tells_what_is_kept(

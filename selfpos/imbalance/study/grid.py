@@ -227,7 +227,7 @@ def _in_processes(
     except BrokenProcessPool:
         raise OperationError(
             "a worker was ended from outside, perhaps for want of memory; what was finished is kept, and "
-            "the same command goes on from there, with fewer --workers if need be"
+            "the same command continues from there, with fewer --workers if need be"
         ) from None
     finally:
         for process in list((pool._processes or {}).values()):

@@ -373,6 +373,6 @@ def test_killed_process_leaves_a_readable_file_and_no_workers(
             os.killpg(process.pid, signal.SIGKILL)
     if how == signal.SIGINT:
         assert process.returncode == 130, errors.decode()
-        assert "the same command goes on from there" in errors.decode()
+        assert "the same command continues from there" in errors.decode()
         assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
     assert len(read_results(out)[0]) >= 4
