@@ -1,4 +1,4 @@
-"""The jobs of a run on a Ray cluster, several at a time. Results and marks are those of `jobs.job.execute`."""
+"""The jobs of a run on a Ray cluster, several at a time, with the results and marks of `jobs.job.execute`."""
 
 from __future__ import annotations
 
