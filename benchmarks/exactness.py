@@ -2,7 +2,7 @@
 
 Results go to benchmarks/results/exactness.json and .md.
 
-    python benchmarks/exactness.py --data-dir ../shared/data/text                       # all sets: about half an hour on two cores
+    python benchmarks/exactness.py --data-dir ../shared/data/text  # half an hour on two cores
     # Some; the others keep what was found before
     python benchmarks/exactness.py --data-dir ../shared/data/text --tasks STSBenchmark
 
@@ -10,10 +10,8 @@ Published scores: embeddings-benchmark/results, model revision 8b3219a92973 (A),
 embeddings-benchmark/mtebpaper, mteb 0.0.2 (P). Finished tasks are kept in --work, so that a stopped run goes
 on.
 
-    python benchmarks/exactness.py --data-dir ../shared/data/text --evidence # what two explanations rest on: other draws for
-                                                                             # AmazonCounterfactual, other
-                                                                             # orders of copies for
-                                                                             # MLQuestions
+    # What two explanations rest on: other draws for AmazonCounterfactual, other orders of copies for MLQuestions
+    python benchmarks/exactness.py --data-dir ../shared/data/text --evidence
 """
 
 from __future__ import annotations

@@ -37,8 +37,8 @@ def unknown(kind: str, word: str, choices: Iterable[str]) -> SelfposError:
 
 
 def stopped(kept: str) -> KeyboardInterrupt:
-    """Ctrl-C after which the same command goes on from what was `kept`: the command line says so."""
-    return KeyboardInterrupt(f"{kept} is kept, and the same command goes on from there")
+    """The interrupt after which the same command continues from what was `kept`."""
+    return KeyboardInterrupt(f"{kept} is kept, and the same command continues from there")
 
 
 @contextmanager

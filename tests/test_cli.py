@@ -23,7 +23,16 @@ from tests.helpers.command import CommandLine, Done, said
 @pytest.mark.parametrize("verb", ["", *VERBS])
 def test_help_imports_nothing_heavy(verb: str) -> None:
     """Help answers in a fraction of a second because none of the heavy libraries is imported for it."""
-    heavy = "{'torch', 'transformers', 'sentence_transformers', 'mteb', 'datasets', 'numpy', 'matplotlib', 'rich'}"
+    heavy = {
+        "torch",
+        "transformers",
+        "sentence_transformers",
+        "mteb",
+        "datasets",
+        "numpy",
+        "matplotlib",
+        "rich",
+    }
     code = (
         "import sys; sys.argv = ['selfpos', *sys.argv[1:]]\nfrom selfpos.cli import selfpos\n"
         f"selfpos(standalone_mode=False)\nprint('LOADED', sorted({heavy} & set(sys.modules)))"
@@ -292,7 +301,7 @@ def test_a_disk_that_refuses_is_one_sentence_and_exit_1(
     ("error", "said"),
     [
         (KeyboardInterrupt(), "selfpos: stopped\n"),
-        (stopped("step 3"), "selfpos: stopped; step 3 is kept, and the same command goes on from there\n"),
+        (stopped("step 3"), "selfpos: stopped; step 3 is kept, and the same command continues from there\n"),
     ],
 )
 def test_ctrl_c_is_exit_130_and_tells_what_is_kept(

@@ -56,6 +56,7 @@ def pair_conflicts(gram: np.ndarray, tasks: Sequence[str]) -> list[PairConflict]
     """Every pair of tasks, from the inner products (n, n) of n batch gradients.
 
     Args:
+        gram: inner products of all pairs of batches.
         tasks: the task of each batch. Every task needs the same number of batches, two or more.
     """
     rows = _rows(tasks)

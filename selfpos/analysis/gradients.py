@@ -85,7 +85,7 @@ def _gradients(loss: Tensor, parameters: Mapping[str, nn.Parameter]) -> dict[str
 
 
 def passes(sizes: Mapping[str, int], count: int, memory: int) -> list[list[ParameterSlice]]:
-    """All parameters, in order, in slices of which `count` float32 gradients fit in `memory` bytes at a time."""
+    """All parameters, in order, in slices of which `count` float32 gradients fit in `memory` bytes."""
     budget = max(1, memory // (4 * max(1, count)))
     groups: list[list[ParameterSlice]] = [[]]
     remaining = budget

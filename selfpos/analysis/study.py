@@ -41,6 +41,7 @@ def analyse(
 
     Args:
         target: a run folder, or a recipe of which only the base can be measured.
+        settings: what is measured, and on how many batches.
         out: `<run>/analysis` when absent, or `checkpoints/<recipe>-analysis`.
         data_root: as for `run_recipe`, where training records are read.
 
@@ -102,7 +103,7 @@ class Study:
 
     @cached_property
     def points(self) -> list[str]:
-        """The models at which gradients are measured. Raises SelfposError for one that the run does not have."""
+        """The models at which gradients are measured. Raises SelfposError for one that is not in the run."""
         available = [BASE, *self.models]
         for point in self.settings.points:
             if point not in available:

@@ -1,3 +1,3 @@
-"""One file per verb of the command line; each defines `command`. Only click is imported before a verb does its work."""
+"""One file per verb of the command line, each with a click command named `command`."""
 
 from __future__ import annotations

@@ -24,6 +24,7 @@ def options_of(model: type[BaseModel], *names: str, **renamed: str) -> Callable[
     those.
 
     Args:
+        model: the settings model.
         names: fields; the option of `batch_size` is `--batch-size`.
         renamed: fields whose option has another name, as `budget="memory"` for `--memory`.
     """
@@ -59,7 +60,7 @@ def _option(field: FieldInfo, name: str, shown: str) -> Callable[[Function], Fun
 
 
 class _InUnits(click.IntRange):
-    """A whole number in a unit such as MB, for a field in bytes with `json_schema_extra={"unit": 1 << 20}`."""
+    """A whole number in a unit such as MB, for a field in bytes (`json_schema_extra={"unit": 1 << 20}`)."""
 
     def __init__(self, unit: int) -> None:
         super().__init__(min=1)

@@ -25,7 +25,10 @@ import click
     help="Probe set folder, for merges by fisher and regmean [default: beside MODEL, or as held out].",
 )
 def command(model: str, out: Path | None, given: tuple[str, ...], probe: Path | None) -> None:
-    """Repeat the merge that made MODEL (a folder, or USER/NAME[@REVISION] on the Hub) and say whether the same bytes come out."""
+    """Repeat the merge that made MODEL, and say whether the bytes are the same.
+
+    MODEL is a folder, or USER/NAME[@REVISION] on the Hub.
+    """
     from selfpos.console import quiet_process
     from selfpos.errors import OperationError, SelfposError
     from selfpos.reproduction import reproduce

@@ -29,7 +29,7 @@ def command(recipe: Path, out: Path | None, data_root: Path | None, ray: str | N
     """Carry out RECIPE: train the specialists and the joint rival, merge, score every model, write the
     report.
 
-    A run that was stopped continues when started again: finished jobs are kept, a training goes on from its
+    A run that was stopped continues when started again: finished jobs are kept, a training continues from its
     last checkpoint.
     """
     from selfpos.console import quiet_process, screen

@@ -12,11 +12,14 @@ if TYPE_CHECKING:
     from selfpos.recipe import Recipe, TaskSource
 
 RECIPES = (".yaml", ".yml")
-WORDS = "Each SOURCE is a recipe (its tasks are taken) or TYPE=DATA: a type of `selfpos tasks`, and data as for finetune."
+WORDS = (
+    "Each SOURCE is a recipe (its tasks are taken) or TYPE=DATA: a type of `selfpos tasks`, and data as for "
+    "finetune."
+)
 
 
 def read_sources(words: Sequence[str]) -> tuple[dict[str, TaskSource], Recipe | None]:
-    """The sources that `words` name, each by its task's name or the last part of its data's, and the recipe when `words` is one.
+    """The sources that `words` name, by task or by the last part of their data, and the recipe if it is one.
 
     Raises SelfposError for a word that is neither, an unknown type, and when there is no word.
     """

@@ -12,9 +12,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
-import os
 import platform
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +21,7 @@ from typing import TYPE_CHECKING
 from selfpos.console import log
 from selfpos.data.corpus_extraction import HELD_OUT, MAX_BODY, Entry, extract
 from selfpos.data.corpus_training import training_records
+from selfpos.storage.atomic import write_bytes
 from selfpos.storage.locate import cache_folder
 
 if TYPE_CHECKING:
@@ -60,12 +59,12 @@ class Corpus:
 
 
 def load_corpus(cache: Path | None = None, *, max_body: int = MAX_BODY) -> Corpus:
-    """The corpus of this environment, from the cache when the same versions were read before, else extracted
-    (about 10 s) and cached.
+    """The corpus of this environment: cached, or extracted (about 10 s) where other versions were read
+    before.
 
-    `cache` is the folder of the cache, by default `$XDG_CACHE_HOME/selfpos` or `~/.cache/selfpos`. A damaged
-    cache file is made anew; a cache folder that cannot be written is a warning, not an error. Raises
-    SelfposError when no source files can be found.
+    `cache` is its folder, by default `$XDG_CACHE_HOME/selfpos` or `~/.cache/selfpos`. A damaged file is
+    replaced; a folder that cannot be written is a warning. Raises SelfposError when no source files can be
+    found.
     """
     versions = corpus_versions()
     key = json.dumps(
@@ -123,24 +122,17 @@ def _read_cache(file: Path, key: str) -> tuple[Entry, ...] | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
-        log.warning("the cached corpus %s is damaged (%s) and is made anew", file, error)
+        log.warning("the cached corpus %s is damaged (%s) and will be replaced", file, error)
         return None
 
 
 def _write_cache(file: Path, key: str, entries: tuple[Entry, ...]) -> None:
     lines = _to_lines(entries)
     header = json.dumps({"key": key, "sha256": hashlib.sha256(lines).hexdigest()}).encode() + b"\n"
-    beside = file.with_name(f"{file.name}.{os.getpid()}.tmp")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with beside.open("wb") as stream:
-            stream.write(gzip.compress(header + lines, mtime=0))
-            stream.flush()
-            os.fsync(stream.fileno())
-        beside.replace(file)
+        write_bytes(file, gzip.compress(header + lines, mtime=0))
     except OSError as error:
         log.warning(
             "the corpus could not be cached in %s (%s); it will be read again next time", file.parent, error
         )
-        with suppress(OSError):
-            beside.unlink()

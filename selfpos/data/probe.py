@@ -56,18 +56,27 @@ class ProbeTask:
 
 
 def hold_out(dataset: Dataset, count: int, seed: int | str) -> tuple[Dataset, Dataset]:
-    """Split `dataset` into (training, probe) with `count` records in the probe, drawn with `seed`; both keep
-    the order of the data.
+    """Split records into those to train on and the probe.
 
-    No text of the probe is trained on, but as a negative: a probe of pairs of which one half is known
-    flatters the specialist that has seen it. So records that share texts are held out together; where they
-    are too many for that, those that share a text with the probe are in neither part. Raises SelfposError
-    when nothing would be left to train on.
+    No text of the probe is trained on, except as a negative: a specialist that knows half of a pair would
+    look too good. So records that share texts are held out together. Where there are too many of them, those
+    that share a text with the probe are in neither part.
+
+    Args:
+        dataset: records with canonical columns.
+        count: how many of them go into the probe.
+        seed: of the draw.
+
+    Returns:
+        (training, probe), both in the order of the data.
+
+    Raises:
+        SelfposError: nothing would be left to train on.
     """
     if count >= len(dataset):
         raise SelfposError(
-            f"a probe of {count} records leaves nothing of {len(dataset)} to train on; ask for a smaller "
-            "probe or give more data"
+            f"a probe of {count} records leaves nothing of {len(dataset)} to train on; hold out fewer, or "
+            "give more data"
         )
     rng = random.Random(f"probe {seed}")
     texts = positive_texts(dataset)
@@ -76,44 +85,41 @@ def hold_out(dataset: Dataset, count: int, seed: int | str) -> tuple[Dataset, Da
     drawn: list[int] = []
     rest: list[int] = []
     for group in groups:
-        # A large group would make the probe one subject's.
-        whole = len(group) <= max(1, count // LARGEST_SHARE) and len(drawn) + len(group) <= count
-        (drawn if whole else rest).extend(group)
+        # A large group would fill the probe with one subject.
+        fits = len(group) <= max(1, count // LARGEST_SHARE) and len(drawn) + len(group) <= count
+        (drawn if fits else rest).extend(group)
     drawn += rng.sample(rest, count - len(drawn))
-    known = {text for row in drawn for text in texts[row]}
-    training = [row for row, found in enumerate(texts) if known.isdisjoint(found)]
+    held_out = {text for row in drawn for text in texts[row]}
+    training = [row for row, row_texts in enumerate(texts) if held_out.isdisjoint(row_texts)]
     if not training:
         raise SelfposError(
             f"each of {len(dataset)} records shares a text with a probe of {count}: nothing is left to train "
-            "on; ask for a smaller probe"
+            "on; hold out fewer"
         )
     return dataset.select(training), dataset.select(sorted(drawn))
 
 
 def positive_texts(dataset: Dataset) -> list[set[str]]:
     """The texts of each record, without negatives and the target."""
-    found: list[set[str]] = [set() for _ in range(len(dataset))]
+    texts: list[set[str]] = [set() for _ in range(len(dataset))]
     for column in dataset.column_names:
         if column not in ("label", "score") and not column.startswith("negative"):
             for row, value in enumerate(dataset[column]):
-                found[row].update(value if isinstance(value, list) else [value])
-    return found
+                texts[row].update(value if isinstance(value, list) else [value])
+    return texts
 
 
 def sharing(texts: list[set[str]]) -> list[list[int]]:
-    """Rows grouped so that no text is in two groups, each group as small as that allows, in order of the
-    first row.
-    """
+    """Rows in the smallest groups of which no two share a text, in the order of their first rows."""
     import numpy as np
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
     numbers: dict[str, int] = {}
-    edges = [
-        (row, len(texts) + numbers.setdefault(text, len(numbers)))
-        for row, found in enumerate(texts)
-        for text in sorted(found)
-    ]
+    edges = []
+    for row, row_texts in enumerate(texts):
+        for text in sorted(row_texts):
+            edges.append((row, len(texts) + numbers.setdefault(text, len(numbers))))
     rows, columns = np.array(edges).T
     size = len(texts) + len(numbers)
     graph = coo_array((np.ones(len(edges), dtype=np.int8), (rows, columns)), shape=(size, size))
@@ -130,10 +136,19 @@ def write_probe(
     types: Mapping[str, TaskType],
     prompts: Mapping[str, str | Mapping[str, str]] | None = None,
 ) -> Path:
-    """Write the probe set as `folder`/probe.jsonl, one record per line with its task, type and `prompts`, and
-    its hash in the manifest.
+    """Write a probe set as JSON Lines, one record a line with its task, type and prompts.
 
-    Raises SelfposError when `folder` exists.
+    Args:
+        folder: where `probe.jsonl` and a manifest with its hash go; must not exist.
+        probe: task → its records.
+        types: task → its type.
+        prompts: task → the prompts it is trained with.
+
+    Returns:
+        The path of `probe.jsonl`.
+
+    Raises:
+        SelfposError: `folder` exists.
     """
     from selfpos.storage.atomic import fresh_folder
     from selfpos.storage.hashing import sha256_file
@@ -142,8 +157,9 @@ def write_probe(
     with fresh_folder(folder) as fresh:
         with (fresh / FILE).open("w", encoding="utf-8") as stream:
             for task, records in probe.items():
-                asked = (prompts or {}).get(task)
-                head = {"task": task, "type": types[task].name} | ({"prompts": asked} if asked else {})
+                head: dict[str, Any] = {"task": task, "type": types[task].name}
+                if task_prompts := (prompts or {}).get(task):
+                    head["prompts"] = task_prompts
                 for record in records:
                     stream.write(json.dumps(head | {"record": record}, ensure_ascii=False) + "\n")
         counts = {task: len(records) for task, records in probe.items()}
@@ -152,11 +168,16 @@ def write_probe(
 
 
 def read_probe(folder: Path) -> dict[str, ProbeTask]:
-    """The probe set in `folder` (or in the JSON Lines file given instead), task by task in the order of the
-    file.
+    """Read a probe set.
 
-    Raises SelfposError for a missing or damaged file, and for one that is not what its manifest says was
-    written.
+    Args:
+        folder: a folder with `probe.jsonl`, or such a file itself.
+
+    Returns:
+        Task → its part of the probe set, in the order of the file.
+
+    Raises:
+        SelfposError: the file is missing or damaged, or not the one that its manifest names.
     """
     from selfpos.storage.hashing import sha256_file
     from selfpos.storage.manifest import read_manifest
@@ -167,46 +188,42 @@ def read_probe(folder: Path) -> dict[str, ProbeTask]:
     written = (read_manifest(folder) or {}).get("probe") if folder.is_dir() else None
     if written is not None and written.get("sha256") != sha256_file(file):
         raise SelfposError(
-            f"{file} is not the probe set that was written there: its SHA-256 differs from the one in "
+            f"{file} is not the probe set that was written there: its SHA-256 differs from that in "
             "selfpos.json"
         )
     records: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    kinds: dict[str, str] = {}
+    types: dict[str, str] = {}
     prompts: dict[str, Any] = {}
     for number, line in enumerate(lines, start=1):
-        if not {"task", "type", "record"} <= set(line):
-            raise SelfposError(
-                f"{file}, record {number}: expected the fields task, type and record, found {', '.join(line)}"
-            )
-        if not isinstance(line["record"], dict):
-            raise SelfposError(
-                f"{file}, record {number}: the field record is to hold an object, found {line['record']!r}"
-            )
-        if not (isinstance(line["task"], str) and isinstance(line["type"], str)):
-            raise SelfposError(
-                f"{file}, record {number}: task and type are names, found {line['task']!r} and "
-                f"{line['type']!r}"
-            )
-        if kinds.setdefault(line["task"], line["type"]) != line["type"]:
-            raise SelfposError(
-                f"{file}, record {number}: task {line['task']} is of type {line['type']} here and of type "
-                f"{kinds[line['task']]} before"
-            )
-        asked = line.get("prompts", "")
-        if not (
-            isinstance(asked, str)
-            or (isinstance(asked, dict) and all(isinstance(text, str) for text in asked.values()))
-        ):
-            raise SelfposError(
-                f"{file}, record {number}: prompts are a text, or a mapping of query and document to texts, "
-                f"found {asked!r}"
-            )
-        records[line["task"]].append(line["record"])
-        prompts[line["task"]] = asked
-    return {
-        task: ProbeTask(task, get_task(kinds[task]), _table(file, task, found), prompts[task])
-        for task, found in records.items()
-    }
+        if fault := _fault(line, types):
+            raise SelfposError(f"{file}, record {number}: {fault}")
+        task = line["task"]
+        types[task] = line["type"]
+        records[task].append(line["record"])
+        prompts[task] = line.get("prompts", "")
+    probe = {}
+    for task, found in records.items():
+        probe[task] = ProbeTask(task, get_task(types[task]), _table(file, task, found), prompts[task])
+    return probe
+
+
+def _fault(line: dict[str, Any], types: Mapping[str, str]) -> str:
+    """What is wrong with one line of a probe set; empty where nothing is. `types` are those of the lines
+    before.
+    """
+    if not {"task", "type", "record"} <= line.keys():
+        return f"expected the fields task, type and record, found {', '.join(line)}"
+    task, task_type, prompts = line["task"], line["type"], line.get("prompts", "")
+    if not isinstance(line["record"], dict):
+        return f"the field record must hold an object, found {line['record']!r}"
+    if not (isinstance(task, str) and isinstance(task_type, str)):
+        return f"task and type are names, found {task!r} and {task_type!r}"
+    if types.get(task, task_type) != task_type:
+        return f"task {task} is of type {task_type} here and of type {types[task]} before"
+    texts = prompts.values() if isinstance(prompts, dict) else [prompts]
+    if not all(isinstance(text, str) for text in texts):
+        return f"prompts are a text, or a mapping of query and document to texts, found {prompts!r}"
+    return ""
 
 
 def _table(file: Path, task: str, records: list[dict[str, Any]]) -> Dataset:

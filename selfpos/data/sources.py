@@ -136,7 +136,7 @@ def load_source(
 
 
 def _weighted(parts: list[Dataset], weights: Sequence[float], seed: int) -> list[Dataset]:
-    """A share of each part, drawn with `seed`, in its order. The part scarcest for its weight is taken whole."""
+    """A share of each part, drawn with `seed`. The part that is scarcest for its weight is taken whole."""
     unit = min(len(part) / weight for part, weight in zip(parts, weights, strict=True))
     drawn = []
     for number, (part, weight) in enumerate(zip(parts, weights, strict=True)):
@@ -229,7 +229,7 @@ class _Reader:
         queries: Mapping[str, str],
         relevant: Mapping[str, Mapping[str, int]],
     ) -> list[dict[str, Any]]:
-        """One record per relevant pair; for reranking one per query with relevant and irrelevant documents."""
+        """One record per relevant pair; for reranking one per query, with relevant and other documents."""
         records: list[dict[str, Any]] = []
         for query, grades in relevant.items():
             positive = [files.document_text(documents[key]) for key, grade in grades.items() if grade > 0]

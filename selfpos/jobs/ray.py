@@ -1,6 +1,4 @@
-"""The jobs of a run on the workers of a Ray cluster, several at a time: same results as `jobs.execute`, same
-marks, so either goes on where the other was.
-"""
+"""The jobs of a run on a Ray cluster, several at a time, with the results and marks of `jobs.job.execute`."""
 
 from __future__ import annotations
 
@@ -20,13 +18,9 @@ from selfpos.jobs.job import Job, carry_out, finish, job_keys, unfinished
 from selfpos.storage.run_folder import RunFolder
 
 ATTEMPTS = 3
-"""How often a job is begun before its workers are given up: a job that takes a machine's last memory would do
-so again.
-"""
+"""How often a job starts before it is given up: one that takes a machine's last memory would do so again."""
 PAUSE = 2.0
-"""Seconds before a job is begun again, in which what is left of the lost worker ends and lets go of its
-locks.
-"""
+"""Seconds before a job starts again, in which what is left of the lost worker ends and frees its locks."""
 
 
 def check_ray() -> None:
@@ -38,29 +32,31 @@ def check_ray() -> None:
 
 
 def execute_on_ray(jobs: Sequence[Job], folder: RunFolder, *, address: str) -> list[str]:
-    """Do the unfinished jobs on the cluster at `address` (`auto`: the one that runs on this machine) and
-    return their names as they ended.
+    """Do the unfinished jobs on the cluster at `address` (`auto`: the one on this machine); return their
+    names.
 
-    A job is sent as soon as those before it are done, with the CPUs and GPUs it asks for. Workers must see
-    the run's folder and the models under the same paths. A job whose worker is lost is begun again, up to
-    ATTEMPTS times, and goes on from its checkpoint. Raises SelfposError as `jobs.execute` does and where
-    there is no cluster; what a job raises; OperationError when a job's workers are lost again and again. In
-    each case the other jobs under way are stopped.
+    A job is sent when those before it are done, with the CPUs and GPUs that it wants. Workers must see the
+    run's folder and the models under the same paths. A job whose worker is lost starts again, up to ATTEMPTS
+    times, from its checkpoint.
+
+    Raises:
+        SelfposError: as `execute` does, where there is no cluster, and what a job raises.
+        OperationError: a job lost its worker too often. The other jobs are stopped.
     """
     check_ray()
-    left = unfinished(jobs, folder)
-    if not left:
+    missing = unfinished(jobs, folder)
+    if not missing:
         return []
     import ray
     from ray.exceptions import RayError, RayTaskError
 
     keys = job_keys(jobs)
-    waiting = {job.name: job for job in left}
+    waiting = {job.name: job for job in missing}
     running: dict[Any, Job] = {}
-    begun: Counter[str] = Counter()
+    attempts: Counter[str] = Counter()
     done: list[str] = []
-    with _connected(address), progress("jobs", len(left), unit="jobs") as bar:
-        _notice_missing_resources(left)
+    with _connected(address), progress("jobs", len(missing), unit="jobs") as bar:
+        _notice_missing_resources(missing)
         work = ray.remote(max_retries=0)(_on_worker)
         shipped = ray.put(list(jobs))  # once, for all jobs share the run's data
         try:
@@ -68,11 +64,11 @@ def execute_on_ray(jobs: Sequence[Job], folder: RunFolder, *, address: str) -> l
                 blocked = {*waiting, *(job.name for job in running.values())}
                 for job in [job for job in waiting.values() if blocked.isdisjoint(job.after)]:
                     del waiting[job.name]
-                    begun[job.name] += 1
+                    attempts[job.name] += 1
                     log.info(
                         "%s: started%s",
                         job.name,
-                        f", attempt {begun[job.name]}" if begun[job.name] > 1 else "",
+                        f", attempt {attempts[job.name]}" if attempts[job.name] > 1 else "",
                     )
                     place = work.options(num_cpus=job.cpus, num_gpus=job.gpus, name=job.name)
                     running[place.remote(shipped, jobs.index(job), folder, str(Path.cwd()))] = job
@@ -85,14 +81,15 @@ def execute_on_ray(jobs: Sequence[Job], folder: RunFolder, *, address: str) -> l
                     except RayTaskError:
                         raise
                     except RayError as error:
-                        if begun[job.name] >= ATTEMPTS:
+                        if attempts[job.name] >= ATTEMPTS:
                             raise OperationError(
-                                f"job {job.name} lost its worker {ATTEMPTS} times, last so: "
-                                f"{_first_line(error)}; see to the workers' memory, and start again: the run "
-                                "goes on from where it is"
+                                f"job {job.name} lost its worker {ATTEMPTS} times: {_first_line(error)}; "
+                                "check the workers' memory and start again: the run continues"
                             ) from None
-                        log.warning("%s: its worker was lost (%s); begun again", job.name, _first_line(error))
-                        screen().print(f"[yellow]{job.name}: its worker was lost, it is begun again[/yellow]")
+                        log.warning(
+                            "%s: its worker was lost (%s); it starts again", job.name, _first_line(error)
+                        )
+                        screen().print(f"[yellow]{job.name}: its worker was lost, it starts again[/yellow]")
                         time.sleep(PAUSE)
                         waiting[job.name] = job
                         continue

@@ -1,9 +1,9 @@
-"""Overlap of training records with test data: which test items a record gives away, word for word or nearly.
+"""Overlap of training records with test data: which test items a record contains, word for word or nearly.
 
 A test item is what a task scores: a pair of texts (similarity, pair classification, bitext), a text
-(classification, clustering), a query (retrieval, reranking). A record gives it away when each of the item's
-texts is among the record's own, whatever their order. Documents that a retrieval task searches in are no
-items: that training knows them is the rule, and tells nothing of the queries.
+(classification, clustering) or a query (retrieval, reranking). A record contains it when each of the item's
+texts is among the record's, in any order. Documents that a retrieval task searches in are no items: models
+may know them.
 """
 
 from __future__ import annotations
@@ -28,9 +28,11 @@ BATCH = 1000  # records in memory at once
 
 @dataclass(frozen=True)
 class TaskOverlap:
-    """What records share with one task: of its `items`, `exact` are given away word for word (after
-    `normalise`) and `near` nearly so; `texts` of them are somewhere in the records, alone or not; `records`
-    give an item away."""
+    """What records share with one task.
+
+    Of its `items`, `exact` are contained word for word (after `normalise`) and `near` nearly so. `texts` of
+    them are somewhere in the records, alone or not. `records` contain an item.
+    """
 
     items: int
     exact: int
@@ -41,7 +43,7 @@ class TaskOverlap:
 
 @dataclass(frozen=True)
 class Overlap:
-    """What a set of records shares with each task, and the `rows` that give an item away."""
+    """What a set of records shares with each task, and the `rows` that contain an item."""
 
     records: int
     rows: list[int]

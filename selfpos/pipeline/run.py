@@ -182,7 +182,7 @@ class _Graph:
 
     @property
     def _held_out(self) -> int | dict[str, int]:
-        """How many records of each task are held out for the probe: one number where all tasks have as many."""
+        """How many records of each task the probe holds out: one number where all tasks have as many."""
         probe = self.recipe.probe
         if probe.split is not None:
             return 0

@@ -18,7 +18,7 @@ SEPARATE, ITERATIVE, BAGGING = "separate", "iterative", "bagging"
 class Training:
     """One model to be trained. `name` is what tables call it, `job` its job; `steps` None means by epochs.
 
-    `start` is the training whose model this one goes on from, `share` the part of each task's records that it
+    `start` is the training whose model this one continues, `share` the part of each task's records that it
     sees, and `variant` is added to the seed. `on_probe`: its records include those of the probe set.
     """
 

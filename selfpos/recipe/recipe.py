@@ -82,39 +82,55 @@ class Recipe(Settings):
         return [*self.tasks, *self.joints, *(name for name in self.stages if name not in first), *self.bags]
 
     @model_validator(mode="after")
-    def _pipelines_fit_the_tasks(self) -> Recipe:
-        if self.iterative and self.iterative.order and sorted(self.iterative.order) != sorted(self.tasks):
+    def _iterative_names_every_task(self) -> Recipe:
+        order = self.iterative.order if self.iterative else None
+        if order and sorted(order) != sorted(self.tasks):
             raise ValueError(
                 f"iterative.order must name every task once: {', '.join(self.tasks)} "
-                f"(found {', '.join(self.iterative.order)})"
+                f"(found {', '.join(order)})"
             )
-        pipelines: dict[str, Any] = {"iterative": self.iterative, "bagging": self.bagging}
+        return self
+
+    @model_validator(mode="after")
+    def _merges_take_vectors_of_pipelines(self) -> Recipe:
+        pipelines: dict[str, Any] = {"separate": True, "iterative": self.iterative, "bagging": self.bagging}
         for name, merge in self.merges.items():
-            if merge.vectors in pipelines and pipelines[merge.vectors] is None:
+            if pipelines[merge.vectors] is None:
                 raise ValueError(
                     f"merge {name} takes the vectors of '{merge.vectors}', "
                     "a pipeline that the recipe does not have"
                 )
-        if self.bagging and not any(merge.vectors == "bagging" for merge in self.merges.values()):
+        if self.bagging and all(merge.vectors != "bagging" for merge in self.merges.values()):
             raise ValueError(
                 "'bagging' trains models to be merged, and no merge has 'vectors: bagging'; "
                 "add one, as of method multi-slerp"
             )
-        for task in self.probe.ratio:
-            if task not in self.tasks:
-                raise ValueError(f"probe.ratio: there is no task '{task}'{nearest(task, self.tasks)}")
-        mixed = {name: joint for name, joint in {**self.joints, "bagging": self.bagging}.items() if joint}
-        for name, joint in mixed.items():
-            if joint.surgery and len(self.tasks) < 2:
-                raise ValueError(f"{name}: gradient surgery is between tasks, and there is one task only")
-            for task in joint.ratio:
+        return self
+
+    @model_validator(mode="after")
+    def _ratios_and_surgery_fit_the_tasks(self) -> Recipe:
+        ratios = {"probe.ratio": self.probe.ratio} | {name: mix.ratio for name, mix in self._mixed.items()}
+        for name, ratio in ratios.items():
+            for task in ratio:
                 if task not in self.tasks:
                     raise ValueError(f"{name}: there is no task '{task}'{nearest(task, self.tasks)}")
-        if self.budget:
-            for name, settings in {**mixed, "iterative": self.iterative}.items():
-                if settings is not None and settings.steps:
-                    raise ValueError(f"{name} has steps, which the budget decides; remove one of them")
+        for name, mix in self._mixed.items():
+            if mix.surgery and len(self.tasks) < 2:
+                raise ValueError(f"{name}: gradient surgery is between tasks, and there is one task only")
         return self
+
+    @model_validator(mode="after")
+    def _budget_decides_the_steps(self) -> Recipe:
+        for name, settings in {**self._mixed, "iterative": self.iterative}.items():
+            if self.budget and settings is not None and settings.steps:
+                raise ValueError(f"{name} has steps, which the budget decides; remove one of them")
+        return self
+
+    @property
+    def _mixed(self) -> dict[str, Any]:
+        """The trainings on a mixture of all tasks, by name."""
+        mixed: dict[str, Any] = {**self.joints, "bagging": self.bagging}
+        return {name: settings for name, settings in mixed.items() if settings is not None}
 
 
 def load_recipe(path: Path) -> Recipe:

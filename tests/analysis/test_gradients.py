@@ -17,8 +17,11 @@ def quadratics(count: int = 5) -> tuple[dict[str, nn.Parameter], list, list[dict
     by none.
     """
     generator = torch.Generator().manual_seed(0)
-    parameters = {"a": nn.Parameter(torch.randn(3, 4, generator=generator)), "b": nn.Parameter(torch.randn(7, generator=generator)),
-                  "c": nn.Parameter(torch.zeros(2))}  # fmt: skip
+    parameters = {
+        "a": nn.Parameter(torch.randn(3, 4, generator=generator)),
+        "b": nn.Parameter(torch.randn(7, generator=generator)),
+        "c": nn.Parameter(torch.zeros(2)),
+    }
     targets = [
         {key: torch.randn(parameters[key].shape, generator=generator) for key in "ab"} for _ in range(count)
     ]

@@ -112,7 +112,7 @@ def test_nothing_is_overwritten_and_changes_are_noticed(written: Path, tmp_path:
     with pytest.raises(SelfposError, match="expected the fields task, type and record, found text"):
         read_probe(tmp_path / "plain.jsonl")
     (tmp_path / "text.jsonl").write_text('{"task": "a", "type": "sts", "record": "x"}\n')
-    with pytest.raises(SelfposError, match="record 1: the field record is to hold an object, found 'x'"):
+    with pytest.raises(SelfposError, match="record 1: the field record must hold an object, found 'x'"):
         read_probe(tmp_path / "text.jsonl")
     (tmp_path / "number.jsonl").write_text('{"task": 5, "type": "retrieval", "record": {"query": "a"}}\n')
     with pytest.raises(SelfposError, match="record 1: task and type are names, found 5"):

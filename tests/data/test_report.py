@@ -27,7 +27,9 @@ def test_every_number_of_the_report_counted_by_hand(tiny_base: Path, tmp_path: P
     report = describe_data(found, get_task("classification"), tiny_base)
     assert report == {
         "found": 6, "kept": 4, "dropped": {"blank text": 1, "missing value": 1}, "repeated records": 1,
-        "texts": {"text": {"count": 4, "different": 3, "tokens": {"median": 5, "90 %": 5, "99 %": 5, "longest": 5}}},
+        "texts": {
+            "text": {"count": 4, "different": 3, "tokens": {"median": 5, "90 %": 5, "99 %": 5, "longest": 5}}
+        },
         "label": {"different": 2, "commonest": {"x": 2, "y": 2}, "rarest": 2},
     }  # fmt: skip
     assert report_lines(report) == [

@@ -146,8 +146,17 @@ def test_several_sources_follow_each_other(tmp_path: Path) -> None:
         ("a.parquet", b"PAR1", "cannot be read"),
         ("a.xml", b"<a/>", "is of no known kind; expected one of .jsonl"),
         ("a.jsonl", b'{"sentence1": "x"}\n', "lacks sentence2 and score"),
-        ("a.jsonl", b'{"sentence1": "", "sentence2": "x", "score": 1}\n', "has no usable records: 1 with a blank text"),
-        ("a.jsonl", b'{"sentence1": "x", "sentence2": "y", "score": 1}\n{"sentence1": [], "sentence2": "y", "score": 1}\n', "values of different kinds"),
+        (
+            "a.jsonl",
+            b'{"sentence1": "", "sentence2": "x", "score": 1}\n',
+            "has no usable records: 1 with a blank text",
+        ),
+        (
+            "a.jsonl",
+            b'{"sentence1": "x", "sentence2": "y", "score": 1}\n'
+            b'{"sentence1": [], "sentence2": "y", "score": 1}\n',
+            "values of different kinds",
+        ),
     ],
 )  # fmt: skip
 def test_bad_files_give_one_sentence_that_names_the_file(

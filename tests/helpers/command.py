@@ -68,7 +68,7 @@ def own_process(*words: str | Path, cwd: Path | None = None, **env: str) -> Done
 
 
 def said(done: Done) -> str:
-    """The one sentence of a refused command (exit status 2); fails when there is more, such as a traceback."""
+    """The one sentence of a refused command (exit status 2); fails where there is a traceback."""
     assert done.returncode == 2, (done.returncode, done.stdout, done.stderr)
     assert "Traceback" not in done.stderr, done.stderr
     return done.stderr

@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 
 MODELS = [
-    "base", "retrieval", "pairs", "plain", "surgery", "max-3-1", "iterative-2-retrieval", "bagging-1", "bagging-2",
+    "base", "retrieval", "pairs", "plain", "surgery", "max-3-1", "iterative-2-retrieval", "bagging-1",
+    "bagging-2",
     "average", "slerp-iterative", "found-iterative", "boom",
 ]  # fmt: skip
 

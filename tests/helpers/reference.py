@@ -309,7 +309,8 @@ def della(
 
 
 def breadcrumbs(
-    joined: bool, base: np.ndarray, vectors: list[np.ndarray], weights: list[float], density: Any = 0.9, gamma: Any = 0.01, scale: float = 1.0,
+    joined: bool, base: np.ndarray, vectors: list[np.ndarray], weights: list[float],
+    density: Any = 0.9, gamma: Any = 0.01, scale: float = 1.0,
     normalize: bool | None = None,
 ) -> np.ndarray:  # fmt: skip
     rows = []

@@ -69,7 +69,7 @@ def _run(words: list[str], code: str | None) -> int:
 
 @contextmanager
 def _environment(env: dict[str, str | None]) -> Iterator[None]:
-    """Set the variables in `env` (None: unset) while the block runs. What the call itself sets is undone too."""
+    """Set the variables in `env` (None: unset) while the block runs; undo what the call itself sets."""
     before = dict(os.environ)
     for name, value in env.items():
         if value is None:

@@ -214,9 +214,11 @@ def small_recipe(base: Path, data: Path, **changes: object) -> Recipe:
         encoding="utf-8",
     )
     recipe = {
-        "name": "small", "base": str(base), "tasks": {"labels": {"type": "classification", "data": str(data)}},
+        "name": "small", "base": str(base),
+        "tasks": {"labels": {"type": "classification", "data": str(data)}},
         "training": {"steps": 1, "batch_size": 8}, "joint": None, "probe": {"per_task": 10},
-        "merges": {"found": {"method": "self-positioning"}}, "evaluation": {"tasks": ["PythonDocsSeeAlsoPairs"]},
+        "merges": {"found": {"method": "self-positioning"}},
+        "evaluation": {"tasks": ["PythonDocsSeeAlsoPairs"]},
     }  # fmt: skip
     return Recipe.model_validate(recipe | changes)
 

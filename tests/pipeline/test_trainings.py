@@ -42,7 +42,8 @@ def totals(pipelines: dict[str, list[Training]]) -> dict[str, tuple[int, int]]:
 
 def test_each_pipeline_is_as_long_as_the_specialists_unless_told_otherwise() -> None:
     assert totals(plan(training={"steps": 40})) == {
-        "separate": (120, 120), "plain": (120, 120), "surgery": (40, 120), "iterative": (120, 120), "bagging": (30 + 60 + 120, 210),
+        "separate": (120, 120), "plain": (120, 120), "surgery": (40, 120), "iterative": (120, 120),
+        "bagging": (30 + 60 + 120, 210),
     }  # fmt: skip
     knowing = plan(training={"steps": 40}, joint={"plain": {}, "knowing": {"on_probe": True}})
     assert totals(knowing)["knowing"] == totals(knowing)["plain"]

@@ -1,4 +1,4 @@
-"""The benchmark of positioning runs from end to end, and its gradients are those of a graph through the merge."""
+"""The benchmark of positioning runs to its end, with the gradients of a graph through the merge."""
 
 from __future__ import annotations
 

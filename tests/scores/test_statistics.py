@@ -131,3 +131,13 @@ def test_equal_models_and_lacking_examples() -> None:
     assert estimate(np.zeros(100), np.zeros(3)).p == 1.0
     nothing = estimate(None, np.array([0.1]))
     assert (nothing.value, nothing.low, nothing.significant) == (0.1, None, None)
+
+
+def test_students_interval_is_scipys() -> None:
+    from scipy.stats import t
+
+    from selfpos.scores.intervals import student_interval
+
+    values = np.random.default_rng(3).normal(size=7)
+    expected = t.interval(0.95, 6, values.mean(), values.std(ddof=1) / np.sqrt(7))
+    assert student_interval(values, 0.05) == pytest.approx(expected)

@@ -117,7 +117,8 @@ def test_ctrl_c_keeps_the_step_it_comes_in(
     with monkeypatch.context() as patch:
         signalled(patch, at=3)
         with pytest.raises(
-            KeyboardInterrupt, match="step 3 of the training is kept, and the same command goes on from there"
+            KeyboardInterrupt,
+            match="step 3 of the training is kept, and the same command continues from there",
         ):
             run(tiny_base, tmp_path / "out", "sts", settings=settings)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
