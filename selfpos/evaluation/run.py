@@ -211,20 +211,20 @@ def _usable_result(task: AbsTask, file: Path) -> TaskResult | None:
 
     if not file.is_file():
         return None
+    fault = ""
     try:
         result = TaskResult.from_disk(file)
+        for parts in result.scores.values():
+            if len({part["hf_subset"] for part in parts}) < len(parts):
+                fault = "it has two results for one subset"
     except Exception as error:
-        reason = " ".join(str(error).split())[:200]
-        log.warning("the result file %s cannot be read (%s) and is computed again", file, reason)
+        fault = f"it cannot be read: {' '.join(str(error).split())[:200]}"
+    if fault:
+        log.warning("the result file %s is computed again (%s)", file, fault)
         file.unlink()  # mteb reads it before it writes
         return None
     if result.dataset_revision != revision_of(task):
         return None
-    for parts in result.scores.values():
-        if len({part["hf_subset"] for part in parts}) < len(parts):
-            log.warning("the result file %s has two results for one subset and is computed again", file)
-            file.unlink()
-            return None
     version = str(result.mteb_version)
     if version.partition(".")[0] != current.partition(".")[0]:
         log.warning(
