@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from selfpos.publishing.model_summary import read_json_if_any
+from selfpos.storage.manifest import read_json
 from selfpos.storage.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -23,14 +23,20 @@ class ModelRun:
     model: Path
 
     @property
-    def tasks(self) -> Mapping[str, Mapping[str, Any]]:
-        """Task → its type and the source of its data."""
-        return {name: {"type": task.type, "source": task.data} for name, task in self.recipe.tasks.items()}
+    def sources(self) -> Mapping[str, str | list[str]]:
+        """Task → the source of its data."""
+        return {name: task.data for name, task in self.recipe.tasks.items()}
 
     @property
-    def probe(self) -> Mapping[str, Mapping[str, Any]]:
-        """Task → type, source and number of its probe records."""
-        return {name: {**task, "records": self.recipe.probe.per_task} for name, task in self.tasks.items()}
+    def trajectory(self) -> Path:
+        """The steps of the search behind the model."""
+        return self.folder.trajectory(self.model.name)
+
+    @property
+    def bagged(self) -> bool:
+        """Whether the model, or what it was merged from, is of the bagging pipeline."""
+        merge = self.recipe.merges.get(self.model.name)
+        return self.model.name in self.recipe.bags or (merge is not None and merge.vectors == "bagging")
 
     @property
     def seconds(self) -> float | None:
@@ -39,10 +45,8 @@ class ModelRun:
 
     def trained(self, name: str) -> Path | None:
         """The folder of the model `name` if the run trained, rather than merged, it."""
-        for path in _paths(self.folder, name):
-            if path.is_dir() and path != self.folder.merged(name):
-                return path
-        return None
+        paths = [path for path in _paths(self.folder, name) if path != self.folder.merged(name)]
+        return next((path for path in paths if path.is_dir()), None)
 
     def training_seconds(self, names: Sequence[str]) -> float | None:
         """Seconds of training all models `names`; None where that of one is unknown."""
@@ -56,8 +60,8 @@ class ModelRun:
         return total if names else None
 
     def _seconds(self, job: str) -> float | None:
-        seconds = read_json_if_any(self.folder.mark(job)).get("seconds")
-        return float(seconds) if isinstance(seconds, int | float) else None
+        mark = self.folder.mark(job)
+        return read_json(mark).get("seconds") if mark.is_file() else None
 
 
 def run_of(model: Path) -> ModelRun | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -12,21 +11,18 @@ from typing import Any
 
 from selfpos.errors import SelfposError
 from selfpos.publishing.card import MARK, Card, build_card
-from selfpos.publishing.facts import PUBLISHED, Facts, HubModel, parse_parent
+from selfpos.publishing.facts import Facts, HubModel
 from selfpos.publishing.licence import Lookup, hub_licence
 from selfpos.publishing.metadata import check_metadata, check_repo
-from selfpos.publishing.model_summary import ADAPTER
 from selfpos.publishing.scores import FOLDER, leaderboard_files, published_results
 from selfpos.publishing.session import TOKEN
-from selfpos.storage.file_kinds import MANIFEST
-from selfpos.storage.manifest import read_json
+from selfpos.storage.file_kinds import ADAPTER, MANIFEST
 from selfpos.storage.model_folder import check_tokenizer
 
 CARD = "README.md"
 BINARY = (".safetensors", ".parquet", ".png", ".model")
 TEXT_LIMIT = 64 * 2**20  # bytes up to which a text file is searched for tokens
-TEXT = {".json", ".jsonl", ".txt", ".md", ".vocab", ".bpe", ".tiktoken", ".jinja", ".yaml", ".yml"}
-KINDS = TEXT | {".safetensors", ".model", ".parquet", ".png"}
+TEXT = (".json", ".jsonl", ".txt", ".md", ".vocab", ".bpe", ".tiktoken", ".jinja", ".yaml", ".yml")
 PICKLES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt"}
 NAMES = {"LICENSE", "NOTICE", ".gitattributes"}
 
@@ -112,44 +108,18 @@ def plan_push(
     keep_card: bool = False,
     overlap: Path | None = None,
     lookup: Lookup | None = hub_licence,
+    card: Card | None = None,
 ) -> PushPlan:
     """Plan to send the model in `folder` to the Hub repository `repo`; nothing is sent or written.
 
     With `branch` or `pull_request` it goes there instead of to the main branch; `replace` overwrites another
-    model. `licence` is used instead of the parents'; `results` holds scores, as for `write_card`; `keep_card`
-    sends `folder/README.md` as it is; `overlap` is a report of `selfpos overlap`; `lookup` asks for the
-    licence of a parent on the Hub. Problems are listed in the plan: raises SelfposError only where `folder`
-    is no model.
+    model. `keep_card` sends `folder/README.md` as it is; the other options are those of `build_card`, unless
+    the `card` is made. Problems are listed in the plan: raises SelfposError only where `folder` is no model.
     """
     if not folder.is_dir():
         raise SelfposError(f"there is no model folder {folder}")
-    card = build_card(folder, repo=repo, results=results, licence=licence, overlap=overlap, lookup=lookup)
-    return plan_card(
-        folder,
-        repo,
-        card,
-        private=private,
-        branch=branch,
-        pull_request=pull_request,
-        replace=replace,
-        message=message,
-        keep_card=keep_card,
-    )
-
-
-def plan_card(
-    folder: Path,
-    repo: str,
-    card: Card,
-    *,
-    private: bool = True,
-    branch: str | None = None,
-    pull_request: bool = False,
-    replace: bool = False,
-    message: str | None = None,
-    keep_card: bool = False,
-) -> PushPlan:
-    """As `plan_push`, for a model whose card is made."""
+    if card is None:
+        card = build_card(folder, repo=repo, results=results, licence=licence, overlap=overlap, lookup=lookup)
     files, notes = files_of(folder)
     if card.scores:
         files = {path: file for path, file in files.items() if not path.startswith(f"{FOLDER}/")}
@@ -157,14 +127,11 @@ def plan_card(
         if card.models.own is not None:
             files |= planned(leaderboard_files(card.scores, card.models.own))
     files |= planned({**card.extras, **_records(card)})
-    adapter = public_adapter(folder, card.facts)
-    if adapter is not None:
-        files |= planned({ADAPTER: adapter})
     text = card.text
     problems = target_problems(repo, branch, pull_request)
     own_card = folder / CARD
     if keep_card and own_card.is_file():
-        files[CARD] = PlannedFile(CARD, own_card.stat().st_size, source=own_card)
+        files |= planned({CARD: own_card})
         text = own_card.read_text(encoding="utf-8", errors="replace")
     elif keep_card:
         problems.append(f"{own_card} does not exist; leave out --keep-card to send a generated card")
@@ -194,9 +161,7 @@ def plan_card(
 
 
 def files_of(folder: Path) -> tuple[dict[str, PlannedFile], list[str]]:
-    """Path → file of the model in `folder`, and a note on each file that is left out; hidden files are
-    skipped.
-    """
+    """Path → file of the model in `folder`, and a note on each that is left out; hidden ones are skipped."""
     files: dict[str, PlannedFile] = {}
     notes = []
     for path in sorted(folder.rglob("*")):
@@ -205,8 +170,8 @@ def files_of(folder: Path) -> tuple[dict[str, PlannedFile], list[str]]:
         hidden = any(part.startswith(".") or part == "__pycache__" for part in parts)
         if not path.is_file() or (hidden and name not in NAMES):
             continue
-        if path.name in NAMES or path.suffix in KINDS:
-            files[name] = PlannedFile(name, path.stat().st_size, source=path)
+        if path.name in NAMES or path.suffix in (*TEXT, *BINARY):
+            files |= planned({name: path})
         else:
             reason = "a pickle may hold code" if path.suffix in PICKLES else "no part of a model"
             notes.append(f"{name} is left out ({reason})")
@@ -259,56 +224,28 @@ def _content_problems(folder: Path, files: Sequence[PlannedFile]) -> list[str]:
 
 
 def _records(card: Card) -> dict[str, Path | bytes]:
-    """The card, and `selfpos.json` where it may not be published as it is."""
+    """The card, and the model's records where they may not be published as they are."""
+    facts = card.facts
     contents: dict[str, Path | bytes] = {CARD: card.text.encode()}
-    record = card.facts.record
-    if record is not None:
-        public = public_manifest(record, card.published, card.probe_set)
-        if public != record:
-            contents[MANIFEST] = (json.dumps(public, indent=2, ensure_ascii=False) + "\n").encode()
+    public = facts.public_record()
+    if public != facts.record:
+        contents[MANIFEST] = (json.dumps(public, indent=2, ensure_ascii=False) + "\n").encode()
+    config = public_adapter(facts)
+    if config is not None:
+        contents[ADAPTER] = json.dumps(config, indent=2, sort_keys=True).encode()
     return contents
 
 
-def public_manifest(
-    record: Mapping[str, Any], published: Mapping[str, HubModel], probe_set: str | None
-) -> dict[str, Any]:
-    """The content of `selfpos.json` with parents on the Hub named by repository and commit, and no local
-    folder.
-
-    `published` maps a parent's name to where it is published; `probe_set` is the Hub id of the probe set, if
-    any.
-    """
-    public: dict[str, Any] = copy.deepcopy(dict(record))
-    merge = public.get("merge")
-    entries = [public.get("base"), *((merge.get("sources") or ()) if isinstance(merge, dict) else ())]
-    for entry in entries:
-        parent = parse_parent(entry)
-        if not isinstance(entry, dict) or parent is None:
-            continue
-        for key in ("path", "source"):
-            entry.pop(key, None)
-        entry["name"] = parent.name
-        hub = published.get(parent.name)
-        if hub is not None:
-            entry |= {"repo": hub.repo, "revision": hub.revision}
-        elif parent.repo:
-            entry["repo"] = parent.repo
-            if parent.revision:
-                entry["revision"] = parent.revision
-    if probe_set is not None:
-        public[PUBLISHED] = {"probe_set": probe_set}
-    return public
-
-
-def public_adapter(folder: Path, facts: Facts) -> bytes | None:
+def public_adapter(facts: Facts) -> dict[str, Any] | None:
     """`adapter_config.json` naming its base by Hub id and commit; None where it need not change."""
-    if not facts.adapter or facts.base is None or not facts.base.repo:
+    config = facts.summary.adapter
+    if (
+        config is None
+        or facts.base is None
+        or facts.base.repo in (None, config.get("base_model_name_or_path"))
+    ):
         return None
-    if str((facts.summary.adapter or {}).get("base_model_name_or_path") or "") == facts.base.repo:
-        return None
-    config = read_json(folder / ADAPTER)
-    config |= {"base_model_name_or_path": facts.base.repo, "revision": facts.base.revision}
-    return json.dumps(config, indent=2, sort_keys=True).encode()
+    return {**config, "base_model_name_or_path": facts.base.repo, "revision": facts.base.revision}
 
 
 def _notes(folder: Path, card: Card, keep_card: bool) -> list[str]:
@@ -331,7 +268,7 @@ def _notes(folder: Path, card: Card, keep_card: bool) -> list[str]:
             f"the folder's {CARD} was not written by selfpos; the generated card replaces it "
             "(--keep-card sends yours)"
         )
-    if facts.record is None:
+    if not facts.record:
         notes.append(
             f"{folder} has no {MANIFEST}: the card does not say how the model was made, "
             "and it cannot be reproduced"
@@ -340,8 +277,7 @@ def _notes(folder: Path, card: Card, keep_card: bool) -> list[str]:
     if local and facts.kind == "merged":
         notes.append(
             f"{', '.join(local)} {'is' if len(local) == 1 else 'are'} not on the Hub, so others cannot "
-            "repeat "
-            "the merge; --collection publishes them with it"
+            "repeat the merge; --collection publishes them with it"
         )
     if facts.adapter and facts.base is not None and not facts.base.repo:
         notes.append(f"the adapter's base {facts.base.name} is not on the Hub, so others cannot use it")

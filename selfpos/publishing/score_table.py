@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from statistics import fmean
 
+from selfpos.comparison import Scored, compare
 from selfpos.publishing.facts import Facts
 from selfpos.publishing.scores import Scores
 from selfpos.storage.hashing import REVISION_LENGTH
@@ -38,9 +39,8 @@ class ScoredModels:
 class ScoreTable:
     """Models as columns, tasks and means over tasks as rows of a label and one cell per model."""
 
-    models: tuple[str, ...]
-    own: str | None
-    rows: tuple[tuple[str, tuple[str, ...]], ...]
+    models: list[str]
+    rows: list[tuple[str, list[str]]]
 
 
 def match_models(scores: Scores, facts: Facts, content: str) -> ScoredModels:
@@ -49,38 +49,35 @@ def match_models(scores: Scores, facts: Facts, content: str) -> ScoredModels:
     `selfpos eval-mteb` files results by content hash. Results by the right name but another hash belong to
     weights that no longer exist. MTEB's own results of a local model have only a name.
     """
-    stale: list[str] = []
+    stale: dict[str, None] = {}
 
-    def find(content: str | None, names: Iterable[str], repo: str | None = None) -> str | None:
-        short = {name.rpartition("/")[2] for name in names}
-        named = [model for model in scores.models if model in short]
-        for model in scores.models:
-            if content and scores.identity(model)[1] == content[:REVISION_LENGTH]:
+    def find(content: str | None, names: Collection[str], repo: str | None = None) -> str | None:
+        named = []
+        for model, (result, *_) in scores.models.items():
+            if content and result.revision == content[:REVISION_LENGTH]:
                 return model
-        for model in named:
-            filed_as, revision = scores.identity(model)
-            if not content or not _is_hash(revision) or (repo and filed_as == repo):
+            if model in names:
+                named.append((model, result))
+        for model, result in named:
+            is_hash = re.fullmatch(rf"[0-9a-f]{{{REVISION_LENGTH}}}", result.revision)
+            if not content or not is_hash or (repo and result.model == repo):
                 return model
-        stale.extend(named)
+        stale.update(dict.fromkeys(model for model, _ in named))
         return None
 
-    own = find(content, [facts.name])
-    base = None
+    own, base = find(content, [facts.name]), None
     if facts.base:
-        names = ["base", facts.base.name, *([facts.base.repo] if facts.base.repo else [])]
+        names = ["base", *(name.rpartition("/")[2] for name in (facts.base.name, facts.base.repo or ""))]
         base = find(facts.base.hash, names, facts.base.repo)
-    parents = [find(parent.hash, [parent.name], parent.repo) for parent in facts.parents]
+    parents = [find(parent.hash, [parent.name.rpartition("/")[2]], parent.repo) for parent in facts.parents]
+    joints = list(facts.run.recipe.joints) if facts.run else []
     return ScoredModels(
         own=own,
         base=base,
         parents=tuple(name for name in parents if name),
-        joints=tuple(name for name in facts.joints or ("joint",) if name in scores.models),
-        stale=tuple(dict.fromkeys(stale)),
+        joints=tuple(name for name in joints or ["joint"] if name in scores.models),
+        stale=tuple(stale),
     )
-
-
-def _is_hash(revision: str) -> bool:
-    return re.fullmatch(rf"[0-9a-f]{{{REVISION_LENGTH}}}", revision) is not None
 
 
 def score_table(scores: Scores, models: ScoredModels) -> ScoreTable:
@@ -94,40 +91,39 @@ def score_table(scores: Scores, models: ScoredModels) -> ScoreTable:
         for name in members:
             unit = ", ".join(part for part in (kind, scores.tasks[name].metric) if part)
             label = f"{name} ({unit})" if unit else name
-            rows.append((label, tuple(_cell(scores, model, name) for model in columns)))
+            rows.append((label, [_cell(scores, model, name) for model in columns]))
         if kind and len(members) > 1:
             rows.append((f"*{kind}, mean of {len(members)}*", _means(scores, columns, members)))
     if len(tasks) > 1:
-        rows.append((f"**mean of {len(tasks)}**", _means(scores, columns, list(scores.tasks))))
-    return ScoreTable(tuple(columns), models.own, tuple(rows))
+        rows.append((f"**mean of {len(tasks)}**", _means(scores, columns, scores.tasks)))
+    return ScoreTable(columns, rows)
 
 
 def _cell(scores: Scores, model: str, task: str) -> str:
-    value, interval = scores.value(model, task), scores.interval(model, task)
-    if value is None:
+    """Score and interval in percent; no interval of a mean over several subsets."""
+    result = scores.result(model, task)
+    if result is None:
         return ""
-    text = f"{100 * value:.2f}"
+    text = f"{100 * result.mean:.2f}"
+    interval = result.interval(result.scores[0]) if len(result.scores) == 1 else None
     if interval:
         # Word joiners keep an interval on one line in a narrow column.
         text += f"<br><sub>{100 * interval[0]:.1f}\u2060–\u2060{100 * interval[1]:.1f}</sub>"
     return text
 
 
-def _means(scores: Scores, models: Sequence[str], tasks: Sequence[str]) -> tuple[str, ...]:
+def _means(scores: Scores, models: Collection[str], tasks: Collection[str]) -> list[str]:
     """Means of the models that were scored on all of `tasks`: a mean over fewer could not be compared."""
     cells = []
     for model in models:
-        values = [value for task in tasks if (value := scores.value(model, task)) is not None]
-        cells.append(f"{100 * fmean(values):.2f}" if len(values) == len(tasks) else "")
-    return tuple(cells)
+        results = [result for task in tasks if (result := scores.result(model, task))]
+        mean = fmean(result.mean for result in results) if len(results) == len(tasks) else None
+        cells.append("" if mean is None else f"{100 * mean:.2f}")
+    return cells
 
 
 def worse_tasks(scores: Scores, models: ScoredModels) -> list[str]:
-    """A sentence for each task on which this model scores below its base, with an interval where examples
-    exist.
-    """
-    from selfpos.comparison import Scored, compare
-
+    """A sentence for each task on which this model scores below its base, with an interval if known."""
     own, base = models.own, models.base
     if own is None or base is None or own == base:
         return []
@@ -135,16 +131,16 @@ def worse_tasks(scores: Scores, models: ScoredModels) -> list[str]:
     for task in scores.tasks:
         result, other = scores.result(own, task), scores.result(base, task)
         if result and other and result.mean < other.mean:
-            worse[task] = (result, other)
+            worse[task] = (scores.task_score(result), scores.task_score(other))
     if not worse:
         return []
     sides = [
-        Scored(name, {"": {task: scores.task_score(pair[side]) for task, pair in worse.items()}})
+        Scored(name, {"": {task: pair[side] for task, pair in worse.items()}})
         for side, name in enumerate((own, base))
     ]
     differences = compare(sides, baseline=base, draws=DRAWS).rows[0].differences
     sentences = []
-    for task, (result, other) in worse.items():
+    for task, (score, reference) in worse.items():
         difference, note = differences[task], ""
         if difference.low is not None and difference.high is not None:
             noise = ", within the noise" if difference.low <= 0 <= difference.high else ""
@@ -152,6 +148,6 @@ def worse_tasks(scores: Scores, models: ScoredModels) -> list[str]:
                 f" (difference {100 * difference.value:+.2f}, "
                 f"95 % interval {100 * difference.low:+.2f} to {100 * difference.high:+.2f}{noise})"
             )
-        values = f"{100 * result.mean:.2f} against {100 * other.mean:.2f}"
+        values = f"{100 * score.main_score:.2f} against {100 * reference.main_score:.2f}"
         sentences.append(f"On {task} it scores below its base: {values}{note}.")
     return sentences

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from selfpos.evaluation.mteb_internals import hub_result
 from selfpos.evaluation.tasks import TaskInfo, describe_task
-from selfpos.scores.files import LAST, Result, SubsetScore, TaskScore, last_json, last_scores, read_result
+from selfpos.scores.files import LAST, Result, TaskScore, last_json, last_scores, read_result
 
 FOLDER = "eval"  # of scores inside a model folder: it is no part of the model's content hash
 LEADERBOARD_FOLDER = ".eval_results"  # read by the Hub's leaderboards
@@ -22,13 +22,7 @@ class Scores:
     tasks: Mapping[str, TaskInfo]
     mteb: str | None
 
-    def identity(self, model: str) -> tuple[str, str]:
-        """The name and revision under which MTEB files the model; of a model that we scored, its content
-        hash.
-        """
-        return self.models[model][0].model, self.models[model][0].revision
-
-    def of(self, names: Sequence[str]) -> Scores | None:
+    def of(self, names: Collection[str]) -> Scores | None:
         """Those of the models `names`; None where none of them was scored."""
         models = {name: results for name, results in self.models.items() if name in names}
         scored = {result.task for results in models.values() for result in results}
@@ -42,39 +36,17 @@ class Scores:
 
     def on_local_data(self, model: str) -> list[str]:
         """MTEB's tasks that `model` was scored on with local files."""
-        results = self.models.get(model, ())
-        return sorted(
-            {
-                result.task
-                for result in results
-                if self.tasks[result.task].dataset is not None and not self.from_hub(result)
-            }
-        )
+        local = (result.task for result in self.models[model] if not self.from_hub(result))
+        return sorted(task for task in local if self.tasks[task].dataset is not None)
 
     def result(self, model: str, task: str) -> Result | None:
         """The result of `model` on `task`; None where it was not scored."""
         return next((result for result in self.models.get(model, ()) if result.task == task), None)
 
-    def value(self, model: str, task: str) -> float | None:
-        """Mean over the splits and subsets of the task; None where `model` was not scored."""
-        result = self.result(model, task)
-        return None if result is None else result.mean
-
-    def interval(self, model: str, task: str) -> tuple[float, float] | None:
-        """The interval of the task's only subset; None where there are several or none."""
-        result = self.result(model, task)
-        if result is None or len(result.scores) != 1:
-            return None
-        return result.interval(result.scores[0])
-
     def task_score(self, result: Result) -> TaskScore:
         """The result as one score."""
         task = self.tasks[result.task]
         return TaskScore(result.task, task.type or "", task.metric or "", result.mean, result.file)
-
-    def subset_scores(self, model: str) -> list[tuple[Result, SubsetScore]]:
-        """All scores of `model` by split and subset, with the results that hold them."""
-        return [(result, score) for result in self.models.get(model, ()) for score in result.scores]
 
 
 def find_scores(folder: Path) -> Path | None:
@@ -98,46 +70,36 @@ def read_model_scores(root: Path) -> Scores | None:
     covered = {score.file.parent.parent for score in listed}
     files = [score.file for score in listed if score.file.is_file()]
     files += [file for file in sorted(root.rglob("*.json")) if file.parent.parent not in covered]
-    results = []
+    by_folder: dict[Path, list[Result]] = {}
     for file in dict.fromkeys(files):
         result = read_result(file, known.get(file.stem, (None, None))[1])
         if result is not None:
-            results.append(result)
-    if not results:
+            by_folder.setdefault(file.parent, []).append(result)
+    if not by_folder:
         return None
-    names = [_short(folder.parent.name) for folder in {result.file.parent for result in results}]
+    # MTEB files a model below its name, `owner__name`, and its revision.
+    names = [folder.parent.name.rpartition("__")[2] for folder in by_folder]
     models: dict[str, list[Result]] = {}
-    for result in results:
-        name = _short(result.file.parent.parent.name)
-        if names.count(name) > 1:
-            name = f"{name}@{result.revision[:8]}"
-        models.setdefault(name, []).append(result)
-    tasks = {
-        name: describe_task(name, known.get(name)) for name in sorted({result.task for result in results})
-    }
-    versions = {str(result.mteb_version) for result in results}
+    for name, (folder, results) in zip(names, by_folder.items(), strict=True):
+        full_name = f"{name}@{folder.name[:8]}" if names.count(name) > 1 else name
+        models.setdefault(full_name, []).extend(results)
+    everything = [result for results in by_folder.values() for result in results]
+    tasks = {name: describe_task(name, known.get(name)) for name in sorted({r.task for r in everything})}
+    versions = {str(result.mteb_version) for result in everything}
     version = versions.pop() if len(versions) == 1 else None
-    return Scores({name: tuple(entries) for name, entries in models.items()}, tasks, version)
-
-
-def _short(model: str) -> str:
-    """The last part of a model's name, which MTEB writes `owner/name` or files as `owner__name`."""
-    return model.replace("__", "/").rpartition("/")[2]
+    return Scores({name: tuple(results) for name, results in models.items()}, tasks, version)
 
 
 def published_results(scores: Scores) -> dict[str, Path | bytes]:
-    """The result files by their paths in the `eval` folder of a published model, with a `last.json` per
-    model.
-    """
+    """The result files by their paths in a published model, with a `last.json` per model."""
     files: dict[str, Path | bytes] = {}
-    for short, results in scores.models.items():
+    for name, results in scores.models.items():
         model, revision = results[0].file.parent.parent.name, results[0].revision
         paths = {result.task: Path("results", model, revision, result.file.name) for result in results}
         for result in results:
-            files[f"{FOLDER}/{short}/{paths[result.task].as_posix()}"] = result.file
+            files[f"{FOLDER}/{name}/{paths[result.task].as_posix()}"] = result.file
         by_task = {result.task: scores.task_score(result) for result in results}
-        last = last_json(results[0].model, revision, by_task, paths)
-        files[f"{FOLDER}/{short}/{LAST}"] = last.encode()
+        files[f"{FOLDER}/{name}/{LAST}"] = last_json(results[0].model, revision, by_task, paths).encode()
     return files
 
 
