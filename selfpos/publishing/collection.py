@@ -15,7 +15,7 @@ from selfpos.publishing.facts import DataSource, Facts, HubModel, Parent
 from selfpos.publishing.licence import Licence, hub_licence, parse_licence
 from selfpos.publishing.markdown import environment
 from selfpos.publishing.model_run import ModelRun
-from selfpos.publishing.plan import CARD, PushPlan, files_of, in_order, plan_push, planned, target_problems
+from selfpos.publishing.plan import CARD, PushPlan, files_of, in_order, plan_push, target_problems
 from selfpos.publishing.push import Pushed, push
 from selfpos.publishing.session import hub
 from selfpos.storage.hashing import content_hash
@@ -177,7 +177,7 @@ def plan_probe(
         total=sum(row.records or 0 for row in rows),
     )
     files, notes = files_of(folder)
-    files |= planned({CARD: (text.strip() + "\n").encode()})
+    files[CARD] = (text.strip() + "\n").encode()
     return PushPlan(
         repo=repo,
         repo_type="dataset",

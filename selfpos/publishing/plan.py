@@ -26,23 +26,24 @@ TEXT = (".json", ".jsonl", ".txt", ".md", ".vocab", ".bpe", ".tiktoken", ".jinja
 PICKLES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt"}
 NAMES = {"LICENSE", "NOTICE", ".gitattributes"}
 
-Content = bytes  # a name for the type within PlannedFile, whose field `bytes` hides it
+Files = dict[str, Path | bytes]  # path in the repository → path here, or generated content
 
 
 @dataclass(frozen=True)
 class PlannedFile:
-    """One file to send: its path in the repository, its size, and its path here or its generated content."""
+    """One file to send: its path in the repository, and its path here or its generated content."""
 
     path: str
-    bytes: int
-    source: Path | None = None
-    content: Content | None = None
+    content: Path | bytes
 
-    def read(self) -> Content:
+    @property
+    def size(self) -> int:
+        """Bytes of the content."""
+        return self.content.stat().st_size if isinstance(self.content, Path) else len(self.content)
+
+    def read(self) -> bytes:
         """The whole content."""
-        if self.content is not None:
-            return self.content
-        return self.source.read_bytes() if self.source else b""
+        return self.content.read_bytes() if isinstance(self.content, Path) else self.content
 
 
 @dataclass(frozen=True)
@@ -68,14 +69,14 @@ class PushPlan:
     @property
     def total_bytes(self) -> int:
         """Bytes of all files together."""
-        return sum(file.bytes for file in self.files)
+        return sum(file.size for file in self.files)
 
     def linked(self, published: Mapping[str, HubModel], probe_set: str | None) -> PushPlan:
         """The plan with records and card naming published parents and the probe set by their repositories."""
         if self.made_from is None:
             return self
         card = self.made_from.linked(published, probe_set)
-        files = {file.path: file for file in self.files} | planned(_records(card))
+        files = {file.path: file.content for file in self.files} | _records(card)
         return replace(self, files=in_order(files), card=card.text, made_from=card)
 
     def text(self) -> str:
@@ -87,7 +88,7 @@ class PushPlan:
         visible = "private" if self.private else "public"
         size = f"{len(self.files)} files, {_size(self.total_bytes)}"
         lines = [f"to {where}{kind}{self.repo} ({visible} if it is new): {size}", ""]
-        lines += [f"{_size(file.bytes):>10}  {file.path}" for file in self.files]
+        lines += [f"{_size(file.size):>10}  {file.path}" for file in self.files]
         lines += ["", self.card.strip(), ""]
         lines += [f"note: {note}" for note in self.notes]
         lines += [f"problem: {problem}" for problem in self.problems]
@@ -123,15 +124,15 @@ def plan_push(
     files, notes = files_of(folder)
     if card.scores:
         files = {path: file for path, file in files.items() if not path.startswith(f"{FOLDER}/")}
-        files |= planned(published_results(card.scores))
+        files |= published_results(card.scores)
         if card.models.own is not None:
-            files |= planned(leaderboard_files(card.scores, card.models.own))
-    files |= planned({**card.extras, **_records(card)})
+            files |= leaderboard_files(card.scores, card.models.own)
+    files |= {**card.extras, **_records(card)}
     text = card.text
     problems = target_problems(repo, branch, pull_request)
     own_card = folder / CARD
     if keep_card and own_card.is_file():
-        files |= planned({CARD: own_card})
+        files[CARD] = own_card
         text = own_card.read_text(encoding="utf-8", errors="replace")
     elif keep_card:
         problems.append(f"{own_card} does not exist; leave out --keep-card to send a generated card")
@@ -143,13 +144,14 @@ def plan_push(
             check_tokenizer(folder)
         except SelfposError as error:
             problems.append(str(error))
-    problems += _content_problems(folder, list(files.values()))
+    in_repository = in_order(files)
+    problems += _content_problems(folder, in_repository)
     return PushPlan(
         repo=repo,
         repo_type="model",
         private=private,
         message=message or f"Upload {folder.resolve().name} with selfpos",
-        files=in_order(files),
+        files=in_repository,
         card=text,
         problems=tuple(problems),
         notes=(*notes, *_notes(folder, card, keep_card)),
@@ -160,9 +162,9 @@ def plan_push(
     )
 
 
-def files_of(folder: Path) -> tuple[dict[str, PlannedFile], list[str]]:
+def files_of(folder: Path) -> tuple[Files, list[str]]:
     """Path → file of the model in `folder`, and a note on each that is left out; hidden ones are skipped."""
-    files: dict[str, PlannedFile] = {}
+    files: Files = {}
     notes = []
     for path in sorted(folder.rglob("*")):
         parts = path.relative_to(folder).parts
@@ -171,27 +173,16 @@ def files_of(folder: Path) -> tuple[dict[str, PlannedFile], list[str]]:
         if not path.is_file() or (hidden and name not in NAMES):
             continue
         if path.name in NAMES or path.suffix in (*TEXT, *BINARY):
-            files |= planned({name: path})
+            files[name] = path
         else:
             reason = "a pickle may hold code" if path.suffix in PICKLES else "no part of a model"
             notes.append(f"{name} is left out ({reason})")
     return files, notes
 
 
-def planned(contents: Mapping[str, Path | Content]) -> dict[str, PlannedFile]:
-    """Path → file for files elsewhere on this disk and for generated contents."""
-    files = {}
-    for path, content in contents.items():
-        if isinstance(content, Path):
-            files[path] = PlannedFile(path, content.stat().st_size, source=content)
-        else:
-            files[path] = PlannedFile(path, len(content), content=content)
-    return files
-
-
-def in_order(files: Mapping[str, PlannedFile]) -> tuple[PlannedFile, ...]:
+def in_order(files: Files) -> tuple[PlannedFile, ...]:
     """The files by path."""
-    return tuple(files[path] for path in sorted(files))
+    return tuple(PlannedFile(path, files[path]) for path in sorted(files))
 
 
 def target_problems(repo: str, branch: str | None, pull_request: bool) -> list[str]:
@@ -214,7 +205,7 @@ def _content_problems(folder: Path, files: Sequence[PlannedFile]) -> list[str]:
     if not any(file.path.endswith(".safetensors") for file in files):
         problems.append(f"{folder} holds no safetensors weights")
     for file in files:
-        if file.path.endswith(BINARY) or file.bytes > TEXT_LIMIT:
+        if file.path.endswith(BINARY) or file.size > TEXT_LIMIT:
             continue
         if TOKEN.search(file.read().decode("utf-8", errors="replace")):
             problems.append(
@@ -223,10 +214,10 @@ def _content_problems(folder: Path, files: Sequence[PlannedFile]) -> list[str]:
     return problems
 
 
-def _records(card: Card) -> dict[str, Path | bytes]:
+def _records(card: Card) -> Files:
     """The card, and the model's records where they may not be published as they are."""
     facts = card.facts
-    contents: dict[str, Path | bytes] = {CARD: card.text.encode()}
+    contents: Files = {CARD: card.text.encode()}
     public = facts.public_record()
     if public != facts.record:
         contents[MANIFEST] = (json.dumps(public, indent=2, ensure_ascii=False) + "\n").encode()

@@ -70,10 +70,10 @@ def _staged(plan: PushPlan) -> Iterator[Path]:
         for file in plan.files:
             path = stage / file.path
             path.parent.mkdir(parents=True, exist_ok=True)
-            if file.content is not None:
+            if isinstance(file.content, Path):
+                path.symlink_to(file.content.resolve())
+            else:
                 path.write_bytes(file.content)
-            elif file.source is not None:
-                path.symlink_to(file.source.resolve())
         yield stage
 
 
@@ -182,7 +182,7 @@ def _upload(api: HfApi, plan: PushPlan, stage: Path, target: str | None) -> Comm
     }
     additions = {file.path: CommitOperationAdd(file.path, str(stage / file.path)) for file in plan.files}
     for file in plan.files:
-        if file.bytes >= LARGE:
+        if file.size >= LARGE:
             api.preupload_lfs_files(additions=[additions[file.path]], free_memory=False, **where)
     operations: list[Any] = list(additions.values())
     if plan.replace:  # weights of the other model must not stay beside the new ones
