@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -84,20 +84,17 @@ class RunResults:
         return sum(scores.values()) / len(scores) if len(scores) == len(self.tasks) and scores else None
 
     def kind(self, model: str) -> str:
-        """`base`, `specialist`, `joint`, `iterative`, `bagging`, `positioned` (learned coefficients) or
-        `merge`.
-        """
-        if model == "base":
-            return model
+        """Its role in figures; `positioned` is a merge whose coefficients were searched for."""
         trained: dict[str, Collection[str]] = {
+            "base": ("base",),
             "specialist": self.recipe.tasks,
             "joint": self.recipe.joints,
             "iterative": self.recipe.stages,
             "bagging": self.recipe.bags,
         }
-        for kind, names in trained.items():
-            if model in names:
-                return kind
+        kinds = [kind for kind, names in trained.items() if model in names]
+        if kinds:
+            return kinds[0]
         return "positioned" if self.recipe.merges[model].search else "merge"
 
 
@@ -129,9 +126,7 @@ def read_results(folder: RunFolder) -> RunResults:
         # Jobs of merges that the recipe no longer has stay in the folder.
         if not dot or model in models:
             seconds[file.stem] = read_json(file)["seconds"]
-    took: dict[str, Any] = {"pipelines": {}, "equal": None}
-    if folder.pipelines.is_file():
-        took = read_json(folder.pipelines)
+    pipelines = read_json(folder.pipelines) if folder.pipelines.is_file() else {}
     return RunResults(
         recipe=recipe,
         tasks=tasks,
@@ -141,8 +136,8 @@ def read_results(folder: RunFolder) -> RunResults:
         searches=searches,
         seconds=seconds,
         missing=missing,
-        pipelines=took["pipelines"],
-        equal=took["equal"],
+        pipelines=pipelines.get("pipelines", {}),
+        equal=pipelines.get("equal"),
     )
 
 
@@ -157,15 +152,12 @@ def _scores(
 
     runs = models_of_run(folder, recipe)
     lacking = [model for model in ("base", *recipe.trained, *recipe.merges) if model not in runs]
-    if not runs:
-        missing.append("scores of all models")
-    else:
-        missing.append(f"scores of {', '.join(lacking)}" if lacking else "the table of the run")
+    what = f"scores of {', '.join(lacking)}" if lacking else "the table of the run"
+    missing.append(what if runs else "scores of all models")
     tasks: dict[str, dict[str, str]] = {}
-    scores: dict[str, dict[str, float]] = {}
-    for model, run in runs.items():
+    for run in runs.values():
         tasks |= {task: {"type": score.type, "metric": score.metric} for task, score in run.items()}
-        scores[model] = {task: score.main_score for task, score in run.items()}
+    scores = {model: {task: score.main_score for task, score in run.items()} for model, run in runs.items()}
     return tasks, scores
 
 
@@ -212,23 +204,31 @@ def with_details(results: RunResults, folder: RunFolder) -> RunResults:
 
 def costs_of(results: RunResults, folder: RunFolder) -> list[Cost]:
     """The costs of all models, from the records of jobs, the manifests and the searches."""
+    jobs = {}
+    for name in results.models:
+        kind = results.kind(name) if name in results.recipe.trained else "merge"
+        jobs[name] = "joint" if name == "joint" else f"{kind}.{name}"
     costs = []
     for name in results.models:
-        kind = results.kind(name)
-        job = "joint" if name == "joint" else f"{kind if name in results.recipe.trained else 'merge'}.{name}"
-        manifest, draws = _manifest(folder, kind, name), None
+        manifest, draws = _manifest(folder, name), None
         if manifest.get("samples") is not None:
             draws = f"{manifest['samples']:,} samples"
         elif name in results.searches and results.searches[name].position.get("texts") is not None:
             draws = f"{results.searches[name].position['texts']:,} texts"
-        seconds, scoring = results.seconds.get(job), results.seconds.get(f"scores.{name}")
-        costs.append(Cost(name, kind, seconds, seconds, draws, manifest.get("peak_memory_bytes"), scoring))
-    seconds_of = {cost.model: cost.seconds for cost in costs}
-    with_totals = []
-    for cost in costs:
-        names = [*_inputs(results, cost.model), cost.model]
-        with_totals.append(replace(cost, total=_sum_if_known([seconds_of.get(name) for name in names])))
-    return with_totals
+        parts = [results.seconds.get(jobs[model]) for model in [*_inputs(results, name), name]]
+        known = [seconds for seconds in parts if seconds is not None]
+        costs.append(
+            Cost(
+                model=name,
+                kind=results.kind(name),
+                seconds=parts[-1],
+                total=sum(known) if len(known) == len(parts) else None,
+                draws=draws,
+                memory=manifest.get("peak_memory_bytes"),
+                scoring=results.seconds.get(f"scores.{name}"),
+            )
+        )
+    return costs
 
 
 def _inputs(results: RunResults, name: str) -> list[str]:
@@ -242,16 +242,11 @@ def _inputs(results: RunResults, name: str) -> list[str]:
     return [model for model in inputs if model in recipe.trained]
 
 
-def _sum_if_known(seconds: Sequence[float | None]) -> float | None:
-    known = [value for value in seconds if value is not None]
-    return sum(known) if len(known) == len(seconds) else None
-
-
 def _origins(results: RunResults, folder: RunFolder) -> list[tuple[str, str, str]]:
     """Model, how it was made, and the hashes of its inputs, of every model with a manifest."""
     origins = []
-    for name in results.models[1:]:
-        manifest = _manifest(folder, results.kind(name), name)
+    for name in results.models:
+        manifest = _manifest(folder, name)
         if not manifest:
             continue
         merge = manifest.get("merge") or {}
@@ -262,17 +257,13 @@ def _origins(results: RunResults, folder: RunFolder) -> list[tuple[str, str, str
             f"{task}: {entry['records']:,} records {entry['hash'][:12]}"
             for task, entry in (manifest.get("tasks") or {}).items()
         ]
-        inputs = inputs or [f"{entry['name']} {entry['hash'][:12]}" for entry in merge.get("sources") or ()]
+        inputs += [f"{entry['name']} {entry['hash'][:12]}" for entry in merge.get("sources") or ()]
         origins.append((name, f"{method}, seed {manifest.get('seed', merge.get('seed'))}", ", ".join(inputs)))
     return origins
 
 
-def _manifest(folder: RunFolder, kind: str, name: str) -> dict[str, Any]:
-    paths = {
-        "specialist": folder.specialist(name),
-        "joint": folder.rival(name),
-        "iterative": folder.stage(name),
-        "bagging": folder.bag(name),
-    }
-    path = paths.get(kind, folder.merged(name))
-    return (read_manifest(path) or {}) if path.is_dir() and kind != "base" else {}
+def _manifest(folder: RunFolder, name: str) -> dict[str, Any]:
+    """What made the model `name` of the run; empty where it is not made."""
+    places = (folder.specialist, folder.rival, folder.stage, folder.bag, folder.merged)
+    paths = [place(name) for place in places if place(name).is_dir()]
+    return (read_manifest(paths[0]) or {}) if paths else {}

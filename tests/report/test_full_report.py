@@ -25,7 +25,6 @@ BROWSER = next(
 )
 TITLES = [
     "Mean scores",
-    "Gains by task type",
     "Scores by method and task",
     "Score and cost",
     "Path of the coefficients: positioned",
