@@ -26,10 +26,6 @@ class TasksFailedError(OperationError):
         self.failures, self.scores = failures, scores
 
 
-class _UnusableModelError(Exception):
-    """The model itself is at fault, so that no task can be scored."""
-
-
 def evaluate(
     model: Path,
     tasks: Sequence[AbsTask],
@@ -77,9 +73,9 @@ def evaluate(
             try:
                 scores[title] = scorer.score(task)
                 bar.advance(1, task=title, score=scores[title].main_score)
-            except _UnusableModelError as error:
-                raise SelfposError(str(error)) from None
             except Exception as error:
+                if isinstance(error, SelfposError) and not scorer.has_model:
+                    raise  # the model itself is at fault, so that no task can be scored
                 reason = str(error) if isinstance(error, SelfposError) else f"{type(error).__name__}: {error}"
                 failures[title] = " ".join(reason.split())[:400]
                 log.error("task %s failed on %s: %s", title, name, failures[title])
@@ -152,6 +148,11 @@ class _Scorer:
         self._batch_size, self._cache, self._announce = batch_size, cache, announce
         self._encoder: Any = None
 
+    @property
+    def has_model(self) -> bool:
+        """Whether the model is loaded."""
+        return self._encoder is not None
+
     def close(self) -> None:
         if self._encoder is not None:
             self._encoder.embedder.close()
@@ -194,10 +195,7 @@ class _Scorer:
     def _load(self) -> None:
         from selfpos.evaluation.encoder import describe_encoder, load_encoder
 
-        try:
-            self._encoder = load_encoder(self._folder, self.meta, self._cache)
-        except SelfposError as error:
-            raise _UnusableModelError(str(error)) from None
+        self._encoder = load_encoder(self._folder, self.meta, self._cache)
         rows = describe_encoder(self._encoder)
         log.info("scored with %s", "; ".join(f"{label}: {text}" for label, text in rows))
         if self._announce is not None:

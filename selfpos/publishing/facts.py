@@ -183,13 +183,13 @@ class Facts:
     def public_record(self) -> dict[str, Any]:
         """The content of `selfpos.json` with parents on the Hub by repository and commit, and no folder."""
         public = copy.deepcopy(dict(self.record))
-        entries = [public.get("base"), *public.get("merge", {}).get("sources", ())]
-        for entry, parent in zip(entries, (self.base, *self.parents), strict=True):
-            recorded = parse_parent(entry)
-            if recorded is None or parent is None:
+        base = public.get("base")
+        entries = [base, *public.get("merge", {}).get("sources", ())]
+        for entry, parent in zip(entries, (parse_parent(base), *self.parents), strict=True):
+            if parent is None:
                 continue
             entry.pop("path", None)
-            entry["name"] = recorded.name
+            entry["name"] = parent.name
             if parent.repo:
                 entry["repo"] = parent.repo
             if parent.revision:

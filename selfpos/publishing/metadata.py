@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
-from selfpos.errors import SelfposError
 from selfpos.publishing.facts import Facts
 from selfpos.publishing.licence import Licence
 from selfpos.publishing.scores import Scores
@@ -89,8 +87,8 @@ def check_metadata(text: str) -> list[str]:
         return [f"the card's metadata is not valid: {' '.join(str(error).split())}"]
     faults = []
     for key in ("base_model", "datasets"):
-        value = data.get(key) or []
-        for name in [value] if isinstance(value, str) else value:
+        names = data.get(key) or []
+        for name in [names] if isinstance(names, str) else names:
             try:
                 validate_repo_id(name)
             except HFValidationError:
@@ -100,16 +98,13 @@ def check_metadata(text: str) -> list[str]:
     return faults
 
 
-def check_repo(repo: str) -> None:
-    """Raise SelfposError where `repo` is not a full Hub id `USER/NAME`."""
+def check_repo(repo: str) -> list[str]:
+    """Faults in the Hub id `repo`, which is to be USER/NAME, as sentences."""
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id
 
     try:
         validate_repo_id(repo)
     except HFValidationError as error:
-        raise SelfposError(
-            f"'{repo}' is no repository id of the Hub: {' '.join(str(error).split())}"
-        ) from None
-    if not re.fullmatch(r"[^/]+/[^/]+", repo):
-        raise SelfposError(f"'{repo}' names no owner; write USER/NAME")
+        return [f"'{repo}' is no repository id of the Hub: {' '.join(str(error).split())}"]
+    return [] if "/" in repo else [f"'{repo}' names no owner; write USER/NAME"]

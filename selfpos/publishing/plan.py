@@ -187,11 +187,7 @@ def in_order(files: Files) -> tuple[PlannedFile, ...]:
 
 def target_problems(repo: str, branch: str | None, pull_request: bool) -> list[str]:
     """Faults in the target of a push."""
-    problems = []
-    try:
-        check_repo(repo)
-    except SelfposError as error:
-        problems.append(str(error))
+    problems = check_repo(repo)
     if branch is not None and pull_request:
         problems.append("a pull request goes to the main branch; give --branch or --pr, not both")
     if branch is not None and not re.fullmatch(r"(?!.*(\.\.|//))[A-Za-z0-9]([\w./-]*[\w-])?", branch):

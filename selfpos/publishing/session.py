@@ -28,32 +28,22 @@ def hub(doing: str, subject: str) -> Iterator[HfApi]:
     """
     import httpx2
     from huggingface_hub import HfApi
-
-    with _time_limit():
-        try:
-            yield HfApi(library_name="selfpos", library_version=__version__)
-        except SelfposError:
-            raise
-        except (OSError, ValueError, LookupError, RuntimeError, httpx2.HTTPError) as error:
-            raise explain(error, doing, subject) from None
-
-
-@contextmanager
-def _time_limit() -> Iterator[None]:
-    """Give the client of `huggingface_hub` a time limit while the block runs; it has none itself."""
-    import httpx2
     from huggingface_hub.utils import _http
 
     before = _http._GLOBAL_CLIENT_FACTORY
 
-    def factory() -> httpx2.Client:
+    def with_time_limit() -> httpx2.Client:
         client = before()
         client.timeout = httpx2.Timeout(ANSWER_SECONDS, connect=30)
         return client
 
-    _http.set_client_factory(factory)
+    _http.set_client_factory(with_time_limit)
     try:
-        yield
+        yield HfApi(library_name="selfpos", library_version=__version__)
+    except SelfposError:
+        raise
+    except (OSError, ValueError, LookupError, RuntimeError, httpx2.HTTPError) as error:
+        raise explain(error, doing, subject) from None
     finally:
         _http.set_client_factory(before)
 
