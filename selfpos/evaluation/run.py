@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,11 +62,14 @@ def evaluate(
         SelfposError: When `model` does not load, `out` is a file, there are no tasks, or two have one name.
         TasksFailedError: After the last task, when any failed.
     """
+    from selfpos.evaluation.encoder import identity
+
     check_tasks(model, tasks, out)
+    meta = identity(model, name)
     scores: dict[str, TaskScore] = {}
     failures: dict[str, str] = {}
     with (
-        closing(_Scorer(model, name, out, batch_size, cache, announce)) as scorer,
+        closing(_Scorer(model, meta, out, batch_size, cache, announce)) as scorer,
         quiet_libraries(hide_warnings=True),
         progress(f"scoring {name}", len(tasks), unit="tasks") as bar,
     ):
@@ -74,7 +79,7 @@ def evaluate(
                 scores[title] = scorer.score(task)
                 bar.advance(1, task=title, score=scores[title].main_score)
             except Exception as error:
-                if isinstance(error, SelfposError) and not scorer.has_model:
+                if isinstance(error, SelfposError) and not scorer.is_loaded:
                     raise  # the model itself is at fault, so that no task can be scored
                 reason = str(error) if isinstance(error, SelfposError) else f"{type(error).__name__}: {error}"
                 failures[title] = " ".join(reason.split())[:400]
@@ -82,7 +87,7 @@ def evaluate(
                 # The traceback is for the log of a run, not for the screen.
                 log.info("where task %s failed", title, exc_info=True)
                 bar.advance(1, task=title, score="failed")
-    write_last(out, str(scorer.meta.name), str(scorer.meta.revision), scores)
+    write_last(out, str(meta.name), str(meta.revision), scores)
     if failures:
         raise TasksFailedError(failures_message(failures, scores, name, out), failures, scores)
     return scores
@@ -127,35 +132,38 @@ def revision_of(task: AbsTask) -> str:
     return str(task.metadata.dataset.get("revision", ""))
 
 
+@dataclass
 class _Scorer:
     """One model and the folder of its results. The model is loaded when the first task has to be run."""
 
-    def __init__(
-        self,
-        folder: Path,
-        name: str,
-        out: Path,
-        batch_size: int,
-        cache: Path | None,
-        announce: Callable[..., object] | None,
-    ) -> None:
-        from mteb import ResultCache
+    folder: Path
+    meta: Any
+    out: Path
+    batch_size: int
+    cache: Path | None
+    announce: Callable[..., object] | None
 
-        from selfpos.evaluation.encoder import identity
+    @cached_property
+    def encoder(self) -> Any:
+        """The loaded model."""
+        from selfpos.evaluation.encoder import describe_encoder, load_encoder
 
-        self.meta = identity(folder, name)
-        self._folder, self._results = folder, ResultCache(out)
-        self._batch_size, self._cache, self._announce = batch_size, cache, announce
-        self._encoder: Any = None
+        encoder = load_encoder(self.folder, self.meta, self.cache)
+        rows = describe_encoder(encoder)
+        log.info("scored with %s", "; ".join(f"{label}: {text}" for label, text in rows))
+        if self.announce is not None:
+            self.announce(rows)
+        return encoder
 
     @property
-    def has_model(self) -> bool:
+    def is_loaded(self) -> bool:
         """Whether the model is loaded."""
-        return self._encoder is not None
+        return "encoder" in vars(self)
 
     def close(self) -> None:
-        if self._encoder is not None:
-            self._encoder.embedder.close()
+        """Release the files of the cache."""
+        if self.is_loaded:
+            self.encoder.embedder.close()
 
     def score(self, task: AbsTask) -> TaskScore:
         """The score of `task`, from its result file or by running it."""
@@ -166,40 +174,31 @@ class _Scorer:
         from selfpos.evaluation.columns import columns_as_lists
         from selfpos.evaluation.recording import recording
 
-        file = self._results.get_task_result_path(task.metadata.name, self.meta)
+        results = mteb.ResultCache(self.out)
+        file = results.get_task_result_path(task.metadata.name, self.meta)
         kept = _usable_result(task, file)
         if kept is not None and not kept.get_missing_evaluations(task):
             return task_score(task, kept, file)
-        if self._encoder is None:
-            self._load()
+        encoder = self.encoder
         # A task keeps the generators of its samples: reset, they give every model the same samples.
         task.rng_state, task.np_rng = random.Random(task.seed), np.random.default_rng(task.seed)
         with columns_as_lists(task), recording(task) as examples:
-            results = mteb.evaluate(
-                self._encoder,
+            made = mteb.evaluate(
+                encoder,
                 task,
-                cache=self._results,
+                cache=results,
                 overwrite_strategy="always" if kept is None else "only-missing",
-                encode_kwargs={"batch_size": self._batch_size, "show_progress_bar": False},
+                encode_kwargs={"batch_size": self.batch_size, "show_progress_bar": False},
                 show_progress_bar=False,
                 co2_tracker=False,
             )
-        if not results.task_results:
-            reasons = "; ".join(str(failed.exception) for failed in results.exceptions or [])
+        if not made.task_results:
+            reasons = "; ".join(str(failed.exception) for failed in made.exceptions or [])
             raise OperationError(f"mteb gave no result ({reasons})")
         if examples:
             write_examples(examples_file(file), examples, revision_of(task))
-        # The file has fewer digits than `results`: read from it, the score is the same now and later.
+        # The file has fewer digits than `made`: read from it, the score is the same now and later.
         return task_score(task, TaskResult.from_disk(file), file)
-
-    def _load(self) -> None:
-        from selfpos.evaluation.encoder import describe_encoder, load_encoder
-
-        self._encoder = load_encoder(self._folder, self.meta, self._cache)
-        rows = describe_encoder(self._encoder)
-        log.info("scored with %s", "; ".join(f"{label}: {text}" for label, text in rows))
-        if self._announce is not None:
-            self._announce(rows)
 
 
 def _usable_result(task: AbsTask, file: Path) -> TaskResult | None:

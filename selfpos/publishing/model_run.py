@@ -41,23 +41,21 @@ class ModelRun:
     @property
     def seconds(self) -> float | None:
         """Seconds of the job that made the model."""
-        return self._seconds(_paths(self.folder, self.model.name)[self.model])
+        return self._seconds(self.folder.places(self.model.name)[self.model])
 
     def trained(self, name: str) -> Path | None:
         """The folder of the model `name` if the run trained, rather than merged, it."""
-        paths = [path for path in _paths(self.folder, name) if path != self.folder.merged(name)]
-        return next((path for path in paths if path.is_dir()), None)
+        places = [path for path in self.folder.places(name) if path != self.folder.merged(name)]
+        return next((path for path in places if path.is_dir()), None)
 
     def training_seconds(self, names: Sequence[str]) -> float | None:
         """Seconds of training all models `names`; None where that of one is unknown."""
-        total = 0.0
-        for name in names:
-            path = self.trained(name)
-            seconds = self._seconds(_paths(self.folder, name)[path]) if path else None
-            if seconds is None:
-                return None
-            total += seconds
-        return total if names else None
+        paths = {name: self.trained(name) for name in names}
+        seconds = [
+            self._seconds(self.folder.places(name)[path]) if path else None for name, path in paths.items()
+        ]
+        known = [value for value in seconds if value is not None]
+        return sum(known) if known and len(known) == len(seconds) else None
 
     def _seconds(self, job: str) -> float | None:
         mark = self.folder.mark(job)
@@ -65,26 +63,12 @@ class ModelRun:
 
 
 def run_of(model: Path) -> ModelRun | None:
-    """The run whose folder holds `model`; None for a model outside a run.
-
-    Raises SelfposError where the run's recipe is not valid.
-    """
+    """The run whose folder holds `model`; None for a model outside a run."""
     from selfpos.recipe import load_recipe
 
     path = model.resolve()
     for parent in path.parents[:2]:
         folder = RunFolder(parent)
-        if folder.recipe.is_file() and path in _paths(folder, path.name):
+        if folder.recipe.is_file() and path in folder.places(path.name):
             return ModelRun(folder, load_recipe(folder.recipe), path)
     return None
-
-
-def _paths(folder: RunFolder, name: str) -> dict[Path, str]:
-    """Where a model called `name` may be in a run, and the job that makes it there."""
-    return {
-        folder.merged(name): f"merge/{name}",
-        folder.specialist(name): f"specialist/{name}",
-        folder.rival(name): "joint" if name == "joint" else f"joint/{name}",
-        folder.stage(name): f"iterative/{name}",
-        folder.bag(name): f"bagging/{name}",
-    }

@@ -204,10 +204,11 @@ def with_details(results: RunResults, folder: RunFolder) -> RunResults:
 
 def costs_of(results: RunResults, folder: RunFolder) -> list[Cost]:
     """The costs of all models, from the records of jobs, the manifests and the searches."""
-    jobs = {}
-    for name in results.models:
-        kind = results.kind(name) if name in results.recipe.trained else "merge"
-        jobs[name] = "joint" if name == "joint" else f"{kind}.{name}"
+
+    def seconds(name: str) -> float | None:
+        jobs = [job.replace("/", ".") for job in folder.places(name).values()]
+        return next((results.seconds[job] for job in jobs if job in results.seconds), None)
+
     costs = []
     for name in results.models:
         manifest, draws = _manifest(folder, name), None
@@ -215,8 +216,8 @@ def costs_of(results: RunResults, folder: RunFolder) -> list[Cost]:
             draws = f"{manifest['samples']:,} samples"
         elif name in results.searches and results.searches[name].position.get("texts") is not None:
             draws = f"{results.searches[name].position['texts']:,} texts"
-        parts = [results.seconds.get(jobs[model]) for model in [*_inputs(results, name), name]]
-        known = [seconds for seconds in parts if seconds is not None]
+        parts = [seconds(model) for model in [*_inputs(results, name), name]]
+        known = [part for part in parts if part is not None]
         costs.append(
             Cost(
                 model=name,
@@ -264,6 +265,5 @@ def _origins(results: RunResults, folder: RunFolder) -> list[tuple[str, str, str
 
 def _manifest(folder: RunFolder, name: str) -> dict[str, Any]:
     """What made the model `name` of the run; empty where it is not made."""
-    places = (folder.specialist, folder.rival, folder.stage, folder.bag, folder.merged)
-    paths = [place(name) for place in places if place(name).is_dir()]
-    return (read_manifest(paths[0]) or {}) if paths else {}
+    path = next((path for path in folder.places(name) if path.is_dir()), None)
+    return (read_manifest(path) or {}) if path else {}
