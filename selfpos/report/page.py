@@ -11,7 +11,7 @@ from selfpos.comparison.differences import MEAN
 from selfpos.comparison.tables import differences_grid, how
 from selfpos.errors import OperationError
 from selfpos.report import drawing, figures
-from selfpos.report.results import RunResults, make_table, read_results, with_details
+from selfpos.report.results import RunResults, make_table, read_results
 from selfpos.report.search_figures import by_layer, coefficient_path, layer_map, vary
 from selfpos.storage.atomic import refuse_existing, write_text
 from selfpos.storage.run_folder import RunFolder
@@ -58,7 +58,7 @@ def write_report(
 
     if out is not None:
         refuse_existing(out)
-    results = with_details(read_results(folder), folder)
+    results = read_results(folder)
     pictures = [*_of_scores(results), *_of_searches(results), *_of_vectors(results)]
     loader = PackageLoader("selfpos.report")
     pages = Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
