@@ -20,6 +20,8 @@ from selfpos.publishing.push import Pushed, push
 from selfpos.publishing.session import hub
 from selfpos.storage.hashing import content_hash
 
+UNFIT = r"[^A-Za-z0-9._-]+|\.\.+|--+"  # for the name of a repository
+
 
 @dataclass(frozen=True)
 class CollectionPlan:
@@ -79,7 +81,7 @@ def plan_collection(
     for parent in facts.parents:
         folder = None if parent.repo else _folder_of(parent, facts.run)
         if folder:
-            name = f"{repo}-{_slug(parent.name)}"
+            name = f"{repo}-{re.sub(UNFIT, '-', parent.name).strip('-.')}"
             vectors[parent.name] = plan_push(folder, name, licence=licence, overlap=overlap, **options)
         elif not parent.repo:
             notes.append(f"the folder of its parent {parent.name} is missing, so the collection lacks it")
@@ -137,14 +139,10 @@ def _collect(plan: CollectionPlan, everything: dict[Pushed, str]) -> str:
 
 def _folder_of(parent: Parent, run: ModelRun | None) -> Path | None:
     """The parent's folder: as recorded, or in the run of the merge if that was moved."""
-    if parent.source and Path(parent.source).is_dir():
-        return Path(parent.source)
+    if parent.folder is not None:
+        return parent.folder
     folder = run.trained(parent.name) if run else None
     return folder if folder and content_hash(folder) == parent.hash else None
-
-
-def _slug(name: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._-]+|\.\.+|--+", "-", name).strip("-.")
 
 
 def plan_probe(

@@ -49,6 +49,11 @@ class Parent:
     coefficient: float | None = None
     interval: Sequence[float] | None = None
 
+    @property
+    def folder(self) -> Path | None:
+        """The recorded folder, if it is on this disk."""
+        return Path(self.source) if self.source and Path(self.source).is_dir() else None
+
 
 @dataclass(frozen=True)
 class DataSource:
@@ -150,7 +155,7 @@ class Facts:
             "gradcache": settings.get("cached"),
             "matryoshka": settings.get("matryoshka"),
             "pcgrad": mixture.get("surgery") == "pcgrad",
-            "boom": self.run is not None and self.run.bagged,
+            "boom": self.run is not None and self.run.is_bagged,
         }
         return [name for name, is_used in used.items() if is_used]
 

