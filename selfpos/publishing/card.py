@@ -16,8 +16,16 @@ from selfpos.publishing.markdown import bibtex, environment, link, plain
 from selfpos.publishing.metadata import card_data
 from selfpos.publishing.overlap import FILE as OVERLAP
 from selfpos.publishing.overlap import overlap_sentences, read_overlap
-from selfpos.publishing.score_table import ScoredModels, match_models, score_table, worse_tasks
-from selfpos.publishing.scores import FOLDER, Scores, find_scores, read_model_scores
+from selfpos.publishing.scores import (
+    FOLDER,
+    ScoredModels,
+    Scores,
+    find_scores,
+    match_models,
+    read_model_scores,
+    score_table,
+    worse_tasks,
+)
 from selfpos.recipe import LEARNED
 from selfpos.storage.atomic import write_bytes
 from selfpos.storage.file_kinds import MANIFEST
