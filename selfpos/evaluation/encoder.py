@@ -90,7 +90,11 @@ class Embedder:
                 indices = [chunk[position] for position in batch]
                 rows[indices] = embeddings
                 for index in indices:
-                    _check_finite(rows[index], unique[index])
+                    if not np.isfinite(rows[index]).all():
+                        raise OperationError(
+                            f"the model's embedding of {unique[index][:60]!r} is not finite (NaN or "
+                            "infinity): its weights are damaged"
+                        )
                 store.put((key_of(unique[index]), rows[index].tobytes()) for index in indices)
         if len(unique) == len(texts):
             return rows
@@ -127,13 +131,6 @@ class Embedder:
                 store = DiskStore(self._cache / kind, {**about, **versions})
             self._stores[kind, options] = store
         return self._stores[kind, options]
-
-
-def _check_finite(row: np.ndarray, text: str) -> None:
-    if not np.isfinite(row).all():
-        raise OperationError(
-            f"the model's embedding of {text[:60]!r} is not finite (NaN or infinity): its weights are damaged"
-        )
 
 
 @dataclass(frozen=True)

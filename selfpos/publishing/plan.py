@@ -7,11 +7,10 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from selfpos.errors import SelfposError
 from selfpos.publishing.card import MARK, Card, build_card
-from selfpos.publishing.facts import Facts, HubModel
+from selfpos.publishing.facts import HubModel
 from selfpos.publishing.licence import Lookup, hub_licence
 from selfpos.publishing.metadata import check_metadata, check_repo
 from selfpos.publishing.scores import FOLDER, leaderboard_files, published_results
@@ -217,22 +216,11 @@ def _records(card: Card) -> Files:
     public = facts.public_record()
     if public != facts.record:
         contents[MANIFEST] = (json.dumps(public, indent=2, ensure_ascii=False) + "\n").encode()
-    config = public_adapter(facts)
-    if config is not None:
-        contents[ADAPTER] = json.dumps(config, indent=2, sort_keys=True).encode()
+    base, config = facts.base, facts.summary.adapter
+    if base and base.repo and config and config.get("base_model_name_or_path") != base.repo:
+        linked = {**config, "base_model_name_or_path": base.repo, "revision": base.revision}
+        contents[ADAPTER] = json.dumps(linked, indent=2, sort_keys=True).encode()
     return contents
-
-
-def public_adapter(facts: Facts) -> dict[str, Any] | None:
-    """`adapter_config.json` naming its base by Hub id and commit; None where it need not change."""
-    config = facts.summary.adapter
-    if (
-        config is None
-        or facts.base is None
-        or facts.base.repo in (None, config.get("base_model_name_or_path"))
-    ):
-        return None
-    return {**config, "base_model_name_or_path": facts.base.repo, "revision": facts.base.revision}
 
 
 def _notes(folder: Path, card: Card, keep_card: bool) -> list[str]:

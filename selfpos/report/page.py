@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,8 @@ from selfpos.version import __version__
 if TYPE_CHECKING:
     from markupsafe import Markup
     from matplotlib.figure import Figure
+
+LIBRARIES = ("torch", "transformers", "sentence-transformers", "mteb", "numpy")  # whose versions are shown
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,7 @@ def write_report(
         coefficients=_coefficients(results),
         pictures=pictures,
         recipe=folder.recipe.read_text(encoding="utf-8"),
-        versions=_versions(),
+        versions={"selfpos": __version__, **{name: version(name) for name in LIBRARIES}},
         sections=[file.read_text(encoding="utf-8") for file in folder.sections],
     )
     target = out or folder.report
@@ -194,10 +197,3 @@ def _of_vectors(results: RunResults) -> list[Picture]:
         "tasks moved the weights independently; red is closer, blue apart."
     )
     return [Picture("Norms and angles of the task vectors", says, figures.angles(results))]
-
-
-def _versions() -> dict[str, str]:
-    from importlib.metadata import version
-
-    names = ("torch", "transformers", "sentence-transformers", "mteb", "numpy")
-    return {"selfpos": __version__} | {name: version(name) for name in names}
