@@ -127,13 +127,12 @@ def _settle_device(options: dict[str, Any]) -> list[str]:
 
 def _locate(parent: Parent, model: str, given: Mapping[str, Path]) -> Path:
     """The folder of one of the models that were merged, its content checked against the recorded hash."""
-    recorded = Path(parent.source) if parent.source else None
     if parent.name in given:
         folder = locate_model(str(given[parent.name]))
     elif parent.repo and (parent.revision or parent.repo.endswith(f"/{DEFAULT_MODEL}")):
         folder = locate_model(f"{parent.repo}@{parent.revision}" if parent.revision else parent.repo)
-    elif recorded is not None and recorded.is_dir():
-        folder = recorded
+    elif parent.folder is not None:
+        folder = parent.folder
     else:
         raise SelfposError(
             f"{model} was merged from {parent.name}, which is neither here nor on the Hub; name its folder "

@@ -103,23 +103,18 @@ def compare(
         tick(task)
         if reason:
             notes.append(f"no intervals on {task}: {reason}")
-        differences = {
-            model: _paired_difference(replicates, task, by_name[model], reference, pairs[model])
-            for model in pairs
-        }
-        by_task[task] = {model: drawn for model, drawn in differences.items() if drawn is not None}
+        by_task[task] = _paired_differences(replicates, task, by_name, reference, pairs)
     rows = [
         _row(model, reference, columns, pairs.get(model.name, []), by_task, 1 - level) for model in models
     ]
     rows = _ranked(_corrected(rows, [list(tasks), list(types), [MEAN], [MEAN_OF_TYPES]]), list(tasks))
-    tests = sum(
-        row.differences[task].p is not None for row in rows for task in tasks if task in row.differences
-    )
+    tests = [row.differences[task].p for row in rows for task in tasks if task in row.differences]
+    count = sum(p is not None for p in tests)
     # With fewer resamples, even the smallest possible p-value is not significant after the correction.
-    needed = int(round(2 * tests / (1 - level), 6))
-    if tests and draws < needed and all(len(model.runs) == 1 for model in models):
+    needed = int(round(2 * count / (1 - level), 6))
+    if count and draws < needed and all(len(model.runs) == 1 for model in models):
         notes.append(
-            f"{draws} resamples cannot tell {tests} differences apart from chance after the correction: "
+            f"{draws} resamples cannot tell {count} differences apart from chance after the correction: "
             f"take at least {needed} (--draws)"
         )
     return Comparison(tasks, types, rows, reference.name, level, draws, notes)
@@ -135,38 +130,37 @@ def _pairs(model: Scored, baseline: Scored) -> list[tuple[str, str]]:
     return [(run, other) for run in model.runs for other in baseline.runs]
 
 
-def _paired_difference(
+def _paired_differences(
     replicates: Mapping[tuple[str, str], np.ndarray],
     task: str,
-    model: Scored,
+    models: Mapping[str, Scored],
     baseline: Scored,
-    pairs: Sequence[tuple[str, str]],
-) -> np.ndarray | None:
-    """Mean difference (draws,) over the pairs of runs that scored `task`; None where one has no examples."""
-    differences = []
-    for run, other in pairs:
-        if task in model.runs[run] and task in baseline.runs[other]:
-            if (model.name, run) not in replicates or (baseline.name, other) not in replicates:
-                return None
-            differences.append(replicates[model.name, run] - replicates[baseline.name, other])
-    return np.mean(differences, axis=0) if differences else None
+    pairs: Mapping[str, Sequence[tuple[str, str]]],
+) -> Draws:
+    """Mean differences (draws,) over the pairs of runs that scored `task`, of models with examples."""
+    drawn = {}
+    for name, runs in pairs.items():
+        scored = [
+            ((name, run), (baseline.name, other))
+            for run, other in runs
+            if task in models[name].runs[run] and task in baseline.runs[other]
+        ]
+        if scored and all(key in replicates for pair in scored for key in pair):
+            drawn[name] = np.mean([replicates[one] - replicates[other] for one, other in scored], axis=0)
+    return drawn
 
 
 def _replicates(
     models: Sequence[Scored], task: str, draws: int, seed: list[int]
 ) -> tuple[dict[tuple[str, str], np.ndarray], str]:
     """(model, run) → scores (draws,) on the same resamples of the task; and why some are missing."""
-    kept = {}
-    missing = False
-    for model in models:
-        for run, scores in model.runs.items():
-            if task not in scores:
-                continue
-            parts = _examples(scores[task])
-            if parts:
-                kept[model.name, run] = parts
-            else:
-                missing = True
+    owners = [
+        (model.name, run, scores[task])
+        for model in models
+        for run, scores in model.runs.items()
+        if task in scores
+    ]
+    kept = {(name, run): parts for name, run, score in owners if (parts := _examples(score))}
     if len({tuple((part.split, part.subset, part.key) for part in parts) for parts in kept.values()}) > 1:
         return {}, OTHER_EXAMPLES
     replicates: dict[tuple[str, str], np.ndarray] = {}
@@ -176,13 +170,11 @@ def _replicates(
         drawn = resamples(list(group), draws, int(group_seed))
         for column, owner in enumerate(kept):
             replicates[owner] = replicates.get(owner, 0.0) + drawn[:, column] / len(kept[owner])
-    return replicates, NOT_KEPT if missing else ""
+    return replicates, NOT_KEPT if len(kept) < len(owners) else ""
 
 
 def _examples(score: TaskScore) -> list[Examples]:
-    """The examples behind `score`, ordered by split and subset; empty where the score does not follow from
-    them.
-    """
+    """The examples behind `score` by split and subset; empty where the score does not follow from them."""
     try:
         revision = str(json.loads(score.file.read_text(encoding="utf-8"))["dataset_revision"])
     except (OSError, ValueError, KeyError):

@@ -41,15 +41,11 @@ def percent(values: Mapping[str, Sequence[float | None]]) -> dict[str, list[Cell
     best = []
     for column in zip(*values.values(), strict=True):
         best.append(max((round(value, 4) for value in column if value is not None), default=None))
-    cells: dict[str, list[Cell]] = {}
-    for model, scores in values.items():
-        cells[model] = []
-        for score, top in zip(scores, best, strict=True):
-            if score is None:
-                cells[model].append(Cell("–"))
-            else:
-                cells[model].append(Cell(f"{100 * score:.2f}", round(score, 4) == top))
-    return cells
+
+    def cell(score: float | None, top: float | None) -> Cell:
+        return Cell("–") if score is None else Cell(f"{100 * score:.2f}", round(score, 4) == top)
+
+    return {model: [cell(*pair) for pair in zip(row, best, strict=True)] for model, row in values.items()}
 
 
 def terminal(grid: Grid) -> str:

@@ -35,10 +35,10 @@ def find_models(names: Sequence[str], scores: Path) -> list[Scored]:
     SelfposError for models without scores.
     """
     unique = list(dict.fromkeys(names))
-    runs = [RunFolder(Path(name)) for name in unique if (Path(name) / "recipe.yaml").is_file()]
-    models = _models_of_runs(runs)
+    runs = [name for name in unique if (Path(name) / "recipe.yaml").is_file()]
+    models = _models_of_runs([RunFolder(Path(name)) for name in runs])
     for name in unique:
-        if (Path(name) / "recipe.yaml").is_file():
+        if name in runs:
             continue
         if (Path(name) / "results").is_dir():
             models += _models_of_folder(Path(name))
@@ -48,8 +48,7 @@ def find_models(names: Sequence[str], scores: Path) -> list[Scored]:
     for title in titles:
         if titles.count(title) > 1:
             raise SelfposError(
-                f"two of the models to compare are called '{title}'; compare them separately, or rename a "
-                "folder"
+                f"two of the models to compare are called '{title}'; compare them separately, or rename one"
             )
     return models
 
@@ -63,9 +62,7 @@ def models_of_run(folder: RunFolder, recipe: Recipe) -> dict[str, dict[str, Task
 
 
 def _models_of_runs(runs: Sequence[RunFolder]) -> list[Scored]:
-    """The models of `runs`: those that differ only in the seed as one, other models of one name as
-    `run/model`.
-    """
+    """The models of `runs`: those that differ only in the seed as one, others of one name as `run/model`."""
     by_name: dict[str, dict[str, Mapping[str, TaskScore]]] = {}
     settings_of: dict[str, Any] = {}
     seeds: dict[str, list[int]] = {}

@@ -24,9 +24,7 @@ def shown_columns(comparison: Comparison) -> list[str]:
 
 
 def scores_grid(comparison: Comparison) -> Grid:
-    """Scores in percent with means and Borda rank, and the task that a model loses most on against the
-    baseline.
-    """
+    """Scores in percent with means and Borda rank, and the task with the lowest difference."""
     columns = shown_columns(comparison)
     percents = grid.percent(
         {row.model: [row.scores.get(column) for column in columns] for row in comparison.rows}
@@ -94,14 +92,11 @@ def how(comparison: Comparison) -> str:
         )
     return (
         f"Intervals ({100 * comparison.level:g} %) come from a paired bootstrap: {comparison.draws:,} "
-        "resamples of "
-        "each task's examples (pairs, queries, texts, documents), the same for both models, centred on the "
-        "measured "
-        f"difference. Tasks are resampled independently.{over_seeds} Significance is at "
-        f"{1 - comparison.level:.2g} "
-        "after Holm's correction: over all differences on tasks, over those of the type means, and over the "
-        "models "
-        "for each mean. The effect of the training seed is not part of an interval over one seed."
+        "resamples of each task's examples (pairs, queries, texts, documents), the same for both models, "
+        f"centred on the measured difference. Tasks are resampled independently.{over_seeds} Significance "
+        f"is at {1 - comparison.level:.2g} after Holm's correction: over all differences on tasks, over "
+        "those of the type means, and over the models for each mean. The effect of the training seed is not "
+        "part of an interval over one seed."
     )
 
 

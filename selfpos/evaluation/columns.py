@@ -20,9 +20,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def columns_as_lists(task: AbsTask) -> Iterator[None]:
-    """While the block runs, `task` loads its data with lists as columns; not retrieval, whose corpora are
-    large.
-    """
+    """While the block runs, `task` loads lists as columns; not retrieval, whose corpora are large."""
     from mteb.abstasks import AbsTaskRetrieval
 
     if isinstance(task, AbsTaskRetrieval) or list(task.metadata.modalities) != ["text"]:
@@ -41,9 +39,7 @@ def columns_as_lists(task: AbsTask) -> Iterator[None]:
 
 
 def listed(data: Any) -> Any:
-    """`data`, a data set or a dictionary of data sets at any depth, with lists as columns; other values as
-    they are.
-    """
+    """`data`, a data set or a dictionary of data sets at any depth, with lists as columns."""
     if isinstance(data, Dataset):
         table = data.with_format("arrow")[:]
         return ListedDataset(InMemoryTable(table), info=data.info, split=data.split)

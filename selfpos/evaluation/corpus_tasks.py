@@ -14,7 +14,8 @@ from selfpos.data.corpus import Corpus
 from selfpos.data.corpus_extraction import Entry
 from selfpos.data.corpus_training import by_subpackage, pair_classification
 from selfpos.data.docstrings import cut
-from selfpos.evaluation.tasks import new_task, retrieval_data
+from selfpos.evaluation.local_data import dataset_of
+from selfpos.evaluation.tasks import new_task
 
 if TYPE_CHECKING:
     from mteb.abstasks import AbsTask
@@ -34,9 +35,7 @@ NAMES = (
 
 
 def corpus_tasks(corpus: Corpus) -> list[AbsTask]:
-    """Retrieval, classification, pair classification and clustering; their data is made when they are first
-    run.
-    """
+    """Retrieval, classification, pair classification and clustering; data is made when they are run."""
     sizes = (QUERIES, DOCUMENTS, DOCUMENT_LENGTH, LABELS, TEST_PER_LABEL, TRAIN_PER_LABEL, PAIRS, PER_CLUSTER)
     revision = hashlib.sha256(f"{corpus.hash} {sizes}".encode()).hexdigest()[:16]
     common: dict[str, Any] = {"revision": revision, "source": "selfpos/python-docs"}
@@ -46,9 +45,8 @@ def corpus_tasks(corpus: Corpus) -> list[AbsTask]:
             "retrieval",
             retrieval,
             "Which docstring continues this summary line? Documentation of Python and its scientific "
-            "packages, "
-            "without the functions' names.",
-            lambda: {"default": {"test": _retrieval(corpus)}},
+            "packages, without the functions' names.",
+            lambda: {"default": dataset_of("retrieval", {"test": _retrieval(corpus)})},
             **common,
         ),
         new_task(
@@ -64,16 +62,15 @@ def corpus_tasks(corpus: Corpus) -> list[AbsTask]:
             "pair-classification",
             pairs,
             "Does the documentation of one function refer to the other in its See Also section? By summary "
-            "lines; "
-            "negatives are from the same subpackage.",
-            lambda: {"test": _pairs(corpus)},
+            "lines; negatives are from the same subpackage.",
+            lambda: _pairs(corpus),
             **common,
         ),
         new_task(
             "clustering",
             clustering,
             "Summary lines of functions of subpackages that are never trained on, clustered by subpackage.",
-            lambda: {"test": _clustering(corpus)},
+            lambda: _clustering(corpus),
             max_fraction_of_documents_to_embed=None,
             max_documents_per_cluster=250,  # drawn with replacement from as many, ten times
             **common,
@@ -90,50 +87,42 @@ def _sample(entries: list[Entry], count: int) -> list[Entry]:
     return sorted(entries, key=position)[:count]
 
 
-def _retrieval(corpus: Corpus) -> dict[str, Any]:
+def _retrieval(corpus: Corpus) -> tuple[Any, Any, Any]:
     # One entry per distinct opening: reversed, so that the first of equal ones wins.
     openings = {cut(entry.body, DOCUMENT_LENGTH): entry for entry in reversed(corpus.part("test"))}
     chosen = _sample(list(openings.values()), DOCUMENTS)
     documents = {entry.name: {"text": cut(entry.body, DOCUMENT_LENGTH)} for entry in chosen}
     queries = {f"q:{entry.name}": entry.summary for entry in chosen[:QUERIES]}
     relevant = {f"q:{entry.name}": {entry.name: 1} for entry in chosen[:QUERIES]}
-    return retrieval_data(documents, queries, relevant)
+    return documents, queries, relevant
 
 
 def _classification(corpus: Corpus) -> dict[str, Any]:
-    from datasets import Dataset
-
     groups = {split: by_subpackage(corpus.part(split)) for split in ("train", "test")}
     largest = sorted(groups["train"], key=lambda label: (-len(groups["train"][label]), label))
-    labels = sorted(label for label in largest[:LABELS] if label in groups["test"])
-    data = {}
+    labels = [label for label in largest[:LABELS] if label in groups["test"]]
+    splits = {}
     for split, size in (("train", TRAIN_PER_LABEL), ("test", TEST_PER_LABEL)):
-        rows = []
-        for number, label in enumerate(labels):
-            rows += [
-                {"text": entry.summary, "label": number} for entry in _sample(groups[split][label], size)
-            ]
-        data[split] = Dataset.from_list(rows)
-    return data
+        splits[split] = [
+            {"text": entry.summary, "label": label}
+            for label in sorted(labels)
+            for entry in _sample(groups[split][label], size)
+        ]
+    return dataset_of("classification", splits)
 
 
-def _pairs(corpus: Corpus) -> Any:
-    from datasets import Dataset
-
+def _pairs(corpus: Corpus) -> dict[str, Any]:
     records = pair_classification(corpus.part("test"), random.Random(0))
     kept = []
     for label in (1, 0):
         kept += [record for record in records if record["label"] == label][: PAIRS // 2]
-    return Dataset.from_list(kept).rename_column("label", "labels")
+    return dataset_of("pair-classification", {"test": kept})
 
 
-def _clustering(corpus: Corpus) -> Any:
-    from datasets import Dataset
-
-    rows = []
-    for _, entries in sorted(by_subpackage(corpus.part("held-out")).items()):
-        rows += [
-            {"sentences": entry.summary, "labels": entry.subpackage}
-            for entry in _sample(entries, PER_CLUSTER)
-        ]
-    return Dataset.from_list(rows)
+def _clustering(corpus: Corpus) -> dict[str, Any]:
+    rows = [
+        {"text": entry.summary, "label": entry.subpackage}
+        for _, entries in sorted(by_subpackage(corpus.part("held-out")).items())
+        for entry in _sample(entries, PER_CLUSTER)
+    ]
+    return dataset_of("clustering", {"test": rows})

@@ -1,5 +1,4 @@
-"""Texts to embeddings with little padding: tokenised, sorted by number of tokens, in batches of a budget of
-tokens.
+"""Texts to embeddings with little padding: tokenised, sorted by length, in batches of a budget of tokens.
 
 `SentenceTransformer.encode` sorts by characters and counts texts, so a batch of short texts is padded by a
 third, and one of long texts exceeds the processor's caches. On a CPU each core computes batches alone: that
@@ -36,9 +35,7 @@ FEATURES = {"input_ids", "attention_mask", "token_type_ids"}
 
 @dataclass(frozen=True)
 class EncodingOptions:
-    """How texts are embedded: the prompt before each, and `query` or `document` where the model distinguishes
-    sides.
-    """
+    """The prompt before each text, and its side, `query` or `document`, where the model distinguishes."""
 
     prompt: str | None
     side: str | None = None
@@ -49,10 +46,9 @@ class EncodingOptions:
 
 
 def constant_features(model: SentenceTransformer, options: EncodingOptions) -> dict[str, Any] | None:
-    """The features of the model besides tokens, if all else that texts become are tokens, their mask and
-    their types.
+    """The features of the model besides tokens, their mask and their types.
 
-    None for other models: only with such features can texts be tokenised separately and padded again.
+    None where texts become anything else: such texts cannot be tokenised separately and padded again.
     """
     first = model[0]
     special = getattr(first, "can_flatten_inputs", False) or getattr(first, "query_expansion", None)
@@ -70,10 +66,7 @@ def constant_features(model: SentenceTransformer, options: EncodingOptions) -> d
 
 
 def tokenizer_identity(model: SentenceTransformer, options: EncodingOptions) -> dict[str, Any] | None:
-    """What determines the tokens of a text, as JSON: equal for all merges of one base.
-
-    None where it is unknown.
-    """
+    """What determines the tokens of a text, as JSON, equal for all merges of one base; None if unknown."""
     first = model[0]
     backend = getattr(getattr(first, "tokenizer", None), "backend_tokenizer", None)
     if backend is None:
@@ -120,7 +113,7 @@ def tokenise(
 
 
 def batches(lengths: Sequence[int], budget: int, most: int) -> Iterator[list[int]]:
-    """Indices of `lengths`, longest first, in batches of at most `most` whose padded size is within `budget`.
+    """Indices of `lengths`, longest first, in batches of at most `most` texts and `budget` padded tokens.
 
     A text that exceeds the budget is a batch of its own.
     """

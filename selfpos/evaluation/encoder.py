@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,27 +28,24 @@ MEMORY = 300_000_000
 # Texts that are sorted by length together; their tokens are in memory at once.
 AT_ONCE = 50_000
 # Fields of mteb's metadata that it finds in the model itself.
-MEASURED: tuple[str, ...] = ("max_tokens", "embed_dim", "similarity_fn_name", "framework")
-MEASURED += ("n_embedding_parameters", "adapted_from")
+MEASURED = (
+    *("max_tokens", "embed_dim", "similarity_fn_name", "framework"),
+    *("n_embedding_parameters", "adapted_from"),
+)
 INSTRUCTED, PLAIN = "InstructSentenceTransformerModel", "SentenceTransformerEncoderWrapper"
 # The prompts that sentence-transformers uses for a side, in the order in which it looks for them.
 NAMES = {"query": ("query",), "document": ("document", "passage", "corpus")}
 
 
 def model_name(name: str) -> str:
-    """The name under which mteb files a model:
-
-    `organisation/name`, else `local/` and the last part of the path.
-    """
+    """The name under which mteb files a model: `organisation/name`, or `local/` and the end of the path."""
     if re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", name):
         return name
     return f"local/{re.sub(r'[^A-Za-z0-9_.-]+', '-', Path(name).name) or 'model'}"
 
 
 def identity(folder: Path, name: str) -> ModelMeta:
-    """Metadata that identifies this model: mteb gives all local models one name, and with it one model's
-    scores.
-    """
+    """Metadata that identifies this model: mteb gives all local models one name."""
     from selfpos.storage.hashing import REVISION_LENGTH, content_hash
 
     revision = content_hash(folder)[:REVISION_LENGTH]
@@ -55,12 +53,10 @@ def identity(folder: Path, name: str) -> ModelMeta:
 
 
 class Embedder:
-    """Embeds each text once: keeps embeddings by model, prompt, side and text, and tokens by tokenizer
-    instead of model.
+    """Embeds each text once: keeps embeddings by model, prompt, side and text, and tokens by tokenizer.
 
     With `cache` both are kept in that folder, for the next process and for other merges of the base; without
-    it, embeddings are kept in memory up to a limit. Raises OperationError for an embedding that is not
-    finite.
+    it, embeddings are kept in memory up to a limit. An embedding that is not finite is an OperationError.
     """
 
     def __init__(self, model: SentenceTransformer, about: dict[str, Any], cache: Path | None) -> None:
@@ -90,19 +86,20 @@ class Embedder:
         missing.sort(key=lambda index: -len(unique[index]))
         for start in range(0, len(missing), AT_ONCE):
             chunk = missing[start : start + AT_ONCE]
-            chunk_texts = [unique[index] for index in chunk]
-            for indices, new in self._embedded(chunk_texts, options, batch_size, plain):
-                _check_finite(new, [chunk_texts[index] for index in indices])
-                rows[[chunk[index] for index in indices]] = new
-                new = np.asarray(new, np.float32)
-                store.put(
-                    (key_of(chunk_texts[index]), row.tobytes())
-                    for index, row in zip(indices, new, strict=True)
-                )
+            for batch, embeddings in self._embedded([unique[i] for i in chunk], options, batch_size, plain):
+                indices = [chunk[position] for position in batch]
+                rows[indices] = embeddings
+                for index in indices:
+                    if not np.isfinite(rows[index]).all():
+                        raise OperationError(
+                            f"the model's embedding of {unique[index][:60]!r} is not finite (NaN or "
+                            "infinity): its weights are damaged"
+                        )
+                store.put((key_of(unique[index]), rows[index].tobytes()) for index in indices)
         if len(unique) == len(texts):
             return rows
-        position = {text: index for index, text in enumerate(unique)}
-        return rows[[position[text] for text in texts]]
+        position_of = {text: index for index, text in enumerate(unique)}
+        return rows[[position_of[text] for text in texts]]
 
     def close(self) -> None:
         """Release the files of the cache."""
@@ -116,10 +113,9 @@ class Embedder:
         """Indices of `texts` and their embeddings, by batch."""
         extra = constant_features(self.model, options)
         if extra is None:
-            step = 16 * batch_size
-            for start in range(0, len(texts), step):
-                stop = min(start + step, len(texts))
-                yield list(range(start, stop)), plain(texts[start:stop])
+            for start in range(0, len(texts), 16 * batch_size):
+                some = texts[start : start + 16 * batch_size]
+                yield list(range(start, start + len(some))), plain(some)
             return
         self.model.eval()
         store = self._store("tokens", options, tokenizer_identity(self.model, options), 0)
@@ -131,38 +127,18 @@ class Embedder:
         if (kind, options) not in self._stores:
             store: Store = MemoryStore(in_memory)
             if self._cache is not None and about is not None:
-                store = DiskStore(self._cache / kind, {**about, **_versions()})
+                versions = {name: version(name) for name in ("sentence-transformers", "transformers")}
+                store = DiskStore(self._cache / kind, {**about, **versions})
             self._stores[kind, options] = store
         return self._stores[kind, options]
-
-
-def _check_finite(rows: np.ndarray, texts: list[str]) -> None:
-    for row, text in zip(rows, texts, strict=True):
-        if not np.isfinite(row).all():
-            raise OperationError(
-                f"the model's embedding of {text[:60]!r} is not finite (NaN or infinity): its weights are "
-                "damaged"
-            )
-
-
-def _versions() -> dict[str, str]:
-    """Of the libraries that determine tokens and embeddings."""
-    import sentence_transformers
-    import transformers
-
-    return {
-        "sentence-transformers": sentence_transformers.__version__,
-        "transformers": transformers.__version__,
-    }
 
 
 @dataclass(frozen=True)
 class ListedPrompts:
     """mteb's entry for a model.
 
-    `prompts` have the names under which mteb looks for them. `template` goes around the instruction of each
-    task; for documents only if they are `instructed`. `loader` is set when mteb loads the model with special
-    code, which selfpos does not use.
+    `template` goes around the instruction of each task; for documents only if they are `instructed`. `loader`
+    is set when mteb loads the model with special code, which selfpos does not use.
     """
 
     prompts: dict[str, str] = field(default_factory=dict)
@@ -189,10 +165,7 @@ def listed_prompts(name: str) -> ListedPrompts:
 
 
 class Encoder(SentenceTransformerEncoderWrapper):
-    """A model for `mteb.evaluate`.
-
-    Tasks share texts (corpora, both sides of pairs): each text is embedded once.
-    """
+    """A model for `mteb.evaluate`, which embeds each text once although tasks share texts."""
 
     mteb_model_meta: Any
 
@@ -203,8 +176,9 @@ class Encoder(SentenceTransformerEncoderWrapper):
         self.listed, self.embedder = listed, embedder
         self.instruction_template, self.prompts_dict = listed.template, None
         fields = {name: getattr(self.mteb_model_meta, name) for name in MEASURED}
-        fields["n_parameters"] = sum(weights.numel() for weights in model.parameters())
-        fields["memory_usage_mb"] = sum(weights.nbytes for weights in model.parameters()) / 2**20
+        weights = list(model.parameters())
+        fields["n_parameters"] = sum(tensor.numel() for tensor in weights)
+        fields["memory_usage_mb"] = sum(tensor.nbytes for tensor in weights) / 2**20
         fields["loader"] = SentenceTransformerEncoderWrapper
         self.mteb_model_meta = meta.model_copy(update=fields)
         routed = any(type(module).__name__ in ("Router", "Asym") for module in model.modules())
@@ -277,12 +251,11 @@ def embedding_identity(folder: Path, model: SentenceTransformer) -> dict[str, An
     from selfpos.storage.hashing import content_hash
 
     base = adapter_base(folder)  # the adapter's hash does not include its base
-    dtype = next((str(weights.dtype) for weights in model.parameters()), None)
     return {
         "model": content_hash(folder),
         "base": content_hash(base) if base is not None else None,
         "max_length": model.max_seq_length,
-        "dtype": dtype,
+        "dtype": next((str(weights.dtype) for weights in model.parameters()), None),
         "device": model.device.type,
         "truncate_dim": model.truncate_dim,
     }

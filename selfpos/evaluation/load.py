@@ -23,7 +23,13 @@ def load_model(folder: Path) -> SentenceTransformer:
     import numpy as np
     from sentence_transformers import SentenceTransformer
 
-    _check_tokenizer(folder, adapter_base(folder))
+    base, first = adapter_base(folder), read_modules(folder)[0]
+    with_vocabulary = has_tokenizer(folder / first.path) or (base is not None and has_tokenizer(base))
+    if first.kind == "Transformer" and not with_vocabulary:
+        raise SelfposError(
+            f"{folder / first.path} has no tokenizer (none of {', '.join(VOCABULARIES[:4])}…): "
+            "copy it from the model's base"
+        )
     try:
         model = SentenceTransformer(str(folder), local_files_only=True)
     except Exception as error:
@@ -69,17 +75,6 @@ def adapter_base(folder: Path) -> Path | None:
             f"{folder} is an adapter of {name}, which is neither a folder here nor a downloaded model: "
             f"put the base there, or write its path into {file}"
         ) from None
-
-
-def _check_tokenizer(folder: Path, base: Path | None) -> None:
-    first = read_modules(folder)[0]
-    if first.kind != "Transformer" or has_tokenizer(folder / first.path):
-        return
-    if base is None or not has_tokenizer(base):
-        raise SelfposError(
-            f"{folder / first.path} has no tokenizer (none of {', '.join(VOCABULARIES[:4])}…): "
-            "copy it from the model's base"
-        )
 
 
 def _line(error: Exception) -> str:

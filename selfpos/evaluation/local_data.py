@@ -21,6 +21,7 @@ from selfpos.data import files
 from selfpos.errors import OperationError
 from selfpos.evaluation.mteb_internals import set_splits
 from selfpos.evaluation.tasks import new_task, retrieval_data, with_data
+from selfpos.storage.hashing import sha256_file
 
 if TYPE_CHECKING:
     from mteb.abstasks import AbsTask
@@ -34,35 +35,30 @@ class LocalSet:
     """How local files hold the data of one task; the fields are described in `local_tasks.yaml`."""
 
     kind: str
-    folders: Mapping[str, str]
+    folders: str | Mapping[str, str]
     splits: Mapping[str, str] = field(default_factory=dict)
     labels: Sequence[Any] | None = None
     shared_ids: bool = False
     description: str = ""
     attributes: Mapping[str, Any] = field(default_factory=dict)
 
-
-def _read_sets() -> tuple[dict[str, LocalSet], dict[str, LocalSet]]:
-    """MTEB's tasks and ours in `local_tasks.yaml`."""
-    text = resources.files("selfpos.evaluation").joinpath("local_tasks.yaml").read_text(encoding="utf-8")
-    groups: list[dict[str, LocalSet]] = []
-    for tasks in yaml.safe_load(text).values():
-        groups.append({})
-        for name, fields in tasks.items():
-            folders = fields.pop("folders")
-            subsets = {"default": folders} if isinstance(folders, str) else folders
-            groups[-1][name] = LocalSet(folders=subsets, **fields)
-    mteb, own = groups
-    return mteb, own
+    @property
+    def subsets(self) -> Mapping[str, str]:
+        """MTEB's subset → folder."""
+        return {"default": self.folders} if isinstance(self.folders, str) else self.folders
 
 
-MTEB_TASKS, OWN_TASKS = _read_sets()
+_SETS = yaml.safe_load(
+    resources.files("selfpos.evaluation").joinpath("local_tasks.yaml").read_text(encoding="utf-8")
+)
+MTEB_TASKS = {name: LocalSet(**fields) for name, fields in _SETS["mteb"].items()}
+OWN_TASKS = {name: LocalSet(**fields) for name, fields in _SETS["own"].items()}
 
 
 def own_task(name: str, load: Callable[[], Mapping[str, Any]], revision: str) -> AbsTask:
     """Our task `name`, with data from `load`."""
     local = OWN_TASKS[name]
-    source = f"selfpos/{local.folders['default']}"
+    source = f"selfpos/{local.folders}"
     return new_task(
         local.kind, name, local.description, load, revision=revision, source=source, **local.attributes
     )
@@ -72,19 +68,19 @@ class LocalFiles:
     """The files below `data_dir` for MTEB's `task`, or, without one, for the task of ours called `name`."""
 
     def __init__(self, name: str, data_dir: Path, task: AbsTask | None = None) -> None:
-        self.name, self.task, self.data_dir = name, task, data_dir
+        self.name, self.task = name, task
         self.local = OWN_TASKS[name] if task is None else MTEB_TASKS[name]
         splits = ["test"] if task is None else task.eval_splits
         self.splits = {split: self.local.splits.get(split, split) for split in splits}
         self.folders = {
-            subset: folder
-            for subset, folder in self.local.folders.items()
+            subset: data_dir / folder
+            for subset, folder in self.local.subsets.items()
             if task is None or subset == "default" or subset in task.hf_subsets
         }
 
     def missing(self) -> list[str]:
-        """The files that `data_dir` lacks, as paths below it."""
-        return [f"{folder}/{name}" for folder, name, file in self._files() if file is None]
+        """The files that the folder of data lacks, as paths below it."""
+        return [f"{folder.name}/{name}" for folder, name, file in self._files() if file is None]
 
     def load_task(self) -> AbsTask:
         """The task; its data is read when it is first run.
@@ -92,8 +88,6 @@ class LocalFiles:
         The data revision is a hash of the files: scores on them are never mistaken for scores on the Hub's
         data, or on files that have changed since.
         """
-        from selfpos.storage.hashing import sha256_file
-
         hashes = "".join(sha256_file(file) for _, _, file in self._files() if file)
         prefix = "local-ids-" if self.local.shared_ids else "local-"
         revision = prefix + hashlib.sha256(hashes.encode()).hexdigest()[:16]
@@ -105,81 +99,78 @@ class LocalFiles:
         set_splits(task, list(self.splits), list(self.folders))
         return task
 
-    def _files(self) -> Iterable[tuple[str, str, Path | None]]:
+    def _all_splits(self) -> dict[str, str]:
+        """MTEB's split → ours, with the training split where MTEB trains a classifier."""
+        return {**({"train": "train"} if self.local.kind == "classification" else {}), **self.splits}
+
+    def _files(self) -> Iterable[tuple[Path, str, Path | None]]:
         """Folder, name and path of each file; the path is None for a file that does not exist."""
         for folder in self.folders.values():
-            if self.local.kind == "retrieval":
-                for split in self.splits.values():
-                    for name, file in files.beir_files(self.data_dir / folder, split).items():
+            for split in dict.fromkeys(self._all_splits().values()):
+                if self.local.kind == "retrieval":
+                    for name, file in files.beir_files(folder, split).items():
                         yield folder, name, file
-                continue
-            train = ["train"] if self.local.kind == "classification" else []
-            for name in dict.fromkeys([*train, *self.splits.values()]):
-                yield folder, f"{name}.jsonl[.gz]", files.find(self.data_dir / folder, name, LINES)
+                else:
+                    yield folder, f"{split}.jsonl[.gz]", files.find(folder, split, LINES)
 
     def _load(self) -> Mapping[str, Any]:
-        data = {subset: self._load_subset(self.data_dir / path) for subset, path in self.folders.items()}
+        data = {subset: self._load_subset(folder) for subset, folder in self.folders.items()}
         # MTEB keeps retrieval data by subset always, other data only if there are several.
         by_subset = self.local.kind in ("retrieval", "reranking") or list(data) != ["default"]
         return data if by_subset else data["default"]
 
     def _load_subset(self, folder: Path) -> Any:
-        from datasets import DatasetDict
+        splits: dict[str, Any] = {}
+        for split, ours in self._all_splits().items():
+            if self.local.kind == "retrieval":
+                splits[split] = self._read_retrieval(folder, ours)
+            else:
+                splits[split] = files.read_records(
+                    files.find(folder, ours, LINES) or folder / f"{ours}.jsonl"
+                )
+        return dataset_of(self.local.kind, splits, self.local.labels)
 
-        if self.local.kind == "retrieval":
-            return {split: self._load_retrieval(folder, ours) for split, ours in self.splits.items()}
-        splits = {"train": "train", **self.splits} if self.local.kind == "classification" else self.splits
-        rows = {}
-        for split, ours in splits.items():
-            path = files.find(folder, ours, LINES) or folder / f"{ours}.jsonl"
-            rows[split] = files.read_records(path)
-        if self.local.kind == "reranking":
-            return {split: reranking_pools(records) for split, records in rows.items()}
-        return DatasetDict(tables(self.local.kind, rows, self.local.labels))
-
-    def _load_retrieval(self, folder: Path, split: str) -> dict[str, Any]:
+    def _read_retrieval(self, folder: Path, split: str) -> tuple[Any, Any, Any]:
         documents, queries, relevant = files.read_beir(folder, split)
         if self.local.shared_ids:
             names = {key: key.replace(f"-{split}-", "-") for key in relevant}
             queries = {names[key]: queries[key] for key in queries if key in relevant}
             relevant = {names[key]: grades for key, grades in relevant.items()}
-        return retrieval_data(documents, queries, relevant)
+        return documents, queries, relevant
 
 
-def tables(
-    kind: str, rows: Mapping[str, list[dict[str, Any]]], labels: Sequence[Any] | None = None
-) -> dict[str, Any]:
-    """Split → data set with the columns of MTEB's abstract task; class labels become numbers, by default
-    sorted.
+def dataset_of(kind: str, splits: Mapping[str, Any], labels: Sequence[Any] | None = None) -> Any:
+    """Data of one subset as MTEB's abstract task has it, from split → records (retrieval: as `read_beir`).
+
+    Class labels become numbers: those of `labels`, or sorted.
     """
-    from datasets import Dataset
+    from datasets import Dataset, DatasetDict
 
+    if kind == "retrieval":
+        return {split: retrieval_data(*beir) for split, beir in splits.items()}
+    if kind == "reranking":
+        return {split: reranking_pools(records) for split, records in splits.items()}
     columns = {
         "sts": {"sentence1": "sentence1", "sentence2": "sentence2", "score": "score"},
         "pair-classification": {"sentence1": "sentence1", "sentence2": "sentence2", "labels": "label"},
         "clustering": {"sentences": "text", "labels": "label"},
         "classification": {"text": "text", "label": "label"},
     }[kind]
+    numbers: dict[Any, int] = {}
     if kind == "classification":
-        classes = labels or sorted({record["label"] for records in rows.values() for record in records})
+        classes = labels or sorted({record["label"] for records in splits.values() for record in records})
         numbers = {label: number for number, label in enumerate(classes)}
-        rows = {
-            split: [{**record, "label": numbers[record["label"]]} for record in records]
-            for split, records in rows.items()
-        }
     made = {}
-    for split, records in rows.items():
-        made[split] = Dataset.from_dict(
-            {theirs: [record[ours] for record in records] for theirs, ours in columns.items()}
-        )
-    return made
+    for split, records in splits.items():
+        table = {theirs: [record[ours] for record in records] for theirs, ours in columns.items()}
+        if kind == "classification":
+            table["label"] = [numbers[label] for label in table["label"]]
+        made[split] = Dataset.from_dict(table)
+    return DatasetDict(made)
 
 
 def reranking_pools(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Reranking data: each question ranks its own candidates.
-
-    Questions without a wrong answer are left out.
-    """
+    """Each question ranks its own candidates; questions without a wrong answer are left out."""
     documents: dict[str, dict[str, str]] = {}
     queries: dict[str, str] = {}
     relevant: dict[str, dict[str, int]] = {}
@@ -197,20 +188,13 @@ def reranking_pools(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def hub_folder(task: AbsTask, data_dir: Path) -> Path | None:
-    """The folder below `data_dir` with the data repository of `task` in the Hub's layout; None if it has no
-    data.
-    """
+    """The folder below `data_dir` with the data of `task` in the Hub's layout; None if it has none."""
     folder = data_dir / str(task.metadata.dataset["path"])
     return folder if folder.is_dir() and any(_hub_files(folder)) else None
 
 
 def hub_task(task: AbsTask, folder: Path) -> AbsTask:
-    """`task` reading its data from `folder`, as mteb does from the Hub.
-
-    The data revision is a hash of the files.
-    """
-    from selfpos.storage.hashing import sha256_file
-
+    """`task` reading its data from `folder`, as mteb does from the Hub; its revision hashes the files."""
     lines = [
         f"{file.relative_to(folder).as_posix()}\0{sha256_file(file)}\n" for file in sorted(_hub_files(folder))
     ]

@@ -20,9 +20,8 @@ if TYPE_CHECKING:
 class Evaluated:
     """What mteb computed on one split and subset of a task.
 
-    `random` is the task's generator as it was before. `predictions` are as the task type defines them. A
-    retrieval task has `query_scores`, query → measure → value, `relevant`, query → document → grade, and
-    `ranked`, query → document → score.
+    `random` is the task's generator as it was before. `predictions` are as the task type defines them.
+    `query_scores` of a retrieval task are query → measure → value.
     """
 
     data: Any
@@ -31,14 +30,11 @@ class Evaluated:
     random: Any = None
     predictions: Any = None
     query_scores: Mapping[str, Mapping[str, float]] | None = None
-    relevant: Mapping[str, Mapping[str, int]] | None = None
-    ranked: Mapping[str, Mapping[str, float]] | None = None
 
 
 @contextmanager
 def observed(task: AbsTask, done: Callable[[Evaluated, Mapping[str, Any]], object]) -> Iterator[None]:
-    """While the block runs, call `done` with the predictions and the scores of each subset that `task`
-    evaluates.
+    """While the block runs, call `done` with what mteb computed on each subset of `task`, and its scores.
 
     The methods are replaced on this task object only, and restored afterwards.
     """
@@ -56,9 +52,9 @@ def observed(task: AbsTask, done: Callable[[Evaluated, Mapping[str, Any]], objec
     def save_predictions(predictions: Any, *_: Any, **__: Any) -> None:
         current[0].predictions = predictions
 
-    def specific_scores(scores: Any, relevant: Any, ranked: Any, *rest: Any, **options: Any) -> Any:
-        current[0].query_scores, current[0].relevant, current[0].ranked = scores, relevant, ranked
-        return type(task).task_specific_scores(task, scores, relevant, ranked, *rest, **options)  # type: ignore[attr-defined]
+    def specific_scores(scores: Any, *rest: Any, **options: Any) -> Any:
+        current[0].query_scores = scores
+        return type(task).task_specific_scores(task, scores, *rest, **options)  # type: ignore[attr-defined]
 
     hooks: dict[str, Any] = {"_evaluate_subset": evaluate_subset, "_save_task_predictions": save_predictions}
     if hasattr(task, "task_specific_scores"):
@@ -76,12 +72,6 @@ def set_splits(task: AbsTask, splits: Sequence[str], subsets: Sequence[str] | No
     """Make `task` evaluate exactly these splits and subsets."""
     task._eval_splits = list(splits)
     task.hf_subsets = subsets  # type: ignore[assignment]
-
-
-def sentence_columns(task: Any) -> tuple[str, str]:
-    """The two columns of a bitext mining task."""
-    first, second = task._DEFAULT_PAIR[0]
-    return first, second
 
 
 def hub_category(metadata: Any) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,10 +26,6 @@ class TasksFailedError(OperationError):
     def __init__(self, message: str, failures: dict[str, str], scores: dict[str, TaskScore]) -> None:
         super().__init__(message)
         self.failures, self.scores = failures, scores
-
-
-class _UnusableModelError(Exception):
-    """The model itself is at fault, so that no task can be scored."""
 
 
 def evaluate(
@@ -64,11 +62,14 @@ def evaluate(
         SelfposError: When `model` does not load, `out` is a file, there are no tasks, or two have one name.
         TasksFailedError: After the last task, when any failed.
     """
+    from selfpos.evaluation.encoder import identity
+
     check_tasks(model, tasks, out)
+    meta = identity(model, name)
     scores: dict[str, TaskScore] = {}
     failures: dict[str, str] = {}
     with (
-        closing(_Scorer(model, name, out, batch_size, cache, announce)) as scorer,
+        closing(_Scorer(model, meta, out, batch_size, cache, announce)) as scorer,
         quiet_libraries(hide_warnings=True),
         progress(f"scoring {name}", len(tasks), unit="tasks") as bar,
     ):
@@ -77,16 +78,16 @@ def evaluate(
             try:
                 scores[title] = scorer.score(task)
                 bar.advance(1, task=title, score=scores[title].main_score)
-            except _UnusableModelError as error:
-                raise SelfposError(str(error)) from None
             except Exception as error:
+                if isinstance(error, SelfposError) and not scorer.is_loaded:
+                    raise  # the model itself is at fault, so that no task can be scored
                 reason = str(error) if isinstance(error, SelfposError) else f"{type(error).__name__}: {error}"
                 failures[title] = " ".join(reason.split())[:400]
                 log.error("task %s failed on %s: %s", title, name, failures[title])
                 # The traceback is for the log of a run, not for the screen.
                 log.info("where task %s failed", title, exc_info=True)
                 bar.advance(1, task=title, score="failed")
-    write_last(out, str(scorer.meta.name), str(scorer.meta.revision), scores)
+    write_last(out, str(meta.name), str(meta.revision), scores)
     if failures:
         raise TasksFailedError(failures_message(failures, scores, name, out), failures, scores)
     return scores
@@ -131,30 +132,38 @@ def revision_of(task: AbsTask) -> str:
     return str(task.metadata.dataset.get("revision", ""))
 
 
+@dataclass
 class _Scorer:
     """One model and the folder of its results. The model is loaded when the first task has to be run."""
 
-    def __init__(
-        self,
-        folder: Path,
-        name: str,
-        out: Path,
-        batch_size: int,
-        cache: Path | None,
-        announce: Callable[..., object] | None,
-    ) -> None:
-        from mteb import ResultCache
+    folder: Path
+    meta: Any
+    out: Path
+    batch_size: int
+    cache: Path | None
+    announce: Callable[..., object] | None
 
-        from selfpos.evaluation.encoder import identity
+    @cached_property
+    def encoder(self) -> Any:
+        """The loaded model."""
+        from selfpos.evaluation.encoder import describe_encoder, load_encoder
 
-        self.meta = identity(folder, name)
-        self._folder, self._results = folder, ResultCache(out)
-        self._batch_size, self._cache, self._announce = batch_size, cache, announce
-        self._encoder: Any = None
+        encoder = load_encoder(self.folder, self.meta, self.cache)
+        rows = describe_encoder(encoder)
+        log.info("scored with %s", "; ".join(f"{label}: {text}" for label, text in rows))
+        if self.announce is not None:
+            self.announce(rows)
+        return encoder
+
+    @property
+    def is_loaded(self) -> bool:
+        """Whether the model is loaded."""
+        return "encoder" in vars(self)
 
     def close(self) -> None:
-        if self._encoder is not None:
-            self._encoder.embedder.close()
+        """Release the files of the cache."""
+        if self.is_loaded:
+            self.encoder.embedder.close()
 
     def score(self, task: AbsTask) -> TaskScore:
         """The score of `task`, from its result file or by running it."""
@@ -165,43 +174,31 @@ class _Scorer:
         from selfpos.evaluation.columns import columns_as_lists
         from selfpos.evaluation.recording import recording
 
-        file = self._results.get_task_result_path(task.metadata.name, self.meta)
+        results = mteb.ResultCache(self.out)
+        file = results.get_task_result_path(task.metadata.name, self.meta)
         kept = _usable_result(task, file)
         if kept is not None and not kept.get_missing_evaluations(task):
             return task_score(task, kept, file)
-        if self._encoder is None:
-            self._load()
+        encoder = self.encoder
         # A task keeps the generators of its samples: reset, they give every model the same samples.
         task.rng_state, task.np_rng = random.Random(task.seed), np.random.default_rng(task.seed)
         with columns_as_lists(task), recording(task) as examples:
-            results = mteb.evaluate(
-                self._encoder,
+            made = mteb.evaluate(
+                encoder,
                 task,
-                cache=self._results,
+                cache=results,
                 overwrite_strategy="always" if kept is None else "only-missing",
-                encode_kwargs={"batch_size": self._batch_size, "show_progress_bar": False},
+                encode_kwargs={"batch_size": self.batch_size, "show_progress_bar": False},
                 show_progress_bar=False,
                 co2_tracker=False,
             )
-        if not results.task_results:
-            reasons = "; ".join(str(failed.exception) for failed in results.exceptions or [])
+        if not made.task_results:
+            reasons = "; ".join(str(failed.exception) for failed in made.exceptions or [])
             raise OperationError(f"mteb gave no result ({reasons})")
         if examples:
             write_examples(examples_file(file), examples, revision_of(task))
-        # The file has fewer digits than `results`: read from it, the score is the same now and later.
+        # The file has fewer digits than `made`: read from it, the score is the same now and later.
         return task_score(task, TaskResult.from_disk(file), file)
-
-    def _load(self) -> None:
-        from selfpos.evaluation.encoder import describe_encoder, load_encoder
-
-        try:
-            self._encoder = load_encoder(self._folder, self.meta, self._cache)
-        except SelfposError as error:
-            raise _UnusableModelError(str(error)) from None
-        rows = describe_encoder(self._encoder)
-        log.info("scored with %s", "; ".join(f"{label}: {text}" for label, text in rows))
-        if self._announce is not None:
-            self._announce(rows)
 
 
 def _usable_result(task: AbsTask, file: Path) -> TaskResult | None:
@@ -211,20 +208,20 @@ def _usable_result(task: AbsTask, file: Path) -> TaskResult | None:
 
     if not file.is_file():
         return None
+    fault = ""
     try:
         result = TaskResult.from_disk(file)
+        for parts in result.scores.values():
+            if len({part["hf_subset"] for part in parts}) < len(parts):
+                fault = "it has two results for one subset"
     except Exception as error:
-        reason = " ".join(str(error).split())[:200]
-        log.warning("the result file %s cannot be read (%s) and is computed again", file, reason)
+        fault = f"it cannot be read: {' '.join(str(error).split())[:200]}"
+    if fault:
+        log.warning("the result file %s is computed again (%s)", file, fault)
         file.unlink()  # mteb reads it before it writes
         return None
     if result.dataset_revision != revision_of(task):
         return None
-    for parts in result.scores.values():
-        if len({part["hf_subset"] for part in parts}) < len(parts):
-            log.warning("the result file %s has two results for one subset and is computed again", file)
-            file.unlink()
-            return None
     version = str(result.mteb_version)
     if version.partition(".")[0] != current.partition(".")[0]:
         log.warning(

@@ -20,8 +20,7 @@ if TYPE_CHECKING:
 CORPUS = "corpus"
 QUICK = "quick"
 # One task per type, each of a few thousand short texts, so that a small model is scored in minutes on a CPU;
-# from MTEB's English benchmark where it has one. The second is the stand-in on local data that MTEB has no
-# task for.
+# the second is its stand-in on local data.
 QUICK_TASKS = {
     "STSBenchmark": None,
     "Banking77Classification": None,
@@ -93,10 +92,9 @@ def local_tasks(data_dir: Path) -> list[AbsTask]:
     _check_folder(data_dir)
     with quiet_libraries(hide_warnings=True):
         known = {name: mteb.get_task(name) for name in MTEB_TASKS}
-        available = []
-        for name in [*known, *OWN_TASKS]:
-            if not LocalFiles(name, data_dir, known.get(name)).missing():
-                available.append(name)
+        available = [
+            name for name in [*known, *OWN_TASKS] if not LocalFiles(name, data_dir, known.get(name)).missing()
+        ]
     if not available:
         raise SelfposError(
             f"{data_dir} has the data of no task; expected folders such as stsbenchmark with test.jsonl"
@@ -134,12 +132,13 @@ def _chosen(
     import mteb
 
     _check_filters(types, languages)
-    tasks: list[AbsTask] = []
-    for name in names:
-        for single in _quick_names(data_dir) if name == QUICK else [name]:
-            tasks += _named(single)
+    tasks = [task for name in names for task in _named(name, data_dir)]
     if benchmark is not None:
-        tasks += _of_benchmark(benchmark)
+        try:
+            tasks += mteb.get_benchmark(benchmark).tasks
+        except KeyError:
+            known = [entry.name for entry in mteb.get_benchmarks()]
+            raise unknown("MTEB benchmark", benchmark, known) from None
     if not names and benchmark is None:
         filters = {"task_types": list(types) or None, "languages": list(languages) or None}
         tasks += mteb.get_tasks(**filters, modalities=["text"])  # type: ignore[arg-type]
@@ -187,25 +186,16 @@ def _check_filters(types: Sequence[str], languages: Sequence[str]) -> None:
             )
 
 
-def _quick_names(data_dir: Path | None) -> list[str]:
-    """The tasks of `quick`; with `data_dir`, stand-ins for those whose data it lacks."""
+def _named(name: str, data_dir: Path | None) -> list[AbsTask]:
+    """The tasks that a name stands for; those of `quick` are replaced where `data_dir` lacks their data."""
     import mteb
 
-    names = []
-    for name, stand_in in QUICK_TASKS.items():
-        replaced = (
-            data_dir is not None
-            and stand_in is not None
-            and hub_folder(mteb.get_task(name), data_dir) is None
-        )
-        names.append(stand_in if stand_in is not None and replaced else name)
-    return names
-
-
-def _named(name: str) -> list[AbsTask]:
-    """The tasks that a name stands for."""
-    import mteb
-
+    if name == QUICK:
+        tasks = []
+        for quick, stand_in in QUICK_TASKS.items():
+            lacking = data_dir is not None and hub_folder(mteb.get_task(quick), data_dir) is None
+            tasks += _named(stand_in if stand_in and lacking else quick, data_dir)
+        return tasks
     if name == CORPUS or name in corpus_tasks.NAMES:
         from selfpos.data.corpus import load_corpus
 
@@ -223,36 +213,10 @@ def _named(name: str) -> list[AbsTask]:
         raise unknown("MTEB task", name, known) from None
 
 
-def _of_benchmark(name: str) -> list[AbsTask]:
-    import mteb
-
-    try:
-        return list(mteb.get_benchmark(name).tasks)
-    except KeyError:
-        names = [benchmark.name for benchmark in mteb.get_benchmarks()]
-        raise unknown("MTEB benchmark", name, names) from None
-
-
 def _with_data(chosen: dict[str, AbsTask], data_dir: Path | None) -> list[AbsTask]:
     """The tasks with their data. Raises SelfposError listing all data that is missing."""
-    ready: list[AbsTask] = []
-    missing: list[str] = []
-    for name, task in chosen.items():
-        if _is_ours(task) and name not in OWN_TASKS:
-            ready.append(task)  # it has its data
-        elif data_dir is None:
-            if name in OWN_TASKS:
-                missing.append(f"{name} (only on local data)")
-            elif offline() and not _downloaded(task):
-                missing.append(f"{name} (data set {_dataset_path(task)})")
-            else:
-                ready.append(task)
-        else:
-            located = _located(name, task, data_dir)
-            if isinstance(located, str):
-                missing.append(f"{name} ({located})")
-            else:
-                ready.append(located)
+    located = {name: _located(name, task, data_dir) for name, task in chosen.items()}
+    missing = [f"{name} ({lacking})" for name, lacking in located.items() if isinstance(lacking, str)]
     if missing:
         where = "on this machine"
         remedy = "give a folder that has it with --data-dir, or unset HF_HUB_OFFLINE to let mteb download it"
@@ -266,27 +230,34 @@ def _with_data(chosen: dict[str, AbsTask], data_dir: Path | None) -> list[AbsTas
             f"data for {len(missing)} of {len(chosen)} tasks is missing {where}: {'; '.join(missing)}; "
             f"{remedy}"
         )
-    return ready
+    return [task for task in located.values() if not isinstance(task, str)]
 
 
-def _located(name: str, task: AbsTask, data_dir: Path) -> AbsTask | str:
-    """The task with its data in `data_dir`, in our layout or the Hub's; else the files that are missing."""
-    lacking = f"{_dataset_path(task)}/"
-    if name in OWN_TASKS or name in MTEB_TASKS:
-        local = LocalFiles(name, data_dir, None if name in OWN_TASKS else task)
-        if not local.missing():
+def _located(name: str, task: AbsTask, data_dir: Path | None) -> AbsTask | str:
+    """The task with its data, which in `data_dir` is in our layout or the Hub's; else what is missing."""
+    is_local, path = name in OWN_TASKS, _dataset_path(task)
+    if _is_ours(task) and not is_local:
+        return task  # it has its data
+    if data_dir is None:
+        if is_local:
+            return "only on local data"
+        return f"data set {path}" if offline() and not _downloaded(path) else task
+    lacking = f"{path}/"
+    if is_local or name in MTEB_TASKS:
+        local = LocalFiles(name, data_dir, None if is_local else task)
+        missing = local.missing()
+        if not missing:
             return local.load_task()
-        lacking = ", ".join(local.missing())
-    folder = None if name in OWN_TASKS else hub_folder(task, data_dir)
+        lacking = ", ".join(missing)
+    folder = None if is_local else hub_folder(task, data_dir)
     return lacking if folder is None else hub_task(task, folder)
 
 
-def _downloaded(task: AbsTask) -> bool:
-    """Whether the Hub's cache on this machine has something of the task's data set."""
+def _downloaded(path: str) -> bool:
+    """Whether the Hub's cache on this machine has something of the data set `path`."""
     from datasets import config
     from huggingface_hub import constants
 
-    path = _dataset_path(task)
     folders = (
         Path(constants.HF_HUB_CACHE) / f"datasets--{path.replace('/', '--')}",
         Path(config.HF_DATASETS_CACHE) / path.replace("/", "___"),

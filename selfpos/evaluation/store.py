@@ -1,35 +1,33 @@
-"""Records kept by key while a model is scored, on disk or in memory, so that no text is embedded or tokenised
-twice.
+"""Records kept by key while a model is scored, so that no text is embedded or tokenised twice.
 
 On disk a store is a folder of two files that only grow: `records` (the bytes, one record after the other) and
-`index` (key, offset, length and checksum of each). The records are memory-mapped; the index is in memory,
-about 200 bytes a record. A record that a stopped process left incomplete, or that the disk damaged, does not
-match its checksum and counts as absent.
+`index` (key, offset, length and checksum of each), which is read into memory, about 200 bytes a record. A
+record that a stopped process left incomplete, or that the disk damaged, does not match its checksum and
+counts as absent.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import mmap
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
+import xxhash
 from filelock import FileLock, Timeout
 
 from selfpos.console import log
+from selfpos.storage.atomic import write_text
 
-ENTRY = np.dtype([("key", "V16"), ("place", "<u8"), ("length", "<u8"), ("check", "<u8")])
+ENTRY = np.dtype([("key", "V16"), ("offset", "<u8"), ("length", "<u8"), ("check", "<u8")])
 Key = bytes  # 16 bytes
 
 
 def key_of(text: str) -> Key:
     """The XXH3-128 of the text."""
-    import xxhash
-
     return xxhash.xxh3_128_digest(text.encode("utf-8", errors="surrogatepass"))
 
 
@@ -64,20 +62,21 @@ class DiskStore:
         description = json.dumps(about, indent=1, sort_keys=True)
         self.folder = root / hashlib.sha256(description.encode()).hexdigest()[:32]
         self._entries: dict[Key, tuple[int, int, int]] = {}
-        self._map: mmap.mmap | None = None
+        self._records: BinaryIO | None = None
         self._lock = FileLock(self.folder / "lock", blocking=False)
         self._writable = self._prepare(description)
-        self._open()
+        self._read_index()
 
     def get(self, key: Key) -> bytes | None:
         entry = self._entries.get(key)
         if entry is None:
             return None
         offset, length, check = entry
-        if self._map is None or offset + length > len(self._map):
-            self._remap()
-        record = self._map[offset : offset + length] if self._map is not None else b""
-        if len(record) == length and _check(record) == check:
+        if self._records is None:
+            self._records = (self.folder / "records").open("rb", buffering=0)
+        self._records.seek(offset)
+        record = self._records.read(length)
+        if xxhash.xxh3_64_intdigest(record) == check:
             return record
         log.warning("a record in %s is damaged and is computed again", self.folder)
         del self._entries[key]
@@ -90,7 +89,7 @@ class DiskStore:
             with (self.folder / "records").open("ab") as data, (self.folder / "index").open("ab") as index:
                 entries = []
                 for key, record in records:
-                    entries.append((key, data.tell(), len(record), _check(record)))
+                    entries.append((key, data.tell(), len(record), xxhash.xxh3_64_intdigest(record)))
                     data.write(record)
                 data.flush()  # before the index refers to it
                 index.write(np.array(entries, ENTRY).tobytes())
@@ -100,14 +99,14 @@ class DiskStore:
             log.warning("no more records are kept in %s (%s); scoring continues", self.folder, error.strerror)
 
     def close(self) -> None:
-        self._unmap()
+        if self._records is not None:
+            self._records.close()
+            self._records = None
         self._lock.release()
         self._writable = False
 
     def _prepare(self, description: str) -> bool:
         """Make the folder and take its lock; returns whether this process may write there."""
-        from selfpos.storage.atomic import write_text
-
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._lock.acquire()
@@ -121,36 +120,18 @@ class DiskStore:
             return False
         return True
 
-    def _open(self) -> None:
+    def _read_index(self) -> None:
         """Read the index; cut off an incomplete entry."""
         index, records = self.folder / "index", self.folder / "records"
         if not (index.is_file() and records.is_file()):
             return
-        size = records.stat().st_size
         whole = index.stat().st_size // ENTRY.itemsize
         entries = np.fromfile(index, ENTRY, count=whole)
-        complete = entries["place"] + entries["length"] <= size
+        complete = entries["offset"] + entries["length"] <= records.stat().st_size
         for key, offset, length, check in entries[complete].tolist():
             self._entries[bytes(key)] = (offset, length, check)
         if self._writable and index.stat().st_size % ENTRY.itemsize:
             os.truncate(index, whole * ENTRY.itemsize)
-
-    def _unmap(self) -> None:
-        if self._map is not None:
-            self._map.close()
-            self._map = None
-
-    def _remap(self) -> None:
-        self._unmap()
-        with (self.folder / "records").open("rb") as handle:
-            if os.fstat(handle.fileno()).st_size:
-                self._map = mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)
-
-
-def _check(record: bytes) -> int:
-    import xxhash
-
-    return xxhash.xxh3_64_intdigest(record)
 
 
 Store: TypeAlias = "MemoryStore | DiskStore"

@@ -18,8 +18,8 @@ from pydantic import Field
 
 from selfpos.data import files
 from selfpos.errors import SelfposError, nearest
-from selfpos.evaluation.local_data import reranking_pools, tables
-from selfpos.evaluation.tasks import new_task, retrieval_data
+from selfpos.evaluation.local_data import dataset_of
+from selfpos.evaluation.tasks import new_task
 from selfpos.recipe import Name, Settings, load_settings
 
 if TYPE_CHECKING:
@@ -73,13 +73,13 @@ def load_task_file(file: Path) -> AbsTask:
     splits = _read(task, paths)
     content = repr((task.type, sorted(task.columns.items()), splits))
     revision = "local-" + hashlib.sha256(content.encode()).hexdigest()[:16]
+
+    def load() -> Any:
+        data = dataset_of(task.type, _read(task, paths))
+        return {"default": data} if task.type in ("retrieval", "reranking") else data
+
     return new_task(
-        task.type,
-        task.name,
-        task.description,
-        lambda: _dataset(task, _read(task, paths)),
-        revision=revision,
-        source=f"own/{task.name}",
+        task.type, task.name, task.description, load, revision=revision, source=f"own/{task.name}"
     )
 
 
@@ -110,13 +110,3 @@ def _record(task: TaskDeclaration, row: dict[str, Any], path: Path) -> dict[str,
     if task.type == "pair-classification" and record["label"] not in (0, 1):
         raise SelfposError(f"{path}: the label of a pair is 0 or 1, found {record['label']!r}")
     return record
-
-
-def _dataset(task: TaskDeclaration, splits: dict[str, Any]) -> Any:
-    from datasets import DatasetDict
-
-    if task.type == "retrieval":
-        return {"default": {split: retrieval_data(*beir) for split, beir in splits.items()}}
-    if task.type == "reranking":
-        return {"default": {split: reranking_pools(records) for split, records in splits.items()}}
-    return DatasetDict(tables(task.type, splits))

@@ -65,9 +65,7 @@ def new_task(
     source: str,
     **attributes: Any,
 ) -> AbsTask:
-    """A new task of a type in `KINDS`.
-
-    `load` returns the abstract task's `dataset`, when the task is first run.
+    """A new task of a type in `KINDS`, whose `dataset` `load` returns when it is first run.
 
     `revision` identifies the data (a content hash), `source` says where it is from; `attributes` are class
     attributes of the abstract task.
@@ -96,9 +94,7 @@ def new_task(
 def with_data(
     task_class: type[AbsTask], metadata: Any, load: Callable[[], Mapping[str, Any]], **attributes: Any
 ) -> AbsTask:
-    """An instance of a subclass of `task_class` that takes its data from `load`; its transformation still
-    runs.
-    """
+    """An instance of a subclass of `task_class` that takes its data from `load`, and transforms it."""
 
     def load_data(self: AbsTask, num_proc: int | None = None, **_: Any) -> None:
         if not self.data_loaded:
@@ -128,11 +124,10 @@ def retrieval_data(
         {"id": key, "title": document.get("title", ""), "text": document["text"]}
         for key, document in documents.items()
     ]
+    asked = [{"id": key, "text": text} for key, text in queries.items() if key in relevant]
     return {
         "corpus": Dataset.from_list(corpus),
-        "queries": Dataset.from_list(
-            [{"id": key, "text": text} for key, text in queries.items() if key in relevant]
-        ),
+        "queries": Dataset.from_list(asked),
         "relevant_docs": {key: dict(grades) for key, grades in relevant.items()},
         "top_ranked": pools,
     }

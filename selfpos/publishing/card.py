@@ -6,7 +6,6 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from math import isclose
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,16 @@ from selfpos.publishing.markdown import bibtex, environment, link, plain
 from selfpos.publishing.metadata import card_data
 from selfpos.publishing.overlap import FILE as OVERLAP
 from selfpos.publishing.overlap import overlap_sentences, read_overlap
-from selfpos.publishing.score_table import ScoredModels, match_models, score_table, worse_tasks
-from selfpos.publishing.scores import FOLDER, Scores, find_scores, read_model_scores
+from selfpos.publishing.scores import (
+    FOLDER,
+    ScoredModels,
+    Scores,
+    find_scores,
+    match_models,
+    read_model_scores,
+    score_table,
+    worse_tasks,
+)
 from selfpos.recipe import LEARNED
 from selfpos.storage.atomic import write_bytes
 from selfpos.storage.file_kinds import MANIFEST
@@ -29,7 +36,7 @@ SECTIONS = (
     *("title", "about", "use", "prompts", "transformers"),
     *("merge", "search", "training", "scores", "end"),
 )
-COEFFICIENTS, PATH = "selfpos-coefficients.png", "selfpos-trajectory.png"
+LAYERS, PATH = "selfpos-coefficients.png", "selfpos-trajectory.png"
 SENTENCE_TRANSFORMERS = "[sentence-transformers](https://sbert.net)"
 
 
@@ -37,8 +44,7 @@ SENTENCE_TRANSFORMERS = "[sentence-transformers](https://sbert.net)"
 class Card:
     """All that a card is made from, and the files that it refers to (`extras`: name → content).
 
-    `licence_fault` says why no licence is stated; `models` are this model and its family in `scores`;
-    `published` maps local parents to where they are published, `probe_set` is the Hub id of the probe set.
+    `licence_fault` says why no licence is stated; `models` are this model and its family in `scores`.
     """
 
     facts: Facts
@@ -48,18 +54,41 @@ class Card:
     licence_fault: str | None
     scores: Scores | None
     models: ScoredModels = field(default_factory=ScoredModels)
-    published: Mapping[str, HubModel] = field(default_factory=dict)
-    probe_set: str | None = None
 
     @property
     def text(self) -> str:
         """The card's Markdown, metadata first."""
-        return _render(self)
+        facts, scores, own = self.facts, self.scores, self.models.own
+        title = self.repo.rpartition("/")[2] if self.repo else facts.name
+        table = score_table(scores, self.models) if scores and own else None
+        env = environment()
+        env.globals |= {
+            "facts": facts,
+            "model": facts.summary,
+            "mark": MARK,
+            "manifest": MANIFEST,
+            "summary": summary_sentence(facts),
+            "repo": self.repo or facts.name,
+            "title": title,
+            "retrieval": {"query", "document"} <= set(facts.summary.prompts),
+            "licence": self.licence,
+            "figures": [name for name in (LAYERS, PATH) if name in self.extras],
+            "probe_rows": _probe_rows(facts),
+            "scores": scores,
+            "score_table": table,
+            "own": own,
+            "costs": _costs(facts),
+            "limitations": _limitations(self),
+            "citations": _citations(facts, scored=table is not None),
+        }
+        sections = [env.get_template(f"card/{name}.md.j2").render().strip() for name in SECTIONS]
+        body = "\n\n".join(section for section in sections if section)
+        metadata = card_data(facts, self.licence, title, scores, own).to_yaml()
+        return f"---\n{metadata}\n---\n" + re.sub(r"\n{3,}", "\n\n", body) + "\n"
 
     def linked(self, published: Mapping[str, HubModel], probe_set: str | None) -> Card:
         """The card with the repositories of parents and of the probe set that are (to be) published."""
-        facts = self.facts.linked(published, probe_set)
-        return replace(self, facts=facts, published=published, probe_set=probe_set)
+        return replace(self, facts=self.facts.linked(published, probe_set))
 
 
 def write_card(
@@ -72,9 +101,8 @@ def write_card(
     none. Raises SelfposError where `folder` is no model.
     """
     card = build_card(folder, place=place, results=results, licence=licence)
-    for name, content in card.extras.items():
+    for name, content in {**card.extras, "README.md": card.text.encode()}.items():
         write_bytes(folder / name, content)
-    write_bytes(folder / "README.md", card.text.encode())
     return folder / "README.md"
 
 
@@ -100,54 +128,17 @@ def build_card(
     scores = read_model_scores(root) if root else None
     models = match_models(scores, facts, content_hash(folder)) if scores else ScoredModels()
     if scores and models.stale:
-        scores = scores.of([model for model in scores.models if model not in models.stale])
+        scores = scores.of(scores.models.keys() - set(models.stale))
     if scores and root and root.name != FOLDER and results is None:
         scores = scores.of(models.family)  # a run's other merges are in its report
-    fault: str | None = None
-    stated: Licence | None = parse_licence(licence) if licence else None
-    if stated is None:
-        try:
-            stated = derive_licence(facts, lookup)
-        except SelfposError as error:
-            fault = str(error)
+    fault, stated = None, None
+    try:
+        stated = parse_licence(licence) if licence else derive_licence(facts, lookup)
+    except SelfposError as error:
+        if licence:
+            raise
+        fault = str(error)
     return Card(facts, repo, _extras(facts), stated, fault, scores, models)
-
-
-def _render(card: Card) -> str:
-    facts, scores, own = card.facts, card.scores, card.models.own
-    title = card.repo.rpartition("/")[2] if card.repo else facts.name
-    table = score_table(scores, card.models) if scores and own else None
-    env = environment()
-    env.globals |= {
-        "facts": facts,
-        "record": facts.record or {},
-        "model": facts.summary,
-        "mark": MARK,
-        "manifest": MANIFEST,
-        "summary": summary_sentence(facts),
-        "repo": card.repo or facts.name,
-        "title": title,
-        "base_id": facts.base.repo if facts.base else None,
-        "prompts": any(facts.summary.prompts.values()),
-        "retrieval": {"query", "document"} <= set(facts.summary.prompts),
-        "licence": card.licence,
-        "search_parameters": _search_parameters(facts),
-        "local_parents": [plain(parent.name) for parent in facts.local_parents],
-        "coefficients_figure": COEFFICIENTS if COEFFICIENTS in card.extras else None,
-        "path_figure": PATH if PATH in card.extras else None,
-        "probe_rows": _probe_rows(facts),
-        "scores": scores,
-        "score_table": table,
-        "local_data": scores.on_local_data(own) if scores and own else [],
-        "intervals": any("<sub>" in cell for _, cells in (table.rows if table else ()) for cell in cells),
-        "costs": _costs(facts),
-        "limitations": _limitations(card),
-        "citations": bibtex(*_cited(facts), "mteb" if scores and own else None, "sentence-transformers"),
-    }
-    sections = [env.get_template(f"card/{name}.md.j2").render().strip() for name in SECTIONS]
-    body = "\n\n".join(section for section in sections if section)
-    metadata = card_data(facts, card.licence, title, scores, own).to_yaml()
-    return f"---\n{metadata}\n---\n" + re.sub(r"\n{3,}", "\n\n", body) + "\n"
 
 
 def summary_sentence(facts: Facts) -> str:
@@ -165,19 +156,18 @@ def summary_sentence(facts: Facts) -> str:
     return f"{kind} for {SENTENCE_TRANSFORMERS}{made}."
 
 
-def _cited(facts: Facts) -> list[str | None]:
-    """Methods and techniques to cite."""
+def _citations(facts: Facts, *, scored: bool) -> list[str]:
     search = "self-positioning" if facts.search and facts.method not in LEARNED else None
-    return [facts.method, search, "lora" if facts.adapter else None, *facts.techniques]
+    used = [facts.method, search, "lora" if facts.adapter else None, *facts.techniques]
+    return bibtex(*used, "mteb" if scored else None, "sentence-transformers")
 
 
 def _limitations(card: Card) -> list[str]:
-    """What the record says, what training data shares with test data, and tasks that got worse."""
-    facts = card.facts
-    sentences = list((facts.record or {}).get("limitations") or ())
+    """What training data shares with test data, and tasks that got worse."""
+    facts, sentences = card.facts, []
     if facts.overlap is not None:
         names = [*(parent.name for parent in facts.parents), *(entry.task for entry in facts.data)]
-        sentences += overlap_sentences(facts.overlap, names)
+        sentences = overlap_sentences(facts.overlap, names)
     elif card.scores and card.models.own and facts.kind != "model":
         sentences.append("Its training data was not checked for test items of these tasks.")
     return sentences + (worse_tasks(card.scores, card.models) if card.scores else [])
@@ -185,40 +175,36 @@ def _limitations(card: Card) -> list[str]:
 
 def _probe_rows(facts: Facts) -> list[dict[str, Any]]:
     """Per task of the probe set: type, records, source, and the losses before and after the search."""
-    if not facts.search:
-        return []
-    probe = {entry.task: entry for entry in facts.search.probe}
-    rows = []
-    for task in dict.fromkeys([*probe, *facts.search.losses]):
-        before, after = facts.search.losses.get(task, (None, None))
-        row: dict[str, Any] = {"task": task, "before": before, "after": after}
-        for name in ("type", "records", "source"):
-            row[name] = getattr(probe.get(task), name, None)
-        rows.append(row)
-    return rows
-
-
-def _search_parameters(facts: Facts) -> Mapping[str, Any]:
-    """The parameters of the space that was searched, unless they are the coefficients themselves."""
-    parameters = (facts.search.record.get("parameters") or {}) if facts.search else {}
-    coefficients = [parent.coefficient or 0.0 for parent in facts.parents]
-    pairs = zip(parameters.values(), coefficients, strict=False)
-    same = len(coefficients) == len(parameters) and all(isclose(a, b, abs_tol=5e-5) for a, b in pairs)
-    return {} if same else parameters
+    starts = [row["validation"] for row in facts.trajectory if "validation" in row]
+    before, after = starts[0] if starts else {}, facts.search.get("losses") or {}
+    entries = {entry.task: vars(entry) for entry in facts.probe}
+    unknown = {"type": None, "records": None, "source": None}
+    return [
+        {
+            **unknown,
+            **entries.get(task, {}),
+            "task": task,
+            "before": before.get(task),
+            "after": after.get(task),
+        }
+        for task in dict.fromkeys([*entries, *after])
+    ]
 
 
 def _costs(facts: Facts) -> list[str]:
-    where = f" on {plain(facts.device)}" if facts.device else ""
+    device = facts.record.get("device")
+    where = f" on {plain(device)}" if device else ""
     lines = []
-    if facts.parents_seconds:
-        lines.append(f"training the parents, one after the other: {_duration(facts.parents_seconds)}")
-    if facts.search and facts.search.record.get("seconds"):
-        lines.append(f"search for the coefficients: {_duration(facts.search.record['seconds'])}{where}")
+    parents = facts.run.training_seconds([parent.name for parent in facts.parents]) if facts.run else None
+    if parents:
+        lines.append(f"training the parents, one after the other: {_duration(parents)}")
+    if facts.search.get("seconds"):
+        lines.append(f"search for the coefficients: {_duration(facts.search['seconds'])}{where}")
     if facts.seconds:
         step = "training"
         if facts.kind == "merged":
             step = "search and merging, together" if facts.search else "merging"
-        steps, memory = facts.training.get("steps"), facts.training.get("peak_memory_bytes")
+        steps, memory = facts.record.get("steps"), facts.record.get("peak_memory_bytes")
         details = f", {steps} steps" if steps else ""
         details += f", at most {memory / 1e9:.1f} GB of memory" if memory else ""
         lines.append(f"{step}: {_duration(facts.seconds)}{where}{details}")
@@ -235,30 +221,27 @@ def _extras(facts: Facts) -> dict[str, bytes]:
     """Files that the card refers to or is made from, which the model folder may lack."""
     import yaml
 
-    extras = _figures(facts)
+    extras = _picture(facts)
     if facts.recipe:
         extras["recipe.yaml"] = f"{facts.recipe}\n".encode()
     if facts.overlap is not None:
         extras[OVERLAP] = yaml.safe_dump(dict(facts.overlap), sort_keys=False, allow_unicode=True).encode()
-    if facts.search and facts.search.trajectory:
-        extras[TRAJECTORY] = "".join(f"{json.dumps(row)}\n" for row in facts.search.trajectory).encode()
+    if facts.trajectory:
+        extras[TRAJECTORY] = "".join(f"{json.dumps(row)}\n" for row in facts.trajectory).encode()
     return extras
 
 
-def _figures(facts: Facts) -> dict[str, bytes]:
-    if not facts.groups and not (facts.search and facts.search.trajectory):
+def _picture(facts: Facts) -> dict[str, bytes]:
+    """The coefficients by layer where they differ, else their path through the search."""
+    if not facts.groups and not facts.trajectory:
         return {}
     from selfpos.report.drawing import png
     from selfpos.report.search_figures import coefficient_path, layer_map
 
-    figures: dict[str, bytes] = {}
     names = [parent.name for parent in facts.parents]
     if facts.groups:
         has_base = len(next(iter(facts.groups.values()))) == len(names) + 1
-        figures[COEFFICIENTS] = png(layer_map(["base", *names] if has_base else names, facts.groups))
-    if facts.search:
-        kept = [parent.coefficient for parent in facts.parents]
-        figure = coefficient_path(names, facts.search.trajectory, kept, facts.search.record.get("step"))
-        if figure is not None:
-            figures[PATH] = png(figure)
-    return figures
+        return {LAYERS: png(layer_map(["base", *names] if has_base else names, facts.groups))}
+    kept = [parent.coefficient for parent in facts.parents]
+    figure = coefficient_path(names, facts.trajectory, kept, facts.search.get("step"))
+    return {PATH: png(figure)} if figure else {}

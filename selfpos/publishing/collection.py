@@ -2,40 +2,30 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from selfpos.data.probe import FILE as PROBE_FILE
+from selfpos.data.probe import read_probe
 from selfpos.errors import SelfposError
 from selfpos.publishing.card import MARK, build_card
 from selfpos.publishing.facts import DataSource, Facts, HubModel, Parent
 from selfpos.publishing.licence import Licence, hub_licence, parse_licence
 from selfpos.publishing.markdown import environment
 from selfpos.publishing.model_run import ModelRun
-from selfpos.publishing.plan import (
-    CARD,
-    PushPlan,
-    files_of,
-    in_order,
-    plan_card,
-    plan_push,
-    planned,
-    target_problems,
-)
+from selfpos.publishing.plan import CARD, PushPlan, files_of, in_order, plan_push, target_problems
 from selfpos.publishing.push import Pushed, push
 from selfpos.publishing.session import hub
 from selfpos.storage.hashing import content_hash
 
-PROBE_FILE = "probe.jsonl"
+UNFIT = r"[^A-Za-z0-9._-]+|\.\.+|--+"  # for the name of a repository
 
 
 @dataclass(frozen=True)
 class CollectionPlan:
-    """All pushes of a collection: of the probe set, of the vectors by the parent's name, and of the merged
-    model.
-    """
+    """The pushes of a collection: probe set, vectors by the parent's name, and merged model."""
 
     title: str
     probe: PushPlan | None
@@ -73,8 +63,7 @@ def plan_collection(
     probe: Path | None = None,
     probe_licence: str | None = None,
 ) -> CollectionPlan:
-    """Plan to publish the merged `model` as `repo`, local parents as `repo`-NAME and the probe set as
-    `repo`-probe.
+    """Plan to publish the merged `model` as `repo`, its parents as `repo`-NAME and its probe set.
 
     Nothing is sent. `licence` and `replace` hold for all models. The probe set is that of the model's run, or
     in the folder `probe`; it is published only under a `probe_licence`, since its records are other people's
@@ -92,7 +81,7 @@ def plan_collection(
     for parent in facts.parents:
         folder = None if parent.repo else _folder_of(parent, facts.run)
         if folder:
-            name = f"{repo}-{_slug(parent.name)}"
+            name = f"{repo}-{re.sub(UNFIT, '-', parent.name).strip('-.')}"
             vectors[parent.name] = plan_push(folder, name, licence=licence, overlap=overlap, **options)
         elif not parent.repo:
             notes.append(f"the folder of its parent {parent.name} is missing, so the collection lacks it")
@@ -109,13 +98,12 @@ def plan_collection(
         )
     hub_models = {name: HubModel(plan.repo, None) for name, plan in vectors.items()}
     linked = card.linked(hub_models, probe_plan.repo if probe_plan else None)
-    merged = plan_card(model, repo, linked, **options)
+    merged = plan_push(model, repo, card=linked, **options)
     return CollectionPlan(repo.rpartition("/")[2], probe_plan, vectors, merged, tuple(notes))
 
 
 def push_collection(plan: CollectionPlan) -> list[Pushed]:
-    """Push everything, the merged model last, and gather it in a collection; returns the merged model's push
-    first.
+    """Push everything, the merged model last, and gather it in a collection; returns that of the model first.
 
     A second call after a failure sends only what is missing. Raises as `push` does, before anything is sent
     where the plan has problems.
@@ -127,9 +115,8 @@ def push_collection(plan: CollectionPlan) -> list[Pushed]:
     hub_models = {name: HubModel(pushed.repo, pushed.revision) for name, pushed in vectors.items()}
     merged = push(plan.merged.linked(hub_models, plan.probe.repo if plan.probe else None))
     everything = {merged: "the merged model"}
-    everything |= {
-        pushed: f"one of the models it was merged from: {name}" for name, pushed in vectors.items()
-    }
+    for name, pushed in vectors.items():
+        everything[pushed] = f"one of the models it was merged from: {name}"
     if probe:
         everything[probe] = "the probe set on which its coefficients were searched for"
     url = _collect(plan, everything)
@@ -152,40 +139,43 @@ def _collect(plan: CollectionPlan, everything: dict[Pushed, str]) -> str:
 
 def _folder_of(parent: Parent, run: ModelRun | None) -> Path | None:
     """The parent's folder: as recorded, or in the run of the merge if that was moved."""
-    if parent.source and Path(parent.source).is_dir():
-        return Path(parent.source)
+    if parent.folder is not None:
+        return parent.folder
     folder = run.trained(parent.name) if run else None
     return folder if folder and content_hash(folder) == parent.hash else None
-
-
-def _slug(name: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._-]+|\.\.+|--+", "-", name).strip("-.")
 
 
 def plan_probe(
     folder: Path, repo: str, model: str, facts: Facts, licence: Licence, *, private: bool = True
 ) -> PushPlan:
-    """Plan to send the probe set in `folder` to the data set repository `repo`; `model` is the Hub id of its
-    model.
+    """Plan to send the probe set in `folder` to the data set repository `repo`, for the Hub's `model`."""
+    from huggingface_hub import DatasetCardData
 
-    Raises SelfposError where `folder` holds no probe set.
-    """
-    rows = _probe_rows(folder / PROBE_FILE, facts)
-    text = (
-        environment()
-        .get_template("probe.md.j2")
-        .render(
-            metadata=_probe_metadata(facts, licence),
-            mark=MARK,
-            title=repo.rpartition("/")[2],
-            model=model,
-            file=PROBE_FILE,
-            rows=rows,
-            total=sum(row.records or 0 for row in rows),
-        )
+    sources = {entry.task: entry.source for entry in facts.probe}
+    rows = [
+        DataSource(name, task.type.name, sources.get(name), len(task.records))
+        for name, task in read_probe(folder).items()
+    ]
+    metadata = DatasetCardData(
+        license=licence.id,
+        license_name=licence.name,
+        license_link=licence.link,
+        tags=["selfpos", "sentence-transformers"],
+        source_datasets=[name for name in facts.dataset_repos if name != facts.probe_set] or None,
+        configs=[{"config_name": "default", "data_files": PROBE_FILE}],
+    )
+    template = environment().get_template("probe.md.j2")
+    text = template.render(
+        metadata=metadata.to_yaml(),
+        mark=MARK,
+        title=repo.rpartition("/")[2],
+        model=model,
+        file=PROBE_FILE,
+        rows=rows,
+        total=sum(row.records or 0 for row in rows),
     )
     files, notes = files_of(folder)
-    files |= planned({CARD: (text.strip() + "\n").encode()})
+    files[CARD] = (text.strip() + "\n").encode()
     return PushPlan(
         repo=repo,
         repo_type="dataset",
@@ -196,38 +186,3 @@ def plan_probe(
         problems=tuple(target_problems(repo, None, False)),
         notes=tuple(notes),
     )
-
-
-def _probe_rows(file: Path, facts: Facts) -> list[DataSource]:
-    """Tasks of the probe set with their types, numbers of records and known sources."""
-    if not file.is_file():
-        raise SelfposError(f"there is no probe set {file}")
-    types: dict[str, str] = {}
-    counts: dict[str, int] = {}
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
-        try:
-            record = json.loads(line)
-            types[record["task"]] = record["type"]
-        except (ValueError, KeyError, TypeError):
-            raise SelfposError(
-                f"{file}, line {number} is no record of a probe set; expected the fields task, type and "
-                "record"
-            ) from None
-        counts[record["task"]] = counts.get(record["task"], 0) + 1
-    sources = {entry.task: entry.source for entry in (facts.search.probe if facts.search else ())}
-    return [DataSource(task, types[task], sources.get(task), count) for task, count in counts.items()]
-
-
-def _probe_metadata(facts: Facts, licence: Licence) -> str:
-    from huggingface_hub import DatasetCardData
-
-    own = facts.search.probe_set if facts.search else None
-    data = DatasetCardData(
-        license=licence.id,
-        license_name=licence.name,
-        license_link=licence.link,
-        tags=["selfpos", "sentence-transformers"],
-        source_datasets=[name for name in facts.dataset_repos if name != own] or None,
-        configs=[{"config_name": "default", "data_files": PROBE_FILE}],
-    )
-    return str(data.to_yaml())

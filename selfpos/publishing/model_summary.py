@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from selfpos.errors import SelfposError
+from selfpos.storage.file_kinds import ADAPTER, CONFIG, MODULES, PROMPTS_CONFIG
 from selfpos.storage.manifest import read_json
 from selfpos.storage.model_folder import read_modules
 from selfpos.storage.tensor_file import read_header
 
-ADAPTER = "adapter_config.json"
 POOLINGS = ("mean", "cls", "lasttoken")  # those that the card shows code for
 
 
@@ -46,37 +46,33 @@ def read_summary(folder: Path) -> ModelSummary:
 
     Raises SelfposError where it is neither, or where a weights file is not a whole safetensors file.
     """
-    adapter_file, modules_file = folder / ADAPTER, folder / "modules.json"
-    if not adapter_file.is_file() and not modules_file.is_file():
+    adapter = _json(folder / ADAPTER) or None
+    modules = []
+    if (folder / MODULES).is_file():
+        modules = [(module.kind, folder / module.path) for module in read_modules(folder)]
+    elif adapter is None:
         raise SelfposError(
             f"{folder} is neither a sentence-transformers model (no modules.json) "
             f"nor a PEFT adapter (no {ADAPTER})"
         )
-    modules = []
-    if modules_file.is_file():
-        modules = [(module.kind, folder / module.path) for module in read_modules(folder)]
-    settings = read_json_if_any(folder / "config_sentence_transformers.json")
+    settings = _json(folder / PROMPTS_CONFIG)
     pooling, dimension = _output(modules)
-    parameters, dtypes = _weights(folder)
+    weights = _weights(folder)
     return ModelSummary(
         modules=tuple(kind for kind, _ in modules),
         pooling=pooling,
         dimension=dimension,
-        max_tokens=_max_tokens(folder, modules),
+        max_tokens=_max_tokens(next((path for kind, path in modules if kind == "Transformer"), folder)),
         prompts=settings.get("prompts") or {},
         default_prompt=settings.get("default_prompt_name"),
         similarity=settings.get("similarity_fn_name"),
-        parameters=parameters,
-        dtypes=dtypes,
-        adapter=read_json(adapter_file) if adapter_file.is_file() else None,
+        parameters=sum(weights.values()),
+        dtypes=tuple(sorted(weights, key=lambda dtype: (-weights[dtype], dtype))),
+        adapter=adapter,
     )
 
 
-def read_json_if_any(path: Path) -> Any:
-    """The JSON value in `path`; an empty mapping where the file is absent.
-
-    Raises SelfposError where it is not JSON.
-    """
+def _json(path: Path) -> dict[str, Any]:
     return read_json(path) if path.is_file() else {}
 
 
@@ -84,9 +80,12 @@ def _output(modules: list[tuple[str, Path]]) -> tuple[str | None, int | None]:
     """Pooling mode and dimension of the embedding, which the last module that changes it decides."""
     pooling, dimension = None, None
     for kind, path in modules:
-        config = read_json_if_any(path / "config.json")
+        config = _json(path / CONFIG)
         if kind == "Pooling":
-            mode = config.get("pooling_mode") or _older_modes(config)
+            # Older versions of sentence-transformers wrote `pooling_mode_mean_tokens: true`.
+            older = [name for name in config if name.startswith("pooling_mode_") and config[name] is True]
+            modes = [name.removeprefix("pooling_mode_").partition("_token")[0] for name in older]
+            mode = config.get("pooling_mode") or modes
             pooling = mode if isinstance(mode, str) else "+".join(mode)
             width = config.get("embedding_dimension") or config.get("word_embedding_dimension")
             dimension = width * len(pooling.split("+")) if width else None
@@ -97,38 +96,23 @@ def _output(modules: list[tuple[str, Path]]) -> tuple[str | None, int | None]:
     return pooling, dimension
 
 
-def _older_modes(config: Mapping[str, Any]) -> list[str]:
-    """Pooling modes as older versions of sentence-transformers wrote them:
-
-    `pooling_mode_mean_tokens: true`.
-    """
-    modes = []
-    for name, value in config.items():
-        if name.startswith("pooling_mode_") and value is True:
-            mode = name.removeprefix("pooling_mode_").removesuffix("_tokens").removesuffix("_token")
-            modes.append(mode)
-    return modes
-
-
-def _max_tokens(folder: Path, modules: list[tuple[str, Path]]) -> int | None:
+def _max_tokens(transformer: Path) -> int | None:
     """The sentence-transformers limit if set, else the smaller of those of tokenizer and network."""
-    path = next((path for kind, path in modules if kind == "Transformer"), folder)
     for name in ("sentence_bert_config.json", "sentence_roberta_config.json"):
-        limit = read_json_if_any(path / name).get("max_seq_length")
-        if limit:
+        if limit := _json(transformer / name).get("max_seq_length"):
             return int(limit)
-    tokenizer = read_json_if_any(path / "tokenizer_config.json").get("model_max_length")
-    network = read_json_if_any(path / "config.json").get("max_position_embeddings")
+    tokenizer = _json(transformer / "tokenizer_config.json").get("model_max_length")
+    network = _json(transformer / CONFIG).get("max_position_embeddings")
     # A tokenizer without a limit records a huge number.
     limits = [limit for limit in (tokenizer, network) if isinstance(limit, int | float) and 0 < limit < 10**9]
     return int(min(limits)) if limits else None
 
 
-def _weights(folder: Path) -> tuple[int, tuple[str, ...]]:
-    """Number of float weights in the safetensors files, and their dtypes, the most common first."""
-    count: dict[str, int] = {}
+def _weights(folder: Path) -> dict[str, int]:
+    """Dtype → number of float weights in the safetensors files."""
+    counts: dict[str, int] = {}
     for file in sorted(folder.rglob("*.safetensors")):
         for entry in read_header(file)[0].values():
             if entry.mergeable:  # not a buffer of integers, such as position ids
-                count[entry.dtype] = count.get(entry.dtype, 0) + entry.numel
-    return sum(count.values()), tuple(sorted(count, key=lambda dtype: (-count[dtype], dtype)))
+                counts[entry.dtype] = counts.get(entry.dtype, 0) + entry.numel
+    return counts

@@ -2,51 +2,47 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from selfpos.errors import SelfposError
 from selfpos.publishing.card import MARK, Card, build_card
-from selfpos.publishing.facts import PUBLISHED, Facts, HubModel, parse_parent
+from selfpos.publishing.facts import HubModel
 from selfpos.publishing.licence import Lookup, hub_licence
 from selfpos.publishing.metadata import check_metadata, check_repo
-from selfpos.publishing.model_summary import ADAPTER
 from selfpos.publishing.scores import FOLDER, leaderboard_files, published_results
 from selfpos.publishing.session import TOKEN
-from selfpos.storage.file_kinds import MANIFEST
-from selfpos.storage.manifest import read_json
+from selfpos.storage.file_kinds import ADAPTER, MANIFEST
 from selfpos.storage.model_folder import check_tokenizer
 
 CARD = "README.md"
 BINARY = (".safetensors", ".parquet", ".png", ".model")
 TEXT_LIMIT = 64 * 2**20  # bytes up to which a text file is searched for tokens
-TEXT = {".json", ".jsonl", ".txt", ".md", ".vocab", ".bpe", ".tiktoken", ".jinja", ".yaml", ".yml"}
-KINDS = TEXT | {".safetensors", ".model", ".parquet", ".png"}
+TEXT = (".json", ".jsonl", ".txt", ".md", ".vocab", ".bpe", ".tiktoken", ".jinja", ".yaml", ".yml")
 PICKLES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt"}
 NAMES = {"LICENSE", "NOTICE", ".gitattributes"}
 
-Content = bytes  # a name for the type within PlannedFile, whose field `bytes` hides it
+Files = dict[str, Path | bytes]  # path in the repository → path here, or generated content
 
 
 @dataclass(frozen=True)
 class PlannedFile:
-    """One file to send: its path in the repository, its size, and its path here or its generated content."""
+    """One file to send: its path in the repository, and its path here or its generated content."""
 
     path: str
-    bytes: int
-    source: Path | None = None
-    content: Content | None = None
+    content: Path | bytes
 
-    def read(self) -> Content:
+    @property
+    def size(self) -> int:
+        """Bytes of the content."""
+        return self.content.stat().st_size if isinstance(self.content, Path) else len(self.content)
+
+    def read(self) -> bytes:
         """The whole content."""
-        if self.content is not None:
-            return self.content
-        return self.source.read_bytes() if self.source else b""
+        return self.content.read_bytes() if isinstance(self.content, Path) else self.content
 
 
 @dataclass(frozen=True)
@@ -72,14 +68,14 @@ class PushPlan:
     @property
     def total_bytes(self) -> int:
         """Bytes of all files together."""
-        return sum(file.bytes for file in self.files)
+        return sum(file.size for file in self.files)
 
     def linked(self, published: Mapping[str, HubModel], probe_set: str | None) -> PushPlan:
         """The plan with records and card naming published parents and the probe set by their repositories."""
         if self.made_from is None:
             return self
         card = self.made_from.linked(published, probe_set)
-        files = {file.path: file for file in self.files} | planned(_records(card))
+        files = {file.path: file.content for file in self.files} | _records(card)
         return replace(self, files=in_order(files), card=card.text, made_from=card)
 
     def text(self) -> str:
@@ -91,7 +87,7 @@ class PushPlan:
         visible = "private" if self.private else "public"
         size = f"{len(self.files)} files, {_size(self.total_bytes)}"
         lines = [f"to {where}{kind}{self.repo} ({visible} if it is new): {size}", ""]
-        lines += [f"{_size(file.bytes):>10}  {file.path}" for file in self.files]
+        lines += [f"{_size(file.size):>10}  {file.path}" for file in self.files]
         lines += ["", self.card.strip(), ""]
         lines += [f"note: {note}" for note in self.notes]
         lines += [f"problem: {problem}" for problem in self.problems]
@@ -112,59 +108,30 @@ def plan_push(
     keep_card: bool = False,
     overlap: Path | None = None,
     lookup: Lookup | None = hub_licence,
+    card: Card | None = None,
 ) -> PushPlan:
     """Plan to send the model in `folder` to the Hub repository `repo`; nothing is sent or written.
 
     With `branch` or `pull_request` it goes there instead of to the main branch; `replace` overwrites another
-    model. `licence` is used instead of the parents'; `results` holds scores, as for `write_card`; `keep_card`
-    sends `folder/README.md` as it is; `overlap` is a report of `selfpos overlap`; `lookup` asks for the
-    licence of a parent on the Hub. Problems are listed in the plan: raises SelfposError only where `folder`
-    is no model.
+    model. `keep_card` sends `folder/README.md` as it is; the other options are those of `build_card`, unless
+    the `card` is made. Problems are listed in the plan: raises SelfposError only where `folder` is no model.
     """
     if not folder.is_dir():
         raise SelfposError(f"there is no model folder {folder}")
-    card = build_card(folder, repo=repo, results=results, licence=licence, overlap=overlap, lookup=lookup)
-    return plan_card(
-        folder,
-        repo,
-        card,
-        private=private,
-        branch=branch,
-        pull_request=pull_request,
-        replace=replace,
-        message=message,
-        keep_card=keep_card,
-    )
-
-
-def plan_card(
-    folder: Path,
-    repo: str,
-    card: Card,
-    *,
-    private: bool = True,
-    branch: str | None = None,
-    pull_request: bool = False,
-    replace: bool = False,
-    message: str | None = None,
-    keep_card: bool = False,
-) -> PushPlan:
-    """As `plan_push`, for a model whose card is made."""
+    if card is None:
+        card = build_card(folder, repo=repo, results=results, licence=licence, overlap=overlap, lookup=lookup)
     files, notes = files_of(folder)
     if card.scores:
         files = {path: file for path, file in files.items() if not path.startswith(f"{FOLDER}/")}
-        files |= planned(published_results(card.scores))
+        files |= published_results(card.scores)
         if card.models.own is not None:
-            files |= planned(leaderboard_files(card.scores, card.models.own))
-    files |= planned({**card.extras, **_records(card)})
-    adapter = public_adapter(folder, card.facts)
-    if adapter is not None:
-        files |= planned({ADAPTER: adapter})
+            files |= leaderboard_files(card.scores, card.models.own)
+    files |= {**card.extras, **_records(card)}
     text = card.text
     problems = target_problems(repo, branch, pull_request)
     own_card = folder / CARD
     if keep_card and own_card.is_file():
-        files[CARD] = PlannedFile(CARD, own_card.stat().st_size, source=own_card)
+        files[CARD] = own_card
         text = own_card.read_text(encoding="utf-8", errors="replace")
     elif keep_card:
         problems.append(f"{own_card} does not exist; leave out --keep-card to send a generated card")
@@ -176,13 +143,14 @@ def plan_card(
             check_tokenizer(folder)
         except SelfposError as error:
             problems.append(str(error))
-    problems += _content_problems(folder, list(files.values()))
+    in_repository = in_order(files)
+    problems += _content_problems(folder, in_repository)
     return PushPlan(
         repo=repo,
         repo_type="model",
         private=private,
         message=message or f"Upload {folder.resolve().name} with selfpos",
-        files=in_order(files),
+        files=in_repository,
         card=text,
         problems=tuple(problems),
         notes=(*notes, *_notes(folder, card, keep_card)),
@@ -193,11 +161,9 @@ def plan_card(
     )
 
 
-def files_of(folder: Path) -> tuple[dict[str, PlannedFile], list[str]]:
-    """Path → file of the model in `folder`, and a note on each file that is left out; hidden files are
-    skipped.
-    """
-    files: dict[str, PlannedFile] = {}
+def files_of(folder: Path) -> tuple[Files, list[str]]:
+    """Path → file of the model in `folder`, and a note on each that is left out; hidden ones are skipped."""
+    files: Files = {}
     notes = []
     for path in sorted(folder.rglob("*")):
         parts = path.relative_to(folder).parts
@@ -205,37 +171,22 @@ def files_of(folder: Path) -> tuple[dict[str, PlannedFile], list[str]]:
         hidden = any(part.startswith(".") or part == "__pycache__" for part in parts)
         if not path.is_file() or (hidden and name not in NAMES):
             continue
-        if path.name in NAMES or path.suffix in KINDS:
-            files[name] = PlannedFile(name, path.stat().st_size, source=path)
+        if path.name in NAMES or path.suffix in (*TEXT, *BINARY):
+            files[name] = path
         else:
             reason = "a pickle may hold code" if path.suffix in PICKLES else "no part of a model"
             notes.append(f"{name} is left out ({reason})")
     return files, notes
 
 
-def planned(contents: Mapping[str, Path | Content]) -> dict[str, PlannedFile]:
-    """Path → file for files elsewhere on this disk and for generated contents."""
-    files = {}
-    for path, content in contents.items():
-        if isinstance(content, Path):
-            files[path] = PlannedFile(path, content.stat().st_size, source=content)
-        else:
-            files[path] = PlannedFile(path, len(content), content=content)
-    return files
-
-
-def in_order(files: Mapping[str, PlannedFile]) -> tuple[PlannedFile, ...]:
+def in_order(files: Files) -> tuple[PlannedFile, ...]:
     """The files by path."""
-    return tuple(files[path] for path in sorted(files))
+    return tuple(PlannedFile(path, files[path]) for path in sorted(files))
 
 
 def target_problems(repo: str, branch: str | None, pull_request: bool) -> list[str]:
     """Faults in the target of a push."""
-    problems = []
-    try:
-        check_repo(repo)
-    except SelfposError as error:
-        problems.append(str(error))
+    problems = check_repo(repo)
     if branch is not None and pull_request:
         problems.append("a pull request goes to the main branch; give --branch or --pr, not both")
     if branch is not None and not re.fullmatch(r"(?!.*(\.\.|//))[A-Za-z0-9]([\w./-]*[\w-])?", branch):
@@ -249,7 +200,7 @@ def _content_problems(folder: Path, files: Sequence[PlannedFile]) -> list[str]:
     if not any(file.path.endswith(".safetensors") for file in files):
         problems.append(f"{folder} holds no safetensors weights")
     for file in files:
-        if file.path.endswith(BINARY) or file.bytes > TEXT_LIMIT:
+        if file.path.endswith(BINARY) or file.size > TEXT_LIMIT:
             continue
         if TOKEN.search(file.read().decode("utf-8", errors="replace")):
             problems.append(
@@ -258,57 +209,18 @@ def _content_problems(folder: Path, files: Sequence[PlannedFile]) -> list[str]:
     return problems
 
 
-def _records(card: Card) -> dict[str, Path | bytes]:
-    """The card, and `selfpos.json` where it may not be published as it is."""
-    contents: dict[str, Path | bytes] = {CARD: card.text.encode()}
-    record = card.facts.record
-    if record is not None:
-        public = public_manifest(record, card.published, card.probe_set)
-        if public != record:
-            contents[MANIFEST] = (json.dumps(public, indent=2, ensure_ascii=False) + "\n").encode()
+def _records(card: Card) -> Files:
+    """The card, and the model's records where they may not be published as they are."""
+    facts = card.facts
+    contents: Files = {CARD: card.text.encode()}
+    public = facts.public_record()
+    if public != facts.record:
+        contents[MANIFEST] = (json.dumps(public, indent=2, ensure_ascii=False) + "\n").encode()
+    base, config = facts.base, facts.summary.adapter
+    if base and base.repo and config and config.get("base_model_name_or_path") != base.repo:
+        linked = {**config, "base_model_name_or_path": base.repo, "revision": base.revision}
+        contents[ADAPTER] = json.dumps(linked, indent=2, sort_keys=True).encode()
     return contents
-
-
-def public_manifest(
-    record: Mapping[str, Any], published: Mapping[str, HubModel], probe_set: str | None
-) -> dict[str, Any]:
-    """The content of `selfpos.json` with parents on the Hub named by repository and commit, and no local
-    folder.
-
-    `published` maps a parent's name to where it is published; `probe_set` is the Hub id of the probe set, if
-    any.
-    """
-    public: dict[str, Any] = copy.deepcopy(dict(record))
-    merge = public.get("merge")
-    entries = [public.get("base"), *((merge.get("sources") or ()) if isinstance(merge, dict) else ())]
-    for entry in entries:
-        parent = parse_parent(entry)
-        if not isinstance(entry, dict) or parent is None:
-            continue
-        for key in ("path", "source"):
-            entry.pop(key, None)
-        entry["name"] = parent.name
-        hub = published.get(parent.name)
-        if hub is not None:
-            entry |= {"repo": hub.repo, "revision": hub.revision}
-        elif parent.repo:
-            entry["repo"] = parent.repo
-            if parent.revision:
-                entry["revision"] = parent.revision
-    if probe_set is not None:
-        public[PUBLISHED] = {"probe_set": probe_set}
-    return public
-
-
-def public_adapter(folder: Path, facts: Facts) -> bytes | None:
-    """`adapter_config.json` naming its base by Hub id and commit; None where it need not change."""
-    if not facts.adapter or facts.base is None or not facts.base.repo:
-        return None
-    if str((facts.summary.adapter or {}).get("base_model_name_or_path") or "") == facts.base.repo:
-        return None
-    config = read_json(folder / ADAPTER)
-    config |= {"base_model_name_or_path": facts.base.repo, "revision": facts.base.revision}
-    return json.dumps(config, indent=2, sort_keys=True).encode()
 
 
 def _notes(folder: Path, card: Card, keep_card: bool) -> list[str]:
@@ -331,7 +243,7 @@ def _notes(folder: Path, card: Card, keep_card: bool) -> list[str]:
             f"the folder's {CARD} was not written by selfpos; the generated card replaces it "
             "(--keep-card sends yours)"
         )
-    if facts.record is None:
+    if not facts.record:
         notes.append(
             f"{folder} has no {MANIFEST}: the card does not say how the model was made, "
             "and it cannot be reproduced"
@@ -340,8 +252,7 @@ def _notes(folder: Path, card: Card, keep_card: bool) -> list[str]:
     if local and facts.kind == "merged":
         notes.append(
             f"{', '.join(local)} {'is' if len(local) == 1 else 'are'} not on the Hub, so others cannot "
-            "repeat "
-            "the merge; --collection publishes them with it"
+            "repeat the merge; --collection publishes them with it"
         )
     if facts.adapter and facts.base is not None and not facts.base.repo:
         notes.append(f"the adapter's base {facts.base.name} is not on the Hub, so others cannot use it")

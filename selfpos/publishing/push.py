@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -26,10 +26,7 @@ WEIGHTS = {".safetensors", ".gguf", ".onnx", *PICKLES}
 
 @dataclass(frozen=True)
 class Pushed:
-    """What is on the Hub now:
-
-    `revision` is the commit with all files, whose hashes were compared with ours.
-    """
+    """What is on the Hub now; `revision` is the commit with all files, whose hashes equal ours."""
 
     repo: str
     repo_type: str
@@ -67,25 +64,21 @@ def push(plan: PushPlan) -> Pushed:
 
 @contextmanager
 def _staged(plan: PushPlan) -> Iterator[Path]:
-    """A temporary folder laid out as the repository will be: links to the model's files, and the files made
-    for it.
-    """
+    """A temporary folder laid out as the repository will be, with links to the model's files."""
     with tempfile.TemporaryDirectory(prefix="selfpos-push-") as name:
         stage = Path(name).resolve()
         for file in plan.files:
             path = stage / file.path
             path.parent.mkdir(parents=True, exist_ok=True)
-            if file.content is not None:
+            if isinstance(file.content, Path):
+                path.symlink_to(file.content.resolve())
+            else:
                 path.write_bytes(file.content)
-            elif file.source is not None:
-                path.symlink_to(file.source.resolve())
         yield stage
 
 
 def _check_token(api: HfApi, plan: PushPlan) -> str:
-    """The user's name. Raises where the token is refused or read-only, or the user is not in the repository's
-    owner.
-    """
+    """The user's name; the token must allow writing, and the user belong to the repository's owner."""
     who = api.whoami()
     name, owner = str(who["name"]), plan.repo.partition("/")[0]
     if (who.get("auth") or {}).get("accessToken", {}).get("role") == "read":
@@ -110,15 +103,10 @@ def _validate_card(api: HfApi, plan: PushPlan) -> None:
     try:
         card.validate(repo_type=plan.repo_type)
     except ValueError as error:
-        raise SelfposError(f"the Hub does not accept the card's metadata: {_messages(str(error))}") from None
-
-
-def _messages(answer: str) -> str:
-    """The sentences in the Hub's answer on metadata: JSON with a list of errors."""
-    try:
-        return "; ".join(str(error["message"]) for error in json.loads(answer)["errors"])
-    except (ValueError, LookupError, TypeError):
-        return " ".join(answer.split())
+        answer = " ".join(str(error).split())
+        with suppress(ValueError, LookupError, TypeError):  # JSON with a list of errors
+            answer = "; ".join(fault["message"] for fault in json.loads(answer)["errors"])
+        raise SelfposError(f"the Hub does not accept the card's metadata: {answer}") from None
 
 
 def _check_target(api: HfApi, plan: PushPlan, stage: Path, notes: list[str]) -> str | None:
@@ -137,8 +125,10 @@ def _check_target(api: HfApi, plan: PushPlan, stage: Path, notes: list[str]) -> 
         notes.append(f"{plan.repo} was {'private' if info.private else 'public'} before and stays so")
     if plan.pull_request or plan.replace:
         return str(info.sha)
-    if plan.branch is not None and plan.branch not in _branches(api, plan):
-        return str(info.sha)
+    if plan.branch is not None:
+        refs = api.list_repo_refs(plan.repo, repo_type=plan.repo_type)
+        if plan.branch not in {ref.name for ref in refs.branches}:
+            return str(info.sha)
     state = _verification(api, plan, stage, plan.branch)
     changed = [entry["path"] for entry in state.mismatches]
     if (stage / MANIFEST).is_file() and MANIFEST not in [*changed, *state.extra_paths]:
@@ -148,8 +138,7 @@ def _check_target(api: HfApi, plan: PushPlan, stage: Path, notes: list[str]) -> 
     if foreign:
         raise SelfposError(
             f"{plan.repo} exists and holds another model ({', '.join(sorted(foreign)[:3])}); choose another "
-            "name, "
-            "another branch with --branch, a pull request with --pr, or --replace to overwrite it"
+            "name, another branch with --branch, a pull request with --pr, or --replace to overwrite it"
         )
     return str(info.sha)
 
@@ -177,10 +166,6 @@ def _open_pull_request(api: HfApi, plan: PushPlan, user: str) -> str | None:
     return None
 
 
-def _branches(api: HfApi, plan: PushPlan) -> set[str]:
-    return {ref.name for ref in api.list_repo_refs(plan.repo, repo_type=plan.repo_type).branches}
-
-
 def _upload(api: HfApi, plan: PushPlan, stage: Path, target: str | None) -> CommitInfo:
     """Send all files in one commit, so that a reader never sees half of them.
 
@@ -197,18 +182,14 @@ def _upload(api: HfApi, plan: PushPlan, stage: Path, target: str | None) -> Comm
     }
     additions = {file.path: CommitOperationAdd(file.path, str(stage / file.path)) for file in plan.files}
     for file in plan.files:
-        if file.bytes >= LARGE:
+        if file.size >= LARGE:
             api.preupload_lfs_files(additions=[additions[file.path]], free_memory=False, **where)
     operations: list[Any] = list(additions.values())
-    if plan.replace:
-        operations = [CommitOperationDelete(path) for path in _stale(api, plan, stage, target)] + operations
+    if plan.replace:  # weights of the other model must not stay beside the new ones
+        missing = _verification(api, plan, stage, target).missing_paths
+        stale = [path for path in missing if PurePosixPath(path).suffix in WEIGHTS]
+        operations = [*map(CommitOperationDelete, stale), *operations]
     return api.create_commit(operations=operations, commit_message=plan.message, **where)
-
-
-def _stale(api: HfApi, plan: PushPlan, stage: Path, target: str | None) -> list[str]:
-    """Weights of the replaced model that the new one does not overwrite."""
-    missing = _verification(api, plan, stage, target).missing_paths
-    return [path for path in missing if PurePosixPath(path).suffix in WEIGHTS]
 
 
 def _verification(api: HfApi, plan: PushPlan, stage: Path, revision: str | None) -> FolderVerification:

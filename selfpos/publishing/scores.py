@@ -1,17 +1,23 @@
-"""The scores of all models below a folder, for the card and its metadata."""
+"""The scores of a model and its rivals, for the card, its metadata, and the Hub's leaderboards."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 
+from selfpos.comparison import Scored, compare
 from selfpos.evaluation.mteb_internals import hub_result
 from selfpos.evaluation.tasks import TaskInfo, describe_task
-from selfpos.scores.files import LAST, Result, SubsetScore, TaskScore, last_json, last_scores, read_result
+from selfpos.publishing.facts import Facts
+from selfpos.scores.files import LAST, Result, TaskScore, last_json, last_scores, read_result
+from selfpos.storage.hashing import REVISION_LENGTH
 
 FOLDER = "eval"  # of scores inside a model folder: it is no part of the model's content hash
 LEADERBOARD_FOLDER = ".eval_results"  # read by the Hub's leaderboards
+DRAWS = 2000  # behind the interval of a difference to the base
 
 
 @dataclass(frozen=True)
@@ -22,13 +28,7 @@ class Scores:
     tasks: Mapping[str, TaskInfo]
     mteb: str | None
 
-    def identity(self, model: str) -> tuple[str, str]:
-        """The name and revision under which MTEB files the model; of a model that we scored, its content
-        hash.
-        """
-        return self.models[model][0].model, self.models[model][0].revision
-
-    def of(self, names: Sequence[str]) -> Scores | None:
+    def of(self, names: Collection[str]) -> Scores | None:
         """Those of the models `names`; None where none of them was scored."""
         models = {name: results for name, results in self.models.items() if name in names}
         scored = {result.task for results in models.values() for result in results}
@@ -42,39 +42,17 @@ class Scores:
 
     def on_local_data(self, model: str) -> list[str]:
         """MTEB's tasks that `model` was scored on with local files."""
-        results = self.models.get(model, ())
-        return sorted(
-            {
-                result.task
-                for result in results
-                if self.tasks[result.task].dataset is not None and not self.from_hub(result)
-            }
-        )
+        local = (result.task for result in self.models[model] if not self.from_hub(result))
+        return sorted(task for task in local if self.tasks[task].dataset is not None)
 
     def result(self, model: str, task: str) -> Result | None:
         """The result of `model` on `task`; None where it was not scored."""
         return next((result for result in self.models.get(model, ()) if result.task == task), None)
 
-    def value(self, model: str, task: str) -> float | None:
-        """Mean over the splits and subsets of the task; None where `model` was not scored."""
-        result = self.result(model, task)
-        return None if result is None else result.mean
-
-    def interval(self, model: str, task: str) -> tuple[float, float] | None:
-        """The interval of the task's only subset; None where there are several or none."""
-        result = self.result(model, task)
-        if result is None or len(result.scores) != 1:
-            return None
-        return result.interval(result.scores[0])
-
     def task_score(self, result: Result) -> TaskScore:
         """The result as one score."""
         task = self.tasks[result.task]
         return TaskScore(result.task, task.type or "", task.metric or "", result.mean, result.file)
-
-    def subset_scores(self, model: str) -> list[tuple[Result, SubsetScore]]:
-        """All scores of `model` by split and subset, with the results that hold them."""
-        return [(result, score) for result in self.models.get(model, ()) for score in result.scores]
 
 
 def find_scores(folder: Path) -> Path | None:
@@ -98,46 +76,36 @@ def read_model_scores(root: Path) -> Scores | None:
     covered = {score.file.parent.parent for score in listed}
     files = [score.file for score in listed if score.file.is_file()]
     files += [file for file in sorted(root.rglob("*.json")) if file.parent.parent not in covered]
-    results = []
+    by_folder: dict[Path, list[Result]] = {}
     for file in dict.fromkeys(files):
         result = read_result(file, known.get(file.stem, (None, None))[1])
         if result is not None:
-            results.append(result)
-    if not results:
+            by_folder.setdefault(file.parent, []).append(result)
+    if not by_folder:
         return None
-    names = [_short(folder.parent.name) for folder in {result.file.parent for result in results}]
+    # MTEB files a model below its name, `owner__name`, and its revision.
+    names = [folder.parent.name.rpartition("__")[2] for folder in by_folder]
     models: dict[str, list[Result]] = {}
-    for result in results:
-        name = _short(result.file.parent.parent.name)
-        if names.count(name) > 1:
-            name = f"{name}@{result.revision[:8]}"
-        models.setdefault(name, []).append(result)
-    tasks = {
-        name: describe_task(name, known.get(name)) for name in sorted({result.task for result in results})
-    }
-    versions = {str(result.mteb_version) for result in results}
+    for name, (folder, results) in zip(names, by_folder.items(), strict=True):
+        full_name = f"{name}@{folder.name[:8]}" if names.count(name) > 1 else name
+        models.setdefault(full_name, []).extend(results)
+    everything = [result for results in by_folder.values() for result in results]
+    tasks = {name: describe_task(name, known.get(name)) for name in sorted({r.task for r in everything})}
+    versions = {str(result.mteb_version) for result in everything}
     version = versions.pop() if len(versions) == 1 else None
-    return Scores({name: tuple(entries) for name, entries in models.items()}, tasks, version)
-
-
-def _short(model: str) -> str:
-    """The last part of a model's name, which MTEB writes `owner/name` or files as `owner__name`."""
-    return model.replace("__", "/").rpartition("/")[2]
+    return Scores({name: tuple(results) for name, results in models.items()}, tasks, version)
 
 
 def published_results(scores: Scores) -> dict[str, Path | bytes]:
-    """The result files by their paths in the `eval` folder of a published model, with a `last.json` per
-    model.
-    """
+    """The result files by their paths in a published model, with a `last.json` per model."""
     files: dict[str, Path | bytes] = {}
-    for short, results in scores.models.items():
+    for name, results in scores.models.items():
         model, revision = results[0].file.parent.parent.name, results[0].revision
         paths = {result.task: Path("results", model, revision, result.file.name) for result in results}
         for result in results:
-            files[f"{FOLDER}/{short}/{paths[result.task].as_posix()}"] = result.file
+            files[f"{FOLDER}/{name}/{paths[result.task].as_posix()}"] = result.file
         by_task = {result.task: scores.task_score(result) for result in results}
-        last = last_json(results[0].model, revision, by_task, paths)
-        files[f"{FOLDER}/{short}/{LAST}"] = last.encode()
+        files[f"{FOLDER}/{name}/{LAST}"] = last_json(results[0].model, revision, by_task, paths).encode()
     return files
 
 
@@ -148,3 +116,141 @@ def leaderboard_files(scores: Scores, model: str) -> dict[str, bytes]:
         for result in scores.models[model]
         if scores.from_hub(result)
     }
+
+
+@dataclass(frozen=True)
+class ScoredModels:
+    """Names in the scores: this model, its base, parents and joint models.
+
+    `stale` are names of these whose scores belong to other weights than they have now.
+    """
+
+    own: str | None = None
+    base: str | None = None
+    parents: tuple[str, ...] = ()
+    joints: tuple[str, ...] = ()
+    stale: tuple[str, ...] = ()
+
+    @property
+    def family(self) -> list[str]:
+        """This model first, each name once."""
+        names = [self.own, self.base, *self.parents, *self.joints]
+        return list(dict.fromkeys(name for name in names if name is not None))
+
+
+@dataclass(frozen=True)
+class ScoreTable:
+    """Models as columns, tasks and means over tasks as rows of a label and one cell per model."""
+
+    models: list[str]
+    rows: list[tuple[str, list[str]]]
+
+
+def match_models(scores: Scores, facts: Facts, content: str) -> ScoredModels:
+    """Find the model of `facts`, whose content hash is `content`, and its family in `scores`.
+
+    `selfpos eval-mteb` files results by content hash. Results by the right name but another hash belong to
+    weights that no longer exist. MTEB's own results of a local model have only a name.
+    """
+    stale: dict[str, None] = {}
+
+    def find(content: str | None, names: Collection[str], repo: str | None = None) -> str | None:
+        named = []
+        for model, (result, *_) in scores.models.items():
+            if content and result.revision == content[:REVISION_LENGTH]:
+                return model
+            if model in names:
+                named.append((model, result))
+        for model, result in named:
+            is_hash = re.fullmatch(rf"[0-9a-f]{{{REVISION_LENGTH}}}", result.revision)
+            if not content or not is_hash or (repo and result.model == repo):
+                return model
+        stale.update(dict.fromkeys(model for model, _ in named))
+        return None
+
+    own, base = find(content, [facts.name]), None
+    if facts.base:
+        names = ["base", *(name.rpartition("/")[2] for name in (facts.base.name, facts.base.repo or ""))]
+        base = find(facts.base.hash, names, facts.base.repo)
+    parents = [find(parent.hash, [parent.name.rpartition("/")[2]], parent.repo) for parent in facts.parents]
+    joints = list(facts.run.recipe.joints) if facts.run else []
+    return ScoredModels(
+        own=own,
+        base=base,
+        parents=tuple(name for name in parents if name),
+        joints=tuple(name for name in joints or ["joint"] if name in scores.models),
+        stale=tuple(stale),
+    )
+
+
+def score_table(scores: Scores, models: ScoredModels) -> ScoreTable:
+    """Tasks by type with the mean of each type of several tasks, then the mean over all tasks."""
+    others = sorted(set(scores.models) - set(models.family) - set(models.stale))
+    columns = [*models.family, *others]
+    tasks = sorted(scores.tasks.values(), key=lambda task: (task.type or "~", task.name))
+    rows = []
+    for kind in dict.fromkeys(task.type for task in tasks):
+        members = [task.name for task in tasks if task.type == kind]
+        for name in members:
+            unit = ", ".join(part for part in (kind, scores.tasks[name].metric) if part)
+            label = f"{name} ({unit})" if unit else name
+            rows.append((label, [_cell(scores, model, name) for model in columns]))
+        if kind and len(members) > 1:
+            rows.append((f"*{kind}, mean of {len(members)}*", _means(scores, columns, members)))
+    if len(tasks) > 1:
+        rows.append((f"**mean of {len(tasks)}**", _means(scores, columns, scores.tasks)))
+    return ScoreTable(columns, rows)
+
+
+def _cell(scores: Scores, model: str, task: str) -> str:
+    """Score and interval in percent; no interval of a mean over several subsets."""
+    result = scores.result(model, task)
+    if result is None:
+        return ""
+    text = f"{100 * result.mean:.2f}"
+    interval = result.interval(result.scores[0]) if len(result.scores) == 1 else None
+    if interval:
+        # Word joiners keep an interval on one line in a narrow column.
+        text += f"<br><sub>{100 * interval[0]:.1f}\u2060–\u2060{100 * interval[1]:.1f}</sub>"
+    return text
+
+
+def _means(scores: Scores, models: Collection[str], tasks: Collection[str]) -> list[str]:
+    """Means of the models that were scored on all of `tasks`: a mean over fewer could not be compared."""
+    cells = []
+    for model in models:
+        results = [result for task in tasks if (result := scores.result(model, task))]
+        mean = fmean(result.mean for result in results) if len(results) == len(tasks) else None
+        cells.append("" if mean is None else f"{100 * mean:.2f}")
+    return cells
+
+
+def worse_tasks(scores: Scores, models: ScoredModels) -> list[str]:
+    """A sentence for each task on which this model scores below its base, with an interval if known."""
+    own, base = models.own, models.base
+    if own is None or base is None or own == base:
+        return []
+    worse = {}
+    for task in scores.tasks:
+        result, other = scores.result(own, task), scores.result(base, task)
+        if result and other and result.mean < other.mean:
+            worse[task] = (scores.task_score(result), scores.task_score(other))
+    if not worse:
+        return []
+    sides = [
+        Scored(name, {"": {task: pair[side] for task, pair in worse.items()}})
+        for side, name in enumerate((own, base))
+    ]
+    differences = compare(sides, baseline=base, draws=DRAWS).rows[0].differences
+    sentences = []
+    for task, (score, reference) in worse.items():
+        difference, note = differences[task], ""
+        if difference.low is not None and difference.high is not None:
+            noise = ", within the noise" if difference.low <= 0 <= difference.high else ""
+            note = (
+                f" (difference {100 * difference.value:+.2f}, "
+                f"95 % interval {100 * difference.low:+.2f} to {100 * difference.high:+.2f}{noise})"
+            )
+        values = f"{100 * score.main_score:.2f} against {100 * reference.main_score:.2f}"
+        sentences.append(f"On {task} it scores below its base: {values}{note}.")
+    return sentences

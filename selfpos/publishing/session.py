@@ -1,6 +1,4 @@
-"""The Hub client as publishing uses it: with a time limit, and every failure as one sentence without the
-token.
-"""
+"""The Hub client with a time limit, and with every failure as one sentence without the token."""
 
 from __future__ import annotations
 
@@ -26,37 +24,26 @@ AGAIN = "the same command continues where this one stopped"
 def hub(doing: str, subject: str) -> Iterator[HfApi]:
     """Yield the client for work on `subject`, a repository or collection.
 
-    What the client raises is raised again as SelfposError (wrong token, not allowed) or OperationError (all
-    else).
+    What the client raises is raised again as SelfposError (wrong token, not allowed) or OperationError.
     """
     import httpx2
     from huggingface_hub import HfApi
-
-    with _time_limit():
-        try:
-            yield HfApi(library_name="selfpos", library_version=__version__)
-        except SelfposError:
-            raise
-        except (OSError, ValueError, LookupError, RuntimeError, httpx2.HTTPError) as error:
-            raise explain(error, doing, subject) from None
-
-
-@contextmanager
-def _time_limit() -> Iterator[None]:
-    """Give the client of `huggingface_hub` a time limit while the block runs; it has none itself."""
-    import httpx2
     from huggingface_hub.utils import _http
 
     before = _http._GLOBAL_CLIENT_FACTORY
 
-    def factory() -> httpx2.Client:
+    def with_time_limit() -> httpx2.Client:
         client = before()
         client.timeout = httpx2.Timeout(ANSWER_SECONDS, connect=30)
         return client
 
-    _http.set_client_factory(factory)
+    _http.set_client_factory(with_time_limit)
     try:
-        yield
+        yield HfApi(library_name="selfpos", library_version=__version__)
+    except SelfposError:
+        raise
+    except (OSError, ValueError, LookupError, RuntimeError, httpx2.HTTPError) as error:
+        raise explain(error, doing, subject) from None
     finally:
         _http.set_client_factory(before)
 
@@ -89,16 +76,15 @@ def explain(error: BaseException, doing: str, subject: str) -> SelfposError:
         if isinstance(cause, json.JSONDecodeError | LookupError):
             return stopped(f"the answer of {constants.ENDPOINT} is not the Hub's")
         if isinstance(cause, httpx2.TransportError | ConnectionError):
-            return stopped(f"the connection to {constants.ENDPOINT} failed ({hide(_first_line(cause))})")
-    return stopped(hide(_first_line(chain[-1])))
+            return stopped(f"the connection to {constants.ENDPOINT} failed ({_first_line(cause)})")
+    return stopped(_first_line(chain[-1]))
 
 
 def _xet_answer(status: int, doing: str, subject: str) -> SelfposError:
-    """The sentence for a status of the Hub's storage."""
-    if status != 400:
-        return _answer(status, "", " a while", doing, subject)
-    reason = "the Hub's storage refused the data (status 400), as it does with damaged data"
-    return OperationError(f"{doing} stopped: {reason}; {AGAIN}")
+    if status == 400:
+        reason = "the Hub's storage refused the data (status 400), as it does with damaged data"
+        return OperationError(f"{doing} stopped: {reason}; {AGAIN}")
+    return _answer(status, "", " a while", doing, subject)
 
 
 def _answer(status: int, message: str, wait: str, doing: str, subject: str) -> SelfposError:
@@ -146,9 +132,9 @@ def _chain(error: BaseException) -> list[BaseException]:
 
 
 def _first_line(error: BaseException) -> str:
-    """The message of `error` without the address of the request, which is long."""
-    line = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-    return re.sub(r" for url \([^)]*\)", "", line)
+    """The message of `error` without tokens and without the address of the request, which is long."""
+    lines = str(error).strip().splitlines()
+    return hide(re.sub(r" for url \([^)]*\)", "", lines[0]) if lines else type(error).__name__)
 
 
 def hide(text: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from selfpos.comparison.differences import MEAN
-from selfpos.report.drawing import COLOURS, GREY, mark, matrix, plot, plots, spread_out
+from selfpos.report.drawing import COLOURS, GREY, mark, matrix, plot, spread_out
 from selfpos.report.results import RunResults
 
 if TYPE_CHECKING:
@@ -13,9 +13,7 @@ if TYPE_CHECKING:
 
 
 def means(results: RunResults) -> Figure:
-    """Mean score of every model, sorted, as a mark of its role; bars are intervals of the difference to the
-    baseline.
-    """
+    """Mean score of every model, sorted; bars are intervals of the difference to the baseline."""
     ranked = sorted((mean, model) for model in results.scores if (mean := results.mean(model)) is not None)
     rows = {row.model: row for row in results.comparison.rows} if results.comparison else {}
     figure, axes = plot(6.4, 0.9 + 0.3 * len(ranked))
@@ -67,9 +65,7 @@ def score_and_cost(results: RunResults) -> Figure:
 
 
 def heat_map(results: RunResults) -> Figure:
-    """Scores in percent, coloured by the difference to the baseline below each; a tilde where it is not
-    significant.
-    """
+    """Scores in percent, coloured by the difference to the baseline; a tilde where it is not significant."""
     baseline = results.scores.get(results.baseline, {})
     rows = {row.model: row.differences for row in results.comparison.rows} if results.comparison else {}
     values, texts = [], []
@@ -93,47 +89,6 @@ def heat_map(results: RunResults) -> Figure:
     limit = max((abs(gain) for gains in values for gain in gains if gain == gain), default=1.0) or 1.0
     models, tasks = list(results.scores), list(results.tasks)
     return matrix(values, models, tasks, texts, colours="PuOr_r", low=-limit, high=limit)
-
-
-def slopes(results: RunResults) -> Figure:
-    """For each task type, lines from the baseline's mean score on its tasks to every other model's."""
-    types: dict[str, list[str]] = {}
-    for task, entry in results.tasks.items():
-        types.setdefault(entry["type"], []).append(task)
-    columns = 2 if len(types) in (2, 4) else min(3, len(types))
-    rows = -(-len(types) // columns)
-    width = (2.9 if columns == 3 else 4.0) * columns + 0.4
-    figure, axes = plots(width, (1.2 + 0.24 * len(results.scores)) * rows, rows, columns)
-    for panel in axes[len(types) :]:
-        panel.set_visible(False)
-    for panel, (kind, tasks) in zip(axes, types.items(), strict=False):
-        ends = {}
-        for model, scores in results.scores.items():
-            if all(task in scores for task in tasks):
-                ends[model] = 100 * sum(scores[task] for task in tasks) / len(tasks)
-        if results.baseline in ends:
-            start = ends.pop(results.baseline)
-            _slopes_of_type(panel, results, start, ends)
-            title = f"{kind} ({len(tasks)} task{'s' if len(tasks) > 1 else ''})"
-            panel.set_title(title, fontsize=10, loc="left", color=GREY)
-    return figure
-
-
-def _slopes_of_type(panel: Any, results: RunResults, start: float, ends: dict[str, float]) -> None:
-    reach = max([*ends.values(), start]) - min([*ends.values(), start]) or 1.0
-    labels = spread_out(list(ends.values()), reach * 1.25 / max(8, len(ends)))
-    for (model, end), label in zip(ends.items(), labels, strict=True):
-        role = results.kind(model)
-        order = 3 if role == "positioned" else 2
-        panel.plot([0, 1], [start, end], color=COLOURS[role], linewidth=1.6, alpha=0.9, zorder=order)
-        mark(panel, 1, end, role, 5, zorder=4)
-        panel.plot([1.04, 1.1], [end, label], color=GREY, linewidth=0.5, alpha=0.5)
-        panel.text(1.12, label, f"{model}  {end:.1f}", va="center", fontsize=7.5, color=GREY)
-    mark(panel, 0, start, "base", 6)
-    panel.set_xlim(-0.1, 2.5)
-    panel.set_xticks([0, 1], [f"{results.baseline}\n{start:.1f}", "each model"])
-    panel.spines["bottom"].set_visible(False)
-    panel.grid(axis="y", alpha=0.25)
 
 
 def angles(results: RunResults) -> Figure:

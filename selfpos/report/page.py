@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from selfpos.comparison.differences import MEAN
 from selfpos.comparison.tables import differences_grid, how
 from selfpos.errors import OperationError
 from selfpos.report import drawing, figures
-from selfpos.report.results import RunResults, make_table, read_results, with_details
+from selfpos.report.results import RunResults, make_table, read_results
 from selfpos.report.search_figures import by_layer, coefficient_path, layer_map, vary
 from selfpos.storage.atomic import refuse_existing, write_text
 from selfpos.storage.run_folder import RunFolder
@@ -21,17 +22,12 @@ if TYPE_CHECKING:
     from markupsafe import Markup
     from matplotlib.figure import Figure
 
-    from selfpos.scores.intervals import Difference
-
-# Vectors of searches, and for each search its name, values and intervals.
-CoefficientTable = tuple[list[str], list[tuple[str, list[tuple[str, str]]]]]
+LIBRARIES = ("torch", "transformers", "sentence-transformers", "mteb", "numpy")  # whose versions are shown
 
 
 @dataclass(frozen=True)
 class Picture:
-    """One figure of the page, with its title and a description (also its alt text); `wide` takes the whole
-    width.
-    """
+    """One figure of the page, with its title and alt text; `wide` takes the whole width."""
 
     title: str
     says: str
@@ -55,9 +51,7 @@ def write_report(
     figures_to: Path | None = None,
     formats: tuple[str, ...] = (".png", ".svg"),
 ) -> Path:
-    """Write the report of the run in `folder` to `out` (default:
-
-    `report.html` in that folder); returns its path.
+    """Write the report of the run in `folder` to `out`, by default its `report.html`; returns the path.
 
     With `figures_to` every figure is also written to that folder in each of `formats`. Works from partial
     results and lists what is missing. Raises SelfposError when `folder` is no run or `out` exists,
@@ -67,11 +61,10 @@ def write_report(
 
     if out is not None:
         refuse_existing(out)
-    results = with_details(read_results(folder), folder)
+    results = read_results(folder)
     pictures = [*_of_scores(results), *_of_searches(results), *_of_vectors(results)]
-    pages = Environment(
-        loader=PackageLoader("selfpos.report"), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
+    loader = PackageLoader("selfpos.report")
+    pages = Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     pages.filters["breakable"] = breakable
     text = pages.get_template("report.html").render(
         results=results,
@@ -82,7 +75,7 @@ def write_report(
         coefficients=_coefficients(results),
         pictures=pictures,
         recipe=folder.recipe.read_text(encoding="utf-8"),
-        versions=_versions(),
+        versions={"selfpos": __version__, **{name: version(name) for name in LIBRARIES}},
         sections=[file.read_text(encoding="utf-8") for file in folder.sections],
     )
     target = out or folder.report
@@ -107,19 +100,15 @@ def breakable(name: str) -> Markup:
 
 
 def findings(results: RunResults) -> str:
-    """Which model and which merge has the highest mean, and whether it is significant; empty without full
-    scores.
-    """
+    """Which model and which merge has the highest mean, and whether it is significant."""
     means = {model: mean for model in results.scores if (mean := results.mean(model)) is not None}
     if not means:
         return ""
-    gains: dict[str, Difference | None] = {}
-    if results.comparison:
-        gains = {row.model: row.differences.get(MEAN) for row in results.comparison.rows}
+    rows = results.comparison.rows if results.comparison else []
+    gains = {row.model: row.differences.get(MEAN) for row in rows}
 
     def sentence(model: str) -> str:
-        text = f"{model} ({100 * means[model]:.2f}"
-        gain = gains.get(model)
+        text, gain = f"{model} ({100 * means[model]:.2f}", gains.get(model)
         if gain is not None and gain.low is not None and gain.high is not None:
             interval = f"[{100 * gain.low:+.2f}, {100 * gain.high:+.2f}]"
             text += f"; {100 * gain.value:+.2f} {interval} against {results.baseline}"
@@ -134,27 +123,27 @@ def findings(results: RunResults) -> str:
     return text
 
 
-def _coefficients(results: RunResults) -> list[CoefficientTable]:
-    """The coefficients of all searches; searches over the same vectors share a table."""
+def _coefficients(results: RunResults) -> list[tuple[Any, list[tuple[str, list[tuple[str, str]]]]]]:
+    """Vectors, and for each search over them its name with the coefficients and their intervals."""
     tables: dict[tuple[str, ...], list[tuple[str, list[tuple[str, str]]]]] = {}
     for name, search in results.searches.items():
-        names, values = search.position["names"], search.position["coefficients"]
+        names = search.position["names"]
         intervals = search.position.get("intervals") or [None] * len(names)
         cells = []
-        for value, interval in zip(values, intervals, strict=True):
-            span = f"[{interval[0]:.2f}, {interval[1]:.2f}]" if interval else ""
-            cells.append((f"{value:.4f}", span))
+        for value, interval in zip(search.position["coefficients"], intervals, strict=True):
+            cells.append((f"{value:.4f}", f"[{interval[0]:.2f}, {interval[1]:.2f}]" if interval else ""))
         tables.setdefault(tuple(names), []).append((name, cells))
-    return [(list(names), rows) for names, rows in tables.items()]
+    return list(tables.items())
 
 
 def _of_scores(results: RunResults) -> list[Picture]:
     pictures = []
     complete = [model for model in results.scores if results.mean(model) is not None]
     if complete:
-        top = max(complete, key=lambda model: results.mean(model) or 0)
         says = (
-            f"Mean score of each of {len(complete)} models over {len(results.tasks)} tasks; highest: {top}."
+            f"Mean score of each of {len(complete)} models over {len(results.tasks)} tasks. Blue triangles "
+            "are specialists, the yellow diamond is the joint model, green dots are merges, orange stars "
+            "merges with learned coefficients."
         )
         if results.comparison:
             says += (
@@ -163,16 +152,8 @@ def _of_scores(results: RunResults) -> list[Picture]:
         pictures.append(Picture("Mean scores", says, figures.means(results)))
     if results.baseline in results.scores and len(results.scores) > 1:
         says = (
-            f"From {results.baseline} to each model, by task type: mean score over the tasks of the type, in "
-            "percent. "
-            "Blue triangles are specialists, the yellow diamond is the joint model, green dots are merges, "
-            "orange stars merges with learned coefficients."
-        )
-        pictures.append(Picture("Gains by task type", says, figures.slopes(results), wide=True))
-        says = (
             f"Score of each model on each task, in percent, and its difference to {results.baseline} in "
-            "points; "
-            "orange is better, violet worse"
+            "points; orange is better, violet worse"
         )
         says += "; a tilde marks differences that are not significant." if results.comparison else "."
         wide = len(results.tasks) > 5
@@ -194,13 +175,9 @@ def _of_searches(results: RunResults) -> list[Picture]:
         step, tensors = search.position["step"], search.position.get("tensors")
         figure = coefficient_path(names, search.trajectory, values, step)
         if figure is not None:
-            kept = ", ".join(f"{vector} {value:.3f}" for vector, value in zip(names, values, strict=True))
-            validated = any("validation" in point for point in search.trajectory)
             says = (
                 "Coefficients of the task vectors over the search, and the loss of each task on batches of "
-                "the probe "
-                f"(dots){' and on its held-out part (lines)' if validated else ''}; "
-                f"kept at step {step} (dotted): {kept}."
+                f"the probe (dots) and on its held-out part (lines); kept at step {step} (dotted)."
             )
             pictures.append(Picture(f"Path of the coefficients: {name}", says, figure))
         if tensors and vary(by_layer(tensors)):
@@ -217,14 +194,6 @@ def _of_vectors(results: RunResults) -> list[Picture]:
         return []
     says = (
         "Norm of each task vector (diagonal) and the angle between each two, in degrees: at 90°, white, the "
-        "tasks "
-        "moved the weights independently; red is closer, blue apart."
+        "tasks moved the weights independently; red is closer, blue apart."
     )
     return [Picture("Norms and angles of the task vectors", says, figures.angles(results))]
-
-
-def _versions() -> dict[str, str]:
-    from importlib.metadata import version
-
-    names = ("torch", "transformers", "sentence-transformers", "mteb", "numpy")
-    return {"selfpos": __version__} | {name: version(name) for name in names}

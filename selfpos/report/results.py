@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
 
+from selfpos.comparison import Comparison, Scored, compare, models_of_run
 from selfpos.comparison.grid import Grid, Line, percent, terminal
 from selfpos.errors import SelfposError
 from selfpos.recipe import Recipe, load_recipe
 from selfpos.storage.manifest import read_json, read_manifest
 from selfpos.storage.run_folder import RunFolder
-
-if TYPE_CHECKING:
-    from selfpos.comparison import Comparison
 
 
 @dataclass(frozen=True)
@@ -29,9 +28,8 @@ class Search:
 class Cost:
     """What one model cost; None where unknown.
 
-    `seconds` are for making it (for a merge, beyond its inputs), `total` includes all that it was made from,
-    `scoring` is for its scores. `draws` are samples of training data or texts that a search embedded;
-    `memory` is the peak in bytes.
+    `seconds` are for making it (for a merge, beyond its inputs), `total` includes all that it was made from.
+    `draws` are samples of training data or texts that a search embedded; `memory` is the peak in bytes.
     """
 
     model: str
@@ -47,36 +45,102 @@ class Cost:
 class RunResults:
     """The results of a run.
 
-    `missing` is what the run has yet to make, `optional` what other commands could add. `scores` maps model →
-    task → main score in 0..1, `tasks` task → {"type", "metric"}, `pipelines` pipeline → what its trainings
-    took, of which `equal` was held equal. `comparison`, `costs` and `origins` (model, method, inputs) are
-    filled by `details`.
+    `missing` is what the run has yet to make. `scores` maps model → task → main score in 0..1, `tasks` task →
+    {"type", "metric"}, `pipelines` pipeline → what its trainings took, of which `equal` was held equal.
     """
 
+    folder: RunFolder
     recipe: Recipe
     tasks: dict[str, dict[str, str]]
     scores: dict[str, dict[str, float]]
     vectors: list[str]
     gram: list[list[float]]
     searches: dict[str, Search]
-    seconds: dict[str, float]
     missing: list[str] = field(default_factory=list)
     pipelines: dict[str, dict[str, float]] = field(default_factory=dict)
     equal: str | None = None
-    optional: list[str] = field(default_factory=list)
-    comparison: Comparison | None = None
-    costs: list[Cost] = field(default_factory=list)
-    origins: list[tuple[str, str, str]] = field(default_factory=list)
 
     @property
     def models(self) -> list[str]:
         """All models of the recipe, in the order of its tables."""
         return ["base", *self.recipe.trained, *self.recipe.merges]
 
+    @cached_property
+    def seconds(self) -> dict[str, float]:
+        """Job → the seconds it took; jobs of merges that the recipe no longer has stay in the folder."""
+        known = {"joint", *self.models}
+        seconds = {}
+        for file in sorted((self.folder.path / "jobs").glob("*.json")):
+            _, dot, model = file.stem.partition(".")
+            if not dot or model in known:
+                seconds[file.stem] = read_json(file)["seconds"]
+        return seconds
+
+    @cached_property
+    def comparison(self) -> Comparison | None:
+        """The differences to the base with intervals; None for fewer than two models."""
+        models = []
+        for name, run in models_of_run(self.folder, self.recipe).items():
+            scores = {task: score for task, score in run.items() if task in self.tasks}
+            if scores:
+                models.append(Scored(name, {"": scores}))
+        return compare(models) if len(models) > 1 else None
+
     @property
     def baseline(self) -> str:
         """The model that differences are to."""
         return self.comparison.baseline if self.comparison else "base"
+
+    @property
+    def optional(self) -> list[str]:
+        """What other commands could add."""
+        optional = []
+        if not self.folder.analysis.is_file():
+            optional.append("conflicts between the tasks' gradients (selfpos analyse)")
+        if self.scores and (self.comparison is None or self.comparison.notes):
+            optional.append(
+                "intervals of all scores (score again, so that the examples behind them are kept)"
+            )
+        return optional
+
+    @cached_property
+    def costs(self) -> list[Cost]:
+        """The costs of all models, from the records of jobs, the manifests and the searches."""
+        costs = []
+        for name in self.models:
+            manifest, draws = self._manifest(name), None
+            texts = self.searches[name].position.get("texts") if name in self.searches else None
+            if manifest.get("samples") is not None:
+                draws = f"{manifest['samples']:,} samples"
+            elif texts is not None:
+                draws = f"{texts:,} texts"
+            parts = [self._seconds_for(model) for model in [*_inputs(self.recipe, name), name]]
+            known = [part for part in parts if part is not None]
+            total = sum(known) if len(known) == len(parts) else None
+            memory, scoring = manifest.get("peak_memory_bytes"), self.seconds.get(f"scores.{name}")
+            costs.append(Cost(name, self.kind(name), parts[-1], total, draws, memory, scoring))
+        return costs
+
+    @property
+    def origins(self) -> list[tuple[str, str, str]]:
+        """Model, how it was made, and the hashes of its inputs, of every model with a manifest."""
+        origins = []
+        for name in self.models:
+            manifest = self._manifest(name)
+            if not manifest:
+                continue
+            merge = manifest.get("merge") or {}
+            method = merge.get("method") or manifest.get("kind", "")
+            if "positioning" in manifest:
+                method = f"self-positioning, applied by {method}"
+            inputs = [
+                f"{task}: {entry['records']:,} records {entry['hash'][:12]}"
+                for task, entry in (manifest.get("tasks") or {}).items()
+            ]
+            inputs += [f"{entry['name']} {entry['hash'][:12]}" for entry in merge.get("sources") or ()]
+            seed = manifest.get("seed", merge.get("seed"))
+            origins.append((name, f"{method}, seed {seed}", ", ".join(inputs)))
+        return origins
 
     def mean(self, model: str) -> float | None:
         """Mean over all tasks of the run; None while one is missing."""
@@ -84,21 +148,37 @@ class RunResults:
         return sum(scores.values()) / len(scores) if len(scores) == len(self.tasks) and scores else None
 
     def kind(self, model: str) -> str:
-        """`base`, `specialist`, `joint`, `iterative`, `bagging`, `positioned` (learned coefficients) or
-        `merge`.
-        """
-        if model == "base":
-            return model
+        """Its role in figures; `positioned` is a merge whose coefficients were searched for."""
         trained: dict[str, Collection[str]] = {
+            "base": ("base",),
             "specialist": self.recipe.tasks,
             "joint": self.recipe.joints,
             "iterative": self.recipe.stages,
             "bagging": self.recipe.bags,
         }
-        for kind, names in trained.items():
-            if model in names:
-                return kind
+        kinds = [kind for kind, names in trained.items() if model in names]
+        if kinds:
+            return kinds[0]
         return "positioned" if self.recipe.merges[model].search else "merge"
+
+    def _seconds_for(self, model: str) -> float | None:
+        jobs = [job.replace("/", ".") for job in self.folder.places(model).values()]
+        return next((self.seconds[job] for job in jobs if job in self.seconds), None)
+
+    def _manifest(self, model: str) -> dict[str, Any]:
+        """What made the model; empty where it is not made."""
+        path = next((path for path in self.folder.places(model) if path.is_dir()), None)
+        return (read_manifest(path) or {}) if path else {}
+
+
+def _inputs(recipe: Recipe, name: str) -> list[str]:
+    """The models that `name` was made from: those that a merge merges, or the stages before a stage."""
+    stages = list(recipe.stages)
+    inputs: list[str] = stages[: stages.index(name)] if name in stages else []
+    if name in recipe.merges:
+        pipelines = {"separate": list(recipe.tasks), "iterative": stages, "bagging": list(recipe.bags)}
+        inputs = pipelines[recipe.merges[name].vectors]
+    return [model for model in inputs if model in recipe.trained]
 
 
 def read_results(folder: RunFolder) -> RunResults:
@@ -114,32 +194,21 @@ def read_results(folder: RunFolder) -> RunResults:
     else:
         missing.append("norms and angles of the task vectors")
     searches = {}
-    for name, merge in recipe.merges.items():
-        if merge.search is None:
-            continue
+    for name in [name for name, merge in recipe.merges.items() if merge.search is not None]:
         if folder.position(name).is_file() and folder.trajectory(name).is_file():
             lines = folder.trajectory(name).read_text(encoding="utf-8").splitlines()
             searches[name] = Search(read_json(folder.position(name)), [json.loads(line) for line in lines])
         else:
             missing.append(f"coefficients of {name}")
-    models = {"base", "joint", *recipe.trained, *recipe.merges}
-    seconds = {}
-    for file in sorted((folder.path / "jobs").glob("*.json")):
-        _, dot, model = file.stem.partition(".")
-        # Jobs of merges that the recipe no longer has stay in the folder.
-        if not dot or model in models:
-            seconds[file.stem] = read_json(file)["seconds"]
-    took: dict[str, Any] = {"pipelines": {}, "equal": None}
-    if folder.pipelines.is_file():
-        took = read_json(folder.pipelines)
+    took = read_json(folder.pipelines) if folder.pipelines.is_file() else {"pipelines": {}, "equal": None}
     return RunResults(
+        folder=folder,
         recipe=recipe,
         tasks=tasks,
         scores=scores,
         vectors=geometry["names"],
         gram=geometry["gram"],
         searches=searches,
-        seconds=seconds,
         missing=missing,
         pipelines=took["pipelines"],
         equal=took["equal"],
@@ -153,19 +222,14 @@ def _scores(
     if folder.table.is_file():
         table = read_json(folder.table)
         return table["tasks"], table["scores"]
-    from selfpos.comparison import models_of_run
-
     runs = models_of_run(folder, recipe)
     lacking = [model for model in ("base", *recipe.trained, *recipe.merges) if model not in runs]
-    if not runs:
-        missing.append("scores of all models")
-    else:
-        missing.append(f"scores of {', '.join(lacking)}" if lacking else "the table of the run")
+    what = f"scores of {', '.join(lacking)}" if lacking else "the table of the run"
+    missing.append(what if runs else "scores of all models")
     tasks: dict[str, dict[str, str]] = {}
-    scores: dict[str, dict[str, float]] = {}
-    for model, run in runs.items():
+    for run in runs.values():
         tasks |= {task: {"type": score.type, "metric": score.metric} for task, score in run.items()}
-        scores[model] = {task: score.main_score for task, score in run.items()}
+    scores = {model: {task: score.main_score for task, score in run.items()} for model, run in runs.items()}
     return tasks, scores
 
 
@@ -184,95 +248,3 @@ def make_table(results: RunResults) -> Grid:
 def score_table(folder: RunFolder) -> str:
     """The table of the run in `folder` as text for a terminal."""
     return terminal(make_table(read_results(folder)))
-
-
-def with_details(results: RunResults, folder: RunFolder) -> RunResults:
-    """`results` with intervals, costs and origins."""
-    from selfpos.comparison import Scored, compare, models_of_run
-
-    models = []
-    for name, run in models_of_run(folder, results.recipe).items():
-        scores = {task: score for task, score in run.items() if task in results.tasks}
-        if scores:
-            models.append(Scored(name, {"": scores}))
-    comparison = compare(models) if len(models) > 1 else None
-    optional = []
-    if not folder.analysis.is_file():
-        optional.append("conflicts between the tasks' gradients (selfpos analyse)")
-    if models and (comparison is None or comparison.notes):
-        optional.append("intervals of all scores (score again, so that the examples behind them are kept)")
-    return replace(
-        results,
-        optional=optional,
-        comparison=comparison,
-        costs=costs_of(results, folder),
-        origins=_origins(results, folder),
-    )
-
-
-def costs_of(results: RunResults, folder: RunFolder) -> list[Cost]:
-    """The costs of all models, from the records of jobs, the manifests and the searches."""
-    costs = []
-    for name in results.models:
-        kind = results.kind(name)
-        job = "joint" if name == "joint" else f"{kind if name in results.recipe.trained else 'merge'}.{name}"
-        manifest, draws = _manifest(folder, kind, name), None
-        if manifest.get("samples") is not None:
-            draws = f"{manifest['samples']:,} samples"
-        elif name in results.searches and results.searches[name].position.get("texts") is not None:
-            draws = f"{results.searches[name].position['texts']:,} texts"
-        seconds, scoring = results.seconds.get(job), results.seconds.get(f"scores.{name}")
-        costs.append(Cost(name, kind, seconds, seconds, draws, manifest.get("peak_memory_bytes"), scoring))
-    seconds_of = {cost.model: cost.seconds for cost in costs}
-    with_totals = []
-    for cost in costs:
-        names = [*_inputs(results, cost.model), cost.model]
-        with_totals.append(replace(cost, total=_sum_if_known([seconds_of.get(name) for name in names])))
-    return with_totals
-
-
-def _inputs(results: RunResults, name: str) -> list[str]:
-    """The models that `name` was made from: those that a merge merges, or the stages before a stage."""
-    recipe = results.recipe
-    stages = list(recipe.stages)
-    inputs: list[str] = stages[: stages.index(name)] if name in stages else []
-    if name in recipe.merges:
-        pipelines = {"separate": list(recipe.tasks), "iterative": stages, "bagging": list(recipe.bags)}
-        inputs = pipelines[recipe.merges[name].vectors]
-    return [model for model in inputs if model in recipe.trained]
-
-
-def _sum_if_known(seconds: Sequence[float | None]) -> float | None:
-    known = [value for value in seconds if value is not None]
-    return sum(known) if len(known) == len(seconds) else None
-
-
-def _origins(results: RunResults, folder: RunFolder) -> list[tuple[str, str, str]]:
-    """Model, how it was made, and the hashes of its inputs, of every model with a manifest."""
-    origins = []
-    for name in results.models[1:]:
-        manifest = _manifest(folder, results.kind(name), name)
-        if not manifest:
-            continue
-        merge = manifest.get("merge") or {}
-        method = merge.get("method") or manifest.get("kind", "")
-        if "positioning" in manifest:
-            method = f"self-positioning, applied by {method}"
-        inputs = [
-            f"{task}: {entry['records']:,} records {entry['hash'][:12]}"
-            for task, entry in (manifest.get("tasks") or {}).items()
-        ]
-        inputs = inputs or [f"{entry['name']} {entry['hash'][:12]}" for entry in merge.get("sources") or ()]
-        origins.append((name, f"{method}, seed {manifest.get('seed', merge.get('seed'))}", ", ".join(inputs)))
-    return origins
-
-
-def _manifest(folder: RunFolder, kind: str, name: str) -> dict[str, Any]:
-    paths = {
-        "specialist": folder.specialist(name),
-        "joint": folder.rival(name),
-        "iterative": folder.stage(name),
-        "bagging": folder.bag(name),
-    }
-    path = paths.get(kind, folder.merged(name))
-    return (read_manifest(path) or {}) if path.is_dir() and kind != "base" else {}

@@ -33,12 +33,12 @@ def coefficient_path(
 ) -> Figure | None:
     """Coefficients over the steps of a search, with the kept ones; below it the losses.
 
-    Losses are those of batches (faint dots) and of held-out records (lines). None for fewer than two steps
-    with coefficients.
+    Losses are those of batches (faint dots) and of held-out records (lines). None for fewer than three steps
+    with coefficients, whose path says nothing.
     """
     path = [point for point in trajectory if isinstance(point.get("coefficients"), list)]
     width = len(path[0]["coefficients"]) if path else 0
-    if len(path) < 2 or not width or any(len(point["coefficients"]) != width for point in path):
+    if len(path) < 3 or not width or any(len(point["coefficients"]) != width for point in path):
         return None
     validated = [point for point in trajectory if isinstance(point.get("validation"), Mapping)]
     losses = any(point.get("losses") for point in path) or bool(validated)
@@ -90,9 +90,7 @@ def _losses(
 
 
 def by_layer(tensors: Mapping[str, Sequence[float]]) -> dict[str, list[float]]:
-    """Layer → its coefficients, the mean over its tensors; embeddings first, numbered layers in order, others
-    last.
-    """
+    """Layer → mean coefficients of its tensors; embeddings first, then layers by number, others last."""
     from selfpos.vectors.names import layer_name
 
     rows: dict[str, list[Sequence[float]]] = {}

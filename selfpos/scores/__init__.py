@@ -1,5 +1,3 @@
-"""Score files, per-example results, measures, intervals and ranks: what the evaluation writes and all others
-read.
-"""
+"""Score files, results by example, measures, intervals and ranks, which the evaluation writes."""
 
 from __future__ import annotations

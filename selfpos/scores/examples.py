@@ -26,9 +26,8 @@ class Examples:
 
     `kind` says how the task's main score follows from the arrays:
 
-    - `mean`: the score is the mean of "values" (n,): a query's nDCG or p-MRR, the share of experiments that
-      classified a text correctly, a sentence's F1 among translations, a text's label ranking average
-      precision, or a document's correlation over its summaries
+    - `mean`: the score is the mean of "values" (n,): a query's nDCG, or the share of experiments that
+      classified a text correctly
     - `spearman`, `pearson`: the correlation of the model's "scores" (n,) of each pair with "gold" (n,)
     - `average-precision`: of "scores" (n,), higher for likelier pairs, with "gold" (n,) of 0 and 1
     - `macro-f1`: mean over experiments of the mean F1 over labels, of "predicted" (e, n) against "gold" (n,),

@@ -27,9 +27,7 @@ RESAMPLES = 2000  # behind the interval of one score
 
 @dataclass(frozen=True)
 class TaskScore:
-    """The score of one model on one task: the mean of the main score over splits and subsets, in MTEB's file
-    `file`.
-    """
+    """One model on one task: the mean main score over splits and subsets, from MTEB's `file`."""
 
     task: str
     type: str
@@ -42,8 +40,7 @@ class TaskScore:
 class SubsetScore:
     """MTEB's main score, between 0 and 1, on one split and language subset of a task.
 
-    `draws` are the scores of MTEB's repeated draws of training or clustering samples when the main score is
-    their mean.
+    `draws` are the scores of MTEB's repeated draws of samples when the main score is their mean.
     """
 
     split: str
@@ -85,9 +82,8 @@ class Result:
         if len(self.file.parents) > 3:
             for part in read_examples(examples_file(self.file), str(self.data_revision)):
                 if (part.split, part.subset) == (score.split, score.subset):
-                    return percentile_interval(
-                        centred(resamples([part], RESAMPLES, seed=0)[:, 0], score.value)
-                    )
+                    draws = resamples([part], RESAMPLES, seed=0)[:, 0]
+                    return percentile_interval(centred(draws, score.value))
         return student_interval(score.draws)
 
 
@@ -102,25 +98,16 @@ def write_last(out: Path, model: str, revision: str, scores: Mapping[str, TaskSc
     """Record in `out` what was scored last."""
     from selfpos.storage.atomic import write_text
 
-    text = last_json(
-        model, revision, scores, {name: score.file.relative_to(out) for name, score in scores.items()}
-    )
-    write_text(out / LAST, text)
+    files = {name: score.file.relative_to(out) for name, score in scores.items()}
+    write_text(out / LAST, last_json(model, revision, scores, files))
 
 
 def last_json(model: str, revision: str, scores: Mapping[str, TaskScore], files: Mapping[str, Path]) -> str:
-    """The content of `last.json`; `files` maps each task to its result file, relative to the folder of
-    scores.
-    """
-    tasks = {
-        name: {
-            "type": score.type,
-            "metric": score.metric,
-            "main_score": score.main_score,
-            "file": files[name].as_posix(),
-        }
-        for name, score in scores.items()
-    }
+    """The content of `last.json`; `files` are the result files, relative to the folder of scores."""
+    tasks = {}
+    for name, score in scores.items():
+        tasks[name] = {"type": score.type, "metric": score.metric, "main_score": score.main_score}
+        tasks[name]["file"] = files[name].as_posix()
     return json.dumps({"model": model, "revision": revision, "tasks": tasks}, indent=1) + "\n"
 
 
@@ -161,9 +148,7 @@ def last_scores(root: Path) -> list[TaskScore]:
 
 
 def read_result(file: Path, metric: str | None = None) -> Result | None:
-    """The result in MTEB's file `file`; None when it is some other JSON file.
-
-    `metric`, if known, finds the draws.
+    """The result in MTEB's file `file`, with its draws if `metric` is known; None for other JSON files.
 
     Raises SelfposError when the file is damaged.
     """
@@ -179,8 +164,7 @@ def read_result(file: Path, metric: str | None = None) -> Result | None:
                 scores.append(SubsetScore(split, subset, value, _draws(entry, metric)))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise SelfposError(
-            f"{file} is not a result file of MTEB; remove it, and score the model again with `selfpos "
-            "eval-mteb`"
+            f"{file} is not a result file of MTEB; remove it, and score again with `selfpos eval-mteb`"
         ) from None
     version = record.get("mteb_version")
     return Result(str(record["task_name"]), record.get("dataset_revision"), version, tuple(scores), file)

@@ -58,8 +58,7 @@ def student_interval(values: Sequence[float], alpha: float = 0.05) -> tuple[floa
 
 
 def estimate(draws: np.ndarray | None, by_seed: np.ndarray, alpha: float = 0.05) -> Difference:
-    """The mean of the differences `by_seed` (s,), one per pair of runs, with its 1 − α interval and two-sided
-    p-value.
+    """The mean of the differences `by_seed` (s,), one per pair of runs, with interval and two-sided p-value.
 
     `draws` (b,) is that mean on resamples of the examples. With one seed, interval and p-value (twice the
     smaller tail) are those of the draws around the difference. With several, the variance over resamples and
@@ -99,11 +98,9 @@ def holm(p: Sequence[float]) -> list[float]:
 
 
 def borda_ranks(scores: Mapping[str, Sequence[float]]) -> dict[str, int]:
-    """Rank of each model (1 is best) by its Borda count: per task the number of models it beats, ties
-    counting half.
+    """Rank of each model (1 is best) by its Borda count over tasks: the models it beats, ties counting half.
 
     MTEB's leaderboard ranks like this (Colombo et al., "What are the best systems?", NeurIPS 2022).
-    `scores` maps each model to one score per task.
     """
     from scipy.stats import rankdata
 

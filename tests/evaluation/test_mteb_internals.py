@@ -40,14 +40,6 @@ def test_splits_of_a_task_can_be_set() -> None:
     assert list(task.eval_splits) == ["train"], "mteb no longer reads a task's splits from _eval_splits"
 
 
-def test_columns_of_translations() -> None:
-    from mteb.mocks import MockBitextMiningTask
-
-    assert mteb_internals.sentence_columns(MockBitextMiningTask()) == ("sentence1", "sentence2"), (
-        "mteb no longer names the columns of a bitext task in _DEFAULT_PAIR"
-    )
-
-
 def test_the_hubs_names_and_results(tmp_path: Path) -> None:
     import json
 

@@ -92,7 +92,6 @@ def test_merged_with_coefficients_found_by_self_positioning(model: Path) -> None
     }
     search = {
         "coefficients": [0.7, 0.4],
-        "parameters": {"a[retrieval]": 1.1, "lambda": 1.03},
         "losses": {"retrieval": 1.25},
         "step": 90,
         "steps": 100,
@@ -114,7 +113,6 @@ def test_merged_with_coefficients_found_by_self_positioning(model: Path) -> None
     card = build_card(model)
     assert "Merged by **self-positioning** ([reference](https://arxiv.org/abs/2410.15035))." in card.text
     assert "100 steps; the position of step 90 was kept." in card.text
-    assert "Parameters of the position: a\\[retrieval] `1.1`, lambda `1.03`." in card.text
     assert "<summary>All settings of the search</summary>\n\nspace `spherical`\n" in card.text
     assert "| retrieval | 0.7 (0.50 to 0.90) |" in card.text
     assert "Compared on the probe set: not clearly better than base." in card.text
@@ -139,13 +137,6 @@ def test_coefficients_per_tensor_are_drawn(model: Path) -> None:
     assert list(card.extras) == ["selfpos-coefficients.png"]
     assert "(selfpos-coefficients.png)" in card.text
     assert card.extras == build_card(model).extras  # same facts, same bytes
-
-
-def test_parameters_that_are_the_coefficients_are_not_told_twice(model: Path) -> None:
-    search = {"coefficients": [0.7, 0.4], "parameters": {"c[retrieval]": 0.7, "c[sts]": 0.4}, "steps": 2}
-    merge = {"method": "linear", "sources": SOURCES, "coefficients": [0.7, 0.4]}
-    write_manifest(model, kind="merge", base=BASE, merge=merge, positioning=search)
-    assert "Parameters" not in build_card(model).text
 
 
 def test_how_to_make_it_again_says_what_a_stranger_lacks(model: Path) -> None:
@@ -292,17 +283,10 @@ def test_usage_shown_gives_the_models_own_embeddings(dense: bool, tmp_path: Path
 
 
 def test_write_card_replaces_the_readme_and_nothing_else(model: Path) -> None:
-    write_manifest(
-        model,
-        kind="merge",
-        base=BASE,
-        merge={"method": "average", "sources": SOURCES},
-        recipe={"name": "r", "seed": 1},
-    )
+    write_manifest(model, kind="merge", base=BASE, merge={"method": "average", "sources": SOURCES})
     before = {path.name for path in model.iterdir()}
     assert write_card(model) == model / "README.md"
-    assert {path.name for path in model.iterdir()} == before | {"recipe.yaml"}
-    assert (model / "recipe.yaml").read_text() == "name: r\nseed: 1\n"
+    assert {path.name for path in model.iterdir()} == before | {"README.md"}
     assert "Merged by **average**" in (model / "README.md").read_text()
 
 

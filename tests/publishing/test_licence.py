@@ -15,10 +15,13 @@ from tests.publishing.conftest import Client, write_manifest
 from tests.publishing.hub_state import Hub
 
 
-def facts(tiny_base: Path, *parents: Parent, base: Parent | None = None, licence: str | None = None) -> Facts:
-    return Facts(
-        name="m", kind="merged", summary=read_summary(tiny_base), base=base, parents=parents, licence=licence
-    )
+def facts(tiny_base: Path, *parents: Parent, base: Parent | None = None, **record: str) -> Facts:
+    return Facts(name="m", summary=read_summary(tiny_base), base=base, parents=parents, record=record)
+
+
+def licensed(tmp_path: Path, name: str, licence: str, digest: str | None = None) -> Parent:
+    """A parent whose folder has a card with `licence`."""
+    return Parent(name, source=on_disk(tmp_path / name, f"license: {licence}"), hash=digest)
 
 
 def on_disk(folder: Path, licence: str) -> str:
@@ -28,27 +31,26 @@ def on_disk(folder: Path, licence: str) -> str:
 
 
 def test_shared_licence_is_taken(tiny_base: Path, tmp_path: Path) -> None:
-    base = Parent("base", licence="apache-2.0")
-    vector = Parent("a", source=on_disk(tmp_path / "a", "license: apache-2.0"))
+    base, vector = licensed(tmp_path, "base", "apache-2.0"), licensed(tmp_path, "a", "apache-2.0")
     assert derive_licence(facts(tiny_base, vector, base=base)) == Licence("apache-2.0")
 
 
-def test_own_licence_on_record_wins(tiny_base: Path) -> None:
-    assert derive_licence(facts(tiny_base, Parent("a", licence="mit"), licence="cc-by-4.0")) == Licence(
-        "cc-by-4.0"
-    )
+def test_own_licence_on_record_wins(tiny_base: Path, tmp_path: Path) -> None:
+    recorded = facts(tiny_base, licensed(tmp_path, "a", "mit"), licence="cc-by-4.0")
+    assert derive_licence(recorded) == Licence("cc-by-4.0")
 
 
-def test_conflict_is_asked_about(tiny_base: Path) -> None:
+def test_conflict_is_asked_about(tiny_base: Path, tmp_path: Path) -> None:
+    parents = licensed(tmp_path, "a", "mit"), licensed(tmp_path, "b", "apache-2.0")
     with pytest.raises(SelfposError, match=r"different licences \(a: mit, b: apache-2.0\).*--license"):
-        derive_licence(facts(tiny_base, Parent("a", licence="mit"), Parent("b", licence="apache-2.0")))
+        derive_licence(facts(tiny_base, *parents))
 
 
 @pytest.mark.parametrize("card", ["tags: [x]", "license: unknown", "license:\n- mit\n- gpl-3.0"])
 def test_absence_is_asked_about(card: str, tiny_base: Path, tmp_path: Path) -> None:
     vector = Parent("vector", source=on_disk(tmp_path / "a", card))
     with pytest.raises(SelfposError, match=r"licence of vector is not known.*--license"):
-        derive_licence(facts(tiny_base, vector, base=Parent("base", licence="mit")))
+        derive_licence(facts(tiny_base, vector, base=licensed(tmp_path, "base", "mit")))
     with pytest.raises(SelfposError, match="no parent to take a licence from"):
         derive_licence(facts(tiny_base))
 
@@ -67,11 +69,10 @@ def test_specialist_of_the_same_base_shares_its_licence(tiny_base: Path, tmp_pat
     specialist.mkdir()
     write_manifest(specialist, base={"name": "model", "hash": "1234"})
     vector = Parent("specialist", source=str(specialist))
-    assert derive_licence(
-        facts(tiny_base, vector, base=Parent("base", hash="1234", licence="mit"))
-    ) == Licence("mit")
+    same, other = licensed(tmp_path, "same", "mit", "1234"), licensed(tmp_path, "other", "mit", "5678")
+    assert derive_licence(facts(tiny_base, vector, base=same)) == Licence("mit")
     with pytest.raises(SelfposError, match="licence of specialist is not known"):
-        derive_licence(facts(tiny_base, vector, base=Parent("base", hash="5678", licence="mit")))
+        derive_licence(facts(tiny_base, vector, base=other))
 
 
 def test_packaged_base_is_looked_up_where_it_is_installed(tiny_base: Path) -> None:

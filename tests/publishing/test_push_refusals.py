@@ -185,7 +185,7 @@ def test_own_card_is_kept_on_request_and_checked(merged: Path) -> None:
     assert any("--keep-card" in note for note in plan.notes)
     kept = plan_push(merged, REPO, keep_card=True)
     assert kept.card == card.read_text()
-    assert next(file for file in kept.files if file.path == "README.md").source == card
+    assert next(file for file in kept.files if file.path == "README.md").content == card
     card.write_text("---\nlicense: [unclosed\n---\n# mine\n")
     assert any(
         "metadata is not valid" in problem for problem in plan_push(merged, REPO, keep_card=True).problems

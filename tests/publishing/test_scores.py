@@ -53,7 +53,9 @@ def write_result(
 
 
 def interval(scores: Scores, model: str) -> tuple[float, float] | None:
-    return scores.interval(model, "STSBenchmark")
+    result = scores.result(model, "STSBenchmark")
+    assert result is not None
+    return result.interval(result.scores[0])
 
 
 def write_last(root: Path, model: str, tasks: dict[str, tuple[str, str, float]]) -> None:
@@ -190,7 +192,8 @@ def test_raw_mteb_folder_without_last_json(tmp_path: Path) -> None:
     write_result(tmp_path, "owner/model", "NotATask", 0.5)
     scores = read_model_scores(tmp_path)
     assert scores is not None
-    assert scores.value("model", "STSBenchmark") == 0.8
+    result = scores.result("model", "STSBenchmark")
+    assert result is not None and result.mean == 0.8
     assert scores.tasks["STSBenchmark"].type == "STS"
     assert scores.tasks["NotATask"].type is None
 
@@ -259,7 +262,7 @@ def test_models_scored_in_one_folder_are_all_found(tmp_path: Path) -> None:
     found = read_model_scores(tmp_path)
     assert found is not None
     assert set(found.models) == {"last", "one", "two@22222222", "two@33333333"}
-    assert found.identity("one") == ("local/one", "1" * 40)
+    assert (found.models["one"][0].model, found.models["one"][0].revision) == ("local/one", "1" * 40)
 
 
 def test_joint_rivals_of_any_name_are_beside_it_and_have_cards_of_their_own(
@@ -409,8 +412,7 @@ def test_an_interval_is_around_its_score_where_drawing_documents_twice_raises_it
     write_examples(examples_file(file), [part], HUB_REVISION)
     found = read_model_scores(tmp_path)
     assert found is not None
-    value, limits = found.value("one", "STSBenchmark"), interval(found, "one")
-    assert value is not None
+    value, limits = found.models["one"][0].mean, interval(found, "one")
     assert limits is not None
     # Plain percentiles would not even hold it.
     assert resamples([part], 500, seed=1).min() > value
@@ -429,7 +431,7 @@ def test_examples_of_other_data_give_no_interval(tmp_path: Path) -> None:
 def test_a_parent_is_found_in_its_run_wherever_that_was_moved_to(run: Path, tiny_base: Path) -> None:
     specialist = Path(shutil.copytree(tiny_base, run / "specialists" / "retrieval"))
     manifest = json.loads((run / "merged" / "sp" / "selfpos.json").read_text(encoding="utf-8"))
-    source = {"name": "retrieval", "hash": content_hash(specialist), "source": "elsewhere/retrieval"}
+    source = {"name": "retrieval", "hash": content_hash(specialist), "path": "elsewhere/retrieval"}
     manifest["merge"]["sources"] = [source]
     (run / "merged" / "sp" / "selfpos.json").write_text(json.dumps(manifest), encoding="utf-8")
     planned = plan_collection(run / "merged" / "sp", "alice/sp")

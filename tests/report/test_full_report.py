@@ -14,7 +14,7 @@ import pytest
 from selfpos.report import write_report
 from selfpos.report.drawing import spread_out
 from selfpos.report.page import breakable, findings
-from selfpos.report.results import costs_of, read_results, with_details
+from selfpos.report.results import read_results
 from selfpos.report.search_figures import by_layer, vary
 from selfpos.storage.run_folder import RunFolder
 from tests.report.conftest import WrittenReport
@@ -25,7 +25,6 @@ BROWSER = next(
 )
 TITLES = [
     "Mean scores",
-    "Gains by task type",
     "Scores by method and task",
     "Score and cost",
     "Path of the coefficients: positioned",
@@ -75,8 +74,7 @@ def test_equal_results_make_equal_pages(written: WrittenReport) -> None:
 
 
 def test_costs_come_from_marks_manifests_and_searches(full_run: RunFolder) -> None:
-    results = read_results(full_run)
-    costs = {cost.model: cost for cost in costs_of(results, full_run)}
+    costs = {cost.model: cost for cost in read_results(full_run).costs}
     retrieval, joint, positioned = costs["retrieval"], costs["joint"], costs["positioned"]
     assert (retrieval.seconds, retrieval.draws, retrieval.memory) == (40.0, "960 samples", 1.2e9)
     assert (joint.seconds, joint.draws, joint.memory) == (80.0, None, None)
@@ -88,12 +86,12 @@ def test_costs_come_from_marks_manifests_and_searches(full_run: RunFolder) -> No
         None,
     )  # what the other specialist took is not known
     full_run.mark("specialist/pairs").write_text(json.dumps({"key": "", "seconds": 20.0}), encoding="utf-8")
-    again = {cost.model: cost for cost in costs_of(read_results(full_run), full_run)}
+    again = {cost.model: cost for cost in read_results(full_run).costs}
     assert (again["ties"].seconds, again["ties"].total) == (1.5, 61.5)
 
 
 def test_findings_name_the_best_and_say_where_it_may_be_chance(full_run: RunFolder) -> None:
-    found = findings(with_details(read_results(full_run), full_run))
+    found = findings(read_results(full_run))
     assert re.match(
         r"Highest mean: retrieval \(\d\d\.\d\d; \+\d\.\d\d \[\+\d\.\d\d, \+\d\.\d\d\] against base\)\."
         r" Best merge: by-layer \(",
@@ -101,9 +99,9 @@ def test_findings_name_the_best_and_say_where_it_may_be_chance(full_run: RunFold
     )
     for merge in ("ties", "by-layer", "positioned"):
         shutil.rmtree(full_run.scores(merge))
-    assert found != findings(with_details(read_results(full_run), full_run))
+    assert found != findings(read_results(full_run))
     shutil.rmtree(full_run.path / "scores")
-    assert findings(with_details(read_results(full_run), full_run)) == ""
+    assert findings(read_results(full_run)) == ""
 
 
 def test_names_break_where_words_do() -> None:

@@ -88,7 +88,7 @@ def test_the_page_stands_alone_and_holds_table_coefficients_path_and_angles(run:
     fill(run)
     page = write_report(run).read_text(encoding="utf-8")
     assert not re.search(r'(src|href)="(?!data:|#)', page)
-    assert page.count("<svg") == 5
+    assert page.count("<svg") == 4
     identities = re.findall(r'\bid="([^"]+)"', page)
     assert len(identities) == len(set(identities))
     assert "90.0°" in page
