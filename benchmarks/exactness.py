@@ -10,7 +10,7 @@ Published scores: embeddings-benchmark/results, model revision 8b3219a92973 (A),
 embeddings-benchmark/mtebpaper, mteb 0.0.2 (P). Finished tasks are kept in --work, so that a stopped run goes
 on.
 
-    # What two explanations rest on: other draws for AmazonCounterfactual, other orders of copies for MLQuestions
+    # Behind two explanations: other draws for AmazonCounterfactual, other orders of copies for MLQuestions
     python benchmarks/exactness.py --data-dir ../shared/data/text --evidence
 """
 

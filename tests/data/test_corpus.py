@@ -17,8 +17,8 @@ def test_public_functions_with_a_summary_and_a_body_are_read_and_nothing_is_impo
 ) -> None:
     entries = {entry.name: entry for entry in extract({"alpha": sources["alpha"]})}
     assert sorted(entries) == [
-        "alpha.Table", "alpha.Table.mean", "alpha.Table.transposed", "alpha.core.cross", "alpha.mean", "alpha.median",
-        "alpha.zeta.copy.linked",
+        "alpha.Table", "alpha.Table.mean", "alpha.Table.transposed", "alpha.core.cross", "alpha.mean",
+        "alpha.median", "alpha.zeta.copy.linked",
     ]  # fmt: skip
     assert entries["alpha.Table"].kind == "class"
     assert entries["alpha.mean"].summary == "Average of the values along an axis."

@@ -57,32 +57,45 @@ def edit_json(file: Path, **change: Any) -> None:
 
 
 def changed(tiny_base: Path, folder: Path, what: str) -> None:
+    """A copy of the model in `folder` with one thing changed: its weights, or one of its JSON files."""
     shutil.copytree(tiny_base, folder)
-    weights = folder / "model.safetensors"
+    if what in ("missing", "extra", "shape"):
+        _change_weights(folder / "model.safetensors", what)
+    elif what.endswith(".json"):
+        (folder / what).write_text("[]")
+    else:
+        _change_json(folder, what)
+
+
+def _change_weights(weights: Path, what: str) -> None:
     tensors = load_file(weights)
     name = "encoder.layer.0.output.dense.bias"
     if what == "missing":
         del tensors[name]
     elif what == "extra":
         tensors["extra.weight"] = torch.zeros(2)
-    elif what == "shape":
+    else:
         tensors[name] = torch.zeros(3)
-    elif what == "pooling":
-        edit_json(folder / "1_Pooling" / "config.json", pooling_mode="cls")
-    elif what == "prompts":
-        edit_json(folder / "config_sentence_transformers.json", prompts={"query": "other: "})
-    elif what == "heads":
-        edit_json(folder / "config.json", num_attention_heads=4)
+    save_file(tensors, weights, metadata={"format": "pt"})
+
+
+def _change_json(folder: Path, what: str) -> None:
+    edits: dict[str, tuple[str, dict[str, Any]]] = {
+        "pooling": ("1_Pooling/config.json", {"pooling_mode": "cls"}),
+        "prompts": ("config_sentence_transformers.json", {"prompts": {"query": "other: "}}),
+        "heads": ("config.json", {"num_attention_heads": 4}),
+        "added tokens": ("tokenizer.json", {"added_tokens": ["a"]}),
+    }
+    if what in edits:
+        name, change = edits[what]
+        edit_json(folder / name, **change)
     elif what == "modules":
         modules = json.loads((folder / "modules.json").read_text())
         (folder / "modules.json").write_text(json.dumps(modules[:-1]))
-    elif what.endswith(".json"):
-        (folder / what).write_text("[]")
-    elif what == "added tokens":
-        edit_json(folder / "tokenizer.json", added_tokens=["a"])
     elif what == "tokenizer":
         data = json.loads((folder / "tokenizer.json").read_text())
         vocabulary = data["model"]["vocab"]
         vocabulary["a"], vocabulary["b"] = vocabulary["b"], vocabulary["a"]
         (folder / "tokenizer.json").write_text(json.dumps(data))
-    save_file(tensors, weights, metadata={"format": "pt"})
+    else:
+        raise ValueError(what)
