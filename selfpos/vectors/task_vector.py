@@ -176,10 +176,9 @@ def distinct_names(sources: Sequence[Path]) -> list[str]:
     depth = 1
     while len({path.parts[-depth:] for path in paths}) < len(set(paths)) and depth < longest:
         depth += 1
-    snapshots = [hub_snapshot(source) for source in sources]
     names = [
-        snapshot[0] if snapshot else "/".join(path.parts[-depth:])
-        for snapshot, path in zip(snapshots, paths, strict=True)
+        hub_snapshot(source).get("repo") or "/".join(path.parts[-depth:])
+        for source, path in zip(sources, paths, strict=True)
     ]
     return [_numbered(name, names[:index].count(name) + 1) for index, name in enumerate(names)]
 

@@ -85,5 +85,4 @@ def compact(coefficients: Coefficients | None) -> list[float] | Coefficients | N
 
 
 def _path(folder: Path) -> dict[str, str]:
-    snapshot = hub_snapshot(folder)
-    return {"path": str(folder)} | ({"repo": snapshot[0], "revision": snapshot[1]} if snapshot else {})
+    return {"path": str(folder), **hub_snapshot(folder)}
