@@ -119,4 +119,3 @@ def test_default_loss_of_each_type_against_float64(name: str) -> None:
 def test_loss_describes_itself_as_the_librarys_losses_do() -> None:
     loss = SupervisedInfoNCELoss(Identity(), 0.1)  # type: ignore[arg-type]
     assert loss.get_config_dict() == {"temperature": 0.1}
-    assert "khosla" in loss.citation.lower()
