@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from selfpos.data.probe import ProbeTask
     from selfpos.merging.plan import Plan
-    from selfpos.positioning import Position
+    from selfpos.positioning.position import Position
     from selfpos.tasks import TaskType
     from selfpos.training import TrainingResult
 
@@ -292,8 +292,8 @@ def position_and_merge(
     """
     from selfpos.merging import merge as merge_folders
     from selfpos.merging import plan
-    from selfpos.positioning import position
     from selfpos.positioning.coefficients import Coefficients, write_coefficients
+    from selfpos.positioning.position import position
     from selfpos.storage.atomic import write_text
     from selfpos.storage.locate import locate_model
 

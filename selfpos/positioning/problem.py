@@ -29,8 +29,7 @@ class Hierarchy:
     """Effective parameters of a tensor: the model's row + its layer's offset + its own offset.
 
     `rows` names the parameter rows (the model's first), `lookup` (T, R) is 1 where a tensor takes part in a
-    row: effective parameters of all tensors = lookup @ parameters. Offsets start at zero and are pulled back
-    to zero.
+    row: effective parameters = lookup @ parameters. Offsets start at zero and are pulled back to it.
     """
 
     rows: list[str]
@@ -55,9 +54,8 @@ def hierarchy(keys: Sequence[str], granularity: str) -> Hierarchy:
     for level in levels[granularity]:
         for name in dict.fromkeys(level):
             column = torch.tensor([float(member == name) for member in level], dtype=torch.float64)
-            if not any(
-                torch.equal(column, other) for other in columns
-            ):  # a layer of one tensor needs one offset
+            # a layer of one tensor needs one offset
+            if not any(torch.equal(column, other) for other in columns):
                 rows.append(name)
                 columns.append(column)
     return Hierarchy(rows, torch.stack(columns, 1))
@@ -97,8 +95,7 @@ class Problem:
 
     def table(self, parameters: Tensor) -> Tensor:
         """Coefficients of every tensor, (T, N), differentiable in the parameters."""
-        rows: Tensor = self.space.coefficients(self.hierarchy.lookup @ parameters, self.gram)
-        return rows
+        return self.space.coefficients(self.hierarchy.lookup @ parameters, self.gram)
 
     def apply(self, parameters: Tensor) -> None:
         """Set the live model's weights to those of `parameters`."""
@@ -110,8 +107,7 @@ class Problem:
         return torch.where(shares.sum(0) == 0, table.mean(0), (table * shares).sum(0))
 
     def penalty(self, parameters: Tensor) -> Tensor:
-        """The cost of a point beside its loss, each tensor weighted by its share w_t of the vectors' squared
-        length.
+        """The cost of a point beside its loss, with w_t the share of tensor t of the vectors' squared length.
 
         - μ·λ of the paper;
         - ρ · mean over vectors of Σ share · offset², which shrinks finer rows towards coarser ones;
@@ -145,12 +141,10 @@ class Problem:
         return {task: value.item() for task, value in losses.items()}, gradient
 
     def _backward_in_chunks(self, batches: Sequence[Batch], size: int) -> dict[str, Tensor]:
-        """The same backward pass with the activations of at most `size` texts in memory (GradCache, arXiv
-        2101.06983).
+        """The backward pass with the activations of at most `size` texts in memory (arXiv 2101.06983).
 
-        All texts are embedded without a graph, the loss is differentiated with respect to the embeddings, and
-        each chunk is embedded again with a graph that carries its share of that gradient. It costs twice the
-        forward passes.
+        All texts are embedded without a graph, the loss is differentiated by the embeddings, and each chunk
+        is embedded again with a graph that carries its share of that gradient: twice the forward passes.
         """
         texts = texts_of(batches)
         with torch.no_grad():
