@@ -49,8 +49,7 @@ def _megabytes(count: int) -> str:
 
 def _over_tensors(values: list[Any]) -> str:
     """One value where all tensors have the same, else the range in the order of the tensors."""
-    first = values[0]
-    if all(value == first for value in values):
-        return str(first)
     different = len({str(value) for value in values})
-    return f"{first} … {values[-1]}, {different} different by tensor"
+    return (
+        str(values[0]) if different == 1 else f"{values[0]} … {values[-1]}, {different} different by tensor"
+    )
