@@ -260,7 +260,7 @@ def test_methods_are_listed_with_their_needs(selfpos: CommandLine) -> None:
         ),
         (
             ["--method", "fisher"],
-            "does not say which records were held out for a probe; give the probe set with --probe FOLDER",
+            "does not say which records were held out for a probe; give a probe set with --probe FOLDER",
         ),
     ],
 )
