@@ -321,7 +321,7 @@ def position_and_merge(
 
 
 def _forget(state: Path, lines: Path, error: BaseException) -> None:
-    """Remove what no search continues from: a state after bad input, lines without a state, an empty folder."""
+    """Remove what no search continues from: a state after bad input, lines without one, an empty folder."""
     # bad input stays bad; after a failure from outside the search may continue
     if isinstance(error, SelfposError) and not isinstance(error, OperationError):
         state.unlink(missing_ok=True)

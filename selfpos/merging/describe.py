@@ -17,7 +17,7 @@ def describe(plan: Plan) -> list[tuple[str, str]]:
         ("base", f"{plan.base_name}  {plan.base.path}  content {base_hash[:12]}"),
     ]
     for vector, digest in zip(plan.vectors, hashes, strict=True):
-        kind = "adapter" if vector.low_rank else "model"
+        kind = "adapter" if vector.folder.is_adapter else "model"
         rows.append(("vector", f"{vector.name} ({kind})  {vector.source}  content {digest[:12]}"))
     if plan.method.weighting != "none":
         rows.append(("weights", _over_tensors([plan.settings.weights(key) for key in plan.keys])))

@@ -28,9 +28,8 @@ from selfpos.storage.locate import display_name
 from selfpos.storage.model_folder import ModelFolder, check_tokenizer, open_model
 from selfpos.storage.numbers import MERGEABLE, NAMES, STORED, TORCH
 from selfpos.vectors import TaskVector, open_vectors
-from selfpos.vectors.chunks import CHUNK
 from selfpos.vectors.names import is_linear_map
-from selfpos.vectors.parts import Dense, LowRank
+from selfpos.vectors.parts import CHUNK, Dense, LowRank
 from selfpos.vectors.task_vector import tied_tensors
 
 HALF = {"F16", "BF16"}

@@ -21,9 +21,8 @@ from selfpos.storage.model_folder import ModelFolder, raw_tensor
 from selfpos.storage.numbers import to_float32
 from selfpos.storage.tensor_file import TensorEntry, read_header
 from selfpos.vectors import TaskVector
-from selfpos.vectors.chunks import CHUNK, spans
 from selfpos.vectors.names import is_linear_map
-from selfpos.vectors.parts import Dense, Reader
+from selfpos.vectors.parts import CHUNK, Dense, Reader, spans
 
 Array = Any  # a float32 numpy array, or a torch tensor on an accelerator; kernels use what both have
 Ranges = list[tuple[int, int]]

