@@ -290,7 +290,7 @@ def test_any_numbers_match_float64(
 def test_long_tensors_pass_in_chunks_like_short_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same merge with chunks of seven elements."""
     import selfpos.merging.stream as stream
-    import selfpos.vectors.chunks as chunks
+    import selfpos.vectors.parts as chunks
 
     base, tuned = models(6, 3)
     for index, (method, weights, params) in enumerate(CASES):
