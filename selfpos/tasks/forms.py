@@ -24,7 +24,7 @@ def is_list(dataset: Dataset, column: str) -> bool:
 
 
 def unnested(dataset: Dataset, task_type: TaskType, columns: Mapping[str, str] | None) -> Dataset:
-    """One record, of the columns that `task_type` takes, for each element of their lists, if all hold lists."""
+    """One record for each element of the lists, where all columns that `task_type` takes hold lists."""
     from datasets import Dataset as Records
 
     taken = list(task_type.find_columns(dataset, columns).values())

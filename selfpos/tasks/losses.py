@@ -61,9 +61,6 @@ class SupervisedInfoNCELoss(nn.Module):
         """The loss of embeddings already computed: a list of one tensor (n, d), and labels (n,)."""
         return supervised_info_nce(embeddings[0], labels.view(-1), self.temperature)
 
-    def get_config_dict(self) -> dict[str, Any]:
-        return {"temperature": self.temperature}
-
 
 def _info_nce(model: SentenceTransformer, temperature: float, **options: Any) -> nn.Module:
     from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss

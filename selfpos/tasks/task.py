@@ -64,7 +64,7 @@ class TaskType:
         return LOSSES[self.loss_name](model, temperature)
 
     def draw(self, dataset: Dataset, batch_size: int, generator: torch.Generator) -> dict[str, list[Any]]:
-        """One random batch of at most `batch_size` prepared records that is right for the loss, as columns."""
+        """One random batch of at most `batch_size` prepared records, right for the loss, as columns."""
         from selfpos.tasks.draws import DRAWS
 
         texts = self.texts_of(dataset.column_names)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from sentence_transformers.base.losses.gradcache import CachedLossMixin
@@ -68,6 +68,3 @@ class ChunkedLoss(CachedLossMixin, nn.Module):
 
     def forward(self, sentence_features: Iterable[dict[str, Tensor]], labels: Tensor | None = None) -> Tensor:
         return self.forward_cached(list(sentence_features), labels)  # type: ignore[operator]  # of the mixin
-
-    def get_config_dict(self) -> dict[str, Any]:
-        return {"mini_batch_size": self.mini_batch_size}

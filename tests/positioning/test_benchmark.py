@@ -1,4 +1,4 @@
-"""The benchmark of positioning runs from end to end, and its gradients are those of a graph through the merge."""
+"""The benchmark of positioning runs from end to end; its gradients are those of a graph through a merge."""
 
 from __future__ import annotations
 
