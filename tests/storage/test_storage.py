@@ -274,7 +274,8 @@ def test_the_packaged_default_is_found_and_checked() -> None:
 
 def test_opening_a_model_imports_no_torch(tiny_base: Path) -> None:
     program = (
-        "import sys; from pathlib import Path; from selfpos.storage.hashing import content_hash; from selfpos.storage.model_folder import open_model\n"
+        "import sys; from pathlib import Path; from selfpos.storage.hashing import content_hash\n"
+        "from selfpos.storage.model_folder import open_model\n"
         "m = open_model(Path(sys.argv[1])); content_hash(m.path); assert 'torch' not in sys.modules and "
         "'transformers' not in sys.modules"
     )
