@@ -115,7 +115,7 @@ def linearise(
     problem: Problem, parameters: Tensor, batches: list[Batch], table: TextTable, embeddings: Tensor
 ) -> Linearisation:
     """Finite differences at `parameters`, where the texts of `table` have `embeddings`, in C·N passes."""
-    cells, member = torch.unique(problem.hierarchy.lookup, dim=0, return_inverse=True)
+    cells, member = torch.unique(problem.lookup, dim=0, return_inverse=True)
     count = len(cells) * len(problem.names)
     needed = count * embeddings.numel() * embeddings.element_size()
     if needed > MEMORY:
