@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from selfpos.storage import TensorFileWriter
 from selfpos.storage.numbers import from_float32
+from selfpos.storage.tensor_file import TensorFileWriter
 
 STEP = 1e-3  # scale of the task vectors, beside weights of scale 0.05
 

@@ -15,9 +15,9 @@ import numpy as np
 from merging_contenders import DENSITY, METHODS, Job
 from merging_inputs import SHAPES
 
-from selfpos.storage import ModelFolder, open_model, read_header
-from selfpos.storage.model_folder import weight_files
+from selfpos.storage.model_folder import ModelFolder, open_model, weight_files
 from selfpos.storage.numbers import to_float32
+from selfpos.storage.tensor_file import read_header
 
 TOLERANCE = {"F32": 2e-6, "BF16": 2e-3}  # of weights around 0.05
 TIE = 1e-9  # float32 models tell magnitudes of their differences apart no better

@@ -63,7 +63,7 @@ class Idle:
         import datasets  # noqa: F401
         import sentence_transformers  # noqa: F401
 
-        from selfpos.positioning import position  # noqa: F401
+        from selfpos.positioning.position import position  # noqa: F401
 
         self.memory = anonymous()
 
@@ -157,7 +157,7 @@ def search(
     """A search; the best validation loss of its way, relative to the base's, and when each better one was
     reached."""
     from selfpos.data.probe import read_probe
-    from selfpos.positioning import position
+    from selfpos.positioning.position import position
     from selfpos.recipe import PositioningSettings
     from selfpos.storage.locate import locate_model
 

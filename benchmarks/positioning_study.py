@@ -249,7 +249,7 @@ class Study:
         return {"scores": scores}
 
     def positioned(self, options: dict[str, Any], records: int = 192) -> dict[str, Any]:
-        from selfpos.positioning import position
+        from selfpos.positioning.position import position
         from selfpos.recipe import PositioningSettings
 
         settings = PositioningSettings(max_length=64, **options)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from selfpos.evaluation import evaluate, read_scores, select_tasks
     from selfpos.operations import finetune, merge, position_and_merge, probe_of
     from selfpos.pipeline.run import run_recipe
-    from selfpos.positioning import position
+    from selfpos.positioning.position import position
     from selfpos.recipe import PositioningSettings, Recipe, TaskSource, TrainingSettings, load_recipe
     from selfpos.tasks import get_task
     from selfpos.vectors import gram, open_vectors
@@ -27,7 +27,7 @@ _HOMES = {
     "selfpos.evaluation": ("evaluate", "read_scores", "select_tasks"),
     "selfpos.operations": ("finetune", "merge", "merge_by_coefficients", "position_and_merge", "probe_of"),
     "selfpos.pipeline.run": ("run_recipe",),
-    "selfpos.positioning": ("position",),
+    "selfpos.positioning.position": ("position",),
     "selfpos.recipe": ("PositioningSettings", "Recipe", "TaskSource", "TrainingSettings", "load_recipe"),
     "selfpos.tasks": ("get_task",),
     "selfpos.vectors": ("gram", "open_vectors"),

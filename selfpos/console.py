@@ -36,6 +36,12 @@ def screen() -> Console:
     return Console(file=sys.stderr, highlight=False, quiet=not is_first())
 
 
+def warn(message: str) -> None:
+    """Log a warning and show it in yellow."""
+    log.warning(message)
+    screen().print(f"[yellow]{message}[/yellow]")
+
+
 class Bar:
     """One running progress bar. `advance(1, loss=0.31)` moves it and shows the newest numbers beside it."""
 

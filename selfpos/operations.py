@@ -6,24 +6,41 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import selfpos.processes as processes
 from selfpos.console import is_first, log
+from selfpos.data.probe import ProbeTask, hold_out
+from selfpos.data.report import describe_data, report_lines
+from selfpos.data.sources import hash_records, load_task
 from selfpos.errors import OperationError, SelfposError, stopped
+from selfpos.merging import Plan, execute, plan
+from selfpos.merging import merge as merge_folders
+from selfpos.merging.describe import describe
+from selfpos.positioning.coefficients import Coefficients, read_coefficients, write_coefficients
+from selfpos.publishing.card import write_card
 from selfpos.recipe import PositioningSettings, TaskSource, TrainingSettings, validate
+from selfpos.statistics import check, gathered
+from selfpos.storage.atomic import refuse_existing, write_text
+from selfpos.storage.hashing import content_hash
+from selfpos.storage.locate import locate_model
+from selfpos.storage.manifest import read_manifest
+from selfpos.tasks import TaskType, get_task
+from selfpos.training import TrainingResult, train
+from selfpos.training.models import check_base
+from selfpos.training.negatives import mine
+from selfpos.vectors.task_vector import distinct_names
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-    from selfpos.data.probe import ProbeTask
-    from selfpos.merging.plan import Plan
-    from selfpos.positioning import Position
-    from selfpos.tasks import TaskType
-    from selfpos.training import TrainingResult
+    from selfpos.positioning.position import Position
+
+Sources = Sequence[str | Path]
 
 
 def finetune(
@@ -39,31 +56,20 @@ def finetune(
     """Train a specialist on one task and write it as a model folder.
 
     Args:
-        base: Model folder or name on the Hub.
-        source: The task's type and data.
-        out: Folder to write; must not exist.
-        settings: How to train.
-        probe: Records held out of the training data; `probe_of` draws them again.
-        seed: Of all random choices.
-        say: Called with each line about the data.
+        base: the base model: a folder or a name on the Hub.
+        source: the task's type and data.
+        out: the folder to write; it must not exist.
+        settings: how to train.
+        probe: records held out of the training data; `probe_of` draws them again.
+        seed: of all random choices.
+        say: called with each line about the data.
 
     Returns:
         Steps, samples, seconds and losses of the training.
 
     Raises:
-        SelfposError: On bad input, or when `out` exists.
+        SelfposError: on bad input, or when `out` exists.
     """
-    import selfpos.processes as processes
-    from selfpos.data.probe import hold_out
-    from selfpos.data.report import describe_data, report_lines
-    from selfpos.data.sources import hash_records, load_task
-    from selfpos.storage.atomic import refuse_existing
-    from selfpos.storage.locate import locate_model
-    from selfpos.tasks import get_task
-    from selfpos.training import train
-    from selfpos.training.loading import check_base
-    from selfpos.training.negatives import mine
-
     refuse_existing(out)
     task_type = get_task(source.type)
     folder = locate_model(base)
@@ -118,30 +124,20 @@ def probe_of(specialists: Sequence[Path]) -> dict[str, ProbeTask]:
     """The probe records that `finetune` held out for each specialist, drawn again from their sources.
 
     Args:
-        specialists: Model folders that `finetune` wrote.
+        specialists: model folders that `finetune` wrote.
 
     Returns:
         Name of the task vector → its probe records.
 
     Raises:
-        SelfposError: When a folder does not say what it was trained on, its data has changed since, or other
-            records would be drawn now.
+        SelfposError: where a folder does not say what it was trained on, or its data has changed since.
     """
-    from selfpos.data.probe import ProbeTask, hold_out
-    from selfpos.data.sources import hash_records, load_task
-    from selfpos.storage.manifest import read_manifest
-    from selfpos.tasks import get_task
-    from selfpos.vectors.task_vector import distinct_names
-
     probes: dict[str, Any] = {}
     for folder, name in zip(specialists, distinct_names(specialists), strict=True):
         provenance: Any = (read_manifest(folder) or {}).get("finetune")
         known = isinstance(provenance, dict) and {"source", "hash", "probe", "seed"} <= provenance.keys()
         if not known or not provenance["probe"]:
-            raise SelfposError(
-                f"{folder} does not say which records were held out for a probe; "
-                "give the probe set with --probe FOLDER"
-            )
+            raise _no_probe(f"{folder} does not say which records were held out for a probe")
         source = validate(TaskSource, provenance["source"], f"{folder}/selfpos.json")
         try:
             loaded = load_task(source, seed=provenance["seed"])
@@ -152,24 +148,23 @@ def probe_of(specialists: Sequence[Path]) -> dict[str, ProbeTask]:
                 "or give a probe set with --probe FOLDER"
             ) from None
         if loaded.hash != provenance["hash"]:
-            raise SelfposError(
-                f"the data of {folder} ({source.data}) has changed since it was trained; "
-                "give a probe set with --probe FOLDER"
-            )
+            raise _no_probe(f"the data of {folder} ({source.data}) has changed since it was trained")
         _, probe = hold_out(loaded.dataset, provenance["probe"], provenance["seed"])
-        drawn = hash_records(probe)
-        if provenance.get("held_out", drawn) != drawn:
-            raise SelfposError(
-                f"other records were held out of the data of {folder} by the version that trained it; "
-                "give a probe set with --probe FOLDER"
+        if provenance.get("held_out") not in (None, hash_records(probe)):
+            raise _no_probe(
+                f"other records were held out of the data of {folder} by the version that trained it"
             )
         probes[name] = ProbeTask(name, get_task(source.type), probe, source.prompts)
     return probes
 
 
+def _no_probe(reason: str) -> SelfposError:
+    return SelfposError(f"{reason}; give a probe set with --probe FOLDER")
+
+
 def merge(
     base: str,
-    vectors: Sequence[str | Path],
+    vectors: Sources,
     method: str,
     out: Path,
     *,
@@ -195,47 +190,32 @@ def merge(
     Raises:
         SelfposError: the models do not fit together, a method, parameter or option is wrong, or `out` exists.
     """
-    from selfpos.merging import execute
-    from selfpos.statistics import gathered
-
-    plan, needed = _plan_with_probe(base, vectors, method, out, probe, statistics_in, options)
-    with nullcontext(plan) if needed is None else gathered(plan, needed, statistics_in) as complete:
+    planned, needed = _plan_with_probe(
+        base, vectors, method, out, probe=probe, statistics_in=statistics_in, **options
+    )
+    with nullcontext(planned) if needed is None else gathered(planned, needed, statistics_in) as complete:
         execute(complete, finish=partial(_add_card, out))
     return out
 
 
-def plan_merge(
+def plan_merge(base: str, vectors: Sources, method: str, out: Path, **options: Any) -> list[tuple[str, str]]:
+    """What `merge` with the same arguments would do, as rows of label and text; writes nothing."""
+    return describe(_plan_with_probe(base, vectors, method, out, **options)[0])
+
+
+def _plan_with_probe(
     base: str,
-    vectors: Sequence[str | Path],
+    vectors: Sources,
     method: str,
     out: Path,
     *,
     probe: Mapping[str, ProbeTask] | None = None,
     statistics_in: Path | None = None,
     **options: Any,
-) -> list[tuple[str, str]]:
-    """What `merge` with the same arguments would do, as rows of label and text; writes nothing."""
-    from selfpos.merging.describe import describe
-
-    return describe(_plan_with_probe(base, vectors, method, out, probe, statistics_in, options)[0])
-
-
-def _plan_with_probe(
-    base: str,
-    vectors: Sequence[str | Path],
-    method: str,
-    out: Path,
-    probe: Mapping[str, ProbeTask] | None,
-    statistics_in: Path | None,
-    options: dict[str, Any],
 ) -> tuple[Plan, Mapping[str, ProbeTask] | None]:
     """The plan of a merge and, where statistics must be gathered for it, a probe set that fits it."""
-    from selfpos.merging import plan
-    from selfpos.statistics import check
-    from selfpos.storage.locate import locate_model
-
-    sources = [locate_model(str(vector)) for vector in vectors]
-    planned = plan(locate_model(base), sources, method, out, **options)
+    folder, sources = _located(base, vectors)
+    planned = plan(folder, sources, method, out, **options)
     if not planned.method.probe and (probe is not None or statistics_in is not None):
         raise SelfposError(f"method {method} uses no data: omit the probe set")
     if not planned.method.probe or planned.statistics:
@@ -245,10 +225,12 @@ def _plan_with_probe(
     return planned, tasks
 
 
+def _located(base: str, vectors: Sources) -> tuple[Path, list[Path]]:
+    return locate_model(base), [locate_model(str(vector)) for vector in vectors]
+
+
 def _add_card(out: Path, folder: Path) -> None:
     """Write the card of the merge at `out` into `folder`; a failing card must not cost the merge."""
-    from selfpos.publishing.card import write_card
-
     try:
         write_card(folder, place=out)
     except Exception as error:
@@ -258,7 +240,7 @@ def _add_card(out: Path, folder: Path) -> None:
 
 def position_and_merge(
     base: str,
-    vectors: Sequence[str | Path],
+    vectors: Sources,
     probe: Mapping[str, ProbeTask],
     settings: PositioningSettings,
     out: Path,
@@ -276,52 +258,43 @@ def position_and_merge(
     merges and writes.
 
     Args:
-        base: Model folder or name on the Hub. vectors: Models fine-tuned from `base`. probe: Task name → its
-            probe records. settings: Objective and search. out: Folder to write; must not exist. record: JSON
-            file for the position. trajectory: JSON Lines file for the path of the search, written at its end.
-            coefficients: File that `merge_by_coefficients` applies again. keep_interrupted: Whether to merge
-            the best point of an interrupted search. options: Those of `merging.plan` without weights, params
-            and provenance; `seed` is also the search's. They are checked before the search.
+        base: the base model: a folder or a name on the Hub.
+        vectors: the models fine-tuned from `base`.
+        probe: task name → its probe records.
+        settings: objective and search.
+        out: the folder to write; it must not exist.
+        record: JSON file for the position.
+        trajectory: JSON Lines file for the path of the search, written at its end.
+        coefficients: file that `merge_by_coefficients` applies again.
+        keep_interrupted: whether to merge the best point of an interrupted search.
+        options: the fields of `selfpos.recipe.MergeOptions` without weights, params and provenance, checked
+            before the search; `seed` is also the search's.
 
     Returns:
         The position.
 
     Raises:
-        SelfposError: As `position` and `merge` do. KeyboardInterrupt: After Ctrl-C, where no point is better
-        than the start, or without `keep_interrupted`.
+        SelfposError: as `position` and `merge` do.
+        KeyboardInterrupt: after Ctrl-C, where no point is better than the start, or without
+            `keep_interrupted`.
     """
-    from selfpos.merging import merge as merge_folders
-    from selfpos.merging import plan
-    from selfpos.positioning import position
-    from selfpos.positioning.coefficients import Coefficients, write_coefficients
-    from selfpos.storage.atomic import write_text
-    from selfpos.storage.locate import locate_model
+    from selfpos.positioning.position import position
 
-    folder, sources = locate_model(base), [locate_model(str(vector)) for vector in vectors]
+    folder, sources = _located(base, vectors)
     planned = plan(folder, sources, "linear", out, **options)
     seed = options.get("seed", 0)
     states = out.parent / f".{out.name}.search"
     state = states / f"{_identity(planned.hashes, probe, settings, seed)}.pt"
     lines = state.with_suffix(".jsonl")  # of this search alone: others may have been stopped beside it
     try:
-        result = position(
-            folder,
-            sources,
-            probe,
-            settings,
-            seed=seed,
-            trajectory=lines if trajectory else None,
-            state=state,
-            device=options.get("device"),
-        )
+        files = {"trajectory": lines if trajectory else None, "state": state}
+        device = options.get("device")
+        result = position(folder, sources, probe, settings, seed=seed, device=device, **files)
         if result.interrupted and not keep_interrupted:
             raise KeyboardInterrupt
     except BaseException as error:
         if is_first():
-            # bad input stays bad, so its search never continues; after a failure from outside it may
-            _forget(
-                state, lines, final=isinstance(error, SelfposError) and not isinstance(error, OperationError)
-            )
+            _forget(state, lines, error)
         if isinstance(error, KeyboardInterrupt) and state.is_file():
             raise stopped("the search so far") from None
         raise
@@ -332,13 +305,8 @@ def position_and_merge(
         file.parent.mkdir(parents=True, exist_ok=True)
     if record is not None:
         write_text(record, json.dumps(facts, indent=1))
-    found_by = facts | {
-        "settings": settings.model_dump(mode="json"),
-        "probe": {
-            name: {"type": task.type.name, "records": len(task.records)} for name, task in probe.items()
-        },
-        "seed": seed,
-    }
+    parts = {name: {"type": task.type.name, "records": len(task.records)} for name, task in probe.items()}
+    found_by = facts | {"settings": settings.model_dump(mode="json"), "probe": parts, "seed": seed}
     given = {**options, "weights": result.weights, "provenance": {"positioning": found_by}}
     merge_folders(folder, sources, "linear", out, finish=partial(_add_card, out), **given)
     if coefficients is not None:
@@ -352,13 +320,14 @@ def position_and_merge(
     return result
 
 
-def _forget(state: Path, lines: Path, *, final: bool) -> None:
-    """Remove the `state` of a search that never continues (`final`), lines without state, empty folders."""
-    if final:
+def _forget(state: Path, lines: Path, error: BaseException) -> None:
+    """Remove what no search continues from: a state after bad input, lines without one, an empty folder."""
+    # bad input stays bad; after a failure from outside the search may continue
+    if isinstance(error, SelfposError) and not isinstance(error, OperationError):
         state.unlink(missing_ok=True)
     if not state.is_file():
         lines.unlink(missing_ok=True)
-    if state.parent.is_dir() and not any(state.parent.iterdir()):
+    with suppress(OSError):  # others may have been stopped beside it
         state.parent.rmdir()
 
 
@@ -366,8 +335,6 @@ def _identity(
     hashes: Sequence[str], probe: Mapping[str, ProbeTask], settings: PositioningSettings, seed: int
 ) -> str:
     """A hash of all that decides the path of a search, except the machine."""
-    from selfpos.data.sources import hash_records
-
     records = [
         [name, task.type.name, hash_records(task.records), task.prompts] for name, task in probe.items()
     ]
@@ -375,9 +342,7 @@ def _identity(
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def merge_by_coefficients(
-    file: Path, base: str, vectors: Sequence[str | Path], out: Path, **options: Any
-) -> Path:
+def merge_by_coefficients(file: Path, base: str, vectors: Sources, out: Path, **options: Any) -> Path:
     """Merge by the coefficients that a search wrote.
 
     With the options that the search was given, the weights equal those that it wrote, byte for byte.
@@ -395,34 +360,25 @@ def merge_by_coefficients(
     Raises:
         SelfposError: base or vectors are not those of the file by their content; and as `merge`.
     """
-    from selfpos.merging import merge as merge_folders
-
     folder, sources, applied = _coefficients_applied(file, base, vectors, options)
     merge_folders(folder, sources, "linear", out, finish=partial(_add_card, out), **applied)
     return out
 
 
 def plan_merge_by_coefficients(
-    file: Path, base: str, vectors: Sequence[str | Path], out: Path, **options: Any
+    file: Path, base: str, vectors: Sources, out: Path, **options: Any
 ) -> list[tuple[str, str]]:
     """What `merge_by_coefficients` would do, as `plan_merge` says it; writes nothing."""
-    from selfpos.merging import plan
-    from selfpos.merging.describe import describe
-
     folder, sources, applied = _coefficients_applied(file, base, vectors, options)
     return describe(plan(folder, sources, "linear", out, **applied))
 
 
 def _coefficients_applied(
-    file: Path, base: str, vectors: Sequence[str | Path], options: dict[str, Any]
+    file: Path, base: str, vectors: Sources, options: dict[str, Any]
 ) -> tuple[Path, list[Path], dict[str, Any]]:
     """Base, vectors in the file's order, and options of the merge that applies the coefficients."""
-    from selfpos.positioning.coefficients import read_coefficients
-    from selfpos.storage.hashing import content_hash
-    from selfpos.storage.locate import locate_model
-
     found = read_coefficients(file)
-    folder, sources = locate_model(base), [locate_model(str(vector)) for vector in vectors]
+    folder, sources = _located(base, vectors)
     order = found.order([content_hash(source) for source in sources], content_hash(folder), file)
     applied = {
         **options,

@@ -60,7 +60,7 @@ def test_adapters_are_positioned_and_written_as_one_adapter_when_asked(
 def test_what_cannot_be_written_is_refused_before_the_search(
     tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("selfpos.positioning.position", lambda *_, **__: pytest.fail("it searched"))
+    monkeypatch.setattr("selfpos.positioning.position.position", lambda *_, **__: pytest.fail("it searched"))
     with pytest.raises(SelfposError, match="adapter"):
         position_and_merge(
             str(tiny_base), tiny_specialists, {"pairs": pairs()}, SEARCH, tmp_path / "out", output="adapter"
@@ -265,7 +265,7 @@ def test_numbers_that_are_not_finite_are_a_fault_of_the_data_not_of_the_probe(
 def test_a_probe_that_gives_no_batch_is_refused_before_the_training(
     tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("selfpos.training.train", lambda *_, **__: pytest.fail("it trained"))
+    monkeypatch.setattr("selfpos.operations.train", lambda *_, **__: pytest.fail("it trained"))
     data = tmp_path / "labels.jsonl"
     data.write_text(
         "".join(json.dumps({"text": f"word {n}", "label": n // 2}) + "\n" for n in range(40)),
@@ -294,7 +294,7 @@ def test_a_probe_that_other_code_drew_is_not_drawn_again(
     model = specialist(tiny_base, tmp_path / "one.jsonl", tmp_path / "one")
     assert probe_of([model])
     monkeypatch.setattr(
-        "selfpos.data.probe.hold_out",
+        "selfpos.operations.hold_out",
         lambda data, count, seed: (data.select(range(count, 40)), data.select(range(count))),
     )
     with pytest.raises(

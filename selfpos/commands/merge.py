@@ -13,7 +13,7 @@ from selfpos.errors import SelfposError
 from selfpos.recipe.merging import MergeOptions
 
 if TYPE_CHECKING:
-    from selfpos.positioning import Position
+    from selfpos.positioning.position import Position
 
 DEFAULT_BASE = "all-MiniLM-L6-v2"
 FOLDER = click.Path(path_type=Path)

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from selfpos.console import log, log_to, progress, screen
+from selfpos.console import log, log_to, progress, screen, warn
 from selfpos.errors import OperationError, SelfposError
 from selfpos.jobs.job import Job, carry_out, finish, job_keys, unfinished
 from selfpos.storage.run_folder import RunFolder
@@ -177,12 +177,10 @@ def _notice_missing_resources(jobs: Sequence[Job]) -> None:
     machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     for cpus, gpus in sorted({(job.cpus, job.gpus) for job in jobs}):
         if not any(machine.get("CPU", 0) >= cpus and machine.get("GPU", 0) >= gpus for machine in machines):
-            text = (
+            warn(
                 f"no machine of the Ray cluster has {cpus:g} CPUs and {gpus:g} GPUs; jobs that need them "
                 "wait until one joins"
             )
-            log.warning(text)
-            screen().print(f"[yellow]{text}[/yellow]")
 
 
 def _first_line(error: BaseException) -> str:

@@ -17,7 +17,7 @@ def describe(plan: Plan) -> list[tuple[str, str]]:
         ("base", f"{plan.base_name}  {plan.base.path}  content {base_hash[:12]}"),
     ]
     for vector, digest in zip(plan.vectors, hashes, strict=True):
-        kind = "adapter" if vector.low_rank else "model"
+        kind = "adapter" if vector.folder.is_adapter else "model"
         rows.append(("vector", f"{vector.name} ({kind})  {vector.source}  content {digest[:12]}"))
     if plan.method.weighting != "none":
         rows.append(("weights", _over_tensors([plan.settings.weights(key) for key in plan.keys])))
@@ -49,8 +49,7 @@ def _megabytes(count: int) -> str:
 
 def _over_tensors(values: list[Any]) -> str:
     """One value where all tensors have the same, else the range in the order of the tensors."""
-    first = values[0]
-    if all(value == first for value in values):
-        return str(first)
     different = len({str(value) for value in values})
-    return f"{first} … {values[-1]}, {different} different by tensor"
+    return (
+        str(values[0]) if different == 1 else f"{values[0]} … {values[-1]}, {different} different by tensor"
+    )

@@ -106,13 +106,6 @@ class Method:
         return inspect.getdoc(self.function) or ""
 
     @property
-    def count_words(self) -> str:
-        """How many vectors the method merges, in words."""
-        if self.most == self.fewest:
-            return f"exactly {self.fewest}"
-        return f"at most {self.most}" if self.most is not None else f"at least {self.fewest}"
-
-    @property
     def needs(self) -> str:
         """What the method needs besides base and vectors, in words."""
         needs = [f"a probe set ({name} of each vector)" for name in self.probe]
@@ -129,7 +122,9 @@ class Method:
     def check_count(self, count: int) -> None:
         """Raise SelfposError when the method cannot merge `count` vectors."""
         if count < self.fewest or (self.most is not None and count > self.most):
-            limit = self.count_words
+            limit = f"at least {self.fewest}" if self.most is None else f"at most {self.most}"
+            if self.most == self.fewest:
+                limit = f"exactly {self.fewest}"
             plural = "" if limit.endswith(" 1") else "s"
             raise SelfposError(f"method {self.name} merges {limit} vector{plural}, found {count}")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -27,12 +28,13 @@ from selfpos.storage.locate import display_name
 from selfpos.storage.model_folder import ModelFolder, check_tokenizer, open_model
 from selfpos.storage.numbers import MERGEABLE, NAMES, STORED, TORCH
 from selfpos.vectors import TaskVector, open_vectors
-from selfpos.vectors.chunks import CHUNK
 from selfpos.vectors.names import is_linear_map
-from selfpos.vectors.parts import Dense, LowRank
+from selfpos.vectors.parts import CHUNK, Dense, LowRank
 from selfpos.vectors.task_vector import tied_tensors
 
 HALF = {"F16", "BF16"}
+Coefficients = dict[str, list[float]]
+"""Of a combination, by tensor; that of θ0 first where the method sets it."""
 BASE = "base"
 
 
@@ -141,10 +143,10 @@ class Plan:
     @property
     def main_dtype(self) -> str:
         """The number format of most of the output's weights, safetensors name."""
-        sizes: dict[str, int] = {}
+        sizes = Counter[str]()
         for key in self.keys:
-            sizes[self.dtypes[key]] = sizes.get(self.dtypes[key], 0) + self.base.tensors[key].numel
-        return max(sizes, key=lambda name: sizes[name])
+            sizes[self.dtypes[key]] += self.base.tensors[key].numel
+        return sizes.most_common(1)[0][0]
 
     def with_statistics(self, files: Mapping[str, Sequence[Path]], provenance: Mapping[str, Any]) -> Plan:
         """The same merge with its data statistics; `provenance` says where they come from."""
@@ -179,8 +181,12 @@ def plan(base: Path, sources: Sequence[Path], method: str, out: Path, **options:
     _check_request(base, sources, chosen, out, asked)
     opened = open_model(base)
     vectors = open_vectors(opened, sources, names=asked.names, tolerate=asked.take_from is not None)
-    if asked.output == "adapter":
-        _refuse_whole_models(vectors)
+    for vector in vectors if asked.output == "adapter" else ():
+        if not vector.folder.is_adapter:
+            raise SelfposError(
+                f"{vector.name} is a whole model, not low-rank, so no adapter holds the merge; write a model "
+                "instead"
+            )
     frame = _frame(opened, vectors, asked.take_from)
     check_tokenizer(frame.path, frame.modules)
     keys = _merged_keys(opened, frame, vectors)
@@ -188,7 +194,9 @@ def plan(base: Path, sources: Sequence[Path], method: str, out: Path, **options:
     _refuse_unmerged(opened, vectors, asked.take_from)
     dtypes = {key: _dtype(key, opened, frame, vectors, NAMES.get(asked.dtype or "")) for key in frame.tensors}
     tied = tied_tensors(opened, vectors)
-    threads = asked.threads or _cores()
+    # all of the machine's cores where the system does not say which may be used (macOS)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = asked.threads or cores
     folders = [opened, *(vector.folder for vector in vectors)]
     with ThreadPoolExecutor(threads) as pool:
         hashes = list(pool.map(lambda folder: folder.content_hash, folders))
@@ -234,20 +242,6 @@ def _check_request(
             raise SelfposError(
                 f"{out} lies within {folder}, a model to be merged, and would count as a part of it; choose "
                 "another output"
-            )
-
-
-def _cores() -> int:
-    """Cores that this process may use; all of the machine where the system does not say (macOS)."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _refuse_whole_models(vectors: Sequence[TaskVector]) -> None:
-    for vector in vectors:
-        if not vector.folder.is_adapter:
-            raise SelfposError(
-                f"{vector.name} is a whole model, not low-rank, so no adapter holds the merge; write a model "
-                "instead"
             )
 
 

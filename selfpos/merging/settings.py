@@ -148,23 +148,18 @@ def make_settings(
 
 
 def _refuse_unused_rules(value: Any, keys: Sequence[str], label: str) -> None:
-    """Refuse a mistyped or misplaced rule: it fits no tensor, or only tensors that earlier rules take."""
+    """Refuse a rule that fits no tensor, or only tensors that earlier rules take."""
     if isinstance(value, Mapping):
         remaining = list(keys)
         for rule, inner in value.items():
             if rule == DEFAULT:
                 continue
             taken = [key for key in remaining if fits(str(rule), key)]
-            if not taken and any(fits(str(rule), key) for key in keys):
-                raise SelfposError(
-                    f"{label}: the rule '{rule}' never counts, since rules before it take all its tensors; "
-                    "move it up"
-                )
             if not taken:
-                raise SelfposError(
-                    f"{label}: the rule '{rule}' fits no tensor of the model; tensors are named like "
-                    f"{keys[0]} and {keys[-1]}"
-                )
+                why = f"fits no tensor of the model; tensors are named like {keys[0]} and {keys[-1]}"
+                if any(fits(str(rule), key) for key in keys):
+                    why = "never counts, since rules before it take all its tensors; move it up"
+                raise SelfposError(f"{label}: the rule '{rule}' {why}")
             _refuse_unused_rules(inner, taken, label)
             remaining = [key for key in remaining if key not in taken]
         if remaining:

@@ -21,19 +21,14 @@ from selfpos.storage.model_folder import ModelFolder, raw_tensor
 from selfpos.storage.numbers import to_float32
 from selfpos.storage.tensor_file import TensorEntry, read_header
 from selfpos.vectors import TaskVector
-from selfpos.vectors.chunks import CHUNK, spans
 from selfpos.vectors.names import is_linear_map
-from selfpos.vectors.parts import Dense, Reader
+from selfpos.vectors.parts import CHUNK, Dense, Reader, spans
 
-Array = Any
-"""A float32 numpy array, or a torch tensor on an accelerator; kernels use what both have (see
-array_module)."""
+Array = Any  # a float32 numpy array, or a torch tensor on an accelerator; kernels use what both have
 Ranges = list[tuple[int, int]]
 
-TASK = 16 * CHUNK
-"""Elements that one thread takes at a time."""
-ON_DEVICE = 64
-"""Chunks are so many times larger on an accelerator: there the transfer costs, not the cache."""
+TASK = 16 * CHUNK  # elements that one thread takes at a time
+ON_DEVICE = 64  # chunks are so many times larger on an accelerator: there the transfer costs, not the cache
 
 
 def array_module(array: Array) -> Any:
@@ -65,18 +60,17 @@ def open_statistics(
     method: Method, files: Mapping[str, Sequence[Path]], count: int
 ) -> dict[str, list[ProbeStatistics]]:
     """Open what `method` needs. Raises SelfposError when something is missing, or given without need."""
-    for name in files:
-        if name not in method.probe:
-            raise SelfposError(f"method {method.name} has no use for the statistics '{name}'")
     require_statistics(method, files, count)
     return {name: [ProbeStatistics(read_header(file)[0]) for file in files[name]] for name in method.probe}
 
 
 def require_statistics(method: Method, given: Mapping[str, Sequence[Any]], count: int) -> None:
-    """Raise SelfposError unless everything that `method` needs is given."""
+    """Raise SelfposError unless exactly what `method` needs is given."""
+    for name in given:
+        if name not in method.probe:
+            raise SelfposError(f"method {method.name} has no use for the statistics '{name}'")
     for name in method.probe:
-        found = len(given.get(name, ()))
-        if found != count:
+        if (found := len(given.get(name, ()))) != count:
             raise SelfposError(
                 f"method {method.name} needs the statistics '{name}' of each of the {count} vectors, found "
                 f"{found}"
@@ -102,9 +96,9 @@ class ReadOnAccess(Sequence[Array]):
 class Chunk:
     """A range of one tensor: flat for chunking 'element', (rows, columns) for 'row'.
 
-    For 'matrix' it is the whole matrix of a linear map, whose vectors are read on access, and flat ranges of
-    every other tensor (embeddings, norms, biases). `statistics` is the result of the method's statistics pass
-    for this tensor; `probe[name]` holds the data statistics of each vector for it, where all have them.
+    For 'matrix' it is the whole matrix of a linear map, or a flat range of another tensor. `statistics` is
+    what the method's statistics pass found for this tensor; `probe[name]` holds the data statistics of each
+    vector for it, where all have them.
     """
 
     key: str

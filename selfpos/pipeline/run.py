@@ -222,7 +222,7 @@ class _Graph:
 
     def _train(self, training: Training) -> None:
         from selfpos.training import train
-        from selfpos.training.mixtures import random_part
+        from selfpos.training.samplers import random_part
 
         seed = self._seed(training)
         data = {task: self.data[task] for task in training.tasks}

@@ -18,12 +18,10 @@ FORMAT = "selfpos coefficients 1"
 
 @dataclass(frozen=True)
 class Coefficients:
-    """c_i of Σ c_i V_i: one a vector in `values`, or one for each tensor and vector in `tensors`, which then
-    wins.
+    """c_i of Σ c_i V_i: one a vector in `values`, or for each tensor and vector in `tensors`, which wins.
 
-    `names` are the names of the vectors and `hashes` the content hashes of their models, by which they are
-    recognised; `base_name` and `base` the same of the base. `found_by` describes the search, as the manifest
-    of its merge does.
+    The vectors are recognised by `hashes`, the content hashes of their models; `base_name` and `base` are
+    name and hash of the base. `found_by` describes the search, as the manifest of its merge does.
     """
 
     names: list[str]
@@ -53,17 +51,18 @@ class Coefficients:
             missing = [
                 name for name, known in zip(self.names, self.hashes, strict=True) if known not in hashes
             ]
-            wanted = f"these {len(self.names)} vectors alone"
-            if missing:
-                wanted = f"{', '.join(missing)} of the content hash that it names"
+            named = f"{', '.join(missing)} of the content hash that it names"
+            wanted = named if missing else f"these {len(self.names)} vectors alone"
             raise SelfposError(
                 f"{file} holds coefficients of {', '.join(self.names)}, and the vectors given are not those: "
                 f"give {wanted}"
             )
-        indices: dict[str, list[int]] = {}
-        for index, known in enumerate(hashes):
-            indices.setdefault(known, []).append(index)
-        return [indices[known].pop(0) for known in self.hashes]
+        left = dict(enumerate(hashes))
+        order = []
+        for known in self.hashes:
+            order.append(next(index for index, given in left.items() if given == known))
+            del left[order[-1]]
+        return order
 
 
 def as_weights(
@@ -107,9 +106,7 @@ def read_coefficients(path: Path) -> Coefficients:
             names=[str(vector["name"]) for vector in data["vectors"]],
             hashes=[str(vector["hash"]) for vector in data["vectors"]],
             values=[float(value) for value in data["coefficients"]],
-            tensors=None
-            if tensors is None
-            else {key: [float(c) for c in row] for key, row in tensors.items()},
+            tensors=tensors and {key: [float(c) for c in row] for key, row in tensors.items()},
             base_name=str(data["base"]["name"]),
             base=str(data["base"]["hash"]),
             found_by=dict(data["found_by"]),

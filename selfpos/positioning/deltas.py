@@ -3,30 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from selfpos.storage.numbers import to_float32
-from selfpos.vectors.chunks import spans
+from selfpos.vectors.parts import spans
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from selfpos.storage.model_folder import ModelFolder
     from selfpos.vectors import TaskVector
-
-
-class Deltas(Protocol):
-    """What positioning needs of N task vectors at one tensor."""
-
-    def merge_into(self, key: str, coefficients: Sequence[float], out: Tensor) -> None:
-        """Write θ0 + Σ c_i V_i to `out`, in its dtype."""
-
-    def products(self, key: str, gradient: Tensor) -> Tensor:
-        """<gradient, V_i> of every vector, (N,) float64 on the gradient's device."""
 
 
 class Streamed:
@@ -36,6 +26,7 @@ class Streamed:
         self.base, self.vectors = base, vectors
 
     def merge_into(self, key: str, coefficients: Sequence[float], out: Tensor) -> None:
+        """Write θ0 + Σ c_i V_i to `out`, in its dtype."""
         entry, raw = self.base.tensors[key], self.base.raw(key)
         flat = out.detach().view(-1).numpy()
         readers = [
@@ -51,6 +42,7 @@ class Streamed:
                 merged += np.multiply(read(start, stop, weights), c, dtype=flat.dtype)
 
     def products(self, key: str, gradient: Tensor) -> Tensor:
+        """<gradient, V_i> of every vector, (N,) float64 on the gradient's device."""
         entry, raw = self.base.tensors[key], self.base.raw(key)
         flat = gradient.reshape(-1).numpy()
         sums = np.zeros(len(self.vectors))
@@ -66,14 +58,13 @@ class Streamed:
 def nonzero_ranges(gradient: NDArray) -> list[tuple[int, int]]:
     """Flat ranges that hold all of `gradient` that is not zero: a batch reaches few rows of an embedding."""
     shape = gradient.shape
-    if len(shape) < 2 or gradient.size < 1 << 20:
-        return list(spans(shape))
-    rows = np.flatnonzero(gradient.any(axis=tuple(range(1, len(shape)))))
-    if 4 * len(rows) > shape[0]:  # too many rows: reading all of the tensor in order is faster
-        return list(spans(shape))
-    width = gradient.size // shape[0]
-    breaks = np.flatnonzero(np.diff(rows) > 1) + 1
-    return [(int(run[0]) * width, (int(run[-1]) + 1) * width) for run in np.split(rows, breaks) if len(run)]
+    if len(shape) >= 2 and gradient.size >= 1 << 20:
+        rows = np.flatnonzero(gradient.any(axis=tuple(range(1, len(shape)))))
+        if 4 * len(rows) <= shape[0]:  # of more rows, reading all of the tensor in order is faster
+            width = gradient.size // shape[0]
+            runs = np.split(rows, np.flatnonzero(np.diff(rows) > 1) + 1)
+            return [(int(run[0]) * width, (int(run[-1]) + 1) * width) for run in runs if len(run)]
+    return list(spans(shape))
 
 
 class Resident:
@@ -94,6 +85,7 @@ class Resident:
         }
 
     def merge_into(self, key: str, coefficients: Sequence[float], out: Tensor) -> None:
+        """As of Streamed."""
         merged = self._base[key].to(out.dtype, copy=True)
         flat = merged.view(-1)
         for delta, c in zip(self._deltas[key], coefficients, strict=True):
@@ -102,13 +94,14 @@ class Resident:
         out.copy_(merged)
 
     def products(self, key: str, gradient: Tensor) -> Tensor:
+        """As of Streamed."""
         flat = gradient.reshape(-1)
         return torch.stack([torch.dot(flat, delta.to(flat.dtype)) for delta in self._deltas[key]]).double()
 
 
 def open_deltas(
     base: ModelFolder, vectors: Sequence[TaskVector], keys: Sequence[str], device: torch.device, where: str
-) -> Deltas:
+) -> Streamed | Resident:
     """`where`: `disk` streams (CPU only), `float32` and `bf16` keep the vectors on the device.
 
     `auto` is disk on the CPU and bf16 on a GPU.

@@ -32,12 +32,10 @@ def probe_under(probe: Mapping[str, ProbeTask], settings: PositioningSettings) -
 def split_probe(
     probe: Mapping[str, ProbeTask], held_out: float, seed: int, temperature: float
 ) -> tuple[dict[str, TaskProbe], dict[str, TaskProbe]]:
-    """(search part, validation part) of every task; `held_out` is the share for validation, with 0 there is
-    none.
+    """(search part, validation part) of every task; `held_out` is the share for validation, 0 for none.
 
     Records that share a text come into one part, as far as that leaves a validation part of half the size or
-    more, and batches in both. Raises SelfposError when a task has no record, or too few for two parts of two
-    records.
+    more, and batches in both.
     """
     if not probe:
         raise SelfposError("the probe set holds no task, so there is nothing to position by")
@@ -49,15 +47,11 @@ def split_probe(
             raise SelfposError(
                 f"the probe of task {name}: {error}; raise probe.per_task or check the task's data"
             ) from None
-        if count == 0:
-            raise SelfposError(
-                f"the probe set holds no record of task {name}; raise probe.per_task or check the task's data"
-            )
         kept = round(count * held_out)
         if count - kept < 2 or (held_out and kept < 2):
             raise SelfposError(
                 f"the probe set holds {count} records of task {name}, too few with a held-out share of "
-                f"{held_out:g}; raise probe.per_task"
+                f"{held_out:g}; raise probe.per_task or check the task's data"
             )
         order = torch.randperm(count, generator=torch.Generator().manual_seed(seed)).tolist()
         chosen = _validation_rows(task, order, kept) if kept else set()
@@ -71,8 +65,8 @@ def split_probe(
 def _validation_rows(task: ProbeTask, order: Sequence[int], count: int) -> set[int]:
     """At most `count` rows, the first of `order` that share no text with the other rows, in whole groups.
 
-    Groups larger than half of `count` are used only if it does not work without them. Where less than half of
-    `count` comes together, or one of the parts gives no batch, these are the first `count` rows of `order`.
+    Where less than half of `count` comes together, or one of the parts gives no batch, these are simply the
+    first `count` rows of `order`.
     """
     from selfpos.data.probe import positive_texts, sharing
 
@@ -138,32 +132,20 @@ class Draws:
         self._round = list(state["round"])
 
     def covering(self) -> list[Batch]:
-        """Batches of every task that hold each of its records once.
-
-        Where labels come in pairs, the last record of an odd number is left out, and records without another
-        of their label make no batch: a warning says how many.
-        """
+        """Batches of every task that hold each of its records once, but for labels that have no pair."""
         batches = []
         for task in self.tasks.values():
-            parts = ceil(len(task.dataset) / self.size)
-            drawn = self._draw_parts(task, task.split_rows(parts, self.generator)) if parts > 1 else []
+            count, drawn, unused = len(task.dataset), [], 0
+            parts = ceil(count / self.size)
+            for rows in task.split_rows(parts, self.generator) if parts > 1 else ():
+                try:
+                    drawn.append(task.draw(self.size, self.generator, rows))
+                except SelfposError:
+                    unused += len(rows)
+            if unused:
+                words = "%d of %d probe records of task %s make no batch and are not searched on"
+                log.warning(words, unused, count, task.name)
             batches += drawn or [task.draw(self.size, self.generator)]
-        return batches
-
-    def _draw_parts(self, task: TaskProbe, parts: Sequence[Sequence[int]]) -> list[Batch]:
-        batches, unused = [], 0
-        for rows in parts:
-            try:
-                batches.append(task.draw(self.size, self.generator, rows))
-            except SelfposError:
-                unused += len(rows)
-        if unused:
-            log.warning(
-                "%d of %d probe records of task %s make no batch and are not searched on",
-                unused,
-                len(task.dataset),
-                task.name,
-            )
         return batches
 
     def fixed(self, records: int | None = None) -> list[Batch]:

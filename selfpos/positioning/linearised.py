@@ -1,16 +1,14 @@
 """The linearised search: forward passes only, a few rounds of a trust-region method.
 
-The space has few dimensions, and embeddings are nearly linear in the coefficients close by: e(c + δ) ≈ e(c) +
-Σ_j δ_j·∂e/∂c_j. A round embeds the probe at c and takes the derivative along every direction by finite
-differences: K + 1 forward passes over the probe, no backward pass, no activations kept. It minimises the loss
-of the *linearised* embeddings over |δ| ≤ r, all records at once, which costs milliseconds, and embeds the
-probe at the minimum to measure the true loss. The ratio of true to predicted decrease sets the radius (Conn,
-Gould and Toint, Trust-Region Methods, 2000, algorithm 6.1.1). The non-smooth outer loss is treated exactly,
-as in the prox-linear method (Drusvyatskiy and Paquette, Mathematical Programming 178, 2019).
+Embeddings are nearly linear in the few coefficients close by: e(c + δ) ≈ e(c) + Σ_j δ_j·∂e/∂c_j. A round
+embeds the probe at c and takes the derivatives by finite differences: K + 1 forward passes over the probe, no
+backward pass. It minimises the loss of the *linearised* embeddings over |δ| ≤ r, all records at once, which
+costs milliseconds, and embeds the probe at the minimum. The ratio of true to predicted decrease sets the
+radius (Conn, Gould and Toint, Trust-Region Methods, 2000, algorithm 6.1.1). The non-smooth outer loss is
+treated exactly, as in the prox-linear method (Drusvyatskiy and Paquette, Mathematical Programming 178, 2019).
 
-Why differences and not forward-mode derivatives: torch.func.jvp needs the eager attention on the CPU and
-takes 2.9 forward passes a direction on all-MiniLM-L6-v2 with 32 texts, a difference takes one. The two
-differed by .4 %, far less than the linear model differs from the truth.
+Differences, not forward-mode derivatives: torch.func.jvp takes 2.9 forward passes a direction on
+all-MiniLM-L6-v2, a difference one, and they differ by .4 %, far less than the linear model from the truth.
 """
 
 from __future__ import annotations
@@ -27,7 +25,7 @@ from selfpos.errors import SelfposError
 from selfpos.positioning.draws import Draws
 from selfpos.positioning.objective import Batch, TextTable, losses_of, texts_of
 from selfpos.positioning.problem import Problem
-from selfpos.positioning.selection import Measurement, Selection
+from selfpos.positioning.selection import INTERVAL, Measurement, Selection
 from selfpos.positioning.trajectory import Trajectory
 
 STEP = 0.05  # of the finite differences, in coefficients: far above float32 noise, far below the radius
@@ -38,6 +36,8 @@ EARLY_SHARE = 0.5  # of the records in the first round, which needs a direction 
 ACCEPT, SHRINK, GROW = 0.1, 0.25, 0.75  # shares of the predicted decrease that must come true
 ATTEMPTS = 4  # smaller and smaller steps from one linearisation before giving up
 NEGLIGIBLE = 5e-4  # a predicted decrease below this share of the value ends the search
+HALVES = 20  # random halves behind the intervals of coefficients: enough for 5 % quantiles
+REACH = 1.0  # trust region in which the halves are solved
 
 
 @dataclass(frozen=True)
@@ -59,8 +59,8 @@ class Linearisation:
     def minimise(
         self, batches: Sequence[Batch], radius: float, start: Tensor | None = None
     ) -> tuple[Tensor, float]:
-        """Parameters within `radius` that minimise the linearised objective on `batches`, and the objective
-        there.
+        """Parameters within `radius` that minimise the linearised objective on `batches`, and their
+        objective.
 
         The descent begins at the point itself, or at the parameters `start`.
         """
@@ -90,17 +90,32 @@ class Linearisation:
         )
         return self.parameters + torch.from_numpy(minimum.x).reshape(shape), float(minimum.fun)
 
+    def coefficient_spread(self, seed: int) -> list[tuple[float, float]]:
+        """How far each coefficient may lie below and above the solution: 90 % intervals from random halves.
+
+        The linearised objective is solved on each half. Halves without repeats, because a record drawn twice
+        would be its own false negative. The solution of a half deviates from that of the whole as the whole's
+        deviates from the truth (subsampling at half the size: Politis and Romano, Annals of Statistics 22,
+        1994), so the quantiles of the differences make the interval.
+        """
+        solution, _ = self.minimise(self.batches, REACH)
+        whole = self.problem.mean_coefficients(solution)
+        differences = []
+        for number in range(HALVES):
+            generator = torch.Generator().manual_seed(seed + number)
+            half = [batch.part(0.5, generator) for batch in self.batches]
+            parameters, _ = self.minimise(half, REACH, solution)
+            differences.append((self.problem.mean_coefficients(parameters) - whole).numpy())
+        low, high = np.quantile(np.array(differences), INTERVAL, axis=0)
+        return [(float(0.0 - above), float(0.0 - below)) for below, above in zip(low, high, strict=True)]
+
 
 @torch.no_grad()
 def linearise(
     problem: Problem, parameters: Tensor, batches: list[Batch], table: TextTable, embeddings: Tensor
 ) -> Linearisation:
-    """Finite differences at `parameters`, where the texts of `table` have `embeddings`, in C·N passes over
-    them.
-
-    Raises SelfposError when the derivatives would not fit into memory.
-    """
-    cells, member = torch.unique(problem.hierarchy.lookup, dim=0, return_inverse=True)
+    """Finite differences at `parameters`, where the texts of `table` have `embeddings`, in C·N passes."""
+    cells, member = torch.unique(problem.lookup, dim=0, return_inverse=True)
     count = len(cells) * len(problem.names)
     needed = count * embeddings.numel() * embeddings.element_size()
     if needed > MEMORY:
@@ -167,8 +182,7 @@ def _next_radius(radius: float, ratio: float, reached: bool) -> float:
 def search(
     problem: Problem, selection: Selection | None, trajectory: Trajectory, *, seed: int
 ) -> Linearisation | None:
-    """At most `rounds` rounds from the space's start, reporting to `trajectory`; returns the last
-    linearisation.
+    """At most `rounds` rounds from the space's start; returns the last linearisation.
 
     The first round uses half of the records, the others all. The point kept is the best on the validation
     part, or the last one without it.

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from fnmatch import fnmatchcase
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -31,12 +32,10 @@ CHUNK = 32  # texts of a forward pass without gradients: enough to fill a core's
 
 
 class LiveModel:
-    """A sentence-transformers model, in memory once, whose weights are set from the base and N task vectors
-    on disk.
+    """A sentence-transformers model, in memory once, whose weights are set from the base and N task vectors.
 
-    `keys` are the tensors that take part, in the order of the coefficient tables (T, N). A stored tensor that
-    the model does not use (a language-model head, position ids) has no influence on embeddings and is left
-    out.
+    `keys` are the tensors that take part, in the order of the coefficient tables (T, N): all stored ones that
+    the model uses (no language-model head, no position ids).
     """
 
     def __init__(
@@ -80,8 +79,7 @@ class LiveModel:
     def collect(self) -> Iterator[Tensor]:
         """A block in which every backward pass adds ∂L/∂c of each tensor to the table (T, N) that it yields.
 
-        The table is float64 on the model's device. The gradients of weights are freed at once. A tensor that
-        the loss does not reach keeps zeros.
+        The gradients of weights are freed at once.
         """
         table = torch.zeros(len(self.keys), len(self.vectors), dtype=torch.float64, device=self.device)
 
@@ -168,25 +166,20 @@ def _without(
                 f"the pattern '{pattern}' of exclude fits no tensor of {base.path}, "
                 f"whose first is {next(iter(base.tensors))}"
             )
-    left = {
-        key: parameter
-        for key, parameter in parameters.items()
-        if not any(fnmatchcase(key, pattern) for pattern in exclude)
-    }
-    if not left:
+    kept = [key for key in parameters if not any(fnmatchcase(key, pattern) for pattern in exclude)]
+    if not kept:
         raise SelfposError(
             f"no tensor of {base.path} is left to position: "
             f"the patterns {', '.join(exclude)} exclude them all"
         )
-    return left
+    return {key: parameters[key] for key in kept}
 
 
 def match_parameters(base: ModelFolder, model: SentenceTransformer) -> dict[str, nn.Parameter]:
     """Stored tensor name → the parameter of the loaded model that holds it.
 
     Names in memory have other prefixes than on disk, and some architectures rename tensors. A match therefore
-    needs equal shape and content; among several, the longest common ending of the name decides. Raises
-    SelfposError when a parameter has no stored tensor, or more than one that fits equally well.
+    needs equal shape and content; among several, the longest common ending of the name decides.
     """
     stored = [key for key, entry in base.tensors.items() if entry.mergeable]
     matched: dict[str, nn.Parameter] = {}
@@ -206,14 +199,8 @@ def match_parameters(base: ModelFolder, model: SentenceTransformer) -> dict[str,
 
 def _stored_name(base: ModelFolder, keys: list[str], prefix: str, name: str, parameter: nn.Parameter) -> str:
     def common_ending(key: str) -> int:
-        length = 0
-        for ours, theirs in zip(
-            name.split(".")[::-1], key.removeprefix(prefix).split(".")[::-1], strict=False
-        ):
-            if ours != theirs:
-                break
-            length += 1
-        return length
+        sides = (name.split(".")[::-1], key.removeprefix(prefix).split(".")[::-1])
+        return len(list(takewhile(lambda pair: pair[0] == pair[1], zip(*sides, strict=False))))
 
     same_shape = [key for key in keys if tuple(base.tensors[key].shape) == tuple(parameter.shape)]
     fitting: list[str] = []
@@ -224,11 +211,7 @@ def _stored_name(base: ModelFolder, keys: list[str], prefix: str, name: str, par
             fitting.append(key)
     if len(fitting) == 1:
         return fitting[0]
-    reason = (
-        f"{len(fitting)} tensors fit: {', '.join(fitting[:3])}"
-        if fitting
-        else "none has its shape and content"
-    )
+    reason = f"{len(fitting)} tensors fit: {', '.join(fitting[:3])}" if fitting else "none has its content"
     raise SelfposError(
         f"{base.path}: cannot tell which stored tensor is the parameter {name} of the loaded model ({reason})"
     )

@@ -1,5 +1,4 @@
-"""The low-rank path: when every task vector is a LoRA adapter, nothing is merged and no weight has a
-gradient.
+"""The low-rank path: when every task vector is a LoRA adapter, no weight is merged or has a gradient.
 
 The N adapters of a layer run beside it as one pair of products with the coefficients as a diagonal in
 between,
@@ -7,9 +6,8 @@ between,
     y = W x + [s_1 B_1 … s_N B_N] · diag(c_1 … c_1, …, c_N … c_N) · [A_1; …; A_N] x,
 
 so ∂L/∂c falls out of the backward pass over activations alone. Memory: the base once, the factors, and the
-activations of a batch. By count, a base of 7·10⁹ weights with eight adapters of rank 16 needs 61 GB of the 80
-of a large GPU for batches of 8 texts of 512 tokens (`benchmarks/positioning.py report` counts part by part).
-With `chunk: 8` any batch needs no more.
+activations of a batch: by count, for a base of 7·10⁹ weights with eight adapters of rank 16 and batches of 8
+texts of 512 tokens 61 GB (`benchmarks/positioning.py report`). With `chunk: 8` any batch needs no more.
 """
 
 from __future__ import annotations
@@ -75,8 +73,7 @@ class LowRankModel(LiveModel):
         self.parameters = {key: self.parameters[key] for key in moved}
         self.keys = moved
         dtype = next(self.model.parameters()).dtype
-        zeros = torch.zeros(len(self.keys), len(self.vectors), dtype=dtype, device=self.device)
-        self._table = nn.Parameter(zeros)
+        self._table = nn.Parameter(torch.zeros(len(moved), len(vectors), dtype=dtype, device=self.device))
         owners: dict[int, nn.Module] = {}
         for module in self.model.modules():
             owners.update((id(parameter), module) for parameter in module.parameters(recurse=False))

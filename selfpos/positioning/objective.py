@@ -77,9 +77,8 @@ class TaskProbe:
         return self._batch(self.dataset.select(sorted(drawn.tolist()))[:])
 
     def split_rows(self, parts: int, generator: torch.Generator) -> list[list[int]]:
-        """All rows in `parts` random parts of like size, each with its share of every label.
-
-        Where the loss needs two texts of a label, rows of a label stay in pairs.
+        """All rows in `parts` random parts, each with its share of every label, in pairs if the loss needs
+        them.
         """
         order = torch.randperm(len(self.dataset), generator=generator).tolist()
         if self.type.target != "label":
@@ -103,10 +102,7 @@ class TaskProbe:
         return Batch(self.name, columns, None if target is None else torch.tensor(records[target]))
 
     def loss_of(self, batch: Batch, embeddings: Sequence[Tensor]) -> Tensor:
-        """The loss of `batch`, given the embeddings (n, d) of each of its columns.
-
-        Raises SelfposError when it is not finite.
-        """
+        """The loss of `batch`, given the embeddings (n, d) of each of its columns; refused if not finite."""
         labels = None if batch.labels is None else batch.labels.to(embeddings[0].device)
         value: Tensor = self.loss([{"sentence_embedding": column} for column in embeddings], labels)
         if not torch.isfinite(value):
@@ -150,13 +146,9 @@ class Balance:
     def __call__(self, losses: Mapping[str, Tensor]) -> Tensor:
         """One value of the losses of all tasks, or of the one task of a single-task batch."""
         weights = torch.tensor([self.ratios.get(task, 1.0) for task in losses], dtype=torch.float64)
-        values = torch.stack([self._in_units(task, loss) for task, loss in losses.items()])
+        units = self.base or {}
+        values = torch.stack([loss / (abs(units.get(task, 1.0)) or 1.0) for task, loss in losses.items()])
         return ((weights / weights.sum()).to(values) * values).sum()
-
-    def _in_units(self, task: str, loss: Tensor) -> Tensor:
-        if self.base is None:
-            return loss
-        return loss / (abs(self.base[task]) or 1.0)
 
     def value(self, losses: Mapping[str, float]) -> float:
         """The same of plain numbers."""

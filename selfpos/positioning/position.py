@@ -1,31 +1,44 @@
-"""Self Positioning from folders to coefficients."""
+"""Self Positioning from folders to coefficients. It imports heavy libraries."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import torch
+
+import selfpos.processes
 from selfpos.console import is_first, log
-from selfpos.errors import SelfposError
+from selfpos.data.probe import ProbeTask
+from selfpos.errors import SelfposError, nearest
+from selfpos.positioning import linearised, searches
 from selfpos.positioning.coefficients import as_weights
+from selfpos.positioning.draws import check_draws, probe_under, sharing_texts, split_probe
+from selfpos.positioning.live import LiveModel
+from selfpos.positioning.lowrank import LowRankModel, is_low_rank
+from selfpos.positioning.objective import TaskProbe
+from selfpos.positioning.problem import Problem
+from selfpos.positioning.processes import Processes
+from selfpos.positioning.selection import Rival, Selection, compare, verdict
+from selfpos.positioning.trajectory import Trajectory
+from selfpos.recipe import PositioningSettings
+from selfpos.storage.model_folder import open_model
+from selfpos.vectors import open_vectors
 
-if TYPE_CHECKING:
-    from selfpos.data.probe import ProbeTask
-    from selfpos.positioning.live import LiveModel
-    from selfpos.positioning.objective import TaskProbe
-    from selfpos.positioning.problem import Problem
-    from selfpos.positioning.processes import Processes
-    from selfpos.positioning.selection import Selection
-    from selfpos.positioning.trajectory import Trajectory
-    from selfpos.positioning.uncertainty import Rival
-    from selfpos.recipe import PositioningSettings
-
-Parts = tuple[dict[str, "TaskProbe"], dict[str, "TaskProbe"]]
+Parts = tuple[dict[str, TaskProbe], dict[str, TaskProbe]]
 Spread = list[tuple[float, float]]
 
 PAPERS_RECORDS = 32_000  # of the paper's probe set, all tasks together
+
+#: functions of (problem, selection, trajectory, seed)
+SEARCHES: dict[str, Callable[..., Any]] = {
+    "sgd": searches.sgd,
+    "linearised": linearised.search,
+    "cma-es": searches.cma_es,
+    "loss-softmax": searches.loss_softmax,
+}
 
 
 @dataclass(frozen=True)
@@ -51,7 +64,7 @@ class Position:
     seconds: float
     texts: int
     interrupted: bool = False
-    intervals: list[tuple[float, float]] | None = None
+    intervals: Spread | None = None
     rivals: list[Rival] = field(default_factory=list)
     verdict: str | None = None
 
@@ -64,17 +77,14 @@ class Position:
 def check(
     probe: Mapping[str, ProbeTask], settings: PositioningSettings, *, seed: int, vectors: int | None = None
 ) -> None:
-    """Raise SelfposError when no search with these settings could work on `probe`, before anything is loaded.
+    """Raise SelfposError when no search with these settings could work on `probe`, before a model is loaded.
 
     `vectors` is the number of vectors, where it is known.
     """
-    from selfpos.positioning.draws import check_draws
-    from selfpos.positioning.searches import cma_library
-
     for part in filter(None, _split(probe, settings, seed)):  # without validation the second part is empty
         check_draws(part, settings.batch_size, single=settings.batches == "single")
     if settings.search == "cma-es":
-        cma_library()
+        searches.cma_library()
         if vectors == 1 and settings.space == "linear" and settings.granularity == "model":
             raise SelfposError(
                 "search cma-es needs two coefficients or more, and there is one vector; "
@@ -84,9 +94,6 @@ def check(
 
 def _split(probe: Mapping[str, ProbeTask], settings: PositioningSettings, seed: int) -> Parts:
     """The search part and the validation part. A probe that does not fit the settings is refused."""
-    from selfpos.errors import nearest
-    from selfpos.positioning.draws import probe_under, split_probe
-
     for name in settings.ratios:
         if name not in probe:
             raise SelfposError(
@@ -121,28 +128,24 @@ def position(
     alone writes files.
 
     Args:
-        base: Model folder that the vectors start from. sources: Folders of the models fine-tuned from `base`.
-            probe: Task name → its probe records. A task needs no vector of that name, nor a vector a task.
-            settings: Objective and search. seed: Of all random choices. trajectory: JSON Lines file for the
-            path of the search. state: File from which a killed search with the same arguments continues to
-            the same result. The caller removes it.
-        device: The GPU if there is one, when None.
+        base: model folder that the vectors start from.
+        sources: folders of the models fine-tuned from `base`.
+        probe: task name → its probe records. A task needs no vector of that name, nor a vector a task.
+        settings: objective and search.
+        seed: of all random choices.
+        trajectory: JSON Lines file for the path of the search.
+        state: file from which a killed search with the same arguments continues to the same result. The
+            caller removes it.
+        device: the GPU if there is one, when None.
 
     Returns:
         The position, with its losses and scores.
 
     Raises:
-        SelfposError: Without vectors, with too few probe records of a task, or for a loss or coefficient that
+        SelfposError: without vectors, with too few probe records of a task, or for a loss or coefficient that
             is not finite.
-        KeyboardInterrupt: After Ctrl-C before any point is better than the start.
+        KeyboardInterrupt: after Ctrl-C before any point is better than the start.
     """
-    from selfpos.positioning.draws import sharing_texts
-    from selfpos.positioning.problem import Problem
-    from selfpos.positioning.processes import Processes
-    from selfpos.positioning.selection import Selection
-    from selfpos.positioning.trajectory import Trajectory
-    from selfpos.processes import wait
-
     if not sources:
         raise SelfposError("there is no task vector to position; give at least one fine-tuned model")
     parts = _split(probe, settings, seed)
@@ -164,7 +167,7 @@ def position(
     problem = Problem(live, parts[0], settings)
     selection = Selection(parts[0], parts[1], settings, seed) if parts[1] else None
     with Trajectory(trajectory, state, writes=is_first()) as path, processes.interruptible():
-        wait()  # until all have read the state that the search continues from
+        selfpos.processes.wait()  # until all have read the state that the search continues from
         interrupted, spread = False, None
         try:
             if selection:
@@ -186,23 +189,18 @@ def position(
 
 
 def _search(problem: Problem, selection: Selection | None, path: Trajectory, seed: int) -> Spread | None:
-    """Search; the best point is then `path.best`. Returns how far below and above it each coefficient may
-    lie.
+    """Search; the best point is then `path.best`. Returns how far below and above each coefficient may lie.
 
-    A killed search that had come to its end is not made again. Raises SelfposError when no point was
-    measured.
+    A killed search that had come to its end is not made again.
     """
-    from selfpos.positioning.uncertainty import HALVES, coefficient_spread
-
     search = problem.settings.search
     if done := path.kept.get("searched"):
         problem.live.embedded = done["texts"]
-        kept: Spread | None = done["spread"]
-        return kept
-    around = find_search(search)(problem, selection, path, seed=seed)
+        return done["spread"]
+    around = SEARCHES[search](problem, selection, path, seed=seed)
     if path.best is None:
         raise SelfposError(f"search {search} measured no point; give it more steps, rounds or evaluations")
-    spread = None if around is None else coefficient_spread(around, HALVES, seed)
+    spread = around.coefficient_spread(seed) if around else None
     path.keep(searched={"spread": spread, "texts": problem.live.embedded})
     return spread
 
@@ -215,13 +213,6 @@ def open_live(
     processes: Processes | None = None,
 ) -> LiveModel:
     """The live model of `settings` over the base folder and the fine-tuned `sources`, one a process."""
-    import torch
-
-    from selfpos.positioning.live import LiveModel
-    from selfpos.positioning.lowrank import LowRankModel, is_low_rank
-    from selfpos.storage.model_folder import open_model
-    from selfpos.vectors import open_vectors
-
     folder = open_model(base)
     given = device or (processes.device if processes else None)
     chosen = given or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -241,28 +232,14 @@ def open_live(
     )
 
 
-def find_search(name: str) -> Callable[..., Any]:
-    """The search called `name`: a function of (problem, selection, trajectory, seed)."""
-    from selfpos.positioning import linearised, searches
-
-    by_name: dict[str, Callable[..., Any]] = {
-        "sgd": searches.sgd,
-        "linearised": linearised.search,
-        "cma-es": searches.cma_es,
-        "loss-softmax": searches.loss_softmax,
-    }
-    return by_name[name]
-
-
 def _result(problem: Problem, path: Trajectory, spread: Spread | None, interrupted: bool) -> Position:
-    settings, best = problem.settings, path.best
+    best = path.best
     assert best is not None
     coefficients = problem.mean_coefficients(best.parameters).tolist()
-    tensors = None
-    if settings.granularity != "model" or settings.exclude:
+    tensors = intervals = None
+    if problem.settings.granularity != "model" or problem.settings.exclude:
         table = problem.table(best.parameters).tolist()
         tensors = dict(zip(problem.live.keys, table, strict=True))
-    intervals = None
     if spread is not None:
         intervals = [(c + low, c + high) for c, (low, high) in zip(coefficients, spread, strict=True)]
     return Position(
@@ -283,9 +260,6 @@ def _result(problem: Problem, path: Trajectory, spread: Spread | None, interrupt
 
 def _with_rivals(result: Position, problem: Problem, parts: Parts, path: Trajectory, seed: int) -> Position:
     """`result` with the comparison to its rivals, where there is a validation part and `compare` is on."""
-    from selfpos.positioning.selection import Selection
-    from selfpos.positioning.uncertainty import compare, verdict
-
     settings = problem.settings
     if not parts[1] or not settings.compare:
         return result

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,28 +24,12 @@ if TYPE_CHECKING:
 SHRINKAGE = 1.0  # ρ, the pull of finer coefficients towards the model's; 0 and 10 were no better in the study
 
 
-@dataclass(frozen=True)
-class Hierarchy:
-    """Effective parameters of a tensor: the model's row + its layer's offset + its own offset.
+def hierarchy(keys: Sequence[str], granularity: str) -> tuple[list[str], Tensor]:
+    """The parameter rows' names for granularity `model`, `layer` or `tensor`, and the lookup (T, R).
 
-    `rows` names the parameter rows (the model's first), `lookup` (T, R) is 1 where a tensor takes part in a
-    row: effective parameters of all tensors = lookup @ parameters. Offsets start at zero and are pulled back
-    to zero.
+    Effective parameters of a tensor are the model's row + its layer's offset + its own offset: lookup @
+    parameters, 1 where a tensor takes part in a row. Offsets start at zero and are pulled back to it.
     """
-
-    rows: list[str]
-    lookup: Tensor
-
-    def offset_shares(self, squared: Tensor) -> Tensor:
-        """The share of each vector in each row, (R, N), from its squared length in each tensor, (T, N)."""
-        total = squared.sum(0, keepdim=True)
-        shares = self.lookup.T @ squared / torch.where(total > 0, total, torch.ones_like(total))
-        shares[0] = 0  # the model's row is no offset
-        return shares
-
-
-def hierarchy(keys: Sequence[str], granularity: str) -> Hierarchy:
-    """The hierarchy of the tensors `keys` for granularity `model`, `layer` or `tensor`."""
     levels: dict[str, list[list[str]]] = {
         "model": [],
         "layer": [[layer_name(key) for key in keys]],
@@ -55,12 +39,11 @@ def hierarchy(keys: Sequence[str], granularity: str) -> Hierarchy:
     for level in levels[granularity]:
         for name in dict.fromkeys(level):
             column = torch.tensor([float(member == name) for member in level], dtype=torch.float64)
-            if not any(
-                torch.equal(column, other) for other in columns
-            ):  # a layer of one tensor needs one offset
+            # a layer of one tensor needs one offset
+            if not any(torch.equal(column, other) for other in columns):
                 rows.append(name)
                 columns.append(column)
-    return Hierarchy(rows, torch.stack(columns, 1))
+    return rows, torch.stack(columns, 1)
 
 
 class Problem:
@@ -83,22 +66,23 @@ class Problem:
         total, everything = squared.sum(0), squared.sum()
         # (T, N): the share of each vector's squared length that lies in each tensor
         self.tensor_shares = squared / torch.where(total > 0, total, torch.ones_like(total))
-        self.hierarchy = hierarchy(live.keys, settings.granularity)
-        self.offset_shares = self.hierarchy.offset_shares(squared)  # (R, N)
+        self.rows, self.lookup = hierarchy(live.keys, settings.granularity)
+        # (R, N): the share of each vector in each row, by its squared length; the model's row is no offset
+        self.offset_shares = self.lookup.T @ squared / torch.where(total > 0, total, torch.ones_like(total))
+        self.offset_shares[0] = 0
         if everything > 0:
             self.weights = squared.sum(1) / everything
         else:
             self.weights = torch.full((len(live.keys),), 1 / len(live.keys)).double()
         self.space = get_space(settings.space)
         first = self.space.start(self.gram)
-        offsets = torch.zeros(len(self.hierarchy.rows) - 1, first.shape[1], dtype=torch.float64)
+        offsets = torch.zeros(len(self.rows) - 1, first.shape[1], dtype=torch.float64)
         self.start = torch.cat([first, offsets])
         self.balance = Balance(settings.ratios)
 
     def table(self, parameters: Tensor) -> Tensor:
         """Coefficients of every tensor, (T, N), differentiable in the parameters."""
-        rows: Tensor = self.space.coefficients(self.hierarchy.lookup @ parameters, self.gram)
-        return rows
+        return self.space.coefficients(self.lookup @ parameters, self.gram)
 
     def apply(self, parameters: Tensor) -> None:
         """Set the live model's weights to those of `parameters`."""
@@ -110,17 +94,16 @@ class Problem:
         return torch.where(shares.sum(0) == 0, table.mean(0), (table * shares).sum(0))
 
     def penalty(self, parameters: Tensor) -> Tensor:
-        """The cost of a point beside its loss, each tensor weighted by its share w_t of the vectors' squared
-        length.
+        """The cost of a point beside its loss, with w_t the share of tensor t of the vectors' squared length.
 
         - μ·λ of the paper;
         - ρ · mean over vectors of Σ share · offset², which shrinks finer rows towards coarser ones;
         - ν · Σ_t w_t · mean over vectors of max(0, c − 1)² + max(0, −c)², the price of extrapolation beyond a
           specialist or to the other side of the base.
         """
-        rows = self.hierarchy.lookup @ parameters
+        rows = self.lookup @ parameters
         value = self.settings.penalty * (self.space.scale(rows, self.gram) * self.weights).sum()
-        if len(self.hierarchy.rows) > 1:
+        if len(self.rows) > 1:
             offsets = parameters[:, : len(self.names)]
             value = value + SHRINKAGE * (self.offset_shares * offsets.square()).sum() / len(self.names)
         if self.settings.extrapolation:
@@ -145,12 +128,10 @@ class Problem:
         return {task: value.item() for task, value in losses.items()}, gradient
 
     def _backward_in_chunks(self, batches: Sequence[Batch], size: int) -> dict[str, Tensor]:
-        """The same backward pass with the activations of at most `size` texts in memory (GradCache, arXiv
-        2101.06983).
+        """The backward pass with the activations of at most `size` texts in memory (arXiv 2101.06983).
 
-        All texts are embedded without a graph, the loss is differentiated with respect to the embeddings, and
-        each chunk is embedded again with a graph that carries its share of that gradient. It costs twice the
-        forward passes.
+        All texts are embedded without a graph, the loss is differentiated by the embeddings, and each chunk
+        is embedded again with a graph that carries its share of that gradient: twice the forward passes.
         """
         texts = texts_of(batches)
         with torch.no_grad():

@@ -1,9 +1,7 @@
 """Several processes, one search: each embeds its share of the texts, and all get all embeddings.
 
-Every process runs the same search on the same records with the same seed. The forward pass is split, and the
-backward pass through it. The processes exchange embeddings, so that every text is a negative for every other,
-and the gradient of the coefficients; never a weight or its gradient. Each computes the losses itself: they
-cost next to nothing.
+Every process runs the same search with the same seed. They exchange embeddings, so that every text is a
+negative for every other, and the gradient of the coefficients; never a weight or its gradient.
 """
 
 from __future__ import annotations
@@ -72,8 +70,7 @@ class Processes:
         from accelerate.utils import reduce
 
         self.stop_together()
-        total: Tensor = reduce(table, "sum")
-        return total
+        return reduce(table, "sum")
 
     @contextmanager
     def interruptible(self) -> Iterator[None]:
@@ -107,8 +104,7 @@ class _Gather(torch.autograd.Function):
         processes.stop_together()
         ctx.start = processes.rank * len(rows)
         ctx.count = len(rows)
-        everything: Tensor = gather(rows.detach())
-        return everything
+        return gather(rows.detach())
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:

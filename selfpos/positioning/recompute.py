@@ -1,12 +1,9 @@
-"""Wide activations are computed again in the backward pass instead of being kept: much less memory, little
-time.
+"""Wide activations are computed again in the backward pass instead of being kept: less memory, little time.
 
-A step of positioning holds one model and no optimiser, so most of its memory is activations. Half of a
-layer's activations are the two wide ones of its MLP: the input of the activation function, which its
-derivative needs, and its output, which the weight gradient of the next product needs. The second follows from
-the first elementwise; the first is the product of a narrow tensor with a weight. Both are computed again by
-the same operation on the same numbers, so gradients keep their bits. Recomputing whole layers (Chen et al.,
-arXiv 1604.06174) would save more memory and cost a forward pass.
+Most memory of a step is activations, and half of a layer's are the two wide ones of its MLP: the input of the
+activation function, which its derivative needs, and its output, which the weight gradient of the next product
+needs. Both follow cheaply from what is kept, by the same operation on the same numbers, so gradients keep
+their bits. Recomputing whole layers (Chen et al., arXiv 1604.06174) would cost a forward pass.
 """
 
 from __future__ import annotations
@@ -20,8 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+# activation functions whose derivative keeps the input; for others (tanh, relu) there is nothing to save
 FROM_INPUT = {"GELU", "GELUActivation", "SiLU", "SiLUActivation"}
-"""Activation functions whose derivative keeps the input. For others (tanh, relu) there is nothing to save."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +44,7 @@ class Recompute:
     """In a block `forgetting()`, a forward pass of `model` does not keep the outputs of activation functions.
 
     With `products` it drops the outputs of widening linear layers instead: for models whose weights have no
-    gradient, where outputs of activation functions are not kept anyway. Outputs are computed again in the
-    context `autocast`, that of the forward pass.
+    gradient. Outputs are computed again in the context `autocast`, that of the forward pass.
     """
 
     def __init__(

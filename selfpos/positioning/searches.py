@@ -27,8 +27,7 @@ def sgd(problem: Problem, selection: Selection | None, trajectory: Trajectory, *
     """The paper's search: Adam, one batch a step, for `steps` steps (arXiv 2410.15035, section 3.3).
 
     With a validation part, the point kept is the best of those measured on it: the start, every twentieth of
-    the steps and the end, because a minibatch is far too noisy to select by. Without one the last point is
-    kept, as in the paper. `trajectory` also keeps what a killed search needs to continue with the same bits.
+    the steps and the end. Without one the last point is kept, as in the paper.
     """
     settings = problem.settings
     single = settings.batches == "single"
@@ -84,12 +83,10 @@ def cma_library() -> Any:
 
 
 def cma_es(problem: Problem, selection: Selection | None, trajectory: Trajectory, *, seed: int) -> None:
-    """CMA-ES (Hansen, arXiv 1604.00772): at most `evaluations` candidates around the space's start, measured
-    by the objective on fixed batches.
+    """CMA-ES (Hansen, arXiv 1604.00772): at most `evaluations` candidates around the space's start.
 
-    The best candidate of each generation is measured on the validation part. The candidates follow from the
-    seed and the values alone, so a killed search continues by the values that it kept. Raises SelfposError
-    when the package `cma` is not installed, or there is only one parameter.
+    The best of each generation on fixed batches is measured on the validation part. The candidates follow
+    from the seed and the values alone, so a killed search continues by the values that it kept.
     """
     cma, settings, start = cma_library(), problem.settings, problem.start
     batches = Draws(problem.tasks, CANDIDATE_RECORDS, seed, single=True).fixed(CANDIDATE_RECORDS)
@@ -130,17 +127,15 @@ def cma_es(problem: Problem, selection: Selection | None, trajectory: Trajectory
                     best = candidates[int(np.argmin(generation))]
                     problem.apply(best)
                     trajectory.measured(len(values), best, selection.measure(problem.live))
-                trajectory.keep(
-                    sparing=True, **{"cma-es": {"values": values, "texts": problem.live.embedded}}
-                )
+                state = {"values": values, "texts": problem.live.embedded}
+                trajectory.keep(sparing=True, **{"cma-es": state})
             strategy.tell(points, generation)
 
 
 def loss_softmax(problem: Problem, selection: Selection | None, trajectory: Trajectory, *, seed: int) -> None:
-    """LM-Cocktail (arXiv 2311.13534, equation 2): c = softmax(−L_i / 5): L_i is the mean loss of specialist i
-    over the tasks, on one batch of 5 records of each.
+    """LM-Cocktail (arXiv 2311.13534, equation 2): c = softmax(−L_i / 5), no iteration.
 
-    One forward pass a specialist and no iteration.
+    L_i is the mean loss of specialist i over the tasks, on one batch of 5 records of each.
     """
     batches = Draws(problem.tasks, EXAMPLES, seed, single=True).fixed(1)
     problem.measure_base(batches)

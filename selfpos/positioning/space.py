@@ -22,10 +22,9 @@ def chain(a: Tensor, gram: Tensor) -> Tensor:
     """Coefficients (…, N) of the paper's chain of SLERPs, from a (…, N) and the Gram matrix (…, N, N).
 
     V_(1..n) = [sin(a_n/(ā+a_n)·α)·V_(1..n−1) + sin(ā/(ā+a_n)·α)·V_n] / sin α (arXiv 2410.15035, equations 4
-    and 9), where ā is the mean of a_1..a_{n−1} and α the angle between V_(1..n−1) and V_n. The vectors are
-    not normalised, and the index order is the printed one: a larger a_n takes weight from V_n. α follows from
-    the Gram matrix and the coefficients so far, and is differentiated as well. A pair with |cos α| > .9995,
-    or with a vector of length zero, is interpolated linearly by the same shares.
+    and 9), where ā is the mean of a_1..a_{n−1} and α, differentiated as well, the angle between V_(1..n−1)
+    and V_n. The index order is the printed one: a larger a_n takes weight from V_n. A pair with |cos α| >
+    .9995, or with a vector of length zero, is interpolated linearly by the same shares.
     """
     c = torch.ones_like(a[..., :1])
     for n in range(1, a.shape[-1]):

@@ -9,7 +9,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Any
 
 import torch
@@ -20,10 +19,8 @@ from selfpos.errors import OperationError, SelfposError
 from selfpos.positioning.selection import Measurement
 from selfpos.storage.atomic import write_bytes
 
-FORMAT = 3
-"""Of the state. Raised whenever a search keeps something else, so that no older state is read."""
-EVERY = 10.0
-"""Seconds of work that a kill may cost, where a search could save after every step."""
+FORMAT = 3  # of the state; raised whenever a search keeps something else, so that no older state is read
+EVERY = 10.0  # seconds of work that a kill may cost, where a search could save after every step
 
 
 @dataclass(frozen=True)
@@ -44,8 +41,7 @@ class Trajectory:
     """Writes the reports of a search to a JSONL file, if there is one, and keeps the best point.
 
     With the file `state`, a search can `keep` what it needs to continue, and reads it from `kept` after a
-    kill; the file of lines then continues at the same line. Whoever uses the result removes the state. A
-    process that does not write (`writes`) only reads.
+    kill; the file of lines then continues at the same line. A process without `writes` only reads.
     """
 
     def __init__(self, path: Path | None, state: Path | None = None, *, writes: bool = True) -> None:
@@ -61,8 +57,7 @@ class Trajectory:
         if self.path is not None:
             try:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
-                goes_on = written is not None and self.path.is_file()
-                self._file = self.path.open("r+b" if goes_on else "wb")
+                self._file = self.path.open("r+b" if written is not None and self.path.is_file() else "wb")
                 if written is not None:
                     self._file.truncate(min(written, self.path.stat().st_size))
                     self._file.seek(0, io.SEEK_END)
@@ -70,9 +65,7 @@ class Trajectory:
                 raise OperationError(f"cannot write the trajectory {self.path}: {error.strerror}") from None
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._file is not None:
             self._file.close()
 
@@ -92,8 +85,7 @@ class Trajectory:
         self.started -= saved["seconds"]
         self.best = Point(**saved["best"]) if saved["best"] else None
         log.info("positioning continues at step %d of a search that was stopped", self.steps)
-        written: int = saved["written"]
-        return written
+        return saved["written"]
 
     def keep(self, *, sparing: bool = False, **kept: Any) -> None:
         """Save `kept` (tensors and plain values) with the best point, beside what was kept before.
@@ -117,9 +109,7 @@ class Trajectory:
             self.state.parent.mkdir(parents=True, exist_ok=True)
             write_bytes(self.state, content.getvalue())
         except OSError as error:
-            raise OperationError(
-                f"cannot write the state of the search {self.state}: {error.strerror}"
-            ) from None
+            raise OperationError(f"cannot write the search's state {self.state}: {error.strerror}") from None
         self._saved = time.perf_counter()
 
     @property

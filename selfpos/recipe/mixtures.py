@@ -10,7 +10,7 @@ from selfpos.recipe.settings import Name, Settings
 
 
 class MixtureSettings(Settings):
-    """How the batches of several tasks are mixed, each batch from one task; see `training/mixtures.py`."""
+    """How the batches of several tasks are mixed, each batch from one task; see `training/samplers.py`."""
 
     mixture: Literal["proportional", "round-robin", "temperature", "resampled"] = Field(
         "proportional", description="how many records of each task an epoch has"

@@ -184,7 +184,7 @@ def _gather(plan: Plan, missing: list[Wanted]) -> None:
 
 def _refuse_damaged(plan: Plan) -> None:
     """Read everything once: the engine names file and tensor of numbers that are not finite."""
-    from selfpos.merging.prepare import make_stream
+    from selfpos.merging.merge import make_stream
 
     stream = replace(make_stream(plan), chunking="element")
     for _ in stream.map(lambda key, ranges: sum(1 for _ in stream.chunks(key, ranges)), stream.tasks()):

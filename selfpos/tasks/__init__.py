@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
-
-from selfpos.tasks import types
 from selfpos.tasks.task import TASKS, TaskType, get_task
+from selfpos.tasks.types import classification, pairs, retrieval  # noqa: F401 - they register their types
 
 __all__ = ["TASKS", "TaskType", "get_task"]
-
-for _file in pkgutil.iter_modules(types.__path__):  # each registers its types
-    importlib.import_module(f"{types.__name__}.{_file.name}")

@@ -56,10 +56,9 @@ def distinct_targets(
     """Records with two or more targets: a loss on the order of pairs learns nothing from equal ones."""
     order = _shuffled(len(dataset), generator)
     targets = dataset[target]
-    first, others = targets[order[0]], order[batch_size:]
-    chosen = order[:batch_size]
+    first, chosen = targets[order[0]], order[:batch_size]
     if all(targets[row] == first for row in chosen):
-        other = next((row for row in others if targets[row] != first), None)
+        other = next((row for row in order[batch_size:] if targets[row] != first), None)
         if other is None:
             raise SelfposError(f"every record has the same {target}, {first}: there is no order to learn")
         chosen[-1] = other

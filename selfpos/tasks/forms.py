@@ -24,10 +24,7 @@ def is_list(dataset: Dataset, column: str) -> bool:
 
 
 def unnested(dataset: Dataset, task_type: TaskType, columns: Mapping[str, str] | None) -> Dataset:
-    """One record for each element of the lists, when all columns that `task_type` takes hold lists.
-
-    Only those columns are kept then. Raises SelfposError when the lists of a record differ in length.
-    """
+    """One record for each element of the lists, where all columns that `task_type` takes hold lists."""
     from datasets import Dataset as Records
 
     taken = list(task_type.find_columns(dataset, columns).values())
@@ -50,10 +47,7 @@ def is_nli(dataset: Dataset) -> bool:
 
 
 def to_binary_labels(dataset: Dataset) -> Dataset:
-    """The records with label 1 where the pair belongs together.
-
-    Sets of two labels with entailment first, as QNLI and RTE of GLUE, are turned around.
-    """
+    """The records with labels turned around in sets with entailment first, as QNLI and RTE of GLUE."""
     names = tuple(getattr(dataset.features.get("label"), "names", None) or ())
     if names != ("entailment", "not_entailment"):
         return dataset
@@ -83,15 +77,10 @@ def graded_pairs(dataset: Dataset, grades: Mapping[str, float], column: str) -> 
     """sentence1, sentence2 and the grade, as `column`, of an inference set's records with a graded label."""
     from datasets import Dataset as Records
 
-    kept = [pair for pair in _labelled_pairs(dataset) if pair[2] in grades]
+    kept = [(*pair, grades[name]) for *pair, name in _labelled_pairs(dataset) if name in grades]
     log.info("inference set: %d of %d records graded", len(kept), len(dataset))
-    return Records.from_dict(
-        {
-            "sentence1": [premise for premise, _, _ in kept],
-            "sentence2": [hypothesis for _, hypothesis, _ in kept],
-            column: [grades[name] for _, _, name in kept],
-        }
-    )
+    names = ("sentence1", "sentence2", column)
+    return Records.from_dict({name: [record[place] for record in kept] for place, name in enumerate(names)})
 
 
 def triples(dataset: Dataset) -> Dataset:
@@ -104,20 +93,20 @@ def triples(dataset: Dataset) -> Dataset:
     sides: dict[str, dict[str, list[str]]] = defaultdict(lambda: {name: [] for name in NAMES})
     for premise, hypothesis, name in _labelled_pairs(dataset):
         sides[premise][name].append(hypothesis)
-    columns: dict[str, list[str]] = {"anchor": [], "positive": [], "negative": []}
-    for premise, side in sides.items():
-        for positive, negative in cycled(side["entailment"], side["contradiction"]):
-            columns["anchor"].append(premise)
-            columns["positive"].append(positive)
-            columns["negative"].append(negative)
-    count = len(columns["anchor"])
-    if not count:
+    found = [
+        {"anchor": premise, "positive": positive, "negative": negative}
+        for premise, side in sides.items()
+        for positive, negative in cycled(side["entailment"], side["contradiction"])
+    ]
+    if not found:
         raise SelfposError(
             "no premise of the inference set has both an entailment and a contradiction, "
             "so it gives no triple"
         )
-    log.info("inference set: %d triples from %d records with %d premises", count, len(dataset), len(sides))
-    return Records.from_dict(columns)
+    log.info(
+        "inference set: %d triples from %d records with %d premises", len(found), len(dataset), len(sides)
+    )
+    return Records.from_list(found)
 
 
 def cycled(positives: list[str], negatives: list[str]) -> list[tuple[str, str]]:

@@ -16,14 +16,10 @@ if TYPE_CHECKING:
 def supervised_info_nce(embeddings: Tensor, labels: Tensor, temperature: float) -> Tensor:
     """Supervised InfoNCE of a batch of embeddings (n, d) with integer labels (n,); a scalar.
 
-    With unit vectors z, temperature τ and P(i) the other records with the label of record i:
-
-        L = mean over i with P(i) not empty of  −1/|P(i)| · Σ_{p ∈ P(i)} log( exp(z_i·z_p/τ) / Σ_{a ≠ i}
-        exp(z_i·z_a/τ) )
-
-    Khosla et al., "Supervised Contrastive Learning", NeurIPS 2020, arXiv 2004.11362, equation 2 (L_out), as a
-    mean over the anchors instead of a sum, so that its size does not depend on the batch. Zero (with zero
-    gradient) when no two labels are equal.
+    With unit vectors z, temperature τ and P(i) the other records with the label of record i, the mean over i
+    with P(i) not empty of −1/|P(i)| · Σ_{p ∈ P(i)} log( exp(z_i·z_p/τ) / Σ_{a ≠ i} exp(z_i·z_a/τ) ): Khosla
+    et al., NeurIPS 2020, arXiv 2004.11362, equation 2 (L_out), as a mean over the anchors instead of a sum,
+    so that its size does not depend on the batch. Zero (with zero gradient) when no two labels are equal.
     """
     # a product in bf16 would lose the small differences of cosine that a low temperature needs
     with torch.autocast(device_type=embeddings.device.type, enabled=False):
@@ -48,8 +44,7 @@ class Embedded(nn.Module):
 class SupervisedInfoNCELoss(nn.Module):
     """`supervised_info_nce` as a loss of sentence-transformers, over `model`.
 
-    Inputs: one text column, and integer class labels. Every batch should hold two or more texts of two or
-    more labels, as `BatchSamplers.GROUP_BY_LABEL` provides.
+    Inputs: one text column, and integer class labels, two or more texts of two or more labels in a batch.
     """
 
     def __init__(self, model: SentenceTransformer, temperature: float = 0.05) -> None:
@@ -66,43 +61,24 @@ class SupervisedInfoNCELoss(nn.Module):
         """The loss of embeddings already computed: a list of one tensor (n, d), and labels (n,)."""
         return supervised_info_nce(embeddings[0], labels.view(-1), self.temperature)
 
-    def get_config_dict(self) -> dict[str, Any]:
-        return {"temperature": self.temperature}
 
-    @property
-    def citation(self) -> str:
-        return """ @inproceedings{khosla2020supervised, title = "Supervised Contrastive Learning", author =
-              "Khosla, Prannay and Teterwak, Piotr and Wang, Chen and Sarna, Aaron and Tian, Yonglong and
-              Isola, Phillip and Maschinot, Aaron and Liu, Ce and Krishnan, Dilip",
-    booktitle = "Advances in Neural Information Processing Systems",
-    volume = "33",
-    year = "2020",
-    url = "https://arxiv.org/abs/2004.11362",
-}
-"""
-
-
-def _info_nce(model: SentenceTransformer, temperature: float, *, both_ways: bool = False) -> nn.Module:
+def _info_nce(model: SentenceTransformer, temperature: float, **options: Any) -> nn.Module:
     from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 
-    options: dict[str, Any] = {}
-    if both_ways:
-        options = {"directions": ("query_to_doc", "doc_to_query"), "partition_mode": "per_direction"}
-    loss: nn.Module = MultipleNegativesRankingLoss(model, scale=1 / temperature, **options)
-    return loss
+    return MultipleNegativesRankingLoss(model, scale=1 / temperature, **options)
 
 
 def _cosent(model: SentenceTransformer, temperature: float) -> nn.Module:
     from sentence_transformers.sentence_transformer.losses import CoSENTLoss
 
-    loss: nn.Module = CoSENTLoss(model, scale=1 / temperature)
-    return loss
+    return CoSENTLoss(model, scale=1 / temperature)
 
 
+BOTH_WAYS: Any = {"directions": ("query_to_doc", "doc_to_query"), "partition_mode": "per_direction"}
 #: name → loss of (model, temperature)
 LOSSES: dict[str, Callable[[Any, float], nn.Module]] = {
     "info-nce": _info_nce,
-    "info-nce-both-ways": partial(_info_nce, both_ways=True),
+    "info-nce-both-ways": partial(_info_nce, **BOTH_WAYS),
     "cosent": _cosent,
     "supervised-info-nce": SupervisedInfoNCELoss,
 }

@@ -1,5 +1,4 @@
-"""Prompts of tasks: what goes before their texts in training and on the probe, and how the trained model
-keeps it.
+"""Prompts of tasks: what goes before their texts in training and on the probe, and what a model keeps.
 
 A prompt is one text for all of a task's texts, or, for types that ask and answer, one for `query` and one for
 `document`.
@@ -18,10 +17,7 @@ SIDES = ("query", "document")
 
 
 def column_prompts(task_type: TaskType, prompts: Prompts, columns: Iterable[str]) -> dict[str, str]:
-    """The prompt of each of the prepared text `columns` that has one.
-
-    Raises SelfposError for prompts by side of a type without sides, and for an unknown side.
-    """
+    """The prompt of each of the prepared text `columns` that has one."""
     by_side = _by_side(task_type, prompts)
     chosen = {column: by_side[SIDES[index > 0]] for index, column in enumerate(task_type.texts_of(columns))}
     return {column: prompt for column, prompt in chosen.items() if prompt}
@@ -41,12 +37,11 @@ def _by_side(task_type: TaskType, prompts: Prompts) -> dict[str, str]:
 
 
 def kept_prompts(tasks: Mapping[str, tuple[TaskType, Prompts]]) -> dict[str, str]:
-    """The prompts that a model trained on `tasks` keeps, under the names that MTEB and sentence-transformers
-    use.
+    """The prompts that a model trained on `tasks` keeps, by name.
 
-    A type's prompts go under MTEB's name of the type (`STS`, `Retrieval-query`), those of types that ask also
-    under `query` and `document`, for `encode_query`. Where tasks disagree about a name, or one has no prompt,
-    each keeps its prompt under the task's name instead.
+    They go under MTEB's name of the type (`STS`, `Retrieval-query`), those of types that ask also under
+    `query` and `document`, for `encode_query`. Where tasks disagree about a name, or one has no prompt, each
+    keeps its prompt under the task's name instead.
     """
     wanted: dict[str, dict[str, str]] = {}
     for task, (task_type, prompts) in tasks.items():

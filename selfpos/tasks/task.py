@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
     from selfpos.recipe import PositioningSettings, TrainingSettings
 
 
-class TaskType(ABC):
+class TaskType:
     """A kind of task. Records come with the column names of their source, and have two forms:
 
     - *canonical* (`canonical`): the type's column names, nothing else;
@@ -52,24 +51,20 @@ class TaskType(ABC):
         """The type to learn or search by under `settings`: another one where they choose among its losses."""
         return self
 
-    @abstractmethod
     def prepare(self, dataset: Dataset, seed: int) -> Dataset:
-        """The records as the loss takes them, from what `canonical` accepts. `seed` decides every random
-        choice.
+        """The records as the loss takes them, from what `canonical` accepts; `seed` decides random choices.
 
         Raises SelfposError for data from which nothing can be learnt."""
+        return self.canonical(dataset)
 
     def loss(self, model: SentenceTransformer, temperature: float) -> torch.nn.Module:
-        """The type's loss over `model`, to be called as sentence-transformers does: `loss(features, labels)`."""
+        """The type's loss over `model`, called as `loss(features, labels)`."""
         from selfpos.tasks.losses import LOSSES
 
         return LOSSES[self.loss_name](model, temperature)
 
     def draw(self, dataset: Dataset, batch_size: int, generator: torch.Generator) -> dict[str, list[Any]]:
-        """One random batch of at most `batch_size` prepared records that is right for the loss, as columns.
-
-        Draws are independent of each other. Raises SelfposError when the data set cannot give such a
-        batch."""
+        """One random batch of at most `batch_size` prepared records, right for the loss, as columns."""
         from selfpos.tasks.draws import DRAWS
 
         texts = self.texts_of(dataset.column_names)
@@ -83,8 +78,7 @@ class TaskType(ABC):
         """Bring `dataset` to this type's column names; other columns are dropped.
 
         `columns` maps a canonical name to the data set's, and goes before the accepted names. Raises
-        SelfposError for an empty data set, an unknown name in `columns`, missing columns, a column without
-        text where text is due, and null values.
+        SelfposError for data that does not fit.
         """
         if len(dataset) == 0:
             raise SelfposError(f"the data set for task type {self.name} has no records")
@@ -111,13 +105,11 @@ class TaskType(ABC):
                     f"found {', '.join(present)}"
                 )
         sources: dict[str, str] = {}
-        taken = set(chosen.values())
         for name, accepted in self.columns.items():
+            taken = {*chosen.values(), *sources.values()}
             usable = [known for known in accepted if known in present and known not in taken]
-            found = chosen.get(name) or next(iter(usable), None)
-            if found is not None:
-                sources[name] = found
-                taken.add(found)
+            if name in chosen or usable:
+                sources[name] = chosen.get(name) or usable[0]
         missing = [name for name in self.columns if name not in sources and name not in self.optional]
         if missing:
             known_names = "; ".join(f"{name}: {' or '.join(self.columns[name])}" for name in missing)

@@ -38,10 +38,6 @@ class Checkpoints:
         for checkpoint in older:
             shutil.rmtree(checkpoint)
 
-    def remove(self) -> None:
-        """Remove the folder with everything in it: the training is done."""
-        shutil.rmtree(self.folder)
-
 
 def step_of(checkpoint: Path) -> int:
     """The step of a whole checkpoint."""
@@ -50,38 +46,35 @@ def step_of(checkpoint: Path) -> int:
 
 @contextmanager
 def checkpoints_of(out: Path, identity: dict[str, Any]) -> Iterator[Checkpoints]:
-    """The checkpoints of the training that writes `out` and is described by `identity`.
+    """The checkpoints of the training that writes `out`, whose settings and data `identity` describes.
 
-    While the block runs no other process can train to the same output, except those of one launch. A folder
-    without a checkpoint is removed. Raises SelfposError when the checkpoints belong to another training,
-    naming what differs.
+    Nothing but this launch can train to `out` while the block runs. Raises SelfposError when the checkpoints
+    belong to another training.
     """
-    folder = out.with_name(out.name + ".checkpoints")
-    checkpoints = Checkpoints(folder)
+    checkpoints = Checkpoints(out.with_name(out.name + ".checkpoints"))
     if not is_first():
         processes.wait()  # until the first has prepared the folder
         yield checkpoints
         return
+    folder = checkpoints.folder
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder):
         for partial in folder.glob("checkpoint-*"):
             shutil.rmtree(partial)
         file = folder / "training.json"
-        if checkpoints.latest() is not None:
-            _refuse_other(
-                folder, json.loads(file.read_text(encoding="utf-8")), json.loads(json.dumps(identity))
-            )
+        if checkpoints.latest():
+            _refuse_other(folder, json.loads(file.read_text("utf-8")), json.loads(json.dumps(identity)))
         write_text(file, json.dumps(identity, indent=2))
         processes.wait()
         try:
             yield checkpoints
         except KeyboardInterrupt:
-            if (latest := checkpoints.latest()) is not None:
+            if latest := checkpoints.latest():
                 raise stopped(f"step {step_of(latest)} of the training") from None
             raise
         finally:
-            if folder.is_dir() and checkpoints.latest() is None:
-                checkpoints.remove()
+            if folder.is_dir() and not checkpoints.latest():
+                shutil.rmtree(folder)
 
 
 def _refuse_other(folder: Path, there: dict[str, Any], now: dict[str, Any]) -> None:
@@ -98,16 +91,14 @@ def _refuse_other(folder: Path, there: dict[str, Any], now: dict[str, Any]) -> N
 
 
 class Interruption:
-    """A block in which Ctrl-C is `noted`, so that a training stops after a step. At the block's end it is
-    raised.
+    """A block in which Ctrl-C is `noted`, so that a training stops after a step; it is raised at the end.
 
     A second Ctrl-C stops a single process at once. One of several waits for the others, and gets it twice
     anyway, from terminal and launcher.
     """
 
-    def __init__(self) -> None:
-        self.noted = False
-        self._before: Any = None
+    noted = False
+    _before: Any = None
 
     def __enter__(self) -> Interruption:
         in_main_thread = threading.current_thread() is threading.main_thread()

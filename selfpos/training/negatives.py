@@ -8,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from selfpos.console import log, screen
+from selfpos.console import screen, warn
 from selfpos.errors import SelfposError
 from selfpos.storage.hashing import content_hash
 from selfpos.storage.locate import cache_folder, locate_model
@@ -24,12 +24,10 @@ if TYPE_CHECKING:
 def mine(
     records: Dataset, task_type: TaskType, settings: MiningSettings, base: Path, prompts: Prompts, seed: int
 ) -> Dataset:
-    """`records`, prepared, with `settings.count` columns of negatives: answers of other records near the
-    question.
+    """`records`, prepared, with `settings.count` columns of negatives: near answers of other records.
 
-    `settings.model` embeds them, or `base`. Pairs with fewer negatives are left out with a warning. Equal
-    data, model, settings and seed give the same, from the cache the second time. Raises SelfposError for a
-    type without question and answer, for records with negatives, and when none are mined.
+    `settings.model` embeds them, or `base`. Pairs with fewer negatives are left out with a warning. Raises
+    SelfposError for a type without question and answer, for records with negatives, and when none are mined.
     """
     from datasets import Dataset as Records
 
@@ -52,25 +50,13 @@ def mine(
     }
     key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:24]
     file = cache_folder() / f"negatives-{key}.parquet"
-    if file.is_file():
-        return Records.from_parquet(str(file), keep_in_memory=True)
-    screen().print(f"mining hard negatives for {len(pairs)} pairs")
-    mined = _mine(pairs, settings, model, prompt_of, seed)
-    if len(mined) == 0:
-        raise SelfposError(
-            f"no hard negatives for {len(pairs)} pairs; raise range_max, or lower range_min or the margin"
-        )
-    if len(mined) < len(pairs):
-        notice = (
-            f"{len(pairs) - len(mined)} of {len(pairs)} pairs have fewer than {settings.count} hard "
-            "negatives and are left out"
-        )
-        log.warning(notice)
-        screen().print(f"[yellow]{notice}[/yellow]")
-    partial = file.with_suffix(".partial")
-    partial.parent.mkdir(parents=True, exist_ok=True)
-    mined.to_parquet(str(partial))
-    partial.replace(file)
+    if not file.is_file():
+        screen().print(f"mining hard negatives for {len(pairs)} pairs")
+        mined = _mine(pairs, settings, model, prompt_of, seed)
+        partial = file.with_suffix(".partial")
+        partial.parent.mkdir(parents=True, exist_ok=True)
+        mined.to_parquet(str(partial))
+        partial.replace(file)
     return Records.from_parquet(str(file), keep_in_memory=True)
 
 
@@ -83,19 +69,18 @@ def _mine(
 
     from selfpos.console import quiet_libraries
 
+    answers = len(set(pairs["positive"]))
+    deepest = min(settings.range_max, answers - 1)
+    if deepest - settings.range_min < settings.count:
+        raise SelfposError(
+            f"{answers} different answers leave no {settings.count} beyond the nearest "
+            f"{settings.range_min}; lower range_min, or give more data"
+        )
     with quiet_libraries():
         set_seed(seed)  # for the random sampling
-        encoder = SentenceTransformer(str(model), local_files_only=True)
-        answers = len(set(pairs["positive"]))
-        deepest = min(settings.range_max, answers - 1)
-        if deepest - settings.range_min < settings.count:
-            raise SelfposError(
-                f"{answers} different answers leave no {settings.count} beyond the nearest "
-                f"{settings.range_min}; lower range_min, or give more data"
-            )
         mined = mine_hard_negatives(
             pairs,
-            encoder,
+            SentenceTransformer(str(model), local_files_only=True),
             anchor_column_name="anchor",
             positive_column_name="positive",
             num_negatives=settings.count,
@@ -110,5 +95,14 @@ def _mine(
             output_format="n-tuple",
             batch_size=64,
             verbose=False,
+        )
+    if len(mined) == 0:
+        raise SelfposError(
+            f"no hard negatives for {len(pairs)} pairs; raise range_max, or lower range_min or the margin"
+        )
+    if len(mined) < len(pairs):
+        warn(
+            f"{len(pairs) - len(mined)} of {len(pairs)} pairs have fewer than {settings.count} hard "
+            "negatives and are left out"
         )
     return mined.rename_columns({"negative_1": "negative"}) if "negative_1" in mined.column_names else mined

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from sentence_transformers.base.losses.gradcache import CachedLossMixin
@@ -21,10 +21,7 @@ if TYPE_CHECKING:
 
 
 def make_loss(task_type: TaskType, model: SentenceTransformer, settings: TrainingSettings) -> nn.Module:
-    """The loss of `task_type` over `model`, with `settings.cached` and `settings.matryoshka` around it.
-
-    Raises SelfposError for a dimension that the model does not have.
-    """
+    """The loss of `task_type` over `model`, with `settings.cached` and `settings.matryoshka` around it."""
     loss = task_type.loss(model, settings.temperature)
     if settings.cached:
         of_embeddings = task_type.loss(Embedded(), settings.temperature)  # type: ignore[arg-type]
@@ -42,17 +39,14 @@ def make_loss(task_type: TaskType, model: SentenceTransformer, settings: Trainin
 def loss_name(loss: nn.Module) -> str:
     """The name of `loss` in the manifest: its class, and that of the loss it wraps."""
     name = type(loss).__name__
-    if isinstance(loss, MatryoshkaLoss | ChunkedLoss):
-        return f"{name}({loss_name(loss.loss)})"
-    return name
+    return f"{name}({loss_name(loss.loss)})" if isinstance(loss, MatryoshkaLoss | ChunkedLoss) else name
 
 
 class ChunkedLoss(CachedLossMixin, nn.Module):
     """Any `loss` of embeddings, on a batch that is embedded `mini_batch_size` texts at a time.
 
-    It is sentence-transformers' gradient caching (Gao et al., arXiv 2101.06983) around a loss built over
-    `Embedded`, so every type's loss can have large batches, also CoSENT and supervised InfoNCE. Gradients are
-    those of `loss` on the whole batch.
+    sentence-transformers' gradient caching (Gao et al., arXiv 2101.06983) around a loss built over
+    `Embedded`, for types whose loss the library does not cache. Gradients are those of the whole batch.
     """
 
     def __init__(self, model: SentenceTransformer, loss: nn.Module, mini_batch_size: int) -> None:
@@ -70,12 +64,7 @@ class ChunkedLoss(CachedLossMixin, nn.Module):
         value: Tensor = self.loss([{"sentence_embedding": torch.cat(chunks)} for chunks in reps], labels)
         if with_backward:
             value.backward()
-            value = value.detach()
-        return value
+        return value.detach() if with_backward else value
 
     def forward(self, sentence_features: Iterable[dict[str, Tensor]], labels: Tensor | None = None) -> Tensor:
-        value: Tensor = self.forward_cached(list(sentence_features), labels)  # type: ignore[operator]  # of the mixin
-        return value
-
-    def get_config_dict(self) -> dict[str, Any]:
-        return {"mini_batch_size": self.mini_batch_size}
+        return self.forward_cached(list(sentence_features), labels)  # type: ignore[operator]  # of the mixin

@@ -1,18 +1,27 @@
-"""What a training depends on outside of it: trackers, room on the disk and in memory."""
+"""What a training depends on outside of it and what it took: trackers, disk, memory, time, the machine."""
 
 from __future__ import annotations
 
 import errno
+import json
 import os
+import platform
+import resource
+import sys
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from selfpos.errors import OperationError, SelfposError
 from selfpos.recipe import TrainingSettings
 
 TENSORBOARD = "TENSORBOARD_LOGGING_DIR"
+PACKAGES = ("torch", "transformers", "sentence-transformers", "datasets", "accelerate", "peft", "tokenizers")
+"""Whose versions go into the manifest: with the inputs and the seed they decide the result's bytes."""
 
 
 def check_trackers(names: Sequence[str]) -> None:
@@ -48,15 +57,14 @@ def outside_failures(settings: TrainingSettings) -> Iterator[None]:
         yield
     except torch.OutOfMemoryError:
         raise _out_of_memory("the GPU's memory", settings) from None
-    except MemoryError:
-        raise _out_of_memory("the memory", settings) from None
     except SelfposError:
         raise
     except Exception as error:
         # recognised by their text: a full disk is a RuntimeError of torch's file writer and an Exception of
         # safetensors, too little memory a RuntimeError of torch's allocator
         text = str(error)
-        if "can't allocate memory" in text or "not enough memory" in text:
+        allocator = "can't allocate memory" in text or "not enough memory" in text
+        if allocator or isinstance(error, MemoryError):
             raise _out_of_memory("the memory", settings) from None
         signs = ("No space left on device", "PytorchStreamWriter failed", "(os error 28)")
         full = isinstance(error, OSError) and error.errno == errno.ENOSPC
@@ -80,3 +88,56 @@ def _out_of_memory(what: str, settings: TrainingSettings) -> OperationError:
     if not settings.lora:
         ways.append("train with lora")
     return OperationError(f"{what} ran out; {', or '.join(ways)}")
+
+
+class Spent:
+    """Seconds and peak memory in bytes since it was made, added to those of a stopped training."""
+
+    FILE = "spent.json"
+
+    def __init__(self) -> None:
+        import torch
+
+        self._start = time.perf_counter()
+        self._before: dict[str, float] = {}
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
+        with suppress(OSError):  # Linux can reset a process's peak; elsewhere it counts from its start
+            Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+    def now(self) -> dict[str, Any]:
+        """`seconds`, `peak_memory_bytes` resident, and `peak_gpu_memory_bytes` where there is a GPU."""
+        import torch
+
+        seconds = time.perf_counter() - self._start + self._before.get("seconds", 0.0)
+        unit = 1 if sys.platform == "darwin" else 1024
+        peaks = {"peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}
+        status = Path("/proc/self/status")
+        if status.is_file():  # unlike ru_maxrss, VmHWM can be reset
+            for line in status.read_text(encoding="ascii", errors="replace").splitlines():
+                if line.startswith("VmHWM:"):
+                    peaks["peak_memory_bytes"] = int(line.split()[1]) * 1024
+        if torch.cuda.is_available():
+            peaks["peak_gpu_memory_bytes"] = torch.cuda.max_memory_allocated()
+        highest = {name: max(value, self._before.get(name, 0)) for name, value in peaks.items()}
+        return {"seconds": round(seconds, 3), **highest}
+
+    def write(self, checkpoint: Path) -> None:
+        """Note it in the folder of a checkpoint."""
+        (checkpoint / self.FILE).write_text(json.dumps(self.now()), encoding="utf-8")
+
+    def add(self, checkpoint: Path) -> None:
+        """Continue from what a checkpoint noted."""
+        self._before = json.loads((checkpoint / self.FILE).read_text(encoding="utf-8"))
+
+
+def environment(device: Any) -> dict[str, Any]:
+    """Device, threads and versions, for the manifest."""
+    import torch
+
+    from selfpos.version import __version__
+
+    versions = {"python": platform.python_version(), "selfpos": __version__}
+    versions |= {package: version(package) for package in PACKAGES}
+    name = torch.cuda.get_device_name() if device.type == "cuda" else platform.machine()
+    return {"device": f"{device.type} ({name})", "threads": torch.get_num_threads(), "versions": versions}

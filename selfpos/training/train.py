@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import selfpos.processes as processes
-from selfpos.console import is_first, log, screen
+from selfpos.console import is_first, warn
 from selfpos.errors import OperationError, SelfposError, unknown
 from selfpos.recipe import MixtureSettings, TrainingSettings
 from selfpos.storage.atomic import fresh_folder, refuse_existing
@@ -19,15 +20,12 @@ from selfpos.storage.manifest import write_manifest
 from selfpos.tasks import TaskType
 from selfpos.tasks.prompts import Prompts, column_prompts, kept_prompts
 from selfpos.training.checkpoints import Checkpoints, Interruption, checkpoints_of, step_of
-from selfpos.training.loading import check_base, choose_precision, load_trainable
-from selfpos.training.outside import check_trackers, outside_failures, tensorboard_beside
+from selfpos.training.models import check_base, choose_precision, load_trainable, save_model
+from selfpos.training.outside import check_trackers, environment, outside_failures, tensorboard_beside
 
 if TYPE_CHECKING:
     from datasets import Dataset
     from sentence_transformers import SentenceTransformer
-    from torch import nn
-
-    from selfpos.training.validation import Validator
 
 
 @dataclass(frozen=True)
@@ -68,11 +66,8 @@ class _Task:
         """What decides the result, for the manifest."""
         from selfpos.data.sources import hash_records
 
-        facts: dict[str, Any] = {
-            "type": self.type.name,
-            "records": len(self.records),
-            "hash": hash_records(self.records),
-        }
+        count = len(self.records)
+        facts: dict[str, Any] = {"type": self.type.name, "records": count, "hash": hash_records(self.records)}
         if self.prompts:
             facts["prompts"] = self.prompts
         if self.held_out is not None:
@@ -94,27 +89,28 @@ def train(
     prompts: Mapping[str, Prompts] | None = None,
     provenance: Mapping[str, Any] | None = None,
 ) -> TrainingResult:
-    """Fine-tune the model folder `base` on `data` and write the folder `out`: a whole model, or a PEFT
-    adapter.
+    """Fine-tune the model folder `base` on `data` and write the folder `out`: a model, or a PEFT adapter.
 
     Equal inputs, seed and number of threads give equal bytes. A stopped training continues from its last
     checkpoint in `<out>.checkpoints/`, which is removed at the end; Ctrl-C makes one. Under torchrun or
-    accelerate every process calls this alike: a step draws `batch_size` records in each, and the first
-    writes.
+    accelerate every process calls this alike: a step draws `batch_size` records in each, the first writes.
 
     Args:
-        base: A sentence-transformers folder. data: Task name → its type and records, canonical or as
-            `TaskType.canonical` accepts them. With several tasks every batch comes from a single one.
-        out: Must not exist. settings: How to train. With `validation` the best state is written. seed: Of all
-        random choices. mixture: How often a batch comes from which task. start: A model that this function
-        trained from `base`, with the same `lora` or without, to continue from. name: Of the model, in the
-        manifest. validation: Task name → records to validate on, where they are no share of `data`. prompts:
-        Task name → prompts before its texts, which the model keeps. provenance: Further facts for the
-        manifest.
+        base: a sentence-transformers folder.
+        data: task name → its type and records. With several tasks every batch comes from a single one.
+        out: must not exist.
+        settings: how to train. With `validation` the best state is written.
+        seed: of all random choices.
+        mixture: how often a batch comes from which task.
+        start: a model that this function trained from `base`, with the same `lora`, to continue from.
+        name: of the model, in the manifest.
+        validation: task name → records to validate on, where they are no share of `data`.
+        prompts: task name → prompts before its texts, which the model keeps.
+        provenance: further facts for the manifest.
 
     Raises:
-        SelfposError: On settings or data that cannot be trained with, on a wrong base, or when `out` exists.
-        OperationError: When the training diverges (its last checkpoint is kept), or memory or disk run out.
+        SelfposError: on settings or data that cannot be trained with, on a wrong base, or when `out` exists.
+        OperationError: when the training diverges (its last checkpoint is kept), or memory or disk run out.
     """
     from selfpos.console import quiet_libraries
 
@@ -131,12 +127,10 @@ def train(
     processes.join(settings.device)
     with quiet_libraries(), tensorboard_beside(out), outside_failures(settings):
         tasks = _prepare(data, settings, validation or {}, prompts or {}, seed)
-        snapshot = hub_snapshot(base)
-        hub = {"repo": snapshot[0], "revision": snapshot[1]} if snapshot else {}
         base_hash = content_hash(base)
         made_of: dict[str, Any] = {
-            "base": {"name": display_name(base), **hub, "hash": base_hash},
-            "tasks": {task: found.describe() for task, found in tasks.items()},
+            "base": {"name": display_name(base), **hub_snapshot(base), "hash": base_hash},
+            "tasks": {name: task.describe() for name, task in tasks.items()},
             "settings": settings.that_decide(),
             "mixture": mixture.mixture,
         }
@@ -152,19 +146,15 @@ def train(
         with checkpoints_of(out, identity) as checkpoints, Interruption() as interruption:
             result, model, measured = training.run(checkpoints, interruption)
             if is_first():
-                from selfpos.training.saving import save_model
-
                 kind = "joint" if len(data) > 1 else "specialist"
-                kept = kept_prompts(
-                    {task: (found.type, found.asked_prompts) for task, found in tasks.items()}
-                )
+                kept = kept_prompts({name: (task.type, task.asked_prompts) for name, task in tasks.items()})
                 manifest = {"kind": kind, "name": name, **made_of, **measured, **(provenance or {})}
                 with fresh_folder(out) as folder:
                     save_model(model, base, folder, kept)
                     write_manifest(folder, manifest)
             processes.wait()
             if is_first():
-                checkpoints.remove()
+                shutil.rmtree(checkpoints.folder)
     return result
 
 
@@ -210,28 +200,28 @@ class _Training:
         """Train; returns the result, the model, and the measurements for the manifest."""
         from transformers import set_seed
 
-        from selfpos.training.measure import environment
         from selfpos.training.objective import loss_name, make_loss
         from selfpos.training.trainer import Reporter
         from selfpos.training.validation import Validator
 
+        settings = self.settings
         set_seed(self.seed)  # before LoRA draws its first weights
-        model = load_trainable(self.base, self.settings, self.start)
-        precision = choose_precision(self.settings.precision, model.device)
-        losses = [make_loss(task.type, model, self.settings) for task in self.tasks.values()]
+        model = load_trainable(self.base, settings, self.start)
+        precision = choose_precision(settings.precision, model.device)
+        losses = {name: make_loss(task.type, model, settings) for name, task in self.tasks.items()}
         resume = checkpoints.latest()
         validator = None
-        if self.settings.validation is not None:
+        if settings.validation is not None:
             held_out = {
-                task: (found.given, found.held_out, found.asked_prompts)
-                for task, found in self.tasks.items()
-                if found.held_out is not None
+                name: (task.given, task.held_out, task.asked_prompts)
+                for name, task in self.tasks.items()
+                if task.held_out is not None
             }
-            validator = Validator(held_out, self.settings.validation, checkpoints)
+            validator = Validator(held_out, settings.validation, checkpoints)
         with ExitStack() as stack:
-            every = self.settings.checkpoint_every
-            reporter = Reporter(self.name, checkpoints, every, interruption, stack)
-            trainer = self._trainer(model, precision, losses, checkpoints, reporter, validator)
+            reporter = Reporter(self.name, checkpoints, settings.checkpoint_every, interruption, stack)
+            callbacks = [validator, reporter] if validator else [reporter]
+            trainer = self._trainer(model, precision, list(losses.values()), checkpoints.folder, callbacks)
             try:
                 trainer.train(resume_from_checkpoint=str(resume) if resume else None)
             except OperationError as error:
@@ -240,31 +230,35 @@ class _Training:
                 raise OperationError(
                     f"training {self.name} stopped, {error}; {kept}; lower the learning rate"
                 ) from None
-        state = trainer.state
-        self._check_steps(state, stopped=validator is not None and validator.stopped)
+        took, state, arguments = reporter.spent.now(), trainer.state, trainer.args
+        if state.global_step == 0:
+            raise SelfposError(
+                f"training {self.name} found no batch of {settings.batch_size} with distinct texts "
+                "in its data; lower the batch size"
+            )
+        if state.global_step < state.max_steps and not (validator and validator.stopped):
+            warn(
+                f"{self.name}: the data gave {state.global_step} steps instead of {state.max_steps}, "
+                "for want of distinct texts"
+            )
         if validator is not None:
             validator.restore_best(trainer)
-        arguments = trainer.args
         a_step = arguments.train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
+        counts = {
+            "steps": state.global_step,
+            "samples": state.global_step * a_step,
+            "tokens": state.num_input_tokens_seen,
+            "resumed_from": step_of(resume) if resume else None,
+        }
         result = TrainingResult(
-            out=self.out,
-            name=self.name,
-            steps=state.global_step,
-            samples=state.global_step * a_step,
-            tokens=state.num_input_tokens_seen,
-            seconds=reporter.took["seconds"],
-            losses=tuple(reporter.losses),
-            resumed_from=step_of(resume) if resume else None,
+            out=self.out, name=self.name, seconds=took["seconds"], losses=tuple(reporter.losses), **counts
         )
         measured = {
-            "losses": {task: loss_name(loss) for task, loss in zip(self.tasks, losses, strict=True)},
+            "losses": {name: loss_name(loss) for name, loss in losses.items()},
             "precision": precision,
-            "steps": result.steps,
-            "samples": result.samples,
-            "tokens": result.tokens,
-            "resumed_from": result.resumed_from,
+            **counts,
             "loss_curve": reporter.losses,
-            **reporter.took,
+            **took,
             **({"validation": validator.describe()} if validator else {}),
             **environment(model.device),
         }
@@ -274,10 +268,9 @@ class _Training:
         self,
         model: SentenceTransformer,
         precision: str,
-        losses: Sequence[nn.Module],
-        checkpoints: Checkpoints,
-        reporter: Any,
-        validator: Validator | None,
+        losses: Sequence[Any],
+        folder: Path,
+        callbacks: list[Any],
     ) -> Any:
         from datasets import DatasetDict
         from sentence_transformers.sentence_transformer.data_collator import SentenceTransformerDataCollator
@@ -295,7 +288,7 @@ class _Training:
         if len(numbered) == 1:
             data, loss, prompts = data["0"], loss["0"], prompts["0"]
         arguments = Arguments(
-            output_dir=str(checkpoints.folder),
+            output_dir=str(folder),
             max_steps=settings.steps or -1,
             gradient_accumulation_steps=len(numbered) if mixture.surgery else 1,
             num_train_epochs=settings.epochs,
@@ -328,24 +321,9 @@ class _Training:
             train_dataset=data,
             loss=loss,
             data_collator=collator,
-            callbacks=[validator, reporter] if validator else [reporter],
+            callbacks=callbacks,
             types={id(task.records): (name, task.type) for name, task in self.tasks.items()},
             by_length=settings.batching == "length",
             max_tokens=length,
             mixture=mixture,
         )
-
-    def _check_steps(self, state: Any, *, stopped: bool) -> None:
-        """Raise SelfposError for a training without a step; warn where it has fewer than it should."""
-        if state.global_step == 0:
-            raise SelfposError(
-                f"training {self.name} found no batch of {self.settings.batch_size} with distinct texts "
-                "in its data; lower the batch size"
-            )
-        if state.global_step < state.max_steps and not stopped:
-            notice = (
-                f"{self.name}: the data gave {state.global_step} steps instead of {state.max_steps}, "
-                "for want of distinct texts"
-            )
-            log.warning(notice)
-            screen().print(f"[yellow]{notice}[/yellow]")

@@ -1,5 +1,4 @@
-"""sentence-transformers' trainer with what a training here needs; the one file that relies on the trainer's
-internals.
+"""sentence-transformers' trainer with what a training here needs; the one file that relies on its internals.
 
 It imports heavy libraries: import it only where a training starts. `tests/training/test_internals.py` says
 which internal method a new version of the library lacks.
@@ -25,9 +24,8 @@ from selfpos.errors import OperationError, SelfposError
 from selfpos.recipe import MixtureSettings
 from selfpos.tasks import TaskType
 from selfpos.training.checkpoints import Checkpoints, Interruption
-from selfpos.training.measure import Spent
-from selfpos.training.mixtures import records_per_epoch
-from selfpos.training.samplers import LengthBatchSampler, MixtureBatchSampler
+from selfpos.training.outside import Spent
+from selfpos.training.samplers import LengthBatchSampler, MixtureBatchSampler, records_per_epoch
 from selfpos.training.surgery import Surgery
 
 CHECKPOINT_SECONDS = 600.0
@@ -42,8 +40,7 @@ class Arguments(SentenceTransformerTrainingArguments):
 
 
 class Trainer(SentenceTransformerTrainer):
-    """The library's trainer with each task's batch sampler, more mixtures, and a stop at a loss that is not
-    finite.
+    """The library's trainer with each task's batch sampler, more mixtures, and a stop at a loss not finite.
 
     `types`: the `id` of each training data set → its task's name and type. With surgery in `mixture` the
     batches of all tasks come in one step, by gradient accumulation. With `by_length` texts of like length
@@ -55,8 +52,8 @@ class Trainer(SentenceTransformerTrainer):
         *args: Any,
         types: Mapping[int, tuple[str, TaskType]],
         mixture: MixtureSettings,
-        by_length: bool = False,
-        max_tokens: int | None = None,
+        by_length: bool,
+        max_tokens: int | None,
         **kwargs: Any,
     ) -> None:
         self._types, self._mixture, self._by_length, self._max_tokens = types, mixture, by_length, max_tokens
@@ -73,16 +70,14 @@ class Trainer(SentenceTransformerTrainer):
 
     def get_batch_sampler(self, dataset: Any, batch_size: int, **options: Any) -> Any:
         name, task_type = self._types[id(dataset)]
+        samplers = {"no_duplicates": NoDuplicatesBatchSampler, "group_by_label": GroupByLabelBatchSampler}
         try:
             if self._by_length:
-                generator, seed = options["generator"], options["seed"]
                 sampler: Any = LengthBatchSampler(
-                    dataset, task_type, batch_size, generator, seed, self._max_tokens
+                    dataset, task_type, batch_size, options["generator"], options["seed"], self._max_tokens
                 )
-            elif task_type.sampler == "no_duplicates":
-                sampler = NoDuplicatesBatchSampler(dataset, batch_size=batch_size, **options)
-            elif task_type.sampler == "group_by_label":
-                sampler = GroupByLabelBatchSampler(dataset, batch_size=batch_size, **options)
+            elif task_type.sampler in samplers:
+                sampler = samplers[task_type.sampler](dataset, batch_size=batch_size, **options)
             else:
                 sampler = super().get_batch_sampler(dataset, batch_size=batch_size, **options)
         except ValueError as error:
@@ -139,8 +134,7 @@ class NotFiniteError(OperationError):
 
 
 class Reporter(TrainerCallback):
-    """Shows and logs a training, and asks for checkpoints: every so many steps, every ten minutes, and after
-    Ctrl-C.
+    """Shows and logs a training, and asks for checkpoints: by steps, every ten minutes, and after Ctrl-C.
 
     After an `interruption` the training ends with its checkpoint. The bar is entered on `stack`, whose owner
     closes it.
@@ -152,12 +146,11 @@ class Reporter(TrainerCallback):
         self.title, self.checkpoints, self.every, self._stack = title, checkpoints, every, stack
         self._interruption, self._stopping = interruption, False
         self.losses: list[tuple[int, float]] = []
-        self._spent = Spent()
-        self.took = self._spent.now()
+        self.spent = Spent()
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if (before := self.checkpoints.latest()) is not None:
-            self._spent.add(before)
+        if before := self.checkpoints.latest():
+            self.spent.add(before)
         self._bar: Bar = self._stack.enter_context(progress(self.title, state.max_steps))
         self._bar.advance(state.global_step)
         self.losses = [(entry["step"], entry["loss"]) for entry in state.log_history if "loss" in entry]
@@ -186,12 +179,9 @@ class Reporter(TrainerCallback):
                 raise NotFiniteError(f"the weights of {name} are not finite after step {state.global_step}")
         processes.wait()  # until each has written its random state
         if is_first():
-            self._spent.write(self.checkpoints.written(state.global_step))
+            self.spent.write(self.checkpoints.written(state.global_step))
             self.checkpoints.keep(state.global_step)
         processes.wait()
         self._saved = time.monotonic()
         if self._stopping:
             raise KeyboardInterrupt
-
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.took = self._spent.now()

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback
@@ -26,22 +24,19 @@ if TYPE_CHECKING:
     from selfpos.recipe import ValidationSettings
     from selfpos.tasks import TaskType
 
-BATCH = 64
-"""Texts embedded at once: no activations are kept, so this takes little memory."""
+BATCH = 64  # texts embedded at once: no activations are kept, so this takes little memory
 
 
 def task_measure(task_type: TaskType, dataset: Dataset, prompts: Prompts, records: int) -> TaskMeasure:
     """The measure of one task on at most `records` of its prepared validation records.
 
-    For labelled texts, whose measure is that of a classifier, every second record only teaches the
-    classifier.
+    Of labelled texts every second record only teaches the classifier.
     """
     columns = task_type.texts_of(dataset.column_names)
     prompt_of = column_prompts(task_type, prompts, columns)
-    rows = range(min(len(dataset), records))
-    known, measured = rows, rows
+    known = measured = range(min(len(dataset), records))
     if task_type.target == "label" and len(columns) == 1:
-        known, measured = rows[::2], rows[1::2]
+        known, measured = known[::2], known[1::2]
     parts = [dataset.select(part) for part in (known, measured)]
     return TaskMeasure(*(Texts.of(part, columns, task_type.target, prompt_of) for part in parts))
 
@@ -58,8 +53,8 @@ class Validator(TrainerCallback):
     """Measures every so many steps and after the last, and keeps the best state within the checkpoints.
 
     `tasks` are each task's type, prepared validation records and prompts. A checkpoint holds all measurements
-    so far, and the best state in its folder `best`, so that a training can continue from it. The value of a
-    state is the mean of the tasks' measures; of equal ones the earlier is better.
+    so far, and the best state in its folder `best`. The value of a state is the mean of the tasks' measures;
+    of equal ones the earlier is better.
     """
 
     def __init__(
@@ -74,9 +69,9 @@ class Validator(TrainerCallback):
         self.stopped = False
 
     @property
-    def best(self) -> dict[str, Any]:
-        """The best measurement: its step, the tasks' scores and their mean."""
-        return max(self.history, key=lambda entry: entry["mean"])
+    def best_step(self) -> int:
+        """The step of the best measurement."""
+        return max(self.history, key=lambda entry: entry["mean"])["step"]
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.global_step and (latest := self.checkpoints.latest()):
@@ -92,30 +87,30 @@ class Validator(TrainerCallback):
         self.history.append({"step": step, "scores": scores, "mean": sum(scores.values()) / len(scores)})
         words = ", ".join(f"{name} {value:.4f}" for name, value in scores.items())
         log.info("validation at step %d: %s", step, words)
-        since = sum(entry["step"] > self.best["step"] for entry in self.history)
+        since = sum(entry["step"] > self.best_step for entry in self.history)
         self.stopped = not last and self.settings.patience is not None and since >= self.settings.patience
         # a training that is killed here measures again and stops again, since this state is not the best
         control.should_training_stop = control.should_training_stop or self.stopped
-        control.should_save = self.best["step"] == step and not last
+        control.should_save = self.best_step == step and not last
 
     def on_save(self, args: Any, state: Any, control: Any, model: SentenceTransformer, **kwargs: Any) -> None:
         if not is_first():
             return
         folder = self.checkpoints.written(state.global_step)
         write_text(folder / "validation.json", json.dumps(self.history))
-        if self.history and self.best["step"] == state.global_step:
+        if self.history and self.best_step == state.global_step:
             model.save_pretrained(str(folder / "best"), create_model_card=False)
         elif (latest := self.checkpoints.latest()) and (latest / "best").is_dir():
-            shutil.copytree(latest / "best", folder / "best", copy_function=_link)
+            shutil.copytree(latest / "best", folder / "best")
 
     def restore_best(self, trainer: Any) -> None:
         """Restore the best state in the model of a finished `trainer`."""
-        if self.best["step"] != trainer.state.global_step and (latest := self.checkpoints.latest()):
+        if self.best_step != trainer.state.global_step and (latest := self.checkpoints.latest()):
             trainer.load_best(latest / "best")
 
     def describe(self) -> dict[str, Any]:
         """All measurements, the step of the best, and whether the training ended early, for the manifest."""
-        return {"best_step": self.best["step"], "stopped_early": self.stopped, "history": self.history}
+        return {"best_step": self.best_step, "stopped_early": self.stopped, "history": self.history}
 
 
 def split_validation(
@@ -126,8 +121,7 @@ def split_validation(
     settings: ValidationSettings,
     seed: int,
 ) -> tuple[Dataset, Dataset]:
-    """(training records, prepared validation records) of one task; `split` are those of its validation split,
-    if any.
+    """(training records, prepared validation records) of one task, the latter of its `split` where given.
 
     Raises SelfposError when the validation records are too few to be measured.
     """
@@ -144,11 +138,3 @@ def split_validation(
         return records, task_type.prepare(split, seed)
     except SelfposError as error:
         raise SelfposError(f"the {len(split)} validation records of task {task}: {error}") from None
-
-
-def _link(source: str, target: str) -> None:
-    try:
-        os.link(source, target)
-    except OSError:  # a file system without hard links
-        shutil.copyfile(source, target)
-    Path(target).chmod(0o644)

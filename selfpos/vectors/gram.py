@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from selfpos.storage.numbers import to_float32
-from selfpos.vectors.chunks import spans
+from selfpos.vectors.parts import spans
 from selfpos.vectors.task_vector import TaskVector
 
 

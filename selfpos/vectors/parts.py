@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,6 +17,18 @@ Reader = Callable[[int, int, np.ndarray], np.ndarray]
 """(start, stop, base[start:stop] as flat float32) -> V[start:stop] as a new flat float32 array."""
 
 Maps = dict[Path, np.ndarray]
+
+CHUNK = 1 << 16
+"""Elements read at a time: at 4 bytes each, a handful of vectors and temporaries fit a core's L2 cache."""
+
+
+def spans(shape: tuple[int, ...], size: int = CHUNK) -> Iterator[tuple[int, int]]:
+    """Flat ranges (start, stop) of about `size` elements; of whole rows where a row is that short."""
+    numel = math.prod(shape)
+    row = numel // shape[0] if shape and shape[0] else 1
+    step = max(1, size // row) * row if row <= size else size
+    for start in range(0, numel, step):
+        yield start, min(numel, start + step)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from selfpos.storage.tensor_file import TensorEntry, read_header
 from selfpos.vectors.adapter import adapter_parts
 from selfpos.vectors.check import config_differences, tensor_differences, tokenizer_differences
 from selfpos.vectors.names import is_token_table
-from selfpos.vectors.parts import Dense, LowRank, Maps, Reader, TensorPart
+from selfpos.vectors.parts import Dense, Maps, Reader, TensorPart
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -52,11 +52,6 @@ class TaskVector:
     def keys(self) -> tuple[str, ...]:
         """The base's tensors of floats, in the order of its files."""
         return tuple(key for key, entry in self.base.tensors.items() if entry.mergeable)
-
-    @property
-    def low_rank(self) -> bool:
-        """Whether the whole vector consists of low-rank factors."""
-        return all(isinstance(part, LowRank) for part in self.parts.values())
 
     def reader(self, key: str) -> Reader:
         """A function that reads ranges of V at `key`: see parts.Reader."""
@@ -112,7 +107,7 @@ def _open_vector(base: ModelFolder, source: Path, name: str, tolerate: bool) -> 
     _check_base(base, folder)
     maps: Maps = {}
     shared = [key for key, entry in base.tensors.items() if entry.mergeable and key in folder.tensors]
-    parts: dict[str, TensorPart] = adapter_parts(folder, base) if adapter else {}
+    parts = adapter_parts(folder, base) if adapter else {}
     parts |= {key: Dense(folder.tensors[key], maps) for key in shared}
     if adapter and not folder.modules:
         return TaskVector(name, folder, base, parts)
@@ -176,16 +171,12 @@ def distinct_names(sources: Sequence[Path]) -> list[str]:
     depth = 1
     while len({path.parts[-depth:] for path in paths}) < len(set(paths)) and depth < longest:
         depth += 1
-    snapshots = [hub_snapshot(source) for source in sources]
     names = [
-        snapshot[0] if snapshot else "/".join(path.parts[-depth:])
-        for snapshot, path in zip(snapshots, paths, strict=True)
+        hub_snapshot(source).get("repo") or "/".join(path.parts[-depth:])
+        for source, path in zip(sources, paths, strict=True)
     ]
-    return [_numbered(name, names[:index].count(name) + 1) for index, name in enumerate(names)]
-
-
-def _numbered(name: str, number: int) -> str:
-    return name if number == 1 else f"{name}#{number}"
+    earlier = [names[:index].count(name) for index, name in enumerate(names)]
+    return [f"{name}#{count + 1}" if count else name for name, count in zip(names, earlier, strict=True)]
 
 
 def tied_tensors(base: ModelFolder, vectors: Sequence[TaskVector]) -> dict[str, str]:

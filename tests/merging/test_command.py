@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from selfpos.data.probe import write_probe
-from selfpos.storage import read_manifest
+from selfpos.storage.manifest import read_manifest
 from selfpos.tasks import get_task
 from tests.helpers import reference as ref
 from tests.helpers.adapters import make_adapter
@@ -260,7 +260,7 @@ def test_methods_are_listed_with_their_needs(selfpos: CommandLine) -> None:
         ),
         (
             ["--method", "fisher"],
-            "does not say which records were held out for a probe; give the probe set with --probe FOLDER",
+            "does not say which records were held out for a probe; give a probe set with --probe FOLDER",
         ),
     ],
 )

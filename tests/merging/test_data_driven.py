@@ -166,7 +166,7 @@ def test_chunks_threads_and_devices_make_no_difference(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
     import selfpos.merging.stream as stream
-    import selfpos.vectors.chunks as chunks
+    import selfpos.vectors.parts as chunks
 
     base, tuned = models(9, 3)
     known = (

@@ -11,7 +11,7 @@ import pytest
 
 from selfpos.errors import SelfposError
 from selfpos.merging import merge
-from selfpos.storage import open_model
+from selfpos.storage.model_folder import open_model
 from tests.conftest import make_specialist
 from tests.helpers import reference as ref
 from tests.helpers.families import FAMILIES, make_family

@@ -16,7 +16,8 @@ from safetensors.torch import load_file, save_file
 
 from selfpos.errors import SelfposError
 from selfpos.merging import METHODS, get_method, merge, plan
-from selfpos.storage import content_hash, read_manifest, write_manifest
+from selfpos.storage.hashing import content_hash
+from selfpos.storage.manifest import read_manifest, write_manifest
 from tests.helpers import reference as ref
 from tests.helpers.adapters import make_adapter
 

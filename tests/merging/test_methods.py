@@ -122,7 +122,7 @@ def test_zero_vectors_leave_the_base(tmp_path: Path, method: str) -> None:
 # What N equal vectors give: the vector itself for means, N times it for sums. Those not named here change a
 # lone vector by design.
 def test_karcher_of_weights_that_cancel_beside_a_zero_vector_is_the_weighted_mean() -> None:
-    from selfpos.merging.methods.spherical_means import karcher
+    from selfpos.merging.methods.spheres import karcher
 
     vectors = np.array(
         [[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 0.0]]
@@ -290,7 +290,7 @@ def test_any_numbers_match_float64(
 def test_long_tensors_pass_in_chunks_like_short_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same merge with chunks of seven elements."""
     import selfpos.merging.stream as stream
-    import selfpos.vectors.chunks as chunks
+    import selfpos.vectors.parts as chunks
 
     base, tuned = models(6, 3)
     for index, (method, weights, params) in enumerate(CASES):

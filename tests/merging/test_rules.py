@@ -16,7 +16,7 @@ from selfpos.merging.maths import thresholds
 from selfpos.merging.maths.thresholds import kept
 from selfpos.merging.settings import fits, make_settings, ramp
 from selfpos.merging.stream import Stream
-from selfpos.storage import open_model
+from selfpos.storage.model_folder import open_model
 from selfpos.vectors import open_vectors
 from selfpos.vectors.names import depths, is_embedding, layer_number
 from tests.helpers.folders import make_folder

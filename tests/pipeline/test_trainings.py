@@ -8,7 +8,7 @@ from datasets import Dataset
 from selfpos.pipeline.trainings import Training, plan_trainings
 from selfpos.recipe import Recipe
 from selfpos.storage.run_folder import RunFolder
-from selfpos.training.mixtures import random_part
+from selfpos.training.samplers import random_part
 
 SIZES = {"a": 600, "b": 100, "c": 310}
 MERGE = {"m": {"method": "average"}, "boom": {"method": "multi-slerp", "vectors": "bagging"}}

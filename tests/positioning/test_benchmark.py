@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parent.parent.parent
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_quick_benchmark_fills_every_table(tmp_path: Path) -> None:
     pytest.importorskip("cma")
     words = [

@@ -50,7 +50,7 @@ def test_embeddings_losses_and_gradients_equal_the_dense_path(
         losses, gradient = problem.gradient(parameters, batches)
         with torch.no_grad():
             embeddings = problem.live.embed(batches[0].columns[0])
-        rows = dict(zip(problem.hierarchy.rows, gradient, strict=True))
+        rows = dict(zip(problem.rows, gradient, strict=True))
         found.append((embeddings, losses, rows))
     close = (
         1e-5 if dtype == torch.float32 else 1e-7

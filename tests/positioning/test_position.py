@@ -13,8 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from selfpos.data.probe import ProbeTask
 from selfpos.errors import SelfposError
-from selfpos.positioning import Position, position
-from selfpos.positioning.position import check
+from selfpos.positioning.position import Position, check, position
 from selfpos.positioning.problem import Problem
 from selfpos.recipe import PositioningSettings
 from selfpos.tasks import get_task

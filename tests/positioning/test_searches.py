@@ -14,14 +14,13 @@ import torch
 from datasets import Dataset
 
 from selfpos.errors import SelfposError
-from selfpos.positioning import linearised, position, searches
+from selfpos.positioning import linearised, searches
 from selfpos.positioning.draws import split_probe
 from selfpos.positioning.live import LiveModel
-from selfpos.positioning.position import find_search
+from selfpos.positioning.position import SEARCHES, position
 from selfpos.positioning.problem import Problem
-from selfpos.positioning.selection import Measurement, Selection
+from selfpos.positioning.selection import Measurement, Rival, Selection, compare, verdict
 from selfpos.positioning.trajectory import Trajectory
-from selfpos.positioning.uncertainty import Rival, coefficient_spread, compare, verdict
 from selfpos.recipe import PositioningSettings
 from tests.helpers.stand_ins import NearTo, Probe, graded, make_live, pairs, words
 
@@ -50,7 +49,7 @@ def run(
     if selection:
         selection.measure_base(live)
     with Trajectory(path) as record:
-        around = find_search(settings.search)(problem, selection, record, seed=0)
+        around = SEARCHES[settings.search](problem, selection, record, seed=0)
     assert record.best is not None
     return problem, record, around
 
@@ -201,7 +200,7 @@ def test_intervals_hold_the_truth_and_narrow_with_less_noise(
         live = make_live(tiny_base, tiny_specialists[:2])
         problem, record, around = run(live, near(live, [0.9, 0.4], noise), rounds=3)
         found = problem.mean_coefficients(record.best.parameters).tolist()
-        spread = coefficient_spread(around, 20, seed=0)
+        spread = around.coefficient_spread(seed=0)
         intervals = [(c + low, c + high) for c, (low, high) in zip(found, spread, strict=True)]
         assert all(low <= c <= high for c, (low, high) in zip(found, intervals, strict=True))
         assert all(low - 0.1 <= c <= high + 0.1 for c, (low, high) in zip([0.9, 0.4], intervals, strict=True))

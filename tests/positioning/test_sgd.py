@@ -167,7 +167,7 @@ def test_a_loss_that_is_no_number_is_one_sentence(tiny_base: Path, tiny_speciali
         ({}, "holds no task"),
         (
             {"pairs": Probe("pairs", PairTask(), Dataset.from_dict({"anchor": [], "positive": []}))},
-            "no record of task pairs",
+            "holds 0 records of task pairs",
         ),
         ({"pairs": pairs(3)}, "3 records of task pairs, too few with a held-out share of 0.25"),
     ],

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from selfpos.publishing.plan import plan_push
-from selfpos.storage import content_hash
+from selfpos.storage.hashing import content_hash
 from tests.conftest import make_specialist
 from tests.publishing.client import Client
 from tests.publishing.conftest import write_manifest
@@ -174,7 +174,7 @@ def test_positioned_model_with_its_probe_set(
     client.python(f"""
 from pathlib import Path
 from selfpos.merging import merge
-from selfpos.storage import locate_model
+from selfpos.storage.locate import locate_model
 from selfpos.publishing.card import write_card
 folder = Path({str(family)!r})
 found = {{"coefficients": [0.7, 0.4], "losses": {{"retrieval": 1.0}}, "steps": 9, "step": 8}}

@@ -19,7 +19,7 @@ from selfpos.publishing.plan import plan_push
 from selfpos.publishing.scores import Scores, find_scores, read_model_scores
 from selfpos.scores.examples import Examples, examples_file, write_examples
 from selfpos.scores.measures import resamples, score_of
-from selfpos.storage import content_hash
+from selfpos.storage.hashing import content_hash
 from tests.publishing.conftest import write_manifest
 
 ACCURACY = [0.5, 0.6, 0.7]

@@ -19,21 +19,13 @@ from safetensors.numpy import load_file as load_numpy
 from safetensors.torch import load_file, save_file
 
 from selfpos.errors import SelfposError
-from selfpos.storage import (
-    TensorFileWriter,
-    content_hash,
-    fresh_folder,
-    locate_model,
-    open_model,
-    read_header,
-    read_json,
-    read_manifest,
-    sha256_file,
-    write_manifest,
-)
-from selfpos.storage.atomic import locked
-from selfpos.storage.locate import DEFAULT_SHA256
+from selfpos.storage.atomic import fresh_folder, locked
+from selfpos.storage.hashing import content_hash, sha256_file
+from selfpos.storage.locate import DEFAULT_SHA256, locate_model
+from selfpos.storage.manifest import read_json, read_manifest, write_manifest
+from selfpos.storage.model_folder import open_model
 from selfpos.storage.numbers import from_float32, to_float32
+from selfpos.storage.tensor_file import TensorFileWriter, read_header
 
 
 def copy(folder: Path, to: Path) -> Path:
@@ -243,7 +235,7 @@ def test_only_its_own_leftovers_are_removed(tmp_path: Path, name: str) -> None:
 def test_what_a_killed_process_left_is_removed_by_the_next(tmp_path: Path) -> None:
     out = tmp_path / "out"
     program = (
-        "import sys, time; from pathlib import Path; from selfpos.storage import fresh_folder\n"
+        "import sys, time; from pathlib import Path; from selfpos.storage.atomic import fresh_folder\n"
         "with fresh_folder(Path(sys.argv[1])) as f:\n (f / 'part').write_text('x'); print('ready', "
         "flush=True); time.sleep(60)"
     )
@@ -282,7 +274,8 @@ def test_the_packaged_default_is_found_and_checked() -> None:
 
 def test_opening_a_model_imports_no_torch(tiny_base: Path) -> None:
     program = (
-        "import sys; from pathlib import Path; from selfpos.storage import open_model, content_hash\n"
+        "import sys; from pathlib import Path; from selfpos.storage.hashing import content_hash\n"
+        "from selfpos.storage.model_folder import open_model\n"
         "m = open_model(Path(sys.argv[1])); content_hash(m.path); assert 'torch' not in sys.modules and "
         "'transformers' not in sys.modules"
     )

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from selfpos.tasks import TASKS, get_task
-from selfpos.tasks.losses import SupervisedInfoNCELoss, supervised_info_nce
+from selfpos.tasks.losses import supervised_info_nce
 
 TAU = 0.05
 
@@ -114,9 +114,3 @@ def test_default_loss_of_each_type_against_float64(name: str) -> None:
     labels = None if targets is None else torch.tensor(targets)
     found = loss([{"x": torch.tensor(column)} for column in columns], labels)
     assert found.item() == pytest.approx(expected, rel=1e-6)
-
-
-def test_loss_describes_itself_as_the_librarys_losses_do() -> None:
-    loss = SupervisedInfoNCELoss(Identity(), 0.1)  # type: ignore[arg-type]
-    assert loss.get_config_dict() == {"temperature": 0.1}
-    assert "khosla" in loss.citation.lower()

@@ -11,8 +11,7 @@ from torch.utils.data import ConcatDataset
 
 from selfpos.errors import SelfposError
 from selfpos.recipe import MixtureSettings
-from selfpos.training.mixtures import records_per_epoch
-from selfpos.training.samplers import MixtureBatchSampler
+from selfpos.training.samplers import MixtureBatchSampler, records_per_epoch
 
 ENGLISH = {"sts": 271_612, "retrieval": 769_082}
 CHINESE = {"sts": 802_291, "retrieval": 383_386}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -11,20 +10,20 @@ import numpy as np
 from selfpos.merging.stream import Array, Chunk
 
 
-def weighted_total(vectors: Iterable[Array], weights: Iterable[float]) -> Array:
-    """Σ w_i V_i, with one vector in memory at a time."""
-    result = None
-    for vector, weight in zip(vectors, weights):  # noqa: B905 - the weights may be endless
-        if result is None:
-            result = vector * weight
+def weighted_sum(vectors: Iterable[Array], weights: Sequence[float], normalize: bool = False) -> Array:
+    """Σ w_i V_i with one vector in memory at a time, divided by Σ w_i with `normalize`."""
+    total: Any = None
+    for vector, weight in zip(vectors, weights, strict=True):
+        if total is None:
+            total = vector * weight
         else:
-            result += vector * weight
-    return result
+            total += vector * weight
+    return total / sum(weights) if normalize else total
 
 
-def total(vectors: Iterable[Array]) -> Array:
+def total(vectors: Sequence[Array]) -> Array:
     """The sum of the vectors."""
-    return weighted_total(vectors, repeat(1.0))
+    return weighted_sum(vectors, [1.0] * len(vectors))
 
 
 def mean(vectors: Sequence[Array]) -> Array:
@@ -34,7 +33,7 @@ def mean(vectors: Sequence[Array]) -> Array:
 
 def weighted_mean(vectors: Sequence[Array], weights: list[float]) -> Array:
     """Σ w_i V_i / Σ w_i."""
-    return weighted_total(vectors, [weight / sum(weights) for weight in weights])
+    return weighted_sum(vectors, [weight / sum(weights) for weight in weights])
 
 
 def is_matrix(chunk: Chunk) -> bool:
@@ -51,6 +50,13 @@ def leading(xp: Any, matrix: Array, count: int) -> tuple[Array, Array, Array]:
     """The `count` leading singular triples, copied, so that the memory of the others is freed."""
     left, values, right = thin_svd(xp, matrix)
     return left[:, :count] * 1.0, values[:count] * 1.0, right[:count] * 1.0
+
+
+def join(xp: Any, parts: Sequence[tuple[Array, Array, Array]]) -> tuple[Array, Array, Array]:
+    """Singular triples side by side, U and V made orthonormal (Procrustes): U⊥, all σ, V⊥ᵀ."""
+    left = nearest_orthogonal(xp, xp.concatenate([part[0] for part in parts], axis=1))
+    right = nearest_orthogonal(xp, xp.concatenate([part[2] for part in parts], axis=0))
+    return left, xp.concatenate([part[1] for part in parts]), right
 
 
 def nearest_orthogonal(xp: Any, matrix: Array) -> Array:

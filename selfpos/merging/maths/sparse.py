@@ -2,22 +2,11 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
-from selfpos.merging.maths.thresholds import kept, thresholds
-from selfpos.merging.stream import Array, Chunk, Stream, array_module
-
-
-def weighted_sum(vectors: list[Array], weights: list[float], normalize: bool) -> Array:
-    """Σ w_i V_i, divided by Σ w_i with `normalize`."""
-    total = vectors[0] * weights[0]
-    for vector, weight in zip(vectors[1:], weights[1:], strict=True):
-        total += vector * weight
-    return total / sum(weights) if normalize else total
+from selfpos.merging.stream import Array, Chunk, array_module
 
 
 def elect_and_join(vectors: list[Array], weights: list[float], normalize: bool) -> Array:
@@ -93,28 +82,3 @@ def ranks(rows: Array) -> Array:
     xp = array_module(rows)
     order = xp.argsort(xp.argsort(xp.abs(rows), dim=-1, stable=True), dim=-1)
     return order.to(rows.dtype) / (count - 1)
-
-
-def band_limits(stream: Stream) -> Mapping[str, Any]:
-    """Per tensor and vector: the magnitudes below which, and from which on, entries are removed."""
-
-    def counts(key: str, numel: int) -> list[list[int]]:
-        params = stream.settings.params(key)
-        ranks = []
-        for density, gamma in zip(params["density"], params["gamma"], strict=True):
-            target = kept(density, numel)
-            top = min(math.floor(gamma * numel + 1e-9), numel - target)
-            ranks.append([top, top + target])
-        return ranks
-
-    return thresholds(stream, counts, "tensor")
-
-
-def band(chunk: Chunk) -> list[Array]:
-    """The vectors without their largest and smallest entries, by the limits of `band_limits`."""
-    xp = array_module(chunk.base)
-    thinned = []
-    for vector, (high, low) in zip(chunk.vectors, chunk.statistics, strict=True):
-        size = xp.abs(vector)
-        thinned.append(vector * ((size >= low) & (size < high)))
-    return thinned

@@ -1,8 +1,8 @@
 """The exact k-th largest score of a tensor or of a whole model, streamed, without sorting.
 
-A sparse sample brackets the threshold. One pass counts what lies above the bracket and collects the little
-inside, from which the k-th is selected. If the bracket misses (the counts tell) or holds too much for memory,
-two passes over histograms of the floats' bits find the threshold.
+A sparse sample brackets the threshold; one pass counts what lies above the bracket and collects the little
+inside. If the bracket misses or holds too much for memory, two passes over histograms of the floats' bits
+find the threshold.
 """
 
 from __future__ import annotations
@@ -166,13 +166,11 @@ def _sample(stream: Stream, keys: Sequence[str], score: Score, groups: int) -> l
 
 def _bracket(sample: np.ndarray, rank: int, total: int) -> tuple[float, float]:
     """(low, high) between which the rank-th largest of `total` very likely lies, from an ascending sample."""
-    size = sample.size
-    share = rank / total
+    size, share = sample.size, rank / total
     slack = max(8 * math.sqrt(size * share * (1 - share)), SLACK * size) + 8
     low, high = size * (1 - share) - slack, size * (1 - share) + slack
-    return (float(sample[int(low)]) if low >= 0 else 0.0), (
-        float(sample[math.ceil(high)]) if high < size - 1 else math.inf
-    )
+    above = float(sample[math.ceil(high)]) if high < size - 1 else math.inf
+    return float(sample[int(low)]) if low >= 0 else 0.0, above
 
 
 def _by_histogram(
@@ -202,11 +200,10 @@ def _histograms(
         for chunk in stream.chunks(key, ranges):
             bits = [np.abs(values).view(np.uint32) for values in score(chunk)]  # abs: -0.0 is 0
             for row, (group, upper) in zip(counts, wanted, strict=True):
-                head = bits[group] >> np.uint32(16)
-                row += np.bincount(
-                    head if upper is None else bits[group][head == upper] & np.uint32(0xFFFF),
-                    minlength=1 << 16,
-                )
+                half = bits[group] >> np.uint32(16)
+                if upper is not None:
+                    half = bits[group][half == upper] & np.uint32(0xFFFF)
+                row += np.bincount(half, minlength=1 << 16)
         return counts
 
     total = np.zeros((len(wanted), 1 << 16), np.int64)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,7 @@ import numpy as np
 from selfpos.console import log
 from selfpos.errors import SelfposError
 from selfpos.merging.output.layout import copy_side_files, side_files
-from selfpos.merging.plan import Plan
-from selfpos.merging.prepare import Coefficients
+from selfpos.merging.plan import Coefficients, Plan
 from selfpos.merging.stream import finite
 from selfpos.storage.atomic import write_text
 from selfpos.storage.file_kinds import ADAPTER, ADAPTER_WEIGHTS, CONFIG
@@ -31,15 +31,14 @@ def write_adapter(
     """Write the merged adapter; returns what truncation to a rank lost, or None when the adapter is exact.
 
     Its factors are [c_1 s_1 B_1 … c_N s_N B_N] and [A_1; …; A_N], whose product is Σ c_i s_i B_i A_i exactly;
-    with the option `rank`, the best approximation of at most that rank. Raises SelfposError when a source is
-    not low-rank.
+    with the option `rank`, the best approximation of at most that rank.
     """
     coefficients = _low_rank_only(plan, coefficients)
     rank = plan.options.rank
     dtype = NAMES[plan.options.dtype or "float32"]
     tensors: dict[str, np.ndarray] = {}
     ranks: dict[str, int] = {}
-    lost: dict[str, tuple[float, float]] = {}
+    lost: dict[str, list[float]] = {}
     for key in plan.keys:
         moved = zip((vector.parts.get(key) for vector in plan.vectors), coefficients[key], strict=True)
         parts = [(part, c) for part, c in moved if isinstance(part, LowRank)]
@@ -47,19 +46,15 @@ def write_adapter(
             continue
         factors = _concatenate(parts, key)
         if rank is not None and factors[1].shape[0] > rank:
-            factors, dropped, whole = truncate(factors, rank)
-            lost[key] = (dropped, whole)
+            factors, *lost[key] = truncate(factors, rank)
         first = parts[0][0]
         module, _, _ = first.a.name.removeprefix("base_model.model.").partition(".lora_")
         ranks[module] = factors[1].shape[0]
         tensors |= _named(first, factors)
     shapes = {name: (dtype, value.shape) for name, value in sorted(tensors.items())}
-    writer = TensorFileWriter(folder / ADAPTER_WEIGHTS, shapes, metadata)
-    try:
+    with closing(TensorFileWriter(folder / ADAPTER_WEIGHTS, shapes, metadata)) as writer:
         for name, value in tensors.items():
             writer.write(name, from_float32(value, dtype))
-    finally:
-        writer.close()
     _write_config(plan, folder, ranks)
     return _truncation(rank, lost) if rank is not None else None
 
@@ -161,7 +156,7 @@ def _write_config(plan: Plan, folder: Path, ranks: dict[str, int]) -> None:
     write_text(folder / ADAPTER, json.dumps(config, indent=2) + "\n")
 
 
-def _truncation(rank: int, lost: dict[str, tuple[float, float]]) -> dict[str, Any]:
+def _truncation(rank: int, lost: dict[str, list[float]]) -> dict[str, Any]:
     """The relative error of the truncation in Frobenius norm, over all tensors and at the worst."""
     dropped = sum(part for part, _ in lost.values())
     whole = sum(total for _, total in lost.values())

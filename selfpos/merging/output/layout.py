@@ -127,8 +127,8 @@ def _asks(source: ModelFolder) -> bool:
     from selfpos.tasks import TASKS
 
     tasks = source.manifest.get("tasks")
-    entries = [task for task in tasks.values() if isinstance(task, dict)] if isinstance(tasks, dict) else []
-    types = [str(task.get("type")) for task in entries]
+    entries = tasks.values() if isinstance(tasks, dict) else ()
+    types = [str(task.get("type")) for task in entries if isinstance(task, dict)]
     return any(TASKS[name].asks for name in types if name in TASKS)
 
 

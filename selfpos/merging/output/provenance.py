@@ -13,8 +13,7 @@ from selfpos.storage.locate import hub_snapshot
 from selfpos.version import __version__
 
 if TYPE_CHECKING:
-    from selfpos.merging.plan import Plan
-    from selfpos.merging.prepare import Coefficients
+    from selfpos.merging.plan import Coefficients, Plan
 
 PATHS = ("path", "repo", "revision")
 """Where an input is: in the manifest, but not in the weight files, whose bytes must not depend on it."""
@@ -85,5 +84,4 @@ def compact(coefficients: Coefficients | None) -> list[float] | Coefficients | N
 
 
 def _path(folder: Path) -> dict[str, str]:
-    snapshot = hub_snapshot(folder)
-    return {"path": str(folder)} | ({"repo": snapshot[0], "revision": snapshot[1]} if snapshot else {})
+    return {"path": str(folder), **hub_snapshot(folder)}

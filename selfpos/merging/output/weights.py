@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,8 +15,7 @@ from selfpos.console import log
 from selfpos.errors import SelfposError
 from selfpos.merging.output.layout import write_indices
 from selfpos.merging.plan import Plan
-from selfpos.merging.prepare import Prepared
-from selfpos.merging.stream import Ranges, Stream, finite
+from selfpos.merging.stream import Array, Chunk, Ranges, Stream, finite
 from selfpos.storage.atomic import write_text
 from selfpos.storage.manifest import read_json
 from selfpos.storage.numbers import STORED, TORCH, from_float32, to_float32
@@ -36,9 +36,10 @@ class Task:
     ranges: Ranges
 
 
-def write_weights(
-    plan: Plan, stream: Stream, prepared: Prepared, folder: Path, metadata: dict[str, str]
-) -> None:
+Merge = Callable[[Chunk], Array]
+
+
+def write_weights(plan: Plan, stream: Stream, merge: Merge, folder: Path, metadata: dict[str, str]) -> None:
     """Merge and write every tensor; those that are not merged are copied from the frame."""
     merged = set(plan.keys)
     tasks = []
@@ -52,32 +53,29 @@ def write_weights(
             stack.callback(writer.close)
             for name, key in file.tensors.items():
                 if key not in merged:
-                    writer.write(name, _taken(plan, key))
+                    entry, raw, dtype = plan.frame.tensors[key], plan.frame.raw(key), plan.dtypes[key]
+                    same = dtype == entry.dtype
+                    writer.write(name, raw if same else from_float32(to_float32(raw, entry.dtype), dtype))
                 else:
                     tasks += [Task(writer, name, key, ranges) for _, ranges in stream.tasks([key])]
-        _carry_out(tasks, plan, stream, prepared, folder)
+        _carry_out(tasks, plan, stream, merge, folder)
     write_indices(folder, plan.files, {key: plan.nbytes(key) for key in plan.dtypes})
 
 
-def _carry_out(tasks: list[Task], plan: Plan, stream: Stream, prepared: Prepared, folder: Path) -> None:
+def _carry_out(tasks: list[Task], plan: Plan, stream: Stream, merge: Merge, folder: Path) -> None:
     def work(task: Task) -> None:
         dtype = plan.dtypes[task.key]
         for chunk in stream.chunks(task.key, task.ranges):
-            merged = prepared.merge(chunk)
+            merged = merge(chunk)
             merged += chunk.base
             values: np.ndarray = merged if isinstance(merged, np.ndarray) else merged.cpu().numpy()
             stored = from_float32(values.reshape(-1), dtype)
             if not finite(values) or (dtype == "F16" and not np.isfinite(stored).all()):
-                _refuse_damaged(stream, task)
-                raise _overflow(plan, task.key, dtype)
+                _refuse(plan, stream, task)
             task.writer.write(task.name, stored, chunk.start * STORED[dtype].itemsize)
 
-    def note(finished: int) -> None:
-        for writer in {task.writer for task in tasks}:
-            writer.sync()
-        write_text(folder / JOURNAL, json.dumps({"pieces": finished}))
-
-    done = min(_journal(folder), len(tasks))
+    journal = read_json(folder / JOURNAL) if (folder / JOURNAL).is_file() else {}
+    done = min(int(journal.get("pieces", 0)), len(tasks))  # so many, from the first, are certainly on disk
     if done:
         log.info(f"continuing an interrupted merge: {done} of {len(tasks)} pieces were written")
         elements = sum(stop - start for task in tasks[:done] for start, stop in task.ranges)
@@ -87,39 +85,31 @@ def _carry_out(tasks: list[Task], plan: Plan, stream: Stream, prepared: Prepared
         for number, _ in enumerate(stream.map(work, ((task,) for task in tasks[done:])), start=done + 1):
             finished = number
             if time.monotonic() - last >= CHECKPOINT_SECONDS:
-                note(finished)
+                _note(tasks, finished, folder)
                 last = time.monotonic()
     except KeyboardInterrupt:
         if finished > done:
-            note(finished)
+            _note(tasks, finished, folder)
         raise
 
 
-def _refuse_damaged(stream: Stream, task: Task) -> None:
-    """Raise SelfposError where an input holds numbers that are not finite."""
+def _note(tasks: list[Task], finished: int, folder: Path) -> None:
+    for writer in {task.writer for task in tasks}:
+        writer.sync()
+    write_text(folder / JOURNAL, json.dumps({"pieces": finished}))
+
+
+def _refuse(plan: Plan, stream: Stream, task: Task) -> None:
+    """Raise SelfposError for numbers that are not finite: an input's, else those of the merge."""
     for chunk in replace(stream, checked=True, on_access=False).chunks(task.key, task.ranges):
         for _ in chunk.vectors:
             pass
-
-
-def _overflow(plan: Plan, key: str, dtype: str) -> SelfposError:
+    dtype = plan.dtypes[task.key]
     remedy = "write bfloat16 or float32" if dtype == "F16" else "make weights or scale smaller"
-    return SelfposError(
-        f"method {plan.method.name}: merged tensor {key} holds numbers beyond the range of {TORCH[dtype]}; "
-        f"{remedy}"
+    raise SelfposError(
+        f"method {plan.method.name}: merged tensor {task.key} holds numbers beyond the range of "
+        f"{TORCH[dtype]}; {remedy}"
     )
-
-
-def _journal(folder: Path) -> int:
-    """How many tasks, from the first, are certainly on disk."""
-    file = folder / JOURNAL
-    return int(read_json(file).get("pieces", 0)) if file.is_file() else 0
-
-
-def _taken(plan: Plan, key: str) -> np.ndarray:
-    entry, dtype = plan.frame.tensors[key], plan.dtypes[key]
-    raw = plan.frame.raw(key)
-    return raw if dtype == entry.dtype else from_float32(to_float32(raw, entry.dtype), dtype)
 
 
 def interrupted_with_progress(folder: Path) -> bool:

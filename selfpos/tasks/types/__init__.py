@@ -1,3 +1,3 @@
-"""Task types; each registers itself. A further file is a further type: nothing else names it."""
+"""Task types by family; each registers itself."""
 
 from __future__ import annotations

@@ -1,10 +1,8 @@
 """Classification: texts with a label; and clustering, learnt the same way.
 
-Record: `text`, `label` (a name or a number). A record may also hold a list of texts and the list of their
-    labels, as clustering sets on the Hub do.
-Batch: at least two texts of each of at least two labels, so that every text has a positive and true
-negatives. Loss: supervised InfoNCE (see `selfpos.tasks.losses`). Validation: accuracy of the nearest class
-mean. MTEB trains a logistic regression, which needs more records.
+Batch: at least two texts of each of at least two labels. Loss: supervised InfoNCE (`selfpos.tasks.losses`).
+Validation: accuracy of the nearest class mean. MTEB trains a logistic regression, or measures k-means, which
+need more records.
 """
 
 from __future__ import annotations
@@ -23,6 +21,8 @@ if TYPE_CHECKING:
 
 @register
 class Classification(TaskType):
+    """Record: `text`, `label` (a name or a number), or a list of texts and the list of their labels."""
+
     name = "classification"
     summary = "texts with a label"
     columns: ClassVar[Mapping[str, tuple[str, ...]]] = {
@@ -61,12 +61,7 @@ class Classification(TaskType):
 
 @register
 class Clustering(Classification):
-    """Texts with the name of the group they belong to, under the column names of clustering sets, or lists of
-    both.
-
-    What pulls texts of a label together for a classifier does so for k-means. Validation is that of
-    classification: V-measure of k-means, MTEB's measure, needs more records.
-    """
+    """Texts with the name of their group: what pulls them together for a classifier does so for k-means."""
 
     name = "clustering"
     summary = "texts with the name of their group"

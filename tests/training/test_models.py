@@ -7,7 +7,7 @@ import torch
 
 from selfpos.errors import SelfposError
 from selfpos.recipe import LoraSettings, TrainingSettings
-from selfpos.training.loading import choose_precision, load_trainable
+from selfpos.training.models import choose_precision, load_trainable
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 

@@ -1,0 +1,149 @@
+"""The base model made ready to be trained, and the trained model as a folder."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from selfpos.devices import check_device
+from selfpos.errors import SelfposError
+from selfpos.recipe import TrainingSettings
+from selfpos.storage.file_kinds import ADAPTER, CONFIG, MODULES, PROMPTS_CONFIG
+from selfpos.storage.manifest import read_json
+from selfpos.storage.model_folder import check_tokenizer
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+Precision = Literal["float32", "bf16", "fp16"]
+
+#: files of slow tokenizers, which the library leaves out when it saves a fast one
+TOKENIZER_FILES = {
+    "vocab.txt", "vocab.json", "merges.txt", "special_tokens_map.json", "added_tokens.json",
+    "tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "chat_template.jinja",
+}  # fmt: skip
+
+
+def check_base(base: Path) -> None:
+    """Raise SelfposError unless `base` is a sentence-transformers folder of a whole model and tokenizer."""
+    if (base / ADAPTER).is_file():
+        raise SelfposError(
+            f"{base} holds a PEFT adapter, which is no base by itself; "
+            "train from the model that it was added to"
+        )
+    check_tokenizer(base)
+
+
+def load_trainable(base: Path, settings: TrainingSettings, start: Path | None = None) -> SentenceTransformer:
+    """The model at `base` in float32, all of it trainable, or with `settings.lora` only a new adapter.
+
+    With `start`, a model trained from `base` in the same way, training begins at its weights or its adapter.
+    """
+    from sentence_transformers import SentenceTransformer
+
+    check_device(settings.device)
+    if start is not None and settings.lora is None:
+        base = start
+    try:  # by an absolute path: an adapter notes it, to find its base from any working folder
+        model = SentenceTransformer(
+            str(base.absolute()),
+            device=None if settings.device == "auto" else settings.device,
+            local_files_only=True,
+            model_kwargs={"dtype": "float32"},
+        ).float()
+    except (OSError, ValueError, KeyError) as error:
+        raise SelfposError(
+            f"{base} does not load as a sentence-transformers model: {' '.join(str(error).split())[:300]}"
+        ) from None
+    if settings.lora is None:
+        return model
+    if not model.has_peft_compatible_model():
+        raise SelfposError(f"{base} has no transformer to add a LoRA adapter to; train without lora")
+    from peft import LoraConfig, TaskType
+
+    lora = settings.lora
+    # all modules, for the specialist adds its adapter alone
+    model.requires_grad_(False)
+    try:
+        if start is not None:
+            model.load_adapter(str(start.absolute()), is_trainable=True)
+        else:
+            config = LoraConfig(
+                task_type=TaskType.FEATURE_EXTRACTION,
+                r=lora.rank,
+                lora_alpha=lora.alpha,
+                lora_dropout=lora.dropout,
+                target_modules=lora.target_modules,
+            )
+            model.add_adapter(config)
+    except ValueError as error:
+        raise SelfposError(
+            f"LoRA target_modules {lora.target_modules!r} do not fit {base}: "
+            f"{' '.join(str(error).split())[:300]}"
+        ) from None
+    return model
+
+
+def choose_precision(asked: str, device: Any) -> Precision:
+    """The precision to train in on `device`; `auto` is bf16 on a GPU that computes in it, else float32."""
+    import torch
+
+    on_gpu = device.type == "cuda"
+    has_bf16 = on_gpu and torch.cuda.is_bf16_supported(including_emulation=False)
+    if asked == "float32" or (asked == "auto" and not has_bf16):
+        return "float32"
+    if not on_gpu:
+        raise SelfposError(
+            f"precision {asked} needs a GPU, and the model is on {device.type}; use auto or float32"
+        )
+    if asked == "bf16" and not has_bf16:
+        raise SelfposError(
+            f"{torch.cuda.get_device_name()} does not compute in bf16; use auto, fp16 or float32"
+        )
+    return "fp16" if asked == "fp16" else "bf16"
+
+
+def save_model(model: SentenceTransformer, base: Path, folder: Path, prompts: Mapping[str, str]) -> None:
+    """Save `model`, trained from the folder `base`, to `folder`, which differs from it in the weights alone.
+
+    The library's save writes the tokenizer with the truncation of the last batch, and configurations in its
+    newest form. Here all files but the weights stay the base's, byte for byte, so that models of one base can
+    be compared; `prompts` of the tasks are added to the base's.
+    """
+    model.prompts = {**model.prompts, **prompts}
+    model.save_pretrained(str(folder), create_model_card=False)
+    for file in folder.rglob(ADAPTER):
+        config = read_json(file)
+        if isinstance(config.get("target_modules"), list):
+            config["target_modules"].sort()  # a set to PEFT; sorted for equal bytes
+        config["inference_mode"] = True
+        file.write_text(json.dumps(config, indent=2, sort_keys=True), encoding="utf-8")
+    for file in folder.rglob("*.safetensors"):
+        file.chmod(0o644)  # safetensors makes them readable to their owner only
+    modules = [json.loads((root / MODULES).read_text(encoding="utf-8")) for root in (folder, base)]
+    if [module["path"] for module in modules[0]] != [module["path"] for module in modules[1]]:
+        return  # the base has an old layout, which the library has just brought up to date
+    for file in base.rglob("*"):
+        copy = folder / file.relative_to(base)
+        weights = file.suffix == ".safetensors" or file.name.endswith(".index.json")
+        if not file.is_file() or weights or file.name in ("README.md", "selfpos.json"):
+            continue
+        tokenizer_file = file.name in TOKENIZER_FILES and copy.parent.is_dir()
+        if (copy.is_file() or tokenizer_file) and not _says_other_dtype(file):
+            shutil.copyfile(file, copy)
+    if prompts:
+        file = folder / PROMPTS_CONFIG
+        config = read_json(file)
+        config["prompts"] = {**(config.get("prompts") or {}), **prompts}
+        file.write_text(json.dumps(config, indent=2), encoding="utf-8")
+
+
+def _says_other_dtype(file: Path) -> bool:
+    """Whether it is a transformer's config.json that would load the float32 weights in another dtype."""
+    if file.name != CONFIG:
+        return False
+    config = read_json(file)
+    return config.get("dtype", config.get("torch_dtype")) not in (None, "float32")
