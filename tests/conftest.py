@@ -18,6 +18,8 @@ pytest_plugins = ["tests.helpers.budget"]
 # The suite never touches a network: set before any library reads them.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# Tests run in two workers: more threads than cores only slow each other down.
+os.environ["OMP_NUM_THREADS"] = "1"
 # A shell starts what it puts in the background with Ctrl-C ignored, which children inherit; tests of Ctrl-C
 # need it.
 signal.signal(signal.SIGINT, signal.default_int_handler)

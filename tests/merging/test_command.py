@@ -170,7 +170,6 @@ def test_methods_that_look_at_data_take_a_probe_set(
         "cocktail",
         "cocktail.coefficients.json",
         "cocktail.trajectory.jsonl",
-        "cocktail.trajectory.png",
     }
 
 
@@ -355,6 +354,6 @@ main()
     kept = (
         r"the best point so far, that of step [12], is merged"
         if found
-        else "the search so far is kept, and the same command goes on"
+        else "the search so far is kept, and the same command continues"
     )
     assert re.search(f"selfpos: stopped; {kept}", done.stderr)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from selfpos.recipe import PositioningSettings
 from tests.helpers.stand_ins import records
 
 COMMON = {"compare": False}
+ROOT = Path(__file__).parents[2]
 SGD = {"search": "sgd", "space": "spherical", "steps": 8, "batch_size": 16}
 EVOLVED = {"search": "cma-es", "evaluations": 20}
 
@@ -98,25 +100,33 @@ def test_killed_and_started_again(
     assert mortal.count < whole
 
 
+@pytest.mark.slow
 def test_kill_nine_in_a_process_of_its_own(
     tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path
 ) -> None:
-    child = os.fork()  # has imported the libraries already
-    if not child:
-        try:
-            trajectory.EVERY, original, count = 0.0, Problem.gradient, [0]
+    script = f"""
+import os, signal, sys
+from pathlib import Path
+sys.path.insert(0, {str(ROOT)!r})
+from selfpos.positioning import trajectory
+from selfpos.positioning.problem import Problem
+from tests.positioning.test_resume import SGD, search
 
-            def deadly(self: Problem, *args: object) -> object:
-                count[0] += 1
-                if count[0] == 6:
-                    os.kill(os.getpid(), signal.SIGKILL)
-                return original(self, *args)
+trajectory.EVERY, original, count = 0.0, Problem.gradient, [0]
 
-            Problem.gradient = deadly  # type: ignore[method-assign]
-            search(tiny_base, tiny_specialists[:1], tmp_path / "killed", SGD)
-        finally:
-            os._exit(1)
-    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+def deadly(self, *args):
+    count[0] += 1
+    if count[0] == 6:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return original(self, *args)
+
+Problem.gradient = deadly
+base, specialist, out = map(Path, sys.argv[1:])
+search(base, [specialist], out, SGD)
+"""
+    words = [tiny_base, tiny_specialists[0], tmp_path / "killed"]
+    done = subprocess.run([sys.executable, "-c", script, *map(str, words)], capture_output=True, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
     assert [path.name for path in (tmp_path / "killed").iterdir()] == [".out.search"]
     way, state = sorted((tmp_path / "killed" / ".out.search").iterdir())
     assert (way.suffix, state.suffix) == (".jsonl", ".pt")

@@ -11,10 +11,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from selfpos.errors import SelfposError
-from selfpos.storage import TensorFileWriter, content_hash, fresh_folder, open_model
-from selfpos.storage.hashing import compare_models
-from selfpos.storage.model_folder import check_tokenizer
+from selfpos.storage.atomic import fresh_folder
+from selfpos.storage.hashing import compare_models, content_hash
+from selfpos.storage.model_folder import check_tokenizer, open_model
 from selfpos.storage.run_folder import RunFolder
+from selfpos.storage.tensor_file import TensorFileWriter
 
 
 def test_tensor_data_begin_at_a_multiple_of_eight_and_the_size_is_known(tmp_path: Path) -> None:
