@@ -290,3 +290,32 @@ def test_every_method_says_what_it_is() -> None:
         assert "Source:" in method.doc and "Prefer" in method.doc, name
         assert method.reference.startswith("https://"), name
         assert all(parameter.help for parameter in method.parameters), name
+
+
+@pytest.mark.parametrize("method", ["linear", "slerp", "ties"])
+def test_progress_counts_every_element_once(
+    tiny_base: Path,
+    tiny_specialists: list[Path],
+    tmp_path: Path,
+    method: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whatever the passes of a method, its bar ends at the total."""
+    from contextlib import contextmanager
+
+    counted: dict[str, float] = {"total": 0.0, "done": 0.0}
+
+    class Bar:
+        def advance(self, amount: float = 1, **numbers: float | str) -> None:
+            counted["done"] += amount
+
+    @contextmanager
+    def progress(title: str, total: float, *, unit: str) -> Any:
+        counted["total"] = total
+        yield Bar()
+
+    module = sys.modules["selfpos.merging.merge"]  # the package has a function of this name
+    monkeypatch.setattr(module, "progress", progress)
+    monkeypatch.setattr(module, "SHOWN_FROM", 0)
+    merge(tiny_base, tiny_specialists[:2], method, tmp_path / "out")
+    assert counted["done"] == pytest.approx(counted["total"])
