@@ -121,5 +121,6 @@ def tiny_specialists(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) 
 def selfpos() -> Iterator[CommandLine]:
     """The command line in a process that stays warm: `selfpos("merge", …)` gives exit status and output."""
     running = CommandLine()
+    running.python("import mteb, peft, sentence_transformers, torch")  # at set-up, not in the first test
     yield running
     running.close()

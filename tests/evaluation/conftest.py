@@ -83,3 +83,9 @@ def made_up_corpus() -> Corpus:
                 )
             )
     return Corpus(tuple(sorted(entries, key=lambda entry: entry.name)), {"python": "test"})
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _mteb() -> None:
+    """Import mteb at set-up: it takes seconds of CPU, which the first test would be charged for."""
+    import mteb  # noqa: F401

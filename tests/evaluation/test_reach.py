@@ -27,6 +27,7 @@ def declare(folder: Path, **fields: Any) -> str:
     return str(folder / "mine.yaml")
 
 
+@pytest.mark.slow
 def test_types_and_languages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HF_HUB_OFFLINE")
     english = select_tasks([], benchmark="MTEB(eng, v2)", types=["STS"])
