@@ -198,11 +198,9 @@ class Study:
         _write(self._gradients(point), measured)
 
     def _write_geometry(self) -> None:
-        from selfpos.storage.model_folder import open_model
-        from selfpos.vectors import gram, open_vectors
+        from selfpos.pipeline.tables import write_geometry
 
-        vectors = open_vectors(open_model(self.base), list(self.models.values()), names=list(self.models))
-        _write(self.folder.geometry, {"names": list(self.models), "gram": gram(vectors).tolist()})
+        write_geometry(self.base, list(self.models.values()), self.folder.geometry, list(self.models))
 
     def _short_trainings(self, task: str) -> dict[str, tuple[int, int, str]]:
         """The small specialists of a task: name → (records, steps, kind).

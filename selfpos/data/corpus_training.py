@@ -87,7 +87,7 @@ def sts(entries: list[Entry], rng: random.Random) -> list[dict[str, Any]]:
     subpackage, 0 of different packages.
 
     As many of each grade as there are links. The second text is a body in every grade, so that its form does
-    not give the grade away.
+    not reveal the grade.
     """
     linked = links(entries)
     neighbours, related = by_subpackage(entries), _related(linked)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -14,6 +13,7 @@ from selfpos.console import log, log_to
 from selfpos.data.tasks import TaskData, read_tasks, split_tasks
 from selfpos.errors import SelfposError, unknown
 from selfpos.jobs.job import Executor, Job, execute, locked, refuse_foreign
+from selfpos.pipeline.tables import write_geometry, write_pipelines, write_table
 from selfpos.pipeline.trainings import SEPARATE, Training, plan_trainings
 from selfpos.recipe import LEARNED, MergeSettings, MixtureSettings, Recipe, ResourceSettings, TrainingSettings
 from selfpos.storage.run_folder import RunFolder
@@ -23,10 +23,6 @@ if TYPE_CHECKING:
 
     from selfpos.data.probe import ProbeTask
     from selfpos.overlap.contamination import ContaminationCheck
-
-# pipelines.json: its name → the name in a training's manifest.
-SUMS = {"draws": "samples", "steps": "steps", "tokens": "tokens", "seconds": "seconds"}
-PEAKS = ("peak_memory_bytes", "peak_gpu_memory_bytes")
 
 
 def run_recipe(
@@ -375,52 +371,6 @@ def _needs_probe(merge: MergeSettings) -> bool:
     from selfpos.merging import get_method
 
     return bool(get_method(merge.method).probe)
-
-
-def write_geometry(base: Path, models: list[Path], out: Path) -> None:
-    """Write the Gram matrix of the task vectors of `models`, as JSON: {"names": [N], "gram": [N][N]}."""
-    from selfpos.storage.atomic import write_text
-    from selfpos.storage.model_folder import open_model
-    from selfpos.vectors import gram, open_vectors
-
-    vectors = open_vectors(open_model(base), models)
-    geometry = {"names": [vector.name for vector in vectors], "gram": gram(vectors).tolist()}
-    write_text(out, json.dumps(geometry, indent=1))
-
-
-def write_pipelines(folder: RunFolder, pipelines: Mapping[str, list[Path]], equal: str | None) -> None:
-    """Write what the trainings of each pipeline took, as JSON: sums over their manifests, and the largest
-    peaks.
-
-    {"equal": what the budget holds equal, "pipelines": {name: {"trainings", "draws", "steps", "tokens",
-    "seconds", "peak_memory_bytes", and on a GPU "peak_gpu_memory_bytes"}}}. A training of two pipelines
-    counts in both.
-    """
-    from selfpos.storage.atomic import write_text
-    from selfpos.storage.manifest import read_manifest
-
-    table = {}
-    for name, outputs in pipelines.items():
-        manifests = [read_manifest(out) or {} for out in outputs]
-        sums = {key: sum(manifest[field] for manifest in manifests) for key, field in SUMS.items()}
-        known = [key for key in PEAKS if all(key in manifest for manifest in manifests)]
-        peaks = {key: max(manifest[key] for manifest in manifests) for key in known}
-        table[name] = {"trainings": len(outputs), **sums, "seconds": round(sums["seconds"], 3), **peaks}
-    write_text(folder.pipelines, json.dumps({"equal": equal, "pipelines": table}, indent=1))
-
-
-def write_table(folder: RunFolder, models: list[str]) -> None:
-    """Write the scores of `models` as JSON: {"tasks": …, "scores": {model: {task: main score}}}."""
-    from selfpos.evaluation import read_scores
-    from selfpos.storage.atomic import write_text
-
-    tasks: dict[str, dict[str, str]] = {}
-    scores: dict[str, dict[str, float]] = {}
-    for model in models:
-        found = read_scores(folder.scores(model))
-        tasks |= {task: {"type": score.type, "metric": score.metric} for task, score in found.items()}
-        scores[model] = {task: score.main_score for task, score in found.items()}
-    write_text(folder.table, json.dumps({"tasks": tasks, "scores": scores}, indent=1))
 
 
 def _write_report(folder: RunFolder) -> None:

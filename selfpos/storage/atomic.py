@@ -98,7 +98,7 @@ def locked(path: Path, message: str = "") -> Iterator[None]:
     try:
         yield
     finally:
-        with suppress(OSError):  # removed while held: a process that waits for it sees that and opens anew
+        with suppress(OSError):  # removed while held: a process that waits notices, and opens a new file
             file.unlink()
         lock.release()
 

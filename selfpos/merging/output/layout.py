@@ -26,7 +26,7 @@ from selfpos.storage.model_folder import ModelFolder
 from selfpos.storage.numbers import STORED, TORCH
 from selfpos.vectors.check import prompts_of
 
-# Weights are written anew, and .md files describe the base as a publication.
+# The merge writes the weights, and .md files describe the base as a publication.
 NOT_COPIED_ENDINGS = {*WEIGHT_ENDINGS, ".md"}
 NOT_COPIED = {MANIFEST, INDEX, ADAPTER, *TRAINING_FILES}
 
