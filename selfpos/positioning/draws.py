@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from math import ceil
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from selfpos.console import log
 from selfpos.errors import SelfposError
 from selfpos.positioning.objective import Batch, TaskProbe
 
@@ -130,23 +128,6 @@ class Draws:
         """Continue from `state`."""
         self.generator.set_state(state["generator"])
         self._round = list(state["round"])
-
-    def covering(self) -> list[Batch]:
-        """Batches of every task that hold each of its records once, but for labels that have no pair."""
-        batches = []
-        for task in self.tasks.values():
-            count, drawn, unused = len(task.dataset), [], 0
-            parts = ceil(count / self.size)
-            for rows in task.split_rows(parts, self.generator) if parts > 1 else ():
-                try:
-                    drawn.append(task.draw(self.size, self.generator, rows))
-                except SelfposError:
-                    unused += len(rows)
-            if unused:
-                words = "%d of %d probe records of task %s make no batch and are not searched on"
-                log.warning(words, unused, count, task.name)
-            batches += drawn or [task.draw(self.size, self.generator)]
-        return batches
 
     def fixed(self, records: int | None = None) -> list[Batch]:
         """Batches of every task to measure by: about `records` records of each task, or about all."""

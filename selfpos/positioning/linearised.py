@@ -1,11 +1,14 @@
-"""The linearised search: forward passes only, a few rounds of a trust-region method.
+"""The default search: forward passes only, all records at once, and a pull to one scale for all.
 
-Embeddings are nearly linear in the few coefficients close by: e(c + δ) ≈ e(c) + Σ_j δ_j·∂e/∂c_j. A round
-embeds the probe at c and takes the derivatives by finite differences: K + 1 forward passes over the probe, no
-backward pass. It minimises the loss of the *linearised* embeddings over |δ| ≤ r, all records at once, which
-costs milliseconds, and embeds the probe at the minimum. The ratio of true to predicted decrease sets the
-radius (Conn, Gould and Toint, Trust-Region Methods, 2000, algorithm 6.1.1). The non-smooth outer loss is
-treated exactly, as in the prox-linear method (Drusvyatskiy and Paquette, Mathematical Programming 178, 2019).
+1. The probe is embedded at a few scales, the same for all vectors. The best is the tuned scale.
+2. Embeddings are nearly linear in the few coefficients close by: e(c + δ) ≈ e(c) + Σ_j δ_j·∂e/∂c_j. A round
+   embeds the probe at c and takes the derivatives by finite differences: K + 1 passes, no backward pass.
+3. The mean of the tasks' smooth measures plus ρ·mean (c_i − mean c)² is minimised over the *linearised*
+   embeddings within a trust region (Conn, Gould and Toint, Trust-Region Methods, 2000, algorithm 6.1.1). The
+   non-smooth outer part is treated exactly, as in the prox-linear method (Drusvyatskiy and Paquette,
+   Mathematical Programming 178, 2019).
+4. The pull ρ is chosen by cross-validation over folds of the records, on the same linearisation: no record is
+   held out for good, and none judges coefficients that it chose. ρ = ∞ is one scale for all.
 
 Differences, not forward-mode derivatives: torch.func.jvp takes 2.9 forward passes a direction on
 all-MiniLM-L6-v2, a difference one, and they differ by .4 %, far less than the linear model from the truth.
@@ -13,115 +16,176 @@ all-MiniLM-L6-v2, a difference one, and they differ by .4 %, far less than the l
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from selfpos.console import progress
+from selfpos.console import log, progress
 from selfpos.errors import SelfposError
-from selfpos.positioning.draws import Draws
-from selfpos.positioning.objective import Batch, TextTable, losses_of, texts_of
+from selfpos.positioning.folds import FOLDS, Folds
 from selfpos.positioning.problem import Problem
-from selfpos.positioning.selection import INTERVAL, Measurement, Selection
 from selfpos.positioning.trajectory import Trajectory
 
+SCALES = (0.25, 0.5, 0.75, 1.0)
+LARGEST_SCALE = 2.0
+PULLS = (math.inf, 1.0, 0.3, 0.1, 0.03)  # ρ, from one scale for all to nearly free coefficients
 STEP = 0.05  # of the finite differences, in coefficients: far above float32 noise, far below the radius
-LARGEST_BATCH = 256  # records of a task that are each other's negatives
 MEMORY = 4 << 30  # bytes that the derivatives may take
-RADIUS = 0.5  # of the first trust region, in coefficients: half of a vector
-EARLY_SHARE = 0.5  # of the records in the first round, which needs a direction more than precision
+RADIUS = 1.0  # of the first trust region, in coefficients: a vector
 ACCEPT, SHRINK, GROW = 0.1, 0.25, 0.75  # shares of the predicted decrease that must come true
 ATTEMPTS = 4  # smaller and smaller steps from one linearisation before giving up
 NEGLIGIBLE = 5e-4  # a predicted decrease below this share of the value ends the search
-HALVES = 20  # random halves behind the intervals of coefficients: enough for 5 % quantiles
-REACH = 1.0  # trust region in which the halves are solved
+FEWEST = 20  # records of a task, four a fold; with fewer the search keeps one scale for all
+STANDARD_ERRORS = 1.0  # by which a stronger pull may look worse than the best and still be taken
 
 
 @dataclass(frozen=True)
 class Linearisation:
-    """Embeddings (P, d) of the texts in `table` at `parameters`, and their derivatives (C·N, P, d).
+    """Embeddings (P, d) of the folds' texts at `parameters`, and their derivatives (C·N, P, d).
 
     A derivative is along one cell and one vector. A cell is a set of tensors that share all their parameters,
     a row of `cells` (C, R); a coarser row acts as the sum of its cells.
     """
 
     problem: Problem
+    folds: Folds
+    units: Mapping[str, float]
     parameters: Tensor
-    table: TextTable
     embeddings: Tensor
     cells: Tensor
     derivatives: Tensor
-    batches: list[Batch]
+
+    def predicted(self, parameters: Tensor) -> Tensor:
+        """Embeddings (P, d) at `parameters`, as the linearisation has them."""
+        change = (self.cells @ (parameters - self.parameters)).reshape(-1)
+        return self.embeddings + torch.tensordot(change.to(self.derivatives), self.derivatives, 1)
 
     def minimise(
-        self, batches: Sequence[Batch], radius: float, start: Tensor | None = None
-    ) -> tuple[Tensor, float]:
-        """Parameters within `radius` that minimise the linearised objective on `batches`, and their
-        objective.
+        self, pull: float, radius: float, *, fold: int | None = None, start: Tensor | None = None,
+        ceilings: Mapping[str, float] | None = None,
+    ) -> tuple[Tensor, float]:  # fmt: skip
+        """Parameters within `radius` that minimise the objective, and the objective there.
 
-        The descent begins at the point itself, or at the parameters `start`.
+        Args:
+            pull: ρ; with infinity one scale for all is found, however far it is.
+            radius: of the trust region, the largest change of a parameter.
+            fold: records that take no part.
+            start: parameters to begin at.
+            ceilings: task → smooth measure that it should not exceed.
         """
         from scipy.optimize import minimize
 
-        rows = self.table.rows(texts_of(batches))
-        at, along = self.embeddings[rows].float(), self.derivatives[:, rows].float()
-        problem, shape = self.problem, self.parameters.shape
+        shape, one_scale = self.parameters.shape, math.isinf(pull)
+        first = self.parameters if start is None else start
 
         @torch.enable_grad()
         def objective(flat: np.ndarray) -> tuple[float, np.ndarray]:
-            change = torch.from_numpy(flat.copy()).reshape(shape).requires_grad_(True)
-            predicted = at + torch.tensordot((self.cells @ change).reshape(-1).to(along), along, 1)
-            value = problem.balance(losses_of(problem.tasks, batches, predicted)).double().cpu()
-            value = value + problem.penalty(self.parameters + change)
-            (gradient,) = torch.autograd.grad(value, change)
-            return value.item(), gradient.numpy().reshape(-1)
+            free = torch.from_numpy(flat.copy()).requires_grad_(True)
+            parameters = uniform(free, shape) if one_scale else self.parameters + free.reshape(shape)
+            values = self.folds.values(self.predicted(parameters), fold)
+            value = self.problem.objective(values, self.units, parameters, pull, ceilings)
+            (gradient,) = torch.autograd.grad(value, free)
+            return value.item(), gradient.double().numpy()
 
-        first = np.zeros(shape.numel()) if start is None else (start - self.parameters).numpy().reshape(-1)
+        if one_scale:
+            begin, bounds = first[0].mean().reshape(1).numpy(), [(0.0, LARGEST_SCALE)]
+        else:
+            begin = (first - self.parameters).numpy().reshape(-1)
+            bounds = [(-radius, radius)] * len(begin)
         minimum = minimize(
             objective,
-            first,
+            begin,
             jac=True,
             method="L-BFGS-B",
-            bounds=[(-radius, radius)] * len(first),
-            options={"maxiter": 200, "ftol": 1e-7},
+            bounds=bounds,
+            options={"maxiter": 50, "ftol": 1e-6},
         )
-        return self.parameters + torch.from_numpy(minimum.x).reshape(shape), float(minimum.fun)
+        solution = torch.from_numpy(minimum.x)
+        if one_scale:
+            return uniform(solution, shape), float(minimum.fun)
+        return self.parameters + solution.reshape(shape), float(minimum.fun)
 
-    def coefficient_spread(self, seed: int) -> list[tuple[float, float]]:
-        """How far each coefficient may lie below and above the solution: 90 % intervals from random halves.
+    def cross_validate(self, radius: float, pulls: Sequence[float] = PULLS) -> CrossValidation:
+        """Solve without each fold for every pull, and judge each solution by the fold that it never saw."""
+        held_out: dict[float, dict[str, Tensor]] = {}
+        points: dict[float, list[Tensor]] = {}
+        starts: list[Tensor | None] = [None] * FOLDS
+        for pull in pulls:
+            values = {
+                name: torch.full((task.measure.count,), torch.nan, dtype=torch.float64)
+                for name, task in self.folds.tasks.items()
+            }
+            points[pull] = []
+            for fold in range(FOLDS):
+                parameters, _ = self.minimise(pull, radius, fold=fold, start=starts[fold])
+                starts[fold] = parameters
+                points[pull].append(parameters)
+                with torch.no_grad():
+                    judged = self.folds.held_out(self.predicted(parameters), fold)
+                for name, (rows, by_record) in judged.items():
+                    values[name][rows] = by_record.double() / self.units[name]
+            held_out[pull] = values
+        return CrossValidation(held_out, points, self.problem.task_weights(self.folds.tasks))
 
-        The linearised objective is solved on each half. Halves without repeats, because a record drawn twice
-        would be its own false negative. The solution of a half deviates from that of the whole as the whole's
-        deviates from the truth (subsampling at half the size: Politis and Romano, Annals of Statistics 22,
-        1994), so the quantiles of the differences make the interval.
-        """
-        solution, _ = self.minimise(self.batches, REACH)
-        whole = self.problem.mean_coefficients(solution)
-        differences = []
-        for number in range(HALVES):
-            generator = torch.Generator().manual_seed(seed + number)
-            half = [batch.part(0.5, generator) for batch in self.batches]
-            parameters, _ = self.minimise(half, REACH, solution)
-            differences.append((self.problem.mean_coefficients(parameters) - whole).numpy())
-        low, high = np.quantile(np.array(differences), INTERVAL, axis=0)
-        return [(float(0.0 - above), float(0.0 - below)) for below, above in zip(low, high, strict=True)]
+
+@dataclass(frozen=True)
+class CrossValidation:
+    """For each pull the held-out value of every record by task, over the base's, and the folds' points."""
+
+    held_out: dict[float, dict[str, Tensor]]
+    points: dict[float, list[Tensor]]
+    weights: Mapping[str, float] = field(default_factory=dict)
+
+    def value(self, pull: float) -> float:
+        """The objective on held-out records."""
+        return sum(
+            self.weights[name] * float(values.nanmean()) for name, values in self.held_out[pull].items()
+        )
+
+    def excess(self, pull: float, other: float) -> tuple[float, float]:
+        """How much worse `pull` is than `other`, and the standard error of it over records."""
+        mean = variance = 0.0
+        for name, values in self.held_out[pull].items():
+            difference = (values - self.held_out[other][name]).numpy()
+            difference = difference[np.isfinite(difference)]
+            mean += self.weights[name] * float(difference.mean())
+            variance += self.weights[name] ** 2 * float(difference.var()) / len(difference)
+        return mean, math.sqrt(variance)
+
+    @property
+    def pull(self) -> float:
+        """The strongest pull that is no worse than the best, within STANDARD_ERRORS of the difference."""
+        best = min(self.held_out, key=self.value)
+        for pull in self.held_out:  # from the strongest
+            mean, error = self.excess(pull, best)
+            if mean <= STANDARD_ERRORS * error:
+                return pull
+        return best
+
+
+def uniform(scale: Tensor, shape: torch.Size) -> Tensor:
+    """Parameters (R, P) of one coefficient for all vectors, `scale` (1,), and no offsets; differentiable."""
+    first = torch.zeros(shape[0], 1, dtype=torch.float64)
+    first[0] = 1.0
+    return (first * scale).expand(shape)
 
 
 @torch.no_grad()
 def linearise(
-    problem: Problem, parameters: Tensor, batches: list[Batch], table: TextTable, embeddings: Tensor
+    problem: Problem, folds: Folds, units: Mapping[str, float], parameters: Tensor, embeddings: Tensor
 ) -> Linearisation:
-    """Finite differences at `parameters`, where the texts of `table` have `embeddings`, in C·N passes."""
+    """Finite differences at `parameters`, where the texts have `embeddings`, in C·N passes."""
     cells, member = torch.unique(problem.lookup, dim=0, return_inverse=True)
     count = len(cells) * len(problem.names)
     needed = count * embeddings.numel() * embeddings.element_size()
     if needed > MEMORY:
         raise SelfposError(
             f"the linearised search would keep {needed / 2**30:.0f} GiB of derivatives ({count} directions × "
-            f"{len(table.texts)} texts); use a coarser granularity or a smaller probe, or 'search: sgd'"
+            f"{len(folds.table.texts)} texts); use a coarser granularity or a smaller probe, or 'search: sgd'"
         )
     centre = problem.table(parameters)
     derivatives = torch.empty(count, *embeddings.shape, dtype=embeddings.dtype, device=embeddings.device)
@@ -130,42 +194,8 @@ def linearise(
         moved = centre.clone()
         moved[member == cell, vector] += STEP
         problem.live.set_coefficients(moved)
-        derivatives[row] = (problem.live.embed(table.texts) - embeddings) / STEP
-    return Linearisation(problem, parameters, table, embeddings, cells, derivatives, batches)
-
-
-class _Probe:
-    """The search part, embedded once a point, with the texts of the validation part behind it."""
-
-    def __init__(self, problem: Problem, selection: Selection | None, seed: int) -> None:
-        self.problem, self.selection = problem, selection
-        self.batches = Draws(problem.tasks, LARGEST_BATCH, seed, single=True).covering()
-        searched = TextTable(texts_of(self.batches))
-        self.count = len(searched.texts)
-        self.table = TextTable([*searched.texts, *(selection.table.texts if selection else [])])
-
-    @torch.no_grad()
-    def embed(self, point: Tensor) -> Tensor:
-        """Embeddings of the search part at `point`, whose weights stay set."""
-        self.problem.apply(point)
-        return self.problem.live.embed(self.table.texts[: self.count])
-
-    @torch.no_grad()
-    def measure(self, embeddings: Tensor) -> Measurement:
-        """Measure the point whose weights are set and whose search part has `embeddings`."""
-        assert self.selection is not None
-        rest = self.table.texts[self.count :]
-        everything = torch.cat([embeddings, self.problem.live.embed(rest)]) if rest else embeddings
-        return self.selection.of(everything, self.table)
-
-    @torch.no_grad()
-    def value(
-        self, point: Tensor, embeddings: Tensor, batches: Sequence[Batch]
-    ) -> tuple[float, dict[str, float]]:
-        """The objective on `batches`, and their losses."""
-        losses = losses_of(self.problem.tasks, batches, embeddings[self.table.rows(texts_of(batches))])
-        numbers = {task: loss.item() for task, loss in losses.items()}
-        return self.problem.value(point, numbers), numbers
+        derivatives[row] = (problem.live.embed(folds.table.texts) - embeddings) / STEP
+    return Linearisation(problem, folds, units, parameters, embeddings, cells, derivatives)
 
 
 def _next_radius(radius: float, ratio: float, reached: bool) -> float:
@@ -179,63 +209,130 @@ def _next_radius(radius: float, ratio: float, reached: bool) -> float:
     return radius
 
 
-def search(
-    problem: Problem, selection: Selection | None, trajectory: Trajectory, *, seed: int
-) -> Linearisation | None:
-    """At most `rounds` rounds from the space's start; returns the last linearisation.
+class LinearisedSearch:
+    """One search: its probe in folds, the points that have been embedded, and the last linearisation."""
 
-    The first round uses half of the records, the others all. The point kept is the best on the validation
-    part, or the last one without it.
-    """
-    settings = problem.settings
-    probe = _Probe(problem, selection, seed)
-    point, radius, first = problem.start.clone(), RADIUS, 1
-    around: Linearisation | None = None
-    with progress("positioning", settings.rounds, unit="round") as bar:
-        problem.measure_base(probe.batches)
-        if kept := trajectory.kept.get("linearised"):
-            point, radius, first = kept["point"], kept["radius"], kept["round"]
-            bar.advance(first - 1)
-        embeddings = probe.embed(point)
-        if kept:
-            problem.live.embedded = kept["texts"]
-        elif selection:
-            trajectory.measured(0, point, probe.measure(embeddings), texts=problem.live.embedded)
-        else:
-            trajectory.latest(0, point, probe.value(point, embeddings, probe.batches)[1])
-        for number in range(first, settings.rounds + 1):
-            # kept before the round, not after it: the last linearisation is needed when the search is over
-            texts = problem.live.embedded
-            trajectory.keep(linearised={"point": point, "radius": radius, "round": number, "texts": texts})
-            batches = probe.batches
-            if number == 1 and settings.rounds > 1:
-                generator = torch.Generator().manual_seed(seed)
-                batches = [batch.part(EARLY_SHARE, generator) for batch in probe.batches]
-            table = TextTable(texts_of(batches))
-            around = linearise(problem, point, batches, table, embeddings[probe.table.rows(table.texts)])
-            before, _ = probe.value(point, embeddings, batches)
-            for _ in range(ATTEMPTS):
-                trial, predicted = around.minimise(batches, radius)
-                if before - predicted <= NEGLIGIBLE * abs(before):
-                    return around
-                trial_embeddings = probe.embed(trial)
-                after, losses = probe.value(trial, trial_embeddings, batches)
-                ratio = (before - after) / (before - predicted)
-                coefficients = problem.mean_coefficients(trial).tolist()
-                trajectory.step(
-                    number, losses, coefficients, before=before, predicted=predicted, after=after,
-                    ratio=ratio, radius=radius, texts=problem.live.embedded,
+    def __init__(self, problem: Problem, trajectory: Trajectory, seed: int) -> None:
+        self.problem, self.trajectory = problem, trajectory
+        self.folds = Folds(problem.tasks, problem.settings.temperature, seed)
+        self.known: dict[str, Tensor] = {}  # name of a point → embeddings of all texts
+        self.units: dict[str, float] = {}
+        self.scale = 0.0  # the tuned one
+        self.pull = math.inf
+        self.around: Linearisation | None = None
+        self.validation: CrossValidation | None = None
+
+    @torch.no_grad()
+    def embed(self, parameters: Tensor, name: str | None = None) -> Tensor:
+        """Embeddings (P, d) of all texts at `parameters`. A point with a name is embedded once."""
+        if name is None or name not in self.known:
+            self.problem.apply(parameters)
+            embeddings = self.problem.live.embed(self.folds.table.texts)
+            if name is None:
+                return embeddings
+            self.known[name] = embeddings
+        return self.known[name]
+
+    def uniform(self, scale: float) -> Tensor:
+        """The parameters of one coefficient for all vectors."""
+        return uniform(torch.tensor([scale], dtype=torch.float64), self.problem.start.shape).clone()
+
+    @torch.no_grad()
+    def value(self, parameters: Tensor, embeddings: Tensor, pull: float) -> float:
+        """The objective at `parameters`, whose embeddings are given."""
+        values = self.folds.values(embeddings)
+        return self.problem.objective(values, self.units, parameters, pull).item()
+
+    def tune_scale(self) -> float:
+        """The best of SCALES, and of larger ones as long as they are better."""
+        losses = {
+            name: v.item() for name, v in self.folds.values(self.embed(self.uniform(0.0), "base")).items()
+        }
+        in_units = self.problem.settings.normalise == "base"
+        self.units = {name: (abs(loss) or 1.0) if in_units else 1.0 for name, loss in losses.items()}
+        self.trajectory.scaled(0.0, losses)
+        scales, values = list(SCALES), dict[float, float]()
+        while scales:
+            scale = scales.pop(0)
+            point = self.uniform(scale)
+            embeddings = self.embed(point)
+            values[scale] = self.value(point, embeddings, 0.0)
+            best = min(values, key=values.__getitem__)
+            if scale == best:
+                self.known["point"] = embeddings
+                losses = {name: value.item() for name, value in self.folds.values(embeddings).items()}
+                self.trajectory.latest(0, point, losses)
+            self.trajectory.scaled(scale, losses)
+            if not scales and scale == best and scale < LARGEST_SCALE:
+                scales.append(scale + 0.5)
+        return best
+
+    def run(self) -> Tensor:
+        """Search; returns the parameters kept. Afterwards the other attributes describe the way to them."""
+        settings, trajectory = self.problem.settings, self.trajectory
+        with progress("positioning", settings.rounds + 1, unit="round") as bar:
+            if kept := trajectory.kept.get("linearised"):
+                self.known, self.units, self.scale = kept["known"], kept["units"], kept["scale"]
+                point, radius, first = kept["point"], kept["radius"], kept["round"]
+                self.problem.live.embedded = kept["texts"]
+                bar.advance(first)
+            else:
+                point, radius, first = self.uniform(self.tune_scale()), RADIUS, 1
+                bar.advance(1)
+            for number in range(first, settings.rounds + 1):
+                # kept before the round: the last linearisation is needed when the search is over
+                trajectory.keep(
+                    linearised={
+                        "known": self.known, "units": self.units, "scale": self.scale, "point": point,
+                        "radius": radius, "round": number, "texts": self.problem.live.embedded,
+                    }
                 )  # fmt: skip
-                reached = float((trial - point).abs().max()) > 0.99 * radius
-                radius = _next_radius(radius, ratio, reached)
-                if ratio >= ACCEPT:
+                step = self._round(number, point, radius)
+                if step is None:
                     break
-            else:
-                return around
-            point, embeddings = trial, trial_embeddings
-            bar.advance(1, value=after, radius=radius)
-            if selection is None:
-                trajectory.latest(number, point, losses)
-            else:
-                trajectory.measured(number, point, probe.measure(embeddings), texts=problem.live.embedded)
-    return around
+                point, radius = step
+                bar.advance(1, scale=self.scale, pull=self.pull)
+        return point
+
+    def _round(self, number: int, point: Tensor, radius: float) -> tuple[Tensor, float] | None:
+        """One round from `point`: the next point and radius, or None where nothing is better."""
+        around = linearise(self.problem, self.folds, self.units, point, self.known["point"])
+        self.around, self.validation = around, around.cross_validate(radius, self._pulls())
+        if number == 1:
+            self.scale = float(around.minimise(math.inf, radius)[0][0, 0])
+        pull = self.pull = self.validation.pull
+        before = self.value(point, self.known["point"], pull)
+        for _ in range(ATTEMPTS):
+            trial, predicted = around.minimise(pull, radius)
+            if before - predicted <= NEGLIGIBLE * abs(before):
+                return None
+            embeddings = self.embed(trial)
+            after = self.value(trial, embeddings, pull)
+            ratio = (before - after) / (before - predicted)
+            losses = {name: value.item() for name, value in self.folds.values(embeddings).items()}
+            self.trajectory.step(
+                number, losses, self.problem.mean_coefficients(trial).tolist(), before=before,
+                predicted=predicted, after=after, ratio=ratio, radius=radius, pull=min(pull, 1e9),
+                texts=self.problem.live.embedded,
+            )  # fmt: skip
+            reached = float((trial - point).abs().max()) > 0.99 * radius
+            radius = _next_radius(radius, ratio, reached)
+            if ratio >= ACCEPT:
+                self.known["point"] = embeddings
+                self.trajectory.latest(number, trial, losses)
+                return trial, radius
+        return None
+
+    def _pulls(self) -> Sequence[float]:
+        """All pulls, or where a task has too few records one scale for all."""
+        few = min(self.folds.tasks.items(), key=lambda item: item[1].measure.count)
+        if few[1].measure.count >= FEWEST:
+            return PULLS
+        log.warning(
+            "the probe holds %d records of task %s: too few to choose coefficients by, so there is one scale "
+            "for all; %d would be enough",
+            few[1].measure.count,
+            few[0],
+            FEWEST,
+        )
+        return PULLS[:1]

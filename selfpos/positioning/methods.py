@@ -47,13 +47,13 @@ _METHODS = (
         "https://arxiv.org/abs/2410.15035",
         """Self Positioning: coefficients that minimise the losses of the merged model on the probe set.
 
-θ = θ0 + Σ c_i V_i; here with free c_i, by a trust-region method on linearised embeddings, selected on
-held-out records; with `preset: paper` the chain of SLERPs V_p = λ · slerp(V_1..V_N; a_1..a_N) by stochastic
-gradient descent on L + μ λ.
+θ = θ0 + Σ c_i V_i; here with c_i that are pulled to one tuned scale for all, by a trust-region method on
+linearised embeddings, the pull chosen by cross-validation; with `preset: paper` the chain of SLERPs
+V_p = λ · slerp(V_1..V_N; a_1..a_N) by stochastic gradient descent on L + μ λ.
 
 Source: Li et al. 2024, arXiv 2410.15035. See positioning/space.py and linearised.py.
 Prefer it wherever there is a probe set of a hundred records a task or more.""",
-        ("search", "space", "granularity", "validation"),
+        ("search", "space", "granularity", "rounds"),
     ),
     Learned(
         "lm-cocktail",
@@ -75,12 +75,12 @@ more than 1.""",
         probe set.
 
 θ_l = θ0_l + Σ c_il V_il for layer l. SuperMerge bounds c = tanh(w); here c is free, and held back by a price
-on what lies outside 0..1 (`extrapolation`) and on the distance to the model's coefficient.
+on the distance to the model's coefficient.
 
 Source: Yang et al. 2024 (SuperMerge), arXiv 2412.10416; the supervised counterpart of AdaMerging's entropy,
 arXiv 2310.02575. Prefer it to one coefficient a model when the probe has some hundred records a task: it has
 many more coefficients.""",
-        ("steps", "learning_rate", "extrapolation"),
+        ("steps", "learning_rate"),
     ),
     Learned(
         "cma-es",

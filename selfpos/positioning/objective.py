@@ -23,21 +23,11 @@ class Batch:
     task: str
     columns: list[list[str]]
     labels: Tensor | None
+    own_candidates: bool = False
 
     @property
     def count(self) -> int:
         return len(self.columns[0])
-
-    def part(self, share: float, generator: torch.Generator) -> Batch:
-        """A batch of about `share` of the records, at least four.
-
-        Neighbouring pairs of records are drawn together, because task types put equal labels side by side.
-        """
-        order = torch.randperm((self.count + 1) // 2, generator=generator)
-        pairs = sorted(order[: max(2, round(share * self.count / 2))].tolist())
-        rows = [row for pair in pairs for row in (2 * pair, 2 * pair + 1) if row < self.count]
-        columns = [[column[row] for row in rows] for column in self.columns]
-        return Batch(self.task, columns, None if self.labels is None else self.labels[rows])
 
 
 class TextTable:
@@ -76,30 +66,11 @@ class TaskProbe:
         drawn = torch.randperm(count, generator=torch.Generator().manual_seed(seed))[:most]
         return self._batch(self.dataset.select(sorted(drawn.tolist()))[:])
 
-    def split_rows(self, parts: int, generator: torch.Generator) -> list[list[int]]:
-        """All rows in `parts` random parts, each with its share of every label, in pairs if the loss needs
-        them.
-        """
-        order = torch.randperm(len(self.dataset), generator=generator).tolist()
-        if self.type.target != "label":
-            return [order[part::parts] for part in range(parts)]
-        labels = self.dataset["label"][:]
-        together = 2 if self.type.sampler == "group_by_label" else 1
-        rows_of: dict[Any, list[int]] = {}
-        for row in order:
-            rows_of.setdefault(labels[row], []).append(row)
-        units = [
-            rows[start : start + together]
-            for rows in rows_of.values()
-            for start in range(0, len(rows), together)
-        ]
-        units.sort(key=len, reverse=True)
-        return [[row for unit in units[part::parts] for row in unit] for part in range(parts)]
-
     def _batch(self, records: Mapping[str, list]) -> Batch:
         target = self.type.target if self.type.target in records else None
         columns = [list(values) for name, values in records.items() if name != target]
-        return Batch(self.name, columns, None if target is None else torch.tensor(records[target]))
+        labels = None if target is None else torch.tensor(records[target])
+        return Batch(self.name, columns, labels, getattr(self.type, "own_candidates", False))
 
     def loss_of(self, batch: Batch, embeddings: Sequence[Tensor]) -> Tensor:
         """The loss of `batch`, given the embeddings (n, d) of each of its columns; refused if not finite."""

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -13,29 +12,31 @@ import selfpos.processes
 from selfpos.console import is_first, log
 from selfpos.data.probe import ProbeTask
 from selfpos.errors import SelfposError, nearest
-from selfpos.positioning import linearised, searches
+from selfpos.positioning import searches
 from selfpos.positioning.coefficients import as_weights
 from selfpos.positioning.draws import check_draws, probe_under, sharing_texts, split_probe
+from selfpos.positioning.folds import check_records
+from selfpos.positioning.linearised import LinearisedSearch
 from selfpos.positioning.live import LiveModel
 from selfpos.positioning.lowrank import LowRankModel, is_low_rank
 from selfpos.positioning.objective import TaskProbe
+from selfpos.positioning.outcome import Outcome, outcome_of, validated_outcome
 from selfpos.positioning.problem import Problem
 from selfpos.positioning.processes import Processes
-from selfpos.positioning.selection import Rival, Selection, compare, verdict
+from selfpos.positioning.selection import Selection
 from selfpos.positioning.trajectory import Trajectory
+from selfpos.positioning.verdict import Rival
 from selfpos.recipe import PositioningSettings
 from selfpos.storage.model_folder import open_model
 from selfpos.vectors import open_vectors
 
 Parts = tuple[dict[str, TaskProbe], dict[str, TaskProbe]]
-Spread = list[tuple[float, float]]
 
 PAPERS_RECORDS = 32_000  # of the paper's probe set, all tasks together
 
-#: functions of (problem, selection, trajectory, seed)
-SEARCHES: dict[str, Callable[..., Any]] = {
+#: the searches beside the linearised one: functions of (problem, selection, trajectory, seed)
+SEARCHES: dict[str, Callable[..., None]] = {
     "sgd": searches.sgd,
-    "linearised": linearised.search,
     "cma-es": searches.cma_es,
     "loss-softmax": searches.loss_softmax,
 }
@@ -47,10 +48,12 @@ class Position:
 
     `tensors` holds the coefficients of each tensor where they may differ (granularity finer than the model,
     or tensors excluded), and `coefficients` is then their mean by share of squared length. `losses` and
-    `scores` are those of the point kept: on the validation part, or without one, the last losses and no
-    scores. `step` is the step of the point kept, `steps` those made. `interrupted` is set when Ctrl-C ended
-    the search. `intervals` are 90 % intervals of the coefficients (linearised search), `rivals` and `verdict`
-    the comparison with simple alternatives.
+    `scores` are those of the point kept: of the linearised search, smooth measures of all records, and
+    measures of each at the point chosen without it; of others, on the validation part, or without one the
+    last losses and no scores. `step` is the step of the point kept, `steps` those made. `interrupted` is set
+    when Ctrl-C ended the search. Of the linearised search, `scale` is the tuned scale, `pull` the price on
+    leaving it (None where the scale was kept) and `intervals` are 90 % intervals of the coefficients.
+    `rivals` and `verdict` are the comparison with simple alternatives.
     """
 
     names: list[str]
@@ -64,7 +67,9 @@ class Position:
     seconds: float
     texts: int
     interrupted: bool = False
-    intervals: Spread | None = None
+    scale: float | None = None
+    pull: float | None = None
+    intervals: list[tuple[float, float]] | None = None
     rivals: list[Rival] = field(default_factory=list)
     verdict: str | None = None
 
@@ -81,7 +86,11 @@ def check(
 
     `vectors` is the number of vectors, where it is known.
     """
-    for part in filter(None, _split(probe, settings, seed)):  # without validation the second part is empty
+    search, validation = _split(probe, settings, seed)
+    if settings.search == "linearised":
+        check_records(search)
+        return
+    for part in filter(None, (search, validation)):  # without validation the second part is empty
         check_draws(part, settings.batch_size, single=settings.batches == "single")
     if settings.search == "cma-es":
         searches.cma_library()
@@ -101,11 +110,13 @@ def _split(probe: Mapping[str, ProbeTask], settings: PositioningSettings, seed: 
                 f"{nearest(name, probe)}"
             )
     searched = probe_under(probe, settings)
+    if settings.search == "linearised":
+        return split_probe(searched, 0.0, seed, settings.temperature)
     changed = [name for name in probe if searched[name].type is not probe[name].type]
-    if changed and settings.validation and (settings.compare or settings.select == "measure"):
+    if changed and settings.validation:
         raise SelfposError(
             f"sts_loss infonce leaves the pairs of task {changed[0]} no grade to be measured by: "
-            "it goes with 'select: loss' and 'compare: false'"
+            "it goes with 'validation: 0'"
         )
     return split_probe(searched, settings.validation, seed, settings.temperature)
 
@@ -165,44 +176,47 @@ def position(
     processes = Processes.joined()
     live = open_live(base, sources, settings, device, processes)
     problem = Problem(live, parts[0], settings)
-    selection = Selection(parts[0], parts[1], settings, seed) if parts[1] else None
     with Trajectory(trajectory, state, writes=is_first()) as path, processes.interruptible():
         selfpos.processes.wait()  # until all have read the state that the search continues from
-        interrupted, spread = False, None
+        interrupted, outcome = False, Outcome()
         try:
-            if selection:
-                selection.measure_base(live)
-            spread = _search(problem, selection, path, seed)
+            outcome = _search(problem, parts, path, seed)
         except KeyboardInterrupt:
             if path.best is None or path.best.step == 0:
                 raise  # no point is better than the start
             interrupted = True
-        result = _result(problem, path, spread, interrupted)
+        result = _result(problem, path, outcome, interrupted)
     if interrupted:
         log.warning(
             "positioning stopped at step %d; the best point so far is kept, that of step %d",
             result.steps,
             result.step,
         )
-        return result
-    return _with_rivals(result, problem, parts, path, seed)
+    elif result.verdict:
+        log.info("positioning: %s", result.verdict)
+    return result
 
 
-def _search(problem: Problem, selection: Selection | None, path: Trajectory, seed: int) -> Spread | None:
-    """Search; the best point is then `path.best`. Returns how far below and above each coefficient may lie.
-
-    A killed search that had come to its end is not made again.
-    """
-    search = problem.settings.search
+def _search(problem: Problem, parts: Parts, path: Trajectory, seed: int) -> Outcome:
+    """Search. A killed search that had come to its end is not repeated."""
+    name = problem.settings.search
+    if name == "linearised":
+        search = LinearisedSearch(problem, path, seed)
+        return outcome_of(search, search.run(), seed)
+    selection = Selection(parts[0], parts[1], problem.settings, seed) if parts[1] else None
     if done := path.kept.get("searched"):
         problem.live.embedded = done["texts"]
-        return done["spread"]
-    around = SEARCHES[search](problem, selection, path, seed=seed)
-    if path.best is None:
-        raise SelfposError(f"search {search} measured no point; give it more steps, rounds or evaluations")
-    spread = around.coefficient_spread(seed) if around else None
-    path.keep(searched={"spread": spread, "texts": problem.live.embedded})
-    return spread
+    else:
+        if selection:
+            selection.measure_base(problem.live)
+        SEARCHES[name](problem, selection, path, seed=seed)
+        if path.best is None:
+            raise SelfposError(f"search {name} measured no point; give it more steps or evaluations")
+        path.keep(searched={"texts": problem.live.embedded})
+    assert path.best is not None
+    if selection is None or not problem.settings.compare:
+        return Outcome()
+    return validated_outcome(problem, parts, path.best.parameters, seed)
 
 
 def open_live(
@@ -232,42 +246,29 @@ def open_live(
     )
 
 
-def _result(problem: Problem, path: Trajectory, spread: Spread | None, interrupted: bool) -> Position:
+def _result(problem: Problem, path: Trajectory, outcome: Outcome, interrupted: bool) -> Position:
     best = path.best
     assert best is not None
-    coefficients = problem.mean_coefficients(best.parameters).tolist()
-    tensors = intervals = None
+    parameters = best.parameters if outcome.parameters is None else outcome.parameters
+    tensors = None
     if problem.settings.granularity != "model" or problem.settings.exclude:
-        table = problem.table(best.parameters).tolist()
+        table = problem.table(parameters).tolist()
         tensors = dict(zip(problem.live.keys, table, strict=True))
-    if spread is not None:
-        intervals = [(c + low, c + high) for c, (low, high) in zip(coefficients, spread, strict=True)]
     return Position(
         names=problem.names,
-        coefficients=coefficients,
-        parameters=dict(zip(problem.space.labels(problem.names), best.parameters[0].tolist(), strict=True)),
-        losses=best.losses,
-        scores=best.scores,
+        coefficients=problem.mean_coefficients(parameters).tolist(),
+        parameters=dict(zip(problem.space.labels(problem.names), parameters[0].tolist(), strict=True)),
+        losses=outcome.losses or best.losses,
+        scores=outcome.scores or best.scores,
         tensors=tensors,
         step=best.step,
         steps=path.steps,
         seconds=path.seconds,
         texts=problem.live.embedded,
         interrupted=interrupted,
-        intervals=intervals,
+        scale=outcome.scale,
+        pull=outcome.pull,
+        intervals=outcome.intervals,
+        rivals=outcome.rivals,
+        verdict=outcome.verdict,
     )
-
-
-def _with_rivals(result: Position, problem: Problem, parts: Parts, path: Trajectory, seed: int) -> Position:
-    """`result` with the comparison to its rivals, where there is a validation part and `compare` is on."""
-    settings = problem.settings
-    if not parts[1] or not settings.compare:
-        return result
-    assert path.best is not None
-    selection = Selection(parts[0], parts[1], settings.model_copy(update={"select": "measure"}), seed)
-    selection.measure_base(problem.live)
-    problem.apply(path.best.parameters)
-    rivals = compare(problem.live, selection, selection.measure(problem.live), seed=seed)
-    result = replace(result, rivals=rivals, verdict=verdict(rivals))
-    log.info("positioning: %s", result.verdict)
-    return result

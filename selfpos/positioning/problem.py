@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,7 @@ from selfpos.vectors.names import layer_name
 if TYPE_CHECKING:
     from selfpos.recipe import PositioningSettings
 
+CEILING_PRICE = 10.0  # of a task's value beyond its ceiling, in units of the base's value
 SHRINKAGE = 1.0  # ρ, the pull of finer coefficients towards the model's; 0 and 10 were no better in the study
 
 
@@ -97,20 +98,42 @@ class Problem:
         """The cost of a point beside its loss, with w_t the share of tensor t of the vectors' squared length.
 
         - μ·λ of the paper;
-        - ρ · mean over vectors of Σ share · offset², which shrinks finer rows towards coarser ones;
-        - ν · Σ_t w_t · mean over vectors of max(0, c − 1)² + max(0, −c)², the price of extrapolation beyond a
-          specialist or to the other side of the base.
+        - ρ · mean over vectors of Σ share · offset², which shrinks finer rows towards coarser ones.
         """
         rows = self.lookup @ parameters
         value = self.settings.penalty * (self.space.scale(rows, self.gram) * self.weights).sum()
         if len(self.rows) > 1:
             offsets = parameters[:, : len(self.names)]
             value = value + SHRINKAGE * (self.offset_shares * offsets.square()).sum() / len(self.names)
-        if self.settings.extrapolation:
-            table = self.table(parameters)
-            beyond = (table - 1).clamp_min(0).square() + (-table).clamp_min(0).square()
-            value = value + self.settings.extrapolation * (beyond.mean(1) * self.weights).sum()
         return value
+
+    def task_weights(self, tasks: Iterable[str]) -> dict[str, float]:
+        """The share of each task in the mean, by `ratios`."""
+        ratios = {task: self.settings.ratios.get(task, 1.0) for task in tasks}
+        return {task: ratio / sum(ratios.values()) for task, ratio in ratios.items()}
+
+    def objective(
+        self,
+        values: Mapping[str, Tensor],
+        units: Mapping[str, float],
+        parameters: Tensor,
+        pull: float,
+        ceilings: Mapping[str, float] | None = None,
+    ) -> Tensor:
+        """What the linearised search minimises: the mean of the tasks' values over `units`, plus prices.
+
+        - ρ · mean (c_i − mean c)², the pull to one scale for all; with ρ = ∞ the parameters keep to it;
+        - a price on a value above its task's ceiling;
+        - that of `penalty`.
+        """
+        weights = self.task_weights(values)
+        value = torch.stack([weights[task] * v / units[task] for task, v in values.items()]).sum().double()
+        for task, ceiling in (ceilings or {}).items():
+            value = value + CEILING_PRICE * (values[task] - ceiling).clamp_min(0) / units[task]
+        if math.isfinite(pull):
+            coefficients = parameters[0, : len(self.names)]
+            value = value + pull * (coefficients - coefficients.mean()).square().mean()
+        return value + self.penalty(parameters)
 
     def gradient(self, parameters: Tensor, batches: Sequence[Batch]) -> tuple[dict[str, float], Tensor]:
         """Losses of `batches` by task, and the gradient (R, P) of their balance plus penalty."""

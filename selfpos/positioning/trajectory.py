@@ -129,6 +129,10 @@ class Trajectory:
                     "lower the learning rate"
                 )
 
+    def scaled(self, scale: float, losses: Mapping[str, float]) -> None:
+        """Record losses where all coefficients are `scale`, before the first step; 0 is the base."""
+        self._write({"step": 0, "scale": scale, "losses": dict(losses)})
+
     def measured(self, step: int, parameters: Tensor, measurement: Measurement, **numbers: float) -> None:
         """Record a point measured on the validation part, and keep it if it is the best."""
         self.steps = max(self.steps, step)

@@ -176,6 +176,7 @@ def _limitations(card: Card) -> list[str]:
 def _probe_rows(facts: Facts) -> list[dict[str, Any]]:
     """Per task of the probe set: type, records, source, and the losses before and after the search."""
     starts = [row["validation"] for row in facts.trajectory if "validation" in row]
+    starts += [row["losses"] for row in facts.trajectory if row.get("scale") == 0]
     before, after = starts[0] if starts else {}, facts.search.get("losses") or {}
     entries = {entry.task: vars(entry) for entry in facts.probe}
     unknown = {"type": None, "records": None, "source": None}

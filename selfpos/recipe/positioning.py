@@ -11,7 +11,7 @@ from selfpos.recipe.settings import Settings
 PAPER: dict[str, Any] = {
     "search": "sgd", "space": "spherical", "steps": 1000, "batch_size": 32, "learning_rate": 5e-3,
     "penalty": 0.05, "temperature": 0.02, "batches": "single", "normalise": "none", "sts_loss": "infonce",
-    "validation": 0.0, "select": "loss", "extrapolation": 0.0, "compare": False,
+    "validation": 0.0, "compare": False,
 }  # fmt: skip
 """Self Positioning as printed (Li et al., arXiv 2410.15035, section 3.3 and appendix). Its probe set has
 16,000 records a task."""
@@ -19,13 +19,7 @@ PAPER: dict[str, Any] = {
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
     "paper": PAPER,
-    "lm-cocktail": {
-        "search": "loss-softmax",
-        "normalise": "none",
-        "validation": 0.0,
-        "extrapolation": 0.0,
-        "compare": False,
-    },
+    "lm-cocktail": {"search": "loss-softmax", "normalise": "none", "validation": 0.0, "compare": False},
     "layer-wise": {"search": "sgd", "granularity": "layer"},
     "cma-es": {"search": "cma-es"},
 }
@@ -37,13 +31,24 @@ LEARNED = {
 }
 """Merge methods that learn their coefficients on the probe set → their presets."""
 
-READ_BY = {"sgd": ("steps", "learning_rate"), "linearised": ("rounds",), "cma-es": ("evaluations",)}
-"""Search → the settings that only this search reads."""
+READ_BY = {
+    "rounds": ("linearised",),
+    "steps": ("sgd",),
+    "learning_rate": ("sgd",),
+    "evaluations": ("cma-es",),
+    "validation": ("sgd", "cma-es", "loss-softmax"),
+    "batch_size": ("sgd", "cma-es"),
+    "batches": ("sgd", "cma-es"),
+    "chunk": ("sgd",),
+}
+"""Setting → the searches that read it; all searches read the others."""
 
 NO_GAIN = "the study found no gain"
 FIXED = "its value is now fixed"
 PAPERS = "the values of the paper are now fixed"
 REMOVED: dict[str, tuple[Any, str]] = {
+    "extrapolation": (0.02, NO_GAIN),
+    "select": ("measure", FIXED),
     "refine": ("none", NO_GAIN),
     "refine_evaluations": (40, NO_GAIN),
     "pick": ({}, NO_GAIN),
@@ -70,6 +75,10 @@ REMOVED: dict[str, tuple[Any, str]] = {
     "examples": (5, FIXED),
 }
 """Settings of 0.1 that are gone → the value that holds now, and why. Another value is refused."""
+
+
+PAPER_VALUES = {"extrapolation": 0.0, "select": "loss"}
+"""What the paper's preset of 0.1 said about settings that it never read."""
 
 
 class PositioningSettings(Settings):
@@ -99,15 +108,10 @@ class PositioningSettings(Settings):
         default_factory=dict, description="objective: weight of a task in the mean; 1 when absent"
     )
     penalty: float = Field(0.0, ge=0, description="objective: μ of the paper's μ·λ")
-    extrapolation: float = Field(
-        0.02,
-        ge=0,
-        description="objective: price ν of coefficients above 1 or below 0, ν·mean of their squared excess",
-    )
 
     search: Literal["linearised", "sgd", "cma-es", "loss-softmax"] = Field(
         "linearised",
-        description="search: linearised, a trust region by forward passes; sgd, the paper's; or a rival's",
+        description="search: linearised, by forward passes and folds; sgd, the paper's; or a rival's",
     )
     space: Literal["spherical", "linear"] = Field(
         "linear", description="search: spherical, the paper's chain of SLERPs; linear, free coefficients"
@@ -125,16 +129,13 @@ class PositioningSettings(Settings):
         0.5,
         ge=0,
         le=0.75,
-        description="search: share of the probe held out to select a point by; 0: the last point is kept",
-    )
-    select: Literal["measure", "loss"] = Field(
-        "measure", description="search: select by each task's measure, or by the loss"
+        description="search: share of the probe that sgd and cma-es hold out to select a point by; "
+        "0: the last point is kept",
     )
     compare: bool = Field(
-        True,
-        description="search: measure base, specialists and tuned task arithmetic on the held-out part, too",
+        True, description="search: measure base, specialists and one scale for all beside the point, too"
     )
-    rounds: int = Field(3, ge=1, description="search: rounds of linearised")
+    rounds: int = Field(2, ge=1, description="search: rounds of linearised")
     steps: int = Field(200, ge=1, description="search: steps of sgd")
     evaluations: int = Field(200, ge=4, description="search: candidates of cma-es")
     learning_rate: float = Field(0.02, gt=0, description="search: of Adam in sgd")
@@ -170,25 +171,24 @@ class PositioningSettings(Settings):
             return data
         for name in data.keys() & REMOVED.keys():
             value, reason = REMOVED[name]
-            if data[name] != value:
+            if data[name] not in (value, PAPER_VALUES.get(name)):
                 raise ValueError(f"'{name}' was removed in 0.2: {reason}; leave it out")
         data = {name: value for name, value in data.items() if name not in REMOVED}
         preset: dict[str, Any] = PRESETS.get(str(data.get("preset")), {})
-        search = preset.get("search", "")
-        if data.get("search", search) != search:
-            # what the preset says about its own search does not hold for another
-            preset = {name: value for name, value in preset.items() if name not in READ_BY.get(search, ())}
+        search = data.get("search", preset.get("search", "linearised"))
+        # what the preset says about its own search does not hold for another
+        preset = {name: value for name, value in preset.items() if search in READ_BY.get(name, (search,))}
         return {**preset, **data}
 
     @model_validator(mode="after")
     def _fields_agree(self) -> PositioningSettings:
         if self.search in ("linearised", "loss-softmax") and self.space != "linear":
             raise ValueError(f"search {self.search} works in space linear, not {self.space}")
-        for search, names in READ_BY.items():
-            for name in names if search != self.search else ():
-                default = type(self).model_fields[name].default
-                if name in self.model_fields_set and getattr(self, name) != default:
-                    raise ValueError(
-                        f"'{name}' is read by search {search} only, and this search is {self.search}"
-                    )
+        for name, searches in READ_BY.items():
+            given = name in self.model_fields_set and self.search not in searches
+            if given and getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(
+                    f"'{name}' is read by search {' and '.join(searches)} only, "
+                    f"and this search is {self.search}"
+                )
         return self

@@ -143,7 +143,7 @@ def _of_scores(results: RunResults) -> list[Picture]:
         says = (
             f"Mean score of each of {len(complete)} models over {len(results.tasks)} tasks. Blue triangles "
             "are specialists, the yellow diamond is the joint model, green dots are merges, orange stars "
-            "merges with learned coefficients."
+            "merges whose coefficients were searched for."
         )
         if results.comparison:
             says += (

@@ -24,6 +24,8 @@ class Measured(Protocol):
     def columns(self) -> list[list[str]]: ...
     @property
     def labels(self) -> Tensor | None: ...
+    @property
+    def own_candidates(self) -> bool: ...
 
 
 @dataclass(frozen=True)
@@ -32,14 +34,21 @@ class Texts:
 
     columns: list[list[str]]
     labels: Tensor | None
+    own_candidates: bool = False
 
     @classmethod
     def of(
-        cls, dataset: Dataset, columns: Sequence[str], target: str | None, prompts: Mapping[str, str]
+        cls,
+        dataset: Dataset,
+        columns: Sequence[str],
+        target: str | None,
+        prompts: Mapping[str, str],
+        own_candidates: bool = False,
     ) -> Texts:
         """The texts of `columns`, each behind its column's prompt, and the column `target` if it is there."""
         texts = [[prompts.get(column, "") + text for text in dataset[column]] for column in columns]
-        return cls(texts, torch.tensor(dataset[target][:]) if target in dataset.column_names else None)
+        labels = torch.tensor(dataset[target][:]) if target in dataset.column_names else None
+        return cls(texts, labels, own_candidates)
 
 
 class TaskMeasure:
@@ -51,14 +60,17 @@ class TaskMeasure:
     - graded pairs: Spearman's correlation of cosine and score;
     - labelled pairs: average precision of ranking by cosine;
     - labelled texts: accuracy of the nearest class mean of all other texts, known and measured;
-    - pairs without labels: nDCG@10 of the second text among the second texts of all records.
+    - pairs without labels: nDCG@10 of the second text among the second texts of all records;
+    - with own candidates: mean average precision of each anchor's positives among its own texts.
 
     `texts` must be embedded to call `score`.
     """
 
     def __init__(self, known: Measured, measured: Measured) -> None:
         self._measured, self._known_labels = measured, None
-        if measured.labels is None:
+        if measured.own_candidates:
+            self._candidates = []
+        elif measured.labels is None:
             self._candidates = known.columns[1:]
         elif len(measured.columns) == 1:
             self._candidates, self._known_labels = known.columns, known.labels
@@ -71,7 +83,10 @@ class TaskMeasure:
         return self.score_of(self.items(embeddings), None)
 
     def items(self, embeddings: Tensor) -> dict[str, NDArray]:
-        """What the measure is computed from, one value a record, so that a bootstrap can resample records."""
+        """What the measure is computed from, one value a record, so that a bootstrap can resample records.
+
+        With own candidates one value an anchor, in the order of their first records.
+        """
         units = torch.nn.functional.normalize(embeddings.detach().double(), dim=1).cpu().numpy()
         columns = self._measured.columns
         ends = np.cumsum([len(column) for column in (*columns, *self._candidates)])[:-1]
@@ -82,6 +97,8 @@ class TaskMeasure:
             return {"hits": _nearest_class(first, labels, candidates[0], self._known_labels.numpy())}
         if labels is not None:
             return {"cosines": (first * others[0]).sum(1), "target": labels}
+        if self._measured.own_candidates:
+            return {"precisions": _own_precisions(columns, parts)}
         texts = [text for column in (*columns[1:], *self._candidates) for text in column]
         return {"gains": _gains(first, others[0], columns[1], np.concatenate([*others, *candidates]), texts)}
 
@@ -119,6 +136,25 @@ def _nearest_class(texts: NDArray, labels: NDArray, known: NDArray, known_labels
     hits = (cosines.argmax(1) == true_class).astype(float)
     hits[np.bincount(class_of)[true_class] < 2] = np.nan
     return hits
+
+
+def _own_precisions(columns: Sequence[Sequence[str]], parts: Sequence[NDArray]) -> NDArray:
+    """Average precision of each distinct anchor's positives among its own texts; nan without a negative."""
+    from sklearn.metrics import average_precision_score
+
+    rows_of: dict[str, list[int]] = {}
+    for row, anchor in enumerate(columns[0]):
+        rows_of.setdefault(anchor, []).append(row)
+    precisions = np.full(len(rows_of), np.nan)
+    for number, rows in enumerate(rows_of.values()):
+        cosines: dict[str, float] = {}
+        for column, embeddings in zip(columns[1:], parts[1:], strict=False):
+            cosines |= {column[row]: float(parts[0][row] @ embeddings[row]) for row in rows}
+        positives = {columns[1][row] for row in rows}
+        labels = [text in positives for text in cosines]
+        if not all(labels):
+            precisions[number] = average_precision_score(labels, list(cosines.values()))
+    return precisions
 
 
 def _units(rows: NDArray) -> NDArray:

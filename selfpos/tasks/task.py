@@ -42,6 +42,8 @@ class TaskType:
     loss_name: ClassVar[str]
     #: what a batch must fulfil: a value of sentence-transformers' BatchSamplers, and a name in `draws.DRAWS`
     sampler: ClassVar[str] = "batch_sampler"
+    own_candidates: ClassVar[bool] = False
+    """Whether the measure ranks each anchor's texts among themselves, not among those of all records."""
     #: MTEB's name of this type, under which a trained model keeps its prompts, so that MTEB uses them
     mteb_type: ClassVar[str]
     #: whether the first text asks and the others answer, so that they may have different prompts

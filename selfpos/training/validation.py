@@ -38,7 +38,8 @@ def task_measure(task_type: TaskType, dataset: Dataset, prompts: Prompts, record
     if task_type.target == "label" and len(columns) == 1:
         known, measured = known[::2], known[1::2]
     parts = [dataset.select(part) for part in (known, measured)]
-    return TaskMeasure(*(Texts.of(part, columns, task_type.target, prompt_of) for part in parts))
+    texts = (Texts.of(part, columns, task_type.target, prompt_of, task_type.own_candidates) for part in parts)
+    return TaskMeasure(*texts)
 
 
 def score(measure: TaskMeasure, model: SentenceTransformer) -> float:

@@ -18,7 +18,7 @@ from tests.helpers.stand_ins import graded, make_live, pairs
 def make_problem(
     base: Path, sources: list[Path], *, vectors_in: str = "auto", **options: object
 ) -> tuple[Problem, list]:
-    settings = PositioningSettings(**{"search": "sgd", "penalty": 0.03, "extrapolation": 0.2, **options})
+    settings = PositioningSettings(**{"search": "sgd", "penalty": 0.03, **options})
     live = make_live(base, sources, dtype=torch.float64, vectors_in=vectors_in)
     search, _ = split_probe({"pairs": pairs(), "graded": graded()}, 0.0, 0, 0.1)
     problem, draws = Problem(live, search, settings), Draws(search, 12, 0)

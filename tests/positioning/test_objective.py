@@ -8,22 +8,11 @@ from datasets import Dataset
 
 from selfpos.data.probe import ProbeTask
 from selfpos.errors import SelfposError
-from selfpos.positioning.draws import Draws, check_draws, probe_under, sharing_texts, split_probe
-from selfpos.positioning.objective import Balance, Batch, TaskProbe
+from selfpos.positioning.draws import check_draws, probe_under, sharing_texts, split_probe
+from selfpos.positioning.objective import Balance
 from selfpos.recipe import PositioningSettings
 from selfpos.tasks import get_task
-from tests.helpers.stand_ins import PairTask, words
-
-
-def test_a_part_keeps_neighbours_together() -> None:
-    labels = torch.arange(20) // 2
-    part = Batch("task", [[f"text {n}" for n in range(20)]], labels).part(
-        0.5, torch.Generator().manual_seed(0)
-    )
-    assert part.count == 10
-    assert part.labels is not None
-    assert torch.equal(part.labels[::2], part.labels[1::2])
-    assert part.columns[0] == [f"text {2 * int(label) + odd}" for label in part.labels[::2] for odd in (0, 1)]
+from tests.helpers.stand_ins import words
 
 
 def test_of_sorted_records_a_sample_sees_all_grades() -> None:
@@ -35,14 +24,6 @@ def test_of_sorted_records_a_sample_sees_all_grades() -> None:
         drawn = part.sample(128, seed=0)
         assert drawn.count == 128 and drawn.labels is not None and len(drawn.labels.unique()) == 6
         assert part.sample(300, seed=0).columns == part.everything().columns
-
-
-def test_covering_batches_look_at_every_record_once() -> None:
-    numbers = [str(number) for number in range(600)]
-    task = TaskProbe("pairs", PairTask(), Dataset.from_dict({"anchor": numbers, "positive": numbers}), 0.05)
-    batches = Draws({"pairs": task}, 256, 0, single=True).covering()
-    assert [batch.count for batch in batches] == [200, 200, 200]
-    assert sorted(text for batch in batches for text in batch.columns[0]) == sorted(numbers)
 
 
 def test_the_papers_preset_takes_graded_pairs_by_infonce() -> None:
@@ -63,52 +44,6 @@ def test_the_papers_preset_takes_graded_pairs_by_infonce() -> None:
         split_probe(probe_under(probe, PositioningSettings()), 0.0, 0, 0.02)[0]["graded"].everything().labels
         is not None
     )
-
-
-@pytest.mark.parametrize("copies", [2, 3, 7, 600])
-def test_covering_batches_keep_the_texts_of_a_label_together(copies: int) -> None:
-    """Texts of one label are dealt in twos, so that each finds another of its label; at most the last of an
-    odd number is left out."""
-    labels = [str(number // copies) for number in range(1200)]
-    data = Dataset.from_dict({"text": words(1200, 0), "label": labels})
-    kind = get_task("classification")
-    task = TaskProbe("many", kind, kind.prepare(data, 0), 0.05)
-    batches = Draws({"many": task}, 256, 0, single=True).covering()
-    odd = copies % 2 * len(set(labels))
-    assert 1200 - odd <= sum(batch.count for batch in batches) <= 1200
-    assert len(batches) == 5 and all(200 - odd <= batch.count <= 256 for batch in batches)
-
-
-def test_of_records_without_another_of_their_label_it_is_said_that_they_are_left_out(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    kind = get_task("classification")
-    sparse = Dataset.from_dict(
-        {"text": words(610, 0), "label": [str(min(number, 599)) for number in range(605)] + ["0"] * 5}
-    )
-    task = TaskProbe("sparse", kind, kind.prepare(sparse, 0), 0.05)
-    assert Draws({"sparse": task}, 256, 0, single=True).covering()
-    assert "task sparse make no batch" not in caplog.text
-    lone = Dataset.from_dict({"text": words(1000, 0), "label": ["rare"] * 2 + ["common"] * 998})
-    task = TaskProbe("lone", kind, kind.prepare(lone, 0), 0.05)
-    assert len(Draws({"lone": task}, 256, 0, single=True).covering()) == 1
-    assert "of 1000 probe records of task lone make no batch" in caplog.text
-
-
-def test_covering_batches_look_at_all_labelled_pairs_whatever_their_labels() -> None:
-    data = Dataset.from_dict(
-        {
-            "sentence1": words(1000, 0),
-            "sentence2": words(1000, 1),
-            "label": [int(number % 100 == 0) for number in range(1000)],
-        }
-    )
-    kind = get_task("pair-classification")
-    task = TaskProbe("pairs", kind, kind.prepare(data, 0), 0.05)
-    batches = Draws({"pairs": task}, 256, 0, single=True).covering()
-    assert [batch.count for batch in batches] == [250] * 4
-    assert sorted(text for batch in batches for text in batch.columns[0]) == sorted(data["sentence1"])
-    assert {int(batch.labels.sum()) for batch in batches if batch.labels is not None} <= {2, 3}
 
 
 def test_records_that_share_a_text_are_not_parted() -> None:

@@ -152,23 +152,21 @@ def test_vectors_of_length_zero_leave_the_base(tiny_base: Path) -> None:
     assert np.isfinite(found.coefficients).all()
 
 
-def test_infonce_of_graded_pairs_goes_with_what_does_not_measure_them(
+def test_infonce_of_graded_pairs_goes_with_what_does_not_measure_their_grades(
     tiny_base: Path, tiny_specialists: list[Path]
 ) -> None:
-    """Their grades are gone then; other tasks, and searches that hold nothing out, measure as they do."""
+    """They are pairs without grades then, which the default search takes as such."""
     probe, pairs_alone = records(), {"pairs": records()["pairs"]}
-    measured = {"preset": "paper", "steps": 1, "validation": 0.5, "select": "measure"}
-    for given in (measured, {"sts_loss": "infonce"}, {"sts_loss": "infonce", "select": "loss"}):
-        with pytest.raises(SelfposError, match="sts_loss infonce leaves the pairs of task graded no grade"):
-            check(probe, PositioningSettings(**given), seed=0)
-        with pytest.raises(SelfposError, match="sts_loss infonce leaves the pairs of task graded no grade"):
-            position(tiny_base, tiny_specialists, probe, PositioningSettings(**given), seed=0, device="cpu")
-        check(pairs_alone, PositioningSettings(**given), seed=0)
-    check(probe, PositioningSettings(preset="paper", validation=0.5), seed=0)
-    check(probe, PositioningSettings(preset="paper", compare=True), seed=0)
-    assert position(
-        tiny_base, tiny_specialists, pairs_alone, PositioningSettings(**measured), seed=0, device="cpu"
-    ).scores
+    given = PositioningSettings(search="sgd", steps=1, sts_loss="infonce")
+    with pytest.raises(SelfposError, match="sts_loss infonce leaves the pairs of task graded no grade"):
+        check(probe, given, seed=0)
+    with pytest.raises(SelfposError, match="it goes with 'validation: 0'"):
+        position(tiny_base, tiny_specialists, probe, given, seed=0, device="cpu")
+    check(pairs_alone, given, seed=0)
+    check(probe, PositioningSettings(preset="paper"), seed=0)
+    settings = PositioningSettings(sts_loss="infonce", rounds=1)
+    found = position(tiny_base, tiny_specialists, probe, settings, seed=0, device="cpu")
+    assert set(found.scores) == {"pairs", "graded"}
 
 
 def test_one_vector_has_two_coefficients_where_the_space_has_a_scale() -> None:

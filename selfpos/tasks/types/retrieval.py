@@ -137,8 +137,8 @@ class Reranking(TaskType):
 
     Sets with one candidate a record and a label (1 or 0: whether it answers), as WikiQA on the Hub, are
     gathered by question. A record becomes triples until each of its positives and negatives is used; the
-    order within a record is shuffled. MTEB's measure is mean average precision over each question's
-    candidates; validation measures the positive among those of all records.
+    order within a record is shuffled. Validation: mean average precision over each question's candidates, as
+    MTEB measures.
     """
 
     name = "reranking"
@@ -152,6 +152,7 @@ class Reranking(TaskType):
     text_columns = Retrieval.text_columns
     loss_name = Retrieval.loss_name
     sampler = Retrieval.sampler
+    own_candidates = True
     mteb_type = "Reranking"
     asks = True
 

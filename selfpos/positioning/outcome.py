@@ -1,0 +1,190 @@
+"""What a search came to: the point after its tasks are checked, and how it stands beside simple rivals."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from selfpos.console import log
+from selfpos.positioning.folds import FOLDS
+from selfpos.positioning.selection import Measurement, Selection
+from selfpos.positioning.verdict import LEVEL, Items, Rival, TaskMeasures, compare, scores_of, verdict
+
+if TYPE_CHECKING:
+    from selfpos.positioning.linearised import LinearisedSearch
+    from selfpos.positioning.objective import TaskProbe
+    from selfpos.positioning.problem import Problem
+
+GRID = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5)  # λ of tuned task arithmetic, where the search tunes no scale
+REACH = 1.0  # trust region in which a point with ceilings is solved
+SHARES = (0.5, 0.25, 0.0)  # of the way from the tuned scale to the point, tried where a task stays worse
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What is known of the point kept; see `Position`. `parameters` are None for those of the search."""
+
+    parameters: Tensor | None = None
+    losses: dict[str, float] = field(default_factory=dict)
+    scores: dict[str, float] = field(default_factory=dict)
+    scale: float | None = None
+    pull: float | None = None
+    intervals: list[tuple[float, float]] | None = None
+    rivals: list[Rival] = field(default_factory=list)
+    verdict: str | None = None
+
+
+class _TaskCheck:
+    """Keeps a point at which no task's measure is significantly below the base's or the tuned scale's."""
+
+    def __init__(self, search: LinearisedSearch, measures: TaskMeasures, seed: int) -> None:
+        self.search, self.measures, self.seed = search, measures, seed
+        self.scaled = search.uniform(search.scale)
+        self.embeddings = {
+            "the base": search.embed(search.uniform(0.0), "base"),
+            "the tuned scale": search.embed(self.scaled, "scale"),
+        }
+        self.references = {name: measures.items(values) for name, values in self.embeddings.items()}
+
+    def worse(self, embeddings: Tensor) -> list[str]:
+        """The tasks that are significantly worse than at one of the references."""
+        items = self.measures.items(embeddings)
+        tasks = (self.measures.below(items, reference, self.seed) for reference in self.references.values())
+        return list(dict.fromkeys(task for below in tasks for task in below))
+
+    def keep(self, point: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """`point` or one at which its tasks are no worse, its embeddings, and the same without each fold."""
+        search = self.search
+        around, validation = search.around, search.validation
+        assert around is not None and validation is not None
+        embeddings, by_fold = search.known["point"], validation.points[search.pull]
+        tasks = self.worse(embeddings)
+        if not tasks:
+            return point, embeddings, by_fold
+        log.info("positioning: %s would be worse than at the base or one scale for all", ", ".join(tasks))
+        ceilings = {task: min(self._value(task, at) for at in self.embeddings.values()) for task in tasks}
+        point, _ = around.minimise(search.pull, REACH, ceilings=ceilings)
+        by_fold = [
+            around.minimise(search.pull, REACH, fold=fold, ceilings=ceilings)[0] for fold in range(FOLDS)
+        ]
+        embeddings = search.embed(point)
+        for share in SHARES:
+            if not (tasks := self.worse(embeddings)):
+                return point, embeddings, by_fold
+            point = torch.lerp(self.scaled, point, share)
+            by_fold = [torch.lerp(self.scaled, other, share) for other in by_fold]
+            embeddings = search.embed(point)
+        if tasks := self.worse(embeddings):
+            log.warning(
+                "at one scale for all, the best that was found, %s is worse than at the base: "
+                "leave out a vector, or raise the task's weight in positioning.ratios",
+                " and ".join(tasks),
+            )
+        return point, embeddings, by_fold
+
+    def _value(self, task: str, embeddings: Tensor) -> float:
+        return self.search.folds.values(embeddings)[task].item()
+
+
+def outcome_of(search: LinearisedSearch, point: Tensor, seed: int) -> Outcome:
+    """Check the tasks at `point`, move it where one pays for the others, and compare it with its rivals."""
+    problem, around = search.problem, search.around
+    assert around is not None
+    measures = TaskMeasures(search.folds)
+    check = _TaskCheck(search, measures, seed)
+    point, embeddings, by_fold = check.keep(point)
+    fitted = measures.cross_fitted(around, by_fold)
+    coefficients = problem.mean_coefficients(point)
+    uniform = float(coefficients.max() - coefficients.min()) < 1e-9
+    rivals: list[Rival] = []
+    sentence = f"kept one scale for all: {coefficients[0]:.2f}" if uniform else None
+    if problem.settings.compare:
+        points = {"base": check.references["the base"]}
+        for index, name in enumerate(problem.names):
+            alone = search.uniform(0.0)
+            alone[0, index] = 1.0
+            points[name] = measures.items(search.embed(alone))
+        _warn_of_unhelped(measures, points)
+        if not uniform:
+            points[f"one scale for all, {search.scale:.2f}"] = check.references["the tuned scale"]
+        rivals = compare(measures.measures, fitted, points, seed)
+        words = verdict(rivals, "records that did not choose it")
+        sentence = f"{sentence}; {words}" if sentence else words
+    intervals = _intervals(problem, by_fold)
+    if not uniform:
+        _warn_of_idle(problem, coefficients, intervals)
+    losses = {name: value.item() for name, value in search.folds.values(embeddings).items()}
+    scores = scores_of(measures.measures, fitted)
+    pull = search.pull if math.isfinite(search.pull) else None
+    return Outcome(point, losses, scores, search.scale, pull, intervals, rivals, sentence)
+
+
+def _intervals(problem: Problem, by_fold: list[Tensor]) -> list[tuple[float, float]]:
+    """90 % intervals of the coefficients, by the jackknife over folds (Efron and Stein, 1981)."""
+    from scipy.stats import t as student
+
+    solutions = torch.stack([problem.mean_coefficients(parameters) for parameters in by_fold])
+    mean = solutions.mean(0)
+    error = ((FOLDS - 1) / FOLDS * (solutions - mean).square().sum(0)).sqrt()
+    half = student.ppf((1 + LEVEL) / 2, FOLDS - 1) * error
+    return list(zip((mean - half).tolist(), (mean + half).tolist(), strict=True))
+
+
+def _warn_of_unhelped(measures: TaskMeasures, points: Mapping[str, Items]) -> None:
+    """A sentence for each task whose measure no specialist raises."""
+    for task, measure in measures.measures.items():
+        base, *specialists = (measure.score_of(items[task], None) for items in points.values())
+        if max(specialists) <= base:
+            log.warning(
+                "no vector helps task %s: its measure on the probe is %.1f at the base and no higher at any "
+                "specialist; look at its records, or leave it out of the probe",
+                task,
+                100 * base,
+            )
+
+
+def _warn_of_idle(problem: Problem, coefficients: Tensor, intervals: list[tuple[float, float]]) -> None:
+    """A sentence for each vector whose coefficient is not shown to be above zero."""
+    for name, coefficient, (low, high) in zip(problem.names, coefficients.tolist(), intervals, strict=True):
+        if coefficient <= 0 or high <= 0:
+            log.warning(
+                "vector %s helps no task: its coefficient is %.2f (%.2f to %.2f); leave it out",
+                name,
+                coefficient,
+                low,
+                high,
+            )
+
+
+def validated_outcome(
+    problem: Problem, parts: tuple[dict[str, TaskProbe], dict[str, TaskProbe]], point: Tensor, seed: int
+) -> Outcome:
+    """The comparison of `point` on the validation part: base, specialists, and tuned task arithmetic.
+
+    λ of task arithmetic has the best mean measure on the same records, even where a task falls below the
+    base: the verdict is about means, and this is the strongest rival.
+    """
+    selection = Selection(parts[0], parts[1], problem.settings, seed)
+    count = len(problem.names)
+
+    def measured(coefficients: list[float]) -> Measurement:
+        row = torch.tensor(coefficients, dtype=torch.float64)
+        problem.live.set_coefficients(row.expand(len(problem.live.keys), count))
+        return selection.measure(problem.live)
+
+    points = {"base": measured([0.0] * count).items}
+    for index, name in enumerate(problem.names):
+        points[name] = measured([float(other == index) for other in range(count)]).items
+    scaled = {scale: measured([scale] * count) for scale in GRID}
+    best = max(scaled, key=lambda scale: sum(scaled[scale].scores.values()))
+    points[f"task arithmetic {best:g}"] = scaled[best].items
+    problem.apply(point)
+    position = selection.measure(problem.live)
+    rivals = compare(selection.measures, position.items, points, seed)
+    words = verdict(rivals, "the validation part, by which it was chosen")
+    return Outcome(rivals=rivals, verdict=words)

@@ -1,0 +1,137 @@
+"""Whether a point beats simple rivals, and whether a task pays for it: paired bootstraps over records."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from selfpos.positioning.folds import FOLDS, Folds
+from selfpos.positioning.objective import Batch
+from selfpos.tasks.measure import TaskMeasure
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from selfpos.positioning.linearised import Linearisation
+
+Items = dict[str, dict[str, "NDArray"]]
+"""Task → what its measure is computed from, one value a record."""
+
+LEVEL = 0.9  # of every interval
+RESAMPLES = 200  # of the records, behind the intervals of gains
+WORSE = 0.05  # chance that some task of an equal model is called worse
+
+
+@dataclass(frozen=True)
+class Rival:
+    """A simple alternative on the same records, and the position's mean gain over it.
+
+    `low` and `high` are the 90 % interval of the gain.
+    """
+
+    name: str
+    scores: dict[str, float]
+    gain: float
+    low: float
+    high: float
+
+
+class TaskMeasures:
+    """Each task's own measure on all records of the folds."""
+
+    def __init__(self, folds: Folds) -> None:
+        self.folds = folds
+        self.measures: dict[str, TaskMeasure] = {}
+        for name, batch in folds.batches.items():
+            labels = None if batch.labels is None else batch.labels[:0]
+            self.measures[name] = TaskMeasure(Batch(name, [[] for _ in batch.columns], labels), batch)
+        self.rows = {name: folds.table.rows(measure.texts) for name, measure in self.measures.items()}
+
+    def items(self, embeddings: Tensor) -> Items:
+        """Of embeddings (P, d) of the folds' texts."""
+        return {name: measure.items(embeddings[self.rows[name]]) for name, measure in self.measures.items()}
+
+    @torch.no_grad()
+    def cross_fitted(self, around: Linearisation, points: Sequence[Tensor]) -> Items:
+        """Each record at the point that was chosen without its fold, as the linearisation has it."""
+        by_fold = [self.items(around.predicted(points[fold])) for fold in range(FOLDS)]
+        fitted: Items = {}
+        for name, task in self.folds.tasks.items():
+            folds = task.folds.numpy()
+            fitted[name] = {}
+            for key in by_fold[0][name]:
+                values = np.stack([items[name][key] for items in by_fold])
+                fitted[name][key] = values[folds, np.arange(len(folds))]
+        return fitted
+
+    def below(self, items: Items, reference: Items, seed: int) -> list[str]:
+        """The tasks whose measure is significantly lower than at `reference`."""
+        share = WORSE / len(self.measures)
+        names = []
+        for name, measure in self.measures.items():
+            gains = resampled({name: measure}, items, reference, seed, resamples=5 * RESAMPLES)
+            if np.quantile(gains, 1 - share) < 0:
+                names.append(name)
+        return names
+
+
+def scores_of(measures: Mapping[str, TaskMeasure], items: Items) -> dict[str, float]:
+    """The measures of all tasks."""
+    return {name: measure.score_of(items[name], None) for name, measure in measures.items()}
+
+
+def resampled(
+    measures: Mapping[str, TaskMeasure],
+    items: Items,
+    reference: Items,
+    seed: int,
+    *,
+    resamples: int = RESAMPLES,
+) -> NDArray:
+    """Mean measure less that of `reference`, on `resamples` draws of the records, the same for both."""
+    rng = np.random.default_rng(seed)
+    gains = np.zeros(resamples)
+    for task, measure in measures.items():
+        size = len(next(iter(items[task].values())))
+        for number in range(resamples):
+            rows = rng.integers(size, size=size)
+            ours, theirs = (measure.score_of(point[task], rows) for point in (items, reference))
+            gains[number] += ours - theirs
+    return gains / len(measures)
+
+
+def compare(
+    measures: Mapping[str, TaskMeasure], position: Items, points: Mapping[str, Items], seed: int
+) -> list[Rival]:
+    """Each of `points`, name → items, as a rival of `position`."""
+    ours = scores_of(measures, position)
+    rivals = []
+    for name, items in points.items():
+        scores = scores_of(measures, items)
+        gain = sum(ours[task] - score for task, score in scores.items()) / len(scores)
+        low, high = np.quantile(
+            resampled(measures, position, items, seed), [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
+        )
+        rivals.append(Rival(name, scores, gain, float(low), float(high)))
+    return rivals
+
+
+def verdict(rivals: Sequence[Rival], records: str) -> str:
+    """One sentence: which rivals the position clearly beats on `records`."""
+    equal = [rival for rival in rivals if rival.low <= 0]
+    if not equal:
+        nearest = min(rivals, key=lambda rival: rival.gain)
+        return (
+            f"better than base, specialists and task arithmetic on {records}; the nearest is {nearest.name}, "
+            f"{100 * nearest.gain:.1f} points below on average"
+        )
+    names = ", ".join(
+        f"{rival.name} ({100 * rival.gain:+.1f} points, {100 * rival.low:+.1f} to {100 * rival.high:+.1f})"
+        for rival in equal
+    )
+    return f"not clearly better than {names} on {records}: prefer the simpler model, or give a larger probe"

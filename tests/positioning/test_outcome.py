@@ -1,0 +1,130 @@
+"""What is said of a point: rivals, verdicts, tasks that pay for others, vectors that help none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from selfpos.positioning import outcome
+from selfpos.positioning.outcome import _TaskCheck, _warn_of_idle, _warn_of_unhelped
+from selfpos.positioning.position import position
+from selfpos.positioning.verdict import Rival, TaskMeasures, compare, verdict
+from selfpos.recipe import PositioningSettings
+from tests.helpers.stand_ins import graded, make_live, pairs
+from tests.positioning.test_linearised import searched
+
+
+class Mean:
+    """A measure that is the mean of one value a record."""
+
+    def score_of(self, items: dict[str, np.ndarray], rows: np.ndarray | None) -> float:
+        values = items["hits"] if rows is None else items["hits"][rows]
+        return float(values.mean())
+
+
+def items(values: list[float]) -> dict[str, dict[str, np.ndarray]]:
+    return {"task": {"hits": np.array(values)}}
+
+
+def test_a_position_is_compared_with_what_needs_no_search(
+    tiny_base: Path, tiny_specialists: list[Path]
+) -> None:
+    probe = {"pairs": pairs(), "graded": graded()}
+    found = position(tiny_base, tiny_specialists, probe, PositioningSettings(rounds=1), seed=0, device="cpu")
+    assert [rival.name for rival in found.rivals][:4] == ["base", "alpha", "beta", "gamma"]
+    assert set(found.scores) == set(found.losses) == {"pairs", "graded"}
+    for rival in found.rivals:
+        mean = sum(found.scores[task] - score for task, score in rival.scores.items()) / 2
+        assert rival.gain == pytest.approx(mean)
+        assert rival.low <= rival.high
+    assert found.intervals is not None
+    assert len(found.intervals) == 3
+    assert found.verdict
+    assert found.scale is not None
+
+
+def test_a_kept_scale_is_said_in_those_words(tiny_base: Path, tiny_specialists: list[Path]) -> None:
+    settings = PositioningSettings(rounds=1)
+    found = position(tiny_base, tiny_specialists, {"pairs": pairs(12)}, settings, seed=0, device="cpu")
+    assert found.pull is None
+    assert found.verdict is not None
+    assert found.verdict.startswith(f"kept one scale for all: {found.coefficients[0]:.2f}; ")
+
+
+def test_gains_are_paired_and_their_interval_holds_the_truth() -> None:
+    rng = np.random.default_rng(0)
+    base = rng.random(400)
+    ours = base + 0.02  # every record gains as much, however much records differ
+    (rival,) = compare({"task": Mean()}, items(ours), {"base": items(base)}, seed=0)
+    assert rival.gain == pytest.approx(0.02)
+    assert (rival.low, rival.high) == pytest.approx((0.02, 0.02))
+    noisy = base + 0.02 + rng.normal(0, 0.5, 400)
+    (rival,) = compare({"task": Mean()}, items(noisy), {"base": items(base)}, seed=0)
+    assert rival.high - rival.low == pytest.approx(2 * 1.645 * 0.5 / 20, rel=0.25)
+
+
+def test_the_verdict_names_what_is_not_beaten() -> None:
+    close = Rival("one scale for all, 0.57", {}, 0.003, -0.004, 0.01)
+    far = Rival("base", {}, 0.05, 0.03, 0.07)
+    words = verdict([close, far], "records that did not choose it")
+    assert "not clearly better than one scale for all, 0.57 (+0.3 points, -0.4 to +1.0) on records" in words
+    assert "base" not in words
+    assert verdict([far], "records").startswith("better than base, specialists and task arithmetic")
+
+
+def test_a_point_that_a_task_pays_for_moves_to_the_tuned_scale(
+    tiny_base: Path, tiny_specialists: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While `worse` finds a task below the references, the point comes nearer; then it stays."""
+    search, point = searched(make_live(tiny_base, tiny_specialists), {"pairs": pairs(), "graded": graded()})
+    search.pull = 0.03
+    measures = TaskMeasures(search.folds)
+    check = _TaskCheck(search, measures, seed=0)
+    answers = iter([["graded"], ["graded"], ["graded"], [], []])
+    monkeypatch.setattr(_TaskCheck, "worse", lambda self, embeddings: next(answers))
+    moved, embeddings, by_fold = check.keep(point)
+    ceilings = {"graded": min(check._value("graded", at) for at in check.embeddings.values())}
+    solved, _ = search.around.minimise(0.03, outcome.REACH, ceilings=ceilings)
+    expected = check.scaled + 0.5 * 0.25 * (solved - check.scaled)
+    assert torch.allclose(moved, expected, atol=1e-6)
+    assert torch.allclose(embeddings, search.embed(moved), atol=1e-5)
+    assert len(by_fold) == 5
+
+
+def test_a_point_that_no_task_pays_for_stays(tiny_base: Path, tiny_specialists: list[Path]) -> None:
+    search, point = searched(make_live(tiny_base, tiny_specialists), {"pairs": pairs(), "graded": graded()})
+    check = _TaskCheck(search, TaskMeasures(search.folds), seed=0)
+    check.references = {
+        "the base": {name: dict(values) for name, values in check.references["the base"].items()}
+    }
+    if not check.worse(search.known["point"]):
+        assert check.keep(point)[0] is point
+
+
+def test_only_a_significant_loss_counts_as_worse() -> None:
+    rng = np.random.default_rng(0)
+    base = rng.random(200)
+    measures = SimpleNamespace(measures={"task": Mean()})
+    slightly = TaskMeasures.below(measures, items(base - 0.001 + rng.normal(0, 0.2, 200)), items(base), 0)
+    clearly = TaskMeasures.below(measures, items(base - 0.1), items(base), 0)
+    assert slightly == []
+    assert clearly == ["task"]
+
+
+def test_a_task_that_no_vector_helps_and_a_vector_that_helps_none_get_a_sentence(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    points = {"base": items([0.5, 0.5]), "alpha": items([0.4, 0.5]), "beta": items([0.5, 0.3])}
+    _warn_of_unhelped(SimpleNamespace(measures={"task": Mean()}), points)
+    assert "no vector helps task task" in caplog.text
+    caplog.clear()
+    _warn_of_unhelped(SimpleNamespace(measures={"task": Mean()}), points | {"beta": items([0.9, 0.9])})
+    assert not caplog.text
+    problem = SimpleNamespace(names=["alpha", "beta"])
+    _warn_of_idle(problem, torch.tensor([0.8, -0.1]), [(0.5, 1.1), (-0.4, 0.2)])
+    assert "vector beta helps no task: its coefficient is -0.10 (-0.40 to 0.20)" in caplog.text
+    assert "alpha" not in caplog.text

@@ -1,0 +1,108 @@
+"""The smooth measures against plain loops in float64, record by record."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from selfpos.positioning.smooth import ClassMeans, PairOrder, Ranking
+
+TEMPERATURE = 0.05
+RNG = np.random.default_rng(3)
+
+
+def units(count: int) -> np.ndarray:
+    rows = RNG.normal(size=(count, 6))
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def log_share(own: float, all_cosines: list[float]) -> float:
+    total = sum(math.exp(cosine / TEMPERATURE) for cosine in all_cosines)
+    return -math.log(math.exp(own / TEMPERATURE) / total)
+
+
+def test_a_text_is_judged_by_the_means_of_all_other_texts_of_each_class() -> None:
+    labels = [0, 0, 0, 1, 1, 2, 2, 3]
+    texts = units(8)
+    others = [0, 1, 2, 3, 4, 5, 7]
+    measure = ClassMeans([f"text {row}" for row in range(8)], torch.tensor(labels), TEMPERATURE)
+    rows, values = measure.values(torch.tensor(texts), torch.arange(8), torch.tensor(others))
+    expected = {}
+    for row, label in enumerate(labels):
+        cosines, own = [], None
+        for known in range(4):
+            members = [other for other in others if labels[other] == known and other != row]
+            if not members:
+                continue
+            mean = texts[members].sum(0)
+            cosines.append(float(texts[row] @ mean / np.linalg.norm(mean)))
+            own = cosines[-1] if known == label else own
+        if own is not None:
+            expected[row] = log_share(own, cosines)
+    assert set(expected) == {0, 1, 2, 3, 4, 6}  # 5 and 7 are the only ones of their classes among the others
+    assert dict(zip(rows.tolist(), values.tolist(), strict=True)) == pytest.approx(expected)
+
+
+def test_a_pair_is_compared_with_the_pairs_of_other_grades() -> None:
+    grades = [0.0, 0.5, 0.5, 1.0]
+    left, right = units(4), units(4)
+    cosines = (left * right).sum(1)
+    measure = PairOrder(list("abcd"), list("efgh"), torch.tensor(grades), TEMPERATURE)
+    embeddings = torch.tensor(np.concatenate([3 * left, right]))  # lengths do not matter
+    rows, values = measure.values(embeddings, torch.tensor([1, 2]), torch.tensor([0, 1, 3]))
+    expected = []
+    for row in (1, 2):
+        above, below = cosines[3] - cosines[row], cosines[row] - cosines[0]
+        costs = [math.log1p(math.exp(-gap / TEMPERATURE)) for gap in (above, below)]
+        expected.append(sum(costs) / 2)
+    assert rows.tolist() == [1, 2]
+    assert values.tolist() == pytest.approx(expected, rel=1e-5)
+
+
+def test_pairs_of_one_grade_have_no_value() -> None:
+    measure = PairOrder(["a", "b"], ["c", "d"], torch.tensor([1, 1]), TEMPERATURE)
+    rows, _ = measure.values(torch.tensor(units(4)), torch.arange(2), torch.arange(2))
+    assert rows.tolist() == []
+
+
+def test_other_positives_of_an_anchor_are_not_its_negatives() -> None:
+    anchors, positives, negatives = ["q", "q", "r"], ["a", "b", "a"], ["x", "y", "b"]
+    measure = Ranking([anchors, positives, negatives], TEMPERATURE)
+    assert measure.texts == [*anchors, "a", "b", "x", "y"]
+    asked, found = units(3), units(4)
+    cosines = asked @ found.T
+    embeddings = torch.tensor(np.concatenate([asked, found]))
+    rows, values = measure.values(embeddings, torch.arange(3), torch.arange(3))
+    expected = [
+        log_share(cosines[0, 0], cosines[0, [0, 2, 3]].tolist()),
+        log_share(cosines[1, 1], cosines[1, [1, 2, 3]].tolist()),
+        log_share(cosines[2, 0], cosines[2].tolist()),
+    ]
+    assert rows.tolist() == [0, 1, 2]
+    assert values.tolist() == pytest.approx(expected)
+
+
+def test_reranking_looks_at_the_candidates_of_each_question() -> None:
+    columns = [["q", "q", "r"], ["a", "b", "a"], ["x", "y", "z"]]
+    measure = Ranking(columns, TEMPERATURE, own=True)
+    assert measure.count == 2
+    asked, found = units(2), units(5)  # a b x y z
+    cosines = asked @ found.T
+    embeddings = torch.tensor(np.concatenate([asked, found]))
+    rows, values = measure.values(embeddings, torch.tensor([1, 0]), torch.arange(2))
+    first = [log_share(cosines[0, k], cosines[0, [k, 2, 3]].tolist()) for k in (0, 1)]
+    assert rows.tolist() == [1, 0]
+    expected = [log_share(cosines[1, 0], cosines[1, [0, 4]].tolist()), sum(first) / 2]
+    assert values.tolist() == pytest.approx(expected)
+
+
+def test_values_have_finite_slopes() -> None:
+    embeddings = torch.tensor(units(8)).requires_grad_(True)
+    measure = ClassMeans([str(row) for row in range(8)], torch.tensor([0, 0, 0, 1, 1, 2, 2, 3]), TEMPERATURE)
+    measure.value(embeddings).backward()
+    assert embeddings.grad is not None
+    assert torch.isfinite(embeddings.grad).all()
+    assert float(embeddings.grad.abs().max()) > 0
