@@ -248,7 +248,7 @@ def parse_parent(entry: Mapping[str, Any] | None) -> Parent | None:
         return None
     repo, revision = entry.get("repo"), entry.get("revision")
     if not repo and (snapshot := hub_snapshot(Path(source))):
-        repo, revision = snapshot
+        repo, revision = snapshot["repo"], snapshot["revision"]
     name = str(entry.get("name") or source)
     if Path(name).is_absolute():
         name = Path(name).name
