@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -123,10 +124,10 @@ def make_stream(plan: Plan, advance: Callable[[int], None] = lambda elements: No
 def prepare(plan: Plan, stream: Stream) -> tuple[Callable[[Chunk], Array], Coefficients | None]:
     """What maps a chunk to the merged V, and a combination's coefficients; runs the method's first passes."""
     method, settings = plan.method, plan.settings
-    on_cpu = replace(stream, device="cpu")  # statistics are then the same whatever device the merge runs on
     params = {key: settings.params(key) for key in stream.keys}
     if method.form == "kernel":
-        statistics = method.statistics_pass(on_cpu) if method.statistics_pass is not None else {}
+        with _first_passes(plan, stream) as on_cpu:
+            statistics = method.statistics_pass(on_cpu) if method.statistics_pass is not None else {}
 
         def run(chunk: Chunk) -> Array:
             chunk.statistics = statistics.get(chunk.key)
@@ -135,7 +136,8 @@ def prepare(plan: Plan, stream: Stream) -> tuple[Callable[[Chunk], Array], Coeff
         return run, None
     grams = {}
     if method.gram is not None:
-        grams = inner_products(replace(on_cpu, checked=True), with_base=method.with_base)
+        with _first_passes(plan, stream) as on_cpu:
+            grams = inner_products(replace(on_cpu, checked=True), with_base=method.with_base)
     if method.gram == "model" and grams:
         grams = dict.fromkeys(grams, np.sum(list(grams.values()), axis=0))
     coefficients = {}
@@ -144,6 +146,27 @@ def prepare(plan: Plan, stream: Stream) -> tuple[Callable[[Chunk], Array], Coeff
         values = method.function(settings.weights(key), *gram, **params[key])
         coefficients[key] = [float(value) for value in values]
     return lambda chunk: combine(chunk, coefficients[chunk.key]), coefficients
+
+
+@contextmanager
+def _first_passes(plan: Plan, stream: Stream) -> Iterator[Stream]:
+    """The stream for what is read before the merge itself; progress at its end is that of the planned passes.
+
+    It reads a sample besides where thresholds are wanted, and a tensor that is stored twice only once. On the
+    CPU the statistics are the same whatever device the merge runs on.
+    """
+    left = plan.elements // plan.passes * (plan.passes - 1)
+    lock = Lock()
+
+    def advance(elements: int) -> None:
+        nonlocal left
+        with lock:
+            counted = min(elements, left)
+            left -= counted
+        stream.advance(counted)
+
+    yield replace(stream, device="cpu", advance=advance)
+    stream.advance(left)
 
 
 def combine(chunk: Chunk, coefficients: list[float]) -> Array:

@@ -71,7 +71,7 @@ class Plan:
     @property
     def passes(self) -> int:
         """How often the inputs are read."""
-        return 1 + bool(self.method.gram or self.method.statistics_pass)
+        return 1 + (self.method.reads if self.method.statistics_pass else bool(self.method.gram))
 
     @property
     def bytes_read(self) -> int:
