@@ -20,7 +20,7 @@ from selfpos.data.sources import hash_records, load_task
 from selfpos.errors import OperationError, SelfposError, stopped
 from selfpos.merging import Plan, execute, plan
 from selfpos.merging import merge as merge_folders
-from selfpos.merging.describe import describe
+from selfpos.merging.output.provenance import describe
 from selfpos.positioning.coefficients import Coefficients, read_coefficients, write_coefficients
 from selfpos.publishing.card import write_card
 from selfpos.recipe import PositioningSettings, TaskSource, TrainingSettings, validate

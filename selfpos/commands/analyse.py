@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from selfpos.commands.options import given, options_of
-from selfpos.recipe.evaluation import AnalysisSettings
+from selfpos.recipe.recipe import AnalysisSettings
 
 
 @click.command("analyse")

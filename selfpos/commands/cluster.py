@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from selfpos.commands.sources import WORDS
+from selfpos.commands.options import WORDS
 
 
 @click.command("cluster", epilog=WORDS)
@@ -45,7 +45,7 @@ def command(
     The groups are found by k-means of the mean embeddings of their texts.
     """
     from selfpos.analysis.partition import cluster_recipe, cluster_tasks, embed_sources, partition
-    from selfpos.commands.sources import read_sources
+    from selfpos.commands.options import read_sources
     from selfpos.console import quiet_process, table_text
     from selfpos.data.sources import load_task
     from selfpos.errors import SelfposError

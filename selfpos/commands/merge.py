@@ -287,7 +287,7 @@ def _draw(found: Position, trajectory: Path, out: Path) -> None:
     """The search's path as a picture beside its file."""
     import json
 
-    from selfpos.report.search_figures import draw_coefficients
+    from selfpos.report.figures import draw_coefficients
 
     steps = [json.loads(line) for line in trajectory.read_text(encoding="utf-8").splitlines()]
     draw_coefficients(out, found.names, found.coefficients, steps, found.step)

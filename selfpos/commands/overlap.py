@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from selfpos.commands.merge import ManyValues
-from selfpos.commands.sources import WORDS
+from selfpos.commands.options import WORDS
 
 FOLDER = click.Path(path_type=Path)
 
@@ -54,7 +54,7 @@ def command(
 
     Case, punctuation and spacing do not count.
     """
-    from selfpos.commands.sources import read_sources
+    from selfpos.commands.options import read_sources
     from selfpos.console import quiet_process, screen, table_text
     from selfpos.overlap.contamination import HEADER, check_sources
     from selfpos.recipe import OverlapSettings

@@ -43,7 +43,7 @@ class ProbeTask:
         """The records prepared for the type's loss, each text behind its prompt."""
         from datasets import Dataset as Records
 
-        from selfpos.tasks.prompts import column_prompts
+        from selfpos.tasks.task import column_prompts
 
         prepared = self.type.prepare(self.records, seed=0)
         before = column_prompts(self.type, self.prompts, prepared.column_names)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import xxhash
 
-from selfpos.data import files, streams
+from selfpos.data import files
 from selfpos.errors import OperationError, SelfposError, nearest
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def load_source(
         raise SelfposError(f"no data is named for task type {task_type.name}")
     reader = _Reader(task_type, split, columns or {}, data_root, duplicates == "drop")
     if streaming:
-        reader.window = streams.Window(limit, seed)
+        reader.window = files.Window(limit, seed)
     parts = []
     for name in specs:
         try:
@@ -174,7 +174,7 @@ class _Reader:
     columns: Mapping[str, str]
     data_root: Path | None
     drop_duplicates: bool
-    window: streams.Window | None = None
+    window: files.Window | None = None
     found: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
     revisions: dict[str, str] = field(default_factory=dict)
@@ -210,7 +210,7 @@ class _Reader:
 
     def _read_file(self, file: Path) -> Dataset:
         if self.window is not None:
-            return streams.spill_file(file, self.window)
+            return files.spill_file(file, self.window)
         return _dataset(files.read_records(file), file)
 
     def _read_folder(self, folder: Path) -> Dataset:
@@ -266,7 +266,7 @@ class _Reader:
                     relevant.setdefault(str(row["query-id"]), {})[str(row["corpus-id"])] = int(row["score"])
                 return _dataset(self._beir_records(documents, queries, relevant), name)
             if self.window is not None:
-                return streams.spill_hub(name, config or None, self.split, commit, self.window)
+                return files.spill_hub(name, config or None, self.split, commit, self.window)
             return load(config or None, self.split)
         except (
             OSError,

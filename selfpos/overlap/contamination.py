@@ -130,7 +130,7 @@ def _html_row(cells: Sequence[str], tag: str) -> str:
 
 def open_check(settings: OverlapSettings, tasks: Sequence[AbsTask]) -> ContaminationCheck:
     """A check against the test data of `tasks`, which is read now."""
-    from selfpos.overlap.items import items_of
+    from selfpos.overlap.index import items_of
 
     tests, unread = {}, []
     with progress("reading test data", len(tasks), unit="tasks") as bar:

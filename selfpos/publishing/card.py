@@ -11,11 +11,8 @@ from typing import Any
 
 from selfpos.errors import SelfposError
 from selfpos.publishing.facts import TRAJECTORY, Facts, HubModel, read_facts
-from selfpos.publishing.licence import Licence, Lookup, derive_licence, parse_licence
 from selfpos.publishing.markdown import bibtex, environment, link, plain
-from selfpos.publishing.metadata import card_data
-from selfpos.publishing.overlap import FILE as OVERLAP
-from selfpos.publishing.overlap import overlap_sentences, read_overlap
+from selfpos.publishing.metadata import Licence, Lookup, card_data, derive_licence, parse_licence
 from selfpos.publishing.scores import (
     FOLDER,
     ScoredModels,
@@ -26,6 +23,7 @@ from selfpos.publishing.scores import (
     score_table,
     worse_tasks,
 )
+from selfpos.publishing.sources import OVERLAP, overlap_sentences, read_overlap
 from selfpos.recipe import LEARNED
 from selfpos.storage.atomic import write_bytes
 from selfpos.storage.file_kinds import MANIFEST
@@ -236,7 +234,7 @@ def _picture(facts: Facts) -> dict[str, bytes]:
     if not facts.groups and not facts.trajectory:
         return {}
     from selfpos.report.drawing import png
-    from selfpos.report.search_figures import coefficient_path, layer_map
+    from selfpos.report.figures import coefficient_path, layer_map
 
     names = [parent.name for parent in facts.parents]
     if facts.groups:

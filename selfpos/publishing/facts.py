@@ -15,9 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from selfpos.positioning.methods import METHODS
-from selfpos.publishing import overlap
-from selfpos.publishing.model_run import ModelRun, run_of
-from selfpos.publishing.model_summary import ModelSummary, read_summary
+from selfpos.publishing.sources import OVERLAP, ModelRun, ModelSummary, read_overlap, read_summary, run_of
 from selfpos.recipe import LEARNED
 from selfpos.storage.locate import DEFAULT_MODEL, hub_snapshot
 from selfpos.storage.manifest import read_manifest
@@ -237,7 +235,7 @@ def read_facts(folder: Path, *, path: Path | None = None) -> Facts:
         probe_set=record.get(PUBLISHED, {}).get("probe_set"),
         trajectory=_trajectory([folder / TRAJECTORY, *([run.trajectory] if run else [])]),
         recipe=_text([folder / "recipe.yaml", *([run.folder.recipe] if run else [])]),
-        overlap=overlap.read_overlap([folder / overlap.FILE, *([run.folder.overlap] if run else [])]),
+        overlap=read_overlap([folder / OVERLAP, *([run.folder.overlap] if run else [])]),
     )
 
 

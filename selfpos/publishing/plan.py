@@ -11,8 +11,7 @@ from pathlib import Path
 from selfpos.errors import SelfposError
 from selfpos.publishing.card import MARK, Card, build_card
 from selfpos.publishing.facts import HubModel
-from selfpos.publishing.licence import Lookup, hub_licence
-from selfpos.publishing.metadata import check_metadata, check_repo
+from selfpos.publishing.metadata import Lookup, check_metadata, check_repo, hub_licence
 from selfpos.publishing.scores import FOLDER, leaderboard_files, published_results
 from selfpos.publishing.session import TOKEN
 from selfpos.storage.file_kinds import ADAPTER, MANIFEST

@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from selfpos.comparison import Comparison, Scored, compare, models_of_run
-from selfpos.comparison.grid import Grid, Line, percent, terminal
+from selfpos.comparison.tables import Grid, Line, percent, terminal
 from selfpos.errors import SelfposError
 from selfpos.recipe import Recipe, load_recipe
 from selfpos.storage.manifest import read_json, read_manifest

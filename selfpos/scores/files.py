@@ -77,7 +77,7 @@ class Result:
 
     def interval(self, score: SubsetScore) -> tuple[float, float] | None:
         """The 95 % interval of `score`: over its resampled examples if any, else over its `draws`."""
-        from selfpos.scores.measures import resamples
+        from selfpos.scores.examples import resamples
 
         if len(self.file.parents) > 3:
             for part in read_examples(examples_file(self.file), str(self.data_revision)):

@@ -17,8 +17,8 @@ from safetensors.numpy import load_file, save_file
 from selfpos.commands.methods import method_row
 from selfpos.errors import SelfposError
 from selfpos.merging import METHODS, merge, plan
-from selfpos.merging.describe import describe
 from selfpos.merging.method import Method, combination, kernel
+from selfpos.merging.output.provenance import describe
 from selfpos.merging.stream import Chunk
 from tests.helpers import reference as ref
 from tests.helpers.adapters import changed, make_adapter

@@ -9,8 +9,8 @@ import pytest
 
 from selfpos.errors import SelfposError
 from selfpos.publishing.facts import Facts, Parent, parse_parent, read_facts
-from selfpos.publishing.licence import Licence, card_licence, derive_licence, parse_licence
-from selfpos.publishing.model_summary import read_summary
+from selfpos.publishing.metadata import Licence, card_licence, derive_licence, parse_licence
+from selfpos.publishing.sources import read_summary
 from tests.publishing.conftest import Client, write_manifest
 from tests.publishing.hub_state import Hub
 

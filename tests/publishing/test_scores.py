@@ -17,8 +17,7 @@ from selfpos.publishing.card import build_card
 from selfpos.publishing.collection import plan_collection
 from selfpos.publishing.plan import plan_push
 from selfpos.publishing.scores import Scores, find_scores, read_model_scores
-from selfpos.scores.examples import Examples, examples_file, write_examples
-from selfpos.scores.measures import resamples, score_of
+from selfpos.scores.examples import Examples, examples_file, resamples, score_of, write_examples
 from selfpos.storage.hashing import content_hash
 from tests.publishing.conftest import write_manifest
 

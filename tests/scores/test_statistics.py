@@ -10,9 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import norm, ttest_1samp
 
-from selfpos.scores.examples import Examples
+from selfpos.scores.examples import Examples, resamples, score_of
 from selfpos.scores.intervals import borda_ranks, estimate, holm
-from selfpos.scores.measures import resamples, score_of
 
 
 @settings(max_examples=100, deadline=None)

@@ -18,7 +18,7 @@ from selfpos.recipe import MixtureSettings
 from selfpos.storage.hashing import content_hash
 from selfpos.storage.manifest import read_manifest
 from selfpos.tasks import TASKS, get_task
-from selfpos.tasks.prompts import column_prompts, kept_prompts
+from selfpos.tasks.task import column_prompts, kept_prompts
 from selfpos.training import train
 from selfpos.training.objective import make_loss
 from tests.helpers.trainings import FAST, one_thread, records, run, with_, words
