@@ -149,7 +149,7 @@ def test_ctrl_c_in_the_search(
             ).steps
             == 1
         )
-        assert (read_manifest(tmp_path / "out") or {})["positioning"]["interrupted"] is True
+        assert read_manifest(tmp_path / "out")["positioning"]["interrupted"] is True
         return
     with pytest.raises(KeyboardInterrupt):
         position_and_merge(

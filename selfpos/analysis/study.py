@@ -260,7 +260,7 @@ class Study:
         degrees = np.degrees(np.arccos(cosines))
         rows = []
         for index, (name, folder) in enumerate(self.models.items()):
-            manifest = read_manifest(folder) or {}
+            manifest = read_manifest(folder)
             angles = {other: float(degrees[index, at]) for at, other in enumerate(self.models) if at != index}
             row = {
                 "name": name,

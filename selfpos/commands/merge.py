@@ -132,11 +132,14 @@ def command(
     elif recipe is not None:
         from selfpos.mergekit import translate_recipe
 
-        asked = translate_recipe(recipe)
-        asked.check_layers()
-        for note in asked.notes:
+        translation = translate_recipe(recipe)
+        translation.check_layers()
+        for note in translation.notes:
             click.echo(note, err=True)
-        words, options = (asked.base, asked.sources, asked.method, out), {**asked.options, **options}
+        words, options = (
+            (translation.base, translation.sources, translation.method, out),
+            {**translation.options, **options},
+        )
     else:
         values = [_value(weight) for weight in weights]
         options["weights"] = values if len(values) > 1 else next(iter(values), None)
@@ -186,12 +189,12 @@ def _search_settings(method: str, steps: int | None, params: dict[str, Any]) -> 
     from selfpos.recipe import LEARNED
 
     preset = LEARNED[method]
-    asked = str(params.get("preset", preset))
-    owner = next((name for name, of_method in LEARNED.items() if of_method == asked), method)
+    wanted = str(params.get("preset", preset))
+    owner = next((name for name, of_method in LEARNED.items() if of_method == wanted), method)
     if owner != method:
-        raise SelfposError(f"--param preset={asked} is another method: say --method {owner}")
-    if preset not in ("default", asked):
-        raise SelfposError(f"method {method} has its own preset: omit --param preset={asked}")
+        raise SelfposError(f"--param preset={wanted} is another method: say --method {owner}")
+    if preset not in ("default", wanted):
+        raise SelfposError(f"method {method} has its own preset: omit --param preset={wanted}")
     if steps is None:
         return {"preset": preset, **params}
     if "steps" in params or params.get("search", "sgd") != "sgd":
@@ -268,29 +271,29 @@ def _search(
         import torch
 
         torch.set_num_threads(options["threads"])
-    found = position_and_merge(
+    position = position_and_merge(
         base, vectors, tasks, settings, out, coefficients=coefficients, trajectory=trajectory, **options
     )
     if not is_first():
         return
-    _draw(found, trajectory, picture)
-    intervals = [f" ({low:.2f} to {high:.2f})" for low, high in found.intervals or []]
-    shown = zip(found.names, found.coefficients, intervals or [""] * len(found.names), strict=True)
+    _draw(position, trajectory, picture)
+    intervals = [f" ({low:.2f} to {high:.2f})" for low, high in position.intervals or []]
+    shown = zip(position.names, position.coefficients, intervals or [""] * len(position.names), strict=True)
     click.echo(f"{out}  ({'  '.join(f'{name} {value:.3f}{interval}' for name, value, interval in shown)})")
-    if found.verdict:
-        click.echo(f"on the probe set: {found.verdict}", err=True)
-    if found.interrupted:
-        raise KeyboardInterrupt(f"the best point so far, that of step {found.step}, is merged")
+    if position.verdict:
+        click.echo(f"on the probe set: {position.verdict}", err=True)
+    if position.interrupted:
+        raise KeyboardInterrupt(f"the best point so far, that of step {position.step}, is merged")
 
 
-def _draw(found: Position, trajectory: Path, out: Path) -> None:
+def _draw(position: Position, trajectory: Path, out: Path) -> None:
     """The search's path as a picture beside its file."""
     import json
 
     from selfpos.report.figures import draw_coefficients
 
     steps = [json.loads(line) for line in trajectory.read_text(encoding="utf-8").splitlines()]
-    draw_coefficients(out, found.names, found.coefficients, steps, found.step)
+    draw_coefficients(out, position.names, position.coefficients, steps, position.step)
 
 
 def _value(text: str) -> Any:

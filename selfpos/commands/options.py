@@ -131,15 +131,15 @@ def read_sources(words: Sequence[str]) -> tuple[dict[str, TaskSource], Recipe | 
     for word in words:
         if word.endswith(RECIPES):
             recipe = load_recipe(Path(word))
-            found = dict(recipe.tasks)
+            named = dict(recipe.tasks)
         else:
             kind, equals, data = word.partition("=")
             if not (kind and equals and data):
                 raise SelfposError(
                     f"'{word}' is no recipe (a .yaml file) and not TYPE=DATA, such as sts=stsb/train.jsonl"
                 )
-            found = {_name(data): TaskSource(type=get_task(kind).name, data=data)}
-        for name, source in found.items():
+            named = {_name(data): TaskSource(type=get_task(kind).name, data=data)}
+        for name, source in named.items():
             number = 1 + sum(taken.partition("#")[0] == name for taken in sources)
             sources[name if number == 1 else f"{name}#{number}"] = source
     return sources, recipe if len(words) == 1 else None

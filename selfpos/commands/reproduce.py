@@ -40,7 +40,7 @@ def command(model: str, out: Path | None, given: tuple[str, ...], probe: Path | 
             raise SelfposError(f"--parent takes NAME=FOLDER, found '{entry}'")
         parents[name] = Path(folder)
     quiet_process()
-    found = reproduce(model, out, parents=parents, probe=probe)
-    if not found.identical:
-        raise OperationError(str(found))
-    click.echo(str(found))
+    result = reproduce(model, out, parents=parents, probe=probe)
+    if not result.identical:
+        raise OperationError(str(result))
+    click.echo(str(result))

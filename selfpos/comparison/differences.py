@@ -145,7 +145,7 @@ def _paired_differences(
             if task in models[name].runs[run] and task in baseline.runs[other]
         ]
         if scored and all(key in replicates for pair in scored for key in pair):
-            drawn[name] = np.mean([replicates[one] - replicates[other] for one, other in scored], axis=0)
+            drawn[name] = np.mean([replicates[run] - replicates[other] for run, other in scored], axis=0)
     return drawn
 
 

@@ -13,7 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from selfpos.errors import SelfposError
+from selfpos.errors import SelfposError, on_one_line
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -52,28 +52,26 @@ def read_beir(
     missing = [expected for expected, file in parts.items() if file is None]
     if missing:
         raise SelfposError(f"{folder} lacks {', '.join(missing)}")
-    corpus, asked, judged = (file for file in parts.values() if file is not None)
+    corpus, query_lines, qrels = (file for file in parts.values() if file is not None)
     documents = {
         _id(row, corpus): {"title": row.get("title") or "", "text": row.get("text") or ""}
         for row in read_records(corpus)
     }
-    queries = {_id(row, asked): row.get("text") or "" for row in read_records(asked)}
+    queries = {_id(row, query_lines): row.get("text") or "" for row in read_records(query_lines)}
     relevant: dict[str, dict[str, int]] = {}
-    for number, line in enumerate(judged.read_text(encoding="utf-8").splitlines()[1:], start=2):
+    for number, line in enumerate(qrels.read_text(encoding="utf-8").splitlines()[1:], start=2):
         try:
             query, document, grade = line.split("\t")
             relevant.setdefault(query, {})[document] = int(grade)
         except ValueError:
             raise SelfposError(
-                f"{judged}, line {number}: expected query-id, corpus-id and a whole score between tabs, "
+                f"{qrels}, line {number}: expected query-id, corpus-id and a whole score between tabs, "
                 f"found {line!r}"
             ) from None
         if query not in queries or document not in documents:
-            raise SelfposError(
-                f"{judged}, line {number}: there is no query {query} or no document {document}"
-            )
+            raise SelfposError(f"{qrels}, line {number}: there is no query {query} or no document {document}")
     if not relevant:
-        raise SelfposError(f"{judged} has no judgements")
+        raise SelfposError(f"{qrels} has no judgements")
     return documents, queries, relevant
 
 
@@ -161,7 +159,7 @@ def _parquet(file: Path) -> Iterator[dict[str, Any]]:
         for rows in pyarrow.parquet.ParquetFile(file).iter_batches(10_000):
             yield from rows.to_pylist()
     except (ValueError, OSError) as error:  # Arrow's own errors are ValueErrors
-        raise SelfposError(f"data file {file} cannot be read: {' '.join(str(error).split())}") from None
+        raise SelfposError(f"data file {file} cannot be read: {on_one_line(error)}") from None
 
 
 def _table(file: Path) -> list[dict[str, Any]]:
@@ -175,7 +173,7 @@ def _table(file: Path) -> list[dict[str, Any]]:
     except pd.errors.EmptyDataError:
         return []
     except (ValueError, OSError) as error:  # the parser's own errors are ValueErrors
-        raise SelfposError(f"data file {file} cannot be read: {' '.join(str(error).split())}") from None
+        raise SelfposError(f"data file {file} cannot be read: {on_one_line(error)}") from None
     records = frame.to_dict("records")
     return [
         {
@@ -235,5 +233,5 @@ def _spill(records: Callable[[], Iterator[dict[str, Any]]], key: list[Any], wher
         if isinstance(reason, SelfposError | OSError):
             raise reason from None
         raise SelfposError(
-            f"{where}: its records do not fit each other: {' '.join(str(reason).split())[:300]}"
+            f"{where}: its records do not fit each other: {on_one_line(reason, 300)}"
         ) from None

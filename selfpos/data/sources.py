@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import xxhash
 
 from selfpos.data import files
-from selfpos.errors import OperationError, SelfposError, nearest
+from selfpos.errors import OperationError, SelfposError, nearest, on_one_line
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -273,7 +273,7 @@ class _Reader:
             ValueError,
             KeyError,
         ) as error:  # errors of the Hub and of datasets derive from these
-            reason = " ".join(str(error).split())
+            reason = on_one_line(error)
             raise OperationError(
                 f"the Hugging Face Hub did not supply data set {name}, split '{self.split}': {reason}"
             ) from None
@@ -337,5 +337,5 @@ def _dataset(records: list[dict[str, Any]], source: Path | str) -> Dataset:
         return Dataset.from_dict({name: [record.get(name) for record in records] for name in names})
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
         raise SelfposError(
-            f"{source}: a field holds values of different kinds ({' '.join(str(error).split())})"
+            f"{source}: a field holds values of different kinds ({on_one_line(error)})"
         ) from None

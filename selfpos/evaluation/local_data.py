@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from selfpos.data import files
-from selfpos.errors import OperationError
+from selfpos.errors import OperationError, first_line
 from selfpos.evaluation.mteb_internals import set_splits
 from selfpos.evaluation.tasks import new_task, retrieval_data, with_data
 from selfpos.storage.hashing import sha256_file
@@ -228,8 +228,7 @@ def fetch(tasks: Iterable[AbsTask], out: Path, say: Callable[[str], object] = pr
             snapshot_download(path, repo_type="dataset", revision=revision, local_dir=out / path)
             say(f"{task.metadata.name}: {out / path}")
         except Exception as error:
-            lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-            failed.append(f"{task.metadata.name} ({path}: {lines[0] if lines else type(error).__name__})")
+            failed.append(f"{task.metadata.name} ({path}: {first_line(error)})")
     if failed:
         raise OperationError(
             f"the data of {len(failed)} tasks could not be fetched: {'; '.join(failed)}; "

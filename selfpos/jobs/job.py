@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from selfpos.console import log, screen
-from selfpos.errors import OperationError, SelfposError
-from selfpos.storage.atomic import write_text
+from selfpos.errors import SelfposError
+from selfpos.storage.atomic import held, write_text
 from selfpos.storage.run_folder import RunFolder
 
 
@@ -127,11 +127,11 @@ def finish(job: Job, key: str, seconds: float, folder: RunFolder) -> None:
 def locked(folder: RunFolder) -> Iterator[None]:
     """Hold the run's folder for this process while the block runs; make it if it is not there.
 
-    Raises: SelfposError: another process works in it, it is a file, or it holds other things than a run: a
-    run removes its own unfinished results. OperationError: the disk refuses.
+    Raises:
+        SelfposError: another process works in it, it is a file, or it holds other things than a run: a run
+            removes its own unfinished results.
+        OperationError: the disk refuses.
     """
-    from filelock import FileLock, Timeout
-
     path = folder.path
     if path.exists() and not path.is_dir():
         raise SelfposError(f"{path} is a file; choose another folder for the run with --out")
@@ -139,21 +139,9 @@ def locked(folder: RunFolder) -> Iterator[None]:
         raise SelfposError(
             f"{path} exists and holds other things than a run; choose another folder with --out"
         )
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OperationError(f"cannot make the folder {path}: {error.strerror}") from None
-    lock = FileLock(folder.lock)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise SelfposError(
-            f"another selfpos is working in {path}; wait for it or choose another folder with --out"
-        ) from None
-    try:
+    busy = f"another selfpos is working in {path}; wait for it or choose another folder with --out"
+    with held(folder.lock, busy):
         yield
-    finally:
-        lock.release()
 
 
 def _read_mark(file: Path) -> dict[str, Any] | None:

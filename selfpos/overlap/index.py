@@ -56,7 +56,7 @@ class Overlap:
         return {
             "records": self.records,
             "overlapping": len(self.rows),
-            "tasks": {task: asdict(found) for task, found in self.tasks.items()},
+            "tasks": {task: asdict(overlap) for task, overlap in self.tasks.items()},
         }
 
 
@@ -118,7 +118,7 @@ class ItemIndex:
                 texts=len({text_id for key in items for text_id in key} & seen),
                 records=len(rows[task]),
             )
-        return Overlap(len(records), sorted({row for found in rows.values() for row in found}), overlaps)
+        return Overlap(len(records), sorted(set().union(*rows.values())), overlaps)
 
     def _similar(self, texts: set[str]) -> dict[str, set[int]]:
         """Each of `texts` that equals or is near to an indexed text → the numbers of all such texts."""

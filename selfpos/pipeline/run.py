@@ -188,9 +188,9 @@ class _Graph:
         data = {task: self.data[task] for task in training.tasks}
         inputs: dict[str, Any] = {
             "base": self.base_hash,
-            "data": {task: found.hash for task, found in data.items()},
-            "types": {task: found.type.name for task, found in data.items()},
-            "sources": {task: found.deciding() for task, found in data.items()},
+            "data": {task: task_data.hash for task, task_data in data.items()},
+            "types": {task: task_data.type.name for task, task_data in data.items()},
+            "sources": {task: task_data.deciding() for task, task_data in data.items()},
             "training": self._settings(training).that_decide(),
             "probe": self._held_out,
             "seed": self._seed(training),
@@ -223,9 +223,9 @@ class _Graph:
         seed = self._seed(training)
         data = {task: self.data[task] for task in training.tasks}
         records = {}
-        for task, found in data.items():
-            part = random_part(self._records(found, training.on_probe), training.share, seed)
-            records[task] = (found.type, part)
+        for task, task_data in data.items():
+            part = random_part(self._records(task_data, training.on_probe), training.share, seed)
+            records[task] = (task_data.type, part)
         train(
             self.base,
             records,
@@ -236,9 +236,11 @@ class _Graph:
             start=training.start.out if training.start else None,
             name=training.name,
             validation={
-                task: found.validation for task, found in data.items() if found.validation is not None
+                task: task_data.validation
+                for task, task_data in data.items()
+                if task_data.validation is not None
             },
-            prompts={task: found.source.prompts for task, found in data.items()},
+            prompts={task: task_data.source.prompts for task, task_data in data.items()},
             provenance={"data": {task: self._report(task) for task in data}},
         )
 

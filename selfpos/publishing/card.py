@@ -56,9 +56,9 @@ class Card:
     @property
     def text(self) -> str:
         """The card's Markdown, metadata first."""
-        facts, scores, own = self.facts, self.scores, self.models.own
+        facts, scores, this = self.facts, self.scores, self.models.this
         title = self.repo.rpartition("/")[2] if self.repo else facts.name
-        table = score_table(scores, self.models) if scores and own else None
+        table = score_table(scores, self.models) if scores and this else None
         env = environment()
         env.globals |= {
             "facts": facts,
@@ -74,14 +74,14 @@ class Card:
             "probe_rows": _probe_rows(facts),
             "scores": scores,
             "score_table": table,
-            "own": own,
+            "this": this,
             "costs": _costs(facts),
             "limitations": _limitations(self),
             "citations": _citations(facts, scored=table is not None),
         }
         sections = [env.get_template(f"card/{name}.md.j2").render().strip() for name in SECTIONS]
         body = "\n\n".join(section for section in sections if section)
-        metadata = card_data(facts, self.licence, title, scores, own).to_yaml()
+        metadata = card_data(facts, self.licence, title, scores, this).to_yaml()
         return f"---\n{metadata}\n---\n" + re.sub(r"\n{3,}", "\n\n", body) + "\n"
 
     def linked(self, published: Mapping[str, HubModel], probe_set: str | None) -> Card:
@@ -89,16 +89,13 @@ class Card:
         return replace(self, facts=self.facts.linked(published, probe_set))
 
 
-def write_card(
-    folder: Path, *, place: Path | None = None, results: Path | None = None, licence: str | None = None
-) -> Path:
+def write_card(folder: Path, *, out: Path | None = None) -> Path:
     """Write `README.md`, and the pictures and recipe it refers to, into the model `folder`; returns its path.
 
-    `place` is where the folder is going to be; `results` holds the scores of this model and of its rivals, by
-    default `folder/eval` or the scores of its run. Without a licence shared by the parents, the card states
-    none. Raises SelfposError where `folder` is no model.
+    `out` is where the folder is going to be. Without a licence shared by the parents, the card states none.
+    Raises SelfposError where `folder` is no model.
     """
-    card = build_card(folder, place=place, results=results, licence=licence)
+    card = build_card(folder, out=out)
     for name, content in {**card.extras, "README.md": card.text.encode()}.items():
         write_bytes(folder / name, content)
     return folder / "README.md"
@@ -107,7 +104,7 @@ def write_card(
 def build_card(
     folder: Path,
     *,
-    place: Path | None = None,
+    out: Path | None = None,
     repo: str | None = None,
     results: Path | None = None,
     licence: str | None = None,
@@ -116,10 +113,11 @@ def build_card(
 ) -> Card:
     """Read the facts of the model in `folder` and make its card, without writing anything.
 
-    `repo` is its Hub id; `lookup` asks the Hub for the licence of parents; `overlap` is a report of `selfpos
-    overlap`. See `write_card` for the rest.
+    `out` is where the folder is going to be, `repo` its Hub id. `results` holds the scores of this model and
+    of its rivals, by default `folder/eval` or the scores of its run. `lookup` asks the Hub for the licence of
+    parents; `overlap` is a report of `selfpos overlap`.
     """
-    facts = read_facts(folder, path=place)
+    facts = read_facts(folder, path=out)
     if overlap is not None:
         facts = replace(facts, overlap=read_overlap([overlap]))
     root = results or find_scores(folder)
@@ -166,7 +164,7 @@ def _limitations(card: Card) -> list[str]:
     if facts.overlap is not None:
         names = [*(parent.name for parent in facts.parents), *(entry.task for entry in facts.data)]
         sentences = overlap_sentences(facts.overlap, names)
-    elif card.scores and card.models.own and facts.kind != "model":
+    elif card.scores and card.models.this and facts.kind != "model":
         sentences.append("Its training data was not checked for test items of these tasks.")
     return sentences + (worse_tasks(card.scores, card.models) if card.scores else [])
 

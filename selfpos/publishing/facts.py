@@ -212,7 +212,7 @@ def read_facts(folder: Path, *, path: Path | None = None) -> Facts:
 
     Raises SelfposError where `folder` is no model, or one of its JSON files is damaged.
     """
-    record = read_manifest(folder) or {}
+    record = read_manifest(folder)
     run = run_of(path or folder)
     summary = read_summary(folder)
     sources = run.sources if run else {}

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from selfpos.console import log
-from selfpos.errors import SelfposError
+from selfpos.errors import SelfposError, on_one_line
 from selfpos.publishing.facts import Facts, Parent, parse_parent
 from selfpos.publishing.scores import Scores
 from selfpos.publishing.session import hub
@@ -93,7 +93,7 @@ def _licence_of(parent: Parent, base: Parent | None, lookup: Lookup | None) -> L
             break
         if licence := card_licence(folder / "README.md"):
             return licence
-        origin = parse_parent((read_manifest(folder) or {}).get("base"))
+        origin = parse_parent(read_manifest(folder).get("base"))
         if origin is None:
             break
         parent = base if base and base.hash and base.hash == origin.hash else origin
@@ -202,7 +202,7 @@ def check_metadata(text: str) -> list[str]:
     try:
         data = ModelCard(text, ignore_metadata_errors=False).data.to_dict()
     except (ValueError, YAMLError) as error:
-        return [f"the card's metadata is not valid: {' '.join(str(error).split())}"]
+        return [f"the card's metadata is not valid: {on_one_line(error)}"]
     faults = []
     for key in ("base_model", "datasets"):
         names = data.get(key) or []
@@ -224,5 +224,5 @@ def check_repo(repo: str) -> list[str]:
     try:
         validate_repo_id(repo)
     except HFValidationError as error:
-        return [f"'{repo}' is no repository id of the Hub: {' '.join(str(error).split())}"]
+        return [f"'{repo}' is no repository id of the Hub: {on_one_line(error)}"]
     return [] if "/" in repo else [f"'{repo}' names no owner; write USER/NAME"]

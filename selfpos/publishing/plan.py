@@ -123,8 +123,8 @@ def plan_push(
     if card.scores:
         files = {path: file for path, file in files.items() if not path.startswith(f"{FOLDER}/")}
         files |= published_results(card.scores)
-        if card.models.own is not None:
-            files |= leaderboard_files(card.scores, card.models.own)
+        if card.models.this is not None:
+            files |= leaderboard_files(card.scores, card.models.this)
     files |= {**card.extras, **_records(card)}
     text = card.text
     problems = target_problems(repo, branch, pull_request)
@@ -226,7 +226,7 @@ def _notes(folder: Path, card: Card, keep_card: bool) -> list[str]:
     """What the user may not expect."""
     facts = card.facts
     notes = []
-    if card.scores and card.models.own is None:
+    if card.scores and card.models.this is None:
         notes.append(
             f"the card has no scores: those found are of {', '.join(card.scores.models)}, "
             f"none of them of {facts.name}"

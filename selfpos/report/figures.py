@@ -140,7 +140,7 @@ def coefficient_path(
         return None
     validated = [point for point in trajectory if isinstance(point.get("validation"), Mapping)]
     losses = any(point.get("losses") for point in path) or bool(validated)
-    figure, axes = plots(6.4, 4.6 if losses else 3.0, 2 if losses else 1, sharex=True)
+    figure, axes = plots(6.4, 4.6 if losses else 3.0, 2 if losses else 1)
     labels = [names[index] if index < len(names) else str(index + 1) for index in range(width)]
     tasks = dict.fromkeys(
         [task for point in path for task in point.get("losses") or ()]

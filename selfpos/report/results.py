@@ -168,7 +168,7 @@ class RunResults:
     def _manifest(self, model: str) -> dict[str, Any]:
         """What made the model; empty where it is not made."""
         path = next((path for path in self.folder.places(model) if path.is_dir()), None)
-        return (read_manifest(path) or {}) if path else {}
+        return read_manifest(path) if path else {}
 
 
 def _inputs(recipe: Recipe, name: str) -> list[str]:

@@ -44,10 +44,10 @@ def is_side_folder(name: str) -> bool:
 
 def model_files(folder: Path) -> list[Path]:
     """All files below `folder` but hidden ones and those in side folders, relative to it, sorted."""
-    found = []
+    files = []
     for file in folder.rglob("*"):
         relative = file.relative_to(folder)
         aside = any(is_side_folder(part) for part in relative.parts[:-1]) or relative.name.startswith(".")
         if file.is_file() and not aside:
-            found.append(relative)
-    return sorted(found)
+            files.append(relative)
+    return sorted(files)

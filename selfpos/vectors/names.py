@@ -23,14 +23,14 @@ _KINDS = {
 
 def layer_number(key: str) -> int | None:
     """The first number that stands alone; None outside the layers and in other modules' folders."""
-    found = _NUMBER.search(key)
-    return int(found[1]) if found and "/" not in key else None
+    match = _NUMBER.search(key)
+    return int(match[1]) if match and "/" not in key else None
 
 
 def layer_name(key: str) -> str:
     """The layer's name: up to the first number (`encoder.layer.3`), else the first part (`embeddings`)."""
-    found = _LAYER.match(key)
-    return found[1] if found else key.split(".")[0]
+    match = _LAYER.match(key)
+    return match[1] if match else key.split(".")[0]
 
 
 def kind_of(key: str) -> str:

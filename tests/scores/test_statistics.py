@@ -139,4 +139,4 @@ def test_students_interval_is_scipys() -> None:
 
     values = np.random.default_rng(3).normal(size=7)
     expected = t.interval(0.95, 6, values.mean(), values.std(ddof=1) / np.sqrt(7))
-    assert student_interval(values, 0.05) == pytest.approx(expected)
+    assert student_interval(values) == pytest.approx(expected)
