@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from selfpos.commands.options import given, options_of
+from selfpos.commands.options import FOLDER, ManyValues, given, options_of
 from selfpos.errors import SelfposError
 from selfpos.recipe.merging import MergeOptions
 
@@ -16,29 +16,6 @@ if TYPE_CHECKING:
     from selfpos.positioning.position import Position
 
 DEFAULT_BASE = "all-MiniLM-L6-v2"
-FOLDER = click.Path(path_type=Path)
-
-
-class ManyValues(click.Command):
-    """Lets `--vectors A B C` take all words up to the next option, as `--vectors A --vectors B` does."""
-
-    many: tuple[str, ...] = ("--vectors", "--weights")
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Repeat the option before each of its values."""
-        spread: list[str] = []
-        option: str | None = None
-        for word in args:
-            if word.startswith("--"):
-                name, equals, _ = word.partition("=")
-                option = name if name in self.many else None
-                if option is None or equals:
-                    spread.append(word)
-            elif option is not None:
-                spread += [option, word]
-            else:
-                spread.append(word)
-        return super().parse_args(ctx, spread)
 
 
 @click.command("merge", cls=ManyValues)

@@ -9,15 +9,45 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
-from pydantic import BaseModel
-from pydantic.fields import FieldInfo
 
 from selfpos.errors import SelfposError
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
+    from pydantic.fields import FieldInfo
+
     from selfpos.recipe import Recipe, TaskSource
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+FOLDER = click.Path(path_type=Path)
+MANY = {"--vectors", "--weights", "--tasks", "--task-types", "--languages"}
+
+
+class ManyValues(click.Command):
+    """Lets `--vectors A B C` take all words up to the next option, as `--vectors A --vectors B` does."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Repeat the option before each of its values."""
+        spread: list[str] = []
+        option: str | None = None
+        for word in args:
+            if word.startswith("--"):
+                name, equals, _ = word.partition("=")
+                option = name if name in MANY else None
+                if option is None or equals:
+                    spread.append(word)
+            elif option is not None:
+                spread += [option, word]
+            else:
+                spread.append(word)
+        return super().parse_args(ctx, spread)
+
+
+def split_names(names: tuple[str, ...]) -> list[str]:
+    """Names that may be separated by commas, too."""
+    return [name for group in names for name in group.split(",")]
 
 
 def options_of(model: type[BaseModel], *names: str, **renamed: str) -> Callable[[Function], Function]:
@@ -89,7 +119,7 @@ def _click_type(annotation: Any, field: FieldInfo) -> click.ParamType | type[Any
     if typing.get_origin(annotation) is Literal:
         return click.Choice([str(value) for value in typing.get_args(annotation)])
     if annotation is Path:
-        return click.Path(path_type=Path)
+        return FOLDER
     if annotation not in (int, float):
         return str
     limits: dict[str, Any] = {

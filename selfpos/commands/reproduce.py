@@ -6,12 +6,12 @@ from pathlib import Path
 
 import click
 
+from selfpos.commands.options import FOLDER
+
 
 @click.command("reproduce")
 @click.argument("model")
-@click.option(
-    "--out", type=click.Path(path_type=Path), help="Keep the new model in this folder; must not exist."
-)
+@click.option("--out", type=FOLDER, help="Keep the new model in this folder; must not exist.")
 @click.option(
     "--parent",
     "given",
@@ -21,7 +21,7 @@ import click
 )
 @click.option(
     "--probe",
-    type=click.Path(path_type=Path),
+    type=FOLDER,
     help="Probe set folder, for merges by fisher and regmean [default: beside MODEL, or as held out].",
 )
 def command(model: str, out: Path | None, given: tuple[str, ...], probe: Path | None) -> None:

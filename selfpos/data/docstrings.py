@@ -13,16 +13,9 @@ TABLE_SECTIONS = ("parameters", "attributes", "returns", "yields", "other parame
 # Directives that go with everything indented below them; of others (note, warning) only the directive itself
 # goes.
 BLOCKS_TO_DROP = {
-    "versionadded",
-    "versionchanged",
-    "deprecated",
-    "math",
-    "plot",
-    "code-block",
-    "seealso",
-    "index",
+    "versionadded", "versionchanged", "deprecated", "math", "plot", "code-block", "seealso", "index",
     "doctest",
-}
+}  # fmt: skip
 
 _UNDERLINE = re.compile(r"^\s*([-=~^])\1{2,}\s*$")
 _DIRECTIVE = re.compile(r"^\s*\.\. +(\[[^\]]+\]|[\w-]+(?=::)):{0,2}(.*)$")
