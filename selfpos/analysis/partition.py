@@ -113,7 +113,9 @@ def cluster_tasks(
     for number, members in enumerate(clusters, start=1):
         groups: dict[tuple[str, str, tuple[tuple[str, str], ...]], list[TaskSource]] = defaultdict(list)
         for name in members:
-            source = _local(sources[name], data_root)
+            source = sources[name]
+            if data_root is not None and (local := source.local_copy):
+                source = local.model_copy(update={"data": str(data_root / str(local.data))})
             groups[source.type, source.split, tuple(sorted(source.columns.items()))].append(source)
         for (task_type, split, columns), group in groups.items():
             name = f"cluster-{number}" if len(groups) == 1 else f"cluster-{number}-{task_type}"
@@ -142,10 +144,3 @@ def cluster_recipe(recipe: Recipe, tasks: Mapping[str, TaskSource], count: int) 
         name: source.model_dump(mode="json", exclude_defaults=True) for name, source in tasks.items()
     }
     return str(yaml.safe_dump(fields, sort_keys=False, allow_unicode=True, width=120))
-
-
-def _local(source: TaskSource, data_root: Path | None) -> TaskSource:
-    local = source.local_copy
-    if local is None or data_root is None:
-        return source
-    return local.model_copy(update={"data": str(data_root / str(local.data))})

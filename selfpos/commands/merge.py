@@ -264,13 +264,16 @@ def _search(
 
 
 def _draw(position: Position, trajectory: Path, out: Path) -> None:
-    """The search's path as a picture beside its file."""
+    """The search's path as a picture beside its file, if it has one."""
     import json
 
-    from selfpos.report.figures import draw_coefficients
+    from selfpos.report.drawing import save
+    from selfpos.report.figures import coefficient_path
 
     steps = [json.loads(line) for line in trajectory.read_text(encoding="utf-8").splitlines()]
-    draw_coefficients(out, position.names, position.coefficients, steps, position.step)
+    figure = coefficient_path(position.names, steps, position.coefficients, position.step)
+    if figure is not None:
+        save(figure, out)
 
 
 def _value(text: str) -> Any:

@@ -110,8 +110,10 @@ def unfinished(jobs: Sequence[Job], folder: RunFolder) -> list[Job]:
 
 def carry_out(job: Job) -> float:
     """Do the work of a job; returns the seconds it took."""
-    if not job.continues:
-        _remove(job.output)  # written whole, but the run was stopped before it could say so
+    if not job.continues:  # what is there was written whole, but the run was stopped before it could say so
+        if job.output.is_dir():
+            shutil.rmtree(job.output)
+        job.output.unlink(missing_ok=True)
     started = time.monotonic()
     job.work()
     return time.monotonic() - started
@@ -119,7 +121,10 @@ def carry_out(job: Job) -> float:
 
 def finish(job: Job, key: str, seconds: float, folder: RunFolder) -> None:
     """Mark a job as finished."""
-    _write_mark(folder.mark(job.name), {"key": key, "seconds": round(seconds, 3), "inputs": job.inputs})
+    mark = folder.mark(job.name)
+    mark.parent.mkdir(parents=True, exist_ok=True)
+    facts = {"key": key, "seconds": round(seconds, 3), "inputs": job.inputs}
+    write_text(mark, json.dumps(facts, indent=1))
     log.info("%s: finished in %.1f s", job.name, seconds)
 
 
@@ -146,15 +151,3 @@ def locked(folder: RunFolder) -> Iterator[None]:
 
 def _read_mark(file: Path) -> dict[str, Any] | None:
     return json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
-
-
-def _write_mark(file: Path, mark: dict[str, Any]) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write_text(file, json.dumps(mark, indent=1))
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)

@@ -17,7 +17,7 @@ from selfpos.merging.maths.geometry import inner_products
 from selfpos.merging.output.adapter import write_adapter
 from selfpos.merging.output.layout import add_prompts, copy_side_files
 from selfpos.merging.output.provenance import compact, file_metadata, fingerprint, provenance
-from selfpos.merging.output.weights import JOURNAL, interrupted_with_progress, write_weights
+from selfpos.merging.output.weights import JOURNAL, write_weights
 from selfpos.merging.plan import Coefficients, Plan, plan
 from selfpos.merging.stream import Array, Chunk, Stream, require_statistics
 from selfpos.recipe.merging import MEGABYTE
@@ -73,7 +73,9 @@ def execute(plan: Plan, *, show: bool = True, finish: Finish | None = None) -> M
     shows = show and nbytes >= SHOWN_FROM
     bar_or_none = progress(f"merging ({plan.method.name})", nbytes, unit="bytes") if shows else nullcontext()
     with (
-        resumable_folder(plan.out, fingerprint(plan), worth_keeping=interrupted_with_progress) as folder,
+        resumable_folder(
+            plan.out, fingerprint(plan), worth_keeping=lambda folder: (folder / JOURNAL).is_file()
+        ) as folder,
         bar_or_none as bar,
         threadpool_limits(plan.threads if plan.method.chunking == "matrix" else 1),
     ):

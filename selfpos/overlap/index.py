@@ -74,15 +74,13 @@ class ItemIndex:
         self.items: dict[str, Counter[Key]] = {}
         self._items_with: dict[int, list[tuple[str, Key]]] = defaultdict(list)
         for task, items in tests.items():
-            keys = [tuple(sorted(self._id_of(text) for text in item)) for item in items]
+            ids = ([self._ids.setdefault(normalise(text), len(self._ids)) for text in item] for item in items)
+            keys = [tuple(sorted(item_ids)) for item_ids in ids]
             self.items[task] = Counter(keys)
             for key in self.items[task]:
                 for text_id in set(key):
                     self._items_with[text_id].append((task, key))
         self._near = NearIndex(list(self._ids), threshold) if threshold is not None else None
-
-    def _id_of(self, text: str) -> int:
-        return self._ids.setdefault(normalise(text), len(self._ids))
 
     def check(self, records: Dataset, columns: Sequence[str]) -> Overlap:
         """What `records` share with every task. `columns` hold texts or lists of texts."""

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
     from selfpos.data.probe import ProbeTask
-    from selfpos.overlap.contamination import ContaminationCheck
 
 
 def run_recipe(
@@ -73,17 +72,11 @@ def run_recipe(
         refuse_foreign(jobs, folder)
         write_text(folder.recipe, recipe.as_yaml())
         if check is not None:
-            _write_overlap(check, folder)
+            check.write(folder.overlap)
+            folder.overlap_section.parent.mkdir(exist_ok=True)
+            write_text(folder.overlap_section, check.section())
         executor(jobs, folder)
     return folder
-
-
-def _write_overlap(check: ContaminationCheck, folder: RunFolder) -> None:
-    from selfpos.storage.atomic import write_text
-
-    check.write(folder.overlap)
-    folder.overlap_section.parent.mkdir(exist_ok=True)
-    write_text(folder.overlap_section, check.section())
 
 
 def _check_merges(recipe: Recipe, keys: list[str]) -> None:
@@ -144,6 +137,8 @@ class _Graph:
 
     def jobs(self) -> list[Job]:
         """All jobs, each after those that it needs."""
+        from selfpos.report import write_report
+
         trainings = {training.job: training for trained in self._pipelines.values() for training in trained}
         merges = [self._merge_job(name, merge) for name, merge in self.recipe.merges.items()]
         models: dict[str, tuple[Path, tuple[str, ...]]] = {"base": (self.base, ())}
@@ -162,7 +157,7 @@ class _Graph:
         pipelines = self._derived("pipelines", self.folder.pipelines, work, tuple(trainings))
         cards = [self._card_job(name) for name in self.recipe.merges]
         last = ("table", "vectors", "pipelines")
-        report = self._derived("report", self.folder.report, partial(_write_report, self.folder), last)
+        report = self._derived("report", self.folder.report, partial(write_report, self.folder), last)
         trained_jobs = [self._training_job(training) for training in trainings.values()]
         before_merges = [*trained_jobs, self._probe_job(), self._geometry_job()]
         return [*before_merges, *merges, *scores, pipelines, table, *cards, report]
@@ -373,9 +368,3 @@ def _needs_probe(merge: MergeSettings) -> bool:
     from selfpos.merging import get_method
 
     return bool(get_method(merge.method).probe)
-
-
-def _write_report(folder: RunFolder) -> None:
-    from selfpos.report import write_report
-
-    write_report(folder)

@@ -59,6 +59,9 @@ class Card:
         facts, scores, this = self.facts, self.scores, self.models.this
         title = self.repo.rpartition("/")[2] if self.repo else facts.name
         table = score_table(scores, self.models) if scores and this else None
+        search = "self-positioning" if facts.search and facts.method not in LEARNED else None
+        cited = [facts.method, search, "lora" if facts.adapter else None, *facts.techniques]
+        cited += ["mteb" if table else None, "sentence-transformers"]
         env = environment()
         env.globals |= {
             "facts": facts,
@@ -77,7 +80,7 @@ class Card:
             "this": this,
             "costs": _costs(facts),
             "limitations": _limitations(self),
-            "citations": _citations(facts, scored=table is not None),
+            "citations": bibtex(*cited),
         }
         sections = [env.get_template(f"card/{name}.md.j2").render().strip() for name in SECTIONS]
         body = "\n\n".join(section for section in sections if section)
@@ -150,12 +153,6 @@ def summary_sentence(facts: Facts) -> str:
     elif facts.kind == "specialist":
         made = f", fine-tuned{base}{' for one task: ' + tasks if tasks else ''}"
     return f"{kind} for {SENTENCE_TRANSFORMERS}{made}."
-
-
-def _citations(facts: Facts, *, scored: bool) -> list[str]:
-    search = "self-positioning" if facts.search and facts.method not in LEARNED else None
-    used = [facts.method, search, "lora" if facts.adapter else None, *facts.techniques]
-    return bibtex(*used, "mteb" if scored else None, "sentence-transformers")
 
 
 def _limitations(card: Card) -> list[str]:

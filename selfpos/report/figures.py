@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from selfpos.comparison.differences import MEAN
-from selfpos.report.drawing import COLOURS, GREY, LINES, mark, matrix, plot, plots, save, spread_out
+from selfpos.report.drawing import COLOURS, GREY, LINES, mark, matrix, plot, plots, spread_out
 from selfpos.report.results import RunResults
 
 if TYPE_CHECKING:
@@ -108,19 +107,6 @@ def angles(results: RunResults) -> Figure:
     reach = max(10.0, float(np.nanmax(np.abs(degrees - 90), initial=0.0)))
     names = results.vectors
     return matrix(degrees, names, names, texts, colours="RdBu", low=90 - reach, high=90 + reach)
-
-
-def draw_coefficients(
-    file: Path,
-    names: Sequence[str],
-    coefficients: Sequence[float],
-    trajectory: Sequence[Mapping[str, Any]],
-    step: int,
-) -> None:
-    """Save the path of the `coefficients` kept at `step` to `file`, a PNG or SVG, if the search has one."""
-    figure = coefficient_path(names, trajectory, coefficients, step)
-    if figure is not None:
-        save(figure, file)
 
 
 def coefficient_path(
