@@ -34,9 +34,12 @@ def gradient_products(
 
     Parameters that no loss reaches get zeros.
 
-    Args: losses: functions that each compute one loss with its graph. memory: bytes of gradients held at
-    once. Less memory means more passes: each loss is computed again for the next parameters. after_pass:
-    called after every backward pass.
+    Args:
+        parameters: of the model, by key.
+        losses: functions that each compute one loss with its graph.
+        memory: bytes of gradients held at once. Less memory means more passes: each loss is computed again
+            for the next parameters.
+        after_pass: called after every backward pass.
 
     Raises:
         SelfposError: a loss is not finite.

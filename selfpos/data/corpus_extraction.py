@@ -204,9 +204,9 @@ def resolve(reference: str, source: str, candidates: list[tuple[str, str]]) -> s
     """The entry that `reference`, written in the docstring of `source`, means: of `candidates` (qualified
     name, entry) the nearest to `source`.
 
-    A candidate fits when the parts of the reference occur in its name in this order and end it (`numpy.mean`
-    fits `numpy._core.fromnumeric.mean`), and when it is in the same package, or in the package the reference
-    begins with.
+    A candidate fits when the parts of the reference occur in its name in this order and end it: `numpy.mean`
+    fits `numpy._core.fromnumeric.mean`. It must be in the same package, or in that with which the reference
+    begins.
     """
     parts = reference.split(".")
     source_parts = source.split(".")

@@ -84,16 +84,22 @@ def load_source(
     Records without a value or with an empty text are dropped.
 
     With `streaming`, files and Hub sets are read record by record into a memory-mapped file in the cache of
-    `datasets`. With a `limit` only the first `limit` usable records of each are read then (of a Hub set after
-    a shuffle within 10,000), so order the data at random or give no limit.
+    `datasets`. With a `limit`, only the first `limit` usable records of each are read then, so order the data
+    at random or give no limit. A Hub set is first shuffled within 10,000 records.
 
-    Args: spec: one data set or several: `corpus`; a local file (JSON Lines, also gzipped, JSON, CSV, TSV,
-    Parquet); a local folder with `<split>` in such a file, or in the BEIR layout; or
-    `hub:NAME[:CONFIG][@REVISION]`. task_type: what a record holds. split: which split of a folder or of a Hub
-    set. columns: canonical name → the data's own name. data_root: folder that local paths start from. limit:
-    records to draw with `seed`, in their order. seed: of `limit` and `weights`. weights: shares of several
-    data sets. As many records are drawn as possible without repeating any. streaming: read record by record.
-    duplicates: "drop" leaves out records that occur before.
+    Args:
+        spec: one data set or several: `corpus`; a local file (JSON Lines, also gzipped, JSON, CSV, TSV,
+            Parquet); a local folder with `<split>` in such a file, or in the BEIR layout; or
+            `hub:NAME[:CONFIG][@REVISION]`.
+        task_type: what a record holds.
+        split: which split of a folder or of a Hub set.
+        columns: canonical name → the name in the data.
+        data_root: folder that local paths start from.
+        limit: records to draw with `seed`, in their order.
+        seed: of `limit` and `weights`.
+        weights: shares of several data sets. As many records are drawn as possible without repeating any.
+        streaming: read record by record.
+        duplicates: "drop" leaves out records that occur before.
 
     Returns:
         The records, and where they come from.

@@ -1,8 +1,8 @@
 """mergekit's YAML recipes as merges of this engine; lines that cannot be honoured are named.
 
 The format is mergekit's: `models`, or one `slices` entry over whole models, `merge_method`, `base_model`, and
-`parameters` at the top and per model, each a number, a gradient over depth (a list) or a list of filters by
-name.
+`parameters` at the top and per model. A parameter is a number, a gradient over depth (a list) or a list of
+filters by name.
 """
 
 from __future__ import annotations

@@ -155,14 +155,11 @@ def check_sources(
     recipe: Recipe | None = None,
     remove: Path | None = None,
 ) -> ContaminationCheck:
-    """Check `sources` against MTEB tasks.
+    """Check `sources` against the MTEB tasks `names` and those of `benchmark`.
 
-    Args: names: the tasks, beside those of `benchmark`; without either those of `recipe`, else all in
-    `data_dir`. remove: folder for the records that contain no test item, `<source>/train.jsonl` each, and the
-    results.
-
-    Raises:
-        SelfposError: sources or tasks cannot be read, or there is nothing to check against.
+    Without either, the tasks are those of `recipe`, else all in `data_dir`. Records that contain no test item
+    go to the folder `remove`, `<source>/train.jsonl` each, with the results. Raises SelfposError where
+    sources or tasks cannot be read, or there is nothing to check against.
     """
     from selfpos.data.sources import load_task
     from selfpos.evaluation.select import local_tasks, recipe_tasks, select_tasks

@@ -1,7 +1,7 @@
 """Score files: MTEB's result files, and the note of what was scored last, written and read here only.
 
 A folder of scores holds `results/<model>/<revision>/<task>.json` as MTEB writes them, and a `last.json` with
-the scores of the model scored last, including type and metric of tasks that MTEB does not know.
+the scores of the model scored last. That includes type and metric of tasks that MTEB does not know.
 """
 
 from __future__ import annotations

@@ -136,8 +136,8 @@ class PairClassification(GradedPairs):
 
     Loss: CoSENT on the labels, log(1 + Σ exp((s_neg − s_pos)/τ)) over all couples of a pair labelled 0 and a
     pair labelled 1: how well cosine ranks ones above zeros, at no particular threshold. Contrastive losses
-    push cosines to fixed margins, which opposes the InfoNCE of the other tasks, and the online one is a sum
-    over a changing choice of pairs, whose size cannot be compared with other tasks' losses on a probe.
+    push cosines to fixed margins, which opposes the InfoNCE of the other tasks. The online one is a sum over
+    a changing choice of pairs, whose size cannot be compared with other tasks' losses on a probe.
     Validation: average precision of ranking by similarity (MTEB's max_ap).
     """
 
