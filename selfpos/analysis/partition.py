@@ -34,16 +34,11 @@ class Partition:
     clusters: list[list[str]]
     silhouette: float | None
 
-    def cluster_of(self, name: str) -> int:
-        """The number of the cluster with the data set `name`, from 1."""
-        return next(number for number, names in enumerate(self.clusters, start=1) if name in names)
-
 
 def text_pairs(task_type: TaskType, records: Dataset, count: int, seed: int) -> tuple[list[str], list[str]]:
     """At most `count` pairs of texts: the first two text columns, or two texts of one label.
 
-    Raises:
-        SelfposError: the task type cannot prepare the records, or draw pairs from them.
+    Raises SelfposError where the task type cannot prepare the records, or draw pairs from them.
     """
     import torch
 
@@ -81,11 +76,8 @@ def embed_sources(
 
 
 def partition(vectors: np.ndarray, names: Sequence[str], count: int, seed: int = 0) -> Partition:
-    """Group `names` by k-means of their `vectors` (n, m), with the paper's settings: 10 starts, at most 300
-    rounds.
-
-    Raises:
-        SelfposError: there are fewer names than groups.
+    """Group `names` by k-means of their `vectors` (n, m), with the paper's settings: 10 starts, 300 rounds at
+    most. Raises SelfposError where there are fewer names than groups.
     """
     from sklearn.cluster import KMeans
     from sklearn.metrics import silhouette_score

@@ -304,10 +304,8 @@ def measure_point(
 ) -> dict[str, Any]:
     """The conflicts of all tasks at the weights of `live`: over the whole model and in each layer.
 
-    Batches are drawn with `seed`, the same at every point; dropout is off.
-
-    Raises:
-        SelfposError: no batch can be drawn.
+    Batches are drawn with `seed`, the same at every point; dropout is off. Raises SelfposError where no batch
+    can be drawn.
     """
     import numpy as np
     import torch
@@ -344,12 +342,14 @@ def measure_point(
     for key, gram in products.items():
         layers[layer_name(key)] = layers.get(layer_name(key), 0) + gram
     whole = np.sum(list(products.values()), axis=0)
+
+    def pairs_of(gram: np.ndarray) -> list[dict[str, Any]]:
+        return [asdict(pair) | {"conflicting": pair.conflicting} for pair in pair_conflicts(gram, tasks)]
+
     return {
         "batches": settings.batches,
         "batch_size": settings.batch_size,
-        "pairs": [pair.as_dict() for pair in pair_conflicts(whole, tasks)],
+        "pairs": pairs_of(whole),
         "tasks": {task: asdict(gradient) for task, gradient in task_gradients(whole, tasks).items()},
-        "layers": {
-            layer: [pair.as_dict() for pair in pair_conflicts(gram, tasks)] for layer, gram in layers.items()
-        },
+        "layers": {layer: pairs_of(gram) for layer, gram in layers.items()},
     }

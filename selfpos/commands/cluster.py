@@ -69,7 +69,9 @@ def command(
     partitions = {count: partition(vectors, list(named), count, seed) for count in wanted}
     rows = []
     for name, (task_type, records) in data.items():
-        numbers = [str(made.cluster_of(name)) for made in partitions.values()]
+        numbers = []
+        for made in partitions.values():
+            numbers += [str(n) for n, names in enumerate(made.clusters, start=1) if name in names]
         rows.append([name, task_type.name, f"{len(records):,}", *numbers])
     click.echo(table_text(["data", "type", "records", *(f"cluster of {count}" for count in wanted)], rows))
     for count, made in partitions.items():

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from selfpos.commands.options import FOLDER, ManyValues, given, options_of
-from selfpos.errors import SelfposError
+from selfpos.errors import SelfposError, unknown
 from selfpos.recipe.merging import MergeOptions
 
 if TYPE_CHECKING:
@@ -78,6 +78,9 @@ def command(
 
     RECIPE is a mergekit recipe (YAML); without one, --vectors and --method say what to merge.
     """
+    from selfpos.merging import METHODS
+    from selfpos.recipe import LEARNED
+
     says_what = {"--method": method, "--weights": weights, "--param": params}
     data = {"--probe": probe, "--statistics": statistics, "--steps": steps}
     options = given(options) | ({"output": "adapter"} if adapter else {})
@@ -92,7 +95,9 @@ def command(
         raise SelfposError(
             f"{recipe} says what to merge; omit --base, --vectors, --method, --weights and --param"
         )
-    searches, gathers = _kind_of(method)
+    if method is not None and method not in [*METHODS, *LEARNED]:
+        raise unknown("merging method", method, [*METHODS, *LEARNED])
+    searches, gathers = method in LEARNED, method in METHODS and bool(METHODS[method].probe)
     _check_data_options(method, searches, gathers, data)
     arguments = (base or DEFAULT_BASE, vectors, out)
     if method is not None and searches and coefficients is None:
@@ -134,17 +139,6 @@ def _refuse(options: dict[str, Any], other: str) -> None:
     for option, value in options.items():
         if value:
             raise SelfposError(f"{option} does not go with {other}; omit it")
-
-
-def _kind_of(method: str | None) -> tuple[bool, bool]:
-    """Whether the method searches, and whether it gathers statistics on a probe set."""
-    from selfpos.errors import unknown
-    from selfpos.merging import METHODS
-    from selfpos.recipe import LEARNED
-
-    if method is not None and method not in [*METHODS, *LEARNED]:
-        raise unknown("merging method", method, [*METHODS, *LEARNED])
-    return method in LEARNED, method in METHODS and bool(METHODS[method].probe)
 
 
 def _check_data_options(method: str | None, searches: bool, gathers: bool, data: dict[str, Any]) -> None:

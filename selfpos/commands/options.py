@@ -53,13 +53,8 @@ def split_names(names: tuple[str, ...]) -> list[str]:
 def options_of(model: type[BaseModel], *names: str, **renamed: str) -> Callable[[Function], Function]:
     """A decorator that adds one option for each named field of `model`, in this order.
 
-    An option that is not given arrives as None, or as an empty tuple where it may be repeated: `given` drops
-    those.
-
-    Args:
-        model: the settings model.
-        names: fields; the option of `batch_size` is `--batch-size`.
-        renamed: fields whose option has another name, as `budget="memory"` for `--memory`.
+    The option of `batch_size` is `--batch-size`; with `budget="memory"` that of `budget` is `--memory`. One
+    that is not given arrives as None, or as an empty tuple where it may be repeated: `given` drops those.
     """
 
     def decorate(function: Function) -> Function:

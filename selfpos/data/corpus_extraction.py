@@ -76,9 +76,11 @@ def extract(roots: dict[str, Path]) -> tuple[Entry, ...]:
         raise SelfposError(
             f"no documented Python sources found below {', '.join(str(root) for root in roots.values())}"
         )
-    return _link(
-        _unique({name: item for name, item in sorted(docstrings.items()) if _says_something(item[2])})
-    )
+    telling = {}
+    for name, (kind, subpackage, doc) in sorted(docstrings.items()):
+        if 3 <= len(doc.summary.split()) <= 60 and len(doc.body.split()) >= 6:
+            telling[name] = (kind, subpackage, doc)
+    return _link(_unique(telling))
 
 
 def subpackage_of(module: str) -> str:
@@ -154,10 +156,6 @@ def _added(call: ast.Call, module: str) -> Iterator[tuple[str, str, str]]:
     names = [module.rsplit(".", 1)[0], *owner] if len(owner) == 1 else owner
     if names[0].split(".")[0] == module.split(".")[0]:
         yield ".".join(names), "function", text
-
-
-def _says_something(doc: Docstring) -> bool:
-    return 3 <= len(doc.summary.split()) <= 60 and len(doc.body.split()) >= 6
 
 
 def _unique(

@@ -134,7 +134,9 @@ def load_source(
     if limit is not None and limit < usable:
         dataset = dataset.select(sorted(random.Random(seed).sample(range(usable), limit)))
     drawn = f"{len(dataset)} of {usable}" if len(dataset) < usable else str(usable)
-    description = f"{' + '.join(_describe(name, task_type.name) for name in specs)}: {drawn} records"
+    corpus = f"{task_type.name} records from the docstrings of the Python packages on this machine"
+    origin = " + ".join(corpus if name == "corpus" else name for name in specs)
+    description = f"{origin}: {drawn} records"
     if reasons := _reasons(reader.dropped):
         description += f" (dropped: {reasons})"
     dropped = {reason: count for reason, count in reader.dropped.items() if count}
@@ -157,12 +159,6 @@ def hash_records(dataset: Dataset) -> str:
     for record in dataset:
         digest.update(json.dumps(record, sort_keys=True, ensure_ascii=True, default=str).encode() + b"\n")
     return digest.hexdigest()
-
-
-def _describe(spec: str, task: str) -> str:
-    if spec == "corpus":
-        return f"{task} records from the docstrings of the Python packages on this machine"
-    return spec
 
 
 def _reasons(dropped: Mapping[str, int]) -> str:

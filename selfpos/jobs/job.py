@@ -132,10 +132,8 @@ def finish(job: Job, key: str, seconds: float, folder: RunFolder) -> None:
 def locked(folder: RunFolder) -> Iterator[None]:
     """Hold the run's folder for this process while the block runs; make it if it is not there.
 
-    Raises:
-        SelfposError: another process works in it, it is a file, or it holds other things than a run: a run
-            removes its own unfinished results.
-        OperationError: the disk refuses.
+    Raises SelfposError where another process works in it, it is a file, or it holds other things than a run
+    (whose unfinished results are removed); OperationError where the disk refuses.
     """
     path = folder.path
     if path.exists() and not path.is_dir():

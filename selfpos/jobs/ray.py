@@ -37,11 +37,8 @@ def execute_on_ray(jobs: Sequence[Job], folder: RunFolder, *, address: str) -> l
 
     A job is sent when those before it are done, with the CPUs and GPUs that it wants. Workers must see the
     run's folder and the models under the same paths. A job whose worker is lost starts again, up to ATTEMPTS
-    times, from its checkpoint.
-
-    Raises:
-        SelfposError: as `execute` does, where there is no cluster, and what a job raises.
-        OperationError: a job lost its worker too often. The other jobs are stopped.
+    times, from its checkpoint. Raises SelfposError as `execute` does, where there is no cluster, and what a
+    job raises; OperationError where a job lost its worker too often, after which the others are stopped.
     """
     check_ray()
     missing = unfinished(jobs, folder)

@@ -47,11 +47,8 @@ class ContaminationCheck:
     def inspect(self, name: str, task_type: TaskType, source: LoadedSource) -> LoadedSource:
         """Check the records of `source` under the name `name`.
 
-        Returns:
-            `source`, without the records that contain a test item where the settings say `remove`.
-
-        Raises:
-            SelfposError: no record would be left.
+        Returns `source`, without the records that contain a test item where the settings say `remove`. Raises
+        SelfposError where none would be left.
         """
         from selfpos.data.sources import hash_records
 

@@ -195,10 +195,12 @@ def _tables(task: Any) -> Iterator[Any]:
 
 def _texts(column: Any) -> list[str]:
     """The texts of a column; older tasks keep a list of them in each row, conversations a list of turns."""
-    return [text for value in column for text in ([value] if isinstance(value, str) else _spoken(value))]
-
-
-def _spoken(value: Any) -> list[str]:
-    if all(isinstance(turn, dict) for turn in value):
-        return ["\n".join(str(turn.get("content", "")) for turn in value)]
-    return [str(text) for text in value]
+    texts: list[str] = []
+    for value in column:
+        if isinstance(value, str):
+            texts.append(value)
+        elif all(isinstance(turn, dict) for turn in value):
+            texts.append("\n".join(str(turn.get("content", "")) for turn in value))
+        else:
+            texts += map(str, value)
+    return texts

@@ -1,4 +1,4 @@
-"""What a tensor's name says: its layer, its kind, and whether it is a table of embeddings."""
+"""What a tensor's name says: its layer, its depth, and whether it is a table of embeddings."""
 
 from __future__ import annotations
 
@@ -11,14 +11,6 @@ _EMBEDDING = re.compile(r"embed|relative_attention_bias|(^|[./])(wte|wpe|shared)
 _TOKEN_TABLE = re.compile(
     r"word_embeddings|embed_tokens|tok_embeddings|(^|[./])(wte|shared|embedding)\.weight"
 )
-_KINDS = {
-    "norm": re.compile(r"norm|\bln_|_ln\b|\bln\b"),
-    "embedding": re.compile(r"embed|\bwte\b|\bwpe\b|\bshared\b"),
-    "attention": re.compile(r"att"),
-    "mlp": re.compile(
-        r"mlp|intermediate|output\.dense|ffn|feed_forward|\bff\b|\bfc\d?\b|lin[12]\b|densereludense"
-    ),
-}
 
 
 def layer_number(key: str) -> int | None:
@@ -31,11 +23,6 @@ def layer_name(key: str) -> str:
     """The layer's name: up to the first number (`encoder.layer.3`), else the first part (`embeddings`)."""
     match = _LAYER.match(key)
     return match[1] if match else key.split(".")[0]
-
-
-def kind_of(key: str) -> str:
-    """What a tensor is part of: norm, embedding, attention, mlp or other, by the names that encoders use."""
-    return next((kind for kind, pattern in _KINDS.items() if pattern.search(key.lower())), "other")
 
 
 def is_embedding(key: str) -> bool:
