@@ -25,9 +25,9 @@ class Job:
     `inputs` is everything that decides its result, apart from the jobs named in `after`; `work` writes
     `output`.
 
-    A job whose `work` picks up what it finds of its own output (an evaluation, task by task) says so with
-    `continues`; one that is made again in seconds from other results (a table, a report) with `derived`. Both
-    may meet output of other inputs. `cpus` and `gpus` are what it asks of a cluster.
+    `continues`: its work continues from output that is there, as an evaluation does task by task. `derived`:
+    it is made in seconds from other results, as a table or a report. Both may meet output of other inputs.
+    `cpus` and `gpus` are what it asks of a cluster.
     """
 
     name: str

@@ -148,8 +148,9 @@ def _contains(key: Key, matches: Sequence[set[int]]) -> bool:
 
 
 def items_of(task: AbsTask) -> list[Item] | None:
-    """The items of the task's evaluation splits: pairs, texts or queries; None for a kind of task that is not
-    known here. Its data is let go again.
+    """The items of the task's evaluation splits: pairs, texts or queries; None for an unknown kind of task.
+
+    Its data is loaded and unloaded.
     """
     with quiet_libraries(hide_warnings=True):
         columns = _columns(task)

@@ -1,5 +1,5 @@
 """Scoring one model on the workers of a Ray cluster, a task each: the same results in the same place as
-`evaluate`, so either goes on where the other was.
+`evaluate`, so either continues where the other stopped.
 """
 
 from __future__ import annotations

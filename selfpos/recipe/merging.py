@@ -135,8 +135,7 @@ class MergeSettings(Settings):
         preset = LEARNED.get(self.method, "default")
         if self.positioning is not None and preset != "default" and self.positioning.preset != preset:
             raise ValueError(
-                f"method {self.method} has a preset of its own: leave 'preset: {self.positioning.preset}' "
-                "away"
+                f"method {self.method} has its own preset: omit 'preset: {self.positioning.preset}'"
             )
         return self
 

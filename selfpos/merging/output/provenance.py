@@ -5,18 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from selfpos.merging.plan import Plan
+from selfpos.merging.plan import Coefficients, Plan
 from selfpos.recipe.merging import MEGABYTE
 from selfpos.storage.locate import hub_snapshot
 from selfpos.storage.numbers import TORCH
 from selfpos.version import __version__
-
-if TYPE_CHECKING:
-    from selfpos.merging.plan import Coefficients, Plan
 
 PATHS = ("path", "repo", "revision")
 """Where an input is: in the manifest, but not in the weight files, whose bytes must not depend on it."""
