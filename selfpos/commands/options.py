@@ -50,6 +50,17 @@ def split_names(names: tuple[str, ...]) -> list[str]:
     return [name for group in names for name in group.split(",")]
 
 
+def named_values(option: str, form: str, words: tuple[str, ...]) -> dict[str, str]:
+    """The values of an option that takes NAME=VALUE, by name; `form` is what the error calls that."""
+    values = {}
+    for word in words:
+        name, _, value = word.partition("=")
+        if not (name and value):
+            raise SelfposError(f"{option} takes {form}, found '{word}'")
+        values[name] = value
+    return values
+
+
 def options_of(model: type[BaseModel], *names: str, **renamed: str) -> Callable[[Function], Function]:
     """A decorator that adds one option for each named field of `model`, in this order.
 

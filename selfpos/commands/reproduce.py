@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from selfpos.commands.options import FOLDER
+from selfpos.commands.options import FOLDER, named_values
 
 
 @click.command("reproduce")
@@ -30,15 +30,11 @@ def command(model: str, out: Path | None, given: tuple[str, ...], probe: Path | 
     MODEL is a folder, or USER/NAME[@REVISION] on the Hub.
     """
     from selfpos.console import quiet_process
-    from selfpos.errors import OperationError, SelfposError
+    from selfpos.errors import OperationError
     from selfpos.reproduction import reproduce
 
-    parents = {}
-    for entry in given:
-        name, equals, folder = entry.partition("=")
-        if not equals:
-            raise SelfposError(f"--parent takes NAME=FOLDER, found '{entry}'")
-        parents[name] = Path(folder)
+    folders = named_values("--parent", "NAME=FOLDER", given)
+    parents = {name: Path(folder) for name, folder in folders.items()}
     quiet_process()
     result = reproduce(model, out, parents=parents, probe=probe)
     if not result.identical:
