@@ -18,6 +18,12 @@ if TYPE_CHECKING:
 
     from selfpos.recipe import Recipe, TaskSource
 
+RECIPES = (".yaml", ".yml")
+WORDS = (
+    "Each SOURCE is a recipe (its tasks are taken) or TYPE=DATA: a type of `selfpos tasks`, and data as for "
+    "finetune."
+)
+
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
@@ -143,13 +149,6 @@ def _click_type(annotation: Any, field: FieldInfo) -> click.ParamType | type[Any
         "max_open": "lt" in limits,
     }
     return click.IntRange(**bounds) if annotation is int else click.FloatRange(**bounds)
-
-
-RECIPES = (".yaml", ".yml")
-WORDS = (
-    "Each SOURCE is a recipe (its tasks are taken) or TYPE=DATA: a type of `selfpos tasks`, and data as for "
-    "finetune."
-)
 
 
 def read_sources(words: Sequence[str]) -> tuple[dict[str, TaskSource], Recipe | None]:

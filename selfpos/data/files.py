@@ -18,6 +18,9 @@ from selfpos.errors import SelfposError, on_one_line
 if TYPE_CHECKING:
     from datasets import Dataset
 
+SHUFFLED = 10_000
+"""Records of a Hub set that are in memory at a time, to be drawn from."""
+
 ENDINGS = (".jsonl", ".jsonl.gz", ".json", ".csv", ".tsv", ".parquet")
 
 
@@ -182,10 +185,6 @@ def _table(file: Path) -> list[dict[str, Any]]:
         }
         for record in records
     ]
-
-
-SHUFFLED = 10_000
-"""Records of a Hub set that are in memory at a time, to be drawn from."""
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,9 @@ from selfpos.storage.manifest import read_manifest
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult, ModelCardData
 
+RELATIONS = {"merged": "merge", "specialist": "finetune", "joint": "finetune"}
+CATEGORIES = {"STS": "sentence-similarity", "Retrieval": "text-retrieval", "Reranking": "text-ranking"}
+
 Lookup = Callable[[str, str | None], "Licence | None"]  # of a Hub repository and a revision of it
 GENERATIONS = 5  # of parents on this disk
 
@@ -128,10 +131,6 @@ def _from_metadata(data: dict[str, Any]) -> Licence | None:
     if licence == "other":
         return Licence(licence, data.get("license_name"), data.get("license_link"))
     return Licence(licence)
-
-
-RELATIONS = {"merged": "merge", "specialist": "finetune", "joint": "finetune"}
-CATEGORIES = {"STS": "sentence-similarity", "Retrieval": "text-retrieval", "Reranking": "text-ranking"}
 
 
 def card_data(

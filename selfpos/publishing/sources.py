@@ -20,6 +20,8 @@ from selfpos.storage.tensor_file import read_header
 if TYPE_CHECKING:
     from selfpos.recipe import Recipe
 
+OVERLAP = "overlap.yaml"  # in a published model; a JSON file would count as part of the model
+
 POOLINGS = ("mean", "cls", "lasttoken")  # those that the card shows code for
 
 
@@ -183,9 +185,6 @@ def run_of(model: Path) -> ModelRun | None:
         if folder.recipe.is_file() and path in folder.places(path.name):
             return ModelRun(folder, load_recipe(folder.recipe), path)
     return None
-
-
-OVERLAP = "overlap.yaml"  # in a published model; a JSON file would count as part of the model
 
 
 def read_overlap(files: Sequence[Path]) -> Mapping[str, Any] | None:

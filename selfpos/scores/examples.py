@@ -22,6 +22,10 @@ import numpy as np
 
 from selfpos.storage.atomic import write_bytes
 
+Array = np.ndarray
+Measure = Callable[[Array], Array]
+CELLS = 2_000_000  # numbers in memory at once, per array
+
 FOLDER = "examples"  # beside MTEB's `results`
 
 
@@ -88,11 +92,6 @@ def read_examples(file: Path, revision: str) -> list[Examples]:
             return [Examples(**fields, arrays=arrays[i]) for i, fields in enumerate(head["parts"])]
     except (OSError, ValueError, KeyError, TypeError, IndexError, zipfile.BadZipFile):
         return []
-
-
-Array = np.ndarray
-Measure = Callable[[Array], Array]
-CELLS = 2_000_000  # numbers in memory at once, per array
 
 
 def measure_of(part: Examples) -> Measure:

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
     from selfpos.recipe import PositioningSettings, TrainingSettings
 
+Prompts = str | Mapping[str, str]
+SIDES = ("query", "document")
+
 
 class TaskType:
     """A kind of task. Records come with the column names of their source, and have two forms:
@@ -171,11 +174,6 @@ def get_task(name: str) -> TaskType:
     if name not in TASKS:
         raise unknown("task type", name, TASKS)
     return TASKS[name]
-
-
-Prompts = str | Mapping[str, str]
-
-SIDES = ("query", "document")
 
 
 def column_prompts(task_type: TaskType, prompts: Prompts, columns: Iterable[str]) -> dict[str, str]:
