@@ -134,12 +134,9 @@ def _click_type(annotation: Any, field: FieldInfo) -> click.ParamType | type[Any
         return FOLDER
     if annotation not in (int, float):
         return str
-    limits: dict[str, Any] = {
-        kind: getattr(limit, kind)
-        for limit in field.metadata
-        for kind in ("ge", "gt", "le", "lt")
-        if hasattr(limit, kind)
-    }
+    limits: dict[str, Any] = {}
+    for limit in field.metadata:
+        limits |= {kind: getattr(limit, kind) for kind in ("ge", "gt", "le", "lt") if hasattr(limit, kind)}
     if not limits:
         return int if annotation is int else float
     bounds: dict[str, Any] = {

@@ -99,7 +99,9 @@ def split_of(name: str, subpackage: str) -> str:
     if subpackage in HELD_OUT:
         return "held-out"
     percentile = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") % 100
-    return "train" if percentile < 70 else "validation" if percentile < 80 else "test"
+    if percentile < 70:
+        return "train"
+    return "validation" if percentile < 80 else "test"
 
 
 def _source_files(root: Path) -> list[Path]:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from selfpos.errors import SelfposError, on_one_line
 
@@ -177,14 +177,8 @@ def _table(file: Path) -> list[dict[str, Any]]:
         return []
     except (ValueError, OSError) as error:  # the parser's own errors are ValueErrors
         raise SelfposError(f"data file {file} cannot be read: {on_one_line(error)}") from None
-    records = frame.to_dict("records")
-    return [
-        {
-            str(key): None if isinstance(value, float) and value != value else value
-            for key, value in record.items()
-        }
-        for record in records
-    ]
+    frame = frame.rename(columns=str).astype(object)
+    return cast("list[dict[str, Any]]", frame.where(frame.notna(), None).to_dict("records"))
 
 
 @dataclass(frozen=True)

@@ -97,9 +97,8 @@ class ItemIndex:
                 exact = [{self._ids[text]} if text in self._ids else set() for text in known]
                 seen.update(*exact)
                 tasks = set()
-                for task, key in {
-                    item for ids in near for text_id in ids for item in self._items_with[text_id]
-                }:
+                candidates = {text_id for ids in near for text_id in ids}
+                for task, key in {item for text_id in candidates for item in self._items_with[text_id]}:
                     word_for_word = _contains(key, exact)
                     if word_for_word or _contains(key, near):
                         contained[task][key] = contained[task].get(key, False) or word_for_word
@@ -158,11 +157,10 @@ def items_of(task: AbsTask) -> list[Item] | None:
             return None
         task.load_data()
         try:
-            return [
-                item
-                for table in _tables(task)
-                for item in zip(*(_texts(table[column]) for column in columns), strict=True)
-            ]
+            items: list[Item] = []
+            for table in _tables(task):
+                items += zip(*(_texts(table[column]) for column in columns), strict=True)
+            return items
         finally:
             task.unload_data()
 

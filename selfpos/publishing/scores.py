@@ -237,10 +237,9 @@ def worse_tasks(scores: Scores, models: ScoredModels) -> list[str]:
             worse[task] = (scores.task_score(result), scores.task_score(other))
     if not worse:
         return []
-    sides = [
-        Scored(name, {"": {task: pair[side] for task, pair in worse.items()}})
-        for side, name in enumerate((this, base))
-    ]
+    sides = []
+    for side, name in enumerate((this, base)):
+        sides.append(Scored(name, {"": {task: pair[side] for task, pair in worse.items()}}))
     differences = compare(sides, baseline=base, draws=DRAWS).rows[0].differences
     sentences = []
     for task, (score, reference) in worse.items():
