@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from selfpos.comparison.grid import markdown
+from selfpos.comparison.tables import markdown
 from selfpos.report.drawing import save
 from selfpos.report.figures import means
 from selfpos.report.results import RunResults, make_table, read_results

@@ -14,12 +14,19 @@ if TYPE_CHECKING:
     from selfpos.data.probe import hold_out, read_probe, write_probe
     from selfpos.data.sources import load_source
     from selfpos.evaluation import evaluate, read_scores, select_tasks
-    from selfpos.operations import finetune, merge, position_and_merge, probe_of
+    from selfpos.operations import finetune, merge, merge_by_coefficients, position_and_merge, probe_of
     from selfpos.pipeline.run import run_recipe
     from selfpos.positioning.position import position
     from selfpos.recipe import PositioningSettings, Recipe, TaskSource, TrainingSettings, load_recipe
     from selfpos.tasks import get_task
     from selfpos.vectors import gram, open_vectors
+
+__all__ = [
+    "PositioningSettings", "Recipe", "TaskSource", "TrainingSettings", "evaluate", "finetune", "get_task",
+    "gram", "hold_out", "load_recipe", "load_source", "merge", "merge_by_coefficients", "open_vectors",
+    "position", "position_and_merge", "probe_of", "read_probe", "read_scores", "run_recipe", "select_tasks",
+    "write_probe",
+]  # fmt: skip
 
 _HOMES = {
     "selfpos.data.probe": ("hold_out", "read_probe", "write_probe"),
@@ -33,31 +40,6 @@ _HOMES = {
     "selfpos.vectors": ("gram", "open_vectors"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
-
-__all__ = [
-    "PositioningSettings",
-    "Recipe",
-    "TaskSource",
-    "TrainingSettings",
-    "evaluate",
-    "finetune",
-    "get_task",
-    "gram",
-    "hold_out",
-    "load_recipe",
-    "load_source",
-    "merge",
-    "merge_by_coefficients",
-    "open_vectors",
-    "position",
-    "position_and_merge",
-    "probe_of",
-    "read_probe",
-    "read_scores",
-    "run_recipe",
-    "select_tasks",
-    "write_probe",
-]
 
 
 def __getattr__(name: str) -> Any:

@@ -98,7 +98,7 @@ def main() -> None:
 
 def _expanded(word: str) -> str:
     """`word` with `~/` as the home folder: a shell does not expand it in quotes and after `--out=`."""
-    return re.sub(r"^(--[a-z-]+=)?~(?=/)", lambda found: f"{found[1] or ''}{Path.home()}", word)
+    return re.sub(r"^(--[a-z-]+=)?~(?=/)", lambda match: f"{match[1] or ''}{Path.home()}", word)
 
 
 def _sentence(error: click.ClickException) -> str:

@@ -25,8 +25,8 @@ class OperationError(SelfposError):
 def nearest(word: str, choices: Iterable[str]) -> str:
     """`; did you mean 'x'?` for the nearest of `choices`, or an empty string when none is near."""
     known = {choice.lower(): choice for choice in choices}
-    found = difflib.get_close_matches(word.lower(), list(known), n=1, cutoff=0.6)
-    return f"; did you mean '{known[found[0]]}'?" if found else ""
+    near = difflib.get_close_matches(word.lower(), list(known), n=1, cutoff=0.6)
+    return f"; did you mean '{known[near[0]]}'?" if near else ""
 
 
 def unknown(kind: str, word: str, choices: Iterable[str]) -> SelfposError:
@@ -34,6 +34,16 @@ def unknown(kind: str, word: str, choices: Iterable[str]) -> SelfposError:
     names = sorted(choices)
     hint = nearest(word, names) or (f"; known: {', '.join(names)}" if len(names) <= 30 else "")
     return SelfposError(f"there is no {kind} named '{word}'{hint}")
+
+
+def on_one_line(error: BaseException, most: int | None = None) -> str:
+    """The message of `error` on one line, cut to `most` characters."""
+    return " ".join(str(error).split())[:most]
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of the message of `error` that is not blank, else its kind."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def stopped(kept: str) -> KeyboardInterrupt:

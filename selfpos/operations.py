@@ -20,7 +20,7 @@ from selfpos.data.sources import hash_records, load_task
 from selfpos.errors import OperationError, SelfposError, stopped
 from selfpos.merging import Plan, execute, plan
 from selfpos.merging import merge as merge_folders
-from selfpos.merging.describe import describe
+from selfpos.merging.output.provenance import describe
 from selfpos.positioning.coefficients import Coefficients, read_coefficients, write_coefficients
 from selfpos.publishing.card import write_card
 from selfpos.recipe import PositioningSettings, TaskSource, TrainingSettings, validate
@@ -134,7 +134,7 @@ def probe_of(specialists: Sequence[Path]) -> dict[str, ProbeTask]:
     """
     probes: dict[str, Any] = {}
     for folder, name in zip(specialists, distinct_names(specialists), strict=True):
-        provenance: Any = (read_manifest(folder) or {}).get("finetune")
+        provenance: Any = read_manifest(folder).get("finetune")
         known = isinstance(provenance, dict) and {"source", "hash", "probe", "seed"} <= provenance.keys()
         if not known or not provenance["probe"]:
             raise _no_probe(f"{folder} does not say which records were held out for a probe")
@@ -232,7 +232,7 @@ def _located(base: str, vectors: Sources) -> tuple[Path, list[Path]]:
 def _add_card(out: Path, folder: Path) -> None:
     """Write the card of the merge at `out` into `folder`; a failing card must not cost the merge."""
     try:
-        write_card(folder, place=out)
+        write_card(folder, out=out)
     except Exception as error:
         log.warning("%s has no card: %s: %s", out, type(error).__name__, error)
         log.info("where the card of %s failed", out, exc_info=True)
@@ -377,15 +377,15 @@ def _coefficients_applied(
     file: Path, base: str, vectors: Sources, options: dict[str, Any]
 ) -> tuple[Path, list[Path], dict[str, Any]]:
     """Base, vectors in the file's order, and options of the merge that applies the coefficients."""
-    found = read_coefficients(file)
+    searched = read_coefficients(file)
     folder, sources = _located(base, vectors)
-    order = found.order([content_hash(source) for source in sources], content_hash(folder), file)
+    order = searched.order([content_hash(source) for source in sources], content_hash(folder), file)
     applied = {
         **options,
-        "seed": found.found_by.get("seed", options.get("seed", 0)),
-        "weights": found.weights,
-        "names": found.names,
-        "base_name": found.base_name,
-        "provenance": {"positioning": found.found_by},
+        "seed": searched.found_by.get("seed", options.get("seed", 0)),
+        "weights": searched.weights,
+        "names": searched.names,
+        "base_name": searched.base_name,
+        "provenance": {"positioning": searched.found_by},
     }
     return folder, [sources[index] for index in order], applied

@@ -67,7 +67,7 @@ def reproduce(
 
     folder = locate_model(model)
     manifest = read_manifest(folder)
-    if manifest is None:
+    if not manifest:
         raise SelfposError(f"{model} has no {MANIFEST}, so it does not say how it was made")
     record, method = _recorded_merge(model, manifest)
     if probe is not None and not method.probe:
@@ -99,7 +99,7 @@ def reproduce(
             execute(complete)
         files, differences = compare_models(folder, made)
         if differences:
-            notes += _other_versions(manifest, read_manifest(made) or {})
+            notes += _other_versions(manifest, read_manifest(made))
     return Reproduction(model, files, tuple(differences), tuple(notes), out)
 
 
@@ -138,11 +138,11 @@ def _locate(parent: Parent, model: str, given: Mapping[str, Path]) -> Path:
             f"{model} was merged from {parent.name}, which is neither here nor on the Hub; name its folder "
             f"with --parent {parent.name}=FOLDER"
         )
-    found = content_hash(folder)
-    if parent.hash and found != parent.hash:
+    digest = content_hash(folder)
+    if parent.hash and digest != parent.hash:
         raise SelfposError(
             f"{folder} is not the {parent.name} that {model} was merged from: expected content hash "
-            f"{parent.hash[:16]}, found {found[:16]}"
+            f"{parent.hash[:16]}, found {digest[:16]}"
         )
     return folder
 
@@ -167,19 +167,19 @@ def _probe(
         return {name: tasks[name] for name in hashes} if same else None
 
     if given is not None:
-        if found := matching(read_probe(given)):
-            return found
+        if tasks := matching(read_probe(given)):
+            return tasks
         raise SelfposError(
             f"{given} is not the probe set that {model} was merged with: the hashes of its records differ "
             "from those recorded"
         )
     for beside in (folder.parent / "probe", folder.parent.parent / "probe"):
-        if (beside / FILE).is_file() and (found := matching(read_probe(beside))):
-            return found
+        if (beside / FILE).is_file() and (tasks := matching(read_probe(beside))):
+            return tasks
     try:
         drawn = probe_of(list(specialists.values()))
-        if found := matching(dict(zip(specialists, drawn.values(), strict=True))):
-            return found
+        if tasks := matching(dict(zip(specialists, drawn.values(), strict=True))):
+            return tasks
         reason = "what its specialists held out has changed"
     except SelfposError as error:
         reason = str(error).partition("; give")[0]  # what to give is said once, below

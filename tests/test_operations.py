@@ -17,7 +17,7 @@ from selfpos.operations import finetune, merge, position_and_merge, probe_of
 from selfpos.recipe import LoraSettings, PositioningSettings, TaskSource, TrainingSettings
 from selfpos.storage.manifest import read_manifest, write_manifest
 from selfpos.tasks import get_task
-from tests.helpers.stand_ins import pairs
+from tests.helpers.stand_ins import interrupt_second_gradient, pairs
 
 SEARCH = PositioningSettings(search="sgd", steps=3, batch_size=8, validation=0.0)
 
@@ -127,17 +127,7 @@ def test_a_card_that_fails_costs_no_merge(
 def test_ctrl_c_in_the_search(
     tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keep: bool
 ) -> None:
-    from selfpos.positioning.problem import Problem
-
-    original, calls = Problem.gradient, []
-
-    def stopping(self: Problem, *args: object) -> object:
-        calls.append(1)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        return original(self, *args)
-
-    monkeypatch.setattr(Problem, "gradient", stopping)
+    interrupt_second_gradient(monkeypatch)
     probe, record = (
         {"pairs": ProbeTask("pairs", get_task("retrieval"), pairs().dataset)},
         tmp_path / "record.json",
@@ -149,7 +139,7 @@ def test_ctrl_c_in_the_search(
             ).steps
             == 1
         )
-        assert (read_manifest(tmp_path / "out") or {})["positioning"]["interrupted"] is True
+        assert read_manifest(tmp_path / "out")["positioning"]["interrupted"] is True
         return
     with pytest.raises(KeyboardInterrupt):
         position_and_merge(

@@ -49,7 +49,7 @@ def test_shipped_recipes_are_valid_and_named_as_their_file(file: Path) -> None:
         ),
         (
             {"merges": {"m": {"method": "lm-cocktail", "positioning": {"preset": "paper"}}}},
-            "leave 'preset: paper' away",
+            "omit 'preset: paper'",
         ),
         ({"merges": {"m": {"method": "layer-wise", "positioning": {"step": 3}}}}, "did you mean 'steps'?"),
         (

@@ -11,8 +11,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -38,9 +37,6 @@ class PairConflict:
         """Whether the whole interval lies below zero."""
         return self.high is not None and self.high < 0
 
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self) | {"conflicting": self.conflicting}
-
 
 @dataclass(frozen=True)
 class TaskGradient:
@@ -53,11 +49,9 @@ class TaskGradient:
 
 
 def pair_conflicts(gram: np.ndarray, tasks: Sequence[str]) -> list[PairConflict]:
-    """Every pair of tasks, from the inner products (n, n) of n batch gradients.
+    """Every pair of tasks, from the inner products (n, n) of n batch gradients and the task of each batch.
 
-    Args:
-        gram: inner products of all pairs of batches.
-        tasks: the task of each batch. Every task needs the same number of batches, two or more.
+    Every task needs the same number of batches, two or more.
     """
     rows = _rows(tasks)
     counts = {len(indices) for indices in rows.values()}

@@ -32,14 +32,9 @@ def gradient_products(
 ) -> dict[str, np.ndarray]:
     """<∇L_a, ∇L_b> of n losses at every parameter: key → (n, n) float64.
 
-    Parameters that no loss reaches get zeros.
-
-    Args: losses: functions that each compute one loss with its graph. memory: bytes of gradients held at
-    once. Less memory means more passes: each loss is computed again for the next parameters. after_pass:
-    called after every backward pass.
-
-    Raises:
-        SelfposError: a loss is not finite.
+    Each of `losses` computes one loss with its graph; parameters that none reaches get zeros. `memory` is how
+    many bytes of gradients are held at once: with less, each loss is computed again for the next parameters.
+    `after_pass` is called after every backward pass. Raises SelfposError for a loss that is not finite.
     """
     count = len(losses)
     products = {key: np.zeros((count, count)) for key in parameters}

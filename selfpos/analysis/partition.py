@@ -34,16 +34,11 @@ class Partition:
     clusters: list[list[str]]
     silhouette: float | None
 
-    def cluster_of(self, name: str) -> int:
-        """The number of the cluster with the data set `name`, from 1."""
-        return next(number for number, names in enumerate(self.clusters, start=1) if name in names)
-
 
 def text_pairs(task_type: TaskType, records: Dataset, count: int, seed: int) -> tuple[list[str], list[str]]:
     """At most `count` pairs of texts: the first two text columns, or two texts of one label.
 
-    Raises:
-        SelfposError: the task type cannot prepare the records, or draw pairs from them.
+    Raises SelfposError where the task type cannot prepare the records, or draw pairs from them.
     """
     import torch
 
@@ -81,11 +76,8 @@ def embed_sources(
 
 
 def partition(vectors: np.ndarray, names: Sequence[str], count: int, seed: int = 0) -> Partition:
-    """Group `names` by k-means of their `vectors` (n, m), with the paper's settings: 10 starts, at most 300
-    rounds.
-
-    Raises:
-        SelfposError: there are fewer names than groups.
+    """Group `names` by k-means of their `vectors` (n, m), with the paper's settings: 10 starts, 300 rounds at
+    most. Raises SelfposError where there are fewer names than groups.
     """
     from sklearn.cluster import KMeans
     from sklearn.metrics import silhouette_score
@@ -113,7 +105,9 @@ def cluster_tasks(
     for number, members in enumerate(clusters, start=1):
         groups: dict[tuple[str, str, tuple[tuple[str, str], ...]], list[TaskSource]] = defaultdict(list)
         for name in members:
-            source = _local(sources[name], data_root)
+            source = sources[name]
+            if data_root is not None and (local := source.local_copy):
+                source = local.model_copy(update={"data": str(data_root / str(local.data))})
             groups[source.type, source.split, tuple(sorted(source.columns.items()))].append(source)
         for (task_type, split, columns), group in groups.items():
             name = f"cluster-{number}" if len(groups) == 1 else f"cluster-{number}-{task_type}"
@@ -142,10 +136,3 @@ def cluster_recipe(recipe: Recipe, tasks: Mapping[str, TaskSource], count: int) 
         name: source.model_dump(mode="json", exclude_defaults=True) for name, source in tasks.items()
     }
     return str(yaml.safe_dump(fields, sort_keys=False, allow_unicode=True, width=120))
-
-
-def _local(source: TaskSource, data_root: Path | None) -> TaskSource:
-    local = source.local_copy
-    if local is None or data_root is None:
-        return source
-    return local.model_copy(update={"data": str(data_root / str(local.data))})

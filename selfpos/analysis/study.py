@@ -14,6 +14,8 @@ from selfpos.console import log_to, progress
 from selfpos.errors import SelfposError, unknown
 from selfpos.jobs.job import Job, execute, locked
 from selfpos.recipe import AnalysisSettings, Recipe, load_recipe
+from selfpos.storage.atomic import write_text
+from selfpos.storage.manifest import read_json, read_manifest
 from selfpos.storage.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -145,6 +147,7 @@ class Study:
 
     def jobs(self) -> list[Job]:
         from selfpos.data.sources import hash_records
+        from selfpos.pipeline.tables import write_geometry
         from selfpos.storage.hashing import content_hash
 
         inputs = {
@@ -162,7 +165,9 @@ class Study:
             jobs.append(Job(f"gradients/{point}", described, self._gradients(point), work, derived=True))
         if self.models:
             described = inputs | {"models": hashes}
-            jobs.append(Job("vectors", described, self.folder.geometry, self._write_geometry, derived=True))
+            models = list(self.models.values())
+            work = partial(write_geometry, self.base, models, self.folder.geometry, list(self.models))
+            jobs.append(Job("vectors", described, self.folder.geometry, work, derived=True))
         if self.settings.arms:
             for task in self.recipe.tasks:
                 for name, (records, steps, _) in self._short_trainings(task).items():
@@ -195,12 +200,8 @@ class Study:
             seed=self.recipe.seed,
             title=point,
         )
-        _write(self._gradients(point), measured)
-
-    def _write_geometry(self) -> None:
-        from selfpos.pipeline.tables import write_geometry
-
-        write_geometry(self.base, list(self.models.values()), self.folder.geometry, list(self.models))
+        self._gradients(point).parent.mkdir(parents=True, exist_ok=True)
+        write_text(self._gradients(point), json.dumps(measured, indent=1))
 
     def _short_trainings(self, task: str) -> dict[str, tuple[int, int, str]]:
         """The small specialists of a task: name → (records, steps, kind).
@@ -243,7 +244,7 @@ class Study:
         return Findings(
             name=self.recipe.name,
             records=self.settings.records,
-            gradients={point: _read(self._gradients(point)) for point in self.points},
+            gradients={point: read_json(self._gradients(point)) for point in self.points},
             vectors=self._vectors() if self.models else [],
             missing=missing,
             **(self._length_findings() if self.settings.arms else {}),
@@ -253,14 +254,13 @@ class Study:
         """Length and angles of every model's vector, and what its manifest says that it was trained on."""
         import numpy as np
 
-        from selfpos.storage.manifest import read_manifest
         from selfpos.vectors import norms_and_cosines
 
-        norms, cosines = norms_and_cosines(np.array(_read(self.folder.geometry)["gram"]))
+        norms, cosines = norms_and_cosines(np.array(read_json(self.folder.geometry)["gram"]))
         degrees = np.degrees(np.arccos(cosines))
         rows = []
         for index, (name, folder) in enumerate(self.models.items()):
-            manifest = read_manifest(folder) or {}
+            manifest = read_manifest(folder)
             angles = {other: float(degrees[index, at]) for at, other in enumerate(self.models) if at != index}
             row = {
                 "name": name,
@@ -304,10 +304,8 @@ def measure_point(
 ) -> dict[str, Any]:
     """The conflicts of all tasks at the weights of `live`: over the whole model and in each layer.
 
-    Batches are drawn with `seed`, the same at every point; dropout is off.
-
-    Raises:
-        SelfposError: no batch can be drawn.
+    Batches are drawn with `seed`, the same at every point; dropout is off. Raises SelfposError where no batch
+    can be drawn.
     """
     import numpy as np
     import torch
@@ -344,23 +342,14 @@ def measure_point(
     for key, gram in products.items():
         layers[layer_name(key)] = layers.get(layer_name(key), 0) + gram
     whole = np.sum(list(products.values()), axis=0)
+
+    def pairs_of(gram: np.ndarray) -> list[dict[str, Any]]:
+        return [asdict(pair) | {"conflicting": pair.conflicting} for pair in pair_conflicts(gram, tasks)]
+
     return {
         "batches": settings.batches,
         "batch_size": settings.batch_size,
-        "pairs": [pair.as_dict() for pair in pair_conflicts(whole, tasks)],
+        "pairs": pairs_of(whole),
         "tasks": {task: asdict(gradient) for task, gradient in task_gradients(whole, tasks).items()},
-        "layers": {
-            layer: [pair.as_dict() for pair in pair_conflicts(gram, tasks)] for layer, gram in layers.items()
-        },
+        "layers": {layer: pairs_of(gram) for layer, gram in layers.items()},
     }
-
-
-def _write(file: Path, content: Any) -> None:
-    from selfpos.storage.atomic import write_text
-
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write_text(file, json.dumps(content, indent=1))
-
-
-def _read(file: Path) -> Any:
-    return json.loads(file.read_text(encoding="utf-8"))

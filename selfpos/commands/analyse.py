@@ -7,20 +7,18 @@ from typing import Any
 
 import click
 
-from selfpos.commands.options import given, options_of
-from selfpos.recipe.evaluation import AnalysisSettings
+from selfpos.commands.options import FOLDER, given, options_of
+from selfpos.recipe.recipe import AnalysisSettings
 
 
 @click.command("analyse")
-@click.argument("target", type=click.Path(path_type=Path))
+@click.argument("target", type=FOLDER)
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=FOLDER,
     help="Folder to write [default: RUN/analysis, or checkpoints/NAME-analysis of a recipe].",
 )
-@click.option(
-    "--data-root", type=click.Path(path_type=Path), help="Local copies of the recipe's data, as for run."
-)
+@click.option("--data-root", type=FOLDER, help="Local copies of the recipe's data, as for run.")
 @click.option(
     "--point", "points", multiple=True, metavar="MODEL", help="Measure at this model only; may be repeated."
 )

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import click
 
-from selfpos.commands.sources import WORDS
+from selfpos.commands.options import FOLDER, WORDS
 
 
 @click.command("cluster", epilog=WORDS)
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCE…")
 @click.option("--base", help="Model that embeds [default: the recipe's, else all-MiniLM-L6-v2].")
-@click.option("--data-root", type=click.Path(path_type=Path), help="Local copies of a recipe's data sets.")
+@click.option("--data-root", type=FOLDER, help="Local copies of a recipe's data sets.")
 @click.option(
     "-k",
     "counts",
@@ -27,9 +27,7 @@ from selfpos.commands.sources import WORDS
     show_default=True,
     help="Pairs embedded of each data set.",
 )
-@click.option(
-    "--out", type=click.Path(path_type=Path), help="Folder for a recipe of each partition; must not exist."
-)
+@click.option("--out", type=FOLDER, help="Folder for a recipe of each partition; must not exist.")
 @click.option("--seed", type=click.IntRange(min=0, max=2**32 - 1), default=0, show_default=True)
 def command(
     sources: tuple[str, ...],
@@ -45,7 +43,7 @@ def command(
     The groups are found by k-means of the mean embeddings of their texts.
     """
     from selfpos.analysis.partition import cluster_recipe, cluster_tasks, embed_sources, partition
-    from selfpos.commands.sources import read_sources
+    from selfpos.commands.options import read_sources
     from selfpos.console import quiet_process, table_text
     from selfpos.data.sources import load_task
     from selfpos.errors import SelfposError
@@ -71,7 +69,9 @@ def command(
     partitions = {count: partition(vectors, list(named), count, seed) for count in wanted}
     rows = []
     for name, (task_type, records) in data.items():
-        numbers = [str(made.cluster_of(name)) for made in partitions.values()]
+        numbers = []
+        for made in partitions.values():
+            numbers += [str(n) for n, names in enumerate(made.clusters, start=1) if name in names]
         rows.append([name, task_type.name, f"{len(records):,}", *numbers])
     click.echo(table_text(["data", "type", "records", *(f"cluster of {count}" for count in wanted)], rows))
     for count, made in partitions.items():

@@ -7,22 +7,20 @@ from typing import Any
 
 import click
 
+from selfpos.commands.options import FOLDER
+
 
 @click.command("compare")
 @click.argument("models", nargs=-1, required=True, metavar="MODEL|RUN…")
 @click.option(
     "--baseline", help="The model that differences are to [default: 'base' if it is there, else the first]."
 )
-@click.option(
-    "--scores",
-    type=click.Path(path_type=Path),
-    help="Scores of models outside runs [default: checkpoints/scores].",
-)
+@click.option("--scores", type=FOLDER, help="Scores of models outside runs [default: checkpoints/scores].")
 @click.option(
     "--out",
     "outputs",
     multiple=True,
-    type=click.Path(path_type=Path),
+    type=FOLDER,
     help="Also write to this .md, .tex, .csv or .json; may be repeated.",
 )
 @click.option(

@@ -8,12 +8,7 @@ from typing import Any
 
 import click
 
-from selfpos.commands.merge import ManyValues
-
-
-class ManyTasks(ManyValues):
-    many = ("--tasks", "--task-types", "--languages")
-
+from selfpos.commands.options import FOLDER, ManyValues, split_names
 
 SELECTION = (
     click.option(
@@ -28,6 +23,7 @@ SELECTION = (
     click.option("--benchmark", help='An MTEB benchmark, such as "MTEB(eng, v2)".'),
     click.option(
         "--task-types",
+        "types",
         multiple=True,
         metavar="TYPE…",
         help="Only tasks of these types, as MTEB calls them: STS, Retrieval, …",
@@ -48,19 +44,15 @@ def selection_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
-@click.command("eval-mteb", cls=ManyTasks)
+@click.command("eval-mteb", cls=ManyValues)
 @click.argument("model")
 @selection_options
 @click.option(
     "--data-dir",
-    type=click.Path(path_type=Path),
+    type=FOLDER,
     help="Folder with local MTEB data, in our layout or the Hub's; nothing is downloaded.",
 )
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    help="Folder for MTEB's result files [default: checkpoints/scores].",
-)
+@click.option("--out", type=FOLDER, help="Folder for MTEB's result files [default: checkpoints/scores].")
 @click.option(
     "--name",
     help="Name under which the results are filed, as USER/NAME for MTEB's leaderboard [default: MODEL].",
@@ -68,7 +60,7 @@ def selection_options(function: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True)
 @click.option(
     "--cache",
-    type=click.Path(path_type=Path),
+    type=FOLDER,
     help=(
         "Folder for embeddings and tokens, from which a stopped or extended evaluation continues; may be "
         "removed at any time [default: OUT/cache]."
@@ -97,10 +89,6 @@ def selection_options(function: Callable[..., Any]) -> Callable[..., Any]:
 def command(
     model: str,
     tasks: tuple[str, ...],
-    benchmark: str | None,
-    task_types: tuple[str, ...],
-    languages: tuple[str, ...],
-    data_dir: Path | None,
     out: Path | None,
     name: str | None,
     batch_size: int,
@@ -109,6 +97,7 @@ def command(
     ray: str | None,
     ray_cpus: float,
     ray_gpus: float,
+    **selection: Any,
 ) -> None:
     """Score MODEL (a folder or a Hub name) on MTEB tasks with mteb; results for the same weights are kept.
 
@@ -122,23 +111,21 @@ def command(
     from selfpos.evaluation import evaluate, select_tasks
     from selfpos.storage.locate import locate_model
 
+    def announce(rows: list[tuple[str, str]]) -> None:
+        for label, text in rows:
+            click.echo(f"{label:<12}{text}", err=True)
+
     if cache is not None and no_cache:
         raise SelfposError("--cache and --no-cache exclude each other; give one of them")
     quiet_process()
     folder = locate_model(model)
-    selection: dict[str, Any] = {
-        "names": split_names(tasks),
-        "benchmark": benchmark,
-        "data_dir": data_dir,
-        "types": task_types,
-        "languages": languages,
-    }
+    selection["names"] = split_names(tasks)
     out = out or Path("checkpoints") / "scores"
     options: dict[str, Any] = {
         "name": name or model,
         "batch_size": batch_size,
         "cache": None if no_cache else cache or out / "cache",
-        "announce": _announce,
+        "announce": announce,
     }
     with keeping(f"what is finished in {out}"):
         if ray is None:
@@ -153,14 +140,3 @@ def command(
             )
     rows = [[task, score.type, score.metric, f"{score.main_score:.5f}"] for task, score in scores.items()]
     click.echo(table_text(["task", "type", "metric", "score"], rows))
-
-
-def split_names(names: tuple[str, ...]) -> list[str]:
-    """Names that may be separated by commas, too."""
-    return [name for group in names for name in group.split(",")]
-
-
-def _announce(rows: list[tuple[str, str]]) -> None:
-    """Print what the scores depend on besides the weights."""
-    for label, text in rows:
-        click.echo(f"{label:<12}{text}", err=True)

@@ -6,17 +6,18 @@ from pathlib import Path
 
 import click
 
-from selfpos.commands.eval_mteb import ManyTasks, selection_options, split_names
+from selfpos.commands.eval_mteb import selection_options
+from selfpos.commands.options import FOLDER, ManyValues, split_names
 
 
-@click.command("fetch-data", cls=ManyTasks)
-@click.argument("out", type=click.Path(path_type=Path))
+@click.command("fetch-data", cls=ManyValues)
+@click.argument("out", type=FOLDER)
 @selection_options
 def command(
     out: Path,
     tasks: tuple[str, ...],
     benchmark: str | None,
-    task_types: tuple[str, ...],
+    types: tuple[str, ...],
     languages: tuple[str, ...],
 ) -> None:
     """Download the data of MTEB tasks from the Hugging Face Hub into the folder OUT.
@@ -33,9 +34,9 @@ def command(
         raise OperationError(
             "HF_HUB_OFFLINE is set, so nothing is downloaded; unset it, or use a machine with a network"
         )
-    if not (tasks or benchmark or task_types or languages):
+    if not (tasks or benchmark or types or languages):
         raise SelfposError("say what to fetch: --tasks, --benchmark, --task-types or --languages")
-    wanted = wanted_tasks(split_names(tasks), benchmark, task_types, languages)
+    wanted = wanted_tasks(split_names(tasks), benchmark, types, languages)
     if not wanted:
         raise SelfposError(f"{', '.join(tasks)}: no data of these tasks is on the Hub")
     fetch(wanted, out, click.echo)

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from selfpos.commands.options import given, options_of
+from selfpos.commands.options import FOLDER, given, named_values, options_of
 from selfpos.errors import SelfposError
 from selfpos.recipe import TaskSource, TrainingSettings, ValidationSettings
 
@@ -22,9 +22,7 @@ from selfpos.recipe import TaskSource, TrainingSettings, ValidationSettings
     multiple=True,
     help="'corpus' (docstrings on this machine), a local file or folder, or hub:NAME; may be repeated.",
 )
-@click.option(
-    "--out", required=True, type=click.Path(path_type=Path), help="Folder to write; must not exist."
-)
+@click.option("--out", required=True, type=FOLDER, help="Folder to write; must not exist.")
 @options_of(TaskSource, "split", "limit", "streaming", weights="weight")
 @click.option(
     "--column", "columns", multiple=True, metavar="OURS=THEIRS", help="Name of a column in the data."
@@ -99,7 +97,7 @@ def command(
     source = {
         "type": get_task(task).name,
         "data": data[0] if len(data) == 1 else list(data),
-        "columns": _columns(columns),
+        "columns": named_values("--column", "OURS=THEIRS", columns),
         "duplicates": "drop" if drop_duplicates else "keep",
         "prompts": _prompts(prompts),
         "mine": {"count": mine} if mine else None,
@@ -120,16 +118,6 @@ def command(
     result = finetune(base, records, out, training, probe=probe, seed=seed, say=screen().print)
     if is_first():
         click.echo(f"{result.out}  ({result.steps} steps, {result.seconds:.0f} s)")
-
-
-def _columns(options: tuple[str, ...]) -> dict[str, str]:
-    pairs = {}
-    for option in options:
-        ours, _, theirs = option.partition("=")
-        if not (ours and theirs):
-            raise SelfposError(f"--column takes OURS=THEIRS, found '{option}'")
-        pairs[ours] = theirs
-    return pairs
 
 
 def _share_or_split(text: str) -> dict[str, Any]:

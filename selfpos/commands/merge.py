@@ -8,37 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from selfpos.commands.options import given, options_of
-from selfpos.errors import SelfposError
+from selfpos.commands.options import FOLDER, ManyValues, given, options_of
+from selfpos.errors import SelfposError, unknown
 from selfpos.recipe.merging import MergeOptions
 
 if TYPE_CHECKING:
     from selfpos.positioning.position import Position
 
 DEFAULT_BASE = "all-MiniLM-L6-v2"
-FOLDER = click.Path(path_type=Path)
-
-
-class ManyValues(click.Command):
-    """Lets `--vectors A B C` take all words up to the next option, as `--vectors A --vectors B` does."""
-
-    many: tuple[str, ...] = ("--vectors", "--weights")
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Repeat the option before each of its values."""
-        spread: list[str] = []
-        option: str | None = None
-        for word in args:
-            if word.startswith("--"):
-                name, equals, _ = word.partition("=")
-                option = name if name in self.many else None
-                if option is None or equals:
-                    spread.append(word)
-            elif option is not None:
-                spread += [option, word]
-            else:
-                spread.append(word)
-        return super().parse_args(ctx, spread)
 
 
 @click.command("merge", cls=ManyValues)
@@ -101,6 +78,9 @@ def command(
 
     RECIPE is a mergekit recipe (YAML); without one, --vectors and --method say what to merge.
     """
+    from selfpos.merging import METHODS
+    from selfpos.recipe import LEARNED
+
     says_what = {"--method": method, "--weights": weights, "--param": params}
     data = {"--probe": probe, "--statistics": statistics, "--steps": steps}
     options = given(options) | ({"output": "adapter"} if adapter else {})
@@ -115,7 +95,9 @@ def command(
         raise SelfposError(
             f"{recipe} says what to merge; omit --base, --vectors, --method, --weights and --param"
         )
-    searches, gathers = _kind_of(method)
+    if method is not None and method not in [*METHODS, *LEARNED]:
+        raise unknown("merging method", method, [*METHODS, *LEARNED])
+    searches, gathers = method in LEARNED, method in METHODS and bool(METHODS[method].probe)
     _check_data_options(method, searches, gathers, data)
     arguments = (base or DEFAULT_BASE, vectors, out)
     if method is not None and searches and coefficients is None:
@@ -132,11 +114,14 @@ def command(
     elif recipe is not None:
         from selfpos.mergekit import translate_recipe
 
-        asked = translate_recipe(recipe)
-        asked.check_layers()
-        for note in asked.notes:
+        translation = translate_recipe(recipe)
+        translation.check_layers()
+        for note in translation.notes:
             click.echo(note, err=True)
-        words, options = (asked.base, asked.sources, asked.method, out), {**asked.options, **options}
+        words, options = (
+            (translation.base, translation.sources, translation.method, out),
+            {**translation.options, **options},
+        )
     else:
         values = [_value(weight) for weight in weights]
         options["weights"] = values if len(values) > 1 else next(iter(values), None)
@@ -154,17 +139,6 @@ def _refuse(options: dict[str, Any], other: str) -> None:
     for option, value in options.items():
         if value:
             raise SelfposError(f"{option} does not go with {other}; omit it")
-
-
-def _kind_of(method: str | None) -> tuple[bool, bool]:
-    """Whether the method searches, and whether it gathers statistics on a probe set."""
-    from selfpos.errors import unknown
-    from selfpos.merging import METHODS
-    from selfpos.recipe import LEARNED
-
-    if method is not None and method not in [*METHODS, *LEARNED]:
-        raise unknown("merging method", method, [*METHODS, *LEARNED])
-    return method in LEARNED, method in METHODS and bool(METHODS[method].probe)
 
 
 def _check_data_options(method: str | None, searches: bool, gathers: bool, data: dict[str, Any]) -> None:
@@ -186,12 +160,12 @@ def _search_settings(method: str, steps: int | None, params: dict[str, Any]) -> 
     from selfpos.recipe import LEARNED
 
     preset = LEARNED[method]
-    asked = str(params.get("preset", preset))
-    owner = next((name for name, of_method in LEARNED.items() if of_method == asked), method)
+    wanted = str(params.get("preset", preset))
+    owner = next((name for name, of_method in LEARNED.items() if of_method == wanted), method)
     if owner != method:
-        raise SelfposError(f"--param preset={asked} is another method: say --method {owner}")
-    if preset not in ("default", asked):
-        raise SelfposError(f"method {method} has its own preset: omit --param preset={asked}")
+        raise SelfposError(f"--param preset={wanted} is another method: say --method {owner}")
+    if preset not in ("default", wanted):
+        raise SelfposError(f"method {method} has its own preset: omit --param preset={wanted}")
     if steps is None:
         return {"preset": preset, **params}
     if "steps" in params or params.get("search", "sgd") != "sgd":
@@ -268,29 +242,32 @@ def _search(
         import torch
 
         torch.set_num_threads(options["threads"])
-    found = position_and_merge(
+    position = position_and_merge(
         base, vectors, tasks, settings, out, coefficients=coefficients, trajectory=trajectory, **options
     )
     if not is_first():
         return
-    _draw(found, trajectory, picture)
-    intervals = [f" ({low:.2f} to {high:.2f})" for low, high in found.intervals or []]
-    shown = zip(found.names, found.coefficients, intervals or [""] * len(found.names), strict=True)
+    _draw(position, trajectory, picture)
+    intervals = [f" ({low:.2f} to {high:.2f})" for low, high in position.intervals or []]
+    shown = zip(position.names, position.coefficients, intervals or [""] * len(position.names), strict=True)
     click.echo(f"{out}  ({'  '.join(f'{name} {value:.3f}{interval}' for name, value, interval in shown)})")
-    if found.verdict:
-        click.echo(f"on the probe set: {found.verdict}", err=True)
-    if found.interrupted:
-        raise KeyboardInterrupt(f"the best point so far, that of step {found.step}, is merged")
+    if position.verdict:
+        click.echo(f"on the probe set: {position.verdict}", err=True)
+    if position.interrupted:
+        raise KeyboardInterrupt(f"the best point so far, that of step {position.step}, is merged")
 
 
-def _draw(found: Position, trajectory: Path, out: Path) -> None:
-    """The search's path as a picture beside its file."""
+def _draw(position: Position, trajectory: Path, out: Path) -> None:
+    """The search's path as a picture beside its file, if it has one."""
     import json
 
-    from selfpos.report.search_figures import draw_coefficients
+    from selfpos.report.drawing import save
+    from selfpos.report.figures import coefficient_path
 
     steps = [json.loads(line) for line in trajectory.read_text(encoding="utf-8").splitlines()]
-    draw_coefficients(out, found.names, found.coefficients, steps, found.step)
+    figure = coefficient_path(position.names, steps, position.coefficients, position.step)
+    if figure is not None:
+        save(figure, out)
 
 
 def _value(text: str) -> Any:

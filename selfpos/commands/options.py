@@ -1,32 +1,77 @@
-"""Command-line options made from the fields of a settings model: name, type, limits, default and help are
-written once.
-"""
+"""What verbs share: options from a settings model, options of several values, data named by words."""
 
 from __future__ import annotations
 
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
-from pydantic import BaseModel
-from pydantic.fields import FieldInfo
+
+from selfpos.errors import SelfposError
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+    from pydantic.fields import FieldInfo
+
+    from selfpos.recipe import Recipe, TaskSource
+
+RECIPES = (".yaml", ".yml")
+WORDS = (
+    "Each SOURCE is a recipe (its tasks are taken) or TYPE=DATA: a type of `selfpos tasks`, and data as for "
+    "finetune."
+)
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+FOLDER = click.Path(path_type=Path)
+MANY = {"--vectors", "--weights", "--tasks", "--task-types", "--languages"}
+
+
+class ManyValues(click.Command):
+    """Lets `--vectors A B C` take all words up to the next option, as `--vectors A --vectors B` does."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Repeat the option before each of its values."""
+        spread: list[str] = []
+        option: str | None = None
+        for word in args:
+            if word.startswith("--"):
+                name, equals, _ = word.partition("=")
+                option = name if name in MANY else None
+                if option is None or equals:
+                    spread.append(word)
+            elif option is not None:
+                spread += [option, word]
+            else:
+                spread.append(word)
+        return super().parse_args(ctx, spread)
+
+
+def split_names(names: tuple[str, ...]) -> list[str]:
+    """Names that may be separated by commas, too."""
+    return [name for group in names for name in group.split(",")]
+
+
+def named_values(option: str, form: str, words: tuple[str, ...]) -> dict[str, str]:
+    """The values of an option that takes NAME=VALUE, by name; `form` is what the error calls that."""
+    values = {}
+    for word in words:
+        name, _, value = word.partition("=")
+        if not (name and value):
+            raise SelfposError(f"{option} takes {form}, found '{word}'")
+        values[name] = value
+    return values
 
 
 def options_of(model: type[BaseModel], *names: str, **renamed: str) -> Callable[[Function], Function]:
     """A decorator that adds one option for each named field of `model`, in this order.
 
-    An option that is not given arrives as None, or as an empty tuple where it may be repeated: `given` drops
-    those.
-
-    Args:
-        model: the settings model.
-        names: fields; the option of `batch_size` is `--batch-size`.
-        renamed: fields whose option has another name, as `budget="memory"` for `--memory`.
+    The option of `batch_size` is `--batch-size`; with `budget="memory"` that of `budget` is `--memory`. One
+    that is not given arrives as None, or as an empty tuple where it may be repeated: `given` drops those.
     """
 
     def decorate(function: Function) -> Function:
@@ -86,15 +131,12 @@ def _click_type(annotation: Any, field: FieldInfo) -> click.ParamType | type[Any
     if typing.get_origin(annotation) is Literal:
         return click.Choice([str(value) for value in typing.get_args(annotation)])
     if annotation is Path:
-        return click.Path(path_type=Path)
+        return FOLDER
     if annotation not in (int, float):
         return str
-    limits: dict[str, Any] = {
-        kind: getattr(limit, kind)
-        for limit in field.metadata
-        for kind in ("ge", "gt", "le", "lt")
-        if hasattr(limit, kind)
-    }
+    limits: dict[str, Any] = {}
+    for limit in field.metadata:
+        limits |= {kind: getattr(limit, kind) for kind in ("ge", "gt", "le", "lt") if hasattr(limit, kind)}
     if not limits:
         return int if annotation is int else float
     bounds: dict[str, Any] = {
@@ -104,3 +146,39 @@ def _click_type(annotation: Any, field: FieldInfo) -> click.ParamType | type[Any
         "max_open": "lt" in limits,
     }
     return click.IntRange(**bounds) if annotation is int else click.FloatRange(**bounds)
+
+
+def read_sources(words: Sequence[str]) -> tuple[dict[str, TaskSource], Recipe | None]:
+    """The sources that `words` name, by task or by the last part of their data, and the recipe if it is one.
+
+    Raises SelfposError for a word that is neither, an unknown type, and when there is no word.
+    """
+    from selfpos.recipe import TaskSource, load_recipe
+    from selfpos.tasks import get_task
+
+    if not words:
+        raise SelfposError("name data: a recipe, or TYPE=DATA such as sts=stsb/train.jsonl")
+    sources: dict[str, TaskSource] = {}
+    recipe = None
+    for word in words:
+        if word.endswith(RECIPES):
+            recipe = load_recipe(Path(word))
+            named = dict(recipe.tasks)
+        else:
+            kind, equals, data = word.partition("=")
+            if not (kind and equals and data):
+                raise SelfposError(
+                    f"'{word}' is no recipe (a .yaml file) and not TYPE=DATA, such as sts=stsb/train.jsonl"
+                )
+            named = {_name(data): TaskSource(type=get_task(kind).name, data=data)}
+        for name, source in named.items():
+            number = 1 + sum(taken.partition("#")[0] == name for taken in sources)
+            sources[name if number == 1 else f"{name}#{number}"] = source
+    return sources, recipe if len(words) == 1 else None
+
+
+def _name(data: str) -> str:
+    """What to call the data: the last part of its path that is not a split's."""
+    parts = [part for part in data.partition("@")[0].replace(":", "/").split("/") if part]
+    stem = parts[-1].partition(".")[0]
+    return parts[-2] if stem in ("train", "test", "validation", "dev") and len(parts) > 1 else stem

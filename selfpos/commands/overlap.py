@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
-from selfpos.commands.merge import ManyValues
-from selfpos.commands.sources import WORDS
-
-FOLDER = click.Path(path_type=Path)
+from selfpos.commands.options import FOLDER, WORDS, ManyValues, split_names
 
 
-class ManyTasks(ManyValues):
-    many = ("--tasks",)
-
-
-@click.command("overlap", cls=ManyTasks, epilog=WORDS)
+@click.command("overlap", cls=ManyValues, epilog=WORDS)
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCE…")
 @click.option(
     "--tasks",
@@ -42,19 +36,17 @@ class ManyTasks(ManyValues):
 def command(
     sources: tuple[str, ...],
     tasks: tuple[str, ...],
-    benchmark: str | None,
-    data_dir: Path | None,
-    data_root: Path | None,
     threshold: float,
     exact: bool,
     out: Path | None,
     remove: Path | None,
+    **options: Any,
 ) -> None:
     """Say which test items of MTEB tasks each SOURCE contains, word for word or nearly.
 
     Case, punctuation and spacing do not count.
     """
-    from selfpos.commands.sources import read_sources
+    from selfpos.commands.options import read_sources
     from selfpos.console import quiet_process, screen, table_text
     from selfpos.overlap.contamination import HEADER, check_sources
     from selfpos.recipe import OverlapSettings
@@ -66,17 +58,7 @@ def command(
             refuse_existing(path)
     named, recipe = read_sources(sources)
     settings = OverlapSettings(remove=remove is not None, threshold=None if exact else threshold)
-    names = [name for word in tasks for name in word.split(",")]
-    check = check_sources(
-        named,
-        settings,
-        names,
-        benchmark=benchmark,
-        data_dir=data_dir,
-        data_root=data_root,
-        recipe=recipe,
-        remove=remove,
-    )
+    check = check_sources(named, settings, split_names(tasks), recipe=recipe, remove=remove, **options)
     if out is not None:
         check.write(out)
     for name, overlap in check.overlaps.items():

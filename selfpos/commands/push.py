@@ -7,9 +7,11 @@ from typing import Any
 
 import click
 
+from selfpos.commands.options import FOLDER
+
 
 @click.command("push")
-@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("model", type=FOLDER)
 @click.argument("repo")
 @click.option(
     "--private/--public", default=True, show_default=True, help="Of a repository that does not exist yet."
@@ -20,13 +22,11 @@ import click
 @click.option("--message", help="Commit message.")
 @click.option("--license", "licence", help="Licence of the model, if its parents do not share one.")
 @click.option(
-    "--results",
-    type=click.Path(path_type=Path),
-    help="Folder with MTEB results of this model and its rivals, for the card.",
+    "--results", type=FOLDER, help="Folder with MTEB results of this model and its rivals, for the card."
 )
 @click.option(
     "--overlap",
-    type=click.Path(path_type=Path),
+    type=FOLDER,
     help="Report of `selfpos overlap --out`, for the card [default: that of the run].",
 )
 @click.option("--keep-card", is_flag=True, help="Send the README.md in the folder as it is.")
@@ -36,9 +36,7 @@ import click
     help="Publish its local parents, too, as REPO-NAME, and gather all in a collection.",
 )
 @click.option(
-    "--probe",
-    type=click.Path(path_type=Path),
-    help="With --collection: folder of the probe set [default: that of the run].",
+    "--probe", type=FOLDER, help="With --collection: folder of the probe set [default: that of the run]."
 )
 @click.option(
     "--probe-license",

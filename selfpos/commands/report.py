@@ -6,12 +6,14 @@ from pathlib import Path
 
 import click
 
+from selfpos.commands.options import FOLDER
+
 
 @click.command("report")
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("run", type=FOLDER)
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=FOLDER,
     help="File to write, must not exist [default: report.html in the run's folder, replaced if it exists].",
 )
 @click.option(

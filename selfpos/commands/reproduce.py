@@ -6,12 +6,12 @@ from pathlib import Path
 
 import click
 
+from selfpos.commands.options import FOLDER, named_values
+
 
 @click.command("reproduce")
 @click.argument("model")
-@click.option(
-    "--out", type=click.Path(path_type=Path), help="Keep the new model in this folder; must not exist."
-)
+@click.option("--out", type=FOLDER, help="Keep the new model in this folder; must not exist.")
 @click.option(
     "--parent",
     "given",
@@ -21,7 +21,7 @@ import click
 )
 @click.option(
     "--probe",
-    type=click.Path(path_type=Path),
+    type=FOLDER,
     help="Probe set folder, for merges by fisher and regmean [default: beside MODEL, or as held out].",
 )
 def command(model: str, out: Path | None, given: tuple[str, ...], probe: Path | None) -> None:
@@ -30,17 +30,13 @@ def command(model: str, out: Path | None, given: tuple[str, ...], probe: Path | 
     MODEL is a folder, or USER/NAME[@REVISION] on the Hub.
     """
     from selfpos.console import quiet_process
-    from selfpos.errors import OperationError, SelfposError
+    from selfpos.errors import OperationError
     from selfpos.reproduction import reproduce
 
-    parents = {}
-    for entry in given:
-        name, equals, folder = entry.partition("=")
-        if not equals:
-            raise SelfposError(f"--parent takes NAME=FOLDER, found '{entry}'")
-        parents[name] = Path(folder)
+    folders = named_values("--parent", "NAME=FOLDER", given)
+    parents = {name: Path(folder) for name, folder in folders.items()}
     quiet_process()
-    found = reproduce(model, out, parents=parents, probe=probe)
-    if not found.identical:
-        raise OperationError(str(found))
-    click.echo(str(found))
+    result = reproduce(model, out, parents=parents, probe=probe)
+    if not result.identical:
+        raise OperationError(str(result))
+    click.echo(str(result))

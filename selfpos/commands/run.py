@@ -7,17 +7,15 @@ from pathlib import Path
 
 import click
 
+from selfpos.commands.options import FOLDER
+
 
 @click.command("run")
-@click.argument("recipe", type=click.Path(path_type=Path))
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    help="Folder of the run [default: checkpoints/NAME of the recipe].",
-)
+@click.argument("recipe", type=FOLDER)
+@click.option("--out", type=FOLDER, help="Folder of the run [default: checkpoints/NAME of the recipe].")
 @click.option(
     "--data-root",
-    type=click.Path(path_type=Path),
+    type=FOLDER,
     help="Local copies of the data: tasks read what their field `local` names, MTEB its own data.",
 )
 @click.option(

@@ -11,12 +11,8 @@ def command() -> None:
     from selfpos.console import table_text
     from selfpos.tasks import TASKS
 
-    rows = [
-        [
-            name,
-            "\n".join(f"{column}: {', '.join(aliases)}" for column, aliases in kind.columns.items()),
-            kind.summary,
-        ]
-        for name, kind in TASKS.items()
-    ]
+    rows = []
+    for name, kind in TASKS.items():
+        columns = [f"{column}: {', '.join(aliases)}" for column, aliases in kind.columns.items()]
+        rows.append([name, "\n".join(columns), kind.summary])
     click.echo(table_text(["type", "columns (accepted names)", "what it is"], rows))

@@ -11,10 +11,9 @@ import numpy as np
 
 from selfpos.comparison.sources import Scored
 from selfpos.errors import SelfposError, unknown
-from selfpos.scores.examples import Examples, examples_file, read_examples
+from selfpos.scores.examples import Examples, examples_file, read_examples, resamples, score_of
 from selfpos.scores.files import TaskScore
 from selfpos.scores.intervals import Difference, borda_ranks, estimate, holm
-from selfpos.scores.measures import resamples, score_of
 
 MEAN, MEAN_OF_TYPES = "mean over tasks", "mean over types"
 AGREEMENT = 1e-3  # between a score and the one that follows from its examples: MTEB rounds its files
@@ -146,7 +145,7 @@ def _paired_differences(
             if task in models[name].runs[run] and task in baseline.runs[other]
         ]
         if scored and all(key in replicates for pair in scored for key in pair):
-            drawn[name] = np.mean([replicates[one] - replicates[other] for one, other in scored], axis=0)
+            drawn[name] = np.mean([replicates[run] - replicates[other] for run, other in scored], axis=0)
     return drawn
 
 

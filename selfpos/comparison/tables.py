@@ -5,15 +5,111 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from selfpos.comparison import grid
 from selfpos.comparison.differences import MEAN, MEAN_OF_TYPES, Comparison
-from selfpos.comparison.grid import Cell, Grid, Line
+from selfpos.console import markdown_table, table_text
 from selfpos.errors import SelfposError
 from selfpos.scores.intervals import Difference
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One entry as text; `best` of its column, `faint` when it is within the noise."""
+
+    text: str
+    best: bool = False
+    faint: bool = False
+
+
+@dataclass(frozen=True)
+class Line:
+    """A model and its cells; `kind` is its role in a run."""
+
+    model: str
+    kind: str
+    cells: list[Cell]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """`notes` are second titles of the `columns`, such as the metric."""
+
+    title: str
+    columns: list[str]
+    notes: list[str]
+    rows: list[Line]
+
+
+def percent(values: Mapping[str, Sequence[float | None]]) -> dict[str, list[Cell]]:
+    """Scores in 0..1 by model as cells in percent with two decimals; the best of each column is marked."""
+    best = []
+    for column in zip(*values.values(), strict=True):
+        best.append(max((round(value, 4) for value in column if value is not None), default=None))
+
+    def cell(score: float | None, top: float | None) -> Cell:
+        return Cell("–") if score is None else Cell(f"{100 * score:.2f}", round(score, 4) == top)
+
+    return {model: [cell(*pair) for pair in zip(row, best, strict=True)] for model, row in values.items()}
+
+
+def terminal(grid: Grid) -> str:
+    """As text: the best of a column with a star, what is within the noise with a tilde."""
+    header = ["model"]
+    for name, note in zip(grid.columns, grid.notes, strict=True):
+        header.append(f"{name}\n{note}" if note else name)
+
+    def shown(cell: Cell) -> str:
+        text = cell.text.replace("[", r"\[")
+        if cell.best:
+            return f"[bold green]{text}*[/]"
+        return f"[dim]{text}~[/]" if cell.faint else f"{text} "
+
+    return table_text(header, [[row.model, *map(shown, row.cells)] for row in grid.rows], title=grid.title)
+
+
+def markdown(grid: Grid) -> str:
+    """As Markdown: the best of a column bold, what is within the noise with a tilde."""
+
+    def shown(cell: Cell) -> str:
+        if cell.best:
+            return f"**{cell.text}**"
+        return f"{cell.text} ~" if cell.faint else cell.text
+
+    rows = [[row.model, *map(shown, row.cells)] for row in grid.rows]
+    return markdown_table(["model", *grid.columns], rows, rules=["---", *["---:"] * len(grid.columns)])
+
+
+def latex(grid: Grid) -> str:
+    """As a LaTeX tabular (booktabs): the best of a column bold, what is within the noise grey (xcolor)."""
+
+    def shown(cell: Cell) -> str:
+        text = _escape(cell.text)
+        if cell.best:
+            return rf"\textbf{{{text}}}"
+        return rf"\textcolor{{gray}}{{{text}}}" if cell.faint else text
+
+    lines = [r"\begin{tabular}{l" + "r" * len(grid.columns) + "}", r"\toprule"]
+    lines += [" & ".join(["model", *map(_escape, grid.columns)]) + r" \\", r"\midrule"]
+    lines += [" & ".join([_escape(row.model), *map(shown, row.cells)]) + r" \\" for row in grid.rows]
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"])
+
+
+LATEX = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "–": "--",
+    "−": "$-$",
+    "±": r"$\pm$",
+    **{letter: f"\\{letter}" for letter in "&%$#_{}"},
+}
+
+
+def _escape(text: str) -> str:
+    return "".join(LATEX.get(letter, letter) for letter in text)
 
 
 def shown_columns(comparison: Comparison) -> list[str]:
@@ -26,9 +122,7 @@ def shown_columns(comparison: Comparison) -> list[str]:
 def scores_grid(comparison: Comparison) -> Grid:
     """Scores in percent with means and Borda rank, and the task with the lowest difference."""
     columns = shown_columns(comparison)
-    percents = grid.percent(
-        {row.model: [row.scores.get(column) for column in columns] for row in comparison.rows}
-    )
+    percents = percent({row.model: [row.scores.get(column) for column in columns] for row in comparison.rows})
     rows = []
     for row in comparison.rows:
         cells = []
@@ -102,18 +196,18 @@ def how(comparison: Comparison) -> str:
 
 def text(comparison: Comparison) -> str:
     """Both tables for a terminal."""
-    parts = [grid.terminal(scores_grid(comparison))]
+    parts = [terminal(scores_grid(comparison))]
     if len(comparison.rows) > 1:
-        parts += [grid.terminal(differences_grid(comparison)), how(comparison)]
+        parts += [terminal(differences_grid(comparison)), how(comparison)]
     return "\n\n".join([*parts, *comparison.notes])
 
 
 def _markdown(comparison: Comparison) -> str:
     differences = differences_grid(comparison)
-    parts = [grid.markdown(scores_grid(comparison))]
+    parts = [markdown(scores_grid(comparison))]
     if differences.rows:
         title = f"{differences.title[0].upper()}{differences.title[1:]}:"
-        parts += [title, grid.markdown(differences), how(comparison)]
+        parts += [title, markdown(differences), how(comparison)]
     return "\n\n".join([*parts, *comparison.notes]) + "\n"
 
 
@@ -121,7 +215,7 @@ def _latex(comparison: Comparison) -> str:
     parts = []
     for table in (scores_grid(comparison), differences_grid(comparison)):
         if table.rows:
-            parts.append(f"% {table.title.replace('%', 'percent')}\n{grid.latex(table)}")
+            parts.append(f"% {table.title.replace('%', 'percent')}\n{latex(table)}")
     return "\n\n".join(parts) + "\n"
 
 

@@ -7,12 +7,6 @@ from selfpos.data.probe import ProbeTask, hold_out, read_probe, write_probe
 from selfpos.data.sources import LoadedSource, load_source
 
 __all__ = [
-    "Corpus",
-    "LoadedSource",
-    "ProbeTask",
-    "hold_out",
-    "load_corpus",
-    "load_source",
-    "read_probe",
+    "Corpus", "LoadedSource", "ProbeTask", "hold_out", "load_corpus", "load_source", "read_probe",
     "write_probe",
-]
+]  # fmt: skip

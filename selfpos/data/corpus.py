@@ -49,16 +49,16 @@ class Corpus:
         """SHA-256 (hex) over all entries: equal exactly when all texts, links and splits are equal."""
         return hashlib.sha256(_to_lines(self.entries)).hexdigest()
 
-    def training(self, task: str, *, split: str = "train", seed: int = 0) -> datasets.Dataset:
+    def training(self, task: str, *, split: str = "train") -> datasets.Dataset:
         """Training records for the task type named `task`, from the entries of `split` (train, validation or
         test). See `corpus_training`.
 
         Raises SelfposError for a task that the corpus cannot supply and for a split without records.
         """
-        return training_records(self.part(split), task, seed=seed)
+        return training_records(self.part(split), task, seed=0)
 
 
-def load_corpus(cache: Path | None = None, *, max_body: int = MAX_BODY) -> Corpus:
+def load_corpus(cache: Path | None = None) -> Corpus:
     """The corpus of this environment: cached, or extracted (about 10 s) where other versions were read
     before.
 
@@ -68,13 +68,13 @@ def load_corpus(cache: Path | None = None, *, max_body: int = MAX_BODY) -> Corpu
     """
     versions = corpus_versions()
     key = json.dumps(
-        {"format": FORMAT, "max_body": max_body, "held_out": HELD_OUT, **versions}, sort_keys=True
+        {"format": FORMAT, "max_body": MAX_BODY, "held_out": HELD_OUT, **versions}, sort_keys=True
     )
     folder = cache or cache_folder()
     file = folder / f"corpus-{hashlib.sha256(key.encode()).hexdigest()[:16]}.jsonl.gz"
     entries = _read_cache(file, key)
     if entries is None:
-        entries = extract(package_roots(), max_body=max_body)
+        entries = extract(package_roots())
         _write_cache(file, key, entries)
     return Corpus(entries, versions)
 
@@ -83,13 +83,13 @@ def corpus_versions() -> dict[str, str]:
     """The releases of Python and of the packages that the corpus is read from."""
     from importlib.metadata import PackageNotFoundError, version
 
-    found = {"python": platform.python_version()}
+    versions = {"python": platform.python_version()}
     for distribution in DISTRIBUTIONS:
         try:
-            found[distribution] = version(distribution)
+            versions[distribution] = version(distribution)
         except PackageNotFoundError:
             log.warning("the embedded corpus goes without %s: it is not installed", distribution)
-    return found
+    return versions
 
 
 def package_roots() -> dict[str, Path]:

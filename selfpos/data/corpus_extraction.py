@@ -53,7 +53,7 @@ class Entry:
         return self.name.split(".")[0]
 
 
-def extract(roots: dict[str, Path], *, max_body: int = MAX_BODY) -> tuple[Entry, ...]:
+def extract(roots: dict[str, Path]) -> tuple[Entry, ...]:
     """Parse every source file below `roots` and return the entries, sorted by name, each text only once.
 
     Of several entries with the same summary or the same body the first by name is kept, so that each query of
@@ -61,7 +61,7 @@ def extract(roots: dict[str, Path], *, max_body: int = MAX_BODY) -> tuple[Entry,
     to read.
     """
     files = [(package, root, file) for package, root in sorted(roots.items()) for file in _source_files(root)]
-    found: dict[str, tuple[str, str, Docstring]] = {}
+    docstrings: dict[str, tuple[str, str, Docstring]] = {}
     with progress("reading docstrings", len(files), unit="files") as bar:
         for package, root, file in files:
             module = ".".join([package, *file.relative_to(root).with_suffix("").parts]).removesuffix(
@@ -69,14 +69,18 @@ def extract(roots: dict[str, Path], *, max_body: int = MAX_BODY) -> tuple[Entry,
             )
             subpackage = subpackage_of(module)
             for name, kind, text in _documented(file, module):
-                if name not in found:
-                    found[name] = (kind, subpackage, parse_docstring(text, max_body=max_body))
+                if name not in docstrings:
+                    docstrings[name] = (kind, subpackage, parse_docstring(text, max_body=MAX_BODY))
             bar.advance()
-    if not found:
+    if not docstrings:
         raise SelfposError(
             f"no documented Python sources found below {', '.join(str(root) for root in roots.values())}"
         )
-    return _link(_unique({name: item for name, item in sorted(found.items()) if _says_something(item[2])}))
+    telling = {}
+    for name, (kind, subpackage, doc) in sorted(docstrings.items()):
+        if 3 <= len(doc.summary.split()) <= 60 and len(doc.body.split()) >= 6:
+            telling[name] = (kind, subpackage, doc)
+    return _link(_unique(telling))
 
 
 def subpackage_of(module: str) -> str:
@@ -94,8 +98,10 @@ def split_of(name: str, subpackage: str) -> str:
     """
     if subpackage in HELD_OUT:
         return "held-out"
-    place = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") % 100
-    return "train" if place < 70 else "validation" if place < 80 else "test"
+    percentile = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") % 100
+    if percentile < 70:
+        return "train"
+    return "validation" if percentile < 80 else "test"
 
 
 def _source_files(root: Path) -> list[Path]:
@@ -142,27 +148,25 @@ def _added(call: ast.Call, module: str) -> Iterator[tuple[str, str, str]]:
     if not (isinstance(call.func, ast.Name) and call.func.id == "add_newdoc"):
         return
     try:
-        *place, text = (ast.literal_eval(argument) for argument in call.args)
+        *owner, text = (ast.literal_eval(argument) for argument in call.args)
     except ValueError:
         return
     if isinstance(text, tuple) and len(text) == 2:
-        place, text = [*place, text[0]], text[1]
-    if not (isinstance(text, str) and place and all(isinstance(name, str) for name in place)):
+        owner, text = [*owner, text[0]], text[1]
+    if not (isinstance(text, str) and owner and all(isinstance(name, str) for name in owner)):
         return
-    names = [module.rsplit(".", 1)[0], *place] if len(place) == 1 else place
+    names = [module.rsplit(".", 1)[0], *owner] if len(owner) == 1 else owner
     if names[0].split(".")[0] == module.split(".")[0]:
         yield ".".join(names), "function", text
 
 
-def _says_something(doc: Docstring) -> bool:
-    return 3 <= len(doc.summary.split()) <= 60 and len(doc.body.split()) >= 6
-
-
-def _unique(found: dict[str, tuple[str, str, Docstring]]) -> dict[str, tuple[str, str, Docstring, list[str]]]:
+def _unique(
+    docstrings: dict[str, tuple[str, str, Docstring]],
+) -> dict[str, tuple[str, str, Docstring, list[str]]]:
     """One item per distinct summary and per distinct body, with the names of those that it stands for."""
     first: dict[str, str] = {}
     kept: dict[str, tuple[str, str, Docstring, list[str]]] = {}
-    for name, (kind, subpackage, doc) in found.items():
+    for name, (kind, subpackage, doc) in docstrings.items():
         texts = [
             f"{field}: {' '.join(text.lower().split())}"
             for field, text in (("summary", doc.summary), ("body", doc.body))
@@ -200,13 +204,13 @@ def resolve(reference: str, source: str, candidates: list[tuple[str, str]]) -> s
     """The entry that `reference`, written in the docstring of `source`, means: of `candidates` (qualified
     name, entry) the nearest to `source`.
 
-    A candidate fits when the parts of the reference occur in its name in this order and end it (`numpy.mean`
-    fits `numpy._core.fromnumeric.mean`), and when it is in the same package, or in the package the reference
-    begins with.
+    A candidate fits when the parts of the reference occur in its name in this order and end it: `numpy.mean`
+    fits `numpy._core.fromnumeric.mean`. It must be in the same package, or in that with which the reference
+    begins.
     """
     parts = reference.split(".")
-    own = source.split(".")
-    package = parts[0] if parts[0] in PACKAGES else own[0]
+    source_parts = source.split(".")
+    package = parts[0] if parts[0] in PACKAGES else source_parts[0]
 
     def fits(alias: str) -> bool:
         remaining = iter(alias.split("."))
@@ -215,7 +219,8 @@ def resolve(reference: str, source: str, candidates: list[tuple[str, str]]) -> s
     def distance(item: tuple[str, str]) -> tuple[int, int, str]:
         other = item[0].split(".")
         shared = next(
-            (i for i, (a, b) in enumerate(zip(own, other, strict=False)) if a != b), min(len(own), len(other))
+            (i for i, (a, b) in enumerate(zip(source_parts, other, strict=False)) if a != b),
+            min(len(source_parts), len(other)),
         )
         return -shared, len(other), item[0]
 

@@ -151,11 +151,9 @@ def _related(linked: list[tuple[Entry, Entry]]) -> dict[str, set[str]]:
     return related
 
 
-def _other_than(
-    excluded: set[str], entries: list[Entry], rng: random.Random, tries: int = 20
-) -> Entry | None:
-    """A random entry that is not excluded by name, or None when `tries` draws find none."""
-    drawn = (rng.choice(entries) for _ in range(tries if entries else 0))
+def _other_than(excluded: set[str], entries: list[Entry], rng: random.Random) -> Entry | None:
+    """A random entry that is not excluded by name, or None when 20 draws find none."""
+    drawn = (rng.choice(entries) for _ in range(20 if entries else 0))
     return next((entry for entry in drawn if entry.name not in excluded), None)
 
 

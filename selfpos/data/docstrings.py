@@ -13,16 +13,9 @@ TABLE_SECTIONS = ("parameters", "attributes", "returns", "yields", "other parame
 # Directives that go with everything indented below them; of others (note, warning) only the directive itself
 # goes.
 BLOCKS_TO_DROP = {
-    "versionadded",
-    "versionchanged",
-    "deprecated",
-    "math",
-    "plot",
-    "code-block",
-    "seealso",
-    "index",
+    "versionadded", "versionchanged", "deprecated", "math", "plot", "code-block", "seealso", "index",
     "doctest",
-}
+}  # fmt: skip
 
 _UNDERLINE = re.compile(r"^\s*([-=~^])\1{2,}\s*$")
 _DIRECTIVE = re.compile(r"^\s*\.\. +(\[[^\]]+\]|[\w-]+(?=::)):{0,2}(.*)$")
@@ -56,9 +49,9 @@ def parse_docstring(text: str, *, max_body: int) -> Docstring:
     summary = plain(head[:end])
     parts = [plain(_without_blocks(head[end:]))]
     parts += [plain(_without_blocks(sections[name])) for name in PROSE_SECTIONS if name in sections]
-    parts += [
-        plain(_without_blocks(_descriptions(sections[name]))) for name in TABLE_SECTIONS if name in sections
-    ]
+    for name in TABLE_SECTIONS:
+        descriptions = [line for line in sections.get(name, ()) if line[:1].isspace()]
+        parts.append(plain(_without_blocks(descriptions)))
     body = " ".join(part for part in parts if part)
     body = _without_summary(body, summary)
     return Docstring(summary, cut(body, max_body), tuple(_see_also(sections.get("see also", []))))
@@ -123,10 +116,6 @@ def _without_blocks(lines: list[str]) -> list[str]:
         else:
             kept.append(directive[2])
     return kept
-
-
-def _descriptions(lines: list[str]) -> list[str]:
-    return [line for line in lines if line[:1].isspace()]
 
 
 def _without_summary(body: str, summary: str) -> str:

@@ -1,16 +1,25 @@
 """Reading records from local files: JSON Lines (also gzipped), JSON, CSV, TSV, Parquet, and folders in the
-BEIR layout.
+BEIR layout; data larger than memory record by record, into a file in the cache of `datasets`.
 """
 
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
-from selfpos.errors import SelfposError
+from selfpos.errors import SelfposError, on_one_line
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+SHUFFLED = 10_000
+"""Records of a Hub set that are in memory at a time, to be drawn from."""
 
 ENDINGS = (".jsonl", ".jsonl.gz", ".json", ".csv", ".tsv", ".parquet")
 
@@ -46,28 +55,26 @@ def read_beir(
     missing = [expected for expected, file in parts.items() if file is None]
     if missing:
         raise SelfposError(f"{folder} lacks {', '.join(missing)}")
-    corpus, asked, judged = (file for file in parts.values() if file is not None)
+    corpus, query_lines, qrels = (file for file in parts.values() if file is not None)
     documents = {
         _id(row, corpus): {"title": row.get("title") or "", "text": row.get("text") or ""}
         for row in read_records(corpus)
     }
-    queries = {_id(row, asked): row.get("text") or "" for row in read_records(asked)}
+    queries = {_id(row, query_lines): row.get("text") or "" for row in read_records(query_lines)}
     relevant: dict[str, dict[str, int]] = {}
-    for number, line in enumerate(judged.read_text(encoding="utf-8").splitlines()[1:], start=2):
+    for number, line in enumerate(qrels.read_text(encoding="utf-8").splitlines()[1:], start=2):
         try:
             query, document, grade = line.split("\t")
             relevant.setdefault(query, {})[document] = int(grade)
         except ValueError:
             raise SelfposError(
-                f"{judged}, line {number}: expected query-id, corpus-id and a whole score between tabs, "
+                f"{qrels}, line {number}: expected query-id, corpus-id and a whole score between tabs, "
                 f"found {line!r}"
             ) from None
         if query not in queries or document not in documents:
-            raise SelfposError(
-                f"{judged}, line {number}: there is no query {query} or no document {document}"
-            )
+            raise SelfposError(f"{qrels}, line {number}: there is no query {query} or no document {document}")
     if not relevant:
-        raise SelfposError(f"{judged} has no judgements")
+        raise SelfposError(f"{qrels} has no judgements")
     return documents, queries, relevant
 
 
@@ -155,7 +162,7 @@ def _parquet(file: Path) -> Iterator[dict[str, Any]]:
         for rows in pyarrow.parquet.ParquetFile(file).iter_batches(10_000):
             yield from rows.to_pylist()
     except (ValueError, OSError) as error:  # Arrow's own errors are ValueErrors
-        raise SelfposError(f"data file {file} cannot be read: {' '.join(str(error).split())}") from None
+        raise SelfposError(f"data file {file} cannot be read: {on_one_line(error)}") from None
 
 
 def _table(file: Path) -> list[dict[str, Any]]:
@@ -169,12 +176,55 @@ def _table(file: Path) -> list[dict[str, Any]]:
     except pd.errors.EmptyDataError:
         return []
     except (ValueError, OSError) as error:  # the parser's own errors are ValueErrors
-        raise SelfposError(f"data file {file} cannot be read: {' '.join(str(error).split())}") from None
-    records = frame.to_dict("records")
-    return [
-        {
-            str(key): None if isinstance(value, float) and value != value else value
-            for key, value in record.items()
-        }
-        for record in records
-    ]
+        raise SelfposError(f"data file {file} cannot be read: {on_one_line(error)}") from None
+    frame = frame.rename(columns=str).astype(object)
+    return cast("list[dict[str, Any]]", frame.where(frame.notna(), None).to_dict("records"))
+
+
+@dataclass(frozen=True)
+class Window:
+    """What is read of a stream: its first `limit` records, or all of it; `seed` shuffles what may be
+    shuffled.
+    """
+
+    limit: int | None
+    seed: int
+
+
+def spill_file(file: Path, window: Window) -> Dataset:
+    """The records of the local `file`, which is read again only where it has changed."""
+    state = file.stat()
+    key = ["file", str(file.resolve()), state.st_size, state.st_mtime_ns, window.limit]
+    return _spill(lambda: islice(iter_records(file), window.limit), key, str(file))
+
+
+def spill_hub(name: str, config: str | None, split: str, revision: str | None, window: Window) -> Dataset:
+    """The records of a data set on the Hub.
+
+    With a limit no more of it is fetched than a shuffle within 10,000 records needs.
+    """
+    import datasets
+
+    def records() -> Iterator[dict[str, Any]]:
+        stream = datasets.load_dataset(name, config, split=split, revision=revision, streaming=True)
+        if window.limit is not None:
+            stream = stream.shuffle(seed=window.seed, buffer_size=SHUFFLED).take(window.limit)
+        yield from stream
+
+    return _spill(records, ["hub", name, config, split, revision, window.limit, window.seed], name)
+
+
+def _spill(records: Callable[[], Iterator[dict[str, Any]]], key: list[Any], where: str) -> Dataset:
+    from datasets import Dataset
+    from datasets.exceptions import DatasetGenerationError
+
+    fingerprint = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:32]
+    try:
+        return Dataset.from_generator(records, fingerprint=fingerprint)
+    except DatasetGenerationError as error:
+        reason: BaseException = error.__cause__ or error
+        if isinstance(reason, SelfposError | OSError):
+            raise reason from None
+        raise SelfposError(
+            f"{where}: its records do not fit each other: {on_one_line(reason, 300)}"
+        ) from None

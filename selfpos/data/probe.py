@@ -43,7 +43,7 @@ class ProbeTask:
         """The records prepared for the type's loss, each text behind its prompt."""
         from datasets import Dataset as Records
 
-        from selfpos.tasks.prompts import column_prompts
+        from selfpos.tasks.task import column_prompts
 
         prepared = self.type.prepare(self.records, seed=0)
         before = column_prompts(self.type, self.prompts, prepared.column_names)
@@ -185,7 +185,7 @@ def read_probe(folder: Path) -> dict[str, ProbeTask]:
 
     file = folder / FILE if folder.is_dir() else folder
     lines = read_records(file)
-    written = (read_manifest(folder) or {}).get("probe") if folder.is_dir() else None
+    written = read_manifest(folder).get("probe") if folder.is_dir() else None
     if written is not None and written.get("sha256") != sha256_file(file):
         raise SelfposError(
             f"{file} is not the probe set that was written there: its SHA-256 differs from that in "
@@ -202,8 +202,8 @@ def read_probe(folder: Path) -> dict[str, ProbeTask]:
         records[task].append(line["record"])
         prompts[task] = line.get("prompts", "")
     probe = {}
-    for task, found in records.items():
-        probe[task] = ProbeTask(task, get_task(types[task]), _table(file, task, found), prompts[task])
+    for task, task_records in records.items():
+        probe[task] = ProbeTask(task, get_task(types[task]), _table(file, task, task_records), prompts[task])
     return probe
 
 

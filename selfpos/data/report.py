@@ -22,14 +22,14 @@ SHOWN = 10
 """Labels that are counted by name."""
 
 
-def describe_data(found: LoadedSource, kind: TaskType, base: Path) -> dict[str, Any]:
+def describe_data(loaded: LoadedSource, kind: TaskType, base: Path) -> dict[str, Any]:
     """The report on `found`, as plain data: records found, kept and dropped by reason; for each text column
     the number of texts, of different ones among them, and quantiles of their length in tokens of `base`; the
     number of labels and the commonest, or quantiles of scores."""
-    dataset = found.dataset
-    report: dict[str, Any] = {"found": found.found, "kept": len(dataset), "dropped": dict(found.dropped)}
-    if found.revisions:
-        report["revisions"] = dict(found.revisions)
+    dataset = loaded.dataset
+    report: dict[str, Any] = {"found": loaded.found, "kept": len(dataset), "dropped": dict(loaded.dropped)}
+    if loaded.revisions:
+        report["revisions"] = dict(loaded.revisions)
     report["repeated records"] = len(dataset) - len({hash(str(record)) for record in dataset})
     count = _token_counter(base)
     spread = range(0, len(dataset), max(1, len(dataset) // MEASURED))
@@ -58,15 +58,15 @@ def report_lines(report: dict[str, Any]) -> list[str]:
     if repeated := report["repeated records"]:
         lines[0] += f"; {repeated} occur before (kept)"
     lines += [f"  {name} at revision {revision}" for name, revision in report.get("revisions", {}).items()]
-    for column, found in report.get("texts", {}).items():
-        tokens = ", ".join(f"{name} {length}" for name, length in found["tokens"].items())
-        lines.append(f"  {column}: {found['count']} texts, {found['different']} different; tokens: {tokens}")
+    for column, facts in report.get("texts", {}).items():
+        tokens = ", ".join(f"{name} {length}" for name, length in facts["tokens"].items())
+        lines.append(f"  {column}: {facts['count']} texts, {facts['different']} different; tokens: {tokens}")
     for column in ("label", "score"):
-        if found := report.get(column):
-            counts = ", ".join(f"{label} {count}" for label, count in found["commonest"].items())
+        if facts := report.get(column):
+            counts = ", ".join(f"{label} {count}" for label, count in facts["commonest"].items())
             lines.append(
-                f"  {column}: {found['different']} values, the commonest {counts}; the rarest "
-                f"{found['rarest']} times"
+                f"  {column}: {facts['different']} values, the commonest {counts}; the rarest "
+                f"{facts['rarest']} times"
             )
     return lines
 
@@ -101,4 +101,4 @@ def _token_counter(base: Path) -> Callable[[list[str]], list[int]]:
     fast = Tokenizer.from_file(str(file))
     fast.no_truncation()
     fast.no_padding()
-    return lambda texts: [len(found.ids) for found in fast.encode_batch(texts)]
+    return lambda texts: [len(encoding.ids) for encoding in fast.encode_batch(texts)]

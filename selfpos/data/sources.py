@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import xxhash
 
-from selfpos.data import files, streams
-from selfpos.errors import OperationError, SelfposError, nearest
+from selfpos.data import files
+from selfpos.errors import OperationError, SelfposError, nearest, on_one_line
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -84,16 +84,22 @@ def load_source(
     Records without a value or with an empty text are dropped.
 
     With `streaming`, files and Hub sets are read record by record into a memory-mapped file in the cache of
-    `datasets`. With a `limit` only the first `limit` usable records of each are read then (of a Hub set after
-    a shuffle within 10,000), so order the data at random or give no limit.
+    `datasets`. With a `limit`, only the first `limit` usable records of each are read then, so order the data
+    at random or give no limit. A Hub set is first shuffled within 10,000 records.
 
-    Args: spec: one data set or several: `corpus`; a local file (JSON Lines, also gzipped, JSON, CSV, TSV,
-    Parquet); a local folder with `<split>` in such a file, or in the BEIR layout; or
-    `hub:NAME[:CONFIG][@REVISION]`. task_type: what a record holds. split: which split of a folder or of a Hub
-    set. columns: canonical name → the data's own name. data_root: folder that local paths start from. limit:
-    records to draw with `seed`, in their order. seed: of `limit` and `weights`. weights: shares of several
-    data sets. As many records are drawn as possible without repeating any. streaming: read record by record.
-    duplicates: "drop" leaves out records that occur before.
+    Args:
+        spec: one data set or several: `corpus`; a local file (JSON Lines, also gzipped, JSON, CSV, TSV,
+            Parquet); a local folder with `<split>` in such a file, or in the BEIR layout; or
+            `hub:NAME[:CONFIG][@REVISION]`.
+        task_type: what a record holds.
+        split: which split of a folder or of a Hub set.
+        columns: canonical name → the name in the data.
+        data_root: folder that local paths start from.
+        limit: records to draw with `seed`, in their order.
+        seed: of `limit` and `weights`.
+        weights: shares of several data sets. As many records are drawn as possible without repeating any.
+        streaming: read record by record.
+        duplicates: "drop" leaves out records that occur before.
 
     Returns:
         The records, and where they come from.
@@ -109,7 +115,7 @@ def load_source(
         raise SelfposError(f"no data is named for task type {task_type.name}")
     reader = _Reader(task_type, split, columns or {}, data_root, duplicates == "drop")
     if streaming:
-        reader.window = streams.Window(limit, seed)
+        reader.window = files.Window(limit, seed)
     parts = []
     for name in specs:
         try:
@@ -128,7 +134,9 @@ def load_source(
     if limit is not None and limit < usable:
         dataset = dataset.select(sorted(random.Random(seed).sample(range(usable), limit)))
     drawn = f"{len(dataset)} of {usable}" if len(dataset) < usable else str(usable)
-    description = f"{' + '.join(_describe(name, task_type.name) for name in specs)}: {drawn} records"
+    corpus = f"{task_type.name} records from the docstrings of the Python packages on this machine"
+    origin = " + ".join(corpus if name == "corpus" else name for name in specs)
+    description = f"{origin}: {drawn} records"
     if reasons := _reasons(reader.dropped):
         description += f" (dropped: {reasons})"
     dropped = {reason: count for reason, count in reader.dropped.items() if count}
@@ -153,12 +161,6 @@ def hash_records(dataset: Dataset) -> str:
     return digest.hexdigest()
 
 
-def _describe(spec: str, task: str) -> str:
-    if spec == "corpus":
-        return f"{task} records from the docstrings of the Python packages on this machine"
-    return spec
-
-
 def _reasons(dropped: Mapping[str, int]) -> str:
     words = {"duplicate": "that occur before", "type": "that the task type leaves out or groups with others"}
     counts = {words.get(reason, f"with a {reason}"): count for reason, count in dropped.items() if count}
@@ -174,7 +176,7 @@ class _Reader:
     columns: Mapping[str, str]
     data_root: Path | None
     drop_duplicates: bool
-    window: streams.Window | None = None
+    window: files.Window | None = None
     found: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
     revisions: dict[str, str] = field(default_factory=dict)
@@ -210,7 +212,7 @@ class _Reader:
 
     def _read_file(self, file: Path) -> Dataset:
         if self.window is not None:
-            return streams.spill_file(file, self.window)
+            return files.spill_file(file, self.window)
         return _dataset(files.read_records(file), file)
 
     def _read_folder(self, folder: Path) -> Dataset:
@@ -266,14 +268,14 @@ class _Reader:
                     relevant.setdefault(str(row["query-id"]), {})[str(row["corpus-id"])] = int(row["score"])
                 return _dataset(self._beir_records(documents, queries, relevant), name)
             if self.window is not None:
-                return streams.spill_hub(name, config or None, self.split, commit, self.window)
+                return files.spill_hub(name, config or None, self.split, commit, self.window)
             return load(config or None, self.split)
         except (
             OSError,
             ValueError,
             KeyError,
         ) as error:  # errors of the Hub and of datasets derive from these
-            reason = " ".join(str(error).split())
+            reason = on_one_line(error)
             raise OperationError(
                 f"the Hugging Face Hub did not supply data set {name}, split '{self.split}': {reason}"
             ) from None
@@ -337,5 +339,5 @@ def _dataset(records: list[dict[str, Any]], source: Path | str) -> Dataset:
         return Dataset.from_dict({name: [record.get(name) for record in records] for name in names})
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
         raise SelfposError(
-            f"{source}: a field holds values of different kinds ({' '.join(str(error).split())})"
+            f"{source}: a field holds values of different kinds ({on_one_line(error)})"
         ) from None

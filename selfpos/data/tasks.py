@@ -66,7 +66,7 @@ def read_tasks(recipe: Recipe, data_root: Path | None) -> dict[str, ReadTask]:
     """Read the records of every task."""
     from selfpos.data.sources import load_task
     from selfpos.tasks import get_task
-    from selfpos.tasks.prompts import column_prompts
+    from selfpos.tasks.task import column_prompts
 
     validation = recipe.training.validation
     tasks = {}

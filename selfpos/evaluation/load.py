@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from selfpos.errors import SelfposError
+from selfpos.errors import SelfposError, on_one_line
 from selfpos.storage.file_kinds import ADAPTER, VOCABULARIES
 from selfpos.storage.manifest import read_json
 from selfpos.storage.model_folder import has_tokenizer, read_modules
@@ -78,4 +78,4 @@ def adapter_base(folder: Path) -> Path | None:
 
 
 def _line(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+    return f"{type(error).__name__}: {on_one_line(error, 300)}"

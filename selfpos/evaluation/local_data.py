@@ -1,9 +1,9 @@
 """MTEB tasks on local files; `local_tasks.yaml` says which folders and fields hold the data of which task.
 
-Our layout is a folder of JSON Lines per task, one file per split (`test.jsonl` or `test.jsonl.gz`), with
-`text` and `label`, or `sentence1`, `sentence2` and `score` or `label`, or `query`, `positive` and `negative`;
-retrieval sets are in the BEIR layout. The Hub's layout is `FOLDER/owner/name/` with the files of the data set
-repository.
+Our layout is a folder of JSON Lines per task, one file per split (`test.jsonl` or `test.jsonl.gz`). Its
+records have `text` and `label`, or `sentence1`, `sentence2` and `score` or `label`, or `query`, `positive`
+and `negative`. Retrieval sets are in the BEIR layout. The Hub's layout is `FOLDER/owner/name/` with the files
+of the data set repository.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from selfpos.data import files
-from selfpos.errors import OperationError
+from selfpos.errors import OperationError, first_line
 from selfpos.evaluation.mteb_internals import set_splits
 from selfpos.evaluation.tasks import new_task, retrieval_data, with_data
 from selfpos.storage.hashing import sha256_file
@@ -228,8 +228,7 @@ def fetch(tasks: Iterable[AbsTask], out: Path, say: Callable[[str], object] = pr
             snapshot_download(path, repo_type="dataset", revision=revision, local_dir=out / path)
             say(f"{task.metadata.name}: {out / path}")
         except Exception as error:
-            lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-            failed.append(f"{task.metadata.name} ({path}: {lines[0] if lines else type(error).__name__})")
+            failed.append(f"{task.metadata.name} ({path}: {first_line(error)})")
     if failed:
         raise OperationError(
             f"the data of {len(failed)} tasks could not be fetched: {'; '.join(failed)}; "

@@ -16,8 +16,7 @@ import numpy as np
 
 from selfpos.console import log
 from selfpos.evaluation.mteb_internals import Evaluated, observed
-from selfpos.scores.examples import Examples
-from selfpos.scores.measures import score_of
+from selfpos.scores.examples import Examples, score_of
 
 if TYPE_CHECKING:
     from mteb.abstasks import AbsTask

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from selfpos.console import log, progress, quiet_libraries
-from selfpos.errors import OperationError, SelfposError
+from selfpos.errors import OperationError, SelfposError, on_one_line
 from selfpos.scores.examples import examples_file, write_examples
 from selfpos.scores.files import TaskScore, task_score, write_last
 
@@ -215,7 +215,7 @@ def _usable_result(task: AbsTask, file: Path) -> TaskResult | None:
             if len({part["hf_subset"] for part in parts}) < len(parts):
                 fault = "it has two results for one subset"
     except Exception as error:
-        fault = f"it cannot be read: {' '.join(str(error).split())[:200]}"
+        fault = f"it cannot be read: {on_one_line(error, 200)}"
     if fault:
         log.warning("the result file %s is computed again (%s)", file, fault)
         file.unlink()  # mteb reads it before it writes

@@ -92,9 +92,10 @@ def _read(task: TaskDeclaration, paths: dict[Any, Path]) -> dict[str, Any]:
     """Split → records with our columns; for retrieval the result of `files.read_beir`."""
     if task.type == "retrieval":
         return {"test": files.read_beir(paths["folder"], "test")}
-    return {
-        split: [_record(task, row, path) for row in files.read_records(path)] for split, path in paths.items()
-    }
+    records = {}
+    for split, path in paths.items():
+        records[split] = [_record(task, row, path) for row in files.read_records(path)]
+    return records
 
 
 def _record(task: TaskDeclaration, row: dict[str, Any], path: Path) -> dict[str, Any]:

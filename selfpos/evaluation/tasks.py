@@ -124,10 +124,10 @@ def retrieval_data(
         {"id": key, "title": document.get("title", ""), "text": document["text"]}
         for key, document in documents.items()
     ]
-    asked = [{"id": key, "text": text} for key, text in queries.items() if key in relevant]
+    query_rows = [{"id": key, "text": text} for key, text in queries.items() if key in relevant]
     return {
         "corpus": Dataset.from_list(corpus),
-        "queries": Dataset.from_list(asked),
+        "queries": Dataset.from_list(query_rows),
         "relevant_docs": {key: dict(grades) for key, grades in relevant.items()},
         "top_ranked": pools,
     }

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from selfpos.console import log, screen
-from selfpos.errors import OperationError, SelfposError
-from selfpos.storage.atomic import write_text
+from selfpos.errors import SelfposError
+from selfpos.storage.atomic import held, write_text
 from selfpos.storage.run_folder import RunFolder
 
 
@@ -25,9 +25,9 @@ class Job:
     `inputs` is everything that decides its result, apart from the jobs named in `after`; `work` writes
     `output`.
 
-    A job whose `work` picks up what it finds of its own output (an evaluation, task by task) says so with
-    `continues`; one that is made again in seconds from other results (a table, a report) with `derived`. Both
-    may meet output of other inputs. `cpus` and `gpus` are what it asks of a cluster.
+    `continues`: its work continues from output that is there, as an evaluation does task by task. `derived`:
+    it is made in seconds from other results, as a table or a report. Both may meet output of other inputs.
+    `cpus` and `gpus` are what it asks of a cluster.
     """
 
     name: str
@@ -110,8 +110,10 @@ def unfinished(jobs: Sequence[Job], folder: RunFolder) -> list[Job]:
 
 def carry_out(job: Job) -> float:
     """Do the work of a job; returns the seconds it took."""
-    if not job.continues:
-        _remove(job.output)  # written whole, but the run was stopped before it could say so
+    if not job.continues:  # what is there was written whole, but the run was stopped before it could say so
+        if job.output.is_dir():
+            shutil.rmtree(job.output)
+        job.output.unlink(missing_ok=True)
     started = time.monotonic()
     job.work()
     return time.monotonic() - started
@@ -119,7 +121,10 @@ def carry_out(job: Job) -> float:
 
 def finish(job: Job, key: str, seconds: float, folder: RunFolder) -> None:
     """Mark a job as finished."""
-    _write_mark(folder.mark(job.name), {"key": key, "seconds": round(seconds, 3), "inputs": job.inputs})
+    mark = folder.mark(job.name)
+    mark.parent.mkdir(parents=True, exist_ok=True)
+    facts = {"key": key, "seconds": round(seconds, 3), "inputs": job.inputs}
+    write_text(mark, json.dumps(facts, indent=1))
     log.info("%s: finished in %.1f s", job.name, seconds)
 
 
@@ -127,11 +132,9 @@ def finish(job: Job, key: str, seconds: float, folder: RunFolder) -> None:
 def locked(folder: RunFolder) -> Iterator[None]:
     """Hold the run's folder for this process while the block runs; make it if it is not there.
 
-    Raises: SelfposError: another process works in it, it is a file, or it holds other things than a run: a
-    run removes its own unfinished results. OperationError: the disk refuses.
+    Raises SelfposError where another process works in it, it is a file, or it holds other things than a run
+    (whose unfinished results are removed); OperationError where the disk refuses.
     """
-    from filelock import FileLock, Timeout
-
     path = folder.path
     if path.exists() and not path.is_dir():
         raise SelfposError(f"{path} is a file; choose another folder for the run with --out")
@@ -139,34 +142,10 @@ def locked(folder: RunFolder) -> Iterator[None]:
         raise SelfposError(
             f"{path} exists and holds other things than a run; choose another folder with --out"
         )
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OperationError(f"cannot make the folder {path}: {error.strerror}") from None
-    lock = FileLock(folder.lock)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise SelfposError(
-            f"another selfpos is working in {path}; wait for it or choose another folder with --out"
-        ) from None
-    try:
+    busy = f"another selfpos is working in {path}; wait for it or choose another folder with --out"
+    with held(folder.lock, busy):
         yield
-    finally:
-        lock.release()
 
 
 def _read_mark(file: Path) -> dict[str, Any] | None:
     return json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
-
-
-def _write_mark(file: Path, mark: dict[str, Any]) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write_text(file, json.dumps(mark, indent=1))
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)

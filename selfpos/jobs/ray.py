@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from selfpos.console import log, log_to, progress, screen, warn
-from selfpos.errors import OperationError, SelfposError
+from selfpos.errors import OperationError, SelfposError, first_line
 from selfpos.jobs.job import Job, carry_out, finish, job_keys, unfinished
 from selfpos.storage.run_folder import RunFolder
 
@@ -37,11 +37,8 @@ def execute_on_ray(jobs: Sequence[Job], folder: RunFolder, *, address: str) -> l
 
     A job is sent when those before it are done, with the CPUs and GPUs that it wants. Workers must see the
     run's folder and the models under the same paths. A job whose worker is lost starts again, up to ATTEMPTS
-    times, from its checkpoint.
-
-    Raises:
-        SelfposError: as `execute` does, where there is no cluster, and what a job raises.
-        OperationError: a job lost its worker too often. The other jobs are stopped.
+    times, from its checkpoint. Raises SelfposError as `execute` does, where there is no cluster, and what a
+    job raises; OperationError where a job lost its worker too often, after which the others are stopped.
     """
     check_ray()
     missing = unfinished(jobs, folder)
@@ -70,8 +67,8 @@ def execute_on_ray(jobs: Sequence[Job], folder: RunFolder, *, address: str) -> l
                         job.name,
                         f", attempt {attempts[job.name]}" if attempts[job.name] > 1 else "",
                     )
-                    place = work.options(num_cpus=job.cpus, num_gpus=job.gpus, name=job.name)
-                    running[place.remote(shipped, jobs.index(job), folder, str(Path.cwd()))] = job
+                    task = work.options(num_cpus=job.cpus, num_gpus=job.gpus, name=job.name)
+                    running[task.remote(shipped, jobs.index(job), folder, str(Path.cwd()))] = job
                     bar.advance(0, running=", ".join(job.name for job in running.values()))
                 ended, _ = ray.wait(list(running), timeout=1)
                 for reference in ended:
@@ -83,11 +80,11 @@ def execute_on_ray(jobs: Sequence[Job], folder: RunFolder, *, address: str) -> l
                     except RayError as error:
                         if attempts[job.name] >= ATTEMPTS:
                             raise OperationError(
-                                f"job {job.name} lost its worker {ATTEMPTS} times: {_first_line(error)}; "
-                                "check the workers' memory and start again: the run continues"
+                                f"job {job.name} lost its worker {ATTEMPTS} times: {first_line(error)[:200]}"
+                                "; check the workers' memory and start again: the run continues"
                             ) from None
                         log.warning(
-                            "%s: its worker was lost (%s); it starts again", job.name, _first_line(error)
+                            "%s: its worker was lost (%s); it starts again", job.name, first_line(error)[:200]
                         )
                         screen().print(f"[yellow]{job.name}: its worker was lost, it starts again[/yellow]")
                         time.sleep(PAUSE)
@@ -107,7 +104,7 @@ def execute_on_ray(jobs: Sequence[Job], folder: RunFolder, *, address: str) -> l
 
 
 def _on_worker(
-    jobs: list[Job], place: int, folder: RunFolder, where: str
+    jobs: list[Job], index: int, folder: RunFolder, where: str
 ) -> tuple[float, tuple[type[SelfposError], str] | None]:
     """Do one job in this process, a worker's.
 
@@ -115,7 +112,7 @@ def _on_worker(
     """
     from selfpos.console import quiet_process
 
-    job = jobs[place]
+    job = jobs[index]
     threads = max(1, int(job.cpus))
     os.environ["OMP_NUM_THREADS"] = str(threads)  # read by what is not imported yet
     if "torch" in sys.modules:
@@ -154,7 +151,7 @@ def _connected(address: str) -> Iterator[None]:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, ignore_reinit_error=False)
     except (OSError, ValueError, RuntimeError) as error:
         raise SelfposError(
-            f"there is no Ray cluster at '{address}' ({_first_line(error)}); start one with 'ray start "
+            f"there is no Ray cluster at '{address}' ({first_line(error)[:200]}); start one with 'ray start "
             "--head', or give its address"
         ) from None
     try:
@@ -181,8 +178,3 @@ def _notice_missing_resources(jobs: Sequence[Job]) -> None:
                 f"no machine of the Ray cluster has {cpus:g} CPUs and {gpus:g} GPUs; jobs that need them "
                 "wait until one joins"
             )
-
-
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[0] if lines else type(error).__name__)[:200]

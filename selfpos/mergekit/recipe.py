@@ -1,8 +1,8 @@
 """mergekit's YAML recipes as merges of this engine; lines that cannot be honoured are named.
 
 The format is mergekit's: `models`, or one `slices` entry over whole models, `merge_method`, `base_model`, and
-`parameters` at the top and per model, each a number, a gradient over depth (a list) or a list of filters by
-name.
+`parameters` at the top and per model. A parameter is a number, a gradient over depth (a list) or a list of
+filters by name.
 """
 
 from __future__ import annotations
@@ -123,10 +123,10 @@ class _Translator:
     def _models(self) -> tuple[list[tuple[str, At]], int | None]:
         """The models with their positions in the file; the number of layers when ranges are given."""
         entries, at = self._entries()
-        models = isinstance(entries, list) and all(
+        well_formed = isinstance(entries, list) and all(
             isinstance(entry, dict) and "model" in entry for entry in entries
         )
-        if not entries or not models:
+        if not entries or not well_formed:
             raise self.recipe.fault(at, "expected a list of models")
         layers = None
         for index, entry in enumerate(entries):
@@ -146,11 +146,11 @@ class _Translator:
                     span_at, f"layers {first} to {last}: only whole models are merged here"
                 )
             layers = last
-        found = [
+        models = [
             (self._model(entry["model"], (*at, index, "model")), (*at, index))
             for index, entry in enumerate(entries)
         ]
-        return found, layers
+        return models, layers
 
     def _entries(self) -> tuple[Any, At]:
         """The list of models, and its position: `models`, or the sources of the only slice."""

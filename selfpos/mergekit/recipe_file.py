@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from selfpos.errors import SelfposError
+from selfpos.errors import SelfposError, on_one_line
 
 At = tuple[str | int, ...]
 """The position of a value: keys of mappings and indices of lists that lead to it."""
@@ -47,7 +47,7 @@ def read_recipe_file(file: Path) -> RecipeFile:
         text = file.read_text(encoding="utf-8")
         data, tree = yaml.safe_load(text), yaml.compose(text, yaml.SafeLoader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SelfposError(f"recipe {file} is not YAML: {' '.join(str(error).split())}") from None
+        raise SelfposError(f"recipe {file} is not YAML: {on_one_line(error)}") from None
     if not isinstance(data, dict):
         raise SelfposError(f"recipe {file} must be a mapping of fields, found {type(data).__name__}")
     lines: dict[At, int] = {}

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from selfpos.merging.maths.geometry import inner_products
 from selfpos.merging.output.adapter import write_adapter
 from selfpos.merging.output.layout import add_prompts, copy_side_files
 from selfpos.merging.output.provenance import compact, file_metadata, fingerprint, provenance
-from selfpos.merging.output.weights import JOURNAL, interrupted_with_progress, write_weights
+from selfpos.merging.output.weights import JOURNAL, write_weights
 from selfpos.merging.plan import Coefficients, Plan, plan
 from selfpos.merging.stream import Array, Chunk, Stream, require_statistics
 from selfpos.recipe.merging import MEGABYTE
@@ -72,7 +73,9 @@ def execute(plan: Plan, *, show: bool = True, finish: Finish | None = None) -> M
     shows = show and nbytes >= SHOWN_FROM
     bar_or_none = progress(f"merging ({plan.method.name})", nbytes, unit="bytes") if shows else nullcontext()
     with (
-        resumable_folder(plan.out, fingerprint(plan), worth_keeping=interrupted_with_progress) as folder,
+        resumable_folder(
+            plan.out, fingerprint(plan), worth_keeping=lambda folder: (folder / JOURNAL).is_file()
+        ) as folder,
         bar_or_none as bar,
         threadpool_limits(plan.threads if plan.method.chunking == "matrix" else 1),
     ):
@@ -123,10 +126,10 @@ def make_stream(plan: Plan, advance: Callable[[int], None] = lambda elements: No
 def prepare(plan: Plan, stream: Stream) -> tuple[Callable[[Chunk], Array], Coefficients | None]:
     """What maps a chunk to the merged V, and a combination's coefficients; runs the method's first passes."""
     method, settings = plan.method, plan.settings
-    on_cpu = replace(stream, device="cpu")  # statistics are then the same whatever device the merge runs on
     params = {key: settings.params(key) for key in stream.keys}
     if method.form == "kernel":
-        statistics = method.statistics_pass(on_cpu) if method.statistics_pass is not None else {}
+        with _first_passes(plan, stream) as on_cpu:
+            statistics = method.statistics_pass(on_cpu) if method.statistics_pass is not None else {}
 
         def run(chunk: Chunk) -> Array:
             chunk.statistics = statistics.get(chunk.key)
@@ -135,7 +138,8 @@ def prepare(plan: Plan, stream: Stream) -> tuple[Callable[[Chunk], Array], Coeff
         return run, None
     grams = {}
     if method.gram is not None:
-        grams = inner_products(replace(on_cpu, checked=True), with_base=method.with_base)
+        with _first_passes(plan, stream) as on_cpu:
+            grams = inner_products(replace(on_cpu, checked=True), with_base=method.with_base)
     if method.gram == "model" and grams:
         grams = dict.fromkeys(grams, np.sum(list(grams.values()), axis=0))
     coefficients = {}
@@ -144,6 +148,27 @@ def prepare(plan: Plan, stream: Stream) -> tuple[Callable[[Chunk], Array], Coeff
         values = method.function(settings.weights(key), *gram, **params[key])
         coefficients[key] = [float(value) for value in values]
     return lambda chunk: combine(chunk, coefficients[chunk.key]), coefficients
+
+
+@contextmanager
+def _first_passes(plan: Plan, stream: Stream) -> Iterator[Stream]:
+    """The stream for what is read before the merge itself; progress at its end is that of the planned passes.
+
+    It reads a sample besides where thresholds are wanted, and a tensor that is stored twice only once. On the
+    CPU the statistics are the same whatever device the merge runs on.
+    """
+    left = plan.elements // plan.passes * (plan.passes - 1)
+    lock = Lock()
+
+    def advance(elements: int) -> None:
+        nonlocal left
+        with lock:
+            counted = min(elements, left)
+            left -= counted
+        stream.advance(counted)
+
+    yield replace(stream, device="cpu", advance=advance)
+    stream.advance(left)
 
 
 def combine(chunk: Chunk, coefficients: list[float]) -> Array:

@@ -76,7 +76,7 @@ class Method:
         their first row and column belong to θ0.
     chunking: a kernel's chunks hold any elements, whole rows, or whole matrices. holds: the memory for a
         whole matrix, in matrices of its size and in square ones of its width (measured).
-    statistics_pass: reads the whole stream first; returns by tensor key what the kernel gets.
+    statistics_pass: reads the whole stream first, `reads` times; returns by tensor key what the kernel gets.
     probe: names of data statistics that must be given, one file per vector (see stream.Chunk.probe).
     checks: raise SelfposError for settings that are each within limits but do not work together.
     fewest, most: numbers of vectors. random: a seed is needed.
@@ -94,6 +94,7 @@ class Method:
     chunking: Chunking = "element"
     holds: tuple[int, int] = (0, 0)
     statistics_pass: Callable[..., Mapping[str, Any]] | None = None
+    reads: int = 1
     probe: tuple[str, ...] = ()
     checks: tuple[Callable[..., None], ...] = ()
     fewest: int = 1
@@ -112,7 +113,8 @@ class Method:
         if self.gram:
             needs.append("inner products (one more pass)")
         if self.statistics_pass is not None:
-            needs.append("statistics (one more pass)")
+            count = "one more pass" if self.reads == 1 else f"{self.reads} more passes"
+            needs.append(f"statistics ({count})")
         if self.chunking == "matrix":
             needs.append("whole matrices in memory")
         if self.random:

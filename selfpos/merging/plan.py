@@ -71,7 +71,7 @@ class Plan:
     @property
     def passes(self) -> int:
         """How often the inputs are read."""
-        return 1 + bool(self.method.gram or self.method.statistics_pass)
+        return 1 + (self.method.reads if self.method.statistics_pass else bool(self.method.gram))
 
     @property
     def bytes_read(self) -> int:
@@ -176,31 +176,36 @@ def plan(base: Path, sources: Sequence[Path], method: str, out: Path, **options:
     `sources` are fine-tuned models or PEFT adapters; the options are the fields of `MergeOptions`.
     Raises SelfposError for whatever cannot be merged, before any weight is read.
     """
-    asked = validate(MergeOptions, options, "merge options")
+    merge_options = validate(MergeOptions, options, "merge options")
     chosen = get_method(method)
-    _check_request(base, sources, chosen, out, asked)
+    _check_request(base, sources, chosen, out, merge_options)
     opened = open_model(base)
-    vectors = open_vectors(opened, sources, names=asked.names, tolerate=asked.take_from is not None)
-    for vector in vectors if asked.output == "adapter" else ():
+    vectors = open_vectors(
+        opened, sources, names=merge_options.names, tolerate=merge_options.take_from is not None
+    )
+    for vector in vectors if merge_options.output == "adapter" else ():
         if not vector.folder.is_adapter:
             raise SelfposError(
                 f"{vector.name} is a whole model, not low-rank, so no adapter holds the merge; write a model "
                 "instead"
             )
-    frame = _frame(opened, vectors, asked.take_from)
+    frame = _frame(opened, vectors, merge_options.take_from)
     check_tokenizer(frame.path, frame.modules)
     keys = _merged_keys(opened, frame, vectors)
-    settings = make_settings(chosen, len(sources), asked.weights, asked.params, keys)
-    _refuse_unmerged(opened, vectors, asked.take_from)
-    dtypes = {key: _dtype(key, opened, frame, vectors, NAMES.get(asked.dtype or "")) for key in frame.tensors}
+    settings = make_settings(chosen, len(sources), merge_options.weights, merge_options.params, keys)
+    _refuse_unmerged(opened, vectors, merge_options.take_from)
+    dtypes = {
+        key: _dtype(key, opened, frame, vectors, NAMES.get(merge_options.dtype or ""))
+        for key in frame.tensors
+    }
     tied = tied_tensors(opened, vectors)
     # all of the machine's cores where the system does not say which may be used (macOS)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    threads = asked.threads or cores
+    threads = merge_options.threads or cores
     folders = [opened, *(vector.folder for vector in vectors)]
     with ThreadPoolExecutor(threads) as pool:
         hashes = list(pool.map(lambda folder: folder.content_hash, folders))
-    given = asked.statistics
+    given = merge_options.statistics
     made = Plan(
         base=opened,
         frame=frame,
@@ -211,16 +216,16 @@ def plan(base: Path, sources: Sequence[Path], method: str, out: Path, **options:
         keys=keys,
         tied={second: first for second, first in tied.items() if {second, first} <= set(keys)},
         dtypes=dtypes,
-        files=output_files(frame, dtypes, asked.shard_size),
-        side_files=side_files(frame, code=asked.allow_code),
+        files=output_files(frame, dtypes, merge_options.shard_size),
+        side_files=side_files(frame, code=merge_options.allow_code),
         prompts=gather_prompts(frame, [vector.folder for vector in vectors]),
         statistics=open_statistics(chosen, given, len(sources)) if given else {},
         hashes=hashes,
-        base_name=asked.base_name or display_name(base),
+        base_name=merge_options.base_name or display_name(base),
         threads=threads,
-        options=asked,
+        options=merge_options,
     )
-    return made if asked.output == "adapter" else made.within_budget()
+    return made if merge_options.output == "adapter" else made.within_budget()
 
 
 def _check_request(
@@ -289,11 +294,11 @@ def _refuse_unmerged(base: ModelFolder, vectors: Sequence[TaskVector], take_from
 
 
 def _dtype(
-    key: str, base: ModelFolder, frame: ModelFolder, vectors: Sequence[TaskVector], asked: str | None
+    key: str, base: ModelFolder, frame: ModelFolder, vectors: Sequence[TaskVector], dtype: str | None
 ) -> str:
     entry = frame.tensors[key]
-    if not entry.mergeable or asked is not None:
-        return asked if entry.mergeable and asked is not None else entry.dtype
+    if not entry.mergeable or dtype is not None:
+        return dtype if entry.mergeable and dtype is not None else entry.dtype
     formats = {entry.dtype} | ({base.tensors[key].dtype} if key in base.tensors else set())
     parts = [vector.parts.get(key) for vector in vectors]
     formats |= {part.entry.dtype for part in parts if isinstance(part, Dense)}

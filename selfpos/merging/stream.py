@@ -70,10 +70,10 @@ def require_statistics(method: Method, given: Mapping[str, Sequence[Any]], count
         if name not in method.probe:
             raise SelfposError(f"method {method.name} has no use for the statistics '{name}'")
     for name in method.probe:
-        if (found := len(given.get(name, ()))) != count:
+        if (actual := len(given.get(name, ()))) != count:
             raise SelfposError(
                 f"method {method.name} needs the statistics '{name}' of each of the {count} vectors, found "
-                f"{found}"
+                f"{actual}"
             )
 
 

@@ -47,11 +47,8 @@ class ContaminationCheck:
     def inspect(self, name: str, task_type: TaskType, source: LoadedSource) -> LoadedSource:
         """Check the records of `source` under the name `name`.
 
-        Returns:
-            `source`, without the records that contain a test item where the settings say `remove`.
-
-        Raises:
-            SelfposError: no record would be left.
+        Returns `source`, without the records that contain a test item where the settings say `remove`. Raises
+        SelfposError where none would be left.
         """
         from selfpos.data.sources import hash_records
 
@@ -130,7 +127,7 @@ def _html_row(cells: Sequence[str], tag: str) -> str:
 
 def open_check(settings: OverlapSettings, tasks: Sequence[AbsTask]) -> ContaminationCheck:
     """A check against the test data of `tasks`, which is read now."""
-    from selfpos.overlap.items import items_of
+    from selfpos.overlap.index import items_of
 
     tests, unread = {}, []
     with progress("reading test data", len(tasks), unit="tasks") as bar:
@@ -155,14 +152,11 @@ def check_sources(
     recipe: Recipe | None = None,
     remove: Path | None = None,
 ) -> ContaminationCheck:
-    """Check `sources` against MTEB tasks.
+    """Check `sources` against the MTEB tasks `names` and those of `benchmark`.
 
-    Args: names: the tasks, beside those of `benchmark`; without either those of `recipe`, else all in
-    `data_dir`. remove: folder for the records that contain no test item, `<source>/train.jsonl` each, and the
-    results.
-
-    Raises:
-        SelfposError: sources or tasks cannot be read, or there is nothing to check against.
+    Without either, the tasks are those of `recipe`, else all in `data_dir`. Records that contain no test item
+    go to the folder `remove`, `<source>/train.jsonl` each, with the results. Raises SelfposError where
+    sources or tasks cannot be read, or there is nothing to check against.
     """
     from selfpos.data.sources import load_task
     from selfpos.evaluation.select import local_tasks, recipe_tasks, select_tasks

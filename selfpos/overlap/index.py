@@ -9,14 +9,16 @@ may know them.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from selfpos.console import quiet_libraries
 from selfpos.overlap.near import NearIndex, normalise
 
 if TYPE_CHECKING:
     from datasets import Dataset
+    from mteb.abstasks import AbsTask
 
 Item = tuple[str, ...]
 """The texts of one test item."""
@@ -54,7 +56,7 @@ class Overlap:
         return {
             "records": self.records,
             "overlapping": len(self.rows),
-            "tasks": {task: asdict(found) for task, found in self.tasks.items()},
+            "tasks": {task: asdict(overlap) for task, overlap in self.tasks.items()},
         }
 
 
@@ -72,15 +74,13 @@ class ItemIndex:
         self.items: dict[str, Counter[Key]] = {}
         self._items_with: dict[int, list[tuple[str, Key]]] = defaultdict(list)
         for task, items in tests.items():
-            keys = [tuple(sorted(self._id_of(text) for text in item)) for item in items]
+            ids = ([self._ids.setdefault(normalise(text), len(self._ids)) for text in item] for item in items)
+            keys = [tuple(sorted(item_ids)) for item_ids in ids]
             self.items[task] = Counter(keys)
             for key in self.items[task]:
                 for text_id in set(key):
                     self._items_with[text_id].append((task, key))
         self._near = NearIndex(list(self._ids), threshold) if threshold is not None else None
-
-    def _id_of(self, text: str) -> int:
-        return self._ids.setdefault(normalise(text), len(self._ids))
 
     def check(self, records: Dataset, columns: Sequence[str]) -> Overlap:
         """What `records` share with every task. `columns` hold texts or lists of texts."""
@@ -97,9 +97,8 @@ class ItemIndex:
                 exact = [{self._ids[text]} if text in self._ids else set() for text in known]
                 seen.update(*exact)
                 tasks = set()
-                for task, key in {
-                    item for ids in near for text_id in ids for item in self._items_with[text_id]
-                }:
+                candidates = {text_id for ids in near for text_id in ids}
+                for task, key in {item for text_id in candidates for item in self._items_with[text_id]}:
                     word_for_word = _contains(key, exact)
                     if word_for_word or _contains(key, near):
                         contained[task][key] = contained[task].get(key, False) or word_for_word
@@ -116,7 +115,7 @@ class ItemIndex:
                 texts=len({text_id for key in items for text_id in key} & seen),
                 records=len(rows[task]),
             )
-        return Overlap(len(records), sorted({row for found in rows.values() for row in found}), overlaps)
+        return Overlap(len(records), sorted(set().union(*rows.values())), overlaps)
 
     def _similar(self, texts: set[str]) -> dict[str, set[int]]:
         """Each of `texts` that equals or is near to an indexed text → the numbers of all such texts."""
@@ -145,3 +144,62 @@ def _contains(key: Key, matches: Sequence[set[int]]) -> bool:
     first = [index for index, match in enumerate(matches) if key[0] in match]
     second = [index for index, match in enumerate(matches) if key[1] in match]
     return bool(first and second) and (len(first) > 1 or len(second) > 1 or first != second)
+
+
+def items_of(task: AbsTask) -> list[Item] | None:
+    """The items of the task's evaluation splits: pairs, texts or queries; None for an unknown kind of task.
+
+    Its data is loaded and unloaded.
+    """
+    with quiet_libraries(hide_warnings=True):
+        columns = _columns(task)
+        if columns is None:
+            return None
+        task.load_data()
+        try:
+            items: list[Item] = []
+            for table in _tables(task):
+                items += zip(*(_texts(table[column]) for column in columns), strict=True)
+            return items
+        finally:
+            task.unload_data()
+
+
+def _columns(task: Any) -> list[str] | None:
+    from mteb import abstasks
+
+    if isinstance(task, abstasks.AbsTaskRetrieval):
+        return ["text"]
+    if isinstance(task, abstasks.AbsTaskSTS):
+        return list(task.column_names)
+    if isinstance(task, abstasks.AbsTaskPairClassification):
+        both = [task.input1_column_name, task.input2_column_name]
+        return both if all(isinstance(name, str) for name in both) else None
+    if isinstance(task, abstasks.AbsTaskBitextMining):
+        return None if task.parallel_subsets else ["sentence1", "sentence2"]
+    name = getattr(task, "input_column_name", None)
+    return [name] if isinstance(name, str) else None
+
+
+def _tables(task: Any) -> Iterator[Any]:
+    """The table of every split that is scored, of every subset; of retrieval that of its queries."""
+    data = task.dataset
+    scored = set(task.eval_splits)
+    by_subset = data.values() if not scored & set(data) else [data]
+    for splits in by_subset:
+        for split in task.eval_splits:
+            if split in splits:
+                yield splits[split]["queries"] if "queries" in splits[split] else splits[split]
+
+
+def _texts(column: Any) -> list[str]:
+    """The texts of a column; older tasks keep a list of them in each row, conversations a list of turns."""
+    texts: list[str] = []
+    for value in column:
+        if isinstance(value, str):
+            texts.append(value)
+        elif all(isinstance(turn, dict) for turn in value):
+            texts.append("\n".join(str(turn.get("content", "")) for turn in value))
+        else:
+            texts += map(str, value)
+    return texts

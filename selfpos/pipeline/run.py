@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
     from selfpos.data.probe import ProbeTask
-    from selfpos.overlap.contamination import ContaminationCheck
 
 
 def run_recipe(
@@ -73,17 +72,11 @@ def run_recipe(
         refuse_foreign(jobs, folder)
         write_text(folder.recipe, recipe.as_yaml())
         if check is not None:
-            _write_overlap(check, folder)
+            check.write(folder.overlap)
+            folder.overlap_section.parent.mkdir(exist_ok=True)
+            write_text(folder.overlap_section, check.section())
         executor(jobs, folder)
     return folder
-
-
-def _write_overlap(check: ContaminationCheck, folder: RunFolder) -> None:
-    from selfpos.storage.atomic import write_text
-
-    check.write(folder.overlap)
-    folder.overlap_section.parent.mkdir(exist_ok=True)
-    write_text(folder.overlap_section, check.section())
 
 
 def _check_merges(recipe: Recipe, keys: list[str]) -> None:
@@ -144,6 +137,8 @@ class _Graph:
 
     def jobs(self) -> list[Job]:
         """All jobs, each after those that it needs."""
+        from selfpos.report import write_report
+
         trainings = {training.job: training for trained in self._pipelines.values() for training in trained}
         merges = [self._merge_job(name, merge) for name, merge in self.recipe.merges.items()]
         models: dict[str, tuple[Path, tuple[str, ...]]] = {"base": (self.base, ())}
@@ -162,7 +157,7 @@ class _Graph:
         pipelines = self._derived("pipelines", self.folder.pipelines, work, tuple(trainings))
         cards = [self._card_job(name) for name in self.recipe.merges]
         last = ("table", "vectors", "pipelines")
-        report = self._derived("report", self.folder.report, partial(_write_report, self.folder), last)
+        report = self._derived("report", self.folder.report, partial(write_report, self.folder), last)
         trained_jobs = [self._training_job(training) for training in trainings.values()]
         before_merges = [*trained_jobs, self._probe_job(), self._geometry_job()]
         return [*before_merges, *merges, *scores, pipelines, table, *cards, report]
@@ -188,9 +183,9 @@ class _Graph:
         data = {task: self.data[task] for task in training.tasks}
         inputs: dict[str, Any] = {
             "base": self.base_hash,
-            "data": {task: found.hash for task, found in data.items()},
-            "types": {task: found.type.name for task, found in data.items()},
-            "sources": {task: found.deciding() for task, found in data.items()},
+            "data": {task: task_data.hash for task, task_data in data.items()},
+            "types": {task: task_data.type.name for task, task_data in data.items()},
+            "sources": {task: task_data.deciding() for task, task_data in data.items()},
             "training": self._settings(training).that_decide(),
             "probe": self._held_out,
             "seed": self._seed(training),
@@ -223,9 +218,9 @@ class _Graph:
         seed = self._seed(training)
         data = {task: self.data[task] for task in training.tasks}
         records = {}
-        for task, found in data.items():
-            part = random_part(self._records(found, training.on_probe), training.share, seed)
-            records[task] = (found.type, part)
+        for task, task_data in data.items():
+            part = random_part(self._records(task_data, training.on_probe), training.share, seed)
+            records[task] = (task_data.type, part)
         train(
             self.base,
             records,
@@ -236,9 +231,11 @@ class _Graph:
             start=training.start.out if training.start else None,
             name=training.name,
             validation={
-                task: found.validation for task, found in data.items() if found.validation is not None
+                task: task_data.validation
+                for task, task_data in data.items()
+                if task_data.validation is not None
             },
-            prompts={task: found.source.prompts for task, found in data.items()},
+            prompts={task: task_data.source.prompts for task, task_data in data.items()},
             provenance={"data": {task: self._report(task) for task in data}},
         )
 
@@ -371,9 +368,3 @@ def _needs_probe(merge: MergeSettings) -> bool:
     from selfpos.merging import get_method
 
     return bool(get_method(merge.method).probe)
-
-
-def _write_report(folder: RunFolder) -> None:
-    from selfpos.report import write_report
-
-    write_report(folder)

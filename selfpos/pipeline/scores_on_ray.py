@@ -1,5 +1,5 @@
 """Scoring one model on the workers of a Ray cluster, a task each: the same results in the same place as
-`evaluate`, so either goes on where the other was.
+`evaluate`, so either continues where the other stopped.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from selfpos.jobs.job import Job, locked
 from selfpos.jobs.ray import execute_on_ray
 from selfpos.scores.files import TaskScore
 from selfpos.storage.atomic import write_text
+from selfpos.storage.manifest import read_json
 from selfpos.storage.run_folder import RunFolder
 
 # Beside MTEB's `results/`: lock, log and marks of the jobs, and what failed.
@@ -69,7 +70,8 @@ def evaluate_on_ray(
     ]
     with locked(control), log_to(control.log):
         execute_on_ray(jobs, control, address=address)
-    failures = {job.name: reason for job in jobs if (reason := _failure(out, job.name))}
+    notes = {job.name: _note(out, job.name) for job in jobs}
+    failures = {name: str(read_json(note)["reason"]) for name, note in notes.items() if note.is_file()}
     rest = [task for task in tasks if task.metadata.name not in failures]
     scores = evaluate(model, rest, out, name=name, batch_size=batch_size, cache=cache) if rest else {}
     if failures:
@@ -104,8 +106,3 @@ def _score(
 
 def _note(out: Path, title: str) -> Path:
     return out / CONTROL / "failures" / f"{title.replace('/', '.')}.json"
-
-
-def _failure(out: Path, title: str) -> str | None:
-    note = _note(out, title)
-    return str(json.loads(note.read_text(encoding="utf-8"))["reason"]) if note.is_file() else None

@@ -37,7 +37,7 @@ def write_pipelines(folder: RunFolder, pipelines: Mapping[str, list[Path]], equa
 
     table = {}
     for name, outputs in pipelines.items():
-        manifests = [read_manifest(out) or {} for out in outputs]
+        manifests = [read_manifest(out) for out in outputs]
         sums = {key: sum(manifest[field] for manifest in manifests) for key, field in SUMS.items()}
         known = [key for key in PEAKS if all(key in manifest for manifest in manifests)]
         peaks = {key: max(manifest[key] for manifest in manifests) for key in known}
@@ -53,7 +53,7 @@ def write_table(folder: RunFolder, models: list[str]) -> None:
     tasks: dict[str, dict[str, str]] = {}
     scores: dict[str, dict[str, float]] = {}
     for model in models:
-        found = read_scores(folder.scores(model))
-        tasks |= {task: {"type": score.type, "metric": score.metric} for task, score in found.items()}
-        scores[model] = {task: score.main_score for task, score in found.items()}
+        by_task = read_scores(folder.scores(model))
+        tasks |= {task: {"type": score.type, "metric": score.metric} for task, score in by_task.items()}
+        scores[model] = {task: score.main_score for task, score in by_task.items()}
     write_text(folder.table, json.dumps({"tasks": tasks, "scores": scores}, indent=1))

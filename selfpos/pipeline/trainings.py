@@ -116,5 +116,5 @@ def _stages(recipe: Recipe, folder: RunFolder, separate: Mapping[str, Training])
 
 def _split(total: int, shares: list[float]) -> list[int]:
     """`total` in whole numbers in proportion to `shares`, one at least of each."""
-    ends = [round(total * sum(shares[: place + 1]) / sum(shares)) for place in range(len(shares))]
+    ends = [round(total * sum(shares[: index + 1]) / sum(shares)) for index in range(len(shares))]
     return [max(1, end - begin) for begin, end in zip([0, *ends[:-1]], ends, strict=True)]

@@ -11,11 +11,8 @@ from typing import Any
 
 from selfpos.errors import SelfposError
 from selfpos.publishing.facts import TRAJECTORY, Facts, HubModel, read_facts
-from selfpos.publishing.licence import Licence, Lookup, derive_licence, parse_licence
 from selfpos.publishing.markdown import bibtex, environment, link, plain
-from selfpos.publishing.metadata import card_data
-from selfpos.publishing.overlap import FILE as OVERLAP
-from selfpos.publishing.overlap import overlap_sentences, read_overlap
+from selfpos.publishing.metadata import Licence, Lookup, card_data, derive_licence, parse_licence
 from selfpos.publishing.scores import (
     FOLDER,
     ScoredModels,
@@ -26,6 +23,7 @@ from selfpos.publishing.scores import (
     score_table,
     worse_tasks,
 )
+from selfpos.publishing.sources import OVERLAP, overlap_sentences, read_overlap
 from selfpos.recipe import LEARNED
 from selfpos.storage.atomic import write_bytes
 from selfpos.storage.file_kinds import MANIFEST
@@ -58,9 +56,12 @@ class Card:
     @property
     def text(self) -> str:
         """The card's Markdown, metadata first."""
-        facts, scores, own = self.facts, self.scores, self.models.own
+        facts, scores, this = self.facts, self.scores, self.models.this
         title = self.repo.rpartition("/")[2] if self.repo else facts.name
-        table = score_table(scores, self.models) if scores and own else None
+        table = score_table(scores, self.models) if scores and this else None
+        search = "self-positioning" if facts.search and facts.method not in LEARNED else None
+        cited = [facts.method, search, "lora" if facts.adapter else None, *facts.techniques]
+        cited += ["mteb" if table else None, "sentence-transformers"]
         env = environment()
         env.globals |= {
             "facts": facts,
@@ -76,14 +77,14 @@ class Card:
             "probe_rows": _probe_rows(facts),
             "scores": scores,
             "score_table": table,
-            "own": own,
+            "this": this,
             "costs": _costs(facts),
             "limitations": _limitations(self),
-            "citations": _citations(facts, scored=table is not None),
+            "citations": bibtex(*cited),
         }
         sections = [env.get_template(f"card/{name}.md.j2").render().strip() for name in SECTIONS]
         body = "\n\n".join(section for section in sections if section)
-        metadata = card_data(facts, self.licence, title, scores, own).to_yaml()
+        metadata = card_data(facts, self.licence, title, scores, this).to_yaml()
         return f"---\n{metadata}\n---\n" + re.sub(r"\n{3,}", "\n\n", body) + "\n"
 
     def linked(self, published: Mapping[str, HubModel], probe_set: str | None) -> Card:
@@ -91,16 +92,13 @@ class Card:
         return replace(self, facts=self.facts.linked(published, probe_set))
 
 
-def write_card(
-    folder: Path, *, place: Path | None = None, results: Path | None = None, licence: str | None = None
-) -> Path:
+def write_card(folder: Path, *, out: Path | None = None) -> Path:
     """Write `README.md`, and the pictures and recipe it refers to, into the model `folder`; returns its path.
 
-    `place` is where the folder is going to be; `results` holds the scores of this model and of its rivals, by
-    default `folder/eval` or the scores of its run. Without a licence shared by the parents, the card states
-    none. Raises SelfposError where `folder` is no model.
+    `out` is where the folder is going to be. Without a licence shared by the parents, the card states none.
+    Raises SelfposError where `folder` is no model.
     """
-    card = build_card(folder, place=place, results=results, licence=licence)
+    card = build_card(folder, out=out)
     for name, content in {**card.extras, "README.md": card.text.encode()}.items():
         write_bytes(folder / name, content)
     return folder / "README.md"
@@ -109,7 +107,7 @@ def write_card(
 def build_card(
     folder: Path,
     *,
-    place: Path | None = None,
+    out: Path | None = None,
     repo: str | None = None,
     results: Path | None = None,
     licence: str | None = None,
@@ -118,10 +116,11 @@ def build_card(
 ) -> Card:
     """Read the facts of the model in `folder` and make its card, without writing anything.
 
-    `repo` is its Hub id; `lookup` asks the Hub for the licence of parents; `overlap` is a report of `selfpos
-    overlap`. See `write_card` for the rest.
+    `out` is where the folder is going to be, `repo` its Hub id. `results` holds the scores of this model and
+    of its rivals, by default `folder/eval` or the scores of its run. `lookup` asks the Hub for the licence of
+    parents; `overlap` is a report of `selfpos overlap`.
     """
-    facts = read_facts(folder, path=place)
+    facts = read_facts(folder, path=out)
     if overlap is not None:
         facts = replace(facts, overlap=read_overlap([overlap]))
     root = results or find_scores(folder)
@@ -156,19 +155,13 @@ def summary_sentence(facts: Facts) -> str:
     return f"{kind} for {SENTENCE_TRANSFORMERS}{made}."
 
 
-def _citations(facts: Facts, *, scored: bool) -> list[str]:
-    search = "self-positioning" if facts.search and facts.method not in LEARNED else None
-    used = [facts.method, search, "lora" if facts.adapter else None, *facts.techniques]
-    return bibtex(*used, "mteb" if scored else None, "sentence-transformers")
-
-
 def _limitations(card: Card) -> list[str]:
     """What training data shares with test data, and tasks that got worse."""
     facts, sentences = card.facts, []
     if facts.overlap is not None:
         names = [*(parent.name for parent in facts.parents), *(entry.task for entry in facts.data)]
         sentences = overlap_sentences(facts.overlap, names)
-    elif card.scores and card.models.own and facts.kind != "model":
+    elif card.scores and card.models.this and facts.kind != "model":
         sentences.append("Its training data was not checked for test items of these tasks.")
     return sentences + (worse_tasks(card.scores, card.models) if card.scores else [])
 
@@ -237,7 +230,7 @@ def _picture(facts: Facts) -> dict[str, bytes]:
     if not facts.groups and not facts.trajectory:
         return {}
     from selfpos.report.drawing import png
-    from selfpos.report.search_figures import coefficient_path, layer_map
+    from selfpos.report.figures import coefficient_path, layer_map
 
     names = [parent.name for parent in facts.parents]
     if facts.groups:

@@ -12,12 +12,12 @@ from selfpos.data.probe import read_probe
 from selfpos.errors import SelfposError
 from selfpos.publishing.card import MARK, build_card
 from selfpos.publishing.facts import DataSource, Facts, HubModel, Parent
-from selfpos.publishing.licence import Licence, hub_licence, parse_licence
 from selfpos.publishing.markdown import environment
-from selfpos.publishing.model_run import ModelRun
+from selfpos.publishing.metadata import Licence, hub_licence, parse_licence
 from selfpos.publishing.plan import CARD, PushPlan, files_of, in_order, plan_push, target_problems
 from selfpos.publishing.push import Pushed, push
 from selfpos.publishing.session import hub
+from selfpos.publishing.sources import ModelRun
 from selfpos.storage.hashing import content_hash
 
 UNFIT = r"[^A-Za-z0-9._-]+|\.\.+|--+"  # for the name of a repository

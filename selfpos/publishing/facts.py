@@ -15,9 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from selfpos.positioning.methods import METHODS
-from selfpos.publishing import overlap
-from selfpos.publishing.model_run import ModelRun, run_of
-from selfpos.publishing.model_summary import ModelSummary, read_summary
+from selfpos.publishing.sources import OVERLAP, ModelRun, ModelSummary, read_overlap, read_summary, run_of
 from selfpos.recipe import LEARNED
 from selfpos.storage.locate import DEFAULT_MODEL, hub_snapshot
 from selfpos.storage.manifest import read_manifest
@@ -214,7 +212,7 @@ def read_facts(folder: Path, *, path: Path | None = None) -> Facts:
 
     Raises SelfposError where `folder` is no model, or one of its JSON files is damaged.
     """
-    record = read_manifest(folder) or {}
+    record = read_manifest(folder)
     run = run_of(path or folder)
     summary = read_summary(folder)
     sources = run.sources if run else {}
@@ -237,7 +235,7 @@ def read_facts(folder: Path, *, path: Path | None = None) -> Facts:
         probe_set=record.get(PUBLISHED, {}).get("probe_set"),
         trajectory=_trajectory([folder / TRAJECTORY, *([run.trajectory] if run else [])]),
         recipe=_text([folder / "recipe.yaml", *([run.folder.recipe] if run else [])]),
-        overlap=overlap.read_overlap([folder / overlap.FILE, *([run.folder.overlap] if run else [])]),
+        overlap=read_overlap([folder / OVERLAP, *([run.folder.overlap] if run else [])]),
     )
 
 
@@ -248,7 +246,7 @@ def parse_parent(entry: Mapping[str, Any] | None) -> Parent | None:
         return None
     repo, revision = entry.get("repo"), entry.get("revision")
     if not repo and (snapshot := hub_snapshot(Path(source))):
-        repo, revision = snapshot
+        repo, revision = snapshot["repo"], snapshot["revision"]
     name = str(entry.get("name") or source)
     if Path(name).is_absolute():
         name = Path(name).name

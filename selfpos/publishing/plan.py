@@ -11,8 +11,7 @@ from pathlib import Path
 from selfpos.errors import SelfposError
 from selfpos.publishing.card import MARK, Card, build_card
 from selfpos.publishing.facts import HubModel
-from selfpos.publishing.licence import Lookup, hub_licence
-from selfpos.publishing.metadata import check_metadata, check_repo
+from selfpos.publishing.metadata import Lookup, check_metadata, check_repo, hub_licence
 from selfpos.publishing.scores import FOLDER, leaderboard_files, published_results
 from selfpos.publishing.session import TOKEN
 from selfpos.storage.file_kinds import ADAPTER, MANIFEST
@@ -124,8 +123,8 @@ def plan_push(
     if card.scores:
         files = {path: file for path, file in files.items() if not path.startswith(f"{FOLDER}/")}
         files |= published_results(card.scores)
-        if card.models.own is not None:
-            files |= leaderboard_files(card.scores, card.models.own)
+        if card.models.this is not None:
+            files |= leaderboard_files(card.scores, card.models.this)
     files |= {**card.extras, **_records(card)}
     text = card.text
     problems = target_problems(repo, branch, pull_request)
@@ -227,7 +226,7 @@ def _notes(folder: Path, card: Card, keep_card: bool) -> list[str]:
     """What the user may not expect."""
     facts = card.facts
     notes = []
-    if card.scores and card.models.own is None:
+    if card.scores and card.models.this is None:
         notes.append(
             f"the card has no scores: those found are of {', '.join(card.scores.models)}, "
             f"none of them of {facts.name}"

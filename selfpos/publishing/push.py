@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from selfpos.console import log
-from selfpos.errors import OperationError, SelfposError
+from selfpos.errors import OperationError, SelfposError, on_one_line
 from selfpos.publishing.plan import PICKLES, PushPlan
 from selfpos.publishing.session import AGAIN, hub
 from selfpos.storage.file_kinds import MANIFEST
@@ -103,7 +103,7 @@ def _validate_card(api: HfApi, plan: PushPlan) -> None:
     try:
         card.validate(repo_type=plan.repo_type)
     except ValueError as error:
-        answer = " ".join(str(error).split())
+        answer = on_one_line(error)
         with suppress(ValueError, LookupError, TypeError):  # JSON with a list of errors
             answer = "; ".join(fault["message"] for fault in json.loads(answer)["errors"])
         raise SelfposError(f"the Hub does not accept the card's metadata: {answer}") from None

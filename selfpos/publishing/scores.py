@@ -125,7 +125,7 @@ class ScoredModels:
     `stale` are names of these whose scores belong to other weights than they have now.
     """
 
-    own: str | None = None
+    this: str | None = None
     base: str | None = None
     parents: tuple[str, ...] = ()
     joints: tuple[str, ...] = ()
@@ -134,7 +134,7 @@ class ScoredModels:
     @property
     def family(self) -> list[str]:
         """This model first, each name once."""
-        names = [self.own, self.base, *self.parents, *self.joints]
+        names = [self.this, self.base, *self.parents, *self.joints]
         return list(dict.fromkeys(name for name in names if name is not None))
 
 
@@ -168,14 +168,14 @@ def match_models(scores: Scores, facts: Facts, content: str) -> ScoredModels:
         stale.update(dict.fromkeys(model for model, _ in named))
         return None
 
-    own, base = find(content, [facts.name]), None
+    this, base = find(content, [facts.name]), None
     if facts.base:
         names = ["base", *(name.rpartition("/")[2] for name in (facts.base.name, facts.base.repo or ""))]
         base = find(facts.base.hash, names, facts.base.repo)
     parents = [find(parent.hash, [parent.name.rpartition("/")[2]], parent.repo) for parent in facts.parents]
     joints = list(facts.run.recipe.joints) if facts.run else []
     return ScoredModels(
-        own=own,
+        this=this,
         base=base,
         parents=tuple(name for name in parents if name),
         joints=tuple(name for name in joints or ["joint"] if name in scores.models),
@@ -227,20 +227,19 @@ def _means(scores: Scores, models: Collection[str], tasks: Collection[str]) -> l
 
 def worse_tasks(scores: Scores, models: ScoredModels) -> list[str]:
     """A sentence for each task on which this model scores below its base, with an interval if known."""
-    own, base = models.own, models.base
-    if own is None or base is None or own == base:
+    this, base = models.this, models.base
+    if this is None or base is None or this == base:
         return []
     worse = {}
     for task in scores.tasks:
-        result, other = scores.result(own, task), scores.result(base, task)
+        result, other = scores.result(this, task), scores.result(base, task)
         if result and other and result.mean < other.mean:
             worse[task] = (scores.task_score(result), scores.task_score(other))
     if not worse:
         return []
-    sides = [
-        Scored(name, {"": {task: pair[side] for task, pair in worse.items()}})
-        for side, name in enumerate((own, base))
-    ]
+    sides = []
+    for side, name in enumerate((this, base)):
+        sides.append(Scored(name, {"": {task: pair[side] for task, pair in worse.items()}}))
     differences = compare(sides, baseline=base, draws=DRAWS).rows[0].differences
     sentences = []
     for task, (score, reference) in worse.items():

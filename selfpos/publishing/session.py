@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from selfpos.errors import OperationError, SelfposError
+from selfpos.errors import OperationError, SelfposError, first_line
 from selfpos.version import __version__
 
 if TYPE_CHECKING:
@@ -133,8 +133,7 @@ def _chain(error: BaseException) -> list[BaseException]:
 
 def _first_line(error: BaseException) -> str:
     """The message of `error` without tokens and without the address of the request, which is long."""
-    lines = str(error).strip().splitlines()
-    return hide(re.sub(r" for url \([^)]*\)", "", lines[0]) if lines else type(error).__name__)
+    return hide(re.sub(r" for url \([^)]*\)", "", first_line(error)))
 
 
 def hide(text: str) -> str:

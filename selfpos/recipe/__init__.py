@@ -6,47 +6,32 @@ Every default of the project lives here, except the parameters of merge methods.
 from __future__ import annotations
 
 from selfpos.recipe.data import LocalSource, MiningSettings, ProbeSettings, TaskSource
-from selfpos.recipe.evaluation import AnalysisSettings, EvaluationSettings, OverlapSettings, ResourceSettings
 from selfpos.recipe.merging import MergeOptions, MergeSettings
-from selfpos.recipe.mixtures import (
+from selfpos.recipe.positioning import LEARNED, PAPER, PRESETS, PositioningSettings
+from selfpos.recipe.recipe import (
+    AnalysisSettings,
+    EvaluationSettings,
+    OverlapSettings,
+    Recipe,
+    ResourceSettings,
+    load_recipe,
+)
+from selfpos.recipe.settings import Name, Settings, load_settings, validate
+from selfpos.recipe.training import (
     BaggingSettings,
     BudgetSettings,
     IterativeSettings,
     JointSettings,
+    LoraSettings,
     MixtureSettings,
+    TrainingSettings,
+    ValidationSettings,
 )
-from selfpos.recipe.positioning import LEARNED, PAPER, PRESETS, PositioningSettings
-from selfpos.recipe.recipe import Recipe, load_recipe
-from selfpos.recipe.settings import Name, Settings, load_settings, validate
-from selfpos.recipe.training import LoraSettings, TrainingSettings, ValidationSettings
 
 __all__ = [
-    "LEARNED",
-    "PAPER",
-    "PRESETS",
-    "AnalysisSettings",
-    "BaggingSettings",
-    "BudgetSettings",
-    "EvaluationSettings",
-    "IterativeSettings",
-    "JointSettings",
-    "LocalSource",
-    "LoraSettings",
-    "MergeOptions",
-    "MergeSettings",
-    "MiningSettings",
-    "MixtureSettings",
-    "Name",
-    "OverlapSettings",
-    "PositioningSettings",
-    "ProbeSettings",
-    "Recipe",
-    "ResourceSettings",
-    "Settings",
-    "TaskSource",
-    "TrainingSettings",
-    "ValidationSettings",
-    "load_recipe",
-    "load_settings",
-    "validate",
-]
+    "LEARNED", "PAPER", "PRESETS", "AnalysisSettings", "BaggingSettings", "BudgetSettings",
+    "EvaluationSettings", "IterativeSettings", "JointSettings", "LocalSource", "LoraSettings",
+    "MergeOptions", "MergeSettings", "MiningSettings", "MixtureSettings", "Name", "OverlapSettings",
+    "PositioningSettings", "ProbeSettings", "Recipe", "ResourceSettings", "Settings", "TaskSource",
+    "TrainingSettings", "ValidationSettings", "load_recipe", "load_settings", "validate",
+]  # fmt: skip

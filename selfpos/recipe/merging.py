@@ -132,11 +132,10 @@ class MergeSettings(Settings):
                 f"'{field}' is for other methods: {self.method} finds the coefficients, and its settings go "
                 "under 'positioning'"
             )
-        own = LEARNED.get(self.method, "default")
-        if self.positioning is not None and own != "default" and self.positioning.preset != own:
+        preset = LEARNED.get(self.method, "default")
+        if self.positioning is not None and preset != "default" and self.positioning.preset != preset:
             raise ValueError(
-                f"method {self.method} has a preset of its own: leave 'preset: {self.positioning.preset}' "
-                "away"
+                f"method {self.method} has its own preset: omit 'preset: {self.positioning.preset}'"
             )
         return self
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from selfpos.errors import SelfposError, nearest
+from selfpos.errors import SelfposError, nearest, on_one_line
 
 Name = Annotated[
     str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="letters, digits, '.', '_' and '-'")
@@ -37,7 +37,7 @@ def load_settings(path: Path, model: type[Model], what: str = "recipe") -> Model
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
-        raise SelfposError(f"{what} {path} is not YAML: {' '.join(str(error).split())}") from None
+        raise SelfposError(f"{what} {path} is not YAML: {on_one_line(error)}") from None
     if not isinstance(data, dict):
         raise SelfposError(f"{what} {path} must be a mapping of fields, found {type(data).__name__}")
     return validate(model, data, f"{what} {path}")
@@ -53,15 +53,15 @@ def validate(model: type[Model], data: dict[str, Any], source: str) -> Model:
 
 
 def _sentence(model: type[Settings], fault: dict[str, Any]) -> str:
-    place = ".".join(str(part) for part in fault["loc"] if part not in ("(one)", "(several)"))
+    path = ".".join(str(part) for part in fault["loc"] if part not in ("(one)", "(several)"))
     if fault["type"] == "extra_forbidden":
         *parents, word = fault["loc"]
-        return f"there is no field '{place}'{nearest(str(word), _fields_at(model, parents))}"
+        return f"there is no field '{path}'{nearest(str(word), _fields_at(model, parents))}"
     if fault["type"] == "missing":
-        return f"field '{place}' is missing"
+        return f"field '{path}' is missing"
     return (
-        f"field '{place}': {fault['msg'].removeprefix('Value error, ')} (found {fault['input']!r})"
-        if place
+        f"field '{path}': {fault['msg'].removeprefix('Value error, ')} (found {fault['input']!r})"
+        if path
         else fault["msg"].removeprefix("Value error, ")
     )
 
@@ -73,7 +73,7 @@ def _fields_at(model: type[Settings], path: list[Any]) -> list[str]:
     def settings_in(annotation: Any) -> type[Settings] | None:
         if isinstance(annotation, type) and issubclass(annotation, Settings):
             return annotation
-        return next((found for part in typing.get_args(annotation) if (found := settings_in(part))), None)
+        return next((inner for part in typing.get_args(annotation) if (inner := settings_in(part))), None)
 
     for part in path:
         field = model.model_fields.get(str(part))

@@ -29,14 +29,12 @@ SCALE = 1.15  # of a figure on a page, at most: text has one size in all of them
 GREY = "#5f6771"  # of axes and text; SVG replaces it by the page's own colour
 
 
-def plots(
-    width: float, height: float, rows: int = 1, columns: int = 1, **options: Any
-) -> tuple[Figure, list[Any]]:
-    """A figure of `width` × `height` inches and its axes, row by row."""
+def plots(width: float, height: float, rows: int = 1) -> tuple[Figure, list[Any]]:
+    """A figure of `width` × `height` inches and its axes, one below the other."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
-    axes = list(figure.subplots(rows, columns, squeeze=False, **options).ravel())
+    axes = list(figure.subplots(rows, squeeze=False, sharex=True).ravel())
     for panel in axes:
         panel.tick_params(colors=GREY, labelsize=9)
         for label in (panel.xaxis.label, panel.yaxis.label, panel.title):
@@ -54,10 +52,9 @@ def plot(width: float, height: float) -> tuple[Figure, Any]:
     return figure, axes
 
 
-def mark(axes: Any, x: float, y: float, role: str, size: float = 8, **options: Any) -> None:
+def mark(axes: Any, x: float, y: float, role: str) -> None:
     """The mark of a model of `role`; positioned ones are larger."""
-    size = size + 3 if role == "positioned" else size
-    axes.plot([x], [y], MARKERS[role], color=COLOURS[role], markersize=size, **options)
+    axes.plot([x], [y], MARKERS[role], color=COLOURS[role], markersize=11 if role == "positioned" else 8)
 
 
 def matrix(

@@ -12,8 +12,8 @@ from selfpos.comparison.differences import MEAN
 from selfpos.comparison.tables import differences_grid, how
 from selfpos.errors import OperationError
 from selfpos.report import drawing, figures
+from selfpos.report.figures import by_layer, coefficient_path, layer_map, vary
 from selfpos.report.results import RunResults, make_table, read_results
-from selfpos.report.search_figures import by_layer, coefficient_path, layer_map, vary
 from selfpos.storage.atomic import refuse_existing, write_text
 from selfpos.storage.run_folder import RunFolder
 from selfpos.version import __version__

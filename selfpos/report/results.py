@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from selfpos.comparison import Comparison, Scored, compare, models_of_run
-from selfpos.comparison.grid import Grid, Line, percent, terminal
+from selfpos.comparison.tables import Grid, Line, percent, terminal
 from selfpos.errors import SelfposError
 from selfpos.recipe import Recipe, load_recipe
 from selfpos.storage.manifest import read_json, read_manifest
@@ -168,7 +168,7 @@ class RunResults:
     def _manifest(self, model: str) -> dict[str, Any]:
         """What made the model; empty where it is not made."""
         path = next((path for path in self.folder.places(model) if path.is_dir()), None)
-        return (read_manifest(path) or {}) if path else {}
+        return read_manifest(path) if path else {}
 
 
 def _inputs(recipe: Recipe, name: str) -> list[str]:

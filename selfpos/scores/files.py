@@ -1,7 +1,7 @@
 """Score files: MTEB's result files, and the note of what was scored last, written and read here only.
 
 A folder of scores holds `results/<model>/<revision>/<task>.json` as MTEB writes them, and a `last.json` with
-the scores of the model scored last, including type and metric of tasks that MTEB does not know.
+the scores of the model scored last. That includes type and metric of tasks that MTEB does not know.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class Result:
 
     def interval(self, score: SubsetScore) -> tuple[float, float] | None:
         """The 95 % interval of `score`: over its resampled examples if any, else over its `draws`."""
-        from selfpos.scores.measures import resamples
+        from selfpos.scores.examples import resamples
 
         if len(self.file.parents) > 3:
             for part in read_examples(examples_file(self.file), str(self.data_revision)):

@@ -46,14 +46,14 @@ def centred(draws: np.ndarray, value: float) -> np.ndarray:
     return draws - draws.mean() + value
 
 
-def student_interval(values: Sequence[float], alpha: float = 0.05) -> tuple[float, float] | None:
-    """Student's t interval (1 − α) of the mean of `values`; None for fewer than two."""
+def student_interval(values: Sequence[float]) -> tuple[float, float] | None:
+    """Student's t interval (95 %) of the mean of `values`; None for fewer than two."""
     if len(values) < 2:
         return None
     from scipy.stats import t
 
     array = np.array(values, dtype=np.float64)
-    half = float(t.ppf(1 - alpha / 2, len(array) - 1)) * float(array.std(ddof=1)) / len(array) ** 0.5
+    half = float(t.ppf(0.975, len(array) - 1)) * float(array.std(ddof=1)) / len(array) ** 0.5
     return float(array.mean()) - half, float(array.mean()) + half
 
 

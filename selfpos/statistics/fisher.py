@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from selfpos.positioning.live import LiveModel
+
+Totals = Mapping[str, np.ndarray]
 
 GROUP = 8
 """Records whose loss makes one gradient. A contrastive loss says nothing about a single record; larger groups
@@ -31,14 +33,10 @@ def batches(task: TaskProbe, seed: int) -> list[Batch]:
     return Draws({task.name: task}, GROUP, seed, single=True).fixed()
 
 
-def gather(
-    live: LiveModel,
-    task: TaskProbe,
-    batches: Sequence[Batch],
-    totals: Mapping[str, np.ndarray],
-    advance: Callable[[int], None],
-) -> None:
+def gather(live: LiveModel, task: TaskProbe, batches: Sequence[Batch], totals: Totals) -> Iterator[int]:
     """Add the mean over batches of the squared gradient of the task's loss; then scale the mean to 1.
+
+    It yields the number of texts of each batch when that is done.
 
     Of m batches B: F = 1/m Σ_B (∇ L(B))², element by element. The labels are those of the records (empirical
     Fisher); the Fisher information itself takes the model's predictions, which graded and contrastive losses
@@ -52,7 +50,7 @@ def gather(
         for batch in batches:
             texts = texts_of([batch])
             losses_of({task.name: task}, [batch], live.embed(texts))[task.name].backward()
-            advance(len(texts))
+            yield len(texts)
     finally:
         for handle in handles:
             handle.remove()

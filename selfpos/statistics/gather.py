@@ -171,14 +171,11 @@ def _gather(plan: Plan, missing: list[Wanted]) -> None:
             live.set_coefficients(coefficients)
             kind = kinds()[entry.statistic]
             shapes = kind.shapes(live)
-
-            def advance(texts: int, name: str = entry.task.name) -> None:
-                bar.advance(texts, task=name)
-
             stored = {stored_key[key]: shape for key, shape in shapes.items()}
             with growing_sums(entry.file, stored, {"selfpos": entry.fingerprint}) as sums:
                 by_key = {key: sums[stored_key[key]] for key in shapes}
-                kind.gather(live, entry.task, entry.batches, by_key, advance)
+                for texts in kind.gather(live, entry.task, entry.batches, by_key):
+                    bar.advance(texts, task=entry.task.name)
             log.info("%s of %s gathered", entry.statistic, entry.task.name)
 
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import nn
 
 from selfpos.positioning.live import CHUNK
 from selfpos.positioning.objective import Batch, TaskProbe, texts_of
+from selfpos.statistics.fisher import Totals
 
 if TYPE_CHECKING:
     from selfpos.positioning.live import LiveModel
@@ -35,14 +35,11 @@ def batches(task: TaskProbe, seed: int) -> list[Batch]:
 
 
 @torch.no_grad()
-def gather(
-    live: LiveModel,
-    task: TaskProbe,
-    batches: Sequence[Batch],
-    totals: Mapping[str, np.ndarray],
-    advance: Callable[[int], None],
-) -> None:
-    """Add the mean of x xᵀ over all inputs x of each layer: per token, or per text after pooling."""
+def gather(live: LiveModel, task: TaskProbe, batches: Sequence[Batch], totals: Totals) -> Iterator[int]:
+    """Add the mean of x xᵀ over all inputs x of each layer: per token, or per text after pooling.
+
+    It yields the number of texts of each group when that is done.
+    """
     counts: dict[str, int] = defaultdict(int)
     layers = linear_layers(live)
     sums = {key: torch.from_numpy(totals[key]) for key in layers}
@@ -59,7 +56,7 @@ def gather(
     try:
         for texts in texts_of_equal_length(live, texts_of(batches)):
             live.forward(texts)
-            advance(len(texts))
+            yield len(texts)
     finally:
         for handle in handles:
             handle.remove()

@@ -76,31 +76,39 @@ def publish(folder: Path, out: Path) -> None:
 
 
 @contextmanager
-def locked(path: Path, message: str = "") -> Iterator[None]:
-    """Hold the lock of a file or folder while the block runs. The system releases it when the process dies.
+def held(lock_file: Path, message: str) -> Iterator[None]:
+    """Hold the lock `lock_file` while the block runs. The system releases it when the process dies.
 
-    The lock is the file `.NAME.lock` beside `path`, so that a folder never contains its own lock. Raises
-    SelfposError (with `message`, if given) when another process holds it, OperationError when the disk
-    refuses.
+    Raises SelfposError with `message` when another process holds it, OperationError when the disk refuses.
     """
     from filelock import FileLock, Timeout
 
-    file = path.parent / f".{path.name}.lock"
+    lock = FileLock(lock_file, blocking=False)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(file, blocking=False)
+        lock_file.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except Timeout:
-        default = f"another process is writing {path}; wait for it or choose another output"
-        raise SelfposError(message or default) from None
+        raise SelfposError(message) from None
     except OSError as error:
-        raise OperationError(f"cannot write beside {path}: {error.strerror}") from None
+        raise OperationError(f"cannot write in {lock_file.parent}: {error.strerror}") from None
     try:
         yield
     finally:
-        with suppress(OSError):  # removed while held: a process that waits notices, and opens a new file
-            file.unlink()
         lock.release()
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock of a file or folder while the block runs: `.NAME.lock` beside it, so that no folder
+    contains its own lock. Raises as `held` does.
+    """
+    file = path.parent / f".{path.name}.lock"
+    with held(file, f"another process is writing {path}; wait for it or choose another output"):
+        try:
+            yield
+        finally:
+            with suppress(OSError):  # removed while held: a process that waits notices, and opens a new file
+                file.unlink()
 
 
 def write_text(file: Path, text: str) -> None:

@@ -37,17 +37,16 @@ TRAINING_FILES = {"trainer_state.json", "data_config.json", "train_script.py"}
 DESCRIPTIONS = {"README.md", MANIFEST, "model_card_template.md", "LICENSE"}
 
 
-def is_side_folder(name: str) -> bool:
-    """Whether a folder of this name holds exports, logs, checkpoints or hidden files."""
-    return name in SIDE_FOLDERS or name.startswith(("checkpoint-", "."))
-
-
 def model_files(folder: Path) -> list[Path]:
-    """All files below `folder` but hidden ones and those in side folders, relative to it, sorted."""
-    found = []
+    """All files below `folder` but hidden ones and those in side folders, relative to it, sorted.
+
+    Side folders hold exports, logs, checkpoints or hidden files.
+    """
+    files = []
     for file in folder.rglob("*"):
         relative = file.relative_to(folder)
-        aside = any(is_side_folder(part) for part in relative.parts[:-1]) or relative.name.startswith(".")
-        if file.is_file() and not aside:
-            found.append(relative)
-    return sorted(found)
+        folders = relative.parts[:-1]
+        aside = any(name in SIDE_FOLDERS or name.startswith(("checkpoint-", ".")) for name in folders)
+        if file.is_file() and not aside and not relative.name.startswith("."):
+            files.append(relative)
+    return sorted(files)

@@ -7,7 +7,7 @@ import os
 import re
 from pathlib import Path
 
-from selfpos.errors import OperationError, SelfposError
+from selfpos.errors import OperationError, SelfposError, first_line
 from selfpos.storage.file_kinds import EXPORT_FOLDERS, TEXT_ENDINGS
 from selfpos.storage.hashing import sha256_file
 
@@ -104,8 +104,7 @@ def _snapshot(name: str) -> Path:
 
 def _first_line(error: BaseException) -> str:
     """The first line of `error` without the address of the request, which is long and no use to the user."""
-    line = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-    return re.sub(r" for url[ :]*(\([^)]*\)|'[^']*')", "", line)
+    return re.sub(r" for url[ :]*(\([^)]*\)|'[^']*')", "", first_line(error))
 
 
 def cache_folder() -> Path:

@@ -31,7 +31,7 @@ def write_manifest(folder: Path, data: dict[str, Any]) -> Path:
     return file
 
 
-def read_manifest(folder: Path) -> dict[str, Any] | None:
-    """The manifest of `folder`, or None when it has none. Raises SelfposError when it is not an object."""
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of `folder`, empty where it has none. Raises SelfposError when it is not an object."""
     file = folder / MANIFEST
-    return read_json(file) if file.is_file() else None
+    return read_json(file) if file.is_file() else {}

@@ -80,7 +80,7 @@ def graded_pairs(dataset: Dataset, grades: Mapping[str, float], column: str) -> 
     kept = [(*pair, grades[name]) for *pair, name in _labelled_pairs(dataset) if name in grades]
     log.info("inference set: %d of %d records graded", len(kept), len(dataset))
     names = ("sentence1", "sentence2", column)
-    return Records.from_dict({name: [record[place] for record in kept] for place, name in enumerate(names)})
+    return Records.from_dict({name: [record[index] for record in kept] for index, name in enumerate(names)})
 
 
 def triples(dataset: Dataset) -> Dataset:
@@ -93,20 +93,20 @@ def triples(dataset: Dataset) -> Dataset:
     sides: dict[str, dict[str, list[str]]] = defaultdict(lambda: {name: [] for name in NAMES})
     for premise, hypothesis, name in _labelled_pairs(dataset):
         sides[premise][name].append(hypothesis)
-    found = [
+    records = [
         {"anchor": premise, "positive": positive, "negative": negative}
         for premise, side in sides.items()
         for positive, negative in cycled(side["entailment"], side["contradiction"])
     ]
-    if not found:
+    if not records:
         raise SelfposError(
             "no premise of the inference set has both an entailment and a contradiction, "
             "so it gives no triple"
         )
     log.info(
-        "inference set: %d triples from %d records with %d premises", len(found), len(dataset), len(sides)
+        "inference set: %d triples from %d records with %d premises", len(records), len(dataset), len(sides)
     )
-    return Records.from_list(found)
+    return Records.from_list(records)
 
 
 def cycled(positives: list[str], negatives: list[str]) -> list[tuple[str, str]]:

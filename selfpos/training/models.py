@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from selfpos.devices import check_device
-from selfpos.errors import SelfposError
+from selfpos.errors import SelfposError, on_one_line
 from selfpos.recipe import TrainingSettings
 from selfpos.storage.file_kinds import ADAPTER, CONFIG, MODULES, PROMPTS_CONFIG
 from selfpos.storage.manifest import read_json
@@ -56,7 +56,7 @@ def load_trainable(base: Path, settings: TrainingSettings, start: Path | None = 
         ).float()
     except (OSError, ValueError, KeyError) as error:
         raise SelfposError(
-            f"{base} does not load as a sentence-transformers model: {' '.join(str(error).split())[:300]}"
+            f"{base} does not load as a sentence-transformers model: {on_one_line(error, 300)}"
         ) from None
     if settings.lora is None:
         return model
@@ -81,8 +81,7 @@ def load_trainable(base: Path, settings: TrainingSettings, start: Path | None = 
             model.add_adapter(config)
     except ValueError as error:
         raise SelfposError(
-            f"LoRA target_modules {lora.target_modules!r} do not fit {base}: "
-            f"{' '.join(str(error).split())[:300]}"
+            f"LoRA target_modules {lora.target_modules!r} do not fit {base}: {on_one_line(error, 300)}"
         ) from None
     return model
 

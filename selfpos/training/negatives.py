@@ -12,7 +12,7 @@ from selfpos.console import screen, warn
 from selfpos.errors import SelfposError
 from selfpos.storage.hashing import content_hash
 from selfpos.storage.locate import cache_folder, locate_model
-from selfpos.tasks.prompts import Prompts, column_prompts
+from selfpos.tasks.task import Prompts, column_prompts
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -18,7 +18,7 @@ from selfpos.storage.hashing import content_hash
 from selfpos.storage.locate import display_name, hub_snapshot
 from selfpos.storage.manifest import write_manifest
 from selfpos.tasks import TaskType
-from selfpos.tasks.prompts import Prompts, column_prompts, kept_prompts
+from selfpos.tasks.task import Prompts, column_prompts, kept_prompts
 from selfpos.training.checkpoints import Checkpoints, Interruption, checkpoints_of, step_of
 from selfpos.training.models import check_base, choose_precision, load_trainable, save_model
 from selfpos.training.outside import check_trackers, environment, outside_failures, tensorboard_beside

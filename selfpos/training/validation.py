@@ -14,7 +14,7 @@ from selfpos.console import is_first, log
 from selfpos.errors import SelfposError
 from selfpos.storage.atomic import write_text
 from selfpos.tasks.measure import TaskMeasure, Texts
-from selfpos.tasks.prompts import Prompts, column_prompts
+from selfpos.tasks.task import Prompts, column_prompts
 from selfpos.training.checkpoints import Checkpoints
 
 if TYPE_CHECKING:

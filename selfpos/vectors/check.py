@@ -93,10 +93,10 @@ def _prompt_differences(base: ModelFolder, other: ModelFolder) -> list[str]:
     if any(theirs.get(name) != text for name, text in mine.items()):
         faults.append(f"its prompts are {theirs}, expected {mine}")
     for field in ("default_prompt_name", "similarity_fn_name"):
-        expected, found = (model.config(PROMPTS_CONFIG).get(field) for model in (base, other))
+        expected, actual = (model.config(PROMPTS_CONFIG).get(field) for model in (base, other))
         # None stands for the default similarity, which some versions of sentence-transformers do not write.
-        if expected != found and (None not in (expected, found) or field == "default_prompt_name"):
-            faults.append(f"its {field} is {found!r}, expected {expected!r}")
+        if expected != actual and (None not in (expected, actual) or field == "default_prompt_name"):
+            faults.append(f"its {field} is {actual!r}, expected {expected!r}")
     return faults
 
 
@@ -111,8 +111,8 @@ def tokenizer_differences(base: ModelFolder, other: ModelFolder) -> list[str]:
             continue
         if name != "tokenizer.json":
             return [f"its tokenizer differs ({name})"]
-        expected, found = _tokenizer(mine), _tokenizer(theirs)
-        parts = [part for part in expected if expected[part] != found[part]]
+        expected, actual = _tokenizer(mine), _tokenizer(theirs)
+        parts = [part for part in expected if expected[part] != actual[part]]
         return [f"its tokenizer differs ({name}: {', '.join(parts)})"] if parts else []
     return []
 

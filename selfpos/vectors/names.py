@@ -1,4 +1,4 @@
-"""What a tensor's name says: its layer, its kind, and whether it is a table of embeddings."""
+"""What a tensor's name says: its layer, its depth, and whether it is a table of embeddings."""
 
 from __future__ import annotations
 
@@ -11,31 +11,18 @@ _EMBEDDING = re.compile(r"embed|relative_attention_bias|(^|[./])(wte|wpe|shared)
 _TOKEN_TABLE = re.compile(
     r"word_embeddings|embed_tokens|tok_embeddings|(^|[./])(wte|shared|embedding)\.weight"
 )
-_KINDS = {
-    "norm": re.compile(r"norm|\bln_|_ln\b|\bln\b"),
-    "embedding": re.compile(r"embed|\bwte\b|\bwpe\b|\bshared\b"),
-    "attention": re.compile(r"att"),
-    "mlp": re.compile(
-        r"mlp|intermediate|output\.dense|ffn|feed_forward|\bff\b|\bfc\d?\b|lin[12]\b|densereludense"
-    ),
-}
 
 
 def layer_number(key: str) -> int | None:
     """The first number that stands alone; None outside the layers and in other modules' folders."""
-    found = _NUMBER.search(key)
-    return int(found[1]) if found and "/" not in key else None
+    match = _NUMBER.search(key)
+    return int(match[1]) if match and "/" not in key else None
 
 
 def layer_name(key: str) -> str:
     """The layer's name: up to the first number (`encoder.layer.3`), else the first part (`embeddings`)."""
-    found = _LAYER.match(key)
-    return found[1] if found else key.split(".")[0]
-
-
-def kind_of(key: str) -> str:
-    """What a tensor is part of: norm, embedding, attention, mlp or other, by the names that encoders use."""
-    return next((kind for kind, pattern in _KINDS.items() if pattern.search(key.lower())), "other")
+    match = _LAYER.match(key)
+    return match[1] if match else key.split(".")[0]
 
 
 def is_embedding(key: str) -> bool:

@@ -48,6 +48,16 @@ class Dense:
         return read
 
 
+def _by_rows(columns: int, vector: Callable[[slice], np.ndarray]) -> Reader:
+    """A reader of ranges out of whole rows, which `vector` gives as (rows, columns)."""
+
+    def read(start: int, stop: int, base: np.ndarray) -> np.ndarray:
+        first, last = start // columns, -(-stop // columns)
+        return vector(slice(first, last)).reshape(-1)[start - first * columns : stop - first * columns]
+
+    return read
+
+
 @dataclass(frozen=True)
 class LowRank:
     """V = scaling · B·A (transposed, and folded into the tensor's shape, as the layer's type wants)."""
@@ -77,14 +87,7 @@ class LowRank:
 
     def open(self) -> Reader:
         left, right = self.factors()
-        columns = right.shape[1]
-
-        def read(start: int, stop: int, base: np.ndarray) -> np.ndarray:
-            first, last = start // columns, -(-stop // columns)
-            rows = left[first:last] @ right
-            return rows.reshape(-1)[start - first * columns : stop - first * columns]
-
-        return read
+        return _by_rows(right.shape[1], lambda rows: left[rows] @ right)
 
 
 @dataclass(frozen=True)
@@ -103,15 +106,16 @@ class Dora:
         magnitude = to_float32(raw_tensor(self.magnitude, self.maps), self.magnitude.dtype).reshape(-1, 1)
         weights, dtype = self.base.raw(self.key), self.base.tensors[self.key].dtype
 
-        def read(start: int, stop: int, base: np.ndarray) -> np.ndarray:
-            first, last = start // columns, -(-stop // columns)
-            weight = to_float32(weights[first * columns : last * columns], dtype).reshape(-1, columns)
-            moved = weight + left[first:last] @ right
-            moved *= magnitude[first:last] / np.linalg.norm(moved, axis=1, keepdims=True)
+        def vector(rows: slice) -> np.ndarray:
+            weight = to_float32(weights[rows.start * columns : rows.stop * columns], dtype).reshape(
+                -1, columns
+            )
+            moved = weight + left[rows] @ right
+            moved *= magnitude[rows] / np.linalg.norm(moved, axis=1, keepdims=True)
             moved -= weight
-            return moved.reshape(-1)[start - first * columns : stop - first * columns]
+            return moved
 
-        return read
+        return _by_rows(columns, vector)
 
 
 @dataclass(frozen=True)

@@ -201,9 +201,11 @@ def _same(base: ModelFolder, vectors: Iterable[TaskVector], key: str, other: str
         pair = vector.parts.get(key), vector.parts.get(other)
         if pair == (None, None):
             continue
-        one, two = pair
-        if not (isinstance(one, Dense) and isinstance(two, Dense) and one.entry.dtype == two.entry.dtype):
+        first, second = pair
+        if not (
+            isinstance(first, Dense) and isinstance(second, Dense) and first.entry.dtype == second.entry.dtype
+        ):
             return False
-        if not np.array_equal(raw_tensor(one.entry, one.maps), raw_tensor(two.entry, two.maps)):
+        if not np.array_equal(raw_tensor(first.entry, first.maps), raw_tensor(second.entry, second.maps)):
             return False
     return np.array_equal(base.raw(key), base.raw(other))

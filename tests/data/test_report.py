@@ -74,7 +74,7 @@ def test_finetune_tells_the_report_and_keeps_it(tiny_base: Path, tmp_path: Path)
         say=said.append,
     )
     assert "  30 of 31 records; dropped: 1 blank text" in said
-    assert (read_manifest(tmp_path / "out") or {})["data"]["retrieval"]["dropped"] == {"blank text": 1}
+    assert read_manifest(tmp_path / "out")["data"]["retrieval"]["dropped"] == {"blank text": 1}
 
 
 @pytest.mark.parametrize("spoiled", [False, True])

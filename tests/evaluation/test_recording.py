@@ -14,8 +14,7 @@ from selfpos.evaluation import evaluate
 from selfpos.evaluation.corpus_tasks import corpus_tasks
 from selfpos.evaluation.run import revision_of
 from selfpos.evaluation.tasks import new_task, retrieval_data
-from selfpos.scores.examples import Examples, examples_file, read_examples, write_examples
-from selfpos.scores.measures import score_of
+from selfpos.scores.examples import Examples, examples_file, read_examples, score_of, write_examples
 
 if TYPE_CHECKING:
     from mteb.abstasks import AbsTask

@@ -5,11 +5,14 @@ checked against.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from safetensors.torch import load_file
+
+from tests.helpers.spectral import iso_c, iso_cts, spectral, tsv_m, wudi
 
 State = dict[str, np.ndarray]
 Uniform = Callable[[str, int, tuple[int, ...]], np.ndarray]
@@ -31,23 +34,23 @@ def flat(state: State) -> np.ndarray:
 
 
 def unflat(values: np.ndarray, like: State) -> State:
-    found, start = {}, 0
+    state, start = {}, 0
     for key, value in like.items():
-        found[key] = values[start : start + value.size].reshape(value.shape)
+        state[key] = values[start : start + value.size].reshape(value.shape)
         start += value.size
-    return found
+    return state
 
 
 def per_tensor(function: Callable[..., np.ndarray]) -> Callable[..., State]:
     """A method that sees one tensor at a time: (base, [V_i], weights, **params) of that tensor, all flat."""
 
     def merged(base: State, vectors: list[State], weights: list[float] | None, **params: Any) -> State:
-        found = {}
+        result = {}
         for key, value in base.items():
-            found[key] = function(
-                value.ravel(), [v[key].ravel() for v in vectors], weights or [1.0] * len(vectors), **params
-            ).reshape(value.shape)
-        return found
+            rows = [v[key].ravel() for v in vectors]
+            flat = function(value.ravel(), rows, weights or [1.0] * len(vectors), **params)
+            result[key] = flat.reshape(value.shape)
+        return result
 
     return merged
 
@@ -61,13 +64,17 @@ def whole(function: Callable[..., np.ndarray]) -> Callable[..., State]:
     return merged
 
 
+def combined(weights: Any, rows: list[np.ndarray]) -> np.ndarray:
+    return sum(w * row for w, row in zip(weights, rows, strict=True))
+
+
 def average(base: State, vectors: list[State], weights: None) -> State:
     return {key: np.mean([v[key] for v in vectors], axis=0) for key in base}
 
 
 def linear(base: State, vectors: list[State], weights: list[float] | None) -> State:
     weights = weights or [1 / len(vectors)] * len(vectors)
-    return {key: sum(w * v[key] for w, v in zip(weights, vectors, strict=True)) for key in base}
+    return {key: combined(weights, [v[key] for v in vectors]) for key in base}
 
 
 def task_arithmetic(
@@ -118,17 +125,15 @@ def tensor_slerp(
     return sphere(first, second, t) - base
 
 
+def points(base: np.ndarray, vectors: list[np.ndarray], space: str) -> list[np.ndarray]:
+    return vectors if space == "vectors" else [base + v for v in vectors]
+
+
 def nuslerp(
     base: np.ndarray, vectors: list[np.ndarray], weights: list[float], space: str = "vectors"
 ) -> np.ndarray:
-    t = weights[1] / sum(weights)
-    return (
-        sphere(*vectors, t) if space == "vectors" else sphere(base + vectors[0], base + vectors[1], t) - base
-    )
-
-
-def points(base: np.ndarray, vectors: list[np.ndarray], space: str) -> list[np.ndarray]:
-    return vectors if space == "vectors" else [base + v for v in vectors]
+    merged = sphere(*points(base, vectors, space), weights[1] / sum(weights))
+    return merged - (base if space == "models" else 0)
 
 
 def multi_slerp(
@@ -144,11 +149,11 @@ def multi_slerp(
     if not norms.any():
         return np.zeros_like(base)
     units = [row / n if n else row for row, n in zip(rows, norms, strict=True)]
-    mean = sum(x * u for x, u in zip(w, units, strict=True))
+    mean = combined(w, units)
     if np.linalg.norm(mean) < 1e-6:
-        return sum(x * row for x, row in zip(w, rows, strict=True)) - (base if space == "models" else 0)
+        return combined(w, rows) - (base if space == "models" else 0)
     mean = mean / np.linalg.norm(mean)
-    tangent = sum(x * (u - (u @ mean) * mean) for x, u in zip(w, units, strict=True))
+    tangent = combined(w, [u - (u @ mean) * mean for u in units])
     size = np.linalg.norm(tangent)
     result = np.cos(size) * mean + (np.sin(size) / size * tangent if size else 0)
     return result * float(w @ norms) - (base if space == "models" else 0)
@@ -164,9 +169,9 @@ def karcher(
         return np.zeros_like(base)
     units = [row / n for row, n in zip(rows, norms, strict=True) if n]
     alive = w[norms > 0] / w[norms > 0].sum()
-    mean = sum(x * u for x, u in zip(alive, units, strict=True))
+    mean = combined(alive, units)
     if np.linalg.norm(mean) < 1e-6:
-        return sum(x * row for x, row in zip(w, rows, strict=True)) - (base if space == "models" else 0)
+        return combined(w, rows) - (base if space == "models" else 0)
     mean /= np.linalg.norm(mean)
     for _ in range(300):
         step = np.zeros_like(mean)
@@ -252,60 +257,54 @@ def ties(
 
 
 def add(vectors: list[np.ndarray], weights: list[float], normalize: bool) -> np.ndarray:
-    total = sum(w * v for w, v in zip(weights, vectors, strict=True))
+    total = combined(weights, vectors)
     return total / sum(weights) if normalize and sum(weights) else total
 
 
+def dropped(kept: Callable[..., np.ndarray]) -> Callable[..., Callable[..., State]]:
+    """DARE and DELLA: what is `kept` of each vector (given random numbers, index, count), joined or added."""
+
+    def method(joined: bool) -> Callable[..., State]:
+        def merged(
+            base: State, vectors: list[State], weights: list[float] | None, uniform: Uniform, **params: Any
+        ) -> State:
+            merge, count = join if joined else add, len(vectors)
+            weights = weights or [1.0] * count
+            state = {}
+            for key, value in base.items():
+                rows = []
+                for index, vector in enumerate(vectors):
+                    rows.append(kept(vector[key], uniform(key, index, value.shape), index, count, **params))
+                total = merge(rows, weights, params.get("normalize", joined))
+                state[key] = params.get("scale", 1.0) * total
+            return state
+
+        return merged
+
+    return method
+
+
 def dare(
-    joined: bool,
-    base: State,
-    vectors: list[State],
-    weights: list[float] | None,
-    uniform: Uniform,
-    **params: Any,
-) -> State:
-    chances = spread(params.get("density", 0.5), len(vectors))
-    found = {}
-    for key, value in base.items():
-        rows = []
-        for index, (vector, p) in enumerate(zip(vectors, chances, strict=True)):
-            keep = uniform(key, index, value.shape) < p if p < 1 else np.ones(value.shape, bool)
-            rows.append(vector[key] * keep / (p if params.get("rescale", True) and p else 1))
-        found[key] = params.get("scale", 1.0) * (join if joined else add)(
-            rows, weights or [1.0] * len(vectors), params.get("normalize", joined)
-        )
-    return found
+    vector: np.ndarray, random: np.ndarray, index: int, count: int,
+    density: Any = 0.5, rescale: bool = True, **_: Any,
+) -> np.ndarray:  # fmt: skip
+    p = spread(density, count)[index]
+    keep = random < p if p < 1 else np.ones(vector.shape, bool)
+    return vector * keep / (p if rescale and p else 1)
 
 
 def della(
-    joined: bool,
-    base: State,
-    vectors: list[State],
-    weights: list[float] | None,
-    uniform: Uniform,
-    **params: Any,
-) -> State:
-    found = {}
-    for key, value in base.items():
-        rows = []
-        for index, vector in enumerate(vectors):
-            matrix = vector[key].reshape(value.shape[0], -1) if value.ndim > 1 else vector[key].reshape(1, -1)
-            density = spread(params.get("density", 0.5), len(vectors))[index]
-            epsilon = spread(params.get("epsilon", 0.2), len(vectors))[index]
-            n = matrix.shape[1]
-            rank = (
-                np.argsort(np.argsort(np.abs(matrix), axis=1, kind="stable"), axis=1) / (n - 1)
-                if n > 1
-                else np.full(matrix.shape, 0.5)
-            )
-            chance = density + epsilon * (rank - 0.5) if 0 < density < 1 else np.full(matrix.shape, density)
-            keep = uniform(key, index, value.shape).reshape(matrix.shape) < chance.astype(np.float32)
-            kept = matrix * keep / (chance if params.get("rescale", True) and density else 1)
-            rows.append(kept.reshape(value.shape))
-        found[key] = params.get("scale", 1.0) * (join if joined else add)(
-            rows, weights or [1.0] * len(vectors), params.get("normalize", joined)
-        )
-    return found
+    vector: np.ndarray, random: np.ndarray, index: int, count: int,
+    density: Any = 0.5, epsilon: Any = 0.2, rescale: bool = True, **_: Any,
+) -> np.ndarray:  # fmt: skip
+    matrix = vector.reshape(vector.shape[0], -1) if vector.ndim > 1 else vector.reshape(1, -1)
+    p, width, n = spread(density, count)[index], spread(epsilon, count)[index], matrix.shape[1]
+    rank = np.full(matrix.shape, 0.5)
+    if n > 1:
+        rank = np.argsort(np.argsort(np.abs(matrix), axis=1, kind="stable"), axis=1) / (n - 1)
+    chance = p + width * (rank - 0.5) if 0 < p < 1 else np.full(matrix.shape, p)
+    keep = random.reshape(matrix.shape) < chance.astype(np.float32)
+    return (matrix * keep / (chance if rescale and p else 1)).reshape(vector.shape)
 
 
 def breadcrumbs(
@@ -340,79 +339,6 @@ def sce(base: np.ndarray, vectors: list[np.ndarray], weights: list[float], selec
     return np.divide((rows * agrees * w[:, None]).sum(0), mass, out=np.zeros_like(mass), where=mass > 0)
 
 
-def linear_map(key: str, value: np.ndarray) -> bool:
-    return value.ndim == 2 and min(value.shape) > 1 and "embed" not in key
-
-
-def spectral(function: Callable[..., np.ndarray]) -> Callable[..., State]:
-    """Methods on whole matrices; all else takes the mean times the scale."""
-
-    def merged(base: State, vectors: list[State], weights: None, **params: Any) -> State:
-        scale = params.get("scale", 1.0)
-        return {
-            key: function([v[key] for v in vectors], **params)
-            if linear_map(key, value)
-            else scale * np.mean([v[key] for v in vectors], axis=0)
-            for key, value in base.items()
-        }
-
-    return merged
-
-
-def polar(matrix: np.ndarray) -> np.ndarray:
-    """The orthogonal polar factor, by eigenvectors: M (MᵀM)^(−1/2), for full column rank."""
-    values, vectors = np.linalg.eigh(matrix.T @ matrix)
-    return matrix @ (vectors / np.sqrt(values)) @ vectors.T
-
-
-def tsv_m(vectors: list[np.ndarray], scale: float = 1.0) -> np.ndarray:
-    k = max(1, min(vectors[0].shape) // len(vectors))
-    us, ss, vs = zip(
-        *[
-            (u[:, :k], s[:k], vt[:k].T)
-            for u, s, vt in (np.linalg.svd(v, full_matrices=False) for v in vectors)
-        ],
-        strict=True,
-    )
-    return scale * polar(np.hstack(us)) @ np.diag(np.concatenate(ss)) @ polar(np.hstack(vs)).T
-
-
-def iso_c(vectors: list[np.ndarray], scale: float = 1.0) -> np.ndarray:
-    u, s, vt = np.linalg.svd(sum(vectors), full_matrices=False)
-    return scale * s.mean() * u @ vt
-
-
-def iso_cts(vectors: list[np.ndarray], common: float = 0.8, scale: float = 1.0) -> np.ndarray:
-    rank, n = min(vectors[0].shape), len(vectors)
-    own = int(rank * (1 - common) + 1e-9) // n
-    k = rank - own * n
-    u, s, vt = np.linalg.svd(sum(vectors), full_matrices=False)
-    us, ss, vs = [u[:, :k]], [s[:k]], [vt[:k].T]
-    for v in vectors:
-        a, b, c = np.linalg.svd(v - us[0] @ us[0].T @ v, full_matrices=False)
-        us.append(a[:, :own])
-        ss.append(b[:own])
-        vs.append(c[:own].T)
-    return scale * np.concatenate(ss).mean() * polar(np.hstack(us)) @ polar(np.hstack(vs)).T
-
-
-def wudi(
-    vectors: list[np.ndarray], steps: int = 300, learning_rate: float = 1e-5, scale: float = 1.0
-) -> np.ndarray:
-    point = sum(vectors)
-    alive = [v for v in vectors if v.any()]
-    if steps == 0:
-        a = sum(v.T @ v / (v**2).sum() for v in alive)
-        b = sum(v @ v.T @ v / (v**2).sum() for v in alive)
-        return scale * (point + (b - point @ a) @ np.linalg.pinv(a, rcond=1e-12, hermitian=True))
-    m = s = np.zeros_like(point)
-    for step in range(1, steps + 1):
-        gradient = sum(2 * (point - v) @ v.T @ v / (v**2).sum() for v in alive)
-        m, s = 0.9 * m + 0.1 * gradient, 0.999 * s + 0.001 * gradient**2
-        point = point - learning_rate * (m / (1 - 0.9**step)) / (np.sqrt(s / (1 - 0.999**step)) + 1e-8)
-    return scale * point
-
-
 METHODS: dict[str, Callable[..., State]] = {
     "average": average,
     "linear": linear,
@@ -426,12 +352,12 @@ METHODS: dict[str, Callable[..., State]] = {
     "norm-equalized": norm_equalized,
     "nearswap": per_tensor(nearswap),
     "ties": ties,
-    "dare-linear": lambda *args, **params: dare(False, *args, **params),
-    "dare-ties": lambda *args, **params: dare(True, *args, **params),
-    "della-linear": lambda *args, **params: della(False, *args, **params),
-    "della-ties": lambda *args, **params: della(True, *args, **params),
-    "breadcrumbs": per_tensor(lambda *args, **params: breadcrumbs(False, *args, **params)),
-    "breadcrumbs-ties": per_tensor(lambda *args, **params: breadcrumbs(True, *args, **params)),
+    "dare-linear": dropped(dare)(False),
+    "dare-ties": dropped(dare)(True),
+    "della-linear": dropped(della)(False),
+    "della-ties": dropped(della)(True),
+    "breadcrumbs": per_tensor(partial(breadcrumbs, False)),
+    "breadcrumbs-ties": per_tensor(partial(breadcrumbs, True)),
     "sce": per_tensor(sce),
     "tsv-m": spectral(tsv_m),
     "iso-c": spectral(iso_c),

@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from selfpos.scores.examples import Examples, examples_file, write_examples
-from selfpos.scores.measures import score_of
+from selfpos.scores.examples import Examples, examples_file, score_of, write_examples
 from selfpos.storage.run_folder import RunFolder
 
 TYPES = {

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
 import torch
 from datasets import Dataset
 from torch import nn
@@ -117,3 +118,18 @@ class NearTo(PairTask):
                 return (model(features[0])["sentence_embedding"] - targets[labels]).square().sum(-1).mean()
 
         return Distance()
+
+
+def interrupt_second_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a search meet Ctrl-C in its second step."""
+    from selfpos.positioning.problem import Problem
+
+    original, calls = Problem.gradient, []
+
+    def stopping(self: Problem, *args: object) -> object:
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return original(self, *args)
+
+    monkeypatch.setattr(Problem, "gradient", stopping)

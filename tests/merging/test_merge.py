@@ -292,15 +292,17 @@ def test_every_method_says_what_it_is() -> None:
         assert all(parameter.help for parameter in method.parameters), name
 
 
-@pytest.mark.parametrize("method", ["linear", "slerp"])
-def test_progress_counts_every_element_once(
+@pytest.mark.parametrize("method", ["linear", "slerp", "ties", "breadcrumbs", "sce"])
+@pytest.mark.parametrize("share_sampled", [128, 2])
+def test_progress_ends_at_its_total(
     tiny_base: Path,
     tiny_specialists: list[Path],
     tmp_path: Path,
     method: str,
+    share_sampled: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Whatever the passes of a method, its bar ends at the total."""
+    """Whatever a method reads first, and however much of it as a sample, its bar ends at the total."""
     from contextlib import contextmanager
 
     counted: dict[str, float] = {"total": 0.0, "done": 0.0}
@@ -317,5 +319,6 @@ def test_progress_counts_every_element_once(
     module = sys.modules["selfpos.merging.merge"]  # the package has a function of this name
     monkeypatch.setattr(module, "progress", progress)
     monkeypatch.setattr(module, "SHOWN_FROM", 0)
+    monkeypatch.setattr("selfpos.merging.maths.thresholds.SAMPLED", share_sampled)
     merge(tiny_base, tiny_specialists[:2], method, tmp_path / "out")
     assert counted["done"] == pytest.approx(counted["total"])

@@ -18,6 +18,7 @@ from selfpos.errors import SelfposError
 from selfpos.pipeline.run import _Graph, run_recipe
 from selfpos.recipe import Recipe
 from selfpos.storage.run_folder import RunFolder
+from tests.helpers.stand_ins import interrupt_second_gradient
 
 ROOT = Path(__file__).parent.parent.parent
 MODELS = [
@@ -162,17 +163,7 @@ def test_a_changed_recipe_does_not_overwrite_the_run(
 def test_ctrl_c_in_a_search_stops_the_run_and_the_search_is_made_again(
     tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from selfpos.positioning.problem import Problem
-
-    original, calls = Problem.gradient, []
-
-    def stopping(self: Problem, *args: object) -> object:
-        calls.append(1)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        return original(self, *args)
-
-    monkeypatch.setattr(Problem, "gradient", stopping)
+    interrupt_second_gradient(monkeypatch)
     data = tmp_path / "pairs.jsonl"
     data.write_text(
         "".join(f'{{"anchor": "word {n}", "positive": "about {n}"}}\n' for n in range(40)), encoding="utf-8"

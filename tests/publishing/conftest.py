@@ -4,7 +4,6 @@ send.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
@@ -15,6 +14,7 @@ from tests.conftest import make_specialist
 from tests.publishing.client import Client
 from tests.publishing.hub_server import running_hub
 from tests.publishing.hub_state import Hub
+from tests.publishing.scored_run import write_manifest, write_run
 
 
 @pytest.fixture(scope="session")
@@ -45,11 +45,6 @@ def lfs_client(_running_hub: Hub, tmp_path_factory: pytest.TempPathFactory) -> I
     running.close()
 
 
-def write_manifest(folder: Path, **fields: object) -> Path:
-    (folder / "selfpos.json").write_text(json.dumps(fields), encoding="utf-8")
-    return folder
-
-
 SEEDS = count(100)
 
 
@@ -62,3 +57,8 @@ def merged(tiny_base: Path, tmp_path: Path) -> Path:
     return write_manifest(
         folder, kind="merged", name="merged", licence="apache-2.0", merge={"method": "ties", "sources": []}
     )
+
+
+@pytest.fixture
+def run(tiny_base: Path, tmp_path: Path) -> Path:
+    return write_run(tiny_base, tmp_path / "quick")

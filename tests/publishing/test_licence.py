@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from selfpos.errors import SelfposError
-from selfpos.publishing.facts import Facts, Parent, read_facts
-from selfpos.publishing.licence import Licence, card_licence, derive_licence, parse_licence
-from selfpos.publishing.model_summary import read_summary
+from selfpos.publishing.facts import Facts, Parent, parse_parent, read_facts
+from selfpos.publishing.metadata import Licence, card_licence, derive_licence, parse_licence
+from selfpos.publishing.sources import read_summary
 from tests.publishing.conftest import Client, write_manifest
 from tests.publishing.hub_state import Hub
 
@@ -38,6 +38,13 @@ def test_shared_licence_is_taken(tiny_base: Path, tmp_path: Path) -> None:
 def test_own_licence_on_record_wins(tiny_base: Path, tmp_path: Path) -> None:
     recorded = facts(tiny_base, licensed(tmp_path, "a", "mit"), licence="cc-by-4.0")
     assert derive_licence(recorded) == Licence("cc-by-4.0")
+
+
+def test_a_folder_of_the_hubs_cache_says_repository_and_commit() -> None:
+    commit = "0123456789" * 4
+    source = f"/cache/hub/models--intfloat--e5-small/snapshots/{commit}"
+    parent = parse_parent({"path": source, "hash": "x"})
+    assert parent == Parent(commit, source, "intfloat/e5-small", commit, "x")
 
 
 def test_conflict_is_asked_about(tiny_base: Path, tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ import json
 import re
 import shutil
 from pathlib import Path
-from statistics import fmean
 
 import numpy as np
 import pytest
@@ -17,98 +16,16 @@ from selfpos.publishing.card import build_card
 from selfpos.publishing.collection import plan_collection
 from selfpos.publishing.plan import plan_push
 from selfpos.publishing.scores import Scores, find_scores, read_model_scores
-from selfpos.scores.examples import Examples, examples_file, write_examples
-from selfpos.scores.measures import resamples, score_of
+from selfpos.scores.examples import Examples, examples_file, resamples, score_of, write_examples
 from selfpos.storage.hashing import content_hash
 from tests.publishing.conftest import write_manifest
-
-ACCURACY = [0.5, 0.6, 0.7]
-HUB_REVISION = "b0fddb56ed78048fa8b90373c8a3cfc37b684831"  # of the data that MTEB has for STSBenchmark
-
-
-def write_result(
-    root: Path,
-    model: str,
-    task: str,
-    value: float,
-    revision: str = HUB_REVISION,
-    content: str = "rev",
-    **more: object,
-) -> Path:
-    """One of MTEB's result files, in MTEB's own layout below `root`; `content` stands for the model's
-    revision.
-    """
-    entry = {"main_score": value, "hf_subset": "default", "languages": ["eng-Latn"], **more}
-    record = {
-        "dataset_revision": revision,
-        "task_name": task,
-        "mteb_version": "2.26.24",
-        "evaluation_time": 1.0,
-        "scores": {"test": [entry]},
-    }
-    file = root / "results" / model.replace("/", "__") / content / f"{task}.json"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(record))
-    return file
+from tests.publishing.scored_run import HUB_REVISION, write_last, write_result
 
 
 def interval(scores: Scores, model: str) -> tuple[float, float] | None:
     result = scores.result(model, "STSBenchmark")
     assert result is not None
     return result.interval(result.scores[0])
-
-
-def write_last(root: Path, model: str, tasks: dict[str, tuple[str, str, float]]) -> None:
-    listed = {
-        task: {
-            "type": kind,
-            "metric": metric,
-            "main_score": value,
-            "file": f"results/{model.replace('/', '__')}/rev/{task}.json",
-        }
-        for task, (kind, metric, value) in tasks.items()
-    }
-    (root / "last.json").write_text(json.dumps({"model": model, "revision": "rev", "tasks": listed}))
-
-
-@pytest.fixture
-def run(tiny_base: Path, tmp_path: Path) -> Path:
-    """A run `quick` with a base, a specialist and the merged model `sp`, all scored on a task of MTEB's and
-    on two of our own.
-    """
-    run = tmp_path / "quick"
-    tasks = {"retrieval": {"type": "retrieval", "data": "corpus"}}
-    recipe = {"name": "quick", "tasks": tasks, "merges": {"sp": {"method": "ties"}}}
-    run.mkdir()
-    (run / "recipe.yaml").write_text(json.dumps(recipe))
-    model = Path(shutil.copytree(tiny_base, run / "merged" / "sp"))
-    sources = [{"name": "retrieval", "hash": "a" * 64}]
-    write_manifest(
-        model,
-        kind="merge",
-        licence="mit",
-        base={"name": "model", "hash": "b" * 64},
-        merge={"method": "ties", "sources": sources},
-    )
-    for name, sts, docs in (("base", 0.82, 0.3), ("retrieval", 0.7, 0.5), ("sp", 0.81234, 0.6)):
-        root = run / "scores" / name
-        write_result(root, f"quick/{name}", "STSBenchmark", sts)
-        write_result(root, f"quick/{name}", "OwnDocsRetrieval", docs)
-        write_result(
-            root,
-            f"quick/{name}",
-            "OwnLabels",
-            fmean(ACCURACY),
-            scores_per_experiment=[{"accuracy": value} for value in ACCURACY],
-        )
-        known = {
-            "STSBenchmark": ("STS", "cosine_spearman", sts),
-            "OwnDocsRetrieval": ("Retrieval", "ndcg_at_10", docs),
-        }
-        write_last(
-            root, f"quick/{name}", known | {"OwnLabels": ("Classification", "accuracy", fmean(ACCURACY))}
-        )
-    return run
 
 
 def test_card_in_a_run_has_its_scores_beside_its_rivals(run: Path) -> None:
@@ -321,62 +238,6 @@ def test_a_task_that_got_worse_is_told_with_the_interval_of_the_difference(run: 
     assert -5.4 < low < value < high < -4.6
     assert "- On STSBenchmark it scores below its base: 81.23 against 82.00." in text  # no examples were kept
     assert "within the noise" not in text
-
-
-OVERLAP = {
-    "settings": {"remove": False, "threshold": 0.8},
-    "not checked": ["OwnThings"],
-    "sources": {
-        "retrieval": {
-            "records": 90,
-            "overlapping": 3,
-            "tasks": {
-                "STSBenchmark": {"items": 1379, "exact": 2, "near": 1, "texts": 5, "records": 3},
-                "OwnDocsRetrieval": {"items": 50, "exact": 0, "near": 0, "texts": 4, "records": 0},
-            },
-        },
-        "of-another": {
-            "records": 9,
-            "overlapping": 1,
-            "tasks": {"Banking77": {"items": 9, "exact": 1, "near": 0, "texts": 1, "records": 1}},
-        },
-    },
-}
-
-
-def test_overlap_that_was_found_is_a_limitation(run: Path, tmp_path: Path) -> None:
-    model = run / "merged" / "sp"
-    unknown = "- Its training data was not checked for test items of these tasks."
-    assert unknown in build_card(model).text
-    (run / "overlap.json").write_text(json.dumps(OVERLAP))
-    plan = plan_push(model, "alice/sp")
-    lines = [
-        "The training data of retrieval contains 3 of the 1,379 test items of STSBenchmark, 1 of them nearly "
-        "and "
-        "the others word for word.",
-        "No training record contains a test item of other tasks word for word or nearly (Jaccard similarity "
-        "from "
-        "0.8): OwnDocsRetrieval.",
-        "Not checked for overlap, since their test items are unknown: OwnThings.",
-    ]
-    assert all(f"- {line}\n" in plan.card for line in lines)
-    assert unknown not in plan.card
-    assert "Banking77" not in plan.card
-    sent = {file.path: file.read() for file in plan.files}
-    fetched = Path(shutil.copytree(model, tmp_path / "fetched"))
-    (fetched / "overlap.yaml").write_bytes(sent["overlap.yaml"])
-    assert content_hash(fetched) == content_hash(model)
-    assert all(
-        f"- {line}\n" in build_card(fetched).text for line in lines
-    )  # what was published tells it again
-
-    (run / "overlap.json").unlink()
-    report = tmp_path / "report.json"
-    report.write_text(json.dumps(OVERLAP))
-    assert lines[0] in plan_push(model, "alice/sp", overlap=report).card
-    report.write_text("[]")
-    with pytest.raises(SelfposError, match="no report of `selfpos overlap`"):
-        plan_push(model, "alice/sp", overlap=report)
 
 
 def test_nothing_scored_and_damaged_files(tmp_path: Path) -> None:

@@ -13,9 +13,9 @@ import pytest
 
 from selfpos.report import write_report
 from selfpos.report.drawing import spread_out
+from selfpos.report.figures import by_layer, vary
 from selfpos.report.page import breakable, findings
 from selfpos.report.results import read_results
-from selfpos.report.search_figures import by_layer, vary
 from selfpos.storage.run_folder import RunFolder
 from tests.report.conftest import WrittenReport
 

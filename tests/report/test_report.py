@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from selfpos.comparison.grid import markdown
+from selfpos.comparison.tables import markdown
 from selfpos.errors import SelfposError
 from selfpos.report import write_report
 from selfpos.report.results import make_table, read_results, score_table

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from scipy.stats import pearsonr, spearmanr
 from sklearn.metrics import average_precision_score, f1_score, v_measure_score
 
-from selfpos.scores.examples import Examples
-from selfpos.scores.measures import measure_of, resamples, score_of
+from selfpos.scores.examples import Examples, measure_of, resamples, score_of
 
 
 def part(kind: str, count: int, **arrays: np.ndarray) -> Examples:

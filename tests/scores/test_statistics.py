@@ -10,9 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import norm, ttest_1samp
 
-from selfpos.scores.examples import Examples
+from selfpos.scores.examples import Examples, resamples, score_of
 from selfpos.scores.intervals import borda_ranks, estimate, holm
-from selfpos.scores.measures import resamples, score_of
 
 
 @settings(max_examples=100, deadline=None)
@@ -140,4 +139,4 @@ def test_students_interval_is_scipys() -> None:
 
     values = np.random.default_rng(3).normal(size=7)
     expected = t.interval(0.95, 6, values.mean(), values.std(ddof=1) / np.sqrt(7))
-    assert student_interval(values, 0.05) == pytest.approx(expected)
+    assert student_interval(values) == pytest.approx(expected)

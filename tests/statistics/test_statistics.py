@@ -3,6 +3,7 @@ in float64."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -162,9 +163,9 @@ def test_a_stopped_gathering_goes_on_with_the_next_task(
     whole = merge(str(tiny_base), sources, "fisher", tmp_path / "whole", probe=given)  # type: ignore[arg-type]
     original, seen = fisher.gather, []
 
-    def stopping(live: Any, task: Any, *rest: Any) -> None:
+    def stopping(live: Any, task: Any, *rest: Any) -> Iterator[int]:
         seen.append(task.name)
-        original(live, task, *rest)
+        yield from original(live, task, *rest)
         if len(seen) == 2:
             raise KeyboardInterrupt
 

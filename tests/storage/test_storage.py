@@ -19,7 +19,7 @@ from safetensors.numpy import load_file as load_numpy
 from safetensors.torch import load_file, save_file
 
 from selfpos.errors import SelfposError
-from selfpos.storage.atomic import fresh_folder, locked
+from selfpos.storage.atomic import fresh_folder, held, locked
 from selfpos.storage.hashing import content_hash, sha256_file
 from selfpos.storage.locate import DEFAULT_SHA256, locate_model
 from selfpos.storage.manifest import read_json, read_manifest, write_manifest
@@ -164,7 +164,7 @@ def test_content_hash_sees_what_changes_embeddings_only(tiny_base: Path, tmp_pat
 
 
 def test_manifest_round_trip(tmp_path: Path) -> None:
-    assert read_manifest(tmp_path) is None
+    assert read_manifest(tmp_path) == {}
     write_manifest(tmp_path, {"base": {"name": "é"}})
     assert read_manifest(tmp_path) == {"base": {"name": "é"}}
     (tmp_path / "selfpos.json").write_text("[1]")
@@ -203,7 +203,7 @@ def test_a_lock_is_held_by_one_and_lies_beside_its_folder(tmp_path: Path) -> Non
         folder.mkdir()
         with pytest.raises(SelfposError, match=r"another process is writing \S*/new/folder"), locked(folder):
             pass
-        with pytest.raises(SelfposError, match=r"^busy$"), locked(folder, "busy"):
+        with pytest.raises(SelfposError, match=r"^busy$"), held(folder.parent / ".folder.lock", "busy"):
             pass
         assert not list(folder.iterdir()) and (folder.parent / ".folder.lock").exists()
         with locked(tmp_path / "new" / "other"):

@@ -74,21 +74,23 @@ def test_labelled_texts_by_the_nearest_mean_of_all_others() -> None:
     assert measure.score(embed(measure, vectors)) == pytest.approx(np.mean(hits))
 
 
+VECTORS = {
+    "a": [1.0, 0, 0], "A": [0.9, 0.3, 0], "b": [0, 1.0, 0],
+    "B": [0.5, 0.6, 0.0], "c": [0.0, 0.0, 1.0], "C": [0, 0.9, 0.1],
+}  # fmt: skip
+
+
+def pair_measure() -> TaskMeasure:
+    """On the pairs a–A and b–B, with c–C known: a is nearest to A, and b to C before B."""
+    known = probe(PairTask(), anchor=["c"], positive=["C"])
+    measured = probe(PairTask(), anchor=["a", "b"], positive=["A", "B"])
+    return TaskMeasure(known.everything(), measured.everything())
+
+
 def test_pairs_by_ndcg_among_the_second_texts_of_both_parts() -> None:
-    vectors = {
-        "a": [1.0, 0, 0],
-        "A": [0.9, 0.3, 0],
-        "b": [0, 1.0, 0],
-        "B": [0.5, 0.6, 0.0],
-        "c": [0.0, 0.0, 1.0],
-        "C": [0, 0.9, 0.1],
-    }
-    search = probe(PairTask(), anchor=["c"], positive=["C"])
-    validation = probe(PairTask(), anchor=["a", "b"], positive=["A", "B"])
-    measure = TaskMeasure(search.everything(), validation.everything())
+    measure = pair_measure()
     assert "c" not in measure.texts
-    # a finds A first; b finds C before B
-    assert measure.score(embed(measure, vectors)) == pytest.approx((1 + 1 / math.log2(3)) / 2)
+    assert measure.score(embed(measure, VECTORS)) == pytest.approx((1 + 1 / math.log2(3)) / 2)
 
 
 def test_a_text_that_occurs_twice_is_one_candidate() -> None:
@@ -99,18 +101,7 @@ def test_a_text_that_occurs_twice_is_one_candidate() -> None:
 
 
 def test_records_drawn_again_change_the_measure_as_records_do() -> None:
-    vectors = {
-        "a": [1.0, 0, 0],
-        "A": [0.9, 0.3, 0],
-        "b": [0, 1.0, 0],
-        "B": [0.5, 0.6, 0.0],
-        "c": [0.0, 0.0, 1.0],
-        "C": [0, 0.9, 0.1],
-    }
-    search = probe(PairTask(), anchor=["c"], positive=["C"])
-    measure = TaskMeasure(
-        search.everything(), probe(PairTask(), anchor=["a", "b"], positive=["A", "B"]).everything()
-    )
-    items = measure.items(embed(measure, vectors))
+    measure = pair_measure()
+    items = measure.items(embed(measure, VECTORS))
     assert measure.score_of(items, np.array([0, 0])) == 1
     assert measure.score_of(items, np.array([1, 1])) == pytest.approx(1 / math.log2(3))

@@ -18,7 +18,7 @@ from selfpos.recipe import MixtureSettings
 from selfpos.storage.hashing import content_hash
 from selfpos.storage.manifest import read_manifest
 from selfpos.tasks import TASKS, get_task
-from selfpos.tasks.prompts import column_prompts, kept_prompts
+from selfpos.tasks.task import column_prompts, kept_prompts
 from selfpos.training import train
 from selfpos.training.objective import make_loss
 from tests.helpers.trainings import FAST, one_thread, records, run, with_, words
@@ -137,7 +137,7 @@ def test_the_papers_loss_learns_from_the_pairs_that_are_alike(tiny_base: Path, t
         {"anchor": "p", "positive": "e", "negative": "c"}
     ]
     run(tiny_base, tmp_path / "out", "sts", settings=with_(sts_loss="infonce", batch_size=2))
-    assert (read_manifest(tmp_path / "out") or {})["losses"] == {"sts": "MultipleNegativesRankingLoss"}
+    assert read_manifest(tmp_path / "out")["losses"] == {"sts": "MultipleNegativesRankingLoss"}
 
 
 # Prompts
@@ -199,7 +199,7 @@ def test_prompts_are_trained_with_and_loaded_again(several: bool, tiny_base: Pat
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
     model = SentenceTransformer(str(tmp_path / "with"), device="cpu")
     assert model.prompts == {"query": "query: ", "document": "", "BitextMining": "x y "}
-    assert (read_manifest(tmp_path / "with") or {})["tasks"]["bitext"]["prompts"] == {
+    assert read_manifest(tmp_path / "with")["tasks"]["bitext"]["prompts"] == {
         "sentence1": "x y ",
         "sentence2": "x y ",
     }

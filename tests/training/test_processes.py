@@ -50,17 +50,17 @@ def test_two_processes_train_one_model_and_go_on_where_both_were(tiny_base: Path
     )
     assert done.returncode == 0, done.stderr[-3000:]
     run(tiny_base, tmp_path / "alone", "pair-classification", settings=SETTINGS)
-    manifest = read_manifest(tmp_path / "whole") or {}
+    manifest = read_manifest(tmp_path / "whole")
     assert (manifest["processes"], manifest["steps"], manifest["samples"]) == (2, 6, 48)
     assert [entry["step"] for entry in manifest["validation"]["history"]] == [3, 6]
-    resumed = read_manifest(tmp_path / "interrupted") or {}
+    resumed = read_manifest(tmp_path / "interrupted")
     assert resumed["resumed_from"] == 4
     assert (
         content_hash(tmp_path / "interrupted")
         == content_hash(tmp_path / "whole")
         != content_hash(tmp_path / "alone")
     )
-    stopped = read_manifest(tmp_path / "stopped") or {}
+    stopped = read_manifest(tmp_path / "stopped")
     assert stopped["resumed_from"] == 5 and content_hash(tmp_path / "stopped") == content_hash(
         tmp_path / "whole"
     )

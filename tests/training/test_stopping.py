@@ -242,7 +242,7 @@ def test_what_a_training_took_counts_from_its_first_start(
     spent = json.loads((tmp_path / "out.checkpoints" / "step-4" / "spent.json").read_text(encoding="utf-8"))
     result = run(tiny_base, tmp_path / "out", "retrieval", settings=settings)
     assert result.seconds > spent["seconds"] > 0
-    assert (read_manifest(tmp_path / "out") or {})["seconds"] == result.seconds
+    assert read_manifest(tmp_path / "out")["seconds"] == result.seconds
     assert (
-        result.tokens == (read_manifest(tmp_path / "out") or {})["tokens"] > 6 * 4 * 2 * 2
+        result.tokens == read_manifest(tmp_path / "out")["tokens"] > 6 * 4 * 2 * 2
     )  # two texts a record, of more than two tokens

@@ -38,7 +38,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch, *scores: float) -> list[int]:
 @pytest.mark.parametrize("task", sorted(TASKS))
 def test_every_type_is_measured_by_its_own_measure(task: str, tiny_base: Path, tmp_path: Path) -> None:
     result = run(tiny_base, tmp_path / "out", task, settings=with_(validation=VALIDATED.model_dump()))
-    manifest = read_manifest(tmp_path / "out") or {}
+    manifest = read_manifest(tmp_path / "out")
     assert result.steps == 3 and [entry["step"] for entry in manifest["validation"]["history"]] == [2, 3]
     assert all(-1 <= entry["scores"][task] <= 1 for entry in manifest["validation"]["history"])
     triples = 1 + (task == "reranking")  # to a record
@@ -77,7 +77,7 @@ def test_the_best_state_is_kept(
     common = {"steps": 8, "warmup": 0.0, "validation": VALIDATED.model_dump(), **more}
     scripted(monkeypatch, 0.1, 0.9, 0.2, 0.3)
     run(tiny_base, tmp_path / "best", "sts", settings=with_(**common))
-    assert (read_manifest(tmp_path / "best") or {})["validation"]["best_step"] == 4
+    assert read_manifest(tmp_path / "best")["validation"]["best_step"] == 4
     # the state after 4 of 8 steps is the checkpoint of a training that was stopped there
     scripted(monkeypatch, 0.1, 0.2, 0.3, 0.4)
     with monkeypatch.context() as patch:
@@ -96,7 +96,7 @@ def test_patience_ends_a_training_that_gets_no_better(
     settings = with_(steps=20, validation=VALIDATED.model_dump() | {"patience": 2})
     scripted(monkeypatch, 0.5, 0.6, 0.4, 0.5, 0.9)
     assert run(tiny_base, tmp_path / "out", "sts", settings=settings).steps == 8
-    found = (read_manifest(tmp_path / "out") or {})["validation"]
+    found = read_manifest(tmp_path / "out")["validation"]
     assert (found["best_step"], found["stopped_early"], len(found["history"])) == (4, True, 4)
 
 
@@ -118,7 +118,7 @@ def test_a_measured_training_goes_on_to_the_same_bytes(
     )
     monkeypatch.setattr(validation, "score", lambda *_: by_step[now[-1]])
     run(tiny_base, tmp_path / "whole", "sts", settings=settings)
-    whole = (read_manifest(tmp_path / "whole") or {})["validation"]
+    whole = read_manifest(tmp_path / "whole")["validation"]
     assert whole["best_step"] == 4
     for stop, resumed in {4: 3, 7: 6, 9: 6}.items():
         out = tmp_path / str(stop)
@@ -129,7 +129,7 @@ def test_a_measured_training_goes_on_to_the_same_bytes(
         result = run(tiny_base, out, "sts", settings=settings)
         assert result.resumed_from == resumed and result.steps == 10
         assert content_hash(out) == content_hash(tmp_path / "whole")
-        assert (read_manifest(out) or {})["validation"] == whole
+        assert read_manifest(out)["validation"] == whole
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from selfpos.storage.hashing import content_hash
 from selfpos.storage.manifest import write_manifest
 from selfpos.storage.model_folder import open_model
 from selfpos.vectors import TaskVector, gram, norms_and_cosines, open_vectors, tensor_gram
-from selfpos.vectors.names import is_linear_map, is_token_table, kind_of, layer_name, layer_number
+from selfpos.vectors.names import is_linear_map, is_token_table, layer_name, layer_number
 from selfpos.vectors.parts import LowRank, spans
 from tests.helpers.adapters import changed, make_adapter, state
 from tests.helpers.folders import make_folder
@@ -289,20 +289,16 @@ def test_spans_cover_a_tensor_once(shape: tuple[int, ...]) -> None:
     assert covered == list(range(int(np.prod(shape))))
 
 
-def test_names_say_layer_and_kind() -> None:
+def test_names_say_layer_and_table() -> None:
     attention = "encoder.layer.3.attention.self.query.weight"
-    assert (layer_number(attention), layer_name(attention), kind_of(attention)) == (
-        3,
-        "encoder.layer.3",
-        "attention",
-    )
+    assert (layer_number(attention), layer_name(attention)) == (3, "encoder.layer.3")
     assert (layer_number("layers.11.mlp.up.weight"), layer_name("layers.11.mlp.up.weight")) == (
         11,
         "layers.11",
     )
-    assert (layer_number("2_Dense/linear.0.weight"), kind_of("2_Dense/linear.weight")) == (None, "other")
+    assert layer_number("2_Dense/linear.0.weight") is None
     table = "embeddings.word_embeddings.weight"
-    assert (layer_name(table), kind_of(table), is_token_table(table)) == ("embeddings", "embedding", True)
+    assert (layer_name(table), is_token_table(table)) == ("embeddings", True)
     assert not is_token_table("embeddings.position_embeddings.weight")
     assert is_linear_map(attention, (4, 4)) and not is_linear_map(attention, (1, 4))
     assert not is_linear_map(table, (4, 4))

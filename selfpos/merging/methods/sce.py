@@ -37,7 +37,7 @@ def selection(stream: Stream) -> Mapping[str, Any]:
     return {key: (limits[key][0][0], sums[key]) for key in stream.keys}
 
 
-@kernel(reference="https://arxiv.org/abs/2408.07990", weighting="none", statistics_pass=selection)
+@kernel(reference="https://arxiv.org/abs/2408.07990", weighting="none", statistics_pass=selection, reads=2)
 def sce(chunk: Chunk, *, select: Share = 0.1) -> Array:
     """SCE: select the entries that vary most between vectors, weigh vectors by their energy there, erase
     minority signs.

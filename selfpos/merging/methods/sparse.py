@@ -123,15 +123,15 @@ def check_chances(settings: Settings, keys: Sequence[str]) -> None:
             if density in (0, 1):
                 continue
             low, high = density - epsilon / 2, density + epsilon / 2
-            found = f"found {density:g} ± {epsilon / 2:g}"
+            stated = f"found {density:g} ± {epsilon / 2:g}"
             if low < 0 or high > 1:
                 raise SelfposError(
-                    f"density ± epsilon/2 must lie between 0 and 1, {found}; make epsilon smaller"
+                    f"density ± epsilon/2 must lie between 0 and 1, {stated}; make epsilon smaller"
                 )
             if low == 0 and params["rescale"]:
                 raise SelfposError(
                     "density − epsilon/2 must lie above 0 where what is kept is divided by its chance, "
-                    f"{found}; make epsilon smaller, or set rescale to false"
+                    f"{stated}; make epsilon smaller, or set rescale to false"
                 )
 
 

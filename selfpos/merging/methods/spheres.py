@@ -96,10 +96,10 @@ def tensor_slerp(
     `slerp`. Prefer it to reproduce such merges.
     """
     models = of_models(gram)
-    one, two = (0, 1) if gram.shape[0] == 2 else (1, 2)
+    first, second = (0, 1) if gram.shape[0] == 2 else (1, 2)
     coefficients = np.zeros(gram.shape[0])
-    coefficients[[one, two]] = slerp_shares(
-        models[one, one], models[two, two], models[one, two], t, linear_above
+    coefficients[[first, second]] = slerp_shares(
+        models[first, first], models[second, second], models[first, second], t, linear_above
     )
     return over_base(coefficients)
 

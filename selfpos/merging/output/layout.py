@@ -101,7 +101,7 @@ def gather_prompts(base: ModelFolder, sources: Sequence[ModelFolder]) -> dict[st
     `query` and `document`, for any question and document, only where all models trained to ask have the same.
     Raises SelfposError where two models have different prompts of another name.
     """
-    from selfpos.tasks.prompts import SIDES
+    from selfpos.tasks.task import SIDES
 
     known, gathered = prompts_of(base), dict[str, str]()
     prompts = {source.path: prompts_of(source) for source in sources}

@@ -110,8 +110,3 @@ def _refuse(plan: Plan, stream: Stream, task: Task) -> None:
         f"method {plan.method.name}: merged tensor {task.key} holds numbers beyond the range of "
         f"{TORCH[dtype]}; {remedy}"
     )
-
-
-def interrupted_with_progress(folder: Path) -> bool:
-    """Whether a temporary folder holds work that a second start can use."""
-    return (folder / JOURNAL).is_file()

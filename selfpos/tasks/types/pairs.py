@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from selfpos.errors import SelfposError
 from selfpos.tasks import forms
@@ -19,8 +19,26 @@ if TYPE_CHECKING:
 NUMBERS = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "False": 0, "True": 1}
 
 
+class GradedPairs(TaskType):
+    """Two texts and a number, learnt from the order of the cosines."""
+
+    text_columns = ("sentence1", "sentence2")
+    loss_name = "cosent"
+    #: label of an inference set: its number
+    grades: ClassVar[Mapping[str, float]]
+
+    def _graded(self, dataset: Dataset, columns: Mapping[str, str] | None) -> Dataset:
+        """The pairs of an inference set with their numbers; other data as it is."""
+        if columns or not forms.is_nli(dataset):
+            return dataset
+        return forms.graded_pairs(dataset, self.grades, str(self.target))
+
+    def _with_target(self, dataset: Dataset, values: list[Any]) -> Dataset:
+        return dataset.select_columns(list(self.text_columns)).add_column(self.target, values)
+
+
 @register
-class Sts(TaskType):
+class Sts(GradedPairs):
     """Record: `sentence1`, `sentence2`, `score` (a number, larger is more similar, any range). Of an
     inference set (premise, hypothesis, label): entailment 1, neutral 0.5, contradiction 0.
 
@@ -39,16 +57,12 @@ class Sts(TaskType):
         "sentence2": ("sentence2", "sentence_b", "sent2", "text2", "text_b", "question2", "positive"),
         "score": ("score", "similarity_score", "similarity", "relatedness_score", "labels", "label"),
     }
-    text_columns = ("sentence1", "sentence2")
     target = "score"
-    loss_name = "cosent"
     mteb_type = "STS"
+    grades: ClassVar = {"entailment": 1.0, "neutral": 0.5, "contradiction": 0.0}
 
     def canonical(self, dataset: Dataset, columns: Mapping[str, str] | None = None) -> Dataset:
-        if not columns and forms.is_nli(dataset):
-            grades = {"entailment": 1.0, "neutral": 0.5, "contradiction": 0.0}
-            dataset = forms.graded_pairs(dataset, grades, "score")
-        graded = super().canonical(dataset, columns)
+        graded = super().canonical(self._graded(dataset, columns), columns)
         _scores(graded)
         return graded
 
@@ -63,7 +77,7 @@ class Sts(TaskType):
             )
         if low < 0 or high > 1:
             scores = (scores - low) / (high - low)
-        return dataset.select_columns(list(self.text_columns)).add_column("score", scores.tolist())
+        return self._with_target(dataset, scores.tolist())
 
     def under(self, settings: TrainingSettings | PositioningSettings) -> TaskType:
         return StsByInfoNCE(settings.sts_positive) if settings.sts_loss == "infonce" else self
@@ -116,14 +130,14 @@ class StsByInfoNCE(Retrieval):
 
 
 @register
-class PairClassification(TaskType):
+class PairClassification(GradedPairs):
     """Record: `sentence1`, `sentence2`, `label` (1 or 0, or true and false), or lists of all three. An
     inference set is taken as MTEB takes it: entailment 1, contradiction 0, neutral left out.
 
     Loss: CoSENT on the labels, log(1 + Σ exp((s_neg − s_pos)/τ)) over all couples of a pair labelled 0 and a
     pair labelled 1: how well cosine ranks ones above zeros, at no particular threshold. Contrastive losses
-    push cosines to fixed margins, which opposes the InfoNCE of the other tasks, and the online one is a sum
-    over a changing choice of pairs, whose size cannot be compared with other tasks' losses on a probe.
+    push cosines to fixed margins, which opposes the InfoNCE of the other tasks. The online one is a sum over
+    a changing choice of pairs, whose size cannot be compared with other tasks' losses on a probe.
     Validation: average precision of ranking by similarity (MTEB's max_ap).
     """
 
@@ -139,15 +153,13 @@ class PairClassification(TaskType):
         ),
         "label": ("label", "labels", "is_duplicate", "score"),
     }  # fmt: skip
-    text_columns = ("sentence1", "sentence2")
     target = "label"
-    loss_name = "cosent"
     mteb_type = "PairClassification"
+    grades: ClassVar = {"entailment": 1, "contradiction": 0}
 
     def canonical(self, dataset: Dataset, columns: Mapping[str, str] | None = None) -> Dataset:
-        if not columns and forms.is_nli(dataset):
-            dataset = forms.graded_pairs(dataset, {"entailment": 1, "contradiction": 0}, "label")
-        return super().canonical(forms.unnested(forms.to_binary_labels(dataset), self, columns), columns)
+        labelled = forms.to_binary_labels(self._graded(dataset, columns))
+        return super().canonical(forms.unnested(labelled, self, columns), columns)
 
     def prepare(self, dataset: Dataset, seed: int) -> Dataset:
         dataset = self.canonical(dataset)
@@ -160,7 +172,7 @@ class PairClassification(TaskType):
             raise SelfposError(
                 f"all {len(labels)} pairs are labelled {labels[0]}: pair-classification needs both 0 and 1"
             )
-        return dataset.select_columns(list(self.text_columns)).add_column("label", labels)
+        return self._with_target(dataset, labels)
 
 
 @register

@@ -1,0 +1,236 @@
+"""Where facts about a model come from: its own files, the run that it is part of, the report on overlap.
+
+Of weights only the safetensors headers are read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from selfpos.errors import SelfposError
+from selfpos.storage.file_kinds import ADAPTER, CONFIG, MODULES, PROMPTS_CONFIG
+from selfpos.storage.manifest import read_json
+from selfpos.storage.model_folder import read_modules
+from selfpos.storage.run_folder import RunFolder
+from selfpos.storage.tensor_file import read_header
+
+if TYPE_CHECKING:
+    from selfpos.recipe import Recipe
+
+OVERLAP = "overlap.yaml"  # in a published model; a JSON file would count as part of the model
+
+POOLINGS = ("mean", "cls", "lasttoken")  # those that the card shows code for
+
+
+@dataclass(frozen=True)
+class ModelSummary:
+    """A model from the outside.
+
+    `pooling`, `dimension` and `max_tokens` are None where the folder does not say.
+    """
+
+    modules: tuple[str, ...]
+    pooling: str | None
+    dimension: int | None
+    max_tokens: int | None
+    prompts: Mapping[str, str]
+    default_prompt: str | None
+    similarity: str | None
+    parameters: int
+    dtypes: tuple[str, ...]
+    adapter: Mapping[str, Any] | None
+
+    @property
+    def transformers_pooling(self) -> str | None:
+        """The pooling to show plain transformers code for; None where more code would be needed."""
+        inner = [kind for kind in self.modules if kind != "Normalize"]
+        return self.pooling if inner == ["Transformer", "Pooling"] and self.pooling in POOLINGS else None
+
+
+def read_summary(folder: Path) -> ModelSummary:
+    """Summarise the sentence-transformers model or the PEFT adapter in `folder`.
+
+    Raises SelfposError where it is neither, or where a weights file is not a whole safetensors file.
+    """
+    adapter = _json(folder / ADAPTER) or None
+    modules = []
+    if (folder / MODULES).is_file():
+        modules = [(module.kind, folder / module.path) for module in read_modules(folder)]
+    elif adapter is None:
+        raise SelfposError(
+            f"{folder} is neither a sentence-transformers model (no modules.json) "
+            f"nor a PEFT adapter (no {ADAPTER})"
+        )
+    settings = _json(folder / PROMPTS_CONFIG)
+    pooling, dimension = _output(modules)
+    weights = _weights(folder)
+    return ModelSummary(
+        modules=tuple(kind for kind, _ in modules),
+        pooling=pooling,
+        dimension=dimension,
+        max_tokens=_max_tokens(next((path for kind, path in modules if kind == "Transformer"), folder)),
+        prompts=settings.get("prompts") or {},
+        default_prompt=settings.get("default_prompt_name"),
+        similarity=settings.get("similarity_fn_name"),
+        parameters=sum(weights.values()),
+        dtypes=tuple(sorted(weights, key=lambda dtype: (-weights[dtype], dtype))),
+        adapter=adapter,
+    )
+
+
+def _json(path: Path) -> dict[str, Any]:
+    return read_json(path) if path.is_file() else {}
+
+
+def _output(modules: list[tuple[str, Path]]) -> tuple[str | None, int | None]:
+    """Pooling mode and dimension of the embedding, which the last module that changes it decides."""
+    pooling, dimension = None, None
+    for kind, path in modules:
+        config = _json(path / CONFIG)
+        if kind == "Pooling":
+            # Older versions of sentence-transformers wrote `pooling_mode_mean_tokens: true`.
+            older = [name for name in config if name.startswith("pooling_mode_") and config[name] is True]
+            modes = [name.removeprefix("pooling_mode_").partition("_token")[0] for name in older]
+            mode = config.get("pooling_mode") or modes
+            pooling = mode if isinstance(mode, str) else "+".join(mode)
+            width = config.get("embedding_dimension") or config.get("word_embedding_dimension")
+            dimension = width * len(pooling.split("+")) if width else None
+        elif kind == "Dense":
+            dimension = config.get("out_features") or dimension
+        elif kind == "Transformer" and dimension is None:
+            dimension = config.get("hidden_size")
+    return pooling, dimension
+
+
+def _max_tokens(transformer: Path) -> int | None:
+    """The sentence-transformers limit if set, else the smaller of those of tokenizer and network."""
+    for name in ("sentence_bert_config.json", "sentence_roberta_config.json"):
+        if limit := _json(transformer / name).get("max_seq_length"):
+            return int(limit)
+    tokenizer = _json(transformer / "tokenizer_config.json").get("model_max_length")
+    network = _json(transformer / CONFIG).get("max_position_embeddings")
+    # A tokenizer without a limit records a huge number.
+    limits = [limit for limit in (tokenizer, network) if isinstance(limit, int | float) and 0 < limit < 10**9]
+    return int(min(limits)) if limits else None
+
+
+def _weights(folder: Path) -> dict[str, int]:
+    """Dtype → number of float weights in the safetensors files."""
+    counts: dict[str, int] = {}
+    for file in sorted(folder.rglob("*.safetensors")):
+        for entry in read_header(file)[0].values():
+            if entry.mergeable:  # not a buffer of integers, such as position ids
+                counts[entry.dtype] = counts.get(entry.dtype, 0) + entry.numel
+    return counts
+
+
+@dataclass(frozen=True)
+class ModelRun:
+    """A run and one of its models."""
+
+    folder: RunFolder
+    recipe: Recipe
+    model: Path
+
+    @property
+    def sources(self) -> Mapping[str, str | list[str]]:
+        """Task → the source of its data."""
+        return {name: task.data for name, task in self.recipe.tasks.items()}
+
+    @property
+    def trajectory(self) -> Path:
+        """The steps of the search behind the model."""
+        return self.folder.trajectory(self.model.name)
+
+    @property
+    def is_bagged(self) -> bool:
+        """Whether the model, or what it was merged from, is of the bagging pipeline."""
+        merge = self.recipe.merges.get(self.model.name)
+        return self.model.name in self.recipe.bags or (merge is not None and merge.vectors == "bagging")
+
+    @property
+    def seconds(self) -> float | None:
+        """Seconds of the job that made the model."""
+        return self._seconds(self.folder.places(self.model.name)[self.model])
+
+    def trained(self, name: str) -> Path | None:
+        """The folder of the model `name` if the run trained, rather than merged, it."""
+        places = [path for path in self.folder.places(name) if path != self.folder.merged(name)]
+        return next((path for path in places if path.is_dir()), None)
+
+    def training_seconds(self, names: Sequence[str]) -> float | None:
+        """Seconds of training all models `names`; None where that of one is unknown."""
+        paths = {name: self.trained(name) for name in names}
+        seconds = [
+            self._seconds(self.folder.places(name)[path]) if path else None for name, path in paths.items()
+        ]
+        known = [value for value in seconds if value is not None]
+        return sum(known) if known and len(known) == len(seconds) else None
+
+    def _seconds(self, job: str) -> float | None:
+        mark = self.folder.mark(job)
+        return read_json(mark).get("seconds") if mark.is_file() else None
+
+
+def run_of(model: Path) -> ModelRun | None:
+    """The run whose folder holds `model`; None for a model outside a run."""
+    from selfpos.recipe import load_recipe
+
+    path = model.resolve()
+    for parent in path.parents[:2]:
+        folder = RunFolder(parent)
+        if folder.recipe.is_file() and path in folder.places(path.name):
+            return ModelRun(folder, load_recipe(folder.recipe), path)
+    return None
+
+
+def read_overlap(files: Sequence[Path]) -> Mapping[str, Any] | None:
+    """The report in the first file that exists, None where none does; refused where it is no such report."""
+    import yaml
+
+    file = next((file for file in files if file.is_file()), None)
+    if file is None:
+        return None
+    try:
+        report = yaml.safe_load(file.read_text(encoding="utf-8"))  # JSON is YAML
+    except (yaml.YAMLError, UnicodeDecodeError):
+        report = None
+    if not isinstance(report, dict) or not isinstance(report.get("sources"), dict):
+        raise SelfposError(f"{file} is no report of `selfpos overlap`; write a new one with --out")
+    return report
+
+
+def overlap_sentences(report: Mapping[str, Any], names: Sequence[str]) -> list[str]:
+    """A sentence for each source among `names` and task whose test items it contains, and one for all others.
+
+    All sources count if the report has none of `names`.
+    """
+    settings = report.get("settings") or {}
+    sources = {name: entry for name, entry in report["sources"].items() if name in names} or report["sources"]
+    removed = " Those records were removed before training." if settings.get("remove") else ""
+    sentences = []
+    clean: dict[str, bool] = {}  # task → whether no source contains its test items
+    for name, source in sources.items():
+        for task, counts in source["tasks"].items():
+            total = counts["exact"] + counts["near"]
+            clean[task] = clean.get(task, True) and not total
+            if total:
+                near = f", {counts['near']:,} of them nearly and the others" if counts["near"] else ""
+                sentences.append(
+                    f"The training data of {name} contains {total:,} of the {counts['items']:,} test items "
+                    f"of {task}{near} word for word.{removed}"
+                )
+    if any(clean.values()):
+        threshold = settings.get("threshold")
+        how = f" or nearly (Jaccard similarity from {threshold:g})" if threshold else ""
+        sentences.append(
+            f"No training record contains a test item of {'' if all(clean.values()) else 'other '}tasks word "
+            f"for word{how}: {', '.join(task for task in clean if clean[task])}."
+        )
+    if report.get("not checked"):
+        unchecked = ", ".join(report["not checked"])
+        sentences.append(f"Not checked for overlap, since their test items are unknown: {unchecked}.")
+    return sentences
