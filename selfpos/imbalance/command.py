@@ -128,10 +128,10 @@ def ordering(short: Path, long: Path) -> None:
 def methods() -> None:
     """List the methods and their sources."""
     from selfpos.console import table_text
-    from selfpos.imbalance.study.methods.registry import Refit, get_method, method_names
+    from selfpos.imbalance.study.methods import METHODS, Refit
 
     rows = []
-    for method in map(get_method, method_names()):
+    for method in METHODS.values():
         start = method.parent if isinstance(method, Refit) else "scratch"
         rows.append([method.name, start, method.source])
     click.echo(table_text(["method", "trained from", "source"], rows))
@@ -155,12 +155,12 @@ def _on_networks(name: str, description: str) -> None:
     def verb(recipe: Path, rho: float, mu: float, out: Path | None, data: str | None, device: str) -> None:
         from selfpos.console import progress
         from selfpos.errors import SelfposError
-        from selfpos.imbalance.carryover.arms import Bench, only_rate
+        from selfpos.imbalance.carryover.bench import Bench, only_rate
         from selfpos.imbalance.carryover.outcome import missing_seeds, over_seeds
         from selfpos.imbalance.carryover.text import open_data
-        from selfpos.imbalance.study.cell import Imbalance, Unit, check_study
         from selfpos.imbalance.study.grid import pick_device
         from selfpos.imbalance.study.recipe import load_imbalance_recipe
+        from selfpos.imbalance.study.unit import Imbalance, Unit, check_study
 
         comparison = import_module(f"selfpos.imbalance.carryover.{name}")
         study = load_imbalance_recipe(recipe)

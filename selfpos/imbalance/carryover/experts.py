@@ -13,23 +13,22 @@ import copy
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from selfpos.imbalance.carryover.arms import (
+from selfpos.imbalance.carryover.bench import (
     Bench,
     Vector,
     difference,
-    inner,
+    gram_of,
     measures,
     moved,
     moved_weights,
     weights_of,
 )
-from selfpos.imbalance.carryover.outcome import Outcome, Values, finding, mean
+from selfpos.imbalance.carryover.outcome import Measured, Outcome, compared, mean
 from selfpos.imbalance.study.metrics import best_tau
 from selfpos.imbalance.study.networks import Network
-from selfpos.imbalance.study.sampling import stream
+from selfpos.imbalance.study.sampling import Ints, stream
 from selfpos.imbalance.study.trainer import Sample
 from selfpos.positioning.space import chain, get_space
 
@@ -37,15 +36,14 @@ STEPS, RATE, PENALTY = 100, 0.05, 0.05  # of the search; μ of μ·λ is the pap
 TRAININGS = 4.0  # lengths of the recipe's training that a seed takes
 MERGED = {probe: f"experts, Self Positioning, {probe} probe" for probe in ("balanced", "natural")}
 TUNED = "thresholding, τ tuned on the balanced probe"
-Ints = NDArray[np.int64]
 
 
-def measure(bench: Bench, seed: int) -> Values:
-    """AUC, balanced accuracy and minority recall × 100 on the test images, by arm."""
+def measure(bench: Bench, seed: int) -> Measured:
+    """Measures on the test images, by arm."""
     trained = {name: bench.train(name, seed) for name in ("baseline", "ros", "logit-adjustment")}
     start, experts, sample = bench.experts(seed)
     vectors = [difference(expert, start) for expert in experts]
-    gram = torch.tensor([[inner(a, b) for b in vectors] for a in vectors], dtype=torch.float64)
+    gram = gram_of(vectors)
     natural = thinned(sample, bench.data.train.labels)
     coefficients = {
         "experts, average": [0.5, 0.5],
@@ -100,7 +98,7 @@ def search(
     return [float(x) for x in space.coefficients(rows.detach(), gram[None])[0]]
 
 
-def outcome(by_seed: list[Values]) -> Outcome:
+def outcome(by_seed: list[Measured]) -> Outcome:
     """Merged experts against the rivals."""
     names, fields = list(by_seed[0]["arms"]), list(next(iter(by_seed[0]["arms"].values())))
 
@@ -111,11 +109,11 @@ def outcome(by_seed: list[Values]) -> Outcome:
     for probe, name in MERGED.items():
         for field in ("auc", "balanced accuracy"):
             claim = f"Self Positioning ({probe} probe) is better than ROS, {field}"
-            findings.append(finding(claim, of(name, field), of("ros", field), strict=True))
+            findings.append(compared(claim, of(name, field), of("ros", field), strict=True))
     field = "balanced accuracy"
     for rival in (f"baseline + {TUNED}", "logit-adjustment"):
         claim = f"Self Positioning (balanced probe) is better than {rival}, {field}"
-        findings.append(finding(claim, of(MERGED["balanced"], field), of(rival, field), strict=True))
+        findings.append(compared(claim, of(MERGED["balanced"], field), of(rival, field), strict=True))
     return Outcome(
         "Merged experts against oversampling and thresholding",
         "merging fails where the rival at equal draws lies within the interval",

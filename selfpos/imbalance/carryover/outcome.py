@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,52 +15,48 @@ from selfpos.errors import SelfposError
 from selfpos.imbalance.study.analysis import Interval, paired_bootstrap
 from selfpos.storage.atomic import locked, write_text
 
-Values = dict[str, Any]  # what was measured for one seed, as JSON holds it
+Measured = dict[str, Any]  # what was measured for one seed, as JSON holds it
 FEWEST = 5  # seeds: of n resampled pairs an interval covers the median with 1 − 2^(1−n) at most
 SIGNIFICANT = 0.05
 
 
 @dataclass(frozen=True)
 class Finding:
-    """A paired difference over seeds. The claim holds where all of its interval lies above `least`.
-
-    `strict`: an undecided result counts as refuted. `p` is of a test that the seeds do not enter: with it, a
-    claim that holds over the seeds is decided only where p is below SIGNIFICANT.
-    """
-
-    claim: str
-    gain: Interval
-    least: float = 0.0
-    strict: bool = False
-    p: float | None = None
-
-    @property
-    def verdict(self) -> str:
-        if self.gain.n < FEWEST:
-            return "not decided"
-        if self.gain.low > self.least:
-            return "holds" if self.p is None or self.p < SIGNIFICANT else "not decided"
-        return "does not hold" if self.strict or self.gain.high < self.least else "not decided"
-
-    @property
-    def row(self) -> list[str]:
-        """Claim, difference, seeds, verdict."""
-        p = "" if self.p is None else f"; p {self.p:.3f}"
-        return [self.claim, str(self.gain) + p, str(self.gain.n), self.verdict]
-
-
-@dataclass(frozen=True)
-class Judgement:
-    """A finding that is no difference over seeds: the result in words, and the verdict."""
+    """A claim, the result in words, and the verdict; `gain` is the paired difference over seeds, if any."""
 
     claim: str
     value: str
     verdict: str
+    gain: Interval | None = None
 
     @property
     def row(self) -> list[str]:
-        """Claim, value, no seeds, verdict."""
-        return [self.claim, self.value, "", self.verdict]
+        """Claim, value, number of seeds, verdict."""
+        return [self.claim, self.value, str(self.gain.n) if self.gain else "", self.verdict]
+
+
+def finding(
+    claim: str, differences: list[float], least: float = 0.0, strict: bool = False, p: float | None = None
+) -> Finding:
+    """The claim holds where all of the interval of the paired differences over seeds lies above `least`.
+
+    `strict`: an undecided result counts as refuted. `p` is of a test that the seeds do not enter: with it, a
+    claim that holds over the seeds is decided only where p is below SIGNIFICANT.
+    """
+    gain = paired_bootstrap(differences)
+    verdict = "not decided"
+    if gain.n >= FEWEST and gain.low > least and (p is None or p < SIGNIFICANT):
+        verdict = "holds"
+    elif gain.n >= FEWEST and gain.low <= least and (strict or gain.high < least):
+        verdict = "does not hold"
+    return Finding(claim, str(gain) + ("" if p is None else f"; p {p:.3f}"), verdict, gain)
+
+
+def compared(
+    claim: str, first: list[float], second: list[float], least: float = 0.0, strict: bool = False
+) -> Finding:
+    """The finding on first − second, paired by seed."""
+    return finding(claim, [a - b for a, b in zip(first, second, strict=True)], least, strict)
 
 
 @dataclass(frozen=True)
@@ -71,7 +67,7 @@ class Outcome:
     falsifier: str
     header: list[str]
     rows: list[list[str]]
-    findings: Sequence[Finding | Judgement]
+    findings: list[Finding]
 
     def markdown(self) -> str:
         """Table, findings and falsifier."""
@@ -83,29 +79,21 @@ class Outcome:
         return f"# {self.title}\n\nFalsifier: {self.falsifier}\n\n{table}\n\n{findings}\n"
 
 
-def finding(
-    claim: str, first: list[float], second: list[float], least: float = 0.0, strict: bool = False
-) -> Finding:
-    """first − second, paired by seed."""
-    differences = [a - b for a, b in zip(first, second, strict=True)]
-    return Finding(claim, paired_bootstrap(differences), least, strict)
-
-
-def over_seeds(file: Path, settings: Values, seeds: int, measure: Callable[[int], Values]) -> list[Values]:
+def over_seeds(
+    file: Path, settings: Measured, seeds: int, measure: Callable[[int], Measured]
+) -> list[Measured]:
     """What `measure` returns for seeds 0, 1, …; seeds that `file` has are not measured again."""
     wanted = json.loads(json.dumps(settings))
     journal = file.with_suffix(".log")
     with log_to(journal), locked(journal):
         content = _read_same(file, wanted)
         for seed in missing_seeds(file, seeds):
-            values = measure(seed)
-            # Read again: the lock does not reach a process on another machine.
-            newest = _read_same(file, wanted)
-            measured = content["seeds"] | newest["seeds"] | {str(seed): values}
-            content = {"settings": newest["settings"], "seeds": measured}
+            values = json.loads(json.dumps(measure(seed)))
+            content = _read_same(file, wanted)  # again: the lock does not reach a process on another machine
+            content["seeds"][str(seed)] = values
             write_text(file, json.dumps(content, indent=1) + "\n")
             log.info("seed %d measured", seed)
-    return [json.loads(json.dumps(content["seeds"][str(seed)])) for seed in range(seeds)]
+    return [content["seeds"][str(seed)] for seed in range(seeds)]
 
 
 def missing_seeds(file: Path, seeds: int) -> list[int]:
@@ -114,7 +102,7 @@ def missing_seeds(file: Path, seeds: int) -> list[int]:
     return [seed for seed in range(seeds) if str(seed) not in measured]
 
 
-def _read_same(file: Path, settings: Values) -> Values:
+def _read_same(file: Path, settings: Measured) -> Measured:
     """What `file` holds, which must have these settings; no seeds where there is no file."""
     if not file.exists():
         return {"settings": settings, "seeds": {}}
@@ -128,21 +116,20 @@ def _read_same(file: Path, settings: Values) -> Values:
     return content
 
 
-def _read(file: Path) -> dict[str, Any]:
+def _read(file: Path) -> Measured:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise SelfposError(f"{file} cannot be read as JSON: {error}; name another file with --out") from None
-    if not isinstance(content, dict) or not all(
-        isinstance(content.get(key), dict) for key in ("settings", "seeds")
-    ):
+    parts = [content.get(key) for key in ("settings", "seeds")] if isinstance(content, dict) else [None]
+    if not all(isinstance(part, dict) for part in parts):
         raise SelfposError(
             f"{file} holds no results of `selfpos imbalance compare`; name another file with --out"
         )
     return content
 
 
-def write_outcome(outcome: Outcome, file: Path, settings: Values) -> None:
+def write_outcome(outcome: Outcome, file: Path, settings: Measured) -> None:
     """The outcome as Markdown beside the JSON file of measurements."""
     shown = "; ".join(f"{key} {value}" for key, value in settings.items() if not isinstance(value, dict))
     write_text(file.with_suffix(".md"), f"{outcome.markdown()}\n{shown}\n")

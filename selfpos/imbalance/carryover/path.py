@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from selfpos.imbalance.carryover.arms import Bench, difference, moved
-from selfpos.imbalance.carryover.outcome import Outcome, Values, finding, mean
+from selfpos.imbalance.carryover.bench import Bench, difference, moved
+from selfpos.imbalance.carryover.outcome import Measured, Outcome, compared, mean
 
 MARGIN = 0.25  # points of AUC
 ALPHAS = [round(0.1 * step, 1) for step in range(11)]
 TRAININGS = 5.0  # lengths of the recipe's training that a seed takes
 
 
-def measure(bench: Bench, seed: int) -> Values:
+def measure(bench: Bench, seed: int) -> Measured:
     """Validation and test AUC × 100 of baseline, ROS, ROS to three ratios, and of points on the path."""
     rho = bench.imbalance.rho
     ratios = [float(ratio) for ratio in np.geomspace(1, rho, 5)]
@@ -26,7 +26,7 @@ def measure(bench: Bench, seed: int) -> Values:
     start, vector = networks[rho], difference(networks[1.0], networks[rho])
     points = {f"{alpha:g}": moved(start, [vector], [alpha]) for alpha in ALPHAS}
     sampled = {f"{ratio:.6g}": networks[ratio] for ratio in sorted(names)}
-    values: Values = {}
+    values: Measured = {}
     for kind, candidates in (("alpha", points), ("ratio", sampled)):
         values[kind] = {
             key: bench.validation_and_test(network, trained[rho], "auc")
@@ -35,7 +35,7 @@ def measure(bench: Bench, seed: int) -> Values:
     return values
 
 
-def outcome(by_seed: list[Values]) -> Outcome:
+def outcome(by_seed: list[Measured]) -> Outcome:
     """The choices of every seed on validation, and their AUC on test."""
     words = {"alpha": "α of the path", "ratio": "ratio after ROS"}
     rows, chosen_rows, best = [], [], {}
@@ -57,7 +57,7 @@ def outcome(by_seed: list[Values]) -> Outcome:
         ["", "value", "test AUC × 100"],
         [*rows, *chosen_rows, end_row],
         [
-            finding(claim, best["alpha"], best["ratio"], -MARGIN),
-            finding("interpolation is better than the better end of its path", best["alpha"], ends),
+            compared(claim, best["alpha"], best["ratio"], -MARGIN),
+            compared("interpolation is better than the better end of its path", best["alpha"], ends),
         ],
     )

@@ -5,14 +5,14 @@ Each returns False where there is nothing to draw.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterable, Mapping
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from selfpos.imbalance.study.analysis import Study, interval
+from selfpos.imbalance.study.analysis import Step, Study, Values, interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,7 +27,6 @@ COLOURS = {
 }
 STYLE = {"figure.dpi": 120, "axes.spines.top": False, "axes.spines.right": False, "font.size": 9}
 AUC = "multi-class ROC AUC × 100"
-Point = tuple[float, Mapping[int, float]]
 
 
 def draw_all(study: Study, folder: Path) -> list[Path]:
@@ -46,7 +45,7 @@ def draw_all(study: Study, folder: Path) -> list[Path]:
     return written
 
 
-def _line(axes: Axes, points: Iterable[Point], label: str, **style: Any) -> bool:
+def _line(axes: Axes, points: Iterable[tuple[float, Values]], label: str, **style: Any) -> bool:
     """A line through the means, with 95 % intervals from three seeds on; False when there is no point."""
     known = [(x, interval(values.values())) for x, values in points if values]
     if not known:
@@ -142,16 +141,16 @@ def thresholding(study: Study, figure: Figure) -> bool:
 def partial_sampling(study: Study, figure: Figure) -> bool:
     """Figure 7: AUC over the ratio after sampling; the right end is the baseline, 1 is full balance."""
     names = [name for name in study.methods() if ":" in name]
-    cells = itertools.product(study.axis("step", "rho"), study.axis("step", "mu"))
-    settings = [cell for cell in cells if any(study.get("step", *cell, name) for name in names)]
-    if not settings:
+    every = [Step(study, *cell) for cell in product(study.axis("step", "rho"), study.axis("step", "mu"))]
+    steps = [step for step in every if any(step.get(name) for name in names)]
+    if not steps:
         return False
-    axes = _panels(figure, [f"ρ = {rho:g}, μ = {mu:g}" for rho, mu in settings])
-    for panel, (rho, mu) in zip(axes, settings, strict=True):
+    axes = _panels(figure, [f"ρ = {step.rho:g}, μ = {step.mu:g}" for step in steps])
+    for panel, step in zip(axes, steps, strict=True):
         for kind in ("ros", "rus"):
-            ratios = {1.0: kind, rho: "baseline"}
+            ratios = {1.0: kind, step.rho: "baseline"}
             ratios |= {float(name.partition(":")[2]): name for name in names if name.startswith(f"{kind}:")}
-            points = [(ratio, study.get("step", rho, mu, name)) for ratio, name in sorted(ratios.items())]
+            points = [(ratio, step.get(name)) for ratio, name in sorted(ratios.items())]
             _line(panel, points, kind, color=COLOURS[kind])
         panel.set(xscale="log", xlabel="ratio after sampling")
     axes[0].set_ylabel(AUC)
@@ -161,24 +160,20 @@ def partial_sampling(study: Study, figure: Figure) -> bool:
 
 def curves(study: Study, figure: Figure) -> bool:
     """Figure 8: recall on training (dashed) and test images by iteration, at the largest ρ with curves."""
-    cells = [
-        cell
-        for cell, records in study.cells.items()
-        if cell[0] == "step" and any(record["curve"] for record in records.values())
-    ]
-    if not cells:
+    curves_at: dict[tuple[float, float], dict[str, list]] = {}
+    for (profile, rho, mu, method, rule), records in study.cells.items():
+        seeds = [record["curve"] for record in records.values() if record["curve"]]
+        if (profile, rule) == ("step", "plain") and seeds:
+            curves_at.setdefault((rho, mu), {})[method] = seeds
+    if not curves_at:
         return False
-    rho = max(cell[1] for cell in cells)
-    mu = min((cell[2] for cell in cells if cell[1] == rho), key=lambda share: abs(share - 0.5))
-    curves_of = {}
-    for method in ("baseline", "ros", "rus"):
-        records = study.cells.get(("step", rho, mu, method, "plain"), {}).values()
-        if points := [record["curve"] for record in records if record["curve"]]:
-            curves_of[method] = points
-    if not curves_of:
+    rho, mu = max(curves_at, key=lambda cell: (cell[0], -abs(cell[1] - 0.5)))
+    shown = [method for method in ("baseline", "ros", "rus") if method in curves_at[rho, mu]]
+    if not shown:
         return False
-    axes = _panels(figure, [f"{method}, ρ = {rho:g}, μ = {mu:g}" for method in curves_of])
-    for panel, seeds in zip(axes, curves_of.values(), strict=True):
+    axes = _panels(figure, [f"{method}, ρ = {rho:g}, μ = {mu:g}" for method in shown])
+    for panel, method in zip(axes, shown, strict=True):
+        seeds = curves_at[rho, mu][method]
         iterations = [point["iteration"] for point in seeds[0]]
         for split, dash in (("train", "--"), ("test", "-")):
             for group, colour in (("majority", "#009e73"), ("minority", "#cc79a7")):

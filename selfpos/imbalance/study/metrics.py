@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from selfpos.errors import SelfposError
+from selfpos.imbalance.study.sampling import Ints
 
 Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
+TAUS = [step / 10 for step in range(21)]  # of which thresholding and τ-normalisation choose
 
 
 def one_vs_rest_auc(scores: Floats, labels: Ints) -> Floats:
@@ -72,16 +73,16 @@ def group_recalls(decision: Floats, labels: Ints, minority: Ints) -> dict[str, f
 def divide_by_prior(log_probs: Floats, counts: Ints, tau: float = 1.0) -> Floats:
     """Thresholding in logarithms: log(y_i / p_i^τ) with p_i = n_i / Σn, shape (n, K), not normalised.
 
-    τ = 1 is the study's thresholding (Buda et al. 2018, section 3.1.2). Its argmax is that of the post-hoc
-    logit adjustment z_i − τ log π_i (Menon et al. 2021, equation 9).
+    τ = 1 is the study's thresholding (Buda et al. 2018, section 3.1.2), with the argmax of post-hoc logit
+    adjustment (Menon et al. 2021, equation 9).
     """
     return log_probs - tau * np.log(counts / counts.sum())
 
 
 def best_tau(log_probs: Floats, labels: Ints, counts: Ints) -> float:
-    """The τ of 0, 0.1, …, 2 with the best balanced accuracy on a validation set; the smallest of equals."""
+    """The τ of TAUS with the best balanced accuracy on a validation set; the smallest of equals."""
 
     def balanced_accuracy(tau: float) -> float:
         return float(class_recalls(divide_by_prior(log_probs, counts, tau), labels).mean())
 
-    return float(max(np.round(np.arange(21) * 0.1, 1), key=balanced_accuracy))
+    return max(TAUS, key=balanced_accuracy)

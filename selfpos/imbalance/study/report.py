@@ -9,9 +9,9 @@ from selfpos.console import markdown_table
 from selfpos.imbalance.study.analysis import Study, difference, interval
 from selfpos.imbalance.study.claims import RULE, Claim, check_claims
 from selfpos.imbalance.study.figures import draw_all
-from selfpos.imbalance.study.profiles import setting_name
 from selfpos.imbalance.study.recipe import ImbalanceRecipe
 from selfpos.imbalance.study.results import data_of, read_results
+from selfpos.imbalance.study.sampling import setting_name
 
 MARKS = {True: "met", False: "contradicted", None: "open"}
 UNCORRECTED = "contradicted before the correction only"

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from selfpos.imbalance.carryover import experts, norms, path
-from selfpos.imbalance.carryover.arms import Bench, difference, inner, moved
-from selfpos.imbalance.study.cell import Imbalance
-from selfpos.imbalance.study.methods.heads import normalised_head
+from selfpos.imbalance.carryover.bench import Bench, difference, gram_of, moved
+from selfpos.imbalance.study.data import read_images
+from selfpos.imbalance.study.heads import normalised_head
 from selfpos.imbalance.study.networks import build
-from selfpos.imbalance.study.sources import read_images
+from selfpos.imbalance.study.unit import Imbalance
 from tests.helpers.companion import tiny_recipe
 
 
@@ -36,7 +36,7 @@ def test_points_between_networks() -> None:
         middle.classifier.weight, 0.75 * first.classifier.weight + 0.25 * second.classifier.weight
     )
     assert torch.equal(moved(first, [way], [0.0]).classifier.weight, first.classifier.weight)
-    assert inner(way, way) == pytest.approx(sum(float(v.double().square().sum()) for v in way.values()))
+    assert float(gram_of([way])) == pytest.approx(sum(float(v.double().square().sum()) for v in way.values()))
 
 
 def test_path(bench: Bench) -> None:
@@ -109,7 +109,7 @@ def test_the_search_has_no_dropout(bench: Bench, monkeypatch: pytest.MonkeyPatch
     start = bench.untrained(0)
     start.trunk.append(torch.nn.Dropout(0.5))
     vectors = [difference(build("lenet", 10, seed), bench.untrained(0)) for seed in (1, 2)]
-    gram = torch.tensor([[inner(a, b) for b in vectors] for a in vectors], dtype=torch.float64)
+    gram = gram_of(vectors)
     assert start.training
     first, again = (experts.search(bench, start, vectors, gram, np.arange(40), 0) for _ in range(2))
     assert first == again

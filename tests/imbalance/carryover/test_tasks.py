@@ -10,7 +10,7 @@ import yaml
 
 from selfpos.errors import SelfposError
 from selfpos.imbalance.carryover import tasks
-from selfpos.imbalance.study import profiles
+from selfpos.imbalance.study import sampling
 from selfpos.recipe import Recipe
 from tests.helpers.companion import imbalance
 
@@ -77,7 +77,7 @@ def test_tasks_with_too_few_records_are_told_before_any_training(
     monkeypatch.setattr(
         "selfpos.pipeline.run.run_recipe", lambda *_, **__: pytest.fail("something was trained")
     )
-    small, large = profiles.class_order("random", 2, 0)
+    small, large = sampling.class_order("random", 2, 0)
     for index, count in ((small, 150), (large, 1400)):
         records = [json.dumps({"text": f"text {n}", "label": f"{n % 4}"}) + "\n" for n in range(count)]
         (tmp_path / f"{index}.jsonl").write_text("".join(records), encoding="utf-8")

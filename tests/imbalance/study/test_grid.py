@@ -14,14 +14,14 @@ import numpy as np
 import pytest
 
 from selfpos.errors import OperationError, SelfposError
-from selfpos.imbalance.study import cell as cell_module
 from selfpos.imbalance.study import grid
-from selfpos.imbalance.study.cell import Imbalance, Unit, draw_sample, run_unit, train_unit
+from selfpos.imbalance.study import unit as unit_module
+from selfpos.imbalance.study.data import read_images
 from selfpos.imbalance.study.grid import plan, run_grid
 from selfpos.imbalance.study.recipe import load_imbalance_recipe
 from selfpos.imbalance.study.report import write_report
 from selfpos.imbalance.study.results import read_results
-from selfpos.imbalance.study.sources import read_images
+from selfpos.imbalance.study.unit import Imbalance, Unit, draw_sample, run_unit, train_unit
 from tests.helpers.companion import RECIPES, imbalance, tiny_recipe, write_tiny
 
 
@@ -271,13 +271,13 @@ def test_stopped_unit_is_run_again_and_finished_ones_are_not(
         if len(ran) == 2:
             raise KeyboardInterrupt
         ran.append(str(unit))
-        return cell_module.run_unit(unit, *rest, **named)  # type: ignore[arg-type]
+        return unit_module.run_unit(unit, *rest, **named)  # type: ignore[arg-type]
 
     monkeypatch.setattr(grid, "run_unit", stop_at_third)
     with pytest.raises(KeyboardInterrupt):
         run_grid(recipe, out, device="cpu")
     assert len({(r["method"], r["seed"]) for r in read_results(out)[0]}) == 2
-    monkeypatch.setattr(grid, "run_unit", cell_module.run_unit)
+    monkeypatch.setattr(grid, "run_unit", unit_module.run_unit)
     assert run_grid(recipe, out, device="cpu") == len(plan(recipe)) - 2
     assert {(r["method"], r["seed"]) for r in read_results(out)[0]} == {
         (m, s) for m in ("baseline", "ros", "rus") for s in (0, 1)
@@ -302,10 +302,10 @@ def test_workers_find_and_warn_as_one_process_does(archive: Path, tmp_path: Path
         assert "WARNING baseline: the training of 1 of 1 networks diverged" in lines
 
 
-def test_workers_train_on_the_same_data(archive: Path) -> None:
+def test_workers_train_on_the_same_data(archive: Path, tmp_path: Path) -> None:
     recipe = tiny_recipe(archive)
     with pytest.raises(OperationError, match="changed while the study ran"):
-        grid._run_in_worker(plan(recipe)[0], recipe, str(archive), "0" * 64)
+        grid._run_in_worker(plan(recipe)[0], recipe, str(archive), "0" * 64, tmp_path / "r.log")
 
 
 def test_a_dry_run_lists_what_is_left(archive: Path, tmp_path: Path) -> None:

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from selfpos.errors import SelfposError
-from selfpos.imbalance.study.profiles import (
+from selfpos.imbalance.study.sampling import (
+    check_available,
     class_order,
     class_permutations,
     class_sizes,
@@ -97,13 +98,13 @@ def test_minorities_and_subsets_are_nested() -> None:
     picks = []
     for rho in (1, 5, 25):
         counts = sizes_by_class(class_sizes("step", 10, 40, rho, 0.3), order)
-        picks.append(set(subset(permutations, counts, reserve=10).tolist()))
+        picks.append(set(subset(permutations, counts).tolist()))
         assert np.bincount(labels[list(picks[-1])]).tolist() == counts.tolist()
         if rho > 1:
             assert np.flatnonzero(counts == counts.min()).tolist() == sorted(order[:3])
     assert picks[2] < picks[1] < picks[0]
     with pytest.raises(SelfposError, match="has 50 training examples, but needs 45 and 10"):
-        subset(permutations, np.full(10, 45), reserve=10)
+        check_available(np.bincount(labels), np.full(10, 45), 10)
 
 
 def test_who_is_minority() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from selfpos.errors import SelfposError
-from selfpos.imbalance.study.methods.registry import get_method, method_names
+from selfpos.imbalance.study.methods import METHODS, get_method
 from selfpos.imbalance.study.sampling import class_balanced_stream, oversample, stream, undersample
 
 LABELS = np.repeat(np.arange(4), [40, 4, 20, 1])
@@ -54,7 +54,7 @@ def test_methods_by_name() -> None:
         "crt",
         "ncm",
         "smote",
-    } <= set(method_names())
+    } <= set(METHODS)
     assert get_method("ros:100").ratio == 100  # type: ignore[union-attr]
     assert get_method("two-phase-rus").parent == "rus"
     for name, words in [

@@ -11,9 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from selfpos.imbalance.study.methods.registry import Method, register
+from selfpos.imbalance.study.networks import COSINE_SCALE
 from selfpos.imbalance.study.trainer import cross_entropy
-from selfpos.imbalance.study.wide import COSINE_SCALE
 
 BETA = 0.9999  # of the effective number of examples
 GAMMA = 2.0  # of the focal loss
@@ -114,17 +113,3 @@ def remix(
     to_other = (ratio >= KAPPA) & (shares < TAU)
     to_first = (ratio <= 1 / KAPPA) & (1 - shares < TAU)
     return mixed, others, shares.masked_fill(to_other, 0.0).masked_fill(to_first, 1.0)
-
-
-LIN, CUI = "Lin et al. 2017, arXiv 1708.02002", "Cui et al. 2019, arXiv 1901.05555"
-register(
-    Method("weighted", "inverse class frequency", loss=weighted_cross_entropy),
-    Method("class-balanced", f"{CUI}, equation 2", loss=class_balanced),
-    Method("focal", f"{LIN}, equation 4", loss=focal),
-    Method("focal-balanced", f"{LIN}, equation 5, with the α of {CUI}", loss=focal_balanced),
-    Method("ldam-drw", "Cao et al. 2019, arXiv 1906.07413, equations 10-13", loss=ldam_drw, cosine_head=True),
-    Method("logit-adjustment", "Menon et al. 2021, arXiv 2007.07314, equation 10", loss=logit_adjusted),
-    Method("balanced-softmax", "Ren et al. 2020, arXiv 2007.10740, equation 4", loss=balanced_softmax),
-    Method("mixup", "Zhang et al. 2018, arXiv 1710.09412, equation 1", mix=mixup),
-    Method("remix", "Chou et al. 2020, arXiv 2007.03943, equations 4-6", mix=remix),
-)

@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from selfpos.errors import SelfposError
 from selfpos.imbalance.study import metrics
-from selfpos.imbalance.study.cell import Imbalance, Unit, new_network, train_unit
-from selfpos.imbalance.study.images import ImageData
-from selfpos.imbalance.study.networks import Network
+from selfpos.imbalance.study.data import ImageData
+from selfpos.imbalance.study.metrics import Floats
+from selfpos.imbalance.study.networks import Network, seeded
 from selfpos.imbalance.study.recipe import ImbalanceRecipe
-from selfpos.imbalance.study.sampling import stream
-from selfpos.imbalance.study.scoring import Trained
+from selfpos.imbalance.study.sampling import Ints, stream
 from selfpos.imbalance.study.trainer import Sample, fit, image_batches, predict
+from selfpos.imbalance.study.unit import Imbalance, Trained, Unit, new_network, train_unit
 
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
 Vector = dict[str, Tensor]
 
 
@@ -55,8 +52,7 @@ class Bench:
     def train(self, method: str, seed: int) -> Trained:
         """One network by one method."""
         unit = Unit(self.imbalance, method, (), only_rate(self.recipe), (seed,))
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)  # of dropout
+        with seeded(seed):  # dropout
             return train_unit(unit, self.recipe, self.data, self.device, self.tick)
 
     def untrained(self, seed: int) -> Network:
@@ -69,8 +65,7 @@ class Bench:
         included = np.isin(sample.labels, classes)
         part = replace(sample, index=sample.index[included], labels=sample.labels[included])
         streams = [stream(part.positions, training.batch_size, part.seed + 4000)]
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(part.seed)  # of dropout
+        with seeded(part.seed):  # dropout
             fit(
                 [network],
                 image_batches(self.data.train, [part], streams, self.device, part.seed),
@@ -130,14 +125,18 @@ def difference(end: Network, start: Network) -> Vector:
     return {name: tensor - origin[name] for name, tensor in weights_of(end).items()}
 
 
-def inner(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> float:
-    """The inner product of two vectors, in float64."""
-    return float(sum((first[name].double() * second[name].double()).sum() for name in first))
+def gram_of(vectors: Sequence[Mapping[str, Tensor]]) -> Tensor:
+    """The inner products of the vectors, in float64."""
+    products = [
+        [float(sum((a[name].double() * b[name].double()).sum() for name in a)) for b in vectors]
+        for a in vectors
+    ]
+    return torch.tensor(products, dtype=torch.float64)
 
 
-def length(vector: Mapping[str, Tensor]) -> float:
-    """The L2 norm of a vector."""
-    return inner(vector, vector) ** 0.5
+def lengths(gram: Tensor) -> Floats:
+    """The L2 norms of the vectors with these inner products."""
+    return np.array([product**0.5 for product in gram.diagonal().tolist()])
 
 
 def moved_weights(origin: Vector, vectors: list[Vector], coefficients: list[float] | Tensor) -> Vector:

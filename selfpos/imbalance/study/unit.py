@@ -1,0 +1,336 @@
+"""One unit of a study: the networks of some seeds, trained by one method on one imbalance, and scored."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from selfpos.errors import SelfposError
+from selfpos.imbalance.study import metrics, sampling
+from selfpos.imbalance.study.data import ImageData
+from selfpos.imbalance.study.heads import Stage
+from selfpos.imbalance.study.methods import Method, Refit, get_method
+from selfpos.imbalance.study.metrics import Floats
+from selfpos.imbalance.study.networks import Network, build, seeded, use_cosine_head
+from selfpos.imbalance.study.recipe import ImbalanceRecipe
+from selfpos.imbalance.study.sampling import Ints
+from selfpos.imbalance.study.trainer import Sample, fit, image_batches, predict, validation_index
+
+Tick = Callable[[], None]
+Labelled = tuple[Floats, Ints]  # log-probabilities (n, K) and labels (n,)
+
+
+@dataclass(frozen=True)
+class Imbalance:
+    """A setting of the grid."""
+
+    profile: sampling.Profile
+    rho: float
+    mu: float | None
+    minority: sampling.Minority
+
+    def __str__(self) -> str:
+        return sampling.setting_name(self.profile, self.rho, self.mu)
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What is trained and recorded at once: a method and its second stages at one setting, for some seeds."""
+
+    imbalance: Imbalance
+    method: str
+    refits: tuple[str, ...]
+    rate: float
+    seeds: tuple[int, ...]
+
+    def result_keys(self) -> set[tuple[Any, ...]]:
+        """What identifies the results of this unit: one key per method and seed."""
+        point = self.imbalance
+        setting = (point.profile, point.rho, point.mu, point.minority)
+        names = (self.method, *self.refits)
+        return {(*setting, name, self.rate, seed) for name in names for seed in self.seeds}
+
+    def __str__(self) -> str:
+        return f"{self.imbalance} {self.method} seeds {self.seeds[0]}-{self.seeds[-1]}"
+
+
+def first_stage(name: str) -> Method:
+    """The method `name`, which trains whole networks."""
+    method = get_method(name)
+    if not isinstance(method, Method):
+        raise ValueError(f"{name} is a second stage of {method.parent}, which its unit must train")
+    return method
+
+
+def class_counts(
+    available: Ints, imbalance: Imbalance, recipe: ImbalanceRecipe, seed: int, *, size_matched: bool = False
+) -> tuple[Ints, Ints]:
+    """Class sizes of the training set of `seed`, and its minority, from the `available` (K,) of each class.
+
+    `size_matched`: as many in all, but balanced.
+    """
+    classes = len(available)
+    sizes = sampling.class_sizes(imbalance.profile, classes, recipe.n_max, imbalance.rho, imbalance.mu)
+    # Classes without n_max images can only be small ones, as in the paper's ImageNet sets.
+    scarce = np.flatnonzero(available - recipe.validation < recipe.n_max)
+    order = sampling.class_order(imbalance.minority, classes, seed, scarce)
+    counts = sampling.sizes_by_class(sizes, order)
+    if size_matched:
+        counts = np.full(classes, max(round(counts.sum() / classes), 1), dtype=np.int64)
+    return counts, order[: sampling.minority_count(classes, imbalance.mu)]
+
+
+def draw_sample(
+    data: ImageData, imbalance: Imbalance, recipe: ImbalanceRecipe, seed: int, *, size_matched: bool = False
+) -> Sample:
+    """The imbalanced training set of `seed`, its validation set and its minority."""
+    labels = data.train.labels
+    available = np.bincount(labels, minlength=data.classes)
+    counts, minority = class_counts(available, imbalance, recipe, seed, size_matched=size_matched)
+    sampling.check_available(available, counts, recipe.validation)
+    permutations = sampling.class_permutations(labels, data.classes, seed)
+    index = sampling.subset(permutations, counts)
+    # The last examples of each class, which no count reaches.
+    validation = np.concatenate([members[len(members) - recipe.validation :] for members in permutations])
+    return Sample(seed, index, labels[index], counts, minority, validation)
+
+
+def scored_positions(data: ImageData, recipe: ImbalanceRecipe) -> Ints:
+    """Positions of the test images that count, by the recipe's `test` and `test_limit`."""
+    labels = data.test.labels
+    counts = np.bincount(labels, minlength=data.classes)
+    limits = np.full(data.classes, counts.min()) if recipe.test == "balanced" else counts
+    limits = np.minimum(limits, recipe.test_limit or counts.max())
+    return np.sort(sampling.subset(sampling.class_permutations(labels, data.classes, 0), limits))
+
+
+def new_network(recipe: ImbalanceRecipe, data: ImageData, seed: int) -> Network:
+    """The network of `seed` before any training."""
+    return data.network(seed) if data.network else build(recipe.network, data.classes, seed)
+
+
+@dataclass
+class Trained:
+    """The networks of a unit, their samples, and the image sets that they are scored on."""
+
+    networks: list[Network]
+    samples: list[Sample]
+    positions: list[Ints]  # of each sample, as its method drew from them
+    data: ImageData
+    test: Ints  # positions of the test images that count
+    per_class: int  # training images that the train-test gap is measured on, at most
+    iterations: int
+    curves: list[list[dict[str, float]]] = field(default_factory=list)
+
+    @cached_property
+    def train(self) -> Ints:
+        """Scored training images (n, S), from those that each network was trained on."""
+        return _first_of_each_class(self.samples, self.positions, self.per_class)
+
+    @cached_property
+    def whole(self) -> Ints:
+        """Scored training images (n, S) of a second stage, which draws from the whole sample again."""
+        return _first_of_each_class(self.samples, [s.positions for s in self.samples], self.per_class)
+
+    def add_curve_point(self, iteration: int) -> None:
+        """Score the networks as they are at `iteration`."""
+        heads = {"": [network.head for network in self.networks]}
+        test = predict(self.networks, heads, self.data.test, self.test)[""]
+        train = predict(self.networks, heads, self.data.train, self.train)[""]
+        test_labels, train_labels = self.data.test.labels[self.test], self.data.train.labels[self.train]
+        self.curves = self.curves or [[] for _ in self.networks]
+        for s, sample in enumerate(self.samples):
+            point = {"iteration": iteration, "test_accuracy": metrics.accuracy(test[s], test_labels)}
+            point |= _groups("test", test[s], test_labels, sample)
+            point |= _groups("train", train[s], train_labels[:, s], sample)
+            self.curves[s].append(point)
+
+    def records(self, heads: dict[str, Sequence[nn.Module]]) -> list[dict[str, Any]]:
+        """One record per set of heads (the networks' first), network and decision rule."""
+        first, *stages = heads
+        labels = self.data.train.labels
+        test = predict(self.networks, heads, self.data.test, self.test)
+        train = predict(self.networks, {first: heads[first]}, self.data.train, self.train)
+        if stages:
+            stage_heads = {name: heads[name] for name in stages}
+            train |= predict(self.networks, stage_heads, self.data.train, self.whole)
+        kept = validation_index(self.samples)
+        validation = predict(self.networks, heads, self.data.train, kept) if len(kept) else None
+        records = []
+        for name in heads:
+            scored = self.train if name == first else self.whole
+            for s, sample in enumerate(self.samples):
+                common = {
+                    "method": name,
+                    "seed": sample.seed,
+                    "total": int(sample.counts.sum()),
+                    "sizes": sample.counts.tolist(),
+                    "minority_classes": sample.minority.tolist(),
+                    "curve": self.curves[s] if self.curves and name == first else [],
+                    **_groups("train", train[name][s], labels[scored[:, s]], sample),
+                }
+                on_test = (test[name][s], self.data.test.labels[self.test])
+                on_validation = None if validation is None else (validation[name][s], labels[kept[:, s]])
+                sampled = None
+                if name == first:
+                    sampled = np.bincount(sample.labels[self.positions[s]], minlength=self.data.classes)
+                rules = _rule_scores(sample, on_test, on_validation, sampled)
+                records += [common | scores for scores in rules]
+        return records
+
+
+def _rule_scores(
+    sample: Sample, test: Labelled, validation: Labelled | None, effective: Ints | None
+) -> Iterator[dict[str, Any]]:
+    """The scores of one network by every decision rule: log-probabilities less τ times the log prior."""
+    rules = {"plain": (sample.counts, 0.0), "original": (sample.counts, 1.0)}
+    if effective is not None:
+        rules["effective"] = (effective, 1.0)
+    aucs = {"auc": float(metrics.one_vs_rest_auc(*test).mean())}
+    if validation is not None:
+        rules["tuned"] = (sample.counts, metrics.best_tau(*validation, sample.counts))
+        aucs["validation_auc"] = float(metrics.one_vs_rest_auc(*validation).mean())
+    for rule, (prior, tau) in rules.items():
+        log_probs, labels = test
+        decision = metrics.divide_by_prior(log_probs, prior, tau)
+        scores = aucs | metrics.decision_scores(decision, labels, sample.minority)
+        if validation is not None:
+            log_probs, labels = validation
+            decision = metrics.divide_by_prior(log_probs, prior, tau)
+            scores["validation_accuracy"] = metrics.accuracy(decision, labels)
+        yield {"rule": rule, "tau": tau, **scores}
+
+
+def _groups(split: str, decision: Floats, labels: Ints, sample: Sample) -> dict[str, float]:
+    recalls = metrics.group_recalls(decision, labels, sample.minority)
+    return {f"{split}_{group}": value for group, value in recalls.items()}
+
+
+def _first_of_each_class(samples: Sequence[Sample], positions: Sequence[Ints], count: int) -> Ints:
+    """Training images (n, S): the first `count` of each class among the `positions` of every sample.
+
+    Repeated positions count once.
+    """
+    columns = []
+    for sample, drawn in zip(samples, positions, strict=True):
+        unique = np.unique(drawn)
+        labels = sample.labels[unique]
+        first = [unique[labels == label][:count] for label in np.unique(labels)]
+        columns.append(sample.index[np.concatenate(first)])
+    return np.stack(columns, axis=1)
+
+
+def train_unit(
+    unit: Unit, recipe: ImbalanceRecipe, data: ImageData, device: torch.device, tick: Tick | None = None
+) -> Trained:
+    """Draw the unit's samples, build its networks and train them."""
+    method, training = first_stage(unit.method), recipe.training
+    samples, positions, streams, networks = [], [], [], []
+    for seed in unit.seeds:
+        sample = draw_sample(data, unit.imbalance, recipe, seed, size_matched=method.size_matched)
+        drawn = sample.positions
+        if method.resample is not None:
+            drawn = method.resample(sample.labels, seed, method.ratio)
+        network = new_network(recipe, data, seed)
+        if method.cosine_head:
+            use_cosine_head(network, seed)
+        samples.append(sample)
+        positions.append(drawn)
+        streams.append(sampling.stream(drawn, training.batch_size, seed))
+        networks.append(network.to(device))
+    iterations = training.iterations + (training.second_stage if method.with_second_stage else 0)
+    test = scored_positions(data, recipe)
+    trained = Trained(networks, samples, positions, data, test, recipe.train_scored, iterations)
+    fit(
+        networks,
+        image_batches(data.train, samples, streams, device, unit.seeds[0]),
+        np.stack([sample.counts for sample in samples]),
+        training,
+        rate=unit.rate,
+        iterations=iterations,
+        loss=method.loss,
+        mix=method.mix,
+        mix_seeds=unit.seeds,
+        optimizer=method.optimizer or training.optimizer,
+        tick=tick,
+        watch=trained.add_curve_point if recipe.curve_every else None,
+        watch_every=recipe.curve_every or 1,
+    )
+    return trained
+
+
+def run_unit(
+    unit: Unit, recipe: ImbalanceRecipe, data: ImageData, device: torch.device, tick: Tick | None = None
+) -> list[dict[str, Any]]:
+    """Train and score the unit; one record per seed, method and decision rule."""
+    start = time.perf_counter()
+    # Dropout, like the augmentation of image files, depends on which networks train together.
+    with seeded(unit.seeds[0], device):
+        trained = train_unit(unit, recipe, data, device, tick)
+        heads: dict[str, Sequence[nn.Module]] = {unit.method: [network.head for network in trained.networks]}
+        stage = Stage(trained.networks, trained.samples, data.train, recipe.training, unit.rate)
+        for name in unit.refits:
+            method = get_method(name)
+            assert isinstance(method, Refit)
+            heads[name] = [head.to(device) for head in method.refit(stage)]
+    records = trained.records(heads)
+    point = unit.imbalance
+    common = {"profile": point.profile, "rho": point.rho, "mu": point.mu, "minority_rule": point.minority}
+    common |= {"rate": unit.rate, "iterations": trained.iterations}
+    common["seconds"] = (time.perf_counter() - start) / len(trained.networks)
+    return [common | record for record in records]
+
+
+def check_study(units: Iterable[Unit], recipe: ImbalanceRecipe, data: ImageData) -> None:
+    """Raise SelfposError when one of `units` cannot be trained on `data`, or its networks not be scored."""
+    _check_images(recipe, data)
+    samplings = set()
+    for unit in units:
+        method = first_stage(unit.method)
+        if method.mix is not None and recipe.network == "encoder":
+            raise SelfposError(
+                f"method {unit.method} mixes images; tokens of texts, which network encoder takes, cannot be "
+                "mixed"
+            )
+        if "smote" in unit.refits or method.resample is not None:
+            sampling.need_samplers()
+        samplings |= {(unit.imbalance, seed, method.size_matched) for seed in unit.seeds}
+    available = np.bincount(data.train.labels, minlength=data.classes)
+    for imbalance, seed, size_matched in samplings:
+        counts, _ = class_counts(available, imbalance, recipe, seed, size_matched=size_matched)
+        try:
+            sampling.check_available(available, counts, recipe.validation)
+        except SelfposError as error:
+            raise SelfposError(f"{imbalance} cannot be drawn from {data.description}: {error}") from None
+
+
+def _check_images(recipe: ImbalanceRecipe, data: ImageData) -> None:
+    image, test_image = (images.batch(np.array([0]), None) for images in (data.train, data.test))
+    if image.shape != test_image.shape:
+        raise SelfposError(
+            f"{data.description} has training images of shape {tuple(image.shape[1:])} and test images of "
+            f"shape {tuple(test_image.shape[1:])} (channels, height, width); a network takes one size"
+        )
+    if data.network is None:
+        try:
+            with torch.no_grad():
+                build(recipe.network, data.classes, 0).eval()(image)
+        except RuntimeError:
+            _, channels, height, width = image.shape
+            raise SelfposError(
+                f"network {recipe.network} does not take the images of {data.description}, {height}×{width} "
+                f"with {channels} channel{'s' * (channels > 1)}"
+            ) from None
+    counts = np.bincount(data.test.labels, minlength=data.classes)
+    if absent := [name for name, count in zip(data.class_names, counts, strict=True) if not count]:
+        raise SelfposError(
+            f"{data.description} has no test examples of class {', '.join(absent[:5])}; the AUC needs some "
+            "of every class"
+        )
