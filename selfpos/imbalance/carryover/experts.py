@@ -15,20 +15,20 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from selfpos.imbalance.carryover.bench import (
+from selfpos.imbalance.carryover import comparison
+from selfpos.imbalance.carryover.comparison import (
     Bench,
+    Measured,
+    Outcome,
     Vector,
-    difference,
-    gram_of,
+    compared,
+    mean,
     measures,
     moved,
-    moved_weights,
-    weights_of,
 )
-from selfpos.imbalance.carryover.outcome import Measured, Outcome, compared, mean
-from selfpos.imbalance.study.metrics import best_tau
 from selfpos.imbalance.study.networks import Network
 from selfpos.imbalance.study.sampling import Ints, stream
+from selfpos.imbalance.study.scoring import best_tau
 from selfpos.imbalance.study.trainer import Sample
 from selfpos.positioning.space import chain, get_space
 
@@ -42,8 +42,8 @@ def measure(bench: Bench, seed: int) -> Measured:
     """Measures on the test images, by arm."""
     trained = {name: bench.train(name, seed) for name in ("baseline", "ros", "logit-adjustment")}
     start, experts, sample = bench.experts(seed)
-    vectors = [difference(expert, start) for expert in experts]
-    gram = gram_of(vectors)
+    vectors = [comparison.difference(expert, start) for expert in experts]
+    gram = comparison.gram_of(vectors)
     natural = thinned(sample, bench.data.train.labels)
     coefficients = {
         "experts, average": [0.5, 0.5],
@@ -81,12 +81,12 @@ def search(
     space = get_space("spherical")
     rows = space.start(gram).requires_grad_()
     optimiser = torch.optim.Adam([rows], lr=RATE)
-    origin, train = weights_of(start), bench.data.train
+    origin, train = comparison.weights_of(start), bench.data.train
     batches = stream(np.arange(len(probe)), min(bench.recipe.training.batch_size, len(probe)), seed + 5000)
     for _ in range(STEPS):
         index = probe[next(batches)]
         coefficients = space.coefficients(rows, gram[None])[0].float()
-        weights = moved_weights(origin, vectors, coefficients)
+        weights = comparison.moved_weights(origin, vectors, coefficients)
         images = train.batch(index, None).to(bench.device)
         labels = torch.from_numpy(train.labels[index]).to(bench.device)
         loss = nn.functional.cross_entropy(torch.func.functional_call(start, weights, (images,)), labels)

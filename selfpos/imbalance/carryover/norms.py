@@ -13,11 +13,22 @@ from dataclasses import replace
 
 import numpy as np
 
-from selfpos.imbalance.carryover.bench import Bench, Vector, difference, gram_of, lengths, moved
-from selfpos.imbalance.carryover.outcome import Finding, Measured, Outcome, compared, mean
+from selfpos.imbalance.carryover.comparison import (
+    Bench,
+    Finding,
+    Measured,
+    Outcome,
+    Vector,
+    compared,
+    difference,
+    gram_of,
+    lengths,
+    mean,
+    moved,
+)
 from selfpos.imbalance.study.heads import normalised_head
-from selfpos.imbalance.study.metrics import TAUS
 from selfpos.imbalance.study.networks import Network
+from selfpos.imbalance.study.scoring import TAUS
 from selfpos.imbalance.study.unit import Imbalance
 
 SHARES = [1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0]

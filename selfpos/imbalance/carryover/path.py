@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from selfpos.imbalance.carryover.bench import Bench, difference, moved
-from selfpos.imbalance.carryover.outcome import Measured, Outcome, compared, mean
+from selfpos.imbalance.carryover.comparison import Bench, Measured, Outcome, compared, difference, mean, moved
 
 MARGIN = 0.25  # points of AUC
 ALPHAS = [round(0.1 * step, 1) for step in range(11)]

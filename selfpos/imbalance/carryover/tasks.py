@@ -14,11 +14,12 @@ import numpy as np
 
 from selfpos.errors import SelfposError
 from selfpos.evaluation.task_files import task_name
-from selfpos.imbalance.carryover.outcome import Measured, Outcome, compared, mean
+from selfpos.imbalance.carryover.comparison import Measured, Outcome, compared, mean
 from selfpos.imbalance.study import sampling
 from selfpos.recipe import BudgetSettings, Recipe
 
 OVERSAMPLED, POSITIONED = "oversampled", "self-positioning"
+MU = 0.5  # share of small tasks
 # Optional: the rival that has seen every record that Self Positioning has.
 WITH_PROBE = "oversampled-with-probe"
 RIVALS = {OVERSAMPLED: "", WITH_PROBE: " on training and probe records"}
@@ -41,13 +42,7 @@ def check(recipe: Recipe) -> None:
 
 
 def measure(
-    recipe: Recipe,
-    rhos: list[float],
-    mu: float,
-    largest: int,
-    folder: Path,
-    data_root: Path | None,
-    seed: int,
+    recipe: Recipe, rhos: list[float], largest: int, folder: Path, data_root: Path | None, seed: int
 ) -> Measured:
     """By ρ: sizes, small tasks, lengths of the vectors, and every model's score × 100 on every task.
 
@@ -59,7 +54,7 @@ def measure(
     order = sampling.class_order("random", count, seed)
     sizes = {}
     for rho in rhos:
-        ascending = sampling.class_sizes("step", count, largest, rho, mu)
+        ascending = sampling.class_sizes("step", count, largest, rho, MU)
         if ascending[0] < recipe.training.batch_size:
             raise SelfposError(
                 f"at ratio {rho:g} a small task has {ascending[0]} records, less than a batch of "
@@ -81,7 +76,7 @@ def measure(
         tasks = _evaluation_tasks(recipe)
         values[f"{rho:g}"] = {
             "sizes": sizes[rho],
-            "small": sorted(order[: sampling.minority_count(count, mu)].tolist()),
+            "small": sorted(order[: sampling.minority_count(count, MU)].tolist()),
             "lengths": np.sqrt(np.diag(gram)).tolist(),
             "scores": {model: [100 * scores[task] for task in tasks] for model, scores in table.items()},
         }

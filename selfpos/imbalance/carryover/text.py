@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from selfpos.console import progress
 from selfpos.errors import OperationError, SelfposError
-from selfpos.imbalance.carryover.outcome import SIGNIFICANT, Finding, Outcome, finding
+from selfpos.imbalance.carryover.comparison import SIGNIFICANT, Finding, Outcome, finding
 from selfpos.imbalance.study import sampling
 from selfpos.imbalance.study.analysis import Step, Study, Values, average, common_means, kendall, shared_seeds
 from selfpos.imbalance.study.claims import NOT_RUN, check_claims
@@ -90,7 +90,7 @@ def read_texts(recipe: ImbalanceRecipe, source: str) -> ImageData:
     if recipe.network == "head":
         inputs = [scale * _embedded(model, encoder, texts)[..., None, None] for texts in (train, test)]
     else:
-        inputs = list(_tokens(model, train, test))
+        inputs = _tokens(model, train, test)
 
     def network(seed: int) -> Network:
         layers = [] if recipe.network == "head" else [Encoder(copy.deepcopy(model), scale)]
@@ -178,18 +178,13 @@ def _embedded(model: SentenceTransformer, content: str, texts: list[str]) -> NDA
     return embeddings
 
 
-def _tokens(model: SentenceTransformer, *sets: list[str]) -> list[NDArray[np.int32]]:
-    """Ids and masks of each set, (n, 2, 1, L), all of one length."""
+def _tokens(model: SentenceTransformer, train: list[str], test: list[str]) -> list[NDArray[np.int32]]:
+    """Ids and masks of both sets, (n, 2, 1, L), all of one length."""
     tokenizer: Any = model.tokenizer
-    lists = [tokenizer(texts, truncation=True, max_length=MAX_TOKENS)["input_ids"] for texts in sets]
-    longest = max(len(ids) for rows in lists for ids in rows)
-    arrays = []
-    for rows in lists:
-        tokens = np.zeros((len(rows), 2, 1, longest), dtype=np.int32)
-        for row, ids in enumerate(rows):
-            tokens[row, 0, 0, : len(ids)], tokens[row, 1, 0, : len(ids)] = ids, 1
-        arrays.append(tokens)
-    return arrays
+    settings = {"truncation": True, "max_length": MAX_TOKENS, "padding": True, "return_tensors": "np"}
+    encoded = tokenizer([*train, *test], **settings)
+    tokens = np.stack([encoded["input_ids"], encoded["attention_mask"]], axis=1)[:, :, None]
+    return np.split(tokens.astype(np.int32), [len(train)])
 
 
 def outcome(study: Study, images: Study | None) -> Outcome:

@@ -6,7 +6,7 @@ import gzip
 import hashlib
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -100,7 +100,7 @@ class ImageData:
     """Training and test images with the names of their classes.
 
     `network` makes the network of a seed for texts, which no image network takes. `fingerprint` is the
-    SHA-256 (hex) of the data; empty for data that a caller made. `division` says how texts were divided.
+    SHA-256 (hex) of types, shapes and values. `division` says how texts were divided.
     """
 
     train: Images
@@ -145,6 +145,10 @@ def read_images(source: str, *, preprocessing: str) -> ImageData:
                 "folders train/ and test/ with a folder per class"
             )
         arrays = _read_npz(archives[0])
+    return _in_memory(arrays, preprocessing, source)
+
+
+def _in_memory(arrays: list[NDArray], preprocessing: str, source: str) -> ImageData:
     x_train, y_train, x_test, y_test = arrays
     if fault := _fault(x_train, y_train, x_test, y_test):
         raise SelfposError(f"{source}: {fault}")
@@ -154,7 +158,10 @@ def read_images(source: str, *, preprocessing: str) -> ImageData:
             "0 to 255; set preprocessing to raw to take them as they are"
         )
     y_train, y_test = y_train.astype(np.int64), y_test.astype(np.int64)
-    fingerprint = fingerprint_of([x_train, y_train, x_test, y_test])
+    digest = hashlib.sha256()
+    for array in (x_train, y_train, x_test, y_test):
+        digest.update(f"{array.dtype} {array.shape}\n".encode())
+        digest.update(np.ascontiguousarray(array).data)
     if preprocessing == "gcn-zca":
         x_train, x_test = whiten(x_train, x_test)
     scale = 1 / 256 if preprocessing == "scale" else 1.0
@@ -164,7 +171,7 @@ def read_images(source: str, *, preprocessing: str) -> ImageData:
         pixels = torch.from_numpy(np.array(channels_first, order="C"))
         sets.append(ArrayImages(pixels, labels, scale))
     names = [str(label) for label in range(int(y_train.max()) + 1)]
-    return ImageData(sets[0], sets[1], names, source, fingerprint=fingerprint)
+    return ImageData(sets[0], sets[1], names, source, fingerprint=digest.hexdigest())
 
 
 def _fault(x_train: NDArray, y_train: NDArray, x_test: NDArray, y_test: NDArray) -> str | None:
@@ -194,15 +201,6 @@ def _fault(x_train: NDArray, y_train: NDArray, x_test: NDArray, y_test: NDArray)
     return None
 
 
-def fingerprint_of(arrays: Iterable[NDArray]) -> str:
-    """SHA-256 (hex) of the arrays' types, shapes and values."""
-    digest = hashlib.sha256()
-    for array in arrays:
-        digest.update(f"{array.dtype} {array.shape}\n".encode())
-        digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()
-
-
 def read_idx(path: Path) -> NDArray[np.uint8]:
     """The array in an IDX file of unsigned bytes, plain or gzipped."""
     data = path.read_bytes()
@@ -211,20 +209,14 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
             data = gzip.decompress(data)
         except (EOFError, OSError, zlib.error) as error:
             raise SelfposError(f"{path} is truncated or no gzip file ({error}); fetch it again") from None
-    if len(data) < 4 or data[:3] != b"\x00\x00\x08":
+    if data[:3] != b"\x00\x00\x08":
         raise SelfposError(f"{path} is no IDX file of unsigned bytes")
-    header = 4 + 4 * data[3]
-    if len(data) < header:
-        raise SelfposError(
-            f"{path} should have a header of {header} bytes, found {len(data)}; the file is truncated"
-        )
-    shape = np.frombuffer(data, ">u4", data[3], offset=4).astype(int).tolist()
-    if len(data) != header + int(np.prod(shape)):
-        raise SelfposError(
-            f"{path} should hold {shape} bytes behind its header, found {len(data) - header}; the file is "
-            "truncated"
-        )
-    return np.frombuffer(data, np.uint8, offset=header).reshape(shape)
+    try:
+        rank = data[3]
+        shape = np.frombuffer(data, ">u4", rank, offset=4)
+        return np.frombuffer(data, np.uint8, offset=4 + 4 * rank).reshape(shape)
+    except (IndexError, ValueError) as error:
+        raise SelfposError(f"{path} is truncated, or more than its header says: {error}") from None
 
 
 def _idx_file(folder: Path, stem: str) -> Path:

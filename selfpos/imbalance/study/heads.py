@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 
 from selfpos.imbalance.study.data import Images
-from selfpos.imbalance.study.metrics import TAUS, class_recalls
 from selfpos.imbalance.study.networks import (
     CosineHead,
     Dense,
@@ -27,6 +26,7 @@ from selfpos.imbalance.study.networks import (
 )
 from selfpos.imbalance.study.recipe import TrainingSettings
 from selfpos.imbalance.study.sampling import Ints, class_balanced_stream, need_samplers, stream
+from selfpos.imbalance.study.scoring import TAUS, class_recalls
 from selfpos.imbalance.study.trainer import (
     Batches,
     Sample,
@@ -65,7 +65,7 @@ class Stage:
         """
         if not any(isinstance(layer, nn.Dropout) for layer in self.networks[0].trunk.modules()):
             labels = [sample.labels for sample in self.samples]
-            self._fit(heads, self.feature_batches(self.features, labels, streams), rate)
+            self.fit_on_features(heads, self.features, labels, streams, rate)
             return
         batches = image_batches(self.images, self.samples, streams, self.device, self.samples[0].seed)
         trunks = [network.trunk.requires_grad_(False) for network in self.networks]
@@ -74,26 +74,25 @@ class Stage:
             trunk.requires_grad_(True)
 
     def fit_on_features(
-        self, heads: Sequence[nn.Module], features: Sequence[Tensor], labels: Sequence[Ints]
+        self,
+        heads: Sequence[nn.Module],
+        features: Sequence[Tensor],
+        labels: Sequence[Ints],
+        streams: Sequence[Iterator[Ints]],
+        rate: float = 1.0,
     ) -> None:
-        """Train `heads` on features[s] (n, F, h, w) with labels[s] (n,), each drawn equally often."""
-        streams = [
-            stream(np.arange(len(values)), self.settings.batch_size, sample.seed)
-            for values, sample in zip(labels, self.samples, strict=True)
-        ]
-        self._fit(heads, self.feature_batches(features, labels, streams), rate=1.0)
-
-    def feature_batches(
-        self, features: Sequence[Tensor], labels: Sequence[Ints], streams: Sequence[Iterator[Ints]]
-    ) -> Batches:
-        """Join the streams into batches of features (B, S, F, h, w) and targets (B, S)."""
+        """Train `heads` on features[s] (n, F, h, w) with labels[s] (n,); `streams` draw positions of them."""
         targets = [torch.from_numpy(values).to(self.device) for values in labels]
-        while True:
-            at = [torch.from_numpy(next(positions)).to(self.device) for positions in streams]
-            yield (
-                torch.stack([maps[i] for maps, i in zip(features, at, strict=True)], dim=1),
-                torch.stack([values[i] for values, i in zip(targets, at, strict=True)], dim=1),
-            )
+
+        def batches() -> Batches:
+            while True:
+                at = [torch.from_numpy(next(positions)).to(self.device) for positions in streams]
+                yield (
+                    torch.stack([maps[i] for maps, i in zip(features, at, strict=True)], dim=1),
+                    torch.stack([values[i] for values, i in zip(targets, at, strict=True)], dim=1),
+                )
+
+        self._fit(heads, batches(), rate)
 
     def _fit(self, modules: Sequence[nn.Module], batches: Batches, rate: float) -> None:
         for module in modules:
@@ -217,16 +216,18 @@ def nearest_mean(stage: Stage) -> Heads:
 
 def smote(stage: Stage) -> Heads:
     """A linear head on pooled features that SMOTE balanced: x + u (x_nn − x) for one of 5 neighbours x_nn."""
-    pools, labels, heads = [], [], []
+    size = stage.settings.batch_size
+    pools, labels, streams, heads = [], [], [], []
     for features, sample in zip(stage.pooled_features, stage.samples, strict=True):
         x, y = _interpolated(features.cpu().numpy(), sample.labels, sample.counts, sample.seed)
         pools.append(torch.from_numpy(x[..., None, None].astype(np.float32)).to(features.device))
         labels.append(np.asarray(y, dtype=np.int64))
+        streams.append(stream(np.arange(len(y)), size, sample.seed))
         generator = torch.Generator().manual_seed(sample.seed + 3000)
         bound = (3 / features.shape[1]) ** 0.5
         weight = (torch.rand(len(sample.counts), features.shape[1], generator=generator) * 2 - 1) * bound
         heads.append(nn.Sequential(nn.AdaptiveAvgPool2d(1), _linear(weight, torch.zeros(len(weight)))))
-    stage.fit_on_features(heads, pools, labels)
+    stage.fit_on_features(heads, pools, labels, streams)
     return heads
 
 

@@ -52,13 +52,9 @@ def read_results(path: Path) -> tuple[list[dict[str, Any]], ImbalanceRecipe]:
         raise SelfposError(f"{path} is no Parquet file, or a damaged one: {error}") from None
     try:
         settings = json.loads((table.schema.metadata or {})[b"recipe"])
-    except KeyError:
+    except (KeyError, ValueError) as error:
         raise SelfposError(
-            f"{path} holds no results of selfpos imbalance: its schema has no recipe"
-        ) from None
-    except ValueError as error:
-        raise SelfposError(
-            f"{path} holds no results of selfpos imbalance: its recipe is no JSON ({error})"
+            f"{path} holds no results of selfpos imbalance: its schema has no recipe in JSON ({error})"
         ) from None
     schema = _schema()
     stored = {field.name: field.type for field in table.schema}

@@ -14,6 +14,7 @@ from selfpos.errors import SelfposError
 Profile = Literal["step", "linear", "exp", "balanced"]
 Minority = Literal["random", "lowest"]
 Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
 
 
 def setting_name(profile: str, rho: float, mu: float | None) -> str:

@@ -14,10 +14,9 @@ from torch import Tensor, nn
 
 from selfpos.console import log
 from selfpos.imbalance.study.data import Images
-from selfpos.imbalance.study.metrics import Floats
 from selfpos.imbalance.study.networks import Network, copy_back, widen
 from selfpos.imbalance.study.recipe import TrainingSettings
-from selfpos.imbalance.study.sampling import Ints
+from selfpos.imbalance.study.sampling import Floats, Ints
 
 Batches = Iterator[tuple[Tensor, Tensor]]  # images (B, S, …) float32, targets (B, S)
 Loss = Callable[[Tensor, Tensor, Tensor, float], Tensor]

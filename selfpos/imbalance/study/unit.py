@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,18 +12,17 @@ import torch
 from torch import nn
 
 from selfpos.errors import SelfposError
-from selfpos.imbalance.study import metrics, sampling
+from selfpos.imbalance.study import sampling
 from selfpos.imbalance.study.data import ImageData
 from selfpos.imbalance.study.heads import Stage
 from selfpos.imbalance.study.methods import Method, Refit, get_method
-from selfpos.imbalance.study.metrics import Floats
 from selfpos.imbalance.study.networks import Network, build, seeded, use_cosine_head
 from selfpos.imbalance.study.recipe import ImbalanceRecipe
 from selfpos.imbalance.study.sampling import Ints
-from selfpos.imbalance.study.trainer import Sample, fit, image_batches, predict, validation_index
+from selfpos.imbalance.study.scoring import Trained
+from selfpos.imbalance.study.trainer import Sample, fit, image_batches
 
 Tick = Callable[[], None]
-Labelled = tuple[Floats, Ints]  # log-probabilities (n, K) and labels (n,)
 
 
 @dataclass(frozen=True)
@@ -114,117 +112,6 @@ def scored_positions(data: ImageData, recipe: ImbalanceRecipe) -> Ints:
 def new_network(recipe: ImbalanceRecipe, data: ImageData, seed: int) -> Network:
     """The network of `seed` before any training."""
     return data.network(seed) if data.network else build(recipe.network, data.classes, seed)
-
-
-@dataclass
-class Trained:
-    """The networks of a unit, their samples, and the image sets that they are scored on."""
-
-    networks: list[Network]
-    samples: list[Sample]
-    positions: list[Ints]  # of each sample, as its method drew from them
-    data: ImageData
-    test: Ints  # positions of the test images that count
-    per_class: int  # training images that the train-test gap is measured on, at most
-    iterations: int
-    curves: list[list[dict[str, float]]] = field(default_factory=list)
-
-    @cached_property
-    def train(self) -> Ints:
-        """Scored training images (n, S), from those that each network was trained on."""
-        return _first_of_each_class(self.samples, self.positions, self.per_class)
-
-    @cached_property
-    def whole(self) -> Ints:
-        """Scored training images (n, S) of a second stage, which draws from the whole sample again."""
-        return _first_of_each_class(self.samples, [s.positions for s in self.samples], self.per_class)
-
-    def add_curve_point(self, iteration: int) -> None:
-        """Score the networks as they are at `iteration`."""
-        heads = {"": [network.head for network in self.networks]}
-        test = predict(self.networks, heads, self.data.test, self.test)[""]
-        train = predict(self.networks, heads, self.data.train, self.train)[""]
-        test_labels, train_labels = self.data.test.labels[self.test], self.data.train.labels[self.train]
-        self.curves = self.curves or [[] for _ in self.networks]
-        for s, sample in enumerate(self.samples):
-            point = {"iteration": iteration, "test_accuracy": metrics.accuracy(test[s], test_labels)}
-            point |= _groups("test", test[s], test_labels, sample)
-            point |= _groups("train", train[s], train_labels[:, s], sample)
-            self.curves[s].append(point)
-
-    def records(self, heads: dict[str, Sequence[nn.Module]]) -> list[dict[str, Any]]:
-        """One record per set of heads (the networks' first), network and decision rule."""
-        first, *stages = heads
-        labels = self.data.train.labels
-        test = predict(self.networks, heads, self.data.test, self.test)
-        train = predict(self.networks, {first: heads[first]}, self.data.train, self.train)
-        if stages:
-            stage_heads = {name: heads[name] for name in stages}
-            train |= predict(self.networks, stage_heads, self.data.train, self.whole)
-        kept = validation_index(self.samples)
-        validation = predict(self.networks, heads, self.data.train, kept) if len(kept) else None
-        records = []
-        for name in heads:
-            scored = self.train if name == first else self.whole
-            for s, sample in enumerate(self.samples):
-                common = {
-                    "method": name,
-                    "seed": sample.seed,
-                    "total": int(sample.counts.sum()),
-                    "sizes": sample.counts.tolist(),
-                    "minority_classes": sample.minority.tolist(),
-                    "curve": self.curves[s] if self.curves and name == first else [],
-                    **_groups("train", train[name][s], labels[scored[:, s]], sample),
-                }
-                on_test = (test[name][s], self.data.test.labels[self.test])
-                on_validation = None if validation is None else (validation[name][s], labels[kept[:, s]])
-                sampled = None
-                if name == first:
-                    sampled = np.bincount(sample.labels[self.positions[s]], minlength=self.data.classes)
-                rules = _rule_scores(sample, on_test, on_validation, sampled)
-                records += [common | scores for scores in rules]
-        return records
-
-
-def _rule_scores(
-    sample: Sample, test: Labelled, validation: Labelled | None, effective: Ints | None
-) -> Iterator[dict[str, Any]]:
-    """The scores of one network by every decision rule: log-probabilities less τ times the log prior."""
-    rules = {"plain": (sample.counts, 0.0), "original": (sample.counts, 1.0)}
-    if effective is not None:
-        rules["effective"] = (effective, 1.0)
-    aucs = {"auc": float(metrics.one_vs_rest_auc(*test).mean())}
-    if validation is not None:
-        rules["tuned"] = (sample.counts, metrics.best_tau(*validation, sample.counts))
-        aucs["validation_auc"] = float(metrics.one_vs_rest_auc(*validation).mean())
-    for rule, (prior, tau) in rules.items():
-        log_probs, labels = test
-        decision = metrics.divide_by_prior(log_probs, prior, tau)
-        scores = aucs | metrics.decision_scores(decision, labels, sample.minority)
-        if validation is not None:
-            log_probs, labels = validation
-            decision = metrics.divide_by_prior(log_probs, prior, tau)
-            scores["validation_accuracy"] = metrics.accuracy(decision, labels)
-        yield {"rule": rule, "tau": tau, **scores}
-
-
-def _groups(split: str, decision: Floats, labels: Ints, sample: Sample) -> dict[str, float]:
-    recalls = metrics.group_recalls(decision, labels, sample.minority)
-    return {f"{split}_{group}": value for group, value in recalls.items()}
-
-
-def _first_of_each_class(samples: Sequence[Sample], positions: Sequence[Ints], count: int) -> Ints:
-    """Training images (n, S): the first `count` of each class among the `positions` of every sample.
-
-    Repeated positions count once.
-    """
-    columns = []
-    for sample, drawn in zip(samples, positions, strict=True):
-        unique = np.unique(drawn)
-        labels = sample.labels[unique]
-        first = [unique[labels == label][:count] for label in np.unique(labels)]
-        columns.append(sample.index[np.concatenate(first)])
-    return np.stack(columns, axis=1)
 
 
 def train_unit(

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from selfpos.imbalance.carryover import experts, norms, path
-from selfpos.imbalance.carryover.bench import Bench, difference, gram_of, moved
+from selfpos.imbalance.carryover.comparison import Bench, difference, gram_of, moved
 from selfpos.imbalance.study.data import read_images
 from selfpos.imbalance.study.heads import normalised_head
 from selfpos.imbalance.study.networks import build

@@ -9,8 +9,7 @@ import pytest
 
 from selfpos.errors import SelfposError
 from selfpos.imbalance.carryover import path
-from selfpos.imbalance.carryover.bench import Bench
-from selfpos.imbalance.carryover.outcome import finding, missing_seeds, over_seeds
+from selfpos.imbalance.carryover.comparison import Bench, finding, missing_seeds, over_seeds
 from selfpos.imbalance.study.unit import draw_sample
 from tests.helpers.companion import RECIPES, imbalance, write_tiny
 

@@ -11,7 +11,7 @@ import torch
 
 from selfpos.errors import SelfposError
 from selfpos.imbalance.carryover import text
-from selfpos.imbalance.carryover.bench import Bench, difference
+from selfpos.imbalance.carryover.comparison import Bench, difference
 from selfpos.imbalance.study.analysis import Study, compare_orderings
 from selfpos.imbalance.study.results import read_results
 from selfpos.imbalance.study.unit import Imbalance

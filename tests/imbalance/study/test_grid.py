@@ -22,7 +22,7 @@ from selfpos.imbalance.study.recipe import load_imbalance_recipe
 from selfpos.imbalance.study.report import write_report
 from selfpos.imbalance.study.results import read_results
 from selfpos.imbalance.study.unit import Imbalance, Unit, draw_sample, run_unit, train_unit
-from tests.helpers.companion import RECIPES, imbalance, tiny_recipe, write_tiny
+from tests.helpers.companion import RECIPES, tiny_recipe, write_tiny
 
 
 def test_shipped_recipes_are_valid_and_the_papers_grid_is_whole() -> None:
@@ -306,21 +306,6 @@ def test_workers_train_on_the_same_data(archive: Path, tmp_path: Path) -> None:
     recipe = tiny_recipe(archive)
     with pytest.raises(OperationError, match="changed while the study ran"):
         grid._run_in_worker(plan(recipe)[0], recipe, str(archive), "0" * 64, tmp_path / "r.log")
-
-
-def test_a_dry_run_lists_what_is_left(archive: Path, tmp_path: Path) -> None:
-    def list_for(**changes: object) -> list[str]:
-        write_tiny(tmp_path / "r.yaml", archive, **changes)
-        command = ["run", str(tmp_path / "r.yaml"), "--out", str(out), "--device", "cpu", "--dry-run"]
-        return imbalance(*command).splitlines()
-
-    out = tmp_path / "r.parquet"
-    assert len(list_for(methods=["baseline"])) == 3
-    run_grid(tiny_recipe(archive, methods=["baseline"]), out, device="cpu")
-    assert list_for(methods=["baseline"]) == [f"0 units, 0 networks to train; results in {out}"]
-    assert list_for(methods=["baseline", "ros"], seeds=1)[0] == "step ρ=10 μ=0.5 ros seeds 0-0 (rate 0.01)"
-    with pytest.raises(SelfposError, match="made with other settings"):
-        list_for(n_max=30)
 
 
 @pytest.mark.slow
