@@ -25,6 +25,7 @@ from selfpos.imbalance.study.scoring import Trained
 from selfpos.imbalance.study.trainer import Sample, fit, image_batches, predict
 from selfpos.imbalance.study.unit import Imbalance, Unit, new_network, train_unit
 from selfpos.storage.atomic import locked, write_text
+from selfpos.storage.manifest import read_json
 
 Vector = dict[str, Tensor]
 Measured = dict[str, Any]  # what was measured for one seed, as JSON holds it
@@ -131,12 +132,8 @@ def _read_same(file: Path, settings: Measured) -> Measured:
 
 
 def _read(file: Path) -> Measured:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise SelfposError(f"{file} cannot be read as JSON: {error}; name another file with --out") from None
-    parts = [content.get(key) for key in ("settings", "seeds")] if isinstance(content, dict) else [None]
-    if not all(isinstance(part, dict) for part in parts):
+    content = read_json(file)
+    if not all(isinstance(content.get(key), dict) for key in ("settings", "seeds")):
         raise SelfposError(
             f"{file} holds no results of `selfpos imbalance compare`; name another file with --out"
         )
@@ -146,6 +143,12 @@ def _read(file: Path) -> Measured:
 def mean(values: list[float], digits: int = 2) -> str:
     """The mean for a table."""
     return f"{np.mean(values):.{digits}f}"
+
+
+def chosen(by_seed: list[Measured], kind: str) -> tuple[list[str], list[float]]:
+    """Of every seed the candidate that is best on validation, and its measure on test."""
+    best = [max(values[kind].items(), key=lambda item: item[1][0]) for values in by_seed]
+    return [name for name, _ in best], [test for _, (_, test) in best]
 
 
 def check_recipe(recipe: ImbalanceRecipe, path: Path) -> None:

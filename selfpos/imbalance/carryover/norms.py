@@ -19,6 +19,7 @@ from selfpos.imbalance.carryover.comparison import (
     Measured,
     Outcome,
     Vector,
+    chosen,
     compared,
     difference,
     gram_of,
@@ -115,8 +116,7 @@ def outcome(by_seed: list[Measured]) -> Outcome:
     steps, epochs = (fits[f"‖V‖ on N, equal {regime}"] for regime in ("steps", "epochs"))
     findings: list[Finding] = [compared(claim, steps, epochs, -R_MARGIN)]
     for kind in ("head rows", "vectors"):
-        chosen = [max(values[kind].items(), key=lambda item: item[1][0]) for values in by_seed]
-        taus, best = [tau for tau, _ in chosen], [test for _, (_, test) in chosen]
+        taus, best = chosen(by_seed, kind)
         rows.append([f"balanced accuracy, τ-normalised {kind}", "τ " + ", ".join(taus), mean(best)])
         claim = f"τ-normalised {kind} are as good as ROS (balanced accuracy, margin {MARGIN})"
         if all(float(tau) == 0 for tau in taus):  # τ = 0 leaves the lengths as they are

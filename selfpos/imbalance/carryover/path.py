@@ -8,7 +8,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from selfpos.imbalance.carryover.comparison import Bench, Measured, Outcome, compared, difference, mean, moved
+from selfpos.imbalance.carryover.comparison import (
+    Bench,
+    Measured,
+    Outcome,
+    chosen,
+    compared,
+    difference,
+    mean,
+    moved,
+)
 
 MARGIN = 0.25  # points of AUC
 ALPHAS = [round(0.1 * step, 1) for step in range(11)]
@@ -41,10 +50,8 @@ def outcome(by_seed: list[Measured]) -> Outcome:
     for kind, word in words.items():
         for key in by_seed[0][kind]:
             rows.append([word, key, mean([values[kind][key][1] for values in by_seed])])
-        chosen = [max(values[kind].items(), key=lambda item: item[1][0]) for values in by_seed]
-        best[kind] = [test for _, (_, test) in chosen]
-        keys = ", ".join(key for key, _ in chosen)
-        chosen_rows.append([f"{word}, chosen on validation", keys, mean(best[kind])])
+        keys, best[kind] = chosen(by_seed, kind)
+        chosen_rows.append([f"{word}, chosen on validation", ", ".join(keys), mean(best[kind])])
     ends = [
         max((values["alpha"]["0"], values["alpha"]["1"]), key=lambda pair: pair[0])[1] for values in by_seed
     ]

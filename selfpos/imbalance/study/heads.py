@@ -27,15 +27,7 @@ from selfpos.imbalance.study.networks import (
 from selfpos.imbalance.study.recipe import TrainingSettings
 from selfpos.imbalance.study.sampling import Ints, class_balanced_stream, need_samplers, stream
 from selfpos.imbalance.study.scoring import TAUS, class_recalls
-from selfpos.imbalance.study.trainer import (
-    Batches,
-    Sample,
-    fit,
-    image_batches,
-    join_networks,
-    predict,
-    validation_index,
-)
+from selfpos.imbalance.study.trainer import Batches, Sample, fit, image_batches, join_networks, predict
 
 NEIGHBOURS = 5  # of SMOTE
 Heads = list[nn.Sequential]
@@ -168,7 +160,7 @@ def learn_scales(stage: Stage) -> Heads:
 
 def normalise(stage: Stage) -> Heads:
     """τ-norm: w_i / ‖w_i‖^τ without biases; τ by balanced accuracy on validation, else 1."""
-    kept = validation_index(stage.samples)
+    kept = np.stack([sample.validation for sample in stage.samples], axis=1)
     if not len(kept):
         return [normalised_head(network, 1.0) for network in stage.networks]
     candidates = {str(tau): [normalised_head(network, tau) for network in stage.networks] for tau in TAUS}

@@ -14,7 +14,7 @@ from selfpos.errors import SelfposError
 from selfpos.imbalance.study.data import ImageData
 from selfpos.imbalance.study.networks import Network
 from selfpos.imbalance.study.sampling import Floats, Ints
-from selfpos.imbalance.study.trainer import Sample, predict, validation_index
+from selfpos.imbalance.study.trainer import Sample, predict
 
 Labelled = tuple[Floats, Ints]  # log-probabilities (n, K) and labels (n,)
 TAUS = [step / 10 for step in range(21)]  # of which thresholding and τ-normalisation choose
@@ -133,7 +133,7 @@ class Trained:
         if stages:
             stage_heads = {name: heads[name] for name in stages}
             train |= predict(self.networks, stage_heads, self.data.train, self.whole)
-        kept = validation_index(self.samples)
+        kept = np.stack([sample.validation for sample in self.samples], axis=1)
         validation = predict(self.networks, heads, self.data.train, kept) if len(kept) else None
         records = []
         for name in heads:

@@ -48,11 +48,6 @@ class Sample:
         return np.arange(len(self.index))
 
 
-def validation_index(samples: Sequence[Sample]) -> Ints:
-    """The validation images of each sample, (n, S)."""
-    return np.stack([sample.validation for sample in samples], axis=1)
-
-
 def fit(
     networks: Sequence[nn.Module],
     batches: Batches,

@@ -60,10 +60,9 @@ class Unit:
 
 
 def first_stage(name: str) -> Method:
-    """The method `name`, which trains whole networks."""
+    """The method `name`, which trains whole networks, as every unit's does."""
     method = get_method(name)
-    if not isinstance(method, Method):
-        raise ValueError(f"{name} is a second stage of {method.parent}, which its unit must train")
+    assert isinstance(method, Method)
     return method
 
 

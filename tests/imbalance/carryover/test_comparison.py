@@ -91,7 +91,7 @@ def test_one_process_measures_into_a_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", ["{", "[]", '{"seeds": {}}', '{"settings": {}, "seeds": []}', "\x00"])
 def test_other_files_are_no_results(tmp_path: Path, content: str) -> None:
     (tmp_path / "c.json").write_text(content, encoding="utf-8")
-    with pytest.raises(SelfposError, match=r"c\.json (cannot be read as JSON|holds no results of)"):
+    with pytest.raises(SelfposError, match=r"c\.json (is not JSON|is not a JSON object|holds no results of)"):
         over_seeds(tmp_path / "c.json", {"rho": 10}, 1, lambda seed: pytest.fail("it was measured"))
 
 
