@@ -157,8 +157,8 @@ def _on_networks(name: str, description: str) -> None:
         check_study([Unit(point, "ros", (), rate, seeds)], study, images)
         settings = {"comparison": name, "rho": rho, "mu": mu}
         settings |= study.model_dump(mode="json", exclude={"data", "grid", "methods", "seeds"})
-        trainings = comparison.TRAININGS * len(missing_seeds(file, study.seeds))
-        with progress(name, round(trainings * study.training.iterations)) as bar:
+        per_seed = comparison.iterations(study.training.iterations)
+        with progress(name, per_seed * len(missing_seeds(file, study.seeds))) as bar:
             bench = Bench(point, study, images, target, bar.advance)
             identity = settings | {"data": images.fingerprint}
             measured = over_seeds(file, identity, study.seeds, lambda seed: comparison.measure(bench, seed))

@@ -151,6 +151,11 @@ def chosen(by_seed: list[Measured], kind: str) -> tuple[list[str], list[float]]:
     return [name for name, _ in best], [test for _, (_, test) in best]
 
 
+def third(iterations: int) -> int:
+    """The length of each of the three trainings of `Bench.experts`."""
+    return max(iterations // 3, 1)
+
+
 def check_recipe(recipe: ImbalanceRecipe, path: Path) -> None:
     """Raise SelfposError when the comparisons of networks have nothing to choose on, or several rates."""
     if not recipe.validation:
@@ -218,12 +223,12 @@ class Bench:
 
         Each takes a third of the iterations.
         """
-        third = max(self.recipe.training.iterations // 3, 1)
-        trained = self.with_iterations(third).train("baseline", seed)
+        length = third(self.recipe.training.iterations)
+        trained = self.with_iterations(length).train("baseline", seed)
         sample, start = trained.samples[0], trained.networks[0]
         majority = np.setdiff1d(np.arange(self.data.classes), sample.minority)
         groups = (majority, sample.minority)
-        return start, [self.train_on(start, sample, classes, third) for classes in groups], sample
+        return start, [self.train_on(start, sample, classes, length) for classes in groups], sample
 
     def predict(self, network: Network, index: Ints, *, test: bool) -> tuple[Floats, Ints]:
         """Log-probabilities (n, K) and labels of images of the test or of the training set."""

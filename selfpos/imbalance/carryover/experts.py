@@ -25,6 +25,7 @@ from selfpos.imbalance.carryover.comparison import (
     mean,
     measures,
     moved,
+    third,
 )
 from selfpos.imbalance.study.networks import Network
 from selfpos.imbalance.study.sampling import Ints, stream
@@ -33,9 +34,13 @@ from selfpos.imbalance.study.trainer import Sample
 from selfpos.positioning.space import chain, get_space
 
 STEPS, RATE, PENALTY = 100, 0.05, 0.05  # of the search; μ of μ·λ is the paper's
-TRAININGS = 4.0  # lengths of the recipe's training that a seed takes
 MERGED = {probe: f"experts, Self Positioning, {probe} probe" for probe in ("balanced", "natural")}
 TUNED = "thresholding, τ tuned on the balanced probe"
+
+
+def iterations(length: int) -> int:
+    """Iterations that a seed takes in all, where the recipe's training takes `length`."""
+    return 3 * length + 3 * third(length)
 
 
 def measure(bench: Bench, seed: int) -> Measured:

@@ -26,6 +26,7 @@ from selfpos.imbalance.carryover.comparison import (
     lengths,
     mean,
     moved,
+    third,
 )
 from selfpos.imbalance.study.heads import normalised_head
 from selfpos.imbalance.study.networks import Network
@@ -35,7 +36,12 @@ from selfpos.imbalance.study.unit import Imbalance
 SHARES = [1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0]
 MARGIN = 1.0  # points of balanced accuracy
 R_MARGIN = 0.1  # of R²
-TRAININGS = 10.94  # lengths of the recipe's training that a seed takes
+
+
+def iterations(length: int) -> int:
+    """Iterations that a seed takes in all, where the recipe's training takes `length`."""
+    by_share = sum(length + share_of(share, length) for share in SHARES)
+    return by_share + 3 * length + 3 * third(length)
 
 
 def measure(bench: Bench, seed: int) -> Measured:
@@ -87,13 +93,18 @@ def _vectors_by_share(bench: Bench, seed: int, *, equal_steps: bool) -> list[Vec
     balanced = Imbalance("balanced", 1.0, None, bench.imbalance.minority)
     recipe, vectors = bench.recipe, []
     for share in SHARES:
-        smaller = recipe.model_copy(update={"n_max": max(round(share * recipe.n_max), 1)})
+        smaller = recipe.model_copy(update={"n_max": share_of(share, recipe.n_max)})
         steps = recipe.training.iterations
         if not equal_steps:
-            steps = max(round(share * steps), 1)
+            steps = share_of(share, steps)
         part = replace(bench, imbalance=balanced, recipe=smaller).with_iterations(steps)
         vectors.append(difference(part.train("baseline", seed).networks[0], bench.untrained(seed)))
     return vectors
+
+
+def share_of(share: float, count: int) -> int:
+    """So many of `count`, rounded; at least one."""
+    return max(round(share * count), 1)
 
 
 def r_squared(x: Sequence[float] | np.ndarray, y: Sequence[float] | np.ndarray) -> float:

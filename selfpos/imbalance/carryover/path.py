@@ -21,7 +21,11 @@ from selfpos.imbalance.carryover.comparison import (
 
 MARGIN = 0.25  # points of AUC
 ALPHAS = [round(0.1 * step, 1) for step in range(11)]
-TRAININGS = 5.0  # lengths of the recipe's training that a seed takes
+
+
+def iterations(length: int) -> int:
+    """Iterations that a seed takes in all, where the recipe's training takes `length`."""
+    return 5 * length
 
 
 def measure(bench: Bench, seed: int) -> Measured:

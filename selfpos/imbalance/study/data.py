@@ -209,14 +209,21 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
             data = gzip.decompress(data)
         except (EOFError, OSError, zlib.error) as error:
             raise SelfposError(f"{path} is truncated or no gzip file ({error}); fetch it again") from None
-    if data[:3] != b"\x00\x00\x08":
+    if len(data) < 4 or data[:3] != b"\x00\x00\x08":
         raise SelfposError(f"{path} is no IDX file of unsigned bytes")
-    try:
-        rank = data[3]
-        shape = np.frombuffer(data, ">u4", rank, offset=4)
-        return np.frombuffer(data, np.uint8, offset=4 + 4 * rank).reshape(shape)
-    except (IndexError, ValueError) as error:
-        raise SelfposError(f"{path} is truncated, or more than its header says: {error}") from None
+    rank = data[3]
+    header = 4 + 4 * rank
+    if len(data) < header:
+        raise SelfposError(
+            f"{path} should have a header of {header} bytes, found {len(data)}; the file is truncated"
+        )
+    shape = np.frombuffer(data, ">u4", rank, offset=4).astype(int).tolist()
+    if len(data) != header + int(np.prod(shape)):
+        raise SelfposError(
+            f"{path} should hold {shape} bytes behind its header, found {len(data) - header}; the file is "
+            "truncated"
+        )
+    return np.frombuffer(data, np.uint8, offset=header).reshape(shape)
 
 
 def _idx_file(folder: Path, stem: str) -> Path:

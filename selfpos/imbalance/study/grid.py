@@ -97,32 +97,34 @@ def run_grid(
         raise SelfposError(
             f"recipe {recipe.name} is about texts; run it with `selfpos imbalance compare text`"
         )
+    missing, _ = _missing(recipe, out, target)
+    if not missing and results.data_of(out) is None:
+        return 0
+    source = data or recipe.data
+    images = images or read_images(source, preprocessing=recipe.preprocessing)
+    results.check_same_data(out, images)
+    if not missing:
+        return 0
+    check_study(missing, recipe, images)
+    images = images.to(target)
     journal = out.with_suffix(".log")
-    with locked(journal):
-        missing, records = _missing(recipe, out, target)
-        before = results.data_of(out)
-        if not missing and before is None:
-            return 0
-        source = data or recipe.data
-        images = images or read_images(source, preprocessing=recipe.preprocessing)
+    # The lock makes folder and file, so it comes after all that may be refused.
+    with locked(journal), log_to(journal):
+        # What is missing is known for certain from here on only: another process may have added to the file.
         results.check_same_data(out, images)
-        if not missing:
-            return 0
-        check_study(missing, recipe, images)
+        missing, records = _missing(recipe, out, target)
+        log.info("%s: %d units to run on %s, data %s", recipe.name, len(missing), target, images.description)
         # Results without a fingerprint stay so: whether the data are the same is not known.
-        fingerprint = before if records else images.fingerprint
-        with log_to(journal):
-            where = f"on {target}, data {images.description}"
-            log.info("%s: %d units to run %s", recipe.name, len(missing), where)
-            if workers > 1:
-                trained = _in_processes(missing, recipe, source, images.fingerprint, journal, workers)
-            else:
-                trained = _one_by_one(missing, recipe, images.to(target), target)
-            for unit, added in trained:
-                keys = unit.result_keys()
-                records = [record for record in records if _key(record) not in keys] + added
-                results.write_results(out, records, recipe, fingerprint)
-                log.info("%s: %.1f s per network", unit, added[0]["seconds"])
+        fingerprint = results.data_of(out) if records else images.fingerprint
+        if workers > 1:
+            trained = _in_processes(missing, recipe, source, images.fingerprint, journal, workers)
+        else:
+            trained = _one_by_one(missing, recipe, images, target)
+        for unit, added in trained:
+            keys = unit.result_keys()
+            records = [record for record in records if _key(record) not in keys] + added
+            results.write_results(out, records, recipe, fingerprint)
+            log.info("%s: %.1f s per network", unit, added[0]["seconds"])
     return len(missing)
 
 

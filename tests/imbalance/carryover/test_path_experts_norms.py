@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -39,8 +41,16 @@ def test_points_between_networks() -> None:
     assert float(gram_of([way])) == pytest.approx(sum(float(v.double().square().sum()) for v in way.values()))
 
 
+def measure(comparison: ModuleType, bench: Bench) -> dict:
+    """What the comparison measures for seed 0; the progress bar ends at its total."""
+    ticks: list[None] = []
+    result = comparison.measure(replace(bench, tick=lambda: ticks.append(None)), 0)
+    assert len(ticks) == comparison.iterations(bench.recipe.training.iterations)
+    return result
+
+
 def test_path(bench: Bench) -> None:
-    result = path.measure(bench, 0)
+    result = measure(path, bench)
     assert list(result["alpha"]) == [f"{0.1 * step:g}" for step in range(11)]
     # The ends of the path are the baseline and ROS themselves.
     assert result["alpha"]["0"] == result["ratio"]["10"]
@@ -55,7 +65,7 @@ def test_path(bench: Bench) -> None:
 
 def test_experts(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(experts, "STEPS", 40)
-    result = experts.measure(bench, 0)
+    result = measure(experts, bench)
     arms, coefficients = result["arms"], result["coefficients"]
     assert {"ros", "logit-adjustment", "experts, average", "baseline + thresholding", *coefficients} <= set(
         arms
@@ -160,7 +170,7 @@ def test_nothing_normalised_has_no_verdict() -> None:
 
 def test_norms(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(norms, "TAUS", [0.0, 2.0])
-    result = norms.measure(bench, 0)
+    result = measure(norms, bench)
     assert result["lengths"]["steps"][-1] == pytest.approx(result["lengths"]["epochs"][-1])
     assert result["lengths"]["epochs"][0] < result["lengths"]["epochs"][-1]
     assert all(part[-1] == pytest.approx(1) for part in result["cosines"].values())

@@ -57,6 +57,8 @@ def test_recipe_mistakes_are_named(archive: Path, tmp_path: Path) -> None:
 
     with pytest.raises(SelfposError, match="no field 'netwerk'; did you mean 'network'"):
         load(netwerk="lenet")
+    with pytest.raises(SelfposError, match=r"'network': Input should be 'lenet', .* \(found 'lenett'\)"):
+        load(network="lenett")
     with pytest.raises(SelfposError, match="'mu' belongs to profile step"):
         load(grid=[{"profile": "linear", "rho": [10], "mu": [0.5]}])
     with pytest.raises(SelfposError, match="needs 'validation' > 0"):

@@ -1,12 +1,19 @@
 from __future__ import annotations
 
+from typing import get_args
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from selfpos.imbalance.study.networks import Dense, build, initialise, seeded, use_cosine_head
-from selfpos.imbalance.study.recipe import ScheduleSettings
+from selfpos.imbalance.study.networks import NETWORKS, Dense, build, initialise, seeded, use_cosine_head
+from selfpos.imbalance.study.recipe import NETWORKS_OF_TEXTS, ImbalanceRecipe, ScheduleSettings
+
+
+def test_a_recipe_takes_the_networks_that_can_be_built() -> None:
+    names = get_args(ImbalanceRecipe.model_fields["network"].annotation)
+    assert sorted(names) == sorted([*NETWORKS, *NETWORKS_OF_TEXTS])
 
 
 @pytest.mark.parametrize(
