@@ -6,9 +6,10 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
 from functools import cache, partial
 from itertools import product
 from pathlib import Path
@@ -28,6 +29,7 @@ from selfpos.storage.atomic import locked
 
 KEY = ("profile", "rho", "mu", "minority_rule", "method", "rate", "seed")  # as of `Unit.result_keys`
 Records = list[dict[str, Any]]
+Trainings = Generator[tuple[Unit, Records], None, None]
 
 
 def plan(recipe: ImbalanceRecipe, at_once: int = 1) -> list[Unit]:
@@ -120,11 +122,12 @@ def run_grid(
             trained = _in_processes(missing, recipe, source, images.fingerprint, journal, workers)
         else:
             trained = _one_by_one(missing, recipe, images, target)
-        for unit, added in trained:
-            keys = unit.result_keys()
-            records = [record for record in records if _key(record) not in keys] + added
-            results.write_results(out, records, recipe, fingerprint)
-            log.info("%s: %.1f s per network", unit, added[0]["seconds"])
+        with closing(trained):  # at once, which ends the workers, though an error's traceback holds it
+            for unit, added in trained:
+                keys = unit.result_keys()
+                records = [record for record in records if _key(record) not in keys] + added
+                results.write_results(out, records, recipe, fingerprint)
+                log.info("%s: %.1f s per network", unit, added[0]["seconds"])
     return len(missing)
 
 
@@ -151,7 +154,7 @@ def _steps(units: list[Unit], recipe: ImbalanceRecipe) -> int:
 
 def _one_by_one(
     units: list[Unit], recipe: ImbalanceRecipe, images: ImageData, device: torch.device
-) -> Iterator[tuple[Unit, Records]]:
+) -> Trainings:
     """The units with their records, as they end."""
     with progress(recipe.name, _steps(units, recipe), unit="network steps") as bar:
         for unit in units:
@@ -161,7 +164,7 @@ def _one_by_one(
 
 def _in_processes(
     units: list[Unit], recipe: ImbalanceRecipe, source: str, fingerprint: str, journal: Path, workers: int
-) -> Iterator[tuple[Unit, Records]]:
+) -> Trainings:
     """The units with their records, as they end. Leaving the loop early ends the processes at once."""
     spawn = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, mp_context=spawn, initializer=_start_worker)

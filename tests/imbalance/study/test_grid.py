@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 
 from selfpos.errors import OperationError, SelfposError
-from selfpos.imbalance.study import grid
+from selfpos.imbalance.study import grid, results
 from selfpos.imbalance.study import unit as unit_module
 from selfpos.imbalance.study.data import read_images
 from selfpos.imbalance.study.grid import plan, run_grid
@@ -212,6 +213,27 @@ def test_a_dead_worker_is_a_sentence(archive: Path, tmp_path: Path, monkeypatch:
     recipe = tiny_recipe(archive, methods=["baseline"])
     with pytest.raises(OperationError, match="a worker was ended from outside"):
         run_grid(recipe, tmp_path / "r.parquet", device="cpu", workers=2)
+
+
+def test_workers_end_where_results_cannot_be_written(
+    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = []
+
+    def in_processes(units: list[Unit], *_: object) -> Iterator[tuple[Unit, list[dict]]]:
+        try:
+            yield units[0], []
+        finally:
+            ended.append(True)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(grid, "_in_processes", in_processes)
+    monkeypatch.setattr(results, "write_results", full)
+    with pytest.raises(OSError, match="No space left") as error:
+        run_grid(tiny_recipe(archive), tmp_path / "r.parquet", device="cpu", workers=2)
+    assert ended == [True], f"workers go on while somebody holds {error}"
 
 
 def die(*_: object) -> None:
