@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -17,7 +18,7 @@ from selfpos import cli
 from selfpos.cli import VERBS
 from selfpos.errors import stopped
 from tests.conftest import make_tiny_model
-from tests.helpers.command import CommandLine, Done, said
+from tests.helpers.command import ROOT, CommandLine, Done, own_process, said
 
 
 @pytest.mark.parametrize("verb", ["", *VERBS])
@@ -328,3 +329,11 @@ def test_the_home_folder_is_meant_where_the_shell_leaves_it(
     with pytest.raises(SystemExit):
         cli.main()
     assert f"{tmp_path / 'out'} exists already" in capsys.readouterr().err
+
+
+def test_ctrl_c_within_an_import_has_its_exit_status(tmp_path: Path) -> None:
+    interrupted = "def interrupted(**_):\n    exec('import signal; signal.raise_signal(signal.SIGINT)')\n"
+    start = f"import selfpos.cli\n{interrupted}selfpos.cli.selfpos = interrupted\n"
+    (tmp_path / "sitecustomize.py").write_text(start, encoding="utf-8")
+    done = own_process(PYTHONPATH=os.pathsep.join([str(tmp_path), str(ROOT)]))
+    assert (done.returncode, done.stderr) == (130, "selfpos: stopped\n")

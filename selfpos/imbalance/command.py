@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from selfpos.imbalance.carryover.outcome import Outcome
+    from selfpos.imbalance.carryover.comparison import Outcome
     from selfpos.imbalance.study.analysis import Study
     from selfpos.recipe import TaskSource
 
@@ -57,21 +57,13 @@ def command() -> None:
 @DATA
 @DEVICE
 @defaulted("--workers", type=click.IntRange(1), default=1, help="Processes on a CPU: one per core.")
-@click.option("--dry-run", is_flag=True, help="Only list what would be trained.")
-def run(recipe: Path, out: Path | None, data: str | None, device: str, workers: int, dry_run: bool) -> None:
+def run(recipe: Path, out: Path | None, data: str | None, device: str, workers: int) -> None:
     """Train the networks of RECIPE whose results are missing."""
-    from selfpos.imbalance.study.grid import left_to_run, run_grid
+    from selfpos.imbalance.study.grid import run_grid
     from selfpos.imbalance.study.recipe import load_imbalance_recipe
 
     settings = load_imbalance_recipe(recipe)
     out = out or Path("checkpoints") / settings.name / "results.parquet"
-    if dry_run:
-        units = left_to_run(settings, out, device)
-        for unit in units:
-            click.echo(f"{' + '.join([str(unit), *unit.refits])} (rate {unit.rate:g})")
-        networks = sum(len(unit.seeds) for unit in units)
-        click.echo(f"{len(units)} units, {networks} networks to train; results in {out}")
-        return
     try:
         trained = run_grid(settings, out, data=data, device=device, workers=workers)
     except KeyboardInterrupt:
@@ -83,12 +75,7 @@ def run(recipe: Path, out: Path | None, data: str | None, device: str, workers: 
 @command.command()
 @click.argument("results", type=FILE)
 @click.option("--out", type=FOLDER, help="Folder of the report [default: RESULTS without its ending].")
-@click.option(
-    "--select",
-    type=click.Choice(["validation", "test"]),
-    help="What learning rates are chosen on [default: the recipe's choice].",
-)
-def report(results: Path, out: Path | None, select: str | None) -> None:
+def report(results: Path, out: Path | None) -> None:
     """Check the paper's claims A1 to A9 on RESULTS (a Parquet file of `run`) and draw its figures."""
     from selfpos.console import table_text
     from selfpos.errors import SelfposError
@@ -97,7 +84,7 @@ def report(results: Path, out: Path | None, select: str | None) -> None:
     folder = out or results.with_suffix("")
     if folder == results:
         raise SelfposError(f"{results} is a file, and the report a folder; name that with --out")
-    claims = write_report(results, folder, select)
+    claims = write_report(results, folder)
     rows = [[f"{claim.name}  {claim.sentence}", claim.summary] for claim in claims]
     click.echo(table_text(["claim", "verdict"], rows))
     click.echo(f"numbers and figures: {folder / 'report.md'}")
@@ -128,10 +115,10 @@ def ordering(short: Path, long: Path) -> None:
 def methods() -> None:
     """List the methods and their sources."""
     from selfpos.console import table_text
-    from selfpos.imbalance.study.methods.registry import Refit, get_method, method_names
+    from selfpos.imbalance.study.methods import METHODS, Refit
 
     rows = []
-    for method in map(get_method, method_names()):
+    for method in METHODS.values():
         start = method.parent if isinstance(method, Refit) else "scratch"
         rows.append([method.name, start, method.source])
     click.echo(table_text(["method", "trained from", "source"], rows))
@@ -154,40 +141,37 @@ def _on_networks(name: str, description: str) -> None:
     @DEVICE
     def verb(recipe: Path, rho: float, mu: float, out: Path | None, data: str | None, device: str) -> None:
         from selfpos.console import progress
-        from selfpos.errors import SelfposError
-        from selfpos.imbalance.carryover.arms import Bench, only_rate
-        from selfpos.imbalance.carryover.outcome import missing_seeds, over_seeds
+        from selfpos.imbalance.carryover.comparison import Bench, check_recipe, missing_seeds, over_seeds
         from selfpos.imbalance.carryover.text import open_data
-        from selfpos.imbalance.study.cell import Imbalance, Unit, check_study
         from selfpos.imbalance.study.grid import pick_device
         from selfpos.imbalance.study.recipe import load_imbalance_recipe
+        from selfpos.imbalance.study.unit import Imbalance, Unit, check_study
 
         comparison = import_module(f"selfpos.imbalance.carryover.{name}")
         study = load_imbalance_recipe(recipe)
-        if not study.validation:
-            raise SelfposError(
-                f"recipe {recipe} keeps no validation set, on which this comparison chooses; set field "
-                "'validation'"
-            )
+        check_recipe(study, recipe)
         file = out or Path("checkpoints") / f"compare-{name}-{study.name}-rho{rho:g}-mu{mu:g}.json"
-        rate, target, images = only_rate(study), pick_device(device), open_data(study, data)
+        target, images = pick_device(device), open_data(study, data)
         point = Imbalance("step", rho, mu, study.minority)
-        check_study([Unit(point, "ros", (), rate, tuple(range(study.seeds)))], study, images)
+        rate, seeds = study.training.learning_rates[0], tuple(range(study.seeds))
+        check_study([Unit(point, "ros", (), rate, seeds)], study, images)
         settings = {"comparison": name, "rho": rho, "mu": mu}
         settings |= study.model_dump(mode="json", exclude={"data", "grid", "methods", "seeds"})
-        trainings = comparison.TRAININGS * len(missing_seeds(file, study.seeds))
-        with progress(name, round(trainings * study.training.iterations)) as bar:
+        per_seed = comparison.iterations(study.training.iterations)
+        with progress(name, per_seed * len(missing_seeds(file, study.seeds))) as bar:
             bench = Bench(point, study, images, target, bar.advance)
             identity = settings | {"data": images.fingerprint}
             measured = over_seeds(file, identity, study.seeds, lambda seed: comparison.measure(bench, seed))
         _conclude(comparison.outcome(measured), file, settings)
 
 
-_on_networks("path", "Weights between baseline and ROS against sampling to partial ratios.")
-EXPERTS = "Experts of the large and of the small classes, merged, against oversampling and thresholding."
-NORMS = "Lengths of vectors and head rows against the number of examples, and equalised after training."
-_on_networks("experts", EXPERTS)
-_on_networks("norms", NORMS)
+NETWORKS = {
+    "path": "Weights between baseline and ROS against sampling to partial ratios.",
+    "experts": "Experts of large and of small classes, merged, against oversampling and thresholding.",
+    "norms": "Lengths of vectors and head rows against the number of examples, and equalised after training.",
+}
+for comparison_name, description in NETWORKS.items():
+    _on_networks(comparison_name, description)
 
 
 @compare.command()
@@ -220,18 +204,15 @@ def text(recipe: Path, against: Path | None, out: Path | None, data: str | None,
 @compare.command()
 @click.argument("recipe", type=FILE)
 @defaulted("--rho", default="1,3,10,50", help="Ratios of the largest to the smallest task.")
-@defaulted("--mu", type=float, default=0.5, help="Share of small tasks.")
 @defaulted("--largest", type=click.IntRange(2), default=3200, help="Training records of a large task.")
 @defaulted("--seeds", type=click.IntRange(1), default=5)
 @click.option("--data-root", type=EXISTING_FOLDER, help="Folder of the tasks' local data.")
 @OUT_SEEDS
-def tasks(
-    recipe: Path, rho: str, mu: float, largest: int, seeds: int, data_root: Path | None, out: Path | None
-) -> None:
+def tasks(recipe: Path, rho: str, largest: int, seeds: int, data_root: Path | None, out: Path | None) -> None:
     """Imbalance between tasks: mixtures of joint training against merged specialists, at equal draws."""
     from selfpos.errors import SelfposError
     from selfpos.imbalance.carryover import tasks as comparison
-    from selfpos.imbalance.carryover.outcome import over_seeds
+    from selfpos.imbalance.carryover.comparison import over_seeds
     from selfpos.recipe import load_recipe
 
     run = load_recipe(recipe)
@@ -241,14 +222,14 @@ def tasks(
     except ValueError:
         raise SelfposError(f"--rho takes numbers with commas between them, found '{rho}'") from None
     file = out or Path("checkpoints") / f"compare-tasks-{run.name}.json"
-    settings = {"comparison": "tasks", "rho": rho, "mu": mu, "largest": largest}
+    settings = {"comparison": "tasks", "rho": rho, "mu": comparison.MU, "largest": largest}
     settings |= run.model_dump(mode="json", exclude={"name", "seed"})
     most = largest + run.probe.per_task
     identity = settings | {"data": {name: _hash(task, most, data_root) for name, task in run.tasks.items()}}
     folder = file.with_suffix("")
 
     def measure(seed: int) -> dict[str, Any]:
-        return comparison.measure(run, ratios, mu, largest, folder, data_root, seed)
+        return comparison.measure(run, ratios, largest, folder, data_root, seed)
 
     _conclude(comparison.outcome(over_seeds(file, identity, seeds, measure)), file, settings)
 
@@ -273,9 +254,8 @@ def _study(file: Path) -> Study:
 def _conclude(outcome: Outcome, file: Path, settings: dict[str, Any]) -> None:
     """Print the outcome, and write it beside `file`."""
     from selfpos.console import table_text
-    from selfpos.imbalance.carryover.outcome import write_outcome
 
-    write_outcome(outcome, file, settings)
+    outcome.write(file, settings)
     click.echo(table_text(outcome.header, outcome.rows))
     if outcome.findings:
         rows = [finding.row for finding in outcome.findings]

@@ -13,39 +13,42 @@ import copy
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from selfpos.imbalance.carryover.arms import (
+from selfpos.imbalance.carryover import comparison
+from selfpos.imbalance.carryover.comparison import (
     Bench,
+    Measured,
+    Outcome,
     Vector,
-    difference,
-    inner,
+    compared,
+    mean,
     measures,
     moved,
-    moved_weights,
-    weights_of,
+    third,
 )
-from selfpos.imbalance.carryover.outcome import Outcome, Values, finding, mean
-from selfpos.imbalance.study.metrics import best_tau
 from selfpos.imbalance.study.networks import Network
-from selfpos.imbalance.study.sampling import stream
+from selfpos.imbalance.study.sampling import Ints, stream
+from selfpos.imbalance.study.scoring import best_tau
 from selfpos.imbalance.study.trainer import Sample
 from selfpos.positioning.space import chain, get_space
 
 STEPS, RATE, PENALTY = 100, 0.05, 0.05  # of the search; μ of μ·λ is the paper's
-TRAININGS = 4.0  # lengths of the recipe's training that a seed takes
 MERGED = {probe: f"experts, Self Positioning, {probe} probe" for probe in ("balanced", "natural")}
 TUNED = "thresholding, τ tuned on the balanced probe"
-Ints = NDArray[np.int64]
 
 
-def measure(bench: Bench, seed: int) -> Values:
-    """AUC, balanced accuracy and minority recall × 100 on the test images, by arm."""
+def iterations(length: int) -> int:
+    """Iterations that a seed takes in all, where the recipe's training takes `length`."""
+    return 3 * length + 3 * third(length)
+
+
+def measure(bench: Bench, seed: int) -> Measured:
+    """Measures on the test images, by arm."""
     trained = {name: bench.train(name, seed) for name in ("baseline", "ros", "logit-adjustment")}
     start, experts, sample = bench.experts(seed)
-    vectors = [difference(expert, start) for expert in experts]
-    gram = torch.tensor([[inner(a, b) for b in vectors] for a in vectors], dtype=torch.float64)
+    vectors = [comparison.difference(expert, start) for expert in experts]
+    gram = comparison.gram_of(vectors)
     natural = thinned(sample, bench.data.train.labels)
     coefficients = {
         "experts, average": [0.5, 0.5],
@@ -83,12 +86,12 @@ def search(
     space = get_space("spherical")
     rows = space.start(gram).requires_grad_()
     optimiser = torch.optim.Adam([rows], lr=RATE)
-    origin, train = weights_of(start), bench.data.train
+    origin, train = comparison.weights_of(start), bench.data.train
     batches = stream(np.arange(len(probe)), min(bench.recipe.training.batch_size, len(probe)), seed + 5000)
     for _ in range(STEPS):
         index = probe[next(batches)]
         coefficients = space.coefficients(rows, gram[None])[0].float()
-        weights = moved_weights(origin, vectors, coefficients)
+        weights = comparison.moved_weights(origin, vectors, coefficients)
         images = train.batch(index, None).to(bench.device)
         labels = torch.from_numpy(train.labels[index]).to(bench.device)
         loss = nn.functional.cross_entropy(torch.func.functional_call(start, weights, (images,)), labels)
@@ -100,7 +103,7 @@ def search(
     return [float(x) for x in space.coefficients(rows.detach(), gram[None])[0]]
 
 
-def outcome(by_seed: list[Values]) -> Outcome:
+def outcome(by_seed: list[Measured]) -> Outcome:
     """Merged experts against the rivals."""
     names, fields = list(by_seed[0]["arms"]), list(next(iter(by_seed[0]["arms"].values())))
 
@@ -111,11 +114,11 @@ def outcome(by_seed: list[Values]) -> Outcome:
     for probe, name in MERGED.items():
         for field in ("auc", "balanced accuracy"):
             claim = f"Self Positioning ({probe} probe) is better than ROS, {field}"
-            findings.append(finding(claim, of(name, field), of("ros", field), strict=True))
+            findings.append(compared(claim, of(name, field), of("ros", field), strict=True))
     field = "balanced accuracy"
     for rival in (f"baseline + {TUNED}", "logit-adjustment"):
         claim = f"Self Positioning (balanced probe) is better than {rival}, {field}"
-        findings.append(finding(claim, of(MERGED["balanced"], field), of(rival, field), strict=True))
+        findings.append(compared(claim, of(MERGED["balanced"], field), of(rival, field), strict=True))
     return Outcome(
         "Merged experts against oversampling and thresholding",
         "merging fails where the rival at equal draws lies within the interval",

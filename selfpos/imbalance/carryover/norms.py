@@ -13,30 +13,45 @@ from dataclasses import replace
 
 import numpy as np
 
-from selfpos.imbalance.carryover.arms import Bench, Vector, difference, inner, length, moved
-from selfpos.imbalance.carryover.outcome import Finding, Judgement, Outcome, Values, finding, mean
-from selfpos.imbalance.study.cell import Imbalance
-from selfpos.imbalance.study.methods.heads import normalised_head
+from selfpos.imbalance.carryover.comparison import (
+    Bench,
+    Finding,
+    Measured,
+    Outcome,
+    Vector,
+    chosen,
+    compared,
+    difference,
+    gram_of,
+    lengths,
+    mean,
+    moved,
+    third,
+)
+from selfpos.imbalance.study.heads import normalised_head
 from selfpos.imbalance.study.networks import Network
+from selfpos.imbalance.study.scoring import TAUS
+from selfpos.imbalance.study.unit import Imbalance
 
 SHARES = [1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0]
-TAUS = [round(0.1 * step, 1) for step in range(21)]
 MARGIN = 1.0  # points of balanced accuracy
 R_MARGIN = 0.1  # of R²
-TRAININGS = 10.94  # lengths of the recipe's training that a seed takes
 
 
-def measure(bench: Bench, seed: int) -> Values:
+def iterations(length: int) -> int:
+    """Iterations that a seed takes in all, where the recipe's training takes `length`."""
+    by_share = sum(length + share_of(share, length) for share in SHARES)
+    return by_share + 3 * length + 3 * third(length)
+
+
+def measure(bench: Bench, seed: int) -> Measured:
     """R² of the linear fits, cosines, and balanced accuracy by τ on validation and test."""
-    lengths, cosines = {}, {}
+    by_regime, cosines = {}, {}
     for regime in ("steps", "epochs"):
-        vectors = _vectors_by_share(bench, seed, equal_steps=regime == "steps")
-        lengths[regime] = [length(vector) for vector in vectors]
-        longest = lengths[regime][-1]
-        cosines[regime] = [
-            inner(vector, vectors[-1]) / (norm * longest)
-            for vector, norm in zip(vectors, lengths[regime], strict=True)
-        ]
+        gram = gram_of(_vectors_by_share(bench, seed, equal_steps=regime == "steps"))
+        sizes = lengths(gram)
+        by_regime[regime] = sizes.tolist()
+        cosines[regime] = (gram[:, -1].numpy() / (sizes * sizes[-1])).tolist()
     exponential = Imbalance("exp", bench.imbalance.rho, None, bench.imbalance.minority)
     longtail = replace(bench, imbalance=exponential).train("baseline", seed)
     rows = longtail.networks[0].classifier.weight.detach().flatten(1).norm(dim=1).cpu().numpy()
@@ -45,7 +60,7 @@ def measure(bench: Bench, seed: int) -> Values:
     network = baseline.networks[0]
     start, experts, _ = bench.experts(seed)
     vectors = [difference(expert, start) for expert in experts]
-    sizes = np.array([length(vector) for vector in vectors])
+    sizes = lengths(gram_of(vectors))
 
     def scores(candidate: Network) -> list[float]:
         return bench.validation_and_test(candidate, baseline, "balanced accuracy")
@@ -58,10 +73,10 @@ def measure(bench: Bench, seed: int) -> Values:
         # Scaled so that τ = 0 is the average, and equal lengths do not change.
         coefficients = list(0.5 * (sizes.mean() / sizes) ** tau)
         by_vectors[f"{tau:g}"] = scores(moved(start, vectors, coefficients))
-    fits = {f"‖V‖ on N, equal {regime}": r_squared(SHARES, values) for regime, values in lengths.items()}
+    fits = {f"‖V‖ on N, equal {regime}": r_squared(SHARES, values) for regime, values in by_regime.items()}
     fits |= {"‖w_i‖ on n_i": r_squared(counts, rows), "‖w_i‖ on log n_i": r_squared(np.log(counts), rows)}
     return {
-        "lengths": lengths,
+        "lengths": by_regime,
         "cosines": cosines,
         "rows": rows.tolist(),
         "counts": counts.tolist(),
@@ -78,13 +93,18 @@ def _vectors_by_share(bench: Bench, seed: int, *, equal_steps: bool) -> list[Vec
     balanced = Imbalance("balanced", 1.0, None, bench.imbalance.minority)
     recipe, vectors = bench.recipe, []
     for share in SHARES:
-        smaller = recipe.model_copy(update={"n_max": max(round(share * recipe.n_max), 1)})
+        smaller = recipe.model_copy(update={"n_max": share_of(share, recipe.n_max)})
         steps = recipe.training.iterations
         if not equal_steps:
-            steps = max(round(share * steps), 1)
+            steps = share_of(share, steps)
         part = replace(bench, imbalance=balanced, recipe=smaller).with_iterations(steps)
         vectors.append(difference(part.train("baseline", seed).networks[0], bench.untrained(seed)))
     return vectors
+
+
+def share_of(share: float, count: int) -> int:
+    """So many of `count`, rounded; at least one."""
+    return max(round(share * count), 1)
 
 
 def r_squared(x: Sequence[float] | np.ndarray, y: Sequence[float] | np.ndarray) -> float:
@@ -92,7 +112,7 @@ def r_squared(x: Sequence[float] | np.ndarray, y: Sequence[float] | np.ndarray) 
     return float(np.corrcoef(np.asarray(x, np.float64), np.asarray(y, np.float64))[0, 1] ** 2)
 
 
-def outcome(by_seed: list[Values]) -> Outcome:
+def outcome(by_seed: list[Measured]) -> Outcome:
     """Fits, and the τ chosen on validation against ROS."""
     fits = {name: [values["fit"][name] for values in by_seed] for name in by_seed[0]["fit"]}
     rows = [[f"R² of {name}", "", mean(values, 3)] for name, values in fits.items()]
@@ -105,17 +125,16 @@ def outcome(by_seed: list[Values]) -> Outcome:
         rows.append([f"balanced accuracy, {name}", "", mean([values[name][1] for values in by_seed])])
     claim = f"‖V‖ is as linear in N with equal steps as with equal epochs (R², margin {R_MARGIN})"
     steps, epochs = (fits[f"‖V‖ on N, equal {regime}"] for regime in ("steps", "epochs"))
-    findings: list[Finding | Judgement] = [finding(claim, steps, epochs, -R_MARGIN)]
+    findings: list[Finding] = [compared(claim, steps, epochs, -R_MARGIN)]
     for kind in ("head rows", "vectors"):
-        chosen = [max(values[kind].items(), key=lambda item: item[1][0]) for values in by_seed]
-        taus, best = [tau for tau, _ in chosen], [test for _, (_, test) in chosen]
+        taus, best = chosen(by_seed, kind)
         rows.append([f"balanced accuracy, τ-normalised {kind}", "τ " + ", ".join(taus), mean(best)])
         claim = f"τ-normalised {kind} are as good as ROS (balanced accuracy, margin {MARGIN})"
         if all(float(tau) == 0 for tau in taus):  # τ = 0 leaves the lengths as they are
             value = "the chosen τ is 0 for every seed, so nothing is normalised"
-            findings.append(Judgement(claim, value, "not decided"))
+            findings.append(Finding(claim, value, "not decided"))
         else:
-            findings.append(finding(claim, best, [values["ros"][1] for values in by_seed], -MARGIN))
+            findings.append(compared(claim, best, [values["ros"][1] for values in by_seed], -MARGIN))
     return Outcome(
         "Norms of head rows and of vectors",
         "the claim on lengths fails when R² drops as steps, not epochs, are held equal",

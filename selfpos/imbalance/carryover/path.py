@@ -8,15 +8,27 @@ from __future__ import annotations
 
 import numpy as np
 
-from selfpos.imbalance.carryover.arms import Bench, difference, moved
-from selfpos.imbalance.carryover.outcome import Outcome, Values, finding, mean
+from selfpos.imbalance.carryover.comparison import (
+    Bench,
+    Measured,
+    Outcome,
+    chosen,
+    compared,
+    difference,
+    mean,
+    moved,
+)
 
 MARGIN = 0.25  # points of AUC
 ALPHAS = [round(0.1 * step, 1) for step in range(11)]
-TRAININGS = 5.0  # lengths of the recipe's training that a seed takes
 
 
-def measure(bench: Bench, seed: int) -> Values:
+def iterations(length: int) -> int:
+    """Iterations that a seed takes in all, where the recipe's training takes `length`."""
+    return 5 * length
+
+
+def measure(bench: Bench, seed: int) -> Measured:
     """Validation and test AUC × 100 of baseline, ROS, ROS to three ratios, and of points on the path."""
     rho = bench.imbalance.rho
     ratios = [float(ratio) for ratio in np.geomspace(1, rho, 5)]
@@ -26,7 +38,7 @@ def measure(bench: Bench, seed: int) -> Values:
     start, vector = networks[rho], difference(networks[1.0], networks[rho])
     points = {f"{alpha:g}": moved(start, [vector], [alpha]) for alpha in ALPHAS}
     sampled = {f"{ratio:.6g}": networks[ratio] for ratio in sorted(names)}
-    values: Values = {}
+    values: Measured = {}
     for kind, candidates in (("alpha", points), ("ratio", sampled)):
         values[kind] = {
             key: bench.validation_and_test(network, trained[rho], "auc")
@@ -35,17 +47,15 @@ def measure(bench: Bench, seed: int) -> Values:
     return values
 
 
-def outcome(by_seed: list[Values]) -> Outcome:
+def outcome(by_seed: list[Measured]) -> Outcome:
     """The choices of every seed on validation, and their AUC on test."""
     words = {"alpha": "α of the path", "ratio": "ratio after ROS"}
     rows, chosen_rows, best = [], [], {}
     for kind, word in words.items():
         for key in by_seed[0][kind]:
             rows.append([word, key, mean([values[kind][key][1] for values in by_seed])])
-        chosen = [max(values[kind].items(), key=lambda item: item[1][0]) for values in by_seed]
-        best[kind] = [test for _, (_, test) in chosen]
-        keys = ", ".join(key for key, _ in chosen)
-        chosen_rows.append([f"{word}, chosen on validation", keys, mean(best[kind])])
+        keys, best[kind] = chosen(by_seed, kind)
+        chosen_rows.append([f"{word}, chosen on validation", ", ".join(keys), mean(best[kind])])
     ends = [
         max((values["alpha"]["0"], values["alpha"]["1"]), key=lambda pair: pair[0])[1] for values in by_seed
     ]
@@ -57,7 +67,7 @@ def outcome(by_seed: list[Values]) -> Outcome:
         ["", "value", "test AUC × 100"],
         [*rows, *chosen_rows, end_row],
         [
-            finding(claim, best["alpha"], best["ratio"], -MARGIN),
-            finding("interpolation is better than the better end of its path", best["alpha"], ends),
+            compared(claim, best["alpha"], best["ratio"], -MARGIN),
+            compared("interpolation is better than the better end of its path", best["alpha"], ends),
         ],
     )

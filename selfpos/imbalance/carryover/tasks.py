@@ -14,11 +14,12 @@ import numpy as np
 
 from selfpos.errors import SelfposError
 from selfpos.evaluation.task_files import task_name
-from selfpos.imbalance.carryover.outcome import Outcome, Values, finding, mean
-from selfpos.imbalance.study import profiles
+from selfpos.imbalance.carryover.comparison import Measured, Outcome, compared, mean
+from selfpos.imbalance.study import sampling
 from selfpos.recipe import BudgetSettings, Recipe
 
 OVERSAMPLED, POSITIONED = "oversampled", "self-positioning"
+MU = 0.5  # share of small tasks
 # Optional: the rival that has seen every record that Self Positioning has.
 WITH_PROBE = "oversampled-with-probe"
 RIVALS = {OVERSAMPLED: "", WITH_PROBE: " on training and probe records"}
@@ -41,14 +42,8 @@ def check(recipe: Recipe) -> None:
 
 
 def measure(
-    recipe: Recipe,
-    rhos: list[float],
-    mu: float,
-    largest: int,
-    folder: Path,
-    data_root: Path | None,
-    seed: int,
-) -> Values:
+    recipe: Recipe, rhos: list[float], largest: int, folder: Path, data_root: Path | None, seed: int
+) -> Measured:
     """By ρ: sizes, small tasks, lengths of the vectors, and every model's score × 100 on every task.
 
     Too few records for a batch, or for a task's size, are refused before anything is trained.
@@ -56,18 +51,18 @@ def measure(
     from selfpos.pipeline.run import run_recipe
 
     count = len(recipe.tasks)
-    order = profiles.class_order("random", count, seed)
+    order = sampling.class_order("random", count, seed)
     sizes = {}
     for rho in rhos:
-        ascending = profiles.class_sizes("step", count, largest, rho, mu)
+        ascending = sampling.class_sizes("step", count, largest, rho, MU)
         if ascending[0] < recipe.training.batch_size:
             raise SelfposError(
                 f"at ratio {rho:g} a small task has {ascending[0]} records, less than a batch of "
                 f"{recipe.training.batch_size}; raise --largest, or lower the batch size"
             )
-        sizes[rho] = profiles.sizes_by_class(ascending, order).tolist()
+        sizes[rho] = sampling.sizes_by_class(ascending, order).tolist()
     _check_records(recipe, [max(column) for column in zip(*sizes.values(), strict=True)], data_root, seed)
-    values: Values = {}
+    values: Measured = {}
     for rho in rhos:
         sources = {
             name: source.model_copy(update={"limit": size + recipe.probe.per_task})
@@ -81,7 +76,7 @@ def measure(
         tasks = _evaluation_tasks(recipe)
         values[f"{rho:g}"] = {
             "sizes": sizes[rho],
-            "small": sorted(order[: profiles.minority_count(count, mu)].tolist()),
+            "small": sorted(order[: sampling.minority_count(count, MU)].tolist()),
             "lengths": np.sqrt(np.diag(gram)).tolist(),
             "scores": {model: [100 * scores[task] for task in tasks] for model, scores in table.items()},
         }
@@ -102,7 +97,7 @@ def _check_records(recipe: Recipe, sizes: list[int], data_root: Path | None, see
             )
 
 
-def outcome(by_seed: list[Values]) -> Outcome:
+def outcome(by_seed: list[Measured]) -> Outcome:
     """Mean, worst and small tasks by ρ and model; Self Positioning against oversampling.
 
     The difference to oversampling is also given by which tasks are large.
@@ -122,7 +117,7 @@ def outcome(by_seed: list[Values]) -> Outcome:
                     "of the tasks"
                 )
                 theirs = [summary[rival][0] for summary in summaries]
-                findings.append(finding(claim, ours, theirs, strict=True))
+                findings.append(compared(claim, ours, theirs, strict=True))
         if float(rho) > 1:
             rows += [[rho, *row] for row in _by_large_tasks(runs, summaries)]
     return Outcome(
@@ -134,14 +129,14 @@ def outcome(by_seed: list[Values]) -> Outcome:
     )
 
 
-def _summaries(run: Values) -> Summaries:
+def _summaries(run: Measured) -> Summaries:
     return {
         model: (float(np.mean(scores)), min(scores), float(np.mean([scores[task] for task in run["small"]])))
         for model, scores in run["scores"].items()
     }
 
 
-def _by_large_tasks(runs: list[Values], summaries: list[Summaries]) -> list[list[str]]:
+def _by_large_tasks(runs: list[Measured], summaries: list[Summaries]) -> list[list[str]]:
     """Self Positioning minus oversampling, over the seeds that have the same large tasks."""
     # Specialists follow the base, in the tasks' order.
     names = list(runs[0]["scores"])[1 : 1 + len(runs[0]["sizes"])]

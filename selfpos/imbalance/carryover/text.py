@@ -11,6 +11,7 @@ import copy
 import hashlib
 import io
 import json
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,15 +22,13 @@ from torch import Tensor, nn
 
 from selfpos.console import progress
 from selfpos.errors import OperationError, SelfposError
-from selfpos.imbalance.carryover.outcome import SIGNIFICANT, Finding, Judgement, Outcome
-from selfpos.imbalance.study import profiles
-from selfpos.imbalance.study.analysis import Study, average, kendall, paired_bootstrap, shared_seeds
-from selfpos.imbalance.study.claims import NOT_RUN, check_claims, step_cells
-from selfpos.imbalance.study.images import ArrayImages, ImageData
-from selfpos.imbalance.study.networks import Network, initialise
+from selfpos.imbalance.carryover.comparison import SIGNIFICANT, Finding, Outcome, finding
+from selfpos.imbalance.study import sampling
+from selfpos.imbalance.study.analysis import Step, Study, Values, average, common_means, kendall, shared_seeds
+from selfpos.imbalance.study.claims import NOT_RUN, check_claims
+from selfpos.imbalance.study.data import ArrayImages, ImageData, read_images
+from selfpos.imbalance.study.networks import Dense, Network, initialise, seeded
 from selfpos.imbalance.study.recipe import ImbalanceRecipe
-from selfpos.imbalance.study.sources import read_images
-from selfpos.imbalance.study.wide import Dense
 from selfpos.storage.atomic import write_bytes
 from selfpos.storage.locate import cache_folder, locate_model
 
@@ -37,7 +36,7 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 Labelled = tuple[list[str], list[str]]  # texts and labels
-ByMethod = dict[str, dict[int, float]]  # method → seed → value
+ByMethod = dict[str, Values]
 MAX_TOKENS = 64
 HELD_OUT = 0.2  # of each class, as the test set of data that have a single split
 
@@ -91,12 +90,11 @@ def read_texts(recipe: ImbalanceRecipe, source: str) -> ImageData:
     if recipe.network == "head":
         inputs = [scale * _embedded(model, encoder, texts)[..., None, None] for texts in (train, test)]
     else:
-        inputs = list(_tokens(model, train, test))
+        inputs = _tokens(model, train, test)
 
     def network(seed: int) -> Network:
         layers = [] if recipe.network == "head" else [Encoder(copy.deepcopy(model), scale)]
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with seeded(seed):
             head = Dense(size, len(names))
             initialise(head)
         return Network(nn.Sequential(*layers), nn.Sequential(head))
@@ -118,18 +116,16 @@ def _divided(source: str) -> tuple[Labelled, Labelled, str]:
         return list(dataset["text"]), [str(label) for label in dataset["label"]]
 
     existing = _split_names(source)
-    parts = {split: load(split) for split in ("train", "validation") if split in existing}
+    parts = [split for split in ("train", "validation") if split in existing]
+    train = [load(split) for split in parts]
     texts, labels = load("test")
     if parts:
-        train: Labelled = ([], [])
-        for part_texts, part_labels in parts.values():
-            train[0].extend(part_texts)
-            train[1].extend(part_labels)
-        return train, (texts, labels), f"trained on {' and '.join(parts)}"
+        train_texts, train_labels = (list(chain.from_iterable(column)) for column in zip(*train, strict=True))
+        return (train_texts, train_labels), (texts, labels), f"trained on {' and '.join(parts)}"
     ids = np.unique(labels, return_inverse=True)[1].astype(np.int64)
     counts = np.rint(HELD_OUT * np.bincount(ids)).astype(np.int64)
     held_out = np.zeros(len(texts), dtype=bool)
-    held_out[profiles.subset(profiles.class_permutations(ids, len(counts), 0), counts)] = True
+    held_out[sampling.subset(sampling.class_permutations(ids, len(counts), 0), counts)] = True
     sides = []
     for chosen in (~held_out, held_out):
         indices = np.flatnonzero(chosen).tolist()
@@ -182,18 +178,13 @@ def _embedded(model: SentenceTransformer, content: str, texts: list[str]) -> NDA
     return embeddings
 
 
-def _tokens(model: SentenceTransformer, *sets: list[str]) -> list[NDArray[np.int32]]:
-    """Ids and masks of each set, (n, 2, 1, L), all of one length."""
+def _tokens(model: SentenceTransformer, train: list[str], test: list[str]) -> list[NDArray[np.int32]]:
+    """Ids and masks of both sets, (n, 2, 1, L), all of one length."""
     tokenizer: Any = model.tokenizer
-    lists = [tokenizer(texts, truncation=True, max_length=MAX_TOKENS)["input_ids"] for texts in sets]
-    longest = max(len(ids) for rows in lists for ids in rows)
-    arrays = []
-    for rows in lists:
-        tokens = np.zeros((len(rows), 2, 1, longest), dtype=np.int32)
-        for row, ids in enumerate(rows):
-            tokens[row, 0, 0, : len(ids)], tokens[row, 1, 0, : len(ids)] = ids, 1
-        arrays.append(tokens)
-    return arrays
+    settings = {"truncation": True, "max_length": MAX_TOKENS, "padding": True, "return_tensors": "np"}
+    encoded = tokenizer([*train, *test], **settings)
+    tokens = np.stack([encoded["input_ids"], encoded["attention_mask"]], axis=1)[:, :, None]
+    return np.split(tokens.astype(np.int32), [len(train)])
 
 
 def outcome(study: Study, images: Study | None) -> Outcome:
@@ -204,14 +195,19 @@ def outcome(study: Study, images: Study | None) -> Outcome:
         [f"{name}  {claim.sentence}", *(checked[name].summary for checked in claims)]
         for name, claim in claims[0].items()
     ]
-    ratios = "ratios ρ of the step settings, over which the means are taken"
-    rows.append([ratios, *(_ratios(part) for part in studies)])
-    aucs = [_by_method(part) for part in studies]
-    means = [_means(by_method, sorted(by_method)) for by_method in aucs]
+    # Ratios differ between data sets of different sizes, so means are what can be compared.
+    shared = [_shared_steps(part) for part in studies]
+    ratios = [", ".join(f"{rho:g}" for rho in sorted({step.rho for step in steps})) for steps, _ in shared]
+    rows.append(["ratios ρ of the step settings, over which the means are taken", *ratios])
+    aucs: list[ByMethod] = [
+        {method: average(step.get(method) for step in steps) for method in methods if steps}
+        for steps, methods in shared
+    ]
+    means = [common_means(by_method, sorted(by_method)) for by_method in aucs]
     for method in sorted(means[0], key=lambda name: -means[0][name]):
         cells = [f"{values[method]:.2f}" if method in values else "–" for values in means]
         rows.append([f"mean AUC × 100 of {method} over the step settings", *cells])
-    findings: list[Finding | Judgement] = []
+    findings: list[Finding] = []
     if images is not None:
         verdicts = [{name: claim.verdict for name, claim in checked.items()} for checked in claims]
         findings = [_order_carries_over(*aucs), _claims_carry_over(*verdicts)]
@@ -227,7 +223,7 @@ def outcome(study: Study, images: Study | None) -> Outcome:
     )
 
 
-def _claims_carry_over(ours: dict[str, str], theirs: dict[str, str]) -> Judgement:
+def _claims_carry_over(ours: dict[str, str], theirs: dict[str, str]) -> Finding:
     """Whether the claims that hold on images, and were run on texts, hold there too."""
     held = [name for name, verdict in theirs.items() if verdict == "holds" and ours[name] != NOT_RUN]
     verdicts = {ours[name] for name in held}
@@ -237,10 +233,10 @@ def _claims_carry_over(ours: dict[str, str], theirs: dict[str, str]) -> Judgemen
     elif verdicts == {"holds"}:
         verdict = "holds"
     value = ", ".join(f"{name} {ours[name]}" for name in held) or "none"
-    return Judgement("the claims that hold on images, where run, hold on texts", value, verdict)
+    return Finding("the claims that hold on images, where run, hold on texts", value, verdict)
 
 
-def _order_carries_over(ours: ByMethod, theirs: ByMethod) -> Finding | Judgement:
+def _order_carries_over(ours: ByMethod, theirs: ByMethod) -> Finding:
     """Kendall's τ-b of the text study's order, by seed, with the images' mean order; and p of both means.
 
     Seeds repeat the training, not the methods: few methods are in any order by chance, the same at every
@@ -254,46 +250,23 @@ def _order_carries_over(ours: ByMethod, theirs: ByMethod) -> Finding | Judgement
         "the order of the methods by AUC carries over (Kendall's τ, seed by seed, above 0, and p < "
         f"{SIGNIFICANT} of the mean orders of {len(shared)} methods, exact and one-sided)"
     )
-    here, there = (list(_means(aucs, shared).values()) for aucs in (ours, theirs))
+    here, there = (list(common_means(aucs, shared).values()) for aucs in (ours, theirs))
     if len(shared) < 3 or not here or not there:
-        return Judgement(claim, "nothing to compare", "not decided")
+        return Finding(claim, "nothing to compare", "not decided")
     seeds = shared_seeds(ours[method] for method in shared)
     taus = [kendall([ours[method][seed] for method in shared], there) for seed in seeds]
     p = float("nan")
     if len(set(here)) == len(here) and len(set(there)) == len(there):
         p = float(kendalltau(here, there, alternative="greater", method="exact").pvalue)
-    return Finding(claim, paired_bootstrap(taus), p=p)
+    return finding(claim, taus, p=p)
 
 
-def _means(aucs: ByMethod, methods: list[str]) -> dict[str, float]:
-    """The mean of each of `methods` over the seeds that all of them have; empty without such seeds."""
-    seeds = shared_seeds(aucs[method] for method in methods)
-    if not seeds:
-        return {}
-    return {method: float(np.mean([aucs[method][seed] for seed in seeds])) for method in methods}
+def _shared_steps(study: Study) -> tuple[list[Step], list[str]]:
+    """The methods run at any step setting, and the settings at which all of them were run.
 
-
-def _ratios(study: Study) -> str:
-    return ", ".join(f"{rho:g}" for rho in sorted({rho for rho, _ in _shared_cells(study)}))
-
-
-def _by_method(study: Study) -> ByMethod:
-    """AUC × 100, the mean over the step settings at which all methods were run.
-
-    Ratios differ between data sets of different sizes: this is what can be compared.
+    Partial samplings and our control do not count.
     """
-    cells = _shared_cells(study)
-    methods = _methods(study) if cells else []
-    return {method: average(study.get("step", *cell, method) for cell in cells) for method in methods}
-
-
-def _methods(study: Study) -> list[str]:
-    """Those run at any step setting, without partial samplings and our control."""
+    steps = study.steps()
     names = [name for name in study.methods() if ":" not in name and name != "size-matched"]
-    return [name for name in names if any(study.get("step", *cell, name) for cell in step_cells(study))]
-
-
-def _shared_cells(study: Study) -> list[tuple[float, float]]:
-    """The step settings, ρ and μ, at which all methods were run."""
-    methods = _methods(study)
-    return [cell for cell in step_cells(study) if all(study.get("step", *cell, name) for name in methods)]
+    methods = [name for name in names if any(step.get(name) for step in steps)]
+    return [step for step in steps if all(step.get(name) for name in methods)], methods

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 
 from selfpos.errors import SelfposError
-from selfpos.imbalance.study.profiles import setting_name
+from selfpos.imbalance.study.sampling import setting_name
 from selfpos.scores.intervals import percentile_interval, student_interval
 
 Record = dict[str, Any]
+Values = Mapping[int, float]  # by seed
 
 
 @dataclass(frozen=True)
@@ -91,10 +92,9 @@ class Study:
 
     def _chosen(self, cell: tuple, rates: Mapping[float, list[Record]]) -> dict[int, Record]:
         """The records of the chosen learning rate, by seed."""
-        if len(rates) == 1:
-            (chosen,) = rates.values()
-            return {record["seed"]: record for record in chosen}
         everything = [record for records in rates.values() for record in records]
+        if len(rates) == 1:
+            return {record["seed"]: record for record in everything}
         if self.select == "test":
             return {0: max(everything, key=lambda record: record["auc"])}
         if any(record["validation_auc"] is None for record in everything):
@@ -102,15 +102,18 @@ class Study:
                 f"{setting_name(*cell[:3])} {cell[3]} was run at {len(rates)} learning rates without "
                 "validation images to choose one on; select on test"
             )
-        best = max(
-            rates.values(), key=lambda records: np.mean([record["validation_auc"] for record in records])
-        )
+        best = max(rates.values(), key=lambda records: np.mean([r["validation_auc"] for r in records]))
         return {record["seed"]: record for record in best}
 
     def axis(self, profile: str, name: str) -> list[float]:
         """The ratios ("rho") or minority shares ("mu") that cells of `profile` were run at, ascending."""
         index = {"rho": 1, "mu": 2}[name]
         return sorted({cell[index] for cell in self.cells if cell[0] == profile and cell[index] is not None})
+
+    def steps(self) -> list[Step]:
+        """All step imbalances that the baseline was run at."""
+        cells = [cell for cell in self.cells if (cell[0], *cell[3:]) == ("step", "baseline", "plain")]
+        return [Step(self, rho, mu) for rho, mu in sorted(cell[1:3] for cell in cells)]
 
     def methods(self) -> list[str]:
         return sorted({cell[3] for cell in self.cells})
@@ -123,22 +126,45 @@ class Study:
         return {seed: 100 * record[field] for seed, record in records.items()}
 
 
-def difference(first: Mapping[int, float], second: Mapping[int, float]) -> dict[int, float]:
+@dataclass(frozen=True)
+class Step:
+    """One step imbalance of a study."""
+
+    study: Study
+    rho: float
+    mu: float
+
+    def __str__(self) -> str:
+        return f"ρ={self.rho:g} μ={self.mu:g}"
+
+    def get(self, method: str, rule: str = "plain", field: str = "auc") -> dict[int, float]:
+        """100 × `field` by seed; empty when the method was not run."""
+        return self.study.get("step", self.rho, self.mu, method, rule, field)
+
+
+def difference(first: Values, second: Values) -> dict[int, float]:
     """first − second, seed by seed, for the seeds both have."""
     return {seed: first[seed] - second[seed] for seed in first if seed in second}
 
 
-def average(parts: Iterable[Mapping[int, float]]) -> dict[int, float]:
+def average(parts: Iterable[Values]) -> dict[int, float]:
     """The mean over cells, seed by seed, for the seeds that all non-empty ones have."""
     present = [part for part in parts if part]
-    seeds = shared_seeds(present)
-    return {seed: float(np.mean([part[seed] for part in present])) for seed in seeds}
+    return {seed: float(np.mean([part[seed] for part in present])) for seed in shared_seeds(present)}
 
 
-def shared_seeds(parts: Iterable[Mapping[int, Any]]) -> list[int]:
+def shared_seeds(parts: Iterable[Values]) -> list[int]:
     """The seeds that all of `parts` have, ascending."""
     sets = [set(part) for part in parts]
     return sorted(set.intersection(*sets)) if sets else []
+
+
+def common_means(by_method: Mapping[str, Values], methods: Sequence[str]) -> dict[str, float]:
+    """The mean of each of `methods` over the seeds that all of them have; empty without such seeds."""
+    seeds = shared_seeds(by_method[method] for method in methods)
+    if not seeds:
+        return {}
+    return {method: float(np.mean([by_method[method][seed] for seed in seeds])) for method in methods}
 
 
 @dataclass(frozen=True)
@@ -165,24 +191,16 @@ def compare_orderings(first: Study, second: Study) -> list[Ordering]:
         if rule == "plain" and second.get(profile, rho, mu, method):
             shared[profile, rho, mu].append(method)
     orderings = []
-    for (profile, rho, mu), methods in shared.items():
-        aucs = [{name: study.get(profile, rho, mu, name) for name in methods} for study in (first, second)]
-        seeds = [shared_seeds(by_method.values()) for by_method in aucs]
-        if len(methods) > 1 and all(seeds):
-            means = [
-                [float(np.mean([by_method[method][seed] for seed in common])) for method in methods]
-                for by_method, common in zip(aucs, seeds, strict=True)
-            ]
-            pairs = [pair for pair in combinations(methods, 2) if _is_reversed(*pair, *aucs)]
-            names = [" / ".join(pair) for pair in pairs]
-            setting = setting_name(profile, rho, mu)
-            orderings.append(Ordering(setting, len(methods), kendall(*means), names))
+    for setting, methods in shared.items():
+        aucs = [{name: study.get(*setting, name) for name in methods} for study in (first, second)]
+        means = [list(common_means(by_method, methods).values()) for by_method in aucs]
+        if len(methods) > 1 and all(means):
+            pairs = [" / ".join(pair) for pair in combinations(methods, 2) if _is_reversed(*pair, *aucs)]
+            orderings.append(Ordering(setting_name(*setting), len(methods), kendall(*means), pairs))
     return orderings
 
 
-def _is_reversed(
-    one: str, other: str, first: dict[str, dict[int, float]], second: dict[str, dict[int, float]]
-) -> bool:
+def _is_reversed(one: str, other: str, first: dict[str, dict], second: dict[str, dict]) -> bool:
     a, b = (interval(difference(aucs[one], aucs[other]).values()) for aucs in (first, second))
     return (a.low > 0 and b.high < 0) or (b.low > 0 and a.high < 0)
 

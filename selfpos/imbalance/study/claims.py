@@ -11,13 +11,11 @@ decided. MARGIN says what "considerably" and "flat" mean; the paper gives no num
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-from selfpos.imbalance.study.analysis import Study, difference, interval, p_value
+from selfpos.imbalance.study.analysis import Step, Study, Values, difference, interval, p_value
 from selfpos.scores.intervals import holm
 
 MARGIN = 0.5  # points of AUC or accuracy
@@ -30,8 +28,6 @@ RULE = (
     f"correction over the claim's checks (two-sided, {SIGNIFICANT:.0%}). Else it is not decided: checks are "
     "open, a part was not run, or a check is contradicted before the correction only."
 )
-
-Values = Mapping[int, float]
 
 
 @dataclass(frozen=True)
@@ -90,62 +86,36 @@ def not_run(text: str) -> Check:
     return Check(text, NOT_RUN, None)
 
 
-def above(text: str, values: Values, margin: float = 0.0) -> Check:
-    """The mean of `values` is greater than `margin` (a negative one for "not below by more than")."""
-    return _compared(text, values, margin, sign=1)
-
-
-def below(text: str, values: Values, margin: float) -> Check:
-    """The mean of `values` is less than `margin`."""
-    return _compared(text, values, margin, sign=-1)
-
-
-def _compared(text: str, values: Values, margin: float, *, sign: int) -> Check:
-    if not values:
-        return not_run(text)
-    mean = interval(values.values())
-    nearest, farthest = (mean.low, mean.high) if sign > 0 else (mean.high, mean.low)
-    met: bool | None = None
-    if sign * nearest > sign * margin:
-        met = True
-    elif sign * farthest < sign * margin:
-        met = False
-    against = sign * mean.mean < sign * margin
-    return Check(text, str(mean), met, p_value(values.values(), margin) if against else 1.0)
-
-
-def within(text: str, values: Values, margin: float) -> Check:
-    """The mean of `values` lies between −margin and margin."""
+def within(text: str, values: Values, low: float, high: float) -> Check:
+    """The mean of `values` lies between `low` and `high`."""
     if not values:
         return not_run(text)
     mean = interval(values.values())
     met: bool | None = None
-    if -margin < mean.low and mean.high < margin:
+    if low < mean.low and mean.high < high:
         met = True
-    elif mean.low > margin or mean.high < -margin:
+    elif mean.high < low or mean.low > high:
         met = False
-    outside = abs(mean.mean) > margin
-    p = p_value(values.values(), np.copysign(margin, mean.mean)) if outside else 1.0
+    p = 1.0
+    if not low <= mean.mean <= high:
+        p = p_value(values.values(), low if mean.mean < low else high)
     return Check(text, str(mean), met, p)
 
 
-def step_cells(study: Study) -> list[tuple[float, float]]:
-    """All (ρ, μ) at which step imbalance was run."""
-    cells = itertools.product(study.axis("step", "rho"), study.axis("step", "mu"))
-    return [(rho, mu) for rho, mu in cells if study.get("step", rho, mu, "baseline")]
+def above(text: str, values: Values, margin: float = 0.0) -> Check:
+    """The mean of `values` is greater than `margin` (a negative one for "not below by more than")."""
+    return within(text, values, margin, math.inf)
 
 
 def a1(study: Study) -> Claim:
     rhos, mus = study.axis("step", "rho"), study.axis("step", "mu")
     by_rho, by_mu = [], []
     for mu in mus if len(rhos) > 1 else []:
-        ends = [study.get("step", rho, mu, "baseline") for rho in (rhos[0], rhos[-1])]
-        text = f"baseline AUC, ρ={rhos[0]:g} minus ρ={rhos[-1]:g} at μ={mu:g}"
-        by_rho.append(above(text, difference(*ends)))
+        fall = difference(*(Step(study, rho, mu).get("baseline") for rho in (rhos[0], rhos[-1])))
+        by_rho.append(above(f"baseline AUC, ρ={rhos[0]:g} minus ρ={rhos[-1]:g} at μ={mu:g}", fall))
     for rho in rhos if len(mus) > 1 else []:
-        ends = [study.get("step", rho, mu, "baseline") for mu in (mus[0], mus[-1])]
-        text = f"baseline AUC, μ={mus[0]:g} minus μ={mus[-1]:g} at ρ={rho:g}"
-        by_mu.append(above(text, difference(*ends)))
+        fall = difference(*(Step(study, rho, mu).get("baseline") for mu in (mus[0], mus[-1])))
+        by_mu.append(above(f"baseline AUC, μ={mus[0]:g} minus μ={mus[-1]:g} at ρ={rho:g}", fall))
     checks = by_rho or [not_run("baseline AUC falls with ρ")]
     checks += by_mu or [not_run("baseline AUC falls with μ")]
     return Claim("A1", "Baseline AUC falls with ρ and with μ", checks)
@@ -156,18 +126,17 @@ def a2(study: Study) -> Claim:
     best = "settings in which ROS has the best mean AUC"
     unbeaten = f"settings in which no method is significantly better than ROS, {ALMOST_ALL:.0%} or more"
     highest, beaten, against, checks = 0, 0, [], []
-    for rho, mu in step_cells(study):
-        ros, baseline = study.get("step", rho, mu, "ros"), study.get("step", rho, mu, "baseline")
+    for step in study.steps():
+        ros = step.get("ros")
         if not ros:
             continue
-        gain = difference(ros, baseline)
-        checks.append(above(f"ROS minus baseline at ρ={rho:g} μ={mu:g}, above −{MARGIN}", gain, -MARGIN))
-        rivals = [study.get("step", rho, mu, name) for name in ("rus", "two-phase-ros", "two-phase-rus")]
-        gaps = [gap for gap in (gain, *(difference(ros, rival) for rival in rivals)) if gap]
-        if not any(difference(ros, rival) for rival in rivals):
+        gain = difference(ros, step.get("baseline"))
+        checks.append(above(f"ROS minus baseline at {step}, above −{MARGIN}", gain, -MARGIN))
+        leads = [difference(ros, step.get(name)) for name in ("rus", "two-phase-ros", "two-phase-rus")]
+        if not any(leads):
             continue  # best of two, the other the baseline, is not best
-        compared = [above("", gap) for gap in gaps]
-        highest += all(interval(gap.values()).mean >= 0 for gap in gaps)
+        compared = [above("", lead) for lead in (gain, *leads) if lead]
+        highest += all(interval(lead.values()).mean >= 0 for lead in (gain, *leads) if lead)
         beaten += any(check.met is False for check in compared)
         against.append(min(1.0, len(compared) * min(check.p or 0.0 for check in compared)))
     cells = len(against)
@@ -188,10 +157,10 @@ def a3(study: Study) -> Claim:
     mus, checks = study.axis("step", "mu"), []
     for rho in study.axis("step", "rho") if len(mus) > 1 else []:
         low, high = mus[0], mus[-1]
-        rus = {mu: study.get("step", rho, mu, "rus") for mu in mus}
-        gaps = {mu: difference(study.get("step", rho, mu, "ros"), rus[mu]) for mu in mus}
+        rus = {mu: Step(study, rho, mu).get("rus") for mu in mus}
+        gaps = {mu: difference(Step(study, rho, mu).get("ros"), rus[mu]) for mu in mus}
         flat = f"RUS at μ={low:g} minus at μ={high:g}, ρ={rho:g}, within ±{FLAT}"
-        checks.append(within(flat, difference(rus[low], rus[high]), FLAT))
+        checks.append(within(flat, difference(rus[low], rus[high]), -FLAT, FLAT))
         shrinks = f"gap of RUS to ROS, μ={low:g} minus μ={high:g}, ρ={rho:g}"
         checks.append(above(shrinks, difference(gaps[low], gaps[high])))
         for mu in mus:
@@ -204,21 +173,17 @@ def a4(study: Study) -> Claim:
     checks = []
     for sampler in ("ros", "rus"):
         name, made = f"two-phase-{sampler}", []
-        for rho, mu in step_cells(study):
-            ours = study.get("step", rho, mu, name)
-            ends = [study.get("step", rho, mu, method) for method in (sampler, "baseline")]
+        for step in study.steps():
+            ours, ends = step.get(name), [step.get(sampler), step.get("baseline")]
             if not ours.keys() & ends[0].keys() & ends[1].keys():
                 continue
             # The order of the ends is the setting's, not each seed's: noise alone would put two-phase between
             # them.
             low, high = sorted(ends, key=lambda values: interval(values.values()).mean)
-            setting = f"ρ={rho:g} μ={mu:g}, above −{MARGIN}"
-            worse = f"{name} minus the worse of its two ends at {setting}"
-            better = f"the better of its two ends minus {name} at {setting}"
-            made += [
-                above(worse, difference(ours, low), -MARGIN),
-                above(better, difference(high, ours), -MARGIN),
-            ]
+            worse = f"{name} minus the worse of its two ends at {step}, above −{MARGIN}"
+            made.append(above(worse, difference(ours, low), -MARGIN))
+            better = f"the better of its two ends minus {name} at {step}, above −{MARGIN}"
+            made.append(above(better, difference(high, ours), -MARGIN))
         checks += made or [not_run(f"{name} between its two ends")]
     sentence = (
         "Two-phase training lies between the baseline and its sampler, with no gain over the better of the "
@@ -234,17 +199,16 @@ def a5(study: Study) -> Claim:
     if not rhos:
         parts = ["balanced minus linear, baseline", "ROS minus baseline, linear"]
         return Claim("A5", sentence, [*map(not_run, parts), falls])
-
-    def linear(rho: float, method: str) -> dict[int, float]:
-        return study.get("linear", rho, None, method)
-
-    loss = difference(study.get("balanced", 1.0, None, "baseline"), linear(rhos[-1], "baseline"))
-    checks = [within(f"balanced minus linear ρ={rhos[-1]:g}, baseline, within ±{MARGIN}", loss, MARGIN)]
+    baseline, ros, rus = (
+        {rho: study.get("linear", rho, None, method) for rho in rhos} for method in ("baseline", "ros", "rus")
+    )
+    loss = difference(study.get("balanced", 1.0, None, "baseline"), baseline[rhos[-1]])
+    text = f"balanced minus linear ρ={rhos[-1]:g}, baseline, within ±{MARGIN}"
+    checks = [within(text, loss, -MARGIN, MARGIN)]
     for rho in rhos:
-        gain = difference(linear(rho, "ros"), linear(rho, "baseline"))
-        checks.append(above(f"ROS minus baseline, linear ρ={rho:g}", gain))
+        checks.append(above(f"ROS minus baseline, linear ρ={rho:g}", difference(ros[rho], baseline[rho])))
     if len(rhos) > 1:
-        drop = difference(linear(rhos[0], "rus"), linear(rhos[-1], "rus"))
+        drop = difference(rus[rhos[0]], rus[rhos[-1]])
         falls = above(f"RUS at linear ρ={rhos[0]:g} minus at ρ={rhos[-1]:g}", drop)
     return Claim("A5", sentence, [*checks, falls])
 
@@ -256,10 +220,10 @@ def a6(study: Study) -> Claim:
             gap = difference(study.get("linear", rho, None, "baseline"), step)
             linear.append(above(f"baseline on linear minus on step μ=0.5, same total, ρ={rho:g}", gap))
     control = "balanced set of the same total (our control) minus baseline"
-    for rho, mu in step_cells(study):
-        if balanced := study.get("step", rho, mu, "size-matched"):
-            gap = difference(balanced, study.get("step", rho, mu, "baseline"))
-            matched.append(above(f"{control} at ρ={rho:g} μ={mu:g}", gap))
+    for setting in study.steps():
+        if balanced := setting.get("size-matched"):
+            gap = difference(balanced, setting.get("baseline"))
+            matched.append(above(f"{control} at {setting}", gap))
     checks = linear or [not_run("baseline on linear minus on step μ=0.5")]
     checks += matched or [not_run(control)]
     return Claim("A6", "The loss comes from the distribution, not only from fewer examples", checks)
@@ -267,20 +231,19 @@ def a6(study: Study) -> Claim:
 
 def a7(study: Study) -> Claim:
     checks = []
-    for rho, mu in step_cells(study):
+    for step in study.steps():
         plain, thresholded = (
-            {name: study.get("step", rho, mu, name, rule, "accuracy") for name in ("baseline", "ros", "rus")}
+            {name: step.get(name, rule, "accuracy") for name in ("baseline", "ros", "rus")}
             for rule in ("plain", "original")
         )
-        setting = f"ρ={rho:g} μ={mu:g}"
         for name in ("baseline", "ros"):
             gain = difference(thresholded[name], plain[name])
-            checks.append(above(f"accuracy of {name} with thresholding minus without at {setting}", gain))
+            checks.append(above(f"accuracy of {name} with thresholding minus without at {step}", gain))
         loss = difference(plain["rus"], thresholded["rus"])
-        checks.append(above(f"accuracy of rus without thresholding minus with at {setting}", loss))
+        checks.append(above(f"accuracy of rus without thresholding minus with at {step}", loss))
         for name in ("baseline", "ros"):
             lead = difference(thresholded[name], thresholded["rus"])
-            checks.append(above(f"accuracy of {name} minus rus, both with thresholding, at {setting}", lead))
+            checks.append(above(f"accuracy of {name} minus rus, both with thresholding, at {step}", lead))
     sentence = (
         "Thresholding by the original priors raises accuracy, on the baseline or with ROS, and should not be "
         "joined with RUS"
@@ -291,31 +254,26 @@ def a7(study: Study) -> Claim:
 def a8(study: Study) -> Claim:
     over, under = ([name for name in study.methods() if name.startswith(kind)] for kind in ("ros:", "rus:"))
     checks, moderate = [], []
-    for rho, mu in step_cells(study):
-        baseline, ros, rus = (study.get("step", rho, mu, name) for name in ("baseline", "ros", "rus"))
-        setting = f"ρ={rho:g} μ={mu:g}"
+    for step in study.steps():
+        baseline, ros, rus = (step.get(name) for name in ("baseline", "ros", "rus"))
         for name in over:
-            if part := study.get("step", rho, mu, name):
-                checks.append(above(f"{name} minus baseline at {setting}", difference(part, baseline)))
-                text = f"full ROS minus {name} at {setting}, above −{MARGIN}"
+            if part := step.get(name):
+                checks.append(above(f"{name} minus baseline at {step}", difference(part, baseline)))
+                text = f"full ROS minus {name} at {step}, above −{MARGIN}"
                 checks.append(above(text, difference(ros, part), -MARGIN))
         gains = []
         for name in under:
-            part = study.get("step", rho, mu, name)
-            to_baseline, to_rus = difference(part, baseline), difference(part, rus)
-            shared = to_baseline.keys() & to_rus.keys()
-            if shared:
+            to_baseline, to_rus = (difference(step.get(name), end) for end in (baseline, rus))
+            if shared := to_baseline.keys() & to_rus.keys():
                 gains.append({seed: min(to_baseline[seed], to_rus[seed]) for seed in shared})
         if gains:
             best = max(gains, key=lambda gain: interval(gain.values()).mean)
-            moderate.append((setting, above("", best)))
+            moderate.append((step, above("", best)))
     checks = checks or [not_run("partial ROS minus baseline")]
     some = "some partial RUS beats both its ends at some μ"
-    if moderate:
-        values = "; ".join(f"{setting}: {check.value}" for setting, check in moderate)
-        checks.append(Check(some, values, any(check.met for _, check in moderate) or None))
-    else:
-        checks.append(not_run(some))
+    values = "; ".join(f"{step}: {check.value}" for step, check in moderate)
+    beats = any(check.met for _, check in moderate) or None
+    checks.append(Check(some, values, beats) if moderate else not_run(some))
     sentence = (
         "Partial ROS always helps and full ROS is best; an intermediate RUS can beat both full RUS and the "
         "baseline"
@@ -337,7 +295,7 @@ def a9(study: Study) -> Claim:
             growths = {seed: _late_growth(curve, group) for seed, curve in curves.items()}
             known = {seed: growth for seed, growth in growths.items() if growth is not None}
             few = Check(text, "too few points on the curves", None)
-            checks.append(below(text, known, 2 * MARGIN) if known else few)
+            checks.append(within(text, known, -math.inf, 2 * MARGIN) if known else few)
     return Claim("A9", "ROS does not overfit: its train-test gap does not grow", checks)
 
 
@@ -350,9 +308,6 @@ def _late_growth(curve: Sequence[Mapping[str, float]], group: str) -> float | No
     return 100 * (end - start)
 
 
-CLAIMS: list[Callable[[Study], Claim]] = [a1, a2, a3, a4, a5, a6, a7, a8, a9]
-
-
 def check_claims(study: Study) -> list[Claim]:
     """All claims on one study; those it has no cells for were not run."""
-    return [claim(study) for claim in CLAIMS]
+    return [claim(study) for claim in (a1, a2, a3, a4, a5, a6, a7, a8, a9)]

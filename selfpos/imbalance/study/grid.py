@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
 from functools import cache, partial
 from itertools import product
-from logging.handlers import QueueHandler
 from pathlib import Path
-from queue import SimpleQueue
 from typing import Any
 
 import torch
@@ -23,15 +21,15 @@ from selfpos.console import log, log_to, progress
 from selfpos.devices import check_device
 from selfpos.errors import OperationError, SelfposError
 from selfpos.imbalance.study import results
-from selfpos.imbalance.study.cell import Imbalance, Unit, check_study, first_stage, run_unit
-from selfpos.imbalance.study.images import ImageData
-from selfpos.imbalance.study.methods.registry import Refit, get_method
+from selfpos.imbalance.study.data import ImageData, read_images
+from selfpos.imbalance.study.methods import Refit, get_method
 from selfpos.imbalance.study.recipe import NETWORKS_OF_TEXTS, ImbalanceRecipe
-from selfpos.imbalance.study.sources import read_images
+from selfpos.imbalance.study.unit import Imbalance, Unit, check_study, first_stage, run_unit
 from selfpos.storage.atomic import locked
 
 KEY = ("profile", "rho", "mu", "minority_rule", "method", "rate", "seed")  # as of `Unit.result_keys`
 Records = list[dict[str, Any]]
+Trainings = Generator[tuple[Unit, Records], None, None]
 
 
 def plan(recipe: ImbalanceRecipe, at_once: int = 1) -> list[Unit]:
@@ -43,8 +41,8 @@ def plan(recipe: ImbalanceRecipe, at_once: int = 1) -> list[Unit]:
     units: dict[Unit, None] = {}
     for start in range(0, recipe.seeds, at_once):
         for part in recipe.grid:
-            end = min(start + at_once, recipe.seeds, part.seeds or recipe.seeds)
-            if start >= end:
+            seeds = tuple(range(start, min(start + at_once, recipe.seeds, part.seeds or recipe.seeds)))
+            if not seeds:
                 continue
             families = _families(part.methods or recipe.methods)
             shares: list[float | None] = [*part.mu] if part.mu else [None]
@@ -52,11 +50,11 @@ def plan(recipe: ImbalanceRecipe, at_once: int = 1) -> list[Unit]:
                 imbalance = Imbalance(part.profile, rho, mu, recipe.minority)
                 adamw = first_stage(parent).optimizer == "adamw"
                 for rate in recipe.training.adamw_rates if adamw else recipe.training.learning_rates:
-                    units[Unit(imbalance, parent, refits, rate, tuple(range(start, end)))] = None
+                    units[Unit(imbalance, parent, tuple(refits), rate, seeds)] = None
     return list(units)
 
 
-def _families(names: list[str]) -> dict[str, tuple[str, ...]]:
+def _families(names: list[str]) -> dict[str, list[str]]:
     """Second stages by the method that trains their networks, and runs even when it is not named."""
     families: dict[str, list[str]] = {}
     for name in dict.fromkeys(names):
@@ -64,7 +62,7 @@ def _families(names: list[str]) -> dict[str, tuple[str, ...]]:
         refits = families.setdefault(method.parent, [])
         if isinstance(method, Refit):
             refits.append(name)
-    return {parent: tuple(refits) for parent, refits in families.items()}
+    return families
 
 
 def pick_device(name: str) -> torch.device:
@@ -112,24 +110,25 @@ def run_grid(
     check_study(missing, recipe, images)
     images = images.to(target)
     journal = out.with_suffix(".log")
-    with log_to(journal), locked(journal):
+    # The lock makes folder and file, so it comes after all that may be refused.
+    with locked(journal), log_to(journal):
         # What is missing is known for certain from here on only: another process may have added to the file.
         results.check_same_data(out, images)
         missing, records = _missing(recipe, out, target)
         log.info("%s: %d units to run on %s, data %s", recipe.name, len(missing), target, images.description)
         # Results without a fingerprint stay so: whether the data are the same is not known.
         fingerprint = results.data_of(out) if records else images.fingerprint
-        for unit, added in _train(missing, recipe, images, source, target, workers):
-            keys = unit.result_keys()
-            records = [record for record in records if _key(record) not in keys] + added
-            results.write_results(out, records, recipe, fingerprint)
-            log.info("%s: %.1f s per network", unit, added[0]["seconds"])
+        if workers > 1:
+            trained = _in_processes(missing, recipe, source, images.fingerprint, journal, workers)
+        else:
+            trained = _one_by_one(missing, recipe, images, target)
+        with closing(trained):  # at once, which ends the workers, though an error's traceback holds it
+            for unit, added in trained:
+                keys = unit.result_keys()
+                records = [record for record in records if _key(record) not in keys] + added
+                results.write_results(out, records, recipe, fingerprint)
+                log.info("%s: %.1f s per network", unit, added[0]["seconds"])
     return len(missing)
-
-
-def left_to_run(recipe: ImbalanceRecipe, out: Path, device: str = "auto") -> list[Unit]:
-    """The units that `run_grid` would train."""
-    return _missing(recipe, out, pick_device(device))[0]
 
 
 def _missing(recipe: ImbalanceRecipe, out: Path, device: torch.device) -> tuple[list[Unit], Records]:
@@ -148,40 +147,35 @@ def _key(record: dict[str, Any]) -> tuple[Any, ...]:
     return tuple(record[field] for field in KEY)
 
 
-def _train(
-    units: list[Unit],
-    recipe: ImbalanceRecipe,
-    images: ImageData,
-    source: str,
-    device: torch.device,
-    workers: int,
-) -> Iterator[tuple[Unit, Records]]:
-    """The units with their records, as they end, under a progress bar."""
-    weight = recipe.training.iterations
-    with progress(recipe.name, sum(len(unit.seeds) for unit in units) * weight, unit="network steps") as bar:
-        if workers > 1:
-            for unit, records in _in_processes(units, recipe, source, images.fingerprint, workers):
-                bar.advance(len(unit.seeds) * weight, now=str(unit))
-                yield unit, records
-            return
+def _steps(units: list[Unit], recipe: ImbalanceRecipe) -> int:
+    """The length of the progress bar."""
+    return sum(len(unit.seeds) for unit in units) * recipe.training.iterations
+
+
+def _one_by_one(
+    units: list[Unit], recipe: ImbalanceRecipe, images: ImageData, device: torch.device
+) -> Trainings:
+    """The units with their records, as they end."""
+    with progress(recipe.name, _steps(units, recipe), unit="network steps") as bar:
         for unit in units:
             bar.advance(0, now=str(unit))
             yield unit, run_unit(unit, recipe, images, device, tick=partial(bar.advance, len(unit.seeds)))
 
 
 def _in_processes(
-    units: list[Unit], recipe: ImbalanceRecipe, source: str, fingerprint: str, workers: int
-) -> Iterator[tuple[Unit, Records]]:
+    units: list[Unit], recipe: ImbalanceRecipe, source: str, fingerprint: str, journal: Path, workers: int
+) -> Trainings:
     """The units with their records, as they end. Leaving the loop early ends the processes at once."""
     spawn = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, mp_context=spawn, initializer=_start_worker)
+    shared = (recipe, source, fingerprint, journal)
     try:
-        running = {pool.submit(_run_in_worker, unit, recipe, source, fingerprint): unit for unit in units}
-        for future in as_completed(running):
-            records, lines = future.result()
-            for line in lines:
-                log.handle(line)
-            yield running[future], records
+        running = {pool.submit(_run_in_worker, unit, *shared): unit for unit in units}
+        with progress(recipe.name, _steps(units, recipe), unit="network steps") as bar:
+            for future in as_completed(running):
+                unit, records = running[future], future.result()
+                bar.advance(_steps([unit], recipe), now=str(unit))
+                yield unit, records
     except BrokenProcessPool:
         raise OperationError(
             "a worker was ended from outside, perhaps for lack of memory; finished units are kept, and the "
@@ -208,20 +202,13 @@ def _end_with_parent() -> None:
 
 
 def _run_in_worker(
-    unit: Unit, recipe: ImbalanceRecipe, source: str, fingerprint: str
-) -> tuple[Records, list[logging.LogRecord]]:
-    """The unit's records, and what was logged meanwhile, for the parent to write."""
+    unit: Unit, recipe: ImbalanceRecipe, source: str, fingerprint: str, journal: Path
+) -> Records:
     images = _read_once(source, recipe.preprocessing)
     if images.fingerprint != fingerprint:
         raise OperationError(f"the data at {source} changed while the study ran; finished units are kept")
-    lines: SimpleQueue[logging.LogRecord] = SimpleQueue()
-    handler = QueueHandler(lines)
-    log.addHandler(handler)
-    try:
-        records = run_unit(unit, recipe, images, torch.device("cpu"))
-    finally:
-        log.removeHandler(handler)
-    return records, [lines.get() for _ in range(lines.qsize())]
+    with log_to(journal):
+        return run_unit(unit, recipe, images, torch.device("cpu"))
 
 
 @cache

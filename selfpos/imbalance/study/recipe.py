@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
-from selfpos.imbalance.study.profiles import Minority, Profile
+from selfpos.imbalance.study.sampling import Minority, Profile
 from selfpos.recipe import Name, Settings, load_settings
 
 Positive = Annotated[float, Field(gt=0)]
@@ -22,15 +22,14 @@ class Numbers(Settings):
 
     model_config = ConfigDict(allow_inf_nan=False)
 
+    def refuse_unused(self, names: Iterable[str], why: str) -> None:
+        """Raise ValueError when one of the fields `names`, which have no effect here, has not its default.
 
-def refuse_unused(settings: Settings, names: Iterable[str], why: str) -> None:
-    """Raise ValueError when one of the fields `names`, which have no effect here, has not its default.
-
-    The default itself passes: the recipes in results files hold all fields.
-    """
-    fields = type(settings).model_fields
-    if given := [repr(name) for name in names if getattr(settings, name) != fields[name].default]:
-        raise ValueError(f"{' and '.join(given)} would do nothing with {why}; leave it out")
+        The default itself passes: the recipes in results files hold all fields.
+        """
+        fields = type(self).model_fields
+        if given := [repr(name) for name in names if getattr(self, name) != fields[name].default]:
+            raise ValueError(f"{' and '.join(given)} would do nothing with {why}; leave it out")
 
 
 class ScheduleSettings(Numbers):
@@ -53,7 +52,7 @@ class ScheduleSettings(Numbers):
             )
         users = {"gamma": ("inv",), "power": ("inv", "poly"), "factor": ("multistep",)}
         unused = [name for name, policies in users.items() if self.policy not in policies]
-        refuse_unused(self, unused, f"policy {self.policy}")
+        self.refuse_unused(unused, f"policy {self.policy}")
         return self
 
     def over(self, iterations: int) -> Callable[[int], float]:
@@ -94,7 +93,7 @@ class TrainingSettings(Numbers):
     @model_validator(mode="after")
     def _sgd_has_settings_of_its_own(self) -> TrainingSettings:
         if self.optimizer == "adamw":
-            refuse_unused(self, ("momentum", "weight_decay"), "optimizer adamw")
+            self.refuse_unused(("momentum", "weight_decay"), "optimizer adamw")
         return self
 
 
@@ -167,7 +166,7 @@ class ImbalanceRecipe(Numbers):
                 f"{self.encoder}"
             )
         if self.encoder is not None:
-            refuse_unused(self, ("preprocessing",), "texts")
+            self.refuse_unused(["preprocessing"], "texts")
         return self
 
     @model_validator(mode="after")

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from selfpos.errors import SelfposError
-from selfpos.imbalance.study.images import ImageData
-from selfpos.imbalance.study.methods.registry import get_method
+from selfpos.imbalance.study.data import ImageData
+from selfpos.imbalance.study.methods import get_method
 from selfpos.imbalance.study.recipe import ImbalanceRecipe
 from selfpos.recipe import validate
 from selfpos.storage.atomic import write_bytes
@@ -50,9 +50,12 @@ def read_results(path: Path) -> tuple[list[dict[str, Any]], ImbalanceRecipe]:
         table = pyarrow.parquet.read_table(path)
     except (pyarrow.lib.ArrowException, OSError) as error:
         raise SelfposError(f"{path} is no Parquet file, or a damaged one: {error}") from None
-    metadata = table.schema.metadata or {}
-    if b"recipe" not in metadata:
-        raise SelfposError(f"{path} holds no results of selfpos imbalance: its schema has no recipe")
+    try:
+        settings = json.loads((table.schema.metadata or {})[b"recipe"])
+    except (KeyError, ValueError) as error:
+        raise SelfposError(
+            f"{path} holds no results of selfpos imbalance: its schema has no recipe in JSON ({error})"
+        ) from None
     schema = _schema()
     stored = {field.name: field.type for field in table.schema}
     if missing := [name for name in schema.names if stored.get(name) != schema.field(name).type]:
@@ -60,12 +63,6 @@ def read_results(path: Path) -> tuple[list[dict[str, Any]], ImbalanceRecipe]:
             f"{path} holds no results that this version can read: the columns {', '.join(missing[:5])} are "
             "absent, or of another type"
         )
-    try:
-        settings = json.loads(metadata[b"recipe"])
-    except ValueError as error:
-        raise SelfposError(
-            f"{path} holds no results of selfpos imbalance: its recipe is no JSON ({error})"
-        ) from None
     recipe = validate(ImbalanceRecipe, settings, f"{path}, the recipe of its results")
     required = [name for name in schema.names if name not in OPTIONAL]
     if broken := [name for name in required if not _is_complete(table[name])]:
@@ -73,11 +70,11 @@ def read_results(path: Path) -> tuple[list[dict[str, Any]], ImbalanceRecipe]:
             f"{path} holds no results that can be read: values of {', '.join(broken[:5])} are absent, or no "
             "finite numbers"
         )
-    try:
-        for name in table["method"].unique().to_pylist():
+    for name in table["method"].unique().to_pylist():
+        try:
             get_method(name)
-    except SelfposError as error:
-        raise SelfposError(f"{path}: {error}") from None
+        except SelfposError as error:
+            raise SelfposError(f"{path}: {error}") from None
     return table.to_pylist(), recipe
 
 

@@ -1,4 +1,4 @@
-"""Scoring trained networks on test, validation and training images, by every decision rule."""
+"""Measures of a classifier, and the scores of trained networks by every decision rule."""
 
 from __future__ import annotations
 
@@ -8,17 +8,84 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import nn
 
-from selfpos.imbalance.study import metrics
-from selfpos.imbalance.study.images import ImageData
+from selfpos.errors import SelfposError
+from selfpos.imbalance.study.data import ImageData
 from selfpos.imbalance.study.networks import Network
-from selfpos.imbalance.study.trainer import Sample, predict, validation_index
+from selfpos.imbalance.study.sampling import Floats, Ints
+from selfpos.imbalance.study.trainer import Sample, predict
 
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
 Labelled = tuple[Floats, Ints]  # log-probabilities (n, K) and labels (n,)
+TAUS = [step / 10 for step in range(21)]  # of which thresholding and τ-normalisation choose
+
+
+def one_vs_rest_auc(scores: Floats, labels: Ints) -> Floats:
+    """Area under the ROC curve of every class against all others, shape (K,), from scores (n, K).
+
+    Ties get their mean rank. Only the order within a column counts, so log-probabilities serve. Pass the
+    plain softmax: after division by a prior and normalisation the AUC is another.
+    """
+    from scipy.stats import rankdata
+
+    n, classes = scores.shape
+    positives = np.bincount(labels, minlength=classes).astype(np.float64)
+    if (positives == 0).any() or (positives == n).any():
+        raise SelfposError(
+            f"AUC needs examples of every class, found counts {positives.astype(int).tolist()}"
+        )
+    ranks = rankdata(scores, method="average", axis=0)
+    sums = np.array([ranks[labels == label, label].sum() for label in range(classes)])
+    return (sums - positives * (positives + 1) / 2) / (positives * (n - positives))
+
+
+def decision_scores(decision: Floats, labels: Ints, minority: Ints) -> dict[str, Any]:
+    """Accuracies and recalls, from 0 to 1, of predictions that are the argmax of `decision` (n, K).
+
+    `minority` holds the labels of the minority classes.
+    """
+    groups = group_recalls(decision, labels, minority)
+    balanced, recalls = groups.pop("balanced"), class_recalls(decision, labels).tolist()
+    scores = {"accuracy": accuracy(decision, labels), "balanced_accuracy": balanced, "recalls": recalls}
+    return scores | groups
+
+
+def accuracy(decision: Floats, labels: Ints) -> float:
+    """The share of all examples that are predicted right."""
+    return float((decision.argmax(axis=1) == labels).mean())
+
+
+def class_recalls(decision: Floats, labels: Ints) -> Floats:
+    """Share of each class's examples that are predicted right, shape (K,)."""
+    classes = decision.shape[1]
+    right = labels[decision.argmax(axis=1) == labels]
+    return np.bincount(right, minlength=classes) / np.maximum(np.bincount(labels, minlength=classes), 1)
+
+
+def group_recalls(decision: Floats, labels: Ints, minority: Ints, prefix: str = "") -> dict[str, float]:
+    """The mean recall of all classes (balanced), of the minority and of the majority."""
+    recalls = class_recalls(decision, labels)
+    small = np.isin(np.arange(len(recalls)), minority)
+    groups = {"balanced": recalls, "minority": recalls[small], "majority": recalls[~small]}
+    return {prefix + name: float(values.mean()) for name, values in groups.items()}
+
+
+def divide_by_prior(log_probs: Floats, counts: Ints, tau: float = 1.0) -> Floats:
+    """Thresholding in logarithms: log(y_i / p_i^τ) with p_i = n_i / Σn, shape (n, K), not normalised.
+
+    τ = 1 is the study's thresholding (Buda et al. 2018, section 3.1.2), with the argmax of post-hoc logit
+    adjustment (Menon et al. 2021, equation 9).
+    """
+    return log_probs - tau * np.log(counts / counts.sum())
+
+
+def best_tau(log_probs: Floats, labels: Ints, counts: Ints) -> float:
+    """The τ of TAUS with the best balanced accuracy on a validation set; the smallest of equals."""
+
+    def balanced_accuracy(tau: float) -> float:
+        return float(class_recalls(divide_by_prior(log_probs, counts, tau), labels).mean())
+
+    return max(TAUS, key=balanced_accuracy)
 
 
 @dataclass
@@ -52,9 +119,9 @@ class Trained:
         test_labels, train_labels = self.data.test.labels[self.test], self.data.train.labels[self.train]
         self.curves = self.curves or [[] for _ in self.networks]
         for s, sample in enumerate(self.samples):
-            point = {"iteration": iteration, "test_accuracy": metrics.accuracy(test[s], test_labels)}
-            point |= _groups("test", test[s], test_labels, sample)
-            point |= _groups("train", train[s], train_labels[:, s], sample)
+            point = {"iteration": iteration, "test_accuracy": accuracy(test[s], test_labels)}
+            point |= group_recalls(test[s], test_labels, sample.minority, "test_")
+            point |= group_recalls(train[s], train_labels[:, s], sample.minority, "train_")
             self.curves[s].append(point)
 
     def records(self, heads: dict[str, Sequence[nn.Module]]) -> list[dict[str, Any]]:
@@ -66,7 +133,7 @@ class Trained:
         if stages:
             stage_heads = {name: heads[name] for name in stages}
             train |= predict(self.networks, stage_heads, self.data.train, self.whole)
-        kept = validation_index(self.samples)
+        kept = np.stack([sample.validation for sample in self.samples], axis=1)
         validation = predict(self.networks, heads, self.data.train, kept) if len(kept) else None
         records = []
         for name in heads:
@@ -79,15 +146,15 @@ class Trained:
                     "sizes": sample.counts.tolist(),
                     "minority_classes": sample.minority.tolist(),
                     "curve": self.curves[s] if self.curves and name == first else [],
-                    **_groups("train", train[name][s], labels[scored[:, s]], sample),
+                    **group_recalls(train[name][s], labels[scored[:, s]], sample.minority, "train_"),
                 }
                 on_test = (test[name][s], self.data.test.labels[self.test])
                 on_validation = None if validation is None else (validation[name][s], labels[kept[:, s]])
                 sampled = None
                 if name == first:
                     sampled = np.bincount(sample.labels[self.positions[s]], minlength=self.data.classes)
-                for scores in _rule_scores(sample, on_test, on_validation, sampled):
-                    records.append(common | scores)
+                rules = _rule_scores(sample, on_test, on_validation, sampled)
+                records += [common | scores for scores in rules]
         return records
 
 
@@ -98,24 +165,19 @@ def _rule_scores(
     rules = {"plain": (sample.counts, 0.0), "original": (sample.counts, 1.0)}
     if effective is not None:
         rules["effective"] = (effective, 1.0)
-    aucs = {"auc": float(metrics.one_vs_rest_auc(*test).mean())}
+    aucs = {"auc": float(one_vs_rest_auc(*test).mean())}
     if validation is not None:
-        rules["tuned"] = (sample.counts, metrics.best_tau(*validation, sample.counts))
-        aucs["validation_auc"] = float(metrics.one_vs_rest_auc(*validation).mean())
+        rules["tuned"] = (sample.counts, best_tau(*validation, sample.counts))
+        aucs["validation_auc"] = float(one_vs_rest_auc(*validation).mean())
     for rule, (prior, tau) in rules.items():
         log_probs, labels = test
-        decision = metrics.divide_by_prior(log_probs, prior, tau)
-        scores = aucs | metrics.decision_scores(decision, labels, sample.minority)
+        decision = divide_by_prior(log_probs, prior, tau)
+        scores = aucs | decision_scores(decision, labels, sample.minority)
         if validation is not None:
             log_probs, labels = validation
-            decision = metrics.divide_by_prior(log_probs, prior, tau)
-            scores["validation_accuracy"] = metrics.accuracy(decision, labels)
+            decision = divide_by_prior(log_probs, prior, tau)
+            scores["validation_accuracy"] = accuracy(decision, labels)
         yield {"rule": rule, "tau": tau, **scores}
-
-
-def _groups(split: str, decision: Floats, labels: Ints, sample: Sample) -> dict[str, float]:
-    recalls = metrics.group_recalls(decision, labels, sample.minority)
-    return {f"{split}_{group}": value for group, value in recalls.items()}
 
 
 def _first_of_each_class(samples: Sequence[Sample], positions: Sequence[Ints], count: int) -> Ints:

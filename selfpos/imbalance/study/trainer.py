@@ -10,17 +10,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from selfpos.console import log
-from selfpos.imbalance.study.images import Images
-from selfpos.imbalance.study.networks import Network
+from selfpos.imbalance.study.data import Images
+from selfpos.imbalance.study.networks import Network, copy_back, widen
 from selfpos.imbalance.study.recipe import TrainingSettings
-from selfpos.imbalance.study.wide import copy_back, widen
+from selfpos.imbalance.study.sampling import Floats, Ints
 
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
 Batches = Iterator[tuple[Tensor, Tensor]]  # images (B, S, …) float32, targets (B, S)
 Loss = Callable[[Tensor, Tensor, Tensor, float], Tensor]
 """logits, targets, counts, progress 0 … 1 → losses (B, S), whose mean over B is each network's loss."""
@@ -49,11 +46,6 @@ class Sample:
     def positions(self) -> Ints:
         """Each of its examples once, as positions into `index`."""
         return np.arange(len(self.index))
-
-
-def validation_index(samples: Sequence[Sample]) -> Ints:
-    """The validation images of each sample, (n, S)."""
-    return np.stack([sample.validation for sample in samples], axis=1)
 
 
 def fit(
@@ -172,12 +164,8 @@ def predict(
 def _finite(log_probs: Floats, name: str) -> Floats:
     diverged = np.array([not np.isfinite(values).all() for values in log_probs])
     if diverged.any():
-        log.warning(
-            "%s: the training of %d of %d networks diverged; they are scored as guessing",
-            name,
-            diverged.sum(),
-            len(diverged),
-        )
+        message = "%s: the training of %d of %d networks diverged; they are scored as guessing"
+        log.warning(message, name, diverged.sum(), len(diverged))
         log_probs = log_probs.copy()
         log_probs[diverged] = -np.log(log_probs.shape[2])
     return log_probs

@@ -10,7 +10,7 @@ import yaml
 
 from selfpos.errors import SelfposError
 from selfpos.imbalance.carryover import tasks
-from selfpos.imbalance.study import profiles
+from selfpos.imbalance.study import sampling
 from selfpos.recipe import Recipe
 from tests.helpers.companion import imbalance
 
@@ -77,7 +77,7 @@ def test_tasks_with_too_few_records_are_told_before_any_training(
     monkeypatch.setattr(
         "selfpos.pipeline.run.run_recipe", lambda *_, **__: pytest.fail("something was trained")
     )
-    small, large = profiles.class_order("random", 2, 0)
+    small, large = sampling.class_order("random", 2, 0)
     for index, count in ((small, 150), (large, 1400)):
         records = [json.dumps({"text": f"text {n}", "label": f"{n % 4}"}) + "\n" for n in range(count)]
         (tmp_path / f"{index}.jsonl").write_text("".join(records), encoding="utf-8")
@@ -96,7 +96,7 @@ def test_tasks_with_too_few_records_are_told_before_any_training(
         SelfposError,
         match=rf"task task-{small} has 150 records, but needs 1300 \(its probe among them\); lower",
     ):
-        tasks.measure(recipe, [40, 1], 0.5, 1280, tmp_path, None, 0)
+        tasks.measure(recipe, [40, 1], 1280, tmp_path, None, 0)
 
 
 def test_task_recipe_is_checked() -> None:
@@ -116,7 +116,7 @@ def test_small_tasks_without_a_batch_are_one_sentence(tmp_path: Path) -> None:
         SelfposError,
         match="at ratio 50 a small task has 20 records, less than a batch of 32; raise --largest",
     ):
-        tasks.measure(recipe, [10, 50], 0.5, 1000, tmp_path, None, 0)
+        tasks.measure(recipe, [10, 50], 1000, tmp_path, None, 0)
 
 
 def test_tasks_declared_in_files_are_measured_by_their_own_names(tmp_path: Path) -> None:
@@ -155,7 +155,7 @@ def test_tasks_end_to_end(tmp_path: Path) -> None:
             "training": {"epochs": 1, "batch_size": 8, "max_length": 64},
         }
     )
-    result = tasks.measure(recipe, [1, 10], 0.5, 96, tmp_path, None, 0)
+    result = tasks.measure(recipe, [1, 10], 96, tmp_path, None, 0)
     assert sorted(result["10"]["sizes"]) == [10, 10, 96]
     assert set(result["1"]["scores"]) >= {"base", "oversampled", "self-positioning"}
     assert tasks.outcome([result, result]).findings

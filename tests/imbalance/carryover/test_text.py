@@ -11,10 +11,10 @@ import torch
 
 from selfpos.errors import SelfposError
 from selfpos.imbalance.carryover import text
-from selfpos.imbalance.carryover.arms import Bench, difference
+from selfpos.imbalance.carryover.comparison import Bench, difference
 from selfpos.imbalance.study.analysis import Study, compare_orderings
-from selfpos.imbalance.study.cell import Imbalance
 from selfpos.imbalance.study.results import read_results
+from selfpos.imbalance.study.unit import Imbalance
 from tests.conftest import make_tiny_model
 from tests.helpers.companion import imbalance, record, tiny_recipe, write_tiny
 

@@ -10,9 +10,9 @@ import torch
 
 from selfpos.errors import SelfposError
 from selfpos.imbalance.study import grid, sampling
-from selfpos.imbalance.study.cell import check_study
+from selfpos.imbalance.study.data import ArrayImages, ImageData
 from selfpos.imbalance.study.grid import plan, run_grid
-from selfpos.imbalance.study.images import ArrayImages, ImageData
+from selfpos.imbalance.study.unit import check_study
 from tests.helpers.companion import STEP, tiny_recipe
 from tests.imbalance.conftest import make_images
 

@@ -11,7 +11,7 @@ import pytest
 from selfpos.errors import SelfposError
 from selfpos.imbalance.study import report
 from selfpos.imbalance.study.analysis import Study, compare_orderings, interval, p_value, paired_bootstrap
-from selfpos.imbalance.study.claims import RULE, Check, Claim, above, below, check_claims, within
+from selfpos.imbalance.study.claims import RULE, Check, Claim, above, check_claims, within
 from tests.helpers.companion import record
 
 RHOS, MUS = (10.0, 1000.0), (0.2, 0.5, 0.8)
@@ -296,6 +296,14 @@ def test_the_report_names_what_is_contradicted_before_the_correction_only(
     assert "| **not decided** (1 of 48 checks contradicted before the correction only) |" in message
 
 
+def below(text: str, values: dict[int, float], high: float) -> Check:
+    return within(text, values, -np.inf, high)
+
+
+def both_sides(text: str, values: dict[int, float], margin: float) -> Check:
+    return within(text, values, -abs(margin), abs(margin))
+
+
 def test_p_goes_with_the_interval() -> None:
     from scipy import stats
 
@@ -303,7 +311,7 @@ def test_p_goes_with_the_interval() -> None:
     assert p_value(values, 0.3) == pytest.approx(stats.ttest_1samp(values, 0.3).pvalue)
     assert p_value(values, interval(values).low) == pytest.approx(0.05)
     assert (p_value([3.0], 0.0), p_value([2.0, 2.0], 2.0), p_value([2.0, 2.0], 1.0)) == (1.0, 1.0, 0.0)
-    for made, where in ((above, -1), (below, 1), (lambda text, own, at: within(text, own, abs(at)), 1)):
+    for made, where in ((above, -1), (below, 1), (both_sides, 1)):
         beyond = made("", {seed: where * (5.0 + 0.1 * seed) for seed in range(5)}, 0.5)
         barely = made("", {seed: where * (0.6 + 0.2 * seed) for seed in range(5)}, 0.5)
         fine = made("", {seed: -where * 0.1 * seed for seed in range(5)}, 0.5 if where > 0 else -0.5)

@@ -9,8 +9,7 @@ import pytest
 from PIL import Image
 
 from selfpos.errors import OperationError, SelfposError
-from selfpos.imbalance.study.images import contrast_normalise, fit_zca, whiten
-from selfpos.imbalance.study.sources import read_idx, read_images
+from selfpos.imbalance.study.data import contrast_normalise, fit_zca, read_idx, read_images, whiten
 from tests.conftest import SHARED_DATA
 
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,15 +15,16 @@ import numpy as np
 import pytest
 
 from selfpos.errors import OperationError, SelfposError
-from selfpos.imbalance.study import cell as cell_module
-from selfpos.imbalance.study import grid
-from selfpos.imbalance.study.cell import Imbalance, Unit, draw_sample, run_unit, train_unit
+from selfpos.imbalance.study import grid, results
+from selfpos.imbalance.study import unit as unit_module
+from selfpos.imbalance.study.data import read_images
 from selfpos.imbalance.study.grid import plan, run_grid
+from selfpos.imbalance.study.methods import METHODS
 from selfpos.imbalance.study.recipe import load_imbalance_recipe
 from selfpos.imbalance.study.report import write_report
 from selfpos.imbalance.study.results import read_results
-from selfpos.imbalance.study.sources import read_images
-from tests.helpers.companion import RECIPES, imbalance, tiny_recipe, write_tiny
+from selfpos.imbalance.study.unit import Imbalance, Unit, draw_sample, run_unit, train_unit
+from tests.helpers.companion import RECIPES, tiny_recipe, write_tiny
 
 
 def test_shipped_recipes_are_valid_and_the_papers_grid_is_whole() -> None:
@@ -56,6 +58,8 @@ def test_recipe_mistakes_are_named(archive: Path, tmp_path: Path) -> None:
 
     with pytest.raises(SelfposError, match="no field 'netwerk'; did you mean 'network'"):
         load(netwerk="lenet")
+    with pytest.raises(SelfposError, match=r"'network': Input should be 'lenet', .* \(found 'lenett'\)"):
+        load(network="lenett")
     with pytest.raises(SelfposError, match="'mu' belongs to profile step"):
         load(grid=[{"profile": "linear", "rho": [10], "mu": [0.5]}])
     with pytest.raises(SelfposError, match="needs 'validation' > 0"):
@@ -68,15 +72,11 @@ def test_recipe_mistakes_are_named(archive: Path, tmp_path: Path) -> None:
         with pytest.raises(SelfposError, match="several adamw_rates needs 'validation' > 0"):
             load(validation=0, training=several, **changes)
         load(training=several, **changes)
-    for training, message in (
-        (
-            {"learning_rates": [0.1, -0.1]},
-            r"'training\.learning_rates\.1': Input should be greater than 0 \(found -0\.1\)",
-        ),
-        ({"weight_decay": float("nan")}, r"'training\.weight_decay': Input should be a finite number"),
-    ):
-        with pytest.raises(SelfposError, match=message):
-            load(training=training)
+    message = r"'training\.learning_rates\.1': Input should be greater than 0 \(found -0\.1\)"
+    with pytest.raises(SelfposError, match=message):
+        load(training={"learning_rates": [0.1, -0.1]})
+    with pytest.raises(SelfposError, match=r"'training\.weight_decay': Input should be a finite number"):
+        load(training={"weight_decay": float("nan")})
     for rho, mu, message in (
         (0.5, 0.5, "rho"),
         (float("nan"), 0.5, "rho"),
@@ -91,38 +91,20 @@ def test_recipe_mistakes_are_named(archive: Path, tmp_path: Path) -> None:
     for schedule in ({"policy": "multistep"}, {"policy": "inv", "drops": [0.5]}):
         with pytest.raises(SelfposError, match="'drops' belong to policy multistep, which needs them"):
             load(training={"schedule": schedule})
-    for changes, message in (
-        (
-            {"network": "head", "encoder": "any", "preprocessing": "gcn-zca"},
-            "'preprocessing' would do nothing with texts; leave it out",
-        ),
-        (
-            {"training": {"optimizer": "adamw", "momentum": 0.5}},
-            "'momentum' would do nothing with optimizer adamw",
-        ),
-        (
-            {"training": {"optimizer": "adamw", "weight_decay": 0.1}},
-            "'weight_decay' would do nothing with optimizer adamw",
-        ),
-        (
-            {"training": {"schedule": {"gamma": 0.1, "power": 1}}},
-            "'gamma' and 'power' would do nothing with policy fixed",
-        ),
-        (
-            {"training": {"schedule": {"policy": "poly", "gamma": 0.1}}},
-            "'gamma' would do nothing with policy poly",
-        ),
-        (
-            {"training": {"schedule": {"policy": "inv", "factor": 0.5}}},
-            "'factor' would do nothing with policy inv",
-        ),
-        (
-            {"training": {"schedule": {"policy": "multistep", "drops": [0.5], "power": 1}}},
-            "'power' would do nothing with policy multistep",
-        ),
+    texts = {"network": "head", "encoder": "any", "preprocessing": "gcn-zca"}
+    with pytest.raises(SelfposError, match="'preprocessing' would do nothing with texts; leave it out"):
+        load(**texts)
+    for name, value in (("momentum", 0.5), ("weight_decay", 0.1)):
+        with pytest.raises(SelfposError, match=f"'{name}' would do nothing with optimizer adamw"):
+            load(training={"optimizer": "adamw", name: value})
+    for schedule, message in (
+        ({"gamma": 0.1, "power": 1}, "'gamma' and 'power' would do nothing with policy fixed"),
+        ({"policy": "poly", "gamma": 0.1}, "'gamma' would do nothing with policy poly"),
+        ({"policy": "inv", "factor": 0.5}, "'factor' would do nothing with policy inv"),
+        ({"policy": "multistep", "drops": [0.5], "power": 1}, "'power' would do nothing with policy multis"),
     ):
         with pytest.raises(SelfposError, match=message):
-            load(**changes)
+            load(training={"schedule": schedule})
     for method in ("ros:nan", "rus:inf", "ros:0.5", "ros:x", "baseline:2"):
         with pytest.raises(
             SelfposError, match="only ros:R and rus:R take a target ratio, a number of 1 or more"
@@ -186,30 +168,7 @@ def test_the_training_side_of_the_gap_is_what_was_trained_on(archive: Path) -> N
             assert np.bincount(data.train.labels[trained.whole[:, s]]).max() == 8
 
 
-EVERYTHING = [
-    *(
-        "baseline",
-        "ros",
-        "rus",
-        "two-phase-ros",
-        "two-phase-rus",
-        "size-matched",
-        "ros-long",
-        "ros:5",
-        "rus:5",
-    ),
-    *(
-        "weighted",
-        "class-balanced",
-        "focal",
-        "focal-balanced",
-        "ldam-drw",
-        "logit-adjustment",
-        "mixup",
-        "remix",
-    ),
-    *("balanced-softmax", "adamw", "crt", "lws", "tau-norm", "ncm", "smote"),
-]
+EVERYTHING = [*METHODS, "ros:5", "rus:5"]
 
 
 @pytest.mark.slow
@@ -256,6 +215,27 @@ def test_a_dead_worker_is_a_sentence(archive: Path, tmp_path: Path, monkeypatch:
         run_grid(recipe, tmp_path / "r.parquet", device="cpu", workers=2)
 
 
+def test_workers_end_where_results_cannot_be_written(
+    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = []
+
+    def in_processes(units: list[Unit], *_: object) -> Iterator[tuple[Unit, list[dict]]]:
+        try:
+            yield units[0], []
+        finally:
+            ended.append(True)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(grid, "_in_processes", in_processes)
+    monkeypatch.setattr(results, "write_results", full)
+    with pytest.raises(OSError, match="No space left") as error:
+        run_grid(tiny_recipe(archive), tmp_path / "r.parquet", device="cpu", workers=2)
+    assert ended == [True], f"workers go on while somebody holds {error}"
+
+
 def die(*_: object) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -271,13 +251,13 @@ def test_stopped_unit_is_run_again_and_finished_ones_are_not(
         if len(ran) == 2:
             raise KeyboardInterrupt
         ran.append(str(unit))
-        return cell_module.run_unit(unit, *rest, **named)  # type: ignore[arg-type]
+        return unit_module.run_unit(unit, *rest, **named)  # type: ignore[arg-type]
 
     monkeypatch.setattr(grid, "run_unit", stop_at_third)
     with pytest.raises(KeyboardInterrupt):
         run_grid(recipe, out, device="cpu")
     assert len({(r["method"], r["seed"]) for r in read_results(out)[0]}) == 2
-    monkeypatch.setattr(grid, "run_unit", cell_module.run_unit)
+    monkeypatch.setattr(grid, "run_unit", unit_module.run_unit)
     assert run_grid(recipe, out, device="cpu") == len(plan(recipe)) - 2
     assert {(r["method"], r["seed"]) for r in read_results(out)[0]} == {
         (m, s) for m in ("baseline", "ros", "rus") for s in (0, 1)
@@ -302,25 +282,10 @@ def test_workers_find_and_warn_as_one_process_does(archive: Path, tmp_path: Path
         assert "WARNING baseline: the training of 1 of 1 networks diverged" in lines
 
 
-def test_workers_train_on_the_same_data(archive: Path) -> None:
+def test_workers_train_on_the_same_data(archive: Path, tmp_path: Path) -> None:
     recipe = tiny_recipe(archive)
     with pytest.raises(OperationError, match="changed while the study ran"):
-        grid._run_in_worker(plan(recipe)[0], recipe, str(archive), "0" * 64)
-
-
-def test_a_dry_run_lists_what_is_left(archive: Path, tmp_path: Path) -> None:
-    def list_for(**changes: object) -> list[str]:
-        write_tiny(tmp_path / "r.yaml", archive, **changes)
-        command = ["run", str(tmp_path / "r.yaml"), "--out", str(out), "--device", "cpu", "--dry-run"]
-        return imbalance(*command).splitlines()
-
-    out = tmp_path / "r.parquet"
-    assert len(list_for(methods=["baseline"])) == 3
-    run_grid(tiny_recipe(archive, methods=["baseline"]), out, device="cpu")
-    assert list_for(methods=["baseline"]) == [f"0 units, 0 networks to train; results in {out}"]
-    assert list_for(methods=["baseline", "ros"], seeds=1)[0] == "step ρ=10 μ=0.5 ros seeds 0-0 (rate 0.01)"
-    with pytest.raises(SelfposError, match="made with other settings"):
-        list_for(n_max=30)
+        grid._run_in_worker(plan(recipe)[0], recipe, str(archive), "0" * 64, tmp_path / "r.log")
 
 
 @pytest.mark.slow

@@ -9,11 +9,11 @@ import pytest
 
 from selfpos.errors import SelfposError
 from selfpos.imbalance.command import _study
+from selfpos.imbalance.study import grid
 from selfpos.imbalance.study.grid import run_grid
-from selfpos.imbalance.study.report import write_report
 from selfpos.imbalance.study.results import data_of, read_results, write_results
 from selfpos.storage.atomic import locked
-from tests.helpers.companion import imbalance, tiny_recipe
+from tests.helpers.companion import imbalance, tiny_recipe, write_tiny
 from tests.imbalance.conftest import make_images
 
 
@@ -71,6 +71,34 @@ def test_one_process_writes_a_results_file(archive: Path, tmp_path: Path) -> Non
     ):
         run_grid(recipe, out, device="cpu")
     assert run_grid(recipe, out, device="cpu") == 1
+    with locked(out.with_suffix(".log")):
+        assert run_grid(recipe, out, device="cpu") == 0  # nothing is left to do, so no lock is needed
+
+
+def test_a_refused_run_leaves_nothing(archive: Path, tmp_path: Path) -> None:
+    out, nowhere = tmp_path / "new" / "r.parquet", tmp_path / "nowhere"
+    for n_max, data, message in (
+        (40, nowhere, "there are no images at"),
+        (55, archive, "has 60 training examples, but needs 55"),
+    ):
+        write_tiny(tmp_path / "r.yaml", archive, n_max=n_max)
+        with pytest.raises(SelfposError, match=message):
+            imbalance("run", tmp_path / "r.yaml", "--out", out, "--data", data, "--device", "cpu")
+    assert [path.name for path in tmp_path.iterdir()] == ["r.yaml"]
+
+
+def test_what_another_process_added_is_not_trained_again(
+    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe, out = tiny_recipe(archive, methods=["baseline"], seeds=1), tmp_path / "r.parquet"
+    check_study = grid.check_study
+
+    def check_while_another_runs(*arguments: object) -> None:
+        monkeypatch.setattr(grid, "check_study", check_study)
+        assert run_grid(recipe, out, device="cpu") == 1
+
+    monkeypatch.setattr(grid, "check_study", check_while_another_runs)
+    assert run_grid(recipe, out, device="cpu") == 0
 
 
 def test_results_that_cannot_be_read_are_named(archive: Path, tmp_path: Path) -> None:
@@ -111,7 +139,8 @@ def test_results_that_cannot_be_read_are_named(archive: Path, tmp_path: Path) ->
     for settings in (b"{", b"\xff\xfe"):
         pyarrow.parquet.write_table(table.replace_schema_metadata({b"recipe": settings}), out)
         with pytest.raises(
-            SelfposError, match=r"r\.parquet holds no results of selfpos imbalance: its recipe is no JSON"
+            SelfposError,
+            match=r"r\.parquet holds no results of selfpos imbalance: its schema has no recipe in JSON",
         ):
             read_results(out)
     foreign = {b"recipe": recipe.model_dump_json().replace('"n_max"', '"largest"').encode()}
@@ -138,5 +167,3 @@ def test_a_results_file_is_read_with_its_recipes_choice_of_rates(archive: Path, 
     run_grid(recipe, out, device="cpu")
     aucs = [100 * record["auc"] for record in read_results(out)[0] if record["rule"] == "plain"]
     assert _study(out).get("step", 10.0, 0.5, "baseline") == {0: max(aucs)}
-    with pytest.raises(SelfposError, match="without validation images to choose one on"):
-        write_report(out, tmp_path / "report", "validation")

@@ -10,11 +10,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from selfpos.imbalance.study.methods.registry import Method, get_method
-from selfpos.imbalance.study.networks import Network, build, use_cosine_head
+from selfpos.imbalance.study.methods import Method, get_method
+from selfpos.imbalance.study.networks import Network, build, copy_back, use_cosine_head, widen
 from selfpos.imbalance.study.recipe import ScheduleSettings, TrainingSettings
 from selfpos.imbalance.study.trainer import fit
-from selfpos.imbalance.study.wide import copy_back, widen
 
 COUNTS = np.array([[50, 5, 5, 50, 50], [5, 50, 50, 50, 5], [50, 50, 5, 5, 50]])
 SETTINGS = TrainingSettings(batch_size=8, bias_rate=2, schedule=ScheduleSettings(policy="inv", gamma=0.1))

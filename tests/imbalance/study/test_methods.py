@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from selfpos.imbalance.study.methods.losses import (
+from selfpos.imbalance.study.methods import (
     balanced_softmax,
     class_balanced,
     effective_number_weights,

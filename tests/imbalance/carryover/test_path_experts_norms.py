@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
 
 from selfpos.imbalance.carryover import experts, norms, path
-from selfpos.imbalance.carryover.arms import Bench, difference, inner, moved
-from selfpos.imbalance.study.cell import Imbalance
-from selfpos.imbalance.study.methods.heads import normalised_head
+from selfpos.imbalance.carryover.comparison import Bench, difference, gram_of, moved
+from selfpos.imbalance.study.data import read_images
+from selfpos.imbalance.study.heads import normalised_head
 from selfpos.imbalance.study.networks import build
-from selfpos.imbalance.study.sources import read_images
+from selfpos.imbalance.study.unit import Imbalance
 from tests.helpers.companion import tiny_recipe
 
 
@@ -36,11 +38,19 @@ def test_points_between_networks() -> None:
         middle.classifier.weight, 0.75 * first.classifier.weight + 0.25 * second.classifier.weight
     )
     assert torch.equal(moved(first, [way], [0.0]).classifier.weight, first.classifier.weight)
-    assert inner(way, way) == pytest.approx(sum(float(v.double().square().sum()) for v in way.values()))
+    assert float(gram_of([way])) == pytest.approx(sum(float(v.double().square().sum()) for v in way.values()))
+
+
+def measure(comparison: ModuleType, bench: Bench) -> dict:
+    """What the comparison measures for seed 0; the progress bar ends at its total."""
+    ticks: list[None] = []
+    result = comparison.measure(replace(bench, tick=lambda: ticks.append(None)), 0)
+    assert len(ticks) == comparison.iterations(bench.recipe.training.iterations)
+    return result
 
 
 def test_path(bench: Bench) -> None:
-    result = path.measure(bench, 0)
+    result = measure(path, bench)
     assert list(result["alpha"]) == [f"{0.1 * step:g}" for step in range(11)]
     # The ends of the path are the baseline and ROS themselves.
     assert result["alpha"]["0"] == result["ratio"]["10"]
@@ -55,7 +65,7 @@ def test_path(bench: Bench) -> None:
 
 def test_experts(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(experts, "STEPS", 40)
-    result = experts.measure(bench, 0)
+    result = measure(experts, bench)
     arms, coefficients = result["arms"], result["coefficients"]
     assert {"ros", "logit-adjustment", "experts, average", "baseline + thresholding", *coefficients} <= set(
         arms
@@ -109,7 +119,7 @@ def test_the_search_has_no_dropout(bench: Bench, monkeypatch: pytest.MonkeyPatch
     start = bench.untrained(0)
     start.trunk.append(torch.nn.Dropout(0.5))
     vectors = [difference(build("lenet", 10, seed), bench.untrained(0)) for seed in (1, 2)]
-    gram = torch.tensor([[inner(a, b) for b in vectors] for a in vectors], dtype=torch.float64)
+    gram = gram_of(vectors)
     assert start.training
     first, again = (experts.search(bench, start, vectors, gram, np.arange(40), 0) for _ in range(2))
     assert first == again
@@ -160,7 +170,7 @@ def test_nothing_normalised_has_no_verdict() -> None:
 
 def test_norms(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(norms, "TAUS", [0.0, 2.0])
-    result = norms.measure(bench, 0)
+    result = measure(norms, bench)
     assert result["lengths"]["steps"][-1] == pytest.approx(result["lengths"]["epochs"][-1])
     assert result["lengths"]["epochs"][0] < result["lengths"]["epochs"][-1]
     assert all(part[-1] == pytest.approx(1) for part in result["cosines"].values())

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from matplotlib.figure import Figure
 
-from selfpos.imbalance.study import figures
+from selfpos.imbalance.study import report
 from selfpos.imbalance.study.analysis import Study
 from tests.helpers.companion import record
 
@@ -19,14 +19,14 @@ def study_of(*cells: tuple[float, str]) -> Study:
     )
 
 
-@pytest.mark.parametrize("draw", [figures.step_auc, figures.thresholding])
+@pytest.mark.parametrize("draw", [report.FIGURES["figure-3-step"], report.thresholding])
 def test_methods_of_any_panel_are_in_the_legend(draw: Callable[[Study, Figure], bool]) -> None:
     figure = Figure()
     assert draw(study_of((0.2, "baseline"), (0.5, "baseline"), (0.5, "ros")), figure)
     assert {"baseline", "ros"} <= {text.get_text() for text in figure.legends[0].get_texts()}
 
 
-@pytest.mark.parametrize("draw", figures.FIGURES.values(), ids=figures.FIGURES)
+@pytest.mark.parametrize("draw", report.FIGURES.values(), ids=report.FIGURES)
 def test_a_figure_without_a_line_is_not_drawn(draw: Callable[[Study, Figure], bool]) -> None:
     assert not draw(study_of((0.5, "focal")), Figure())
 
@@ -36,5 +36,5 @@ def test_curves_are_drawn_of_the_methods_that_have_them() -> None:
     names = [f"{split}_{group}" for split in ("train", "test") for group in groups]
     curve = [{"iteration": iteration} | dict.fromkeys(names, 0.9) for iteration in range(4)]
     other = [record("weighted", 0.9, seed, curve=curve) for seed in range(2)]
-    assert not figures.curves(Study([*other, record("ros", 0.9, 0)]), Figure())
-    assert figures.curves(Study([*other, record("ros", 0.9, 0, curve=curve)]), Figure())
+    assert not report.curves(Study([*other, record("ros", 0.9, 0)]), Figure())
+    assert report.curves(Study([*other, record("ros", 0.9, 0, curve=curve)]), Figure())

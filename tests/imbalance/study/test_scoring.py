@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
 from selfpos.errors import SelfposError
-from selfpos.imbalance.study.metrics import (
+from selfpos.imbalance.study.scoring import (
     best_tau,
     class_recalls,
     decision_scores,

@@ -9,21 +9,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from selfpos.errors import SelfposError
-from selfpos.imbalance.study import profiles
-from selfpos.imbalance.study.images import ImageData
-from selfpos.imbalance.study.methods.registry import Method, Refit, get_method
-from selfpos.imbalance.study.networks import Network, build, use_cosine_head
+from selfpos.imbalance.study import sampling
+from selfpos.imbalance.study.data import ImageData
+from selfpos.imbalance.study.heads import Stage
+from selfpos.imbalance.study.methods import Method, Refit, get_method
+from selfpos.imbalance.study.networks import Network, build, seeded, use_cosine_head
 from selfpos.imbalance.study.recipe import ImbalanceRecipe
-from selfpos.imbalance.study.sampling import need_samplers, stream
+from selfpos.imbalance.study.sampling import Ints
 from selfpos.imbalance.study.scoring import Trained
-from selfpos.imbalance.study.second_stage import Stage
 from selfpos.imbalance.study.trainer import Sample, fit, image_batches
 
-Ints = NDArray[np.int64]
 Tick = Callable[[], None]
 
 
@@ -31,13 +29,13 @@ Tick = Callable[[], None]
 class Imbalance:
     """A setting of the grid."""
 
-    profile: profiles.Profile
+    profile: sampling.Profile
     rho: float
     mu: float | None
-    minority: profiles.Minority
+    minority: sampling.Minority
 
     def __str__(self) -> str:
-        return profiles.setting_name(self.profile, self.rho, self.mu)
+        return sampling.setting_name(self.profile, self.rho, self.mu)
 
 
 @dataclass(frozen=True)
@@ -62,10 +60,9 @@ class Unit:
 
 
 def first_stage(name: str) -> Method:
-    """The method `name`, which trains whole networks."""
+    """The method `name`, which trains whole networks, as every unit's does."""
     method = get_method(name)
-    if not isinstance(method, Method):
-        raise ValueError(f"{name} is a second stage of {method.parent}, which its unit must train")
+    assert isinstance(method, Method)
     return method
 
 
@@ -77,14 +74,14 @@ def class_counts(
     `size_matched`: as many in all, but balanced.
     """
     classes = len(available)
-    sizes = profiles.class_sizes(imbalance.profile, classes, recipe.n_max, imbalance.rho, imbalance.mu)
+    sizes = sampling.class_sizes(imbalance.profile, classes, recipe.n_max, imbalance.rho, imbalance.mu)
     # Classes without n_max images can only be small ones, as in the paper's ImageNet sets.
     scarce = np.flatnonzero(available - recipe.validation < recipe.n_max)
-    order = profiles.class_order(imbalance.minority, classes, seed, scarce)
-    counts = profiles.sizes_by_class(sizes, order)
+    order = sampling.class_order(imbalance.minority, classes, seed, scarce)
+    counts = sampling.sizes_by_class(sizes, order)
     if size_matched:
         counts = np.full(classes, max(round(counts.sum() / classes), 1), dtype=np.int64)
-    return counts, order[: profiles.minority_count(classes, imbalance.mu)]
+    return counts, order[: sampling.minority_count(classes, imbalance.mu)]
 
 
 def draw_sample(
@@ -94,9 +91,10 @@ def draw_sample(
     labels = data.train.labels
     available = np.bincount(labels, minlength=data.classes)
     counts, minority = class_counts(available, imbalance, recipe, seed, size_matched=size_matched)
-    permutations = profiles.class_permutations(labels, data.classes, seed)
-    index = profiles.subset(permutations, counts, reserve=recipe.validation)
-    # The last examples of each class, which `subset` with this reserve never takes.
+    sampling.check_available(available, counts, recipe.validation)
+    permutations = sampling.class_permutations(labels, data.classes, seed)
+    index = sampling.subset(permutations, counts)
+    # The last examples of each class, which no count reaches.
     validation = np.concatenate([members[len(members) - recipe.validation :] for members in permutations])
     return Sample(seed, index, labels[index], counts, minority, validation)
 
@@ -107,7 +105,7 @@ def scored_positions(data: ImageData, recipe: ImbalanceRecipe) -> Ints:
     counts = np.bincount(labels, minlength=data.classes)
     limits = np.full(data.classes, counts.min()) if recipe.test == "balanced" else counts
     limits = np.minimum(limits, recipe.test_limit or counts.max())
-    return np.sort(profiles.subset(profiles.class_permutations(labels, data.classes, 0), limits))
+    return np.sort(sampling.subset(sampling.class_permutations(labels, data.classes, 0), limits))
 
 
 def new_network(recipe: ImbalanceRecipe, data: ImageData, seed: int) -> Network:
@@ -120,23 +118,19 @@ def train_unit(
 ) -> Trained:
     """Draw the unit's samples, build its networks and train them."""
     method, training = first_stage(unit.method), recipe.training
-    samples = [
-        draw_sample(data, unit.imbalance, recipe, seed, size_matched=method.size_matched)
-        for seed in unit.seeds
-    ]
-    networks = []
+    samples, positions, streams, networks = [], [], [], []
     for seed in unit.seeds:
+        sample = draw_sample(data, unit.imbalance, recipe, seed, size_matched=method.size_matched)
+        drawn = sample.positions
+        if method.resample is not None:
+            drawn = method.resample(sample.labels, seed, method.ratio)
         network = new_network(recipe, data, seed)
         if method.cosine_head:
             use_cosine_head(network, seed)
-        networks.append(network.to(device))
-    positions, streams = [], []
-    for sample in samples:
-        drawn = sample.positions
-        if method.resample is not None:
-            drawn = method.resample(sample.labels, sample.seed, method.ratio)
+        samples.append(sample)
         positions.append(drawn)
-        streams.append(stream(drawn, training.batch_size, sample.seed))
+        streams.append(sampling.stream(drawn, training.batch_size, seed))
+        networks.append(network.to(device))
     iterations = training.iterations + (training.second_stage if method.with_second_stage else 0)
     test = scored_positions(data, recipe)
     trained = Trained(networks, samples, positions, data, test, recipe.train_scored, iterations)
@@ -163,9 +157,8 @@ def run_unit(
 ) -> list[dict[str, Any]]:
     """Train and score the unit; one record per seed, method and decision rule."""
     start = time.perf_counter()
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        # Of dropout; like the augmentation of image files, it depends on which networks train together.
-        torch.manual_seed(unit.seeds[0])
+    # Dropout, like the augmentation of image files, depends on which networks train together.
+    with seeded(unit.seeds[0], device):
         trained = train_unit(unit, recipe, data, device, tick)
         heads: dict[str, Sequence[nn.Module]] = {unit.method: [network.head for network in trained.networks]}
         stage = Stage(trained.networks, trained.samples, data.train, recipe.training, unit.rate)
@@ -175,15 +168,9 @@ def run_unit(
             heads[name] = [head.to(device) for head in method.refit(stage)]
     records = trained.records(heads)
     point = unit.imbalance
-    common = {
-        "profile": point.profile,
-        "rho": point.rho,
-        "mu": point.mu,
-        "minority_rule": point.minority,
-        "rate": unit.rate,
-        "iterations": trained.iterations,
-        "seconds": (time.perf_counter() - start) / len(trained.networks),
-    }
+    common = {"profile": point.profile, "rho": point.rho, "mu": point.mu, "minority_rule": point.minority}
+    common |= {"rate": unit.rate, "iterations": trained.iterations}
+    common["seconds"] = (time.perf_counter() - start) / len(trained.networks)
     return [common | record for record in records]
 
 
@@ -199,13 +186,13 @@ def check_study(units: Iterable[Unit], recipe: ImbalanceRecipe, data: ImageData)
                 "mixed"
             )
         if "smote" in unit.refits or method.resample is not None:
-            need_samplers()
+            sampling.need_samplers()
         samplings |= {(unit.imbalance, seed, method.size_matched) for seed in unit.seeds}
     available = np.bincount(data.train.labels, minlength=data.classes)
     for imbalance, seed, size_matched in samplings:
         counts, _ = class_counts(available, imbalance, recipe, seed, size_matched=size_matched)
         try:
-            profiles.check_available(available, counts, recipe.validation)
+            sampling.check_available(available, counts, recipe.validation)
         except SelfposError as error:
             raise SelfposError(f"{imbalance} cannot be drawn from {data.description}: {error}") from None
 

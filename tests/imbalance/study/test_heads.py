@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import nn
 
-from selfpos.imbalance.study.images import ArrayImages
-from selfpos.imbalance.study.methods.registry import Refit, get_method
+from selfpos.imbalance.study.data import ArrayImages
+from selfpos.imbalance.study.heads import Stage
+from selfpos.imbalance.study.methods import Refit, get_method
 from selfpos.imbalance.study.networks import Network, build
 from selfpos.imbalance.study.recipe import TrainingSettings
-from selfpos.imbalance.study.second_stage import Stage
 from selfpos.imbalance.study.trainer import Sample
 
 SHAPES = {"lenet": (1, 28, 28), "all-cnn": (3, 14, 14)}

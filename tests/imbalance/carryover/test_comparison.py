@@ -9,25 +9,27 @@ import pytest
 
 from selfpos.errors import SelfposError
 from selfpos.imbalance.carryover import path
-from selfpos.imbalance.carryover.arms import Bench
-from selfpos.imbalance.carryover.outcome import Finding, missing_seeds, over_seeds
-from selfpos.imbalance.study.analysis import Interval
-from selfpos.imbalance.study.cell import draw_sample
+from selfpos.imbalance.carryover.comparison import Bench, finding, missing_seeds, over_seeds
+from selfpos.imbalance.study.unit import draw_sample
 from tests.helpers.companion import RECIPES, imbalance, write_tiny
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "n", "strict", "verdict"),
+    ("low", "n", "strict", "p", "verdict"),
     [
-        (0.1, 0.3, 5, False, "holds"),
-        (-2.0, -1.0, 5, False, "does not hold"),
-        (-1.0, 0.5, 5, False, "not decided"),
-        (-1.0, 0.5, 5, True, "does not hold"),
-        (0.1, 0.3, 4, False, "not decided"),
+        (0.1, 5, False, None, "holds"),
+        (0.1, 5, False, 0.04, "holds"),
+        (0.1, 5, False, 0.06, "not decided"),
+        (0.1, 4, False, None, "not decided"),
+        (-0.5, 5, False, None, "not decided"),
+        (-0.5, 5, True, None, "does not hold"),
+        (-9.0, 5, False, None, "does not hold"),
+        (-9.0, 4, True, None, "not decided"),
     ],
 )
-def test_verdicts(low: float, high: float, n: int, strict: bool, verdict: str) -> None:
-    assert Finding("", Interval((low + high) / 2, low, high, n), strict=strict).verdict == verdict
+def test_verdicts(low: float, n: int, strict: bool, p: float | None, verdict: str) -> None:
+    result = finding("", [low + 0.5 * seed for seed in range(n)], strict=strict, p=p)
+    assert (result.verdict, result.row[2]) == (verdict, str(n))
 
 
 def test_a_stopped_comparison_goes_on(tmp_path: Path) -> None:
@@ -89,7 +91,7 @@ def test_one_process_measures_into_a_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", ["{", "[]", '{"seeds": {}}', '{"settings": {}, "seeds": []}', "\x00"])
 def test_other_files_are_no_results(tmp_path: Path, content: str) -> None:
     (tmp_path / "c.json").write_text(content, encoding="utf-8")
-    with pytest.raises(SelfposError, match=r"c\.json (cannot be read as JSON|holds no results of)"):
+    with pytest.raises(SelfposError, match=r"c\.json (is not JSON|is not a JSON object|holds no results of)"):
         over_seeds(tmp_path / "c.json", {"rho": 10}, 1, lambda seed: pytest.fail("it was measured"))
 
 
