@@ -67,7 +67,25 @@ def summarise(folder: Path) -> dict[str, Any]:
                     zip(("mean", "low", "high"), map(_round, (np.mean(gains), *student(gains))), strict=True)
                 )
         settings[label] = {"arms": arms, "seeds": sorted(seeds)}
-    return {"settings": settings}
+    return {"settings": settings, "verdicts": verdicts(folder)}
+
+
+def verdicts(folder: Path) -> dict[str, int]:
+    """How often "better than X" held on the tests, for X the base and one tuned scale, over all searches."""
+    counts = {"claims": 0, "right": 0, "merges": 0}
+    for label, setting in SETTINGS.items():
+        for arms in _read(folder, label).values():
+            if OURS not in arms:
+                continue
+            counts["merges"] += 1
+            ours = _mean(arms[OURS], list(setting.steps))
+            for rival in arms[OURS]["position"]["rivals"]:
+                arm = "base" if rival["name"] == "base" else "task-arithmetic"
+                known = rival["name"] == "base" or rival["name"].startswith("one scale for all")
+                if known and arm in arms and rival["low"] > 0:
+                    counts["claims"] += 1
+                    counts["right"] += ours > _mean(arms[arm], list(setting.steps))
+    return counts
 
 
 def _mean(result: dict[str, Any], tasks: Sequence[str]) -> float:
@@ -90,6 +108,12 @@ def write_report(results: Path) -> None:
     content = summarise(results / "study")
     write_text(results / "study.json", json.dumps(content, indent=1) + "\n")
     lines = ["# The study", "", "Made by `python benchmarks/study`; see `docs/study.md`.", ""]
+    claims = content["verdicts"]
+    lines += [
+        f'"Better than X" was said {claims["claims"]} times of {claims["merges"]} merges, and was right '
+        f"{claims['right']} times.",
+        "",
+    ]
     for label, setting in content["settings"].items():
         arms = setting["arms"]
         tasks = list(SETTINGS[label].steps)

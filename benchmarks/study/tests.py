@@ -188,6 +188,7 @@ def score(
     model: Any, tasks: Sequence[str], data: Path, seed: int, *, unseen: bool = True
 ) -> dict[str, float]:
     """Test scores in percent of a SentenceTransformer: of `tasks`, and of those that nobody trained on."""
+    from selfpos.evaluation.packed import packed_layers
     from settings import MAX_LENGTH
 
     model.max_seq_length = MAX_LENGTH
@@ -200,4 +201,5 @@ def score(
             known.update(zip(new, units, strict=True))
         return np.stack([known[text] for text in texts])
 
-    return {task: 100 * MEASURES[task](embed, data, seed) for task in (*tasks, *(UNSEEN if unseen else ()))}
+    with packed_layers(model):
+        return {task: 100 * MEASURES[task](embed, data, seed) for task in (*tasks, *(UNSEEN if unseen else ()))}
