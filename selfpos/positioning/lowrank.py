@@ -7,7 +7,7 @@ between,
 
 so ∂L/∂c falls out of the backward pass over activations alone. Memory: the base once, the factors, and the
 activations of a batch: by count, for a base of 7·10⁹ weights with eight adapters of rank 16 and batches of 8
-texts of 512 tokens 61 GB (`benchmarks/positioning.py report`). With `chunk: 8` any batch needs no more.
+texts of 512 tokens 61 GB (`benchmarks/results/positioning.md`). With `chunk: 8` any batch needs no more.
 """
 
 from __future__ import annotations

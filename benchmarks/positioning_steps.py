@@ -1,9 +1,13 @@
-"""The contenders of benchmarks/positioning.py, each run in a process of its own: `python
-positioning_contenders.py NAME OPTIONS` prints JSON."""
+"""The models and the steps that benchmarks/positioning.py measures.
+
+`python positioning_steps.py NAME ARGUMENTS` measures one step and prints JSON.
+"""
 
 from __future__ import annotations
 
 import json
+import random
+import shutil
 import statistics
 import sys
 import threading
@@ -12,9 +16,77 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from positioning_inputs import texts
+BATCH = 32  # pairs of texts of a step
+WORDS = 30  # of a random text
+ADAPTERS = 4
+RANK = 16
+# vocabulary, width, layers, attention heads, inner width
+SHAPES = {
+    "tiny": (2000, 64, 2, 2, 128),
+    "mini": (30522, 384, 6, 12, 1536),
+    "base": (30522, 768, 12, 12, 3072),
+}
 
-BATCH = 32
+
+def models_of(work: Path, shape: str, count: int) -> Path:
+    """The folder of a random base, `count` specialists around it, and four adapters; made once."""
+    folder = work / f"{shape}-{count}"
+    if not (folder / "made").exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        make_models(folder, shape, count)
+        (folder / "made").touch()
+    return folder
+
+
+def make_models(folder: Path, shape: str, count: int) -> None:
+    """Make the models of `models_of`. The same arguments give the same weights."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from safetensors.torch import load_file, save_file
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer import modules as st
+    from transformers import AutoModel, BertConfig, BertModel, BertTokenizerFast
+
+    vocabulary, width, layers, heads, inner = SHAPES[shape]
+    raw = folder / "raw"
+    raw.mkdir(parents=True)
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"w{n}" for n in range(vocabulary - 5))]
+    (raw / "vocab.txt").write_text("\n".join(words), encoding="utf-8")
+    BertTokenizerFast(vocab=str(raw / "vocab.txt")).save_pretrained(raw)
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=vocabulary,
+        hidden_size=width,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        intermediate_size=inner,
+    )
+    BertModel(config).save_pretrained(raw)
+    modules = [st.Transformer(str(raw), max_seq_length=128), st.Pooling(width), st.Normalize()]
+    SentenceTransformer(modules=modules, device="cpu").save_pretrained(str(folder / "base"))
+    start = load_file(folder / "base" / "model.safetensors")
+    for number in range(count):
+        shutil.copytree(folder / "base", folder / f"v{number}")
+        generator = torch.Generator().manual_seed(number)
+        moved = {
+            key: value + 2e-3 * torch.randn(value.shape, generator=generator) for key, value in start.items()
+        }
+        save_file(moved, folder / f"v{number}" / "model.safetensors", metadata={"format": "pt"})
+    for number in range(ADAPTERS):
+        torch.manual_seed(number)
+        lora = LoraConfig(r=RANK, lora_alpha=32, target_modules="all-linear")
+        adapted = get_peft_model(AutoModel.from_pretrained(folder / "base"), lora)
+        for name, parameter in adapted.named_parameters():
+            if "lora_B" in name:
+                parameter.data.normal_(std=0.02)
+        adapted.save_pretrained(folder / f"a{number}")
+
+
+def texts(folder: Path, count: int, seed: int) -> list[str]:
+    """`count` texts of random words that the model in `folder` knows."""
+    words = (folder / "raw" / "vocab.txt").read_text(encoding="utf-8").split()[5:]
+    generator = random.Random(seed)
+    return [" ".join(generator.choices(words, k=WORDS)) for _ in range(count)]
 
 
 class Pairs:
@@ -43,17 +115,15 @@ def problem_of(folder: Path, sources: list[Path], **options: Any) -> tuple[Any, 
 
     settings = PositioningSettings(search="sgd", normalise="none", precision="float32", **options)
     live = open_live(folder / "base", sources, settings, "cpu")
-    data = Dataset.from_dict({"anchor": texts(folder, BATCH, 0), "positive": texts(folder, BATCH, 1)})
-    tasks = {"pairs": TaskProbe("pairs", Pairs(), data, settings.temperature)}
+    pairs = Dataset.from_dict({"anchor": texts(folder, BATCH, 0), "positive": texts(folder, BATCH, 1)})
+    tasks = {"pairs": TaskProbe("pairs", Pairs(), pairs, settings.temperature)}
     return Problem(live, tasks, settings), Draws(tasks, BATCH, 0).next()
 
 
 def anonymous() -> float:
     """Bytes of anonymous pages of this process."""
-    line = next(
-        line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("RssAnon")
-    )
-    return 1024.0 * int(line.split()[1])
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    return 1024.0 * int(status.split("RssAnon:")[1].split()[0])
 
 
 class Idle:
@@ -137,102 +207,19 @@ def graph(folder: str, repeats: int, sources: list[str]) -> dict[str, Any]:
 
     def step() -> list[float]:
         features = live.model.preprocess(texts_of(batches))
-        c = problem.start[0].float().clone().requires_grad_(True)
-        merged = {
-            names[id(live.parameters[k])]: base[k] + sum(c[i] * delta for i, delta in enumerate(deltas[k]))
-            for k in live.keys
-        }
+        coefficients = problem.start[0].float().clone().requires_grad_(True)
+        merged = {}
+        for key in live.keys:
+            shift = sum(c * delta for c, delta in zip(coefficients, deltas[key], strict=True))
+            merged[names[id(live.parameters[key])]] = base[key] + shift
         embeddings = torch.func.functional_call(live.model, merged, (features,))["sentence_embedding"]
-        value = problem.balance(losses_of(problem.tasks, batches, embeddings)) + problem.penalty(
-            c.double().unsqueeze(0)
-        )
-        return torch.autograd.grad(value, c)[0].tolist()
+        loss = problem.balance(losses_of(problem.tasks, batches, embeddings))
+        return torch.autograd.grad(loss, coefficients)[0].tolist()
 
     return idle.measured(step, repeats)
 
 
-def search(
-    base: str, vectors: list[str], probe: str, trajectory: str, settings: dict[str, Any]
-) -> dict[str, Any]:
-    """A search; the best validation loss of its way, relative to the base's, and when each better one was
-    reached."""
-    from selfpos.data.probe import read_probe
-    from selfpos.positioning.position import position
-    from selfpos.recipe import PositioningSettings
-    from selfpos.storage.locate import locate_model
-
-    chosen = PositioningSettings(compare=False, select="loss", **settings)
-    path = Path(trajectory)
-    models = [Path(vector) for vector in vectors]
-    state = path.with_suffix(".pt")  # the paper's steps take more than one sitting may
-    found = position(
-        locate_model(base), models, read_probe(Path(probe)), chosen, seed=0, trajectory=path, state=state
-    )
-    state.unlink(missing_ok=True)
-    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    way = [(line["seconds"], line["value"]) for line in lines if "validation" in line and line["best"]]
-    return {
-        "value": way[-1][1],
-        "way": way,
-        "seconds": found.seconds,
-        "texts": found.texts,
-        "coefficients": found.coefficients,
-    }
-
-
-def grid(base: str, vectors: list[str], probe: str, settings: dict[str, Any]) -> dict[str, Any]:
-    """Five points a vector, one vector after the other, each chosen on the search part, the end measured on
-    the validation part."""
-    import torch
-
-    from selfpos.data.probe import read_probe
-    from selfpos.positioning.draws import Draws, split_probe
-    from selfpos.positioning.position import open_live
-    from selfpos.positioning.problem import Problem
-    from selfpos.positioning.selection import Selection
-    from selfpos.recipe import PositioningSettings
-    from selfpos.storage.locate import locate_model
-
-    chosen = PositioningSettings(select="loss", **settings)
-    records = read_probe(Path(probe))
-    started = time.perf_counter()
-    parts = split_probe(records, chosen.validation, 0, chosen.temperature)
-    problem = Problem(
-        open_live(locate_model(base), [Path(vector) for vector in vectors], chosen, None), parts[0], chosen
-    )
-    selection = Selection(parts[0], parts[1], chosen, 0)
-    selection.measure_base(problem.live)
-    batches = Draws(problem.tasks, 256, 0, single=True).fixed()
-    problem.measure_base(batches)
-    point = problem.start.clone()
-    for place in range(len(problem.names)):
-        tried = {}
-        for value in (0.0, 0.5, 1.0, 1.5, 2.0):
-            candidate = point.clone()
-            candidate[0, place] = value
-            tried[value] = problem.value(candidate, problem.losses(candidate, batches))
-        point[0, place] = min(tried, key=lambda value: tried[value])
-    problem.apply(point)
-    value = selection.measure(problem.live).value
-    seconds = time.perf_counter() - started
-    with torch.no_grad():
-        coefficients = problem.mean_coefficients(point).tolist()
-    return {
-        "value": value,
-        "way": [(seconds, value)],
-        "seconds": seconds,
-        "texts": problem.live.embedded,
-        "coefficients": coefficients,
-    }
-
-
-CONTENDERS: dict[str, Callable[..., dict[str, Any]]] = {
-    "plain": plain,
-    "step": step,
-    "graph": graph,
-    "search": search,
-    "grid": grid,
-}
+STEPS: dict[str, Callable[..., dict[str, Any]]] = {"plain": plain, "step": step, "graph": graph}
 
 if __name__ == "__main__":
-    print(json.dumps(CONTENDERS[sys.argv[1]](**json.loads(sys.argv[2]))))
+    print(json.dumps(STEPS[sys.argv[1]](**json.loads(sys.argv[2]))))
