@@ -171,7 +171,8 @@ class PositioningSettings(Settings):
             return data
         for name in data.keys() & REMOVED.keys():
             value, reason = REMOVED[name]
-            if data[name] not in (value, PAPER_VALUES.get(name)):
+            kept = PAPER_VALUES.get(name, value) if data.get("preset") == "paper" else value
+            if data[name] not in (value, kept):
                 raise ValueError(f"'{name}' was removed in 0.2: {reason}; leave it out")
         data = {name: value for name, value in data.items() if name not in REMOVED}
         preset: dict[str, Any] = PRESETS.get(str(data.get("preset")), {})
