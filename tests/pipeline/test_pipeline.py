@@ -217,11 +217,12 @@ def small_recipe(base: Path, data: Path, **changes: object) -> Recipe:
 def test_a_probe_from_which_no_batch_comes_is_refused_before_any_training(
     tiny_base: Path, tmp_path: Path
 ) -> None:
+    merges = {"found": {"method": "self-positioning", "positioning": {"search": "sgd"}}}
     with pytest.raises(
         SelfposError,
         match=r"merge found: the probe of task labels: .*a batch needs 2 labels with 2 records each",
     ):
-        run_recipe(small_recipe(tiny_base, tmp_path / "data.jsonl"), tmp_path / "out")
+        run_recipe(small_recipe(tiny_base, tmp_path / "data.jsonl", merges=merges), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

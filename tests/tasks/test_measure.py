@@ -105,3 +105,23 @@ def test_records_drawn_again_change_the_measure_as_records_do() -> None:
     items = measure.items(embed(measure, VECTORS))
     assert measure.score_of(items, np.array([0, 0])) == 1
     assert measure.score_of(items, np.array([1, 1])) == pytest.approx(1 / math.log2(3))
+
+
+def test_reranking_measures_each_question_among_its_own_candidates() -> None:
+    """Mean average precision, the mean over questions; a question without a wrong candidate has none."""
+    from sklearn.metrics import average_precision_score
+
+    from selfpos.tasks.measure import Texts
+
+    columns = [["q", "q", "r", "s"], ["a", "b", "a", "c"], ["x", "y", "z", "c"]]
+    units = np.random.default_rng(0).normal(size=(12, 5))
+    units /= np.linalg.norm(units, axis=1, keepdims=True)
+    rows = {text: units[number] for number, text in enumerate("qrsabcxyz")}
+    measure = TaskMeasure(Texts([[], [], []], None), Texts(columns, None, own_candidates=True))
+    embeddings = torch.tensor(np.stack([rows[text] for text in measure.texts]))
+    first = average_precision_score([1, 1, 0, 0], [rows["q"] @ rows[text] for text in "abxy"])
+    second = average_precision_score([1, 0], [rows["r"] @ rows[text] for text in "az"])
+    items = measure.items(embeddings)
+    assert items["precisions"][:2] == pytest.approx([first, second])
+    assert np.isnan(items["precisions"][2])
+    assert measure.score(embeddings) == pytest.approx((first + second) / 2)
