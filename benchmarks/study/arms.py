@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -44,6 +45,15 @@ class Piece:
     data: Path
     folder: Path
     results: Path
+
+    def __post_init__(self) -> None:
+        self.seconds = 0.0  # of searching and merging, the trainings aside
+
+    @contextmanager
+    def _timed(self) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.seconds += time.perf_counter() - start
 
     @property
     def setting(self) -> Setting:
@@ -84,9 +94,9 @@ class Piece:
         file = self.results / self.label / f"seed{self.seed}" / f"{name}.json"
         if file.exists():
             return json.loads(file.read_text(encoding="utf-8"))
-        start = time.perf_counter()
+        self.seconds = 0.0
         result = {"arm": name, "draws": self._draws(name), **self.arms()[name]()}
-        result["seconds"] = round(time.perf_counter() - start, 1)
+        result["seconds"] = round(self.seconds, 1)
         file.parent.mkdir(parents=True, exist_ok=True)
         write_text(file, json.dumps(result, indent=1) + "\n")
         return result
@@ -121,7 +131,8 @@ class Piece:
 
         out = self.work / "merged"
         shutil.rmtree(out, ignore_errors=True)
-        merge(models.base_model(), self.specialists, method, out, seed=self.seed, show=False, **options)
+        with self._timed():
+            merge(models.base_model(), self.specialists, method, out, seed=self.seed, show=False, **options)
         scores = self._score(out)
         shutil.rmtree(out)
         return {"scores": scores}
@@ -132,7 +143,8 @@ class Piece:
 
         chosen = PositioningSettings(max_length=MAX_LENGTH, **settings)
         probe = probe_of(self.setting, self.seed, self.data)
-        return position(models.base_model(), specialists, probe, chosen, seed=self.seed)
+        with self._timed():
+            return position(models.base_model(), specialists, probe, chosen, seed=self.seed)
 
     def _searched(self, name: str) -> dict[str, Any]:
         found = self._position(SEARCHES[name], self.specialists)
@@ -156,9 +168,16 @@ class Piece:
         out = self.work / method
         shutil.rmtree(out, ignore_errors=True)
         names = [*self.setting.steps, *self.setting.strays]
-        merge(
-            str(models.base_model()), self.specialists, method, out, probe=probe, seed=self.seed, names=names
-        )
+        with self._timed():
+            merge(
+                str(models.base_model()),
+                self.specialists,
+                method,
+                out,
+                probe=probe,
+                seed=self.seed,
+                names=names,
+            )
         scores = self._score(out)
         shutil.rmtree(out)
         return {"scores": scores}
@@ -185,7 +204,7 @@ class Piece:
         from probing import randomised
 
         folders = [
-            randomised(models.base_model(), folder, self.work / f"random-{index}", self.seed + index)
+            randomised(models.base_model(), folder, self.work / f"random-{index}", 100 * self.seed + index)
             for index, folder in enumerate(self.specialists)
         ]
         found = self._position({}, folders)

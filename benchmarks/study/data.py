@@ -64,14 +64,14 @@ def training_records(task: str, setting: Setting, seed: int, data: Path) -> tupl
     return task_type, dataset if most >= len(dataset) else dataset.select(sorted(rows))
 
 
-def probe_of(setting: Setting, seed: int, data: Path, share: float = 1.0) -> dict[str, ProbeTask]:
-    """The probe set of a setting's tasks, or a share of it."""
+def probe_of(setting: Setting, seed: int, data: Path) -> dict[str, ProbeTask]:
+    """The probe set of a setting's tasks."""
     from selfpos.data.probe import ProbeTask
 
     probe = {}
     for task in setting.steps:
         task_type, _, records = split(task, seed, data)
-        probe[task] = ProbeTask(task, task_type, records.select(range(round(share * len(records)))))
+        probe[task] = ProbeTask(task, task_type, records)
     return probe
 
 

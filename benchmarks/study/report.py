@@ -1,4 +1,4 @@
-"""The study's table: every arm of every setting, with intervals over seeds, and the marks."""
+"""The study's table: every arm of every setting, with intervals over seeds."""
 
 from __future__ import annotations
 
@@ -14,16 +14,15 @@ from tests import UNSEEN
 
 LEVEL = 0.9
 OURS = "self-positioning"
-NOT_RIVALS = {"specialists", "base", OURS}  # the specialists' row is what N models score together
 
 
-def student(values: Sequence[float]) -> tuple[float, float]:
-    """The 90 % interval of a mean over seeds; each seed draws its own test records."""
+def student(values: Sequence[float]) -> tuple[float | None, float | None]:
+    """The 90 % interval of a mean over seeds, each of which draws its own test records; none of one seed."""
     from scipy.stats import t
 
     mean = float(np.mean(values))
     if len(values) < 2:
-        return mean, mean
+        return None, None
     half = t.ppf((1 + LEVEL) / 2, len(values) - 1) * np.std(values, ddof=1) / len(values) ** 0.5
     return mean - float(half), mean + float(half)
 
@@ -88,6 +87,14 @@ def verdicts(folder: Path) -> dict[str, int]:
     return counts
 
 
+def _gain(behind: dict[str, Any] | None) -> str:
+    """The difference of an arm to Self Positioning, with its interval where there is one."""
+    if behind is None:
+        return ""
+    text = f"{-behind['mean']:+.2f}"
+    return text if behind["low"] is None else f"{text} ({-behind['high']:+.2f} to {-behind['low']:+.2f})"
+
+
 def _mean(result: dict[str, Any], tasks: Sequence[str]) -> float:
     return float(np.mean([result["scores"][task] for task in tasks]))
 
@@ -96,8 +103,8 @@ def _over(results: dict[int, dict[str, Any]], tasks: Sequence[str]) -> float:
     return _round(np.mean([_mean(result, tasks) for result in results.values()]))
 
 
-def _round(value: Any) -> float:
-    return round(float(value), 2)
+def _round(value: Any) -> float | None:
+    return None if value is None else round(float(value), 2)
 
 
 def write_report(results: Path) -> None:
@@ -119,10 +126,7 @@ def write_report(results: Path) -> None:
         tasks = list(SETTINGS[label].steps)
         rows = []
         for name, arm in sorted(arms.items(), key=lambda item: -item[1]["mean"]):
-            behind = arm.get("behind")
-            gain = (
-                f"{-behind['mean']:+.2f} ({-behind['high']:+.2f} to {-behind['low']:+.2f})" if behind else ""
-            )
+            gain = _gain(arm.get("behind"))
             unseen = f"{arm['unseen']:.2f}" if arm["unseen"] is not None else ""
             scores = [f"{arm['tasks'][task]:.2f}" for task in tasks]
             rows.append([name, *scores, f"{arm['mean']:.2f}", gain, unseen, str(len(arm["seeds"]))])

@@ -48,7 +48,6 @@ class Setting:
         return BATCH * sum([*self.steps.values(), *self.strays.values()])
 
 
-_UNEQUAL = dict(zip(FIVE, (240, 72, 24, 8, 24), strict=True))
 SETTINGS = {
     "five-tasks": Setting(dict.fromkeys(FIVE, 60)),
     "eight-types": Setting(dict.fromkeys(EIGHT, 100)),

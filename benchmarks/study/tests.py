@@ -89,7 +89,9 @@ def clustering(embed: Embed, data: Path, seed: int) -> float:
     from sklearn.metrics import v_measure_score
 
     rows = _read(data, "stackoverflow_short/test.jsonl")
-    rows = [rows[row] for row in titles(len(rows))[-TEST_TITLES:]]
+    order = titles(len(rows))
+    trained = {rows[row]["text"] for row in order[:-TEST_TITLES]}
+    rows = [rows[row] for row in order[-TEST_TITLES:] if rows[row]["text"] not in trained]
     rows = _sample(rows, RECORDS, f"clustering {seed}")
     labels, embeddings = [row["label"] for row in rows], embed([row["text"] for row in rows])
     values = []
@@ -120,8 +122,12 @@ def reranking(embed: Embed, data: Path, seed: int) -> float:
 
 def retrieval(embed: Embed, data: Path, seed: int) -> float:
     rows = _read(data, "medquad/train.jsonl")
-    order = random.Random("medquad").sample(range(len(rows)), 6000)[-1000:]
-    rows = _sample([rows[row] for row in order], 500, f"medquad {seed}")
+    order = random.Random("medquad").sample(range(len(rows)), 6000)
+    trained = {text for row in order[:-1000] for text in (rows[row]["query"], rows[row]["positive"])}
+    rows = [
+        rows[row] for row in order[-1000:] if trained.isdisjoint((rows[row]["query"], rows[row]["positive"]))
+    ]
+    rows = _sample(rows, 500, f"medquad {seed}")
     documents = list(dict.fromkeys(row["positive"] for row in rows))
     wanted = {text: index for index, text in enumerate(documents)}
     relevant = [{wanted[row["positive"]]} for row in rows]
@@ -188,8 +194,9 @@ def score(
     model: Any, tasks: Sequence[str], data: Path, seed: int, *, unseen: bool = True
 ) -> dict[str, float]:
     """Test scores in percent of a SentenceTransformer: of `tasks`, and of those that nobody trained on."""
-    from selfpos.evaluation.packed import packed_layers
     from settings import MAX_LENGTH
+
+    from selfpos.evaluation.packed import packed_layers
 
     model.max_seq_length = MAX_LENGTH
     known: dict[str, np.ndarray] = {}
@@ -202,4 +209,6 @@ def score(
         return np.stack([known[text] for text in texts])
 
     with packed_layers(model):
-        return {task: 100 * MEASURES[task](embed, data, seed) for task in (*tasks, *(UNSEEN if unseen else ()))}
+        return {
+            task: 100 * MEASURES[task](embed, data, seed) for task in (*tasks, *(UNSEEN if unseen else ()))
+        }

@@ -11,7 +11,7 @@ from torch import Tensor
 from selfpos.console import log
 from selfpos.errors import SelfposError
 from selfpos.positioning.objective import TaskProbe, TextTable
-from selfpos.positioning.smooth import SmoothMeasure, smooth_measure
+from selfpos.positioning.smooth import ClassMeans, SmoothMeasure, smooth_measure
 
 FOLDS = 5
 LARGEST = 1024  # records of a task: its pairs are compared with each other, which costs their square
@@ -52,8 +52,10 @@ class Folds:
                 log.info(
                     "the search reads %d of %d records of task %s", LARGEST, len(tasks[name].dataset), name
                 )
-            if measure.classes is not None and (alone := int((measure.classes.bincount() == 1).sum())):
-                words = "%d of %d probe records of task %s have a label of their own and are not searched on"
+            if isinstance(measure, ClassMeans) and (alone := measure.count - measure.usable):
+                words = (
+                    "%d of %d probe records of task %s have nothing to be judged by and are not searched on"
+                )
                 log.warning(words, alone, measure.count, name)
             folds = assign_folds(measure.sharing, measure.classes, seed, name)
             self.tasks[name] = TaskFolds(measure, self.table.rows(measure.texts), folds)
@@ -108,18 +110,16 @@ def assign_folds(texts: list[set[str]], classes: Tensor | None, seed: int, task:
     return folds
 
 
-def check_records(tasks: Mapping[str, TaskProbe]) -> None:
+def check_records(tasks: Mapping[str, TaskProbe], temperature: float, seed: int) -> None:
     """Raise SelfposError, naming the task, unless records of each of `tasks` can be judged by others."""
     for name, task in tasks.items():
-        batch = task.sample(LARGEST, 0)
-        labels = None if batch.labels is None else batch.labels.unique(return_counts=True)
-        if labels is not None and len(labels[0]) < 2:
-            raise SelfposError(
-                f"the probe of task {name}: all {batch.count} records are labelled alike, so no coefficient "
-                "can be told from another; give records of two labels or more"
-            )
-        if labels is not None and len(batch.columns) == 1 and int(labels[1].max()) < 2:
-            raise SelfposError(
-                f"the probe of task {name}: each of {batch.count} texts has a label of its own; give two "
-                "texts or more of a label"
-            )
+        batch = task.sample(LARGEST, seed)
+        if smooth_measure(batch, temperature).usable:
+            continue
+        if batch.labels is None:
+            reason = "no record has a wrong text to rank its positive above; give records with other answers"
+        elif len(batch.columns) == 1:
+            reason = "no two texts share a label; give two texts or more of a label"
+        else:
+            reason = "all are graded alike; give pairs of two grades or more"
+        raise SelfposError(f"the probe of task {name}: of its {batch.count} records {reason}")

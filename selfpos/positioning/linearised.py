@@ -24,6 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+import selfpos.processes as processes
 from selfpos.console import log, progress
 from selfpos.errors import SelfposError
 from selfpos.positioning.folds import FOLDS, Folds
@@ -45,7 +46,7 @@ STANDARD_ERRORS = 1.0  # by which a stronger pull may look worse than the best a
 
 @dataclass(frozen=True)
 class Linearisation:
-    """Embeddings (P, d) of the folds' texts at `parameters`, and their derivatives (C·N, P, d).
+    """Embeddings (P, d) of the folds' texts at `parameters`, and their derivatives (C·N, P, d), on the CPU.
 
     A derivative is along one cell and one vector. A cell is a set of tensors that share all their parameters,
     a row of `cells` (C, R); a coarser row acts as the sum of its cells.
@@ -104,10 +105,11 @@ class Linearisation:
             bounds=bounds,
             options={"maxiter": 50, "ftol": 1e-6},
         )
-        solution = torch.from_numpy(minimum.x)
+        # every process solves for itself, and a last digit must not part their ways
+        solution, value = processes.of_first((torch.from_numpy(minimum.x), float(minimum.fun)))
         if one_scale:
-            return uniform(solution, shape), float(minimum.fun)
-        return self.parameters + solution.reshape(shape), float(minimum.fun)
+            return uniform(solution, shape), value
+        return self.parameters + solution.reshape(shape), value
 
     def cross_validate(self, radius: float, pulls: Sequence[float] = PULLS) -> CrossValidation:
         """Solve without each fold for every pull, and judge each solution by the fold that it never saw."""
@@ -188,13 +190,13 @@ def linearise(
             f"{len(folds.table.texts)} texts); use a coarser granularity or a smaller probe, or 'search: sgd'"
         )
     centre = problem.table(parameters)
-    derivatives = torch.empty(count, *embeddings.shape, dtype=embeddings.dtype, device=embeddings.device)
+    derivatives = torch.empty(count, *embeddings.shape)
     for row in range(count):
         cell, vector = divmod(row, len(problem.names))
         moved = centre.clone()
         moved[member == cell, vector] += STEP
         problem.live.set_coefficients(moved)
-        derivatives[row] = (problem.live.embed(folds.table.texts) - embeddings) / STEP
+        derivatives[row] = (problem.live.embed(folds.table.texts).float().cpu() - embeddings) / STEP
     return Linearisation(problem, folds, units, parameters, embeddings, cells, derivatives)
 
 
@@ -210,7 +212,10 @@ def _next_radius(radius: float, ratio: float, reached: bool) -> float:
 
 
 class LinearisedSearch:
-    """One search: its probe in folds, the points that have been embedded, and the last linearisation."""
+    """One search: its probe in folds, the points that have been embedded, and the last linearisation.
+
+    After `run`, `by_fold` has for each fold the point that was found without it.
+    """
 
     def __init__(self, problem: Problem, trajectory: Trajectory, seed: int) -> None:
         self.problem, self.trajectory = problem, trajectory
@@ -220,22 +225,27 @@ class LinearisedSearch:
         self.scale = 0.0  # the tuned one
         self.pull = math.inf
         self.around: Linearisation | None = None
-        self.validation: CrossValidation | None = None
+        self.by_fold: list[Tensor] = []
 
     @torch.no_grad()
     def embed(self, parameters: Tensor, name: str | None = None) -> Tensor:
-        """Embeddings (P, d) of all texts at `parameters`. A point with a name is embedded once."""
-        if name is None or name not in self.known:
-            self.problem.apply(parameters)
-            embeddings = self.problem.live.embed(self.folds.table.texts)
-            if name is None:
-                return embeddings
+        """Embeddings (P, d) of all texts at `parameters`, on the CPU. A named point is embedded once."""
+        if name in self.known:
+            return self.known[name]
+        self.problem.apply(parameters)
+        embeddings = self.problem.live.embed(self.folds.table.texts).float().cpu()
+        if name is not None:
             self.known[name] = embeddings
-        return self.known[name]
+        return embeddings
 
     def uniform(self, scale: float) -> Tensor:
         """The parameters of one coefficient for all vectors."""
         return uniform(torch.tensor([scale], dtype=torch.float64), self.problem.start.shape).clone()
+
+    @torch.no_grad()
+    def losses(self, embeddings: Tensor) -> dict[str, float]:
+        """The smooth measures of all tasks."""
+        return {name: value.item() for name, value in self.folds.values(embeddings).items()}
 
     @torch.no_grad()
     def value(self, parameters: Tensor, embeddings: Tensor, pull: float) -> float:
@@ -243,33 +253,10 @@ class LinearisedSearch:
         values = self.folds.values(embeddings)
         return self.problem.objective(values, self.units, parameters, pull).item()
 
-    def tune_scale(self) -> float:
-        """The best of SCALES, and of larger ones as long as they are better."""
-        losses = {
-            name: v.item() for name, v in self.folds.values(self.embed(self.uniform(0.0), "base")).items()
-        }
-        in_units = self.problem.settings.normalise == "base"
-        self.units = {name: (abs(loss) or 1.0) if in_units else 1.0 for name, loss in losses.items()}
-        self.trajectory.scaled(0.0, losses)
-        scales, values = list(SCALES), dict[float, float]()
-        while scales:
-            scale = scales.pop(0)
-            point = self.uniform(scale)
-            embeddings = self.embed(point)
-            values[scale] = self.value(point, embeddings, 0.0)
-            best = min(values, key=values.__getitem__)
-            if scale == best:
-                self.known["point"] = embeddings
-                losses = {name: value.item() for name, value in self.folds.values(embeddings).items()}
-                self.trajectory.latest(0, point, losses)
-            self.trajectory.scaled(scale, losses)
-            if not scales and scale == best and scale < LARGEST_SCALE:
-                scales.append(scale + 0.5)
-        return best
-
     def run(self) -> Tensor:
-        """Search; returns the parameters kept. Afterwards the other attributes describe the way to them."""
+        """Search; returns the parameters kept."""
         settings, trajectory = self.problem.settings, self.trajectory
+        pulls = self._pulls()
         with progress("positioning", settings.rounds + 1, unit="round") as bar:
             if kept := trajectory.kept.get("linearised"):
                 self.known, self.units, self.scale = kept["known"], kept["units"], kept["scale"]
@@ -277,62 +264,116 @@ class LinearisedSearch:
                 self.problem.live.embedded = kept["texts"]
                 bar.advance(first)
             else:
-                point, radius, first = self.uniform(self.tune_scale()), RADIUS, 1
+                point, radius, first = self._best_scale(), RADIUS, 1
                 bar.advance(1)
             for number in range(first, settings.rounds + 1):
                 # kept before the round: the last linearisation is needed when the search is over
                 trajectory.keep(
                     linearised={
-                        "known": self.known, "units": self.units, "scale": self.scale, "point": point,
+                        "known": dict(self.known), "units": self.units, "scale": self.scale, "point": point,
                         "radius": radius, "round": number, "texts": self.problem.live.embedded,
                     }
                 )  # fmt: skip
-                step = self._round(number, point, radius)
-                if step is None:
+                point, radius, ended = self._round(number, point, radius, pulls)
+                if ended:
                     break
-                point, radius = step
                 bar.advance(1, scale=self.scale, pull=self.pull)
         return point
 
-    def _round(self, number: int, point: Tensor, radius: float) -> tuple[Tensor, float] | None:
-        """One round from `point`: the next point and radius, or None where nothing is better."""
+    def _best_scale(self) -> Tensor:
+        """The point of the best of SCALES, and of larger ones as long as they are better."""
+        losses = self.losses(self.embed(self.uniform(0.0), "base"))
+        in_units = self.problem.settings.normalise == "base"
+        self.units = {name: (abs(loss) or 1.0) if in_units else 1.0 for name, loss in losses.items()}
+        self.trajectory.scaled(0.0, losses)
+        scales, values = list(SCALES), dict[float, float]()
+        while scales:
+            scale = scales.pop(0)
+            embeddings = self.embed(self.uniform(scale))
+            values[scale] = self.value(self.uniform(scale), embeddings, 0.0)
+            self.trajectory.scaled(scale, self.losses(embeddings))
+            best = min(values, key=values.__getitem__)
+            if scale == best:
+                self.known["point"] = embeddings
+            if not scales and scale == best and scale < LARGEST_SCALE:
+                scales.append(scale + 0.5)
+        self._keep(0, self.uniform(best), self.known["point"])
+        return self.uniform(best)
+
+    def _keep(self, number: int, point: Tensor, embeddings: Tensor, **numbers: float) -> None:
+        """Take `point` as the best so far, and write the step to it."""
+        losses = self.losses(embeddings)
+        coefficients = self.problem.mean_coefficients(point).tolist()
+        self.trajectory.step(number, losses, coefficients, texts=self.problem.live.embedded, **numbers)
+        self.trajectory.latest(number, point, losses)
+        self.known["point"] = embeddings
+
+    def _round(
+        self, number: int, point: Tensor, radius: float, pulls: Sequence[float]
+    ) -> tuple[Tensor, float, bool]:
+        """One round from `point`: the next point and radius, and whether the search has come to its end."""
         around = linearise(self.problem, self.folds, self.units, point, self.known["point"])
-        self.around, self.validation = around, around.cross_validate(radius, self._pulls())
-        if number == 1:
-            self.scale = float(around.minimise(math.inf, radius)[0][0, 0])
-        pull = self.pull = self.validation.pull
+        reach = max(radius, RADIUS)  # folds must be free to leave the point that all records chose
+        validation = around.cross_validate(reach, pulls)
+        self.around, self.pull = around, processes.of_first(validation.pull)
+        if "scale" not in self.known:
+            self._tune_scale(around, point)
+        whole, _ = around.minimise(self.pull, reach)
+        if math.isinf(self.pull):
+            end = self.uniform(self.scale)
+            self._keep(number, end, self.known["scale"])
+            ended = True
+        else:
+            end, radius, ended = self._step(number, point, radius)
+        # what a fold's records would change is taken from the linearisation, where the search ended
+        self.by_fold = [end + (found - whole) for found in validation.points[self.pull]]
+        return end, radius, ended
+
+    def _tune_scale(self, around: Linearisation, point: Tensor) -> None:
+        """The best scale near that of `point`, or that one, if the linearisation promised too much."""
+        self.scale = float(around.minimise(math.inf, RADIUS)[0][0, 0])
+        tuned = self.uniform(self.scale)
+        before = self.value(point, self.known["point"], 0.0)
+        if self.value(tuned, self.embed(tuned, "scale"), 0.0) > before:
+            self.scale, self.known["scale"] = float(point[0, 0]), self.known["point"]
+
+    def _step(self, number: int, point: Tensor, radius: float) -> tuple[Tensor, float, bool]:
+        """A step from `point` that makes the objective smaller, and whether there is none."""
+        around, pull = self.around, self.pull
+        assert around is not None
         before = self.value(point, self.known["point"], pull)
         for _ in range(ATTEMPTS):
             trial, predicted = around.minimise(pull, radius)
             if before - predicted <= NEGLIGIBLE * abs(before):
-                return None
+                return point, radius, True
             embeddings = self.embed(trial)
             after = self.value(trial, embeddings, pull)
-            ratio = (before - after) / (before - predicted)
-            losses = {name: value.item() for name, value in self.folds.values(embeddings).items()}
-            self.trajectory.step(
-                number, losses, self.problem.mean_coefficients(trial).tolist(), before=before,
-                predicted=predicted, after=after, ratio=ratio, radius=radius, pull=min(pull, 1e9),
-                texts=self.problem.live.embedded,
-            )  # fmt: skip
+            ratio = processes.of_first((before - after) / (before - predicted))
+            numbers = {
+                "before": before, "predicted": predicted, "after": after, "ratio": ratio, "radius": radius,
+                "pull": pull,
+            }  # fmt: skip
             reached = float((trial - point).abs().max()) > 0.99 * radius
             radius = _next_radius(radius, ratio, reached)
             if ratio >= ACCEPT:
-                self.known["point"] = embeddings
-                self.trajectory.latest(number, trial, losses)
-                return trial, radius
-        return None
+                self._keep(number, trial, embeddings, **numbers)
+                return trial, radius, False
+            coefficients = self.problem.mean_coefficients(trial).tolist()
+            texts = self.problem.live.embedded
+            self.trajectory.step(number, self.losses(embeddings), coefficients, texts=texts, **numbers)
+        return point, radius, True
 
     def _pulls(self) -> Sequence[float]:
         """All pulls, or where a task has too few records one scale for all."""
-        few = min(self.folds.tasks.items(), key=lambda item: item[1].measure.count)
-        if few[1].measure.count >= FEWEST:
+        counts = {name: task.measure.usable for name, task in self.folds.tasks.items()}
+        fewest = min(counts, key=counts.__getitem__)
+        if counts[fewest] >= FEWEST:
             return PULLS
         log.warning(
             "the probe holds %d records of task %s: too few to choose coefficients by, so there is one scale "
             "for all; %d would be enough",
-            few[1].measure.count,
-            few[0],
+            counts[fewest],
+            fewest,
             FEWEST,
         )
         return PULLS[:1]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 GRID = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5)  # λ of tuned task arithmetic, where the search tunes no scale
 REACH = 1.0  # trust region in which a point with ceilings is solved
-SHARES = (0.5, 0.25, 0.0)  # of the way from the tuned scale to the point, tried where a task stays worse
+SHARES = (1.0, 0.5, 0.25, 0.0)  # of the way from the tuned scale to the solution with ceilings
 
 
 @dataclass(frozen=True)
@@ -58,37 +58,54 @@ class _TaskCheck:
         return list(dict.fromkeys(task for below in tasks for task in below))
 
     def keep(self, point: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """`point` or one at which its tasks are no worse, its embeddings, and the same without each fold."""
-        search = self.search
-        around, validation = search.around, search.validation
-        assert around is not None and validation is not None
-        embeddings, by_fold = search.known["point"], validation.points[search.pull]
+        """`point` or one at which its tasks are no worse, its embeddings, and the same without each fold.
+
+        Where a task is worse, its value at the references becomes its ceiling. Where that does not help, the
+        points between this one and the tuned scale are tried.
+        """
+        search, around = self.search, self.search.around
+        assert around is not None
+        embeddings, by_fold = search.known["point"], search.by_fold
         tasks = self.worse(embeddings)
-        if not tasks:
-            return point, embeddings, by_fold
+        if not tasks or math.isinf(search.pull):
+            return self._warned(tasks, point, embeddings, by_fold)
         log.info("positioning: %s would be worse than at the base or one scale for all", ", ".join(tasks))
-        ceilings = {task: min(self._value(task, at) for at in self.embeddings.values()) for task in tasks}
-        point, _ = around.minimise(search.pull, REACH, ceilings=ceilings)
-        by_fold = [
-            around.minimise(search.pull, REACH, fold=fold, ceilings=ceilings)[0] for fold in range(FOLDS)
+        solved, _ = around.minimise(search.pull, REACH, ceilings=self._ceilings(tasks, None))
+        solved_by_fold = [
+            around.minimise(search.pull, REACH, fold=fold, ceilings=self._ceilings(tasks, fold))[0]
+            for fold in range(FOLDS)
         ]
-        embeddings = search.embed(point)
+        scales = [around.minimise(math.inf, REACH, fold=fold)[0] for fold in range(FOLDS)]
+        first = None
         for share in SHARES:
-            if not (tasks := self.worse(embeddings)):
-                return point, embeddings, by_fold
-            point = torch.lerp(self.scaled, point, share)
-            by_fold = [torch.lerp(self.scaled, other, share) for other in by_fold]
+            point = torch.lerp(self.scaled, solved, share)
+            by_fold = [
+                torch.lerp(scale, found, share) for scale, found in zip(scales, solved_by_fold, strict=True)
+            ]
             embeddings = search.embed(point)
-        if tasks := self.worse(embeddings):
+            tasks = self.worse(embeddings)
+            if not tasks:
+                return point, embeddings, by_fold
+            first = first or (tasks, point, embeddings, by_fold)
+        assert first is not None
+        return self._warned(*first)
+
+    def _warned(
+        self, tasks: list[str], point: Tensor, embeddings: Tensor, by_fold: list[Tensor]
+    ) -> tuple[Tensor, Tensor, list[Tensor]]:
+        if tasks:
             log.warning(
-                "at one scale for all, the best that was found, %s is worse than at the base: "
-                "leave out a vector, or raise the task's weight in positioning.ratios",
+                "task %s is worse than at the base, and no point near by spares it: leave out a vector, or "
+                "raise the task's weight in positioning.ratios",
                 " and ".join(tasks),
             )
         return point, embeddings, by_fold
 
-    def _value(self, task: str, embeddings: Tensor) -> float:
-        return self.search.folds.values(embeddings)[task].item()
+    def _ceilings(self, tasks: Sequence[str], fold: int | None) -> dict[str, float]:
+        """The best value of each task at the references, of all records or of those outside `fold`."""
+        folds = self.search.folds
+        values = [folds.values(embeddings, fold) for embeddings in self.embeddings.values()]
+        return {task: min(value[task].item() for value in values) for task in tasks}
 
 
 def outcome_of(search: LinearisedSearch, point: Tensor, seed: int) -> Outcome:
@@ -98,9 +115,10 @@ def outcome_of(search: LinearisedSearch, point: Tensor, seed: int) -> Outcome:
     measures = TaskMeasures(search.folds)
     check = _TaskCheck(search, measures, seed)
     point, embeddings, by_fold = check.keep(point)
-    fitted = measures.cross_fitted(around, by_fold)
+    fitted = measures.cross_fitted(around, by_fold, point, embeddings)
     coefficients = problem.mean_coefficients(point)
-    uniform = float(coefficients.max() - coefficients.min()) < 1e-9
+    table = problem.table(point)
+    uniform = len(problem.names) > 1 and float(table.max() - table.min()) < 1e-9
     rivals: list[Rival] = []
     sentence = f"kept one scale for all: {coefficients[0]:.2f}" if uniform else None
     if problem.settings.compare:
@@ -118,10 +136,9 @@ def outcome_of(search: LinearisedSearch, point: Tensor, seed: int) -> Outcome:
     intervals = _intervals(problem, by_fold)
     if not uniform:
         _warn_of_idle(problem, coefficients, intervals)
-    losses = {name: value.item() for name, value in search.folds.values(embeddings).items()}
     scores = scores_of(measures.measures, fitted)
-    pull = search.pull if math.isfinite(search.pull) else None
-    return Outcome(point, losses, scores, search.scale, pull, intervals, rivals, sentence)
+    pull = None if uniform or math.isinf(search.pull) else search.pull
+    return Outcome(point, search.losses(embeddings), scores, search.scale, pull, intervals, rivals, sentence)
 
 
 def _intervals(problem: Problem, by_fold: list[Tensor]) -> list[tuple[float, float]]:
@@ -139,7 +156,7 @@ def _warn_of_unhelped(measures: TaskMeasures, points: Mapping[str, Items]) -> No
     """A sentence for each task whose measure no specialist raises."""
     for task, measure in measures.measures.items():
         base, *specialists = (measure.score_of(items[task], None) for items in points.values())
-        if max(specialists) <= base:
+        if max(specialists) <= base < 1:
             log.warning(
                 "no vector helps task %s: its measure on the probe is %.1f at the base and no higher at any "
                 "specialist; look at its records, or leave it out of the probe",
@@ -149,9 +166,9 @@ def _warn_of_unhelped(measures: TaskMeasures, points: Mapping[str, Items]) -> No
 
 
 def _warn_of_idle(problem: Problem, coefficients: Tensor, intervals: list[tuple[float, float]]) -> None:
-    """A sentence for each vector whose coefficient is not shown to be above zero."""
+    """A sentence for each vector whose coefficient is zero or less."""
     for name, coefficient, (low, high) in zip(problem.names, coefficients.tolist(), intervals, strict=True):
-        if coefficient <= 0 or high <= 0:
+        if coefficient <= 0:
             log.warning(
                 "vector %s helps no task: its coefficient is %.2f (%.2f to %.2f); leave it out",
                 name,

@@ -88,7 +88,7 @@ def check(
     """
     search, validation = _split(probe, settings, seed)
     if settings.search == "linearised":
-        check_records(search)
+        check_records(search, settings.temperature, seed)
         return
     for part in filter(None, (search, validation)):  # without validation the second part is empty
         check_draws(part, settings.batch_size, single=settings.batches == "single")
@@ -230,7 +230,10 @@ def open_live(
     folder = open_model(base)
     given = device or (processes.device if processes else None)
     chosen = given or ("cuda" if torch.cuda.is_available() else "cpu")
-    bf16_gpu = chosen.startswith("cuda") and torch.cuda.is_bf16_supported()
+    # differences of embeddings a small step apart would be noise in bf16
+    bf16_gpu = (
+        settings.search != "linearised" and chosen.startswith("cuda") and torch.cuda.is_bf16_supported()
+    )
     in_bf16 = settings.precision == "bf16" or (settings.precision == "auto" and bf16_gpu)
     vectors = open_vectors(folder, sources)
     kind = LowRankModel if settings.low_rank and is_low_rank(vectors) else LiveModel

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from selfpos.recipe import PositioningSettings
 
 CEILING_PRICE = 10.0  # of a task's value beyond its ceiling, in units of the base's value
-SHRINKAGE = 1.0  # ρ, the pull of finer coefficients towards the model's; 0 and 10 were no better in the study
+SHRINKAGE = 1.0  # the pull of finer coefficients towards the model's
 
 
 def hierarchy(keys: Sequence[str], granularity: str) -> tuple[list[str], Tensor]:

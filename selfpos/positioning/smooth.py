@@ -1,7 +1,7 @@
 """What MTEB measures, made smooth: per record, differentiable in the embeddings, lower is better.
 
-A search needs a slope, and a measure of a hundred records moves in steps of a point. `docs/positioning.md`
-says how well each stand-in follows the test score, beside the losses that tasks are trained with.
+A search needs a slope, and a measure of a hundred records moves in steps of a point. How well each stand-in
+follows the test score, beside the losses that tasks are trained with: benchmarks/study/objectives.py.
 """
 
 from __future__ import annotations
@@ -48,10 +48,16 @@ class SmoothMeasure(ABC):
         """
 
     def value(self, embeddings: Tensor, rows: Tensor | None = None) -> Tensor:
-        """The mean value of `rows` among themselves, or of all records."""
+        """The mean value of `rows` among themselves, or of all records; 0 if none has one."""
         rows = torch.arange(self.count) if rows is None else rows
         _, values = self.values(embeddings, rows, rows)
-        return values.mean()
+        return values.mean() if len(values) else 0 * embeddings.sum()
+
+    @property
+    def usable(self) -> int:
+        """The number of records that have a value among all."""
+        rows = torch.arange(self.count)
+        return len(self.values(torch.ones(len(self.texts), 2), rows, rows)[0])
 
 
 class ClassMeans(SmoothMeasure):
@@ -82,10 +88,11 @@ class ClassMeans(SmoothMeasure):
         return rows, -shares.gather(1, own[:, None])[:, 0]
 
 
-class PairOrder(SmoothMeasure):
-    """Pairs with grades or labels: how far the order of their cosines is from the order of the grades.
+class GradedPairs(SmoothMeasure):
+    """Graded pairs: how far the order of their cosines is from the order of the grades.
 
-    The value of a pair is the mean of log(1 + exp((s_low − s_high)/τ)) over the other pairs of another grade.
+    Cosines are taken in units of their standard deviation, since Spearman's correlation knows no scale. The
+    value of a pair is the mean of log(1 + exp((s_low − s_high)/τ)) over the other pairs of another grade.
     """
 
     def __init__(self, left: Sequence[str], right: Sequence[str], grades: Tensor, temperature: float) -> None:
@@ -96,14 +103,43 @@ class PairOrder(SmoothMeasure):
 
     def values(self, embeddings: Tensor, rows: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
         """Of pairs with another grade than one of `others`."""
-        units = functional.normalize(embeddings, dim=1)
-        cosines = (units[: self.count] * units[self.count :]).sum(1)
+        cosines = _standardised(embeddings, self.count, others)
         higher = torch.sign(self.grades[rows, None] - self.grades[others])
         has = (higher != 0).any(1)
         rows, higher = rows[has], higher[has]
         costs = functional.softplus((cosines[others] - cosines[rows, None]) * higher / self.temperature)
         compared = higher != 0
         return rows, (costs * compared).sum(1) / compared.sum(1)
+
+
+class LabelledPairs(GradedPairs):
+    """Pairs labelled 1 or 0: −log of the softmax of a right pair's cosine among it and the wrong pairs.
+
+    Average precision looks at the wrong pairs that come out on top, and so does this. Cosines are in units of
+    their standard deviation.
+    """
+
+    def __init__(self, left: Sequence[str], right: Sequence[str], labels: Tensor, temperature: float) -> None:
+        super().__init__(left, right, labels, temperature)
+        self.classes = labels.long()
+
+    def values(self, embeddings: Tensor, rows: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
+        """Of the right pairs, if there is a wrong one among `others`."""
+        cosines = _standardised(embeddings, self.count, others) / self.temperature
+        wrong = others[self.grades[others] == 0]
+        rows = rows[self.grades[rows] == 1] if len(wrong) else rows[:0]
+        right = cosines[rows]
+        return rows, torch.logaddexp(right, cosines[wrong].logsumexp(0)) - right
+
+
+def _standardised(embeddings: Tensor, count: int, others: Tensor) -> Tensor:
+    """The cosines of `count` pairs, left texts before right ones, less the mean and over the deviation of
+    `others`.
+    """
+    units = functional.normalize(embeddings, dim=1)
+    cosines = (units[:count] * units[count:]).sum(1)
+    among = cosines[others]
+    return (cosines - among.mean()) / among.std().clamp_min(1e-6)
 
 
 class Ranking(SmoothMeasure):
@@ -156,13 +192,16 @@ class Ranking(SmoothMeasure):
         return rows, sums / torch.bincount(at, minlength=len(rows))
 
 
-PAIRS = 2.0  # temperature of pairs over the setting: theirs must count many pairs, not the few worst alone
+GRADED, LABELLED = 6.0, 4.0  # τ of standardised cosines over the setting: .3 and .2 of a deviation
 
 
 def smooth_measure(records: Measured, temperature: float) -> SmoothMeasure:
     """The smooth measure of `records` by their form, as `tasks.measure` takes the measure."""
-    if records.labels is None:
-        return Ranking(records.columns, temperature, own=records.own_candidates)
-    if len(records.columns) == 1:
-        return ClassMeans(records.columns[0], records.labels, temperature)
-    return PairOrder(records.columns[0], records.columns[1], records.labels, PAIRS * temperature)
+    columns, labels = records.columns, records.labels
+    if labels is None:
+        return Ranking(columns, temperature, own=records.own_candidates)
+    if len(columns) == 1:
+        return ClassMeans(columns[0], labels, temperature)
+    if labels.is_floating_point():
+        return GradedPairs(columns[0], columns[1], labels, GRADED * temperature)
+    return LabelledPairs(columns[0], columns[1], labels, LABELLED * temperature)

@@ -19,7 +19,7 @@ from selfpos.errors import OperationError, SelfposError
 from selfpos.positioning.selection import Measurement
 from selfpos.storage.atomic import write_bytes
 
-FORMAT = 3  # of the state; raised whenever a search keeps something else, so that no older state is read
+FORMAT = 4  # of the state; raised whenever a search keeps something else, so that no older state is read
 EVERY = 10.0  # seconds of work that a kill may cost, where a search could save after every step
 
 
@@ -74,7 +74,7 @@ class Trajectory:
         if self.state is None or not self.state.is_file():
             return None
         try:
-            saved: dict[str, Any] = torch.load(self.state, weights_only=True)
+            saved: dict[str, Any] = torch.load(self.state, weights_only=True, map_location="cpu")
         except Exception:  # whatever torch raises for a damaged file
             log.warning("%s is damaged; the search starts again", self.state)
             return None
@@ -130,7 +130,15 @@ class Trajectory:
                 )
 
     def scaled(self, scale: float, losses: Mapping[str, float]) -> None:
-        """Record losses where all coefficients are `scale`, before the first step; 0 is the base."""
+        """Record losses where all coefficients are `scale`, before the first step; 0 is the base.
+
+        Raises SelfposError for one that is not finite.
+        """
+        for name, loss in losses.items():
+            if not math.isfinite(loss):
+                raise SelfposError(
+                    f"the probe of task {name} gives {loss} at scale {scale:g}: look at its records"
+                )
         self._write({"step": 0, "scale": scale, "losses": dict(losses)})
 
     def measured(self, step: int, parameters: Tensor, measurement: Measurement, **numbers: float) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from selfpos.positioning.folds import FOLDS, Folds
+from selfpos.positioning.folds import Folds
 from selfpos.positioning.objective import Batch
 from selfpos.tasks.measure import TaskMeasure
 
@@ -24,7 +24,8 @@ Items = dict[str, dict[str, "NDArray"]]
 
 LEVEL = 0.9  # of every interval
 RESAMPLES = 200  # of the records, behind the intervals of gains
-WORSE = 0.05  # chance that some task of an equal model is called worse
+WORSE = 0.05  # chance that some task of an equal model is called worse than one of the references
+REFERENCES = 2  # the base and the tuned scale
 
 
 @dataclass(frozen=True)
@@ -57,21 +58,28 @@ class TaskMeasures:
         return {name: measure.items(embeddings[self.rows[name]]) for name, measure in self.measures.items()}
 
     @torch.no_grad()
-    def cross_fitted(self, around: Linearisation, points: Sequence[Tensor]) -> Items:
-        """Each record at the point that was chosen without its fold, as the linearisation has it."""
-        by_fold = [self.items(around.predicted(points[fold])) for fold in range(FOLDS)]
+    def cross_fitted(
+        self, around: Linearisation, by_fold: Sequence[Tensor], point: Tensor, embeddings: Tensor
+    ) -> Items:
+        """Each record at the point that was found without its fold.
+
+        The linearisation gives the difference to `point`, whose embeddings are true, so its error is that of
+        a short way.
+        """
+        at_point = around.predicted(point)
+        fitted_at = [self.items(embeddings + around.predicted(other) - at_point) for other in by_fold]
         fitted: Items = {}
         for name, task in self.folds.tasks.items():
             folds = task.folds.numpy()
             fitted[name] = {}
-            for key in by_fold[0][name]:
-                values = np.stack([items[name][key] for items in by_fold])
+            for key in fitted_at[0][name]:
+                values = np.stack([items[name][key] for items in fitted_at])
                 fitted[name][key] = values[folds, np.arange(len(folds))]
         return fitted
 
     def below(self, items: Items, reference: Items, seed: int) -> list[str]:
         """The tasks whose measure is significantly lower than at `reference`."""
-        share = WORSE / len(self.measures)
+        share = WORSE / (REFERENCES * len(self.measures))
         names = []
         for name, measure in self.measures.items():
             gains = resampled({name: measure}, items, reference, seed, resamples=5 * RESAMPLES)
@@ -126,8 +134,9 @@ def verdict(rivals: Sequence[Rival], records: str) -> str:
     equal = [rival for rival in rivals if rival.low <= 0]
     if not equal:
         nearest = min(rivals, key=lambda rival: rival.gain)
+        names = ", ".join(rival.name for rival in rivals)
         return (
-            f"better than base, specialists and task arithmetic on {records}; the nearest is {nearest.name}, "
+            f"better than {names} on {records}; the nearest is {nearest.name}, "
             f"{100 * nearest.gain:.1f} points below on average"
         )
     names = ", ".join(

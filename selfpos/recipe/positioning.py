@@ -37,7 +37,7 @@ READ_BY = {
     "learning_rate": ("sgd",),
     "evaluations": ("cma-es",),
     "validation": ("sgd", "cma-es", "loss-softmax"),
-    "batch_size": ("sgd", "cma-es"),
+    "batch_size": ("sgd", "cma-es", "loss-softmax"),
     "batches": ("sgd", "cma-es"),
     "chunk": ("sgd",),
 }
@@ -74,11 +74,20 @@ REMOVED: dict[str, tuple[Any, str]] = {
     "softmax_temperature": (5.0, FIXED),
     "examples": (5, FIXED),
 }
-"""Settings of 0.1 that are gone → the value that holds now, and why. Another value is refused."""
+"""Settings of 0.1 that are gone → their default then, which asked for nothing, and why they went. Another
+value is refused."""
 
 
 PAPER_VALUES = {"extrapolation": 0.0, "select": "loss"}
 """What the paper's preset of 0.1 said about settings that it never read."""
+
+
+REMOVED_VALUES = {
+    "space": ("polar", "simplex"),
+    "normalise": ("gain",),
+    "granularity": ("kind", "layer-group"),
+}
+"""Setting → values of 0.1 that are gone because the study found no gain."""
 
 
 class PositioningSettings(Settings):
@@ -174,6 +183,9 @@ class PositioningSettings(Settings):
             kept = PAPER_VALUES.get(name, value) if data.get("preset") == "paper" else value
             if data[name] not in (value, kept):
                 raise ValueError(f"'{name}' was removed in 0.2: {reason}; leave it out")
+        for name, values in REMOVED_VALUES.items():
+            if data.get(name) in values:
+                raise ValueError(f"'{name}: {data[name]}' was removed in 0.2: {NO_GAIN}; leave it out")
         data = {name: value for name, value in data.items() if name not in REMOVED}
         preset: dict[str, Any] = PRESETS.get(str(data.get("preset")), {})
         search = data.get("search", preset.get("search", "linearised"))
@@ -185,6 +197,10 @@ class PositioningSettings(Settings):
     def _fields_agree(self) -> PositioningSettings:
         if self.search in ("linearised", "loss-softmax") and self.space != "linear":
             raise ValueError(f"search {self.search} works in space linear, not {self.space}")
+        if self.search == "linearised" and self.precision == "bf16":
+            raise ValueError(
+                "search linearised takes small differences, which bf16 rounds away: leave precision out"
+            )
         for name, searches in READ_BY.items():
             given = name in self.model_fields_set and self.search not in searches
             if given and getattr(self, name) != type(self).model_fields[name].default:

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from selfpos.positioning import outcome
+from selfpos.positioning.folds import FOLDS
 from selfpos.positioning.outcome import _TaskCheck, _warn_of_idle, _warn_of_unhelped
 from selfpos.positioning.position import position
 from selfpos.positioning.verdict import Rival, TaskMeasures, compare, verdict
@@ -73,36 +74,71 @@ def test_the_verdict_names_what_is_not_beaten() -> None:
     words = verdict([close, far], "records that did not choose it")
     assert "not clearly better than one scale for all, 0.57 (+0.3 points, -0.4 to +1.0) on records" in words
     assert "base" not in words
-    assert verdict([far], "records").startswith("better than base, specialists and task arithmetic")
+    assert verdict([far], "records").startswith(
+        "better than base on records; the nearest is base, 5.0 points"
+    )
 
 
-def test_a_point_that_a_task_pays_for_moves_to_the_tuned_scale(
+def checked(
+    base: Path, specialists: list[Path], monkeypatch: pytest.MonkeyPatch, answers: list[list[str]]
+) -> tuple[_TaskCheck, torch.Tensor]:
+    """A check of a found point that is told, one embedding after the other, which tasks are worse."""
+    search, point = searched(make_live(base, specialists), {"pairs": pairs(), "graded": graded()})
+    search.pull = 0.03
+    check = _TaskCheck(search, TaskMeasures(search.folds), seed=0)
+    told = iter(answers)
+    monkeypatch.setattr(_TaskCheck, "worse", lambda self, embeddings: next(told))
+    return check, point
+
+
+def test_a_point_that_a_task_pays_for_moves_towards_the_tuned_scale(
     tiny_base: Path, tiny_specialists: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While `worse` finds a task below the references, the point comes nearer; then it stays."""
-    search, point = searched(make_live(tiny_base, tiny_specialists), {"pairs": pairs(), "graded": graded()})
-    search.pull = 0.03
-    measures = TaskMeasures(search.folds)
-    check = _TaskCheck(search, measures, seed=0)
-    answers = iter([["graded"], ["graded"], ["graded"], [], []])
-    monkeypatch.setattr(_TaskCheck, "worse", lambda self, embeddings: next(answers))
+    answers = [["graded"], ["graded"], []]  # the point, the solution with a ceiling, half of the way to it
+    check, point = checked(tiny_base, tiny_specialists, monkeypatch, answers)
+    search = check.search
+    assert search.around is not None
+    solved, _ = search.around.minimise(0.03, outcome.REACH, ceilings=check._ceilings(["graded"], None))
     moved, embeddings, by_fold = check.keep(point)
-    ceilings = {"graded": min(check._value("graded", at) for at in check.embeddings.values())}
-    solved, _ = search.around.minimise(0.03, outcome.REACH, ceilings=ceilings)
-    expected = check.scaled + 0.5 * 0.25 * (solved - check.scaled)
-    assert torch.allclose(moved, expected, atol=1e-6)
+    assert torch.allclose(moved, check.scaled + 0.5 * (solved - check.scaled), atol=1e-6)
     assert torch.allclose(embeddings, search.embed(moved), atol=1e-5)
-    assert len(by_fold) == 5
+    assert len(by_fold) == FOLDS
+    assert len({tuple(other[0].tolist()) for other in by_fold}) > 1
 
 
-def test_a_point_that_no_task_pays_for_stays(tiny_base: Path, tiny_specialists: list[Path]) -> None:
-    search, point = searched(make_live(tiny_base, tiny_specialists), {"pairs": pairs(), "graded": graded()})
-    check = _TaskCheck(search, TaskMeasures(search.folds), seed=0)
-    check.references = {
-        "the base": {name: dict(values) for name, values in check.references["the base"].items()}
+def test_where_no_point_spares_a_task_the_solution_with_a_ceiling_stays_and_the_task_is_named(
+    tiny_base: Path,
+    tiny_specialists: list[Path],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    check, point = checked(tiny_base, tiny_specialists, monkeypatch, [["graded"]] * 5)
+    assert check.search.around is not None
+    ceilings = check._ceilings(["graded"], None)
+    solved, _ = check.search.around.minimise(0.03, outcome.REACH, ceilings=ceilings)
+    assert torch.allclose(check.keep(point)[0], solved, atol=1e-6)
+    assert "task graded is worse than at the base" in caplog.text
+
+
+def test_a_point_that_no_task_pays_for_stays(
+    tiny_base: Path, tiny_specialists: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check, point = checked(tiny_base, tiny_specialists, monkeypatch, [[]])
+    assert check.keep(point)[0] is point
+
+
+def test_a_ceiling_holds_a_task_down(tiny_base: Path, tiny_specialists: list[Path]) -> None:
+    search, _ = searched(make_live(tiny_base, tiny_specialists), {"pairs": pairs(), "graded": graded()})
+    assert search.around is not None
+    free, _ = search.around.minimise(0.03, 1.0)
+    values = {
+        name: value.item() for name, value in search.folds.values(search.around.predicted(free)).items()
     }
-    if not check.worse(search.known["point"]):
-        assert check.keep(point)[0] is point
+    for task in values:
+        ceiling = values[task] - 0.002
+        held, _ = search.around.minimise(0.03, 1.0, ceilings={task: ceiling})
+        value = search.folds.values(search.around.predicted(held))[task].item()
+        assert value < values[task]
 
 
 def test_only_a_significant_loss_counts_as_worse() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from selfpos.positioning.smooth import ClassMeans, PairOrder, Ranking
+from selfpos.positioning.smooth import ClassMeans, GradedPairs, LabelledPairs, Ranking
 
 TEMPERATURE = 0.05
 RNG = np.random.default_rng(3)
@@ -46,26 +46,46 @@ def test_a_text_is_judged_by_the_means_of_all_other_texts_of_each_class() -> Non
     assert dict(zip(rows.tolist(), values.tolist(), strict=True)) == pytest.approx(expected)
 
 
-def test_a_pair_is_compared_with_the_pairs_of_other_grades() -> None:
+def test_a_graded_pair_is_compared_with_the_pairs_of_other_grades() -> None:
     grades = [0.0, 0.5, 0.5, 1.0]
     left, right = units(4), units(4)
     cosines = (left * right).sum(1)
-    measure = PairOrder(list("abcd"), list("efgh"), torch.tensor(grades), TEMPERATURE)
+    others = [0, 1, 3]
+    cosines = (cosines - cosines[others].mean()) / cosines[others].std(ddof=1)
+    measure = GradedPairs(list("abcd"), list("efgh"), torch.tensor(grades), 0.3)
     embeddings = torch.tensor(np.concatenate([3 * left, right]))  # lengths do not matter
-    rows, values = measure.values(embeddings, torch.tensor([1, 2]), torch.tensor([0, 1, 3]))
+    rows, values = measure.values(embeddings, torch.tensor([1, 2]), torch.tensor(others))
     expected = []
     for row in (1, 2):
-        above, below = cosines[3] - cosines[row], cosines[row] - cosines[0]
-        costs = [math.log1p(math.exp(-gap / TEMPERATURE)) for gap in (above, below)]
-        expected.append(sum(costs) / 2)
+        gaps = (cosines[3] - cosines[row], cosines[row] - cosines[0])
+        expected.append(sum(math.log1p(math.exp(-gap / 0.3)) for gap in gaps) / 2)
     assert rows.tolist() == [1, 2]
     assert values.tolist() == pytest.approx(expected, rel=1e-5)
 
 
-def test_pairs_of_one_grade_have_no_value() -> None:
-    measure = PairOrder(["a", "b"], ["c", "d"], torch.tensor([1, 1]), TEMPERATURE)
+def test_a_right_pair_is_ranked_among_the_wrong_ones() -> None:
+    labels = [1, 0, 1, 0]
+    left, right = units(4), units(4)
+    cosines = (left * right).sum(1)
+    cosines = (cosines - cosines.mean()) / cosines.std(ddof=1) / 0.2
+    measure = LabelledPairs(list("abcd"), list("efgh"), torch.tensor(labels), 0.2)
+    embeddings = torch.tensor(np.concatenate([left, right]))
+    rows, values = measure.values(embeddings, torch.arange(4), torch.arange(4))
+    expected = []
+    for row in (0, 2):
+        total = sum(math.exp(cosines[other]) for other in (row, 1, 3))
+        expected.append(-math.log(math.exp(cosines[row]) / total))
+    assert rows.tolist() == [0, 2]
+    assert values.tolist() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("grades", [torch.tensor([1, 1]), torch.tensor([0.5, 0.5])])
+def test_pairs_of_one_grade_have_no_value(grades: torch.Tensor) -> None:
+    kind = GradedPairs if grades.is_floating_point() else LabelledPairs
+    measure = kind(["a", "b"], ["c", "d"], grades, TEMPERATURE)
     rows, _ = measure.values(torch.tensor(units(4)), torch.arange(2), torch.arange(2))
     assert rows.tolist() == []
+    assert measure.usable == 0
 
 
 def test_other_positives_of_an_anchor_are_not_its_negatives() -> None:
