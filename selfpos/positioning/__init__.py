@@ -1,7 +1,7 @@
-"""Positioning: learning the coefficients of task vectors from a probe set.
+"""Positioning: finding the coefficients of task vectors by a probe set.
 
-In order: live model (live, lowrank, deltas, recompute, processes) → objective (objective, draws, space,
-problem, selection) → search (linearised, searches, trajectory) → position.
+In order: live model (live, lowrank, deltas, recompute, processes) → objective (objective, draws, smooth, folds,
+space, problem) → search (linearised, searches, selection, trajectory) → outcome (verdict, outcome, position).
 """
 
 from __future__ import annotations

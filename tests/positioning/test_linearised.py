@@ -34,6 +34,10 @@ class Near(SmoothMeasure):
     def __init__(self, texts: Sequence[str]) -> None:
         self.texts, self.sharing = list(texts), [{text} for text in texts]
 
+    @property
+    def usable(self) -> int:
+        return self.count
+
     def values(self, embeddings: Tensor, rows: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
         return rows, (embeddings[rows] - self.targets[rows]).square().sum(1)
 
@@ -164,9 +168,9 @@ def test_a_pull_is_chosen_by_records_that_did_not_choose_the_point(
     live = make_live(tiny_base, tiny_specialists)
     aim(live, near, everywhere(live, [0.9, 0.2, 0.5]), noise=0.2)
     search, _ = searched(live, near)
-    validation, around = search.validation, search.around
-    assert validation is not None
+    around = search.around
     assert around is not None
+    validation = around.cross_validate(1.0)
     for pull, fold in itertools.product((0.1, 1.0), range(folds.FOLDS)):
         outside = around.minimise(pull, 1.0, fold=fold)[0]
         assert torch.allclose(validation.points[pull][fold], outside, atol=0.02)

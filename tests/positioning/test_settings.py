@@ -29,7 +29,7 @@ def test_the_papers_preset_is_the_paper() -> None:
         ),
         ({"ratios": {"sts": 0.0}}, "greater than 0"),
         ({"granularity": "layers"}, "granularity"),
-        ({"space": "polar"}, "'space': Input should be 'spherical' or 'linear' .found 'polar'"),
+        ({"space": "round"}, "'space': Input should be 'spherical' or 'linear' .found 'round'"),
     ],
 )
 def test_contradictions_are_one_sentence(fields: dict, message: str) -> None:
@@ -41,6 +41,11 @@ def test_contradictions_are_one_sentence(fields: dict, message: str) -> None:
     ("fields", "message"),
     [
         ({"refine": "coordinate"}, "'refine' was removed in 0.2: the study found no gain; leave it out"),
+        ({"space": "polar"}, "'space: polar' was removed in 0.2: the study found no gain; leave it out"),
+        ({"extrapolation": 0.2}, "'extrapolation' was removed in 0.2"),
+        ({"select": "loss"}, "'select' was removed in 0.2"),
+        ({"validation": 0.25}, "'validation' is read by search sgd and cma-es and loss-softmax only"),
+        ({"precision": "bf16"}, "takes small differences, which bf16 rounds away"),
         ({"pick": {"penalty": [0, 1]}}, "'pick' was removed in 0.2: the study found no gain; leave it out"),
         (
             {"angles": "tensor"},
@@ -73,5 +78,5 @@ def test_every_setting_says_what_group_it_belongs_to() -> None:
 
 def test_a_removed_setting_at_the_value_that_holds_now_is_accepted() -> None:
     """Run folders of 0.1 hold presets written out, `positive: false` of the paper's among them."""
-    old = {"preset": "paper", "positive": False, "order": "given"}
+    old = {"preset": "paper", "positive": False, "order": "given", "select": "loss", "extrapolation": 0.0}
     assert PositioningSettings.model_validate(old) == PositioningSettings(preset="paper")
