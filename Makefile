@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: quickstart test nightly test-lowest test-ray lint clean
+.PHONY: quickstart test nightly test-lowest test-ray study lint clean
 
 quickstart: $(VENV)/.installed
 	$(BIN)/selfpos run recipes/quickstart.yaml
@@ -23,6 +23,11 @@ test-lowest:
 test-ray: $(VENV)/.installed-dev
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[ray]'
 	$(BIN)/python -m pytest tests/jobs/test_ray.py
+
+# Does Self Positioning win? Hours; a stopped study continues. DATA names the folder of the data sets.
+DATA ?= data
+study: $(VENV)/.installed-dev
+	$(BIN)/python benchmarks/study --data $(DATA)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

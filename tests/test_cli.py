@@ -130,7 +130,7 @@ def run(selfpos: CommandLine, recipe: dict, folder: Path) -> Done:
             "did you mean 'retrieval'",
         ),
         (
-            {"merges": {"m": {"method": "self-positioning"}}, "probe": {"per_task": 3}},
+            {"merges": {"m": {"method": "layer-wise"}}, "probe": {"per_task": 3}},
             "too few with a held-out share of 0.5",
         ),
         ({"evaluation": {"tasks": ["STSBenchmrk"]}}, "STSBenchmark"),
