@@ -48,7 +48,8 @@ class Linear:
         for index in range(self.count):
             moved = [CENTRE + STEP * (other == index) for other in range(self.count)]
             self.slopes.append((self._embed(live, texts, moved) - self.centre) / STEP)
-        self.true = self._embed(live, texts, list(CHECKED))
+        self.checked = [CHECKED[index % len(CHECKED)] for index in range(self.count)]
+        self.true = self._embed(live, texts, self.checked)
 
     @staticmethod
     @torch.no_grad()
@@ -144,7 +145,9 @@ def study(label: str, seed: int, data: Path, models: Path) -> list[dict[str, Any
     rows = []
     for name, task in tasks.items():
         scores = np.array([test(name, at) for at in embeddings])
-        error = test(name, linear.at(CHECKED)) - test(name, torch.nn.functional.normalize(linear.true, dim=1))
+        error = test(name, linear.at(linear.checked)) - test(
+            name, torch.nn.functional.normalize(linear.true, dim=1)
+        )
         better = scores >= np.median(scores)
         for candidate, value in candidates(task, linear).items():
             values = np.array([value(at) for at in embeddings])
