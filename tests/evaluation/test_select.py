@@ -45,6 +45,7 @@ def test_an_unknown_name_gets_the_nearest(name: str, hint: str) -> None:
         select_tasks([name])
 
 
+@pytest.mark.slow
 def test_benchmarks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HF_HUB_OFFLINE")
     names = [task.metadata.name for task in select_tasks(["STS22.v2", "STS12"], benchmark="MTEB(eng, v2)")]

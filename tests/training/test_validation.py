@@ -100,6 +100,7 @@ def test_patience_ends_a_training_that_gets_no_better(
     assert (found["best_step"], found["stopped_early"], len(found["history"])) == (4, True, 4)
 
 
+@pytest.mark.slow
 def test_a_measured_training_goes_on_to_the_same_bytes(
     tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
