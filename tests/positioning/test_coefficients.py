@@ -78,6 +78,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("granularity", ["model", "layer"])
+@pytest.mark.slow
 def test_the_file_makes_the_same_bytes_as_the_search(
     tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path, granularity: str
 ) -> None:

@@ -74,6 +74,7 @@ def searched(
 
 
 @pytest.mark.parametrize("optimum", [[1.0, 0.0, 0.0], [0.8, -0.3, 1.6]])
+@pytest.mark.slow
 def test_much_of_a_good_probe_leaves_the_coefficients_free(
     tiny_base: Path, tiny_specialists: list[Path], near: dict[str, Probe], optimum: list[float]
 ) -> None:
@@ -106,6 +107,7 @@ def test_a_probe_of_few_records_keeps_one_scale_and_says_how_many_would_do(
     assert len({round(value, 9) for value in point[0].tolist()}) == 1
 
 
+@pytest.mark.slow
 def test_layers_find_different_coefficients(
     tiny_base: Path, tiny_specialists: list[Path], near: dict[str, Probe], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -121,6 +123,7 @@ def test_layers_find_different_coefficients(
     assert table[0].tolist() == pytest.approx([0.5, 0.5], abs=0.05)
 
 
+@pytest.mark.slow
 def test_linearised_embeddings_are_the_true_ones_to_first_order(
     tiny_base: Path, tiny_specialists: list[Path]
 ) -> None:
@@ -138,6 +141,7 @@ def test_linearised_embeddings_are_the_true_ones_to_first_order(
     assert errors[1] < 0.7 * errors[0]
 
 
+@pytest.mark.slow
 def test_a_step_that_makes_things_worse_is_not_taken(
     tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -154,6 +158,7 @@ def test_a_step_that_makes_things_worse_is_not_taken(
             assert lines[number + 1]["radius"] < lines[number]["radius"]
 
 
+@pytest.mark.slow
 def test_the_order_of_the_vectors_does_not_matter(tiny_base: Path, tiny_specialists: list[Path]) -> None:
     found = []
     for sources in (tiny_specialists, tiny_specialists[::-1]):
@@ -162,6 +167,7 @@ def test_the_order_of_the_vectors_does_not_matter(tiny_base: Path, tiny_speciali
     assert found[0] == pytest.approx(found[1][::-1], abs=5e-3)
 
 
+@pytest.mark.slow
 def test_a_pull_is_chosen_by_records_that_did_not_choose_the_point(
     tiny_base: Path, tiny_specialists: list[Path], near: dict[str, Probe]
 ) -> None:

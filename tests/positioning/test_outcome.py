@@ -31,6 +31,7 @@ def items(values: list[float]) -> dict[str, dict[str, np.ndarray]]:
     return {"task": {"hits": np.array(values)}}
 
 
+@pytest.mark.slow
 def test_a_position_is_compared_with_what_needs_no_search(
     tiny_base: Path, tiny_specialists: list[Path]
 ) -> None:
@@ -91,6 +92,7 @@ def checked(
     return check, point
 
 
+@pytest.mark.slow
 def test_a_point_that_a_task_pays_for_moves_towards_the_tuned_scale(
     tiny_base: Path, tiny_specialists: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -127,6 +129,7 @@ def test_a_point_that_no_task_pays_for_stays(
     assert check.keep(point)[0] is point
 
 
+@pytest.mark.slow
 def test_a_ceiling_holds_a_task_down(tiny_base: Path, tiny_specialists: list[Path]) -> None:
     search, _ = searched(make_live(tiny_base, tiny_specialists), {"pairs": pairs(), "graded": graded()})
     assert search.around is not None

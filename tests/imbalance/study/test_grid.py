@@ -208,6 +208,7 @@ def test_every_method_end_to_end_with_report(archive: Path, tmp_path: Path) -> N
     assert "| A9 |" in (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_a_dead_worker_is_a_sentence(archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(grid, "_run_in_worker", die)
     recipe = tiny_recipe(archive, methods=["baseline"])
