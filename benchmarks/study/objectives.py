@@ -69,7 +69,7 @@ class Linear:
         return torch.tensor([self.row_of[text] for text in texts])
 
 
-def test_texts(tasks: Sequence[str], data: Path, seed: int) -> list[str]:
+def texts_of_tests(tasks: Sequence[str], data: Path, seed: int) -> list[str]:
     """The texts that the tests of `tasks` embed."""
     seen: dict[str, None] = {}
     rng = np.random.default_rng(0)
@@ -128,7 +128,7 @@ def study(label: str, seed: int, data: Path, models: Path) -> list[dict[str, Any
     tasks = {name: TaskProbe(name, part.type, part.dataset, 0.05) for name, part in probe.items()}
     columns = [column for task in tasks.values() for column in task.everything().columns]
     texts = dict.fromkeys(
-        [*(text for column in columns for text in column), *test_texts(list(tasks), data, seed)]
+        [*(text for column in columns for text in column), *texts_of_tests(list(tasks), data, seed)]
     )
     linear = Linear(live, list(texts))
     rng = np.random.default_rng(seed)

@@ -7,18 +7,18 @@ from typing import Any
 
 import click
 
-from selfpos.commands.options import FOLDER, given, options_of
+from selfpos.commands.options import PATH, given, options_of
 from selfpos.recipe.recipe import AnalysisSettings
 
 
 @click.command("analyse")
-@click.argument("target", type=FOLDER)
+@click.argument("target", type=PATH)
 @click.option(
     "--out",
-    type=FOLDER,
+    type=PATH,
     help="Folder to write [default: RUN/analysis, or checkpoints/NAME-analysis of a recipe].",
 )
-@click.option("--data-root", type=FOLDER, help="Local copies of the recipe's data, as for run.")
+@click.option("--data-root", type=PATH, help="Local copies of the recipe's data, as for run.")
 @click.option(
     "--point", "points", multiple=True, metavar="MODEL", help="Measure at this model only; may be repeated."
 )

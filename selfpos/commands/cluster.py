@@ -6,13 +6,13 @@ from pathlib import Path
 
 import click
 
-from selfpos.commands.options import FOLDER, WORDS
+from selfpos.commands.options import PATH, WORDS
 
 
 @click.command("cluster", epilog=WORDS)
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCE…")
 @click.option("--base", help="Model that embeds [default: the recipe's, else all-MiniLM-L6-v2].")
-@click.option("--data-root", type=FOLDER, help="Local copies of a recipe's data sets.")
+@click.option("--data-root", type=PATH, help="Local copies of a recipe's data sets.")
 @click.option(
     "-k",
     "counts",
@@ -27,7 +27,7 @@ from selfpos.commands.options import FOLDER, WORDS
     show_default=True,
     help="Pairs embedded of each data set.",
 )
-@click.option("--out", type=FOLDER, help="Folder for a recipe of each partition; must not exist.")
+@click.option("--out", type=PATH, help="Folder for a recipe of each partition; must not exist.")
 @click.option("--seed", type=click.IntRange(min=0, max=2**32 - 1), default=0, show_default=True)
 def command(
     sources: tuple[str, ...],

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from selfpos.commands.options import FOLDER
+from selfpos.commands.options import PATH
 
 
 @click.command("compare")
@@ -15,12 +15,12 @@ from selfpos.commands.options import FOLDER
 @click.option(
     "--baseline", help="The model that differences are to [default: 'base' if it is there, else the first]."
 )
-@click.option("--scores", type=FOLDER, help="Scores of models outside runs [default: checkpoints/scores].")
+@click.option("--scores", type=PATH, help="Scores of models outside runs [default: checkpoints/scores].")
 @click.option(
     "--out",
     "outputs",
     multiple=True,
-    type=FOLDER,
+    type=PATH,
     help="Also write to this .md, .tex, .csv or .json; may be repeated.",
 )
 @click.option(

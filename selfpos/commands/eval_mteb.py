@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from selfpos.commands.options import FOLDER, ManyValues, split_names
+from selfpos.commands.options import PATH, ManyValues, split_names
 
 SELECTION = (
     click.option(
@@ -49,10 +49,10 @@ def selection_options(function: Callable[..., Any]) -> Callable[..., Any]:
 @selection_options
 @click.option(
     "--data-dir",
-    type=FOLDER,
+    type=PATH,
     help="Folder with local MTEB data, in our layout or the Hub's; nothing is downloaded.",
 )
-@click.option("--out", type=FOLDER, help="Folder for MTEB's result files [default: checkpoints/scores].")
+@click.option("--out", type=PATH, help="Folder for MTEB's result files [default: checkpoints/scores].")
 @click.option(
     "--name",
     help="Name under which the results are filed, as USER/NAME for MTEB's leaderboard [default: MODEL].",
@@ -60,7 +60,7 @@ def selection_options(function: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True)
 @click.option(
     "--cache",
-    type=FOLDER,
+    type=PATH,
     help=(
         "Folder for embeddings and tokens, from which a stopped or extended evaluation continues; may be "
         "removed at any time [default: OUT/cache]."

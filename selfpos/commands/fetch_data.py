@@ -7,11 +7,11 @@ from pathlib import Path
 import click
 
 from selfpos.commands.eval_mteb import selection_options
-from selfpos.commands.options import FOLDER, ManyValues, split_names
+from selfpos.commands.options import PATH, ManyValues, split_names
 
 
 @click.command("fetch-data", cls=ManyValues)
-@click.argument("out", type=FOLDER)
+@click.argument("out", type=PATH)
 @selection_options
 def command(
     out: Path,

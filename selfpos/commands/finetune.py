@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from selfpos.commands.options import FOLDER, given, named_values, options_of
+from selfpos.commands.options import PATH, given, named_values, options_of
 from selfpos.errors import SelfposError
 from selfpos.recipe import TaskSource, TrainingSettings, ValidationSettings
 
@@ -22,7 +22,7 @@ from selfpos.recipe import TaskSource, TrainingSettings, ValidationSettings
     multiple=True,
     help="'corpus' (docstrings on this machine), a local file or folder, or hub:NAME; may be repeated.",
 )
-@click.option("--out", required=True, type=FOLDER, help="Folder to write; must not exist.")
+@click.option("--out", required=True, type=PATH, help="Folder to write; must not exist.")
 @options_of(TaskSource, "split", "limit", "streaming", weights="weight")
 @click.option(
     "--column", "columns", multiple=True, metavar="OURS=THEIRS", help="Name of a column in the data."

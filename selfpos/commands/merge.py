@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from selfpos.commands.options import FOLDER, ManyValues, given, options_of
+from selfpos.commands.options import PATH, ManyValues, given, options_of
 from selfpos.errors import SelfposError, unknown
 from selfpos.recipe.merging import MergeOptions
 
@@ -19,13 +19,13 @@ DEFAULT_BASE = "all-MiniLM-L6-v2"
 
 
 @click.command("merge", cls=ManyValues)
-@click.argument("recipe", required=False, type=FOLDER)
+@click.argument("recipe", required=False, type=PATH)
 @click.option(
     "--vectors", multiple=True, metavar="MODEL…", help="Fine-tuned models (folders, Hub names, or adapters)."
 )
 @click.option("--method", help="See `selfpos methods`.")
 @click.option("--base", help=f"The model they were fine-tuned from. [default: {DEFAULT_BASE}]")
-@click.option("--out", required=True, type=FOLDER, help="Folder to write; must not exist.")
+@click.option("--out", required=True, type=PATH, help="Folder to write; must not exist.")
 @click.option(
     "--weights", multiple=True, metavar="WEIGHT…", help=MergeOptions.model_fields["weights"].description
 )
@@ -45,15 +45,15 @@ DEFAULT_BASE = "all-MiniLM-L6-v2"
 )
 @click.option(
     "--probe",
-    type=FOLDER,
+    type=PATH,
     help="Probe set folder, for methods that use data [default: what finetune held out].",
 )
 @click.option(
-    "--statistics", type=FOLDER, help="Keep what fisher and regmean gather in this folder, for later merges."
+    "--statistics", type=PATH, help="Keep what fisher and regmean gather in this folder, for later merges."
 )
 @click.option(
     "--coefficients",
-    type=FOLDER,
+    type=PATH,
     help="Apply OUT.coefficients.json, which a search wrote beside its model, to the same vectors again.",
 )
 @click.option("--steps", type=click.IntRange(min=1), help="Search by that many steps of gradient descent.")

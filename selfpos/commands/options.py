@@ -27,7 +27,7 @@ WORDS = (
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-FOLDER = click.Path(path_type=Path)
+PATH = click.Path(path_type=Path)
 MANY = {"--vectors", "--weights", "--tasks", "--task-types", "--languages"}
 
 
@@ -131,7 +131,7 @@ def _click_type(annotation: Any, field: FieldInfo) -> click.ParamType | type[Any
     if typing.get_origin(annotation) is Literal:
         return click.Choice([str(value) for value in typing.get_args(annotation)])
     if annotation is Path:
-        return FOLDER
+        return PATH
     if annotation not in (int, float):
         return str
     limits: dict[str, Any] = {}

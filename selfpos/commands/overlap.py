@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from selfpos.commands.options import FOLDER, WORDS, ManyValues, split_names
+from selfpos.commands.options import PATH, WORDS, ManyValues, split_names
 
 
 @click.command("overlap", cls=ManyValues, epilog=WORDS)
@@ -19,8 +19,8 @@ from selfpos.commands.options import FOLDER, WORDS, ManyValues, split_names
     help="MTEB tasks [default: the recipe's; else all that --data-dir has].",
 )
 @click.option("--benchmark", help='An MTEB benchmark, such as "MTEB(eng, v2)".')
-@click.option("--data-dir", type=FOLDER, help="Local copies of MTEB data; nothing else is read.")
-@click.option("--data-root", type=FOLDER, help="Local copies of a recipe's data sets.")
+@click.option("--data-dir", type=PATH, help="Local copies of MTEB data; nothing else is read.")
+@click.option("--data-root", type=PATH, help="Local copies of a recipe's data sets.")
 @click.option(
     "--threshold",
     type=click.FloatRange(0, 1, min_open=True),
@@ -29,10 +29,8 @@ from selfpos.commands.options import FOLDER, WORDS, ManyValues, split_names
     help="Jaccard similarity of near duplicates.",
 )
 @click.option("--exact", is_flag=True, help="Compare word for word only.")
-@click.option("--out", type=FOLDER, help="JSON file for the whole report; must not exist.")
-@click.option(
-    "--remove", type=FOLDER, help="Folder for the data without overlapping records; must not exist."
-)
+@click.option("--out", type=PATH, help="JSON file for the whole report; must not exist.")
+@click.option("--remove", type=PATH, help="Folder for the data without overlapping records; must not exist.")
 def command(
     sources: tuple[str, ...],
     tasks: tuple[str, ...],

@@ -7,11 +7,11 @@ from typing import Any
 
 import click
 
-from selfpos.commands.options import FOLDER
+from selfpos.commands.options import PATH
 
 
 @click.command("push")
-@click.argument("model", type=FOLDER)
+@click.argument("model", type=PATH)
 @click.argument("repo")
 @click.option(
     "--private/--public", default=True, show_default=True, help="Of a repository that does not exist yet."
@@ -22,12 +22,10 @@ from selfpos.commands.options import FOLDER
 @click.option("--message", help="Commit message.")
 @click.option("--license", "licence", help="Licence of the model, if its parents do not share one.")
 @click.option(
-    "--results", type=FOLDER, help="Folder with MTEB results of this model and its rivals, for the card."
+    "--results", type=PATH, help="Folder with MTEB results of this model and its rivals, for the card."
 )
 @click.option(
-    "--overlap",
-    type=FOLDER,
-    help="Report of `selfpos overlap --out`, for the card [default: that of the run].",
+    "--overlap", type=PATH, help="Report of `selfpos overlap --out`, for the card [default: that of the run]."
 )
 @click.option("--keep-card", is_flag=True, help="Send the README.md in the folder as it is.")
 @click.option(
@@ -36,7 +34,7 @@ from selfpos.commands.options import FOLDER
     help="Publish its local parents, too, as REPO-NAME, and gather all in a collection.",
 )
 @click.option(
-    "--probe", type=FOLDER, help="With --collection: folder of the probe set [default: that of the run]."
+    "--probe", type=PATH, help="With --collection: folder of the probe set [default: that of the run]."
 )
 @click.option(
     "--probe-license",

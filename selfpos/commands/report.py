@@ -6,14 +6,14 @@ from pathlib import Path
 
 import click
 
-from selfpos.commands.options import FOLDER
+from selfpos.commands.options import PATH
 
 
 @click.command("report")
-@click.argument("run", type=FOLDER)
+@click.argument("run", type=PATH)
 @click.option(
     "--out",
-    type=FOLDER,
+    type=PATH,
     help="File to write, must not exist [default: report.html in the run's folder, replaced if it exists].",
 )
 @click.option(

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import click
 
-from selfpos.commands.options import FOLDER, named_values
+from selfpos.commands.options import PATH, named_values
 
 
 @click.command("reproduce")
 @click.argument("model")
-@click.option("--out", type=FOLDER, help="Keep the new model in this folder; must not exist.")
+@click.option("--out", type=PATH, help="Keep the new model in this folder; must not exist.")
 @click.option(
     "--parent",
     "given",
@@ -21,7 +21,7 @@ from selfpos.commands.options import FOLDER, named_values
 )
 @click.option(
     "--probe",
-    type=FOLDER,
+    type=PATH,
     help="Probe set folder, for merges by fisher and regmean [default: beside MODEL, or as held out].",
 )
 def command(model: str, out: Path | None, given: tuple[str, ...], probe: Path | None) -> None:

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import click
 
-from selfpos.commands.options import FOLDER
+from selfpos.commands.options import PATH
 
 
 @click.command("run")
-@click.argument("recipe", type=FOLDER)
-@click.option("--out", type=FOLDER, help="Folder of the run [default: checkpoints/NAME of the recipe].")
+@click.argument("recipe", type=PATH)
+@click.option("--out", type=PATH, help="Folder of the run [default: checkpoints/NAME of the recipe].")
 @click.option(
     "--data-root",
-    type=FOLDER,
+    type=PATH,
     help="Local copies of the data: tasks read what their field `local` names, MTEB its own data.",
 )
 @click.option(

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -140,7 +140,7 @@ class CrossValidation:
 
     held_out: dict[float, dict[str, Tensor]]
     points: dict[float, list[Tensor]]
-    weights: Mapping[str, float] = field(default_factory=dict)
+    weights: Mapping[str, float]
 
     def value(self, pull: float) -> float:
         """The objective on held-out records."""

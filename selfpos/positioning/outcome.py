@@ -17,7 +17,6 @@ from selfpos.positioning.verdict import LEVEL, Items, Rival, TaskMeasures, compa
 
 if TYPE_CHECKING:
     from selfpos.positioning.linearised import LinearisedSearch
-    from selfpos.positioning.objective import TaskProbe
     from selfpos.positioning.problem import Problem
 
 GRID = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5)  # λ of tuned task arithmetic, where the search tunes no scale
@@ -178,15 +177,12 @@ def _warn_of_idle(problem: Problem, coefficients: Tensor, intervals: list[tuple[
             )
 
 
-def validated_outcome(
-    problem: Problem, parts: tuple[dict[str, TaskProbe], dict[str, TaskProbe]], point: Tensor, seed: int
-) -> Outcome:
+def validated_outcome(problem: Problem, selection: Selection, point: Tensor, seed: int) -> Outcome:
     """The comparison of `point` on the validation part: base, specialists, and tuned task arithmetic.
 
     λ of task arithmetic has the best mean measure on the same records, even where a task falls below the
     base: the verdict is about means, and this is the strongest rival.
     """
-    selection = Selection(parts[0], parts[1], problem.settings, seed)
     count = len(problem.names)
 
     def measured(coefficients: list[float]) -> Measurement:
@@ -194,7 +190,7 @@ def validated_outcome(
         problem.live.set_coefficients(row.expand(len(problem.live.keys), count))
         return selection.measure(problem.live)
 
-    points = {"base": measured([0.0] * count).items}
+    points = {"base": (selection.base or measured([0.0] * count)).items}
     for index, name in enumerate(problem.names):
         points[name] = measured([float(other == index) for other in range(count)]).items
     scaled = {scale: measured([scale] * count) for scale in GRID}

@@ -216,7 +216,7 @@ def _search(problem: Problem, parts: Parts, path: Trajectory, seed: int) -> Outc
     assert path.best is not None
     if selection is None or not problem.settings.compare:
         return Outcome()
-    return validated_outcome(problem, parts, path.best.parameters, seed)
+    return validated_outcome(problem, selection, path.best.parameters, seed)
 
 
 def open_live(

@@ -66,26 +66,26 @@ class ClassMeans(SmoothMeasure):
     def __init__(self, texts: Sequence[str], labels: Tensor, temperature: float) -> None:
         self.temperature = temperature
         self.texts, self.sharing = list(texts), [{text} for text in texts]
-        self.names, self.class_of = torch.unique(labels, return_inverse=True)
-        self.classes = self.class_of
+        names, self.class_of = torch.unique(labels, return_inverse=True)
+        self.classes, self.class_count = self.class_of, len(names)
 
     def values(self, embeddings: Tensor, rows: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
         """Of texts whose class has another text among `others`."""
         units = functional.normalize(embeddings, dim=1)
         classes = self.class_of[others]
-        sums = units.new_zeros(len(self.names), units.shape[1]).index_add(0, classes, units[others])
-        counts = torch.bincount(classes, minlength=len(self.names))
+        sums = units.new_zeros(self.class_count, units.shape[1]).index_add(0, classes, units[others])
+        counts = torch.bincount(classes, minlength=self.class_count)
         among = torch.zeros(self.count, dtype=torch.bool)
         among[others] = True
         rows = rows[counts[self.class_of[rows]] > among[rows].long()]
-        texts, own = units[rows], self.class_of[rows]
+        texts, own_class = units[rows], self.class_of[rows]
         cosines = texts @ functional.normalize(sums, dim=1).T
-        rest = functional.normalize(sums[own] - texts * among[rows, None].to(texts), dim=1)
-        at_own = functional.one_hot(own, len(self.names)).bool()
+        rest = functional.normalize(sums[own_class] - texts * among[rows, None].to(texts), dim=1)
+        at_own = functional.one_hot(own_class, self.class_count).bool()
         cosines = torch.where(at_own, (texts * rest).sum(1, keepdim=True), cosines)
         cosines = cosines.masked_fill((counts == 0) & ~at_own, -torch.inf)
         shares = torch.log_softmax(cosines / self.temperature, dim=1)
-        return rows, -shares.gather(1, own[:, None])[:, 0]
+        return rows, -shares.gather(1, own_class[:, None])[:, 0]
 
 
 class GradedPairs(SmoothMeasure):
@@ -165,7 +165,7 @@ class Ranking(SmoothMeasure):
         index = {text: number for number, text in enumerate(candidates)}
         self.texts = [*anchors, *candidates]
         row_of = {anchor: row for row, anchor in enumerate(anchors)}
-        self.row = torch.tensor([row_of[anchor] if own else row for row, (anchor, _) in enumerate(pairs)])
+        self.record = torch.tensor([row_of[anchor] if own else row for row, (anchor, _) in enumerate(pairs)])
         self.positive = torch.tensor([index[positive] for _, positive in pairs])
         self.candidates = torch.full((len(anchors), len(candidates)), not own, dtype=torch.bool)
         self.sharing = [set() for _ in anchors]
@@ -179,13 +179,13 @@ class Ranking(SmoothMeasure):
         """Of all `rows` with a negative. The candidates are those of all records."""
         has_negative = self.candidates.any(1)
         rows = rows[has_negative[rows]]
-        place = torch.full((self.count,), -1)
-        place[rows] = torch.arange(len(rows))
-        pairs = torch.nonzero(place[self.row] >= 0)[:, 0]
+        index = torch.full((self.count,), -1)
+        index[rows] = torch.arange(len(rows))
+        pairs = torch.nonzero(index[self.record] >= 0)[:, 0]
         units = functional.normalize(embeddings, dim=1)
         cosines = units[: self.count][rows] @ units[self.count :].T / self.temperature
         negative = cosines.masked_fill(~self.candidates[rows], -torch.inf).logsumexp(1)
-        at = place[self.row[pairs]]
+        at = index[self.record[pairs]]
         positive = cosines[at, self.positive[pairs]]
         costs = torch.logaddexp(positive, negative[at]) - positive
         sums = costs.new_zeros(len(rows)).index_add(0, at, costs)

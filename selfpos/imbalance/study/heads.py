@@ -1,6 +1,7 @@
 """Second stages: other heads on the fixed trunks of trained networks.
 
-They are trained further (two-phase), trained anew (cRT, SMOTE), rescaled (LWS, τ-norm), or class means (NCM).
+They are trained further (two-phase), trained from scratch (cRT, SMOTE), rescaled (LWS, τ-norm), or class
+means (NCM).
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ import pytest
 
 from selfpos.errors import SelfposError
 from selfpos.imbalance.study import report
-from selfpos.imbalance.study.analysis import Study, compare_orderings, interval, p_value, paired_bootstrap
+from selfpos.imbalance.study.analysis import Study, compare_orderings, interval, p_value
 from selfpos.imbalance.study.claims import RULE, Check, Claim, above, check_claims, within
 from tests.helpers.companion import record
 
@@ -370,26 +370,6 @@ def test_rates_are_not_chosen_on_nothing() -> None:
         Study(runs, "validation")
     assert list(Study(runs, "test").get("step", 10.0, 0.5, "ros").values()) == pytest.approx([90])
     assert list(Study(runs[:1], "validation").get("step", 10.0, 0.5, "ros").values()) == pytest.approx([40])
-
-
-def test_intervals() -> None:
-    from scipy import stats
-
-    values = [1.0, 2.0, 4.0, 4.5]
-    low, high = stats.t.interval(0.95, 3, loc=np.mean(values), scale=stats.sem(values))
-    result = interval(values)
-    assert (result.mean, result.low, result.high) == pytest.approx((np.mean(values), low, high))
-    assert interval([3.0]).low == -np.inf
-    pairs = np.random.default_rng(1).normal(1, 2, 400)
-    assert paired_bootstrap(pairs.tolist()).low == pytest.approx(interval(pairs).low, abs=0.03)
-
-
-def test_bootstrap_of_five_pairs_covers_the_mean() -> None:
-    rng = np.random.default_rng(0)
-    result = [paired_bootstrap(rng.normal(size=5).tolist(), draws=500, seed=trial) for trial in range(600)]
-    assert 0.93 < np.mean([one.low <= 0 <= one.high for one in result]) < 0.98
-    assert (paired_bootstrap([3.0]).low, paired_bootstrap([3.0]).high) == (-np.inf, np.inf)
-    assert (paired_bootstrap([0.4] * 5).low, paired_bootstrap([0.4] * 5).high) == pytest.approx((0.4, 0.4))
 
 
 def test_orderings_of_two_lengths() -> None:
