@@ -22,6 +22,7 @@ from selfpos.merging import Plan, execute, plan
 from selfpos.merging import merge as merge_folders
 from selfpos.merging.output.provenance import describe
 from selfpos.positioning.coefficients import Coefficients, read_coefficients, write_coefficients
+from selfpos.positioning.separated import merge_method, separates
 from selfpos.publishing.card import write_card
 from selfpos.recipe import PositioningSettings, TaskSource, TrainingSettings, validate
 from selfpos.statistics import check, gathered
@@ -281,7 +282,7 @@ def position_and_merge(
     from selfpos.positioning.position import position
 
     folder, sources = _located(base, vectors)
-    planned = plan(folder, sources, "linear", out, **options)
+    planned, separates = _planned_search(folder, sources, settings, out, options)
     seed = options.get("seed", 0)
     states = out.parent / f".{out.name}.search"
     state = states / f"{_identity(planned.hashes, probe, settings, seed)}.pt"
@@ -308,7 +309,8 @@ def position_and_merge(
     parts = {name: {"type": task.type.name, "records": len(task.records)} for name, task in probe.items()}
     found_by = facts | {"settings": settings.model_dump(mode="json"), "probe": parts, "seed": seed}
     given = {**options, "weights": result.weights, "provenance": {"positioning": found_by}}
-    merge_folders(folder, sources, "linear", out, finish=partial(_add_card, out), **given)
+    given |= merge_method(separates)
+    merge_folders(folder, sources, out=out, finish=partial(_add_card, out), **given)
     if coefficients is not None:
         base_hash, *hashes = planned.hashes
         values, tensors = result.coefficients, result.tensors
@@ -318,6 +320,23 @@ def position_and_merge(
         write_text(trajectory, lines.read_text(encoding="utf-8"))
     shutil.rmtree(states, ignore_errors=True)
     return result
+
+
+def plan_search(
+    base: str, vectors: Sources, settings: PositioningSettings, out: Path, **options: Any
+) -> list[tuple[str, str]]:
+    """What `position_and_merge` would merge, as `plan_merge` says it; writes nothing."""
+    return describe(_planned_search(*_located(base, vectors), settings, out, options)[0])
+
+
+def _planned_search(
+    base: Path, sources: Sequence[Path], settings: PositioningSettings, out: Path, options: dict[str, Any]
+) -> tuple[Plan, bool]:
+    """The plan of the merge after a search, its coefficients not yet known, and whether it separates."""
+    planned = plan(base, sources, "linear", out, **options)
+    if not separates(planned.vectors, settings):
+        return planned, False
+    return plan(base, sources, out=out, **options, **merge_method(True)), True
 
 
 def _forget(state: Path, lines: Path, error: BaseException) -> None:
@@ -361,7 +380,7 @@ def merge_by_coefficients(file: Path, base: str, vectors: Sources, out: Path, **
         SelfposError: base or vectors are not those of the file by their content; and as `merge`.
     """
     folder, sources, applied = _coefficients_applied(file, base, vectors, options)
-    merge_folders(folder, sources, "linear", out, finish=partial(_add_card, out), **applied)
+    merge_folders(folder, sources, out=out, finish=partial(_add_card, out), **applied)
     return out
 
 
@@ -370,7 +389,7 @@ def plan_merge_by_coefficients(
 ) -> list[tuple[str, str]]:
     """What `merge_by_coefficients` would do, as `plan_merge` says it; writes nothing."""
     folder, sources, applied = _coefficients_applied(file, base, vectors, options)
-    return describe(plan(folder, sources, "linear", out, **applied))
+    return describe(plan(folder, sources, out=out, **applied))
 
 
 def _coefficients_applied(
@@ -387,5 +406,6 @@ def _coefficients_applied(
         "names": searched.names,
         "base_name": searched.base_name,
         "provenance": {"positioning": searched.found_by},
+        **merge_method(bool(searched.found_by.get("separated"))),
     }
     return folder, [sources[index] for index in order], applied

@@ -31,6 +31,7 @@ MERGES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 SEARCHES: dict[str, dict[str, Any]] = {
     "self-positioning": {},
+    "self-positioning-plain": {"separate": False},  # over the vectors as they are
     "self-positioning-paper": {"preset": "paper", "steps": 200},  # 1,000 in the paper, of a probe of 32,000
     "lm-cocktail": {"preset": "lm-cocktail"},
 }
@@ -72,7 +73,9 @@ class Piece:
         arms: dict[str, Callable[[], dict[str, Any]]] = {
             "base": lambda: {"scores": self._score(models.base_model())},
             "self-positioning": lambda: self._searched("self-positioning"),
-            "task-arithmetic": self._task_arithmetic,
+            "self-positioning-plain": lambda: self._searched("self-positioning-plain"),
+            "one-scale": lambda: self._one_scale("self-positioning"),
+            "task-arithmetic": lambda: self._one_scale("self-positioning-plain"),
             "specialists": self._specialists,
         }
         for name in JOINT:
@@ -125,14 +128,15 @@ class Piece:
             scores |= scored(loaded, [task], self.data, self.seed, unseen=False)
         return {"scores": scores}
 
-    def _merged(self, method: str, **options: Any) -> dict[str, Any]:
+    def _merged(self, method: str, *, folders: list[Path] | None = None, **options: Any) -> dict[str, Any]:
         """Scores of a merge, whose weights are not kept."""
         from selfpos.merging import merge
 
         out = self.work / "merged"
         shutil.rmtree(out, ignore_errors=True)
         with self._timed():
-            merge(models.base_model(), self.specialists, method, out, seed=self.seed, show=False, **options)
+            sources = folders or self.specialists
+            merge(models.base_model(), sources, method, out, seed=self.seed, show=False, **options)
         scores = self._score(out)
         shutil.rmtree(out)
         return {"scores": scores}
@@ -147,14 +151,20 @@ class Piece:
             return position(models.base_model(), specialists, probe, chosen, seed=self.seed)
 
     def _searched(self, name: str) -> dict[str, Any]:
+        from selfpos.positioning.separated import merge_method
+
         found = self._position(SEARCHES[name], self.specialists)
         facts = {key: value for key, value in asdict(found).items() if key != "tensors"}
-        return self._merged("linear", weights=found.weights) | {"position": facts}
+        return self._merged(weights=found.weights, **merge_method(found.separated)) | {"position": facts}
 
-    def _task_arithmetic(self) -> dict[str, Any]:
-        """λ as the default search tunes it on the probe."""
-        scale = self.run("self-positioning")["position"]["scale"]
-        return self._merged("task-arithmetic", params={"scale": scale}) | {"scale": scale}
+    def _one_scale(self, search: str) -> dict[str, Any]:
+        """One coefficient for all vectors, as `search` tunes it on the probe."""
+        from selfpos.positioning.separated import merge_method
+
+        position = self.run(search)["position"]
+        method = merge_method(position["separated"])
+        weights = [position["scale"]] * len(self.specialists)
+        return self._merged(weights=weights, **method) | {"scale": position["scale"]}
 
     def _informed(self, method: str) -> dict[str, Any]:
         """Fisher and RegMean look at each specialist on records of its own task."""
@@ -203,17 +213,14 @@ class Piece:
         """The default search over vectors of random directions with the specialists' norms, by tensor."""
         from probing import randomised
 
+        from selfpos.positioning.separated import merge_method
+
         folders = [
             randomised(models.base_model(), folder, self.work / f"random-{index}", 100 * self.seed + index)
             for index, folder in enumerate(self.specialists)
         ]
         found = self._position({}, folders)
-        out = self.work / "merged"
-        shutil.rmtree(out, ignore_errors=True)
-        from selfpos.merging import merge
-
-        merge(models.base_model(), folders, "linear", out, seed=self.seed, show=False, weights=found.weights)
-        scores = self._score(out)
-        for folder in (out, *folders):
+        result = self._merged(folders=folders, weights=found.weights, **merge_method(found.separated))
+        for folder in folders:
             shutil.rmtree(folder)
-        return {"scores": scores, "coefficients": found.coefficients}
+        return result | {"coefficients": found.coefficients}

@@ -79,7 +79,7 @@ def verdicts(folder: Path) -> dict[str, int]:
             counts["merges"] += 1
             ours = _mean(arms[OURS], list(setting.steps))
             for rival in arms[OURS]["position"]["rivals"]:
-                arm = "base" if rival["name"] == "base" else "task-arithmetic"
+                arm = "base" if rival["name"] == "base" else "one-scale"
                 known = rival["name"] == "base" or rival["name"].startswith("one scale for all")
                 if known and arm in arms and rival["low"] > 0:
                     counts["claims"] += 1

@@ -12,7 +12,7 @@ from data import TEST_TITLES, titles
 
 Embed = Callable[[Sequence[str]], np.ndarray]  # texts → unit vectors (n, d)
 RECORDS = 400  # of each test, drawn by the seed, so that intervals over seeds count the records' chance too
-QUESTIONS = 120  # of the reranking test, with ten candidates each
+QUESTIONS = 240  # of the reranking test, with ten candidates each
 SHOTS = 8  # texts of a class that a classification head learns from
 UNSEEN = ("sts16", "emotion", "quora")
 

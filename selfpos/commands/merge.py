@@ -203,7 +203,7 @@ def _search(
 ) -> None:
     from selfpos.console import is_first, quiet_process
     from selfpos.data.probe import read_probe
-    from selfpos.operations import plan_merge, position_and_merge, probe_of
+    from selfpos.operations import plan_search, position_and_merge, probe_of
     from selfpos.positioning.position import check
     from selfpos.recipe import PositioningSettings, validate
     from selfpos.storage.atomic import refuse_existing
@@ -231,11 +231,12 @@ def _search(
         )
     if dry_run:
         searched = ", ".join(f"{name} ({len(task.records)} records)" for name, task in tasks.items())
+        rows = plan_search(base, vectors, settings, out, **options)
+        applied = dict(rows)["method"].partition(":")[0]
         replaced = {
-            "method": f"{method}: a search for coefficients, which are then applied as by linear",
+            "method": f"{method}: a search for coefficients, which are then applied as by {applied}",
             "weights": f"searched on {searched}",
         }
-        rows = plan_merge(base, vectors, "linear", out, **options)
         _show([(label, replaced.get(label, text)) for label, text in rows])
         return
     if "threads" in options:

@@ -49,13 +49,13 @@ class Corpus:
         """SHA-256 (hex) over all entries: equal exactly when all texts, links and splits are equal."""
         return hashlib.sha256(_to_lines(self.entries)).hexdigest()
 
-    def training(self, task: str, *, split: str = "train") -> datasets.Dataset:
+    def training(self, task: str, view: str | None = None, *, split: str = "train") -> datasets.Dataset:
         """Training records for the task type named `task`, from the entries of `split` (train, validation or
-        test). See `corpus_training`.
+        test); with `view` (names, see-also) other ones. See `corpus_training`.
 
-        Raises SelfposError for a task that the corpus cannot supply and for a split without records.
+        Raises SelfposError for a task or view that the corpus cannot supply and for a split without records.
         """
-        return training_records(self.part(split), task, seed=0)
+        return training_records(self.part(split), task, view, seed=0)
 
 
 def load_corpus(cache: Path | None = None) -> Corpus:

@@ -10,6 +10,7 @@ summary; summarization - which summary heads this docstring.
 from __future__ import annotations
 
 import random
+import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
@@ -27,8 +28,10 @@ NEGATIVES_PER_QUERY = 4
 SAME, LINKED, NEIGHBOUR, UNRELATED = 3.0, 2.0, 1.0, 0.0
 
 
-def training_records(entries: list[Entry], task: str, *, seed: int) -> datasets.Dataset:
-    """Records for `task` out of `entries`, drawn with `seed`.
+def training_records(
+    entries: list[Entry], task: str, view: str | None = None, *, seed: int
+) -> datasets.Dataset:
+    """Records for `task` out of `entries`, drawn with `seed`; of another view of the entries than the first.
 
     Raises SelfposError for a task that the corpus cannot supply, or when none come out.
     """
@@ -36,7 +39,11 @@ def training_records(entries: list[Entry], task: str, *, seed: int) -> datasets.
 
     if task not in RECORDS:
         raise unknown("task type that the embedded corpus can supply", task, RECORDS)
-    records = RECORDS[task](entries, random.Random(seed))
+    if view is not None and (task, view) not in VIEWS:
+        of_task = [name for type_name, name in VIEWS if type_name == task]
+        raise unknown(f"view of the embedded corpus for task type {task}", view, of_task)
+    make = RECORDS[task] if view is None else VIEWS[task, view]
+    records = make(entries, random.Random(seed))
     if not records:
         raise SelfposError(
             f"{len(entries)} entries of the embedded corpus give no {task} records; its splits are train, "
@@ -48,6 +55,22 @@ def training_records(entries: list[Entry], task: str, *, seed: int) -> datasets.
 def retrieval(entries: list[Entry], rng: random.Random) -> list[dict[str, Any]]:
     """anchor: a summary; positive: the rest of its docstring."""
     return [{"anchor": entry.summary, "positive": entry.body} for entry in entries]
+
+
+def names(entries: list[Entry], rng: random.Random) -> list[dict[str, Any]]:
+    """anchor: a function's own name in words (`read_csv` is "read csv"); positive: its summary."""
+    return [{"anchor": name_in_words(entry.name), "positive": entry.summary} for entry in entries]
+
+
+def see_also(entries: list[Entry], rng: random.Random) -> list[dict[str, Any]]:
+    """anchor: a summary; positive: the body of a function that is linked to its own by See Also."""
+    return [{"anchor": first.summary, "positive": second.body} for first, second in links(entries)]
+
+
+def name_in_words(name: str) -> str:
+    """The last part of a qualified name, at underscores and capitals taken apart."""
+    last = name.rsplit(".", 1)[-1].replace("_", " ")
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", last).strip()
 
 
 def summarization(entries: list[Entry], rng: random.Random) -> list[dict[str, Any]]:
@@ -157,7 +180,8 @@ def _other_than(excluded: set[str], entries: list[Entry], rng: random.Random) ->
     return next((entry for entry in drawn if entry.name not in excluded), None)
 
 
-RECORDS: dict[str, Callable[[list[Entry], random.Random], list[dict[str, Any]]]] = {
+Maker = Callable[[list[Entry], random.Random], list[dict[str, Any]]]
+RECORDS: dict[str, Maker] = {
     "retrieval": retrieval,
     "classification": labelled,
     "clustering": labelled,
@@ -166,3 +190,5 @@ RECORDS: dict[str, Callable[[list[Entry], random.Random], list[dict[str, Any]]]]
     "reranking": reranking,
     "summarization": summarization,
 }
+VIEWS: dict[tuple[str, str], Maker] = {("retrieval", "names"): names, ("retrieval", "see-also"): see_also}
+"""Task type, name of the view → other records for it, asked for as `corpus:NAME`."""

@@ -88,8 +88,8 @@ def load_source(
     at random or give no limit. A Hub set is first shuffled within 10,000 records.
 
     Args:
-        spec: one data set or several: `corpus`; a local file (JSON Lines, also gzipped, JSON, CSV, TSV,
-            Parquet); a local folder with `<split>` in such a file, or in the BEIR layout; or
+        spec: one data set or several: `corpus` or `corpus:VIEW`; a local file (JSON Lines, also gzipped,
+            JSON, CSV, TSV, Parquet); a local folder with `<split>` in such a file, or in the BEIR layout; or
             `hub:NAME[:CONFIG][@REVISION]`.
         task_type: what a record holds.
         split: which split of a folder or of a Hub set.
@@ -135,7 +135,7 @@ def load_source(
         dataset = dataset.select(sorted(random.Random(seed).sample(range(usable), limit)))
     drawn = f"{len(dataset)} of {usable}" if len(dataset) < usable else str(usable)
     corpus = f"{task_type.name} records from the docstrings of the Python packages on this machine"
-    origin = " + ".join(corpus if name == "corpus" else name for name in specs)
+    origin = " + ".join(corpus if name.partition(":")[0] == "corpus" else name for name in specs)
     description = f"{origin}: {drawn} records"
     if reasons := _reasons(reader.dropped):
         description += f" (dropped: {reasons})"
@@ -194,10 +194,11 @@ class _Reader:
         return usable
 
     def _open(self, spec: str) -> Dataset:
-        if spec == "corpus":
+        corpus, _, view = spec.partition(":")
+        if corpus == "corpus":
             from selfpos.data.corpus import load_corpus
 
-            return load_corpus().training(self.task_type.name, split=self.split)
+            return load_corpus().training(self.task_type.name, view or None, split=self.split)
         if spec.startswith("hub:"):
             return self._read_hub(spec.removeprefix("hub:"))
         path = self.data_root / spec if self.data_root is not None else Path(spec).expanduser()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from selfpos.data.corpus import Corpus
 from selfpos.data.corpus_extraction import Entry
-from selfpos.data.corpus_training import by_subpackage, pair_classification
+from selfpos.data.corpus_training import by_subpackage, links, name_in_words, pair_classification
 from selfpos.data.docstrings import cut
 from selfpos.evaluation.local_data import dataset_of
 from selfpos.evaluation.tasks import new_task
@@ -20,7 +20,7 @@ from selfpos.evaluation.tasks import new_task
 if TYPE_CHECKING:
     from mteb.abstasks import AbsTask
 
-# A small model encodes all four tasks in about ten seconds on two cores. The length is in characters: the
+# A small model encodes all six tasks in about ten seconds on two cores. The length is in characters: the
 # opening of a docstring's body identifies it, and takes half the time of the whole.
 QUERIES, DOCUMENTS, DOCUMENT_LENGTH = 250, 350, 200
 LABELS, TEST_PER_LABEL, TRAIN_PER_LABEL = 40, 8, 8
@@ -28,6 +28,8 @@ PAIRS = 300
 PER_CLUSTER = 25
 NAMES = (
     "PythonDocsRetrieval",
+    "PythonDocsNames",
+    "PythonDocsSeeAlso",
     "PythonDocsSubpackageClassification",
     "PythonDocsSeeAlsoPairs",
     "PythonDocsHeldOutClustering",
@@ -35,11 +37,11 @@ NAMES = (
 
 
 def corpus_tasks(corpus: Corpus) -> list[AbsTask]:
-    """Retrieval, classification, pair classification and clustering; data is made when they are run."""
+    """Three of retrieval, classification, pair classification, clustering; data is made when they are run."""
     sizes = (QUERIES, DOCUMENTS, DOCUMENT_LENGTH, LABELS, TEST_PER_LABEL, TRAIN_PER_LABEL, PAIRS, PER_CLUSTER)
     revision = hashlib.sha256(f"{corpus.hash} {sizes}".encode()).hexdigest()[:16]
     common: dict[str, Any] = {"revision": revision, "source": "selfpos/python-docs"}
-    retrieval, classification, pairs, clustering = NAMES
+    retrieval, names, see_also, classification, pairs, clustering = NAMES
     return [
         new_task(
             "retrieval",
@@ -47,6 +49,22 @@ def corpus_tasks(corpus: Corpus) -> list[AbsTask]:
             "Which docstring continues this summary line? Documentation of Python and its scientific "
             "packages, without the functions' names.",
             lambda: {"default": dataset_of("retrieval", {"test": _retrieval(corpus)})},
+            **common,
+        ),
+        new_task(
+            "retrieval",
+            names,
+            "Which summary line is that of the function with this name?",
+            lambda: {"default": dataset_of("retrieval", {"test": _names(corpus)})},
+            **common,
+        ),
+        new_task(
+            "retrieval",
+            see_also,
+            "Which docstrings belong to functions that the function with this summary line names in its See "
+            "Also section, or that name it there?",
+            lambda: {"default": dataset_of("retrieval", {"test": _see_also(corpus)})},
+            ignore_identical_ids=True,  # a function's own docstring is no answer
             **common,
         ),
         new_task(
@@ -95,6 +113,34 @@ def _retrieval(corpus: Corpus) -> tuple[Any, Any, Any]:
     queries = {f"q:{entry.name}": entry.summary for entry in chosen[:QUERIES]}
     relevant = {f"q:{entry.name}": {entry.name: 1} for entry in chosen[:QUERIES]}
     return documents, queries, relevant
+
+
+def _names(corpus: Corpus) -> tuple[Any, Any, Any]:
+    # One entry per distinct name: reversed, so that the first of equal ones wins.
+    named = {name_in_words(entry.name): entry for entry in reversed(corpus.part("test"))}
+    chosen = _sample(list(named.values()), DOCUMENTS)
+    documents = {entry.name: {"text": entry.summary} for entry in chosen}
+    queries = {f"q:{entry.name}": name_in_words(entry.name) for entry in chosen[:QUERIES]}
+    relevant = {f"q:{entry.name}": {entry.name: 1} for entry in chosen[:QUERIES]}
+    return documents, queries, relevant
+
+
+def _see_also(corpus: Corpus) -> tuple[Any, Any, Any]:
+    """Queries are functions with links; documents all that are linked, and others of the same split."""
+    relevant: dict[str, dict[str, int]] = {}
+    texts = {}
+    for pair in links(corpus.part("test")):
+        for first, second in (pair, pair[::-1]):
+            relevant.setdefault(first.name, {})[second.name] = 1
+            texts[first.name] = first.summary
+    linked = {name for others in relevant.values() for name in others}
+    entries = corpus.part("test")
+    others = _sample([entry for entry in entries if entry.name not in linked], DOCUMENTS - len(linked))
+    documents = {
+        entry.name: {"text": cut(entry.body, DOCUMENT_LENGTH)}
+        for entry in [*(entry for entry in entries if entry.name in linked), *others]
+    }
+    return documents, texts, relevant
 
 
 def _classification(corpus: Corpus) -> dict[str, Any]:

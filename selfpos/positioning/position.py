@@ -24,6 +24,7 @@ from selfpos.positioning.outcome import Outcome, outcome_of, validated_outcome
 from selfpos.positioning.problem import Problem
 from selfpos.positioning.processes import Processes
 from selfpos.positioning.selection import Selection
+from selfpos.positioning.separated import is_separated, separated, separates
 from selfpos.positioning.trajectory import Trajectory
 from selfpos.positioning.verdict import Rival
 from selfpos.recipe import PositioningSettings
@@ -53,7 +54,8 @@ class Position:
     last losses and no scores. `step` is the step of the point kept, `steps` those made. `interrupted` is set
     when Ctrl-C ended the search. Of the linearised search, `scale` is the tuned scale, `pull` the price on
     leaving it (None where the scale was kept) and `intervals` are 90 % intervals of the coefficients.
-    `rivals` and `verdict` are the comparison with simple alternatives.
+    `rivals` and `verdict` are the comparison with simple alternatives. `separated`: the V_i are those of
+    `positioning.separated`.
     """
 
     names: list[str]
@@ -72,10 +74,11 @@ class Position:
     intervals: list[tuple[float, float]] | None = None
     rivals: list[Rival] = field(default_factory=list)
     verdict: str | None = None
+    separated: bool = False
 
     @property
     def weights(self) -> list[float] | dict[str, list[float]]:
-        """The weights of method `linear` that apply it: one a vector, or a rule for each tensor."""
+        """The weights of the merge that applies it: one a vector, or a rule for each tensor."""
         return as_weights(self.coefficients, self.tensors)
 
 
@@ -236,6 +239,8 @@ def open_live(
     )
     in_bf16 = settings.precision == "bf16" or (settings.precision == "auto" and bf16_gpu)
     vectors = open_vectors(folder, sources)
+    if separates(vectors, settings):
+        vectors = separated(vectors, chosen)
     kind = LowRankModel if settings.low_rank and is_low_rank(vectors) else LiveModel
     return kind(
         folder,
@@ -274,4 +279,5 @@ def _result(problem: Problem, path: Trajectory, outcome: Outcome, interrupted: b
         intervals=outcome.intervals,
         rivals=outcome.rivals,
         verdict=outcome.verdict,
+        separated=is_separated(problem.live.vectors),
     )

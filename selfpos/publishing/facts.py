@@ -110,7 +110,7 @@ class Facts:
     def method(self) -> str | None:
         """The merge method; for a linear merge with searched coefficients the search."""
         method = self.merge.get("method")
-        return _search_method(self.search) if self.search and method in (None, "linear") else method
+        return _search_method(self.search) if self.search and method in (None, "linear", "tsv-m") else method
 
     @property
     def reference(self) -> str | None:

@@ -69,7 +69,7 @@ def link(parent: Parent | None) -> str:
 
 def source(text: str | None) -> str:
     """Where data came from: Hub data sets linked, a local path cut to its last part."""
-    if text == "corpus":
+    if text and text.partition(":")[0] == "corpus":
         return "docstrings of installed Python packages (selfpos's corpus)"
     if repos := hub_datasets(text or ""):
         return ", ".join(f"[{name}](https://huggingface.co/datasets/{name})" for name in repos)

@@ -44,7 +44,8 @@ class TaskSource(Settings):
 
     type: str = Field(description="a task type, see `selfpos tasks`")
     data: str | list[str] = Field(
-        description="'corpus' (the embedded one), a local file or folder, or 'hub:NAME[:CONFIG][@REVISION]'"
+        description="'corpus' (the embedded one; also 'corpus:names' and 'corpus:see-also'), a local file or "
+        "folder, or 'hub:NAME[:CONFIG][@REVISION]'"
     )
     local: str | LocalSource | None = Field(
         None, description="the same data below --data-root, used when that is given"

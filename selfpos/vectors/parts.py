@@ -135,4 +135,14 @@ class Shift:
         return read
 
 
-TensorPart = Dense | LowRank | Dora | Shift
+@dataclass(frozen=True)
+class Kept:
+    """V as it lies in memory or in a memory map, flat float32."""
+
+    values: np.ndarray = field(repr=False)
+
+    def open(self) -> Reader:
+        return lambda start, stop, base: np.array(self.values[start:stop])
+
+
+TensorPart = Dense | LowRank | Dora | Shift | Kept

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from selfpos.data.corpus import Corpus
-from selfpos.data.corpus_training import MIN_PER_LABEL, RECORDS
+from selfpos.data.corpus_training import MIN_PER_LABEL, RECORDS, name_in_words
 from selfpos.errors import SelfposError
 from selfpos.tasks import get_task
 
@@ -51,6 +51,19 @@ def test_labels_have_enough_texts_and_negatives_are_not_the_positive(corpus: Cor
     labels = corpus.training("classification")["label"][:]
     assert min(labels.count(label) for label in set(labels)) >= MIN_PER_LABEL
     assert all(record["positive"][0] not in record["negative"] for record in corpus.training("reranking"))
+
+
+def test_views_are_other_records_of_a_task(corpus: Corpus) -> None:
+    linked = {entry.body: entry for entry in corpus.part("train")}
+    by_summary = {entry.summary: entry for entry in corpus.part("train")}
+    for record in corpus.training("retrieval", "see-also"):
+        first, second = by_summary[record["anchor"]], linked[record["positive"]]
+        assert second.name in first.see_also or first.name in second.see_also
+    names = corpus.training("retrieval", "names")
+    assert set(names["positive"]) <= by_summary.keys()
+    assert name_in_words("numpy.lib.TestCase.read_csvFile") == "read csv File"
+    with pytest.raises(SelfposError, match="named 'name'; did you mean 'names'"):
+        corpus.training("retrieval", "name")
 
 
 def test_unknown_task_and_split(corpus: Corpus) -> None:

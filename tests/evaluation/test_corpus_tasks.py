@@ -15,14 +15,16 @@ def data(made_up_corpus: Corpus) -> dict[str, Any]:
     loaded = {}
     for task in corpus_tasks(made_up_corpus):
         task.load_data()
-        loaded[str(task.metadata.type)] = task.dataset
+        loaded[task.metadata.name.removeprefix("PythonDocs")] = task.dataset
     return loaded
 
 
-def test_mteb_scores_all_four(made_up_corpus: Corpus, tiny_base: Path, tmp_path: Path) -> None:
+def test_mteb_scores_all(made_up_corpus: Corpus, tiny_base: Path, tmp_path: Path) -> None:
     scores = evaluate(tiny_base, corpus_tasks(made_up_corpus), tmp_path, name="tiny")
     assert {name: (score.type, score.metric) for name, score in scores.items()} == {
         "PythonDocsRetrieval": ("Retrieval", "ndcg_at_10"),
+        "PythonDocsNames": ("Retrieval", "ndcg_at_10"),
+        "PythonDocsSeeAlso": ("Retrieval", "ndcg_at_10"),
         "PythonDocsSubpackageClassification": ("Classification", "accuracy"),
         "PythonDocsSeeAlsoPairs": ("PairClassification", "max_ap"),
         "PythonDocsHeldOutClustering": ("Clustering", "v_measure"),
@@ -49,11 +51,11 @@ def test_nothing_scored_was_trained_on(made_up_corpus: Corpus, data: dict[str, A
     assert {splits[text] for text in [*retrieval["queries"]["text"], *retrieval["corpus"]["text"]]} == {
         "test"
     }
-    assert {splits[text] for text in data["Classification"]["test"]["text"]} == {"test"}
-    assert {splits[text] for text in data["Classification"]["train"]["text"]} == {"train"}
-    pairs = data["PairClassification"]["test"]
+    assert {splits[text] for text in data["SubpackageClassification"]["test"]["text"]} == {"test"}
+    assert {splits[text] for text in data["SubpackageClassification"]["train"]["text"]} == {"train"}
+    pairs = data["SeeAlsoPairs"]["test"]
     assert {splits[text] for text in [*pairs["sentence1"], *pairs["sentence2"]]} == {"test"}
-    assert {splits[text] for text in data["Clustering"]["test"]["sentences"]} == {"held-out"}
+    assert {splits[text] for text in data["HeldOutClustering"]["test"]["sentences"]} == {"held-out"}
 
 
 def test_every_query_has_its_own_document_and_classes_are_even(data: dict[str, Any]) -> None:
@@ -62,12 +64,21 @@ def test_every_query_has_its_own_document_and_classes_are_even(data: dict[str, A
     assert retrieval["relevant_docs"] == {
         query: {query.removeprefix("q:"): 1} for query in retrieval["queries"]["id"]
     }
-    train = data["Classification"]["train"]["label"][:]
+    names = data["Names"]["default"]["test"]
+    assert len(set(names["queries"]["text"])) == len(names["queries"])
+    train = data["SubpackageClassification"]["train"]["label"][:]
     assert {train.count(label) for label in set(train)} == {8} and set(train) == set(
-        data["Classification"]["test"]["label"]
+        data["SubpackageClassification"]["test"]["label"]
     )
-    labels = data["PairClassification"]["test"]["labels"][:]
+    labels = data["SeeAlsoPairs"]["test"]["labels"][:]
     assert labels.count(1) == labels.count(0) > 10
+
+
+def test_links_lead_both_ways_and_never_to_oneself(made_up_corpus: Corpus, data: dict[str, Any]) -> None:
+    relevant = data["SeeAlso"]["default"]["test"]["relevant_docs"]
+    assert all(query not in documents for query, documents in relevant.items())
+    assert all(query in relevant[document] for query, documents in relevant.items() for document in documents)
+    assert {entry.split for entry in made_up_corpus.entries if entry.name in relevant} == {"test"}
 
 
 def test_the_revision_tells_corpora_apart(made_up_corpus: Corpus) -> None:

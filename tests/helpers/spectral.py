@@ -15,14 +15,19 @@ def linear_map(key: str, value: np.ndarray) -> bool:
 
 
 def spectral(function: Callable[..., np.ndarray]) -> Callable[..., State]:
-    """Methods on whole matrices; all else takes the mean times the scale."""
+    """Methods on whole matrices; all else takes the mean or sum times the scale. Weights stretch vectors."""
 
-    def merged(base: State, vectors: list[State], weights: None, **params: Any) -> State:
+    def merged(
+        base: State, vectors: list[State], weights: list[float] | None, others: str = "mean", **params: Any
+    ) -> State:
         scale = params.get("scale", 1.0)
+        stretches = [1.0] * len(vectors) if weights is None else weights
+        vectors = [{key: w * v[key] for key in v} for v, w in zip(vectors, stretches, strict=True)]
+        over_others = np.mean if others == "mean" else np.sum
         return {
             key: function([v[key] for v in vectors], **params)
             if linear_map(key, value)
-            else scale * np.mean([v[key] for v in vectors], axis=0)
+            else scale * over_others([v[key] for v in vectors], axis=0)
             for key, value in base.items()
         }
 

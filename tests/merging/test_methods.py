@@ -57,6 +57,7 @@ CASES: list[tuple[str, list[float] | None, dict[str, Any]]] = [
     ("sce", None, {}),
     ("sce", None, {"select": 0.5}),
     ("tsv-m", None, {"scale": 0.9}),
+    ("tsv-m", [1.0, -0.5, 2.0], {"others": "sum"}),
     ("iso-c", None, {"scale": 1.5}),
     ("iso-cts", None, {"common": 0.4}),
     ("wudi", None, {"steps": 40, "learning_rate": 1e-3}),

@@ -59,6 +59,11 @@ def join(xp: Any, parts: Sequence[tuple[Array, Array, Array]]) -> tuple[Array, A
     return left, xp.concatenate([part[1] for part in parts]), right
 
 
+def shared_rank(shape: tuple[int, ...], vectors: int) -> int:
+    """How many singular directions of a matrix each of so many vectors may have for itself."""
+    return max(1, min(shape) // vectors)
+
+
 def nearest_orthogonal(xp: Any, matrix: Array) -> Array:
     """The nearest matrix with orthonormal columns or rows: P Qᵀ of the SVD P Σ Qᵀ (Procrustes)."""
     left, _, right = thin_svd(xp, matrix)

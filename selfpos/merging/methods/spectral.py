@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from selfpos.merging.maths.matrices import (
     as_double,
@@ -12,8 +12,10 @@ from selfpos.merging.maths.matrices import (
     join,
     leading,
     mean,
+    shared_rank,
     thin_svd,
     total,
+    weighted_sum,
 )
 from selfpos.merging.method import NotNegative, Share, kernel
 from selfpos.merging.stream import Array, Chunk, array_module
@@ -69,26 +71,34 @@ def iso_cts(chunk: Chunk, *, common: Share = 0.8, scale: float = 1.0) -> Array:
     return left @ right * (scale * float(values.mean()))
 
 
-@kernel(reference="https://arxiv.org/abs/2412.00081", weighting="none", chunking="matrix", holds=(13, 0))
-def tsv_m(chunk: Chunk, *, scale: float = 1.0) -> Array:
+@kernel(reference="https://arxiv.org/abs/2412.00081", weighting="one", chunking="matrix", holds=(13, 0))
+def tsv_m(chunk: Chunk, *, scale: float = 1.0, others: Literal["mean", "sum"] = "mean") -> Array:
     """Task Singular Vectors: join the leading singular directions of all vectors, made orthogonal to each
     other.
 
     Per matrix of rank r: the r/N leading singular triples of each V_i are put side by side in U, Σ, Vᵀ; U⊥
-    and V⊥ are the orthonormal matrices nearest to U and V (Procrustes); V = α U⊥ Σ V⊥ᵀ. Embeddings, norms and
-    biases take α times the mean.
+    and V⊥ are the orthonormal matrices nearest to U and V (Procrustes); V = α U⊥ Σ V⊥ᵀ, the singular values
+    of V_i times its weight. Embeddings, norms and biases take α times the mean of the weighted vectors.
 
     Args:
         scale: α, the factor of the merged vector.
+        others: what embeddings, norms and biases take: `mean` as in the paper, or `sum`, as self-positioning
+            has it, for whose coefficients a vector is one length in all tensors.
 
     Source: Gargiulo et al. 2025, arXiv 2412.00081, algorithm 1 (TSV-Merge).
     Prefer it for many vectors of different tasks, whose leading directions would overlap in a sum.
     """
     if not is_matrix(chunk):
-        return mean(chunk.vectors) * scale
+        summed = weighted_sum(chunk.vectors, chunk.weights)
+        return (summed / len(chunk.vectors) if others == "mean" else summed) * scale
     xp = array_module(chunk.base)
-    rank = max(1, min(chunk.base.shape) // len(chunk.vectors))
-    left, values, right = join(xp, [leading(xp, vector, rank) for vector in chunk.vectors])
+    rank = shared_rank(chunk.base.shape, len(chunk.vectors))
+    parts = [
+        (left, values * weight, right)
+        for vector, weight in zip(chunk.vectors, chunk.weights, strict=True)
+        for left, values, right in [leading(xp, vector, rank)]
+    ]
+    left, values, right = join(xp, parts)
     return (left * values) @ right * scale
 
 

@@ -1,0 +1,98 @@
+"""Separated vectors: orthogonal to each other, applied by tsv-m, and left alone where they cannot be."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from selfpos.errors import SelfposError
+from selfpos.merging import merge
+from selfpos.positioning import separated as module
+from selfpos.positioning.live import LiveModel
+from selfpos.positioning.separated import is_separated, orthogonal, separated, separates
+from selfpos.recipe import PositioningSettings
+from selfpos.storage.model_folder import open_model
+from selfpos.vectors import TaskVector, open_vectors
+
+COEFFICIENTS = [0.7, -0.2, 1.4]
+
+
+@pytest.fixture
+def vectors(tiny_base: Path, tiny_specialists: list[Path]) -> list[TaskVector]:
+    return open_vectors(open_model(tiny_base), tiny_specialists)
+
+
+def test_matrices_do_not_use_each_others_directions() -> None:
+    generator = np.random.default_rng(0)
+    shared = np.outer(generator.normal(size=24), generator.normal(size=36))
+    given = [(shared + 0.1 * generator.normal(size=(24, 36))).astype(np.float32) for _ in range(3)]
+    parts = orthogonal(given)
+    for index, part in enumerate(parts):
+        assert np.linalg.matrix_rank(part, tol=1e-4) == 8
+        values = np.linalg.svd(given[index], compute_uv=False)[:8]
+        np.testing.assert_allclose(np.linalg.svd(part, compute_uv=False)[:8], values, rtol=1e-4)
+        for other in parts[index + 1 :]:
+            assert abs(part.T @ other).max() < 1e-4
+            assert abs(part @ other.T).max() < 1e-4
+
+
+def test_the_live_model_and_tsv_m_agree(
+    tiny_base: Path, tiny_specialists: list[Path], vectors: list[TaskVector], tmp_path: Path
+) -> None:
+    live = LiveModel(vectors[0].base, separated(vectors))
+    live.set_coefficients(torch.tensor(COEFFICIENTS, dtype=torch.float64).expand(len(live.keys), 3))
+    out = tmp_path / "merged"
+    merge(tiny_base, tiny_specialists, "tsv-m", out, weights=COEFFICIENTS, params={"others": "sum"})
+    written = open_model(out)
+    for key, parameter in live.parameters.items():
+        torch.testing.assert_close(parameter.detach(), written.read(key).float(), rtol=1e-5, atol=1e-6)
+
+
+def test_a_damaged_matrix_is_left_for_those_who_name_it(vectors: list[TaskVector]) -> None:
+    key = next(key for key in module._matrices(vectors[0].base))
+    values = vectors[1].values(key)
+    values[0, 0] = np.nan
+    vectors[1].parts[key] = module.Kept(values.reshape(-1))
+    assert np.isnan(separated(vectors)[1].values(key)[0, 0])
+
+
+@pytest.mark.parametrize(
+    ("given", "count", "expected"), [(None, 3, True), (True, 3, True), (False, 3, False), (None, 1, False)]
+)
+def test_when(vectors: list[TaskVector], given: bool | None, count: int, expected: bool) -> None:
+    assert separates(vectors[:count], PositioningSettings(separate=given)) is expected
+
+
+def test_checkpoints_of_one_training_stay_as_they_are(tiny_base: Path, tiny_specialists: list[Path]) -> None:
+    twins = open_vectors(open_model(tiny_base), [tiny_specialists[0]] * 2)
+    assert not separates(twins, PositioningSettings())
+    assert separates(twins, PositioningSettings(separate=True))
+
+
+def test_other_searches_take_the_vectors_as_they_are(vectors: list[TaskVector]) -> None:
+    assert not separates(vectors, PositioningSettings(search="sgd"))
+
+
+def test_models_too_large_are_separated_when_asked(
+    vectors: list[TaskVector], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LARGEST", 10)
+    assert not separates(vectors, PositioningSettings())
+    assert separates(vectors, PositioningSettings(separate=True))
+
+
+def test_only_new_vectors_are_separated(vectors: list[TaskVector]) -> None:
+    assert not is_separated(vectors)
+    assert is_separated(separated(vectors))
+    assert not is_separated(vectors)
+
+
+def test_a_full_disk_is_refused_before_it_is_written(
+    vectors: list[TaskVector], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "ROOM", 1 << 50)
+    with pytest.raises(SelfposError, match="set TMPDIR to a folder on a larger disk, or 'separate: false'"):
+        separated(vectors)
