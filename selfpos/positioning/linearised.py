@@ -31,7 +31,7 @@ from selfpos.positioning.folds import FOLDS, Folds
 from selfpos.positioning.problem import Problem
 from selfpos.positioning.trajectory import Trajectory
 
-SCALES = (0.25, 0.5, 0.75, 1.0)
+SCALES = (0.5, 1.0)  # tried first; the linearisation finds the scale between and below them
 LARGEST_SCALE = 2.0
 PULLS = (math.inf, 1.0, 0.3, 0.1, 0.03)  # ρ, from one scale for all to nearly free coefficients
 STEP = 0.05  # of the finite differences, in coefficients: far above float32 noise, far below the radius
