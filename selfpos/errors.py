@@ -16,6 +16,10 @@ class SelfposError(Exception):
     exit_code = 2
 
 
+class MemoryBudgetError(SelfposError):
+    """A merge needs more memory than it may use."""
+
+
 class OperationError(SelfposError):
     """The request was right but something outside failed: the network, the disk, one of several tasks."""
 

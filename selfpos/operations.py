@@ -17,7 +17,7 @@ from selfpos.console import is_first, log
 from selfpos.data.probe import ProbeTask, hold_out
 from selfpos.data.report import describe_data, report_lines
 from selfpos.data.sources import hash_records, load_task
-from selfpos.errors import OperationError, SelfposError, stopped
+from selfpos.errors import MemoryBudgetError, OperationError, SelfposError, stopped
 from selfpos.merging import Plan, execute, plan
 from selfpos.merging import merge as merge_folders
 from selfpos.merging.output.provenance import describe
@@ -30,10 +30,12 @@ from selfpos.storage.atomic import refuse_existing, write_text
 from selfpos.storage.hashing import content_hash
 from selfpos.storage.locate import locate_model
 from selfpos.storage.manifest import read_manifest
+from selfpos.storage.model_folder import open_model
 from selfpos.tasks import TaskType, get_task
 from selfpos.training import TrainingResult, train
 from selfpos.training.models import check_base
 from selfpos.training.negatives import mine
+from selfpos.vectors import open_vectors
 from selfpos.vectors.task_vector import distinct_names
 
 if TYPE_CHECKING:
@@ -282,7 +284,7 @@ def position_and_merge(
     from selfpos.positioning.position import position
 
     folder, sources = _located(base, vectors)
-    planned, separates = _planned_search(folder, sources, settings, out, options)
+    planned, settings = _planned_search(folder, sources, settings, out, options)
     seed = options.get("seed", 0)
     states = out.parent / f".{out.name}.search"
     state = states / f"{_identity(planned.hashes, probe, settings, seed)}.pt"
@@ -308,13 +310,14 @@ def position_and_merge(
         write_text(record, json.dumps(facts, indent=1))
     parts = {name: {"type": task.type.name, "records": len(task.records)} for name, task in probe.items()}
     found_by = facts | {"settings": settings.model_dump(mode="json"), "probe": parts, "seed": seed}
-    given = {**options, "weights": result.weights, "provenance": {"positioning": found_by}}
-    given |= merge_method(separates)
+    given = {**options, **result.merge_options, "provenance": {"positioning": found_by}}
     merge_folders(folder, sources, out=out, finish=partial(_add_card, out), **given)
     if coefficients is not None:
         base_hash, *hashes = planned.hashes
         values, tensors = result.coefficients, result.tensors
-        content = Coefficients(result.names, hashes, values, tensors, planned.base_name, base_hash, found_by)
+        content = Coefficients(
+            result.names, hashes, values, tensors, planned.base_name, base_hash, found_by, result.separated
+        )
         write_coefficients(coefficients, content)
     if trajectory is not None:
         write_text(trajectory, lines.read_text(encoding="utf-8"))
@@ -331,12 +334,26 @@ def plan_search(
 
 def _planned_search(
     base: Path, sources: Sequence[Path], settings: PositioningSettings, out: Path, options: dict[str, Any]
-) -> tuple[Plan, bool]:
-    """The plan of the merge after a search, its coefficients not yet known, and whether it separates."""
-    planned = plan(base, sources, "linear", out, **options)
-    if not separates(planned.vectors, settings):
-        return planned, False
-    return plan(base, sources, out=out, **options, **merge_method(True)), True
+) -> tuple[Plan, PositioningSettings]:
+    """The plan of the merge after a search, its coefficients not yet known, and the settings of the search
+    with a decision whether the vectors are separated.
+    """
+    tolerate = options.get("take_from") is not None
+    vectors = open_vectors(open_model(base), sources, tolerate=tolerate) if sources else []
+    separate = bool(vectors) and options.get("output") != "adapter" and separates(vectors, settings)
+    if separate:
+        try:
+            planned = plan(base, sources, out=out, **options, **merge_method(True))
+        except MemoryBudgetError as error:
+            if settings.separate:
+                raise type(error)(f"{error}, or take the vectors as they are ('separate: false')") from None
+            log.warning("the vectors are taken as they are, not separated: %s", error)
+            separate = False
+    if not separate:
+        planned = plan(base, sources, "linear", out, **options)
+    if settings.search == "linearised":
+        settings = settings.model_copy(update={"separate": separate})
+    return planned, settings
 
 
 def _forget(state: Path, lines: Path, error: BaseException) -> None:
@@ -406,6 +423,6 @@ def _coefficients_applied(
         "names": searched.names,
         "base_name": searched.base_name,
         "provenance": {"positioning": searched.found_by},
-        **merge_method(bool(searched.found_by.get("separated"))),
+        **merge_method(searched.separated),
     }
     return folder, [sources[index] for index in order], applied

@@ -151,11 +151,9 @@ class Piece:
             return position(models.base_model(), specialists, probe, chosen, seed=self.seed)
 
     def _searched(self, name: str) -> dict[str, Any]:
-        from selfpos.positioning.separated import merge_method
-
         found = self._position(SEARCHES[name], self.specialists)
         facts = {key: value for key, value in asdict(found).items() if key != "tensors"}
-        return self._merged(weights=found.weights, **merge_method(found.separated)) | {"position": facts}
+        return self._merged(**found.merge_options) | {"position": facts}
 
     def _one_scale(self, search: str) -> dict[str, Any]:
         """One coefficient for all vectors, as `search` tunes it on the probe."""
@@ -213,14 +211,12 @@ class Piece:
         """The default search over vectors of random directions with the specialists' norms, by tensor."""
         from probing import randomised
 
-        from selfpos.positioning.separated import merge_method
-
         folders = [
             randomised(models.base_model(), folder, self.work / f"random-{index}", 100 * self.seed + index)
             for index, folder in enumerate(self.specialists)
         ]
         found = self._position({}, folders)
-        result = self._merged(folders=folders, weights=found.weights, **merge_method(found.separated))
+        result = self._merged(folders=folders, **found.merge_options)
         for folder in folders:
             shutil.rmtree(folder)
         return result | {"coefficients": found.coefficients}

@@ -123,7 +123,7 @@ def study(label: str, seed: int, data: Path, models: Path) -> list[dict[str, Any
 
     setting = SETTINGS[label]
     folders = specialists(setting, seed, data, models)
-    live = open_live(base_model(), folders, PositioningSettings(max_length=MAX_LENGTH), None)
+    live = open_live(base_model(), folders, PositioningSettings(max_length=MAX_LENGTH, separate=False), None)
     probe = probe_of(setting, seed, data)
     tasks = {name: TaskProbe(name, part.type, part.dataset, 0.05) for name, part in probe.items()}
     columns = [column for task in tasks.values() for column in task.everything().columns]

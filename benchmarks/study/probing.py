@@ -21,7 +21,7 @@ class ProbeMeasures:
         from selfpos.positioning.verdict import TaskMeasures
         from selfpos.recipe import PositioningSettings
 
-        settings = PositioningSettings(max_length=MAX_LENGTH)
+        settings = PositioningSettings(max_length=MAX_LENGTH, separate=False)
         self.live = open_live(base_model(), specialists, settings, None)
         tasks = {
             name: TaskProbe(name, task.type, task.dataset, settings.temperature)

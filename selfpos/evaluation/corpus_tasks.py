@@ -116,8 +116,10 @@ def _retrieval(corpus: Corpus) -> tuple[Any, Any, Any]:
 
 
 def _names(corpus: Corpus) -> tuple[Any, Any, Any]:
-    # One entry per distinct name: reversed, so that the first of equal ones wins.
-    named = {name_in_words(entry.name): entry for entry in reversed(corpus.part("test"))}
+    # One entry per distinct name that no training record has: reversed, so that the first of equal ones wins.
+    trained = {name_in_words(entry.name) for entry in corpus.part("train")}
+    names = ((name_in_words(entry.name), entry) for entry in reversed(corpus.part("test")))
+    named = {name: entry for name, entry in names if name not in trained}
     chosen = _sample(list(named.values()), DOCUMENTS)
     documents = {entry.name: {"text": entry.summary} for entry in chosen}
     queries = {f"q:{entry.name}": name_in_words(entry.name) for entry in chosen[:QUERIES]}
@@ -135,7 +137,9 @@ def _see_also(corpus: Corpus) -> tuple[Any, Any, Any]:
             texts[first.name] = first.summary
     linked = {name for others in relevant.values() for name in others}
     entries = corpus.part("test")
-    others = _sample([entry for entry in entries if entry.name not in linked], DOCUMENTS - len(linked))
+    others = _sample(
+        [entry for entry in entries if entry.name not in linked], max(0, DOCUMENTS - len(linked))
+    )
     documents = {
         entry.name: {"text": cut(entry.body, DOCUMENT_LENGTH)}
         for entry in [*(entry for entry in entries if entry.name in linked), *others]

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from selfpos.devices import check_device
-from selfpos.errors import SelfposError, unknown
+from selfpos.errors import MemoryBudgetError, SelfposError, unknown
 from selfpos.merging.maths.thresholds import AT_ONCE, collected
 from selfpos.merging.method import Method, get_method
 from selfpos.merging.output.layout import OutputFile, gather_prompts, output_files, side_files
@@ -101,7 +101,7 @@ class Plan:
         need = -(-(self._shared_memory + self._thread_memory) // MEGABYTE)
         matrix = self._largest_matrix if self.method.chunking == "matrix" else ""
         reason = f" for {matrix}, its largest matrix" if matrix else ""
-        raise SelfposError(
+        raise MemoryBudgetError(
             f"method {self.method.name} needs about {need:,} MB of memory{reason}, and may use "
             f"{self.options.budget / MEGABYTE:,.0f} MB; allow it that much (--memory)"
         )

@@ -14,6 +14,8 @@ from selfpos.errors import SelfposError
 from selfpos.storage.atomic import write_text
 
 FORMAT = "selfpos coefficients 1"
+SEPARATED_FORMAT = "selfpos coefficients 2"
+"""Of coefficients of separated vectors, which method `linear` would apply to others."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,7 @@ class Coefficients:
 
     The vectors are recognised by `hashes`, the content hashes of their models; `base_name` and `base` are
     name and hash of the base. `found_by` describes the search, as the manifest of its merge does.
+    `separated`: the V_i are those of `positioning.separated`, and method `tsv-m` applies the coefficients.
     """
 
     names: list[str]
@@ -31,10 +34,11 @@ class Coefficients:
     base_name: str
     base: str
     found_by: dict[str, Any] = field(default_factory=dict)
+    separated: bool = False
 
     @property
     def weights(self) -> list[float] | dict[str, list[float]]:
-        """The weights of method `linear` that apply them."""
+        """The weights of the merge that applies them."""
         return as_weights(self.values, self.tensors)
 
     def order(self, hashes: Sequence[str], base: str, file: Path) -> list[int]:
@@ -68,7 +72,7 @@ class Coefficients:
 def as_weights(
     values: list[float], tensors: dict[str, list[float]] | None
 ) -> list[float] | dict[str, list[float]]:
-    """Coefficients as weights of method `linear`: one a vector, or a rule for each tensor.
+    """Coefficients as weights of a merge: one a vector, or a rule for each tensor.
 
     A tensor that the search left out (`exclude`, or no part of the embedding) stays at the base.
     """
@@ -79,7 +83,7 @@ def write_coefficients(path: Path, coefficients: Coefficients) -> Path:
     """Write `coefficients` as the JSON file `path`, whole, over what was there."""
     pairs = zip(coefficients.names, coefficients.hashes, strict=True)
     data = {
-        "format": FORMAT,
+        "format": SEPARATED_FORMAT if coefficients.separated else FORMAT,
         "base": {"name": coefficients.base_name, "hash": coefficients.base},
         "vectors": [{"name": name, "hash": known} for name, known in pairs],
         "coefficients": coefficients.values,
@@ -97,8 +101,10 @@ def read_coefficients(path: Path) -> Coefficients:
         raise SelfposError(f"there is no coefficients file {path}")
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-        if data["format"] != FORMAT:
-            raise SelfposError(f"{path} has the format {data['format']!r}, expected {FORMAT!r}")
+        if data["format"] not in (FORMAT, SEPARATED_FORMAT):
+            raise SelfposError(
+                f"{path} has the format {data['format']!r}, expected {FORMAT!r} or {SEPARATED_FORMAT!r}"
+            )
         tensors = data["tensors"]
         if not isinstance(data["found_by"], Mapping):
             raise TypeError
@@ -110,6 +116,7 @@ def read_coefficients(path: Path) -> Coefficients:
             base_name=str(data["base"]["name"]),
             base=str(data["base"]["hash"]),
             found_by=dict(data["found_by"]),
+            separated=data["format"] == SEPARATED_FORMAT,
         )
     except (ValueError, KeyError, TypeError, AttributeError):
         raise SelfposError(

@@ -238,6 +238,12 @@ class LinearisedSearch:
             self.known[name] = embeddings
         return embeddings
 
+    @torch.no_grad()
+    def specialist(self, index: int) -> Tensor:
+        """Embeddings (P, d) of all texts by a specialist, on the CPU."""
+        self.problem.live.set_specialist(index)
+        return self.problem.live.embed(self.folds.table.texts).float().cpu()
+
     def uniform(self, scale: float) -> Tensor:
         """The parameters of one coefficient for all vectors."""
         return uniform(torch.tensor([scale], dtype=torch.float64), self.problem.start.shape).clone()

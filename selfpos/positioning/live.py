@@ -50,8 +50,10 @@ class LiveModel:
         autocast: torch.dtype | None = None,
         vectors_in: str = "auto",
         processes: Processes | None = None,
+        specialists: Sequence[TaskVector] | None = None,
     ) -> None:
         self.base, self.vectors, self.autocast = base, list(vectors), autocast
+        self.specialists = list(specialists or vectors)  # vectors as they were before they were separated
         self.processes = processes or Processes()
         self.model = _load(base, device, dtype, max_length)
         self.model.eval()
@@ -74,6 +76,18 @@ class LiveModel:
         check_finite(table)
         for key, row in zip(self.keys, table.tolist(), strict=True):
             self.deltas.merge_into(key, row, self.parameters[key])
+
+    @torch.no_grad()
+    def set_specialist(self, index: int) -> None:
+        """Set the weights to those of a specialist, θ0 + V_i before separation."""
+        if self.specialists[index] is self.vectors[index]:
+            alone = torch.zeros(len(self.keys), len(self.vectors), dtype=torch.float64)
+            alone[:, index] = 1.0
+            self.set_coefficients(alone)
+            return
+        deltas = open_deltas(self.base, [self.specialists[index]], self.keys, self.device, "auto")
+        for key in self.keys:
+            deltas.merge_into(key, [1.0], self.parameters[key])
 
     @contextmanager
     def collect(self) -> Iterator[Tensor]:

@@ -123,9 +123,7 @@ def outcome_of(search: LinearisedSearch, point: Tensor, seed: int) -> Outcome:
     if problem.settings.compare:
         points = {"base": check.references["the base"]}
         for index, name in enumerate(problem.names):
-            alone = search.uniform(0.0)
-            alone[0, index] = 1.0
-            points[name] = measures.items(search.embed(alone))
+            points[name] = measures.items(search.specialist(index))
         _warn_of_unhelped(measures, points)
         if not uniform:
             points[f"one scale for all, {search.scale:.2f}"] = check.references["the tuned scale"]

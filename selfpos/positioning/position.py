@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -24,7 +25,7 @@ from selfpos.positioning.outcome import Outcome, outcome_of, validated_outcome
 from selfpos.positioning.problem import Problem
 from selfpos.positioning.processes import Processes
 from selfpos.positioning.selection import Selection
-from selfpos.positioning.separated import is_separated, separated, separates
+from selfpos.positioning.separated import merge_method, separated, separates
 from selfpos.positioning.trajectory import Trajectory
 from selfpos.positioning.verdict import Rival
 from selfpos.recipe import PositioningSettings
@@ -45,7 +46,7 @@ SEARCHES: dict[str, Callable[..., None]] = {
 
 @dataclass(frozen=True)
 class Position:
-    """A position V_p = Σ coefficients[i]·V_i.
+    """A position V_p = Σ coefficients[i]·V_i, written by the merge that `merge_options` names.
 
     `tensors` holds the coefficients of each tensor where they may differ (granularity finer than the model,
     or tensors excluded), and `coefficients` is then their mean by share of squared length. `losses` and
@@ -78,8 +79,13 @@ class Position:
 
     @property
     def weights(self) -> list[float] | dict[str, list[float]]:
-        """The weights of the merge that applies it: one a vector, or a rule for each tensor."""
+        """One weight a vector, or a rule for each tensor, for the method of `merge_options`."""
         return as_weights(self.coefficients, self.tensors)
+
+    @property
+    def merge_options(self) -> dict[str, Any]:
+        """The merge that applies the position: `method`, `weights` and `params`, as keywords of `merge`."""
+        return merge_method(self.separated) | {"weights": self.weights}
 
 
 def check(
@@ -238,9 +244,10 @@ def open_live(
         settings.search != "linearised" and chosen.startswith("cuda") and torch.cuda.is_bf16_supported()
     )
     in_bf16 = settings.precision == "bf16" or (settings.precision == "auto" and bf16_gpu)
-    vectors = open_vectors(folder, sources)
-    if separates(vectors, settings):
-        vectors = separated(vectors, chosen)
+    specialists = open_vectors(folder, sources)
+    vectors = specialists
+    if separates(specialists, settings):
+        vectors = separated(specialists, exclude=settings.exclude, device=chosen)
     kind = LowRankModel if settings.low_rank and is_low_rank(vectors) else LiveModel
     return kind(
         folder,
@@ -251,6 +258,7 @@ def open_live(
         autocast=torch.bfloat16 if in_bf16 else None,
         vectors_in=settings.vectors_in,
         processes=processes,
+        specialists=specialists,
     )
 
 
@@ -279,5 +287,5 @@ def _result(problem: Problem, path: Trajectory, outcome: Outcome, interrupted: b
         intervals=outcome.intervals,
         rivals=outcome.rivals,
         verdict=outcome.verdict,
-        separated=is_separated(problem.live.vectors),
+        separated=problem.live.vectors != problem.live.specialists,
     )

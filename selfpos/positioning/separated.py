@@ -8,21 +8,20 @@ vectors' weights, so they are vectors that a search may take: the merge stays li
 
 from __future__ import annotations
 
-import shutil
+import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from selfpos.console import progress
-from selfpos.errors import SelfposError
-from selfpos.positioning.lowrank import is_low_rank
-from selfpos.vectors import gram, norms_and_cosines
+from selfpos.errors import OperationError, SelfposError
+from selfpos.vectors import norms_and_cosines, tensor_gram
 from selfpos.vectors.names import is_linear_map
-from selfpos.vectors.parts import Kept, TensorPart
+from selfpos.vectors.parts import InMemory, TensorPart
 
 if TYPE_CHECKING:
     from selfpos.recipe import PositioningSettings
@@ -31,24 +30,25 @@ if TYPE_CHECKING:
 
 LARGEST = 1_000_000_000  # weights in matrices: beyond, their decompositions take hours
 NEAREST = 0.5  # cosine of two vectors that are still taken for different tasks
-ROOM = 2  # times the size of the files that must be free, for the system's other needs
 
 
 def separates(vectors: Sequence[TaskVector], settings: PositioningSettings) -> bool:
     """Whether a search with `settings` separates `vectors`.
 
-    One vector is separate as it is, and adapters run beside the base. Without a word in the settings the
-    linearised search separates what is quick to decompose and no soup: of vectors that are nearly one, such
-    as checkpoints of one training, the common directions are the point.
+    One vector is separate as it is. Where the settings leave it open, the linearised search separates whole
+    models whose matrices are decomposed in minutes and differ. Of vectors that are nearly one, such as
+    checkpoints of one training, the common directions are the point.
     """
-    if len(vectors) == 1 or (settings.low_rank and is_low_rank(vectors)):
+    if len(vectors) == 1 or settings.search != "linearised":
         return False
     if settings.separate is not None:
         return settings.separate
     base = vectors[0].base
-    if settings.search != "linearised" or sum(base.tensors[key].numel for key in _matrices(base)) > LARGEST:
+    keys = matrices(base, settings.exclude)
+    too_many = sum(base.tensors[key].numel for key in keys) > LARGEST
+    if not keys or too_many or any(vector.folder.is_adapter for vector in vectors):
         return False
-    _, cosines = norms_and_cosines(gram(vectors))
+    _, cosines = norms_and_cosines(np.sum([tensor_gram(vectors, key) for key in keys], axis=0))
     return bool((cosines - np.eye(len(vectors))).max() <= NEAREST)
 
 
@@ -57,72 +57,89 @@ def merge_method(separated: bool) -> dict[str, Any]:
     return {"method": "tsv-m", "params": {"others": "sum"}} if separated else {"method": "linear"}
 
 
-def is_separated(vectors: Sequence[TaskVector]) -> bool:
-    """Whether these are vectors that `separated` returned."""
-    return any(isinstance(part, Kept) for vector in vectors for part in vector.parts.values())
-
-
-def separated(vectors: Sequence[TaskVector], device: str = "cpu") -> list[TaskVector]:
-    """The vectors with their matrices separated, in memory maps of files that exist until they are read last.
+def separated(
+    vectors: Sequence[TaskVector], *, exclude: Sequence[str] = (), device: str = "cpu"
+) -> list[TaskVector]:
+    """The vectors with their matrices separated, in memory maps of temporary files without names.
 
     Other tensors stay as they are, and so do matrices with numbers that are not finite.
 
     Args:
         vectors: two task vectors or more of one base.
+        exclude: patterns of tensors that the search leaves out.
         device: where the decompositions are computed.
 
     Raises:
-        SelfposError: where the folder for temporary files has too little room.
+        OperationError: where the folder for temporary files has too little room.
+        SelfposError: where a decomposition does not converge.
     """
     base = vectors[0].base
-    keys = _matrices(base)
+    keys = matrices(base, exclude)
     size = sum(base.tensors[key].numel for key in keys)
-    folder = Path(tempfile.gettempdir())
-    if shutil.disk_usage(folder).free < ROOM * 4 * size * len(vectors):
-        raise SelfposError(
-            f"separating the vectors needs {4 * size * len(vectors) >> 20:,} MB for temporary files, and "
-            f"{folder} has too little room: set TMPDIR to a folder on a larger disk, or 'separate: false'"
-        )
     files = [_scratch(size) for _ in vectors]
     parts: list[dict[str, TensorPart]] = [dict(vector.parts) for vector in vectors]
     start = 0
     with progress("separating the vectors", len(keys), unit="matrices") as bar:
         for key in keys:
-            matrices = [vector.values(key) for vector in vectors]
-            if all(np.isfinite(matrix).all() for matrix in matrices):
-                stop = start + matrices[0].size
-                for index, matrix in enumerate(orthogonal(matrices, device)):
+            given = [vector.values(key) for vector in vectors]
+            if all(np.isfinite(matrix).all() for matrix in given):
+                stop = start + given[0].size
+                for index, matrix in enumerate(_separate(key, given, device)):
                     files[index][start:stop] = matrix.reshape(-1)
-                    parts[index][key] = Kept(files[index][start:stop])
+                    parts[index][key] = InMemory(files[index][start:stop])
                 start = stop
             bar.advance(1)
     return [replace(vector, parts=of_vector) for vector, of_vector in zip(vectors, parts, strict=True)]
 
 
 def _scratch(size: int) -> np.ndarray:
-    """So many float32 numbers in a file without a name, which ends with the last array that shows them."""
+    """So many float32 numbers in a temporary file, which is gone when nothing refers to them any more."""
     with tempfile.TemporaryFile() as file:
+        if hasattr(os, "posix_fallocate") and size:
+            try:
+                os.posix_fallocate(file.fileno(), 0, 4 * size)
+            except OSError as error:
+                raise OperationError(
+                    f"separating the vectors needs {4 * size >> 20:,} MB for each in {tempfile.gettempdir()} "
+                    f"({error.strerror}): set TMPDIR to a folder on a larger disk, or 'separate: false'"
+                ) from None
         return np.memmap(file, np.float32, "w+", shape=(size,))
 
 
-def orthogonal(matrices: Sequence[np.ndarray], device: str = "cpu") -> list[np.ndarray]:
+def _separate(key: str, given: Sequence[np.ndarray], device: str) -> list[np.ndarray]:
+    try:
+        return orthogonal(given, device)
+    except (np.linalg.LinAlgError, RuntimeError) as error:
+        raise SelfposError(
+            f"the vectors' matrices at {key} cannot be decomposed ({error}): set 'separate: false'"
+        ) from None
+
+
+def orthogonal(given: Sequence[np.ndarray], device: str = "cpu") -> list[np.ndarray]:
     """The matrices of one tensor, separated: U⊥_i Σ_i V⊥_iᵀ of each."""
-    from selfpos.merging.maths.matrices import join, leading, shared_rank
+    from selfpos.merging.maths.matrices import join, leading_of_each
     from selfpos.merging.stream import array_module
 
-    arrays: Sequence[Any] = matrices
+    arrays: Sequence[Any] = given
     if device != "cpu":
         import torch
 
-        arrays = [torch.from_numpy(matrix).to(device) for matrix in matrices]
+        arrays = [torch.from_numpy(matrix).to(device) for matrix in given]
     xp = array_module(arrays[0])
-    rank = shared_rank(matrices[0].shape, len(matrices))
-    left, values, right = join(xp, [leading(xp, array, rank) for array in arrays])
-    parts = [slice(start, start + rank) for start in range(0, len(values), rank)]
+    triples = leading_of_each(xp, arrays, [1.0] * len(arrays))
+    left, values, right = join(xp, triples)
+    ends = np.cumsum([len(triple[1]) for triple in triples]).tolist()
+    parts = [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
     products = [(left[:, part] * values[part]) @ right[part] for part in parts]
     return [product if isinstance(product, np.ndarray) else product.cpu().numpy() for product in products]
 
 
-def _matrices(base: ModelFolder) -> list[str]:
-    """The tensors that are matrices of linear maps."""
-    return [key for key, entry in base.tensors.items() if entry.mergeable and is_linear_map(key, entry.shape)]
+def matrices(base: ModelFolder, exclude: Sequence[str] = ()) -> list[str]:
+    """The tensors that are matrices of linear maps, but for those that a pattern of `exclude` fits."""
+    return [
+        key
+        for key, entry in base.tensors.items()
+        if entry.mergeable
+        and is_linear_map(key, entry.shape)
+        and not any(fnmatchcase(key, pattern) for pattern in exclude)
+    ]

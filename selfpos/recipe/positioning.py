@@ -11,7 +11,7 @@ from selfpos.recipe.settings import Settings
 PAPER: dict[str, Any] = {
     "search": "sgd", "space": "spherical", "steps": 1000, "batch_size": 32, "learning_rate": 5e-3,
     "penalty": 0.05, "temperature": 0.02, "batches": "single", "normalise": "none", "sts_loss": "infonce",
-    "validation": 0.0, "compare": False, "separate": False,
+    "validation": 0.0, "compare": False,
 }  # fmt: skip
 """Self Positioning as printed (Li et al., arXiv 2410.15035, section 3.3 and appendix). Its probe set has
 16,000 records a task."""
@@ -19,15 +19,9 @@ PAPER: dict[str, Any] = {
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
     "paper": PAPER,
-    "lm-cocktail": {
-        "search": "loss-softmax",
-        "normalise": "none",
-        "validation": 0.0,
-        "compare": False,
-        "separate": False,
-    },
-    "layer-wise": {"search": "sgd", "granularity": "layer", "separate": False},
-    "cma-es": {"search": "cma-es", "separate": False},
+    "lm-cocktail": {"search": "loss-softmax", "normalise": "none", "validation": 0.0, "compare": False},
+    "layer-wise": {"search": "sgd", "granularity": "layer"},
+    "cma-es": {"search": "cma-es"},
 }
 LEARNED = {
     "self-positioning": "default",
@@ -39,6 +33,7 @@ LEARNED = {
 
 READ_BY = {
     "rounds": ("linearised",),
+    "separate": ("linearised",),
     "steps": ("sgd",),
     "learning_rate": ("sgd",),
     "evaluations": ("cma-es",),
@@ -136,8 +131,9 @@ class PositioningSettings(Settings):
     )
     separate: bool | None = Field(
         None,
-        description="search: first make the vectors' singular directions orthogonal to each other's (TSV-M); "
-        "when absent, for linearised and whole models that differ (cosines up to .5), to a billion weights",
+        description="search: first make the singular directions of the vectors orthogonal to each other "
+        "(TSV-M); when absent, of whole models that differ (cosines up to .5) and have matrices of up to a "
+        "billion weights",
     )
     exclude: Annotated[
         list[str], BeforeValidator(lambda given: [given] if isinstance(given, str) else given)

@@ -136,7 +136,7 @@ class Shift:
 
 
 @dataclass(frozen=True)
-class Kept:
+class InMemory:
     """V as it lies in memory or in a memory map, flat float32."""
 
     values: np.ndarray = field(repr=False)
@@ -145,4 +145,4 @@ class Kept:
         return lambda start, stop, base: np.array(self.values[start:stop])
 
 
-TensorPart = Dense | LowRank | Dora | Shift | Kept
+TensorPart = Dense | LowRank | Dora | Shift | InMemory

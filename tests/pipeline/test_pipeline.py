@@ -35,7 +35,9 @@ MODELS = [
 ]
 TASKS = [
     "PythonDocsHeldOutClustering",
+    "PythonDocsNames",
     "PythonDocsRetrieval",
+    "PythonDocsSeeAlso",
     "PythonDocsSeeAlsoPairs",
     "PythonDocsSubpackageClassification",
 ]

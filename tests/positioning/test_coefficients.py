@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,13 @@ def test_a_damaged_file_is_one_sentence(tmp_path: Path, change: dict | None, mes
     file.write_text("[]" if change is None else json.dumps(json.loads(file.read_text()) | change))
     with pytest.raises(SelfposError, match=message):
         read_coefficients(file)
+
+
+@pytest.mark.parametrize(("separated", "number"), [(True, "2"), (False, "1")])
+def test_the_format_says_which_vectors_are_meant(tmp_path: Path, separated: bool, number: str) -> None:
+    file = write_coefficients(tmp_path / "c.json", replace(AB, separated=separated))
+    assert json.loads(file.read_text())["format"] == f"selfpos coefficients {number}"
+    assert read_coefficients(file).separated is separated
 
 
 def test_a_file_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from selfpos.errors import SelfposError
-from selfpos.merging import merge
+from selfpos.errors import OperationError, SelfposError
+from selfpos.merging import merge, plan
+from selfpos.operations import plan_search
 from selfpos.positioning import separated as module
 from selfpos.positioning.live import LiveModel
-from selfpos.positioning.separated import is_separated, orthogonal, separated, separates
+from selfpos.positioning.separated import matrices, orthogonal, separated, separates
 from selfpos.recipe import PositioningSettings
 from selfpos.storage.model_folder import open_model
 from selfpos.vectors import TaskVector, open_vectors
@@ -52,10 +55,10 @@ def test_the_live_model_and_tsv_m_agree(
 
 
 def test_a_damaged_matrix_is_left_for_those_who_name_it(vectors: list[TaskVector]) -> None:
-    key = next(key for key in module._matrices(vectors[0].base))
+    key = matrices(vectors[0].base)[0]
     values = vectors[1].values(key)
     values[0, 0] = np.nan
-    vectors[1].parts[key] = module.Kept(values.reshape(-1))
+    vectors[1].parts[key] = module.InMemory(values.reshape(-1))
     assert np.isnan(separated(vectors)[1].values(key)[0, 0])
 
 
@@ -84,15 +87,73 @@ def test_models_too_large_are_separated_when_asked(
     assert separates(vectors, PositioningSettings(separate=True))
 
 
-def test_only_new_vectors_are_separated(vectors: list[TaskVector]) -> None:
-    assert not is_separated(vectors)
-    assert is_separated(separated(vectors))
-    assert not is_separated(vectors)
+def test_directions_that_a_vector_does_not_move_along_turn_no_others() -> None:
+    generator = np.random.default_rng(1)
+    low = (generator.normal(size=(96, 4)) @ generator.normal(size=(4, 96))).astype(np.float32)
+    given = [low, generator.normal(size=(96, 96)).astype(np.float32), np.zeros((96, 96), np.float32)]
+    parts = orthogonal(given)
+    for part, other in zip(orthogonal([torch.from_numpy(v).numpy() for v in given]), parts, strict=True):
+        np.testing.assert_array_equal(part, other)
+    noise = 1e-7 * generator.normal(size=(96, 96)).astype(np.float32)
+    for part, other in zip(parts, orthogonal([given[0] + noise, *given[1:]]), strict=True):
+        np.testing.assert_allclose(part, other, atol=1e-2)
+    assert not parts[2].any()
+    assert np.linalg.matrix_rank(parts[0], tol=1e-3) == 4
+    assert not orthogonal([given[2], given[2]])[0].any()
+
+
+def test_rivals_are_the_specialists_before_separation(
+    tiny_base: Path, tiny_specialists: list[Path], vectors: list[TaskVector]
+) -> None:
+    live = LiveModel(vectors[0].base, separated(vectors), specialists=vectors)
+    live.set_specialist(1)
+    written = open_model(tiny_specialists[1])
+    for key, parameter in live.parameters.items():
+        torch.testing.assert_close(parameter.detach(), written.read(key).float(), rtol=1e-5, atol=1e-6)
+
+
+def test_excluded_matrices_are_left_alone(vectors: list[TaskVector]) -> None:
+    keys = matrices(vectors[0].base, ["*attention*"])
+    assert keys
+    assert not any("attention" in key for key in keys)
+    first, *_ = (key for key in matrices(vectors[0].base) if "attention" in key)
+    kept = separated(vectors, exclude=["*attention*"])[0]
+    np.testing.assert_array_equal(kept.values(first), vectors[0].values(first))
 
 
 def test_a_full_disk_is_refused_before_it_is_written(
     vectors: list[TaskVector], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "ROOM", 1 << 50)
-    with pytest.raises(SelfposError, match="set TMPDIR to a folder on a larger disk, or 'separate: false'"):
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(OperationError, match="set TMPDIR to a folder on a larger disk, or 'separate: false'"):
         separated(vectors)
+
+
+def test_without_the_memory_for_it_the_vectors_stay_as_they_are(
+    tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def method(budget: int, **settings: bool) -> str:
+        rows = plan_search(
+            str(tiny_base), tiny_specialists, PositioningSettings(**settings), out, budget=budget, threads=1
+        )
+        return dict(rows)["method"].partition(":")[0]
+
+    out = tmp_path / "out"
+    enough = plan(tiny_base, tiny_specialists, "linear", out, threads=1).memory
+    assert method(enough * 2) == "tsv-m"
+    assert method(enough + 1000) == "linear"
+    assert "the vectors are taken as they are, not separated: method tsv-m needs" in caplog.text
+    with pytest.raises(SelfposError, match=r"\(--memory\), or take the vectors as they are"):
+        method(enough + 1000, separate=True)
+
+
+def test_one_adapter_is_made_of_adapters_as_they_are(
+    tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path
+) -> None:
+    with pytest.raises(SelfposError, match="alpha is a whole model, not low-rank"):
+        plan_search(
+            str(tiny_base), tiny_specialists, PositioningSettings(), tmp_path / "out", output="adapter"
+        )

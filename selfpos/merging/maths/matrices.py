@@ -9,6 +9,8 @@ import numpy as np
 
 from selfpos.merging.stream import Array, Chunk
 
+NO_DIRECTION = 1e-5  # singular values below this share of the largest are noise of float32
+
 
 def weighted_sum(vectors: Iterable[Array], weights: Sequence[float], normalize: bool = False) -> Array:
     """Σ w_i V_i with one vector in memory at a time, divided by Σ w_i with `normalize`."""
@@ -59,9 +61,20 @@ def join(xp: Any, parts: Sequence[tuple[Array, Array, Array]]) -> tuple[Array, A
     return left, xp.concatenate([part[1] for part in parts]), right
 
 
-def shared_rank(shape: tuple[int, ...], vectors: int) -> int:
-    """How many singular directions of a matrix each of so many vectors may have for itself."""
-    return max(1, min(shape) // vectors)
+def leading_of_each(
+    xp: Any, vectors: Sequence[Array], weights: Sequence[float]
+) -> list[tuple[Array, Array, Array]]:
+    """The r/N leading singular triples of each of N matrices of rank r, the values times the weight.
+
+    Directions along which a vector does not move are left out: they are arbitrary, and would turn those of
+    the others.
+    """
+    parts = []
+    for vector, weight in zip(vectors, weights, strict=True):
+        left, values, right = leading(xp, vector, max(1, min(vector.shape) // len(vectors)))
+        count = int((values > NO_DIRECTION * values[0]).sum())
+        parts.append((left[:, :count], values[:count] * weight, right[:count]))
+    return parts
 
 
 def nearest_orthogonal(xp: Any, matrix: Array) -> Array:

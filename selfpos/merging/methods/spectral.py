@@ -11,8 +11,8 @@ from selfpos.merging.maths.matrices import (
     is_matrix,
     join,
     leading,
+    leading_of_each,
     mean,
-    shared_rank,
     thin_svd,
     total,
     weighted_sum,
@@ -78,7 +78,8 @@ def tsv_m(chunk: Chunk, *, scale: float = 1.0, others: Literal["mean", "sum"] = 
 
     Per matrix of rank r: the r/N leading singular triples of each V_i are put side by side in U, Σ, Vᵀ; U⊥
     and V⊥ are the orthonormal matrices nearest to U and V (Procrustes); V = α U⊥ Σ V⊥ᵀ, the singular values
-    of V_i times its weight. Embeddings, norms and biases take α times the mean of the weighted vectors.
+    of V_i times its weight. Directions that V_i does not move along are left out. Embeddings, norms and
+    biases take α times the mean of the weighted vectors.
 
     Args:
         scale: α, the factor of the merged vector.
@@ -92,13 +93,7 @@ def tsv_m(chunk: Chunk, *, scale: float = 1.0, others: Literal["mean", "sum"] = 
         summed = weighted_sum(chunk.vectors, chunk.weights)
         return (summed / len(chunk.vectors) if others == "mean" else summed) * scale
     xp = array_module(chunk.base)
-    rank = shared_rank(chunk.base.shape, len(chunk.vectors))
-    parts = [
-        (left, values * weight, right)
-        for vector, weight in zip(chunk.vectors, chunk.weights, strict=True)
-        for left, values, right in [leading(xp, vector, rank)]
-    ]
-    left, values, right = join(xp, parts)
+    left, values, right = join(xp, leading_of_each(xp, chunk.vectors, chunk.weights))
     return (left * values) @ right * scale
 
 
