@@ -381,7 +381,8 @@ def _identity(
 def merge_by_coefficients(file: Path, base: str, vectors: Sources, out: Path, **options: Any) -> Path:
     """Merge by the coefficients that a search wrote.
 
-    With the options that the search was given, the weights equal those that it wrote, byte for byte.
+    With the options that the search was given, the weights equal those that it wrote, byte for byte; those of
+    separated vectors on the same kind of machine, for decompositions differ in their last digits.
 
     Args:
         file: the coefficients (`OUT.coefficients.json`).

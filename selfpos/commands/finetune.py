@@ -20,7 +20,8 @@ from selfpos.recipe import TaskSource, TrainingSettings, ValidationSettings
     default=("corpus",),
     show_default=True,
     multiple=True,
-    help="'corpus' (docstrings on this machine), a local file or folder, or hub:NAME; may be repeated.",
+    help="'corpus' (docstrings on this machine; for retrieval also 'corpus:names', 'corpus:see-also'), "
+    "a local file or folder, or hub:NAME; may be repeated.",
 )
 @click.option("--out", required=True, type=PATH, help="Folder to write; must not exist.")
 @options_of(TaskSource, "split", "limit", "streaming", weights="weight")

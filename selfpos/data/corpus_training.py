@@ -4,7 +4,8 @@ columns.
 What each task asks: retrieval - which docstring goes on after this summary; classification and clustering -
 which subpackage a summary is from; pair classification - does A name B in its See Also section; sts - how
 near two functions are, in four grades; reranking - which of several bodies of one subpackage is that of the
-summary; summarization - which summary heads this docstring.
+summary; summarization - which summary heads this docstring. Retrieval has two more views: names - which
+summary is that of the function of this name; see-also - which docstring belongs to a linked function.
 """
 
 from __future__ import annotations

@@ -134,13 +134,20 @@ def load_source(
     if limit is not None and limit < usable:
         dataset = dataset.select(sorted(random.Random(seed).sample(range(usable), limit)))
     drawn = f"{len(dataset)} of {usable}" if len(dataset) < usable else str(usable)
-    corpus = f"{task_type.name} records from the docstrings of the Python packages on this machine"
-    origin = " + ".join(corpus if name.partition(":")[0] == "corpus" else name for name in specs)
+    origin = " + ".join(_origin(name, task_type) for name in specs)
     description = f"{origin}: {drawn} records"
     if reasons := _reasons(reader.dropped):
         description += f" (dropped: {reasons})"
     dropped = {reason: count for reason, count in reader.dropped.items() if count}
     return LoadedSource(dataset, description, reader.found, dropped, reader.revisions, hash_records(dataset))
+
+
+def _origin(spec: str, task_type: TaskType) -> str:
+    corpus, _, view = spec.partition(":")
+    if corpus != "corpus":
+        return spec
+    records = f"{task_type.name} records{f' ({view})' if view else ''}"
+    return f"{records} from the docstrings of the Python packages on this machine"
 
 
 def _weighted(parts: list[Dataset], weights: Sequence[float], seed: int) -> list[Dataset]:

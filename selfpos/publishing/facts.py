@@ -108,7 +108,7 @@ class Facts:
 
     @property
     def method(self) -> str | None:
-        """The merge method; for a linear merge with searched coefficients the search."""
+        """The merge method; where its coefficients were searched for, the search."""
         method = self.merge.get("method")
         return _search_method(self.search) if self.search and method in (None, "linear", "tsv-m") else method
 

@@ -70,7 +70,8 @@ def link(parent: Parent | None) -> str:
 def source(text: str | None) -> str:
     """Where data came from: Hub data sets linked, a local path cut to its last part."""
     if text and text.partition(":")[0] == "corpus":
-        return "docstrings of installed Python packages (selfpos's corpus)"
+        view = text.partition(":")[2]
+        return f"docstrings of installed Python packages (selfpos's corpus{f', {view}' if view else ''})"
     if repos := hub_datasets(text or ""):
         return ", ".join(f"[{name}](https://huggingface.co/datasets/{name})" for name in repos)
     return plain(Path(text).name if text and Path(text).is_absolute() else text)
