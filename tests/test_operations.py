@@ -292,3 +292,11 @@ def test_a_probe_that_other_code_drew_is_not_drawn_again(
         match=r"other records were held out of the data of .*one.* give a probe set with --probe FOLDER",
     ):
         probe_of([model])
+
+
+def test_a_merge_does_not_wait_for_torch() -> None:
+    program = (
+        "import sys, selfpos.operations; print([m for m in ('torch', 'transformers') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == "[]"
