@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from selfpos.data.probe import hold_out, read_probe, write_probe
     from selfpos.data.sources import load_source
     from selfpos.evaluation import evaluate, read_scores, select_tasks
-    from selfpos.operations import finetune, merge, merge_by_coefficients, position_and_merge, probe_of
+    from selfpos.operations import finetune, merge, probe_of
     from selfpos.pipeline.run import run_recipe
     from selfpos.positioning.position import position
     from selfpos.recipe import PositioningSettings, Recipe, TaskSource, TrainingSettings, load_recipe
@@ -32,7 +32,8 @@ _HOMES = {
     "selfpos.data.probe": ("hold_out", "read_probe", "write_probe"),
     "selfpos.data.sources": ("load_source",),
     "selfpos.evaluation": ("evaluate", "read_scores", "select_tasks"),
-    "selfpos.operations": ("finetune", "merge", "merge_by_coefficients", "position_and_merge", "probe_of"),
+    "selfpos.operations": ("finetune", "merge", "probe_of"),
+    "selfpos.searched_merge": ("merge_by_coefficients", "position_and_merge"),
     "selfpos.pipeline.run": ("run_recipe",),
     "selfpos.positioning.position": ("position",),
     "selfpos.recipe": ("PositioningSettings", "Recipe", "TaskSource", "TrainingSettings", "load_recipe"),

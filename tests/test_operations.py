@@ -13,8 +13,9 @@ import pytest
 
 from selfpos.data.probe import ProbeTask
 from selfpos.errors import SelfposError
-from selfpos.operations import finetune, merge, position_and_merge, probe_of
+from selfpos.operations import finetune, merge, probe_of
 from selfpos.recipe import LoraSettings, PositioningSettings, TaskSource, TrainingSettings
+from selfpos.searched_merge import position_and_merge
 from selfpos.storage.manifest import read_manifest, write_manifest
 from selfpos.tasks import get_task
 from tests.helpers.stand_ins import interrupt_second_gradient, pairs
@@ -295,8 +296,7 @@ def test_a_probe_that_other_code_drew_is_not_drawn_again(
 
 
 def test_a_merge_does_not_wait_for_torch() -> None:
-    program = (
-        "import sys, selfpos.operations; print([m for m in ('torch', 'transformers') if m in sys.modules])"
-    )
+    print_loaded = "print([name for name in ('torch', 'transformers') if name in sys.modules])"
+    program = f"import sys, selfpos.searched_merge; {print_loaded}"
     done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
     assert done.stdout.strip() == "[]"

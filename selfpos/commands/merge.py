@@ -104,12 +104,12 @@ def command(
         _refuse({"--weights": weights, **take_from}, f"--method {method}")
         _search(method, *arguments, _search_settings(method, steps, _parse(params)), probe, options, dry_run)
         return
-    from selfpos import operations
+    from selfpos import operations, searched_merge
 
     do: Callable[..., object] = operations.merge
     plan: Callable[..., list[tuple[str, str]]] = operations.plan_merge
     if coefficients is not None:
-        do, plan = operations.merge_by_coefficients, operations.plan_merge_by_coefficients
+        do, plan = searched_merge.merge_by_coefficients, searched_merge.plan_merge_by_coefficients
         words: tuple[object, ...] = (coefficients, *arguments)
     elif recipe is not None:
         from selfpos.mergekit import translate_recipe
@@ -203,9 +203,10 @@ def _search(
 ) -> None:
     from selfpos.console import is_first, quiet_process
     from selfpos.data.probe import read_probe
-    from selfpos.operations import plan_search, position_and_merge, probe_of
+    from selfpos.operations import probe_of
     from selfpos.positioning.position import check
     from selfpos.recipe import PositioningSettings, validate
+    from selfpos.searched_merge import plan_search, position_and_merge
     from selfpos.storage.atomic import refuse_existing
     from selfpos.storage.locate import locate_model
     from selfpos.vectors.task_vector import distinct_names

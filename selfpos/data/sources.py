@@ -142,9 +142,15 @@ def load_source(
     return LoadedSource(dataset, description, reader.found, dropped, reader.revisions, hash_records(dataset))
 
 
+def corpus_view(spec: str) -> str | None:
+    """VIEW of the source `corpus:VIEW`, empty for `corpus` alone; None for another source."""
+    name, _, view = spec.partition(":")
+    return view if name == "corpus" else None
+
+
 def _origin(spec: str, task_type: TaskType) -> str:
-    corpus, _, view = spec.partition(":")
-    if corpus != "corpus":
+    view = corpus_view(spec)
+    if view is None:
         return spec
     records = f"{task_type.name} records{f' ({view})' if view else ''}"
     return f"{records} from the docstrings of the Python packages on this machine"
@@ -201,8 +207,8 @@ class _Reader:
         return usable
 
     def _open(self, spec: str) -> Dataset:
-        corpus, _, view = spec.partition(":")
-        if corpus == "corpus":
+        view = corpus_view(spec)
+        if view is not None:
             from selfpos.data.corpus import load_corpus
 
             return load_corpus().training(self.task_type.name, view or None, split=self.split)

@@ -310,7 +310,7 @@ class _Graph:
         )
 
     def _position_and_merge(self, name: str, merge: MergeSettings) -> None:
-        from selfpos.operations import position_and_merge
+        from selfpos.searched_merge import position_and_merge
 
         assert merge.search is not None
         position_and_merge(

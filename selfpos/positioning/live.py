@@ -70,6 +70,11 @@ class LiveModel:
     def device(self) -> torch.device:
         return next(iter(self.parameters.values())).device
 
+    @property
+    def separated(self) -> bool:
+        """Whether the vectors are the specialists' no longer, but separated ones."""
+        return any(vector is not given for vector, given in zip(self.vectors, self.specialists, strict=True))
+
     @torch.no_grad()
     def set_coefficients(self, table: Tensor) -> None:
         """Set the weights to θ0 + Σ_i table[t, i]·V_i, in the model's dtype; `table` is float64 (T, N)."""
@@ -80,12 +85,13 @@ class LiveModel:
     @torch.no_grad()
     def set_specialist(self, index: int) -> None:
         """Set the weights to those of a specialist, θ0 + V_i before separation."""
-        if self.specialists[index] is self.vectors[index]:
+        if not self.separated:
             alone = torch.zeros(len(self.keys), len(self.vectors), dtype=torch.float64)
             alone[:, index] = 1.0
             self.set_coefficients(alone)
             return
-        deltas = open_deltas(self.base, [self.specialists[index]], self.keys, self.device, "auto")
+        where = "disk" if self.device.type == "cpu" else "float32"
+        deltas = open_deltas(self.base, [self.specialists[index]], self.keys, self.device, where)
         for key in self.keys:
             deltas.merge_into(key, [1.0], self.parameters[key])
 

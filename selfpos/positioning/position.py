@@ -287,5 +287,5 @@ def _result(problem: Problem, path: Trajectory, outcome: Outcome, interrupted: b
         intervals=outcome.intervals,
         rivals=outcome.rivals,
         verdict=outcome.verdict,
-        separated=problem.live.vectors != problem.live.specialists,
+        separated=problem.live.separated,
     )

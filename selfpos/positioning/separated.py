@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from selfpos.storage.model_folder import ModelFolder
     from selfpos.vectors import TaskVector
 
-LARGEST = 1_000_000_000  # weights in matrices: beyond, their decompositions take hours
+LARGEST = 1_000_000_000  # weights in matrices; more are not decomposed unasked
 NEAREST = 0.5  # cosine of two vectors that are still taken for different tasks
 
 

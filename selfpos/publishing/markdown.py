@@ -9,6 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from selfpos.data.sources import corpus_view
 from selfpos.publishing.facts import Parent, hub_datasets
 
 if TYPE_CHECKING:
@@ -69,8 +70,8 @@ def link(parent: Parent | None) -> str:
 
 def source(text: str | None) -> str:
     """Where data came from: Hub data sets linked, a local path cut to its last part."""
-    if text and text.partition(":")[0] == "corpus":
-        view = text.partition(":")[2]
+    view = corpus_view(text or "")
+    if view is not None:
         return f"docstrings of installed Python packages (selfpos's corpus{f', {view}' if view else ''})"
     if repos := hub_datasets(text or ""):
         return ", ".join(f"[{name}](https://huggingface.co/datasets/{name})" for name in repos)

@@ -51,6 +51,10 @@ def test_nothing_scored_was_trained_on(made_up_corpus: Corpus, data: dict[str, A
     assert {splits[text] for text in [*retrieval["queries"]["text"], *retrieval["corpus"]["text"]]} == {
         "test"
     }
+    for task, column in (("Names", "corpus"), ("SeeAlso", "corpus"), ("SeeAlso", "queries")):
+        assert {splits[text] for text in data[task]["default"]["test"][column]["text"]} == {"test"}
+    names = made_up_corpus.training("retrieval", "names")["anchor"]
+    assert set(names).isdisjoint(data["Names"]["default"]["test"]["queries"]["text"])
     assert {splits[text] for text in data["SubpackageClassification"]["test"]["text"]} == {"test"}
     assert {splits[text] for text in data["SubpackageClassification"]["train"]["text"]} == {"train"}
     pairs = data["SeeAlsoPairs"]["test"]

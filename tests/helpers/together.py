@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from selfpos.console import is_first
-from selfpos.operations import position_and_merge
 from selfpos.positioning.problem import Problem
 from selfpos.recipe import PositioningSettings
+from selfpos.searched_merge import position_and_merge
 from tests.helpers.stand_ins import records
 
 SGD = {"search": "sgd", "steps": 4, "batch_size": 14}

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from selfpos.errors import SelfposError
-from selfpos.operations import merge_by_coefficients, position_and_merge
 from selfpos.positioning.coefficients import Coefficients, read_coefficients, write_coefficients
 from selfpos.recipe import PositioningSettings
+from selfpos.searched_merge import merge_by_coefficients, position_and_merge
 from tests.helpers.stand_ins import records
 
 AB = Coefficients(

@@ -13,13 +13,13 @@ import pytest
 import torch
 
 from selfpos.errors import SelfposError
-from selfpos.operations import _identity, position_and_merge
 from selfpos.positioning import trajectory
 from selfpos.positioning.live import LiveModel
 from selfpos.positioning.problem import Problem
 from selfpos.positioning.selection import Selection
 from selfpos.positioning.trajectory import Trajectory
 from selfpos.recipe import PositioningSettings
+from selfpos.searched_merge import _identity, position_and_merge
 from tests.helpers.stand_ins import records
 
 COMMON = {"compare": False}

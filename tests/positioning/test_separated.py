@@ -12,11 +12,12 @@ import torch
 
 from selfpos.errors import OperationError, SelfposError
 from selfpos.merging import merge, plan
-from selfpos.operations import plan_search
+from selfpos.merging.maths.matrices import join, leading_of_each
 from selfpos.positioning import separated as module
 from selfpos.positioning.live import LiveModel
 from selfpos.positioning.separated import matrices, orthogonal, separated, separates
 from selfpos.recipe import PositioningSettings
+from selfpos.searched_merge import plan_search
 from selfpos.storage.model_folder import open_model
 from selfpos.vectors import TaskVector, open_vectors
 
@@ -92,8 +93,9 @@ def test_directions_that_a_vector_does_not_move_along_turn_no_others() -> None:
     low = (generator.normal(size=(96, 4)) @ generator.normal(size=(4, 96))).astype(np.float32)
     given = [low, generator.normal(size=(96, 96)).astype(np.float32), np.zeros((96, 96), np.float32)]
     parts = orthogonal(given)
-    for part, other in zip(orthogonal([torch.from_numpy(v).numpy() for v in given]), parts, strict=True):
-        np.testing.assert_array_equal(part, other)
+    triples = leading_of_each(torch, [torch.from_numpy(matrix) for matrix in given], [1.0, 1.0, 1.0])
+    left, values, right = join(torch, triples)
+    np.testing.assert_allclose(((left * values) @ right).numpy(), sum(parts), atol=1e-2)
     noise = 1e-7 * generator.normal(size=(96, 96)).astype(np.float32)
     for part, other in zip(parts, orthogonal([given[0] + noise, *given[1:]]), strict=True):
         np.testing.assert_allclose(part, other, atol=1e-2)
