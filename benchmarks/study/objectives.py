@@ -1,21 +1,23 @@
 """How well smooth stand-ins and training losses follow the test score, task by task.
 
-    python benchmarks/study/objectives.py --data FOLDER --seeds 0 1 2
+    python benchmarks/study/objectives.py --data FOLDER --setting unequal --seeds 0
 
-The embeddings of the probe's and the tests' texts are taken once at one scale for all, .6, with their slopes
-along every vector; at any point near by they are then known without a forward pass (the file says how far
-that is from the truth at one point). At 40 points, scales and random coefficients, each candidate's value on
-the probe is set beside the test score of its task: Spearman's rank correlation, all over and over the better
-half of the points. Results: benchmarks/results/study_objectives.json and .md.
+The embeddings of the probe's and the tests' texts are taken once at one scale for all, 1.2 of the separated
+vectors, with their slopes along every vector; at any point near by they are then known without a forward pass
+(the result says how far the score is from the truth at the base). At 45 points, scales and random
+coefficients, each candidate's value on the probe is set beside the test score of its task: Spearman's rank
+correlation, over all points and over the better half. Results: benchmarks/results/study_objectives.json, .md.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -26,43 +28,39 @@ from torch import Tensor
 
 from tests import MEASURES
 
-CENTRE, STEP, POINTS = 0.6, 0.15, 40
-CHECKED = (
-    0.2,
-    1.2,
-    0.8,
-    0.3,
-    0.8,
-)  # the point at which the linear embeddings are compared with the true ones
-TEMPERATURES = (0.02, 0.05, 0.1)  # of the search's setting; its default is .05
+CENTRE, STEP, POINTS = 1.2, 0.05, 45
+TEMPERATURES = (0.025, 0.05, 0.1)  # of the search's setting; its default is .05
 
 
 class Linear:
-    """Embeddings of texts, linear in the coefficients."""
+    """Embeddings (P, d) of texts, linear in the coefficients, kept in `file`."""
 
-    def __init__(self, live: Any, texts: Sequence[str]) -> None:
-        self.row_of = {text: row for row, text in enumerate(texts)}
-        self.count = len(live.vectors)
-        self.centre = self._embed(live, texts, [CENTRE] * self.count)
-        self.slopes = []
-        for index in range(self.count):
-            moved = [CENTRE + STEP * (other == index) for other in range(self.count)]
-            self.slopes.append((self._embed(live, texts, moved) - self.centre) / STEP)
-        self.checked = [CHECKED[index % len(CHECKED)] for index in range(self.count)]
-        self.true = self._embed(live, texts, self.checked)
+    def __init__(self, file: Path, live: Callable[[], Any], texts: Sequence[str]) -> None:
+        if not file.exists():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            torch.save(self._taken(live(), list(texts)), file)
+        kept = torch.load(file)
+        self.row_of = {text: row for row, text in enumerate(kept["texts"])}
+        self.centre, self.slopes, self.base = kept["c"], kept["slopes"], kept["base"]
 
     @staticmethod
     @torch.no_grad()
-    def _embed(live: Any, texts: Sequence[str], coefficients: Sequence[float]) -> Tensor:
-        row = torch.tensor(coefficients, dtype=torch.float64)
-        live.set_coefficients(row.expand(len(live.keys), len(coefficients)))
-        return live.embed(texts)
+    def _taken(live: Any, texts: list[str]) -> dict[str, Any]:
+        count = len(live.vectors)
+
+        def at(coefficients: Sequence[float]) -> Tensor:
+            row = torch.tensor(coefficients, dtype=torch.float64)
+            live.set_coefficients(row.expand(len(live.keys), count))
+            return live.embed(texts).float().cpu()
+
+        centre = at([CENTRE] * count)
+        moved = [[CENTRE + STEP * (other == index) for other in range(count)] for index in range(count)]
+        slopes = torch.stack([(at(point) - centre) / STEP for point in moved])
+        return {"texts": texts, "c": centre, "slopes": slopes, "base": at([0.0] * count)}
 
     def at(self, coefficients: Sequence[float]) -> Tensor:
         """Unit embeddings of all texts at `coefficients`."""
-        moved = self.centre
-        for slope, coefficient in zip(self.slopes, coefficients, strict=True):
-            moved = moved + (coefficient - CENTRE) * slope
+        moved = self.centre + torch.tensordot(torch.tensor(coefficients).float() - CENTRE, self.slopes, 1)
         return torch.nn.functional.normalize(moved, dim=1)
 
     def rows(self, texts: Sequence[str]) -> Tensor:
@@ -83,11 +81,20 @@ def texts_of_tests(tasks: Sequence[str], data: Path, seed: int) -> list[str]:
     return list(seen)
 
 
+@contextmanager
+def as_they_are() -> Iterator[None]:
+    """Class means and reranking by plain cosines, in no unit."""
+    from selfpos.positioning import smooth
+
+    with patch.object(smooth, "_spread", lambda *_: 1.0), patch.multiple(smooth, CLASSES=1.0, RERANKED=1.0):
+        yield
+
+
 def candidates(task: Any, linear: Linear) -> dict[str, Callable[[Tensor], float]]:
     """Name → value on the probe by embeddings: lower is better."""
     from selfpos.positioning.draws import Draws
     from selfpos.positioning.objective import losses_of, texts_of
-    from selfpos.positioning.smooth import smooth_measure
+    from selfpos.positioning.smooth import ClassMeans, Reranking, smooth_measure
     from selfpos.tasks.measure import TaskMeasure
 
     batch = task.everything()
@@ -102,8 +109,19 @@ def candidates(task: Any, linear: Linear) -> dict[str, Callable[[Tensor], float]
     for temperature in TEMPERATURES:
         smooth = smooth_measure(batch, temperature)
         rows = linear.rows(smooth.texts)
-        name = f"smooth, temperature {temperature:g}"
-        found[name] = lambda at, smooth=smooth, rows=rows: float(smooth.value(at[rows]))
+        found[f"smooth, temperature {temperature:g}"] = lambda at, smooth=smooth, rows=rows: float(
+            smooth.value(at[rows])
+        )
+    if isinstance(smooth, ClassMeans | Reranking):
+        for temperature in TEMPERATURES:
+            with as_they_are():
+                plain = smooth_measure(batch, temperature)
+
+            def plain_value(at: Tensor, plain: Any = plain, rows: Tensor = rows) -> float:
+                with as_they_are():
+                    return float(plain.value(at[rows]))
+
+            found[f"cosines as they are, temperature {temperature:g}"] = plain_value
     empty = type(batch)(
         task.name, [[] for _ in batch.columns], None if batch.labels is None else batch.labels[:0]
     )
@@ -123,19 +141,20 @@ def study(label: str, seed: int, data: Path, models: Path) -> list[dict[str, Any
 
     setting = SETTINGS[label]
     folders = specialists(setting, seed, data, models)
-    live = open_live(base_model(), folders, PositioningSettings(max_length=MAX_LENGTH, separate=False), None)
+    settings = PositioningSettings(max_length=MAX_LENGTH, separate=True)
     probe = probe_of(setting, seed, data)
     tasks = {name: TaskProbe(name, part.type, part.dataset, 0.05) for name, part in probe.items()}
     columns = [column for task in tasks.values() for column in task.everything().columns]
     texts = dict.fromkeys(
         [*(text for column in columns for text in column), *texts_of_tests(list(tasks), data, seed)]
     )
-    linear = Linear(live, list(texts))
+    file = models.parent / "spans" / f"{label}-seed{seed}.pt"
+    linear = Linear(file, lambda: open_live(base_model(), folders, settings, None), list(texts))
     rng = np.random.default_rng(seed)
-    points = [[scale] * len(folders) for scale in (0.0, 0.25, 0.5, 0.75, 1.0)]
+    points = [[scale] * len(folders) for scale in (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)]
     while len(points) < POINTS:
-        random = rng.uniform(0.1, 1.0) + rng.normal(0, 0.4, len(folders))
-        points.append(np.clip(random, -0.2, 1.6).tolist())
+        random = rng.uniform(0.1, 1.8) + rng.normal(0, 0.5, len(folders))
+        points.append(np.clip(random, -0.3, 2.4).tolist())
 
     def test(task: str, at: Tensor) -> float:
         units = at.numpy()
@@ -145,9 +164,7 @@ def study(label: str, seed: int, data: Path, models: Path) -> list[dict[str, Any
     rows = []
     for name, task in tasks.items():
         scores = np.array([test(name, at) for at in embeddings])
-        error = test(name, linear.at(linear.checked)) - test(
-            name, torch.nn.functional.normalize(linear.true, dim=1)
-        )
+        error = scores[0] - test(name, torch.nn.functional.normalize(linear.base, dim=1))
         better = scores >= np.median(scores)
         for candidate, value in candidates(task, linear).items():
             values = np.array([value(at) for at in embeddings])
@@ -158,7 +175,7 @@ def study(label: str, seed: int, data: Path, models: Path) -> list[dict[str, Any
                     "better_half": round(-float(spearmanr(values[better], scores[better]).statistic), 2),
                     "lost": round(float(scores.max() - scores[values.argmin()]), 2),
                     "range": [round(float(scores.min()), 2), round(float(scores.max()), 2)],
-                    "error_of_linearisation": round(error, 2),
+                    "error_at_base": round(error, 2),
                 }
             )  # fmt: skip
     return rows

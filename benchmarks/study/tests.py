@@ -11,7 +11,7 @@ import numpy as np
 from data import TEST_TITLES, titles
 
 Embed = Callable[[Sequence[str]], np.ndarray]  # texts → unit vectors (n, d)
-RECORDS = 400  # of each test, drawn by the seed, so that intervals over seeds count the records' chance too
+RECORDS = 1000  # of each test, drawn by the seed, so that intervals over seeds count the records' chance too
 QUESTIONS = 240  # of the reranking test, with ten candidates each
 SHOTS = 8  # texts of a class that a classification head learns from
 UNSEEN = ("sts16", "emotion", "quora")
@@ -80,7 +80,7 @@ def sts(embed: Embed, data: Path, seed: int) -> float:
 
 def classification(embed: Embed, data: Path, seed: int) -> float:
     test = _sample(_read(data, "banking77/test.jsonl"), RECORDS, f"classification {seed}")
-    return _few_shot(embed, _read(data, "banking77/train.jsonl"), test, seed, draws=1)
+    return _few_shot(embed, _read(data, "banking77/train.jsonl"), test, seed, draws=3)
 
 
 def clustering(embed: Embed, data: Path, seed: int) -> float:

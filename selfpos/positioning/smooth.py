@@ -61,7 +61,11 @@ class SmoothMeasure(ABC):
 
 
 class ClassMeans(SmoothMeasure):
-    """Labelled texts: −log of the softmax of the cosines with the class means, the text itself left out."""
+    """Labelled texts: −log of the softmax of the cosines with the class means, the text itself left out.
+
+    A classifier takes the nearest class at any scale, so cosines are in units of their deviation from the
+    text's mean. As they are, they would reward vectors that only spread the embeddings.
+    """
 
     def __init__(self, texts: Sequence[str], labels: Tensor, temperature: float) -> None:
         self.temperature = temperature
@@ -77,15 +81,17 @@ class ClassMeans(SmoothMeasure):
         counts = torch.bincount(classes, minlength=self.class_count)
         among = torch.zeros(self.count, dtype=torch.bool)
         among[others] = True
-        rows = rows[counts[self.class_of[rows]] > among[rows].long()]
-        texts, own_class = units[rows], self.class_of[rows]
-        cosines = texts @ functional.normalize(sums, dim=1).T
-        rest = functional.normalize(sums[own_class] - texts * among[rows, None].to(texts), dim=1)
-        at_own = functional.one_hot(own_class, self.class_count).bool()
-        cosines = torch.where(at_own, (texts * rest).sum(1, keepdim=True), cosines)
-        cosines = cosines.masked_fill((counts == 0) & ~at_own, -torch.inf)
-        shares = torch.log_softmax(cosines / self.temperature, dim=1)
-        return rows, -shares.gather(1, own_class[:, None])[:, 0]
+        judged = counts[self.class_of] > among.long()
+        rest = functional.normalize(sums[self.class_of] - units * among[:, None].to(units), dim=1)
+        own = functional.one_hot(self.class_of, self.class_count).bool()
+        cosines = torch.where(
+            own, (units * rest).sum(1, keepdim=True), units @ functional.normalize(sums, dim=1).T
+        )
+        known = torch.where(own, judged[:, None], counts > 0)
+        scaled = cosines / (_spread(cosines[others], known[others]) * self.temperature)
+        rows = rows[judged[rows]]
+        shares = torch.log_softmax(scaled[rows].masked_fill(~known[rows], -torch.inf), dim=1)
+        return rows, -shares.gather(1, self.class_of[rows, None])[:, 0]
 
 
 class GradedPairs(SmoothMeasure):
@@ -142,66 +148,112 @@ def _standardised(embeddings: Tensor, count: int, others: Tensor) -> Tensor:
     return (cosines - among.mean()) / among.std().clamp_min(1e-6)
 
 
-class Ranking(SmoothMeasure):
-    """Anchors and their texts: −log of the softmax of the positive's cosine among all texts but other
-    positives of the anchor.
+def _spread(cosines: Tensor, known: Tensor) -> Tensor:
+    """The standard deviation of those `cosines` that are `known` from the mean of their row."""
+    counts = known.sum(1, keepdim=True)
+    kept = torch.where(known, cosines, 0)
+    gaps = torch.where(known, cosines - kept.sum(1, keepdim=True) / counts.clamp_min(1), 0)
+    return (gaps.square().sum() / counts.sum().clamp_min(1) + 1e-12).sqrt()
 
-    With `own` a record is a distinct anchor, its candidates are its own texts, and its value is the mean over
-    its positives.
+
+class Ranking(SmoothMeasure):
+    """Pairs of an anchor and its positive: −log of the softmax of the positive's cosine among all texts but
+    other positives of the anchor.
+
+    Attributes:
+        candidates: which texts an anchor's positives are ranked among, (anchors, texts).
+        anchor, positive: the rows of each pair's anchor and of its text, (pairs,).
     """
 
-    def __init__(self, columns: Sequence[Sequence[str]], temperature: float, *, own: bool = False) -> None:
+    anchor: Tensor
+
+    def __init__(self, columns: Sequence[Sequence[str]], temperature: float) -> None:
         self.temperature = temperature
-        positives_of: dict[str, set[str]] = {}
-        texts_of: dict[str, set[str]] = {}
-        for anchor, positive, *negatives in zip(*columns, strict=True):
-            positives_of.setdefault(anchor, set()).add(positive)
-            texts_of.setdefault(anchor, set()).update([positive, *negatives])
-        pairs = list(zip(columns[0], columns[1], strict=True))
-        anchors = list(texts_of) if own else list(columns[0])
-        if own:
-            pairs = list(dict.fromkeys(pairs))
-        candidates = list(dict.fromkeys(text for column in columns[1:] for text in column))
-        index = {text: number for number, text in enumerate(candidates)}
-        self.texts = [*anchors, *candidates]
-        row_of = {anchor: row for row, anchor in enumerate(anchors)}
-        self.record = torch.tensor([row_of[anchor] if own else row for row, (anchor, _) in enumerate(pairs)])
-        self.positive = torch.tensor([index[positive] for _, positive in pairs])
-        self.candidates = torch.full((len(anchors), len(candidates)), not own, dtype=torch.bool)
-        self.sharing = [set() for _ in anchors]
+        anchors, positives = columns[0], columns[1]
+        answers = _by_anchor(anchors, positives)
+        index = self._index(anchors, columns)
+        self.anchor = torch.arange(len(anchors))
+        self.positive = torch.tensor([index[text] for text in positives])
+        self.candidates = torch.ones(len(anchors), len(index), dtype=torch.bool)
         for row, anchor in enumerate(anchors):
-            self.sharing[row] = {anchor, *positives_of[anchor]} if own else {anchor, columns[1][row]}
-            if own:
-                self.candidates[row, [index[text] for text in texts_of[anchor]]] = True
-            self.candidates[row, [index[text] for text in positives_of[anchor]]] = False
+            self.candidates[row, [index[text] for text in answers[anchor]]] = False
+        self.sharing = [set(pair) for pair in zip(anchors, positives, strict=True)]
+
+    def _index(self, anchors: Sequence[str], columns: Sequence[Sequence[str]]) -> dict[str, int]:
+        """The row of each text that may be found."""
+        found = list(dict.fromkeys(text for column in columns[1:] for text in column))
+        self.texts = [*anchors, *found]
+        return {text: row for row, text in enumerate(found)}
 
     def values(self, embeddings: Tensor, rows: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
         """Of all `rows` with a negative. The candidates are those of all records."""
-        has_negative = self.candidates.any(1)
-        rows = rows[has_negative[rows]]
+        rows = rows[self.candidates.any(1)[rows]]
+        units = functional.normalize(embeddings, dim=1)
+        cosines = units[: self.count] @ units[self.count :].T
+        cosines = cosines / (self._unit(cosines, others) * self.temperature)
         index = torch.full((self.count,), -1)
         index[rows] = torch.arange(len(rows))
-        pairs = torch.nonzero(index[self.record] >= 0)[:, 0]
-        units = functional.normalize(embeddings, dim=1)
-        cosines = units[: self.count][rows] @ units[self.count :].T / self.temperature
-        negative = cosines.masked_fill(~self.candidates[rows], -torch.inf).logsumexp(1)
-        at = index[self.record[pairs]]
-        positive = cosines[at, self.positive[pairs]]
-        costs = torch.logaddexp(positive, negative[at]) - positive
+        pairs = torch.nonzero(index[self.anchor] >= 0)[:, 0]
+        negative = cosines.masked_fill(~self.candidates, -torch.inf).logsumexp(1)[self.anchor[pairs]]
+        positive = cosines[self.anchor[pairs], self.positive[pairs]]
+        costs = torch.logaddexp(positive, negative) - positive
+        at = index[self.anchor[pairs]]
         sums = costs.new_zeros(len(rows)).index_add(0, at, costs)
         return rows, sums / torch.bincount(at, minlength=len(rows))
 
+    def _unit(self, cosines: Tensor, others: Tensor) -> Tensor | float:
+        return 1.0
 
-GRADED, LABELLED = 6.0, 4.0  # τ of standardised cosines over the setting: .3 and .2 of a deviation
+
+class Reranking(Ranking):
+    """Questions with candidates of their own: the mean over a question's positives of −log of the softmax of
+    their cosine among its negatives.
+
+    An order knows no scale, so cosines are in units of their deviation from the question's mean.
+    """
+
+    def __init__(self, columns: Sequence[Sequence[str]], temperature: float) -> None:
+        self.temperature = temperature
+        answers = _by_anchor(columns[0], columns[1])
+        texts = _by_anchor(columns[0], *columns[1:])
+        index = self._index(list(answers), columns)
+        pairs = [(row, index[text]) for row, found in enumerate(answers.values()) for text in found]
+        self.anchor, self.positive = torch.tensor(pairs).T
+        self.candidates = torch.zeros(len(answers), len(index), dtype=torch.bool)
+        for row, anchor in enumerate(answers):
+            self.candidates[row, [index[text] for text in texts[anchor]]] = True
+        self.candidates[self.anchor, self.positive] = False
+        self.sharing = [{anchor, *found} for anchor, found in answers.items()]
+
+    def _unit(self, cosines: Tensor, others: Tensor) -> Tensor:
+        known = self.candidates.clone()
+        known[self.anchor, self.positive] = True
+        return _spread(cosines[others], known[others])
+
+
+def _by_anchor(anchors: Sequence[str], *columns: Sequence[str]) -> dict[str, dict[str, None]]:
+    """Anchor → its distinct texts of `columns`, both in their order."""
+    texts: dict[str, dict[str, None]] = {}
+    for anchor, *found in zip(anchors, *columns, strict=True):
+        texts.setdefault(anchor, {}).update(dict.fromkeys(found))
+    return texts
+
+
+GRADED, LABELLED, CLASSES, RERANKED = 6.0, 4.0, 10.0, 10.0
+"""τ of cosines in units of a deviation, over the setting's."""
 
 
 def smooth_measure(records: Measured, temperature: float) -> SmoothMeasure:
     """The smooth measure of `records` by their form, as `tasks.measure` takes the measure."""
     columns, labels = records.columns, records.labels
     if labels is None:
-        return Ranking(columns, temperature, own=records.own_candidates)
+        return (
+            Reranking(columns, RERANKED * temperature)
+            if records.own_candidates
+            else Ranking(columns, temperature)
+        )
     if len(columns) == 1:
-        return ClassMeans(columns[0], labels, temperature)
+        return ClassMeans(columns[0], labels, CLASSES * temperature)
     if labels.is_floating_point():
         return GradedPairs(columns[0], columns[1], labels, GRADED * temperature)
     return LabelledPairs(columns[0], columns[1], labels, LABELLED * temperature)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from selfpos.positioning.smooth import ClassMeans, GradedPairs, LabelledPairs, Ranking
+from selfpos.positioning.smooth import ClassMeans, GradedPairs, LabelledPairs, Ranking, Reranking
 
 TEMPERATURE = 0.05
 RNG = np.random.default_rng(3)
@@ -19,9 +19,15 @@ def units(count: int) -> np.ndarray:
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
-def log_share(own: float, all_cosines: list[float]) -> float:
-    total = sum(math.exp(cosine / TEMPERATURE) for cosine in all_cosines)
-    return -math.log(math.exp(own / TEMPERATURE) / total)
+def log_share(own: float, all_cosines: list[float], temperature: float = TEMPERATURE) -> float:
+    total = sum(math.exp(cosine / temperature) for cosine in all_cosines)
+    return -math.log(math.exp(own / temperature) / total)
+
+
+def spread(rows: list[list[float]]) -> float:
+    """The deviation of numbers from the mean of their row."""
+    squares = [(number - sum(row) / len(row)) ** 2 for row in rows for number in row]
+    return math.sqrt(sum(squares) / len(squares))
 
 
 def test_a_text_is_judged_by_the_means_of_all_other_texts_of_each_class() -> None:
@@ -30,18 +36,20 @@ def test_a_text_is_judged_by_the_means_of_all_other_texts_of_each_class() -> Non
     others = [0, 1, 2, 3, 4, 5, 7]
     measure = ClassMeans([f"text {row}" for row in range(8)], torch.tensor(labels), TEMPERATURE)
     rows, values = measure.values(torch.tensor(texts), torch.arange(8), torch.tensor(others))
-    expected = {}
-    for row, label in enumerate(labels):
-        cosines, own = [], None
+    cosines: dict[int, dict[int, float]] = {}
+    for row in range(8):
+        cosines[row] = {}
         for known in range(4):
             members = [other for other in others if labels[other] == known and other != row]
-            if not members:
-                continue
-            mean = texts[members].sum(0)
-            cosines.append(float(texts[row] @ mean / np.linalg.norm(mean)))
-            own = cosines[-1] if known == label else own
-        if own is not None:
-            expected[row] = log_share(own, cosines)
+            if members:
+                mean = texts[members].sum(0)
+                cosines[row][known] = float(texts[row] @ mean / np.linalg.norm(mean))
+    unit = TEMPERATURE * spread([list(cosines[row].values()) for row in others])
+    expected = {
+        row: log_share(cosines[row][label], list(cosines[row].values()), unit)
+        for row, label in enumerate(labels)
+        if label in cosines[row]
+    }
     assert set(expected) == {0, 1, 2, 3, 4, 6}  # 5 and 7 are the only ones of their classes among the others
     assert dict(zip(rows.tolist(), values.tolist(), strict=True)) == pytest.approx(expected)
 
@@ -107,16 +115,30 @@ def test_other_positives_of_an_anchor_are_not_its_negatives() -> None:
 
 def test_reranking_looks_at_the_candidates_of_each_question() -> None:
     columns = [["q", "q", "r"], ["a", "b", "a"], ["x", "y", "z"]]
-    measure = Ranking(columns, TEMPERATURE, own=True)
+    measure = Reranking(columns, TEMPERATURE)
     assert measure.count == 2
-    asked, found = units(2), units(5)  # a b x y z
-    cosines = asked @ found.T
+    asked, found = units(2), units(5)
     embeddings = torch.tensor(np.concatenate([asked, found]))
+    place = {text: row for row, text in enumerate(measure.texts[2:])}
+    cosines = {
+        question: {text: float(asked[row] @ found[place[text]]) for text in texts}
+        for row, (question, texts) in enumerate({"q": "abxy", "r": "az"}.items())
+    }
     rows, values = measure.values(embeddings, torch.tensor([1, 0]), torch.arange(2))
-    first = [log_share(cosines[0, k], cosines[0, [k, 2, 3]].tolist()) for k in (0, 1)]
+    unit = TEMPERATURE * spread([list(of_question.values()) for of_question in cosines.values()])
+    q, r = cosines["q"], cosines["r"]
+    first = [log_share(q[text], [q[text], q["x"], q["y"]], unit) for text in "ab"]
     assert rows.tolist() == [1, 0]
-    expected = [log_share(cosines[1, 0], cosines[1, [0, 4]].tolist()), sum(first) / 2]
+    expected = [log_share(r["a"], [r["a"], r["z"]], unit), sum(first) / 2]
     assert values.tolist() == pytest.approx(expected)
+
+
+def test_spreading_all_texts_alike_does_not_rerank_them_better() -> None:
+    texts = units(8)
+    measure = Reranking([["q", "r"], ["a", "b"], ["v", "w"], ["x", "y"]], 1.0)
+    in_a_cone = np.concatenate([texts, np.full((len(texts), 1), 3.0)], 1)  # the same order, cosines near 1
+    values = [float(measure.value(torch.tensor(rows))) for rows in (texts, in_a_cone)]
+    assert values[1] == pytest.approx(values[0], rel=1e-9)
 
 
 def test_values_have_finite_slopes() -> None:
