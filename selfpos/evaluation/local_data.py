@@ -17,16 +17,17 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from selfpos.data import files
+from selfpos.data.beir import Beir, beir_files, read_beir
+from selfpos.data.folders import split_files
 from selfpos.errors import OperationError, first_line
 from selfpos.evaluation.mteb_internals import set_splits
+from selfpos.evaluation.own_data import Splits, read_split
 from selfpos.evaluation.tasks import new_task, retrieval_data, with_data
 from selfpos.storage.hashing import sha256_file
 
 if TYPE_CHECKING:
     from mteb.abstasks import AbsTask
 
-LINES = (".jsonl", ".jsonl.gz")
 HUB_FILES = (".parquet", ".jsonl", ".jsonl.gz", ".json", ".json.gz", ".csv", ".csv.gz", ".tsv", ".arrow")
 
 
@@ -108,10 +109,12 @@ class LocalFiles:
         for folder in self.folders.values():
             for split in dict.fromkeys(self._all_splits().values()):
                 if self.local.kind == "retrieval":
-                    for name, file in files.beir_files(folder, split).items():
+                    for name, file in beir_files(folder, split).items():
                         yield folder, name, file
-                else:
-                    yield folder, f"{split}.jsonl[.gz]", files.find(folder, split, LINES)
+                    continue
+                found = split_files(folder, split) if folder.is_dir() else None
+                for file in found.files if found else [None]:
+                    yield folder, f"{split}.jsonl[.gz]", file
 
     def _load(self) -> Mapping[str, Any]:
         data = {subset: self._load_subset(folder) for subset, folder in self.folders.items()}
@@ -125,21 +128,21 @@ class LocalFiles:
             if self.local.kind == "retrieval":
                 splits[split] = self._read_retrieval(folder, ours)
             else:
-                splits[split] = files.read_records(
-                    files.find(folder, ours, LINES) or folder / f"{ours}.jsonl"
-                )
+                splits[split], _ = read_split(self.local.kind, folder, ours)
         return dataset_of(self.local.kind, splits, self.local.labels)
 
-    def _read_retrieval(self, folder: Path, split: str) -> tuple[Any, Any, Any]:
-        documents, queries, relevant = files.read_beir(folder, split)
-        if self.local.shared_ids:
-            names = {key: key.replace(f"-{split}-", "-") for key in relevant}
-            queries = {names[key]: queries[key] for key in queries if key in relevant}
-            relevant = {names[key]: grades for key, grades in relevant.items()}
-        return documents, queries, relevant
+    def _read_retrieval(self, folder: Path, split: str) -> Beir:
+        found = read_beir(folder, split)
+        if not self.local.shared_ids:
+            return found
+        names = {key: key.replace(f"-{split}-", "-") for key in found.relevant}
+        return found._replace(
+            queries={names[key]: text for key, text in found.queries.items() if key in names},
+            relevant={names[key]: grades for key, grades in found.relevant.items()},
+        )
 
 
-def dataset_of(kind: str, splits: Mapping[str, Any], labels: Sequence[Any] | None = None) -> Any:
+def dataset_of(kind: str, splits: Splits, labels: Sequence[Any] | None = None) -> Any:
     """Data of one subset as MTEB's abstract task has it, from split → records (retrieval: as `read_beir`).
 
     Class labels become numbers: those of `labels`, or sorted.
@@ -147,42 +150,45 @@ def dataset_of(kind: str, splits: Mapping[str, Any], labels: Sequence[Any] | Non
     from datasets import Dataset, DatasetDict
 
     if kind == "retrieval":
-        return {split: retrieval_data(*beir) for split, beir in splits.items()}
+        return {
+            split: retrieval_data(beir.documents, beir.queries, beir.relevant)
+            for split, beir in splits.items()
+        }
     if kind == "reranking":
-        return {split: reranking_pools(records) for split, records in splits.items()}
+        return {split: reranking_pools(records, split) for split, records in splits.items()}
     columns = {
         "sts": {"sentence1": "sentence1", "sentence2": "sentence2", "score": "score"},
         "pair-classification": {"sentence1": "sentence1", "sentence2": "sentence2", "labels": "label"},
         "clustering": {"sentences": "text", "labels": "label"},
         "classification": {"text": "text", "label": "label"},
     }[kind]
-    numbers: dict[Any, int] = {}
+    numbers: dict[str, int] = {}
     if kind == "classification":
-        classes = labels or sorted({record["label"] for records in splits.values() for record in records})
-        numbers = {label: number for number, label in enumerate(classes)}
+        found = {record["label"] for records in splits.values() for record in records}
+        classes = labels or sorted(found, key=lambda label: (str(type(label)), label))
+        numbers = {str(label): number for number, label in enumerate(classes)}
     made = {}
     for split, records in splits.items():
         table = {theirs: [record[ours] for record in records] for theirs, ours in columns.items()}
         if kind == "classification":
-            table["label"] = [numbers[label] for label in table["label"]]
+            table["label"] = [numbers[str(label)] for label in table["label"]]
         made[split] = Dataset.from_dict(table)
     return DatasetDict(made)
 
 
-def reranking_pools(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Each question ranks its own candidates; questions without a wrong answer are left out."""
+def reranking_pools(rows: list[dict[str, Any]], split: str) -> dict[str, Any]:
+    """Each question ranks its own candidates, as mteb makes them of such records: its ids decide ties."""
     documents: dict[str, dict[str, str]] = {}
     queries: dict[str, str] = {}
     relevant: dict[str, dict[str, int]] = {}
-    for row in rows:
-        if not row["negative"]:
-            continue
-        key = str(row["query_id"])
+    for number, row in enumerate(rows):
+        key = f"{split}_query{number}"
         queries[key], relevant[key] = row["query"], {}
-        graded = [(text, 1) for text in row["positive"]] + [(text, 0) for text in row["negative"]]
-        for number, (text, grade) in enumerate(graded):
-            relevant[key][f"{key}-{number}"] = grade
-            documents[f"{key}-{number}"] = {"text": text}
+        for side, name, grade in (("positive", "apositive", 1), ("negative", "negative", 0)):
+            texts = [row[side]] if isinstance(row[side], str) else row[side]
+            for index, text in enumerate(texts):
+                relevant[key][f"{name}_{key}_{index:05d}"] = grade
+                documents[f"{name}_{key}_{index:05d}"] = {"text": text}
     pools = {key: list(grades) for key, grades in relevant.items()}
     return retrieval_data(documents, queries, relevant, pools=pools)
 

@@ -63,12 +63,13 @@ def new_task(
     *,
     revision: str,
     source: str,
+    remark: str = "",
     **attributes: Any,
 ) -> AbsTask:
     """A new task of a type in `KINDS`, whose `dataset` `load` returns when it is first run.
 
-    `revision` identifies the data (a content hash), `source` says where it is from; `attributes` are class
-    attributes of the abstract task.
+    `revision` identifies the data (a content hash), `source` says where it is from; `remark` is what is to be
+    said before it is scored, `attributes` are class attributes of the abstract task.
     """
     import mteb.abstasks
     from mteb.abstasks.task_metadata import TaskMetadata
@@ -88,7 +89,7 @@ def new_task(
         reference=None,
         prompt=task_class.abstask_prompt,  # the instruction for models that need one
     )
-    return with_data(task_class, metadata, load, **attributes)
+    return with_data(task_class, metadata, load, remark=remark, **attributes)
 
 
 def with_data(

@@ -12,7 +12,7 @@ from selfpos.comparison import Scored, compare
 from selfpos.evaluation.mteb_internals import hub_result
 from selfpos.evaluation.tasks import TaskInfo, describe_task
 from selfpos.publishing.facts import Facts
-from selfpos.scores.files import LAST, Result, TaskScore, last_json, last_scores, read_result
+from selfpos.scores.files import LAST, Result, TaskScore, known_tasks, last_json, last_scores, read_result
 from selfpos.storage.hashing import REVISION_LENGTH
 
 FOLDER = "eval"  # of scores inside a model folder: it is no part of the model's content hash
@@ -68,14 +68,17 @@ def find_scores(folder: Path) -> Path | None:
 def read_model_scores(root: Path) -> Scores | None:
     """The scores below `root`, in MTEB's folders at any depth; None where there are none.
 
-    Where a `last.json` lists results, other results of the same model are outdated and do not count. Raises
-    SelfposError where a result file is damaged.
+    Where a `last.json` names a revision of a model, results of its other revisions are of weights that it had
+    before, and do not count. Raises SelfposError where a result file is damaged.
     """
+    known = known_tasks(root)
     listed = last_scores(root)
-    known = {score.task: (score.type, score.metric) for score in listed}
-    covered = {score.file.parent.parent for score in listed}
+    current = {score.file.parent for score in listed}
+    covered = {folder.parent for folder in current}
     files = [score.file for score in listed if score.file.is_file()]
-    files += [file for file in sorted(root.rglob("*.json")) if file.parent.parent not in covered]
+    for file in sorted(root.rglob("*.json")):
+        if file.parent in current or file.parent.parent not in covered:
+            files.append(file)
     by_folder: dict[Path, list[Result]] = {}
     for file in dict.fromkeys(files):
         result = read_result(file, known.get(file.stem, (None, None))[1])

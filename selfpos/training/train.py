@@ -115,7 +115,7 @@ def train(
     from selfpos.console import quiet_libraries
 
     refuse_existing(out)
-    check_base(base)
+    check_base(base, settings.max_length)
     if not data:
         raise SelfposError("a training needs the data of at least one task")
     mixture = mixture or MixtureSettings()

@@ -87,9 +87,17 @@ def test_beir_folder_becomes_pairs_or_pools(beir: Path) -> None:
     ]
 
 
-def test_a_judgement_of_what_does_not_exist_is_named(beir: Path) -> None:
-    (beir / "qrels" / "train.tsv").write_text("query-id\tcorpus-id\tscore\nq0\td0\t1\nq0\td9\t1\n")
-    with pytest.raises(SelfposError, match=r"train.tsv, line 3: there is no query q0 or no document d9"):
+def test_judgements_of_what_does_not_exist_are_left_out_and_counted(beir: Path) -> None:
+    file = beir / "qrels" / "train.tsv"
+    file.write_text("query-id\tcorpus-id\tscore\nq0\td0\t1\nq0\td9\t1\nq7\td0\t1\nq8\td0\t1\n")
+    found = load_source(str(beir), get_task("retrieval"))
+    assert found.dataset.to_list() == [{"anchor": "query 0", "positive": "document 0"}]
+    left_out = "judgements left out: 1 of a document that is not there, 2 of a query that is not there"
+    assert left_out in found.description
+    file.write_text("query-id\tcorpus-id\tscore\nq0\td9\t1\n")
+    with pytest.raises(
+        SelfposError, match=r"has no judgements of a query and a document that are there; .* 'd9', "
+    ):
         load_source(str(beir), get_task("retrieval"))
 
 
@@ -139,7 +147,7 @@ def test_several_sources_follow_each_other(tmp_path: Path) -> None:
     [
         ("a.jsonl", b"", "has no records"),
         ("a.jsonl", b'{"sentence1": "x"}\n{"sentence1": \n', "line 2 is not JSON"),
-        ("a.jsonl", b"[1]\n", "line 1: expected a JSON object, found list"),
+        ("a.jsonl", b"[1]\n", "line 1: expected a JSON object or a list of texts, found list"),
         ("a.jsonl.gz", gzip.compress(b'{"text": "x"}\n' * 99, mtime=0)[:-9], "cannot be read to its end"),
         ("a.json", b'{"a": 1}', "must hold a list of JSON objects"),
         ("a.csv", b"", "has no records"),
@@ -154,8 +162,8 @@ def test_several_sources_follow_each_other(tmp_path: Path) -> None:
         (
             "a.jsonl",
             b'{"sentence1": "x", "sentence2": "y", "score": 1}\n'
-            b'{"sentence1": [], "sentence2": "y", "score": 1}\n',
-            "values of different kinds",
+            b'{"sentence1": 5, "sentence2": "y", "score": 1}\n',
+            "the field 'sentence1' holds values of different kinds",
         ),
     ],
 )  # fmt: skip
@@ -268,7 +276,7 @@ def test_a_streamed_hub_set_is_shuffled_within_a_window_and_cut(
         return datasets.Dataset.from_list(many).to_iterable_dataset()
 
     monkeypatch.setattr(datasets, "load_dataset", load)
-    monkeypatch.setattr("selfpos.data.sources._commit", lambda name, revision: "c0ffee")
+    monkeypatch.setattr("selfpos.data.sources.commit_of", lambda name, revision: "c0ffee")
     found = load_source("hub:some/set:default", STS, streaming=True, limit=10, seed=3)
     assert asked == [("c0ffee", True)] and found.revisions == {"some/set": "c0ffee"}
     assert len(found.dataset) == 10 and found.dataset["score"][:] != [float(n) for n in range(10)]

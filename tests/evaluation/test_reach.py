@@ -77,13 +77,13 @@ def test_a_task_of_ones_own_is_scored(tiny_base: Path, tmp_path: Path) -> None:
 
 def test_every_type_of_ones_own_loads(tmp_path: Path) -> None:
     lines = {
-        "sts": {"sentence1": "a", "sentence2": "b", "score": 1.5},
-        "classification": {"text": "a", "label": "x"},
-        "clustering": {"text": "a", "label": "x"},
-        "reranking": {"query_id": "1", "query": "a", "positive": ["b"], "negative": ["c"]},
+        "sts": [{"sentence1": "a", "sentence2": "b", "score": 1.5}],
+        "classification": [{"text": "a", "label": "x"}, {"text": "b", "label": "y"}],
+        "clustering": [{"text": "a", "label": "x"}, {"text": "b", "label": "y"}],
+        "reranking": [{"query_id": "1", "query": "a", "positive": ["b"], "negative": ["c"]}],
     }
-    for kind, row in lines.items():
-        (tmp_path / f"{kind}.jsonl").write_text(json.dumps(row) + "\n")
+    for kind, rows in lines.items():
+        (tmp_path / f"{kind}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         splits = ["train", "test"] if kind == "classification" else ["test"]
         (task,) = select_tasks(
             [declare(tmp_path, name="Mine", type=kind, files=dict.fromkeys(splits, f"{kind}.jsonl"))]
@@ -113,7 +113,7 @@ def test_every_type_of_ones_own_loads(tmp_path: Path) -> None:
         ),
         (
             {"columns": {"score": "grad"}},
-            r"a record has no 'grad' \(for score\); found sentence1, sentence2, grade; did you mean 'grade'",
+            r"a.jsonl'?: the data has no column 'grad' to take as 'score'; did you mean 'grade'",
         ),
         ({"files": {"test": "torn.jsonl.gz"}}, "torn.jsonl.gz cannot be read to its end"),
     ],
