@@ -291,10 +291,11 @@ class _Reader:
         name, _, config = name.partition(":")
         if not name:
             raise SelfposError("it names no data set; expected 'hub:NAME[:CONFIG][@REVISION]'")
-        with answers_of_hub(name, self.split):
-            commit = commit_of(name, revision or None) or revision or None
-            if commit:
-                self.revisions[name] = commit
+        commit, connected = commit_of(name, revision or None)
+        commit = commit or revision or None
+        if commit:
+            self.revisions[name] = commit
+        with answers_of_hub(name, self.split, connected=connected):
 
             def load(config: str | None, split: str) -> Dataset:
                 return datasets.load_dataset(name, config, split=split, revision=commit)

@@ -276,7 +276,7 @@ def test_a_streamed_hub_set_is_shuffled_within_a_window_and_cut(
         return datasets.Dataset.from_list(many).to_iterable_dataset()
 
     monkeypatch.setattr(datasets, "load_dataset", load)
-    monkeypatch.setattr("selfpos.data.sources.commit_of", lambda name, revision: "c0ffee")
+    monkeypatch.setattr("selfpos.data.sources.commit_of", lambda name, revision: ("c0ffee", True))
     found = load_source("hub:some/set:default", STS, streaming=True, limit=10, seed=3)
     assert asked == [("c0ffee", True)] and found.revisions == {"some/set": "c0ffee"}
     assert len(found.dataset) == 10 and found.dataset["score"][:] != [float(n) for n in range(10)]
@@ -344,3 +344,36 @@ def test_the_hub_does_not_answer() -> None:
         match=r"data 'hub:no/such': the Hugging Face Hub did not supply data set no/such, split 'train'",
     ):
         load_source("hub:no/such", STS)  # the suite runs with HF_HUB_OFFLINE
+
+
+def test_without_a_network_the_cache_is_read_and_nothing_else_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import shutil
+
+    import datasets
+    import httpx2
+    import huggingface_hub
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+
+    def unreachable(name: str, revision: str | None) -> None:
+        raise httpx2.ConnectError("[Errno -2] Name or service not known")
+
+    monkeypatch.setattr(huggingface_hub, "dataset_info", unreachable)
+    with pytest.raises(
+        OperationError, match=r"there is no connection to it, and the cache has nothing of it; name a"
+    ):
+        load_source("hub:some/set", STS)
+    datasets.Dataset.from_list(PAIRS).to_parquet(tmp_path / "a.parquet")
+    datasets.load_dataset(
+        "parquet", data_files=str(tmp_path / "a.parquet"), cache_dir=str(tmp_path / "cache")
+    )
+    (made,) = (tmp_path / "cache").glob("parquet/*/*/*/dataset_info.json")
+    kept = tmp_path / "cache" / "some___set" / "default" / "0.0.0" / "abcdef"
+    shutil.copytree(made.parent, kept)
+    (kept / "parquet-train.arrow").rename(kept / "set-train.arrow")
+    assert load_source("hub:some/set", STS).dataset.to_list() == PAIRS
+    assert datasets.config.HF_HUB_OFFLINE is False
