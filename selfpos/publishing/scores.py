@@ -248,7 +248,7 @@ def worse_tasks(scores: Scores, models: ScoredModels) -> list[str]:
     for task, (score, reference) in worse.items():
         difference, note = differences[task], ""
         if difference.low is not None and difference.high is not None:
-            noise = ", within the noise" if difference.low <= 0 <= difference.high else ""
+            noise = ", within the noise" if (difference.p or 0) >= difference.alpha else ""
             note = (
                 f" (difference {100 * difference.value:+.2f}, "
                 f"95 % interval {100 * difference.low:+.2f} to {100 * difference.high:+.2f}{noise})"
