@@ -9,7 +9,8 @@ of the data set repository.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -20,7 +21,7 @@ import yaml
 from selfpos.data.beir import Beir, beir_files, read_beir
 from selfpos.data.folders import split_files
 from selfpos.errors import OperationError, first_line
-from selfpos.evaluation.mteb_internals import set_splits
+from selfpos.evaluation.mteb_internals import columns_of, kind_of, set_splits
 from selfpos.evaluation.own_data import Splits, read_split
 from selfpos.evaluation.tasks import new_task, retrieval_data, with_data
 from selfpos.storage.hashing import sha256_file
@@ -65,12 +66,39 @@ def own_task(name: str, load: Callable[[], Mapping[str, Any]], revision: str) ->
     )
 
 
+EXAMPLES = {
+    "sts": '{"sentence1": "A text.", "sentence2": "Another.", "score": 3.5}',
+    "pair-classification": '{"sentence1": "A text.", "sentence2": "Another.", "label": 1}',
+    "classification": '{"text": "A text.", "label": "its class"}',
+    "clustering": '{"text": "A text.", "label": "its group"}',
+    "reranking": '{"query": "A question?", "positive": ["An answer."], "negative": ["Another text."]}',
+    "retrieval": (
+        '{"_id": "d1", "title": "", "text": "A document."}, {"_id": "q1", "text": "A question?"} and '
+        "q1, d1, 1 between tabs"
+    ),
+}
+
+
+def set_in(place: str, task: AbsTask) -> LocalSet | None:
+    """How the folder `place` would hold the data of MTEB's `task` in our layout; None for other types."""
+    kind = kind_of(task)
+    subsets = list(task.hf_subsets or ["default"])
+    if not kind:
+        return None
+    many = len(subsets) > 1
+    return LocalSet(kind, {subset: f"{place}/{subset}" if many else place for subset in subsets})
+
+
 class LocalFiles:
     """The files below `data_dir` for MTEB's `task`, or, without one, for the task of ours called `name`."""
 
-    def __init__(self, name: str, data_dir: Path, task: AbsTask | None = None) -> None:
+    def __init__(
+        self, name: str, data_dir: Path, task: AbsTask | None = None, local: LocalSet | None = None
+    ) -> None:
         self.name, self.task = name, task
-        self.local = OWN_TASKS[name] if task is None else MTEB_TASKS[name]
+        self.local = local or (OWN_TASKS[name] if task is None else MTEB_TASKS[name])
+        self.transforms = local is None
+        self.renamed = columns_of(task) if task is not None and local is not None else {}
         splits = ["test"] if task is None else task.eval_splits
         self.splits = {split: self.local.splits.get(split, split) for split in splits}
         self.folders = {
@@ -82,6 +110,15 @@ class LocalFiles:
     def missing(self) -> list[str]:
         """The files that the folder of data lacks, as paths below it."""
         return [f"{folder.name}/{name}" for folder, name, file in self._files() if file is None]
+
+    @property
+    def place(self) -> str:
+        """The folders, in words."""
+        return ", ".join(f"{folder.name}/" for folder in self.folders.values())
+
+    def example(self) -> str:
+        """A record of each file, as its line is written."""
+        return EXAMPLES[self.local.kind]
 
     def load_task(self) -> AbsTask:
         """The task; its data is read when it is first run.
@@ -96,7 +133,7 @@ class LocalFiles:
             return own_task(self.name, self._load, revision)
         dataset = {**self.task.metadata.dataset, "revision": revision}
         metadata = self.task.metadata.model_copy(update={"dataset": dataset})
-        task = with_data(type(self.task), metadata, self._load)
+        task = with_data(type(self.task), metadata, self._load, transforms=self.transforms)
         set_splits(task, list(self.splits), list(self.folders))
         return task
 
@@ -129,7 +166,7 @@ class LocalFiles:
                 splits[split] = self._read_retrieval(folder, ours)
             else:
                 splits[split], _ = read_split(self.local.kind, folder, ours)
-        return dataset_of(self.local.kind, splits, self.local.labels)
+        return dataset_of(self.local.kind, splits, self.local.labels, self.renamed)
 
     def _read_retrieval(self, folder: Path, split: str) -> Beir:
         found = read_beir(folder, split)
@@ -142,10 +179,13 @@ class LocalFiles:
         )
 
 
-def dataset_of(kind: str, splits: Splits, labels: Sequence[Any] | None = None) -> Any:
+def dataset_of(
+    kind: str, splits: Splits, labels: Sequence[Any] | None = None, renamed: Mapping[str, str] | None = None
+) -> Any:
     """Data of one subset as MTEB's abstract task has it, from split → records (retrieval: as `read_beir`).
 
-    Class labels become numbers: those of `labels`, or sorted.
+    Class labels become numbers: those of `labels`, or sorted. `renamed` are columns that a task calls
+    otherwise.
     """
     from datasets import Dataset, DatasetDict
 
@@ -172,7 +212,7 @@ def dataset_of(kind: str, splits: Splits, labels: Sequence[Any] | None = None) -
         table = {theirs: [record[ours] for record in records] for theirs, ours in columns.items()}
         if kind == "classification":
             table["label"] = [numbers[str(label)] for label in table["label"]]
-        made[split] = Dataset.from_dict(table)
+        made[split] = Dataset.from_dict({(renamed or {}).get(name, name): table[name] for name in table})
     return DatasetDict(made)
 
 
@@ -207,9 +247,28 @@ def hub_task(task: AbsTask, folder: Path) -> AbsTask:
     revision = "local-" + hashlib.sha256("".join(lines).encode()).hexdigest()[:16]
     dataset = {**task.metadata.dataset, "path": str(folder.absolute()), "revision": revision}
     metadata = task.metadata.model_copy(update={"dataset": dataset})
-    local: AbsTask = type(type(task).__name__, (type(task),), {"metadata": metadata})()
+
+    def load_data(self: AbsTask, **options: Any) -> None:
+        with datasets_cache(revision):
+            type(task).load_data(self, **options)
+
+    members = {"metadata": metadata, "load_data": load_data}
+    local: AbsTask = type(type(task).__name__, (type(task),), members)()
     set_splits(local, task.eval_splits, task.hf_subsets)
     return local
+
+
+@contextmanager
+def datasets_cache(name: str) -> Iterator[None]:
+    """A block in which `datasets` has a cache of its own: it takes two folders with equal READMEs for one."""
+    from datasets import config
+
+    before = config.HF_DATASETS_CACHE
+    config.HF_DATASETS_CACHE = Path(before) / "selfpos" / name
+    try:
+        yield
+    finally:
+        config.HF_DATASETS_CACHE = before
 
 
 def _hub_files(folder: Path) -> Iterable[Path]:

@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING
 from selfpos.console import quiet_libraries
 from selfpos.errors import SelfposError, unknown
 from selfpos.evaluation import corpus_tasks, task_files
-from selfpos.evaluation.local_data import MTEB_TASKS, OWN_TASKS, LocalFiles, hub_folder, hub_task, own_task
+from selfpos.evaluation.local_data import (
+    MTEB_TASKS,
+    OWN_TASKS,
+    LocalFiles,
+    hub_folder,
+    hub_task,
+    own_task,
+    set_in,
+)
+from selfpos.evaluation.verified import fault_of, with_mark
 
 if TYPE_CHECKING:
     from mteb.abstasks import AbsTask
@@ -214,7 +223,7 @@ def _named(name: str, data_dir: Path | None) -> list[AbsTask]:
 
 
 def _with_data(chosen: dict[str, AbsTask], data_dir: Path | None) -> list[AbsTask]:
-    """The tasks with their data. Raises SelfposError listing all data that is missing."""
+    """The tasks with their data. Raises SelfposError listing all data that is missing, or does not load."""
     located = {name: _located(name, task, data_dir) for name, task in chosen.items()}
     missing = [f"{name} ({lacking})" for name, lacking in located.items() if isinstance(lacking, str)]
     if missing:
@@ -242,15 +251,30 @@ def _located(name: str, task: AbsTask, data_dir: Path | None) -> AbsTask | str:
         if is_local:
             return "only on local data"
         return f"data set {path}" if offline() and not _downloaded(path) else task
-    lacking = f"{path}/"
+    layouts = []
     if is_local or name in MTEB_TASKS:
-        local = LocalFiles(name, data_dir, None if is_local else task)
-        missing = local.missing()
-        if not missing:
-            return local.load_task()
-        lacking = ", ".join(missing)
+        layouts.append(LocalFiles(name, data_dir, None if is_local else task))
+    if not is_local:
+        places = (name, path, path.rpartition("/")[2])
+        sets = [local for place in places if (local := set_in(place, task))]
+        layouts += [LocalFiles(name, data_dir, task, local) for local in sets]
     folder = None if is_local else hub_folder(task, data_dir)
-    return lacking if folder is None else hub_task(task, folder)
+    found = [layout.load_task() for layout in layouts[:1] if not layout.missing()]
+    found += [hub_task(task, folder)] if folder is not None else []
+    found += [layout.load_task() for layout in layouts[1:] if not layout.missing()]
+    faults = []
+    for candidate in found:
+        fault = fault_of(candidate)
+        if not fault:
+            return with_mark(candidate)
+        faults.append(fault)
+    wanted = f"{path}/"
+    if layouts:
+        first = layouts[0]
+        wanted = f"{', '.join(first.missing()) or first.place}, with {first.example()}"
+        if not is_local:
+            wanted += f", or the Hub's files in {path}/"
+    return f"its data does not load: {faults[0]}; expected {wanted}" if faults else wanted
 
 
 def _downloaded(path: str) -> bool:

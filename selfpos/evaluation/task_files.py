@@ -4,8 +4,7 @@
     type: pair-classification    # or sts, classification, clustering, reranking, retrieval
     files: {test: pairs.csv}     # beside this file; classification also has train, retrieval a BEIR folder
     columns: {sentence1: question, sentence2: other, label: same}   # where the file's names are unusual
-    settings: {}                 # what decides the score beside the data; `own_data.py` has the fields by
-    type
+    settings: {}                 # what else decides the score; by type in `own_data.py`
 
 Use it as `selfpos eval-mteb MODEL --tasks support.yaml`, or by the same name among `tasks` of a recipe.
 """

@@ -93,14 +93,22 @@ def new_task(
 
 
 def with_data(
-    task_class: type[AbsTask], metadata: Any, load: Callable[[], Mapping[str, Any]], **attributes: Any
+    task_class: type[AbsTask],
+    metadata: Any,
+    load: Callable[[], Mapping[str, Any]],
+    *,
+    transforms: bool = True,
+    **attributes: Any,
 ) -> AbsTask:
-    """An instance of a subclass of `task_class` that takes its data from `load`, and transforms it."""
+    """An instance of a subclass of `task_class` that takes its data from `load`, and transforms it unless it
+    has the form that mteb's class wants.
+    """
 
     def load_data(self: AbsTask, num_proc: int | None = None, **_: Any) -> None:
         if not self.data_loaded:
             self.dataset = load()
-            self.dataset_transform(num_proc=num_proc)
+            if transforms:
+                self.dataset_transform(num_proc=num_proc)
             self.data_loaded = True
 
     members = {"metadata": metadata, "load_data": load_data, **attributes}

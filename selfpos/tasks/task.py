@@ -172,8 +172,8 @@ class TaskType:
                     "texts with several labels; give each record one, or one record for each of its labels"
                 )
             return
-        if nulls == len(dataset):
-            return
+        if not any(dataset[name]):
+            return  # nothing but blanks, where those may be
         kinds = (feature, getattr(feature, "feature", None)) if name in self.listed else (feature,)
         if not any(getattr(kind, "dtype", None) in ("string", "large_string") for kind in kinds):
             wanted = "text or lists of text" if name in self.listed else "text"
