@@ -201,6 +201,9 @@ class _Reader:
         dataset = self._open(spec)
         self.found += len(dataset)
         complete = self._complete(dataset)
+        if not len(complete):
+            self.dropped["missing value"] += len(dataset)
+            return complete
         canonical = self.task_type.canonical(complete, self.columns)
         self.dropped["type"] += max(0, len(complete) - len(canonical))
         usable = self._usable(canonical)
