@@ -131,25 +131,30 @@ def _spill(
     records: Callable[[], Iterable[dict[str, Any]]], choose: Choose, key: list[Any], where: str
 ) -> Dataset:
     """The chosen columns of `records`, in the cache under `key`."""
+    import pyarrow as pa
     from datasets import Dataset
     from datasets.exceptions import DatasetGenerationError
 
-    names = dict.fromkeys(name for record in islice(records(), LOOKED_AT) for name in record)
+    first = list(islice(records(), LOOKED_AT))
+    names = dict.fromkeys(name for record in first for name in record)
     if not names:
         raise SelfposError(f"data file {where} has no records")
     used = choose(list(names))
+    lists = {name for record in first for name, value in record.items() if isinstance(value, list)}
 
     def chosen() -> Iterator[dict[str, Any]]:
         for record in records():
-            yield {name: record.get(name) for name in used}
+            values = {name: record.get(name) for name in used}
+            yield {name: [v] if name in lists and isinstance(v, str) else v for name, v in values.items()}
 
     fingerprint = hashlib.sha256(json.dumps([*key, used, "names of labels"]).encode()).hexdigest()[:32]
     try:
         return Dataset.from_generator(chosen, fingerprint=fingerprint)
-    except DatasetGenerationError as error:
+    except (DatasetGenerationError, pa.ArrowInvalid, pa.ArrowTypeError) as error:
         reason: BaseException = error.__cause__ or error
         if isinstance(reason, SelfposError | OSError):
             raise reason from None
         raise SelfposError(
-            f"{where}: its records do not fit each other: {on_one_line(reason, 300)}"
+            f"{where}: a field holds values of different kinds ({on_one_line(reason, 200)}); give each "
+            "field one kind in all records"
         ) from None

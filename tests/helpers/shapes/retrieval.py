@@ -201,7 +201,7 @@ RETRIEVAL = [
         "mixed kinds in one that is",
         "retrieval",
         {"a.jsonl": lines(QA[0], {"question": 5, "answer": "a2"})},
-        "the field 'question' holds values of different kinds",
+        "holds values of different kinds",
     ),
     Shape(
         "right and wrong pairs",
