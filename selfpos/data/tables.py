@@ -149,7 +149,7 @@ def _spill(
 
     fingerprint = hashlib.sha256(json.dumps([*key, used, "names of labels"]).encode()).hexdigest()[:32]
     try:
-        return Dataset.from_generator(chosen, fingerprint=fingerprint)
+        spilled = Dataset.from_generator(chosen, fingerprint=fingerprint)
     except (DatasetGenerationError, pa.ArrowInvalid, pa.ArrowTypeError) as error:
         reason: BaseException = error.__cause__ or error
         if isinstance(reason, SelfposError | OSError):
@@ -158,3 +158,9 @@ def _spill(
             f"{where}: a field holds values of different kinds ({on_one_line(reason, 200)}); give each "
             "field one kind in all records"
         ) from None
+    for name, feature in spilled.features.items():
+        if type(feature).__name__ == "Json":  # what `datasets` makes of mixed kinds
+            raise SelfposError(
+                f"{where}: the field '{name}' holds values of different kinds; give it one kind in all records"
+            )
+    return spilled

@@ -47,12 +47,9 @@ def plain_texts(dataset: Dataset, columns: Sequence[str]) -> Dataset:
     Taken apart are passages, `{"title": …, "text": …}` as in DPR and MIRACL, and pairs `[instruction, text]`
     as in MEDI and GritLM, which become one text. Lists lose what is blank in them.
     """
-    simple = all(_is_simple(dataset.features[column]) for column in columns)
-    lists = [column for column in columns if is_list(dataset, column)]
-    if simple and not lists:
-        return dataset
-    instructed = bool(columns) and are_instructed(dataset[columns[0]])
-    for column in dict.fromkeys(columns if not simple or instructed else lists):
+    nested = [name for name in columns if is_list(dataset, name) or isinstance(dataset.features[name], dict)]
+    instructed = columns[0] in nested and are_instructed(dataset[columns[0]])
+    for column in nested:
         values = [_plain(value, instructed) for value in dataset[column]]
         place = dataset.column_names.index(column)
         order = [*dataset.column_names[:place], column, *dataset.column_names[place + 1 :]]
@@ -63,12 +60,6 @@ def plain_texts(dataset: Dataset, columns: Sequence[str]) -> Dataset:
 def are_instructed(questions: Iterable[Any]) -> bool:
     """Whether the questions are pairs `[instruction, text]`."""
     return all(isinstance(value, list) and len(value) == 2 for value in questions)
-
-
-def _is_simple(feature: Any) -> bool:
-    """Whether a column holds texts or lists of texts, rather than passages or lists of lists."""
-    inner = getattr(feature, "feature", feature)
-    return getattr(inner, "dtype", None) in ("string", "large_string", "null")
 
 
 def _plain(value: Any, instructed: bool) -> Any:
