@@ -35,6 +35,12 @@ SELECTION = (
         metavar="CODE…",
         help="Only tasks in these languages, as eng or eng-Latn.",
     ),
+    click.option(
+        "--subsets",
+        multiple=True,
+        metavar="SUBSET…",
+        help="Only these subsets of tasks, as MTEB calls them: en-en of STS17, …",
+    ),
 )
 
 

@@ -28,7 +28,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 PATH = click.Path(path_type=Path)
-MANY = {"--vectors", "--weights", "--tasks", "--task-types", "--languages"}
+MANY = {"--vectors", "--weights", "--tasks", "--task-types", "--languages", "--subsets"}
 
 
 class ManyValues(click.Command):

@@ -161,6 +161,7 @@ def _spill(
     for name, feature in spilled.features.items():
         if type(feature).__name__ == "Json":  # what `datasets` makes of mixed kinds
             raise SelfposError(
-                f"{where}: the field '{name}' holds values of different kinds; give it one kind in all records"
+                f"{where}: the field '{name}' holds values of different kinds; give it one kind in all "
+                "records"
             )
     return spilled

@@ -111,6 +111,11 @@ class LocalFiles:
         """The files that the folder of data lacks, as paths below it."""
         return [f"{folder.name}/{name}" for folder, name, file in self._files() if file is None]
 
+    def subsets_there(self) -> list[str]:
+        """The subsets of which no file is missing."""
+        lacking = {folder for folder, _, file in self._files() if file is None}
+        return [subset for subset, folder in self.folders.items() if folder not in lacking]
+
     @property
     def place(self) -> str:
         """The folders, in words."""
@@ -236,13 +241,13 @@ def reranking_pools(rows: list[dict[str, Any]], split: str) -> dict[str, Any]:
 def hub_folder(task: AbsTask, data_dir: Path) -> Path | None:
     """The folder below `data_dir` with the data of `task` in the Hub's layout; None if it has none."""
     folder = data_dir / str(task.metadata.dataset["path"])
-    return folder if folder.is_dir() and any(_hub_files(folder)) else None
+    return folder if folder.is_dir() and any(data_files(folder)) else None
 
 
 def hub_task(task: AbsTask, folder: Path) -> AbsTask:
     """`task` reading its data from `folder`, as mteb does from the Hub; its revision hashes the files."""
     lines = [
-        f"{file.relative_to(folder).as_posix()}\0{sha256_file(file)}\n" for file in sorted(_hub_files(folder))
+        f"{file.relative_to(folder).as_posix()}\0{sha256_file(file)}\n" for file in sorted(data_files(folder))
     ]
     revision = "local-" + hashlib.sha256("".join(lines).encode()).hexdigest()[:16]
     dataset = {**task.metadata.dataset, "path": str(folder.absolute()), "revision": revision}
@@ -271,7 +276,7 @@ def datasets_cache(name: str) -> Iterator[None]:
         config.HF_DATASETS_CACHE = before
 
 
-def _hub_files(folder: Path) -> Iterable[Path]:
+def data_files(folder: Path) -> Iterable[Path]:
     """Data files and the card, which maps them to subsets and splits; hidden folders are skipped."""
     for file in folder.rglob("*"):
         hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from selfpos.evaluation.local_data import (
     MTEB_TASKS,
     OWN_TASKS,
     LocalFiles,
+    data_files,
     hub_folder,
     hub_task,
     own_task,
@@ -47,6 +49,7 @@ def select_tasks(
     *,
     types: Sequence[str] = (),
     languages: Sequence[str] = (),
+    subsets: Sequence[str] = (),
 ) -> list[AbsTask]:
     """Select evaluation tasks whose data is available.
 
@@ -60,6 +63,7 @@ def select_tasks(
             the Hub's cache.
         types: MTEB's types, such as 'STS'; tasks of other types are left out.
         languages: Languages, such as 'eng' or 'eng-Latn'; tasks and subsets in other languages are left out.
+        subsets: Subsets as MTEB calls them, such as 'en-en' of STS17; others are left out.
 
     Returns:
         Each task once. Without names and benchmark, all of MTEB's text tasks of `types` and `languages`.
@@ -68,14 +72,15 @@ def select_tasks(
         SelfposError: For an unknown name, with the nearest known one; and for missing data, all of it at
             once.
     """
-    if not names and benchmark is None and not types and not languages:
+    if not names and benchmark is None and not types and not languages and not subsets:
         raise SelfposError(
             "name at least one task with --tasks, or a benchmark with --benchmark; "
             "'corpus' needs no data, 'quick' takes minutes on a CPU"
         )
     _check_folder(data_dir)
     with quiet_libraries(hide_warnings=True):
-        return _with_data(_chosen(names, benchmark, types, languages, data_dir), data_dir)
+        filters = types, languages, subsets
+        return _with_data(_chosen(names, benchmark, filters, data_dir), data_dir)
 
 
 def recipe_tasks(settings: EvaluationSettings, data_root: Path | None) -> list[AbsTask]:
@@ -86,11 +91,15 @@ def recipe_tasks(settings: EvaluationSettings, data_root: Path | None) -> list[A
 
 
 def wanted_tasks(
-    names: Sequence[str], benchmark: str | None, types: Sequence[str] = (), languages: Sequence[str] = ()
+    names: Sequence[str],
+    benchmark: str | None,
+    types: Sequence[str] = (),
+    languages: Sequence[str] = (),
+    subsets: Sequence[str] = (),
 ) -> list[AbsTask]:
     """The tasks of `select_tasks` whose data is on the Hub, whether or not it is available here."""
     with quiet_libraries(hide_warnings=True):
-        chosen = _chosen(names, benchmark, types, languages, None).values()
+        chosen = _chosen(names, benchmark, (types, languages, subsets), None).values()
         return [task for task in chosen if not _is_ours(task) and "/" in _dataset_path(task)]
 
 
@@ -130,16 +139,17 @@ def _is_ours(task: AbsTask) -> bool:
     return _dataset_path(task).startswith(("selfpos/", "own/"))
 
 
+Filters = tuple[Sequence[str], Sequence[str], Sequence[str]]
+"""Types, languages and subsets that are asked for; empty for all."""
+
+
 def _chosen(
-    names: Sequence[str],
-    benchmark: str | None,
-    types: Sequence[str],
-    languages: Sequence[str],
-    data_dir: Path | None,
+    names: Sequence[str], benchmark: str | None, filters: Filters, data_dir: Path | None
 ) -> dict[str, AbsTask]:
     """Name → task. Our tasks on local data are placeholders without data."""
     import mteb
 
+    types, languages, subsets = filters
     _check_filters(types, languages)
     tasks = [task for name in names for task in _named(name, data_dir)]
     if benchmark is not None:
@@ -149,32 +159,39 @@ def _chosen(
             known = [entry.name for entry in mteb.get_benchmarks()]
             raise unknown("MTEB benchmark", benchmark, known) from None
     if not names and benchmark is None:
-        filters = {"task_types": list(types) or None, "languages": list(languages) or None}
-        tasks += mteb.get_tasks(**filters, modalities=["text"])  # type: ignore[arg-type]
+        asked = {"task_types": list(types) or None, "languages": list(languages) or None}
+        tasks += mteb.get_tasks(**asked, modalities=["text"])  # type: ignore[arg-type]
     chosen: dict[str, AbsTask] = {}
     for task in tasks:
         name = task.metadata.name
         if _dataset_path(chosen.setdefault(name, task)) != _dataset_path(task):
             raise SelfposError(f"two tasks are called {name}; rename your own one")
-    kept = {name: task for name, task in chosen.items() if _fits(task, types, languages)}
+    present = {subset for task in chosen.values() for subset in task.hf_subsets or ()}
+    for subset in subsets:
+        if subset not in present:
+            raise unknown(f"subset of {', '.join(list(chosen)[:5])}", subset, present)
+    kept = {name: task for name, task in chosen.items() if _fits(task, filters)}
     if chosen and not kept:
         raise SelfposError(
-            f"none of the {len(chosen)} tasks is of type {', '.join(types) or 'any'} "
-            f"and language {', '.join(languages) or 'any'}"
+            f"none of the {len(chosen)} tasks is of type {', '.join(types) or 'any'}, "
+            f"language {', '.join(languages) or 'any'} and subset {', '.join(subsets) or 'any'}"
         )
     return kept
 
 
-def _fits(task: AbsTask, types: Sequence[str], languages: Sequence[str]) -> bool:
-    """Whether the task is of one of `types` and `languages`; its subsets in other languages are removed."""
+def _fits(task: AbsTask, filters: Filters) -> bool:
+    """Whether the task is of the types, languages and subsets; its other subsets are removed."""
+    types, languages, subsets = filters
     if types and str(task.metadata.type) not in types:
         return False
-    if not languages:
+    if not languages and not subsets:
         return True
-    codes = {code for codes in task.metadata.hf_subsets_to_langscripts.values() for code in codes}
-    if not any(code in languages or code.partition("-")[0] in languages for code in codes):
+    # of a benchmark's task only the benchmark's subsets
+    kept = [subset for subset in task.hf_subsets or () if subset in subsets or not subsets]
+    try:
+        task.filter_languages(languages=list(languages) or None, hf_subsets=kept)
+    except ValueError:  # none is left
         return False
-    task.filter_languages(languages=list(languages))
     return True
 
 
@@ -251,14 +268,19 @@ def _located(name: str, task: AbsTask, data_dir: Path | None) -> AbsTask | str:
         if is_local:
             return "only on local data"
         return f"data set {path}" if offline() and not _downloaded(path) else task
-    layouts = []
-    if is_local or name in MTEB_TASKS:
-        layouts.append(LocalFiles(name, data_dir, None if is_local else task))
-    if not is_local:
-        places = (name, path, path.rpartition("/")[2])
-        sets = [local for place in places if (local := set_in(place, task))]
-        layouts += [LocalFiles(name, data_dir, task, local) for local in sets]
-    folder = None if is_local else hub_folder(task, data_dir)
+    if is_local:
+        return _first_that_loads(task, [LocalFiles(name, data_dir)], None)
+    layouts = [LocalFiles(name, data_dir, task)] if name in MTEB_TASKS else []
+    for place in (name, path, path.rpartition("/")[2]):
+        if local := set_in(place, task):
+            layouts.append(LocalFiles(name, data_dir, task, local))
+    return _first_that_loads(task, layouts, hub_folder(task, data_dir))
+
+
+def _first_that_loads(task: AbsTask, layouts: Sequence[LocalFiles], folder: Path | None) -> AbsTask | str:
+    """The task on data in the first of our layouts, the Hub's in `folder`, or another of ours; else what is
+    missing.
+    """
     found = [layout.load_task() for layout in layouts[:1] if not layout.missing()]
     found += [hub_task(task, folder)] if folder is not None else []
     found += [layout.load_task() for layout in layouts[1:] if not layout.missing()]
@@ -268,13 +290,27 @@ def _located(name: str, task: AbsTask, data_dir: Path | None) -> AbsTask | str:
         if not fault:
             return with_mark(candidate)
         faults.append(fault)
-    wanted = f"{path}/"
-    if layouts:
-        first = layouts[0]
-        wanted = f"{', '.join(first.missing()) or first.place}, with {first.example()}"
-        if not is_local:
-            wanted += f", or the Hub's files in {path}/"
-    return f"its data does not load: {faults[0]}; expected {wanted}" if faults else wanted
+    wanted = [f"{', '.join(first.missing()) or first.place}, with {first.example()}" for first in layouts[:1]]
+    if not _is_ours(task):
+        wanted.append(f"the Hub's files in {_dataset_path(task)}/")
+    text = ", or ".join(wanted)
+    if there := _subsets_there(task, folder, layouts):
+        text += f"; there are the subsets {', '.join(there)}, which --subsets asks for alone"
+    return f"its data does not load: {faults[0]}; expected {text}" if faults else text
+
+
+def _subsets_there(task: AbsTask, folder: Path | None, layouts: Sequence[LocalFiles]) -> list[str]:
+    """Those of several subsets of `task` that a partial copy of its data has."""
+    subsets = list(task.hf_subsets or ())
+    there = {subset for layout in layouts for subset in layout.subsets_there()}
+    if folder is not None:
+        paths = [file.relative_to(folder).as_posix() for file in data_files(folder)]
+        there |= {
+            subset
+            for subset in subsets
+            if any(re.search(rf"(^|[/_.]){re.escape(subset)}([/_.]|-test|$)", path) for path in paths)
+        }
+    return [subset for subset in subsets if subset in there] if len(subsets) > 1 else []
 
 
 def _downloaded(path: str) -> bool:

@@ -40,8 +40,22 @@ def test_types_and_languages(monkeypatch: pytest.MonkeyPatch) -> None:
         select_tasks([], types=["Retrival"])
     with pytest.raises(SelfposError, match="there is no language 'english'; languages have three letters"):
         select_tasks([], types=["STS"], languages=["english"])
-    with pytest.raises(SelfposError, match="none of the 1 tasks is of type STS and language any"):
+    with pytest.raises(SelfposError, match="none of the 1 tasks is of type STS, language any and subset any"):
         select_tasks(["SciFact"], types=["STS"])
+    (one,) = select_tasks(["STS17"], subsets=["en-en"])
+    assert one.hf_subsets == ["en-en"]
+    (sts17,) = (
+        task
+        for task in select_tasks([], benchmark="MTEB(eng, v2)", types=["STS"], languages=["eng"])
+        if task.metadata.name == "STS17"
+    )
+    assert sts17.hf_subsets == ["en-en"]  # as the benchmark has it, not every subset with English
+    with pytest.raises(SelfposError, match="there is no subset of STS17 named 'en-xx'; did you mean 'en-"):
+        select_tasks(["STS17"], subsets=["en-xx"])
+    with pytest.raises(
+        SelfposError, match="none of the 1 tasks is of type any, language spa and subset en-de"
+    ):
+        select_tasks(["STS17"], languages=["spa"], subsets=["en-de"])
 
 
 def test_quick_has_one_task_of_each_type(monkeypatch: pytest.MonkeyPatch, text_data: Path) -> None:
@@ -212,3 +226,15 @@ def test_fetching_fills_the_folder_and_names_what_failed(
         fetch(tasks, tmp_path, lambda _: None)
     assert asked[0] == ("mteb/sts16-sts", "dataset", tasks[0].metadata.revision)
     assert names(select_tasks(["STS16"], data_dir=tmp_path)) == ["STS16"]
+
+
+def test_a_partial_copy_says_which_subsets_are_there_and_one_can_be_asked_for(tmp_path: Path) -> None:
+    rows = [{"sentence1": "a", "sentence2": "b", "score": n} for n in range(3)]
+    folder = tmp_path / "STS17" / "en-de"
+    folder.mkdir(parents=True)
+    (folder / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(SelfposError, match="there are the subsets en-de, which --subsets asks for alone"):
+        select_tasks(["STS17"], data_dir=tmp_path)
+    (task,) = select_tasks(["STS17"], data_dir=tmp_path, subsets=["en-de"])
+    task.load_data()
+    assert task.dataset["en-de"]["test"]["score"][:] == [0, 1, 2]
