@@ -104,9 +104,9 @@ def _settings(recipe: Recipe, model: str) -> dict[str, Any]:
 
 
 def _model(name: str, scores: Path) -> Scored:
-    """One model: scored in the run that it is part of, else by its content hash below `scores`."""
+    """One model: scored in the run that it is part of, else by its content hash or commit below `scores`."""
     from selfpos.storage.hashing import REVISION_LENGTH, content_hash
-    from selfpos.storage.locate import locate_model
+    from selfpos.storage.locate import hub_snapshot, locate_model
 
     folder = locate_model(name)
     for parent in folder.resolve().parents[:2]:
@@ -114,7 +114,9 @@ def _model(name: str, scores: Path) -> Scored:
         if run.recipe.is_file() and (run.scores(folder.name) / LAST).is_file():
             return Scored(folder.name, {"": read_scores(run.scores(folder.name))})
     by_task: dict[str, TaskScore] = {}
-    for results in sorted(scores.glob(f"results/*/{content_hash(folder)[:REVISION_LENGTH]}")):
+    # of a model of the Hub by its commit
+    revision = hub_snapshot(folder).get("revision") or content_hash(folder)[:REVISION_LENGTH]
+    for results in sorted(scores.glob(f"results/*/{revision}")):
         by_task |= _scores(results, known_tasks(scores))
     if not by_task:
         raise SelfposError(

@@ -50,6 +50,7 @@ def select_tasks(
     types: Sequence[str] = (),
     languages: Sequence[str] = (),
     subsets: Sequence[str] = (),
+    option: str = "--data-dir",
 ) -> list[AbsTask]:
     """Select evaluation tasks whose data is available.
 
@@ -64,6 +65,7 @@ def select_tasks(
         types: MTEB's types, such as 'STS'; tasks of other types are left out.
         languages: Languages, such as 'eng' or 'eng-Latn'; tasks and subsets in other languages are left out.
         subsets: Subsets as MTEB calls them, such as 'en-en' of STS17; others are left out.
+        option: What the user gives `data_dir` by.
 
     Returns:
         Each task once. Without names and benchmark, all of MTEB's text tasks of `types` and `languages`.
@@ -80,14 +82,15 @@ def select_tasks(
     _check_folder(data_dir)
     with quiet_libraries(hide_warnings=True):
         filters = types, languages, subsets
-        return _with_data(_chosen(names, benchmark, filters, data_dir), data_dir)
+        return _with_data(_chosen(names, benchmark, filters, data_dir), data_dir, option)
 
 
 def recipe_tasks(settings: EvaluationSettings, data_root: Path | None) -> list[AbsTask]:
     """The tasks that a run scores all models on; the recipe's `local` ones only with a folder of data."""
     data_dir = Path(settings.data_dir) if settings.data_dir else data_root
     names = [*settings.tasks, *(settings.local if data_dir is not None else [])]
-    return select_tasks(names, benchmark=settings.benchmark, data_dir=data_dir)
+    option = "--data-root (or data_dir: in the recipe)"
+    return select_tasks(names, benchmark=settings.benchmark, data_dir=data_dir, option=option)
 
 
 def wanted_tasks(
@@ -239,18 +242,18 @@ def _named(name: str, data_dir: Path | None) -> list[AbsTask]:
         raise unknown("MTEB task", name, known) from None
 
 
-def _with_data(chosen: dict[str, AbsTask], data_dir: Path | None) -> list[AbsTask]:
+def _with_data(chosen: dict[str, AbsTask], data_dir: Path | None, option: str) -> list[AbsTask]:
     """The tasks with their data. Raises SelfposError listing all data that is missing, or does not load."""
     located = {name: _located(name, task, data_dir) for name, task in chosen.items()}
     missing = [f"{name} ({lacking})" for name, lacking in located.items() if isinstance(lacking, str)]
     if missing:
         where = "on this machine"
-        remedy = "give a folder that has it with --data-dir, or unset HF_HUB_OFFLINE to let mteb download it"
+        remedy = f"give a folder that has it with {option}, or unset HF_HUB_OFFLINE to let mteb download it"
         if data_dir is not None:
             where = f"in {data_dir}"
             remedy = (
                 "put the files there (`selfpos fetch-data` downloads them), "
-                "or leave out --data-dir to let mteb download the data from the Hub"
+                f"or leave out {option} to let mteb download the data from the Hub"
             )
         raise SelfposError(
             f"data for {len(missing)} of {len(chosen)} tasks is missing {where}: {'; '.join(missing)}; "

@@ -157,10 +157,12 @@ def match_models(scores: Scores, facts: Facts, content: str) -> ScoredModels:
     """
     stale: dict[str, None] = {}
 
-    def find(content: str | None, names: Collection[str], repo: str | None = None) -> str | None:
+    def find(
+        content: str | None, names: Collection[str], repo: str | None = None, commit: str | None = None
+    ) -> str | None:
         named = []
         for model, (result, *_) in scores.models.items():
-            if content and result.revision == content[:REVISION_LENGTH]:
+            if (content and result.revision == content[:REVISION_LENGTH]) or result.revision == commit:
                 return model
             if model in names:
                 named.append((model, result))
@@ -174,8 +176,11 @@ def match_models(scores: Scores, facts: Facts, content: str) -> ScoredModels:
     this, base = find(content, [facts.name]), None
     if facts.base:
         names = ["base", *(name.rpartition("/")[2] for name in (facts.base.name, facts.base.repo or ""))]
-        base = find(facts.base.hash, names, facts.base.repo)
-    parents = [find(parent.hash, [parent.name.rpartition("/")[2]], parent.repo) for parent in facts.parents]
+        base = find(facts.base.hash, names, facts.base.repo, facts.base.revision)
+    parents = [
+        find(parent.hash, [parent.name.rpartition("/")[2]], parent.repo, parent.revision)
+        for parent in facts.parents
+    ]
     joints = list(facts.run.recipe.joints) if facts.run else []
     return ScoredModels(
         this=this,

@@ -83,6 +83,25 @@ def test_results_are_in_mtebs_layout_and_mteb_loads_them(
     assert meta["n_parameters"] > meta["n_embedding_parameters"] > 0 and meta["memory_usage_mb"] > 0
 
 
+def test_a_model_of_the_hub_is_filed_under_its_name_and_commit(
+    tiny_base: Path, tmp_path: Path, sts_task: MakeTask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import mteb
+
+    from selfpos.comparison import find_models
+
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    snapshot = tmp_path / "hub" / "models--me--model" / "snapshots" / commit
+    shutil.copytree(tiny_base, snapshot)
+    for name in ("me/model", f"me/model@{commit}"):
+        evaluate(snapshot, [sts_task()], tmp_path / name.replace("/", "_"), name=name)
+        (loaded,) = mteb.ResultCache(tmp_path / name.replace("/", "_")).load_results().model_results
+        assert (loaded.model_name, loaded.model_revision) == ("me/model", commit)
+    monkeypatch.setattr("selfpos.storage.locate.locate_model", lambda name: snapshot)
+    (found,) = find_models(["me/model"], tmp_path / "me_model")
+    assert list(found.runs[""]) == ["selfpos-TestSTS"]
+
+
 def test_finished_tasks_are_not_run_again(
     tiny_base: Path, tmp_path: Path, sts_task: MakeTask, no_model: None
 ) -> None:
