@@ -74,7 +74,11 @@ def iter_records(file: Path, names: LabelNames | None = None) -> Iterator[dict[s
         with _opened(file) as raw, io.TextIOWrapper(raw, encoding="utf-8-sig", newline="\n") as stream:
             for record in readers.get(kind, _json_lines)(file, stream):
                 yield named(record, names) if names else record
-    except (OSError, EOFError, UnicodeDecodeError, lzma.LZMAError) as error:
+    except UnicodeDecodeError as error:
+        raise SelfposError(
+            f"data file {file} is not UTF-8 ({on_one_line(error)}); save it as UTF-8"
+        ) from None
+    except (OSError, EOFError, lzma.LZMAError) as error:
         raise SelfposError(f"data file {file} cannot be read to its end: {on_one_line(error)}") from None
 
 
@@ -219,7 +223,7 @@ def _csv(file: Path, stream: IO[str]) -> Iterator[dict[str, Any]]:
                 yield {str(name): cell for name, cell in record.items()}
     except pd.errors.EmptyDataError:
         return
-    except ValueError as error:  # the parser's own errors are ValueErrors
+    except pd.errors.ParserError as error:
         raise SelfposError(f"data file {file} cannot be read: {on_one_line(error)}") from None
 
 

@@ -187,7 +187,8 @@ class LocalFiles:
 def dataset_of(
     kind: str, splits: Splits, labels: Sequence[Any] | None = None, renamed: Mapping[str, str] | None = None
 ) -> Any:
-    """Data of one subset as MTEB's abstract task has it, from split → records (retrieval: as `read_beir`).
+    """Data of one subset as MTEB's abstract task has it, from split → records (retrieval:
+    documents, queries and judgements, as of `read_beir`).
 
     Class labels become numbers: those of `labels`, or sorted. `renamed` are columns that a task calls
     otherwise.
@@ -195,10 +196,7 @@ def dataset_of(
     from datasets import Dataset, DatasetDict
 
     if kind == "retrieval":
-        return {
-            split: retrieval_data(beir.documents, beir.queries, beir.relevant)
-            for split, beir in splits.items()
-        }
+        return {split: retrieval_data(*parts[:3]) for split, parts in splits.items()}
     if kind == "reranking":
         return {split: reranking_pools(records, split) for split, records in splits.items()}
     columns = {

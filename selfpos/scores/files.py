@@ -203,7 +203,7 @@ def read_result(file: Path, metric: str | None = None) -> Result | None:
         for split, subsets in record["scores"].items():
             for entry in subsets:
                 subset = str(entry.get("hf_subset", "default"))
-                value = float(entry["main_score"])
+                value = float("nan" if entry["main_score"] is None else entry["main_score"])
                 scores.append(SubsetScore(split, subset, value, _draws(entry, metric)))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise SelfposError(

@@ -197,3 +197,10 @@ def test_json_says_what_is_wrong_with_it(tmp_path: Path) -> None:
         (tmp_path / "a.json").write_text(content)
         with pytest.raises(SelfposError, match=message):
             load_source(str(tmp_path / "a.json"), STS)
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.jsonl", "a.json"])
+def test_another_encoding_is_named_as_such(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes("sentence1,sentence2,score\ncafé,b,1\n".encode("latin-1"))
+    with pytest.raises(SelfposError, match=r"is not UTF-8 \(.*\); save it as UTF-8"):
+        load_source(str(tmp_path / name), STS)

@@ -118,6 +118,15 @@ def test_labels_of_something_else_are_refused_by_name(task: str, labels: list[An
     with pytest.raises(SelfposError) as caught:
         get_task(task).prepare(pairs(labels), 0)
     assert named in str(caught.value) and "column 'label'" in str(caught.value)
+    assert task != "retrieval" or "leave it out (--column label=" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("scores", "kept"), [([1, 0, 1], 2), ([1.0, 0.0], 1), ([0.3, 0.9], 2), ([1, 1], 2), ([0, 5], 2)]
+)
+def test_scores_of_one_and_nought_mark_the_right_pairs(scores: list[Any], kept: int) -> None:
+    data = pairs(scores).rename_column("label", "score")
+    assert len(get_task("retrieval").prepare(data, 0)) == kept
 
 
 def test_a_label_of_something_else_may_be_left_out() -> None:

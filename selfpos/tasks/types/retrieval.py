@@ -83,10 +83,13 @@ class Retrieval(TaskType):
             self._check(result, name, column)
         if "label" in result.column_names:
             result = _right_pairs(result)
+        elif (columns or {}).get("label") != "" and "score" in dataset.column_names:
+            result = _scored_right(result, dataset)
         return _with_negatives_cleaned(result)
 
     def forms_of(self, present: Sequence[str]) -> list[str]:
-        return [*forms.nli_columns(present), *_numbered(present)]
+        judged = ["score"] if "score" in present and not set(LABELS) & set(present) else []
+        return [*forms.nli_columns(present), *_numbered(present), *judged]
 
     def prepare(self, dataset: Dataset, seed: int) -> Dataset:
         from datasets import Dataset as Records
@@ -117,14 +120,25 @@ def _numbered(names: Iterable[str]) -> list[str]:
 
 def _right_pairs(dataset: Dataset) -> Dataset:
     """The records with a label of right pairs, without the label."""
-    found = labels.right_or_wrong(labels.values_of(dataset, "label"), "label")
+    otherwise = "where it is about something else, leave it out (--column label= , or label: '' in a recipe)"
+    try:
+        found = labels.right_or_wrong(labels.values_of(dataset, "label"), "label")
+    except SelfposError as error:
+        raise SelfposError(f"{error}; {otherwise}") from None
     right = [row for row, label in enumerate(found) if label == 1]
     if not right:
-        raise SelfposError(
-            f"column 'label' marks none of {len(found)} pairs as right; where it is about something else, "
-            "leave it out (with --column label= , or columns: {label: ''} in a recipe)"
-        )
+        raise SelfposError(f"column 'label' marks none of {len(found)} pairs as right; {otherwise}")
     return dataset.select(right).remove_columns("label")
+
+
+def _scored_right(result: Dataset, dataset: Dataset) -> Dataset:
+    """The records of `result` with the score 1 in `dataset`, where all scores are 1 or 0; other scores say
+    how alike the texts are, or how many people liked them.
+    """
+    scores = [labels.word(score) for score in dataset["score"]]
+    if set(scores) != {"0", "1"} or len(scores) != len(result):
+        return result
+    return result.select([row for row, score in enumerate(scores) if score == "1"])
 
 
 def _with_negatives_cleaned(dataset: Dataset) -> Dataset:
