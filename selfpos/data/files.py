@@ -13,6 +13,7 @@ import json
 import lzma
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -56,8 +57,11 @@ def read_records(file: Path) -> list[dict[str, Any]]:
     return records
 
 
-def iter_records(file: Path, names: LabelNames | None = None) -> Iterator[dict[str, Any]]:
-    """The records of `file` one after the other, as dictionaries; labels by `names` or the file's own.
+def iter_records(
+    file: Path, names: LabelNames | None = None, columns: Iterable[str] | None = None
+) -> Iterator[dict[str, Any]]:
+    """The records of `file` one after the other, as dictionaries; labels by `names` or the file's own. Of
+    Parquet and Arrow only `columns`, where they are given.
 
     JSON is read whole, other kinds bit by bit.
 
@@ -66,7 +70,7 @@ def iter_records(file: Path, names: LabelNames | None = None) -> Iterator[dict[s
     check_content(file)
     kind = kind_of(file)
     if kind in COLUMNAR:
-        yield from _columnar(file, names or {})
+        yield from _columnar(file, names or {}, columns)
         return
     readers = {".json": _json, ".csv": _csv, ".tsv": _tsv}
     try:
@@ -100,17 +104,9 @@ def check_content(file: Path) -> None:
 
 def column_names(file: Path) -> list[str]:
     """The columns of a Parquet or Arrow file, without reading them."""
-    return list(_schema(file)[0].names)
-
-
-def read_columns(file: Path, columns: Iterable[str], names: LabelNames) -> dict[str, list[Any]]:
-    """Those of `columns` that the Parquet or Arrow `file` has."""
-    schema, table = _schema(file)
-    found = [column for column in columns if column in schema.names]
-    try:
-        return _values(table(found), {**_label_names(schema), **names})
-    except (ValueError, OSError) as error:
-        raise SelfposError(f"data file {file} cannot be read: {on_one_line(error)}") from None
+    check_content(file)
+    with _reading(file):
+        return list(_batches(file, None)[0].names)
 
 
 def named(record: Mapping[str, Any], names: LabelNames) -> dict[str, Any]:
@@ -244,48 +240,34 @@ def _tsv(file: Path, stream: IO[str]) -> Iterator[dict[str, Any]]:
             yield {name: cell or None for name, cell in zip(names, cells, strict=True)}
 
 
-def _columnar(file: Path, names: LabelNames) -> Iterator[dict[str, Any]]:
-    schema, _ = _schema(file)
-    names = {**_label_names(schema), **names}
+def _columnar(file: Path, names: LabelNames, columns: Iterable[str] | None) -> Iterator[dict[str, Any]]:
+    with _reading(file):
+        schema, batches = _batches(file, columns)
+        names = {**_label_names(schema), **names}
+        for batch in batches:
+            yield from (named(record, names) for record in batch.to_pylist())
+
+
+@contextmanager
+def _reading(file: Path) -> Iterator[None]:
     try:
-        for batch in _batches(file):
-            for record in batch.to_pylist():
-                yield named(record, names)
-    except (ValueError, OSError) as error:
-        raise SelfposError(f"data file {file} cannot be read: {on_one_line(error)}") from None
-
-
-def _schema(file: Path) -> tuple[Any, Any]:
-    """The schema of a Parquet or Arrow file, and a function that reads some of its columns as a table."""
-    import pyarrow as pa
-    import pyarrow.parquet
-
-    check_content(file)
-    try:
-        if kind_of(file) == ".parquet":
-            opened = pyarrow.parquet.ParquetFile(file)
-            return opened.schema_arrow, lambda columns: opened.read(columns=columns)
-        with pa.ipc.open_stream(file) as reader:
-            return reader.schema, lambda columns: pa.ipc.open_stream(file).read_all().select(columns)
+        yield
     except (ValueError, OSError) as error:  # Arrow's own errors are ValueErrors
         raise SelfposError(f"data file {file} cannot be read: {on_one_line(error)}") from None
 
 
-def _batches(file: Path) -> Iterable[Any]:
+def _batches(file: Path, columns: Iterable[str] | None) -> tuple[Any, Iterable[Any]]:
+    """The schema of a Parquet or Arrow file, and its rows in parts, of those of `columns` that it has."""
     import pyarrow as pa
     import pyarrow.parquet
 
-    if kind_of(file) == ".parquet":
-        return pyarrow.parquet.ParquetFile(file).iter_batches(10_000)
-    return pa.ipc.open_stream(file)
-
-
-def _values(table: Any, names: LabelNames) -> dict[str, list[Any]]:
-    values = {column: table[column].to_pylist() for column in table.column_names}
-    return {
-        column: [_name(value, names[column]) for value in listed] if column in names else listed
-        for column, listed in values.items()
-    }
+    parquet = kind_of(file) == ".parquet"
+    opened = pyarrow.parquet.ParquetFile(file) if parquet else pa.ipc.open_stream(file)
+    schema = opened.schema_arrow if parquet else opened.schema
+    chosen = [name for name in schema.names if columns is None or name in set(columns)]
+    if parquet:
+        return schema, opened.iter_batches(10_000, columns=chosen)
+    return schema, (batch.select(chosen) for batch in opened)
 
 
 def _label_names(schema: Any) -> dict[str, list[str]]:

@@ -43,23 +43,17 @@ def read(found: SplitFiles, choose: Choose, window: Window | None = None) -> Dat
     if window is not None:
         return _spill_files(found, choose, window)
     where = found.files[0] if len(found.files) == 1 else found.files[0].parent
-    if any(files.kind_of(file) not in files.COLUMNAR for file in found.files):
-        records: list[dict[str, Any]] = []
-        for file in found.files:
-            records += (files.named(record, found.labels) for record in files.read_records(file))
-        return from_records(records, choose, where)
-    names = list(dict.fromkeys(name for file in found.files for name in files.column_names(file)))
-    columns: dict[str, list[Any]] = {name: [] for name in choose(names)}
-    count = 0
+    wanted: list[str] | None = None
+    if all(files.kind_of(file) in files.COLUMNAR for file in found.files):
+        wanted = choose(
+            list(dict.fromkeys(name for file in found.files for name in files.column_names(file)))
+        )
+    records: list[dict[str, Any]] = []
     for file in found.files:
-        part = files.read_columns(file, columns, found.labels)
-        rows = len(next(iter(part.values()), ()))
-        count += rows
-        for name, values in columns.items():
-            values += part.get(name, [None] * rows)
-    if columns and not count:
+        records += files.iter_records(file, found.labels, wanted)
+    if not records:
         raise SelfposError(f"data file {where} has no records")
-    return _dataset(columns, where)
+    return from_records(records, choose if wanted is None else lambda _: wanted, where)
 
 
 def from_records(records: Sequence[Mapping[str, Any]], choose: Choose, where: Path | str) -> Dataset:
