@@ -15,7 +15,6 @@ from sentence_transformers.base.sampler import MultiDatasetDefaultBatchSampler, 
 from torch.utils.data import BatchSampler, ConcatDataset
 
 from selfpos.errors import SelfposError
-from selfpos.tasks.draws import why_no_batch
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -218,11 +217,10 @@ class MixtureBatchSampler(MultiDatasetDefaultBatchSampler):
             for batch in sampler:
                 yield batch
             if batch is None:
-                records = self.dataset.datasets[index]
-                texts = [
-                    name for name in records.column_names if name not in ("label", "score", "dataset_name")
-                ]
-                raise SelfposError(f"a task gives {why_no_batch(records, texts, sampler.batch_size)}")
+                raise SelfposError(
+                    f"a task gives no batch of {sampler.batch_size} with distinct texts; lower the batch "
+                    "size, or give it records with other texts"
+                )
             number += 1
 
     def __len__(self) -> int:
