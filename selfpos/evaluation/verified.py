@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from selfpos.errors import on_one_line
+from selfpos.data.files import check_content, kind_of
+from selfpos.errors import SelfposError, on_one_line
+from selfpos.evaluation.local_data import data_files
 from selfpos.evaluation.mteb_internals import set_splits, split_statistics
 from selfpos.storage.atomic import write_text
 from selfpos.storage.locate import cache_folder
@@ -81,10 +84,16 @@ def _look_at(task: AbsTask) -> dict[str, str]:
     fresh = type(task)()  # its data is not kept in memory
     set_splits(fresh, task.eval_splits, task.hf_subsets)
     try:
+        for file in data_files(Path(str(task.metadata.dataset["path"]))):
+            if kind_of(file):
+                check_content(file)
         fresh.load_data()
         differences = "; ".join(_differences(fresh))
+    except SelfposError as error:
+        return {"fault": str(error), "differences": ""}
     except Exception as error:
-        return {"fault": f"{type(error).__name__}: {on_one_line(error, 200)}", "differences": ""}
+        reason = error.__cause__ or error
+        return {"fault": f"{type(reason).__name__}: {on_one_line(reason, 200)}", "differences": ""}
     return {"fault": "", "differences": differences}
 
 

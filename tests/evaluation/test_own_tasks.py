@@ -375,3 +375,15 @@ def test_two_folders_with_equal_readmes_are_two_sets(tmp_path: Path) -> None:
         (task,) = select_tasks(["STS16"], data_dir=tmp_path / name)
         task.load_data()
         assert task.dataset["test"]["sentence1"][:] == [f"{name} {n}" for n in range(3)]
+
+
+def test_a_pointer_of_git_lfs_is_named_in_a_copy_of_the_hub(tmp_path: Path) -> None:
+    folder = tmp_path / "mteb" / "sts16-sts"
+    folder.mkdir(parents=True)
+    (folder / "test.jsonl.gz").write_text(
+        "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
+    )
+    with pytest.raises(
+        SelfposError, match=r"test.jsonl.gz is a pointer of Git LFS, not the data; fetch that with"
+    ):
+        select_tasks(["STS16"], data_dir=tmp_path)
