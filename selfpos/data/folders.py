@@ -17,7 +17,7 @@ import yaml
 from selfpos.data.files import ENDINGS, LabelNames, kind_of
 from selfpos.errors import SelfposError
 
-PLACES = ("", "data", "{split}", "default")
+PLACES = ("", "data", "{split}", "data/{split}", "default", "default/{split}")
 """Folders in which the files of a split are looked for."""
 SAME = (("validation", "valid", "val", "dev"), ("test", "eval"), ("train", "training"))
 """Names of one split; the one asked for goes first."""
@@ -46,7 +46,9 @@ def split_files(folder: Path, split: str) -> SplitFiles | None:
         return SplitFiles(listed, labels)
     for name in _names(split):
         for place in PLACES:
-            if files := _of_split(folder / place.format(split=name), name, everything=place == "{split}"):
+            if files := _of_split(
+                folder / place.format(split=name), name, everything=place.endswith("{split}")
+            ):
                 return SplitFiles(files, labels)
     parts = {path.name: split_files(path, split) for path in _folders(folder) if LANGUAGE.match(path.name)}
     if parts and all(parts.values()) and len(parts) == len(_folders(folder)):

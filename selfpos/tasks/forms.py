@@ -126,7 +126,10 @@ def graded_pairs(dataset: Dataset, grades: Mapping[str, float], column: str) -> 
     """sentence1, sentence2 and the grade, as `column`, of an inference set's records with a graded label."""
     from datasets import Dataset as Records
 
-    kept = [(*pair, grades[name]) for *pair, name in _labelled_pairs(dataset) if name in grades]
+    pairs = _labelled_pairs(dataset)
+    if "neutral" not in grades and not any(name == "contradiction" for *_, name in pairs):
+        grades = {**grades, "neutral": grades["contradiction"]}  # a two-way set, as SciTail
+    kept = [(*pair, grades[name]) for *pair, name in pairs if name in grades]
     log.info("inference set: %d of %d records graded", len(kept), len(dataset))
     names = ("sentence1", "sentence2", column)
     return Records.from_dict({name: [record[index] for record in kept] for index, name in enumerate(names)})

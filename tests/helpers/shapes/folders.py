@@ -47,6 +47,13 @@ FOLDERS = [
         "`train/0.jsonl`, `train/1.jsonl`",
     ),
     Shape(
+        "the Hub's conversion to Parquet",
+        "retrieval",
+        {f"default/train/000{n}.parquet": parquet([row]) for n, row in enumerate(QA)},
+        READ,
+        "`default/train/0000.parquet`, …",
+    ),
+    Shape(
         "files that the README names",
         "retrieval",
         {"README.md": CONFIG, **{f"one/part-{n}.jsonl": lines(row) for n, row in enumerate(QA)}},

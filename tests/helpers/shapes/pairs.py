@@ -90,6 +90,12 @@ PAIRS = [
         [("s0", "t0", 1), ("s1", "t1", 0)],
     ),
     Shape(
+        "SciTail: entails and neutral",
+        "pair-classification",
+        {"a.tsv": table(("premise", "hypothesis", "label"), ("p", "h", "entails"), ("q", "i", "neutral"))},
+        [("p", "h", 1), ("q", "i", 0)],
+    ),
+    Shape(
         "RTE of SuperGLUE",
         "pair-classification",
         {"a.jsonl": lines(*premises(["entailment", "not_entailment"]))},
