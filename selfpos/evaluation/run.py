@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from selfpos.console import log, progress, quiet_libraries
 from selfpos.errors import OperationError, SelfposError, on_one_line
+from selfpos.evaluation.verified import ALTERED
 from selfpos.scores.examples import examples_file, write_examples
 from selfpos.scores.files import TaskScore, task_score, write_last
 
@@ -67,10 +68,11 @@ def evaluate(
 
     check_tasks(model, tasks, out)
     remarks = [(task.metadata.name, remark) for task in tasks if (remark := getattr(task, "remark", ""))]
+    altered = {task.metadata.name for task in tasks if revision_of(task).startswith(ALTERED)}
     for title, remark in remarks:
-        log.info("task %s: %s", title, remark)
-    if announce is not None and remarks:
-        announce(remarks)
+        (log.warning if title in altered else log.info)("task %s: %s", title, remark)
+    if announce is not None and (told := [row for row in remarks if row[0] not in altered]):
+        announce(told)
     meta = identity(model, name)
     scores: dict[str, TaskScore] = {}
     failures: dict[str, str] = {}

@@ -22,6 +22,8 @@ from selfpos.storage.locate import cache_folder
 if TYPE_CHECKING:
     from mteb.abstasks import AbsTask
 
+ALTERED = "local-altered-"
+"""What the revision of such data begins with."""
 COUNTS = {
     "rows": ("num_samples",),
     "characters": ("number_of_characters",),
@@ -46,7 +48,7 @@ def with_mark(task: AbsTask) -> AbsTask:
     differences = _verdict(task)["differences"]
     if not differences:
         return task
-    revision = str(task.metadata.dataset["revision"]).replace("local-", "local-altered-", 1)
+    revision = str(task.metadata.dataset["revision"]).replace("local-", ALTERED, 1)
     dataset = {**task.metadata.dataset, "revision": revision}
     members = {
         "metadata": task.metadata.model_copy(update={"dataset": dataset}),

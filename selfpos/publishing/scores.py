@@ -11,6 +11,7 @@ from statistics import fmean
 from selfpos.comparison import Scored, compare
 from selfpos.evaluation.mteb_internals import hub_result
 from selfpos.evaluation.tasks import TaskInfo, describe_task
+from selfpos.evaluation.verified import ALTERED
 from selfpos.publishing.facts import Facts
 from selfpos.scores.files import LAST, Result, TaskScore, known_tasks, last_json, last_scores, read_result
 from selfpos.storage.hashing import REVISION_LENGTH
@@ -41,9 +42,16 @@ class Scores:
         return task.dataset is not None and result.data_revision == task.revision
 
     def on_local_data(self, model: str) -> list[str]:
-        """MTEB's tasks that `model` was scored on with local files."""
-        local = (result.task for result in self.models[model] if not self.from_hub(result))
-        return sorted(task for task in local if self.tasks[task].dataset is not None)
+        """MTEB's tasks that `model` was scored on with local files, and whether those are another test
+        set.
+        """
+        local = [result for result in self.models[model] if not self.from_hub(result)]
+        names = []
+        for result in sorted(local, key=lambda result: result.task):
+            other = " (another test set: its counts are not MTEB's)"
+            if self.tasks[result.task].dataset is not None:
+                names.append(result.task + (other if str(result.data_revision).startswith(ALTERED) else ""))
+        return names
 
     def result(self, model: str, task: str) -> Result | None:
         """The result of `model` on `task`; None where it was not scored."""

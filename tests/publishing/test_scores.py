@@ -207,6 +207,13 @@ def test_a_score_that_is_not_a_number_is_missing(run: Path) -> None:
     assert "| STSBenchmark (STS, cosine_spearman) |  | 82.00 | 70.00 |" in plan.card
 
 
+def test_a_score_on_another_test_set_is_said_and_kept_from_leaderboards(run: Path) -> None:
+    write_result(run / "scores" / "sp", "quick/sp", "STSBenchmark", 0.9, revision="local-altered-0123")
+    plan = plan_push(run / "merged" / "sp", "alice/sp")
+    assert "STSBenchmark (another test set: its counts are not MTEB's)" in plan.card
+    assert not [file.path for file in plan.files if file.path.startswith(".eval_results")]
+
+
 def test_results_that_are_not_there_are_refused(run: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for name, message in (("gone", "gone is no folder"), ("empty", "empty holds no results of MTEB")):
