@@ -95,7 +95,7 @@ class LocalFiles:
     def __init__(
         self, name: str, data_dir: Path, task: AbsTask | None = None, local: LocalSet | None = None
     ) -> None:
-        self.name, self.task = name, task
+        self.name, self.task, self.data_dir = name, task, data_dir
         self.local = local or (OWN_TASKS[name] if task is None else MTEB_TASKS[name])
         self.transforms = local is None
         self.renamed = columns_of(task) if task is not None and local is not None else {}
@@ -109,7 +109,7 @@ class LocalFiles:
 
     def missing(self) -> list[str]:
         """The files that the folder of data lacks, as paths below it."""
-        return [f"{folder.name}/{name}" for folder, name, file in self._files() if file is None]
+        return [f"{self._named(folder)}/{name}" for folder, name, file in self._files() if file is None]
 
     def subsets_there(self) -> list[str]:
         """The subsets of which no file is missing."""
@@ -119,7 +119,10 @@ class LocalFiles:
     @property
     def place(self) -> str:
         """The folders, in words."""
-        return ", ".join(f"{folder.name}/" for folder in self.folders.values())
+        return ", ".join(f"{self._named(folder)}/" for folder in self.folders.values())
+
+    def _named(self, folder: Path) -> str:
+        return folder.relative_to(self.data_dir).as_posix()
 
     def example(self) -> str:
         """A record of each file, as its line is written."""

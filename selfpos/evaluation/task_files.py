@@ -71,7 +71,10 @@ def load_task_file(file: Path) -> AbsTask:
     paths: dict[str, Path] = {
         "test" if split == "folder" else split: file.parent / path for split, path in task.files.items()
     }
-    splits, left_out = _read(task.type, paths, columns)
+    try:
+        splits, left_out = _read(task.type, paths, columns)
+    except SelfposError as error:
+        raise type(error)(f"task file {file}: {error}") from None
     check_records(task.type, splits, f"task file {file}")
     content = repr((task.type, settings, splits))
 
