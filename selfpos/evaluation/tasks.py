@@ -111,8 +111,10 @@ def with_data(
                 self.dataset_transform(num_proc=num_proc)
             self.data_loaded = True
 
+    seed = {"seed": attributes.pop("seed")} if "seed" in attributes else {}  # the constructor's, else mteb's
     members = {"metadata": metadata, "load_data": load_data, **attributes}
-    return type(task_class.__name__, (task_class,), members)()
+    made: AbsTask = type(task_class.__name__, (task_class,), members)(**seed)
+    return made
 
 
 def retrieval_data(

@@ -83,6 +83,10 @@ def test_classification_is_mtebs_with_the_samples_that_are_declared(tiny_base: P
     (task,) = select_tasks([own])
     for said in ("train: 100 records", "test: 60 records", "samples_per_label 8; n_experiments 10; seed 42"):
         assert said in task.remark
+    (seeded,) = select_tasks(
+        [declare(tmp_path, name="Mine", type="classification", files=files, settings={"seed": 7})]
+    )
+    assert seeded.seed == 7 and seeded.metadata.revision != task.metadata.revision
     more = declare(
         tmp_path, name="Mine", type="classification", files=files, settings={"samples_per_label": 20}
     )
