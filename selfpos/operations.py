@@ -65,7 +65,7 @@ def finetune(
     refuse_existing(out)
     task_type = get_task(source.type)
     folder = locate_model(base)
-    check_base(folder)  # before its data is read, or mined with it
+    check_base(folder, settings.max_length)  # before its data is read, or mined with it
     processes.join(settings.device)
     with processes.first_before_others():  # a stream is written to the cache
         loaded = load_task(source, seed=seed)

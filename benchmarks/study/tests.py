@@ -142,9 +142,9 @@ def summarization(embed: Embed, data: Path, seed: int) -> float:
 
 
 def instruction_retrieval(embed: Embed, data: Path, seed: int) -> float:
-    from selfpos.data.files import document_text, read_beir
+    from selfpos.data.beir import document_text, read_beir
 
-    documents, queries, judged = read_beir(data / "feedbackqa", "test")
+    documents, queries, judged, _ = read_beir(data / "feedbackqa", "test")
     names = _sample(sorted(judged), 400, f"feedbackqa {seed}")
     wanted = sorted({document for name in names for document in judged[name]})
     index = {document: number for number, document in enumerate(wanted)}

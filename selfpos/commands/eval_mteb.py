@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,12 @@ SELECTION = (
         multiple=True,
         metavar="CODE…",
         help="Only tasks in these languages, as eng or eng-Latn.",
+    ),
+    click.option(
+        "--subsets",
+        multiple=True,
+        metavar="SUBSET…",
+        help="Only these subsets of tasks, as MTEB calls them: en-en of STS17, …",
     ),
 )
 
@@ -107,13 +114,13 @@ def command(
     and selfpos-TwentyNewsgroupsSubjects replace the third to the fifth.
     """
     from selfpos.console import quiet_process, table_text
-    from selfpos.errors import SelfposError, keeping
+    from selfpos.errors import OperationError, SelfposError, keeping
     from selfpos.evaluation import evaluate, select_tasks
     from selfpos.storage.locate import locate_model
 
     def announce(rows: list[tuple[str, str]]) -> None:
         for label, text in rows:
-            click.echo(f"{label:<12}{text}", err=True)
+            click.echo(f"{label + ' ':<12}{text}", err=True)
 
     if cache is not None and no_cache:
         raise SelfposError("--cache and --no-cache exclude each other; give one of them")
@@ -138,5 +145,14 @@ def command(
             scores = evaluate_on_ray(
                 folder, selection, out, address=ray, cpus=ray_cpus, gpus=ray_gpus, **options
             )
-    rows = [[task, score.type, score.metric, f"{score.main_score:.5f}"] for task, score in scores.items()]
+    values = {
+        task: f"{score.main_score:.5f}" if isfinite(score.main_score) else "–"
+        for task, score in scores.items()
+    }
+    rows = [[task, score.type, score.metric, values[task]] for task, score in scores.items()]
     click.echo(table_text(["task", "type", "metric", "score"], rows))
+    if lacking := [task for task, value in values.items() if value == "–"]:
+        raise OperationError(
+            f"{', '.join(lacking)}: mteb computed no score (NaN); see that the gold values of the data "
+            "differ, and that the model tells texts apart"
+        )

@@ -19,6 +19,7 @@ def command(
     benchmark: str | None,
     types: tuple[str, ...],
     languages: tuple[str, ...],
+    subsets: tuple[str, ...],
 ) -> None:
     """Download the data of MTEB tasks from the Hugging Face Hub into the folder OUT.
 
@@ -36,7 +37,7 @@ def command(
         )
     if not (tasks or benchmark or types or languages):
         raise SelfposError("say what to fetch: --tasks, --benchmark, --task-types or --languages")
-    wanted = wanted_tasks(split_names(tasks), benchmark, types, languages)
+    wanted = wanted_tasks(split_names(tasks), benchmark, types, languages, subsets)
     if not wanted:
         raise SelfposError(f"{', '.join(tasks)}: no data of these tasks is on the Hub")
     fetch(wanted, out, click.echo)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import click
 
 from selfpos.commands.options import PATH, given, named_values, options_of
-from selfpos.errors import SelfposError
+from selfpos.errors import SelfposError, nearest
 from selfpos.recipe import TaskSource, TrainingSettings, ValidationSettings
+
+SIDES = {"query": "query", **dict.fromkeys(("document", "passage", "corpus"), "document")}
+"""Words for the sides of a task: passage is E5's."""
 
 
 @click.command("finetune")
@@ -26,7 +30,11 @@ from selfpos.recipe import TaskSource, TrainingSettings, ValidationSettings
 @click.option("--out", required=True, type=PATH, help="Folder to write; must not exist.")
 @options_of(TaskSource, "split", "limit", "streaming", weights="weight")
 @click.option(
-    "--column", "columns", multiple=True, metavar="OURS=THEIRS", help="Name of a column in the data."
+    "--column",
+    "columns",
+    multiple=True,
+    metavar="OURS=THEIRS",
+    help="Name of a column in the data; OURS= leaves an optional one out.",
 )
 @click.option("--drop-duplicates", is_flag=True, help="Leave out records that occur before.")
 @click.option(
@@ -34,7 +42,7 @@ from selfpos.recipe import TaskSource, TrainingSettings, ValidationSettings
     "prompts",
     multiple=True,
     metavar="[SIDE=]TEXT",
-    help="Put before the texts; SIDE is query or document.",
+    help="Put before the texts; SIDE is query, or document (also passage).",
 )
 @click.option(
     "--mine", type=click.IntRange(min=1), metavar="COUNT", help="Hard negatives to mine for each pair."
@@ -98,7 +106,7 @@ def command(
     source = {
         "type": get_task(task).name,
         "data": data[0] if len(data) == 1 else list(data),
-        "columns": named_values("--column", "OURS=THEIRS", columns),
+        "columns": named_values("--column", "OURS=THEIRS", columns, empty=True),
         "duplicates": "drop" if drop_duplicates else "keep",
         "prompts": _prompts(prompts),
         "mine": {"count": mine} if mine else None,
@@ -132,11 +140,28 @@ def _prompts(options: tuple[str, ...]) -> str | dict[str, str]:
     """One prompt for all texts, or prompts by side."""
     sides = {}
     for option in options:
-        side, equals, text = option.partition("=")
-        if equals and side in ("query", "document"):
+        side, text = _side(option)
+        if side:
             sides[side] = text
     if len(sides) == len(options):
         return sides or ""
     if len(options) > 1:
         raise SelfposError("--prompt is given once for all texts, or as query=TEXT and document=TEXT")
     return options[0]
+
+
+def _side(option: str) -> tuple[str, str]:
+    """Side and text of `SIDE=TEXT`; no side for a text without one.
+
+    Raises SelfposError for another word before the sign.
+    """
+    found = re.match(r"(\w+)=", option)
+    if not found:
+        return "", option
+    side = SIDES.get(found[1].lower())
+    if side is None:
+        raise SelfposError(
+            f"--prompt '{option}' names no side of a task; write query= or document= before the text"
+            f"{nearest(found[1], SIDES)} (a prompt that begins like this is given for each side)"
+        )
+    return side, option[found.end() :]

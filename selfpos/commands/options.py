@@ -28,7 +28,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 PATH = click.Path(path_type=Path)
-MANY = {"--vectors", "--weights", "--tasks", "--task-types", "--languages"}
+MANY = {"--vectors", "--weights", "--tasks", "--task-types", "--languages", "--subsets"}
 
 
 class ManyValues(click.Command):
@@ -56,12 +56,15 @@ def split_names(names: tuple[str, ...]) -> list[str]:
     return [name for group in names for name in group.split(",")]
 
 
-def named_values(option: str, form: str, words: tuple[str, ...]) -> dict[str, str]:
-    """The values of an option that takes NAME=VALUE, by name; `form` is what the error calls that."""
+def named_values(option: str, form: str, words: tuple[str, ...], *, empty: bool = False) -> dict[str, str]:
+    """The values of an option that takes NAME=VALUE, by name; `form` is what the error calls that.
+
+    With `empty` a value may be empty.
+    """
     values = {}
     for word in words:
-        name, _, value = word.partition("=")
-        if not (name and value):
+        name, sign, value = word.partition("=")
+        if not (name and sign and (value or empty)):
             raise SelfposError(f"{option} takes {form}, found '{word}'")
         values[name] = value
     return values

@@ -11,9 +11,9 @@ import numpy as np
 
 from selfpos.comparison.sources import Scored
 from selfpos.errors import SelfposError, unknown
-from selfpos.scores.examples import Examples, examples_file, read_examples, resamples, score_of
+from selfpos.scores.examples import Examples, contributions, examples_file, read_examples, resamples, score_of
 from selfpos.scores.files import TaskScore
-from selfpos.scores.intervals import Difference, borda_ranks, estimate, holm
+from selfpos.scores.intervals import Difference, borda_ranks, estimate, holm, sign_flip
 
 MEAN, MEAN_OF_TYPES = "mean over tasks", "mean over types"
 AGREEMENT = 1e-3  # between a score and the one that follows from its examples: MTEB rounds its files
@@ -24,7 +24,15 @@ NOT_KEPT = (
 OTHER_EXAMPLES = "the models were scored on other examples"
 
 Groups = Sequence[Sequence[str]]  # a column is the mean over groups of the means over their tasks
-Draws = Mapping[str, np.ndarray]  # model → differences to the baseline on resamples
+Draws = Mapping[str, "Paired"]  # model → its differences to the baseline
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Scores, or differences of scores: on resamples (draws,), and what each example adds (n,)."""
+
+    draws: np.ndarray
+    by_example: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -72,10 +80,10 @@ def compare(
 ) -> Comparison:
     """Compare `models` to the one called `baseline`; by default `base` if there is one, else the first.
 
-    Intervals of `level` come from `draws` resamples of each task's examples, paired between models. p-values
-    are corrected by Holm over the differences on tasks, over those of type means, and over the models for
-    each mean. A mean is given for models that were scored on all of its tasks. `tick` is called with each
-    task's name. Raises SelfposError for an unknown baseline.
+    Intervals of `level` come from `draws` resamples of each task's examples, paired between models; p-values
+    from a sign-flip test over the examples. They are corrected by Holm over the differences on tasks, over
+    those of type means, and over the models for each mean. A mean is given for models that were scored on
+    all of its tasks. `tick` is called with each task's name. Raises SelfposError for an unknown baseline.
     """
     if not models:
         raise SelfposError("there is no model to compare")
@@ -104,13 +112,14 @@ def compare(
             notes.append(f"no intervals on {task}: {reason}")
         by_task[task] = _paired_differences(replicates, task, by_name, reference, pairs)
     rows = [
-        _row(model, reference, columns, pairs.get(model.name, []), by_task, 1 - level) for model in models
+        _row(model, reference, columns, pairs.get(model.name, []), by_task, 1 - level, seed)
+        for model in models
     ]
     rows = _ranked(_corrected(rows, [list(tasks), list(types), [MEAN], [MEAN_OF_TYPES]]), list(tasks))
     tests = [row.differences[task].p for row in rows for task in tasks if task in row.differences]
     count = sum(p is not None for p in tests)
     # With fewer resamples, even the smallest possible p-value is not significant after the correction.
-    needed = int(round(2 * count / (1 - level), 6))
+    needed = int(round(count / (1 - level), 6))
     if count and draws < needed and all(len(model.runs) == 1 for model in models):
         notes.append(
             f"{draws} resamples cannot tell {count} differences apart from chance after the correction: "
@@ -130,13 +139,13 @@ def _pairs(model: Scored, baseline: Scored) -> list[tuple[str, str]]:
 
 
 def _paired_differences(
-    replicates: Mapping[tuple[str, str], np.ndarray],
+    replicates: Mapping[tuple[str, str], Paired],
     task: str,
     models: Mapping[str, Scored],
     baseline: Scored,
     pairs: Mapping[str, Sequence[tuple[str, str]]],
 ) -> Draws:
-    """Mean differences (draws,) over the pairs of runs that scored `task`, of models with examples."""
+    """Mean differences over the pairs of runs that scored `task`, of models with examples."""
     drawn = {}
     for name, runs in pairs.items():
         scored = [
@@ -145,14 +154,18 @@ def _paired_differences(
             if task in models[name].runs[run] and task in baseline.runs[other]
         ]
         if scored and all(key in replicates for pair in scored for key in pair):
-            drawn[name] = np.mean([replicates[run] - replicates[other] for run, other in scored], axis=0)
+            both = [(replicates[run], replicates[other]) for run, other in scored]
+            drawn[name] = Paired(
+                np.mean([ours.draws - theirs.draws for ours, theirs in both], axis=0),
+                np.mean([ours.by_example - theirs.by_example for ours, theirs in both], axis=0),
+            )
     return drawn
 
 
 def _replicates(
     models: Sequence[Scored], task: str, draws: int, seed: list[int]
-) -> tuple[dict[tuple[str, str], np.ndarray], str]:
-    """(model, run) → scores (draws,) on the same resamples of the task; and why some are missing."""
+) -> tuple[dict[tuple[str, str], Paired], str]:
+    """(model, run) → scores on the same resamples of the task; and why some are missing."""
     owners = [
         (model.name, run, scores[task])
         for model in models
@@ -162,13 +175,18 @@ def _replicates(
     kept = {(name, run): parts for name, run, score in owners if (parts := _examples(score))}
     if len({tuple((part.split, part.subset, part.key) for part in parts) for parts in kept.values()}) > 1:
         return {}, OTHER_EXAMPLES
-    replicates: dict[tuple[str, str], np.ndarray] = {}
+    drawn: dict[tuple[str, str], list[np.ndarray]] = {owner: [] for owner in kept}
     seeds = np.random.SeedSequence(seed).generate_state(64)
     # Without equal keys we would have returned: all models have the same splits and subsets.
     for group, group_seed in zip(zip(*kept.values(), strict=True), seeds, strict=False):
-        drawn = resamples(list(group), draws, int(group_seed))
+        columns = resamples(list(group), draws, int(group_seed))
         for column, owner in enumerate(kept):
-            replicates[owner] = replicates.get(owner, 0.0) + drawn[:, column] / len(kept[owner])
+            drawn[owner].append(columns[:, column])
+    replicates = {}
+    for owner, parts in kept.items():
+        values = [contributions(part, draws) for part in parts]
+        by_example = np.concatenate([value / len(value) / len(parts) for value in values])
+        replicates[owner] = Paired(np.mean(drawn[owner], axis=0), by_example)
     return replicates, NOT_KEPT if len(kept) < len(owners) else ""
 
 
@@ -191,16 +209,18 @@ def _value(scores: Mapping[str, TaskScore], groups: Groups) -> float | None:
     return fmean(fmean(scores[task].main_score for task in group) for group in groups)
 
 
-def _column_draws(by_task: Mapping[str, Draws], groups: Groups, model: str) -> np.ndarray | None:
-    """Differences (draws,) of the mean over `groups`; None where a task of it has none."""
+def _of_column(by_task: Mapping[str, Draws], groups: Groups, model: str) -> Paired | None:
+    """Differences of the mean over `groups`; None where a task of it has none."""
     total: np.ndarray | float = 0.0
-    for task, draws in by_task.items():
+    by_example = []
+    for task, drawn in by_task.items():
         share = sum(1 / len(group) / len(groups) for group in groups if task in group)
         if share:
-            if model not in draws:
+            if model not in drawn:
                 return None
-            total = total + share * draws[model]
-    return np.asarray(total)
+            total = total + share * drawn[model].draws
+            by_example.append(share * drawn[model].by_example)
+    return Paired(np.asarray(total), np.concatenate(by_example))
 
 
 def _row(
@@ -210,6 +230,7 @@ def _row(
     pairs: Sequence[tuple[str, str]],
     by_task: Mapping[str, Draws],
     alpha: float,
+    seed: int,
 ) -> Row:
     scores, spread, differences = {}, {}, {}
     for column, groups in columns.items():
@@ -225,8 +246,9 @@ def _row(
                 by_seed.append(value - reference)
         if by_seed:
             complete = len(by_seed) == len(pairs)
-            draws = _column_draws(by_task, groups, model.name) if complete else None
-            differences[column] = estimate(draws, np.array(by_seed), alpha)
+            paired = _of_column(by_task, groups, model.name) if complete else None
+            p = sign_flip(paired.by_example, len(paired.draws), seed) if paired else None
+            differences[column] = estimate(paired.draws if paired else None, np.array(by_seed), alpha, p)
     on_tasks = [task for task in by_task if task in differences]
     worst = min(on_tasks, key=lambda task: differences[task].value, default=None)
     return Row(model.name, scores, spread, len(model.runs), None, differences, worst)

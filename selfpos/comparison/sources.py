@@ -12,7 +12,7 @@ from typing import Any
 
 from selfpos.errors import SelfposError
 from selfpos.recipe import Recipe, load_recipe
-from selfpos.scores.files import LAST, TaskScore, last_scores, read_result, read_scores
+from selfpos.scores.files import LAST, TaskScore, known_tasks, read_result, read_scores
 from selfpos.storage.run_folder import RunFolder
 
 
@@ -104,9 +104,9 @@ def _settings(recipe: Recipe, model: str) -> dict[str, Any]:
 
 
 def _model(name: str, scores: Path) -> Scored:
-    """One model: scored in the run that it is part of, else by its content hash below `scores`."""
+    """One model: scored in the run that it is part of, else by its content hash or commit below `scores`."""
     from selfpos.storage.hashing import REVISION_LENGTH, content_hash
-    from selfpos.storage.locate import locate_model
+    from selfpos.storage.locate import hub_snapshot, locate_model
 
     folder = locate_model(name)
     for parent in folder.resolve().parents[:2]:
@@ -114,8 +114,10 @@ def _model(name: str, scores: Path) -> Scored:
         if run.recipe.is_file() and (run.scores(folder.name) / LAST).is_file():
             return Scored(folder.name, {"": read_scores(run.scores(folder.name))})
     by_task: dict[str, TaskScore] = {}
-    for results in sorted(scores.glob(f"results/*/{content_hash(folder)[:REVISION_LENGTH]}")):
-        by_task |= _scores(results, _known_tasks(scores))
+    # of a model of the Hub by its commit
+    revision = hub_snapshot(folder).get("revision") or content_hash(folder)[:REVISION_LENGTH]
+    for results in sorted(scores.glob(f"results/*/{revision}")):
+        by_task |= _scores(results, known_tasks(scores))
     if not by_task:
         raise SelfposError(
             f"{name} has no scores in {scores}: score it with `selfpos eval-mteb {name} --out {scores}`, "
@@ -126,7 +128,7 @@ def _model(name: str, scores: Path) -> Scored:
 
 def _models_of_folder(folder: Path) -> list[Scored]:
     """Every model in a folder of scores."""
-    known = _known_tasks(folder)
+    known = known_tasks(folder)
     paths = sorted(path for path in folder.glob("results/*/*") if path.is_dir())
     names = [path.parent.name.rpartition("__")[2] for path in paths]
     models = []
@@ -136,13 +138,11 @@ def _models_of_folder(folder: Path) -> list[Scored]:
             title = name if names.count(name) == 1 else f"{name}@{path.name[:8]}"
             models.append(Scored(title, {"": scores}))
     if not models:
-        raise SelfposError(f"there are no scores in {folder}: it has no results/MODEL/REVISION/TASK.json")
+        raise SelfposError(
+            f"there are no scores in {folder}: it has no results/MODEL/REVISION/TASK.json with a number "
+            "for a score"
+        )
     return models
-
-
-def _known_tasks(folder: Path) -> dict[str, tuple[str, str]]:
-    """Task → its type and metric, as noted below `folder`: MTEB does not know the user's own tasks."""
-    return {score.task: (score.type, score.metric) for score in last_scores(folder)}
 
 
 def _scores(folder: Path, known: Mapping[str, tuple[str, str]]) -> dict[str, TaskScore]:
@@ -153,7 +153,7 @@ def _scores(folder: Path, known: Mapping[str, tuple[str, str]]) -> dict[str, Tas
     for file in sorted(folder.glob("*.json")):
         result = read_result(file)
         if result is None:
-            continue  # model_meta.json
+            continue  # model_meta.json, or no number
         task = describe_task(result.task, known.get(result.task))
         kind, metric = task.type or "other", task.metric or "main score"
         scores[task.name] = TaskScore(task.name, kind, metric, result.mean, file)

@@ -104,6 +104,7 @@ LATEX = {
     "–": "--",
     "−": "$-$",
     "±": r"$\pm$",
+    "†": r"\dag{}",
     **{letter: f"\\{letter}" for letter in "&%$#_{}"},
 }
 
@@ -160,7 +161,7 @@ def differences_grid(comparison: Comparison) -> Grid:
             rows.append(Line(row.model, "", cells))
     title = (
         f"differences to {comparison.baseline} in points, with {100 * comparison.level:g} % intervals, "
-        "~ not significant after Holm's correction"
+        "~ not significant after Holm's correction, † only before it"
     )
     return Grid(title, columns, [""] * len(columns), rows)
 
@@ -172,7 +173,8 @@ def _difference_cell(difference: Difference | None) -> Cell:
     if difference.low is None or difference.high is None:
         return Cell(f"{value} [?]")
     interval = f"[{100 * difference.low:+.2f}, {100 * difference.high:+.2f}]"
-    return Cell(f"{value} {interval}", faint=not difference.significant)
+    mark = " †" if difference.before_correction else ""
+    return Cell(f"{value} {interval}{mark}", faint=not difference.significant)
 
 
 def how(comparison: Comparison) -> str:
@@ -187,10 +189,14 @@ def how(comparison: Comparison) -> str:
     return (
         f"Intervals ({100 * comparison.level:g} %) come from a paired bootstrap: {comparison.draws:,} "
         "resamples of each task's examples (pairs, queries, texts, documents), the same for both models, "
-        f"centred on the measured difference. Tasks are resampled independently.{over_seeds} Significance "
-        f"is at {1 - comparison.level:.2g} after Holm's correction: over all differences on tasks, over "
-        "those of the type means, and over the models for each mean. The effect of the training seed is not "
-        "part of an interval over one seed."
+        "centred on the measured difference. Tasks are resampled independently. p-values come from "
+        "flipping the signs of the examples' differences: exactly where few examples differ, or all by "
+        "the same (McNemar's test), else in as many draws; for measures that are no means the differences "
+        f"are those of the jackknife. An interval beside an insignificant p is widened to 0.{over_seeds} "
+        f"Significance is at {1 - comparison.level:.2g} after Holm's correction: over all differences on "
+        "tasks, over those of the type means, and over the models for each mean; † marks what is "
+        "significant only before it. The effect of the training seed is not part of an interval over one "
+        "seed."
     )
 
 

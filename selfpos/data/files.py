@@ -1,27 +1,42 @@
-"""Reading records from local files: JSON Lines (also gzipped), JSON, CSV, TSV, Parquet, and folders in the
-BEIR layout; data larger than memory record by record, into a file in the cache of `datasets`.
+"""Records in local files: JSON Lines, JSON, CSV, TSV, Parquet and Arrow, plain or compressed.
+
+A CSV has quoting, a TSV has none (IANA, text/tab-separated-values): a cell there is what stands between tabs.
+Cells are texts. Labels that a file names (ClassLabel in Parquet) are read as their names.
 """
 
 from __future__ import annotations
 
+import bz2
 import gzip
-import hashlib
+import io
 import json
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from itertools import islice
+import lzma
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import IO, Any
 
+from selfpos.console import log
 from selfpos.errors import SelfposError, on_one_line
 
-if TYPE_CHECKING:
-    from datasets import Dataset
+KINDS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".arrow")
+COMPRESSED = ("", ".gz", ".bz2", ".xz", ".zst")
+ENDINGS = tuple(kind + packed for kind in KINDS for packed in COMPRESSED)
+COLUMNAR = (".parquet", ".arrow")
+POINTER = b"version https://git-lfs.github.com/spec/"
+HALF_PAIR = re.compile("[\ud800-\udfff]")
 
-SHUFFLED = 10_000
-"""Records of a Hub set that are in memory at a time, to be drawn from."""
+LabelNames = Mapping[str, list[str]]
+"""Column → the names of its labels, by their numbers."""
 
-ENDINGS = (".jsonl", ".jsonl.gz", ".json", ".csv", ".tsv", ".parquet")
+
+def kind_of(file: Path) -> str:
+    """The ending among `KINDS` of a file's name, before the one of its compression; empty for other files."""
+    name = file.name.lower()
+    for packed in COMPRESSED[1:]:
+        name = name.removesuffix(packed)
+    return next((kind for kind in KINDS if name.endswith(kind)), "")
 
 
 def find(folder: Path, stem: str, endings: tuple[str, ...] = ENDINGS) -> Path | None:
@@ -42,189 +57,228 @@ def read_records(file: Path) -> list[dict[str, Any]]:
     return records
 
 
-def read_beir(
-    folder: Path, split: str
-) -> tuple[dict[str, dict[str, str]], dict[str, str], dict[str, dict[str, int]]]:
-    """A retrieval set in the BEIR layout: documents (id -> title, text), queries (id -> text), and judgements
-    of `split` (query -> document -> grade).
+def iter_records(
+    file: Path, names: LabelNames | None = None, columns: Iterable[str] | None = None
+) -> Iterator[dict[str, Any]]:
+    """The records of `file` one after the other, as dictionaries; labels by `names` or the file's own. Of
+    Parquet and Arrow only `columns`, where they are given.
 
-    Raises SelfposError for a missing file, a line that does not fit, or a judgement of a query or document
-    that does not exist.
-    """
-    parts = beir_files(folder, split)
-    missing = [expected for expected, file in parts.items() if file is None]
-    if missing:
-        raise SelfposError(f"{folder} lacks {', '.join(missing)}")
-    corpus, query_lines, qrels = (file for file in parts.values() if file is not None)
-    documents = {
-        _id(row, corpus): {"title": row.get("title") or "", "text": row.get("text") or ""}
-        for row in read_records(corpus)
-    }
-    queries = {_id(row, query_lines): row.get("text") or "" for row in read_records(query_lines)}
-    relevant: dict[str, dict[str, int]] = {}
-    for number, line in enumerate(qrels.read_text(encoding="utf-8").splitlines()[1:], start=2):
-        try:
-            query, document, grade = line.split("\t")
-            relevant.setdefault(query, {})[document] = int(grade)
-        except ValueError:
-            raise SelfposError(
-                f"{qrels}, line {number}: expected query-id, corpus-id and a whole score between tabs, "
-                f"found {line!r}"
-            ) from None
-        if query not in queries or document not in documents:
-            raise SelfposError(f"{qrels}, line {number}: there is no query {query} or no document {document}")
-    if not relevant:
-        raise SelfposError(f"{qrels} has no judgements")
-    return documents, queries, relevant
-
-
-def beir_files(folder: Path, split: str) -> dict[str, Path | None]:
-    """The three files of a BEIR folder by what they are called, None for one that is not there."""
-    lines = (".jsonl", ".jsonl.gz")
-    return {
-        "corpus.jsonl[.gz]": find(folder, "corpus", lines),
-        "queries.jsonl[.gz]": find(folder, "queries", lines),
-        f"qrels/{split}.tsv": find(folder / "qrels", split, (".tsv",)),
-    }
-
-
-def document_text(document: dict[str, str]) -> str:
-    """Title and text as one, as MTEB joins them."""
-    return f"{document.get('title') or ''} {document['text']}".strip()
-
-
-def _id(row: dict[str, Any], file: Path) -> str:
-    if "_id" not in row:
-        raise SelfposError(f"{file}: a record has no field '_id'; found {', '.join(row)}")
-    return str(row["_id"])
-
-
-def iter_records(file: Path) -> Iterator[dict[str, Any]]:
-    """The records of `file` one after the other, as dictionaries.
-
-    JSON Lines and Parquet are read bit by bit, other kinds whole.
+    JSON is read whole, other kinds bit by bit.
 
     Raises SelfposError naming the file (and line) when it is damaged or of unknown kind.
     """
-    name = file.name.lower()
-    if name.endswith((".jsonl", ".jsonl.gz")):
-        yield from _json_lines(file)
-    elif name.endswith(".parquet"):
-        yield from _parquet(file)
-    elif name.endswith(".json"):
-        yield from _json(file)
-    elif name.endswith((".csv", ".tsv")):
-        yield from _table(file)
-    else:
-        raise SelfposError(f"data file {file} is of no known kind; expected one of {', '.join(ENDINGS)}")
-
-
-def _json_lines(file: Path) -> Iterator[dict[str, Any]]:
-    number = 0
+    check_content(file)
+    kind = kind_of(file)
+    if kind in COLUMNAR:
+        yield from _columnar(file, names or {}, columns)
+        return
+    readers = {".json": _json, ".csv": _csv, ".tsv": _tsv}
     try:
-        # utf-8-sig: some programs begin a file with a byte order mark
-        with (
-            gzip.open(file, "rt", encoding="utf-8-sig")
-            if file.suffix == ".gz"
-            else file.open(encoding="utf-8-sig") as stream
-        ):
-            for number, line in enumerate(stream, start=1):
-                if line.strip():
-                    record = json.loads(line)
-                    if not isinstance(record, dict):
-                        raise SelfposError(
-                            f"data file {file}, line {number}: expected a JSON object, found "
-                            f"{type(record).__name__}"
-                        )
-                    yield record
-    except json.JSONDecodeError as error:
-        raise SelfposError(f"data file {file}, line {number} is not JSON: {error.msg}") from None
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+        # utf-8-sig: some programs begin a file with a byte order mark; only \n ends a line of JSON or TSV
+        with _opened(file) as raw, io.TextIOWrapper(raw, encoding="utf-8-sig", newline="\n") as stream:
+            for record in readers.get(kind, _json_lines)(file, stream):
+                yield named(record, names) if names else record
+    except UnicodeDecodeError as error:
         raise SelfposError(
-            f"data file {file} cannot be read to its end (after line {number}): {error}"
+            f"data file {file} is not UTF-8 ({on_one_line(error)}); save it as UTF-8"
         ) from None
+    except (OSError, EOFError, lzma.LZMAError) as error:
+        raise SelfposError(f"data file {file} cannot be read to its end: {on_one_line(error)}") from None
 
 
-def _json(file: Path) -> list[dict[str, Any]]:
+def check_content(file: Path) -> None:
+    """Raise SelfposError where the name is of no known kind, or Git LFS left a pointer in the file's
+    place.
+    """
+    if not kind_of(file):
+        raise SelfposError(
+            f"data file {file} is of no known kind; expected one of {', '.join(KINDS)}, plain or with "
+            f"{', '.join(COMPRESSED[1:])} after it"
+        )
+    with file.open("rb") as stream:
+        if stream.read(len(POINTER)) == POINTER:
+            raise SelfposError(
+                f"data file {file} is a pointer of Git LFS, not the data; fetch that with `git lfs pull`"
+            )
+
+
+def column_names(file: Path) -> list[str]:
+    """The columns of a Parquet or Arrow file, without reading them."""
+    check_content(file)
+    with _reading(file):
+        return list(_batches(file, None)[0].names)
+
+
+def named(record: Mapping[str, Any], names: LabelNames) -> dict[str, Any]:
+    """The record with the names of its labels for their numbers; None for a number without a name."""
+    return {
+        column: _name(value, names[column]) if column in names else value for column, value in record.items()
+    }
+
+
+def _name(value: Any, names: list[str]) -> Any:
+    if isinstance(value, list):
+        return [_name(one, names) for one in value]
+    if not isinstance(value, int) or isinstance(value, bool):
+        return value
+    return names[value] if 0 <= value < len(names) else None
+
+
+def _opened(file: Path) -> IO[bytes]:
+    openers: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open, ".zst": _zstandard}
+    opened: IO[bytes] = openers.get(file.suffix.lower(), Path.open)(file, "rb")
+    return opened
+
+
+def _zstandard(file: Path, _: str) -> IO[bytes]:
+    import pyarrow as pa
+
+    return io.BufferedReader(pa.input_stream(str(file), compression="zstd"))  # type: ignore[arg-type]
+
+
+def _json_lines(file: Path, stream: Iterable[str], start: int = 1) -> Iterator[dict[str, Any]]:
+    mended = 0
+    for number, line in enumerate(stream, start):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise SelfposError(f"data file {file}, line {number} is not JSON: {error.msg}") from None
+        if isinstance(record, list):
+            record = _listed(record)
+        if not isinstance(record, dict):
+            raise SelfposError(
+                f"data file {file}, line {number}: expected a JSON object or a list of texts, found "
+                f"{type(record).__name__}"
+            )
+        if "\\u" in line and HALF_PAIR.search(repr_of(record)):
+            record, mended = _mended(record), mended + 1
+        yield {"anchor": record["set"][0], "positive": record["set"][1:]} if _is_set(record) else record
+    if mended:
+        log.warning("%s: half a surrogate pair in %d records is read as \ufffd", file, mended)
+
+
+def repr_of(record: Any) -> str:
+    """The record as one text with all characters as they are."""
+    return json.dumps(record, ensure_ascii=False)
+
+
+def _listed(texts: list[Any]) -> Any:
+    """A line `[question, answer, wrong answer …]`, as the embedding-training-data sets have it."""
+    if len(texts) < 2 or not all(isinstance(text, str) for text in texts):
+        return texts
+    names = ["anchor", "positive", "negative", *(f"negative_{number}" for number in range(2, len(texts)))]
+    return dict(zip(names, texts, strict=False))
+
+
+def _is_set(record: dict[str, Any]) -> bool:
+    """Whether it is `{"set": [text, text …]}`, texts that say the same."""
+    return list(record) == ["set"] and isinstance(record["set"], list) and len(record["set"]) > 1
+
+
+def _mended(value: Any) -> Any:
+    if isinstance(value, str):
+        return HALF_PAIR.sub("\ufffd", value)
+    if isinstance(value, list):
+        return [_mended(one) for one in value]
+    return {_mended(key): _mended(one) for key, one in value.items()} if isinstance(value, dict) else value
+
+
+def _json(file: Path, stream: IO[str]) -> Iterator[dict[str, Any]]:
+    """A list of objects, an object with one such list or with a list for each column, or JSON Lines."""
+    text = stream.read()
     try:
-        records = json.loads(file.read_text(encoding="utf-8-sig"))
-    except ValueError as error:
-        raise SelfposError(f"data file {file} is not JSON: {error}") from None
-    if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
-        raise SelfposError(f"data file {file} must hold a list of JSON objects")
-    return records
+        content = json.loads(text)
+    except json.JSONDecodeError as error:
+        if error.msg != "Extra data":
+            place = f"line {error.lineno}, column {error.colno}"
+            raise SelfposError(f"data file {file} is not JSON: {error.msg} ({place})") from None
+        return _json_lines(file, text.split("\n"))
+    if isinstance(content, dict) and content:
+        lists = {key: value for key, value in content.items() if isinstance(value, list)}
+        if len(lists) == len(content) and len({len(value) for value in lists.values()}) == 1 < len(lists):
+            content = [dict(zip(lists, row, strict=True)) for row in zip(*lists.values(), strict=True)]
+        elif len(lists) == 1 and isinstance(next(iter(lists.values())), list):
+            content = next(iter(lists.values()))
+    if not isinstance(content, list) or not all(isinstance(record, dict | list) for record in content):
+        raise SelfposError(
+            f"data file {file} must hold a list of JSON objects, an object with one such list, or JSON Lines"
+        )
+    return _json_lines(file, map(json.dumps, content))
 
 
-def _parquet(file: Path) -> Iterator[dict[str, Any]]:
-    import pyarrow.parquet
-
-    try:
-        for rows in pyarrow.parquet.ParquetFile(file).iter_batches(10_000):
-            yield from rows.to_pylist()
-    except (ValueError, OSError) as error:  # Arrow's own errors are ValueErrors
-        raise SelfposError(f"data file {file} cannot be read: {on_one_line(error)}") from None
-
-
-def _table(file: Path) -> list[dict[str, Any]]:
+def _csv(file: Path, stream: IO[str]) -> Iterator[dict[str, Any]]:
     import pandas as pd
 
     try:
         # Only an empty cell is a missing value: "NA" and "null" are words.
-        frame = pd.read_csv(
-            file, sep="\t" if file.suffix.lower() == ".tsv" else ",", keep_default_na=False, na_values=[""]
-        )
+        for frame in pd.read_csv(stream, dtype=str, keep_default_na=False, na_values=[""], chunksize=10_000):
+            frame = frame.astype(object)
+            for record in frame.where(frame.notna(), None).to_dict("records"):
+                yield {str(name): cell for name, cell in record.items()}
     except pd.errors.EmptyDataError:
-        return []
-    except (ValueError, OSError) as error:  # the parser's own errors are ValueErrors
+        return
+    except pd.errors.ParserError as error:
         raise SelfposError(f"data file {file} cannot be read: {on_one_line(error)}") from None
-    frame = frame.rename(columns=str).astype(object)
-    return cast("list[dict[str, Any]]", frame.where(frame.notna(), None).to_dict("records"))
 
 
-@dataclass(frozen=True)
-class Window:
-    """What is read of a stream: its first `limit` records, or all of it; `seed` shuffles what may be
-    shuffled.
-    """
-
-    limit: int | None
-    seed: int
-
-
-def spill_file(file: Path, window: Window) -> Dataset:
-    """The records of the local `file`, which is read again only where it has changed."""
-    state = file.stat()
-    key = ["file", str(file.resolve()), state.st_size, state.st_mtime_ns, window.limit]
-    return _spill(lambda: islice(iter_records(file), window.limit), key, str(file))
-
-
-def spill_hub(name: str, config: str | None, split: str, revision: str | None, window: Window) -> Dataset:
-    """The records of a data set on the Hub.
-
-    With a limit no more of it is fetched than a shuffle within 10,000 records needs.
-    """
-    import datasets
-
-    def records() -> Iterator[dict[str, Any]]:
-        stream = datasets.load_dataset(name, config, split=split, revision=revision, streaming=True)
-        if window.limit is not None:
-            stream = stream.shuffle(seed=window.seed, buffer_size=SHUFFLED).take(window.limit)
-        yield from stream
-
-    return _spill(records, ["hub", name, config, split, revision, window.limit, window.seed], name)
+def _tsv(file: Path, stream: IO[str]) -> Iterator[dict[str, Any]]:
+    names: list[str] = []
+    for number, line in enumerate(stream, start=1):
+        cells = line.rstrip("\r\n").split("\t")
+        if not names:
+            names = cells
+        elif len(cells) > len(names):
+            raise SelfposError(
+                f"data file {file}, line {number} has {len(cells)} cells, and the first line names "
+                f"{len(names)} columns ({', '.join(names)[:200]}); give the file a first line with a name "
+                "for each"
+            )
+        elif any(cells):
+            cells += [""] * (len(names) - len(cells))
+            yield {name: cell or None for name, cell in zip(names, cells, strict=True)}
 
 
-def _spill(records: Callable[[], Iterator[dict[str, Any]]], key: list[Any], where: str) -> Dataset:
-    from datasets import Dataset
-    from datasets.exceptions import DatasetGenerationError
+def _columnar(file: Path, names: LabelNames, columns: Iterable[str] | None) -> Iterator[dict[str, Any]]:
+    with _reading(file):
+        schema, batches = _batches(file, columns)
+        names = {**_label_names(schema), **names}
+        for batch in batches:
+            yield from (named(record, names) for record in batch.to_pylist())
 
-    fingerprint = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:32]
+
+@contextmanager
+def _reading(file: Path) -> Iterator[None]:
     try:
-        return Dataset.from_generator(records, fingerprint=fingerprint)
-    except DatasetGenerationError as error:
-        reason: BaseException = error.__cause__ or error
-        if isinstance(reason, SelfposError | OSError):
-            raise reason from None
-        raise SelfposError(
-            f"{where}: its records do not fit each other: {on_one_line(reason, 300)}"
-        ) from None
+        yield
+    except (ValueError, OSError) as error:  # Arrow's own errors are ValueErrors
+        raise SelfposError(f"data file {file} cannot be read: {on_one_line(error)}") from None
+
+
+def _batches(file: Path, columns: Iterable[str] | None) -> tuple[Any, Iterable[Any]]:
+    """The schema of a Parquet or Arrow file, and its rows in parts, of those of `columns` that it has."""
+    import pyarrow as pa
+    import pyarrow.parquet
+
+    parquet = kind_of(file) == ".parquet"
+    opened = pyarrow.parquet.ParquetFile(file) if parquet else pa.ipc.open_stream(file)
+    schema = opened.schema_arrow if parquet else opened.schema
+    chosen = [name for name in schema.names if columns is None or name in set(columns)]
+    if parquet:
+        return schema, opened.iter_batches(10_000, columns=chosen)
+    return schema, (batch.select(chosen) for batch in opened)
+
+
+def _label_names(schema: Any) -> dict[str, list[str]]:
+    """The names of labels that `datasets` wrote into the file."""
+    try:
+        features = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
+    except (ValueError, KeyError, TypeError):
+        return {}
+    found = {}
+    for column, feature in features.items():
+        for inner in (feature, feature.get("feature") if isinstance(feature, dict) else None):
+            if isinstance(inner, dict) and inner.get("_type") == "ClassLabel" and inner.get("names"):
+                found[column] = list(inner["names"])
+    return found

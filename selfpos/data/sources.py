@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import xxhash
 
-from selfpos.data import files
-from selfpos.errors import OperationError, SelfposError, nearest, on_one_line
+from selfpos.data import beir, tables
+from selfpos.data.folders import SplitFiles, known_splits, split_files
+from selfpos.data.hub import answers_of_hub, commit_of
+from selfpos.errors import SelfposError, nearest
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -88,9 +90,9 @@ def load_source(
     at random or give no limit. A Hub set is first shuffled within 10,000 records.
 
     Args:
-        spec: one data set or several: `corpus` or `corpus:VIEW`; a local file (JSON Lines, also gzipped,
-            JSON, CSV, TSV, Parquet); a local folder with `<split>` in such a file, or in the BEIR layout; or
-            `hub:NAME[:CONFIG][@REVISION]`.
+        spec: one data set or several: `corpus` or `corpus:VIEW`; a local file (JSON Lines, JSON, CSV, TSV,
+            Parquet, plain or compressed); a local folder with `<split>` in such files, in the layout of the
+            Hub, of `save_to_disk` or of BEIR; or `hub:NAME[:CONFIG][@REVISION]`.
         task_type: what a record holds.
         split: which split of a folder or of a Hub set.
         columns: canonical name → the name in the data.
@@ -115,7 +117,7 @@ def load_source(
         raise SelfposError(f"no data is named for task type {task_type.name}")
     reader = _Reader(task_type, split, columns or {}, data_root, duplicates == "drop")
     if streaming:
-        reader.window = files.Window(limit, seed)
+        reader.window = tables.Window(limit, seed)
     parts = []
     for name in specs:
         try:
@@ -133,11 +135,8 @@ def load_source(
     usable = len(dataset)
     if limit is not None and limit < usable:
         dataset = dataset.select(sorted(random.Random(seed).sample(range(usable), limit)))
-    drawn = f"{len(dataset)} of {usable}" if len(dataset) < usable else str(usable)
     origin = " + ".join(_origin(name, task_type) for name in specs)
-    description = f"{origin}: {drawn} records"
-    if reasons := _reasons(reader.dropped):
-        description += f" (dropped: {reasons})"
+    description = f"{origin}: {reader.describe(len(dataset), usable)}"
     dropped = {reason: count for reason, count in reader.dropped.items() if count}
     return LoadedSource(dataset, description, reader.found, dropped, reader.revisions, hash_records(dataset))
 
@@ -189,22 +188,43 @@ class _Reader:
     columns: Mapping[str, str]
     data_root: Path | None
     drop_duplicates: bool
-    window: files.Window | None = None
+    window: tables.Window | None = None
     found: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
     revisions: dict[str, str] = field(default_factory=dict)
     seen: set[int] = field(default_factory=set)
+    unused: dict[str, None] = field(default_factory=dict)
+    remarks: list[str] = field(default_factory=list)
 
     def read(self, spec: str) -> Dataset:
         """The usable records of `spec`, with the canonical columns of the task type."""
         dataset = self._open(spec)
         self.found += len(dataset)
         complete = self._complete(dataset)
+        if not len(complete):
+            self.dropped["missing value"] += len(dataset)
+            return complete
         canonical = self.task_type.canonical(complete, self.columns)
         self.dropped["type"] += max(0, len(complete) - len(canonical))
         usable = self._usable(canonical)
         self.dropped["missing value"] += len(dataset) - len(complete)
         return usable
+
+    def describe(self, kept: int, usable: int) -> str:
+        """How many records there are, and what was left out of what was read."""
+        text = f"{kept} of {usable} records" if kept < usable else f"{usable} records"
+        if reasons := _reasons(self.dropped):
+            text += f" (dropped: {reasons})"
+        remarks = [*dict.fromkeys(self.remarks)]
+        if self.unused:
+            remarks.append(f"columns not used: {', '.join(self.unused)}")
+        return "; ".join([text, *remarks])
+
+    def _choose(self, present: Sequence[str]) -> list[str]:
+        """The columns to read of those that are there."""
+        used = self.task_type.uses(present, self.columns)
+        self.unused |= dict.fromkeys(name for name in present if name not in used)
+        return used
 
     def _open(self, spec: str) -> Dataset:
         view = corpus_view(spec)
@@ -218,43 +238,53 @@ class _Reader:
         if path.is_dir():
             return self._read_folder(path)
         if path.is_file():
-            return self._read_file(path)
+            return self._read_files(SplitFiles([path]))
         raise SelfposError(
             f"there is no file or folder {path}; give 'corpus', a local file or folder, or 'hub:NAME'"
             f"{nearest(spec, ['corpus'])}"
         )
 
-    def _read_file(self, file: Path) -> Dataset:
-        if self.window is not None:
-            return files.spill_file(file, self.window)
-        return _dataset(files.read_records(file), file)
+    def _read_files(self, found: SplitFiles) -> Dataset:
+        if found.languages:
+            self.remarks.append(f"languages {', '.join(found.languages)}")
+        return tables.read(found, self._choose, self.window)
 
     def _read_folder(self, folder: Path) -> Dataset:
-        file = files.find(folder, self.split)
-        if file is not None:
-            return self._read_file(file)
-        if (folder / "qrels").is_dir():
-            return _dataset(self._beir_records(*files.read_beir(folder, self.split)), folder)
-        names = {path.name.split(".")[0] for path in folder.iterdir() if path.name.endswith(files.ENDINGS)}
-        splits = ", ".join(sorted(names)) or "no data files"
-        raise SelfposError(f"folder {folder} has no split '{self.split}'; found {splits}")
+        from datasets import DatasetDict, load_from_disk
 
-    def _beir_records(
-        self,
-        documents: Mapping[str, dict[str, str]],
-        queries: Mapping[str, str],
-        relevant: Mapping[str, Mapping[str, int]],
-    ) -> list[dict[str, Any]]:
+        if (folder / "state.json").is_file() or (folder / "dataset_dict.json").is_file():
+            saved = load_from_disk(str(folder))
+            if isinstance(saved, DatasetDict) and self.split not in saved:
+                raise SelfposError(f"folder {folder} has no split '{self.split}'; found {', '.join(saved)}")
+            dataset = saved[self.split] if isinstance(saved, DatasetDict) else saved
+            return dataset.select_columns(self._choose(dataset.column_names))
+        if all(beir.beir_files(folder, self.split).values()):
+            return self._beir_records(beir.read_beir(folder, self.split), folder)
+        found = split_files(folder, self.split)
+        if found is not None:
+            return self._read_files(found)
+        if (folder / "qrels").is_dir():
+            beir.read_beir(folder, self.split)  # says what is missing
+        present = ", ".join(known_splits(folder)) or "no data files"
+        raise SelfposError(
+            f"folder {folder} has no split '{self.split}'; found {present}; name a split, or a file or "
+            "folder in it"
+        )
+
+    def _beir_records(self, found: beir.Beir, where: Path | str) -> Dataset:
         """One record per relevant pair; for reranking one per query, with relevant and other documents."""
+        if found.remark:
+            self.remarks.append(found.remark)
         records: list[dict[str, Any]] = []
-        for query, grades in relevant.items():
-            positive = [files.document_text(documents[key]) for key, grade in grades.items() if grade > 0]
-            negative = [files.document_text(documents[key]) for key, grade in grades.items() if grade <= 0]
+        for query, grades in found.relevant.items():
+            texts = {key: beir.document_text(found.documents[key]) for key in grades}
+            positive = [texts[key] for key, grade in grades.items() if grade > 0]
+            negative = [texts[key] for key, grade in grades.items() if grade <= 0]
             if self.task_type.name != "reranking":
-                records += [{"anchor": queries[query], "positive": text} for text in positive]
+                records += [{"anchor": found.queries[query], "positive": text} for text in positive]
             elif positive and negative:
-                records.append({"query": queries[query], "positive": positive, "negative": negative})
-        return records
+                records.append({"query": found.queries[query], "positive": positive, "negative": negative})
+        return tables.from_records(records, self._choose, where)
 
     def _read_hub(self, address: str) -> Dataset:
         """A data set on the Hub. The BEIR layout (configurations corpus and queries) is joined to pairs."""
@@ -264,49 +294,42 @@ class _Reader:
         name, _, config = name.partition(":")
         if not name:
             raise SelfposError("it names no data set; expected 'hub:NAME[:CONFIG][@REVISION]'")
-        commit = _commit(name, revision or None) or revision or None
+        commit, connected = commit_of(name, revision or None)
+        commit = commit or revision or None
         if commit:
             self.revisions[name] = commit
+        with answers_of_hub(name, self.split, connected=connected):
 
-        def load(config: str | None, split: str) -> Dataset:
-            return datasets.load_dataset(name, config, split=split, revision=commit)
+            def load(config: str | None, split: str) -> Dataset:
+                return datasets.load_dataset(name, config, split=split, revision=commit)
 
-        try:
             if not config and {"corpus", "queries"} <= set(
                 datasets.get_dataset_config_names(name, revision=commit)
             ):
                 documents = {str(row["_id"]): row for row in load("corpus", "corpus")}
                 queries = {str(row["_id"]): row["text"] for row in load("queries", "queries")}
-                relevant: dict[str, dict[str, int]] = {}
-                for row in load("default", self.split):
-                    relevant.setdefault(str(row["query-id"]), {})[str(row["corpus-id"])] = int(row["score"])
-                return _dataset(self._beir_records(documents, queries, relevant), name)
+                judged = load("default", self.split)
+                judgements = ((str(r["query-id"]), str(r["corpus-id"]), int(r["score"])) for r in judged)
+                return self._beir_records(beir.joined(documents, queries, judgements, name), name)
             if self.window is not None:
-                return files.spill_hub(name, config or None, self.split, commit, self.window)
-            return load(config or None, self.split)
-        except (
-            OSError,
-            ValueError,
-            KeyError,
-        ) as error:  # errors of the Hub and of datasets derive from these
-            reason = on_one_line(error)
-            raise OperationError(
-                f"the Hugging Face Hub did not supply data set {name}, split '{self.split}': {reason}"
-            ) from None
+                place = (name, config or None, self.split, commit)
+                return tables.spill_hub(*place, self._choose, self.window)
+            dataset = load(config or None, self.split)
+            return dataset.select_columns(self._choose(dataset.column_names))
 
     def _complete(self, dataset: Dataset) -> Dataset:
         """The records with a value in every column that the task type takes."""
-        taken = set()
-        for name, accepted in self.task_type.columns.items():
-            known = (column for column in accepted if column in dataset.column_names)
-            taken.add(self.columns.get(name) or next(known, None))
-        present = [column for column in dataset.column_names if column in taken]
-        table = dataset.select_columns(present).with_format("arrow")[:] if present else None
-        holes = [column for column in present if table is not None and table[column].null_count]
-        if table is None or not holes:
+        try:
+            sources = self.task_type.find_columns(dataset.column_names, self.columns)
+        except SelfposError:
+            return dataset  # of another form, which `canonical` knows
+        names = [source for name, source in sources.items() if name not in self.task_type.may_be_blank]
+        table = dataset.with_format("arrow")[:]
+        holes = [name for name in names if table[name].null_count]
+        if not holes:
             return dataset
         rows = range(len(dataset))
-        return dataset.select([row for row in rows if all(table[column][row].is_valid for column in holes)])
+        return dataset.select([row for row in rows if all(table[name][row].is_valid for name in holes)])
 
     def _usable(self, dataset: Dataset) -> Dataset:
         """The records without blank texts and empty lists, and without duplicates where those are dropped."""
@@ -330,28 +353,3 @@ def _is_blank(value: Any) -> bool:
     if isinstance(value, str):
         return not value.strip()
     return isinstance(value, list) and (not value or any(map(_is_blank, value)))
-
-
-def _commit(name: str, revision: str | None) -> str | None:
-    """The commit of `revision` of the data set `name` (the newest when None); None where the Hub does not
-    answer.
-    """
-    from huggingface_hub import dataset_info
-
-    try:
-        return dataset_info(name, revision=revision).sha
-    except (OSError, ValueError):
-        return None
-
-
-def _dataset(records: list[dict[str, Any]], source: Path | str) -> Dataset:
-    import pyarrow as pa
-    from datasets import Dataset
-
-    names = list(dict.fromkeys(name for record in records for name in record))
-    try:
-        return Dataset.from_dict({name: [record.get(name) for record in records] for name in names})
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-        raise SelfposError(
-            f"{source}: a field holds values of different kinds ({on_one_line(error)})"
-        ) from None

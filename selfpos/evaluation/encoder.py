@@ -45,10 +45,17 @@ def model_name(name: str) -> str:
 
 
 def identity(folder: Path, name: str) -> ModelMeta:
-    """Metadata that identifies this model: mteb gives all local models one name."""
-    from selfpos.storage.hashing import REVISION_LENGTH, content_hash
+    """Metadata that identifies this model: mteb gives all local models one name.
 
-    revision = content_hash(folder)[:REVISION_LENGTH]
+    A model of the Hub has its name and commit there, as the leaderboard wants them, another its content hash.
+    """
+    from selfpos.storage.hashing import REVISION_LENGTH, content_hash
+    from selfpos.storage.locate import hub_snapshot
+
+    snapshot = hub_snapshot(folder)
+    if snapshot and name.partition("@")[0] == snapshot["repo"]:
+        name = snapshot["repo"]
+    revision = snapshot.get("revision") or content_hash(folder)[:REVISION_LENGTH]
     return ModelMeta.create_empty(overwrites={"name": model_name(name), "revision": revision})
 
 

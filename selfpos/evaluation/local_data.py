@@ -9,7 +9,8 @@ of the data set repository.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -17,16 +18,17 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from selfpos.data import files
+from selfpos.data.beir import Beir, beir_files, read_beir
+from selfpos.data.folders import split_files
 from selfpos.errors import OperationError, first_line
-from selfpos.evaluation.mteb_internals import set_splits
+from selfpos.evaluation.mteb_internals import columns_of, kind_of, set_splits
+from selfpos.evaluation.own_data import Splits, read_split
 from selfpos.evaluation.tasks import new_task, retrieval_data, with_data
 from selfpos.storage.hashing import sha256_file
 
 if TYPE_CHECKING:
     from mteb.abstasks import AbsTask
 
-LINES = (".jsonl", ".jsonl.gz")
 HUB_FILES = (".parquet", ".jsonl", ".jsonl.gz", ".json", ".json.gz", ".csv", ".csv.gz", ".tsv", ".arrow")
 
 
@@ -64,12 +66,39 @@ def own_task(name: str, load: Callable[[], Mapping[str, Any]], revision: str) ->
     )
 
 
+EXAMPLES = {
+    "sts": '{"sentence1": "A text.", "sentence2": "Another.", "score": 3.5}',
+    "pair-classification": '{"sentence1": "A text.", "sentence2": "Another.", "label": 1}',
+    "classification": '{"text": "A text.", "label": "its class"}',
+    "clustering": '{"text": "A text.", "label": "its group"}',
+    "reranking": '{"query": "A question?", "positive": ["An answer."], "negative": ["Another text."]}',
+    "retrieval": (
+        '{"_id": "d1", "title": "", "text": "A document."}, {"_id": "q1", "text": "A question?"} and '
+        "q1, d1, 1 between tabs"
+    ),
+}
+
+
+def set_in(place: str, task: AbsTask) -> LocalSet | None:
+    """How the folder `place` would hold the data of MTEB's `task` in our layout; None for other types."""
+    kind = kind_of(task)
+    subsets = list(task.hf_subsets or ["default"])
+    if not kind:
+        return None
+    many = len(subsets) > 1
+    return LocalSet(kind, {subset: f"{place}/{subset}" if many else place for subset in subsets})
+
+
 class LocalFiles:
     """The files below `data_dir` for MTEB's `task`, or, without one, for the task of ours called `name`."""
 
-    def __init__(self, name: str, data_dir: Path, task: AbsTask | None = None) -> None:
-        self.name, self.task = name, task
-        self.local = OWN_TASKS[name] if task is None else MTEB_TASKS[name]
+    def __init__(
+        self, name: str, data_dir: Path, task: AbsTask | None = None, local: LocalSet | None = None
+    ) -> None:
+        self.name, self.task, self.data_dir = name, task, data_dir
+        self.local = local or (OWN_TASKS[name] if task is None else MTEB_TASKS[name])
+        self.transforms = local is None
+        self.renamed = columns_of(task) if task is not None and local is not None else {}
         splits = ["test"] if task is None else task.eval_splits
         self.splits = {split: self.local.splits.get(split, split) for split in splits}
         self.folders = {
@@ -80,7 +109,24 @@ class LocalFiles:
 
     def missing(self) -> list[str]:
         """The files that the folder of data lacks, as paths below it."""
-        return [f"{folder.name}/{name}" for folder, name, file in self._files() if file is None]
+        return [f"{self._named(folder)}/{name}" for folder, name, file in self._files() if file is None]
+
+    def subsets_there(self) -> list[str]:
+        """The subsets of which no file is missing."""
+        lacking = {folder for folder, _, file in self._files() if file is None}
+        return [subset for subset, folder in self.folders.items() if folder not in lacking]
+
+    @property
+    def place(self) -> str:
+        """The folders, in words."""
+        return ", ".join(f"{self._named(folder)}/" for folder in self.folders.values())
+
+    def _named(self, folder: Path) -> str:
+        return folder.relative_to(self.data_dir).as_posix()
+
+    def example(self) -> str:
+        """A record of each file, as its line is written."""
+        return EXAMPLES[self.local.kind]
 
     def load_task(self) -> AbsTask:
         """The task; its data is read when it is first run.
@@ -95,7 +141,7 @@ class LocalFiles:
             return own_task(self.name, self._load, revision)
         dataset = {**self.task.metadata.dataset, "revision": revision}
         metadata = self.task.metadata.model_copy(update={"dataset": dataset})
-        task = with_data(type(self.task), metadata, self._load)
+        task = with_data(type(self.task), metadata, self._load, transforms=self.transforms)
         set_splits(task, list(self.splits), list(self.folders))
         return task
 
@@ -108,10 +154,12 @@ class LocalFiles:
         for folder in self.folders.values():
             for split in dict.fromkeys(self._all_splits().values()):
                 if self.local.kind == "retrieval":
-                    for name, file in files.beir_files(folder, split).items():
+                    for name, file in beir_files(folder, split).items():
                         yield folder, name, file
-                else:
-                    yield folder, f"{split}.jsonl[.gz]", files.find(folder, split, LINES)
+                    continue
+                found = split_files(folder, split) if folder.is_dir() else None
+                for file in found.files if found else [None]:
+                    yield folder, f"{split}.jsonl[.gz]", file
 
     def _load(self) -> Mapping[str, Any]:
         data = {subset: self._load_subset(folder) for subset, folder in self.folders.items()}
@@ -125,64 +173,68 @@ class LocalFiles:
             if self.local.kind == "retrieval":
                 splits[split] = self._read_retrieval(folder, ours)
             else:
-                splits[split] = files.read_records(
-                    files.find(folder, ours, LINES) or folder / f"{ours}.jsonl"
-                )
-        return dataset_of(self.local.kind, splits, self.local.labels)
+                splits[split], _ = read_split(self.local.kind, folder, ours)
+        return dataset_of(self.local.kind, splits, self.local.labels, self.renamed)
 
-    def _read_retrieval(self, folder: Path, split: str) -> tuple[Any, Any, Any]:
-        documents, queries, relevant = files.read_beir(folder, split)
-        if self.local.shared_ids:
-            names = {key: key.replace(f"-{split}-", "-") for key in relevant}
-            queries = {names[key]: queries[key] for key in queries if key in relevant}
-            relevant = {names[key]: grades for key, grades in relevant.items()}
-        return documents, queries, relevant
+    def _read_retrieval(self, folder: Path, split: str) -> Beir:
+        found = read_beir(folder, split)
+        if not self.local.shared_ids:
+            return found
+        names = {key: key.replace(f"-{split}-", "-") for key in found.relevant}
+        return found._replace(
+            queries={names[key]: text for key, text in found.queries.items() if key in names},
+            relevant={names[key]: grades for key, grades in found.relevant.items()},
+        )
 
 
-def dataset_of(kind: str, splits: Mapping[str, Any], labels: Sequence[Any] | None = None) -> Any:
-    """Data of one subset as MTEB's abstract task has it, from split → records (retrieval: as `read_beir`).
+def dataset_of(
+    kind: str, splits: Splits, labels: Sequence[Any] | None = None, renamed: Mapping[str, str] | None = None
+) -> Any:
+    """Data of one subset as MTEB's abstract task has it, from split → records (retrieval:
+    documents, queries and judgements, as of `read_beir`).
 
-    Class labels become numbers: those of `labels`, or sorted.
+    Class labels become numbers: those of `labels`, or sorted. `renamed` are columns that a task calls
+    otherwise.
     """
     from datasets import Dataset, DatasetDict
 
     if kind == "retrieval":
-        return {split: retrieval_data(*beir) for split, beir in splits.items()}
+        return {split: retrieval_data(*parts[:3]) for split, parts in splits.items()}
     if kind == "reranking":
-        return {split: reranking_pools(records) for split, records in splits.items()}
+        return {split: reranking_pools(records, split) for split, records in splits.items()}
     columns = {
         "sts": {"sentence1": "sentence1", "sentence2": "sentence2", "score": "score"},
         "pair-classification": {"sentence1": "sentence1", "sentence2": "sentence2", "labels": "label"},
         "clustering": {"sentences": "text", "labels": "label"},
         "classification": {"text": "text", "label": "label"},
     }[kind]
-    numbers: dict[Any, int] = {}
+    numbers: dict[str, int] = {}
     if kind == "classification":
-        classes = labels or sorted({record["label"] for records in splits.values() for record in records})
-        numbers = {label: number for number, label in enumerate(classes)}
+        found = {record["label"] for records in splits.values() for record in records}
+        classes = labels or sorted(found, key=lambda label: (str(type(label)), label))
+        numbers = {str(label): number for number, label in enumerate(classes)}
     made = {}
     for split, records in splits.items():
         table = {theirs: [record[ours] for record in records] for theirs, ours in columns.items()}
         if kind == "classification":
-            table["label"] = [numbers[label] for label in table["label"]]
-        made[split] = Dataset.from_dict(table)
+            table["label"] = [numbers[str(label)] for label in table["label"]]
+        made[split] = Dataset.from_dict({(renamed or {}).get(name, name): table[name] for name in table})
     return DatasetDict(made)
 
 
-def reranking_pools(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Each question ranks its own candidates; questions without a wrong answer are left out."""
+def reranking_pools(rows: list[dict[str, Any]], split: str) -> dict[str, Any]:
+    """Each question ranks its own candidates, as mteb makes them of such records: its ids decide ties."""
     documents: dict[str, dict[str, str]] = {}
     queries: dict[str, str] = {}
     relevant: dict[str, dict[str, int]] = {}
-    for row in rows:
-        if not row["negative"]:
-            continue
-        key = str(row["query_id"])
+    for number, row in enumerate(rows):
+        key = f"{split}_query{number}"
         queries[key], relevant[key] = row["query"], {}
-        graded = [(text, 1) for text in row["positive"]] + [(text, 0) for text in row["negative"]]
-        for number, (text, grade) in enumerate(graded):
-            relevant[key][f"{key}-{number}"] = grade
-            documents[f"{key}-{number}"] = {"text": text}
+        for side, name, grade in (("positive", "apositive", 1), ("negative", "negative", 0)):
+            texts = [row[side]] if isinstance(row[side], str) else row[side]
+            for index, text in enumerate(texts):
+                relevant[key][f"{name}_{key}_{index:05d}"] = grade
+                documents[f"{name}_{key}_{index:05d}"] = {"text": text}
     pools = {key: list(grades) for key, grades in relevant.items()}
     return retrieval_data(documents, queries, relevant, pools=pools)
 
@@ -190,23 +242,42 @@ def reranking_pools(rows: list[dict[str, Any]]) -> dict[str, Any]:
 def hub_folder(task: AbsTask, data_dir: Path) -> Path | None:
     """The folder below `data_dir` with the data of `task` in the Hub's layout; None if it has none."""
     folder = data_dir / str(task.metadata.dataset["path"])
-    return folder if folder.is_dir() and any(_hub_files(folder)) else None
+    return folder if folder.is_dir() and any(data_files(folder)) else None
 
 
 def hub_task(task: AbsTask, folder: Path) -> AbsTask:
     """`task` reading its data from `folder`, as mteb does from the Hub; its revision hashes the files."""
     lines = [
-        f"{file.relative_to(folder).as_posix()}\0{sha256_file(file)}\n" for file in sorted(_hub_files(folder))
+        f"{file.relative_to(folder).as_posix()}\0{sha256_file(file)}\n" for file in sorted(data_files(folder))
     ]
     revision = "local-" + hashlib.sha256("".join(lines).encode()).hexdigest()[:16]
     dataset = {**task.metadata.dataset, "path": str(folder.absolute()), "revision": revision}
     metadata = task.metadata.model_copy(update={"dataset": dataset})
-    local: AbsTask = type(type(task).__name__, (type(task),), {"metadata": metadata})()
+
+    def load_data(self: AbsTask, **options: Any) -> None:
+        with datasets_cache(revision):
+            type(task).load_data(self, **options)
+
+    members = {"metadata": metadata, "load_data": load_data}
+    local: AbsTask = type(type(task).__name__, (type(task),), members)()
     set_splits(local, task.eval_splits, task.hf_subsets)
     return local
 
 
-def _hub_files(folder: Path) -> Iterable[Path]:
+@contextmanager
+def datasets_cache(name: str) -> Iterator[None]:
+    """A block in which `datasets` has a cache of its own: it takes two folders with equal READMEs for one."""
+    from datasets import config
+
+    before = config.HF_DATASETS_CACHE
+    config.HF_DATASETS_CACHE = Path(before) / "selfpos" / name
+    try:
+        yield
+    finally:
+        config.HF_DATASETS_CACHE = before
+
+
+def data_files(folder: Path) -> Iterable[Path]:
     """Data files and the card, which maps them to subsets and splits; hidden folders are skipped."""
     for file in folder.rglob("*"):
         hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)

@@ -6,8 +6,9 @@ Any release of mteb may change them; tests/evaluation/test_mteb_internals.py the
 from __future__ import annotations
 
 import copy
+import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -68,10 +69,56 @@ def observed(task: AbsTask, done: Callable[[Evaluated, Mapping[str, Any]], objec
             delattr(task, name)
 
 
+def kind_of(task: AbsTask) -> str:
+    """Our name of the task's type, where its data may be in our layout; else empty."""
+    from mteb import abstasks
+    from mteb.abstasks.multilabel_classification import AbsTaskMultilabelClassification
+
+    kinds = {
+        "classification": abstasks.AbsTaskClassification,
+        "clustering": abstasks.AbsTaskClustering,
+        "pair-classification": abstasks.AbsTaskPairClassification,
+        "sts": abstasks.AbsTaskSTS,
+        "reranking" if str(task.metadata.type) == "Reranking" else "retrieval": abstasks.AbsTaskRetrieval,
+    }
+    if isinstance(task, AbsTaskMultilabelClassification) or list(task.metadata.modalities) != ["text"]:
+        return ""
+    found = next((kind for kind, parent in kinds.items() if isinstance(task, parent)), "")
+    return "" if found == "retrieval" and str(task.metadata.type) != "Retrieval" else found
+
+
+def columns_of(task: AbsTask) -> dict[str, str]:
+    """The names that mteb's class has for the columns of our layout, where they are not the usual ones."""
+    single = {
+        "text": getattr(task, "input_column_name", None),
+        "sentences": getattr(task, "input_column_name", None),
+    }
+    label = getattr(task, "label_column_name", None)
+    pair = getattr(task, "column_names", None)
+    first, second = pair or (
+        getattr(task, "input1_column_name", None),
+        getattr(task, "input2_column_name", None),
+    )
+    named = {**single, "label": label, "labels": label, "sentence1": first, "sentence2": second}
+    return {ours: theirs for ours, theirs in named.items() if isinstance(theirs, str) and ours != theirs}
+
+
 def set_splits(task: AbsTask, splits: Sequence[str], subsets: Sequence[str] | None) -> None:
     """Make `task` evaluate exactly these splits and subsets."""
     task._eval_splits = list(splits)
     task.hf_subsets = subsets  # type: ignore[assignment]
+
+
+def split_statistics(task: AbsTask, split: str, subset: str) -> Mapping[str, Any]:
+    """Counts of rows and characters of a loaded task, as mteb publishes them."""
+    nested = subset in (
+        task.dataset or {}
+    )  # retrieval is always kept by subset, other data if there are several
+    with redirect_stderr(io.StringIO()):  # its progress bars
+        found: Mapping[str, Any] = task._calculate_descriptive_statistics_from_split(
+            split, hf_subset=subset if nested else None
+        )
+    return found
 
 
 def hub_category(metadata: Any) -> str:

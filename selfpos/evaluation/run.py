@@ -7,11 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from selfpos.console import log, progress, quiet_libraries
 from selfpos.errors import OperationError, SelfposError, on_one_line
+from selfpos.evaluation.verified import ALTERED
 from selfpos.scores.examples import examples_file, write_examples
 from selfpos.scores.files import TaskScore, task_score, write_last
 
@@ -52,11 +54,11 @@ def evaluate(
         batch_size: Texts in a batch; short texts may be more.
         cache: A folder in which embeddings and tokens are kept: a stopped task continues, and models with the
             same tokenizer share tokens. It may be removed at any time.
-        announce: Called with prompts, length limit and the like, as label and text, before the first task is
-            run.
+        announce: Called with what decides the scores of the user's own tasks, and, before the first task is
+            run, with prompts, length limit and the like, as label and text.
 
     Returns:
-        Task name → score, in the order of `tasks`.
+        Task name → score, in the order of `tasks`; NaN where mteb computes no number.
 
     Raises:
         SelfposError: When `model` does not load, `out` is a file, there are no tasks, or two have one name.
@@ -65,6 +67,12 @@ def evaluate(
     from selfpos.evaluation.encoder import identity
 
     check_tasks(model, tasks, out)
+    remarks = [(task.metadata.name, remark) for task in tasks if (remark := getattr(task, "remark", ""))]
+    altered = {task.metadata.name for task in tasks if revision_of(task).startswith(ALTERED)}
+    for title, remark in remarks:
+        (log.warning if title in altered else log.info)("task %s: %s", title, remark)
+    if announce is not None and (told := [row for row in remarks if row[0] not in altered]):
+        announce(told)
     meta = identity(model, name)
     scores: dict[str, TaskScore] = {}
     failures: dict[str, str] = {}
@@ -77,6 +85,12 @@ def evaluate(
             title = task.metadata.name
             try:
                 scores[title] = scorer.score(task)
+                if not isfinite(scores[title].main_score):
+                    log.warning(
+                        "task %s gives %s no score (NaN), as where all gold values or all similarities "
+                        "are alike; it counts as missing",
+                        *(title, name),
+                    )
                 bar.advance(1, task=title, score=scores[title].main_score)
             except Exception as error:
                 if isinstance(error, SelfposError) and not scorer.is_loaded:

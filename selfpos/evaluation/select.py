@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +11,17 @@ from typing import TYPE_CHECKING
 from selfpos.console import quiet_libraries
 from selfpos.errors import SelfposError, unknown
 from selfpos.evaluation import corpus_tasks, task_files
-from selfpos.evaluation.local_data import MTEB_TASKS, OWN_TASKS, LocalFiles, hub_folder, hub_task, own_task
+from selfpos.evaluation.local_data import (
+    MTEB_TASKS,
+    OWN_TASKS,
+    LocalFiles,
+    data_files,
+    hub_folder,
+    hub_task,
+    own_task,
+    set_in,
+)
+from selfpos.evaluation.verified import fault_of, with_mark
 
 if TYPE_CHECKING:
     from mteb.abstasks import AbsTask
@@ -38,6 +49,8 @@ def select_tasks(
     *,
     types: Sequence[str] = (),
     languages: Sequence[str] = (),
+    subsets: Sequence[str] = (),
+    option: str = "--data-dir",
 ) -> list[AbsTask]:
     """Select evaluation tasks whose data is available.
 
@@ -51,6 +64,8 @@ def select_tasks(
             the Hub's cache.
         types: MTEB's types, such as 'STS'; tasks of other types are left out.
         languages: Languages, such as 'eng' or 'eng-Latn'; tasks and subsets in other languages are left out.
+        subsets: Subsets as MTEB calls them, such as 'en-en' of STS17; others are left out.
+        option: What the user gives `data_dir` by.
 
     Returns:
         Each task once. Without names and benchmark, all of MTEB's text tasks of `types` and `languages`.
@@ -59,29 +74,35 @@ def select_tasks(
         SelfposError: For an unknown name, with the nearest known one; and for missing data, all of it at
             once.
     """
-    if not names and benchmark is None and not types and not languages:
+    if not names and benchmark is None and not types and not languages and not subsets:
         raise SelfposError(
             "name at least one task with --tasks, or a benchmark with --benchmark; "
             "'corpus' needs no data, 'quick' takes minutes on a CPU"
         )
     _check_folder(data_dir)
     with quiet_libraries(hide_warnings=True):
-        return _with_data(_chosen(names, benchmark, types, languages, data_dir), data_dir)
+        filters = types, languages, subsets
+        return _with_data(_chosen(names, benchmark, filters, data_dir), data_dir, option)
 
 
 def recipe_tasks(settings: EvaluationSettings, data_root: Path | None) -> list[AbsTask]:
     """The tasks that a run scores all models on; the recipe's `local` ones only with a folder of data."""
     data_dir = Path(settings.data_dir) if settings.data_dir else data_root
     names = [*settings.tasks, *(settings.local if data_dir is not None else [])]
-    return select_tasks(names, benchmark=settings.benchmark, data_dir=data_dir)
+    option = "--data-root (or data_dir: in the recipe)"
+    return select_tasks(names, benchmark=settings.benchmark, data_dir=data_dir, option=option)
 
 
 def wanted_tasks(
-    names: Sequence[str], benchmark: str | None, types: Sequence[str] = (), languages: Sequence[str] = ()
+    names: Sequence[str],
+    benchmark: str | None,
+    types: Sequence[str] = (),
+    languages: Sequence[str] = (),
+    subsets: Sequence[str] = (),
 ) -> list[AbsTask]:
     """The tasks of `select_tasks` whose data is on the Hub, whether or not it is available here."""
     with quiet_libraries(hide_warnings=True):
-        chosen = _chosen(names, benchmark, types, languages, None).values()
+        chosen = _chosen(names, benchmark, (types, languages, subsets), None).values()
         return [task for task in chosen if not _is_ours(task) and "/" in _dataset_path(task)]
 
 
@@ -121,16 +142,17 @@ def _is_ours(task: AbsTask) -> bool:
     return _dataset_path(task).startswith(("selfpos/", "own/"))
 
 
+Filters = tuple[Sequence[str], Sequence[str], Sequence[str]]
+"""Types, languages and subsets that are asked for; empty for all."""
+
+
 def _chosen(
-    names: Sequence[str],
-    benchmark: str | None,
-    types: Sequence[str],
-    languages: Sequence[str],
-    data_dir: Path | None,
+    names: Sequence[str], benchmark: str | None, filters: Filters, data_dir: Path | None
 ) -> dict[str, AbsTask]:
     """Name → task. Our tasks on local data are placeholders without data."""
     import mteb
 
+    types, languages, subsets = filters
     _check_filters(types, languages)
     tasks = [task for name in names for task in _named(name, data_dir)]
     if benchmark is not None:
@@ -140,32 +162,39 @@ def _chosen(
             known = [entry.name for entry in mteb.get_benchmarks()]
             raise unknown("MTEB benchmark", benchmark, known) from None
     if not names and benchmark is None:
-        filters = {"task_types": list(types) or None, "languages": list(languages) or None}
-        tasks += mteb.get_tasks(**filters, modalities=["text"])  # type: ignore[arg-type]
+        asked = {"task_types": list(types) or None, "languages": list(languages) or None}
+        tasks += mteb.get_tasks(**asked, modalities=["text"])  # type: ignore[arg-type]
     chosen: dict[str, AbsTask] = {}
     for task in tasks:
         name = task.metadata.name
         if _dataset_path(chosen.setdefault(name, task)) != _dataset_path(task):
             raise SelfposError(f"two tasks are called {name}; rename your own one")
-    kept = {name: task for name, task in chosen.items() if _fits(task, types, languages)}
+    present = {subset for task in chosen.values() for subset in task.hf_subsets or ()}
+    for subset in subsets:
+        if subset not in present:
+            raise unknown(f"subset of {', '.join(list(chosen)[:5])}", subset, present)
+    kept = {name: task for name, task in chosen.items() if _fits(task, filters)}
     if chosen and not kept:
         raise SelfposError(
-            f"none of the {len(chosen)} tasks is of type {', '.join(types) or 'any'} "
-            f"and language {', '.join(languages) or 'any'}"
+            f"none of the {len(chosen)} tasks is of type {', '.join(types) or 'any'}, "
+            f"language {', '.join(languages) or 'any'} and subset {', '.join(subsets) or 'any'}"
         )
     return kept
 
 
-def _fits(task: AbsTask, types: Sequence[str], languages: Sequence[str]) -> bool:
-    """Whether the task is of one of `types` and `languages`; its subsets in other languages are removed."""
+def _fits(task: AbsTask, filters: Filters) -> bool:
+    """Whether the task is of the types, languages and subsets; its other subsets are removed."""
+    types, languages, subsets = filters
     if types and str(task.metadata.type) not in types:
         return False
-    if not languages:
+    if not languages and not subsets:
         return True
-    codes = {code for codes in task.metadata.hf_subsets_to_langscripts.values() for code in codes}
-    if not any(code in languages or code.partition("-")[0] in languages for code in codes):
+    # of a benchmark's task only the benchmark's subsets
+    kept = [subset for subset in task.hf_subsets or () if subset in subsets or not subsets]
+    try:
+        task.filter_languages(languages=list(languages) or None, hf_subsets=kept)
+    except ValueError:  # none is left
         return False
-    task.filter_languages(languages=list(languages))
     return True
 
 
@@ -213,18 +242,18 @@ def _named(name: str, data_dir: Path | None) -> list[AbsTask]:
         raise unknown("MTEB task", name, known) from None
 
 
-def _with_data(chosen: dict[str, AbsTask], data_dir: Path | None) -> list[AbsTask]:
-    """The tasks with their data. Raises SelfposError listing all data that is missing."""
+def _with_data(chosen: dict[str, AbsTask], data_dir: Path | None, option: str) -> list[AbsTask]:
+    """The tasks with their data. Raises SelfposError listing all data that is missing, or does not load."""
     located = {name: _located(name, task, data_dir) for name, task in chosen.items()}
     missing = [f"{name} ({lacking})" for name, lacking in located.items() if isinstance(lacking, str)]
     if missing:
         where = "on this machine"
-        remedy = "give a folder that has it with --data-dir, or unset HF_HUB_OFFLINE to let mteb download it"
+        remedy = f"give a folder that has it with {option}, or unset HF_HUB_OFFLINE to let mteb download it"
         if data_dir is not None:
             where = f"in {data_dir}"
             remedy = (
                 "put the files there (`selfpos fetch-data` downloads them), "
-                "or leave out --data-dir to let mteb download the data from the Hub"
+                f"or leave out {option} to let mteb download the data from the Hub"
             )
         raise SelfposError(
             f"data for {len(missing)} of {len(chosen)} tasks is missing {where}: {'; '.join(missing)}; "
@@ -242,15 +271,49 @@ def _located(name: str, task: AbsTask, data_dir: Path | None) -> AbsTask | str:
         if is_local:
             return "only on local data"
         return f"data set {path}" if offline() and not _downloaded(path) else task
-    lacking = f"{path}/"
-    if is_local or name in MTEB_TASKS:
-        local = LocalFiles(name, data_dir, None if is_local else task)
-        missing = local.missing()
-        if not missing:
-            return local.load_task()
-        lacking = ", ".join(missing)
-    folder = None if is_local else hub_folder(task, data_dir)
-    return lacking if folder is None else hub_task(task, folder)
+    if is_local:
+        return _first_that_loads(task, [LocalFiles(name, data_dir)], None)
+    layouts = [LocalFiles(name, data_dir, task)] if name in MTEB_TASKS else []
+    for place in (name, path, path.rpartition("/")[2]):
+        if local := set_in(place, task):
+            layouts.append(LocalFiles(name, data_dir, task, local))
+    return _first_that_loads(task, layouts, hub_folder(task, data_dir))
+
+
+def _first_that_loads(task: AbsTask, layouts: Sequence[LocalFiles], folder: Path | None) -> AbsTask | str:
+    """The task on data in the first of our layouts, the Hub's in `folder`, or another of ours; else what is
+    missing.
+    """
+    found = [layout.load_task() for layout in layouts[:1] if not layout.missing()]
+    found += [hub_task(task, folder)] if folder is not None else []
+    found += [layout.load_task() for layout in layouts[1:] if not layout.missing()]
+    faults = []
+    for candidate in found:
+        fault = fault_of(candidate)
+        if not fault:
+            return with_mark(candidate)
+        faults.append(fault)
+    wanted = [f"{', '.join(first.missing()) or first.place}, with {first.example()}" for first in layouts[:1]]
+    if not _is_ours(task):
+        wanted.append(f"the Hub's files in {_dataset_path(task)}/")
+    text = ", or ".join(wanted)
+    if there := _subsets_there(task, folder, layouts):
+        text += f"; there are the subsets {', '.join(there)}, which --subsets asks for alone"
+    return f"its data does not load: {faults[0]}; expected {text}" if faults else text
+
+
+def _subsets_there(task: AbsTask, folder: Path | None, layouts: Sequence[LocalFiles]) -> list[str]:
+    """Those of several subsets of `task` that a partial copy of its data has."""
+    subsets = list(task.hf_subsets or ())
+    there = {subset for layout in layouts for subset in layout.subsets_there()}
+    if folder is not None:
+        paths = [file.relative_to(folder).as_posix() for file in data_files(folder)]
+        there |= {
+            subset
+            for subset in subsets
+            if any(re.search(rf"(^|[/_.]){re.escape(subset)}([/_.]|-test|$)", path) for path in paths)
+        }
+    return [subset for subset in subsets if subset in there] if len(subsets) > 1 else []
 
 
 def _downloaded(path: str) -> bool:

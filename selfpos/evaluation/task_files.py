@@ -1,9 +1,10 @@
-"""The user's own evaluation tasks: one YAML file names type, files and columns.
+"""The user's own evaluation tasks: one YAML file names type, files, columns and settings.
 
     name: SupportPairs           # under which its scores are filed
     type: pair-classification    # or sts, classification, clustering, reranking, retrieval
     files: {test: pairs.csv}     # beside this file; classification also has train, retrieval a BEIR folder
-    columns: {sentence1: question, sentence2: other, label: same}   # where the file's names differ
+    columns: {sentence1: question, sentence2: other, label: same}   # where the file's names are unusual
+    settings: {}                 # what else decides the score; by type in `own_data.py`
 
 Use it as `selfpos eval-mteb MODEL --tasks support.yaml`, or by the same name among `tasks` of a recipe.
 """
@@ -16,24 +17,17 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from selfpos.data import files
 from selfpos.errors import SelfposError, nearest
 from selfpos.evaluation.local_data import dataset_of
+from selfpos.evaluation.own_data import SETTINGS, NoSettings, check_records, describe, read_split
 from selfpos.evaluation.tasks import new_task
-from selfpos.recipe import Name, Settings, load_settings
+from selfpos.recipe import Name, Settings, load_settings, validate
+from selfpos.tasks import get_task
 
 if TYPE_CHECKING:
     from mteb.abstasks import AbsTask
 
 SUFFIXES = (".yaml", ".yml")
-COLUMNS = {
-    "sts": ("sentence1", "sentence2", "score"),
-    "pair-classification": ("sentence1", "sentence2", "label"),
-    "classification": ("text", "label"),
-    "clustering": ("text", "label"),
-    "reranking": ("query_id", "query", "positive", "negative"),
-    "retrieval": (),
-}
 FILES = {"retrieval": {"folder"}, "classification": {"train", "test"}}  # of other types: test
 
 
@@ -47,13 +41,16 @@ class TaskDeclaration(Settings):
         default_factory=dict, description="our column -> that of the file, where they differ"
     )
     description: str = "A task of the user's own."
+    settings: dict[str, Any] = Field(
+        default_factory=dict, description="what decides the score beside the data"
+    )
 
 
 def load_task_file(file: Path) -> AbsTask:
     """The task that `file` declares. Its data is checked now, and read again when the task is first run.
 
-    The data revision is a hash of the records. Raises SelfposError naming the file, field or column that is
-    wrong.
+    The data revision is a hash of the records and settings. Raises SelfposError naming the file, field or
+    column that is wrong.
     """
     task = load_settings(file, TaskDeclaration, "task")
     expected = FILES.get(task.type, {"test"})
@@ -62,24 +59,38 @@ def load_task_file(file: Path) -> AbsTask:
             f"task file {file}: a {task.type} task has files {', '.join(sorted(expected))}; "
             f"found {', '.join(sorted(task.files))}"
         )
-    known = COLUMNS[task.type]
-    for column in task.columns:
+    columns = {name: theirs for name, theirs in task.columns.items() if name != "query_id"}  # not needed
+    known = [] if task.type == "retrieval" else list(get_task(task.type).columns)
+    for column in columns:
         if column not in known:
             raise SelfposError(
                 f"task file {file}: a {task.type} task has {', '.join(known) or 'no columns'}, "
                 f"not '{column}'{nearest(column, known)}"
             )
-    paths = {split: file.parent / path for split, path in task.files.items()}
-    splits = _read(task, paths)
-    content = repr((task.type, sorted(task.columns.items()), splits))
-    revision = "local-" + hashlib.sha256(content.encode()).hexdigest()[:16]
+    settings = validate(SETTINGS.get(task.type, NoSettings), task.settings, f"task file {file}, settings")
+    paths: dict[str, Path] = {
+        "test" if split == "folder" else split: file.parent / path for split, path in task.files.items()
+    }
+    try:
+        splits, left_out = _read(task.type, paths, columns)
+    except SelfposError as error:
+        raise type(error)(f"task file {file}: {error}") from None
+    check_records(task.type, splits, f"task file {file}")
+    content = repr((task.type, settings, splits))
 
     def load() -> Any:
-        data = dataset_of(task.type, _read(task, paths))
+        data = dataset_of(task.type, _read(task.type, paths, columns)[0])
         return {"default": data} if task.type in ("retrieval", "reranking") else data
 
     return new_task(
-        task.type, task.name, task.description, load, revision=revision, source=f"own/{task.name}"
+        task.type,
+        task.name,
+        task.description,
+        load,
+        revision="local-" + hashlib.sha256(content.encode()).hexdigest()[:16],
+        source=f"own/{task.name}",
+        remark="; ".join([describe(task.type, splits, settings), *left_out]),
+        **settings.model_dump(),
     )
 
 
@@ -88,26 +99,8 @@ def task_name(name: str) -> str:
     return load_settings(Path(name), TaskDeclaration, "task").name if name.endswith(SUFFIXES) else name
 
 
-def _read(task: TaskDeclaration, paths: dict[Any, Path]) -> dict[str, Any]:
-    """Split → records with our columns; for retrieval the result of `files.read_beir`."""
-    if task.type == "retrieval":
-        return {"test": files.read_beir(paths["folder"], "test")}
-    records = {}
-    for split, path in paths.items():
-        records[split] = [_record(task, row, path) for row in files.read_records(path)]
-    return records
-
-
-def _record(task: TaskDeclaration, row: dict[str, Any], path: Path) -> dict[str, Any]:
-    record = {}
-    for column in COLUMNS[task.type]:
-        theirs = task.columns.get(column, column)
-        if row.get(theirs) is None:
-            raise SelfposError(
-                f"{path}: a record has no '{theirs}' (for {column}); found "
-                f"{', '.join(row)}{nearest(theirs, row)}"
-            )
-        record[column] = row[theirs]
-    if task.type == "pair-classification" and record["label"] not in (0, 1):
-        raise SelfposError(f"{path}: the label of a pair is 0 or 1, found {record['label']!r}")
-    return record
+def _read(kind: str, paths: dict[str, Path], columns: dict[str, str]) -> tuple[dict[str, Any], list[str]]:
+    """Split → records, and what was left out of each, in words."""
+    found = {split: read_split(kind, path, split, columns) for split, path in paths.items()}
+    remarks = [f"{split}: {remark}" for split, (_, remark) in found.items() if remark]
+    return {split: records for split, (records, _) in found.items()}, remarks

@@ -63,12 +63,13 @@ def new_task(
     *,
     revision: str,
     source: str,
+    remark: str = "",
     **attributes: Any,
 ) -> AbsTask:
     """A new task of a type in `KINDS`, whose `dataset` `load` returns when it is first run.
 
-    `revision` identifies the data (a content hash), `source` says where it is from; `attributes` are class
-    attributes of the abstract task.
+    `revision` identifies the data (a content hash), `source` says where it is from; `remark` is what is to be
+    said before it is scored, `attributes` are class attributes of the abstract task.
     """
     import mteb.abstasks
     from mteb.abstasks.task_metadata import TaskMetadata
@@ -88,22 +89,32 @@ def new_task(
         reference=None,
         prompt=task_class.abstask_prompt,  # the instruction for models that need one
     )
-    return with_data(task_class, metadata, load, **attributes)
+    return with_data(task_class, metadata, load, remark=remark, **attributes)
 
 
 def with_data(
-    task_class: type[AbsTask], metadata: Any, load: Callable[[], Mapping[str, Any]], **attributes: Any
+    task_class: type[AbsTask],
+    metadata: Any,
+    load: Callable[[], Mapping[str, Any]],
+    *,
+    transforms: bool = True,
+    **attributes: Any,
 ) -> AbsTask:
-    """An instance of a subclass of `task_class` that takes its data from `load`, and transforms it."""
+    """An instance of a subclass of `task_class` that takes its data from `load`, and transforms it unless it
+    has the form that mteb's class wants.
+    """
 
     def load_data(self: AbsTask, num_proc: int | None = None, **_: Any) -> None:
         if not self.data_loaded:
             self.dataset = load()
-            self.dataset_transform(num_proc=num_proc)
+            if transforms:
+                self.dataset_transform(num_proc=num_proc)
             self.data_loaded = True
 
+    seed = {"seed": attributes.pop("seed")} if "seed" in attributes else {}  # the constructor's, else mteb's
     members = {"metadata": metadata, "load_data": load_data, **attributes}
-    return type(task_class.__name__, (task_class,), members)()
+    made: AbsTask = type(task_class.__name__, (task_class,), members)(**seed)
+    return made
 
 
 def retrieval_data(

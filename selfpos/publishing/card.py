@@ -126,6 +126,12 @@ def build_card(
         facts = replace(facts, overlap=read_overlap([overlap]))
     root = results or find_scores(folder)
     scores = read_model_scores(root) if root else None
+    if results is not None and scores is None:
+        what = "holds no results of MTEB" if results.is_dir() else "is no folder"
+        raise SelfposError(
+            f"--results {results} {what}; give the folder that `selfpos eval-mteb --out` wrote, or leave "
+            "it out"
+        )
     models = match_models(scores, facts, content_hash(folder)) if scores else ScoredModels()
     if scores and models.stale:
         scores = scores.of(scores.models.keys() - set(models.stale))

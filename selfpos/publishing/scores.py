@@ -11,8 +11,9 @@ from statistics import fmean
 from selfpos.comparison import Scored, compare
 from selfpos.evaluation.mteb_internals import hub_result
 from selfpos.evaluation.tasks import TaskInfo, describe_task
+from selfpos.evaluation.verified import ALTERED
 from selfpos.publishing.facts import Facts
-from selfpos.scores.files import LAST, Result, TaskScore, last_json, last_scores, read_result
+from selfpos.scores.files import LAST, Result, TaskScore, known_tasks, last_json, last_scores, read_result
 from selfpos.storage.hashing import REVISION_LENGTH
 
 FOLDER = "eval"  # of scores inside a model folder: it is no part of the model's content hash
@@ -41,9 +42,16 @@ class Scores:
         return task.dataset is not None and result.data_revision == task.revision
 
     def on_local_data(self, model: str) -> list[str]:
-        """MTEB's tasks that `model` was scored on with local files."""
-        local = (result.task for result in self.models[model] if not self.from_hub(result))
-        return sorted(task for task in local if self.tasks[task].dataset is not None)
+        """MTEB's tasks that `model` was scored on with local files, and whether those are another test
+        set.
+        """
+        local = [result for result in self.models[model] if not self.from_hub(result)]
+        names = []
+        for result in sorted(local, key=lambda result: result.task):
+            other = " (another test set: its counts are not MTEB's)"
+            if self.tasks[result.task].dataset is not None:
+                names.append(result.task + (other if str(result.data_revision).startswith(ALTERED) else ""))
+        return names
 
     def result(self, model: str, task: str) -> Result | None:
         """The result of `model` on `task`; None where it was not scored."""
@@ -68,14 +76,17 @@ def find_scores(folder: Path) -> Path | None:
 def read_model_scores(root: Path) -> Scores | None:
     """The scores below `root`, in MTEB's folders at any depth; None where there are none.
 
-    Where a `last.json` lists results, other results of the same model are outdated and do not count. Raises
-    SelfposError where a result file is damaged.
+    Where a `last.json` names a revision of a model, results of its other revisions are of weights that it had
+    before, and do not count. Raises SelfposError where a result file is damaged.
     """
+    known = known_tasks(root)
     listed = last_scores(root)
-    known = {score.task: (score.type, score.metric) for score in listed}
-    covered = {score.file.parent.parent for score in listed}
+    current = {score.file.parent for score in listed}
+    covered = {folder.parent for folder in current}
     files = [score.file for score in listed if score.file.is_file()]
-    files += [file for file in sorted(root.rglob("*.json")) if file.parent.parent not in covered]
+    for file in sorted(root.rglob("*.json")):
+        if file.parent in current or file.parent.parent not in covered:
+            files.append(file)
     by_folder: dict[Path, list[Result]] = {}
     for file in dict.fromkeys(files):
         result = read_result(file, known.get(file.stem, (None, None))[1])
@@ -154,10 +165,12 @@ def match_models(scores: Scores, facts: Facts, content: str) -> ScoredModels:
     """
     stale: dict[str, None] = {}
 
-    def find(content: str | None, names: Collection[str], repo: str | None = None) -> str | None:
+    def find(
+        content: str | None, names: Collection[str], repo: str | None = None, commit: str | None = None
+    ) -> str | None:
         named = []
         for model, (result, *_) in scores.models.items():
-            if content and result.revision == content[:REVISION_LENGTH]:
+            if (content and result.revision == content[:REVISION_LENGTH]) or result.revision == commit:
                 return model
             if model in names:
                 named.append((model, result))
@@ -171,8 +184,11 @@ def match_models(scores: Scores, facts: Facts, content: str) -> ScoredModels:
     this, base = find(content, [facts.name]), None
     if facts.base:
         names = ["base", *(name.rpartition("/")[2] for name in (facts.base.name, facts.base.repo or ""))]
-        base = find(facts.base.hash, names, facts.base.repo)
-    parents = [find(parent.hash, [parent.name.rpartition("/")[2]], parent.repo) for parent in facts.parents]
+        base = find(facts.base.hash, names, facts.base.repo, facts.base.revision)
+    parents = [
+        find(parent.hash, [parent.name.rpartition("/")[2]], parent.repo, parent.revision)
+        for parent in facts.parents
+    ]
     joints = list(facts.run.recipe.joints) if facts.run else []
     return ScoredModels(
         this=this,
@@ -245,7 +261,7 @@ def worse_tasks(scores: Scores, models: ScoredModels) -> list[str]:
     for task, (score, reference) in worse.items():
         difference, note = differences[task], ""
         if difference.low is not None and difference.high is not None:
-            noise = ", within the noise" if difference.low <= 0 <= difference.high else ""
+            noise = ", within the noise" if (difference.p or 0) >= difference.alpha else ""
             note = (
                 f" (difference {100 * difference.value:+.2f}, "
                 f"95 % interval {100 * difference.low:+.2f} to {100 * difference.high:+.2f}{noise})"

@@ -16,6 +16,7 @@ from selfpos.storage.manifest import read_json
 from selfpos.storage.model_folder import read_modules
 from selfpos.storage.run_folder import RunFolder
 from selfpos.storage.tensor_file import read_header
+from selfpos.training.models import token_limit
 
 if TYPE_CHECKING:
     from selfpos.recipe import Recipe
@@ -71,7 +72,7 @@ def read_summary(folder: Path) -> ModelSummary:
         modules=tuple(kind for kind, _ in modules),
         pooling=pooling,
         dimension=dimension,
-        max_tokens=_max_tokens(next((path for kind, path in modules if kind == "Transformer"), folder)),
+        max_tokens=token_limit(next((path for kind, path in modules if kind == "Transformer"), folder)),
         prompts=settings.get("prompts") or {},
         default_prompt=settings.get("default_prompt_name"),
         similarity=settings.get("similarity_fn_name"),
@@ -103,18 +104,6 @@ def _output(modules: list[tuple[str, Path]]) -> tuple[str | None, int | None]:
         elif kind == "Transformer" and dimension is None:
             dimension = config.get("hidden_size")
     return pooling, dimension
-
-
-def _max_tokens(transformer: Path) -> int | None:
-    """The sentence-transformers limit if set, else the smaller of those of tokenizer and network."""
-    for name in ("sentence_bert_config.json", "sentence_roberta_config.json"):
-        if limit := _json(transformer / name).get("max_seq_length"):
-            return int(limit)
-    tokenizer = _json(transformer / "tokenizer_config.json").get("model_max_length")
-    network = _json(transformer / CONFIG).get("max_position_embeddings")
-    # A tokenizer without a limit records a huge number.
-    limits = [limit for limit in (tokenizer, network) if isinstance(limit, int | float) and 0 < limit < 10**9]
-    return int(min(limits)) if limits else None
 
 
 def _weights(folder: Path) -> dict[str, int]:

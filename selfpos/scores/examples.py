@@ -120,6 +120,22 @@ def resamples(parts: list[Examples], draws: int, seed: int) -> Array:
     return scores
 
 
+def contributions(part: Examples, blocks: int) -> Array:
+    """What each example adds to the score: the values of a mean, else the pseudo-values of the jackknife,
+    whose mean is the score or near it. With more examples than `blocks`, of that many groups of examples.
+    """
+    if part.kind == "mean":
+        return part.arrays["values"].astype(np.float64)
+    count, measure = min(part.count, blocks), measure_of(part)
+    group = np.arange(part.count) % count
+    without = np.empty(count)
+    step = max(1, CELLS // part.count)
+    for start in range(0, count, step):
+        left_out = np.arange(start, min(start + step, count))
+        without[left_out] = measure((group[None, :] != left_out[:, None]).astype(np.float64))
+    return count * score_of(part) - (count - 1) * without
+
+
 def _divide(numerator: Array, denominator: Array, otherwise: float = 0.0, above: float = 0.0) -> Array:
     """`numerator / denominator`, and `otherwise` where the denominator is not greater than `above`."""
     out = np.full(numerator.shape, otherwise)

@@ -1,7 +1,11 @@
 """Score files: MTEB's result files, and the note of what was scored last, written and read here only.
 
 A folder of scores holds `results/<model>/<revision>/<task>.json` as MTEB writes them, and a `last.json` with
-the scores of the model scored last. That includes type and metric of tasks that MTEB does not know.
+the scores of the model scored last, and type and metric of every task that was ever scored there: MTEB does
+not know the user's own tasks.
+
+A score that is not a number (NaN, as MTEB writes where all gold scores are alike) is no score: `read_scores`
+and `read_result` leave it out.
 """
 
 from __future__ import annotations
@@ -9,6 +13,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import isfinite
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
@@ -99,16 +104,50 @@ def write_last(out: Path, model: str, revision: str, scores: Mapping[str, TaskSc
     from selfpos.storage.atomic import write_text
 
     files = {name: score.file.relative_to(out) for name, score in scores.items()}
-    write_text(out / LAST, last_json(model, revision, scores, files))
+    write_text(out / LAST, last_json(model, revision, scores, files, known_tasks(out)))
 
 
-def last_json(model: str, revision: str, scores: Mapping[str, TaskScore], files: Mapping[str, Path]) -> str:
-    """The content of `last.json`; `files` are the result files, relative to the folder of scores."""
-    tasks = {}
+def last_json(
+    model: str,
+    revision: str,
+    scores: Mapping[str, TaskScore],
+    files: Mapping[str, Path],
+    known: Mapping[str, tuple[str, str]] | None = None,
+) -> str:
+    """The content of `last.json`; `files` are the result files, relative to the folder of scores, and
+    `known` the types and metrics of tasks scored before.
+    """
+    tasks: dict[str, dict[str, Any]] = {}
     for name, score in scores.items():
-        tasks[name] = {"type": score.type, "metric": score.metric, "main_score": score.main_score}
+        value = score.main_score if isfinite(score.main_score) else None
+        tasks[name] = {"type": score.type, "metric": score.metric, "main_score": value}
         tasks[name]["file"] = files[name].as_posix()
-    return json.dumps({"model": model, "revision": revision, "tasks": tasks}, indent=1) + "\n"
+    content: dict[str, Any] = {"model": model, "revision": revision, "tasks": tasks}
+    if before := {name: list(kind) for name, kind in (known or {}).items() if name not in tasks}:
+        content["scored before"] = before
+    return json.dumps(content, indent=1) + "\n"
+
+
+def known_tasks(root: Path) -> dict[str, tuple[str, str]]:
+    """Task → its type and metric, as every `last.json` below `root` has them."""
+    known: dict[str, tuple[str, str]] = {}
+    for file in sorted(root.rglob(LAST)):
+        content = _read_last(file)
+        known |= {name: (kind, metric) for name, (kind, metric) in content.get("scored before", {}).items()}
+        known |= {name: (entry["type"], entry["metric"]) for name, entry in content["tasks"].items()}
+    return known
+
+
+def _read_last(file: Path) -> dict[str, Any]:
+    """The content of a `last.json`. Raises SelfposError where it is damaged."""
+    try:
+        content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        whole = all({"type", "metric"} <= entry.keys() for entry in content["tasks"].values())
+    except (ValueError, KeyError, TypeError, AttributeError):
+        whole = False
+    if not whole:
+        raise SelfposError(f"{file} is damaged; score the model again with `selfpos eval-mteb`")
+    return content
 
 
 def read_scores(folder: Path) -> dict[str, TaskScore]:
@@ -128,15 +167,17 @@ def read_scores(folder: Path) -> dict[str, TaskScore]:
         raise SelfposError(
             f"there are no scores in {folder}: it has no {LAST}; score a model with `selfpos eval-mteb`"
         )
+    scores = {}
     try:
-        tasks: dict[str, dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))["tasks"]
-        scores = {}
-        for name, entry in tasks.items():
-            value = float(entry["main_score"])
-            scores[name] = TaskScore(name, entry["type"], entry["metric"], value, folder / entry["file"])
-        return scores
-    except (ValueError, KeyError, TypeError, AttributeError):
+        for name, entry in _read_last(file)["tasks"].items():
+            value = entry["main_score"]
+            if value is not None and isfinite(value):
+                scores[name] = TaskScore(
+                    name, entry["type"], entry["metric"], float(value), folder / entry["file"]
+                )
+    except (KeyError, TypeError):
         raise SelfposError(f"{file} is damaged; score the model again with `selfpos eval-mteb`") from None
+    return scores
 
 
 def last_scores(root: Path) -> list[TaskScore]:
@@ -148,7 +189,9 @@ def last_scores(root: Path) -> list[TaskScore]:
 
 
 def read_result(file: Path, metric: str | None = None) -> Result | None:
-    """The result in MTEB's file `file`, with its draws if `metric` is known; None for other JSON files.
+    """The result in MTEB's file `file`, with its draws if `metric` is known.
+
+    None for other JSON files, and for a result with a score that is not a number.
 
     Raises SelfposError when the file is damaged.
     """
@@ -160,12 +203,14 @@ def read_result(file: Path, metric: str | None = None) -> Result | None:
         for split, subsets in record["scores"].items():
             for entry in subsets:
                 subset = str(entry.get("hf_subset", "default"))
-                value = float(entry["main_score"])
+                value = float("nan" if entry["main_score"] is None else entry["main_score"])
                 scores.append(SubsetScore(split, subset, value, _draws(entry, metric)))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise SelfposError(
             f"{file} is not a result file of MTEB; remove it, and score again with `selfpos eval-mteb`"
         ) from None
+    if not all(isfinite(score.value) for score in scores):
+        return None
     version = record.get("mteb_version")
     return Result(str(record["task_name"]), record.get("dataset_revision"), version, tuple(scores), file)
 

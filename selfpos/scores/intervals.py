@@ -31,6 +31,11 @@ class Difference:
         """Whether the adjusted p is below α; None when it is unknown."""
         return None if self.adjusted is None else self.adjusted < self.alpha
 
+    @property
+    def before_correction(self) -> bool:
+        """Whether p is below α, and only the correction makes the difference insignificant."""
+        return self.significant is False and self.p is not None and self.p < self.alpha
+
 
 def percentile_interval(draws: np.ndarray, alpha: float = 0.05) -> tuple[float, float]:
     """The 1 − α percentile interval of resampled scores (b,)."""
@@ -57,32 +62,90 @@ def student_interval(values: Sequence[float]) -> tuple[float, float] | None:
     return float(array.mean()) - half, float(array.mean()) + half
 
 
-def estimate(draws: np.ndarray | None, by_seed: np.ndarray, alpha: float = 0.05) -> Difference:
+EXACT = 14
+"""Differences whose patterns of signs are all tried."""
+LARGEST = 400
+"""Differences whose signs are drawn one by one."""
+
+
+def sign_flip(contributions: np.ndarray, draws: int, seed: int) -> float:
+    """The two-sided p-value of a sum of differences (n,), under the hypothesis that each could as well have
+    the other sign.
+
+    Exact up to `EXACT` differences other than 0, and where all are of one size: then it is McNemar's test.
+    For others `draws` patterns of signs are drawn; beyond the `LARGEST` differences the sum of the rest is
+    normal.
+    """
+    from scipy.stats import binom, norm
+
+    sizes = np.sort(np.abs(contributions))[::-1]
+    sizes = sizes[sizes > 1e-9 * (sizes[0] if len(sizes) else 0)]
+    count, total = len(sizes), abs(float(contributions.sum()))
+    if not count:
+        return 1.0
+    if sizes[-1] > (1 - 1e-6) * sizes[0]:
+        fewer = round((count - total / sizes[0]) / 2)
+        return float(min(1.0, 2 * binom.cdf(fewer, count, 0.5)))
+    rng = np.random.default_rng(seed)
+    rest = 0.0
+    if count <= EXACT:
+        patterns = (np.arange(2**count)[:, None] >> np.arange(count)) & 1
+    else:
+        patterns = rng.integers(0, 2, (draws, min(count, LARGEST)), dtype=np.int8)
+        rest = float(np.sqrt((sizes[LARGEST:] ** 2).sum()))
+    sums = (2.0 * patterns - 1.0) @ sizes[: patterns.shape[1]]
+    reached = total * (1 - 1e-9)
+    if rest:
+        return float((norm.sf((reached - sums) / rest) + norm.cdf((-reached - sums) / rest)).mean())
+    hits = int((np.abs(sums) >= reached).sum())
+    return hits / len(sums) if count <= EXACT else (hits + 1) / (len(sums) + 1)
+
+
+def estimate(
+    draws: np.ndarray | None, by_seed: np.ndarray, alpha: float = 0.05, p_examples: float | None = None
+) -> Difference:
     """The mean of the differences `by_seed` (s,), one per pair of runs, with interval and two-sided p-value.
 
-    `draws` (b,) is that mean on resamples of the examples. With one seed, interval and p-value (twice the
-    smaller tail) are those of the draws around the difference. With several, the variance over resamples and
-    that over seeds, s²/S, are added, and the interval is Student's t with the degrees of freedom of Welch and
-    Satterthwaite: a percentile interval over three seeds would be far too narrow.
+    `draws` (b,) is that mean on resamples of the examples, `p_examples` the p-value of a test over the
+    examples (`sign_flip`). With one seed the interval is that of the draws around the difference. With
+    several, the variance over resamples and that over seeds, s²/S, are added, and interval and p are
+    Student's t with the degrees of freedom of Welch and Satterthwaite: a percentile interval over three
+    seeds would be far too narrow. Without `p_examples` the p of one seed is twice the smaller tail of the
+    draws, with ties in both halves. The larger p counts, and an interval beside a p of α or more has 0 in it.
     """
     value, count = float(by_seed.mean()), len(by_seed)
     if draws is None:
         return Difference(value, alpha=alpha)
     if count == 1:
-        draws = centred(draws, value)
-        low, high = percentile_interval(draws, alpha)
-        tail = 1 + min(int((draws <= 0).sum()), int((draws >= 0).sum()))
-        return Difference(value, low, high, min(1.0, 2 * tail / (len(draws) + 1)), alpha=alpha)
+        low, high = percentile_interval(centred(draws, value), alpha)
+        p = _smaller_tail(draws, value) if p_examples is None else p_examples
+    else:
+        low, high, p = _over_seeds(draws, by_seed, alpha)
+        p = max(p, p_examples or 0.0)
+    if p >= alpha:
+        low, high = min(low, 0.0), max(high, 0.0)
+    return Difference(value, low, high, p, alpha=alpha)
+
+
+def _smaller_tail(draws: np.ndarray, value: float) -> float:
+    """Twice the share of the draws around `value` beyond 0; a draw without any difference counts half."""
+    ties = 0.5 * int((draws == 0).sum())
+    moved = centred(draws, value)[draws != 0]
+    return min(1.0, 2 * (1 + ties + min(int((moved < 0).sum()), int((moved > 0).sum()))) / (len(draws) + 1))
+
+
+def _over_seeds(draws: np.ndarray, by_seed: np.ndarray, alpha: float) -> tuple[float, float, float]:
+    """Interval and p of Student's t."""
     from scipy.stats import t
 
+    value, count = float(by_seed.mean()), len(by_seed)
     examples, seeds = float(draws.var(ddof=1)), float(by_seed.var(ddof=1)) / count
     error = (examples + seeds) ** 0.5
     if error == 0:
-        return Difference(value, value, value, 1.0 if value == 0 else 0.0, alpha=alpha)
+        return value, value, 1.0 if value == 0 else 0.0
     freedom = (count - 1) * ((examples + seeds) / seeds) ** 2 if seeds > 0 else np.inf
     half = float(t.ppf(1 - alpha / 2, freedom)) * error
-    p = float(2 * t.sf(abs(value) / error, freedom))
-    return Difference(value, value - half, value + half, p, alpha=alpha)
+    return value - half, value + half, float(2 * t.sf(abs(value) / error, freedom))
 
 
 def holm(p: Sequence[float]) -> list[float]:

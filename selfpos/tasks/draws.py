@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +48,18 @@ def _greedy(dataset: Dataset, columns: Sequence[str], batch_size: int, order: li
                 if len(chosen) == batch_size:
                     return chosen
     return chosen
+
+
+def why_no_batch(dataset: Dataset, texts: Sequence[str], batch_size: int) -> str:
+    """Why no batch of records without a common text can be drawn, and what helps."""
+    most = len(_greedy(dataset, texts, batch_size, list(range(len(dataset)))))
+    counts = Counter(text for column in texts for text in dataset[column])
+    text, count = counts.most_common(1)[0]
+    remedy = f"lower the batch size to {most}" if most > 1 else "give records with other texts"
+    return (
+        f"no batch of {batch_size} records that share no text: the text {text[:60]!r} is in {count} of "
+        f"{len(dataset)} records; {remedy}"
+    )
 
 
 def distinct_targets(

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from selfpos.console import log
 from selfpos.errors import SelfposError
+from selfpos.tasks import labels
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
     from selfpos.tasks.task import TaskType
-
-#: the usual order of integer labels in SNLI, MultiNLI and XNLI on the Hub; -1 means that annotators disagreed
-NAMES = ("entailment", "neutral", "contradiction")
 
 
 def is_list(dataset: Dataset, column: str) -> bool:
@@ -26,8 +24,9 @@ def is_list(dataset: Dataset, column: str) -> bool:
 def unnested(dataset: Dataset, task_type: TaskType, columns: Mapping[str, str] | None) -> Dataset:
     """One record for each element of the lists, where all columns that `task_type` takes hold lists."""
     from datasets import Dataset as Records
+    from datasets import Features
 
-    taken = list(task_type.find_columns(dataset, columns).values())
+    taken = list(task_type.find_columns(dataset.column_names, columns).values())
     if not taken or not all(is_list(dataset, column) for column in taken):
         return dataset
     flat: dict[str, list] = {column: [] for column in taken}
@@ -38,46 +37,99 @@ def unnested(dataset: Dataset, task_type: TaskType, columns: Mapping[str, str] |
             raise SelfposError(f"record {number} holds lists of different length: {lengths}")
         for column, values in record.items():
             flat[column] += values or ()
-    return Records.from_dict(flat)
+    # the features keep the names of labels
+    return Records.from_dict(flat, Features({column: dataset.features[column].feature for column in taken}))
+
+
+def plain_texts(dataset: Dataset, columns: Sequence[str]) -> Dataset:
+    """The records with plain texts, or lists of them, in `columns`, the question's first.
+
+    Taken apart are passages, `{"title": …, "text": …}` as in DPR and MIRACL, and pairs `[instruction, text]`
+    as in MEDI and GritLM, which become one text. Lists lose what is blank in them.
+    """
+    nested = [name for name in columns if is_list(dataset, name) or isinstance(dataset.features[name], dict)]
+    instructed = columns[0] in nested and are_instructed(dataset[columns[0]])
+    for column in nested:
+        values = [_plain(value, instructed) for value in dataset[column]]
+        place = dataset.column_names.index(column)
+        order = [*dataset.column_names[:place], column, *dataset.column_names[place + 1 :]]
+        dataset = dataset.remove_columns(column).add_column(column, values).select_columns(order)
+    return dataset
+
+
+def are_instructed(questions: Iterable[Any]) -> bool:
+    """Whether the questions are pairs `[instruction, text]`."""
+    return all(isinstance(value, list) and len(value) == 2 for value in questions)
+
+
+def _plain(value: Any, instructed: bool) -> Any:
+    if isinstance(value, dict):
+        text = next((value[name] for name in PASSAGE if isinstance(value.get(name), str)), "")
+        return f"{value.get('title') or ''} {text}".strip()
+    if not isinstance(value, list):
+        return value
+    if instructed and len(value) == 2 and all(isinstance(part, str) for part in value):
+        return " ".join(part.strip() for part in value if part.strip())
+    plain = (_plain(part, instructed) for part in value)
+    return [part for part in plain if not isinstance(part, str | None) or (part and part.strip())]
+
+
+PASSAGE = ("text", "contents", "content", "passage", "body")
+"""Names of the text in a passage."""
+
+
+PREMISES = (("premise", "hypothesis"), ("sentence1", "sentence2"))
+GOLD = ("label", "gold_label")
+
+
+def nli_columns(names: Collection[str]) -> list[str]:
+    """Premise, hypothesis and label among the columns `names`; empty where there are no such."""
+    for pair in PREMISES:
+        gold = [name for name in GOLD if name in names]
+        if gold and set(pair) <= set(names):
+            # SNLI's own files have beside `gold_label` a `label` of no meaning to us
+            return [*pair, "gold_label" if "gold_label" in gold else gold[0]]
+    return []
 
 
 def is_nli(dataset: Dataset) -> bool:
-    """Whether it is a natural language inference set: premise, hypothesis and label."""
-    return {"premise", "hypothesis", "label"} <= set(dataset.column_names)
-
-
-def to_binary_labels(dataset: Dataset) -> Dataset:
-    """The records with labels turned around in sets with entailment first, as QNLI and RTE of GLUE."""
-    names = tuple(getattr(dataset.features.get("label"), "names", None) or ())
-    if names != ("entailment", "not_entailment"):
-        return dataset
-    turned = [None if label is None or label < 0 else 1 - label for label in dataset["label"]]
-    return dataset.remove_columns("label").add_column("label", turned)
+    """Whether it is a natural language inference set: two texts, and labels of an inference set."""
+    columns = nli_columns(dataset.column_names)
+    if not columns:
+        return False
+    values = labels.values_of(dataset, columns[2])
+    found = {labels.word(value) for value in values}
+    if columns[0] == "premise" and found <= {"0", "1", "2", *labels.UNLABELLED}:
+        return True
+    return labels.is_inference(values)
 
 
 def _labelled_pairs(dataset: Dataset) -> list[tuple[str, str, str]]:
     """(premise, hypothesis, name of the label) of the records on which annotators agreed."""
-    names = tuple(getattr(dataset.features["label"], "names", None) or NAMES)
-    pairs = []
-    for premise, hypothesis, label in zip(
-        dataset["premise"], dataset["hypothesis"], dataset["label"], strict=True
-    ):
-        if label in (-1, "-1", "-", None):
-            continue
-        name = names[label] if isinstance(label, int) and 0 <= label < len(names) else str(label)
-        if name not in NAMES:
-            raise SelfposError(
-                f"label {label!r} is none of an inference set's: expected 0, 1, 2 or {', '.join(NAMES)}"
-            )
-        pairs.append((premise, hypothesis, name))
-    return pairs
+    first, second, gold = nli_columns(dataset.column_names)
+    names = labels.inference(labels.values_of(dataset, gold), gold)
+    triples = zip(dataset[first], dataset[second], names, strict=True)
+    return [(premise, hypothesis, name) for premise, hypothesis, name in triples if name is not None]
+
+
+def labelled(dataset: Dataset, column: str) -> Dataset:
+    """The records with 1 and 0 for the labels of `column`, without those that have no label."""
+    found = labels.right_or_wrong(labels.values_of(dataset, column), column)
+    rows = [row for row, label in enumerate(found) if label is not None]
+    if not rows:
+        raise SelfposError(f"column '{column}' has no label on any of {len(found)} records")
+    kept = dataset.select(rows).remove_columns(column).add_column(column, [found[row] for row in rows])
+    return kept.select_columns(dataset.column_names)
 
 
 def graded_pairs(dataset: Dataset, grades: Mapping[str, float], column: str) -> Dataset:
     """sentence1, sentence2 and the grade, as `column`, of an inference set's records with a graded label."""
     from datasets import Dataset as Records
 
-    kept = [(*pair, grades[name]) for *pair, name in _labelled_pairs(dataset) if name in grades]
+    pairs = _labelled_pairs(dataset)
+    if "neutral" not in grades and not any(name == "contradiction" for *_, name in pairs):
+        grades = {**grades, "neutral": grades["contradiction"]}  # a two-way set, as SciTail
+    kept = [(*pair, grades[name]) for *pair, name in pairs if name in grades]
     log.info("inference set: %d of %d records graded", len(kept), len(dataset))
     names = ("sentence1", "sentence2", column)
     return Records.from_dict({name: [record[index] for record in kept] for index, name in enumerate(names)})
@@ -90,7 +142,7 @@ def triples(dataset: Dataset) -> Dataset:
     """
     from datasets import Dataset as Records
 
-    sides: dict[str, dict[str, list[str]]] = defaultdict(lambda: {name: [] for name in NAMES})
+    sides: dict[str, dict[str, list[str]]] = defaultdict(lambda: {name: [] for name in labels.ORDER})
     for premise, hypothesis, name in _labelled_pairs(dataset):
         sides[premise][name].append(hypothesis)
     records = [

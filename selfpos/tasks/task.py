@@ -6,10 +6,11 @@ A prompt is one text for all of a task's texts, or, for types that ask and answe
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from selfpos.errors import SelfposError, nearest, unknown
+from selfpos.tasks import forms
 
 if TYPE_CHECKING:
     import torch
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 Prompts = str | Mapping[str, str]
 SIDES = ("query", "document")
+TARGETS = ("label", "score")
 
 
 class TaskType:
@@ -39,7 +41,7 @@ class TaskType:
     optional: ClassVar[frozenset[str]] = frozenset()
     #: canonical columns that may hold several texts per record
     listed: ClassVar[frozenset[str]] = frozenset()
-    #: canonical columns whose text may be blank
+    #: canonical columns whose text may be blank or absent in some records
     may_be_blank: ClassVar[frozenset[str]] = frozenset()
     #: prepared columns that are embedded, in the order in which the loss takes them
     text_columns: ClassVar[tuple[str, ...]]
@@ -91,30 +93,55 @@ class TaskType:
         """
         if len(dataset) == 0:
             raise SelfposError(f"the data set for task type {self.name} has no records")
-        sources = self.find_columns(dataset, columns)
+        sources = self.find_columns(dataset.column_names, columns)
         renamed = dataset.select_columns(list(sources.values())).rename_columns(
             {source: name for name, source in sources.items()}
         )
+        texts = [name for name in sources if name not in TARGETS]
+        renamed = forms.plain_texts(renamed, texts)
         for name in sources:
             self._check(renamed, name, sources[name])
         return renamed
 
-    def find_columns(self, dataset: Dataset, columns: Mapping[str, str] | None = None) -> dict[str, str]:
-        """Canonical name → the column of `dataset` taken for it. Raises SelfposError as `canonical` does."""
-        present, chosen = list(dataset.column_names), dict(columns or {})
+    def uses(self, present: Sequence[str], columns: Mapping[str, str] | None = None) -> list[str]:
+        """Those of the columns `present` that `canonical` may read. Raises SelfposError as it does."""
+        in_forms = self.forms_of(present)
+        try:
+            found = {*self.find_columns(present, columns).values(), *in_forms}
+        except SelfposError:
+            if not in_forms or columns:
+                raise
+            found = set(in_forms)
+        return [name for name in present if name in found]
+
+    def forms_of(self, present: Sequence[str]) -> list[str]:
+        """Those of the columns `present` that `canonical` reads in other forms of data sets than its own."""
+        return []
+
+    def find_columns(
+        self, present: Sequence[str], columns: Mapping[str, str] | None = None
+    ) -> dict[str, str]:
+        """Canonical name → the one of the columns `present` taken for it; '' in `columns` stands for none.
+
+        Raises SelfposError as `canonical` does.
+        """
+        chosen = dict(columns or {})
+        left_out = {name for name, source in chosen.items() if not source and name in self.optional}
         for name, source in chosen.items():
             if name not in self.columns:
                 raise SelfposError(
                     f"task type {self.name} has no column '{name}'{nearest(name, self.columns)}; "
                     f"it has {', '.join(self.columns)}"
                 )
-            if source not in present:
+            if source not in present and name not in left_out:
                 raise SelfposError(
                     f"the data has no column '{source}' to take as '{name}'{nearest(source, present)}; "
                     f"found {', '.join(present)}"
                 )
         sources: dict[str, str] = {}
         for name, accepted in self.columns.items():
+            if name in left_out:
+                continue
             taken = {*chosen.values(), *sources.values()}
             usable = [known for known in accepted if known in present and known not in taken]
             if name in chosen or usable:
@@ -132,14 +159,21 @@ class TaskType:
     def _check(self, dataset: Dataset, name: str, source: str) -> None:
         """Raise SelfposError unless column `name`, `source` in the data, holds what it should."""
         nulls = dataset.with_format("arrow")[:][name].null_count
-        if nulls:
+        if nulls and name.partition("_")[0] not in self.may_be_blank:  # negative_2 as negative
             raise SelfposError(
                 f"column '{source}' has no value on {nulls} of {len(dataset)} records; "
                 "drop them or fill them in"
             )
-        if name in ("score", "label"):
-            return
         feature = dataset.features[name]
+        if name in TARGETS:
+            if forms.is_list(dataset, name):
+                raise SelfposError(
+                    f"column '{source}' holds a list of labels for each text: there is no task type for "
+                    "texts with several labels; give each record one, or one record for each of its labels"
+                )
+            return
+        if not any(dataset[name]):
+            return  # nothing but blanks, where those may be
         kinds = (feature, getattr(feature, "feature", None)) if name in self.listed else (feature,)
         if not any(getattr(kind, "dtype", None) in ("string", "large_string") for kind in kinds):
             wanted = "text or lists of text" if name in self.listed else "text"

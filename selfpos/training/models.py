@@ -13,7 +13,7 @@ from selfpos.errors import SelfposError, on_one_line
 from selfpos.recipe import TrainingSettings
 from selfpos.storage.file_kinds import ADAPTER, CONFIG, MODULES, PROMPTS_CONFIG
 from selfpos.storage.manifest import read_json
-from selfpos.storage.model_folder import check_tokenizer
+from selfpos.storage.model_folder import check_tokenizer, read_modules
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -27,14 +27,42 @@ TOKENIZER_FILES = {
 }  # fmt: skip
 
 
-def check_base(base: Path) -> None:
-    """Raise SelfposError unless `base` is a sentence-transformers folder of a whole model and tokenizer."""
+def check_base(base: Path, max_length: int | None = None) -> None:
+    """Raise SelfposError unless `base` is a sentence-transformers folder of a whole model and tokenizer,
+    which reads texts of `max_length` tokens.
+    """
     if (base / ADAPTER).is_file():
         raise SelfposError(
             f"{base} holds a PEFT adapter, which is no base by itself; "
             "train from the model that it was added to"
         )
     check_tokenizer(base)
+    paths = [base / module.path for module in read_modules(base) if module.kind == "Transformer"]
+    limit = token_limit(paths[0]) if paths else None
+    if max_length is not None and limit is not None and max_length > limit:
+        raise SelfposError(
+            f"max_length {max_length} is above the limit of {base}, which reads {limit} tokens of a text; "
+            f"give at most {limit}, or raise max_seq_length in its sentence_bert_config.json as far as "
+            "its network allows"
+        )
+
+
+def token_limit(transformer: Path) -> int | None:
+    """How many tokens of a text are read: the sentence-transformers limit if set, else the smaller of those
+    of tokenizer and network.
+    """
+    for name in ("sentence_bert_config.json", "sentence_roberta_config.json"):
+        if limit := _json(transformer / name).get("max_seq_length"):
+            return int(limit)
+    tokenizer = _json(transformer / "tokenizer_config.json").get("model_max_length")
+    network = _json(transformer / CONFIG).get("max_position_embeddings")
+    # A tokenizer without a limit records a huge number.
+    limits = [limit for limit in (tokenizer, network) if isinstance(limit, int | float) and 0 < limit < 10**9]
+    return int(min(limits)) if limits else None
+
+
+def _json(file: Path) -> dict[str, Any]:
+    return read_json(file) if file.is_file() else {}
 
 
 def load_trainable(base: Path, settings: TrainingSettings, start: Path | None = None) -> SentenceTransformer:

@@ -74,7 +74,7 @@ def _mine(
     if deepest - settings.range_min < settings.count:
         raise SelfposError(
             f"{answers} different answers leave no {settings.count} beyond the nearest "
-            f"{settings.range_min}; lower range_min, or give more data"
+            f"{settings.range_min}; give more data, mine fewer, or write a recipe, where mine: has range_min"
         )
     with quiet_libraries():
         set_seed(seed)  # for the random sampling
@@ -98,7 +98,9 @@ def _mine(
         )
     if len(mined) == 0:
         raise SelfposError(
-            f"no hard negatives for {len(pairs)} pairs; raise range_max, or lower range_min or the margin"
+            f"no hard negatives for {len(pairs)} pairs: the nearest other answers are as similar as the "
+            "right ones; leave --mine out, or write a recipe, where mine: has range_max, range_min and "
+            "relative_margin"
         )
     if len(mined) < len(pairs):
         warn(

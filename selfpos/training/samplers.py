@@ -218,7 +218,8 @@ class MixtureBatchSampler(MultiDatasetDefaultBatchSampler):
                 yield batch
             if batch is None:
                 raise SelfposError(
-                    f"a task gives no batch of {sampler.batch_size} with distinct texts; lower the batch size"
+                    f"a task gives no batch of {sampler.batch_size} with distinct texts; lower the batch "
+                    "size, or give it records with other texts"
                 )
             number += 1
 

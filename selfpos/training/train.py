@@ -18,6 +18,7 @@ from selfpos.storage.hashing import content_hash
 from selfpos.storage.locate import display_name, hub_snapshot
 from selfpos.storage.manifest import write_manifest
 from selfpos.tasks import TaskType
+from selfpos.tasks.draws import why_no_batch
 from selfpos.tasks.task import Prompts, column_prompts, kept_prompts
 from selfpos.training.checkpoints import Checkpoints, Interruption, checkpoints_of, step_of
 from selfpos.training.models import check_base, choose_precision, load_trainable, save_model
@@ -115,7 +116,7 @@ def train(
     from selfpos.console import quiet_libraries
 
     refuse_existing(out)
-    check_base(base)
+    check_base(base, settings.max_length)
     if not data:
         raise SelfposError("a training needs the data of at least one task")
     mixture = mixture or MixtureSettings()
@@ -232,9 +233,11 @@ class _Training:
                 ) from None
         took, state, arguments = reporter.spent.now(), trainer.state, trainer.args
         if state.global_step == 0:
+            distinct = (task for task in self.tasks.values() if task.type.sampler == "no_duplicates")
+            task = next(distinct, next(iter(self.tasks.values())))
+            texts = task.type.texts_of(task.records.column_names)
             raise SelfposError(
-                f"training {self.name} found no batch of {settings.batch_size} with distinct texts "
-                "in its data; lower the batch size"
+                f"training {self.name} found {why_no_batch(task.records, texts, settings.batch_size)}"
             )
         if state.global_step < state.max_steps and not (validator and validator.stopped):
             warn(

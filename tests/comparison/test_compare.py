@@ -244,9 +244,9 @@ def test_a_model_that_lacks_a_task_has_no_mean_and_no_rank(make_run: MakeRun, tm
 
 def test_too_few_draws_for_so_many_comparisons_are_said(make_run: MakeRun, tmp_path: Path) -> None:
     models = find_models([str(make_run().path)], tmp_path)
-    few, enough = compare(models, draws=300), compare(models, draws=1000)
+    few, enough = compare(models, draws=200), compare(models, draws=1000)
     assert few.notes == [
-        "300 resamples cannot tell 12 differences apart from chance after the correction: take at least 480 "
+        "200 resamples cannot tell 12 differences apart from chance after the correction: take at least 240 "
         "(--draws)"
     ]
     assert enough.notes == []

@@ -87,9 +87,17 @@ def test_beir_folder_becomes_pairs_or_pools(beir: Path) -> None:
     ]
 
 
-def test_a_judgement_of_what_does_not_exist_is_named(beir: Path) -> None:
-    (beir / "qrels" / "train.tsv").write_text("query-id\tcorpus-id\tscore\nq0\td0\t1\nq0\td9\t1\n")
-    with pytest.raises(SelfposError, match=r"train.tsv, line 3: there is no query q0 or no document d9"):
+def test_judgements_of_what_does_not_exist_are_left_out_and_counted(beir: Path) -> None:
+    file = beir / "qrels" / "train.tsv"
+    file.write_text("query-id\tcorpus-id\tscore\nq0\td0\t1\nq0\td9\t1\nq7\td0\t1\nq8\td0\t1\n")
+    found = load_source(str(beir), get_task("retrieval"))
+    assert found.dataset.to_list() == [{"anchor": "query 0", "positive": "document 0"}]
+    left_out = "judgements left out: 1 of a document that is not there, 2 of a query that is not there"
+    assert left_out in found.description
+    file.write_text("query-id\tcorpus-id\tscore\nq0\td9\t1\n")
+    with pytest.raises(
+        SelfposError, match=r"has no judgements of a query and a document that are there; .* 'd9', "
+    ):
         load_source(str(beir), get_task("retrieval"))
 
 
@@ -139,7 +147,7 @@ def test_several_sources_follow_each_other(tmp_path: Path) -> None:
     [
         ("a.jsonl", b"", "has no records"),
         ("a.jsonl", b'{"sentence1": "x"}\n{"sentence1": \n', "line 2 is not JSON"),
-        ("a.jsonl", b"[1]\n", "line 1: expected a JSON object, found list"),
+        ("a.jsonl", b"[1]\n", "line 1: expected a JSON object or a list of texts, found list"),
         ("a.jsonl.gz", gzip.compress(b'{"text": "x"}\n' * 99, mtime=0)[:-9], "cannot be read to its end"),
         ("a.json", b'{"a": 1}', "must hold a list of JSON objects"),
         ("a.csv", b"", "has no records"),
@@ -154,8 +162,8 @@ def test_several_sources_follow_each_other(tmp_path: Path) -> None:
         (
             "a.jsonl",
             b'{"sentence1": "x", "sentence2": "y", "score": 1}\n'
-            b'{"sentence1": [], "sentence2": "y", "score": 1}\n',
-            "values of different kinds",
+            b'{"sentence1": 5, "sentence2": "y", "score": 1}\n',
+            "the field 'sentence1' holds values of different kinds",
         ),
     ],
 )  # fmt: skip
@@ -268,7 +276,7 @@ def test_a_streamed_hub_set_is_shuffled_within_a_window_and_cut(
         return datasets.Dataset.from_list(many).to_iterable_dataset()
 
     monkeypatch.setattr(datasets, "load_dataset", load)
-    monkeypatch.setattr("selfpos.data.sources._commit", lambda name, revision: "c0ffee")
+    monkeypatch.setattr("selfpos.data.sources.commit_of", lambda name, revision: ("c0ffee", True))
     found = load_source("hub:some/set:default", STS, streaming=True, limit=10, seed=3)
     assert asked == [("c0ffee", True)] and found.revisions == {"some/set": "c0ffee"}
     assert len(found.dataset) == 10 and found.dataset["score"][:] != [float(n) for n in range(10)]
@@ -336,3 +344,36 @@ def test_the_hub_does_not_answer() -> None:
         match=r"data 'hub:no/such': the Hugging Face Hub did not supply data set no/such, split 'train'",
     ):
         load_source("hub:no/such", STS)  # the suite runs with HF_HUB_OFFLINE
+
+
+def test_without_a_network_the_cache_is_read_and_nothing_else_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import shutil
+
+    import datasets
+    import httpx2
+    import huggingface_hub
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+
+    def unreachable(name: str, revision: str | None) -> None:
+        raise httpx2.ConnectError("[Errno -2] Name or service not known")
+
+    monkeypatch.setattr(huggingface_hub, "dataset_info", unreachable)
+    with pytest.raises(
+        OperationError, match=r"there is no connection to it, and the cache has nothing of it; name a"
+    ):
+        load_source("hub:some/set", STS)
+    datasets.Dataset.from_list(PAIRS).to_parquet(tmp_path / "a.parquet")
+    datasets.load_dataset(
+        "parquet", data_files=str(tmp_path / "a.parquet"), cache_dir=str(tmp_path / "cache")
+    )
+    (made,) = (tmp_path / "cache").glob("parquet/*/*/*/dataset_info.json")
+    kept = tmp_path / "cache" / "some___set" / "default" / "0.0.0" / "abcdef"
+    shutil.copytree(made.parent, kept)
+    (kept / "parquet-train.arrow").rename(kept / "set-train.arrow")
+    assert load_source("hub:some/set", STS).dataset.to_list() == PAIRS
+    assert datasets.config.HF_HUB_OFFLINE is False

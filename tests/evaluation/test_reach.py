@@ -40,8 +40,22 @@ def test_types_and_languages(monkeypatch: pytest.MonkeyPatch) -> None:
         select_tasks([], types=["Retrival"])
     with pytest.raises(SelfposError, match="there is no language 'english'; languages have three letters"):
         select_tasks([], types=["STS"], languages=["english"])
-    with pytest.raises(SelfposError, match="none of the 1 tasks is of type STS and language any"):
+    with pytest.raises(SelfposError, match="none of the 1 tasks is of type STS, language any and subset any"):
         select_tasks(["SciFact"], types=["STS"])
+    (one,) = select_tasks(["STS17"], subsets=["en-en"])
+    assert one.hf_subsets == ["en-en"]
+    (sts17,) = (
+        task
+        for task in select_tasks([], benchmark="MTEB(eng, v2)", types=["STS"], languages=["eng"])
+        if task.metadata.name == "STS17"
+    )
+    assert sts17.hf_subsets == ["en-en"]  # as the benchmark has it, not every subset with English
+    with pytest.raises(SelfposError, match="there is no subset of STS17 named 'en-xx'; did you mean 'en-"):
+        select_tasks(["STS17"], subsets=["en-xx"])
+    with pytest.raises(
+        SelfposError, match="none of the 1 tasks is of type any, language spa and subset en-de"
+    ):
+        select_tasks(["STS17"], languages=["spa"], subsets=["en-de"])
 
 
 def test_quick_has_one_task_of_each_type(monkeypatch: pytest.MonkeyPatch, text_data: Path) -> None:
@@ -77,13 +91,13 @@ def test_a_task_of_ones_own_is_scored(tiny_base: Path, tmp_path: Path) -> None:
 
 def test_every_type_of_ones_own_loads(tmp_path: Path) -> None:
     lines = {
-        "sts": {"sentence1": "a", "sentence2": "b", "score": 1.5},
-        "classification": {"text": "a", "label": "x"},
-        "clustering": {"text": "a", "label": "x"},
-        "reranking": {"query_id": "1", "query": "a", "positive": ["b"], "negative": ["c"]},
+        "sts": [{"sentence1": "a", "sentence2": "b", "score": 1.5}],
+        "classification": [{"text": "a", "label": "x"}, {"text": "b", "label": "y"}],
+        "clustering": [{"text": "a", "label": "x"}, {"text": "b", "label": "y"}],
+        "reranking": [{"query_id": "1", "query": "a", "positive": ["b"], "negative": ["c"]}],
     }
-    for kind, row in lines.items():
-        (tmp_path / f"{kind}.jsonl").write_text(json.dumps(row) + "\n")
+    for kind, rows in lines.items():
+        (tmp_path / f"{kind}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         splits = ["train", "test"] if kind == "classification" else ["test"]
         (task,) = select_tasks(
             [declare(tmp_path, name="Mine", type=kind, files=dict.fromkeys(splits, f"{kind}.jsonl"))]
@@ -113,7 +127,7 @@ def test_every_type_of_ones_own_loads(tmp_path: Path) -> None:
         ),
         (
             {"columns": {"score": "grad"}},
-            r"a record has no 'grad' \(for score\); found sentence1, sentence2, grade; did you mean 'grade'",
+            r"a.jsonl'?: the data has no column 'grad' to take as 'score'; did you mean 'grade'",
         ),
         ({"files": {"test": "torn.jsonl.gz"}}, "torn.jsonl.gz cannot be read to its end"),
     ],
@@ -185,7 +199,7 @@ def test_data_in_the_hubs_layout_is_scored(tiny_base: Path, tmp_path: Path) -> N
     scores = evaluate(tiny_base, tasks, tmp_path / "out", name="tiny")
     assert scores["SciFact"].main_score == pytest.approx(1)  # each query is its document
     assert json.loads(scores["STS16"].file.read_text())["dataset_revision"] == tasks[0].metadata.revision
-    with pytest.raises(SelfposError, match=r"STS17 \(mteb/sts17-crosslingual-sts/\)"):
+    with pytest.raises(SelfposError, match=r"or the Hub's files in mteb/sts17-crosslingual-sts/\)"):
         select_tasks(["STS16", "STS17"], data_dir=tmp_path / "data")
 
 
@@ -212,3 +226,15 @@ def test_fetching_fills_the_folder_and_names_what_failed(
         fetch(tasks, tmp_path, lambda _: None)
     assert asked[0] == ("mteb/sts16-sts", "dataset", tasks[0].metadata.revision)
     assert names(select_tasks(["STS16"], data_dir=tmp_path)) == ["STS16"]
+
+
+def test_a_partial_copy_says_which_subsets_are_there_and_one_can_be_asked_for(tmp_path: Path) -> None:
+    rows = [{"sentence1": "a", "sentence2": "b", "score": n} for n in range(3)]
+    folder = tmp_path / "STS17" / "en-de"
+    folder.mkdir(parents=True)
+    (folder / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(SelfposError, match="there are the subsets en-de, which --subsets asks for alone"):
+        select_tasks(["STS17"], data_dir=tmp_path)
+    (task,) = select_tasks(["STS17"], data_dir=tmp_path, subsets=["en-de"])
+    task.load_data()
+    assert task.dataset["en-de"]["test"]["score"][:] == [0, 1, 2]

@@ -14,6 +14,8 @@ from selfpos.evaluation import TasksFailedError, evaluate, read_scores, task_ide
 from selfpos.evaluation.embed import tokenise
 from selfpos.evaluation.encoder import identity, load_encoder, model_name
 from selfpos.storage.hashing import content_hash
+from tests.helpers.command import CommandLine
+from tests.helpers.files import write_lines
 
 if TYPE_CHECKING:
     from mteb.abstasks import AbsTask
@@ -79,6 +81,25 @@ def test_results_are_in_mtebs_layout_and_mteb_loads_them(
     meta = json.loads((folder / "model_meta.json").read_text())
     assert (meta["max_tokens"], meta["embed_dim"], meta["similarity_fn_name"]) == (32, 16, "cosine")
     assert meta["n_parameters"] > meta["n_embedding_parameters"] > 0 and meta["memory_usage_mb"] > 0
+
+
+def test_a_model_of_the_hub_is_filed_under_its_name_and_commit(
+    tiny_base: Path, tmp_path: Path, sts_task: MakeTask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import mteb
+
+    from selfpos.comparison import find_models
+
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    snapshot = tmp_path / "hub" / "models--me--model" / "snapshots" / commit
+    shutil.copytree(tiny_base, snapshot)
+    for name in ("me/model", f"me/model@{commit}"):
+        evaluate(snapshot, [sts_task()], tmp_path / name.replace("/", "_"), name=name)
+        (loaded,) = mteb.ResultCache(tmp_path / name.replace("/", "_")).load_results().model_results
+        assert (loaded.model_name, loaded.model_revision) == ("me/model", commit)
+    monkeypatch.setattr("selfpos.storage.locate.locate_model", lambda name: snapshot)
+    (found,) = find_models(["me/model"], tmp_path / "me_model")
+    assert list(found.runs[""]) == ["selfpos-TestSTS"]
 
 
 def test_finished_tasks_are_not_run_again(
@@ -247,3 +268,24 @@ def test_a_file_is_no_place_for_results(tiny_base: Path, tmp_path: Path, sts_tas
     (tmp_path / "file").write_text("mine", encoding="utf-8")
     with pytest.raises(SelfposError, match="is a file; expected a folder"):
         evaluate(tiny_base, [sts_task()], tmp_path / "file", name="tiny")
+
+
+def test_a_score_that_is_not_a_number_is_told_and_counts_as_missing(
+    tmp_path: Path, selfpos: CommandLine, tiny_base: Path
+) -> None:
+    rows = [{"sentence1": f"a {c}", "sentence2": f"{c}{c} b"} for c in "uvwxyz"]
+    for name, score in (("Same", lambda n: 3), ("Mixed", lambda n: n % 4)):
+        write_lines(tmp_path / f"{name}.jsonl", [row | {"score": score(n)} for n, row in enumerate(rows)])
+        (tmp_path / f"{name}.yaml").write_text(f"name: {name}\ntype: sts\nfiles: {{test: {name}.jsonl}}\n")
+    files, out = [str(tmp_path / f"{name}.yaml") for name in ("Same", "Mixed")], str(tmp_path / "scores")
+    for _ in range(2):  # computed, then kept
+        done = selfpos("eval-mteb", str(tiny_base), "--tasks", *files, "--out", out)
+        assert done.returncode == 1 and "Same: mteb computed no score (NaN)" in done.stderr
+    assert list(read_scores(tmp_path / "scores")) == ["Mixed"]
+    compared = selfpos("compare", out, "--out", str(tmp_path / "table.json"))
+    assert compared.returncode == 0 and "Mixed" in compared.stdout and "Same" not in compared.stdout
+    assert "NaN" not in (tmp_path / "table.json").read_text()
+    alone = selfpos("eval-mteb", str(tiny_base), "--tasks", files[0], "--out", str(tmp_path / "alone"))
+    assert alone.returncode == 1
+    compared = selfpos("compare", str(tmp_path / "alone"))
+    assert compared.returncode == 2 and "with a number for a score" in compared.stderr

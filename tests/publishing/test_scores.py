@@ -118,7 +118,7 @@ def test_raw_mteb_folder_without_last_json(tmp_path: Path) -> None:
 def test_mean_is_left_out_where_a_model_misses_a_task(run: Path) -> None:
     last = run / "scores" / "base" / "last.json"
     record = json.loads(last.read_text())
-    del record["tasks"]["OwnDocsRetrieval"]
+    (last.parent / record["tasks"].pop("OwnDocsRetrieval")["file"]).unlink()
     last.write_text(json.dumps(record))
     text = build_card(run / "merged" / "sp").text
     assert "| **mean of 3** | 67.08 |  | 60.00 |" in text
@@ -180,6 +180,45 @@ def test_models_scored_in_one_folder_are_all_found(tmp_path: Path) -> None:
     assert found is not None
     assert set(found.models) == {"last", "one", "two@22222222", "two@33333333"}
     assert (found.models["one"][0].model, found.models["one"][0].revision) == ("local/one", "1" * 40)
+
+
+def test_a_model_scored_in_several_calls_keeps_all_scores(tmp_path: Path) -> None:
+    from selfpos.scores.files import TaskScore, known_tasks
+    from selfpos.scores.files import write_last as noted
+
+    content = "1" * 40
+    for task, value in (("OwnOne", 0.1), ("OwnTwo", 0.2), ("OwnThree", 0.3)):
+        file = write_result(tmp_path, "local/one", task, value, content=content)
+        noted(tmp_path, "local/one", content, {task: TaskScore(task, "STS", "cosine_spearman", value, file)})
+    write_result(tmp_path, "local/one", "OwnOne", 0.9, content="0" * 40)  # of weights that it had before
+    found = read_model_scores(tmp_path)
+    assert found is not None and list(found.models) == ["one"]
+    assert {result.task: result.mean for result in found.models["one"]} == {
+        "OwnOne": 0.1, "OwnTwo": 0.2, "OwnThree": 0.3,
+    }  # fmt: skip
+    assert {task.type for task in found.tasks.values()} == {"STS"}  # of earlier calls, too
+    assert set(known_tasks(tmp_path)) == {"OwnOne", "OwnTwo", "OwnThree"}
+
+
+def test_a_score_that_is_not_a_number_is_missing(run: Path) -> None:
+    write_result(run / "scores" / "sp", "quick/sp", "STSBenchmark", float("nan"))
+    plan = plan_push(run / "merged" / "sp", "alice/sp")
+    assert "nan" not in plan.card.lower().replace("finance", "")
+    assert "| STSBenchmark (STS, cosine_spearman) |  | 82.00 | 70.00 |" in plan.card
+
+
+def test_a_score_on_another_test_set_is_said_and_kept_from_leaderboards(run: Path) -> None:
+    write_result(run / "scores" / "sp", "quick/sp", "STSBenchmark", 0.9, revision="local-altered-0123")
+    plan = plan_push(run / "merged" / "sp", "alice/sp")
+    assert "STSBenchmark (another test set: its counts are not MTEB's)" in plan.card
+    assert not [file.path for file in plan.files if file.path.startswith(".eval_results")]
+
+
+def test_results_that_are_not_there_are_refused(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for name, message in (("gone", "gone is no folder"), ("empty", "empty holds no results of MTEB")):
+        with pytest.raises(SelfposError, match=f"--results .*{message}; give the folder that"):
+            plan_push(run / "merged" / "sp", "alice/sp", results=tmp_path / name)
 
 
 def test_joint_rivals_of_any_name_are_beside_it_and_have_cards_of_their_own(

@@ -206,7 +206,7 @@ def test_data_that_does_not_fit_is_refused_by_name(
         (
             "pair-classification",
             {"sentence1": ["a", "b"], "sentence2": ["b", "c"], "label": [1, 2]},
-            "are 0 and 1, found 2",
+            "which are 1 and 0 (or true and false",
         ),
         (
             "classification",
@@ -290,7 +290,9 @@ def test_candidates_one_a_record_are_gathered_by_question() -> None:
     assert kind.canonical(Dataset.from_dict(judged)).to_list() == [
         {"query": "q", "positive": ["yes"], "negative": ["no", "nor"]}
     ]
-    with pytest.raises(SelfposError, match="1 for candidates that answer and 0 for others, found 0, 1, 2"):
+    with pytest.raises(
+        SelfposError, match=r"labels of pairs, which are 1 and 0 .*, found 2; write them as 1 and 0"
+    ):
         kind.canonical(Dataset.from_dict(judged | {"label": [0, 1, 2, 0, 0]}))
     qnli = Dataset.from_dict(judged).cast_column("label", ClassLabel(names=["entailment", "not_entailment"]))
     turned = [{"query": "q", "positive": ["no", "nor"], "negative": ["yes"]}]  # there 0 is the right answer

@@ -175,6 +175,39 @@ def test_prompts_go_by_side_and_are_kept_where_mteb_looks() -> None:
         column_prompts(retrieval, {"passage": "x"}, columns)
 
 
+def test_a_length_above_the_models_is_refused(tiny_base: Path, tmp_path: Path) -> None:
+    with pytest.raises(
+        SelfposError, match=r"max_length 33 is above the limit of .*, which reads 32 tokens of a"
+    ):
+        run(tiny_base, tmp_path / "out", "sts", settings=with_(max_length=33))
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        (("passage=passage: ", "query=query: "), {"query": "query: ", "document": "passage: "}),
+        (("Passage=p ",), {"document": "p "}),
+        (("corpus=c ",), {"document": "c "}),
+        (("Represent this: a=b",), "Represent this: a=b"),
+        ((), ""),
+    ],
+)
+def test_prompts_of_the_command_line(given: tuple[str, ...], kept: object) -> None:
+    from selfpos.commands.finetune import _prompts
+
+    assert _prompts(given) == kept
+
+
+@pytest.mark.parametrize("word", ["qury=q: ", "pasage=p: ", "doc=d: ", "title=t"])
+def test_a_side_that_is_none_is_refused(word: str) -> None:
+    from selfpos.commands.finetune import _prompts
+
+    with pytest.raises(
+        SelfposError, match=f"--prompt '{word}' names no side of a task; write query= or document="
+    ):
+        _prompts((word,))
+
+
 @pytest.mark.parametrize("several", [False, True])
 def test_prompts_are_trained_with_and_loaded_again(several: bool, tiny_base: Path, tmp_path: Path) -> None:
     from sentence_transformers import SentenceTransformer
@@ -343,7 +376,7 @@ def test_records_that_share_texts_still_give_full_batches_by_length() -> None:
             {"cached": 3, "gradient_checkpointing": True},
             "set cached below 3, or train with lora",
         ),
-        (MemoryError(), {"max_length": 99}, "the memory ran out; lower batch_size (4) or max_length (99)"),
+        (MemoryError(), {"max_length": 24}, "the memory ran out; lower batch_size (4) or max_length (24)"),
         (
             RuntimeError(
                 "[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory: you tried"

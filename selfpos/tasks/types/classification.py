@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from selfpos.errors import SelfposError
 from selfpos.tasks.forms import unnested
+from selfpos.tasks.labels import values_of
 from selfpos.tasks.task import TaskType, register
 
 if TYPE_CHECKING:
@@ -42,7 +43,14 @@ class Classification(TaskType):
     mteb_type = "Classification"
 
     def canonical(self, dataset: Dataset, columns: Mapping[str, str] | None = None) -> Dataset:
-        return super().canonical(unnested(dataset, self, columns), columns)
+        found = super().canonical(unnested(dataset, self, columns), columns)
+        if not hasattr(found.features["label"], "names"):
+            return found
+        # names, for the numbers of one data set may mean other classes than those of the next
+        named = values_of(found, "label")
+        rows = [row for row, label in enumerate(named) if label is not None]
+        kept = found.select(rows).select_columns(["text"])
+        return kept.add_column("label", [named[row] for row in rows])
 
     def prepare(self, dataset: Dataset, seed: int) -> Dataset:
         """Labels become 0, 1, … in the order of their names."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from selfpos.errors import SelfposError
@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
     from selfpos.recipe import PositioningSettings, TrainingSettings
-
-NUMBERS = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "False": 0, "True": 1}
 
 
 class GradedPairs(TaskType):
@@ -32,6 +30,9 @@ class GradedPairs(TaskType):
         if columns or not forms.is_nli(dataset):
             return dataset
         return forms.graded_pairs(dataset, self.grades, str(self.target))
+
+    def forms_of(self, present: Sequence[str]) -> list[str]:
+        return forms.nli_columns(present)
 
     def _with_target(self, dataset: Dataset, values: list[Any]) -> Dataset:
         return dataset.select_columns(list(self.text_columns)).add_column(self.target, values)
@@ -63,7 +64,11 @@ class Sts(GradedPairs):
 
     def canonical(self, dataset: Dataset, columns: Mapping[str, str] | None = None) -> Dataset:
         graded = super().canonical(self._graded(dataset, columns), columns)
-        _scores(graded)
+        if hasattr(graded.features["score"], "names"):
+            graded = forms.labelled(graded, "score")
+        scores = _scores(graded)
+        if graded.features["score"].dtype in ("string", "large_string"):  # of a CSV
+            return self._with_target(graded, scores.tolist())
         return graded
 
     def prepare(self, dataset: Dataset, seed: int) -> Dataset:
@@ -109,6 +114,9 @@ class StsByInfoNCE(Retrieval):
     def __init__(self, positive: float) -> None:
         self.positive = positive
 
+    def forms_of(self, present: Sequence[str]) -> list[str]:
+        return forms.nli_columns(present)
+
     def canonical(self, dataset: Dataset, columns: Mapping[str, str] | None = None) -> Dataset:
         """The graded pairs of sts; the pairs and triples of `prepare` are accepted, too."""
         if {"anchor", "positive"} <= set(dataset.column_names):
@@ -145,29 +153,28 @@ class PairClassification(GradedPairs):
     summary = "pairs of texts that belong together or do not"
     columns: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "sentence1": (
-            "sentence1", "sentence_a", "sent1", "text1", "text_a", "question1", "question", "query", "anchor",
+            "sentence1", "sentence_a", "sent1", "text1", "text_a", "question1", "#1 String", "question",
+            "query",
+            "anchor", "premise",
         ),
         "sentence2": (
-            "sentence2", "sentence_b", "sent2", "text2", "text_b", "question2", "sentence", "passage",
-            "positive",
+            "sentence2", "sentence_b", "sent2", "text2", "text_b", "question2", "#2 String", "sentence",
+            "passage",
+             "positive", "hypothesis",
         ),
-        "label": ("label", "labels", "is_duplicate", "score"),
+        "label": ("label", "labels", "is_duplicate", "gold_label", "Quality", "score"),
     }  # fmt: skip
     target = "label"
     mteb_type = "PairClassification"
     grades: ClassVar = {"entailment": 1, "contradiction": 0}
 
     def canonical(self, dataset: Dataset, columns: Mapping[str, str] | None = None) -> Dataset:
-        labelled = forms.to_binary_labels(self._graded(dataset, columns))
-        return super().canonical(forms.unnested(labelled, self, columns), columns)
+        graded = self._graded(dataset, columns)
+        return forms.labelled(super().canonical(forms.unnested(graded, self, columns), columns), "label")
 
     def prepare(self, dataset: Dataset, seed: int) -> Dataset:
         dataset = self.canonical(dataset)
-        if strange := sorted(str(label) for label in dataset.unique("label") if str(label) not in NUMBERS):
-            raise SelfposError(
-                f"labels of task type pair-classification are 0 and 1, found {', '.join(strange[:5])}"
-            )
-        labels = [NUMBERS[str(label)] for label in dataset["label"]]
+        labels = dataset["label"][:]
         if len(set(labels)) < 2:
             raise SelfposError(
                 f"all {len(labels)} pairs are labelled {labels[0]}: pair-classification needs both 0 and 1"
@@ -200,6 +207,9 @@ class Bitext(TaskType):
         if not columns and "translation" in dataset.column_names:
             dataset = _by_language(dataset)
         return super().canonical(dataset, columns)
+
+    def forms_of(self, present: Sequence[str]) -> list[str]:
+        return [name for name in present if name == "translation"]
 
 
 def _by_language(dataset: Dataset) -> Dataset:

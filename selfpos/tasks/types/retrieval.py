@@ -10,12 +10,11 @@ from __future__ import annotations
 import random
 import re
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
-from selfpos.console import log
 from selfpos.errors import SelfposError
-from selfpos.tasks import forms
+from selfpos.tasks import forms, labels
 from selfpos.tasks.task import TaskType, register
 
 if TYPE_CHECKING:
@@ -24,6 +23,17 @@ if TYPE_CHECKING:
 NUMBERED = re.compile(r"^neg(?:ative)?_?(\d+)$")
 #: columns with one candidate a record, for reranking
 CANDIDATES = ("answer", "passage", "sentence", "document", "candidate")
+LABELS = (
+    "label",
+    "labels",
+    "is_duplicate",
+    "is_relevant",
+    "is_selected",
+    "is_answer",
+    "relevant",
+    "relevance",
+)
+"""Names of the column that says which pairs are right."""
 
 
 @register
@@ -31,21 +41,31 @@ class Retrieval(TaskType):
     """Record: `anchor`, `positive`, and hard negatives where there are any: `negative`, `negative_2`, … one
     column each, or one column of lists.
 
-    Where a `label` says which pairs are right (1) and which are not (0), as in WikiQA and QNLI, the right
-    ones are taken. From a list of positives each gives a record; from a list of negatives one is drawn for
-    each. An inference set (premise, hypothesis, label) is taken too: the premise, something it entails,
-    something that contradicts it.
+    Where a `label` says which pairs are right and which are not (`selfpos.tasks.labels`), as in WikiQA and
+    QNLI, the right ones are taken. From a list of positives each gives a record; from a list of negatives one
+    is drawn for each. A record without a negative, where others have some, gets one of another record. An
+    inference set (premise, hypothesis, label) is taken too: the premise, something it entails, something that
+    contradicts it.
     """
 
     name = "retrieval"
     summary = "a question and a text that answers it, with or without hard negatives"
     columns: ClassVar[Mapping[str, tuple[str, ...]]] = {
-        "anchor": ("anchor", "query", "question", "title"),
-        "positive": ("positive", "pos", "positives", "answer", "passage", "document", "context", "body"),
-        "negative": ("negative", "neg", "negatives", "hard_negative", "hard_negatives"),
-    }
-    optional = frozenset({"negative"})
+        "anchor": ("anchor", "query", "question", "title", "premise"),
+        "positive": (
+            "positive", "pos", "positives", "positive_passages", "positive_ctxs", "answer", "passage",
+            "document",
+            "context", "body", "sentence", "hypothesis",
+        ),
+        "negative": (
+            "negative", "neg", "negatives", "hard_negative", "hard_negatives", "negative_passages",
+            "hard_negative_ctxs", "negative_ctxs",
+        ),
+        "label": LABELS,
+    }  # fmt: skip
+    optional = frozenset({"negative", "label"})
     listed = frozenset({"positive", "negative"})
+    may_be_blank = frozenset({"negative"})
     text_columns = ("anchor", "positive", "negative")
     loss_name = "info-nce"
     sampler = "no_duplicates"
@@ -55,44 +75,104 @@ class Retrieval(TaskType):
     def canonical(self, dataset: Dataset, columns: Mapping[str, str] | None = None) -> Dataset:
         if not columns and forms.is_nli(dataset):
             dataset = forms.triples(dataset)
-        elif "label" in dataset.column_names:
-            dataset = _right_pairs(forms.to_binary_labels(dataset))
         result = super().canonical(dataset, columns)
-        numbered = [column for column in dataset.column_names if NUMBERED.match(column)]
-        numbered.sort(key=lambda name: (len(name), name))
-        for number, column in enumerate(numbered, start=1 + ("negative" in result.column_names)):
+        first = 1 + ("negative" in result.column_names)
+        for number, column in enumerate(_numbered(dataset.column_names), start=first):
             name = "negative" if number == 1 else f"negative_{number}"
             result = result.add_column(name, dataset[column][:])
             self._check(result, name, column)
-        return result
+        if "label" in result.column_names:
+            result = _right_pairs(result)
+        elif (columns or {}).get("label") != "" and "score" in dataset.column_names:
+            result = _scored_right(result, dataset)
+        return _with_negatives_cleaned(result)
+
+    def forms_of(self, present: Sequence[str]) -> list[str]:
+        judged = ["score"] if "score" in present and not set(LABELS) & set(present) else []
+        return [*forms.nli_columns(present), *_numbered(present), *judged]
 
     def prepare(self, dataset: Dataset, seed: int) -> Dataset:
         from datasets import Dataset as Records
 
         dataset = self.canonical(dataset)
         lists = {name for name in self.listed & {*dataset.column_names} if forms.is_list(dataset, name)}
-        if not lists:
+        negatives = [name for name in dataset.column_names if name.startswith("negative")]
+        if not lists and not any(None in dataset[name][:] for name in negatives):
             return dataset
         draw = random.Random(seed)
-        kept: dict[str, list[str]] = {column: [] for column in dataset.column_names}
+        kept: dict[str, list[str | None]] = {column: [] for column in dataset.column_names}
         for record in dataset:
-            if "negative" in lists and not record["negative"]:
-                continue
             for positive in record["positive"] if "positive" in lists else [record["positive"]]:
                 chosen = record | {"positive": positive}
                 if "negative" in lists:
-                    chosen["negative"] = draw.choice(record["negative"])
+                    chosen["negative"] = draw.choice(record["negative"]) if record["negative"] else None
                 for column, values in kept.items():
                     values.append(chosen[column])
+        for name in negatives:
+            kept[name] = _borrowed(kept[name], kept["anchor"], kept["positive"], draw)
         return self.canonical(Records.from_dict(kept))
 
 
+def _numbered(names: Iterable[str]) -> list[str]:
+    """The columns of numbered negatives, in the order of their numbers."""
+    return sorted((name for name in names if NUMBERED.match(name)), key=lambda name: (len(name), name))
+
+
 def _right_pairs(dataset: Dataset) -> Dataset:
-    """The records labelled 1 where all are labelled 1 or 0; any other label is about something else."""
-    labels = [str(label) for label in dataset["label"]]
-    if set(labels) != {"0", "1"}:
-        return dataset
-    return dataset.select([row for row, label in enumerate(labels) if label == "1"])
+    """The records with a label of right pairs, without the label."""
+    otherwise = "where it is about something else, leave it out (--column label= , or label: '' in a recipe)"
+    try:
+        found = labels.right_or_wrong(labels.values_of(dataset, "label"), "label")
+    except SelfposError as error:
+        raise SelfposError(f"{error}; {otherwise}") from None
+    right = [row for row, label in enumerate(found) if label == 1]
+    if not right:
+        raise SelfposError(f"column 'label' marks none of {len(found)} pairs as right; {otherwise}")
+    return dataset.select(right).remove_columns("label")
+
+
+def _scored_right(result: Dataset, dataset: Dataset) -> Dataset:
+    """The records of `result` with the score 1 in `dataset`, where all scores are 1 or 0; other scores say
+    how alike the texts are, or how many people liked them.
+    """
+    scores = [labels.word(score) for score in dataset["score"]]
+    if set(scores) != {"0", "1"} or len(scores) != len(result):
+        return result
+    return result.select([row for row, score in enumerate(scores) if score == "1"])
+
+
+def _with_negatives_cleaned(dataset: Dataset) -> Dataset:
+    """The records with nothing for blank negatives; without columns in which no record has one."""
+    for name in [name for name in dataset.column_names if name.startswith("negative")]:
+        values = [None if isinstance(value, str) and not value.strip() else value for value in dataset[name]]
+        if not any(values):
+            dataset = dataset.remove_columns(name)
+        elif values != dataset[name][:]:
+            order = dataset.column_names
+            dataset = dataset.remove_columns(name).add_column(name, values).select_columns(order)
+    return dataset
+
+
+def _borrowed(
+    negatives: Sequence[str | None],
+    anchors: Sequence[str | None],
+    positives: Sequence[str | None],
+    draw: random.Random,
+) -> list[str | None]:
+    """`negatives` with one of another record wherever a record has none: never its own anchor or positive."""
+    pool = [text for text in negatives if text is not None]
+    filled: list[str | None] = []
+    for negative, *own in zip(negatives, anchors, positives, strict=True):
+        tries = 0
+        while negative is None or (tries and negative in own):
+            negative, tries = draw.choice(pool), tries + 1
+            if tries == 100:
+                raise SelfposError(
+                    f"the record with the positive {str(own[1])[:60]!r} has no negative, and those of "
+                    "other records are its own texts; give each record a negative, or none"
+                )
+        filled.append(negative)
+    return filled
 
 
 @register
@@ -114,17 +194,27 @@ class InstructionRetrieval(Retrieval):
         "instruction": ("instruction", "only_instruction", "prompt", "narrative"),
         "positive": Retrieval.columns["positive"],
         "negative": Retrieval.columns["negative"],
+        "label": LABELS,
     }
-    optional = frozenset({"instruction", "negative"})
-    may_be_blank = frozenset({"instruction"})
+    optional = frozenset({"instruction", "negative", "label"})
+    may_be_blank = frozenset({"instruction", "negative"})
     mteb_type = "InstructionRetrieval"
+
+    def canonical(self, dataset: Dataset, columns: Mapping[str, str] | None = None) -> Dataset:
+        sources = self.find_columns(dataset.column_names, columns)
+        if "instruction" not in sources and forms.are_instructed(dataset[sources["query"]]):
+            pairs = dataset[sources["query"]][:]
+            dataset = dataset.remove_columns(sources["query"])
+            for name, index in (("instruction", 0), ("query", 1)):
+                dataset = dataset.add_column(name, [pair[index] for pair in pairs])
+        return super().canonical(dataset, columns)
 
     def prepare(self, dataset: Dataset, seed: int) -> Dataset:
         """The records of retrieval with the instruction in the anchor; such records are accepted, too."""
         if "instruction" in dataset.column_names:
             dataset = self.canonical(dataset)
             pairs = zip(dataset["query"], dataset["instruction"], strict=True)
-            anchors = [f"{query} {instruction}".strip() for query, instruction in pairs]
+            anchors = [f"{query} {instruction or ''}".strip() for query, instruction in pairs]
             texts = [column for column in dataset.column_names if column not in ("query", "instruction")]
             dataset = dataset.select_columns(texts).add_column("anchor", anchors)
             dataset = dataset.select_columns(["anchor", *texts])
@@ -136,19 +226,20 @@ class Reranking(TaskType):
     """Record: `query`, `positive` and `negative`, each a list of texts, or one: texts that look like answers.
 
     Sets with one candidate a record and a label (1 or 0: whether it answers), as WikiQA on the Hub, are
-    gathered by question. A record becomes triples until each of its positives and negatives is used; the
-    order within a record is shuffled. Validation: mean average precision over each question's candidates, as
-    MTEB measures.
+    gathered by question. As in MTEB, a record without a positive or a negative is left out. A record becomes
+    triples until each of its positives and negatives is used; the order within a record is shuffled.
+    Validation: mean average precision over each question's candidates, as MTEB measures.
     """
 
     name = "reranking"
     summary = "a question, texts that answer it, texts that do not"
     columns: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "query": ("query", "anchor", "question"),
-        "positive": ("positive", "pos", "positives"),
-        "negative": ("negative", "neg", "negatives"),
+        "positive": Retrieval.columns["positive"][:5],
+        "negative": Retrieval.columns["negative"],
     }
     listed = frozenset({"positive", "negative"})
+    may_be_blank = frozenset({"positive", "negative"})
     text_columns = Retrieval.text_columns
     loss_name = Retrieval.loss_name
     sampler = Retrieval.sampler
@@ -157,33 +248,26 @@ class Reranking(TaskType):
     asks = True
 
     def canonical(self, dataset: Dataset, columns: Mapping[str, str] | None = None) -> Dataset:
-        has_negatives = any(name in dataset.column_names for name in self.columns["negative"])
-        if not columns and "label" in dataset.column_names and not has_negatives:
-            dataset = self._by_question(dataset)
-        return super().canonical(dataset, columns)
-
-    def _by_question(self, dataset: Dataset) -> Dataset:
-        """Candidates gathered by question; without questions whose candidates are all right or all wrong."""
-        from datasets import Dataset as Records
-
-        questions = [name for name in self.columns["query"] if name in dataset.column_names]
-        candidates = [name for name in CANDIDATES if name in dataset.column_names]
-        if not questions or not candidates:
-            return dataset
-        dataset = forms.to_binary_labels(dataset)
-        labels = {str(label) for label in dataset.unique("label")}
-        if not labels <= {"0", "1", "False", "True"}:
+        if not columns and (judged := self.forms_of(dataset.column_names)):
+            dataset = _by_question(dataset, *judged)
+        found = super().canonical(dataset, columns)
+        sides = zip(found["positive"], found["negative"], strict=True)
+        both = [row for row, pair in enumerate(sides) if not any(map(_lacks_text, pair))]
+        if not both:
             raise SelfposError(
-                "a reranking set with a label has 1 for candidates that answer and 0 for others, "
-                f"found {', '.join(sorted(labels))}"
+                f"none of the {len(found)} records of the reranking set has both a positive and a negative"
             )
-        sides: dict[str, tuple[list[str], list[str]]] = defaultdict(lambda: ([], []))
-        columns = (dataset[name] for name in (questions[0], candidates[0], "label"))
-        for query, candidate, label in zip(*columns, strict=True):
-            sides[query][int(label)].append(candidate)
-        both = {query: side for query, side in sides.items() if all(side)}
-        wrong, right = ([side[label] for side in both.values()] for label in (0, 1))
-        return Records.from_dict({"query": list(both), "positive": right, "negative": wrong})
+        return found.select(both) if len(both) < len(found) else found
+
+    def forms_of(self, present: Sequence[str]) -> list[str]:
+        """Question, candidate and label of a set with one candidate a record."""
+        if any(name in present for name in self.columns["negative"]):
+            return []
+        found = [
+            next((name for name in names if name in present), None)
+            for names in (self.columns["query"], CANDIDATES, LABELS)
+        ]
+        return [] if None in found else [name for name in found if name]
 
     def prepare(self, dataset: Dataset, seed: int) -> Dataset:
         from datasets import Dataset as Records
@@ -191,19 +275,29 @@ class Reranking(TaskType):
         dataset = self.canonical(dataset)
         order = random.Random(seed)
         triples: list[tuple[str, str, str]] = []
-        left_out = 0
         for record in dataset:
             sides = []
             for side in (record["positive"], record["negative"]):
                 sides.append([side] if isinstance(side, str) else list(side))
                 order.shuffle(sides[-1])
-            pairs = forms.cycled(*sides)
-            triples += [(record["query"], *pair) for pair in pairs]
-            left_out += not pairs
-        if left_out:
-            log.info("reranking: %d of %d records lack a positive or a negative", left_out, len(dataset))
-        if not triples:
-            raise SelfposError(
-                f"none of the {len(dataset)} records of the reranking set has both a positive and a negative"
-            )
+            triples += [(record["query"], *pair) for pair in forms.cycled(*sides)]
         return Records.from_list([dict(zip(self.text_columns, triple, strict=True)) for triple in triples])
+
+
+def _lacks_text(side: str | list[str] | None) -> bool:
+    return not side or (isinstance(side, str) and not side.strip())
+
+
+def _by_question(dataset: Dataset, question: str, candidate: str, label: str) -> Dataset:
+    """Candidates gathered by question; without questions whose candidates are all right or all wrong."""
+    from datasets import Dataset as Records
+
+    dataset = forms.labelled(dataset, label)
+    sides: dict[str, tuple[list[str], list[str]]] = defaultdict(lambda: ([], []))
+    for query, text, right in zip(dataset[question], dataset[candidate], dataset[label], strict=True):
+        sides[query][right].append(text)
+    both = {query: side for query, side in sides.items() if all(side)}
+    if not both:
+        raise SelfposError(f"none of {len(sides)} questions has both a right and a wrong candidate")
+    wrong, right = ([side[number] for side in both.values()] for number in (0, 1))
+    return Records.from_dict({"query": list(both), "positive": right, "negative": wrong})

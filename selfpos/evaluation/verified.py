@@ -1,0 +1,123 @@
+"""Local data of MTEB's tasks, loaded once before any model: whether it loads, and whether it is what MTEB
+has.
+
+mteb ships counts of rows and characters of its test sets. Data that differs in them is another test set: its
+scores are marked by their data's revision, and no leaderboard gets them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from selfpos.data.files import check_content, kind_of
+from selfpos.errors import SelfposError, on_one_line
+from selfpos.evaluation.local_data import data_files
+from selfpos.evaluation.mteb_internals import set_splits, split_statistics
+from selfpos.storage.atomic import write_text
+from selfpos.storage.locate import cache_folder
+
+if TYPE_CHECKING:
+    from mteb.abstasks import AbsTask
+
+ALTERED = "local-altered-"
+"""What the revision of such data begins with."""
+COUNTS = {
+    "rows": ("num_samples",),
+    "characters": ("number_of_characters",),
+    "characters of texts": ("text_statistics", "total_text_length"),
+    "documents": ("num_documents",),
+    "queries": ("num_queries",),
+    "judgements": ("relevant_docs_statistics", "num_relevant_docs"),
+    "labels": ("label_statistics", "unique_labels"),
+    "classes": ("labels_statistics", "unique_labels"),
+    "the mean score": ("label_statistics", "avg_score"),
+}
+"""What is compared: words → where mteb's statistics have it."""
+
+
+def fault_of(task: AbsTask) -> str:
+    """Why the data of `task` does not load; empty where it does."""
+    return _verdict(task)["fault"]
+
+
+def with_mark(task: AbsTask) -> AbsTask:
+    """`task`, marked where its data is not what MTEB's statistics say."""
+    differences = _verdict(task)["differences"]
+    if not differences:
+        return task
+    revision = str(task.metadata.dataset["revision"]).replace("local-", ALTERED, 1)
+    dataset = {**task.metadata.dataset, "revision": revision}
+    members = {
+        "metadata": task.metadata.model_copy(update={"dataset": dataset}),
+        "remark": f"not MTEB's test set: {differences}; the score is of other data, and is marked as such",
+    }
+    marked: AbsTask = type(type(task).__name__, (type(task),), members)()
+    set_splits(marked, task.eval_splits, task.hf_subsets)
+    return marked
+
+
+def _verdict(task: AbsTask) -> dict[str, str]:
+    """`fault` and `differences` of the data of `task`; kept, for the data has to be loaded for it."""
+    from mteb import __version__ as version
+
+    parts = [task.metadata.name, str(task.metadata.dataset["revision"]), version, *task.eval_splits]
+    key = " ".join([*parts, *map(str, task.hf_subsets or ())]).replace("/", "_")
+    file = cache_folder() / "mteb-data.json"
+    known: dict[str, dict[str, str]] = {}
+    if file.is_file():
+        try:
+            known = json.loads(file.read_text(encoding="utf-8"))
+        except ValueError:
+            known = {}  # it is made again
+    if key not in known:
+        found = _look_at(task)
+        if found["fault"]:
+            return found  # which may pass
+        known[key] = found
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_text(file, json.dumps(known, indent=1) + "\n")
+    return known[key]
+
+
+def _look_at(task: AbsTask) -> dict[str, str]:
+    fresh = type(task)()  # its data is not kept in memory
+    set_splits(fresh, task.eval_splits, task.hf_subsets)
+    try:
+        for file in data_files(Path(str(task.metadata.dataset["path"]))):
+            if kind_of(file):
+                check_content(file)
+        fresh.load_data()
+        differences = "; ".join(_differences(fresh))
+    except SelfposError as error:
+        return {"fault": str(error), "differences": ""}
+    except Exception as error:
+        reason = error.__cause__ or error
+        return {"fault": f"{type(reason).__name__}: {on_one_line(reason, 200)}", "differences": ""}
+    return {"fault": "", "differences": differences}
+
+
+def _differences(task: AbsTask) -> Iterator[str]:
+    """What differs from mteb's statistics, by split and subset."""
+    published = task.metadata.descriptive_stats or {}
+    for split in task.eval_splits:
+        for subset in task.hf_subsets or ["default"]:
+            whole: Mapping[str, Any] = published.get(split) or {}
+            expected = (whole.get("hf_subset_descriptive_stats") or {}).get(subset, whole)
+            if not expected or (subset != "default" and expected is whole):
+                continue
+            found = split_statistics(task, split, subset)
+            for words, path in COUNTS.items():
+                ours, theirs = _at(found, path), _at(expected, path)
+                if ours is not None and theirs is not None and abs(ours - theirs) > 1e-6:
+                    place = split if subset == "default" else f"{split}, {subset}"
+                    yield f"{place}: {words} {ours:,.10g} for {theirs:,.10g}"
+
+
+def _at(statistics: Mapping[str, Any], path: tuple[str, ...]) -> float | None:
+    value: Any = statistics
+    for name in path:
+        value = value.get(name) if isinstance(value, Mapping) else None
+    return value if isinstance(value, int | float) else None

@@ -1,0 +1,393 @@
+"""The user's own tasks score what mteb's of the same type score on the same data, and say what decides it."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from selfpos.errors import SelfposError
+from selfpos.evaluation import evaluate, select_tasks
+from tests.evaluation.conftest import sentence
+from tests.evaluation.test_reach import declare
+from tests.helpers.files import write_lines
+
+
+@pytest.fixture(autouse=True)
+def own_caches(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Nothing that another test learnt of the data."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def scores_of(model: Path, folder: Path, names: list[Any], data_dir: Path | None = None) -> dict[str, float]:
+    tasks = [task for name in names for task in select_tasks([name], data_dir=data_dir)]
+    return {name: score.main_score for name, score in evaluate(model, tasks, folder, name="tiny").items()}
+
+
+def sentences(count: int, seed: int = 0) -> list[str]:
+    rng = random.Random(seed)
+    return [sentence(rng) for _ in range(count)]
+
+
+def grouped(count: int, groups: int = 4) -> list[dict[str, Any]]:
+    rng = random.Random(3)
+    words = [sentence(rng, 8).split() for _ in range(groups)]
+    return [
+        {
+            "text": " ".join([*rng.sample(words[n % groups], 4), sentence(rng, 2)]),
+            "label": f"group {n % groups}",
+        }
+        for n in range(count)
+    ]
+
+
+def test_sts_is_mtebs(tiny_base: Path, tmp_path: Path) -> None:
+    rows = [
+        {"sentence1": a, "sentence2": b, "score": n % 6}
+        for n, (a, b) in enumerate(zip(sentences(40), sentences(40, 1), strict=True))
+    ]
+    write_lines(tmp_path / "mteb" / "sts16-sts" / "test.jsonl", rows)
+    own = declare(tmp_path, name="Mine", type="sts", files={"test": "mteb/sts16-sts/test.jsonl"})
+    found = scores_of(tiny_base, tmp_path / "out", [own, "STS16"], tmp_path)
+    assert found["Mine"] == found["STS16"]
+
+
+def test_pair_classification_is_mtebs(tiny_base: Path, tmp_path: Path) -> None:
+    nested = {"sent1": sentences(40), "sent2": sentences(40, 1), "labels": [n % 2 for n in range(40)]}
+    write_lines(tmp_path / "mteb" / "twitterurlcorpus-pairclassification" / "test.jsonl", [nested])
+    rows = [
+        dict(zip(("question1", "question2", "is_duplicate"), row, strict=True))
+        for row in zip(*nested.values(), strict=True)
+    ]
+    write_lines(tmp_path / "mine.jsonl", rows)
+    own = declare(tmp_path, name="Mine", type="pair-classification", files={"test": "mine.jsonl"})
+    found = scores_of(tiny_base, tmp_path / "out", [own, "TwitterURLCorpus"], tmp_path)
+    assert found["Mine"] == found["TwitterURLCorpus"]
+
+
+def test_classification_is_mtebs_with_the_samples_that_are_declared(tiny_base: Path, tmp_path: Path) -> None:
+    rows = grouped(160)
+    folder = tmp_path / "mteb" / "banking77"
+    numbers = {f"group {n}": n for n in range(4)}
+    for split, part in (("train", rows[:100]), ("test", rows[100:])):
+        write_lines(tmp_path / f"{split}.jsonl", part)
+        write_lines(folder / f"{split}.jsonl", [row | {"label": numbers[row["label"]]} for row in part])
+    files = {"train": "train.jsonl", "test": "test.jsonl"}
+    own = declare(tmp_path, name="Mine", type="classification", files=files)
+    found = scores_of(tiny_base, tmp_path / "out", [own, "Banking77Classification"], tmp_path)
+    assert found["Mine"] == found["Banking77Classification"]
+    (task,) = select_tasks([own])
+    for said in ("train: 100 records", "test: 60 records", "samples_per_label 8; n_experiments 10; seed 42"):
+        assert said in task.remark
+    (seeded,) = select_tasks(
+        [declare(tmp_path, name="Mine", type="classification", files=files, settings={"seed": 7})]
+    )
+    assert seeded.seed == 7 and seeded.metadata.revision != task.metadata.revision
+    more = declare(
+        tmp_path, name="Mine", type="classification", files=files, settings={"samples_per_label": 20}
+    )
+    (task,) = select_tasks([more])
+    assert task.samples_per_label == 20 and "samples_per_label 20" in task.remark
+    again = scores_of(tiny_base, tmp_path / "out", [more])  # another revision: scored anew
+    assert again["Mine"] != found["Mine"]
+
+
+def test_clustering_takes_all_texts_or_the_share_of_mtebs(tiny_base: Path, tmp_path: Path) -> None:
+    from mteb.abstasks import AbsTaskClustering
+
+    rows = grouped(200, 5)
+    write_lines(tmp_path / "mine.jsonl", rows)
+    nested = {"sentences": [row["text"] for row in rows], "labels": [row["label"] for row in rows]}
+    write_lines(tmp_path / "mteb" / "twentynewsgroups-clustering" / "test.jsonl", [nested])
+    fields = {"type": "clustering", "files": {"test": "mine.jsonl"}}
+    share = {"max_fraction_of_documents_to_embed": AbsTaskClustering.max_fraction_of_documents_to_embed}
+    own = declare(tmp_path, name="Mine", settings=share, **fields)
+    found = scores_of(tiny_base, tmp_path / "out", [own, "TwentyNewsgroupsClustering.v2"], tmp_path)
+    assert found["Mine"] == found["TwentyNewsgroupsClustering.v2"]  # of 8 texts
+    whole = declare(tmp_path, name="Mine", **fields)
+    (task,) = select_tasks([whole])
+    assert task.max_fraction_of_documents_to_embed is None and "n_clusters 10" in task.remark
+    everything = scores_of(tiny_base, tmp_path / "whole", [whole])["Mine"]
+    half = declare(tmp_path, name="Mine", settings={"max_document_to_embed": 200}, **fields)
+    assert scores_of(tiny_base, tmp_path / "half", [half])["Mine"] == pytest.approx(everything, abs=0.02)
+    write_lines(tmp_path / "mine.jsonl", rows[:20])
+    assert 0 < scores_of(tiny_base, tmp_path / "few", [whole])["Mine"] <= 1
+
+
+def test_reranking_is_mtebs_and_drops_what_mteb_drops(
+    tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import mteb
+    from datasets import Dataset, DatasetDict
+    from mteb.abstasks.text import reranking
+
+    texts = iter(sentences(500))
+    rows: list[dict[str, Any]] = [
+        {
+            "query": next(texts),
+            "positive": [next(texts) for _ in range(n % 3)],
+            "negative": [next(texts) for _ in range((n + 1) % 4)],
+        }
+        for n in range(24)
+    ]
+    rows[4]["negative"] = [*rows[4]["positive"], "x y"]  # ties
+    write_lines(tmp_path / "mine.jsonl", rows)
+    own = declare(tmp_path, name="Mine", type="reranking", files={"test": "mine.jsonl"})
+    theirs = type(
+        "Theirs", (reranking.AbsTaskReranking,), {"metadata": mteb.get_task("AskUbuntuDupQuestions").metadata}
+    )()
+    monkeypatch.setattr(reranking, "OLD_FORMAT_RERANKING_TASKS", ["AskUbuntuDupQuestions"])
+    theirs.transform_old_dataset_format({"default": DatasetDict(test=Dataset.from_list(rows))})
+    (mine,) = select_tasks([own])
+    found = evaluate(tiny_base, [mine, theirs], tmp_path / "out", name="tiny")
+    assert found["Mine"].main_score == found["AskUbuntuDupQuestions"].main_score
+    kept = sum(bool(row["positive"] and row["negative"]) for row in rows)
+    left_out = f"{len(rows) - kept} records without a right and a wrong answer left out"
+    assert f"test: {kept} records" in mine.remark and left_out in mine.remark
+
+
+def test_one_text_as_positive_is_one_document(tmp_path: Path) -> None:
+    rows = [
+        {"query": "a", "positive": "bcd", "negative": ["e f", "g"]},
+        {"query": "h", "positive": "i j", "negative": ["k"]},
+    ]
+    write_lines(tmp_path / "mine.jsonl", rows)
+    (task,) = select_tasks([declare(tmp_path, name="Mine", type="reranking", files={"test": "mine.jsonl"})])
+    task.load_data()
+    data = task.dataset["default"]["test"]
+    assert sorted(data["corpus"]["text"]) == ["bcd", "e f", "g", "i j", "k"]
+    assert [sum(grades.values()) for grades in data["relevant_docs"].values()] == [1, 1]
+
+
+@pytest.mark.parametrize(("task", "identical"), [("SciFact", False), ("FiQA2018", True)])
+def test_retrieval_is_mtebs_with_and_without_identical_ids(
+    tiny_base: Path, tmp_path: Path, task: str, identical: bool
+) -> None:
+    import mteb
+
+    beir = tmp_path / str(mteb.get_task(task).metadata.dataset["path"])
+    texts = sentences(40)
+    write_lines(
+        beir / "corpus.jsonl", [{"_id": f"d{n}", "title": "", "text": text} for n, text in enumerate(texts)]
+    )
+    write_lines(beir / "queries.jsonl", [{"_id": f"d{n}", "text": texts[n]} for n in range(12)])
+    judged = [{"query-id": f"d{n}", "corpus-id": f"d{n + 1}", "score": 1} for n in range(12)]
+    write_lines(beir / "qrels" / "test.jsonl", judged)
+    (beir / "README.md").write_text(
+        "---\nconfigs:\n- config_name: default\n  data_files:\n  - split: test\n    path: qrels/test.jsonl\n"
+        "- config_name: corpus\n  data_files:\n  - split: corpus\n    path: corpus.jsonl\n"
+        "- config_name: queries\n  data_files:\n  - split: queries\n    path: queries.jsonl\n---\n"
+    )
+    fields = {"type": "retrieval", "files": {"folder": str(beir)}}
+    settings = {"ignore_identical_ids": True} if identical else {}
+    own = declare(tmp_path, name="Mine", settings=settings, **fields)
+    (mine,) = select_tasks([own])
+    assert (
+        "12 queries have the id of a document" in mine.remark
+        and f"ignore_identical_ids {identical}" in mine.remark
+    )
+    found = scores_of(tiny_base, tmp_path / "out", [own, task], tmp_path)
+    assert found["Mine"] == found[task]
+    other = declare(tmp_path, name="Mine", settings={"ignore_identical_ids": not identical}, **fields)
+    assert scores_of(tiny_base, tmp_path / "other", [other])["Mine"] != found["Mine"]
+
+
+def test_judgements_that_point_nowhere_are_left_out_and_said(tmp_path: Path) -> None:
+    beir = tmp_path / "beir"
+    write_lines(beir / "corpus.jsonl", [{"_id": "d1", "text": "a"}, {"_id": "d2", "text": "b"}])
+    write_lines(beir / "queries.jsonl", [{"_id": "q1", "text": "c"}])
+    (beir / "qrels").mkdir()
+    (beir / "qrels" / "test.tsv").write_text("q1\td1\t1\nq1\td9\t1\nq7\td1\t1\n")
+    (task,) = select_tasks([declare(tmp_path, name="Mine", type="retrieval", files={"folder": "beir"})])
+    assert (
+        "judgements left out: 1 of a document that is not there, 1 of a query that is not there"
+        in task.remark
+    )
+    task.load_data()
+    assert task.dataset["default"]["test"]["relevant_docs"] == {"q1": {"d1": 1}}
+
+
+@pytest.mark.parametrize(
+    ("kind", "rows", "message"),
+    [
+        ("sts", [{"sentence1": "a", "sentence2": "b", "score": "high"}] * 2, "must hold numbers"),
+        (
+            "sts",
+            [{"sentence1": "a", "sentence2": "", "score": 1}] * 2,
+            "has no usable records: 2 with a blank text",
+        ),
+        (
+            "sts",
+            [
+                {"sentence1": "a", "sentence2": "b", "score": None},
+                {"sentence1": "a", "sentence2": "b", "score": 2},
+            ],
+            "1 with a missing value",
+        ),
+        (
+            "pair-classification",
+            [{"sentence1": "a", "sentence2": "b", "label": 1}] * 2,
+            "all 2 records of test have the label 1",
+        ),
+        (
+            "pair-classification",
+            [{"sentence1": "a", "sentence2": "b", "label": 2}] * 2,
+            "found 2; write them as 1 and 0",
+        ),
+        ("clustering", [{"text": "a", "label": "x"}] * 3, "all 3 records of test have the label x"),
+        (
+            "clustering",
+            [{"text": "a", "label": "x"}, {"text": "b", "label": 1}],
+            "the field 'label' holds values of different kinds",
+        ),
+        (
+            "reranking",
+            [{"query": "a", "positive": [], "negative": ["c"]}],
+            "none of the 1 records of the reranking set",
+        ),
+    ],
+)
+def test_records_are_checked_whole_before_a_model_is_loaded(
+    tmp_path: Path, kind: str, rows: list[dict[str, Any]], message: str
+) -> None:
+    write_lines(tmp_path / "mine.jsonl", rows)
+    with pytest.raises(SelfposError, match=message):
+        select_tasks([declare(tmp_path, name="Mine", type=kind, files={"test": "mine.jsonl"})])
+
+
+def test_labels_that_train_lacks_are_named(tmp_path: Path) -> None:
+    write_lines(tmp_path / "train.jsonl", [{"text": "a", "label": "x"}, {"text": "b", "label": "y"}])
+    write_lines(tmp_path / "test.jsonl", [{"text": "a", "label": "x"}, {"text": "b", "label": "z"}])
+    with pytest.raises(SelfposError, match=r"1 labels of test are not in train \(z\)"):
+        select_tasks(
+            [
+                declare(
+                    tmp_path,
+                    name="Mine",
+                    type="classification",
+                    files={s: f"{s}.jsonl" for s in ("train", "test")},
+                )
+            ]
+        )
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "message"),
+    [
+        ("sts", {"seed": 1}, "there is no field 'seed'"),
+        ("clustering", {"max_fraction_of_documents_to_embed": 2}, "max_fraction_of_documents_to_embed"),
+        ("clustering", {"max_fraction_of_documents_to_embed": 0.5, "max_document_to_embed": 9}, "not both"),
+        ("clustering", {"n_cluster": 3}, "did you mean 'n_clusters'"),
+    ],
+)
+def test_settings_are_checked(tmp_path: Path, kind: str, settings: dict[str, Any], message: str) -> None:
+    rows = [
+        {"text": "a", "label": "x", "sentence1": "a", "sentence2": "b", "score": 1},
+        {"text": "b", "label": "y", "sentence1": "a", "sentence2": "b", "score": 2},
+    ]
+    write_lines(tmp_path / "mine.jsonl", rows)
+    with pytest.raises(SelfposError, match=message):
+        select_tasks(
+            [declare(tmp_path, name="Mine", type=kind, files={"test": "mine.jsonl"}, settings=settings)]
+        )
+
+
+def test_a_partial_test_set_of_mtebs_is_marked(tiny_base: Path, tmp_path: Path) -> None:
+    rows = [
+        {"sentence1": a, "sentence2": b, "score": n % 6}
+        for n, (a, b) in enumerate(zip(sentences(30), sentences(30, 1), strict=True))
+    ]
+    write_lines(tmp_path / "mteb" / "sts16-sts" / "test.jsonl", rows)
+    (task,) = select_tasks(["STS16"], data_dir=tmp_path)
+    assert "not MTEB's test set: test: rows 30 for 1,186; test: characters " in task.remark
+    score = evaluate(tiny_base, [task], tmp_path / "out", name="tiny")["STS16"]
+    assert json.loads(score.file.read_text())["dataset_revision"].startswith("local-altered-")
+    (again,) = select_tasks(["STS16"], data_dir=tmp_path)  # known now
+    assert again.metadata.revision == task.metadata.revision and again.remark == task.remark
+
+
+@pytest.mark.parametrize("place", ["STS16", "mteb/sts16-sts", "sts16-sts"])
+def test_a_task_of_mtebs_takes_the_usual_names_of_columns(tmp_path: Path, place: str) -> None:
+    rows = [
+        {"sent1": a, "sent2": b, "similarity": 1.5 * n} for n, (a, b) in enumerate((("a", "b"), ("c", "d")))
+    ]
+    write_lines(tmp_path / place / "test.jsonl", rows)
+    (task,) = select_tasks(["STS16"], data_dir=tmp_path)
+    task.load_data()
+    assert task.dataset["test"]["sentence1"][:] == ["a", "c"] and task.dataset["test"]["score"][:] == [0, 1.5]
+
+
+def test_a_task_of_mtebs_takes_a_beir_folder(tmp_path: Path) -> None:
+    beir = tmp_path / "mteb" / "nfcorpus"
+    write_lines(beir / "corpus.jsonl", [{"_id": "d1", "text": "a"}])
+    write_lines(beir / "queries.jsonl", [{"_id": "q1", "text": "c"}])
+    (beir / "qrels").mkdir()
+    (beir / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq1\td1\t1\n")
+    (task,) = select_tasks(["NFCorpus"], data_dir=tmp_path)
+    task.load_data()
+    assert task.dataset["default"]["test"]["relevant_docs"] == {"q1": {"d1": 1}}
+
+
+@pytest.mark.parametrize(
+    ("name", "files", "message"),
+    [
+        ("STS16", {"train.jsonl": [{"sentence1": "a", "sentence2": "b", "score": 1}]}, "expected "),
+        ("STS16", {"test.jsonl": [{"sentence1": "a", "sentence2": "b"}]}, "lacks score|expected"),
+        ("NFCorpus", {"corpus.jsonl": [{"_id": "d", "text": "a"}]}, "expected .*queries.jsonl"),
+        ("Banking77Classification", {"train.jsonl": [{"text": "a", "label": 1}]}, "expected .*test.jsonl"),
+    ],
+)
+def test_data_that_does_not_load_is_a_sentence_before_the_model(
+    tmp_path: Path, name: str, files: dict[str, list[dict[str, Any]]], message: str
+) -> None:
+    import mteb
+
+    folder = tmp_path / str(mteb.get_task(name).metadata.dataset["path"])
+    for file, rows in files.items():
+        write_lines(folder / file, rows)
+    with pytest.raises(SelfposError, match=message) as caught:
+        select_tasks([name], data_dir=tmp_path)
+    assert "\n" not in str(caught.value) and "with {" in str(caught.value)
+
+
+def test_the_declaration_in_the_docs_is_one(tmp_path: Path) -> None:
+    import selfpos.evaluation.task_files as task_files
+
+    shown = "\n".join(line for line in str(task_files.__doc__).splitlines() if line.startswith("    "))
+    fields = yaml.safe_load(shown)
+    (tmp_path / "pairs.csv").write_text("question,other,same\na,b,1\nc,d,0\n")
+    (task,) = select_tasks([declare(tmp_path, **fields)])
+    assert task.metadata.name == "SupportPairs"
+
+
+def test_two_folders_with_equal_readmes_are_two_sets(tmp_path: Path) -> None:
+    """The cache of `datasets` takes them for one: the data of the first folder was scored as that of the
+    second.
+    """
+    readme = (
+        "---\nconfigs:\n- config_name: default\n  data_files:\n  - split: test\n    path: test.jsonl\n---\n"
+    )
+    for name in ("one", "two"):
+        folder = tmp_path / name / "mteb" / "sts16-sts"
+        rows = [{"sentence1": f"{name} {n}", "sentence2": f"b {n}", "score": n} for n in range(3)]
+        write_lines(folder / "test.jsonl", rows)
+        (folder / "README.md").write_text(readme)
+        (task,) = select_tasks(["STS16"], data_dir=tmp_path / name)
+        task.load_data()
+        assert task.dataset["test"]["sentence1"][:] == [f"{name} {n}" for n in range(3)]
+
+
+def test_a_pointer_of_git_lfs_is_named_in_a_copy_of_the_hub(tmp_path: Path) -> None:
+    folder = tmp_path / "mteb" / "sts16-sts"
+    folder.mkdir(parents=True)
+    (folder / "test.jsonl.gz").write_text(
+        "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
+    )
+    with pytest.raises(
+        SelfposError, match=r"test.jsonl.gz is a pointer of Git LFS, not the data; fetch that with"
+    ):
+        select_tasks(["STS16"], data_dir=tmp_path)
