@@ -40,7 +40,7 @@ DEFAULT_BASE = "all-MiniLM-L6-v2"
 @click.option("--adapter", is_flag=True, help="Write one LoRA adapter, where all vectors are adapters.")
 @options_of(
     MergeOptions,
-    *("dtype", "seed", "rank", "take_from", "device", "threads", "shard_size", "allow_code"),
+    *("dtype", "seed", "rank", "take_from", "pooling", "device", "threads", "shard_size", "allow_code"),
     budget="memory",
 )
 @click.option(

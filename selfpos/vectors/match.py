@@ -1,0 +1,157 @@
+"""Which tensors of two models are the same: by what transformers makes of them, however stored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import PurePosixPath
+
+import numpy as np
+
+from selfpos.storage.file_kinds import CONFIG
+from selfpos.storage.model_folder import ModelFolder, raw_tensor
+from selfpos.storage.networks import TRANSFORMERS, Network, loaded, network_of, task_of
+from selfpos.storage.numbers import from_float32, to_float32
+from selfpos.storage.tensor_file import TensorEntry
+
+STATIC_NAMES = {"embeddings": "embedding.weight"}
+"""model2vec's names of a StaticEmbedding's tensors → those of sentence-transformers."""
+POOLER = "pooler."
+"""Tensors of BERT's pooler, which models of token embeddings have and do not use."""
+
+
+@dataclass(frozen=True)
+class Match:
+    """The tensors of a model by the keys of a base.
+
+    tensors: what has no counterpart in the base is under its own key. copies: keys of the model's further
+    copies of a tensor → the base's key. unused: keys of the base that the model lacks and does not use.
+    dropped: tensors of the model alone that are not used.
+    """
+
+    tensors: dict[str, TensorEntry]
+    copies: dict[str, str] = field(default_factory=dict)
+    unused: frozenset[str] = frozenset()
+    dropped: tuple[str, ...] = ()
+
+
+def match(base: ModelFolder, other: ModelFolder) -> Match:
+    """Match the tensors of two models whose modules are of the same kinds, or which are plain."""
+    moved = _in_folders_of(base, other)
+    if _floats(base.tensors) == _floats(moved):
+        return Match(moved)
+    mine, theirs = _parameters(base, base, base.tensors), _parameters(base, other, moved)
+    by_name: dict[str, TensorEntry] = {}
+    copies: dict[str, str] = {}
+    own: dict[str, str] = {}
+    for key, name in theirs.items():
+        if name in by_name:
+            copies[key] = name
+        else:
+            by_name[name], own[name] = moved[key], key
+    tensors = {key: replace(by_name[name], key=key) for key, name in mine.items() if name in by_name}
+    used = {mine[key] for key in tensors}
+    first = {name: key for key, name in reversed(mine.items())}
+    alone = {name: key for name, key in own.items() if name not in used}
+    dropped = [key for name, key in alone.items() if _unused(name)]
+    tensors |= {key: moved[key] for name, key in alone.items() if not _unused(name)}
+    return Match(
+        tensors,
+        {key: first[name] for key, name in copies.items() if name in first},
+        frozenset(key for key, name in mine.items() if key not in tensors and _unused(name)),
+        tuple(moved[key].name for key in dropped if moved[key].mergeable),
+    )
+
+
+def parameters_of(model: ModelFolder) -> dict[str, str]:
+    """Parameter in memory, with its module's folder → the key of the stored tensor that it comes from."""
+    return {name: key for key, name in _parameters(model, model, model.tensors).items()}
+
+
+def same_values(one: TensorEntry, other: TensorEntry) -> bool:
+    """Whether two stored tensors are equal, in the number format of the first."""
+    if one.shape != other.shape:
+        return False
+    mine, theirs = raw_tensor(one, {}), raw_tensor(other, {})
+    if one.dtype == other.dtype:
+        return np.array_equal(mine, theirs)
+    if not (one.mergeable and other.mergeable):
+        return False
+    return np.array_equal(mine, from_float32(to_float32(theirs, other.dtype), one.dtype))
+
+
+def _floats(tensors: Mapping[str, TensorEntry]) -> set[str]:
+    return {key for key, entry in tensors.items() if entry.mergeable}
+
+
+def paired(base: ModelFolder, other: ModelFolder) -> list[tuple[Network, Network]]:
+    """The networks of two models in pairs: by their order, or a plain model's with the base's transformer."""
+    mine, theirs = base.networks, other.networks
+    if base.is_plain != other.is_plain:
+        mine, theirs = ([net for net in side if net.kind in TRANSFORMERS][:1] for side in (mine, theirs))
+    return list(zip(mine, theirs, strict=False))
+
+
+def _in_folders_of(base: ModelFolder, other: ModelFolder) -> dict[str, TensorEntry]:
+    """The tensors of `other`, under keys as if its modules lay in the folders of the base's."""
+    pairs = paired(base, other)
+    if all(mine.path == theirs.path for mine, theirs in pairs):
+        return other.tensors
+    counterparts = {theirs: mine for mine, theirs in pairs}
+    moved = {}
+    for key, entry in other.tensors.items():
+        network = network_of(key, counterparts)
+        new = counterparts[network].prefix + key.removeprefix(network.prefix) if network else key
+        moved[new] = replace(entry, key=new)
+    return moved
+
+
+def _parameters(base: ModelFolder, model: ModelFolder, tensors: Mapping[str, TensorEntry]) -> dict[str, str]:
+    """Key → the parameter that it becomes, under the base's folders; tied ones are one.
+
+    The name of a tensor that the model does not use begins with '!'.
+    """
+    found: dict[str, str] = {}
+    pairs = paired(base, model)
+    inside: dict[Network, list[str]] = {mine: [] for mine, _ in pairs}
+    for key in tensors:
+        network = network_of(key, base.networks)
+        if network in inside:
+            inside[network].append(key)
+        else:
+            found[key] = key
+    for mine, theirs in pairs:
+        found |= _of_network(model, mine.prefix, theirs, tensors, inside[mine])
+    return {key: found[key] for key in tensors}
+
+
+def _of_network(
+    model: ModelFolder, prefix: str, network: Network, tensors: Mapping[str, TensorEntry], keys: Iterable[str]
+) -> dict[str, str]:
+    local = {key: key.removeprefix(prefix) for key in keys}
+    if network.kind == "StaticEmbedding":
+        return {key: prefix + STATIC_NAMES.get(name, name) for key, name in local.items()}
+    folder = model.path / network.path
+    known = loaded(folder, local.values(), network.kind) if network.kind in TRANSFORMERS else None
+    if known is None:
+        return {key: prefix + name for key, name in local.items()}
+    pools = task_of(folder, model.config(str(PurePosixPath(network.path) / CONFIG))) == "feature-extraction"
+    names: dict[str, str] = {}
+    for key, name in local.items():
+        parameters = known.names[name]
+        parameter = parameters[0] if len(parameters) == 1 else name
+        unused = not parameters or (pools and parameter.startswith(POOLER))
+        names[key] = f"!{prefix}{parameter}" if unused else prefix + parameter
+    by_name = {name: key for key, name in names.items()}
+    for key, name in names.items():
+        source = known.tied.get(name.removeprefix(prefix))
+        if source is None:
+            continue
+        stored = by_name.get(prefix + source)
+        if stored is None or same_values(tensors[key], tensors[stored]):
+            names[key] = prefix + source
+    return names
+
+
+def _unused(name: str) -> bool:
+    return name.startswith("!")
