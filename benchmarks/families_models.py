@@ -1,4 +1,4 @@
-"""Tiny random models of the architectures that people embed, score and search with, as the libraries save them."""
+"""Tiny random models of the architectures that people embed, score and search with."""
 
 from __future__ import annotations
 
@@ -17,15 +17,19 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 WORDS = [*SPECIAL, *(chr(97 + i) for i in range(26)), *(f"w{i}" for i in range(69))]
 SIZE = {
-    **{"vocab_size": 100, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4},
-    **{"intermediate_size": 64, "max_position_embeddings": 66, "pad_token_id": 0},
+    "vocab_size": 100,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 64,
+    "max_position_embeddings": 66,
+    "pad_token_id": 0,
 }
 DECODER = {**SIZE, "num_key_value_heads": 2, "head_dim": 8, "bos_token_id": 2, "eos_token_id": 3}
 MODERN = {**SIZE, "cls_token_id": 2, "sep_token_id": 3, "bos_token_id": 2, "eos_token_id": 3}
 T5 = {"vocab_size": 100, "d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4}
 DISTIL = {"vocab_size": 100, "dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 64}
 DEBERTA = {**SIZE, "relative_attention": True, "position_buckets": 8, "pos_att_type": ["p2c", "c2p"]}
-MODEL_CLASSES = (st.SentenceTransformer, st.CrossEncoder, st.SparseEncoder, st.MultiVectorEncoder)
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from selfpos.errors import SelfposError
 from selfpos.positioning.deltas import open_deltas
 from selfpos.positioning.processes import Processes
 from selfpos.positioning.recompute import Recompute
-from selfpos.storage.model_folder import check_tokenizer
+from selfpos.storage.model_folder import check_embeds, check_tokenizer
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -167,6 +167,7 @@ def _load(base: ModelFolder, device: str, dtype: torch.dtype, max_length: int | 
     from sentence_transformers import SentenceTransformer
 
     check_tokenizer(base.path)
+    check_embeds(base.path)
     model = SentenceTransformer(
         str(base.path), device=device, local_files_only=True, model_kwargs={"dtype": torch.float32}
     )
@@ -219,7 +220,7 @@ def match_parameters(base: ModelFolder, model: SentenceTransformer) -> dict[str,
 
 def _stored_name(base: ModelFolder, keys: list[str], prefix: str, name: str, parameter: nn.Parameter) -> str:
     def common_ending(key: str) -> int:
-        sides = (name.split(".")[::-1], key.removeprefix(prefix).split(".")[::-1])
+        sides = (name.split(".")[::-1], key.removeprefix(prefix).replace("/", ".").split(".")[::-1])
         return len(list(takewhile(lambda pair: pair[0] == pair[1], zip(*sides, strict=False))))
 
     same_shape = [key for key in keys if tuple(base.tensors[key].shape) == tuple(parameter.shape)]

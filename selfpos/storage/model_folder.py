@@ -22,6 +22,7 @@ from selfpos.storage.file_kinds import (
     INDEX,
     MANIFEST,
     MODULES,
+    PROMPTS_CONFIG,
     TRAINING_STATES,
     VOCABULARIES,
     WEIGHTS,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SHARD = re.compile(r"model-(\d+)-of-(\d+)\.safetensors$")
+EMBEDDER = "SentenceTransformer"
 BYTE_TOKENIZERS = ("ByT5Tokenizer", "CanineTokenizer", "PerceiverTokenizer")
 """Tokenizers whose tokens are bytes or characters, which have no vocabulary file."""
 
@@ -213,9 +215,9 @@ def read_modules(folder: Path, *, plain: bool = False) -> tuple[Module, ...]:
         hint = ""
         if transformer:
             hint = (
-                "; it is a plain transformers model, which does not say how its token vectors are pooled: make "
-                f"it a model with `selfpos merge --base {folder} --vectors {folder} --method average --pooling "
-                "mean` (or cls, lasttoken, max)"
+                "; it is a plain transformers model, which does not say how its token vectors are pooled: "
+                f"make it a model with `selfpos merge --base {folder} --vectors {folder} --method average "
+                "--pooling mean` (or cls, lasttoken, max)"
             )
         raise SelfposError(f"{folder} is no sentence-transformers model: it has no modules.json{hint}")
     try:
@@ -285,8 +287,8 @@ def _refuse_missing(shards: list[Path]) -> None:
     if len(counts) > 1 or numbers != set(range(1, max(counts) + 1)):
         found = ", ".join(file.name for file in shards[:3])
         raise SelfposError(
-            f"{shards[0].parent} has no {INDEX}, and by their names its shards {found} are not all there are; "
-            "fetch the model again"
+            f"{shards[0].parent} has no {INDEX}, and by their names its shards {found} are not all there "
+            "are; fetch the model again"
         )
 
 
@@ -296,6 +298,17 @@ def has_tokenizer(folder: Path) -> bool:
         return True
     config = folder / "tokenizer_config.json"
     return config.is_file() and read_json(config).get("tokenizer_class") in BYTE_TOKENIZERS
+
+
+def check_embeds(folder: Path) -> None:
+    """Raise SelfposError where the model at `folder` is of another class than SentenceTransformer."""
+    file = folder / PROMPTS_CONFIG
+    kind = read_json(file).get("model_type", EMBEDDER) if file.is_file() else EMBEDDER
+    if kind != EMBEDDER:
+        raise SelfposError(
+            f"{folder} is a {kind}: such models are merged by methods that use no data (see `selfpos "
+            f"methods`), but only a {EMBEDDER} is trained here, or merged by data"
+        )
 
 
 def check_tokenizer(folder: Path, modules: tuple[Module, ...] = ()) -> None:

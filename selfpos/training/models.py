@@ -13,7 +13,7 @@ from selfpos.errors import SelfposError, on_one_line
 from selfpos.recipe import TrainingSettings
 from selfpos.storage.file_kinds import ADAPTER, CONFIG, MODULES, PROMPTS_CONFIG
 from selfpos.storage.manifest import read_json
-from selfpos.storage.model_folder import check_tokenizer
+from selfpos.storage.model_folder import check_embeds, check_tokenizer
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -35,6 +35,7 @@ def check_base(base: Path) -> None:
             "train from the model that it was added to"
         )
     check_tokenizer(base)
+    check_embeds(base)
 
 
 def load_trainable(base: Path, settings: TrainingSettings, start: Path | None = None) -> SentenceTransformer:

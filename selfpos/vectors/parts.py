@@ -137,7 +137,7 @@ class Shift:
 
 @dataclass(frozen=True)
 class MatchedRows:
-    """V of a table whose rows lie elsewhere: row i of the base is row `rows[i]` of `entry`; −1 does not move."""
+    """V of a table whose rows lie elsewhere: row i of the base is row `rows[i]` of `entry`, none at −1."""
 
     entry: TensorEntry
     rows: np.ndarray = field(repr=False, compare=False)

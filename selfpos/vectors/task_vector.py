@@ -192,11 +192,12 @@ def tied_tensors(base: ModelFolder, vectors: Sequence[TaskVector]) -> dict[str, 
     seen: dict[tuple[str, tuple[int, ...], bytes], list[str]] = {}
     tied: dict[str, str] = {}
     for key, entry in base.tensors.items():
-        if not entry.mergeable or not _may_be_tied(key, entry):
+        if not entry.mergeable or not entry.numel:
             continue
         # The first bytes sort out almost all others before whole tensors are compared.
         candidates = seen.setdefault((entry.dtype, entry.shape, base.raw(key)[:256].tobytes()), [])
-        first = next((other for other in candidates if _same(base, vectors, key, other)), None)
+        related = (other for other in candidates if _may_be_tied(key, other, entry))
+        first = next((other for other in related if _same(base, vectors, key, other)), None)
         if first is None:
             candidates.append(key)
         else:
@@ -204,10 +205,11 @@ def tied_tensors(base: ModelFolder, vectors: Sequence[TaskVector]) -> dict[str, 
     return tied
 
 
-def _may_be_tied(key: str, entry: TensorEntry) -> bool:
-    """Whether a tensor is large, a table of tokens or of an output head: others are equal by chance."""
+def _may_be_tied(key: str, other: str, entry: TensorEntry) -> bool:
+    """Whether equal tensors are one: large ones, tables of tokens, a bias under a head and its decoder."""
     large = len(entry.shape) == 2 and entry.numel >= SMALLEST_TIED
-    return large or is_token_table(key) or key.startswith(("cls.predictions.", "lm_head."))
+    one, two = (name.replace(".decoder.", ".") for name in (key, other))
+    return large or (is_token_table(key) and is_token_table(other)) or one == two
 
 
 def _same(base: ModelFolder, vectors: Iterable[TaskVector], key: str, other: str) -> bool:

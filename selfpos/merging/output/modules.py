@@ -22,20 +22,17 @@ def check_pooling(frame: ModelFolder, pooling: str | None) -> None:
     stay as they are.
     """
     config = frame.config(CONFIG)
-    itself = task_of(frame.path, config) == "sequence-classification" or COLBERT in str(
-        config.get("architectures")
-    )
+    classifies = task_of(frame.path, config) == "sequence-classification"
+    itself = classifies or COLBERT in (config.get("architectures") or ())
     if not frame.is_plain and pooling is not None:
-        raise SelfposError(
-            f"{frame.path} has modules, which say how token vectors are pooled; omit --pooling"
-        )
+        raise SelfposError(f"{frame.path} has modules, which say how it is pooled; omit --pooling")
     if frame.is_plain and itself and pooling is not None:
         raise SelfposError(f"{frame.path} scores pairs of texts, so nothing is pooled; omit --pooling")
     if frame.is_plain and not itself and pooling is None:
         raise SelfposError(
-            f"{frame.path} is a plain transformers model: it has no modules.json and does not say how its token "
-            "vectors are pooled; say it with --pooling (mean, cls, lasttoken or max), or take the modules of a "
-            "vector that has them with --take-from VECTOR"
+            f"{frame.path} is a plain transformers model: it has no modules.json and does not say how its "
+            "token vectors are pooled; say it with --pooling (mean, cls, lasttoken or max), or take the "
+            "modules of a vector that has them with --take-from VECTOR"
         )
 
 
