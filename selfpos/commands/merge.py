@@ -114,8 +114,7 @@ def command(
     elif recipe is not None:
         from selfpos.mergekit import translate_recipe
 
-        translation = translate_recipe(recipe)
-        translation.check_layers()
+        translation = translate_recipe(recipe).fitted()
         for note in translation.notes:
             click.echo(note, err=True)
         words, options = (

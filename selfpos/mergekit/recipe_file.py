@@ -32,8 +32,8 @@ class RecipeFile:
         for step in at:
             if isinstance(value, dict):
                 value = value.get(step)
-            elif value is not None:
-                value = value[step]
+            else:
+                value = value[step] if isinstance(value, list) else None
         return value
 
 
@@ -45,6 +45,12 @@ def read_recipe_file(file: Path) -> RecipeFile:
         raise SelfposError(f"there is no recipe file {file}")
     try:
         text = file.read_text(encoding="utf-8")
+        documents = list(yaml.compose_all(text, yaml.SafeLoader))
+        if len(documents) > 1:
+            raise SelfposError(
+                f"{file} holds {len(documents)} recipes, as for mergekit-multi: put each into a file of its "
+                "own, merge them one after the other, and name the folders of the first merges in the last"
+            )
         data, tree = yaml.safe_load(text), yaml.compose(text, yaml.SafeLoader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise SelfposError(f"recipe {file} is not YAML: {on_one_line(error)}") from None
