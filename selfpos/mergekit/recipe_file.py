@@ -33,7 +33,7 @@ class RecipeFile:
             if isinstance(value, dict):
                 value = value.get(step)
             else:
-                value = value[step] if isinstance(value, list) else None
+                value = value[step] if isinstance(value, list) and isinstance(step, int) else None
         return value
 
 

@@ -30,7 +30,7 @@ UNSUPPORTED_OPTIONS = {
 }
 # The other initialisations (PiSSA, OLoRA, CorDA, LoftQ, LoRA-GA) change the base, so V is not B·A alone.
 BASE_PRESERVING_INITS = {"True", "False", "true", "false", "gaussian", "eva", "orthogonal"}
-HEADS = ("lm_head", "score", "classifier", "classification_head", "cls", "qa_outputs", "generator_lm_head")
+HEADS = ("lm_head", "score", "classifier", "classification_head", "cls", "qa_outputs", "pooler")
 """Modules of transformers' models that are heads of a task, on top of the network."""
 TRAINED_ROWS = ".token_adapter.trainable_tokens_delta"
 FIRST_FACTORS = ("A.weight", "embedding_A")
@@ -74,8 +74,8 @@ def _head(parameter: str) -> str | None:
 
 
 def _in_base(parameter: str, base: ModelFolder) -> bool:
-    head = f"{_head(parameter)}."
-    return any(key.rpartition("/")[2].startswith(head) for key in base.tensors)
+    head = re.compile(rf"(^|[./]){_head(parameter)}\.")
+    return any(head.search(key) for key in base.tensors)
 
 
 def _checked_config(folder: ModelFolder) -> dict[str, Any]:
