@@ -36,7 +36,8 @@ class Counterpart:
 BY_CHANCE = {"rescale": "what is kept is rescaled by its chance, not by the L1 norm: the same on average"}
 NO_RESCALE = {"rescale": (True, "what is kept is not rescaled to the norm before")}
 EQUAL_MAGNITUDES = (
-    "entries of the same magnitude as the last one kept are kept too, where mergekit keeps exactly so many"
+    "a share of entries is rounded up, and those of the same magnitude as the last are kept too, where "
+    "mergekit rounds down and keeps exactly so many"
 )
 WHOLE_TENSORS = "only the form over whole tensors is here"
 SUM = {"normalize": "normalize", "lambda": "scale"}

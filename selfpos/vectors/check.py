@@ -23,17 +23,18 @@ READING = ("do_lower_case", "transformer_task", "query_length", "document_length
 def tensor_differences(base: Mapping[str, TensorEntry], other: Mapping[str, TensorEntry]) -> list[str]:
     """Tensors of floats that are missing on one side, quantised, or of another shape."""
     mine, theirs = ({key for key, entry in side.items() if entry.mergeable} for side in (base, other))
-    quantised = sorted(key for key in mine if key in other and key not in theirs)
     faults = []
-    if quantised:
-        kind = TORCH[other[quantised[0]].dtype]
-        faults.append(
-            f"it has {some_tensors(quantised)} as {kind}, expected floats: give the model as it was before "
-            "it was quantised"
-        )
-    if missing := sorted(mine - theirs - {*quantised}):
+    quantised: set[str] = set()
+    for who, floats, stored in (("it", mine, other), ("the base", theirs, base)):
+        if found := sorted(key for key in floats if key in stored and not stored[key].mergeable):
+            quantised |= {*found}
+            faults.append(
+                f"{who} has {some_tensors(found)} as {TORCH[stored[found[0]].dtype]}, expected floats: give "
+                "the model as it was before it was quantised"
+            )
+    if missing := sorted(mine - theirs - quantised):
         faults.append(f"it lacks {some_tensors(missing)}")
-    if extra := sorted(theirs - mine):
+    if extra := sorted(theirs - mine - quantised):
         faults.append(f"it has {some_tensors(extra)} that the base has not")
     for key in sorted(mine & theirs):
         if base[key].shape != other[key].shape:
