@@ -71,7 +71,12 @@ def test_what_differs_is_taken_from_a_named_model(
         assert any("tokenizer differs" in warning and name in warning for warning in result.warnings)
         frame, found = ref.load(folder), ref.load(result.out)
         table = "embeddings.word_embeddings.weight"
-        np.testing.assert_array_equal(found[table], frame[table])
+        if name == "base":  # rows are found by their tokens, of which two have changed places
+            rows = [ref.load(source)[table] for source in sources]
+            rows[0] = rows[0][[*range(5), 6, 5, *range(7, len(rows[0]))]]
+            np.testing.assert_allclose(found[table], np.mean(rows, axis=0), atol=1e-6)
+        else:
+            np.testing.assert_array_equal(found[table], frame[table])
         key = "embeddings.position_embeddings.weight"
         np.testing.assert_allclose(
             found[key], np.mean([ref.load(source)[key] for source in sources], axis=0), atol=1e-6
