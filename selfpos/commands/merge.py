@@ -202,7 +202,7 @@ def _search(
 ) -> None:
     from selfpos.console import is_first, quiet_process
     from selfpos.data.probe import read_probe
-    from selfpos.operations import probe_of
+    from selfpos.operations import check_searches, probe_of
     from selfpos.positioning.position import check
     from selfpos.recipe import PositioningSettings, validate
     from selfpos.searched_merge import plan_search, position_and_merge
@@ -230,6 +230,7 @@ def _search(
             err=True,
         )
     if dry_run:
+        check_searches(locate_model(base))
         searched = ", ".join(f"{name} ({len(task.records)} records)" for name, task in tasks.items())
         rows = plan_search(base, vectors, settings, out, **options)
         applied = dict(rows)["method"].partition(":")[0]

@@ -35,6 +35,7 @@ from selfpos.vectors.parts import CHUNK, Dense, LowRank, MatchedRows, Rows
 from selfpos.vectors.task_vector import tied_tensors
 
 HALF = {"F16", "BF16"}
+QUANTISED = {"F8_E4M3", "F8_E5M2", "I8", "U8"}
 Coefficients = dict[str, list[float]]
 """Of a combination, by tensor; that of θ0 first where the method sets it."""
 BASE = "base"
@@ -239,6 +240,20 @@ def plan(base: Path, sources: Sequence[Path], method: str, out: Path, **options:
         options=merge_options,
     )
     return made if merge_options.output == "adapter" else made.within_budget()
+
+
+def check_base(base: Path, *, allow_code: bool) -> ModelFolder:
+    """Raise SelfposError for what every merge over `base` refuses of it; returns it opened."""
+    opened = open_model(base)
+    check_tokenizer(base, opened.modules)
+    check_pooling(opened, None)
+    side_files(opened, code=allow_code)
+    if quantised := next((entry for entry in opened.tensors.values() if entry.dtype in QUANTISED), None):
+        raise SelfposError(
+            f"{base} is quantised: tensor {quantised.key} is {TORCH[quantised.dtype]}, which cannot be "
+            "merged; give the model as it was before"
+        )
+    return opened
 
 
 def _check_request(

@@ -155,6 +155,13 @@ class LiveModel:
         return torch.autocast(self.device.type, dtype=self.autocast, enabled=self.autocast is not None)
 
 
+def check_live(base: ModelFolder) -> None:
+    """Raise SelfposError where a search over `base` would: its parameters cannot be told apart, or it has no
+    tokenizer.
+    """
+    match_parameters(base, _load(base, "cpu", torch.float32, None))
+
+
 def check_finite(table: Tensor) -> None:
     """Raise SelfposError for coefficients that are not finite."""
     if not torch.isfinite(table).all():
