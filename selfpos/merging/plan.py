@@ -29,13 +29,12 @@ from selfpos.storage.locate import display_name
 from selfpos.storage.model_folder import ModelFolder, check_tokenizer, open_model
 from selfpos.storage.numbers import MERGEABLE, NAMES, STORED, TORCH
 from selfpos.vectors import TaskVector, open_vectors
-from selfpos.vectors.check import some_tensors
+from selfpos.vectors.check import quantisation, some_tensors
 from selfpos.vectors.names import is_linear_map
 from selfpos.vectors.parts import CHUNK, Dense, LowRank, MatchedRows, Rows
 from selfpos.vectors.task_vector import tied_tensors
 
 HALF = {"F16", "BF16"}
-QUANTISED = {"F8_E4M3", "F8_E5M2", "I8", "U8"}
 Coefficients = dict[str, list[float]]
 """Of a combination, by tensor; that of θ0 first where the method sets it."""
 BASE = "base"
@@ -248,11 +247,8 @@ def check_base(base: Path, *, allow_code: bool) -> ModelFolder:
     check_tokenizer(base, opened.modules)
     check_pooling(opened, None)
     side_files(opened, code=allow_code)
-    if quantised := next((entry for entry in opened.tensors.values() if entry.dtype in QUANTISED), None):
-        raise SelfposError(
-            f"{base} is quantised: tensor {quantised.key} is {TORCH[quantised.dtype]}, which cannot be "
-            "merged; give the model as it was before"
-        )
+    if quantised := quantisation(opened):
+        raise SelfposError(f"{base} is quantised: {quantised}, which is not merged; give it as it was before")
     return opened
 
 

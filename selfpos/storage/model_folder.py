@@ -30,7 +30,7 @@ from selfpos.storage.file_kinds import (
 )
 from selfpos.storage.hashing import content_hash
 from selfpos.storage.manifest import read_json
-from selfpos.storage.networks import SPLIT_ON_LOADING, TRANSFORMERS, Network, loaded, networks
+from selfpos.storage.networks import SPLIT_ON_LOADING, TRANSFORMERS, Network, loaded, networks, task_of
 from selfpos.storage.numbers import STORED, TORCH, to_float32
 from selfpos.storage.tensor_file import TensorEntry, read_header
 
@@ -191,7 +191,8 @@ def _as_loaded(
             continue
         prefix = network.prefix
         inside = [key for key, entry in tensors.items() if key == prefix + entry.name]
-        known = loaded(folder / network.path, [tensors[key].name for key in inside], network.kind)
+        place = folder / network.path
+        known = loaded(place, [tensors[key].name for key in inside], task_of(place, network.kind))
         opened: dict[str, TensorEntry] = {}
         for key, entry in tensors.items():
             names = known.names.get(entry.name) if known and key == prefix + entry.name else None
@@ -251,8 +252,7 @@ def weight_files(folder: Path) -> Iterator[tuple[Path, str, dict[str, str] | Non
         prefix = f"{relative.as_posix()}/" if relative.parts else ""
         index = module / INDEX
         shards = sorted(file for file in module.iterdir() if SHARD.match(file.name))
-        pickled = ("pytorch_model.bin", "pytorch_model.bin.index.json")
-        pickles = [name for name in pickled if (module / name).is_file()]
+        pickles = sorted(file.name for file in module.glob("pytorch_model*.bin"))
         if (module / WEIGHTS).is_file():
             yield module / WEIGHTS, prefix, None
         elif index.is_file():

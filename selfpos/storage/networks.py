@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from selfpos.storage.file_kinds import CONFIG, ROUTER_CONFIG, TRANSFORMER_CONFIG
+from selfpos.storage.file_kinds import CONFIG, MODULES, ROUTER_CONFIG, TRANSFORMER_CONFIG
 from selfpos.storage.manifest import read_json
 
 if TYPE_CHECKING:
@@ -76,20 +76,23 @@ def network_of(key: str, networks: Iterable[Network]) -> Network | None:
     return max(fitting, key=lambda network: len(network.path), default=None)
 
 
-def task_of(folder: Path, config: Mapping[str, Any]) -> str:
-    """What sentence-transformers calls the task of the transformer in `folder`."""
+def task_of(folder: Path, kind: str = "Transformer") -> str:
+    """What sentence-transformers calls the task of the transformer, a module of `kind`, in `folder`."""
+    if kind == "MLMTransformer":
+        return "fill-mask"
     file = folder / TRANSFORMER_CONFIG
     stated = read_json(file).get("transformer_task") if file.is_file() else None
     if stated:
         return str(stated)
-    if (folder / "modules.json").is_file() or file.is_file():
+    if (folder / MODULES).is_file() or (folder.parent / MODULES).is_file() or file.is_file():
         return "feature-extraction"
-    architecture = next(iter(config.get("architectures") or ()), "")
+    config = folder / CONFIG
+    architecture = next(iter((read_json(config) if config.is_file() else {}).get("architectures") or ()), "")
     return next((task for end, task in TASKS.items() if architecture.endswith(end)), "feature-extraction")
 
 
-def loaded(folder: Path, names: Iterable[str], kind: str = "Transformer") -> Loaded | None:
-    """What transformers makes of the tensors `names` that lie in `folder`.
+def loaded(folder: Path, names: Iterable[str], task: str) -> Loaded | None:
+    """What transformers makes of the tensors `names` that lie in `folder`, when it loads them for `task`.
 
     Reads configurations only: the model is built without memory for its weights. None where transformers does
     not know the model's type.
@@ -101,7 +104,6 @@ def loaded(folder: Path, names: Iterable[str], kind: str = "Transformer") -> Loa
     from transformers.conversion_mapping import get_model_conversion_mapping
     from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
 
-    task = "fill-mask" if kind == "MLMTransformer" else task_of(folder, read_json(folder / CONFIG))
     try:
         config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
         encoder = ENCODERS.get(config.model_type) if task == "feature-extraction" else None

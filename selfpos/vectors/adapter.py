@@ -13,6 +13,7 @@ from selfpos.storage.file_kinds import ADAPTER, ADAPTER_WEIGHTS
 from selfpos.storage.model_folder import ModelFolder
 from selfpos.storage.numbers import TORCH
 from selfpos.storage.tensor_file import TensorEntry, read_header
+from selfpos.vectors.check import quantisation
 from selfpos.vectors.match import parameters_of, same_values
 from selfpos.vectors.parts import Dense, Dora, LowRank, Maps, Rows, Shift, Sum, TensorPart
 
@@ -211,6 +212,11 @@ class _AdapterReader:
         key = self._near(parameter, {key: key for key in self.base.tensors})
         if key is None:
             key = self._near(parameter, parameters_of(self.base))
+        if key is None and (quantised := quantisation(self.base)):
+            raise SelfposError(
+                f"adapter {self.folder.path} moves {parameter}, but the base {self.base.path} is quantised "
+                f"({quantised}), which is not merged; give the base as it was before"
+            )
         if key is None:
             raise SelfposError(
                 f"adapter {self.folder.path} moves {parameter}, but the base has none of that name; expected "

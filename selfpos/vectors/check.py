@@ -16,6 +16,7 @@ from selfpos.vectors.config_fields import field_differences
 from selfpos.vectors.match import paired
 from selfpos.vectors.tokenizers import tokenizer_difference
 
+QUANTISED = {"F8_E4M3", "F8_E5M2", "I8", "U8"}
 READING = ("do_lower_case", "transformer_task", "query_length", "document_length", "query_expansion")
 """Fields of sentence_bert_config.json that decide what the transformer sees and gives."""
 
@@ -42,6 +43,15 @@ def tensor_differences(base: Mapping[str, TensorEntry], other: Mapping[str, Tens
                 f"tensor {key} has shape {list(other[key].shape)}, expected {list(base[key].shape)}"
             )
     return faults
+
+
+def quantisation(model: ModelFolder) -> str | None:
+    """How the weights of a model are quantised, in words; None where they are not."""
+    method = (model.config(CONFIG).get("quantization_config") or {}).get("quant_method")
+    stored = next((entry for entry in model.tensors.values() if entry.dtype in QUANTISED), None)
+    if stored is not None:
+        return f"tensor {stored.key} is {TORCH[stored.dtype]}"
+    return f"config.json says {method}" if method else None
 
 
 def some_tensors(names: list[str]) -> str:

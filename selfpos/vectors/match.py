@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import PurePosixPath
 
 import numpy as np
 
-from selfpos.storage.file_kinds import CONFIG
 from selfpos.storage.model_folder import ModelFolder, raw_tensor
 from selfpos.storage.networks import TRANSFORMERS, Network, loaded, network_of, task_of
 from selfpos.storage.numbers import from_float32, to_float32
@@ -121,21 +119,28 @@ def _parameters(base: ModelFolder, model: ModelFolder, tensors: Mapping[str, Ten
         else:
             found[key] = key
     for mine, theirs in pairs:
-        found |= _of_network(model, mine.prefix, theirs, tensors, inside[mine])
+        teller = theirs if base.is_plain and not model.is_plain else mine
+        task = task_of((model if teller is theirs else base).path / teller.path, teller.kind)
+        found |= _of_network(model, mine.prefix, theirs, tensors, inside[mine], task)
     return {key: found[key] for key in tensors}
 
 
 def _of_network(
-    model: ModelFolder, prefix: str, network: Network, tensors: Mapping[str, TensorEntry], keys: Iterable[str]
+    model: ModelFolder,
+    prefix: str,
+    network: Network,
+    tensors: Mapping[str, TensorEntry],
+    keys: Iterable[str],
+    task: str,
 ) -> dict[str, str]:
     local = {key: key.removeprefix(prefix) for key in keys}
     if network.kind == "StaticEmbedding":
         return {key: prefix + STATIC_NAMES.get(name, name) for key, name in local.items()}
     folder = model.path / network.path
-    known = loaded(folder, local.values(), network.kind) if network.kind in TRANSFORMERS else None
+    known = loaded(folder, local.values(), task) if network.kind in TRANSFORMERS else None
     if known is None:
         return {key: prefix + name for key, name in local.items()}
-    pools = task_of(folder, model.config(str(PurePosixPath(network.path) / CONFIG))) == "feature-extraction"
+    pools = task == "feature-extraction"
     names: dict[str, str] = {}
     for key, name in local.items():
         parameters = known.names[name]

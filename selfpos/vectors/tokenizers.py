@@ -29,10 +29,12 @@ SAMPLE = (
 """Texts of many scripts, with what tokenizers are known to treat differently."""
 ENCODING_FIELDS = (
     *("do_lower_case", "strip_accents", "tokenize_chinese_chars", "add_prefix_space", "add_bos_token"),
-    *("add_eos_token", "legacy", "tokenizer_class"),
+    *("add_eos_token", "legacy", "tokenizer_class", "split_special_tokens"),
+    *(f"{role}_token" for role in ("bos", "eos", "cls", "sep", "unk", "mask")),
 )
 """Fields of tokenizer_config.json by which transformers may encode otherwise than tokenizer.json says."""
 CONFIG = "tokenizer_config.json"
+UNKNOWN = "its tokenizer cannot be compared"
 
 
 def tokenizer_difference(mine: Path, theirs: Path) -> str | None:
@@ -56,6 +58,8 @@ def tokenizer_difference(mine: Path, theirs: Path) -> str | None:
     if difference is None and fields:
         return None
     library = _by_library(mine, theirs)
+    if library is not None and library.startswith(UNKNOWN):
+        return difference
     return library if library is None or difference is None else difference
 
 
@@ -69,8 +73,9 @@ def _fields(folder: Path) -> dict[str, Any]:
     file = folder / CONFIG
     config = read_json(file) if file.is_file() else {}
     fields = {name: config[name] for name in ENCODING_FIELDS if config.get(name) is not None}
-    name = str(fields.get("tokenizer_class", ""))
-    return fields | {"tokenizer_class": name.removesuffix("Fast")}
+    contents = {name: value["content"] for name, value in fields.items() if isinstance(value, dict)}
+    kind = str(fields.get("tokenizer_class", "")).removesuffix("Fast")
+    return fields | contents | {"tokenizer_class": kind}
 
 
 def _open(file: Path) -> Any:
@@ -125,7 +130,7 @@ def _by_library(mine: Path, theirs: Path) -> str | None:
         try:
             opened.append(AutoTokenizer.from_pretrained(folder, local_files_only=True))
         except Exception as error:  # of many kinds, from converters of many formats
-            return f"its tokenizer cannot be compared: {folder} does not load as one ({error})"
+            return f"{UNKNOWN}: {folder} does not load as one ({error})"
     one, other = opened
     vocabularies = [tokenizer.get_vocab() for tokenizer in opened]
     if vocabularies[0] != vocabularies[1]:

@@ -30,6 +30,7 @@ from selfpos.vectors.check import prompts_of
 
 # The merge writes the weights, and .md files describe the base as a publication.
 NOT_COPIED_ENDINGS = {*WEIGHT_ENDINGS, ".md"}
+NAMING_CODE = {CONFIG, "tokenizer_config.json", "processor_config.json", "preprocessor_config.json"}
 NOT_COPIED = {MANIFEST, INDEX, ADAPTER, *TRAINING_FILES}
 
 
@@ -112,7 +113,7 @@ def code_of(model: ModelFolder) -> dict[Path, str]:
     """The Python files that the model's configurations name, and which configuration does."""
     found: dict[Path, str] = {}
     for file in model_files(model.path):
-        if file.name == CONFIG:
+        if file.name in NAMING_CODE:
             for references in (model.config(file.as_posix()).get("auto_map") or {}).values():
                 for reference in references if isinstance(references, list) else [references]:
                     if reference and "--" not in reference:  # OWNER/NAME--file.Class is code of another model

@@ -22,7 +22,7 @@ def check_pooling(frame: ModelFolder, pooling: str | None) -> None:
     stay as they are.
     """
     config = frame.config(CONFIG)
-    classifies = task_of(frame.path, config) == "sequence-classification"
+    classifies = task_of(frame.path) == "sequence-classification"
     itself = classifies or COLBERT in (config.get("architectures") or ())
     if not frame.is_plain and pooling is not None:
         raise SelfposError(f"{frame.path} has modules, which say how it is pooled; omit --pooling")
