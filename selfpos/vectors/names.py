@@ -13,6 +13,7 @@ _TOKEN_TABLE = re.compile(
     r"word_embeddings|embed_tokens|tok_embeddings|token_embedding\.|(^|[./])(wte|shared|embedding)\.weight"
     r"|(^|/)embeddings$"
 )
+_OUTPUT_TABLE = re.compile(r"(^|[./])(lm_head|decoder|embed_out)\.weight$")
 
 
 def layer_number(key: str) -> int | None:
@@ -35,6 +36,11 @@ def is_embedding(key: str) -> bool:
 def is_token_table(key: str) -> bool:
     """Whether a tensor has one row per token of the vocabulary."""
     return _TOKEN_TABLE.search(key) is not None
+
+
+def may_be_tied(key: str) -> bool:
+    """Whether a tensor is a table of tokens, or the decoder that often is one with it."""
+    return is_token_table(key) or _OUTPUT_TABLE.search(key) is not None
 
 
 def is_linear_map(key: str, shape: tuple[int, ...]) -> bool:

@@ -19,7 +19,7 @@ from selfpos.storage.tensor_file import TensorEntry
 from selfpos.vectors.adapter import adapter_parts
 from selfpos.vectors.check import some_tensors
 from selfpos.vectors.compare import Comparison, compare, network_of_keys
-from selfpos.vectors.names import is_token_table
+from selfpos.vectors.names import may_be_tied
 from selfpos.vectors.parts import Dense, MatchedRows, Reader, TensorPart
 
 if TYPE_CHECKING:
@@ -209,7 +209,7 @@ def _may_be_tied(key: str, other: str, entry: TensorEntry) -> bool:
     """Whether equal tensors are one: large ones, tables of tokens, a bias under a head and its decoder."""
     large = len(entry.shape) == 2 and entry.numel >= SMALLEST_TIED
     one, two = (name.replace(".decoder.", ".") for name in (key, other))
-    return large or (is_token_table(key) and is_token_table(other)) or one == two
+    return large or (may_be_tied(key) and may_be_tied(other)) or one == two
 
 
 def _same(base: ModelFolder, vectors: Iterable[TaskVector], key: str, other: str) -> bool:

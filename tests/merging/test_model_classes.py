@@ -104,6 +104,32 @@ def test_the_output_loads_in_its_class_with_everything(kind: str, tmp_path: Path
     assert state(ties).keys() == state(base).keys()
 
 
+def with_decoder(source: Path, folder: Path) -> Path:
+    """A copy of a masked language model that stores its tied decoder too."""
+    shutil.copytree(source, folder)
+    tensors = load_file(folder / "model.safetensors")
+    decoder = {
+        "cls.predictions.decoder.weight": tensors["bert.embeddings.word_embeddings.weight"].clone(),
+        "cls.predictions.decoder.bias": tensors["cls.predictions.bias"].clone(),
+    }
+    save_file(tensors | decoder, folder / "model.safetensors", {"format": "pt"})
+    return folder
+
+
+@pytest.mark.parametrize("method", ["ties", "average"])
+def test_a_decoder_stored_beside_its_table_is_one_with_it(method: str, tmp_path: Path) -> None:
+    base = splade(tmp_path)
+    one, two = (make_specialist(base, tmp_path / name, seed=seed) for seed, name in enumerate(["one", "two"]))
+    right = state(merge(base, [one, two], method, tmp_path / "right").out)
+    both, one_both = with_decoder(base, tmp_path / "both"), with_decoder(one, tmp_path / "one-both")
+    for number, (start, source) in enumerate([(both, one), (base, one_both), (both, one_both)]):
+        found = state(merge(start, [source, two], method, tmp_path / f"m{number}").out)
+        assert ("cls.predictions.decoder.weight" in found) == (start == both)
+        for key, value in found.items():
+            tied = key.replace("cls.predictions.decoder.weight", "bert.embeddings.word_embeddings.weight")
+            np.testing.assert_array_equal(value, right[tied.replace(".decoder.", ".")], err_msg=key)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", list(KINDS))
 @pytest.mark.parametrize(
