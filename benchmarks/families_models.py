@@ -27,6 +27,7 @@ SIZE = {
 }
 DECODER = {**SIZE, "num_key_value_heads": 2, "head_dim": 8, "bos_token_id": 2, "eos_token_id": 3}
 MODERN = {**SIZE, "cls_token_id": 2, "sep_token_id": 3, "bos_token_id": 2, "eos_token_id": 3}
+MASKED, CAUSAL, GENERATES = "ForMaskedLM", "ForCausalLM", "ForConditionalGeneration"
 T5 = {"vocab_size": 100, "d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4}
 DISTIL = {"vocab_size": 100, "dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 64}
 DEBERTA = {**SIZE, "relative_attention": True, "position_buckets": 8, "pos_att_type": ["p2c", "c2p"]}
@@ -38,6 +39,8 @@ class Architecture:
 
     build: Callable[[Path], Any]
     loads: type[Any] = st.SentenceTransformer
+    pretrained: str | None = None
+    """The class of transformers with the head that it was pretrained with."""
 
     def make(self, folder: Path) -> Path:
         """Save the base to `folder`."""
@@ -73,7 +76,9 @@ def plain(folder: Path, model: str, config: str, **fields: Any) -> str:
     return str(folder)
 
 
-def encoder(model: str, config: str, fields: dict[str, Any], pooling: str = "mean") -> Architecture:
+def encoder(
+    model: str, config: str, fields: dict[str, Any], pooling: str = "mean", head: str | None = None
+) -> Architecture:
     """A SentenceTransformer with pooling, a Dense module and prompts."""
 
     def build(folder: Path) -> Any:
@@ -82,7 +87,9 @@ def encoder(model: str, config: str, fields: dict[str, Any], pooling: str = "mea
         modules = [body, embedding.Pooling(width, pooling), embedding.Dense(width, 8), embedding.Normalize()]
         return st.SentenceTransformer(modules=modules, prompts={"query": "a "}, device="cpu")
 
-    return Architecture(build)
+    return Architecture(
+        build, pretrained=head and model.removesuffix("EncoderModel").removesuffix("Model") + head
+    )
 
 
 def static(folder: Path) -> Any:
@@ -131,27 +138,29 @@ def clip(folder: Path) -> Any:
 
 
 ARCHITECTURES: dict[str, Architecture] = {
-    "BERT": encoder("BertModel", "BertConfig", SIZE),
-    "RoBERTa": encoder("RobertaModel", "RobertaConfig", SIZE),
-    "XLM-R": encoder("XLMRobertaModel", "XLMRobertaConfig", SIZE, "cls"),
-    "MPNet": encoder("MPNetModel", "MPNetConfig", SIZE),
-    "DistilBERT": encoder("DistilBertModel", "DistilBertConfig", DISTIL),
-    "DeBERTa-v2": encoder("DebertaV2Model", "DebertaV2Config", DEBERTA),
-    "ELECTRA": encoder("ElectraModel", "ElectraConfig", {**SIZE, "embedding_size": 16}),
-    "ModernBERT": encoder("ModernBertModel", "ModernBertConfig", MODERN, "cls"),
-    "NomicBERT": encoder("NomicBertModel", "NomicBertConfig", SIZE),
-    "GTE-new": encoder("GteModel", "GteConfig", SIZE, "cls"),
+    "BERT": encoder("BertModel", "BertConfig", SIZE, head=MASKED),
+    "RoBERTa": encoder("RobertaModel", "RobertaConfig", SIZE, head=MASKED),
+    "XLM-R": encoder("XLMRobertaModel", "XLMRobertaConfig", SIZE, "cls", MASKED),
+    "MPNet": encoder("MPNetModel", "MPNetConfig", SIZE, head=MASKED),
+    "DistilBERT": encoder("DistilBertModel", "DistilBertConfig", DISTIL, head=MASKED),
+    "DeBERTa-v2": encoder("DebertaV2Model", "DebertaV2Config", DEBERTA, head=MASKED),
+    "ELECTRA": encoder(
+        "ElectraModel", "ElectraConfig", {**SIZE, "embedding_size": 16}, head="ForPreTraining"
+    ),
+    "ModernBERT": encoder("ModernBertModel", "ModernBertConfig", MODERN, "cls", MASKED),
+    "NomicBERT": encoder("NomicBertModel", "NomicBertConfig", SIZE, head=MASKED),
+    "GTE-new": encoder("GteModel", "GteConfig", SIZE, "cls", MASKED),
     "jina-v3": encoder("JinaEmbeddingsV3Model", "JinaEmbeddingsV3Config", SIZE),
-    "T5 encoder": encoder("T5EncoderModel", "T5Config", T5),
-    "MT5 encoder": encoder("MT5EncoderModel", "MT5Config", T5),
-    "Qwen2": encoder("Qwen2Model", "Qwen2Config", {**DECODER}, "lasttoken"),
-    "Qwen3": encoder("Qwen3Model", "Qwen3Config", DECODER, "lasttoken"),
+    "T5 encoder": encoder("T5EncoderModel", "T5Config", T5, head=GENERATES),
+    "MT5 encoder": encoder("MT5EncoderModel", "MT5Config", T5, head=GENERATES),
+    "Qwen2": encoder("Qwen2Model", "Qwen2Config", DECODER, "lasttoken", CAUSAL),
+    "Qwen3": encoder("Qwen3Model", "Qwen3Config", DECODER, "lasttoken", CAUSAL),
     "EmbeddingGemma": encoder(
         "Gemma3TextModel", "Gemma3TextConfig", {**DECODER, "use_bidirectional_attention": True}
     ),
-    "Mistral": encoder("MistralModel", "MistralConfig", DECODER, "lasttoken"),
-    "Llama": encoder("LlamaModel", "LlamaConfig", DECODER),
-    "SmolLM": encoder("SmolLM3Model", "SmolLM3Config", DECODER),
+    "Mistral": encoder("MistralModel", "MistralConfig", DECODER, "lasttoken", CAUSAL),
+    "Llama": encoder("LlamaModel", "LlamaConfig", DECODER, head=CAUSAL),
+    "SmolLM": encoder("SmolLM3Model", "SmolLM3Config", DECODER, head=CAUSAL),
     "CLIP": Architecture(clip),
     "StaticEmbedding": Architecture(static),
     "SPLADE": Architecture(splade, st.SparseEncoder),

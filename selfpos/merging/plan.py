@@ -288,7 +288,7 @@ def _frame(base: ModelFolder, vectors: Sequence[TaskVector], name: str | None) -
 
 
 def _merged_keys(base: ModelFolder, frame: ModelFolder, vectors: Sequence[TaskVector]) -> tuple[str, ...]:
-    misfits = frozenset().union(*(vector.misfits for vector in vectors))
+    misfits = frozenset().union(*(vector.misfits | vector.unused for vector in vectors))
     if frame is not base:  # whose tokens have other rows
         misfits = misfits.union(*(vector.by_token for vector in vectors))
     shapes = {key: entry.shape for key, entry in base.tensors.items() if key not in misfits}

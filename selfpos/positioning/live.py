@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from selfpos.storage.model_folder import ModelFolder
     from selfpos.vectors import TaskVector
 
+POOLER = ".pooler."
 CHUNK = 32  # texts of a forward pass without gradients: enough to fill a core's vector units
 
 
@@ -216,6 +217,8 @@ def match_parameters(base: ModelFolder, model: SentenceTransformer) -> dict[str,
         others = tuple(f"{other.path}/" for other in base.modules if other.path and other.path != module.path)
         keys = [key for key in stored if key.startswith(prefix) and (prefix or not key.startswith(others))]
         for name, parameter in model[module.idx].named_parameters():
+            if POOLER in f".{name}" and not any(POOLER in f".{key}" for key in keys):
+                continue  # random at each load, and no embedding reads it
             key = _stored_name(base, keys, prefix, name, parameter)
             if key in matched:
                 raise SelfposError(

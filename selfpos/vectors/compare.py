@@ -25,13 +25,15 @@ class Comparison:
 
     parts: the vector. differences: sentences, which stand against a merge. misfits: keys of the base at which
     there is no vector because of them. by_token: tables whose rows were found by their tokens, as tokenizers
-    differ. notes: what was left aside without harm. tensors: the model's, by the base's keys.
+    differ. unused: keys that this model lacks, for none of them is used. notes: what was left aside without
+    harm. tensors: the model's, by the base's keys.
     """
 
     parts: dict[str, TensorPart]
     differences: tuple[str, ...]
     misfits: frozenset[str]
     by_token: frozenset[str]
+    unused: frozenset[str]
     notes: tuple[str, ...]
     tensors: dict[str, TensorEntry] = field(repr=False)
 
@@ -65,7 +67,9 @@ def compare(base: ModelFolder, other: ModelFolder) -> Comparison:
     ]
     notes = _notes(base, other, matched, rows.keys() - tables, aside)
     by_token = frozenset(tables & rows.keys())
-    return Comparison(parts, tuple(differences), frozenset(misfits), by_token, tuple(notes), matched.tensors)
+    return Comparison(
+        parts, tuple(differences), frozenset(misfits), by_token, matched.unused, tuple(notes), matched.tensors
+    )
 
 
 def network_of_keys(model: ModelFolder) -> dict[str, str]:

@@ -36,7 +36,8 @@ class TaskVector:
 
     `differences` from the base are sentences, `misfits` the tensors that cannot be compared because of them:
     both empty unless differences are tolerated. `notes` say what was left aside without harm.
-    `by_token` are tables whose rows were found by their tokens, in the order of the base's tokenizer.
+    `by_token` are tables whose rows were found by their tokens, in the order of the base's tokenizer;
+    `unused` tensors of the base that the model does not use, such as a head.
     """
 
     name: str
@@ -47,6 +48,7 @@ class TaskVector:
     misfits: frozenset[str] = frozenset()
     notes: tuple[str, ...] = ()
     by_token: frozenset[str] = frozenset()
+    unused: frozenset[str] = frozenset()
 
     @property
     def source(self) -> Path:
@@ -132,6 +134,7 @@ def _open_vector(base: ModelFolder, source: Path, name: str, tolerate: bool) -> 
         *(name, frame, base, fitting, tuple(differences), compared.misfits),
         notes=(*notes, *compared.notes),
         by_token=compared.by_token,
+        unused=compared.unused,
     )
 
 
