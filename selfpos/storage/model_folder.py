@@ -29,6 +29,7 @@ from selfpos.storage.file_kinds import (
     model_files,
 )
 from selfpos.storage.hashing import content_hash
+from selfpos.storage.locate import hub_snapshot
 from selfpos.storage.manifest import read_json
 from selfpos.storage.networks import SPLIT_ON_LOADING, TRANSFORMERS, Network, loaded, networks, task_of
 from selfpos.storage.numbers import STORED, TORCH, to_float32
@@ -157,6 +158,11 @@ def open_model(folder: Path) -> ModelFolder:
         adapter = hint if (folder / ADAPTER).exists() else ""
         others = "" if adapter else ", ".join(sorted(file.name for file in folder.glob("*.safetensors"))[:3])
         found = f"; it has {others}, of which none is {WEIGHTS}" if others else ""
+        if snapshot := hub_snapshot(folder):
+            found += (
+                "; where the Hub has pickled weights only, which are never loaded, name a revision with "
+                f"safetensors ({snapshot['repo']}@refs/pr/N), or load the model with its class and save it"
+            )
         raise SelfposError(f"{folder} has no weights in safetensors files{adapter}{found}")
     return ModelFolder(folder, modules, _as_loaded(folder, modules, tensors))
 

@@ -158,6 +158,28 @@ def test_the_same_as_the_librarys_own_merge(
         np.testing.assert_allclose(found[name].numpy(), value.numpy(), atol=1e-6, err_msg=name)
 
 
+@pytest.mark.parametrize("kind", [*KINDS, "plain"])
+def test_the_card_loads_the_model_in_its_class(kind: str, tmp_path: Path) -> None:
+    from selfpos import operations
+
+    if kind == "plain":
+        base = plain_bert(tmp_path / "base", "BertForSequenceClassification", num_labels=1)
+    else:
+        base = KINDS[kind](tmp_path)
+    one = make_specialist(base, tmp_path / "one", seed=1)
+    out = operations.merge(str(base), [one], "average", tmp_path / "out")
+    name = "CrossEncoder" if kind == "plain" else kind
+    card = (out / "README.md").read_text()
+    assert (
+        f"import {name}" in card and f"model = {name}(" in card and "model = SentenceTransformer(" not in card
+    )
+    assert ("model.predict(" in card) == (name == "CrossEncoder")
+    tag = {"CrossEncoder": "reranker", "SparseEncoder": "sparse-encoder", "MultiVectorEncoder": "colbert"}[
+        name
+    ]
+    assert f"- {tag}\n" in card and "- sentence-similarity" not in card
+
+
 def test_plain_cross_encoders_stay_plain(tmp_path: Path) -> None:
     from sentence_transformers import CrossEncoder
 
