@@ -17,7 +17,7 @@ from selfpos.vectors.match import paired
 from selfpos.vectors.tokenizers import tokenizer_difference
 
 QUANTISED = {"F8_E4M3", "F8_E5M2", "I8", "U8"}
-READING = ("do_lower_case", "transformer_task", "query_length", "document_length", "query_expansion")
+READING = ("transformer_task", "query_length", "document_length", "query_expansion")
 """Fields of sentence_bert_config.json that decide what the transformer sees and gives."""
 
 
@@ -63,12 +63,28 @@ def some_tensors(names: list[str]) -> str:
 
 def config_differences(base: ModelFolder, other: ModelFolder, tokenizers: Iterable[str]) -> list[str]:
     """Differences of modules, their configs, pooling, prompts and similarity, followed by `tokenizers`."""
+    activations = [_activation(model) for model in (base, other)]
+    tokenizers = [*_unlike("activation_fn", *activations), *tokenizers]
     if other.is_plain or base.is_plain:
         return [*_module_differences(base, other), *tokenizers]
     kinds = [[_kind(network) for network in model.networks] for model in (base, other)]
     if kinds[0] != kinds[1]:
         return [f"its modules are {' + '.join(kinds[1])}, expected {' + '.join(kinds[0])}"]
     return [*_module_differences(base, other), *_prompt_differences(base, other), *tokenizers]
+
+
+def _activation(model: ModelFolder) -> str | None:
+    """What a CrossEncoder does to its logits, where it says so: today's place, or that before version 5."""
+    older = model.config(CONFIG).get("sentence_transformers") or {}
+    stated = model.config(PROMPTS_CONFIG).get("activation_fn") or older.get("activation_fn")
+    return str(stated).rpartition(".")[2] if stated else None
+
+
+def _unlike(name: str, expected: Any, actual: Any) -> list[str]:
+    """The difference of a field that both models state."""
+    if expected == actual or None in (expected, actual):
+        return []
+    return [f"its {name} is {actual!r}, expected {expected!r}, which changes what is computed"]
 
 
 def _kind(network: Network) -> str:
@@ -99,14 +115,11 @@ def _reading_differences(base: ModelFolder, module: str, other: ModelFolder, cou
         model.config(str(PurePosixPath(path) / TRANSFORMER_CONFIG))
         for model, path in ((base, module), (other, counterpart))
     )
-    faults = []
-    for name in READING if mine and theirs else ():
-        expected, actual = mine.get(name), theirs.get(name)
-        if name == "do_lower_case":
-            expected, actual = bool(expected), bool(actual)
-        if expected != actual and (name == "do_lower_case" or None not in (expected, actual)):
-            faults.append(f"its {name} is {actual!r}, expected {expected!r}, which changes what is computed")
-    return faults
+    if not (mine and theirs):
+        return []
+    lowers = (bool(side.get("do_lower_case")) for side in (mine, theirs))
+    faults = _unlike("do_lower_case", *lowers)
+    return faults + [fault for name in READING for fault in _unlike(name, mine.get(name), theirs.get(name))]
 
 
 def _module_config(model: ModelFolder, module: str) -> dict[str, Any]:

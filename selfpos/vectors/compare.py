@@ -113,11 +113,18 @@ def _matched_rows(
     found: dict[str, np.ndarray] = {}
     for mine, theirs in paired(base, other):
         differs = mine.prefix in tokenizers
-        for key in sorted(token_tables(base, mine.prefix) & matched.tensors.keys()):
+        unlike = {
+            key
+            for key, entry in matched.tensors.items()
+            if key in base.tensors and (differs or base.tensors[key].shape != entry.shape)
+        }
+        if not unlike:  # the usual case, in which no vocabulary need be read
+            continue
+        tokens, there = vocabulary(base.path / mine.path), vocabulary(other.path / theirs.path)
+        for key in sorted(token_tables(base, mine.prefix) & unlike):
             one, two = base.tensors[key].shape, matched.tensors[key].shape
-            if one[1:] != two[1:] or (one == two and not differs):
+            if one[1:] != two[1:]:
                 continue
-            tokens, there = vocabulary(base.path / mine.path), vocabulary(other.path / theirs.path)
             if not tokens or not there or max(tokens.values()) >= one[0] or max(there.values()) >= two[0]:
                 continue
             rows = np.full(one[0], -1)

@@ -180,6 +180,18 @@ def test_the_card_loads_the_model_in_its_class(kind: str, tmp_path: Path) -> Non
     assert f"- {tag}\n" in card and "- sentence-similarity" not in card
 
 
+def test_another_activation_is_refused(tmp_path: Path) -> None:
+    base = cross_encoder(tmp_path)
+    one = make_specialist(base, tmp_path / "one", seed=1)
+    edit_json(one / "config_sentence_transformers.json", activation_fn="torch.nn.modules.activation.Sigmoid")
+    with pytest.raises(SelfposError, match="activation_fn is 'Sigmoid', expected 'Identity'"):
+        plan(base, [one], "average", tmp_path / "out")
+    edit_json(one / "config_sentence_transformers.json", activation_fn=None)
+    older = {"activation_fn": "torch.nn.modules.linear.Identity", "version": "4.0.1"}
+    edit_json(one / "config.json", sentence_transformers=older)
+    assert plan(base, [one], "average", tmp_path / "out").keys
+
+
 def test_plain_cross_encoders_stay_plain(tmp_path: Path) -> None:
     from sentence_transformers import CrossEncoder
 
