@@ -95,7 +95,7 @@ def loaded(folder: Path, names: Iterable[str], task: str) -> Loaded | None:
     """What transformers makes of the tensors `names` that lie in `folder`, when it loads them for `task`.
 
     Reads configurations only: the model is built without memory for its weights. None where transformers does
-    not know the model's type.
+    not know the model's type, or makes another model of it than the tensors are of.
     """
     if not (folder / CONFIG).is_file():
         return None
@@ -105,13 +105,16 @@ def loaded(folder: Path, names: Iterable[str], task: str) -> Loaded | None:
     from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
 
     try:
-        config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
+        config = transformers.AutoConfig.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        )
         encoder = ENCODERS.get(config.model_type) if task == "feature-extraction" else None
         with torch.device("meta"):
             if encoder:
                 model = getattr(transformers, encoder)(config)
             else:
-                model = getattr(transformers, CLASSES.get(task, "AutoModel")).from_config(config)
+                kind = getattr(transformers, CLASSES.get(task, "AutoModel"))
+                model = kind.from_config(config, trust_remote_code=False)
     except (ValueError, KeyError, OSError, ImportError):
         return None
     state = dict.fromkeys(model.state_dict(), True)
@@ -130,6 +133,9 @@ def loaded(folder: Path, names: Iterable[str], task: str) -> Loaded | None:
             found[name] = (renamed,)
         else:
             found[name] = _cut(renamed, by_pattern[pattern]) or (name,)
+    filled = {parameter for parameters in found.values() for parameter in parameters}
+    if 2 * len(filled & state.keys()) < len(state):
+        return None  # the folder's own code makes another model of this type
     return Loaded(found, dict(getattr(model, "all_tied_weights_keys", None) or {}))
 
 

@@ -41,6 +41,8 @@ TOKEN_IDS = {
     for name in ("bos", "eos", "pad", "cls", "sep", "unk", "mask", "decoder_start", "image", "forced_eos")
 }
 """Fields with a token's number; harmless but where `_token_id_counts` says otherwise."""
+OF_EVERY_TYPE = {"is_decoder": False, "add_cross_attention": False}
+"""Fields with one default for all types: where only these are not written, transformers need not be asked."""
 POSITIONS_FROM_PADDING = ("roberta", "mpnet", "camembert", "xmod", "longformer", "data2vec-text", "jina")
 """Parts of types of models whose positions are counted from the number of the padding token."""
 
@@ -70,7 +72,7 @@ def _differences(
     names = mine.keys() & theirs.keys() if shared_only else mine.keys() | theirs.keys()
     found = []
     for name in sorted(names - HARMLESS.keys()):
-        one, other = mine.get(name), theirs.get(name)
+        one, other = (side.get(name, OF_EVERY_TYPE.get(name)) for side in (mine, theirs))
         if isinstance(one, Mapping) and isinstance(other, Mapping):
             inner = _differences(one, other, shared_only=shared_only)
             found += [(f"{name}.{field}", a, b) for field, a, b in inner]
@@ -107,7 +109,7 @@ def _as_transformers_reads(folder: Path) -> dict[str, Any] | None:
     from transformers import AutoConfig
 
     try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         known = {*type(config)().to_dict(), *config.attribute_map, "rope_parameters"}
     except (ValueError, KeyError, OSError, TypeError, ImportError):
         return None

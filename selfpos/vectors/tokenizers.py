@@ -128,7 +128,9 @@ def _by_library(mine: Path, theirs: Path) -> str | None:
     opened = []
     for folder in (mine, theirs):
         try:
-            opened.append(AutoTokenizer.from_pretrained(folder, local_files_only=True))
+            opened.append(
+                AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+            )
         except Exception as error:  # of many kinds, from converters of many formats
             return f"{UNKNOWN}: {folder} does not load as one ({error})"
     one, other = opened

@@ -124,6 +124,20 @@ def test_what_only_one_side_has_is_said_and_a_missing_layer_is_refused(
         open_vectors(open_model(tiny_base), [torn])
 
 
+def test_a_model_of_its_own_code_is_matched_by_names_alone(
+    tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path
+) -> None:
+    """The type is BERT's, but the tensors are another model's: transformers' BERT would use none of them."""
+
+    def renamed(source: Path, folder: Path, gone: str = "?") -> Path:
+        return restored(source, folder, lambda name: None if gone in name else f"own.code_{name}")
+
+    base = renamed(tiny_base, tmp_path / "base")
+    assert open_vectors(open_model(base), [renamed(tiny_specialists[0], tmp_path / "one")])
+    with pytest.raises(SelfposError, match=r"it lacks 16 tensors"):
+        open_vectors(open_model(base), [renamed(tiny_specialists[0], tmp_path / "torn", "layer.1")])
+
+
 @pytest.fixture(scope="module")
 def t5(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A tiny T5 encoder and a specialist."""

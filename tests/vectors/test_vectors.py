@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -249,6 +251,14 @@ def test_a_model_saved_again_by_sentence_transformers_still_fits() -> None:
         SentenceTransformer(str(folder), device="cpu").save_pretrained(f"{place}/again")
         (vector,) = open_vectors(open_model(folder), [Path(place) / "again"])
         assert all(not vector.values(key).any() for key in vector.keys if "LayerNorm" in key)
+        program = (
+            "import sys; from pathlib import Path; from selfpos.vectors import open_vectors\n"
+            "from selfpos.storage.model_folder import open_model\n"
+            "open_vectors(open_model(Path(sys.argv[1])), [Path(sys.argv[2])]); print('torch' in sys.modules)"
+        )
+        words = [sys.executable, "-c", program, str(folder), f"{place}/again"]
+        done = subprocess.run(words, check=True, capture_output=True, text=True)
+        assert done.stdout.strip() == "False"
 
 
 def test_gram_matches_float64(tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path) -> None:
