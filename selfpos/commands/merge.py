@@ -112,15 +112,8 @@ def command(
         do, plan = searched_merge.merge_by_coefficients, searched_merge.plan_merge_by_coefficients
         words: tuple[object, ...] = (coefficients, *arguments)
     elif recipe is not None:
-        from selfpos.mergekit import translate_recipe
-
-        translation = translate_recipe(recipe).fitted()
-        for note in translation.notes:
-            click.echo(note, err=True)
-        words, options = (
-            (translation.base, translation.sources, translation.method, out),
-            {**translation.options, **options},
-        )
+        _merge_recipes(recipe, out, options, dry_run)
+        return
     else:
         values = [_value(weight) for weight in weights]
         options["weights"] = values if len(values) > 1 else next(iter(values), None)
@@ -131,6 +124,35 @@ def command(
         _show(plan(*words, **options))
     else:
         click.echo(str(do(*words, **options)))
+
+
+def _merge_recipes(recipe: Path, out: Path, options: dict[str, Any], dry_run: bool) -> None:
+    """Carry out the recipes of a file in order; the results of all but the last do not stay."""
+    from tempfile import TemporaryDirectory
+
+    from selfpos.mergekit import translate_recipes
+    from selfpos.operations import merge, plan_merge
+
+    recipes = translate_recipes(recipe)
+    with TemporaryDirectory(prefix=f".{out.name}.", dir=out.absolute().parent) as place:
+        made: dict[str, Path] = {}
+        for number, (name, asked) in enumerate(recipes, start=1):
+            if dry_run and made.keys() & {asked.base, *asked.sources}:
+                click.echo(f"then {asked.method} of {', '.join(asked.sources)} over {asked.base}")
+                continue
+            translation = asked.over(made).fitted()
+            for note in translation.notes:
+                click.echo(note, err=True)
+            folder = out if number == len(recipes) else Path(place) / name
+            words = (translation.base, translation.sources, translation.method, folder)
+            given = {**translation.options, **options}
+            if dry_run:
+                _show(plan_merge(*words, **given))
+            else:
+                merge(*words, **given)
+            made[name] = folder
+    if not dry_run:
+        click.echo(str(out))
 
 
 def _refuse(options: dict[str, Any], other: str) -> None:

@@ -8,6 +8,8 @@ filters by name.
 from __future__ import annotations
 
 import glob
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -64,13 +66,31 @@ class Translation:
         options = self.options | {"weights": weights, "params": params}
         return replace(self, options=options, notes=list(dict.fromkeys(notes)))
 
+    def over(self, made: Mapping[str, Path]) -> Translation:
+        """The same merge, with the results of earlier recipes by their names."""
+        base, *sources = (str(made.get(name, name)) for name in (self.base, *self.sources))
+        return replace(self, base=base, sources=sources)
 
-def translate_recipe(file: Path) -> Translation:
-    """What the mergekit recipe at `file` asks for, in this engine's terms.
 
+def translate_recipes(file: Path) -> list[tuple[str, Translation]]:
+    """What the mergekit recipes in `file` ask for, in this engine's terms, by their names.
+
+    Several, as for mergekit-multi, are merged in their order: a later one may name an earlier one's result.
     Raises SelfposError naming the line that cannot be honoured.
     """
-    return _Translator(read_recipe_file(file)).translate()
+    recipes = read_recipe_file(file)
+    for recipe in recipes[:-1]:
+        if not re.fullmatch(r"\w[\w.-]*", str(recipe.data.get("name", ""))):
+            raise recipe.fault(
+                (), "a recipe before the last needs a name, by which a later one takes its result"
+            )
+    return [(str(recipe.data.get("name", "")), _Translator(recipe).translate()) for recipe in recipes]
+
+
+def translate_recipe(file: Path) -> Translation:
+    """The translation of the only recipe in `file`."""
+    ((_, translation),) = translate_recipes(file)
+    return translation
 
 
 class _Translator:

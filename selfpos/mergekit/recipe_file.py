@@ -37,23 +37,26 @@ class RecipeFile:
         return value
 
 
-def read_recipe_file(file: Path) -> RecipeFile:
-    """Read the YAML mapping in `file`. Raises SelfposError when it is not one."""
+def read_recipe_file(file: Path) -> list[RecipeFile]:
+    """Read the YAML mappings in `file`, one per document. Raises SelfposError where one is none."""
     import yaml
 
     if not file.is_file():
         raise SelfposError(f"there is no recipe file {file}")
     try:
         text = file.read_text(encoding="utf-8")
-        documents = list(yaml.compose_all(text, yaml.SafeLoader))
-        if len(documents) > 1:
-            raise SelfposError(
-                f"{file} holds {len(documents)} recipes, as for mergekit-multi: put each into a file of its "
-                "own, merge them one after the other, and name the folders of the first merges in the last"
-            )
-        data, tree = yaml.safe_load(text), yaml.compose(text, yaml.SafeLoader)
+        trees = list(yaml.compose_all(text, yaml.SafeLoader))
+        documents = list(yaml.safe_load_all(text))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise SelfposError(f"recipe {file} is not YAML: {on_one_line(error)}") from None
+    return [
+        _document(file, data, tree) for data, tree in zip(documents or [None], trees or [None], strict=True)
+    ]
+
+
+def _document(file: Path, data: Any, tree: Any) -> RecipeFile:
+    import yaml
+
     if not isinstance(data, dict):
         raise SelfposError(f"recipe {file} must be a mapping of fields, found {type(data).__name__}")
     lines: dict[At, int] = {}

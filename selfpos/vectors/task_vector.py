@@ -162,7 +162,7 @@ def _open_adapter(source: Path) -> ModelFolder:
 
 def _check_base(base: ModelFolder, folder: ModelFolder) -> None:
     recorded = folder.manifest.get("base")
-    if not isinstance(recorded, dict) or not recorded.get("hash"):
+    if not isinstance(recorded, dict) or not recorded.get("hash") or folder.path == base.path:
         return
     if recorded["hash"] != base.content_hash:
         raise SelfposError(

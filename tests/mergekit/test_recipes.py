@@ -12,11 +12,12 @@ import yaml
 from safetensors.numpy import load_file
 
 from selfpos.errors import SelfposError
-from selfpos.mergekit import translate_recipe
+from selfpos.mergekit import translate_recipe, translate_recipes
 from selfpos.mergekit.methods import MERGEKIT
 from selfpos.mergekit.rules import EVERY_LAYER
 from selfpos.merging import MergeResult, merge
 from selfpos.merging.method import get_method
+from tests.helpers.command import CommandLine
 from tests.helpers.folders import make_folder
 from tests.helpers.merges import models
 
@@ -370,10 +371,35 @@ def test_karcher_takes_the_base_for_a_model(tmp_path: Path) -> None:
     assert listed.sources == ["a", "b"]
 
 
-def test_several_recipes_in_one_file_are_refused(tmp_path: Path) -> None:
-    text = "name: x\nmerge_method: linear\nmodels: [{model: a}]\n---\nmerge_method: linear\n"
-    with pytest.raises(SelfposError, match="holds 2 recipes, as for mergekit-multi: put each into a file"):
-        translate_recipe(write(tmp_path / "merge.yml", text))
+def test_several_recipes_are_merged_in_their_order(tmp_path: Path, selfpos: CommandLine) -> None:
+    base, tuned = models(8, 2)
+    for name, state in [("base", base), ("one", tuned[0]), ("two", tuned[1])]:
+        make_folder(tmp_path / name, state)
+    half = {"merge_method": "task_arithmetic", "base_model": str(tmp_path / "base")}
+    first = half | {
+        "name": "half",
+        "models": [{"model": str(tmp_path / "one"), "parameters": {"weight": 0.5}}],
+    }
+    last = half | {
+        "models": [
+            {"model": "half", "parameters": {"weight": 1}},
+            {"model": str(tmp_path / "two"), "parameters": {"weight": 1}},
+        ]
+    }
+    file = write(tmp_path / "merge.yml", yaml.safe_dump_all([first, last]))
+    planned = selfpos("merge", file, "--out", tmp_path / "out", "--dry-run")
+    assert f"then task-arithmetic of half, {tmp_path / 'two'}" in planned.stdout, planned.stderr
+    before = sorted(tmp_path.iterdir())
+    done = selfpos("merge", file, "--out", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    found = load_file(tmp_path / "out" / "model.safetensors")
+    for key, value in base.items():
+        expected = value + 0.5 * (tuned[0][key] - value) + (tuned[1][key] - value)
+        np.testing.assert_allclose(found[key], expected, atol=1e-6, err_msg=key)
+    assert sorted(tmp_path.iterdir()) == sorted([*before, tmp_path / "out"])
+    unnamed = write(tmp_path / "unnamed.yml", yaml.safe_dump_all([half | {"models": [{"model": "a"}]}, last]))
+    with pytest.raises(SelfposError, match="a recipe before the last needs a name"):
+        translate_recipes(unnamed)
 
 
 def test_layers_must_be_all(tmp_path: Path) -> None:
