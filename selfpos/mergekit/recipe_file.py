@@ -49,9 +49,9 @@ def read_recipe_file(file: Path) -> list[RecipeFile]:
         documents = list(yaml.safe_load_all(text))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise SelfposError(f"recipe {file} is not YAML: {on_one_line(error)}") from None
-    return [
-        _document(file, data, tree) for data, tree in zip(documents or [None], trees or [None], strict=True)
-    ]
+    if not documents:
+        raise SelfposError(f"recipe {file} must be a mapping of fields, found nothing")
+    return [_document(file, data, tree) for data, tree in zip(documents, trees, strict=True)]
 
 
 def _document(file: Path, data: Any, tree: Any) -> RecipeFile:
