@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -22,13 +22,12 @@ POOLER = "pooler."
 class Match:
     """The tensors of a model by the keys of a base.
 
-    tensors: what has no counterpart in the base is under its own key. copies: keys of the model's further
-    copies of a tensor → the base's key. unused: keys of the base that the model lacks and does not use.
-    dropped: tensors of the model alone that are not used.
+    tensors: what has no counterpart in the base is under its own key; of equal copies there is one. unused:
+    keys of the base that the model lacks and does not use. dropped: tensors of the model alone that are not
+    used.
     """
 
     tensors: dict[str, TensorEntry]
-    copies: dict[str, str] = field(default_factory=dict)
     unused: frozenset[str] = frozenset()
     dropped: tuple[str, ...] = ()
 
@@ -39,26 +38,29 @@ def match(base: ModelFolder, other: ModelFolder) -> Match:
     if _floats(base.tensors) == _floats(moved):
         return Match(moved)
     mine, theirs = _parameters(base, base, base.tensors), _parameters(base, other, moved)
-    by_name: dict[str, TensorEntry] = {}
-    copies: dict[str, str] = {}
-    own: dict[str, str] = {}
-    for key, name in theirs.items():
-        if name in by_name:
-            copies[key] = name
-        else:
-            by_name[name], own[name] = moved[key], key
-    tensors = {key: replace(by_name[name], key=key) for key, name in mine.items() if name in by_name}
+    # Of copies, the one under the name to which the others are tied.
+    own = {name: key for key, name in sorted(theirs.items(), key=lambda item: item[0] == item[1])}
+    tensors = {key: replace(moved[own[name]], key=key) for key, name in mine.items() if name in own}
     used = {mine[key] for key in tensors}
-    first = {name: key for key, name in reversed(mine.items())}
     alone = {name: key for name, key in own.items() if name not in used}
     dropped = [key for name, key in alone.items() if _unused(name)]
     tensors |= {key: moved[key] for name, key in alone.items() if not _unused(name)}
     return Match(
         tensors,
-        {key: first[name] for key, name in copies.items() if name in first},
         frozenset(key for key, name in mine.items() if key not in tensors and _unused(name)),
         tuple(moved[key].name for key in dropped if moved[key].mergeable),
     )
+
+
+def transformers_of(base: ModelFolder, other: ModelFolder) -> dict[str, TensorEntry]:
+    """The tensors of the base's transformers, under keys as if they lay in the folders of the other's."""
+    lent = {}
+    for mine, theirs in paired(base, other):
+        for key, entry in base.tensors.items() if mine.kind in TRANSFORMERS else ():
+            if network_of(key, base.networks) == mine:
+                new = theirs.prefix + key.removeprefix(mine.prefix)
+                lent[new] = replace(entry, key=new)
+    return lent
 
 
 def parameters_of(model: ModelFolder) -> dict[str, str]:

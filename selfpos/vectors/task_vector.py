@@ -19,6 +19,7 @@ from selfpos.storage.tensor_file import TensorEntry
 from selfpos.vectors.adapter import adapter_parts
 from selfpos.vectors.check import some_tensors
 from selfpos.vectors.compare import Comparison, compare, network_of_keys
+from selfpos.vectors.match import transformers_of
 from selfpos.vectors.names import may_be_tied
 from selfpos.vectors.parts import Dense, MatchedRows, Reader, TensorPart
 
@@ -110,6 +111,11 @@ def _open_vector(base: ModelFolder, source: Path, name: str, tolerate: bool) -> 
     if not source.is_dir():
         raise SelfposError(f"there is no model or adapter folder {source}")
     adapter = (source / ADAPTER).is_file()
+    if not adapter and (inner := next(source.glob(f"*/{ADAPTER}"), None)):
+        raise SelfposError(
+            f"{source} holds a PEFT adapter in {inner.parent.name}; give that folder, {inner.parent}, "
+            "as the vector"
+        )
     folder = _open_adapter(source) if adapter else open_model(source)
     _check_base(base, folder)
     moved: dict[str, TensorPart] = {}
@@ -120,14 +126,13 @@ def _open_vector(base: ModelFolder, source: Path, name: str, tolerate: bool) -> 
             return TaskVector(name, folder, base, moved, notes=tuple(notes))
         # An adapter stands for a model whose transformer has the base's tensors; its other modules are stored
         # whole.
-        own = network_of_keys(base)
-        assumed = {key: entry for key, entry in base.tensors.items() if own[key] in TRANSFORMERS}
-        folder = replace(folder, tensors=assumed | folder.tensors)
+        folder = replace(folder, tensors=transformers_of(base, folder) | folder.tensors)
     compared = compare(base, folder)
     differences = list(compared.differences)
     if differences and not tolerate:
         raise SelfposError(_refusal(base, source, compared))
-    stored = {key: part for key, part in compared.parts.items() if not (adapter and key in assumed)}
+    lent = {key for key, kind in network_of_keys(base).items() if adapter and kind in TRANSFORMERS}
+    stored = {key: part for key, part in compared.parts.items() if key not in lent}
     fitting = {key: part for key, part in (stored | moved).items() if key not in compared.misfits}
     frame = replace(folder, tensors=compared.tensors) if not adapter else folder
     return TaskVector(

@@ -117,6 +117,16 @@ def test_heads_that_the_base_has_not_are_left_out_and_said(
     check(base, tmp_path / "adapter", tuned, tmp_path / "out")
 
 
+def test_an_adapter_in_a_modules_folder_is_pointed_to(base: Path, tmp_path: Path) -> None:
+    tune(base, tmp_path / "one" / "0_Transformer")
+    shutil.copy(base / "modules.json", tmp_path / "one")
+    with pytest.raises(
+        SelfposError, match=r"adapter in 0_Transformer; give that folder, .*one/0_Transformer"
+    ):
+        open_vectors(open_model(base), [tmp_path / "one"])
+    assert open_vectors(open_model(base), [tmp_path / "one" / "0_Transformer"])[0].parts
+
+
 def test_trained_tokens_must_be_those_of_the_configuration(base: Path, tmp_path: Path) -> None:
     from tests.helpers.adapters import edit_json
 

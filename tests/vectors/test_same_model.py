@@ -108,6 +108,18 @@ def test_a_model_in_other_words_is_the_same(
     ).keys()
 
 
+def test_an_adapter_saved_with_its_modules_fits_a_base_in_the_old_layout(
+    tiny_base: Path, tmp_path: Path
+) -> None:
+    base = in_old_layout(tiny_base, tmp_path / "base")
+    expected = make_adapter(tiny_base, tmp_path / "adapter")
+    (vector,) = open_vectors(open_model(base), [tmp_path / "adapter"])
+    for key in vector.keys:
+        moved = expected.get(plainly(key), np.zeros(base_shape := vector.base.tensors[key].shape))
+        assert moved.shape == base_shape
+        np.testing.assert_allclose(vector.values(key), moved, atol=2e-6, err_msg=key)
+
+
 def test_what_only_one_side_has_is_said_and_a_missing_layer_is_refused(
     tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path
 ) -> None:
@@ -170,6 +182,18 @@ def test_the_two_names_of_a_table_are_one_tensor(
         assert len(tables) == (1 if start == base else len(names))
         for table in tables:  # whose masks are drawn by the name that comes first
             np.testing.assert_array_equal(table, right if method == "average" else tables[0])
+
+
+def test_of_copies_the_one_that_others_are_tied_to_is_taken(t5: tuple[Path, Path], tmp_path: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    base, one = t5
+    table = load_file(one / "model.safetensors")[TABLE]
+    both = restored(one, tmp_path / "both", lambda name: name, **{OTHER: table.clone()})
+    out = merge(base, [both], "average", tmp_path / "out", take_from="both").out
+    assert TABLE in state(out) and OTHER not in state(out)
+    vectors = [SentenceTransformer(str(folder), device="cpu").encode(["a b"]) for folder in (one, out)]
+    np.testing.assert_allclose(*vectors, atol=1e-5)
 
 
 def test_copies_that_differ_are_two_tensors(t5: tuple[Path, Path], tmp_path: Path) -> None:
