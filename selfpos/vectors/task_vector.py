@@ -111,7 +111,8 @@ def _open_vector(base: ModelFolder, source: Path, name: str, tolerate: bool) -> 
     if not source.is_dir():
         raise SelfposError(f"there is no model or adapter folder {source}")
     adapter = (source / ADAPTER).is_file()
-    if not adapter and (inner := next(source.glob(f"*/{ADAPTER}"), None)):
+    inner = next(source.glob(f"*_*/{ADAPTER}"), None)  # in the folder of a module
+    if inner is not None and not adapter:
         raise SelfposError(
             f"{source} holds a PEFT adapter in {inner.parent.name}; give that folder, {inner.parent}, "
             "as the vector"
