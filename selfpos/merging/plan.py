@@ -301,10 +301,8 @@ def _merged_keys(base: ModelFolder, frame: ModelFolder, vectors: Sequence[TaskVe
 
 
 def _refuse_unmerged(base: ModelFolder, vectors: Sequence[TaskVector], take_from: str | None) -> None:
-    """Refuse matrices of whole numbers or float8 that a vector changes: they are not merged."""
-    fixed = {
-        key: entry for key, entry in base.tensors.items() if not entry.mergeable and len(entry.shape) > 1
-    }
+    """Refuse tensors of whole numbers or float8 that a vector changes: they are not merged."""
+    fixed = {key: entry for key, entry in base.tensors.items() if not entry.mergeable and entry.numel > 1}
     for vector in vectors:
         for key, entry in fixed.items():
             other = vector.folder.tensors.get(key)

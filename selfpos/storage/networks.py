@@ -60,8 +60,9 @@ def networks(folder: Path, modules: Iterable[Module]) -> list[Network]:
     """The modules in their order; in place of a Router those within it."""
     found = []
     for module in modules:
-        file = folder / module.path / ROUTER_CONFIG
-        if module.kind not in ("Router", "Asym") or not file.is_file():
+        files = (folder / module.path / name for name in (ROUTER_CONFIG, CONFIG))
+        file = next((file for file in files if file.is_file()), None)
+        if module.kind not in ("Router", "Asym") or file is None:
             found.append(Network(module.kind, module.path))
             continue
         for inner, kind in (read_json(file).get("types") or {}).items():

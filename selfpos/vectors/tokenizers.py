@@ -33,6 +33,8 @@ ENCODING_FIELDS = (
     *(f"{role}_token" for role in ("bos", "eos", "cls", "sep", "unk", "mask")),
 )
 """Fields of tokenizer_config.json by which transformers may encode otherwise than tokenizer.json says."""
+WORD_TOKENIZERS = ("whitespacetokenizer_config.json", "phrasetokenizer_config.json")
+"""Files of the tokenizers that sentence-transformers has for tables of words."""
 CONFIG = "tokenizer_config.json"
 UNKNOWN = "its tokenizer cannot be compared"
 
@@ -45,7 +47,9 @@ def tokenizer_difference(mine: Path, theirs: Path) -> str | None:
     """
     files = [[name for name in TOKENIZER_FILES if (folder / name).is_file()] for folder in (mine, theirs)]
     if not all(files):
-        return None
+        words = [name for name in WORD_TOKENIZERS if (mine / name).is_file() and (theirs / name).is_file()]
+        unlike = [name for name in words if read_json(mine / name) != read_json(theirs / name)]
+        return f"its tokenizer differs ({unlike[0]})" if unlike else None
     fields = _fields(mine) == _fields(theirs)
     fast = any("tokenizer.json" in side for side in files)  # which is all that is read where it is there
     decisive = {side[0] for side in files} if fast else {*files[0], *files[1]}

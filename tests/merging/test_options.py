@@ -106,6 +106,15 @@ def test_matrices_that_cannot_be_merged_are_refused_where_they_differ(tmp_path: 
             merge(place, [same, other], "linear", tmp_path / "out", take_from=take_from)
 
 
+def test_a_map_from_tokens_to_rows_must_be_the_same(tmp_path: Path) -> None:
+    """model2vec stores a vocabulary's rows once and a list of numbers beside them."""
+    base = random_state(np.random.default_rng(0), shapes={"embeddings": (4, 4)})
+    place = make_folder(tmp_path / "base", base | {"mapping": np.arange(6) % 4})
+    other = make_folder(tmp_path / "other", base | {"mapping": np.arange(6)[::-1] % 4})
+    with pytest.raises(SelfposError, match="other changes tensor mapping, which is int64 in the base"):
+        plan(place, [other], "linear", tmp_path / "out")
+
+
 def test_an_output_below_a_file_is_refused(
     tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path
 ) -> None:

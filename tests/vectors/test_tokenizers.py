@@ -163,3 +163,14 @@ def test_vocabularies_differ_by_tokens_and_numbers(tmp_path: Path) -> None:
     found = vocabulary(more)
     assert found is not None and found["##ing"] == 57
     assert vocabulary(tmp_path) is None and tokenizer_difference(mine, tmp_path) is None
+
+
+def test_vocabularies_of_words_are_compared(tmp_path: Path) -> None:
+    folders = []
+    for name, words in (("a", ["x", "y"]), ("b", ["y", "x"]), ("c", ["x", "y"])):
+        (tmp_path / name).mkdir()
+        content = json.dumps({"vocab": words, "do_lower_case": False}, indent=len(folders))
+        (tmp_path / name / "whitespacetokenizer_config.json").write_text(content)
+        folders.append(tmp_path / name)
+    assert tokenizer_difference(folders[0], folders[2]) is None
+    assert "whitespacetokenizer_config.json" in str(tokenizer_difference(folders[0], folders[1]))
