@@ -31,7 +31,7 @@ from selfpos.storage.numbers import MERGEABLE, NAMES, STORED, TORCH
 from selfpos.vectors import TaskVector, open_vectors
 from selfpos.vectors.check import quantisation, some_tensors
 from selfpos.vectors.names import is_linear_map
-from selfpos.vectors.parts import CHUNK, Dense, LowRank, MatchedRows, Rows
+from selfpos.vectors.parts import CHUNK, Dense, LowRank, MatchedRows
 from selfpos.vectors.task_vector import tied_tensors
 
 HALF = {"F16", "BF16"}
@@ -338,7 +338,7 @@ def _dtype(
         return dtype if entry.mergeable and dtype is not None else entry.dtype
     formats = {entry.dtype} | ({base.tensors[key].dtype} if key in base.tensors else set())
     parts = [vector.parts.get(key) for vector in vectors]
-    formats |= {part.entry.dtype for part in parts if isinstance(part, Dense | MatchedRows | Rows)}
+    formats |= {part.entry.dtype for part in parts if isinstance(part, Dense | MatchedRows)}
     return _widest(formats)
 
 

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from selfpos.errors import SelfposError
 from selfpos.storage.file_kinds import ADAPTER, ADAPTER_WEIGHTS
 from selfpos.storage.model_folder import ModelFolder
@@ -15,7 +17,7 @@ from selfpos.storage.numbers import TORCH
 from selfpos.storage.tensor_file import TensorEntry, read_header
 from selfpos.vectors.check import quantisation
 from selfpos.vectors.match import parameters_of, same_values
-from selfpos.vectors.parts import Dense, Dora, LowRank, Maps, Rows, Shift, Sum, TensorPart
+from selfpos.vectors.parts import Dense, Dora, LowRank, Maps, MatchedRows, Shift, Sum, TensorPart
 
 # Options under which an adapter is more than W + scaling·B·A, so that no merged weight equals it.
 UNSUPPORTED_OPTIONS = {
@@ -160,7 +162,9 @@ class _AdapterReader:
                 f"adapter {self.folder.path}: {entry.name} has shape {list(entry.shape)} for "
                 f"{len(given)} trained tokens; tensor {key} of the base has {list(shape)}"
             )
-        return Rows(entry, tuple(given), self.maps)
+        rows = np.full(shape[0], -1)
+        rows[given] = np.arange(len(given))
+        return MatchedRows(entry, rows, self.maps)
 
     def _low_rank(self, a: TensorEntry, module: str, key: str) -> TensorPart:
         name = a.name

@@ -161,30 +161,6 @@ class MatchedRows:
 
 
 @dataclass(frozen=True)
-class Rows:
-    """V = tuned − base at the rows `indices`, of which `entry` holds the tuned values; zero elsewhere."""
-
-    entry: TensorEntry
-    indices: tuple[int, ...]
-    maps: Maps = field(repr=False)
-
-    def open(self) -> Reader:
-        tuned = to_float32(raw_tensor(self.entry, self.maps), self.entry.dtype).reshape(self.entry.shape)
-        columns = self.entry.shape[1]
-
-        def read(start: int, stop: int, base: np.ndarray) -> np.ndarray:
-            values = np.zeros(stop - start, np.float32)
-            for row, index in zip(tuned, self.indices, strict=True):
-                first, last = max(start, index * columns), min(stop, (index + 1) * columns)
-                if first < last:
-                    here = slice(first - start, last - start)
-                    values[here] = row[first - index * columns : last - index * columns] - base[here]
-            return values
-
-        return read
-
-
-@dataclass(frozen=True)
 class Sum:
     """V of several parts of one tensor together."""
 
@@ -212,4 +188,4 @@ class InMemory:
         return lambda start, stop, base: np.array(self.values[start:stop])
 
 
-TensorPart = Dense | MatchedRows | LowRank | Dora | Shift | Rows | Sum | InMemory
+TensorPart = Dense | MatchedRows | LowRank | Dora | Shift | Sum | InMemory

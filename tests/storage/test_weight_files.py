@@ -12,7 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from selfpos.errors import SelfposError
-from selfpos.storage.model_folder import check_embeds, open_model, read_modules
+from selfpos.storage.model_folder import Module, check_embeds, open_model, read_modules
+from selfpos.storage.networks import networks
 from tests.helpers.adapters import edit_json, state
 
 SHARDS = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
@@ -94,3 +95,16 @@ def test_only_embedders_are_trained_and_searched_on(tiny_base: Path, tmp_path: P
     edit_json(copy / "config_sentence_transformers.json", model_type="CrossEncoder")
     with pytest.raises(SelfposError, match="is a CrossEncoder"):
         check_embeds(copy)
+
+
+@pytest.mark.parametrize(("kind", "file"), [("Router", "router_config.json"), ("Asym", "config.json")])
+def test_the_modules_within_a_router_are_networks(kind: str, file: str, tmp_path: Path) -> None:
+    types = {"query_0_StaticEmbedding": "a.b.StaticEmbedding", "document_0_Transformer": "a.Transformer"}
+    (tmp_path / "0_R").mkdir()
+    (tmp_path / "0_R" / file).write_text(json.dumps({"types": types}))
+    found = networks(tmp_path, [Module(0, "0", "0_R", f"x.{kind}"), Module(1, "1", "", "x.Normalize")])
+    assert [(network.kind, network.prefix) for network in found] == [
+        ("StaticEmbedding", "0_R/query_0_StaticEmbedding/"),
+        ("Transformer", "0_R/document_0_Transformer/"),
+        ("Normalize", ""),
+    ]
