@@ -15,7 +15,9 @@ from selfpos.data.report import describe_data, report_lines
 from selfpos.data.sources import hash_records, load_task
 from selfpos.errors import SelfposError
 from selfpos.merging import Plan, execute, plan
+from selfpos.merging.output.layout import code_of
 from selfpos.merging.output.provenance import describe
+from selfpos.merging.plan import check_base as check_merged_base
 from selfpos.publishing.card import write_card
 from selfpos.recipe import PositioningSettings, TaskSource, TrainingSettings, validate
 from selfpos.statistics import check, gathered
@@ -30,6 +32,8 @@ from selfpos.vectors.task_vector import distinct_names
 
 if TYPE_CHECKING:
     from datasets import Dataset
+
+    from selfpos.data.sources import LoadedSource
 
 
 Sources = Sequence[str | Path]
@@ -62,21 +66,12 @@ def finetune(
     Raises:
         SelfposError: on bad input, or when `out` exists.
     """
-    refuse_existing(out)
+    folder, loaded, report, training, held_out = _prepared(
+        base, source, out, settings, probe=probe, seed=seed, say=say
+    )
     task_type = get_task(source.type)
-    folder = locate_model(base)
-    check_base(folder, settings.max_length)  # before its data is read, or mined with it
-    processes.join(settings.device)
-    with processes.first_before_others():  # a stream is written to the cache
-        loaded = load_task(source, seed=seed)
-    say(f"data: {loaded.description}")
-    report = describe_data(loaded, task_type, folder)
-    for line in report_lines(report):
-        say(line)
-    training, held_out = hold_out(loaded.dataset, probe, seed)
     provenance = {"source": source.model_dump(mode="json"), "hash": loaded.hash, "probe": probe, "seed": seed}
     if probe:
-        _check_probe(task_type, held_out)
         provenance["held_out"] = hash_records(held_out)
     validation = None
     if settings.validation is not None and settings.validation.split is not None:
@@ -96,6 +91,62 @@ def finetune(
         prompts={source.type: source.prompts},
         provenance={"finetune": provenance, "data": {source.type: report}},
     )
+
+
+def check_finetune(
+    base: str,
+    source: TaskSource,
+    out: Path,
+    settings: TrainingSettings,
+    *,
+    probe: int = 256,
+    seed: int = 0,
+    say: Callable[[str], object] = print,
+) -> None:
+    """Refuse what `finetune` would, and what a merge or search would refuse of its base; writes nothing."""
+    folder, _, _, training, held_out = _prepared(base, source, out, settings, probe=probe, seed=seed, say=say)
+    check_searches(folder)
+    say(f"would train on {len(training)} records, and hold out {len(held_out) if probe else 0} for a probe")
+
+
+def check_searches(base: Path) -> None:
+    """Refuse what a search over `base` would refuse of it."""
+    from selfpos.positioning.live import check_live
+    from selfpos.storage.model_folder import open_model
+
+    check_live(open_model(base))
+
+
+def _prepared(
+    base: str,
+    source: TaskSource,
+    out: Path,
+    settings: TrainingSettings,
+    *,
+    probe: int,
+    seed: int,
+    say: Callable[[str], object],
+) -> tuple[Path, LoadedSource, dict[str, Any], Dataset, Dataset]:
+    """The base's folder, the task's data and its statistics, the records to train on and those held out."""
+    refuse_existing(out)
+    task_type = get_task(source.type)
+    folder = locate_model(base)
+    check_base(folder, settings.max_length)  # before its data is read, or mined with it
+    code = code_of(check_merged_base(folder, allow_code=True))
+    if code:
+        names = ", ".join(map(str, code))
+        say(f"the base names Python code of its own ({names}): merges over it need --allow-code")
+    processes.join(settings.device)
+    with processes.first_before_others():  # a stream is written to the cache
+        loaded = load_task(source, seed=seed)
+    say(f"data: {loaded.description}")
+    report = describe_data(loaded, task_type, folder)
+    for line in report_lines(report):
+        say(line)
+    training, held_out = hold_out(loaded.dataset, probe, seed)
+    if probe:
+        _check_probe(task_type, held_out)
+    return folder, loaded, report, training, held_out
 
 
 def _check_probe(task_type: TaskType, records: Dataset) -> None:

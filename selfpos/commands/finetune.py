@@ -81,6 +81,9 @@ SIDES = {"query": "query", **dict.fromkeys(("document", "passage", "corpus"), "d
     help="Records held out for Self Positioning.",
 )
 @click.option("--seed", type=click.IntRange(min=0, max=2**32 - 1), default=0, show_default=True)
+@click.option(
+    "--dry-run", is_flag=True, help="Check data and base, also for later merges and searches; train nothing."
+)
 def command(
     task: str,
     base: str,
@@ -94,11 +97,12 @@ def command(
     validate: str | None,
     probe: int,
     seed: int,
+    dry_run: bool,
     **options: Any,
 ) -> None:
     """Fine-tune the base model on one task, and save it as a folder that SentenceTransformer loads."""
     from selfpos.console import is_first, quiet_process, screen
-    from selfpos.operations import finetune
+    from selfpos.operations import check_finetune, finetune
     from selfpos.recipe import validate as checked
     from selfpos.tasks import get_task
 
@@ -124,6 +128,9 @@ def command(
         raise SelfposError("--validate-every and --patience need --validate SHARE or --validate SPLIT")
     training = checked(TrainingSettings, settings, "selfpos finetune")
     records = checked(TaskSource, source, "selfpos finetune")
+    if dry_run:
+        check_finetune(base, records, out, training, probe=probe, seed=seed, say=click.echo)
+        return
     result = finetune(base, records, out, training, probe=probe, seed=seed, say=screen().print)
     if is_first():
         click.echo(f"{result.out}  ({result.steps} steps, {result.seconds:.0f} s)")

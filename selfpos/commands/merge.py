@@ -40,7 +40,7 @@ DEFAULT_BASE = "all-MiniLM-L6-v2"
 @click.option("--adapter", is_flag=True, help="Write one LoRA adapter, where all vectors are adapters.")
 @options_of(
     MergeOptions,
-    *("dtype", "seed", "rank", "take_from", "device", "threads", "shard_size", "allow_code"),
+    *("dtype", "seed", "rank", "take_from", "pooling", "device", "threads", "shard_size", "allow_code"),
     budget="memory",
 )
 @click.option(
@@ -112,16 +112,8 @@ def command(
         do, plan = searched_merge.merge_by_coefficients, searched_merge.plan_merge_by_coefficients
         words: tuple[object, ...] = (coefficients, *arguments)
     elif recipe is not None:
-        from selfpos.mergekit import translate_recipe
-
-        translation = translate_recipe(recipe)
-        translation.check_layers()
-        for note in translation.notes:
-            click.echo(note, err=True)
-        words, options = (
-            (translation.base, translation.sources, translation.method, out),
-            {**translation.options, **options},
-        )
+        _merge_recipes(recipe, out, options, dry_run)
+        return
     else:
         values = [_value(weight) for weight in weights]
         options["weights"] = values if len(values) > 1 else next(iter(values), None)
@@ -132,6 +124,35 @@ def command(
         _show(plan(*words, **options))
     else:
         click.echo(str(do(*words, **options)))
+
+
+def _merge_recipes(recipe: Path, out: Path, options: dict[str, Any], dry_run: bool) -> None:
+    """Carry out the recipes of a file in order; the results of all but the last do not stay."""
+    from tempfile import TemporaryDirectory
+
+    from selfpos.mergekit import translate_recipes
+    from selfpos.operations import merge, plan_merge
+
+    recipes = translate_recipes(recipe)
+    with TemporaryDirectory(prefix=f".{out.name}.", dir=out.absolute().parent) as place:
+        made: dict[str, Path] = {}
+        for number, (name, asked) in enumerate(recipes, start=1):
+            if dry_run and made.keys() & {asked.base, *asked.sources}:
+                click.echo(f"then {asked.method} of {', '.join(asked.sources)} over {asked.base}")
+                continue
+            translation = asked.over(made).fitted()
+            for note in translation.notes:
+                click.echo(note, err=True)
+            folder = out if number == len(recipes) else Path(place) / name
+            words = (translation.base, translation.sources, translation.method, folder)
+            given = {**translation.options, **options}
+            if dry_run:
+                _show(plan_merge(*words, **given))
+            else:
+                merge(*words, **given)
+            made[name] = folder
+    if not dry_run:
+        click.echo(str(out))
 
 
 def _refuse(options: dict[str, Any], other: str) -> None:
@@ -203,7 +224,7 @@ def _search(
 ) -> None:
     from selfpos.console import is_first, quiet_process
     from selfpos.data.probe import read_probe
-    from selfpos.operations import probe_of
+    from selfpos.operations import check_searches, probe_of
     from selfpos.positioning.position import check
     from selfpos.recipe import PositioningSettings, validate
     from selfpos.searched_merge import plan_search, position_and_merge
@@ -231,6 +252,7 @@ def _search(
             err=True,
         )
     if dry_run:
+        check_searches(locate_model(base))
         searched = ", ".join(f"{name} ({len(task.records)} records)" for name, task in tasks.items())
         rows = plan_search(base, vectors, settings, out, **options)
         applied = dict(rows)["method"].partition(":")[0]

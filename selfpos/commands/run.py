@@ -23,7 +23,8 @@ from selfpos.commands.options import PATH
     metavar="ADDRESS|auto",
     help="Send the jobs to a Ray cluster: its address, or auto for the one on this machine.",
 )
-def command(recipe: Path, out: Path | None, data_root: Path | None, ray: str | None) -> None:
+@click.option("--dry-run", is_flag=True, help="Check recipe, data and base, and list the jobs; do none.")
+def command(recipe: Path, out: Path | None, data_root: Path | None, ray: str | None, dry_run: bool) -> None:
     """Carry out RECIPE: train the specialists and the joint rival, merge, score every model, write the
     report.
 
@@ -42,8 +43,11 @@ def command(recipe: Path, out: Path | None, data_root: Path | None, ray: str | N
         f"[bold]{plan.name}[/bold]: {len(plan.tasks)} tasks, {len(plan.merges)} merges, into {folder}"
     )
     from selfpos.jobs.job import Executor, execute
-    from selfpos.pipeline.run import run_recipe
+    from selfpos.pipeline.run import plan_run, run_recipe
 
+    if dry_run:
+        click.echo("\n".join(plan_run(plan, folder, data_root=data_root)))
+        return
     executor: Executor = execute
     if ray is not None:
         from selfpos.jobs.ray import check_ray, execute_on_ray

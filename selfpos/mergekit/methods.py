@@ -19,6 +19,7 @@ class Counterpart:
         differently.
     per_model: parameters that each model may have. origin: what is merged: the vectors θ_i − θ0 ('vectors'),
     the models ('models'), or either, as the recipe has a base. halved: parameters that are half of ours.
+    differs: where the numbers are others than mergekit's.
     """
 
     method: str
@@ -29,10 +30,15 @@ class Counterpart:
     per_model: tuple[str, ...] = ("weight",)
     origin: str = "vectors"
     halved: tuple[str, ...] = ()
+    differs: str = ""
 
 
 BY_CHANCE = {"rescale": "what is kept is rescaled by its chance, not by the L1 norm: the same on average"}
 NO_RESCALE = {"rescale": (True, "what is kept is not rescaled to the norm before")}
+EQUAL_MAGNITUDES = (
+    "a share of entries is rounded up, and those of the same magnitude as the last are kept too, where "
+    "mergekit rounds down and keeps exactly so many"
+)
 WHOLE_TENSORS = "only the form over whole tensors is here"
 SUM = {"normalize": "normalize", "lambda": "scale"}
 SPARSE = {"density": "density", **SUM}
@@ -52,6 +58,7 @@ BREADCRUMBS = Counterpart(
     {"density": 1.0},
     refused=NO_RESCALE,
     per_model=("weight", "density", "gamma"),
+    differs=EQUAL_MAGNITUDES,
 )
 PLAIN_SUM = {"density": 1.0, "normalize": False}
 
@@ -90,6 +97,7 @@ MERGEKIT: dict[str, Counterpart] = {
         {"density": 1.0, "scope": "tensor"},
         refused=NO_RESCALE,
         per_model=("weight", "density"),
+        differs=EQUAL_MAGNITUDES,
     ),
     "dare_linear": DARE,
     "dare_ties": replace(DARE, method="dare-ties", defaults=PLAIN_SUM),
@@ -98,7 +106,12 @@ MERGEKIT: dict[str, Counterpart] = {
     "breadcrumbs": BREADCRUMBS,
     "breadcrumbs_ties": replace(BREADCRUMBS, method="breadcrumbs-ties", defaults=PLAIN_SUM),
     "sce": Counterpart("sce", {"select_topk": "select"}, {"select": 1.0}, per_model=()),
-    "model_stock": Counterpart("model-stock", refused={"filter_wise": (True, WHOLE_TENSORS)}, per_model=()),
+    "model_stock": Counterpart(
+        "model-stock",
+        refused={"filter_wise": (True, WHOLE_TENSORS)},
+        per_model=(),
+        differs="at angles wider than a right one a tensor stays the base's, where mergekit moves it away",
+    ),
     "nearswap": Counterpart("nearswap", {"t": "t"}, per_model=()),
 }
 """mergekit's name → ours."""

@@ -8,15 +8,18 @@ filters by name.
 from __future__ import annotations
 
 import glob
-from dataclasses import dataclass, field
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from selfpos.errors import SelfposError, nearest
 from selfpos.mergekit.methods import EVERY_PARAMETER, IGNORED, MERGEKIT, Counterpart
 from selfpos.mergekit.recipe_file import At, RecipeFile, read_recipe_file
+from selfpos.mergekit.rules import EVERY_LAYER, fit_rules
 from selfpos.merging.method import get_method
-from selfpos.merging.settings import number
+from selfpos.merging.settings import DEFAULT, number
 from selfpos.storage.numbers import NAMES
 
 FIELDS = (
@@ -40,29 +43,54 @@ class Translation:
     notes: list[str] = field(default_factory=list)
     layers: int | None = None
 
-    def check_layers(self) -> None:
-        """Raise SelfposError where the recipe takes only some of the base's layers."""
+    def fitted(self) -> Translation:
+        """The translation for the base's tensors: filters that fit none have no effect, as in mergekit.
+
+        Raises SelfposError where the recipe takes only some of the base's layers.
+        """
         from selfpos.storage.locate import locate_model
         from selfpos.storage.model_folder import open_model
         from selfpos.vectors.names import layer_number
 
-        if self.layers is None:
-            return
-        numbers = [layer_number(key) for key in open_model(locate_model(self.base)).tensors]
-        layers = 1 + max((layer for layer in numbers if layer is not None), default=-1)
-        if layers != self.layers:
+        tensors = open_model(locate_model(self.base)).tensors
+        keys = [key for key, entry in tensors.items() if entry.mergeable]
+        layers = 1 + max((layer for key in keys if (layer := layer_number(key)) is not None), default=-1)
+        if self.layers not in (None, layers):
             raise SelfposError(
                 f"the recipe takes layers 0 to {self.layers} of models that have {layers}: parts of models "
                 "cannot be put together here"
             )
+        notes = list(self.notes)
+        weights = fit_rules(self.options["weights"], keys, notes)
+        params = {name: fit_rules(value, keys, notes) for name, value in self.options["params"].items()}
+        options = self.options | {"weights": weights, "params": params}
+        return replace(self, options=options, notes=list(dict.fromkeys(notes)))
+
+    def over(self, made: Mapping[str, Path]) -> Translation:
+        """The same merge, with the results of earlier recipes by their names."""
+        base, *sources = (str(made.get(name, name)) for name in (self.base, *self.sources))
+        return replace(self, base=base, sources=sources)
+
+
+def translate_recipes(file: Path) -> list[tuple[str, Translation]]:
+    """What the mergekit recipes in `file` ask for, in this engine's terms, by their names.
+
+    Several, as for mergekit-multi, are merged in their order: a later one may name an earlier one's result.
+    Raises SelfposError naming the line that cannot be honoured.
+    """
+    recipes = read_recipe_file(file)
+    for recipe in recipes[:-1]:
+        if not re.fullmatch(r"\w[\w.-]*", str(recipe.data.get("name", ""))):
+            raise recipe.fault(
+                (), "a recipe before the last needs a name, by which a later one takes its result"
+            )
+    return [(str(recipe.data.get("name", "")), _Translator(recipe).translate()) for recipe in recipes]
 
 
 def translate_recipe(file: Path) -> Translation:
-    """What the mergekit recipe at `file` asks for, in this engine's terms.
-
-    Raises SelfposError naming the line that cannot be honoured.
-    """
-    return _Translator(read_recipe_file(file)).translate()
+    """The translation of the only recipe in `file`."""
+    ((_, translation),) = translate_recipes(file)
+    return translation
 
 
 class _Translator:
@@ -80,6 +108,9 @@ class _Translator:
         elif counterpart.origin == "vectors":
             raise self.recipe.fault(("merge_method",), f"method '{name}' needs a base_model")
         sources = [(model, at) for model, at in models if counterpart.origin == "models" or model != base]
+        if counterpart.method == "karcher" and base not in (None, *(model for model, _ in sources)):
+            sources.append((str(base), ("base_model",)))
+            self.notes.append("base_model: it is one more of the models whose mean is taken, as in mergekit")
         params = self._params(counterpart, [at for _, at in sources])
         if counterpart.origin == "either" and base is None:
             params["space"] = "models"
@@ -100,7 +131,9 @@ class _Translator:
         """Checks the fields of the top and returns the method's counterpart."""
         fault = self.recipe.fault
         for name in self.data:
-            if name not in FIELDS:
+            if name in EVERY_PARAMETER:
+                self.notes.append(f"{name}: mergekit reads it under 'parameters' only; it has no effect here")
+            elif name not in FIELDS:
                 hint = nearest(str(name), FIELDS)
                 raise fault((str(name),), f"field '{name}' has no counterpart here{hint}")
         method = str(self.data.get("merge_method"))
@@ -113,12 +146,25 @@ class _Translator:
                 raise fault(
                     (name,), f"there is no number format '{dtype}'; known: {', '.join(sorted(NAMES))}"
                 )
-        for name in ("tokenizer", "chat_template"):
-            if name in self.data:
-                raise fault((name,), f"'{name}' is not done here: the output has the base's tokenizer")
-        if "tokenizer_source" in self.data:
-            self.notes.append("tokenizer_source: the tokenizer is the base's, and models must share it")
+        self._check_tokenizer()
+        if MERGEKIT[method].differs:
+            self.notes.append(f"{method}: {MERGEKIT[method].differs}")
         return MERGEKIT[method]
+
+    def _check_tokenizer(self) -> None:
+        """The output has the base's tokenizer: note it, and refuse tokens that are to be changed."""
+        tokenizer = self.data.get("tokenizer")
+        if tokenizer is not None and not isinstance(tokenizer, dict):
+            raise self.recipe.fault(("tokenizer",), f"expected a mapping with a source, found {tokenizer!r}")
+        for name, value in (tokenizer or {}).items():
+            if name != "source" and value:
+                reason = f"'{name}' of a tokenizer is not done here: the output has the base's tokenizer"
+                raise self.recipe.fault(("tokenizer", str(name)), reason)
+        for name in ("tokenizer", "tokenizer_source"):
+            if name in self.data:
+                self.notes.append(f"{name}: the tokenizer is the base's, and models must share it")
+        if "chat_template" in self.data:
+            self.notes.append("chat_template: the base's is kept")
 
     def _models(self) -> tuple[list[tuple[str, At]], int | None]:
         """The models with their positions in the file; the number of layers when ranges are given."""
@@ -247,13 +293,13 @@ class _Translator:
         if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
             rules: dict[str, Any] = {}
             for index, item in enumerate(value):
-                if "default" in rules:
+                if DEFAULT in rules:
                     reason = "the value without a filter before this one takes every tensor; put it last"
                     raise self.recipe.fault((*at, index), reason)
                 if not item.keys() <= {"filter", "value"} or "value" not in item:
                     raise self.recipe.fault((*at, index), "expected a filter and a value")
                 pattern = item.get("filter")
-                rule = "default" if pattern in (None, "*") else f"*{glob.escape(str(pattern))}*"
+                rule = DEFAULT if pattern in (None, "*") else f"*{glob.escape(str(pattern))}*"
                 rules[rule] = self._rules(item["value"], (*at, index, "value"))
             return rules
         if isinstance(value, dict):
@@ -270,7 +316,10 @@ class _Translator:
         ):
             reason = f"expected a number, a list of numbers over depth, or filters, found {stops!r}"
             raise self.recipe.fault(at, reason)
-        return "..".join(map(str, stops)) if len(stops) > 1 else stops[0]
+        if len(stops) == 1 or stops[0] == stops[-1] == max(stops) == min(stops):
+            return stops[0]
+        # Depth is that of layers; tensors before and after them have the first stop in mergekit.
+        return {EVERY_LAYER: "..".join(map(str, stops)), DEFAULT: stops[0]}
 
 
 def _times(value: Any, factor: float) -> Any:

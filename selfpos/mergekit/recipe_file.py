@@ -32,22 +32,31 @@ class RecipeFile:
         for step in at:
             if isinstance(value, dict):
                 value = value.get(step)
-            elif value is not None:
-                value = value[step]
+            else:
+                value = value[step] if isinstance(value, list) and isinstance(step, int) else None
         return value
 
 
-def read_recipe_file(file: Path) -> RecipeFile:
-    """Read the YAML mapping in `file`. Raises SelfposError when it is not one."""
+def read_recipe_file(file: Path) -> list[RecipeFile]:
+    """Read the YAML mappings in `file`, one per document. Raises SelfposError where one is none."""
     import yaml
 
     if not file.is_file():
         raise SelfposError(f"there is no recipe file {file}")
     try:
         text = file.read_text(encoding="utf-8")
-        data, tree = yaml.safe_load(text), yaml.compose(text, yaml.SafeLoader)
+        trees = list(yaml.compose_all(text, yaml.SafeLoader))
+        documents = list(yaml.safe_load_all(text))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise SelfposError(f"recipe {file} is not YAML: {on_one_line(error)}") from None
+    if not documents:
+        raise SelfposError(f"recipe {file} must be a mapping of fields, found nothing")
+    return [_document(file, data, tree) for data, tree in zip(documents, trees, strict=True)]
+
+
+def _document(file: Path, data: Any, tree: Any) -> RecipeFile:
+    import yaml
+
     if not isinstance(data, dict):
         raise SelfposError(f"recipe {file} must be a mapping of fields, found {type(data).__name__}")
     lines: dict[At, int] = {}

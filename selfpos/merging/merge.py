@@ -16,6 +16,7 @@ from selfpos.console import log, progress
 from selfpos.merging.maths.geometry import inner_products
 from selfpos.merging.output.adapter import write_adapter
 from selfpos.merging.output.layout import add_prompts, copy_side_files
+from selfpos.merging.output.modules import add_modules
 from selfpos.merging.output.provenance import compact, file_metadata, fingerprint, provenance
 from selfpos.merging.output.weights import JOURNAL, write_weights
 from selfpos.merging.plan import Coefficients, Plan, plan
@@ -92,6 +93,8 @@ def execute(plan: Plan, *, show: bool = True, finish: Finish | None = None) -> M
             manifest["merge"]["truncation"] = truncation
         else:
             copy_side_files(plan.frame.path, plan.side_files, folder, plan.main_dtype)
+            if plan.options.pooling is not None:
+                add_modules(folder, plan.options.pooling)
             add_prompts(folder, plan.prompts)
             write_weights(plan, stream, merge_chunk, folder, file_metadata(manifest))
         write_manifest(folder, manifest)

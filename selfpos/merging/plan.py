@@ -19,6 +19,7 @@ from selfpos.errors import MemoryBudgetError, SelfposError, unknown
 from selfpos.merging.maths.thresholds import AT_ONCE, collected
 from selfpos.merging.method import Method, get_method
 from selfpos.merging.output.layout import OutputFile, gather_prompts, output_files, side_files
+from selfpos.merging.output.modules import check_pooling
 from selfpos.merging.settings import Settings, make_settings
 from selfpos.merging.stream import ProbeStatistics, open_statistics
 from selfpos.recipe.merging import MEGABYTE, MergeOptions
@@ -28,8 +29,9 @@ from selfpos.storage.locate import display_name
 from selfpos.storage.model_folder import ModelFolder, check_tokenizer, open_model
 from selfpos.storage.numbers import MERGEABLE, NAMES, STORED, TORCH
 from selfpos.vectors import TaskVector, open_vectors
+from selfpos.vectors.check import quantisation, some_tensors
 from selfpos.vectors.names import is_linear_map
-from selfpos.vectors.parts import CHUNK, Dense, LowRank
+from selfpos.vectors.parts import CHUNK, Dense, LowRank, MatchedRows
 from selfpos.vectors.task_vector import tied_tensors
 
 HALF = {"F16", "BF16"}
@@ -165,8 +167,21 @@ class Plan:
                 "at 1e-4 beside weights of 0.05); float32 keeps it"
             )
         for vector in self.vectors:
+            warnings += [f"{vector.name}: {note}" for note in vector.notes]
             for difference in vector.differences:
                 warnings.append(f"{vector.name}: {difference}; taken from {self.options.take_from}")
+            if vector.by_token:
+                tables = some_tensors(sorted(vector.by_token))
+                found = "rows are those of the same tokens" if self.frame is self.base else "not merged"
+                warnings.append(f"{vector.name}: {tables}: {found}")
+            if vector.misfits:
+                kept = some_tensors(sorted(vector.misfits))
+                warnings.append(
+                    f"{vector.name}: {kept} not merged for anyone, but {self.options.take_from}'s"
+                )
+        folders = [self.base, *(vector.folder for vector in self.vectors)]
+        if heads := sorted({head for folder in folders for head in folder.heads}):
+            warnings.append(f"{', '.join(heads)}: pickled heads beside the model, neither merged nor copied")
         return warnings
 
 
@@ -191,13 +206,11 @@ def plan(base: Path, sources: Sequence[Path], method: str, out: Path, **options:
             )
     frame = _frame(opened, vectors, merge_options.take_from)
     check_tokenizer(frame.path, frame.modules)
+    check_pooling(frame, merge_options.pooling)
     keys = _merged_keys(opened, frame, vectors)
     settings = make_settings(chosen, len(sources), merge_options.weights, merge_options.params, keys)
     _refuse_unmerged(opened, vectors, merge_options.take_from)
-    dtypes = {
-        key: _dtype(key, opened, frame, vectors, NAMES.get(merge_options.dtype or ""))
-        for key in frame.tensors
-    }
+    dtypes = _dtypes(opened, frame, vectors, NAMES.get(merge_options.dtype or ""))
     tied = tied_tensors(opened, vectors)
     # all of the machine's cores where the system does not say which may be used (macOS)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -226,6 +239,17 @@ def plan(base: Path, sources: Sequence[Path], method: str, out: Path, **options:
         options=merge_options,
     )
     return made if merge_options.output == "adapter" else made.within_budget()
+
+
+def check_base(base: Path, *, allow_code: bool) -> ModelFolder:
+    """Raise SelfposError for what every merge over `base` refuses of it; returns it opened."""
+    opened = open_model(base)
+    check_tokenizer(base, opened.modules)
+    check_pooling(opened, None)
+    side_files(opened, code=allow_code)
+    if quantised := quantisation(opened):
+        raise SelfposError(f"{base} is quantised: {quantised}, which is not merged; give it as it was before")
+    return opened
 
 
 def _check_request(
@@ -264,7 +288,9 @@ def _frame(base: ModelFolder, vectors: Sequence[TaskVector], name: str | None) -
 
 
 def _merged_keys(base: ModelFolder, frame: ModelFolder, vectors: Sequence[TaskVector]) -> tuple[str, ...]:
-    misfits = frozenset().union(*(vector.misfits for vector in vectors))
+    misfits = frozenset().union(*(vector.misfits | vector.unused for vector in vectors))
+    if frame is not base:  # whose tokens have other rows
+        misfits = misfits.union(*(vector.by_token for vector in vectors))
     shapes = {key: entry.shape for key, entry in base.tensors.items() if key not in misfits}
     merged = [
         key for key, entry in frame.tensors.items() if entry.mergeable and shapes.get(key) == entry.shape
@@ -275,10 +301,8 @@ def _merged_keys(base: ModelFolder, frame: ModelFolder, vectors: Sequence[TaskVe
 
 
 def _refuse_unmerged(base: ModelFolder, vectors: Sequence[TaskVector], take_from: str | None) -> None:
-    """Refuse matrices of whole numbers or float8 that a vector changes: they are not merged."""
-    fixed = {
-        key: entry for key, entry in base.tensors.items() if not entry.mergeable and len(entry.shape) > 1
-    }
+    """Refuse tensors of whole numbers or float8 that a vector changes: they are not merged."""
+    fixed = {key: entry for key, entry in base.tensors.items() if not entry.mergeable and entry.numel > 1}
     for vector in vectors:
         for key, entry in fixed.items():
             other = vector.folder.tensors.get(key)
@@ -293,6 +317,19 @@ def _refuse_unmerged(base: ModelFolder, vectors: Sequence[TaskVector], take_from
                 )
 
 
+def _dtypes(
+    base: ModelFolder, frame: ModelFolder, vectors: Sequence[TaskVector], dtype: str | None
+) -> dict[str, str]:
+    """The number format of every tensor; parts of one stored tensor have that of the widest."""
+    found = {key: _dtype(key, base, frame, vectors, dtype) for key in frame.tensors}
+    whole: dict[tuple[Path, str], set[str]] = {}
+    for key, entry in frame.tensors.items():
+        whole.setdefault((entry.file, entry.name), set()).add(found[key])
+    for key, entry in frame.tensors.items():
+        found[key] = _widest(whole[entry.file, entry.name])
+    return found
+
+
 def _dtype(
     key: str, base: ModelFolder, frame: ModelFolder, vectors: Sequence[TaskVector], dtype: str | None
 ) -> str:
@@ -301,6 +338,10 @@ def _dtype(
         return dtype if entry.mergeable and dtype is not None else entry.dtype
     formats = {entry.dtype} | ({base.tensors[key].dtype} if key in base.tensors else set())
     parts = [vector.parts.get(key) for vector in vectors]
-    formats |= {part.entry.dtype for part in parts if isinstance(part, Dense)}
+    formats |= {part.entry.dtype for part in parts if isinstance(part, Dense | MatchedRows)}
+    return _widest(formats)
+
+
+def _widest(formats: set[str]) -> str:
     # Neither half format holds the other: together they need float32.
-    return "F32" if formats == HALF else next(name for name in MERGEABLE if name in formats)
+    return "F32" if formats == HALF else next((name for name in MERGEABLE if name in formats), min(formats))

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
     from selfpos.data.probe import ProbeTask
+    from selfpos.overlap.contamination import ContaminationCheck
 
 
 def run_recipe(
@@ -41,12 +42,7 @@ def run_recipe(
     Raises:
         SelfposError: the recipe has a mistake; nothing has been trained or written then.
     """
-    from selfpos.evaluation.select import recipe_tasks
-    from selfpos.overlap.contamination import open_check
     from selfpos.storage.atomic import write_text
-    from selfpos.storage.hashing import content_hash
-    from selfpos.storage.locate import locate_model
-    from selfpos.storage.model_folder import open_model
 
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise SelfposError(
@@ -54,19 +50,8 @@ def run_recipe(
             "cluster with --ray; torchrun and accelerate can start `selfpos finetune` and `selfpos merge "
             "--method self-positioning`"
         )
-    base = locate_model(recipe.base)
-    _check_merges(recipe, [key for key, entry in open_model(base).tensors.items() if entry.mergeable])
-    tasks = read_tasks(recipe, data_root)
-    data = split_tasks(recipe, tasks)
-    _check_probe(recipe, data)
-    evaluation = recipe_tasks(recipe.evaluation, data_root)
-    check = None
-    if recipe.overlap is not None:
-        check = open_check(recipe.overlap, evaluation)
-        data = split_tasks(recipe, tasks, check.inspect)
-        _check_probe(recipe, data)
     folder = RunFolder(out)
-    graph = _Graph(recipe, folder, base, content_hash(base), data, evaluation)
+    graph, check = _prepared(recipe, folder, data_root)
     with locked(folder), log_to(folder.log):
         jobs = graph.jobs()
         refuse_foreign(jobs, folder)
@@ -77,6 +62,46 @@ def run_recipe(
             write_text(folder.overlap_section, check.section())
         executor(jobs, folder)
     return folder
+
+
+def plan_run(recipe: Recipe, out: Path, *, data_root: Path | None = None) -> list[str]:
+    """The names of the jobs of `run_recipe`, after all its checks; writes nothing."""
+    graph, _ = _prepared(recipe, RunFolder(out), data_root)
+    return [job.name for job in graph.jobs()]
+
+
+def _prepared(
+    recipe: Recipe, folder: RunFolder, data_root: Path | None
+) -> tuple[_Graph, ContaminationCheck | None]:
+    """The graph of the run and its contamination check, once all that can be refused before has been."""
+    from selfpos.evaluation.select import recipe_tasks
+    from selfpos.overlap.contamination import open_check
+    from selfpos.storage.hashing import content_hash
+    from selfpos.storage.locate import locate_model
+
+    base = locate_model(recipe.base)
+    _check_merges(recipe, _checked_base(recipe, base))
+    tasks = read_tasks(recipe, data_root)
+    data = split_tasks(recipe, tasks)
+    _check_probe(recipe, data)
+    evaluation = recipe_tasks(recipe.evaluation, data_root)
+    check = None
+    if recipe.overlap is not None:
+        check = open_check(recipe.overlap, evaluation)
+        data = split_tasks(recipe, tasks, check.inspect)
+        _check_probe(recipe, data)
+    return _Graph(recipe, folder, base, content_hash(base), data, evaluation), check
+
+
+def _checked_base(recipe: Recipe, base: Path) -> list[str]:
+    """The tensors of the base, of which the recipe's merges and searches refuse nothing."""
+    from selfpos.merging.plan import check_base
+    from selfpos.operations import check_searches
+
+    opened = check_base(base, allow_code=not recipe.merges)
+    if any(merge.search is not None or _needs_probe(merge) for merge in recipe.merges.values()):
+        check_searches(base)
+    return [key for key, entry in opened.tensors.items() if entry.mergeable]
 
 
 def _check_merges(recipe: Recipe, keys: list[str]) -> None:

@@ -20,7 +20,7 @@ from selfpos.errors import SelfposError
 from selfpos.positioning.deltas import open_deltas
 from selfpos.positioning.processes import Processes
 from selfpos.positioning.recompute import Recompute
-from selfpos.storage.model_folder import check_tokenizer
+from selfpos.storage.model_folder import check_embeds, check_tokenizer
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from selfpos.storage.model_folder import ModelFolder
     from selfpos.vectors import TaskVector
 
+POOLER = ".pooler."
 CHUNK = 32  # texts of a forward pass without gradients: enough to fill a core's vector units
 
 
@@ -155,6 +156,13 @@ class LiveModel:
         return torch.autocast(self.device.type, dtype=self.autocast, enabled=self.autocast is not None)
 
 
+def check_live(base: ModelFolder) -> None:
+    """Raise SelfposError where a search over `base` would: its parameters cannot be told apart, or it has no
+    tokenizer.
+    """
+    match_parameters(base, _load(base, "cpu", torch.float32, None))
+
+
 def check_finite(table: Tensor) -> None:
     """Raise SelfposError for coefficients that are not finite."""
     if not torch.isfinite(table).all():
@@ -167,6 +175,7 @@ def _load(base: ModelFolder, device: str, dtype: torch.dtype, max_length: int | 
     from sentence_transformers import SentenceTransformer
 
     check_tokenizer(base.path)
+    check_embeds(base.path)
     model = SentenceTransformer(
         str(base.path), device=device, local_files_only=True, model_kwargs={"dtype": torch.float32}
     )
@@ -208,6 +217,8 @@ def match_parameters(base: ModelFolder, model: SentenceTransformer) -> dict[str,
         others = tuple(f"{other.path}/" for other in base.modules if other.path and other.path != module.path)
         keys = [key for key in stored if key.startswith(prefix) and (prefix or not key.startswith(others))]
         for name, parameter in model[module.idx].named_parameters():
+            if POOLER in f".{name}" and not any(POOLER in f".{key}" for key in keys):
+                continue  # random at each load, and no embedding reads it
             key = _stored_name(base, keys, prefix, name, parameter)
             if key in matched:
                 raise SelfposError(
@@ -219,7 +230,7 @@ def match_parameters(base: ModelFolder, model: SentenceTransformer) -> dict[str,
 
 def _stored_name(base: ModelFolder, keys: list[str], prefix: str, name: str, parameter: nn.Parameter) -> str:
     def common_ending(key: str) -> int:
-        sides = (name.split(".")[::-1], key.removeprefix(prefix).split(".")[::-1])
+        sides = (name.split(".")[::-1], key.removeprefix(prefix).replace("/", ".").split(".")[::-1])
         return len(list(takewhile(lambda pair: pair[0] == pair[1], zip(*sides, strict=False))))
 
     same_shape = [key for key in keys if tuple(base.tensors[key].shape) == tuple(parameter.shape)]

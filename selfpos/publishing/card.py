@@ -35,6 +35,11 @@ SECTIONS = (
     *("merge", "search", "training", "scores", "end"),
 )
 LAYERS, PATH = "selfpos-coefficients.png", "selfpos-trajectory.png"
+NOUNS = {
+    "CrossEncoder": "A reranker (CrossEncoder)",
+    "SparseEncoder": "A sparse embedding model",
+    "MultiVectorEncoder": "A multi-vector embedding model",
+}
 SENTENCE_TRANSFORMERS = "[sentence-transformers](https://sbert.net)"
 
 
@@ -151,7 +156,9 @@ def summary_sentence(facts: Facts) -> str:
     """What the model is, in one sentence."""
     base = f" from {link(facts.base)}" if facts.base else ""
     tasks = ", ".join(plain(entry.task) for entry in facts.data)
-    kind = "A [PEFT](https://huggingface.co/docs/peft) adapter" if facts.adapter else "A text-embedding model"
+    kind = NOUNS.get(facts.summary.kind, "A text-embedding model")
+    if facts.adapter:
+        kind = "A [PEFT](https://huggingface.co/docs/peft) adapter"
     made = ""
     if facts.kind == "merged":
         made = f", merged from {len(facts.parents) or 'several'} models{' fine-tuned' + base if base else ''}"

@@ -24,6 +24,13 @@ if TYPE_CHECKING:
     from huggingface_hub import EvalResult, ModelCardData
 
 RELATIONS = {"merged": "merge", "specialist": "finetune", "joint": "finetune"}
+EMBEDDING_TAGS = (("sentence-similarity", "feature-extraction"), "sentence-similarity")
+CLASS_TAGS = {
+    "CrossEncoder": (("cross-encoder", "reranker"), "text-ranking"),
+    "SparseEncoder": (("sparse-encoder", "sparse"), "feature-extraction"),
+    "MultiVectorEncoder": (("multi-vector", "colbert", "late-interaction"), "feature-extraction"),
+}
+"""Class of sentence-transformers → its tags and pipeline on the Hub, as the library writes them."""
 CATEGORIES = {"STS": "sentence-similarity", "Retrieval": "text-retrieval", "Reranking": "text-ranking"}
 
 Lookup = Callable[[str, str | None], "Licence | None"]  # of a Hub repository and a revision of it
@@ -142,7 +149,8 @@ def card_data(
     bases = list(dict.fromkeys(parent.repo for parent in facts.family if parent.repo))
     relation = "adapter" if facts.adapter else RELATIONS.get(facts.kind)
     results = eval_results(scores, model) if scores and model else []
-    tags = ["sentence-transformers", "sentence-similarity", "feature-extraction", "selfpos"]
+    of_class, pipeline = CLASS_TAGS.get(facts.summary.kind, EMBEDDING_TAGS)
+    tags = ["sentence-transformers", *of_class, "selfpos"]
     if facts.kind == "merged":
         tags += ["merge", *([facts.method] if facts.method else [])]
     if facts.adapter:
@@ -151,7 +159,7 @@ def card_data(
         tags.append("self-positioning")
     return ModelCardData(
         library_name="peft" if facts.adapter else "sentence-transformers",
-        pipeline_tag="sentence-similarity",
+        pipeline_tag=pipeline,
         license=licence.id if licence else None,
         license_name=licence.name if licence else None,
         license_link=licence.link if licence else None,

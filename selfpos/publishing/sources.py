@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from selfpos.errors import SelfposError
 from selfpos.storage.file_kinds import ADAPTER, CONFIG, MODULES, PROMPTS_CONFIG
 from selfpos.storage.manifest import read_json
-from selfpos.storage.model_folder import read_modules
+from selfpos.storage.model_folder import EMBEDDER, read_modules
+from selfpos.storage.networks import task_of
 from selfpos.storage.run_folder import RunFolder
 from selfpos.storage.tensor_file import read_header
 from selfpos.training.models import token_limit
@@ -43,6 +44,8 @@ class ModelSummary:
     parameters: int
     dtypes: tuple[str, ...]
     adapter: Mapping[str, Any] | None
+    kind: str = EMBEDDER
+    """The class of sentence-transformers that loads it."""
 
     @property
     def transformers_pooling(self) -> str | None:
@@ -58,14 +61,16 @@ def read_summary(folder: Path) -> ModelSummary:
     """
     adapter = _json(folder / ADAPTER) or None
     modules = []
-    if (folder / MODULES).is_file():
-        modules = [(module.kind, folder / module.path) for module in read_modules(folder)]
+    classifies = not (folder / MODULES).is_file() and task_of(folder) == "sequence-classification"
+    if (folder / MODULES).is_file() or classifies:
+        modules = [(module.kind, folder / module.path) for module in read_modules(folder, plain=classifies)]
     elif adapter is None:
         raise SelfposError(
             f"{folder} is neither a sentence-transformers model (no modules.json) "
             f"nor a PEFT adapter (no {ADAPTER})"
         )
     settings = _json(folder / PROMPTS_CONFIG)
+    kind = "CrossEncoder" if classifies else settings.get("model_type", EMBEDDER)
     pooling, dimension = _output(modules)
     weights = _weights(folder)
     return ModelSummary(
@@ -79,6 +84,7 @@ def read_summary(folder: Path) -> ModelSummary:
         parameters=sum(weights.values()),
         dtypes=tuple(sorted(weights, key=lambda dtype: (-weights[dtype], dtype))),
         adapter=adapter,
+        kind=kind,
     )
 
 

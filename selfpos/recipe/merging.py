@@ -44,6 +44,9 @@ class MergeOptions(Settings):
     take_from: str | None = Field(
         None, description="'base' or a vector's name: take what differs (tokenizer, pooling, shapes) from it."
     )
+    pooling: Literal["mean", "cls", "lasttoken", "max"] | None = Field(
+        None, description="Of a base that is a plain transformers model, which does not say how it is pooled."
+    )
     threads: int | None = Field(None, ge=1, description="At most so many [default: one per core].")
     budget: int = Field(
         512 * MEGABYTE,
@@ -62,7 +65,7 @@ class MergeOptions(Settings):
     RECORDED: ClassVar = {
         **{name: name for name in ("weights", "params", "seed")},
         "dtype": "dtype_given",
-        **{name: name for name in ("shard_size", "device", "output", "rank", "take_from")},
+        **{name: name for name in ("shard_size", "device", "output", "rank", "take_from", "pooling")},
     }
     """The options that decide the bytes of the output → the manifest's field that records each."""
 

@@ -8,6 +8,8 @@ WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 MODULES = "modules.json"
 CONFIG = "config.json"
+TRANSFORMER_CONFIG = "sentence_bert_config.json"
+ROUTER_CONFIG = "router_config.json"
 PROMPTS_CONFIG = "config_sentence_transformers.json"
 ADAPTER = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
@@ -26,6 +28,9 @@ TOKENIZER_FILES = (
 
 # Text that a model needs: configuration, tokenizer, templates.
 TEXT_ENDINGS = {".json", ".txt", ".model", ".jinja", ".vocab", ".bpe", ".tiktoken"}
+HEADS_ENDINGS = (".pt", ".pth")
+"""Pickled tensors beside the model: heads such as BGE-M3's, but for the states of a training."""
+TRAINING_STATES = ("optimizer", "scheduler", "scaler", "rng_state", "training_args", "trainer_state")
 # Weights of any format; only safetensors are read.
 WEIGHT_ENDINGS = {
     ".safetensors", ".bin", ".pt", ".pth", ".pkl", ".ckpt", ".onnx", ".onnx_data", ".h5", ".msgpack", ".ot",

@@ -14,7 +14,8 @@ from selfpos.storage.hashing import sha256_file
 DEFAULT_MODEL = "all-MiniLM-L6-v2"
 DEFAULT_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 HUB_NAME = re.compile(r"^[A-Za-z0-9][\w.-]*(/[\w.-]+)?(@[\w./-]+)?$")
-HUB_FILES = [f"*{ending}" for ending in (".safetensors", *sorted(TEXT_ENDINGS))]
+HUB_FILES = [f"*{ending}" for ending in (".safetensors", ".py", "_linear.pt", *sorted(TEXT_ENDINGS))]
+"""What is fetched: Python code to be copied where that is allowed, heads to be spoken of. None of it runs."""
 HUB_LEFT_OUT = [pattern for folder in sorted(EXPORT_FOLDERS) for pattern in (f"{folder}/*", f"*/{folder}/*")]
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import mmap
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,20 +18,28 @@ from selfpos.storage.file_kinds import (
     ADAPTER,
     CONFIG,
     EXPORT_FOLDERS,
+    HEADS_ENDINGS,
     INDEX,
     MANIFEST,
     MODULES,
+    PROMPTS_CONFIG,
+    TRAINING_STATES,
     VOCABULARIES,
     WEIGHTS,
+    model_files,
 )
 from selfpos.storage.hashing import content_hash
+from selfpos.storage.locate import hub_snapshot
 from selfpos.storage.manifest import read_json
+from selfpos.storage.networks import SPLIT_ON_LOADING, TRANSFORMERS, Network, loaded, networks, task_of
 from selfpos.storage.numbers import STORED, TORCH, to_float32
 from selfpos.storage.tensor_file import TensorEntry, read_header
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+SHARD = re.compile(r"model-(\d+)-of-(\d+)\.safetensors$")
+EMBEDDER = "SentenceTransformer"
 BYTE_TOKENIZERS = ("ByT5Tokenizer", "CanineTokenizer", "PerceiverTokenizer")
 """Tokenizers whose tokens are bytes or characters, which have no vocabulary file."""
 
@@ -72,6 +81,25 @@ class ModelFolder:
     def is_adapter(self) -> bool:
         """Whether the folder holds a PEFT adapter."""
         return (self.path / ADAPTER).is_file()
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the folder is as transformers saves it, without modules of sentence-transformers."""
+        return not (self.path / MODULES).is_file()
+
+    @cached_property
+    def networks(self) -> list[Network]:
+        """The modules with their folders, those within a Router in its place."""
+        return networks(self.path, self.modules)
+
+    @cached_property
+    def heads(self) -> list[str]:
+        """Pickled tensors beside the model, such as BGE-M3's sparse and multi-vector heads."""
+        return [
+            file.as_posix()
+            for file in model_files(self.path)
+            if file.suffix in HEADS_ENDINGS and not file.stem.startswith(TRAINING_STATES)
+        ]
 
     @property
     def manifest(self) -> dict[str, Any]:
@@ -118,37 +146,90 @@ def raw_tensor(entry: TensorEntry, maps: dict[Path, np.ndarray]) -> np.ndarray:
 
 
 def open_model(folder: Path) -> ModelFolder:
-    """Open the sentence-transformers model at `folder`. Raises SelfposError when it is none, or not whole."""
-    modules = read_modules(folder)
+    """Open the model at `folder`: of sentence-transformers, or a plain one of transformers.
+
+    Tensors that transformers cuts into several parameters on loading are opened as those, by their names.
+    Raises SelfposError when it is no model, or not whole.
+    """
+    modules = read_modules(folder, plain=True)
+    tensors = stored_tensors(folder)
+    if not tensors:
+        hint = " (it holds a PEFT adapter: give its base as the base, and this folder as a vector)"
+        adapter = hint if (folder / ADAPTER).exists() else ""
+        others = "" if adapter else ", ".join(sorted(file.name for file in folder.glob("*.safetensors"))[:3])
+        found = f"; it has {others}, of which none is {WEIGHTS}" if others else ""
+        if snapshot := hub_snapshot(folder):
+            found += (
+                "; where the Hub has pickled weights only, which are never loaded, name a revision with "
+                f"safetensors ({snapshot['repo']}@refs/pr/N), or load the model with its class and save it"
+            )
+        raise SelfposError(f"{folder} has no weights in safetensors files{adapter}{found}")
+    return ModelFolder(folder, modules, _as_loaded(folder, modules, tensors))
+
+
+def stored_tensors(folder: Path) -> dict[str, TensorEntry]:
+    """The tensors of every module below `folder` by key, in the order of their files and bytes."""
     tensors: dict[str, TensorEntry] = {}
-    for file, prefix in weight_files(folder):
-        entries, _ = read_header(file, prefix)
+    for file, prefix, names in weight_files(folder):
+        entries = {
+            key: entry
+            for key, entry in read_header(file, prefix)[0].items()
+            if names is None or names.get(entry.name, file.name) == file.name
+        }
         if twice := sorted(entries.keys() & tensors.keys()):
             other = tensors[twice[0]].file.name
             raise SelfposError(
                 f"{folder}: tensor {twice[0]} is in both {other} and {file.name}; keep one of them"
             )
         tensors |= entries
-    if not tensors:
-        hint = " (it holds a PEFT adapter: give its base as the base, and this folder as a vector)"
-        adapter = hint if (folder / ADAPTER).exists() else ""
-        raise SelfposError(f"{folder} has no weights in safetensors files{adapter}")
-    return ModelFolder(folder, modules, tensors)
+    return tensors
 
 
-def read_modules(folder: Path) -> tuple[Module, ...]:
-    """The modules of a sentence-transformers folder, in order. Raises SelfposError when it is none."""
+def _as_loaded(
+    folder: Path, modules: tuple[Module, ...], tensors: dict[str, TensorEntry]
+) -> dict[str, TensorEntry]:
+    """`tensors` with the parameters' names and cuts where transformers splits stored tensors."""
+    for network in networks(folder, modules):
+        config = folder / network.path / CONFIG
+        if network.kind not in TRANSFORMERS or not config.is_file():
+            continue
+        if read_json(config).get("model_type") not in SPLIT_ON_LOADING:
+            continue
+        prefix = network.prefix
+        inside = [key for key, entry in tensors.items() if key == prefix + entry.name]
+        place = folder / network.path
+        known = loaded(place, [tensors[key].name for key in inside], task_of(place, network.kind))
+        opened: dict[str, TensorEntry] = {}
+        for key, entry in tensors.items():
+            names = known.names.get(entry.name) if known and key == prefix + entry.name else None
+            opened |= entry.parts([prefix + name for name in names]) if names else {key: entry}
+        tensors = opened
+    return tensors
+
+
+def read_modules(folder: Path, *, plain: bool = False) -> tuple[Module, ...]:
+    """The modules of a sentence-transformers folder, in order.
+
+    With `plain`, a folder as transformers saves it is one Transformer. Raises SelfposError when it is none.
+    """
     if not folder.is_dir():
         raise SelfposError(f"there is no model folder {folder}")
     file = folder / MODULES
     if not file.is_file():
+        transformer = (folder / CONFIG).is_file() and "model_type" in read_json(folder / CONFIG)
+        if plain and transformer:
+            return (Module(0, "0", "", "sentence_transformers.models.Transformer"),)
         hint = ""
-        if (folder / CONFIG).is_file():
-            hint = "; it looks like a plain transformers model: open and save it with SentenceTransformer"
+        if transformer:
+            hint = (
+                "; it is a plain transformers model, which does not say how its token vectors are pooled: "
+                f"make it a model with `selfpos merge --base {folder} --vectors {folder} --method average "
+                "--pooling mean` (or cls, lasttoken, max)"
+            )
         raise SelfposError(f"{folder} is no sentence-transformers model: it has no modules.json{hint}")
     try:
         modules = tuple(
-            Module(int(item["idx"]), str(item["name"]), item["path"].strip("/"), item["type"])
+            Module(int(item["idx"]), str(item["name"]), _relative(item["path"]), item["type"])
             for item in json.loads(file.read_text(encoding="utf-8"))
         )
     except (KeyError, TypeError, ValueError, AttributeError):
@@ -158,8 +239,16 @@ def read_modules(folder: Path) -> tuple[Module, ...]:
     return modules
 
 
-def weight_files(folder: Path) -> Iterator[tuple[Path, str]]:
-    """The safetensors files of every module below `folder`, each with its keys' prefix ('' or 'folder/')."""
+def _relative(path: str) -> str:
+    """A module's folder as in keys: '' for the root, which some tools call '.'."""
+    return "" if PurePosixPath(path) == PurePosixPath() else PurePosixPath(path.strip("/")).as_posix()
+
+
+def weight_files(folder: Path) -> Iterator[tuple[Path, str, dict[str, str] | None]]:
+    """The safetensors files of every module below `folder`, each with its keys' prefix ('' or 'folder/').
+
+    With several files of one index comes its map from tensor to file, which decides where a tensor is in two.
+    """
     candidates = [file for file in folder.rglob("*") if file.name == CONFIG or file.suffix == ".safetensors"]
     for module in sorted({folder, *(file.parent for file in candidates)}):
         relative = module.relative_to(folder)
@@ -168,28 +257,45 @@ def weight_files(folder: Path) -> Iterator[tuple[Path, str]]:
             continue
         prefix = f"{relative.as_posix()}/" if relative.parts else ""
         index = module / INDEX
-        pickled = ("pytorch_model.bin", "pytorch_model.bin.index.json")
-        pickles = [name for name in pickled if (module / name).is_file()]
+        shards = sorted(file for file in module.iterdir() if SHARD.match(file.name))
+        pickles = sorted(file.name for file in module.glob("pytorch_model*.bin"))
         if (module / WEIGHTS).is_file():
-            yield module / WEIGHTS, prefix
+            yield module / WEIGHTS, prefix, None
         elif index.is_file():
-            yield from ((file, prefix) for file in _shards(index))
+            files, names = _shards(index)
+            yield from ((file, prefix, names) for file in files)
+        elif shards:
+            _refuse_missing(shards)
+            yield from ((file, prefix, None) for file in shards)
         elif pickles:
             raise SelfposError(
-                f"{module} holds its weights as a pickle ({pickles[0]}), which is never loaded; save it as "
-                f"{WEIGHTS} first"
+                f"{module} holds its weights as a pickle ({pickles[0]}), which is never loaded; load it with "
+                f"the class that it was saved from, and save it again, which writes {WEIGHTS}"
             )
 
 
-def _shards(index: Path) -> list[Path]:
+def _shards(index: Path) -> tuple[list[Path], dict[str, str]]:
     try:
-        names = sorted(set(read_json(index)["weight_map"].values()))
+        names: dict[str, str] = read_json(index)["weight_map"]
+        files = sorted(set(names.values()))
     except (KeyError, TypeError, AttributeError):
         raise SelfposError(f"{index} has no weight_map from tensor to shard; fetch the model again") from None
-    for name in names:
+    for name in files:
         if not (index.parent / name).is_file():
             raise SelfposError(f"{index} names the shard {name}, which does not exist; fetch the model again")
-    return [index.parent / name for name in names]
+    return [index.parent / name for name in files], names
+
+
+def _refuse_missing(shards: list[Path]) -> None:
+    """Refuse shards without an index of which their names say that some are not there."""
+    matches = [match for shard in shards if (match := SHARD.match(shard.name))]
+    numbers, counts = {int(match[1]) for match in matches}, {int(match[2]) for match in matches}
+    if len(counts) > 1 or numbers != set(range(1, max(counts) + 1)):
+        found = ", ".join(file.name for file in shards[:3])
+        raise SelfposError(
+            f"{shards[0].parent} has no {INDEX}, and by their names its shards {found} are not all there "
+            "are; fetch the model again"
+        )
 
 
 def has_tokenizer(folder: Path) -> bool:
@@ -200,11 +306,22 @@ def has_tokenizer(folder: Path) -> bool:
     return config.is_file() and read_json(config).get("tokenizer_class") in BYTE_TOKENIZERS
 
 
+def check_embeds(folder: Path) -> None:
+    """Raise SelfposError where the model at `folder` is of another class than SentenceTransformer."""
+    file = folder / PROMPTS_CONFIG
+    kind = read_json(file).get("model_type", EMBEDDER) if file.is_file() else EMBEDDER
+    if kind != EMBEDDER:
+        raise SelfposError(
+            f"{folder} is a {kind}: such models are merged by methods that use no data (see `selfpos "
+            f"methods`), but only a {EMBEDDER} is trained here, or merged by data"
+        )
+
+
 def check_tokenizer(folder: Path, modules: tuple[Module, ...] = ()) -> None:
     """Raise SelfposError where a transformer of the model lacks its config.json or its tokenizer."""
     for module in modules or read_modules(folder):
         path = folder / module.path
-        if module.kind != "Transformer":
+        if module.kind not in TRANSFORMERS:
             continue
         if not (path / CONFIG).is_file():
             raise SelfposError(

@@ -6,7 +6,7 @@ import json
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,11 @@ MAX_HEADER = 100_000_000  # bytes; the limit of the safetensors library
 
 @dataclass(frozen=True, slots=True)
 class TensorEntry:
-    """Where a tensor is: first byte (`offset`) in `file`; its `key` in the model, its `name` in the file."""
+    """Where a tensor is: first byte (`offset`) in `file`; its `key` in the model, its `name` in the file.
+
+    It may be some rows of what is stored: then `stored` is the whole's shape, and `first` the number of the
+    elements before it.
+    """
 
     key: str
     name: str
@@ -29,6 +33,8 @@ class TensorEntry:
     shape: tuple[int, ...]
     offset: int
     nbytes: int
+    stored: tuple[int, ...] | None = None
+    first: int = 0
 
     @property
     def numel(self) -> int:
@@ -38,6 +44,25 @@ class TensorEntry:
     def mergeable(self) -> bool:
         """Whether it is a tensor of floats that are weights, not a buffer of integers."""
         return self.dtype in MERGEABLE
+
+    @property
+    def whole(self) -> tuple[int, ...]:
+        """The shape of the tensor in the file."""
+        return self.stored or self.shape
+
+    def parts(self, keys: Sequence[str]) -> dict[str, TensorEntry]:
+        """The tensor cut into equally many rows for each of `keys`."""
+        if len(keys) == 1:
+            return {keys[0]: replace(self, key=keys[0])}
+        shape = (self.shape[0] // len(keys), *self.shape[1:])
+        numel, nbytes = self.numel // len(keys), self.nbytes // len(keys)
+        return {
+            key: TensorEntry(
+                *(key, self.name, self.file, self.dtype, shape, self.offset + index * nbytes, nbytes),
+                *(self.shape, index * numel),
+            )
+            for index, key in enumerate(keys)
+        }
 
 
 def read_header(file: Path, prefix: str = "") -> tuple[dict[str, TensorEntry], dict[str, str]]:

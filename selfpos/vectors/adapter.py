@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+import numpy as np
 
 from selfpos.errors import SelfposError
 from selfpos.storage.file_kinds import ADAPTER, ADAPTER_WEIGHTS
 from selfpos.storage.model_folder import ModelFolder
+from selfpos.storage.numbers import TORCH
 from selfpos.storage.tensor_file import TensorEntry, read_header
-from selfpos.vectors.parts import Dense, Dora, LowRank, Maps, Shift, TensorPart
+from selfpos.vectors.check import quantisation
+from selfpos.vectors.match import parameters_of, same_values
+from selfpos.vectors.parts import Dense, Dora, LowRank, Maps, MatchedRows, Shift, Sum, TensorPart
 
 # Options under which an adapter is more than W + scaling·B·A, so that no merged weight equals it.
 UNSUPPORTED_OPTIONS = {
@@ -19,7 +25,6 @@ UNSUPPORTED_OPTIONS = {
     "use_bdlora": "its factors are block-diagonal",
     "alora_invocation_tokens": "it acts only after a trigger token",
     "layer_replication": "it adds layers",
-    "trainable_token_indices": "it replaces single token embeddings",
     "target_parameters": "it adapts bare parameters",
     "arrow_config": "it routes between adapters",
     "velora_config": "it compresses activations",
@@ -28,12 +33,15 @@ UNSUPPORTED_OPTIONS = {
 }
 # The other initialisations (PiSSA, OLoRA, CorDA, LoftQ, LoRA-GA) change the base, so V is not B·A alone.
 BASE_PRESERVING_INITS = {"True", "False", "true", "false", "gaussian", "eva", "orthogonal"}
+HEADS = ("lm_head", "score", "classifier", "classification_head", "cls", "qa_outputs", "pooler")
+"""Modules of transformers' models that are heads of a task, on top of the network."""
+TRAINED_ROWS = ".token_adapter.trainable_tokens_delta"
 FIRST_FACTORS = ("A.weight", "embedding_A")
 OTHER_PARTS = ("B.weight", "embedding_B", "magnitude_vector", "magnitude_vector.weight")
 
 
-def adapter_parts(folder: ModelFolder, base: ModelFolder) -> dict[str, TensorPart]:
-    """The tensors of `base` that the adapter moves, by key.
+def adapter_parts(folder: ModelFolder, base: ModelFolder) -> tuple[dict[str, TensorPart], list[str]]:
+    """The tensors of `base` that the adapter moves, by key; and what it holds besides, in sentences.
 
     Raises SelfposError when the adapter is incomplete, of another architecture, or neither LoRA nor DoRA.
     """
@@ -45,13 +53,32 @@ def adapter_parts(folder: ModelFolder, base: ModelFolder) -> dict[str, TensorPar
         raise SelfposError(
             f"adapter {folder.path} has no {ADAPTER_WEIGHTS}: {reason}; save it again with PEFT"
         )
-    reader = _AdapterReader(folder, base, config, read_header(file)[0])
+    entries = read_header(file)[0]
+    heads = {name for name in entries if _head(_parameter(name)) and not _in_base(_parameter(name), base)}
+    reader = _AdapterReader(folder, base, config, {name: entries[name] for name in entries.keys() - heads})
     parts: dict[str, TensorPart] = {}
-    for name in reader.entries:
-        parts |= reader.part(name)
+    for name in entries:
+        for key, part in reader.part(name).items() if name not in heads else ():
+            parts[key] = Sum((parts[key], part)) if key in parts else part
     if not parts:
         raise SelfposError(f"{file} holds no tensor; save the adapter again")
-    return parts
+    of_heads = sorted({str(_head(_parameter(name))) for name in heads})
+    return parts, [f"it also trains {' and '.join(of_heads)}, which the base has not: left out"] * bool(heads)
+
+
+def _parameter(name: str) -> str:
+    return name.removeprefix("base_model.model.")
+
+
+def _head(parameter: str) -> str | None:
+    """The head of a task that the parameter belongs to; None for the network's own parameters."""
+    first = parameter.partition(".")[0]
+    return first if first in HEADS else None
+
+
+def _in_base(parameter: str, base: ModelFolder) -> bool:
+    head = re.compile(rf"(^|[./]){_head(parameter)}\.")
+    return any(head.search(key) for key in base.tensors)
 
 
 def _checked_config(folder: ModelFolder) -> dict[str, Any]:
@@ -86,11 +113,10 @@ class _AdapterReader:
     def part(self, name: str) -> dict[str, TensorPart]:
         """What the tensor `name` adds, by the base's key; empty for tensors that belong to another."""
         entry = self.entries[name]
-        parameter = name.removeprefix("base_model.model.")
+        parameter = _parameter(name)
         module, lora, kind = parameter.partition(".lora_")
         if not lora:
-            key = self._key(parameter.replace(".base_layer.", "."))
-            return {key: Dense(self._checked_shape(entry, key), self.maps)}
+            return self._stored(entry, parameter)
         if kind in FIRST_FACTORS:
             key = self._key(f"{module}.weight")
             return {key: self._low_rank(entry, module, key)}
@@ -107,6 +133,38 @@ class _AdapterReader:
         key = self._key(f"{module}.bias")
         rank = self.entries[f"{first}A.weight"].shape[0]
         return {key: Shift(self._checked_shape(entry, key), self._scaling(module, rank), self.maps)}
+
+    def _stored(self, entry: TensorEntry, parameter: str) -> dict[str, TensorPart]:
+        """What a tensor beside the factors adds: a whole parameter, trained rows, or a copy of the base's."""
+        if parameter.endswith(TRAINED_ROWS):
+            module = parameter.removesuffix(TRAINED_ROWS)
+            return {(key := self._key(f"{module}.weight")): self._rows(entry, module, key)}
+        if ".original_module." in parameter:  # the base's, which PEFT stores when asked for embeddings
+            return {}
+        saved = ".modules_to_save."
+        if saved in parameter and entry.name.replace(saved, ".") in self.entries:
+            return {}
+        key = self._key(parameter.replace(".base_layer.", ".").replace(saved, "."))
+        own = self.base.tensors[key]
+        if ".base_layer." in parameter and same_values(entry, own):
+            return {}
+        return {key: Dense(self._checked_shape(entry, key), self.maps)}
+
+    def _rows(self, entry: TensorEntry, module: str, key: str) -> TensorPart:
+        """Trained rows of a table. Raises SelfposError where they are not those of the configuration."""
+        given = self.config.get("trainable_token_indices") or []
+        if isinstance(given, dict):
+            given = next((rows for name, rows in given.items() if f".{module}".endswith(f".{name}")), [])
+        shape = self.base.tensors[key].shape
+        wrong = entry.shape != (len(given), *shape[1:]) or any(not 0 <= index < shape[0] for index in given)
+        if wrong:
+            raise SelfposError(
+                f"adapter {self.folder.path}: {entry.name} has shape {list(entry.shape)} for "
+                f"{len(given)} trained tokens; tensor {key} of the base has {list(shape)}"
+            )
+        rows = np.full(shape[0], -1)
+        rows[given] = np.arange(len(given))
+        return MatchedRows(entry, rows, self.maps)
 
     def _low_rank(self, a: TensorEntry, module: str, key: str) -> TensorPart:
         name = a.name
@@ -151,18 +209,46 @@ class _AdapterReader:
         return alpha / math.sqrt(rank) if self.config.get("use_rslora") else alpha / rank
 
     def _key(self, parameter: str) -> str:
-        """The base's key for a parameter: its name, or the only key that differs by a prefix."""
-        keys = self.base.tensors
-        if parameter in keys:
-            return parameter
-        near = [key for key in keys if key.endswith(f".{parameter}") or parameter.endswith(f".{key}")]
-        if len(near) == 1:
-            return near[0]
-        reason = f"several fit: {', '.join(sorted(near)[:3])}" if near else "the base has none of that name"
-        raise SelfposError(
-            f"adapter {self.folder.path} moves {parameter}, but {reason}; expected an adapter trained on "
-            f"{self.base.path}"
-        )
+        """The base's key for a parameter: its name, or the only key that differs by a prefix.
+
+        Where there is none, transformers says what the stored tensors become.
+        """
+        key = self._near(parameter, {key: key for key in self.base.tensors})
+        if key is None:
+            key = self._near(parameter, parameters_of(self.base))
+        if key is None and (quantised := quantisation(self.base)):
+            raise SelfposError(
+                f"adapter {self.folder.path} moves {parameter}, but the base {self.base.path} is quantised "
+                f"({quantised}), which is not merged; give the base as it was before"
+            )
+        if key is None:
+            raise SelfposError(
+                f"adapter {self.folder.path} moves {parameter}, but the base has none of that name; expected "
+                f"an adapter trained on {self.base.path}"
+            )
+        entry = self.base.tensors[key]
+        if not entry.mergeable:
+            raise SelfposError(
+                f"adapter {self.folder.path} moves {key}, which is {TORCH[entry.dtype]} in the base and "
+                "cannot be merged; give a base with weights of float32, float16 or bfloat16"
+            )
+        return key
+
+    def _near(self, parameter: str, names: Mapping[str, str]) -> str | None:
+        """The key of `names` (name → key) that is, or alone ends like, the parameter."""
+        if parameter in names:
+            return names[parameter]
+        near = {
+            key
+            for name, key in names.items()
+            if name.endswith((f".{parameter}", f"/{parameter}")) or parameter.endswith(f".{name}")
+        }
+        if len(near) > 1:
+            raise SelfposError(
+                f"adapter {self.folder.path} moves {parameter}, but several tensors fit: "
+                f"{', '.join(sorted(near)[:3])}; expected an adapter trained on {self.base.path}"
+            )
+        return next(iter(near), None)
 
     def _checked_shape(self, entry: TensorEntry, key: str) -> TensorEntry:
         shape = self.base.tensors[key].shape

@@ -2,38 +2,41 @@
 
 from __future__ import annotations
 
-import filecmp
-import json
 import re
-from collections.abc import Mapping
-from pathlib import Path, PurePosixPath
+from collections.abc import Iterable, Mapping
+from pathlib import PurePosixPath
 from typing import Any
 
-from selfpos.errors import SelfposError
-from selfpos.storage.file_kinds import CONFIG, PROMPTS_CONFIG, TOKENIZER_FILES
-from selfpos.storage.manifest import read_json
+from selfpos.storage.file_kinds import CONFIG, PROMPTS_CONFIG, TRANSFORMER_CONFIG
 from selfpos.storage.model_folder import ModelFolder
+from selfpos.storage.networks import TRANSFORMERS, Network
+from selfpos.storage.numbers import TORCH
 from selfpos.storage.tensor_file import TensorEntry
+from selfpos.vectors.config_fields import field_differences
+from selfpos.vectors.match import paired
+from selfpos.vectors.tokenizers import tokenizer_difference
 
-# Fields of a config.json that say how a model was made, saved or trained, not what it computes.
-IGNORED_FIELDS = {
-    "_name_or_path", "_attn_implementation", "_attn_implementation_autoset", "architectures",
-    "transformers_version", "dtype", "torch_dtype", "use_cache", "gradient_checkpointing",
-    "output_attentions", "output_hidden_states", "return_dict", "initializer_range", "id2label", "label2id",
-    "num_labels", "problem_type", "finetuning_task", "task_specific_params", "auto_map",
-    "attention_probs_dropout_prob", "hidden_dropout_prob", "dropout", "attention_dropout",
-    "classifier_dropout", "embd_pdrop", "dropout_rate", "torchscript", "tie_word_embeddings",
-}  # fmt: skip
+QUANTISED = {"F8_E4M3", "F8_E5M2", "I8", "U8"}
+READING = ("transformer_task", "query_length", "document_length", "query_expansion")
+"""Fields of sentence_bert_config.json that decide what the transformer sees and gives."""
 
 
 def tensor_differences(base: Mapping[str, TensorEntry], other: Mapping[str, TensorEntry]) -> list[str]:
-    """Tensors of floats that are missing on one side, or that differ in shape."""
+    """Tensors of floats that are missing on one side, quantised, or of another shape."""
     mine, theirs = ({key for key, entry in side.items() if entry.mergeable} for side in (base, other))
     faults = []
-    if missing := sorted(mine - theirs):
-        faults.append(f"it lacks {_some_tensors(missing)}")
-    if extra := sorted(theirs - mine):
-        faults.append(f"it has {_some_tensors(extra)} that the base has not")
+    quantised: set[str] = set()
+    for who, floats, stored in (("it", mine, other), ("the base", theirs, base)):
+        if found := sorted(key for key in floats if key in stored and not stored[key].mergeable):
+            quantised |= {*found}
+            faults.append(
+                f"{who} has {some_tensors(found)} as {TORCH[stored[found[0]].dtype]}, expected floats: give "
+                "the model as it was before it was quantised"
+            )
+    if missing := sorted(mine - theirs - quantised):
+        faults.append(f"it lacks {some_tensors(missing)}")
+    if extra := sorted(theirs - mine - quantised):
+        faults.append(f"it has {some_tensors(extra)} that the base has not")
     for key in sorted(mine & theirs):
         if base[key].shape != other[key].shape:
             faults.append(
@@ -42,28 +45,81 @@ def tensor_differences(base: Mapping[str, TensorEntry], other: Mapping[str, Tens
     return faults
 
 
-def _some_tensors(names: list[str]) -> str:
+def quantisation(model: ModelFolder) -> str | None:
+    """How the weights of a model are quantised, in words; None where they are not."""
+    method = (model.config(CONFIG).get("quantization_config") or {}).get("quant_method")
+    stored = next((entry for entry in model.tensors.values() if entry.dtype in QUANTISED), None)
+    if stored is not None:
+        return f"tensor {stored.key} is {TORCH[stored.dtype]}"
+    return f"config.json says {method}" if method else None
+
+
+def some_tensors(names: list[str]) -> str:
+    """A few of the names of tensors, and how many there are."""
     if len(names) == 1:
         return f"tensor {names[0]}"
     return f"{len(names)} tensors ({', '.join(names[:3])}{', …' if len(names) > 3 else ''})"
 
 
-def config_differences(base: ModelFolder, other: ModelFolder, tokenizer: list[str]) -> list[str]:
-    """Differences of modules, their configs, pooling, prompts and similarity, followed by `tokenizer`."""
-    kinds = [[module.kind for module in model.modules] for model in (base, other)]
+def config_differences(base: ModelFolder, other: ModelFolder, tokenizers: Iterable[str]) -> list[str]:
+    """Differences of modules, their configs, pooling, prompts and similarity, followed by `tokenizers`."""
+    activations = [_activation(model) for model in (base, other)]
+    tokenizers = [*_unlike("activation_fn", *activations), *tokenizers]
+    if other.is_plain or base.is_plain:
+        return [*_module_differences(base, other), *tokenizers]
+    kinds = [[_kind(network) for network in model.networks] for model in (base, other)]
     if kinds[0] != kinds[1]:
         return [f"its modules are {' + '.join(kinds[1])}, expected {' + '.join(kinds[0])}"]
+    return [*_module_differences(base, other), *_prompt_differences(base, other), *tokenizers]
+
+
+def _activation(model: ModelFolder) -> str | None:
+    """What a CrossEncoder does to its logits, where it says so: today's place, or that before version 5."""
+    older = model.config(CONFIG).get("sentence_transformers") or {}
+    stated = model.config(PROMPTS_CONFIG).get("activation_fn") or older.get("activation_fn")
+    return str(stated).rpartition(".")[2] if stated else None
+
+
+def _unlike(name: str, expected: Any, actual: Any) -> list[str]:
+    """The difference of a field that both models state."""
+    if expected == actual or None in (expected, actual):
+        return []
+    return [f"its {name} is {actual!r}, expected {expected!r}, which changes what is computed"]
+
+
+def _kind(network: Network) -> str:
+    return "Transformer" if network.kind in TRANSFORMERS else network.kind
+
+
+def _module_differences(base: ModelFolder, other: ModelFolder) -> list[str]:
     faults = []
-    for module, counterpart in zip(base.modules, other.modules, strict=True):
+    for module, counterpart in paired(base, other):
         mine, theirs = _module_config(base, module.path), _module_config(other, counterpart.path)
-        label = f"{module.kind} "
-        if module.kind == "Pooling":
+        label, folders = f"{module.kind} ", None
+        if module.kind in TRANSFORMERS:
+            folders = base.path / module.path, other.path / counterpart.path
+            faults += _reading_differences(base, module.path, other, counterpart.path)
+        elif module.kind == "Pooling":
             mine, theirs = {"pooling": pooling_mode(mine)}, {"pooling": pooling_mode(theirs)}
             label = ""
-        for field in sorted((mine.keys() & theirs.keys()) - IGNORED_FIELDS):
-            if mine[field] != theirs[field]:
-                faults.append(f"its {label}{field} is {theirs[field]!r}, expected {mine[field]!r}")
-    return faults + _prompt_differences(base, other) + tokenizer
+        for name, expected, actual in field_differences(mine, theirs, folders):
+            faults.append(
+                f"its {label}{name} is {actual!r}, expected {expected!r}, which changes what is computed"
+            )
+    return faults
+
+
+def _reading_differences(base: ModelFolder, module: str, other: ModelFolder, counterpart: str) -> list[str]:
+    """Differences in how sentence-transformers feeds a transformer and takes its output."""
+    mine, theirs = (
+        model.config(str(PurePosixPath(path) / TRANSFORMER_CONFIG))
+        for model, path in ((base, module), (other, counterpart))
+    )
+    if not (mine and theirs):
+        return []
+    lowers = (bool(side.get("do_lower_case")) for side in (mine, theirs))
+    faults = _unlike("do_lower_case", *lowers)
+    return faults + [fault for name in READING for fault in _unlike(name, mine.get(name), theirs.get(name))]
 
 
 def _module_config(model: ModelFolder, module: str) -> dict[str, Any]:
@@ -100,38 +156,11 @@ def _prompt_differences(base: ModelFolder, other: ModelFolder) -> list[str]:
     return faults
 
 
-def tokenizer_differences(base: ModelFolder, other: ModelFolder) -> list[str]:
-    """Differences in how a text becomes token numbers; padding and truncation are ignored."""
-    shared = [
-        name for name in TOKENIZER_FILES if (base.path / name).is_file() and (other.path / name).is_file()
-    ]
-    for name in shared:
-        mine, theirs = base.path / name, other.path / name
-        if filecmp.cmp(mine, theirs, shallow=False):
-            continue
-        if name != "tokenizer.json":
-            return [f"its tokenizer differs ({name})"]
-        expected, actual = _tokenizer(mine), _tokenizer(theirs)
-        parts = [part for part in expected if expected[part] != actual[part]]
-        return [f"its tokenizer differs ({name}: {', '.join(parts)})"] if parts else []
-    return []
-
-
-def _tokenizer(file: Path) -> dict[str, Any]:
-    data = read_json(file)
-    try:
-        model = data.get("model") or {}
-        merges = [
-            " ".join(merge) if isinstance(merge, list) else merge for merge in model.get("merges") or []
-        ]
-        return {
-            "vocabulary": model.get("vocab"),
-            "merges": merges,
-            "added tokens": {token["content"]: token["id"] for token in data.get("added_tokens") or []},
-            "normalizer": json.dumps(data.get("normalizer"), sort_keys=True),
-            "pre-tokenizer": json.dumps(data.get("pre_tokenizer"), sort_keys=True),
-        }
-    except (AttributeError, KeyError, TypeError):
-        raise SelfposError(
-            f"{file} was not written by the library tokenizers; copy it from the original model"
-        ) from None
+def tokenizer_differences(base: ModelFolder, other: ModelFolder) -> dict[str, str]:
+    """Networks whose tokenizers turn a text into other token numbers: the prefix of their keys → how."""
+    found = {}
+    for mine, theirs in paired(base, other):
+        difference = tokenizer_difference(base.path / mine.path, other.path / theirs.path)
+        if difference is not None:
+            found[mine.prefix] = difference
+    return found

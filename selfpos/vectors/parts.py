@@ -136,6 +136,49 @@ class Shift:
 
 
 @dataclass(frozen=True)
+class MatchedRows:
+    """V of a table whose rows lie elsewhere: row i of the base is row `rows[i]` of `entry`, none at −1."""
+
+    entry: TensorEntry
+    rows: np.ndarray = field(repr=False, compare=False)
+    maps: Maps = field(repr=False, compare=False)
+
+    def open(self) -> Reader:
+        columns = math.prod(self.entry.shape[1:])
+        tuned, dtype = raw_tensor(self.entry, self.maps).reshape(-1, columns), self.entry.dtype
+
+        def read(start: int, stop: int, base: np.ndarray) -> np.ndarray:
+            first, last = start // columns, -(-stop // columns)
+            chosen = self.rows[first:last]
+            values = np.array(to_float32(tuned[np.maximum(chosen, 0)], dtype)).reshape(-1)
+            values = values[start - first * columns : stop - first * columns]
+            values -= base
+            still = np.repeat(chosen < 0, columns)[start - first * columns : stop - first * columns]
+            values[still] = 0
+            return values
+
+        return read
+
+
+@dataclass(frozen=True)
+class Sum:
+    """V of several parts of one tensor together."""
+
+    parts: tuple[TensorPart, ...]
+
+    def open(self) -> Reader:
+        readers = [part.open() for part in self.parts]
+
+        def read(start: int, stop: int, base: np.ndarray) -> np.ndarray:
+            total = readers[0](start, stop, base)
+            for reader in readers[1:]:
+                total = total + reader(start, stop, base)
+            return total
+
+        return read
+
+
+@dataclass(frozen=True)
 class InMemory:
     """V as it lies in memory or in a memory map, flat float32."""
 
@@ -145,4 +188,4 @@ class InMemory:
         return lambda start, stop, base: np.array(self.values[start:stop])
 
 
-TensorPart = Dense | LowRank | Dora | Shift | InMemory
+TensorPart = Dense | MatchedRows | LowRank | Dora | Shift | Sum | InMemory

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,12 +13,15 @@ import numpy as np
 from selfpos.errors import SelfposError
 from selfpos.storage.file_kinds import ADAPTER, MODULES
 from selfpos.storage.locate import hub_snapshot
-from selfpos.storage.model_folder import ModelFolder, open_model, raw_tensor, read_modules, weight_files
-from selfpos.storage.tensor_file import TensorEntry, read_header
+from selfpos.storage.model_folder import ModelFolder, open_model, raw_tensor, read_modules, stored_tensors
+from selfpos.storage.networks import TRANSFORMERS
+from selfpos.storage.tensor_file import TensorEntry
 from selfpos.vectors.adapter import adapter_parts
-from selfpos.vectors.check import config_differences, tensor_differences, tokenizer_differences
-from selfpos.vectors.names import is_token_table
-from selfpos.vectors.parts import Dense, Maps, Reader, TensorPart
+from selfpos.vectors.check import some_tensors
+from selfpos.vectors.compare import Comparison, compare, network_of_keys
+from selfpos.vectors.match import transformers_of
+from selfpos.vectors.names import may_be_tied
+from selfpos.vectors.parts import Dense, MatchedRows, Reader, TensorPart
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,7 +36,9 @@ class TaskVector:
     """V = θ − θ0 of one specialist. `parts` holds what moves; tensors without a part do not.
 
     `differences` from the base are sentences, `misfits` the tensors that cannot be compared because of them:
-    both empty unless differences are tolerated.
+    both empty unless differences are tolerated. `notes` say what was left aside without harm.
+    `by_token` are tables whose rows were found by their tokens, in the order of the base's tokenizer;
+    `unused` tensors of the base that the model does not use, such as a head.
     """
 
     name: str
@@ -42,6 +47,9 @@ class TaskVector:
     parts: dict[str, TensorPart] = field(repr=False)
     differences: tuple[str, ...] = ()
     misfits: frozenset[str] = frozenset()
+    notes: tuple[str, ...] = ()
+    by_token: frozenset[str] = frozenset()
+    unused: frozenset[str] = frozenset()
 
     @property
     def source(self) -> Path:
@@ -103,39 +111,64 @@ def _open_vector(base: ModelFolder, source: Path, name: str, tolerate: bool) -> 
     if not source.is_dir():
         raise SelfposError(f"there is no model or adapter folder {source}")
     adapter = (source / ADAPTER).is_file()
+    inner = next(source.glob(f"*_*/{ADAPTER}"), None)  # in the folder of a module
+    if inner is not None and not adapter:
+        raise SelfposError(
+            f"{source} holds a PEFT adapter in {inner.parent.name}; give that folder, {inner.parent}, "
+            "as the vector"
+        )
     folder = _open_adapter(source) if adapter else open_model(source)
     _check_base(base, folder)
-    maps: Maps = {}
-    shared = [key for key, entry in base.tensors.items() if entry.mergeable and key in folder.tensors]
-    parts = adapter_parts(folder, base) if adapter else {}
-    parts |= {key: Dense(folder.tensors[key], maps) for key in shared}
-    if adapter and not folder.modules:
-        return TaskVector(name, folder, base, parts)
-    # An adapter stands for a model whose transformer has the base's tensors; its other modules are stored
-    # whole.
-    transformer = {key: entry for key, entry in base.tensors.items() if adapter and "/" not in key}
-    differences, misfits = _compare(base, folder, transformer | folder.tensors)
+    moved: dict[str, TensorPart] = {}
+    notes: list[str] = []
+    if adapter:
+        moved, notes = adapter_parts(folder, base)
+        if not folder.modules:
+            return TaskVector(name, folder, base, moved, notes=tuple(notes))
+        # An adapter stands for a model whose transformer has the base's tensors; its other modules are stored
+        # whole.
+        folder = replace(folder, tensors=transformers_of(base, folder) | folder.tensors)
+    compared = compare(base, folder)
+    differences = list(compared.differences)
     if differences and not tolerate:
-        more = len(differences) - SHOWN_DIFFERENCES
-        shown = [*differences[:SHOWN_DIFFERENCES], *([f"and {more} more"] if more > 0 else [])]
-        raise SelfposError(f"{source} does not fit the base {base.path}: {'; '.join(shown)}")
-    fitting = {key: part for key, part in parts.items() if key not in misfits}
-    return TaskVector(name, folder, base, fitting, tuple(differences), frozenset(misfits))
+        raise SelfposError(_refusal(base, source, compared))
+    lent = {key for key, kind in network_of_keys(base).items() if adapter and kind in TRANSFORMERS}
+    stored = {key: part for key, part in compared.parts.items() if key not in lent}
+    fitting = {key: part for key, part in (stored | moved).items() if key not in compared.misfits}
+    frame = replace(folder, tensors=compared.tensors) if not adapter else folder
+    return TaskVector(
+        *(name, frame, base, fitting, tuple(differences), compared.misfits),
+        notes=(*notes, *compared.notes),
+        by_token=compared.by_token,
+        unused=compared.unused,
+    )
+
+
+def _refusal(base: ModelFolder, source: Path, compared: Comparison) -> str:
+    """What does not fit, and the way on with it."""
+    more = len(compared.differences) - SHOWN_DIFFERENCES
+    shown = [*compared.differences[:SHOWN_DIFFERENCES], *([f"and {more} more"] if more > 0 else [])]
+    left = "merges all tensors"
+    if compared.misfits:
+        left = f"leaves {some_tensors(sorted(compared.misfits))} unmerged"
+    elif compared.by_token:
+        left = f"finds the rows of {some_tensors(sorted(compared.by_token))} by their tokens"
+    return (
+        f"{source} does not fit the base {base.path}: {'; '.join(shown)}; to go on with what the base has, "
+        f"which {left}, say --take-from base"
+    )
 
 
 def _open_adapter(source: Path) -> ModelFolder:
     """An adapter's folder, as sentence-transformers (with other modules' weights) or PEFT saves it."""
     if not (source / MODULES).is_file():
         return ModelFolder(source, (), {})
-    tensors: dict[str, TensorEntry] = {}
-    for file, prefix in weight_files(source):
-        tensors |= read_header(file, prefix)[0]
-    return ModelFolder(source, read_modules(source), tensors)
+    return ModelFolder(source, read_modules(source), stored_tensors(source))
 
 
 def _check_base(base: ModelFolder, folder: ModelFolder) -> None:
     recorded = folder.manifest.get("base")
-    if not isinstance(recorded, dict) or not recorded.get("hash"):
+    if not isinstance(recorded, dict) or not recorded.get("hash") or folder.path == base.path:
         return
     if recorded["hash"] != base.content_hash:
         raise SelfposError(
@@ -143,22 +176,6 @@ def _check_base(base: ModelFolder, folder: ModelFolder) -> None:
             f"content hash {str(recorded['hash'])[:12]}…, found {base.path} with {base.content_hash[:12]}…; "
             "give that base, or vectors of this one"
         )
-
-
-def _compare(
-    base: ModelFolder, other: ModelFolder, tensors: Mapping[str, TensorEntry]
-) -> tuple[list[str], set[str]]:
-    """The differences in words, and the keys of the base at which there is therefore no vector."""
-    tokenizer = tokenizer_differences(base, other)
-    differences = config_differences(base, other, tokenizer) + tensor_differences(base.tensors, tensors)
-    misfits = {
-        key
-        for key, entry in base.tensors.items()
-        if entry.mergeable and (key not in tensors or tensors[key].shape != entry.shape)
-    }
-    if tokenizer:
-        misfits |= {key for key in base.tensors if is_token_table(key)}
-    return differences, misfits
 
 
 def distinct_names(sources: Sequence[Path]) -> list[str]:
@@ -180,15 +197,16 @@ def distinct_names(sources: Sequence[Path]) -> list[str]:
 
 
 def tied_tensors(base: ModelFolder, vectors: Sequence[TaskVector]) -> dict[str, str]:
-    """Second name → first name of matrices with equal bytes everywhere, such as T5's shared embeddings."""
+    """Second name → first name of tensors with equal bytes everywhere, such as T5's shared embeddings."""
     seen: dict[tuple[str, tuple[int, ...], bytes], list[str]] = {}
     tied: dict[str, str] = {}
     for key, entry in base.tensors.items():
-        if not entry.mergeable or len(entry.shape) != 2 or entry.numel < SMALLEST_TIED:
+        if not entry.mergeable or not entry.numel:
             continue
         # The first bytes sort out almost all others before whole tensors are compared.
         candidates = seen.setdefault((entry.dtype, entry.shape, base.raw(key)[:256].tobytes()), [])
-        first = next((other for other in candidates if _same(base, vectors, key, other)), None)
+        related = (other for other in candidates if _may_be_tied(key, other, entry))
+        first = next((other for other in related if _same(base, vectors, key, other)), None)
         if first is None:
             candidates.append(key)
         else:
@@ -196,16 +214,27 @@ def tied_tensors(base: ModelFolder, vectors: Sequence[TaskVector]) -> dict[str, 
     return tied
 
 
+def _may_be_tied(key: str, other: str, entry: TensorEntry) -> bool:
+    """Whether equal tensors are one: large ones, tables of tokens, a bias under a head and its decoder."""
+    large = len(entry.shape) == 2 and entry.numel >= SMALLEST_TIED
+    one, two = (name.replace(".decoder.", ".") for name in (key, other))
+    return large or (may_be_tied(key) and may_be_tied(other)) or one == two
+
+
 def _same(base: ModelFolder, vectors: Iterable[TaskVector], key: str, other: str) -> bool:
+    maps: dict[Path, np.ndarray] = {}
     for vector in vectors:
-        pair = vector.parts.get(key), vector.parts.get(other)
-        if pair == (None, None):
-            continue
-        first, second = pair
-        if not (
-            isinstance(first, Dense) and isinstance(second, Dense) and first.entry.dtype == second.entry.dtype
+        first, second = (_stored(vector.parts.get(name)) for name in (key, other))
+        if first is None or second is None:
+            if vector.parts.get(key) is not vector.parts.get(other):
+                return False
+        elif first != second and (
+            first.dtype != second.dtype
+            or not np.array_equal(raw_tensor(first, maps), raw_tensor(second, maps))
         ):
             return False
-        if not np.array_equal(raw_tensor(first.entry, first.maps), raw_tensor(second.entry, second.maps)):
-            return False
     return np.array_equal(base.raw(key), base.raw(other))
+
+
+def _stored(part: TensorPart | None) -> TensorEntry | None:
+    return part.entry if isinstance(part, Dense | MatchedRows) else None

@@ -14,6 +14,7 @@ from safetensors.numpy import load_file
 from selfpos.errors import SelfposError
 from selfpos.mergekit import translate_recipe
 from selfpos.mergekit.methods import MERGEKIT
+from selfpos.mergekit.rules import EVERY_LAYER
 from selfpos.merging import MergeResult, merge
 from selfpos.merging.method import get_method
 from tests.helpers.folders import make_folder
@@ -28,9 +29,13 @@ def write(file: Path, text: str) -> Path:
 
 def merge_recipe(file: Path, out: Path) -> MergeResult:
     """The merge that `selfpos merge FILE` does."""
-    asked = translate_recipe(file)
-    asked.check_layers()
+    asked = translate_recipe(file).fitted()
     return merge(Path(asked.base), list(map(Path, asked.sources)), asked.method, out, **asked.options)
+
+
+def over_depth(ramp: str, first: float) -> dict[str, Any]:
+    """A gradient, of which tensors outside the layers have the first stop, as in mergekit."""
+    return {EVERY_LAYER: ramp, "default": first}
 
 
 def test_a_recipe_with_everything(tmp_path: Path) -> None:
@@ -68,9 +73,9 @@ tokenizer_source: union
         "ties",
         "bfloat16",
     )
-    assert found.options["weights"] == [1.0, {"*mlp*": 0.5, "default": "0..0.25"}]
+    assert found.options["weights"] == [1.0, {"*mlp*": 0.5, "default": over_depth("0..0.25", 0)}]
     assert found.options["params"] == {
-        "density": ["1..0.7..0.1", 0.33],
+        "density": [over_depth("1..0.7..0.1", 1), 0.33],
         "normalize": False,
         "scale": 0.9,
         "scope": "tensor",
@@ -101,7 +106,7 @@ dtype: bfloat16
     found = translate_recipe(file)
     assert (found.base, found.sources, found.method, found.layers) == ("one", ["two"], "tensor-slerp", 3)
     assert (
-        found.options["params"] == {"t": {"*self_attn*": "0..0.5..1", "default": 0.5}}
+        found.options["params"] == {"t": {"*self_attn*": over_depth("0..0.5..1", 0), "default": 0.5}}
         and found.options["weights"] is None
     )
 
@@ -132,7 +137,7 @@ HEAD = "merge_method: ties\nbase_model: b\n"
             "2 slices put parts of models together",
         ),
         (f"{HEAD}slices:\n  - sources:\n    - model: a\n      layer_range: [2, 4]", 6, "only whole models"),
-        (f"{HEAD}models:\n  - model: a\ntokenizer: {{source: union}}", 5, "'tokenizer' is not done here"),
+        (f"{HEAD}models:\n  - model: a\ntokenizer: {{tokens: {{x: 1}}}}", 5, "'tokens' of a tokenizer"),
         (f"{HEAD}models:\n  - model: a\n    parameters:\n      weight: [a, b]", 6, "expected a number"),
         (f"{HEAD}models:\n  - model: c+lora", 4, "an adapter is merged over base_model"),
         (
@@ -291,7 +296,7 @@ base_model: {tmp_path / "base"}
     assert isinstance(result.coefficients, dict)
     depth = {0: 0.0, 1: 0.5, 2: 1.0}
     for key, value in base.items():
-        first = depth[int(key.split(".")[2])] if "layer." in key else 0.0 if "embed" in key else 1.0
+        first = depth[int(key.split(".")[2])] if "layer." in key else 0.0
         second = 2.0 if "bias" in key else 0.0
         assert result.coefficients[key] == [first, second]
         np.testing.assert_allclose(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shutil
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,7 @@ from selfpos.storage.file_kinds import (
     CONFIG,
     INDEX,
     MANIFEST,
+    MODULES,
     PROMPTS_CONFIG,
     TRAINING_FILES,
     WEIGHT_ENDINGS,
@@ -28,36 +30,41 @@ from selfpos.vectors.check import prompts_of
 
 # The merge writes the weights, and .md files describe the base as a publication.
 NOT_COPIED_ENDINGS = {*WEIGHT_ENDINGS, ".md"}
+NAMING_CODE = {CONFIG, "tokenizer_config.json", "processor_config.json", "preprocessor_config.json"}
 NOT_COPIED = {MANIFEST, INDEX, ADAPTER, *TRAINING_FILES}
 
 
 @dataclass(frozen=True)
 class OutputFile:
-    """One safetensors file: its path below the output folder, and its tensors' keys by their names in it."""
+    """One safetensors file: its path below the output folder, and the keys of its tensors by names in it.
+
+    A tensor has several keys where it is opened in parts.
+    """
 
     path: Path
-    tensors: dict[str, str]
+    tensors: dict[str, list[str]]
 
 
 def output_files(base: ModelFolder, dtypes: Mapping[str, str], shard_size: int) -> list[OutputFile]:
     """The weight files: per module folder, in shards of at most `shard_size` bytes."""
-    modules: dict[str, list[str]] = {}
+    modules: dict[Path, dict[str, list[str]]] = {}
     for key, entry in base.tensors.items():
-        modules.setdefault(key.removesuffix(entry.name), []).append(key)
+        module = entry.file.parent.relative_to(base.path)
+        modules.setdefault(module, {}).setdefault(entry.name, []).append(key)
     files = []
-    for prefix, keys in modules.items():
-        shards: list[list[str]] = [[]]
+    for module, names in modules.items():
+        shards: list[dict[str, list[str]]] = [{}]
         size = 0
-        for key in keys:
-            nbytes = base.tensors[key].numel * STORED[dtypes[key]].itemsize
+        for name, keys in names.items():
+            nbytes = sum(base.tensors[key].numel * STORED[dtypes[key]].itemsize for key in keys)
             if shards[-1] and size + nbytes > shard_size:
-                shards.append([])
+                shards.append({})
                 size = 0
-            shards[-1].append(key)
+            shards[-1][name] = keys
             size += nbytes
         for number, shard in enumerate(shards, start=1):
-            name = WEIGHTS if len(shards) == 1 else f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-            files.append(OutputFile(Path(prefix) / name, {base.tensors[key].name: key for key in shard}))
+            file = WEIGHTS if len(shards) == 1 else f"model-{number:05d}-of-{len(shards):05d}.safetensors"
+            files.append(OutputFile(module / file, shard))
     return files
 
 
@@ -67,7 +74,7 @@ def write_indices(folder: Path, files: list[OutputFile], nbytes: Mapping[str, in
         shards = [file for file in files if file.path.parent == module]
         if len(shards) > 1:
             weight_map = {name: shard.path.name for shard in shards for name in shard.tensors}
-            total = sum(nbytes[key] for shard in shards for key in shard.tensors.values())
+            total = sum(nbytes[key] for shard in shards for keys in shard.tensors.values() for key in keys)
             index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
             _write_json(folder / module / INDEX, index)
 
@@ -79,20 +86,46 @@ def _write_json(file: Path, data: dict[str, Any]) -> None:
 def side_files(base: ModelFolder, *, code: bool) -> list[Path]:
     """Everything that a copy of the model needs besides weights: configs, tokenizer, prompts; relative paths.
 
-    Raises SelfposError when the model brings Python code and `code` does not allow it to be copied.
+    Raises SelfposError when the model brings Python code and `code` does not allow it to be copied, or when
+    the code is not there.
     """
     copied = [
         file
         for file in model_files(base.path)
         if file.suffix not in NOT_COPIED_ENDINGS and file.name not in NOT_COPIED
     ]
-    for file in copied:
-        if file.name == CONFIG and not code and base.config(file.as_posix()).get("auto_map"):
+    named = code_of(base)
+    for file, where in named.items():
+        if not code:
             raise SelfposError(
-                f"{base.path / file} names Python code of the model (auto_map), which loading it would run; "
-                "pass allow_code to keep it"
+                f"{base.path / where} names Python code of the model ({file}), which loading it would run; "
+                "pass allow_code (--allow-code) to keep it"
             )
-    return copied
+        if not (base.path / file).is_file():
+            raise SelfposError(
+                f"{base.path / where} names Python code of the model, {file}, which is not there; copy the "
+                "file from the original model"
+            )
+    return [file for file in copied if file.suffix != ".py" or code]
+
+
+def code_of(model: ModelFolder) -> dict[Path, str]:
+    """The Python files that the model's configurations name, and which configuration does."""
+    found: dict[Path, str] = {}
+    for file in model_files(model.path):
+        if file.name in NAMING_CODE:
+            for references in (model.config(file.as_posix()).get("auto_map") or {}).values():
+                for reference in references if isinstance(references, list) else [references]:
+                    if reference and "--" not in reference:  # OWNER/NAME--file.Class is code of another model
+                        found[file.parent / f"{reference.partition('.')[0]}.py"] = file.as_posix()
+    for module in model.modules:
+        place = Path(module.path, *module.type.split(".")[:-1]).with_suffix(".py")
+        beside = Path(*module.type.split(".")[:-1]).with_suffix(".py")
+        there = [path for path in (place, beside) if (model.path / path).is_file()]
+        installed = importlib.util.find_spec(module.type.partition(".")[0]) is not None
+        if there or not installed:
+            found[there[0] if there else beside] = MODULES
+    return found
 
 
 def gather_prompts(base: ModelFolder, sources: Sequence[ModelFolder]) -> dict[str, str]:

@@ -28,11 +28,14 @@ CHECKPOINT_SECONDS = 20.0
 
 @dataclass(frozen=True)
 class Task:
-    """Work for one thread: merge these ranges of tensor `key` and write them under `name`."""
+    """Work for one thread: merge these ranges of tensor `key` and write them under `name`, from its element
+    `first` on.
+    """
 
     writer: TensorFileWriter
     name: str
     key: str
+    first: int
     ranges: Ranges
 
 
@@ -47,17 +50,21 @@ def write_weights(plan: Plan, stream: Stream, merge: Merge, folder: Path, metada
         for file in plan.files:
             (folder / file.path.parent).mkdir(parents=True, exist_ok=True)
             shapes = {
-                name: (plan.dtypes[key], plan.frame.tensors[key].shape) for name, key in file.tensors.items()
+                name: (plan.dtypes[keys[0]], plan.frame.tensors[keys[0]].whole)
+                for name, keys in file.tensors.items()
             }
             writer = TensorFileWriter(folder / file.path, shapes, metadata)
             stack.callback(writer.close)
-            for name, key in file.tensors.items():
-                if key not in merged:
-                    entry, raw, dtype = plan.frame.tensors[key], plan.frame.raw(key), plan.dtypes[key]
-                    same = dtype == entry.dtype
-                    writer.write(name, raw if same else from_float32(to_float32(raw, entry.dtype), dtype))
-                else:
-                    tasks += [Task(writer, name, key, ranges) for _, ranges in stream.tasks([key])]
+            for name, key in ((name, key) for name, keys in file.tensors.items() for key in keys):
+                entry, dtype = plan.frame.tensors[key], plan.dtypes[key]
+                if key in merged:
+                    tasks += [
+                        Task(writer, name, key, entry.first, ranges) for _, ranges in stream.tasks([key])
+                    ]
+                    continue
+                raw = plan.frame.raw(key)
+                bits = raw if dtype == entry.dtype else from_float32(to_float32(raw, entry.dtype), dtype)
+                writer.write(name, bits, entry.first * STORED[dtype].itemsize)
         _carry_out(tasks, plan, stream, merge, folder)
     write_indices(folder, plan.files, {key: plan.nbytes(key) for key in plan.dtypes})
 
@@ -72,7 +79,7 @@ def _carry_out(tasks: list[Task], plan: Plan, stream: Stream, merge: Merge, fold
             stored = from_float32(values.reshape(-1), dtype)
             if not finite(values) or (dtype == "F16" and not np.isfinite(stored).all()):
                 _refuse(plan, stream, task)
-            task.writer.write(task.name, stored, chunk.start * STORED[dtype].itemsize)
+            task.writer.write(task.name, stored, (task.first + chunk.start) * STORED[dtype].itemsize)
 
     journal = read_json(folder / JOURNAL) if (folder / JOURNAL).is_file() else {}
     done = min(int(journal.get("pieces", 0)), len(tasks))  # so many, from the first, are certainly on disk

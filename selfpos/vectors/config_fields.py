@@ -1,0 +1,118 @@
+"""Fields of configurations in which a model may differ from its base, with the reasons."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from selfpos.storage.manifest import read_json
+
+SAVING = "says how the model was made, named or saved"
+TRAINING = "acts in training only"
+OUTPUTS = "says what is returned besides"
+OVERRIDDEN = "the tokenizer's is used"
+DERIVED = "follows from the weights"
+HARMLESS = {
+    **dict.fromkeys(
+        ("_name_or_path", "name_or_path", "architectures", "transformers_version", "auto_map", "version",
+         "_commit_hash", "model_name", "finetuning_task", "task_specific_params"), SAVING),
+    **dict.fromkeys(
+        ("dtype", "torch_dtype", "use_cache", "torchscript", "chunk_size_feed_forward", "reference_compile",
+         "_attn_implementation", "_attn_implementation_autoset", "_attn_implementation_internal",
+         "attn_implementation", "use_memory_efficient_attention", "unpad_inputs", "use_flash_attn",
+         "gradient_checkpointing", "repad_logits_with_grad", "deterministic_flash_attn", "fused_bias_fc",
+         "fused_dropout_add_ln", "use_xentropy", "pad_vocab_size_multiple"),
+        "says how it is computed, not what"),
+    **dict.fromkeys(
+        ("initializer_range", "initializer_factor", "initializer_cutoff_factor", "init_std",
+         "attention_probs_dropout_prob", "hidden_dropout_prob", "dropout", "attention_dropout",
+         "activation_dropout", "classifier_dropout", "embd_pdrop", "attn_pdrop", "dropout_rate",
+         "embedding_dropout", "mlp_dropout", "hidden_dropout", "resid_pdrop", "seq_classif_dropout",
+         "qa_dropout", "sparse_prediction", "sparse_pred_ignore_index", "router_aux_loss_coef",
+         "keys_to_ignore_at_inference", "problem_type", "loss_type", "layerdrop"), TRAINING),
+    **dict.fromkeys(("output_attentions", "output_hidden_states", "return_dict"), OUTPUTS),
+    **dict.fromkeys(("id2label", "label2id", "num_labels"), "names classes, as many as rows"),
+    **dict.fromkeys(("vocab_size", "tie_word_embeddings", "embedding_dimension"), DERIVED),
+}  # fmt: skip
+"""Fields that change nothing of what is computed → why."""
+TOKEN_IDS = {
+    f"{name}_token_id": OVERRIDDEN
+    for name in ("bos", "eos", "pad", "cls", "sep", "unk", "mask", "decoder_start", "image", "forced_eos")
+}
+"""Fields with a token's number; harmless but where `_token_id_counts` says otherwise."""
+OF_EVERY_TYPE = {"is_decoder": False, "add_cross_attention": False}
+"""Fields with one default for all types: where only these are not written, transformers need not be asked."""
+POSITIONS_FROM_PADDING = ("roberta", "mpnet", "camembert", "xmod", "longformer", "data2vec-text", "jina")
+"""Parts of types of models whose positions are counted from the number of the padding token."""
+
+
+def field_differences(
+    mine: Mapping[str, Any], theirs: Mapping[str, Any], folders: tuple[Path, Path] | None = None
+) -> list[tuple[str, Any, Any]]:
+    """The fields that change what is computed: name, the base's value, the other's.
+
+    With the folders of two transformers, transformers reads the configurations, and so knows the values of
+    fields that are not written; without, only fields of both are compared.
+    """
+    if folders is None:
+        found = _differences(mine, theirs, shared_only=True)
+        return [(name, one, other) for name, one, other in found if None not in (one, other)]
+    if not _differences(mine, theirs, shared_only=False):
+        return []
+    one, other = (_as_transformers_reads(folder) for folder in folders)
+    if one is None or other is None:
+        return _differences(mine, theirs, shared_only=True)
+    return _differences(one, other, shared_only=True)
+
+
+def _differences(
+    mine: Mapping[str, Any], theirs: Mapping[str, Any], *, shared_only: bool
+) -> list[tuple[str, Any, Any]]:
+    names = mine.keys() & theirs.keys() if shared_only else mine.keys() | theirs.keys()
+    found = []
+    for name in sorted(names - HARMLESS.keys()):
+        one, other = (side.get(name, OF_EVERY_TYPE.get(name)) for side in (mine, theirs))
+        if isinstance(one, Mapping) and isinstance(other, Mapping):
+            inner = _differences(one, other, shared_only=shared_only)
+            found += [(f"{name}.{field}", a, b) for field, a, b in inner]
+        elif one != other and not _equal_by_rule(name, mine, theirs):
+            found.append((name, one, other))
+    return found
+
+
+def _equal_by_rule(name: str, mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> bool:
+    """Whether unlike values of one field mean the same."""
+    if name in TOKEN_IDS:
+        return not _token_id_counts(name, mine)
+    if name == "sliding_window" and mine.get("use_bidirectional_attention"):
+        # transformers 4.56 read n as n // 2 + 1 on both sides of a token, and wrote that back on saving
+        one, other = mine.get(name), theirs.get(name)
+        return one is not None and other is not None and min(one, other) == max(one, other) // 2 + 1
+    return False
+
+
+def _token_id_counts(name: str, config: Mapping[str, Any]) -> bool:
+    """Whether the number of a token in config.json takes part in what is computed."""
+    kind = str(config.get("model_type", ""))
+    classifies = any("ForSequenceClassification" in item for item in config.get("architectures") or ())
+    if name == "pad_token_id":  # decoders that classify look for the last token before the padding
+        decodes = "num_key_value_heads" in config or "gpt" in kind
+        return any(part in kind for part in POSITIONS_FROM_PADDING) or (classifies and decodes)
+    if name == "eos_token_id":
+        return "clip" in kind or (classifies and "bart" in kind)
+    return False
+
+
+def _as_transformers_reads(folder: Path) -> dict[str, Any] | None:
+    """config.json with the defaults of its type, and only the fields that the type has; None if unknown."""
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        known = {*type(config)().to_dict(), *config.attribute_map, "rope_parameters"}
+    except (ValueError, KeyError, OSError, TypeError, ImportError):
+        return None
+    architectures = read_json(folder / "config.json").get("architectures")
+    values = config.to_dict() | {"architectures": architectures}
+    return {name: value for name, value in values.items() if name in known}

@@ -1,0 +1,164 @@
+"""Which tensors of two models are the same: by what transformers makes of them, however stored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from selfpos.storage.model_folder import ModelFolder, raw_tensor
+from selfpos.storage.networks import TRANSFORMERS, Network, loaded, network_of, task_of
+from selfpos.storage.numbers import from_float32, to_float32
+from selfpos.storage.tensor_file import TensorEntry
+
+STATIC_NAMES = {"embeddings": "embedding.weight"}
+"""model2vec's names of a StaticEmbedding's tensors → those of sentence-transformers."""
+POOLER = "pooler."
+"""Tensors of BERT's pooler, which models of token embeddings have and do not use."""
+
+
+@dataclass(frozen=True)
+class Match:
+    """The tensors of a model by the keys of a base.
+
+    tensors: what has no counterpart in the base is under its own key; of equal copies there is one. unused:
+    keys of the base that the model lacks and does not use. dropped: tensors of the model alone that are not
+    used.
+    """
+
+    tensors: dict[str, TensorEntry]
+    unused: frozenset[str] = frozenset()
+    dropped: tuple[str, ...] = ()
+
+
+def match(base: ModelFolder, other: ModelFolder) -> Match:
+    """Match the tensors of two models whose modules are of the same kinds, or which are plain."""
+    moved = _in_folders_of(base, other)
+    if _floats(base.tensors) == _floats(moved):
+        return Match(moved)
+    mine, theirs = _parameters(base, base, base.tensors), _parameters(base, other, moved)
+    # Of copies, the one under the name to which the others are tied.
+    own = {name: key for key, name in sorted(theirs.items(), key=lambda item: item[0] == item[1])}
+    tensors = {key: replace(moved[own[name]], key=key) for key, name in mine.items() if name in own}
+    used = {mine[key] for key in tensors}
+    alone = {name: key for name, key in own.items() if name not in used}
+    dropped = [key for name, key in alone.items() if _unused(name)]
+    tensors |= {key: moved[key] for name, key in alone.items() if not _unused(name)}
+    return Match(
+        tensors,
+        frozenset(key for key, name in mine.items() if key not in tensors and _unused(name)),
+        tuple(moved[key].name for key in dropped if moved[key].mergeable),
+    )
+
+
+def transformers_of(base: ModelFolder, other: ModelFolder) -> dict[str, TensorEntry]:
+    """The tensors of the base's transformers, under keys as if they lay in the folders of the other's."""
+    lent = {}
+    for mine, theirs in paired(base, other):
+        for key, entry in base.tensors.items() if mine.kind in TRANSFORMERS else ():
+            if network_of(key, base.networks) == mine:
+                new = theirs.prefix + key.removeprefix(mine.prefix)
+                lent[new] = replace(entry, key=new)
+    return lent
+
+
+def parameters_of(model: ModelFolder) -> dict[str, str]:
+    """Parameter in memory, with its module's folder → the key of the stored tensor that it comes from."""
+    return {name: key for key, name in _parameters(model, model, model.tensors).items()}
+
+
+def same_values(one: TensorEntry, other: TensorEntry) -> bool:
+    """Whether two stored tensors are equal, in the number format of the first."""
+    if one.shape != other.shape:
+        return False
+    mine, theirs = raw_tensor(one, {}), raw_tensor(other, {})
+    if one.dtype == other.dtype:
+        return np.array_equal(mine, theirs)
+    if not (one.mergeable and other.mergeable):
+        return False
+    return np.array_equal(mine, from_float32(to_float32(theirs, other.dtype), one.dtype))
+
+
+def _floats(tensors: Mapping[str, TensorEntry]) -> set[str]:
+    return {key for key, entry in tensors.items() if entry.mergeable}
+
+
+def paired(base: ModelFolder, other: ModelFolder) -> list[tuple[Network, Network]]:
+    """The networks of two models in pairs: by their order, or a plain model's with the base's transformer."""
+    mine, theirs = base.networks, other.networks
+    if base.is_plain != other.is_plain:
+        mine, theirs = ([net for net in side if net.kind in TRANSFORMERS][:1] for side in (mine, theirs))
+    return list(zip(mine, theirs, strict=False))
+
+
+def _in_folders_of(base: ModelFolder, other: ModelFolder) -> dict[str, TensorEntry]:
+    """The tensors of `other`, under keys as if its modules lay in the folders of the base's."""
+    pairs = paired(base, other)
+    if all(mine.path == theirs.path for mine, theirs in pairs):
+        return other.tensors
+    counterparts = {theirs: mine for mine, theirs in pairs}
+    moved = {}
+    for key, entry in other.tensors.items():
+        network = network_of(key, counterparts)
+        new = counterparts[network].prefix + key.removeprefix(network.prefix) if network else key
+        moved[new] = replace(entry, key=new)
+    return moved
+
+
+def _parameters(base: ModelFolder, model: ModelFolder, tensors: Mapping[str, TensorEntry]) -> dict[str, str]:
+    """Key → the parameter that it becomes, under the base's folders; tied ones are one.
+
+    The name of a tensor that the model does not use begins with '!'.
+    """
+    found: dict[str, str] = {}
+    pairs = paired(base, model)
+    inside: dict[Network, list[str]] = {mine: [] for mine, _ in pairs}
+    for key in tensors:
+        network = network_of(key, base.networks)
+        if network in inside:
+            inside[network].append(key)
+        else:
+            found[key] = key
+    for mine, theirs in pairs:
+        teller = theirs if base.is_plain and not model.is_plain else mine
+        task = task_of((model if teller is theirs else base).path / teller.path, teller.kind)
+        found |= _of_network(model, mine.prefix, theirs, tensors, inside[mine], task)
+    return {key: found[key] for key in tensors}
+
+
+def _of_network(
+    model: ModelFolder,
+    prefix: str,
+    network: Network,
+    tensors: Mapping[str, TensorEntry],
+    keys: Iterable[str],
+    task: str,
+) -> dict[str, str]:
+    local = {key: key.removeprefix(prefix) for key in keys}
+    if network.kind == "StaticEmbedding":
+        return {key: prefix + STATIC_NAMES.get(name, name) for key, name in local.items()}
+    folder = model.path / network.path
+    known = loaded(folder, local.values(), task) if network.kind in TRANSFORMERS else None
+    if known is None:
+        return {key: prefix + name for key, name in local.items()}
+    pools = task == "feature-extraction"
+    names: dict[str, str] = {}
+    for key, name in local.items():
+        parameters = known.names[name]
+        parameter = parameters[0] if len(parameters) == 1 else name
+        unused = not parameters or (pools and parameter.startswith(POOLER))
+        names[key] = f"!{prefix}{parameter}" if unused else prefix + parameter
+    by_name = {name: key for key, name in names.items()}
+    for key, name in names.items():
+        source = known.tied.get(name.removeprefix(prefix))
+        if source is None:
+            continue
+        stored = by_name.get(prefix + source)
+        if stored is None or same_values(tensors[key], tensors[stored]):
+            names[key] = prefix + source
+    return names
+
+
+def _unused(name: str) -> bool:
+    return name.startswith("!")

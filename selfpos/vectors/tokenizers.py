@@ -1,0 +1,149 @@
+"""Tokenizers compared by what they do: which token numbers the same texts become."""
+
+from __future__ import annotations
+
+import filecmp
+from pathlib import Path
+from typing import Any
+
+from selfpos.errors import SelfposError
+from selfpos.storage.file_kinds import TOKENIZER_FILES
+from selfpos.storage.manifest import read_json
+
+SAMPLE = (
+    "The quick brown fox can't jump 12,345.67 times; it's 3rd-rate: don't!",
+    "  two  spaces, a\ttab\nand lines\r\n\n ",
+    "ÀÉÎõü straße Ǆ ﬁne ｆｕｌｌ e\u0301 Å ½ ² ™ … – “quotes” ‘so’",
+    "МОСКВА не сразу строилась. Київ, Αθήνα και Θεσσαλονίκη",
+    "北京欢迎你，東京タワーへ行きます。서울에서 만나요",
+    "مرحبا بالعالم ١٢٣ שלום עולם हिन्दी में लिखिए ภาษาไทยไม่เว้นวรรค",
+    "বাংলা தமிழ் ქართული Հայերեն አማርኛ ខ្មែរ မြန်မာ",
+    "emoji 👩\u200d👩\u200d👧 🇺🇦 ❤️ zero\u200bwidth nbsp\u00a0here \ufeffmark",
+    'def f(x_1): return {"a": [x**2, 0xFF]}  # https://example.org/a?b=c&d=%20',
+    "<s> </s> [CLS] [SEP] [MASK] <mask> <pad> <|endoftext|> <unk> ▁ Ġ ##ing",
+    "Donaudampfschifffahrtsgesellschaftskapitän pneumonoultramicroscopicsilicovolcanoconiosis",
+    "CamelCase snake_case ALLCAPS mIxEd 2024-11-30T12:00 1e-5 +49 (0)30 $1.50 €2",
+    "",
+    " ",
+)
+"""Texts of many scripts, with what tokenizers are known to treat differently."""
+ENCODING_FIELDS = (
+    *("do_lower_case", "strip_accents", "tokenize_chinese_chars", "add_prefix_space", "add_bos_token"),
+    *("add_eos_token", "legacy", "tokenizer_class", "split_special_tokens"),
+    *(f"{role}_token" for role in ("bos", "eos", "cls", "sep", "unk", "mask")),
+)
+"""Fields of tokenizer_config.json by which transformers may encode otherwise than tokenizer.json says."""
+WORD_TOKENIZERS = ("whitespacetokenizer_config.json", "phrasetokenizer_config.json")
+"""Files of the tokenizers that sentence-transformers has for tables of words."""
+CONFIG = "tokenizer_config.json"
+UNKNOWN = "its tokenizer cannot be compared"
+
+
+def tokenizer_difference(mine: Path, theirs: Path) -> str | None:
+    """How the tokenizer in folder `theirs` differs from that in `mine`, in words; None where it does not.
+
+    Padding and truncation are ignored, and so is how a tokenizer is written down. A folder without a
+    tokenizer has no difference.
+    """
+    files = [[name for name in TOKENIZER_FILES if (folder / name).is_file()] for folder in (mine, theirs)]
+    if not all(files):
+        words = [name for name in WORD_TOKENIZERS if (mine / name).is_file() and (theirs / name).is_file()]
+        unlike = [name for name in words if read_json(mine / name) != read_json(theirs / name)]
+        return f"its tokenizer differs ({unlike[0]})" if unlike else None
+    fields = _fields(mine) == _fields(theirs)
+    fast = any("tokenizer.json" in side for side in files)  # which is all that is read where it is there
+    decisive = {side[0] for side in files} if fast else {*files[0], *files[1]}
+    both = all((folder / name).is_file() for folder in (mine, theirs) for name in decisive)
+    if fields and both and all(filecmp.cmp(mine / name, theirs / name, shallow=False) for name in decisive):
+        return None
+    if decisive != {"tokenizer.json"}:
+        return _by_library(mine, theirs)
+    difference = _compare(_open(mine / "tokenizer.json"), _open(theirs / "tokenizer.json"))
+    if difference is None and fields:
+        return None
+    library = _by_library(mine, theirs)
+    if library is not None and library.startswith(UNKNOWN):
+        return difference
+    return library if library is None or difference is None else difference
+
+
+def vocabulary(folder: Path) -> dict[str, int] | None:
+    """Token → number, as tokenizer.json in `folder` says; None where there is none."""
+    file = folder / "tokenizer.json"
+    return dict(_open(file).get_vocab(with_added_tokens=True)) if file.is_file() else None
+
+
+def _fields(folder: Path) -> dict[str, Any]:
+    file = folder / CONFIG
+    config = read_json(file) if file.is_file() else {}
+    fields = {name: config[name] for name in ENCODING_FIELDS if config.get(name) is not None}
+    contents = {name: value["content"] for name, value in fields.items() if isinstance(value, dict)}
+    kind = str(fields.get("tokenizer_class", "")).removesuffix("Fast")
+    return fields | contents | {"tokenizer_class": kind}
+
+
+def _open(file: Path) -> Any:
+    from tokenizers import Tokenizer
+
+    read_json(file)
+    try:
+        tokenizer = Tokenizer.from_file(str(file))
+    except Exception as error:  # the library raises nothing more exact
+        raise SelfposError(
+            f"{file} was not written by the library tokenizers ({error}); copy it from the original model"
+        ) from None
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
+
+
+def _compare(mine: Any, theirs: Any) -> str | None:
+    """The first difference of two tokenizers of the library tokenizers."""
+    vocabularies = [tokenizer.get_vocab(with_added_tokens=True) for tokenizer in (mine, theirs)]
+    if vocabularies[0] != vocabularies[1]:
+        return _vocabulary_difference(*vocabularies)
+    added = {token.content for side in (mine, theirs) for token in side.get_added_tokens_decoder().values()}
+    texts = [*SAMPLE, *sorted(added), *(f"a {token}b" for token in sorted(added))]
+    pairs = (tokenizer.encode_batch(texts, add_special_tokens=True) for tokenizer in (mine, theirs))
+    for text, one, other in zip(texts, *pairs, strict=True):
+        if one.ids != other.ids:
+            return f"its tokenizer encodes {text[:40]!r} as {other.ids[:8]}, expected {one.ids[:8]}"
+    return None
+
+
+def _vocabulary_difference(mine: dict[str, int], theirs: dict[str, int]) -> str:
+    moved = sorted(token for token in mine.keys() & theirs.keys() if mine[token] != theirs[token])
+    if moved:
+        numbers = f"{theirs[moved[0]]}, expected {mine[moved[0]]}"
+        return f"its tokenizer differs (vocabulary: {len(moved)} tokens, {moved[0]!r} has number {numbers})"
+    more, less = sorted(theirs.keys() - mine.keys()), sorted(mine.keys() - theirs.keys())
+    parts = [
+        f"{len(tokens)} tokens {what} ({', '.join(map(repr, tokens[:3]))}{', …' if len(tokens) > 3 else ''})"
+        for tokens, what in ((more, "more"), (less, "fewer"))
+        if tokens
+    ]
+    return f"its tokenizer differs (vocabulary: {' and '.join(parts)})"
+
+
+def _by_library(mine: Path, theirs: Path) -> str | None:
+    """The difference of the tokenizers as transformers loads them, which may follow other files too."""
+    from transformers import AutoTokenizer
+
+    opened = []
+    for folder in (mine, theirs):
+        try:
+            opened.append(
+                AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+            )
+        except Exception as error:  # of many kinds, from converters of many formats
+            return f"{UNKNOWN}: {folder} does not load as one ({error})"
+    one, other = opened
+    vocabularies = [tokenizer.get_vocab() for tokenizer in opened]
+    if vocabularies[0] != vocabularies[1]:
+        return _vocabulary_difference(*vocabularies)
+    added = sorted({*one.get_added_vocab(), *other.get_added_vocab()})
+    for text in [*SAMPLE, *added, *(f"a {token}b" for token in added)]:
+        ids = [tokenizer(text)["input_ids"] for tokenizer in opened]
+        if ids[0] != ids[1]:
+            return f"its tokenizer encodes {text[:40]!r} as {ids[1][:8]}, expected {ids[0][:8]}"
+    return None

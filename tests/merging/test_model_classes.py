@@ -1,0 +1,337 @@
+"""The kinds of models that sentence-transformers has: each merged, loaded in its class, and nothing lost."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from selfpos.errors import SelfposError
+from selfpos.merging import merge, plan
+from selfpos.storage.model_folder import open_model
+from selfpos.vectors import open_vectors
+from tests.conftest import make_specialist
+from tests.helpers.adapters import edit_json, state
+from tests.helpers.families import SMALL
+
+TEXTS = ["a b c", "d e"]
+
+
+def plain_bert(folder: Path, kind: str = "BertModel", **fields: Any) -> Path:
+    """A tiny random BERT, as transformers saves it."""
+    import transformers
+
+    torch.manual_seed(0)
+    getattr(transformers, kind)(transformers.BertConfig(**SMALL, **fields)).save_pretrained(folder)
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghijklmnopqrstuvwxyz"]
+    (folder / "vocab.txt").write_text("\n".join(words), encoding="utf-8")
+    transformers.BertTokenizerFast(vocab=str(folder / "vocab.txt")).save_pretrained(folder)
+    return folder
+
+
+def cross_encoder(place: Path) -> Path:
+    from sentence_transformers import CrossEncoder
+
+    plain = plain_bert(place / "plain", "BertForSequenceClassification", num_labels=1)
+    model = CrossEncoder(str(plain), device="cpu", activation_fn=torch.nn.Identity(), prompts={"q": "ask "})
+    model.save_pretrained(str(place / "base"))
+    return place / "base"
+
+
+def splade(place: Path) -> Path:
+    from sentence_transformers import SparseEncoder
+    from sentence_transformers.base.modules import Transformer
+    from sentence_transformers.sparse_encoder.modules import SpladePooling
+
+    body = Transformer(str(plain_bert(place / "plain", "BertForMaskedLM")), transformer_task="fill-mask")
+    model = SparseEncoder(modules=[body, SpladePooling()], device="cpu", prompts={"query": "ask "})
+    model.save_pretrained(str(place / "base"))
+    return place / "base"
+
+
+def colbert(place: Path) -> Path:
+    from sentence_transformers import MultiVectorEncoder
+
+    model = MultiVectorEncoder(str(plain_bert(place / "plain")), device="cpu", prompts={"query": "ask "})
+    model.save_pretrained(str(place / "base"))
+    return place / "base"
+
+
+def router(place: Path) -> Path:
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.base.modules import Router, Transformer
+    from sentence_transformers.sentence_transformer import modules
+    from tokenizers import Tokenizer
+
+    plain = plain_bert(place / "plain")
+    table = modules.StaticEmbedding(Tokenizer.from_file(str(plain / "tokenizer.json")), embedding_dim=16)
+    documents = [Transformer(str(plain)), modules.Pooling(16)]
+    routed = Router.for_query_document([table], documents)
+    SentenceTransformer(modules=[routed], device="cpu").save_pretrained(str(place / "base"))
+    return place / "base"
+
+
+KINDS = {"CrossEncoder": cross_encoder, "SparseEncoder": splade, "MultiVectorEncoder": colbert}
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_the_output_loads_in_its_class_with_everything(kind: str, tmp_path: Path) -> None:
+    import sentence_transformers
+
+    base = KINDS[kind](tmp_path)
+    sources = [make_specialist(base, tmp_path / name, seed=seed) for seed, name in enumerate(["one", "two"])]
+    out = merge(base, sources, "average", tmp_path / "out").out
+    states = [state(source) for source in sources]
+    for key, value in state(out).items():
+        expected = np.mean([tuned[key] for tuned in states], axis=0)
+        np.testing.assert_allclose(value, expected, atol=1e-6, err_msg=key)
+    start, merged = (
+        getattr(sentence_transformers, kind)(str(folder), device="cpu") for folder in (base, out)
+    )
+    assert [type(module) for module in merged] == [type(module) for module in start]
+    assert merged.prompts == start.prompts and merged.model_card_data
+    if kind == "CrossEncoder":
+        assert isinstance(merged.activation_fn, torch.nn.Identity)
+        scores = [model.predict([("a b", "c d")]) for model in (start, merged)]
+        assert np.isfinite(scores[1]).all() and not np.allclose(scores[0], scores[1])
+    ties = merge(base, sources, "ties", tmp_path / "ties").out
+    assert state(ties).keys() == state(base).keys()
+
+
+def with_decoder(source: Path, folder: Path) -> Path:
+    """A copy of a masked language model that stores its tied decoder too."""
+    shutil.copytree(source, folder)
+    tensors = load_file(folder / "model.safetensors")
+    decoder = {
+        "cls.predictions.decoder.weight": tensors["bert.embeddings.word_embeddings.weight"].clone(),
+        "cls.predictions.decoder.bias": tensors["cls.predictions.bias"].clone(),
+    }
+    save_file(tensors | decoder, folder / "model.safetensors", {"format": "pt"})
+    return folder
+
+
+@pytest.mark.parametrize("method", ["ties", "average"])
+def test_a_decoder_stored_beside_its_table_is_one_with_it(method: str, tmp_path: Path) -> None:
+    base = splade(tmp_path)
+    one, two = (make_specialist(base, tmp_path / name, seed=seed) for seed, name in enumerate(["one", "two"]))
+    right = state(merge(base, [one, two], method, tmp_path / "right").out)
+    both, one_both = with_decoder(base, tmp_path / "both"), with_decoder(one, tmp_path / "one-both")
+    for number, (start, source) in enumerate([(both, one), (base, one_both), (both, one_both)]):
+        found = state(merge(start, [source, two], method, tmp_path / f"m{number}").out)
+        assert ("cls.predictions.decoder.weight" in found) == (start == both)
+        for key, value in found.items():
+            tied = key.replace("cls.predictions.decoder.weight", "bert.embeddings.word_embeddings.weight")
+            np.testing.assert_array_equal(value, right[tied.replace(".decoder.", ".")], err_msg=key)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", list(KINDS))
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        (("average", {}), ("linear", {})),
+        (("task-arithmetic", {"weights": [0.6, 0.6]}), ("task_arithmetic", {"weight": 0.6})),
+        (("nuslerp", {}), ("nuslerp", {})),
+    ],
+)
+def test_the_same_as_the_librarys_own_merge(
+    kind: str, ours: tuple[str, Any], theirs: tuple[str, Any], tmp_path: Path
+) -> None:
+    pytest.importorskip("mergekit")
+    import sentence_transformers
+
+    base = KINDS[kind](tmp_path)
+    sources = [make_specialist(base, tmp_path / name, seed=seed) for seed, name in enumerate(["one", "two"])]
+    load = getattr(sentence_transformers, kind)
+    given = {} if theirs[0] == "linear" else {"base_model": str(base)}
+    made = load.merge([str(source) for source in sources], theirs[0], parameters=theirs[1], **given)
+    found = load(
+        str(merge(base, sources, ours[0], tmp_path / "out", **ours[1]).out), device="cpu"
+    ).state_dict()
+    for name, value in made.state_dict().items():
+        np.testing.assert_allclose(found[name].numpy(), value.numpy(), atol=1e-6, err_msg=name)
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "plain"])
+def test_the_card_loads_the_model_in_its_class(kind: str, tmp_path: Path) -> None:
+    from selfpos import operations
+
+    if kind == "plain":
+        base = plain_bert(tmp_path / "base", "BertForSequenceClassification", num_labels=1)
+    else:
+        base = KINDS[kind](tmp_path)
+    one = make_specialist(base, tmp_path / "one", seed=1)
+    out = operations.merge(str(base), [one], "average", tmp_path / "out")
+    name = "CrossEncoder" if kind == "plain" else kind
+    card = (out / "README.md").read_text()
+    assert (
+        f"import {name}" in card and f"model = {name}(" in card and "model = SentenceTransformer(" not in card
+    )
+    assert ("model.predict(" in card) == (name == "CrossEncoder")
+    tag = {"CrossEncoder": "reranker", "SparseEncoder": "sparse-encoder", "MultiVectorEncoder": "colbert"}[
+        name
+    ]
+    assert f"- {tag}\n" in card and "- sentence-similarity" not in card
+
+
+def test_another_activation_is_refused(tmp_path: Path) -> None:
+    base = cross_encoder(tmp_path)
+    one = make_specialist(base, tmp_path / "one", seed=1)
+    edit_json(one / "config_sentence_transformers.json", activation_fn="torch.nn.modules.activation.Sigmoid")
+    with pytest.raises(SelfposError, match="activation_fn is 'Sigmoid', expected 'Identity'"):
+        plan(base, [one], "average", tmp_path / "out")
+    edit_json(one / "config_sentence_transformers.json", activation_fn=None)
+    older = {"activation_fn": "torch.nn.modules.linear.Identity", "version": "4.0.1"}
+    edit_json(one / "config.json", sentence_transformers=older)
+    assert plan(base, [one], "average", tmp_path / "out").keys
+
+
+def test_plain_cross_encoders_stay_plain(tmp_path: Path) -> None:
+    from sentence_transformers import CrossEncoder
+
+    base = plain_bert(tmp_path / "base", "BertForSequenceClassification", num_labels=1)
+    one = make_specialist(base, tmp_path / "one", seed=1)
+    out = merge(base, [one], "average", tmp_path / "out").out
+    assert not (out / "modules.json").exists()
+    np.testing.assert_allclose(state(out)["classifier.weight"], state(one)["classifier.weight"], atol=1e-6)
+    scores = [CrossEncoder(str(folder), device="cpu").predict([("a b", "c")]) for folder in (one, out)]
+    np.testing.assert_allclose(*scores, atol=1e-5)
+    with pytest.raises(SelfposError, match="omit --pooling"):
+        plan(base, [one], "average", tmp_path / "other", pooling="mean")
+
+
+def test_a_plain_model_as_a_vector_takes_the_bases_modules(
+    tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path
+) -> None:
+    plain = tmp_path / "plain"
+    plain.mkdir()
+    for name in ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(tiny_specialists[0] / name, plain)
+    result = merge(tiny_base, [plain], "average", tmp_path / "out")
+    assert any(
+        "plain transformers model: Pooling and Dense and Normalize" in note for note in result.warnings
+    )
+    found, start, moved = state(result.out), state(tiny_base), state(plain)
+    for key, value in found.items():
+        np.testing.assert_allclose(value, moved.get(key, start[key]), atol=1e-6, err_msg=key)
+
+
+def test_a_plain_base_is_pooled_as_it_is_asked(tmp_path: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+    from transformers import AutoModel, AutoTokenizer
+
+    base = plain_bert(tmp_path / "base")
+    one = make_specialist(base, tmp_path / "one", seed=1)
+    with pytest.raises(
+        SelfposError, match=r"does not say how its token vectors are pooled; say it with --pooling"
+    ):
+        plan(base, [one], "average", tmp_path / "out")
+    out = merge(base, [one], "average", tmp_path / "out", pooling="cls").out
+    found = SentenceTransformer(str(out), device="cpu").encode(TEXTS)
+    model, tokenizer = AutoModel.from_pretrained(one), AutoTokenizer.from_pretrained(one)
+    with torch.no_grad():
+        hidden = model(**tokenizer(TEXTS, padding=True, return_tensors="pt")).last_hidden_state
+    np.testing.assert_allclose(found, hidden[:, 0].numpy(), atol=1e-4)
+    again = merge(out, [one], "average", tmp_path / "again").out
+    assert json.loads((again / "1_Pooling" / "config.json").read_text())["pooling_mode"] == "cls"
+    with pytest.raises(SelfposError, match="has modules, which say how it is pooled"):
+        plan(out, [one], "average", tmp_path / "third", pooling="mean")
+
+
+def test_the_modules_of_a_vector_may_be_taken_for_a_plain_base(tmp_path: Path) -> None:
+    base = plain_bert(tmp_path / "base")
+    one = make_specialist(base, tmp_path / "one", seed=1)
+    whole = merge(base, [one], "average", tmp_path / "whole", pooling="mean").out
+    out = merge(base, [whole], "average", tmp_path / "out", take_from="whole").out
+    assert (out / "1_Pooling" / "config.json").is_file()
+    np.testing.assert_allclose(
+        state(out)["pooler.dense.weight"], state(one)["pooler.dense.weight"], atol=1e-6
+    )
+
+
+def test_tokenizers_within_a_router_are_compared(tmp_path: Path) -> None:
+    base = router(tmp_path)
+    one = make_specialist(base, tmp_path / "one", seed=1)
+    assert open_vectors(open_model(base), [one])[0].parts.keys() == state(base).keys()
+    file = one / "query_0_StaticEmbedding" / "tokenizer.json"
+    data = json.loads(file.read_text())
+    data["model"]["vocab"]["a"], data["model"]["vocab"]["b"] = 6, 5
+    file.write_text(json.dumps(data))
+    with pytest.raises(SelfposError, match="its tokenizer differs"):
+        open_vectors(open_model(base), [one])
+    (vector,) = open_vectors(open_model(base), [one], tolerate=True)
+    assert vector.by_token == {"query_0_StaticEmbedding/embedding.weight"}
+
+
+def test_layers_in_folders_of_their_own_have_numbers_and_depths(tmp_path: Path) -> None:
+    base = router(tmp_path)
+    one = make_specialist(base, tmp_path / "one", seed=1)
+    rules = {"layers.1": 0.5, "default": 0}
+    coefficients = merge(base, [one], "linear", tmp_path / "rules", weights=rules).coefficients
+    assert isinstance(coefficients, dict)
+    assert {key for key, value in coefficients.items() if value == [0.5]} == {
+        key for key in state(base) if "layer.1." in key
+    }
+    ramp = merge(base, [one], "linear", tmp_path / "ramp", weights="0..1").coefficients
+    assert isinstance(ramp, dict)
+    assert {value[0] for key, value in ramp.items() if "layer.0." in key or "embed" in key} == {0.0}
+    assert {value[0] for key, value in ramp.items() if "layer.1." in key} == {1.0}
+
+
+def test_heads_beside_the_model_are_said(
+    tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path
+) -> None:
+    base = shutil.copytree(tiny_base, tmp_path / "base")
+    torch.save({"weight": torch.ones(2)}, base / "sparse_linear.pt")
+    torch.save({}, base / "optimizer.pt")
+    result = merge(base, tiny_specialists[:1], "average", tmp_path / "out")
+    assert [note for note in result.warnings if "sparse_linear.pt: pickled heads" in note]
+    assert not [note for note in result.warnings if "optimizer" in note]
+
+
+@pytest.mark.parametrize("where", ["auto_map", "modules.json"])
+def test_code_of_the_model_must_be_allowed_and_there(
+    where: str, tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path
+) -> None:
+    base = shutil.copytree(tiny_base, tmp_path / "base")
+    (base / "handler.py").write_text("")
+    if where == "auto_map":
+        edit_json(
+            base / "config.json", auto_map={"AutoModel": "custom_st.Bert", "AutoConfig": "x/y--config.C"}
+        )
+    else:
+        modules = json.loads((base / "modules.json").read_text())
+        modules[0]["type"] = "custom_st.Transformer"
+        (base / "modules.json").write_text(json.dumps(modules))
+    sources = [shutil.copytree(base, tmp_path / "one")]
+    for options, message in [
+        ({}, r"names Python code of the model \(custom_st\.py\)"),
+        ({"allow_code": True}, r"custom_st\.py, which is not there"),
+    ]:
+        with pytest.raises(SelfposError, match=message):
+            plan(base, sources, "average", tmp_path / "out", **options)
+    (base / "custom_st.py").write_text("from sentence_transformers.models import Transformer\n")
+    out = merge(base, sources, "average", tmp_path / "out", allow_code=True).out
+    assert (out / "custom_st.py").is_file() and (out / "handler.py").is_file()
+    plainly = merge(tiny_base, tiny_specialists[:1], "average", tmp_path / "plainly").out
+    assert not list(plainly.glob("*.py"))
+
+
+def test_model2vecs_name_of_a_table_is_known(tmp_path: Path) -> None:
+    base = router(tmp_path)
+    table, other = tmp_path / "table", tmp_path / "other"
+    for folder, name in ((table, "embedding.weight"), (other, "embeddings")):
+        folder.mkdir()
+        shutil.copy(base / "query_0_StaticEmbedding" / "tokenizer.json", folder)
+        module = {"idx": 0, "name": "0", "path": ".", "type": "sentence_transformers.models.StaticEmbedding"}
+        (folder / "modules.json").write_text(json.dumps([module]))
+        stored = load_file(base / "query_0_StaticEmbedding" / "model.safetensors")["embedding.weight"]
+        save_file({name: stored + (folder == other)}, folder / "model.safetensors", {"format": "pt"})
+    out = merge(table, [other], "average", tmp_path / "out").out
+    np.testing.assert_allclose(state(out)["embedding.weight"], state(other)["embeddings"], atol=1e-6)

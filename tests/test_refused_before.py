@@ -1,0 +1,129 @@
+"""What a merge or a search would refuse of a base is refused before anything is trained."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file, save_file
+
+from tests.helpers.adapters import edit_json
+from tests.helpers.command import CommandLine, said
+from tests.helpers.pipelines import every_pipeline
+
+
+def as_pickle(base: Path) -> None:
+    torch.save(load_file(base / "model.safetensors"), base / "pytorch_model.bin")
+    (base / "model.safetensors").unlink()
+
+
+def quantised(base: Path) -> None:
+    tensors = load_file(base / "model.safetensors")
+    key = "encoder.layer.0.output.dense.weight"
+    save_file(tensors | {key: tensors[key].to(torch.int8)}, base / "model.safetensors", {"format": "pt"})
+
+
+def other_class(base: Path) -> None:
+    edit_json(base / "config_sentence_transformers.json", model_type="SparseEncoder")
+
+
+def plain(base: Path) -> None:
+    (base / "modules.json").unlink()
+
+
+def equal_layers(base: Path) -> None:
+    """Weights that a search cannot tell apart: two equal tensors under names of another model."""
+    tensors = load_file(base / "model.safetensors")
+    moved = {}
+    for name, value in tensors.items():
+        moved[name.replace("encoder.layer.1.output.LayerNorm", "x.y")] = value
+    save_file(moved, base / "model.safetensors", {"format": "pt"})
+
+
+CASES: list[tuple[Callable[[Path], None], str]] = [
+    (as_pickle, "holds its weights as a pickle"),
+    (quantised, "is quantised: tensor encoder.layer.0.output.dense.weight is int8"),
+    (other_class, "is a SparseEncoder"),
+    (plain, "does not say how its token vectors are pooled"),
+    (equal_layers, "cannot tell which stored tensor is the parameter"),
+]
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """The folder of small data that `every_pipeline` writes."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    return folder
+
+
+def recipe(base: Path, data: Path) -> Path:
+    """A run with two tasks and a search."""
+    content = every_pipeline(base, data)
+    kept = {name: content[name] for name in ("name", "base", "tasks", "training", "probe", "evaluation")}
+    file = data / "run.yaml"
+    file.write_text(yaml.safe_dump(kept | {"merges": {"found": {"method": "self-positioning"}}}))
+    return file
+
+
+def training(base: Path, data: Path) -> list[object]:
+    return [
+        "finetune",
+        "--base",
+        base,
+        "--task",
+        "retrieval",
+        "--data",
+        data / "retrieval.jsonl",
+        "--probe",
+        8,
+    ]
+
+
+@pytest.mark.parametrize(("spoil", "message"), CASES, ids=lambda value: getattr(value, "__name__", ""))
+def test_a_base_that_cannot_be_merged_is_not_trained_from(
+    spoil: Callable[[Path], None],
+    message: str,
+    tiny_base: Path,
+    data: Path,
+    tmp_path: Path,
+    selfpos: CommandLine,
+) -> None:
+    base = shutil.copytree(tiny_base, tmp_path / "base")
+    spoil(base)
+    file = recipe(base, data)
+    refused = said(selfpos(*training(base, data), "--out", tmp_path / "one", "--dry-run"))
+    assert message in " ".join(refused.split())
+    for more in (["--dry-run"], []):
+        refused = said(selfpos("run", file, "--out", tmp_path / "run", "--data-root", data, *more))
+        assert message in " ".join(refused.split())
+    assert not (tmp_path / "one").exists() and not (tmp_path / "run").exists()
+
+
+def test_a_dry_run_of_a_training_or_a_run_writes_nothing(
+    tiny_base: Path, data: Path, tmp_path: Path, selfpos: CommandLine
+) -> None:
+    file = recipe(tiny_base, data)
+    before = sorted(tmp_path.rglob("*"))
+    done = selfpos(*training(tiny_base, data), "--out", tmp_path / "one", "--dry-run")
+    assert done.returncode == 0 and "and hold out 8 for a probe" in done.stdout, done.stderr
+    run = selfpos("run", file, "--out", tmp_path / "run", "--data-root", data, "--dry-run")
+    assert run.returncode == 0, run.stderr
+    assert "merge/found" in run.stdout.split()
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_code_of_the_base_is_spoken_of_before_the_training(
+    tiny_base: Path, data: Path, tmp_path: Path, selfpos: CommandLine
+) -> None:
+    base = shutil.copytree(tiny_base, tmp_path / "base")
+    edit_json(base / "config.json", auto_map={"AutoModel": "modeling_x.X"})
+    (base / "modeling_x.py").write_text("")
+    file = recipe(base, data)
+    done = selfpos(*training(base, data), "--out", tmp_path / "one", "--dry-run")
+    assert "merges over it need --allow-code" in done.stdout
+    assert "names Python code of the model" in said(selfpos("run", file, "--data-root", data, "--dry-run"))

@@ -1,0 +1,158 @@
+"""What PEFT stores beside the factors of an adapter: heads, embeddings, trained tokens."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from selfpos.errors import SelfposError
+from selfpos.merging import merge
+from selfpos.storage.model_folder import open_model
+from selfpos.vectors import open_vectors
+from tests.helpers.adapters import state
+from tests.helpers.families import DECODER, make_family
+
+TABLE = "embed_tokens.weight"
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny Qwen3."""
+    return make_family(tmp_path_factory.mktemp("adapters") / "base", "Qwen3Config", DECODER)
+
+
+def tune(
+    base: Path, folder: Path, kind: str = "AutoModel", save: dict[str, Any] | None = None, **options: Any
+) -> Any:
+    """Save a random adapter; returns PEFT's model."""
+    import transformers
+    from peft import LoraConfig, get_peft_model
+
+    torch.manual_seed(0)
+    model = getattr(transformers, kind).from_pretrained(base)
+    options = {"r": 2, "target_modules": ["q_proj"], "init_lora_weights": False} | options
+    tuned = get_peft_model(model, LoraConfig(**options))
+    with torch.no_grad():
+        for parameter in tuned.parameters():
+            if parameter.requires_grad:
+                parameter += 0.05 * torch.randn_like(parameter)
+    tuned.save_pretrained(folder, **(save or {}))
+    return tuned
+
+
+def check(base: Path, adapter: Path, tuned: Any, out: Path) -> None:
+    """The merge of the adapter alone is what PEFT's own merge makes, tensor by tensor."""
+    merged = tuned.double().merge_and_unload().state_dict()
+    found = state(merge(base, [adapter], "average", out, dtype="float32").out)
+    for key, value in found.items():
+        if "/" not in key:
+            expected = merged.get(key, merged.get(f"model.{key}")).numpy()
+            np.testing.assert_allclose(value, expected, atol=2e-6, err_msg=key)
+
+
+@pytest.mark.parametrize(
+    ("save", "options"),
+    [
+        ({}, {"modules_to_save": ["embed_tokens"]}),
+        ({"save_embedding_layers": True}, {"modules_to_save": ["embed_tokens"]}),
+        ({"save_embedding_layers": True}, {}),
+        ({}, {"target_modules": ["q_proj", "embed_tokens"]}),
+        ({}, {"trainable_token_indices": [5, 7, 30]}),
+        ({}, {"trainable_token_indices": {"embed_tokens": [0, 59]}}),
+    ],
+)
+def test_embeddings_move_as_in_peft(
+    save: dict[str, Any], options: dict[str, Any], base: Path, tmp_path: Path
+) -> None:
+    tuned = tune(base, tmp_path / "adapter", save=save, **options)
+    check(base, tmp_path / "adapter", tuned, tmp_path / "out")
+
+
+def test_factors_on_the_embeddings_of_a_half_precision_base(base: Path, tmp_path: Path) -> None:
+    """The base's table is stored beside float32 factors, and after them: it is no new table."""
+    half = tmp_path / "half"
+    shutil.copytree(base, half)
+    tensors = {name: value.bfloat16() for name, value in load_file(base / "model.safetensors").items()}
+    save_file(tensors, half / "model.safetensors", {"format": "pt"})
+    tuned = tune(half, tmp_path / "adapter", target_modules=["q_proj", "embed_tokens"])
+    stored = list(load_file(tmp_path / "adapter" / "adapter_model.safetensors"))
+    assert any("base_layer" in name for name in stored)
+    check(half, tmp_path / "adapter", tuned.float(), tmp_path / "out")
+    (vector,) = open_vectors(open_model(half), [tmp_path / "adapter"])
+    assert np.abs(vector.values(TABLE)).max() > 1e-3
+
+
+def test_a_stored_table_that_is_not_the_bases_counts_too(base: Path, tmp_path: Path) -> None:
+    tune(base, tmp_path / "adapter", target_modules=["q_proj", "embed_tokens"])
+    file = tmp_path / "adapter" / "adapter_model.safetensors"
+    (before,) = open_vectors(open_model(base), [tmp_path / "adapter"])
+    factors = before.values(TABLE)
+    tensors = load_file(file)
+    name = next(name for name in tensors if "base_layer" in name)
+    save_file(tensors | {name: tensors[name] + 1}, file, {"format": "pt"})
+    (vector,) = open_vectors(open_model(base), [tmp_path / "adapter"])
+    np.testing.assert_allclose(vector.values(TABLE), factors + 1, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "head"),
+    [
+        ("AutoModelForCausalLM", {"modules_to_save": ["lm_head"]}, "lm_head"),
+        ("AutoModelForCausalLM", {"target_modules": ["q_proj", "lm_head"]}, "lm_head"),
+        ("AutoModelForSequenceClassification", {"task_type": "SEQ_CLS"}, "score"),
+    ],
+)
+def test_heads_that_the_base_has_not_are_left_out_and_said(
+    kind: str, options: dict[str, Any], head: str, base: Path, tmp_path: Path
+) -> None:
+    tuned = tune(base, tmp_path / "adapter", kind, **options)
+    (vector,) = open_vectors(open_model(base), [tmp_path / "adapter"])
+    assert any(f"also trains {head}" in note for note in vector.notes)
+    check(base, tmp_path / "adapter", tuned, tmp_path / "out")
+
+
+def test_an_adapter_in_a_modules_folder_is_pointed_to(base: Path, tmp_path: Path) -> None:
+    tune(base, tmp_path / "one" / "0_Transformer")
+    shutil.copy(base / "modules.json", tmp_path / "one")
+    with pytest.raises(
+        SelfposError, match=r"adapter in 0_Transformer; give that folder, .*one/0_Transformer"
+    ):
+        open_vectors(open_model(base), [tmp_path / "one"])
+    assert open_vectors(open_model(base), [tmp_path / "one" / "0_Transformer"])[0].parts
+
+
+def test_trained_tokens_must_be_those_of_the_configuration(base: Path, tmp_path: Path) -> None:
+    from tests.helpers.adapters import edit_json
+
+    tune(base, tmp_path / "adapter", trainable_token_indices=[5, 7])
+    for wrong in ([5], [5, 60], None):
+        edit_json(tmp_path / "adapter" / "adapter_config.json", trainable_token_indices=wrong)
+        with pytest.raises(SelfposError, match=r"shape \[2, 16\] for \d trained tokens"):
+            open_vectors(open_model(base), [tmp_path / "adapter"])
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.int8])
+def test_quantised_weights_are_refused(dtype: torch.dtype, base: Path, tmp_path: Path) -> None:
+    tune(base, tmp_path / "adapter")
+    small = tmp_path / "small"
+    shutil.copytree(base, small)
+    tensors = load_file(base / "model.safetensors")
+    quantised = {
+        name: (50 * value).to(dtype) if "q_proj" in name else value for name, value in tensors.items()
+    }
+    save_file(quantised, small / "model.safetensors", {"format": "pt"})
+    name = str(dtype).removeprefix("torch.")
+    with pytest.raises(
+        SelfposError, match=rf"q_proj\.weight, which is {name} in the base and cannot be merged"
+    ):
+        open_vectors(open_model(small), [tmp_path / "adapter"])
+    with pytest.raises(SelfposError, match=rf"as {name}, expected floats: give the model as it was before"):
+        open_vectors(open_model(base), [small])
+    with pytest.raises(SelfposError, match=rf"the base has 2 tensors .* as {name}, expected floats"):
+        open_vectors(open_model(small), [base])

@@ -1,0 +1,107 @@
+"""Which fields of a configuration stand against a merge, and which do no harm."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from selfpos.errors import SelfposError
+from selfpos.storage.model_folder import open_model
+from selfpos.vectors import open_vectors
+from selfpos.vectors.config_fields import HARMLESS, TOKEN_IDS, field_differences
+from tests.conftest import make_specialist
+from tests.helpers.adapters import edit_json
+from tests.helpers.families import DECODER, SMALL, make_family
+
+GEMMA = {"model_type": "gemma3_text", "use_bidirectional_attention": True}
+
+
+@pytest.mark.parametrize(
+    ("mine", "theirs"),
+    [
+        ({"reference_compile": None}, {"reference_compile": False}),
+        (
+            {"sentence_transformers": {"version": "4.0.1", "a": 1}},
+            {"sentence_transformers": {"version": "5", "a": 1}},
+        ),
+        ({"embedding_dimension": 100}, {"embedding_dimension": None}),
+        ({"in_features": 8, "bias": None}, {"in_features": 8, "bias": True}),
+        ({"eos_token_id": 1}, {"eos_token_id": 2, "pad_token_id": 4}),
+        ({**GEMMA, "sliding_window": 512}, {**GEMMA, "sliding_window": 257}),
+        ({"text_config": {"dtype": "float32", "hidden_size": 8}}, {"text_config": {"hidden_size": 8}}),
+    ],
+)
+def test_fields_that_change_nothing(mine: dict[str, Any], theirs: dict[str, Any]) -> None:
+    assert field_differences(mine, theirs) == [] == field_differences(theirs, mine)
+
+
+@pytest.mark.parametrize(
+    ("mine", "theirs", "name"),
+    [
+        ({"hidden_act": "gelu"}, {"hidden_act": "gelu_new"}, "hidden_act"),
+        ({**GEMMA, "sliding_window": 512}, {**GEMMA, "sliding_window": 256}, "sliding_window"),
+        ({"sliding_window": 512}, {"sliding_window": 257}, "sliding_window"),
+        (
+            {"model_type": "xlm-roberta", "pad_token_id": 1},
+            {"model_type": "xlm-roberta", "pad_token_id": 0},
+            "pad_token_id",
+        ),
+        ({"model_type": "clip_text_model", "eos_token_id": 2}, {"eos_token_id": 3}, "eos_token_id"),
+        (
+            {"text_config": {"rope_theta": 1e4}},
+            {"text_config": {"rope_theta": 1e6}},
+            "text_config.rope_theta",
+        ),
+        ({"is_decoder": False}, {"is_decoder": True}, "is_decoder"),
+    ],
+)
+def test_fields_that_count(mine: dict[str, Any], theirs: dict[str, Any], name: str) -> None:
+    (found,) = field_differences(mine, theirs)
+    assert found[0] == name
+
+
+def test_every_harmless_field_has_a_reason() -> None:
+    assert all(reason and not reason[0].isupper() for reason in {**HARMLESS, **TOKEN_IDS}.values())
+
+
+def test_fields_that_are_not_written_have_the_value_of_their_type(tmp_path: Path) -> None:
+    """transformers writes other fields in other versions; what one leaves out has the default of its type."""
+    base = make_family(tmp_path / "base", "Qwen3Config", DECODER)
+    one = make_specialist(base, tmp_path / "one", seed=1)
+    file = one / "config.json"
+    config = json.loads(file.read_text())
+    old = {name: value for name, value in config.items() if name not in ("rope_parameters", "hidden_act")}
+    theta = config["rope_parameters"]["rope_theta"]
+    file.write_text(json.dumps(old | {"rope_theta": theta, "unsloth_fixed": True, "use_cache": False}))
+    assert open_vectors(open_model(base), [one])
+    file.write_text(json.dumps(old | {"rope_theta": 7 * theta}))
+    with pytest.raises(SelfposError, match=r"rope_theta is .*, expected .*, which changes what is computed"):
+        open_vectors(open_model(base), [one])
+
+
+def test_a_refusal_names_field_values_and_the_way_on(
+    tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path
+) -> None:
+    import shutil
+
+    one = shutil.copytree(tiny_specialists[0], tmp_path / "one")
+    edit_json(one / "config.json", layer_norm_eps=1e-3)
+    with pytest.raises(SelfposError) as refused:
+        open_vectors(open_model(tiny_base), [one])
+    assert (
+        "its Transformer layer_norm_eps is 0.001, expected 1e-12, which changes what is computed; to go on "
+        "with what the base has, which merges all tensors, say --take-from base"
+    ) in str(refused.value)
+    (vector,) = open_vectors(open_model(tiny_base), [one], tolerate=True)
+    assert vector.differences and not vector.misfits
+
+
+def test_a_padding_token_counts_where_positions_are_counted_from_it(tmp_path: Path) -> None:
+    base = make_family(tmp_path / "base", "RobertaConfig", {**SMALL, "pad_token_id": 0})
+    one = make_specialist(base, tmp_path / "one", seed=1)
+    edit_json(one / "config.json", bos_token_id=2, pad_token_id=1)
+    with pytest.raises(SelfposError, match="pad_token_id is 1, expected 0"):
+        open_vectors(open_model(base), [one])
