@@ -28,7 +28,10 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 PATH = click.Path(path_type=Path)
-MANY = {"--vectors", "--weights", "--tasks", "--task-types", "--languages"}
+MANY = {
+    *("--vectors", "--weights", "--tasks", "--task-types", "--languages"),
+    *("--texts", "--domain", "--general"),
+}
 
 
 class ManyValues(click.Command):
@@ -63,6 +66,8 @@ def named_values(option: str, form: str, words: tuple[str, ...]) -> dict[str, st
         name, _, value = word.partition("=")
         if not (name and value):
             raise SelfposError(f"{option} takes {form}, found '{word}'")
+        if name in values:
+            raise SelfposError(f"{option} gives {name} twice; keep one of them")
         values[name] = value
     return values
 

@@ -86,6 +86,13 @@ def prompts_of(model: ModelFolder) -> dict[str, str]:
     return {name: text for name, text in prompts.items() if text}
 
 
+def document_prompt(model: ModelFolder) -> str:
+    """What sentence-transformers puts before a document: the prompt for documents, else the default one."""
+    prompts = model.config(PROMPTS_CONFIG).get("prompts") or {}
+    names = ("document", "passage", "corpus", model.config(PROMPTS_CONFIG).get("default_prompt_name"))
+    return str(next((prompts[name] for name in names if name in prompts), ""))
+
+
 def _prompt_differences(base: ModelFolder, other: ModelFolder) -> list[str]:
     faults = []
     mine, theirs = prompts_of(base), prompts_of(other)
