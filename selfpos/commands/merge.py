@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from selfpos.commands.options import PATH, ManyValues, given, named_values, options_of
+from selfpos.commands.options import PATH, ManyValues, given, named_values, options_of, say
 from selfpos.errors import SelfposError, unknown
 from selfpos.recipe.merging import MergeOptions
 
@@ -279,14 +279,13 @@ def _tasks(
     base: str, sources: list[Path], probe: Path | None, texts: tuple[str, ...], seed: int
 ) -> dict[str, ProbeTask]:
     """What a search learns from: a probe set, texts without labels, or what finetune held out."""
-    from selfpos.console import screen
     from selfpos.data.probe import read_probe
     from selfpos.operations import probe_of, texts_of
     from selfpos.storage.locate import locate_model
 
     if texts:
         given_texts = named_values("--texts", "NAME=FILE", texts)
-        return texts_of(locate_model(base), sources, given_texts, seed=seed, say=screen().print)
+        return texts_of(locate_model(base), sources, given_texts, seed=seed, say=say)
     if probe:
         return read_probe(probe)
     try:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 
+from selfpos.console import is_first
 from selfpos.errors import SelfposError
 
 if TYPE_CHECKING:
@@ -52,6 +53,12 @@ class ManyValues(click.Command):
             else:
                 spread.append(word)
         return super().parse_args(ctx, spread)
+
+
+def say(line: str) -> None:
+    """A line on standard error, by the first of several processes."""
+    if is_first():
+        click.echo(line, err=True)
 
 
 def split_names(names: tuple[str, ...]) -> list[str]:

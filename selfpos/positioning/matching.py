@@ -1,8 +1,10 @@
 """Tasks without labels: on each vector's own texts its specialist is the teacher, on general texts the base.
 
-What is to be matched is the structure of similarities: a search by cosine asks which texts are near a text,
-not where in space they lie. For a text i, with cosines s_ij to the other texts, the value is the mean of
-(s_ij − t_ij)² over j ≠ i, t_ij the teacher's, in units of its mean between base and specialist.
+What is to be matched is who is near whom: a search by cosine asks which texts are near a text, not where in
+space they lie. For a text i the cosines to the other texts over τ, as a softmax, are a distribution over
+them; the value is the Kullback-Leibler divergence from the teacher's, in units of that between base and
+specialist. Squared differences of all cosines follow test scores less well: most pairs of texts are far from
+each other, and how far is of no use to a search.
 """
 
 from __future__ import annotations
@@ -22,26 +24,35 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+NEVER = -1e4  # logarithm of the share of the text itself: finite, since it is multiplied by none
+
+
 class Matching(SmoothMeasure):
-    """How far the similarities of `texts` are from the teacher's, (n, n), in units of `unit`."""
+    """How far the neighbours of each of `texts` are from those by the teacher's similarities, (n, n).
+
+    Values are divided by `unit`, cosines by the temperature τ.
+    """
 
     in_units = True
 
-    def __init__(self, texts: Sequence[str], teacher: Tensor, unit: float) -> None:
-        self.texts, self.sharing, self.unit = list(texts), [{text} for text in texts], unit
-        self.similarities = teacher
+    def __init__(self, texts: Sequence[str], teacher: Tensor, temperature: float, unit: float = 1.0) -> None:
+        self.texts, self.sharing = list(texts), [{text} for text in texts]
+        self.teacher, self.temperature, self.unit = teacher, temperature, unit
 
     @property
     def usable(self) -> int:
         return self.count
 
     def values(self, embeddings: Tensor, rows: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
-        """Of all `rows`: the mean over `others`, without the text itself."""
+        """Of all `rows`: the divergence over `others`, without the text itself."""
         units = functional.normalize(embeddings, dim=1)
-        differences = units[rows] @ units[others].T - self.similarities[rows][:, others]
         itself = rows[:, None] == others
-        squares = differences.square().masked_fill(itself, 0.0).sum(1)
-        return rows, squares / (~itself).sum(1) / self.unit
+        ours = self._log_shares(units[rows] @ units[others].T, itself)
+        theirs = self._log_shares(self.teacher[rows][:, others], itself)
+        return rows, (theirs.exp() * (theirs - ours)).sum(1) / self.unit
+
+    def _log_shares(self, cosines: Tensor, itself: Tensor) -> Tensor:
+        return torch.log_softmax((cosines / self.temperature).masked_fill(itself, NEVER), dim=1)
 
 
 class Agreement(TaskMeasure):

@@ -79,11 +79,6 @@ class _Views:
         judge = Agreement(self.texts[task], similarities(self.of(teacher, task)), of_base=teacher is None)
         return judge.score_of(judge.items(self.of(model, task)), None)
 
-    def distance(self, first: int | None, second: int | None, task: str) -> float:
-        """The mean square of the differences of two models' similarities."""
-        difference = similarities(self.of(first, task)) - similarities(self.of(second, task))
-        return float(difference.square().mean())
-
 
 def teach(live: LiveModel, tasks: Mapping[str, TaskProbe]) -> tuple[dict[str, TaskProbe], Teaching | None]:
     """The tasks with a teacher for those that are plain texts, and what is known of the teachers.
@@ -100,21 +95,23 @@ def teach(live: LiveModel, tasks: Mapping[str, TaskProbe]) -> tuple[dict[str, Ta
     _warn_of_long(live, views.table.texts)
     names = [vector.name for vector in live.vectors]
     own = {name: names.index(name) for name in plain if name in names}
-    for name, index in own.items():
-        if not views.distance(None, index, name) > 0:
-            raise SelfposError(
-                f"vector {name} finds the same similarities between its texts as the base, so there is "
-                "nothing to learn from it: give another model or other texts"
-            )
     teaching = _teaching(views, names, own)
     taught = {}
     for name, task in plain.items():
         teacher = own[name] if teaching.teachers[name] != BASE else None
-        moved = [own[name]] if name in own else list(range(len(names)))
-        unit = sum(views.distance(None, index, name) for index in moved) / len(moved)
         target, texts = similarities(views.of(teacher, name)), views.texts[name]
+        matching = Matching(texts, target, task.temperature)
+        others = [None] if teacher is not None else [own[name]] if name in own else range(len(names))
+        distances = [float(matching.value(views.of(other, name))) for other in others]
+        if not sum(distances) > 0:
+            who = " and ".join(names) if teacher is None else names[teacher]
+            raise SelfposError(
+                f"task {name}: {who} and the base find the same similarities between its texts, so there is "
+                "nothing to learn: give another model or other texts"
+            )
+        matching.unit = sum(distances) / len(distances)
         agreement = Agreement(texts, target, of_base=teacher is None)
-        taught[name] = TaughtProbe(task, (Matching(texts, target, unit), agreement))
+        taught[name] = TaughtProbe(task, (matching, agreement))
     return {name: taught.get(name, task) for name, task in tasks.items()}, teaching
 
 

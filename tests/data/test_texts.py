@@ -40,7 +40,9 @@ def test_windows_line_ends_are_no_part_of_a_text(tmp_path: Path) -> None:
 def test_records_give_the_column_text_or_those_that_tasks_know(tmp_path: Path) -> None:
     texts = write(tmp_path / "a.jsonl", lines([{"text": text, "label": "x", "id": "y"} for text in WORDS]))
     assert read_texts(texts).texts == WORDS
-    pairs = write(tmp_path / "b.jsonl", lines([{"query": f"q {t}", "positive": [t], "id": "1"} for t in WORDS]))
+    pairs = write(
+        tmp_path / "b.jsonl", lines([{"query": f"q {t}", "positive": [t], "id": "1"} for t in WORDS])
+    )
     assert set(read_texts(pairs).texts) == {*WORDS, *(f"q {text}" for text in WORDS)}
     table = write(tmp_path / "c.csv", "id,Abstract\n" + "".join(f'{n},"{t}"\n' for n, t in enumerate(WORDS)))
     assert read_texts(table).texts == WORDS

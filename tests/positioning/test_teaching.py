@@ -33,23 +33,24 @@ def probe(*names: str) -> dict[str, ProbeTask]:
     return {name: texts(name, 10 + index) for index, name in enumerate(names)}
 
 
-def test_matching_is_the_mean_squared_difference_of_cosines_to_other_texts() -> None:
+def test_matching_is_the_divergence_of_softmaxed_cosines_to_other_texts() -> None:
     generator = torch.Generator().manual_seed(0)
     ours, theirs = (torch.randn(6, 4, generator=generator) for _ in range(2))
-    measure = Matching([str(n) for n in range(6)], similarities(theirs), unit=0.5)
+    measure = Matching([str(n) for n in range(6)], similarities(theirs), 0.1, unit=0.5)
     rows, others = torch.tensor([1, 4]), torch.tensor([0, 1, 2])
-    units = [functional.normalize(e.double(), dim=1) for e in (ours, theirs)]
-    cosines = [u @ u.T for u in units]
-    expected = [
-        sum(float(cosines[0][i, j] - cosines[1][i, j]) ** 2 for j in (0, 1, 2) if j != i)
-        / (len({0, 1, 2} - {i}))
-        / 0.5
-        for i in (1, 4)
-    ]
+    expected = []
+    for i in (1, 4):
+        shares = []
+        for embeddings in (ours, theirs):
+            units = functional.normalize(embeddings.double(), dim=1)
+            shares.append(
+                torch.softmax(torch.stack([units[i] @ units[j] for j in (0, 1, 2) if j != i]) / 0.1, 0)
+            )
+        expected.append(float((shares[1] * (shares[1] / shares[0]).log()).sum()) / 0.5)
     found, values = measure.values(ours, rows, others)
     assert found.tolist() == [1, 4]
-    assert values.tolist() == pytest.approx(expected, rel=1e-5)
-    assert float(measure.value(theirs)) == pytest.approx(0, abs=1e-10)
+    assert values.tolist() == pytest.approx(expected, rel=1e-4)
+    assert float(measure.value(theirs)) == pytest.approx(0, abs=1e-6)
 
 
 def test_agreement_is_a_correlation_and_one_with_the_teacher_itself() -> None:
@@ -100,7 +101,7 @@ def test_a_specialist_of_noise_is_no_teacher(
 
 def test_a_vector_that_changes_nothing_teaches_nothing(tiny_base: Path, tmp_path: Path) -> None:
     same = make_specialist(tiny_base, tmp_path / "same", seed=1, size=0.0)
-    with pytest.raises(SelfposError, match="vector same finds the same similarities"):
+    with pytest.raises(SelfposError, match="same and the base find the same similarities"):
         position(tiny_base, [same], probe("same"), PositioningSettings(), seed=0, device="cpu")
 
 

@@ -1,0 +1,167 @@
+"""From a live model to the point that is taken: embed the lines, judge their points, choose, and check."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from selfpos.console import log, progress
+from selfpos.errors import SelfposError
+from selfpos.positioning.objective import TextTable
+from selfpos.retain.front import Interval, Point, Scale, barriers, choose, front
+from selfpos.retain.judging import Judge, JudgedTask, Taught
+from selfpos.retain.path import ALPHAS, Embedder, Place
+
+if TYPE_CHECKING:
+    from selfpos.positioning.live import LiveModel
+    from selfpos.recipe.retain import RetainSettings
+
+GRID = tuple(round(0.04 * step, 2) for step in range(26))  # α of the candidates
+RAMPS = (-0.5, -0.25, 0.25, 0.5)  # β of the candidates
+MEAN = "mean"  # the line of several fine-tunes together
+
+
+@dataclass(frozen=True)
+class Retained:
+    """What the search came to.
+
+    `points` are the front with base and fine-tune, as predicted where they are not embedded; `chosen` is
+    embedded. `coefficients` are those of each tensor, (T, N) by key. `kept` and `undone` are shares with
+    95 % intervals, `undone` None where nothing was lost. `again` and `drift` are of a kept index: the scores
+    with all documents embedded again, and the correction (d,).
+    """
+
+    points: list[Point]
+    chosen: Point
+    scale: Scale
+    coefficients: dict[str, list[float]]
+    kept: tuple[float, Interval]
+    undone: tuple[float, Interval] | None
+    warnings: list[str] = field(default_factory=list)
+    again: dict[str, float] | None = None
+    drift: Tensor | None = None
+    texts: int = 0
+
+
+class _Search:
+    """One search. `documents` are the base's embeddings where its index is kept."""
+
+    def __init__(
+        self, live: LiveModel, tasks: Sequence[JudgedTask | Taught], settings: RetainSettings
+    ) -> None:
+        self.live, self.settings = live, settings
+        self.table = TextTable([text for task in tasks for text in task.texts])
+        self.embedder = Embedder(live, self.table.texts)
+        self.names = [vector.name for vector in live.vectors]
+        self._embed_lines()
+        self.judge = Judge([self._taught(task) for task in tasks], self.table, settings.seed)
+        base = self.embedder.exactly(Place(self.first, 0.0))
+        self.documents = base if settings.index == "base" else None
+        ends = [self.exact(Place(name, 1.0)) for name in self.names]
+        means = [sum(end.scores[task] for task in self.judge.names("domain")) for end in ends]
+        tuned = ends[means.index(max(means))]
+        self.scale = Scale(self.judge, self.exact(Place(self.first, 0.0)), tuned)
+
+    @property
+    def first(self) -> str:
+        """The name of the first line."""
+        return next(iter(self.embedder.lines))
+
+    def _embed_lines(self) -> None:
+        """The line of each fine-tune, and that of their mean."""
+        count = len(self.names)
+        directions = {name: [float(i == j) for j in range(count)] for i, name in enumerate(self.names)}
+        if count > 1:
+            directions[MEAN] = [1.0 / count] * count
+        with progress("embedding between base and fine-tune", len(directions), unit="lines") as bar:
+            for name, direction in directions.items():
+                self.embedder.add_line(name, direction)
+                bar.advance(1)
+
+    def _taught(self, task: JudgedTask | Taught) -> JudgedTask:
+        if isinstance(task, JudgedTask):
+            return task
+        rows = self.table.rows(task.texts)
+        return task.by([self.embedder.exactly(Place(name, 1.0))[rows] for name in self.names])
+
+    def exact(self, place: Place) -> Point:
+        """A point by a forward pass."""
+        return self.judged(place, self.embedder.exactly(place))
+
+    def predicted(self, places: Iterable[Place]) -> list[Point]:
+        """Points without one."""
+        return [self.judged(place, self.embedder.predicted(place)) for place in places]
+
+    def judged(self, place: Place, embeddings: Tensor) -> Point:
+        """A point from its embeddings."""
+        items = self.judge.items(embeddings, self.documents)
+        return Point(place, self.judge.scores(items), items)
+
+    def candidates(self) -> list[Point]:
+        """Points of all lines, and those with ramps around the best of them."""
+        points = self.predicted(Place(name, alpha) for name in self.embedder.lines for alpha in GRID)
+        if self.settings.space == "line":
+            return points
+        best = max(points, key=self.scale.value).place
+        nearest = min(ALPHAS[1:], key=lambda alpha: abs(alpha - best.alpha))
+        self.embedder.add_ramp(Place(best.line, nearest))
+        near = [alpha for alpha in GRID if alpha > 0 and abs(alpha - best.alpha) <= 0.17]
+        return points + self.predicted(Place(best.line, alpha, ramp) for alpha in near[::2] for ramp in RAMPS)
+
+    def take(self, points: list[Point]) -> Point:
+        """The point to take, embedded. One that does not hold what was predicted is left for the next."""
+        if self.settings.alpha is not None:
+            line = MEAN if MEAN in self.embedder.lines else self.first
+            return self.exact(Place(line, self.settings.alpha))
+        left = list(points)
+        while True:
+            chosen = choose(self.scale, left, self.settings.keep)
+            exact = self.exact(chosen.place)
+            try:
+                return choose(self.scale, [exact], self.settings.keep)
+            except SelfposError:
+                left.remove(chosen)
+                log.info("α %.2f does not hold what was predicted of it", chosen.place.alpha)
+
+
+def search(live: LiveModel, tasks: Sequence[JudgedTask | Taught], settings: RetainSettings) -> Retained:
+    """Find the front and the point to take.
+
+    Raises:
+        SelfposError: the fine-tune gained nothing on the domain, or no point keeps the promise.
+    """
+    run = _Search(live, tasks, settings)
+    scale, judge = run.scale, run.judge
+    if scale.gain <= 0:
+        raise SelfposError(
+            f"{scale.tuned.place.line} is no better on the domain than the base ({100 * scale.gain:+.1f} "
+            "points), so there is nothing to retain: look at the domain's records"
+        )
+    line = [run.exact(Place(scale.tuned.place.line, alpha)) for alpha in ALPHAS]
+    warnings = barriers(scale, line)
+    candidates = front(scale, run.candidates(), most=40)
+    chosen = run.take(candidates)
+    shown = [p for p in front(scale, candidates) if p.place != chosen.place and 0 < p.place.alpha < 1]
+    points = sorted([scale.base, *shown, chosen, scale.tuned], key=lambda p: scale.mean(p, "domain"))
+    kept, undone = scale.intervals(chosen)
+    again = drift = None
+    if run.documents is not None:
+        embeddings = run.embedder.exactly(chosen.place)
+        drift = judge.drift(embeddings, run.documents)
+        again = judge.scores(judge.items(embeddings))
+    table = run.embedder.table(chosen.place).tolist()
+    return Retained(
+        points=points,
+        chosen=chosen,
+        scale=scale,
+        coefficients=dict(zip(live.keys, table, strict=True)),
+        kept=(scale.kept(chosen), kept),
+        undone=(scale.undone(chosen), undone) if scale.loss > 0 else None,
+        warnings=warnings,
+        again=again,
+        drift=drift,
+        texts=live.embedded,
+    )
