@@ -141,10 +141,14 @@ def facts_of(found: Retained, settings: RetainSettings) -> dict[str, Any]:
         "drops": [vars(drop) for drop in scale.drops(found.chosen)],
         "warnings": found.warnings,
     }  # fmt: skip
-    if found.again is not None:
-        names = judge.names("domain")
-        again = sum(found.again[name] for name in names) / len(names)
-        facts["index"] = {"old": facts["base"]["domain"], "kept": facts["chosen"]["domain"], "again": again}
+    if found.index:
+        again = {name: scale.mean(point, "domain") for name, point in found.index.items()}
+        facts["index"] = {
+            "base's questions, the base's documents": facts["base"]["domain"],
+            "new questions, the base's documents": facts["chosen"]["domain"],
+            **again,
+            "fine-tune's questions, all documents embedded again": facts["tuned"]["domain"],
+        }
     return facts
 
 

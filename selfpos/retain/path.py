@@ -54,6 +54,7 @@ class Embedder:
     def __init__(self, live: LiveModel, texts: Sequence[str]) -> None:
         self.live, self.texts = live, list(texts)
         self.lines: dict[str, Line] = {}
+        self._last: tuple[Place, Tensor] | None = None
 
     @cached_property
     def depth(self) -> Tensor:
@@ -68,15 +69,16 @@ class Embedder:
 
     @torch.no_grad()
     def exactly(self, place: Place) -> Tensor:
-        """Embeddings (P, d) at a place, by a forward pass."""
+        """Embeddings (P, d) at a place, by a forward pass; those of the last place are kept."""
         line = self.lines[place.line]
-        if place.ramp or place.alpha not in line.known:
+        if not place.ramp and place.alpha in line.known:
+            return line.known[place.alpha]
+        if self._last is None or self._last[0] != place:
             self.live.set_coefficients(self.table(place))
-            embeddings = self.live.embed(self.texts).float().cpu()
-            if place.ramp:
-                return embeddings
-            line.known[place.alpha] = embeddings
-        return line.known[place.alpha]
+            self._last = place, self.live.embed(self.texts).float().cpu()
+        if not place.ramp:
+            line.known[place.alpha] = self._last[1]
+        return self._last[1]
 
     def add_line(self, name: str, direction: Sequence[float]) -> None:
         """Embed along a line; all lines begin at the base, which is embedded once."""

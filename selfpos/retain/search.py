@@ -12,7 +12,7 @@ from selfpos.console import log, progress
 from selfpos.errors import SelfposError
 from selfpos.positioning.objective import TextTable
 from selfpos.retain.front import Interval, Point, Scale, barriers, choose, front
-from selfpos.retain.judging import Judge, JudgedTask, Taught
+from selfpos.retain.judging import Items, Judge, JudgedTask, Taught
 from selfpos.retain.path import ALPHAS, Embedder, Place
 
 if TYPE_CHECKING:
@@ -30,8 +30,8 @@ class Retained:
 
     `points` are the front with base and fine-tune, as predicted where they are not embedded; `chosen` is
     embedded. `coefficients` are those of each tensor, (T, N) by key. `kept` and `undone` are shares with
-    95 % intervals, `undone` None where nothing was lost. `again` and `drift` are of a kept index: the scores
-    with all documents embedded again, and the correction (d,).
+    95 % intervals, `undone` None where nothing was lost. `index` and `drift` are of a kept index: what else
+    questions and documents could be embedded by, and the correction (d,).
     """
 
     points: list[Point]
@@ -41,7 +41,7 @@ class Retained:
     kept: tuple[float, Interval]
     undone: tuple[float, Interval] | None
     warnings: list[str] = field(default_factory=list)
-    again: dict[str, float] | None = None
+    index: dict[str, Point] = field(default_factory=dict)
     drift: Tensor | None = None
     texts: int = 0
 
@@ -60,7 +60,7 @@ class _Search:
         self.judge = Judge([self._taught(task) for task in tasks], self.table, settings.seed)
         base = self.embedder.exactly(Place(self.first, 0.0))
         self.documents = base if settings.index == "base" else None
-        ends = [self.exact(Place(name, 1.0)) for name in self.names]
+        ends = [self.embedded_again(Place(name, 1.0)) for name in self.names]
         means = [sum(end.scores[task] for task in self.judge.names("domain")) for end in ends]
         tuned = ends[means.index(max(means))]
         self.scale = Scale(self.judge, self.exact(Place(self.first, 0.0)), tuned)
@@ -95,9 +95,15 @@ class _Search:
         """Points without one."""
         return [self.judged(place, self.embedder.predicted(place)) for place in places]
 
+    def embedded_again(self, place: Place) -> Point:
+        """A point by a forward pass, whose documents it has embedded itself."""
+        return self._point(place, self.judge.items(self.embedder.exactly(place)))
+
     def judged(self, place: Place, embeddings: Tensor) -> Point:
         """A point from its embeddings."""
-        items = self.judge.items(embeddings, self.documents)
+        return self._point(place, self.judge.items(embeddings, self.documents))
+
+    def _point(self, place: Place, items: Items) -> Point:
         return Point(place, self.judge.scores(items), items)
 
     def candidates(self) -> list[Point]:
@@ -134,24 +140,26 @@ def search(live: LiveModel, tasks: Sequence[JudgedTask | Taught], settings: Reta
         SelfposError: the fine-tune gained nothing on the domain, or no point keeps the promise.
     """
     run = _Search(live, tasks, settings)
-    scale, judge = run.scale, run.judge
-    if scale.gain <= 0:
+    scale = run.scale
+    if scale.gain <= 0 and settings.alpha is None:
         raise SelfposError(
             f"{scale.tuned.place.line} is no better on the domain than the base ({100 * scale.gain:+.1f} "
             "points), so there is nothing to retain: look at the domain's records"
         )
-    line = [run.exact(Place(scale.tuned.place.line, alpha)) for alpha in ALPHAS]
-    warnings = barriers(scale, line)
+    best = scale.tuned.place.line
+    warnings = barriers(scale, [run.embedded_again(Place(best, alpha)) for alpha in ALPHAS])
     candidates = front(scale, run.candidates(), most=40)
     chosen = run.take(candidates)
     shown = [p for p in front(scale, candidates) if p.place != chosen.place and 0 < p.place.alpha < 1]
     points = sorted([scale.base, *shown, chosen, scale.tuned], key=lambda p: scale.mean(p, "domain"))
     kept, undone = scale.intervals(chosen)
-    again = drift = None
+    index, drift = {}, None
     if run.documents is not None:
-        embeddings = run.embedder.exactly(chosen.place)
-        drift = judge.drift(embeddings, run.documents)
-        again = judge.scores(judge.items(embeddings))
+        drift = scale.judge.drift(run.embedder.exactly(chosen.place), run.documents)
+        index = {
+            "fine-tune's questions, the base's documents": run.exact(Place(best, 1.0)),
+            "new questions, all documents embedded again": run.embedded_again(chosen.place),
+        }
     table = run.embedder.table(chosen.place).tolist()
     return Retained(
         points=points,
@@ -161,7 +169,7 @@ def search(live: LiveModel, tasks: Sequence[JudgedTask | Taught], settings: Reta
         kept=(scale.kept(chosen), kept),
         undone=(scale.undone(chosen), undone) if scale.loss > 0 else None,
         warnings=warnings,
-        again=again,
+        index=index,
         drift=drift,
         texts=live.embedded,
     )

@@ -127,17 +127,13 @@ def test_a_kept_index_gets_a_drift_correction_that_loads_everywhere(
 ) -> None:
     pairs, general = pair_file(tmp_path, "qa", 3, 200), text_file(tmp_path, "other", 2)
     data = ("--domain", f"retrieval={pairs}", "--general", general, "--index", "base", "--alpha", "0.5")
-    worse, better = tiny_base, tuned
-    done = retain(selfpos, worse, [better], tmp_path / "out", *data)
-    if "is no better on the domain" in done.stderr:  # a random step: then the way back is better
-        worse, better = better, worse
-        done = retain(selfpos, worse, [better], tmp_path / "out", *data)
+    done = retain(selfpos, tiny_base, [tuned], tmp_path / "out", *data)
     assert done.returncode == 0, done.stderr
     assert "new questions, the base's documents" in done.stdout
     queries = [json.loads(line)["query"] for line in pairs.read_text().splitlines()]
     corrected = SentenceTransformer(str(tmp_path / "out"))
     assert [type(module).__name__ for module in corrected][-2:] == ["Dense", "Normalize"]
-    base = SentenceTransformer(str(worse)).encode(queries)
+    base = SentenceTransformer(str(tiny_base)).encode(queries)
     shutil.copytree(tmp_path / "out", tmp_path / "raw")
     modules = json.loads((tmp_path / "raw" / "modules.json").read_text())
     (tmp_path / "raw" / "modules.json").write_text(json.dumps(modules[:-2]))
