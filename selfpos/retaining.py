@@ -38,6 +38,7 @@ def retain(
     *,
     domain: Sequence[str] = (),
     general: Sequence[str] = (),
+    data_dir: Path | None = None,
     say: Callable[[str], object] = print,
     **options: Any,
 ) -> dict[str, Any]:
@@ -50,8 +51,9 @@ def retain(
         settings: promise, space and index.
         domain: `TYPE=DATA` of records, probe sets, or plain texts, on which the fine-tunes teach. Default:
             what `finetune` held out.
-        general: the same of what must be kept; of plain texts one half must find the other. Default: the
-            embedded corpus.
+        general: the same of what must be kept, or MTEB tasks, whose validation splits are read; of plain
+            texts one half must find the other. Default: the embedded corpus.
+        data_dir: a folder with the data of MTEB tasks.
         say: called with lines about the data.
         options: the fields of `selfpos.recipe.MergeOptions` without weights and params.
 
@@ -73,11 +75,12 @@ def retain(
     check_family(planned.base, sources)
     prompt = document_prompt(planned.base)
     say("domain:")
-    learned = read_side(domain, prompt, settings.seed, say) if domain else default_domain(sources)
+    learned = read_side(domain, prompt, settings.seed, say, data_dir) if domain else default_domain(sources)
     if not domain:
         say(", ".join(f"{name}: {len(task.records)} records held out" for name, task in learned.items()))
     say("general:" if general else "general, for want of --general:")
-    known = apart(learned, read_side(general or ["corpus"], prompt, settings.seed, say), say)
+    others = read_side(general or ["corpus"], prompt, settings.seed, say, data_dir)
+    known = apart(learned, others, say)
     tasks = judged_tasks(learned, known, settings.seed)
     if settings.index == "base" and not any(task.asking for task in tasks if task.side == "domain"):
         raise SelfposError(
@@ -135,6 +138,7 @@ def facts_of(found: Retained, settings: RetainSettings) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "settings": settings.model_dump(mode="json"),
         "tasks": {"domain": judge.names("domain"), "general": judge.names("general")},
+        "tolerated": {name: task.tolerated for name, task in judge.tasks.items() if task.tolerated},
         "base": row(scale.base), "tuned": row(scale.tuned), "chosen": row(found.chosen),
         "front": [row(point) for point in found.points],
         "kept": found.kept, "undone": found.undone,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -42,3 +43,19 @@ class RetainSettings(Settings):
         if self.keep is not None and self.alpha is not None:
             raise ValueError("keep and alpha exclude each other: each says which point to take")
         return self
+
+
+class RetainRecipe(RetainSettings):
+    """All of `selfpos retain` but the folder to write."""
+
+    base: str = "all-MiniLM-L6-v2"
+    tuned: list[str] = Field(min_length=1, description="models fine-tuned from the base on one domain")
+    domain: list[str] = Field(default_factory=list, description="what was learned, as of --domain")
+    general: list[str] = Field(default_factory=list, description="what must be kept, as of --general")
+    data_dir: Path | None = Field(None, description="folder with the data of MTEB tasks")
+
+    @property
+    def settings(self) -> RetainSettings:
+        """The settings alone."""
+        names = RetainSettings.model_fields.keys()
+        return RetainSettings(**{name: getattr(self, name) for name in names & self.model_fields_set})

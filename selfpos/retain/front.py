@@ -112,7 +112,10 @@ class Scale:
         return [drop for drop in self.below(point) if drop.p < LEVEL]
 
     def below(self, point: Point) -> list[Drop]:
-        """All general tasks against the base: paired over the records, a normal approximation, Holm."""
+        """All general tasks against the base: paired over the records, a normal approximation, Holm.
+
+        A task is below the base where it is further below than what is tolerated of it.
+        """
         from scipy.stats import norm
 
         names = self.judge.names("general")
@@ -120,9 +123,11 @@ class Scale:
         for name in names:
             draws = (self.judge.resampled(at.items, name) for at in (point, self.base))
             error = float(np.subtract(*draws).std(ddof=1))
+            lost = max(0.0, self.base.scores[name] - self.tuned.scores[name])
             difference = point.scores[name] - self.base.scores[name]
+            beyond = difference + self.judge.tasks[name].tolerated * lost
             differences.append(difference)
-            chances.append(float(norm.cdf(difference / error)) if error > 0 else float(difference >= 0))
+            chances.append(float(norm.cdf(beyond / error)) if error > 0 else float(beyond >= 0))
         rows = zip(names, differences, holm(chances), strict=True)
         return sorted((Drop(*row) for row in rows), key=lambda drop: (drop.p, drop.difference))
 

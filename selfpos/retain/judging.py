@@ -28,16 +28,21 @@ Items = dict[str, dict[str, "NDArray"]]
 RECORDS = 500  # of a task at most: a point is judged in milliseconds
 RESAMPLES = 200  # of the records, behind standard errors and intervals
 SHORTEST = 8  # words of a text that has two halves
+TOLERATED = 0.2  # of the loss on halves of plain texts
 
 
 @dataclass(frozen=True)
 class JudgedTask:
-    """One task. The first `asking` texts of its measure are questions to the others; 0 where none asks."""
+    """One task. The first `asking` texts of its measure are questions to the others; 0 where none asks.
+
+    `tolerated` is the share of the fine-tune's own loss on it that breaks no promise.
+    """
 
     name: str
     side: Side
     measure: TaskMeasure
     asking: int = 0
+    tolerated: float = 0.0
 
     @property
     def texts(self) -> list[str]:
@@ -56,7 +61,8 @@ def labelled(task: ProbeTask, side: Side, seed: int) -> JudgedTask:
 def halved(task: ProbeTask) -> JudgedTask | None:
     """Plain texts as a general task: the first half of a text finds its second among all of them.
 
-    Texts of fewer than eight words have no halves. None where fewer than two texts have.
+    Texts of fewer than eight words have no halves. None where fewer than two texts have. It is a stand-in
+    that shows every change, so a fifth of the loss on it is tolerated.
     """
     firsts, seconds = [], []
     for text in task.records["text"]:
@@ -70,7 +76,8 @@ def halved(task: ProbeTask) -> JudgedTask | None:
     prompt = task.prompts if isinstance(task.prompts, str) else ""
     columns = [[prompt + text for text in column] for column in (firsts, seconds)]
     batch = Batch(task.name, columns, None)
-    return JudgedTask(task.name, "general", TaskMeasure(Batch(task.name, [[], []], None), batch), len(firsts))
+    measure = TaskMeasure(Batch(task.name, [[], []], None), batch)
+    return JudgedTask(task.name, "general", measure, len(firsts), TOLERATED)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
@@ -30,12 +31,13 @@ SPLITS = ("validation", "dev")  # of a folder, taken before the split it was tra
 
 
 def read_side(
-    words: Sequence[str], prompt: str, seed: int, say: Callable[[str], object]
+    words: Sequence[str], prompt: str, seed: int, say: Callable[[str], object], data_dir: Path | None = None
 ) -> dict[str, ProbeTask]:
-    """The tasks that `words` name: `TYPE=DATA`, a probe set, or plain texts (see `read_texts`).
+    """The tasks that `words` name: `TYPE=DATA`, an MTEB task, a probe set, or plain texts (see `read_texts`).
 
     Args:
         words: as the user gave them.
+        data_dir: a folder with the data of MTEB tasks; from the Hub when None.
         prompt: goes before plain texts.
         seed: of draws.
         say: called with a line about each.
@@ -45,7 +47,7 @@ def read_side(
     """
     tasks: dict[str, ProbeTask] = {}
     for word in words:
-        found = _read(word, prompt, seed, say)
+        found = _read(mteb_source(word, data_dir) or word, prompt, seed, say)
         for name, task in found.items():
             number = 1 + sum(taken.partition("#")[0] == name for taken in tasks)
             unique = name if number == 1 else f"{name}#{number}"
@@ -60,7 +62,7 @@ def read_side(
 def _read(word: str, prompt: str, seed: int, say: Callable[[str], object]) -> dict[str, ProbeTask]:
     kind, equals, data = word.partition("=")
     if equals and kind in TASKS:
-        split = _split(Path(data).expanduser())
+        split = SPLITS[0] if data.startswith("hub:") else _split(Path(data).expanduser())
         loaded = load_source(data, get_task(kind), split=split, limit=RECORDS, seed=seed)
         held = "" if split in SPLITS else " (not held out: give a file of records that nobody trained on)"
         say(f"{loaded.description}{held if Path(data).is_dir() else ''}")
@@ -73,12 +75,34 @@ def _read(word: str, prompt: str, seed: int, say: Callable[[str], object]) -> di
     if not path.exists() and corpus_view(word) != "":
         hint = nearest(kind, TASKS) if equals else ""
         raise SelfposError(
-            f"'{word}' is no file or folder of texts, no probe set and not TYPE=DATA with a type of `selfpos "
-            f"tasks`, such as sts=stsb/validation.jsonl{hint}"
+            f"'{word}' is no file or folder of texts, no probe set, no MTEB task and not TYPE=DATA with a "
+            f"type of `selfpos tasks`, such as sts=stsb/validation.jsonl{hint}"
         )
     read = read_texts(word, seed=seed, fewest=FEWEST)
     say(read.description)
     return {_name(word): ProbeTask(_name(word), TEXTS, read.dataset, prompt)}
+
+
+def mteb_source(name: str, data_dir: Path | None) -> str | None:
+    """`TYPE=DATA` of the MTEB task `name`, in `data_dir` or on the Hub; None where there is no such task."""
+    if not re.fullmatch(r"[A-Z][\w.()-]*|selfpos-\w+", name) or Path(name).exists():
+        return None
+    import mteb
+
+    from selfpos.evaluation.local_data import MTEB_TASKS, OWN_TASKS
+    from selfpos.evaluation.tasks import KINDS
+
+    local = MTEB_TASKS.get(name) or OWN_TASKS.get(name)
+    if data_dir is not None and local is not None:
+        return f"{local.kind}={data_dir / next(iter(local.subsets.values()))}"
+    try:
+        metadata = mteb.get_task(name).metadata
+    except KeyError:
+        return None
+    kinds = {mteb_type: kind for kind, (_, mteb_type, _, _) in KINDS.items()}
+    if metadata.type not in kinds:
+        raise SelfposError(f"MTEB task {name} is of type {metadata.type}, which tells no points apart here")
+    return f"{kinds[metadata.type]}=hub:{metadata.dataset['path']}@{metadata.dataset['revision']}"
 
 
 def _split(path: Path) -> str:

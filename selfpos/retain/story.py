@@ -55,4 +55,7 @@ def sentences(facts: Facts) -> list[str]:
         said.append(f"task {drop['task']} is {below}")
     if not facts["drops"]:
         said.append("no general task is significantly below the base")
+        for task, share in facts["tolerated"].items():
+            said[-1] += f"; on plain texts ({task}), which show every change, {100 * share:.0f} % of the loss"
+            said[-1] += " count for nothing"
     return said + list(facts["warnings"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -104,6 +106,15 @@ def test_many_equal_tasks_do_not_break_the_promise_by_chance() -> None:
         points = [Point(Place("t", a), judge.scores(i), i) for a, i in ((0.0, first), (0.5, second))]
         broken += bool(Scale(judge, points[0], points[1]).drops(points[1]))
     assert broken <= 4
+
+
+def test_of_halves_of_plain_texts_a_fifth_of_the_loss_is_tolerated() -> None:
+    tolerant = [replace(task, tolerated=0.2) if task.name == "g" else task for task in JUDGE.tasks.values()]
+    scale = Scale(Judge(tolerant, TextTable([]), seed=0), BASE, TUNED)
+    slightly, clearly = point(0.3, 0.7, 0.765), point(0.6, 0.8, 0.70)
+    assert SCALE.drops(slightly)
+    assert not scale.drops(slightly)
+    assert scale.drops(clearly)
 
 
 def test_a_barrier_is_a_point_clearly_worse_than_both_ends() -> None:

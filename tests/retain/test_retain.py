@@ -224,3 +224,49 @@ def test_two_rules_exclude_each_other(
 ) -> None:
     done = retain(selfpos, tiny_base, [tuned], tmp_path / "out", "--keep", "0.9", "--alpha", "0.5")
     assert "keep and alpha exclude each other" in said(done)
+
+
+@pytest.mark.slow
+def test_a_recipe_says_the_same_as_the_options(
+    selfpos: CommandLine, tiny_base: Path, tuned: Path, tmp_path: Path
+) -> None:
+    domain, general = text_file(tmp_path, "mine", 1), text_file(tmp_path, "other", 2)
+    recipe = {
+        "base": str(tiny_base),
+        "tuned": [str(tuned)],
+        "domain": [str(domain)],
+        "general": [str(general)],
+    }
+    file = tmp_path / "recipe.yaml"
+    file.write_text(json.dumps(recipe | {"alpha": 0.5, "device": "cpu"}), encoding="utf-8")
+    done = selfpos("retain", file, "--out", tmp_path / "by-recipe")
+    assert done.returncode == 0, done.stderr
+    words = ("--domain", domain, "--general", general, "--alpha", "0.5")
+    assert retain(selfpos, tiny_base, [tuned], tmp_path / "by-words", *words).returncode == 0
+    fronts = [json.loads((tmp_path / f"{name}.front.json").read_text()) for name in ("by-recipe", "by-words")]
+    assert fronts[0] == fronts[1]
+    assert "give --out alone" in said(selfpos("retain", file, tuned, "--out", tmp_path / "both"))
+
+
+def test_a_recipe_without_a_fine_tune(selfpos: CommandLine, tmp_path: Path) -> None:
+    file = tmp_path / "recipe.yaml"
+    file.write_text("base: x\n", encoding="utf-8")
+    assert "field 'tuned' is missing" in said(selfpos("retain", file, "--out", tmp_path / "out"))
+
+
+def test_mteb_tasks_are_their_validation_splits(text_data: Path) -> None:
+    from selfpos.retain.sources import mteb_source, read_side
+
+    assert mteb_source("STSBenchmark", text_data) == f"sts={text_data / 'stsbenchmark'}"
+    assert mteb_source("selfpos-MRPC", text_data) == f"pair-classification={text_data / 'mrpc'}"
+    hub = mteb_source("STSBenchmark", None)
+    assert hub is not None
+    assert hub.startswith("sts=hub:mteb/stsbenchmark-sts@")
+    assert mteb_source("NoSuchTask", text_data) is None
+    said_lines: list[str] = []
+    tasks = read_side(["STSBenchmark", "MLQuestions"], "", 0, said_lines.append, text_data)
+    assert {name: task.type.name for name, task in tasks.items()} == {
+        "stsbenchmark": "sts",
+        "mlquestions": "retrieval",
+    }
+    assert said_lines[0].endswith("500 of 1500 records")
