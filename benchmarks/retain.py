@@ -38,7 +38,7 @@ GENERAL = {
     "questions": ("retrieval", "mlquestions", "validation", "test"),
 }
 STEPS, BATCH, RATE, LENGTH = 80, 32, 1e-4, 64
-RECORDS, VALIDATION, HELD_OUT, TEXTS = 500, 300, 1500, 200
+RECORDS, VALIDATION, HELD_OUT, PLAIN = 500, 300, 1500, 200
 SWEEP = [round(0.1 * step, 1) for step in range(11)]
 ANCHOR = 10.0  # λ of the anchor loss λ·|f_θ − f_θ0|²
 RESULTS = Path(__file__).parent / "results"
@@ -202,7 +202,7 @@ def judged(domain: str, seed: int, data: Path, folder: Path, rivals: Sequence[st
     texts = Taught.of(
         ProbeTask(domain, TEXTS, validation.select_columns([column]).rename_columns({column: "text"}))
     )
-    texts = Taught(domain, texts.texts[:TEXTS])
+    texts = Taught(domain, texts.texts[:PLAIN])
     records_of = labelled(ProbeTask(domain, kind, validation), "domain", seed)
     found: dict[str, Any] = {}
     seconds = {}

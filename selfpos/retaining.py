@@ -15,7 +15,6 @@ from selfpos.errors import SelfposError
 from selfpos.merging import merge as merge_folders
 from selfpos.merging import plan
 from selfpos.operations import Sources, add_card, located
-from selfpos.positioning.coefficients import as_weights
 from selfpos.recipe import PositioningSettings, RetainSettings
 from selfpos.storage.atomic import refuse_existing, write_text
 from selfpos.vectors import open_vectors, tensor_gram
@@ -93,11 +92,9 @@ def retain(
     for sentence in found.warnings:
         log.warning(sentence)
     facts = facts_of(found, settings)
-    write_text(files[0], json.dumps(facts, indent=1) + "\n")
-    count = len(live.vectors)
-    weights = as_weights([0.0] * count, found.coefficients)
-    given = {**options, "weights": weights, "provenance": {"retain": facts}}
+    given = {**options, "weights": found.weights, "provenance": {"retain": facts}}
     merge_folders(folder, sources, "linear", out, finish=partial(_finish, out, found), **given)
+    write_text(files[0], json.dumps(facts, indent=1) + "\n")
     _draw(facts, files[1])
     return facts
 

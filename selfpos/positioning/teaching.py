@@ -92,7 +92,7 @@ def teach(live: LiveModel, tasks: Mapping[str, TaskProbe]) -> tuple[dict[str, Ta
     if not plain:
         return dict(tasks), None
     views = _Views(live, plain)
-    _warn_of_long(live, views.table.texts)
+    warn_of_long(live, views.table.texts)
     names = [vector.name for vector in live.vectors]
     own = {name: names.index(name) for name in plain if name in names}
     teaching = _teaching(views, names, own)
@@ -140,7 +140,7 @@ def _teaching(views: _Views, names: Sequence[str], own: Mapping[str, int]) -> Te
     return Teaching(teachers, agreement, kept)
 
 
-def _warn_of_long(live: LiveModel, texts: Sequence[str]) -> None:
+def warn_of_long(live: LiveModel, texts: Sequence[str]) -> None:
     """A sentence where texts are longer than the model reads."""
     limit = live.model.max_seq_length
     if not limit or not hasattr(live.model.tokenizer, "encode"):

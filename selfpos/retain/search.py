@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from selfpos.console import log, progress
+from selfpos.console import progress
 from selfpos.errors import SelfposError
+from selfpos.positioning.coefficients import as_weights
 from selfpos.positioning.objective import TextTable
+from selfpos.positioning.teaching import warn_of_long
 from selfpos.retain.front import Interval, Point, Scale, barriers, choose, front
 from selfpos.retain.judging import Items, Judge, JudgedTask, Taught
 from selfpos.retain.path import ALPHAS, Embedder, Place
@@ -29,15 +31,15 @@ class Retained:
     """What the search came to.
 
     `points` are the front with base and fine-tune, as predicted where they are not embedded; `chosen` is
-    embedded. `coefficients` are those of each tensor, (T, N) by key. `kept` and `undone` are shares with
-    95 % intervals, `undone` None where nothing was lost. `index` and `drift` are of a kept index: what else
-    questions and documents could be embedded by, and the correction (d,).
+    embedded, and `weights` are those of the merge that applies it, by tensor where it has a ramp. `kept` and
+    `undone` are shares with 95 % intervals, `undone` None where nothing was lost. `index` and `drift` are of
+    a kept index: what else questions and documents could be embedded by, and the correction (d,).
     """
 
     points: list[Point]
     chosen: Point
     scale: Scale
-    coefficients: dict[str, list[float]]
+    weights: list[float] | dict[str, list[float]]
     kept: tuple[float, Interval]
     undone: tuple[float, Interval] | None
     warnings: list[str] = field(default_factory=list)
@@ -54,6 +56,7 @@ class _Search:
     ) -> None:
         self.live, self.settings = live, settings
         self.table = TextTable([text for task in tasks for text in task.texts])
+        warn_of_long(live, self.table.texts)
         self.embedder = Embedder(live, self.table.texts)
         self.names = [vector.name for vector in live.vectors]
         self._embed_lines()
@@ -122,15 +125,19 @@ class _Search:
         if self.settings.alpha is not None:
             line = MEAN if MEAN in self.embedder.lines else self.first
             return self.exact(Place(line, self.settings.alpha))
+        keep = self.settings.keep
         left = list(points)
         while True:
-            chosen = choose(self.scale, left, self.settings.keep)
+            chosen = choose(self.scale, left, keep)
             exact = self.exact(chosen.place)
             try:
-                return choose(self.scale, [exact], self.settings.keep)
+                return choose(self.scale, [exact], keep)
             except SelfposError:
-                left.remove(chosen)
-                log.info("α %.2f does not hold what was predicted of it", chosen.place.alpha)
+                # a promise is kept more easily near the base, a share of the gain near the fine-tune
+                alpha = chosen.place.alpha
+                left = [p for p in left if (p.place.alpha > alpha if keep else p.place.alpha < alpha)]
+                if not left:
+                    raise
 
 
 def search(live: LiveModel, tasks: Sequence[JudgedTask | Taught], settings: RetainSettings) -> Retained:
@@ -161,11 +168,12 @@ def search(live: LiveModel, tasks: Sequence[JudgedTask | Taught], settings: Reta
             "new questions, all documents embedded again": run.embedded_again(chosen.place),
         }
     table = run.embedder.table(chosen.place).tolist()
+    by_tensor = dict(zip(live.keys, table, strict=True)) if chosen.place.ramp else None
     return Retained(
         points=points,
         chosen=chosen,
         scale=scale,
-        coefficients=dict(zip(live.keys, table, strict=True)),
+        weights=as_weights(table[0], by_tensor),
         kept=(scale.kept(chosen), kept),
         undone=(scale.undone(chosen), undone) if scale.loss > 0 else None,
         warnings=warnings,

@@ -270,3 +270,13 @@ def test_mteb_tasks_are_their_validation_splits(text_data: Path) -> None:
         "mlquestions": "retrieval",
     }
     assert said_lines[0].endswith("500 of 1500 records")
+
+
+@pytest.mark.slow
+def test_a_retained_model_is_reproduced_from_its_manifest(
+    selfpos: CommandLine, tiny_base: Path, tuned: Path, tmp_path: Path
+) -> None:
+    data = ("--domain", text_file(tmp_path, "mine", 1), "--general", text_file(tmp_path, "other", 2))
+    assert retain(selfpos, tiny_base, [tuned], tmp_path / "out", *data, "--keep", "0.3").returncode == 0
+    done = selfpos("reproduce", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
