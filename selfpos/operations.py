@@ -29,7 +29,7 @@ from selfpos.tasks.texts import GENERAL, TEXTS
 from selfpos.training import TrainingResult, train
 from selfpos.training.models import check_base
 from selfpos.training.negatives import mine
-from selfpos.vectors.check import document_prompt
+from selfpos.vectors.check import side_prompt
 from selfpos.vectors.task_vector import distinct_names
 
 if TYPE_CHECKING:
@@ -189,7 +189,7 @@ def texts_of(
             "leave the vector out"
         )
     tasks = {}
-    prompt = document_prompt(open_model(base))
+    prompt = side_prompt(open_model(base), "document")
     for name, source in {GENERAL: "corpus", **sources}.items():
         try:
             read = read_texts(source, seed=seed)

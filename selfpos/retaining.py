@@ -18,7 +18,6 @@ from selfpos.operations import Sources, add_card, located
 from selfpos.recipe import PositioningSettings, RetainSettings
 from selfpos.storage.atomic import refuse_existing, write_text
 from selfpos.vectors import open_vectors, tensor_gram
-from selfpos.vectors.check import document_prompt
 from selfpos.vectors.names import is_linear_map
 
 if TYPE_CHECKING:
@@ -72,13 +71,14 @@ def retain(
     folder, sources = located(base, tuned)
     planned = plan(folder, sources, "linear", out, **options)
     check_family(planned.base, sources)
-    prompt = document_prompt(planned.base)
     say("domain:")
-    learned = read_side(domain, prompt, settings.seed, say, data_dir) if domain else default_domain(sources)
+    learned = (
+        read_side(domain, planned.base, settings.seed, say, data_dir) if domain else default_domain(sources)
+    )
     if not domain:
         say(", ".join(f"{name}: {len(task.records)} records held out" for name, task in learned.items()))
     say("general:" if general else "general, for want of --general:")
-    others = read_side(general or ["corpus"], prompt, settings.seed, say, data_dir)
+    others = read_side(general or ["corpus"], planned.base, settings.seed, say, data_dir)
     known = apart(learned, others, say)
     tasks = judged_tasks(learned, known, settings.seed)
     if settings.index == "base" and not any(task.asking for task in tasks if task.side == "domain"):

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 FEWEST = 32  # distinct texts: with fewer, a text has too few others to be compared with
-MOST = 512  # texts that are taken of a source: they are compared pair by pair
+MOST = 256  # texts that are taken of a source: they are compared pair by pair
 LINES = (".txt", ".text")
 DOCUMENTS = (*LINES, ".md", ".rst")
 

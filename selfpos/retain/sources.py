@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from selfpos.data import files
 from selfpos.data.probe import FILE, ProbeTask, read_probe
@@ -24,21 +25,30 @@ from selfpos.retain.judging import (
     without_texts,
 )
 from selfpos.tasks import TASKS, get_task
+from selfpos.tasks.task import SIDES, Prompts
 from selfpos.tasks.texts import TEXTS
+from selfpos.vectors.check import side_prompt
+
+if TYPE_CHECKING:
+    from selfpos.storage.model_folder import ModelFolder
 
 FEWEST = 32  # records of a task: fewer tell no point from another
 SPLITS = ("validation", "dev")  # of a folder, taken before the split it was trained on
 
 
 def read_side(
-    words: Sequence[str], prompt: str, seed: int, say: Callable[[str], object], data_dir: Path | None = None
+    words: Sequence[str],
+    base: ModelFolder,
+    seed: int,
+    say: Callable[[str], object],
+    data_dir: Path | None = None,
 ) -> dict[str, ProbeTask]:
     """The tasks that `words` name: `TYPE=DATA`, an MTEB task, a probe set, or plain texts (see `read_texts`).
 
     Args:
         words: as the user gave them.
         data_dir: a folder with the data of MTEB tasks; from the Hub when None.
-        prompt: goes before plain texts.
+        base: the model whose prompts go before the texts.
         seed: of draws.
         say: called with a line about each.
 
@@ -47,7 +57,7 @@ def read_side(
     """
     tasks: dict[str, ProbeTask] = {}
     for word in words:
-        found = _read(mteb_source(word, data_dir) or word, prompt, seed, say)
+        found = _read(mteb_source(word, data_dir) or word, base, seed, say)
         for name, task in found.items():
             number = 1 + sum(taken.partition("#")[0] == name for taken in tasks)
             unique = name if number == 1 else f"{name}#{number}"
@@ -59,14 +69,17 @@ def read_side(
     return tasks
 
 
-def _read(word: str, prompt: str, seed: int, say: Callable[[str], object]) -> dict[str, ProbeTask]:
+def _read(word: str, base: ModelFolder, seed: int, say: Callable[[str], object]) -> dict[str, ProbeTask]:
     kind, equals, data = word.partition("=")
     if equals and kind in TASKS:
         split = SPLITS[0] if data.startswith("hub:") else _split(Path(data).expanduser())
         loaded = load_source(data, get_task(kind), split=split, limit=RECORDS, seed=seed)
         held = "" if split in SPLITS else " (not held out: give a file of records that nobody trained on)"
         say(f"{loaded.description}{held if Path(data).is_dir() else ''}")
-        return {_name(data): ProbeTask(_name(data), get_task(kind), loaded.dataset)}
+        prompts: Prompts = side_prompt(base)
+        if get_task(kind).asks:
+            prompts = {side: side_prompt(base, side) for side in SIDES}
+        return {_name(data): ProbeTask(_name(data), get_task(kind), loaded.dataset, prompts)}
     path = Path(word).expanduser()
     if _is_probe(path):
         probe = read_probe(path)
@@ -78,9 +91,9 @@ def _read(word: str, prompt: str, seed: int, say: Callable[[str], object]) -> di
             f"'{word}' is no file or folder of texts, no probe set, no MTEB task and not TYPE=DATA with a "
             f"type of `selfpos tasks`, such as sts=stsb/validation.jsonl{hint}"
         )
-    read = read_texts(word, seed=seed, fewest=FEWEST)
+    read = read_texts(word, seed=seed, most=RECORDS, fewest=FEWEST)
     say(read.description)
-    return {_name(word): ProbeTask(_name(word), TEXTS, read.dataset, prompt)}
+    return {_name(word): ProbeTask(_name(word), TEXTS, read.dataset, side_prompt(base, "document"))}
 
 
 def mteb_source(name: str, data_dir: Path | None) -> str | None:

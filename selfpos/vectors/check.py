@@ -86,11 +86,13 @@ def prompts_of(model: ModelFolder) -> dict[str, str]:
     return {name: text for name, text in prompts.items() if text}
 
 
-def document_prompt(model: ModelFolder) -> str:
-    """What sentence-transformers puts before a document: the prompt for documents, else the default one."""
-    prompts = model.config(PROMPTS_CONFIG).get("prompts") or {}
-    names = ("document", "passage", "corpus", model.config(PROMPTS_CONFIG).get("default_prompt_name"))
-    return str(next((prompts[name] for name in names if name in prompts), ""))
+def side_prompt(model: ModelFolder, side: str = "") -> str:
+    """What sentence-transformers puts before a `query`, a `document` or, without a side, before any text."""
+    config = model.config(PROMPTS_CONFIG)
+    prompts = config.get("prompts") or {}
+    names = {"query": ("query",), "document": ("document", "passage", "corpus")}.get(side, ())
+    known = [name for name in (*names, config.get("default_prompt_name")) if name in prompts]
+    return str(prompts[known[0]]) if known else ""
 
 
 def _prompt_differences(base: ModelFolder, other: ModelFolder) -> list[str]:

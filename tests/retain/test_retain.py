@@ -14,6 +14,7 @@ from sentence_transformers import SentenceTransformer
 
 from selfpos.retain.path import ALPHAS, Embedder, Place
 from selfpos.storage.manifest import read_manifest
+from selfpos.storage.model_folder import open_model
 from tests.conftest import make_specialist, make_tiny_model
 from tests.helpers.command import CommandLine, Done, said
 from tests.helpers.stand_ins import make_live, words
@@ -254,7 +255,7 @@ def test_a_recipe_without_a_fine_tune(selfpos: CommandLine, tmp_path: Path) -> N
     assert "field 'tuned' is missing" in said(selfpos("retain", file, "--out", tmp_path / "out"))
 
 
-def test_mteb_tasks_are_their_validation_splits(text_data: Path) -> None:
+def test_mteb_tasks_are_their_validation_splits(text_data: Path, tiny_base: Path) -> None:
     from selfpos.retain.sources import mteb_source, read_side
 
     assert mteb_source("STSBenchmark", text_data) == f"sts={text_data / 'stsbenchmark'}"
@@ -264,12 +265,15 @@ def test_mteb_tasks_are_their_validation_splits(text_data: Path) -> None:
     assert hub.startswith("sts=hub:mteb/stsbenchmark-sts@")
     assert mteb_source("NoSuchTask", text_data) is None
     said_lines: list[str] = []
-    tasks = read_side(["STSBenchmark", "MLQuestions"], "", 0, said_lines.append, text_data)
+    tasks = read_side(["STSBenchmark", "MLQuestions"], open_model(tiny_base), 0, said_lines.append, text_data)
     assert {name: task.type.name for name, task in tasks.items()} == {
         "stsbenchmark": "sts",
         "mlquestions": "retrieval",
     }
     assert said_lines[0].endswith("500 of 1500 records")
+    assert all(text.startswith("query: ") for text in tasks["mlquestions"].dataset["anchor"])
+    assert not any(text.startswith("query: ") for text in tasks["mlquestions"].dataset["positive"])
+    assert not any(text.startswith("query: ") for text in tasks["stsbenchmark"].dataset["sentence1"])
 
 
 @pytest.mark.slow
