@@ -3,7 +3,7 @@
     python benchmarks/retain.py --data ../shared/data/text --domains stackoverflow --seeds 1
 
 Each domain and seed is a fine-tune of all-MiniLM-L6-v2 with a learning rate at which it forgets. Points are
-chosen on validation records and judged on test records, by each task's own measure on at most 500 of them.
+chosen on validation records and judged on test records, by each task's own measure.
 Every training and every judgement is a piece with a file of its own, so that a run started again continues;
 `--report` alone writes the table of what is there. A domain and seed takes an hour of one slow core.
 """
@@ -38,8 +38,8 @@ GENERAL = {
     "questions": ("retrieval", "mlquestions", "validation", "test"),
 }
 STEPS, BATCH, RATE, LENGTH = 80, 32, 1e-4, 64
-RECORDS, VALIDATION, HELD_OUT, PLAIN = 500, 300, 1500, 200
-SWEEP = [round(0.1 * step, 1) for step in range(11)]
+HELD_OUT, PLAIN = 1500, 200
+SWEEP = [0.125 * step for step in range(9)]
 ANCHOR = 10.0  # λ of the anchor loss λ·|f_θ − f_θ0|²
 RESULTS = Path(__file__).parent / "results"
 
@@ -51,6 +51,8 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder with the data sets")
     parser.add_argument("--domains", nargs="+", default=list(DOMAINS), choices=DOMAINS)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--validation", type=int, default=300, help="records of a task to choose by")
+    parser.add_argument("--records", type=int, default=500, help="records of a task to judge by")
     parser.add_argument("--models", type=Path, default=Path("checkpoints/retain"))
     parser.add_argument("--out", type=Path, default=RESULTS / "retain", help="folder of the pieces")
     parser.add_argument("--trainings", nargs="*", default=list(TRAININGS), choices=TRAININGS)
@@ -75,16 +77,15 @@ def records(
     return loaded.select(range(skip, end))
 
 
-def domain_parts(domain: str, data: Path) -> tuple[Any, Any, Any]:
+def domain_parts(domain: str, data: Path, choosing: int = 0, judging: int = 0) -> tuple[Any, Any, Any]:
     """(training, validation, test) records of a domain, the same for every seed."""
     kind, folder, train, test = DOMAINS[domain]
-    validation = records(kind, folder, train, data, 0, VALIDATION)
-    held_out = VALIDATION + (HELD_OUT if train == test else 0)
-    tested = records(kind, folder, test, data, VALIDATION if train == test else 0, RECORDS)
-    return records(kind, folder, train, data, held_out), validation, tested
+    validation = records(kind, folder, train, data, 0, choosing)
+    tested = records(kind, folder, test, data, HELD_OUT // 2 if train == test else 0, judging)
+    return records(kind, folder, train, data, HELD_OUT), validation, tested
 
 
-def general_tasks(domain: str, data: Path, *, test: bool) -> dict[str, Any]:
+def general_tasks(domain: str, data: Path, count: int, *, test: bool) -> dict[str, Any]:
     from selfpos.data.probe import ProbeTask
     from selfpos.tasks import get_task
 
@@ -173,11 +174,13 @@ def measure(domain: str, seed: int, options: argparse.Namespace) -> None:
     known = json.loads(piece.read_text()) if piece.is_file() else {}
     if set(models) <= set(known.get("arms", {})):
         return
-    known = judged(domain, seed, options.data, folder, list(models)[1:])
+    known = judged(domain, seed, options, folder, list(models)[1:])
     piece.write_text(json.dumps(known, indent=1) + "\n")
 
 
-def judged(domain: str, seed: int, data: Path, folder: Path, rivals: Sequence[str]) -> dict[str, Any]:
+def judged(
+    domain: str, seed: int, options: argparse.Namespace, folder: Path, rivals: Sequence[str]
+) -> dict[str, Any]:
     """Every arm on the test records: shares of the gain kept and of the loss undone, and promises broken."""
     import torch
 
@@ -185,7 +188,7 @@ def judged(domain: str, seed: int, data: Path, folder: Path, rivals: Sequence[st
     from selfpos.positioning.objective import TextTable
     from selfpos.positioning.position import open_live
     from selfpos.recipe import PositioningSettings, RetainSettings
-    from selfpos.retain.front import Point, Scale
+    from selfpos.retain.front import Point, Scale, choose
     from selfpos.retain.judging import Judge, Taught, labelled
     from selfpos.retain.path import Embedder, Place
     from selfpos.retain.search import search
@@ -194,11 +197,14 @@ def judged(domain: str, seed: int, data: Path, folder: Path, rivals: Sequence[st
     from selfpos.tasks.texts import TEXTS
 
     base, kind = locate_model("all-MiniLM-L6-v2"), get_task(DOMAINS[domain][0])
-    training, validation, tested = domain_parts(domain, data)
+    data, choosing, judging = options.data, options.validation, options.records
+    _, validation, tested = domain_parts(domain, data, choosing, judging)
     read = PositioningSettings(separate=False, max_length=LENGTH)
     live = open_live(base, [folder / "fine-tune"], read, "cpu")
-    kept = [labelled(task, "general", seed) for task in general_tasks(domain, data, test=False).values()]
-    column = "text" if "text" in training.column_names else "positive"
+    kept = [
+        labelled(task, "general", seed) for task in general_tasks(domain, data, choosing, test=False).values()
+    ]
+    column = "text" if "text" in validation.column_names else "positive"
     texts = Taught.of(
         ProbeTask(domain, TEXTS, validation.select_columns([column]).rename_columns({column: "text"}))
     )
@@ -206,25 +212,23 @@ def judged(domain: str, seed: int, data: Path, folder: Path, rivals: Sequence[st
     records_of = labelled(ProbeTask(domain, kind, validation), "domain", seed)
     found: dict[str, Any] = {}
     seconds = {}
-    for name, side, changed in (
-        ("retain", records_of, {}),
-        ("retain, --keep .95", records_of, {"keep": 0.95}),
-        ("retain, line alone", records_of, {"space": "line"}),
-        ("retain, 200 texts", texts, {}),
-    ):
+    for name, side in (("retain", records_of), ("retain, 200 texts", texts)):
         start = time.perf_counter()
-        found[name] = search(live, [side, *kept], RetainSettings(seed=seed, **changed))
+        found[name] = search(live, [side, *kept], RetainSettings(seed=seed))
         seconds[name] = round(time.perf_counter() - start, 1)
 
     tasks = [labelled(ProbeTask(domain, kind, tested), "domain", seed)]
-    tasks += [labelled(task, "general", seed) for task in general_tasks(domain, data, test=True).values()]
+    tasks += [
+        labelled(task, "general", seed) for task in general_tasks(domain, data, judging, test=True).values()
+    ]
     table = TextTable([text for task in tasks for text in task.texts])
     judge, embedder = Judge(tasks, table, seed), Embedder(live, table.texts)
     embedder.add_line("fine-tune", [1.0])
 
-    def at(alpha: float, ramp: float = 0.0) -> Point:
+    def at(alpha: float, ramp: float = 0.0, *, exact: bool = True) -> Point:
         place = Place("fine-tune", alpha, ramp)
-        items = judge.items(embedder.exactly(place))
+        embed = embedder.exactly if exact or ramp else embedder.predicted
+        items = judge.items(embed(place))
         return Point(place, judge.scores(items), items)
 
     def of_model(model: Path) -> Point:
@@ -234,16 +238,17 @@ def judged(domain: str, seed: int, data: Path, folder: Path, rivals: Sequence[st
             items = judge.items(other.embed(table.texts).float())
         return Point(Place("", 1.0), judge.scores(items), items)
 
-    sweep = {alpha: at(alpha) for alpha in SWEEP}
+    sweep = {alpha: at(alpha, exact=False) for alpha in SWEEP}
     scale = Scale(judge, sweep[0.0], sweep[1.0])
-    on_validation = {point.place.alpha: point for point in found["retain, line alone"].points}
-    chooser = found["retain, line alone"].scale
-    best = max(on_validation, key=lambda alpha: chooser.mean(on_validation[alpha], "domain"))
-    arms = {name: at(result.chosen.place.alpha, result.chosen.place.ramp) for name, result in found.items()}
-    arms |= {"fine-tune": sweep[1.0], "α by the domain": at(best), "α = .5 (LM-Cocktail)": sweep[0.5]}
+    result = found["retain"]
+    taken = {name: other.chosen for name, other in found.items()}
+    taken["retain, --keep .95"] = choose(result.scale, result.points, 0.95)
+    taken["best on the domain"] = max(result.points, key=lambda point: result.scale.mean(point, "domain"))
+    arms = {name: at(point.place.alpha, point.place.ramp) for name, point in taken.items()}
+    arms |= {"fine-tune": sweep[1.0], "α = .5 (LM-Cocktail)": sweep[0.5]}
     arms |= {"LiNeS, .2 to 1": at(0.6, 0.8)}
     arms |= {name: of_model(folder / name.replace(" ", "-")) for name in rivals}
-    ours = [at(point.place.alpha, point.place.ramp) for point in found["retain"].points]
+    ours = [at(point.place.alpha, point.place.ramp, exact=False) for point in result.points]
 
     def row(point: Point) -> dict[str, Any]:
         return {

@@ -121,14 +121,13 @@ def _matrices(base: ModelFolder) -> list[str]:
 def facts_of(found: Retained, settings: RetainSettings) -> dict[str, Any]:
     """The front and the point taken, as JSON: scores, and shares of the gain kept and of the loss undone."""
     scale, judge = found.scale, found.scale.judge
-    lost = scale.loss > 0
 
     def row(point: Point) -> dict[str, Any]:
         place = point.place
         return {
             "line": place.line, "alpha": place.alpha, "ramp": place.ramp,
             "domain": scale.mean(point, "domain"), "general": scale.mean(point, "general"),
-            "kept": scale.kept(point), "undone": scale.undone(point) if lost else None,
+            "kept": scale.kept(point), "undone": scale.undone(point) if scale.forgot else None,
             "scores": point.scores,
         }  # fmt: skip
 

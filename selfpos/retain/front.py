@@ -19,6 +19,7 @@ from selfpos.scores.intervals import holm, percentile_interval
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+SIDES: tuple[Side, Side] = ("domain", "general")
 LEVEL = 0.05  # chance that an equal general task is called worse, over all of them together
 CLEAR = 2.0  # standard errors below which a gain or a loss is taken for no larger than that
 LEAST = 0.05  # share of the gain below which a point is the base over again
@@ -78,10 +79,22 @@ class Scale:
         return self.mean(self.base, "general") - self.mean(self.tuned, "general")
 
     @cached_property
+    def errors(self) -> tuple[float, float]:
+        """The standard errors of gain and loss."""
+        gain, loss = (self.error(self.tuned, self.base, side) for side in SIDES)
+        return gain, loss
+
+    @property
+    def forgot(self) -> bool:
+        """Whether the loss is clear."""
+        return self.loss > CLEAR * self.errors[1]
+
+    @cached_property
     def units(self) -> tuple[float, float]:
         """Gain and loss as they are divided by."""
-        errors = (self.error(self.tuned, self.base, side) for side in ("domain", "general"))
-        gain, loss = (max(size, CLEAR * e) for size, e in zip((self.gain, self.loss), errors, strict=True))
+        gain, loss = (
+            max(size, CLEAR * error) for size, error in zip((self.gain, self.loss), self.errors, strict=True)
+        )
         return gain or 1.0, loss or 1.0
 
     def kept(self, point: Point) -> float:
@@ -93,7 +106,12 @@ class Scale:
         return 1 + (self.mean(point, "general") - self.mean(self.base, "general")) / self.units[1]
 
     def value(self, point: Point) -> float:
-        """Both shares together. More than all of a loss is worth no more than all."""
+        """Both shares together, the gain alone where no loss is clear.
+
+        More than all of a gain or loss is worth no more than all.
+        """
+        if not self.forgot:
+            return self.kept(point)
         return min(self.kept(point), 1.0) + min(self.undone(point), 1.0)
 
     def intervals(self, point: Point) -> tuple[Interval, Interval]:

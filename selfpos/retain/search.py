@@ -32,7 +32,7 @@ class Retained:
 
     `points` are the front with base and fine-tune, as predicted where they are not embedded; `chosen` is
     embedded, and `weights` are those of the merge that applies it, by tensor where it has a ramp. `kept` and
-    `undone` are shares with 95 % intervals, `undone` None where nothing was lost. `index` and `drift` are of
+    `undone` are shares with 95 % intervals, `undone` None where no loss is clear. `index` and `drift` are of
     a kept index: what else questions and documents could be embedded by, and the correction (d,).
     """
 
@@ -158,6 +158,7 @@ def search(live: LiveModel, tasks: Sequence[JudgedTask | Taught], settings: Reta
     candidates = front(scale, run.candidates(), most=40)
     chosen = run.take(candidates)
     shown = [p for p in front(scale, candidates) if p.place != chosen.place and 0 < p.place.alpha < 1]
+    shown = [point for point in shown if scale.kept(point) > 0]
     points = sorted([scale.base, *shown, chosen, scale.tuned], key=lambda p: scale.mean(p, "domain"))
     kept, undone = scale.intervals(chosen)
     index, drift = {}, None
@@ -175,7 +176,7 @@ def search(live: LiveModel, tasks: Sequence[JudgedTask | Taught], settings: Reta
         scale=scale,
         weights=as_weights(table[0], by_tensor),
         kept=(scale.kept(chosen), kept),
-        undone=(scale.undone(chosen), undone) if scale.loss > 0 else None,
+        undone=(scale.undone(chosen), undone) if scale.forgot else None,
         warnings=warnings,
         index=index,
         drift=drift,

@@ -45,7 +45,7 @@ def sentences(facts: Facts) -> list[str]:
         + f", which keeps {100 * kept:.0f} % of the domain's gain ({100 * low:.0f} to {100 * high:.0f} %)"
     ]
     if facts["undone"] is None:
-        said[0] += "; the fine-tune lost nothing on the general tasks"
+        said[0] += "; the fine-tune lost nothing clear on the general tasks"
     else:
         undone, (low, high) = facts["undone"]
         said[0] += f" and undoes {100 * undone:.0f} % of the general loss"

@@ -54,10 +54,14 @@ def test_shares_are_of_the_gain_and_of_the_loss() -> None:
     assert lower < 0.75 < higher < 1.0
 
 
-def test_a_loss_within_its_error_is_not_divided_by_alone() -> None:
+def test_where_no_loss_is_clear_the_gain_alone_decides() -> None:
     noisy = point(1.0, 0.80, 0.7975)
     scale = Scale(JUDGE, BASE, noisy)
+    assert not scale.forgot
+    assert SCALE.forgot
     assert scale.units[1] > scale.loss
+    more, less = point(0.8, 0.78, 0.795), point(0.2, 0.60, 0.80)
+    assert choose(scale, [BASE, less, more], None) is more
 
 
 def test_the_front_leaves_out_what_another_beats_on_both_sides() -> None:
