@@ -92,9 +92,7 @@ def general_tasks(domain: str, data: Path, count: int, *, test: bool) -> dict[st
     tasks = {}
     for name, (kind, folder, choose, final) in GENERAL.items():
         if folder != DOMAINS[domain][1]:
-            chosen = records(
-                kind, folder, final if test else choose, data, 0, RECORDS if test else VALIDATION
-            )
+            chosen = records(kind, folder, final if test else choose, data, 0, count)
             tasks[name] = ProbeTask(name, get_task(kind), chosen)
     return tasks
 
