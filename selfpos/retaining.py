@@ -16,7 +16,7 @@ from selfpos.merging import merge as merge_folders
 from selfpos.merging import plan
 from selfpos.operations import Sources, add_card, located
 from selfpos.recipe import PositioningSettings, RetainSettings
-from selfpos.storage.atomic import refuse_existing, write_text
+from selfpos.storage.atomic import write_text
 from selfpos.vectors import open_vectors, tensor_gram
 from selfpos.vectors.names import is_linear_map
 
@@ -34,9 +34,6 @@ def retain(
     out: Path,
     settings: RetainSettings,
     *,
-    domain: Sequence[str] = (),
-    general: Sequence[str] = (),
-    data_dir: Path | None = None,
     say: Callable[[str], object] = print,
     **options: Any,
 ) -> dict[str, Any]:
@@ -45,13 +42,8 @@ def retain(
     Args:
         base: the base model: a folder or a name on the Hub.
         tuned: models fine-tuned from it on one domain: one, or several runs or checkpoints.
-        out: the folder to write; it must not exist, nor `OUT.front.json` and `OUT.front.png`.
-        settings: promise, space and index.
-        domain: `TYPE=DATA` of records, probe sets, or plain texts, on which the fine-tunes teach. Default:
-            what `finetune` held out.
-        general: the same of what must be kept, or MTEB tasks, whose validation splits are read; of plain
-            texts one half must find the other. Default: the embedded corpus.
-        data_dir: a folder with the data of MTEB tasks.
+        out: the folder to write; it must not exist. Beside it come `OUT.front.json` and `OUT.front.png`.
+        settings: both sides, promise, space and index.
         say: called with lines about the data.
         options: the fields of `selfpos.recipe.MergeOptions` without weights and params.
 
@@ -65,20 +57,17 @@ def retain(
     from selfpos.retain.search import search
     from selfpos.retain.sources import apart, default_domain, judged_tasks, read_side
 
-    files = [out.with_name(f"{out.name}.front.{kind}") for kind in ("json", "png")]
-    for path in (out, *files):
-        refuse_existing(path)
     folder, sources = located(base, tuned)
     planned = plan(folder, sources, "linear", out, **options)
     check_family(planned.base, sources)
     say("domain:")
-    learned = (
-        read_side(domain, planned.base, settings.seed, say, data_dir) if domain else default_domain(sources)
-    )
-    if not domain:
+    if settings.domain:
+        learned = read_side(settings.domain, planned.base, settings, say)
+    else:
+        learned = default_domain(sources)
         say(", ".join(f"{name}: {len(task.records)} records held out" for name, task in learned.items()))
-    say("general:" if general else "general, for want of --general:")
-    others = read_side(general or ["corpus"], planned.base, settings.seed, say, data_dir)
+    say("general:" if settings.general else "general, for want of --general:")
+    others = read_side(settings.general or ["corpus"], planned.base, settings, say)
     known = apart(learned, others, say)
     tasks = judged_tasks(learned, known, settings.seed)
     if settings.index == "base" and not any(task.asking for task in tasks if task.side == "domain"):
@@ -94,9 +83,15 @@ def retain(
     facts = facts_of(found, settings)
     given = {**options, "weights": found.weights, "provenance": {"retain": facts}}
     merge_folders(folder, sources, "linear", out, finish=partial(_finish, out, found), **given)
-    write_text(files[0], json.dumps(facts, indent=1) + "\n")
-    _draw(facts, files[1])
+    front, picture = front_files(out)
+    write_text(front, json.dumps(facts, indent=1) + "\n")
+    _draw(facts, picture)
     return facts
+
+
+def front_files(out: Path) -> tuple[Path, Path]:
+    """Where the front of the model `out` goes, as JSON and as a picture."""
+    return out.with_name(f"{out.name}.front.json"), out.with_name(f"{out.name}.front.png")
 
 
 def check_family(base: ModelFolder, sources: Sequence[Path]) -> None:

@@ -7,75 +7,51 @@ from typing import Any
 
 import click
 
-from selfpos.commands.options import PATH, RECIPES, ManyValues, given, options_of, say
-from selfpos.errors import SelfposError
+from selfpos.commands.options import PATH, ManyValues, given, options_of, say
 from selfpos.recipe.merging import MergeOptions
 from selfpos.recipe.retain import RetainSettings
 
 
 @click.command("retain", cls=ManyValues)
 @click.argument("base")
-@click.argument("tuned", nargs=-1)
-@click.option(
-    "--domain",
-    multiple=True,
-    metavar="DATA…",
-    help="What was learned: TYPE=FILE of records, a probe set, or a file or folder of plain texts, on which "
-    "the fine-tune teaches [default: what finetune held out].",
-)
-@click.option(
-    "--general",
-    multiple=True,
-    metavar="DATA…",
-    help="What must be kept: the same, or MTEB tasks, by their validation splits; one half of a plain text "
-    "must find the other [default: the docstrings on this machine].",
-)
-@click.option(
-    "--data-dir", type=PATH, help="Read the data of MTEB tasks from this folder, as eval-mteb does."
-)
+@click.argument("tuned", nargs=-1, required=True)
 @click.option("--out", required=True, type=PATH, help="Folder to write; must not exist.")
-@options_of(RetainSettings, "promise", "keep", "alpha", "space", "index", "max_length", "seed", "device")
+@options_of(
+    RetainSettings,
+    "domain",
+    "general",
+    "data_dir",
+    "promise",
+    "keep",
+    "alpha",
+    "space",
+    "index",
+    "max_length",
+    "seed",
+    "device",
+)
 @options_of(MergeOptions, "dtype", budget="memory")
-def command(
-    base: str,
-    tuned: tuple[str, ...],
-    domain: tuple[str, ...],
-    general: tuple[str, ...],
-    data_dir: Path | None,
-    out: Path,
-    **options: Any,
-) -> None:
+def command(base: str, tuned: tuple[str, ...], out: Path, **options: Any) -> None:
     """Fine-tune without forgetting: find the front between what TUNED learned from BASE and what it forgot,
     and write the model of the best point that keeps a promise.
 
-    Several TUNED are runs or checkpoints of one training. BASE may be a recipe (YAML), that says the rest.
+    Several TUNED are runs or checkpoints of one training.
     """
     from selfpos.console import quiet_process, table_text
-    from selfpos.recipe import RetainRecipe, load_settings, validate
+    from selfpos.recipe import validate
     from selfpos.retain.story import index_rows, rows, sentences
-    from selfpos.retaining import retain
+    from selfpos.retaining import front_files, retain
+    from selfpos.storage.atomic import refuse_existing
 
     quiet_process()
-    options = given(options)
-    merging = {name: options.pop(name) for name in ("dtype", "budget") if name in options}
-    if base.endswith(RECIPES):
-        if tuned or domain or general or data_dir or options:
-            raise SelfposError(f"{base} says what to do; give --out alone with it, and --dtype and --memory")
-        recipe = load_settings(Path(base), RetainRecipe)
-    else:
-        said = {"base": base, "tuned": list(tuned), "domain": list(domain), "general": list(general)}
-        recipe = validate(RetainRecipe, {**said, "data_dir": data_dir, **options}, "selfpos retain")
-    facts = retain(
-        recipe.base,
-        recipe.tuned,
-        out,
-        recipe.settings,
-        domain=recipe.domain,
-        general=recipe.general,
-        data_dir=recipe.data_dir,
-        say=say,
-        **merging,
-    )
+    for path in (out, *front_files(out)):
+        refuse_existing(path)
+    chosen = {
+        name: list(value) if isinstance(value, tuple) else value for name, value in given(options).items()
+    }
+    merging = {name: chosen.pop(name) for name in ("dtype", "budget") if name in chosen}
+    settings = validate(RetainSettings, chosen, "selfpos retain")
+    facts = retain(base, tuned, out, settings, say=say, **merging)
     click.echo(table_text(*rows(facts)))
     if "index" in facts:
         click.echo(table_text(*index_rows(facts)))

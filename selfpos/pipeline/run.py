@@ -15,7 +15,16 @@ from selfpos.errors import SelfposError, unknown
 from selfpos.jobs.job import Executor, Job, execute, locked, refuse_foreign
 from selfpos.pipeline.tables import write_geometry, write_pipelines, write_table
 from selfpos.pipeline.trainings import SEPARATE, Training, plan_trainings
-from selfpos.recipe import LEARNED, MergeSettings, MixtureSettings, Recipe, ResourceSettings, TrainingSettings
+from selfpos.recipe import (
+    LEARNED,
+    MergeSettings,
+    MixtureSettings,
+    Recipe,
+    ResourceSettings,
+    RetainSettings,
+    TrainingSettings,
+)
+from selfpos.recipe.merging import RETAIN
 from selfpos.storage.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -86,10 +95,10 @@ def _check_merges(recipe: Recipe, keys: list[str]) -> None:
 
     counts = {"separate": len(recipe.tasks), "iterative": len(recipe.stages), "bagging": len(recipe.bags)}
     for name, merge in recipe.merges.items():
-        if merge.method in LEARNED:
+        if merge.method in (*LEARNED, RETAIN):
             continue
         if merge.method not in METHODS:
-            raise unknown("merging method", merge.method, [*METHODS, *LEARNED])
+            raise unknown("merging method", merge.method, [*METHODS, *LEARNED, RETAIN])
         method = get_method(merge.method)
         try:
             method.check_count(counts[merge.vectors])
@@ -118,7 +127,7 @@ def _check_probe(recipe: Recipe, data: dict[str, TaskData]) -> None:
         try:
             if merge.search is not None:
                 check(probe, merge.search, seed=recipe.seed)
-            else:
+            elif merge.method != RETAIN:
                 check_probe(METHODS[merge.method].probe, probe, recipe.seed)
         except SelfposError as error:
             raise SelfposError(f"recipe {recipe.name}, merge {name}: {error}") from None
@@ -288,9 +297,10 @@ class _Graph:
     def _merge_job(self, name: str, merge: MergeSettings) -> Job:
         inputs = {"merge": merge.model_dump(mode="json"), "seed": self.recipe.seed}
         after = tuple(training.job for training in self._pipelines[merge.vectors])
-        if merge.search is not None or _needs_probe(merge):
+        if merge.search is not None or merge.method == RETAIN or _needs_probe(merge):
             after = (*after, "probe")
-        work = partial(self._merge if merge.search is None else self._position_and_merge, name, merge)
+        make = self._retain if merge.method == RETAIN else self._merge
+        work = partial(make if merge.search is None else self._position_and_merge, name, merge)
         return Job(
             f"merge/{name}", inputs, self.folder.merged(name), work, after, **self._resources("merging")
         )
@@ -325,6 +335,15 @@ class _Graph:
             coefficients=self.folder.coefficients(name),
             keep_interrupted=False,
         )
+
+    def _retain(self, name: str, merge: MergeSettings) -> None:
+        from selfpos.retaining import retain
+
+        settings = merge.retain or RetainSettings()
+        probe = [str(self.folder.probe)]
+        chosen = {"domain": settings.domain or probe, "seed": self.recipe.seed}
+        settings = settings.model_copy(update=chosen)
+        retain(self.recipe.base, self._vectors(merge), self.folder.merged(name), settings, say=log.info)
 
     def _probe(self) -> dict[str, ProbeTask]:
         from selfpos.data.probe import read_probe

@@ -13,6 +13,19 @@ from selfpos.recipe.settings import Settings
 class RetainSettings(Settings):
     """The front between what a fine-tune learned and what it forgot, and the point that is taken."""
 
+    domain: list[str] = Field(
+        default_factory=list,
+        description="What was learned: TYPE=FILE of records, a probe set, or a file or folder of plain "
+        "texts, on which the fine-tune teaches [default: what finetune held out].",
+    )
+    general: list[str] = Field(
+        default_factory=list,
+        description="What must be kept: the same, or MTEB tasks, by their validation splits; on plain texts "
+        "the base teaches [default: the docstrings on this machine].",
+    )
+    data_dir: Path | None = Field(
+        None, description="Read the data of MTEB tasks from this folder, as eval-mteb does."
+    )
     promise: Literal["none-worse"] = Field(
         "none-worse",
         description="What the point must keep: no general task is significantly below the base (paired "
@@ -43,19 +56,3 @@ class RetainSettings(Settings):
         if self.keep is not None and self.alpha is not None:
             raise ValueError("keep and alpha exclude each other: each says which point to take")
         return self
-
-
-class RetainRecipe(RetainSettings):
-    """All of `selfpos retain` but the folder to write."""
-
-    base: str = "all-MiniLM-L6-v2"
-    tuned: list[str] = Field(min_length=1, description="models fine-tuned from the base on one domain")
-    domain: list[str] = Field(default_factory=list, description="what was learned, as of --domain")
-    general: list[str] = Field(default_factory=list, description="what must be kept, as of --general")
-    data_dir: Path | None = Field(None, description="folder with the data of MTEB tasks")
-
-    @property
-    def settings(self) -> RetainSettings:
-        """The settings alone."""
-        names = RetainSettings.model_fields.keys()
-        return RetainSettings(**{name: getattr(self, name) for name in names & self.model_fields_set})

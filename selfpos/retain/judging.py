@@ -14,7 +14,6 @@ from torch import Tensor
 from selfpos.positioning.matching import Agreement, similarities
 from selfpos.positioning.objective import Batch, TaskProbe, TextTable
 from selfpos.tasks.measure import TaskMeasure
-from selfpos.tasks.texts import TEXTS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -27,8 +26,7 @@ Items = dict[str, dict[str, "NDArray"]]
 
 RECORDS = 500  # of a task at most: a point is judged in milliseconds
 RESAMPLES = 200  # of the records, behind standard errors and intervals
-SHORTEST = 8  # words of a text that has two halves
-TOLERATED = 0.2  # of the loss on halves of plain texts
+TOLERATED = 0.2  # of the loss of agreement with the base on plain texts
 
 
 @dataclass(frozen=True)
@@ -58,47 +56,29 @@ def labelled(task: ProbeTask, side: Side, seed: int) -> JudgedTask:
     return JudgedTask(task.name, side, TaskMeasure(known, batch), batch.count if task.type.asks else 0)
 
 
-def halved(task: ProbeTask) -> JudgedTask | None:
-    """Plain texts as a general task: the first half of a text finds its second among all of them.
-
-    Texts of fewer than eight words have no halves. None where fewer than two texts have. It is a stand-in
-    that shows every change, so a fifth of the loss on it is tolerated.
-    """
-    firsts, seconds = [], []
-    for text in task.records["text"]:
-        words = text.split()
-        if len(words) >= SHORTEST:
-            middle = len(words) // 2
-            firsts.append(" ".join(words[:middle]))
-            seconds.append(" ".join(words[middle:]))
-    if len(firsts) < 2:
-        return None
-    prompt = task.prompts if isinstance(task.prompts, str) else ""
-    columns = [[prompt + text for text in column] for column in (firsts, seconds)]
-    batch = Batch(task.name, columns, None)
-    measure = TaskMeasure(Batch(task.name, [[], []], None), batch)
-    return JudgedTask(task.name, "general", measure, len(firsts), TOLERATED)
-
-
 @dataclass(frozen=True)
 class Taught:
-    """Plain texts of the domain before their teachers have embedded them."""
+    """Plain texts before their teachers have embedded them: the fine-tunes in the domain, else the base."""
 
     name: str
+    side: Side
     texts: list[str]
-    side: Side = "domain"
     asking: int = 0
 
     @classmethod
-    def of(cls, task: ProbeTask) -> Taught:
+    def of(cls, task: ProbeTask, side: Side) -> Taught:
         """The texts of a task without labels."""
-        assert task.type is TEXTS
-        return cls(task.name, list(task.dataset["text"]))
+        return cls(task.name, side, list(task.dataset["text"]))
 
     def by(self, teachers: Sequence[Tensor]) -> JudgedTask:
-        """The task of agreeing with the teachers, given their embeddings of the texts: with their mean."""
+        """The task of agreeing with the teachers, given their embeddings of the texts: with their mean.
+
+        General texts show every change, of use or not, so a fifth of the loss on them is tolerated.
+        """
         mean = torch.stack([similarities(embeddings) for embeddings in teachers]).mean(0)
-        return JudgedTask(self.name, "domain", Agreement(self.texts, mean, of_base=False))
+        general = self.side == "general"
+        measure = Agreement(self.texts, mean, of_base=general)
+        return JudgedTask(self.name, self.side, measure, tolerated=TOLERATED if general else 0.0)
 
 
 class Judge:

@@ -88,7 +88,10 @@ class _Search:
         if isinstance(task, JudgedTask):
             return task
         rows = self.table.rows(task.texts)
-        return task.by([self.embedder.exactly(Place(name, 1.0))[rows] for name in self.names])
+        places = [Place(name, 1.0) for name in self.names]
+        if task.side == "general":
+            places = [Place(self.first, 0.0)]
+        return task.by([self.embedder.exactly(place)[rows] for place in places])
 
     def exact(self, place: Place) -> Point:
         """A point by a forward pass."""

@@ -14,22 +14,15 @@ from selfpos.data.probe import FILE, ProbeTask, read_probe
 from selfpos.data.sources import corpus_view, load_source
 from selfpos.data.texts import read_texts
 from selfpos.errors import SelfposError, nearest
-from selfpos.retain.judging import (
-    RECORDS,
-    SHORTEST,
-    JudgedTask,
-    Taught,
-    halved,
-    labelled,
-    texts_in,
-    without_texts,
-)
+from selfpos.retain.judging import RECORDS, JudgedTask, Taught, labelled, texts_in, without_texts
 from selfpos.tasks import TASKS, get_task
 from selfpos.tasks.task import SIDES, Prompts
 from selfpos.tasks.texts import TEXTS
 from selfpos.vectors.check import side_prompt
 
 if TYPE_CHECKING:
+    from selfpos.recipe import RetainSettings
+    from selfpos.retain.judging import Side
     from selfpos.storage.model_folder import ModelFolder
 
 FEWEST = 32  # records of a task: fewer tell no point from another
@@ -37,19 +30,14 @@ SPLITS = ("validation", "dev")  # of a folder, taken before the split it was tra
 
 
 def read_side(
-    words: Sequence[str],
-    base: ModelFolder,
-    seed: int,
-    say: Callable[[str], object],
-    data_dir: Path | None = None,
+    words: Sequence[str], base: ModelFolder, settings: RetainSettings, say: Callable[[str], object]
 ) -> dict[str, ProbeTask]:
     """The tasks that `words` name: `TYPE=DATA`, an MTEB task, a probe set, or plain texts (see `read_texts`).
 
     Args:
         words: as the user gave them.
-        data_dir: a folder with the data of MTEB tasks; from the Hub when None.
         base: the model whose prompts go before the texts.
-        seed: of draws.
+        settings: `data_dir` has the data of MTEB tasks, which come from the Hub without; `seed` is of draws.
         say: called with a line about each.
 
     Raises:
@@ -57,7 +45,7 @@ def read_side(
     """
     tasks: dict[str, ProbeTask] = {}
     for word in words:
-        found = _read(mteb_source(word, data_dir) or word, base, seed, say)
+        found = _read(mteb_source(word, settings.data_dir) or word, base, settings.seed, say)
         for name, task in found.items():
             number = 1 + sum(taken.partition("#")[0] == name for taken in tasks)
             unique = name if number == 1 else f"{name}#{number}"
@@ -167,20 +155,16 @@ def judged_tasks(
     domain: Mapping[str, ProbeTask], general: Mapping[str, ProbeTask], seed: int
 ) -> list[JudgedTask | Taught]:
     """The tasks that points are judged by. Names that both sides have are told apart."""
-    tasks: list[JudgedTask | Taught] = [
-        Taught.of(task) if task.type is TEXTS else labelled(task, "domain", seed) for task in domain.values()
+    named = {
+        name: replace(task, name=f"general {name}") if name in domain else task
+        for name, task in general.items()
+    }
+    sides: tuple[tuple[Side, Mapping[str, ProbeTask]], ...] = (("domain", domain), ("general", named))
+    return [
+        Taught.of(task, side) if task.type is TEXTS else labelled(task, side, seed)
+        for side, tasks in sides
+        for task in tasks.values()
     ]
-    for name, task in general.items():
-        title = f"general {name}" if name in domain else name
-        renamed = replace(task, name=title)
-        made = halved(renamed) if task.type is TEXTS else labelled(renamed, "general", seed)
-        if made is None or (task.type is TEXTS and made.asking < FEWEST):
-            raise SelfposError(
-                f"general texts {name} have {made.asking if made else 0} of {SHORTEST} words or more, and "
-                f"{FEWEST} are needed, since one half of a text must find the other: give longer texts"
-            )
-        tasks.append(made)
-    return tasks
 
 
 def default_domain(tuned: Sequence[Path]) -> dict[str, ProbeTask]:

@@ -112,7 +112,7 @@ def test_many_equal_tasks_do_not_break_the_promise_by_chance() -> None:
     assert broken <= 4
 
 
-def test_of_halves_of_plain_texts_a_fifth_of_the_loss_is_tolerated() -> None:
+def test_of_plain_texts_a_fifth_of_the_loss_is_tolerated() -> None:
     tolerant = [replace(task, tolerated=0.2) if task.name == "g" else task for task in JUDGE.tasks.values()]
     scale = Scale(Judge(tolerant, TextTable([]), seed=0), BASE, TUNED)
     slightly, clearly = point(0.3, 0.7, 0.765), point(0.6, 0.8, 0.70)
