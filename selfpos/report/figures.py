@@ -214,7 +214,7 @@ def layer_map(names: Sequence[str], tensors: Mapping[str, Sequence[float]]) -> F
 def retained_front(facts: Mapping[str, Any]) -> Figure:
     """The front of `selfpos retain`: domain over general mean, with base, fine-tune and the point taken."""
     figure, axes = plot(6.4, 4.0)
-    points = [(100 * point["general"], 100 * point["domain"]) for point in facts["front"]]
+    points = [(100 * point["general"], 100 * point["domain"]) for point in facts["front"][:-1]]
     axes.plot(*zip(*points, strict=True), "o-", color=COLOURS["merge"], markersize=4, linewidth=1, alpha=0.7)
     for name, role in (("base", "base"), ("tuned", "specialist"), ("chosen", "positioned")):
         point = facts[name]

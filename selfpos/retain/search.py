@@ -162,7 +162,8 @@ def search(live: LiveModel, tasks: Sequence[JudgedTask | Taught], settings: Reta
     chosen = run.take(candidates)
     shown = [p for p in front(scale, candidates) if p.place != chosen.place and 0 < p.place.alpha < 1]
     shown = [point for point in shown if scale.kept(point) > 0]
-    points = sorted([scale.base, *shown, chosen, scale.tuned], key=lambda p: scale.mean(p, "domain"))
+    between = sorted([*shown, chosen], key=lambda point: -scale.mean(point, "general"))
+    points = [scale.base, *between, scale.tuned]
     kept, undone = scale.intervals(chosen)
     index, drift = {}, None
     if run.documents is not None:
