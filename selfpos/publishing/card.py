@@ -149,7 +149,8 @@ def summary_sentence(facts: Facts) -> str:
     kind = "A [PEFT](https://huggingface.co/docs/peft) adapter" if facts.adapter else "A text-embedding model"
     made = ""
     if facts.kind == "merged":
-        made = f", merged from {len(facts.parents) or 'several'} models{' fine-tuned' + base if base else ''}"
+        several = "1 model" if len(facts.parents) == 1 else f"{len(facts.parents) or 'several'} models"
+        made = f", merged from {several}{' fine-tuned' + base if base else ''}"
     elif facts.kind == "joint":
         made = f", trained{base} on several tasks at once{': ' + tasks if tasks else ''}"
     elif facts.kind == "specialist":

@@ -56,6 +56,6 @@ def sentences(facts: Facts) -> list[str]:
     if not facts["drops"]:
         said.append("no general task is significantly below the base")
         for task, share in facts["tolerated"].items():
-            said[-1] += f"; on plain texts ({task}), where every change counts, {100 * share:.0f} % of the"
-            said[-1] += " fine-tune's are let pass"
+            said[-1] += f"; on plain texts ({task}), which show every change, {100 * share:.0f} % of what the"
+            said[-1] += " fine-tune moved is let pass"
     return said + list(facts["warnings"])
