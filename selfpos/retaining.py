@@ -82,7 +82,7 @@ def retain(
         log.warning(sentence)
     facts = facts_of(found, settings)
     given = {**options, "weights": found.weights, "provenance": {"retain": facts}}
-    merge_folders(folder, sources, "linear", out, finish=partial(_finish, out, found), **given)
+    merge_folders(folder, sources, "linear", out, finish=partial(_finish, out, facts.get("drift")), **given)
     front, picture = front_files(out)
     write_text(front, json.dumps(facts, indent=1) + "\n")
     _draw(facts, picture)
@@ -144,15 +144,17 @@ def facts_of(found: Retained, settings: RetainSettings) -> dict[str, Any]:
             **again,
             "fine-tune's questions, all documents embedded again": facts["tuned"]["domain"],
         }
+    if found.drift is not None:
+        facts["drift"] = found.drift.tolist()
     return facts
 
 
-def _finish(out: Path, found: Retained, folder: Path) -> None:
+def _finish(out: Path, drift: list[float] | None, folder: Path) -> None:
     """Add the drift correction to the merged model, if its base's index is kept, and the card."""
     from selfpos.retain.drift import add_correction
 
-    if found.drift is not None:
-        add_correction(folder, found.drift)
+    if drift is not None:
+        add_correction(folder, drift)
     add_card(out, folder)
 
 

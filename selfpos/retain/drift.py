@@ -8,16 +8,16 @@ matrix and −drift for a bias does it, and loads everywhere. A `Normalize` foll
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from selfpos.storage.atomic import write_text
 from selfpos.storage.file_kinds import MODULES
 
 
-def add_correction(folder: Path, drift: Tensor) -> None:
+def add_correction(folder: Path, drift: Sequence[float]) -> None:
     """Add q − `drift` (d,) to the end of the model in `folder`."""
     from sentence_transformers.sentence_transformer import modules as st
 
@@ -25,7 +25,7 @@ def add_correction(folder: Path, drift: Tensor) -> None:
     dense = st.Dense(width, width, activation_function=torch.nn.Identity())
     with torch.no_grad():
         dense.linear.weight.copy_(torch.eye(width))
-        dense.linear.bias.copy_(-drift)
+        dense.linear.bias.copy_(-torch.tensor(drift))
     entries = json.loads((folder / MODULES).read_text(encoding="utf-8"))
     added = [("Dense", dense)]
     if entries[-1]["type"].rpartition(".")[2] == "Normalize":

@@ -146,6 +146,8 @@ def test_a_kept_index_gets_a_drift_correction_that_loads_everywhere(
     moved = raw - (raw - base).mean(0)
     expected = moved / np.linalg.norm(moved, axis=1, keepdims=True)
     assert np.allclose(corrected.encode(queries), expected, atol=1e-5)
+    again = selfpos("reproduce", tmp_path / "out")
+    assert again.returncode == 0, again.stderr
 
 
 @pytest.mark.slow
