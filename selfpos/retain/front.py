@@ -190,8 +190,8 @@ def choose(scale: Scale, points: Sequence[Point], keep: float | None) -> Point:
             return point
     if not ordered:
         raise SelfposError(
-            "no point between base and fine-tune is clearly better on the domain than the base: look at the "
-            "domain's records, or give more of them"
+            "no point between base and fine-tune is clearly better on the domain than the base: give more of "
+            "its records, or have the documents embedded again where the base's index was to be kept"
         )
     nearest = min(ordered, key=lambda point: point.place.alpha)
     drop = scale.below(nearest)[0]
