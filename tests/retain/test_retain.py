@@ -260,3 +260,18 @@ def test_a_retained_model_is_reproduced_from_its_manifest(
     assert retain(selfpos, tiny_base, [tuned], tmp_path / "out", *data, "--keep", "0.3").returncode == 0
     done = selfpos("reproduce", tmp_path / "out")
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+def test_what_finetune_held_out_is_the_domain(selfpos: CommandLine, tiny_base: Path, tmp_path: Path) -> None:
+    pairs = pair_file(tmp_path, "qa", 3, 120)
+    done = selfpos(
+        "finetune", "--task", "retrieval", "--base", tiny_base, "--data", pairs, "--out", tmp_path / "tuned",
+        "--steps", "2", "--batch-size", "8", "--probe", "40",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    general = ("--general", text_file(tmp_path, "other", 2), "--alpha", "0.5")
+    done = retain(selfpos, tiny_base, [tmp_path / "tuned"], tmp_path / "out", *general)
+    assert done.returncode == 0, done.stderr
+    assert "tuned: 40 records held out" in done.stderr
+    assert json.loads((tmp_path / "out.front.json").read_text())["tasks"]["domain"] == ["tuned"]
