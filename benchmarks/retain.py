@@ -295,7 +295,7 @@ def report(out: Path) -> None:
         for p in pieces
     )
     text = [
-        "# retain", "", f"Measured: {what}. Of the issue's 5 domains × 3 seeds the others are not run.", "",
+        "# retain", "", f"Measured: {what}. Other domains and seeds are not run.", "",
         markdown_table(["arm", "runs", "gain kept", "loss undone", "promise broken on test"], lines), "",
         markdown_table(
             ["front", "hypervolume"],
