@@ -21,6 +21,7 @@ VERBS = {
     "run": ("commands.run", "Carry out a recipe: specialists, joint rival, merges, scores, report."),
     "finetune": ("commands.finetune", "Fine-tune one specialist from a base model."),
     "merge": ("commands.merge", "Merge specialists into one model."),
+    "retain": ("commands.retain", "Keep what a fine-tune learned, without what it forgot."),
     "eval-mteb": ("commands.eval_mteb", "Score a model on MTEB tasks."),
     "compare": ("commands.compare", "Compare scored models: means, ranks, and differences with intervals."),
     "fetch-data": ("commands.fetch_data", "Fetch the data of MTEB tasks for machines without a network."),

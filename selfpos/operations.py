@@ -13,7 +13,8 @@ from selfpos.console import log
 from selfpos.data.probe import ProbeTask, hold_out
 from selfpos.data.report import describe_data, report_lines
 from selfpos.data.sources import hash_records, load_task
-from selfpos.errors import SelfposError
+from selfpos.data.texts import read_texts
+from selfpos.errors import SelfposError, unknown
 from selfpos.merging import Plan, execute, plan
 from selfpos.merging.output.layout import code_of
 from selfpos.merging.output.provenance import describe
@@ -24,10 +25,13 @@ from selfpos.statistics import check, gathered
 from selfpos.storage.atomic import refuse_existing
 from selfpos.storage.locate import locate_model
 from selfpos.storage.manifest import read_manifest
+from selfpos.storage.model_folder import open_model
 from selfpos.tasks import TaskType, get_task
+from selfpos.tasks.texts import GENERAL, TEXTS
 from selfpos.training import TrainingResult, train
 from selfpos.training.models import check_base
 from selfpos.training.negatives import mine
+from selfpos.vectors.check import side_prompt
 from selfpos.vectors.task_vector import distinct_names
 
 if TYPE_CHECKING:
@@ -199,6 +203,53 @@ def probe_of(specialists: Sequence[Path]) -> dict[str, ProbeTask]:
             )
         probes[name] = ProbeTask(name, get_task(source.type), probe, source.prompts)
     return probes
+
+
+def texts_of(
+    base: Path,
+    specialists: Sequence[Path],
+    sources: Mapping[str, str],
+    *,
+    seed: int = 0,
+    say: Callable[[str], object] = print,
+) -> dict[str, ProbeTask]:
+    """Texts without labels for a search: of each vector, on which its specialist is the teacher, and general
+    ones, on which the base is.
+
+    Args:
+        base: the base model's folder, whose prompt for documents goes before the texts.
+        specialists: the models fine-tuned from it.
+        sources: name of a task vector, or `general`, → its texts, as `read_texts` takes them. Without
+            `general` the embedded corpus is taken.
+        seed: of the draw where there are many texts.
+        say: called with a line about each source.
+
+    Returns:
+        Name → its texts, as a probe set.
+
+    Raises:
+        SelfposError: a name is no vector's, a vector has no texts, or texts cannot be read.
+    """
+    names = distinct_names(specialists)
+    for name in sources:
+        if name not in (*names, GENERAL):
+            raise unknown("vector", name, [*names, GENERAL])
+    if missing := [name for name in names if name not in sources]:
+        raise SelfposError(
+            f"vector {missing[0]} has no texts: give --texts {missing[0]}=FILE with texts of its kind, or "
+            "leave the vector out"
+        )
+    tasks = {}
+    prompt = side_prompt(open_model(base), "document")
+    for name, source in {GENERAL: "corpus", **sources}.items():
+        try:
+            read = read_texts(source, seed=seed)
+        except SelfposError as error:
+            raise type(error)(f"texts of {name}: {error}") from None
+        why = "" if name in sources else f"; --texts {GENERAL}=FILE would give others"
+        say(f"texts of {name}: {read.description}{why}")
+        tasks[name] = ProbeTask(name, TEXTS, read.dataset, prompt)
+    return tasks
 
 
 def _no_probe(reason: str) -> SelfposError:

@@ -63,6 +63,7 @@ def reproduce(
     a parent or the probe set is missing or another; OperationError where the Hub fails.
     """
     from selfpos.merging import execute, plan
+    from selfpos.retain.drift import add_correction
     from selfpos.statistics import gathered
 
     folder = locate_model(model)
@@ -97,6 +98,8 @@ def reproduce(
         )
         with gathered(planned, tasks) if method.probe else nullcontext(planned) as complete:
             execute(complete)
+        if drift := (manifest.get("retain") or {}).get("drift"):
+            add_correction(made, drift)
         files, differences = compare_models(folder, made)
         if differences:
             notes += _other_versions(manifest, read_manifest(made))

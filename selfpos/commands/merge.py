@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from selfpos.commands.options import PATH, ManyValues, given, options_of
+from selfpos.commands.options import PATH, ManyValues, given, named_values, options_of, say
 from selfpos.errors import SelfposError, unknown
 from selfpos.recipe.merging import MergeOptions
 
 if TYPE_CHECKING:
+    from selfpos.data.probe import ProbeTask
     from selfpos.positioning.position import Position
+    from selfpos.positioning.teaching import Teaching
 
 DEFAULT_BASE = "all-MiniLM-L6-v2"
 
@@ -49,6 +51,13 @@ DEFAULT_BASE = "all-MiniLM-L6-v2"
     help="Probe set folder, for methods that use data [default: what finetune held out].",
 )
 @click.option(
+    "--texts",
+    multiple=True,
+    metavar="NAME=FILE",
+    help="Texts without labels, for self-positioning without a probe set: of the vector NAME, or of NAME "
+    "'general'; a file, a folder of documents, or 'corpus'. May be repeated.",
+)
+@click.option(
     "--statistics", type=PATH, help="Keep what fisher and regmean gather in this folder, for later merges."
 )
 @click.option(
@@ -68,6 +77,7 @@ def command(
     dry_run: bool,
     adapter: bool,
     probe: Path | None,
+    texts: tuple[str, ...],
     statistics: Path | None,
     coefficients: Path | None,
     steps: int | None,
@@ -82,7 +92,7 @@ def command(
     from selfpos.recipe import LEARNED
 
     says_what = {"--method": method, "--weights": weights, "--param": params}
-    data = {"--probe": probe, "--statistics": statistics, "--steps": steps}
+    data = {"--probe": probe, "--texts": texts, "--statistics": statistics, "--steps": steps}
     options = given(options) | ({"output": "adapter"} if adapter else {})
     take_from = {"--take-from": options.get("take_from")}
     if coefficients is not None:
@@ -102,7 +112,8 @@ def command(
     arguments = (base or DEFAULT_BASE, vectors, out)
     if method is not None and searches and coefficients is None:
         _refuse({"--weights": weights, **take_from}, f"--method {method}")
-        _search(method, *arguments, _search_settings(method, steps, _parse(params)), probe, options, dry_run)
+        settings = _search_settings(method, steps, _parse(params))
+        _search(method, *arguments, settings, probe, texts, options, dry_run)
         return
     from selfpos import operations, searched_merge
 
@@ -168,6 +179,10 @@ def _check_data_options(method: str | None, searches: bool, gathers: bool, data:
             f"--probe is for methods that use data, and {method or 'a mergekit recipe'} does not; see "
             "`selfpos methods`"
         )
+    if data["--texts"] and method != "self-positioning":
+        raise SelfposError("--texts is for method self-positioning, which alone learns from plain texts")
+    if data["--texts"] and data["--probe"]:
+        raise SelfposError("--texts and --probe exclude each other; omit one of them")
     if data["--statistics"] is not None and not gathers:
         raise SelfposError("--statistics is for methods fisher and regmean, which alone gather them")
     if data["--steps"] is not None and method not in ("self-positioning", "layer-wise"):
@@ -219,12 +234,12 @@ def _search(
     out: Path,
     search_settings: dict[str, Any],
     probe: Path | None,
+    texts: tuple[str, ...],
     options: dict[str, Any],
     dry_run: bool,
 ) -> None:
     from selfpos.console import is_first, quiet_process
-    from selfpos.data.probe import read_probe
-    from selfpos.operations import check_searches, probe_of
+    from selfpos.operations import check_searches
     from selfpos.positioning.position import check
     from selfpos.recipe import PositioningSettings, validate
     from selfpos.searched_merge import plan_search, position_and_merge
@@ -240,11 +255,11 @@ def _search(
         refuse_existing(path)
     settings = validate(PositioningSettings, search_settings, "--param")
     sources = [locate_model(vector) for vector in vectors]
-    tasks = read_probe(probe) if probe else probe_of(sources)
+    tasks = _tasks(base, sources, probe, texts, options.get("seed", 0))
     names = distinct_names(sources)
     check(tasks, settings, seed=options.get("seed", 0), vectors=len(names))
-    alone = [f"vector {name}" for name in names if name not in tasks]
-    alone += [f"probe task {task}" for task in tasks if task not in names]
+    alone = [] if texts else [f"vector {name}" for name in names if name not in tasks]
+    alone += [] if texts else [f"probe task {task}" for task in tasks if task not in names]
     if alone:
         click.echo(
             "vectors and probe tasks do not match by name, which a search does not need: "
@@ -275,10 +290,42 @@ def _search(
     intervals = [f" ({low:.2f} to {high:.2f})" for low, high in position.intervals or []]
     shown = zip(position.names, position.coefficients, intervals or [""] * len(position.names), strict=True)
     click.echo(f"{out}  ({'  '.join(f'{name} {value:.3f}{interval}' for name, value, interval in shown)})")
+    if position.teaching:
+        click.echo(_agreement(position.teaching), err=True)
     if position.verdict:
         click.echo(f"on the probe set: {position.verdict}", err=True)
     if position.interrupted:
         raise KeyboardInterrupt(f"the best point so far, that of step {position.step}, is merged")
+
+
+def _tasks(
+    base: str, sources: list[Path], probe: Path | None, texts: tuple[str, ...], seed: int
+) -> dict[str, ProbeTask]:
+    """What a search learns from: a probe set, texts without labels, or what finetune held out."""
+    from selfpos.data.probe import read_probe
+    from selfpos.operations import probe_of, texts_of
+    from selfpos.storage.locate import locate_model
+
+    if texts:
+        given_texts = named_values("--texts", "NAME=FILE", texts)
+        return texts_of(locate_model(base), sources, given_texts, seed=seed, say=say)
+    if probe:
+        return read_probe(probe)
+    try:
+        return probe_of(sources)
+    except SelfposError as error:
+        raise type(error)(f"{error}, or plain texts of each vector with --texts NAME=FILE") from None
+
+
+def _agreement(teaching: Teaching) -> str:
+    """How far each model agrees with the teacher of each task, as a table."""
+    from selfpos.console import table_text
+
+    tasks = list(teaching.agreement)
+    models = list(teaching.agreement[tasks[0]])
+    rows = [[model, *(f"{teaching.agreement[task][model]:.2f}" for task in tasks)] for model in models]
+    headings = [f"on texts of {task}, with {teaching.teachers[task]}" for task in tasks]
+    return f"agreement of similarities\n{table_text(['model', *headings], rows)}"
 
 
 def _draw(position: Position, trajectory: Path, out: Path) -> None:

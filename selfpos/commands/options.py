@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 
+from selfpos.console import is_first
 from selfpos.errors import SelfposError
 
 if TYPE_CHECKING:
@@ -28,7 +29,10 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 PATH = click.Path(path_type=Path)
-MANY = {"--vectors", "--weights", "--tasks", "--task-types", "--languages", "--subsets"}
+MANY = {
+    *("--vectors", "--weights", "--tasks", "--task-types", "--languages", "--subsets"),
+    *("--texts", "--domain", "--general"),
+}
 
 
 class ManyValues(click.Command):
@@ -51,6 +55,12 @@ class ManyValues(click.Command):
         return super().parse_args(ctx, spread)
 
 
+def say(line: str) -> None:
+    """A line on standard error, by the first of several processes."""
+    if is_first():
+        click.echo(line, err=True)
+
+
 def split_names(names: tuple[str, ...]) -> list[str]:
     """Names that may be separated by commas, too."""
     return [name for group in names for name in group.split(",")]
@@ -66,6 +76,8 @@ def named_values(option: str, form: str, words: tuple[str, ...], *, empty: bool 
         name, sign, value = word.partition("=")
         if not (name and sign and (value or empty)):
             raise SelfposError(f"{option} takes {form}, found '{word}'")
+        if name in values:
+            raise SelfposError(f"{option} gives {name} twice; keep one of them")
         values[name] = value
     return values
 

@@ -11,11 +11,20 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from selfpos.console import log, log_to
 from selfpos.data.tasks import TaskData, read_tasks, split_tasks
-from selfpos.errors import SelfposError, unknown
+from selfpos.errors import SelfposError
 from selfpos.jobs.job import Executor, Job, execute, locked, refuse_foreign
+from selfpos.pipeline.checks import check_merges, check_probe, checked_base, needs_probe
 from selfpos.pipeline.tables import write_geometry, write_pipelines, write_table
 from selfpos.pipeline.trainings import SEPARATE, Training, plan_trainings
-from selfpos.recipe import LEARNED, MergeSettings, MixtureSettings, Recipe, ResourceSettings, TrainingSettings
+from selfpos.recipe import (
+    MergeSettings,
+    MixtureSettings,
+    Recipe,
+    ResourceSettings,
+    RetainSettings,
+    TrainingSettings,
+)
+from selfpos.recipe.merging import RETAIN
 from selfpos.storage.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -80,73 +89,17 @@ def _prepared(
     from selfpos.storage.locate import locate_model
 
     base = locate_model(recipe.base)
-    _check_merges(recipe, _checked_base(recipe, base))
+    check_merges(recipe, checked_base(recipe, base))
     tasks = read_tasks(recipe, data_root)
     data = split_tasks(recipe, tasks)
-    _check_probe(recipe, data)
+    check_probe(recipe, data)
     evaluation = recipe_tasks(recipe.evaluation, data_root)
     check = None
     if recipe.overlap is not None:
         check = open_check(recipe.overlap, evaluation)
         data = split_tasks(recipe, tasks, check.inspect)
-        _check_probe(recipe, data)
+        check_probe(recipe, data)
     return _Graph(recipe, folder, base, content_hash(base), data, evaluation), check
-
-
-def _checked_base(recipe: Recipe, base: Path) -> list[str]:
-    """The tensors of the base, of which the recipe's merges and searches refuse nothing."""
-    from selfpos.merging.plan import check_base
-    from selfpos.operations import check_searches
-
-    opened = check_base(base, allow_code=not recipe.merges)
-    if any(merge.search is not None or _needs_probe(merge) for merge in recipe.merges.values()):
-        check_searches(base)
-    return [key for key, entry in opened.tensors.items() if entry.mergeable]
-
-
-def _check_merges(recipe: Recipe, keys: list[str]) -> None:
-    """Refuse merges of the tensors `keys` that cannot be made, before anything is trained."""
-    from selfpos.merging import METHODS, get_method
-    from selfpos.merging.settings import make_settings
-
-    counts = {"separate": len(recipe.tasks), "iterative": len(recipe.stages), "bagging": len(recipe.bags)}
-    for name, merge in recipe.merges.items():
-        if merge.method in LEARNED:
-            continue
-        if merge.method not in METHODS:
-            raise unknown("merging method", merge.method, [*METHODS, *LEARNED])
-        method = get_method(merge.method)
-        try:
-            method.check_count(counts[merge.vectors])
-            make_settings(method, counts[merge.vectors], merge.weights, merge.params, keys)
-        except SelfposError as error:
-            raise SelfposError(f"recipe {recipe.name}, merge {name}: {error}") from None
-    names = ["base", *recipe.tasks, *recipe.joints, *recipe.stages, *recipe.bags, *recipe.merges]
-    twice = {name for name in names if names.count(name) > 1}
-    twice |= {"joint"} & {*recipe.tasks, *recipe.merges}
-    if twice:
-        raise SelfposError(
-            f"recipe {recipe.name}: two models are named '{min(twice)}'; rename the task, the joint model or "
-            "the merge"
-        )
-
-
-def _check_probe(recipe: Recipe, data: dict[str, TaskData]) -> None:
-    """Refuse a probe set that a merge cannot work with, before anything is trained."""
-    from selfpos.data.probe import ProbeTask
-    from selfpos.merging import METHODS
-    from selfpos.positioning.position import check
-    from selfpos.statistics import check_probe
-
-    probe = {name: ProbeTask(name, task.type, task.probe, task.source.prompts) for name, task in data.items()}
-    for name, merge in recipe.merges.items():
-        try:
-            if merge.search is not None:
-                check(probe, merge.search, seed=recipe.seed)
-            else:
-                check_probe(METHODS[merge.method].probe, probe, recipe.seed)
-        except SelfposError as error:
-            raise SelfposError(f"recipe {recipe.name}, merge {name}: {error}") from None
 
 
 @dataclass(frozen=True)
@@ -313,9 +266,10 @@ class _Graph:
     def _merge_job(self, name: str, merge: MergeSettings) -> Job:
         inputs = {"merge": merge.model_dump(mode="json"), "seed": self.recipe.seed}
         after = tuple(training.job for training in self._pipelines[merge.vectors])
-        if merge.search is not None or _needs_probe(merge):
+        if needs_probe(merge):
             after = (*after, "probe")
-        work = partial(self._merge if merge.search is None else self._position_and_merge, name, merge)
+        make = self._retain if merge.method == RETAIN else self._merge
+        work = partial(make if merge.search is None else self._position_and_merge, name, merge)
         return Job(
             f"merge/{name}", inputs, self.folder.merged(name), work, after, **self._resources("merging")
         )
@@ -328,7 +282,7 @@ class _Graph:
             self._vectors(merge),
             merge.method,
             self.folder.merged(name),
-            probe=self._probe() if _needs_probe(merge) else None,
+            probe=self._probe() if needs_probe(merge) else None,
             weights=merge.weights,
             params=merge.params,
             seed=self.recipe.seed,
@@ -350,6 +304,15 @@ class _Graph:
             coefficients=self.folder.coefficients(name),
             keep_interrupted=False,
         )
+
+    def _retain(self, name: str, merge: MergeSettings) -> None:
+        from selfpos.retaining import retain
+
+        settings = merge.retain or RetainSettings()
+        probe = [str(self.folder.probe)]
+        chosen = {"domain": settings.domain or probe, "seed": self.recipe.seed}
+        settings = settings.model_copy(update=chosen)
+        retain(self.recipe.base, self._vectors(merge), self.folder.merged(name), settings, say=log.info)
 
     def _probe(self) -> dict[str, ProbeTask]:
         from selfpos.data.probe import read_probe
@@ -387,9 +350,3 @@ class _Graph:
             batch_size=self.recipe.evaluation.batch_size,
             cache=self.folder.cache if self.recipe.evaluation.cache else None,
         )
-
-
-def _needs_probe(merge: MergeSettings) -> bool:
-    from selfpos.merging import get_method
-
-    return bool(get_method(merge.method).probe)

@@ -290,7 +290,10 @@ class LinearisedSearch:
         """The point of the best of SCALES, and of larger ones as long as they are better."""
         losses = self.losses(self.embed(self.uniform(0.0), "base"))
         in_units = self.problem.settings.normalise == "base"
-        self.units = {name: (abs(loss) or 1.0) if in_units else 1.0 for name, loss in losses.items()}
+        self.units = {
+            name: (abs(loss) or 1.0) if in_units and not self.folds.tasks[name].measure.in_units else 1.0
+            for name, loss in losses.items()
+        }
         self.trajectory.scaled(0.0, losses)
         scales, values = list(SCALES), dict[float, float]()
         while scales:

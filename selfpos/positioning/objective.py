@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,15 +16,21 @@ from selfpos.tasks.losses import Embedded
 if TYPE_CHECKING:
     from datasets import Dataset
 
+    from selfpos.positioning.matching import Agreement, Matching
+
 
 @dataclass(frozen=True)
 class Batch:
-    """Records of one task: text columns, each of n texts, and labels or scores (n,) if there are any."""
+    """Records of one task: text columns, each of n texts, and labels or scores (n,) if there are any.
+
+    `taught` are the measures of texts without labels, by which a teacher judges them.
+    """
 
     task: str
     columns: list[list[str]]
     labels: Tensor | None
     own_candidates: bool = False
+    taught: tuple[Matching, Agreement] | None = None
 
     @property
     def count(self) -> int:
@@ -46,8 +53,12 @@ class TaskProbe:
     """The probe records of one task, its loss on them, and its batches."""
 
     def __init__(self, name: str, task_type: Any, dataset: Dataset, temperature: float) -> None:
-        self.name, self.type, self.dataset = name, task_type, dataset
-        self.loss = task_type.loss(Embedded(), temperature)
+        self.name, self.type, self.dataset, self.temperature = name, task_type, dataset, temperature
+
+    @cached_property
+    def loss(self) -> Any:
+        """The loss that the task is trained with."""
+        return self.type.loss(Embedded(), self.temperature)
 
     def draw(self, size: int, generator: torch.Generator, rows: Sequence[int] | None = None) -> Batch:
         """One batch of at most `size` records, of `rows` or of all, drawn as the task's loss needs it."""

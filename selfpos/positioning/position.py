@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +26,12 @@ from selfpos.positioning.problem import Problem
 from selfpos.positioning.processes import Processes
 from selfpos.positioning.selection import Selection
 from selfpos.positioning.separated import merge_method, separated, separates
+from selfpos.positioning.teaching import Teaching, teach
 from selfpos.positioning.trajectory import Trajectory
 from selfpos.positioning.verdict import Rival
 from selfpos.recipe import PositioningSettings
 from selfpos.storage.model_folder import open_model
+from selfpos.tasks.texts import TEXTS
 from selfpos.vectors import open_vectors
 
 Parts = tuple[dict[str, TaskProbe], dict[str, TaskProbe]]
@@ -56,7 +58,7 @@ class Position:
     when Ctrl-C ended the search. Of the linearised search, `scale` is the tuned scale, `pull` the price on
     leaving it (None where the scale was kept) and `intervals` are 90 % intervals of the coefficients.
     `rivals` and `verdict` are the comparison with simple alternatives. `separated`: the V_i are those of
-    `positioning.separated`.
+    `positioning.separated`. `teaching` says who taught tasks of plain texts.
     """
 
     names: list[str]
@@ -76,6 +78,7 @@ class Position:
     rivals: list[Rival] = field(default_factory=list)
     verdict: str | None = None
     separated: bool = False
+    teaching: Teaching | None = None
 
     @property
     def weights(self) -> list[float] | dict[str, list[float]]:
@@ -95,9 +98,15 @@ def check(
 
     `vectors` is the number of vectors, where it is known.
     """
+    if settings.search != "linearised" and any(task.type is TEXTS for task in probe.values()):
+        raise SelfposError(
+            f"texts without labels have no loss for search {settings.search}: use search linearised, that of "
+            "method self-positioning"
+        )
     search, validation = _split(probe, settings, seed)
     if settings.search == "linearised":
-        check_records(search, settings.temperature, seed)
+        labelled = {name: task for name, task in search.items() if task.type is not TEXTS}
+        check_records(labelled, settings.temperature, seed)
         return
     for part in filter(None, (search, validation)):  # without validation the second part is empty
         check_draws(part, settings.batch_size, single=settings.batches == "single")
@@ -184,7 +193,9 @@ def position(
         )
     processes = Processes.joined()
     live = open_live(base, sources, settings, device, processes)
-    problem = Problem(live, parts[0], settings)
+    tasks, teaching = teach(live, parts[0])
+    parts = tasks, parts[1]
+    problem = Problem(live, tasks, settings)
     with Trajectory(trajectory, state, writes=is_first()) as path, processes.interruptible():
         selfpos.processes.wait()  # until all have read the state that the search continues from
         interrupted, outcome = False, Outcome()
@@ -194,7 +205,7 @@ def position(
             if path.best is None or path.best.step == 0:
                 raise  # no point is better than the start
             interrupted = True
-        result = _result(problem, path, outcome, interrupted)
+        result = replace(_result(problem, path, outcome, interrupted), teaching=teaching)
     if interrupted:
         log.warning(
             "positioning stopped at step %d; the best point so far is kept, that of step %d",

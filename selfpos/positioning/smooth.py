@@ -28,6 +28,8 @@ class SmoothMeasure(ABC):
     texts: list[str]
     sharing: list[set[str]]
     classes: Tensor | None = None
+    #: whether values are in a unit already, rather than to be taken in units of the base's
+    in_units = False
 
     @property
     def count(self) -> int:
@@ -246,6 +248,8 @@ GRADED, LABELLED, CLASSES, RERANKED = 6.0, 4.0, 10.0, 10.0
 def smooth_measure(records: Measured, temperature: float) -> SmoothMeasure:
     """The smooth measure of `records` by their form, as `tasks.measure` takes the measure."""
     columns, labels = records.columns, records.labels
+    if taught := getattr(records, "taught", None):
+        return taught[0]
     if labels is None:
         return (
             Reranking(columns, RERANKED * temperature)

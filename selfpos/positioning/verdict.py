@@ -50,7 +50,8 @@ class TaskMeasures:
         self.measures: dict[str, TaskMeasure] = {}
         for name, batch in folds.batches.items():
             labels = None if batch.labels is None else batch.labels[:0]
-            self.measures[name] = TaskMeasure(Batch(name, [[] for _ in batch.columns], labels), batch)
+            known = Batch(name, [[] for _ in batch.columns], labels)
+            self.measures[name] = batch.taught[1] if batch.taught else TaskMeasure(known, batch)
         self.rows = {name: folds.table.rows(measure.texts) for name, measure in self.measures.items()}
 
     def items(self, embeddings: Tensor) -> Items:
@@ -78,10 +79,12 @@ class TaskMeasures:
         return fitted
 
     def below(self, items: Items, reference: Items, seed: int) -> list[str]:
-        """The tasks whose measure is significantly lower than at `reference`."""
+        """The tasks whose measure is significantly lower than at `reference`; none that the base taught."""
         share = WORSE / (REFERENCES * len(self.measures))
         names = []
         for name, measure in self.measures.items():
+            if getattr(measure, "of_base", False):
+                continue
             gains = resampled({name: measure}, items, reference, seed, resamples=5 * RESAMPLES)
             if np.quantile(gains, 1 - share) < 0:
                 names.append(name)

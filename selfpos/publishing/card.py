@@ -32,9 +32,9 @@ from selfpos.storage.hashing import content_hash
 MARK = f"Written by selfpos from {MANIFEST}."  # identifies cards that selfpos wrote
 SECTIONS = (
     *("title", "about", "use", "prompts", "transformers"),
-    *("merge", "search", "training", "scores", "end"),
+    *("merge", "search", "retain", "training", "scores", "end"),
 )
-LAYERS, PATH = "selfpos-coefficients.png", "selfpos-trajectory.png"
+LAYERS, PATH, FRONT = "selfpos-coefficients.png", "selfpos-trajectory.png", "selfpos-front.png"
 NOUNS = {
     "CrossEncoder": "A reranker (CrossEncoder)",
     "SparseEncoder": "A sparse embedding model",
@@ -81,6 +81,7 @@ class Card:
             "licence": self.licence,
             "figures": [name for name in (LAYERS, PATH) if name in self.extras],
             "probe_rows": _probe_rows(facts),
+            "retained": _retained(facts),
             "scores": scores,
             "score_table": table,
             "this": this,
@@ -161,7 +162,8 @@ def summary_sentence(facts: Facts) -> str:
         kind = "A [PEFT](https://huggingface.co/docs/peft) adapter"
     made = ""
     if facts.kind == "merged":
-        made = f", merged from {len(facts.parents) or 'several'} models{' fine-tuned' + base if base else ''}"
+        several = "1 model" if len(facts.parents) == 1 else f"{len(facts.parents) or 'several'} models"
+        made = f", merged from {several}{' fine-tuned' + base if base else ''}"
     elif facts.kind == "joint":
         made = f", trained{base} on several tasks at once{': ' + tasks if tasks else ''}"
     elif facts.kind == "specialist":
@@ -197,6 +199,22 @@ def _probe_rows(facts: Facts) -> list[dict[str, Any]]:
         }
         for task in dict.fromkeys([*entries, *after])
     ]
+
+
+def _retained(facts: Facts) -> dict[str, Any] | None:
+    """What `retain` found: the picture of its front, tables and sentences."""
+    from selfpos.console import markdown_table
+    from selfpos.retain.story import index_rows, rows, sentences
+
+    front = facts.record.get("retain")
+    if not front:
+        return None
+    tables = [rows(front), *([index_rows(front)] if "index" in front else [])]
+    return {
+        "figure": FRONT,
+        "tables": [markdown_table(*table) for table in tables],
+        "sentences": sentences(front),
+    }
 
 
 def _costs(facts: Facts) -> list[str]:
@@ -240,11 +258,15 @@ def _extras(facts: Facts) -> dict[str, bytes]:
 
 
 def _picture(facts: Facts) -> dict[str, bytes]:
-    """The coefficients by layer where they differ, else their path through the search."""
-    if not facts.groups and not facts.trajectory:
+    """The front of `retain`, or the coefficients by layer where they differ, or the path of their search."""
+    front = facts.record.get("retain")
+    if not front and not facts.groups and not facts.trajectory:
         return {}
     from selfpos.report.drawing import png
-    from selfpos.report.figures import coefficient_path, layer_map
+    from selfpos.report.figures import coefficient_path, layer_map, retained_front
+
+    if front:
+        return {FRONT: png(retained_front(front))}
 
     names = [parent.name for parent in facts.parents]
     if facts.groups:

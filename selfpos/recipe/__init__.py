@@ -16,6 +16,7 @@ from selfpos.recipe.recipe import (
     ResourceSettings,
     load_recipe,
 )
+from selfpos.recipe.retain import RetainSettings
 from selfpos.recipe.settings import Name, Settings, load_settings, validate
 from selfpos.recipe.training import (
     BaggingSettings,
@@ -32,6 +33,7 @@ __all__ = [
     "LEARNED", "PAPER", "PRESETS", "AnalysisSettings", "BaggingSettings", "BudgetSettings",
     "EvaluationSettings", "IterativeSettings", "JointSettings", "LocalSource", "LoraSettings",
     "MergeOptions", "MergeSettings", "MiningSettings", "MixtureSettings", "Name", "OverlapSettings",
-    "PositioningSettings", "ProbeSettings", "Recipe", "ResourceSettings", "Settings", "TaskSource",
-    "TrainingSettings", "ValidationSettings", "load_recipe", "load_settings", "validate",
+    "PositioningSettings", "ProbeSettings", "Recipe", "ResourceSettings", "RetainSettings",
+    "Settings", "TaskSource", "TrainingSettings", "ValidationSettings", "load_recipe", "load_settings",
+    "validate",
 ]  # fmt: skip

@@ -10,9 +10,12 @@ from pydantic import Field, field_validator, model_validator
 
 from selfpos.errors import SelfposError, unknown
 from selfpos.recipe.positioning import LEARNED, PositioningSettings
+from selfpos.recipe.retain import RetainSettings
 from selfpos.recipe.settings import Settings
 
 MEGABYTE = 1 << 20
+RETAIN = "retain"
+"""The method of a run's merge that keeps as much of its vectors as a promise allows (`selfpos retain`)."""
 
 
 class MergeOptions(Settings):
@@ -111,6 +114,9 @@ class MergeSettings(Settings):
         default_factory=dict, description="the method's own parameters, see `selfpos methods`"
     )
     positioning: PositioningSettings | None = None
+    retain: RetainSettings | None = Field(
+        None, description=f"of method {RETAIN}; its domain is the probe set when absent"
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -129,11 +135,13 @@ class MergeSettings(Settings):
             raise ValueError(
                 f"'positioning' belongs to methods that search ({', '.join(LEARNED)}), not to {self.method}"
             )
-        if self.method in LEARNED and (self.weights is not None or self.params):
+        if self.retain is not None and self.method != RETAIN:
+            raise ValueError(f"'retain' belongs to method {RETAIN}, not to {self.method}")
+        if self.method in (*LEARNED, RETAIN) and (self.weights is not None or self.params):
             field = "weights" if self.weights is not None else "params"
             raise ValueError(
                 f"'{field}' is for other methods: {self.method} finds the coefficients, and its settings go "
-                "under 'positioning'"
+                f"under '{'positioning' if self.method in LEARNED else RETAIN}'"
             )
         preset = LEARNED.get(self.method, "default")
         if self.positioning is not None and preset != "default" and self.positioning.preset != preset:

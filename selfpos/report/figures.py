@@ -209,3 +209,22 @@ def layer_map(names: Sequence[str], tensors: Mapping[str, Sequence[float]]) -> F
     rows = [layer.replace("encoder.layer.", "layer ") for layer in layers]
     texts = [[f"{value:.2f}" for value in row] for row in layers.values()]
     return matrix(list(layers.values()), rows, columns, texts, colours="RdBu_r", low=-limit, high=limit)
+
+
+def retained_front(facts: Mapping[str, Any]) -> Figure:
+    """The front of `selfpos retain`: domain over general mean, with base, fine-tune and the point taken."""
+    figure, axes = plot(6.4, 4.0)
+    points = [(100 * point["general"], 100 * point["domain"]) for point in facts["front"][:-1]]
+    axes.plot(*zip(*points, strict=True), "o-", color=COLOURS["merge"], markersize=4, linewidth=1, alpha=0.7)
+    for name, role in (("base", "base"), ("tuned", "specialist"), ("chosen", "positioned")):
+        point = facts[name]
+        at = (100 * point["general"], 100 * point["domain"])
+        mark(axes, *at, role)
+        text = "fine-tune" if name == "tuned" else name
+        text = f"taken: α = {point['alpha']:.2f}" if name == "chosen" else text
+        _note(axes, text, at, (8, -3))
+    axes.set_xlabel("general tasks, mean measure (percent)")
+    axes.set_ylabel("domain, mean measure (percent)")
+    axes.margins(x=0.14, y=0.1)
+    axes.grid(alpha=0.3)
+    return figure

@@ -66,6 +66,9 @@ class TaskMeasure:
     `texts` must be embedded to call `score`.
     """
 
+    #: whether the base itself is the measure's optimum, so that every other point is below it
+    of_base = False
+
     def __init__(self, known: Measured, measured: Measured) -> None:
         self._measured, self._known_labels = measured, None
         if measured.own_candidates:

@@ -142,6 +142,15 @@ def prompts_of(model: ModelFolder) -> dict[str, str]:
     return {name: text for name, text in prompts.items() if text}
 
 
+def side_prompt(model: ModelFolder, side: str = "") -> str:
+    """What sentence-transformers puts before a `query`, a `document` or, without a side, before any text."""
+    config = model.config(PROMPTS_CONFIG)
+    prompts = config.get("prompts") or {}
+    names = {"query": ("query",), "document": ("document", "passage", "corpus")}.get(side, ())
+    known = [name for name in (*names, config.get("default_prompt_name")) if name in prompts]
+    return str(prompts[known[0]]) if known else ""
+
+
 def _prompt_differences(base: ModelFolder, other: ModelFolder) -> list[str]:
     faults = []
     mine, theirs = prompts_of(base), prompts_of(other)

@@ -1,0 +1,314 @@
+"""What `selfpos retain` keeps of a fine-tune, beside rivals that train otherwise or choose α by hand.
+
+    python benchmarks/retain.py --data ../shared/data/text --domains stackoverflow --seeds 1
+
+Each domain and seed is a fine-tune of all-MiniLM-L6-v2 with a learning rate at which it forgets. Points are
+chosen on validation records and judged on test records, by each task's own measure.
+Every training and every judgement is a piece with a file of its own, so that a run started again continues;
+`--report` alone writes the table of what is there. A domain and seed takes an hour of one slow core.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+#: domain → (type, folder, split to train on, split to test on)
+DOMAINS = {
+    "stackoverflow": ("clustering", "stackoverflow_short", "test", "test"),
+    "banking77": ("classification", "banking77", "train", "test"),
+    "medquad": ("retrieval", "medquad", "train", "train"),
+    "scifact": ("retrieval", "scifact", "train", "test"),
+    "feedbackqa": ("retrieval", "feedbackqa", "train", "test"),
+    "clinc150": ("classification", "clinc150", "train", "test"),
+}
+#: general task → (type, folder, split to choose on, split to test on)
+GENERAL = {
+    "sts": ("sts", "stsbenchmark", "validation", "test"),
+    "intents": ("classification", "banking77", "train", "test"),
+    "emotion": ("classification", "emotion", "validation", "test"),
+    "paraphrases": ("pair-classification", "mrpc", "train", "test"),
+    "answers": ("reranking", "wikiqa", "validation", "test"),
+    "questions": ("retrieval", "mlquestions", "validation", "test"),
+}
+STEPS, BATCH, RATE, LENGTH = 80, 32, 1e-4, 64
+HELD_OUT, PLAIN = 1500, 200
+SWEEP = [0.125 * step for step in range(9)]
+ANCHOR = 10.0  # λ of the anchor loss λ·|f_θ − f_θ0|²
+RESULTS = Path(__file__).parent / "results"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, required=True, help="folder with the data sets")
+    parser.add_argument("--domains", nargs="+", default=list(DOMAINS), choices=DOMAINS)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--validation", type=int, default=300, help="records of a task to choose by")
+    parser.add_argument("--records", type=int, default=500, help="records of a task to judge by")
+    parser.add_argument("--models", type=Path, default=Path("checkpoints/retain"))
+    parser.add_argument("--out", type=Path, default=RESULTS / "retain", help="folder of the pieces")
+    parser.add_argument("--trainings", nargs="*", default=list(TRAININGS), choices=TRAININGS)
+    parser.add_argument("--report", action="store_true", help="write the table of the pieces that are there")
+    options = parser.parse_args()
+    for domain in [] if options.report else options.domains:
+        for seed in range(options.seeds):
+            measure(domain, seed, options)
+    report(options.out)
+
+
+@cache
+def records(
+    kind: str, folder: str, split: str, data: Path, skip: int = 0, limit: int | None = None, seed: int = 0
+) -> Any:
+    """Records in an order of their own, without the first `skip`."""
+    from selfpos.data.sources import load_source
+    from selfpos.tasks import get_task
+
+    loaded = load_source(str(data / folder), get_task(kind), split=split).dataset.shuffle(seed=seed)
+    end = len(loaded) if limit is None else min(len(loaded), skip + limit)
+    return loaded.select(range(skip, end))
+
+
+def domain_parts(domain: str, data: Path, choosing: int = 0, judging: int = 0) -> tuple[Any, Any, Any]:
+    """(training, validation, test) records of a domain, the same for every seed."""
+    kind, folder, train, test = DOMAINS[domain]
+    validation = records(kind, folder, train, data, 0, choosing)
+    tested = records(kind, folder, test, data, HELD_OUT // 2 if train == test else 0, judging)
+    return records(kind, folder, train, data, HELD_OUT), validation, tested
+
+
+def general_tasks(domain: str, data: Path, count: int, *, test: bool) -> dict[str, Any]:
+    from selfpos.data.probe import ProbeTask
+    from selfpos.tasks import get_task
+
+    tasks = {}
+    for name, (kind, folder, choose, final) in GENERAL.items():
+        if folder != DOMAINS[domain][1]:
+            chosen = records(kind, folder, final if test else choose, data, 0, count)
+            tasks[name] = ProbeTask(name, get_task(kind), chosen)
+    return tasks
+
+
+# Trainings: the fine-tune, and rivals that train otherwise
+
+
+def fine_tuned(domain: str, seed: int, data: Path, out: Path, **changed: Any) -> None:
+    from selfpos.recipe import TrainingSettings
+    from selfpos.storage.locate import locate_model
+    from selfpos.tasks import get_task
+    from selfpos.training import train
+
+    chosen = {"steps": STEPS, "batch_size": BATCH, "learning_rate": RATE, "max_length": LENGTH, **changed}
+    source = {domain: (get_task(DOMAINS[domain][0]), domain_parts(domain, data)[0])}
+    train(locate_model("all-MiniLM-L6-v2"), source, out, TrainingSettings(**chosen), seed=seed, name=domain)
+
+
+def anchored(domain: str, seed: int, data: Path, out: Path) -> None:
+    """The fine-tune with λ·|f_θ(x) − f_θ0(x)|² on general text, a batch of it to each of the domain."""
+    import random
+
+    import torch
+    from sentence_transformers import SentenceTransformer
+
+    from selfpos.data.texts import read_texts
+    from selfpos.storage.locate import locate_model
+    from selfpos.tasks import get_task
+
+    model, base = (SentenceTransformer(str(locate_model("all-MiniLM-L6-v2")), device="cpu") for _ in range(2))
+    model.max_seq_length = base.max_seq_length = LENGTH
+    kind = get_task(DOMAINS[domain][0])
+    dataset = kind.prepare(domain_parts(domain, data)[0], seed=seed)
+    general = read_texts("corpus", most=2000).texts
+    loss, generator, rng = kind.loss(model, 0.05), torch.Generator().manual_seed(seed), random.Random(seed)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=RATE)
+    model.train()
+    for step in range(STEPS):
+        for group in optimizer.param_groups:
+            group["lr"] = RATE * min((step + 1) / 8, (STEPS - step) / (STEPS - 8))
+        batch = kind.draw(dataset, BATCH, generator)
+        columns = [model.preprocess(batch[name]) for name in kind.texts_of(batch)]
+        labels = torch.tensor(batch[kind.target]) if kind.target in batch else None
+        texts = rng.sample(general, BATCH)
+        with torch.no_grad():
+            before = base(base.preprocess(texts))["sentence_embedding"]
+        now = model(model.preprocess(texts))["sentence_embedding"]
+        value = loss(columns, labels) + ANCHOR * (now - before).square().sum(1).mean()
+        optimizer.zero_grad()
+        value.backward()
+        optimizer.step()
+    model.max_seq_length = 256
+    model.save_pretrained(str(out))
+
+
+TRAININGS: dict[str, Callable[..., None]] = {
+    "a tenth of the rate": partial(fine_tuned, learning_rate=RATE / 10),
+    "half the steps": partial(fine_tuned, steps=STEPS // 2),
+    "a quarter of the steps": partial(fine_tuned, steps=STEPS // 4),
+    "LoRA": partial(fine_tuned, lora={"rank": 16, "alpha": 32}),
+    "anchor loss": anchored,
+}
+
+
+# Pieces
+
+
+def measure(domain: str, seed: int, options: argparse.Namespace) -> None:
+    """All pieces of one domain and seed."""
+    folder = options.models / f"{domain}-seed{seed}"
+    models = {"fine-tune": fine_tuned, **{name: TRAININGS[name] for name in options.trainings}}
+    for name, make in models.items():
+        if not (folder / name.replace(" ", "-")).exists():
+            make(domain, seed, options.data, folder / name.replace(" ", "-"))
+    options.out.mkdir(parents=True, exist_ok=True)
+    piece = options.out / f"{domain}-seed{seed}.json"
+    known = json.loads(piece.read_text()) if piece.is_file() else {}
+    if set(models) <= set(known.get("arms", {})):
+        return
+    known = judged(domain, seed, options, folder, list(models)[1:])
+    piece.write_text(json.dumps(known, indent=1) + "\n")
+
+
+def judged(
+    domain: str, seed: int, options: argparse.Namespace, folder: Path, rivals: Sequence[str]
+) -> dict[str, Any]:
+    """Every arm on the test records: shares of the gain kept and of the loss undone, and promises broken."""
+    import torch
+
+    from selfpos.data.probe import ProbeTask
+    from selfpos.positioning.objective import TextTable
+    from selfpos.positioning.position import open_live
+    from selfpos.recipe import PositioningSettings, RetainSettings
+    from selfpos.retain.front import Point, Scale, choose
+    from selfpos.retain.judging import Judge, Taught, labelled
+    from selfpos.retain.path import Embedder, Place
+    from selfpos.retain.search import search
+    from selfpos.storage.locate import locate_model
+    from selfpos.tasks import get_task
+    from selfpos.tasks.texts import TEXTS
+
+    base, kind = locate_model("all-MiniLM-L6-v2"), get_task(DOMAINS[domain][0])
+    data, choosing, judging = options.data, options.validation, options.records
+    _, validation, tested = domain_parts(domain, data, choosing, judging)
+    read = PositioningSettings(separate=False, max_length=LENGTH)
+    live = open_live(base, [folder / "fine-tune"], read, "cpu")
+    kept = [
+        labelled(task, "general", seed) for task in general_tasks(domain, data, choosing, test=False).values()
+    ]
+    column = "text" if "text" in validation.column_names else "positive"
+    texts = Taught.of(
+        ProbeTask(domain, TEXTS, validation.select_columns([column]).rename_columns({column: "text"}))
+    )
+    texts = Taught(domain, texts.texts[:PLAIN])
+    records_of = labelled(ProbeTask(domain, kind, validation), "domain", seed)
+    found: dict[str, Any] = {}
+    seconds = {}
+    for name, side in (("retain", records_of), ("retain, 200 texts", texts)):
+        start = time.perf_counter()
+        found[name] = search(live, [side, *kept], RetainSettings(seed=seed))
+        seconds[name] = round(time.perf_counter() - start, 1)
+
+    tasks = [labelled(ProbeTask(domain, kind, tested), "domain", seed)]
+    tasks += [
+        labelled(task, "general", seed) for task in general_tasks(domain, data, judging, test=True).values()
+    ]
+    table = TextTable([text for task in tasks for text in task.texts])
+    judge, embedder = Judge(tasks, table, seed), Embedder(live, table.texts)
+    embedder.add_line("fine-tune", [1.0])
+
+    def at(alpha: float, ramp: float = 0.0, *, exact: bool = True) -> Point:
+        place = Place("fine-tune", alpha, ramp)
+        embed = embedder.exactly if exact or ramp else embedder.predicted
+        items = judge.items(embed(place))
+        return Point(place, judge.scores(items), items)
+
+    def of_model(model: Path) -> Point:
+        other = open_live(base, [model], read, "cpu")
+        other.set_specialist(0)
+        with torch.no_grad():
+            items = judge.items(other.embed(table.texts).float())
+        return Point(Place("", 1.0), judge.scores(items), items)
+
+    sweep = {alpha: at(alpha, exact=False) for alpha in SWEEP}
+    scale = Scale(judge, sweep[0.0], sweep[1.0])
+    result = found["retain"]
+    taken = {name: other.chosen for name, other in found.items()}
+    taken["retain, --keep .95"] = choose(result.scale, result.points, 0.95)
+    taken["best on the domain"] = max(result.points, key=lambda point: result.scale.mean(point, "domain"))
+    arms = {name: at(point.place.alpha, point.place.ramp) for name, point in taken.items()}
+    arms |= {"fine-tune": sweep[1.0], "α = .5 (LM-Cocktail)": sweep[0.5]}
+    arms |= {"LiNeS, .2 to 1": at(0.6, 0.8)}
+    arms |= {name: of_model(folder / name.replace(" ", "-")) for name in rivals}
+    ours = [at(point.place.alpha, point.place.ramp, exact=False) for point in result.points]
+
+    def row(point: Point) -> dict[str, Any]:
+        return {
+            "kept": scale.kept(point), "undone": scale.undone(point), "scores": point.scores,
+            "broken": [drop.task for drop in scale.drops(point)],
+            "alpha": point.place.alpha, "ramp": point.place.ramp,
+        }  # fmt: skip
+
+    trained = [scale.base, scale.tuned, *(arms[name] for name in rivals)]
+    return {
+        "domain": domain, "seed": seed, "gain": scale.gain, "loss": scale.loss, "seconds": seconds,
+        "texts": found["retain"].texts, "arms": {name: row(point) for name, point in arms.items()},
+        "hypervolume": {
+            "retain": area([row(point) for point in ours]),
+            "α-sweep": area([row(point) for point in sweep.values()]),
+            "other trainings": area([row(point) for point in trained]),
+        },
+    }  # fmt: skip
+
+
+def area(points: Sequence[dict[str, Any]]) -> float:
+    """The area of (gain kept, loss undone) that the points dominate, each share from 0."""
+    corners = sorted({(max(0.0, p["kept"]), max(0.0, p["undone"])) for p in points}, reverse=True)
+    total = highest = 0.0
+    for kept, undone in corners:
+        total += kept * max(0.0, undone - highest)
+        highest = max(highest, undone)
+    return total
+
+
+def report(out: Path) -> None:
+    """The table of all pieces, as JSON and Markdown beside their folder."""
+    from selfpos.console import markdown_table
+
+    pieces = [json.loads(file.read_text()) for file in sorted(out.glob("*-seed*.json"))]
+    if not pieces:
+        return
+    lines = []
+    for arm in dict.fromkeys(arm for piece in pieces for arm in piece["arms"]):
+        rows = [piece["arms"][arm] for piece in pieces if arm in piece["arms"]]
+        means = [100 * statistics.mean(row[share] for row in rows) for share in ("kept", "undone")]
+        broken = sum(bool(row["broken"]) for row in rows)
+        lines.append([arm, str(len(rows)), *(f"{mean:.0f} %" for mean in means), f"{broken} of {len(rows)}"])
+    what = ", ".join(
+        f"{p['domain']} seed {p['seed']} (gain {100 * p['gain']:.1f}, loss {100 * p['loss']:.1f})"
+        for p in pieces
+    )
+    text = [
+        "# retain", "", f"Measured: {what}. Other domains and seeds are not run.", "",
+        markdown_table(["arm", "runs", "gain kept", "loss undone", "promise broken on test"], lines), "",
+        markdown_table(
+            ["front", "hypervolume"],
+            [
+                [name, f"{statistics.mean(piece['hypervolume'][name] for piece in pieces):.3f}"]
+                for name in pieces[0]["hypervolume"]
+            ],
+        ), "",
+    ]  # fmt: skip
+    out.with_suffix(".json").write_text(json.dumps(pieces, indent=1) + "\n")
+    out.with_suffix(".md").write_text("\n".join(text))
+    print("\n".join(text))
+
+
+if __name__ == "__main__":
+    main()

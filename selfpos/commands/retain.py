@@ -1,0 +1,60 @@
+"""`selfpos retain`: what a fine-tune learned, without what it forgot."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from selfpos.commands.options import PATH, ManyValues, given, options_of, say
+from selfpos.recipe.merging import MergeOptions
+from selfpos.recipe.retain import RetainSettings
+
+
+@click.command("retain", cls=ManyValues)
+@click.argument("base")
+@click.argument("tuned", nargs=-1, required=True)
+@click.option("--out", required=True, type=PATH, help="Folder to write; must not exist.")
+@options_of(
+    RetainSettings,
+    "domain",
+    "general",
+    "data_dir",
+    "promise",
+    "keep",
+    "alpha",
+    "space",
+    "index",
+    "max_length",
+    "seed",
+    "device",
+)
+@options_of(MergeOptions, "dtype", budget="memory")
+def command(base: str, tuned: tuple[str, ...], out: Path, **options: Any) -> None:
+    """Fine-tune without forgetting: find the front between what TUNED learned from BASE and what it forgot,
+    and write the model of the best point that keeps a promise.
+
+    Several TUNED are runs or checkpoints of one training.
+    """
+    from selfpos.console import quiet_process, table_text
+    from selfpos.recipe import validate
+    from selfpos.retain.story import index_rows, rows, sentences
+    from selfpos.retaining import front_files, retain
+    from selfpos.storage.atomic import refuse_existing
+
+    quiet_process()
+    for path in (out, *front_files(out)):
+        refuse_existing(path)
+    chosen = {
+        name: list(value) if isinstance(value, tuple) else value for name, value in given(options).items()
+    }
+    merging = {name: chosen.pop(name) for name in ("dtype", "budget") if name in chosen}
+    settings = validate(RetainSettings, chosen, "selfpos retain")
+    facts = retain(base, tuned, out, settings, say=say, **merging)
+    click.echo(table_text(*rows(facts)))
+    if "index" in facts:
+        click.echo(table_text(*index_rows(facts)))
+    for sentence in sentences(facts):
+        click.echo(sentence)
+    click.echo(str(out))

@@ -1,0 +1,76 @@
+"""What a run refuses before anything is trained: its base, its merges and its probe set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from selfpos.errors import SelfposError, unknown
+from selfpos.recipe import LEARNED, MergeSettings, Recipe
+from selfpos.recipe.merging import RETAIN
+
+if TYPE_CHECKING:
+    from selfpos.data.tasks import TaskData
+
+
+def checked_base(recipe: Recipe, base: Path) -> list[str]:
+    """The tensors of the base, of which the recipe's merges and searches refuse nothing."""
+    from selfpos.merging.plan import check_base
+    from selfpos.operations import check_searches
+
+    opened = check_base(base, allow_code=not recipe.merges)
+    if any(needs_probe(merge) for merge in recipe.merges.values()):
+        check_searches(base)
+    return [key for key, entry in opened.tensors.items() if entry.mergeable]
+
+
+def check_merges(recipe: Recipe, keys: list[str]) -> None:
+    """Refuse merges of the tensors `keys` that cannot be made, before anything is trained."""
+    from selfpos.merging import METHODS, get_method
+    from selfpos.merging.settings import make_settings
+
+    counts = {"separate": len(recipe.tasks), "iterative": len(recipe.stages), "bagging": len(recipe.bags)}
+    for name, merge in recipe.merges.items():
+        if merge.method in (*LEARNED, RETAIN):
+            continue
+        if merge.method not in METHODS:
+            raise unknown("merging method", merge.method, [*METHODS, *LEARNED, RETAIN])
+        method = get_method(merge.method)
+        try:
+            method.check_count(counts[merge.vectors])
+            make_settings(method, counts[merge.vectors], merge.weights, merge.params, keys)
+        except SelfposError as error:
+            raise SelfposError(f"recipe {recipe.name}, merge {name}: {error}") from None
+    names = ["base", *recipe.tasks, *recipe.joints, *recipe.stages, *recipe.bags, *recipe.merges]
+    twice = {name for name in names if names.count(name) > 1}
+    twice |= {"joint"} & {*recipe.tasks, *recipe.merges}
+    if twice:
+        raise SelfposError(
+            f"recipe {recipe.name}: two models are named '{min(twice)}'; rename the task, the joint model or "
+            "the merge"
+        )
+
+
+def check_probe(recipe: Recipe, data: dict[str, TaskData]) -> None:
+    """Refuse a probe set that a merge cannot work with, before anything is trained."""
+    from selfpos.data.probe import ProbeTask
+    from selfpos.merging import METHODS
+    from selfpos.positioning.position import check
+    from selfpos.statistics import check_probe
+
+    probe = {name: ProbeTask(name, task.type, task.probe, task.source.prompts) for name, task in data.items()}
+    for name, merge in recipe.merges.items():
+        try:
+            if merge.search is not None:
+                check(probe, merge.search, seed=recipe.seed)
+            elif merge.method != RETAIN:
+                check_probe(METHODS[merge.method].probe, probe, recipe.seed)
+        except SelfposError as error:
+            raise SelfposError(f"recipe {recipe.name}, merge {name}: {error}") from None
+
+
+def needs_probe(merge: MergeSettings) -> bool:
+    """Whether the merge looks at probe records, as a search or for statistics."""
+    from selfpos.merging import get_method
+
+    return merge.search is not None or merge.method == RETAIN or bool(get_method(merge.method).probe)

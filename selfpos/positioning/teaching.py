@@ -1,0 +1,152 @@
+"""Who teaches tasks without labels, and which specialist is not fit to.
+
+A specialist trained on noise is its own teacher and matches itself. The texts of others give it away: there a
+sound specialist still agrees with the base, and with their specialists not much less than the base does. One
+that has lost both is no teacher. On its texts the base teaches instead, so that its coefficient is what the
+other texts leave of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from selfpos.console import log
+from selfpos.errors import SelfposError
+from selfpos.positioning.matching import Agreement, Matching, similarities
+from selfpos.positioning.objective import Batch, TaskProbe, TextTable
+from selfpos.tasks.texts import TEXTS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from selfpos.positioning.live import LiveModel
+
+BASE = "base"
+SOUND = 0.5  # agreement on the texts of others that a specialist of a real task does not fall below
+LEAST = 0.05  # agreement below which nothing is divided by it
+
+
+class TaughtProbe(TaskProbe):
+    """Texts of a task with the measures by which their teacher judges them."""
+
+    def __init__(self, task: TaskProbe, taught: tuple[Matching, Agreement]) -> None:
+        super().__init__(task.name, task.type, task.dataset, task.temperature)
+        self.taught = taught
+
+    def sample(self, most: int, seed: int) -> Batch:
+        """All texts: those of the measures."""
+        return replace(self.everything(), taught=self.taught)
+
+
+@dataclass(frozen=True)
+class Teaching:
+    """Who teaches which task, and how far each model's similarities agree with the teachers'.
+
+    `agreement` maps task → model (each specialist and the base) → agreement with the task's own specialist,
+    of general texts with the base. `kept` maps specialist → its agreement with the base on texts of others.
+    """
+
+    teachers: dict[str, str]
+    agreement: dict[str, dict[str, float]]
+    kept: dict[str, float]
+
+
+class _Views:
+    """What each specialist, and the base (None), makes of all texts."""
+
+    def __init__(self, live: LiveModel, tasks: Mapping[str, TaskProbe]) -> None:
+        self.texts = {name: list(task.dataset["text"]) for name, task in tasks.items()}
+        self.table = TextTable([text for texts in self.texts.values() for text in texts])
+        self._embeddings: dict[int | None, Tensor] = {}
+        with torch.no_grad():
+            live.set_coefficients(torch.zeros(len(live.keys), len(live.vectors), dtype=torch.float64))
+            self._embeddings[None] = live.embed(self.table.texts).float().cpu()
+            for index in range(len(live.vectors)):
+                live.set_specialist(index)
+                self._embeddings[index] = live.embed(self.table.texts).float().cpu()
+
+    def of(self, model: int | None, task: str) -> Tensor:
+        """Embeddings of the texts of `task` by a specialist or the base."""
+        return self._embeddings[model][self.table.rows(self.texts[task])]
+
+    def agreement(self, model: int | None, teacher: int | None, task: str) -> float:
+        """The mean agreement of a model with a teacher."""
+        judge = Agreement(self.texts[task], similarities(self.of(teacher, task)), of_base=teacher is None)
+        return judge.score_of(judge.items(self.of(model, task)), None)
+
+
+def teach(live: LiveModel, tasks: Mapping[str, TaskProbe]) -> tuple[dict[str, TaskProbe], Teaching | None]:
+    """The tasks with a teacher for those that are plain texts, and what is known of the teachers.
+
+    Each model embeds all texts once. Warns of specialists that are no teachers, and of texts that are cut.
+
+    Raises:
+        SelfposError: a specialist's similarities on its own texts are the base's, or not finite.
+    """
+    plain = {name: task for name, task in tasks.items() if task.type is TEXTS}
+    if not plain:
+        return dict(tasks), None
+    views = _Views(live, plain)
+    warn_of_long(live, views.table.texts)
+    names = [vector.name for vector in live.vectors]
+    own = {name: names.index(name) for name in plain if name in names}
+    teaching = _teaching(views, names, own)
+    taught = {}
+    for name, task in plain.items():
+        teacher = own[name] if teaching.teachers[name] != BASE else None
+        target, texts = similarities(views.of(teacher, name)), views.texts[name]
+        matching = Matching(texts, target, task.temperature)
+        others = [None] if teacher is not None else [own[name]] if name in own else range(len(names))
+        distances = [float(matching.value(views.of(other, name))) for other in others]
+        if not sum(distances) > 0:
+            who = " and ".join(names) if teacher is None else names[teacher]
+            raise SelfposError(
+                f"task {name}: {who} and the base find the same similarities between its texts, so there is "
+                "nothing to learn: give another model or other texts"
+            )
+        matching.unit = sum(distances) / len(distances)
+        agreement = Agreement(texts, target, of_base=teacher is None)
+        taught[name] = TaughtProbe(task, (matching, agreement))
+    return {name: taught.get(name, task) for name, task in tasks.items()}, teaching
+
+
+def _teaching(views: _Views, names: Sequence[str], own: Mapping[str, int]) -> Teaching:
+    """Who teaches each task, and a warning for each specialist that does not teach its own."""
+    agreement = {
+        task: {name: views.agreement(index, own.get(task), task) for index, name in enumerate(names)}
+        | {BASE: views.agreement(None, own.get(task), task)}
+        for task in views.texts
+    }
+    kept, teachers = {}, {task: task if task in own else BASE for task in views.texts}
+    for index, name in enumerate(names):
+        others = [task for task in views.texts if task != name]
+        with_base = [views.agreement(index, None, task) for task in others]
+        kept[name] = sum(with_base) / len(with_base) if others else 1.0
+        shares = [agreement[task][name] / max(agreement[task][BASE], LEAST) for task in others]
+        shared = sum(shares) / len(shares) if others else 1.0
+        if name in own and max(kept[name], shared) < SOUND:
+            teachers[name] = BASE
+            log.warning(
+                "specialist %s is not taken for a teacher: on the texts of others its similarities agree "
+                "with the base's by %.2f, and with their specialists' by %.0f %% of what the base's do; "
+                "sound ones keep more than half, so look at its training",
+                name, kept[name], 100 * shared,
+            )  # fmt: skip
+    return Teaching(teachers, agreement, kept)
+
+
+def warn_of_long(live: LiveModel, texts: Sequence[str]) -> None:
+    """A sentence where texts are longer than the model reads."""
+    limit = live.model.max_seq_length
+    if not limit or not hasattr(live.model.tokenizer, "encode"):
+        return
+    encoded = live.model.tokenizer(list(texts), truncation=False, verbose=False)["input_ids"]
+    longer = sum(len(tokens) > limit for tokens in encoded)
+    if longer:
+        words = "%d of %d texts are longer than the model reads (%d tokens): their beginnings count"
+        log.warning(words, longer, len(texts), limit)

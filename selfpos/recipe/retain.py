@@ -1,0 +1,58 @@
+"""How much of a fine-tune is kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from selfpos.recipe.settings import Settings
+
+
+class RetainSettings(Settings):
+    """The front between what a fine-tune learned and what it forgot, and the point that is taken."""
+
+    domain: list[str] = Field(
+        default_factory=list,
+        description="What was learned: TYPE=FILE of records, a probe set, or a file or folder of plain "
+        "texts, on which the fine-tune teaches [default: what finetune held out].",
+    )
+    general: list[str] = Field(
+        default_factory=list,
+        description="What must be kept: the same, or MTEB tasks, by their validation splits; on plain texts "
+        "the base teaches [default: the docstrings on this machine].",
+    )
+    data_dir: Path | None = Field(
+        None, description="Read the data of MTEB tasks from this folder, as eval-mteb does."
+    )
+    promise: Literal["none-worse"] = Field(
+        "none-worse",
+        description="What the point must keep: no general task is significantly below the base (paired "
+        "bootstrap, Holm).",
+    )
+    keep: float | None = Field(
+        None, gt=0, le=1, description="Instead: so large a share of the domain's gain, with the least loss."
+    )
+    alpha: float | None = Field(
+        None, ge=0, le=1.5, description="Instead: this share of the fine-tune, to look only."
+    )
+    space: Literal["line", "ramp"] = Field(
+        "ramp",
+        description="The points: one share of the fine-tune for all weights, or one that also rises or falls "
+        "with depth.",
+    )
+    index: Literal["new", "base"] = Field(
+        "new",
+        description="What is searched: documents that the merged model embeds, or those that the base has "
+        "embedded, which need not be embedded again.",
+    )
+    max_length: int | None = Field(None, ge=8, description="Tokens per text while searching.")
+    seed: int = Field(0, ge=0, le=2**32 - 2, description="Of draws and resamples.")
+    device: str | None = Field(None, description="Where the model runs [default: a GPU if there is one].")
+
+    @model_validator(mode="after")
+    def _one_rule(self) -> RetainSettings:
+        if self.keep is not None and self.alpha is not None:
+            raise ValueError("keep and alpha exclude each other: each says which point to take")
+        return self

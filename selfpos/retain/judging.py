@@ -1,0 +1,147 @@
+"""What points are judged by: tasks of the domain and general tasks, on one table of texts."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from selfpos.positioning.matching import Agreement, similarities
+from selfpos.positioning.objective import Batch, TaskProbe, TextTable
+from selfpos.tasks.measure import TaskMeasure
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from selfpos.data.probe import ProbeTask
+
+Side = Literal["domain", "general"]
+Items = dict[str, dict[str, "NDArray"]]
+"""Task → what its measure is computed from, one value a record."""
+
+RECORDS = 500  # of a task at most: a point is judged in milliseconds
+RESAMPLES = 200  # of the records, behind standard errors and intervals
+TOLERATED = 0.2  # of the loss of agreement with the base on plain texts
+
+
+@dataclass(frozen=True)
+class JudgedTask:
+    """One task. The first `asking` texts of its measure are questions to the others; 0 where none asks.
+
+    `tolerated` is the share of the fine-tune's own loss on it that breaks no promise.
+    """
+
+    name: str
+    side: Side
+    measure: TaskMeasure
+    asking: int = 0
+    tolerated: float = 0.0
+
+    @property
+    def texts(self) -> list[str]:
+        """What is to be embedded."""
+        return self.measure.texts
+
+
+def labelled(task: ProbeTask, side: Side, seed: int) -> JudgedTask:
+    """A task of records with labels, by its type's own measure."""
+    batch = TaskProbe(task.name, task.type, task.dataset, 1.0).sample(RECORDS, seed)
+    labels = None if batch.labels is None else batch.labels[:0]
+    known = Batch(task.name, [[] for _ in batch.columns], labels)
+    return JudgedTask(task.name, side, TaskMeasure(known, batch), batch.count if task.type.asks else 0)
+
+
+@dataclass(frozen=True)
+class Taught:
+    """Plain texts before their teachers have embedded them: the fine-tunes in the domain, else the base."""
+
+    name: str
+    side: Side
+    texts: list[str]
+    asking: int = 0
+
+    @classmethod
+    def of(cls, task: ProbeTask, side: Side) -> Taught:
+        """The texts of a task without labels."""
+        return cls(task.name, side, list(task.dataset["text"]))
+
+    def by(self, teachers: Sequence[Tensor]) -> JudgedTask:
+        """The task of agreeing with the teachers, given their embeddings of the texts: with their mean.
+
+        General texts show every change, of use or not, so a fifth of the loss on them is tolerated.
+        """
+        mean = torch.stack([similarities(embeddings) for embeddings in teachers]).mean(0)
+        general = self.side == "general"
+        measure = Agreement(self.texts, mean, of_base=general)
+        return JudgedTask(self.name, self.side, measure, tolerated=TOLERATED if general else 0.0)
+
+
+class Judge:
+    """Judges embeddings (P, d) of the texts of `table`.
+
+    With `documents`, embeddings by the base, questions are asked of those, and the drift is taken out of all
+    other embeddings: the index is the base's.
+    """
+
+    def __init__(self, tasks: Sequence[JudgedTask], table: TextTable, seed: int) -> None:
+        self.tasks = {task.name: task for task in tasks}
+        self.table, self.seed = table, seed
+        self.rows = {task.name: table.rows(task.measure.texts) for task in tasks}
+
+    def names(self, side: Side) -> list[str]:
+        """The tasks of one side."""
+        return [name for name, task in self.tasks.items() if task.side == side]
+
+    def items(self, embeddings: Tensor, documents: Tensor | None = None) -> Items:
+        """What each task's measure is computed from."""
+        drift = 0.0 if documents is None else self.drift(embeddings, documents)
+        items = {}
+        for name, task in self.tasks.items():
+            rows = self.rows[name]
+            values = embeddings[rows] - drift
+            if documents is not None and task.asking:
+                values[task.asking :] = documents[rows[task.asking :]]
+            items[name] = task.measure.items(values)
+        return items
+
+    def drift(self, embeddings: Tensor, documents: Tensor) -> Tensor:
+        """The mean change (d,) of the domain's questions from the base: what is subtracted."""
+        asked = [self.rows[name][: self.tasks[name].asking] for name in self.names("domain")]
+        rows = torch.unique(torch.cat(asked))
+        return (embeddings[rows] - documents[rows]).mean(0)
+
+    def scores(self, items: Items) -> dict[str, float]:
+        """The measure of each task."""
+        return {name: task.measure.score_of(items[name], None) for name, task in self.tasks.items()}
+
+    def resampled(self, items: Items, task: str) -> NDArray:
+        """The measure of one task on draws of its records, (RESAMPLES,); the same draws for all points."""
+        size = len(next(iter(items[task].values())))
+        rng = np.random.default_rng([self.seed, zlib.crc32(task.encode())])
+        rows = rng.integers(size, size=(RESAMPLES, size))
+        if "cosines" not in items[task]:
+            (values,) = items[task].values()
+            return np.nanmean(values[rows], axis=1)
+        measure = self.tasks[task].measure
+        return np.array([measure.score_of(items[task], drawn) for drawn in rows])
+
+
+def without_texts(task: ProbeTask, known: set[str]) -> tuple[ProbeTask, int]:
+    """`task` without the records that hold one of the texts `known`, and how many those were."""
+    from selfpos.data.probe import positive_texts
+
+    rows = [row for row, texts in enumerate(positive_texts(task.records)) if known.isdisjoint(texts)]
+    dropped = len(task.records) - len(rows)
+    return (replace(task, records=task.records.select(rows)) if dropped else task), dropped
+
+
+def texts_in(tasks: Mapping[str, ProbeTask]) -> set[str]:
+    """All texts of the records of `tasks`, without negatives."""
+    from selfpos.data.probe import positive_texts
+
+    return {text for task in tasks.values() for texts in positive_texts(task.records) for text in texts}

@@ -1,0 +1,165 @@
+"""Keep what a fine-tune learned and what its base knew: search, merge, and what is said of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from selfpos.console import log
+from selfpos.errors import SelfposError
+from selfpos.merging import merge as merge_folders
+from selfpos.merging import plan
+from selfpos.operations import Sources, add_card, located
+from selfpos.recipe import PositioningSettings, RetainSettings
+from selfpos.storage.atomic import write_text
+from selfpos.vectors import open_vectors, tensor_gram
+from selfpos.vectors.names import is_linear_map
+
+if TYPE_CHECKING:
+    from selfpos.retain.front import Point
+    from selfpos.retain.search import Retained
+    from selfpos.storage.model_folder import ModelFolder
+
+FARTHEST = 0.5  # a fine-tune's change in lengths of the base; fine-tunes lie below .2, other models above 1
+
+
+def retain(
+    base: str,
+    tuned: Sources,
+    out: Path,
+    settings: RetainSettings,
+    *,
+    say: Callable[[str], object] = print,
+    **options: Any,
+) -> dict[str, Any]:
+    """Find how much of a fine-tune may be kept, and write that model with its front and a card.
+
+    Args:
+        base: the base model: a folder or a name on the Hub.
+        tuned: models fine-tuned from it on one domain: one, or several runs or checkpoints.
+        out: the folder to write; it must not exist. Beside it come `OUT.front.json` and `OUT.front.png`.
+        settings: both sides, promise, space and index.
+        say: called with lines about the data.
+        options: the fields of `selfpos.recipe.MergeOptions` without weights and params.
+
+    Returns:
+        The front and the point taken, as `OUT.front.json` has them.
+
+    Raises:
+        SelfposError: models or data do not fit, nothing was gained, or no point keeps the promise.
+    """
+    from selfpos.positioning.position import open_live
+    from selfpos.retain.search import search
+    from selfpos.retain.sources import apart, default_domain, judged_tasks, read_side
+
+    folder, sources = located(base, tuned)
+    planned = plan(folder, sources, "linear", out, **options)
+    check_family(planned.base, sources)
+    say("domain:")
+    if settings.domain:
+        learned = read_side(settings.domain, planned.base, settings, say)
+    else:
+        learned = default_domain(sources)
+        say(", ".join(f"{name}: {len(task.records)} records held out" for name, task in learned.items()))
+    say("general:" if settings.general else "general, for want of --general:")
+    others = read_side(settings.general or ["corpus"], planned.base, settings, say)
+    known = apart(learned, others, say)
+    tasks = judged_tasks(learned, known, settings.seed)
+    if settings.index == "base" and not any(task.asking for task in tasks if task.side == "domain"):
+        raise SelfposError(
+            "--index base needs a domain of questions and documents (a task type such as retrieval), and no "
+            "domain task has them; give such records with --domain"
+        )
+    search_settings = PositioningSettings(separate=False, max_length=settings.max_length)
+    live = open_live(folder, sources, search_settings, settings.device)
+    found = search(live, tasks, settings)
+    for sentence in found.warnings:
+        log.warning(sentence)
+    facts = facts_of(found, settings)
+    given = {**options, "weights": found.weights, "provenance": {"retain": facts}}
+    merge_folders(folder, sources, "linear", out, finish=partial(_finish, out, facts.get("drift")), **given)
+    front, picture = front_files(out)
+    write_text(front, json.dumps(facts, indent=1) + "\n")
+    _draw(facts, picture)
+    return facts
+
+
+def front_files(out: Path) -> tuple[Path, Path]:
+    """Where the front of the model `out` goes, as JSON and as a picture."""
+    return out.with_name(f"{out.name}.front.json"), out.with_name(f"{out.name}.front.png")
+
+
+def check_family(base: ModelFolder, sources: Sequence[Path]) -> None:
+    """Raise SelfposError for a fine-tune that has the base's weights, or lies too far from it to be one."""
+    length = sum(float(np.square(base.read_float32(key)).sum()) for key in _matrices(base))
+    for vector in open_vectors(base, sources):
+        moved = sum(float(tensor_gram([vector], key)[0, 0]) for key in vector.keys)
+        if moved == 0:
+            raise SelfposError(f"{vector.source} has the weights of the base, so there is nothing to retain")
+        share = (sum(float(tensor_gram([vector], key)[0, 0]) for key in _matrices(base)) / length) ** 0.5
+        if share > FARTHEST:
+            raise SelfposError(
+                f"{vector.source} is no fine-tune of {base.path}: its matrices lie {share:.2f} of the base's "
+                f"own length away, and fine-tunes lie below {FARTHEST}; give the model it was trained from"
+            )
+
+
+def _matrices(base: ModelFolder) -> list[str]:
+    return [key for key, entry in base.tensors.items() if entry.mergeable and is_linear_map(key, entry.shape)]
+
+
+def facts_of(found: Retained, settings: RetainSettings) -> dict[str, Any]:
+    """The front and the point taken, as JSON: scores, and shares of the gain kept and of the loss undone."""
+    scale, judge = found.scale, found.scale.judge
+
+    def row(point: Point) -> dict[str, Any]:
+        place = point.place
+        return {
+            "line": place.line, "alpha": place.alpha, "ramp": place.ramp,
+            "domain": scale.mean(point, "domain"), "general": scale.mean(point, "general"),
+            "kept": scale.kept(point), "undone": scale.undone(point) if scale.forgot else None,
+            "scores": point.scores,
+        }  # fmt: skip
+
+    facts: dict[str, Any] = {
+        "settings": settings.model_dump(mode="json"),
+        "tasks": {"domain": judge.names("domain"), "general": judge.names("general")},
+        "tolerated": {name: task.tolerated for name, task in judge.tasks.items() if task.tolerated},
+        "base": row(scale.base), "tuned": row(scale.tuned), "chosen": row(found.chosen),
+        "front": [row(point) for point in found.points],
+        "kept": found.kept, "undone": found.undone,
+        "drops": [vars(drop) for drop in scale.drops(found.chosen)],
+        "warnings": found.warnings,
+    }  # fmt: skip
+    if found.index:
+        again = {name: scale.mean(point, "domain") for name, point in found.index.items()}
+        facts["index"] = {
+            "base's questions, the base's documents": facts["base"]["domain"],
+            "new questions, the base's documents": facts["chosen"]["domain"],
+            **again,
+            "fine-tune's questions, all documents embedded again": facts["tuned"]["domain"],
+        }
+    if found.drift is not None:
+        facts["drift"] = found.drift.tolist()
+    return facts
+
+
+def _finish(out: Path, drift: list[float] | None, folder: Path) -> None:
+    """Add the drift correction to the merged model, if its base's index is kept, and the card."""
+    from selfpos.retain.drift import add_correction
+
+    if drift is not None:
+        add_correction(folder, drift)
+    add_card(out, folder)
+
+
+def _draw(facts: dict[str, Any], out: Path) -> None:
+    from selfpos.report.drawing import save
+    from selfpos.report.figures import retained_front
+
+    save(retained_front(facts), out)

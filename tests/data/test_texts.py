@@ -1,0 +1,116 @@
+"""Texts without labels, from the files that people have."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+
+from selfpos.data.texts import read_texts
+from selfpos.errors import SelfposError
+
+WORDS = [f"text number {number} about things" for number in range(40)]
+
+
+def write(file: Path, content: str, encoding: str = "utf-8") -> str:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(content, encoding=encoding)
+    return str(file)
+
+
+def lines(records: list[dict]) -> str:
+    return "".join(json.dumps(record) + "\n" for record in records)
+
+
+def test_a_text_file_holds_one_text_a_line(tmp_path: Path) -> None:
+    source = write(tmp_path / "a.txt", "\n".join([*WORDS, "", "  ", WORDS[0]]), "utf-8-sig")
+    read = read_texts(source)
+    assert read.texts == WORDS
+    assert read.description == f"40 texts of {source} (left out: 2 blank, 1 repeated)"
+
+
+def test_windows_line_ends_are_no_part_of_a_text(tmp_path: Path) -> None:
+    file = tmp_path / "a.txt"
+    file.write_bytes("\r\n".join(WORDS).encode())
+    assert read_texts(str(file)).texts == WORDS
+
+
+def test_records_give_the_column_text_or_those_that_tasks_know(tmp_path: Path) -> None:
+    texts = write(tmp_path / "a.jsonl", lines([{"text": text, "label": "x", "id": "y"} for text in WORDS]))
+    assert read_texts(texts).texts == WORDS
+    pairs = write(
+        tmp_path / "b.jsonl", lines([{"query": f"q {t}", "positive": [t], "id": "1"} for t in WORDS])
+    )
+    assert set(read_texts(pairs).texts) == {*WORDS, *(f"q {text}" for text in WORDS)}
+    table = write(tmp_path / "c.csv", "id,Abstract\n" + "".join(f'{n},"{t}"\n' for n, t in enumerate(WORDS)))
+    assert read_texts(table).texts == WORDS
+    packed = tmp_path / "d.jsonl.gz"
+    packed.write_bytes(gzip.compress(lines([{"note": text} for text in WORDS]).encode()))
+    assert read_texts(str(packed)).texts == WORDS, "the only text there is"
+
+
+def test_holes_in_a_column_are_no_texts(tmp_path: Path) -> None:
+    records = [{"text": None}, *({"text": text} for text in WORDS), {"other": "x"}]
+    assert read_texts(write(tmp_path / "a.jsonl", lines(records))).texts == WORDS
+
+
+def test_a_folder_of_documents_gives_their_paragraphs(tmp_path: Path) -> None:
+    for number in range(0, 40, 4):
+        body = "\n\n".join(text.replace(" about", "\nabout") for text in WORDS[number : number + 4])
+        write(tmp_path / "docs" / "deep" / f"{number:02d}.{'md' if number % 8 else 'txt'}", body)
+    write(tmp_path / "docs" / ".git" / "x.txt", "hidden away")
+    assert read_texts(str(tmp_path / "docs")).texts == WORDS
+
+
+def test_a_beir_folder_gives_its_documents_with_titles(tmp_path: Path) -> None:
+    corpus = [{"_id": str(n), "title": f"T{n}", "text": text} for n, text in enumerate(WORDS)]
+    write(tmp_path / "set" / "corpus.jsonl", lines(corpus))
+    write(tmp_path / "set" / "queries.jsonl", lines([{"_id": "1", "text": "a query"}]))
+    assert read_texts(str(tmp_path / "set")).texts == [f"T{n} {text}" for n, text in enumerate(WORDS)]
+
+
+def test_of_many_texts_some_are_drawn_with_the_seed(tmp_path: Path) -> None:
+    source = write(tmp_path / "a.txt", "\n".join(f"{text} {n}" for n in range(9) for text in WORDS))
+    first, again, other = (read_texts(source, seed=seed, most=100) for seed in (0, 0, 1))
+    assert first == again
+    assert first.texts != other.texts
+    assert first.description == f"100 of 360 texts of {source}"
+
+
+@pytest.mark.slow  # where the corpus is not cached yet
+def test_the_corpus_is_named_for_what_it_is() -> None:
+    read = read_texts("corpus", most=50)
+    assert len(read.texts) == 50
+    assert "docstrings of the Python packages on this machine" in read.description
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("few.txt", b"one\ntwo\n", "2 distinct texts, and 32 are needed"),
+        ("none.txt", b"", "0 distinct texts"),
+        ("latin.txt", "é\n".encode("latin-1"), "not text in UTF-8"),
+        ("a.jsonl", b'{"id": 1, "n": 2}\n', "no column 'text'; found id, n"),
+        ("b.jsonl", b'{"a": "x", "b": "y"}\n', "no column 'text'; found a, b"),
+        ("c.jsonl", b"{", "is not JSON"),
+        ("d.docx", b"PK", "of no known kind"),
+    ],
+)
+def test_a_source_that_gives_no_texts_is_refused_in_a_sentence(
+    tmp_path: Path, name: str, content: bytes, words: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(SelfposError, match=words):
+        read_texts(str(tmp_path / name))
+
+
+def test_a_model_an_empty_folder_and_nothing_are_no_texts(tmp_path: Path, tiny_base: Path) -> None:
+    for source, words in (
+        (tiny_base, "is a model"),
+        (tmp_path, "has no file of texts"),
+        (tmp_path / "x", "there is no file or folder"),
+    ):
+        with pytest.raises(SelfposError, match=words):
+            read_texts(str(source))

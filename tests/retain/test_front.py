@@ -1,0 +1,128 @@
+"""Fronts whose answer is known: shares, promises, barriers. No model is loaded."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from selfpos.errors import SelfposError
+from selfpos.positioning.objective import TextTable
+from selfpos.retain.front import Point, Scale, barriers, choose, front
+from selfpos.retain.judging import Judge, JudgedTask, Side
+from selfpos.retain.path import Place
+from selfpos.tasks.measure import TaskMeasure
+
+RECORDS = 400
+TASKS: dict[str, Side] = {"d": "domain", "g": "general", "h": "general"}
+
+
+class Hits(TaskMeasure):
+    """The mean of one value a record."""
+
+    def __init__(self) -> None:
+        self.texts = []
+
+    def score_of(self, items: dict[str, np.ndarray], rows: np.ndarray | None) -> float:
+        return float((items["hits"] if rows is None else items["hits"][rows]).mean())
+
+
+JUDGE = Judge([JudgedTask(name, side, Hits()) for name, side in TASKS.items()], TextTable([]), seed=0)
+
+
+def point(alpha: float, d: float, g: float, h: float = 0.8) -> Point:
+    """A point at which such shares of the records are right, the same ones first at every point."""
+    count = np.arange(RECORDS) / RECORDS
+    shares = dict(zip(TASKS, (d, g, h), strict=True))
+    items = {name: {"hits": (count < share).astype(float)} for name, share in shares.items()}
+    return Point(Place("tuned", alpha), JUDGE.scores(items), items)
+
+
+BASE, TUNED = point(0.0, 0.50, 0.80), point(1.0, 0.80, 0.60)
+SCALE = Scale(JUDGE, BASE, TUNED)
+
+
+def test_shares_are_of_the_gain_and_of_the_loss() -> None:
+    middle = point(0.5, 0.74, 0.75)
+    assert SCALE.gain == pytest.approx(0.30)
+    assert SCALE.loss == pytest.approx(0.10)
+    assert SCALE.kept(middle) == pytest.approx(0.8)
+    assert SCALE.undone(middle) == pytest.approx(0.75)
+    (low, high), (lower, higher) = SCALE.intervals(middle)
+    assert low < 0.8 < high < 1.0
+    assert lower < 0.75 < higher < 1.0
+
+
+def test_where_no_loss_is_clear_the_gain_alone_decides() -> None:
+    noisy = point(1.0, 0.80, 0.7975)
+    scale = Scale(JUDGE, BASE, noisy)
+    assert not scale.forgot
+    assert SCALE.forgot
+    assert scale.units[1] > scale.loss
+    more, less = point(0.8, 0.78, 0.795), point(0.2, 0.60, 0.80)
+    assert choose(scale, [BASE, less, more], None) is more
+
+
+def test_the_front_leaves_out_what_another_beats_on_both_sides() -> None:
+    beaten, good = point(0.5, 0.60, 0.70), point(0.4, 0.70, 0.75)
+    assert front(SCALE, [TUNED, beaten, good, BASE]) == [BASE, good, TUNED]
+
+
+def test_the_promise_is_kept_by_no_task_that_is_significantly_below() -> None:
+    small, large = point(0.3, 0.70, 0.795), point(0.6, 0.80, 0.72)
+    assert SCALE.drops(small) == []
+    (drop,) = SCALE.drops(large)
+    assert drop.task == "g"
+    assert drop.difference == pytest.approx(-0.08)
+    assert choose(SCALE, [BASE, small, large, TUNED], None) is small
+
+
+def test_of_points_that_keep_the_promise_both_shares_together_decide() -> None:
+    more, less = point(0.4, 0.74, 0.7975), point(0.2, 0.60, 0.80)
+    assert choose(SCALE, [BASE, less, more], None) is more
+
+
+def test_a_share_of_the_gain_is_asked_for_at_the_least_loss() -> None:
+    points = [BASE, point(0.2, 0.70, 0.79), point(0.5, 0.79, 0.74), point(0.7, 0.80, 0.70), TUNED]
+    assert choose(SCALE, points, 0.95) is points[2]
+    with pytest.raises(SelfposError, match=r"no point keeps 95% .* at α = 0.20, keeps 67%"):
+        choose(SCALE, points[:2], 0.95)
+
+
+def test_a_promise_that_no_point_keeps_names_the_task_and_the_nearest_point() -> None:
+    points = [BASE, point(0.3, 0.70, 0.70, 0.80), point(0.6, 0.80, 0.60, 0.80)]
+    with pytest.raises(SelfposError, match=r"task g is in the way, 10.0 points below .* α = 0.30"):
+        choose(SCALE, points, None)
+
+
+def test_many_equal_tasks_do_not_break_the_promise_by_chance() -> None:
+    """Without Holm, one of twenty tasks of noise would often look worse."""
+    names = [f"g{n}" for n in range(20)]
+    tasks = [JudgedTask("d", "domain", Hits()), *(JudgedTask(name, "general", Hits()) for name in names)]
+    judge = Judge(tasks, TextTable([]), seed=0)
+    broken = 0
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        first, second = (
+            {name: {"hits": rng.random(100).round()} for name in ("d", *names)} for _ in range(2)
+        )
+        points = [Point(Place("t", a), judge.scores(i), i) for a, i in ((0.0, first), (0.5, second))]
+        broken += bool(Scale(judge, points[0], points[1]).drops(points[1]))
+    assert broken <= 4
+
+
+def test_of_plain_texts_a_fifth_of_the_loss_is_tolerated() -> None:
+    tolerant = [replace(task, tolerated=0.2) if task.name == "g" else task for task in JUDGE.tasks.values()]
+    scale = Scale(Judge(tolerant, TextTable([]), seed=0), BASE, TUNED)
+    slightly, clearly = point(0.3, 0.7, 0.765), point(0.6, 0.8, 0.70)
+    assert SCALE.drops(slightly)
+    assert not scale.drops(slightly)
+    assert scale.drops(clearly)
+
+
+def test_a_barrier_is_a_point_clearly_worse_than_both_ends() -> None:
+    through = [BASE, point(0.25, 0.3, 0.7), point(0.5, 0.2, 0.7), point(0.75, 0.4, 0.7), TUNED]
+    (sentence,) = barriers(SCALE, through)
+    assert "at α = 0.5 the domain falls 30.0 points below the worse of base and fine-tune" in sentence
+    assert barriers(SCALE, [BASE, point(0.25, 0.6, 0.78), point(0.5, 0.7, 0.75), TUNED]) == []
