@@ -130,7 +130,7 @@ def outcome_of(search: LinearisedSearch, point: Tensor, seed: int) -> Outcome:
         rivals = compare(measures.measures, fitted, points, seed)
         words = verdict(rivals, "records that did not choose it")
         sentence = f"{sentence}; {words}" if sentence else words
-    intervals = _intervals(problem, by_fold)
+    intervals = _intervals(problem, coefficients, by_fold)
     if not uniform:
         _warn_of_idle(problem, coefficients, intervals)
     scores = scores_of(measures.measures, fitted)
@@ -138,15 +138,14 @@ def outcome_of(search: LinearisedSearch, point: Tensor, seed: int) -> Outcome:
     return Outcome(point, search.losses(embeddings), scores, search.scale, pull, intervals, rivals, sentence)
 
 
-def _intervals(problem: Problem, by_fold: list[Tensor]) -> list[tuple[float, float]]:
-    """90 % intervals of the coefficients, by the jackknife over folds (Efron and Stein, 1981)."""
+def _intervals(problem: Problem, coefficients: Tensor, by_fold: list[Tensor]) -> list[tuple[float, float]]:
+    """90 % intervals around the coefficients, by the jackknife over folds (Efron and Stein, 1981)."""
     from scipy.stats import t as student
 
     solutions = torch.stack([problem.mean_coefficients(parameters) for parameters in by_fold])
-    mean = solutions.mean(0)
-    error = ((FOLDS - 1) / FOLDS * (solutions - mean).square().sum(0)).sqrt()
+    error = ((FOLDS - 1) / FOLDS * (solutions - solutions.mean(0)).square().sum(0)).sqrt()
     half = student.ppf((1 + LEVEL) / 2, FOLDS - 1) * error
-    return list(zip((mean - half).tolist(), (mean + half).tolist(), strict=True))
+    return list(zip((coefficients - half).tolist(), (coefficients + half).tolist(), strict=True))
 
 
 def _warn_of_unhelped(measures: TaskMeasures, points: Mapping[str, Items]) -> None:
