@@ -111,7 +111,8 @@ def _gain(
     value = sum(ours[task] - theirs[task] for task in measures) / len(measures)
     low, high = percentile_interval(resampled(measures, items, reference, seed, resamples=draws), alpha)
     by_record = [
-        _shares(measure, items[task]) - _shares(measure, reference[task]) for task, measure in measures.items()
+        _shares(measure, items[task]) - _shares(measure, reference[task])
+        for task, measure in measures.items()
     ]
     if sign_flip(np.concatenate(by_record), draws, seed) >= alpha:
         low, high = min(low, 0.0), max(high, 0.0)
