@@ -162,7 +162,8 @@ def _json_lines(file: Path, stream: Iterable[str], start: int = 1) -> Iterator[d
         try:
             record = json.loads(line)
         except json.JSONDecodeError as error:
-            raise SelfposError(f"data file {file}, line {number} is not JSON: {error.msg}") from None
+            hint = "; a list over several lines is read from a file called .json" if line[0] == "[" else ""
+            raise SelfposError(f"data file {file}, line {number} is not JSON: {error.msg}{hint}") from None
         if isinstance(record, list):
             record = _listed(record)
         if not isinstance(record, dict):
@@ -170,16 +171,11 @@ def _json_lines(file: Path, stream: Iterable[str], start: int = 1) -> Iterator[d
                 f"data file {file}, line {number}: expected a JSON object or a list of texts, found "
                 f"{type(record).__name__}"
             )
-        if "\\u" in line and HALF_PAIR.search(repr_of(record)):
+        if "\\u" in line and HALF_PAIR.search(json.dumps(record, ensure_ascii=False)):
             record, mended = _mended(record), mended + 1
         yield {"anchor": record["set"][0], "positive": record["set"][1:]} if _is_set(record) else record
     if mended:
         log.warning("%s: half a surrogate pair in %d records is read as \ufffd", file, mended)
-
-
-def repr_of(record: Any) -> str:
-    """The record as one text with all characters as they are."""
-    return json.dumps(record, ensure_ascii=False)
 
 
 def _listed(texts: list[Any]) -> Any:

@@ -129,6 +129,8 @@ def load_source(
     if weights is not None:
         parts = _weighted(parts, weights, seed)
     shared = [name for name in parts[0].column_names if all(name in part.column_names for part in parts)]
+    if lost := dict.fromkeys(name for part in parts for name in part.column_names if name not in shared):
+        reader.remarks.append(f"not used, since not all of the data have it: {', '.join(lost)}")
     dataset = parts[0]
     if len(parts) > 1:
         dataset = concatenate_datasets(tables.aligned([part.select_columns(shared) for part in parts], specs))

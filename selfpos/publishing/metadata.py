@@ -191,7 +191,7 @@ def eval_results(scores: Scores, model: str) -> list[EvalResult]:
                     dataset_name=name,
                     dataset_config=score.subset,
                     dataset_split=score.split,
-                    # of local data its hash: the Hub's classes take what differs in the name alone for one set
+                    # of local data its hash, without which the Hub's classes join the sets of one type
                     dataset_revision=result.data_revision,
                     metric_type=task.metric or "main_score",
                     metric_value=round(100 * score.value, 3),

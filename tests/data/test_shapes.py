@@ -125,6 +125,13 @@ def test_sets_with_other_kinds_of_a_column_are_joined(tmp_path: Path) -> None:
     assert prepared["positive"][:] == ["p", "s", "t"] and prepared["negative"][:] == ["n", "m", "m"]
 
 
+def test_a_column_that_one_of_several_sets_lacks_is_named(tmp_path: Path) -> None:
+    one = write_lines(tmp_path / "a.jsonl", [{"query": "q", "pos": ["p"], "neg": ["n"]}])
+    other = write_lines(tmp_path / "b.jsonl", [{"query": "r", "pos": ["s"]}])
+    found = load_source([str(one), str(other)], RETRIEVAL)
+    assert "not used, since not all of the data have it: negative" in found.description
+
+
 def test_sets_whose_labels_do_not_fit_are_named(tmp_path: Path) -> None:
     words = write_lines(tmp_path / "a.jsonl", [{"text": "a", "label": "x"}, {"text": "b", "label": "y"}])
     points = write_lines(tmp_path / "b.jsonl", [{"text": "c", "label": 0.5}, {"text": "d", "label": 1.5}])
