@@ -111,7 +111,9 @@ def label_names(folder: Path) -> LabelNames:
     the folder above.
     """
     own, above = _entries(folder, "dataset_info"), _entries(folder.absolute().parent, "dataset_info")
-    info = _chosen(own) or next((entry for entry in above if entry.get("config_name") == folder.name), {})
+    if folder.name != "data":  # where the files of the only configuration are
+        above = [entry for entry in above if entry.get("config_name") == folder.name]
+    info = _chosen(own) or _chosen(above)
     labels: dict[str, list[str]] = {}
     for feature in info.get("features") or []:
         kind = feature.get("dtype") if isinstance(feature, dict) else None

@@ -80,7 +80,7 @@ def test_classes_of_two_files_are_joined_by_name(tmp_path: Path) -> None:
     assert found.dataset["label"][:] == ["bad", "good", "good", "bad"]
 
 
-@pytest.mark.parametrize("named", ["rte", "rte/train.jsonl", "train.jsonl"])
+@pytest.mark.parametrize("named", ["rte", "rte/train.jsonl", "train.jsonl", "data/train.jsonl"])
 def test_names_of_labels_are_those_of_the_readme_beside_or_above(tmp_path: Path, named: str) -> None:
     features = (
         "  features:\n  - name: label\n    dtype:\n      class_label:\n        names:\n"
