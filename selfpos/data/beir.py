@@ -9,14 +9,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from selfpos.data.files import ENDINGS, find, iter_records, kind_of
+from selfpos.data.files import ENDINGS, find, iter_records, kind_of, lines_of
 from selfpos.data.folders import split_files
 from selfpos.errors import SelfposError
 
 IDS = ("_id", "id", "docid", "doc_id", "query_id", "qid")
+TEXTS = ("text", "contents", "content", "passage", "body")
+QUESTIONS = ("text", "query", "question")
 QUERY = ("query-id", "query_id", "qid", "query", "topic")
 DOCUMENT = ("corpus-id", "corpus_id", "doc_id", "docid", "docno", "document_id", "pid", "doc")
 GRADE = ("score", "relevance", "rel", "label", "grade")
@@ -45,18 +48,24 @@ def read_beir(folder: Path, split: str) -> Beir:
     Raises SelfposError for a missing file, a line that does not fit, or no judgement of what is there.
     """
     parts = beir_files(folder, split)
-    missing = [expected for expected, file in parts.items() if file is None]
+    missing = [expected for expected, files in parts.items() if not files]
     if missing:
         raise SelfposError(f"{folder} lacks {', '.join(missing)}")
-    corpus, questions, judgements = (file for file in parts.values() if file is not None)
+    corpus, questions, judged = parts.values()
     documents = {
-        _id(row, corpus): {"title": str(row.get("title") or ""), "text": str(row.get("text") or "")}
-        for row in iter_records(corpus)
+        key: {"title": str(row.get("title") or ""), "text": text} for key, text, row in _texts(corpus, TEXTS)
     }
-    queries = {
-        _id(row, questions): str(row.get("text") or row.get("query") or "") for row in iter_records(questions)
-    }
-    return joined(documents, queries, _judgements(judgements), str(judgements))
+    queries = {key: text for key, text, _ in _texts(questions, QUESTIONS)}
+    judgements = chain.from_iterable(map(_judgements, judged))
+    return joined(documents, queries, judgements, str(judged[0]))
+
+
+def _texts(files: Iterable[Path], names: tuple[str, ...]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Id, text and the record itself of each record."""
+    for file in files:
+        for row in iter_records(file):
+            key, text = (row[_named(row, known, file)] for known in (IDS, names))
+            yield str(key), str(text or ""), row
 
 
 def joined(
@@ -85,8 +94,11 @@ def joined(
     return Beir(documents, queries, relevant, left_out)
 
 
-def beir_files(folder: Path, split: str) -> dict[str, Path | None]:
-    """The three files of a BEIR folder by what they are called, None for one that is not there."""
+def beir_files(folder: Path, split: str) -> dict[str, list[Path]]:
+    """The files of the three parts of a BEIR folder by what they are called; none of one that is not there.
+
+    The Hub keeps each part in a folder of its own, often as several files.
+    """
     judged = folder / "qrels"
     names = [split, *(["dev"] if split == "validation" else ["validation"] if split == "dev" else [])]
     found = [
@@ -94,18 +106,24 @@ def beir_files(folder: Path, split: str) -> dict[str, Path | None]:
         for name in names
         for place in (judged, folder / "default")
     ]
-    found += [_only(folder, name) for name in names]
+    judgements = next(([file] for file in found if file is not None), None)
     return {
-        "corpus.jsonl[.gz]": find(folder, "corpus") or _only(folder / "corpus", "corpus"),
-        "queries.jsonl[.gz]": find(folder, "queries") or _only(folder / "queries", "queries"),
-        f"qrels/{split}.tsv": next((file for file in found if file is not None), None),
+        "corpus.jsonl[.gz]": _part(folder, "corpus", split),
+        "queries.jsonl[.gz]": _part(folder, "queries", split),
+        f"qrels/{split}.tsv": judgements or _first([judged, folder], split),
     }
 
 
-def _only(folder: Path, split: str) -> Path | None:
-    """The file of a part that the Hub keeps in a folder of its own."""
-    found = split_files(folder, split) if folder.is_dir() else None
-    return found.files[0] if found and len(found.files) == 1 else None
+def _part(folder: Path, name: str, split: str) -> list[Path]:
+    file = find(folder, name)
+    places = [folder / name]
+    return [file] if file else _first(places, name) or _first(places, split)
+
+
+def _first(folders: Iterable[Path], split: str) -> list[Path]:
+    """The files of `split` in the first of the folders that has some."""
+    found = (split_files(folder, split) for folder in folders if folder.is_dir())
+    return next((split_of.files for split_of in found if split_of), [])
 
 
 def document_text(document: dict[str, str]) -> str:
@@ -113,25 +131,19 @@ def document_text(document: dict[str, str]) -> str:
     return f"{document.get('title') or ''} {document['text']}".strip()
 
 
-def _id(row: dict[str, Any], file: Path) -> str:
-    name = next((name for name in IDS if name in row), None)
-    if name is None:
-        raise SelfposError(f"{file}: a record has no field '_id'; found {', '.join(row)}")
-    return str(row[name])
-
-
 def _judgements(file: Path) -> Iterator[tuple[str, str, int]]:
     """Query, document and grade of each line."""
-    if kind_of(file) not in ("", ".tsv", ".csv"):
+    if kind_of(file) not in ("", ".tsv"):
         for number, row in enumerate(iter_records(file), start=1):
-            yield _judgement(
-                [row.get(_named(row, names, file)) for names in (QUERY, DOCUMENT, GRADE)], file, number
+            yield judgement(
+                [row.get(_named(row, names, file)) for names in (QUERY, DOCUMENT, GRADE)],
+                f"{file}, record {number}",
             )
         return
     places: list[int] | None = None
-    for number, line in enumerate(file.read_text(encoding="utf-8-sig").splitlines(), start=1):
-        cells = _cells(line, file)
-        if not cells:
+    for number, line in enumerate(lines_of(file), start=1):
+        cells = [cell.strip() for cell in line.split("\t" if "\t" in line else None)]
+        if not any(cells):
             continue
         if places is None:
             named = cells[-1].lower() in GRADE or not _is_number(cells[-1])
@@ -139,14 +151,9 @@ def _judgements(file: Path) -> Iterator[tuple[str, str, int]]:
             if named:
                 places = [cells.index(_named(cells, names, file)) for names in (QUERY, DOCUMENT, GRADE)]
                 continue
-        yield _judgement(
-            [cells[place] if place < len(cells) else None for place in places], file, number, line
+        yield judgement(
+            [cells[place] if place < len(cells) else None for place in places], f"{file}, line {number}"
         )
-
-
-def _cells(line: str, file: Path) -> list[str]:
-    separator = "\t" if "\t" in line else "," if kind_of(file) == ".csv" else None
-    return [cell.strip() for cell in line.split(separator)] if line.strip() else []
 
 
 def _named(present: Iterable[str], names: tuple[str, ...], file: Path) -> str:
@@ -167,15 +174,16 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def _judgement(cells: list[Any], file: Path, number: int, line: str = "") -> tuple[str, str, int]:
+def judgement(cells: Iterable[Any], where: str) -> tuple[str, str, int]:
+    """Query, document and grade as such. Raises SelfposError where they are not."""
     query, document, grade = cells
     try:
         value = float(grade)
-        if value.is_integer() and None not in cells:
+        if value.is_integer() and None not in (query, document):
             return str(query), str(document), int(value)
     except (TypeError, ValueError):
         pass
     raise SelfposError(
-        f"{file}, line {number}: expected query-id, corpus-id and a whole score between tabs, found "
-        f"{line or cells!r}"
+        f"{where}: expected query-id, corpus-id and a whole score between tabs, found "
+        f"{query!r}, {document!r}, {grade!r}"
     )

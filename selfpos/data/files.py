@@ -25,6 +25,7 @@ COMPRESSED = ("", ".gz", ".bz2", ".xz", ".zst")
 ENDINGS = tuple(kind + packed for kind in KINDS for packed in COMPRESSED)
 COLUMNAR = (".parquet", ".arrow")
 POINTER = b"version https://git-lfs.github.com/spec/"
+QUOTED = re.compile('"[^"]*"')
 HALF_PAIR = re.compile("[\ud800-\udfff]")
 
 LabelNames = Mapping[str, list[str]]
@@ -73,11 +74,23 @@ def iter_records(
         yield from _columnar(file, names or {}, columns)
         return
     readers = {".json": _json, ".csv": _csv, ".tsv": _tsv}
+    with _text(file) as stream:
+        for record in readers.get(kind, _json_lines)(file, stream):
+            yield named(record, names) if names else record
+
+
+def lines_of(file: Path) -> Iterator[str]:
+    """The lines of a text file, plain or compressed. Raises SelfposError where it is damaged."""
+    with _text(file) as stream:
+        yield from stream
+
+
+@contextmanager
+def _text(file: Path) -> Iterator[IO[str]]:
     try:
         # utf-8-sig: some programs begin a file with a byte order mark; only \n ends a line of JSON or TSV
         with _opened(file) as raw, io.TextIOWrapper(raw, encoding="utf-8-sig", newline="\n") as stream:
-            for record in readers.get(kind, _json_lines)(file, stream):
-                yield named(record, names) if names else record
+            yield stream
     except UnicodeDecodeError as error:
         raise SelfposError(
             f"data file {file} is not UTF-8 ({on_one_line(error)}); save it as UTF-8"
@@ -117,11 +130,16 @@ def named(record: Mapping[str, Any], names: LabelNames) -> dict[str, Any]:
 
 
 def _name(value: Any, names: list[str]) -> Any:
+    """The name for a number, also one that a CSV has as text, or pandas as 1.0."""
     if isinstance(value, list):
         return [_name(one, names) for one in value]
-    if not isinstance(value, int) or isinstance(value, bool):
+    if value is None or value in names or isinstance(value, bool):
         return value
-    return names[value] if 0 <= value < len(names) else None
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return value
+    return names[int(number)] if number.is_integer() and 0 <= number < len(names) else None
 
 
 def _opened(file: Path) -> IO[bytes]:
@@ -144,7 +162,8 @@ def _json_lines(file: Path, stream: Iterable[str], start: int = 1) -> Iterator[d
         try:
             record = json.loads(line)
         except json.JSONDecodeError as error:
-            raise SelfposError(f"data file {file}, line {number} is not JSON: {error.msg}") from None
+            hint = "; a list over several lines is read from a file called .json" if line[0] == "[" else ""
+            raise SelfposError(f"data file {file}, line {number} is not JSON: {error.msg}{hint}") from None
         if isinstance(record, list):
             record = _listed(record)
         if not isinstance(record, dict):
@@ -152,16 +171,11 @@ def _json_lines(file: Path, stream: Iterable[str], start: int = 1) -> Iterator[d
                 f"data file {file}, line {number}: expected a JSON object or a list of texts, found "
                 f"{type(record).__name__}"
             )
-        if "\\u" in line and HALF_PAIR.search(repr_of(record)):
+        if "\\u" in line and HALF_PAIR.search(json.dumps(record, ensure_ascii=False)):
             record, mended = _mended(record), mended + 1
         yield {"anchor": record["set"][0], "positive": record["set"][1:]} if _is_set(record) else record
     if mended:
         log.warning("%s: half a surrogate pair in %d records is read as \ufffd", file, mended)
-
-
-def repr_of(record: Any) -> str:
-    """The record as one text with all characters as they are."""
-    return json.dumps(record, ensure_ascii=False)
 
 
 def _listed(texts: list[Any]) -> Any:
@@ -211,16 +225,36 @@ def _json(file: Path, stream: IO[str]) -> Iterator[dict[str, Any]]:
 def _csv(file: Path, stream: IO[str]) -> Iterator[dict[str, Any]]:
     import pandas as pd
 
+    with _opened(file) as raw:
+        head = QUOTED.sub("", raw.readline().decode("utf-8-sig", errors="replace"))
+    separator = max(",;\t", key=head.count)  # a spreadsheet may write another than the comma
+    names: list[str] = []
     try:
-        # Only an empty cell is a missing value: "NA" and "null" are words.
-        for frame in pd.read_csv(stream, dtype=str, keep_default_na=False, na_values=[""], chunksize=10_000):
+        # Only an empty cell is a missing value: "NA" and "null" are words. With a header, pandas would take
+        # the first cell of longer lines for an index, and shift the others.
+        options: dict[str, Any] = {"header": None, "dtype": str, "keep_default_na": False, "na_values": [""]}
+        for frame in pd.read_csv(stream, sep=separator, chunksize=10_000, **options):
             frame = frame.astype(object)
-            for record in frame.where(frame.notna(), None).to_dict("records"):
-                yield {str(name): cell for name, cell in record.items()}
+            rows = frame.where(frame.notna(), None).values.tolist()
+            if not names:
+                names = _unique(rows.pop(0))
+            yield from (dict(zip(names, cells, strict=True)) for cells in rows)
     except pd.errors.EmptyDataError:
         return
     except pd.errors.ParserError as error:
-        raise SelfposError(f"data file {file} cannot be read: {on_one_line(error)}") from None
+        raise SelfposError(
+            f"data file {file} cannot be read: {on_one_line(error)}; each line needs as many cells as the "
+            "first has names, and a cell with commas or quotes in it stands between quotes"
+        ) from None
+
+
+def _unique(cells: list[str | None]) -> list[str]:
+    """The names of columns; those without one, or with that of another, have their number in it."""
+    names: list[str] = []
+    for number, cell in enumerate(cells, start=1):
+        name = cell or "column"
+        names.append(f"{name} {number}" if not cell or name in names else name)
+    return names
 
 
 def _tsv(file: Path, stream: IO[str]) -> Iterator[dict[str, Any]]:
@@ -228,7 +262,7 @@ def _tsv(file: Path, stream: IO[str]) -> Iterator[dict[str, Any]]:
     for number, line in enumerate(stream, start=1):
         cells = line.rstrip("\r\n").split("\t")
         if not names:
-            names = cells
+            names = _unique(list(cells))
         elif len(cells) > len(names):
             raise SelfposError(
                 f"data file {file}, line {number} has {len(cells)} cells, and the first line names "
@@ -258,16 +292,25 @@ def _reading(file: Path) -> Iterator[None]:
 
 def _batches(file: Path, columns: Iterable[str] | None) -> tuple[Any, Iterable[Any]]:
     """The schema of a Parquet or Arrow file, and its rows in parts, of those of `columns` that it has."""
-    import pyarrow as pa
     import pyarrow.parquet
 
     parquet = kind_of(file) == ".parquet"
-    opened = pyarrow.parquet.ParquetFile(file) if parquet else pa.ipc.open_stream(file)
+    opened = pyarrow.parquet.ParquetFile(file) if parquet else _arrow(file)
     schema = opened.schema_arrow if parquet else opened.schema
     chosen = [name for name in schema.names if columns is None or name in set(columns)]
     if parquet:
         return schema, opened.iter_batches(10_000, columns=chosen)
     return schema, (batch.select(chosen) for batch in opened)
+
+
+def _arrow(file: Path) -> Any:
+    """Batches of Arrow's stream, as `datasets` writes it, or of its file, as Polars does."""
+    import pyarrow as pa
+
+    with file.open("rb") as stream:
+        if stream.read(6) != b"ARROW1":
+            return pa.ipc.open_stream(file)
+    return pa.ipc.open_file(file).read_all().to_reader(10_000)
 
 
 def _label_names(schema: Any) -> dict[str, list[str]]:

@@ -41,7 +41,7 @@ def split_files(folder: Path, split: str) -> SplitFiles | None:
 
     Raises SelfposError where one of numbered parts is missing.
     """
-    listed, labels = _readme(folder, split)
+    listed, labels = _listed(folder, split), label_names(folder)
     if listed:
         return SplitFiles(listed, labels)
     for name in _names(split):
@@ -106,36 +106,44 @@ def _check_whole(folder: Path, stems: Iterable[str]) -> None:
             )
 
 
-def _readme(folder: Path, split: str) -> tuple[list[Path], LabelNames]:
-    """The files that the README of a data set of the Hub names for `split`, and its names of labels."""
+def label_names(folder: Path) -> LabelNames:
+    """The names of labels that the README of a data set of the Hub has, in `folder` or, by configuration, in
+    the folder above.
+    """
+    own, above = _entries(folder, "dataset_info"), _entries(folder.absolute().parent, "dataset_info")
+    if folder.name != "data":  # where the files of the only configuration are
+        above = [entry for entry in above if entry.get("config_name") == folder.name]
+    info = _chosen(own) or _chosen(above)
+    labels: dict[str, list[str]] = {}
+    for feature in info.get("features") or []:
+        kind = feature.get("dtype") if isinstance(feature, dict) else None
+        named = kind.get("class_label", {}).get("names") if isinstance(kind, dict) else None
+        if isinstance(named, dict):
+            labels[feature["name"]] = [str(named[key]) for key in sorted(named, key=int)]
+    return labels
+
+
+def _listed(folder: Path, split: str) -> list[Path]:
+    """The files that the README of a data set of the Hub names for `split`."""
+    files: list[Path] = []
+    for entry in _chosen(_entries(folder, "configs")).get("data_files") or []:
+        if isinstance(entry, dict) and entry.get("split") in _names(split):
+            patterns = entry.get("path") or []
+            for pattern in [patterns] if isinstance(patterns, str) else patterns:
+                files += sorted(path for path in folder.glob(str(pattern)) if path.name.endswith(ENDINGS))
+    _check_whole(folder, [path.name[: path.name.index(".")] for path in files])
+    return files
+
+
+def _entries(folder: Path, field_name: str) -> list[dict[str, Any]]:
+    """What the metadata of the README in `folder` says by configuration."""
     readme = folder / "README.md"
     text = readme.read_text(encoding="utf-8", errors="replace") if readme.is_file() else ""
     try:
         card = yaml.safe_load(text.split("---", 2)[1]) if text.startswith("---") else {}
     except (yaml.YAMLError, IndexError):
         card = {}
-    if not isinstance(card, dict):
-        return [], {}
-    infos, configs = _entries(card, "dataset_info"), _entries(card, "configs")
-    files: list[Path] = []
-    for entry in _chosen(configs).get("data_files") or []:
-        if isinstance(entry, dict) and entry.get("split") in _names(split):
-            patterns = entry.get("path") or []
-            for pattern in [patterns] if isinstance(patterns, str) else patterns:
-                files += sorted(path for path in folder.glob(str(pattern)) if path.name.endswith(ENDINGS))
-    _check_whole(folder, [path.name[: path.name.index(".")] for path in files])
-    labels: dict[str, list[str]] = {}
-    for feature in _chosen(infos).get("features") or []:
-        kind = feature.get("dtype") if isinstance(feature, dict) else None
-        named = kind.get("class_label", {}).get("names") if isinstance(kind, dict) else None
-        if isinstance(named, dict):
-            labels[feature["name"]] = [str(named[key]) for key in sorted(named, key=int)]
-    return files, labels
-
-
-def _entries(card: dict[str, Any], field_name: str) -> list[dict[str, Any]]:
-    """What a README's metadata says by configuration."""
-    entries = card.get(field_name) or []
+    entries = (card.get(field_name) if isinstance(card, dict) else None) or []
     listed = [entries] if isinstance(entries, dict) else entries
     return [entry for entry in listed if isinstance(entry, dict)]
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import xxhash
 
 from selfpos.data import beir, tables
-from selfpos.data.folders import SplitFiles, known_splits, split_files
+from selfpos.data.folders import SplitFiles, known_splits, label_names, split_files
 from selfpos.data.hub import answers_of_hub, commit_of
 from selfpos.errors import SelfposError, nearest
 
@@ -129,9 +129,11 @@ def load_source(
     if weights is not None:
         parts = _weighted(parts, weights, seed)
     shared = [name for name in parts[0].column_names if all(name in part.column_names for part in parts)]
+    if lost := dict.fromkeys(name for part in parts for name in part.column_names if name not in shared):
+        reader.remarks.append(f"not used, since not all of the data have it: {', '.join(lost)}")
     dataset = parts[0]
     if len(parts) > 1:
-        dataset = concatenate_datasets([part.select_columns(shared) for part in parts])
+        dataset = concatenate_datasets(tables.aligned([part.select_columns(shared) for part in parts], specs))
     usable = len(dataset)
     if limit is not None and limit < usable:
         dataset = dataset.select(sorted(random.Random(seed).sample(range(usable), limit)))
@@ -238,7 +240,7 @@ class _Reader:
         if path.is_dir():
             return self._read_folder(path)
         if path.is_file():
-            return self._read_files(SplitFiles([path]))
+            return self._read_files(SplitFiles([path], label_names(path.parent)))
         raise SelfposError(
             f"there is no file or folder {path}; give 'corpus', a local file or folder, or 'hub:NAME'"
             f"{nearest(spec, ['corpus'])}"
@@ -284,6 +286,8 @@ class _Reader:
                 records += [{"anchor": found.queries[query], "positive": text} for text in positive]
             elif positive and negative:
                 records.append({"query": found.queries[query], "positive": positive, "negative": negative})
+        if not records:
+            raise SelfposError(f"{where} has no judgement above 0, which marks what is right")
         return tables.from_records(records, self._choose, where)
 
     def _read_hub(self, address: str) -> Dataset:
@@ -309,7 +313,8 @@ class _Reader:
                 documents = {str(row["_id"]): row for row in load("corpus", "corpus")}
                 queries = {str(row["_id"]): row["text"] for row in load("queries", "queries")}
                 judged = load("default", self.split)
-                judgements = ((str(r["query-id"]), str(r["corpus-id"]), int(r["score"])) for r in judged)
+                fields = ("query-id", "corpus-id", "score")
+                judgements = (beir.judgement([row[one] for one in fields], name) for row in judged)
                 return self._beir_records(beir.joined(documents, queries, judgements, name), name)
             if self.window is not None:
                 place = (name, config or None, self.split, commit)

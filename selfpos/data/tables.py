@@ -24,6 +24,10 @@ SHUFFLED = 10_000
 LOOKED_AT = 1_000
 """Records of a stream that show which columns there are."""
 
+READING = 2
+"""Of the rules of reading: what was cached by others is read again."""
+NOTHING: tuple[Any, ...] = (None, [])
+
 Choose = Callable[[Sequence[str]], list[str]]
 """The columns that are there → those to read."""
 
@@ -88,6 +92,35 @@ def _alike(values: list[Any]) -> list[Any]:
     return [[value] if isinstance(value, str) else value for value in values]
 
 
+def aligned(parts: Sequence[Dataset], where: Sequence[str]) -> list[Dataset]:
+    """Parts with the same columns, brought to the same kinds of them: a text where others have lists becomes
+    a list of one, a whole number where others have text, as all cells of a CSV are, becomes text.
+
+    Raises SelfposError naming other numbers among texts.
+    """
+    from datasets import List, Value
+
+    parts = list(parts)
+    for name in parts[0].column_names:
+        kinds = [part.features[name] for part in parts]
+        some_lists = any(isinstance(kind, List) for kind in kinds)
+        dtypes = [getattr(kind, "dtype", "list").removeprefix("large_") for kind in kinds]
+        if len({*dtypes} - {"null"}) < 2:
+            continue
+        wanted = Value("string" if "string" in dtypes else "float64")
+        for number, (part, dtype) in enumerate(zip(parts, dtypes, strict=True)):
+            if some_lists and dtype == "string":
+                texts = [None if text is None else [text] for text in part[name]]
+                part = part.remove_columns(name).add_column(name, texts).select_columns(part.column_names)
+            elif wanted.dtype == "string" and dtype.startswith(("float", "bool")):
+                raise SelfposError(
+                    f"data '{where[number]}' has {dtype} in '{name}', where others have text; give it one "
+                    "kind in all of them"
+                )
+            parts[number] = part if some_lists else part.cast_column(name, wanted)
+    return parts
+
+
 def _spill_files(found: SplitFiles, choose: Choose, window: Window) -> Dataset:
     def records() -> Iterator[dict[str, Any]]:
         whole = chain.from_iterable(files.iter_records(file, found.labels) for file in found.files)
@@ -121,29 +154,54 @@ def spill_hub(
     return _spill(records, choose, ["hub", name, config, split, revision, window.limit, window.seed], name)
 
 
+def _until_seen(stream: Iterator[dict[str, Any]], unseen: set[str]) -> Iterator[dict[str, Any]]:
+    """The records of `stream` that are the first to have a value for one of the columns `unseen`."""
+    for record in stream:
+        if seen := {name for name in unseen if record.get(name) not in NOTHING}:
+            yield record
+            unseen = unseen - seen
+            if not unseen:
+                return
+
+
 def _spill(
     records: Callable[[], Iterable[dict[str, Any]]], choose: Choose, key: list[Any], where: str
 ) -> Dataset:
-    """The chosen columns of `records`, in the cache under `key`."""
+    """The chosen columns of `records`, in the cache under `key`.
+
+    The first records, and as many more as each column needs to show a value, say what the columns hold.
+    """
     import pyarrow as pa
     from datasets import Dataset
     from datasets.exceptions import DatasetGenerationError
 
-    first = list(islice(records(), LOOKED_AT))
+    stream = iter(records())
+    first = list(islice(stream, LOOKED_AT))
     names = dict.fromkeys(name for record in first for name in record)
     if not names:
         raise SelfposError(f"data file {where} has no records")
     used = choose(list(names))
+    unseen = {name for name in used if not any(record.get(name) not in NOTHING for record in first)}
+    features = None
+    if unseen:
+        first += _until_seen(stream, unseen)
+        features = _dataset({name: [record.get(name) for record in first] for name in used}, where).features
     lists = {name for record in first for name, value in record.items() if isinstance(value, list)}
 
     def chosen() -> Iterator[dict[str, Any]]:
         for record in records():
+            if (late := record.keys() - names.keys()) and set(choose([*names, *late])) != set(used):
+                raise SelfposError(
+                    f"{where}: the field '{', '.join(sorted(late))}' is in none of the first {LOOKED_AT:,} "
+                    "records, which say what a stream holds; give the first record this field, too, or read "
+                    "without streaming"
+                )
             values = {name: record.get(name) for name in used}
             yield {name: [v] if name in lists and isinstance(v, str) else v for name, v in values.items()}
 
-    fingerprint = hashlib.sha256(json.dumps([*key, used, "names of labels"]).encode()).hexdigest()[:32]
+    fingerprint = hashlib.sha256(json.dumps([*key, used, READING]).encode()).hexdigest()[:32]
     try:
-        spilled = Dataset.from_generator(chosen, fingerprint=fingerprint)
+        spilled = Dataset.from_generator(chosen, features=features, fingerprint=fingerprint)
     except (DatasetGenerationError, pa.ArrowInvalid, pa.ArrowTypeError) as error:
         reason: BaseException = error.__cause__ or error
         if isinstance(reason, SelfposError | OSError):

@@ -154,8 +154,9 @@ class LocalFiles:
         for folder in self.folders.values():
             for split in dict.fromkeys(self._all_splits().values()):
                 if self.local.kind == "retrieval":
-                    for name, file in beir_files(folder, split).items():
-                        yield folder, name, file
+                    for name, files in beir_files(folder, split).items():
+                        for part in (*files,) or (None,):
+                            yield folder, name, part
                     continue
                 found = split_files(folder, split) if folder.is_dir() else None
                 for file in found.files if found else [None]:

@@ -88,8 +88,10 @@ def read_split(
         counts = ", ".join(f"{count} with a {reason}" for reason, count in lacking.items())
         raise SelfposError(f"{source}: of {loaded.found} records {counts}; fill them in, or remove them")
     left_out = loaded.dropped.get("type", 0)
-    why = "without a right and a wrong answer" if kind == "reranking" else "without a label"
-    return loaded.dataset.to_list(), f"{left_out} records {why} left out" if left_out else ""
+    why = "without a label left out"
+    if kind == "reranking":
+        why = "gathered with others of their question, or left out without a right and a wrong answer"
+    return loaded.dataset.to_list(), f"{left_out} records {why}" if left_out else ""
 
 
 def check_records(kind: str, splits: Splits, where: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from selfpos.positioning.folds import Folds
 from selfpos.positioning.objective import Batch
+from selfpos.scores.intervals import percentile_interval, sign_flip
 from selfpos.tasks.measure import TaskMeasure
 
 if TYPE_CHECKING:
@@ -38,6 +39,14 @@ class Rival:
     name: str
     scores: dict[str, float]
     gain: float
+    low: float
+    high: float
+
+
+class Gain(NamedTuple):
+    """Position less reference, and the interval of that."""
+
+    value: float
     low: float
     high: float
 
@@ -85,8 +94,7 @@ class TaskMeasures:
         for name, measure in self.measures.items():
             if getattr(measure, "of_base", False):
                 continue
-            gains = resampled({name: measure}, items, reference, seed, resamples=5 * RESAMPLES)
-            if np.quantile(gains, 1 - share) < 0:
+            if _gain({name: measure}, items, reference, seed, 2 * share, 5 * RESAMPLES).high < 0:
                 names.append(name)
         return names
 
@@ -94,6 +102,35 @@ class TaskMeasures:
 def scores_of(measures: Mapping[str, TaskMeasure], items: Items) -> dict[str, float]:
     """The measures of all tasks."""
     return {name: measure.score_of(items[name], None) for name, measure in measures.items()}
+
+
+def _gain(
+    measures: Mapping[str, TaskMeasure], items: Items, reference: Items, seed: int, alpha: float, draws: int
+) -> Gain:
+    """The mean gain over `reference` with its 1 − `alpha` interval, which has 0 in it unless a test of signs
+    over the records agrees: a few records that differ never show a gain, however often they are drawn.
+    """
+    ours, theirs = scores_of(measures, items), scores_of(measures, reference)
+    value = sum(ours[task] - theirs[task] for task in measures) / len(measures)
+    low, high = percentile_interval(resampled(measures, items, reference, seed, resamples=draws), alpha)
+    by_record = [
+        _shares(measure, items[task]) - _shares(measure, reference[task])
+        for task, measure in measures.items()
+    ]
+    if sign_flip(np.concatenate(by_record), draws, seed) >= alpha:
+        low, high = min(low, 0.0), max(high, 0.0)
+    return Gain(value, low, high)
+
+
+def _shares(measure: TaskMeasure, items: Mapping[str, NDArray]) -> NDArray:
+    """What each record adds to the measure, (n,): of a mean its value, else the jackknife's pseudo-value."""
+    values = next(iter(items.values()))
+    if len(items) == 1:
+        known = np.isfinite(values)
+        return np.where(known, values, 0.0) / max(1, known.sum())
+    count, rows = len(values), np.arange(len(values))
+    without = np.array([measure.score_of(items, np.delete(rows, row)) for row in rows])
+    return measure.score_of(items, None) - (count - 1) / count * without
 
 
 def resampled(
@@ -120,15 +157,11 @@ def compare(
     measures: Mapping[str, TaskMeasure], position: Items, points: Mapping[str, Items], seed: int
 ) -> list[Rival]:
     """Each of `points`, name → items, as a rival of `position`."""
-    ours = scores_of(measures, position)
     rivals = []
     for name, items in points.items():
         scores = scores_of(measures, items)
-        gain = sum(ours[task] - score for task, score in scores.items()) / len(scores)
-        low, high = np.quantile(
-            resampled(measures, position, items, seed), [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
-        )
-        rivals.append(Rival(name, scores, gain, float(low), float(high)))
+        found = _gain(measures, position, items, seed, 1 - LEVEL, RESAMPLES)
+        rivals.append(Rival(name, scores, found.value, found.low, found.high))
     return rivals
 
 

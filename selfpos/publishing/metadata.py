@@ -191,7 +191,8 @@ def eval_results(scores: Scores, model: str) -> list[EvalResult]:
                     dataset_name=name,
                     dataset_config=score.subset,
                     dataset_split=score.split,
-                    dataset_revision=result.data_revision if from_hub else None,
+                    # of local data its hash, without which the Hub's classes join the sets of one type
+                    dataset_revision=result.data_revision,
                     metric_type=task.metric or "main_score",
                     metric_value=round(100 * score.value, 3),
                 )

@@ -98,8 +98,14 @@ def is_nli(dataset: Dataset) -> bool:
     if not columns:
         return False
     values = labels.values_of(dataset, columns[2])
-    found = {labels.word(value) for value in values}
-    if columns[0] == "premise" and found <= {"0", "1", "2", *labels.UNLABELLED}:
+    found = {labels.word(value) for value in values} - {*labels.UNLABELLED}
+    if columns[0] == "premise" and found and found <= {"0", "1", "2"}:
+        if "2" not in found:
+            raise SelfposError(
+                f"column '{columns[2]}' holds {' and '.join(sorted(found))} beside premises, which is right "
+                "and wrong to some, entailment first to others; write words (entailment, not_entailment), or "
+                f"name the columns where 1 is right ('columns', as label: {columns[2]})"
+            )
         return True
     return labels.is_inference(values)
 

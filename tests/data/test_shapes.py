@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import datasets
 import pytest
@@ -77,6 +78,72 @@ def test_classes_of_two_files_are_joined_by_name(tmp_path: Path) -> None:
         [str(tmp_path / "a.parquet"), str(tmp_path / "b.parquet")], get_task("classification")
     )
     assert found.dataset["label"][:] == ["bad", "good", "good", "bad"]
+
+
+@pytest.mark.parametrize("named", ["rte", "rte/train.jsonl", "train.jsonl", "data/train.jsonl"])
+def test_names_of_labels_are_those_of_the_readme_beside_or_above(tmp_path: Path, named: str) -> None:
+    features = (
+        "  features:\n  - name: label\n    dtype:\n      class_label:\n        names:\n"
+        "          '0': entailment\n          '1': not_entailment\n"
+    )
+    entry = "- config_name: rte\n" + features
+    other = "- config_name: other\n" if named.startswith("rte") else ""
+    (tmp_path / "README.md").write_text(f"---\ndataset_info:\n{other}{entry}---\n")
+    place = tmp_path / named
+    file = place if place.suffix else place / "train.jsonl"
+    write_lines(file, [{"sentence1": f"q {n}", "sentence2": f"s {n}", "label": n % 2} for n in range(4)])
+    for streaming in (False, True):
+        found = load_source(str(place), get_task("pair-classification"), streaming=streaming)
+        assert found.dataset["label"][:] == [1, 0, 1, 0]
+
+
+@pytest.mark.parametrize("nothing", [None, []])
+def test_a_stream_knows_what_a_column_holds_that_begins_empty(tmp_path: Path, nothing: Any) -> None:
+    rows: list[dict[str, Any]] = [{"query": f"q{n}", "pos": [f"p{n}"], "neg": nothing} for n in range(1200)]
+    file = str(write_lines(tmp_path / "a.jsonl", [*rows, {"query": "q", "pos": ["p"], "neg": ["n"]}]))
+    found = load_source(file, RETRIEVAL, streaming=True)
+    assert found.dataset["negative"][-1] == ["n"] and len(found.dataset) == 1201
+
+
+def test_a_field_that_a_stream_would_miss_is_named(tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = [{"query": f"q{n}", "pos": [f"p{n}"]} for n in range(1200)]
+    file = str(write_lines(tmp_path / "a.jsonl", [*rows, {"query": "q", "pos": ["p"], "neg": ["n"]}]))
+    assert "negative" in load_source(file, RETRIEVAL).dataset.column_names
+    with pytest.raises(SelfposError, match="'neg' is in none of the first 1,000 records"):
+        load_source(file, RETRIEVAL, streaming=True)
+
+
+def test_sets_with_other_kinds_of_a_column_are_joined(tmp_path: Path) -> None:
+    table, listed = tmp_path / "a.csv", tmp_path / "b.jsonl"
+    table.write_text("text,label\na,0\nb,1\n")
+    write_lines(listed, [{"text": "c", "label": 0}, {"text": "d", "label": 1}])
+    both = load_source([str(table), str(listed)], get_task("classification"))
+    assert both.dataset["label"][:] == ["0", "1", "0", "1"]
+    table.write_text("query,positive,negative\nq,p,n\n")
+    write_lines(listed, [{"query": "r", "pos": ["s", "t"], "neg": ["m"]}])
+    prepared = RETRIEVAL.prepare(load_source([str(table), str(listed)], RETRIEVAL).dataset, 0)
+    assert prepared["positive"][:] == ["p", "s", "t"] and prepared["negative"][:] == ["n", "m", "m"]
+
+
+def test_a_column_that_one_of_several_sets_lacks_is_named(tmp_path: Path) -> None:
+    one = write_lines(tmp_path / "a.jsonl", [{"query": "q", "pos": ["p"], "neg": ["n"]}])
+    other = write_lines(tmp_path / "b.jsonl", [{"query": "r", "pos": ["s"]}])
+    found = load_source([str(one), str(other)], RETRIEVAL)
+    assert "not used, since not all of the data have it: negative" in found.description
+
+
+def test_sets_whose_labels_do_not_fit_are_named(tmp_path: Path) -> None:
+    words = write_lines(tmp_path / "a.jsonl", [{"text": "a", "label": "x"}, {"text": "b", "label": "y"}])
+    points = write_lines(tmp_path / "b.jsonl", [{"text": "c", "label": 0.5}, {"text": "d", "label": 1.5}])
+    with pytest.raises(SelfposError, match=r"b.jsonl' has float64 in 'label', where others have text"):
+        load_source([str(words), str(points)], get_task("classification"))
+
+
+def test_a_label_that_is_no_number_is_no_class(tmp_path: Path) -> None:
+    file = tmp_path / "a.jsonl"
+    file.write_text("".join(f'{{"text": "{n}", "label": {value}}}\n' for n, value in enumerate("01")))
+    file.write_text(file.read_text() + '{"text": "x", "label": NaN}\n')
+    assert load_source(str(file), get_task("classification")).dataset["text"][:] == ["0", "1"]
 
 
 @pytest.mark.parametrize("negatives", [["n", ""], ["n", None], ["n", "  "]])

@@ -146,7 +146,7 @@ def test_reranking_is_mtebs_and_drops_what_mteb_drops(
     found = evaluate(tiny_base, [mine, theirs], tmp_path / "out", name="tiny")
     assert found["Mine"].main_score == found["AskUbuntuDupQuestions"].main_score
     kept = sum(bool(row["positive"] and row["negative"]) for row in rows)
-    left_out = f"{len(rows) - kept} records without a right and a wrong answer left out"
+    left_out = f"{len(rows) - kept} records gathered with others of their question, or left out"
     assert f"test: {kept} records" in mine.remark and left_out in mine.remark
 
 

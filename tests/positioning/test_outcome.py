@@ -15,6 +15,7 @@ from selfpos.positioning.outcome import _TaskCheck, _warn_of_idle, _warn_of_unhe
 from selfpos.positioning.position import position
 from selfpos.positioning.verdict import Rival, TaskMeasures, compare, verdict
 from selfpos.recipe import PositioningSettings
+from selfpos.tasks.measure import TaskMeasure, Texts
 from tests.helpers.stand_ins import graded, make_live, pairs
 from tests.positioning.test_linearised import searched
 
@@ -153,6 +154,35 @@ def test_only_a_significant_loss_counts_as_worse() -> None:
     clearly = TaskMeasures.below(measures, items(base - 0.1), items(base), 0)
     assert slightly == []
     assert clearly == ["task"]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4])
+def test_a_few_records_that_differ_show_neither_a_loss_nor_a_gain(count: int) -> None:
+    higher = np.array([1.0] * count + [0.5] * (200 - count))
+    lower = np.full(200, 0.5)
+    measures = {"task": Mean()}
+    for seed in range(10):
+        own = SimpleNamespace(measures=measures)
+        assert TaskMeasures.below(own, items(lower), items(higher), seed) == []
+        (rival,) = compare(measures, items(higher), {"base": items(lower)}, seed)
+        assert rival.low <= 0 < rival.high and rival.gain == pytest.approx(count / 400)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_pairs_of_which_few_differ_show_no_gain_and_many_do(whole: bool) -> None:
+    rng = np.random.default_rng(0)
+    target = rng.integers(0, 2, 100) if whole else rng.random(100)
+    noise = rng.normal(0, 0.5, 100)
+    measure = TaskMeasure(*[Texts([["a"], ["b"]], torch.tensor([1]))] * 2)
+
+    def at(cosines: np.ndarray) -> dict[str, dict[str, np.ndarray]]:
+        return {"task": {"cosines": cosines, "target": target}}
+
+    few = target + noise
+    few[:2] = target[:2]
+    for better, gains in ((few, False), (target + 0.1 * noise, True)):
+        (rival,) = compare({"task": measure}, at(better), {"base": at(target + noise)}, 0)
+        assert (rival.low > 0) == gains
 
 
 def test_a_task_that_no_vector_helps_and_a_vector_that_helps_none_get_a_sentence(

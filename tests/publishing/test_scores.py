@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from huggingface_hub import ModelCard
 
 from selfpos.errors import SelfposError
@@ -99,7 +100,7 @@ def test_scores_on_local_data_are_not_passed_off_as_those_of_the_hubs_data(run: 
     assert (sts.dataset_name, sts.dataset_type, sts.dataset_revision) == (
         "MTEB STSBenchmark, data kept locally",
         "unknown",
-        None,
+        "a content hash",
     )
     assert "Scored on local data instead of MTEB's data on the Hub: STSBenchmark." in plan.card
 
@@ -198,6 +199,15 @@ def test_a_model_scored_in_several_calls_keeps_all_scores(tmp_path: Path) -> Non
     }  # fmt: skip
     assert {task.type for task in found.tasks.values()} == {"STS"}  # of earlier calls, too
     assert set(known_tasks(tmp_path)) == {"OwnOne", "OwnTwo", "OwnThree"}
+
+
+def test_tasks_of_ones_own_stay_apart_in_the_model_index(run: Path) -> None:
+    for number, task in enumerate(("OwnOne", "OwnTwo")):
+        write_result(run / "scores" / "sp", "quick/sp", task, 0.1 + number, revision=f"local-{number}")
+    card = build_card(run / "merged" / "sp", repo="alice/sp").text
+    (index,) = yaml.safe_load(card.split("---")[1])["model-index"]
+    found = {entry["dataset"]["name"]: len(entry["metrics"]) for entry in index["results"]}
+    assert found.keys() >= {"OwnOne", "OwnTwo", "OwnLabels"} and set(found.values()) == {1}
 
 
 def test_a_score_that_is_not_a_number_is_missing(run: Path) -> None:

@@ -44,11 +44,11 @@ class Classification(TaskType):
 
     def canonical(self, dataset: Dataset, columns: Mapping[str, str] | None = None) -> Dataset:
         found = super().canonical(unnested(dataset, self, columns), columns)
-        if not hasattr(found.features["label"], "names"):
-            return found
         # names, for the numbers of one data set may mean other classes than those of the next
         named = values_of(found, "label")
-        rows = [row for row, label in enumerate(named) if label is not None]
+        rows = [row for row, label in enumerate(named) if label is not None and label == label]  # nor NaN
+        if len(rows) == len(found) and not hasattr(found.features["label"], "names"):
+            return found
         kept = found.select(rows).select_columns(["text"])
         return kept.add_column("label", [named[row] for row in rows])
 

@@ -8,7 +8,7 @@ import json
 import lzma
 from pathlib import Path
 
-from tests.helpers.shapes.shape import QA, READ, Shape, lines, parquet, saved, zstandard
+from tests.helpers.shapes.shape import QA, READ, Shape, arrow, lines, parquet, saved, zstandard
 
 
 def categories(file: Path) -> None:
@@ -64,6 +64,26 @@ FILES = [
         [('a, "b"\nc', "a1"), ("q2", "a2")],
     ),
     Shape(
+        "CSV between semicolons",
+        "retrieval",
+        {"a.csv": '\ufeffquestion;answer\r\n"a; b";a1, a2\r\nq2;a2\r\n'},
+        [("a; b", "a1, a2"), ("q2", "a2")],
+        "`question;answer` in the first line",
+    ),
+    Shape(
+        "CSV with more cells than names",
+        "retrieval",
+        {"a.csv": "question,answer\nq1,a1,x\nq2,a2,y\n"},
+        "each line needs as many cells as the first has names",
+    ),
+    Shape(
+        "a name twice",
+        "sts",
+        {"a.csv": "sentence1,sentence2,score,score\na,b,0,9\nc,d,1,9\n"},
+        [("a", "b", 0.0), ("c", "d", 1.0)],
+        "the first counts",
+    ),
+    Shape(
         "compressed CSV", "retrieval", {"a.csv.gz": gzip.compress(b"question,answer\nq1,a1\nq2,a2\n")}, READ
     ),
     Shape(
@@ -93,6 +113,7 @@ FILES = [
         {"a.parquet": categories},
         [("a", 0), ("b", 1), ("c", 0), ("d", 1)],
     ),
+    Shape("Arrow, as Polars writes it", "retrieval", {"a.arrow": arrow(QA)}, READ),
     Shape("`save_to_disk`, one split", "retrieval", {"saved": saved(QA)}, READ, "the folder"),
     Shape("`save_to_disk`, several splits", "retrieval", {"saved": saved(QA, "train")}, READ),
     Shape(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+
 from tests.helpers.shapes.shape import QA, READ, Shape, lines, parquet
 
 BEIR = {
@@ -141,6 +143,56 @@ FOLDERS = [
             ),
         },
         [("q1", "T a1")],
+    ),
+    Shape(
+        "BEIR on the Hub, in parts",
+        "retrieval",
+        {
+            "corpus/corpus-00000-of-00002.parquet": parquet([{"_id": "d1", "title": "T", "text": "a1"}]),
+            "corpus/corpus-00001-of-00002.parquet": parquet([{"_id": "d2", "title": "", "text": "a2"}]),
+            "queries/train-00000-of-00001.parquet": parquet(
+                [{"_id": "q1", "text": "q1"}, {"_id": "q2", "text": "q2"}]
+            ),
+            "qrels/train-00000-of-00001.parquet": parquet(
+                [{"query-id": f"q{n}", "corpus-id": f"d{n}", "score": 1} for n in (1, 2)]
+            ),
+        },
+        BEIR_READ,
+        "`corpus/corpus-00000-of-00002.parquet`, …",
+    ),
+    Shape(
+        "BEIR: other names of texts",
+        "retrieval",
+        {
+            "corpus.jsonl": lines({"docid": "d1", "title": "T", "contents": "a1"}),
+            "queries.jsonl": lines({"qid": "q1", "question": "q1"}),
+            "qrels/train.tsv": HEAD + "q1\td1\t1\n",
+        },
+        [("q1", "T a1")],
+        "`contents`, `body`, `passage`; `query`, `question`",
+    ),
+    Shape(
+        "BEIR: documents without a text",
+        "retrieval",
+        {**BEIR, "corpus.jsonl": lines({"_id": "d1", "title": "T"}), "qrels/train.tsv": HEAD + "q1\td1\t1\n"},
+        "has no column text",
+    ),
+    Shape(
+        "BEIR: judgements compressed, or with quotes",
+        "retrieval",
+        {
+            **BEIR,
+            "qrels/train.csv.gz": gzip.compress(
+                b'"query-id","corpus-id","score"\n"q1","d1","1"\n"q2","d2","1"\n'
+            ),
+        },
+        BEIR_READ,
+    ),
+    Shape(
+        "BEIR: nothing is right",
+        "retrieval",
+        {**BEIR, "qrels/train.tsv": HEAD + "q1\td1\t0\n"},
+        "has no judgement above 0",
     ),
     Shape(
         "BEIR for reranking",

@@ -108,6 +108,26 @@ PAIRS = [
         [("s0", "t0", 1), ("s1", "t1", 0)],
     ),
     Shape(
+        "names in a README, numbers as text",
+        "pair-classification",
+        {"README.md": NAMES, "train.csv": "sentence1,sentence2,label\ns0,t0,0\ns1,t1,1\n"},
+        [("s0", "t0", 1), ("s1", "t1", 0)],
+    ),
+    Shape(
+        "inference labels 1 and 0 without names",
+        "pair-classification",
+        {"a.csv": "premise,hypothesis,label\np,h,1\nq,i,0\n"},
+        "right and wrong to some, entailment first to others",
+    ),
+    Shape(
+        "the same, with the columns named",
+        "pair-classification",
+        {"a.csv": "premise,hypothesis,label\np,h,1\nq,i,0\n"},
+        [("p", "h", 1), ("q", "i", 0)],
+        "1 is right",
+        columns={"label": "label"},
+    ),
+    Shape(
         "Quora",
         "pair-classification",
         {"a.csv": "id,question1,question2,is_duplicate\n1,s,t,0\n2,u,v,1\n"},

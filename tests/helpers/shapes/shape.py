@@ -75,6 +75,19 @@ def _data(rows: list[dict[str, Any]], names: dict[str, list[str]]) -> Any:
     return data
 
 
+def arrow(rows: list[dict[str, Any]]) -> Callable[[Path], None]:
+    """The rows as a file of Arrow, which is not the stream that `datasets` writes."""
+
+    def write(file: Path) -> None:
+        import pyarrow as pa
+
+        table = pa.Table.from_pylist(rows)
+        with pa.ipc.new_file(str(file), table.schema) as sink:
+            sink.write_table(table)
+
+    return write
+
+
 def zstandard(text: str) -> bytes:
     import pyarrow as pa
 
