@@ -57,18 +57,24 @@ class Loaded:
 
 
 def networks(folder: Path, modules: Iterable[Module]) -> list[Network]:
-    """The modules in their order; in place of a Router those within it."""
+    """The modules in their order; in place of a Router those within it, by their folders."""
     found = []
     for module in modules:
-        files = (folder / module.path / name for name in (ROUTER_CONFIG, CONFIG))
-        file = next((file for file in files if file.is_file()), None)
-        if module.kind not in ("Router", "Asym") or file is None:
+        config = router_config(folder, module)
+        if not config:
             found.append(Network(module.kind, module.path))
             continue
-        for inner, kind in (read_json(file).get("types") or {}).items():
+        for inner, kind in sorted((config.get("types") or {}).items()):
             path = f"{module.path}/{inner}" if module.path else inner
             found.append(Network(str(kind).rpartition(".")[2], path))
     return found
+
+
+def router_config(folder: Path, module: Module) -> dict[str, Any]:
+    """The configuration of a Router, which was called Asym; empty for other modules."""
+    files = (folder / module.path / name for name in (ROUTER_CONFIG, CONFIG))
+    file = next((file for file in files if file.is_file()), None)
+    return read_json(file) if module.kind in ("Router", "Asym") and file else {}
 
 
 def network_of(key: str, networks: Iterable[Network]) -> Network | None:

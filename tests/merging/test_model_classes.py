@@ -269,6 +269,23 @@ def test_tokenizers_within_a_router_are_compared(tmp_path: Path) -> None:
     assert vector.by_token == {"query_0_StaticEmbedding/embedding.weight"}
 
 
+def test_the_routes_of_a_router_are_compared(tmp_path: Path) -> None:
+    base = router(tmp_path)
+    one = make_specialist(base, tmp_path / "one", seed=1)
+    file = one / "router_config.json"
+    config = json.loads(file.read_text())
+    edit_json(file, types=dict(reversed(config["types"].items())))  # an order that means nothing
+    assert open_vectors(open_model(base), [one])[0].parts.keys() == state(base).keys()
+    for change in ({"default_route": "query"}, {"allow_empty_key": False}):
+        edit_json(file, parameters=config["parameters"] | change)
+        with pytest.raises(SelfposError, match=r"its Router has parameters\.\w+ .*: texts go another way"):
+            open_vectors(open_model(base), [one])
+    renamed = dict(zip(("question", "text"), config["structure"].values(), strict=True))
+    edit_json(file, parameters=config["parameters"], structure=renamed)
+    with pytest.raises(SelfposError, match="its Router has structure"):
+        open_vectors(open_model(base), [one])
+
+
 def test_layers_in_folders_of_their_own_have_numbers_and_depths(tmp_path: Path) -> None:
     base = router(tmp_path)
     one = make_specialist(base, tmp_path / "one", seed=1)

@@ -29,6 +29,7 @@ GEMMA = {"model_type": "gemma3_text", "use_bidirectional_attention": True}
         ),
         ({"embedding_dimension": 100}, {"embedding_dimension": None}),
         ({"in_features": 8, "bias": None}, {"in_features": 8, "bias": True}),
+        ({"id2label": {0: "LABEL_0", 1: "LABEL_1"}}, {"id2label": {0: "no", 1: "yes"}}),
         ({"eos_token_id": 1}, {"eos_token_id": 2, "pad_token_id": 4}),
         ({**GEMMA, "sliding_window": 512}, {**GEMMA, "sliding_window": 257}),
         ({"text_config": {"dtype": "float32", "hidden_size": 8}}, {"text_config": {"hidden_size": 8}}),
@@ -56,11 +57,35 @@ def test_fields_that_change_nothing(mine: dict[str, Any], theirs: dict[str, Any]
             "text_config.rope_theta",
         ),
         ({"is_decoder": False}, {"is_decoder": True}, "is_decoder"),
+        ({}, {"is_causal": False}, "is_causal"),
+        ({"bias": True}, {"bias": True, "use_residual": True}, "use_residual"),
     ],
 )
 def test_fields_that_count(mine: dict[str, Any], theirs: dict[str, Any], name: str) -> None:
     (found,) = field_differences(mine, theirs)
     assert found[0] == name
+
+
+def test_the_same_classes_in_another_order_count() -> None:
+    classes = ({"id2label": {0: "no", 1: "yes"}}, {"id2label": {0: "Yes", 1: "No"}})
+    assert [name for name, *_ in field_differences(*classes)] == ["id2label.0", "id2label.1"]
+
+
+@pytest.mark.parametrize(
+    ("file", "field", "value"),
+    [
+        ("config.json", "is_causal", False),
+        ("1_Pooling/config.json", "include_prompt", False),
+        ("2_Dense/config.json", "use_residual", True),
+        ("sentence_bert_config.json", "modality_config", {"text": {"method_output_name": "pooler_output"}}),
+    ],
+)
+def test_fields_that_one_side_does_not_write(file: str, field: str, value: Any, tmp_path: Path) -> None:
+    base = make_family(tmp_path / "base", "Qwen3Config", DECODER)
+    one = make_specialist(base, tmp_path / "one", seed=1)
+    edit_json(one / file, **{field: value})
+    with pytest.raises(SelfposError, match=f"{field}.* is .*, expected .*, which changes what is"):
+        open_vectors(open_model(base), [one])
 
 
 def test_every_harmless_field_has_a_reason() -> None:
