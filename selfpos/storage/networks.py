@@ -17,17 +17,12 @@ TRANSFORMERS = ("Transformer", "MLMTransformer", "CLIPModel")
 """Modules of sentence-transformers, now and earlier, that hold a model of transformers."""
 SPLIT_ON_LOADING = ("nomic_bert", "gte", "jina_embeddings_v3")
 """Types of text encoders of whose stored matrices transformers makes several parameters each."""
-TASKS = {
-    "ForSequenceClassification": "sequence-classification",
-    "ForMaskedLM": "fill-mask",
-    "ForCausalLM": "text-generation",
-}
-"""Endings of architectures → what sentence-transformers calls the task of the transformer."""
 CLASSES = {
     "sequence-classification": "AutoModelForSequenceClassification",
     "fill-mask": "AutoModelForMaskedLM",
     "text-generation": "AutoModelForCausalLM",
 }
+"""What sentence-transformers calls the task of a transformer → the class that it loads."""
 ENCODERS = {"t5": "T5EncoderModel", "mt5": "MT5EncoderModel", "umt5": "UMT5EncoderModel"}
 
 
@@ -93,9 +88,12 @@ def task_of(folder: Path, kind: str = "Transformer") -> str:
         return str(stated)
     if (folder / MODULES).is_file() or (folder.parent / MODULES).is_file() or file.is_file():
         return "feature-extraction"
-    config = folder / CONFIG
-    architecture = next(iter((read_json(config) if config.is_file() else {}).get("architectures") or ()), "")
-    return next((task for end, task in TASKS.items() if architecture.endswith(end)), "feature-extraction")
+    config = (
+        folder / CONFIG
+    )  # a plain model is pooled, whatever head it was pretrained with, or it classifies
+    architectures = (read_json(config) if config.is_file() else {}).get("architectures") or [""]
+    classifies = architectures[0].endswith("ForSequenceClassification")
+    return "sequence-classification" if classifies else "feature-extraction"
 
 
 def loaded(folder: Path, names: Iterable[str], task: str) -> Loaded | None:
@@ -139,7 +137,8 @@ def loaded(folder: Path, names: Iterable[str], task: str) -> Loaded | None:
         elif pattern is None:
             found[name] = (renamed,)
         else:
-            found[name] = _cut(renamed, by_pattern[pattern]) or (name,)
+            cut = _cut(renamed, by_pattern[pattern])
+            found[name] = cut or (name.removeprefix(f"{model.base_model_prefix}."),)
     filled = {parameter for parameters in found.values() for parameter in parameters}
     if 2 * len(filled & state.keys()) < len(state):
         return None  # the folder's own code makes another model of this type

@@ -114,11 +114,12 @@ def _route_differences(base: ModelFolder, other: ModelFolder) -> list[str]:
     faults = []
     for module, counterpart in zip(base.modules, other.modules, strict=False):
         mine, theirs = router_config(base.path, module), router_config(other.path, counterpart)
-        found = field_differences(*({"parameters": side.get("parameters") or {}} for side in (mine, theirs)))
-        if mine.get("types", {}).keys() == theirs.get("types", {}).keys():
-            sides = (sorted((side.get("structure") or {}).items()) for side in (mine, theirs))
-            found += field_differences(*({"structure": side} for side in sides))
-        for name, expected, actual in found:
+        one, two = ({"parameters": side.get("parameters") or {}} for side in (mine, theirs))
+        if mine.get("types", {}).keys() == theirs.get("types", {}).keys():  # else they name other folders
+            one["structure"], two["structure"] = (
+                sorted((side.get("structure") or {}).items()) for side in (mine, theirs)
+            )
+        for name, expected, actual in field_differences(one, two):
             faults.append(f"its Router has {name} {actual!r}, expected {expected!r}: texts go another way")
     return faults
 
@@ -148,12 +149,13 @@ def _pooling(config: dict[str, Any]) -> dict[str, Any]:
 
 def pooling_mode(config: dict[str, Any]) -> str:
     """The modes in a Pooling config, of the older form (a flag per mode) or the newer (`pooling_mode`)."""
-    if "pooling_mode" in config:
-        mode = config["pooling_mode"]
-        return mode if isinstance(mode, str) else "+".join(sorted(mode))
-    flags = [flag for flag, on in config.items() if flag.startswith("pooling_mode_") and on]
-    modes = [re.sub("^pooling_mode_|_tokens?$", "", flag) for flag in flags]
-    return "+".join(sorted(modes))
+    modes = config.get("pooling_mode")
+    if modes is None:
+        flags = [flag for flag, on in config.items() if flag.startswith("pooling_mode_") and on]
+        modes = [flag.removeprefix("pooling_mode_") for flag in flags]
+    elif isinstance(modes, str):
+        modes = [modes]
+    return "+".join(sorted(re.sub("_tokens?$", "", mode) for mode in modes))
 
 
 def prompts_of(model: ModelFolder) -> dict[str, str]:
