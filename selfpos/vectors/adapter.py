@@ -257,6 +257,6 @@ class _AdapterReader:
         if entry.shape != shape:
             raise SelfposError(
                 f"adapter {self.folder.path}: {entry.name} has shape {list(entry.shape)}; tensor {key} of "
-                f"the base has {list(shape)}"
+                f"the base has {list(shape)}; merge it into its base with PEFT, and give that model"
             )
         return entry

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from selfpos.storage.manifest import read_json
+from selfpos.storage.networks import ENCODERS
 
 SAVING = "says how the model was made, named or saved"
 TRAINING = "acts in training only"
@@ -96,10 +97,10 @@ def _equal_by_rule(name: str, mine: Mapping[str, Any], theirs: Mapping[str, Any]
     if name in TOKEN_IDS:
         return not _token_id_counts(name, mine)
     if name == "id2label":  # other names do no harm, but the same ones for other rows do
-        one, other = (
-            [str(label).lower() for label in side.get(name, {}).values()] for side in (mine, theirs)
-        )
-        return one == other or sorted(one) != sorted(other)
+        labels = [[*map(str.lower, (side.get(name) or {}).values())] for side in (mine, theirs)]
+        return labels[0] == labels[1] or sorted(labels[0]) != sorted(labels[1])
+    if name == "is_encoder_decoder":  # of these the encoder alone is loaded
+        return mine.get("model_type") in ENCODERS
     if name == "sliding_window" and mine.get("use_bidirectional_attention"):
         # transformers 4.56 read n as n // 2 + 1 on both sides of a token, and wrote that back on saving
         one, other = mine.get(name), theirs.get(name)
