@@ -134,7 +134,10 @@ def _reading_differences(base: ModelFolder, module: str, other: ModelFolder, cou
         return []
     lowers = (bool(side.get("do_lower_case")) for side in (mine, theirs))
     faults = _unlike("do_lower_case", *lowers)
-    faults += [fault for name in READING for fault in _unlike(name, mine.get(name), theirs.get(name))]
+    # Files that state the task leave out what is none; older ones say these things elsewhere.
+    missing = "none" if all("transformer_task" in side for side in (mine, theirs)) else None
+    for name in READING:
+        faults += _unlike(name, mine.get(name, missing), theirs.get(name, missing))
     texts = ((side.get("modality_config") or {}).get("text") for side in (mine, theirs))
     return faults + _unlike("modality_config of texts", *texts)
 
