@@ -196,7 +196,7 @@ def test_another_expansion_of_queries_is_refused(tmp_path: Path) -> None:
     base = colbert(tmp_path)
     one = make_specialist(base, tmp_path / "one", seed=1)
     edit_json(one / "sentence_bert_config.json", query_expansion={"mode": "fixed", "length": 32})
-    with pytest.raises(SelfposError, match="its query_expansion is .*, expected 'none', which changes what"):
+    with pytest.raises(SelfposError, match=r"its query_expansion is .*, expected 'none', which changes what"):
         open_vectors(open_model(base), [one])
 
 
