@@ -17,17 +17,12 @@ TRANSFORMERS = ("Transformer", "MLMTransformer", "CLIPModel")
 """Modules of sentence-transformers, now and earlier, that hold a model of transformers."""
 SPLIT_ON_LOADING = ("nomic_bert", "gte", "jina_embeddings_v3")
 """Types of text encoders of whose stored matrices transformers makes several parameters each."""
-TASKS = {
-    "ForSequenceClassification": "sequence-classification",
-    "ForMaskedLM": "fill-mask",
-    "ForCausalLM": "text-generation",
-}
-"""Endings of architectures → what sentence-transformers calls the task of the transformer."""
 CLASSES = {
     "sequence-classification": "AutoModelForSequenceClassification",
     "fill-mask": "AutoModelForMaskedLM",
     "text-generation": "AutoModelForCausalLM",
 }
+"""What sentence-transformers calls the task of a transformer → the class that it loads."""
 ENCODERS = {"t5": "T5EncoderModel", "mt5": "MT5EncoderModel", "umt5": "UMT5EncoderModel"}
 
 
@@ -57,18 +52,24 @@ class Loaded:
 
 
 def networks(folder: Path, modules: Iterable[Module]) -> list[Network]:
-    """The modules in their order; in place of a Router those within it."""
+    """The modules in their order; in place of a Router those within it, by their folders."""
     found = []
     for module in modules:
-        files = (folder / module.path / name for name in (ROUTER_CONFIG, CONFIG))
-        file = next((file for file in files if file.is_file()), None)
-        if module.kind not in ("Router", "Asym") or file is None:
+        config = router_config(folder, module)
+        if not config:
             found.append(Network(module.kind, module.path))
             continue
-        for inner, kind in (read_json(file).get("types") or {}).items():
+        for inner, kind in sorted((config.get("types") or {}).items()):
             path = f"{module.path}/{inner}" if module.path else inner
             found.append(Network(str(kind).rpartition(".")[2], path))
     return found
+
+
+def router_config(folder: Path, module: Module) -> dict[str, Any]:
+    """The configuration of a Router, which was called Asym; empty for other modules."""
+    files = (folder / module.path / name for name in (ROUTER_CONFIG, CONFIG))
+    file = next((file for file in files if file.is_file()), None)
+    return read_json(file) if module.kind in ("Router", "Asym") and file else {}
 
 
 def network_of(key: str, networks: Iterable[Network]) -> Network | None:
@@ -87,9 +88,12 @@ def task_of(folder: Path, kind: str = "Transformer") -> str:
         return str(stated)
     if (folder / MODULES).is_file() or (folder.parent / MODULES).is_file() or file.is_file():
         return "feature-extraction"
-    config = folder / CONFIG
-    architecture = next(iter((read_json(config) if config.is_file() else {}).get("architectures") or ()), "")
-    return next((task for end, task in TASKS.items() if architecture.endswith(end)), "feature-extraction")
+    config = (
+        folder / CONFIG
+    )  # a plain model is pooled, whatever head it was pretrained with, or it classifies
+    architectures = (read_json(config) if config.is_file() else {}).get("architectures") or [""]
+    classifies = architectures[0].endswith("ForSequenceClassification")
+    return "sequence-classification" if classifies else "feature-extraction"
 
 
 def loaded(folder: Path, names: Iterable[str], task: str) -> Loaded | None:
@@ -133,7 +137,8 @@ def loaded(folder: Path, names: Iterable[str], task: str) -> Loaded | None:
         elif pattern is None:
             found[name] = (renamed,)
         else:
-            found[name] = _cut(renamed, by_pattern[pattern]) or (name,)
+            cut = _cut(renamed, by_pattern[pattern])
+            found[name] = cut or (name.removeprefix(f"{model.base_model_prefix}."),)
     filled = {parameter for parameters in found.values() for parameter in parameters}
     if 2 * len(filled & state.keys()) < len(state):
         return None  # the folder's own code makes another model of this type

@@ -16,7 +16,7 @@ from selfpos.storage.model_folder import ModelFolder
 from selfpos.storage.numbers import TORCH
 from selfpos.storage.tensor_file import TensorEntry, read_header
 from selfpos.vectors.check import quantisation
-from selfpos.vectors.match import parameters_of, same_values
+from selfpos.vectors.match import copies_of, parameters_of, same_values
 from selfpos.vectors.parts import Dense, Dora, LowRank, Maps, MatchedRows, Shift, Sum, TensorPart
 
 # Options under which an adapter is more than W + scaling·B·A, so that no merged weight equals it.
@@ -62,6 +62,9 @@ def adapter_parts(folder: ModelFolder, base: ModelFolder) -> tuple[dict[str, Ten
             parts[key] = Sum((parts[key], part)) if key in parts else part
     if not parts:
         raise SelfposError(f"{file} holds no tensor; save the adapter again")
+    for key, part in list(parts.items()):
+        if not isinstance(part, Dense):  # a module that PEFT stores whole is no longer tied to another
+            parts |= {copy: part for copy in copies_of(base, key) if copy not in parts}
     of_heads = sorted({str(_head(_parameter(name))) for name in heads})
     return parts, [f"it also trains {' and '.join(of_heads)}, which the base has not: left out"] * bool(heads)
 
@@ -72,8 +75,7 @@ def _parameter(name: str) -> str:
 
 def _head(parameter: str) -> str | None:
     """The head of a task that the parameter belongs to; None for the network's own parameters."""
-    first = parameter.partition(".")[0]
-    return first if first in HEADS else None
+    return next((name for name in parameter.split(".")[:2] if name in HEADS), None)  # bert.pooler too
 
 
 def _in_base(parameter: str, base: ModelFolder) -> bool:
@@ -255,6 +257,6 @@ class _AdapterReader:
         if entry.shape != shape:
             raise SelfposError(
                 f"adapter {self.folder.path}: {entry.name} has shape {list(entry.shape)}; tensor {key} of "
-                f"the base has {list(shape)}"
+                f"the base has {list(shape)}; merge it into its base with PEFT, and give that model"
             )
         return entry

@@ -9,7 +9,7 @@ from typing import Any
 
 from selfpos.storage.file_kinds import CONFIG, PROMPTS_CONFIG, TRANSFORMER_CONFIG
 from selfpos.storage.model_folder import ModelFolder
-from selfpos.storage.networks import TRANSFORMERS, Network
+from selfpos.storage.networks import TRANSFORMERS, Network, router_config
 from selfpos.storage.numbers import TORCH
 from selfpos.storage.tensor_file import TensorEntry
 from selfpos.vectors.config_fields import field_differences
@@ -92,7 +92,7 @@ def _kind(network: Network) -> str:
 
 
 def _module_differences(base: ModelFolder, other: ModelFolder) -> list[str]:
-    faults = []
+    faults = _route_differences(base, other)
     for module, counterpart in paired(base, other):
         mine, theirs = _module_config(base, module.path), _module_config(other, counterpart.path)
         label, folders = f"{module.kind} ", None
@@ -100,12 +100,27 @@ def _module_differences(base: ModelFolder, other: ModelFolder) -> list[str]:
             folders = base.path / module.path, other.path / counterpart.path
             faults += _reading_differences(base, module.path, other, counterpart.path)
         elif module.kind == "Pooling":
-            mine, theirs = {"pooling": pooling_mode(mine)}, {"pooling": pooling_mode(theirs)}
+            mine, theirs = _pooling(mine), _pooling(theirs)
             label = ""
         for name, expected, actual in field_differences(mine, theirs, folders):
             faults.append(
                 f"its {label}{name} is {actual!r}, expected {expected!r}, which changes what is computed"
             )
+    return faults
+
+
+def _route_differences(base: ModelFolder, other: ModelFolder) -> list[str]:
+    """Differences in which modules of a Router a text passes."""
+    faults = []
+    for module, counterpart in zip(base.modules, other.modules, strict=False):
+        mine, theirs = router_config(base.path, module), router_config(other.path, counterpart)
+        one, two = ({"parameters": side.get("parameters") or {}} for side in (mine, theirs))
+        if mine.get("types", {}).keys() == theirs.get("types", {}).keys():  # else they name other folders
+            one["structure"], two["structure"] = (
+                sorted((side.get("structure") or {}).items()) for side in (mine, theirs)
+            )
+        for name, expected, actual in field_differences(one, two):
+            faults.append(f"its Router has {name} {actual!r}, expected {expected!r}: texts go another way")
     return faults
 
 
@@ -119,21 +134,31 @@ def _reading_differences(base: ModelFolder, module: str, other: ModelFolder, cou
         return []
     lowers = (bool(side.get("do_lower_case")) for side in (mine, theirs))
     faults = _unlike("do_lower_case", *lowers)
-    return faults + [fault for name in READING for fault in _unlike(name, mine.get(name), theirs.get(name))]
+    # Files that state the task leave out what is none; older ones say these things elsewhere.
+    missing = "none" if all("transformer_task" in side for side in (mine, theirs)) else None
+    for name in READING:
+        faults += _unlike(name, mine.get(name, missing), theirs.get(name, missing))
+    texts = ((side.get("modality_config") or {}).get("text") for side in (mine, theirs))
+    return faults + _unlike("modality_config of texts", *texts)
 
 
 def _module_config(model: ModelFolder, module: str) -> dict[str, Any]:
     return model.config(str(PurePosixPath(module) / CONFIG))
 
 
+def _pooling(config: dict[str, Any]) -> dict[str, Any]:
+    return {"pooling": pooling_mode(config), "include_prompt": config.get("include_prompt", True)}
+
+
 def pooling_mode(config: dict[str, Any]) -> str:
     """The modes in a Pooling config, of the older form (a flag per mode) or the newer (`pooling_mode`)."""
-    if "pooling_mode" in config:
-        mode = config["pooling_mode"]
-        return mode if isinstance(mode, str) else "+".join(sorted(mode))
-    flags = [flag for flag, on in config.items() if flag.startswith("pooling_mode_") and on]
-    modes = [re.sub("^pooling_mode_|_tokens?$", "", flag) for flag in flags]
-    return "+".join(sorted(modes))
+    modes = config.get("pooling_mode")
+    if modes is None:
+        flags = [flag for flag, on in config.items() if flag.startswith("pooling_mode_") and on]
+        modes = [flag.removeprefix("pooling_mode_") for flag in flags]
+    elif isinstance(modes, str):
+        modes = [modes]
+    return "+".join(sorted(re.sub("_tokens?$", "", mode) for mode in modes))
 
 
 def prompts_of(model: ModelFolder) -> dict[str, str]:

@@ -14,7 +14,7 @@ from selfpos.storage.networks import TRANSFORMERS, network_of
 from selfpos.storage.tensor_file import TensorEntry
 from selfpos.vectors.check import config_differences, some_tensors, tensor_differences, tokenizer_differences
 from selfpos.vectors.match import Match, match, paired
-from selfpos.vectors.names import is_token_table
+from selfpos.vectors.names import is_token_table, layer_number
 from selfpos.vectors.parts import Dense, Maps, MatchedRows, TensorPart
 from selfpos.vectors.tokenizers import vocabulary
 
@@ -91,8 +91,13 @@ def token_tables(model: ModelFolder, prefix: str) -> set[str]:
         for key, entry in model.tensors.items()
         if network_of(key, model.networks) in inside
         and entry.mergeable
-        and (is_token_table(key) or (entry.shape and entry.shape[0] in sizes - {None}))
+        and (is_token_table(key) or (entry.shape and entry.shape[0] in sizes - {None} and _may_be_table(key)))
     }
+
+
+def _may_be_table(key: str) -> bool:
+    """Whether a tensor with as many rows as there are tokens may have one for each: no layer's own does."""
+    return layer_number(key) is None and "position" not in key
 
 
 def _not_in_plain(base: ModelFolder, other: ModelFolder, matched: Match) -> frozenset[str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from selfpos.storage.manifest import read_json
+from selfpos.storage.networks import ENCODERS
 
 SAVING = "says how the model was made, named or saved"
 TRAINING = "acts in training only"
@@ -32,7 +33,7 @@ HARMLESS = {
          "qa_dropout", "sparse_prediction", "sparse_pred_ignore_index", "router_aux_loss_coef",
          "keys_to_ignore_at_inference", "problem_type", "loss_type", "layerdrop"), TRAINING),
     **dict.fromkeys(("output_attentions", "output_hidden_states", "return_dict"), OUTPUTS),
-    **dict.fromkeys(("id2label", "label2id", "num_labels"), "names classes, as many as rows"),
+    **dict.fromkeys(("label2id", "num_labels"), "follows from id2label"),
     **dict.fromkeys(("vocab_size", "tie_word_embeddings", "embedding_dimension"), DERIVED),
 }  # fmt: skip
 """Fields that change nothing of what is computed → why."""
@@ -41,8 +42,14 @@ TOKEN_IDS = {
     for name in ("bos", "eos", "pad", "cls", "sep", "unk", "mask", "decoder_start", "image", "forced_eos")
 }
 """Fields with a token's number; harmless but where `_token_id_counts` says otherwise."""
-OF_EVERY_TYPE = {"is_decoder": False, "add_cross_attention": False}
-"""Fields with one default for all types: where only these are not written, transformers need not be asked."""
+UNWRITTEN = {
+    "is_decoder": False,
+    "add_cross_attention": False,
+    "is_causal": True,
+    "include_prompt": True,
+    "use_residual": False,
+}
+"""Fields of transformers and of other modules → what they are where they are not written."""
 POSITIONS_FROM_PADDING = ("roberta", "mpnet", "camembert", "xmod", "longformer", "data2vec-text", "jina")
 """Parts of types of models whose positions are counted from the number of the padding token."""
 
@@ -69,14 +76,18 @@ def field_differences(
 def _differences(
     mine: Mapping[str, Any], theirs: Mapping[str, Any], *, shared_only: bool
 ) -> list[tuple[str, Any, Any]]:
-    names = mine.keys() & theirs.keys() if shared_only else mine.keys() | theirs.keys()
+    names = mine.keys() | theirs.keys()
+    if shared_only:
+        names = {name for name in names if name in UNWRITTEN or (name in mine and name in theirs)}
     found = []
     for name in sorted(names - HARMLESS.keys()):
-        one, other = (side.get(name, OF_EVERY_TYPE.get(name)) for side in (mine, theirs))
+        one, other = (side.get(name, UNWRITTEN.get(name)) for side in (mine, theirs))
+        if one == other or _equal_by_rule(name, mine, theirs):
+            continue
         if isinstance(one, Mapping) and isinstance(other, Mapping):
             inner = _differences(one, other, shared_only=shared_only)
             found += [(f"{name}.{field}", a, b) for field, a, b in inner]
-        elif one != other and not _equal_by_rule(name, mine, theirs):
+        else:
             found.append((name, one, other))
     return found
 
@@ -85,6 +96,11 @@ def _equal_by_rule(name: str, mine: Mapping[str, Any], theirs: Mapping[str, Any]
     """Whether unlike values of one field mean the same."""
     if name in TOKEN_IDS:
         return not _token_id_counts(name, mine)
+    if name == "id2label":  # other names do no harm, but the same ones for other rows do
+        labels = [[*map(str.lower, (side.get(name) or {}).values())] for side in (mine, theirs)]
+        return labels[0] == labels[1] or sorted(labels[0]) != sorted(labels[1])
+    if name == "is_encoder_decoder":  # of these the encoder alone is loaded
+        return mine.get("model_type") in ENCODERS
     if name == "sliding_window" and mine.get("use_bidirectional_attention"):
         # transformers 4.56 read n as n // 2 + 1 on both sides of a token, and wrote that back on saving
         one, other = mine.get(name), theirs.get(name)
@@ -110,7 +126,7 @@ def _as_transformers_reads(folder: Path) -> dict[str, Any] | None:
 
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        known = {*type(config)().to_dict(), *config.attribute_map, "rope_parameters"}
+        known = {*type(config)().to_dict(), *config.attribute_map, "rope_parameters", *UNWRITTEN}
     except (ValueError, KeyError, OSError, TypeError, ImportError):
         return None
     architectures = read_json(folder / "config.json").get("architectures")

@@ -11,6 +11,7 @@ from selfpos.storage.model_folder import ModelFolder, raw_tensor
 from selfpos.storage.networks import TRANSFORMERS, Network, loaded, network_of, task_of
 from selfpos.storage.numbers import from_float32, to_float32
 from selfpos.storage.tensor_file import TensorEntry
+from selfpos.vectors.names import may_be_tied
 
 STATIC_NAMES = {"embeddings": "embedding.weight"}
 """model2vec's names of a StaticEmbedding's tensors → those of sentence-transformers."""
@@ -66,6 +67,15 @@ def transformers_of(base: ModelFolder, other: ModelFolder) -> dict[str, TensorEn
 def parameters_of(model: ModelFolder) -> dict[str, str]:
     """Parameter in memory, with its module's folder → the key of the stored tensor that it comes from."""
     return {name: key for key, name in _parameters(model, model, model.tensors).items()}
+
+
+def copies_of(model: ModelFolder, key: str) -> set[str]:
+    """The keys under which a tensor is stored that is one in memory; where it is a table or its decoder."""
+    alike = {name for name in model.tensors if may_be_tied(name)}
+    if key not in alike or len(alike) == 1:
+        return {key}
+    parameters = _parameters(model, model, model.tensors)
+    return {name for name in alike if parameters[name] == parameters[key]}
 
 
 def same_values(one: TensorEntry, other: TensorEntry) -> bool:

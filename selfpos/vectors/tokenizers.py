@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import filecmp
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +25,12 @@ SAMPLE = (
     'def f(x_1): return {"a": [x**2, 0xFF]}  # https://example.org/a?b=c&d=%20',
     "<s> </s> [CLS] [SEP] [MASK] <mask> <pad> <|endoftext|> <unk> ▁ Ġ ##ing",
     "Donaudampfschifffahrtsgesellschaftskapitän pneumonoultramicroscopicsilicovolcanoconiosis",
+    "a" * 150,
     "CamelCase snake_case ALLCAPS mIxEd 2024-11-30T12:00 1e-5 +49 (0)30 $1.50 €2",
     "",
     " ",
 )
-"""Texts of many scripts, with what tokenizers are known to treat differently."""
+"""Texts of many scripts, with what tokenizers are known to treat differently. All tokens are tried too."""
 ENCODING_FIELDS = (
     *("do_lower_case", "strip_accents", "tokenize_chinese_chars", "add_prefix_space", "add_bos_token"),
     *("add_eos_token", "legacy", "tokenizer_class", "split_special_tokens"),
@@ -36,15 +40,37 @@ ENCODING_FIELDS = (
 WORD_TOKENIZERS = ("whitespacetokenizer_config.json", "phrasetokenizer_config.json")
 """Files of the tokenizers that sentence-transformers has for tables of words."""
 CONFIG = "tokenizer_config.json"
+WORDS, BATCH = 32, 1024
+"""How many tokens make a text, and how many texts are encoded at a time."""
+Encode = Callable[[list[str]], list[list[int]]]
 UNKNOWN = "its tokenizer cannot be compared"
 
 
 def tokenizer_difference(mine: Path, theirs: Path) -> str | None:
     """How the tokenizer in folder `theirs` differs from that in `mine`, in words; None where it does not.
 
-    Padding and truncation are ignored, and so is how a tokenizer is written down. A folder without a
-    tokenizer has no difference.
+    Padding and the length of truncation are ignored, and so is how a tokenizer is written down. A folder
+    without a tokenizer has no difference.
     """
+    sides = [_truncation_side(folder) for folder in (mine, theirs)]
+    return _encoding_difference(mine, theirs) or (
+        None
+        if None in sides or sides[0] == sides[1]
+        else f"its tokenizer cuts long texts on the {sides[1]}, expected on the {sides[0]}"
+    )
+
+
+def _truncation_side(folder: Path) -> str | None:
+    """The side of a long text that is cut off; None without a tokenizer."""
+    config, file = (folder / name for name in (CONFIG, "tokenizer.json"))
+    stated = read_json(config).get("truncation_side") if config.is_file() else None
+    if stated or not file.is_file():
+        return str(stated) if stated else None
+    return str((read_json(file).get("truncation") or {}).get("direction", "right")).lower()
+
+
+def _encoding_difference(mine: Path, theirs: Path) -> str | None:
+    """The difference of the token numbers of whole texts."""
     files = [[name for name in TOKENIZER_FILES if (folder / name).is_file()] for folder in (mine, theirs)]
     if not all(files):
         words = [name for name in WORD_TOKENIZERS if (mine / name).is_file() and (theirs / name).is_file()]
@@ -99,19 +125,52 @@ def _open(file: Path) -> Any:
 
 def _compare(mine: Any, theirs: Any) -> str | None:
     """The first difference of two tokenizers of the library tokenizers."""
+
+    def encode(tokenizer: Any, texts: list[str]) -> list[list[int]]:
+        return [encoding.ids for encoding in tokenizer.encode_batch(texts, add_special_tokens=True)]
+
     vocabularies = [tokenizer.get_vocab(with_added_tokens=True) for tokenizer in (mine, theirs)]
+    added = {token.content for side in (mine, theirs) for token in side.get_added_tokens_decoder().values()}
+    return _first_difference(vocabularies, added, partial(encode, mine), partial(encode, theirs))
+
+
+def _first_difference(
+    vocabularies: Sequence[Mapping[str, int]], added: Iterable[str], mine: Encode, theirs: Encode
+) -> str | None:
+    """The first difference of two tokenizers, which are given by their vocabularies and what they do."""
     if vocabularies[0] != vocabularies[1]:
         return _vocabulary_difference(*vocabularies)
-    added = {token.content for side in (mine, theirs) for token in side.get_added_tokens_decoder().values()}
-    texts = [*SAMPLE, *sorted(added), *(f"a {token}b" for token in sorted(added))]
-    pairs = (tokenizer.encode_batch(texts, add_special_tokens=True) for tokenizer in (mine, theirs))
-    for text, one, other in zip(texts, *pairs, strict=True):
-        if one.ids != other.ids:
-            return f"its tokenizer encodes {text[:40]!r} as {other.ids[:8]}, expected {one.ids[:8]}"
+    around = [text for token in sorted(added) for text in (token, f"a {token}b", f"a{token} b")]
+    texts = [*SAMPLE, *around, *_texts_of(vocabularies[0])]
+    for start in range(0, len(texts), BATCH):
+        batch = texts[start : start + BATCH]
+        for text, one, other in zip(batch, mine(batch), theirs(batch), strict=True):
+            if one != other:
+                return _unlike_numbers(text, one, other)
     return None
 
 
-def _vocabulary_difference(mine: dict[str, int], theirs: dict[str, int]) -> str:
+def _unlike_numbers(text: str, one: list[int], other: list[int]) -> str:
+    pairs = enumerate(zip_longest(one, other))
+    first = max(0, next(index for index, (a, b) in pairs if a != b) - 2)
+    shown = [ids[first : first + 8] for ids in (other, one)]
+    place = f" from token {first} on" if first else ""
+    return f"its tokenizer encodes {text[:40]!r}{place} as {shown[0]}, expected {shown[1]}"
+
+
+def _texts_of(vocabulary: Mapping[str, int]) -> Iterator[str]:
+    """All tokens as words of texts, and without spaces, where the order of merges or scores decides."""
+    from tokenizers.decoders import ByteLevel
+
+    tokens = sorted(vocabulary, key=lambda token: vocabulary[token])
+    if any(token.startswith("Ġ") for token in tokens):  # characters that stand for bytes
+        tokens = [ByteLevel().decode([token]) for token in tokens]
+    words = [token.replace("▁", " ") for token in tokens]
+    for start in range(0, len(words), WORDS):
+        yield from (" ".join(words[start : start + WORDS]), "".join(words[start : start + WORDS]))
+
+
+def _vocabulary_difference(mine: Mapping[str, int], theirs: Mapping[str, int]) -> str:
     moved = sorted(token for token in mine.keys() & theirs.keys() if mine[token] != theirs[token])
     if moved:
         numbers = f"{theirs[moved[0]]}, expected {mine[moved[0]]}"
@@ -137,13 +196,10 @@ def _by_library(mine: Path, theirs: Path) -> str | None:
             )
         except Exception as error:  # of many kinds, from converters of many formats
             return f"{UNKNOWN}: {folder} does not load as one ({error})"
-    one, other = opened
+
+    def encode(tokenizer: Any, texts: list[str]) -> list[list[int]]:
+        return list(tokenizer(texts)["input_ids"])
+
     vocabularies = [tokenizer.get_vocab() for tokenizer in opened]
-    if vocabularies[0] != vocabularies[1]:
-        return _vocabulary_difference(*vocabularies)
-    added = sorted({*one.get_added_vocab(), *other.get_added_vocab()})
-    for text in [*SAMPLE, *added, *(f"a {token}b" for token in added)]:
-        ids = [tokenizer(text)["input_ids"] for tokenizer in opened]
-        if ids[0] != ids[1]:
-            return f"its tokenizer encodes {text[:40]!r} as {ids[1][:8]}, expected {ids[0][:8]}"
-    return None
+    added = {token for tokenizer in opened for token in tokenizer.get_added_vocab()}
+    return _first_difference(vocabularies, added, *(partial(encode, tokenizer) for tokenizer in opened))

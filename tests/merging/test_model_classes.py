@@ -192,6 +192,14 @@ def test_another_activation_is_refused(tmp_path: Path) -> None:
     assert plan(base, [one], "average", tmp_path / "out").keys
 
 
+def test_another_expansion_of_queries_is_refused(tmp_path: Path) -> None:
+    base = colbert(tmp_path)
+    one = make_specialist(base, tmp_path / "one", seed=1)
+    edit_json(one / "sentence_bert_config.json", query_expansion={"mode": "fixed", "length": 32})
+    with pytest.raises(SelfposError, match=r"its query_expansion is .*, expected 'none', which changes what"):
+        open_vectors(open_model(base), [one])
+
+
 def test_plain_cross_encoders_stay_plain(tmp_path: Path) -> None:
     from sentence_transformers import CrossEncoder
 
@@ -267,6 +275,23 @@ def test_tokenizers_within_a_router_are_compared(tmp_path: Path) -> None:
         open_vectors(open_model(base), [one])
     (vector,) = open_vectors(open_model(base), [one], tolerate=True)
     assert vector.by_token == {"query_0_StaticEmbedding/embedding.weight"}
+
+
+def test_the_routes_of_a_router_are_compared(tmp_path: Path) -> None:
+    base = router(tmp_path)
+    one = make_specialist(base, tmp_path / "one", seed=1)
+    file = one / "router_config.json"
+    config = json.loads(file.read_text())
+    edit_json(file, types=dict(reversed(config["types"].items())))  # an order that means nothing
+    assert open_vectors(open_model(base), [one])[0].parts.keys() == state(base).keys()
+    for change in ({"default_route": "query"}, {"allow_empty_key": False}):
+        edit_json(file, parameters=config["parameters"] | change)
+        with pytest.raises(SelfposError, match=r"its Router has parameters\.\w+ .*: texts go another way"):
+            open_vectors(open_model(base), [one])
+    renamed = dict(zip(("question", "text"), config["structure"].values(), strict=True))
+    edit_json(file, parameters=config["parameters"], structure=renamed)
+    with pytest.raises(SelfposError, match="its Router has structure"):
+        open_vectors(open_model(base), [one])
 
 
 def test_layers_in_folders_of_their_own_have_numbers_and_depths(tmp_path: Path) -> None:

@@ -104,7 +104,7 @@ def test_the_modules_within_a_router_are_networks(kind: str, file: str, tmp_path
     (tmp_path / "0_R" / file).write_text(json.dumps({"types": types}))
     found = networks(tmp_path, [Module(0, "0", "0_R", f"x.{kind}"), Module(1, "1", "", "x.Normalize")])
     assert [(network.kind, network.prefix) for network in found] == [
-        ("StaticEmbedding", "0_R/query_0_StaticEmbedding/"),
         ("Transformer", "0_R/document_0_Transformer/"),
+        ("StaticEmbedding", "0_R/query_0_StaticEmbedding/"),
         ("Normalize", ""),
     ]

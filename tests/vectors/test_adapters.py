@@ -16,7 +16,8 @@ from selfpos.merging import merge
 from selfpos.storage.model_folder import open_model
 from selfpos.vectors import open_vectors
 from tests.helpers.adapters import state
-from tests.helpers.families import DECODER, make_family
+from tests.helpers.families import DECODER, SMALL, make_family
+from tests.merging.test_model_classes import splade
 
 TABLE = "embed_tokens.weight"
 
@@ -156,3 +157,34 @@ def test_quantised_weights_are_refused(dtype: torch.dtype, base: Path, tmp_path:
         open_vectors(open_model(base), [small])
     with pytest.raises(SelfposError, match=rf"the base has 2 tensors .* as {name}, expected floats"):
         open_vectors(open_model(small), [base])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"target_modules": ["query", "word_embeddings"]},
+        {"trainable_token_indices": {"word_embeddings": [3, 7]}},
+    ],
+)
+def test_a_decoder_stored_beside_its_table_moves_with_it(options: dict[str, Any], tmp_path: Path) -> None:
+    base = splade(tmp_path)
+    tensors = load_file(base / "model.safetensors")
+    decoder = {"cls.predictions.decoder.weight": tensors["bert.embeddings.word_embeddings.weight"].clone()}
+    save_file(tensors | decoder, base / "model.safetensors", {"format": "pt"})
+    tuned = tune(
+        base, tmp_path / "adapter", "AutoModelForMaskedLM", **{"target_modules": ["query"]} | options
+    )
+    check(base, tmp_path / "adapter", tuned, tmp_path / "out")
+
+
+def test_a_head_within_the_network_is_left_out_too(tmp_path: Path) -> None:
+    """An adapter of a classifier, whose network has a pooler, over an embedder that has none."""
+    base = make_family(tmp_path / "base", "BertConfig", SMALL)
+    tensors = load_file(base / "model.safetensors")
+    rest = {name: value for name, value in tensors.items() if not name.startswith("pooler.")}
+    save_file(rest, base / "model.safetensors", {"format": "pt"})
+    options = {"target_modules": "all-linear", "task_type": "SEQ_CLS"}
+    tune(base, tmp_path / "adapter", "AutoModelForSequenceClassification", **options)
+    (vector,) = open_vectors(open_model(base), [tmp_path / "adapter"])
+    assert vector.notes == ("it also trains classifier and pooler, which the base has not: left out",)
+    assert len(vector.parts) == 12

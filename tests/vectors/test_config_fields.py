@@ -11,6 +11,7 @@ import pytest
 from selfpos.errors import SelfposError
 from selfpos.storage.model_folder import open_model
 from selfpos.vectors import open_vectors
+from selfpos.vectors.check import pooling_mode
 from selfpos.vectors.config_fields import HARMLESS, TOKEN_IDS, field_differences
 from tests.conftest import make_specialist
 from tests.helpers.adapters import edit_json
@@ -29,6 +30,8 @@ GEMMA = {"model_type": "gemma3_text", "use_bidirectional_attention": True}
         ),
         ({"embedding_dimension": 100}, {"embedding_dimension": None}),
         ({"in_features": 8, "bias": None}, {"in_features": 8, "bias": True}),
+        ({"id2label": {0: "LABEL_0", 1: "LABEL_1"}}, {"id2label": {0: "no", 1: "yes"}}),
+        ({"model_type": "t5", "is_encoder_decoder": True}, {"model_type": "t5", "is_encoder_decoder": False}),
         ({"eos_token_id": 1}, {"eos_token_id": 2, "pad_token_id": 4}),
         ({**GEMMA, "sliding_window": 512}, {**GEMMA, "sliding_window": 257}),
         ({"text_config": {"dtype": "float32", "hidden_size": 8}}, {"text_config": {"hidden_size": 8}}),
@@ -56,11 +59,35 @@ def test_fields_that_change_nothing(mine: dict[str, Any], theirs: dict[str, Any]
             "text_config.rope_theta",
         ),
         ({"is_decoder": False}, {"is_decoder": True}, "is_decoder"),
+        ({}, {"is_causal": False}, "is_causal"),
+        ({"bias": True}, {"bias": True, "use_residual": True}, "use_residual"),
     ],
 )
 def test_fields_that_count(mine: dict[str, Any], theirs: dict[str, Any], name: str) -> None:
     (found,) = field_differences(mine, theirs)
     assert found[0] == name
+
+
+def test_the_same_classes_in_another_order_count() -> None:
+    classes = ({"id2label": {0: "no", 1: "yes"}}, {"id2label": {0: "Yes", 1: "No"}})
+    assert [name for name, *_ in field_differences(*classes)] == ["id2label.0", "id2label.1"]
+
+
+@pytest.mark.parametrize(
+    ("file", "field", "value"),
+    [
+        ("config.json", "is_causal", False),
+        ("1_Pooling/config.json", "include_prompt", False),
+        ("2_Dense/config.json", "use_residual", True),
+        ("sentence_bert_config.json", "modality_config", {"text": {"method_output_name": "pooler_output"}}),
+    ],
+)
+def test_fields_that_one_side_does_not_write(file: str, field: str, value: Any, tmp_path: Path) -> None:
+    base = make_family(tmp_path / "base", "Qwen3Config", DECODER)
+    one = make_specialist(base, tmp_path / "one", seed=1)
+    edit_json(one / file, **{field: value})
+    with pytest.raises(SelfposError, match=f"{field}.* is .*, expected .*, which changes what is"):
+        open_vectors(open_model(base), [one])
 
 
 def test_every_harmless_field_has_a_reason() -> None:
@@ -105,3 +132,17 @@ def test_a_padding_token_counts_where_positions_are_counted_from_it(tmp_path: Pa
     edit_json(one / "config.json", bos_token_id=2, pad_token_id=1)
     with pytest.raises(SelfposError, match="pad_token_id is 1, expected 0"):
         open_vectors(open_model(base), [one])
+
+
+@pytest.mark.parametrize("mode", ["cls", "lasttoken", "max", "mean", "mean_sqrt_len_tokens", "weightedmean"])
+def test_a_pooling_in_the_older_form_is_the_same(mode: str) -> None:
+    flag = {
+        "max": "max_tokens",
+        "mean": "mean_tokens",
+        "cls": "cls_token",
+        "weightedmean": "weightedmean_tokens",
+    }
+    older = {f"pooling_mode_{flag.get(mode, mode)}": True, "pooling_mode_other": False}
+    assert (
+        pooling_mode(older) == pooling_mode({"pooling_mode": mode}) == pooling_mode({"pooling_mode": [mode]})
+    )

@@ -136,6 +136,38 @@ def test_what_only_one_side_has_is_said_and_a_missing_layer_is_refused(
         open_vectors(open_model(tiny_base), [torn])
 
 
+MOE = {"num_experts": 2, "num_experts_per_tok": 1, "moe_intermediate_size": 8}
+
+
+@pytest.mark.parametrize(
+    ("config", "fields", "head"),
+    [
+        ("BertConfig", SMALL, "MaskedLM"),
+        ("Qwen2Config", {**DECODER, "tie_word_embeddings": False}, "CausalLM"),
+        ("Qwen3MoeConfig", {**DECODER, **MOE}, "CausalLM"),
+    ],
+)
+def test_a_plain_base_with_the_head_of_its_pretraining(
+    config: str, fields: dict[str, Any], head: str, tmp_path: Path
+) -> None:
+    """As bert-base-uncased is stored; models fine-tuned from it have no such head, plain ones too."""
+    import transformers
+
+    place = make_family(tmp_path / "tuned", config, fields)
+    plain = tmp_path / "tuned-raw"
+    model = getattr(transformers, f"AutoModelFor{head}").from_pretrained(place)
+    model.save_pretrained(tmp_path / "base")
+    for file in plain.glob("tokenizer*"):
+        shutil.copy(file, tmp_path / "base")
+    one = make_specialist(plain, tmp_path / "one", seed=1)
+    out = merge(tmp_path / "base", [one], "average", tmp_path / "out", pooling="mean").out
+    merged = getattr(transformers, f"AutoModelFor{head}").from_pretrained(out).base_model.state_dict()
+    expected = transformers.AutoModel.from_pretrained(one).state_dict()
+    assert merged.keys() >= {name for name in expected if not name.startswith("pooler.")}
+    for name, value in merged.items():
+        torch.testing.assert_close(value, expected[name], atol=1e-5, rtol=0)
+
+
 def test_a_model_of_its_own_code_is_matched_by_names_alone(
     tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path
 ) -> None:
@@ -306,3 +338,18 @@ def test_rows_of_other_tokenizers_are_found_by_their_tokens(
     # taken from the other, whose order the base's rows do not have, the table stays whole
     out = merge(tiny_base, [other], "average", tmp_path / "out", take_from="other").out
     np.testing.assert_array_equal(state(out)[key], state(other)[key])
+
+
+def test_matrices_as_tall_as_the_vocabulary_are_no_tables(tmp_path: Path) -> None:
+    fields = {**SMALL, "intermediate_size": 60, "max_position_embeddings": 60}
+    base = make_family(tmp_path / "base", "BertConfig", fields)
+    one = make_specialist(base, tmp_path / "one", seed=1)
+    data = json.loads((one / "tokenizer.json").read_text())
+    words = data["model"]["vocab"]
+    words["a"], words["b"] = words["b"], words["a"]
+    (one / "tokenizer.json").write_text(json.dumps(data))
+    (vector,) = open_vectors(open_model(base), [one], tolerate=True)
+    assert vector.by_token == {"embeddings.word_embeddings.weight"}
+    moved, start = state(one), state(base)
+    for key in start.keys() - vector.by_token:
+        np.testing.assert_allclose(vector.values(key), moved[key] - start[key], atol=1e-6, err_msg=key)

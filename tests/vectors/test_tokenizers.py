@@ -23,6 +23,7 @@ PIECES = [
 ]
 OLD_METASPACE = {"type": "Metaspace", "replacement": "▁", "add_prefix_space": True}
 LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False}
+LEFT = {"max_length": 4, "strategy": "LongestFirst", "stride": 0, "direction": "Left"}
 SPLIT = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s+(?!\S)|\s+"
 
 
@@ -48,6 +49,14 @@ def byte_level() -> dict[str, Any]:
     steps = [{"type": "Split", "pattern": {"Regex": SPLIT}, "behavior": "Isolated", "invert": False}, LEVEL]
     data: dict[str, Any] = json.loads(made.to_str())
     return data | {"pre_tokenizer": {"type": "Sequence", "pretokenizers": steps}, "post_processor": LEVEL}
+
+
+def with_rare_pair() -> dict[str, Any]:
+    """A merge that no usual text needs."""
+    data = byte_level()
+    vocabulary, merges = data["model"]["vocab"], data["model"]["merges"]
+    vocabulary["xq"] = len(vocabulary) + len(data["added_tokens"])
+    return changed(data, "model", merges=[*merges, ["x", "q"]])
 
 
 def word_piece() -> dict[str, Any]:
@@ -119,6 +128,10 @@ OTHERWISE: list[tuple[Callable[[], dict[str, Any]], Change, str]] = [
     (byte_level, lambda data: in_byte_level(data, add_prefix_space=True), "encodes"),
     (byte_level, lambda data: data | {"normalizer": None}, "encodes"),
     (byte_level, lambda data: changed(data, "model", merges=["h e"]), "encodes"),
+    (with_rare_pair, lambda data: changed(data, "model", merges=data["model"]["merges"][:-1]), "encodes"),
+    (byte_level, lambda data: with_token(data, lstrip=True), "encodes"),
+    (byte_level, lambda data: with_token(data, rstrip=True), "encodes"),
+    (word_piece, lambda data: data | {"truncation": LEFT}, "cuts long texts on the left"),
     (byte_level, lambda data: with_token(data, content="<|im_end|>"), "2 tokens|1 tokens more"),
     (word_piece, lambda data: changed(data, "normalizer", lowercase=False), "encodes"),
 ]
