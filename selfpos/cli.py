@@ -12,7 +12,7 @@ from pathlib import Path
 
 import click
 
-from selfpos.errors import OperationError, SelfposError, nearest
+from selfpos.errors import OperationError, SelfposError, nearest, printable
 from selfpos.version import __version__
 
 # verb → (module below selfpos, one line for `selfpos --help`). A verb's module is imported only when it is
@@ -77,17 +77,17 @@ def main() -> None:
     try:
         selfpos(args=[_expanded(word) for word in sys.argv[1:]], prog_name="selfpos", standalone_mode=False)
     except SelfposError as error:
-        click.echo(f"selfpos: {error}", err=True)
+        click.echo(f"selfpos: {printable(str(error))}", err=True)
         sys.exit(error.exit_code)
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         sys.exit(error.exit_code)
     except click.ClickException as error:
-        click.echo(f"selfpos: {_sentence(error)}", err=True)
+        click.echo(f"selfpos: {printable(_sentence(error))}", err=True)
         sys.exit(error.exit_code)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        click.echo(f"selfpos: {where}{error.strerror or error}", err=True)
+        click.echo(f"selfpos: {printable(f'{where}{error.strerror or error}')}", err=True)
         sys.exit(OperationError.exit_code)
     except (click.Abort, KeyboardInterrupt) as error:
         kept = str(

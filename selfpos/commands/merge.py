@@ -343,15 +343,16 @@ def _draw(position: Position, trajectory: Path, out: Path) -> None:
 
 def _value(text: str) -> Any:
     """A word of the command line as a number, ramp, rules or word: as YAML reads it."""
-    import yaml
+    from selfpos.storage.documents import parse_yaml
 
     if text.startswith("*"):  # a pattern, where YAML would look for an anchor
         return text
     try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
+        return parse_yaml(text)
+    except ValueError as error:
         raise SelfposError(
-            f"cannot read the value '{text}'; rules are written like '{{layers.0-5: 0.3, default: 1}}'"
+            f"cannot read the value '{text[:80]}' ({error}); rules are written like "
+            "'{layers.0-5: 0.3, default: 1}'"
         ) from None
 
 
@@ -362,6 +363,8 @@ def _parse(params: tuple[str, ...]) -> dict[str, Any]:
         if not equals:
             raise SelfposError(f"--param takes NAME=VALUE, found '{param}'")
         name = name.replace("-", "_")
+        if not value.strip():
+            raise SelfposError(f"--param {name}= has no value; write {name}=VALUE, or leave it out")
         if name in parsed:
             raise SelfposError(f"--param gives {name} twice; keep one of them")
         parsed[name] = _value(value)

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from selfpos.data.files import ENDINGS, LabelNames, kind_of
 from selfpos.errors import SelfposError
+from selfpos.storage.documents import parse_yaml
+from selfpos.storage.inside import inside
 
 PLACES = ("", "data", "{split}", "data/{split}", "default", "default/{split}")
 """Folders in which the files of a split are looked for."""
@@ -111,8 +111,8 @@ def _readme(folder: Path, split: str) -> tuple[list[Path], LabelNames]:
     readme = folder / "README.md"
     text = readme.read_text(encoding="utf-8", errors="replace") if readme.is_file() else ""
     try:
-        card = yaml.safe_load(text.split("---", 2)[1]) if text.startswith("---") else {}
-    except (yaml.YAMLError, IndexError):
+        card = parse_yaml(text.split("---", 2)[1]) if text.startswith("---") else {}
+    except (ValueError, IndexError):
         card = {}
     if not isinstance(card, dict):
         return [], {}
@@ -122,7 +122,8 @@ def _readme(folder: Path, split: str) -> tuple[list[Path], LabelNames]:
         if isinstance(entry, dict) and entry.get("split") in _names(split):
             patterns = entry.get("path") or []
             for pattern in [patterns] if isinstance(patterns, str) else patterns:
-                files += sorted(path for path in folder.glob(str(pattern)) if path.name.endswith(ENDINGS))
+                inside(folder, pattern, readme)
+                files += sorted(path for path in folder.glob(pattern) if path.name.endswith(ENDINGS))
     _check_whole(folder, [path.name[: path.name.index(".")] for path in files])
     labels: dict[str, list[str]] = {}
     for feature in _chosen(infos).get("features") or []:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from selfpos.errors import SelfposError, nearest, on_one_line
+from selfpos.storage.documents import parse_yaml, read_text
 
 Name = Annotated[
     str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="letters, digits, '.', '_' and '-'")
@@ -30,14 +31,12 @@ def load_settings(path: Path, model: type[Model], what: str = "recipe") -> Model
 
     Raises SelfposError naming each wrong field, and the nearest right name.
     """
-    import yaml
-
     if not path.is_file():
         raise SelfposError(f"there is no {what} file {path}")
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise SelfposError(f"{what} {path} is not YAML: {on_one_line(error)}") from None
+        data = parse_yaml(read_text(path))
+    except ValueError as error:
+        raise SelfposError(f"{what} {path} cannot be read as YAML: {on_one_line(error)}") from None
     if not isinstance(data, dict):
         raise SelfposError(f"{what} {path} must be a mapping of fields, found {type(data).__name__}")
     return validate(model, data, f"{what} {path}")

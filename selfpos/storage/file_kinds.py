@@ -47,11 +47,12 @@ def model_files(folder: Path) -> list[Path]:
 
     Side folders hold exports, logs, checkpoints or hidden files.
     """
-    files = []
-    for file in folder.rglob("*"):
-        relative = file.relative_to(folder)
-        folders = relative.parts[:-1]
-        aside = any(name in SIDE_FOLDERS or name.startswith(("checkpoint-", ".")) for name in folders)
-        if file.is_file() and not aside and not relative.name.startswith("."):
-            files.append(relative)
-    return sorted(files)
+    below = ((file, file.relative_to(folder)) for file in folder.rglob("*"))
+    return sorted(relative for file, relative in below if file.is_file() and not is_aside(relative))
+
+
+def is_aside(relative: Path) -> bool:
+    """Whether a path in a model's folder is hidden or in a side folder."""
+    folders = relative.parts[:-1]
+    aside = any(name in SIDE_FOLDERS or name.startswith(("checkpoint-", ".")) for name in folders)
+    return aside or relative.name.startswith(".")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from selfpos.storage.file_kinds import CONFIG, MODULES, ROUTER_CONFIG, TRANSFORMER_CONFIG
+from selfpos.storage.inside import inside
 from selfpos.storage.manifest import read_json
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ def networks(folder: Path, modules: Iterable[Module]) -> list[Network]:
             found.append(Network(module.kind, module.path))
             continue
         for inner, kind in (read_json(file).get("types") or {}).items():
+            inside(folder / module.path, inner, file)
             path = f"{module.path}/{inner}" if module.path else inner
             found.append(Network(str(kind).rpartition(".")[2], path))
     return found

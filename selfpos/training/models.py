@@ -12,6 +12,7 @@ from selfpos.devices import check_device
 from selfpos.errors import SelfposError, on_one_line
 from selfpos.recipe import TrainingSettings
 from selfpos.storage.file_kinds import ADAPTER, CONFIG, MODULES, PROMPTS_CONFIG
+from selfpos.storage.inside import refuse_links_out
 from selfpos.storage.manifest import read_json
 from selfpos.storage.model_folder import check_embeds, check_tokenizer, read_modules
 
@@ -36,6 +37,7 @@ def check_base(base: Path, max_length: int | None = None) -> None:
             f"{base} holds a PEFT adapter, which is no base by itself; "
             "train from the model that it was added to"
         )
+    refuse_links_out(base)
     check_tokenizer(base)
     check_embeds(base)
     paths = [base / module.path for module in read_modules(base) if module.kind == "Transformer"]
