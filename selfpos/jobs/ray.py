@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -148,12 +150,15 @@ def _connected(address: str) -> Iterator[None]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         _reach(address)
+        on_end = signal.getsignal(signal.SIGTERM)
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, ignore_reinit_error=False)
     except (OSError, ValueError, RuntimeError) as error:
         raise SelfposError(
             f"there is no Ray cluster at '{address}' ({first_line(error)[:200]}); start one with 'ray start "
             "--head', or give its address"
         ) from None
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, on_end)  # in place of Ray's, which ends the process at once
     try:
         yield
     finally:
