@@ -55,6 +55,11 @@ def _obeyed(letter: str) -> bool:
     return unicodedata.bidirectional(letter) in marks or unicodedata.category(letter) in OBEYED
 
 
+def shortened(text: str, most: int = 200) -> str:
+    """The text, or its beginning where it has more than `most` letters."""
+    return text if len(text) <= most else f"{text[:most]}…"
+
+
 def on_one_line(error: BaseException, most: int | None = None) -> str:
     """The message of `error` on one line, cut to `most` characters."""
     return " ".join(str(error).split())[:most]

@@ -101,7 +101,7 @@ def command(
     **options: Any,
 ) -> None:
     """Fine-tune the base model on one task, and save it as a folder that SentenceTransformer loads."""
-    from selfpos.console import is_first, quiet_process, screen
+    from selfpos.console import is_first, quiet_process, tell
     from selfpos.operations import check_finetune, finetune
     from selfpos.recipe import validate as checked
     from selfpos.tasks import get_task
@@ -131,7 +131,7 @@ def command(
     if dry_run:
         check_finetune(base, records, out, training, probe=probe, seed=seed, say=click.echo)
         return
-    result = finetune(base, records, out, training, probe=probe, seed=seed, say=screen().print)
+    result = finetune(base, records, out, training, probe=probe, seed=seed, say=tell)
     if is_first():
         click.echo(f"{result.out}  ({result.steps} steps, {result.seconds:.0f} s)")
 

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from selfpos.console import log, log_to, progress, screen, warn
+from selfpos.console import log, log_to, progress, tell, warn
 from selfpos.errors import OperationError, SelfposError, first_line
 from selfpos.jobs.job import Job, carry_out, finish, job_keys, unfinished
 from selfpos.storage.run_folder import RunFolder
@@ -88,7 +88,7 @@ def execute_on_ray(jobs: Sequence[Job], folder: RunFolder, *, address: str) -> l
                         log.warning(
                             "%s: its worker was lost (%s); it starts again", job.name, first_line(error)[:200]
                         )
-                        screen().print(f"[yellow]{job.name}: its worker was lost, it starts again[/yellow]")
+                        tell(f"{job.name}: its worker was lost, it starts again", "yellow")
                         time.sleep(PAUSE)
                         waiting[job.name] = job
                         continue
