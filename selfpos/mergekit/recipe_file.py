@@ -45,7 +45,7 @@ def read_recipe_file(file: Path) -> list[RecipeFile]:
     try:
         documents = list(parse_yaml_all(read_text(file)))
     except ValueError as error:
-        raise SelfposError(f"recipe {file} cannot be read as YAML: {on_one_line(error)}") from None
+        raise SelfposError(f"recipe {file} is not YAML: {on_one_line(error)}") from None
     if not documents:
         raise SelfposError(f"recipe {file} must be a mapping of fields, found nothing")
     return [_document(file, data, tree) for data, tree in documents]

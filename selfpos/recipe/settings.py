@@ -55,7 +55,9 @@ class Settings(BaseModel):
 
 
 def _takes_truths(annotation: Any) -> bool:
-    """Whether a field of this type may hold true and false."""
+    """Whether a field of this type may hold true and false, or settings, which look at their own fields."""
+    if isinstance(annotation, type) and issubclass(annotation, Settings):
+        return True
     return annotation in (bool, Any) or any(map(_takes_truths, typing.get_args(annotation)))
 
 
@@ -72,7 +74,7 @@ def load_settings(path: Path, model: type[Model], what: str = "recipe") -> Model
     try:
         data = parse_yaml(read_text(path))
     except ValueError as error:
-        raise SelfposError(f"{what} {path} cannot be read as YAML: {on_one_line(error)}") from None
+        raise SelfposError(f"{what} {path} is not YAML: {on_one_line(error)}") from None
     if not isinstance(data, dict):
         raise SelfposError(f"{what} {path} must be a mapping of fields, found {type(data).__name__}")
     return validate(model, data, f"{what} {path}")

@@ -16,6 +16,7 @@ from selfpos.errors import SelfposError
 from selfpos.storage.documents import parse_json, read_text
 from selfpos.storage.file_kinds import (
     ADAPTER,
+    ADAPTER_WEIGHTS,
     CONFIG,
     EXPORT_FOLDERS,
     HEADS_ENDINGS,
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SHARD = re.compile(r"model-(\d+)-of-(\d+)\.safetensors$")
+PICKLED = re.compile(r"pytorch_model.*\.bin")
 EMBEDDER = "SentenceTransformer"
 BYTE_TOKENIZERS = ("ByT5Tokenizer", "CanineTokenizer", "PerceiverTokenizer")
 """Tokenizers whose tokens are bytes or characters, which have no vocabulary file."""
@@ -256,7 +258,11 @@ def weight_files(folder: Path) -> Iterator[tuple[Path, str, dict[str, Path] | No
 
     With several files of one index comes its map from tensor to file, which decides where a tensor is in two.
     """
-    candidates = [file for file in folder.rglob("*") if file.name == CONFIG or file.suffix == ".safetensors"]
+    candidates = [
+        file
+        for file in folder.rglob("*")
+        if file.name == CONFIG or file.suffix == ".safetensors" or PICKLED.fullmatch(file.name)
+    ]
     for module in sorted({folder, *(file.parent for file in candidates)}):
         relative = module.relative_to(folder)
         first = relative.parts[0] if relative.parts else ""
@@ -265,7 +271,7 @@ def weight_files(folder: Path) -> Iterator[tuple[Path, str, dict[str, Path] | No
         prefix = f"{relative.as_posix()}/" if relative.parts else ""
         index = module / INDEX
         shards = sorted(file for file in module.iterdir() if SHARD.match(file.name))
-        pickles = sorted(file.name for file in module.glob("pytorch_model*.bin"))
+        pickles = sorted(file.name for file in module.iterdir() if PICKLED.fullmatch(file.name))
         if (module / WEIGHTS).is_file():
             yield module / WEIGHTS, prefix, None
         elif index.is_file():
@@ -279,6 +285,16 @@ def weight_files(folder: Path) -> Iterator[tuple[Path, str, dict[str, Path] | No
                 f"{module} holds its weights as a pickle ({pickles[0]}), which is never loaded; load it with "
                 f"the class that it was saved from, and save it again, which writes {WEIGHTS}"
             )
+
+
+def refuse_pickles(folder: Path) -> None:
+    """Raise SelfposError where loading the model or adapter in `folder` would read a pickle."""
+    list(weight_files(folder))
+    pickled = next(folder.rglob("adapter_model.bin"), None)
+    if pickled and not (pickled.parent / ADAPTER_WEIGHTS).is_file():
+        raise SelfposError(
+            f"{pickled} is a pickle, which is never loaded; load the adapter with PEFT, and save it again"
+        )
 
 
 def _shards(index: Path) -> dict[str, Path]:

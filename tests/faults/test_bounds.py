@@ -57,7 +57,7 @@ def test_yaml_without_bounds_is_one_sentence(name: str, tmp_path: Path) -> None:
     file = tmp_path / "r.yaml"
     file.write_text(text)
     for read in (load_recipe, read_recipe_file):
-        with pytest.raises(SelfposError, match="cannot be read as YAML") as refused:
+        with pytest.raises(SelfposError, match="is not YAML") as refused:
             read(file)
         assert len(str(refused.value)) < 800
     with pytest.raises(SelfposError, match="cannot read the value"):
