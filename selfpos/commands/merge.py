@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from selfpos.commands.options import PATH, ManyValues, given, named_values, options_of, say
+from selfpos.commands.options import (
+    ALLOW_PICKLE,
+    PATH,
+    ManyValues,
+    given,
+    named_values,
+    options_of,
+    say,
+    without_pickles,
+)
 from selfpos.errors import SelfposError, unknown
 from selfpos.recipe.merging import MergeOptions
 
@@ -65,6 +74,7 @@ DEFAULT_BASE = "all-MiniLM-L6-v2"
     type=PATH,
     help="Apply OUT.coefficients.json, which a search wrote beside its model, to the same vectors again.",
 )
+@ALLOW_PICKLE
 @click.option("--steps", type=click.IntRange(min=1), help="Search by that many steps of gradient descent.")
 def command(
     recipe: Path | None,
@@ -81,6 +91,7 @@ def command(
     statistics: Path | None,
     coefficients: Path | None,
     steps: int | None,
+    allow_pickle: bool,
     **options: Any,
 ) -> None:
     """Merge fine-tuned models of one base. The result loads with SentenceTransformer and keeps the base's
@@ -109,7 +120,10 @@ def command(
         raise unknown("merging method", method, [*METHODS, *LEARNED])
     searches, gathers = method in LEARNED, method in METHODS and bool(METHODS[method].probe)
     _check_data_options(method, searches, gathers, data)
-    arguments = (base or DEFAULT_BASE, vectors, out)
+    if allow_pickle:
+        _refuse({"a recipe": recipe}, "--allow-pickle")
+    vectors = tuple(without_pickles(vector, allow_pickle) for vector in vectors)
+    arguments = (without_pickles(base or DEFAULT_BASE, allow_pickle), vectors, out)
     if method is not None and searches and coefficients is None:
         _refuse({"--weights": weights, **take_from}, f"--method {method}")
         settings = _search_settings(method, steps, _parse(params))

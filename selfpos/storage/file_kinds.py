@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 WEIGHTS = "model.safetensors"
@@ -11,6 +12,7 @@ CONFIG = "config.json"
 TRANSFORMER_CONFIG = "sentence_bert_config.json"
 ROUTER_CONFIG = "router_config.json"
 PROMPTS_CONFIG = "config_sentence_transformers.json"
+PICKLED = re.compile(r"pytorch_model.*\.bin")
 ADAPTER = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 MANIFEST = "selfpos.json"

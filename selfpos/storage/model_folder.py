@@ -23,6 +23,7 @@ from selfpos.storage.file_kinds import (
     INDEX,
     MANIFEST,
     MODULES,
+    PICKLED,
     PROMPTS_CONFIG,
     TRAINING_STATES,
     VOCABULARIES,
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SHARD = re.compile(r"model-(\d+)-of-(\d+)\.safetensors$")
-PICKLED = re.compile(r"pytorch_model.*\.bin")
 EMBEDDER = "SentenceTransformer"
 BYTE_TOKENIZERS = ("ByT5Tokenizer", "CanineTokenizer", "PerceiverTokenizer")
 """Tokenizers whose tokens are bytes or characters, which have no vocabulary file."""
@@ -282,8 +282,9 @@ def weight_files(folder: Path) -> Iterator[tuple[Path, str, dict[str, Path] | No
             yield from ((file, prefix, None) for file in shards)
         elif pickles:
             raise SelfposError(
-                f"{module} holds its weights as a pickle ({pickles[0]}), which is never loaded; load it with "
-                f"the class that it was saved from, and save it again, which writes {WEIGHTS}"
+                f"{module} holds its weights as a pickle ({pickles[0]}), which may hold code; load it with "
+                f"the class that it was saved from, and save it again, which writes {WEIGHTS}, or let "
+                "finetune, merge and eval-mteb read its tensors only, with --allow-pickle"
             )
 
 

@@ -67,3 +67,21 @@ def test_an_adapters_pickle_is_refused(tiny_base: Path, tmp_path: Path) -> None:
     (model / "adapter_model.bin").write_bytes(b"x")
     with pytest.raises(SelfposError, match=r"adapter_model\.bin is a pickle"):
         check_base(model)
+
+
+def test_allowed_pickles_are_read_as_tensors_and_code_is_not_run(
+    selfpos: CommandLine, pickled: Path, tiny_base: Path, tmp_path: Path
+) -> None:
+    honest = (pickled / "2_Dense" / "pytorch_model.bin").exists()
+    words = ("--method", "average", "--allow-pickle", "--out", tmp_path / "out")
+    done = selfpos(
+        "merge", "--base", tiny_base, "--vectors", pickled, *words, XDG_CACHE_HOME=str(tmp_path / "c")
+    )
+    if not honest:
+        assert "holds more than tensors" in said(done) and not (tmp_path / "ran").exists()
+        assert not (tmp_path / "out").exists()
+        return
+    assert done.returncode == 0, done.stderr
+    for file in tiny_base.rglob("*.safetensors"):
+        kept, merged = load_file(file), load_file(tmp_path / "out" / file.relative_to(tiny_base))
+        assert all(torch.equal(kept[name], merged[name]) for name in kept)
