@@ -6,13 +6,16 @@ One file per verb in `selfpos/commands/`; each parses, calls one function of the
 from __future__ import annotations
 
 import re
+import signal
 import sys
 from importlib import import_module
 from pathlib import Path
+from typing import NoReturn
 
 import click
 
-from selfpos.errors import OperationError, SelfposError, nearest
+from selfpos.errors import OperationError, SelfposError, nearest, printable
+from selfpos.signals import ending_signals
 from selfpos.version import __version__
 
 # verb → (module below selfpos, one line for `selfpos --help`). A verb's module is imported only when it is
@@ -72,29 +75,33 @@ def selfpos() -> None:
 def main() -> None:
     """Run the command line.
 
-    Exit status: 0 done, 1 something outside failed, 2 a mistake in what was asked, 130 stopped by Ctrl-C.
+    Exit status: 0 done, 1 something outside failed, 2 a mistake in what was asked, 130 stopped by Ctrl-C, 143
+    by SIGTERM, 129 by SIGHUP.
     """
-    try:
-        selfpos(args=[_expanded(word) for word in sys.argv[1:]], prog_name="selfpos", standalone_mode=False)
-    except SelfposError as error:
-        click.echo(f"selfpos: {error}", err=True)
-        sys.exit(error.exit_code)
-    except click.exceptions.NoArgsIsHelpError as error:
-        error.show()
-        sys.exit(error.exit_code)
-    except click.ClickException as error:
-        click.echo(f"selfpos: {_sentence(error)}", err=True)
-        sys.exit(error.exit_code)
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        click.echo(f"selfpos: {where}{error.strerror or error}", err=True)
-        sys.exit(OperationError.exit_code)
-    except (click.Abort, KeyboardInterrupt) as error:
-        kept = str(
-            error.__cause__ or error
-        )  # click raises its own from the interrupt; empty where nothing was kept
-        click.echo(f"selfpos: stopped{kept and '; '}{kept}", err=True)
-        sys.exit(130)
+    with ending_signals() as received:
+        try:
+            words = [_expanded(word) for word in sys.argv[1:]]
+            selfpos(args=words, prog_name="selfpos", standalone_mode=False)
+        except SelfposError as error:
+            _end(str(error), error.exit_code)
+        except click.exceptions.NoArgsIsHelpError as error:
+            error.show()
+            sys.exit(error.exit_code)
+        except click.ClickException as error:
+            _end(_sentence(error), error.exit_code)
+        except OSError as error:
+            where = f"{error.filename}: " if error.filename else ""
+            _end(f"{where}{error.strerror or error}", OperationError.exit_code)
+        except (click.Abort, KeyboardInterrupt) as error:
+            # click raises its own from the interrupt; empty where nothing was kept
+            kept = str(error.__cause__ or error)
+            by = f" by {signal.Signals(received[0]).name}" if received else ""
+            _end(f"stopped{by}{kept and '; '}{kept}", 128 + (received[0] if received else signal.SIGINT))
+
+
+def _end(sentence: str, status: int) -> NoReturn:
+    click.echo(f"selfpos: {printable(sentence)}", err=True)
+    sys.exit(status)
 
 
 def _expanded(word: str) -> str:

@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from selfpos.errors import printable
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, TaskID
@@ -39,7 +41,12 @@ def screen() -> Console:
 def warn(message: str) -> None:
     """Log a warning and show it in yellow."""
     log.warning(message)
-    screen().print(f"[yellow]{message}[/yellow]")
+    tell(message, "yellow")
+
+
+def tell(message: str, style: str | None = None) -> None:
+    """Show a message as it is: what looks like markup, or would steer the terminal, is printed."""
+    screen().print(printable(message), style=style, markup=False)
 
 
 class Bar:
@@ -121,6 +128,13 @@ def markdown_table(
     return "\n".join(lines)
 
 
+class _OneLine(logging.Formatter):
+    """One line for each message; a traceback has its own."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
+        return printable(super().formatMessage(record))
+
+
 @contextmanager
 def log_to(path: Path) -> Iterator[None]:
     """Append everything logged under `selfpos` while the block runs to the file `path`, one line each with
@@ -128,7 +142,7 @@ def log_to(path: Path) -> Iterator[None]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handler = logging.FileHandler(path, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    handler.setFormatter(_OneLine("%(asctime)s %(levelname)s %(message)s"))
     log.addHandler(handler)
     log.setLevel(logging.INFO)
     try:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import unicodedata
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+
+OBEYED = ("Cc", "Cs", "Zl", "Zp")  # Unicode's controls, halves of pairs, ends of lines and paragraphs
 
 
 class SelfposError(Exception):
@@ -38,6 +41,23 @@ def unknown(kind: str, word: str, choices: Iterable[str]) -> SelfposError:
     names = sorted(choices)
     hint = nearest(word, names) or (f"; known: {', '.join(names)}" if len(names) <= 30 else "")
     return SelfposError(f"there is no {kind} named '{word}'{hint}")
+
+
+def printable(text: str) -> str:
+    """`text` with what a terminal, a log or a page would obey rather than show as Python writes it: controls,
+    ends of lines, marks of direction, halves of surrogate pairs.
+    """
+    return "".join(repr(letter)[1:-1] if _obeyed(letter) else letter for letter in text)
+
+
+def _obeyed(letter: str) -> bool:
+    marks = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
+    return unicodedata.bidirectional(letter) in marks or unicodedata.category(letter) in OBEYED
+
+
+def shortened(text: str, most: int = 200) -> str:
+    """The text, or its beginning where it has more than `most` letters."""
+    return text if len(text) <= most else f"{text[:most]}…"
 
 
 def on_one_line(error: BaseException, most: int | None = None) -> str:

@@ -22,7 +22,7 @@ from selfpos.merging.plan import check_base as check_merged_base
 from selfpos.publishing.card import write_card
 from selfpos.recipe import PositioningSettings, TaskSource, TrainingSettings, validate
 from selfpos.statistics import check, gathered
-from selfpos.storage.atomic import refuse_existing
+from selfpos.storage.atomic import refuse_existing, refuse_within
 from selfpos.storage.locate import locate_model
 from selfpos.storage.manifest import read_manifest
 from selfpos.storage.model_folder import open_model
@@ -135,6 +135,7 @@ def _prepared(
     refuse_existing(out)
     task_type = get_task(source.type)
     folder = locate_model(base)
+    refuse_within(out, folder)
     check_base(folder, settings.max_length)  # before its data is read, or mined with it
     code = code_of(check_merged_base(folder, allow_code=True))
     if code:

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from selfpos.commands.options import PATH, ManyValues, split_names
+from selfpos.commands.options import ALLOW_PICKLE, PATH, ManyValues, split_names, without_pickles
 
 SELECTION = (
     click.option(
@@ -64,6 +64,7 @@ def selection_options(function: Callable[..., Any]) -> Callable[..., Any]:
     "--name",
     help="Name under which the results are filed, as USER/NAME for MTEB's leaderboard [default: MODEL].",
 )
+@ALLOW_PICKLE
 @click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True)
 @click.option(
     "--cache",
@@ -104,6 +105,7 @@ def command(
     ray: str | None,
     ray_cpus: float,
     ray_gpus: float,
+    allow_pickle: bool,
     **selection: Any,
 ) -> None:
     """Score MODEL (a folder or a Hub name) on MTEB tasks with mteb; results for the same weights are kept.
@@ -125,7 +127,7 @@ def command(
     if cache is not None and no_cache:
         raise SelfposError("--cache and --no-cache exclude each other; give one of them")
     quiet_process()
-    folder = locate_model(model)
+    folder = locate_model(without_pickles(model, allow_pickle))
     selection["names"] = split_names(tasks)
     out = out or Path("checkpoints") / "scores"
     options: dict[str, Any] = {

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from selfpos.commands.options import PATH, given, named_values, options_of
+from selfpos.commands.options import ALLOW_PICKLE, PATH, given, named_values, options_of, without_pickles
 from selfpos.errors import SelfposError, nearest
 from selfpos.recipe import TaskSource, TrainingSettings, ValidationSettings
 
@@ -80,6 +80,7 @@ SIDES = {"query": "query", **dict.fromkeys(("document", "passage", "corpus"), "d
     show_default=True,
     help="Records held out for Self Positioning.",
 )
+@ALLOW_PICKLE
 @click.option("--seed", type=click.IntRange(min=0, max=2**32 - 1), default=0, show_default=True)
 @click.option(
     "--dry-run", is_flag=True, help="Check data and base, also for later merges and searches; train nothing."
@@ -98,10 +99,11 @@ def command(
     probe: int,
     seed: int,
     dry_run: bool,
+    allow_pickle: bool,
     **options: Any,
 ) -> None:
     """Fine-tune the base model on one task, and save it as a folder that SentenceTransformer loads."""
-    from selfpos.console import is_first, quiet_process, screen
+    from selfpos.console import is_first, quiet_process, tell
     from selfpos.operations import check_finetune, finetune
     from selfpos.recipe import validate as checked
     from selfpos.tasks import get_task
@@ -128,10 +130,11 @@ def command(
         raise SelfposError("--validate-every and --patience need --validate SHARE or --validate SPLIT")
     training = checked(TrainingSettings, settings, "selfpos finetune")
     records = checked(TaskSource, source, "selfpos finetune")
+    base = without_pickles(base, allow_pickle)
     if dry_run:
         check_finetune(base, records, out, training, probe=probe, seed=seed, say=click.echo)
         return
-    result = finetune(base, records, out, training, probe=probe, seed=seed, say=screen().print)
+    result = finetune(base, records, out, training, probe=probe, seed=seed, say=tell)
     if is_first():
         click.echo(f"{result.out}  ({result.steps} steps, {result.seconds:.0f} s)")
 

@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from selfpos.commands.options import PATH, ManyValues, given, named_values, options_of, say
+from selfpos.commands.options import (
+    ALLOW_PICKLE,
+    PATH,
+    ManyValues,
+    given,
+    named_values,
+    options_of,
+    say,
+    without_pickles,
+)
 from selfpos.errors import SelfposError, unknown
 from selfpos.recipe.merging import MergeOptions
 
@@ -65,6 +74,7 @@ DEFAULT_BASE = "all-MiniLM-L6-v2"
     type=PATH,
     help="Apply OUT.coefficients.json, which a search wrote beside its model, to the same vectors again.",
 )
+@ALLOW_PICKLE
 @click.option("--steps", type=click.IntRange(min=1), help="Search by that many steps of gradient descent.")
 def command(
     recipe: Path | None,
@@ -81,6 +91,7 @@ def command(
     statistics: Path | None,
     coefficients: Path | None,
     steps: int | None,
+    allow_pickle: bool,
     **options: Any,
 ) -> None:
     """Merge fine-tuned models of one base. The result loads with SentenceTransformer and keeps the base's
@@ -109,7 +120,10 @@ def command(
         raise unknown("merging method", method, [*METHODS, *LEARNED])
     searches, gathers = method in LEARNED, method in METHODS and bool(METHODS[method].probe)
     _check_data_options(method, searches, gathers, data)
-    arguments = (base or DEFAULT_BASE, vectors, out)
+    if allow_pickle:
+        _refuse({"a recipe": recipe}, "--allow-pickle")
+    vectors = tuple(without_pickles(vector, allow_pickle) for vector in vectors)
+    arguments = (without_pickles(base or DEFAULT_BASE, allow_pickle), vectors, out)
     if method is not None and searches and coefficients is None:
         _refuse({"--weights": weights, **take_from}, f"--method {method}")
         settings = _search_settings(method, steps, _parse(params))
@@ -343,15 +357,16 @@ def _draw(position: Position, trajectory: Path, out: Path) -> None:
 
 def _value(text: str) -> Any:
     """A word of the command line as a number, ramp, rules or word: as YAML reads it."""
-    import yaml
+    from selfpos.storage.documents import parse_yaml
 
     if text.startswith("*"):  # a pattern, where YAML would look for an anchor
         return text
     try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
+        return parse_yaml(text)
+    except ValueError as error:
         raise SelfposError(
-            f"cannot read the value '{text}'; rules are written like '{{layers.0-5: 0.3, default: 1}}'"
+            f"cannot read the value '{text[:80]}' ({error}); rules are written like "
+            "'{layers.0-5: 0.3, default: 1}'"
         ) from None
 
 
@@ -362,6 +377,8 @@ def _parse(params: tuple[str, ...]) -> dict[str, Any]:
         if not equals:
             raise SelfposError(f"--param takes NAME=VALUE, found '{param}'")
         name = name.replace("-", "_")
+        if not value.strip():
+            raise SelfposError(f"--param {name}= has no value; write {name}=VALUE, or leave it out")
         if name in parsed:
             raise SelfposError(f"--param gives {name} twice; keep one of them")
         parsed[name] = _value(value)

@@ -29,6 +29,11 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 PATH = click.Path(path_type=Path)
+ALLOW_PICKLE = click.option(
+    "--allow-pickle",
+    is_flag=True,
+    help="Read weights that are pickled: their tensors only, no code of theirs is run.",
+)
 MANY = {
     *("--vectors", "--weights", "--tasks", "--task-types", "--languages", "--subsets"),
     *("--texts", "--domain", "--general"),
@@ -53,6 +58,14 @@ class ManyValues(click.Command):
             else:
                 spread.append(word)
         return super().parse_args(ctx, spread)
+
+
+def without_pickles(model: str, allowed: bool) -> str:
+    """The model's name; where pickles are `allowed`, its folder, in which they are made safetensors."""
+    from selfpos.storage.locate import locate_model
+    from selfpos.storage.pickles import without_pickles as converted
+
+    return str(converted(locate_model(model, pickles=True))) if allowed else model
 
 
 def say(line: str) -> None:

@@ -45,7 +45,7 @@ def command(
     Case, punctuation and spacing do not count.
     """
     from selfpos.commands.options import read_sources
-    from selfpos.console import quiet_process, screen, table_text
+    from selfpos.console import quiet_process, table_text, tell
     from selfpos.overlap.contamination import HEADER, check_sources
     from selfpos.recipe import OverlapSettings
     from selfpos.storage.atomic import refuse_existing
@@ -61,9 +61,9 @@ def command(
         check.write(out)
     for name, overlap in check.overlaps.items():
         if not overlap.rows:
-            screen().print(f"{name}: none of {overlap.records} records contains a test item")
+            tell(f"{name}: none of {overlap.records} records contains a test item")
     if check.unread:
-        screen().print(f"not checked, their items are not known: {', '.join(check.unread)}")
+        tell(f"not checked, their items are not known: {', '.join(check.unread)}")
     click.echo(table_text(HEADER, check.rows()))
     if remove is not None:
         click.echo(f"{remove}: {', '.join(check.overlaps)}")

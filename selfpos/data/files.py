@@ -14,11 +14,13 @@ import lzma
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import IO, Any
 
 from selfpos.console import log
 from selfpos.errors import SelfposError, on_one_line
+from selfpos.storage.documents import parse_json
 
 KINDS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".arrow")
 COMPRESSED = ("", ".gz", ".bz2", ".xz", ".zst")
@@ -26,6 +28,8 @@ ENDINGS = tuple(kind + packed for kind in KINDS for packed in COMPRESSED)
 COLUMNAR = (".parquet", ".arrow")
 POINTER = b"version https://git-lfs.github.com/spec/"
 QUOTED = re.compile('"[^"]*"')
+MOST_LINE = 10_000_000  # characters
+MOST_TEXT = 2_000_000  # characters: a long book
 HALF_PAIR = re.compile("[\ud800-\udfff]")
 
 LabelNames = Mapping[str, list[str]]
@@ -75,7 +79,9 @@ def iter_records(
         return
     readers = {".json": _json, ".csv": _csv, ".tsv": _tsv}
     with _text(file) as stream:
-        for record in readers.get(kind, _json_lines)(file, stream):
+        lines: Any = stream if kind in (".json", ".csv") else _lines(file, stream)
+        for record in readers.get(kind, _json_lines)(file, lines):
+            _refuse_long(file, record)
             yield named(record, names) if names else record
 
 
@@ -154,16 +160,47 @@ def _zstandard(file: Path, _: str) -> IO[bytes]:
     return io.BufferedReader(pa.input_stream(str(file), compression="zstd"))  # type: ignore[arg-type]
 
 
+def _lines(file: Path, stream: IO[str]) -> Iterator[str]:
+    """The lines of `stream`; one that is too long is refused before it is read."""
+    for number in count(1):
+        line = stream.readline(MOST_LINE + 1)
+        if len(line) > MOST_LINE:
+            raise SelfposError(
+                f"data file {file}, line {number} has more than {MOST_LINE:,} characters; split its texts, "
+                "or leave it out"
+            )
+        if not line:
+            return
+        yield line
+
+
+def _refuse_long(file: Path, record: Mapping[str, Any]) -> None:
+    for column, value in record.items():
+        for text in value if isinstance(value, list) else (value,):
+            if isinstance(text, str) and len(text) > MOST_TEXT:
+                raise SelfposError(
+                    f"data file {file}: a text in column '{column}' has {len(text):,} characters; expected "
+                    f"at most {MOST_TEXT:,}: split it, or leave the record out"
+                )
+
+
+def _integer(digits: str) -> int | str:
+    """The integer; one of more than 64 bits, which no table holds, stays a text."""
+    fits = len(digits) <= 20 and -(2**63) <= int(digits) < 2**63
+    return int(digits) if fits else digits
+
+
 def _json_lines(file: Path, stream: Iterable[str], start: int = 1) -> Iterator[dict[str, Any]]:
     mended = 0
     for number, line in enumerate(stream, start):
         if not line.strip():
             continue
         try:
-            record = json.loads(line)
-        except json.JSONDecodeError as error:
+            record = parse_json(line, strict=False, integer=_integer)
+        except ValueError as error:
+            reason = error.msg if isinstance(error, json.JSONDecodeError) else error
             hint = "; a list over several lines is read from a file called .json" if line[0] == "[" else ""
-            raise SelfposError(f"data file {file}, line {number} is not JSON: {error.msg}{hint}") from None
+            raise SelfposError(f"data file {file}, line {number} is not JSON: {reason}{hint}") from None
         if isinstance(record, list):
             record = _listed(record)
         if not isinstance(record, dict):
@@ -203,12 +240,14 @@ def _json(file: Path, stream: IO[str]) -> Iterator[dict[str, Any]]:
     """A list of objects, an object with one such list or with a list for each column, or JSON Lines."""
     text = stream.read()
     try:
-        content = json.loads(text)
+        content = parse_json(text, strict=False, integer=_integer)
     except json.JSONDecodeError as error:
         if error.msg != "Extra data":
             place = f"line {error.lineno}, column {error.colno}"
             raise SelfposError(f"data file {file} is not JSON: {error.msg} ({place})") from None
         return _json_lines(file, text.split("\n"))
+    except ValueError as error:
+        raise SelfposError(f"data file {file} is not JSON: {error}") from None
     if isinstance(content, dict) and content:
         lists = {key: value for key, value in content.items() if isinstance(value, list)}
         if len(lists) == len(content) and len({len(value) for value in lists.values()}) == 1 < len(lists):
@@ -279,7 +318,9 @@ def _columnar(file: Path, names: LabelNames, columns: Iterable[str] | None) -> I
         schema, batches = _batches(file, columns)
         names = {**_label_names(schema), **names}
         for batch in batches:
-            yield from (named(record, names) for record in batch.to_pylist())
+            for record in batch.to_pylist():
+                _refuse_long(file, record)
+                yield named(record, names)
 
 
 @contextmanager

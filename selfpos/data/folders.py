@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from selfpos.data.files import ENDINGS, LabelNames, kind_of
 from selfpos.errors import SelfposError
+from selfpos.storage.documents import parse_yaml
+from selfpos.storage.inside import inside
 
 PLACES = ("", "data", "{split}", "data/{split}", "default", "default/{split}")
 """Folders in which the files of a split are looked for."""
@@ -130,6 +130,7 @@ def _listed(folder: Path, split: str) -> list[Path]:
         if isinstance(entry, dict) and entry.get("split") in _names(split):
             patterns = entry.get("path") or []
             for pattern in [patterns] if isinstance(patterns, str) else patterns:
+                inside(folder, str(pattern), folder / "README.md")
                 files += sorted(path for path in folder.glob(str(pattern)) if path.name.endswith(ENDINGS))
     _check_whole(folder, [path.name[: path.name.index(".")] for path in files])
     return files
@@ -140,8 +141,8 @@ def _entries(folder: Path, field_name: str) -> list[dict[str, Any]]:
     readme = folder / "README.md"
     text = readme.read_text(encoding="utf-8", errors="replace") if readme.is_file() else ""
     try:
-        card = yaml.safe_load(text.split("---", 2)[1]) if text.startswith("---") else {}
-    except (yaml.YAMLError, IndexError):
+        card = parse_yaml(text.split("---", 2)[1]) if text.startswith("---") else {}
+    except (ValueError, IndexError):
         card = {}
     entries = (card.get(field_name) if isinstance(card, dict) else None) or []
     listed = [entries] if isinstance(entries, dict) else entries

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from selfpos.errors import SelfposError, on_one_line
 from selfpos.storage.file_kinds import ADAPTER, VOCABULARIES
+from selfpos.storage.inside import refuse_links_out
 from selfpos.storage.manifest import read_json
-from selfpos.storage.model_folder import has_tokenizer, read_modules
+from selfpos.storage.model_folder import has_tokenizer, read_modules, refuse_pickles
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -30,6 +31,9 @@ def load_model(folder: Path) -> SentenceTransformer:
             f"{folder / first.path} has no tokenizer (none of {', '.join(VOCABULARIES[:4])}…): "
             "copy it from the model's base"
         )
+    for place in (folder, *([base] if base else [])):
+        refuse_links_out(place)
+        refuse_pickles(place)
     try:
         model = SentenceTransformer(str(folder), local_files_only=True)
     except Exception as error:

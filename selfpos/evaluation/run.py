@@ -109,9 +109,12 @@ def evaluate(
 
 def check_tasks(model: Path, tasks: Sequence[AbsTask], out: Path) -> None:
     """Raise SelfposError for what `evaluate` refuses without loading the model."""
-    from selfpos.storage.model_folder import read_modules
+    from selfpos.storage.inside import refuse_links_out
+    from selfpos.storage.model_folder import read_modules, refuse_pickles
 
     read_modules(model)
+    refuse_links_out(model)
+    refuse_pickles(model)
     if not tasks:
         raise SelfposError("there are no tasks to score the model on")
     names = [task.metadata.name for task in tasks]

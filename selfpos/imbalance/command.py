@@ -67,8 +67,7 @@ def run(recipe: Path, out: Path | None, data: str | None, device: str, workers: 
     try:
         trained = run_grid(settings, out, data=data, device=device, workers=workers)
     except KeyboardInterrupt:
-        click.echo(f"stopped; what is finished is in {out}, and the same command continues", err=True)
-        raise SystemExit(130) from None
+        raise KeyboardInterrupt(f"what is finished is in {out}, and the same command continues") from None
     click.echo(f"{trained} units trained; results in {out}")
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -12,7 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from selfpos.console import log, log_to, progress, screen, warn
+from selfpos.console import log, log_to, progress, tell, warn
 from selfpos.errors import OperationError, SelfposError, first_line
 from selfpos.jobs.job import Job, carry_out, finish, job_keys, unfinished
 from selfpos.storage.run_folder import RunFolder
@@ -86,7 +88,7 @@ def execute_on_ray(jobs: Sequence[Job], folder: RunFolder, *, address: str) -> l
                         log.warning(
                             "%s: its worker was lost (%s); it starts again", job.name, first_line(error)[:200]
                         )
-                        screen().print(f"[yellow]{job.name}: its worker was lost, it starts again[/yellow]")
+                        tell(f"{job.name}: its worker was lost, it starts again", "yellow")
                         time.sleep(PAUSE)
                         waiting[job.name] = job
                         continue
@@ -148,12 +150,15 @@ def _connected(address: str) -> Iterator[None]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         _reach(address)
+        on_end = signal.getsignal(signal.SIGTERM)
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, ignore_reinit_error=False)
     except (OSError, ValueError, RuntimeError) as error:
         raise SelfposError(
             f"there is no Ray cluster at '{address}' ({first_line(error)[:200]}); start one with 'ray start "
             "--head', or give its address"
         ) from None
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, on_end)  # in place of Ray's, which ends the process at once
     try:
         yield
     finally:

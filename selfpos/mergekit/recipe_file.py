@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from selfpos.errors import SelfposError, on_one_line
+from selfpos.storage.documents import parse_yaml_all, read_text
 
 At = tuple[str | int, ...]
 """The position of a value: keys of mappings and indices of lists that lead to it."""
@@ -39,19 +40,15 @@ class RecipeFile:
 
 def read_recipe_file(file: Path) -> list[RecipeFile]:
     """Read the YAML mappings in `file`, one per document. Raises SelfposError where one is none."""
-    import yaml
-
     if not file.is_file():
         raise SelfposError(f"there is no recipe file {file}")
     try:
-        text = file.read_text(encoding="utf-8")
-        trees = list(yaml.compose_all(text, yaml.SafeLoader))
-        documents = list(yaml.safe_load_all(text))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        documents = list(parse_yaml_all(read_text(file)))
+    except ValueError as error:
         raise SelfposError(f"recipe {file} is not YAML: {on_one_line(error)}") from None
     if not documents:
         raise SelfposError(f"recipe {file} must be a mapping of fields, found nothing")
-    return [_document(file, data, tree) for data, tree in zip(documents, trees, strict=True)]
+    return [_document(file, data, tree) for data, tree in documents]
 
 
 def _document(file: Path, data: Any, tree: Any) -> RecipeFile:

@@ -24,7 +24,7 @@ from selfpos.merging.settings import Settings, make_settings
 from selfpos.merging.stream import ProbeStatistics, open_statistics
 from selfpos.recipe.merging import MEGABYTE, MergeOptions
 from selfpos.recipe.settings import validate
-from selfpos.storage.atomic import refuse_existing
+from selfpos.storage.atomic import refuse_existing, refuse_within
 from selfpos.storage.locate import display_name
 from selfpos.storage.model_folder import ModelFolder, check_tokenizer, open_model
 from selfpos.storage.numbers import MERGEABLE, NAMES, STORED, TORCH
@@ -267,11 +267,7 @@ def _check_request(
             "instead of an adapter"
         )
     for folder in (base, *sources):
-        if out.resolve().is_relative_to(folder.resolve()):
-            raise SelfposError(
-                f"{out} lies within {folder}, a model to be merged, and would count as a part of it; choose "
-                "another output"
-            )
+        refuse_within(out, folder)
 
 
 def _frame(base: ModelFolder, vectors: Sequence[TaskVector], name: str | None) -> ModelFolder:

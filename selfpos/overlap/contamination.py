@@ -11,7 +11,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from selfpos.console import log, progress, screen
+from selfpos.console import log, progress, tell
 from selfpos.errors import SelfposError
 from selfpos.overlap.index import ItemIndex, Overlap
 from selfpos.recipe import OverlapSettings
@@ -60,7 +60,7 @@ class ContaminationCheck:
         fate = "dropped" if self.settings.remove else "kept; 'remove' drops them"
         notice = f"{name}: {len(overlap.rows)} of {overlap.records} records contain a test item ({fate})"
         log.info(notice)
-        screen().print(f"[yellow]{notice}[/yellow]")
+        tell(notice, "yellow")
         if not self.settings.remove:
             return source
         if len(overlap.rows) == overlap.records:

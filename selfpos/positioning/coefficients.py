@@ -12,6 +12,7 @@ from typing import Any
 
 from selfpos.errors import SelfposError
 from selfpos.storage.atomic import write_text
+from selfpos.storage.documents import parse_json, read_text
 
 FORMAT = "selfpos coefficients 1"
 SEPARATED_FORMAT = "selfpos coefficients 2"
@@ -100,7 +101,7 @@ def read_coefficients(path: Path) -> Coefficients:
     if not path.is_file():
         raise SelfposError(f"there is no coefficients file {path}")
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = parse_json(read_text(path))
         if data["format"] not in (FORMAT, SEPARATED_FORMAT):
             raise SelfposError(
                 f"{path} has the format {data['format']!r}, expected {FORMAT!r} or {SEPARATED_FORMAT!r}"

@@ -17,6 +17,7 @@ from typing import Any
 from selfpos.positioning.methods import METHODS
 from selfpos.publishing.sources import OVERLAP, ModelRun, ModelSummary, read_overlap, read_summary, run_of
 from selfpos.recipe import LEARNED
+from selfpos.storage.inside import leads_out
 from selfpos.storage.locate import DEFAULT_MODEL, hub_snapshot
 from selfpos.storage.manifest import read_manifest
 
@@ -290,7 +291,7 @@ def _data(tasks: Mapping[str, Mapping[str, Any]], sources: Mapping[str, Any]) ->
 
 def _text(files: Sequence[Path]) -> str | None:
     """The content of the first file that exists."""
-    file = next((file for file in files if file.is_file()), None)
+    file = next((file for file in files if file.is_file() and not leads_out(file.parent, file)), None)
     return file.read_text(encoding="utf-8").strip() if file else None
 
 

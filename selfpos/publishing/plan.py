@@ -8,13 +8,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from selfpos.errors import SelfposError
+from selfpos.errors import SelfposError, printable
 from selfpos.publishing.card import MARK, Card, build_card
 from selfpos.publishing.facts import HubModel
 from selfpos.publishing.metadata import Lookup, check_metadata, check_repo, hub_licence
 from selfpos.publishing.scores import FOLDER, leaderboard_files, published_results
 from selfpos.publishing.session import TOKEN
 from selfpos.storage.file_kinds import ADAPTER, MANIFEST
+from selfpos.storage.inside import leads_out
 from selfpos.storage.model_folder import check_tokenizer
 
 CARD = "README.md"
@@ -120,6 +121,7 @@ def plan_push(
     if card is None:
         card = build_card(folder, repo=repo, results=results, licence=licence, overlap=overlap, lookup=lookup)
     files, notes = files_of(folder)
+    own_card = files.get(CARD)
     if card.scores:
         files = {path: file for path, file in files.items() if not path.startswith(f"{FOLDER}/")}
         files |= published_results(card.scores)
@@ -128,12 +130,11 @@ def plan_push(
     files |= {**card.extras, **_records(card)}
     text = card.text
     problems = target_problems(repo, branch, pull_request)
-    own_card = folder / CARD
-    if keep_card and own_card.is_file():
+    if keep_card and isinstance(own_card, Path):
         files[CARD] = own_card
         text = own_card.read_text(encoding="utf-8", errors="replace")
     elif keep_card:
-        problems.append(f"{own_card} does not exist; leave out --keep-card to send a generated card")
+        problems.append(f"{folder} has no {CARD} of its own; leave out --keep-card to send a generated card")
     problems += check_metadata(text)
     if card.licence_fault and not re.search(r"^license: \S", text.partition("\n---\n")[0], re.MULTILINE):
         problems.append(card.licence_fault)
@@ -161,21 +162,34 @@ def plan_push(
 
 
 def files_of(folder: Path) -> tuple[Files, list[str]]:
-    """Path → file of the model in `folder`, and a note on each that is left out; hidden ones are skipped."""
+    """Path → file of the model in `folder`, and a note on each that is left out, with the reason."""
     files: Files = {}
     notes = []
     for path in sorted(folder.rglob("*")):
         parts = path.relative_to(folder).parts
         name = "/".join(parts)
-        hidden = any(part.startswith(".") or part == "__pycache__" for part in parts)
-        if not path.is_file() or (hidden and name not in NAMES):
-            continue
-        if path.name in NAMES or path.suffix in (*TEXT, *BINARY):
+        hidden = [part.startswith(".") or part == "__pycache__" for part in parts]
+        if name not in NAMES and any(hidden):
+            if hidden.index(True) == len(parts) - 1:  # once for all that is below it
+                notes.append(f"{printable(name)} is left out (hidden)")
+        elif reason := _left_out(folder, path):
+            notes.append(f"{printable(name)} is left out ({reason})")
+        elif path.is_file():
             files[name] = path
-        else:
-            reason = "a pickle may hold code" if path.suffix in PICKLES else "no part of a model"
-            notes.append(f"{name} is left out ({reason})")
     return files, notes
+
+
+def _left_out(folder: Path, path: Path) -> str | None:
+    """Why a path in `folder` is not sent; None for a folder and for what is sent."""
+    if path.is_symlink() and leads_out(folder, path):
+        return "a link to what lies outside the folder"
+    if path.is_dir():
+        return "a link to a folder" if path.is_symlink() else None
+    if not path.is_file():
+        return "a link to nothing" if path.is_symlink() else "no regular file"
+    if path.name in NAMES or path.suffix in (*TEXT, *BINARY):
+        return None
+    return "a pickle may hold code" if path.suffix in PICKLES else "no part of a model"
 
 
 def in_order(files: Files) -> tuple[PlannedFile, ...]:

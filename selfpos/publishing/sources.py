@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from selfpos.errors import SelfposError
+from selfpos.storage.documents import parse_yaml, read_text
 from selfpos.storage.file_kinds import ADAPTER, CONFIG, MODULES, PROMPTS_CONFIG
+from selfpos.storage.inside import leads_out
 from selfpos.storage.manifest import read_json
 from selfpos.storage.model_folder import EMBEDDER, read_modules
 from selfpos.storage.networks import task_of
@@ -184,14 +186,12 @@ def run_of(model: Path) -> ModelRun | None:
 
 def read_overlap(files: Sequence[Path]) -> Mapping[str, Any] | None:
     """The report in the first file that exists, None where none does; refused where it is no such report."""
-    import yaml
-
-    file = next((file for file in files if file.is_file()), None)
+    file = next((file for file in files if file.is_file() and not leads_out(file.parent, file)), None)
     if file is None:
         return None
     try:
-        report = yaml.safe_load(file.read_text(encoding="utf-8"))  # JSON is YAML
-    except (yaml.YAMLError, UnicodeDecodeError):
+        report = parse_yaml(read_text(file))  # JSON is YAML
+    except ValueError:
         report = None
     if not isinstance(report, dict) or not isinstance(report.get("sources"), dict):
         raise SelfposError(f"{file} is no report of `selfpos overlap`; write a new one with --out")

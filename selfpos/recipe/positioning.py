@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from selfpos.recipe.settings import Settings
+from selfpos.recipe.settings import MOST_STEPS, MOST_TOKENS, Settings
 
 PAPER: dict[str, Any] = {
     "search": "sgd", "space": "spherical", "steps": 1000, "batch_size": 32, "learning_rate": 5e-3,
@@ -151,9 +151,9 @@ class PositioningSettings(Settings):
     compare: bool = Field(
         True, description="search: measure base, specialists and one scale for all beside the point, too"
     )
-    rounds: int = Field(2, ge=1, description="search: rounds of linearised")
-    steps: int = Field(200, ge=1, description="search: steps of sgd")
-    evaluations: int = Field(200, ge=4, description="search: candidates of cma-es")
+    rounds: int = Field(2, ge=1, le=1000, description="search: rounds of linearised")
+    steps: int = Field(200, ge=1, le=MOST_STEPS, description="search: steps of sgd")
+    evaluations: int = Field(200, ge=4, le=MOST_STEPS, description="search: candidates of cma-es")
     learning_rate: float = Field(0.02, gt=0, description="search: of Adam in sgd")
     batch_size: int = Field(
         32, ge=4, description="search: records of a step of sgd; a mixed batch shares them among the tasks"
@@ -168,7 +168,7 @@ class PositioningSettings(Settings):
         description="run: texts whose activations are in memory at once (GradCache); a whole batch if absent",
     )
     max_length: int | None = Field(
-        None, ge=8, description="run: tokens per text; the model's limit when absent"
+        None, ge=8, le=MOST_TOKENS, description="run: tokens per text; the model's limit when absent"
     )
     precision: Literal["auto", "float32", "bf16"] = Field(
         "auto", description="run: of the forward pass; auto is bf16 on GPUs that have it"

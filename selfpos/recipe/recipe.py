@@ -89,7 +89,7 @@ class Recipe(Settings):
     name: Name = Field(description="of the run")
     base: str = Field("all-MiniLM-L6-v2", description="model folder or name on the Hub")
     seed: int = Field(0, ge=0, lt=2**32, description="of all random choices")
-    tasks: dict[Name, TaskSource] = Field(min_length=1)
+    tasks: dict[Name, TaskSource] = Field(min_length=1, max_length=1000)
     training: TrainingSettings = Field(default_factory=TrainingSettings)
     joint: JointField | None = Field(
         default_factory=JointSettings, description="one setting, or name: setting of several joint models"
@@ -100,7 +100,7 @@ class Recipe(Settings):
         None, description="absent: each pipeline as long as its own settings say"
     )
     probe: ProbeSettings = Field(default_factory=ProbeSettings)
-    merges: dict[Name, MergeSettings] = Field(min_length=1)
+    merges: dict[Name, MergeSettings] = Field(min_length=1, max_length=1000)
     evaluation: EvaluationSettings = Field(default_factory=EvaluationSettings)
     overlap: OverlapSettings | None = Field(None, description="absent: not checked")
     resources: dict[Literal["training", "merging", "evaluation"], ResourceSettings] = Field(

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from selfpos.recipe.settings import Settings
+from selfpos.recipe.settings import MOST_TOKENS, Settings
 
 
 class RetainSettings(Settings):
@@ -47,7 +47,7 @@ class RetainSettings(Settings):
         description="What is searched: documents that the merged model embeds, or those that the base has "
         "embedded, which need not be embedded again.",
     )
-    max_length: int | None = Field(None, ge=8, description="Tokens per text while searching.")
+    max_length: int | None = Field(None, ge=8, le=MOST_TOKENS, description="Tokens per text while searching.")
     seed: int = Field(0, ge=0, le=2**32 - 2, description="Of draws and resamples.")
     device: str | None = Field(None, description="Where the model runs [default: a GPU if there is one].")
 

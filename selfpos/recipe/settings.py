@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import typing
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
-from selfpos.errors import SelfposError, nearest, on_one_line
+from selfpos.errors import SelfposError, nearest, on_one_line, shortened
+from selfpos.storage.documents import parse_yaml, read_text
 
+MOST_STEPS = 10**8
+MOST_TOKENS = 10**6
+MOST_NUMBER = 10**12  # of any other field, bytes among them
+MOST_LETTERS = 10_000
+MOST_ENTRIES = 10_000
+MOST_FAULTS = 10  # named in one sentence
 Name = Annotated[
-    str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="letters, digits, '.', '_' and '-'")
+    str,
+    Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+        max_length=100,
+        description="letters, digits, '.', '_' and '-'",
+    ),
 ]
 
 
@@ -21,6 +34,32 @@ class Settings(BaseModel):
         extra="forbid", frozen=True, defer_build=True
     )  # most commands need few of the schemas, and each takes its time
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _within_bounds(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuse what no field needs: huge numbers and texts, and true where a number belongs."""
+        entries = [*value, *value.values()] if isinstance(value, dict) else value
+        if not isinstance(entries, list | tuple):
+            entries = [value]
+        if len(entries) > 2 * MOST_ENTRIES:
+            raise ValueError(f"expected at most {MOST_ENTRIES:,} entries, found {len(entries):,}")
+        truths = _takes_truths(cls.model_fields[str(info.field_name)].annotation)
+        for entry in entries:
+            if isinstance(entry, bool) and not truths:
+                raise ValueError(f"expected a number or a text, found {str(entry).lower()}")
+            if isinstance(entry, int | float) and not abs(entry) <= MOST_NUMBER:
+                raise ValueError(f"expected a number of at most {MOST_NUMBER:,}")
+            if isinstance(entry, str) and len(entry) > MOST_LETTERS:
+                raise ValueError(f"expected at most {MOST_LETTERS:,} letters, found {len(entry):,}")
+        return value
+
+
+def _takes_truths(annotation: Any) -> bool:
+    """Whether a field of this type may hold true and false, or settings, which look at their own fields."""
+    if isinstance(annotation, type) and issubclass(annotation, Settings):
+        return True
+    return annotation in (bool, Any) or any(map(_takes_truths, typing.get_args(annotation)))
+
 
 Model = TypeVar("Model", bound=Settings)
 
@@ -30,13 +69,11 @@ def load_settings(path: Path, model: type[Model], what: str = "recipe") -> Model
 
     Raises SelfposError naming each wrong field, and the nearest right name.
     """
-    import yaml
-
     if not path.is_file():
         raise SelfposError(f"there is no {what} file {path}")
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
+        data = parse_yaml(read_text(path))
+    except ValueError as error:
         raise SelfposError(f"{what} {path} is not YAML: {on_one_line(error)}") from None
     if not isinstance(data, dict):
         raise SelfposError(f"{what} {path} must be a mapping of fields, found {type(data).__name__}")
@@ -49,26 +86,23 @@ def validate(model: type[Model], data: dict[str, Any], source: str) -> Model:
         return model.model_validate(data)
     except ValidationError as error:
         faults = [_sentence(model, dict(fault)) for fault in error.errors()]
-        raise SelfposError(f"{source}: " + "; ".join(faults)) from None
+        more = [f"and {len(faults) - MOST_FAULTS} more"] if len(faults) > MOST_FAULTS else []
+        raise SelfposError(f"{source}: " + "; ".join(faults[:MOST_FAULTS] + more)) from None
 
 
 def _sentence(model: type[Settings], fault: dict[str, Any]) -> str:
-    path = ".".join(str(part) for part in fault["loc"] if part not in ("(one)", "(several)"))
+    path = ".".join(str(part)[:100] for part in fault["loc"] if part not in ("(one)", "(several)"))
     if fault["type"] == "extra_forbidden":
         *parents, word = fault["loc"]
         return f"there is no field '{path}'{nearest(str(word), _fields_at(model, parents))}"
     if fault["type"] == "missing":
         return f"field '{path}' is missing"
-    return (
-        f"field '{path}': {fault['msg'].removeprefix('Value error, ')} (found {fault['input']!r})"
-        if path
-        else fault["msg"].removeprefix("Value error, ")
-    )
+    reason = fault["msg"].removeprefix("Value error, ")
+    return f"field '{path}': {reason} (found {shortened(repr(fault['input']))})" if path else reason
 
 
 def _fields_at(model: type[Settings], path: list[Any]) -> list[str]:
     """Field names of the settings that `path` leads to, below `model`; keys of free mappings are skipped."""
-    import typing
 
     def settings_in(annotation: Any) -> type[Settings] | None:
         if isinstance(annotation, type) and issubclass(annotation, Settings):

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from selfpos.recipe.settings import Name, Settings
+from selfpos.recipe.settings import MOST_STEPS, MOST_TOKENS, Name, Settings
 
 
 class LoraSettings(Settings):
@@ -30,7 +30,9 @@ class ValidationSettings(Settings):
         None, gt=0, le=0.5, description="of each task's training records, drawn with the seed"
     )
     split: str | None = Field(None, description="a split of the tasks' data, as 'validation'")
-    every: int = Field(100, ge=1, description="steps between measurements; the last step is measured, too")
+    every: int = Field(
+        100, ge=1, le=MOST_STEPS, description="steps between measurements; the last step is measured, too"
+    )
     patience: int | None = Field(
         None, ge=1, description="measurements without a better one before the training stops"
     )
@@ -46,7 +48,7 @@ class ValidationSettings(Settings):
 class TrainingSettings(Settings):
     """How a model is fine-tuned. `steps` or `epochs` decides the length; `steps` wins when both are given."""
 
-    steps: int | None = Field(None, ge=1, description="training steps; wins over epochs")
+    steps: int | None = Field(None, ge=1, le=MOST_STEPS, description="training steps; wins over epochs")
     epochs: float = Field(1, gt=0, description="passes over the data")
     batch_size: int = Field(32, ge=2, description="records of a step")
     learning_rate: float = Field(2e-5, gt=0, description="highest learning rate of AdamW")
@@ -57,13 +59,16 @@ class TrainingSettings(Settings):
         0.05, gt=0, description="of every InfoNCE loss, in training and on the probe alike"
     )
     max_length: int | None = Field(
-        None, ge=8, description="tokens per text while training; the model's limit when absent"
+        None,
+        ge=8,
+        le=MOST_TOKENS,
+        description="tokens per text while training; the model's limit when absent",
     )
     precision: Literal["auto", "float32", "bf16", "fp16"] = Field(
         "auto", description="auto: bf16 on GPUs that have it, else float32"
     )
     checkpoint_every: int = Field(
-        500, ge=1, description="steps between checkpoints; at most ten minutes lie between two"
+        500, ge=1, le=MOST_STEPS, description="steps between checkpoints; at most ten minutes lie between two"
     )
     lora: LoraSettings | None = Field(None, description="train an adapter instead of all weights")
     sts_loss: Literal["cosent", "infonce"] = Field(
@@ -140,7 +145,10 @@ class JointSettings(MixtureSettings):
     """A joint model: one model trained on all tasks."""
 
     steps: int | None = Field(
-        None, ge=1, description="absent: as many batches, or with epochs as many epochs, as the specialists"
+        None,
+        ge=1,
+        le=MOST_STEPS,
+        description="absent: as many batches, or with epochs as many epochs, as the specialists",
     )
     on_probe: bool = Field(
         False, description="train it on the probe records, too, which all other trainings go without"
@@ -167,7 +175,9 @@ class IterativeSettings(Settings):
     order: list[Name] = Field(
         default_factory=list, description="of the tasks; as they are listed when absent"
     )
-    steps: int | None = Field(None, ge=1, description="on each task; a specialist's when absent")
+    steps: int | None = Field(
+        None, ge=1, le=MOST_STEPS, description="on each task; a specialist's when absent"
+    )
 
 
 class BaggingSettings(MixtureSettings):
@@ -179,7 +189,10 @@ class BaggingSettings(MixtureSettings):
         description="part of every task's records that each model is trained on",
     )
     steps: int | None = Field(
-        None, ge=1, description="of all its models together; absent: each its share of the joint model's"
+        None,
+        ge=1,
+        le=MOST_STEPS,
+        description="of all its models together; absent: each its share of the joint model's",
     )
 
 

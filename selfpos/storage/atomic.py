@@ -22,6 +22,14 @@ def refuse_existing(out: Path) -> None:
         raise SelfposError(f"{out} would lie within {file}, which is a file; choose another output")
 
 
+def refuse_within(out: Path, folder: Path) -> None:
+    """Raise SelfposError when `out` lies within the model `folder`, of which it would become a part."""
+    if out.resolve().is_relative_to(folder.resolve()):
+        raise SelfposError(
+            f"{out} lies within the model {folder}, and would count as a part of it; choose another output"
+        )
+
+
 @contextmanager
 def fresh_folder(out: Path) -> Iterator[Path]:
     """Yield a temporary folder beside `out`; when the block succeeds, it is flushed and renamed to `out`.

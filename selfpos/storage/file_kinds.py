@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 WEIGHTS = "model.safetensors"
@@ -11,6 +12,7 @@ CONFIG = "config.json"
 TRANSFORMER_CONFIG = "sentence_bert_config.json"
 ROUTER_CONFIG = "router_config.json"
 PROMPTS_CONFIG = "config_sentence_transformers.json"
+PICKLED = re.compile(r"pytorch_model.*\.bin")
 ADAPTER = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 MANIFEST = "selfpos.json"
@@ -47,11 +49,12 @@ def model_files(folder: Path) -> list[Path]:
 
     Side folders hold exports, logs, checkpoints or hidden files.
     """
-    files = []
-    for file in folder.rglob("*"):
-        relative = file.relative_to(folder)
-        folders = relative.parts[:-1]
-        aside = any(name in SIDE_FOLDERS or name.startswith(("checkpoint-", ".")) for name in folders)
-        if file.is_file() and not aside and not relative.name.startswith("."):
-            files.append(relative)
-    return sorted(files)
+    below = ((file, file.relative_to(folder)) for file in folder.rglob("*"))
+    return sorted(relative for file, relative in below if file.is_file() and not is_aside(relative))
+
+
+def is_aside(relative: Path) -> bool:
+    """Whether a path in a model's folder is hidden or in a side folder."""
+    folders = relative.parts[:-1]
+    aside = any(name in SIDE_FOLDERS or name.startswith(("checkpoint-", ".")) for name in folders)
+    return aside or relative.name.startswith(".")

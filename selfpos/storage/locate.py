@@ -19,9 +19,9 @@ HUB_FILES = [f"*{ending}" for ending in (".safetensors", ".py", "_linear.pt", *s
 HUB_LEFT_OUT = [pattern for folder in sorted(EXPORT_FOLDERS) for pattern in (f"{folder}/*", f"*/{folder}/*")]
 
 
-def locate_model(name: str) -> Path:
+def locate_model(name: str, *, pickles: bool = False) -> Path:
     """The folder of a model: a local one, the packaged all-MiniLM-L6-v2, or a Hub snapshot
-    (`name[@revision]`).
+    (`name[@revision]`), with `pickles` its pickled weights too.
 
     Raises SelfposError when there is no such model, OperationError when the Hub cannot supply it.
     """
@@ -36,7 +36,7 @@ def locate_model(name: str) -> Path:
         )
     if name.removeprefix("sentence-transformers/") == DEFAULT_MODEL:
         return packaged_base() or _snapshot(f"sentence-transformers/{DEFAULT_MODEL}")
-    return _snapshot(name)
+    return _snapshot(name, [*HUB_FILES, "*pytorch_model*.bin"] if pickles else HUB_FILES)
 
 
 def packaged_base() -> Path | None:
@@ -54,7 +54,7 @@ def packaged_base() -> Path | None:
     return folder
 
 
-def _snapshot(name: str) -> Path:
+def _snapshot(name: str, files: list[str] = HUB_FILES) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         HfHubHTTPError,
@@ -68,7 +68,7 @@ def _snapshot(name: str) -> Path:
     repository, _, revision = name.partition("@")
     try:
         folder = snapshot_download(
-            repository, revision=revision or None, allow_patterns=HUB_FILES, ignore_patterns=HUB_LEFT_OUT
+            repository, revision=revision or None, allow_patterns=files, ignore_patterns=HUB_LEFT_OUT
         )
     except RevisionNotFoundError:
         raise SelfposError(

@@ -8,13 +8,15 @@ from typing import Any
 
 from selfpos.errors import SelfposError
 from selfpos.storage.atomic import write_text
+from selfpos.storage.documents import parse_json, read_text
 from selfpos.storage.file_kinds import MANIFEST
+from selfpos.storage.inside import inside
 
 
 def read_json(file: Path) -> dict[str, Any]:
     """The JSON object in `file`. Raises SelfposError that names the file when it holds none."""
     try:
-        data = json.loads(file.read_text(encoding="utf-8"))
+        data = parse_json(read_text(file))
     except ValueError as error:
         raise SelfposError(f"{file} is not JSON: {error}") from None
     if not isinstance(data, dict):
@@ -34,4 +36,4 @@ def write_manifest(folder: Path, data: dict[str, Any]) -> Path:
 def read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of `folder`, empty where it has none. Raises SelfposError when it is not an object."""
     file = folder / MANIFEST
-    return read_json(file) if file.is_file() else {}
+    return read_json(inside(folder, MANIFEST, file)) if file.is_file() else {}

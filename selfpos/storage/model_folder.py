@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import mmap
 import re
 from collections.abc import Iterator
@@ -14,14 +13,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from selfpos.errors import SelfposError
+from selfpos.storage.documents import parse_json, read_text
 from selfpos.storage.file_kinds import (
     ADAPTER,
+    ADAPTER_WEIGHTS,
     CONFIG,
     EXPORT_FOLDERS,
     HEADS_ENDINGS,
     INDEX,
     MANIFEST,
     MODULES,
+    PICKLED,
     PROMPTS_CONFIG,
     TRAINING_STATES,
     VOCABULARIES,
@@ -29,6 +31,7 @@ from selfpos.storage.file_kinds import (
     model_files,
 )
 from selfpos.storage.hashing import content_hash
+from selfpos.storage.inside import inside, refuse_links_out
 from selfpos.storage.locate import hub_snapshot
 from selfpos.storage.manifest import read_json
 from selfpos.storage.networks import SPLIT_ON_LOADING, TRANSFORMERS, Network, loaded, networks, task_of
@@ -152,6 +155,7 @@ def open_model(folder: Path) -> ModelFolder:
     Raises SelfposError when it is no model, or not whole.
     """
     modules = read_modules(folder, plain=True)
+    refuse_links_out(folder)
     tensors = stored_tensors(folder)
     if not tensors:
         hint = " (it holds a PEFT adapter: give its base as the base, and this folder as a vector)"
@@ -170,12 +174,16 @@ def open_model(folder: Path) -> ModelFolder:
 def stored_tensors(folder: Path) -> dict[str, TensorEntry]:
     """The tensors of every module below `folder` by key, in the order of their files and bytes."""
     tensors: dict[str, TensorEntry] = {}
-    for file, prefix, names in weight_files(folder):
-        entries = {
-            key: entry
-            for key, entry in read_header(file, prefix)[0].items()
-            if names is None or names.get(entry.name, file.name) == file.name
-        }
+    for file, prefix, places in weight_files(folder):
+        entries = read_header(file, prefix)[0]
+        if places is not None:
+            listed = {prefix + name for name, place in places.items() if place == file}
+            if missing := sorted(listed - entries.keys()):
+                raise SelfposError(
+                    f"{file.parent / INDEX} says that {file.name} holds the tensor {missing[0]}, which it "
+                    "does not; fetch the model again"
+                )
+            entries = {key: entry for key, entry in entries.items() if places.get(entry.name, file) == file}
         if twice := sorted(entries.keys() & tensors.keys()):
             other = tensors[twice[0]].file.name
             raise SelfposError(
@@ -229,8 +237,8 @@ def read_modules(folder: Path, *, plain: bool = False) -> tuple[Module, ...]:
         raise SelfposError(f"{folder} is no sentence-transformers model: it has no modules.json{hint}")
     try:
         modules = tuple(
-            Module(int(item["idx"]), str(item["name"]), _relative(item["path"]), item["type"])
-            for item in json.loads(file.read_text(encoding="utf-8"))
+            Module(int(item["idx"]), str(item["name"]), _relative(folder, item["path"]), item["type"])
+            for item in parse_json(read_text(file))
         )
     except (KeyError, TypeError, ValueError, AttributeError):
         raise SelfposError(f"{file} does not list modules with idx, name, path and type") from None
@@ -239,17 +247,22 @@ def read_modules(folder: Path, *, plain: bool = False) -> tuple[Module, ...]:
     return modules
 
 
-def _relative(path: str) -> str:
+def _relative(folder: Path, path: str) -> str:
     """A module's folder as in keys: '' for the root, which some tools call '.'."""
-    return "" if PurePosixPath(path) == PurePosixPath() else PurePosixPath(path.strip("/")).as_posix()
+    inside(folder, path, folder / MODULES)
+    return "" if PurePosixPath(path) == PurePosixPath() else PurePosixPath(path).as_posix()
 
 
-def weight_files(folder: Path) -> Iterator[tuple[Path, str, dict[str, str] | None]]:
+def weight_files(folder: Path) -> Iterator[tuple[Path, str, dict[str, Path] | None]]:
     """The safetensors files of every module below `folder`, each with its keys' prefix ('' or 'folder/').
 
     With several files of one index comes its map from tensor to file, which decides where a tensor is in two.
     """
-    candidates = [file for file in folder.rglob("*") if file.name == CONFIG or file.suffix == ".safetensors"]
+    candidates = [
+        file
+        for file in folder.rglob("*")
+        if file.name == CONFIG or file.suffix == ".safetensors" or PICKLED.fullmatch(file.name)
+    ]
     for module in sorted({folder, *(file.parent for file in candidates)}):
         relative = module.relative_to(folder)
         first = relative.parts[0] if relative.parts else ""
@@ -258,32 +271,43 @@ def weight_files(folder: Path) -> Iterator[tuple[Path, str, dict[str, str] | Non
         prefix = f"{relative.as_posix()}/" if relative.parts else ""
         index = module / INDEX
         shards = sorted(file for file in module.iterdir() if SHARD.match(file.name))
-        pickles = sorted(file.name for file in module.glob("pytorch_model*.bin"))
+        pickles = sorted(file.name for file in module.iterdir() if PICKLED.fullmatch(file.name))
         if (module / WEIGHTS).is_file():
             yield module / WEIGHTS, prefix, None
         elif index.is_file():
-            files, names = _shards(index)
-            yield from ((file, prefix, names) for file in files)
+            places = _shards(index)
+            yield from ((file, prefix, places) for file in sorted(set(places.values())))
         elif shards:
             _refuse_missing(shards)
             yield from ((file, prefix, None) for file in shards)
         elif pickles:
             raise SelfposError(
-                f"{module} holds its weights as a pickle ({pickles[0]}), which is never loaded; load it with "
-                f"the class that it was saved from, and save it again, which writes {WEIGHTS}"
+                f"{module} holds its weights as a pickle ({pickles[0]}), which may hold code; load it with "
+                f"the class that it was saved from, and save it again, which writes {WEIGHTS}, or let "
+                "finetune, merge and eval-mteb read its tensors only, with --allow-pickle"
             )
 
 
-def _shards(index: Path) -> tuple[list[Path], dict[str, str]]:
-    try:
-        names: dict[str, str] = read_json(index)["weight_map"]
-        files = sorted(set(names.values()))
-    except (KeyError, TypeError, AttributeError):
-        raise SelfposError(f"{index} has no weight_map from tensor to shard; fetch the model again") from None
-    for name in files:
-        if not (index.parent / name).is_file():
+def refuse_pickles(folder: Path) -> None:
+    """Raise SelfposError where loading the model or adapter in `folder` would read a pickle."""
+    list(weight_files(folder))
+    pickled = next(folder.rglob("adapter_model.bin"), None)
+    if pickled and not (pickled.parent / ADAPTER_WEIGHTS).is_file():
+        raise SelfposError(
+            f"{pickled} is a pickle, which is never loaded; load the adapter with PEFT, and save it again"
+        )
+
+
+def _shards(index: Path) -> dict[str, Path]:
+    """Tensor → the file that an index says it is in."""
+    names = read_json(index).get("weight_map")
+    if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
+        raise SelfposError(f"{index} has no weight_map from tensor to shard; fetch the model again")
+    files = {name: inside(index.parent, name, index) for name in set(names.values())}
+    for name, file in files.items():
+        if not file.is_file():
             raise SelfposError(f"{index} names the shard {name}, which does not exist; fetch the model again")
-    return [index.parent / name for name in files], names
+    return {tensor: files[name] for tensor, name in names.items()}
 
 
 def _refuse_missing(shards: list[Path]) -> None:

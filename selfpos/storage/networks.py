@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from selfpos.storage.file_kinds import CONFIG, MODULES, ROUTER_CONFIG, TRANSFORMER_CONFIG
+from selfpos.storage.inside import inside
 from selfpos.storage.manifest import read_json
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ def networks(folder: Path, modules: Iterable[Module]) -> list[Network]:
             found.append(Network(module.kind, module.path))
             continue
         for inner, kind in sorted((config.get("types") or {}).items()):
+            inside(folder / module.path, inner, folder / module.path / ROUTER_CONFIG)
             path = f"{module.path}/{inner}" if module.path else inner
             found.append(Network(str(kind).rpartition(".")[2], path))
     return found

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from selfpos.errors import SelfposError
+from selfpos.errors import SelfposError, on_one_line, printable
+from selfpos.storage.documents import parse_json
 from selfpos.storage.numbers import MERGEABLE, STORED
 
 MAX_HEADER = 100_000_000  # bytes; the limit of the safetensors library
@@ -79,12 +80,15 @@ def read_header(file: Path, prefix: str = "") -> tuple[dict[str, TensorEntry], d
                 "or write it again"
             )
         try:
-            header = json.loads(handle.read(length))
+            header = parse_json(handle.read(length))
             metadata = header.pop("__metadata__", None) or {}
             spans = {name: _span(item) for name, item in header.items()}
-        except (ValueError, KeyError, TypeError, AttributeError):
+            if odd := next((name for name in spans if printable(name) != name), None):
+                raise ValueError(f"the tensor name {printable(odd)!r} has controls in it")
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            why = f" ({error})" if isinstance(error, ValueError) and str(error) else ""
             raise SelfposError(
-                f"{file} is not a safetensors file: its header cannot be read; fetch or write it again"
+                f"{file} is not a safetensors file: its header cannot be read{why}; fetch or write it again"
             ) from None
     entries: dict[str, TensorEntry] = {}
     position = 0
@@ -106,13 +110,29 @@ def read_header(file: Path, prefix: str = "") -> tuple[dict[str, TensorEntry], d
         raise SelfposError(
             f"{file} is {state}: expected {expected} bytes, found {size}; fetch or write it again"
         )
+    _judge(file)
     return entries, metadata
+
+
+def _judge(file: Path) -> None:
+    """Raise SelfposError where the safetensors library, of which others' tools are made, refuses `file`."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, framework="numpy"):
+            pass
+    except SafetensorError as error:
+        raise SelfposError(
+            f"{file} is refused by the safetensors library ({on_one_line(error, 200)}); fetch or write it "
+            "again"
+        ) from None
 
 
 def _span(item: Any) -> tuple[str, tuple[int, ...], int, int]:
     """Format, shape, first and last byte of a header's tensor. Raises TypeError or ValueError."""
     dtype, shape, (start, stop) = item["dtype"], tuple(item["shape"]), item["data_offsets"]
-    if not isinstance(dtype, str) or not all(isinstance(number, int) for number in (*shape, start, stop)):
+    numbers = (*shape, start, stop)
+    if not isinstance(dtype, str) or any(type(number) is not int or number < 0 for number in numbers):
         raise TypeError
     return dtype, shape, start, stop
 

@@ -12,8 +12,9 @@ from selfpos.devices import check_device
 from selfpos.errors import SelfposError, on_one_line
 from selfpos.recipe import TrainingSettings
 from selfpos.storage.file_kinds import ADAPTER, CONFIG, MODULES, PROMPTS_CONFIG
+from selfpos.storage.inside import refuse_links_out
 from selfpos.storage.manifest import read_json
-from selfpos.storage.model_folder import check_embeds, check_tokenizer, read_modules
+from selfpos.storage.model_folder import check_embeds, check_tokenizer, read_modules, refuse_pickles
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -36,8 +37,10 @@ def check_base(base: Path, max_length: int | None = None) -> None:
             f"{base} holds a PEFT adapter, which is no base by itself; "
             "train from the model that it was added to"
         )
+    refuse_links_out(base)
     check_tokenizer(base)
     check_embeds(base)
+    refuse_pickles(base)
     paths = [base / module.path for module in read_modules(base) if module.kind == "Transformer"]
     limit = token_limit(paths[0]) if paths else None
     if max_length is not None and limit is not None and max_length > limit:

@@ -18,6 +18,7 @@ from selfpos.storage.tensor_file import TensorEntry, read_header
 from selfpos.vectors.check import quantisation
 from selfpos.vectors.match import copies_of, parameters_of, same_values
 from selfpos.vectors.parts import Dense, Dora, LowRank, Maps, MatchedRows, Shift, Sum, TensorPart
+from selfpos.vectors.scaling import Scaling
 
 # Options under which an adapter is more than W + scaling·B·A, so that no merged weight equals it.
 UNSUPPORTED_OPTIONS = {
@@ -55,7 +56,8 @@ def adapter_parts(folder: ModelFolder, base: ModelFolder) -> tuple[dict[str, Ten
         )
     entries = read_header(file)[0]
     heads = {name for name in entries if _head(_parameter(name)) and not _in_base(_parameter(name), base)}
-    reader = _AdapterReader(folder, base, config, {name: entries[name] for name in entries.keys() - heads})
+    own = {name: entries[name] for name in entries.keys() - heads}
+    reader = _AdapterReader(folder, base, config, Scaling(config, folder.path), own)
     parts: dict[str, TensorPart] = {}
     for name in entries:
         for key, part in reader.part(name).items() if name not in heads else ():
@@ -101,6 +103,13 @@ def _checked_config(folder: ModelFolder) -> dict[str, Any]:
             f"adapter {folder.path} was started with {init}, which changes the base too, so its factors are "
             "not the task vector; save it with PEFT's path_initial_model_for_weight_conversion"
         )
+    rows = config.get("trainable_token_indices") or []
+    lists = list(rows.values()) if isinstance(rows, dict) else [rows]
+    if any(not isinstance(one, list) or any(type(row) is not int for row in one) for one in lists):
+        raise SelfposError(
+            f"adapter {folder.path} has trainable_token_indices {str(rows)[:100]!r}; expected a list of "
+            "token numbers, or one for each table: save the adapter again with PEFT"
+        )
     return config
 
 
@@ -109,6 +118,7 @@ class _AdapterReader:
     folder: ModelFolder
     base: ModelFolder
     config: dict[str, Any]
+    scaling: Scaling
     entries: dict[str, TensorEntry]
     maps: Maps = field(default_factory=dict)
 
@@ -134,7 +144,7 @@ class _AdapterReader:
             return {}
         key = self._key(f"{module}.bias")
         rank = self.entries[f"{first}A.weight"].shape[0]
-        return {key: Shift(self._checked_shape(entry, key), self._scaling(module, rank), self.maps)}
+        return {key: Shift(self._checked_shape(entry, key), self.scaling.of(module, rank), self.maps)}
 
     def _stored(self, entry: TensorEntry, parameter: str) -> dict[str, TensorPart]:
         """What a tensor beside the factors adds: a whole parameter, trained rows, or a copy of the base's."""
@@ -186,7 +196,7 @@ class _AdapterReader:
                 f"{a.file}: {name} and its lora_B make a matrix of shape {list(product)}; tensor {key} of "
                 f"the base has {list(shape)}"
             )
-        part = LowRank(a, b, self._scaling(module, rank), transposed, self.maps)
+        part = LowRank(a, b, self.scaling.of(module, rank), transposed, self.maps)
         vector = f"{name.partition('.lora_')[0]}.lora_magnitude_vector"
         magnitude = self.entries.get(vector, self.entries.get(f"{vector}.weight"))
         if magnitude is None and not self.config.get("use_dora"):
@@ -202,13 +212,6 @@ class _AdapterReader:
                 f"per row of {key}"
             )
         return Dora(part, magnitude, self.base, key, self.maps)
-
-    def _scaling(self, module: str, rank: int) -> float:
-        """alpha / rank, or alpha / √rank for rank-stabilised LoRA, with PEFT's patterns of module names."""
-        patterns: dict[str, float] = self.config.get("alpha_pattern") or {}
-        matching = (pattern for pattern in patterns if re.match(rf"(.*\.)?({pattern})$", module))
-        alpha = patterns.get(next(matching, ""), self.config.get("lora_alpha", 8))
-        return alpha / math.sqrt(rank) if self.config.get("use_rslora") else alpha / rank
 
     def _key(self, parameter: str) -> str:
         """The base's key for a parameter: its name, or the only key that differs by a prefix.

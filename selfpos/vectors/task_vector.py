@@ -12,6 +12,7 @@ import numpy as np
 
 from selfpos.errors import SelfposError
 from selfpos.storage.file_kinds import ADAPTER, MODULES
+from selfpos.storage.inside import refuse_links_out
 from selfpos.storage.locate import hub_snapshot
 from selfpos.storage.model_folder import ModelFolder, open_model, raw_tensor, read_modules, stored_tensors
 from selfpos.storage.networks import TRANSFORMERS
@@ -161,6 +162,7 @@ def _refusal(base: ModelFolder, source: Path, compared: Comparison) -> str:
 
 def _open_adapter(source: Path) -> ModelFolder:
     """An adapter's folder, as sentence-transformers (with other modules' weights) or PEFT saves it."""
+    refuse_links_out(source)
     if not (source / MODULES).is_file():
         return ModelFolder(source, (), {})
     return ModelFolder(source, read_modules(source), stored_tensors(source))

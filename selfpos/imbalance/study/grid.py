@@ -25,6 +25,7 @@ from selfpos.imbalance.study.data import ImageData, read_images
 from selfpos.imbalance.study.methods import Refit, get_method
 from selfpos.imbalance.study.recipe import NETWORKS_OF_TEXTS, ImbalanceRecipe
 from selfpos.imbalance.study.unit import Imbalance, Unit, check_study, first_stage, run_unit
+from selfpos.signals import ENDING
 from selfpos.storage.atomic import locked
 
 KEY = ("profile", "rho", "mu", "minority_rule", "method", "rate", "seed")  # as of `Unit.result_keys`
@@ -183,12 +184,13 @@ def _in_processes(
         ) from None
     finally:
         for process in list((pool._processes or {}).values()):
-            process.terminate()
+            process.kill()
         pool.shutdown(cancel_futures=True)
 
 
 def _start_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent answers Ctrl-C
+    for number in (signal.SIGINT, *ENDING):
+        signal.signal(number, signal.SIG_IGN)  # the parent answers them
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
 

@@ -1,0 +1,62 @@
+"""The signals of schedulers and closed terminals, answered as Ctrl-C is."""
+
+from __future__ import annotations
+
+import os
+import signal
+import stat
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+ENDING = (signal.SIGTERM, signal.SIGHUP)
+REPEATED = 5.0
+"""Seconds within which a second signal is the first again: `timeout`, shells and terminals send two."""
+
+
+@contextmanager
+def ending_signals() -> Iterator[list[int]]:
+    """A block in which SIGTERM and SIGHUP do what Ctrl-C does; yields those that came.
+
+    A signal that is ignored, as under nohup, stays so.
+    """
+    received: list[int] = []
+    last = -REPEATED
+
+    def end(number: int, frame: FrameType | None) -> None:
+        nonlocal last
+        again = time.monotonic() - last < REPEATED
+        last = time.monotonic()
+        received.append(number)
+        if number == signal.SIGHUP:
+            _silence_lost_terminal()
+        on_interrupt = signal.getsignal(signal.SIGINT)
+        if again:
+            return
+        if not callable(on_interrupt):  # Ctrl-C is ignored, as in the background of a script
+            raise KeyboardInterrupt
+        on_interrupt(signal.SIGINT, frame)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield received
+        return
+    before = {number: signal.getsignal(number) for number in ENDING}
+    for number, handler in before.items():
+        if handler != signal.SIG_IGN:
+            signal.signal(number, end)
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _silence_lost_terminal() -> None:
+    """Let outputs to a terminal that is gone go nowhere: a failed write would look like a failed work."""
+    for output in (1, 2):
+        if stat.S_ISCHR(os.fstat(output).st_mode) and not os.isatty(output):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, output)
+            os.close(nowhere)
