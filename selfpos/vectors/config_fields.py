@@ -50,7 +50,10 @@ UNWRITTEN = {
     "use_residual": False,
 }
 """Fields of transformers and of other modules → what they are where they are not written."""
-POSITIONS_FROM_PADDING = ("roberta", "mpnet", "camembert", "xmod", "longformer", "data2vec-text", "jina")
+POSITIONS_FROM_PADDING = (
+    *("roberta", "mpnet", "camembert", "xmod", "longformer", "data2vec-text", "jina", "luke", "esm", "ibert"),
+    *("altclip", "lilt", "markuplm", "layoutlmv3", "m2m_100"),
+)
 """Parts of types of models whose positions are counted from the number of the padding token."""
 
 
@@ -116,7 +119,8 @@ def _token_id_counts(name: str, config: Mapping[str, Any]) -> bool:
         decodes = "num_key_value_heads" in config or "gpt" in kind
         return any(part in kind for part in POSITIONS_FROM_PADDING) or (classifies and decodes)
     if name == "eos_token_id":
-        return "clip" in kind or (classifies and "bart" in kind)
+        by_end = any(part in kind for part in ("bart", "t5", "mvp", "pegasus"))  # a class from the last </s>
+        return "clip" in kind or (classifies and by_end)
     return False
 
 

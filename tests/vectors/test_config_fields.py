@@ -53,6 +53,12 @@ def test_fields_that_change_nothing(mine: dict[str, Any], theirs: dict[str, Any]
             "pad_token_id",
         ),
         ({"model_type": "clip_text_model", "eos_token_id": 2}, {"eos_token_id": 3}, "eos_token_id"),
+        ({"model_type": "luke", "pad_token_id": 1}, {"pad_token_id": 0}, "pad_token_id"),
+        (
+            {"model_type": "t5", "architectures": ["T5ForSequenceClassification"], "eos_token_id": 1},
+            {"eos_token_id": 3},
+            "eos_token_id",
+        ),
         (
             {"text_config": {"rope_theta": 1e4}},
             {"text_config": {"rope_theta": 1e6}},
