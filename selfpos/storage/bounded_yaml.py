@@ -29,16 +29,16 @@ class Bounded(yaml.SafeLoader):
         alias = self.check_event(yaml.AliasEvent)
         node = super().compose_node(parent, index)
         self.depth -= 1
-        if alias and not isinstance(node, yaml.ScalarNode) and id(node) not in self.sizes:
+        if alias and isinstance(node, yaml.CollectionNode) and id(node) not in self.sizes:
             raise ValueError(f"the value at line {node.start_mark.line + 1} contains itself")
         return node
 
-    def compose_sequence_node(self, anchor: str | None) -> yaml.Node:
+    def compose_sequence_node(self, anchor: Any) -> yaml.SequenceNode:
         node = super().compose_sequence_node(anchor)
         self._measure(node, node.value)
         return node
 
-    def compose_mapping_node(self, anchor: str | None) -> yaml.Node:
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
         self._refuse_twice(node)
         self._measure(node, [child for pair in node.value for child in pair])

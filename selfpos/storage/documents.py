@@ -102,7 +102,7 @@ def parse_yaml(text: str) -> Any:
     return next(parse_yaml_all(text), (None, None))[0]
 
 
-def parse_yaml_all(text: str) -> Iterator[tuple[Any, yaml.Node]]:
+def parse_yaml_all(text: str) -> Iterator[tuple[Any, yaml.Node | None]]:
     """The YAML documents in `text`, each with its tree. Raises ValueError as parse_json."""
     import yaml
 

@@ -51,7 +51,7 @@ def _convert(pickled: list[Path], file: Path) -> None:
     import torch
     from safetensors.torch import save_file
 
-    tensors = {}
+    tensors: dict[str, torch.Tensor] = {}
     for source in pickled:
         try:
             loaded = torch.load(source, map_location="cpu", weights_only=True)
