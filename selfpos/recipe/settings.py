@@ -49,7 +49,7 @@ class Settings(BaseModel):
         for entry in entries:
             if isinstance(entry, bool) and not truths:
                 raise ValueError(f"expected a number or a text, found {str(entry).lower()}")
-            if isinstance(entry, int | float) and not free and not abs(entry) <= MOST_NUMBER:
+            if isinstance(entry, int | float) and not free and abs(entry) > MOST_NUMBER:
                 raise ValueError(f"expected a number of at most {MOST_NUMBER:,}")
             if isinstance(entry, str) and len(entry) > MOST_LETTERS:
                 raise ValueError(f"expected at most {MOST_LETTERS:,} letters, found {len(entry):,}")
