@@ -177,12 +177,8 @@ def _is_number(text: str) -> bool:
 def judgement(cells: Iterable[Any], where: str) -> tuple[str, str, int]:
     """Query, document and grade as such. Raises SelfposError where they are not."""
     query, document, grade = cells
-    try:
-        value = float(grade)
-        if value.is_integer() and None not in (query, document):
-            return str(query), str(document), int(value)
-    except (TypeError, ValueError):
-        pass
+    if None not in (query, document) and _is_number(str(grade)) and float(grade).is_integer():
+        return str(query), str(document), int(float(grade))
     raise SelfposError(
         f"{where}: expected query-id, corpus-id and a whole score between tabs, found "
         f"{query!r}, {document!r}, {grade!r}"

@@ -1,9 +1,9 @@
-"""Who teaches tasks without labels, and which specialist is not fit to.
+"""Which model teaches each set of plain texts, and which specialists are not fit to teach.
 
-A specialist trained on noise is its own teacher and matches itself. The texts of others give it away: there a
-sound specialist still agrees with the base, and with their specialists not much less than the base does. One
-that has lost both is no teacher. On its texts the base teaches instead, so that its coefficient is what the
-other texts leave of it.
+On its own texts a specialist agrees with itself, even one trained on noise. Other texts show the difference:
+a sound specialist still agrees there with the base, and nearly as much as the base does with the specialists
+of those texts. One that does neither is no teacher. The base then teaches on its texts, and its coefficient
+follows from the other texts.
 """
 
 from __future__ import annotations

@@ -16,20 +16,7 @@ from selfpos.signals import ending_signals
 from tests.helpers.command import ROOT, own_process
 
 STATUS = {signal.SIGTERM: 143, signal.SIGHUP: 129}
-MERGE = """
-import dataclasses, time
-from selfpos.cli import main
-from selfpos.merging import merge, method as registry
-method, seen = registry.METHODS["ties"], []
-def slow(chunk, **params):
-    seen.append(chunk.key)
-    if len(seen) == 8:
-        print("now", flush=True)
-        time.sleep(60)
-    return method.function(chunk, **params)
-registry.METHODS["ties"] = dataclasses.replace(method, function=slow)
-main()
-"""
+MERGE = "from selfpos.cli import main; from tests.helpers.slow_ties import pause; pause(); main()"
 
 
 def starting(tmp_path: Path, before: str) -> dict[str, str]:

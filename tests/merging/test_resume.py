@@ -15,6 +15,7 @@ from selfpos.errors import SelfposError
 from selfpos.merging import merge, plan
 from selfpos.merging.output import weights as write
 from selfpos.merging.output.provenance import fingerprint
+from tests.helpers.command import ROOT
 from tests.helpers.folders import make_folder, moved, random_state
 
 SHAPES: dict[str, tuple[int, ...]] = {f"layers.{index}.w.weight": (40, 30) for index in range(12)}
@@ -33,20 +34,13 @@ def folders(tmp_path: Path) -> tuple[Path, list[Path]]:
 
 # Starts a merge that stops for good in the middle of writing, after a checkpoint at every piece.
 PROGRAM = """
-import sys, time
+import sys
 from pathlib import Path
-from selfpos.merging import merge, method as registry
+from selfpos.merging import merge
 from selfpos.merging.output import weights as write
+from tests.helpers.slow_ties import pause
 write.CHECKPOINT_SECONDS = float(sys.argv.pop(1))
-method, seen = registry.METHODS["ties"], []
-def slow(chunk, **params):
-    seen.append(chunk.key)
-    if len(seen) == 8:
-        print("now", flush=True)
-        time.sleep(60)
-    return method.function(chunk, **params)
-import dataclasses
-registry.METHODS["ties"] = dataclasses.replace(method, function=slow)
+pause()
 merge(Path(sys.argv[1]), [Path(name) for name in sys.argv[3:]], "ties", Path(sys.argv[2]), threads=1)
 """
 
@@ -63,6 +57,7 @@ def test_killed_merges_go_on(
         [sys.executable, "-c", PROGRAM, seconds, str(base), str(out), *map(str, sources)],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
     )
     assert process.stdout is not None and process.stdout.readline() == b"now\n"
     (left,) = tmp_path.glob(".out.tmp-*")

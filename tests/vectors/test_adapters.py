@@ -47,14 +47,16 @@ def tune(
     return tuned
 
 
-def check(base: Path, adapter: Path, tuned: Any, out: Path) -> None:
-    """The merge of the adapter alone is what PEFT's own merge makes, tensor by tensor."""
+def differing(base: Path, adapter: Path, tuned: Any, out: Path) -> list[str]:
+    """The tensors in which the merge of the adapter alone is not what PEFT's own merge makes."""
     merged = tuned.double().merge_and_unload().state_dict()
     found = state(merge(base, [adapter], "average", out, dtype="float32").out)
-    for key, value in found.items():
-        if "/" not in key:
-            expected = merged.get(key, merged.get(f"model.{key}")).numpy()
-            np.testing.assert_allclose(value, expected, atol=2e-6, err_msg=key)
+    return [
+        key
+        for key, value in found.items()
+        if "/" not in key
+        and not np.allclose(value, merged.get(key, merged.get(f"model.{key}")).numpy(), rtol=1e-7, atol=2e-6)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -72,7 +74,7 @@ def test_embeddings_move_as_in_peft(
     save: dict[str, Any], options: dict[str, Any], base: Path, tmp_path: Path
 ) -> None:
     tuned = tune(base, tmp_path / "adapter", save=save, **options)
-    check(base, tmp_path / "adapter", tuned, tmp_path / "out")
+    assert differing(base, tmp_path / "adapter", tuned, tmp_path / "out") == []
 
 
 def test_factors_on_the_embeddings_of_a_half_precision_base(base: Path, tmp_path: Path) -> None:
@@ -84,7 +86,7 @@ def test_factors_on_the_embeddings_of_a_half_precision_base(base: Path, tmp_path
     tuned = tune(half, tmp_path / "adapter", target_modules=["q_proj", "embed_tokens"])
     stored = list(load_file(tmp_path / "adapter" / "adapter_model.safetensors"))
     assert any("base_layer" in name for name in stored)
-    check(half, tmp_path / "adapter", tuned.float(), tmp_path / "out")
+    assert differing(half, tmp_path / "adapter", tuned.float(), tmp_path / "out") == []
     (vector,) = open_vectors(open_model(half), [tmp_path / "adapter"])
     assert np.abs(vector.values(TABLE)).max() > 1e-3
 
@@ -115,7 +117,7 @@ def test_heads_that_the_base_has_not_are_left_out_and_said(
     tuned = tune(base, tmp_path / "adapter", kind, **options)
     (vector,) = open_vectors(open_model(base), [tmp_path / "adapter"])
     assert any(f"also trains {head}" in note for note in vector.notes)
-    check(base, tmp_path / "adapter", tuned, tmp_path / "out")
+    assert differing(base, tmp_path / "adapter", tuned, tmp_path / "out") == []
 
 
 def test_an_adapter_in_a_modules_folder_is_pointed_to(base: Path, tmp_path: Path) -> None:
@@ -174,7 +176,7 @@ def test_a_decoder_stored_beside_its_table_moves_with_it(options: dict[str, Any]
     tuned = tune(
         base, tmp_path / "adapter", "AutoModelForMaskedLM", **{"target_modules": ["query"]} | options
     )
-    check(base, tmp_path / "adapter", tuned, tmp_path / "out")
+    assert differing(base, tmp_path / "adapter", tuned, tmp_path / "out") == []
 
 
 def test_a_head_within_the_network_is_left_out_too(tmp_path: Path) -> None:

@@ -61,15 +61,8 @@ def with_rare_pair() -> dict[str, Any]:
 
 def word_piece() -> dict[str, Any]:
     """BERT's."""
-    words = [
-        "[PAD]",
-        "[UNK]",
-        "[CLS]",
-        "[SEP]",
-        "[MASK]",
-        *map(chr, range(97, 123)),
-        *map(chr, range(65, 91)),
-    ]
+    special = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+    words = [*special, *map(chr, range(97, 123)), *map(chr, range(65, 91))]
     made = Tokenizer(models.WordPiece({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
     made.normalizer, made.pre_tokenizer = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
     made.post_processor = processors.TemplateProcessing(
