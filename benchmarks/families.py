@@ -53,7 +53,7 @@ def by_selfpos(model: Any, base: Path, folder: Path) -> None:
     save_model(model, base, folder, {})
 
 
-class Missing(Exception):
+class MissingFormError(Exception):
     """An architecture has no such form."""
 
 
@@ -66,7 +66,7 @@ def by_transformers(model: Any, base: Path, folder: Path) -> None:
     """The transformer alone, as FlagEmbedding, LLaMA-Factory and others save it."""
     inner = getattr(model[0], "model", None)
     if inner is None:
-        raise Missing("there is no transformer in it")
+        raise MissingFormError("there is no transformer in it")
     loaded = type(model)(str(base), device="cpu")
     for name, module in list(model.named_children())[1:]:
         module.load_state_dict(loaded.get_submodule(name).state_dict())  # such a folder has no other module
@@ -81,7 +81,7 @@ def lora(kind: Architecture, base: Path, folder: Path, seed: int) -> State:
     model = kind.load(base)
     inner = getattr(model[0], "model", None)
     if inner is None:
-        raise Missing("there is no transformer in it")
+        raise MissingFormError("there is no transformer in it")
     torch.manual_seed(seed)
     tuned = get_peft_model(inner, LoraConfig(r=2, target_modules="all-linear", init_lora_weights=False))
     tuned.save_pretrained(folder)
@@ -92,7 +92,7 @@ def lora(kind: Architecture, base: Path, folder: Path, seed: int) -> State:
 def as_pretrained(kind: Architecture, base: Path) -> Path:
     """The base stored as it was pretrained: under other names, with a head, without a pooler."""
     if kind.pretrained is None:
-        raise Missing("it has no pretraining head here")
+        raise MissingFormError("it has no pretraining head here")
     folder, whole = base.with_name("pretrained"), base.with_name("whole")
     getattr(transformers, kind.pretrained).from_pretrained(base).save_pretrained(whole)
     shutil.copytree(base, folder)
@@ -235,7 +235,7 @@ def rows(names: list[str], place: Path) -> Iterator[dict[str, str]]:
             try:
                 tuned = [make(kind, base, source, seed) for seed, source in enumerate(sources, start=1)]
                 over = stored(kind, base)
-            except Missing as error:
+            except MissingFormError as error:
                 yield {
                     "architecture": name,
                     "form": form,
