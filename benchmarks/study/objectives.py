@@ -6,7 +6,8 @@ The embeddings of the probe's and the tests' texts are taken once at one scale f
 vectors, with their slopes along every vector; at any point near by they are then known without a forward pass
 (the result says how far the score is from the truth at the base). At 45 points, scales and random
 coefficients, each candidate's value on the probe is set beside the test score of its task: Spearman's rank
-correlation, over all points and over the better half. Results: benchmarks/results/study_objectives.json, .md.
+correlation, over all points and over the better half. Results: benchmarks/results/study_objectives.json, .md;
+the test scores of the points themselves: study_space.json.
 """
 
 from __future__ import annotations
@@ -131,8 +132,13 @@ def candidates(task: Any, linear: Linear) -> dict[str, Callable[[Tensor], float]
     return found
 
 
-def study(label: str, seed: int, data: Path, models: Path) -> list[dict[str, Any]]:
-    """A row for each task and candidate."""
+def study(
+    label: str, seed: int, data: Path, models: Path
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """A row for each task and candidate, and the test scores of each point.
+
+    Points half a vector from the centre are scored, too, but judge no candidate.
+    """
     from scipy.stats import spearmanr
 
     from selfpos.positioning.objective import TaskProbe
@@ -160,14 +166,22 @@ def study(label: str, seed: int, data: Path, models: Path) -> list[dict[str, Any
         units = at.numpy()
         return 100 * MEASURES[task](lambda texts: units[linear.rows(texts).numpy()], data, seed)
 
+    count = len(points)
+    for index in range(len(folders)):
+        for change in (-0.5, 0.5):
+            points.append([CENTRE + change * (other == index) for other in range(len(folders))])
     embeddings = [linear.at(point) for point in points]
-    rows = []
+    rows: list[dict[str, Any]] = []
+    space = [{"setting": label, "seed": seed, "coefficients": np.round(p, 2).tolist()} for p in points]
     for name, task in tasks.items():
-        scores = np.array([test(name, at) for at in embeddings])
+        measured = [test(name, at) for at in embeddings]
+        for point, score in zip(space, measured, strict=True):
+            point[name] = round(score, 2)
+        scores = np.array(measured[:count])
         error = scores[0] - test(name, torch.nn.functional.normalize(linear.base, dim=1))
         better = scores >= np.median(scores)
         for candidate, value in candidates(task, linear).items():
-            values = np.array([value(at) for at in embeddings])
+            values = np.array([value(at) for at in embeddings[:count]])
             rows.append(
                 {
                     "setting": label, "seed": seed, "task": name, "objective": candidate,
@@ -178,7 +192,7 @@ def study(label: str, seed: int, data: Path, models: Path) -> list[dict[str, Any
                     "error_at_base": round(error, 2),
                 }
             )  # fmt: skip
-    return rows
+    return rows, space
 
 
 def main() -> None:
@@ -195,11 +209,14 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=Path(__file__).parent.parent / "results")
     options = parser.parse_args()
     file = options.results / "study_objectives.json"
-    rows = json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
+    spaces = options.results / "study_space.json"
+    rows, points = (json.loads(f.read_text(encoding="utf-8")) if f.exists() else [] for f in (file, spaces))
     for seed in options.seeds:
         if any((row["setting"], row["seed"]) == (options.setting, seed) for row in rows):
             continue
-        rows += study(options.setting, seed, options.data, options.models / "models")
+        found, space = study(options.setting, seed, options.data, options.models / "models")
+        rows, points = rows + found, points + space
+        write_text(spaces, "[\n" + ",\n".join(map(json.dumps, points)) + "\n]\n")
         write_text(file, json.dumps(rows, indent=1) + "\n")
         names = ("setting", "seed", "task", "objective", "all", "better_half", "lost")
         table = markdown_table(names, [[str(row[name]) for name in names] for row in rows])
