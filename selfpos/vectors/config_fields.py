@@ -107,7 +107,7 @@ def _equal_by_rule(name: str, mine: Mapping[str, Any], theirs: Mapping[str, Any]
         labels = [[str(label).lower() for label in side.values()] for side in names]
         return labels[0] == labels[1] or sorted(labels[0]) != sorted(labels[1])
     if name == "is_encoder_decoder":  # of these the encoder alone is loaded
-        return mine.get("model_type") in ENCODERS
+        return str(mine.get("model_type")) in ENCODERS
     if name == "sliding_window" and mine.get("use_bidirectional_attention"):
         # transformers 4.56 read n as n // 2 + 1 on both sides of a token, and wrote that back on saving
         wide = [size for side in (mine, theirs) if isinstance(size := side.get(name), int)]

@@ -79,11 +79,18 @@ def test_several_recipes_are_merged_in_their_order(tmp_path: Path, selfpos: Comm
         ]
     }
     file = write(tmp_path / "merge.yml", yaml.safe_dump_all([first, last]))
-    planned = selfpos("merge", file, "--out", tmp_path / "out", "--dry-run")
-    assert f"then task-arithmetic of half, {tmp_path / 'two'}" in planned.stdout, planned.stderr
     before = sorted(tmp_path.iterdir())
+    for out in (tmp_path / "out", tmp_path / "new" / "folder" / "out"):
+        planned = selfpos("merge", file, "--out", out, "--dry-run")
+        assert f"then task-arithmetic of half, {tmp_path / 'two'}" in planned.stdout, planned.stderr
+    existing = selfpos("merge", file, "--out", tmp_path / "two")
+    assert existing.returncode == 2 and "exists already" in existing.stderr
+    assert sorted(tmp_path.iterdir()) == before
     done = selfpos("merge", file, "--out", tmp_path / "out")
     assert done.returncode == 0, done.stderr
+    assert f"the results of half do not stay, so `selfpos reproduce` cannot make {tmp_path / 'out'}" in (
+        " ".join(done.stderr.split())
+    )
     found = load_file(tmp_path / "out" / "model.safetensors")
     for key, value in base.items():
         expected = value + 0.5 * (tuned[0][key] - value) + (tuned[1][key] - value)
