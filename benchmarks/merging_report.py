@@ -64,7 +64,7 @@ def wrong_tensors(job: Job, outputs: Outputs) -> dict[str, list[str]]:
 
 def _weights(out: Path) -> ModelFolder:
     tensors: dict[str, Any] = {}
-    for file, prefix in weight_files(out):
+    for file, prefix, _ in weight_files(out):
         tensors |= read_header(file, prefix)[0]
     return ModelFolder(out, (), tensors)
 

@@ -7,7 +7,12 @@ import unicodedata
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-OBEYED = ("Cc", "Cs", "Zl", "Zp")  # Unicode's controls, halves of pairs, ends of lines and paragraphs
+ESCAPED_CATEGORIES = (
+    "Cc",
+    "Cs",
+    "Zl",
+    "Zp",
+)  # Unicode's controls, halves of pairs, ends of lines and paragraphs
 
 
 class SelfposError(Exception):
@@ -52,7 +57,7 @@ def printable(text: str) -> str:
 
 def _obeyed(letter: str) -> bool:
     marks = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
-    return unicodedata.bidirectional(letter) in marks or unicodedata.category(letter) in OBEYED
+    return unicodedata.bidirectional(letter) in marks or unicodedata.category(letter) in ESCAPED_CATEGORIES
 
 
 def shortened(text: str, most: int = 200) -> str:

@@ -8,11 +8,11 @@ import stat
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
-ENDING = (signal.SIGTERM, signal.SIGHUP)
-REPEATED = 5.0
+ENDING_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
+SAME_SIGNAL_SECONDS = 5.0
 """Seconds within which a second signal is the first again: `timeout`, shells and terminals send two."""
 
 
@@ -23,11 +23,11 @@ def ending_signals() -> Iterator[list[int]]:
     A signal that is ignored, as under nohup, stays so.
     """
     received: list[int] = []
-    last = -REPEATED
+    last = -SAME_SIGNAL_SECONDS
 
     def end(number: int, frame: FrameType | None) -> None:
         nonlocal last
-        again = time.monotonic() - last < REPEATED
+        again = time.monotonic() - last < SAME_SIGNAL_SECONDS
         last = time.monotonic()
         received.append(number)
         if number == signal.SIGHUP:
@@ -42,7 +42,7 @@ def ending_signals() -> Iterator[list[int]]:
     if threading.current_thread() is not threading.main_thread():
         yield received
         return
-    before = {number: signal.getsignal(number) for number in ENDING}
+    before = {number: signal.getsignal(number) for number in ENDING_SIGNALS}
     for number, handler in before.items():
         if handler != signal.SIG_IGN:
             signal.signal(number, end)
@@ -56,7 +56,8 @@ def ending_signals() -> Iterator[list[int]]:
 def _silence_lost_terminal() -> None:
     """Let outputs to a terminal that is gone go nowhere: a failed write would look like a failed work."""
     for output in (1, 2):
-        if stat.S_ISCHR(os.fstat(output).st_mode) and not os.isatty(output):
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, output)
-            os.close(nowhere)
+        with suppress(OSError):  # an output may be closed
+            if stat.S_ISCHR(os.fstat(output).st_mode) and not os.isatty(output):
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, output)
+                os.close(nowhere)

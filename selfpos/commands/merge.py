@@ -120,8 +120,6 @@ def command(
         raise unknown("merging method", method, [*METHODS, *LEARNED])
     searches, gathers = method in LEARNED, method in METHODS and bool(METHODS[method].probe)
     _check_data_options(method, searches, gathers, data)
-    if allow_pickle:
-        _refuse({"a recipe": recipe}, "--allow-pickle")
     vectors = tuple(without_pickles(vector, allow_pickle) for vector in vectors)
     arguments = (without_pickles(base or DEFAULT_BASE, allow_pickle), vectors, out)
     if method is not None and searches and coefficients is None:
@@ -137,7 +135,7 @@ def command(
         do, plan = searched_merge.merge_by_coefficients, searched_merge.plan_merge_by_coefficients
         words: tuple[object, ...] = (coefficients, *arguments)
     elif recipe is not None:
-        _merge_recipes(recipe, out, options, dry_run)
+        _merge_recipes(recipe, out, options, dry_run, allow_pickle)
         return
     else:
         values = [_value(weight) for weight in weights]
@@ -151,30 +149,47 @@ def command(
         click.echo(str(do(*words, **options)))
 
 
-def _merge_recipes(recipe: Path, out: Path, options: dict[str, Any], dry_run: bool) -> None:
+def _merge_recipes(
+    recipe: Path, out: Path, options: dict[str, Any], dry_run: bool, allow_pickle: bool
+) -> None:
     """Carry out the recipes of a file in order; the results of all but the last do not stay."""
+    from contextlib import nullcontext
     from tempfile import TemporaryDirectory
 
     from selfpos.mergekit import translate_recipes
     from selfpos.operations import merge, plan_merge
+    from selfpos.storage.atomic import refuse_existing
 
+    refuse_existing(out)
     recipes = translate_recipes(recipe)
-    with TemporaryDirectory(prefix=f".{out.name}.", dir=out.absolute().parent) as place:
+    passing = len(recipes) > 1 and not dry_run
+    if passing:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        earlier = ", ".join(name for name, _ in recipes[:-1])
+        click.echo(
+            f"note: the results of {earlier} do not stay, so `selfpos reproduce` cannot make {out} again; to "
+            "keep them, put each recipe into a file of its own",
+            err=True,
+        )
+    folder_of_all = TemporaryDirectory(prefix=f".{out.name}.", dir=out.absolute().parent) if passing else None
+    with folder_of_all or nullcontext(str(out)) as place:
         made: dict[str, Path] = {}
         for number, (name, asked) in enumerate(recipes, start=1):
             if dry_run and made.keys() & {asked.base, *asked.sources}:
                 click.echo(f"then {asked.method} of {', '.join(asked.sources)} over {asked.base}")
                 continue
-            translation = asked.over(made).fitted()
+            others = {asked.base, *asked.sources} - made.keys()
+            opened = {name: Path(without_pickles(name, allow_pickle)) for name in others if allow_pickle}
+            translation = asked.over(made | opened).fitted()
             for note in translation.notes:
                 click.echo(note, err=True)
             folder = out if number == len(recipes) else Path(place) / name
             words = (translation.base, translation.sources, translation.method, folder)
-            given = {**translation.options, **options}
+            merge_options = {**translation.options, **options}
             if dry_run:
-                _show(plan_merge(*words, **given))
+                _show(plan_merge(*words, **merge_options))
             else:
-                merge(*words, **given)
+                merge(*words, **merge_options)
             made[name] = folder
     if not dry_run:
         click.echo(str(out))

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from selfpos.mergekit.recipe import Translation, translate_recipe, translate_recipes
+from selfpos.mergekit.recipe import Translation, translate_recipes
 
-__all__ = ["Translation", "translate_recipe", "translate_recipes"]
+__all__ = ["Translation", "translate_recipes"]

@@ -87,12 +87,6 @@ def translate_recipes(file: Path) -> list[tuple[str, Translation]]:
     return [(str(recipe.data.get("name", "")), _Translator(recipe).translate()) for recipe in recipes]
 
 
-def translate_recipe(file: Path) -> Translation:
-    """The translation of the only recipe in `file`."""
-    ((_, translation),) = translate_recipes(file)
-    return translation
-
-
 class _Translator:
     def __init__(self, recipe: RecipeFile) -> None:
         self.recipe = recipe

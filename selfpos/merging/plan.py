@@ -31,7 +31,7 @@ from selfpos.storage.numbers import MERGEABLE, NAMES, STORED, TORCH
 from selfpos.vectors import TaskVector, open_vectors
 from selfpos.vectors.check import quantisation, some_tensors
 from selfpos.vectors.names import is_linear_map
-from selfpos.vectors.parts import CHUNK, Dense, LowRank, MatchedRows
+from selfpos.vectors.parts import CHUNK, Dense, LowRank, MatchedRows, within
 from selfpos.vectors.task_vector import tied_tensors
 
 HALF = {"F16", "BF16"}
@@ -79,8 +79,9 @@ class Plan:
     def bytes_read(self) -> int:
         """How many bytes of weights are read, over all passes."""
         entries = [self.base.tensors[key] for key in self.keys]
-        parts = [vector.parts.get(key) for vector in self.vectors for key in self.keys]
-        entries += [part.entry for part in parts if isinstance(part, Dense)]
+        parts = (vector.parts.get(key) for vector in self.vectors for key in self.keys)
+        inner = (one for part in parts for one in within(part))
+        entries += [one.entry for one in inner if isinstance(one, Dense | MatchedRows)]
         merged = set(self.keys)
         taken = sum(entry.nbytes for key, entry in self.frame.tensors.items() if key not in merged)
         return self.passes * sum(entry.nbytes for entry in entries) + taken
@@ -134,8 +135,11 @@ class Plan:
         need = (len(self.vectors) + temporaries) * size
         if self.method.statistics_pass:
             need += (len(self.vectors) + 2) * AT_ONCE
-        parts = (part for vector in self.vectors for part in vector.parts.values())
-        factors = max((part.a.numel + part.b.numel for part in parts if isinstance(part, LowRank)), default=0)
+        parts = [within(part) for vector in self.vectors for part in vector.parts.values()]
+        factors = max(
+            (sum(one.a.numel + one.b.numel for one in inner if isinstance(one, LowRank)) for inner in parts),
+            default=0,
+        )
         return 4 * (need + 2 * len(self.vectors) * factors)
 
     def nbytes(self, key: str) -> int:

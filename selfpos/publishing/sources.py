@@ -61,7 +61,7 @@ def read_summary(folder: Path) -> ModelSummary:
 
     Raises SelfposError where it is neither, or where a weights file is not a whole safetensors file.
     """
-    adapter = _json(folder / ADAPTER) or None
+    adapter = read_json(folder / ADAPTER, missing_ok=True) or None
     modules = []
     classifies = not (folder / MODULES).is_file() and task_of(folder) == "sequence-classification"
     if (folder / MODULES).is_file() or classifies:
@@ -71,7 +71,7 @@ def read_summary(folder: Path) -> ModelSummary:
             f"{folder} is neither a sentence-transformers model (no modules.json) "
             f"nor a PEFT adapter (no {ADAPTER})"
         )
-    settings = _json(folder / PROMPTS_CONFIG)
+    settings = read_json(folder / PROMPTS_CONFIG, missing_ok=True)
     kind = "CrossEncoder" if classifies else settings.get("model_type", EMBEDDER)
     pooling, dimension = _output(modules)
     weights = _weights(folder)
@@ -90,15 +90,11 @@ def read_summary(folder: Path) -> ModelSummary:
     )
 
 
-def _json(path: Path) -> dict[str, Any]:
-    return read_json(path) if path.is_file() else {}
-
-
 def _output(modules: list[tuple[str, Path]]) -> tuple[str | None, int | None]:
     """Pooling mode and dimension of the embedding, which the last module that changes it decides."""
     pooling, dimension = None, None
     for kind, path in modules:
-        config = _json(path / CONFIG)
+        config = read_json(path / CONFIG, missing_ok=True)
         if kind == "Pooling":
             # Older versions of sentence-transformers wrote `pooling_mode_mean_tokens: true`.
             older = [name for name in config if name.startswith("pooling_mode_") and config[name] is True]

@@ -98,8 +98,11 @@ def _within(value: Any, strict: bool) -> Iterator[Any]:
 
 
 def parse_yaml(text: str) -> Any:
-    """The YAML document `text`. Raises ValueError as parse_json."""
-    return next(parse_yaml_all(text), (None, None))[0]
+    """The only YAML document in `text`, None where it is empty. Raises ValueError as parse_json."""
+    documents = [value for value, _ in parse_yaml_all(text)]
+    if len(documents) > 1:
+        raise ValueError(f"it has {len(documents)} documents; expected one")
+    return documents[0] if documents else None
 
 
 def parse_yaml_all(text: str) -> Iterator[tuple[Any, yaml.Node | None]]:

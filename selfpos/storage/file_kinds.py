@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+SHARD = re.compile(r"model-(\d+)-of-(\d+)\.safetensors$")
 MODULES = "modules.json"
 CONFIG = "config.json"
 TRANSFORMER_CONFIG = "sentence_bert_config.json"
 ROUTER_CONFIG = "router_config.json"
 PROMPTS_CONFIG = "config_sentence_transformers.json"
+TOKENIZER_CONFIG = "tokenizer_config.json"
 PICKLED = re.compile(r"pytorch_model.*\.bin")
 ADAPTER = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
@@ -51,6 +54,11 @@ def model_files(folder: Path) -> list[Path]:
     """
     below = ((file, file.relative_to(folder)) for file in folder.rglob("*"))
     return sorted(relative for file, relative in below if file.is_file() and not is_aside(relative))
+
+
+def with_safetensors(files: Iterable[Path]) -> set[Path]:
+    """The folders of `files` in which a module has its weights as safetensors, whole or in shards."""
+    return {file.parent for file in files if file.name in (WEIGHTS, INDEX) or SHARD.match(file.name)}
 
 
 def is_aside(relative: Path) -> bool:

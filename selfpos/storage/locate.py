@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import glob
 import importlib.util
 import os
 import re
 from pathlib import Path
 
 from selfpos.errors import OperationError, SelfposError, first_line
-from selfpos.storage.file_kinds import EXPORT_FOLDERS, TEXT_ENDINGS
+from selfpos.storage.file_kinds import EXPORT_FOLDERS, TEXT_ENDINGS, model_files, with_safetensors
 from selfpos.storage.hashing import sha256_file
 
 DEFAULT_MODEL = "all-MiniLM-L6-v2"
@@ -21,7 +22,7 @@ HUB_LEFT_OUT = [pattern for folder in sorted(EXPORT_FOLDERS) for pattern in (f"{
 
 def locate_model(name: str, *, pickles: bool = False) -> Path:
     """The folder of a model: a local one, the packaged all-MiniLM-L6-v2, or a Hub snapshot
-    (`name[@revision]`), with `pickles` its pickled weights too.
+    (`name[@revision]`), with `pickles` also the pickled weights of modules that have no others.
 
     Raises SelfposError when there is no such model, OperationError when the Hub cannot supply it.
     """
@@ -36,7 +37,12 @@ def locate_model(name: str, *, pickles: bool = False) -> Path:
         )
     if name.removeprefix("sentence-transformers/") == DEFAULT_MODEL:
         return packaged_base() or _snapshot(f"sentence-transformers/{DEFAULT_MODEL}")
-    return _snapshot(name, [*HUB_FILES, "*pytorch_model*.bin"] if pickles else HUB_FILES)
+    folder = _snapshot(name)
+    files = model_files(folder) if pickles else []
+    if lacking := {file.parent for file in files} - with_safetensors(files):
+        patterns = [f"{glob.escape((module / 'pytorch_model').as_posix())}*.bin" for module in lacking]
+        folder = _snapshot(f"{name.partition('@')[0]}@{folder.name}", sorted(patterns))
+    return folder
 
 
 def packaged_base() -> Path | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,13 @@ from selfpos.storage.file_kinds import MANIFEST
 from selfpos.storage.inside import inside
 
 
-def read_json(file: Path) -> dict[str, Any]:
-    """The JSON object in `file`. Raises SelfposError that names the file when it holds none."""
+def read_json(file: Path, *, missing_ok: bool = False) -> dict[str, Any]:
+    """The JSON object in `file`. Raises SelfposError that names the file when it holds none.
+
+    With `missing_ok`, empty where there is no such file.
+    """
+    if missing_ok and not file.is_file():
+        return {}
     try:
         data = parse_json(read_text(file))
     except ValueError as error:
@@ -24,6 +30,20 @@ def read_json(file: Path) -> dict[str, Any]:
             f"{file} is not a JSON object; copy the original file, or let its maker write it again"
         )
     return data
+
+
+def mapping(config: Mapping[str, Any], name: str, file: Path) -> dict[str, Any]:
+    """The object under `name` in `config`, that of `file`; empty where there is none.
+
+    Raises SelfposError when it is something else.
+    """
+    value = config.get(name) or {}
+    if not isinstance(value, dict):
+        raise SelfposError(
+            f"{file} has {name} {str(value)[:100]!r}; expected an object: copy the file from the original "
+            "model"
+        )
+    return value
 
 
 def write_manifest(folder: Path, data: dict[str, Any]) -> Path:
@@ -36,4 +56,4 @@ def write_manifest(folder: Path, data: dict[str, Any]) -> Path:
 def read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of `folder`, empty where it has none. Raises SelfposError when it is not an object."""
     file = folder / MANIFEST
-    return read_json(inside(folder, MANIFEST, file)) if file.is_file() else {}
+    return read_json(inside(folder, MANIFEST, file), missing_ok=True)

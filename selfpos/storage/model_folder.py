@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import mmap
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,13 +17,14 @@ from selfpos.storage.file_kinds import (
     ADAPTER,
     ADAPTER_WEIGHTS,
     CONFIG,
-    EXPORT_FOLDERS,
     HEADS_ENDINGS,
     INDEX,
     MANIFEST,
     MODULES,
     PICKLED,
     PROMPTS_CONFIG,
+    SHARD,
+    TOKENIZER_CONFIG,
     TRAINING_STATES,
     VOCABULARIES,
     WEIGHTS,
@@ -41,7 +41,6 @@ from selfpos.storage.tensor_file import TensorEntry, read_header
 if TYPE_CHECKING:
     from torch import Tensor
 
-SHARD = re.compile(r"model-(\d+)-of-(\d+)\.safetensors$")
 EMBEDDER = "SentenceTransformer"
 BYTE_TOKENIZERS = ("ByT5Tokenizer", "CanineTokenizer", "PerceiverTokenizer")
 """Tokenizers whose tokens are bytes or characters, which have no vocabulary file."""
@@ -66,7 +65,8 @@ class Module:
 class ModelFolder:
     """An opened model. `tensors` maps keys (`encoder…weight`, `2_Dense/linear.weight`) to entries.
 
-    Weights, configuration and hash are read when first used, each once.
+    Weights, configuration and hash are read when first used, each once. `parameters` maps keys to the
+    parameters in memory, as `vectors.match` finds them when it first has to.
     """
 
     path: Path
@@ -74,6 +74,7 @@ class ModelFolder:
     tensors: dict[str, TensorEntry]
     _maps: dict[Path, np.ndarray] = field(default_factory=dict, repr=False)
     _configs: dict[str, dict[str, Any]] = field(default_factory=dict, repr=False)
+    parameters: dict[str, str] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @cached_property
     def content_hash(self) -> str:
@@ -112,8 +113,7 @@ class ModelFolder:
     def config(self, file: str) -> dict[str, Any]:
         """The JSON object in `file` (relative path); empty where it does not exist. Not to be changed."""
         if file not in self._configs:
-            path = self.path / file
-            self._configs[file] = read_json(path) if path.is_file() else {}
+            self._configs[file] = read_json(self.path / file, missing_ok=True)
         return self._configs[file]
 
     def raw(self, key: str) -> np.ndarray:
@@ -204,9 +204,9 @@ def _as_loaded(
         if read_json(config).get("model_type") not in SPLIT_ON_LOADING:
             continue
         prefix = network.prefix
-        inside = [key for key, entry in tensors.items() if key == prefix + entry.name]
+        own = [key for key, entry in tensors.items() if key == prefix + entry.name]
         place = folder / network.path
-        known = loaded(place, [tensors[key].name for key in inside], task_of(place, network.kind))
+        known = loaded(place, [tensors[key].name for key in own], task_of(place, network.kind))
         opened: dict[str, TensorEntry] = {}
         for key, entry in tensors.items():
             names = known.names.get(entry.name) if known and key == prefix + entry.name else None
@@ -236,15 +236,19 @@ def read_modules(folder: Path, *, plain: bool = False) -> tuple[Module, ...]:
             )
         raise SelfposError(f"{folder} is no sentence-transformers model: it has no modules.json{hint}")
     try:
-        modules = tuple(
-            Module(int(item["idx"]), str(item["name"]), _relative(folder, item["path"]), item["type"])
-            for item in parse_json(read_text(file))
-        )
+        modules = tuple(_module(folder, item) for item in parse_json(read_text(file)))
     except (KeyError, TypeError, ValueError, AttributeError):
         raise SelfposError(f"{file} does not list modules with idx, name, path and type") from None
     if not modules:
         raise SelfposError(f"{file} lists no modules; copy it from the original model")
     return modules
+
+
+def _module(folder: Path, item: Any) -> Module:
+    """A module as modules.json lists it. Raises KeyError, TypeError or ValueError where it does not."""
+    if not isinstance(item["type"], str) or not item["type"]:
+        raise TypeError
+    return Module(int(item["idx"]), str(item["name"]), _relative(folder, item["path"]), item["type"])
 
 
 def _relative(folder: Path, path: str) -> str:
@@ -258,24 +262,18 @@ def weight_files(folder: Path) -> Iterator[tuple[Path, str, dict[str, Path] | No
 
     With several files of one index comes its map from tensor to file, which decides where a tensor is in two.
     """
-    candidates = [
-        file
-        for file in folder.rglob("*")
-        if file.name == CONFIG or file.suffix == ".safetensors" or PICKLED.fullmatch(file.name)
-    ]
-    for module in sorted({folder, *(file.parent for file in candidates)}):
-        relative = module.relative_to(folder)
-        first = relative.parts[0] if relative.parts else ""
-        if first in EXPORT_FOLDERS or first.startswith((".", "checkpoint-")):
-            continue
+    files: dict[Path, list[str]] = {}
+    for file in model_files(folder):
+        files.setdefault(file.parent, []).append(file.name)
+    for relative, names in sorted(files.items()):
+        module = folder / relative
         prefix = f"{relative.as_posix()}/" if relative.parts else ""
-        index = module / INDEX
-        shards = sorted(file for file in module.iterdir() if SHARD.match(file.name))
-        pickles = sorted(file.name for file in module.iterdir() if PICKLED.fullmatch(file.name))
-        if (module / WEIGHTS).is_file():
+        shards = [module / name for name in names if SHARD.match(name)]
+        pickles = [name for name in names if PICKLED.fullmatch(name)]
+        if WEIGHTS in names:
             yield module / WEIGHTS, prefix, None
-        elif index.is_file():
-            places = _shards(index)
+        elif INDEX in names:
+            places = _shards(module / INDEX)
             yield from ((file, prefix, places) for file in sorted(set(places.values())))
         elif shards:
             _refuse_missing(shards)
@@ -291,10 +289,12 @@ def weight_files(folder: Path) -> Iterator[tuple[Path, str, dict[str, Path] | No
 def refuse_pickles(folder: Path) -> None:
     """Raise SelfposError where loading the model or adapter in `folder` would read a pickle."""
     list(weight_files(folder))
-    pickled = next(folder.rglob("adapter_model.bin"), None)
-    if pickled and not (pickled.parent / ADAPTER_WEIGHTS).is_file():
+    files = model_files(folder)
+    pickled = (file for file in files if file.name == "adapter_model.bin")
+    if alone := next((file for file in pickled if file.with_name(ADAPTER_WEIGHTS) not in files), None):
         raise SelfposError(
-            f"{pickled} is a pickle, which is never loaded; load the adapter with PEFT, and save it again"
+            f"{folder / alone} is a pickle, which is never loaded; load the adapter with PEFT, and save it "
+            "again"
         )
 
 
@@ -326,14 +326,12 @@ def has_tokenizer(folder: Path) -> bool:
     """Whether `folder` has a vocabulary, or names a tokenizer that needs none."""
     if any(next(folder.glob(pattern), None) for pattern in VOCABULARIES):
         return True
-    config = folder / "tokenizer_config.json"
-    return config.is_file() and read_json(config).get("tokenizer_class") in BYTE_TOKENIZERS
+    return read_json(folder / TOKENIZER_CONFIG, missing_ok=True).get("tokenizer_class") in BYTE_TOKENIZERS
 
 
 def check_embeds(folder: Path) -> None:
     """Raise SelfposError where the model at `folder` is of another class than SentenceTransformer."""
-    file = folder / PROMPTS_CONFIG
-    kind = read_json(file).get("model_type", EMBEDDER) if file.is_file() else EMBEDDER
+    kind = read_json(folder / PROMPTS_CONFIG, missing_ok=True).get("model_type", EMBEDDER)
     if kind != EMBEDDER:
         raise SelfposError(
             f"{folder} is a {kind}: such models are merged by methods that use no data (see `selfpos "
@@ -343,9 +341,9 @@ def check_embeds(folder: Path) -> None:
 
 def check_tokenizer(folder: Path, modules: tuple[Module, ...] = ()) -> None:
     """Raise SelfposError where a transformer of the model lacks its config.json or its tokenizer."""
-    for module in modules or read_modules(folder):
-        path = folder / module.path
-        if module.kind not in TRANSFORMERS:
+    for network in networks(folder, modules or read_modules(folder)):
+        path = folder / network.path
+        if network.kind not in TRANSFORMERS:
             continue
         if not (path / CONFIG).is_file():
             raise SelfposError(

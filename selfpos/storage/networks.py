@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from selfpos.storage.file_kinds import CONFIG, MODULES, ROUTER_CONFIG, TRANSFORMER_CONFIG
 from selfpos.storage.inside import inside
-from selfpos.storage.manifest import read_json
+from selfpos.storage.manifest import mapping, read_json
 
 if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
     from selfpos.storage.model_folder import Module
 
 TRANSFORMERS = ("Transformer", "MLMTransformer", "CLIPModel")
@@ -60,7 +63,7 @@ def networks(folder: Path, modules: Iterable[Module]) -> list[Network]:
         if not config:
             found.append(Network(module.kind, module.path))
             continue
-        for inner, kind in sorted((config.get("types") or {}).items()):
+        for inner, kind in sorted(config["types"].items()):
             inside(folder / module.path, inner, folder / module.path / ROUTER_CONFIG)
             path = f"{module.path}/{inner}" if module.path else inner
             found.append(Network(str(kind).rpartition(".")[2], path))
@@ -68,10 +71,16 @@ def networks(folder: Path, modules: Iterable[Module]) -> list[Network]:
 
 
 def router_config(folder: Path, module: Module) -> dict[str, Any]:
-    """The configuration of a Router, which was called Asym; empty for other modules."""
+    """The configuration of a Router, which was called Asym; empty for other modules.
+
+    Its modules' classes, which of them each route has, and what else is set.
+    """
     files = (folder / module.path / name for name in (ROUTER_CONFIG, CONFIG))
     file = next((file for file in files if file.is_file()), None)
-    return read_json(file) if module.kind in ("Router", "Asym") and file else {}
+    if module.kind not in ("Router", "Asym") or file is None:
+        return {}
+    config = read_json(file)
+    return {name: mapping(config, name, file) for name in ("types", "structure", "parameters")}
 
 
 def network_of(key: str, networks: Iterable[Network]) -> Network | None:
@@ -85,17 +94,36 @@ def task_of(folder: Path, kind: str = "Transformer") -> str:
     if kind == "MLMTransformer":
         return "fill-mask"
     file = folder / TRANSFORMER_CONFIG
-    stated = read_json(file).get("transformer_task") if file.is_file() else None
-    if stated:
+    if stated := read_json(file, missing_ok=True).get("transformer_task"):
         return str(stated)
     if (folder / MODULES).is_file() or (folder.parent / MODULES).is_file() or file.is_file():
         return "feature-extraction"
-    config = (
-        folder / CONFIG
-    )  # a plain model is pooled, whatever head it was pretrained with, or it classifies
-    architectures = (read_json(config) if config.is_file() else {}).get("architectures") or [""]
-    classifies = architectures[0].endswith("ForSequenceClassification")
-    return "sequence-classification" if classifies else "feature-extraction"
+    # A plain model is pooled, whatever head it was pretrained with, or it classifies.
+    first = next(iter(architectures(read_json(folder / CONFIG, missing_ok=True))), "")
+    return "sequence-classification" if first.endswith("ForSequenceClassification") else "feature-extraction"
+
+
+def architectures(config: Mapping[str, Any]) -> list[str]:
+    """The classes of transformers that a config.json names."""
+    named = config.get("architectures") or []
+    return [str(name) for name in (named if isinstance(named, list) else [named])]
+
+
+def transformers_config(folder: Path) -> PretrainedConfig | None:
+    """The configuration in `folder` as transformers reads it; None where it does not know such a one."""
+    from transformers import AutoConfig
+
+    with suppress(*unreadable()):
+        return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    return None
+
+
+def unreadable() -> tuple[type[Exception], ...]:
+    """What transformers raises for a configuration of a type that it does not know, or with wrong values."""
+    from huggingface_hub.errors import StrictDataclassError
+
+    wrong_values = (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, AssertionError)
+    return (*wrong_values, RuntimeError, OSError, ImportError, StrictDataclassError)
 
 
 def loaded(folder: Path, names: Iterable[str], task: str) -> Loaded | None:
@@ -104,7 +132,7 @@ def loaded(folder: Path, names: Iterable[str], task: str) -> Loaded | None:
     Reads configurations only: the model is built without memory for its weights. None where transformers does
     not know the model's type, or makes another model of it than the tensors are of.
     """
-    if not (folder / CONFIG).is_file():
+    if not (folder / CONFIG).is_file() or (config := transformers_config(folder)) is None:
         return None
     import torch
     import transformers
@@ -112,9 +140,6 @@ def loaded(folder: Path, names: Iterable[str], task: str) -> Loaded | None:
     from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
 
     try:
-        config = transformers.AutoConfig.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=False
-        )
         encoder = ENCODERS.get(config.model_type) if task == "feature-extraction" else None
         with torch.device("meta"):
             if encoder:
@@ -122,7 +147,7 @@ def loaded(folder: Path, names: Iterable[str], task: str) -> Loaded | None:
             else:
                 kind = getattr(transformers, CLASSES.get(task, "AutoModel"))
                 model = kind.from_config(config, trust_remote_code=False)
-    except (ValueError, KeyError, OSError, ImportError):
+    except unreadable():
         return None
     state = dict.fromkeys(model.state_dict(), True)
     transforms = get_model_conversion_mapping(model)

@@ -9,26 +9,40 @@ from pathlib import Path
 
 from selfpos.errors import SelfposError, first_line
 from selfpos.storage.atomic import fresh_folder
-from selfpos.storage.file_kinds import PICKLED, WEIGHTS, model_files
+from selfpos.storage.file_kinds import (
+    HEADS_ENDINGS,
+    PICKLED,
+    WEIGHT_ENDINGS,
+    WEIGHTS,
+    model_files,
+    with_safetensors,
+)
 from selfpos.storage.hashing import sha256_file
 from selfpos.storage.inside import refuse_links_out
 from selfpos.storage.locate import cache_folder, hub_snapshot
+
+OTHER_WEIGHTS = WEIGHT_ENDINGS - {".safetensors", *HEADS_ENDINGS}
+"""Formats of which nothing is read. Heads are copied, for a merge says that it leaves them out."""
 
 
 def without_pickles(folder: Path) -> Path:
     """A copy of the model at `folder`, in the cache, with safetensors in place of its pickled weights.
 
-    The folder itself where it has none. Raises SelfposError where a pickle holds more than tensors.
+    The folder itself where every module with pickled weights has safetensors too. Raises
+    SelfposError where a pickle holds more than tensors.
     """
     refuse_links_out(folder)
     files = model_files(folder)
     modules: dict[Path, list[Path]] = {}
+    whole = with_safetensors(files)
     for file in files:
-        if PICKLED.fullmatch(file.name) and not (folder / file.parent / WEIGHTS).is_file():
+        if PICKLED.fullmatch(file.name) and file.parent not in whole:
             modules.setdefault(file.parent, []).append(file)
     if not modules:
         return folder
-    digests = [f"{file.as_posix()} {sha256_file(folder / file)}\n" for file in files]
+    copied = [file for file in files if file.suffix not in OTHER_WEIGHTS]
+    read = sorted([*copied, *(file for pickled in modules.values() for file in pickled)])
+    digests = [f"{file.as_posix()} {sha256_file(folder / file)}\n" for file in read]
     key = hashlib.sha256("".join(digests).encode()).hexdigest()[:16]
     real = folder.absolute()
     name = Path(*real.parts[-3:]) if hub_snapshot(real) else Path(real.name)  # its repository stays known
@@ -37,10 +51,9 @@ def without_pickles(folder: Path) -> Path:
         return copy
     copy.parent.mkdir(parents=True, exist_ok=True)
     with fresh_folder(copy) as made:
-        for file in files:
-            if not file.name.startswith("pytorch_model"):
-                (made / file).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(folder / file, made / file)
+        for file in copied:
+            (made / file).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(folder / file, made / file)
         for module, pickled in modules.items():
             _convert([folder / file for file in pickled], made / module / WEIGHTS)
     return copy

@@ -52,9 +52,17 @@ class TensorEntry:
         return self.stored or self.shape
 
     def parts(self, keys: Sequence[str]) -> dict[str, TensorEntry]:
-        """The tensor cut into equally many rows for each of `keys`."""
+        """The tensor cut into equally many rows for each of `keys`.
+
+        Raises SelfposError where its rows are not a multiple of them.
+        """
         if len(keys) == 1:
             return {keys[0]: replace(self, key=keys[0])}
+        if not self.shape or self.shape[0] % len(keys):
+            raise SelfposError(
+                f"{self.file}: tensor {self.name} of shape {list(self.shape)} cannot be cut into {len(keys)} "
+                "equal parts; fetch the model again"
+            )
         shape = (self.shape[0] // len(keys), *self.shape[1:])
         numel, nbytes = self.numel // len(keys), self.nbytes // len(keys)
         return {

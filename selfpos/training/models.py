@@ -11,10 +11,18 @@ from typing import TYPE_CHECKING, Any, Literal
 from selfpos.devices import check_device
 from selfpos.errors import SelfposError, on_one_line
 from selfpos.recipe import TrainingSettings
-from selfpos.storage.file_kinds import ADAPTER, CONFIG, MODULES, PROMPTS_CONFIG
+from selfpos.storage.file_kinds import (
+    ADAPTER,
+    CONFIG,
+    MODULES,
+    PROMPTS_CONFIG,
+    TOKENIZER_CONFIG,
+    TRANSFORMER_CONFIG,
+)
 from selfpos.storage.inside import refuse_links_out
-from selfpos.storage.manifest import read_json
+from selfpos.storage.manifest import mapping, read_json
 from selfpos.storage.model_folder import check_embeds, check_tokenizer, read_modules, refuse_pickles
+from selfpos.storage.networks import TRANSFORMERS, networks
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -22,7 +30,7 @@ if TYPE_CHECKING:
 Precision = Literal["float32", "bf16", "fp16"]
 
 #: files of slow tokenizers, which the library leaves out when it saves a fast one
-TOKENIZER_FILES = {
+SLOW_TOKENIZER_FILES = {
     "vocab.txt", "vocab.json", "merges.txt", "special_tokens_map.json", "added_tokens.json",
     "tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "chat_template.jinja",
 }  # fmt: skip
@@ -41,12 +49,14 @@ def check_base(base: Path, max_length: int | None = None) -> None:
     check_tokenizer(base)
     check_embeds(base)
     refuse_pickles(base)
-    paths = [base / module.path for module in read_modules(base) if module.kind == "Transformer"]
+    paths = [
+        base / module.path for module in networks(base, read_modules(base)) if module.kind in TRANSFORMERS
+    ]
     limit = token_limit(paths[0]) if paths else None
     if max_length is not None and limit is not None and max_length > limit:
         raise SelfposError(
             f"max_length {max_length} is above the limit of {base}, which reads {limit} tokens of a text; "
-            f"give at most {limit}, or raise max_seq_length in its sentence_bert_config.json as far as "
+            f"give at most {limit}, or raise max_seq_length in its {TRANSFORMER_CONFIG} as far as "
             "its network allows"
         )
 
@@ -55,18 +65,14 @@ def token_limit(transformer: Path) -> int | None:
     """How many tokens of a text are read: the sentence-transformers limit if set, else the smaller of those
     of tokenizer and network.
     """
-    for name in ("sentence_bert_config.json", "sentence_roberta_config.json"):
-        if limit := _json(transformer / name).get("max_seq_length"):
+    for name in (TRANSFORMER_CONFIG, "sentence_roberta_config.json"):
+        if limit := read_json(transformer / name, missing_ok=True).get("max_seq_length"):
             return int(limit)
-    tokenizer = _json(transformer / "tokenizer_config.json").get("model_max_length")
-    network = _json(transformer / CONFIG).get("max_position_embeddings")
+    tokenizer = read_json(transformer / TOKENIZER_CONFIG, missing_ok=True).get("model_max_length")
+    network = read_json(transformer / CONFIG, missing_ok=True).get("max_position_embeddings")
     # A tokenizer without a limit records a huge number.
     limits = [limit for limit in (tokenizer, network) if isinstance(limit, int | float) and 0 < limit < 10**9]
     return int(min(limits)) if limits else None
-
-
-def _json(file: Path) -> dict[str, Any]:
-    return read_json(file) if file.is_file() else {}
 
 
 def load_trainable(base: Path, settings: TrainingSettings, start: Path | None = None) -> SentenceTransformer:
@@ -162,13 +168,13 @@ def save_model(model: SentenceTransformer, base: Path, folder: Path, prompts: Ma
         weights = file.suffix == ".safetensors" or file.name.endswith(".index.json")
         if not file.is_file() or weights or file.name in ("README.md", "selfpos.json"):
             continue
-        tokenizer_file = file.name in TOKENIZER_FILES and copy.parent.is_dir()
+        tokenizer_file = file.name in SLOW_TOKENIZER_FILES and copy.parent.is_dir()
         if (copy.is_file() or tokenizer_file) and not _says_other_dtype(file):
             shutil.copyfile(file, copy)
     if prompts:
         file = folder / PROMPTS_CONFIG
         config = read_json(file)
-        config["prompts"] = {**(config.get("prompts") or {}), **prompts}
+        config["prompts"] = mapping(config, "prompts", file) | {**prompts}
         file.write_text(json.dumps(config, indent=2), encoding="utf-8")
 
 

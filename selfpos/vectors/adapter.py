@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from selfpos.storage.model_folder import ModelFolder
 from selfpos.storage.numbers import TORCH
 from selfpos.storage.tensor_file import TensorEntry, read_header
 from selfpos.vectors.check import quantisation
-from selfpos.vectors.match import copies_of, parameters_of, same_values
+from selfpos.vectors.match import copies_of, same_values, stored_parameters
 from selfpos.vectors.parts import Dense, Dora, LowRank, Maps, MatchedRows, Shift, Sum, TensorPart
 from selfpos.vectors.scaling import Scaling
 
@@ -67,8 +68,8 @@ def adapter_parts(folder: ModelFolder, base: ModelFolder) -> tuple[dict[str, Ten
     for key, part in list(parts.items()):
         if not isinstance(part, Dense):  # a module that PEFT stores whole is no longer tied to another
             parts |= {copy: part for copy in copies_of(base, key) if copy not in parts}
-    of_heads = sorted({str(_head(_parameter(name))) for name in heads})
-    return parts, [f"it also trains {' and '.join(of_heads)}, which the base has not: left out"] * bool(heads)
+    of_heads = " and ".join(sorted({str(_head(_parameter(name))) for name in heads}))
+    return parts, [f"it also trains {of_heads}, which the base has not: left out"] if heads else []
 
 
 def _parameter(name: str) -> str:
@@ -138,13 +139,14 @@ class _AdapterReader:
                 "with PEFT"
             )
         first = name.removesuffix(kind)
-        if not any(f"{first}{factor}" in self.entries for factor in FIRST_FACTORS):
+        factor = next((found for kind in FIRST_FACTORS if (found := self.entries.get(first + kind))), None)
+        if factor is None:
             raise SelfposError(f"{entry.file}: tensor {name} has no matching lora_A; save the adapter again")
         if kind != "B.bias":
             return {}
         key = self._key(f"{module}.bias")
-        rank = self.entries[f"{first}A.weight"].shape[0]
-        return {key: Shift(self._checked_shape(entry, key), self.scaling.of(module, rank), self.maps)}
+        scaling = self.scaling.of(module, (factor.shape or (0,))[0])
+        return {key: Shift(self._checked_shape(entry, key), scaling, self.maps)}
 
     def _stored(self, entry: TensorEntry, parameter: str) -> dict[str, TensorPart]:
         """What a tensor beside the factors adds: a whole parameter, trained rows, or a copy of the base's."""
@@ -220,7 +222,7 @@ class _AdapterReader:
         """
         key = self._near(parameter, {key: key for key in self.base.tensors})
         if key is None:
-            key = self._near(parameter, parameters_of(self.base))
+            key = self._near(parameter, self._by_parameter)
         if key is None and (quantised := quantisation(self.base)):
             raise SelfposError(
                 f"adapter {self.folder.path} moves {parameter}, but the base {self.base.path} is quantised "
@@ -238,6 +240,10 @@ class _AdapterReader:
                 "cannot be merged; give a base with weights of float32, float16 or bfloat16"
             )
         return key
+
+    @cached_property
+    def _by_parameter(self) -> dict[str, str]:
+        return {name: key for key, name in stored_parameters(self.base).items()}
 
     def _near(self, parameter: str, names: Mapping[str, str]) -> str | None:
         """The key of `names` (name → key) that is, or alone ends like, the parameter."""

@@ -7,7 +7,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
+from selfpos.errors import SelfposError
 from selfpos.storage.file_kinds import CONFIG, PROMPTS_CONFIG, TRANSFORMER_CONFIG
+from selfpos.storage.manifest import mapping
 from selfpos.storage.model_folder import ModelFolder
 from selfpos.storage.networks import TRANSFORMERS, Network, router_config
 from selfpos.storage.numbers import TORCH
@@ -17,7 +19,7 @@ from selfpos.vectors.match import paired
 from selfpos.vectors.tokenizers import tokenizer_difference
 
 QUANTISED = {"F8_E4M3", "F8_E5M2", "I8", "U8"}
-READING = ("transformer_task", "query_length", "document_length", "query_expansion")
+READING_FIELDS = ("transformer_task", "query_length", "document_length", "query_expansion")
 """Fields of sentence_bert_config.json that decide what the transformer sees and gives."""
 
 
@@ -47,11 +49,16 @@ def tensor_differences(base: Mapping[str, TensorEntry], other: Mapping[str, Tens
 
 def quantisation(model: ModelFolder) -> str | None:
     """How the weights of a model are quantised, in words; None where they are not."""
-    method = (model.config(CONFIG).get("quantization_config") or {}).get("quant_method")
+    method = _object(model, CONFIG, "quantization_config").get("quant_method")
     stored = next((entry for entry in model.tensors.values() if entry.dtype in QUANTISED), None)
     if stored is not None:
         return f"tensor {stored.key} is {TORCH[stored.dtype]}"
     return f"config.json says {method}" if method else None
+
+
+def _object(model: ModelFolder, file: str, name: str) -> dict[str, Any]:
+    """The object under `name` in a configuration of `model`; empty where there is none."""
+    return mapping(model.config(file), name, model.path / file)
 
 
 def some_tensors(names: list[str]) -> str:
@@ -75,7 +82,7 @@ def config_differences(base: ModelFolder, other: ModelFolder, tokenizers: Iterab
 
 def _activation(model: ModelFolder) -> str | None:
     """What a CrossEncoder does to its logits, where it says so: today's place, or that before version 5."""
-    older = model.config(CONFIG).get("sentence_transformers") or {}
+    older = _object(model, CONFIG, "sentence_transformers")
     stated = model.config(PROMPTS_CONFIG).get("activation_fn") or older.get("activation_fn")
     return str(stated).rpartition(".")[2] if stated else None
 
@@ -99,8 +106,13 @@ def _module_differences(base: ModelFolder, other: ModelFolder) -> list[str]:
         if module.kind in TRANSFORMERS:
             folders = base.path / module.path, other.path / counterpart.path
             faults += _reading_differences(base, module.path, other, counterpart.path)
+            if other.is_adapter and not theirs:  # its base's holds
+                continue
         elif module.kind == "Pooling":
-            mine, theirs = _pooling(mine), _pooling(theirs)
+            mine, theirs = (
+                {"pooling": pooling_mode(side), "include_prompt": side.get("include_prompt", True)}
+                for side in (mine, theirs)
+            )
             label = ""
         for name, expected, actual in field_differences(mine, theirs, folders):
             faults.append(
@@ -114,10 +126,10 @@ def _route_differences(base: ModelFolder, other: ModelFolder) -> list[str]:
     faults = []
     for module, counterpart in zip(base.modules, other.modules, strict=False):
         mine, theirs = router_config(base.path, module), router_config(other.path, counterpart)
-        one, two = ({"parameters": side.get("parameters") or {}} for side in (mine, theirs))
+        one, two = ({"parameters": side.get("parameters", {})} for side in (mine, theirs))
         if mine.get("types", {}).keys() == theirs.get("types", {}).keys():  # else they name other folders
             one["structure"], two["structure"] = (
-                sorted((side.get("structure") or {}).items()) for side in (mine, theirs)
+                sorted(side.get("structure", {}).items()) for side in (mine, theirs)
             )
         for name, expected, actual in field_differences(one, two):
             faults.append(f"its Router has {name} {actual!r}, expected {expected!r}: texts go another way")
@@ -126,19 +138,20 @@ def _route_differences(base: ModelFolder, other: ModelFolder) -> list[str]:
 
 def _reading_differences(base: ModelFolder, module: str, other: ModelFolder, counterpart: str) -> list[str]:
     """Differences in how sentence-transformers feeds a transformer and takes its output."""
-    mine, theirs = (
-        model.config(str(PurePosixPath(path) / TRANSFORMER_CONFIG))
+    sides = [
+        (model, str(PurePosixPath(path) / TRANSFORMER_CONFIG))
         for model, path in ((base, module), (other, counterpart))
-    )
+    ]
+    mine, theirs = (model.config(file) for model, file in sides)
     if not (mine and theirs):
         return []
     lowers = (bool(side.get("do_lower_case")) for side in (mine, theirs))
     faults = _unlike("do_lower_case", *lowers)
     # Files that state the task leave out what is none; older ones say these things elsewhere.
     missing = "none" if all("transformer_task" in side for side in (mine, theirs)) else None
-    for name in READING:
+    for name in READING_FIELDS:
         faults += _unlike(name, mine.get(name, missing), theirs.get(name, missing))
-    texts = ((side.get("modality_config") or {}).get("text") for side in (mine, theirs))
+    texts = (_object(model, file, "modality_config").get("text") for model, file in sides)
     return faults + _unlike("modality_config of texts", *texts)
 
 
@@ -146,33 +159,35 @@ def _module_config(model: ModelFolder, module: str) -> dict[str, Any]:
     return model.config(str(PurePosixPath(module) / CONFIG))
 
 
-def _pooling(config: dict[str, Any]) -> dict[str, Any]:
-    return {"pooling": pooling_mode(config), "include_prompt": config.get("include_prompt", True)}
-
-
 def pooling_mode(config: dict[str, Any]) -> str:
-    """The modes in a Pooling config, of the older form (a flag per mode) or the newer (`pooling_mode`)."""
+    """The modes in a Pooling config, of the older form (a flag per mode) or the newer (`pooling_mode`).
+
+    Raises SelfposError where they are no texts.
+    """
     modes = config.get("pooling_mode")
     if modes is None:
         flags = [flag for flag, on in config.items() if flag.startswith("pooling_mode_") and on]
         modes = [flag.removeprefix("pooling_mode_") for flag in flags]
     elif isinstance(modes, str):
         modes = [modes]
+    if not isinstance(modes, list | tuple) or not all(isinstance(mode, str) for mode in modes):
+        raise SelfposError(
+            f"a Pooling has pooling_mode {modes!r}; expected a text, as mean, or a list of texts"
+        )
     return "+".join(sorted(re.sub("_tokens?$", "", mode) for mode in modes))
 
 
 def prompts_of(model: ModelFolder) -> dict[str, str]:
     """The prompts of a model by name, without empty ones."""
-    prompts = model.config(PROMPTS_CONFIG).get("prompts") or {}
-    return {name: text for name, text in prompts.items() if text}
+    return {name: text for name, text in _object(model, PROMPTS_CONFIG, "prompts").items() if text}
 
 
 def side_prompt(model: ModelFolder, side: str = "") -> str:
     """What sentence-transformers puts before a `query`, a `document` or, without a side, before any text."""
-    config = model.config(PROMPTS_CONFIG)
-    prompts = config.get("prompts") or {}
+    prompts = _object(model, PROMPTS_CONFIG, "prompts")
     names = {"query": ("query",), "document": ("document", "passage", "corpus")}.get(side, ())
-    known = [name for name in (*names, config.get("default_prompt_name")) if name in prompts]
+    default = str(model.config(PROMPTS_CONFIG).get("default_prompt_name"))
+    known = [name for name in (*names, default) if name in prompts]
     return str(prompts[known[0]]) if known else ""
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import PurePosixPath
 
 import numpy as np
 
 from selfpos.storage.file_kinds import CONFIG
+from selfpos.storage.manifest import mapping
 from selfpos.storage.model_folder import ModelFolder
 from selfpos.storage.networks import TRANSFORMERS, network_of
 from selfpos.storage.tensor_file import TensorEntry
@@ -17,6 +19,9 @@ from selfpos.vectors.match import Match, match, paired
 from selfpos.vectors.names import is_token_table, layer_number
 from selfpos.vectors.parts import Dense, Maps, MatchedRows, TensorPart
 from selfpos.vectors.tokenizers import vocabulary
+
+Tokens = Mapping[str, int] | None
+"""Token → number; None where there is no tokenizer.json."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +49,8 @@ def compare(base: ModelFolder, other: ModelFolder) -> Comparison:
     tokenizers = tokenizer_differences(base, other)
     aside = matched.unused | _not_in_plain(base, other, matched)
     expected = {key: entry for key, entry in base.tensors.items() if key not in aside}
-    rows = _matched_rows(base, other, matched, tokenizers)
+    tokens = cache(lambda prefix: vocabulary(base.path / prefix))  # read where it is asked for, and once
+    rows = _matched_rows(base, other, matched, tokenizers, tokens)
     maps: Maps = {}
     parts: dict[str, TensorPart] = {}
     for key, entry in expected.items():
@@ -55,7 +61,7 @@ def compare(base: ModelFolder, other: ModelFolder) -> Comparison:
             elif theirs.shape == entry.shape:
                 parts[key] = Dense(theirs, maps)
     misfits = {key for key, entry in expected.items() if entry.mergeable and key not in parts}
-    tables = {key for prefix in tokenizers for key in token_tables(base, prefix)} - aside
+    tables = {key for prefix in tokenizers for key in token_tables(base, prefix, tokens(prefix))} - aside
     misfits |= tables - rows.keys()
     shown = {
         key: replace(entry, shape=expected[key].shape) if key in rows else entry
@@ -78,20 +84,19 @@ def network_of_keys(model: ModelFolder) -> dict[str, str]:
     return {key: network.kind if network else "" for key, network in found.items()}
 
 
-def token_tables(model: ModelFolder, prefix: str) -> set[str]:
+def token_tables(model: ModelFolder, prefix: str, tokens: Tokens) -> set[str]:
     """The tensors of the network at `prefix` that have one row per token, by their names or their rows."""
     config = model.config(str(PurePosixPath(prefix) / CONFIG))
-    parts = (config, config.get("text_config") or {})
-    sizes = {part.get("vocab_size") for part in parts}
-    tokens = vocabulary(model.path / prefix)
-    sizes.add(1 + max(tokens.values(), default=-1) if tokens else None)
+    parts = (config, mapping(config, "text_config", model.path / prefix / CONFIG))
+    sizes = [1 + max(tokens.values())] if tokens else []
+    sizes += [size for part in parts if (size := part.get("vocab_size")) is not None]
     inside = [network for network in model.networks if network.prefix == prefix]
     return {
         key
         for key, entry in model.tensors.items()
         if network_of(key, model.networks) in inside
         and entry.mergeable
-        and (is_token_table(key) or (entry.shape and entry.shape[0] in sizes - {None} and _may_be_table(key)))
+        and (is_token_table(key) or (entry.shape and entry.shape[0] in sizes and _may_be_table(key)))
     }
 
 
@@ -109,7 +114,11 @@ def _not_in_plain(base: ModelFolder, other: ModelFolder, matched: Match) -> froz
 
 
 def _matched_rows(
-    base: ModelFolder, other: ModelFolder, matched: Match, tokenizers: Mapping[str, str]
+    base: ModelFolder,
+    other: ModelFolder,
+    matched: Match,
+    tokenizers: Mapping[str, str],
+    vocabulary_at: Callable[[str], Tokens],
 ) -> dict[str, np.ndarray]:
     """The rows of tables of tokens that lie elsewhere, or are more or fewer: key → row of each of the base's.
 
@@ -125,8 +134,8 @@ def _matched_rows(
         }
         if not unlike:  # the usual case, in which no vocabulary need be read
             continue
-        tokens, there = vocabulary(base.path / mine.path), vocabulary(other.path / theirs.path)
-        for key in sorted(token_tables(base, mine.prefix) & unlike):
+        tokens, there = vocabulary_at(mine.prefix), vocabulary(other.path / theirs.path)
+        for key in sorted(token_tables(base, mine.prefix, tokens) & unlike):
             one, two = base.tensors[key].shape, matched.tensors[key].shape
             if one[1:] != two[1:]:
                 continue

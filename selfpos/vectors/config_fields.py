@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from selfpos.storage.file_kinds import CONFIG
 from selfpos.storage.manifest import read_json
-from selfpos.storage.networks import ENCODERS
+from selfpos.storage.networks import ENCODERS, architectures, transformers_config, unreadable
 
 SAVING = "says how the model was made, named or saved"
 TRAINING = "acts in training only"
@@ -100,21 +101,24 @@ def _equal_by_rule(name: str, mine: Mapping[str, Any], theirs: Mapping[str, Any]
     if name in TOKEN_IDS:
         return not _token_id_counts(name, mine)
     if name == "id2label":  # other names do no harm, but the same ones for other rows do
-        labels = [[*map(str.lower, (side.get(name) or {}).values())] for side in (mine, theirs)]
+        names = [side.get(name) or {} for side in (mine, theirs)]
+        if not all(isinstance(side, Mapping) for side in names):
+            return False
+        labels = [[str(label).lower() for label in side.values()] for side in names]
         return labels[0] == labels[1] or sorted(labels[0]) != sorted(labels[1])
     if name == "is_encoder_decoder":  # of these the encoder alone is loaded
-        return mine.get("model_type") in ENCODERS
+        return str(mine.get("model_type")) in ENCODERS
     if name == "sliding_window" and mine.get("use_bidirectional_attention"):
         # transformers 4.56 read n as n // 2 + 1 on both sides of a token, and wrote that back on saving
-        one, other = mine.get(name), theirs.get(name)
-        return one is not None and other is not None and min(one, other) == max(one, other) // 2 + 1
+        wide = [size for side in (mine, theirs) if isinstance(size := side.get(name), int)]
+        return len(wide) == 2 and min(wide) == max(wide) // 2 + 1
     return False
 
 
 def _token_id_counts(name: str, config: Mapping[str, Any]) -> bool:
     """Whether the number of a token in config.json takes part in what is computed."""
     kind = str(config.get("model_type", ""))
-    classifies = any("ForSequenceClassification" in item for item in config.get("architectures") or ())
+    classifies = any("ForSequenceClassification" in name for name in architectures(config))
     if name == "pad_token_id":  # decoders that classify look for the last token before the padding
         decodes = "num_key_value_heads" in config or "gpt" in kind
         return any(part in kind for part in POSITIONS_FROM_PADDING) or (classifies and decodes)
@@ -126,13 +130,12 @@ def _token_id_counts(name: str, config: Mapping[str, Any]) -> bool:
 
 def _as_transformers_reads(folder: Path) -> dict[str, Any] | None:
     """config.json with the defaults of its type, and only the fields that the type has; None if unknown."""
-    from transformers import AutoConfig
-
-    try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        known = {*type(config)().to_dict(), *config.attribute_map, "rope_parameters", *UNWRITTEN}
-    except (ValueError, KeyError, OSError, TypeError, ImportError):
+    config = transformers_config(folder)
+    if config is None:
         return None
-    architectures = read_json(folder / "config.json").get("architectures")
-    values = config.to_dict() | {"architectures": architectures}
+    try:
+        known = {*type(config)().to_dict(), *config.attribute_map, "rope_parameters", *UNWRITTEN}
+    except unreadable():
+        return None
+    values = config.to_dict() | {"architectures": read_json(folder / CONFIG).get("architectures")}
     return {name: value for name, value in values.items() if name in known}

@@ -38,9 +38,10 @@ def match(base: ModelFolder, other: ModelFolder) -> Match:
     moved = _in_folders_of(base, other)
     if _floats(base.tensors) == _floats(moved):
         return Match(moved)
-    mine, theirs = _parameters(base, base, base.tensors), _parameters(base, other, moved)
+    mine, theirs = stored_parameters(base), _parameters(base, other, moved)
     # Of copies, the one under the name to which the others are tied.
-    own = {name: key for key, name in sorted(theirs.items(), key=lambda item: item[0] == item[1])}
+    own = {name: key for key, name in theirs.items()}
+    own |= {key: key for key, name in theirs.items() if key == name}
     tensors = {key: replace(moved[own[name]], key=key) for key, name in mine.items() if name in own}
     used = {mine[key] for key in tensors}
     alone = {name: key for name, key in own.items() if name not in used}
@@ -64,9 +65,11 @@ def transformers_of(base: ModelFolder, other: ModelFolder) -> dict[str, TensorEn
     return lent
 
 
-def parameters_of(model: ModelFolder) -> dict[str, str]:
-    """Parameter in memory, with its module's folder → the key of the stored tensor that it comes from."""
-    return {name: key for key, name in _parameters(model, model, model.tensors).items()}
+def stored_parameters(model: ModelFolder) -> Mapping[str, str]:
+    """Key → the parameter in memory, with its module's folder; '!' before those that are not used."""
+    if not model.parameters:
+        model.parameters.update(_parameters(model, model, model.tensors))
+    return model.parameters
 
 
 def copies_of(model: ModelFolder, key: str) -> set[str]:
@@ -74,7 +77,7 @@ def copies_of(model: ModelFolder, key: str) -> set[str]:
     alike = {name for name in model.tensors if may_be_tied(name)}
     if key not in alike or len(alike) == 1:
         return {key}
-    parameters = _parameters(model, model, model.tensors)
+    parameters = stored_parameters(model)
     return {name for name in alike if parameters[name] == parameters[key]}
 
 

@@ -188,4 +188,14 @@ class InMemory:
         return lambda start, stop, base: np.array(self.values[start:stop])
 
 
+def within(part: TensorPart | None) -> Iterator[TensorPart]:
+    """The part itself, and those of which it is made."""
+    if part is None:
+        return
+    yield part
+    inner = part.parts if isinstance(part, Sum) else (part.low_rank,) if isinstance(part, Dora) else ()
+    for one in inner:
+        yield from within(one)
+
+
 TensorPart = Dense | MatchedRows | LowRank | Dora | Shift | Sum | InMemory

@@ -39,7 +39,9 @@ class Scaling:
             self.patterns.append((compiled, self._number("alpha_pattern", alpha)))
 
     def of(self, module: str, rank: int) -> float:
-        """The factor of B·A at `module`. Raises SelfposError where a pattern takes too long."""
+        """The factor of B·A at `module`. Raises SelfposError for rank 0, or a pattern that takes too long."""
+        if rank < 1:
+            raise self._fault("rank", rank, f"at least 1 at {module}")
         alpha = next(
             (alpha for pattern, alpha in self.patterns if self._matches(pattern, module)), self.alpha
         )

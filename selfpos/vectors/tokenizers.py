@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from selfpos.errors import SelfposError
-from selfpos.storage.file_kinds import TOKENIZER_FILES
-from selfpos.storage.manifest import read_json
+from selfpos.storage.file_kinds import TOKENIZER_CONFIG, TOKENIZER_FILES
+from selfpos.storage.manifest import mapping, read_json
 
 SAMPLE = (
     "The quick brown fox can't jump 12,345.67 times; it's 3rd-rate: don't!",
@@ -39,11 +39,9 @@ ENCODING_FIELDS = (
 """Fields of tokenizer_config.json by which transformers may encode otherwise than tokenizer.json says."""
 WORD_TOKENIZERS = ("whitespacetokenizer_config.json", "phrasetokenizer_config.json")
 """Files of the tokenizers that sentence-transformers has for tables of words."""
-CONFIG = "tokenizer_config.json"
 WORDS, BATCH = 32, 1024
 """How many tokens make a text, and how many texts are encoded at a time."""
 Encode = Callable[[list[str]], list[list[int]]]
-UNKNOWN = "its tokenizer cannot be compared"
 
 
 def tokenizer_difference(mine: Path, theirs: Path) -> str | None:
@@ -52,6 +50,10 @@ def tokenizer_difference(mine: Path, theirs: Path) -> str | None:
     Padding and the length of truncation are ignored, and so is how a tokenizer is written down. A folder
     without a tokenizer has no difference.
     """
+    if (mine / "tokenizer.json").is_file() and all(
+        _equal(mine / name, theirs / name) for name in ("tokenizer.json", TOKENIZER_CONFIG)
+    ):
+        return None
     sides = [_truncation_side(folder) for folder in (mine, theirs)]
     return _encoding_difference(mine, theirs) or (
         None
@@ -60,13 +62,20 @@ def tokenizer_difference(mine: Path, theirs: Path) -> str | None:
     )
 
 
+def _equal(one: Path, other: Path) -> bool:
+    """Whether two files have the same bytes, or neither is there."""
+    if not (one.is_file() and other.is_file()):
+        return one.is_file() == other.is_file()
+    return filecmp.cmp(one, other, shallow=False)
+
+
 def _truncation_side(folder: Path) -> str | None:
     """The side of a long text that is cut off; None without a tokenizer."""
-    config, file = (folder / name for name in (CONFIG, "tokenizer.json"))
-    stated = read_json(config).get("truncation_side") if config.is_file() else None
+    file = folder / "tokenizer.json"
+    stated = read_json(folder / TOKENIZER_CONFIG, missing_ok=True).get("truncation_side")
     if stated or not file.is_file():
         return str(stated) if stated else None
-    return str((read_json(file).get("truncation") or {}).get("direction", "right")).lower()
+    return str(mapping(read_json(file), "truncation", file).get("direction", "right")).lower()
 
 
 def _encoding_difference(mine: Path, theirs: Path) -> str | None:
@@ -79,8 +88,7 @@ def _encoding_difference(mine: Path, theirs: Path) -> str | None:
     fields = _fields(mine) == _fields(theirs)
     fast = any("tokenizer.json" in side for side in files)  # which is all that is read where it is there
     decisive = {side[0] for side in files} if fast else {*files[0], *files[1]}
-    both = all((folder / name).is_file() for folder in (mine, theirs) for name in decisive)
-    if fields and both and all(filecmp.cmp(mine / name, theirs / name, shallow=False) for name in decisive):
+    if fields and all(_equal(mine / name, theirs / name) for name in decisive):
         return None
     if decisive != {"tokenizer.json"}:
         return _by_library(mine, theirs)
@@ -88,9 +96,7 @@ def _encoding_difference(mine: Path, theirs: Path) -> str | None:
     if difference is None and fields:
         return None
     library = _by_library(mine, theirs)
-    if library is not None and library.startswith(UNKNOWN):
-        return difference
-    return library if library is None or difference is None else difference
+    return None if library is None else difference or library
 
 
 def vocabulary(folder: Path) -> dict[str, int] | None:
@@ -100,8 +106,7 @@ def vocabulary(folder: Path) -> dict[str, int] | None:
 
 
 def _fields(folder: Path) -> dict[str, Any]:
-    file = folder / CONFIG
-    config = read_json(file) if file.is_file() else {}
+    config = read_json(folder / TOKENIZER_CONFIG, missing_ok=True)
     fields = {name: config[name] for name in ENCODING_FIELDS if config.get(name) is not None}
     contents = {name: value["content"] for name, value in fields.items() if isinstance(value, dict)}
     kind = str(fields.get("tokenizer_class", "")).removesuffix("Fast")
@@ -195,7 +200,7 @@ def _by_library(mine: Path, theirs: Path) -> str | None:
                 AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
             )
         except Exception as error:  # of many kinds, from converters of many formats
-            return f"{UNKNOWN}: {folder} does not load as one ({error})"
+            return f"its tokenizer cannot be compared: {folder} does not load as one ({error})"
 
     def encode(tokenizer: Any, texts: list[str]) -> list[list[int]]:
         return list(tokenizer(texts)["input_ids"])

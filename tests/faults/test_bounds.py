@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from peft.utils.other import get_pattern_key
 
 from selfpos.commands.merge import _parse, _value
 from selfpos.data.files import read_records
@@ -71,6 +72,17 @@ def test_yaml_that_people_write_is_read() -> None:
         "c": [{"x": 1}, {"x": 1}],
     }
     assert parse_yaml("") is None and parse_yaml("0x10") == 16 and parse_yaml("1:30") == 90
+
+
+@pytest.mark.parametrize("text", ["{a: 1} b", "0.5\n---\n0.7", RECIPE + "---\n" + RECIPE])
+def test_yaml_of_several_documents_is_refused_where_one_is_read(text: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError):
+        parse_yaml(text)
+    with pytest.raises(SelfposError, match="cannot read the value"):
+        _value(text)
+    (tmp_path / "r.yaml").write_text(text)
+    with pytest.raises(SelfposError, match="is not YAML"):
+        load_recipe(tmp_path / "r.yaml")
 
 
 @pytest.mark.parametrize(
@@ -186,9 +198,13 @@ def test_patterns_that_never_end_elsewhere_end_here(pattern: str) -> None:
         assert scaling.of(f"encoder.layer.{number}.attention.output.dense.and.more.and.more", 8) == 2
 
 
-def test_patterns_are_matched_as_peft_does() -> None:
-    from peft.utils.other import get_pattern_key
+def test_a_rank_below_one_is_refused() -> None:
+    for stabilised in (False, True):
+        with pytest.raises(SelfposError, match="adapter a has rank '0'; expected at least 1 at encoder"):
+            Scaling({"use_rslora": stabilised}, Path("a")).of("encoder", 0)
 
+
+def test_patterns_are_matched_as_peft_does() -> None:
     patterns = {"query": 4, r"layer\.1\..*": 8, r"^encoder": 2, "attention.self.key": 3}
     scaling = Scaling({"lora_alpha": 16, "alpha_pattern": patterns}, Path("a"))
     for module in (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import shutil
 from pathlib import Path
@@ -13,10 +14,13 @@ from safetensors.torch import load_file
 from selfpos.errors import SelfposError
 from selfpos.evaluation.load import load_model
 from selfpos.evaluation.run import check_tasks
-from selfpos.storage.file_kinds import WEIGHTS
-from selfpos.storage.model_folder import open_model
+from selfpos.storage.file_kinds import INDEX, WEIGHTS
+from selfpos.storage.locate import locate_model
+from selfpos.storage.model_folder import open_model, refuse_pickles
+from selfpos.storage.pickles import without_pickles
 from selfpos.training.models import check_base
 from tests.helpers.command import CommandLine, said
+from tests.storage.test_weight_files import in_shards
 
 
 class Planted:
@@ -69,19 +73,91 @@ def test_an_adapters_pickle_is_refused(tiny_base: Path, tmp_path: Path) -> None:
         check_base(model)
 
 
-def test_allowed_pickles_are_read_as_tensors_and_code_is_not_run(
+@pytest.mark.parametrize("pickled", ["code"], indirect=True)
+def test_code_in_an_allowed_pickle_is_not_run(
     selfpos: CommandLine, pickled: Path, tiny_base: Path, tmp_path: Path
 ) -> None:
-    honest = (pickled / "2_Dense" / "pytorch_model.bin").exists()
     words = ("--method", "average", "--allow-pickle", "--out", tmp_path / "out")
     done = selfpos(
         "merge", "--base", tiny_base, "--vectors", pickled, *words, XDG_CACHE_HOME=str(tmp_path / "c")
     )
-    if not honest:
-        assert "holds more than tensors" in said(done) and not (tmp_path / "ran").exists()
-        assert not (tmp_path / "out").exists()
-        return
+    assert "holds more than tensors" in said(done) and not (tmp_path / "ran").exists()
+    assert not (tmp_path / "out").exists()
+
+
+def as_pickles(model: Path, folder: Path) -> Path:
+    """A copy of the model with all its weights as pickles, and with weights of formats that are not read."""
+    shutil.copytree(model, folder)
+    for weights in folder.rglob(WEIGHTS):
+        torch.save(load_file(weights), weights.with_name("pytorch_model.bin"))
+        weights.unlink()
+    for name in ("tf_model.h5", "flax_model.msgpack", "rust_model.ot"):
+        (folder / name).write_bytes(b"x")
+    return folder
+
+
+@pytest.mark.parametrize("by_recipe", [False, True])
+def test_allowed_pickles_are_read_as_tensors(
+    by_recipe: bool, selfpos: CommandLine, tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path
+) -> None:
+    pickled = as_pickles(tiny_specialists[0], tmp_path / "model")
+    words = ["--base", tiny_base, "--vectors", pickled, "--method", "task-arithmetic", "--weights", "1"]
+    if by_recipe:
+        models = f"models: [{{model: {pickled}, parameters: {{weight: 1}}}}]"
+        (tmp_path / "r.yml").write_text(f"merge_method: task_arithmetic\nbase_model: {tiny_base}\n{models}\n")
+        words = [tmp_path / "r.yml"]
+        assert "--allow-pickle" in said(selfpos("merge", *words, "--out", tmp_path / "out"))
+    cache = tmp_path / "c"
+    done = selfpos("merge", *words, "--allow-pickle", "--out", tmp_path / "out", XDG_CACHE_HOME=str(cache))
     assert done.returncode == 0, done.stderr
     for file in tiny_base.rglob("*.safetensors"):
-        kept, merged = load_file(file), load_file(tmp_path / "out" / file.relative_to(tiny_base))
-        assert all(torch.equal(kept[name], merged[name]) for name in kept)
+        place = file.relative_to(tiny_base)
+        moved, merged = load_file(tiny_specialists[0] / place), load_file(tmp_path / "out" / place)
+        torch.testing.assert_close(merged, moved, atol=1e-6, rtol=0)
+    assert not [file for name in ("*.h5", "*.msgpack", "*.ot", "*.bin") for file in cache.rglob(name)]
+
+
+@pytest.mark.parametrize("index", [False, True])
+def test_a_pickle_beside_safetensors_in_shards_is_not_read(
+    index: bool, tiny_base: Path, tmp_path: Path
+) -> None:
+    weight_map = in_shards(tiny_base, tmp_path / "model")
+    if index:
+        (tmp_path / "model" / INDEX).write_text(json.dumps({"weight_map": weight_map}))
+    (tmp_path / "model" / "pytorch_model.bin").write_bytes(pickle.dumps(Planted(tmp_path / "ran")))
+    assert without_pickles(tmp_path / "model") == tmp_path / "model"
+    assert not (tmp_path / "ran").exists()
+
+
+def test_pickles_are_fetched_only_where_a_module_has_no_others(
+    tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    snapshot = tmp_path / "models--owner--name" / "snapshots" / "abc"
+    shutil.copytree(tiny_base, snapshot)
+    asked: list[tuple[str | None, list[str]]] = []
+
+    def download(name: str, *, revision: str | None, allow_patterns: list[str], **_: object) -> str:
+        asked.append((revision, allow_patterns))
+        return str(snapshot)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    assert locate_model("owner/name@main", pickles=True) == snapshot
+    (snapshot / "2_Dense" / WEIGHTS).unlink()
+    assert locate_model("owner/name@main", pickles=True) == snapshot
+    first, again, second = asked[0], asked[-2], asked[-1]
+    assert first == again and first[0] == "main" and not any(".bin" in pattern for pattern in first[1])
+    assert second[0] == "abc" and "2_Dense/pytorch_model*.bin" in second[1]
+    assert "pytorch_model*.bin" not in second[1]
+
+
+def test_what_lies_aside_is_neither_read_nor_refused(tiny_base: Path, tmp_path: Path) -> None:
+    model = Path(shutil.copytree(tiny_base, tmp_path / "model"))
+    (tmp_path / "outside").write_bytes(b"x")
+    for name in ("runs", "eval", "checkpoint-500", "onnx"):
+        (model / name).mkdir()
+        (model / name / "pytorch_model.bin").write_bytes(b"x")
+        (model / name / "adapter_model.bin").write_bytes(b"x")
+    (model / "logs").mkdir()
+    (model / "logs" / WEIGHTS).symlink_to(tmp_path / "outside")
+    refuse_pickles(model)
+    assert open_model(model).tensors.keys() == open_model(tiny_base).tensors.keys()

@@ -26,6 +26,16 @@ def starting(tmp_path: Path, before: str) -> dict[str, str]:
     return {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
 
 
+def test_a_lost_terminal_with_closed_outputs_ends_the_work_too() -> None:
+    code = (
+        "import os, signal; from selfpos.signals import ending_signals\n"
+        "os.close(1); os.close(2)\n"
+        "try:\n with ending_signals(): os.kill(os.getpid(), signal.SIGHUP)\n"
+        "except KeyboardInterrupt: os._exit(42)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 42
+
+
 @pytest.mark.parametrize("number", STATUS)
 def test_an_ending_signal_is_said_and_has_its_status(tmp_path: Path, number: signal.Signals) -> None:
     struck = f"def struck(**_):\n    signal.raise_signal({int(number)})\n"

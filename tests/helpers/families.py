@@ -108,3 +108,28 @@ def make_family(folder: Path, config_class: str, fields: dict[str, Any]) -> Path
     parts = [st.Transformer(str(raw), max_seq_length=32), st.Pooling(16), st.Dense(16, 4), st.Normalize()]
     SentenceTransformer(modules=parts, prompts={"query": "q "}, device="cpu").save_pretrained(str(folder))
     return folder
+
+
+def plain_bert(folder: Path, kind: str = "BertModel", **fields: Any) -> Path:
+    """A tiny random BERT, as transformers saves it."""
+    import torch
+    import transformers
+
+    torch.manual_seed(0)
+    getattr(transformers, kind)(transformers.BertConfig(**SMALL, **fields)).save_pretrained(folder)
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghijklmnopqrstuvwxyz"]
+    (folder / "vocab.txt").write_text("\n".join(words), encoding="utf-8")
+    transformers.BertTokenizerFast(vocab=str(folder / "vocab.txt")).save_pretrained(folder)
+    return folder
+
+
+def splade(place: Path) -> Path:
+    """A tiny random SparseEncoder of a masked language model."""
+    from sentence_transformers import SparseEncoder
+    from sentence_transformers.base.modules import Transformer
+    from sentence_transformers.sparse_encoder.modules import SpladePooling
+
+    body = Transformer(str(plain_bert(place / "plain", "BertForMaskedLM")), transformer_task="fill-mask")
+    model = SparseEncoder(modules=[body, SpladePooling()], device="cpu", prompts={"query": "ask "})
+    model.save_pretrained(str(place / "base"))
+    return place / "base"

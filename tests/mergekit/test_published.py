@@ -10,11 +10,11 @@ import yaml
 from safetensors.numpy import load_file
 
 from selfpos.errors import SelfposError
-from selfpos.mergekit import translate_recipe, translate_recipes
+from selfpos.mergekit import translate_recipes
 from tests.helpers.command import CommandLine
 from tests.helpers.folders import make_folder
 from tests.helpers.merges import models
-from tests.mergekit.test_recipes import merge_recipe, write
+from tests.mergekit.test_recipes import merge_recipe, translated, write
 
 
 @pytest.mark.parametrize(
@@ -29,7 +29,7 @@ from tests.mergekit.test_recipes import merge_recipe, write
 )
 def test_lines_that_do_no_harm_are_noted(lines: str, note: str, tmp_path: Path) -> None:
     head = "models: [{model: a, parameters: {weight: 1}}]\nmerge_method: ties\nbase_model: b\n"
-    notes = translate_recipe(write(tmp_path / "merge.yml", head + lines)).notes
+    notes = translated(write(tmp_path / "merge.yml", head + lines)).notes
     assert any(note in line for line in notes)
     assert any("same magnitude" in line for line in notes)
 
@@ -45,7 +45,7 @@ def test_filters_that_fit_no_tensor_have_no_effect(tmp_path: Path) -> None:
         "models": [{"model": str(tmp_path / "one"), "parameters": {"weight": rules}}],
     }
     file = write(tmp_path / "merge.yml", yaml.safe_dump(recipe))
-    fitted = translate_recipe(file).fitted()
+    fitted = translated(file).fitted()
     assert [note for note in fitted.notes if "lm_head" in note]
     assert not [note for note in fitted.notes if "embeddings" in note]
     coefficients = merge_recipe(file, tmp_path / "out").coefficients
@@ -57,9 +57,9 @@ def test_filters_that_fit_no_tensor_have_no_effect(tmp_path: Path) -> None:
 
 def test_karcher_takes_the_base_for_a_model(tmp_path: Path) -> None:
     text = "merge_method: karcher\nbase_model: b\nmodels: [{model: a}, {model: c}]\n"
-    found = translate_recipe(write(tmp_path / "merge.yml", text))
+    found = translated(write(tmp_path / "merge.yml", text))
     assert found.sources == ["a", "c", "b"] and any("one more of the models" in note for note in found.notes)
-    listed = translate_recipe(write(tmp_path / "merge.yml", text.replace("model: c", "model: b")))
+    listed = translated(write(tmp_path / "merge.yml", text.replace("model: c", "model: b")))
     assert listed.sources == ["a", "b"]
 
 
@@ -79,11 +79,18 @@ def test_several_recipes_are_merged_in_their_order(tmp_path: Path, selfpos: Comm
         ]
     }
     file = write(tmp_path / "merge.yml", yaml.safe_dump_all([first, last]))
-    planned = selfpos("merge", file, "--out", tmp_path / "out", "--dry-run")
-    assert f"then task-arithmetic of half, {tmp_path / 'two'}" in planned.stdout, planned.stderr
     before = sorted(tmp_path.iterdir())
+    for out in (tmp_path / "out", tmp_path / "new" / "folder" / "out"):
+        planned = selfpos("merge", file, "--out", out, "--dry-run")
+        assert f"then task-arithmetic of half, {tmp_path / 'two'}" in planned.stdout, planned.stderr
+    existing = selfpos("merge", file, "--out", tmp_path / "two")
+    assert existing.returncode == 2 and "exists already" in existing.stderr
+    assert sorted(tmp_path.iterdir()) == before
     done = selfpos("merge", file, "--out", tmp_path / "out")
     assert done.returncode == 0, done.stderr
+    assert f"the results of half do not stay, so `selfpos reproduce` cannot make {tmp_path / 'out'}" in (
+        " ".join(done.stderr.split())
+    )
     found = load_file(tmp_path / "out" / "model.safetensors")
     for key, value in base.items():
         expected = value + 0.5 * (tuned[0][key] - value) + (tuned[1][key] - value)

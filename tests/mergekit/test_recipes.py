@@ -12,7 +12,7 @@ import yaml
 from safetensors.numpy import load_file
 
 from selfpos.errors import SelfposError
-from selfpos.mergekit import translate_recipe
+from selfpos.mergekit import Translation, translate_recipes
 from selfpos.mergekit.methods import MERGEKIT
 from selfpos.mergekit.rules import EVERY_LAYER
 from selfpos.merging import MergeResult, merge
@@ -27,9 +27,15 @@ def write(file: Path, text: str) -> Path:
     return file
 
 
+def translated(file: Path) -> Translation:
+    """The translation of the only recipe in `file`."""
+    ((_, translation),) = translate_recipes(file)
+    return translation
+
+
 def merge_recipe(file: Path, out: Path) -> MergeResult:
     """The merge that `selfpos merge FILE` does."""
-    asked = translate_recipe(file).fitted()
+    asked = translated(file).fitted()
     return merge(Path(asked.base), list(map(Path, asked.sources)), asked.method, out, **asked.options)
 
 
@@ -66,7 +72,7 @@ out_dtype: bfloat16
 tokenizer_source: union
 """,
     )
-    found = translate_recipe(file)
+    found = translated(file)
     assert (found.base, found.sources, found.method, found.options["dtype"]) == (
         "a/base",
         ["one", "two"],
@@ -103,7 +109,7 @@ parameters:
 dtype: bfloat16
 """,
     )
-    found = translate_recipe(file)
+    found = translated(file)
     assert (found.base, found.sources, found.method, found.layers) == ("one", ["two"], "tensor-slerp", 3)
     assert (
         found.options["params"] == {"t": {"*self_attn*": over_depth("0..0.5..1", 0), "default": 0.5}}
@@ -185,20 +191,20 @@ def test_what_cannot_be_honoured_is_named_with_its_line(
     tmp_path: Path, text: str, line: int, message: str
 ) -> None:
     with pytest.raises(SelfposError, match=rf"line {line}: .*{message}"):
-        translate_recipe(write(tmp_path / "merge.yml", text))
+        translated(write(tmp_path / "merge.yml", text))
 
 
 def test_numbers_that_yaml_takes_for_words(tmp_path: Path) -> None:
     text = "merge_method: karcher\nmodels: [{model: a}, {model: b}]\nparameters: {tol: 1e-6, max_iter: 20}"
-    assert translate_recipe(write(tmp_path / "merge.yml", text)).options["params"]["tolerance"] == 1e-6
+    assert translated(write(tmp_path / "merge.yml", text)).options["params"]["tolerance"] == 1e-6
 
 
 def test_files_that_are_no_recipes(tmp_path: Path) -> None:
     for text, message in [("[1, 2]", "mapping"), ("a: [", "not YAML")]:
         with pytest.raises(SelfposError, match=message):
-            translate_recipe(write(tmp_path / "merge.yml", text))
+            translated(write(tmp_path / "merge.yml", text))
     with pytest.raises(SelfposError, match="no recipe file"):
-        translate_recipe(tmp_path / "nowhere.yml")
+        translated(tmp_path / "nowhere.yml")
 
 
 def test_counterparts_exist() -> None:

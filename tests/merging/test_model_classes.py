@@ -14,25 +14,13 @@ from safetensors.torch import load_file, save_file
 
 from selfpos.errors import SelfposError
 from selfpos.merging import merge, plan
-from selfpos.storage.model_folder import open_model
+from selfpos.storage.model_folder import check_tokenizer, open_model
 from selfpos.vectors import open_vectors
 from tests.conftest import make_specialist
 from tests.helpers.adapters import edit_json, state
-from tests.helpers.families import SMALL
+from tests.helpers.families import plain_bert, splade
 
 TEXTS = ["a b c", "d e"]
-
-
-def plain_bert(folder: Path, kind: str = "BertModel", **fields: Any) -> Path:
-    """A tiny random BERT, as transformers saves it."""
-    import transformers
-
-    torch.manual_seed(0)
-    getattr(transformers, kind)(transformers.BertConfig(**SMALL, **fields)).save_pretrained(folder)
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghijklmnopqrstuvwxyz"]
-    (folder / "vocab.txt").write_text("\n".join(words), encoding="utf-8")
-    transformers.BertTokenizerFast(vocab=str(folder / "vocab.txt")).save_pretrained(folder)
-    return folder
 
 
 def cross_encoder(place: Path) -> Path:
@@ -40,17 +28,6 @@ def cross_encoder(place: Path) -> Path:
 
     plain = plain_bert(place / "plain", "BertForSequenceClassification", num_labels=1)
     model = CrossEncoder(str(plain), device="cpu", activation_fn=torch.nn.Identity(), prompts={"q": "ask "})
-    model.save_pretrained(str(place / "base"))
-    return place / "base"
-
-
-def splade(place: Path) -> Path:
-    from sentence_transformers import SparseEncoder
-    from sentence_transformers.base.modules import Transformer
-    from sentence_transformers.sparse_encoder.modules import SpladePooling
-
-    body = Transformer(str(plain_bert(place / "plain", "BertForMaskedLM")), transformer_task="fill-mask")
-    model = SparseEncoder(modules=[body, SpladePooling()], device="cpu", prompts={"query": "ask "})
     model.save_pretrained(str(place / "base"))
     return place / "base"
 
@@ -252,6 +229,19 @@ def test_a_plain_base_is_pooled_as_it_is_asked(tmp_path: Path) -> None:
         plan(out, [one], "average", tmp_path / "third", pooling="mean")
 
 
+def test_the_width_of_a_pooling_is_known_before_anything_is_written(tmp_path: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+    from transformers import XLMConfig, XLMModel
+
+    base = plain_bert(tmp_path / "base")
+    XLMModel(XLMConfig(vocab_size=60, emb_dim=16, n_layers=1, n_heads=2, pad_index=0)).save_pretrained(base)
+    out = merge(base, [base], "average", tmp_path / "out", pooling="mean").out
+    assert SentenceTransformer(str(out), device="cpu").encode(TEXTS).shape == (2, 16)
+    edit_json(base / "config.json", emb_dim="16")
+    with pytest.raises(SelfposError, match=r"does not say how long a token's vector is \(hidden_size, "):
+        plan(base, [base], "average", tmp_path / "other", pooling="mean")
+
+
 def test_the_modules_of_a_vector_may_be_taken_for_a_plain_base(tmp_path: Path) -> None:
     base = plain_bert(tmp_path / "base")
     one = make_specialist(base, tmp_path / "one", seed=1)
@@ -275,6 +265,28 @@ def test_tokenizers_within_a_router_are_compared(tmp_path: Path) -> None:
         open_vectors(open_model(base), [one])
     (vector,) = open_vectors(open_model(base), [one], tolerate=True)
     assert vector.by_token == {"query_0_StaticEmbedding/embedding.weight"}
+
+
+@pytest.mark.parametrize(
+    ("gone", "message"), [("tokenizer", "has no tokenizer"), ("config", "has no config")]
+)
+def test_a_transformer_within_a_router_needs_its_files(gone: str, message: str, tmp_path: Path) -> None:
+    base = router(tmp_path)
+    check_tokenizer(base)
+    for name in (f"{gone}.json", "vocab.txt" if gone == "tokenizer" else ""):
+        if name:
+            (base / "document_0_Transformer" / name).unlink(missing_ok=True)
+    with pytest.raises(SelfposError, match=f"document_0_Transformer {message}"):
+        check_tokenizer(base)
+
+
+def test_a_router_whose_fields_are_of_a_wrong_type(tmp_path: Path) -> None:
+    base = router(tmp_path)
+    for field in ("types", "structure", "parameters"):
+        changed = Path(shutil.copytree(base, tmp_path / field))
+        edit_json(changed / "router_config.json", **{field: 5})
+        with pytest.raises(SelfposError, match=f"router_config.json has {field} '5'; expected an object"):
+            open_vectors(open_model(changed), [changed])
 
 
 def test_the_routes_of_a_router_are_compared(tmp_path: Path) -> None:

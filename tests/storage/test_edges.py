@@ -15,7 +15,7 @@ from selfpos.storage.atomic import fresh_folder
 from selfpos.storage.hashing import compare_models, content_hash
 from selfpos.storage.model_folder import check_tokenizer, open_model
 from selfpos.storage.run_folder import RunFolder
-from selfpos.storage.tensor_file import TensorFileWriter
+from selfpos.storage.tensor_file import TensorEntry, TensorFileWriter
 
 
 def test_tensor_data_begin_at_a_multiple_of_eight_and_the_size_is_known(tmp_path: Path) -> None:
@@ -34,6 +34,21 @@ def test_an_output_may_lie_in_folders_that_do_not_exist(tmp_path: Path) -> None:
     with fresh_folder(tmp_path / "a" / "b" / "out") as folder:
         (folder / "file").write_text("x")
     assert (tmp_path / "a" / "b" / "out" / "file").is_file()
+
+
+def test_a_tensor_is_cut_into_equal_parts_or_refused() -> None:
+    def parts(shape: tuple[int, ...]) -> dict[str, TensorEntry]:
+        entry = TensorEntry("w", "w", Path("f"), "F32", shape, 100, 4 * int(np.prod(shape)))
+        return entry.parts(["a", "b", "c"])
+
+    assert [(part.shape, part.offset, part.nbytes, part.first) for part in parts((6, 2)).values()] == [
+        ((2, 2), 100, 16, 0),
+        ((2, 2), 116, 16, 4),
+        ((2, 2), 132, 16, 8),
+    ]
+    for shape in ((7, 2), (2,), ()):
+        with pytest.raises(SelfposError, match=r"tensor w of shape .* cannot be cut into 3 equal parts"):
+            parts(shape)
 
 
 def test_files_about_the_training_do_not_count_as_content(tiny_base: Path, tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +14,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from selfpos.errors import SelfposError
-from selfpos.merging import merge
+from selfpos.merging import merge, plan
 from selfpos.storage.model_folder import open_model
 from selfpos.vectors import open_vectors
-from tests.helpers.adapters import state
-from tests.helpers.families import DECODER, SMALL, make_family
-from tests.merging.test_model_classes import splade
+from tests.helpers.adapters import edit_json, make_adapter, state
+from tests.helpers.families import DECODER, SMALL, make_family, splade
 
 TABLE = "embed_tokens.weight"
 
@@ -177,6 +178,50 @@ def test_a_decoder_stored_beside_its_table_moves_with_it(options: dict[str, Any]
         base, tmp_path / "adapter", "AutoModelForMaskedLM", **{"target_modules": ["query"]} | options
     )
     assert differing(base, tmp_path / "adapter", tuned, tmp_path / "out") == []
+
+
+def test_what_is_read_and_held_counts_rows_and_factors_within_other_parts(base: Path, tmp_path: Path) -> None:
+    tune(base, tmp_path / "rows", trainable_token_indices=[5, 7, 30])
+    whole = sum(entry.nbytes for entry in open_model(base).tensors.values())
+    rows = 3 * DECODER["hidden_size"] * 4
+    assert plan(base, [tmp_path / "rows"], "average", tmp_path / "out").bytes_read == whole + rows
+    memory = {}
+    for name, options in {"lora": {}, "dora": {"use_dora": True}}.items():
+        tune(base, tmp_path / name, r=8, **options)
+        memory[name] = plan(base, [tmp_path / name], "average", tmp_path / "out", threads=1).memory
+    assert memory["dora"] == memory["lora"]
+
+
+def test_a_bias_beside_factors_of_an_embedding_is_scaled_by_their_rank(
+    tiny_base: Path, tmp_path: Path
+) -> None:
+    make_adapter(tiny_base, tmp_path / "adapter", plain=True)
+    file = tmp_path / "adapter" / "adapter_model.safetensors"
+    module = "base_model.model.encoder.layer.0.attention.output.dense"
+    tensors = {
+        f"{module}.lora_embedding_A": torch.ones(2, 32),
+        f"{module}.lora_embedding_B": torch.ones(32, 2),
+        f"{module}.lora_B.bias": torch.ones(32),
+    }
+    save_file(tensors, file, {"format": "pt"})
+    (vector,) = open_vectors(open_model(tiny_base), [tmp_path / "adapter"])
+    np.testing.assert_allclose(vector.values("encoder.layer.0.attention.output.dense.bias"), 8 / 2)
+
+
+def test_an_adapter_without_a_configuration_of_its_own_has_its_bases(tiny_base: Path, tmp_path: Path) -> None:
+    base = Path(shutil.copytree(tiny_base, tmp_path / "base"))
+    edit_json(base / "config.json", is_decoder=True)
+    expected = make_adapter(base, tmp_path / "adapter", seed=1)
+    (vector,) = open_vectors(open_model(base), [tmp_path / "adapter"])
+    for key, value in expected.items():
+        np.testing.assert_allclose(vector.values(key), value, atol=1e-6, err_msg=key)
+    program = (
+        "import sys; from pathlib import Path; from selfpos.storage.model_folder import open_model\n"
+        "from selfpos.vectors import open_vectors\n"
+        "open_vectors(open_model(Path(sys.argv[1])), [Path(sys.argv[2])])\n"
+        "assert not {'torch', 'transformers'} & sys.modules.keys()"
+    )
+    subprocess.run([sys.executable, "-c", program, str(base), str(tmp_path / "adapter")], check=True)
 
 
 def test_a_head_within_the_network_is_left_out_too(tmp_path: Path) -> None:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from selfpos.errors import SelfposError
+from selfpos.merging import plan
+from selfpos.merging.plan import check_base
 from selfpos.storage.model_folder import open_model
+from selfpos.storage.networks import loaded
 from selfpos.vectors import open_vectors
 from selfpos.vectors.check import pooling_mode
 from selfpos.vectors.config_fields import HARMLESS, TOKEN_IDS, field_differences
@@ -31,6 +35,7 @@ GEMMA = {"model_type": "gemma3_text", "use_bidirectional_attention": True}
         ({"embedding_dimension": 100}, {"embedding_dimension": None}),
         ({"in_features": 8, "bias": None}, {"in_features": 8, "bias": True}),
         ({"id2label": {0: "LABEL_0", 1: "LABEL_1"}}, {"id2label": {0: "no", 1: "yes"}}),
+        ({"id2label": {"0": 0, "1": 1}}, {"id2label": {"0": 2, "1": 3}}),
         ({"model_type": "t5", "is_encoder_decoder": True}, {"model_type": "t5", "is_encoder_decoder": False}),
         ({"eos_token_id": 1}, {"eos_token_id": 2, "pad_token_id": 4}),
         ({**GEMMA, "sliding_window": 512}, {**GEMMA, "sliding_window": 257}),
@@ -65,6 +70,10 @@ def test_fields_that_change_nothing(mine: dict[str, Any], theirs: dict[str, Any]
             "text_config.rope_theta",
         ),
         ({"is_decoder": False}, {"is_decoder": True}, "is_decoder"),
+        ({"id2label": ["no"]}, {"id2label": ["yes"]}, "id2label"),
+        ({"id2label": {"0": 0}}, {"id2label": "yes"}, "id2label"),
+        ({**GEMMA, "sliding_window": 512}, {**GEMMA, "sliding_window": "257"}, "sliding_window"),
+        ({"model_type": ["t5"], "is_encoder_decoder": 1}, {"is_encoder_decoder": 0}, "is_encoder_decoder"),
         ({}, {"is_causal": False}, "is_causal"),
         ({"bias": True}, {"bias": True, "use_residual": True}, "use_residual"),
     ],
@@ -94,6 +103,62 @@ def test_fields_that_one_side_does_not_write(file: str, field: str, value: Any, 
     edit_json(one / file, **{field: value})
     with pytest.raises(SelfposError, match=f"{field}.* is .*, expected .*, which changes what is"):
         open_vectors(open_model(base), [one])
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("hidden_size", "384"),
+        ("hidden_size", -4),
+        ("num_attention_heads", 0),
+        ("num_hidden_layers", [2]),
+        ("model_type", ["bert"]),
+        ("architectures", 5),
+        ("pad_token_id", 10_000),
+    ],
+)
+def test_a_configuration_that_transformers_refuses_is_no_traceback(
+    field: str, value: Any, tiny_base: Path, tmp_path: Path
+) -> None:
+    one = make_specialist(tiny_base, tmp_path / "one", seed=1)
+    edit_json(one / "config.json", **{field: value})
+    names = [entry.name for entry in open_model(one).tensors.values()]
+    if field != "architectures":
+        assert loaded(one, names, "feature-extraction") is None
+    if field in ("architectures", "pad_token_id"):  # which a BERT without a head does not use
+        assert open_vectors(open_model(tiny_base), [one])
+        return
+    with pytest.raises(SelfposError, match=f"its Transformer {field} is"):
+        open_vectors(open_model(tiny_base), [one])
+
+
+@pytest.mark.parametrize(
+    ("file", "field", "value"),
+    [
+        ("config_sentence_transformers.json", "prompts", ["query: "]),
+        ("config.json", "quantization_config", "x"),
+        ("config.json", "auto_map", ["x.Y"]),
+        ("config.json", "sentence_transformers", "5"),
+        ("1_Pooling/config.json", "pooling_mode", 5),
+        ("1_Pooling/config.json", "pooling_mode", [5]),
+        ("sentence_bert_config.json", "modality_config", "text"),
+        ("modules.json", "type", 5),
+        ("modules.json", "type", ""),
+    ],
+)
+def test_a_field_of_a_wrong_type_is_named(
+    file: str, field: str, value: Any, tiny_base: Path, tmp_path: Path
+) -> None:
+    base = Path(shutil.copytree(tiny_base, tmp_path / "base"))
+    if file == "modules.json":
+        modules = json.loads((base / file).read_text())
+        (base / file).write_text(json.dumps([module | {field: value} for module in modules]))
+    else:
+        edit_json(base / file, **{field: value})
+    expected = rf"{file} (has {field} .*; expected an object|does not list modules with .* type)|{field} \[?5"
+    with pytest.raises(SelfposError, match=expected):
+        check_base(base, allow_code=True)
+        plan(base, [make_specialist(base, tmp_path / "one", seed=1)], "average", tmp_path / "out")
 
 
 def test_every_harmless_field_has_a_reason() -> None:

@@ -159,6 +159,16 @@ def test_what_transformers_makes_of_it_counts(tmp_path: Path) -> None:
     assert tokenizer_difference(folders[0], again) is None
 
 
+def test_tokenizers_that_cannot_be_compared_are_a_difference(tmp_path: Path) -> None:
+    """What the code of one does is not known, though both have the same tokenizer.json."""
+    mine = write(tmp_path / "mine", word_piece())
+    code = {"tokenizer_class": "Own", "auto_map": {"AutoTokenizer": ["own.Own", None]}}
+    theirs = write(tmp_path / "theirs", word_piece(), **code)
+    for one, other in ((mine, theirs), (theirs, mine)):
+        assert str(tokenizer_difference(one, other)).startswith("its tokenizer cannot be compared: ")
+    assert tokenizer_difference(theirs, theirs) is None
+
+
 def test_vocabularies_differ_by_tokens_and_numbers(tmp_path: Path) -> None:
     data = word_piece()
     vocabulary_ = dict(data["model"]["vocab"])

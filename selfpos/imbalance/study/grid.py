@@ -25,7 +25,7 @@ from selfpos.imbalance.study.data import ImageData, read_images
 from selfpos.imbalance.study.methods import Refit, get_method
 from selfpos.imbalance.study.recipe import NETWORKS_OF_TEXTS, ImbalanceRecipe
 from selfpos.imbalance.study.unit import Imbalance, Unit, check_study, first_stage, run_unit
-from selfpos.signals import ENDING
+from selfpos.signals import ENDING_SIGNALS
 from selfpos.storage.atomic import locked
 
 KEY = ("profile", "rho", "mu", "minority_rule", "method", "rate", "seed")  # as of `Unit.result_keys`
@@ -189,7 +189,7 @@ def _in_processes(
 
 
 def _start_worker() -> None:
-    for number in (signal.SIGINT, *ENDING):
+    for number in (signal.SIGINT, *ENDING_SIGNALS):
         signal.signal(number, signal.SIG_IGN)  # the parent answers them
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)

@@ -8,7 +8,6 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from selfpos.errors import SelfposError
 from selfpos.storage.file_kinds import (
@@ -18,19 +17,20 @@ from selfpos.storage.file_kinds import (
     MANIFEST,
     MODULES,
     PROMPTS_CONFIG,
+    TOKENIZER_CONFIG,
     TRAINING_FILES,
     WEIGHT_ENDINGS,
     WEIGHTS,
     model_files,
 )
-from selfpos.storage.manifest import read_json
+from selfpos.storage.manifest import mapping, read_json
 from selfpos.storage.model_folder import ModelFolder
 from selfpos.storage.numbers import STORED, TORCH
 from selfpos.vectors.check import prompts_of
 
 # The merge writes the weights, and .md files describe the base as a publication.
 NOT_COPIED_ENDINGS = {*WEIGHT_ENDINGS, ".md"}
-NAMING_CODE = {CONFIG, "tokenizer_config.json", "processor_config.json", "preprocessor_config.json"}
+NAMING_CODE = {CONFIG, TOKENIZER_CONFIG, "processor_config.json", "preprocessor_config.json"}
 NOT_COPIED = {MANIFEST, INDEX, ADAPTER, *TRAINING_FILES}
 
 
@@ -76,10 +76,12 @@ def write_indices(folder: Path, files: list[OutputFile], nbytes: Mapping[str, in
             weight_map = {name: shard.path.name for shard in shards for name in shard.tensors}
             total = sum(nbytes[key] for shard in shards for keys in shard.tensors.values() for key in keys)
             index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
-            _write_json(folder / module / INDEX, index)
+            write_json(folder / module / INDEX, index)
 
 
-def _write_json(file: Path, data: dict[str, Any]) -> None:
+def write_json(file: Path, data: object) -> None:
+    """Write `data` to a JSON file, whose folder is made where there is none."""
+    file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
 
 
@@ -114,10 +116,13 @@ def code_of(model: ModelFolder) -> dict[Path, str]:
     found: dict[Path, str] = {}
     for file in model_files(model.path):
         if file.name in NAMING_CODE:
-            for references in (model.config(file.as_posix()).get("auto_map") or {}).values():
+            config = model.config(file.as_posix())
+            for references in mapping(config, "auto_map", model.path / file).values():
                 for reference in references if isinstance(references, list) else [references]:
-                    if reference and "--" not in reference:  # OWNER/NAME--file.Class is code of another model
-                        found[file.parent / f"{reference.partition('.')[0]}.py"] = file.as_posix()
+                    if reference and "--" not in str(
+                        reference
+                    ):  # OWNER/NAME--file.Class is code of another model
+                        found[file.parent / f"{str(reference).partition('.')[0]}.py"] = file.as_posix()
     for module in model.modules:
         place = Path(module.path, *module.type.split(".")[:-1]).with_suffix(".py")
         beside = Path(*module.type.split(".")[:-1]).with_suffix(".py")
@@ -169,9 +174,8 @@ def add_prompts(folder: Path, prompts: Mapping[str, str]) -> None:
     """Add `prompts` to those of the model in `folder`."""
     if prompts:
         file = folder / PROMPTS_CONFIG
-        config = read_json(file) if file.is_file() else {}
-        config["prompts"] = {**(config.get("prompts") or {}), **prompts}
-        _write_json(file, config)
+        config = read_json(file, missing_ok=True)
+        write_json(file, config | {"prompts": mapping(config, "prompts", file) | {**prompts}})
 
 
 def copy_side_files(base: Path, files: list[Path], folder: Path, dtype: str) -> None:
@@ -184,4 +188,4 @@ def copy_side_files(base: Path, files: list[Path], folder: Path, dtype: str) -> 
             config = read_json(target)
             stated = [name for name in ("dtype", "torch_dtype") if config.get(name)]
             if any(config[name] != TORCH[dtype] for name in stated):
-                _write_json(target, config | dict.fromkeys(stated, TORCH[dtype]))
+                write_json(target, config | dict.fromkeys(stated, TORCH[dtype]))

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from selfpos.errors import SelfposError
+from selfpos.merging.output.layout import write_json
 from selfpos.storage.file_kinds import CONFIG, MODULES
-from selfpos.storage.manifest import read_json
+from selfpos.storage.manifest import mapping, read_json
 from selfpos.storage.model_folder import ModelFolder
-from selfpos.storage.networks import task_of
+from selfpos.storage.networks import architectures, task_of
 
 TYPES = "sentence_transformers.models"
 COLBERT = "HF_ColBERT"
+WIDTHS = ("hidden_size", "dim", "d_model", "n_embd", "emb_dim")
+"""What types of transformers call the length of a token's vector."""
 
 
 def check_pooling(frame: ModelFolder, pooling: str | None) -> None:
@@ -23,7 +27,7 @@ def check_pooling(frame: ModelFolder, pooling: str | None) -> None:
     """
     config = frame.config(CONFIG)
     classifies = task_of(frame.path) == "sequence-classification"
-    itself = classifies or COLBERT in (config.get("architectures") or ())
+    itself = classifies or COLBERT in architectures(config)
     if not frame.is_plain and pooling is not None:
         raise SelfposError(f"{frame.path} has modules, which say how it is pooled; omit --pooling")
     if frame.is_plain and itself and pooling is not None:
@@ -34,6 +38,20 @@ def check_pooling(frame: ModelFolder, pooling: str | None) -> None:
             "token vectors are pooled; say it with --pooling (mean, cls, lasttoken or max), or take the "
             "modules of a vector that has them with --take-from VECTOR"
         )
+    if pooling is not None:
+        _width(config, frame.path / CONFIG)
+
+
+def _width(config: Mapping[str, Any], file: Path) -> int:
+    """The length of a token's vector. Raises SelfposError where the configuration does not say it."""
+    text = mapping(config, "text_config", file) or config
+    width = next((text[name] for name in WIDTHS if name in text), None)
+    if not isinstance(width, int):
+        raise SelfposError(
+            f"{file} does not say how long a token's vector is ({', '.join(WIDTHS)}), so nothing can be "
+            "pooled; save the model with sentence-transformers, and give that"
+        )
+    return width
 
 
 def add_modules(folder: Path, pooling: str) -> None:
@@ -43,13 +61,6 @@ def add_modules(folder: Path, pooling: str) -> None:
         {"idx": index, "name": str(index), "path": path, "type": f"{TYPES}.{kind}"}
         for index, (path, kind) in enumerate(kinds)
     ]
-    _write(folder / MODULES, modules)
-    config = read_json(folder / CONFIG)
-    text = config.get("text_config") or config
-    width = next(int(text[name]) for name in ("hidden_size", "dim", "d_model", "n_embd") if name in text)
-    _write(folder / "1_Pooling" / CONFIG, {"word_embedding_dimension": width, "pooling_mode": pooling})
-
-
-def _write(file: Path, data: object) -> None:
-    file.parent.mkdir(exist_ok=True)
-    file.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
+    write_json(folder / MODULES, modules)
+    width = _width(read_json(folder / CONFIG), folder / CONFIG)
+    write_json(folder / "1_Pooling" / CONFIG, {"word_embedding_dimension": width, "pooling_mode": pooling})

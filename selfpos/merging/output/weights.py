@@ -81,7 +81,7 @@ def _carry_out(tasks: list[Task], plan: Plan, stream: Stream, merge: Merge, fold
                 _refuse(plan, stream, task)
             task.writer.write(task.name, stored, (task.first + chunk.start) * STORED[dtype].itemsize)
 
-    journal = read_json(folder / JOURNAL) if (folder / JOURNAL).is_file() else {}
+    journal = read_json(folder / JOURNAL, missing_ok=True)
     done = min(int(journal.get("pieces", 0)), len(tasks))  # so many, from the first, are certainly on disk
     if done:
         log.info(f"continuing an interrupted merge: {done} of {len(tasks)} pieces were written")
