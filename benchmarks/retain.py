@@ -5,7 +5,8 @@
 Each domain and seed is a fine-tune of all-MiniLM-L6-v2 with a learning rate at which it forgets. Points are
 chosen on validation records and judged on test records, by each task's own measure.
 Every training and every judgement is a piece with a file of its own, so that a run started again continues;
-`--report` alone writes the table of what is there. A domain and seed takes an hour of one slow core.
+with other numbers of records it judges again. `--report` alone writes the table of what is there. A domain
+and seed takes an hour of one slow core.
 """
 
 from __future__ import annotations
@@ -170,7 +171,8 @@ def measure(domain: str, seed: int, options: argparse.Namespace) -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     piece = options.out / f"{domain}-seed{seed}.json"
     known = json.loads(piece.read_text()) if piece.is_file() else {}
-    if set(models) <= set(known.get("arms", {})):
+    same = known.items() >= counts(options).items()
+    if same and set(models) <= set(known["arms"]):
         return
     known = judged(domain, seed, options, folder, list(models)[1:])
     piece.write_text(json.dumps(known, indent=1) + "\n")
@@ -180,73 +182,22 @@ def judged(
     domain: str, seed: int, options: argparse.Namespace, folder: Path, rivals: Sequence[str]
 ) -> dict[str, Any]:
     """Every arm on the test records: shares of the gain kept and of the loss undone, and promises broken."""
-    import torch
-
-    from selfpos.data.probe import ProbeTask
-    from selfpos.positioning.objective import TextTable
-    from selfpos.positioning.position import open_live
-    from selfpos.recipe import PositioningSettings, RetainSettings
     from selfpos.retain.front import Point, Scale, choose
-    from selfpos.retain.judging import Judge, Taught, labelled
-    from selfpos.retain.path import Embedder, Place
-    from selfpos.retain.search import search
-    from selfpos.storage.locate import locate_model
-    from selfpos.tasks import get_task
-    from selfpos.tasks.texts import TEXTS
 
-    base, kind = locate_model("all-MiniLM-L6-v2"), get_task(DOMAINS[domain][0])
-    data, choosing, judging = options.data, options.validation, options.records
-    _, validation, tested = domain_parts(domain, data, choosing, judging)
-    read = PositioningSettings(separate=False, max_length=LENGTH)
-    live = open_live(base, [folder / "fine-tune"], read, "cpu")
-    kept = [
-        labelled(task, "general", seed) for task in general_tasks(domain, data, choosing, test=False).values()
-    ]
-    column = "text" if "text" in validation.column_names else "positive"
-    texts = Taught.of(
-        ProbeTask(domain, TEXTS, validation.select_columns([column]).rename_columns({column: "text"}))
-    )
-    texts = Taught(domain, texts.texts[:PLAIN])
-    records_of = labelled(ProbeTask(domain, kind, validation), "domain", seed)
-    found: dict[str, Any] = {}
-    seconds = {}
-    for name, side in (("retain", records_of), ("retain, 200 texts", texts)):
-        start = time.perf_counter()
-        found[name] = search(live, [side, *kept], RetainSettings(seed=seed))
-        seconds[name] = round(time.perf_counter() - start, 1)
-
-    tasks = [labelled(ProbeTask(domain, kind, tested), "domain", seed)]
-    tasks += [
-        labelled(task, "general", seed) for task in general_tasks(domain, data, judging, test=True).values()
-    ]
-    table = TextTable([text for task in tasks for text in task.texts])
-    judge, embedder = Judge(tasks, table, seed), Embedder(live, table.texts)
-    embedder.add_line("fine-tune", [1.0])
-
-    def at(alpha: float, ramp: float = 0.0, *, exact: bool = True) -> Point:
-        place = Place("fine-tune", alpha, ramp)
-        embed = embedder.exactly if exact or ramp else embedder.predicted
-        items = judge.items(embed(place))
-        return Point(place, judge.scores(items), items)
-
-    def of_model(model: Path) -> Point:
-        other = open_live(base, [model], read, "cpu")
-        other.set_specialist(0)
-        with torch.no_grad():
-            items = judge.items(other.embed(table.texts).float())
-        return Point(Place("", 1.0), judge.scores(items), items)
-
-    sweep = {alpha: at(alpha, exact=False) for alpha in SWEEP}
-    scale = Scale(judge, sweep[0.0], sweep[1.0])
+    live = opened(folder / "fine-tune")
+    found, seconds = searched(domain, seed, options, live)
+    test = Test(domain, seed, options, live)
+    sweep = {alpha: test.at(alpha, exact=False) for alpha in SWEEP}
+    scale = Scale(test.judge, sweep[0.0], sweep[1.0])
     result = found["retain"]
     taken = {name: other.chosen for name, other in found.items()}
     taken["retain, --keep .95"] = choose(result.scale, result.points, 0.95)
     taken["best on the domain"] = max(result.points, key=lambda point: result.scale.mean(point, "domain"))
-    arms = {name: at(point.place.alpha, point.place.ramp) for name, point in taken.items()}
+    arms = {name: test.at(point.place.alpha, point.place.ramp) for name, point in taken.items()}
     arms |= {"fine-tune": sweep[1.0], "α = .5 (LM-Cocktail)": sweep[0.5]}
-    arms |= {"LiNeS, .2 to 1": at(0.6, 0.8)}
-    arms |= {name: of_model(folder / name.replace(" ", "-")) for name in rivals}
-    ours = [at(point.place.alpha, point.place.ramp, exact=False) for point in result.points]
+    arms |= {"LiNeS, .2 to 1": test.at(0.6, 0.8)}
+    arms |= {name: test.of_model(folder / name.replace(" ", "-")) for name in rivals}
+    ours = [test.at(point.place.alpha, point.place.ramp, exact=False) for point in result.points]
 
     def row(point: Point) -> dict[str, Any]:
         return {
@@ -257,14 +208,98 @@ def judged(
 
     trained = [scale.base, scale.tuned, *(arms[name] for name in rivals)]
     return {
-        "domain": domain, "seed": seed, "gain": scale.gain, "loss": scale.loss, "seconds": seconds,
-        "texts": found["retain"].texts, "arms": {name: row(point) for name, point in arms.items()},
+        "domain": domain, "seed": seed, **counts(options), "gain": scale.gain, "loss": scale.loss,
+        "seconds": seconds, "texts": result.texts, "arms": {name: row(point) for name, point in arms.items()},
         "hypervolume": {
             "retain": area([row(point) for point in ours]),
             "α-sweep": area([row(point) for point in sweep.values()]),
             "other trainings": area([row(point) for point in trained]),
         },
     }  # fmt: skip
+
+
+def opened(model: Path) -> Any:
+    from selfpos.positioning.position import open_live
+    from selfpos.recipe import PositioningSettings
+    from selfpos.storage.locate import locate_model
+
+    settings = PositioningSettings(separate=False, max_length=LENGTH)
+    return open_live(locate_model("all-MiniLM-L6-v2"), [model], settings, "cpu")
+
+
+def judged_tasks(domain: str, seed: int, tested: Any, general: dict[str, Any]) -> list[Any]:
+    """The domain's records and the general tasks, by their types' own measures."""
+    from selfpos.data.probe import ProbeTask
+    from selfpos.retain.judging import labelled
+    from selfpos.tasks import get_task
+
+    own = labelled(ProbeTask(domain, get_task(DOMAINS[domain][0]), tested), "domain", seed)
+    return [own, *(labelled(task, "general", seed) for task in general.values())]
+
+
+def searched(
+    domain: str, seed: int, options: argparse.Namespace, live: Any
+) -> tuple[dict[str, Any], dict[str, float]]:
+    """What `retain` finds by the domain's validation records, and by texts of theirs; the seconds of both."""
+    from selfpos.recipe import RetainSettings
+    from selfpos.retain.judging import Taught
+    from selfpos.retain.search import search
+
+    _, validation, _ = domain_parts(domain, options.data, options.validation, options.records)
+    general = general_tasks(domain, options.data, options.validation, test=False)
+    records_of, *kept = judged_tasks(domain, seed, validation, general)
+    column = "text" if "text" in validation.column_names else "positive"
+    texts = Taught(domain, "domain", list(validation[column])[:PLAIN])
+    found, seconds = {}, {}
+    for name, side in (("retain", records_of), (f"retain, {PLAIN} texts", texts)):
+        start = time.perf_counter()
+        found[name] = search(live, [side, *kept], RetainSettings(seed=seed))
+        seconds[name] = round(time.perf_counter() - start, 1)
+    return found, seconds
+
+
+class Test:
+    """Points judged on test records."""
+
+    def __init__(self, domain: str, seed: int, options: argparse.Namespace, live: Any) -> None:
+        from selfpos.positioning.objective import TextTable
+        from selfpos.retain.judging import Judge
+        from selfpos.retain.path import Embedder
+
+        _, _, tested = domain_parts(domain, options.data, options.validation, options.records)
+        general = general_tasks(domain, options.data, options.records, test=True)
+        tasks = judged_tasks(domain, seed, tested, general)
+        self.table = TextTable([text for task in tasks for text in task.texts])
+        self.judge, self.embedder = Judge(tasks, self.table, seed), Embedder(live, self.table.texts)
+        self.embedder.add_line("fine-tune", [1.0])
+
+    def at(self, alpha: float, ramp: float = 0.0, *, exact: bool = True) -> Any:
+        from selfpos.retain.path import Place
+
+        place = Place("fine-tune", alpha, ramp)
+        embed = self.embedder.exactly if exact or ramp else self.embedder.predicted
+        return self._point(place, embed(place))
+
+    def of_model(self, model: Path) -> Any:
+        import torch
+
+        from selfpos.retain.path import Place
+
+        other = opened(model)
+        other.set_specialist(0)
+        with torch.no_grad():
+            return self._point(Place("", 1.0), other.embed(self.table.texts).float())
+
+    def _point(self, place: Any, embeddings: Any) -> Any:
+        from selfpos.retain.front import Point
+
+        items = self.judge.items(embeddings)
+        return Point(place, self.judge.scores(items), items)
+
+
+def counts(options: argparse.Namespace) -> dict[str, int]:
+    """Records of a task to choose by, and to judge by."""
+    return {"validation": options.validation, "records": options.records}
 
 
 def area(points: Sequence[dict[str, Any]]) -> float:
@@ -291,11 +326,13 @@ def report(out: Path) -> None:
         broken = sum(bool(row["broken"]) for row in rows)
         lines.append([arm, str(len(rows)), *(f"{mean:.0f} %" for mean in means), f"{broken} of {len(rows)}"])
     what = ", ".join(
-        f"{p['domain']} seed {p['seed']} (gain {100 * p['gain']:.1f}, loss {100 * p['loss']:.1f})"
+        f"{p['domain']} seed {p['seed']} (gain {100 * p['gain']:.1f}, loss {100 * p['loss']:.1f}; chosen on "
+        f"{p['validation']} records a task, judged on {p['records']})"
         for p in pieces
     )
+    missing = ", ".join(name for name in DOMAINS if name not in {piece["domain"] for piece in pieces})
     text = [
-        "# retain", "", f"Measured: {what}. Other domains and seeds are not run.", "",
+        "# retain", "", f"Measured: {what}. Not measured: {missing or 'no domain'}.", "",
         markdown_table(["arm", "runs", "gain kept", "loss undone", "promise broken on test"], lines), "",
         markdown_table(
             ["front", "hypervolume"],

@@ -33,16 +33,49 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", type=Path, required=True, help="folder with the data sets")
+    parser.add_argument(
+        "--report", action="store_true", help="write the tables of the results that are there"
+    )
     parser.add_argument("--models", type=Path, default=Path("checkpoints/texts"))
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "texts.json")
     options = parser.parse_args()
+    if options.report:
+        return write_tables(options.out)
     for name in (*NAMES, NOISE):
         if not (options.models / name).exists():
             train(name, options.data, options.models / name)
     sets = {name: parts(name, options.data) for name in NAMES}
     result = {"agreement": agreement(sets, options.models), "merges": merges(sets, options.models)}
     options.out.write_text(json.dumps(result, indent=1) + "\n")
-    print(json.dumps(result, indent=1))
+    write_tables(options.out)
+
+
+def write_tables(out: Path) -> None:
+    """The results in the file `out` as Markdown beside it."""
+    from selfpos.console import markdown_table
+
+    result = json.loads(out.read_text())
+    scores, taught = result["merges"], result["agreement"]
+    merged = []
+    for name, row in scores.items():
+        numbers = [*(row["scores"][task] for task in NAMES), row["mean"]]
+        coefficients = ", ".join(f"{value:.2f}" for value in row.get("coefficients", []))
+        merged.append([name, *(f"{100 * number:.1f}" for number in numbers), coefficients])
+    models = [*NAMES, NOISE, "base"]
+    agreement = [[task, *(f"{of[name]:.2f}" for name in models)] for task, of in taught["agreement"].items()]
+    others = ", ".join(f"{name} {value:.2f}" for name, value in taught["with_base"].items())
+    shared = ", ".join(f"{name} {100 * value:.0f} %" for name, value in taught["shared"].items())
+    text = [
+        "# Coefficients from texts without labels", "",
+        f"Three specialists of all-MiniLM-L6-v2 ({STEPS} steps each, one seed), {TEST} test records a task.", "",
+        markdown_table(["", *NAMES, "mean", "coefficients"], merged), "",
+        "Agreement of each model's similarities with the teacher's; `noise` was trained on labels at random:",
+        "", markdown_table(["texts of", *models], agreement), "",
+        f"On the texts of others: agreement with the base {others}; with their specialists, in shares of what "
+        f"the base's is, {shared}.", "",
+    ]  # fmt: skip
+    out.with_suffix(".md").write_text("\n".join(text))
+    print("\n".join(text))
 
 
 def lines(file: Path) -> list[dict[str, Any]]:

@@ -11,16 +11,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from selfpos.console import log
+from selfpos.data.sources import hash_records
 from selfpos.errors import SelfposError
 from selfpos.merging import merge as merge_folders
 from selfpos.merging import plan
-from selfpos.operations import Sources, add_card, located
+from selfpos.operations import Sources, add_card, located, probe_of
 from selfpos.recipe import PositioningSettings, RetainSettings
-from selfpos.storage.atomic import write_text
+from selfpos.storage.atomic import refuse_existing, write_text
 from selfpos.vectors import open_vectors, tensor_gram
 from selfpos.vectors.names import is_linear_map
 
 if TYPE_CHECKING:
+    from selfpos.data.probe import ProbeTask
     from selfpos.retain.front import Point
     from selfpos.retain.search import Retained
     from selfpos.storage.model_folder import ModelFolder
@@ -55,26 +57,14 @@ def retain(
     """
     from selfpos.positioning.position import open_live
     from selfpos.retain.search import search
-    from selfpos.retain.sources import apart, default_domain, judged_tasks, read_side
+    from selfpos.retain.sources import read_sides
 
+    for path in (out, *front_files(out)):
+        refuse_existing(path)
     folder, sources = located(base, tuned)
     planned = plan(folder, sources, "linear", out, **options)
     check_family(planned.base, sources)
-    say("domain:")
-    if settings.domain:
-        learned = read_side(settings.domain, planned.base, settings, say)
-    else:
-        learned = default_domain(sources)
-        say(", ".join(f"{name}: {len(task.records)} records held out" for name, task in learned.items()))
-    say("general:" if settings.general else "general, for want of --general:")
-    others = read_side(settings.general or ["corpus"], planned.base, settings, say)
-    known = apart(learned, others, say)
-    tasks = judged_tasks(learned, known, settings.seed)
-    if settings.index == "base" and not any(task.asking for task in tasks if task.side == "domain"):
-        raise SelfposError(
-            "--index base needs a domain of questions and documents (a task type such as retrieval), and no "
-            "domain task has them; give such records with --domain"
-        )
+    tasks = read_sides(planned.base, settings, partial(_held_out, sources), say)
     search_settings = PositioningSettings(separate=False, max_length=settings.max_length)
     live = open_live(folder, sources, search_settings, settings.device)
     found = search(live, tasks, settings)
@@ -94,14 +84,26 @@ def front_files(out: Path) -> tuple[Path, Path]:
     return out.with_name(f"{out.name}.front.json"), out.with_name(f"{out.name}.front.png")
 
 
+def _held_out(tuned: Sequence[Path]) -> dict[str, ProbeTask]:
+    """What `finetune` held out of each fine-tune's data, equal sets once."""
+    try:
+        probe = probe_of(tuned)
+    except SelfposError as error:
+        raise type(error)(
+            f"{error}, or its domain with --domain: TYPE=FILE of records, or a file of plain texts"
+        ) from None
+    distinct = {hash_records(task.records): task for task in probe.values()}
+    return {task.name: task for task in distinct.values()}
+
+
 def check_family(base: ModelFolder, sources: Sequence[Path]) -> None:
     """Raise SelfposError for a fine-tune that has the base's weights, or lies too far from it to be one."""
     length = sum(float(np.square(base.read_float32(key)).sum()) for key in _matrices(base))
     for vector in open_vectors(base, sources):
-        moved = sum(float(tensor_gram([vector], key)[0, 0]) for key in vector.keys)
-        if moved == 0:
+        moved = {key: float(tensor_gram([vector], key)[0, 0]) for key in vector.keys}
+        if not any(moved.values()):
             raise SelfposError(f"{vector.source} has the weights of the base, so there is nothing to retain")
-        share = (sum(float(tensor_gram([vector], key)[0, 0]) for key in _matrices(base)) / length) ** 0.5
+        share = (sum(moved[key] for key in _matrices(base)) / length) ** 0.5
         if share > FARTHEST:
             raise SelfposError(
                 f"{vector.source} is no fine-tune of {base.path}: its matrices lie {share:.2f} of the base's "

@@ -86,7 +86,7 @@ def _texts(source: str) -> Iterator[str]:
     if corpus_view(source) == "":
         from selfpos.data.corpus import load_corpus
 
-        yield from (f"{entry.summary} {entry.body}" for entry in load_corpus().part("train"))
+        yield from (f"{entry.summary} {entry.body}" for entry in load_corpus().part("validation"))
         return
     path = Path(source).expanduser()
     if path.is_file():
@@ -129,7 +129,7 @@ def _file_texts(file: Path, *, paragraphs: bool) -> Iterator[str]:
     for record in files.iter_records(file):
         columns = columns or _text_columns(record)
         if columns == ["text"] and "title" in record:  # as BEIR has documents
-            record = {"text": document_text({**record, "text": record["text"] or ""})}
+            record = {"text": document_text({**record, "text": record.get("text") or ""})}
         for column in columns:
             yield from _strings(record.get(column))
     if record and not columns:

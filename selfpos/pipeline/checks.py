@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from selfpos.console import log
 from selfpos.errors import SelfposError, unknown
-from selfpos.recipe import LEARNED, MergeSettings, Recipe
+from selfpos.recipe import LEARNED, MergeSettings, Recipe, RetainSettings
 from selfpos.recipe.merging import RETAIN
 
 if TYPE_CHECKING:
+    from selfpos.data.probe import ProbeTask
     from selfpos.data.tasks import TaskData
 
 
@@ -53,12 +56,11 @@ def check_merges(recipe: Recipe, keys: list[str]) -> None:
 
 def check_probe(recipe: Recipe, data: dict[str, TaskData]) -> None:
     """Refuse a probe set that a merge cannot work with, before anything is trained."""
-    from selfpos.data.probe import ProbeTask
     from selfpos.merging import METHODS
     from selfpos.positioning.position import check
     from selfpos.statistics import check_probe
 
-    probe = {name: ProbeTask(name, task.type, task.probe, task.source.prompts) for name, task in data.items()}
+    probe = _probe(data)
     for name, merge in recipe.merges.items():
         try:
             if merge.search is not None:
@@ -67,6 +69,34 @@ def check_probe(recipe: Recipe, data: dict[str, TaskData]) -> None:
                 check_probe(METHODS[merge.method].probe, probe, recipe.seed)
         except SelfposError as error:
             raise SelfposError(f"recipe {recipe.name}, merge {name}: {error}") from None
+
+
+def check_retained(recipe: Recipe, base: Path, data: dict[str, TaskData], data_root: Path | None) -> None:
+    """Refuse data that a point to retain cannot be judged by, before anything is trained."""
+    from selfpos.retain.sources import read_sides
+    from selfpos.storage.model_folder import open_model
+
+    for name, merge in recipe.merges.items():
+        if merge.method == RETAIN:
+            settings = retain_settings(recipe, merge, data_root)
+            try:
+                read_sides(open_model(base), settings, partial(_probe, data), log.debug)
+            except SelfposError as error:
+                raise SelfposError(f"recipe {recipe.name}, merge {name}: {error}") from None
+
+
+def retain_settings(recipe: Recipe, merge: MergeSettings, data_root: Path | None) -> RetainSettings:
+    """The settings of a merge that retains: the run's seed and data, where it does not say others."""
+    settings = merge.retain or RetainSettings()
+    given = settings.model_fields_set
+    seed = settings.seed if "seed" in given else recipe.seed
+    return settings.model_copy(update={"seed": seed, "data_dir": settings.data_dir or data_root})
+
+
+def _probe(data: dict[str, TaskData]) -> dict[str, ProbeTask]:
+    from selfpos.data.probe import ProbeTask
+
+    return {name: ProbeTask(name, task.type, task.probe, task.source.prompts) for name, task in data.items()}
 
 
 def needs_probe(merge: MergeSettings) -> bool:

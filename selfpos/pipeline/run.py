@@ -13,17 +13,17 @@ from selfpos.console import log, log_to
 from selfpos.data.tasks import TaskData, read_tasks, split_tasks
 from selfpos.errors import SelfposError
 from selfpos.jobs.job import Executor, Job, execute, locked, refuse_foreign
-from selfpos.pipeline.checks import check_merges, check_probe, checked_base, needs_probe
+from selfpos.pipeline.checks import (
+    check_merges,
+    check_probe,
+    check_retained,
+    checked_base,
+    needs_probe,
+    retain_settings,
+)
 from selfpos.pipeline.tables import write_geometry, write_pipelines, write_table
 from selfpos.pipeline.trainings import SEPARATE, Training, plan_trainings
-from selfpos.recipe import (
-    MergeSettings,
-    MixtureSettings,
-    Recipe,
-    ResourceSettings,
-    RetainSettings,
-    TrainingSettings,
-)
+from selfpos.recipe import MergeSettings, MixtureSettings, Recipe, ResourceSettings, TrainingSettings
 from selfpos.recipe.merging import RETAIN
 from selfpos.storage.run_folder import RunFolder
 
@@ -93,13 +93,14 @@ def _prepared(
     tasks = read_tasks(recipe, data_root)
     data = split_tasks(recipe, tasks)
     check_probe(recipe, data)
+    check_retained(recipe, base, data, data_root)
     evaluation = recipe_tasks(recipe.evaluation, data_root)
     check = None
     if recipe.overlap is not None:
         check = open_check(recipe.overlap, evaluation)
         data = split_tasks(recipe, tasks, check.inspect)
         check_probe(recipe, data)
-    return _Graph(recipe, folder, base, content_hash(base), data, evaluation), check
+    return _Graph(recipe, folder, base, content_hash(base), data, evaluation, data_root), check
 
 
 @dataclass(frozen=True)
@@ -112,6 +113,7 @@ class _Graph:
     base_hash: str
     data: dict[str, TaskData]
     evaluation: list[Any]
+    data_root: Path | None
 
     def jobs(self) -> list[Job]:
         """All jobs, each after those that it needs."""
@@ -306,12 +308,13 @@ class _Graph:
         )
 
     def _retain(self, name: str, merge: MergeSettings) -> None:
-        from selfpos.retaining import retain
+        from selfpos.retaining import front_files, retain
 
-        settings = merge.retain or RetainSettings()
-        probe = [str(self.folder.probe)]
-        chosen = {"domain": settings.domain or probe, "seed": self.recipe.seed}
-        settings = settings.model_copy(update=chosen)
+        settings = retain_settings(self.recipe, merge, self.data_root)
+        domain = settings.domain or [str(self.folder.probe)]
+        settings = settings.model_copy(update={"domain": domain})
+        for left_over in front_files(self.folder.merged(name)):
+            left_over.unlink(missing_ok=True)
         retain(self.recipe.base, self._vectors(merge), self.folder.merged(name), settings, say=log.info)
 
     def _probe(self) -> dict[str, ProbeTask]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import ceil
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -89,12 +90,13 @@ class TaskMeasures:
 
     def below(self, items: Items, reference: Items, seed: int) -> list[str]:
         """The tasks whose measure is significantly lower than at `reference`; none that the base taught."""
-        share = WORSE / (REFERENCES * len(self.measures))
+        alpha = 2 * WORSE / (REFERENCES * len(self.measures))
+        draws = max(5 * RESAMPLES, ceil(2 / alpha))  # fewer could show no p below alpha
         names = []
         for name, measure in self.measures.items():
-            if getattr(measure, "of_base", False):
+            if measure.of_base:
                 continue
-            if _gain({name: measure}, items, reference, seed, 2 * share, 5 * RESAMPLES).high < 0:
+            if _gain({name: measure}, items, reference, seed, alpha, draws).high < 0:
                 names.append(name)
         return names
 
@@ -114,15 +116,14 @@ def _gain(
     value = sum(ours[task] - theirs[task] for task in measures) / len(measures)
     low, high = percentile_interval(resampled(measures, items, reference, seed, resamples=draws), alpha)
     by_record = [
-        _shares(measure, items[task]) - _shares(measure, reference[task])
-        for task, measure in measures.items()
+        shares(measure, items[task]) - shares(measure, reference[task]) for task, measure in measures.items()
     ]
     if sign_flip(np.concatenate(by_record), draws, seed) >= alpha:
         low, high = min(low, 0.0), max(high, 0.0)
     return Gain(value, low, high)
 
 
-def _shares(measure: TaskMeasure, items: Mapping[str, NDArray]) -> NDArray:
+def shares(measure: TaskMeasure, items: Mapping[str, NDArray]) -> NDArray:
     """What each record adds to the measure, (n,): of a mean its value, else the jackknife's pseudo-value."""
     values = next(iter(items.values()))
     if len(items) == 1:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from selfpos.merging.output.modules import TYPES
 from selfpos.storage.atomic import write_text
 from selfpos.storage.file_kinds import MODULES
 
@@ -33,8 +34,7 @@ def add_correction(folder: Path, drift: Sequence[float]) -> None:
     for kind, module in added:
         number = len(entries)
         path = folder / f"{number}_{kind}"
-        path.mkdir()
+        path.mkdir(exist_ok=True)
         module.save(str(path))
-        python = f"{type(module).__module__}.{kind}"
-        entries.append({"idx": number, "name": str(number), "path": path.name, "type": python})
+        entries.append({"idx": number, "name": str(number), "path": path.name, "type": f"{TYPES}.{kind}"})
     write_text(folder / MODULES, json.dumps(entries, indent=2) + "\n")

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from selfpos.errors import SelfposError
+from selfpos.positioning.verdict import shares
 from selfpos.retain.judging import Items, Judge, Side
 from selfpos.retain.path import Place
-from selfpos.scores.intervals import holm, percentile_interval
+from selfpos.scores.intervals import holm, percentile_interval, sign_flip
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 SIDES: tuple[Side, Side] = ("domain", "general")
 LEVEL = 0.05  # chance that an equal general task is called worse, over all of them together
 CLEAR = 2.0  # standard errors below which a gain or a loss is taken for no larger than that
-LEAST = 0.05  # share of the gain below which a point is the base over again
+LEAST = 0.05  # share of the gain below which a point is taken for the base
 
 Interval = tuple[float, float]
 
@@ -85,6 +86,11 @@ class Scale:
         return gain, loss
 
     @property
+    def learned(self) -> bool:
+        """Whether the gain is clear."""
+        return self.gain > CLEAR * self.errors[0]
+
+    @property
     def forgot(self) -> bool:
         """Whether the loss is clear."""
         return self.loss > CLEAR * self.errors[1]
@@ -110,44 +116,45 @@ class Scale:
 
         More than all of a gain or loss is worth no more than all.
         """
-        if not self.forgot:
-            return self.kept(point)
-        return min(self.kept(point), 1.0) + min(self.undone(point), 1.0)
+        kept = min(self.kept(point), 1.0)
+        return kept + min(self.undone(point), 1.0) if self.forgot else kept
 
     def intervals(self, point: Point) -> tuple[Interval, Interval]:
         """95 % intervals of both shares over resamples of the records."""
-        shares = []
-        for side, origin, end, unit in (
-            ("domain", self.base, self.tuned, self.units[0]),
-            ("general", self.tuned, self.base, self.units[1]),
-        ):
-            ours, zero, one = (self.draws(at, side) for at in (point, origin, end))  # type: ignore[arg-type]
-            shares.append(percentile_interval((ours - zero) / np.maximum(one - zero, unit / 2)))
-        return shares[0], shares[1]
+        learned, forgot = (self.draws(self.tuned, side) - self.draws(self.base, side) for side in SIDES)
+        gained, kept = (self.draws(point, side) - self.draws(self.base, side) for side in SIDES)
+        gain, loss = self.units
+        return (
+            percentile_interval(gained / (np.maximum(learned, gain / 2) if self.learned else gain)),
+            percentile_interval(1 + kept / (np.maximum(-forgot, loss / 2) if self.forgot else loss)),
+        )
 
     def drops(self, point: Point) -> list[Drop]:
         """The general tasks that are significantly below the base, the clearest first."""
         return [drop for drop in self.below(point) if drop.p < LEVEL]
 
     def below(self, point: Point) -> list[Drop]:
-        """All general tasks against the base: paired over the records, a normal approximation, Holm.
+        """All general tasks against the base: a test of signs over the records, Holm.
 
         A task is below the base where it is further below than what is tolerated of it.
         """
-        from scipy.stats import norm
-
         names = self.judge.names("general")
+        draws = max(1000, 20 * len(names))  # enough for the p of one task to be significant after Holm
         differences, chances = [], []
         for name in names:
-            draws = (self.judge.resampled(at.items, name) for at in (point, self.base))
-            error = float(np.subtract(*draws).std(ddof=1))
+            task = self.judge.tasks[name]
             lost = max(0.0, self.base.scores[name] - self.tuned.scores[name])
-            difference = point.scores[name] - self.base.scores[name]
-            beyond = difference + self.judge.tasks[name].tolerated * lost
-            differences.append(difference)
-            chances.append(float(norm.cdf(beyond / error)) if error > 0 else float(beyond >= 0))
+            beyond = shares(task.measure, point.items[name]) - self._base_shares[name]
+            beyond += task.tolerated * lost / len(beyond)
+            differences.append(point.scores[name] - self.base.scores[name])
+            chances.append(sign_flip(beyond, draws, self.judge.seed) / 2 if beyond.sum() < 0 else 1.0)
         rows = zip(names, differences, holm(chances), strict=True)
         return sorted((Drop(*row) for row in rows), key=lambda drop: (drop.p, drop.difference))
+
+    @cached_property
+    def _base_shares(self) -> dict[str, NDArray]:
+        names = self.judge.names("general")
+        return {name: shares(self.judge.tasks[name].measure, self.base.items[name]) for name in names}
 
 
 def front(scale: Scale, points: Sequence[Point], most: int = 12) -> list[Point]:
@@ -167,10 +174,11 @@ def front(scale: Scale, points: Sequence[Point], most: int = 12) -> list[Point]:
 
 
 def choose(scale: Scale, points: Sequence[Point], keep: float | None) -> Point:
-    """The point to take of a front.
+    """The point to take.
 
     With `keep`, the best general mean of those that keep so large a share of the gain; without, of those at
-    which no general task is significantly below the base, the largest sum of both shares.
+    which no general task is significantly below the base, the largest sum of both shares, and of equal sums
+    the best general mean.
 
     Raises:
         SelfposError: no point keeps the promise; the nearest is named, and the task in the way.
@@ -184,7 +192,8 @@ def choose(scale: Scale, points: Sequence[Point], keep: float | None) -> Point:
                 f"{nearest.place.alpha:.2f}, keeps {scale.kept(nearest):.0%}"
             )
         return max(holding, key=lambda point: scale.mean(point, "general"))
-    ordered = sorted((p for p in points if scale.kept(p) > LEAST), key=scale.value, reverse=True)
+    ordered = [point for point in points if scale.kept(point) > LEAST]
+    ordered.sort(key=lambda point: (scale.value(point), scale.mean(point, "general")), reverse=True)
     for point in ordered:
         if not scale.drops(point):
             return point

@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -99,21 +100,33 @@ class Judge:
 
     def items(self, embeddings: Tensor, documents: Tensor | None = None) -> Items:
         """What each task's measure is computed from."""
-        drift = 0.0 if documents is None else self.drift(embeddings, documents)
+        corrected = embeddings if documents is None else embeddings - self._drifts(embeddings, documents)
         items = {}
         for name, task in self.tasks.items():
             rows = self.rows[name]
-            values = embeddings[rows] - drift
+            values = corrected[rows]
             if documents is not None and task.asking:
                 values[task.asking :] = documents[rows[task.asking :]]
             items[name] = task.measure.items(values)
         return items
 
     def drift(self, embeddings: Tensor, documents: Tensor) -> Tensor:
-        """The mean change (d,) of the domain's questions from the base: what is subtracted."""
+        """The mean change (d,) of the domain's questions from the base: what a model to keep subtracts."""
+        return (embeddings - documents)[self._asked].mean(0)
+
+    def _drifts(self, embeddings: Tensor, documents: Tensor) -> Tensor:
+        """What is taken out of each text, (P, d): of a question the drift of the other questions."""
+        count = len(self._asked)
+        drifts = self.drift(embeddings, documents).expand_as(embeddings).clone()
+        moved = (embeddings - documents)[self._asked]
+        drifts[self._asked] = (count * drifts[self._asked] - moved) / max(1, count - 1)
+        return drifts
+
+    @cached_property
+    def _asked(self) -> Tensor:
+        """The rows of the domain's questions."""
         asked = [self.rows[name][: self.tasks[name].asking] for name in self.names("domain")]
-        rows = torch.unique(torch.cat(asked))
-        return (embeddings[rows] - documents[rows]).mean(0)
+        return torch.unique(torch.cat(asked))
 
     def scores(self, items: Items) -> dict[str, float]:
         """The measure of each task."""
@@ -132,16 +145,22 @@ class Judge:
 
 
 def without_texts(task: ProbeTask, known: set[str]) -> tuple[ProbeTask, int]:
-    """`task` without the records that hold one of the texts `known`, and how many those were."""
+    """`task` without the records that hold a text of `known` (as `texts_in` has them), and their number."""
     from selfpos.data.probe import positive_texts
 
-    rows = [row for row, texts in enumerate(positive_texts(task.records)) if known.isdisjoint(texts)]
+    records = enumerate(positive_texts(task.records))
+    rows = [row for row, texts in records if known.isdisjoint(map(_words, texts))]
     dropped = len(task.records) - len(rows)
     return (replace(task, records=task.records.select(rows)) if dropped else task), dropped
 
 
 def texts_in(tasks: Mapping[str, ProbeTask]) -> set[str]:
-    """All texts of the records of `tasks`, without negatives."""
+    """All texts of the records of `tasks`, without negatives, with single spaces."""
     from selfpos.data.probe import positive_texts
 
-    return {text for task in tasks.values() for texts in positive_texts(task.records) for text in texts}
+    records = (texts for task in tasks.values() for texts in positive_texts(task.records))
+    return {_words(text) for texts in records for text in texts}
+
+
+def _words(text: str) -> str:
+    return " ".join(text.split())

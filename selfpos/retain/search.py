@@ -13,7 +13,7 @@ from selfpos.errors import SelfposError
 from selfpos.positioning.coefficients import as_weights
 from selfpos.positioning.objective import TextTable
 from selfpos.positioning.teaching import warn_of_long
-from selfpos.retain.front import Interval, Point, Scale, barriers, choose, front
+from selfpos.retain.front import CLEAR, Interval, Point, Scale, barriers, choose, front
 from selfpos.retain.judging import Items, Judge, JudgedTask, Taught
 from selfpos.retain.path import ALPHAS, Embedder, Place
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 GRID = tuple(round(0.04 * step, 2) for step in range(26))  # α of the candidates
 RAMPS = (-0.5, -0.25, 0.25, 0.5)  # β of the candidates
-MEAN = "mean"  # the line of several fine-tunes together
+MEAN = "mean of all"  # the line of several fine-tunes together
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,12 @@ class _Search:
         nearest = min(ALPHAS[1:], key=lambda alpha: abs(alpha - best.alpha))
         self.embedder.add_ramp(Place(best.line, nearest))
         near = [alpha for alpha in GRID if alpha > 0 and abs(alpha - best.alpha) <= 0.17]
-        return points + self.predicted(Place(best.line, alpha, ramp) for alpha in near[::2] for ramp in RAMPS)
+        return points + self.predicted(
+            Place(best.line, alpha, ramp)
+            for alpha in near[::2]
+            for ramp in RAMPS
+            if alpha >= abs(ramp) / 2  # less would turn the change of some layers round
+        )
 
     def take(self, points: list[Point]) -> Point:
         """The point to take, embedded. One that does not hold what was predicted is left for the next."""
@@ -136,11 +141,29 @@ class _Search:
             try:
                 return choose(self.scale, [exact], keep)
             except SelfposError:
-                # a promise is kept more easily near the base, a share of the gain near the fine-tune
-                alpha = chosen.place.alpha
-                left = [p for p in left if (p.place.alpha > alpha if keep else p.place.alpha < alpha)]
+                left = [point for point in left if _may_hold(point.place, chosen.place, keep)]
                 if not left:
                     raise
+
+
+def _may_hold(place: Place, failed: Place, keep: float | None) -> bool:
+    """Whether `place` may hold where `failed` did not: on its line a promise is kept more easily near the
+    base, and a share of the gain near the fine-tune.
+    """
+    if place.line != failed.line:
+        return True
+    return place.alpha > failed.alpha if keep else place.alpha < failed.alpha
+
+
+def _shown(scale: Scale, candidates: Sequence[Point], chosen: Point) -> list[Point]:
+    """The front from base to fine-tune with the point taken, each once."""
+    ends = [scale.base, scale.tuned]
+    others = [point for point in front(scale, candidates) if scale.kept(point) > 0]
+    places = {point.place for point in (*ends, chosen)}
+    between = [point for point in others if point.place not in places]
+    if (chosen.place, chosen.scores) not in [(end.place, end.scores) for end in ends]:
+        between.append(chosen)
+    return [scale.base, *sorted(between, key=lambda point: -scale.mean(point, "general")), scale.tuned]
 
 
 def search(live: LiveModel, tasks: Sequence[JudgedTask | Taught], settings: RetainSettings) -> Retained:
@@ -158,12 +181,14 @@ def search(live: LiveModel, tasks: Sequence[JudgedTask | Taught], settings: Reta
         )
     best = scale.tuned.place.line
     warnings = barriers(scale, [run.embedded_again(Place(best, alpha)) for alpha in ALPHAS])
-    candidates = front(scale, run.candidates(), most=40)
+    if not scale.learned:
+        warnings.append(
+            f"the gain on the domain is not clear, {100 * scale.gain:.1f} points with a standard error of "
+            f"{100 * scale.errors[0]:.1f}: shares are of {CLEAR:g} standard errors; give more records"
+        )
+    candidates = run.candidates()
     chosen = run.take(candidates)
-    shown = [p for p in front(scale, candidates) if p.place != chosen.place and 0 < p.place.alpha < 1]
-    shown = [point for point in shown if scale.kept(point) > 0]
-    between = sorted([*shown, chosen], key=lambda point: -scale.mean(point, "general"))
-    points = [scale.base, *between, scale.tuned]
+    points = _shown(scale, candidates, chosen)
     kept, undone = scale.intervals(chosen)
     index, drift = {}, None
     if run.documents is not None:

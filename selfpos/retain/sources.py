@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from selfpos.data import files
+from selfpos.data.beir import beir_files
+from selfpos.data.folders import split_files
 from selfpos.data.probe import FILE, ProbeTask, read_probe
 from selfpos.data.sources import corpus_view, load_source
 from selfpos.data.texts import read_texts
@@ -26,15 +28,57 @@ if TYPE_CHECKING:
     from selfpos.storage.model_folder import ModelFolder
 
 FEWEST = 32  # records of a task: fewer tell no point from another
-SPLITS = ("validation", "dev")  # of a folder, taken before the split it was trained on
+HELD_OUT = "validation"  # the split that is taken before the one models are trained on
+
+
+def read_sides(
+    base: ModelFolder,
+    settings: RetainSettings,
+    held_out: Callable[[], dict[str, ProbeTask]],
+    say: Callable[[str], object],
+) -> list[JudgedTask | Taught]:
+    """The tasks of both sides that `settings` name, told apart; without a domain, what was `held_out` is it.
+
+    Raises:
+        SelfposError: data cannot be read, has too few records, or the base's index is to be kept and the
+            domain asks no questions.
+    """
+    say("domain:")
+    if settings.domain:
+        domain = read_side("domain", settings.domain, base, settings, say)
+    else:
+        domain = held_out()
+        say(", ".join(f"{name}: {len(task.records)} records held out" for name, task in domain.items()))
+        for task in domain.values():
+            _check_count("what was held out", task)
+    say("general:" if settings.general else "general, for want of --general:")
+    general = read_side("general", settings.general or ["corpus"], base, settings, say)
+    if settings.index == "base" and not any(task.type.asks for task in domain.values()):
+        raise SelfposError(
+            "--index base needs a domain of questions and documents (a task type such as retrieval), and no "
+            "domain task has them; give such records with --domain"
+        )
+    return judged_tasks(domain, apart(domain, general, say), settings.seed)
+
+
+def _check_count(source: str, task: ProbeTask) -> None:
+    if len(task.records) < FEWEST:
+        raise SelfposError(
+            f"{source} gives {len(task.records)} records of {task.name}, and {FEWEST} are needed"
+        )
 
 
 def read_side(
-    words: Sequence[str], base: ModelFolder, settings: RetainSettings, say: Callable[[str], object]
+    side: Side,
+    words: Sequence[str],
+    base: ModelFolder,
+    settings: RetainSettings,
+    say: Callable[[str], object],
 ) -> dict[str, ProbeTask]:
     """The tasks that `words` name: `TYPE=DATA`, an MTEB task, a probe set, or plain texts (see `read_texts`).
 
     Args:
+        side: that they are of: what was learned should not be measured on what was trained on.
         words: as the user gave them.
         base: the model whose prompts go before the texts.
         settings: `data_dir` has the data of MTEB tasks, which come from the Hub without; `seed` is of draws.
@@ -45,28 +89,30 @@ def read_side(
     """
     tasks: dict[str, ProbeTask] = {}
     for word in words:
-        found = _read(mteb_source(word, settings.data_dir) or word, base, settings.seed, say)
+        found = _read(side, mteb_source(word, settings.data_dir) or word, base, settings.seed, say)
         for name, task in found.items():
             number = 1 + sum(taken.partition("#")[0] == name for taken in tasks)
             unique = name if number == 1 else f"{name}#{number}"
-            if len(task.records) < FEWEST:
-                raise SelfposError(
-                    f"{word} gives {len(task.records)} records of {name}, and {FEWEST} are needed"
-                )
+            _check_count(word, task)
             tasks[unique] = ProbeTask(unique, task.type, task.records, task.prompts)
     return tasks
 
 
-def _read(word: str, base: ModelFolder, seed: int, say: Callable[[str], object]) -> dict[str, ProbeTask]:
+def _read(
+    side: Side, word: str, base: ModelFolder, seed: int, say: Callable[[str], object]
+) -> dict[str, ProbeTask]:
     kind, equals, data = word.partition("=")
     if equals and kind in TASKS:
-        split = SPLITS[0] if data.startswith("hub:") else _split(Path(data).expanduser())
+        folder = Path(data).expanduser()
+        elsewhere = data.startswith("hub:") or corpus_view(data) is not None
+        split = HELD_OUT if elsewhere or _has_validation(folder) else "train"
         loaded = load_source(data, get_task(kind), split=split, limit=RECORDS, seed=seed)
-        held = "" if split in SPLITS else " (not held out: give a file of records that nobody trained on)"
-        say(f"{loaded.description}{held if Path(data).is_dir() else ''}")
+        known = side == "domain" and split != HELD_OUT and folder.is_dir()
+        warning = " (not held out: give a file of records that nobody trained on)" if known else ""
+        say(f"{loaded.description}{warning}")
         prompts: Prompts = side_prompt(base)
         if get_task(kind).asks:
-            prompts = {side: side_prompt(base, side) for side in SIDES}
+            prompts = {asked: side_prompt(base, asked) for asked in SIDES}
         return {_name(data): ProbeTask(_name(data), get_task(kind), loaded.dataset, prompts)}
     path = Path(word).expanduser()
     if _is_probe(path):
@@ -106,12 +152,11 @@ def mteb_source(name: str, data_dir: Path | None) -> str | None:
     return f"{kinds[metadata.type]}=hub:{metadata.dataset['path']}@{metadata.dataset['revision']}"
 
 
-def _split(path: Path) -> str:
-    """The split to take: a validation split of a folder, if it has one."""
-    for split in SPLITS if path.is_dir() else ():
-        if files.find(path, split) or files.find(path / "qrels", split, (".tsv",)):
-            return split
-    return "train"
+def _has_validation(path: Path) -> bool:
+    """Whether `path` is a folder with a validation split, by any of its names."""
+    if not path.is_dir():
+        return False
+    return all(beir_files(path, HELD_OUT).values()) or bool(split_files(path, HELD_OUT))
 
 
 def _is_probe(path: Path) -> bool:
@@ -126,7 +171,7 @@ def _name(data: str) -> str:
     """What to call a source: the folder of a split's file, else the file without its ending."""
     path = Path(data)
     stem = path.name.partition(".")[0] or path.name
-    return path.parent.name if stem in ("train", "test", *SPLITS) and path.parent.name else stem
+    return path.parent.name if stem in ("train", "test", "dev", HELD_OUT) and path.parent.name else stem
 
 
 def apart(
@@ -165,18 +210,3 @@ def judged_tasks(
         for side, tasks in sides
         for task in tasks.values()
     ]
-
-
-def default_domain(tuned: Sequence[Path]) -> dict[str, ProbeTask]:
-    """What `finetune` held out of each fine-tune's data, equal sets once."""
-    from selfpos.data.sources import hash_records
-    from selfpos.operations import probe_of
-
-    try:
-        probe = probe_of(tuned)
-    except SelfposError as error:
-        raise type(error)(
-            f"{error}, or its domain with --domain: TYPE=FILE of records, or a file of plain texts"
-        ) from None
-    distinct = {hash_records(task.records): task for task in probe.values()}
-    return {task.name: task for task in distinct.values()}

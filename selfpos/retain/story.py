@@ -18,7 +18,7 @@ def rows(facts: Facts) -> tuple[list[str], list[list[str]]]:
         if point == facts["tuned"]:
             name = "fine-tune"
         if point == facts["chosen"]:
-            name = "taken"
+            name = f"{name}, taken" if name in ("base", "fine-tune") else "taken"
         share = "–" if point["undone"] is None else f"{100 * point['undone']:.0f} %"
         lines.append(
             [
@@ -57,5 +57,5 @@ def sentences(facts: Facts) -> list[str]:
         said.append("no general task is significantly below the base")
         for task, share in facts["tolerated"].items():
             said[-1] += f"; on plain texts ({task}), which show every change, {100 * share:.0f} % of what the"
-            said[-1] += " fine-tune moved is let pass"
+            said[-1] += " fine-tune moved is tolerated"
     return said + list(facts["warnings"])

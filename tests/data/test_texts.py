@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from selfpos.data.corpus import load_corpus
 from selfpos.data.texts import read_texts
 from selfpos.errors import SelfposError
 
@@ -56,6 +57,15 @@ def test_holes_in_a_column_are_no_texts(tmp_path: Path) -> None:
     assert read_texts(write(tmp_path / "a.jsonl", lines(records))).texts == WORDS
 
 
+def test_a_document_of_a_title_alone_is_its_title(tmp_path: Path) -> None:
+    records = [{"title": "T", "text": WORDS[0]}, {"title": "alone"}, *({"text": text} for text in WORDS[1:])]
+    assert read_texts(write(tmp_path / "a.jsonl", lines(records))).texts == [
+        f"T {WORDS[0]}",
+        "alone",
+        *WORDS[1:],
+    ]
+
+
 def test_a_folder_of_documents_gives_their_paragraphs(tmp_path: Path) -> None:
     for number in range(0, 40, 4):
         body = "\n\n".join(text.replace(" about", "\nabout") for text in WORDS[number : number + 4])
@@ -84,6 +94,8 @@ def test_the_corpus_is_named_for_what_it_is() -> None:
     read = read_texts("corpus", most=50)
     assert len(read.texts) == 50
     assert "docstrings of the Python packages on this machine" in read.description
+    trained = {" ".join(f"{entry.summary} {entry.body}".split()) for entry in load_corpus().part("train")}
+    assert trained.isdisjoint(read.texts), "what finetune trains on is not taken"
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,8 @@ from tests.positioning.test_linearised import searched
 class Mean:
     """A measure that is the mean of one value a record."""
 
+    of_base = False
+
     def score_of(self, items: dict[str, np.ndarray], rows: np.ndarray | None) -> float:
         values = items["hits"] if rows is None else items["hits"][rows]
         return float(values.mean())
@@ -154,6 +156,15 @@ def test_only_a_significant_loss_counts_as_worse() -> None:
     clearly = TaskMeasures.below(measures, items(base - 0.1), items(base), 0)
     assert slightly == []
     assert clearly == ["task"]
+
+
+def test_of_very_many_tasks_one_that_is_clearly_worse_is_found() -> None:
+    base, noise = np.random.default_rng(0).random((2, 100))
+    names = [f"task {number}" for number in range(60)]
+    reference = {name: {"hits": base} for name in names}
+    point = reference | {"task 7": {"hits": base - 0.2 * noise}}
+    measures = SimpleNamespace(measures={name: Mean() for name in names})
+    assert TaskMeasures.below(measures, point, reference, 0) == ["task 7"]
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4])

@@ -138,6 +138,8 @@ def test_a_kept_index_gets_a_drift_correction_that_loads_everywhere(
     queries = [f"query: {json.loads(line)['query']}" for line in pairs.read_text().splitlines()]
     corrected = SentenceTransformer(str(tmp_path / "out"))
     assert [type(module).__name__ for module in corrected][-2:] == ["Dense", "Normalize"]
+    types = [entry["type"] for entry in json.loads((tmp_path / "out" / "modules.json").read_text())]
+    assert types[-2:] == ["sentence_transformers.models.Dense", "sentence_transformers.models.Normalize"]
     base = SentenceTransformer(str(tiny_base)).encode(queries)
     shutil.copytree(tmp_path / "out", tmp_path / "raw")
     modules = json.loads((tmp_path / "raw" / "modules.json").read_text())
@@ -160,7 +162,7 @@ def test_several_fine_tunes_are_one_search(
     assert done.returncode == 0, done.stderr
     facts = json.loads((tmp_path / "out.front.json").read_text())
     assert facts["chosen"]["kept"] >= 0.5
-    assert {point["line"] for point in facts["front"]} <= {"tuned", "again", "mean"}
+    assert {point["line"] for point in facts["front"]} <= {"tuned", "again", "mean of all"}
     assert len(read_manifest(tmp_path / "out")["merge"]["sources"]) == 2
 
 
@@ -241,7 +243,9 @@ def test_mteb_tasks_are_their_validation_splits(text_data: Path, tiny_base: Path
     assert mteb_source("NoSuchTask", text_data) is None
     said_lines: list[str] = []
     settings = RetainSettings(data_dir=text_data)
-    tasks = read_side(["STSBenchmark", "MLQuestions"], open_model(tiny_base), settings, said_lines.append)
+    tasks = read_side(
+        "general", ["STSBenchmark", "MLQuestions"], open_model(tiny_base), settings, said_lines.append
+    )
     assert {name: task.type.name for name, task in tasks.items()} == {
         "stsbenchmark": "sts",
         "mlquestions": "retrieval",

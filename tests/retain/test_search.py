@@ -1,0 +1,127 @@
+"""The search on points whose scores are known, and the parts of it that embed nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from selfpos.errors import SelfposError
+from selfpos.positioning.objective import TextTable
+from selfpos.recipe import RetainSettings
+from selfpos.retain import search as searching
+from selfpos.retain.front import Point, choose
+from selfpos.retain.judging import Judge, JudgedTask
+from selfpos.retain.path import Place
+from selfpos.retain.search import GRID, _Search, _shown, search
+from selfpos.retain.story import rows
+from selfpos.tasks.measure import TaskMeasure
+from tests.retain.test_front import BASE, SCALE, TUNED, point
+
+
+def stub(**more: Any) -> Any:
+    """A search over the scores of `test_front`."""
+    table = SimpleNamespace(table=lambda place: torch.zeros(1, 1), lines={"tuned": None})
+    known = {"scale": SCALE, "settings": RetainSettings(), "embedder": table, "documents": None}
+    return SimpleNamespace(**{**known, "embedded_again": lambda place: BASE, **more})
+
+
+def test_a_point_behind_the_front_of_means_may_hold_the_promise(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One general task gains so much that the mean hides how far another falls."""
+    breaking, holding = point(0.6, 0.79, 0.70, 0.99), point(0.4, 0.74, 0.80, 0.80)
+    run = stub(candidates=lambda: [BASE, holding, breaking, TUNED])
+    run.take = lambda points: choose(SCALE, points, None)
+    monkeypatch.setattr(searching, "_Search", lambda *_: run)
+    live: Any = SimpleNamespace(keys=["k"], embedded=0)
+    found = search(live, [], RetainSettings())
+    assert found.chosen is holding
+    assert holding in found.points
+
+
+def test_a_point_that_does_not_hold_what_was_predicted_is_left_for_the_next() -> None:
+    large, middle, small = point(0.6, 0.79, 0.80), point(0.5, 0.78, 0.80), point(0.4, 0.74, 0.80)
+    elsewhere = Point(Place("other", 0.8), middle.scores, middle.items)
+    embedded = {0.6: point(0.6, 0.79, 0.70), 0.5: middle, 0.4: small}
+    run = stub(exact=lambda place: elsewhere if place.line == "other" else embedded[place.alpha])
+    assert _Search.take(run, [large, middle, small]) is middle
+    assert _Search.take(run, [large, small, elsewhere]) is elsewhere, "α is of a line"
+    run.exact = lambda place: point(place.alpha, 0.79, 0.70)
+    with pytest.raises(SelfposError, match="task g is in the way"):
+        _Search.take(run, [large, small])
+
+
+def test_no_ramp_turns_the_change_of_a_layer_round() -> None:
+    low = point(0.08, 0.79, 0.80)
+    seen: list[Place] = []
+
+    def predicted(places: Iterable[Place]) -> list[Point]:
+        seen.extend(places)
+        return [low]
+
+    run = stub(predicted=predicted)
+    run.embedder.add_ramp = lambda place: None
+    _Search.candidates(run)
+    ramped = [place for place in seen if place.ramp]
+    assert ramped
+    assert all(place.alpha - abs(place.ramp) / 2 >= 0 for place in ramped)
+    assert {place.alpha for place in seen if not place.ramp} == set(GRID)
+
+
+def test_a_fine_tune_called_mean_keeps_its_line() -> None:
+    lines: dict[str, list[float]] = {}
+    embedder = SimpleNamespace(add_line=lambda name, direction: lines.update({name: direction}))
+    _Search._embed_lines(SimpleNamespace(names=["mean", "other"], embedder=embedder))  # type: ignore[arg-type]
+    assert lines == {"mean": [1.0, 0.0], "other": [0.0, 1.0], "mean of all": [0.5, 0.5]}
+
+
+def test_the_mean_of_the_fine_tunes_is_shown_and_no_point_twice() -> None:
+    mean = Point(Place("mean of all", 1.0), *_of(point(1.0, 0.79, 0.70)))
+    middle = point(0.5, 0.74, 0.75)
+    assert _shown(SCALE, [BASE, middle, mean, TUNED], middle) == [BASE, middle, mean, TUNED]
+    again = Point(TUNED.place, TUNED.scores, TUNED.items)
+    assert _shown(SCALE, [BASE, middle, TUNED], again) == [BASE, middle, TUNED]
+
+
+def _of(found: Point) -> tuple[dict[str, float], Any]:
+    return found.scores, found.items
+
+
+def test_a_fine_tune_that_is_taken_whole_is_one_row() -> None:
+    base, tuned = (
+        {
+            "line": "t",
+            "alpha": alpha,
+            "ramp": 0.0,
+            "domain": 0.5,
+            "general": 0.5,
+            "kept": alpha,
+            "undone": None,
+        }
+        for alpha in (0.0, 1.0)
+    )
+    _, lines = rows({"front": [base, tuned], "base": base, "tuned": tuned, "chosen": tuned})
+    assert [line[0] for line in lines] == ["base", "fine-tune, taken"]
+
+
+class Seen(TaskMeasure):
+    """Three questions to three documents; its items are the embeddings."""
+
+    def __init__(self) -> None:
+        self.texts = ["q1", "q2", "q3", "d1", "d2", "d3"]
+
+    def items(self, embeddings: torch.Tensor) -> dict[str, np.ndarray]:
+        return {"seen": embeddings.numpy()}
+
+
+def test_a_question_is_judged_with_the_drift_of_the_others() -> None:
+    measure = Seen()
+    judge = Judge([JudgedTask("d", "domain", measure, asking=3)], TextTable(measure.texts), seed=0)
+    base = torch.zeros(6, 1)
+    moved = torch.tensor([[1.0], [2.0], [6.0], [9.0], [9.0], [9.0]])
+    assert judge.drift(moved, base).tolist() == [3.0], "what the model to keep subtracts"
+    (seen,) = judge.items(moved, base)["d"].values()
+    assert seen[:, 0].tolist() == [1.0 - 4.0, 2.0 - 3.5, 6.0 - 1.5, 0.0, 0.0, 0.0]
