@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ValidationError
+from pydantic import AliasChoices, AliasPath, BaseModel, BeforeValidator, Field, ValidationError
 
 from selfpos.data.files import LabelNames
 from selfpos.errors import SelfposError
@@ -33,23 +33,15 @@ def _in_order(names: Any) -> list[str]:
 
 
 Text = Annotated[str, BeforeValidator(str)]
-Mapped = BeforeValidator(lambda value: value if isinstance(value, dict) else {})
 Paths = Annotated[list[Text], BeforeValidator(lambda paths: paths if isinstance(paths, list) else [paths])]
-
-
-class Named(BaseModel):
-    names: Annotated[list[str], BeforeValidator(_in_order)] = []
-
-
-class Kind(BaseModel):
-    class_label: Annotated[Named, Mapped] = Named()
+NAMES = [AliasPath(kind, "class_label", "names") for kind in ("dtype", "list", "sequence")]
 
 
 class Feature(BaseModel):
     name: Text = ""
-    dtype: Annotated[Kind, Mapped] = Kind()
-    list: Annotated[Kind, Mapped] = Kind()
-    sequence: Annotated[Kind, Mapped] = Kind()
+    labels: Annotated[list[str], BeforeValidator(_in_order)] = Field(
+        [], validation_alias=AliasChoices(*NAMES)
+    )
 
 
 class Info(BaseModel):
@@ -59,8 +51,7 @@ class Info(BaseModel):
     @property
     def labels(self) -> dict[str, list[str]]:
         """Column → the names of its labels."""
-        kinds = ((one.name, kind) for one in self.features for kind in (one.dtype, one.list, one.sequence))
-        return {name: kind.class_label.names for name, kind in kinds if kind.class_label.names}
+        return {feature.name: feature.labels for feature in self.features if feature.labels}
 
 
 class DataFiles(BaseModel):
@@ -116,12 +107,9 @@ def label_names(folder: Path) -> LabelNames:
     """
     folder = folder.absolute()
     own = read_card(folder).dataset_info
-    if info := chosen(own):
-        return info.labels
-    if own and all(info.labels == own[0].labels for info in own):
-        return own[0].labels
-    above = read_card(folder.parent).dataset_info
-    if folder.name != "data":  # where the files of the only configuration are
-        above = [info for info in above if info.config_name == folder.name]
-    info = chosen(above)
-    return info.labels if info else {}
+    found = chosen(own) or (own[0] if own and all(info.labels == own[0].labels for info in own) else None)
+    if not found:
+        above = read_card(folder.parent).dataset_info
+        # in data/ are the files of the only configuration
+        found = chosen([info for info in above if folder.name in ("data", info.config_name)])
+    return found.labels if found else {}
