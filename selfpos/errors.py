@@ -7,12 +7,8 @@ import unicodedata
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-ESCAPED_CATEGORIES = (
-    "Cc",
-    "Cs",
-    "Zl",
-    "Zp",
-)  # Unicode's controls, halves of pairs, ends of lines and paragraphs
+# Unicode's controls, halves of pairs, ends of lines and paragraphs
+ESCAPED_CATEGORIES = ("Cc", "Cs", "Zl", "Zp")
 
 
 class SelfposError(Exception):

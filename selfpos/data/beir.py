@@ -8,17 +8,17 @@ TREC's four columns, JSON Lines or Parquet. Grades are whole numbers, also writt
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from itertools import chain
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from selfpos.data.files import ENDINGS, find, iter_records, kind_of, lines_of
 from selfpos.data.folders import split_files
 from selfpos.errors import SelfposError
+from selfpos.tasks.forms import PASSAGE
 
 IDS = ("_id", "id", "docid", "doc_id", "query_id", "qid")
-TEXTS = ("text", "contents", "content", "passage", "body")
 QUESTIONS = ("text", "query", "question")
 QUERY = ("query-id", "query_id", "qid", "query", "topic")
 DOCUMENT = ("corpus-id", "corpus_id", "doc_id", "docid", "docno", "document_id", "pid", "doc")
@@ -42,44 +42,66 @@ class Beir(NamedTuple):
         return f"judgements left out: {', '.join(counts)}" if counts else ""
 
 
-def read_beir(folder: Path, split: str) -> Beir:
-    """The retrieval set in `folder`, with the judgements of `split`.
+def read_beir(folder: Path, parts: Mapping[str, list[Path]]) -> Beir:
+    """The retrieval set in `folder`, of the files that `beir_files` found.
 
-    Raises SelfposError for a missing file, a line that does not fit, or no judgement of what is there.
+    Raises SelfposError for a missing file, a record that does not fit, or no judgement of what is there.
     """
-    parts = beir_files(folder, split)
     missing = [expected for expected, files in parts.items() if not files]
     if missing:
         raise SelfposError(f"{folder} lacks {', '.join(missing)}")
     corpus, questions, judged = parts.values()
-    documents = {
-        key: {"title": str(row.get("title") or ""), "text": text} for key, text, row in _texts(corpus, TEXTS)
-    }
-    queries = {key: text for key, text, _ in _texts(questions, QUESTIONS)}
-    judgements = chain.from_iterable(map(_judgements, judged))
-    return joined(documents, queries, judgements, str(judged[0]))
+    documents, queries = _of_files(corpus, PASSAGE), _of_files(questions, QUESTIONS)
+    return joined(documents, queries, chain.from_iterable(map(_judgements, judged)), judged[0])
 
 
-def _texts(files: Iterable[Path], names: tuple[str, ...]) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Id, text and the record itself of each record."""
-    for file in files:
-        for row in iter_records(file):
-            key, text = (row[_named(row, known, file)] for known in (IDS, names))
-            yield str(key), str(text or ""), row
+def _of_files(files: Sequence[Path], names: tuple[str, ...]) -> dict[str, dict[str, str]]:
+    where = files[0] if len(files) == 1 else files[0].parent
+    return by_id(chain.from_iterable(map(iter_records, files)), names, where)
+
+
+def by_id(
+    records: Iterable[Mapping[str, Any]], names: tuple[str, ...], where: Path | str
+) -> dict[str, dict[str, str]]:
+    """Id → title and text of each record, the text under one of `names`; a missing one is empty.
+
+    Raises SelfposError where an id is missing, a text is none, or an id has two texts.
+    """
+    found: dict[str, dict[str, str]] = {}
+    for number, record in enumerate(records, start=1):
+        key, text = (record[_named(record, known, where)] for known in (IDS, names))
+        given = {"title": record.get("title"), "text": text}
+        texts = {name: "" if value is None else value for name, value in given.items()}
+        known_id = isinstance(key, str | int | float) and key != ""
+        if not known_id or not all(isinstance(value, str) for value in texts.values()):
+            raise SelfposError(
+                f"{where}, record {number}: expected an id and texts, found {key!r} and "
+                f"{str([*texts.values()])[:200]}; give each record an id of its own and plain texts"
+            )
+        if found.setdefault(str(key), texts) != texts:
+            raise SelfposError(f"{where} gives the id '{key}' to two texts; keep one, or give it another id")
+    return found
 
 
 def joined(
     documents: dict[str, dict[str, str]],
-    queries: dict[str, str],
+    queries: dict[str, dict[str, str]],
     judgements: Iterable[tuple[str, str, int]],
-    where: str,
+    where: Path | str,
 ) -> Beir:
-    """The judgements of queries and documents that are there, counting the others."""
+    """The judgements of queries and documents that are there, counting the others.
+
+    Raises SelfposError where there are none, or a pair has two grades.
+    """
     relevant: dict[str, dict[str, int]] = {}
     left_out: Counter[str] = Counter()
     for query, document, grade in judgements:
         if query in queries and document in documents:
-            relevant.setdefault(query, {})[document] = grade
+            if (first := relevant.setdefault(query, {}).setdefault(document, grade)) != grade:
+                raise SelfposError(
+                    f"{where} judges document '{document}' for query '{query}' twice, as {first} and as "
+                    f"{grade}; keep one"
+                )
         else:
             left_out["query" if query not in queries else "document"] += 1
     if not relevant:
@@ -91,7 +113,7 @@ def joined(
                 f"and '{next(iter(documents), '')}'"
             )
         raise SelfposError(f"{where} has no judgements{found}")
-    return Beir(documents, queries, relevant, left_out)
+    return Beir(documents, {key: query["text"] for key, query in queries.items()}, relevant, left_out)
 
 
 def beir_files(folder: Path, split: str) -> dict[str, list[Path]]:
@@ -126,42 +148,39 @@ def _first(folders: Iterable[Path], split: str) -> list[Path]:
     return next((split_of.files for split_of in found if split_of), [])
 
 
-def document_text(document: dict[str, str]) -> str:
-    """Title and text as one, as MTEB joins them."""
-    return f"{document.get('title') or ''} {document['text']}".strip()
-
-
-def _judgements(file: Path) -> Iterator[tuple[str, str, int]]:
-    """Query, document and grade of each line."""
+def _rows(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The place of each judgement in `file`, and its fields; those of lines have the names of the first line,
+    or those that three columns, or TREC's four, have without one.
+    """
     if kind_of(file) not in ("", ".tsv"):
-        for number, row in enumerate(iter_records(file), start=1):
-            yield judgement(
-                [row.get(_named(row, names, file)) for names in (QUERY, DOCUMENT, GRADE)],
-                f"{file}, record {number}",
-            )
+        yield from ((f"record {number}", row) for number, row in enumerate(iter_records(file), start=1))
         return
-    places: list[int] | None = None
+    names: list[str] = []
     for number, line in enumerate(lines_of(file), start=1):
         cells = [cell.strip() for cell in line.split("\t" if "\t" in line else None)]
         if not any(cells):
             continue
-        if places is None:
+        if not names:
             named = cells[-1].lower() in GRADE or not _is_number(cells[-1])
-            places = [0, 2, 3] if len(cells) == 4 else [0, 1, 2]
+            names = cells if named else [QUERY[0], *["iteration"][: len(cells) == 4], DOCUMENT[0], GRADE[0]]
             if named:
-                places = [cells.index(_named(cells, names, file)) for names in (QUERY, DOCUMENT, GRADE)]
                 continue
-        yield judgement(
-            [cells[place] if place < len(cells) else None for place in places], f"{file}, line {number}"
-        )
+        yield f"line {number}", dict(zip(names, chain(cells, repeat(None)), strict=False))
 
 
-def _named(present: Iterable[str], names: tuple[str, ...], file: Path) -> str:
+def _judgements(file: Path) -> Iterator[tuple[str, str, int]]:
+    """Query, document and grade of each line."""
+    for place, row in _rows(file):
+        cells = [row.get(_named(row, names, file)) for names in (QUERY, DOCUMENT, GRADE)]
+        yield judgement(cells, f"{file}, {place}")
+
+
+def _named(present: Iterable[str], names: tuple[str, ...], where: Path | str) -> str:
     """The one of `present` that is among `names`, in any case."""
     found = next((name for known in names for name in present if name.lower() == known), None)
     if found is None:
         raise SelfposError(
-            f"{file} has no column {names[0]} (or {', '.join(names[1:])}); found {', '.join(present)}"
+            f"{where} has no column {names[0]} (or {', '.join(names[1:])}); found {', '.join(present)}"
         )
     return found
 

@@ -12,6 +12,7 @@ import io
 import json
 import lzma
 import re
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import count
@@ -45,8 +46,9 @@ def kind_of(file: Path) -> str:
 
 
 def find(folder: Path, stem: str, endings: tuple[str, ...] = ENDINGS) -> Path | None:
-    """The file `stem` with one of `endings` in `folder`, or None."""
-    return next((file for ending in endings if (file := folder / f"{stem}{ending}").is_file()), None)
+    """The file `stem` with one of `endings`, in any case, in `folder`, or None."""
+    there = {file.name[len(stem) :].lower(): file for file in folder.glob("*") if file.name.startswith(stem)}
+    return next((there[ending] for ending in endings if ending in there and there[ending].is_file()), None)
 
 
 def read_records(file: Path) -> list[dict[str, Any]]:
@@ -88,7 +90,7 @@ def iter_records(
 def lines_of(file: Path) -> Iterator[str]:
     """The lines of a text file, plain or compressed. Raises SelfposError where it is damaged."""
     with _text(file) as stream:
-        yield from stream
+        yield from _lines(file, stream)
 
 
 @contextmanager
@@ -101,7 +103,7 @@ def _text(file: Path) -> Iterator[IO[str]]:
         raise SelfposError(
             f"data file {file} is not UTF-8 ({on_one_line(error)}); save it as UTF-8"
         ) from None
-    except (OSError, EOFError, lzma.LZMAError) as error:
+    except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
         raise SelfposError(f"data file {file} cannot be read to its end: {on_one_line(error)}") from None
 
 
@@ -114,6 +116,10 @@ def check_content(file: Path) -> None:
             f"data file {file} is of no known kind; expected one of {', '.join(KINDS)}, plain or with "
             f"{', '.join(COMPRESSED[1:])} after it"
         )
+    _refuse_pointer(file)
+
+
+def _refuse_pointer(file: Path) -> None:
     with file.open("rb") as stream:
         if stream.read(len(POINTER)) == POINTER:
             raise SelfposError(
@@ -149,6 +155,7 @@ def _name(value: Any, names: list[str]) -> Any:
 
 
 def _opened(file: Path) -> IO[bytes]:
+    _refuse_pointer(file)
     openers: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open, ".zst": _zstandard}
     opened: IO[bytes] = openers.get(file.suffix.lower(), Path.open)(file, "rb")
     return opened

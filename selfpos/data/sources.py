@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING, Any
 import xxhash
 
 from selfpos.data import beir, tables
-from selfpos.data.folders import SplitFiles, known_splits, label_names, split_files
+from selfpos.data.card import label_names
+from selfpos.data.folders import known_splits, split_files
 from selfpos.data.hub import answers_of_hub, commit_of
 from selfpos.errors import SelfposError, nearest
+from selfpos.tasks.forms import PASSAGE, passage_text
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -240,16 +242,11 @@ class _Reader:
         if path.is_dir():
             return self._read_folder(path)
         if path.is_file():
-            return self._read_files(SplitFiles([path], label_names(path.parent)))
+            return tables.read([path], label_names(path.parent), self._choose, self.window)
         raise SelfposError(
             f"there is no file or folder {path}; give 'corpus', a local file or folder, or 'hub:NAME'"
             f"{nearest(spec, ['corpus'])}"
         )
-
-    def _read_files(self, found: SplitFiles) -> Dataset:
-        if found.languages:
-            self.remarks.append(f"languages {', '.join(found.languages)}")
-        return tables.read(found, self._choose, self.window)
 
     def _read_folder(self, folder: Path) -> Dataset:
         from datasets import DatasetDict, load_from_disk
@@ -260,13 +257,17 @@ class _Reader:
                 raise SelfposError(f"folder {folder} has no split '{self.split}'; found {', '.join(saved)}")
             dataset = saved[self.split] if isinstance(saved, DatasetDict) else saved
             return dataset.select_columns(self._choose(dataset.column_names))
-        if all(beir.beir_files(folder, self.split).values()):
-            return self._beir_records(beir.read_beir(folder, self.split), folder)
-        found = split_files(folder, self.split)
-        if found is not None:
-            return self._read_files(found)
+        parts = beir.beir_files(folder, self.split)
+        if all(parts.values()):
+            return self._beir_records(beir.read_beir(folder, parts), folder)
+        if found := split_files(folder, self.split):
+            if found.languages:
+                self.remarks.append(f"languages {', '.join(found.languages)}")
+            if found.name != self.split:
+                self.remarks.append(f"split '{self.split}' is called {found.name} there")
+            return tables.read(found.files, label_names(folder), self._choose, self.window)
         if (folder / "qrels").is_dir():
-            beir.read_beir(folder, self.split)  # says what is missing
+            beir.read_beir(folder, parts)  # says what is missing
         present = ", ".join(known_splits(folder)) or "no data files"
         raise SelfposError(
             f"folder {folder} has no split '{self.split}'; found {present}; name a split, or a file or "
@@ -279,7 +280,7 @@ class _Reader:
             self.remarks.append(found.remark)
         records: list[dict[str, Any]] = []
         for query, grades in found.relevant.items():
-            texts = {key: beir.document_text(found.documents[key]) for key in grades}
+            texts = {key: passage_text(found.documents[key]) for key in grades}
             positive = [texts[key] for key, grade in grades.items() if grade > 0]
             negative = [texts[key] for key, grade in grades.items() if grade <= 0]
             if self.task_type.name != "reranking":
@@ -310,8 +311,8 @@ class _Reader:
             if not config and {"corpus", "queries"} <= set(
                 datasets.get_dataset_config_names(name, revision=commit)
             ):
-                documents = {str(row["_id"]): row for row in load("corpus", "corpus")}
-                queries = {str(row["_id"]): row["text"] for row in load("queries", "queries")}
+                documents = beir.by_id(load("corpus", "corpus"), PASSAGE, f"{name}, corpus")
+                queries = beir.by_id(load("queries", "queries"), beir.QUESTIONS, f"{name}, queries")
                 judged = load("default", self.split)
                 fields = ("query-id", "corpus-id", "score")
                 judgements = (beir.judgement([row[one] for one in fields], name) for row in judged)

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from selfpos.data import files
-from selfpos.data.folders import SplitFiles
 from selfpos.errors import SelfposError, on_one_line
 
 if TYPE_CHECKING:
@@ -24,7 +23,7 @@ SHUFFLED = 10_000
 LOOKED_AT = 1_000
 """Records of a stream that show which columns there are."""
 
-READING = 2
+READING = 3
 """Of the rules of reading: what was cached by others is read again."""
 NOTHING: tuple[Any, ...] = (None, [])
 
@@ -42,19 +41,19 @@ class Window:
     seed: int
 
 
-def read(found: SplitFiles, choose: Choose, window: Window | None = None) -> Dataset:
+def read(
+    paths: Sequence[Path], labels: files.LabelNames, choose: Choose, window: Window | None = None
+) -> Dataset:
     """The chosen columns of the files, which follow each other; as a stream with a `window`."""
     if window is not None:
-        return _spill_files(found, choose, window)
-    where = found.files[0] if len(found.files) == 1 else found.files[0].parent
+        return _spill_files(paths, labels, choose, window)
+    where = paths[0] if len(paths) == 1 else paths[0].parent
     wanted: list[str] | None = None
-    if all(files.kind_of(file) in files.COLUMNAR for file in found.files):
-        wanted = choose(
-            list(dict.fromkeys(name for file in found.files for name in files.column_names(file)))
-        )
+    if all(files.kind_of(file) in files.COLUMNAR for file in paths):
+        wanted = choose(list(dict.fromkeys(name for file in paths for name in files.column_names(file))))
     records: list[dict[str, Any]] = []
-    for file in found.files:
-        records += files.iter_records(file, found.labels, wanted)
+    for file in paths:
+        records += files.iter_records(file, labels, wanted)
     if not records:
         raise SelfposError(f"data file {where} has no records")
     return from_records(records, choose if wanted is None else lambda _: wanted, where)
@@ -121,16 +120,16 @@ def aligned(parts: Sequence[Dataset], where: Sequence[str]) -> list[Dataset]:
     return parts
 
 
-def _spill_files(found: SplitFiles, choose: Choose, window: Window) -> Dataset:
+def _spill_files(paths: Sequence[Path], labels: files.LabelNames, choose: Choose, window: Window) -> Dataset:
     def records() -> Iterator[dict[str, Any]]:
-        whole = chain.from_iterable(files.iter_records(file, found.labels) for file in found.files)
+        whole = chain.from_iterable(files.iter_records(file, labels) for file in paths)
         return islice(whole, window.limit)
 
-    key: list[Any] = ["file", window.limit, dict(found.labels)]
-    for file in found.files:
+    key: list[Any] = ["file", window.limit, dict(labels)]
+    for file in paths:
         state = file.stat()
         key += [str(file.resolve()), state.st_size, state.st_mtime_ns]
-    return _spill(records, choose, key, str(found.files[0]))
+    return _spill(records, choose, key, str(paths[0]))
 
 
 def spill_hub(

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from selfpos.data import files
-from selfpos.data.beir import document_text
 from selfpos.data.sources import corpus_view
 from selfpos.errors import SelfposError
 from selfpos.storage.file_kinds import MODULES
+from selfpos.tasks.forms import passage_text
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -129,7 +129,7 @@ def _file_texts(file: Path, *, paragraphs: bool) -> Iterator[str]:
     for record in files.iter_records(file):
         columns = columns or _text_columns(record)
         if columns == ["text"] and "title" in record:  # as BEIR has documents
-            record = {"text": document_text({**record, "text": record.get("text") or ""})}
+            record = {"text": passage_text(record)}
         for column in columns:
             yield from _strings(record.get(column))
     if record and not columns:

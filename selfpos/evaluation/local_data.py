@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from selfpos.data.beir import Beir, beir_files, read_beir
+from selfpos.data.beir import Beir, beir_files
 from selfpos.data.folders import split_files
+from selfpos.data.tables import READING
 from selfpos.errors import OperationError, first_line
 from selfpos.evaluation.mteb_internals import columns_of, kind_of, set_splits
 from selfpos.evaluation.own_data import Splits, read_split
@@ -28,8 +29,6 @@ from selfpos.storage.hashing import sha256_file
 
 if TYPE_CHECKING:
     from mteb.abstasks import AbsTask
-
-HUB_FILES = (".parquet", ".jsonl", ".jsonl.gz", ".json", ".json.gz", ".csv", ".csv.gz", ".tsv", ".arrow")
 
 
 @dataclass(frozen=True)
@@ -131,12 +130,12 @@ class LocalFiles:
     def load_task(self) -> AbsTask:
         """The task; its data is read when it is first run.
 
-        The data revision is a hash of the files: scores on them are never mistaken for scores on the Hub's
-        data, or on files that have changed since.
+        The data revision is a hash of the files and of our rules of reading: scores on them are never
+        mistaken for scores on the Hub's data, or on files that have changed since.
         """
         hashes = "".join(sha256_file(file) for _, _, file in self._files() if file)
         prefix = "local-ids-" if self.local.shared_ids else "local-"
-        revision = prefix + hashlib.sha256(hashes.encode()).hexdigest()[:16]
+        revision = prefix + hashlib.sha256(f"{hashes} {READING}".encode()).hexdigest()[:16]
         if self.task is None:
             return own_task(self.name, self._load, revision)
         dataset = {**self.task.metadata.dataset, "revision": revision}
@@ -178,7 +177,7 @@ class LocalFiles:
         return dataset_of(self.local.kind, splits, self.local.labels, self.renamed)
 
     def _read_retrieval(self, folder: Path, split: str) -> Beir:
-        found = read_beir(folder, split)
+        found, _ = read_split("retrieval", folder, split)
         if not self.local.shared_ids:
             return found
         names = {key: key.replace(f"-{split}-", "-") for key in found.relevant}
@@ -243,7 +242,7 @@ def reranking_pools(rows: list[dict[str, Any]], split: str) -> dict[str, Any]:
 def hub_folder(task: AbsTask, data_dir: Path) -> Path | None:
     """The folder below `data_dir` with the data of `task` in the Hub's layout; None if it has none."""
     folder = data_dir / str(task.metadata.dataset["path"])
-    return folder if folder.is_dir() and any(data_files(folder)) else None
+    return folder if any(file.name != "README.md" for file in data_files(folder)) else None
 
 
 def hub_task(task: AbsTask, folder: Path) -> AbsTask:
@@ -279,10 +278,10 @@ def datasets_cache(name: str) -> Iterator[None]:
 
 
 def data_files(folder: Path) -> Iterable[Path]:
-    """Data files and the card, which maps them to subsets and splits; hidden folders are skipped."""
+    """All files but hidden ones, of whatever kind, for any of them may hold data."""
     for file in folder.rglob("*"):
         hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
-        if file.is_file() and not hidden and (file.name == "README.md" or file.name.endswith(HUB_FILES)):
+        if file.is_file() and not hidden:
             yield file
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from selfpos.data.beir import Beir, read_beir
+from selfpos.data.beir import Beir, beir_files, read_beir
 from selfpos.errors import SelfposError
 from selfpos.recipe import Settings
 
@@ -78,7 +78,12 @@ def read_split(
     from selfpos.tasks import get_task
 
     if kind == "retrieval":
-        found = read_beir(source, split)
+        found = read_beir(source, beir_files(source, split))
+        if blank := sum(not found.queries[key].strip() for key in found.relevant):
+            raise SelfposError(
+                f"{source}: of {len(found.relevant)} queries {blank} with a blank text; fill them in, or "
+                "remove their judgements"
+            )
         return found, found.remark
     if not source.exists():
         raise SelfposError(f"there is no data file {source}")

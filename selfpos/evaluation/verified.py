@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from selfpos.data.files import check_content, kind_of
+from selfpos.data.tables import READING
 from selfpos.errors import SelfposError, on_one_line
 from selfpos.evaluation.local_data import data_files
 from selfpos.evaluation.mteb_internals import set_splits, split_statistics
@@ -63,7 +64,8 @@ def _verdict(task: AbsTask) -> dict[str, str]:
     """`fault` and `differences` of the data of `task`; kept, for the data has to be loaded for it."""
     from mteb import __version__ as version
 
-    parts = [task.metadata.name, str(task.metadata.dataset["revision"]), version, *task.eval_splits]
+    revision = str(task.metadata.dataset["revision"])
+    parts = [task.metadata.name, revision, version, str(READING), *task.eval_splits]
     key = " ".join([*parts, *map(str, task.hf_subsets or ())]).replace("/", "_")
     file = cache_folder() / "mteb-data.json"
     known: dict[str, dict[str, str]] = {}

@@ -18,6 +18,9 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+from pydantic import AliasChoices, BaseModel, Field
+
+from selfpos.console import log
 from selfpos.errors import SelfposError
 from selfpos.scores.examples import examples_file, read_examples
 from selfpos.scores.intervals import centred, percentile_interval, student_interval
@@ -100,11 +103,16 @@ def task_score(task: AbsTask, result: TaskResult, file: Path) -> TaskScore:
 
 
 def write_last(out: Path, model: str, revision: str, scores: Mapping[str, TaskScore]) -> None:
-    """Record in `out` what was scored last."""
+    """Record in `out` what was scored last, in place of a `last.json` that is damaged."""
     from selfpos.storage.atomic import write_text
 
+    known = {}
+    try:
+        known = _kinds(_read_last(out / LAST)) if (out / LAST).is_file() else {}
+    except SelfposError as error:
+        log.warning("%s; it is written afresh", error)
     files = {name: score.file.relative_to(out) for name, score in scores.items()}
-    write_text(out / LAST, last_json(model, revision, scores, files, known_tasks(out)))
+    write_text(out / LAST, last_json(model, revision, scores, files, known))
 
 
 def last_json(
@@ -124,7 +132,7 @@ def last_json(
         tasks[name]["file"] = files[name].as_posix()
     content: dict[str, Any] = {"model": model, "revision": revision, "tasks": tasks}
     if before := {name: list(kind) for name, kind in (known or {}).items() if name not in tasks}:
-        content["scored before"] = before
+        content["scored_before"] = before
     return json.dumps(content, indent=1) + "\n"
 
 
@@ -132,22 +140,37 @@ def known_tasks(root: Path) -> dict[str, tuple[str, str]]:
     """Task → its type and metric, as every `last.json` below `root` has them."""
     known: dict[str, tuple[str, str]] = {}
     for file in sorted(root.rglob(LAST)):
-        content = _read_last(file)
-        known |= {name: (kind, metric) for name, (kind, metric) in content.get("scored before", {}).items()}
-        known |= {name: (entry["type"], entry["metric"]) for name, entry in content["tasks"].items()}
+        known |= _kinds(_read_last(file))
     return known
 
 
-def _read_last(file: Path) -> dict[str, Any]:
+class _Entry(BaseModel):
+    type: str
+    metric: str
+    main_score: float | None
+    file: str
+
+
+class _Last(BaseModel):
+    """A `last.json`."""
+
+    tasks: dict[str, _Entry]
+    scored_before: dict[str, tuple[str, str]] = Field(
+        {}, validation_alias=AliasChoices("scored_before", "scored before")
+    )
+
+
+def _kinds(last: _Last) -> dict[str, tuple[str, str]]:
+    """Task → its type and metric, of all tasks in `last`."""
+    return last.scored_before | {name: (entry.type, entry.metric) for name, entry in last.tasks.items()}
+
+
+def _read_last(file: Path) -> _Last:
     """The content of a `last.json`. Raises SelfposError where it is damaged."""
     try:
-        content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        whole = all({"type", "metric"} <= entry.keys() for entry in content["tasks"].values())
-    except (ValueError, KeyError, TypeError, AttributeError):
-        whole = False
-    if not whole:
-        raise SelfposError(f"{file} is damaged; score the model again with `selfpos eval-mteb`")
-    return content
+        return _Last.model_validate_json(file.read_bytes())
+    except ValueError:
+        raise SelfposError(f"{file} is damaged; score the model again with `selfpos eval-mteb`") from None
 
 
 def read_scores(folder: Path) -> dict[str, TaskScore]:
@@ -167,17 +190,11 @@ def read_scores(folder: Path) -> dict[str, TaskScore]:
         raise SelfposError(
             f"there are no scores in {folder}: it has no {LAST}; score a model with `selfpos eval-mteb`"
         )
-    scores = {}
-    try:
-        for name, entry in _read_last(file)["tasks"].items():
-            value = entry["main_score"]
-            if value is not None and isfinite(value):
-                scores[name] = TaskScore(
-                    name, entry["type"], entry["metric"], float(value), folder / entry["file"]
-                )
-    except (KeyError, TypeError):
-        raise SelfposError(f"{file} is damaged; score the model again with `selfpos eval-mteb`") from None
-    return scores
+    return {
+        name: TaskScore(name, entry.type, entry.metric, entry.main_score, folder / entry.file)
+        for name, entry in _read_last(file).tasks.items()
+        if entry.main_score is not None and isfinite(entry.main_score)
+    }
 
 
 def last_scores(root: Path) -> list[TaskScore]:

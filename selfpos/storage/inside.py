@@ -24,7 +24,7 @@ def inside(folder: Path, name: Any, named_by: Path) -> Path:
     outward = PurePath(name).is_absolute() or windows.anchor or ".." in windows.parts
     if outward or leads_out(folder, folder / name):
         raise SelfposError(
-            f"{named_by} names {name!r}, which lies outside {folder}; a model may name only what is in its "
+            f"{named_by} names {name!r}, which lies outside {folder}; it may name only what is in that "
             "folder: put the file there, and its name in place of the path"
         )
     return folder / name

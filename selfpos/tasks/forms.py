@@ -41,14 +41,15 @@ def unnested(dataset: Dataset, task_type: TaskType, columns: Mapping[str, str] |
     return Records.from_dict(flat, Features({column: dataset.features[column].feature for column in taken}))
 
 
-def plain_texts(dataset: Dataset, columns: Sequence[str]) -> Dataset:
+def plain_texts(dataset: Dataset, columns: Sequence[str], *, asks: bool) -> Dataset:
     """The records with plain texts, or lists of them, in `columns`, the question's first.
 
-    Taken apart are passages, `{"title": …, "text": …}` as in DPR and MIRACL, and pairs `[instruction, text]`
-    as in MEDI and GritLM, which become one text. Lists lose what is blank in them.
+    Taken apart are passages, `{"title": …, "text": …}` as in DPR and MIRACL, and, where the first text
+    `asks`, pairs `[instruction, text]` as in MEDI and GritLM, which become one text. Lists lose what is blank
+    in them.
     """
     nested = [name for name in columns if is_list(dataset, name) or isinstance(dataset.features[name], dict)]
-    instructed = columns[0] in nested and are_instructed(dataset[columns[0]])
+    instructed = asks and columns[0] in nested and are_instructed(dataset[columns[0]])
     for column in nested:
         values = [_plain(value, instructed) for value in dataset[column]]
         place = dataset.column_names.index(column)
@@ -64,8 +65,7 @@ def are_instructed(questions: Iterable[Any]) -> bool:
 
 def _plain(value: Any, instructed: bool) -> Any:
     if isinstance(value, dict):
-        text = next((value[name] for name in PASSAGE if isinstance(value.get(name), str)), "")
-        return f"{value.get('title') or ''} {text}".strip()
+        return passage_text(value)
     if not isinstance(value, list):
         return value
     if instructed and len(value) == 2 and all(isinstance(part, str) for part in value):
@@ -76,6 +76,12 @@ def _plain(value: Any, instructed: bool) -> Any:
 
 PASSAGE = ("text", "contents", "content", "passage", "body")
 """Names of the text in a passage."""
+
+
+def passage_text(passage: Mapping[str, Any]) -> str:
+    """Title and text as one, as MTEB joins them."""
+    text = next((passage[name] for name in PASSAGE if isinstance(passage.get(name), str)), "")
+    return f"{passage.get('title') or ''} {text}".strip()
 
 
 PREMISES = (("premise", "hypothesis"), ("sentence1", "sentence2"))

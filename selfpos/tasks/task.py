@@ -98,7 +98,7 @@ class TaskType:
             {source: name for name, source in sources.items()}
         )
         texts = [name for name in sources if name not in TARGETS]
-        renamed = forms.plain_texts(renamed, texts)
+        renamed = forms.plain_texts(renamed, texts, asks=self.asks)
         for name in sources:
             self._check(renamed, name, sources[name])
         return renamed

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from selfpos.data.corpus import Corpus
 from selfpos.data.corpus_extraction import HELD_OUT, Entry
+from selfpos.storage.locate import cache_folder
 
 if TYPE_CHECKING:
     from mteb.abstasks import AbsTask
@@ -83,6 +85,16 @@ def made_up_corpus() -> Corpus:
                 )
             )
     return Corpus(tuple(sorted(entries, key=lambda entry: entry.name)), {"python": "test"})
+
+
+@pytest.fixture(autouse=True)
+def own_caches(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Nothing that another test, or the user, learnt of the data; the corpus, which takes long to read, is
+    that of all tests.
+    """
+    folder = cache_folder()
+    monkeypatch.setattr("selfpos.data.corpus.cache_folder", lambda: folder)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from selfpos.evaluation import evaluate, select_tasks
+from selfpos.errors import SelfposError
+from selfpos.evaluation import evaluate, local_data, select_tasks, verified
 from selfpos.evaluation.local_data import MTEB_TASKS, OWN_TASKS
 
 
@@ -91,6 +92,58 @@ def test_the_revision_is_a_hash_of_the_files(tmp_path: Path) -> None:
         (task,) = select_tasks(["STS16"], data_dir=tmp_path)
         revisions.append(task.metadata.revision)
     assert revisions[0] == revisions[1] != revisions[2] and revisions[0].startswith("local-")
+
+
+def test_the_revision_has_the_rules_of_reading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What other rules read of the same files are other data, with a verdict of its own."""
+    looks = []
+    look = verified._look_at
+    monkeypatch.setattr(verified, "_look_at", lambda task: looks.append(task) or look(task))
+    rows = [{"sentence1": "a", "sentence2": f"b {n}", "score": n} for n in range(3)]
+    revisions = []
+    for layout in ("sts16", "mteb/sts16-sts"):
+        folder = tmp_path / layout.partition("/")[0]
+        write(folder / layout / "test.jsonl", rows)
+        for rules in (1, 1, 2):
+            for module in (local_data, verified):
+                monkeypatch.setattr(module, "READING", rules)
+            (task,) = select_tasks(["STS16"], data_dir=folder)
+            revisions.append(task.metadata.revision)
+        assert len(looks) == 2
+        looks.clear()
+    assert revisions[0] == revisions[1] != revisions[2]
+
+
+@pytest.mark.parametrize("name", ["test.jsonl.zst", "test.jsonl.xz", "test.tsv.gz", "test.CSV", "test.bin"])
+def test_the_revision_of_a_copy_of_the_hub_hashes_every_file(tmp_path: Path, name: str) -> None:
+    from mteb import get_task
+
+    folder = tmp_path / "mteb" / "sts16-sts"
+    folder.mkdir(parents=True)
+    task = get_task("STS16")
+    assert local_data.hub_folder(task, tmp_path) is None
+    (folder / "README.md").write_text("# A set\n")
+    assert local_data.hub_folder(task, tmp_path) is None
+    revisions = []
+    for content in ("a", "a", "b"):
+        (folder / name).write_text(content)
+        assert local_data.hub_folder(task, tmp_path) == folder
+        revisions.append(local_data.hub_task(task, folder).metadata.revision)
+    (folder / ".hidden").mkdir()
+    (folder / ".hidden" / name).write_text("c")
+    revisions.append(local_data.hub_task(task, folder).metadata.revision)
+    assert revisions[0] == revisions[1] != revisions[2] == revisions[3]
+
+
+def test_a_blank_query_of_mtebs_task_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "mlquestions"
+    write(folder / "corpus.jsonl", [{"_id": "d", "title": "A", "text": "b"}])
+    write(folder / "queries.jsonl", [{"_id": "q", "text": ""}])
+    (folder / "qrels").mkdir()
+    for split in ("validation", "test"):
+        (folder / "qrels" / f"{split}.tsv").write_text("query-id\tcorpus-id\tscore\nq\td\t1\n")
+    with pytest.raises(SelfposError, match="of 1 queries 1 with a blank text"):
+        loaded("MLQuestions", tmp_path)
 
 
 def test_every_kind_is_scored(tmp_path: Path, tiny_base: Path) -> None:

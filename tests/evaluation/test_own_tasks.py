@@ -17,12 +17,6 @@ from tests.evaluation.test_reach import declare
 from tests.helpers.files import write_lines
 
 
-@pytest.fixture(autouse=True)
-def own_caches(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Nothing that another test learnt of the data."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
-
 def scores_of(model: Path, folder: Path, names: list[Any], data_dir: Path | None = None) -> dict[str, float]:
     tasks = [task for name in names for task in select_tasks([name], data_dir=data_dir)]
     return {name: score.main_score for name, score in evaluate(model, tasks, folder, name="tiny").items()}

@@ -119,9 +119,8 @@ def code_of(model: ModelFolder) -> dict[Path, str]:
             config = model.config(file.as_posix())
             for references in mapping(config, "auto_map", model.path / file).values():
                 for reference in references if isinstance(references, list) else [references]:
-                    if reference and "--" not in str(
-                        reference
-                    ):  # OWNER/NAME--file.Class is code of another model
+                    # OWNER/NAME--file.Class is code of another model
+                    if reference and "--" not in str(reference):
                         found[file.parent / f"{str(reference).partition('.')[0]}.py"] = file.as_posix()
     for module in model.modules:
         place = Path(module.path, *module.type.split(".")[:-1]).with_suffix(".py")

@@ -11,7 +11,7 @@ import random
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from selfpos.errors import SelfposError
 from selfpos.tasks import forms, labels
@@ -34,6 +34,7 @@ LABELS = (
     "relevance",
 )
 """Names of the column that says which pairs are right."""
+OTHERWISE = "where it is about something else, leave it out (--column label= , or label: '' in a recipe)"
 
 
 @register
@@ -77,13 +78,16 @@ class Retrieval(TaskType):
             dataset = forms.triples(dataset)
         result = super().canonical(dataset, columns)
         first = 1 + ("negative" in result.column_names)
-        for number, column in enumerate(_numbered(dataset.column_names), start=first):
+        chosen = columns or {}
+        left = [name for name in dataset.column_names if name not in chosen.values()]
+        numbered = _numbered(left) if chosen.get("negative") != "" else []
+        for number, column in enumerate(numbered, start=first):
             name = "negative" if number == 1 else f"negative_{number}"
             result = result.add_column(name, dataset[column][:])
             self._check(result, name, column)
         if "label" in result.column_names:
             result = _right_pairs(result)
-        elif (columns or {}).get("label") != "" and "score" in dataset.column_names:
+        elif chosen.get("label") != "" and "score" in dataset.column_names:
             result = _scored_right(result, dataset)
         return _with_negatives_cleaned(result)
 
@@ -120,15 +124,19 @@ def _numbered(names: Iterable[str]) -> list[str]:
 
 def _right_pairs(dataset: Dataset) -> Dataset:
     """The records with a label of right pairs, without the label."""
-    otherwise = "where it is about something else, leave it out (--column label= , or label: '' in a recipe)"
     try:
         found = labels.right_or_wrong(labels.values_of(dataset, "label"), "label")
     except SelfposError as error:
-        raise SelfposError(f"{error}; {otherwise}") from None
+        raise SelfposError(f"{error}; {OTHERWISE}") from None
+    return _marked(dataset, found, "label").remove_columns("label")
+
+
+def _marked(dataset: Dataset, found: Sequence[Any], column: str) -> Dataset:
+    """The records for which `column` says 1 in `found`."""
     right = [row for row, label in enumerate(found) if label == 1]
     if not right:
-        raise SelfposError(f"column 'label' marks none of {len(found)} pairs as right; {otherwise}")
-    return dataset.select(right).remove_columns("label")
+        raise SelfposError(f"column '{column}' marks none of {len(found)} pairs as right; {OTHERWISE}")
+    return dataset.select(right)
 
 
 def _scored_right(result: Dataset, dataset: Dataset) -> Dataset:
@@ -136,9 +144,9 @@ def _scored_right(result: Dataset, dataset: Dataset) -> Dataset:
     how alike the texts are, or how many people liked them.
     """
     scores = [labels.word(score) for score in dataset["score"]]
-    if set(scores) != {"0", "1"} or len(scores) != len(result):
+    if not set(scores) <= {"0", "1"} or len(scores) != len(result):
         return result
-    return result.select([row for row, score in enumerate(scores) if score == "1"])
+    return _marked(result, [int(score) for score in scores], "score")
 
 
 def _with_negatives_cleaned(dataset: Dataset) -> Dataset:
