@@ -39,14 +39,13 @@ def main() -> None:
     parser.add_argument("--models", type=Path, default=Path("checkpoints/texts"))
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "texts.json")
     options = parser.parse_args()
-    if options.report:
-        return write_tables(options.out)
-    for name in (*NAMES, NOISE):
-        if not (options.models / name).exists():
-            train(name, options.data, options.models / name)
-    sets = {name: parts(name, options.data) for name in NAMES}
-    result = {"agreement": agreement(sets, options.models), "merges": merges(sets, options.models)}
-    options.out.write_text(json.dumps(result, indent=1) + "\n")
+    if not options.report:
+        for name in (*NAMES, NOISE):
+            if not (options.models / name).exists():
+                train(name, options.data, options.models / name)
+        sets = {name: parts(name, options.data) for name in NAMES}
+        result = {"agreement": agreement(sets, options.models), "merges": merges(sets, options.models)}
+        options.out.write_text(json.dumps(result, indent=1) + "\n")
     write_tables(options.out)
 
 
@@ -67,12 +66,14 @@ def write_tables(out: Path) -> None:
     shared = ", ".join(f"{name} {100 * value:.0f} %" for name, value in taught["shared"].items())
     text = [
         "# Coefficients from texts without labels", "",
-        f"Three specialists of all-MiniLM-L6-v2 ({STEPS} steps each, one seed), {TEST} test records a task.", "",
+        f"Three specialists of all-MiniLM-L6-v2 ({STEPS} steps each, one seed), {TEST} test records a task.",
+        "",
         markdown_table(["", *NAMES, "mean", "coefficients"], merged), "",
         "Agreement of each model's similarities with the teacher's; `noise` was trained on labels at random:",
         "", markdown_table(["texts of", *models], agreement), "",
-        f"On the texts of others: agreement with the base {others}; with their specialists, in shares of what "
-        f"the base's is, {shared}.", "",
+        f"On the texts of others: agreement with the base {others}; with their specialists, in shares of "
+        f"what the base's is, {shared}.",
+        "",
     ]  # fmt: skip
     out.with_suffix(".md").write_text("\n".join(text))
     print("\n".join(text))

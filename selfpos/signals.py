@@ -20,7 +20,8 @@ SAME_SIGNAL_SECONDS = 5.0
 def ending_signals() -> Iterator[list[int]]:
     """A block in which SIGTERM and SIGHUP do what Ctrl-C does; yields those that came.
 
-    A signal that is ignored, as under nohup, stays so.
+    A signal that is ignored, as under nohup, stays so. After one came all are ignored: the process ends, and
+    the second of two would take its exit status away.
     """
     received: list[int] = []
     last = -SAME_SIGNAL_SECONDS
@@ -50,7 +51,7 @@ def ending_signals() -> Iterator[list[int]]:
         yield received
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_IGN if received else handler)
 
 
 def _silence_lost_terminal() -> None:

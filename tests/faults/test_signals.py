@@ -76,6 +76,15 @@ def test_a_merge_keeps_what_is_finished(
     assert not out.exists() and list(tmp_path.glob(".out.tmp-*")) and not list(tmp_path.glob("*.lock"))
 
 
+def test_a_second_signal_at_the_end_does_not_change_the_status() -> None:
+    code = (
+        "import os, signal; from selfpos.signals import ending_signals\n"
+        "try:\n with ending_signals(): os.kill(os.getpid(), signal.SIGHUP)\n"
+        "except KeyboardInterrupt: os.kill(os.getpid(), signal.SIGHUP); os._exit(42)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 42
+
+
 def test_a_closed_terminal_is_no_failed_write(tmp_path: Path) -> None:
     struck = "def struck(**_):\n    print('ready', flush=True)\n    import time\n    time.sleep(60)\n"
     ours, theirs = pty.openpty()

@@ -261,7 +261,8 @@ def test_what_does_not_change_a_result_is_no_part_of_its_key(tiny_base: Path, tm
             training={"steps": 1, "batch_size": 8, **training},
             merges={"mean": {"method": "average"}},
         )
-        graph = _Graph(recipe, RunFolder(tmp_path / "out"), tiny_base, "hash", load_tasks(recipe, None), [])
+        tasks = load_tasks(recipe, None)
+        graph = _Graph(recipe, RunFolder(tmp_path / "out"), tiny_base, "hash", tasks, [], None)
         return next(job.inputs for job in graph.jobs() if job.name == "specialist/labels")
 
     assert inputs(checkpoint_every=7) == inputs() != inputs(temperature=0.1)
