@@ -23,10 +23,11 @@ def specialists(setting: Setting, seed: int, data: Path, models: Path) -> list[P
     folders = []
     for task, steps in {**setting.steps, **setting.strays}.items():
         size = f"-of-{setting.sizes[task]}" if task in setting.sizes else ""
-        out = models / f"seed{seed}" / f"{task}-{steps}{size}"
+        rate = f"-at-{setting.rate:.0e}" if setting.rate != LEARNING_RATE else ""
+        out = models / f"seed{seed}" / f"{task}-{steps}{size}{rate}"
         if not out.exists():
             training = TrainingSettings(
-                steps=steps, batch_size=BATCH, learning_rate=LEARNING_RATE, max_length=MAX_LENGTH
+                steps=steps, batch_size=BATCH, learning_rate=setting.rate, max_length=MAX_LENGTH
             )
             records = {task: training_records(task, setting, seed, data)}
             train(base_model(), records, out, training, seed=seed, name=task)
@@ -50,7 +51,7 @@ def joint(name: str, label: str, setting: Setting, seed: int, data: Path, models
     if mixture.surgery:
         steps //= len(tasks)  # a step takes a batch of every task
     training = TrainingSettings(
-        steps=steps, batch_size=BATCH, learning_rate=LEARNING_RATE, max_length=MAX_LENGTH
+        steps=steps, batch_size=BATCH, learning_rate=setting.rate, max_length=MAX_LENGTH
     )
     records = {task: training_records(task, setting, seed, data) for task in tasks}
     if name == "joint-on-probe":

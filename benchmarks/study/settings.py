@@ -14,12 +14,8 @@ EIGHT = (*FIVE, "retrieval", "summarization", "instruction-retrieval")
 SOURCES = {
     "sts": ("sts", "stsbenchmark", "train", 96),
     "classification": ("classification", "banking77", "train", 192),
-    "clustering": (
-        "clustering",
-        "stackoverflow_short",
-        "test",
-        192,
-    ),  # one file; its last titles are our test
+    # one file; its last titles are our test
+    "clustering": ("clustering", "stackoverflow_short", "test", 192),
     "pair-classification": ("pair-classification", "mrpc", "train", 96),
     "reranking": ("reranking", "wikiqa", "train", 96),
     "retrieval": ("retrieval", "medquad", "train", 96),
@@ -36,11 +32,13 @@ class Setting:
         steps: task → steps of its specialist.
         sizes: task → training records at most; all when absent.
         strays: vectors that no task of the tests wants: name → steps.
+        rate: the learning rate of the specialists and of the joint models.
     """
 
     steps: dict[str, int]
     sizes: dict[str, int] = field(default_factory=dict)
     strays: dict[str, int] = field(default_factory=dict)
+    rate: float = LEARNING_RATE
 
     @property
     def draws(self) -> int:
@@ -63,6 +61,7 @@ SETTINGS = {
     ),
     "useless-and-harmful": Setting(dict.fromkeys(FIVE, 60), strays={"useless": 60, "harmful": 60}),
     **{f"budget-{steps}": Setting(dict.fromkeys(FIVE, steps)) for steps in (15, 30, 120, 240)},
+    **{f"rate-{rate:.0e}": Setting(dict.fromkeys(FIVE, 60), rate=rate) for rate in (1e-4, 2e-4)},
 }
 JOINT = {
     "joint-round-robin": {"mixture": "round-robin"},
