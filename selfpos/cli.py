@@ -22,6 +22,8 @@ from selfpos.version import __version__
 # called or asked for help.
 VERBS = {
     "run": ("commands.run", "Carry out a recipe: specialists, joint rival, merges, scores, report."),
+    "quickstart": ("commands.quickstart", "See it all in minutes: the recipe `quickstart`, carried out."),
+    "recipes": ("commands.recipes", "List the recipes that come with selfpos, or show one."),
     "finetune": ("commands.finetune", "Fine-tune one specialist from a base model."),
     "merge": ("commands.merge", "Merge specialists into one model."),
     "retain": ("commands.retain", "Keep what a fine-tune learned, without what it forgot."),
@@ -38,6 +40,19 @@ VERBS = {
     "analyse": ("commands.analyse", "Measure what drives the tasks of a run apart: conflict and imbalance."),
     "tasks": ("commands.tasks", "List the task types and the columns each reads."),
 }
+
+
+OTHER_NAMES = {
+    "--lr": "--learning-rate",
+    "--model": "--base",
+    "--base-model": "--base",
+    "--models": "--vectors",
+    "--dataset": "--data",
+    "--output": "--out",
+    "--output-dir": "--out",
+    "--bs": "--batch-size",
+}
+"""What other tools call our options."""
 
 
 class LazyGroup(click.Group):
@@ -113,7 +128,8 @@ def _sentence(error: click.ClickException) -> str:
     """What click says of a mistake, without the usage lines, and where to read on."""
     if isinstance(error, click.NoSuchOption) and error.ctx is not None:
         options = [name for parameter in error.ctx.command.params for name in parameter.opts]
-        hint = nearest(error.option_name, options)
+        other = OTHER_NAMES.get(error.option_name)
+        hint = f"; did you mean '{other}'?" if other in options else nearest(error.option_name, options)
         return f"there is no option '{error.option_name}'{hint} (see {error.ctx.command_path} --help)"
     said = " ".join(error.format_message().split()).rstrip(".")
     said = said[:1].lower() + said[1:]

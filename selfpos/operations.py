@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 
 
 Sources = Sequence[str | Path]
+PROBE = 256
+"""Records of a task that are held out for Self Positioning where there is enough data."""
 
 
 def finetune(
@@ -49,7 +51,7 @@ def finetune(
     out: Path,
     settings: TrainingSettings,
     *,
-    probe: int = 256,
+    probe: int | None = None,
     seed: int = 0,
     say: Callable[[str], object] = print,
 ) -> TrainingResult:
@@ -60,7 +62,8 @@ def finetune(
         source: the task's type and data.
         out: the folder to write; it must not exist.
         settings: how to train.
-        probe: records held out of the training data; `probe_of` draws them again.
+        probe: records held out of the training data, which `probe_of` draws again: 256 when absent, but at
+            most a quarter of the data. More than half of it are not, but a quarter.
         seed: of all random choices.
         say: called with each line about the data.
 
@@ -74,8 +77,10 @@ def finetune(
         base, source, out, settings, probe=probe, seed=seed, say=say
     )
     task_type = get_task(source.type)
-    provenance = {"source": source.model_dump(mode="json"), "hash": loaded.hash, "probe": probe, "seed": seed}
-    if probe:
+    provenance = {
+        "source": source.model_dump(mode="json"), "hash": loaded.hash, "probe": len(held_out), "seed": seed
+    }  # fmt: skip
+    if len(held_out):
         provenance["held_out"] = hash_records(held_out)
     validation = None
     if settings.validation is not None and settings.validation.split is not None:
@@ -103,14 +108,14 @@ def check_finetune(
     out: Path,
     settings: TrainingSettings,
     *,
-    probe: int = 256,
+    probe: int | None = None,
     seed: int = 0,
     say: Callable[[str], object] = print,
 ) -> None:
     """Refuse what `finetune` would, and what a merge or search would refuse of its base; writes nothing."""
     folder, _, _, training, held_out = _prepared(base, source, out, settings, probe=probe, seed=seed, say=say)
     check_searches(folder)
-    say(f"would train on {len(training)} records, and hold out {len(held_out) if probe else 0} for a probe")
+    say(f"would train on {len(training)} records, and hold out {len(held_out)} for a probe")
 
 
 def check_searches(base: Path) -> None:
@@ -127,7 +132,7 @@ def _prepared(
     out: Path,
     settings: TrainingSettings,
     *,
-    probe: int,
+    probe: int | None,
     seed: int,
     say: Callable[[str], object],
 ) -> tuple[Path, LoadedSource, dict[str, Any], Dataset, Dataset]:
@@ -148,10 +153,24 @@ def _prepared(
     report = describe_data(loaded, task_type, folder)
     for line in report_lines(report):
         say(line)
-    training, held_out = hold_out(loaded.dataset, probe, seed)
-    if probe:
+    count = _probe_count(probe, len(loaded.dataset), say)
+    training, held_out = hold_out(loaded.dataset, count, seed)
+    if count:
         _check_probe(task_type, held_out)
     return folder, loaded, report, training, held_out
+
+
+def _probe_count(probe: int | None, records: int, say: Callable[[str], object]) -> int:
+    """How many of so many records are held out where `probe` are wanted."""
+    quarter = max(1, records // 4)
+    if probe is None:
+        return min(PROBE, quarter)
+    if probe <= records // 2:
+        return probe
+    say(
+        f"probe: {quarter} records are held out, a quarter of the data, for {probe} of {records} are too many"
+    )
+    return quarter
 
 
 def _check_probe(task_type: TaskType, records: Dataset) -> None:

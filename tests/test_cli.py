@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import yaml
 from selfpos import cli
 from selfpos.cli import VERBS
 from selfpos.errors import stopped
+from selfpos.recipe.shipped import find_recipe
 from tests.conftest import make_tiny_model
 from tests.helpers.command import ROOT, CommandLine, Done, own_process, said
 
@@ -47,6 +49,16 @@ def test_help_imports_nothing_heavy(verb: str) -> None:
     assert "LOADED []" in done.stdout
 
 
+@pytest.mark.parametrize("verb", VERBS)
+def test_the_examples_of_a_verb_are_command_lines_of_it(verb: str) -> None:
+    command = cli.selfpos.get_command(click.Context(cli.selfpos), verb)
+    assert command is not None
+    lines = [line for line in (command.epilog or "").splitlines() if line.startswith(f"  selfpos {verb} ")]
+    assert len(lines) >= 2 or verb in ("tasks", "imbalance", "methods", "quickstart")
+    for line in lines:
+        command.make_context(verb, shlex.split(line)[2:])
+
+
 def test_unknown_verb_names_the_nearest(selfpos: CommandLine) -> None:
     assert "did you mean 'merge'?" in said(selfpos("marge"))
 
@@ -64,6 +76,21 @@ def test_unknown_verb_names_the_nearest(selfpos: CommandLine) -> None:
             "finetune --task sts --steps many --out x",
             "'many' is not a valid integer range (see selfpos finetune --help)",
         ),
+        (
+            "finetune --task sts --lr 3",
+            "there is no option '--lr'; did you mean '--learning-rate'? (see selfpos finetune --help)",
+        ),
+        ("finetune --task sts --out x", "missing option '--data' (see selfpos finetune --help)"),
+        (
+            "eval-mteb --tasks STS12 merged",
+            "missing argument MODEL…; --tasks takes all words after it, so MODEL… comes first "
+            "(see selfpos eval-mteb --help)",
+        ),
+        (
+            f"merge {ROOT / 'recipes' / 'quickstart.yaml'}",
+            f"it is a recipe of selfpos: carry it out with `selfpos run {ROOT}/recipes/quickstart.yaml`",
+        ),
+        ("merge --vectors a b --method ties", "say where the merged model goes: --out FOLDER"),
         ("push model", "missing argument 'REPO' (see selfpos push --help)"),
         ("--nope", "there is no option '--nope' (see selfpos --help)"),
     ],
@@ -325,7 +352,7 @@ def test_the_home_folder_is_meant_where_the_shell_leaves_it(
 ) -> None:
     (tmp_path / "out").mkdir()
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setattr(sys, "argv", ["selfpos", "finetune", "--task", "sts", *words])
+    monkeypatch.setattr(sys, "argv", ["selfpos", "finetune", "--task", "sts", "--data", "x.csv", *words])
     with pytest.raises(SystemExit):
         cli.main()
     assert f"{tmp_path / 'out'} exists already" in capsys.readouterr().err
@@ -337,3 +364,20 @@ def test_ctrl_c_within_an_import_has_its_exit_status(tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(start, encoding="utf-8")
     done = own_process(PYTHONPATH=os.pathsep.join([str(tmp_path), str(ROOT)]))
     assert (done.returncode, done.stderr) == (130, "selfpos: stopped\n")
+
+
+def test_the_recipes_of_the_package_are_listed_shown_and_found_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, selfpos: CommandLine
+) -> None:
+    files = {file.stem: file for file in (ROOT / "recipes").glob("*.yaml")}
+    listed = selfpos("recipes").stdout
+    assert [line.split()[0] for line in listed.splitlines() if line[:1].strip()] == sorted(files)
+    assert selfpos("recipes", "show", "quickstart").stdout == files["quickstart"].read_text(encoding="utf-8")
+    assert "did you mean 'quickstart'?" in said(selfpos("recipes", "show", "quikstart"))
+    assert "did you mean 'quickstart'?" in said(selfpos("run", "quikstart"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "retain").mkdir()  # a folder of that name is no recipe
+    assert find_recipe(Path("retain")) == files["retain"]
+    (tmp_path / "retain").rmdir()
+    (tmp_path / "retain").write_text("name: mine\n")
+    assert find_recipe(Path("retain")) == Path("retain")

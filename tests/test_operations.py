@@ -13,7 +13,7 @@ import pytest
 
 from selfpos.data.probe import ProbeTask
 from selfpos.errors import SelfposError
-from selfpos.operations import finetune, merge, probe_of
+from selfpos.operations import check_finetune, finetune, merge, probe_of
 from selfpos.recipe import LoraSettings, PositioningSettings, TaskSource, TrainingSettings
 from selfpos.searched_merge import position_and_merge
 from selfpos.storage.manifest import read_manifest, write_manifest
@@ -276,6 +276,28 @@ def test_a_probe_that_gives_no_batch_is_refused_before_the_training(
             say=lambda text: None,
         )
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("asked", "taken"), [(None, 10), (16, 16), (20, 20), (21, 10), (256, 10), (0, 0)])
+def test_a_probe_leaves_enough_to_train_on(
+    tiny_base: Path, tmp_path: Path, asked: int | None, taken: int
+) -> None:
+    data = tmp_path / "pairs.jsonl"
+    data.write_text("".join(f'{{"anchor": "word {n}", "positive": "about {n}"}}\n' for n in range(40)))
+    lines: list[str] = []
+    check_finetune(
+        str(tiny_base),
+        TaskSource(type="retrieval", data=str(data)),
+        tmp_path / "out",
+        TrainingSettings(steps=1),
+        probe=asked,
+        say=lines.append,
+    )
+    assert lines[-1] == f"would train on {40 - taken} records, and hold out {taken} for a probe"
+    said = [
+        line for line in lines if line.startswith("probe: 10 records are held out, a quarter of the data")
+    ]
+    assert bool(said) == ((asked or 0) > 20)
 
 
 def test_a_probe_that_other_code_drew_is_not_drawn_again(

@@ -7,11 +7,14 @@ from typing import Any
 
 import click
 
-from selfpos.commands.options import PATH, given, options_of
+from selfpos.commands.options import PATH, examples, given, options_of
 from selfpos.recipe.recipe import AnalysisSettings
 
 
-@click.command("analyse")
+@click.command(
+    "analyse",
+    epilog=examples("analyse checkpoints/quickstart", "analyse recipes/english.yaml --out analysis.json"),
+)
 @click.argument("target", type=PATH)
 @click.option(
     "--out",

@@ -6,10 +6,17 @@ from pathlib import Path
 
 import click
 
-from selfpos.commands.options import PATH, WORDS
+from selfpos.commands.options import PATH, WORDS, examples
 
 
-@click.command("cluster", epilog=WORDS)
+@click.command(
+    "cluster",
+    epilog=examples(
+        "cluster recipes/english.yaml",
+        "cluster sts=pairs.jsonl retrieval=questions.jsonl --out recipes/clustered",
+        before=WORDS,
+    ),
+)
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCE…")
 @click.option("--base", help="Model that embeds [default: the recipe's, else all-MiniLM-L6-v2].")
 @click.option("--data-root", type=PATH, help="Local copies of a recipe's data sets.")

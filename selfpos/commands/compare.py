@@ -7,10 +7,15 @@ from typing import Any
 
 import click
 
-from selfpos.commands.options import PATH
+from selfpos.commands.options import PATH, examples
 
 
-@click.command("compare")
+@click.command(
+    "compare",
+    epilog=examples(
+        "compare merged BAAI/bge-m3 --baseline BAAI/bge-m3", "compare checkpoints/quickstart --out table.md"
+    ),
+)
 @click.argument("models", nargs=-1, required=True, metavar="MODEL|RUN…")
 @click.option(
     "--baseline", help="The model that differences are to [default: 'base' if it is there, else the first]."

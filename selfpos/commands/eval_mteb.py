@@ -1,15 +1,18 @@
-"""`selfpos eval-mteb`: score a model."""
+"""`selfpos eval-mteb`: score models."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from selfpos.commands.options import ALLOW_PICKLE, PATH, ManyValues, split_names, without_pickles
+from selfpos.commands.options import ALLOW_PICKLE, PATH, ManyValues, examples, split_names, without_pickles
+
+if TYPE_CHECKING:
+    from selfpos.scores.files import TaskScore
 
 SELECTION = (
     click.option(
@@ -51,8 +54,15 @@ def selection_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
-@click.command("eval-mteb", cls=ManyValues)
-@click.argument("model")
+@click.command(
+    "eval-mteb",
+    cls=ManyValues,
+    epilog=examples(
+        "eval-mteb merged --tasks STSBenchmark Banking77Classification",
+        'eval-mteb merged BAAI/bge-m3 --benchmark "MTEB(eng, v2)" --task-types STS',
+    ),
+)
+@click.argument("models", nargs=-1, required=True, metavar="MODEL…")
 @selection_options
 @click.option(
     "--data-dir",
@@ -62,7 +72,8 @@ def selection_options(function: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--out", type=PATH, help="Folder for MTEB's result files [default: checkpoints/scores].")
 @click.option(
     "--name",
-    help="Name under which the results are filed, as USER/NAME for MTEB's leaderboard [default: MODEL].",
+    help="Name under which the results of one model are filed, as USER/NAME for MTEB's leaderboard "
+    "[default: MODEL].",
 )
 @ALLOW_PICKLE
 @click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True)
@@ -95,7 +106,7 @@ def selection_options(function: Callable[..., Any]) -> Callable[..., Any]:
     help="GPUs for each task on the cluster.",
 )
 def command(
-    model: str,
+    models: tuple[str, ...],
     tasks: tuple[str, ...],
     out: Path | None,
     name: str | None,
@@ -108,7 +119,8 @@ def command(
     allow_pickle: bool,
     **selection: Any,
 ) -> None:
-    """Score MODEL (a folder or a Hub name) on MTEB tasks with mteb; results for the same weights are kept.
+    """Score every MODEL (a folder or a Hub name) on MTEB tasks with mteb; results for the same weights are
+    kept. Scores are shown as MTEB's leaderboard shows them, from 0 to 100.
 
     The preset `quick` is one task per type, each of a few thousand short texts, so that a small model takes
     minutes on a CPU: STSBenchmark, Banking77Classification, TwitterSemEval2015, AskUbuntuDupQuestions,
@@ -116,45 +128,68 @@ def command(
     and selfpos-TwentyNewsgroupsSubjects replace the third to the fifth.
     """
     from selfpos.console import quiet_process, table_text
-    from selfpos.errors import OperationError, SelfposError, keeping
-    from selfpos.evaluation import evaluate, select_tasks
+    from selfpos.errors import OperationError, SelfposError
     from selfpos.storage.locate import locate_model
-
-    def announce(rows: list[tuple[str, str]]) -> None:
-        for label, text in rows:
-            click.echo(f"{label + ' ':<12}{text}", err=True)
 
     if cache is not None and no_cache:
         raise SelfposError("--cache and --no-cache exclude each other; give one of them")
+    if name is not None and len(models) > 1:
+        raise SelfposError("--name is the name of one model; score several without it")
     quiet_process()
-    folder = locate_model(without_pickles(model, allow_pickle))
+    folders = {model: locate_model(without_pickles(model, allow_pickle)) for model in models}
     selection["names"] = split_names(tasks)
     out = out or Path("checkpoints") / "scores"
     options: dict[str, Any] = {
-        "name": name or model,
-        "batch_size": batch_size,
-        "cache": None if no_cache else cache or out / "cache",
-        "announce": announce,
+        "batch_size": batch_size, "cache": None if no_cache else cache or out / "cache", "announce": _announce
+    }  # fmt: skip
+    if ray is not None:
+        options |= {"address": ray, "cpus": ray_cpus, "gpus": ray_gpus}
+    scores = {
+        model: _scores(folder, selection, out, name=name or model, **options)
+        for model, folder in folders.items()
     }
-    with keeping(f"what is finished in {out}"):
-        if ray is None:
-            scores = evaluate(folder, select_tasks(**selection), out, **options)
-        else:
-            from selfpos.jobs.ray import check_ray
-            from selfpos.pipeline.scores_on_ray import evaluate_on_ray
-
-            check_ray()
-            scores = evaluate_on_ray(
-                folder, selection, out, address=ray, cpus=ray_cpus, gpus=ray_gpus, **options
-            )
-    values = {
-        task: f"{score.main_score:.5f}" if isfinite(score.main_score) else "–"
-        for task, score in scores.items()
-    }
-    rows = [[task, score.type, score.metric, values[task]] for task, score in scores.items()]
-    click.echo(table_text(["task", "type", "metric", "score"], rows))
-    if lacking := [task for task, value in values.items() if value == "–"]:
+    click.echo(table_text(*_table(scores)))
+    if lacking := [
+        f"{task} of {model}"
+        for model, row in scores.items()
+        for task, score in row.items()
+        if not isfinite(score.main_score)
+    ]:
         raise OperationError(
             f"{', '.join(lacking)}: mteb computed no score (NaN); see that the gold values of the data "
             "differ, and that the model tells texts apart"
         )
+
+
+def _scores(folder: Path, selection: dict[str, Any], out: Path, **options: Any) -> dict[str, TaskScore]:
+    """The scores of the model in `folder`, here or on a Ray cluster."""
+    from selfpos.errors import keeping
+    from selfpos.evaluation import evaluate, select_tasks
+
+    with keeping(f"what is finished in {out}"):
+        if "address" not in options:
+            return evaluate(folder, select_tasks(**selection), out, **options)
+        from selfpos.jobs.ray import check_ray
+        from selfpos.pipeline.scores_on_ray import evaluate_on_ray
+
+        check_ray()
+        return evaluate_on_ray(folder, selection, out, **options)
+
+
+def _announce(rows: list[tuple[str, str]]) -> None:
+    for label, text in rows:
+        click.echo(f"{label + ' ':<12}{text}", err=True)
+
+
+def _table(scores: dict[str, dict[str, TaskScore]]) -> tuple[list[str], list[list[str]]]:
+    """Header and rows: a task a row, with the score of each model."""
+    header = ["task", "type", "metric", *(["score"] if len(scores) == 1 else scores)]
+    by_task: dict[str, list[TaskScore]] = {}
+    for of_model in scores.values():
+        for task, score in of_model.items():
+            by_task.setdefault(task, []).append(score)
+    rows = []
+    for task, row in by_task.items():
+        values = (f"{100 * score.main_score:.2f}" if isfinite(score.main_score) else "–" for score in row)
+        rows.append([task, row[0].type, row[0].metric, *values])
+    return header, rows

@@ -7,10 +7,17 @@ from pathlib import Path
 import click
 
 from selfpos.commands.eval_mteb import selection_options
-from selfpos.commands.options import PATH, ManyValues, split_names
+from selfpos.commands.options import PATH, ManyValues, examples, split_names
 
 
-@click.command("fetch-data", cls=ManyValues)
+@click.command(
+    "fetch-data",
+    cls=ManyValues,
+    epilog=examples(
+        "fetch-data mteb-data --tasks STSBenchmark Banking77Classification",
+        'fetch-data mteb-data --benchmark "MTEB(eng, v2)"',
+    ),
+)
 @click.argument("out", type=PATH)
 @selection_options
 def command(

@@ -8,7 +8,15 @@ from typing import Any
 
 import click
 
-from selfpos.commands.options import ALLOW_PICKLE, PATH, given, named_values, options_of, without_pickles
+from selfpos.commands.options import (
+    ALLOW_PICKLE,
+    PATH,
+    examples,
+    given,
+    named_values,
+    options_of,
+    without_pickles,
+)
 from selfpos.errors import SelfposError, nearest
 from selfpos.recipe import TaskSource, TrainingSettings, ValidationSettings
 
@@ -16,16 +24,21 @@ SIDES = {"query": "query", **dict.fromkeys(("document", "passage", "corpus"), "d
 """Words for the sides of a task: passage is E5's."""
 
 
-@click.command("finetune")
+@click.command(
+    "finetune",
+    epilog=examples(
+        "finetune --task classification --data tickets.csv --out specialists/tickets",
+        "finetune --task retrieval --data pairs.jsonl --base BAAI/bge-m3 --lora 16 --out specialists/pairs",
+    ),
+)
 @click.option("--task", required=True, help="Task type, one of `selfpos tasks`.")
 @click.option("--base", default="all-MiniLM-L6-v2", show_default=True, help="Model folder or Hub name.")
 @click.option(
     "--data",
-    default=("corpus",),
-    show_default=True,
+    required=True,
     multiple=True,
-    help="'corpus' (docstrings on this machine; for retrieval also 'corpus:names', 'corpus:see-also'), "
-    "a local file or folder, or hub:NAME; may be repeated.",
+    help="A local file or folder, hub:NAME, or 'corpus' (docstrings on this machine; for retrieval also "
+    "'corpus:names', 'corpus:see-also'); may be repeated.",
 )
 @click.option("--out", required=True, type=PATH, help="Folder to write; must not exist.")
 @options_of(TaskSource, "split", "limit", "streaming", weights="weight")
@@ -76,9 +89,7 @@ SIDES = {"query": "query", **dict.fromkeys(("document", "passage", "corpus"), "d
 @click.option(
     "--probe",
     type=click.IntRange(min=0),
-    default=256,
-    show_default=True,
-    help="Records held out for Self Positioning.",
+    help="Records held out for Self Positioning; 0 for none. [default: 256, at most a quarter]",
 )
 @ALLOW_PICKLE
 @click.option("--seed", type=click.IntRange(min=0, max=2**32 - 1), default=0, show_default=True)
@@ -96,7 +107,7 @@ def command(
     mine: int | None,
     lora: int | None,
     validate: str | None,
-    probe: int,
+    probe: int | None,
     seed: int,
     dry_run: bool,
     allow_pickle: bool,

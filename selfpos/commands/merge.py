@@ -12,6 +12,7 @@ from selfpos.commands.options import (
     ALLOW_PICKLE,
     PATH,
     ManyValues,
+    examples,
     given,
     named_values,
     options_of,
@@ -29,14 +30,21 @@ if TYPE_CHECKING:
 DEFAULT_BASE = "all-MiniLM-L6-v2"
 
 
-@click.command("merge", cls=ManyValues)
+@click.command(
+    "merge",
+    cls=ManyValues,
+    epilog=examples(
+        "merge --vectors legal medical --method ties --out merged",
+        "merge --vectors specialists/tickets specialists/pairs --method self-positioning --out merged",
+    ),
+)
 @click.argument("recipe", required=False, type=PATH)
 @click.option(
     "--vectors", multiple=True, metavar="MODEL…", help="Fine-tuned models (folders, Hub names, or adapters)."
 )
 @click.option("--method", help="See `selfpos methods`.")
 @click.option("--base", help=f"The model they were fine-tuned from. [default: {DEFAULT_BASE}]")
-@click.option("--out", required=True, type=PATH, help="Folder to write; must not exist.")
+@click.option("--out", type=PATH, help="Folder to write; must not exist.  [required]")
 @click.option(
     "--weights", multiple=True, metavar="WEIGHT…", help=MergeOptions.model_fields["weights"].description
 )
@@ -81,7 +89,7 @@ def command(
     vectors: tuple[str, ...],
     method: str | None,
     base: str | None,
-    out: Path,
+    out: Path | None,
     weights: tuple[str, ...],
     params: tuple[str, ...],
     dry_run: bool,
@@ -112,12 +120,12 @@ def command(
         )
     elif recipe is None and not (vectors and method):
         raise SelfposError("say what to merge: --vectors and --method, or a mergekit recipe")
-    if recipe is not None and (vectors or base or any(says_what.values())):
-        raise SelfposError(
-            f"{recipe} says what to merge; omit --base, --vectors, --method, --weights and --param"
-        )
+    elif recipe is not None:
+        _check_recipe(recipe, {"--base": base, "--vectors": vectors, **says_what})
     if method is not None and method not in [*METHODS, *LEARNED]:
         raise unknown("merging method", method, [*METHODS, *LEARNED])
+    if out is None:
+        raise SelfposError("say where the merged model goes: --out FOLDER")
     searches, gathers = method in LEARNED, method in METHODS and bool(METHODS[method].probe)
     _check_data_options(method, searches, gathers, data)
     vectors = tuple(without_pickles(vector, allow_pickle) for vector in vectors)
@@ -193,6 +201,15 @@ def _merge_recipes(
             made[name] = folder
     if not dry_run:
         click.echo(str(out))
+
+
+def _check_recipe(recipe: Path, others: dict[str, Any]) -> None:
+    """Refuse a recipe that cannot be carried out, and options that would say the same otherwise."""
+    from selfpos.mergekit import translate_recipes
+
+    if any(others.values()):
+        raise SelfposError(f"{recipe} says what to merge; omit {', '.join(others)}")
+    translate_recipes(recipe)
 
 
 def _refuse(options: dict[str, Any], other: str) -> None:

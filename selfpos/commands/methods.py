@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import click
 
+from selfpos.commands.options import examples
+
 if TYPE_CHECKING:
     from selfpos.merging import Method
+    from selfpos.positioning.methods import Learned
 
 COUNTS = {
     (1, None): "",
@@ -18,35 +23,48 @@ COUNTS = {
 }
 
 
-@click.command("methods")
+@click.command("methods", epilog=examples("methods", "methods ties"))
 @click.argument("name", required=False)
 def command(name: str | None) -> None:
-    """List the merge methods, what each needs, and its parameters with their defaults; with NAME, show one:
-    formula, source, when to prefer it.
+    """List the merge methods; with NAME, show one: formula, parameters and their defaults, what it needs, its
+    source, when to prefer it.
     """
-    from selfpos.console import table_text
     from selfpos.errors import unknown
     from selfpos.merging import METHODS
     from selfpos.positioning.methods import METHODS as LEARNED
 
     if name is None:
-        rows = [method_row(method) for method in METHODS.values()]
-        rows += [
-            [method.name, method.summary, method.needs, method.parameters] for method in LEARNED.values()
-        ]
-        click.echo(table_text(["method", "what it does", "needs", "parameters"], sorted(rows)))
+        merges = METHODS.values()
+        groups: dict[str, list[Method | Learned]] = {
+            "Without data": [method for method in merges if not method.probe],
+            "With statistics of a probe set": [method for method in merges if method.probe],
+            "Learned on a probe set": list(LEARNED.values()),
+        }
+        click.echo(_listed(groups))
         return
     if name not in METHODS and name not in LEARNED:
         raise unknown("merging method", name, [*METHODS, *LEARNED])
-    click.echo(f"{name}\n\n{METHODS[name].doc if name in METHODS else LEARNED[name].doc}")
+    method = METHODS[name] if name in METHODS else LEARNED[name]
+    defaults = ", ".join(map(str, method.parameters)) or "no parameters"
+    facts = {"defaults": defaults, "needs": needs_of(method) or "nothing but the vectors"}
+    lines = [name, method.doc, "\n".join(f"{label + ':':<9} {text}" for label, text in facts.items())]
+    click.echo("\n\n".join(lines))
 
 
-def method_row(method: Method) -> list[str]:
-    """Name, summary, needs and parameters of a method."""
-    needs = [COUNTS[method.fewest, method.most], method.needs]
-    return [
-        method.name,
-        method.summary,
-        ", ".join(need for need in needs if need),
-        ", ".join(map(str, method.parameters)),
-    ]
+def _listed(groups: Mapping[str, Sequence[Method | Learned]]) -> str:
+    """The methods of each group with a line on what they do, as wide as the terminal."""
+    formatter = click.HelpFormatter(width=min(shutil.get_terminal_size().columns, 110))
+    for title, methods in groups.items():
+        with formatter.section(title):
+            formatter.write_dl(sorted((method.name, method.summary) for method in methods))
+    formatter.write_paragraph()
+    formatter.write_text(
+        "`selfpos methods NAME` shows one: formula, parameters, what it needs, when to prefer it."
+    )
+    return formatter.getvalue().rstrip("\n")
+
+
+def needs_of(method: Method | Learned) -> str:
+    """What a method needs besides the base: how many vectors, which data, how much memory."""
+    count = COUNTS[method.fewest, method.most]
+    return ", ".join(need for need in (count, method.needs) if need)

@@ -44,7 +44,7 @@ class ManyValues(click.Command):
     """Lets `--vectors A B C` take all words up to the next option, as `--vectors A --vectors B` does."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Repeat the option before each of its values."""
+        """Repeat the option before each of its values. Raises click.UsageError where one took an argument."""
         spread: list[str] = []
         option: str | None = None
         for word in args:
@@ -57,7 +57,22 @@ class ManyValues(click.Command):
                 spread += [option, word]
             else:
                 spread.append(word)
-        return super().parse_args(ctx, spread)
+        try:
+            return super().parse_args(ctx, spread)
+        except click.MissingParameter as error:
+            if option is None or not isinstance(error.param, click.Argument):
+                raise
+            argument = error.param.make_metavar(ctx)
+            raise click.UsageError(
+                f"missing argument {argument}; {option} takes all words after it, so {argument} comes first",
+                ctx,
+            ) from None
+
+
+def examples(*lines: str, before: str = "") -> str:
+    """The end of a verb's help: `before`, then the command lines as they are."""
+    shown = "\n".join(["\b", "Examples:", *(f"  selfpos {line}" for line in lines)])
+    return f"{before}\n\n{shown}" if before else shown
 
 
 def without_pickles(model: str, allowed: bool) -> str:

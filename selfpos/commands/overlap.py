@@ -7,10 +7,18 @@ from typing import Any
 
 import click
 
-from selfpos.commands.options import PATH, WORDS, ManyValues, split_names
+from selfpos.commands.options import PATH, WORDS, ManyValues, examples, split_names
 
 
-@click.command("overlap", cls=ManyValues, epilog=WORDS)
+@click.command(
+    "overlap",
+    cls=ManyValues,
+    epilog=examples(
+        "overlap recipes/english.yaml --tasks STSBenchmark",
+        "overlap sts=pairs.jsonl --tasks STSBenchmark --remove clean",
+        before=WORDS,
+    ),
+)
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCE…")
 @click.option(
     "--tasks",

@@ -7,10 +7,15 @@ from typing import Any
 
 import click
 
-from selfpos.commands.options import PATH
+from selfpos.commands.options import PATH, examples
 
 
-@click.command("push")
+@click.command(
+    "push",
+    epilog=examples(
+        "push merged USER/NAME --results scores --dry-run", "push merged USER/NAME --results scores --public"
+    ),
+)
 @click.argument("model", type=PATH)
 @click.argument("repo")
 @click.option(

@@ -6,10 +6,13 @@ from pathlib import Path
 
 import click
 
-from selfpos.commands.options import PATH
+from selfpos.commands.options import PATH, examples
 
 
-@click.command("report")
+@click.command(
+    "report",
+    epilog=examples("report checkpoints/quickstart", "report checkpoints/quickstart --figures figures"),
+)
 @click.argument("run", type=PATH)
 @click.option(
     "--out",

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import click
 
-from selfpos.commands.options import PATH, named_values
+from selfpos.commands.options import PATH, examples, named_values
 
 
-@click.command("reproduce")
+@click.command(
+    "reproduce", epilog=examples("reproduce merged", "reproduce USER/NAME --parent legal=my-folders/legal")
+)
 @click.argument("model")
 @click.option("--out", type=PATH, help="Keep the new model in this folder; must not exist.")
 @click.option(

@@ -7,12 +7,19 @@ from typing import Any
 
 import click
 
-from selfpos.commands.options import PATH, ManyValues, given, options_of, say
+from selfpos.commands.options import PATH, ManyValues, examples, given, options_of, say
 from selfpos.recipe.merging import MergeOptions
 from selfpos.recipe.retain import RetainSettings
 
 
-@click.command("retain", cls=ManyValues)
+@click.command(
+    "retain",
+    cls=ManyValues,
+    epilog=examples(
+        "retain all-MiniLM-L6-v2 my-fine-tune --domain my-documents/ --out merged",
+        "retain BAAI/bge-m3 run-1 run-2 --domain pairs.jsonl --keep 0.95 --out merged",
+    ),
+)
 @click.argument("base")
 @click.argument("tuned", nargs=-1, required=True)
 @click.option("--out", required=True, type=PATH, help="Folder to write; must not exist.")

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import click
 
-from selfpos.commands.options import PATH
+from selfpos.commands.options import PATH, examples
 
 
-@click.command("run")
+@click.command("run", epilog=examples("run my-recipe.yaml --dry-run", "run english --out runs/english"))
 @click.argument("recipe", type=PATH)
 @click.option("--out", type=PATH, help="Folder of the run [default: checkpoints/NAME of the recipe].")
 @click.option(
@@ -25,19 +25,32 @@ from selfpos.commands.options import PATH
 )
 @click.option("--dry-run", is_flag=True, help="Check recipe, data and base, and list the jobs; do none.")
 def command(recipe: Path, out: Path | None, data_root: Path | None, ray: str | None, dry_run: bool) -> None:
-    """Carry out RECIPE: train the specialists and the joint rival, merge, score every model, write the
-    report.
+    """Carry out RECIPE, a file or a name of `selfpos recipes`: train the specialists and the joint rival,
+    merge, score every model, write the report.
 
     A run that was stopped continues when started again: finished jobs are kept, a training continues from its
     last checkpoint.
     """
+    carry_out(recipe, out, data_root, ray, dry_run=dry_run)
+
+
+def carry_out(
+    recipe: Path,
+    out: Path | None,
+    data_root: Path | None = None,
+    ray: str | None = None,
+    *,
+    dry_run: bool = False,
+) -> None:
+    """Carry out a recipe, and print its scores and where the report is; with `dry_run`, its jobs only."""
     from selfpos.console import quiet_process, screen
     from selfpos.errors import keeping
     from selfpos.recipe import load_recipe
+    from selfpos.recipe.shipped import find_recipe
     from selfpos.report.results import score_table
 
     quiet_process()
-    plan = load_recipe(recipe)
+    plan = load_recipe(find_recipe(recipe))
     folder = out or Path("checkpoints") / plan.name
     screen().print(
         f"[bold]{plan.name}[/bold]: {len(plan.tasks)} tasks, {len(plan.merges)} merges, into {folder}"

@@ -30,9 +30,9 @@ class Scored:
 def find_models(names: Sequence[str], scores: Path) -> list[Scored]:
     """The models that `names` stand for.
 
-    A name is a run (all of its models), a folder of scores, or a model (folder or Hub name) scored below
-    `scores`. Models of several runs of one recipe that differ only in the seed are taken together. Raises
-    SelfposError for models without scores.
+    A name is a run (all of its models), a folder of scores or of such folders, or a model (folder or Hub
+    name) scored below `scores`. Models of several runs of one recipe that differ only in the seed are taken
+    together. Raises SelfposError for models without scores.
     """
     unique = list(dict.fromkeys(names))
     runs = [name for name in unique if (Path(name) / "recipe.yaml").is_file()]
@@ -40,8 +40,8 @@ def find_models(names: Sequence[str], scores: Path) -> list[Scored]:
     for name in unique:
         if name in runs:
             continue
-        if (Path(name) / "results").is_dir():
-            models += _models_of_folder(Path(name))
+        if folders := _score_folders(Path(name)):
+            models += [model for folder in folders for model in _models_of_folder(folder)]
         else:
             models.append(_model(name, scores))
     titles = [model.name for model in models]
@@ -51,6 +51,13 @@ def find_models(names: Sequence[str], scores: Path) -> list[Scored]:
                 f"two of the models to compare are called '{title}'; compare them separately, or rename one"
             )
     return models
+
+
+def _score_folders(folder: Path) -> list[Path]:
+    """`folder` where eval-mteb scored into it, else the folders in it where it did; none for a model."""
+    if (folder / "results").is_dir():
+        return [folder]
+    return sorted(results.parent for results in folder.glob("*/results") if results.is_dir())
 
 
 def models_of_run(folder: RunFolder, recipe: Recipe) -> dict[str, dict[str, TaskScore]]:

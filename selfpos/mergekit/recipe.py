@@ -129,6 +129,8 @@ class _Translator:
                 self.notes.append(f"{name}: mergekit reads it under 'parameters' only; it has no effect here")
             elif name not in FIELDS:
                 hint = nearest(str(name), FIELDS)
+                if "tasks" in self.data:
+                    hint = f"; it is a recipe of selfpos: carry it out with `selfpos run {self.recipe.file}`"
                 raise fault((str(name),), f"field '{name}' has no counterpart here{hint}")
         method = str(self.data.get("merge_method"))
         if method not in MERGEKIT:

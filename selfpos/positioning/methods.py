@@ -19,6 +19,7 @@ class Learned:
     doc: str
     settings: tuple[str, ...]
     fewest: int = 1
+    most: int | None = None
 
     @property
     def summary(self) -> str:
@@ -26,19 +27,18 @@ class Learned:
 
     @property
     def needs(self) -> str:
-        count = "two vectors or more, " if self.fewest > 1 else ""
         passes = "forward and backward" if self.preset.search == "sgd" else "forward"
         package = ", the package cma" if self.preset.search == "cma-es" else ""
-        return f"{count}a probe set ({passes} passes){package}"
+        return f"a probe set ({passes} passes){package}"
 
     @property
     def preset(self) -> PositioningSettings:
         return PositioningSettings(preset=LEARNED[self.name])
 
     @property
-    def parameters(self) -> str:
+    def parameters(self) -> list[str]:
         """The settings and their values, as `selfpos methods` shows the parameters of others."""
-        return ", ".join(f"{field}={getattr(self.preset, field)}" for field in self.settings)
+        return [f"{field}={getattr(self.preset, field)}" for field in self.settings]
 
 
 _METHODS = (
@@ -72,8 +72,7 @@ more than 1.""",
     Learned(
         "layer-wise",
         "https://arxiv.org/abs/2412.10416",
-        """Layer-wise: a coefficient for every layer and vector, by gradient descent on the losses of the
-        probe set.
+        """Layer-wise: a coefficient for every layer and vector, by gradient descent on the probe losses.
 
 θ_l = θ0_l + Σ c_il V_il for layer l. SuperMerge bounds c = tanh(w); here c is free, and held back by a price
 on the distance to the model's coefficient.

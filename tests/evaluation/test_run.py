@@ -13,6 +13,7 @@ from selfpos.errors import SelfposError
 from selfpos.evaluation import TasksFailedError, evaluate, read_scores, task_identity
 from selfpos.evaluation.embed import tokenise
 from selfpos.evaluation.encoder import identity, load_encoder, model_name
+from selfpos.scores.files import last_scores
 from selfpos.storage.hashing import content_hash
 from tests.helpers.command import CommandLine
 from tests.helpers.files import write_lines
@@ -270,6 +271,25 @@ def test_a_file_is_no_place_for_results(tiny_base: Path, tmp_path: Path, sts_tas
         evaluate(tiny_base, [sts_task()], tmp_path / "file", name="tiny")
 
 
+def test_several_models_are_scored_and_compared(
+    tmp_path: Path, selfpos: CommandLine, tiny_base: Path, tiny_specialists: list[Path]
+) -> None:
+    rows = [{"sentence1": f"a {c}", "sentence2": f"{c}{c} b", "score": n % 4} for n, c in enumerate("uvwxyz")]
+    write_lines(tmp_path / "Mine.jsonl", rows)
+    (tmp_path / "Mine.yaml").write_text("name: Mine\ntype: sts\nfiles: {test: Mine.jsonl}\n")
+    task, models = str(tmp_path / "Mine.yaml"), [str(tiny_base), str(tiny_specialists[0])]
+    done = selfpos("eval-mteb", *models, "--tasks", task, "--out", str(tmp_path / "all"))
+    assert done.returncode == 0
+    scores = [score.main_score for score in last_scores(tmp_path / "all")]
+    row = next(line for line in done.stdout.splitlines() if "│ Mine " in line)
+    assert f"{100 * scores[-1]:.2f} │" in row and row.count("│") == 6
+    assert selfpos("eval-mteb", *models, "--tasks", task, "--name", "x").returncode == 2
+    for model, name in zip(models, ("base", "tuned"), strict=True):  # a folder for each model
+        selfpos("eval-mteb", model, "--tasks", task, "--out", str(tmp_path / "each" / name))
+    tables = [selfpos("compare", str(tmp_path / folder)).stdout for folder in ("all", "each")]
+    assert tables[0] and sorted(tables[0].splitlines()) == sorted(tables[1].splitlines())
+
+
 def test_a_score_that_is_not_a_number_is_told_and_counts_as_missing(
     tmp_path: Path, selfpos: CommandLine, tiny_base: Path
 ) -> None:
@@ -280,7 +300,7 @@ def test_a_score_that_is_not_a_number_is_told_and_counts_as_missing(
     files, out = [str(tmp_path / f"{name}.yaml") for name in ("Same", "Mixed")], str(tmp_path / "scores")
     for _ in range(2):  # computed, then kept
         done = selfpos("eval-mteb", str(tiny_base), "--tasks", *files, "--out", out)
-        assert done.returncode == 1 and "Same: mteb computed no score (NaN)" in done.stderr
+        assert done.returncode == 1 and f"Same of {tiny_base}: mteb computed no score (NaN)" in done.stderr
     assert list(read_scores(tmp_path / "scores")) == ["Mixed"]
     compared = selfpos("compare", out, "--out", str(tmp_path / "table.json"))
     assert compared.returncode == 0 and "Mixed" in compared.stdout and "Same" not in compared.stdout

@@ -186,15 +186,17 @@ def test_what_another_search_left_is_not_overwritten(
 
 def test_methods_are_listed_with_their_needs(selfpos: CommandLine) -> None:
     done = selfpos("methods")
-    assert (
-        done.returncode == 0
-        and "tsv-m" in done.stdout
-        and "whole matrices" in done.stdout
-        and "one vector" in done.stdout
-    )
+    assert done.returncode == 0 and max(map(len, done.stdout.splitlines())) <= 80
+    groups = ("Without data:", "With statistics of a probe set:", "Learned on a probe set:")
+    places = [
+        done.stdout.index(words) for words in (*groups[:2], "  fisher", groups[2], "  self-positioning")
+    ]
+    assert places == sorted(places) and 0 < done.stdout.index("  tsv-m ") < places[1]
     for name in ("fisher", "regmean", "self-positioning", "lm-cocktail", "layer-wise", "cma-es"):
-        row = next(line for line in done.stdout.splitlines() if line.startswith(f"│ {name} "))
-        assert "a probe set" in row, row
+        assert "a probe set" in selfpos("methods", name).stdout
+    assert "needs:    whole matrices in memory" in selfpos("methods", "tsv-m").stdout
+    assert "needs:    one vector" in selfpos("methods", "nearswap").stdout
+    assert "defaults: density=0.2, scale=1.0" in selfpos("methods", "ties").stdout
     about = selfpos("methods", "lm-cocktail")
     assert (
         about.returncode == 0 and "softmax(−L_i / T)" in about.stdout and "arXiv 2311.13534" in about.stdout
