@@ -17,15 +17,24 @@ if TYPE_CHECKING:
     from selfpos.operations import finetune, merge, probe_of
     from selfpos.pipeline.run import run_recipe
     from selfpos.positioning.position import position
-    from selfpos.recipe import PositioningSettings, Recipe, TaskSource, TrainingSettings, load_recipe
+    from selfpos.recipe import (
+        PositioningSettings,
+        Recipe,
+        RetainSettings,
+        TaskSource,
+        TrainingSettings,
+        load_recipe,
+    )
+    from selfpos.retaining import retain
+    from selfpos.searched_merge import merge_by_coefficients, position_and_merge
     from selfpos.tasks import get_task
     from selfpos.vectors import gram, open_vectors
 
 __all__ = [
-    "PositioningSettings", "Recipe", "TaskSource", "TrainingSettings", "evaluate", "finetune", "get_task",
-    "gram", "hold_out", "load_recipe", "load_source", "merge", "merge_by_coefficients", "open_vectors",
-    "position", "position_and_merge", "probe_of", "read_probe", "read_scores", "run_recipe", "select_tasks",
-    "write_probe",
+    "PositioningSettings", "Recipe", "RetainSettings", "TaskSource", "TrainingSettings", "evaluate",
+    "finetune", "get_task", "gram", "hold_out", "load_recipe", "load_source", "merge",
+    "merge_by_coefficients", "open_vectors", "position", "position_and_merge", "probe_of", "read_probe",
+    "read_scores", "retain", "run_recipe", "select_tasks", "write_probe",
 ]  # fmt: skip
 
 _HOMES = {
@@ -35,8 +44,12 @@ _HOMES = {
     "selfpos.operations": ("finetune", "merge", "probe_of"),
     "selfpos.searched_merge": ("merge_by_coefficients", "position_and_merge"),
     "selfpos.pipeline.run": ("run_recipe",),
+    "selfpos.retaining": ("retain",),
     "selfpos.positioning.position": ("position",),
-    "selfpos.recipe": ("PositioningSettings", "Recipe", "TaskSource", "TrainingSettings", "load_recipe"),
+    "selfpos.recipe": (
+        *("PositioningSettings", "Recipe", "RetainSettings", "TaskSource", "TrainingSettings"),
+        "load_recipe",
+    ),
     "selfpos.tasks": ("get_task",),
     "selfpos.vectors": ("gram", "open_vectors"),
 }

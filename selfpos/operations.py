@@ -46,9 +46,9 @@ PROBE = 256
 
 
 def finetune(
-    base: str,
+    base: str | Path,
     source: TaskSource,
-    out: Path,
+    out: str | Path,
     settings: TrainingSettings,
     *,
     probe: int | None = None,
@@ -73,8 +73,9 @@ def finetune(
     Raises:
         SelfposError: on bad input, or when `out` exists.
     """
+    out = Path(out)
     folder, loaded, report, training, held_out = _prepared(
-        base, source, out, settings, probe=probe, seed=seed, say=say
+        str(base), source, out, settings, probe=probe, seed=seed, say=say
     )
     task_type = get_task(source.type)
     provenance = {
@@ -187,7 +188,7 @@ def _check_probe(task_type: TaskType, records: Dataset) -> None:
         ) from None
 
 
-def probe_of(specialists: Sequence[Path]) -> dict[str, ProbeTask]:
+def probe_of(specialists: Sources) -> dict[str, ProbeTask]:
     """The probe records that `finetune` held out for each specialist, drawn again from their sources.
 
     Args:
@@ -200,7 +201,8 @@ def probe_of(specialists: Sequence[Path]) -> dict[str, ProbeTask]:
         SelfposError: where a folder does not say what it was trained on, or its data has changed since.
     """
     probes: dict[str, Any] = {}
-    for folder, name in zip(specialists, distinct_names(specialists), strict=True):
+    folders = [Path(specialist) for specialist in specialists]
+    for folder, name in zip(folders, distinct_names(folders), strict=True):
         provenance: Any = read_manifest(folder).get("finetune")
         known = isinstance(provenance, dict) and {"source", "hash", "probe", "seed"} <= provenance.keys()
         if not known or not provenance["probe"]:
@@ -277,10 +279,10 @@ def _no_probe(reason: str) -> SelfposError:
 
 
 def merge(
-    base: str,
+    base: str | Path,
     vectors: Sources,
     method: str,
-    out: Path,
+    out: str | Path,
     *,
     probe: Mapping[str, ProbeTask] | None = None,
     statistics_in: Path | None = None,
@@ -304,6 +306,7 @@ def merge(
     Raises:
         SelfposError: the models do not fit together, a method, parameter or option is wrong, or `out` exists.
     """
+    out = Path(out)
     planned, needed = _plan_with_probe(
         base, vectors, method, out, probe=probe, statistics_in=statistics_in, **options
     )
@@ -312,13 +315,15 @@ def merge(
     return out
 
 
-def plan_merge(base: str, vectors: Sources, method: str, out: Path, **options: Any) -> list[tuple[str, str]]:
+def plan_merge(
+    base: str | Path, vectors: Sources, method: str, out: Path, **options: Any
+) -> list[tuple[str, str]]:
     """What `merge` with the same arguments would do, as rows of label and text; writes nothing."""
     return describe(_plan_with_probe(base, vectors, method, out, **options)[0])
 
 
 def _plan_with_probe(
-    base: str,
+    base: str | Path,
     vectors: Sources,
     method: str,
     out: Path,
@@ -339,9 +344,9 @@ def _plan_with_probe(
     return planned, tasks
 
 
-def located(base: str, vectors: Sources) -> tuple[Path, list[Path]]:
+def located(base: str | Path, vectors: Sources) -> tuple[Path, list[Path]]:
     """The folders of a base and of its vectors."""
-    return locate_model(base), [locate_model(str(vector)) for vector in vectors]
+    return locate_model(str(base)), [locate_model(str(vector)) for vector in vectors]
 
 
 def add_card(out: Path, folder: Path) -> None:

@@ -31,9 +31,9 @@ FARTHEST = 0.5  # a fine-tune's change in lengths of the base; fine-tunes lie be
 
 
 def retain(
-    base: str,
+    base: str | Path,
     tuned: Sources,
-    out: Path,
+    out: str | Path,
     settings: RetainSettings,
     *,
     say: Callable[[str], object] = print,
@@ -59,6 +59,7 @@ def retain(
     from selfpos.retain.search import search
     from selfpos.retain.sources import read_sides
 
+    out = Path(out)
     for path in (out, *front_files(out)):
         refuse_existing(path)
     folder, sources = located(base, tuned)

@@ -33,11 +33,11 @@ if TYPE_CHECKING:
 
 
 def position_and_merge(
-    base: str,
+    base: str | Path,
     vectors: Sources,
     probe: Mapping[str, ProbeTask],
     settings: PositioningSettings,
-    out: Path,
+    out: str | Path,
     *,
     record: Path | None = None,
     trajectory: Path | None = None,
@@ -74,6 +74,7 @@ def position_and_merge(
     """
     from selfpos.positioning.position import position
 
+    out = Path(out)
     folder, sources = located(base, vectors)
     planned, settings = _planned_search(folder, sources, settings, out, options)
     seed = options.get("seed", 0)
@@ -170,7 +171,9 @@ def _identity(
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def merge_by_coefficients(file: Path, base: str, vectors: Sources, out: Path, **options: Any) -> Path:
+def merge_by_coefficients(
+    file: str | Path, base: str | Path, vectors: Sources, out: str | Path, **options: Any
+) -> Path:
     """Merge by the coefficients that a search wrote.
 
     With the options that the search was given, the weights equal those that it wrote, byte for byte; those of
@@ -189,7 +192,8 @@ def merge_by_coefficients(file: Path, base: str, vectors: Sources, out: Path, **
     Raises:
         SelfposError: base or vectors are not those of the file by their content; and as `merge`.
     """
-    folder, sources, applied = _coefficients_applied(file, base, vectors, options)
+    out = Path(out)
+    folder, sources, applied = _coefficients_applied(Path(file), base, vectors, options)
     merge_folders(folder, sources, out=out, finish=partial(add_card, out), **applied)
     return out
 
@@ -203,7 +207,7 @@ def plan_merge_by_coefficients(
 
 
 def _coefficients_applied(
-    file: Path, base: str, vectors: Sources, options: dict[str, Any]
+    file: Path, base: str | Path, vectors: Sources, options: dict[str, Any]
 ) -> tuple[Path, list[Path], dict[str, Any]]:
     """Base, vectors in the file's order, and options of the merge that applies the coefficients."""
     searched = read_coefficients(file)

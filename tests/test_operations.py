@@ -11,11 +11,13 @@ from pathlib import Path
 
 import pytest
 
+import selfpos
 from selfpos.data.probe import ProbeTask
 from selfpos.errors import SelfposError
 from selfpos.operations import check_finetune, finetune, merge, probe_of
 from selfpos.recipe import LoraSettings, PositioningSettings, TaskSource, TrainingSettings
 from selfpos.searched_merge import position_and_merge
+from selfpos.storage.hashing import content_hash
 from selfpos.storage.manifest import read_manifest, write_manifest
 from selfpos.tasks import get_task
 from tests.helpers.stand_ins import interrupt_second_gradient, pairs
@@ -40,6 +42,23 @@ def specialist(base: Path, data: Path, out: Path, **settings: object) -> Path:
         say=lambda text: None,
     )
     return out
+
+
+def test_a_path_is_a_word_or_a_path(tiny_base: Path, tmp_path: Path) -> None:
+    sources = [specialist(tiny_base, tmp_path / f"{name}.jsonl", tmp_path / name) for name in ("one", "two")]
+    words = [str(source) for source in sources]
+    file = tmp_path / "found.json"
+    selfpos.position_and_merge(
+        tiny_base, words, selfpos.probe_of(words), SEARCH, str(tmp_path / "out"), coefficients=file
+    )
+    again = selfpos.merge_by_coefficients(str(file), str(tiny_base), sources, str(tmp_path / "again"))
+    assert content_hash(again) == content_hash(tmp_path / "out")
+    assert selfpos.merge(tiny_base, words, "average", str(tmp_path / "mean")) == tmp_path / "mean"
+    assert selfpos.TaskSource(type="sts", data=tmp_path / "x.csv").data == str(tmp_path / "x.csv")
+
+
+def test_every_public_name_is_there() -> None:
+    assert all(getattr(selfpos, name) is not None for name in selfpos.__all__)
 
 
 def test_adapters_are_positioned_and_written_as_one_adapter_when_asked(

@@ -131,7 +131,7 @@ def sharing(texts: list[set[str]]) -> list[list[int]]:
 
 
 def write_probe(
-    folder: Path,
+    folder: str | Path,
     probe: Mapping[str, Dataset],
     types: Mapping[str, TaskType],
     prompts: Mapping[str, str | Mapping[str, str]] | None = None,
@@ -154,6 +154,7 @@ def write_probe(
     from selfpos.storage.hashing import sha256_file
     from selfpos.storage.manifest import write_manifest
 
+    folder = Path(folder)
     with fresh_folder(folder) as fresh:
         with (fresh / FILE).open("w", encoding="utf-8") as stream:
             for task, records in probe.items():
@@ -167,7 +168,7 @@ def write_probe(
     return folder / FILE
 
 
-def read_probe(folder: Path) -> dict[str, ProbeTask]:
+def read_probe(folder: str | Path) -> dict[str, ProbeTask]:
     """Read a probe set.
 
     Args:
@@ -183,6 +184,7 @@ def read_probe(folder: Path) -> dict[str, ProbeTask]:
     from selfpos.storage.manifest import read_manifest
     from selfpos.tasks import get_task
 
+    folder = Path(folder)
     file = folder / FILE if folder.is_dir() else folder
     lines = read_records(file)
     written = read_manifest(folder).get("probe") if folder.is_dir() else None

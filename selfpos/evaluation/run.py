@@ -31,11 +31,11 @@ class TasksFailedError(OperationError):
 
 
 def evaluate(
-    model: Path,
+    model: str | Path,
     tasks: Sequence[AbsTask],
-    out: Path,
+    out: str | Path,
     *,
-    name: str,
+    name: str | None = None,
     batch_size: int = 64,
     cache: Path | None = None,
     announce: Callable[[list[tuple[str, str]]], object] | None = None,
@@ -50,7 +50,7 @@ def evaluate(
         tasks: The tasks, from `select_tasks`.
         out: The folder for results. MTEB's files go to `results/<model>/<revision>/`, the results by example
             to `examples`; the revision is the model's content hash.
-        name: The name under which the results are filed.
+        name: The name under which the results are filed; that of the folder when absent.
         batch_size: Texts in a batch; short texts may be more.
         cache: A folder in which embeddings and tokens are kept: a stopped task continues, and models with the
             same tokenizer share tokens. It may be removed at any time.
@@ -66,6 +66,8 @@ def evaluate(
     """
     from selfpos.evaluation.encoder import identity
 
+    model, out = Path(model), Path(out)
+    name = name or model.resolve().name
     check_tasks(model, tasks, out)
     remarks = [(task.metadata.name, remark) for task in tasks if (remark := getattr(task, "remark", ""))]
     altered = {task.metadata.name for task in tasks if revision_of(task).startswith(ALTERED)}

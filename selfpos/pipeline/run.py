@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 
 def run_recipe(
-    recipe: Recipe, out: Path, *, data_root: Path | None = None, executor: Executor = execute
+    recipe: Recipe, out: str | Path, *, data_root: str | Path | None = None, executor: Executor = execute
 ) -> RunFolder:
     """Carry out `recipe` in the folder `out`. Jobs that an earlier start finished are kept.
 
@@ -59,8 +59,8 @@ def run_recipe(
             "cluster with --ray; torchrun and accelerate can start `selfpos finetune` and `selfpos merge "
             "--method self-positioning`"
         )
-    folder = RunFolder(out)
-    graph, check = _prepared(recipe, folder, data_root)
+    folder = RunFolder(Path(out))
+    graph, check = _prepared(recipe, folder, None if data_root is None else Path(data_root))
     with locked(folder), log_to(folder.log):
         jobs = graph.jobs()
         refuse_foreign(jobs, folder)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from selfpos.recipe.settings import Name, Settings
 
@@ -73,6 +74,11 @@ class TaskSource(Settings):
     mine: MiningSettings | None = Field(
         None, description="hard negatives for a task with question and answer, whose data has none"
     )
+
+    @field_validator("data", mode="before")
+    @classmethod
+    def _as_text(cls, data: Any) -> Any:
+        return str(data) if isinstance(data, Path) else data
 
     @property
     def local_copy(self) -> TaskSource | None:

@@ -194,7 +194,7 @@ class Recipe(Settings):
         return {name: settings for name, settings in mixed.items() if settings is not None}
 
 
-def load_recipe(path: Path) -> Recipe:
+def load_recipe(path: str | Path) -> Recipe:
     """Read and validate a recipe.
 
     Args:
@@ -206,4 +206,4 @@ def load_recipe(path: Path) -> Recipe:
     Raises:
         SelfposError: Naming each wrong field, and the nearest right name.
     """
-    return load_settings(path, Recipe)
+    return load_settings(Path(path), Recipe)

@@ -173,7 +173,7 @@ def _read_last(file: Path) -> _Last:
         raise SelfposError(f"{file} is damaged; score the model again with `selfpos eval-mteb`") from None
 
 
-def read_scores(folder: Path) -> dict[str, TaskScore]:
+def read_scores(folder: str | Path) -> dict[str, TaskScore]:
     """Read the scores of the model that `evaluate` scored last in `folder`.
 
     Args:
@@ -185,6 +185,7 @@ def read_scores(folder: Path) -> dict[str, TaskScore]:
     Raises:
         SelfposError: When there is no `last.json`, or it is damaged.
     """
+    folder = Path(folder)
     file = folder / LAST
     if not file.is_file():
         raise SelfposError(
