@@ -10,6 +10,7 @@ from selfpos.console import log
 from selfpos.errors import SelfposError, unknown
 from selfpos.recipe import LEARNED, MergeSettings, Recipe, RetainSettings
 from selfpos.recipe.merging import RETAIN
+from selfpos.storage.file_kinds import PROMPTS_CONFIG
 
 if TYPE_CHECKING:
     from selfpos.data.probe import ProbeTask
@@ -52,6 +53,24 @@ def check_merges(recipe: Recipe, keys: list[str]) -> None:
             f"recipe {recipe.name}: two models are named '{min(twice)}'; rename the task, the joint model or "
             "the merge"
         )
+
+
+def check_prompts(recipe: Recipe, base: Path, data: dict[str, TaskData]) -> None:
+    """Refuse tasks whose prompts replace some of the base's, since a merge would refuse their specialists."""
+    from selfpos.storage.model_folder import open_model
+    from selfpos.tasks.task import kept_prompts
+    from selfpos.vectors.check import prompts_of
+
+    known = prompts_of(open_model(base))
+    for task in recipe.tasks if recipe.merges else ():
+        kept = kept_prompts({task: (data[task].type, data[task].source.prompts)})
+        for name in kept.keys() & known.keys():
+            if kept[name] != known[name]:
+                raise SelfposError(
+                    f"recipe {recipe.name}: the prompt '{name}' of task {task} is {kept[name]!r}, the base's "
+                    f"is {known[name]!r}, and a merge keeps the base's: give the task that prompt, or take a "
+                    f"copy of the base with yours in its {PROMPTS_CONFIG}"
+                )
 
 
 def check_probe(recipe: Recipe, data: dict[str, TaskData]) -> None:

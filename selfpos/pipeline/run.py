@@ -16,6 +16,7 @@ from selfpos.jobs.job import Executor, Job, execute, locked, refuse_foreign
 from selfpos.pipeline.checks import (
     check_merges,
     check_probe,
+    check_prompts,
     check_retained,
     checked_base,
     needs_probe,
@@ -92,6 +93,7 @@ def _prepared(
     check_merges(recipe, checked_base(recipe, base))
     tasks = read_tasks(recipe, data_root)
     data = split_tasks(recipe, tasks)
+    check_prompts(recipe, base, data)
     check_probe(recipe, data)
     check_retained(recipe, base, data, data_root)
     evaluation = recipe_tasks(recipe.evaluation, data_root)

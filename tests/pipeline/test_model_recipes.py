@@ -1,0 +1,96 @@
+"""The recipes for models that people use, each carried out on a tiny random model of that architecture."""
+
+from __future__ import annotations
+
+import json
+import random
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import yaml
+
+from selfpos.errors import SelfposError
+from selfpos.pipeline.run import plan_run, run_recipe
+from selfpos.recipe import Recipe
+from selfpos.recipe.shipped import shipped_recipes
+from selfpos.scores.files import read_scores
+from tests.helpers.families import FAMILIES, make_family
+from tests.helpers.files import write_lines
+
+RECIPES = {
+    "bge-m3": "XLM-R",
+    "e5-multilingual": "XLM-R",
+    "gte-modernbert": "ModernBERT",
+    "qwen3-embedding": "Qwen3",
+}
+PROMPTS = {
+    "qwen3-embedding": {
+        "query": "Instruct: Given a web search query, retrieve relevant passages that answer the query"
+        "\nQuery:"
+    }
+}
+"""Those that the model itself comes with."""
+
+
+def write_data(folder: Path) -> None:
+    """Data of made-up words in the shapes of the recipes' local copies."""
+    draw = random.Random(0)
+    texts = [" ".join(draw.choices("abcdefghijklmnopqrstuvwxyz", k=6)) for _ in range(120)]
+    pairs = [{"sentence1": one, "sentence2": two} for one, two in pairwise(texts)][:60]
+    sets = {
+        "stsbenchmark": [pair | {"score": float(n % 6)} for n, pair in enumerate(pairs)],
+        "mrpc": [pair | {"label": n % 2} for n, pair in enumerate(pairs)],
+        "banking77": [{"text": text, "label": n % 4} for n, text in enumerate(texts[:60])],
+        "feedbackqa": [
+            {"query": one, "answer": two} for one, two in zip(texts[:60], texts[60:], strict=True)
+        ],
+    }
+    for name, records in sets.items():
+        (folder / name).mkdir(parents=True)
+        write_lines(folder / name / "train.jsonl", records)
+    write_lines(folder / "own.jsonl", [pair | {"score": n % 4} for n, pair in enumerate(pairs[:12])])
+    (folder / "own.yaml").write_text("name: Own\ntype: sts\nfiles: {test: own.jsonl}\n")
+
+
+def adapted(name: str, folder: Path, prompts: dict[str, str]) -> Recipe:
+    """The recipe `name` on a tiny base with `prompts` and made-up data, both in `folder`."""
+    data = yaml.safe_load(shipped_recipes()[name].read_text(encoding="utf-8"))
+    base = make_family(folder / "base", *FAMILIES[RECIPES[name]])
+    write_data(folder / "data")
+    config = base / "config_sentence_transformers.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"prompts": prompts}))
+    data["base"] = str(base)
+    data["training"] |= {"steps": 2, "batch_size": 8, "max_length": 32}
+    data["probe"]["per_task"] = 24
+    data["merges"]["self-positioning"]["positioning"]["max_length"] = 32
+    data["evaluation"] = {"tasks": [str(folder / "data" / "own.yaml")]}
+    return Recipe.model_validate(data)
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipe_of_a_model_is_carried_out(name: str, tmp_path: Path) -> None:
+    recipe = adapted(name, tmp_path, PROMPTS.get(name, {}))
+    folder = run_recipe(recipe, tmp_path / "run", data_root=tmp_path / "data")
+    for model in ("base", *recipe.tasks, "joint", *recipe.merges):
+        assert "Own" in read_scores(folder.scores(model)), model
+    assert folder.report.is_file()
+
+
+def test_prompts_that_no_merge_would_take_are_refused_before_the_training(tmp_path: Path) -> None:
+    recipe = adapted("e5-multilingual", tmp_path, {"query": "search: "})
+    with pytest.raises(
+        SelfposError,
+        match="the prompt 'query' of task retrieval is 'query: ', the base's is 'search: ', and a merge",
+    ):
+        plan_run(recipe, tmp_path / "run", data_root=tmp_path / "data")
+    config = tmp_path / "base" / "config_sentence_transformers.json"
+    config.write_text(config.read_text().replace("search: ", "query: "))
+    assert "merge/ties" in " ".join(plan_run(recipe, tmp_path / "run", data_root=tmp_path / "data"))
+
+
+def test_every_recipe_of_a_model_is_a_recipe() -> None:
+    for name in RECIPES:
+        recipe = Recipe.model_validate(yaml.safe_load(shipped_recipes()[name].read_text(encoding="utf-8")))
+        assert recipe.name == name
