@@ -242,14 +242,14 @@ def searched(
 ) -> tuple[dict[str, Any], dict[str, float]]:
     """What `retain` finds by the domain's validation records, and by texts of theirs; the seconds of both."""
     from selfpos.recipe import RetainSettings
-    from selfpos.retain.judging import Taught
+    from selfpos.retain.judging import PlainTask
     from selfpos.retain.search import search
 
     _, validation, _ = domain_parts(domain, options.data, options.validation, options.records)
     general = general_tasks(domain, options.data, options.validation, test=False)
     records_of, *kept = judged_tasks(domain, seed, validation, general)
     column = "text" if "text" in validation.column_names else "positive"
-    texts = Taught(domain, "domain", list(validation[column])[:PLAIN])
+    texts = PlainTask(domain, "domain", list(validation[column])[:PLAIN])
     found, seconds = {}, {}
     for name, side in (("retain", records_of), (f"retain, {PLAIN} texts", texts)):
         start = time.perf_counter()

@@ -228,8 +228,11 @@ def test_a_kept_index_needs_questions(
 def test_two_rules_exclude_each_other(
     selfpos: CommandLine, tiny_base: Path, tuned: Path, tmp_path: Path
 ) -> None:
-    done = retain(selfpos, tiny_base, [tuned], tmp_path / "out", "--keep", "0.9", "--alpha", "0.5")
-    assert "keep and alpha exclude each other" in said(done)
+    rules = {"keep": "0.9", "alpha": "0.5", "promise": "none-worse"}
+    for first, second in (("keep", "alpha"), ("promise", "keep"), ("promise", "alpha")):
+        words = (f"--{first}", rules[first], f"--{second}", rules[second])
+        done = retain(selfpos, tiny_base, [tuned], tmp_path / "out", *words)
+        assert f"{first} and {second} exclude each other" in said(done)
 
 
 def test_mteb_tasks_are_their_validation_splits(text_data: Path, tiny_base: Path) -> None:
@@ -247,13 +250,13 @@ def test_mteb_tasks_are_their_validation_splits(text_data: Path, tiny_base: Path
         "general", ["STSBenchmark", "MLQuestions"], open_model(tiny_base), settings, said_lines.append
     )
     assert {name: task.type.name for name, task in tasks.items()} == {
-        "stsbenchmark": "sts",
-        "mlquestions": "retrieval",
+        "STSBenchmark": "sts",
+        "MLQuestions": "retrieval",
     }
     assert said_lines[0].endswith("500 of 1500 records")
-    assert all(text.startswith("query: ") for text in tasks["mlquestions"].dataset["anchor"])
-    assert not any(text.startswith("query: ") for text in tasks["mlquestions"].dataset["positive"])
-    assert not any(text.startswith("query: ") for text in tasks["stsbenchmark"].dataset["sentence1"])
+    assert all(text.startswith("query: ") for text in tasks["MLQuestions"].dataset["anchor"])
+    assert not any(text.startswith("query: ") for text in tasks["MLQuestions"].dataset["positive"])
+    assert not any(text.startswith("query: ") for text in tasks["STSBenchmark"].dataset["sentence1"])
 
 
 @pytest.mark.slow
