@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from selfpos.errors import SelfposError
-from selfpos.positioning.verdict import shares
-from selfpos.retain.judging import Items, Judge, Side
+from selfpos.positioning.verdict import Items, shares
+from selfpos.retain.judging import Judge, Side
 from selfpos.retain.path import Place
 from selfpos.scores.intervals import holm, percentile_interval, sign_flip
 

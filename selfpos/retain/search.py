@@ -13,8 +13,9 @@ from selfpos.errors import SelfposError
 from selfpos.positioning.coefficients import as_weights
 from selfpos.positioning.objective import TextTable
 from selfpos.positioning.teaching import warn_of_long
+from selfpos.positioning.verdict import Items
 from selfpos.retain.front import CLEAR, Interval, Point, Scale, barriers, choose, front
-from selfpos.retain.judging import Items, Judge, JudgedTask, PlainTask
+from selfpos.retain.judging import Judge, JudgedTask, PlainTask
 from selfpos.retain.path import ALPHAS, Embedder, Place
 
 if TYPE_CHECKING:
