@@ -192,23 +192,20 @@ def judges(sets: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """The smooth measure of each task's probe, and the measure of its test."""
     from datasets import Dataset
 
-    from selfpos.positioning.objective import Batch, TaskProbe
-    from selfpos.positioning.smooth import smooth_measure
+    from selfpos.positioning.objective import TaskProbe
     from selfpos.tasks import get_task
-    from selfpos.tasks.measure import TaskMeasure
 
-    def batch(name: str, rows: list[dict[str, Any]]) -> Batch:
+    def probe(name: str, rows: list[dict[str, Any]]) -> TaskProbe:
         kind = get_task(sets[name][0])
         fields = ("query", "positive") if "query" in rows[0] else ("text", "label")
         dataset = Dataset.from_dict({field: [str(row[field]) for row in rows] for field in fields})
-        return TaskProbe(name, kind, kind.prepare(dataset, seed=0), TAU).everything()
+        return TaskProbe(name, kind, kind.prepare(dataset, seed=0), TAU)
 
-    smooth = {name: smooth_measure(batch(name, sets[name][2]), TAU) for name in NAMES}
-    measures = {}
+    smooth, measures = {}, {}
     for name in NAMES:
-        tested = batch(name, sets[name][3])
-        labels = None if tested.labels is None else tested.labels[:0]
-        measures[name] = TaskMeasure(Batch(name, [[] for _ in tested.columns], labels), tested)
+        chosen, tested = (probe(name, rows) for rows in sets[name][2:])
+        smooth[name] = chosen.smooth(chosen.everything(), TAU)
+        measures[name] = tested.measure(tested.everything())
     return smooth, measures
 
 
@@ -270,9 +267,10 @@ def merges(sets: dict[str, Any], models: Path) -> dict[str, Any]:
         for name, some in texts.items():
             rows = table.rows(some)
             teacher = base if name == GENERAL else own[NAMES.index(name)]
-            matching = Matching(some, similarities(teacher[rows]), TAU)
-            distances = [float(matching.value(e[rows])) for e in (own if name == GENERAL else [base])]
-            matching.unit = sum(distances) / len(distances)
+            target = similarities(teacher[rows])
+            apart = Matching(some, target, TAU)
+            distances = [float(apart.value(e[rows])) for e in (own if name == GENERAL else [base])]
+            matching = Matching(some, target, TAU, sum(distances) / len(distances))
             taught.append((matching, rows, general if name == GENERAL else 1.0))
         found[f"{TEXTS} texts a task, general ones weighing {general:g}"] = minimum(
             lambda e, taught=taught: sum(w * m.value(e[rows]) for m, rows, w in taught), at

@@ -122,7 +122,6 @@ def check_finetune(
 def check_searches(base: Path) -> None:
     """Refuse what a search over `base` would refuse of it."""
     from selfpos.positioning.live import check_live
-    from selfpos.storage.model_folder import open_model
 
     check_live(open_model(base))
 

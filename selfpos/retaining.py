@@ -137,6 +137,7 @@ def facts_of(found: Retained, settings: RetainSettings) -> dict[str, Any]:
         "front": [row(point) for point in found.points],
         "kept": found.kept, "undone": found.undone,
         "drops": [vars(drop) for drop in scale.drops(found.chosen)],
+        "worst": vars(min(scale.below(found.chosen), key=lambda drop: drop.worst)),
         "warnings": found.warnings,
     }  # fmt: skip
     if found.index:

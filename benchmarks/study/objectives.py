@@ -96,7 +96,6 @@ def candidates(task: Any, linear: Linear) -> dict[str, Callable[[Tensor], float]
     from selfpos.positioning.draws import Draws
     from selfpos.positioning.objective import losses_of, texts_of
     from selfpos.positioning.smooth import ClassMeans, Reranking, smooth_measure
-    from selfpos.tasks.measure import TaskMeasure
 
     batch = task.everything()
     found: dict[str, Callable[[Tensor], float]] = {}
@@ -123,10 +122,7 @@ def candidates(task: Any, linear: Linear) -> dict[str, Callable[[Tensor], float]
                     return float(plain.value(at[rows]))
 
             found[f"cosines as they are, temperature {temperature:g}"] = plain_value
-    empty = type(batch)(
-        task.name, [[] for _ in batch.columns], None if batch.labels is None else batch.labels[:0]
-    )
-    measure = TaskMeasure(empty, batch)
+    measure = task.measure(batch)
     rows = linear.rows(measure.texts)
     found["the measure itself"] = lambda at: -measure.score(at[rows])
     return found

@@ -11,7 +11,7 @@ from torch import Tensor
 from selfpos.console import log
 from selfpos.errors import SelfposError
 from selfpos.positioning.objective import TaskProbe, TextTable
-from selfpos.positioning.smooth import ClassMeans, SmoothMeasure, smooth_measure
+from selfpos.positioning.smooth import ClassMeans, SmoothMeasure
 
 FOLDS = 5
 LARGEST = 1024  # records of a task: its pairs are compared with each other, which costs their square
@@ -43,8 +43,9 @@ class Folds:
     """The records of all tasks. `table` holds their distinct texts. Methods take their embeddings (P, d)."""
 
     def __init__(self, tasks: Mapping[str, TaskProbe], temperature: float, seed: int) -> None:
+        self.probes = tasks
         self.batches = {name: task.sample(LARGEST, seed) for name, task in tasks.items()}
-        measures = {name: smooth_measure(batch, temperature) for name, batch in self.batches.items()}
+        measures = {name: tasks[name].smooth(batch, temperature) for name, batch in self.batches.items()}
         self.table = TextTable([text for measure in measures.values() for text in measure.texts])
         self.tasks: dict[str, TaskFolds] = {}
         for name, measure in measures.items():
@@ -114,7 +115,7 @@ def check_records(tasks: Mapping[str, TaskProbe], temperature: float, seed: int)
     """Raise SelfposError, naming the task, unless records of each of `tasks` can be judged by others."""
     for name, task in tasks.items():
         batch = task.sample(LARGEST, seed)
-        if smooth_measure(batch, temperature).usable:
+        if task.smooth(batch, temperature).usable:
             continue
         if batch.labels is None:
             reason = "no record has a wrong text to rank its positive above; give records with other answers"

@@ -11,26 +11,22 @@ import torch
 from torch import Tensor
 
 from selfpos.errors import SelfposError
+from selfpos.positioning.smooth import SmoothMeasure, smooth_measure
 from selfpos.tasks.losses import Embedded
+from selfpos.tasks.measure import TaskMeasure
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-    from selfpos.positioning.matching import Agreement, Matching
-
 
 @dataclass(frozen=True)
 class Batch:
-    """Records of one task: text columns, each of n texts, and labels or scores (n,) if there are any.
-
-    `taught` are the measures of texts without labels, by which a teacher judges them.
-    """
+    """Records of one task: text columns, each of n texts, and labels or scores (n,) if there are any."""
 
     task: str
     columns: list[list[str]]
     labels: Tensor | None
     own_candidates: bool = False
-    taught: tuple[Matching, Agreement] | None = None
 
     @property
     def count(self) -> int:
@@ -50,7 +46,7 @@ class TextTable:
 
 
 class TaskProbe:
-    """The probe records of one task, its loss on them, and its batches."""
+    """The probe records of one task, its batches, and its loss and measures on them."""
 
     def __init__(self, name: str, task_type: Any, dataset: Dataset, temperature: float) -> None:
         self.name, self.type, self.dataset, self.temperature = name, task_type, dataset, temperature
@@ -82,6 +78,15 @@ class TaskProbe:
         columns = [list(values) for name, values in records.items() if name != target]
         labels = None if target is None else torch.tensor(records[target])
         return Batch(self.name, columns, labels, getattr(self.type, "own_candidates", False))
+
+    def smooth(self, batch: Batch, temperature: float) -> SmoothMeasure:
+        """What a search minimises on `batch`; cosines are divided by the temperature."""
+        return smooth_measure(batch, temperature)
+
+    def measure(self, batch: Batch) -> TaskMeasure:
+        """The task's own measure on `batch`, judged by itself alone."""
+        labels = None if batch.labels is None else batch.labels[:0]
+        return TaskMeasure(Batch(self.name, [[] for _ in batch.columns], labels), batch)
 
     def loss_of(self, batch: Batch, embeddings: Sequence[Tensor]) -> Tensor:
         """The loss of `batch`, given the embeddings (n, d) of each of its columns; refused if not finite."""

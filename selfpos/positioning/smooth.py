@@ -248,8 +248,6 @@ GRADED, LABELLED, CLASSES, RERANKED = 6.0, 4.0, 10.0, 10.0
 def smooth_measure(records: Measured, temperature: float) -> SmoothMeasure:
     """The smooth measure of `records` by their form, as `tasks.measure` takes the measure."""
     columns, labels = records.columns, records.labels
-    if taught := getattr(records, "taught", None):
-        return taught[0]
     if labels is None:
         return (
             Reranking(columns, RERANKED * temperature)

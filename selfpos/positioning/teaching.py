@@ -9,7 +9,7 @@ follows from the other texts.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -32,15 +32,23 @@ LEAST = 0.05  # agreement below which nothing is divided by it
 
 
 class TaughtProbe(TaskProbe):
-    """Texts of a task with the measures by which their teacher judges them."""
+    """Texts of a task, which their teacher judges: all of them, whatever is drawn."""
 
-    def __init__(self, task: TaskProbe, taught: tuple[Matching, Agreement]) -> None:
+    def __init__(self, task: TaskProbe, matching: Matching, agreement: Agreement) -> None:
         super().__init__(task.name, task.type, task.dataset, task.temperature)
-        self.taught = taught
+        self.matching, self.agreement = matching, agreement
 
     def sample(self, most: int, seed: int) -> Batch:
-        """All texts: those of the measures."""
-        return replace(self.everything(), taught=self.taught)
+        """All texts."""
+        return self.everything()
+
+    def smooth(self, batch: Batch, temperature: float) -> Matching:
+        """How far the texts' neighbours are from those that the teacher gives them."""
+        return self.matching
+
+    def measure(self, batch: Batch) -> Agreement:
+        """The agreement with the teacher."""
+        return self.agreement
 
 
 @dataclass(frozen=True)
@@ -48,12 +56,14 @@ class Teaching:
     """Who teaches which task, and how far each model's similarities agree with the teachers'.
 
     `agreement` maps task → model (each specialist and the base) → agreement with the task's own specialist,
-    of general texts with the base. `kept` maps specialist → its agreement with the base on texts of others.
+    of general texts with the base. On the texts of others, `with_base` maps each specialist to its agreement
+    with the base, and `shared` to its agreement with their specialists, in shares of what the base's is.
     """
 
     teachers: dict[str, str]
     agreement: dict[str, dict[str, float]]
-    kept: dict[str, float]
+    with_base: dict[str, float]
+    shared: dict[str, float]
 
 
 class _Views:
@@ -100,18 +110,17 @@ def teach(live: LiveModel, tasks: Mapping[str, TaskProbe]) -> tuple[dict[str, Ta
     for name, task in plain.items():
         teacher = own[name] if teaching.teachers[name] != BASE else None
         target, texts = similarities(views.of(teacher, name)), views.texts[name]
-        matching = Matching(texts, target, task.temperature)
+        apart = Matching(texts, target, task.temperature)
         others = [None] if teacher is not None else [own[name]] if name in own else range(len(names))
-        distances = [float(matching.value(views.of(other, name))) for other in others]
+        distances = [float(apart.value(views.of(other, name))) for other in others]
         if not sum(distances) > 0:
             who = " and ".join(names) if teacher is None else names[teacher]
             raise SelfposError(
                 f"task {name}: {who} and the base find the same similarities between its texts, so there is "
                 "nothing to learn: give another model or other texts"
             )
-        matching.unit = sum(distances) / len(distances)
-        agreement = Agreement(texts, target, of_base=teacher is None)
-        taught[name] = TaughtProbe(task, (matching, agreement))
+        matching = Matching(texts, target, task.temperature, sum(distances) / len(distances))
+        taught[name] = TaughtProbe(task, matching, Agreement(texts, target, of_base=teacher is None))
     return {name: taught.get(name, task) for name, task in tasks.items()}, teaching
 
 
@@ -122,22 +131,26 @@ def _teaching(views: _Views, names: Sequence[str], own: Mapping[str, int]) -> Te
         | {BASE: views.agreement(None, own.get(task), task)}
         for task in views.texts
     }
-    kept, teachers = {}, {task: task if task in own else BASE for task in views.texts}
+    teachers = {task: task if task in own else BASE for task in views.texts}
+    with_base, shared = {}, {}
     for index, name in enumerate(names):
         others = [task for task in views.texts if task != name]
-        with_base = [views.agreement(index, None, task) for task in others]
-        kept[name] = sum(with_base) / len(with_base) if others else 1.0
-        shares = [agreement[task][name] / max(agreement[task][BASE], LEAST) for task in others]
-        shared = sum(shares) / len(shares) if others else 1.0
-        if name in own and max(kept[name], shared) < SOUND:
+        with_base[name] = _mean([views.agreement(index, None, task) for task in others])
+        shared[name] = _mean([agreement[t][name] / max(agreement[t][BASE], LEAST) for t in others])
+        if name in own and max(with_base[name], shared[name]) < SOUND:
             teachers[name] = BASE
             log.warning(
-                "specialist %s is not taken for a teacher: on the texts of others its similarities agree "
+                "specialist %s is not used as a teacher: on the texts of others its similarities agree "
                 "with the base's by %.2f, and with their specialists' by %.0f %% of what the base's do; "
                 "sound ones keep more than half, so look at its training",
-                name, kept[name], 100 * shared,
+                name, with_base[name], 100 * shared[name],
             )  # fmt: skip
-    return Teaching(teachers, agreement, kept)
+    return Teaching(teachers, agreement, with_base, shared)
+
+
+def _mean(agreements: Sequence[float]) -> float:
+    """Of no texts of others, all that could be."""
+    return sum(agreements) / len(agreements) if agreements else 1.0
 
 
 def warn_of_long(live: LiveModel, texts: Sequence[str]) -> None:

@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
 from typing import TYPE_CHECKING, NamedTuple
+from zlib import crc32
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from selfpos.positioning.folds import Folds
-from selfpos.positioning.objective import Batch
 from selfpos.scores.intervals import percentile_interval, sign_flip
 from selfpos.tasks.measure import TaskMeasure
 
@@ -57,11 +57,7 @@ class TaskMeasures:
 
     def __init__(self, folds: Folds) -> None:
         self.folds = folds
-        self.measures: dict[str, TaskMeasure] = {}
-        for name, batch in folds.batches.items():
-            labels = None if batch.labels is None else batch.labels[:0]
-            known = Batch(name, [[] for _ in batch.columns], labels)
-            self.measures[name] = batch.taught[1] if batch.taught else TaskMeasure(known, batch)
+        self.measures = {name: folds.probes[name].measure(batch) for name, batch in folds.batches.items()}
         self.rows = {name: folds.table.rows(measure.texts) for name, measure in self.measures.items()}
 
     def items(self, embeddings: Tensor) -> Items:
@@ -114,7 +110,12 @@ def _gain(
     """
     ours, theirs = scores_of(measures, items), scores_of(measures, reference)
     value = sum(ours[task] - theirs[task] for task in measures) / len(measures)
-    low, high = percentile_interval(resampled(measures, items, reference, seed, resamples=draws), alpha)
+    gains = [
+        resampled(measure, items[task], task, seed, draws)
+        - resampled(measure, reference[task], task, seed, draws)
+        for task, measure in measures.items()
+    ]
+    low, high = percentile_interval(np.mean(gains, axis=0), alpha)
     by_record = [
         shares(measure, items[task]) - shares(measure, reference[task]) for task, measure in measures.items()
     ]
@@ -135,23 +136,15 @@ def shares(measure: TaskMeasure, items: Mapping[str, NDArray]) -> NDArray:
 
 
 def resampled(
-    measures: Mapping[str, TaskMeasure],
-    items: Items,
-    reference: Items,
-    seed: int,
-    *,
-    resamples: int = RESAMPLES,
+    measure: TaskMeasure, items: Mapping[str, NDArray], task: str, seed: int, draws: int = RESAMPLES
 ) -> NDArray:
-    """Mean measure less that of `reference`, on `resamples` draws of the records, the same for both."""
-    rng = np.random.default_rng(seed)
-    gains = np.zeros(resamples)
-    for task, measure in measures.items():
-        size = len(next(iter(items[task].values())))
-        for number in range(resamples):
-            rows = rng.integers(size, size=size)
-            ours, theirs = (measure.score_of(point[task], rows) for point in (items, reference))
-            gains[number] += ours - theirs
-    return gains / len(measures)
+    """The measure of one task on draws of its records, (draws,): of one seed the same for all points."""
+    size = len(next(iter(items.values())))
+    rng = np.random.default_rng([seed, crc32(task.encode())])
+    rows = rng.integers(size, size=(draws, size))
+    if len(items) == 1 and np.isfinite(values := next(iter(items.values()))).all():
+        return values[rows].mean(axis=1)
+    return np.array([measure.score_of(items, drawn) for drawn in rows])
 
 
 def compare(

@@ -28,8 +28,8 @@ class RetainSettings(Settings):
     )
     promise: Literal["none-worse"] = Field(
         "none-worse",
-        description="What the point must keep: no general task is significantly below the base (paired "
-        "bootstrap, Holm).",
+        description="What the point must keep: no general task is significantly below the base (a paired "
+        "test, Holm).",
     )
     keep: float | None = Field(
         None, gt=0, le=1, description="Instead: so large a share of the domain's gain, with the least loss."
@@ -53,6 +53,8 @@ class RetainSettings(Settings):
 
     @model_validator(mode="after")
     def _one_rule(self) -> RetainSettings:
-        if self.keep is not None and self.alpha is not None:
-            raise ValueError("keep and alpha exclude each other: each says which point to take")
+        rules = [name for name in ("promise", "keep", "alpha") if name in self.model_fields_set]
+        given = [name for name in rules if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise ValueError(f"{' and '.join(given)} exclude each other: each says which point to take")
         return self

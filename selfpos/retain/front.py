@@ -7,13 +7,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from statistics import NormalDist
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from selfpos.errors import SelfposError
-from selfpos.positioning.verdict import shares
-from selfpos.retain.judging import Items, Judge, Side
+from selfpos.positioning.verdict import Items, shares
+from selfpos.retain.judging import Judge, Side
 from selfpos.retain.path import Place
 from selfpos.scores.intervals import holm, percentile_interval, sign_flip
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 SIDES: tuple[Side, Side] = ("domain", "general")
 LEVEL = 0.05  # chance that an equal general task is called worse, over all of them together
 CLEAR = 2.0  # standard errors below which a gain or a loss is taken for no larger than that
-LEAST = 0.05  # share of the gain below which a point is taken for the base
+LEAST = 0.05  # share of the gain below which a point is no better than the base
 
 Interval = tuple[float, float]
 
@@ -39,11 +40,15 @@ class Point:
 
 @dataclass(frozen=True)
 class Drop:
-    """How far a general task is below the base, and the one-sided p-value of it, adjusted by Holm."""
+    """How far a general task is below the base, and the one-sided p-value of it, adjusted by Holm.
+
+    `worst` is how far at worst: a 95 % bound for all tasks together, by the normal distribution.
+    """
 
     task: str
     difference: float
     p: float
+    worst: float
 
 
 class Scale:
@@ -140,15 +145,17 @@ class Scale:
         """
         names = self.judge.names("general")
         draws = max(1000, 20 * len(names))  # enough for the p of one task to be significant after Holm
-        differences, chances = [], []
+        quantile = NormalDist().inv_cdf(1 - LEVEL / len(names))
+        differences, chances, worst = [], [], []
         for name in names:
             task = self.judge.tasks[name]
             lost = max(0.0, self.base.scores[name] - self.tuned.scores[name])
             beyond = shares(task.measure, point.items[name]) - self._base_shares[name]
             beyond += task.tolerated * lost / len(beyond)
             differences.append(point.scores[name] - self.base.scores[name])
+            worst.append(differences[-1] - quantile * float(beyond.std(ddof=1)) * len(beyond) ** 0.5)
             chances.append(sign_flip(beyond, draws, self.judge.seed) / 2 if beyond.sum() < 0 else 1.0)
-        rows = zip(names, differences, holm(chances), strict=True)
+        rows = zip(names, differences, holm(chances), worst, strict=True)
         return sorted((Drop(*row) for row in rows), key=lambda drop: (drop.p, drop.difference))
 
     @cached_property

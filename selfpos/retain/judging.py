@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from selfpos.positioning.matching import Agreement, similarities
-from selfpos.positioning.objective import Batch, TaskProbe, TextTable
+from selfpos.positioning.objective import TaskProbe, TextTable
+from selfpos.positioning.verdict import Items, resampled
 from selfpos.tasks.measure import TaskMeasure
 
 if TYPE_CHECKING:
@@ -22,11 +21,8 @@ if TYPE_CHECKING:
     from selfpos.data.probe import ProbeTask
 
 Side = Literal["domain", "general"]
-Items = dict[str, dict[str, "NDArray"]]
-"""Task → what its measure is computed from, one value a record."""
 
 RECORDS = 500  # of a task at most: a point is judged in milliseconds
-RESAMPLES = 200  # of the records, behind standard errors and intervals
 TOLERATED = 0.2  # of the loss of agreement with the base on plain texts
 
 
@@ -51,14 +47,13 @@ class JudgedTask:
 
 def labelled(task: ProbeTask, side: Side, seed: int) -> JudgedTask:
     """A task of records with labels, by its type's own measure."""
-    batch = TaskProbe(task.name, task.type, task.dataset, 1.0).sample(RECORDS, seed)
-    labels = None if batch.labels is None else batch.labels[:0]
-    known = Batch(task.name, [[] for _ in batch.columns], labels)
-    return JudgedTask(task.name, side, TaskMeasure(known, batch), batch.count if task.type.asks else 0)
+    probe = TaskProbe(task.name, task.type, task.dataset, 1.0)
+    batch = probe.sample(RECORDS, seed)
+    return JudgedTask(task.name, side, probe.measure(batch), batch.count if task.type.asks else 0)
 
 
 @dataclass(frozen=True)
-class Taught:
+class PlainTask:
     """Plain texts before their teachers have embedded them: the fine-tunes in the domain, else the base."""
 
     name: str
@@ -67,7 +62,7 @@ class Taught:
     asking: int = 0
 
     @classmethod
-    def of(cls, task: ProbeTask, side: Side) -> Taught:
+    def of(cls, task: ProbeTask, side: Side) -> PlainTask:
         """The texts of a task without labels."""
         return cls(task.name, side, list(task.dataset["text"]))
 
@@ -99,7 +94,12 @@ class Judge:
         return [name for name, task in self.tasks.items() if task.side == side]
 
     def items(self, embeddings: Tensor, documents: Tensor | None = None) -> Items:
-        """What each task's measure is computed from."""
+        """What each task's measure is computed from.
+
+        Args:
+            embeddings: of the texts of `table` at one point, (P, d).
+            documents: the base's embeddings of them, (P, d), where its index is kept.
+        """
         corrected = embeddings if documents is None else embeddings - self._drifts(embeddings, documents)
         items = {}
         for name, task in self.tasks.items():
@@ -133,15 +133,8 @@ class Judge:
         return {name: task.measure.score_of(items[name], None) for name, task in self.tasks.items()}
 
     def resampled(self, items: Items, task: str) -> NDArray:
-        """The measure of one task on draws of its records, (RESAMPLES,); the same draws for all points."""
-        size = len(next(iter(items[task].values())))
-        rng = np.random.default_rng([self.seed, zlib.crc32(task.encode())])
-        rows = rng.integers(size, size=(RESAMPLES, size))
-        if "cosines" not in items[task]:
-            (values,) = items[task].values()
-            return np.nanmean(values[rows], axis=1)
-        measure = self.tasks[task].measure
-        return np.array([measure.score_of(items[task], drawn) for drawn in rows])
+        """The measure of one task on draws of its records, (draws,); the same draws for all points."""
+        return resampled(self.tasks[task].measure, items[task], task, self.seed)
 
 
 def without_texts(task: ProbeTask, known: set[str]) -> tuple[ProbeTask, int]:

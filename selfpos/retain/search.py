@@ -13,8 +13,9 @@ from selfpos.errors import SelfposError
 from selfpos.positioning.coefficients import as_weights
 from selfpos.positioning.objective import TextTable
 from selfpos.positioning.teaching import warn_of_long
+from selfpos.positioning.verdict import Items
 from selfpos.retain.front import CLEAR, Interval, Point, Scale, barriers, choose, front
-from selfpos.retain.judging import Items, Judge, JudgedTask, Taught
+from selfpos.retain.judging import Judge, JudgedTask, PlainTask
 from selfpos.retain.path import ALPHAS, Embedder, Place
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class _Search:
     """One search. `documents` are the base's embeddings where its index is kept."""
 
     def __init__(
-        self, live: LiveModel, tasks: Sequence[JudgedTask | Taught], settings: RetainSettings
+        self, live: LiveModel, tasks: Sequence[JudgedTask | PlainTask], settings: RetainSettings
     ) -> None:
         self.live, self.settings = live, settings
         self.table = TextTable([text for task in tasks for text in task.texts])
@@ -84,7 +85,7 @@ class _Search:
                 self.embedder.add_line(name, direction)
                 bar.advance(1)
 
-    def _taught(self, task: JudgedTask | Taught) -> JudgedTask:
+    def _taught(self, task: JudgedTask | PlainTask) -> JudgedTask:
         if isinstance(task, JudgedTask):
             return task
         rows = self.table.rows(task.texts)
@@ -166,7 +167,7 @@ def _shown(scale: Scale, candidates: Sequence[Point], chosen: Point) -> list[Poi
     return [scale.base, *sorted(between, key=lambda point: -scale.mean(point, "general")), scale.tuned]
 
 
-def search(live: LiveModel, tasks: Sequence[JudgedTask | Taught], settings: RetainSettings) -> Retained:
+def search(live: LiveModel, tasks: Sequence[JudgedTask | PlainTask], settings: RetainSettings) -> Retained:
     """Find the front and the point to take.
 
     Raises:

@@ -16,7 +16,7 @@ from selfpos.data.probe import FILE, ProbeTask, read_probe
 from selfpos.data.sources import corpus_view, load_source
 from selfpos.data.texts import read_texts
 from selfpos.errors import SelfposError, nearest
-from selfpos.retain.judging import RECORDS, JudgedTask, Taught, labelled, texts_in, without_texts
+from selfpos.retain.judging import RECORDS, JudgedTask, PlainTask, labelled, texts_in, without_texts
 from selfpos.tasks import TASKS, get_task
 from selfpos.tasks.task import SIDES, Prompts
 from selfpos.tasks.texts import TEXTS
@@ -36,7 +36,7 @@ def read_sides(
     settings: RetainSettings,
     held_out: Callable[[], dict[str, ProbeTask]],
     say: Callable[[str], object],
-) -> list[JudgedTask | Taught]:
+) -> list[JudgedTask | PlainTask]:
     """The tasks of both sides that `settings` name, told apart; without a domain, what was `held_out` is it.
 
     Raises:
@@ -89,8 +89,10 @@ def read_side(
     """
     tasks: dict[str, ProbeTask] = {}
     for word in words:
-        found = _read(side, mteb_source(word, settings.data_dir) or word, base, settings.seed, say)
-        for name, task in found.items():
+        source = mteb_source(word, settings.data_dir)
+        found = _read(side, source or word, base, settings.seed, say)
+        for kept, task in found.items():
+            name = word if source else kept
             number = 1 + sum(taken.partition("#")[0] == name for taken in tasks)
             unique = name if number == 1 else f"{name}#{number}"
             _check_count(word, task)
@@ -198,7 +200,7 @@ def apart(
 
 def judged_tasks(
     domain: Mapping[str, ProbeTask], general: Mapping[str, ProbeTask], seed: int
-) -> list[JudgedTask | Taught]:
+) -> list[JudgedTask | PlainTask]:
     """The tasks that points are judged by. Names that both sides have are told apart."""
     named = {
         name: replace(task, name=f"general {name}") if name in domain else task
@@ -206,7 +208,7 @@ def judged_tasks(
     }
     sides: tuple[tuple[Side, Mapping[str, ProbeTask]], ...] = (("domain", domain), ("general", named))
     return [
-        Taught.of(task, side) if task.type is TEXTS else labelled(task, side, seed)
+        PlainTask.of(task, side) if task.type is TEXTS else labelled(task, side, seed)
         for side, tasks in sides
         for task in tasks.values()
     ]

@@ -14,7 +14,7 @@ from datasets import Dataset
 from torch import Tensor
 
 from selfpos.errors import SelfposError
-from selfpos.positioning import folds, linearised
+from selfpos.positioning import folds, linearised, objective
 from selfpos.positioning.draws import split_probe
 from selfpos.positioning.folds import assign_folds
 from selfpos.positioning.linearised import LinearisedSearch
@@ -45,7 +45,7 @@ class Near(SmoothMeasure):
 @pytest.fixture
 def near(monkeypatch: pytest.MonkeyPatch) -> dict[str, Probe]:
     """A task that is measured by `Near`, whose targets are to be set."""
-    monkeypatch.setattr(folds, "smooth_measure", lambda batch, _: Near(batch.columns[0]))
+    monkeypatch.setattr(objective, "smooth_measure", lambda batch, _: Near(batch.columns[0]))
     dataset = Dataset.from_dict({"text": words(60, seed=4)})
     return {"near": Probe("near", PairTask(), dataset)}
 

@@ -95,8 +95,9 @@ def test_a_specialist_of_noise_is_no_teacher(
     _, teaching = teach(live, tasks)
     assert teaching is not None
     assert teaching.teachers == {"alpha": "alpha", "beta": "beta", "noise": "base", GENERAL: "base"}
-    assert teaching.kept["noise"] < 0.5 < min(teaching.kept["alpha"], teaching.kept["beta"])
-    assert "specialist noise is not taken for a teacher" in caplog.text
+    assert teaching.with_base["noise"] < 0.5 < min(teaching.with_base[name] for name in ("alpha", "beta"))
+    assert teaching.shared["noise"] < 0.5
+    assert "specialist noise is not used as a teacher" in caplog.text
 
 
 def test_a_vector_that_changes_nothing_teaches_nothing(tiny_base: Path, tmp_path: Path) -> None:

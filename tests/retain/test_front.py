@@ -136,6 +136,22 @@ def test_a_few_records_that_differ_break_no_promise(count: int) -> None:
     assert SCALE.drops(point(0.3, 0.70, 0.80 - count / RECORDS)) == []
 
 
+def test_at_worst_is_a_bound_that_new_records_keep() -> None:
+    """A loss of one point, of which a hundred records show nothing."""
+    names = [f"g{n}" for n in range(6)]
+    judge = Judge([JudgedTask(name, "general", Hits()) for name in names], TextTable([]), seed=0)
+    broken = 0
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        base = {name: {"hits": rng.normal(0.8, 0.2, 100)} for name in names}
+        lower = {name: {"hits": base[name]["hits"] - rng.normal(0.01, 0.1, 100)} for name in names}
+        points = [Point(Place("t", a), judge.scores(i), i) for a, i in ((0.0, base), (0.5, lower))]
+        found = Scale(judge, points[0], points[0]).below(points[1])
+        assert all(drop.worst < drop.difference for drop in found)
+        broken += any(drop.worst > -0.01 for drop in found)
+    assert 2 <= broken <= 20, "one in twenty, over all six tasks"
+
+
 def test_of_very_many_tasks_one_that_is_clearly_below_is_found() -> None:
     names = [f"g{n}" for n in range(150)]
     judge = Judge([JudgedTask(name, "general", Hits()) for name in names], TextTable([]), seed=0)

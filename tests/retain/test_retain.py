@@ -12,6 +12,8 @@ import pytest
 import torch
 from sentence_transformers import SentenceTransformer
 
+from selfpos.merging import merge
+from selfpos.positioning.coefficients import as_weights
 from selfpos.recipe import RetainSettings
 from selfpos.retain.path import ALPHAS, Embedder, Place
 from selfpos.storage.manifest import read_manifest
@@ -82,6 +84,18 @@ def test_a_ramp_gives_the_last_layer_more(tiny_base: Path, tuned: Path) -> None:
     assert float((embedder.predicted(place) - exact).norm() / moved) < 0.2
 
 
+def test_a_ramp_is_written_as_it_was_embedded(tiny_base: Path, tuned: Path, tmp_path: Path) -> None:
+    embedder = Embedder(make_live(tiny_base, [tuned]), words(20, 3))
+    embedder.add_line("tuned", [1.0])
+    place = Place("tuned", 0.5, 0.4)
+    table = embedder.table(place).tolist()
+    weights = as_weights(table[0], dict(zip(embedder.live.keys, table, strict=True)))
+    merge(tiny_base, [tuned], "linear", tmp_path / "out", weights=weights)
+    written = SentenceTransformer(str(tmp_path / "out")).encode(embedder.texts)
+    assert np.allclose(written, embedder.exactly(place), atol=1e-5)
+    assert not np.allclose(written, embedder.exactly(Place("tuned", 0.5)), atol=1e-3)
+
+
 @pytest.mark.slow
 def test_plain_texts_and_plain_folders_are_enough(
     selfpos: CommandLine, tiny_base: Path, tuned: Path, tmp_path: Path
@@ -100,6 +114,8 @@ def test_plain_texts_and_plain_folders_are_enough(
     assert facts["front"][0]["alpha"] == 0.0
     assert 0 < facts["chosen"]["alpha"] <= 1
     assert facts["drops"] == []
+    assert facts["worst"]["task"] == "other"
+    assert f"at worst {-100 * facts['worst']['worst']:.1f} points, of other" in done.stdout
     assert (tmp_path / "out.front.png").read_bytes()[:4] == b"\x89PNG"
     merged = SentenceTransformer(str(tmp_path / "out"))
     assert merged.encode(["a b c"]).shape == (1, 16)
@@ -150,6 +166,23 @@ def test_a_kept_index_gets_a_drift_correction_that_loads_everywhere(
     assert np.allclose(corrected.encode(queries), expected, atol=1e-5)
     again = selfpos("reproduce", tmp_path / "out")
     assert again.returncode == 0, again.stderr
+
+
+@pytest.mark.slow
+def test_the_promise_is_asked_of_a_kept_index(selfpos: CommandLine, tiny_base: Path, tmp_path: Path) -> None:
+    """Noise harms questions and answers, so the fine-tune is the model without it."""
+    noisy = make_specialist(tiny_base, tmp_path / "noisy", seed=2, size=0.008)
+    pairs, general = pair_file(tmp_path, "qa", 3, 200), text_file(tmp_path, "other", 2)
+    data = ("--domain", f"retrieval={pairs}", "--general", general, "--index", "base")
+    done = retain(selfpos, noisy, [tiny_base], tmp_path / "out", *data)
+    assert done.returncode == 0, done.stderr
+    facts = json.loads((tmp_path / "out.front.json").read_text())
+    assert facts["drops"] == []
+    assert 0 < facts["chosen"]["alpha"] < 1
+    again = facts["index"]["new questions, all documents embedded again"]
+    assert facts["base"]["domain"] < facts["chosen"]["domain"] < again < facts["tuned"]["domain"]
+    assert len(facts["drift"]) == 16
+    assert "no general task is significantly below the base" in done.stdout
 
 
 @pytest.mark.slow
@@ -228,8 +261,11 @@ def test_a_kept_index_needs_questions(
 def test_two_rules_exclude_each_other(
     selfpos: CommandLine, tiny_base: Path, tuned: Path, tmp_path: Path
 ) -> None:
-    done = retain(selfpos, tiny_base, [tuned], tmp_path / "out", "--keep", "0.9", "--alpha", "0.5")
-    assert "keep and alpha exclude each other" in said(done)
+    rules = {"keep": "0.9", "alpha": "0.5", "promise": "none-worse"}
+    for first, second in (("keep", "alpha"), ("promise", "keep"), ("promise", "alpha")):
+        words = (f"--{first}", rules[first], f"--{second}", rules[second])
+        done = retain(selfpos, tiny_base, [tuned], tmp_path / "out", *words)
+        assert f"{first} and {second} exclude each other" in said(done)
 
 
 def test_mteb_tasks_are_their_validation_splits(text_data: Path, tiny_base: Path) -> None:
@@ -247,13 +283,13 @@ def test_mteb_tasks_are_their_validation_splits(text_data: Path, tiny_base: Path
         "general", ["STSBenchmark", "MLQuestions"], open_model(tiny_base), settings, said_lines.append
     )
     assert {name: task.type.name for name, task in tasks.items()} == {
-        "stsbenchmark": "sts",
-        "mlquestions": "retrieval",
+        "STSBenchmark": "sts",
+        "MLQuestions": "retrieval",
     }
     assert said_lines[0].endswith("500 of 1500 records")
-    assert all(text.startswith("query: ") for text in tasks["mlquestions"].dataset["anchor"])
-    assert not any(text.startswith("query: ") for text in tasks["mlquestions"].dataset["positive"])
-    assert not any(text.startswith("query: ") for text in tasks["stsbenchmark"].dataset["sentence1"])
+    assert all(text.startswith("query: ") for text in tasks["MLQuestions"].dataset["anchor"])
+    assert not any(text.startswith("query: ") for text in tasks["MLQuestions"].dataset["positive"])
+    assert not any(text.startswith("query: ") for text in tasks["STSBenchmark"].dataset["sentence1"])
 
 
 @pytest.mark.slow
