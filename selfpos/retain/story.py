@@ -55,13 +55,13 @@ def sentences(facts: Facts) -> list[str]:
         said.append(f"task {drop['task']} is {below}")
     if not facts["drops"]:
         said.append("no general task is significantly below the base")
-        worst = facts["worst"]
-        if worst["worst"] < 0:
+        worst = facts.get("worst")  # absent from the files of earlier versions, as what is tolerated
+        if worst and worst["worst"] < 0:
             said[-1] += "; smaller losses than these records show are possible: at worst "
             said[-1] += (
                 f"{-100 * worst['worst']:.1f} points, of {worst['task']} (95 % for all tasks together)"
             )
-        for task, share in facts["tolerated"].items():
+        for task, share in facts.get("tolerated", {}).items():
             said[-1] += f"; on plain texts ({task}), which show every change, {100 * share:.0f} % of what the"
             said[-1] += " fine-tune moved is tolerated"
     return said + list(facts["warnings"])
