@@ -44,17 +44,16 @@ class Finding:
 
     @property
     def row(self) -> list[str]:
-        """Claim, value, number of seeds, verdict."""
         return [self.claim, self.value, str(self.gain.n) if self.gain else "", self.verdict]
 
 
 def finding(
     claim: str, differences: list[float], least: float = 0.0, strict: bool = False, p: float | None = None
 ) -> Finding:
-    """The claim holds where all of the interval of the paired differences over seeds lies above `least`.
+    """The claim holds where the interval of the paired differences lies above `least`, and p is below
+    SIGNIFICANT.
 
-    `strict`: an undecided result counts as refuted. `p` is of a test that the seeds do not enter: with it, a
-    claim that holds over the seeds is decided only where p is below SIGNIFICANT.
+    `strict`: an undecided result counts as refuted. `p` is of a test that the seeds do not enter.
     """
     gain = paired_bootstrap(differences)
     verdict = "not decided"
@@ -124,19 +123,14 @@ def _read_same(file: Path, settings: Measured) -> Measured:
     content = _read(file)
     stored = {"data": settings.get("data")} | content["settings"]  # of version 0.1: without data
     if changed := [key for key in settings if stored.get(key) != settings[key]]:
-        raise SelfposError(
-            f"the results in {file} were made with other settings ({', '.join(changed)}); name another file "
-            "with --out"
-        )
+        raise SelfposError(f"{file} was made with other settings ({', '.join(changed)}); name another by --out")
     return content
 
 
 def _read(file: Path) -> Measured:
     content = read_json(file)
     if not all(isinstance(content.get(key), dict) for key in ("settings", "seeds")):
-        raise SelfposError(
-            f"{file} holds no results of `selfpos imbalance compare`; name another file with --out"
-        )
+        raise SelfposError(f"{file} holds no results of `selfpos imbalance compare`; name another by --out")
     return content
 
 
@@ -159,9 +153,7 @@ def third(iterations: int) -> int:
 def check_recipe(recipe: ImbalanceRecipe, path: Path) -> None:
     """Raise SelfposError when the comparisons of networks have nothing to choose on, or several rates."""
     if not recipe.validation:
-        raise SelfposError(
-            f"recipe {path} keeps no validation set, on which this comparison chooses; set field 'validation'"
-        )
+        raise SelfposError(f"recipe {path} has no validation set to choose on; set field 'validation'")
     if (count := len(recipe.training.learning_rates)) > 1:
         raise SelfposError(
             f"recipe {recipe.name} searches {count} learning rates, and this comparison trains with one; "
@@ -219,9 +211,8 @@ class Bench:
         return network
 
     def experts(self, seed: int) -> tuple[Network, list[Network], Sample]:
-        """A start trained on the imbalanced set, an expert of the majority classes and one of the minority.
-
-        Each takes a third of the iterations.
+        """A start trained on the imbalanced set, an expert of the majority and one of the minority, a third
+        each.
         """
         length = third(self.recipe.training.iterations)
         trained = self.with_iterations(length).train("baseline", seed)

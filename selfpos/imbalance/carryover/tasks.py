@@ -44,10 +44,7 @@ def check(recipe: Recipe) -> None:
 def measure(
     recipe: Recipe, rhos: list[float], largest: int, folder: Path, data_root: Path | None, seed: int
 ) -> Measured:
-    """By ρ: sizes, small tasks, lengths of the vectors, and every model's score × 100 on every task.
-
-    Too few records for a batch, or for a task's size, are refused before anything is trained.
-    """
+    """By ρ: sizes, small tasks, lengths of the vectors, and every model's score × 100 on every task."""
     from selfpos.pipeline.run import run_recipe
 
     count = len(recipe.tasks)
@@ -98,10 +95,7 @@ def _check_records(recipe: Recipe, sizes: list[int], data_root: Path | None, see
 
 
 def outcome(by_seed: list[Measured]) -> Outcome:
-    """Mean, worst and small tasks by ρ and model; Self Positioning against oversampling.
-
-    The difference to oversampling is also given by which tasks are large.
-    """
+    """Mean, worst and small tasks by ρ and model; Self Positioning against oversampling."""
     rows, findings = [], []
     for rho in by_seed[0]:
         runs = [values[rho] for values in by_seed]

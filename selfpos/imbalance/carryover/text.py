@@ -262,9 +262,7 @@ def _order_carries_over(ours: ByMethod, theirs: ByMethod) -> Finding:
 
 
 def _shared_steps(study: Study) -> tuple[list[Step], list[str]]:
-    """The methods run at any step setting, and the settings at which all of them were run.
-
-    Partial samplings and our control do not count.
+    """The step settings at which all methods were run (without partial samplings and our control), and these.
     """
     steps = study.steps()
     names = [name for name in study.methods() if ":" not in name and name != "size-matched"]

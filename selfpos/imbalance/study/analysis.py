@@ -39,10 +39,7 @@ def interval(values: Iterable[float]) -> Interval:
 
 
 def p_value(values: Iterable[float], mean: float) -> float:
-    """Two-sided p of Student's t test of the hypothesis that `values` have this mean; 1 for a single value.
-
-    It is below 0.05 where `interval` does not include `mean`.
-    """
+    """Two-sided p of Student's t test that `values` have this mean; 1 for a single value."""
     from scipy.stats import t
 
     sample = np.array(list(values), dtype=np.float64)
@@ -182,10 +179,7 @@ class Ordering:
 
 
 def compare_orderings(first: Study, second: Study) -> list[Ordering]:
-    """An `Ordering` for every imbalance at which both studies ran two methods or more, in the first's order.
-
-    Means are over the seeds that a study ran all these methods with; without such seeds there is none.
-    """
+    """An `Ordering` for every imbalance at which both studies ran two methods or more at common seeds."""
     shared: dict[tuple[str, float, float | None], list[str]] = defaultdict(list)
     for profile, rho, mu, method, rule in first.cells:
         if rule == "plain" and second.get(profile, rho, mu, method):

@@ -32,10 +32,7 @@ RULE = (
 
 @dataclass(frozen=True)
 class Check:
-    """One tested quantity; `met` None means open.
-
-    `p`, two-sided, is of what speaks against it; None where nothing was tested.
-    """
+    """One tested quantity; `met` None means open. `p`, two-sided, is of what speaks against it, if tested."""
 
     text: str
     value: str

@@ -56,10 +56,7 @@ class FileImages:
     labels: Ints
 
     def batch(self, index: Ints, rng: np.random.Generator | None) -> Tensor:
-        """The images at `index`, float32 (*index.shape, 3, 224, 224).
-
-        `rng` draws a crop and a mirror image of each; without it, the centre.
-        """
+        """The images at `index`, float32 (*index.shape, 3, 224, 224); `rng` draws crops and mirror images."""
         flat = index.ravel()
         # Drawn before the threads start, so that the result does not depend on which one is faster.
         draws = [None] * len(flat) if rng is None else [tuple(row) for row in rng.random((len(flat), 3))]
@@ -328,10 +325,7 @@ def fit_zca(flat: NDArray[np.float32], ridge: float = 0.1) -> tuple[NDArray[np.f
 
 
 def whiten(train: NDArray, test: NDArray) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Contrast-normalise and whiten both sets with the statistics of `train`.
-
-    As in pylearn2's CIFAR-10 script, whose output All-CNN was trained on.
-    """
+    """Contrast-normalise and whiten by the statistics of `train`, as pylearn2 did for All-CNN's CIFAR-10."""
     flat = contrast_normalise(train)
     mean, matrix = fit_zca(flat)
 

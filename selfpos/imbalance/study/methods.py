@@ -68,10 +68,7 @@ def focal_balanced(logits: Tensor, targets: Tensor, counts: Tensor, progress: fl
 
 
 def ldam_drw(logits: Tensor, targets: Tensor, counts: Tensor, progress: float) -> Tensor:
-    """CE(s · (cos θ − m_y at the true class)), m_j = C · n_j^−¼, max m = ½; class-balanced at the end.
-
-    `logits` are those of the cosine head, which include the scale s.
-    """
+    """CE(s · (cos θ − m_y at the true class)), m_j = C · n_j^−¼, max m = ½; class-balanced at the end."""
     margins = counts.float() ** -0.25
     margins = margins * (MAX_MARGIN / margins.max(dim=1, keepdim=True).values)
     chosen = margins.gather(1, targets.T).T * COSINE_SCALE
@@ -111,9 +108,8 @@ def mixup(
 def remix(
     images: Tensor, targets: Tensor, counts: Tensor, rngs: Sequence[np.random.Generator]
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """mixup's images, but with the label of the rarer class alone where class sizes differ by κ = 3.
-
-    Its image must have a share of 1 − τ = ½ or more.
+    """mixup's images with the label of the rarer class alone, where sizes differ by κ and it has a share ≥ 1
+    − τ.
     """
     mixed, others, shares = mixup(images, targets, counts, rngs)
     ratio = counts.gather(1, targets.T).T / counts.gather(1, others.T).T

@@ -162,10 +162,7 @@ def initialise(module: nn.Module, fill: Callable[[Tensor], Any] = XAVIER) -> Non
 
 
 def lenet(classes: int) -> Network:
-    """LeNet-5 as Caffe's BVLC has it (the paper's Table 2): no ReLU behind the convolutions.
-
-    28×28×1; 431,080 parameters for 10 classes.
-    """
+    """LeNet-5 as Caffe's BVLC has it (the paper's Table 2): no ReLU behind the convolutions; 28×28×1."""
     convolutions = [nn.Conv2d(1, 20, 5), nn.MaxPool2d(2), nn.Conv2d(20, 50, 5), nn.MaxPool2d(2)]
     return Network(
         nn.Sequential(*convolutions, Dense(50, 500, 4), nn.ReLU()), nn.Sequential(Dense(500, classes))
@@ -204,10 +201,7 @@ def cifar_quick(classes: int) -> Network:
 
 
 class PreActivation(nn.Module):
-    """Two 3×3 convolutions, each after batch normalisation; the projection starts behind the first ReLU.
-
-    `first`: no batch normalisation at the entry.
-    """
+    """Two 3×3 convolutions, each after batch normalisation, but for the `first` block's; and a shortcut."""
 
     def __init__(self, inputs: int, maps: int, *, first: bool = False) -> None:
         super().__init__()
@@ -259,10 +253,7 @@ def build(name: str, classes: int, seed: int) -> Network:
 
 
 def use_cosine_head(network: Network, seed: int) -> None:
-    """Replace the classifier by a `CosineHead` of the same shape, for LDAM.
-
-    Layers behind it (All-CNN's last ReLU) are dropped.
-    """
+    """Replace the classifier, and what is behind it, by a `CosineHead` of the same shape, for LDAM."""
     old = network.classifier
     classes, features, size = old.weight.shape[:3]
     before = list(network.head)[: list(network.head).index(old)]

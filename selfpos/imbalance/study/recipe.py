@@ -23,9 +23,8 @@ class Numbers(Settings):
     model_config = ConfigDict(allow_inf_nan=False)
 
     def refuse_unused(self, names: Iterable[str], why: str) -> None:
-        """Raise ValueError when one of the fields `names`, which have no effect here, has not its default.
-
-        The default itself passes: the recipes in results files hold all fields.
+        """Raise ValueError when a field without effect has not its default, which recipes in results files
+        hold.
         """
         fields = type(self).model_fields
         if given := [repr(name) for name in names if getattr(self, name) != fields[name].default]:

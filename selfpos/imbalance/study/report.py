@@ -1,7 +1,4 @@
-"""A study's report: the claims with their verdicts, the tables of all settings, and figures 3 to 8.
-
-A figure's function returns False where there is nothing to draw.
-"""
+"""A study's report: claims with their verdicts, tables of all settings, and figures 3 to 8."""
 
 from __future__ import annotations
 

@@ -103,9 +103,7 @@ def check_available(available: Ints, counts: Ints, reserve: int) -> None:
 
 
 def oversample(labels: Ints, seed: int, ratio: float = 1.0) -> Ints:
-    """Positions into `labels` after random oversampling until largest / smallest ≤ `ratio`.
-
-    All originals come first, then the copies.
+    """Positions into `labels` after random oversampling until largest / smallest ≤ `ratio`, originals first.
     """
     need_samplers()
     from imblearn.over_sampling import RandomOverSampler
@@ -141,10 +139,7 @@ def need_samplers() -> None:
 
 
 def stream(indices: Ints, batch: int, seed: int) -> Iterator[Ints]:
-    """Endless batches of `batch` entries of `indices`, pass by shuffled pass; a batch may span two passes.
-
-    So iterations and batch size are equal for all methods, even where undersampling leaves ten examples.
-    """
+    """Endless batches of entries of `indices`, pass by shuffled pass; a batch may span two passes."""
     rng = np.random.default_rng([seed, 2])
     ahead = np.empty(0, dtype=np.int64)
     while True:

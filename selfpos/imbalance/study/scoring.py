@@ -40,10 +40,7 @@ def one_vs_rest_auc(scores: Floats, labels: Ints) -> Floats:
 
 
 def decision_scores(decision: Floats, labels: Ints, minority: Ints) -> dict[str, Any]:
-    """Accuracies and recalls, from 0 to 1, of predictions that are the argmax of `decision` (n, K).
-
-    `minority` holds the labels of the minority classes.
-    """
+    """Accuracies and recalls, from 0 to 1, of predictions that are the argmax of `decision` (n, K)."""
     groups = group_recalls(decision, labels, minority)
     balanced, recalls = groups.pop("balanced"), class_recalls(decision, labels).tolist()
     scores = {"accuracy": accuracy(decision, labels), "balanced_accuracy": balanced, "recalls": recalls}
@@ -181,9 +178,7 @@ def _rule_scores(
 
 
 def _first_of_each_class(samples: Sequence[Sample], positions: Sequence[Ints], count: int) -> Ints:
-    """Training images (n, S): the first `count` of each class among the `positions` of every sample.
-
-    Repeated positions count once.
+    """Training images (n, S): the first `count` of each class among the distinct `positions` of every sample.
     """
     columns = []
     for sample, drawn in zip(samples, positions, strict=True):

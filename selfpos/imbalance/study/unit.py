@@ -69,10 +69,7 @@ def first_stage(name: str) -> Method:
 def class_counts(
     available: Ints, imbalance: Imbalance, recipe: ImbalanceRecipe, seed: int, *, size_matched: bool = False
 ) -> tuple[Ints, Ints]:
-    """Class sizes of the training set of `seed`, and its minority, from the `available` (K,) of each class.
-
-    `size_matched`: as many in all, but balanced.
-    """
+    """Class sizes of a training set and its minority; `size_matched`: as many in all, but balanced."""
     classes = len(available)
     sizes = sampling.class_sizes(imbalance.profile, classes, recipe.n_max, imbalance.rho, imbalance.mu)
     # Classes without n_max images can only be small ones, as in the paper's ImageNet sets.
