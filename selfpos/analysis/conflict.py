@@ -40,19 +40,14 @@ class PairConflict:
 
 @dataclass(frozen=True)
 class TaskGradient:
-    """The `norm` of a task's gradient without noise, and the share of a batch's squared length that is
-    `signal`.
-    """
+    """`norm` of a task's gradient without noise; `signal`, its share of a batch's squared length."""
 
     norm: float
     signal: float
 
 
 def pair_conflicts(gram: np.ndarray, tasks: Sequence[str]) -> list[PairConflict]:
-    """Every pair of tasks, from the inner products (n, n) of n batch gradients and the task of each batch.
-
-    Every task needs the same number of batches, two or more.
-    """
+    """Every pair of tasks, from the inner products (n, n) of n batch gradients and the task of each batch."""
     rows = _rows(tasks)
     counts = {len(indices) for indices in rows.values()}
     if len(counts) != 1 or counts.pop() < 2:
@@ -105,10 +100,7 @@ def _cosine(first: np.ndarray, second: np.ndarray, cross: np.ndarray) -> float |
 def _interval(
     cosine: float, first: np.ndarray, second: np.ndarray, cross: np.ndarray
 ) -> tuple[float | None, float | None]:
-    """95 % interval of the cosine: the jackknife leaves out one batch of each task.
-
-    None below three batches each.
-    """
+    """95 % interval of the cosine by the jackknife over batches; None below three batches of a task."""
     from scipy.stats import t
 
     count = len(first)

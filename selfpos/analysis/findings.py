@@ -1,6 +1,4 @@
-"""The findings of an analysis, and how they are written: JSON, Markdown, a figure, and the section of a run's
-report.
-"""
+"""The findings of an analysis, written as JSON, Markdown, a figure, and the section of a run's report."""
 
 from __future__ import annotations
 
@@ -20,10 +18,7 @@ FIGURE = "Cosine of the tasks' gradients, with 95 % intervals; a ring where the 
 
 @dataclass(frozen=True)
 class Findings:
-    """Everything that an analysis measured; what was not measured is empty or None.
-
-    `gradients`: model → {"pairs", "tasks", "layers", …} as `measure_point` returns them.
-    """
+    """What an analysis measured; empty or None where nothing was. `gradients`: model → `measure_point`."""
 
     name: str
     records: str

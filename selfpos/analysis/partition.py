@@ -1,8 +1,6 @@
-"""Partition of many data sets into tasks by what their texts are like (Li et al., arXiv 2410.15035, section
-6.1).
+"""Data sets grouped into tasks by what their texts are like (Li et al., arXiv 2410.15035, section 6.1).
 
-Some pairs of texts of each data set are embedded; the mean embedding of each side represents the data set;
-k-means groups the data sets. Records of single texts with a label give pairs of the same label.
+The mean embedding of each side of some pairs of texts represents a data set; k-means groups them.
 """
 
 from __future__ import annotations
@@ -27,19 +25,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Partition:
-    """The data sets of each cluster, largest cluster first; `silhouette` from -1 to 1, None where it is not
-    defined.
-    """
+    """The data sets of each cluster, largest first; `silhouette` from -1 to 1, None where undefined."""
 
     clusters: list[list[str]]
     silhouette: float | None
 
 
 def text_pairs(task_type: TaskType, records: Dataset, count: int, seed: int) -> tuple[list[str], list[str]]:
-    """At most `count` pairs of texts: the first two text columns, or two texts of one label.
-
-    Raises SelfposError where the task type cannot prepare the records, or draw pairs from them.
-    """
+    """At most `count` pairs of texts: the first two text columns, or two texts of one label."""
     import torch
 
     prepared = task_type.prepare(records, seed)
@@ -76,9 +69,7 @@ def embed_sources(
 
 
 def partition(vectors: np.ndarray, names: Sequence[str], count: int, seed: int = 0) -> Partition:
-    """Group `names` by k-means of their `vectors` (n, m), with the paper's settings: 10 starts, 300 rounds at
-    most. Raises SelfposError where there are fewer names than groups.
-    """
+    """Group `names` by k-means of their `vectors` (n, m), with the paper's settings."""
     from sklearn.cluster import KMeans
     from sklearn.metrics import silhouette_score
 
@@ -98,8 +89,8 @@ def cluster_tasks(
 ) -> dict[str, TaskSource]:
     """The tasks of a recipe that trains one specialist a cluster.
 
-    A task has one type, split and choice of columns, so a cluster that mixes those becomes several tasks.
-    Limits add up. With `data_root`, a source's `local` copy replaces its data.
+    A cluster that mixes types, splits or choices of columns becomes several tasks. Limits add up. With
+    `data_root`, a source's `local` copy replaces its data.
     """
     tasks: dict[str, TaskSource] = {}
     for number, members in enumerate(clusters, start=1):

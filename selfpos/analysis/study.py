@@ -206,7 +206,7 @@ class Study:
     def _short_trainings(self, task: str) -> dict[str, tuple[int, int, str]]:
         """The small specialists of a task: name → (records, steps, kind).
 
-        The longest sees its records once. Others see fewer records: once ("equal epochs"), or for as many
+        The longest sees its records once; others see fewer records once ("equal epochs"), or for as many
         steps.
         """
         batch = self.recipe.training.batch_size
@@ -304,8 +304,7 @@ def measure_point(
 ) -> dict[str, Any]:
     """The conflicts of all tasks at the weights of `live`: over the whole model and in each layer.
 
-    Batches are drawn with `seed`, the same at every point; dropout is off. Raises SelfposError where no batch
-    can be drawn.
+    Batches are drawn with `seed`, the same at every point; dropout is off.
     """
     import numpy as np
     import torch

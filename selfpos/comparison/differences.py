@@ -37,11 +37,9 @@ class Paired:
 
 @dataclass(frozen=True)
 class Row:
-    """One model.
+    """Column → score, standard deviation over several seeds, and difference to the baseline.
 
-    `scores` maps columns to scores, the mean over seeds; columns that were not scored are missing. `spread`
-    is the standard deviation over several seeds. `differences` are to the baseline; `worst` is the task with
-    the lowest one.
+    Columns that were not scored are missing. `worst` is the task with the lowest difference.
     """
 
     model: str
@@ -55,9 +53,8 @@ class Row:
 
 @dataclass(frozen=True)
 class Comparison:
-    """`tasks` maps each task to its type and metric, `types` each type to its tasks.
-
-    The columns of the rows are the tasks, the types and the two means.
+    """Tasks with their type and metric, types with their tasks; both, and the two means, are the rows'
+    columns.
     """
 
     tasks: Mapping[str, tuple[str, str]]

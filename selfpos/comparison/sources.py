@@ -1,7 +1,4 @@
-"""The scores to compare, by run, by model or by folder of scores.
-
-A model that several runs made, each with another seed, is one model with several runs.
-"""
+"""The scores to compare, by run, by model or by folder of scores."""
 
 from __future__ import annotations
 
@@ -18,10 +15,7 @@ from selfpos.storage.run_folder import RunFolder
 
 @dataclass(frozen=True)
 class Scored:
-    """A model and its scores: run → task → score.
-
-    The runs differ in the seed; a model outside a run has the run ''.
-    """
+    """A model's scores: run → task → score; runs differ in the seed. A model outside a run has the run ''."""
 
     name: str
     runs: Mapping[str, Mapping[str, TaskScore]]
@@ -31,8 +25,7 @@ def find_models(names: Sequence[str], scores: Path) -> list[Scored]:
     """The models that `names` stand for.
 
     A name is a run (all of its models), a folder of scores, or a model (folder or Hub name) scored below
-    `scores`. Models of several runs of one recipe that differ only in the seed are taken together. Raises
-    SelfposError for models without scores.
+    `scores`. A model of several runs that differ only in the seed is one model with several runs.
     """
     unique = list(dict.fromkeys(names))
     runs = [name for name in unique if (Path(name) / "recipe.yaml").is_file()]

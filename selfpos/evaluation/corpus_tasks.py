@@ -1,7 +1,7 @@
 """MTEB tasks from the embedded corpus: small enough for a CPU, hard enough to distinguish models.
 
-They are named `PythonDocs…` so that nobody mistakes them for MTEB's. Queries, pairs and classified texts come
-from the corpus's test split, which is never trained on; clustering uses subpackages that are in no split.
+Queries, pairs and classified texts come from the corpus's test split, which is never trained on; clustering
+uses subpackages that are in no split.
 """
 
 from __future__ import annotations

@@ -46,10 +46,7 @@ class EncodingOptions:
 
 
 def constant_features(model: SentenceTransformer, options: EncodingOptions) -> dict[str, Any] | None:
-    """The features of the model besides tokens, their mask and their types.
-
-    None where texts become anything else: such texts cannot be tokenised separately and padded again.
-    """
+    """The features of the model besides tokens, their mask and types; None where it takes anything else."""
     first = model[0]
     special = getattr(first, "can_flatten_inputs", False) or getattr(first, "query_expansion", None)
     if type(first).__name__ != "Transformer" or special:
@@ -113,10 +110,7 @@ def tokenise(
 
 
 def batches(lengths: Sequence[int], budget: int, most: int) -> Iterator[list[int]]:
-    """Indices of `lengths`, longest first, in batches of at most `most` texts and `budget` padded tokens.
-
-    A text that exceeds the budget is a batch of its own.
-    """
+    """Indices of `lengths`, longest first, in batches of at most `most` texts and `budget` padded tokens."""
     order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
     start = 0
     while start < len(order):
@@ -132,10 +126,7 @@ def embed(
     extra: dict[str, Any],
     batch_size: int,
 ) -> Iterator[tuple[list[int], np.ndarray]]:
-    """Embeddings of tokenised texts by batch: indices of `tokens`, and rows in float32, n×d.
-
-    `extra` are the `constant_features`.
-    """
+    """Embeddings of tokenised texts by batch: indices of `tokens`, and rows in float32, n×d."""
     budget = BUDGET.get(model.device.type, BUDGET_ELSEWHERE)
     groups = batches([len(row) for row in tokens], budget, max(batch_size, MOST_TEXTS))
 

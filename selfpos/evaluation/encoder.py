@@ -45,9 +45,8 @@ def model_name(name: str) -> str:
 
 
 def identity(folder: Path, name: str) -> ModelMeta:
-    """Metadata that identifies this model: mteb gives all local models one name.
-
-    A model of the Hub has its name and commit there, as the leaderboard wants them, another its content hash.
+    """The model's name and revision in result files: those of the Hub, else a local name and its content
+    hash.
     """
     from selfpos.storage.hashing import REVISION_LENGTH, content_hash
     from selfpos.storage.locate import hub_snapshot
@@ -145,7 +144,7 @@ class ListedPrompts:
     """mteb's entry for a model.
 
     `template` goes around the instruction of each task; for documents only if they are `instructed`. `loader`
-    is set when mteb loads the model with special code, which selfpos does not use.
+    is mteb's special code for the model, which is not used.
     """
 
     prompts: dict[str, str] = field(default_factory=dict)
@@ -243,11 +242,7 @@ def describe_prompts(encoder: Encoder) -> str:
 
 
 def load_encoder(folder: Path, meta: ModelMeta, cache: Path | None = None) -> Encoder:
-    """The model in `folder` for `mteb.evaluate`, with its own prompts, length limit, pooling and similarity.
-
-    A model without prompts whose name mteb knows gets those that mteb lists. With `cache`, embeddings and
-    tokens are kept in that folder. Raises SelfposError when the model cannot be loaded or used.
-    """
+    """The model in `folder` for `mteb.evaluate`; without prompts of its own it gets those that mteb lists."""
     model = load_model(folder)
     listed = ListedPrompts() if any((model.prompts or {}).values()) else listed_prompts(str(meta.name))
     return Encoder(model, meta, listed, Embedder(model, embedding_identity(folder, model), cache))

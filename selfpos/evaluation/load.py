@@ -18,8 +18,7 @@ if TYPE_CHECKING:
 def load_model(folder: Path) -> SentenceTransformer:
     """The sentence-transformers model in `folder`, after it has embedded a text of one letter.
 
-    Raises SelfposError when it has no tokenizer, the base of its adapter is missing, its parts do not fit
-    together, its file is incomplete, or its embeddings are not finite.
+    Raises SelfposError when parts are missing or do not fit together, or embeddings are not finite.
     """
     import numpy as np
     from sentence_transformers import SentenceTransformer
@@ -54,10 +53,7 @@ def load_model(folder: Path) -> SentenceTransformer:
 
 
 def adapter_base(folder: Path) -> Path | None:
-    """The folder of the base of the adapter in `folder`, None without adapter.
-
-    Raises SelfposError when it is missing.
-    """
+    """The folder of the base of the adapter in `folder`, None without adapter."""
     folders = [folder, *(folder / module.path for module in read_modules(folder) if module.path)]
     file = next((path / ADAPTER for path in folders if (path / ADAPTER).is_file()), None)
     if file is None:

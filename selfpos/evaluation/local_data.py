@@ -130,8 +130,7 @@ class LocalFiles:
     def load_task(self) -> AbsTask:
         """The task; its data is read when it is first run.
 
-        The data revision is a hash of the files and of our rules of reading: scores on them are never
-        mistaken for scores on the Hub's data, or on files that have changed since.
+        The data revision is a hash of the files and of our rules of reading, never that of the Hub's data.
         """
         hashes = "".join(sha256_file(file) for _, _, file in self._files() if file)
         prefix = "local-ids-" if self.local.shared_ids else "local-"
@@ -190,8 +189,7 @@ class LocalFiles:
 def dataset_of(
     kind: str, splits: Splits, labels: Sequence[Any] | None = None, renamed: Mapping[str, str] | None = None
 ) -> Any:
-    """Data of one subset as MTEB's abstract task has it, from split → records (retrieval:
-    documents, queries and judgements, as of `read_beir`).
+    """Data of one subset as MTEB's abstract task has it, from split → records (retrieval: `read_beir`'s).
 
     Class labels become numbers: those of `labels`, or sorted. `renamed` are columns that a task calls
     otherwise.
@@ -286,10 +284,7 @@ def data_files(folder: Path) -> Iterable[Path]:
 
 
 def fetch(tasks: Iterable[AbsTask], out: Path, say: Callable[[str], object] = print) -> None:
-    """Download the data sets of `tasks` from the Hub to `out`, for `data_dir`. Files that exist are kept.
-
-    Raises OperationError after the last data set when any failed.
-    """
+    """Download the data sets of `tasks` from the Hub to `out`, for `data_dir`. Files that exist are kept."""
     from huggingface_hub import snapshot_download
 
     failed = []

@@ -1,6 +1,5 @@
-"""The private interfaces of mteb that selfpos uses, all in this file.
-
-Any release of mteb may change them; tests/evaluation/test_mteb_internals.py then says which one changed.
+"""The private interfaces of mteb that selfpos uses; tests/evaluation/test_mteb_internals.py names changed
+ones.
 """
 
 from __future__ import annotations
@@ -21,8 +20,7 @@ if TYPE_CHECKING:
 class Evaluated:
     """What mteb computed on one split and subset of a task.
 
-    `random` is the task's generator as it was before. `predictions` are as the task type defines them.
-    `query_scores` of a retrieval task are query → measure → value.
+    `random` is the task's generator as it was before. `query_scores` are query → measure → value.
     """
 
     data: Any
@@ -35,10 +33,7 @@ class Evaluated:
 
 @contextmanager
 def observed(task: AbsTask, done: Callable[[Evaluated, Mapping[str, Any]], object]) -> Iterator[None]:
-    """While the block runs, call `done` with what mteb computed on each subset of `task`, and its scores.
-
-    The methods are replaced on this task object only, and restored afterwards.
-    """
+    """While the block runs, call `done` with what mteb computed on each subset of `task`, and its scores."""
     evaluate = task._evaluate_subset
     current: list[Evaluated] = []
 

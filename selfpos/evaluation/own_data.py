@@ -1,6 +1,4 @@
-"""The records of tasks on the user's own files, read as `finetune` reads them, and what decides their
-scores.
-"""
+"""The records of tasks on the user's own files, and what decides their scores."""
 
 from __future__ import annotations
 
@@ -27,11 +25,7 @@ class ClassificationSettings(Settings):
 
 
 class ClusteringSettings(Settings):
-    """How mteb draws the documents that it clusters.
-
-    Unlike mteb's own, which are large, tasks of users are not cut to 4 % of their documents: of 200 that
-    leaves 8.
-    """
+    """How mteb draws the documents that it clusters: all of them here, for 4 % of a user's 200 would be 8."""
 
     max_fraction_of_documents_to_embed: float | None = Field(None, gt=0, le=1)
     max_document_to_embed: int | None = Field(None, ge=2)

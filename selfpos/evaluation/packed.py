@@ -1,11 +1,8 @@
 """Linear layers on a CPU by oneDNN, from weights packed once, with GELU within the product.
 
-The results are those of torch's layers except for the last bits. A CPU spends nine tenths of an encoder's
-time in its linear layers, which torch computes by MKL from unpacked weights, with GELU as a second pass
-through memory. Without this file, scoring all-MiniLM-L6-v2 takes 1.15 to 1.22 times the CPU time
-(MLQuestions, STSBenchmark; one thread).
-
-`torch.ops.mkldnn._*` are private operators; tests/evaluation/test_packed.py says when torch changes them.
+The results are those of torch's layers except for the last bits. Without this file, scoring all-MiniLM-L6-v2
+takes 1.15 to 1.22 times the CPU time (MLQuestions, STSBenchmark; one thread). `torch.ops.mkldnn._*` are
+private operators; tests/evaluation/test_packed.py says when torch changes them.
 """
 
 from __future__ import annotations

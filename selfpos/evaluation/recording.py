@@ -1,8 +1,6 @@
 """What a model predicted for each example of an mteb task, kept while mteb scores it.
 
-Recorded are the task types that `selfpos compare` gives intervals for: classification, pair classification,
-STS, retrieval with reranking, and clustering. The results of a split and subset are kept only if the score
-that mteb reports follows from them.
+The results of a split and subset are kept only if the score that mteb reports follows from them.
 """
 
 from __future__ import annotations
@@ -47,7 +45,7 @@ Recorded = tuple[str, int, bytes, dict[str, np.ndarray]]
 def recording(task: AbsTask) -> Iterator[list[Examples]]:
     """While the block runs, add the results of each split and subset of `task` to the yielded list.
 
-    Other task types, and scores that do not follow from their examples, add nothing. The scores never change.
+    Task types without intervals, and scores that do not follow from their examples, add nothing.
     """
     kept: list[Examples] = []
 
@@ -130,10 +128,7 @@ def pair_classification(task: Any, evaluated: Evaluated) -> Recorded | None:
 
 
 def classification(task: Any, evaluated: Evaluated) -> Recorded | None:
-    """The share of experiments (draws of training texts) that classified each text correctly.
-
-    For F1 what each experiment predicted.
-    """
+    """The share of experiments that classified each text correctly; for F1 what each experiment predicted."""
     gold = np.array(evaluated.data[evaluated.split][task.label_column_name])
     predicted = np.array(evaluated.predictions)
     identity = str(gold.tolist()).encode()

@@ -281,8 +281,8 @@ def _located(name: str, task: AbsTask, data_dir: Path | None) -> AbsTask | str:
 
 
 def _first_that_loads(task: AbsTask, layouts: Sequence[LocalFiles], folder: Path | None) -> AbsTask | str:
-    """The task on data in the first of our layouts, the Hub's in `folder`, or another of ours; else what is
-    missing.
+    """The task on data in the first of our layouts, the Hub's in `folder`, or another of ours; else what
+    lacks.
     """
     found = [layout.load_task() for layout in layouts[:1] if not layout.missing()]
     found += [hub_task(task, folder)] if folder is not None else []

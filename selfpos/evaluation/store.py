@@ -54,8 +54,7 @@ class MemoryStore:
 class DiskStore:
     """The store in the folder `root`/<hash of `about`>, where `about.json` says what its records belong to.
 
-    One process at a time writes to a store; another that opens it meanwhile reads the records and adds none.
-    Records that cannot be kept count as absent, and nothing is raised.
+    One process at a time writes to it; others read. What cannot be kept counts as absent; nothing is raised.
     """
 
     def __init__(self, root: Path, about: dict[str, Any]) -> None:

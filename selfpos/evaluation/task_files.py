@@ -49,8 +49,7 @@ class TaskDeclaration(Settings):
 def load_task_file(file: Path) -> AbsTask:
     """The task that `file` declares. Its data is checked now, and read again when the task is first run.
 
-    The data revision is a hash of the records and settings. Raises SelfposError naming the file, field or
-    column that is wrong.
+    The data revision is a hash of the records and settings.
     """
     task = load_settings(file, TaskDeclaration, "task")
     expected = FILES.get(task.type, {"test"})

@@ -24,10 +24,7 @@ KINDS = {
 
 @dataclass(frozen=True)
 class TaskInfo:
-    """A task. `dataset` and `revision` identify its data on the Hub, `category` is the Hub's kind of task.
-
-    Fields are None where MTEB does not know the task.
-    """
+    """A task; `dataset` and `revision` are its data on the Hub. None where MTEB does not know the task."""
 
     name: str
     type: str | None = None
@@ -68,8 +65,8 @@ def new_task(
 ) -> AbsTask:
     """A new task of a type in `KINDS`, whose `dataset` `load` returns when it is first run.
 
-    `revision` identifies the data (a content hash), `source` says where it is from; `remark` is what is to be
-    said before it is scored, `attributes` are class attributes of the abstract task.
+    `revision` identifies the data, `source` says where it is from; `remark` is to be said before it is
+    scored, `attributes` are class attributes of the abstract task.
     """
     import mteb.abstasks
     from mteb.abstasks.task_metadata import TaskMetadata
@@ -100,8 +97,8 @@ def with_data(
     transforms: bool = True,
     **attributes: Any,
 ) -> AbsTask:
-    """An instance of a subclass of `task_class` that takes its data from `load`, and transforms it unless it
-    has the form that mteb's class wants.
+    """A task of a subclass of `task_class` with data from `load`, unless `transforms` is off as mteb
+    transforms it.
     """
 
     def load_data(self: AbsTask, num_proc: int | None = None, **_: Any) -> None:
@@ -124,10 +121,8 @@ def retrieval_data(
     *,
     pools: Any = None,
 ) -> dict[str, Any]:
-    """The dataset of one split of a retrieval task.
-
-    `documents` maps ids to title and text, `queries` ids to texts, `relevant` queries to documents to grades,
-    and `pools` queries to the documents to rank, for reranking.
+    """The dataset of one split of a retrieval task; `pools` are the documents to rank by query, for
+    reranking.
     """
     from datasets import Dataset
 

@@ -1,6 +1,4 @@
-"""The contamination check: training data compared with the test data of the evaluation tasks, before it is
-trained on.
-"""
+"""The contamination check: training data against the test data of the evaluation tasks, before training."""
 
 from __future__ import annotations
 
@@ -35,21 +33,14 @@ HEADER = [
 
 
 class ContaminationCheck:
-    """Compares one data set after the other with test items, and keeps the results in `overlaps`.
-
-    `unread` names the tasks whose test items are not known.
-    """
+    """Compares data sets with test items: `overlaps` are the results, `unread` tasks without known items."""
 
     def __init__(self, index: ItemIndex, settings: OverlapSettings, unread: Sequence[str] = ()) -> None:
         self.index, self.settings, self.unread = index, settings, list(unread)
         self.overlaps: dict[str, Overlap] = {}
 
     def inspect(self, name: str, task_type: TaskType, source: LoadedSource) -> LoadedSource:
-        """Check the records of `source` under the name `name`.
-
-        Returns `source`, without the records that contain a test item where the settings say `remove`. Raises
-        SelfposError where none would be left.
-        """
+        """Check the records of `source`; without those that contain a test item on `remove`."""
         from selfpos.data.sources import hash_records
 
         records = source.dataset
@@ -155,8 +146,7 @@ def check_sources(
     """Check `sources` against the MTEB tasks `names` and those of `benchmark`.
 
     Without either, the tasks are those of `recipe`, else all in `data_dir`. Records that contain no test item
-    go to the folder `remove`, `<source>/train.jsonl` each, with the results. Raises SelfposError where
-    sources or tasks cannot be read, or there is nothing to check against.
+    go to the folder `remove`, `<source>/train.jsonl` each, with the results.
     """
     from selfpos.data.sources import load_task
     from selfpos.evaluation.select import local_tasks, recipe_tasks, select_tasks

@@ -44,10 +44,9 @@ _PRIME = np.uint64(0x9E3779B97F4A7C15)
 
 @dataclass(frozen=True)
 class TaskOverlap:
-    """What records share with one task.
+    """Of a task's `items`, `exact` are contained word for word and `near` nearly so.
 
-    Of its `items`, `exact` are contained word for word (after `normalise`) and `near` nearly so. `texts` of
-    them are somewhere in the records, alone or not. `records` contain an item.
+    `texts` of them are somewhere in the records, alone or not. `records` contain an item.
     """
 
     items: int
@@ -75,12 +74,9 @@ class Overlap:
 
 
 class ItemIndex:
-    """The test items of several tasks.
+    """The test items of several tasks; memory grows with them, not with the records that are checked.
 
-    Memory grows with the test data, not with the records that are checked.
-
-    `threshold` is the Jaccard similarity of near texts (see `selfpos.overlap.near`); None compares word for
-    word.
+    `threshold` is the Jaccard similarity of near texts; None compares word for word.
     """
 
     def __init__(self, tests: Mapping[str, Sequence[Item]], threshold: float | None = 0.8) -> None:
@@ -150,7 +146,7 @@ def _texts_of(values: Sequence[Any]) -> list[str]:
 
 
 def _contains(key: Key, matches: Sequence[set[int]]) -> bool:
-    """Whether each text of the item `key` (one or two) matches a text of the record, and two match different
+    """Whether each text of the item `key` (one or two) matches a text of the record, two of them different
     ones.
     """
     if len(key) == 1:
@@ -161,17 +157,12 @@ def _contains(key: Key, matches: Sequence[set[int]]) -> bool:
 
 
 def normalise(text: str) -> str:
-    """The words of `text`, without case, punctuation and differences in spacing; compatible characters of
-    Unicode are made one (NFKC).
-    """
+    """The words of `text` without case, punctuation and spacing, in Unicode's compatible form (NFKC)."""
     return " ".join(_WORDS.findall(unicodedata.normalize("NFKC", text).casefold()))
 
 
 class NearIndex:
-    """Normalised texts under the bands of their MinHash signatures, which finds those near to other texts.
-
-    Memory: the texts, and about 50 bytes for each of some thirty bands a text.
-    """
+    """Finds texts near to indexed ones by bands of MinHash signatures: some thirty of 50 bytes a text."""
 
     def __init__(self, texts: Sequence[str], threshold: float) -> None:
         self.texts, self.threshold = list(texts), threshold
@@ -185,9 +176,8 @@ class NearIndex:
         self._known = np.sort(np.fromiter(self._rows_with, np.uint64, len(self._rows_with)))
 
     def near(self, texts: Sequence[str]) -> dict[int, list[int]]:
-        """Index in `texts` → the rows of the index near to that text, in order.
-
-        Texts without one are left out.
+        """Index in `texts` → the rows of the index near to that text, in order; nothing for texts without
+        one.
         """
         if not self.texts:
             return {}
@@ -228,9 +218,7 @@ class NearIndex:
 
 
 def band_shape(threshold: float) -> tuple[int, int]:
-    """(bands, rows) with the most rows of which `SLOTS` slots hold bands enough to find a pair at `threshold`
-    but for `MISSED`.
-    """
+    """(bands, rows) with the most rows whose bands find a pair at `threshold`, but for `MISSED`."""
     if not 0 < threshold <= 1:
         raise ValueError(f"the threshold must lie above 0 and up to 1, found {threshold:g}")
     best = (SLOTS, 1)
@@ -248,9 +236,7 @@ def shingles(text: str) -> frozenset[str]:
 
 
 def _shingle_hashes(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Hashes of the shingles of all texts, one after the other, and where each text's begin and end, (n + 1);
-    both uint64.
-    """
+    """Hashes of all texts' shingles, and where each text's begin and end, (n + 1); both uint64."""
     padded = [text.ljust(LENGTH, "\0") for text in texts]
     characters = np.frombuffer("".join(padded).encode("utf-32-le"), np.uint32).astype(np.uint64)
     hashes = np.zeros(len(characters) - LENGTH + 1, np.uint64)
@@ -269,9 +255,8 @@ def _shingle_hashes(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def items_of(task: AbsTask) -> list[Item] | None:
-    """The items of the task's evaluation splits: pairs, texts or queries; None for an unknown kind of task.
-
-    Its data is loaded and unloaded.
+    """The items of the task's evaluation splits; None for an unknown kind of task. Its data is unloaded
+    again.
     """
     with quiet_libraries(hide_warnings=True):
         columns = _columns(task)

@@ -45,9 +45,8 @@ SENTENCE_TRANSFORMERS = "[sentence-transformers](https://sbert.net)"
 
 @dataclass(frozen=True)
 class Card:
-    """All that a card is made from, and the files that it refers to (`extras`: name → content).
-
-    `licence_fault` says why no licence is stated; `models` are this model and its family in `scores`.
+    """All that a card is made from; `extras` are files it refers to, `models` this model's family in
+    `scores`.
     """
 
     facts: Facts
@@ -100,10 +99,9 @@ class Card:
 
 
 def write_card(folder: Path, *, out: Path | None = None) -> Path:
-    """Write `README.md`, and the pictures and recipe it refers to, into the model `folder`; returns its path.
+    """Write `README.md` and the files it refers to into the model `folder`, which is going to be at `out`.
 
-    `out` is where the folder is going to be. Without a licence shared by the parents, the card states none.
-    Raises SelfposError where `folder` is no model.
+    Returns the path of the card. Without a licence shared by the parents, it states none.
     """
     card = build_card(folder, out=out)
     for name, content in {**card.extras, "README.md": card.text.encode()}.items():

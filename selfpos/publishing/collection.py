@@ -105,8 +105,7 @@ def plan_collection(
 def push_collection(plan: CollectionPlan) -> list[Pushed]:
     """Push everything, the merged model last, and gather it in a collection; returns that of the model first.
 
-    A second call after a failure sends only what is missing. Raises as `push` does, before anything is sent
-    where the plan has problems.
+    A second call after a failure sends only what is missing.
     """
     if plan.problems:
         raise SelfposError("; ".join(plan.problems))

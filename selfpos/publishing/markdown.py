@@ -89,10 +89,7 @@ def _entries() -> dict[str, str]:
 
 
 def bibtex(*used: str | None) -> list[str]:
-    """The entries for the methods and tools in `used`, each once, in order, where there is one.
-
-    A method that combines others is their names joined by '-' (`dare-ties`), and cites each of them.
-    """
+    """The entries of `used`, each once; a method of several names joined by '-' (`dare-ties`) cites each."""
     cited: list[str] = []
     for name in used:
         parts = [name] if name in _entries() else (name or "").split("-")

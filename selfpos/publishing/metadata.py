@@ -1,7 +1,4 @@
-"""The card's metadata, and the licence in it, which follows from the parents and is never invented.
-
-The metadata is made and checked with `huggingface_hub`'s classes, so that the Hub accepts it.
-"""
+"""The card's metadata, by `huggingface_hub`'s classes, and its licence, which follows from the parents."""
 
 from __future__ import annotations
 
@@ -93,7 +90,7 @@ def derive_licence(facts: Facts, lookup: Lookup | None = None) -> Licence:
 def _licence_of(parent: Parent, base: Parent | None, lookup: Lookup | None) -> Licence | None:
     """The licence in the card of the parent's folder, else of what that was made from, else of the Hub.
 
-    `base` is that of the merge: a parent whose base has the same content hash was fine-tuned from it.
+    A parent whose base has the same content hash as `base` was fine-tuned from it.
     """
     for _ in range(GENERATIONS):
         folder = parent.folder

@@ -47,10 +47,7 @@ class PlannedFile:
 
 @dataclass(frozen=True)
 class PushPlan:
-    """All that a push would do. With `problems` it does not start; `repo_type` is model or dataset.
-
-    `made_from` is the generated card of a model, from which the plan can be linked to published parents.
-    """
+    """All that a push would do; with `problems` it does not start. `made_from` is the generated card."""
 
     repo: str
     repo_type: str

@@ -144,9 +144,8 @@ def _check_target(api: HfApi, plan: PushPlan, stage: Path, notes: list[str]) -> 
 
 
 def _open_target(api: HfApi, plan: PushPlan, user: str, *, exists: bool) -> str | None:
-    """Create repository and branch if necessary; returns the revision to commit to.
-
-    None stands for main, or a pull request still to be opened.
+    """Create repository and branch if necessary; returns the revision to commit to, None for main or a new
+    PR.
     """
     if plan.pull_request:
         return _open_pull_request(api, plan, user)

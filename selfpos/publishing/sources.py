@@ -1,7 +1,4 @@
-"""Where facts about a model come from: its own files, the run that it is part of, the report on overlap.
-
-Of weights only the safetensors headers are read.
-"""
+"""Where facts about a model come from: its files, the run that it is part of, the report on overlap."""
 
 from __future__ import annotations
 
@@ -31,10 +28,7 @@ POOLINGS = ("mean", "cls", "lasttoken")  # those that the card shows code for
 
 @dataclass(frozen=True)
 class ModelSummary:
-    """A model from the outside.
-
-    `pooling`, `dimension` and `max_tokens` are None where the folder does not say.
-    """
+    """A model from the outside; None where the folder does not say."""
 
     modules: tuple[str, ...]
     pooling: str | None
@@ -57,10 +51,7 @@ class ModelSummary:
 
 
 def read_summary(folder: Path) -> ModelSummary:
-    """Summarise the sentence-transformers model or the PEFT adapter in `folder`.
-
-    Raises SelfposError where it is neither, or where a weights file is not a whole safetensors file.
-    """
+    """Summarise the sentence-transformers model or PEFT adapter in `folder` from settings and headers."""
     adapter = read_json(folder / ADAPTER, missing_ok=True) or None
     modules = []
     classifies = not (folder / MODULES).is_file() and task_of(folder) == "sequence-classification"
@@ -195,9 +186,9 @@ def read_overlap(files: Sequence[Path]) -> Mapping[str, Any] | None:
 
 
 def overlap_sentences(report: Mapping[str, Any], names: Sequence[str]) -> list[str]:
-    """A sentence for each source among `names` and task whose test items it contains, and one for all others.
+    """A sentence for each source and task whose test items it contains, and one for all other tasks.
 
-    All sources count if the report has none of `names`.
+    Sources are those in `names`, or all if the report has none of them.
     """
     settings = report.get("settings") or {}
     sources = {name: entry for name, entry in report["sources"].items() if name in names} or report["sources"]

@@ -114,10 +114,7 @@ def spread_out(positions: Sequence[float], gap: float) -> list[float]:
 
 
 def svg(figure: Figure, name: str = "") -> str:
-    """The figure as a transparent SVG element in the text colour of the page; equal figures give equal bytes.
-
-    Its ids begin with `name`, by default with a hash of the figure.
-    """
+    """The figure as transparent SVG in the page's text colour; ids begin with `name`, else a hash."""
     whole = _save(figure, "svg", transparent=True).decode()
     text = whole[whole.index("<svg") :].replace(GREY, "currentColor")
     widest = round(figure.get_figwidth() * 96 * SCALE)

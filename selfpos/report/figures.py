@@ -117,8 +117,7 @@ def coefficient_path(
 ) -> Figure | None:
     """Coefficients over the steps of a search, with the kept ones; below it the losses.
 
-    Losses are those of batches (faint dots) and of held-out records (lines). None for fewer than three steps
-    with coefficients, whose path says nothing.
+    Losses are those of batches (dots) and held-out records (lines). None for fewer than three steps.
     """
     path = [point for point in trajectory if isinstance(point.get("coefficients"), list)]
     width = len(path[0]["coefficients"]) if path else 0

@@ -262,8 +262,7 @@ def _order_carries_over(ours: ByMethod, theirs: ByMethod) -> Finding:
 
 
 def _shared_steps(study: Study) -> tuple[list[Step], list[str]]:
-    """The step settings at which all methods were run (without partial samplings and our control), and these.
-    """
+    """The step settings at which all methods ran (without partial samplings and our control), and these."""
     steps = study.steps()
     names = [name for name in study.methods() if ":" not in name and name != "size-matched"]
     methods = [name for name in names if any(step.get(name) for step in steps)]

@@ -103,8 +103,7 @@ def check_available(available: Ints, counts: Ints, reserve: int) -> None:
 
 
 def oversample(labels: Ints, seed: int, ratio: float = 1.0) -> Ints:
-    """Positions into `labels` after random oversampling until largest / smallest ≤ `ratio`, originals first.
-    """
+    """Positions into `labels` after random oversampling until largest / smallest ≤ `ratio`; copies last."""
     need_samplers()
     from imblearn.over_sampling import RandomOverSampler
 

@@ -178,8 +178,7 @@ def _rule_scores(
 
 
 def _first_of_each_class(samples: Sequence[Sample], positions: Sequence[Ints], count: int) -> Ints:
-    """Training images (n, S): the first `count` of each class among the distinct `positions` of every sample.
-    """
+    """Training images (n, S): the first `count` of each class among the distinct `positions` of a sample."""
     columns = []
     for sample, drawn in zip(samples, positions, strict=True):
         unique = np.unique(drawn)
