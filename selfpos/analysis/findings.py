@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from selfpos.storage.atomic import write_text
 
@@ -17,6 +21,33 @@ FIGURE = "Cosine of the tasks' gradients, with 95 % intervals; a ring where the 
 
 
 @dataclass(frozen=True)
+class ShortTraining:
+    """One small specialist: its `records` and `steps`, the `norm` of its vector, and the `angle` in degrees
+    to the vector of the task's longest training."""
+
+    task: str
+    kind: str
+    records: int
+    steps: int
+    norm: float
+    angle: float
+
+
+@dataclass(frozen=True)
+class LengthLaw:
+    """‖V‖ ≈ c_task · records^`by_records` · steps^`by_steps`, a least-squares fit of logarithms within tasks.
+
+    `explained` is the share of variance that both explain, the others that of records or steps alone.
+    """
+
+    by_records: float
+    by_steps: float
+    explained: float
+    explained_by_records: float
+    explained_by_steps: float
+
+
+@dataclass(frozen=True)
 class Findings:
     """What an analysis measured; empty or None where nothing was. `gradients`: model → `measure_point`."""
 
@@ -24,8 +55,8 @@ class Findings:
     records: str
     gradients: dict[str, dict[str, Any]] = field(default_factory=dict)
     vectors: list[dict[str, Any]] = field(default_factory=list)
-    arms: list[dict[str, Any]] = field(default_factory=list)
-    law: dict[str, Any] | None = None
+    arms: list[ShortTraining] = field(default_factory=list)
+    law: LengthLaw | None = None
     missing: list[str] = field(default_factory=list)
 
 
@@ -39,9 +70,32 @@ class Table:
     rows: list[list[str]]
 
 
+def length_law(trainings: Sequence[ShortTraining]) -> LengthLaw | None:
+    """Fit the law; None where the trainings do not tell records from steps."""
+    used = [training for training in trainings if training.norm > 0]
+    if not used:
+        return None
+    logs = np.log([[training.records, training.steps, training.norm] for training in used])
+    for task in {training.task for training in used}:  # tasks are not compared with each other
+        rows = np.array([training.task == task for training in used])
+        logs[rows] -= logs[rows].mean(0)
+    causes, lengths = logs[:, :2], logs[:, 2]
+    total = float(lengths @ lengths)
+    if np.linalg.matrix_rank(causes, tol=1e-8) < 2 or math.isclose(total, 0, abs_tol=1e-24):
+        return None
+
+    def explained(columns: np.ndarray) -> float:
+        exponents = np.linalg.lstsq(columns, lengths, rcond=None)[0]
+        return 1 - float(np.square(lengths - columns @ exponents).sum()) / total
+
+    by_records, by_steps = map(float, np.linalg.lstsq(causes, lengths, rcond=None)[0])
+    shares = (explained(columns) for columns in (causes, causes[:, :1], causes[:, 1:]))
+    return LengthLaw(by_records, by_steps, *shares)
+
+
 def write_findings(folder: Path, findings: Findings) -> None:
     """Write analysis.json, analysis.md, gradients.png, and section.html, which the run's report includes."""
-    from selfpos.report.drawing import save, svg
+    from selfpos.report.figures import save, svg
 
     write_text(folder / "analysis.json", json.dumps(asdict(findings), indent=1) + "\n")
     figure = gradient_figure(findings) if _has_pairs(findings) else None
@@ -123,24 +177,23 @@ def _length_table(findings: Findings) -> Table:
         "Small specialists on shares of the records: `equal epochs` see theirs once, `equal steps` train as "
         "long as the longest."
     )
-    if findings.law:
-        law = findings.law
+    if law := findings.law:
         explanation += (
-            f" Within tasks ‖V‖ grows as records^{law['by_records']:.2f} · steps^{law['by_steps']:.2f}. This "
-            f"explains {law['explained']:.0%} of the variance of its logarithm; records alone "
-            f"{law['explained_by_records']:.0%}, steps alone {law['explained_by_steps']:.0%}."
+            f" Within tasks ‖V‖ grows as records^{law.by_records:.2f} · steps^{law.by_steps:.2f}. This "
+            f"explains {law.explained:.0%} of the variance of its logarithm; records alone "
+            f"{law.explained_by_records:.0%}, steps alone {law.explained_by_steps:.0%}."
         )
     rows = []
     for arm in findings.arms:
-        counts = [_count(arm["records"]), _count(arm["steps"])]
-        rows.append([arm["task"], arm["kind"], *counts, f"{arm['norm']:.4f}", f"{arm['angle']:.1f}"])
+        counts = [_count(arm.records), _count(arm.steps)]
+        rows.append([arm.task, arm.kind, *counts, f"{arm.norm:.4f}", f"{arm.angle:.1f}"])
     header = ["task", "training", "records", "steps", "‖V‖", "angle to longest"]
     return Table("Does length depend on records or on steps?", explanation, header, rows)
 
 
 def gradient_figure(findings: Findings) -> Figure:
     """One row for each pair of tasks and model; left of zero the tasks conflict."""
-    from selfpos.report.drawing import GREY, LINES, plot
+    from selfpos.report.figures import GREY, LINES, plot
 
     points = list(findings.gradients)
     pairs = range(len(findings.gradients[points[0]]["pairs"]))

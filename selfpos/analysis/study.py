@@ -9,7 +9,9 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from selfpos.analysis.findings import Findings, write_findings
+import numpy as np
+
+from selfpos.analysis.findings import Findings, ShortTraining, length_law, write_findings
 from selfpos.console import log_to, progress
 from selfpos.errors import SelfposError, unknown
 from selfpos.jobs.job import Job, execute, locked
@@ -252,8 +254,6 @@ class Study:
 
     def _vectors(self) -> list[dict[str, Any]]:
         """Length and angles of every model's vector, and what its manifest says that it was trained on."""
-        import numpy as np
-
         from selfpos.vectors import norms_and_cosines
 
         norms, cosines = norms_and_cosines(np.array(read_json(self.folder.geometry)["gram"]))
@@ -274,9 +274,6 @@ class Study:
         return rows
 
     def _length_findings(self) -> dict[str, Any]:
-        import numpy as np
-
-        from selfpos.analysis.norms import ShortTraining, length_law
         from selfpos.storage.model_folder import open_model
         from selfpos.vectors import gram, norms_and_cosines, open_vectors
 
@@ -289,8 +286,7 @@ class Study:
             degrees = np.degrees(np.arccos(cosines[:, sizes.index(max(sizes))]))
             for (records, steps, kind), norm, angle in zip(trainings.values(), norms, degrees, strict=True):
                 measured.append(ShortTraining(task, kind, records, steps, float(norm), float(angle)))
-        law = length_law(measured)
-        return {"arms": [asdict(training) for training in measured], "law": asdict(law) if law else None}
+        return {"arms": measured, "law": length_law(measured)}
 
 
 def measure_point(
@@ -306,11 +302,9 @@ def measure_point(
 
     Batches are drawn with `seed`, the same at every point; dropout is off.
     """
-    import numpy as np
     import torch
 
-    from selfpos.analysis.conflict import pair_conflicts, task_gradients
-    from selfpos.analysis.gradients import gradient_products, passes
+    from selfpos.analysis.gradients import gradient_products, pair_conflicts, passes, task_gradients
     from selfpos.positioning.objective import TaskProbe, texts_of
     from selfpos.vectors.names import layer_name
 

@@ -40,7 +40,7 @@ class ContaminationCheck:
         self.overlaps: dict[str, Overlap] = {}
 
     def inspect(self, name: str, task_type: TaskType, source: LoadedSource) -> LoadedSource:
-        """Check the records of `source`; without those that contain a test item on `remove`."""
+        """Check the records of `source`; with the setting `remove`, return those without a test item."""
         from selfpos.data.sources import hash_records
 
         records = source.dataset

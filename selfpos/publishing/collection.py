@@ -10,9 +10,8 @@ from typing import Any
 from selfpos.data.probe import FILE as PROBE_FILE
 from selfpos.data.probe import read_probe
 from selfpos.errors import SelfposError
-from selfpos.publishing.card import MARK, build_card
+from selfpos.publishing.card import MARK, build_card, environment
 from selfpos.publishing.facts import DataSource, Facts, HubModel, Parent
-from selfpos.publishing.markdown import environment
 from selfpos.publishing.metadata import Licence, hub_licence, parse_licence
 from selfpos.publishing.plan import CARD, PushPlan, files_of, in_order, plan_push, target_problems
 from selfpos.publishing.push import Pushed, push
