@@ -14,8 +14,7 @@ from selfpos.data.corpus import Corpus
 from selfpos.data.corpus_extraction import Entry
 from selfpos.data.corpus_training import by_subpackage, links, name_in_words, pair_classification
 from selfpos.data.docstrings import cut
-from selfpos.evaluation.local_data import dataset_of
-from selfpos.evaluation.tasks import new_task
+from selfpos.evaluation.tasks import dataset_of, new_task
 
 if TYPE_CHECKING:
     from mteb.abstasks import AbsTask

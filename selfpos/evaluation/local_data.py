@@ -18,13 +18,12 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from selfpos.data.beir import Beir, beir_files
+from selfpos.data.beir import Beir, beir_files, read_beir
 from selfpos.data.folders import split_files
 from selfpos.data.tables import READING
-from selfpos.errors import OperationError, first_line
+from selfpos.errors import OperationError, SelfposError, first_line
 from selfpos.evaluation.mteb_internals import columns_of, kind_of, set_splits
-from selfpos.evaluation.own_data import Splits, read_split
-from selfpos.evaluation.tasks import new_task, retrieval_data, with_data
+from selfpos.evaluation.tasks import dataset_of, new_task, with_data
 from selfpos.storage.hashing import sha256_file
 
 if TYPE_CHECKING:
@@ -186,55 +185,36 @@ class LocalFiles:
         )
 
 
-def dataset_of(
-    kind: str, splits: Splits, labels: Sequence[Any] | None = None, renamed: Mapping[str, str] | None = None
-) -> Any:
-    """Data of one subset as MTEB's abstract task has it, from split → records (retrieval: `read_beir`'s).
+def read_split(
+    kind: str, source: Path, split: str, columns: Mapping[str, str] | None = None
+) -> tuple[Any, str]:
+    """The records in the file or folder `source`, and what was left out of them, in words.
 
-    Class labels become numbers: those of `labels`, or sorted. `renamed` are columns that a task calls
-    otherwise.
+    Raises SelfposError for records without text or value: a score over the others would be another task's.
     """
-    from datasets import Dataset, DatasetDict
+    from selfpos.data.sources import load_source
+    from selfpos.tasks import get_task
 
     if kind == "retrieval":
-        return {split: retrieval_data(*parts[:3]) for split, parts in splits.items()}
+        found = read_beir(source, beir_files(source, split))
+        if blank := sum(not found.queries[key].strip() for key in found.relevant):
+            raise SelfposError(
+                f"{source}: of {len(found.relevant)} queries {blank} with a blank text; fill them in, or "
+                "remove their judgements"
+            )
+        return found, found.remark
+    if not source.exists():
+        raise SelfposError(f"there is no data file {source}")
+    loaded = load_source(str(source), get_task(kind), split=split, columns=columns)
+    lacking = {reason: count for reason, count in loaded.dropped.items() if reason != "type"}
+    if lacking:
+        counts = ", ".join(f"{count} with a {reason}" for reason, count in lacking.items())
+        raise SelfposError(f"{source}: of {loaded.found} records {counts}; fill them in, or remove them")
+    left_out = loaded.dropped.get("type", 0)
+    why = "without a label left out"
     if kind == "reranking":
-        return {split: reranking_pools(records, split) for split, records in splits.items()}
-    columns = {
-        "sts": {"sentence1": "sentence1", "sentence2": "sentence2", "score": "score"},
-        "pair-classification": {"sentence1": "sentence1", "sentence2": "sentence2", "labels": "label"},
-        "clustering": {"sentences": "text", "labels": "label"},
-        "classification": {"text": "text", "label": "label"},
-    }[kind]
-    numbers: dict[str, int] = {}
-    if kind == "classification":
-        found = {record["label"] for records in splits.values() for record in records}
-        classes = labels or sorted(found, key=lambda label: (str(type(label)), label))
-        numbers = {str(label): number for number, label in enumerate(classes)}
-    made = {}
-    for split, records in splits.items():
-        table = {theirs: [record[ours] for record in records] for theirs, ours in columns.items()}
-        if kind == "classification":
-            table["label"] = [numbers[str(label)] for label in table["label"]]
-        made[split] = Dataset.from_dict({(renamed or {}).get(name, name): table[name] for name in table})
-    return DatasetDict(made)
-
-
-def reranking_pools(rows: list[dict[str, Any]], split: str) -> dict[str, Any]:
-    """Each question ranks its own candidates, as mteb makes them of such records: its ids decide ties."""
-    documents: dict[str, dict[str, str]] = {}
-    queries: dict[str, str] = {}
-    relevant: dict[str, dict[str, int]] = {}
-    for number, row in enumerate(rows):
-        key = f"{split}_query{number}"
-        queries[key], relevant[key] = row["query"], {}
-        for side, name, grade in (("positive", "apositive", 1), ("negative", "negative", 0)):
-            texts = [row[side]] if isinstance(row[side], str) else row[side]
-            for index, text in enumerate(texts):
-                relevant[key][f"{name}_{key}_{index:05d}"] = grade
-                documents[f"{name}_{key}_{index:05d}"] = {"text": text}
-    pools = {key: list(grades) for key, grades in relevant.items()}
-    return retrieval_data(documents, queries, relevant, pools=pools)
+        why = "gathered with others of their question, or left out without a right and a wrong answer"
+    return loaded.dataset.to_list(), f"{left_out} records {why}" if left_out else ""
 
 
 def hub_folder(task: AbsTask, data_dir: Path) -> Path | None:

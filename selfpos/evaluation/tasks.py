@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,8 @@ from selfpos.evaluation.mteb_internals import hub_category
 if TYPE_CHECKING:
     from mteb.abstasks import AbsTask
 
+Splits = Mapping[str, Any]
+"""Split → its records with canonical columns; for retrieval a `Beir`."""
 # Our name of the type -> abstract task, type in MTEB's metadata, category, main score.
 KINDS = {
     "retrieval": ("AbsTaskRetrieval", "Retrieval", "t2t", "ndcg_at_10"),
@@ -137,3 +139,54 @@ def retrieval_data(
         "relevant_docs": {key: dict(grades) for key, grades in relevant.items()},
         "top_ranked": pools,
     }
+
+
+def dataset_of(
+    kind: str, splits: Splits, labels: Sequence[Any] | None = None, renamed: Mapping[str, str] | None = None
+) -> Any:
+    """Data of one subset as MTEB's abstract task has it, from split → records (retrieval: `read_beir`'s).
+
+    Class labels become numbers: those of `labels`, or sorted. `renamed` are columns that a task calls
+    otherwise.
+    """
+    from datasets import Dataset, DatasetDict
+
+    if kind == "retrieval":
+        return {split: retrieval_data(*parts[:3]) for split, parts in splits.items()}
+    if kind == "reranking":
+        return {split: reranking_pools(records, split) for split, records in splits.items()}
+    columns = {
+        "sts": {"sentence1": "sentence1", "sentence2": "sentence2", "score": "score"},
+        "pair-classification": {"sentence1": "sentence1", "sentence2": "sentence2", "labels": "label"},
+        "clustering": {"sentences": "text", "labels": "label"},
+        "classification": {"text": "text", "label": "label"},
+    }[kind]
+    numbers: dict[str, int] = {}
+    if kind == "classification":
+        found = {record["label"] for records in splits.values() for record in records}
+        classes = labels or sorted(found, key=lambda label: (str(type(label)), label))
+        numbers = {str(label): number for number, label in enumerate(classes)}
+    made = {}
+    for split, records in splits.items():
+        table = {theirs: [record[ours] for record in records] for theirs, ours in columns.items()}
+        if kind == "classification":
+            table["label"] = [numbers[str(label)] for label in table["label"]]
+        made[split] = Dataset.from_dict({(renamed or {}).get(name, name): table[name] for name in table})
+    return DatasetDict(made)
+
+
+def reranking_pools(rows: list[dict[str, Any]], split: str) -> dict[str, Any]:
+    """Each question ranks its own candidates, as mteb makes them of such records: its ids decide ties."""
+    documents: dict[str, dict[str, str]] = {}
+    queries: dict[str, str] = {}
+    relevant: dict[str, dict[str, int]] = {}
+    for number, row in enumerate(rows):
+        key = f"{split}_query{number}"
+        queries[key], relevant[key] = row["query"], {}
+        for side, name, grade in (("positive", "apositive", 1), ("negative", "negative", 0)):
+            texts = [row[side]] if isinstance(row[side], str) else row[side]
+            for index, text in enumerate(texts):
+                relevant[key][f"{name}_{key}_{index:05d}"] = grade
+                documents[f"{name}_{key}_{index:05d}"] = {"text": text}
+    pools = {key: list(grades) for key, grades in relevant.items()}
+    return retrieval_data(documents, queries, relevant, pools=pools)
