@@ -53,11 +53,12 @@ _SETS = yaml.safe_load(
 )
 MTEB_TASKS = {name: LocalSet(**fields) for name, fields in _SETS["mteb"].items()}
 OWN_TASKS = {name: LocalSet(**fields) for name, fields in _SETS["own"].items()}
+CORPUS_TASKS = {name: LocalSet(**fields) for name, fields in _SETS["corpus"].items()}
 
 
 def own_task(name: str, load: Callable[[], Mapping[str, Any]], revision: str) -> AbsTask:
-    """Our task `name`, with data from `load`."""
-    local = OWN_TASKS[name]
+    """Our task `name`, on local data or the corpus, with data from `load`."""
+    local = OWN_TASKS.get(name) or CORPUS_TASKS[name]
     source = f"selfpos/{local.folders}"
     return new_task(
         local.kind, name, local.description, load, revision=revision, source=source, **local.attributes

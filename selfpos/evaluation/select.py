@@ -225,7 +225,7 @@ def _named(name: str, data_dir: Path | None) -> list[AbsTask]:
             lacking = data_dir is not None and hub_folder(mteb.get_task(quick), data_dir) is None
             tasks += _named(stand_in if stand_in and lacking else quick, data_dir)
         return tasks
-    if name == CORPUS or name in corpus_tasks.NAMES:
+    if name == CORPUS or name in corpus_tasks.LOADERS:
         from selfpos.data.corpus import load_corpus
 
         tasks = corpus_tasks.corpus_tasks(load_corpus())
@@ -238,7 +238,7 @@ def _named(name: str, data_dir: Path | None) -> list[AbsTask]:
         return [mteb.get_task(name)]
     except KeyError:
         known = [task.metadata.name for task in mteb.get_tasks(exclude_superseded=False)]
-        known += [*OWN_TASKS, *corpus_tasks.NAMES, CORPUS, QUICK]
+        known += [*OWN_TASKS, *corpus_tasks.LOADERS, CORPUS, QUICK]
         raise unknown("MTEB task", name, known) from None
 
 

@@ -199,17 +199,10 @@ class Bench:
         included = np.isin(sample.labels, classes)
         part = replace(sample, index=sample.index[included], labels=sample.labels[included])
         streams = [stream(part.positions, training.batch_size, part.seed + 4000)]
+        batches = image_batches(self.data.train, [part], streams, self.device, part.seed)
         with seeded(part.seed):  # dropout
-            fit(
-                [network],
-                image_batches(self.data.train, [part], streams, self.device, part.seed),
-                part.counts[None],
-                training,
-                rate=self.rate,
-                iterations=iterations,
-                optimizer=training.optimizer,
-                tick=self.tick,
-            )
+            counts = part.counts[None]
+            fit([network], batches, counts, training, rate=self.rate, iterations=iterations, tick=self.tick)
         return network
 
     def experts(self, seed: int) -> tuple[Network, list[Network], Sample]:

@@ -86,10 +86,8 @@ class Stage:
     def _fit(self, modules: Sequence[nn.Module], batches: Batches, rate: float) -> None:
         for module in modules:
             module.to(self.device)
-        counts = np.stack([sample.counts for sample in self.samples])
-        iterations, optimizer = self.settings.second_stage, self.settings.optimizer
-        rate *= self.rate
-        fit(modules, batches, counts, self.settings, rate=rate, iterations=iterations, optimizer=optimizer)
+        counts, length = np.stack([sample.counts for sample in self.samples]), self.settings.second_stage
+        fit(modules, batches, counts, self.settings, rate=rate * self.rate, iterations=length)
 
     @cached_property
     def features(self) -> list[Tensor]:

@@ -59,20 +59,20 @@ def fit(
     loss: Loss = cross_entropy,
     mix: Mix | None = None,
     mix_seeds: Sequence[int] = (),
-    optimizer: str = "sgd",
+    optimizer: str | None = None,
     tick: Callable[[], None] | None = None,
     watch: Callable[[int], None] | None = None,
     watch_every: int = 1,
 ) -> None:
     """Train `networks` (one architecture) in place, each by its loss on its part of `batches`.
 
-    `counts` (S, K) are the class sizes that losses use, `rate` is the base learning rate. The sum of the
-    losses is minimised, so each network gets the gradient that it would get alone. `tick` is called after
-    every iteration; `watch` gets the iteration, with the networks up to date, every `watch_every` of them.
+    `counts` (S, K) are the class sizes that losses use. The sum of the losses is minimised, so each network
+    gets the gradient that it would get alone. `tick` is called after every iteration; `watch` gets the
+    iteration, with the networks up to date, every `watch_every` of them.
     """
     device = next(networks[0].parameters()).device
     wide = widen(networks).train()
-    optimiser = _optimiser(wide, settings, rate, optimizer)
+    optimiser = _optimiser(wide, settings, rate, optimizer or settings.optimizer)
     schedule = settings.schedule.over(iterations)
     sizes = torch.from_numpy(counts).to(device)
     rngs = [np.random.default_rng([seed, 4]) for seed in mix_seeds]

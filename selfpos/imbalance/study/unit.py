@@ -141,7 +141,7 @@ def train_unit(
         loss=method.loss,
         mix=method.mix,
         mix_seeds=unit.seeds,
-        optimizer=method.optimizer or training.optimizer,
+        optimizer=method.optimizer,
         tick=tick,
         watch=trained.add_curve_point if recipe.curve_every else None,
         watch_every=recipe.curve_every or 1,
