@@ -95,14 +95,24 @@ def length_law(trainings: Sequence[ShortTraining]) -> LengthLaw | None:
 
 def write_findings(folder: Path, findings: Findings) -> None:
     """Write analysis.json, analysis.md, gradients.png, and section.html, which the run's report includes."""
+    from jinja2 import Environment, PackageLoader
+
+    from selfpos.console import markdown_table
     from selfpos.report.figures import save, svg
 
     write_text(folder / "analysis.json", json.dumps(asdict(findings), indent=1) + "\n")
-    figure = gradient_figure(findings) if _has_pairs(findings) else None
-    if figure is not None:
+    picture = ""
+    if _has_pairs(findings):
+        figure = gradient_figure(findings)
         save(figure, folder / "gradients.png")
-    write_text(folder / "analysis.md", _markdown(findings, picture=figure is not None))
-    write_text(folder / "section.html", _section(findings, svg(figure) if figure is not None else ""))
+        picture = svg(figure)
+    options = {"trim_blocks": True, "keep_trailing_newline": True}
+    pages = Environment(loader=PackageLoader("selfpos.analysis"), **options)
+    pages.filters["escape"] = escape
+    content = {"findings": findings, "tables": tables(findings), "title": FIGURE, "picture": picture}
+    for name, template in (("analysis.md", "analysis.md.j2"), ("section.html", "section.html")):
+        text = pages.get_template(template).render(**content, markdown_table=markdown_table)
+        write_text(folder / name, text)
 
 
 def tables(findings: Findings) -> list[Table]:
@@ -225,42 +235,3 @@ def _cosine(pair: dict[str, Any]) -> str:
 
 def _count(number: int | None) -> str:
     return "–" if number is None else f"{number:,}"
-
-
-def _markdown(findings: Findings, *, picture: bool) -> str:
-    from selfpos.console import markdown_table
-
-    parts = [f"# {findings.name}: conflict and imbalance\n"]
-    if findings.missing:
-        parts.append(f"Not there yet: {'; '.join(findings.missing)}.\n")
-    for table in tables(findings):
-        parts += [
-            f"## {table.title}\n",
-            f"{table.explanation}\n",
-            markdown_table(table.header, table.rows),
-            "",
-        ]
-    if picture:
-        parts.append(f"![{FIGURE}](gradients.png)\n")
-    return "\n".join(parts)
-
-
-def _section(findings: Findings, picture: str) -> str:
-    parts = ['<h2 id="analysis">Conflict and imbalance</h2>']
-    if findings.missing:
-        parts.append(f'<p class="missing">Not there yet: {escape("; ".join(findings.missing))}.</p>')
-    for table in tables(findings):
-        head = "".join(f'<th scope="col">{escape(name)}</th>' for name in table.header)
-        rows = ["".join(f"<td>{escape(cell)}</td>" for cell in row) for row in table.rows]
-        parts += [
-            f"<h3>{escape(table.title)}</h3>",
-            f'<p class="soft">{escape(table.explanation)}</p>',
-            f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>',
-            *(f"<tr>{row}</tr>" for row in rows),
-            "</tbody></table></div>",
-        ]
-    if picture:
-        title = escape(FIGURE)
-        image = f'<div role="img" aria-label="{title}">{picture}</div>'
-        parts.append(f'<figure role="group" aria-label="{title}"><h3>{title}</h3>{image}</figure>')
-    return "\n".join(parts) + "\n"
