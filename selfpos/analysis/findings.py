@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from selfpos.console import markdown_table
 from selfpos.storage.atomic import write_text
 
 if TYPE_CHECKING:
@@ -97,7 +98,6 @@ def write_findings(folder: Path, findings: Findings) -> None:
     """Write analysis.json, analysis.md, gradients.png, and section.html, which the run's report includes."""
     from jinja2 import Environment, PackageLoader
 
-    from selfpos.console import markdown_table
     from selfpos.report.figures import save, svg
 
     write_text(folder / "analysis.json", json.dumps(asdict(findings), indent=1) + "\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
@@ -12,13 +13,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from selfpos.analysis.findings import Findings, ShortTraining, length_law, write_findings
-from selfpos.console import log_to, progress
+from selfpos.console import log_to, progress, quiet_libraries
 from selfpos.errors import SelfposError, unknown
 from selfpos.jobs.job import Job, execute, locked
 from selfpos.recipe import AnalysisSettings, Recipe, load_recipe
 from selfpos.storage.atomic import write_text
+from selfpos.storage.hashing import content_hash
+from selfpos.storage.locate import locate_model
 from selfpos.storage.manifest import read_json, read_manifest
 from selfpos.storage.run_folder import RunFolder
+from selfpos.vectors.names import layer_name
 
 if TYPE_CHECKING:
     import torch
@@ -92,8 +96,6 @@ class Study:
 
     @cached_property
     def base(self) -> Path:
-        from selfpos.storage.locate import locate_model
-
         return locate_model(self.recipe.base)
 
     @cached_property
@@ -136,7 +138,6 @@ class Study:
         """The base with all models as vectors: it can stand at any of the points."""
         import torch
 
-        from selfpos.console import quiet_libraries
         from selfpos.positioning.live import LiveModel
         from selfpos.storage.model_folder import open_model
         from selfpos.vectors import open_vectors
@@ -150,7 +151,6 @@ class Study:
     def jobs(self) -> list[Job]:
         from selfpos.data.sources import hash_records
         from selfpos.pipeline.tables import write_geometry
-        from selfpos.storage.hashing import content_hash
 
         inputs = {
             "base": content_hash(self.base),
@@ -228,8 +228,6 @@ class Study:
         return trainings
 
     def _train(self, task: str, name: str, records: int, steps: int) -> None:
-        import random
-
         from selfpos.training import train
 
         data = self.data[task]
@@ -306,7 +304,6 @@ def measure_point(
 
     from selfpos.analysis.gradients import gradient_products, pair_conflicts, passes, task_gradients
     from selfpos.positioning.objective import TaskProbe, texts_of
-    from selfpos.vectors.names import layer_name
 
     probes = {}
     for name, (task_type, data) in records.items():

@@ -10,6 +10,8 @@ from typing import Any
 from selfpos.errors import SelfposError
 from selfpos.recipe import Recipe, load_recipe
 from selfpos.scores.files import LAST, TaskScore, known_tasks, read_result, read_scores
+from selfpos.storage.hashing import REVISION_LENGTH, content_hash
+from selfpos.storage.locate import hub_snapshot, locate_model
 from selfpos.storage.run_folder import RunFolder
 
 
@@ -98,9 +100,6 @@ def _settings(recipe: Recipe, model: str) -> dict[str, Any]:
 
 def _model(name: str, scores: Path) -> Scored:
     """One model: scored in the run that it is part of, else by its content hash or commit below `scores`."""
-    from selfpos.storage.hashing import REVISION_LENGTH, content_hash
-    from selfpos.storage.locate import hub_snapshot, locate_model
-
     folder = locate_model(name)
     for parent in folder.resolve().parents[:2]:
         run = RunFolder(parent)

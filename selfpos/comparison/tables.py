@@ -13,6 +13,7 @@ from selfpos.comparison.differences import MEAN, MEAN_OF_TYPES, Comparison
 from selfpos.console import markdown_table, table_text
 from selfpos.errors import SelfposError
 from selfpos.scores.intervals import Difference
+from selfpos.storage.atomic import refuse_existing, write_text
 
 
 @dataclass(frozen=True)
@@ -264,8 +265,6 @@ FORMATS: dict[str, Callable[[Comparison], str]] = {
 
 def check_outputs(files: list[Path]) -> None:
     """Raise SelfposError for a file of no known format, or one that exists."""
-    from selfpos.storage.atomic import refuse_existing
-
     for file in files:
         if file.suffix not in FORMATS:
             raise SelfposError(f"{file}: expected a name that ends in {', '.join(FORMATS)}")
@@ -274,7 +273,5 @@ def check_outputs(files: list[Path]) -> None:
 
 def write(comparison: Comparison, file: Path) -> None:
     """Write the comparison to `file` in the format of its suffix."""
-    from selfpos.storage.atomic import write_text
-
     file.parent.mkdir(parents=True, exist_ok=True)
     write_text(file, FORMATS[file.suffix](comparison))

@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from selfpos.console import log, progress, tell
+from selfpos.data.sources import LoadedSource, hash_records, load_task
 from selfpos.errors import SelfposError
-from selfpos.overlap.index import ItemIndex, Overlap
-from selfpos.recipe import OverlapSettings
+from selfpos.overlap.index import ItemIndex, Overlap, items_of
+from selfpos.recipe import OverlapSettings, Recipe, TaskSource
+from selfpos.storage.atomic import fresh_folder, write_text
 
 if TYPE_CHECKING:
     from mteb.abstasks import AbsTask
 
-    from selfpos.data.sources import LoadedSource
-    from selfpos.recipe import Recipe, TaskSource
     from selfpos.tasks import TaskType
 
 HEADER = [
@@ -41,8 +41,6 @@ class ContaminationCheck:
 
     def inspect(self, name: str, task_type: TaskType, source: LoadedSource) -> LoadedSource:
         """Check the records of `source`; with the setting `remove`, return those without a test item."""
-        from selfpos.data.sources import hash_records
-
         records = source.dataset
         overlap = self.index.check(records, task_type.texts_of(records.column_names))
         self.overlaps[name] = overlap
@@ -102,8 +100,6 @@ class ContaminationCheck:
 
     def write(self, file: Path) -> None:
         """Write the results to `file` as JSON."""
-        from selfpos.storage.atomic import write_text
-
         results: dict[str, Any] = {
             "settings": self.settings.model_dump(mode="json"),
             "not checked": self.unread,
@@ -118,8 +114,6 @@ def _html_row(cells: Sequence[str], tag: str) -> str:
 
 def open_check(settings: OverlapSettings, tasks: Sequence[AbsTask]) -> ContaminationCheck:
     """A check against the test data of `tasks`, which is read now."""
-    from selfpos.overlap.index import items_of
-
     tests, unread = {}, []
     with progress("reading test data", len(tasks), unit="tasks") as bar:
         for task in tasks:
@@ -148,7 +142,6 @@ def check_sources(
     Without either, the tasks are those of `recipe`, else all in `data_dir`. Records that contain no test item
     go to the folder `remove`, `<source>/train.jsonl` each, with the results.
     """
-    from selfpos.data.sources import load_task
     from selfpos.evaluation.select import local_tasks, recipe_tasks, select_tasks
     from selfpos.tasks import get_task
 
@@ -177,8 +170,6 @@ def check_sources(
 
 
 def _write_records(folder: Path, sources: Mapping[str, LoadedSource], check: ContaminationCheck) -> None:
-    from selfpos.storage.atomic import fresh_folder
-
     with fresh_folder(folder) as fresh:
         for name, source in sources.items():
             (fresh / name).mkdir()

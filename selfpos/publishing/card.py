@@ -11,6 +11,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import yaml
+
+from selfpos.console import markdown_table
 from selfpos.data.sources import corpus_view
 from selfpos.errors import SelfposError
 from selfpos.publishing.facts import TRAJECTORY, Facts, HubModel, Parent, hub_datasets, read_facts
@@ -27,6 +30,7 @@ from selfpos.publishing.scores import (
 )
 from selfpos.publishing.sources import OVERLAP, overlap_sentences, read_overlap
 from selfpos.recipe import LEARNED
+from selfpos.retain.story import index_rows, rows, sentences
 from selfpos.storage.atomic import write_bytes
 from selfpos.storage.file_kinds import MANIFEST
 from selfpos.storage.hashing import content_hash
@@ -206,9 +210,6 @@ def _probe_rows(facts: Facts) -> list[dict[str, Any]]:
 
 def _retained(facts: Facts) -> dict[str, Any] | None:
     """What `retain` found: the picture of its front, tables and sentences."""
-    from selfpos.console import markdown_table
-    from selfpos.retain.story import index_rows, rows, sentences
-
     front = facts.record.get("retain")
     if not front:
         return None
@@ -248,8 +249,6 @@ def _duration(seconds: float) -> str:
 
 def _extras(facts: Facts) -> dict[str, bytes]:
     """Files that the card refers to or is made from, which the model folder may lack."""
-    import yaml
-
     extras = _picture(facts)
     if facts.recipe:
         extras["recipe.yaml"] = f"{facts.recipe}\n".encode()

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import DatasetCardData
+
 from selfpos.data.probe import FILE as PROBE_FILE
 from selfpos.data.probe import read_probe
 from selfpos.errors import SelfposError
@@ -147,8 +149,6 @@ def plan_probe(
     folder: Path, repo: str, model: str, facts: Facts, licence: Licence, *, private: bool = True
 ) -> PushPlan:
     """Plan to send the probe set in `folder` to the data set repository `repo`, for the Hub's `model`."""
-    from huggingface_hub import DatasetCardData
-
     sources = {entry.task: entry.source for entry in facts.probe}
     rows = [
         DataSource(name, task.type.name, sources.get(name), len(task.records))

@@ -8,17 +8,25 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from huggingface_hub import (
+    CommitInfo,
+    CommitOperationAdd,
+    CommitOperationDelete,
+    DatasetCard,
+    HfApi,
+    ModelCard,
+    constants,
+)
+from huggingface_hub.errors import RepositoryNotFoundError
+from huggingface_hub.hf_api import FolderVerification
 
 from selfpos.console import log
 from selfpos.errors import OperationError, SelfposError, on_one_line
 from selfpos.publishing.plan import PICKLES, PushPlan
 from selfpos.publishing.session import AGAIN, hub
 from selfpos.storage.file_kinds import MANIFEST
-
-if TYPE_CHECKING:
-    from huggingface_hub import CommitInfo, HfApi
-    from huggingface_hub.hf_api import FolderVerification
 
 LARGE = 8_000_000  # bytes from which a file is sent alone
 WEIGHTS = {".safetensors", ".gguf", ".onnx", *PICKLES}
@@ -97,8 +105,6 @@ def _check_token(api: HfApi, plan: PushPlan) -> str:
 
 def _validate_card(api: HfApi, plan: PushPlan) -> None:
     """Let the Hub check the card's metadata, which it would otherwise do after the upload."""
-    from huggingface_hub import DatasetCard, ModelCard
-
     card = (ModelCard if plan.repo_type == "model" else DatasetCard)(plan.card, ignore_metadata_errors=False)
     try:
         card.validate(repo_type=plan.repo_type)
@@ -111,8 +117,6 @@ def _validate_card(api: HfApi, plan: PushPlan) -> None:
 
 def _check_target(api: HfApi, plan: PushPlan, stage: Path, notes: list[str]) -> str | None:
     """The current commit of the repository, None where there is none. Raises where it holds another model."""
-    from huggingface_hub.errors import RepositoryNotFoundError
-
     try:
         info = api.repo_info(plan.repo, repo_type=plan.repo_type)
     except RepositoryNotFoundError:
@@ -171,8 +175,6 @@ def _upload(api: HfApi, plan: PushPlan, stage: Path, target: str | None) -> Comm
     Large files are sent one after the other: a second call does not send the finished ones again. Of files
     sent together, as by `upload_folder`, Xet storage keeps nothing after an interruption.
     """
-    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
-
     where: dict[str, Any] = {
         "repo_id": plan.repo,
         "repo_type": plan.repo_type,
@@ -209,8 +211,6 @@ def _compare(api: HfApi, plan: PushPlan, stage: Path, commit: CommitInfo) -> Non
 
 
 def _url(plan: PushPlan, commit: CommitInfo, target: str | None) -> str:
-    from huggingface_hub import constants
-
     if commit.pr_url:
         return str(commit.pr_url)
     prefix = "" if plan.repo_type == "model" else f"{plan.repo_type}s/"

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from selfpos.errors import SelfposError
+from selfpos.recipe import Recipe, load_recipe
 from selfpos.storage.documents import parse_yaml, read_text
 from selfpos.storage.file_kinds import ADAPTER, CONFIG, MODULES, PROMPTS_CONFIG
 from selfpos.storage.inside import leads_out
@@ -17,9 +18,6 @@ from selfpos.storage.networks import task_of
 from selfpos.storage.run_folder import RunFolder
 from selfpos.storage.tensor_file import read_header
 from selfpos.training.models import token_limit
-
-if TYPE_CHECKING:
-    from selfpos.recipe import Recipe
 
 OVERLAP = "overlap.yaml"  # in a published model; a JSON file would count as part of the model
 
@@ -161,8 +159,6 @@ class ModelRun:
 
 def run_of(model: Path) -> ModelRun | None:
     """The run whose folder holds `model`; None for a model outside a run."""
-    from selfpos.recipe import load_recipe
-
     path = model.resolve()
     for parent in path.parents[:2]:
         folder = RunFolder(parent)

@@ -9,7 +9,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from selfpos.comparison.differences import MEAN
+from selfpos.vectors.names import layer_name
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -72,7 +75,6 @@ def matrix(
     high: float,
 ) -> Figure:
     """A heat map (rows, columns) with a text in every field; NaN has no colour."""
-    import numpy as np
     from matplotlib import colormaps
 
     table = np.ma.masked_invalid(np.array(values, dtype=float))
@@ -231,8 +233,6 @@ def heat_map(results: RunResults) -> Figure:
 
 def angles(results: RunResults) -> Figure:
     """Angles between the task vectors in degrees, white at 90°, and their norms on the diagonal."""
-    import numpy as np
-
     from selfpos.vectors import norms_and_cosines
 
     norms, cosines = norms_and_cosines(np.array(results.gram))
@@ -311,8 +311,6 @@ def _losses(
 
 def by_layer(tensors: Mapping[str, Sequence[float]]) -> dict[str, list[float]]:
     """Layer → mean coefficients of its tensors; embeddings first, then layers by number, others last."""
-    from selfpos.vectors.names import layer_name
-
     rows: dict[str, list[Sequence[float]]] = {}
     for key, row in tensors.items():
         rows.setdefault(layer_name(key.rpartition("/")[2]), []).append(row)

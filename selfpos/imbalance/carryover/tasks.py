@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from selfpos.data.sources import load_task
 from selfpos.errors import SelfposError
 from selfpos.evaluation.task_files import task_name
 from selfpos.imbalance.carryover.comparison import Measured, Outcome, compared, mean
@@ -82,8 +83,6 @@ def measure(
 
 def _check_records(recipe: Recipe, sizes: list[int], data_root: Path | None, seed: int) -> None:
     """Raise SelfposError when a task has fewer records than its size and its probe."""
-    from selfpos.data.sources import load_task
-
     for (name, source), size in zip(recipe.tasks.items(), sizes, strict=True):
         needed = size + recipe.probe.per_task
         limited = source.model_copy(update={"limit": needed})

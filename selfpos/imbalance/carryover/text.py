@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.stats import kendalltau
 from torch import Tensor, nn
 
 from selfpos.console import progress
@@ -243,8 +244,6 @@ def _order_carries_over(ours: ByMethod, theirs: ByMethod) -> Finding:
     seed. So the exact one-sided permutation test of the two mean orders must be significant too; it has no p
     where two methods are level.
     """
-    from scipy.stats import kendalltau
-
     shared = sorted(set(ours) & set(theirs))
     claim = (
         "the order of the methods by AUC carries over (Kendall's τ, seed by seed, above 0, and p < "

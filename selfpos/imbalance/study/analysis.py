@@ -9,6 +9,7 @@ from itertools import combinations
 from typing import Any
 
 import numpy as np
+from scipy.stats import kendalltau, norm, t
 
 from selfpos.errors import SelfposError
 from selfpos.imbalance.study.sampling import setting_name
@@ -40,8 +41,6 @@ def interval(values: Iterable[float]) -> Interval:
 
 def p_value(values: Iterable[float], mean: float) -> float:
     """Two-sided p of Student's t test that `values` have this mean; 1 for a single value."""
-    from scipy.stats import t
-
     sample = np.array(list(values), dtype=np.float64)
     gap = abs(float(sample.mean()) - mean) if len(sample) > 1 else 0.0
     if gap == 0:
@@ -57,8 +56,6 @@ def paired_bootstrap(differences: Sequence[float], *, draws: int = 10_000, seed:
     Student's t. For five pairs it covers 83 %. Its arms are widened by that ratio (after Hesterberg 2015,
     arXiv 1411.5279).
     """
-    from scipy.stats import norm, t
-
     sample = np.array(differences, dtype=np.float64)
     mean, n = float(sample.mean()), len(sample)
     if n < 2:
@@ -201,6 +198,4 @@ def _is_reversed(one: str, other: str, first: dict[str, dict], second: dict[str,
 
 def kendall(first: Sequence[float], second: Sequence[float]) -> float:
     """Kendall's τ-b of two orders."""
-    from scipy.stats import kendalltau
-
     return float(kendalltau(first, second).statistic)

@@ -6,19 +6,19 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import matplotlib as mpl
 import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from selfpos.console import markdown_table
 from selfpos.imbalance.study.analysis import Step, Study, Values, difference, interval
 from selfpos.imbalance.study.claims import RULE, Claim, check_claims
 from selfpos.imbalance.study.results import data_of, read_results
 from selfpos.imbalance.study.sampling import setting_name
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 MARKS = {True: "met", False: "contradicted", None: "open"}
 UNCORRECTED = "contradicted before the correction only"
@@ -28,8 +28,6 @@ GUESSING = 0.505  # an AUC at or below this is that of a network that guesses
 
 def write_report(results: Path, folder: Path) -> list[Claim]:
     """Write report.md and its figures for the results file into `folder`."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
     records, recipe = read_results(results)
     study = Study(records, recipe.select)
     claims = check_claims(study)
@@ -144,9 +142,6 @@ AUC = "multi-class ROC AUC × 100"
 
 def draw_all(study: Study, folder: Path) -> list[Path]:
     """Write every figure that the study has data for into `folder` as PNG; return their paths."""
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     with mpl.rc_context(STYLE):

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+from scipy.stats import rankdata
 from torch import nn
 
 from selfpos.errors import SelfposError
@@ -26,8 +27,6 @@ def one_vs_rest_auc(scores: Floats, labels: Ints) -> Floats:
     Ties get their mean rank. Only the order within a column counts, so log-probabilities serve. Pass the
     plain softmax: after division by a prior and normalisation the AUC is another.
     """
-    from scipy.stats import rankdata
-
     n, classes = scores.shape
     positives = np.bincount(labels, minlength=classes).astype(np.float64)
     if (positives == 0).any() or (positives == n).any():
