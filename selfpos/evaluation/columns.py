@@ -8,20 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from datasets import Dataset, DatasetDict
 from datasets.table import InMemoryTable
-
-if TYPE_CHECKING:
-    from mteb.abstasks import AbsTask
+from mteb.abstasks import AbsTask, AbsTaskRetrieval
 
 
 @contextmanager
 def columns_as_lists(task: AbsTask) -> Iterator[None]:
     """While the block runs, `task` loads lists as columns; not retrieval, whose corpora are large."""
-    from mteb.abstasks import AbsTaskRetrieval
-
     if isinstance(task, AbsTaskRetrieval) or list(task.metadata.modalities) != ["text"]:
         yield
         return

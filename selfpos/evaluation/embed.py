@@ -14,15 +14,15 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import torch
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.util import truncate_embeddings
 
 from selfpos.evaluation.packed import packed_layers
 from selfpos.evaluation.store import Store, key_of
-
-if TYPE_CHECKING:
-    from sentence_transformers import SentenceTransformer
 
 # Tokens in one batch, padding included: on a CPU more would leave the caches, a GPU needs more to be busy.
 BUDGET = {"cpu": 2048}
@@ -140,9 +140,6 @@ def embed(
 def _forward(
     model: SentenceTransformer, tokens: list[np.ndarray], options: EncodingOptions, extra: dict[str, Any]
 ) -> np.ndarray:
-    import torch
-    from sentence_transformers.util import truncate_embeddings
-
     tokenizer: Any = model[0].tokenizer
     width = max(len(row) for row in tokens)
     ids = np.full((len(tokens), width), tokenizer.pad_token_id, np.int64)
@@ -166,8 +163,6 @@ def _forward(
 @contextmanager
 def _mapping(device: str) -> Iterator[Callable[..., Iterator[Any]]]:
     """A lazy `map`: on a CPU with one thread for each that torch may use, otherwise Python's own."""
-    import torch
-
     threads = torch.get_num_threads()
     if device != "cpu" or threads == 1:
         yield map

@@ -7,20 +7,21 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import mteb
 import numpy as np
 from mteb.models import ModelMeta
 from mteb.models.abs_encoder import get_prompt_name
 from mteb.models.sentence_transformer_wrapper import SentenceTransformerEncoderWrapper
+from sentence_transformers import SentenceTransformer
 
 from selfpos.errors import OperationError
 from selfpos.evaluation.embed import EncodingOptions, constant_features, embed, tokenise, tokenizer_identity
 from selfpos.evaluation.load import adapter_base, load_model
 from selfpos.evaluation.store import DiskStore, MemoryStore, Store, key_of
-
-if TYPE_CHECKING:
-    from sentence_transformers import SentenceTransformer
+from selfpos.storage.hashing import REVISION_LENGTH, content_hash
+from selfpos.storage.locate import hub_snapshot
 
 # Bytes of embeddings kept in memory without a cache on disk: 200,000 embeddings of 384 numbers. Beyond it
 # texts are embedded again.
@@ -48,9 +49,6 @@ def identity(folder: Path, name: str) -> ModelMeta:
     """The model's name and revision in result files: those of the Hub, else a local name and its content
     hash.
     """
-    from selfpos.storage.hashing import REVISION_LENGTH, content_hash
-    from selfpos.storage.locate import hub_snapshot
-
     snapshot = hub_snapshot(folder)
     if snapshot and name.partition("@")[0] == snapshot["repo"]:
         name = snapshot["repo"]
@@ -155,8 +153,6 @@ class ListedPrompts:
 
 def listed_prompts(name: str) -> ListedPrompts:
     """mteb's entry for the model called `name`; empty for models that mteb does not know."""
-    import mteb
-
     try:
         meta = mteb.get_model_meta(name, fetch_from_hf=False)
     except (KeyError, ValueError):
@@ -250,8 +246,6 @@ def load_encoder(folder: Path, meta: ModelMeta, cache: Path | None = None) -> En
 
 def embedding_identity(folder: Path, model: SentenceTransformer) -> dict[str, Any]:
     """What determines the embedding of a text besides prompt and side, as JSON."""
-    from selfpos.storage.hashing import content_hash
-
     base = adapter_base(folder)  # the adapter's hash does not include its base
     return {
         "model": content_hash(folder),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import numpy as np
+from sentence_transformers import SentenceTransformer
 
 from selfpos.errors import SelfposError, on_one_line
 from selfpos.storage.file_kinds import ADAPTER, VOCABULARIES
@@ -11,18 +13,12 @@ from selfpos.storage.inside import refuse_links_out
 from selfpos.storage.manifest import read_json
 from selfpos.storage.model_folder import has_tokenizer, read_modules, refuse_pickles
 
-if TYPE_CHECKING:
-    from sentence_transformers import SentenceTransformer
-
 
 def load_model(folder: Path) -> SentenceTransformer:
     """The sentence-transformers model in `folder`, after it has embedded a text of one letter.
 
     Raises SelfposError when parts are missing or do not fit together, or embeddings are not finite.
     """
-    import numpy as np
-    from sentence_transformers import SentenceTransformer
-
     base, first = adapter_base(folder), read_modules(folder)[0]
     with_vocabulary = has_tokenizer(folder / first.path) or (base is not None and has_tokenizer(base))
     if first.kind == "Transformer" and not with_vocabulary:

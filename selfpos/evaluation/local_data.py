@@ -20,11 +20,13 @@ import yaml
 
 from selfpos.data.beir import Beir, beir_files, read_beir
 from selfpos.data.folders import split_files
+from selfpos.data.sources import load_source
 from selfpos.data.tables import READING
 from selfpos.errors import OperationError, SelfposError, first_line
 from selfpos.evaluation.mteb_internals import columns_of, kind_of, set_splits
 from selfpos.evaluation.tasks import dataset_of, new_task, with_data
 from selfpos.storage.hashing import sha256_file
+from selfpos.tasks import get_task
 
 if TYPE_CHECKING:
     from mteb.abstasks import AbsTask
@@ -193,9 +195,6 @@ def read_split(
 
     Raises SelfposError for records without text or value: a score over the others would be another task's.
     """
-    from selfpos.data.sources import load_source
-    from selfpos.tasks import get_task
-
     if kind == "retrieval":
         found = read_beir(source, beir_files(source, split))
         if blank := sum(not found.queries[key].strip() for key in found.relevant):

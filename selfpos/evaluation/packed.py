@@ -9,10 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    import torch
+import torch
 
 MOST_BYTES = 2_000_000_000  # packed weights are a second copy: larger models are left as they are
 ROWS = 2048  # of the products that the packing is optimised for; others are correct, too
@@ -25,8 +24,6 @@ def packed_layers(model: torch.nn.Module) -> Iterator[int]:
 
     0 where `model` is not on a CPU or too large, or torch lacks oneDNN or its operators.
     """
-    import torch
-
     layers = [module for module in model.modules() if type(module) is torch.nn.Linear]
     usable = torch.backends.mkldnn.is_available()
     usable &= all(hasattr(torch.ops.mkldnn, name) for name in OPERATORS)
@@ -49,8 +46,6 @@ def packed_layers(model: torch.nn.Module) -> Iterator[int]:
 
 def _is_linear_with_gelu(module: Any) -> bool:
     """Whether `module` is the intermediate layer of BERT and its relatives, with the exact GELU."""
-    import torch
-
     children = {name for name, _ in module.named_children()}
     if not type(module).__name__.endswith("Intermediate") or children != {"dense", "intermediate_act_fn"}:
         return False
@@ -60,8 +55,6 @@ def _is_linear_with_gelu(module: Any) -> bool:
 
 def _product(layer: torch.nn.Linear, then: str) -> Callable[[torch.Tensor], torch.Tensor]:
     """x·Wᵀ + b of a layer for x of shape (…, in); with `then` "gelu", the exact GELU (by erf) of it."""
-    import torch
-
     weights = torch.ops.mkldnn._reorder_linear_weight(layer.weight.detach(), ROWS)
 
     def forward(x: torch.Tensor) -> torch.Tensor:

@@ -8,16 +8,16 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from mteb import abstasks
+from mteb.abstasks import AbsTask
+from mteb.abstasks.multilabel_classification import AbsTaskMultilabelClassification
 
 from selfpos.console import log
 from selfpos.evaluation.mteb_internals import Evaluated, observed
 from selfpos.scores.examples import Examples, score_of
-
-if TYPE_CHECKING:
-    from mteb.abstasks import AbsTask
 
 AGREEMENT = 1e-4  # mteb rounds retrieval scores to five digits
 
@@ -71,9 +71,6 @@ def recording(task: AbsTask) -> Iterator[list[Examples]]:
 
 
 def _record(task: Any, evaluated: Evaluated) -> Recorded | None:
-    from mteb import abstasks
-    from mteb.abstasks.multilabel_classification import AbsTaskMultilabelClassification
-
     if isinstance(task, AbsTaskMultilabelClassification):  # a subclass of classification
         return None
     recorders = {

@@ -11,11 +11,15 @@ from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from selfpos.console import log, progress, quiet_libraries
 from selfpos.errors import OperationError, SelfposError, on_one_line
 from selfpos.evaluation.verified import ALTERED
 from selfpos.scores.examples import examples_file, write_examples
 from selfpos.scores.files import TaskScore, task_score, write_last
+from selfpos.storage.inside import refuse_links_out
+from selfpos.storage.model_folder import read_modules, refuse_pickles
 
 if TYPE_CHECKING:
     from mteb.abstasks import AbsTask
@@ -109,9 +113,6 @@ def evaluate(
 
 def check_tasks(model: Path, tasks: Sequence[AbsTask], out: Path) -> None:
     """Raise SelfposError for what `evaluate` refuses without loading the model."""
-    from selfpos.storage.inside import refuse_links_out
-    from selfpos.storage.model_folder import read_modules, refuse_pickles
-
     read_modules(model)
     refuse_links_out(model)
     refuse_pickles(model)
@@ -185,7 +186,6 @@ class _Scorer:
     def score(self, task: AbsTask) -> TaskScore:
         """The score of `task`, from its result file or by running it."""
         import mteb
-        import numpy as np
         from mteb.results import TaskResult
 
         from selfpos.evaluation.columns import columns_as_lists

@@ -6,9 +6,10 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from selfpos.console import quiet_libraries
+from selfpos.data.corpus import load_corpus
 from selfpos.errors import SelfposError, unknown
 from selfpos.evaluation import corpus_tasks, task_files
 from selfpos.evaluation.local_data import (
@@ -22,11 +23,11 @@ from selfpos.evaluation.local_data import (
     set_in,
 )
 from selfpos.evaluation.verified import fault_of, with_mark
+from selfpos.recipe import EvaluationSettings
 
 if TYPE_CHECKING:
     from mteb.abstasks import AbsTask
 
-    from selfpos.recipe import EvaluationSettings
 
 CORPUS = "corpus"
 QUICK = "quick"
@@ -199,8 +200,6 @@ def _fits(task: AbsTask, filters: Filters) -> bool:
 
 
 def _check_filters(types: Sequence[str], languages: Sequence[str]) -> None:
-    from typing import get_args
-
     from mteb.abstasks.task_metadata import TaskType
     from mteb.languages import ISO_TO_LANGUAGE
 
@@ -226,8 +225,6 @@ def _named(name: str, data_dir: Path | None) -> list[AbsTask]:
             tasks += _named(stand_in if stand_in and lacking else quick, data_dir)
         return tasks
     if name == CORPUS or name in corpus_tasks.LOADERS:
-        from selfpos.data.corpus import load_corpus
-
         tasks = corpus_tasks.corpus_tasks(load_corpus())
         return [task for task in tasks if name in (CORPUS, task.metadata.name)]
     if name in OWN_TASKS:
