@@ -106,8 +106,8 @@ def write_findings(folder: Path, findings: Findings) -> None:
         figure = gradient_figure(findings)
         save(figure, folder / "gradients.png")
         picture = svg(figure)
-    options = {"trim_blocks": True, "keep_trailing_newline": True}
-    pages = Environment(loader=PackageLoader("selfpos.analysis"), **options)
+    loader = PackageLoader("selfpos.analysis")
+    pages = Environment(loader=loader, trim_blocks=True, keep_trailing_newline=True)
     pages.filters["escape"] = escape
     content = {"findings": findings, "tables": tables(findings), "title": FIGURE, "picture": picture}
     for name, template in (("analysis.md", "analysis.md.j2"), ("section.html", "section.html")):

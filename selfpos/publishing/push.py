@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import (
     CommitInfo,
@@ -20,13 +20,15 @@ from huggingface_hub import (
     constants,
 )
 from huggingface_hub.errors import RepositoryNotFoundError
-from huggingface_hub.hf_api import FolderVerification
 
 from selfpos.console import log
 from selfpos.errors import OperationError, SelfposError, on_one_line
 from selfpos.publishing.plan import PICKLES, PushPlan
 from selfpos.publishing.session import AGAIN, hub
 from selfpos.storage.file_kinds import MANIFEST
+
+if TYPE_CHECKING:
+    from huggingface_hub.hf_api import FolderVerification
 
 LARGE = 8_000_000  # bytes from which a file is sent alone
 WEIGHTS = {".safetensors", ".gguf", ".onnx", *PICKLES}
