@@ -124,7 +124,6 @@ class PairConflict:
 
     @property
     def conflicting(self) -> bool:
-        """Whether the whole interval lies below zero."""
         return self.high is not None and self.high < 0
 
 

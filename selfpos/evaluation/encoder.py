@@ -106,7 +106,6 @@ class Embedder:
         return rows[[position_of[text] for text in texts]]
 
     def close(self) -> None:
-        """Release the files of the cache."""
         for store in self._stores.values():
             store.close()
         self._stores.clear()

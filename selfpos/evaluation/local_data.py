@@ -46,7 +46,6 @@ class LocalSet:
 
     @property
     def subsets(self) -> Mapping[str, str]:
-        """MTEB's subset → folder."""
         return {"default": self.folders} if isinstance(self.folders, str) else self.folders
 
 

@@ -163,7 +163,6 @@ class _Scorer:
 
     @cached_property
     def encoder(self) -> Any:
-        """The loaded model."""
         from selfpos.evaluation.encoder import describe_encoder, load_encoder
 
         encoder = load_encoder(self.folder, self.meta, self.cache)
@@ -175,11 +174,9 @@ class _Scorer:
 
     @property
     def is_loaded(self) -> bool:
-        """Whether the model is loaded."""
         return "encoder" in vars(self)
 
     def close(self) -> None:
-        """Release the files of the cache."""
         if self.is_loaded:
             self.encoder.embedder.close()
 

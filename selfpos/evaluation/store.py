@@ -27,7 +27,6 @@ Key = bytes  # 16 bytes
 
 
 def key_of(text: str) -> Key:
-    """The XXH3-128 of the text."""
     return xxhash.xxh3_128_digest(text.encode("utf-8", errors="surrogatepass"))
 
 

@@ -251,7 +251,6 @@ def _study(file: Path) -> Study:
 
 
 def _conclude(outcome: Outcome, file: Path, settings: dict[str, Any]) -> None:
-    """Print the outcome, and write it beside `file`."""
     from selfpos.console import table_text
 
     outcome.write(file, settings)

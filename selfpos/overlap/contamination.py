@@ -99,7 +99,6 @@ class ContaminationCheck:
         return f'{title}\n<p class="soft">{escape(text)}</p>\n{table}'
 
     def write(self, file: Path) -> None:
-        """Write the results to `file` as JSON."""
         results: dict[str, Any] = {
             "settings": self.settings.model_dump(mode="json"),
             "not checked": self.unread,

@@ -16,7 +16,7 @@ import yaml
 from selfpos.console import markdown_table
 from selfpos.data.sources import corpus_view
 from selfpos.errors import SelfposError
-from selfpos.publishing.facts import TRAJECTORY, Facts, HubModel, Parent, hub_datasets, read_facts
+from selfpos.publishing.facts import TRAJECTORY, DataSource, Facts, HubModel, Parent, hub_datasets, read_facts
 from selfpos.publishing.metadata import Licence, Lookup, card_data, derive_licence, parse_licence
 from selfpos.publishing.scores import (
     FOLDER,
@@ -68,7 +68,6 @@ class Card:
 
     @property
     def text(self) -> str:
-        """The card's Markdown, metadata first."""
         facts, scores, this = self.facts, self.scores, self.models.this
         title = self.repo.rpartition("/")[2] if self.repo else facts.name
         table = score_table(scores, self.models) if scores and this else None
@@ -194,17 +193,10 @@ def _probe_rows(facts: Facts) -> list[dict[str, Any]]:
     starts = [row["validation"] for row in facts.trajectory if "validation" in row]
     starts += [row["losses"] for row in facts.trajectory if row.get("scale") == 0]
     before, after = starts[0] if starts else {}, facts.search.get("losses") or {}
-    entries = {entry.task: vars(entry) for entry in facts.probe}
-    unknown = {"type": None, "records": None, "source": None}
+    entries = {task: DataSource(task) for task in after} | {entry.task: entry for entry in facts.probe}
     return [
-        {
-            **unknown,
-            **entries.get(task, {}),
-            "task": task,
-            "before": before.get(task),
-            "after": after.get(task),
-        }
-        for task in dict.fromkeys([*entries, *after])
+        vars(entries[task]) | {"before": before.get(task), "after": after.get(task)}
+        for task in dict.fromkeys([*(entry.task for entry in facts.probe), *after])
     ]
 
 

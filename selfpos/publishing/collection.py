@@ -36,16 +36,13 @@ class CollectionPlan:
 
     @property
     def plans(self) -> list[PushPlan]:
-        """Every push, in order."""
         return [*([self.probe] if self.probe else []), *self.vectors.values(), self.merged]
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """The problems of all pushes."""
         return tuple(f"{plan.repo}: {problem}" for plan in self.plans for problem in plan.problems)
 
     def text(self) -> str:
-        """The plan for a person."""
         title = f"collection '{self.title}' of {len(self.plans)} repositories"
         notes = (f"note: {note}" for note in self.notes)
         return "\n\n".join([title, *(plan.text() for plan in self.plans), *notes])

@@ -80,12 +80,10 @@ class Facts:
 
     @property
     def merge(self) -> Mapping[str, Any]:
-        """The record of the merge."""
         return self.record.get("merge") or {}
 
     @property
     def search(self) -> Mapping[str, Any]:
-        """The record of the search for coefficients."""
         return self.record.get("positioning") or {}
 
     @property
@@ -96,7 +94,6 @@ class Facts:
 
     @property
     def adapter(self) -> bool:
-        """Whether the folder holds a PEFT adapter rather than a whole model."""
         return self.summary.adapter is not None
 
     @property
@@ -107,7 +104,6 @@ class Facts:
 
     @property
     def reference(self) -> str | None:
-        """The address of the method's paper."""
         reference = str(self.merge.get("reference"))
         if self.search:
             reference = METHODS[_search_method(self.search)].reference
@@ -128,7 +124,6 @@ class Facts:
 
     @property
     def seconds(self) -> float | None:
-        """Seconds of training or merging."""
         return self.record.get("seconds") or (self.run.seconds if self.run else None)
 
     @property
@@ -152,7 +147,6 @@ class Facts:
 
     @property
     def family(self) -> list[Parent]:
-        """The base and the parents."""
         return [parent for parent in (self.base, *self.parents) if parent is not None]
 
     @property

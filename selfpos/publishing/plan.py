@@ -37,11 +37,9 @@ class PlannedFile:
 
     @property
     def size(self) -> int:
-        """Bytes of the content."""
         return self.content.stat().st_size if isinstance(self.content, Path) else len(self.content)
 
     def read(self) -> bytes:
-        """The whole content."""
         return self.content.read_bytes() if isinstance(self.content, Path) else self.content
 
 
@@ -64,7 +62,6 @@ class PushPlan:
 
     @property
     def total_bytes(self) -> int:
-        """Bytes of all files together."""
         return sum(file.size for file in self.files)
 
     def linked(self, published: Mapping[str, HubModel], probe_set: str | None) -> PushPlan:
@@ -76,7 +73,6 @@ class PushPlan:
         return replace(self, files=in_order(files), card=card.text, made_from=card)
 
     def text(self) -> str:
-        """The plan for a person: target, files, card, notes and problems."""
         where = f"branch {self.branch} of " if self.branch else ""
         if self.pull_request:
             where = "a pull request to "
@@ -190,12 +186,10 @@ def _left_out(folder: Path, path: Path) -> str | None:
 
 
 def in_order(files: Files) -> tuple[PlannedFile, ...]:
-    """The files by path."""
     return tuple(PlannedFile(path, files[path]) for path in sorted(files))
 
 
 def target_problems(repo: str, branch: str | None, pull_request: bool) -> list[str]:
-    """Faults in the target of a push."""
     problems = check_repo(repo)
     if branch is not None and pull_request:
         problems.append("a pull request goes to the main branch; give --branch or --pr, not both")
@@ -234,7 +228,6 @@ def _records(card: Card) -> Files:
 
 
 def _notes(folder: Path, card: Card, keep_card: bool) -> list[str]:
-    """What the user may not expect."""
     facts = card.facts
     notes = []
     if card.scores and card.models.this is None:

@@ -56,7 +56,6 @@ class Scores:
         return next((result for result in self.models.get(model, ()) if result.task == task), None)
 
     def task_score(self, result: Result) -> TaskScore:
-        """The result as one score."""
         task = self.tasks[result.task]
         return TaskScore(result.task, task.type or "", task.metric or "", result.mean, result.file)
 
@@ -138,7 +137,6 @@ class ScoredModels:
 
     @property
     def family(self) -> list[str]:
-        """This model first, each name once."""
         names = [self.this, self.base, *self.parents, *self.joints]
         return list(dict.fromkeys(name for name in names if name is not None))
 

@@ -100,7 +100,6 @@ def _output(modules: list[tuple[str, Path]]) -> tuple[str | None, int | None]:
 
 
 def _weights(folder: Path) -> dict[str, int]:
-    """Dtype → number of float weights in the safetensors files."""
     counts: dict[str, int] = {}
     for file in sorted(folder.rglob("*.safetensors")):
         for entry in read_header(file)[0].values():
@@ -119,12 +118,10 @@ class ModelRun:
 
     @property
     def sources(self) -> Mapping[str, str | list[str]]:
-        """Task → the source of its data."""
         return {name: task.data for name, task in self.recipe.tasks.items()}
 
     @property
     def trajectory(self) -> Path:
-        """The steps of the search behind the model."""
         return self.folder.trajectory(self.model.name)
 
     @property
@@ -135,7 +132,6 @@ class ModelRun:
 
     @property
     def seconds(self) -> float | None:
-        """Seconds of the job that made the model."""
         return self._seconds(self.folder.places(self.model.name)[self.model])
 
     def trained(self, name: str) -> Path | None:
@@ -145,12 +141,10 @@ class ModelRun:
 
     def training_seconds(self, names: Sequence[str]) -> float | None:
         """Seconds of training all models `names`; None where that of one is unknown."""
-        paths = {name: self.trained(name) for name in names}
-        seconds = [
-            self._seconds(self.folder.places(name)[path]) if path else None for name, path in paths.items()
-        ]
+        paths = [self.trained(name) for name in names]
+        seconds = [self._seconds(self.folder.places(path.name)[path]) for path in paths if path]
         known = [value for value in seconds if value is not None]
-        return sum(known) if known and len(known) == len(seconds) else None
+        return sum(known) if known and len(known) == len(paths) else None
 
     def _seconds(self, job: str) -> float | None:
         mark = self.folder.mark(job)

@@ -62,7 +62,6 @@ class RunResults:
 
     @property
     def models(self) -> list[str]:
-        """All models of the recipe, in the order of its tables."""
         return ["base", *self.recipe.trained, *self.recipe.merges]
 
     @cached_property
@@ -88,7 +87,6 @@ class RunResults:
 
     @property
     def baseline(self) -> str:
-        """The model that differences are to."""
         return self.comparison.baseline if self.comparison else "base"
 
     @property

@@ -137,7 +137,6 @@ def _read(file: Path) -> Measured:
 
 
 def mean(values: list[float], digits: int = 2) -> str:
-    """The mean for a table."""
     return f"{np.mean(values):.{digits}f}"
 
 
@@ -179,12 +178,10 @@ class Bench:
         return self.recipe.training.learning_rates[0]
 
     def with_iterations(self, iterations: int) -> Bench:
-        """The same with another length of training."""
         training = self.recipe.training.model_copy(update={"iterations": iterations})
         return replace(self, recipe=self.recipe.model_copy(update={"training": training}))
 
     def train(self, method: str, seed: int) -> Trained:
-        """One network by one method."""
         unit = Unit(self.imbalance, method, (), self.rate, (seed,))
         with seeded(seed):  # dropout
             return train_unit(unit, self.recipe, self.data, self.device, self.tick)
@@ -252,7 +249,6 @@ def difference(end: Network, start: Network) -> Vector:
 
 
 def gram_of(vectors: Sequence[Vector]) -> Tensor:
-    """The inner products of the vectors, in float64."""
     products = [
         [float(sum((a[name].double() * b[name].double()).sum() for name in a)) for b in vectors]
         for a in vectors
@@ -266,7 +262,6 @@ def lengths(gram: Tensor) -> Floats:
 
 
 def moved_weights(origin: Vector, vectors: list[Vector], coefficients: list[float] | Tensor) -> Vector:
-    """origin + Σ c_i V_i."""
     return {
         name: tensor + sum(c * v[name] for c, v in zip(coefficients, vectors, strict=True))
         for name, tensor in origin.items()
@@ -274,7 +269,6 @@ def moved_weights(origin: Vector, vectors: list[Vector], coefficients: list[floa
 
 
 def moved(start: Network, vectors: list[Vector], coefficients: list[float]) -> Network:
-    """start + Σ c_i V_i as a network."""
     network = copy.deepcopy(start)
     network.load_state_dict(moved_weights(weights_of(start), vectors, coefficients), strict=False)
     return network

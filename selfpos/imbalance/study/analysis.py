@@ -122,8 +122,6 @@ class Study:
 
 @dataclass(frozen=True)
 class Step:
-    """One step imbalance of a study."""
-
     study: Study
     rho: float
     mu: float
@@ -197,5 +195,4 @@ def _is_reversed(one: str, other: str, first: dict[str, dict], second: dict[str,
 
 
 def kendall(first: Sequence[float], second: Sequence[float]) -> float:
-    """Kendall's τ-b of two orders."""
     return float(kendalltau(first, second).statistic)

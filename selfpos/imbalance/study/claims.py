@@ -57,7 +57,6 @@ class Claim:
 
     @property
     def uncorrected(self) -> list[Check]:
-        """The checks that are contradicted before the correction only."""
         corrected = self.contradicted
         return [check for check in self.checks if check.met is False and check not in corrected]
 

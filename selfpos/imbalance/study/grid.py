@@ -149,14 +149,12 @@ def _key(record: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def _steps(units: list[Unit], recipe: ImbalanceRecipe) -> int:
-    """The length of the progress bar."""
     return sum(len(unit.seeds) for unit in units) * recipe.training.iterations
 
 
 def _one_by_one(
     units: list[Unit], recipe: ImbalanceRecipe, images: ImageData, device: torch.device
 ) -> Trainings:
-    """The units with their records, as they end."""
     with progress(recipe.name, _steps(units, recipe), unit="network steps") as bar:
         for unit in units:
             bar.advance(0, now=str(unit))

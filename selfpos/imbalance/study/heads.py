@@ -108,7 +108,6 @@ class Stage:
         return [features.mean(dim=(2, 3)) for features in self.features]
 
     def balanced_streams(self) -> list[Iterator[Ints]]:
-        """Class-balanced positions of each sample."""
         size = self.settings.batch_size
         return [class_balanced_stream(s.positions, s.labels, size, s.seed) for s in self.samples]
 

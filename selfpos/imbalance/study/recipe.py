@@ -86,7 +86,6 @@ class TrainingSettings(Numbers):
 
     @property
     def second_stage(self) -> int:
-        """Iterations of a second stage."""
         return self.second_iterations or self.iterations
 
     @model_validator(mode="after")

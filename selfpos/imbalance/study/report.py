@@ -82,7 +82,6 @@ def _table(header: list[str], rows: list[list[str]]) -> str:
 
 
 def _means(study: Study) -> str:
-    """Means over seeds."""
     columns = {
         "AUC": ("plain", "auc"),
         "accuracy": ("plain", "accuracy"),

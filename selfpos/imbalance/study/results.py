@@ -112,7 +112,6 @@ def check_same_settings(path: Path, before: ImbalanceRecipe, now: ImbalanceRecip
 
 
 def check_same_data(path: Path, data: ImageData) -> None:
-    """Raise SelfposError when the file's records were made with other data."""
     if data_of(path) not in (None, data.fingerprint):
         other = f"other data than {data.description}"
         if data.network is not None:

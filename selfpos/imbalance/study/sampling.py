@@ -129,7 +129,6 @@ def _resampled(sampler: Any, labels: Ints, sizes: Ints, seed: int) -> Ints:
 
 
 def need_samplers() -> None:
-    """Raise SelfposError when imbalanced-learn is not installed."""
     if find_spec("imblearn") is None:
         raise SelfposError(
             "over- and undersampling and SMOTE need imbalanced-learn; install it with: pip install "

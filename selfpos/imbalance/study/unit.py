@@ -106,14 +106,12 @@ def scored_positions(data: ImageData, recipe: ImbalanceRecipe) -> Ints:
 
 
 def new_network(recipe: ImbalanceRecipe, data: ImageData, seed: int) -> Network:
-    """The network of `seed` before any training."""
     return data.network(seed) if data.network else build(recipe.network, data.classes, seed)
 
 
 def train_unit(
     unit: Unit, recipe: ImbalanceRecipe, data: ImageData, device: torch.device, tick: Tick | None = None
 ) -> Trained:
-    """Draw the unit's samples, build its networks and train them."""
     method, training = first_stage(unit.method), recipe.training
     samples, positions, streams, networks = [], [], [], []
     for seed in unit.seeds:
