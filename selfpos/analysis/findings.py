@@ -136,18 +136,9 @@ def _conflict_table(findings: Findings) -> Table:
         for index, pair in enumerate(measured["pairs"]):
             cosines = [pairs[index]["cosine"] for pairs in measured["layers"].values()]
             known = [cosine for cosine in cosines if cosine is not None]
-            row = [
-                point,
-                " – ".join(pair["tasks"]),
-                _cosine(pair),
-                f"{pair['raw_cosine']:+.3f}",
-                f"{pair['share']:.0%}",
-            ]
-            row += [
-                f"{sum(cosine < 0 for cosine in known)} of {len(known)}",
-                "yes" if pair["conflicting"] else "no",
-            ]
-            rows.append(row)
+            negative = f"{sum(cosine < 0 for cosine in known)} of {len(known)}"
+            row = [point, " – ".join(pair["tasks"]), _cosine(pair), f"{pair['raw_cosine']:+.3f}"]
+            rows.append([*row, f"{pair['share']:.0%}", negative, "yes" if pair["conflicting"] else "no"])
     explanation = (
         f"Cosine of two tasks' gradients on {findings.records} records, without the noise of batches, with "
         "its 95 % interval (jackknife over batches). Conflict: the whole interval is below zero. Share: "

@@ -83,9 +83,8 @@ def _gradients(loss: Tensor, parameters: Mapping[str, nn.Parameter]) -> dict[str
     if not loss.requires_grad:  # it reaches none of the parameters of this pass
         return {}
     gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
-    return {
-        key: gradient for key, gradient in zip(parameters, gradients, strict=True) if gradient is not None
-    }
+    named = zip(parameters, gradients, strict=True)
+    return {key: gradient for key, gradient in named if gradient is not None}
 
 
 def passes(sizes: Mapping[str, int], count: int, memory: int) -> list[list[ParameterSlice]]:
@@ -143,9 +142,8 @@ def pair_conflicts(gram: np.ndarray, tasks: Sequence[str]) -> list[PairConflict]
         raise ValueError("every task needs the same number of batches, 2 or more")
     conflicts = []
     for first, second in itertools.combinations(rows, 2):
-        blocks = [
-            gram[np.ix_(rows[a], rows[b])] for a, b in ((first, first), (second, second), (first, second))
-        ]
+        pairs = ((first, first), (second, second), (first, second))
+        blocks = [gram[np.ix_(rows[a], rows[b])] for a, b in pairs]
         cosine = _cosine(*blocks)
         low, high = (None, None) if cosine is None else _interval(cosine, *blocks)
         cross = blocks[2]

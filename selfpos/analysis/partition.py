@@ -61,9 +61,8 @@ def embed_sources(
     with quiet_libraries(), progress("embedding", len(pairs), unit="data sets") as bar:
         model = SentenceTransformer(str(base), local_files_only=True)
         for name, sides in pairs.items():
-            rows.append(
-                np.concatenate([model.encode(side, show_progress_bar=False).mean(0) for side in sides])
-            )
+            means = [model.encode(side, show_progress_bar=False).mean(0) for side in sides]
+            rows.append(np.concatenate(means))
             bar.advance(1, newest=name)
     return np.stack(rows)
 

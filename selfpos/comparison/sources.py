@@ -50,10 +50,8 @@ def find_models(names: Sequence[str], scores: Path) -> list[Scored]:
 
 def models_of_run(folder: RunFolder, recipe: Recipe) -> dict[str, dict[str, TaskScore]]:
     """Model → task → score of what has been scored in the run `folder`, in the order of its tables."""
-    names = ["base", *recipe.trained, *recipe.merges]
-    return {
-        name: read_scores(folder.scores(name)) for name in names if (folder.scores(name) / LAST).is_file()
-    }
+    folders = {name: folder.scores(name) for name in ("base", *recipe.trained, *recipe.merges)}
+    return {name: read_scores(path) for name, path in folders.items() if (path / LAST).is_file()}
 
 
 def _models_of_runs(runs: Sequence[RunFolder]) -> list[Scored]:

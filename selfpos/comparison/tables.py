@@ -252,12 +252,7 @@ def _json(comparison: Comparison) -> str:
     return json.dumps({**data, "how": how(comparison)}, indent=1) + "\n"
 
 
-FORMATS: dict[str, Callable[[Comparison], str]] = {
-    ".md": _markdown,
-    ".tex": _latex,
-    ".csv": _csv,
-    ".json": _json,
-}
+FORMATS = {".md": _markdown, ".tex": _latex, ".csv": _csv, ".json": _json}
 
 
 def check_outputs(files: list[Path]) -> None:

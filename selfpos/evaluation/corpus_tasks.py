@@ -77,13 +77,10 @@ def _see_also(corpus: Corpus) -> dict[str, Any]:
             texts[first.name] = first.summary
     linked = {name for others in relevant.values() for name in others}
     entries = corpus.part("test")
-    others = _sample(
-        [entry for entry in entries if entry.name not in linked], max(0, DOCUMENTS - len(linked))
-    )
-    documents = {
-        entry.name: {"text": cut(entry.body, DOCUMENT_LENGTH)}
-        for entry in [*(entry for entry in entries if entry.name in linked), *others]
-    }
+    others = [entry for entry in entries if entry.name not in linked]
+    chosen = [entry for entry in entries if entry.name in linked]
+    chosen += _sample(others, max(0, DOCUMENTS - len(linked)))
+    documents = {entry.name: {"text": cut(entry.body, DOCUMENT_LENGTH)} for entry in chosen}
     return {"default": {"test": retrieval_data(documents, texts, relevant)}}
 
 

@@ -69,10 +69,8 @@ def tokenizer_identity(model: SentenceTransformer, options: EncodingOptions) -> 
     if backend is None:
         return None
     names = ("max_seq_length", "query_length", "document_length", "do_lower_case")
-    settings = [
-        {name: getattr(first, name, None) for name in names},
-        getattr(first, "processing_kwargs", None),
-    ]
+    lengths = {name: getattr(first, name, None) for name in names}
+    settings = [lengths, getattr(first, "processing_kwargs", None)]
     vocabulary = json.loads(backend.to_str())
     for name in ("padding", "truncation"):  # as the last call left them
         vocabulary.pop(name, None)
@@ -98,9 +96,8 @@ def tokenise(
     missing.sort(key=lambda index: len(texts[index]))
     for start in range(0, len(missing), TOKENISED_AT_ONCE):
         batch = missing[start : start + TOKENISED_AT_ONCE]
-        features = model.preprocess(
-            [texts[index] for index in batch], prompt=options.prompt, **options.kwargs
-        )
+        some = [texts[index] for index in batch]
+        features = model.preprocess(some, prompt=options.prompt, **options.kwargs)
         ids = features["input_ids"].numpy().astype(np.int32)
         mask = features["attention_mask"].numpy().astype(bool)
         for index, row, kept in zip(batch, ids, mask, strict=True):

@@ -32,9 +32,8 @@ def load_model(folder: Path) -> SentenceTransformer:
     try:
         model = SentenceTransformer(str(folder), local_files_only=True)
     except Exception as error:
-        raise SelfposError(
-            f"{folder} does not load as a sentence-transformers model: {_line(error)}"
-        ) from None
+        what = "does not load as a sentence-transformers model"
+        raise SelfposError(f"{folder} {what}: {_line(error)}") from None
     try:
         row = model.encode(["a"], show_progress_bar=False)
     except Exception as error:
@@ -42,9 +41,7 @@ def load_model(folder: Path) -> SentenceTransformer:
             f"{folder} loads, but its parts do not fit together: embedding a text failed with {_line(error)}"
         ) from None
     if not np.isfinite(row).all():
-        raise SelfposError(
-            f"{folder} gives embeddings that are not finite (NaN or infinity): its weights are damaged"
-        )
+        raise SelfposError(f"{folder} gives embeddings that are not finite: its weights are damaged")
     return model
 
 

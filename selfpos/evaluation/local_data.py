@@ -12,7 +12,6 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,9 +48,7 @@ class LocalSet:
         return {"default": self.folders} if isinstance(self.folders, str) else self.folders
 
 
-_SETS = yaml.safe_load(
-    resources.files("selfpos.evaluation").joinpath("local_tasks.yaml").read_text(encoding="utf-8")
-)
+_SETS = yaml.safe_load(Path(__file__).with_name("local_tasks.yaml").read_text(encoding="utf-8"))
 MTEB_TASKS = {name: LocalSet(**fields) for name, fields in _SETS["mteb"].items()}
 OWN_TASKS = {name: LocalSet(**fields) for name, fields in _SETS["own"].items()}
 CORPUS_TASKS = {name: LocalSet(**fields) for name, fields in _SETS["corpus"].items()}
@@ -224,9 +221,8 @@ def hub_folder(task: AbsTask, data_dir: Path) -> Path | None:
 
 def hub_task(task: AbsTask, folder: Path) -> AbsTask:
     """`task` reading its data from `folder`, as mteb does from the Hub; its revision hashes the files."""
-    lines = [
-        f"{file.relative_to(folder).as_posix()}\0{sha256_file(file)}\n" for file in sorted(data_files(folder))
-    ]
+    files = sorted(data_files(folder))
+    lines = [f"{file.relative_to(folder).as_posix()}\0{sha256_file(file)}\n" for file in files]
     revision = "local-" + hashlib.sha256("".join(lines).encode()).hexdigest()[:16]
     dataset = {**task.metadata.dataset, "path": str(folder.absolute()), "revision": revision}
     metadata = task.metadata.model_copy(update={"dataset": dataset})

@@ -84,17 +84,11 @@ def kind_of(task: AbsTask) -> str:
 
 def columns_of(task: AbsTask) -> dict[str, str]:
     """The names that mteb's class has for the columns of our layout, where they are not the usual ones."""
-    single = {
-        "text": getattr(task, "input_column_name", None),
-        "sentences": getattr(task, "input_column_name", None),
-    }
-    label = getattr(task, "label_column_name", None)
-    pair = getattr(task, "column_names", None)
-    first, second = pair or (
-        getattr(task, "input1_column_name", None),
-        getattr(task, "input2_column_name", None),
-    )
-    named = {**single, "label": label, "labels": label, "sentence1": first, "sentence2": second}
+    names = ("input_column_name", "label_column_name", "input1_column_name", "input2_column_name")
+    text, label, *inputs = (getattr(task, name, None) for name in names)
+    first, second = getattr(task, "column_names", None) or inputs
+    named = {"text": text, "sentences": text, "label": label, "labels": label}
+    named |= {"sentence1": first, "sentence2": second}
     return {ours: theirs for ours, theirs in named.items() if isinstance(theirs, str) and ours != theirs}
 
 

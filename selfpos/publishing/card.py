@@ -205,12 +205,10 @@ def _retained(facts: Facts) -> dict[str, Any] | None:
     front = facts.record.get("retain")
     if not front:
         return None
-    tables = [rows(front), *([index_rows(front)] if "index" in front else [])]
-    return {
-        "figure": FRONT,
-        "tables": [markdown_table(*table) for table in tables],
-        "sentences": sentences(front),
-    }
+    tables = [markdown_table(*rows(front))]
+    if "index" in front:
+        tables.append(markdown_table(*index_rows(front)))
+    return {"figure": FRONT, "tables": tables, "sentences": sentences(front)}
 
 
 def _costs(facts: Facts) -> list[str]:

@@ -67,9 +67,7 @@ def derive_licence(facts: Facts, lookup: Lookup | None = None) -> Licence:
     if recorded := facts.record.get("licence"):
         return parse_licence(recorded)
     if not facts.family:
-        raise SelfposError(
-            f"{facts.name} records no parent to take a licence from; name the licence with --license"
-        )
+        raise SelfposError(f"{facts.name} records no parent to take a licence from; name one with --license")
     licences = {parent.name: _licence_of(parent, facts.base, lookup) for parent in facts.family}
     unknown = [name for name, licence in licences.items() if licence is None]
     if unknown:

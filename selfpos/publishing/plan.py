@@ -236,9 +236,7 @@ def _notes(folder: Path, card: Card, keep_card: bool) -> list[str]:
             f"none of them of {facts.name}"
         )
     for name in card.models.stale:
-        notes.append(
-            f"the scores of {name} belong to other weights than it has now and are left out; score it again"
-        )
+        notes.append(f"the scores of {name} are left out: they belong to other weights; score it again")
     own_card = folder / CARD
     replaced = not keep_card and own_card.is_file()
     if replaced and MARK not in own_card.read_text(encoding="utf-8", errors="replace"):

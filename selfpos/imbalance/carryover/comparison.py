@@ -123,9 +123,7 @@ def _read_same(file: Path, settings: Measured) -> Measured:
     content = _read(file)
     stored = {"data": settings.get("data")} | content["settings"]  # of version 0.1: without data
     if changed := [key for key in settings if stored.get(key) != settings[key]]:
-        raise SelfposError(
-            f"{file} was made with other settings ({', '.join(changed)}); name another by --out"
-        )
+        raise SelfposError(f"{file} was made with other settings ({', '.join(changed)}); change --out")
     return content
 
 

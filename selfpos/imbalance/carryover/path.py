@@ -56,9 +56,7 @@ def outcome(by_seed: list[Measured]) -> Outcome:
             rows.append([word, key, mean([values[kind][key][1] for values in by_seed])])
         keys, best[kind] = chosen(by_seed, kind)
         chosen_rows.append([f"{word}, chosen on validation", ", ".join(keys), mean(best[kind])])
-    ends = [
-        max((values["alpha"]["0"], values["alpha"]["1"]), key=lambda pair: pair[0])[1] for values in by_seed
-    ]
+    ends = [max((values["alpha"][end] for end in "01"), key=lambda pair: pair[0])[1] for values in by_seed]
     end_row = ["better end of the path, baseline or ROS, chosen on validation", "", mean(ends)]
     claim = f"interpolation is no worse than a searched ratio (margin {MARGIN})"
     return Outcome(

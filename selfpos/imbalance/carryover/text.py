@@ -163,13 +163,11 @@ def _embedded(model: SentenceTransformer, content: str, texts: list[str]) -> NDA
     file = cache_folder() / "imbalance" / f"{key}.npy"
     if file.is_file():
         return np.load(file, allow_pickle=False)
-    parts = []
+    parts, options = [], {"batch_size": 64, "normalize_embeddings": True, "show_progress_bar": False}
     with progress("embedding", len(texts), unit="texts") as bar:
         for start in range(0, len(texts), 512):
             batch = texts[start : start + 512]
-            parts.append(
-                model.encode(batch, batch_size=64, normalize_embeddings=True, show_progress_bar=False)
-            )
+            parts.append(model.encode(batch, **options))
             bar.advance(len(batch))
     embeddings = np.concatenate(parts).astype(np.float32)
     file.parent.mkdir(parents=True, exist_ok=True)

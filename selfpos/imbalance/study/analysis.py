@@ -80,9 +80,7 @@ class Study:
             cell = tuple(record[field] for field in ("profile", "rho", "mu", "method", "rule"))
             cells[cell][record["rate"]].append(record)
         self.select = select
-        self.cells: dict[tuple, dict[int, Record]] = {
-            cell: self._chosen(cell, rates) for cell, rates in cells.items()
-        }
+        self.cells = {cell: self._chosen(cell, rates) for cell, rates in cells.items()}
 
     def _chosen(self, cell: tuple, rates: Mapping[float, list[Record]]) -> dict[int, Record]:
         """The records of the chosen learning rate, by seed."""

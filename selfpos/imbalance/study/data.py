@@ -211,9 +211,7 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
     rank = data[3]
     header = 4 + 4 * rank
     if len(data) < header:
-        raise SelfposError(
-            f"{path} should have a header of {header} bytes, found {len(data)}; the file is truncated"
-        )
+        raise SelfposError(f"{path} has {len(data)} of {header} bytes of its header; the file is truncated")
     shape = np.frombuffer(data, ">u4", rank, offset=4).astype(int).tolist()
     if len(data) != header + int(np.prod(shape)):
         raise SelfposError(
@@ -234,9 +232,8 @@ def _read_npz(path: Path) -> list[NDArray]:
     try:
         with np.load(path, allow_pickle=False) as archive:
             if missing := [name for name in ARRAYS if name not in archive.files]:
-                raise SelfposError(
-                    f"{path} has no array {', '.join(missing)}; found {', '.join(archive.files)}"
-                )
+                found = ", ".join(archive.files)
+                raise SelfposError(f"{path} has no array {', '.join(missing)}; found {found}")
             return [archive[name] for name in ARRAYS]
     except (EOFError, OSError, TypeError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         raise SelfposError(f"{path} cannot be read as an .npz archive of plain arrays: {error}") from None

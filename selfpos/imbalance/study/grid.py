@@ -97,9 +97,7 @@ def run_grid(
             "network instead"
         )
     if recipe.network in NETWORKS_OF_TEXTS and images is None:
-        raise SelfposError(
-            f"recipe {recipe.name} is about texts; run it with `selfpos imbalance compare text`"
-        )
+        raise SelfposError(f"recipe {recipe.name} is about texts; run `selfpos imbalance compare text`")
     missing, _ = _missing(recipe, out, target)
     if not missing and results.data_of(out) is None:
         return 0

@@ -98,11 +98,8 @@ def mixup(
     partners = torch.from_numpy(np.stack([rng.permutation(batch) for rng in rngs], axis=1)).to(images.device)
     others = images[partners, torch.arange(networks, device=images.device)]
     weight = shares.view(1, networks, *[1] * (images.ndim - 2))
-    return (
-        weight * images + (1 - weight) * others,
-        targets.gather(0, partners),
-        shares.expand(batch, networks),
-    )
+    mixed = weight * images + (1 - weight) * others
+    return mixed, targets.gather(0, partners), shares.expand(batch, networks)
 
 
 def remix(
@@ -205,7 +202,5 @@ def get_method(name: str) -> Method | Refit:
     except ValueError:
         target = 0.0
     if not isinstance(method, Method) or method.resample is None or not 1 <= target < math.inf:
-        raise SelfposError(
-            f"method '{name}': only ros:R and rus:R take a target ratio, a number of 1 or more"
-        )
+        raise SelfposError(f"method '{name}': only ros:R and rus:R take a ratio, a number of 1 or more")
     return replace(method, name=name, ratio=target)

@@ -163,10 +163,9 @@ def initialise(module: nn.Module, fill: Callable[[Tensor], Any] = XAVIER) -> Non
 
 def lenet(classes: int) -> Network:
     """LeNet-5 as Caffe's BVLC has it (the paper's Table 2): no ReLU behind the convolutions; 28×28×1."""
-    convolutions = [nn.Conv2d(1, 20, 5), nn.MaxPool2d(2), nn.Conv2d(20, 50, 5), nn.MaxPool2d(2)]
-    return Network(
-        nn.Sequential(*convolutions, Dense(50, 500, 4), nn.ReLU()), nn.Sequential(Dense(500, classes))
-    )
+    trunk = [nn.Conv2d(1, 20, 5), nn.MaxPool2d(2), nn.Conv2d(20, 50, 5), nn.MaxPool2d(2)]
+    trunk += [Dense(50, 500, 4), nn.ReLU()]
+    return Network(nn.Sequential(*trunk), nn.Sequential(Dense(500, classes)))
 
 
 def all_cnn(classes: int) -> Network:

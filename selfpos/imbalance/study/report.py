@@ -10,7 +10,7 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -36,9 +36,7 @@ def write_report(results: Path, folder: Path) -> list[Claim]:
         searched["of adamw "] = recipe.training.adamw_rates
     networks = {(r["profile"], r["rho"], r["mu"], r["method"], r["rate"], r["seed"]) for r in records}
     loader = PackageLoader("selfpos.imbalance.study")
-    pages = Environment(
-        loader=loader, undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True
-    )
+    pages = Environment(loader=loader, trim_blocks=True, keep_trailing_newline=True)
     text = pages.get_template("report.md.j2").render(
         recipe=recipe,
         data=data_of(results),
@@ -100,19 +98,17 @@ def _differences(study: Study) -> str:
     """Each method minus the controls, where both were run; paired by seed."""
     fields = {"AUC": "auc", "balanced accuracy": "balanced_accuracy"}
     columns = [(name, control) for control in CONTROLS if control in study.methods() for name in fields]
+    header = ["setting", "method", *(f"{name} less {control}" for name, control in columns)]
     rows = []
     for cell in _cells(study):
         gaps: list[dict[int, float]] = []
         for name, control in columns:
-            ours, theirs = (
-                study.get(*cell[:3], method, "plain", fields[name]) for method in (cell[3], control)
-            )
+            ours = study.get(*cell, "plain", fields[name])
+            theirs = study.get(*cell[:3], control, "plain", fields[name])
             gaps.append({} if control == cell[3] else difference(ours, theirs))
         if any(gaps):
             rows.append([setting_name(*cell[:3]), cell[3], *(_cell(gap.values()) for gap in gaps)])
-    return markdown_table(
-        ["setting", "method", *(f"{name} less {control}" for name, control in columns)], rows
-    )
+    return markdown_table(header, rows)
 
 
 def _cells(study: Study) -> list[tuple[str, float, float | None, str]]:

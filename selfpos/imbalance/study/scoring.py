@@ -30,9 +30,7 @@ def one_vs_rest_auc(scores: Floats, labels: Ints) -> Floats:
     n, classes = scores.shape
     positives = np.bincount(labels, minlength=classes).astype(np.float64)
     if (positives == 0).any() or (positives == n).any():
-        raise SelfposError(
-            f"AUC needs examples of every class, found counts {positives.astype(int).tolist()}"
-        )
+        raise SelfposError(f"AUC needs examples of every class, found {positives.astype(int).tolist()}")
     ranks = rankdata(scores, method="average", axis=0)
     sums = np.array([ranks[labels == label, label].sum() for label in range(classes)])
     return (sums - positives * (positives + 1) / 2) / (positives * (n - positives))

@@ -62,14 +62,14 @@ def test_recipe_mistakes_are_named(archive: Path, tmp_path: Path) -> None:
         load(network="lenett")
     with pytest.raises(SelfposError, match="'mu' belongs to profile step"):
         load(grid=[{"profile": "linear", "rho": [10], "mu": [0.5]}])
-    with pytest.raises(SelfposError, match="needs 'validation' > 0"):
+    with pytest.raises(SelfposError, match="needs 'validation'"):
         load(validation=0, training={"learning_rates": [0.1, 0.01]})
     several = {"adamw_rates": [1e-3, 1e-4]}
     for changes in (
         {"methods": ["ros", "adamw"]},
         {"grid": [{"profile": "linear", "rho": [10], "methods": ["adamw"]}]},
     ):
-        with pytest.raises(SelfposError, match="several adamw_rates needs 'validation' > 0"):
+        with pytest.raises(SelfposError, match="several adamw_rates needs 'validation'"):
             load(validation=0, training=several, **changes)
         load(training=several, **changes)
     message = r"'training\.learning_rates\.1': Input should be greater than 0 \(found -0\.1\)"
@@ -106,9 +106,7 @@ def test_recipe_mistakes_are_named(archive: Path, tmp_path: Path) -> None:
         with pytest.raises(SelfposError, match=message):
             load(training={"schedule": schedule})
     for method in ("ros:nan", "rus:inf", "ros:0.5", "ros:x", "baseline:2"):
-        with pytest.raises(
-            SelfposError, match="only ros:R and rus:R take a target ratio, a number of 1 or more"
-        ):
+        with pytest.raises(SelfposError, match="only ros:R and rus:R take a ratio, a number of 1 or more"):
             load(methods=[method])
     part = {"profile": "step", "rho": [2, 10], "mu": [0.5], "minority": None}  # as results of 0.1 hold it
     load(grid=[part, part])

@@ -127,7 +127,7 @@ def test_results_that_cannot_be_read_are_named(archive: Path, tmp_path: Path) ->
         ("auc", None, "values of auc are absent, or no finite numbers"),
         ("auc", float("nan"), "values of auc are absent"),
         ("rule", None, "values of rule are absent"),
-        ("method", "ros:abc", r"method 'ros:abc': only ros:R and rus:R take a target ratio"),
+        ("method", "ros:abc", r"method 'ros:abc': only ros:R and rus:R take a ratio"),
         ("method", "rox", "no imbalance method named 'rox'"),
     ):
         column = pyarrow.array([value, *table[name].to_pylist()[1:]], table.schema.field(name).type)
