@@ -193,15 +193,8 @@ class Study:
             if point != BASE:
                 coefficients[:, names.index(point)] = 1
             self.live.set_coefficients(coefficients)
-        temperature = self.recipe.training.temperature
-        measured = measure_point(
-            self.live,
-            self.records,
-            self.settings,
-            temperature=temperature,
-            seed=self.recipe.seed,
-            title=point,
-        )
+        options = {"temperature": self.recipe.training.temperature, "seed": self.recipe.seed}
+        measured = measure_point(self.live, self.records, self.settings, title=point, **options)
         self._gradients(point).parent.mkdir(parents=True, exist_ok=True)
         write_text(self._gradients(point), json.dumps(measured, indent=1))
 

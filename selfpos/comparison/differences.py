@@ -163,12 +163,8 @@ def _replicates(
     models: Sequence[Scored], task: str, draws: int, seed: list[int]
 ) -> tuple[dict[tuple[str, str], Paired], str]:
     """(model, run) → scores on the same resamples of the task; and why some are missing."""
-    owners = [
-        (model.name, run, scores[task])
-        for model in models
-        for run, scores in model.runs.items()
-        if task in scores
-    ]
+    runs = [(model.name, run, scores) for model in models for run, scores in model.runs.items()]
+    owners = [(name, run, scores[task]) for name, run, scores in runs if task in scores]
     kept = {(name, run): parts for name, run, score in owners if (parts := _examples(score))}
     if len({tuple((part.split, part.subset, part.key) for part in parts) for parts in kept.values()}) > 1:
         return {}, OTHER_EXAMPLES

@@ -114,10 +114,8 @@ def pair_classification(task: Any, evaluated: Evaluated) -> Recorded | None:
     for name in PREDICTIONS.values():
         sign = -1 if name.endswith("_distances") else 1
         if side == "max" or name.startswith(f"{side}_"):
-            arrays: dict[str, np.ndarray] = {
-                "scores": sign * np.array(evaluated.predictions[name], np.float64),
-                "gold": gold,
-            }
+            scores = sign * np.array(evaluated.predictions[name], np.float64)
+            arrays = {"scores": scores, "gold": gold}
             candidates.append(Examples("", "", "average-precision", len(gold), "", arrays))
     if not candidates:
         return None
@@ -147,14 +145,11 @@ def clustering(task: Any, evaluated: Evaluated) -> Recorded | None:
     if task.max_fraction_of_documents_to_embed is not None:
         size = int(task.max_fraction_of_documents_to_embed * total)
     chosen = list(range(total)) if size is None else rng.sample(range(total), k=min(total, size))
-    given = [
-        label if isinstance(label, list) else [label] for label in evaluated.data[task.label_column_name]
-    ]
+    labels_of = evaluated.data[task.label_column_name]
+    given = [label if isinstance(label, list) else [label] for label in labels_of]
     index, labels, clusters = [], [], []
     for depth, clusterings in enumerate(evaluated.predictions.values()):
-        pool = [
-            document for document in chosen if len(given[document]) > depth and given[document][depth] != -1
-        ]
+        pool = [row for row in chosen if len(given[row]) > depth and given[row][depth] != -1]
         names = sorted({given[document][depth] for document in pool}, key=str)
         numbers = {label: number for number, label in enumerate(names)}
         for clustering in clusterings:

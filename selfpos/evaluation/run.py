@@ -137,12 +137,8 @@ def failures_message(
 
 def task_identity(task: AbsTask) -> dict[str, Any]:
     """What determines a task's scores besides the model, as JSON."""
-    return {
-        "task": task.metadata.name,
-        "revision": revision_of(task),
-        "splits": list(task.eval_splits),
-        "subsets": list(task.hf_subsets or []),
-    }
+    parts = {"splits": list(task.eval_splits), "subsets": list(task.hf_subsets or [])}
+    return {"task": task.metadata.name, "revision": revision_of(task), **parts}
 
 
 def revision_of(task: AbsTask) -> str:

@@ -21,15 +21,8 @@ if TYPE_CHECKING:
 
     from selfpos.tasks import TaskType
 
-HEADER = [
-    "data",
-    "MTEB task",
-    "test items",
-    "contained\nword for word",
-    "nearly",
-    "their texts\ncontained",
-    "records\nwith one",
-]
+HEADER = ["data", "MTEB task", "test items", "contained\nword for word", "nearly"]
+HEADER += ["their texts\ncontained", "records\nwith one"]
 
 
 class ContaminationCheck:
@@ -79,11 +72,8 @@ class ContaminationCheck:
 
     def section(self) -> str:
         """The results as a section of a run's report, in HTML."""
-        contaminated = [
-            f"{len(overlap.rows):,} of {overlap.records:,} records of {name}"
-            for name, overlap in self.overlaps.items()
-            if overlap.rows
-        ]
+        overlaps = {name: overlap for name, overlap in self.overlaps.items() if overlap.rows}
+        contaminated = [f"{len(o.rows):,} of {o.records:,} records of {name}" for name, o in overlaps.items()]
         text, table = "None was found.", ""
         if contaminated:
             verb = "Left out" if self.settings.remove else "Kept"

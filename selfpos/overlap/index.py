@@ -66,11 +66,8 @@ class Overlap:
 
     def facts(self) -> dict[str, Any]:
         """The same as JSON takes it, without the rows."""
-        return {
-            "records": self.records,
-            "overlapping": len(self.rows),
-            "tasks": {task: asdict(overlap) for task, overlap in self.tasks.items()},
-        }
+        tasks = {task: asdict(overlap) for task, overlap in self.tasks.items()}
+        return {"records": self.records, "overlapping": len(self.rows), "tasks": tasks}
 
 
 class ItemIndex:
@@ -195,10 +192,8 @@ class NearIndex:
         return result
 
     def _is_near(self, wanted: frozenset[str], text: str) -> bool:
-        if max(1, len(text) - LENGTH + 1) < self.threshold * len(
-            wanted
-        ):  # too short to share enough shingles
-            return False
+        if max(1, len(text) - LENGTH + 1) < self.threshold * len(wanted):
+            return False  # too short to share enough shingles
         others = shingles(text)
         shared = len(wanted & others)
         return shared >= self.threshold * (len(wanted) + len(others) - shared)

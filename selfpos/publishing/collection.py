@@ -147,10 +147,9 @@ def plan_probe(
 ) -> PushPlan:
     """Plan to send the probe set in `folder` to the data set repository `repo`, for the Hub's `model`."""
     sources = {entry.task: entry.source for entry in facts.probe}
-    rows = [
-        DataSource(name, task.type.name, sources.get(name), len(task.records))
-        for name, task in read_probe(folder).items()
-    ]
+    rows = []
+    for name, task in read_probe(folder).items():
+        rows.append(DataSource(name, task.type.name, sources.get(name), len(task.records)))
     metadata = DatasetCardData(
         license=licence.id,
         license_name=licence.name,

@@ -177,12 +177,8 @@ def _upload(api: HfApi, plan: PushPlan, stage: Path, target: str | None) -> Comm
     Large files are sent one after the other: a second call does not send the finished ones again. Of files
     sent together, as by `upload_folder`, Xet storage keeps nothing after an interruption.
     """
-    where: dict[str, Any] = {
-        "repo_id": plan.repo,
-        "repo_type": plan.repo_type,
-        "revision": target,
-        "create_pr": plan.pull_request and target is None,
-    }
+    where: dict[str, Any] = {"repo_id": plan.repo, "repo_type": plan.repo_type, "revision": target}
+    where["create_pr"] = plan.pull_request and target is None
     additions = {file.path: CommitOperationAdd(file.path, str(stage / file.path)) for file in plan.files}
     for file in plan.files:
         if file.size >= LARGE:

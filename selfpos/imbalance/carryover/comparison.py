@@ -194,7 +194,7 @@ class Bench:
         included = np.isin(sample.labels, classes)
         part = replace(sample, index=sample.index[included], labels=sample.labels[included])
         streams = [stream(part.positions, training.batch_size, part.seed + 4000)]
-        batches = image_batches(self.data.train, [part], streams, self.device, part.seed)
+        batches = image_batches(self.data.train, [part], streams, self.device)
         with seeded(part.seed):  # dropout
             counts = part.counts[None]
             fit([network], batches, counts, training, rate=self.rate, iterations=iterations, tick=self.tick)

@@ -56,7 +56,7 @@ class Stage:
             labels = [sample.labels for sample in self.samples]
             self.fit_on_features(heads, self.features, labels, streams, rate)
             return
-        batches = image_batches(self.images, self.samples, streams, self.device, self.samples[0].seed)
+        batches = image_batches(self.images, self.samples, streams, self.device)
         trunks = [network.trunk.requires_grad_(False) for network in self.networks]
         self._fit([nn.Sequential(*parts) for parts in zip(trunks, heads, strict=True)], batches, rate)
         for trunk in trunks:

@@ -233,12 +233,7 @@ def resnet10(classes: int) -> Network:
     return Network(nn.Sequential(*stem, pool, *blocks, *end), nn.Sequential(Dense(512, classes)))
 
 
-NETWORKS: dict[str, Callable[[int], Network]] = {
-    "lenet": lenet,
-    "all-cnn": all_cnn,
-    "cifar-quick": cifar_quick,
-    "resnet-10": resnet10,
-}
+NETWORKS = {"lenet": lenet, "all-cnn": all_cnn, "cifar-quick": cifar_quick, "resnet-10": resnet10}
 
 
 def build(name: str, classes: int, seed: int) -> Network:

@@ -81,10 +81,8 @@ def sizes_by_class(sizes: Ints, order: Ints) -> Ints:
 
 def class_permutations(labels: Ints, classes: int, seed: int) -> list[Ints]:
     """The positions of each class's examples, shuffled by `seed`; prefixes are nested over all ratios."""
-    return [
-        np.random.default_rng([seed, 1, label]).permutation(np.flatnonzero(labels == label))
-        for label in range(classes)
-    ]
+    members = [np.flatnonzero(labels == label) for label in range(classes)]
+    return [np.random.default_rng([seed, 1, c]).permutation(indices) for c, indices in enumerate(members)]
 
 
 def subset(permutations: Sequence[Ints], counts: Ints) -> Ints:

@@ -116,14 +116,10 @@ def _optimiser(
 
 
 def image_batches(
-    images: Images,
-    samples: Sequence[Sample],
-    streams: Sequence[Iterator[Ints]],
-    device: torch.device,
-    seed: int,
+    images: Images, samples: Sequence[Sample], streams: Sequence[Iterator[Ints]], device: torch.device
 ) -> Batches:
     """Join each network's stream of positions into batches of images (B, S, C, H, W) and targets (B, S)."""
-    rng = np.random.default_rng([seed, 5])
+    rng = np.random.default_rng([samples[0].seed, 5])
     while True:
         positions = [next(stream) for stream in streams]
         index = np.stack([sample.index[at] for sample, at in zip(samples, positions, strict=True)], axis=1)

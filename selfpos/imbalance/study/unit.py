@@ -131,7 +131,7 @@ def train_unit(
     trained = Trained(networks, samples, positions, data, test, recipe.train_scored, iterations)
     fit(
         networks,
-        image_batches(data.train, samples, streams, device, unit.seeds[0]),
+        image_batches(data.train, samples, streams, device),
         np.stack([sample.counts for sample in samples]),
         training,
         rate=unit.rate,
