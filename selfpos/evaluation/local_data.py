@@ -51,6 +51,7 @@ class LocalSet:
 _SETS = yaml.safe_load(Path(__file__).with_name("local_tasks.yaml").read_text(encoding="utf-8"))
 MTEB_TASKS = {name: LocalSet(**fields) for name, fields in _SETS["mteb"].items()}
 OWN_TASKS = {name: LocalSet(**fields) for name, fields in _SETS["own"].items()}
+EXAMPLES: dict[str, str] = _SETS["examples"]
 CORPUS_TASKS = {name: LocalSet(**fields) for name, fields in _SETS["corpus"].items()}
 
 
@@ -61,19 +62,6 @@ def own_task(name: str, load: Callable[[], Mapping[str, Any]], revision: str) ->
     return new_task(
         local.kind, name, local.description, load, revision=revision, source=source, **local.attributes
     )
-
-
-EXAMPLES = {
-    "sts": '{"sentence1": "A text.", "sentence2": "Another.", "score": 3.5}',
-    "pair-classification": '{"sentence1": "A text.", "sentence2": "Another.", "label": 1}',
-    "classification": '{"text": "A text.", "label": "its class"}',
-    "clustering": '{"text": "A text.", "label": "its group"}',
-    "reranking": '{"query": "A question?", "positive": ["An answer."], "negative": ["Another text."]}',
-    "retrieval": (
-        '{"_id": "d1", "title": "", "text": "A document."}, {"_id": "q1", "text": "A question?"} and '
-        "q1, d1, 1 between tabs"
-    ),
-}
 
 
 def set_in(place: str, task: AbsTask) -> LocalSet | None:

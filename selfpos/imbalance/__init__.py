@@ -1,3 +1,1 @@
 """Class imbalance in convolutional networks (Buda, Maki, Mazurowski 2018, arXiv 1710.05381), and in text."""
-
-from __future__ import annotations
