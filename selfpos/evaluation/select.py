@@ -11,17 +11,8 @@ from typing import TYPE_CHECKING, get_args
 from selfpos.console import quiet_libraries
 from selfpos.data.corpus import load_corpus
 from selfpos.errors import SelfposError, unknown
-from selfpos.evaluation import corpus_tasks, task_files
-from selfpos.evaluation.local_data import (
-    MTEB_TASKS,
-    OWN_TASKS,
-    LocalFiles,
-    data_files,
-    hub_folder,
-    hub_task,
-    own_task,
-    set_in,
-)
+from selfpos.evaluation import corpus_tasks, local_data, task_files
+from selfpos.evaluation.local_data import MTEB_TASKS, OWN_TASKS, LocalFiles
 from selfpos.evaluation.verified import fault_of, with_mark
 from selfpos.recipe import EvaluationSettings
 
@@ -221,14 +212,14 @@ def _named(name: str, data_dir: Path | None) -> list[AbsTask]:
     if name == QUICK:
         tasks = []
         for quick, stand_in in QUICK_TASKS.items():
-            lacking = data_dir is not None and hub_folder(mteb.get_task(quick), data_dir) is None
+            lacking = data_dir is not None and local_data.hub_folder(mteb.get_task(quick), data_dir) is None
             tasks += _named(stand_in if stand_in and lacking else quick, data_dir)
         return tasks
     if name == CORPUS or name in corpus_tasks.LOADERS:
         tasks = corpus_tasks.corpus_tasks(load_corpus())
         return [task for task in tasks if name in (CORPUS, task.metadata.name)]
     if name in OWN_TASKS:
-        return [own_task(name, dict, revision="")]  # replaced when the folder of data is known
+        return [local_data.own_task(name, dict, revision="")]  # replaced when the folder of data is known
     if name.endswith(task_files.SUFFIXES):
         return [task_files.load_task_file(Path(name))]
     try:
@@ -272,9 +263,9 @@ def _located(name: str, task: AbsTask, data_dir: Path | None) -> AbsTask | str:
         return _first_that_loads(task, [LocalFiles(name, data_dir)], None)
     layouts = [LocalFiles(name, data_dir, task)] if name in MTEB_TASKS else []
     for place in (name, path, path.rpartition("/")[2]):
-        if local := set_in(place, task):
+        if local := local_data.set_in(place, task):
             layouts.append(LocalFiles(name, data_dir, task, local))
-    return _first_that_loads(task, layouts, hub_folder(task, data_dir))
+    return _first_that_loads(task, layouts, local_data.hub_folder(task, data_dir))
 
 
 def _first_that_loads(task: AbsTask, layouts: Sequence[LocalFiles], folder: Path | None) -> AbsTask | str:
@@ -282,7 +273,7 @@ def _first_that_loads(task: AbsTask, layouts: Sequence[LocalFiles], folder: Path
     lacks.
     """
     found = [layout.load_task() for layout in layouts[:1] if not layout.missing()]
-    found += [hub_task(task, folder)] if folder is not None else []
+    found += [local_data.hub_task(task, folder)] if folder is not None else []
     found += [layout.load_task() for layout in layouts[1:] if not layout.missing()]
     faults = []
     for candidate in found:
@@ -304,7 +295,7 @@ def _subsets_there(task: AbsTask, folder: Path | None, layouts: Sequence[LocalFi
     subsets = list(task.hf_subsets or ())
     there = {subset for layout in layouts for subset in layout.subsets_there()}
     if folder is not None:
-        paths = [file.relative_to(folder).as_posix() for file in data_files(folder)]
+        paths = [file.relative_to(folder).as_posix() for file in local_data.data_files(folder)]
         there |= {
             subset
             for subset in subsets

@@ -16,18 +16,10 @@ import yaml
 from selfpos.console import markdown_table
 from selfpos.data.sources import corpus_view
 from selfpos.errors import SelfposError
+from selfpos.publishing import scores as scoring
 from selfpos.publishing.facts import TRAJECTORY, DataSource, Facts, HubModel, Parent, hub_datasets, read_facts
 from selfpos.publishing.metadata import Licence, Lookup, card_data, derive_licence, parse_licence
-from selfpos.publishing.scores import (
-    FOLDER,
-    ScoredModels,
-    Scores,
-    find_scores,
-    match_models,
-    read_model_scores,
-    score_table,
-    worse_tasks,
-)
+from selfpos.publishing.scores import ScoredModels, Scores
 from selfpos.publishing.sources import OVERLAP, overlap_sentences, read_overlap
 from selfpos.recipe import LEARNED
 from selfpos.retain.story import index_rows, rows, sentences
@@ -70,7 +62,7 @@ class Card:
     def text(self) -> str:
         facts, scores, this = self.facts, self.scores, self.models.this
         title = self.repo.rpartition("/")[2] if self.repo else facts.name
-        table = score_table(scores, self.models) if scores and this else None
+        table = scoring.score_table(scores, self.models) if scores and this else None
         search = "self-positioning" if facts.search and facts.method not in LEARNED else None
         cited = [facts.method, search, "lora" if facts.adapter else None, *facts.techniques]
         cited += ["tsv-m" if facts.search.get("separated") else None]
@@ -136,18 +128,18 @@ def build_card(
     facts = read_facts(folder, path=out)
     if overlap is not None:
         facts = replace(facts, overlap=read_overlap([overlap]))
-    root = results or find_scores(folder)
-    scores = read_model_scores(root) if root else None
+    root = results or scoring.find_scores(folder)
+    scores = scoring.read_model_scores(root) if root else None
     if results is not None and scores is None:
         what = "holds no results of MTEB" if results.is_dir() else "is no folder"
         raise SelfposError(
             f"--results {results} {what}; give the folder that `selfpos eval-mteb --out` wrote, or leave "
             "it out"
         )
-    models = match_models(scores, facts, content_hash(folder)) if scores else ScoredModels()
+    models = scoring.match_models(scores, facts, content_hash(folder)) if scores else ScoredModels()
     if scores and models.stale:
         scores = scores.of(scores.models.keys() - set(models.stale))
-    if scores and root and root.name != FOLDER and results is None:
+    if scores and root and root.name != scoring.FOLDER and results is None:
         scores = scores.of(models.family)  # a run's other merges are in its report
     fault, stated = None, None
     try:
@@ -185,7 +177,7 @@ def _limitations(card: Card) -> list[str]:
         sentences = overlap_sentences(facts.overlap, names)
     elif card.scores and card.models.this and facts.kind != "model":
         sentences.append("Its training data was not checked for test items of these tasks.")
-    return sentences + (worse_tasks(card.scores, card.models) if card.scores else [])
+    return sentences + (scoring.worse_tasks(card.scores, card.models) if card.scores else [])
 
 
 def _probe_rows(facts: Facts) -> list[dict[str, Any]]:
