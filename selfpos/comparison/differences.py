@@ -165,22 +165,22 @@ def _replicates(
     """(model, run) → scores on the same resamples of the task; and why some are missing."""
     runs = [(model.name, run, scores) for model in models for run, scores in model.runs.items()]
     owners = [(name, run, scores[task]) for name, run, scores in runs if task in scores]
-    kept = {(name, run): parts for name, run, score in owners if (parts := _examples(score))}
-    if len({tuple((part.split, part.subset, part.key) for part in parts) for parts in kept.values()}) > 1:
+    examples = {(name, run): parts for name, run, score in owners if (parts := _examples(score))}
+    if len({tuple((part.split, part.subset, part.key) for part in parts) for parts in examples.values()}) > 1:
         return {}, OTHER_EXAMPLES
-    drawn: dict[tuple[str, str], list[np.ndarray]] = {owner: [] for owner in kept}
+    drawn: dict[tuple[str, str], list[np.ndarray]] = {owner: [] for owner in examples}
     seeds = np.random.SeedSequence(seed).generate_state(64)
     # Without equal keys we would have returned: all models have the same splits and subsets.
-    for group, group_seed in zip(zip(*kept.values(), strict=True), seeds, strict=False):
+    for group, group_seed in zip(zip(*examples.values(), strict=True), seeds, strict=False):
         columns = resamples(list(group), draws, int(group_seed))
-        for column, owner in enumerate(kept):
+        for column, owner in enumerate(examples):
             drawn[owner].append(columns[:, column])
     replicates = {}
-    for owner, parts in kept.items():
+    for owner, parts in examples.items():
         values = [contributions(part, draws) for part in parts]
         by_example = np.concatenate([value / len(value) / len(parts) for value in values])
         replicates[owner] = Paired(np.mean(drawn[owner], axis=0), by_example)
-    return replicates, NOT_KEPT if len(kept) < len(owners) else ""
+    return replicates, NOT_KEPT if len(examples) < len(owners) else ""
 
 
 def _examples(score: TaskScore) -> list[Examples]:

@@ -100,10 +100,10 @@ def _classification(corpus: Corpus) -> dict[str, Any]:
 
 def _pairs(corpus: Corpus) -> dict[str, Any]:
     records = pair_classification(corpus.part("test"), random.Random(0))
-    kept = []
+    balanced = []
     for label in (1, 0):
-        kept += [record for record in records if record["label"] == label][: PAIRS // 2]
-    return dataset_of("pair-classification", {"test": kept})
+        balanced += [record for record in records if record["label"] == label][: PAIRS // 2]
+    return dataset_of("pair-classification", {"test": balanced})
 
 
 def _clustering(corpus: Corpus) -> dict[str, Any]:

@@ -100,8 +100,8 @@ def tokenise(
         features = model.preprocess(some, prompt=options.prompt, **options.kwargs)
         ids = features["input_ids"].numpy().astype(np.int32)
         mask = features["attention_mask"].numpy().astype(bool)
-        for index, row, kept in zip(batch, ids, mask, strict=True):
-            rows[index] = row[kept]
+        for index, row, is_token in zip(batch, ids, mask, strict=True):
+            rows[index] = row[is_token]
         store.put((keys[index], rows[index].tobytes()) for index in batch)
     return [rows[index] for index in range(len(texts))]
 

@@ -26,9 +26,9 @@ def load_model(folder: Path) -> SentenceTransformer:
             f"{folder / first.path} has no tokenizer (none of {', '.join(VOCABULARIES[:4])}…): "
             "copy it from the model's base"
         )
-    for place in (folder, *([base] if base else [])):
-        refuse_links_out(place)
-        refuse_pickles(place)
+    for path in (folder, *([base] if base else [])):
+        refuse_links_out(path)
+        refuse_pickles(path)
     try:
         model = SentenceTransformer(str(folder), local_files_only=True)
     except Exception as error:

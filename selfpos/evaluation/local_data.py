@@ -142,8 +142,8 @@ class LocalFiles:
                         for part in (*files,) or (None,):
                             yield folder, name, part
                     continue
-                found = split_files(folder, split) if folder.is_dir() else None
-                for file in found.files if found else [None]:
+                existing = split_files(folder, split) if folder.is_dir() else None
+                for file in existing.files if existing else [None]:
                     yield folder, f"{split}.jsonl[.gz]", file
 
     def _load(self) -> Mapping[str, Any]:
@@ -162,13 +162,13 @@ class LocalFiles:
         return dataset_of(self.local.kind, splits, self.local.labels, self.renamed)
 
     def _read_retrieval(self, folder: Path, split: str) -> Beir:
-        found, _ = read_split("retrieval", folder, split)
+        data, _ = read_split("retrieval", folder, split)
         if not self.local.shared_ids:
-            return found
-        names = {key: key.replace(f"-{split}-", "-") for key in found.relevant}
-        return found._replace(
-            queries={names[key]: text for key, text in found.queries.items() if key in names},
-            relevant={names[key]: grades for key, grades in found.relevant.items()},
+            return data
+        names = {key: key.replace(f"-{split}-", "-") for key in data.relevant}
+        return data._replace(
+            queries={names[key]: text for key, text in data.queries.items() if key in names},
+            relevant={names[key]: grades for key, grades in data.relevant.items()},
         )
 
 
@@ -180,13 +180,13 @@ def read_split(
     Raises SelfposError for records without text or value: a score over the others would be another task's.
     """
     if kind == "retrieval":
-        found = read_beir(source, beir_files(source, split))
-        if blank := sum(not found.queries[key].strip() for key in found.relevant):
+        data = read_beir(source, beir_files(source, split))
+        if blank := sum(not data.queries[key].strip() for key in data.relevant):
             raise SelfposError(
-                f"{source}: of {len(found.relevant)} queries {blank} with a blank text; fill them in, or "
+                f"{source}: of {len(data.relevant)} queries {blank} with a blank text; fill them in, or "
                 "remove their judgements"
             )
-        return found, found.remark
+        return data, data.remark
     if not source.exists():
         raise SelfposError(f"there is no data file {source}")
     loaded = load_source(str(source), get_task(kind), split=split, columns=columns)

@@ -78,8 +78,8 @@ def kind_of(task: AbsTask) -> str:
     }
     if isinstance(task, AbsTaskMultilabelClassification) or list(task.metadata.modalities) != ["text"]:
         return ""
-    found = next((kind for kind, parent in kinds.items() if isinstance(task, parent)), "")
-    return "" if found == "retrieval" and str(task.metadata.type) != "Retrieval" else found
+    name = next((kind for kind, parent in kinds.items() if isinstance(task, parent)), "")
+    return "" if name == "retrieval" and str(task.metadata.type) != "Retrieval" else name
 
 
 def columns_of(task: AbsTask) -> dict[str, str]:
@@ -104,10 +104,10 @@ def split_statistics(task: AbsTask, split: str, subset: str) -> Mapping[str, Any
         task.dataset or {}
     )  # retrieval is always kept by subset, other data if there are several
     with redirect_stderr(io.StringIO()):  # its progress bars
-        found: Mapping[str, Any] = task._calculate_descriptive_statistics_from_split(
+        statistics: Mapping[str, Any] = task._calculate_descriptive_statistics_from_split(
             split, hf_subset=subset if nested else None
         )
-    return found
+    return statistics
 
 
 def hub_category(metadata: Any) -> str:

@@ -47,7 +47,7 @@ def recording(task: AbsTask) -> Iterator[list[Examples]]:
 
     Task types without intervals, and scores that do not follow from their examples, add nothing.
     """
-    kept: list[Examples] = []
+    collected: list[Examples] = []
 
     def done(evaluated: Evaluated, scores: Mapping[str, Any]) -> None:
         try:
@@ -64,10 +64,10 @@ def recording(task: AbsTask) -> Iterator[list[Examples]]:
             title = f"{task.metadata.name} ({evaluated.split}, {evaluated.subset})"
             log.info("the examples of %s are not kept: %s", title, error)
         else:
-            kept.append(examples)
+            collected.append(examples)
 
     with observed(task, done):
-        yield kept
+        yield collected
 
 
 def _record(task: Any, evaluated: Evaluated) -> Recorded | None:

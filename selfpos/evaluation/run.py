@@ -75,8 +75,8 @@ def evaluate(
     altered = {task.metadata.name for task in tasks if revision_of(task).startswith(ALTERED)}
     for title, remark in remarks:
         (log.warning if title in altered else log.info)("task %s: %s", title, remark)
-    if announce is not None and (told := [row for row in remarks if row[0] not in altered]):
-        announce(told)
+    if announce is not None and (shown := [row for row in remarks if row[0] not in altered]):
+        announce(shown)
     meta = identity(model, name)
     scores: dict[str, TaskScore] = {}
     failures: dict[str, str] = {}
@@ -186,9 +186,9 @@ class _Scorer:
 
         results = mteb.ResultCache(self.out)
         file = results.get_task_result_path(task.metadata.name, self.meta)
-        kept = _usable_result(task, file)
-        if kept is not None and not kept.get_missing_evaluations(task):
-            return task_score(task, kept, file)
+        stored = _usable_result(task, file)
+        if stored is not None and not stored.get_missing_evaluations(task):
+            return task_score(task, stored, file)
         encoder = self.encoder
         # A task keeps the generators of its samples: reset, they give every model the same samples.
         task.rng_state, task.np_rng = random.Random(task.seed), np.random.default_rng(task.seed)
@@ -197,7 +197,7 @@ class _Scorer:
                 encoder,
                 task,
                 cache=results,
-                overwrite_strategy="always" if kept is None else "only-missing",
+                overwrite_strategy="always" if stored is None else "only-missing",
                 encode_kwargs={"batch_size": self.batch_size, "show_progress_bar": False},
                 show_progress_bar=False,
                 co2_tracker=False,

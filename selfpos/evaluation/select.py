@@ -154,8 +154,8 @@ def _chosen(
             known = [entry.name for entry in mteb.get_benchmarks()]
             raise unknown("MTEB benchmark", benchmark, known) from None
     if not names and benchmark is None:
-        asked = {"task_types": list(types) or None, "languages": list(languages) or None}
-        tasks += mteb.get_tasks(**asked, modalities=["text"])  # type: ignore[arg-type]
+        filtered = {"task_types": list(types) or None, "languages": list(languages) or None}
+        tasks += mteb.get_tasks(**filtered, modalities=["text"])  # type: ignore[arg-type]
     chosen: dict[str, AbsTask] = {}
     for task in tasks:
         name = task.metadata.name
@@ -165,13 +165,13 @@ def _chosen(
     for subset in subsets:
         if subset not in present:
             raise unknown(f"subset of {', '.join(list(chosen)[:5])}", subset, present)
-    kept = {name: task for name, task in chosen.items() if _fits(task, filters)}
-    if chosen and not kept:
+    selected = {name: task for name, task in chosen.items() if _fits(task, filters)}
+    if chosen and not selected:
         raise SelfposError(
             f"none of the {len(chosen)} tasks is of type {', '.join(types) or 'any'}, "
             f"language {', '.join(languages) or 'any'} and subset {', '.join(subsets) or 'any'}"
         )
-    return kept
+    return selected
 
 
 def _fits(task: AbsTask, filters: Filters) -> bool:
@@ -182,9 +182,9 @@ def _fits(task: AbsTask, filters: Filters) -> bool:
     if not languages and not subsets:
         return True
     # of a benchmark's task only the benchmark's subsets
-    kept = [subset for subset in task.hf_subsets or () if subset in subsets or not subsets]
+    wanted = [subset for subset in task.hf_subsets or () if subset in subsets or not subsets]
     try:
-        task.filter_languages(languages=list(languages) or None, hf_subsets=kept)
+        task.filter_languages(languages=list(languages) or None, hf_subsets=wanted)
     except ValueError:  # none is left
         return False
     return True
@@ -262,8 +262,8 @@ def _located(name: str, task: AbsTask, data_dir: Path | None) -> AbsTask | str:
     if is_local:
         return _first_that_loads(task, [LocalFiles(name, data_dir)], None)
     layouts = [LocalFiles(name, data_dir, task)] if name in MTEB_TASKS else []
-    for place in (name, path, path.rpartition("/")[2]):
-        if local := local_data.set_in(place, task):
+    for folder in (name, path, path.rpartition("/")[2]):
+        if local := local_data.set_in(folder, task):
             layouts.append(LocalFiles(name, data_dir, task, local))
     return _first_that_loads(task, layouts, local_data.hub_folder(task, data_dir))
 
@@ -272,11 +272,11 @@ def _first_that_loads(task: AbsTask, layouts: Sequence[LocalFiles], folder: Path
     """The task on data in the first of our layouts, the Hub's in `folder`, or another of ours; else what
     lacks.
     """
-    found = [layout.load_task() for layout in layouts[:1] if not layout.missing()]
-    found += [local_data.hub_task(task, folder)] if folder is not None else []
-    found += [layout.load_task() for layout in layouts[1:] if not layout.missing()]
+    candidates = [layout.load_task() for layout in layouts[:1] if not layout.missing()]
+    candidates += [local_data.hub_task(task, folder)] if folder is not None else []
+    candidates += [layout.load_task() for layout in layouts[1:] if not layout.missing()]
     faults = []
-    for candidate in found:
+    for candidate in candidates:
         fault = fault_of(candidate)
         if not fault:
             return with_mark(candidate)

@@ -145,9 +145,9 @@ def task_name(name: str) -> str:
 
 def _read(kind: str, paths: dict[str, Path], columns: dict[str, str]) -> tuple[dict[str, Any], list[str]]:
     """Split → records, and what was left out of each, in words."""
-    found = {split: read_split(kind, path, split, columns) for split, path in paths.items()}
-    remarks = [f"{split}: {remark}" for split, (_, remark) in found.items() if remark]
-    return {split: records for split, (records, _) in found.items()}, remarks
+    loaded = {split: read_split(kind, path, split, columns) for split, path in paths.items()}
+    remarks = [f"{split}: {remark}" for split, (_, remark) in loaded.items() if remark]
+    return {split: records for split, (records, _) in loaded.items()}, remarks
 
 
 def check_records(kind: str, splits: Splits, where: str) -> None:

@@ -51,13 +51,13 @@ class ContaminationCheck:
                 f"{source.description}"
             )
         contaminated = set(overlap.rows)
-        kept = records.select([row for row in range(len(records)) if row not in contaminated])
+        clean = records.select([row for row in range(len(records)) if row not in contaminated])
         return replace(
             source,
-            dataset=kept,
+            dataset=clean,
             description=f"{source.description}, {len(contaminated)} dropped as overlapping with test data",
             dropped={**source.dropped, "overlap with test data": len(contaminated)},
-            hash=hash_records(kept),
+            hash=hash_records(clean),
         )
 
     def rows(self) -> list[list[str]]:

@@ -235,9 +235,9 @@ def _shingle_hashes(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     padded = [text.ljust(LENGTH, "\0") for text in texts]
     characters = np.frombuffer("".join(padded).encode("utf-32-le"), np.uint32).astype(np.uint64)
     hashes = np.zeros(len(characters) - LENGTH + 1, np.uint64)
-    for place in range(LENGTH):
+    for offset in range(LENGTH):
         hashes *= _PRIME
-        hashes += characters[place : place + len(hashes)]
+        hashes += characters[offset : offset + len(hashes)]
     hashes ^= hashes >> np.uint64(31)
     hashes *= _PRIME
     lengths = np.array([len(text) for text in padded])

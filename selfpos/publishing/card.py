@@ -255,8 +255,8 @@ def _picture(facts: Facts) -> dict[str, bytes]:
     if facts.groups:
         has_base = len(next(iter(facts.groups.values()))) == len(names) + 1
         return {LAYERS: png(layer_map(["base", *names] if has_base else names, facts.groups))}
-    kept = [parent.coefficient for parent in facts.parents]
-    figure = coefficient_path(names, facts.trajectory, kept, facts.search.get("step"))
+    coefficients = [parent.coefficient for parent in facts.parents]
+    figure = coefficient_path(names, facts.trajectory, coefficients, facts.search.get("step"))
     return {PATH: png(figure)} if figure else {}
 
 
@@ -297,8 +297,8 @@ def number(value: object) -> str:
 
 def settings(values: Mapping[str, Any]) -> str:
     """Settings as `name value` pairs, without those that are not set."""
-    kept = {name: value for name, value in values.items() if value not in (None, [], {})}
-    return ", ".join(f"{plain(name)} {code(number(value))}" for name, value in kept.items())
+    given = {name: value for name, value in values.items() if value not in (None, [], {})}
+    return ", ".join(f"{plain(name)} {code(number(value))}" for name, value in given.items())
 
 
 def link(parent: Parent | None) -> str:

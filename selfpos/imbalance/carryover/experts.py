@@ -61,11 +61,11 @@ def measure(bench: Bench, seed: int) -> Measured:
 
 def thinned(sample: Sample, labels: Ints) -> Ints:
     """The validation images with the training set's shares of the classes; at least one of each."""
-    kept = []
+    chosen = []
     for label, count in enumerate(sample.counts):
         members = sample.validation[labels[sample.validation] == label]
-        kept.append(members[: max(round(len(members) * count / sample.counts.max()), 1)])
-    return np.concatenate(kept)
+        chosen.append(members[: max(round(len(members) * count / sample.counts.max()), 1)])
+    return np.concatenate(chosen)
 
 
 def search(

@@ -154,13 +154,13 @@ def learn_scales(stage: Stage) -> Heads:
 
 def normalise(stage: Stage) -> Heads:
     """τ-norm: w_i / ‖w_i‖^τ without biases; τ by balanced accuracy on validation, else 1."""
-    kept = np.stack([sample.validation for sample in stage.samples], axis=1)
-    if not len(kept):
+    validation = np.stack([sample.validation for sample in stage.samples], axis=1)
+    if not len(validation):
         return [normalised_head(network, 1.0) for network in stage.networks]
     candidates = {str(tau): [normalised_head(network, tau) for network in stage.networks] for tau in TAUS}
-    log_probs = predict(stage.networks, candidates, stage.images, kept)
+    log_probs = predict(stage.networks, candidates, stage.images, validation)
     chosen = []
-    for index, labels in enumerate(stage.images.labels[kept].T):
+    for index, labels in enumerate(stage.images.labels[validation].T):
         recalls = {tau: class_recalls(probs[index], labels).mean() for tau, probs in log_probs.items()}
         chosen.append(candidates[max(recalls, key=lambda tau: recalls[tau])][index])
     return chosen

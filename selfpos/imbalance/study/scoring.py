@@ -127,8 +127,8 @@ class Trained:
         if stages:
             stage_heads = {name: heads[name] for name in stages}
             train |= predict(self.networks, stage_heads, self.data.train, self.whole)
-        kept = np.stack([sample.validation for sample in self.samples], axis=1)
-        validation = predict(self.networks, heads, self.data.train, kept) if len(kept) else None
+        index = np.stack([sample.validation for sample in self.samples], axis=1)
+        validation = predict(self.networks, heads, self.data.train, index) if len(index) else None
         records = []
         for name in heads:
             scored = self.train if name == first else self.whole
@@ -143,7 +143,7 @@ class Trained:
                     **group_recalls(train[name][s], labels[scored[:, s]], sample.minority, "train_"),
                 }
                 on_test = (test[name][s], self.data.test.labels[self.test])
-                on_validation = None if validation is None else (validation[name][s], labels[kept[:, s]])
+                on_validation = None if validation is None else (validation[name][s], labels[index[:, s]])
                 sampled = None
                 if name == first:
                     sampled = np.bincount(sample.labels[self.positions[s]], minlength=self.data.classes)
