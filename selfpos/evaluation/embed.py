@@ -9,9 +9,8 @@ cores.
 from __future__ import annotations
 
 import json
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -159,25 +158,15 @@ def _forward(
 
 @contextmanager
 def _mapping(device: str) -> Iterator[Callable[..., Iterator[Any]]]:
-    """A lazy `map`: on a CPU with one thread for each that torch may use, otherwise Python's own."""
+    """A `map`: on a CPU with one thread for each that torch may use, otherwise Python's own."""
     threads = torch.get_num_threads()
     if device != "cpu" or threads == 1:
         yield map
         return
     pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
-
-    def compute(work: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
-        ahead: deque[Future[Any]] = deque()
-        for item in items:
-            ahead.append(pool.submit(work, item))
-            if len(ahead) > 2 * threads:
-                yield ahead.popleft().result()
-        while ahead:
-            yield ahead.popleft().result()
-
     torch.set_num_threads(1)
     try:
-        yield compute
+        yield pool.map
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
         torch.set_num_threads(threads)
