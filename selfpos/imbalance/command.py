@@ -149,7 +149,7 @@ def _on_networks(name: str, description: str) -> None:
         check_recipe(study, recipe)
         file = out or Path("checkpoints") / f"compare-{name}-{study.name}-rho{rho:g}-mu{mu:g}.json"
         target, images = pick_device(device), open_data(study, data)
-        point = Imbalance("step", rho, mu, study.minority)
+        point = Imbalance("step", rho, mu)
         rate, seeds = study.training.learning_rates[0], tuple(range(study.seeds))
         check_study([Unit(point, "ros", (), rate, seeds)], study, images)
         settings = {"comparison": name, "rho": rho, "mu": mu}

@@ -39,7 +39,7 @@ def measure(bench: Bench, seed: int) -> Measured:
         sizes = comparison.lengths(gram)
         by_regime[regime] = sizes.tolist()
         cosines[regime] = (gram[:, -1].numpy() / (sizes * sizes[-1])).tolist()
-    exponential = Imbalance("exp", bench.imbalance.rho, None, bench.imbalance.minority)
+    exponential = Imbalance("exp", bench.imbalance.rho, None)
     longtail = replace(bench, imbalance=exponential).train("baseline", seed)
     rows = longtail.networks[0].classifier.weight.detach().flatten(1).norm(dim=1).cpu().numpy()
     counts = longtail.samples[0].counts
@@ -77,7 +77,7 @@ def measure(bench: Bench, seed: int) -> Measured:
 
 def _vectors_by_share(bench: Bench, seed: int, *, equal_steps: bool) -> list[Vector]:
     """Vectors of networks trained on shares of a balanced set, with equal steps or equal epochs."""
-    balanced = Imbalance("balanced", 1.0, None, bench.imbalance.minority)
+    balanced = Imbalance("balanced", 1.0, None)
     recipe, vectors = bench.recipe, []
     for share in SHARES:
         smaller = recipe.model_copy(update={"n_max": share_of(share, recipe.n_max)})

@@ -302,12 +302,12 @@ def _image_files(folder: Path) -> list[Path]:
     return sorted(file for file in folder.glob("*") if file.suffix.lower() in IMAGE_ENDINGS)
 
 
-def contrast_normalise(images: NDArray, scale: float = 55.0) -> NDArray[np.float32]:
-    """Each image minus its mean, divided by its L2 norm, times `scale`: (n, …) → (n, features)."""
+def contrast_normalise(images: NDArray) -> NDArray[np.float32]:
+    """Each image minus its mean, divided by its L2 norm, times 55 as in pylearn2: (n, …) → (n, features)."""
     flat = images.reshape(len(images), -1).astype(np.float32)
     flat -= flat.mean(axis=1, keepdims=True)
     norms = np.linalg.norm(flat, axis=1, keepdims=True)
-    return (flat * (scale / np.where(norms < 1e-8, 1.0, norms))).astype(np.float32, copy=False)
+    return (flat * (55.0 / np.where(norms < 1e-8, 1.0, norms))).astype(np.float32, copy=False)
 
 
 def fit_zca(flat: NDArray[np.float32], ridge: float = 0.1) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -325,8 +325,5 @@ def whiten(train: NDArray, test: NDArray) -> tuple[NDArray[np.float32], NDArray[
     """Contrast-normalise and whiten by the statistics of `train`, as pylearn2 did for All-CNN's CIFAR-10."""
     flat = contrast_normalise(train)
     mean, matrix = fit_zca(flat)
-
-    def apply(images: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.float32]:
-        return ((images - mean) @ matrix).reshape(shape).astype(np.float32, copy=False)
-
-    return apply(flat, train.shape), apply(contrast_normalise(test), test.shape)
+    white = [(images - mean) @ matrix for images in (flat, contrast_normalise(test))]
+    return white[0].reshape(train.shape), white[1].reshape(test.shape)

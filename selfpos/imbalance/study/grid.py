@@ -28,7 +28,7 @@ from selfpos.imbalance.study.unit import Imbalance, Unit, check_study, first_sta
 from selfpos.signals import ENDING_SIGNALS
 from selfpos.storage.atomic import locked
 
-KEY = ("profile", "rho", "mu", "minority_rule", "method", "rate", "seed")  # as of `Unit.result_keys`
+KEY = ("profile", "rho", "mu", "method", "rate", "seed")  # as of `Unit.result_keys`
 Records = list[dict[str, Any]]
 Trainings = Generator[tuple[Unit, Records], None, None]
 
@@ -48,7 +48,7 @@ def plan(recipe: ImbalanceRecipe, at_once: int = 1) -> list[Unit]:
             families = _families(part.methods or recipe.methods)
             shares: list[float | None] = [*part.mu] if part.mu else [None]
             for mu, rho, (parent, refits) in product(shares, part.rho, families.items()):
-                imbalance = Imbalance(part.profile, rho, mu, recipe.minority)
+                imbalance = Imbalance(part.profile, rho, mu)
                 adamw = first_stage(parent).optimizer == "adamw"
                 for rate in recipe.training.adamw_rates if adamw else recipe.training.learning_rates:
                     units[Unit(imbalance, parent, tuple(refits), rate, seeds)] = None

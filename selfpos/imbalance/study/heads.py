@@ -24,7 +24,15 @@ from selfpos.imbalance.study.networks import (
 from selfpos.imbalance.study.recipe import TrainingSettings
 from selfpos.imbalance.study.sampling import Ints, class_balanced_stream, need_samplers, stream
 from selfpos.imbalance.study.scoring import TAUS, class_recalls
-from selfpos.imbalance.study.trainer import Batches, Sample, fit, image_batches, join_networks, predict
+from selfpos.imbalance.study.trainer import (
+    AT_ONCE,
+    Batches,
+    Sample,
+    fit,
+    image_batches,
+    join_networks,
+    predict,
+)
 
 NEIGHBOURS = 5  # of SMOTE
 Heads = list[nn.Sequential]
@@ -96,8 +104,8 @@ class Stage:
         index = np.stack([sample.index for sample in self.samples], axis=1)
         parts = []
         with torch.no_grad():
-            for start in range(0, len(index), 500):
-                images = self.images.batch(index[start : start + 500], None).to(self.device)
+            for start in range(0, len(index), AT_ONCE):
+                images = self.images.batch(index[start : start + AT_ONCE], None).to(self.device)
                 maps = trunk(join_networks(images))
                 parts.append(maps.reshape(len(maps), len(self.networks), -1, *maps.shape[2:]))
         return list(torch.cat(parts).unbind(dim=1))

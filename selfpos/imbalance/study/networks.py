@@ -54,10 +54,10 @@ class Dense(nn.Module):
 class CosineHead(nn.Module):
     """logits = s · cosine of feature and class weight, s = 30 (Cao et al. 2019); shapes as of `Dense`."""
 
-    def __init__(self, features: int, classes: int, size: int = 1) -> None:
+    def __init__(self, features: int, classes: int) -> None:
         super().__init__()
         self.groups = 1
-        weight = torch.empty(classes, features, size, size).uniform_(-1, 1)
+        weight = torch.empty(classes, features, 1, 1).uniform_(-1, 1)
         self.weight = nn.Parameter(nn.functional.normalize(weight, dim=1))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -249,8 +249,8 @@ def build(name: str, classes: int, seed: int) -> Network:
 def use_cosine_head(network: Network, seed: int) -> None:
     """Replace the classifier, and what is behind it, by a `CosineHead` of the same shape, for LDAM."""
     old = network.classifier
-    classes, features, size = old.weight.shape[:3]
+    classes, features = old.weight.shape[:2]
     before = list(network.head)[: list(network.head).index(old)]
     pool = [nn.AdaptiveAvgPool2d(1)] if isinstance(old, nn.Conv2d) else []
     with seeded(seed):
-        network.head = nn.Sequential(*before, *pool, CosineHead(features, classes, size))
+        network.head = nn.Sequential(*before, *pool, CosineHead(features, classes))

@@ -18,6 +18,7 @@ from selfpos.imbalance.study.networks import Network, copy_back, widen
 from selfpos.imbalance.study.recipe import TrainingSettings
 from selfpos.imbalance.study.sampling import Floats, Ints
 
+AT_ONCE = 500  # images of which features or predictions are computed
 Batches = Iterator[tuple[Tensor, Tensor]]  # images (B, S, …) float32, targets (B, S)
 Loss = Callable[[Tensor, Tensor, Tensor, float], Tensor]
 """logits, targets, counts, progress 0 … 1 → losses (B, S), whose mean over B is each network's loss."""
@@ -128,12 +129,7 @@ def image_batches(
 
 
 def predict(
-    networks: Sequence[Network],
-    heads: Mapping[str, Sequence[nn.Module]],
-    images: Images,
-    index: Ints,
-    *,
-    chunk: int = 500,
+    networks: Sequence[Network], heads: Mapping[str, Sequence[nn.Module]], images: Images, index: Ints
 ) -> dict[str, Floats]:
     """Log-softmax in float64 of every set of `heads` on the networks' trunks, (S, n, K) each.
 
@@ -145,8 +141,8 @@ def predict(
     wide_heads = {name: widen(list(modules)).eval() for name, modules in heads.items()}
     parts: dict[str, list[Tensor]] = {name: [] for name in heads}
     with torch.inference_mode():
-        for start in range(0, len(index), chunk):
-            at = index[start : start + chunk]
+        for start in range(0, len(index), AT_ONCE):
+            at = index[start : start + AT_ONCE]
             pixels = images.batch(at, None).to(device)
             if at.ndim == 1:
                 pixels = pixels[:, None].expand(-1, len(networks), *pixels.shape[1:])

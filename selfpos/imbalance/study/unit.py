@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, astuple, dataclass
 from typing import Any
 
 import numpy as np
@@ -32,7 +32,6 @@ class Imbalance:
     profile: sampling.Profile
     rho: float
     mu: float | None
-    minority: sampling.Minority
 
     def __str__(self) -> str:
         return sampling.setting_name(self.profile, self.rho, self.mu)
@@ -50,8 +49,7 @@ class Unit:
 
     def result_keys(self) -> set[tuple[Any, ...]]:
         """What identifies the results of this unit: one key per method and seed."""
-        point = self.imbalance
-        setting = (point.profile, point.rho, point.mu, point.minority)
+        setting = astuple(self.imbalance)
         names = (self.method, *self.refits)
         return {(*setting, name, self.rate, seed) for name in names for seed in self.seeds}
 
@@ -74,7 +72,7 @@ def class_counts(
     sizes = sampling.class_sizes(imbalance.profile, classes, recipe.n_max, imbalance.rho, imbalance.mu)
     # Classes without n_max images can only be small ones, as in the paper's ImageNet sets.
     scarce = np.flatnonzero(available - recipe.validation < recipe.n_max)
-    order = sampling.class_order(imbalance.minority, classes, seed, scarce)
+    order = sampling.class_order(recipe.minority, classes, seed, scarce)
     counts = sampling.sizes_by_class(sizes, order)
     if size_matched:
         counts = np.full(classes, max(round(counts.sum() / classes), 1), dtype=np.int64)
@@ -162,8 +160,7 @@ def run_unit(
             assert isinstance(method, Refit)
             heads[name] = [head.to(device) for head in method.refit(stage)]
     records = trained.records(heads)
-    point = unit.imbalance
-    common = {"profile": point.profile, "rho": point.rho, "mu": point.mu, "minority_rule": point.minority}
+    common = asdict(unit.imbalance) | {"minority_rule": recipe.minority}
     common |= {"rate": unit.rate, "iterations": trained.iterations}
     common["seconds"] = (time.perf_counter() - start) / len(trained.networks)
     return [common | record for record in records]

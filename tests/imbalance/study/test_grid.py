@@ -123,7 +123,7 @@ def test_recipe_mistakes_are_named(archive: Path, tmp_path: Path) -> None:
 def test_sample_and_its_size_matched_control(archive: Path, tmp_path: Path) -> None:
     recipe = tiny_recipe(archive)
     data = read_images(str(archive), preprocessing="scale")
-    point = Imbalance("step", 10, 0.5, "random")
+    point = Imbalance("step", 10, 0.5)
     sample = draw_sample(data, point, recipe, 0)
     control = draw_sample(data, point, recipe, 0, size_matched=True)
     assert sorted(sample.counts.tolist()) == [4] * 5 + [40] * 5
@@ -137,7 +137,7 @@ def test_records_do_not_depend_on_who_trains_beside(archive: Path) -> None:
     recipe = tiny_recipe(archive)
     data = read_images(str(archive), preprocessing="scale")
     device = grid.pick_device("cpu")
-    point = Imbalance("step", 10, 0.5, "random")
+    point = Imbalance("step", 10, 0.5)
     together = run_unit(Unit(point, "ros", ("two-phase-ros",), 0.01, (0, 1)), recipe, data, device)
     again = run_unit(Unit(point, "ros", ("two-phase-ros",), 0.01, (0, 1)), recipe, data, device)
     alone = run_unit(Unit(point, "ros", ("two-phase-ros",), 0.01, (1,)), recipe, data, device)
@@ -155,7 +155,7 @@ def test_records_do_not_depend_on_who_trains_beside(archive: Path) -> None:
 def test_the_training_side_of_the_gap_is_what_was_trained_on(archive: Path) -> None:
     recipe = tiny_recipe(archive, train_scored=8)
     data = read_images(str(archive), preprocessing="scale")
-    point = Imbalance("step", 10, 0.5, "random")
+    point = Imbalance("step", 10, 0.5)
     for method, of_a_large_class in (("rus", 4), ("ros", 8), ("baseline", 8)):
         trained = train_unit(Unit(point, method, (), 0.01, (0, 1)), recipe, data, grid.pick_device("cpu"))
         for s, (sample, positions) in enumerate(zip(trained.samples, trained.positions, strict=True)):
