@@ -22,8 +22,8 @@ from selfpos.data.folders import split_files
 from selfpos.data.sources import load_source
 from selfpos.data.tables import READING
 from selfpos.errors import OperationError, SelfposError, first_line
-from selfpos.evaluation.mteb_internals import columns_of, kind_of, set_splits
-from selfpos.evaluation.tasks import dataset_of, new_task, with_data
+from selfpos.evaluation.mteb_internals import columns_of, set_splits
+from selfpos.evaluation.tasks import dataset_of, kind_of, new_task, with_data
 from selfpos.storage.hashing import sha256_file
 from selfpos.tasks import get_task
 

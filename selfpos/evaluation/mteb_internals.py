@@ -64,24 +64,6 @@ def observed(task: AbsTask, done: Callable[[Evaluated, Mapping[str, Any]], objec
             delattr(task, name)
 
 
-def kind_of(task: AbsTask) -> str:
-    """Our name of the task's type, where its data may be in our layout; else empty."""
-    from mteb import abstasks
-    from mteb.abstasks.multilabel_classification import AbsTaskMultilabelClassification
-
-    kinds = {
-        "classification": abstasks.AbsTaskClassification,
-        "clustering": abstasks.AbsTaskClustering,
-        "pair-classification": abstasks.AbsTaskPairClassification,
-        "sts": abstasks.AbsTaskSTS,
-        "reranking" if str(task.metadata.type) == "Reranking" else "retrieval": abstasks.AbsTaskRetrieval,
-    }
-    if isinstance(task, AbsTaskMultilabelClassification) or list(task.metadata.modalities) != ["text"]:
-        return ""
-    name = next((kind for kind, parent in kinds.items() if isinstance(task, parent)), "")
-    return "" if name == "retrieval" and str(task.metadata.type) != "Retrieval" else name
-
-
 def columns_of(task: AbsTask) -> dict[str, str]:
     """The names that mteb's class has for the columns of our layout, where they are not the usual ones."""
     names = ("input_column_name", "label_column_name", "input1_column_name", "input2_column_name")

@@ -54,6 +54,19 @@ def describe_task(name: str, known: tuple[str, str] | None = None) -> TaskInfo:
     return TaskInfo(name, kind, metric, dataset, revision, hub_category(metadata))
 
 
+def kind_of(task: AbsTask) -> str:
+    """Our name of the task's type, where its data may be in our layout; else empty."""
+    from mteb import abstasks
+    from mteb.abstasks.multilabel_classification import AbsTaskMultilabelClassification
+
+    if isinstance(task, AbsTaskMultilabelClassification) or list(task.metadata.modalities) != ["text"]:
+        return ""
+    for kind, (base, task_type, *_) in KINDS.items():
+        if str(task.metadata.type) == task_type and isinstance(task, getattr(abstasks, base)):
+            return kind
+    return ""
+
+
 def new_task(
     kind: str,
     name: str,
