@@ -1,9 +1,8 @@
 """Gradient conflict: the cosine of two tasks' gradients, with an interval from a few batches.
 
-The inner product of two tasks' batches estimates that of their full gradients without bias. The squared
-length of a batch's gradient does not: it adds the squared length of the noise, which pulls the cosine towards
-zero. So squared lengths come from inner products of different batches of one task. Intervals are by the
-jackknife over batches.
+The squared length of a batch's gradient adds that of the noise, which pulls the cosine towards zero. So
+squared lengths come from inner products of different batches of one task. Intervals are by the jackknife over
+batches.
 """
 
 from __future__ import annotations
@@ -39,11 +38,10 @@ def gradient_products(
     memory: int = 1 << 30,
     after_pass: Callable[[], object] = lambda: None,
 ) -> dict[str, np.ndarray]:
-    """<∇L_a, ∇L_b> of n losses at every parameter: key → (n, n) float64.
+    """<∇L_a, ∇L_b> of n losses at every parameter: key → (n, n) float64; zeros where no loss reaches it.
 
-    Each of `losses` computes one loss with its graph; parameters that none reaches get zeros. `memory` is how
-    many bytes of gradients are held at once: with less, each loss is computed again for the next parameters.
-    `after_pass` is called after every backward pass. Raises SelfposError for a loss that is not finite.
+    `memory` is how many bytes of gradients are held at once: with less, each loss is computed again for the
+    next parameters. `after_pass` is called after every backward pass.
     """
     count = len(losses)
     products = {key: np.zeros((count, count)) for key in parameters}
@@ -107,11 +105,10 @@ def passes(sizes: Mapping[str, int], count: int, memory: int) -> list[list[Param
 
 @dataclass(frozen=True)
 class PairConflict:
-    """Two tasks at one set of weights.
+    """Two tasks at one set of weights: the `cosine` of their gradients with its 95 % interval.
 
-    `cosine` is that of their gradients, with its 95 % interval `low`..`high`; None where noise hides a
-    gradient. `raw_cosine` is that of the mean gradients. `share` counts the pairs of batches with a negative
-    inner product.
+    None where noise hides a gradient. `raw_cosine` is that of the mean gradients, `share` that of pairs of
+    batches with a negative inner product.
     """
 
     tasks: tuple[str, str]

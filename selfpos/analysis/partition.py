@@ -88,8 +88,8 @@ def cluster_tasks(
 ) -> dict[str, TaskSource]:
     """The tasks of a recipe that trains one specialist a cluster.
 
-    A cluster that mixes types, splits or choices of columns becomes several tasks. Limits add up. With
-    `data_root`, a source's `local` copy replaces its data.
+    A cluster that mixes types, splits or columns becomes several tasks. With `data_root`, local copies are
+    used.
     """
     tasks: dict[str, TaskSource] = {}
     for number, members in enumerate(clusters, start=1):

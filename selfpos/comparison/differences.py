@@ -78,9 +78,8 @@ def compare(
     """Compare `models` to the one called `baseline`; by default `base` if there is one, else the first.
 
     Intervals of `level` come from `draws` resamples of each task's examples, paired between models; p-values
-    from a sign-flip test over the examples. They are corrected by Holm over the differences on tasks, over
-    those of type means, and over the models for each mean. A mean is given for models that were scored on
-    all of its tasks. `tick` is called with each task's name. Raises SelfposError for an unknown baseline.
+    from a sign-flip test, corrected by Holm over the differences on tasks, over those of type means, and over
+    the models for each mean. A mean is given for models that were scored on all of its tasks.
     """
     if not models:
         raise SelfposError("there is no model to compare")

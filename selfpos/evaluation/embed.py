@@ -1,9 +1,7 @@
 """Texts to embeddings with little padding: tokenised, sorted by length, in batches of a budget of tokens.
 
-`SentenceTransformer.encode` sorts by characters and counts texts, so a batch of short texts is padded by a
-third, and one of long texts exceeds the processor's caches. On a CPU each core computes batches alone: that
-loses less than splitting every matrix product among the cores, and the results do not depend on the number of
-cores.
+On a CPU each core computes batches alone: that loses less than splitting every matrix product among the
+cores, and the results do not depend on the number of cores.
 """
 
 from __future__ import annotations

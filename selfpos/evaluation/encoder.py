@@ -59,8 +59,7 @@ def identity(folder: Path, name: str) -> ModelMeta:
 class Embedder:
     """Embeds each text once: keeps embeddings by model, prompt, side and text, and tokens by tokenizer.
 
-    With `cache` both are kept in that folder, for the next process and for other merges of the base; without
-    it, embeddings are kept in memory up to a limit. An embedding that is not finite is an OperationError.
+    Both are kept in the folder `cache`; without it, embeddings are kept in memory up to a limit.
     """
 
     def __init__(self, model: SentenceTransformer, about: dict[str, Any], cache: Path | None) -> None:

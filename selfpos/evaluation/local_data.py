@@ -1,9 +1,7 @@
 """MTEB tasks on local files; `local_tasks.yaml` says which folders and fields hold the data of which task.
 
-Our layout is a folder of JSON Lines per task, one file per split (`test.jsonl` or `test.jsonl.gz`). Its
-records have `text` and `label`, or `sentence1`, `sentence2` and `score` or `label`, or `query`, `positive`
-and `negative`. Retrieval sets are in the BEIR layout. The Hub's layout is `FOLDER/owner/name/` with the files
-of the data set repository.
+Our layout is a folder of JSON Lines per task, one file per split (`test.jsonl` or `test.jsonl.gz`), retrieval
+sets as of BEIR. The Hub's layout is `FOLDER/owner/name/` with the files of the data set.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """Records kept by key while a model is scored, so that no text is embedded or tokenised twice.
 
-On disk a store is a folder of two files that only grow: `records` (the bytes, one record after the other) and
-`index` (key, offset, length and checksum of each), which is read into memory, about 200 bytes a record. A
-record that a stopped process left incomplete, or that the disk damaged, does not match its checksum and
-counts as absent.
+On disk a store is two files that only grow: `records` and `index` (key, offset, length and checksum of each,
+read into memory). A record that a stopped process left incomplete, or that the disk damaged, counts as
+absent.
 """
 
 from __future__ import annotations

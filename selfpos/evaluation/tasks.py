@@ -80,8 +80,7 @@ def new_task(
 ) -> AbsTask:
     """A new task of a type in `KINDS`, whose `dataset` `load` returns when it is first run.
 
-    `revision` identifies the data, `source` says where it is from; `remark` is to be said before it is
-    scored, `attributes` are class attributes of the abstract task.
+    `remark` is to be said before it is scored, `attributes` are class attributes of the abstract task.
     """
     import mteb.abstasks
     from mteb.abstasks.task_metadata import TaskMetadata
@@ -159,8 +158,7 @@ def dataset_of(
 ) -> Any:
     """Data of one subset as MTEB's abstract task has it, from split → records (retrieval: `read_beir`'s).
 
-    Class labels become numbers: those of `labels`, or sorted. `renamed` are columns that a task calls
-    otherwise.
+    `labels` are class labels in the order of their numbers, `renamed` columns that a task calls otherwise.
     """
     from datasets import Dataset, DatasetDict
 

@@ -1,8 +1,7 @@
-"""Local data of MTEB's tasks, loaded once before any model: whether it loads, and whether it is what MTEB
-has.
+"""Local data of MTEB's tasks: whether it loads, and whether it is what MTEB has.
 
-mteb ships counts of rows and characters of its test sets. Data that differs in them is another test set: its
-scores are marked by their data's revision, and no leaderboard gets them.
+mteb ships counts of its test sets. Data that differs in them is another test set: its scores are marked by
+their data's revision, and no leaderboard gets them.
 """
 
 from __future__ import annotations

@@ -121,9 +121,8 @@ def build_card(
 ) -> Card:
     """Read the facts of the model in `folder` and make its card, without writing anything.
 
-    `out` is where the folder is going to be, `repo` its Hub id. `results` holds the scores of this model and
-    of its rivals, by default `folder/eval` or the scores of its run. `lookup` asks the Hub for the licence of
-    parents; `overlap` is a report of `selfpos overlap`.
+    `results` holds the scores of this model and of its rivals, by default `folder/eval` or the scores of its
+    run. `lookup` asks the Hub for the licence of parents; `overlap` is a report of `selfpos overlap`.
     """
     facts = read_facts(folder, path=out)
     if overlap is not None:

@@ -63,9 +63,8 @@ def plan_collection(
 ) -> CollectionPlan:
     """Plan to publish the merged `model` as `repo`, its parents as `repo`-NAME and its probe set.
 
-    Nothing is sent. `licence` and `replace` hold for all models. The probe set is that of the model's run, or
-    in the folder `probe`; it is published only under a `probe_licence`, since its records are other people's
-    texts. Raises SelfposError where `model` is no merged model.
+    The probe set is that of the model's run, or in the folder `probe`; it is published only under a
+    `probe_licence`, since its records are other people's texts.
     """
     card = build_card(model, repo=repo, results=results, licence=licence, overlap=overlap, lookup=hub_licence)
     facts = card.facts

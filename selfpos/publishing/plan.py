@@ -105,9 +105,8 @@ def plan_push(
 ) -> PushPlan:
     """Plan to send the model in `folder` to the Hub repository `repo`; nothing is sent or written.
 
-    With `branch` or `pull_request` it goes there instead of to the main branch; `replace` overwrites another
-    model. `keep_card` sends `folder/README.md` as it is; the other options are those of `build_card`, unless
-    the `card` is made. Problems are listed in the plan: raises SelfposError only where `folder` is no model.
+    `replace` overwrites another model. `keep_card` sends `folder/README.md` as it is; the other options are
+    those of `build_card`, unless the `card` is made. Problems are listed in the plan.
     """
     if not folder.is_dir():
         raise SelfposError(f"there is no model folder {folder}")

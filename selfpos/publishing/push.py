@@ -52,8 +52,7 @@ def push(plan: PushPlan) -> Pushed:
     """Carry out `plan`: create the repository if necessary, send what it lacks, and compare hashes.
 
     A second call after a failure sends only what is missing. Raises SelfposError, before anything is sent,
-    where the plan has problems, the token is missing, wrong or too weak, or the repository holds another
-    model; OperationError where the Hub or the network fails.
+    where the plan has problems or may not be sent; OperationError where Hub or network fail.
     """
     if plan.problems:
         raise SelfposError("; ".join(plan.problems))
@@ -174,8 +173,7 @@ def _open_pull_request(api: HfApi, plan: PushPlan, user: str) -> str | None:
 def _upload(api: HfApi, plan: PushPlan, stage: Path, target: str | None) -> CommitInfo:
     """Send all files in one commit, so that a reader never sees half of them.
 
-    Large files are sent one after the other: a second call does not send the finished ones again. Of files
-    sent together, as by `upload_folder`, Xet storage keeps nothing after an interruption.
+    Large files are sent one after the other: a second call does not send the finished ones again.
     """
     where: dict[str, Any] = {"repo_id": plan.repo, "repo_type": plan.repo_type, "revision": target}
     where["create_pr"] = plan.pull_request and target is None

@@ -152,8 +152,7 @@ class ScoreTable:
 def match_models(scores: Scores, facts: Facts, content: str) -> ScoredModels:
     """The model of `facts`, whose content hash is `content`, and its family in `scores`.
 
-    Results by the right name but another hash belong to weights that no longer exist. MTEB's own results of a
-    local model have only a name.
+    Results by the right name but another hash belong to weights that no longer exist.
     """
     stale: dict[str, None] = {}
 

@@ -50,10 +50,9 @@ class Finding:
 def finding(
     claim: str, differences: list[float], least: float = 0.0, strict: bool = False, p: float | None = None
 ) -> Finding:
-    """The claim holds where the interval of the paired differences lies above `least`, and p is below
-    SIGNIFICANT.
+    """The claim holds where the interval of the paired differences lies above `least`.
 
-    `strict`: an undecided result counts as refuted. `p` is of a test that the seeds do not enter.
+    `strict`: an undecided result counts as refuted. `p`, if any, must be below SIGNIFICANT for it to hold.
     """
     gain = paired_bootstrap(differences)
     verdict = "not decided"

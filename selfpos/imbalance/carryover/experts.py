@@ -1,10 +1,8 @@
 """An expert of the majority classes and one of the minority, merged, against oversampling and thresholding.
 
-Start and experts take a third of the iterations each; the start is trained on the imbalanced set. Merges are
-average and SLERP of the two vectors, and Self Positioning: gradient descent on a_1, a_2 and λ over a probe
-set (Li et al., arXiv 2410.15035, section 3.3). The probe is the validation images, balanced or thinned to the
-shares of the training set. A balanced probe is hidden oversampling, so the rivals get it too, to tune
-thresholding's τ.
+Merges are average and SLERP of the two vectors, and Self Positioning: gradient descent on a_1, a_2 and λ over
+a probe set (Li et al., arXiv 2410.15035, section 3.3), the validation images, balanced or thinned to the
+shares of the training set. A balanced probe is hidden oversampling, so thresholding's τ is tuned on it too.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Norms: ‖V‖ against the number of examples, ‖w_i‖ against n_i, and their equalisation after training.
 
-Number of examples and number of updates go together in "equal epochs", so the lengths are measured with equal
-steps too. τ-normalisation (Kang et al. 2020, arXiv 1910.09217) is applied to head rows, w_i / ‖w_i‖^τ, and to
-the vectors of two experts, V_i / ‖V_i‖^τ, on one grid of τ, and compared with resampling.
+τ-normalisation (Kang et al. 2020, arXiv 1910.09217) is applied to head rows, w_i / ‖w_i‖^τ, and to the
+vectors of two experts, V_i / ‖V_i‖^τ, and compared with resampling.
 """
 
 from __future__ import annotations

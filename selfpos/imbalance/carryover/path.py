@@ -1,7 +1,6 @@
 """The path in weight space from the baseline to ROS, against sampling to a partial ratio.
 
-Can an interpolation replace a search over ratios? Both networks start from the same weights. α on the path,
-and the ratio, are chosen on the validation images. The test AUC of the two choices is compared by seed.
+Can an interpolation replace a search over ratios? α on the path, and the ratio, are chosen on validation.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Step imbalance between the tasks of text embeddings: joint training against merged specialists.
 
-Every ρ and seed is a run of `selfpos.pipeline.run`, with so many records a task beside its probe; the seed
-draws which tasks are small. At equal draws the mixtures Total and Max of one ratio are the same, so one rival
-stands for both.
+Every ρ and seed is a run of `selfpos.pipeline.run`. At equal draws the mixtures Total and Max of one ratio
+are the same, so one rival stands for both.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """The same grid on texts: a linear head on an encoder's embeddings, or the encoder fine-tuned with it.
 
-Does the order of the methods carry over? Texts take the place of images. Embeddings are maps of one pixel,
-scaled so that a coordinate has a variance of about one. For a fine-tuned encoder the trunk is the encoder,
-and an "image" is a row of tokens. All methods, metrics and claims of the study work on them without change.
+Embeddings are maps of one pixel, scaled so that a coordinate has a variance of about one. For a fine-tuned
+encoder the trunk is the encoder, and an "image" is a row of tokens.
 """
 
 from __future__ import annotations
@@ -66,8 +65,7 @@ def open_data(recipe: ImbalanceRecipe, source: str | None) -> ImageData:
 def read_texts(recipe: ImbalanceRecipe, source: str) -> ImageData:
     """Labelled texts (what `selfpos.data` reads as classification) as input of a head or of an encoder.
 
-    Training texts are those of the splits train and validation. Data with the split test alone give a fifth
-    of each class to the test set. The project's cache keeps embeddings.
+    Data with the split test alone give a fifth of each class to the test set.
     """
     from selfpos.evaluation.load import load_model
     from selfpos.storage.hashing import content_hash
@@ -238,9 +236,8 @@ def _claims_carry_over(ours: dict[str, str], theirs: dict[str, str]) -> Finding:
 def _order_carries_over(ours: ByMethod, theirs: ByMethod) -> Finding:
     """Kendall's τ-b of the text study's order, by seed, with the images' mean order; and p of both means.
 
-    Seeds repeat the training, not the methods: few methods are in any order by chance, the same at every
-    seed. So the exact one-sided permutation test of the two mean orders must be significant too; it has no p
-    where two methods are level.
+    Few methods are in any order by chance, the same at every seed. So the exact one-sided permutation test of
+    the two mean orders must be significant too; it has no p where two methods are level.
     """
     shared = sorted(set(ours) & set(theirs))
     claim = (

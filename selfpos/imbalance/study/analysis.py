@@ -53,8 +53,7 @@ def paired_bootstrap(differences: Sequence[float], *, draws: int = 10_000, seed:
     """Mean of paired differences with a 95 % interval from resamples of the pairs.
 
     The percentile interval of n pairs is too narrow: by √((n − 1)/n), and as a normal interval is beside
-    Student's t. For five pairs it covers 83 %. Its arms are widened by that ratio (after Hesterberg 2015,
-    arXiv 1411.5279).
+    Student's t. Its arms are widened by that ratio (after Hesterberg 2015, arXiv 1411.5279).
     """
     sample = np.array(differences, dtype=np.float64)
     mean, n = float(sample.mean()), len(sample)
@@ -161,8 +160,7 @@ def common_means(by_method: Mapping[str, Values], methods: Sequence[str]) -> dic
 class Ordering:
     """Kendall's τ-b between the orders of the methods by mean AUC in two studies, for one imbalance.
 
-    A pair counts as reversed when its paired difference is significant (95 % over seeds) in both studies,
-    with opposite signs.
+    A pair is reversed when its paired difference is significant in both studies, with opposite signs.
     """
 
     setting: str

@@ -96,8 +96,8 @@ Images = ArrayImages | FileImages  # with labels 0 … K−1
 class ImageData:
     """Training and test images with the names of their classes.
 
-    `network` makes the network of a seed for texts, which no image network takes. `fingerprint` is the
-    SHA-256 (hex) of types, shapes and values. `division` says how texts were divided.
+    `network` makes the network of a seed for texts, `division` says how they were divided. `fingerprint` is
+    the SHA-256 (hex) of types, shapes and values.
     """
 
     train: Images

@@ -85,9 +85,8 @@ def run_grid(
 ) -> int:
     """Run the units of `recipe` whose results are not in the Parquet file `out`; return their number.
 
-    Each unit is added as it ends, so a stopped run loses at most the units that it was in. `data` replaces
-    the recipe's images, or `images` do, with one worker. Each of several `workers`, on a CPU, trains units on
-    one thread, which uses cores better than sharing operations. Impossible units, and other settings or data
+    Each unit is added as it ends. `data` replaces the recipe's images, or `images` do, with one worker. Each
+    of several `workers`, on a CPU, trains units on one thread. Impossible units, and other settings or data
     than those of `out`, are refused before anything is trained.
     """
     target = pick_device(device)

@@ -55,10 +55,9 @@ class Stage:
     def fit_heads(
         self, heads: Sequence[nn.Module], streams: Sequence[Iterator[Ints]], rate: float = 1.0
     ) -> None:
-        """Train `heads` on the fixed trunks; `streams` draw positions of each sample.
+        """Train `heads` on the fixed trunks by `streams` of positions; `rate` is a factor of the base rate.
 
-        `rate` is a factor of the base rate. Features are computed once, except behind a trunk with dropout,
-        which runs in every step, as in Caffe.
+        Features are computed once, except behind a trunk with dropout, which runs in every step, as in Caffe.
         """
         if not any(isinstance(layer, nn.Dropout) for layer in self.networks[0].trunk.modules()):
             labels = [sample.labels for sample in self.samples]

@@ -1,8 +1,6 @@
 """All methods: ways to train a network, and second stages on a trained one.
 
-Methods differ in the examples they train on, in the loss (class weights, focal loss, margins, logit
-adjustment), or mix the images. What one leaves out is as in the baseline. Shapes: logits (B, S, K), targets
-(B, S), counts and weights (S, K).
+Shapes: logits (B, S, K), targets (B, S), counts and weights (S, K).
 """
 
 from __future__ import annotations

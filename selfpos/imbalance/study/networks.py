@@ -169,10 +169,9 @@ def lenet(classes: int) -> Network:
 
 
 def all_cnn(classes: int) -> Network:
-    """All-CNN-C (Springenberg et al. 2015; the paper's Table 3).
+    """All-CNN-C (Springenberg et al. 2015; the paper's Table 3); 32×32×3, 1,369,738 parameters.
 
-    32×32×3; 1,369,738 parameters for 10 classes. The ReLU behind the last convolution is the original's. A
-    network whose logits it makes all zero has died; its AUC is 50.
+    A network whose logits the original's last ReLU makes all zero has died; its AUC is 50.
     """
 
     def block(inputs: int, maps: int) -> list[nn.Module]:
@@ -190,8 +189,7 @@ def all_cnn(classes: int) -> Network:
 def cifar_quick(classes: int) -> Network:
     """Caffe's cifar10_quick, which the paper lacks: on a CPU twenty times as fast as All-CNN-C.
 
-    32×32×3; 145,578 parameters. Layers, and pooling with overlap, are those of BVLC's
-    cifar10_quick_train_test.prototxt. Weights start by "xavier"; the original has hand-set deviations.
+    32×32×3; layers are those of BVLC's cifar10_quick_train_test.prototxt, weights start by "xavier".
     """
     trunk = [nn.Conv2d(3, 32, 5, padding=2), nn.MaxPool2d(3, 2, ceil_mode=True), nn.ReLU()]
     for inputs, maps in ((32, 32), (32, 64)):
@@ -222,8 +220,7 @@ class PreActivation(nn.Module):
 def resnet10(classes: int) -> Network:
     """ResNet-10, pre-activation, blocks [1, 1, 1, 1] (Simon, Rodner, Denzler 2016, "cnn-models").
 
-    224×224×3; 5,413,096 convolution and head parameters for 1,000 classes. The batch normalisation of the
-    input takes the place of mean subtraction.
+    224×224×3; batch normalisation of the input takes the place of mean subtraction.
     """
     stem = [nn.BatchNorm2d(3), nn.Conv2d(3, 64, 7, 2, 3), nn.BatchNorm2d(64), nn.ReLU()]
     pool = nn.MaxPool2d(3, 2, ceil_mode=True)

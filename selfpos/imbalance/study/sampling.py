@@ -64,8 +64,7 @@ def minority_count(classes: int, mu: float | None) -> int:
 def class_order(minority: Minority, classes: int, seed: int, scarce: Sequence[int] | Ints = ()) -> Ints:
     """All classes, those that become small first: by label (lowest), or drawn from `seed` (random).
 
-    Among drawn ones the `scarce` classes come first: they are too small for the majority. The minorities of
-    one seed are nested over `mu`.
+    `scarce` classes, too small for the majority, come first. Minorities of a seed are nested over `mu`.
     """
     if minority == "lowest":
         return np.arange(classes)

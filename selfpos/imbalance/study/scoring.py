@@ -24,8 +24,7 @@ TAUS = [step / 10 for step in range(21)]  # of which thresholding and τ-normali
 def one_vs_rest_auc(scores: Floats, labels: Ints) -> Floats:
     """Area under the ROC curve of every class against all others, shape (K,), from scores (n, K).
 
-    Ties get their mean rank. Only the order within a column counts, so log-probabilities serve. Pass the
-    plain softmax: after division by a prior and normalisation the AUC is another.
+    Pass the plain softmax or its logarithm: after division by a prior the AUC is another.
     """
     n, classes = scores.shape
     positives = np.bincount(labels, minlength=classes).astype(np.float64)

@@ -1,4 +1,4 @@
-"""Training S networks at once as one wide network, and their predictions; S = 1 is plain training.
+"""Training and predictions of S networks as one wide network.
 
 Shapes: logits (B, S, K), targets (B, S), class counts (S, K), for S networks trained side by side.
 """
@@ -133,8 +133,8 @@ def predict(
 ) -> dict[str, Floats]:
     """Log-softmax in float64 of every set of `heads` on the networks' trunks, (S, n, K) each.
 
-    `index` is (n,) for images that all networks see, or (n, S). A network whose training diverged (logits
-    not finite) gets the uniform distribution, whose AUC is 50, and a warning in the log.
+    `index` is (n,) for images that all networks see, or (n, S). A network whose training diverged gets the
+    uniform distribution, whose AUC is 50, and a warning in the log.
     """
     device = next(networks[0].parameters()).device
     trunk = widen([network.trunk for network in networks]).eval()
