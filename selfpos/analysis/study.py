@@ -193,8 +193,10 @@ class Study:
             if point != BASE:
                 coefficients[:, names.index(point)] = 1
             self.live.set_coefficients(coefficients)
-        options = {"temperature": self.recipe.training.temperature, "seed": self.recipe.seed}
-        measured = measure_point(self.live, self.records, self.settings, title=point, **options)
+        temperature, seed = self.recipe.training.temperature, self.recipe.seed
+        measured = measure_point(
+            self.live, self.records, self.settings, temperature=temperature, seed=seed, title=point
+        )
         self._gradients(point).parent.mkdir(parents=True, exist_ok=True)
         write_text(self._gradients(point), json.dumps(measured, indent=1))
 

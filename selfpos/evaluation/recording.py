@@ -114,7 +114,7 @@ def pair_classification(task: Any, evaluated: Evaluated) -> Recorded | None:
     for name in PREDICTIONS.values():
         sign = -1 if name.endswith("_distances") else 1
         if side == "max" or name.startswith(f"{side}_"):
-            scores = sign * np.array(evaluated.predictions[name], np.float64)
+            scores: np.ndarray = sign * np.array(evaluated.predictions[name], np.float64)
             arrays = {"scores": scores, "gold": gold}
             candidates.append(Examples("", "", "average-precision", len(gold), "", arrays))
     if not candidates:
