@@ -181,8 +181,7 @@ class _Scorer:
         import mteb
         from mteb.results import TaskResult
 
-        from selfpos.evaluation.columns import columns_as_lists
-        from selfpos.evaluation.recording import recording
+        from selfpos.evaluation.recording import columns_as_lists, recording
 
         results = mteb.ResultCache(self.out)
         file = results.get_task_result_path(task.metadata.name, self.meta)
