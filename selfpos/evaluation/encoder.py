@@ -33,6 +33,7 @@ MEASURED = (
     *("max_tokens", "embed_dim", "similarity_fn_name", "framework"),
     *("n_embedding_parameters", "adapted_from"),
 )
+EncodeFunction = Callable[[list[str]], np.ndarray]
 INSTRUCTED, PLAIN = "InstructSentenceTransformerModel", "SentenceTransformerEncoderWrapper"
 # The prompts that sentence-transformers uses for a side, in the order in which it looks for them.
 NAMES = {"query": ("query",), "document": ("document", "passage", "corpus")}
@@ -68,11 +69,7 @@ class Embedder:
         self.dimension = int(model.encode(["a"], show_progress_bar=False).shape[1])
 
     def rows(
-        self,
-        texts: list[str],
-        options: EncodingOptions,
-        batch_size: int,
-        plain: Callable[[list[str]], np.ndarray],
+        self, texts: list[str], options: EncodingOptions, batch_size: int, plain: EncodeFunction
     ) -> np.ndarray:
         """The embeddings of `texts`, float32, n×d. `plain` embeds texts of models with unknown features."""
         about = {**self._about, "prompt": options.prompt, "side": options.side}
@@ -110,7 +107,7 @@ class Embedder:
         self._stores.clear()
 
     def _embedded(
-        self, texts: list[str], options: EncodingOptions, batch_size: int, plain: Any
+        self, texts: list[str], options: EncodingOptions, batch_size: int, plain: EncodeFunction
     ) -> Iterator[tuple[list[int], np.ndarray]]:
         """Indices of `texts` and their embeddings, by batch."""
         extra = constant_features(self.model, options)
@@ -123,11 +120,9 @@ class Embedder:
         store = self._store("tokens", options, tokenizer_identity(self.model, options), 0)
         yield from embed(self.model, tokenise(self.model, texts, options, store), options, extra, batch_size)
 
-    def _store(
-        self, kind: str, options: EncodingOptions, about: dict[str, Any] | None, in_memory: int
-    ) -> Store:
+    def _store(self, kind: str, options: EncodingOptions, about: dict[str, Any] | None, limit: int) -> Store:
         if (kind, options) not in self._stores:
-            store: Store = MemoryStore(in_memory)
+            store: Store = MemoryStore(limit)
             if self._cache is not None and about is not None:
                 versions = {name: version(name) for name in ("sentence-transformers", "transformers")}
                 store = DiskStore(self._cache / kind, {**about, **versions})

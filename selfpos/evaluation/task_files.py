@@ -44,9 +44,7 @@ class ClusteringSettings(Settings):
 
     max_fraction_of_documents_to_embed: float | None = Field(None, gt=0, le=1)
     max_document_to_embed: int | None = Field(None, ge=2)
-    max_documents_per_cluster: int = Field(
-        16_384, ge=2, description="documents in one clustering, drawn with repeats"
-    )
+    max_documents_per_cluster: int = Field(16_384, ge=2, description="documents in one clustering, repeated")
     n_clusters: int = Field(10, ge=1, description="clusterings; the score is their mean")
     seed: int = Field(42, ge=0)
 
@@ -82,13 +80,9 @@ class TaskDeclaration(Settings):
     name: Name
     type: Literal["sts", "pair-classification", "classification", "clustering", "reranking", "retrieval"]
     files: dict[Literal["train", "test", "folder"], str] = Field(min_length=1)
-    columns: dict[str, str] = Field(
-        default_factory=dict, description="our column -> that of the file, where they differ"
-    )
+    columns: dict[str, str] = Field(default={}, description="our column -> the file's, where they differ")
     description: str = "A task of the user's own."
-    settings: dict[str, Any] = Field(
-        default_factory=dict, description="what decides the score beside the data"
-    )
+    settings: dict[str, Any] = Field(default={}, description="what decides the score beside the data")
 
 
 def load_task_file(file: Path) -> AbsTask:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -22,17 +22,9 @@ from selfpos.imbalance.study.networks import (
     widen,
 )
 from selfpos.imbalance.study.recipe import TrainingSettings
-from selfpos.imbalance.study.sampling import Ints, class_balanced_stream, need_samplers, stream
+from selfpos.imbalance.study.sampling import Ints, Streams, class_balanced_stream, need_samplers, stream
 from selfpos.imbalance.study.scoring import TAUS, class_recalls
-from selfpos.imbalance.study.trainer import (
-    AT_ONCE,
-    Batches,
-    Sample,
-    fit,
-    image_batches,
-    join_networks,
-    predict,
-)
+from selfpos.imbalance.study.trainer import CHUNK, Batches, Sample, fit, image_batches, join_networks, predict
 
 NEIGHBOURS = 5  # of SMOTE
 Heads = list[nn.Sequential]
@@ -52,9 +44,7 @@ class Stage:
     def device(self) -> torch.device:
         return next(self.networks[0].parameters()).device
 
-    def fit_heads(
-        self, heads: Sequence[nn.Module], streams: Sequence[Iterator[Ints]], rate: float = 1.0
-    ) -> None:
+    def fit_heads(self, heads: Sequence[nn.Module], streams: Streams, rate: float = 1.0) -> None:
         """Train `heads` on the fixed trunks by `streams` of positions; `rate` is a factor of the base rate.
 
         Features are computed once, except behind a trunk with dropout, which runs in every step, as in Caffe.
@@ -74,7 +64,7 @@ class Stage:
         heads: Sequence[nn.Module],
         features: Sequence[Tensor],
         labels: Sequence[Ints],
-        streams: Sequence[Iterator[Ints]],
+        streams: Streams,
         rate: float = 1.0,
     ) -> None:
         """Train `heads` on features[s] (n, F, h, w) with labels[s] (n,); `streams` draw positions of them."""
@@ -103,8 +93,8 @@ class Stage:
         index = np.stack([sample.index for sample in self.samples], axis=1)
         parts = []
         with torch.no_grad():
-            for start in range(0, len(index), AT_ONCE):
-                images = self.images.batch(index[start : start + AT_ONCE], None).to(self.device)
+            for start in range(0, len(index), CHUNK):
+                images = self.images.batch(index[start : start + CHUNK], None).to(self.device)
                 maps = trunk(join_networks(images))
                 parts.append(maps.reshape(len(maps), len(self.networks), -1, *maps.shape[2:]))
         return list(torch.cat(parts).unbind(dim=1))
@@ -114,7 +104,7 @@ class Stage:
         """The features averaged over the map, (n, F) per network."""
         return [features.mean(dim=(2, 3)) for features in self.features]
 
-    def balanced_streams(self) -> list[Iterator[Ints]]:
+    def balanced_streams(self) -> Streams:
         size = self.settings.batch_size
         return [class_balanced_stream(s.positions, s.labels, size, s.seed) for s in self.samples]
 

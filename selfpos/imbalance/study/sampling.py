@@ -15,6 +15,7 @@ Profile = Literal["step", "linear", "exp", "balanced"]
 Minority = Literal["random", "lowest"]
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
+Streams = Sequence[Iterator[Ints]]  # of batches of positions, one for each network
 
 
 def setting_name(profile: str, rho: float, mu: float | None) -> str:

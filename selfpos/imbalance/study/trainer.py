@@ -16,9 +16,9 @@ from selfpos.console import log
 from selfpos.imbalance.study.data import Images
 from selfpos.imbalance.study.networks import Network, copy_back, widen
 from selfpos.imbalance.study.recipe import TrainingSettings
-from selfpos.imbalance.study.sampling import Floats, Ints
+from selfpos.imbalance.study.sampling import Floats, Ints, Streams
 
-AT_ONCE = 500  # images of which features or predictions are computed
+CHUNK = 500  # images of which features or predictions are computed
 Batches = Iterator[tuple[Tensor, Tensor]]  # images (B, S, …) float32, targets (B, S)
 Loss = Callable[[Tensor, Tensor, Tensor, float], Tensor]
 """logits, targets, counts, progress 0 … 1 → losses (B, S), whose mean over B is each network's loss."""
@@ -99,9 +99,7 @@ def fit(
     copy_back(wide, networks)
 
 
-def _optimiser(
-    wide: nn.Module, settings: TrainingSettings, rate: float, optimizer: str
-) -> torch.optim.Optimizer:
+def _optimiser(wide: nn.Module, settings: TrainingSettings, rate: float, kind: str) -> torch.optim.Optimizer:
     """SGD or AdamW over all parameters that require gradients; `factor` is of the biases' rate."""
     groups = []
     for biases, factor in ((False, 1.0), (True, settings.bias_rate)):
@@ -109,7 +107,7 @@ def _optimiser(
         parameters = [parameter for name, parameter in named if name.endswith("bias") == biases]
         if parameters:
             groups.append({"params": parameters, "factor": factor})
-    if optimizer == "adamw":
+    if kind == "adamw":
         return torch.optim.AdamW(groups, lr=rate, weight_decay=settings.adamw_decay, fused=True)
     return torch.optim.SGD(
         groups, lr=rate, momentum=settings.momentum, weight_decay=settings.weight_decay, fused=True
@@ -117,7 +115,7 @@ def _optimiser(
 
 
 def image_batches(
-    images: Images, samples: Sequence[Sample], streams: Sequence[Iterator[Ints]], device: torch.device
+    images: Images, samples: Sequence[Sample], streams: Streams, device: torch.device
 ) -> Batches:
     """Join each network's stream of positions into batches of images (B, S, C, H, W) and targets (B, S)."""
     rng = np.random.default_rng([samples[0].seed, 5])
@@ -141,8 +139,8 @@ def predict(
     wide_heads = {name: widen(list(modules)).eval() for name, modules in heads.items()}
     parts: dict[str, list[Tensor]] = {name: [] for name in heads}
     with torch.inference_mode():
-        for start in range(0, len(index), AT_ONCE):
-            at = index[start : start + AT_ONCE]
+        for start in range(0, len(index), CHUNK):
+            at = index[start : start + CHUNK]
             pixels = images.batch(at, None).to(device)
             if at.ndim == 1:
                 pixels = pixels[:, None].expand(-1, len(networks), *pixels.shape[1:])
