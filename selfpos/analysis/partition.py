@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -122,7 +122,6 @@ def cluster_recipe(recipe: Recipe, tasks: Mapping[str, TaskSource], count: int) 
 
     fields = recipe.model_dump(mode="json", exclude_unset=True)
     fields |= {"name": f"{recipe.name}-{count}-clusters", "base": recipe.base}
-    fields["tasks"] = {
-        name: source.model_dump(mode="json", exclude_defaults=True) for name, source in tasks.items()
-    }
+    options: dict[str, Any] = {"mode": "json", "exclude_defaults": True}
+    fields["tasks"] = {name: source.model_dump(**options) for name, source in tasks.items()}
     return str(yaml.safe_dump(fields, sort_keys=False, allow_unicode=True, width=120))

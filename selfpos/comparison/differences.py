@@ -107,10 +107,9 @@ def compare(
         if reason:
             notes.append(f"no intervals on {task}: {reason}")
         by_task[task] = _paired_differences(replicates, task, by_name, reference, pairs)
-    rows = [
-        _row(model, reference, columns, pairs.get(model.name, []), by_task, 1 - level, seed)
-        for model in models
-    ]
+    rows = []
+    for model in models:
+        rows.append(_row(model, reference, columns, pairs.get(model.name, []), by_task, 1 - level, seed))
     rows = _ranked(_corrected(rows, [list(tasks), list(types), [MEAN], [MEAN_OF_TYPES]]), list(tasks))
     tests = [row.differences[task].p for row in rows for task in tasks if task in row.differences]
     count = sum(p is not None for p in tests)

@@ -32,13 +32,7 @@ PREDICTIONS = {
     "manhattan": "manhattan_distances",
 }
 # mteb's name of a retrieval measure -> pytrec_eval's.
-TREC_NAMES = {
-    "ndcg": "ndcg_cut",
-    "map": "map_cut",
-    "recall": "recall",
-    "precision": "P",
-    "hit_rate": "success",
-}
+TREC = {"ndcg": "ndcg_cut", "map": "map_cut", "recall": "recall", "precision": "P", "hit_rate": "success"}
 # kind, number of examples, bytes that identify them, arrays; as in `Examples`
 Recorded = tuple[str, int, bytes, dict[str, np.ndarray]]
 
@@ -89,10 +83,10 @@ def _record(task: Any, evaluated: Evaluated) -> Recorded | None:
 def retrieval(task: Any, evaluated: Evaluated) -> Recorded | None:
     """Each query's value of the main score, as pytrec_eval computes it."""
     name, _, depth = task.metadata.main_score.rpartition("_at_")
-    if name not in TREC_NAMES or not evaluated.query_scores:
+    if name not in TREC or not evaluated.query_scores:
         return None
     queries = sorted(evaluated.query_scores)
-    column = f"{TREC_NAMES[name]}_{depth}"
+    column = f"{TREC[name]}_{depth}"
     values = np.array([evaluated.query_scores[query][column] for query in queries], np.float32)
     return "mean", len(queries), "\n".join(queries).encode(), {"values": values}
 

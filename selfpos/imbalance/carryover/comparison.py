@@ -246,11 +246,10 @@ def difference(end: Network, start: Network) -> Vector:
 
 
 def gram_of(vectors: Sequence[Vector]) -> Tensor:
-    products = [
-        [float(sum((a[name].double() * b[name].double()).sum() for name in a)) for b in vectors]
-        for a in vectors
-    ]
-    return torch.tensor(products, dtype=torch.float64)
+    def product(a: Vector, b: Vector) -> float:
+        return float(sum((a[name].double() * b[name].double()).sum() for name in a))
+
+    return torch.tensor([[product(a, b) for b in vectors] for a in vectors], dtype=torch.float64)
 
 
 def lengths(gram: Tensor) -> Floats:

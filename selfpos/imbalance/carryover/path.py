@@ -31,10 +31,9 @@ def measure(bench: Bench, seed: int) -> Measured:
     sampled = {f"{ratio:.6g}": networks[ratio] for ratio in sorted(names)}
     values: Measured = {}
     for kind, candidates in (("alpha", points), ("ratio", sampled)):
-        values[kind] = {
-            key: bench.validation_and_test(network, trained[rho], "auc")
-            for key, network in candidates.items()
-        }
+        values[kind] = {}
+        for key, network in candidates.items():
+            values[kind][key] = bench.validation_and_test(network, trained[rho], "auc")
     return values
 
 
