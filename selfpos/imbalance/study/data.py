@@ -328,4 +328,4 @@ def whiten(train: NDArray, test: NDArray) -> tuple[NDArray[np.float32], NDArray[
     white: list[NDArray[np.float32]] = [
         (images - mean) @ matrix for images in (flat, contrast_normalise(test))
     ]
-    return white[0].reshape(train.shape), white[1].reshape(test.shape)
+    return both[0].reshape(train.shape), both[1].reshape(test.shape)
