@@ -38,7 +38,7 @@ def test_shipped_recipes_are_valid_and_the_papers_grid_is_whole() -> None:
             for unit in plans[name]
             if unit.imbalance.profile in grids
             for key in unit.result_keys()
-            if key[4] in paper
+            if key[3] in paper
         }
         return len(keys)
 
