@@ -214,8 +214,7 @@ class Study:
             records = max(2 * batch, round(share * most))
             if records > most:
                 raise SelfposError(
-                    f"task {task} has {most} records for its small specialists, too few for batches of "
-                    f"{batch}; lower the batch size"
+                    f"task {task} has {most} records, too few for batches of {batch}; lower the batch size"
                 )
             for steps, kind in ((max(1, records // batch), "equal epochs"), (longest, "equal steps")):
                 name = f"{task}-{records}-records-{steps}-steps"

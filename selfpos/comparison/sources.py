@@ -70,8 +70,7 @@ def _models_of_runs(runs: Sequence[RunFolder]) -> list[Scored]:
             name = model if same else f"{run.path.name}/{model}"
             if model != "base" and recipe.seed in seeds.get(name, []):
                 raise SelfposError(
-                    f"two of the runs made '{model}' with the same settings and the same seed {recipe.seed}; "
-                    "leave out one of them"
+                    f"two runs made '{model}' with the same settings and seed {recipe.seed}; leave out one"
                 )
             seeds.setdefault(name, []).append(recipe.seed)
             by_name.setdefault(name, {})[str(run.path)] = scores

@@ -132,8 +132,7 @@ def build_card(
     if results is not None and scores is None:
         what = "holds no results of MTEB" if results.is_dir() else "is no folder"
         raise SelfposError(
-            f"--results {results} {what}; give the folder that `selfpos eval-mteb --out` wrote, or leave "
-            "it out"
+            f"--results {results} {what}; give the folder that `selfpos eval-mteb --out` wrote, or nothing"
         )
     models = scoring.match_models(scores, facts, content_hash(folder)) if scores else ScoredModels()
     if scores and models.stale:

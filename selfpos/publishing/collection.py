@@ -70,8 +70,7 @@ def plan_collection(
     facts = card.facts
     if facts.kind != "merged" or not facts.parents:
         raise SelfposError(
-            f"{model} is not a merged model with parents on record, so there is no collection to publish; "
-            "push it alone"
+            f"{model} is not a merged model with parents on record; push it alone, without --collection"
         )
     options: dict[str, Any] = {"private": private, "replace": replace, "message": message}
     vectors, notes = {}, []

@@ -87,8 +87,7 @@ def _check_records(recipe: Recipe, sizes: list[int], data_root: Path | None, see
         limited = source.model_copy(update={"limit": needed})
         if (available := len(load_task(limited, seed=seed, data_root=data_root).dataset)) < needed:
             raise SelfposError(
-                f"task {name} has {available} records, but needs {needed} (its probe among them); lower "
-                "--largest"
+                f"task {name} has {available} records, but needs {needed} with its probe; lower --largest"
             )
 
 

@@ -92,8 +92,7 @@ def run_grid(
     target = pick_device(device)
     if workers > 1 and target.type != "cpu":
         raise SelfposError(
-            f"--workers are processes on a CPU; on {target} a cell's networks are trained as one wide "
-            "network instead"
+            f"--workers are processes on a CPU; {target} trains a cell's networks as one wide network"
         )
     if recipe.network in NETWORKS_OF_TEXTS and images is None:
         raise SelfposError(f"recipe {recipe.name} is about texts; run `selfpos imbalance compare text`")

@@ -60,15 +60,13 @@ def read_results(path: Path) -> tuple[list[dict[str, Any]], ImbalanceRecipe]:
     stored = {field.name: field.type for field in table.schema}
     if missing := [name for name in schema.names if stored.get(name) != schema.field(name).type]:
         raise SelfposError(
-            f"{path} holds no results that this version can read: the columns {', '.join(missing[:5])} are "
-            "absent, or of another type"
+            f"{path} holds no results: columns {', '.join(missing[:5])} are absent or of another type"
         )
     recipe = validate(ImbalanceRecipe, settings, f"{path}, the recipe of its results")
     required = [name for name in schema.names if name not in OPTIONAL]
     if broken := [name for name in required if not _is_complete(table[name])]:
         raise SelfposError(
-            f"{path} holds no results that can be read: values of {', '.join(broken[:5])} are absent, or no "
-            "finite numbers"
+            f"{path} holds no results: values of {', '.join(broken[:5])} are absent, or no finite numbers"
         )
     for name in table["method"].unique().to_pylist():
         try:
@@ -106,8 +104,7 @@ def check_same_settings(path: Path, before: ImbalanceRecipe, now: ImbalanceRecip
     old, new = before.model_dump(exclude=FREE), now.model_dump(exclude=FREE)
     if changed := [f"{key} ({old[key]!r} before, {new[key]!r} now)" for key in old if old[key] != new[key]]:
         raise SelfposError(
-            f"the results in {path} were made with other settings: {'; '.join(changed)}; name another file "
-            "with --out"
+            f"{path} was made with other settings: {'; '.join(changed)}; name another file with --out"
         )
 
 

@@ -56,8 +56,7 @@ def minority_count(classes: int, mu: float | None) -> int:
     count = round(mu * classes) if 0 < mu < 1 else 0
     if not 0 < count < classes:
         raise SelfposError(
-            f"mu {mu:g} leaves {count} of {classes} classes in the minority; it must leave at least one on "
-            "each side"
+            f"mu {mu:g} leaves {count} of {classes} classes in the minority; both sides need at least one"
         )
     return count
 

@@ -174,8 +174,7 @@ def check_study(units: Iterable[Unit], recipe: ImbalanceRecipe, data: ImageData)
         method = first_stage(unit.method)
         if method.mix is not None and recipe.network == "encoder":
             raise SelfposError(
-                f"method {unit.method} mixes images; tokens of texts, which network encoder takes, cannot be "
-                "mixed"
+                f"method {unit.method} mixes images; network encoder takes tokens, which cannot be mixed"
             )
         if "smote" in unit.refits or method.resample is not None:
             sampling.need_samplers()
@@ -209,6 +208,5 @@ def _check_images(recipe: ImbalanceRecipe, data: ImageData) -> None:
     counts = np.bincount(data.test.labels, minlength=data.classes)
     if absent := [name for name, count in zip(data.class_names, counts, strict=True) if not count]:
         raise SelfposError(
-            f"{data.description} has no test examples of class {', '.join(absent[:5])}; the AUC needs some "
-            "of every class"
+            f"{data.description} has no test examples of class {', '.join(absent[:5])}, which the AUC needs"
         )
