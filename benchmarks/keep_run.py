@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from selfpos.comparison.tables import markdown
-from selfpos.report.drawing import save
-from selfpos.report.figures import means
+from selfpos.report.figures import means, save
 from selfpos.report.results import RunResults, make_table, read_results
 from selfpos.storage.manifest import read_json
 from selfpos.storage.run_folder import RunFolder

@@ -163,7 +163,6 @@ def _finish(out: Path, drift: list[float] | None, folder: Path) -> None:
 
 
 def _draw(facts: dict[str, Any], out: Path) -> None:
-    from selfpos.report.drawing import save
-    from selfpos.report.figures import retained_front
+    from selfpos.report.figures import retained_front, save
 
     save(retained_front(facts), out)

@@ -1,15 +1,18 @@
-"""The findings of an analysis, and how they are written: JSON, Markdown, a figure, and the section of a run's
-report.
-"""
+"""The findings of an analysis, written as JSON, Markdown, a figure, and the section of a run's report."""
 
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from selfpos.console import markdown_table
 from selfpos.storage.atomic import write_text
 
 if TYPE_CHECKING:
@@ -19,18 +22,42 @@ FIGURE = "Cosine of the tasks' gradients, with 95 % intervals; a ring where the 
 
 
 @dataclass(frozen=True)
-class Findings:
-    """Everything that an analysis measured; what was not measured is empty or None.
+class ShortTraining:
+    """One small specialist: its `records` and `steps`, the `norm` of its vector, and the `angle` in degrees
+    to the vector of the task's longest training."""
 
-    `gradients`: model → {"pairs", "tasks", "layers", …} as `measure_point` returns them.
+    task: str
+    kind: str
+    records: int
+    steps: int
+    norm: float
+    angle: float
+
+
+@dataclass(frozen=True)
+class LengthLaw:
+    """‖V‖ ≈ c_task · records^`by_records` · steps^`by_steps`, a least-squares fit of logarithms within tasks.
+
+    `explained` is the share of variance that both explain, the others that of records or steps alone.
     """
+
+    by_records: float
+    by_steps: float
+    explained: float
+    explained_by_records: float
+    explained_by_steps: float
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What an analysis measured; empty or None where nothing was. `gradients`: model → `measure_point`."""
 
     name: str
     records: str
     gradients: dict[str, dict[str, Any]] = field(default_factory=dict)
     vectors: list[dict[str, Any]] = field(default_factory=list)
-    arms: list[dict[str, Any]] = field(default_factory=list)
-    law: dict[str, Any] | None = None
+    arms: list[ShortTraining] = field(default_factory=list)
+    law: LengthLaw | None = None
     missing: list[str] = field(default_factory=list)
 
 
@@ -44,16 +71,48 @@ class Table:
     rows: list[list[str]]
 
 
+def length_law(trainings: Sequence[ShortTraining]) -> LengthLaw | None:
+    """Fit the law; None where the trainings do not tell records from steps."""
+    used = [training for training in trainings if training.norm > 0]
+    if not used:
+        return None
+    logs = np.log([[training.records, training.steps, training.norm] for training in used])
+    for task in {training.task for training in used}:  # tasks are not compared with each other
+        rows = np.array([training.task == task for training in used])
+        logs[rows] -= logs[rows].mean(0)
+    causes, lengths = logs[:, :2], logs[:, 2]
+    total = float(lengths @ lengths)
+    if np.linalg.matrix_rank(causes, tol=1e-8) < 2 or math.isclose(total, 0, abs_tol=1e-24):
+        return None
+
+    def explained(columns: np.ndarray) -> float:
+        exponents = np.linalg.lstsq(columns, lengths, rcond=None)[0]
+        return 1 - float(np.square(lengths - columns @ exponents).sum()) / total
+
+    by_records, by_steps = map(float, np.linalg.lstsq(causes, lengths, rcond=None)[0])
+    shares = (explained(columns) for columns in (causes, causes[:, :1], causes[:, 1:]))
+    return LengthLaw(by_records, by_steps, *shares)
+
+
 def write_findings(folder: Path, findings: Findings) -> None:
     """Write analysis.json, analysis.md, gradients.png, and section.html, which the run's report includes."""
-    from selfpos.report.drawing import save, svg
+    from jinja2 import Environment, PackageLoader
+
+    from selfpos.report.figures import save, svg
 
     write_text(folder / "analysis.json", json.dumps(asdict(findings), indent=1) + "\n")
-    figure = gradient_figure(findings) if _has_pairs(findings) else None
-    if figure is not None:
+    picture = ""
+    if _has_pairs(findings):
+        figure = gradient_figure(findings)
         save(figure, folder / "gradients.png")
-    write_text(folder / "analysis.md", _markdown(findings, picture=figure is not None))
-    write_text(folder / "section.html", _section(findings, svg(figure) if figure is not None else ""))
+        picture = svg(figure)
+    loader = PackageLoader("selfpos.analysis")
+    pages = Environment(loader=loader, trim_blocks=True, keep_trailing_newline=True)
+    pages.filters["escape"] = escape
+    content = {"findings": findings, "tables": tables(findings), "title": FIGURE, "picture": picture}
+    for name, template in (("analysis.md", "analysis.md.j2"), ("section.html", "section.html")):
+        text = pages.get_template(template).render(**content, markdown_table=markdown_table)
+        write_text(folder / name, text)
 
 
 def tables(findings: Findings) -> list[Table]:
@@ -77,18 +136,9 @@ def _conflict_table(findings: Findings) -> Table:
         for index, pair in enumerate(measured["pairs"]):
             cosines = [pairs[index]["cosine"] for pairs in measured["layers"].values()]
             known = [cosine for cosine in cosines if cosine is not None]
-            row = [
-                point,
-                " – ".join(pair["tasks"]),
-                _cosine(pair),
-                f"{pair['raw_cosine']:+.3f}",
-                f"{pair['share']:.0%}",
-            ]
-            row += [
-                f"{sum(cosine < 0 for cosine in known)} of {len(known)}",
-                "yes" if pair["conflicting"] else "no",
-            ]
-            rows.append(row)
+            negative = f"{sum(cosine < 0 for cosine in known)} of {len(known)}"
+            row = [point, " – ".join(pair["tasks"]), _cosine(pair), f"{pair['raw_cosine']:+.3f}"]
+            rows.append([*row, f"{pair['share']:.0%}", negative, "yes" if pair["conflicting"] else "no"])
     explanation = (
         f"Cosine of two tasks' gradients on {findings.records} records, without the noise of batches, with "
         "its 95 % interval (jackknife over batches). Conflict: the whole interval is below zero. Share: "
@@ -128,24 +178,23 @@ def _length_table(findings: Findings) -> Table:
         "Small specialists on shares of the records: `equal epochs` see theirs once, `equal steps` train as "
         "long as the longest."
     )
-    if findings.law:
-        law = findings.law
+    if law := findings.law:
         explanation += (
-            f" Within tasks ‖V‖ grows as records^{law['by_records']:.2f} · steps^{law['by_steps']:.2f}. This "
-            f"explains {law['explained']:.0%} of the variance of its logarithm; records alone "
-            f"{law['explained_by_records']:.0%}, steps alone {law['explained_by_steps']:.0%}."
+            f" Within tasks ‖V‖ grows as records^{law.by_records:.2f} · steps^{law.by_steps:.2f}. This "
+            f"explains {law.explained:.0%} of the variance of its logarithm; records alone "
+            f"{law.explained_by_records:.0%}, steps alone {law.explained_by_steps:.0%}."
         )
     rows = []
     for arm in findings.arms:
-        counts = [_count(arm["records"]), _count(arm["steps"])]
-        rows.append([arm["task"], arm["kind"], *counts, f"{arm['norm']:.4f}", f"{arm['angle']:.1f}"])
+        counts = [_count(arm.records), _count(arm.steps)]
+        rows.append([arm.task, arm.kind, *counts, f"{arm.norm:.4f}", f"{arm.angle:.1f}"])
     header = ["task", "training", "records", "steps", "‖V‖", "angle to longest"]
     return Table("Does length depend on records or on steps?", explanation, header, rows)
 
 
 def gradient_figure(findings: Findings) -> Figure:
     """One row for each pair of tasks and model; left of zero the tasks conflict."""
-    from selfpos.report.drawing import GREY, LINES, plot
+    from selfpos.report.figures import GREY, LINES, plot
 
     points = list(findings.gradients)
     pairs = range(len(findings.gradients[points[0]]["pairs"]))
@@ -177,42 +226,3 @@ def _cosine(pair: dict[str, Any]) -> str:
 
 def _count(number: int | None) -> str:
     return "–" if number is None else f"{number:,}"
-
-
-def _markdown(findings: Findings, *, picture: bool) -> str:
-    from selfpos.console import markdown_table
-
-    parts = [f"# {findings.name}: conflict and imbalance\n"]
-    if findings.missing:
-        parts.append(f"Not there yet: {'; '.join(findings.missing)}.\n")
-    for table in tables(findings):
-        parts += [
-            f"## {table.title}\n",
-            f"{table.explanation}\n",
-            markdown_table(table.header, table.rows),
-            "",
-        ]
-    if picture:
-        parts.append(f"![{FIGURE}](gradients.png)\n")
-    return "\n".join(parts)
-
-
-def _section(findings: Findings, picture: str) -> str:
-    parts = ['<h2 id="analysis">Conflict and imbalance</h2>']
-    if findings.missing:
-        parts.append(f'<p class="missing">Not there yet: {escape("; ".join(findings.missing))}.</p>')
-    for table in tables(findings):
-        head = "".join(f'<th scope="col">{escape(name)}</th>' for name in table.header)
-        rows = ["".join(f"<td>{escape(cell)}</td>" for cell in row) for row in table.rows]
-        parts += [
-            f"<h3>{escape(table.title)}</h3>",
-            f'<p class="soft">{escape(table.explanation)}</p>',
-            f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>',
-            *(f"<tr>{row}</tr>" for row in rows),
-            "</tbody></table></div>",
-        ]
-    if picture:
-        title = escape(FIGURE)
-        image = f'<div role="img" aria-label="{title}">{picture}</div>'
-        parts.append(f'<figure role="group" aria-label="{title}"><h3>{title}</h3>{image}</figure>')
-    return "\n".join(parts) + "\n"

@@ -1,8 +1,6 @@
-"""Partition of many data sets into tasks by what their texts are like (Li et al., arXiv 2410.15035, section
-6.1).
+"""Data sets grouped into tasks by what their texts are like (Li et al., arXiv 2410.15035, section 6.1).
 
-Some pairs of texts of each data set are embedded; the mean embedding of each side represents the data set;
-k-means groups the data sets. Records of single texts with a label give pairs of the same label.
+The mean embedding of each side of some pairs of texts represents a data set; k-means groups them.
 """
 
 from __future__ import annotations
@@ -11,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -27,19 +25,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Partition:
-    """The data sets of each cluster, largest cluster first; `silhouette` from -1 to 1, None where it is not
-    defined.
-    """
+    """The data sets of each cluster, largest first; `silhouette` from -1 to 1, None where undefined."""
 
     clusters: list[list[str]]
     silhouette: float | None
 
 
 def text_pairs(task_type: TaskType, records: Dataset, count: int, seed: int) -> tuple[list[str], list[str]]:
-    """At most `count` pairs of texts: the first two text columns, or two texts of one label.
-
-    Raises SelfposError where the task type cannot prepare the records, or draw pairs from them.
-    """
+    """At most `count` pairs of texts: the first two text columns, or two texts of one label."""
     import torch
 
     prepared = task_type.prepare(records, seed)
@@ -68,17 +61,14 @@ def embed_sources(
     with quiet_libraries(), progress("embedding", len(pairs), unit="data sets") as bar:
         model = SentenceTransformer(str(base), local_files_only=True)
         for name, sides in pairs.items():
-            rows.append(
-                np.concatenate([model.encode(side, show_progress_bar=False).mean(0) for side in sides])
-            )
+            means = [model.encode(side, show_progress_bar=False).mean(0) for side in sides]
+            rows.append(np.concatenate(means))
             bar.advance(1, newest=name)
     return np.stack(rows)
 
 
 def partition(vectors: np.ndarray, names: Sequence[str], count: int, seed: int = 0) -> Partition:
-    """Group `names` by k-means of their `vectors` (n, m), with the paper's settings: 10 starts, 300 rounds at
-    most. Raises SelfposError where there are fewer names than groups.
-    """
+    """Group `names` by k-means of their `vectors` (n, m), with the paper's settings."""
     from sklearn.cluster import KMeans
     from sklearn.metrics import silhouette_score
 
@@ -98,8 +88,8 @@ def cluster_tasks(
 ) -> dict[str, TaskSource]:
     """The tasks of a recipe that trains one specialist a cluster.
 
-    A task has one type, split and choice of columns, so a cluster that mixes those becomes several tasks.
-    Limits add up. With `data_root`, a source's `local` copy replaces its data.
+    A cluster that mixes types, splits or columns becomes several tasks. With `data_root`, local copies are
+    used.
     """
     tasks: dict[str, TaskSource] = {}
     for number, members in enumerate(clusters, start=1):
@@ -132,7 +122,6 @@ def cluster_recipe(recipe: Recipe, tasks: Mapping[str, TaskSource], count: int) 
 
     fields = recipe.model_dump(mode="json", exclude_unset=True)
     fields |= {"name": f"{recipe.name}-{count}-clusters", "base": recipe.base}
-    fields["tasks"] = {
-        name: source.model_dump(mode="json", exclude_defaults=True) for name, source in tasks.items()
-    }
+    options: dict[str, Any] = {"mode": "json", "exclude_defaults": True}
+    fields["tasks"] = {name: source.model_dump(**options) for name, source in tasks.items()}
     return str(yaml.safe_dump(fields, sort_keys=False, allow_unicode=True, width=120))

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from selfpos.analysis.findings import Findings, write_findings
-from selfpos.console import log_to, progress
+import numpy as np
+
+from selfpos.analysis.findings import Findings, ShortTraining, length_law, write_findings
+from selfpos.console import log_to, progress, quiet_libraries
 from selfpos.errors import SelfposError, unknown
 from selfpos.jobs.job import Job, execute, locked
 from selfpos.recipe import AnalysisSettings, Recipe, load_recipe
 from selfpos.storage.atomic import write_text
+from selfpos.storage.hashing import content_hash
+from selfpos.storage.locate import locate_model
 from selfpos.storage.manifest import read_json, read_manifest
 from selfpos.storage.run_folder import RunFolder
+from selfpos.vectors.names import layer_name
 
 if TYPE_CHECKING:
     import torch
@@ -90,8 +96,6 @@ class Study:
 
     @cached_property
     def base(self) -> Path:
-        from selfpos.storage.locate import locate_model
-
         return locate_model(self.recipe.base)
 
     @cached_property
@@ -134,7 +138,6 @@ class Study:
         """The base with all models as vectors: it can stand at any of the points."""
         import torch
 
-        from selfpos.console import quiet_libraries
         from selfpos.positioning.live import LiveModel
         from selfpos.storage.model_folder import open_model
         from selfpos.vectors import open_vectors
@@ -148,7 +151,6 @@ class Study:
     def jobs(self) -> list[Job]:
         from selfpos.data.sources import hash_records
         from selfpos.pipeline.tables import write_geometry
-        from selfpos.storage.hashing import content_hash
 
         inputs = {
             "base": content_hash(self.base),
@@ -191,14 +193,9 @@ class Study:
             if point != BASE:
                 coefficients[:, names.index(point)] = 1
             self.live.set_coefficients(coefficients)
-        temperature = self.recipe.training.temperature
+        temperature, seed = self.recipe.training.temperature, self.recipe.seed
         measured = measure_point(
-            self.live,
-            self.records,
-            self.settings,
-            temperature=temperature,
-            seed=self.recipe.seed,
-            title=point,
+            self.live, self.records, self.settings, temperature=temperature, seed=seed, title=point
         )
         self._gradients(point).parent.mkdir(parents=True, exist_ok=True)
         write_text(self._gradients(point), json.dumps(measured, indent=1))
@@ -206,7 +203,7 @@ class Study:
     def _short_trainings(self, task: str) -> dict[str, tuple[int, int, str]]:
         """The small specialists of a task: name → (records, steps, kind).
 
-        The longest sees its records once. Others see fewer records: once ("equal epochs"), or for as many
+        The longest sees its records once; others see fewer records once ("equal epochs"), or for as many
         steps.
         """
         batch = self.recipe.training.batch_size
@@ -217,8 +214,7 @@ class Study:
             records = max(2 * batch, round(share * most))
             if records > most:
                 raise SelfposError(
-                    f"task {task} has {most} records for its small specialists, too few for batches of "
-                    f"{batch}; lower the batch size"
+                    f"task {task} has {most} records, too few for batches of {batch}; lower the batch size"
                 )
             for steps, kind in ((max(1, records // batch), "equal epochs"), (longest, "equal steps")):
                 name = f"{task}-{records}-records-{steps}-steps"
@@ -226,8 +222,6 @@ class Study:
         return trainings
 
     def _train(self, task: str, name: str, records: int, steps: int) -> None:
-        import random
-
         from selfpos.training import train
 
         data = self.data[task]
@@ -252,8 +246,6 @@ class Study:
 
     def _vectors(self) -> list[dict[str, Any]]:
         """Length and angles of every model's vector, and what its manifest says that it was trained on."""
-        import numpy as np
-
         from selfpos.vectors import norms_and_cosines
 
         norms, cosines = norms_and_cosines(np.array(read_json(self.folder.geometry)["gram"]))
@@ -274,9 +266,6 @@ class Study:
         return rows
 
     def _length_findings(self) -> dict[str, Any]:
-        import numpy as np
-
-        from selfpos.analysis.norms import ShortTraining, length_law
         from selfpos.storage.model_folder import open_model
         from selfpos.vectors import gram, norms_and_cosines, open_vectors
 
@@ -289,8 +278,7 @@ class Study:
             degrees = np.degrees(np.arccos(cosines[:, sizes.index(max(sizes))]))
             for (records, steps, kind), norm, angle in zip(trainings.values(), norms, degrees, strict=True):
                 measured.append(ShortTraining(task, kind, records, steps, float(norm), float(angle)))
-        law = length_law(measured)
-        return {"arms": [asdict(training) for training in measured], "law": asdict(law) if law else None}
+        return {"arms": measured, "law": length_law(measured)}
 
 
 def measure_point(
@@ -304,16 +292,12 @@ def measure_point(
 ) -> dict[str, Any]:
     """The conflicts of all tasks at the weights of `live`: over the whole model and in each layer.
 
-    Batches are drawn with `seed`, the same at every point; dropout is off. Raises SelfposError where no batch
-    can be drawn.
+    Batches are drawn with `seed`, the same at every point; dropout is off.
     """
-    import numpy as np
     import torch
 
-    from selfpos.analysis.conflict import pair_conflicts, task_gradients
-    from selfpos.analysis.gradients import gradient_products, passes
+    from selfpos.analysis.gradients import gradient_products, pair_conflicts, passes, task_gradients
     from selfpos.positioning.objective import TaskProbe, texts_of
-    from selfpos.vectors.names import layer_name
 
     probes = {}
     for name, (task_type, data) in records.items():

@@ -378,8 +378,7 @@ def _draw(position: Position, trajectory: Path, out: Path) -> None:
     """The search's path as a picture beside its file, if it has one."""
     import json
 
-    from selfpos.report.drawing import save
-    from selfpos.report.figures import coefficient_path
+    from selfpos.report.figures import coefficient_path, save
 
     steps = [json.loads(line) for line in trajectory.read_text(encoding="utf-8").splitlines()]
     figure = coefficient_path(position.names, steps, position.coefficients, position.step)

@@ -37,11 +37,9 @@ class Paired:
 
 @dataclass(frozen=True)
 class Row:
-    """One model.
+    """Column → score, standard deviation over several seeds, and difference to the baseline.
 
-    `scores` maps columns to scores, the mean over seeds; columns that were not scored are missing. `spread`
-    is the standard deviation over several seeds. `differences` are to the baseline; `worst` is the task with
-    the lowest one.
+    Columns that were not scored are missing. `worst` is the task with the lowest difference.
     """
 
     model: str
@@ -55,9 +53,8 @@ class Row:
 
 @dataclass(frozen=True)
 class Comparison:
-    """`tasks` maps each task to its type and metric, `types` each type to its tasks.
-
-    The columns of the rows are the tasks, the types and the two means.
+    """Tasks with their type and metric, types with their tasks; both, and the two means, are the rows'
+    columns.
     """
 
     tasks: Mapping[str, tuple[str, str]]
@@ -81,9 +78,8 @@ def compare(
     """Compare `models` to the one called `baseline`; by default `base` if there is one, else the first.
 
     Intervals of `level` come from `draws` resamples of each task's examples, paired between models; p-values
-    from a sign-flip test over the examples. They are corrected by Holm over the differences on tasks, over
-    those of type means, and over the models for each mean. A mean is given for models that were scored on
-    all of its tasks. `tick` is called with each task's name. Raises SelfposError for an unknown baseline.
+    from a sign-flip test, corrected by Holm over the differences on tasks, over those of type means, and over
+    the models for each mean. A mean is given for models that were scored on all of its tasks.
     """
     if not models:
         raise SelfposError("there is no model to compare")
@@ -111,10 +107,9 @@ def compare(
         if reason:
             notes.append(f"no intervals on {task}: {reason}")
         by_task[task] = _paired_differences(replicates, task, by_name, reference, pairs)
-    rows = [
-        _row(model, reference, columns, pairs.get(model.name, []), by_task, 1 - level, seed)
-        for model in models
-    ]
+    rows = []
+    for model in models:
+        rows.append(_row(model, reference, columns, pairs.get(model.name, []), by_task, 1 - level, seed))
     rows = _ranked(_corrected(rows, [list(tasks), list(types), [MEAN], [MEAN_OF_TYPES]]), list(tasks))
     tests = [row.differences[task].p for row in rows for task in tasks if task in row.differences]
     count = sum(p is not None for p in tests)
@@ -166,28 +161,24 @@ def _replicates(
     models: Sequence[Scored], task: str, draws: int, seed: list[int]
 ) -> tuple[dict[tuple[str, str], Paired], str]:
     """(model, run) → scores on the same resamples of the task; and why some are missing."""
-    owners = [
-        (model.name, run, scores[task])
-        for model in models
-        for run, scores in model.runs.items()
-        if task in scores
-    ]
-    kept = {(name, run): parts for name, run, score in owners if (parts := _examples(score))}
-    if len({tuple((part.split, part.subset, part.key) for part in parts) for parts in kept.values()}) > 1:
+    runs = [(model.name, run, scores) for model in models for run, scores in model.runs.items()]
+    owners = [(name, run, scores[task]) for name, run, scores in runs if task in scores]
+    examples = {(name, run): parts for name, run, score in owners if (parts := _examples(score))}
+    if len({tuple((part.split, part.subset, part.key) for part in parts) for parts in examples.values()}) > 1:
         return {}, OTHER_EXAMPLES
-    drawn: dict[tuple[str, str], list[np.ndarray]] = {owner: [] for owner in kept}
+    drawn: dict[tuple[str, str], list[np.ndarray]] = {owner: [] for owner in examples}
     seeds = np.random.SeedSequence(seed).generate_state(64)
     # Without equal keys we would have returned: all models have the same splits and subsets.
-    for group, group_seed in zip(zip(*kept.values(), strict=True), seeds, strict=False):
+    for group, group_seed in zip(zip(*examples.values(), strict=True), seeds, strict=False):
         columns = resamples(list(group), draws, int(group_seed))
-        for column, owner in enumerate(kept):
+        for column, owner in enumerate(examples):
             drawn[owner].append(columns[:, column])
     replicates = {}
-    for owner, parts in kept.items():
+    for owner, parts in examples.items():
         values = [contributions(part, draws) for part in parts]
         by_example = np.concatenate([value / len(value) / len(parts) for value in values])
         replicates[owner] = Paired(np.mean(drawn[owner], axis=0), by_example)
-    return replicates, NOT_KEPT if len(kept) < len(owners) else ""
+    return replicates, NOT_KEPT if len(examples) < len(owners) else ""
 
 
 def _examples(score: TaskScore) -> list[Examples]:

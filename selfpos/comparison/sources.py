@@ -1,7 +1,4 @@
-"""The scores to compare, by run, by model or by folder of scores.
-
-A model that several runs made, each with another seed, is one model with several runs.
-"""
+"""The scores to compare, by run, by model or by folder of scores."""
 
 from __future__ import annotations
 
@@ -13,15 +10,14 @@ from typing import Any
 from selfpos.errors import SelfposError
 from selfpos.recipe import Recipe, load_recipe
 from selfpos.scores.files import LAST, TaskScore, known_tasks, read_result, read_scores
+from selfpos.storage.hashing import REVISION_LENGTH, content_hash
+from selfpos.storage.locate import hub_snapshot, locate_model
 from selfpos.storage.run_folder import RunFolder
 
 
 @dataclass(frozen=True)
 class Scored:
-    """A model and its scores: run → task → score.
-
-    The runs differ in the seed; a model outside a run has the run ''.
-    """
+    """A model's scores: run → task → score; runs differ in the seed. A model outside a run has the run ''."""
 
     name: str
     runs: Mapping[str, Mapping[str, TaskScore]]
@@ -31,8 +27,8 @@ def find_models(names: Sequence[str], scores: Path) -> list[Scored]:
     """The models that `names` stand for.
 
     A name is a run (all of its models), a folder of scores or of such folders, or a model (folder or Hub
-    name) scored below `scores`. Models of several runs of one recipe that differ only in the seed are taken
-    together. Raises SelfposError for models without scores.
+    name) scored below `scores`. A model of several runs that differ only in the seed is one model with
+    several runs. Raises SelfposError for models without scores.
     """
     unique = list(dict.fromkeys(names))
     runs = [name for name in unique if (Path(name) / "recipe.yaml").is_file()]
@@ -62,10 +58,8 @@ def _score_folders(folder: Path) -> list[Path]:
 
 def models_of_run(folder: RunFolder, recipe: Recipe) -> dict[str, dict[str, TaskScore]]:
     """Model → task → score of what has been scored in the run `folder`, in the order of its tables."""
-    names = ["base", *recipe.trained, *recipe.merges]
-    return {
-        name: read_scores(folder.scores(name)) for name in names if (folder.scores(name) / LAST).is_file()
-    }
+    folders = {name: folder.scores(name) for name in ("base", *recipe.trained, *recipe.merges)}
+    return {name: read_scores(path) for name, path in folders.items() if (path / LAST).is_file()}
 
 
 def _models_of_runs(runs: Sequence[RunFolder]) -> list[Scored]:
@@ -84,8 +78,7 @@ def _models_of_runs(runs: Sequence[RunFolder]) -> list[Scored]:
             name = model if same else f"{run.path.name}/{model}"
             if model != "base" and recipe.seed in seeds.get(name, []):
                 raise SelfposError(
-                    f"two of the runs made '{model}' with the same settings and the same seed {recipe.seed}; "
-                    "leave out one of them"
+                    f"two runs made '{model}' with the same settings and seed {recipe.seed}; leave out one"
                 )
             seeds.setdefault(name, []).append(recipe.seed)
             by_name.setdefault(name, {})[str(run.path)] = scores
@@ -112,9 +105,6 @@ def _settings(recipe: Recipe, model: str) -> dict[str, Any]:
 
 def _model(name: str, scores: Path) -> Scored:
     """One model: scored in the run that it is part of, else by its content hash or commit below `scores`."""
-    from selfpos.storage.hashing import REVISION_LENGTH, content_hash
-    from selfpos.storage.locate import hub_snapshot, locate_model
-
     folder = locate_model(name)
     for parent in folder.resolve().parents[:2]:
         run = RunFolder(parent)

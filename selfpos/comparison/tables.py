@@ -13,6 +13,7 @@ from selfpos.comparison.differences import MEAN, MEAN_OF_TYPES, Comparison
 from selfpos.console import markdown_table, table_text
 from selfpos.errors import SelfposError
 from selfpos.scores.intervals import Difference
+from selfpos.storage.atomic import refuse_existing, write_text
 
 
 @dataclass(frozen=True)
@@ -61,39 +62,37 @@ def terminal(grid: Grid) -> str:
     for name, note in zip(grid.columns, grid.notes, strict=True):
         header.append(f"{name}\n{note}" if note else name)
 
-    def shown(cell: Cell) -> str:
-        text = cell.text.replace("[", r"\[")
-        if cell.best:
-            return f"[bold green]{text}*[/]"
-        return f"[dim]{text}~[/]" if cell.faint else f"{text} "
+    def escape(text: str) -> str:
+        return text.replace("[", r"\[")
 
-    return table_text(header, [[row.model, *map(shown, row.cells)] for row in grid.rows], title=grid.title)
+    rows = _rows(grid, best="[bold green]{}*[/]", faint="[dim]{}~[/]", other="{} ", escape=escape)
+    return table_text(header, rows, title=grid.title)
+
+
+def _rows(
+    grid: Grid, *, best: str, faint: str, other: str = "{}", escape: Callable[[str], str] = str
+) -> list[list[str]]:
+    """Model and cells of each line: the best of a column, what is within the noise, and others."""
+
+    def shown(cell: Cell) -> str:
+        template = faint if cell.faint else other
+        return (best if cell.best else template).format(escape(cell.text))
+
+    return [[line.model, *map(shown, line.cells)] for line in grid.rows]
 
 
 def markdown(grid: Grid) -> str:
     """As Markdown: the best of a column bold, what is within the noise with a tilde."""
-
-    def shown(cell: Cell) -> str:
-        if cell.best:
-            return f"**{cell.text}**"
-        return f"{cell.text} ~" if cell.faint else cell.text
-
-    rows = [[row.model, *map(shown, row.cells)] for row in grid.rows]
-    return markdown_table(["model", *grid.columns], rows, rules=["---", *["---:"] * len(grid.columns)])
+    rules = ["---", *["---:"] * len(grid.columns)]
+    return markdown_table(["model", *grid.columns], _rows(grid, best="**{}**", faint="{} ~"), rules=rules)
 
 
 def latex(grid: Grid) -> str:
     """As a LaTeX tabular (booktabs): the best of a column bold, what is within the noise grey (xcolor)."""
-
-    def shown(cell: Cell) -> str:
-        text = _escape(cell.text)
-        if cell.best:
-            return rf"\textbf{{{text}}}"
-        return rf"\textcolor{{gray}}{{{text}}}" if cell.faint else text
-
+    rows = _rows(grid, best=r"\textbf{{{}}}", faint=r"\textcolor{{gray}}{{{}}}", escape=_escape)
     lines = [r"\begin{tabular}{l" + "r" * len(grid.columns) + "}", r"\toprule"]
     lines += [" & ".join(["model", *map(_escape, grid.columns)]) + r" \\", r"\midrule"]
-    lines += [" & ".join([_escape(row.model), *map(shown, row.cells)]) + r" \\" for row in grid.rows]
+    lines += [" & ".join([_escape(model), *cells]) + r" \\" for model, *cells in rows]
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"])
 
 
@@ -201,7 +200,6 @@ def how(comparison: Comparison) -> str:
 
 
 def text(comparison: Comparison) -> str:
-    """Both tables for a terminal."""
     parts = [terminal(scores_grid(comparison))]
     if len(comparison.rows) > 1:
         parts += [terminal(differences_grid(comparison)), how(comparison)]
@@ -254,18 +252,11 @@ def _json(comparison: Comparison) -> str:
     return json.dumps({**data, "how": how(comparison)}, indent=1) + "\n"
 
 
-FORMATS: dict[str, Callable[[Comparison], str]] = {
-    ".md": _markdown,
-    ".tex": _latex,
-    ".csv": _csv,
-    ".json": _json,
-}
+FORMATS = {".md": _markdown, ".tex": _latex, ".csv": _csv, ".json": _json}
 
 
 def check_outputs(files: list[Path]) -> None:
     """Raise SelfposError for a file of no known format, or one that exists."""
-    from selfpos.storage.atomic import refuse_existing
-
     for file in files:
         if file.suffix not in FORMATS:
             raise SelfposError(f"{file}: expected a name that ends in {', '.join(FORMATS)}")
@@ -273,8 +264,5 @@ def check_outputs(files: list[Path]) -> None:
 
 
 def write(comparison: Comparison, file: Path) -> None:
-    """Write the comparison to `file` in the format of its suffix."""
-    from selfpos.storage.atomic import write_text
-
     file.parent.mkdir(parents=True, exist_ok=True)
     write_text(file, FORMATS[file.suffix](comparison))

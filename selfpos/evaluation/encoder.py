@@ -7,20 +7,21 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import mteb
 import numpy as np
 from mteb.models import ModelMeta
 from mteb.models.abs_encoder import get_prompt_name
 from mteb.models.sentence_transformer_wrapper import SentenceTransformerEncoderWrapper
+from sentence_transformers import SentenceTransformer
 
 from selfpos.errors import OperationError
 from selfpos.evaluation.embed import EncodingOptions, constant_features, embed, tokenise, tokenizer_identity
 from selfpos.evaluation.load import adapter_base, load_model
 from selfpos.evaluation.store import DiskStore, MemoryStore, Store, key_of
-
-if TYPE_CHECKING:
-    from sentence_transformers import SentenceTransformer
+from selfpos.storage.hashing import REVISION_LENGTH, content_hash
+from selfpos.storage.locate import hub_snapshot
 
 # Bytes of embeddings kept in memory without a cache on disk: 200,000 embeddings of 384 numbers. Beyond it
 # texts are embedded again.
@@ -32,6 +33,7 @@ MEASURED = (
     *("max_tokens", "embed_dim", "similarity_fn_name", "framework"),
     *("n_embedding_parameters", "adapted_from"),
 )
+EncodeFunction = Callable[[list[str]], np.ndarray]
 INSTRUCTED, PLAIN = "InstructSentenceTransformerModel", "SentenceTransformerEncoderWrapper"
 # The prompts that sentence-transformers uses for a side, in the order in which it looks for them.
 NAMES = {"query": ("query",), "document": ("document", "passage", "corpus")}
@@ -45,13 +47,9 @@ def model_name(name: str) -> str:
 
 
 def identity(folder: Path, name: str) -> ModelMeta:
-    """Metadata that identifies this model: mteb gives all local models one name.
-
-    A model of the Hub has its name and commit there, as the leaderboard wants them, another its content hash.
+    """The model's name and revision in result files: those of the Hub, else a local name and its content
+    hash.
     """
-    from selfpos.storage.hashing import REVISION_LENGTH, content_hash
-    from selfpos.storage.locate import hub_snapshot
-
     snapshot = hub_snapshot(folder)
     if snapshot and name.partition("@")[0] == snapshot["repo"]:
         name = snapshot["repo"]
@@ -62,8 +60,7 @@ def identity(folder: Path, name: str) -> ModelMeta:
 class Embedder:
     """Embeds each text once: keeps embeddings by model, prompt, side and text, and tokens by tokenizer.
 
-    With `cache` both are kept in that folder, for the next process and for other merges of the base; without
-    it, embeddings are kept in memory up to a limit. An embedding that is not finite is an OperationError.
+    Both are kept in the folder `cache`; without it, embeddings are kept in memory up to a limit.
     """
 
     def __init__(self, model: SentenceTransformer, about: dict[str, Any], cache: Path | None) -> None:
@@ -72,11 +69,7 @@ class Embedder:
         self.dimension = int(model.encode(["a"], show_progress_bar=False).shape[1])
 
     def rows(
-        self,
-        texts: list[str],
-        options: EncodingOptions,
-        batch_size: int,
-        plain: Callable[[list[str]], np.ndarray],
+        self, texts: list[str], options: EncodingOptions, batch_size: int, plain: EncodeFunction
     ) -> np.ndarray:
         """The embeddings of `texts`, float32, n×d. `plain` embeds texts of models with unknown features."""
         about = {**self._about, "prompt": options.prompt, "side": options.side}
@@ -109,13 +102,12 @@ class Embedder:
         return rows[[position_of[text] for text in texts]]
 
     def close(self) -> None:
-        """Release the files of the cache."""
         for store in self._stores.values():
             store.close()
         self._stores.clear()
 
     def _embedded(
-        self, texts: list[str], options: EncodingOptions, batch_size: int, plain: Any
+        self, texts: list[str], options: EncodingOptions, batch_size: int, plain: EncodeFunction
     ) -> Iterator[tuple[list[int], np.ndarray]]:
         """Indices of `texts` and their embeddings, by batch."""
         extra = constant_features(self.model, options)
@@ -128,11 +120,9 @@ class Embedder:
         store = self._store("tokens", options, tokenizer_identity(self.model, options), 0)
         yield from embed(self.model, tokenise(self.model, texts, options, store), options, extra, batch_size)
 
-    def _store(
-        self, kind: str, options: EncodingOptions, about: dict[str, Any] | None, in_memory: int
-    ) -> Store:
+    def _store(self, kind: str, options: EncodingOptions, about: dict[str, Any] | None, limit: int) -> Store:
         if (kind, options) not in self._stores:
-            store: Store = MemoryStore(in_memory)
+            store: Store = MemoryStore(limit)
             if self._cache is not None and about is not None:
                 versions = {name: version(name) for name in ("sentence-transformers", "transformers")}
                 store = DiskStore(self._cache / kind, {**about, **versions})
@@ -145,7 +135,7 @@ class ListedPrompts:
     """mteb's entry for a model.
 
     `template` goes around the instruction of each task; for documents only if they are `instructed`. `loader`
-    is set when mteb loads the model with special code, which selfpos does not use.
+    is mteb's special code for the model, which is not used.
     """
 
     prompts: dict[str, str] = field(default_factory=dict)
@@ -156,8 +146,6 @@ class ListedPrompts:
 
 def listed_prompts(name: str) -> ListedPrompts:
     """mteb's entry for the model called `name`; empty for models that mteb does not know."""
-    import mteb
-
     try:
         meta = mteb.get_model_meta(name, fetch_from_hf=False)
     except (KeyError, ValueError):
@@ -243,11 +231,7 @@ def describe_prompts(encoder: Encoder) -> str:
 
 
 def load_encoder(folder: Path, meta: ModelMeta, cache: Path | None = None) -> Encoder:
-    """The model in `folder` for `mteb.evaluate`, with its own prompts, length limit, pooling and similarity.
-
-    A model without prompts whose name mteb knows gets those that mteb lists. With `cache`, embeddings and
-    tokens are kept in that folder. Raises SelfposError when the model cannot be loaded or used.
-    """
+    """The model in `folder` for `mteb.evaluate`; without prompts of its own it gets those that mteb lists."""
     model = load_model(folder)
     listed = ListedPrompts() if any((model.prompts or {}).values()) else listed_prompts(str(meta.name))
     return Encoder(model, meta, listed, Embedder(model, embedding_identity(folder, model), cache))
@@ -255,8 +239,6 @@ def load_encoder(folder: Path, meta: ModelMeta, cache: Path | None = None) -> En
 
 def embedding_identity(folder: Path, model: SentenceTransformer) -> dict[str, Any]:
     """What determines the embedding of a text besides prompt and side, as JSON."""
-    from selfpos.storage.hashing import content_hash
-
     base = adapter_base(folder)  # the adapter's hash does not include its base
     return {
         "model": content_hash(folder),

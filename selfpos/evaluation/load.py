@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import numpy as np
+from sentence_transformers import SentenceTransformer
 
 from selfpos.errors import SelfposError, on_one_line
 from selfpos.storage.file_kinds import ADAPTER, VOCABULARIES
@@ -11,19 +13,12 @@ from selfpos.storage.inside import refuse_links_out
 from selfpos.storage.manifest import read_json
 from selfpos.storage.model_folder import has_tokenizer, read_modules, refuse_pickles
 
-if TYPE_CHECKING:
-    from sentence_transformers import SentenceTransformer
-
 
 def load_model(folder: Path) -> SentenceTransformer:
     """The sentence-transformers model in `folder`, after it has embedded a text of one letter.
 
-    Raises SelfposError when it has no tokenizer, the base of its adapter is missing, its parts do not fit
-    together, its file is incomplete, or its embeddings are not finite.
+    Raises SelfposError when parts are missing or do not fit together, or embeddings are not finite.
     """
-    import numpy as np
-    from sentence_transformers import SentenceTransformer
-
     base, first = adapter_base(folder), read_modules(folder)[0]
     with_vocabulary = has_tokenizer(folder / first.path) or (base is not None and has_tokenizer(base))
     if first.kind == "Transformer" and not with_vocabulary:
@@ -31,15 +26,14 @@ def load_model(folder: Path) -> SentenceTransformer:
             f"{folder / first.path} has no tokenizer (none of {', '.join(VOCABULARIES[:4])}…): "
             "copy it from the model's base"
         )
-    for place in (folder, *([base] if base else [])):
-        refuse_links_out(place)
-        refuse_pickles(place)
+    for path in (folder, *([base] if base else [])):
+        refuse_links_out(path)
+        refuse_pickles(path)
     try:
         model = SentenceTransformer(str(folder), local_files_only=True)
     except Exception as error:
-        raise SelfposError(
-            f"{folder} does not load as a sentence-transformers model: {_line(error)}"
-        ) from None
+        what = "does not load as a sentence-transformers model"
+        raise SelfposError(f"{folder} {what}: {_line(error)}") from None
     try:
         row = model.encode(["a"], show_progress_bar=False)
     except Exception as error:
@@ -47,17 +41,12 @@ def load_model(folder: Path) -> SentenceTransformer:
             f"{folder} loads, but its parts do not fit together: embedding a text failed with {_line(error)}"
         ) from None
     if not np.isfinite(row).all():
-        raise SelfposError(
-            f"{folder} gives embeddings that are not finite (NaN or infinity): its weights are damaged"
-        )
+        raise SelfposError(f"{folder} gives embeddings that are not finite: its weights are damaged")
     return model
 
 
 def adapter_base(folder: Path) -> Path | None:
-    """The folder of the base of the adapter in `folder`, None without adapter.
-
-    Raises SelfposError when it is missing.
-    """
+    """The folder of the base of the adapter in `folder`, None without adapter."""
     folders = [folder, *(folder / module.path for module in read_modules(folder) if module.path)]
     file = next((path / ADAPTER for path in folders if (path / ADAPTER).is_file()), None)
     if file is None:

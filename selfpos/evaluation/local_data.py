@@ -1,9 +1,7 @@
 """MTEB tasks on local files; `local_tasks.yaml` says which folders and fields hold the data of which task.
 
-Our layout is a folder of JSON Lines per task, one file per split (`test.jsonl` or `test.jsonl.gz`). Its
-records have `text` and `label`, or `sentence1`, `sentence2` and `score` or `label`, or `query`, `positive`
-and `negative`. Retrieval sets are in the BEIR layout. The Hub's layout is `FOLDER/owner/name/` with the files
-of the data set repository.
+Our layout is a folder of JSON Lines per task, one file per split (`test.jsonl` or `test.jsonl.gz`), retrieval
+sets as of BEIR. The Hub's layout is `FOLDER/owner/name/` with the files of the data set.
 """
 
 from __future__ import annotations
@@ -12,20 +10,20 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from selfpos.data.beir import Beir, beir_files
+from selfpos.data.beir import Beir, beir_files, read_beir
 from selfpos.data.folders import split_files
+from selfpos.data.sources import load_source
 from selfpos.data.tables import READING
-from selfpos.errors import OperationError, first_line
-from selfpos.evaluation.mteb_internals import columns_of, kind_of, set_splits
-from selfpos.evaluation.own_data import Splits, read_split
-from selfpos.evaluation.tasks import new_task, retrieval_data, with_data
+from selfpos.errors import OperationError, SelfposError, first_line
+from selfpos.evaluation.mteb_internals import columns_of, set_splits
+from selfpos.evaluation.tasks import dataset_of, kind_of, new_task, with_data
 from selfpos.storage.hashing import sha256_file
+from selfpos.tasks import get_task
 
 if TYPE_CHECKING:
     from mteb.abstasks import AbsTask
@@ -45,37 +43,23 @@ class LocalSet:
 
     @property
     def subsets(self) -> Mapping[str, str]:
-        """MTEB's subset → folder."""
         return {"default": self.folders} if isinstance(self.folders, str) else self.folders
 
 
-_SETS = yaml.safe_load(
-    resources.files("selfpos.evaluation").joinpath("local_tasks.yaml").read_text(encoding="utf-8")
-)
+_SETS = yaml.safe_load(Path(__file__).with_name("local_tasks.yaml").read_text(encoding="utf-8"))
 MTEB_TASKS = {name: LocalSet(**fields) for name, fields in _SETS["mteb"].items()}
 OWN_TASKS = {name: LocalSet(**fields) for name, fields in _SETS["own"].items()}
+EXAMPLES: dict[str, str] = _SETS["examples"]
+CORPUS_TASKS = {name: LocalSet(**fields) for name, fields in _SETS["corpus"].items()}
 
 
 def own_task(name: str, load: Callable[[], Mapping[str, Any]], revision: str) -> AbsTask:
-    """Our task `name`, with data from `load`."""
-    local = OWN_TASKS[name]
+    """Our task `name`, on local data or the corpus, with data from `load`."""
+    local = OWN_TASKS.get(name) or CORPUS_TASKS[name]
     source = f"selfpos/{local.folders}"
     return new_task(
         local.kind, name, local.description, load, revision=revision, source=source, **local.attributes
     )
-
-
-EXAMPLES = {
-    "sts": '{"sentence1": "A text.", "sentence2": "Another.", "score": 3.5}',
-    "pair-classification": '{"sentence1": "A text.", "sentence2": "Another.", "label": 1}',
-    "classification": '{"text": "A text.", "label": "its class"}',
-    "clustering": '{"text": "A text.", "label": "its group"}',
-    "reranking": '{"query": "A question?", "positive": ["An answer."], "negative": ["Another text."]}',
-    "retrieval": (
-        '{"_id": "d1", "title": "", "text": "A document."}, {"_id": "q1", "text": "A question?"} and '
-        "q1, d1, 1 between tabs"
-    ),
-}
 
 
 def set_in(place: str, task: AbsTask) -> LocalSet | None:
@@ -130,8 +114,7 @@ class LocalFiles:
     def load_task(self) -> AbsTask:
         """The task; its data is read when it is first run.
 
-        The data revision is a hash of the files and of our rules of reading: scores on them are never
-        mistaken for scores on the Hub's data, or on files that have changed since.
+        The data revision is a hash of the files and of our rules of reading, never that of the Hub's data.
         """
         hashes = "".join(sha256_file(file) for _, _, file in self._files() if file)
         prefix = "local-ids-" if self.local.shared_ids else "local-"
@@ -157,8 +140,8 @@ class LocalFiles:
                         for part in (*files,) or (None,):
                             yield folder, name, part
                     continue
-                found = split_files(folder, split) if folder.is_dir() else None
-                for file in found.files if found else [None]:
+                existing = split_files(folder, split) if folder.is_dir() else None
+                for file in existing.files if existing else [None]:
                     yield folder, f"{split}.jsonl[.gz]", file
 
     def _load(self) -> Mapping[str, Any]:
@@ -177,66 +160,43 @@ class LocalFiles:
         return dataset_of(self.local.kind, splits, self.local.labels, self.renamed)
 
     def _read_retrieval(self, folder: Path, split: str) -> Beir:
-        found, _ = read_split("retrieval", folder, split)
+        data, _ = read_split("retrieval", folder, split)
         if not self.local.shared_ids:
-            return found
-        names = {key: key.replace(f"-{split}-", "-") for key in found.relevant}
-        return found._replace(
-            queries={names[key]: text for key, text in found.queries.items() if key in names},
-            relevant={names[key]: grades for key, grades in found.relevant.items()},
+            return data
+        names = {key: key.replace(f"-{split}-", "-") for key in data.relevant}
+        return data._replace(
+            queries={names[key]: text for key, text in data.queries.items() if key in names},
+            relevant={names[key]: grades for key, grades in data.relevant.items()},
         )
 
 
-def dataset_of(
-    kind: str, splits: Splits, labels: Sequence[Any] | None = None, renamed: Mapping[str, str] | None = None
-) -> Any:
-    """Data of one subset as MTEB's abstract task has it, from split → records (retrieval:
-    documents, queries and judgements, as of `read_beir`).
+def read_split(
+    kind: str, source: Path, split: str, columns: Mapping[str, str] | None = None
+) -> tuple[Any, str]:
+    """The records in the file or folder `source`, and what was left out of them, in words.
 
-    Class labels become numbers: those of `labels`, or sorted. `renamed` are columns that a task calls
-    otherwise.
+    Raises SelfposError for records without text or value: a score over the others would be another task's.
     """
-    from datasets import Dataset, DatasetDict
-
     if kind == "retrieval":
-        return {split: retrieval_data(*parts[:3]) for split, parts in splits.items()}
+        data = read_beir(source, beir_files(source, split))
+        if blank := sum(not data.queries[key].strip() for key in data.relevant):
+            raise SelfposError(
+                f"{source}: of {len(data.relevant)} queries {blank} with a blank text; fill them in, or "
+                "remove their judgements"
+            )
+        return data, data.remark
+    if not source.exists():
+        raise SelfposError(f"there is no data file {source}")
+    loaded = load_source(str(source), get_task(kind), split=split, columns=columns)
+    lacking = {reason: count for reason, count in loaded.dropped.items() if reason != "type"}
+    if lacking:
+        counts = ", ".join(f"{count} with a {reason}" for reason, count in lacking.items())
+        raise SelfposError(f"{source}: of {loaded.found} records {counts}; fill them in, or remove them")
+    left_out = loaded.dropped.get("type", 0)
+    why = "without a label left out"
     if kind == "reranking":
-        return {split: reranking_pools(records, split) for split, records in splits.items()}
-    columns = {
-        "sts": {"sentence1": "sentence1", "sentence2": "sentence2", "score": "score"},
-        "pair-classification": {"sentence1": "sentence1", "sentence2": "sentence2", "labels": "label"},
-        "clustering": {"sentences": "text", "labels": "label"},
-        "classification": {"text": "text", "label": "label"},
-    }[kind]
-    numbers: dict[str, int] = {}
-    if kind == "classification":
-        found = {record["label"] for records in splits.values() for record in records}
-        classes = labels or sorted(found, key=lambda label: (str(type(label)), label))
-        numbers = {str(label): number for number, label in enumerate(classes)}
-    made = {}
-    for split, records in splits.items():
-        table = {theirs: [record[ours] for record in records] for theirs, ours in columns.items()}
-        if kind == "classification":
-            table["label"] = [numbers[str(label)] for label in table["label"]]
-        made[split] = Dataset.from_dict({(renamed or {}).get(name, name): table[name] for name in table})
-    return DatasetDict(made)
-
-
-def reranking_pools(rows: list[dict[str, Any]], split: str) -> dict[str, Any]:
-    """Each question ranks its own candidates, as mteb makes them of such records: its ids decide ties."""
-    documents: dict[str, dict[str, str]] = {}
-    queries: dict[str, str] = {}
-    relevant: dict[str, dict[str, int]] = {}
-    for number, row in enumerate(rows):
-        key = f"{split}_query{number}"
-        queries[key], relevant[key] = row["query"], {}
-        for side, name, grade in (("positive", "apositive", 1), ("negative", "negative", 0)):
-            texts = [row[side]] if isinstance(row[side], str) else row[side]
-            for index, text in enumerate(texts):
-                relevant[key][f"{name}_{key}_{index:05d}"] = grade
-                documents[f"{name}_{key}_{index:05d}"] = {"text": text}
-    pools = {key: list(grades) for key, grades in relevant.items()}
-    return retrieval_data(documents, queries, relevant, pools=pools)
+        why = "gathered with others of their question, or left out without a right and a wrong answer"
+    return loaded.dataset.to_list(), f"{left_out} records {why}" if left_out else ""
 
 
 def hub_folder(task: AbsTask, data_dir: Path) -> Path | None:
@@ -247,9 +207,8 @@ def hub_folder(task: AbsTask, data_dir: Path) -> Path | None:
 
 def hub_task(task: AbsTask, folder: Path) -> AbsTask:
     """`task` reading its data from `folder`, as mteb does from the Hub; its revision hashes the files."""
-    lines = [
-        f"{file.relative_to(folder).as_posix()}\0{sha256_file(file)}\n" for file in sorted(data_files(folder))
-    ]
+    files = sorted(data_files(folder))
+    lines = [f"{file.relative_to(folder).as_posix()}\0{sha256_file(file)}\n" for file in files]
     revision = "local-" + hashlib.sha256("".join(lines).encode()).hexdigest()[:16]
     dataset = {**task.metadata.dataset, "path": str(folder.absolute()), "revision": revision}
     metadata = task.metadata.model_copy(update={"dataset": dataset})
@@ -286,10 +245,7 @@ def data_files(folder: Path) -> Iterable[Path]:
 
 
 def fetch(tasks: Iterable[AbsTask], out: Path, say: Callable[[str], object] = print) -> None:
-    """Download the data sets of `tasks` from the Hub to `out`, for `data_dir`. Files that exist are kept.
-
-    Raises OperationError after the last data set when any failed.
-    """
+    """Download the data sets of `tasks` from the Hub to `out`, for `data_dir`. Files that exist are kept."""
     from huggingface_hub import snapshot_download
 
     failed = []

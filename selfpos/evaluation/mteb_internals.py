@@ -1,6 +1,5 @@
-"""The private interfaces of mteb that selfpos uses, all in this file.
-
-Any release of mteb may change them; tests/evaluation/test_mteb_internals.py then says which one changed.
+"""The private interfaces of mteb that selfpos uses; tests/evaluation/test_mteb_internals.py names changed
+ones.
 """
 
 from __future__ import annotations
@@ -21,8 +20,7 @@ if TYPE_CHECKING:
 class Evaluated:
     """What mteb computed on one split and subset of a task.
 
-    `random` is the task's generator as it was before. `predictions` are as the task type defines them.
-    `query_scores` of a retrieval task are query → measure → value.
+    `random` is the task's generator as it was before. `query_scores` are query → measure → value.
     """
 
     data: Any
@@ -35,10 +33,7 @@ class Evaluated:
 
 @contextmanager
 def observed(task: AbsTask, done: Callable[[Evaluated, Mapping[str, Any]], object]) -> Iterator[None]:
-    """While the block runs, call `done` with what mteb computed on each subset of `task`, and its scores.
-
-    The methods are replaced on this task object only, and restored afterwards.
-    """
+    """While the block runs, call `done` with what mteb computed on each subset of `task`, and its scores."""
     evaluate = task._evaluate_subset
     current: list[Evaluated] = []
 
@@ -69,37 +64,13 @@ def observed(task: AbsTask, done: Callable[[Evaluated, Mapping[str, Any]], objec
             delattr(task, name)
 
 
-def kind_of(task: AbsTask) -> str:
-    """Our name of the task's type, where its data may be in our layout; else empty."""
-    from mteb import abstasks
-    from mteb.abstasks.multilabel_classification import AbsTaskMultilabelClassification
-
-    kinds = {
-        "classification": abstasks.AbsTaskClassification,
-        "clustering": abstasks.AbsTaskClustering,
-        "pair-classification": abstasks.AbsTaskPairClassification,
-        "sts": abstasks.AbsTaskSTS,
-        "reranking" if str(task.metadata.type) == "Reranking" else "retrieval": abstasks.AbsTaskRetrieval,
-    }
-    if isinstance(task, AbsTaskMultilabelClassification) or list(task.metadata.modalities) != ["text"]:
-        return ""
-    found = next((kind for kind, parent in kinds.items() if isinstance(task, parent)), "")
-    return "" if found == "retrieval" and str(task.metadata.type) != "Retrieval" else found
-
-
 def columns_of(task: AbsTask) -> dict[str, str]:
     """The names that mteb's class has for the columns of our layout, where they are not the usual ones."""
-    single = {
-        "text": getattr(task, "input_column_name", None),
-        "sentences": getattr(task, "input_column_name", None),
-    }
-    label = getattr(task, "label_column_name", None)
-    pair = getattr(task, "column_names", None)
-    first, second = pair or (
-        getattr(task, "input1_column_name", None),
-        getattr(task, "input2_column_name", None),
-    )
-    named = {**single, "label": label, "labels": label, "sentence1": first, "sentence2": second}
+    names = ("input_column_name", "label_column_name", "input1_column_name", "input2_column_name")
+    text, label, *inputs = (getattr(task, name, None) for name in names)
+    first, second = getattr(task, "column_names", None) or inputs
+    named = {"text": text, "sentences": text, "label": label, "labels": label}
+    named |= {"sentence1": first, "sentence2": second}
     return {ours: theirs for ours, theirs in named.items() if isinstance(theirs, str) and ours != theirs}
 
 
@@ -115,10 +86,10 @@ def split_statistics(task: AbsTask, split: str, subset: str) -> Mapping[str, Any
         task.dataset or {}
     )  # retrieval is always kept by subset, other data if there are several
     with redirect_stderr(io.StringIO()):  # its progress bars
-        found: Mapping[str, Any] = task._calculate_descriptive_statistics_from_split(
+        statistics: Mapping[str, Any] = task._calculate_descriptive_statistics_from_split(
             split, hf_subset=subset if nested else None
         )
-    return found
+    return statistics
 
 
 def hub_category(metadata: Any) -> str:

@@ -11,11 +11,15 @@ from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from selfpos.console import log, progress, quiet_libraries
 from selfpos.errors import OperationError, SelfposError, on_one_line
 from selfpos.evaluation.verified import ALTERED
 from selfpos.scores.examples import examples_file, write_examples
 from selfpos.scores.files import TaskScore, task_score, write_last
+from selfpos.storage.inside import refuse_links_out
+from selfpos.storage.model_folder import read_modules, refuse_pickles
 
 if TYPE_CHECKING:
     from mteb.abstasks import AbsTask
@@ -73,8 +77,8 @@ def evaluate(
     altered = {task.metadata.name for task in tasks if revision_of(task).startswith(ALTERED)}
     for title, remark in remarks:
         (log.warning if title in altered else log.info)("task %s: %s", title, remark)
-    if announce is not None and (told := [row for row in remarks if row[0] not in altered]):
-        announce(told)
+    if announce is not None and (shown := [row for row in remarks if row[0] not in altered]):
+        announce(shown)
     meta = identity(model, name)
     scores: dict[str, TaskScore] = {}
     failures: dict[str, str] = {}
@@ -111,9 +115,6 @@ def evaluate(
 
 def check_tasks(model: Path, tasks: Sequence[AbsTask], out: Path) -> None:
     """Raise SelfposError for what `evaluate` refuses without loading the model."""
-    from selfpos.storage.inside import refuse_links_out
-    from selfpos.storage.model_folder import read_modules, refuse_pickles
-
     read_modules(model)
     refuse_links_out(model)
     refuse_pickles(model)
@@ -138,12 +139,8 @@ def failures_message(
 
 def task_identity(task: AbsTask) -> dict[str, Any]:
     """What determines a task's scores besides the model, as JSON."""
-    return {
-        "task": task.metadata.name,
-        "revision": revision_of(task),
-        "splits": list(task.eval_splits),
-        "subsets": list(task.hf_subsets or []),
-    }
+    parts = {"splits": list(task.eval_splits), "subsets": list(task.hf_subsets or [])}
+    return {"task": task.metadata.name, "revision": revision_of(task), **parts}
 
 
 def revision_of(task: AbsTask) -> str:
@@ -164,7 +161,6 @@ class _Scorer:
 
     @cached_property
     def encoder(self) -> Any:
-        """The loaded model."""
         from selfpos.evaluation.encoder import describe_encoder, load_encoder
 
         encoder = load_encoder(self.folder, self.meta, self.cache)
@@ -176,28 +172,24 @@ class _Scorer:
 
     @property
     def is_loaded(self) -> bool:
-        """Whether the model is loaded."""
         return "encoder" in vars(self)
 
     def close(self) -> None:
-        """Release the files of the cache."""
         if self.is_loaded:
             self.encoder.embedder.close()
 
     def score(self, task: AbsTask) -> TaskScore:
         """The score of `task`, from its result file or by running it."""
         import mteb
-        import numpy as np
         from mteb.results import TaskResult
 
-        from selfpos.evaluation.columns import columns_as_lists
-        from selfpos.evaluation.recording import recording
+        from selfpos.evaluation.recording import columns_as_lists, recording
 
         results = mteb.ResultCache(self.out)
         file = results.get_task_result_path(task.metadata.name, self.meta)
-        kept = _usable_result(task, file)
-        if kept is not None and not kept.get_missing_evaluations(task):
-            return task_score(task, kept, file)
+        stored = _usable_result(task, file)
+        if stored is not None and not stored.get_missing_evaluations(task):
+            return task_score(task, stored, file)
         encoder = self.encoder
         # A task keeps the generators of its samples: reset, they give every model the same samples.
         task.rng_state, task.np_rng = random.Random(task.seed), np.random.default_rng(task.seed)
@@ -206,7 +198,7 @@ class _Scorer:
                 encoder,
                 task,
                 cache=results,
-                overwrite_strategy="always" if kept is None else "only-missing",
+                overwrite_strategy="always" if stored is None else "only-missing",
                 encode_kwargs={"batch_size": self.batch_size, "show_progress_bar": False},
                 show_progress_bar=False,
                 co2_tracker=False,

@@ -6,27 +6,19 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from selfpos.console import quiet_libraries
+from selfpos.data.corpus import load_corpus
 from selfpos.errors import SelfposError, unknown
-from selfpos.evaluation import corpus_tasks, task_files
-from selfpos.evaluation.local_data import (
-    MTEB_TASKS,
-    OWN_TASKS,
-    LocalFiles,
-    data_files,
-    hub_folder,
-    hub_task,
-    own_task,
-    set_in,
-)
+from selfpos.evaluation import corpus_tasks, local_data, task_files
+from selfpos.evaluation.local_data import MTEB_TASKS, OWN_TASKS, LocalFiles
 from selfpos.evaluation.verified import fault_of, with_mark
+from selfpos.recipe import EvaluationSettings
 
 if TYPE_CHECKING:
     from mteb.abstasks import AbsTask
 
-    from selfpos.recipe import EvaluationSettings
 
 CORPUS = "corpus"
 QUICK = "quick"
@@ -162,8 +154,8 @@ def _chosen(
             known = [entry.name for entry in mteb.get_benchmarks()]
             raise unknown("MTEB benchmark", benchmark, known) from None
     if not names and benchmark is None:
-        asked = {"task_types": list(types) or None, "languages": list(languages) or None}
-        tasks += mteb.get_tasks(**asked, modalities=["text"])  # type: ignore[arg-type]
+        filtered = {"task_types": list(types) or None, "languages": list(languages) or None}
+        tasks += mteb.get_tasks(**filtered, modalities=["text"])  # type: ignore[arg-type]
     chosen: dict[str, AbsTask] = {}
     for task in tasks:
         name = task.metadata.name
@@ -173,13 +165,13 @@ def _chosen(
     for subset in subsets:
         if subset not in present:
             raise unknown(f"subset of {', '.join(list(chosen)[:5])}", subset, present)
-    kept = {name: task for name, task in chosen.items() if _fits(task, filters)}
-    if chosen and not kept:
+    selected = {name: task for name, task in chosen.items() if _fits(task, filters)}
+    if chosen and not selected:
         raise SelfposError(
             f"none of the {len(chosen)} tasks is of type {', '.join(types) or 'any'}, "
             f"language {', '.join(languages) or 'any'} and subset {', '.join(subsets) or 'any'}"
         )
-    return kept
+    return selected
 
 
 def _fits(task: AbsTask, filters: Filters) -> bool:
@@ -190,17 +182,15 @@ def _fits(task: AbsTask, filters: Filters) -> bool:
     if not languages and not subsets:
         return True
     # of a benchmark's task only the benchmark's subsets
-    kept = [subset for subset in task.hf_subsets or () if subset in subsets or not subsets]
+    wanted = [subset for subset in task.hf_subsets or () if subset in subsets or not subsets]
     try:
-        task.filter_languages(languages=list(languages) or None, hf_subsets=kept)
+        task.filter_languages(languages=list(languages) or None, hf_subsets=wanted)
     except ValueError:  # none is left
         return False
     return True
 
 
 def _check_filters(types: Sequence[str], languages: Sequence[str]) -> None:
-    from typing import get_args
-
     from mteb.abstasks.task_metadata import TaskType
     from mteb.languages import ISO_TO_LANGUAGE
 
@@ -222,23 +212,21 @@ def _named(name: str, data_dir: Path | None) -> list[AbsTask]:
     if name == QUICK:
         tasks = []
         for quick, stand_in in QUICK_TASKS.items():
-            lacking = data_dir is not None and hub_folder(mteb.get_task(quick), data_dir) is None
+            lacking = data_dir is not None and local_data.hub_folder(mteb.get_task(quick), data_dir) is None
             tasks += _named(stand_in if stand_in and lacking else quick, data_dir)
         return tasks
-    if name == CORPUS or name in corpus_tasks.NAMES:
-        from selfpos.data.corpus import load_corpus
-
+    if name == CORPUS or name in corpus_tasks.LOADERS:
         tasks = corpus_tasks.corpus_tasks(load_corpus())
         return [task for task in tasks if name in (CORPUS, task.metadata.name)]
     if name in OWN_TASKS:
-        return [own_task(name, dict, revision="")]  # replaced when the folder of data is known
+        return [local_data.own_task(name, dict, revision="")]  # replaced when the folder of data is known
     if name.endswith(task_files.SUFFIXES):
         return [task_files.load_task_file(Path(name))]
     try:
         return [mteb.get_task(name)]
     except KeyError:
         known = [task.metadata.name for task in mteb.get_tasks(exclude_superseded=False)]
-        known += [*OWN_TASKS, *corpus_tasks.NAMES, CORPUS, QUICK]
+        known += [*OWN_TASKS, *corpus_tasks.LOADERS, CORPUS, QUICK]
         raise unknown("MTEB task", name, known) from None
 
 
@@ -274,21 +262,21 @@ def _located(name: str, task: AbsTask, data_dir: Path | None) -> AbsTask | str:
     if is_local:
         return _first_that_loads(task, [LocalFiles(name, data_dir)], None)
     layouts = [LocalFiles(name, data_dir, task)] if name in MTEB_TASKS else []
-    for place in (name, path, path.rpartition("/")[2]):
-        if local := set_in(place, task):
+    for folder in (name, path, path.rpartition("/")[2]):
+        if local := local_data.set_in(folder, task):
             layouts.append(LocalFiles(name, data_dir, task, local))
-    return _first_that_loads(task, layouts, hub_folder(task, data_dir))
+    return _first_that_loads(task, layouts, local_data.hub_folder(task, data_dir))
 
 
 def _first_that_loads(task: AbsTask, layouts: Sequence[LocalFiles], folder: Path | None) -> AbsTask | str:
-    """The task on data in the first of our layouts, the Hub's in `folder`, or another of ours; else what is
-    missing.
+    """The task on data in the first of our layouts, the Hub's in `folder`, or another of ours; else what
+    lacks.
     """
-    found = [layout.load_task() for layout in layouts[:1] if not layout.missing()]
-    found += [hub_task(task, folder)] if folder is not None else []
-    found += [layout.load_task() for layout in layouts[1:] if not layout.missing()]
+    candidates = [layout.load_task() for layout in layouts[:1] if not layout.missing()]
+    candidates += [local_data.hub_task(task, folder)] if folder is not None else []
+    candidates += [layout.load_task() for layout in layouts[1:] if not layout.missing()]
     faults = []
-    for candidate in found:
+    for candidate in candidates:
         fault = fault_of(candidate)
         if not fault:
             return with_mark(candidate)
@@ -307,7 +295,7 @@ def _subsets_there(task: AbsTask, folder: Path | None, layouts: Sequence[LocalFi
     subsets = list(task.hf_subsets or ())
     there = {subset for layout in layouts for subset in layout.subsets_there()}
     if folder is not None:
-        paths = [file.relative_to(folder).as_posix() for file in data_files(folder)]
+        paths = [file.relative_to(folder).as_posix() for file in local_data.data_files(folder)]
         there |= {
             subset
             for subset in subsets

@@ -1,9 +1,8 @@
 """Records kept by key while a model is scored, so that no text is embedded or tokenised twice.
 
-On disk a store is a folder of two files that only grow: `records` (the bytes, one record after the other) and
-`index` (key, offset, length and checksum of each), which is read into memory, about 200 bytes a record. A
-record that a stopped process left incomplete, or that the disk damaged, does not match its checksum and
-counts as absent.
+On disk a store is two files that only grow: `records` and `index` (key, offset, length and checksum of each,
+read into memory). A record that a stopped process left incomplete, or that the disk damaged, counts as
+absent.
 """
 
 from __future__ import annotations
@@ -27,7 +26,6 @@ Key = bytes  # 16 bytes
 
 
 def key_of(text: str) -> Key:
-    """The XXH3-128 of the text."""
     return xxhash.xxh3_128_digest(text.encode("utf-8", errors="surrogatepass"))
 
 
@@ -54,8 +52,7 @@ class MemoryStore:
 class DiskStore:
     """The store in the folder `root`/<hash of `about`>, where `about.json` says what its records belong to.
 
-    One process at a time writes to a store; another that opens it meanwhile reads the records and adds none.
-    Records that cannot be kept count as absent, and nothing is raised.
+    One process at a time writes to it; others read. What cannot be kept counts as absent; nothing is raised.
     """
 
     def __init__(self, root: Path, about: dict[str, Any]) -> None:

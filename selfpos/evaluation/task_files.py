@@ -4,7 +4,7 @@
     type: pair-classification    # or sts, classification, clustering, reranking, retrieval
     files: {test: pairs.csv}     # beside this file; classification also has train, retrieval a BEIR folder
     columns: {sentence1: question, sentence2: other, label: same}   # where the file's names are unusual
-    settings: {}                 # what else decides the score; by type in `own_data.py`
+    settings: {}                 # what else decides the score; by type below
 
 Use it as `selfpos eval-mteb MODEL --tasks support.yaml`, or by the same name among `tasks` of a recipe.
 """
@@ -15,12 +15,12 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from selfpos.data.beir import Beir
 from selfpos.errors import SelfposError, nearest
-from selfpos.evaluation.local_data import dataset_of
-from selfpos.evaluation.own_data import SETTINGS, NoSettings, check_records, describe, read_split
-from selfpos.evaluation.tasks import new_task
+from selfpos.evaluation.local_data import read_split
+from selfpos.evaluation.tasks import Splits, dataset_of, new_task
 from selfpos.recipe import Name, Settings, load_settings, validate
 from selfpos.tasks import get_task
 
@@ -31,26 +31,64 @@ SUFFIXES = (".yaml", ".yml")
 FILES = {"retrieval": {"folder"}, "classification": {"train", "test"}}  # of other types: test
 
 
+class ClassificationSettings(Settings):
+    """How mteb trains and tests its logistic regression."""
+
+    samples_per_label: int = Field(8, ge=1, description="training texts drawn of each label")
+    n_experiments: int = Field(10, ge=1, description="draws; the score is their mean")
+    seed: int = Field(42, ge=0)
+
+
+class ClusteringSettings(Settings):
+    """How mteb draws the documents that it clusters: all of them here, for 4 % of a user's 200 would be 8."""
+
+    max_fraction_of_documents_to_embed: float | None = Field(None, gt=0, le=1)
+    max_document_to_embed: int | None = Field(None, ge=2)
+    max_documents_per_cluster: int = Field(16_384, ge=2, description="documents in one clustering, repeated")
+    n_clusters: int = Field(10, ge=1, description="clusterings; the score is their mean")
+    seed: int = Field(42, ge=0)
+
+    @model_validator(mode="after")
+    def _one_limit(self) -> ClusteringSettings:
+        if None not in (self.max_fraction_of_documents_to_embed, self.max_document_to_embed):
+            raise ValueError("give 'max_fraction_of_documents_to_embed' or 'max_document_to_embed', not both")
+        return self
+
+
+class RetrievalSettings(Settings):
+    """What mteb ranks."""
+
+    ignore_identical_ids: bool = Field(
+        False, description="leave the document with a query's id out of that query's ranking"
+    )
+
+
+class NoSettings(Settings):
+    """Of the types whose score follows from the data alone."""
+
+
+SETTINGS: dict[str, type[Settings]] = {
+    "classification": ClassificationSettings,
+    "clustering": ClusteringSettings,
+    "retrieval": RetrievalSettings,
+}
+
+
 class TaskDeclaration(Settings):
     """One task in one file."""
 
     name: Name
     type: Literal["sts", "pair-classification", "classification", "clustering", "reranking", "retrieval"]
     files: dict[Literal["train", "test", "folder"], str] = Field(min_length=1)
-    columns: dict[str, str] = Field(
-        default_factory=dict, description="our column -> that of the file, where they differ"
-    )
+    columns: dict[str, str] = Field(default={}, description="our column -> the file's, where they differ")
     description: str = "A task of the user's own."
-    settings: dict[str, Any] = Field(
-        default_factory=dict, description="what decides the score beside the data"
-    )
+    settings: dict[str, Any] = Field(default={}, description="what decides the score beside the data")
 
 
 def load_task_file(file: Path) -> AbsTask:
     """The task that `file` declares. Its data is checked now, and read again when the task is first run.
 
-    The data revision is a hash of the records and settings. Raises SelfposError naming the file, field or
-    column that is wrong.
+    The data revision is a hash of the records and settings.
     """
     task = load_settings(file, TaskDeclaration, "task")
     expected = FILES.get(task.type, {"test"})
@@ -101,6 +139,39 @@ def task_name(name: str) -> str:
 
 def _read(kind: str, paths: dict[str, Path], columns: dict[str, str]) -> tuple[dict[str, Any], list[str]]:
     """Split → records, and what was left out of each, in words."""
-    found = {split: read_split(kind, path, split, columns) for split, path in paths.items()}
-    remarks = [f"{split}: {remark}" for split, (_, remark) in found.items() if remark]
-    return {split: records for split, (records, _) in found.items()}, remarks
+    loaded = {split: read_split(kind, path, split, columns) for split, path in paths.items()}
+    remarks = [f"{split}: {remark}" for split, (_, remark) in loaded.items() if remark]
+    return {split: records for split, (records, _) in loaded.items()}, remarks
+
+
+def check_records(kind: str, splits: Splits, where: str) -> None:
+    """Raise SelfposError for records on which mteb would compute nothing, or nonsense."""
+    if kind in ("sts", "retrieval", "reranking"):
+        return
+    labels = {split: {str(record["label"]) for record in records} for split, records in splits.items()}
+    for split, found in labels.items():
+        if len(found) < 2:
+            raise SelfposError(
+                f"{where}: all {len(splits[split])} records of {split} have the label "
+                f"{next(iter(found), '')}; a task needs two labels or more"
+            )
+    if kind == "classification" and (strange := sorted(labels["test"] - labels["train"])):
+        raise SelfposError(
+            f"{where}: {len(strange)} labels of test are not in train ({', '.join(strange[:5])}), so that no "
+            "classifier can learn them; add training texts, or remove those records"
+        )
+
+
+def describe(kind: str, splits: Splits, settings: Settings) -> str:
+    """How much data there is, and every setting that decides the score, in words."""
+    parts = [f"own {kind} task"]
+    for split, records in splits.items():
+        if isinstance(records, Beir):
+            same = len(records.relevant.keys() & records.documents.keys())
+            parts.append(f"{len(records.relevant)} queries, {len(records.documents)} documents")
+            if same:
+                parts.append(f"{same} queries have the id of a document")
+        else:
+            parts.append(f"{split}: {len(records)} records")
+    parts += [f"{name} {value}" for name, value in settings.model_dump().items()]
+    return "; ".join(parts)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,8 @@ from selfpos.evaluation.mteb_internals import hub_category
 if TYPE_CHECKING:
     from mteb.abstasks import AbsTask
 
+Splits = Mapping[str, Any]
+"""Split → its records with canonical columns; for retrieval a `Beir`."""
 # Our name of the type -> abstract task, type in MTEB's metadata, category, main score.
 KINDS = {
     "retrieval": ("AbsTaskRetrieval", "Retrieval", "t2t", "ndcg_at_10"),
@@ -24,10 +26,7 @@ KINDS = {
 
 @dataclass(frozen=True)
 class TaskInfo:
-    """A task. `dataset` and `revision` identify its data on the Hub, `category` is the Hub's kind of task.
-
-    Fields are None where MTEB does not know the task.
-    """
+    """A task; `dataset` and `revision` are its data on the Hub. None where MTEB does not know the task."""
 
     name: str
     type: str | None = None
@@ -55,6 +54,19 @@ def describe_task(name: str, known: tuple[str, str] | None = None) -> TaskInfo:
     return TaskInfo(name, kind, metric, dataset, revision, hub_category(metadata))
 
 
+def kind_of(task: AbsTask) -> str:
+    """Our name of the task's type, where its data may be in our layout; else empty."""
+    from mteb import abstasks
+    from mteb.abstasks.multilabel_classification import AbsTaskMultilabelClassification
+
+    if isinstance(task, AbsTaskMultilabelClassification) or list(task.metadata.modalities) != ["text"]:
+        return ""
+    for kind, (base, task_type, *_) in KINDS.items():
+        if str(task.metadata.type) == task_type and isinstance(task, getattr(abstasks, base)):
+            return kind
+    return ""
+
+
 def new_task(
     kind: str,
     name: str,
@@ -68,8 +80,7 @@ def new_task(
 ) -> AbsTask:
     """A new task of a type in `KINDS`, whose `dataset` `load` returns when it is first run.
 
-    `revision` identifies the data (a content hash), `source` says where it is from; `remark` is what is to be
-    said before it is scored, `attributes` are class attributes of the abstract task.
+    `remark` is to be said before it is scored, `attributes` are class attributes of the abstract task.
     """
     import mteb.abstasks
     from mteb.abstasks.task_metadata import TaskMetadata
@@ -100,8 +111,8 @@ def with_data(
     transforms: bool = True,
     **attributes: Any,
 ) -> AbsTask:
-    """An instance of a subclass of `task_class` that takes its data from `load`, and transforms it unless it
-    has the form that mteb's class wants.
+    """A task of a subclass of `task_class` with data from `load`, unless `transforms` is off as mteb
+    transforms it.
     """
 
     def load_data(self: AbsTask, num_proc: int | None = None, **_: Any) -> None:
@@ -124,10 +135,8 @@ def retrieval_data(
     *,
     pools: Any = None,
 ) -> dict[str, Any]:
-    """The dataset of one split of a retrieval task.
-
-    `documents` maps ids to title and text, `queries` ids to texts, `relevant` queries to documents to grades,
-    and `pools` queries to the documents to rank, for reranking.
+    """The dataset of one split of a retrieval task; `pools` are the documents to rank by query, for
+    reranking.
     """
     from datasets import Dataset
 
@@ -142,3 +151,53 @@ def retrieval_data(
         "relevant_docs": {key: dict(grades) for key, grades in relevant.items()},
         "top_ranked": pools,
     }
+
+
+def dataset_of(
+    kind: str, splits: Splits, labels: Sequence[Any] | None = None, renamed: Mapping[str, str] | None = None
+) -> Any:
+    """Data of one subset as MTEB's abstract task has it, from split → records (retrieval: `read_beir`'s).
+
+    `labels` are class labels in the order of their numbers, `renamed` columns that a task calls otherwise.
+    """
+    from datasets import Dataset, DatasetDict
+
+    if kind == "retrieval":
+        return {split: retrieval_data(*parts[:3]) for split, parts in splits.items()}
+    if kind == "reranking":
+        return {split: reranking_pools(records, split) for split, records in splits.items()}
+    columns = {
+        "sts": {"sentence1": "sentence1", "sentence2": "sentence2", "score": "score"},
+        "pair-classification": {"sentence1": "sentence1", "sentence2": "sentence2", "labels": "label"},
+        "clustering": {"sentences": "text", "labels": "label"},
+        "classification": {"text": "text", "label": "label"},
+    }[kind]
+    numbers: dict[str, int] = {}
+    if kind == "classification":
+        found = {record["label"] for records in splits.values() for record in records}
+        classes = labels or sorted(found, key=lambda label: (str(type(label)), label))
+        numbers = {str(label): number for number, label in enumerate(classes)}
+    made = {}
+    for split, records in splits.items():
+        table = {theirs: [record[ours] for record in records] for theirs, ours in columns.items()}
+        if kind == "classification":
+            table["label"] = [numbers[str(label)] for label in table["label"]]
+        made[split] = Dataset.from_dict({(renamed or {}).get(name, name): table[name] for name in table})
+    return DatasetDict(made)
+
+
+def reranking_pools(rows: list[dict[str, Any]], split: str) -> dict[str, Any]:
+    """Each question ranks its own candidates, as mteb makes them of such records: its ids decide ties."""
+    documents: dict[str, dict[str, str]] = {}
+    queries: dict[str, str] = {}
+    relevant: dict[str, dict[str, int]] = {}
+    for number, row in enumerate(rows):
+        key = f"{split}_query{number}"
+        queries[key], relevant[key] = row["query"], {}
+        for side, name, grade in (("positive", "apositive", 1), ("negative", "negative", 0)):
+            texts = [row[side]] if isinstance(row[side], str) else row[side]
+            for index, text in enumerate(texts):
+                relevant[key][f"{name}_{key}_{index:05d}"] = grade
+                documents[f"{name}_{key}_{index:05d}"] = {"text": text}
+    pools = {key: list(grades) for key, grades in relevant.items()}
+    return retrieval_data(documents, queries, relevant, pools=pools)

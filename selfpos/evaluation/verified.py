@@ -1,8 +1,7 @@
-"""Local data of MTEB's tasks, loaded once before any model: whether it loads, and whether it is what MTEB
-has.
+"""Local data of MTEB's tasks: whether it loads, and whether it is what MTEB has.
 
-mteb ships counts of rows and characters of its test sets. Data that differs in them is another test set: its
-scores are marked by their data's revision, and no leaderboard gets them.
+mteb ships counts of its test sets. Data that differs in them is another test set: its scores are marked by
+their data's revision, and no leaderboard gets them.
 """
 
 from __future__ import annotations
@@ -75,10 +74,10 @@ def _verdict(task: AbsTask) -> dict[str, str]:
         except ValueError:
             known = {}  # it is made again
     if key not in known:
-        found = _look_at(task)
-        if found["fault"]:
-            return found  # which may pass
-        known[key] = found
+        verdict = _look_at(task)
+        if verdict["fault"]:
+            return verdict  # which may pass
+        known[key] = verdict
         file.parent.mkdir(parents=True, exist_ok=True)
         write_text(file, json.dumps(known, indent=1) + "\n")
     return known[key]
@@ -110,9 +109,9 @@ def _differences(task: AbsTask) -> Iterator[str]:
             expected = (whole.get("hf_subset_descriptive_stats") or {}).get(subset, whole)
             if not expected or (subset != "default" and expected is whole):
                 continue
-            found = split_statistics(task, split, subset)
+            counted = split_statistics(task, split, subset)
             for words, path in COUNTS.items():
-                ours, theirs = _at(found, path), _at(expected, path)
+                ours, theirs = _at(counted, path), _at(expected, path)
                 if ours is not None and theirs is not None and abs(ours - theirs) > 1e-6:
                     place = split if subset == "default" else f"{split}, {subset}"
                     yield f"{place}: {words} {ours:,.10g} for {theirs:,.10g}"

@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from selfpos.console import progress, table_text
+from selfpos.errors import SelfposError
+
 if TYPE_CHECKING:
     from selfpos.imbalance.carryover.comparison import Outcome
     from selfpos.imbalance.study.analysis import Study
@@ -76,8 +79,6 @@ def run(recipe: Path, out: Path | None, data: str | None, device: str, workers: 
 @click.option("--out", type=FOLDER, help="Folder of the report [default: RESULTS without its ending].")
 def report(results: Path, out: Path | None) -> None:
     """Check the paper's claims A1 to A9 on RESULTS (a Parquet file of `run`) and draw its figures."""
-    from selfpos.console import table_text
-    from selfpos.errors import SelfposError
     from selfpos.imbalance.study.report import write_report
 
     folder = out or results.with_suffix("")
@@ -94,7 +95,6 @@ def report(results: Path, out: Path | None) -> None:
 @click.argument("long", type=FILE)
 def ordering(short: Path, long: Path) -> None:
     """Compare the order of the methods in two results files, such as those of a short and a long training."""
-    from selfpos.console import table_text
     from selfpos.imbalance.study.analysis import compare_orderings
 
     orderings = compare_orderings(_study(short), _study(long))
@@ -113,7 +113,6 @@ def ordering(short: Path, long: Path) -> None:
 @command.command()
 def methods() -> None:
     """List the methods and their sources."""
-    from selfpos.console import table_text
     from selfpos.imbalance.study.methods import METHODS, Refit
 
     rows = []
@@ -139,7 +138,6 @@ def _on_networks(name: str, description: str) -> None:
     @DATA
     @DEVICE
     def verb(recipe: Path, rho: float, mu: float, out: Path | None, data: str | None, device: str) -> None:
-        from selfpos.console import progress
         from selfpos.imbalance.carryover.comparison import Bench, check_recipe, missing_seeds, over_seeds
         from selfpos.imbalance.carryover.text import open_data
         from selfpos.imbalance.study.grid import pick_device
@@ -151,7 +149,7 @@ def _on_networks(name: str, description: str) -> None:
         check_recipe(study, recipe)
         file = out or Path("checkpoints") / f"compare-{name}-{study.name}-rho{rho:g}-mu{mu:g}.json"
         target, images = pick_device(device), open_data(study, data)
-        point = Imbalance("step", rho, mu, study.minority)
+        point = Imbalance("step", rho, mu)
         rate, seeds = study.training.learning_rates[0], tuple(range(study.seeds))
         check_study([Unit(point, "ros", (), rate, seeds)], study, images)
         settings = {"comparison": name, "rho": rho, "mu": mu}
@@ -183,7 +181,6 @@ for comparison_name, description in NETWORKS.items():
 @DEVICE
 def text(recipe: Path, against: Path | None, out: Path | None, data: str | None, device: str) -> None:
     """The grid on labelled texts: does the order of the methods carry over?"""
-    from selfpos.errors import SelfposError
     from selfpos.imbalance.carryover.text import open_data, outcome
     from selfpos.imbalance.study.grid import run_grid
     from selfpos.imbalance.study.recipe import load_imbalance_recipe
@@ -209,7 +206,6 @@ def text(recipe: Path, against: Path | None, out: Path | None, data: str | None,
 @OUT_SEEDS
 def tasks(recipe: Path, rho: str, largest: int, seeds: int, data_root: Path | None, out: Path | None) -> None:
     """Imbalance between tasks: mixtures of joint training against merged specialists, at equal draws."""
-    from selfpos.errors import SelfposError
     from selfpos.imbalance.carryover import tasks as comparison
     from selfpos.imbalance.carryover.comparison import over_seeds
     from selfpos.recipe import load_recipe
@@ -251,9 +247,6 @@ def _study(file: Path) -> Study:
 
 
 def _conclude(outcome: Outcome, file: Path, settings: dict[str, Any]) -> None:
-    """Print the outcome, and write it beside `file`."""
-    from selfpos.console import table_text
-
     outcome.write(file, settings)
     click.echo(table_text(outcome.header, outcome.rows))
     if outcome.findings:

@@ -1,3 +1,1 @@
 """Training text against test text."""
-
-from __future__ import annotations

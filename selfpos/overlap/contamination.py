@@ -1,6 +1,4 @@
-"""The contamination check: training data compared with the test data of the evaluation tasks, before it is
-trained on.
-"""
+"""The contamination check: training data against the test data of the evaluation tasks, before training."""
 
 from __future__ import annotations
 
@@ -12,46 +10,30 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from selfpos.console import log, progress, tell
+from selfpos.data.sources import LoadedSource, hash_records, load_task
 from selfpos.errors import SelfposError
-from selfpos.overlap.index import ItemIndex, Overlap
-from selfpos.recipe import OverlapSettings
+from selfpos.overlap.index import ItemIndex, Overlap, items_of
+from selfpos.recipe import OverlapSettings, Recipe, TaskSource
+from selfpos.storage.atomic import fresh_folder, write_text
 
 if TYPE_CHECKING:
     from mteb.abstasks import AbsTask
 
-    from selfpos.data.sources import LoadedSource
-    from selfpos.recipe import Recipe, TaskSource
     from selfpos.tasks import TaskType
 
-HEADER = [
-    "data",
-    "MTEB task",
-    "test items",
-    "contained\nword for word",
-    "nearly",
-    "their texts\ncontained",
-    "records\nwith one",
-]
+HEADER = ["data", "MTEB task", "test items", "contained\nword for word", "nearly"]
+HEADER += ["their texts\ncontained", "records\nwith one"]
 
 
 class ContaminationCheck:
-    """Compares one data set after the other with test items, and keeps the results in `overlaps`.
-
-    `unread` names the tasks whose test items are not known.
-    """
+    """Compares data sets with test items: `overlaps` are the results, `unread` tasks without known items."""
 
     def __init__(self, index: ItemIndex, settings: OverlapSettings, unread: Sequence[str] = ()) -> None:
         self.index, self.settings, self.unread = index, settings, list(unread)
         self.overlaps: dict[str, Overlap] = {}
 
     def inspect(self, name: str, task_type: TaskType, source: LoadedSource) -> LoadedSource:
-        """Check the records of `source` under the name `name`.
-
-        Returns `source`, without the records that contain a test item where the settings say `remove`. Raises
-        SelfposError where none would be left.
-        """
-        from selfpos.data.sources import hash_records
-
+        """Check the records of `source`; with the setting `remove`, return those without a test item."""
         records = source.dataset
         overlap = self.index.check(records, task_type.texts_of(records.column_names))
         self.overlaps[name] = overlap
@@ -69,13 +51,13 @@ class ContaminationCheck:
                 f"{source.description}"
             )
         contaminated = set(overlap.rows)
-        kept = records.select([row for row in range(len(records)) if row not in contaminated])
+        clean = records.select([row for row in range(len(records)) if row not in contaminated])
         return replace(
             source,
-            dataset=kept,
+            dataset=clean,
             description=f"{source.description}, {len(contaminated)} dropped as overlapping with test data",
             dropped={**source.dropped, "overlap with test data": len(contaminated)},
-            hash=hash_records(kept),
+            hash=hash_records(clean),
         )
 
     def rows(self) -> list[list[str]]:
@@ -90,11 +72,8 @@ class ContaminationCheck:
 
     def section(self) -> str:
         """The results as a section of a run's report, in HTML."""
-        contaminated = [
-            f"{len(overlap.rows):,} of {overlap.records:,} records of {name}"
-            for name, overlap in self.overlaps.items()
-            if overlap.rows
-        ]
+        overlaps = {name: overlap for name, overlap in self.overlaps.items() if overlap.rows}
+        contaminated = [f"{len(o.rows):,} of {o.records:,} records of {name}" for name, o in overlaps.items()]
         text, table = "None was found.", ""
         if contaminated:
             verb = "Left out" if self.settings.remove else "Kept"
@@ -110,9 +89,6 @@ class ContaminationCheck:
         return f'{title}\n<p class="soft">{escape(text)}</p>\n{table}'
 
     def write(self, file: Path) -> None:
-        """Write the results to `file` as JSON."""
-        from selfpos.storage.atomic import write_text
-
         results: dict[str, Any] = {
             "settings": self.settings.model_dump(mode="json"),
             "not checked": self.unread,
@@ -127,8 +103,6 @@ def _html_row(cells: Sequence[str], tag: str) -> str:
 
 def open_check(settings: OverlapSettings, tasks: Sequence[AbsTask]) -> ContaminationCheck:
     """A check against the test data of `tasks`, which is read now."""
-    from selfpos.overlap.index import items_of
-
     tests, unread = {}, []
     with progress("reading test data", len(tasks), unit="tasks") as bar:
         for task in tasks:
@@ -155,10 +129,8 @@ def check_sources(
     """Check `sources` against the MTEB tasks `names` and those of `benchmark`.
 
     Without either, the tasks are those of `recipe`, else all in `data_dir`. Records that contain no test item
-    go to the folder `remove`, `<source>/train.jsonl` each, with the results. Raises SelfposError where
-    sources or tasks cannot be read, or there is nothing to check against.
+    go to the folder `remove`, `<source>/train.jsonl` each, with the results.
     """
-    from selfpos.data.sources import load_task
     from selfpos.evaluation.select import local_tasks, recipe_tasks, select_tasks
     from selfpos.tasks import get_task
 
@@ -187,8 +159,6 @@ def check_sources(
 
 
 def _write_records(folder: Path, sources: Mapping[str, LoadedSource], check: ContaminationCheck) -> None:
-    from selfpos.storage.atomic import fresh_folder
-
     with fresh_folder(folder) as fresh:
         for name, source in sources.items():
             (fresh / name).mkdir()

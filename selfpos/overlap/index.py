@@ -2,19 +2,27 @@
 
 A test item is what a task scores: a pair of texts (similarity, pair classification, bitext), a text
 (classification, clustering) or a query (retrieval, reranking). A record contains it when each of the item's
-texts is among the record's, in any order. Documents that a retrieval task searches in are no items: models
-may know them.
+texts is among the record's, in any order. Documents that a retrieval task searches in are no items.
+
+For near texts, MinHash proposes and the exact Jaccard similarity of their shingles decides. Shingles are runs
+of characters, so that short texts and scripts without spaces are compared like any other. Signatures come
+from the library rensa (Broder 1997's MinHash, in the manner of Dahlgaard, Knudsen and Thorup 2017); they are
+compared in bands, as Leskovec, Rajaraman and Ullman (Mining of Massive Datasets, section 3.4) describe.
 """
 
 from __future__ import annotations
 
+import math
+import re
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from selfpos.console import quiet_libraries
-from selfpos.overlap.near import NearIndex, normalise
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -25,15 +33,20 @@ Item = tuple[str, ...]
 Key = tuple[int, ...]
 """The same as numbers of normalised texts."""
 
-BATCH = 1000  # records in memory at once
+RECORDS_AT_ONCE = 1000  # in memory
+LENGTH = 5  # characters of a shingle
+MISSED = 1e-3  # share of pairs at the threshold itself that the bands may miss; of nearer pairs far fewer
+SLOTS = 256  # of a signature, at most
+SIGNATURES_AT_ONCE = 500  # texts: what they take stays in a core's cache
+_WORDS = re.compile(r"\w+")
+_PRIME = np.uint64(0x9E3779B97F4A7C15)
 
 
 @dataclass(frozen=True)
 class TaskOverlap:
-    """What records share with one task.
+    """Of a task's `items`, `exact` are contained word for word and `near` nearly so.
 
-    Of its `items`, `exact` are contained word for word (after `normalise`) and `near` nearly so. `texts` of
-    them are somewhere in the records, alone or not. `records` contain an item.
+    `texts` of them are somewhere in the records, alone or not. `records` contain an item.
     """
 
     items: int
@@ -53,20 +66,14 @@ class Overlap:
 
     def facts(self) -> dict[str, Any]:
         """The same as JSON takes it, without the rows."""
-        return {
-            "records": self.records,
-            "overlapping": len(self.rows),
-            "tasks": {task: asdict(overlap) for task, overlap in self.tasks.items()},
-        }
+        tasks = {task: asdict(overlap) for task, overlap in self.tasks.items()}
+        return {"records": self.records, "overlapping": len(self.rows), "tasks": tasks}
 
 
 class ItemIndex:
-    """The test items of several tasks.
+    """The test items of several tasks; memory grows with them, not with the records that are checked.
 
-    Memory grows with the test data, not with the records that are checked.
-
-    `threshold` is the Jaccard similarity of near texts (see `selfpos.overlap.near`); None compares word for
-    word.
+    `threshold` is the Jaccard similarity of near texts; None compares word for word.
     """
 
     def __init__(self, tests: Mapping[str, Sequence[Item]], threshold: float | None = 0.8) -> None:
@@ -88,7 +95,7 @@ class ItemIndex:
         rows: dict[str, list[int]] = {task: [] for task in self.items}
         seen: set[int] = set()
         start = 0
-        for batch in records.select_columns(list(columns)).iter(BATCH):
+        for batch in records.select_columns(list(columns)).iter(RECORDS_AT_ONCE):
             texts = [_texts_of(values) for values in zip(*batch.values(), strict=True)]
             similar = self._similar({text for record in texts for text in record})
             for row, record in enumerate(texts, start=start):
@@ -136,7 +143,7 @@ def _texts_of(values: Sequence[Any]) -> list[str]:
 
 
 def _contains(key: Key, matches: Sequence[set[int]]) -> bool:
-    """Whether each text of the item `key` (one or two) matches a text of the record, and two match different
+    """Whether each text of the item `key` (one or two) matches a text of the record, two of them different
     ones.
     """
     if len(key) == 1:
@@ -146,10 +153,105 @@ def _contains(key: Key, matches: Sequence[set[int]]) -> bool:
     return bool(first and second) and (len(first) > 1 or len(second) > 1 or first != second)
 
 
-def items_of(task: AbsTask) -> list[Item] | None:
-    """The items of the task's evaluation splits: pairs, texts or queries; None for an unknown kind of task.
+def normalise(text: str) -> str:
+    """The words of `text` without case, punctuation and spacing, in Unicode's compatible form (NFKC)."""
+    return " ".join(_WORDS.findall(unicodedata.normalize("NFKC", text).casefold()))
 
-    Its data is loaded and unloaded.
+
+class NearIndex:
+    """Finds texts near to indexed ones by bands of MinHash signatures: some thirty of 50 bytes a text."""
+
+    def __init__(self, texts: Sequence[str], threshold: float) -> None:
+        self.texts, self.threshold = list(texts), threshold
+        self.bands, self.rows = band_shape(threshold)
+        self._rows_with: dict[int, list[int]] = defaultdict(list)
+        for start in range(0, len(self.texts), SIGNATURES_AT_ONCE):
+            keys = self._keys(self.texts[start : start + SIGNATURES_AT_ONCE])
+            for row, row_keys in enumerate(keys.tolist(), start=start):
+                for key in row_keys:
+                    self._rows_with[key].append(row)
+        self._known = np.sort(np.fromiter(self._rows_with, np.uint64, len(self._rows_with)))
+
+    def near(self, texts: Sequence[str]) -> dict[int, list[int]]:
+        """Index in `texts` → the rows of the index near to that text, in order; nothing for texts without
+        one.
+        """
+        if not self.texts:
+            return {}
+        result: dict[int, list[int]] = {}
+        for start in range(0, len(texts), SIGNATURES_AT_ONCE):
+            keys = self._keys(texts[start : start + SIGNATURES_AT_ONCE])
+            known = self._known[np.searchsorted(self._known, keys).clip(max=len(self._known) - 1)] == keys
+            for index in np.flatnonzero(known.any(1)).tolist():
+                shared = keys[index][known[index]].tolist()
+                candidates = {row for key in shared for row in self._rows_with[key]}
+                wanted = shingles(texts[start + index])
+                close = [row for row in sorted(candidates) if self._is_near(wanted, self.texts[row])]
+                if close:
+                    result[start + index] = close
+        return result
+
+    def _is_near(self, wanted: frozenset[str], text: str) -> bool:
+        if max(1, len(text) - LENGTH + 1) < self.threshold * len(wanted):
+            return False  # too short to share enough shingles
+        others = shingles(text)
+        shared = len(wanted & others)
+        return shared >= self.threshold * (len(wanted) + len(others) - shared)
+
+    def _keys(self, texts: Sequence[str]) -> np.ndarray:
+        """One number for each band of each text, (n, bands). Equal bands have equal numbers."""
+        from rensa import RMinHash
+
+        hashes, offsets = _shingle_hashes(texts)
+        matrix = RMinHash.digest_matrix_from_flat_token_hashes(hashes, offsets, self.bands * self.rows, 1)
+        values = np.array(matrix.to_rows(), dtype=np.uint64).reshape(len(texts), self.bands, self.rows)
+        keys = np.broadcast_to(np.arange(self.bands, dtype=np.uint64), values.shape[:2]).copy()
+        for row in range(self.rows):
+            keys = (keys ^ values[:, :, row]) * _PRIME
+            keys ^= keys >> np.uint64(29)
+        return keys
+
+
+def band_shape(threshold: float) -> tuple[int, int]:
+    """(bands, rows) with the most rows whose bands find a pair at `threshold`, but for `MISSED`."""
+    if not 0 < threshold <= 1:
+        raise ValueError(f"the threshold must lie above 0 and up to 1, found {threshold:g}")
+    best = (SLOTS, 1)
+    for rows in range(1, 9):
+        chance = threshold**rows
+        bands = 1 if chance == 1 else math.ceil(math.log(MISSED) / math.log1p(-chance))
+        if bands * rows <= SLOTS:
+            best = (bands, rows)
+    return best
+
+
+def shingles(text: str) -> frozenset[str]:
+    """The runs of `LENGTH` characters in `text`; a shorter text is its own only one."""
+    return frozenset(text[start : start + LENGTH] for start in range(max(1, len(text) - LENGTH + 1)))
+
+
+def _shingle_hashes(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Hashes of all texts' shingles, and where each text's begin and end, (n + 1); both uint64."""
+    padded = [text.ljust(LENGTH, "\0") for text in texts]
+    characters = np.frombuffer("".join(padded).encode("utf-32-le"), np.uint32).astype(np.uint64)
+    hashes = np.zeros(len(characters) - LENGTH + 1, np.uint64)
+    for offset in range(LENGTH):
+        hashes *= _PRIME
+        hashes += characters[offset : offset + len(hashes)]
+    hashes ^= hashes >> np.uint64(31)
+    hashes *= _PRIME
+    lengths = np.array([len(text) for text in padded])
+    counts = lengths - LENGTH + 1
+    ends = np.cumsum(lengths)
+    inside = np.ones(len(characters), bool)
+    for back in range(1, LENGTH):  # no shingle begins in the last four characters of a text
+        inside[ends - back] = False
+    return hashes[inside[: len(hashes)]], np.concatenate([[0], np.cumsum(counts)]).astype(np.uint64)
+
+
+def items_of(task: AbsTask) -> list[Item] | None:
+    """The items of the task's evaluation splits; None for an unknown kind of task. Its data is unloaded
+    again.
     """
     with quiet_libraries(hide_warnings=True):
         columns = _columns(task)

@@ -6,28 +6,29 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cache
+from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import yaml
+
+from selfpos.console import markdown_table
+from selfpos.data.sources import corpus_view
 from selfpos.errors import SelfposError
-from selfpos.publishing.facts import TRAJECTORY, Facts, HubModel, read_facts
-from selfpos.publishing.markdown import bibtex, environment, link, plain
+from selfpos.publishing import scores as scoring
+from selfpos.publishing.facts import TRAJECTORY, DataSource, Facts, HubModel, Parent, hub_datasets, read_facts
 from selfpos.publishing.metadata import Licence, Lookup, card_data, derive_licence, parse_licence
-from selfpos.publishing.scores import (
-    FOLDER,
-    ScoredModels,
-    Scores,
-    find_scores,
-    match_models,
-    read_model_scores,
-    score_table,
-    worse_tasks,
-)
+from selfpos.publishing.scores import ScoredModels, Scores
 from selfpos.publishing.sources import OVERLAP, overlap_sentences, read_overlap
 from selfpos.recipe import LEARNED
+from selfpos.retain.story import index_rows, rows, sentences
 from selfpos.storage.atomic import write_bytes
 from selfpos.storage.file_kinds import MANIFEST
 from selfpos.storage.hashing import content_hash
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 MARK = f"Written by selfpos from {MANIFEST}."  # identifies cards that selfpos wrote
 SECTIONS = (
@@ -45,9 +46,8 @@ SENTENCE_TRANSFORMERS = "[sentence-transformers](https://sbert.net)"
 
 @dataclass(frozen=True)
 class Card:
-    """All that a card is made from, and the files that it refers to (`extras`: name → content).
-
-    `licence_fault` says why no licence is stated; `models` are this model and its family in `scores`.
+    """All that a card is made from; `extras` are files it refers to, `models` this model's family in
+    `scores`.
     """
 
     facts: Facts
@@ -60,10 +60,9 @@ class Card:
 
     @property
     def text(self) -> str:
-        """The card's Markdown, metadata first."""
         facts, scores, this = self.facts, self.scores, self.models.this
         title = self.repo.rpartition("/")[2] if self.repo else facts.name
-        table = score_table(scores, self.models) if scores and this else None
+        table = scoring.score_table(scores, self.models) if scores and this else None
         search = "self-positioning" if facts.search and facts.method not in LEARNED else None
         cited = [facts.method, search, "lora" if facts.adapter else None, *facts.techniques]
         cited += ["tsv-m" if facts.search.get("separated") else None]
@@ -100,10 +99,9 @@ class Card:
 
 
 def write_card(folder: Path, *, out: Path | None = None) -> Path:
-    """Write `README.md`, and the pictures and recipe it refers to, into the model `folder`; returns its path.
+    """Write `README.md` and the files it refers to into the model `folder`, which is going to be at `out`.
 
-    `out` is where the folder is going to be. Without a licence shared by the parents, the card states none.
-    Raises SelfposError where `folder` is no model.
+    Returns the path of the card. Without a licence shared by the parents, it states none.
     """
     card = build_card(folder, out=out)
     for name, content in {**card.extras, "README.md": card.text.encode()}.items():
@@ -123,25 +121,23 @@ def build_card(
 ) -> Card:
     """Read the facts of the model in `folder` and make its card, without writing anything.
 
-    `out` is where the folder is going to be, `repo` its Hub id. `results` holds the scores of this model and
-    of its rivals, by default `folder/eval` or the scores of its run. `lookup` asks the Hub for the licence of
-    parents; `overlap` is a report of `selfpos overlap`.
+    `results` holds the scores of this model and of its rivals, by default `folder/eval` or the scores of its
+    run. `lookup` asks the Hub for the licence of parents; `overlap` is a report of `selfpos overlap`.
     """
     facts = read_facts(folder, path=out)
     if overlap is not None:
         facts = replace(facts, overlap=read_overlap([overlap]))
-    root = results or find_scores(folder)
-    scores = read_model_scores(root) if root else None
+    root = results or scoring.find_scores(folder)
+    scores = scoring.read_model_scores(root) if root else None
     if results is not None and scores is None:
         what = "holds no results of MTEB" if results.is_dir() else "is no folder"
         raise SelfposError(
-            f"--results {results} {what}; give the folder that `selfpos eval-mteb --out` wrote, or leave "
-            "it out"
+            f"--results {results} {what}; give the folder that `selfpos eval-mteb --out` wrote, or nothing"
         )
-    models = match_models(scores, facts, content_hash(folder)) if scores else ScoredModels()
+    models = scoring.match_models(scores, facts, content_hash(folder)) if scores else ScoredModels()
     if scores and models.stale:
         scores = scores.of(scores.models.keys() - set(models.stale))
-    if scores and root and root.name != FOLDER and results is None:
+    if scores and root and root.name != scoring.FOLDER and results is None:
         scores = scores.of(models.family)  # a run's other merges are in its report
     fault, stated = None, None
     try:
@@ -179,7 +175,7 @@ def _limitations(card: Card) -> list[str]:
         sentences = overlap_sentences(facts.overlap, names)
     elif card.scores and card.models.this and facts.kind != "model":
         sentences.append("Its training data was not checked for test items of these tasks.")
-    return sentences + (worse_tasks(card.scores, card.models) if card.scores else [])
+    return sentences + (scoring.worse_tasks(card.scores, card.models) if card.scores else [])
 
 
 def _probe_rows(facts: Facts) -> list[dict[str, Any]]:
@@ -187,34 +183,22 @@ def _probe_rows(facts: Facts) -> list[dict[str, Any]]:
     starts = [row["validation"] for row in facts.trajectory if "validation" in row]
     starts += [row["losses"] for row in facts.trajectory if row.get("scale") == 0]
     before, after = starts[0] if starts else {}, facts.search.get("losses") or {}
-    entries = {entry.task: vars(entry) for entry in facts.probe}
-    unknown = {"type": None, "records": None, "source": None}
+    entries = {task: DataSource(task) for task in after} | {entry.task: entry for entry in facts.probe}
     return [
-        {
-            **unknown,
-            **entries.get(task, {}),
-            "task": task,
-            "before": before.get(task),
-            "after": after.get(task),
-        }
-        for task in dict.fromkeys([*entries, *after])
+        vars(entries[task]) | {"before": before.get(task), "after": after.get(task)}
+        for task in dict.fromkeys([*(entry.task for entry in facts.probe), *after])
     ]
 
 
 def _retained(facts: Facts) -> dict[str, Any] | None:
     """What `retain` found: the picture of its front, tables and sentences."""
-    from selfpos.console import markdown_table
-    from selfpos.retain.story import index_rows, rows, sentences
-
     front = facts.record.get("retain")
     if not front:
         return None
-    tables = [rows(front), *([index_rows(front)] if "index" in front else [])]
-    return {
-        "figure": FRONT,
-        "tables": [markdown_table(*table) for table in tables],
-        "sentences": sentences(front),
-    }
+    tables = [markdown_table(*rows(front))]
+    if "index" in front:
+        tables.append(markdown_table(*index_rows(front)))
+    return {"figure": FRONT, "tables": tables, "sentences": sentences(front)}
 
 
 def _costs(facts: Facts) -> list[str]:
@@ -245,8 +229,6 @@ def _duration(seconds: float) -> str:
 
 def _extras(facts: Facts) -> dict[str, bytes]:
     """Files that the card refers to or is made from, which the model folder may lack."""
-    import yaml
-
     extras = _picture(facts)
     if facts.recipe:
         extras["recipe.yaml"] = f"{facts.recipe}\n".encode()
@@ -262,8 +244,7 @@ def _picture(facts: Facts) -> dict[str, bytes]:
     front = facts.record.get("retain")
     if not front and not facts.groups and not facts.trajectory:
         return {}
-    from selfpos.report.drawing import png
-    from selfpos.report.figures import coefficient_path, layer_map, retained_front
+    from selfpos.report.figures import coefficient_path, layer_map, png, retained_front
 
     if front:
         return {FRONT: png(retained_front(front))}
@@ -272,6 +253,87 @@ def _picture(facts: Facts) -> dict[str, bytes]:
     if facts.groups:
         has_base = len(next(iter(facts.groups.values()))) == len(names) + 1
         return {LAYERS: png(layer_map(["base", *names] if has_base else names, facts.groups))}
-    kept = [parent.coefficient for parent in facts.parents]
-    figure = coefficient_path(names, facts.trajectory, kept, facts.search.get("step"))
+    coefficients = [parent.coefficient for parent in facts.parents]
+    figure = coefficient_path(names, facts.trajectory, coefficients, facts.search.get("step"))
     return {PATH: png(figure)} if figure else {}
+
+
+def environment() -> Environment:
+    """The templates, with the filters of this file."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    # Autoescape is for HTML; the filters below are for Markdown.
+    loader = PackageLoader("selfpos.publishing")
+    env = Environment(loader=loader, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    for function in (plain, code, number, link, source, settings):
+        env.filters[function.__name__] = function
+    return env
+
+
+def plain(value: object) -> str:
+    """Text that cannot leave a Markdown table cell or start HTML."""
+    text = "" if value is None else " ".join(str(value).split())
+    for letter, written in {"\\": "\\\\", "|": "\\|", "<": "&lt;", "[": "\\[", "`": "\\`"}.items():
+        text = text.replace(letter, written)
+    return text
+
+
+def code(value: object) -> str:
+    text = " ".join(str(value).split("\n")).replace("|", "\\|").replace("`", "'")
+    return f"`{text}`"
+
+
+def number(value: object) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {number(entry)}" for name, entry in value.items() if entry is not None)
+    if isinstance(value, list | tuple):
+        return ", ".join(number(entry) for entry in value)
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return "" if value is None else str(value)
+
+
+def settings(values: Mapping[str, Any]) -> str:
+    """Settings as `name value` pairs, without those that are not set."""
+    given = {name: value for name, value in values.items() if value not in (None, [], {})}
+    return ", ".join(f"{plain(name)} {code(number(value))}" for name, value in given.items())
+
+
+def link(parent: Parent | None) -> str:
+    """A parent's name, linked to its commit on the Hub."""
+    if parent is None:
+        return ""
+    if not parent.repo:
+        return plain(parent.name)
+    tree = f"/tree/{parent.revision}" if parent.revision else ""
+    linked = f"[{plain(parent.repo)}](https://huggingface.co/{parent.repo}{tree})"
+    return linked if parent.repo.endswith(parent.name) else f"{plain(parent.name)} ({linked})"
+
+
+def source(text: str | None) -> str:
+    """Where data came from: Hub data sets linked, a local path cut to its last part."""
+    view = corpus_view(text or "")
+    if view is not None:
+        return f"docstrings of installed Python packages (selfpos's corpus{f', {view}' if view else ''})"
+    if repos := hub_datasets(text or ""):
+        return ", ".join(f"[{name}](https://huggingface.co/datasets/{name})" for name in repos)
+    return plain(Path(text).name if text and Path(text).is_absolute() else text)
+
+
+@cache
+def _entries() -> dict[str, str]:
+    """Method, technique or tool → its BibTeX entry."""
+    text = files("selfpos.publishing").joinpath("citations.bib").read_text(encoding="utf-8")
+    entries: dict[str, str] = {}
+    for names, entry in re.findall(r"^% (.+)\n(@(?s:.+?)\n\})$", text, re.MULTILINE):
+        entries |= dict.fromkeys(names.split(), entry)
+    return entries
+
+
+def bibtex(*used: str | None) -> list[str]:
+    """The entries of `used`, each once; a method of several names joined by '-' (`dare-ties`) cites each."""
+    cited: list[str] = []
+    for name in used:
+        parts = [name] if name in _entries() else (name or "").split("-")
+        cited += [_entries()[part] for part in parts if part in _entries()]
+    return list(dict.fromkeys(cited))

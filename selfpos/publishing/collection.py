@@ -7,12 +7,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import DatasetCardData
+
 from selfpos.data.probe import FILE as PROBE_FILE
 from selfpos.data.probe import read_probe
 from selfpos.errors import SelfposError
-from selfpos.publishing.card import MARK, build_card
+from selfpos.publishing.card import MARK, build_card, environment
 from selfpos.publishing.facts import DataSource, Facts, HubModel, Parent
-from selfpos.publishing.markdown import environment
 from selfpos.publishing.metadata import Licence, hub_licence, parse_licence
 from selfpos.publishing.plan import CARD, PushPlan, files_of, in_order, plan_push, target_problems
 from selfpos.publishing.push import Pushed, push
@@ -35,16 +36,13 @@ class CollectionPlan:
 
     @property
     def plans(self) -> list[PushPlan]:
-        """Every push, in order."""
         return [*([self.probe] if self.probe else []), *self.vectors.values(), self.merged]
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """The problems of all pushes."""
         return tuple(f"{plan.repo}: {problem}" for plan in self.plans for problem in plan.problems)
 
     def text(self) -> str:
-        """The plan for a person."""
         title = f"collection '{self.title}' of {len(self.plans)} repositories"
         notes = (f"note: {note}" for note in self.notes)
         return "\n\n".join([title, *(plan.text() for plan in self.plans), *notes])
@@ -65,16 +63,14 @@ def plan_collection(
 ) -> CollectionPlan:
     """Plan to publish the merged `model` as `repo`, its parents as `repo`-NAME and its probe set.
 
-    Nothing is sent. `licence` and `replace` hold for all models. The probe set is that of the model's run, or
-    in the folder `probe`; it is published only under a `probe_licence`, since its records are other people's
-    texts. Raises SelfposError where `model` is no merged model.
+    The probe set is that of the model's run, or in the folder `probe`; it is published only under a
+    `probe_licence`, since its records are other people's texts.
     """
     card = build_card(model, repo=repo, results=results, licence=licence, overlap=overlap, lookup=hub_licence)
     facts = card.facts
     if facts.kind != "merged" or not facts.parents:
         raise SelfposError(
-            f"{model} is not a merged model with parents on record, so there is no collection to publish; "
-            "push it alone"
+            f"{model} is not a merged model with parents on record; push it alone, without --collection"
         )
     options: dict[str, Any] = {"private": private, "replace": replace, "message": message}
     vectors, notes = {}, []
@@ -105,8 +101,7 @@ def plan_collection(
 def push_collection(plan: CollectionPlan) -> list[Pushed]:
     """Push everything, the merged model last, and gather it in a collection; returns that of the model first.
 
-    A second call after a failure sends only what is missing. Raises as `push` does, before anything is sent
-    where the plan has problems.
+    A second call after a failure sends only what is missing.
     """
     if plan.problems:
         raise SelfposError("; ".join(plan.problems))
@@ -149,13 +144,10 @@ def plan_probe(
     folder: Path, repo: str, model: str, facts: Facts, licence: Licence, *, private: bool = True
 ) -> PushPlan:
     """Plan to send the probe set in `folder` to the data set repository `repo`, for the Hub's `model`."""
-    from huggingface_hub import DatasetCardData
-
     sources = {entry.task: entry.source for entry in facts.probe}
-    rows = [
-        DataSource(name, task.type.name, sources.get(name), len(task.records))
-        for name, task in read_probe(folder).items()
-    ]
+    rows = []
+    for name, task in read_probe(folder).items():
+        rows.append(DataSource(name, task.type.name, sources.get(name), len(task.records)))
     metadata = DatasetCardData(
         license=licence.id,
         license_name=licence.name,

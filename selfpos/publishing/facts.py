@@ -1,7 +1,4 @@
-"""What is known of how a model was made: read once from its folder, its `selfpos.json` and its run.
-
-What is unknown is None or empty, and is left out of the card.
-"""
+"""What is known of how a model was made, from its folder, its `selfpos.json` and its run; else empty."""
 
 from __future__ import annotations
 
@@ -35,10 +32,7 @@ class HubModel:
 
 @dataclass(frozen=True)
 class Parent:
-    """A model that another was made from: the base, or one of the merged models.
-
-    `interval` is the 90 % interval of a coefficient that was searched for.
-    """
+    """A model that another was made from; `interval` is the 90 % interval of a searched coefficient."""
 
     name: str
     source: str | None = None
@@ -67,10 +61,8 @@ class DataSource:
 
 @dataclass(frozen=True)
 class Facts:
-    """All that the card, its metadata and the licence are made from.
-
-    `record` is the content of `selfpos.json`. `trajectory` are the steps of the search, `probe_set` is the
-    Hub id of the probe set, `overlap` the report on test items in training data.
+    """What card, metadata and licence are made from; `record` is `selfpos.json`, `trajectory` the search's
+    steps.
     """
 
     name: str
@@ -88,12 +80,10 @@ class Facts:
 
     @property
     def merge(self) -> Mapping[str, Any]:
-        """The record of the merge."""
         return self.record.get("merge") or {}
 
     @property
     def search(self) -> Mapping[str, Any]:
-        """The record of the search for coefficients."""
         return self.record.get("positioning") or {}
 
     @property
@@ -104,7 +94,6 @@ class Facts:
 
     @property
     def adapter(self) -> bool:
-        """Whether the folder holds a PEFT adapter rather than a whole model."""
         return self.summary.adapter is not None
 
     @property
@@ -115,7 +104,6 @@ class Facts:
 
     @property
     def reference(self) -> str | None:
-        """The address of the method's paper."""
         reference = str(self.merge.get("reference"))
         if self.search:
             reference = METHODS[_search_method(self.search)].reference
@@ -136,7 +124,6 @@ class Facts:
 
     @property
     def seconds(self) -> float | None:
-        """Seconds of training or merging."""
         return self.record.get("seconds") or (self.run.seconds if self.run else None)
 
     @property
@@ -160,7 +147,6 @@ class Facts:
 
     @property
     def family(self) -> list[Parent]:
-        """The base and the parents."""
         return [parent for parent in (self.base, *self.parents) if parent is not None]
 
     @property
@@ -209,10 +195,7 @@ def hub_datasets(source: str) -> list[str]:
 
 
 def read_facts(folder: Path, *, path: Path | None = None) -> Facts:
-    """Gather what the model folder, its `selfpos.json` and its run say; `path` is where it is going to be.
-
-    Raises SelfposError where `folder` is no model, or one of its JSON files is damaged.
-    """
+    """What the model folder, its `selfpos.json` and its run say; `path` is where the folder will be."""
     record = read_manifest(folder)
     run = run_of(path or folder)
     summary = read_summary(folder)

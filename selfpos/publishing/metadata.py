@@ -1,7 +1,4 @@
-"""The card's metadata, and the licence in it, which follows from the parents and is never invented.
-
-The metadata is made and checked with `huggingface_hub`'s classes, so that the Hub accepts it.
-"""
+"""The card's metadata, by `huggingface_hub`'s classes, and its licence, which follows from the parents."""
 
 from __future__ import annotations
 
@@ -70,9 +67,7 @@ def derive_licence(facts: Facts, lookup: Lookup | None = None) -> Licence:
     if recorded := facts.record.get("licence"):
         return parse_licence(recorded)
     if not facts.family:
-        raise SelfposError(
-            f"{facts.name} records no parent to take a licence from; name the licence with --license"
-        )
+        raise SelfposError(f"{facts.name} records no parent to take a licence from; name one with --license")
     licences = {parent.name: _licence_of(parent, facts.base, lookup) for parent in facts.family}
     unknown = [name for name, licence in licences.items() if licence is None]
     if unknown:
@@ -93,7 +88,7 @@ def derive_licence(facts: Facts, lookup: Lookup | None = None) -> Licence:
 def _licence_of(parent: Parent, base: Parent | None, lookup: Lookup | None) -> Licence | None:
     """The licence in the card of the parent's folder, else of what that was made from, else of the Hub.
 
-    `base` is that of the merge: a parent whose base has the same content hash was fine-tuned from it.
+    A parent whose base has the same content hash as `base` was fine-tuned from it.
     """
     for _ in range(GENERATIONS):
         folder = parent.folder

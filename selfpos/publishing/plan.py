@@ -37,20 +37,15 @@ class PlannedFile:
 
     @property
     def size(self) -> int:
-        """Bytes of the content."""
         return self.content.stat().st_size if isinstance(self.content, Path) else len(self.content)
 
     def read(self) -> bytes:
-        """The whole content."""
         return self.content.read_bytes() if isinstance(self.content, Path) else self.content
 
 
 @dataclass(frozen=True)
 class PushPlan:
-    """All that a push would do. With `problems` it does not start; `repo_type` is model or dataset.
-
-    `made_from` is the generated card of a model, from which the plan can be linked to published parents.
-    """
+    """All that a push would do; with `problems` it does not start. `made_from` is the generated card."""
 
     repo: str
     repo_type: str
@@ -67,7 +62,6 @@ class PushPlan:
 
     @property
     def total_bytes(self) -> int:
-        """Bytes of all files together."""
         return sum(file.size for file in self.files)
 
     def linked(self, published: Mapping[str, HubModel], probe_set: str | None) -> PushPlan:
@@ -79,7 +73,6 @@ class PushPlan:
         return replace(self, files=in_order(files), card=card.text, made_from=card)
 
     def text(self) -> str:
-        """The plan for a person: target, files, card, notes and problems."""
         where = f"branch {self.branch} of " if self.branch else ""
         if self.pull_request:
             where = "a pull request to "
@@ -112,9 +105,8 @@ def plan_push(
 ) -> PushPlan:
     """Plan to send the model in `folder` to the Hub repository `repo`; nothing is sent or written.
 
-    With `branch` or `pull_request` it goes there instead of to the main branch; `replace` overwrites another
-    model. `keep_card` sends `folder/README.md` as it is; the other options are those of `build_card`, unless
-    the `card` is made. Problems are listed in the plan: raises SelfposError only where `folder` is no model.
+    `replace` overwrites another model. `keep_card` sends `folder/README.md` as it is; the other options are
+    those of `build_card`, unless the `card` is made. Problems are listed in the plan.
     """
     if not folder.is_dir():
         raise SelfposError(f"there is no model folder {folder}")
@@ -193,12 +185,10 @@ def _left_out(folder: Path, path: Path) -> str | None:
 
 
 def in_order(files: Files) -> tuple[PlannedFile, ...]:
-    """The files by path."""
     return tuple(PlannedFile(path, files[path]) for path in sorted(files))
 
 
 def target_problems(repo: str, branch: str | None, pull_request: bool) -> list[str]:
-    """Faults in the target of a push."""
     problems = check_repo(repo)
     if branch is not None and pull_request:
         problems.append("a pull request goes to the main branch; give --branch or --pr, not both")
@@ -237,7 +227,6 @@ def _records(card: Card) -> Files:
 
 
 def _notes(folder: Path, card: Card, keep_card: bool) -> list[str]:
-    """What the user may not expect."""
     facts = card.facts
     notes = []
     if card.scores and card.models.this is None:
@@ -246,9 +235,7 @@ def _notes(folder: Path, card: Card, keep_card: bool) -> list[str]:
             f"none of them of {facts.name}"
         )
     for name in card.models.stale:
-        notes.append(
-            f"the scores of {name} belong to other weights than it has now and are left out; score it again"
-        )
+        notes.append(f"the scores of {name} are left out: they belong to other weights; score it again")
     own_card = folder / CARD
     replaced = not keep_card and own_card.is_file()
     if replaced and MARK not in own_card.read_text(encoding="utf-8", errors="replace"):

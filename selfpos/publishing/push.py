@@ -10,6 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from huggingface_hub import (
+    CommitInfo,
+    CommitOperationAdd,
+    CommitOperationDelete,
+    DatasetCard,
+    HfApi,
+    ModelCard,
+    constants,
+)
+from huggingface_hub.errors import RepositoryNotFoundError
+
 from selfpos.console import log
 from selfpos.errors import OperationError, SelfposError, on_one_line
 from selfpos.publishing.plan import PICKLES, PushPlan
@@ -17,7 +28,6 @@ from selfpos.publishing.session import AGAIN, hub
 from selfpos.storage.file_kinds import MANIFEST
 
 if TYPE_CHECKING:
-    from huggingface_hub import CommitInfo, HfApi
     from huggingface_hub.hf_api import FolderVerification
 
 LARGE = 8_000_000  # bytes from which a file is sent alone
@@ -42,8 +52,7 @@ def push(plan: PushPlan) -> Pushed:
     """Carry out `plan`: create the repository if necessary, send what it lacks, and compare hashes.
 
     A second call after a failure sends only what is missing. Raises SelfposError, before anything is sent,
-    where the plan has problems, the token is missing, wrong or too weak, or the repository holds another
-    model; OperationError where the Hub or the network fails.
+    where the plan has problems or may not be sent; OperationError where Hub or network fail.
     """
     if plan.problems:
         raise SelfposError("; ".join(plan.problems))
@@ -97,8 +106,6 @@ def _check_token(api: HfApi, plan: PushPlan) -> str:
 
 def _validate_card(api: HfApi, plan: PushPlan) -> None:
     """Let the Hub check the card's metadata, which it would otherwise do after the upload."""
-    from huggingface_hub import DatasetCard, ModelCard
-
     card = (ModelCard if plan.repo_type == "model" else DatasetCard)(plan.card, ignore_metadata_errors=False)
     try:
         card.validate(repo_type=plan.repo_type)
@@ -111,8 +118,6 @@ def _validate_card(api: HfApi, plan: PushPlan) -> None:
 
 def _check_target(api: HfApi, plan: PushPlan, stage: Path, notes: list[str]) -> str | None:
     """The current commit of the repository, None where there is none. Raises where it holds another model."""
-    from huggingface_hub.errors import RepositoryNotFoundError
-
     try:
         info = api.repo_info(plan.repo, repo_type=plan.repo_type)
     except RepositoryNotFoundError:
@@ -144,9 +149,8 @@ def _check_target(api: HfApi, plan: PushPlan, stage: Path, notes: list[str]) -> 
 
 
 def _open_target(api: HfApi, plan: PushPlan, user: str, *, exists: bool) -> str | None:
-    """Create repository and branch if necessary; returns the revision to commit to.
-
-    None stands for main, or a pull request still to be opened.
+    """Create repository and branch if necessary; returns the revision to commit to, None for main or a new
+    PR.
     """
     if plan.pull_request:
         return _open_pull_request(api, plan, user)
@@ -169,17 +173,10 @@ def _open_pull_request(api: HfApi, plan: PushPlan, user: str) -> str | None:
 def _upload(api: HfApi, plan: PushPlan, stage: Path, target: str | None) -> CommitInfo:
     """Send all files in one commit, so that a reader never sees half of them.
 
-    Large files are sent one after the other: a second call does not send the finished ones again. Of files
-    sent together, as by `upload_folder`, Xet storage keeps nothing after an interruption.
+    Large files are sent one after the other: a second call does not send the finished ones again.
     """
-    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
-
-    where: dict[str, Any] = {
-        "repo_id": plan.repo,
-        "repo_type": plan.repo_type,
-        "revision": target,
-        "create_pr": plan.pull_request and target is None,
-    }
+    where: dict[str, Any] = {"repo_id": plan.repo, "repo_type": plan.repo_type, "revision": target}
+    where["create_pr"] = plan.pull_request and target is None
     additions = {file.path: CommitOperationAdd(file.path, str(stage / file.path)) for file in plan.files}
     for file in plan.files:
         if file.size >= LARGE:
@@ -210,8 +207,6 @@ def _compare(api: HfApi, plan: PushPlan, stage: Path, commit: CommitInfo) -> Non
 
 
 def _url(plan: PushPlan, commit: CommitInfo, target: str | None) -> str:
-    from huggingface_hub import constants
-
     if commit.pr_url:
         return str(commit.pr_url)
     prefix = "" if plan.repo_type == "model" else f"{plan.repo_type}s/"

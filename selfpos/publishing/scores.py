@@ -42,9 +42,7 @@ class Scores:
         return task.dataset is not None and result.data_revision == task.revision
 
     def on_local_data(self, model: str) -> list[str]:
-        """MTEB's tasks that `model` was scored on with local files, and whether those are another test
-        set.
-        """
+        """MTEB's tasks that `model` was scored on with local files; noted where it is another test set."""
         local = [result for result in self.models[model] if not self.from_hub(result)]
         names = []
         for result in sorted(local, key=lambda result: result.task):
@@ -58,7 +56,6 @@ class Scores:
         return next((result for result in self.models.get(model, ()) if result.task == task), None)
 
     def task_score(self, result: Result) -> TaskScore:
-        """The result as one score."""
         task = self.tasks[result.task]
         return TaskScore(result.task, task.type or "", task.metric or "", result.mean, result.file)
 
@@ -76,8 +73,7 @@ def find_scores(folder: Path) -> Path | None:
 def read_model_scores(root: Path) -> Scores | None:
     """The scores below `root`, in MTEB's folders at any depth; None where there are none.
 
-    Where a `last.json` names a revision of a model, results of its other revisions are of weights that it had
-    before, and do not count. Raises SelfposError where a result file is damaged.
+    Where a `last.json` names a revision of a model, results of its other revisions do not count.
     """
     known = known_tasks(root)
     listed = last_scores(root)
@@ -131,10 +127,7 @@ def leaderboard_files(scores: Scores, model: str) -> dict[str, bytes]:
 
 @dataclass(frozen=True)
 class ScoredModels:
-    """Names in the scores: this model, its base, parents and joint models.
-
-    `stale` are names of these whose scores belong to other weights than they have now.
-    """
+    """Names in the scores; `stale` are those whose scores belong to other weights than they have now."""
 
     this: str | None = None
     base: str | None = None
@@ -144,7 +137,6 @@ class ScoredModels:
 
     @property
     def family(self) -> list[str]:
-        """This model first, each name once."""
         names = [self.this, self.base, *self.parents, *self.joints]
         return list(dict.fromkeys(name for name in names if name is not None))
 
@@ -158,10 +150,9 @@ class ScoreTable:
 
 
 def match_models(scores: Scores, facts: Facts, content: str) -> ScoredModels:
-    """Find the model of `facts`, whose content hash is `content`, and its family in `scores`.
+    """The model of `facts`, whose content hash is `content`, and its family in `scores`.
 
-    `selfpos eval-mteb` files results by content hash. Results by the right name but another hash belong to
-    weights that no longer exist. MTEB's own results of a local model have only a name.
+    Results by the right name but another hash belong to weights that no longer exist.
     """
     stale: dict[str, None] = {}
 

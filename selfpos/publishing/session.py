@@ -22,10 +22,7 @@ AGAIN = "the same command continues where this one stopped"
 
 @contextmanager
 def hub(doing: str, subject: str) -> Iterator[HfApi]:
-    """Yield the client for work on `subject`, a repository or collection.
-
-    What the client raises is raised again as SelfposError (wrong token, not allowed) or OperationError.
-    """
+    """The client for work on `subject`; what it raises is raised again as SelfposError or OperationError."""
     import httpx2
     from huggingface_hub import HfApi
     from huggingface_hub.utils import _http

@@ -1,16 +1,14 @@
-"""Where facts about a model come from: its own files, the run that it is part of, the report on overlap.
-
-Of weights only the safetensors headers are read.
-"""
+"""Where facts about a model come from: its files, the run that it is part of, the report on overlap."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from selfpos.errors import SelfposError
+from selfpos.recipe import Recipe, load_recipe
 from selfpos.storage.documents import parse_yaml, read_text
 from selfpos.storage.file_kinds import ADAPTER, CONFIG, MODULES, PROMPTS_CONFIG
 from selfpos.storage.inside import leads_out
@@ -21,9 +19,6 @@ from selfpos.storage.run_folder import RunFolder
 from selfpos.storage.tensor_file import read_header
 from selfpos.training.models import token_limit
 
-if TYPE_CHECKING:
-    from selfpos.recipe import Recipe
-
 OVERLAP = "overlap.yaml"  # in a published model; a JSON file would count as part of the model
 
 POOLINGS = ("mean", "cls", "lasttoken")  # those that the card shows code for
@@ -31,10 +26,7 @@ POOLINGS = ("mean", "cls", "lasttoken")  # those that the card shows code for
 
 @dataclass(frozen=True)
 class ModelSummary:
-    """A model from the outside.
-
-    `pooling`, `dimension` and `max_tokens` are None where the folder does not say.
-    """
+    """A model from the outside; None where the folder does not say."""
 
     modules: tuple[str, ...]
     pooling: str | None
@@ -57,10 +49,7 @@ class ModelSummary:
 
 
 def read_summary(folder: Path) -> ModelSummary:
-    """Summarise the sentence-transformers model or the PEFT adapter in `folder`.
-
-    Raises SelfposError where it is neither, or where a weights file is not a whole safetensors file.
-    """
+    """Summarise the sentence-transformers model or PEFT adapter in `folder` from settings and headers."""
     adapter = read_json(folder / ADAPTER, missing_ok=True) or None
     modules = []
     classifies = not (folder / MODULES).is_file() and task_of(folder) == "sequence-classification"
@@ -111,7 +100,6 @@ def _output(modules: list[tuple[str, Path]]) -> tuple[str | None, int | None]:
 
 
 def _weights(folder: Path) -> dict[str, int]:
-    """Dtype → number of float weights in the safetensors files."""
     counts: dict[str, int] = {}
     for file in sorted(folder.rglob("*.safetensors")):
         for entry in read_header(file)[0].values():
@@ -130,12 +118,10 @@ class ModelRun:
 
     @property
     def sources(self) -> Mapping[str, str | list[str]]:
-        """Task → the source of its data."""
         return {name: task.data for name, task in self.recipe.tasks.items()}
 
     @property
     def trajectory(self) -> Path:
-        """The steps of the search behind the model."""
         return self.folder.trajectory(self.model.name)
 
     @property
@@ -146,7 +132,6 @@ class ModelRun:
 
     @property
     def seconds(self) -> float | None:
-        """Seconds of the job that made the model."""
         return self._seconds(self.folder.places(self.model.name)[self.model])
 
     def trained(self, name: str) -> Path | None:
@@ -156,12 +141,10 @@ class ModelRun:
 
     def training_seconds(self, names: Sequence[str]) -> float | None:
         """Seconds of training all models `names`; None where that of one is unknown."""
-        paths = {name: self.trained(name) for name in names}
-        seconds = [
-            self._seconds(self.folder.places(name)[path]) if path else None for name, path in paths.items()
-        ]
+        paths = [self.trained(name) for name in names]
+        seconds = [self._seconds(self.folder.places(path.name)[path]) for path in paths if path]
         known = [value for value in seconds if value is not None]
-        return sum(known) if known and len(known) == len(seconds) else None
+        return sum(known) if known and len(known) == len(paths) else None
 
     def _seconds(self, job: str) -> float | None:
         mark = self.folder.mark(job)
@@ -170,8 +153,6 @@ class ModelRun:
 
 def run_of(model: Path) -> ModelRun | None:
     """The run whose folder holds `model`; None for a model outside a run."""
-    from selfpos.recipe import load_recipe
-
     path = model.resolve()
     for parent in path.parents[:2]:
         folder = RunFolder(parent)
@@ -195,9 +176,9 @@ def read_overlap(files: Sequence[Path]) -> Mapping[str, Any] | None:
 
 
 def overlap_sentences(report: Mapping[str, Any], names: Sequence[str]) -> list[str]:
-    """A sentence for each source among `names` and task whose test items it contains, and one for all others.
+    """A sentence for each source and task whose test items it contains, and one for all other tasks.
 
-    All sources count if the report has none of `names`.
+    Sources are those in `names`, or all if the report has none of them.
     """
     settings = report.get("settings") or {}
     sources = {name: entry for name, entry in report["sources"].items() if name in names} or report["sources"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -11,9 +12,8 @@ from typing import TYPE_CHECKING, Any
 from selfpos.comparison.differences import MEAN
 from selfpos.comparison.tables import differences_grid, how
 from selfpos.errors import OperationError
-from selfpos.report import drawing, figures
-from selfpos.report.figures import by_layer, coefficient_path, layer_map, vary
-from selfpos.report.results import RunResults, make_table, read_results
+from selfpos.report import figures
+from selfpos.report.results import RunResults, Search, make_table, read_results
 from selfpos.storage.atomic import refuse_existing, write_text
 from selfpos.storage.run_folder import RunFolder
 from selfpos.version import __version__
@@ -41,7 +41,7 @@ class Picture:
 
     @property
     def svg(self) -> str:
-        return drawing.svg(self.figure, self.name)
+        return figures.svg(self.figure, self.name)
 
 
 def write_report(
@@ -53,16 +53,14 @@ def write_report(
 ) -> Path:
     """Write the report of the run in `folder` to `out`, by default its `report.html`; returns the path.
 
-    With `figures_to` every figure is also written to that folder in each of `formats`. Works from partial
-    results and lists what is missing. Raises SelfposError when `folder` is no run or `out` exists,
-    OperationError when the disk refuses.
+    With `figures_to` every figure is also written to that folder in each of `formats`.
     """
     from jinja2 import Environment, PackageLoader
 
     if out is not None:
         refuse_existing(out)
     results = read_results(folder)
-    pictures = [*_of_scores(results), *_of_searches(results), *_of_vectors(results)]
+    pictures = list(_pictures(results))
     loader = PackageLoader("selfpos.report")
     pages = Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     pages.filters["breakable"] = breakable
@@ -86,7 +84,7 @@ def write_report(
             figures_to.mkdir(parents=True, exist_ok=True)
             for picture in pictures:
                 for suffix in formats:
-                    drawing.save(picture.figure, figures_to / f"{picture.name}{suffix}")
+                    figures.save(picture.figure, figures_to / f"{picture.name}{suffix}")
     except OSError as error:
         raise OperationError(f"cannot write the report {target}: {error.strerror}") from None
     return target
@@ -136,8 +134,7 @@ def _coefficients(results: RunResults) -> list[tuple[Any, list[tuple[str, list[t
     return list(tables.items())
 
 
-def _of_scores(results: RunResults) -> list[Picture]:
-    pictures = []
+def _pictures(results: RunResults) -> Iterator[Picture]:
     complete = [model for model in results.scores if results.mean(model) is not None]
     if complete:
         says = (
@@ -149,7 +146,7 @@ def _of_scores(results: RunResults) -> list[Picture]:
             says += (
                 f" Bars are 95 % intervals of the difference to {results.baseline}, over the tasks' examples."
             )
-        pictures.append(Picture("Mean scores", says, figures.means(results)))
+        yield Picture("Mean scores", says, figures.means(results))
     if results.baseline in results.scores and len(results.scores) > 1:
         says = (
             f"Score of each model on each task, in percent, and its difference to {results.baseline} in "
@@ -157,43 +154,37 @@ def _of_scores(results: RunResults) -> list[Picture]:
         )
         says += "; a tilde marks differences that are not significant." if results.comparison else "."
         wide = len(results.tasks) > 5
-        pictures.append(Picture("Scores by method and task", says, figures.heat_map(results), wide))
+        yield Picture("Scores by method and task", says, figures.heat_map(results), wide)
     with_cost = [cost for cost in results.costs if cost.total and results.mean(cost.model) is not None]
     if len(with_cost) > 1:
         says = (
             "Mean score of each model, and the seconds for making it with all that it is made from: "
             "a merge includes its specialists."
         )
-        pictures.append(Picture("Score and cost", says, figures.score_and_cost(results)))
-    return pictures
-
-
-def _of_searches(results: RunResults) -> list[Picture]:
-    pictures = []
+        yield Picture("Score and cost", says, figures.score_and_cost(results))
     for name, search in results.searches.items():
-        names, values = search.position["names"], search.position["coefficients"]
-        step, tensors = search.position["step"], search.position.get("tensors")
-        figure = coefficient_path(names, search.trajectory, values, step)
-        if figure is not None:
-            says = (
-                "Coefficients of the task vectors over the search, and the loss of each task on batches of "
-                f"the probe (dots) and on its held-out part (lines); kept at step {step} (dotted)."
-            )
-            pictures.append(Picture(f"Path of the coefficients: {name}", says, figure))
-        if tensors and vary(by_layer(tensors)):
-            says = (
-                "Coefficient of each task vector in each layer, the mean over the layer's tensors; "
-                "red adds, blue subtracts."
-            )
-            pictures.append(Picture(f"Coefficients by layer: {name}", says, layer_map(names, tensors)))
-    return pictures
+        yield from _pictures_of_search(name, search)
+    if results.gram:
+        says = (
+            "Norm of each task vector (diagonal) and the angle between each two, in degrees: at 90°, white, "
+            "the tasks moved the weights independently; red is closer, blue apart."
+        )
+        yield Picture("Norms and angles of the task vectors", says, figures.angles(results))
 
 
-def _of_vectors(results: RunResults) -> list[Picture]:
-    if not results.gram:
-        return []
-    says = (
-        "Norm of each task vector (diagonal) and the angle between each two, in degrees: at 90°, white, the "
-        "tasks moved the weights independently; red is closer, blue apart."
-    )
-    return [Picture("Norms and angles of the task vectors", says, figures.angles(results))]
+def _pictures_of_search(name: str, search: Search) -> Iterator[Picture]:
+    names, values = search.position["names"], search.position["coefficients"]
+    step, tensors = search.position["step"], search.position.get("tensors")
+    figure = figures.coefficient_path(names, search.trajectory, values, step)
+    if figure is not None:
+        says = (
+            "Coefficients of the task vectors over the search, and the loss of each task on batches of "
+            f"the probe (dots) and on its held-out part (lines); kept at step {step} (dotted)."
+        )
+        yield Picture(f"Path of the coefficients: {name}", says, figure)
+    if tensors and figures.vary(figures.by_layer(tensors)):
+        says = (
+            "Coefficient of each task vector in each layer, the mean over the layer's tensors; "
+            "red adds, blue subtracts."
+        )
+        yield Picture(f"Coefficients by layer: {name}", says, figures.layer_map(names, tensors))

@@ -28,8 +28,8 @@ class Search:
 class Cost:
     """What one model cost; None where unknown.
 
-    `seconds` are for making it (for a merge, beyond its inputs), `total` includes all that it was made from.
-    `draws` are samples of training data or texts that a search embedded; `memory` is the peak in bytes.
+    `seconds` are for making it, `total` with all that it was made from. `draws` are samples of training data
+    or texts that a search embedded; `memory` is the peak in bytes.
     """
 
     model: str
@@ -43,10 +43,10 @@ class Cost:
 
 @dataclass(frozen=True)
 class RunResults:
-    """The results of a run.
+    """The results of a run; `missing` is what it has yet to make.
 
-    `missing` is what the run has yet to make. `scores` maps model → task → main score in 0..1, `tasks` task →
-    {"type", "metric"}, `pipelines` pipeline → what its trainings took, of which `equal` was held equal.
+    `scores` maps model → task → main score in 0..1, `tasks` task → {"type", "metric"}, `pipelines` pipeline →
+    what its trainings took, of which `equal` was held equal.
     """
 
     folder: RunFolder
@@ -62,7 +62,6 @@ class RunResults:
 
     @property
     def models(self) -> list[str]:
-        """All models of the recipe, in the order of its tables."""
         return ["base", *self.recipe.trained, *self.recipe.merges]
 
     @cached_property
@@ -88,7 +87,6 @@ class RunResults:
 
     @property
     def baseline(self) -> str:
-        """The model that differences are to."""
         return self.comparison.baseline if self.comparison else "base"
 
     @property

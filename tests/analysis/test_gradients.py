@@ -7,8 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from selfpos.analysis.conflict import pair_conflicts, task_gradients
-from selfpos.analysis.gradients import gradient_products, passes
+from selfpos.analysis.gradients import gradient_products, pair_conflicts, passes, task_gradients
 from selfpos.errors import SelfposError
 
 

@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from selfpos.analysis.norms import ShortTraining, length_law
+from selfpos.analysis.findings import ShortTraining, length_law
 
 
 def test_the_law_of_lengths_tells_records_from_steps() -> None:

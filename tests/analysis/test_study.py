@@ -185,14 +185,14 @@ def test_arms_of_a_recipe_tell_records_from_steps(recipe: Path, tmp_path: Path) 
     )
     folder, found = analyse(recipe, settings, out=tmp_path / "out")
     assert list(found.gradients) == ["base"]
-    kinds = [(arm["task"], arm["kind"], arm["records"], arm["steps"]) for arm in found.arms]
+    kinds = [(arm.task, arm.kind, arm.records, arm.steps) for arm in found.arms]
     assert [kind[1:] for kind in kinds if kind[0] == "sts"] == [
         ("equal epochs", 16, 4),
         ("equal steps", 16, 8),
         ("longest", 32, 8),
     ]
-    assert all(arm["norm"] > 0 and (arm["angle"] > 0) == (arm["kind"] != "longest") for arm in found.arms)
-    assert found.law is not None and found.law["by_steps"] > found.law["by_records"]
+    assert all(arm.norm > 0 and (arm.angle > 0) == (arm.kind != "longest") for arm in found.arms)
+    assert found.law is not None and found.law.by_steps > found.law.by_records
     stamps = {file: file.stat().st_mtime_ns for file in (folder / "arms").rglob("*.safetensors")}
     assert len(stamps) >= 6
     analyse(recipe, settings, out=tmp_path / "out")

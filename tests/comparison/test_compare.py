@@ -164,7 +164,7 @@ def test_runs_of_several_seeds_are_one_model_with_a_spread(make_run: MakeRun, tm
     assert (ties.scores["Docs"], ties.spread["Docs"]) == pytest.approx((np.mean(each), np.std(each, ddof=1)))
     assert ties.differences["Docs"].significant
     assert "±" in text(found)
-    with pytest.raises(SelfposError, match="same seed 1"):
+    with pytest.raises(SelfposError, match="settings and seed 1"):
         find_models([str(runs[0].path), str(make_run("again", seed=1).path)], tmp_path)
 
 

@@ -42,7 +42,7 @@ def test_two_runs_of_one_seed_are_refused_though_they_share_their_base(
     make_run: MakeRun, tmp_path: Path
 ) -> None:
     runs = [str(make_run(name, seed=3).path) for name in ("one", "two")]
-    with pytest.raises(SelfposError, match="with the same settings and the same seed 3"):
+    with pytest.raises(SelfposError, match="with the same settings and seed 3"):
         find_models(runs, tmp_path)
     other = str(make_run("three", seed=4).path)
     assert {model.name for model in find_models([runs[0], other], tmp_path)} >= {"base", "average"}

@@ -11,7 +11,7 @@ import pytest
 
 from selfpos.data.beir import beir_files, read_beir
 from selfpos.errors import SelfposError
-from selfpos.evaluation.own_data import read_split
+from selfpos.evaluation.local_data import read_split
 from tests.helpers.files import write_lines
 
 DOCUMENTS = [{"_id": "d1", "title": "T", "text": "a"}, {"_id": "d2", "text": None}]

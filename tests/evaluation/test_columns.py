@@ -8,7 +8,7 @@ from typing import Any
 from datasets import Column, Dataset, DatasetDict
 
 from selfpos.evaluation import evaluate
-from selfpos.evaluation.columns import columns_as_lists, listed
+from selfpos.evaluation.recording import columns_as_lists, listed
 from selfpos.evaluation.tasks import new_task
 
 

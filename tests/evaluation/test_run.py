@@ -98,7 +98,7 @@ def test_a_model_of_the_hub_is_filed_under_its_name_and_commit(
         evaluate(snapshot, [sts_task()], tmp_path / name.replace("/", "_"), name=name)
         (loaded,) = mteb.ResultCache(tmp_path / name.replace("/", "_")).load_results().model_results
         assert (loaded.model_name, loaded.model_revision) == ("me/model", commit)
-    monkeypatch.setattr("selfpos.storage.locate.locate_model", lambda name: snapshot)
+    monkeypatch.setattr("selfpos.comparison.sources.locate_model", lambda name: snapshot)
     (found,) = find_models(["me/model"], tmp_path / "me_model")
     assert list(found.runs[""]) == ["selfpos-TestSTS"]
 

@@ -15,7 +15,7 @@ STS_LINES = """{"sentence1": "a b", "sentence2": "a c", "score": 3.5}
 
 @pytest.fixture(autouse=True)
 def made_up(made_up_corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("selfpos.data.corpus.load_corpus", lambda: made_up_corpus)
+    monkeypatch.setattr("selfpos.evaluation.select.load_corpus", lambda: made_up_corpus)
 
 
 @pytest.fixture

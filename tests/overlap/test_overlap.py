@@ -13,8 +13,7 @@ from pathlib import Path
 import pytest
 from datasets import Dataset
 
-from selfpos.overlap.index import ItemIndex
-from selfpos.overlap.near import NearIndex, band_shape, normalise, shingles
+from selfpos.overlap.index import ItemIndex, NearIndex, band_shape, normalise, shingles
 
 STS = {
     "STS12": ("sts12", 1003),

@@ -6,7 +6,7 @@ import re
 
 from selfpos.merging import METHODS
 from selfpos.positioning.methods import METHODS as SEARCHES
-from selfpos.publishing.markdown import bibtex
+from selfpos.publishing.card import bibtex
 
 
 def keys(*used: str | None) -> list[str]:

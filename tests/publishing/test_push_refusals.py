@@ -33,7 +33,7 @@ def nothing_was_sent(hub: Hub) -> bool:
         ([REPO, "--branch", "v2", "--pr"], "not both"),
         ([REPO, "--pr"], "nothing to propose a change to"),
         ([REPO, "--license", "My Own"], "no licence identifier"),
-        ([REPO, "--collection"], "no collection to publish"),
+        ([REPO, "--collection"], "push it alone, without --collection"),
     ],
 )
 def test_is_refused_in_a_sentence(

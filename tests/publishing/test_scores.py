@@ -164,8 +164,7 @@ def test_scores_are_matched_to_models_by_content(run: Path, tmp_path: Path) -> N
     assert not any("sp/" in file.path for file in plan.files if file.path.startswith("eval/"))
     for name in ("sp", "retrieval"):
         assert (
-            f"the scores of {name} belong to other weights than it has now and are left out; score it again"
-            in plan.notes
+            f"the scores of {name} are left out: they belong to other weights; score it again" in plan.notes
         )
     scored_anew(run, "sp", content_hash(model), 0.99)
     assert "| STSBenchmark (STS, cosine_spearman) | 99.00 | 82.00 |" in plan_push(model, "alice/sp").card

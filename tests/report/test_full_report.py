@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 
 from selfpos.report import write_report
-from selfpos.report.drawing import spread_out
-from selfpos.report.figures import by_layer, vary
+from selfpos.report.figures import by_layer, spread_out, vary
 from selfpos.report.page import breakable, findings
 from selfpos.report.results import read_results
 from selfpos.storage.run_folder import RunFolder

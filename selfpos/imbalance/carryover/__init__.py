@@ -1,3 +1,1 @@
 """What the study of class imbalance says about merging and about texts, one file a comparison."""
-
-from __future__ import annotations

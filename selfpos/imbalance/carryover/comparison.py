@@ -44,17 +44,15 @@ class Finding:
 
     @property
     def row(self) -> list[str]:
-        """Claim, value, number of seeds, verdict."""
         return [self.claim, self.value, str(self.gain.n) if self.gain else "", self.verdict]
 
 
 def finding(
     claim: str, differences: list[float], least: float = 0.0, strict: bool = False, p: float | None = None
 ) -> Finding:
-    """The claim holds where all of the interval of the paired differences over seeds lies above `least`.
+    """The claim holds where the interval of the paired differences lies above `least`.
 
-    `strict`: an undecided result counts as refuted. `p` is of a test that the seeds do not enter: with it, a
-    claim that holds over the seeds is decided only where p is below SIGNIFICANT.
+    `strict`: an undecided result counts as refuted. `p`, if any, must be below SIGNIFICANT for it to hold.
     """
     gain = paired_bootstrap(differences)
     verdict = "not decided"
@@ -124,24 +122,18 @@ def _read_same(file: Path, settings: Measured) -> Measured:
     content = _read(file)
     stored = {"data": settings.get("data")} | content["settings"]  # of version 0.1: without data
     if changed := [key for key in settings if stored.get(key) != settings[key]]:
-        raise SelfposError(
-            f"the results in {file} were made with other settings ({', '.join(changed)}); name another file "
-            "with --out"
-        )
+        raise SelfposError(f"{file} was made with other settings ({', '.join(changed)}); change --out")
     return content
 
 
 def _read(file: Path) -> Measured:
     content = read_json(file)
     if not all(isinstance(content.get(key), dict) for key in ("settings", "seeds")):
-        raise SelfposError(
-            f"{file} holds no results of `selfpos imbalance compare`; name another file with --out"
-        )
+        raise SelfposError(f"{file} holds no results of `selfpos imbalance compare`; name another by --out")
     return content
 
 
 def mean(values: list[float], digits: int = 2) -> str:
-    """The mean for a table."""
     return f"{np.mean(values):.{digits}f}"
 
 
@@ -159,9 +151,7 @@ def third(iterations: int) -> int:
 def check_recipe(recipe: ImbalanceRecipe, path: Path) -> None:
     """Raise SelfposError when the comparisons of networks have nothing to choose on, or several rates."""
     if not recipe.validation:
-        raise SelfposError(
-            f"recipe {path} keeps no validation set, on which this comparison chooses; set field 'validation'"
-        )
+        raise SelfposError(f"recipe {path} has no validation set to choose on; set field 'validation'")
     if (count := len(recipe.training.learning_rates)) > 1:
         raise SelfposError(
             f"recipe {recipe.name} searches {count} learning rates, and this comparison trains with one; "
@@ -185,12 +175,10 @@ class Bench:
         return self.recipe.training.learning_rates[0]
 
     def with_iterations(self, iterations: int) -> Bench:
-        """The same with another length of training."""
         training = self.recipe.training.model_copy(update={"iterations": iterations})
         return replace(self, recipe=self.recipe.model_copy(update={"training": training}))
 
     def train(self, method: str, seed: int) -> Trained:
-        """One network by one method."""
         unit = Unit(self.imbalance, method, (), self.rate, (seed,))
         with seeded(seed):  # dropout
             return train_unit(unit, self.recipe, self.data, self.device, self.tick)
@@ -205,23 +193,15 @@ class Bench:
         included = np.isin(sample.labels, classes)
         part = replace(sample, index=sample.index[included], labels=sample.labels[included])
         streams = [stream(part.positions, training.batch_size, part.seed + 4000)]
+        batches = image_batches(self.data.train, [part], streams, self.device)
         with seeded(part.seed):  # dropout
-            fit(
-                [network],
-                image_batches(self.data.train, [part], streams, self.device, part.seed),
-                part.counts[None],
-                training,
-                rate=self.rate,
-                iterations=iterations,
-                optimizer=training.optimizer,
-                tick=self.tick,
-            )
+            counts = part.counts[None]
+            fit([network], batches, counts, training, rate=self.rate, iterations=iterations, tick=self.tick)
         return network
 
     def experts(self, seed: int) -> tuple[Network, list[Network], Sample]:
-        """A start trained on the imbalanced set, an expert of the majority classes and one of the minority.
-
-        Each takes a third of the iterations.
+        """A start trained on the imbalanced set, an expert of the majority and one of the minority, a third
+        each.
         """
         length = third(self.recipe.training.iterations)
         trained = self.with_iterations(length).train("baseline", seed)
@@ -266,12 +246,10 @@ def difference(end: Network, start: Network) -> Vector:
 
 
 def gram_of(vectors: Sequence[Vector]) -> Tensor:
-    """The inner products of the vectors, in float64."""
-    products = [
-        [float(sum((a[name].double() * b[name].double()).sum() for name in a)) for b in vectors]
-        for a in vectors
-    ]
-    return torch.tensor(products, dtype=torch.float64)
+    def product(a: Vector, b: Vector) -> float:
+        return float(sum((a[name].double() * b[name].double()).sum() for name in a))
+
+    return torch.tensor([[product(a, b) for b in vectors] for a in vectors], dtype=torch.float64)
 
 
 def lengths(gram: Tensor) -> Floats:
@@ -280,7 +258,6 @@ def lengths(gram: Tensor) -> Floats:
 
 
 def moved_weights(origin: Vector, vectors: list[Vector], coefficients: list[float] | Tensor) -> Vector:
-    """origin + Σ c_i V_i."""
     return {
         name: tensor + sum(c * v[name] for c, v in zip(coefficients, vectors, strict=True))
         for name, tensor in origin.items()
@@ -288,7 +265,6 @@ def moved_weights(origin: Vector, vectors: list[Vector], coefficients: list[floa
 
 
 def moved(start: Network, vectors: list[Vector], coefficients: list[float]) -> Network:
-    """start + Σ c_i V_i as a network."""
     network = copy.deepcopy(start)
     network.load_state_dict(moved_weights(weights_of(start), vectors, coefficients), strict=False)
     return network

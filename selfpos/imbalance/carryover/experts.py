@@ -1,10 +1,8 @@
 """An expert of the majority classes and one of the minority, merged, against oversampling and thresholding.
 
-Start and experts take a third of the iterations each; the start is trained on the imbalanced set. Merges are
-average and SLERP of the two vectors, and Self Positioning: gradient descent on a_1, a_2 and λ over a probe
-set (Li et al., arXiv 2410.15035, section 3.3). The probe is the validation images, balanced or thinned to the
-shares of the training set. A balanced probe is hidden oversampling, so the rivals get it too, to tune
-thresholding's τ.
+Merges are average and SLERP of the two vectors, and Self Positioning: gradient descent on a_1, a_2 and λ over
+a probe set (Li et al., arXiv 2410.15035, section 3.3), the validation images, balanced or thinned to the
+shares of the training set. A balanced probe is hidden oversampling, so thresholding's τ is tuned on it too.
 """
 
 from __future__ import annotations
@@ -16,17 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from selfpos.imbalance.carryover import comparison
-from selfpos.imbalance.carryover.comparison import (
-    Bench,
-    Measured,
-    Outcome,
-    Vector,
-    compared,
-    mean,
-    measures,
-    moved,
-    third,
-)
+from selfpos.imbalance.carryover.comparison import Bench, Measured, Outcome, Vector, compared
 from selfpos.imbalance.study.networks import Network
 from selfpos.imbalance.study.sampling import Ints, stream
 from selfpos.imbalance.study.scoring import best_tau
@@ -40,7 +28,7 @@ TUNED = "thresholding, τ tuned on the balanced probe"
 
 def iterations(length: int) -> int:
     """Iterations that a seed takes in all, where the recipe's training takes `length`."""
-    return 3 * length + 3 * third(length)
+    return 3 * length + 3 * comparison.third(length)
 
 
 def measure(bench: Bench, seed: int) -> Measured:
@@ -58,24 +46,24 @@ def measure(bench: Bench, seed: int) -> Measured:
     }
     networks = {name: unit.networks[0] for name, unit in trained.items()}
     networks |= dict(zip(("majority expert", "minority expert"), experts, strict=True))
-    networks |= {name: moved(start, vectors, c) for name, c in coefficients.items()}
+    networks |= {name: comparison.moved(start, vectors, c) for name, c in coefficients.items()}
     test = trained["baseline"].test
     scores = {name: bench.predict(network, test, test=True) for name, network in networks.items()}
-    arms = {name: measures(*arm_scores, sample) for name, arm_scores in scores.items()}
+    arms = {name: comparison.measures(*arm_scores, sample) for name, arm_scores in scores.items()}
     for name in ("baseline", "ros"):
         tau = best_tau(*bench.predict(networks[name], sample.validation, test=False), sample.counts)
-        arms[f"{name} + thresholding"] = measures(*scores[name], sample, 1.0)
-        arms[f"{name} + {TUNED}"] = measures(*scores[name], sample, tau)
+        arms[f"{name} + thresholding"] = comparison.measures(*scores[name], sample, 1.0)
+        arms[f"{name} + {TUNED}"] = comparison.measures(*scores[name], sample, tau)
     return {"arms": arms, "coefficients": coefficients}
 
 
 def thinned(sample: Sample, labels: Ints) -> Ints:
     """The validation images with the training set's shares of the classes; at least one of each."""
-    kept = []
+    chosen = []
     for label, count in enumerate(sample.counts):
         members = sample.validation[labels[sample.validation] == label]
-        kept.append(members[: max(round(len(members) * count / sample.counts.max()), 1)])
-    return np.concatenate(kept)
+        chosen.append(members[: max(round(len(members) * count / sample.counts.max()), 1)])
+    return np.concatenate(chosen)
 
 
 def search(
@@ -123,6 +111,6 @@ def outcome(by_seed: list[Measured]) -> Outcome:
         "Merged experts against oversampling and thresholding",
         "merging fails where the rival at equal draws lies within the interval",
         ["arm", *fields],
-        [[name, *(mean(of(name, field)) for field in fields)] for name in names],
+        [[name, *(comparison.mean(of(name, field)) for field in fields)] for name in names],
         findings,
     )

@@ -1,8 +1,7 @@
 """Norms: ‖V‖ against the number of examples, ‖w_i‖ against n_i, and their equalisation after training.
 
-Number of examples and number of updates go together in "equal epochs", so the lengths are measured with equal
-steps too. τ-normalisation (Kang et al. 2020, arXiv 1910.09217) is applied to head rows, w_i / ‖w_i‖^τ, and to
-the vectors of two experts, V_i / ‖V_i‖^τ, on one grid of τ, and compared with resampling.
+τ-normalisation (Kang et al. 2020, arXiv 1910.09217) is applied to head rows, w_i / ‖w_i‖^τ, and to the
+vectors of two experts, V_i / ‖V_i‖^τ, and compared with resampling.
 """
 
 from __future__ import annotations
@@ -13,21 +12,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from selfpos.imbalance.carryover.comparison import (
-    Bench,
-    Finding,
-    Measured,
-    Outcome,
-    Vector,
-    chosen,
-    compared,
-    difference,
-    gram_of,
-    lengths,
-    mean,
-    moved,
-    third,
-)
+from selfpos.imbalance.carryover import comparison
+from selfpos.imbalance.carryover.comparison import Bench, Finding, Measured, Outcome, Vector, compared, mean
 from selfpos.imbalance.study.heads import normalised_head
 from selfpos.imbalance.study.networks import Network
 from selfpos.imbalance.study.scoring import TAUS
@@ -41,26 +27,26 @@ R_MARGIN = 0.1  # of R²
 def iterations(length: int) -> int:
     """Iterations that a seed takes in all, where the recipe's training takes `length`."""
     by_share = sum(length + share_of(share, length) for share in SHARES)
-    return by_share + 3 * length + 3 * third(length)
+    return by_share + 3 * length + 3 * comparison.third(length)
 
 
 def measure(bench: Bench, seed: int) -> Measured:
     """R² of the linear fits, cosines, and balanced accuracy by τ on validation and test."""
     by_regime, cosines = {}, {}
     for regime in ("steps", "epochs"):
-        gram = gram_of(_vectors_by_share(bench, seed, equal_steps=regime == "steps"))
-        sizes = lengths(gram)
+        gram = comparison.gram_of(_vectors_by_share(bench, seed, equal_steps=regime == "steps"))
+        sizes = comparison.lengths(gram)
         by_regime[regime] = sizes.tolist()
         cosines[regime] = (gram[:, -1].numpy() / (sizes * sizes[-1])).tolist()
-    exponential = Imbalance("exp", bench.imbalance.rho, None, bench.imbalance.minority)
+    exponential = Imbalance("exp", bench.imbalance.rho, None)
     longtail = replace(bench, imbalance=exponential).train("baseline", seed)
     rows = longtail.networks[0].classifier.weight.detach().flatten(1).norm(dim=1).cpu().numpy()
     counts = longtail.samples[0].counts
     baseline, ros = bench.train("baseline", seed), bench.train("ros", seed)
     network = baseline.networks[0]
     start, experts, _ = bench.experts(seed)
-    vectors = [difference(expert, start) for expert in experts]
-    sizes = lengths(gram_of(vectors))
+    vectors = [comparison.difference(expert, start) for expert in experts]
+    sizes = comparison.lengths(comparison.gram_of(vectors))
 
     def scores(candidate: Network) -> list[float]:
         return bench.validation_and_test(candidate, baseline, "balanced accuracy")
@@ -72,7 +58,7 @@ def measure(bench: Bench, seed: int) -> Measured:
         by_rows[f"{tau:g}"] = scores(changed)
         # Scaled so that τ = 0 is the average, and equal lengths do not change.
         coefficients = list(0.5 * (sizes.mean() / sizes) ** tau)
-        by_vectors[f"{tau:g}"] = scores(moved(start, vectors, coefficients))
+        by_vectors[f"{tau:g}"] = scores(comparison.moved(start, vectors, coefficients))
     fits = {f"‖V‖ on N, equal {regime}": r_squared(SHARES, values) for regime, values in by_regime.items()}
     fits |= {"‖w_i‖ on n_i": r_squared(counts, rows), "‖w_i‖ on log n_i": r_squared(np.log(counts), rows)}
     return {
@@ -90,7 +76,7 @@ def measure(bench: Bench, seed: int) -> Measured:
 
 def _vectors_by_share(bench: Bench, seed: int, *, equal_steps: bool) -> list[Vector]:
     """Vectors of networks trained on shares of a balanced set, with equal steps or equal epochs."""
-    balanced = Imbalance("balanced", 1.0, None, bench.imbalance.minority)
+    balanced = Imbalance("balanced", 1.0, None)
     recipe, vectors = bench.recipe, []
     for share in SHARES:
         smaller = recipe.model_copy(update={"n_max": share_of(share, recipe.n_max)})
@@ -98,7 +84,7 @@ def _vectors_by_share(bench: Bench, seed: int, *, equal_steps: bool) -> list[Vec
         if not equal_steps:
             steps = share_of(share, steps)
         part = replace(bench, imbalance=balanced, recipe=smaller).with_iterations(steps)
-        vectors.append(difference(part.train("baseline", seed).networks[0], bench.untrained(seed)))
+        vectors.append(comparison.difference(part.train("baseline", seed).networks[0], bench.untrained(seed)))
     return vectors
 
 
@@ -127,7 +113,7 @@ def outcome(by_seed: list[Measured]) -> Outcome:
     steps, epochs = (fits[f"‖V‖ on N, equal {regime}"] for regime in ("steps", "epochs"))
     findings: list[Finding] = [compared(claim, steps, epochs, -R_MARGIN)]
     for kind in ("head rows", "vectors"):
-        taus, best = chosen(by_seed, kind)
+        taus, best = comparison.chosen(by_seed, kind)
         rows.append([f"balanced accuracy, τ-normalised {kind}", "τ " + ", ".join(taus), mean(best)])
         claim = f"τ-normalised {kind} are as good as ROS (balanced accuracy, margin {MARGIN})"
         if all(float(tau) == 0 for tau in taus):  # τ = 0 leaves the lengths as they are

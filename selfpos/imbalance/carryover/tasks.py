@@ -1,8 +1,7 @@
 """Step imbalance between the tasks of text embeddings: joint training against merged specialists.
 
-Every ρ and seed is a run of `selfpos.pipeline.run`, with so many records a task beside its probe; the seed
-draws which tasks are small. At equal draws the mixtures Total and Max of one ratio are the same, so one rival
-stands for both.
+Every ρ and seed is a run of `selfpos.pipeline.run`. At equal draws the mixtures Total and Max of one ratio
+are the same, so one rival stands for both.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from selfpos.data.sources import load_task
 from selfpos.errors import SelfposError
 from selfpos.evaluation.task_files import task_name
 from selfpos.imbalance.carryover.comparison import Measured, Outcome, compared, mean
@@ -44,10 +44,7 @@ def check(recipe: Recipe) -> None:
 def measure(
     recipe: Recipe, rhos: list[float], largest: int, folder: Path, data_root: Path | None, seed: int
 ) -> Measured:
-    """By ρ: sizes, small tasks, lengths of the vectors, and every model's score × 100 on every task.
-
-    Too few records for a batch, or for a task's size, are refused before anything is trained.
-    """
+    """By ρ: sizes, small tasks, lengths of the vectors, and every model's score × 100 on every task."""
     from selfpos.pipeline.run import run_recipe
 
     count = len(recipe.tasks)
@@ -85,23 +82,17 @@ def measure(
 
 def _check_records(recipe: Recipe, sizes: list[int], data_root: Path | None, seed: int) -> None:
     """Raise SelfposError when a task has fewer records than its size and its probe."""
-    from selfpos.data.sources import load_task
-
     for (name, source), size in zip(recipe.tasks.items(), sizes, strict=True):
         needed = size + recipe.probe.per_task
         limited = source.model_copy(update={"limit": needed})
         if (available := len(load_task(limited, seed=seed, data_root=data_root).dataset)) < needed:
             raise SelfposError(
-                f"task {name} has {available} records, but needs {needed} (its probe among them); lower "
-                "--largest"
+                f"task {name} has {available} records, but needs {needed} with its probe; lower --largest"
             )
 
 
 def outcome(by_seed: list[Measured]) -> Outcome:
-    """Mean, worst and small tasks by ρ and model; Self Positioning against oversampling.
-
-    The difference to oversampling is also given by which tasks are large.
-    """
+    """Mean, worst and small tasks by ρ and model; Self Positioning against oversampling."""
     rows, findings = [], []
     for rho in by_seed[0]:
         runs = [values[rho] for values in by_seed]

@@ -1,8 +1,7 @@
 """The same grid on texts: a linear head on an encoder's embeddings, or the encoder fine-tuned with it.
 
-Does the order of the methods carry over? Texts take the place of images. Embeddings are maps of one pixel,
-scaled so that a coordinate has a variance of about one. For a fine-tuned encoder the trunk is the encoder,
-and an "image" is a row of tokens. All methods, metrics and claims of the study work on them without change.
+Embeddings are maps of one pixel, scaled so that a coordinate has a variance of about one. For a fine-tuned
+encoder the trunk is the encoder, and an "image" is a row of tokens.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.stats import kendalltau
 from torch import Tensor, nn
 
 from selfpos.console import progress
@@ -65,8 +65,7 @@ def open_data(recipe: ImbalanceRecipe, source: str | None) -> ImageData:
 def read_texts(recipe: ImbalanceRecipe, source: str) -> ImageData:
     """Labelled texts (what `selfpos.data` reads as classification) as input of a head or of an encoder.
 
-    Training texts are those of the splits train and validation. Data with the split test alone give a fifth
-    of each class to the test set. The project's cache keeps embeddings.
+    Data with the split test alone give a fifth of each class to the test set.
     """
     from selfpos.evaluation.load import load_model
     from selfpos.storage.hashing import content_hash
@@ -162,13 +161,11 @@ def _embedded(model: SentenceTransformer, content: str, texts: list[str]) -> NDA
     file = cache_folder() / "imbalance" / f"{key}.npy"
     if file.is_file():
         return np.load(file, allow_pickle=False)
-    parts = []
+    parts, options = [], {"batch_size": 64, "normalize_embeddings": True, "show_progress_bar": False}
     with progress("embedding", len(texts), unit="texts") as bar:
         for start in range(0, len(texts), 512):
             batch = texts[start : start + 512]
-            parts.append(
-                model.encode(batch, batch_size=64, normalize_embeddings=True, show_progress_bar=False)
-            )
+            parts.append(model.encode(batch, **options))
             bar.advance(len(batch))
     embeddings = np.concatenate(parts).astype(np.float32)
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -239,12 +236,9 @@ def _claims_carry_over(ours: dict[str, str], theirs: dict[str, str]) -> Finding:
 def _order_carries_over(ours: ByMethod, theirs: ByMethod) -> Finding:
     """Kendall's τ-b of the text study's order, by seed, with the images' mean order; and p of both means.
 
-    Seeds repeat the training, not the methods: few methods are in any order by chance, the same at every
-    seed. So the exact one-sided permutation test of the two mean orders must be significant too; it has no p
-    where two methods are level.
+    Few methods are in any order by chance, the same at every seed. So the exact one-sided permutation test of
+    the two mean orders must be significant too; it has no p where two methods are level.
     """
-    from scipy.stats import kendalltau
-
     shared = sorted(set(ours) & set(theirs))
     claim = (
         "the order of the methods by AUC carries over (Kendall's τ, seed by seed, above 0, and p < "
@@ -262,10 +256,7 @@ def _order_carries_over(ours: ByMethod, theirs: ByMethod) -> Finding:
 
 
 def _shared_steps(study: Study) -> tuple[list[Step], list[str]]:
-    """The methods run at any step setting, and the settings at which all of them were run.
-
-    Partial samplings and our control do not count.
-    """
+    """The step settings at which all methods ran (without partial samplings and our control), and these."""
     steps = study.steps()
     names = [name for name in study.methods() if ":" not in name and name != "size-matched"]
     methods = [name for name in names if any(step.get(name) for step in steps)]

@@ -9,6 +9,7 @@ from itertools import combinations
 from typing import Any
 
 import numpy as np
+from scipy.stats import kendalltau, norm, t
 
 from selfpos.errors import SelfposError
 from selfpos.imbalance.study.sampling import setting_name
@@ -39,12 +40,7 @@ def interval(values: Iterable[float]) -> Interval:
 
 
 def p_value(values: Iterable[float], mean: float) -> float:
-    """Two-sided p of Student's t test of the hypothesis that `values` have this mean; 1 for a single value.
-
-    It is below 0.05 where `interval` does not include `mean`.
-    """
-    from scipy.stats import t
-
+    """Two-sided p of Student's t test that `values` have this mean; 1 for a single value."""
     sample = np.array(list(values), dtype=np.float64)
     gap = abs(float(sample.mean()) - mean) if len(sample) > 1 else 0.0
     if gap == 0:
@@ -57,11 +53,8 @@ def paired_bootstrap(differences: Sequence[float], *, draws: int = 10_000, seed:
     """Mean of paired differences with a 95 % interval from resamples of the pairs.
 
     The percentile interval of n pairs is too narrow: by √((n − 1)/n), and as a normal interval is beside
-    Student's t. For five pairs it covers 83 %. Its arms are widened by that ratio (after Hesterberg 2015,
-    arXiv 1411.5279).
+    Student's t. Its arms are widened by that ratio (after Hesterberg 2015, arXiv 1411.5279).
     """
-    from scipy.stats import norm, t
-
     sample = np.array(differences, dtype=np.float64)
     mean, n = float(sample.mean()), len(sample)
     if n < 2:
@@ -86,9 +79,7 @@ class Study:
             cell = tuple(record[field] for field in ("profile", "rho", "mu", "method", "rule"))
             cells[cell][record["rate"]].append(record)
         self.select = select
-        self.cells: dict[tuple, dict[int, Record]] = {
-            cell: self._chosen(cell, rates) for cell, rates in cells.items()
-        }
+        self.cells = {cell: self._chosen(cell, rates) for cell, rates in cells.items()}
 
     def _chosen(self, cell: tuple, rates: Mapping[float, list[Record]]) -> dict[int, Record]:
         """The records of the chosen learning rate, by seed."""
@@ -128,8 +119,6 @@ class Study:
 
 @dataclass(frozen=True)
 class Step:
-    """One step imbalance of a study."""
-
     study: Study
     rho: float
     mu: float
@@ -171,8 +160,7 @@ def common_means(by_method: Mapping[str, Values], methods: Sequence[str]) -> dic
 class Ordering:
     """Kendall's τ-b between the orders of the methods by mean AUC in two studies, for one imbalance.
 
-    A pair counts as reversed when its paired difference is significant (95 % over seeds) in both studies,
-    with opposite signs.
+    A pair is reversed when its paired difference is significant in both studies, with opposite signs.
     """
 
     setting: str
@@ -182,10 +170,7 @@ class Ordering:
 
 
 def compare_orderings(first: Study, second: Study) -> list[Ordering]:
-    """An `Ordering` for every imbalance at which both studies ran two methods or more, in the first's order.
-
-    Means are over the seeds that a study ran all these methods with; without such seeds there is none.
-    """
+    """An `Ordering` for every imbalance at which both studies ran two methods or more at common seeds."""
     shared: dict[tuple[str, float, float | None], list[str]] = defaultdict(list)
     for profile, rho, mu, method, rule in first.cells:
         if rule == "plain" and second.get(profile, rho, mu, method):
@@ -206,7 +191,4 @@ def _is_reversed(one: str, other: str, first: dict[str, dict], second: dict[str,
 
 
 def kendall(first: Sequence[float], second: Sequence[float]) -> float:
-    """Kendall's τ-b of two orders."""
-    from scipy.stats import kendalltau
-
     return float(kendalltau(first, second).statistic)

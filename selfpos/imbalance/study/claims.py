@@ -32,10 +32,7 @@ RULE = (
 
 @dataclass(frozen=True)
 class Check:
-    """One tested quantity; `met` None means open.
-
-    `p`, two-sided, is of what speaks against it; None where nothing was tested.
-    """
+    """One tested quantity; `met` None means open. `p`, two-sided, is of what speaks against it, if tested."""
 
     text: str
     value: str
@@ -60,7 +57,6 @@ class Claim:
 
     @property
     def uncorrected(self) -> list[Check]:
-        """The checks that are contradicted before the correction only."""
         corrected = self.contradicted
         return [check for check in self.checks if check.met is False and check not in corrected]
 

@@ -56,10 +56,7 @@ class FileImages:
     labels: Ints
 
     def batch(self, index: Ints, rng: np.random.Generator | None) -> Tensor:
-        """The images at `index`, float32 (*index.shape, 3, 224, 224).
-
-        `rng` draws a crop and a mirror image of each; without it, the centre.
-        """
+        """The images at `index`, float32 (*index.shape, 3, 224, 224); `rng` draws crops and mirror images."""
         flat = index.ravel()
         # Drawn before the threads start, so that the result does not depend on which one is faster.
         draws = [None] * len(flat) if rng is None else [tuple(row) for row in rng.random((len(flat), 3))]
@@ -99,8 +96,8 @@ Images = ArrayImages | FileImages  # with labels 0 … K−1
 class ImageData:
     """Training and test images with the names of their classes.
 
-    `network` makes the network of a seed for texts, which no image network takes. `fingerprint` is the
-    SHA-256 (hex) of types, shapes and values. `division` says how texts were divided.
+    `network` makes the network of a seed for texts, `division` says how they were divided. `fingerprint` is
+    the SHA-256 (hex) of types, shapes and values.
     """
 
     train: Images
@@ -214,9 +211,7 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
     rank = data[3]
     header = 4 + 4 * rank
     if len(data) < header:
-        raise SelfposError(
-            f"{path} should have a header of {header} bytes, found {len(data)}; the file is truncated"
-        )
+        raise SelfposError(f"{path} has {len(data)} of {header} bytes of its header; the file is truncated")
     shape = np.frombuffer(data, ">u4", rank, offset=4).astype(int).tolist()
     if len(data) != header + int(np.prod(shape)):
         raise SelfposError(
@@ -237,9 +232,8 @@ def _read_npz(path: Path) -> list[NDArray]:
     try:
         with np.load(path, allow_pickle=False) as archive:
             if missing := [name for name in ARRAYS if name not in archive.files]:
-                raise SelfposError(
-                    f"{path} has no array {', '.join(missing)}; found {', '.join(archive.files)}"
-                )
+                found = ", ".join(archive.files)
+                raise SelfposError(f"{path} has no array {', '.join(missing)}; found {found}")
             return [archive[name] for name in ARRAYS]
     except (EOFError, OSError, TypeError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         raise SelfposError(f"{path} cannot be read as an .npz archive of plain arrays: {error}") from None
@@ -308,12 +302,12 @@ def _image_files(folder: Path) -> list[Path]:
     return sorted(file for file in folder.glob("*") if file.suffix.lower() in IMAGE_ENDINGS)
 
 
-def contrast_normalise(images: NDArray, scale: float = 55.0) -> NDArray[np.float32]:
-    """Each image minus its mean, divided by its L2 norm, times `scale`: (n, …) → (n, features)."""
+def contrast_normalise(images: NDArray) -> NDArray[np.float32]:
+    """Each image minus its mean, divided by its L2 norm, times 55 as in pylearn2: (n, …) → (n, features)."""
     flat = images.reshape(len(images), -1).astype(np.float32)
     flat -= flat.mean(axis=1, keepdims=True)
     norms = np.linalg.norm(flat, axis=1, keepdims=True)
-    return (flat * (scale / np.where(norms < 1e-8, 1.0, norms))).astype(np.float32, copy=False)
+    return (flat * (55.0 / np.where(norms < 1e-8, 1.0, norms))).astype(np.float32, copy=False)
 
 
 def fit_zca(flat: NDArray[np.float32], ridge: float = 0.1) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -328,14 +322,8 @@ def fit_zca(flat: NDArray[np.float32], ridge: float = 0.1) -> tuple[NDArray[np.f
 
 
 def whiten(train: NDArray, test: NDArray) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Contrast-normalise and whiten both sets with the statistics of `train`.
-
-    As in pylearn2's CIFAR-10 script, whose output All-CNN was trained on.
-    """
+    """Contrast-normalise and whiten by the statistics of `train`, as pylearn2 did for All-CNN's CIFAR-10."""
     flat = contrast_normalise(train)
     mean, matrix = fit_zca(flat)
-
-    def apply(images: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.float32]:
-        return ((images - mean) @ matrix).reshape(shape).astype(np.float32, copy=False)
-
-    return apply(flat, train.shape), apply(contrast_normalise(test), test.shape)
+    both: list[NDArray] = [(images - mean) @ matrix for images in (flat, contrast_normalise(test))]
+    return both[0].reshape(train.shape), both[1].reshape(test.shape)

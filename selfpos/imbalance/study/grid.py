@@ -28,7 +28,7 @@ from selfpos.imbalance.study.unit import Imbalance, Unit, check_study, first_sta
 from selfpos.signals import ENDING_SIGNALS
 from selfpos.storage.atomic import locked
 
-KEY = ("profile", "rho", "mu", "minority_rule", "method", "rate", "seed")  # as of `Unit.result_keys`
+KEY = ("profile", "rho", "mu", "method", "rate", "seed")  # as of `Unit.result_keys`
 Records = list[dict[str, Any]]
 Trainings = Generator[tuple[Unit, Records], None, None]
 
@@ -48,7 +48,7 @@ def plan(recipe: ImbalanceRecipe, at_once: int = 1) -> list[Unit]:
             families = _families(part.methods or recipe.methods)
             shares: list[float | None] = [*part.mu] if part.mu else [None]
             for mu, rho, (parent, refits) in product(shares, part.rho, families.items()):
-                imbalance = Imbalance(part.profile, rho, mu, recipe.minority)
+                imbalance = Imbalance(part.profile, rho, mu)
                 adamw = first_stage(parent).optimizer == "adamw"
                 for rate in recipe.training.adamw_rates if adamw else recipe.training.learning_rates:
                     units[Unit(imbalance, parent, tuple(refits), rate, seeds)] = None
@@ -85,21 +85,17 @@ def run_grid(
 ) -> int:
     """Run the units of `recipe` whose results are not in the Parquet file `out`; return their number.
 
-    Each unit is added as it ends, so a stopped run loses at most the units that it was in. `data` replaces
-    the recipe's images, or `images` do, with one worker. Each of several `workers`, on a CPU, trains units on
-    one thread, which uses cores better than sharing operations. Impossible units, and other settings or data
+    Each unit is added as it ends. `data` replaces the recipe's images, or `images` do, with one worker. Each
+    of several `workers`, on a CPU, trains units on one thread. Impossible units, and other settings or data
     than those of `out`, are refused before anything is trained.
     """
     target = pick_device(device)
     if workers > 1 and target.type != "cpu":
         raise SelfposError(
-            f"--workers are processes on a CPU; on {target} a cell's networks are trained as one wide "
-            "network instead"
+            f"--workers are processes on a CPU; {target} trains a cell's networks as one wide network"
         )
     if recipe.network in NETWORKS_OF_TEXTS and images is None:
-        raise SelfposError(
-            f"recipe {recipe.name} is about texts; run it with `selfpos imbalance compare text`"
-        )
+        raise SelfposError(f"recipe {recipe.name} is about texts; run `selfpos imbalance compare text`")
     missing, _ = _missing(recipe, out, target)
     if not missing and results.data_of(out) is None:
         return 0
@@ -149,14 +145,12 @@ def _key(record: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def _steps(units: list[Unit], recipe: ImbalanceRecipe) -> int:
-    """The length of the progress bar."""
     return sum(len(unit.seeds) for unit in units) * recipe.training.iterations
 
 
 def _one_by_one(
     units: list[Unit], recipe: ImbalanceRecipe, images: ImageData, device: torch.device
 ) -> Trainings:
-    """The units with their records, as they end."""
     with progress(recipe.name, _steps(units, recipe), unit="network steps") as bar:
         for unit in units:
             bar.advance(0, now=str(unit))

@@ -1,13 +1,9 @@
-"""Second stages: other heads on the fixed trunks of trained networks.
-
-They are trained further (two-phase), trained from scratch (cRT, SMOTE), rescaled (LWS, τ-norm), or class
-means (NCM).
-"""
+"""Second stages: other heads on the fixed trunks of trained networks."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -26,9 +22,9 @@ from selfpos.imbalance.study.networks import (
     widen,
 )
 from selfpos.imbalance.study.recipe import TrainingSettings
-from selfpos.imbalance.study.sampling import Ints, class_balanced_stream, need_samplers, stream
+from selfpos.imbalance.study.sampling import Ints, Streams, class_balanced_stream, need_samplers, stream
 from selfpos.imbalance.study.scoring import TAUS, class_recalls
-from selfpos.imbalance.study.trainer import Batches, Sample, fit, image_batches, join_networks, predict
+from selfpos.imbalance.study.trainer import CHUNK, Batches, Sample, fit, image_batches, join_networks, predict
 
 NEIGHBOURS = 5  # of SMOTE
 Heads = list[nn.Sequential]
@@ -48,19 +44,16 @@ class Stage:
     def device(self) -> torch.device:
         return next(self.networks[0].parameters()).device
 
-    def fit_heads(
-        self, heads: Sequence[nn.Module], streams: Sequence[Iterator[Ints]], rate: float = 1.0
-    ) -> None:
-        """Train `heads` on the fixed trunks; `streams` draw positions of each sample.
+    def fit_heads(self, heads: Sequence[nn.Module], streams: Streams, rate: float = 1.0) -> None:
+        """Train `heads` on the fixed trunks by `streams` of positions; `rate` is a factor of the base rate.
 
-        `rate` is a factor of the base rate. Features are computed once, except behind a trunk with dropout,
-        which runs in every step, as in Caffe.
+        Features are computed once, except behind a trunk with dropout, which runs in every step, as in Caffe.
         """
         if not any(isinstance(layer, nn.Dropout) for layer in self.networks[0].trunk.modules()):
             labels = [sample.labels for sample in self.samples]
             self.fit_on_features(heads, self.features, labels, streams, rate)
             return
-        batches = image_batches(self.images, self.samples, streams, self.device, self.samples[0].seed)
+        batches = image_batches(self.images, self.samples, streams, self.device)
         trunks = [network.trunk.requires_grad_(False) for network in self.networks]
         self._fit([nn.Sequential(*parts) for parts in zip(trunks, heads, strict=True)], batches, rate)
         for trunk in trunks:
@@ -71,7 +64,7 @@ class Stage:
         heads: Sequence[nn.Module],
         features: Sequence[Tensor],
         labels: Sequence[Ints],
-        streams: Sequence[Iterator[Ints]],
+        streams: Streams,
         rate: float = 1.0,
     ) -> None:
         """Train `heads` on features[s] (n, F, h, w) with labels[s] (n,); `streams` draw positions of them."""
@@ -90,10 +83,8 @@ class Stage:
     def _fit(self, modules: Sequence[nn.Module], batches: Batches, rate: float) -> None:
         for module in modules:
             module.to(self.device)
-        counts = np.stack([sample.counts for sample in self.samples])
-        iterations, optimizer = self.settings.second_stage, self.settings.optimizer
-        rate *= self.rate
-        fit(modules, batches, counts, self.settings, rate=rate, iterations=iterations, optimizer=optimizer)
+        counts, length = np.stack([sample.counts for sample in self.samples]), self.settings.second_stage
+        fit(modules, batches, counts, self.settings, rate=rate * self.rate, iterations=length)
 
     @cached_property
     def features(self) -> list[Tensor]:
@@ -102,8 +93,8 @@ class Stage:
         index = np.stack([sample.index for sample in self.samples], axis=1)
         parts = []
         with torch.no_grad():
-            for start in range(0, len(index), 500):
-                images = self.images.batch(index[start : start + 500], None).to(self.device)
+            for start in range(0, len(index), CHUNK):
+                images = self.images.batch(index[start : start + CHUNK], None).to(self.device)
                 maps = trunk(join_networks(images))
                 parts.append(maps.reshape(len(maps), len(self.networks), -1, *maps.shape[2:]))
         return list(torch.cat(parts).unbind(dim=1))
@@ -113,8 +104,7 @@ class Stage:
         """The features averaged over the map, (n, F) per network."""
         return [features.mean(dim=(2, 3)) for features in self.features]
 
-    def balanced_streams(self) -> list[Iterator[Ints]]:
-        """Class-balanced positions of each sample."""
+    def balanced_streams(self) -> Streams:
         size = self.settings.batch_size
         return [class_balanced_stream(s.positions, s.labels, size, s.seed) for s in self.samples]
 
@@ -161,13 +151,13 @@ def learn_scales(stage: Stage) -> Heads:
 
 def normalise(stage: Stage) -> Heads:
     """τ-norm: w_i / ‖w_i‖^τ without biases; τ by balanced accuracy on validation, else 1."""
-    kept = np.stack([sample.validation for sample in stage.samples], axis=1)
-    if not len(kept):
+    validation = np.stack([sample.validation for sample in stage.samples], axis=1)
+    if not len(validation):
         return [normalised_head(network, 1.0) for network in stage.networks]
     candidates = {str(tau): [normalised_head(network, tau) for network in stage.networks] for tau in TAUS}
-    log_probs = predict(stage.networks, candidates, stage.images, kept)
+    log_probs = predict(stage.networks, candidates, stage.images, validation)
     chosen = []
-    for index, labels in enumerate(stage.images.labels[kept].T):
+    for index, labels in enumerate(stage.images.labels[validation].T):
         recalls = {tau: class_recalls(probs[index], labels).mean() for tau, probs in log_probs.items()}
         chosen.append(candidates[max(recalls, key=lambda tau: recalls[tau])][index])
     return chosen
@@ -225,10 +215,7 @@ def smote(stage: Stage) -> Heads:
 
 
 def _interpolated(x: np.ndarray, y: Ints, counts: Ints, seed: int) -> tuple[np.ndarray, Ints]:
-    """Features (n, F) and labels (n,), balanced by SMOTE with at most as many neighbours as a class has.
-
-    The example of a class with a single one is copied first.
-    """
+    """Features (n, F) and labels (n,), balanced by SMOTE; the only example of a class is copied first."""
     need_samplers()
     from imblearn.over_sampling import SMOTE
 

@@ -1,8 +1,6 @@
 """All methods: ways to train a network, and second stages on a trained one.
 
-Methods differ in the examples they train on, in the loss (class weights, focal loss, margins, logit
-adjustment), or mix the images. What one leaves out is as in the baseline. Shapes: logits (B, S, K), targets
-(B, S), counts and weights (S, K).
+Shapes: logits (B, S, K), targets (B, S), counts and weights (S, K).
 """
 
 from __future__ import annotations
@@ -68,10 +66,7 @@ def focal_balanced(logits: Tensor, targets: Tensor, counts: Tensor, progress: fl
 
 
 def ldam_drw(logits: Tensor, targets: Tensor, counts: Tensor, progress: float) -> Tensor:
-    """CE(s · (cos θ − m_y at the true class)), m_j = C · n_j^−¼, max m = ½; class-balanced at the end.
-
-    `logits` are those of the cosine head, which include the scale s.
-    """
+    """CE(s · (cos θ − m_y at the true class)), m_j = C · n_j^−¼, max m = ½; class-balanced at the end."""
     margins = counts.float() ** -0.25
     margins = margins * (MAX_MARGIN / margins.max(dim=1, keepdim=True).values)
     chosen = margins.gather(1, targets.T).T * COSINE_SCALE
@@ -101,19 +96,15 @@ def mixup(
     partners = torch.from_numpy(np.stack([rng.permutation(batch) for rng in rngs], axis=1)).to(images.device)
     others = images[partners, torch.arange(networks, device=images.device)]
     weight = shares.view(1, networks, *[1] * (images.ndim - 2))
-    return (
-        weight * images + (1 - weight) * others,
-        targets.gather(0, partners),
-        shares.expand(batch, networks),
-    )
+    mixed = weight * images + (1 - weight) * others
+    return mixed, targets.gather(0, partners), shares.expand(batch, networks)
 
 
 def remix(
     images: Tensor, targets: Tensor, counts: Tensor, rngs: Sequence[np.random.Generator]
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """mixup's images, but with the label of the rarer class alone where class sizes differ by κ = 3.
-
-    Its image must have a share of 1 − τ = ½ or more.
+    """mixup's images with the label of the rarer class alone, where sizes differ by κ and it has a share ≥ 1
+    − τ.
     """
     mixed, others, shares = mixup(images, targets, counts, rngs)
     ratio = counts.gather(1, targets.T).T / counts.gather(1, others.T).T
@@ -209,7 +200,5 @@ def get_method(name: str) -> Method | Refit:
     except ValueError:
         target = 0.0
     if not isinstance(method, Method) or method.resample is None or not 1 <= target < math.inf:
-        raise SelfposError(
-            f"method '{name}': only ros:R and rus:R take a target ratio, a number of 1 or more"
-        )
+        raise SelfposError(f"method '{name}': only ros:R and rus:R take a ratio, a number of 1 or more")
     return replace(method, name=name, ratio=target)

@@ -54,10 +54,10 @@ class Dense(nn.Module):
 class CosineHead(nn.Module):
     """logits = s · cosine of feature and class weight, s = 30 (Cao et al. 2019); shapes as of `Dense`."""
 
-    def __init__(self, features: int, classes: int, size: int = 1) -> None:
+    def __init__(self, features: int, classes: int) -> None:
         super().__init__()
         self.groups = 1
-        weight = torch.empty(classes, features, size, size).uniform_(-1, 1)
+        weight = torch.empty(classes, features, 1, 1).uniform_(-1, 1)
         self.weight = nn.Parameter(nn.functional.normalize(weight, dim=1))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -162,21 +162,16 @@ def initialise(module: nn.Module, fill: Callable[[Tensor], Any] = XAVIER) -> Non
 
 
 def lenet(classes: int) -> Network:
-    """LeNet-5 as Caffe's BVLC has it (the paper's Table 2): no ReLU behind the convolutions.
-
-    28×28×1; 431,080 parameters for 10 classes.
-    """
-    convolutions = [nn.Conv2d(1, 20, 5), nn.MaxPool2d(2), nn.Conv2d(20, 50, 5), nn.MaxPool2d(2)]
-    return Network(
-        nn.Sequential(*convolutions, Dense(50, 500, 4), nn.ReLU()), nn.Sequential(Dense(500, classes))
-    )
+    """LeNet-5 as Caffe's BVLC has it (the paper's Table 2): no ReLU behind the convolutions; 28×28×1."""
+    trunk = [nn.Conv2d(1, 20, 5), nn.MaxPool2d(2), nn.Conv2d(20, 50, 5), nn.MaxPool2d(2)]
+    trunk += [Dense(50, 500, 4), nn.ReLU()]
+    return Network(nn.Sequential(*trunk), nn.Sequential(Dense(500, classes)))
 
 
 def all_cnn(classes: int) -> Network:
-    """All-CNN-C (Springenberg et al. 2015; the paper's Table 3).
+    """All-CNN-C (Springenberg et al. 2015; the paper's Table 3); 32×32×3, 1,369,738 parameters.
 
-    32×32×3; 1,369,738 parameters for 10 classes. The ReLU behind the last convolution is the original's. A
-    network whose logits it makes all zero has died; its AUC is 50.
+    A network whose logits the original's last ReLU makes all zero has died; its AUC is 50.
     """
 
     def block(inputs: int, maps: int) -> list[nn.Module]:
@@ -194,8 +189,7 @@ def all_cnn(classes: int) -> Network:
 def cifar_quick(classes: int) -> Network:
     """Caffe's cifar10_quick, which the paper lacks: on a CPU twenty times as fast as All-CNN-C.
 
-    32×32×3; 145,578 parameters. Layers, and pooling with overlap, are those of BVLC's
-    cifar10_quick_train_test.prototxt. Weights start by "xavier"; the original has hand-set deviations.
+    32×32×3; layers are those of BVLC's cifar10_quick_train_test.prototxt, weights start by "xavier".
     """
     trunk = [nn.Conv2d(3, 32, 5, padding=2), nn.MaxPool2d(3, 2, ceil_mode=True), nn.ReLU()]
     for inputs, maps in ((32, 32), (32, 64)):
@@ -204,10 +198,7 @@ def cifar_quick(classes: int) -> Network:
 
 
 class PreActivation(nn.Module):
-    """Two 3×3 convolutions, each after batch normalisation; the projection starts behind the first ReLU.
-
-    `first`: no batch normalisation at the entry.
-    """
+    """Two 3×3 convolutions, each after batch normalisation, but for the `first` block's; and a shortcut."""
 
     def __init__(self, inputs: int, maps: int, *, first: bool = False) -> None:
         super().__init__()
@@ -229,8 +220,7 @@ class PreActivation(nn.Module):
 def resnet10(classes: int) -> Network:
     """ResNet-10, pre-activation, blocks [1, 1, 1, 1] (Simon, Rodner, Denzler 2016, "cnn-models").
 
-    224×224×3; 5,413,096 convolution and head parameters for 1,000 classes. The batch normalisation of the
-    input takes the place of mean subtraction.
+    224×224×3; batch normalisation of the input takes the place of mean subtraction.
     """
     stem = [nn.BatchNorm2d(3), nn.Conv2d(3, 64, 7, 2, 3), nn.BatchNorm2d(64), nn.ReLU()]
     pool = nn.MaxPool2d(3, 2, ceil_mode=True)
@@ -240,12 +230,7 @@ def resnet10(classes: int) -> Network:
     return Network(nn.Sequential(*stem, pool, *blocks, *end), nn.Sequential(Dense(512, classes)))
 
 
-NETWORKS: dict[str, Callable[[int], Network]] = {
-    "lenet": lenet,
-    "all-cnn": all_cnn,
-    "cifar-quick": cifar_quick,
-    "resnet-10": resnet10,
-}
+NETWORKS = {"lenet": lenet, "all-cnn": all_cnn, "cifar-quick": cifar_quick, "resnet-10": resnet10}
 
 
 def build(name: str, classes: int, seed: int) -> Network:
@@ -259,13 +244,10 @@ def build(name: str, classes: int, seed: int) -> Network:
 
 
 def use_cosine_head(network: Network, seed: int) -> None:
-    """Replace the classifier by a `CosineHead` of the same shape, for LDAM.
-
-    Layers behind it (All-CNN's last ReLU) are dropped.
-    """
+    """Replace the classifier, and what is behind it, by a `CosineHead` of the same shape, for LDAM."""
     old = network.classifier
-    classes, features, size = old.weight.shape[:3]
+    classes, features = old.weight.shape[:2]
     before = list(network.head)[: list(network.head).index(old)]
     pool = [nn.AdaptiveAvgPool2d(1)] if isinstance(old, nn.Conv2d) else []
     with seeded(seed):
-        network.head = nn.Sequential(*before, *pool, CosineHead(features, classes, size))
+        network.head = nn.Sequential(*before, *pool, CosineHead(features, classes))

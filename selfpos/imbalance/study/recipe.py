@@ -23,9 +23,8 @@ class Numbers(Settings):
     model_config = ConfigDict(allow_inf_nan=False)
 
     def refuse_unused(self, names: Iterable[str], why: str) -> None:
-        """Raise ValueError when one of the fields `names`, which have no effect here, has not its default.
-
-        The default itself passes: the recipes in results files hold all fields.
+        """Raise ValueError when a field without effect has not its default, which recipes in results files
+        hold.
         """
         fields = type(self).model_fields
         if given := [repr(name) for name in names if getattr(self, name) != fields[name].default]:
@@ -38,17 +37,14 @@ class ScheduleSettings(Numbers):
     policy: Literal["fixed", "inv", "multistep", "poly"] = "fixed"
     gamma: float = Field(1e-4, gt=0, description="of inv")
     power: float = Field(0.75, gt=0, description="of inv and poly")
-    drops: list[Share] = Field(
-        default_factory=list, description="of multistep: shares of the iterations at which the rate falls"
-    )
+    drops: list[Share] = Field(default=[], description="of multistep: shares of the iterations before drops")
     factor: float = Field(0.1, gt=0, description="of multistep: the rate is multiplied with it at a drop")
 
     @model_validator(mode="after")
     def _numbers_belong_to_their_policy(self) -> ScheduleSettings:
         if (self.policy == "multistep") != bool(self.drops):
             raise ValueError(
-                f"'drops' belong to policy multistep, which needs them; found policy {self.policy} with "
-                f"drops {self.drops}"
+                f"'drops' belong to policy multistep, which needs them; found {self.policy} and {self.drops}"
             )
         users = {"gamma": ("inv",), "power": ("inv", "poly"), "factor": ("multistep",)}
         unused = [name for name, policies in users.items() if self.policy not in policies]
@@ -87,7 +83,6 @@ class TrainingSettings(Numbers):
 
     @property
     def second_stage(self) -> int:
-        """Iterations of a second stage."""
         return self.second_iterations or self.iterations
 
     @model_validator(mode="after")
@@ -120,8 +115,7 @@ class GridSettings(Numbers):
     def _ratios_belong_to_the_profile(self) -> GridSettings:
         if (self.profile == "step") != bool(self.mu):
             raise ValueError(
-                f"'mu' belongs to profile step, which needs it; found profile {self.profile} with mu "
-                f"{self.mu}"
+                f"'mu' belongs to profile step, which needs it; found {self.profile} with mu {self.mu}"
             )
         if self.profile == "balanced" and self.rho != [1]:
             raise ValueError(f"profile balanced has no ratio; found rho {self.rho}")
@@ -144,9 +138,7 @@ class ImbalanceRecipe(Numbers):
         "official", description="balanced: as many test images of every class as the rarest has"
     )
     test_limit: int | None = Field(None, ge=1, description="test images per class at most")
-    train_scored: int = Field(
-        200, ge=1, description="training images per class for the train-test gap, at most"
-    )
+    train_scored: int = Field(200, ge=1, description="training images per class for the train-test gap")
     minority: Minority = "random"
     grid: list[GridSettings] = Field(min_length=1)
     methods: list[str] = Field(
@@ -162,8 +154,7 @@ class ImbalanceRecipe(Numbers):
     def _texts_have_an_encoder(self) -> ImbalanceRecipe:
         if (self.network in NETWORKS_OF_TEXTS) != (self.encoder is not None):
             raise ValueError(
-                f"'encoder' goes with network head or encoder, found network {self.network} with encoder "
-                f"{self.encoder}"
+                f"'encoder' goes with network head or encoder, found {self.network} with {self.encoder}"
             )
         if self.encoder is not None:
             self.refuse_unused(["preprocessing"], "texts")
@@ -177,9 +168,7 @@ class ImbalanceRecipe(Numbers):
         if any("adamw" in (part.methods or self.methods) for part in self.grid):
             searched["adamw_rates"] = self.training.adamw_rates
         if several := [name for name, rates in searched.items() if len(rates) > 1]:
-            raise ValueError(
-                f"'select: validation' with several {' and '.join(several)} needs 'validation' > 0"
-            )
+            raise ValueError(f"'select: validation' with several {' and '.join(several)} needs 'validation'")
         return self
 
 

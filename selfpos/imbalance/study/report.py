@@ -1,7 +1,4 @@
-"""A study's report: the claims with their verdicts, the tables of all settings, and figures 3 to 8.
-
-A figure's function returns False where there is nothing to draw.
-"""
+"""A study's report: claims with their verdicts, tables of all settings, and figures 3 to 8."""
 
 from __future__ import annotations
 
@@ -9,25 +6,24 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import matplotlib as mpl
 import numpy as np
+from jinja2 import Environment, PackageLoader
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from selfpos.console import markdown_table
 from selfpos.imbalance.study.analysis import Step, Study, Values, difference, interval
 from selfpos.imbalance.study.claims import RULE, Claim, check_claims
-from selfpos.imbalance.study.recipe import ImbalanceRecipe
 from selfpos.imbalance.study.results import data_of, read_results
 from selfpos.imbalance.study.sampling import setting_name
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 MARKS = {True: "met", False: "contradicted", None: "open"}
 UNCORRECTED = "contradicted before the correction only"
 CONTROLS = ("baseline", "ros", "ros-long")  # the methods that the others are compared with
-DEAD = 0.505  # an AUC at or below this is guessing
+GUESSING = 0.505  # an AUC at or below this is that of a network that guesses
 
 
 def write_report(results: Path, folder: Path) -> list[Claim]:
@@ -35,34 +31,47 @@ def write_report(results: Path, folder: Path) -> list[Claim]:
     records, recipe = read_results(results)
     study = Study(records, recipe.select)
     claims = check_claims(study)
-    figures = draw_all(study, folder)
-    dead = [record for record in records if record["rule"] == "plain" and record["auc"] <= DEAD]
+    searched = {"": recipe.training.learning_rates}
+    if "adamw" in study.methods():
+        searched["of adamw "] = recipe.training.adamw_rates
     networks = {(r["profile"], r["rho"], r["mu"], r["method"], r["rate"], r["seed"]) for r in records}
-    verdicts = [
+    loader = PackageLoader("selfpos.imbalance.study")
+    pages = Environment(loader=loader, trim_blocks=True, keep_trailing_newline=True)
+    text = pages.get_template("report.md.j2").render(
+        recipe=recipe,
+        data=data_of(results),
+        searched=searched,
+        select=study.select,
+        networks=len(networks),
+        dead=sum(record["rule"] == "plain" and record["auc"] <= GUESSING for record in records),
+        guessing=GUESSING,
+        rule=RULE,
+        claims=claims,
+        claims_table=_claims_table(claims),
+        checks_table=_checks_table,
+        uncorrected=UNCORRECTED,
+        means=_means(study),
+        differences=_differences(study),
+        figures=draw_all(study, folder),
+    )
+    (folder / "report.md").write_text(text, encoding="utf-8")
+    return claims
+
+
+def _claims_table(claims: list[Claim]) -> str:
+    rows = [
         [claim.name, claim.sentence, claim.summary.replace(claim.verdict, f"**{claim.verdict}**", 1)]
         for claim in claims
     ]
-    lines = [
-        f"# {recipe.name}",
-        "",
-        _setting(recipe, study, data_of(results)),
-        "",
-        f"{len(networks)} networks are recorded, {len(dead)} of them with an AUC of {100 * DEAD:g} or less "
-        "(guessing); they are counted like all others.",
-        "",
-        "## Claims of the paper",
-        "",
-        RULE,
-        "",
-        _table(["claim", "", "verdict"], verdicts),
-    ]
-    for claim in claims:
-        lines += ["", f"### {claim.name}: {claim.verdict}", "", *_claim(claim)]
-    lines += ["", "## All settings", "", _means(study), "", "## Differences", "", _differences(study), ""]
-    lines += [f"![{path.stem}]({path.name})" for path in figures]
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "report.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return claims
+    return _table(["claim", "", "verdict"], rows)
+
+
+def _checks_table(claim: Claim) -> str:
+    rows = []
+    for check in claim.checks:
+        mark = UNCORRECTED if check in claim.uncorrected else MARKS[check.met]
+        rows.append([check.text, check.value, mark])
+    return _table(["check", "mean [95 % over seeds]", ""], rows)
 
 
 def _table(header: list[str], rows: list[list[str]]) -> str:
@@ -70,41 +79,7 @@ def _table(header: list[str], rows: list[list[str]]) -> str:
     return markdown_table(header, rows).replace("|  |", "| |")
 
 
-def _claim(claim: Claim) -> list[str]:
-    lines = []
-    if claim.uncorrected:
-        checks = "; ".join(f"{check.text} ({check.value})" for check in claim.uncorrected)
-        lines += [f"{UNCORRECTED.capitalize()}: {checks}.", ""]
-    rows = []
-    for check in claim.checks:
-        mark = UNCORRECTED if check in claim.uncorrected else MARKS[check.met]
-        rows.append([check.text, check.value, mark])
-    return [*lines, _table(["check", "mean [95 % over seeds]", ""], rows)]
-
-
-def _setting(recipe: ImbalanceRecipe, study: Study, data: str | None) -> str:
-    training = recipe.training
-    fingerprint = f" (SHA-256 {data[:16]}…)" if data else ""
-    chosen = ", chosen on validation"
-    if study.select == "test":
-        chosen = ", chosen by the test score, as the paper did: optimistic, and without intervals"
-    searched = {"": training.learning_rates}
-    if "adamw" in study.methods():
-        searched["of adamw "] = training.adamw_rates
-    rates = [
-        optimizer + " and ".join(f"{rate:g}" for rate in values) + (chosen if len(values) > 1 else "")
-        for optimizer, values in searched.items()
-    ]
-    return (
-        f"{recipe.network} on {recipe.data}, or what --data named in its place{fingerprint}; n_max "
-        f"{recipe.n_max}, {training.iterations} iterations of {training.batch_size}, {recipe.seeds} seeds. "
-        f"Learning rate{'s' * (len(training.learning_rates) > 1)} {'; '.join(rates)}. "
-        "Differences are paired by seed; intervals are Student's t."
-    )
-
-
 def _means(study: Study) -> str:
-    """Means over seeds."""
     columns = {
         "AUC": ("plain", "auc"),
         "accuracy": ("plain", "accuracy"),
@@ -123,19 +98,17 @@ def _differences(study: Study) -> str:
     """Each method minus the controls, where both were run; paired by seed."""
     fields = {"AUC": "auc", "balanced accuracy": "balanced_accuracy"}
     columns = [(name, control) for control in CONTROLS if control in study.methods() for name in fields]
+    header = ["setting", "method", *(f"{name} less {control}" for name, control in columns)]
     rows = []
     for cell in _cells(study):
         gaps: list[dict[int, float]] = []
         for name, control in columns:
-            ours, theirs = (
-                study.get(*cell[:3], method, "plain", fields[name]) for method in (cell[3], control)
-            )
+            ours = study.get(*cell, "plain", fields[name])
+            theirs = study.get(*cell[:3], control, "plain", fields[name])
             gaps.append({} if control == cell[3] else difference(ours, theirs))
         if any(gaps):
             rows.append([setting_name(*cell[:3]), cell[3], *(_cell(gap.values()) for gap in gaps)])
-    return markdown_table(
-        ["setting", "method", *(f"{name} less {control}" for name, control in columns)], rows
-    )
+    return markdown_table(header, rows)
 
 
 def _cells(study: Study) -> list[tuple[str, float, float | None, str]]:
@@ -164,9 +137,6 @@ AUC = "multi-class ROC AUC × 100"
 
 def draw_all(study: Study, folder: Path) -> list[Path]:
     """Write every figure that the study has data for into `folder` as PNG; return their paths."""
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     with mpl.rc_context(STYLE):

@@ -7,6 +7,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute
+import pyarrow.lib
+import pyarrow.parquet
+
 from selfpos.errors import SelfposError
 from selfpos.imbalance.study.data import ImageData
 from selfpos.imbalance.study.methods import get_method
@@ -27,8 +32,6 @@ COLUMNS = (
 
 
 def _schema() -> Any:
-    import pyarrow as pa
-
     number, text, count = pa.float64(), pa.string(), pa.int64()
     groups = ("balanced", "minority", "majority")
     point = {f"{split}_{group}": number for split in ("test", "train") for group in groups}
@@ -41,9 +44,6 @@ def _schema() -> Any:
 
 def read_results(path: Path) -> tuple[list[dict[str, Any]], ImbalanceRecipe]:
     """All records of the results file and the recipe that made them."""
-    import pyarrow.lib
-    import pyarrow.parquet
-
     if not path.is_file():
         raise SelfposError(f"there are no results at {path}; run `selfpos imbalance run RECIPE` first")
     try:
@@ -60,15 +60,13 @@ def read_results(path: Path) -> tuple[list[dict[str, Any]], ImbalanceRecipe]:
     stored = {field.name: field.type for field in table.schema}
     if missing := [name for name in schema.names if stored.get(name) != schema.field(name).type]:
         raise SelfposError(
-            f"{path} holds no results that this version can read: the columns {', '.join(missing[:5])} are "
-            "absent, or of another type"
+            f"{path} holds no results: columns {', '.join(missing[:5])} are absent or of another type"
         )
     recipe = validate(ImbalanceRecipe, settings, f"{path}, the recipe of its results")
     required = [name for name in schema.names if name not in OPTIONAL]
     if broken := [name for name in required if not _is_complete(table[name])]:
         raise SelfposError(
-            f"{path} holds no results that can be read: values of {', '.join(broken[:5])} are absent, or no "
-            "finite numbers"
+            f"{path} holds no results: values of {', '.join(broken[:5])} are absent, or no finite numbers"
         )
     for name in table["method"].unique().to_pylist():
         try:
@@ -79,9 +77,6 @@ def read_results(path: Path) -> tuple[list[dict[str, Any]], ImbalanceRecipe]:
 
 
 def _is_complete(column: Any) -> bool:
-    import pyarrow as pa
-    import pyarrow.compute
-
     if column.null_count or not pa.types.is_floating(column.type):
         return not column.null_count
     return bool(pa.compute.all(pa.compute.is_finite(column), min_count=0).as_py())
@@ -89,8 +84,6 @@ def _is_complete(column: Any) -> bool:
 
 def data_of(path: Path) -> str | None:
     """The fingerprint of the data that made the results; None without one in the file, or without a file."""
-    import pyarrow.parquet
-
     metadata = pyarrow.parquet.read_schema(path).metadata if path.is_file() else None
     return (metadata or {}).get(b"data", b"").decode() or None
 
@@ -99,9 +92,6 @@ def write_results(
     path: Path, records: list[dict[str, Any]], recipe: ImbalanceRecipe, data: str | None = None
 ) -> None:
     """Replace the file by one with these records; `data` is the fingerprint of the data that made them."""
-    import pyarrow as pa
-    import pyarrow.parquet
-
     schema = _schema().with_metadata({"recipe": recipe.model_dump_json(), "data": data or ""})
     buffer = io.BytesIO()
     pyarrow.parquet.write_table(pa.Table.from_pylist(records, schema=schema), buffer, compression="zstd")
@@ -114,13 +104,11 @@ def check_same_settings(path: Path, before: ImbalanceRecipe, now: ImbalanceRecip
     old, new = before.model_dump(exclude=FREE), now.model_dump(exclude=FREE)
     if changed := [f"{key} ({old[key]!r} before, {new[key]!r} now)" for key in old if old[key] != new[key]]:
         raise SelfposError(
-            f"the results in {path} were made with other settings: {'; '.join(changed)}; name another file "
-            "with --out"
+            f"{path} was made with other settings: {'; '.join(changed)}; name another file with --out"
         )
 
 
 def check_same_data(path: Path, data: ImageData) -> None:
-    """Raise SelfposError when the file's records were made with other data."""
     if data_of(path) not in (None, data.fingerprint):
         other = f"other data than {data.description}"
         if data.network is not None:

@@ -15,6 +15,7 @@ Profile = Literal["step", "linear", "exp", "balanced"]
 Minority = Literal["random", "lowest"]
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
+Streams = Sequence[Iterator[Ints]]  # of batches of positions, one for each network
 
 
 def setting_name(profile: str, rho: float, mu: float | None) -> str:
@@ -55,8 +56,7 @@ def minority_count(classes: int, mu: float | None) -> int:
     count = round(mu * classes) if 0 < mu < 1 else 0
     if not 0 < count < classes:
         raise SelfposError(
-            f"mu {mu:g} leaves {count} of {classes} classes in the minority; it must leave at least one on "
-            "each side"
+            f"mu {mu:g} leaves {count} of {classes} classes in the minority; both sides need at least one"
         )
     return count
 
@@ -64,8 +64,7 @@ def minority_count(classes: int, mu: float | None) -> int:
 def class_order(minority: Minority, classes: int, seed: int, scarce: Sequence[int] | Ints = ()) -> Ints:
     """All classes, those that become small first: by label (lowest), or drawn from `seed` (random).
 
-    Among drawn ones the `scarce` classes come first: they are too small for the majority. The minorities of
-    one seed are nested over `mu`.
+    `scarce` classes, too small for the majority, come first. Minorities of a seed are nested over `mu`.
     """
     if minority == "lowest":
         return np.arange(classes)
@@ -81,10 +80,8 @@ def sizes_by_class(sizes: Ints, order: Ints) -> Ints:
 
 def class_permutations(labels: Ints, classes: int, seed: int) -> list[Ints]:
     """The positions of each class's examples, shuffled by `seed`; prefixes are nested over all ratios."""
-    return [
-        np.random.default_rng([seed, 1, label]).permutation(np.flatnonzero(labels == label))
-        for label in range(classes)
-    ]
+    members = [np.flatnonzero(labels == label) for label in range(classes)]
+    return [np.random.default_rng([seed, 1, c]).permutation(indices) for c, indices in enumerate(members)]
 
 
 def subset(permutations: Sequence[Ints], counts: Ints) -> Ints:
@@ -103,10 +100,7 @@ def check_available(available: Ints, counts: Ints, reserve: int) -> None:
 
 
 def oversample(labels: Ints, seed: int, ratio: float = 1.0) -> Ints:
-    """Positions into `labels` after random oversampling until largest / smallest ≤ `ratio`.
-
-    All originals come first, then the copies.
-    """
+    """Positions into `labels` after random oversampling until largest / smallest ≤ `ratio`; copies last."""
     need_samplers()
     from imblearn.over_sampling import RandomOverSampler
 
@@ -132,7 +126,6 @@ def _resampled(sampler: Any, labels: Ints, sizes: Ints, seed: int) -> Ints:
 
 
 def need_samplers() -> None:
-    """Raise SelfposError when imbalanced-learn is not installed."""
     if find_spec("imblearn") is None:
         raise SelfposError(
             "over- and undersampling and SMOTE need imbalanced-learn; install it with: pip install "
@@ -141,10 +134,7 @@ def need_samplers() -> None:
 
 
 def stream(indices: Ints, batch: int, seed: int) -> Iterator[Ints]:
-    """Endless batches of `batch` entries of `indices`, pass by shuffled pass; a batch may span two passes.
-
-    So iterations and batch size are equal for all methods, even where undersampling leaves ten examples.
-    """
+    """Endless batches of entries of `indices`, pass by shuffled pass; a batch may span two passes."""
     rng = np.random.default_rng([seed, 2])
     ahead = np.empty(0, dtype=np.int64)
     while True:

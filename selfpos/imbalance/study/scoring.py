@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+from scipy.stats import rankdata
 from torch import nn
 
 from selfpos.errors import SelfposError
@@ -23,27 +24,19 @@ TAUS = [step / 10 for step in range(21)]  # of which thresholding and τ-normali
 def one_vs_rest_auc(scores: Floats, labels: Ints) -> Floats:
     """Area under the ROC curve of every class against all others, shape (K,), from scores (n, K).
 
-    Ties get their mean rank. Only the order within a column counts, so log-probabilities serve. Pass the
-    plain softmax: after division by a prior and normalisation the AUC is another.
+    Pass the plain softmax or its logarithm: after division by a prior the AUC is another.
     """
-    from scipy.stats import rankdata
-
     n, classes = scores.shape
     positives = np.bincount(labels, minlength=classes).astype(np.float64)
     if (positives == 0).any() or (positives == n).any():
-        raise SelfposError(
-            f"AUC needs examples of every class, found counts {positives.astype(int).tolist()}"
-        )
+        raise SelfposError(f"AUC needs examples of every class, found {positives.astype(int).tolist()}")
     ranks = rankdata(scores, method="average", axis=0)
     sums = np.array([ranks[labels == label, label].sum() for label in range(classes)])
     return (sums - positives * (positives + 1) / 2) / (positives * (n - positives))
 
 
 def decision_scores(decision: Floats, labels: Ints, minority: Ints) -> dict[str, Any]:
-    """Accuracies and recalls, from 0 to 1, of predictions that are the argmax of `decision` (n, K).
-
-    `minority` holds the labels of the minority classes.
-    """
+    """Accuracies and recalls, from 0 to 1, of predictions that are the argmax of `decision` (n, K)."""
     groups = group_recalls(decision, labels, minority)
     balanced, recalls = groups.pop("balanced"), class_recalls(decision, labels).tolist()
     scores = {"accuracy": accuracy(decision, labels), "balanced_accuracy": balanced, "recalls": recalls}
@@ -133,8 +126,8 @@ class Trained:
         if stages:
             stage_heads = {name: heads[name] for name in stages}
             train |= predict(self.networks, stage_heads, self.data.train, self.whole)
-        kept = np.stack([sample.validation for sample in self.samples], axis=1)
-        validation = predict(self.networks, heads, self.data.train, kept) if len(kept) else None
+        index = np.stack([sample.validation for sample in self.samples], axis=1)
+        validation = predict(self.networks, heads, self.data.train, index) if len(index) else None
         records = []
         for name in heads:
             scored = self.train if name == first else self.whole
@@ -149,7 +142,7 @@ class Trained:
                     **group_recalls(train[name][s], labels[scored[:, s]], sample.minority, "train_"),
                 }
                 on_test = (test[name][s], self.data.test.labels[self.test])
-                on_validation = None if validation is None else (validation[name][s], labels[kept[:, s]])
+                on_validation = None if validation is None else (validation[name][s], labels[index[:, s]])
                 sampled = None
                 if name == first:
                     sampled = np.bincount(sample.labels[self.positions[s]], minlength=self.data.classes)
@@ -181,10 +174,7 @@ def _rule_scores(
 
 
 def _first_of_each_class(samples: Sequence[Sample], positions: Sequence[Ints], count: int) -> Ints:
-    """Training images (n, S): the first `count` of each class among the `positions` of every sample.
-
-    Repeated positions count once.
-    """
+    """Training images (n, S): the first `count` of each class among the distinct `positions` of a sample."""
     columns = []
     for sample, drawn in zip(samples, positions, strict=True):
         unique = np.unique(drawn)

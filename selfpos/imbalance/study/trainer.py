@@ -1,4 +1,4 @@
-"""Training S networks at once as one wide network, and their predictions; S = 1 is plain training.
+"""Training and predictions of S networks as one wide network.
 
 Shapes: logits (B, S, K), targets (B, S), class counts (S, K), for S networks trained side by side.
 """
@@ -16,8 +16,9 @@ from selfpos.console import log
 from selfpos.imbalance.study.data import Images
 from selfpos.imbalance.study.networks import Network, copy_back, widen
 from selfpos.imbalance.study.recipe import TrainingSettings
-from selfpos.imbalance.study.sampling import Floats, Ints
+from selfpos.imbalance.study.sampling import Floats, Ints, Streams
 
+CHUNK = 500  # images of which features or predictions are computed
 Batches = Iterator[tuple[Tensor, Tensor]]  # images (B, S, …) float32, targets (B, S)
 Loss = Callable[[Tensor, Tensor, Tensor, float], Tensor]
 """logits, targets, counts, progress 0 … 1 → losses (B, S), whose mean over B is each network's loss."""
@@ -59,20 +60,20 @@ def fit(
     loss: Loss = cross_entropy,
     mix: Mix | None = None,
     mix_seeds: Sequence[int] = (),
-    optimizer: str = "sgd",
+    optimizer: str | None = None,
     tick: Callable[[], None] | None = None,
     watch: Callable[[int], None] | None = None,
     watch_every: int = 1,
 ) -> None:
     """Train `networks` (one architecture) in place, each by its loss on its part of `batches`.
 
-    `counts` (S, K) are the class sizes that losses use, `rate` is the base learning rate. The sum of the
-    losses is minimised, so each network gets the gradient that it would get alone. `tick` is called after
-    every iteration; `watch` gets the iteration, with the networks up to date, every `watch_every` of them.
+    `counts` (S, K) are the class sizes that losses use. The sum of the losses is minimised, so each network
+    gets the gradient that it would get alone. `tick` is called after every iteration; `watch` gets the
+    iteration, with the networks up to date, every `watch_every` of them.
     """
     device = next(networks[0].parameters()).device
     wide = widen(networks).train()
-    optimiser = _optimiser(wide, settings, rate, optimizer)
+    optimiser = _optimiser(wide, settings, rate, optimizer or settings.optimizer)
     schedule = settings.schedule.over(iterations)
     sizes = torch.from_numpy(counts).to(device)
     rngs = [np.random.default_rng([seed, 4]) for seed in mix_seeds]
@@ -98,9 +99,7 @@ def fit(
     copy_back(wide, networks)
 
 
-def _optimiser(
-    wide: nn.Module, settings: TrainingSettings, rate: float, optimizer: str
-) -> torch.optim.Optimizer:
+def _optimiser(wide: nn.Module, settings: TrainingSettings, rate: float, kind: str) -> torch.optim.Optimizer:
     """SGD or AdamW over all parameters that require gradients; `factor` is of the biases' rate."""
     groups = []
     for biases, factor in ((False, 1.0), (True, settings.bias_rate)):
@@ -108,7 +107,7 @@ def _optimiser(
         parameters = [parameter for name, parameter in named if name.endswith("bias") == biases]
         if parameters:
             groups.append({"params": parameters, "factor": factor})
-    if optimizer == "adamw":
+    if kind == "adamw":
         return torch.optim.AdamW(groups, lr=rate, weight_decay=settings.adamw_decay, fused=True)
     return torch.optim.SGD(
         groups, lr=rate, momentum=settings.momentum, weight_decay=settings.weight_decay, fused=True
@@ -116,14 +115,10 @@ def _optimiser(
 
 
 def image_batches(
-    images: Images,
-    samples: Sequence[Sample],
-    streams: Sequence[Iterator[Ints]],
-    device: torch.device,
-    seed: int,
+    images: Images, samples: Sequence[Sample], streams: Streams, device: torch.device
 ) -> Batches:
     """Join each network's stream of positions into batches of images (B, S, C, H, W) and targets (B, S)."""
-    rng = np.random.default_rng([seed, 5])
+    rng = np.random.default_rng([samples[0].seed, 5])
     while True:
         positions = [next(stream) for stream in streams]
         index = np.stack([sample.index[at] for sample, at in zip(samples, positions, strict=True)], axis=1)
@@ -132,25 +127,20 @@ def image_batches(
 
 
 def predict(
-    networks: Sequence[Network],
-    heads: Mapping[str, Sequence[nn.Module]],
-    images: Images,
-    index: Ints,
-    *,
-    chunk: int = 500,
+    networks: Sequence[Network], heads: Mapping[str, Sequence[nn.Module]], images: Images, index: Ints
 ) -> dict[str, Floats]:
     """Log-softmax in float64 of every set of `heads` on the networks' trunks, (S, n, K) each.
 
-    `index` is (n,) for images that all networks see, or (n, S). A network whose training diverged (logits
-    not finite) gets the uniform distribution, whose AUC is 50, and a warning in the log.
+    `index` is (n,) for images that all networks see, or (n, S). A network whose training diverged gets the
+    uniform distribution, whose AUC is 50, and a warning in the log.
     """
     device = next(networks[0].parameters()).device
     trunk = widen([network.trunk for network in networks]).eval()
     wide_heads = {name: widen(list(modules)).eval() for name, modules in heads.items()}
     parts: dict[str, list[Tensor]] = {name: [] for name in heads}
     with torch.inference_mode():
-        for start in range(0, len(index), chunk):
-            at = index[start : start + chunk]
+        for start in range(0, len(index), CHUNK):
+            at = index[start : start + CHUNK]
             pixels = images.batch(at, None).to(device)
             if at.ndim == 1:
                 pixels = pixels[:, None].expand(-1, len(networks), *pixels.shape[1:])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, astuple, dataclass
 from typing import Any
 
 import numpy as np
@@ -32,7 +32,6 @@ class Imbalance:
     profile: sampling.Profile
     rho: float
     mu: float | None
-    minority: sampling.Minority
 
     def __str__(self) -> str:
         return sampling.setting_name(self.profile, self.rho, self.mu)
@@ -50,8 +49,7 @@ class Unit:
 
     def result_keys(self) -> set[tuple[Any, ...]]:
         """What identifies the results of this unit: one key per method and seed."""
-        point = self.imbalance
-        setting = (point.profile, point.rho, point.mu, point.minority)
+        setting = astuple(self.imbalance)
         names = (self.method, *self.refits)
         return {(*setting, name, self.rate, seed) for name in names for seed in self.seeds}
 
@@ -69,15 +67,12 @@ def first_stage(name: str) -> Method:
 def class_counts(
     available: Ints, imbalance: Imbalance, recipe: ImbalanceRecipe, seed: int, *, size_matched: bool = False
 ) -> tuple[Ints, Ints]:
-    """Class sizes of the training set of `seed`, and its minority, from the `available` (K,) of each class.
-
-    `size_matched`: as many in all, but balanced.
-    """
+    """Class sizes of a training set and its minority; `size_matched`: as many in all, but balanced."""
     classes = len(available)
     sizes = sampling.class_sizes(imbalance.profile, classes, recipe.n_max, imbalance.rho, imbalance.mu)
     # Classes without n_max images can only be small ones, as in the paper's ImageNet sets.
     scarce = np.flatnonzero(available - recipe.validation < recipe.n_max)
-    order = sampling.class_order(imbalance.minority, classes, seed, scarce)
+    order = sampling.class_order(recipe.minority, classes, seed, scarce)
     counts = sampling.sizes_by_class(sizes, order)
     if size_matched:
         counts = np.full(classes, max(round(counts.sum() / classes), 1), dtype=np.int64)
@@ -109,14 +104,12 @@ def scored_positions(data: ImageData, recipe: ImbalanceRecipe) -> Ints:
 
 
 def new_network(recipe: ImbalanceRecipe, data: ImageData, seed: int) -> Network:
-    """The network of `seed` before any training."""
     return data.network(seed) if data.network else build(recipe.network, data.classes, seed)
 
 
 def train_unit(
     unit: Unit, recipe: ImbalanceRecipe, data: ImageData, device: torch.device, tick: Tick | None = None
 ) -> Trained:
-    """Draw the unit's samples, build its networks and train them."""
     method, training = first_stage(unit.method), recipe.training
     samples, positions, streams, networks = [], [], [], []
     for seed in unit.seeds:
@@ -136,7 +129,7 @@ def train_unit(
     trained = Trained(networks, samples, positions, data, test, recipe.train_scored, iterations)
     fit(
         networks,
-        image_batches(data.train, samples, streams, device, unit.seeds[0]),
+        image_batches(data.train, samples, streams, device),
         np.stack([sample.counts for sample in samples]),
         training,
         rate=unit.rate,
@@ -144,7 +137,7 @@ def train_unit(
         loss=method.loss,
         mix=method.mix,
         mix_seeds=unit.seeds,
-        optimizer=method.optimizer or training.optimizer,
+        optimizer=method.optimizer,
         tick=tick,
         watch=trained.add_curve_point if recipe.curve_every else None,
         watch_every=recipe.curve_every or 1,
@@ -167,8 +160,7 @@ def run_unit(
             assert isinstance(method, Refit)
             heads[name] = [head.to(device) for head in method.refit(stage)]
     records = trained.records(heads)
-    point = unit.imbalance
-    common = {"profile": point.profile, "rho": point.rho, "mu": point.mu, "minority_rule": point.minority}
+    common = asdict(unit.imbalance) | {"minority_rule": recipe.minority}
     common |= {"rate": unit.rate, "iterations": trained.iterations}
     common["seconds"] = (time.perf_counter() - start) / len(trained.networks)
     return [common | record for record in records]
@@ -182,8 +174,7 @@ def check_study(units: Iterable[Unit], recipe: ImbalanceRecipe, data: ImageData)
         method = first_stage(unit.method)
         if method.mix is not None and recipe.network == "encoder":
             raise SelfposError(
-                f"method {unit.method} mixes images; tokens of texts, which network encoder takes, cannot be "
-                "mixed"
+                f"method {unit.method} mixes images; network encoder takes tokens, which cannot be mixed"
             )
         if "smote" in unit.refits or method.resample is not None:
             sampling.need_samplers()
@@ -217,6 +208,5 @@ def _check_images(recipe: ImbalanceRecipe, data: ImageData) -> None:
     counts = np.bincount(data.test.labels, minlength=data.classes)
     if absent := [name for name, count in zip(data.class_names, counts, strict=True) if not count]:
         raise SelfposError(
-            f"{data.description} has no test examples of class {', '.join(absent[:5])}; the AUC needs some "
-            "of every class"
+            f"{data.description} has no test examples of class {', '.join(absent[:5])}, which the AUC needs"
         )

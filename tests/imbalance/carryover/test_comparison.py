@@ -109,7 +109,7 @@ def test_the_verb_prints_its_verdict_and_keeps_it(archive: Path, tmp_path: Path)
     assert "is not in the range 0<x<1" in imbalance("compare", "path", *options, "--mu", "1")
     with pytest.raises(SelfposError, match=r"mu 0\.01 leaves 0 of 10 classes in the minority"):
         imbalance("compare", "path", *options[:-1], tmp_path / "q.json", "--mu", "0.01")
-    with pytest.raises(SelfposError, match="is about texts; run it with `selfpos imbalance compare text`"):
+    with pytest.raises(SelfposError, match="is about texts; run `selfpos imbalance compare text`"):
         imbalance("run", RECIPES / "clinc150-heads.yaml")
 
 

@@ -23,7 +23,7 @@ from tests.helpers.companion import tiny_recipe
 def bench(archive: Path) -> Bench:
     recipe = tiny_recipe(archive, test_limit=8)
     return Bench(
-        Imbalance("step", 10, 0.5, "random"),
+        Imbalance("step", 10, 0.5),
         recipe,
         read_images(str(archive), preprocessing="scale"),
         torch.device("cpu"),

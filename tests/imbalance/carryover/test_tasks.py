@@ -93,8 +93,7 @@ def test_tasks_with_too_few_records_are_told_before_any_training(
     )
     # The small task has enough at ratio 40, which comes first, and not at ratio 1.
     with pytest.raises(
-        SelfposError,
-        match=rf"task task-{small} has 150 records, but needs 1300 \(its probe among them\); lower",
+        SelfposError, match=rf"task task-{small} has 150 records, but needs 1300 with its probe; lower"
     ):
         tasks.measure(recipe, [40, 1], 1280, tmp_path, None, 0)
 

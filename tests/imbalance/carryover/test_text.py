@@ -94,7 +94,7 @@ def test_text_grid_of_heads_and_of_an_encoder(tmp_path: Path, monkeypatch: pytes
     training = {"iterations": 5, "batch_size": 8, "learning_rates": [5e-4], "optimizer": "adamw"}
     tuned = tiny_recipe(tmp_path, **settings | {"network": "encoder", "training": training})
     data = text.read_texts(tuned, str(tmp_path))
-    bench = Bench(Imbalance("step", 4, 1 / 3, "random"), tuned, data, torch.device("cpu"))
+    bench = Bench(Imbalance("step", 4, 1 / 3), tuned, data, torch.device("cpu"))
     trained, fresh = bench.train("ros", 0), bench.untrained(0)
     moved_by = difference(trained.networks[0], fresh)
     assert {name.split(".")[0] for name, v in moved_by.items() if v.abs().max() > 0} == {"trunk", "head"}

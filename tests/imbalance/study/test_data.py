@@ -52,8 +52,7 @@ def test_bad_idx_files(tmp_path: Path) -> None:
     for length in (4, 7, 11):
         (tmp_path / "cut").write_bytes(cut[:length])
         with pytest.raises(
-            SelfposError,
-            match=rf"cut should have a header of 12 bytes, found {length}; the file is truncated",
+            SelfposError, match=rf"cut has {length} of 12 bytes of its header; the file is truncated"
         ):
             read_idx(tmp_path / "cut")
     (tmp_path / "other").write_bytes(b"PNG....")

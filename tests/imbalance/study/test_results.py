@@ -114,20 +114,17 @@ def test_results_that_cannot_be_read_are_named(archive: Path, tmp_path: Path) ->
         read_results(out)
     for name in ("auc", "seed"):
         pyarrow.parquet.write_table(table.drop_columns([name]), out)
-        with pytest.raises(
-            SelfposError,
-            match=rf"r\.parquet holds no results that this version can read: the columns {name} are absent",
-        ):
+        with pytest.raises(SelfposError, match=rf"r\.parquet holds no results: columns {name} are absent"):
             read_results(out)
     index = table.schema.get_field_index("auc")
     pyarrow.parquet.write_table(table.set_column(index, "auc", table["auc"].cast("string")), out)
-    with pytest.raises(SelfposError, match="the columns auc are absent, or of another type"):
+    with pytest.raises(SelfposError, match="columns auc are absent or of another type"):
         read_results(out)
     for name, value, message in (
         ("auc", None, "values of auc are absent, or no finite numbers"),
         ("auc", float("nan"), "values of auc are absent"),
         ("rule", None, "values of rule are absent"),
-        ("method", "ros:abc", r"method 'ros:abc': only ros:R and rus:R take a target ratio"),
+        ("method", "ros:abc", r"method 'ros:abc': only ros:R and rus:R take a ratio"),
         ("method", "rox", "no imbalance method named 'rox'"),
     ):
         column = pyarrow.array([value, *table[name].to_pylist()[1:]], table.schema.field(name).type)

@@ -62,7 +62,7 @@ def test_wide_training_equals_single_training(name: str, shape: tuple[int, ...],
     rate = 1e-4 if chosen.optimizer == "adamw" else 0.01
 
     def train(part: list[int], networks: list[Network]) -> None:
-        method = {"loss": chosen.loss, "mix": chosen.mix, "optimizer": chosen.optimizer or "sgd"}
+        method = {"loss": chosen.loss, "mix": chosen.mix, "optimizer": chosen.optimizer}
         data = batches(part, shape)
         fit(networks, data, COUNTS[part], SETTINGS, rate=rate, iterations=2, mix_seeds=part, **method)
 
