@@ -81,7 +81,7 @@ class Piece:
         for name in JOINT:
             arms[name] = lambda name=name: {"scores": self._score(self._joint(name))}  # type: ignore[misc]
         for name, (method, options) in MERGES.items():
-            arms[name] = lambda method=method, options=options: self._merged(method, params=options)  # type: ignore[misc]
+            arms[name] = lambda method=method, options=options: self.merged(method, params=options)  # type: ignore[misc]
         for name in ("fisher", "regmean"):
             arms[name] = lambda name=name: self._informed(name)  # type: ignore[misc]
         arms["lm-cocktail"] = lambda: self._searched("lm-cocktail")
@@ -128,7 +128,7 @@ class Piece:
             scores |= scored(loaded, [task], self.data, self.seed, unseen=False)
         return {"scores": scores}
 
-    def _merged(self, method: str, *, folders: list[Path] | None = None, **options: Any) -> dict[str, Any]:
+    def merged(self, method: str, *, folders: list[Path] | None = None, **options: Any) -> dict[str, Any]:
         """Scores of a merge, whose weights are not kept."""
         from selfpos.merging import merge
 
@@ -153,7 +153,7 @@ class Piece:
     def _searched(self, name: str) -> dict[str, Any]:
         found = self._position(SEARCHES[name], self.specialists)
         facts = {key: value for key, value in asdict(found).items() if key != "tensors"}
-        return self._merged(**found.merge_options) | {"position": facts}
+        return self.merged(**found.merge_options) | {"position": facts}
 
     def _one_scale(self, search: str) -> dict[str, Any]:
         """One coefficient for all vectors, as `search` tunes it on the probe."""
@@ -162,7 +162,7 @@ class Piece:
         position = self.run(search)["position"]
         method = merge_method(position["separated"])
         weights = [position["scale"]] * len(self.specialists)
-        return self._merged(weights=weights, **method) | {"scale": position["scale"]}
+        return self.merged(weights=weights, **method) | {"scale": position["scale"]}
 
     def _informed(self, method: str) -> dict[str, Any]:
         """Fisher and RegMean look at each specialist on records of its own task."""
@@ -205,7 +205,7 @@ class Piece:
             if mean > best:
                 chosen, best = trial, mean
         weights = [float(index in chosen) / len(chosen) for index in range(count)]
-        return self._merged("linear", weights=weights) | {"weights": weights}
+        return self.merged("linear", weights=weights) | {"weights": weights}
 
     def _random_vectors(self) -> dict[str, Any]:
         """The default search over vectors of random directions with the specialists' norms, by tensor."""
@@ -216,7 +216,7 @@ class Piece:
             for index, folder in enumerate(self.specialists)
         ]
         found = self._position({}, folders)
-        result = self._merged(folders=folders, **found.merge_options)
+        result = self.merged(folders=folders, **found.merge_options)
         for folder in folders:
             shutil.rmtree(folder)
         return result | {"coefficients": found.coefficients}

@@ -3,8 +3,8 @@
     python benchmarks/study/best_point.py --data FOLDER --setting five-tasks
 
 A pattern search from the point that Self Positioning found, on embeddings that are linear in the
-coefficients (`objectives.py` takes them). No method may look at the test; this says how much choosing better
-could win. Results: benchmarks/results/study_best_point.json.
+coefficients (`objectives.py` takes them); then the best point is merged and scored. No method may look at the
+test: this says how much choosing better could win. Results: benchmarks/results/study_best_point.json.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from arms import Piece
 from objectives import Linear
 from settings import SETTINGS
 
@@ -79,8 +80,15 @@ def main() -> None:
     options = parser.parse_args()
     file = options.results / "study_best_point.json"
     rows = json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
-    rows = [row for row in rows if (row["setting"], row["seed"]) != (options.setting, options.seed)]
-    rows.append(best_point(options.setting, options.seed, options.data, options.models, options.results))
+    row = next((r for r in rows if (r["setting"], r["seed"]) == (options.setting, options.seed)), None)
+    if row is None:
+        row = best_point(options.setting, options.seed, options.data, options.models, options.results)
+        rows.append(row)
+    if "merged" not in row["best"]:
+        piece = Piece(options.setting, options.seed, options.data, options.models, options.results)
+        scores = piece.merged("tsv-m", weights=list(row["best"]["coefficients"]), params={"others": "sum"})
+        tasks = [scores["scores"][task] for task in piece.setting.steps]
+        row["best"]["merged"] = round(sum(tasks) / len(tasks), 2)
     file.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
 
 
