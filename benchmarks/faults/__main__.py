@@ -1,0 +1,65 @@
+"""Every fault that a user, a machine or a stranger may bring, tried: benchmarks/results/faults.md.
+
+    python benchmarks/faults                       # all of it
+    python benchmarks/faults --only outside kills  # some groups; their rows replace those of the last time
+    python benchmarks/faults --minutes 10          # each fuzzer for ten minutes
+
+Every command runs in a process of its own, under limits of time and of memory. It survives a fault when it
+ends with status 0 and the right bytes, or with the status of a refusal or of a signal and one sentence,
+without a traceback, and leaves nothing half-written.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import tempfile
+import time
+from pathlib import Path
+
+os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+
+from place import ROOT, Place, warm
+from table import Row, rows_of, written
+from trial import tried
+
+GROUPS = ["outside", "documents"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--only", nargs="+", choices=GROUPS, default=GROUPS)
+    parser.add_argument("--fault", default="", help="only faults whose name contains this")
+    parser.add_argument("--minutes", type=float, default=1.0, help="for each fuzzer")
+    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results")
+    options = parser.parse_args()
+    warm()
+    for group in options.only:
+        begun = time.monotonic()
+        with tempfile.TemporaryDirectory(prefix="faults-") as folder:
+            rows = tried_all(group, Place(Path(folder)), options)
+        print(f"{group}: {time.monotonic() - begun:.0f} s", flush=True)
+        if not options.fault:
+            written(options.out, group, rows)
+
+
+def tried_all(group: str, place: Place, options: argparse.Namespace) -> list[Row]:
+    """Carry out the trials of a group, and say at once what was not survived."""
+    outcomes = []
+    for trial in importlib.import_module(group).trials(place):
+        if options.fault not in trial.fault:
+            continue
+        outcome = tried(trial)
+        outcomes.append(outcome)
+        if outcome.why:
+            print(f"NOT SURVIVED: {outcome.fault}: {json.dumps(outcome.why)}", flush=True)
+            print(f"   {' '.join(str(word)[:100] for word in trial.words)}", flush=True)
+    return rows_of(outcomes, place.folder)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,232 @@
+"""One fault tried: the command line in a process of its own, under limits, and whether it was survived.
+
+A process is a fork of this one, which has imported the libraries, so that a start costs no seconds.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import resource
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NoReturn
+
+from selfpos.errors import printable
+
+DONE, REFUSED, STOPPED = (0,), (1, 2), (129, 130, 143)
+SECONDS = 15.0  # until a command must have ended, unless a fault says otherwise
+MEMORY = 1000  # MB of address space beyond what the fork has
+LEFT_TO_GO_ON = re.compile(r"\..*\.(tmp-[0-9a-f]+|search|checkpoints)|.*\.checkpoints")
+
+
+@dataclass(frozen=True)
+class Seen:
+    """How a process ended: its exit status (negative: a signal, None: it ran over time), and what it said."""
+
+    status: int | None
+    out: str
+    err: str
+    seconds: float
+    megabytes: int
+
+    @property
+    def sentences(self) -> list[str]:
+        """What `selfpos` said of its end."""
+        return [line for line in self.err.splitlines() if line.startswith("selfpos: ")]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A command line under a fault.
+
+    Args:
+        fault: what is wrong; trials of one fault are counted together.
+        words: the command line.
+        out: what it would write.
+        statuses: that may come of it.
+        before: is done in the process first, such as putting a fault into it.
+        strike: is done from outside while it runs, with the process's id.
+        right: says what is wrong with what is there afterwards; empty where nothing is.
+        seconds: within which it ends.
+        memory: MB that it may use.
+        says: a pattern that the sentence matches.
+    """
+
+    fault: str
+    words: Sequence[str | Path | int]
+    out: Path | None = None
+    statuses: Sequence[int] = REFUSED
+    before: Callable[[], object] | None = None
+    strike: Callable[[int], object] | None = None
+    right: Callable[[Seen], str] | None = None
+    seconds: float = SECONDS
+    memory: int = MEMORY
+    says: str = ""
+    env: dict[str, str] = field(default_factory=dict)
+    cwd: Path | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one trial: `why` says why it was not survived, and is empty where it was."""
+
+    fault: str
+    why: str
+    saw: str
+
+
+def tried(trial: Trial) -> Outcome:
+    """Carry out the trial and judge it."""
+    seen = run(lambda: command_line(trial), strike=trial.strike, seconds=trial.seconds, memory=trial.memory)
+    why = "; ".join(wrongs(trial, seen))
+    said = (seen.sentences or [f"(done, status {seen.status})"])[-1].removeprefix("selfpos: ")
+    return Outcome(trial.fault, why and f"{why}: {seen.err[-600:]}", said)
+
+
+def wrongs(trial: Trial, seen: Seen) -> Iterator[str]:
+    """Why the trial was not survived."""
+    told = seen.out + seen.err
+    if seen.status is None:
+        yield f"ran for more than {trial.seconds:.0f} s"
+        return
+    if seen.status not in trial.statuses:
+        yield f"status {seen.status}, expected {' or '.join(map(str, trial.statuses))}"
+    if "Traceback (most recent call last)" in told:
+        yield "traceback"
+    if seen.status > 0 and len(seen.sentences) != 1:
+        yield f"{len(seen.sentences)} sentences"
+    if any(printable(line) != line for sentence in seen.sentences for line in sentence.splitlines()):
+        yield "a sentence that a terminal obeys"
+    if seen.status and trial.says and not re.search(trial.says, told):
+        yield f"says nothing of {trial.says!r}"
+    if trial.out is not None:
+        yield from left_over(trial.out, seen.status)
+    if trial.right is not None and (wrong := trial.right(seen)):
+        yield wrong
+
+
+def left_over(out: Path, status: int) -> Iterator[str]:
+    """What is half-written: an output after a refusal, or what was written beside it and is kept for none."""
+    if status in REFUSED and out.exists():
+        yield f"{out.name} is there"
+    if out.is_dir() and (broken := unreadable(out)):
+        yield f"{broken} cannot be read"
+    beside = [path.name for path in out.parent.iterdir() if path.name.startswith(f".{out.name}.")]
+    kept = [name for name in beside if status in STOPPED and LEFT_TO_GO_ON.fullmatch(name)]
+    if rest := sorted(set(beside) - set(kept)):
+        yield f"{rest[0]} is left"
+
+
+def unreadable(folder: Path) -> str:
+    """The first file in `folder` that the tools users have cannot read; empty where all are whole."""
+    import json
+
+    from safetensors import SafetensorError, safe_open
+
+    for file in sorted(folder.rglob("*")):
+        try:
+            if file.suffix == ".safetensors":
+                with safe_open(file, framework="numpy"):
+                    pass
+            elif file.suffix == ".json":
+                json.loads(file.read_text(encoding="utf-8"))
+        except (SafetensorError, ValueError):
+            return file.relative_to(folder).as_posix()
+    return ""
+
+
+def command_line(trial: Trial) -> int:
+    """Run the command line in this process; returns its exit status."""
+    from selfpos.cli import main
+
+    os.environ.update(trial.env)
+    if trial.cwd is not None:
+        os.chdir(trial.cwd)
+    if trial.before is not None:
+        trial.before()
+    sys.argv = ["selfpos", *map(str, trial.words)]
+    try:
+        main()
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 0
+
+
+def run(
+    work: Callable[[], int],
+    *,
+    strike: Callable[[int], object] | None = None,
+    seconds: float = SECONDS,
+    memory: int = MEMORY,
+) -> Seen:
+    """Do `work` in a fork of this process, with at most `memory` MB more and in at most `seconds`."""
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        begun = time.monotonic()
+        child = os.fork()
+        if not child:
+            _be(work, out.fileno(), err.fileno(), memory)
+        if strike is not None:
+            strike(child)
+        ended, used = _wait(child, begun + seconds)
+        taken = time.monotonic() - begun
+        out.seek(0)
+        err.seek(0)
+        texts = [file.read().decode(errors="backslashreplace") for file in (out, err)]
+    return Seen(ended, texts[0], texts[1], taken, used)
+
+
+def _be(work: Callable[[], int], out: int, err: int, memory: int) -> NoReturn:
+    """The child: takes its limits, works, and ends without what this process would do at its end."""
+    status = 1
+    try:
+        os.setpgid(0, 0)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        os.dup2(out, 1)
+        os.dup2(err, 2)
+        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)
+        sys.stderr = open(2, "w", encoding="utf-8", closefd=False, buffering=1, errors="backslashreplace")
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        limit = address_space() + memory * 1_000_000
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        status = work()
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        with suppress(OSError, ValueError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(status)
+
+
+def address_space() -> int:
+    """Bytes of address space that this process has."""
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    return pages * resource.getpagesize()
+
+
+def _wait(child: int, deadline: float) -> tuple[int | None, int]:
+    """The exit status of `child`, which is killed at the deadline, and the most MB that it used."""
+    late = False
+    while True:
+        ended, status, usage = os.wait4(child, os.WNOHANG)
+        if ended:
+            break
+        if time.monotonic() > deadline:
+            late = True
+            with suppress(ProcessLookupError):
+                os.killpg(child, signal.SIGKILL)
+        time.sleep(0.005)
+    with suppress(ProcessLookupError):  # a process of its own that it left
+        os.killpg(child, signal.SIGKILL)
+    return (None if late else os.waitstatus_to_exitcode(status)), usage.ru_maxrss // 1000
