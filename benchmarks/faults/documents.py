@@ -109,7 +109,9 @@ def recipes(place: Place) -> Iterator[Trial]:
     for encoding in ("utf-16", "utf-32", "latin-1", "cp1252"):
         content = (good + "# größe\n").encode(encoding)
         yield _run(place, "recipe: not UTF-8", _file(place, "r.yaml", content))
-    yield _run(place, "recipe: with a byte order mark", _file(place, "r.yaml", good.encode("utf-8-sig")), DONE)
+    yield _run(
+        place, "recipe: with a byte order mark", _file(place, "r.yaml", good.encode("utf-8-sig")), DONE
+    )
     yield _run(place, "recipe: not UTF-8", _file(place, "r.yaml", good.encode() + b"\0"))
     yield _run(place, "recipe: not UTF-8", _file(place, "r.yaml", bytes(range(256)) * 100))
 
@@ -135,7 +137,16 @@ def values(place: Place) -> Iterator[Trial]:
             out = place.fresh() / "out"
             words = [*place.merge(out), "--weights", value, "--weights", "1"]
             yield Trial(f"--weights: {fault}", words, out, seconds=5)
-    for given in ("density=", "density= ", "=1", "density", "density=true", "density=~", "denstiy=0.5", "density=-1"):
+    for given in (
+        "density=",
+        "density= ",
+        "=1",
+        "density",
+        "density=true",
+        "density=~",
+        "denstiy=0.5",
+        "density=-1",
+    ):
         out = place.fresh() / "out"
         yield Trial("--param: empty or of a wrong type", [*place.merge(out), "--param", given], out)
 
@@ -198,9 +209,82 @@ def json_files(place: Place) -> Iterator[Trial]:
                     statuses = (*DONE, *REFUSED) if name == "selfpos.json" else REFUSED
                     yield Trial(f"{name.split('/')[-1]}: {fault}", line, out, statuses, memory=2000)
     for name in ("config_sentence_transformers.json", "sentence_bert_config.json"):
-        for text in ("[" * 200_000, "5", "{", json.dumps({"prompts": 5}), json.dumps({"max_seq_length": 10**30})):
+        for text in (
+            "[" * 200_000,
+            "5",
+            "{",
+            json.dumps({"prompts": 5}),
+            json.dumps({"max_seq_length": 10**30}),
+        ):
             for verb in (place.merge, place.finetune):
                 model = place.copy(place.base)
                 (model / name).write_text(text)
                 out = place.fresh() / "out"
-                yield Trial("settings of sentence-transformers: broken", verb(out, base=model), out, (*DONE, *REFUSED))
+                yield Trial(
+                    "settings of sentence-transformers: broken", verb(out, base=model), out, (*DONE, *REFUSED)
+                )
+    yield from settings(place)
+
+
+def settings(place: Place) -> Iterator[Trial]:
+    """Settings of a model of wrong types and of absurd size."""
+    tried = {
+        "config.json": [
+            {"num_hidden_layers": 10**9},
+            {"num_hidden_layers": -1},
+            {"num_hidden_layers": "2"},
+            {"hidden_size": 10**12},
+            {"vocab_size": 10**12},
+            {"num_attention_heads": 0},
+            {"max_position_embeddings": 10**15},
+            {"model_type": 5},
+            {"model_type": "../x"},
+            {"hidden_act": "os.system"},
+            {"architectures": "BertModel"},
+            {"dtype": "float999"},
+            {"auto_map": {"AutoModel": "x.Y"}},
+        ],
+        "sentence_bert_config.json": [
+            {"max_seq_length": 10**30},
+            {"max_seq_length": "many"},
+            {"max_seq_length": [1]},
+            {"max_seq_length": -1},
+            {"unknown": 1},
+        ],
+        "config_sentence_transformers.json": [
+            {"prompts": 5},
+            {"prompts": {"query": 5}},
+            {"prompts": ["query"]},
+            {"default_prompt_name": "nothing"},
+            {"similarity_fn_name": 5},
+            {"model_type": 5},
+        ],
+        "tokenizer_config.json": [
+            {"model_max_length": 10**30},
+            {"model_max_length": "many"},
+            {"tokenizer_class": 5},
+            {"tokenizer_class": "Nothing"},
+            {"cls_token": 5},
+        ],
+        "1_Pooling/config.json": [{"word_embedding_dimension": 10**12}, {"pooling_mode": 5}, {"x": 1}],
+        "2_Dense/config.json": [
+            {"in_features": 10**12},
+            {"in_features": "x"},
+            {"activation_function": "os.system"},
+        ],
+    }
+    for name, changes in tried.items():
+        for change in changes:
+            for verb in ("merge", "finetune", "eval-mteb", "search"):
+                model = place.copy(place.base)
+                kept = json.loads((model / name).read_text())
+                (model / name).write_text(json.dumps(kept | change))
+                out = place.fresh() / "out"
+                line = {
+                    "merge": lambda model=model, out=out: place.merge(out, base=model),
+                    "search": lambda model=model, out=out: [*place.search(out, base=model), "--dry-run"],
+                    "finetune": lambda model=model, out=out: place.finetune(out, base=model),
+                    "eval-mteb": lambda model=model, out=out: place.score(out, model=model),
+                }[verb]()
+                fault = f"{name.split('/')[-1]}: absurd numbers and wrong types"
+                yield Trial(fault, line, out, (*DONE, *REFUSED), memory=2000)

@@ -80,7 +80,15 @@ def modules(place: Place, name: str) -> Iterator[Trial]:
 
 def links(place: Place) -> Iterator[Trial]:
     """Links to what lies outside: files, a folder, weights, settings, an adapter, the manifest."""
-    for linked in ("key.json", "notes.txt", "folder", WEIGHTS, "config.json", "selfpos.json", "deep/key.json"):
+    for linked in (
+        "key.json",
+        "notes.txt",
+        "folder",
+        WEIGHTS,
+        "config.json",
+        "selfpos.json",
+        "deep/key.json",
+    ):
         for verb in ("merge", "finetune", "eval-mteb", "push"):
             model = place.copy(place.base)
             outside = model.parent / "outside"

@@ -68,13 +68,15 @@ class Place:
 
     # ------------------------------------------------------------ command lines
 
-    def merge(self, out: Path, *, base: Path | None = None, vectors: Any = None, method: str = "ties") -> list:
+    def merge(
+        self, out: Path, *, base: Path | None = None, vectors: Any = None, method: str = "ties"
+    ) -> list:
         sources = self.vectors[:2] if vectors is None else vectors
         words = ["merge", "--base", base or self.base, "--method", method, "--out", out, "--threads", 1]
         return [*words, *(word for source in sources for word in ("--vectors", source))]
 
-    def search(self, out: Path) -> list:
-        return [*self.merge(out, method="self-positioning"), "--probe", self.probe, "--seed", 1]
+    def search(self, out: Path, *, base: Path | None = None) -> list:
+        return [*self.merge(out, base=base, method="self-positioning"), "--probe", self.probe, "--seed", 1]
 
     def finetune(self, out: Path, *, base: Path | None = None, data: Path | None = None) -> list:
         words = ["finetune", "--base", base or self.base, "--task", "sts", "--data", data or self.pairs]

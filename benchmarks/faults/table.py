@@ -76,7 +76,8 @@ def page(groups: dict[str, list[Row]]) -> str:
     ]
     for name, rows in groups.items():
         cells = [
-            [_cell(row.fault), f"{row.tried:,}", _survived(row), _cell(row.saw + _reason(row))] for row in rows
+            [_cell(row.fault), f"{row.tried:,}", _survived(row), _cell(row.saw + _reason(row))]
+            for row in rows
         ]
         header = ["fault", "tried", "survived", "what the user saw"]
         parts += [f"## {TITLES[name]}", markdown_table(header, cells)]

@@ -32,6 +32,7 @@ from selfpos.storage.file_kinds import (
 )
 from selfpos.storage.hashing import content_hash
 from selfpos.storage.inside import inside, refuse_links_out
+from selfpos.storage.loading import check_settings
 from selfpos.storage.locate import hub_snapshot
 from selfpos.storage.manifest import read_json
 from selfpos.storage.networks import SPLIT_ON_LOADING, TRANSFORMERS, Network, loaded, networks, task_of
@@ -156,6 +157,7 @@ def open_model(folder: Path) -> ModelFolder:
     """
     modules = read_modules(folder, plain=True)
     refuse_links_out(folder)
+    check_settings(folder, modules)
     tensors = stored_tensors(folder)
     if not tensors:
         hint = " (it holds a PEFT adapter: give its base as the base, and this folder as a vector)"
