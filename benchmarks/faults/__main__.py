@@ -25,7 +25,7 @@ from place import ROOT, Place, warm
 from table import Row, rows_of, written
 from trial import tried
 
-GROUPS = ["outside", "documents"]
+GROUPS = ["outside", "documents", "headers", "records", "pickles"]
 
 
 def main() -> None:

@@ -18,6 +18,9 @@ from selfpos.storage.atomic import write_text
 TITLES = {
     "outside": "Files outside the folder",
     "documents": "Documents without bounds, numbers, types and words",
+    "headers": "Headers that lie, indices, adapters, names",
+    "records": "Records that break the reader",
+    "pickles": "Pickles",
 }
 
 
