@@ -17,15 +17,17 @@ import json
 import os
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
 
 from place import ROOT, Place, warm
 from table import Row, rows_of, written
-from trial import tried
+from trial import Outcome, tried
 
-GROUPS = ["outside", "documents", "headers", "records", "pickles"]
+GROUPS = ["outside", "documents", "headers", "records", "pickles", "struck"]
 
 
 def main() -> None:
@@ -50,15 +52,21 @@ def main() -> None:
 def tried_all(group: str, place: Place, options: argparse.Namespace) -> list[Row]:
     """Carry out the trials of a group, and say at once what was not survived."""
     outcomes = []
-    for trial in importlib.import_module(group).trials(place):
-        if options.fault not in trial.fault:
-            continue
-        outcome = tried(trial)
+    for outcome in _outcomes(importlib.import_module(group), place, options.fault):
         outcomes.append(outcome)
         if outcome.why:
             print(f"NOT SURVIVED: {outcome.fault}: {json.dumps(outcome.why)}", flush=True)
-            print(f"   {' '.join(str(word)[:100] for word in trial.words)}", flush=True)
     return rows_of(outcomes, place.folder)
+
+
+def _outcomes(group: Any, place: Place, fault: str) -> Iterator[Outcome]:
+    """What a group tries by itself, or the trials that it lists."""
+    if hasattr(group, "outcomes"):
+        yield from group.outcomes(place)
+        return
+    for trial in group.trials(place):
+        if fault in trial.fault:
+            yield tried(trial)
 
 
 if __name__ == "__main__":

@@ -52,7 +52,7 @@ def verbs(place: Place, model: Path, out: Path) -> dict[str, list]:
         "finetune": place.finetune(out, base=model),
         "eval-mteb": place.score(out, model=model),
         "run": ["run", recipe, "--out", out],
-        "push": ["push", model, "alice/x", "--dry-run"],
+        "push": ["push", model, "alice/x", "--license", "mit", "--dry-run"],
         "retain": [
             *("retain", model, place.vectors[0], "--domain", f"sts={place.pairs}"),
             *("--general", f"sts={place.pairs}", "--alpha", 0.5, "--out", out),
@@ -70,14 +70,20 @@ def trials(place: Place) -> Iterator[Trial]:
             # what is pushed is looked at, never opened; a run keeps its log
             left = None if verb in ("run", "eval-mteb") else out
             yield Trial(
-                f"a pickle ({kind}): {verb}", words, left, REFUSED, right=_not_run(model), memory=2000
+                f"a pickle (honest, with code, damaged): {verb}",
+                words,
+                left,
+                REFUSED,
+                right=_not_run(model),
+                memory=2000,
+                says="" if verb == "reproduce" else "pickle",
             )
         for verb in ("merge", "merge, vector", "finetune", "eval-mteb"):
             model = pickled(place, kind)
             out = place.fresh() / "out"
             words = [*verbs(place, model, out)[verb], "--allow-pickle"]
             yield Trial(
-                f"a pickle ({kind}), allowed: {verb}",
+                f"a pickle {'of tensors' if kind == 'honest' else 'with code, or damaged'}, allowed: {verb}",
                 words,
                 out,
                 DONE if kind == "honest" else REFUSED,

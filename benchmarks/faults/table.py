@@ -21,6 +21,7 @@ TITLES = {
     "headers": "Headers that lie, indices, adapters, names",
     "records": "Records that break the reader",
     "pickles": "Pickles",
+    "struck": "Signals and kills",
 }
 
 

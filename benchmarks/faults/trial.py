@@ -5,6 +5,7 @@ A process is a fork of this one, which has imported the libraries, so that a sta
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import resource
@@ -17,10 +18,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from selfpos.errors import printable
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 DONE, REFUSED, STOPPED = (0,), (1, 2), (129, 130, 143)
 SECONDS = 15.0  # until a command must have ended, unless a fault says otherwise
 MEMORY = 1000  # MB of address space beyond what the fork has
@@ -107,6 +109,8 @@ def wrongs(trial: Trial, seen: Seen) -> Iterator[str]:
         yield "a sentence that a terminal obeys"
     if seen.status and trial.says and not re.search(trial.says, told):
         yield f"says nothing of {trial.says!r}"
+    if any("--help)" in sentence for sentence in seen.sentences):
+        yield "the command line was wrong"
     if trial.out is not None and trial.words[0] != "eval-mteb":  # its output is added to by many
         yield from left_over(trial.out, seen.status)
     if trial.right is not None and (wrong := trial.right(seen)):
@@ -145,7 +149,7 @@ def unreadable(folder: Path) -> str:
 
 def command_line(trial: Trial) -> int:
     """Run the command line in this process; returns its exit status."""
-    from selfpos.cli import main
+    from selfpos import cli
 
     os.environ.update(trial.env)
     if trial.cwd is not None:
@@ -153,11 +157,22 @@ def command_line(trial: Trial) -> int:
     if trial.before is not None:
         trial.before()
     sys.argv = ["selfpos", *map(str, trial.words)]
+    cli.selfpos = _listening(cli.selfpos)
     try:
-        main()
+        cli.main()
     except SystemExit as end:
         return int(end.code or 0)
     return 0
+
+
+def _listening(work: Any) -> Callable[..., object]:
+    """`work` with signals let through again, which `_be` holds back until the program has begun."""
+
+    def begun(*args: object, **kwargs: object) -> object:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        return work(*args, **kwargs)
+
+    return begun
 
 
 def run(
@@ -189,12 +204,15 @@ def _be(work: Callable[[], int], out: int, err: int, memory: int) -> NoReturn:
     """The child: takes its limits, works, and ends without what this process would do at its end."""
     status = 1
     try:
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         os.setpgid(0, 0)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.dup2(out, 1)
         os.dup2(err, 2)
-        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)
-        sys.stderr = open(2, "w", encoding="utf-8", closefd=False, buffering=1, errors="backslashreplace")
+        sys.stdout = io.TextIOWrapper(io.FileIO(1, "w", closefd=False), "utf-8", write_through=True)
+        sys.stderr = io.TextIOWrapper(
+            io.FileIO(2, "w", closefd=False), "utf-8", "backslashreplace", write_through=True
+        )
         signal.signal(signal.SIGINT, signal.default_int_handler)
         limit = address_space() + memory * 1_000_000
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))

@@ -14,7 +14,7 @@ from place import Place
 from trial import Seen, Trial, command_line, run
 
 TIMES = re.compile(
-    r"second|time|date|created|started|ended|duration|host|machine|path|speed|per_s|memory|elapsed|took"
+    r"second|time|date|created|started|ended|duration|host|machine|path|speed|per_s|memory|elapsed|took|phases"
 )
 SEARCH = ("--param", "rounds=1", "--param", "compare=false")
 
@@ -47,13 +47,16 @@ def works(place: Place) -> dict[str, Work]:
 
 def others(place: Place, done: Path) -> dict[str, Work]:
     """The other verbs, on the finished run in `done`."""
+    from tests.conftest import make_specialist
+
     data = f"sts={place.pairs}"
+    near = make_specialist(place.base, place.fresh() / "near", seed=9, size=0.002)
     general = f"sts={place.lines('general.jsonl', _pairs('k', 40))}"
     made = [
         Work(
             "retain",
             lambda folder: [
-                *("retain", place.base, place.vectors[0], "--domain", data, "--general", general),
+                *("retain", place.base, near, "--domain", data, "--general", general),
                 *("--alpha", "0.5", "--out", folder / "out"),
             ],
         ),

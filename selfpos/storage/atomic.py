@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 import shutil
 import tempfile
 import uuid
@@ -12,6 +13,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from selfpos.errors import OperationError, SelfposError, stopped
+
+LEFTOVER = re.compile(r"\..+\.\w{8}\.tmp")  # what `write_bytes` writes to, when its process is killed
 
 
 def refuse_existing(out: Path) -> None:
@@ -73,9 +76,14 @@ def resumable_folder(out: Path, fingerprint: str, *, worth_keeping: Callable[[Pa
 
 
 def publish(folder: Path, out: Path) -> None:
-    """Flush every file of `folder` to disk and rename it to `out`. Raises SelfposError when `out` exists."""
+    """Flush every file of `folder` to disk and rename it to `out`, without what killed writers left in it.
+
+    Raises SelfposError when `out` exists.
+    """
     for file in sorted(folder.rglob("*")):
-        if not file.is_symlink():
+        if LEFTOVER.fullmatch(file.name):
+            file.unlink()
+        elif not file.is_symlink():
             flush(file)
     flush(folder)
     refuse_existing(out)
@@ -126,7 +134,7 @@ def write_text(file: Path, text: str) -> None:
 
 def write_bytes(file: Path, content: bytes) -> None:
     """Write `content` to `file` so that a reader sees the old content or the new, never a part."""
-    handle, name = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
+    handle, name = tempfile.mkstemp(prefix=f".{file.name}.", suffix=".tmp", dir=file.parent)
     try:
         with os.fdopen(handle, "wb") as stream:
             stream.write(content)

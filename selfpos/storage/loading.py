@@ -22,8 +22,8 @@ LARGEST = {"layers": 10_000, "max_seq_length": 10_000_000}
 
 
 def check_settings(folder: Path, modules: Iterable[Module]) -> None:
-    """Raise SelfposError where a settings file of the model is no JSON object within bounds, its prompts are no
-    texts, or it says of layers or tokens what no model has.
+    """Raise SelfposError where a settings file of the model is no JSON object within bounds, its prompts are
+    no texts, or it says of layers or tokens what no model has.
     """
     file = folder / PROMPTS_CONFIG
     prompts = mapping(read_json(file, missing_ok=True), "prompts", file)
