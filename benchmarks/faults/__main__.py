@@ -27,7 +27,7 @@ from place import ROOT, Place, warm
 from table import Row, rows_of, written
 from trial import Outcome, tried
 
-GROUPS = ["outside", "documents", "headers", "records", "pickles", "struck"]
+GROUPS = ["outside", "documents", "headers", "records", "pickles", "struck", "fuzzing"]
 
 
 def main() -> None:
@@ -52,15 +52,18 @@ def main() -> None:
 def tried_all(group: str, place: Place, options: argparse.Namespace) -> list[Row]:
     """Carry out the trials of a group, and say at once what was not survived."""
     outcomes = []
-    for outcome in _outcomes(importlib.import_module(group), place, options.fault):
+    for outcome in _outcomes(importlib.import_module(group), place, options.fault, options.minutes):
         outcomes.append(outcome)
         if outcome.why:
             print(f"NOT SURVIVED: {outcome.fault}: {json.dumps(outcome.why)}", flush=True)
     return rows_of(outcomes, place.folder)
 
 
-def _outcomes(group: Any, place: Place, fault: str) -> Iterator[Outcome]:
+def _outcomes(group: Any, place: Place, fault: str, minutes: float) -> Iterator[Outcome]:
     """What a group tries by itself, or the trials that it lists."""
+    if group.__name__ == "fuzzing":
+        yield from group.outcomes(place, minutes, fault)
+        return
     if hasattr(group, "outcomes"):
         yield from group.outcomes(place)
         return

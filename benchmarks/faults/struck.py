@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from place import Place
-from trial import STOPPED, Outcome, Seen, Trial, unreadable, wrongs
+from trial import Outcome, Seen, Trial, unreadable, wrongs
 from works import Work, contents, difference, others, started, works
 
 KILLS = {"merge": 30, "finetune": 25, "search": 15, "eval-mteb": 25, "run": 12}
@@ -152,7 +152,5 @@ def _late(seconds: float) -> list[str]:
 def _ended(work: Work, folder: Path, seen: Seen, status: int) -> Iterator[str]:
     trial = Trial(work.name, [work.name], None, (0, status))
     yield from wrongs(trial, seen)
-    if seen.status in STOPPED and not work.adds and (folder / work.out).exists():
-        yield f"{work.out} is there"
     if locks := list(folder.rglob("*.lock")):
         yield f"{locks[0].name} is left"

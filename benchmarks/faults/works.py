@@ -14,7 +14,7 @@ from place import Place
 from trial import Seen, Trial, command_line, run
 
 TIMES = re.compile(
-    r"second|time|date|created|started|ended|duration|host|machine|path|speed|per_s|memory|elapsed|took|phases"
+    r"second|time|date|created|started|ended|duration|host|machine|path|speed|per_s|memory|elapsed|took|phases|resumed"
 )
 SEARCH = ("--param", "rounds=1", "--param", "compare=false")
 
