@@ -27,7 +27,7 @@ from place import ROOT, Place, warm
 from table import Row, rows_of, written
 from trial import Outcome, tried
 
-GROUPS = ["outside", "documents", "headers", "records", "pickles", "struck", "fuzzing"]
+GROUPS = ["outside", "documents", "headers", "records", "pickles", "struck", "disk", "fuzzing"]
 
 
 def main() -> None:

@@ -24,7 +24,7 @@ LONGEST = 2000  # characters of a sentence
 MEMORY = 1000  # MB
 
 
-class Found(Exception):
+class FoundError(Exception):
     """What the opener must not do; `kind` is the same for all examples of one fault."""
 
     def __init__(self, kind: str) -> None:
@@ -79,7 +79,7 @@ def fuzzed(opener: Opener, minutes: float, report: Path) -> int:
         opener.write(content)
         try:
             judged(opener)
-        except Found as found:
+        except FoundError as found:
             faults.setdefault(found.kind, repr(content)[:600])
         if tried % 50 == 0:
             report.write_text(json.dumps([tried, faults]))
@@ -93,20 +93,20 @@ def fuzzed(opener: Opener, minutes: float, report: Path) -> int:
 
 
 def judged(opener: Opener) -> None:
-    """Open the file. Raises Found for anything but a value or a sentence, in time."""
+    """Open the file. Raises FoundError for anything but a value or a sentence, in time."""
     begun = time.monotonic()
     try:
         opener.open()
     except SelfposError as error:
         sentence = str(error)
         if len(sentence) > LONGEST:
-            raise Found(f"a sentence of {len(sentence):,} characters: {sentence[:60]}") from None
+            raise FoundError(f"a sentence of {len(sentence):,} characters: {sentence[:60]}") from None
         if "\n" in printable(sentence):
-            raise Found("a sentence of several lines") from None
+            raise FoundError("a sentence of several lines") from None
     except Exception as error:
         place = traceback.extract_tb(error.__traceback__)
         own = [frame for frame in place if "/selfpos/" in frame.filename] or place
         where = f"{Path(own[-1].filename).name}:{own[-1].lineno}"
-        raise Found(f"{type(error).__name__} at {where}: {str(error)[:80]!r}"[:160]) from None
+        raise FoundError(f"{type(error).__name__} at {where}: {str(error)[:80]!r}"[:160]) from None
     if (taken := time.monotonic() - begun) > SECONDS:
-        raise Found(f"took {taken:.0f} s")
+        raise FoundError(f"took {taken:.0f} s")

@@ -22,6 +22,7 @@ TITLES = {
     "records": "Records that break the reader",
     "pickles": "Pickles",
     "struck": "Signals and kills",
+    "disk": "Disk, permissions, two at once",
     "fuzzing": "Fuzzers",
 }
 
