@@ -14,7 +14,7 @@ from typing import NoReturn
 
 import click
 
-from selfpos.errors import OperationError, SelfposError, nearest, printable
+from selfpos.errors import OperationError, SelfposError, nearest, told
 from selfpos.signals import ending_signals
 from selfpos.version import __version__
 
@@ -100,7 +100,7 @@ def main() -> None:
 
 
 def _end(sentence: str, status: int) -> NoReturn:
-    click.echo(f"selfpos: {printable(sentence)}", err=True)
+    click.echo(f"selfpos: {told(sentence)}", err=True)
     sys.exit(status)
 
 

@@ -100,13 +100,12 @@ def unwritable(place: Place, work: Work) -> Iterator[Outcome]:
     fault = f"an output that may not be written: {work.name}"
     folder.chmod(0o555)
     seen = started(work, folder, before=as_anyone)
-    why = "; ".join(wrongs(Trial(fault, [work.name], None, REFUSED), seen))
-    left = [path.name for path in folder.iterdir()]
+    reasons = [*wrongs(Trial(fault, [work.name], None, REFUSED), seen)]
+    reasons += [f"{path.name} is there" for path in folder.iterdir()]
     folder.chmod(0o755)
     said = (seen.sentences or ["(nothing)"])[-1].removeprefix("selfpos: ")
-    yield Outcome(
-        fault, (why and f"{why}: {seen.err[-300:]}") or (f"{left[0]} is there" if left else ""), said
-    )
+    why = "; ".join(reasons)
+    yield Outcome(fault, why and f"{why}: {seen.err[-300:]}", said)
 
 
 def unreadable_inputs(place: Place) -> Iterator[Trial]:
