@@ -15,9 +15,12 @@ import argparse
 import importlib
 import json
 import os
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +30,19 @@ from place import ROOT, Place, warm
 from table import Row, rows_of, written
 from trial import Outcome, tried
 
-GROUPS = ["outside", "documents", "headers", "records", "pickles", "struck", "disk", "fuzzing"]
+GROUPS = [
+    "outside",
+    "documents",
+    "headers",
+    "records",
+    "pickles",
+    "struck",
+    "disk",
+    "hub",
+    "words",
+    "sizes",
+    "fuzzing",
+]
 
 
 def main() -> None:
@@ -39,20 +54,28 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=1.0, help="for each fuzzer")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results")
     options = parser.parse_args()
-    warm()
-    for group in options.only:
-        begun = time.monotonic()
-        with tempfile.TemporaryDirectory(prefix="faults-") as folder:
-            rows = tried_all(group, Place(Path(folder)), options)
-        print(f"{group}: {time.monotonic() - begun:.0f} s", flush=True)
-        if not options.fault:
-            written(options.out, group, rows)
+    if len(options.only) > 1:  # each group in a process of its own, which imports the libraries as it needs
+        words = [*sys.argv[:1], "--fault", options.fault, "--minutes", options.minutes, "--out", options.out]
+        for group in options.only:
+            subprocess.run([sys.executable, *map(str, words), "--only", group], check=True)
+        return
+    group = importlib.import_module(options.only[0])
+    begun = time.monotonic()
+    with (
+        getattr(group, "around", nullcontext)() as hub,
+        tempfile.TemporaryDirectory(prefix="faults-") as folder,
+    ):
+        warm()
+        rows = tried_all(group, Place(Path(folder), hub), options)
+    print(f"{group.__name__}: {time.monotonic() - begun:.0f} s", flush=True)
+    if not options.fault:
+        written(options.out, group.__name__, rows)
 
 
-def tried_all(group: str, place: Place, options: argparse.Namespace) -> list[Row]:
+def tried_all(group: Any, place: Place, options: argparse.Namespace) -> list[Row]:
     """Carry out the trials of a group, and say at once what was not survived."""
     outcomes = []
-    for outcome in _outcomes(importlib.import_module(group), place, options.fault, options.minutes):
+    for outcome in _outcomes(group, place, options.fault, options.minutes):
         outcomes.append(outcome)
         if outcome.why:
             print(f"NOT SURVIVED: {outcome.fault}: {json.dumps(outcome.why)}", flush=True)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from place import Place
 from struck import after, again, unharmed
-from trial import DONE, REFUSED, Outcome, Seen, Trial, command_line, left_over, run, tried, wrongs
+from trial import DONE, REFUSED, Outcome, Seen, Trial, command_line, left_over, outcome, run, tried, wrongs
 from works import Work, contents, difference, others, started, works
 
 SIZES = (4, 12, 40, 120, 400, 1200)  # kB that fit on the disk
@@ -72,9 +72,7 @@ def _judged(fault: str, work: Work, folder: Path, seen: Seen, expected: dict[str
         why += [difference(contents(folder, work.out), expected)]
     elif seen.status is not None and not work.adds:
         why += left_over(folder / work.out, seen.status)
-    said = (seen.sentences or ["(done: it fits)"])[-1].removeprefix("selfpos: ")
-    told = "; ".join(reason for reason in why if reason)
-    return Outcome(fault, told and f"{told}: {seen.err[-400:]}", said)
+    return outcome(fault, why, seen, "" if seen.status else "(done: it fits)")
 
 
 # ---------------------------------------------------------------- permissions
@@ -103,9 +101,7 @@ def unwritable(place: Place, work: Work) -> Iterator[Outcome]:
     reasons = [*wrongs(Trial(fault, [work.name], None, REFUSED), seen)]
     reasons += [f"{path.name} is there" for path in folder.iterdir()]
     folder.chmod(0o755)
-    said = (seen.sentences or ["(nothing)"])[-1].removeprefix("selfpos: ")
-    why = "; ".join(reasons)
-    yield Outcome(fault, why and f"{why}: {seen.err[-300:]}", said)
+    yield outcome(fault, reasons, seen)
 
 
 def unreadable_inputs(place: Place) -> Iterator[Trial]:

@@ -105,7 +105,7 @@ def settings(place: Place) -> list[Opener]:
         model = place.copy(place.vectors[0])
 
         def opened(model: Path = model) -> None:
-            check_base(model)
+            check_base(model, allow_code=True)
             check_trained(model, 16)
             open_vectors(base, [model])
 

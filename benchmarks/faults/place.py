@@ -19,6 +19,7 @@ class Place:
     """A folder with a base, three specialists, records for them, a probe set and test data."""
 
     folder: Path
+    hub: Any = None
     numbers: Any = field(default_factory=count)
 
     def __post_init__(self) -> None:

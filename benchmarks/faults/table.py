@@ -23,6 +23,9 @@ TITLES = {
     "pickles": "Pickles",
     "struck": "Signals and kills",
     "disk": "Disk, permissions, two at once",
+    "hub": "The Hub",
+    "words": "What no output may hold, and words that are not words",
+    "sizes": "Sizes",
     "fuzzing": "Fuzzers",
 }
 

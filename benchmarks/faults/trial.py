@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -85,12 +85,17 @@ class Outcome:
     saw: str
 
 
+def outcome(fault: str, reasons: Iterable[str], seen: Seen, saw: str = "") -> Outcome:
+    """What came of a fault, by the reasons why it was not survived; empty ones count as none."""
+    why = "; ".join(reason for reason in reasons if reason)
+    said = saw or (seen.sentences or [f"(done, status {seen.status})"])[-1].removeprefix("selfpos: ")
+    return Outcome(fault, why and f"{why}: {seen.err[-500:]}", said)
+
+
 def tried(trial: Trial) -> Outcome:
     """Carry out the trial and judge it."""
     seen = run(lambda: command_line(trial), strike=trial.strike, seconds=trial.seconds, memory=trial.memory)
-    why = "; ".join(wrongs(trial, seen))
-    said = (seen.sentences or [f"(done, status {seen.status})"])[-1].removeprefix("selfpos: ")
-    return Outcome(trial.fault, why and f"{why}: {seen.err[-600:]}", said)
+    return outcome(trial.fault, wrongs(trial, seen), seen)
 
 
 def wrongs(trial: Trial, seen: Seen) -> Iterator[str]:
