@@ -90,7 +90,8 @@ def main() -> None:
         except click.ClickException as error:
             _end(_sentence(error), error.exit_code)
         except OSError as error:
-            where = f"{error.filename}: " if error.filename else ""
+            name = error.filename2 or error.filename  # of a copy, the second is written
+            where = f"{name}: " if name else ""
             _end(f"{where}{error.strerror or error}", OperationError.exit_code)
         except (click.Abort, KeyboardInterrupt) as error:
             # click raises its own from the interrupt; empty where nothing was kept

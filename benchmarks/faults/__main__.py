@@ -27,22 +27,10 @@ from typing import Any
 os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
 
 from place import ROOT, Place, warm
-from table import Row, rows_of, written
+from table import TITLES, Row, rows_of, written
 from trial import Outcome, tried
 
-GROUPS = [
-    "outside",
-    "documents",
-    "headers",
-    "records",
-    "pickles",
-    "struck",
-    "disk",
-    "hub",
-    "words",
-    "sizes",
-    "fuzzing",
-]
+GROUPS = list(TITLES)
 
 
 def main() -> None:

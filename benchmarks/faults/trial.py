@@ -9,9 +9,10 @@ import io
 import os
 import re
 import resource
+import select
 import signal
 import sys
-import tempfile
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -26,6 +27,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 DONE, REFUSED, STOPPED = (0,), (1, 2), (129, 130, 143)
 SECONDS = 15.0  # until a command must have ended, unless a fault says otherwise
 MEMORY = 1000  # MB of address space beyond what the fork has
+STEPS_TO_GO_ON = re.compile(r"\..*\.(search|checkpoints)|.*\.checkpoints")  # after a disk that is full, too
 LEFT_TO_GO_ON = re.compile(r"\..*\.(tmp-[0-9a-f]+|search|checkpoints)|.*\.checkpoints")
 
 
@@ -89,7 +91,7 @@ def outcome(fault: str, reasons: Iterable[str], seen: Seen, saw: str = "") -> Ou
     """What came of a fault, by the reasons why it was not survived; empty ones count as none."""
     why = "; ".join(reason for reason in reasons if reason)
     said = saw or (seen.sentences or [f"(done, status {seen.status})"])[-1].removeprefix("selfpos: ")
-    return Outcome(fault, why and f"{why}: {seen.err[-500:]}", said)
+    return Outcome(fault, why and f"{why}: {seen.err[-1500:]}", said)
 
 
 def tried(trial: Trial) -> Outcome:
@@ -129,7 +131,8 @@ def left_over(out: Path, status: int) -> Iterator[str]:
     if out.is_dir() and (broken := unreadable(out)):
         yield f"{broken} cannot be read"
     beside = [path.name for path in out.parent.iterdir() if path.name.startswith(f".{out.name}.")]
-    kept = [name for name in beside if status in STOPPED and LEFT_TO_GO_ON.fullmatch(name)]
+    going_on = {True: LEFT_TO_GO_ON, False: STEPS_TO_GO_ON}[status in STOPPED]
+    kept = [name for name in beside if going_on.fullmatch(name)]
     if rest := sorted(set(beside) - set(kept)):
         yield f"{rest[0]} is left"
 
@@ -188,21 +191,37 @@ def run(
     memory: int = MEMORY,
 ) -> Seen:
     """Do `work` in a fork of this process, with at most `memory` MB more and in at most `seconds`."""
-    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        begun = time.monotonic()
-        child = os.fork()
-        if not child:
-            _be(work, out.fileno(), err.fileno(), memory)
-        if strike is not None:
-            strike(child)
-        ended, used = _wait(child, begun + seconds)
-        taken = time.monotonic() - begun
-        out.seek(0)
-        err.seek(0)
-        texts = [file.read().decode(errors="backslashreplace") for file in (out, err)]
-    return Seen(ended, texts[0], texts[1], taken, used)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    (out, out_end), (err, err_end) = os.pipe(), os.pipe()  # which no limit of files counts
+    begun = time.monotonic()
+    child = os.fork()
+    if not child:
+        _be(work, out_end, err_end, memory)
+    texts: dict[int, bytes] = {out: b"", err: b""}
+    for end in (out_end, err_end):
+        os.close(end)
+    reader = threading.Thread(target=_read, args=(texts,), daemon=True)
+    reader.start()
+    if strike is not None:
+        strike(child)
+    ended, used = _wait(child, begun + seconds)
+    taken = time.monotonic() - begun
+    reader.join(timeout=5)
+    said = [texts[end].decode(errors="backslashreplace") for end in (out, err)]
+    return Seen(ended, said[0], said[1], taken, used)
+
+
+def _read(texts: dict[int, bytes]) -> None:
+    """Read pipes to their ends, and close them."""
+    waiting = set(texts)
+    while waiting:
+        for pipe in select.select(list(waiting), [], [])[0]:
+            part = os.read(pipe, 65536)
+            texts[pipe] += part
+            if not part:
+                waiting.remove(pipe)
+                os.close(pipe)
 
 
 def _be(work: Callable[[], int], out: int, err: int, memory: int) -> NoReturn:

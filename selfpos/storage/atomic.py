@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import glob
 import os
 import re
@@ -68,11 +69,21 @@ def resumable_folder(out: Path, fingerprint: str, *, worth_keeping: Callable[[Pa
                 shutil.rmtree(folder, ignore_errors=True)
             elif isinstance(error, KeyboardInterrupt):
                 raise stopped("what is finished") from None
-            if isinstance(error, OSError):
-                where = f" ({error.filename})" if error.filename else ""
-                reason = f"{error.strerror or error}{where}"
+            if isinstance(error, Exception) and (reason := disk_refusal(error)):
                 raise OperationError(f"writing {out} failed: {reason}; nothing is left of it") from error
             raise
+
+
+def disk_refusal(error: Exception) -> str:
+    """Why the disk refused, where `error` says so: an OSError, or what safetensors and torch make of one,
+    which is told by its text. Empty for other errors.
+    """
+    if isinstance(error, OSError):
+        name = error.filename2 or error.filename  # of a copy, the second is written
+        return f"{error.strerror or error}{f' ({name})' if name else ''}"
+    if number := re.search(r"\(os error (\d+)\)", str(error)):
+        return os.strerror(int(number[1]))
+    return os.strerror(errno.ENOSPC) if "PytorchStreamWriter failed" in str(error) else ""
 
 
 def publish(folder: Path, out: Path) -> None:
