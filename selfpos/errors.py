@@ -52,6 +52,11 @@ def printable(text: str) -> str:
     return "".join(repr(letter)[1:-1] if _obeyed(letter) else letter for letter in text)
 
 
+def printable_page(text: str) -> str:
+    """As `printable`, but ends of lines and tabs stay."""
+    return re.sub(r"[^\n\t]+", lambda line: printable(line[0]), text)
+
+
 def _obeyed(letter: str) -> bool:
     marks = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
     return unicodedata.bidirectional(letter) in marks or unicodedata.category(letter) in ESCAPED_CATEGORIES

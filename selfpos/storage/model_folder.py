@@ -42,6 +42,7 @@ from selfpos.storage.tensor_file import TensorEntry, read_header
 if TYPE_CHECKING:
     from torch import Tensor
 
+LARGEST_MAP = 256 * 2**20  # bytes of a file that is mapped whole
 EMBEDDER = "SentenceTransformer"
 BYTE_TOKENIZERS = ("ByT5Tokenizer", "CanineTokenizer", "PerceiverTokenizer")
 """Tokenizers whose tokens are bytes or characters, which have no vocabulary file."""
@@ -139,14 +140,27 @@ class ModelFolder:
 
 
 def raw_tensor(entry: TensorEntry, maps: dict[Path, np.ndarray]) -> np.ndarray:
-    """The stored bits of `entry`, flat, from the memory map of its file, which is kept in `maps`."""
-    if entry.file not in maps:
-        with entry.file.open("rb") as handle:
-            # torch wants a writable buffer. ACCESS_COPY makes the pages private, so the file is never
-            # changed.
-            maps[entry.file] = np.frombuffer(mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_COPY), np.uint8)
-    bits = maps[entry.file][entry.offset : entry.offset + entry.nbytes]
-    return bits.view(STORED[entry.dtype]) if entry.nbytes else np.empty(0, STORED[entry.dtype])
+    """The stored bits of `entry`, flat, from the memory map of its file, which is kept in `maps`, or of the
+    tensor alone where the file is large: then it takes address space only while it is used.
+    """
+    if not entry.nbytes:
+        return np.empty(0, STORED[entry.dtype])
+    if entry.file not in maps and entry.file.stat().st_size <= LARGEST_MAP:
+        maps[entry.file] = _mapped(entry.file, 0, 0)
+    if entry.file in maps:
+        bits = maps[entry.file][entry.offset : entry.offset + entry.nbytes]
+    else:
+        before = entry.offset % mmap.ALLOCATIONGRANULARITY
+        bits = _mapped(entry.file, entry.offset - before, before + entry.nbytes)[before:]
+    return bits.view(STORED[entry.dtype])
+
+
+def _mapped(file: Path, start: int, nbytes: int) -> np.ndarray:
+    """Bytes of a file from `start` on as a memory map, to its end where `nbytes` is 0."""
+    with file.open("rb") as handle:
+        # torch wants a writable buffer. ACCESS_COPY makes the pages private, so the file is never changed.
+        mapped = mmap.mmap(handle.fileno(), nbytes, offset=start, access=mmap.ACCESS_COPY)
+    return np.frombuffer(mapped, np.uint8)
 
 
 def open_model(folder: Path) -> ModelFolder:
