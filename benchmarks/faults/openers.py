@@ -38,7 +38,7 @@ def openers(place: Place) -> list[Opener]:
         *settings(place),
         *manifests(place),
         *recipes(place),
-        *(records(place, kind) for kind in ("jsonl", "json", "csv", "tsv")),
+        records(place),
         probe(place),
     ]
 
@@ -97,21 +97,34 @@ def settings(place: Place) -> list[Opener]:
     from selfpos.vectors.task_vector import open_vectors
 
     base = open_model(place.base)
-    made = []
-    for name in (
-        *(MODULES, CONFIG, "sentence_bert_config.json", "config_sentence_transformers.json"),
-        *("1_Pooling/config.json", "2_Dense/config.json", "tokenizer_config.json"),
-    ):
-        model = place.copy(place.vectors[0])
 
-        def opened(model: Path = model) -> None:
+    def opener(name: str, files: list[str]) -> Opener:
+        models = {file: place.copy(place.vectors[0]) for file in files}
+        drawn = [
+            documents(json.loads((models[file] / file).read_text())).map(partial(_named, file))
+            for file in files
+        ]
+        latest = [files[0]]
+
+        def write(content: tuple[str, bytes]) -> None:
+            latest[0] = content[0]
+            (models[content[0]] / content[0]).write_bytes(content[1])
+
+        def opened() -> None:
+            model = models[latest[0]]
             check_base(model, allow_code=True)
             check_trained(model, 16)
             open_vectors(base, [model])
 
-        valid = json.loads((model / name).read_text())
-        made.append(Opener(name, documents(valid), (model / name).write_bytes, opened))
-    return made
+        return Opener(name, st.one_of(drawn), write, opened)
+
+    others = ["sentence_bert_config.json", "config_sentence_transformers.json", "tokenizer_config.json"]
+    parts = ["1_Pooling/config.json", "2_Dense/config.json"]
+    return [opener(MODULES, [MODULES]), opener("settings of a model", [CONFIG, *others, *parts])]
+
+
+def _named(file: str, content: bytes) -> tuple[str, bytes]:
+    return file, content
 
 
 def manifests(place: Place) -> list[Opener]:
@@ -173,30 +186,43 @@ def recipes(place: Place) -> list[Opener]:
     return made
 
 
-def records(place: Place, kind: str) -> Opener:
-    """Records in files of a kind, read for a task."""
+def records(place: Place) -> Opener:
+    """Records in files of every kind of text, read for a task."""
     from selfpos.data.sources import load_task
     from selfpos.recipe import TaskSource
 
-    file = place.fresh() / f"x.{kind}"
+    folder = place.fresh()
     valid = [
         {"sentence1": "a b", "sentence2": f"c {number}", "score": number, "id": 5} for number in range(8)
     ]
-    source = TaskSource(type="sts", data=str(file))
+    drawn = []
+    for kind in ("jsonl", "json", "csv", "tsv"):
+        write = partial(_as_records, kind)
+        content = st.one_of(mutated(valid).map(write), damaged(write(valid)))
+        drawn.append(content.map(partial(_named, kind)))
+    latest = ["jsonl"]
 
-    def written(rows: Any) -> bytes:
-        if kind == "json" or not isinstance(rows, list):
-            return json.dumps(rows).encode()
-        if kind == "jsonl":
-            return "".join(json.dumps(row) + "\n" for row in rows).encode()
-        stream = io.StringIO()
-        writer = csv.writer(stream, delimiter="," if kind == "csv" else "\t", lineterminator="\n")
-        writer.writerow(["sentence1", "sentence2", "score", "id"])
-        writer.writerows(row.values() if isinstance(row, dict) else [row] for row in rows)
-        return stream.getvalue().encode(errors="surrogatepass")
+    def put(content: tuple[str, bytes]) -> None:
+        latest[0] = content[0]
+        (folder / f"x.{content[0]}").write_bytes(content[1])
 
-    content = st.one_of(mutated(valid).map(written), damaged(written(valid)))
-    return Opener(f"records in a {kind} file", content, file.write_bytes, lambda: load_task(source, seed=0))
+    def opened() -> None:
+        load_task(TaskSource(type="sts", data=str(folder / f"x.{latest[0]}")), seed=0)
+
+    return Opener("records", st.one_of(drawn), put, opened)
+
+
+def _as_records(kind: str, rows: Any) -> bytes:
+    """The rows as a file of a kind."""
+    if kind == "json" or not isinstance(rows, list):
+        return json.dumps(rows).encode()
+    if kind == "jsonl":
+        return "".join(json.dumps(row) + "\n" for row in rows).encode()
+    stream = io.StringIO()
+    writer = csv.writer(stream, delimiter="," if kind == "csv" else "\t", lineterminator="\n")
+    writer.writerow(["sentence1", "sentence2", "score", "id"])
+    writer.writerows(row.values() if isinstance(row, dict) else [row] for row in rows)
+    return stream.getvalue().encode(errors="surrogatepass")
 
 
 def probe(place: Place) -> Opener:
