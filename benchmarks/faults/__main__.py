@@ -40,10 +40,21 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=GROUPS, default=GROUPS)
     parser.add_argument("--fault", default="", help="only faults whose name contains this")
     parser.add_argument("--minutes", type=float, default=1.0, help="for each fuzzer")
+    parser.add_argument("--share", type=float, default=1.0, help="of the moments at which work is killed")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results")
     options = parser.parse_args()
     if len(options.only) > 1:  # each group in a process of its own, which imports the libraries as it needs
-        words = [*sys.argv[:1], "--fault", options.fault, "--minutes", options.minutes, "--out", options.out]
+        words = [
+            *sys.argv[:1],
+            "--fault",
+            options.fault,
+            "--minutes",
+            options.minutes,
+            "--share",
+            options.share,
+            "--out",
+            options.out,
+        ]
         for group in options.only:
             subprocess.run([sys.executable, *map(str, words), "--only", group], check=True)
         return
@@ -54,7 +65,7 @@ def main() -> None:
         tempfile.TemporaryDirectory(prefix="faults-") as folder,
     ):
         warm()
-        rows = tried_all(group, Place(Path(folder), hub), options)
+        rows = tried_all(group, Place(Path(folder), hub, options.share), options)
     print(f"{group.__name__}: {time.monotonic() - begun:.0f} s", flush=True)
     if not options.fault:
         written(options.out, group.__name__, rows)

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
+from kills import after, again, unharmed
 from place import Place
-from struck import after, again, unharmed
 from trial import DONE, REFUSED, Outcome, Seen, Trial, command_line, left_over, outcome, run, tried, wrongs
 from works import Work, contents, difference, others, started, works
 

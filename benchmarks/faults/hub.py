@@ -16,8 +16,9 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from kills import after
 from place import Place
-from struck import SIGNALS, after
+from signalled import SIGNALS
 from trial import DONE, REFUSED, Outcome, Seen, Trial, command_line, run, tried, wrongs
 
 REPO = "alice/merged"

@@ -20,6 +20,7 @@ class Place:
 
     folder: Path
     hub: Any = None
+    share: float = 1.0  # of the moments at which work is killed
     numbers: Any = field(default_factory=count)
 
     def __post_init__(self) -> None:

@@ -174,11 +174,13 @@ def command_line(trial: Trial) -> int:
 
 
 def _listening(work: Any) -> Callable[..., object]:
-    """`work` with signals let through again, which `_be` holds back until the program has begun."""
+    """`work` with signals let through, which `_be` holds back before it; and again after it."""
 
     def begun(*args: object, **kwargs: object) -> object:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-        return work(*args, **kwargs)
+        done = work(*args, **kwargs)
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # one that comes now came after the work
+        return done
 
     return begun
 

@@ -1,7 +1,8 @@
-"""Work that is killed or told to end, at random moments and at each named write, and then started again."""
+"""Work that is killed, at random moments and at each named write, and then started again."""
 
 from __future__ import annotations
 
+import math
 import os
 import random
 import signal
@@ -11,29 +12,19 @@ from functools import partial
 from pathlib import Path
 
 from place import Place
-from trial import Outcome, Seen, Trial, unreadable, wrongs
-from works import Work, contents, difference, others, started, works
+from trial import Outcome, unreadable
+from works import Work, contents, difference, started, works
 
-KILLS = {"merge": 30, "finetune": 25, "search": 15, "eval-mteb": 25, "run": 12}
-POINTS = {"merge": 60, "finetune": 60, "search": 12, "eval-mteb": 40, "run": 14}
-SIGNALS = {signal.SIGTERM: 143, signal.SIGHUP: 129, signal.SIGINT: 130}
-SHARES = (0.1, 0.3, 0.5, 0.7, 0.9)
-LATENCY = 10.0  # seconds within which work ends that is told to
+KILLS = {"merge": 60, "finetune": 40, "search": 20, "eval-mteb": 60, "run": 16}
+POINTS = {"merge": 60, "finetune": 40, "search": 12, "eval-mteb": 40, "run": 16}
 
 
 def outcomes(place: Place) -> Iterator[Outcome]:
     rng = random.Random(24)
-    done = place.fresh()
-    all_works = works(place)
-    assert started(all_works["run"], done).status == 0, "the run does not work unharmed"
-    for work in all_works.values():
+    for work in works(place).values():
         expected, seconds = unharmed(place, work)
         yield from killed_at_random(place, work, expected, seconds, rng)
         yield from killed_at_writes(place, work, expected)
-        yield from told_to_end(place, work, expected, seconds)
-    for work in others(place, done / "out").values():
-        expected, seconds = unharmed(place, work)
-        yield from told_to_end(place, work, expected, seconds)
 
 
 def unharmed(place: Place, work: Work) -> tuple[dict[str, str], float]:
@@ -71,7 +62,7 @@ def again(work: Work, folder: Path, expected: dict[str, str]) -> str:
 def killed_at_random(
     place: Place, work: Work, expected: dict[str, str], seconds: float, rng: random.Random
 ) -> Iterator[Outcome]:
-    for _ in range(KILLS[work.name]):
+    for _ in range(math.ceil(place.share * KILLS[work.name])):
         folder = place.fresh()
         started(work, folder, strike=after(rng.uniform(0, seconds), signal.SIGKILL))
         why = again(work, folder, expected)
@@ -111,46 +102,11 @@ def killed_at_writes(place: Place, work: Work, expected: dict[str, str]) -> Iter
     report = place.fresh() / "count"
     started(work, place.fresh(), before=partial(counted, report))
     total = int(report.read_text())
-    chosen = sorted({1 + place_ * total // POINTS[work.name] for place_ in range(POINTS[work.name])})
+    most = math.ceil(place.share * POINTS[work.name])
+    chosen = sorted({1 + number * total // most for number in range(most)})
     for point in chosen:
         folder = place.fresh()
         started(work, folder, before=partial(counted, report, point, late=point % 2 == 1))
         why = again(work, folder, expected)
         why = why and f"write {point} of {total}: {why}"
         yield Outcome(f"SIGKILL at a named write: {work.name}", why, f"the same bytes; {total} writes in all")
-
-
-# ---------------------------------------------------------------- signals
-
-
-def told_to_end(place: Place, work: Work, expected: dict[str, str], seconds: float) -> Iterator[Outcome]:
-    for number, status in SIGNALS.items():
-        for share in SHARES:
-            folder = place.fresh()
-            moment: list[float] = []
-            strike = after(share * seconds, number)
-
-            def noted(
-                child: int, strike: Callable[[int], None] = strike, moment: list[float] = moment
-            ) -> None:
-                strike(child)
-                moment.append(time.monotonic())
-
-            seen = started(work, folder, strike=noted)
-            late = time.monotonic() - moment[0]
-            why = "; ".join([*_ended(work, folder, seen, status), *_late(late)]) or again(
-                work, folder, expected
-            )
-            said = seen.sentences[-1].removeprefix("selfpos: ") if seen.sentences else "(done before it came)"
-            yield Outcome(f"{signal.Signals(number).name}: {work.name}", why, said)
-
-
-def _late(seconds: float) -> list[str]:
-    return [f"ended after {seconds:.0f} s"] if seconds > LATENCY else []
-
-
-def _ended(work: Work, folder: Path, seen: Seen, status: int) -> Iterator[str]:
-    trial = Trial(work.name, [work.name], None, (0, status))
-    yield from wrongs(trial, seen)
-    if locks := list(folder.rglob("*.lock")):
-        yield f"{locks[0].name} is left"
