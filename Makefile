@@ -29,7 +29,7 @@ DATA ?= data
 study: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/study --data $(DATA)
 
-# Kills, full disks, a failing Hub, strangers' files, fuzzers: half an hour. MINUTES are those of each fuzzer.
+# Kills, full disks, a failing Hub, strangers' files, fuzzers: an hour. MINUTES are those of each fuzzer.
 MINUTES ?= 1
 faults: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/faults --minutes $(MINUTES)

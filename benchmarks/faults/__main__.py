@@ -56,7 +56,7 @@ def main() -> None:
             options.out,
         ]
         for group in options.only:
-            subprocess.run([sys.executable, *map(str, words), "--only", group], check=True)
+            subprocess.run([sys.executable, sys.argv[0], *words, "--only", group], check=True)
         return
     group = importlib.import_module(options.only[0])
     begun = time.monotonic()
