@@ -44,17 +44,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results")
     options = parser.parse_args()
     if len(options.only) > 1:  # each group in a process of its own, which imports the libraries as it needs
-        words = [
-            *sys.argv[:1],
-            "--fault",
-            options.fault,
-            "--minutes",
-            options.minutes,
-            "--share",
-            options.share,
-            "--out",
-            options.out,
-        ]
+        given = {name: value for name, value in vars(options).items() if name != "only"}
+        words = [word for name, value in given.items() for word in (f"--{name}", str(value))]
         for group in options.only:
             subprocess.run([sys.executable, sys.argv[0], *words, "--only", group], check=True)
         return
