@@ -13,8 +13,9 @@ from typing import Any
 from place import Place
 from trial import Seen, Trial, command_line, run
 
+# what differs from start to start; the loss curve is the mean since the last checkpoint after a kill
 TIMES = re.compile(
-    r"second|time|date|created|started|ended|duration|host|machine|path|speed|per_s|memory|elapsed|took|phases|resumed"
+    r"second|time|date|created|started|ended|duration|host|machine|path|speed|per_s|memory|elapsed|took|phases|resumed|loss_curve"
 )
 SEARCH = ("--param", "rounds=1", "--param", "compare=false")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import glob
 import os
 import re
@@ -145,17 +146,41 @@ def write_text(file: Path, text: str) -> None:
 
 def write_bytes(file: Path, content: bytes) -> None:
     """Write `content` to `file` so that a reader sees the old content or the new, never a part."""
-    handle, name = tempfile.mkstemp(prefix=f".{file.name}.", suffix=".tmp", dir=file.parent)
+    for leftover in file.parent.glob(f".{glob.escape(file.name)}.????????.tmp"):
+        _remove_abandoned(leftover)
+    handle, temporary = _held_temporary(file)
     try:
         with os.fdopen(handle, "wb") as stream:
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
-        Path(name).chmod(0o644)
-        Path(name).replace(file)
+            temporary.chmod(0o644)
+            temporary.replace(file)
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
+
+
+def _held_temporary(file: Path) -> tuple[int, Path]:
+    """A new file beside `file`, which is locked so that others see that it is being written."""
+    while True:
+        handle, name = tempfile.mkstemp(prefix=f".{file.name}.", suffix=".tmp", dir=file.parent)
+        with suppress(OSError):  # a file system without locks, or another that takes it for abandoned
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.fstat(handle).st_nlink:
+            return handle, Path(name)
+        os.close(handle)
+
+
+def _remove_abandoned(leftover: Path) -> None:
+    """Remove what a killed process was writing, unless another writes it now."""
+    with suppress(OSError):
+        handle = os.open(leftover, os.O_RDWR)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            leftover.unlink()
+        finally:
+            os.close(handle)
 
 
 def flush(path: Path) -> None:

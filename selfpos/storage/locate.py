@@ -20,7 +20,7 @@ HUB_FILES = [f"*{ending}" for ending in (".safetensors", ".py", "_linear.pt", *s
 HUB_LEFT_OUT = [pattern for folder in sorted(EXPORT_FOLDERS) for pattern in (f"{folder}/*", f"*/{folder}/*")]
 
 ABSOLUTE = re.compile(
-    r"""(?<![\w./:*\\-])(?:~|[A-Za-z]:)?[/\\](?=[^\s/])(?:[^\n'",\]}]*[/\\])?([^\n'",\]}/\\]*)"""
+    r"""(?<![…\w./:*\\-])(?:~|[A-Za-z]:)?[/\\](?=[^\s/])(?:[^\n'",\]}]*[/\\])?([^\n'",\]}/\\]*)"""
 )
 
 

@@ -22,6 +22,7 @@ from selfpos.storage.tensor_file import TensorFileWriter, read_header
     [
         ("base: /home/me/a b/base\nseed: 1", "base: …/base\nseed: 1"),
         ("data: ~/d/sts.jsonl", "data: …/sts.jsonl"),
+        ("data: …/sts.jsonl", "data: …/sts.jsonl"),
         ("['C:\\\\me\\\\x.json', '/a/b']", "['…/x.json', '…/b']"),
         ("https://huggingface.co/a/b", "https://huggingface.co/a/b"),
         ("hub:a/b ./x/y ../x or a / b", "hub:a/b ./x/y ../x or a / b"),
