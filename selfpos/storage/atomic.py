@@ -19,6 +19,10 @@ from selfpos.errors import OperationError, SelfposError, stopped
 LEFTOVER = re.compile(r"\..+\.\w{8}\.tmp")  # what `write_bytes` writes to, when its process is killed
 
 
+TORCH_REFUSED = ("PytorchStreamWriter failed", "unexpected pos", "iostream error")
+"""What torch says where the disk refuses, most often for it is full."""
+
+
 def refuse_existing(out: Path) -> None:
     """Raise SelfposError when `out` exists, since nothing is overwritten, or would lie within a file."""
     if out.exists() or out.is_symlink():
@@ -84,7 +88,7 @@ def disk_refusal(error: Exception) -> str:
         return f"{error.strerror or error}{f' ({name})' if name else ''}"
     if number := re.search(r"\(os error (\d+)\)", str(error)):
         return os.strerror(int(number[1]))
-    return os.strerror(errno.ENOSPC) if "PytorchStreamWriter failed" in str(error) else ""
+    return os.strerror(errno.ENOSPC) if any(sign in str(error) for sign in TORCH_REFUSED) else ""
 
 
 def publish(folder: Path, out: Path) -> None:
