@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import resource
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 from place import Place
-from trial import DONE, Outcome, Seen, Trial, command_line, outcome, run, unreadable, wrongs
+from trial import DONE, Outcome, Trial, command_line, outcome, run, unreadable, wrongs
 
 from selfpos.storage.file_kinds import WEIGHTS
 
@@ -28,12 +27,7 @@ def _merged(fault: str, words: list, out: Path, seconds: float, memory: int) -> 
     trial = Trial(fault, words, out, DONE, seconds=seconds, memory=memory)
     seen = run(lambda: command_line(trial), seconds=seconds, memory=memory)
     why = [*wrongs(trial, seen), unreadable(out) if out.is_dir() else "nothing was written"]
-    return outcome(fault, why, seen, _cost(seen))
-
-
-def _cost(seen: Seen) -> str:
-    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1000
-    return f"{seen.seconds:.1f} s, at most {max(0, seen.megabytes - own):,} MB more than at the start"
+    return outcome(fault, why, seen, f"{seen.seconds:.1f} s, within {memory:,} MB of address space more")
 
 
 def many_vectors(place: Place) -> Outcome:

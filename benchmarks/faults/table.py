@@ -81,8 +81,9 @@ def page(groups: dict[str, list[Row]]) -> str:
         f"Made by `make faults` (`benchmarks/faults`). {len(everything)} faults, tried {count:,} times, "
         f"survived {survived:,} times. Survived means: in a process of its own, under limits of time and "
         "memory, the command ended with status 0 and the right bytes, or with the status of a refusal or a "
-        "signal and one sentence, without a traceback, and left nothing half-written. The last column is "
-        "what was seen most often, with paths cut short.",
+        "signal and one sentence, without a traceback, and left nothing half-written. Bytes are "
+        "compared without times, and without the loss curve, which is a mean since the last checkpoint. The "
+        "last column is what was seen most often, with paths cut short.",
     ]
     for name, rows in groups.items():
         cells = [
