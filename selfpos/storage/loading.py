@@ -37,6 +37,8 @@ def check_settings(folder: Path, modules: Iterable[Module]) -> None:
 
 
 def _check_number(file: Path, setting: str, value: Any) -> None:
+    if setting == "model_max_length" and not isinstance(value, int | float | None):
+        raise SelfposError(f"{file} has {setting} {str(value)[:60]!r}; expected a number")
     most = next((most for word, most in LARGEST.items() if word in setting), None)
     if most is None or value is None:
         return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 LARGEST_MAP = 256 * 2**20  # bytes of a file that is mapped whole
+CLASS = re.compile(r"[\w/-][\w./-]*\.\w+")  # with its module, perhaps of a repository
 EMBEDDER = "SentenceTransformer"
 BYTE_TOKENIZERS = ("ByT5Tokenizer", "CanineTokenizer", "PerceiverTokenizer")
 """Tokenizers whose tokens are bytes or characters, which have no vocabulary file."""
@@ -262,7 +264,7 @@ def read_modules(folder: Path, *, plain: bool = False) -> tuple[Module, ...]:
 
 def _module(folder: Path, item: Any) -> Module:
     """A module as modules.json lists it. Raises KeyError, TypeError or ValueError where it does not."""
-    if not isinstance(item["type"], str) or not item["type"]:
+    if not isinstance(item["type"], str) or not CLASS.fullmatch(item["type"]) or len(item["type"]) > 255:
         raise TypeError
     return Module(int(item["idx"]), str(item["name"]), _relative(folder, item["path"]), item["type"])
 
