@@ -217,7 +217,7 @@ def read_facts(folder: Path, *, path: Path | None = None) -> Facts:
     run = run_of(path or folder)
     summary = read_summary(folder)
     sources = run.sources if run else {}
-    finetuned = record.get("finetune", {}).get("source", {}).get("data")
+    finetuned = (record.get("finetune") or {}).get("source", {}).get("data")
     tasks = record.get("tasks") or {}
     base = record.get("base")
     if run is not None and base is not None:

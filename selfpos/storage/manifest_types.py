@@ -64,7 +64,7 @@ class Manifest(Fields):
     licence: str | None = None
     base: Parent | None = None
     merge: Merge = Merge()
-    finetune: Finetune = Finetune()
+    finetune: Finetune | None = None
     tasks: dict[str, dict[str, Any]] | None = None
     data: dict[str, Any] | None = None
     positioning: Positioning = Positioning()
