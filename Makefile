@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: quickstart test nightly test-lowest test-ray study lint clean
+.PHONY: quickstart test nightly test-lowest test-ray study faults lint clean
 
 quickstart: $(VENV)/.installed
 	$(BIN)/selfpos run recipes/quickstart.yaml
@@ -28,6 +28,11 @@ test-ray: $(VENV)/.installed-dev
 DATA ?= data
 study: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/study --data $(DATA)
+
+# Kills, full disks, a failing Hub, strangers' files, fuzzers: an hour. MINUTES are those of each fuzzer.
+MINUTES ?= 1
+faults: $(VENV)/.installed-dev
+	$(BIN)/python benchmarks/faults --minutes $(MINUTES)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

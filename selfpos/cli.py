@@ -14,7 +14,7 @@ from typing import NoReturn
 
 import click
 
-from selfpos.errors import OperationError, SelfposError, nearest, printable
+from selfpos.errors import OperationError, SelfposError, nearest, told
 from selfpos.signals import ending_signals
 from selfpos.version import __version__
 
@@ -105,7 +105,8 @@ def main() -> None:
         except click.ClickException as error:
             _end(_sentence(error), error.exit_code)
         except OSError as error:
-            where = f"{error.filename}: " if error.filename else ""
+            name = error.filename2 or error.filename  # of a copy, the second is written
+            where = f"{name}: " if name else ""
             _end(f"{where}{error.strerror or error}", OperationError.exit_code)
         except (click.Abort, KeyboardInterrupt) as error:
             # click raises its own from the interrupt; empty where nothing was kept
@@ -115,7 +116,7 @@ def main() -> None:
 
 
 def _end(sentence: str, status: int) -> NoReturn:
-    click.echo(f"selfpos: {printable(sentence)}", err=True)
+    click.echo(f"selfpos: {told(sentence)}", err=True)
     sys.exit(status)
 
 

@@ -135,13 +135,20 @@ class _OneLine(logging.Formatter):
         return printable(super().formatMessage(record))
 
 
+class _LogFile(logging.FileHandler):
+    """Raises where the disk refuses a line: Python's own prints a traceback, and goes on."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (logging calls it so)
+        raise
+
+
 @contextmanager
 def log_to(path: Path) -> Iterator[None]:
     """Append everything logged under `selfpos` while the block runs to the file `path`, one line each with
     its time.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(path, encoding="utf-8")
+    handler = _LogFile(path, encoding="utf-8")
     handler.setFormatter(_OneLine("%(asctime)s %(levelname)s %(message)s"))
     log.addHandler(handler)
     log.setLevel(logging.INFO)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import unicodedata
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -51,9 +52,22 @@ def printable(text: str) -> str:
     return "".join(repr(letter)[1:-1] if _obeyed(letter) else letter for letter in text)
 
 
+def printable_page(text: str) -> str:
+    """As `printable`, but ends of lines and tabs stay."""
+    return re.sub(r"[^\n\t]+", lambda line: printable(line[0]), text)
+
+
 def _obeyed(letter: str) -> bool:
     marks = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
     return unicodedata.bidirectional(letter) in marks or unicodedata.category(letter) in ESCAPED_CATEGORIES
+
+
+def told(sentence: str) -> str:
+    """`sentence` as it is told on a line of its own: printable, and of words that others' files may have made
+    very long only the beginning and the end.
+    """
+    cut = re.sub(r"\S{500,}", lambda word: f"{word[0][:200]}…{word[0][-100:]}", printable(sentence[:100_000]))
+    return shortened(cut, 4000)
 
 
 def shortened(text: str, most: int = 200) -> str:

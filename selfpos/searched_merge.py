@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -103,7 +103,8 @@ def position_and_merge(
     parts = {name: {"type": task.type.name, "records": len(task.records)} for name, task in probe.items()}
     found_by = facts | {"settings": settings.model_dump(mode="json"), "probe": parts, "seed": seed}
     given = {**options, **result.merge_options, "provenance": {"positioning": found_by}}
-    merge_folders(folder, sources, out=out, finish=partial(add_card, out), **given)
+    with _search_kept():
+        merge_folders(folder, sources, out=out, finish=partial(add_card, out), **given)
     if coefficients is not None:
         base_hash, *hashes = planned.hashes
         values, tensors = result.coefficients, result.tensors
@@ -147,6 +148,17 @@ def _planned_search(
     if settings.search == "linearised":
         settings = settings.model_copy(update={"separate": separate})
     return planned, settings
+
+
+@contextmanager
+def _search_kept() -> Iterator[None]:
+    """A block whose failure does not lose the search before it."""
+    try:
+        yield
+    except OperationError as error:
+        raise OperationError(
+            f"{error}, but the search is kept, and the same command goes on from it"
+        ) from None
 
 
 def _forget(state: Path, lines: Path, error: BaseException) -> None:

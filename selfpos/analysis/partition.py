@@ -16,6 +16,7 @@ import numpy as np
 from selfpos.console import progress, quiet_libraries
 from selfpos.errors import SelfposError
 from selfpos.recipe import Recipe, TaskSource
+from selfpos.storage.loading import loading
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -59,7 +60,8 @@ def embed_sources(
             raise SelfposError(f"data {name}: {error}") from None
     rows = []
     with quiet_libraries(), progress("embedding", len(pairs), unit="data sets") as bar:
-        model = SentenceTransformer(str(base), local_files_only=True)
+        with loading(base):
+            model = SentenceTransformer(str(base), local_files_only=True)
         for name, sides in pairs.items():
             means = [model.encode(side, show_progress_bar=False).mean(0) for side in sides]
             rows.append(np.concatenate(means))

@@ -413,4 +413,6 @@ def _parse(params: tuple[str, ...]) -> dict[str, Any]:
         if name in parsed:
             raise SelfposError(f"--param gives {name} twice; keep one of them")
         parsed[name] = _value(value)
+        if parsed[name] is None:
+            raise SelfposError(f"--param {name}={value} is YAML's word for no value; leave it out")
     return parsed

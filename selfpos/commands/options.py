@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import types
 import typing
 from collections.abc import Callable, Sequence
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -215,13 +217,14 @@ def read_sources(words: Sequence[str]) -> tuple[dict[str, TaskSource], Recipe | 
                 )
             named = {_name(data): TaskSource(type=get_task(kind).name, data=data)}
         for name, source in named.items():
-            number = 1 + sum(taken.partition("#")[0] == name for taken in sources)
-            sources[name if number == 1 else f"{name}#{number}"] = source
+            others = (f"{name}-{number}" for number in count(2))
+            sources[name if name not in sources else next(o for o in others if o not in sources)] = source
     return sources, recipe if len(words) == 1 else None
 
 
 def _name(data: str) -> str:
-    """What to call the data: the last part of its path that is not a split's."""
+    """What to call the data, as tasks may be called: the last part of its path that is not a split's."""
     parts = [part for part in data.partition("@")[0].replace(":", "/").split("/") if part]
     stem = parts[-1].partition(".")[0]
-    return parts[-2] if stem in ("train", "test", "validation", "dev") and len(parts) > 1 else stem
+    name = parts[-2] if stem in ("train", "test", "validation", "dev") and len(parts) > 1 else stem
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-._")[:100] or "data"

@@ -31,6 +31,8 @@ POINTER = b"version https://git-lfs.github.com/spec/"
 QUOTED = re.compile('"[^"]*"')
 MOST_LINE = 10_000_000  # characters
 MOST_TEXT = 2_000_000  # characters: a long book
+MOST_JSON = 100_000_000  # characters of a file that is one value, which takes ten times the memory
+MOST_COLUMNS = 10_000
 HALF_PAIR = re.compile("[\ud800-\udfff]")
 
 LabelNames = Mapping[str, list[str]]
@@ -245,7 +247,12 @@ def _mended(value: Any) -> Any:
 
 def _json(file: Path, stream: IO[str]) -> Iterator[dict[str, Any]]:
     """A list of objects, an object with one such list or with a list for each column, or JSON Lines."""
-    text = stream.read()
+    text = stream.read(MOST_JSON + 1)
+    if len(text) > MOST_JSON:
+        raise SelfposError(
+            f"data file {file} has more than {MOST_JSON:,} characters in one JSON value; write it as JSON "
+            "Lines (.jsonl), one record a line, which is read bit by bit"
+        )
     try:
         content = parse_json(text, strict=False, integer=_integer)
     except json.JSONDecodeError as error:
@@ -272,8 +279,9 @@ def _csv(file: Path, stream: IO[str]) -> Iterator[dict[str, Any]]:
     import pandas as pd
 
     with _opened(file) as raw:
-        head = QUOTED.sub("", raw.readline().decode("utf-8-sig", errors="replace"))
+        head = QUOTED.sub("", raw.readline(MOST_LINE).decode("utf-8-sig", errors="replace"))
     separator = max(",;\t", key=head.count)  # a spreadsheet may write another than the comma
+    _refuse_columns(file, head.count(separator) + 1)
     names: list[str] = []
     try:
         # Only an empty cell is a missing value: "NA" and "null" are words. With a header, pandas would take
@@ -294,6 +302,14 @@ def _csv(file: Path, stream: IO[str]) -> Iterator[dict[str, Any]]:
         ) from None
 
 
+def _refuse_columns(file: Path, count: int) -> None:
+    if count > MOST_COLUMNS:
+        raise SelfposError(
+            f"data file {file} has {count:,} columns in its first line; expected at most {MOST_COLUMNS:,}: "
+            "keep those that the task needs"
+        )
+
+
 def _unique(cells: list[str | None]) -> list[str]:
     """The names of columns; those without one, or with that of another, have their number in it."""
     names: list[str] = []
@@ -308,6 +324,7 @@ def _tsv(file: Path, stream: IO[str]) -> Iterator[dict[str, Any]]:
     for number, line in enumerate(stream, start=1):
         cells = line.rstrip("\r\n").split("\t")
         if not names:
+            _refuse_columns(file, len(cells))
             names = _unique(list(cells))
         elif len(cells) > len(names):
             raise SelfposError(

@@ -10,6 +10,7 @@ from sentence_transformers import SentenceTransformer
 from selfpos.errors import SelfposError, on_one_line
 from selfpos.storage.file_kinds import ADAPTER, VOCABULARIES
 from selfpos.storage.inside import refuse_links_out
+from selfpos.storage.loading import check_settings, loading
 from selfpos.storage.manifest import read_json
 from selfpos.storage.model_folder import has_tokenizer, read_modules, refuse_pickles
 
@@ -29,11 +30,9 @@ def load_model(folder: Path) -> SentenceTransformer:
     for path in (folder, *([base] if base else [])):
         refuse_links_out(path)
         refuse_pickles(path)
-    try:
+    check_settings(folder, read_modules(folder))
+    with loading(folder):
         model = SentenceTransformer(str(folder), local_files_only=True)
-    except Exception as error:
-        what = "does not load as a sentence-transformers model"
-        raise SelfposError(f"{folder} {what}: {_line(error)}") from None
     try:
         row = model.encode(["a"], show_progress_bar=False)
     except Exception as error:

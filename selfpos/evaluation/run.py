@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import random
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from math import isfinite
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +21,7 @@ from selfpos.errors import OperationError, SelfposError, on_one_line
 from selfpos.evaluation.verified import ALTERED
 from selfpos.scores.examples import examples_file, write_examples
 from selfpos.scores.files import TaskScore, task_score, write_last
+from selfpos.storage.atomic import write_bytes
 from selfpos.storage.inside import refuse_links_out
 from selfpos.storage.model_folder import read_modules, refuse_pickles
 
@@ -32,6 +36,9 @@ class TasksFailedError(OperationError):
     def __init__(self, message: str, failures: dict[str, str], scores: dict[str, TaskScore]) -> None:
         super().__init__(message)
         self.failures, self.scores = failures, scores
+
+
+BESIDE_RESULTS = ("model_meta.json", "run_settings.jsonl")
 
 
 def evaluate(
@@ -126,6 +133,9 @@ def check_tasks(model: Path, tasks: Sequence[AbsTask], out: Path) -> None:
             raise SelfposError(f"two tasks are called {name}; their results would go to one file")
     if out.exists() and not out.is_dir():
         raise SelfposError(f"{out} is a file; expected a folder for the result files")
+    there = next(place for place in (out, *out.absolute().parents) if place.exists())
+    if not os.access(there, os.W_OK):
+        raise OperationError(f"cannot write in {there}: permission denied; choose another folder with --out")
 
 
 def failures_message(
@@ -193,23 +203,45 @@ class _Scorer:
         encoder = self.encoder
         # A task keeps the generators of its samples: reset, they give every model the same samples.
         task.rng_state, task.np_rng = random.Random(task.seed), np.random.default_rng(task.seed)
-        with columns_as_lists(task), recording(task) as examples:
+        with (
+            TemporaryDirectory() as folder,
+            _staged(mteb.ResultCache(folder).get_task_result_path(task.metadata.name, self.meta), file),
+            columns_as_lists(task),
+            recording(task) as examples,
+        ):
             made = mteb.evaluate(
                 encoder,
                 task,
-                cache=results,
+                cache=mteb.ResultCache(folder),
                 overwrite_strategy="always" if stored is None else "only-missing",
                 encode_kwargs={"batch_size": self.batch_size, "show_progress_bar": False},
                 show_progress_bar=False,
                 co2_tracker=False,
             )
-        if not made.task_results:
-            reasons = "; ".join(str(failed.exception) for failed in made.exceptions or [])
-            raise OperationError(f"mteb gave no result ({reasons})")
-        if examples:
-            write_examples(examples_file(file), examples, revision_of(task))
+            if not made.task_results:
+                reasons = "; ".join(str(failed.exception) for failed in made.exceptions or [])
+                raise OperationError(f"mteb gave no result ({reasons})")
+            if examples:
+                write_examples(examples_file(file), examples, revision_of(task))
         # The file has fewer digits than `made`: read from it, the score is the same now and later.
         return task_score(task, TaskResult.from_disk(file), file)
+
+
+@contextmanager
+def _staged(staged: Path, file: Path) -> Iterator[None]:
+    """A block in which mteb writes the result at `staged`, as it comes; then all its files are there at once,
+    the result last, which says that the task is done.
+    """
+    staged.parent.mkdir(parents=True)
+    names = (*BESIDE_RESULTS, file.name)
+    for name in names:
+        if (file.parent / name).is_file():
+            shutil.copyfile(file.parent / name, staged.parent / name)
+    yield
+    file.parent.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        if (staged.parent / name).is_file():
+            write_bytes(file.parent / name, (staged.parent / name).read_bytes())
 
 
 def _usable_result(task: AbsTask, file: Path) -> TaskResult | None:

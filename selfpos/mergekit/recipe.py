@@ -197,6 +197,8 @@ class _Translator:
     def _entries(self) -> tuple[Any, At]:
         """The list of models, and its position: `models`, or the sources of the only slice."""
         if self.data.get("models") is not None:
+            if self.data.get("slices") is not None:
+                raise self.recipe.fault(("slices",), "there are models and slices; keep one of them")
             return self.data["models"], ("models",)
         slices = self.data.get("slices") or []
         if not isinstance(slices, list) or not all(isinstance(entry, dict) for entry in slices):

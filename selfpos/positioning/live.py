@@ -20,6 +20,7 @@ from selfpos.errors import SelfposError
 from selfpos.positioning.deltas import open_deltas
 from selfpos.positioning.processes import Processes
 from selfpos.positioning.recompute import Recompute
+from selfpos.storage.loading import loading
 from selfpos.storage.model_folder import check_embeds, check_tokenizer
 
 if TYPE_CHECKING:
@@ -176,9 +177,10 @@ def _load(base: ModelFolder, device: str, dtype: torch.dtype, max_length: int | 
 
     check_tokenizer(base.path)
     check_embeds(base.path)
-    model = SentenceTransformer(
-        str(base.path), device=device, local_files_only=True, model_kwargs={"dtype": torch.float32}
-    )
+    with loading(base.path):
+        model = SentenceTransformer(
+            str(base.path), device=device, local_files_only=True, model_kwargs={"dtype": torch.float32}
+        )
     model.to(dtype)
     if max_length is not None:
         model.max_seq_length = min(max_length, model.max_seq_length or max_length)

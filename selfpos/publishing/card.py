@@ -15,7 +15,7 @@ import yaml
 
 from selfpos.console import markdown_table
 from selfpos.data.sources import corpus_view
-from selfpos.errors import SelfposError
+from selfpos.errors import SelfposError, printable_page
 from selfpos.publishing import scores as scoring
 from selfpos.publishing.facts import TRAJECTORY, DataSource, Facts, HubModel, Parent, hub_datasets, read_facts
 from selfpos.publishing.metadata import Licence, Lookup, card_data, derive_licence, parse_licence
@@ -91,7 +91,7 @@ class Card:
         sections = [env.get_template(f"card/{name}.md.j2").render().strip() for name in SECTIONS]
         body = "\n\n".join(section for section in sections if section)
         metadata = card_data(facts, self.licence, title, scores, this).to_yaml()
-        return f"---\n{metadata}\n---\n" + re.sub(r"\n{3,}", "\n\n", body) + "\n"
+        return printable_page(f"---\n{metadata}\n---\n" + re.sub(r"\n{3,}", "\n\n", body) + "\n")
 
     def linked(self, published: Mapping[str, HubModel], probe_set: str | None) -> Card:
         """The card with the repositories of parents and of the probe set that are (to be) published."""

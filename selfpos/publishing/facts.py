@@ -15,7 +15,7 @@ from selfpos.positioning.methods import METHODS
 from selfpos.publishing.sources import OVERLAP, ModelRun, ModelSummary, read_overlap, read_summary, run_of
 from selfpos.recipe import LEARNED
 from selfpos.storage.inside import leads_out
-from selfpos.storage.locate import DEFAULT_MODEL, hub_snapshot
+from selfpos.storage.locate import DEFAULT_MODEL, hub_snapshot, without_folders
 from selfpos.storage.manifest import read_manifest
 
 TRAJECTORY = "trajectory.jsonl"  # of the search, in a published model
@@ -200,7 +200,7 @@ def read_facts(folder: Path, *, path: Path | None = None) -> Facts:
     run = run_of(path or folder)
     summary = read_summary(folder)
     sources = run.sources if run else {}
-    finetuned = record.get("finetune", {}).get("source", {}).get("data")
+    finetuned = (record.get("finetune") or {}).get("source", {}).get("data")
     tasks = record.get("tasks") or {}
     base = record.get("base")
     if run is not None and base is not None:
@@ -273,9 +273,9 @@ def _data(tasks: Mapping[str, Mapping[str, Any]], sources: Mapping[str, Any]) ->
 
 
 def _text(files: Sequence[Path]) -> str | None:
-    """The content of the first file that exists."""
+    """The content of the first file that exists, without the folders of paths."""
     file = next((file for file in files if file.is_file() and not leads_out(file.parent, file)), None)
-    return file.read_text(encoding="utf-8").strip() if file else None
+    return without_folders(file.read_text(encoding="utf-8").strip()) if file else None
 
 
 def _trajectory(files: Sequence[Path]) -> tuple[Mapping[str, Any], ...]:

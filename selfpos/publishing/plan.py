@@ -16,7 +16,7 @@ from selfpos.publishing.scores import FOLDER, leaderboard_files, published_resul
 from selfpos.publishing.session import TOKEN
 from selfpos.storage.file_kinds import ADAPTER, MANIFEST
 from selfpos.storage.inside import leads_out
-from selfpos.storage.model_folder import check_tokenizer
+from selfpos.storage.model_folder import check_tokenizer, refuse_pickles
 
 CARD = "README.md"
 BINARY = (".safetensors", ".parquet", ".png", ".model")
@@ -133,6 +133,7 @@ def plan_push(
     if not card.facts.adapter:
         try:
             check_tokenizer(folder)
+            refuse_pickles(folder)
         except SelfposError as error:
             problems.append(str(error))
     in_repository = in_order(files)

@@ -106,7 +106,7 @@ class PositioningSettings(Settings):
         "default", description="search: settings that belong together, under which fields given here win"
     )
 
-    temperature: float = Field(0.05, gt=0, description="objective: of the tasks' losses")
+    temperature: float = Field(0.05, ge=1e-4, description="objective: of the tasks' losses")
     sts_loss: Literal["cosent", "infonce"] = Field(
         "cosent",
         description="objective: loss of graded pairs, CoSENT, or InfoNCE of the similar ones as in the paper",

@@ -56,7 +56,7 @@ class TrainingSettings(Settings):
         0.1, ge=0, le=1, description="share of the steps over which the learning rate rises from zero"
     )
     temperature: float = Field(
-        0.05, gt=0, description="of every InfoNCE loss, in training and on the probe alike"
+        0.05, ge=1e-4, description="of every InfoNCE loss, in training and on the probe alike"
     )
     max_length: int | None = Field(
         None,

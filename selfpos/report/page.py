@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from selfpos.comparison.differences import MEAN
 from selfpos.comparison.tables import differences_grid, how
-from selfpos.errors import OperationError
+from selfpos.errors import OperationError, printable_page
 from selfpos.report import figures
 from selfpos.report.results import RunResults, Search, make_table, read_results
 from selfpos.storage.atomic import refuse_existing, write_text
+from selfpos.storage.locate import without_folders
 from selfpos.storage.run_folder import RunFolder
 from selfpos.version import __version__
 
@@ -64,6 +65,7 @@ def write_report(
     loader = PackageLoader("selfpos.report")
     pages = Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     pages.filters["breakable"] = breakable
+    pages.filters["without_folders"] = without_folders
     text = pages.get_template("report.html").render(
         results=results,
         table=make_table(results),
@@ -72,14 +74,14 @@ def write_report(
         findings=findings(results),
         coefficients=_coefficients(results),
         pictures=pictures,
-        recipe=folder.recipe.read_text(encoding="utf-8"),
+        recipe=without_folders(folder.recipe.read_text(encoding="utf-8")),
         versions={"selfpos": __version__, **{name: version(name) for name in LIBRARIES}},
         sections=[file.read_text(encoding="utf-8") for file in folder.sections],
     )
     target = out or folder.report
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        write_text(target, text)
+        write_text(target, printable_page(text))
         if figures_to is not None:
             figures_to.mkdir(parents=True, exist_ok=True)
             for picture in pictures:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import glob
 import os
+import re
 import shutil
 import tempfile
 import uuid
@@ -12,6 +15,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from selfpos.errors import OperationError, SelfposError, stopped
+
+LEFTOVER = re.compile(r"\..+\.\w{8}\.tmp")  # what `write_bytes` writes to, when its process is killed
+
+
+TORCH_REFUSED = ("PytorchStreamWriter failed", "unexpected pos", "iostream error")
+"""What torch says where the disk refuses, most often for it is full."""
 
 
 def refuse_existing(out: Path) -> None:
@@ -65,17 +74,32 @@ def resumable_folder(out: Path, fingerprint: str, *, worth_keeping: Callable[[Pa
                 shutil.rmtree(folder, ignore_errors=True)
             elif isinstance(error, KeyboardInterrupt):
                 raise stopped("what is finished") from None
-            if isinstance(error, OSError):
-                where = f" ({error.filename})" if error.filename else ""
-                reason = f"{error.strerror or error}{where}"
+            if isinstance(error, Exception) and (reason := disk_refusal(error)):
                 raise OperationError(f"writing {out} failed: {reason}; nothing is left of it") from error
             raise
 
 
+def disk_refusal(error: Exception) -> str:
+    """Why the disk refused, where `error` says so: an OSError, or what safetensors and torch make of one,
+    which is told by its text. Empty for other errors.
+    """
+    if isinstance(error, OSError):
+        name = error.filename2 or error.filename  # of a copy, the second is written
+        return f"{error.strerror or error}{f' ({name})' if name else ''}"
+    if number := re.search(r"\(os error (\d+)\)", str(error)):
+        return os.strerror(int(number[1]))
+    return os.strerror(errno.ENOSPC) if any(sign in str(error) for sign in TORCH_REFUSED) else ""
+
+
 def publish(folder: Path, out: Path) -> None:
-    """Flush every file of `folder` to disk and rename it to `out`. Raises SelfposError when `out` exists."""
+    """Flush every file of `folder` to disk and rename it to `out`, without what killed writers left in it.
+
+    Raises SelfposError when `out` exists.
+    """
     for file in sorted(folder.rglob("*")):
-        if not file.is_symlink():
+        if LEFTOVER.fullmatch(file.name):
+            file.unlink()
+        elif not file.is_symlink():
             flush(file)
     flush(folder)
     refuse_existing(out)
@@ -126,17 +150,41 @@ def write_text(file: Path, text: str) -> None:
 
 def write_bytes(file: Path, content: bytes) -> None:
     """Write `content` to `file` so that a reader sees the old content or the new, never a part."""
-    handle, name = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
+    for leftover in file.parent.glob(f".{glob.escape(file.name)}.????????.tmp"):
+        _remove_abandoned(leftover)
+    handle, temporary = _held_temporary(file)
     try:
         with os.fdopen(handle, "wb") as stream:
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
-        Path(name).chmod(0o644)
-        Path(name).replace(file)
+            temporary.chmod(0o644)
+            temporary.replace(file)
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
+
+
+def _held_temporary(file: Path) -> tuple[int, Path]:
+    """A new file beside `file`, which is locked so that others see that it is being written."""
+    while True:
+        handle, name = tempfile.mkstemp(prefix=f".{file.name}.", suffix=".tmp", dir=file.parent)
+        with suppress(OSError):  # a file system without locks, or another that takes it for abandoned
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.fstat(handle).st_nlink:
+            return handle, Path(name)
+        os.close(handle)
+
+
+def _remove_abandoned(leftover: Path) -> None:
+    """Remove what a killed process was writing, unless another writes it now."""
+    with suppress(OSError):
+        handle = os.open(leftover, os.O_RDWR)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            leftover.unlink()
+        finally:
+            os.close(handle)
 
 
 def flush(path: Path) -> None:

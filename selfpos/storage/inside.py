@@ -7,9 +7,10 @@ import re
 from pathlib import Path, PurePath, PureWindowsPath
 from typing import Any
 
-from selfpos.errors import SelfposError
+from selfpos.errors import SelfposError, shortened
 from selfpos.storage.file_kinds import is_aside
 
+MOST_LETTERS = 255  # of a name: no file system takes more
 SHARED_BLOB = re.compile("[0-9a-f]{64}")  # in blobs/78/784e…, by its hash
 
 
@@ -18,8 +19,9 @@ def inside(folder: Path, name: Any, named_by: Path) -> Path:
 
     Raises SelfposError where it is no path, or leads out of the folder by itself or by a link.
     """
-    if not isinstance(name, str) or "\0" in name:
-        raise SelfposError(f"{named_by} gives {name!r} as the name of a file or folder; expected a text")
+    if not isinstance(name, str) or "\0" in name or len(name) > MOST_LETTERS:
+        found = shortened(repr(name))
+        raise SelfposError(f"{named_by} gives {found} as the name of a file or folder; expected a short text")
     windows = PureWindowsPath(name)
     outward = PurePath(name).is_absolute() or windows.anchor or ".." in windows.parts
     if outward or leads_out(folder, folder / name):

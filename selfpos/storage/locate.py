@@ -19,6 +19,10 @@ HUB_FILES = [f"*{ending}" for ending in (".safetensors", ".py", "_linear.pt", *s
 """What is fetched: Python code to be copied where that is allowed, heads to be spoken of. None of it runs."""
 HUB_LEFT_OUT = [pattern for folder in sorted(EXPORT_FOLDERS) for pattern in (f"{folder}/*", f"*/{folder}/*")]
 
+ABSOLUTE = re.compile(
+    r"""(?<![…\w./:*\\-])(?:~|[A-Za-z]:)?[/\\](?=[^\s/])(?:[^\n'",\]}]*[/\\])?([^\n'",\]}/\\]*)"""
+)
+
 
 def locate_model(name: str, *, pickles: bool = False) -> Path:
     """The folder of a model: a local one, the packaged all-MiniLM-L6-v2, or a Hub snapshot
@@ -125,6 +129,11 @@ def hub_snapshot(folder: Path) -> dict[str, str]:
     if len(parts) < 3 or parts[-2] != "snapshots" or not parts[-3].startswith("models--"):
         return {}
     return {"repo": parts[-3].removeprefix("models--").replace("--", "/"), "revision": parts[-1]}
+
+
+def without_folders(text: str) -> str:
+    """`text` with only the last part of every path that is not relative: others need not know the rest."""
+    return ABSOLUTE.sub(r"…/\1", text)
 
 
 def display_name(folder: Path) -> str:

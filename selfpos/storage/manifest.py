@@ -54,6 +54,28 @@ def write_manifest(folder: Path, data: dict[str, Any]) -> Path:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of `folder`, empty where it has none. Raises SelfposError when it is not an object."""
+    """The manifest of `folder`, empty where it has none. Raises SelfposError when it is no object, or a field
+    is not as selfpos writes it.
+    """
     file = folder / MANIFEST
-    return read_json(inside(folder, MANIFEST, file), missing_ok=True)
+    data = read_json(inside(folder, MANIFEST, file), missing_ok=True)
+    if data:
+        _check_types(file, data)
+    return data
+
+
+def _check_types(file: Path, data: dict[str, Any]) -> None:
+    """Raise SelfposError where a field that others read is not of the type that selfpos writes."""
+    from pydantic import ValidationError
+
+    from selfpos.storage.manifest_types import Manifest
+
+    try:
+        Manifest.model_validate(data)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        field = ".".join(map(str, fault["loc"]))
+        raise SelfposError(
+            f"{file} has a field '{field}' that is not as selfpos writes it ({fault['msg']}); "
+            "copy the original file, or remove it"
+        ) from None

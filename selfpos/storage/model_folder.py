@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -32,6 +33,7 @@ from selfpos.storage.file_kinds import (
 )
 from selfpos.storage.hashing import content_hash
 from selfpos.storage.inside import inside, refuse_links_out
+from selfpos.storage.loading import check_settings
 from selfpos.storage.locate import hub_snapshot
 from selfpos.storage.manifest import read_json
 from selfpos.storage.networks import SPLIT_ON_LOADING, TRANSFORMERS, Network, loaded, networks, task_of
@@ -41,6 +43,8 @@ from selfpos.storage.tensor_file import TensorEntry, read_header
 if TYPE_CHECKING:
     from torch import Tensor
 
+LARGEST_MAP = 256 * 2**20  # bytes of a file that is mapped whole
+CLASS = re.compile(r"[\w/-][\w./-]*\.\w+")  # with its module, perhaps of a repository
 EMBEDDER = "SentenceTransformer"
 BYTE_TOKENIZERS = ("ByT5Tokenizer", "CanineTokenizer", "PerceiverTokenizer")
 """Tokenizers whose tokens are bytes or characters, which have no vocabulary file."""
@@ -138,14 +142,27 @@ class ModelFolder:
 
 
 def raw_tensor(entry: TensorEntry, maps: dict[Path, np.ndarray]) -> np.ndarray:
-    """The stored bits of `entry`, flat, from the memory map of its file, which is kept in `maps`."""
-    if entry.file not in maps:
-        with entry.file.open("rb") as handle:
-            # torch wants a writable buffer. ACCESS_COPY makes the pages private, so the file is never
-            # changed.
-            maps[entry.file] = np.frombuffer(mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_COPY), np.uint8)
-    bits = maps[entry.file][entry.offset : entry.offset + entry.nbytes]
-    return bits.view(STORED[entry.dtype]) if entry.nbytes else np.empty(0, STORED[entry.dtype])
+    """The stored bits of `entry`, flat, from the memory map of its file, which is kept in `maps`, or of the
+    tensor alone where the file is large: then it takes address space only while it is used.
+    """
+    if not entry.nbytes:
+        return np.empty(0, STORED[entry.dtype])
+    if entry.file not in maps and entry.file.stat().st_size <= LARGEST_MAP:
+        maps[entry.file] = _mapped(entry.file, 0, 0)
+    if entry.file in maps:
+        bits = maps[entry.file][entry.offset : entry.offset + entry.nbytes]
+    else:
+        before = entry.offset % mmap.ALLOCATIONGRANULARITY
+        bits = _mapped(entry.file, entry.offset - before, before + entry.nbytes)[before:]
+    return bits.view(STORED[entry.dtype])
+
+
+def _mapped(file: Path, start: int, nbytes: int) -> np.ndarray:
+    """Bytes of a file from `start` on as a memory map, to its end where `nbytes` is 0."""
+    with file.open("rb") as handle:
+        # torch wants a writable buffer. ACCESS_COPY makes the pages private, so the file is never changed.
+        mapped = mmap.mmap(handle.fileno(), nbytes, offset=start, access=mmap.ACCESS_COPY)
+    return np.frombuffer(mapped, np.uint8)
 
 
 def open_model(folder: Path) -> ModelFolder:
@@ -156,6 +173,7 @@ def open_model(folder: Path) -> ModelFolder:
     """
     modules = read_modules(folder, plain=True)
     refuse_links_out(folder)
+    check_settings(folder, modules)
     tensors = stored_tensors(folder)
     if not tensors:
         hint = " (it holds a PEFT adapter: give its base as the base, and this folder as a vector)"
@@ -246,7 +264,7 @@ def read_modules(folder: Path, *, plain: bool = False) -> tuple[Module, ...]:
 
 def _module(folder: Path, item: Any) -> Module:
     """A module as modules.json lists it. Raises KeyError, TypeError or ValueError where it does not."""
-    if not isinstance(item["type"], str) or not item["type"]:
+    if not isinstance(item["type"], str) or not CLASS.fullmatch(item["type"]) or len(item["type"]) > 255:
         raise TypeError
     return Module(int(item["idx"]), str(item["name"]), _relative(folder, item["path"]), item["type"])
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from selfpos.console import log
 from selfpos.errors import SelfposError, on_one_line, printable
 from selfpos.storage.documents import parse_json
 from selfpos.storage.numbers import MERGEABLE, STORED
@@ -129,6 +130,8 @@ def _judge(file: Path) -> None:
     try:
         with safe_open(file, framework="numpy"):
             pass
+    except MemoryError:  # the library maps the file whole; what this reader checks must do
+        log.info("%s is larger than the address space, so the safetensors library has not judged it", file)
     except SafetensorError as error:
         raise SelfposError(
             f"{file} is refused by the safetensors library ({on_one_line(error, 200)}); fetch or write it "

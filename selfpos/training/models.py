@@ -20,6 +20,7 @@ from selfpos.storage.file_kinds import (
     TRANSFORMER_CONFIG,
 )
 from selfpos.storage.inside import refuse_links_out
+from selfpos.storage.loading import check_settings, loading
 from selfpos.storage.manifest import mapping, read_json
 from selfpos.storage.model_folder import check_embeds, check_tokenizer, read_modules, refuse_pickles
 from selfpos.storage.networks import TRANSFORMERS, networks
@@ -48,6 +49,7 @@ def check_base(base: Path, max_length: int | None = None) -> None:
     refuse_links_out(base)
     check_tokenizer(base)
     check_embeds(base)
+    check_settings(base, read_modules(base))
     refuse_pickles(base)
     paths = [
         base / module.path for module in networks(base, read_modules(base)) if module.kind in TRANSFORMERS
@@ -85,17 +87,13 @@ def load_trainable(base: Path, settings: TrainingSettings, start: Path | None = 
     check_device(settings.device)
     if start is not None and settings.lora is None:
         base = start
-    try:  # by an absolute path: an adapter notes it, to find its base from any working folder
+    with loading(base):  # by an absolute path: an adapter notes it, to find its base from any working folder
         model = SentenceTransformer(
             str(base.absolute()),
             device=None if settings.device == "auto" else settings.device,
             local_files_only=True,
             model_kwargs={"dtype": "float32"},
         ).float()
-    except (OSError, ValueError, KeyError) as error:
-        raise SelfposError(
-            f"{base} does not load as a sentence-transformers model: {on_one_line(error, 300)}"
-        ) from None
     if settings.lora is None:
         return model
     if not model.has_peft_compatible_model():

@@ -18,6 +18,7 @@ from typing import Any
 
 from selfpos.errors import OperationError, SelfposError
 from selfpos.recipe import TrainingSettings
+from selfpos.storage.atomic import disk_refusal
 
 TENSORBOARD = "TENSORBOARD_LOGGING_DIR"
 PACKAGES = ("torch", "transformers", "sentence-transformers", "datasets", "accelerate", "peft", "tokenizers")
@@ -60,19 +61,19 @@ def outside_failures(settings: TrainingSettings) -> Iterator[None]:
     except SelfposError:
         raise
     except Exception as error:
-        # recognised by their text: a full disk is a RuntimeError of torch's file writer and an Exception of
-        # safetensors, too little memory a RuntimeError of torch's allocator
+        # too little memory is a RuntimeError of torch's allocator
         text = str(error)
         allocator = "can't allocate memory" in text or "not enough memory" in text
         if allocator or isinstance(error, MemoryError):
             raise _out_of_memory("the memory", settings) from None
-        signs = ("No space left on device", "PytorchStreamWriter failed", "(os error 28)")
-        full = isinstance(error, OSError) and error.errno == errno.ENOSPC
-        if not full and not any(sign in text for sign in signs):
+        if not (reason := disk_refusal(error)):
             raise
+        full = reason.startswith(os.strerror(errno.ENOSPC))
+        why = (
+            "the disk is full; free some space" if full else f"the disk refuses to write: {reason}; mend that"
+        )
         raise OperationError(
-            "the disk is full; free some space and start again: "
-            "the training continues from its last checkpoint"
+            f"{why} and start again: the training continues from its last checkpoint"
         ) from None
 
 

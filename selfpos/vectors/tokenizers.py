@@ -108,7 +108,7 @@ def vocabulary(folder: Path) -> dict[str, int] | None:
 def _fields(folder: Path) -> dict[str, Any]:
     config = read_json(folder / TOKENIZER_CONFIG, missing_ok=True)
     fields = {name: config[name] for name in ENCODING_FIELDS if config.get(name) is not None}
-    contents = {name: value["content"] for name, value in fields.items() if isinstance(value, dict)}
+    contents = {name: value.get("content") for name, value in fields.items() if isinstance(value, dict)}
     kind = str(fields.get("tokenizer_class", "")).removesuffix("Fast")
     return fields | contents | {"tokenizer_class": kind}
 

@@ -1,0 +1,108 @@
+"""The results: one row for each fault, in a JSON file that is added to and a table made of it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from trial import Outcome
+
+from selfpos.console import markdown_table
+from selfpos.errors import printable, shortened
+from selfpos.storage.atomic import write_text
+
+TITLES = {
+    "outside": "Files outside the folder",
+    "documents": "Documents without bounds, numbers, types and words",
+    "headers": "Headers that lie, indices, adapters, names",
+    "records": "Records that break the reader",
+    "pickles": "Pickles",
+    "kills": "Kills",
+    "signalled": "Signals",
+    "disk": "Disk, permissions, two at once",
+    "hub": "The Hub",
+    "words": "What no output may hold, and words that are not words",
+    "sizes": "Sizes",
+    "fuzzing": "Fuzzers",
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A fault, how often it was tried and survived, and what the user saw most often."""
+
+    fault: str
+    tried: int
+    survived: int
+    saw: str
+    why: str = ""
+
+
+def rows_of(outcomes: Sequence[Outcome], folder: Path) -> list[Row]:
+    """The outcomes counted by fault, without what differs between machines and starts."""
+    rows = []
+    for fault in dict.fromkeys(outcome.fault for outcome in outcomes):
+        own = [outcome for outcome in outcomes if outcome.fault == fault]
+        saw = Counter(neutral(outcome.saw, folder) for outcome in own).most_common(1)[0][0]
+        whys = [outcome.why for outcome in own if outcome.why]
+        why = neutral(whys[0], folder) if whys else ""
+        rows.append(Row(fault, len(own), len(own) - len(whys), shortened(saw, 240), shortened(why, 300)))
+    return rows
+
+
+def neutral(text: str, folder: Path) -> str:
+    """`text` without the scratch folder, and without long runs of one letter."""
+    without = re.sub(rf"{re.escape(str(folder))}/(try-\d+/)?", "", text)
+    return printable(re.sub(r"(.)\1{9,}", r"\1…", without))
+
+
+def written(out: Path, group: str, rows: Sequence[Row]) -> None:
+    """Put the rows of a group in place of its former ones, and write the table."""
+    file = out / "faults.json"
+    kept = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    kept[group] = [asdict(row) for row in rows]
+    out.mkdir(parents=True, exist_ok=True)
+    ordered = {name: kept[name] for name in TITLES if name in kept}
+    write_text(file, json.dumps(ordered, indent=1, ensure_ascii=False) + "\n")
+    write_text(out / "faults.md", page({name: [Row(**row) for row in ordered[name]] for name in ordered}))
+
+
+def page(groups: dict[str, list[Row]]) -> str:
+    """The results as Markdown."""
+    everything = [row for rows in groups.values() for row in rows]
+    count = sum(row.tried for row in everything)
+    survived = sum(row.survived for row in everything)
+    parts = [
+        "# Faults and strangers' files",
+        f"Made by `make faults` (`benchmarks/faults`). {len(everything)} faults, tried {count:,} times, "
+        f"survived {survived:,} times. Survived means: in a process of its own, under limits of time and "
+        "memory, the command ended with status 0 and the right bytes, or with the status of a refusal or a "
+        "signal and one sentence, without a traceback, and left nothing half-written. Bytes are "
+        "compared without times, and without the loss curve, which is a mean since the last checkpoint. The "
+        "last column is what was seen most often, with paths cut short.",
+    ]
+    for name, rows in groups.items():
+        cells = [
+            [_cell(row.fault), f"{row.tried:,}", _survived(row), _cell(row.saw + _reason(row))]
+            for row in rows
+        ]
+        header = ["fault", "tried", "survived", "what the user saw"]
+        parts += [f"## {TITLES[name]}", markdown_table(header, cells)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _survived(row: Row) -> str:
+    return f"{row.survived:,}" if row.survived == row.tried else f"**{row.survived:,}**"
+
+
+def _reason(row: Row) -> str:
+    return f" (not survived: {row.why})" if row.why else ""
+
+
+def _cell(text: str) -> str:
+    """`text` as it stands, in a cell of a table."""
+    return re.sub(r"([|<>*_`\[\]\\])", r"\\\1", text)

@@ -1,0 +1,67 @@
+"""Manifests, classes of modules and tokens of wrong types, which fuzzers found to end in tracebacks."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from selfpos.errors import SelfposError
+from selfpos.publishing.plan import plan_push
+from selfpos.storage.manifest import read_manifest
+from selfpos.storage.model_folder import open_model
+from selfpos.vectors.task_vector import open_vectors
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"base": 5}, "base"),
+        ({"base": {"name": 5}}, "base.name"),
+        ({"merge": None}, "merge"),
+        ({"merge": {"sources": 3.5}}, "merge.sources"),
+        ({"merge": {"sources": [{"name": "a", "path": ["b"]}]}}, "merge.sources.0.path"),
+        ({"merge": {"sources": [{"name": "a", "hash": 237}]}}, "merge.sources.0.hash"),
+        ({"merge": {"sources": [{"path": "a"}]}}, "merge.sources.0.name"),
+        ({"merge": {"params": [1]}}, "merge.params"),
+        ({"finetune": "x"}, "finetune"),
+        ({"finetune": {"source": "x"}}, "finetune.source"),
+        ({"tasks": {"a": "b"}}, "tasks.a"),
+        ({"positioning": None}, "positioning"),
+    ],
+)
+def test_a_field_of_a_wrong_type_is_named(
+    change: dict[str, Any], field: str, tiny_base: Path, tmp_path: Path
+) -> None:
+    model = Path(shutil.copytree(tiny_base, tmp_path / "model"))
+    (model / "selfpos.json").write_text(json.dumps({"kind": "merge", "name": "m"} | change))
+    with pytest.raises(SelfposError, match=f"field '{field}"):
+        read_manifest(model)
+    with pytest.raises(SelfposError, match=f"field '{field}"):
+        plan_push(model, "alice/x", licence="mit", lookup=None)
+
+
+@pytest.mark.parametrize("kind", ["(a+)+$", ".", "a..", "x" * 5000 + ".A", "a/\x1b.A", "Normalize"])
+def test_a_module_without_the_name_of_a_class_is_refused(kind: str, tiny_base: Path, tmp_path: Path) -> None:
+    model = Path(shutil.copytree(tiny_base, tmp_path / "model"))
+    modules = json.loads((model / "modules.json").read_text())
+    modules[1]["type"] = kind
+    (model / "modules.json").write_text(json.dumps(modules))
+    with pytest.raises(SelfposError, match=r"modules\.json does not list modules"):
+        open_model(model)
+
+
+@pytest.mark.parametrize(
+    "change", [{"cls_token": {}}, {"model_max_length": [[False]]}, {"model_max_length": ""}]
+)
+def test_settings_of_a_tokenizer_of_wrong_types(
+    change: dict[str, Any], tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path
+) -> None:
+    model = Path(shutil.copytree(tiny_specialists[0], tmp_path / "model"))
+    file = model / "tokenizer_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    with pytest.raises(SelfposError):
+        open_vectors(open_model(tiny_base), [model])

@@ -1,0 +1,121 @@
+"""Settings of a stranger's model, and what users write, beyond what any has."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from selfpos.commands.merge import _parse
+from selfpos.commands.options import read_sources
+from selfpos.data.files import read_records
+from selfpos.errors import SelfposError, told
+from selfpos.evaluation.load import load_model
+from selfpos.mergekit.recipe import translate_recipes
+from selfpos.publishing.plan import plan_push
+from selfpos.storage.model_folder import open_model
+from selfpos.training.models import check_base
+
+PROMPTS = "config_sentence_transformers.json"
+
+
+@pytest.mark.parametrize("opened", [check_base, open_model, load_model])
+@pytest.mark.parametrize(
+    ("name", "change", "refusal"),
+    [
+        ("config.json", {"num_hidden_layers": 10**9}, "num_hidden_layers"),
+        ("config.json", {"encoder_layers": -1}, "encoder_layers"),
+        ("sentence_bert_config.json", {"max_seq_length": "many"}, "max_seq_length"),
+        ("sentence_bert_config.json", {"max_seq_length": 10**30}, "max_seq_length"),
+        (PROMPTS, {"prompts": 5}, "prompts"),
+        (PROMPTS, {"prompts": {"query": 5}}, "no text"),
+    ],
+)
+def test_every_verb_refuses_settings_that_no_model_has(
+    opened: Callable[[Path], object],
+    name: str,
+    change: dict[str, Any],
+    refusal: str,
+    tiny_base: Path,
+    tmp_path: Path,
+) -> None:
+    model = Path(shutil.copytree(tiny_base, tmp_path / "model"))
+    kept = json.loads((model / name).read_text())
+    (model / name).write_text(json.dumps(kept | change))
+    with pytest.raises(SelfposError, match=refusal):
+        opened(model)
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json", PROMPTS])
+def test_every_verb_refuses_settings_nested_without_end(name: str, tiny_base: Path, tmp_path: Path) -> None:
+    model = Path(shutil.copytree(tiny_base, tmp_path / "model"))
+    (model / name).write_text("[" * 200_000)
+    for opened in (check_base, open_model, load_model):
+        with pytest.raises(SelfposError, match="is not JSON"):
+            opened(model)
+
+
+def test_what_a_library_raises_on_loading_is_one_sentence(tiny_base: Path, tmp_path: Path) -> None:
+    from selfpos.recipe import TrainingSettings
+    from selfpos.training.models import load_trainable
+
+    model = Path(shutil.copytree(tiny_base, tmp_path / "model"))
+    (model / "1_Pooling" / "config.json").write_text('{"nothing": 1}')
+    with pytest.raises(SelfposError, match="does not load as a sentence-transformers model: TypeError"):
+        load_trainable(model, TrainingSettings())
+
+
+def test_an_index_may_not_name_what_no_file_system_takes(tiny_base: Path, tmp_path: Path) -> None:
+    model = Path(shutil.copytree(tiny_base, tmp_path / "model"))
+    (model / "model.safetensors").rename(model / "other.safetensors")
+    (model / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "x" * 5000}}))
+    with pytest.raises(SelfposError, match="expected a short text"):
+        open_model(model)
+
+
+@pytest.mark.parametrize("value", ["~", "null"])
+def test_a_parameter_that_is_no_value_is_refused(value: str) -> None:
+    with pytest.raises(SelfposError, match="no value"):
+        _parse((f"density={value}",))
+
+
+def test_models_beside_slices_are_refused(tiny_base: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "r.yml"
+    recipe.write_text(f"merge_method: ties\nbase_model: {tiny_base}\nmodels: [{{model: a}}]\nslices: 5\n")
+    with pytest.raises(SelfposError, match="models and slices"):
+        translate_recipes(recipe)
+
+
+def test_data_of_one_name_are_tasks_of_several() -> None:
+    words = ("sts=a/same.jsonl", "sts=b/same.jsonl", "sts=c/same.jsonl", "sts=größe é.jsonl")
+    assert list(read_sources(words)[0]) == ["same", "same-2", "same-3", "gr-e"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "refusal"),
+    [
+        ("x.csv", "," * 100_000 + "\n", "100,001 columns"),
+        ("x.tsv", "\t" * 100_000 + "\n", "100,001 columns"),
+        ("x.json", "[" + " " * 100_000_001, "JSON Lines"),
+    ],
+)
+def test_data_without_bounds(name: str, content: str, refusal: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(SelfposError, match=refusal):
+        read_records(tmp_path / name)
+
+
+def test_a_push_without_safetensors_says_why(tiny_base: Path, tmp_path: Path) -> None:
+    model = Path(shutil.copytree(tiny_base, tmp_path / "model"))
+    (model / "model.safetensors").rename(model / "pytorch_model.bin")
+    problems = plan_push(model, "alice/x", licence="mit", lookup=None).problems
+    assert any("pickle" in problem for problem in problems)
+
+
+def test_a_sentence_is_one_line_of_bounded_length() -> None:
+    assert told("a\nb " + "x" * 10_000 + " end") == f"a\\nb {'x' * 200}…{'x' * 100} end"
+    assert len(told("word " * 100_000)) < 5000 and told("größe [x]") == "größe [x]"
