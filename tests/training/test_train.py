@@ -49,7 +49,7 @@ def test_a_specialist_of_each_type_loads_and_differs_from_its_base_in_weights_al
 
 
 def test_the_manifest_says_what_made_the_model(tiny_base: Path, tmp_path: Path) -> None:
-    run(tiny_base, tmp_path / "out", "sts", provenance={"finetune": {"source": "here"}})
+    run(tiny_base, tmp_path / "out", "sts", provenance={"finetune": {"source": {"data": "here"}}})
     manifest = read_manifest(tmp_path / "out")
     assert manifest is not None
     assert manifest["base"] == {"name": "base", "hash": content_hash(tiny_base)}
@@ -69,7 +69,7 @@ def test_the_manifest_says_what_made_the_model(tiny_base: Path, tmp_path: Path) 
         and manifest["peak_memory_bytes"] > 1e7
         and manifest["versions"]["torch"] == torch.__version__
     )
-    assert manifest["precision"] == "float32" and manifest["finetune"] == {"source": "here"}
+    assert manifest["precision"] == "float32" and manifest["finetune"] == {"source": {"data": "here"}}
 
 
 @pytest.mark.parametrize(
