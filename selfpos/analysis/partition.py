@@ -18,6 +18,7 @@ import numpy as np
 from selfpos.console import progress, quiet_libraries
 from selfpos.errors import SelfposError
 from selfpos.recipe import Recipe, TaskSource
+from selfpos.storage.model_folder import check_embeds
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -65,6 +66,7 @@ def embed_sources(
         except SelfposError as error:
             raise SelfposError(f"data {name}: {error}") from None
     rows = []
+    check_embeds(base)
     with quiet_libraries(), progress("embedding", len(pairs), unit="data sets") as bar:
         model = SentenceTransformer(str(base), local_files_only=True)
         for name, sides in pairs.items():

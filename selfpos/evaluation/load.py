@@ -3,28 +3,35 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from selfpos.errors import SelfposError, on_one_line
 from selfpos.storage.file_kinds import ADAPTER, VOCABULARIES
 from selfpos.storage.inside import refuse_links_out
 from selfpos.storage.manifest import read_json
-from selfpos.storage.model_folder import has_tokenizer, read_modules, refuse_pickles
+from selfpos.storage.model_folder import (
+    EMBEDDER,
+    RERANKER,
+    check_embeds,
+    has_tokenizer,
+    read_modules,
+    refuse_pickles,
+)
 
-if TYPE_CHECKING:
-    from sentence_transformers import SentenceTransformer
 
+def load_model(folder: Path, kind: str = EMBEDDER) -> Any:
+    """The model in `folder` in the class `kind` of sentence-transformers, after it has embedded a text of one
+    letter, or scored a pair of them.
 
-def load_model(folder: Path) -> SentenceTransformer:
-    """The sentence-transformers model in `folder`, after it has embedded a text of one letter.
-
-    Raises SelfposError when it has no tokenizer, the base of its adapter is missing, its parts do not fit
-    together, its file is incomplete, or its embeddings are not finite.
+    Raises SelfposError when it is of another class, it has no tokenizer, the base of its adapter is missing,
+    its parts do not fit together, its file is incomplete, or its embeddings are not finite.
     """
-    import numpy as np
-    from sentence_transformers import SentenceTransformer
+    import sentence_transformers
+    import torch
 
-    base, first = adapter_base(folder), read_modules(folder)[0]
+    if kind == EMBEDDER:
+        check_embeds(folder)
+    base, first = adapter_base(folder), read_modules(folder, plain=kind != EMBEDDER)[0]
     with_vocabulary = has_tokenizer(folder / first.path) or (base is not None and has_tokenizer(base))
     if first.kind == "Transformer" and not with_vocabulary:
         raise SelfposError(
@@ -35,20 +42,26 @@ def load_model(folder: Path) -> SentenceTransformer:
         refuse_links_out(place)
         refuse_pickles(place)
     try:
-        model = SentenceTransformer(str(folder), local_files_only=True)
+        model = getattr(sentence_transformers, kind)(str(folder), local_files_only=True)
     except Exception as error:
         raise SelfposError(
             f"{folder} does not load as a sentence-transformers model: {_line(error)}"
         ) from None
     try:
-        row = model.encode(["a"], show_progress_bar=False)
+        use, sample = (model.predict, ("a", "b")) if kind == RERANKER else (model.encode, "a")
+        row = torch.as_tensor(use([sample], show_progress_bar=False)[0]).to_dense()
     except Exception as error:
         raise SelfposError(
             f"{folder} loads, but its parts do not fit together: embedding a text failed with {_line(error)}"
         ) from None
-    if not np.isfinite(row).all():
+    if kind == RERANKER and row.ndim:
         raise SelfposError(
-            f"{folder} gives embeddings that are not finite (NaN or infinity): its weights are damaged"
+            f"{folder} gives {len(row)} numbers for a pair of texts, one for each class; a reranker gives one"
+        )
+    if not row.isfinite().all():
+        what = "scores" if kind == RERANKER else "embeddings"
+        raise SelfposError(
+            f"{folder} gives {what} that are not finite (NaN or infinity): its weights are damaged"
         )
     return model
 
@@ -58,7 +71,8 @@ def adapter_base(folder: Path) -> Path | None:
 
     Raises SelfposError when it is missing.
     """
-    folders = [folder, *(folder / module.path for module in read_modules(folder) if module.path)]
+    modules = read_modules(folder, plain=True)
+    folders = [folder, *(folder / module.path for module in modules if module.path)]
     file = next((path / ADAPTER for path in folders if (path / ADAPTER).is_file()), None)
     if file is None:
         return None

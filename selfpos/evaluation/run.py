@@ -65,6 +65,7 @@ def evaluate(
         TasksFailedError: After the last task, when any failed.
     """
     from selfpos.evaluation.encoder import identity
+    from selfpos.evaluation.wrapped import drop_results_of_another_class
 
     model, out = Path(model), Path(out)
     name = name or model.resolve().name
@@ -76,6 +77,7 @@ def evaluate(
     if announce is not None and (told := [row for row in remarks if row[0] not in altered]):
         announce(told)
     meta = identity(model, name)
+    drop_results_of_another_class(model, out, meta)
     scores: dict[str, TaskScore] = {}
     failures: dict[str, str] = {}
     with (
@@ -111,14 +113,16 @@ def evaluate(
 
 def check_tasks(model: Path, tasks: Sequence[AbsTask], out: Path) -> None:
     """Raise SelfposError for what `evaluate` refuses without loading the model."""
+    from selfpos.evaluation.wrapped import check_suited
     from selfpos.storage.inside import refuse_links_out
-    from selfpos.storage.model_folder import read_modules, refuse_pickles
+    from selfpos.storage.model_folder import EMBEDDER, class_of, read_modules, refuse_pickles
 
-    read_modules(model)
+    read_modules(model, plain=class_of(model) != EMBEDDER)
     refuse_links_out(model)
     refuse_pickles(model)
     if not tasks:
         raise SelfposError("there are no tasks to score the model on")
+    check_suited(model, tasks)
     names = [task.metadata.name for task in tasks]
     for name in names:
         if names.count(name) > 1:
@@ -165,10 +169,9 @@ class _Scorer:
     @cached_property
     def encoder(self) -> Any:
         """The loaded model."""
-        from selfpos.evaluation.encoder import describe_encoder, load_encoder
+        from selfpos.evaluation.wrapped import load_scored
 
-        encoder = load_encoder(self.folder, self.meta, self.cache)
-        rows = describe_encoder(encoder)
+        encoder, rows = load_scored(self.folder, self.meta, self.cache)
         log.info("scored with %s", "; ".join(f"{label}: {text}" for label, text in rows))
         if self.announce is not None:
             self.announce(rows)
@@ -181,7 +184,7 @@ class _Scorer:
 
     def close(self) -> None:
         """Release the files of the cache."""
-        if self.is_loaded:
+        if self.is_loaded and hasattr(self.encoder, "embedder"):
             self.encoder.embedder.close()
 
     def score(self, task: AbsTask) -> TaskScore:
