@@ -291,6 +291,7 @@ def _search(
     from selfpos.searched_merge import plan_search, position_and_merge
     from selfpos.storage.atomic import refuse_existing
     from selfpos.storage.locate import locate_model
+    from selfpos.storage.model_folder import check_embeds
     from selfpos.vectors.task_vector import distinct_names
 
     quiet_process()
@@ -300,6 +301,7 @@ def _search(
     for path in (coefficients, picture, trajectory):
         refuse_existing(path)
     settings = validate(PositioningSettings, search_settings, "--param")
+    check_embeds(locate_model(base))
     sources = [locate_model(vector) for vector in vectors]
     tasks = _tasks(base, sources, probe, texts, options.get("seed", 0))
     names = distinct_names(sources)

@@ -371,8 +371,8 @@ def check_embeds(folder: Path) -> None:
     if kind != EMBEDDER:
         raise SelfposError(
             f"{folder} is a {kind}: such models are merged by methods that use no data (see `selfpos "
-            f"methods`) and scored by `selfpos eval-mteb`, but only a {EMBEDDER} is trained here, or merged "
-            "by data"
+            f"methods`) and scored by `selfpos eval-mteb`; trained here are {EMBEDDER} and, by `selfpos "
+            f"finetune --task reranking`, {RERANKER}, and merged by data or in a run {EMBEDDER} alone"
         )
 
 

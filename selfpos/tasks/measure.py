@@ -123,6 +123,31 @@ class TaskMeasure:
         return float(spearmanr(cosines, target).statistic)
 
 
+class PairMeasure:
+    """Mean average precision of each question's right candidates among its own, as a cross-encoder scores
+    them. Candidates graded `right` or more are right; questions without a right and a wrong one count for
+    nothing.
+    """
+
+    def __init__(self, pairs: Sequence[tuple[str, str]], grades: Sequence[float], right: float) -> None:
+        self.pairs = list(pairs)
+        self._right = np.asarray(grades) >= right
+
+    def score(self, scores: NDArray) -> float:
+        """The measure, of the model's scores (len(pairs),) in order."""
+        from sklearn.metrics import average_precision_score
+
+        rows_of: dict[str, list[int]] = {}
+        for row, (question, _) in enumerate(self.pairs):
+            rows_of.setdefault(question, []).append(row)
+        precisions = [
+            average_precision_score(self._right[rows], scores[rows])
+            for rows in rows_of.values()
+            if 0 < self._right[rows].sum() < len(rows)
+        ]
+        return float(np.mean(precisions)) if precisions else 0.0
+
+
 def _nearest_class(texts: NDArray, labels: NDArray, known: NDArray, known_labels: NDArray) -> NDArray:
     """1 where the nearest class mean is the text's, else 0; nan for the only text of a class.
 
